@@ -1,0 +1,118 @@
+"""Kept: which entries of one axis survive. Pure integers and slices."""
+
+from functools import cached_property
+
+import numpy as np
+
+
+class Kept:
+    """The surviving entries of an axis of length `total`, in increasing order.
+
+    Two forms share one interface. The regular form needs four integers and no array:
+
+        unit(j) = start + (j + skip) // width * step + (j + skip) % width,   j = 0 .. count-1
+
+    `start` exceeds -width: a negative one means that the first run began before the axis, and
+    skip = max(0, -start) leaves out what lies there. A start of `total` or more keeps nothing: a count of 0
+    is legal. The other form is a list of indices.
+
+    `index` is what to index an array with: a slice where one describes the set, else an int64 array.
+    """
+
+    __slots__ = ("total", "count", "regular", "_indices", "__dict__")
+
+    def __init__(self, start, step, width, total):
+        start, step, width, total = int(start), int(step), int(width), int(total)
+        if not (total >= 0 and 0 < width <= step and -width < start):
+            raise ValueError(f"Kept needs 0 < width <= step, start > -width and total >= 0; "
+                             f"got start={start} step={step} width={width} total={total}")
+        self.total = total
+        self.regular = (start, step, width)
+        self._indices = None
+        runs, rest = divmod(max(0, total - start), step)
+        self.count = runs * width + min(rest, width) - max(0, -start) if total > start else 0
+        self.count = max(0, self.count)
+
+    @classmethod
+    def of(cls, indices, total):
+        """Return the set of the given indices (strictly increasing, within 0 .. total-1)."""
+        indices = np.array(indices, dtype=np.int64)     # a copy: frozen below, and the caller's must not be
+        if indices.ndim != 1 or (indices.size and (indices[0] < 0 or indices[-1] >= total
+                                                   or (np.diff(indices) <= 0).any())):
+            raise ValueError(f"Kept.of needs strictly increasing indices within 0..{total - 1}")
+        self = object.__new__(cls)
+        self.total, self.count, self.regular, self._indices = int(total), int(indices.size), None, indices
+        indices.flags.writeable = False
+        return self
+
+    @classmethod
+    def all(cls, total):
+        """Return the set of all `total` entries."""
+        return cls(0, max(1, total), max(1, total), total)
+
+    @property
+    def is_all(self):
+        """True where nothing is dropped."""
+        return self.count == self.total
+
+    @cached_property
+    def indices(self):
+        """The kept indices as an int64 array of length `count`."""
+        if self._indices is not None:
+            return self._indices
+        start, step, width = self.regular
+        j = np.arange(self.count, dtype=np.int64) + max(0, -start)
+        indices = start + j // width * step + j % width
+        indices.flags.writeable = False
+        return indices
+
+    @cached_property
+    def index(self):
+        """A slice where one describes the set, else `indices`."""
+        if self.count == self.total:
+            return slice(None)
+        if self.regular is not None:
+            start, step, width = self.regular
+            if width == 1:
+                return slice(start, self.total, step)
+            if self.count and self.indices[-1] - self.indices[0] == self.count - 1:
+                first = int(self.indices[0])
+                return slice(first, first + self.count)
+        return self.indices
+
+    def mask(self, dtype=bool):
+        """Return a dense 0/1 array of length `total`."""
+        mask = np.zeros(self.total, dtype)
+        mask[self.index] = 1
+        return mask
+
+    def _unit(self, j):
+        if self.regular is None:
+            return int(self._indices[j])
+        start, step, width = self.regular
+        j += max(0, -start)
+        return start + j // width * step + j % width
+
+    def _outline(self):
+        return self.total, self.count, *((self._unit(0), self._unit(self.count - 1)) if self.count else ())
+
+    def __eq__(self, other):
+        """Equal sets of the same axis are equal, whatever their form."""
+        if self is other:
+            return True
+        if not isinstance(other, Kept) or self._outline() != other._outline():
+            return False
+        return (self.regular is not None and self.regular == other.regular
+                or self.count in (0, self.total) or np.array_equal(self.indices, other.indices))
+
+    def __hash__(self):
+        return hash(self._outline())
+
+    def __len__(self):
+        return self.count
+
+    def __repr__(self):
+        if self.regular is None:
+            return f"Kept({self.count} of {self.total})"
+        start, step, width = self.regular
+        return f"Kept({self.count} of {self.total}: {width} of every {step} from {start})"

@@ -1,0 +1,112 @@
+"""Kept against the plain definition: a list of the indices that survive."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidrop.kept import Kept
+
+
+@st.composite
+def regular(draw):
+    step = draw(st.integers(1, 12))
+    width = draw(st.integers(1, step))
+    return draw(st.integers(1 - width, 20)), step, width, draw(st.integers(0, 40))
+
+
+def survivors(start, step, width, total):
+    return [i for i in range(total) if i >= start and (i - start) % step < width]
+
+
+@given(regular())
+def test_regular_form_is_its_definition(numbers):
+    kept = Kept(*numbers)
+    expected = survivors(*numbers)
+    assert kept.indices.tolist() == expected
+    assert kept.count == len(kept) == len(expected)
+    assert kept.is_all == (len(expected) == numbers[-1])
+    assert np.arange(numbers[-1])[kept.index].tolist() == expected
+    assert np.flatnonzero(kept.mask()).tolist() == expected
+
+
+@given(regular())
+def test_the_formula_of_the_docstring(numbers):
+    start, step, width, _ = numbers
+    skip = max(0, -start)
+    units = [start + (j + skip) // width * step + (j + skip) % width for j in range(Kept(*numbers).count)]
+    assert units == Kept(*numbers).indices.tolist()
+
+
+@given(regular(), regular())
+def test_equal_means_the_same_set_of_the_same_axis_in_any_form(one, other):
+    a, b = Kept(*one), Kept(*other)
+    listed = Kept.of(survivors(*one), one[-1])
+    assert a == listed and listed == a and hash(a) == hash(listed)
+    assert (a == b) == (one[-1] == other[-1] and survivors(*one) == survivors(*other))
+    if a == b:
+        assert hash(a) == hash(b)
+
+
+def test_known_sets():
+    assert Kept(1, 3, 1, 8).indices.tolist() == [1, 4, 7]
+    assert Kept(-2, 10, 5, 14).indices.tolist() == [0, 1, 2, 8, 9, 10, 11, 12]
+    assert Kept(8, 10, 5, 12).indices.tolist() == [8, 9, 10, 11]
+    assert Kept.of([0, 5, 6], 7).indices.tolist() == [0, 5, 6]
+    assert Kept(0, 2, 1, 4).mask(np.float32).tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert Kept(0, 2, 1, 4).mask(np.float32).dtype == np.float32
+
+
+def test_a_slice_wherever_one_describes_the_set():
+    assert Kept(1, 3, 1, 8).index == slice(1, 8, 3)
+    assert Kept(2, 10, 4, 9).index == slice(2, 6)
+    assert Kept(0, 10, 10, 25).index == slice(None)
+    assert Kept(0, 10, 5, 25).index.tolist() == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24]
+
+
+@pytest.mark.parametrize("total", [0, 1, 7])
+def test_all(total):
+    kept = Kept.all(total)
+    assert kept.is_all and kept.count == total and kept.mask().all()
+
+
+@pytest.mark.parametrize("empty", [Kept(7, 8, 1, 3), Kept(7, 8, 2, 3), Kept.of([], 3)])
+def test_nothing_kept_is_legal(empty):
+    assert empty.count == 0 and not empty.is_all
+    assert empty.indices.tolist() == [] and np.arange(3)[empty.index].size == 0
+    assert not empty.mask().any()
+    assert empty == Kept.of([], 3) and empty != Kept.of([], 4)
+
+
+def test_unequal():
+    assert Kept(0, 2, 1, 8) != Kept(1, 2, 1, 8)
+    assert Kept(0, 2, 1, 8) != Kept(0, 2, 1, 9)
+    assert Kept.of([0, 2, 5], 6) != Kept.of([0, 3, 5], 6)
+    assert Kept(0, 2, 1, 8) != "kept"
+
+
+@pytest.mark.parametrize("numbers", [(0, 0, 1, 8), (0, 2, 0, 8), (0, 2, 3, 8), (-2, 5, 2, 8), (0, 2, 1, -1)])
+def test_impossible_numbers(numbers):
+    with pytest.raises(ValueError, match="Kept needs 0 < width <= step"):
+        Kept(*numbers)
+
+
+@pytest.mark.parametrize("indices", [[-1, 2], [2, 2], [3, 1], [4], [[1, 2]]])
+def test_impossible_indices(indices):
+    with pytest.raises(ValueError, match=r"strictly increasing indices within 0\.\.3"):
+        Kept.of(indices, 4)
+
+
+def test_sets_do_not_change():
+    mine = np.array([1, 2, 5])
+    kept = Kept.of(mine, 6)
+    mine[0] = 0
+    assert kept.indices.tolist() == [1, 2, 5]
+    for indices in (kept.indices, Kept(0, 10, 5, 25).indices):
+        with pytest.raises(ValueError, match="read-only"):
+            indices[0] = 3
+
+
+def test_repr_says_which():
+    assert repr(Kept(1, 3, 1, 8)) == "Kept(3 of 8: 1 of every 3 from 1)"
+    assert repr(Kept.of([0, 5], 7)) == "Kept(2 of 7)"
