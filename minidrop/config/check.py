@@ -1,0 +1,161 @@
+"""Hold a scanned file against the schema: every unknown name, wrong value and duplicate, with its place."""
+
+import re
+
+from google.protobuf import text_encoding, text_format
+from google.protobuf.descriptor import FieldDescriptor as F
+
+from minidrop.config.source_map import locate
+from minidrop.errors import nearest
+
+MAX_PROBLEMS = 20
+FLOAT32_END = 3.4028235677973366e38        # from here on a number rounds to an infinite float32
+
+_V1 = ("'layers' is Caffe's old (V1) format, which is not read; write `layer { type: \"InnerProduct\" ... }` "
+       "for `layers { type: INNER_PRODUCT ... }` (Caffe's upgrade_net_proto_text does it for a whole file)")
+
+
+def check(source, descriptor, other=None):
+    """Return the problems of a scanned file as "file:line:column: ..." strings, in the file's order.
+
+    `descriptor` is the message that the file should hold; `other` one that it may hold by mistake.
+    """
+    problems = []
+    _check_message(source.entries, descriptor, problems, other)
+    lines = [f"{locate(source.name, place)}: {text}" for place, text in sorted(problems)]
+    if len(lines) > MAX_PROBLEMS:
+        lines[MAX_PROBLEMS:] = [f"{source.name}: and {len(lines) - MAX_PROBLEMS} more mistakes"]
+    return lines
+
+
+def _check_message(entries, descriptor, problems, other=None):
+    first = {}
+    for entry in entries:
+        field = descriptor.fields_by_name.get(entry.name)
+        if field is None:
+            problems.append((entry.place, _unknown(entry, descriptor, other)))
+            continue
+        if not is_repeated(field):
+            if entry.in_list:
+                if field.name not in first:
+                    problems.append((entry.place, f"'{field.name}' takes one value, not a list"))
+            elif field.name in first:
+                problems.append((entry.place, f"'{field.name}' is given twice; the first is in line "
+                                              f"{first[field.name]}"))
+            first.setdefault(field.name, entry.place[0])
+        problem = _check_value(entry, field, problems)
+        if problem:
+            problems.append((entry.value_place, problem))
+
+
+def _check_value(entry, field, problems):
+    if field.message_type is not None:
+        if entry.kind != "message":
+            return f"'{field.name}' is a message; write `{field.name} {{ ... }}`"
+        _check_message(entry.children, field.message_type, problems)
+        return None
+    if entry.kind == "message":
+        return f"'{field.name}' takes {expected(field)}, not a message in braces"
+    if entry.kind == "string":
+        if field.type != field.TYPE_STRING:
+            return f"'{field.name}' takes {expected(field)} without quotes, got {_short(''.join(entry.text))}"
+        return _check_string(entry, field)
+    return problem_of(entry.text, field)
+
+
+def problem_of(text, field):
+    """Return what is wrong with `text` as the value of a field that is no message, or None."""
+    if field.type == field.TYPE_STRING:
+        return f"'{field.name}' takes text in quotes: write {field.name}: \"{_short(text)[1:-1]}\""
+    try:
+        value = value_of(text, field)
+    except ValueError:
+        if field.type == field.TYPE_ENUM:
+            names = [value.name for value in field.enum_type.values]
+            return (f"'{field.name}' has no value {_short(text)}; its values are {', '.join(names)}"
+                    f"{nearest(text, names)}")
+        return f"'{field.name}' takes {expected(field)}, got {_short(text)}"
+    if field.type == field.TYPE_FLOAT and not abs(value) < FLOAT32_END:
+        return f"'{field.name}' takes a finite 32-bit number, got {_short(text)}"
+    return None
+
+
+def value_of(text, field):
+    """Return the value of a text for a field, neither message nor string; ValueError where it has none."""
+    if field.type == field.TYPE_ENUM:
+        return text_format.ParseEnum(field, text)
+    return _PARSERS[field.type](text)
+
+
+def _parse_integer(signed, long):
+    return lambda text: text_format.ParseInteger(text, is_signed=signed, is_long=long)
+
+
+_PARSERS = {F.TYPE_BOOL: text_format.ParseBool, F.TYPE_FLOAT: text_format.ParseFloat,
+            F.TYPE_INT32: _parse_integer(True, False), F.TYPE_UINT32: _parse_integer(False, False),
+            F.TYPE_INT64: _parse_integer(True, True)}
+_EXPECTED = {F.TYPE_BOOL: "true or false", F.TYPE_STRING: "text in quotes", F.TYPE_FLOAT: "a number",
+             F.TYPE_INT32: "an integer (32-bit)", F.TYPE_INT64: "an integer (64-bit)",
+             F.TYPE_UINT32: "an integer from 0 to 4294967295"}
+
+
+def is_repeated(field):
+    """Return whether a field is repeated, on every protobuf release that we allow."""
+    try:
+        return field.is_repeated
+    except AttributeError:                     # protobuf 6.30 has only the label, later ones warn of it
+        return field.label == field.LABEL_REPEATED
+
+
+def expected(field):
+    """Return in words what a field that is no message takes."""
+    if field.type == field.TYPE_ENUM:
+        return f"one of {', '.join(value.name for value in field.enum_type.values)}"
+    return _EXPECTED[field.type]
+
+
+def _check_string(entry, field):
+    try:
+        if not all(_ESCAPED.fullmatch(part) for part in entry.text):
+            raise ValueError
+        raw = b"".join(text_encoding.CUnescape(part[1:-1]) for part in entry.text)
+        text = raw.decode("utf-8")
+    except ValueError:
+        return (f"'{field.name}' holds an escape that stands for no character; write the character itself, "
+                f"got {_short(''.join(entry.text))}")
+    if "\0" in text:
+        return f"'{field.name}' may not hold a NUL character"
+    return None
+
+
+def _unknown(entry, descriptor, other):
+    name = entry.name
+    if name == "layers" and descriptor.name == "NetParameter":
+        return _V1
+    if name == "blobs" and descriptor.name == "LayerParameter":
+        return "'blobs' (weights inside a network file) is not read; weights come from a snapshot"
+    if other is not None and name in other.fields_by_name and name not in descriptor.fields_by_name:
+        return (f"'{name}' belongs to a {_FILES[other.name]} file, and this is read as a "
+                f"{_FILES[descriptor.name]} file; are the two swapped?")
+    inside = [field.name for field in descriptor.fields
+              if field.message_type is not None and name in field.message_type.fields_by_name]
+    hint = nearest(name, descriptor.fields_by_name)
+    if inside and not hint and len(inside) <= 3:
+        hint = "; it belongs inside " + " or ".join(f"{field} {{ }}" for field in inside)
+    return f"{descriptor.name} has no field {_short(name)}{hint}"
+
+
+# What may follow a backslash; protobuf's Python reader gets \\u wrong, and warns of what it does not know.
+_ESCAPE = r"""[abfnrtv\\'"]|x[0-9A-Fa-f]{1,2}|[0-3][0-7]{2}|[0-7]{1,2}(?![0-7])"""
+_ESCAPED = re.compile(rf"(?:[^\\]|\\(?:{_ESCAPE}))*")
+_FILES = {"NetParameter": "network", "SolverParameter": "solver"}
+
+
+def is_character(c):
+    """Return whether a name or a value may hold this character: all but NUL and lone surrogates."""
+    return c != "\0" and not "\ud800" <= c <= "\udfff"
+
+
+def _short(text):
+    text = re.sub(r"[\x00-\x1f\x7f]", "?", text)
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,33 @@
+"""Which *_param fields of a LayerParameter a layer type reads."""
+
+from functools import cache
+
+from minidrop.config.minidrop_pb2 import LayerParameter
+
+# What a type reads besides the field whose message is named after it.
+_BESIDES = {
+    "HDF5Data": ("transform_param",),
+    "MemoryData": ("transform_param",),
+    "SoftmaxWithLoss": ("softmax_param", "loss_param"),
+}
+
+
+@cache
+def param_fields(layer_type):
+    """Return the names of the *_param fields that a layer type reads, its own first, e.g. ("relu_param",).
+
+    By convention type X reads the field whose message is XParameter, and a type that ends in Loss reads
+    loss_param too. A type that the schema knows nothing of reads none.
+    """
+    own = tuple(field.name for field in LayerParameter.DESCRIPTOR.fields
+                if field.message_type is not None and field.message_type.name == f"{layer_type}Parameter"
+                and field.name.endswith("_param"))
+    besides = _BESIDES.get(layer_type, ("loss_param",) if layer_type.endswith("Loss") else ())
+    return own + tuple(name for name in besides if name not in own)
+
+
+@cache
+def all_param_fields():
+    """Return the names of all *_param fields of a LayerParameter."""
+    return tuple(field.name for field in LayerParameter.DESCRIPTOR.fields
+                 if field.message_type is not None and field.name.endswith("_param"))

@@ -1,0 +1,222 @@
+"""Read network and solver files: text -> NetConfig or SolverConfig, or a ConfigError with every place."""
+
+import difflib
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+from google.protobuf import text_format
+
+from minidrop.config import minidrop_pb2
+from minidrop.config.check import check, is_repeated
+from minidrop.config.source_map import SourceMap, locate, scan
+from minidrop.errors import ConfigError
+
+MAX_BYTES = 4 << 20        # ten thousand layers take about half of it
+
+
+@dataclass
+class NetConfig:
+    """A network as written: the NetParameter, the file it came from, and where in it each field stands.
+
+    `origins[i]` is the path in `source` of the layer that is now layer i, so that positions stay right when
+    rules have taken layers out.
+    """
+
+    message: minidrop_pb2.NetParameter
+    path: str | None = None
+    source: SourceMap = field(default_factory=lambda: SourceMap("<network>"))
+    origins: list = field(default_factory=list)
+
+    def __post_init__(self):
+        if not self.origins:
+            self.origins = [(("layer", i),) for i in range(len(self.message.layer))]
+
+    def where(self, layer_index=None, *fields):
+        """Return "file:line:column" of a layer's field: where(3, "param", "lr_mult"), where(0, "bottom").
+
+        A step may be (name, index). Without a layer index: the network's own fields. Falls back to the
+        nearest enclosing field that is written.
+        """
+        origin = () if layer_index is None else self.origins[layer_index]
+        return self.source.where(*origin, *fields)
+
+    @classmethod
+    def of(cls, message, name="<network>"):
+        """Return the NetConfig of a NetParameter built in memory; the caller's message is left as it is."""
+        config = cls(_copy(message), None, SourceMap(name))
+        _modernise_inputs(config)
+        return config
+
+
+@dataclass
+class SolverConfig:
+    """A solver file as written: the SolverParameter, the file it came from, and where each field stands."""
+
+    message: minidrop_pb2.SolverParameter
+    path: str | None = None
+    source: SourceMap = field(default_factory=lambda: SourceMap("<solver>"))
+
+    def where(self, *fields):
+        """Return "file:line:column" of a field: where("base_lr"), where(("test_iter", 1))."""
+        return self.source.where(*fields)
+
+    def inline_net(self, name, index=0):
+        """Return the NetConfig of a network written inside the solver file, e.g. in "net_param"."""
+        value = getattr(self.message, name)
+        if is_repeated(self.message.DESCRIPTOR.fields_by_name[name]):
+            value = value[index]
+        config = NetConfig(_copy(value), self.path, self.source.within((name, index)))
+        _modernise_inputs(config)
+        return config
+
+    @classmethod
+    def of(cls, message, name="<solver>"):
+        """Return the SolverConfig of a SolverParameter built in memory; the caller's message stays."""
+        config = cls(_copy(message), None, SourceMap(name))
+        _modernise_type(config)
+        return config
+
+
+def load_net(path):
+    """Read a network file; ConfigError names file, line and column of every mistake."""
+    path = os.fspath(path)
+    config = parse_net(read_text(path), path)
+    config.path = path
+    return config
+
+
+def load_solver(path):
+    """Read a solver file; ConfigError names file, line and column of every mistake."""
+    path = os.fspath(path)
+    config = parse_solver(read_text(path), path)
+    config.path = path
+    return config
+
+
+def parse_net(text, name="<string>"):
+    """Return the NetConfig of a text; `name` stands for the file in messages."""
+    config = NetConfig(*_parse(text, name, minidrop_pb2.NetParameter, minidrop_pb2.SolverParameter))
+    _modernise_inputs(config)
+    return config
+
+
+def parse_solver(text, name="<string>"):
+    """Return the SolverConfig of a text; `name` stands for the file in messages."""
+    config = SolverConfig(*_parse(text, name, minidrop_pb2.SolverParameter, minidrop_pb2.NetParameter))
+    _modernise_type(config)
+    return config
+
+
+def decimal(x):
+    """Return the shortest decimal that a 32-bit float can have been written as: 0.1, not 0.100000001."""
+    return float(str(np.float32(x)))
+
+
+def read_text(path):
+    """Return the text of a file; ConfigError where it is missing, no plain text, or larger than 4 MiB."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        folder, name = os.path.split(path)
+        raise ConfigError(f"{path}: there is no such file{_nearest_file(folder, name)}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder, expected a text file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path!r}: cannot be read: {reason}") from None
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(f"{path}: is larger than {MAX_BYTES >> 20} MiB, expected a network or solver file; "
+                          "is it data or a file of weights?")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = raw[:error.start]
+        place = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        raise ConfigError(f"{locate(path, place)}: byte 0x{raw[error.start]:02x} is not UTF-8 text; is this "
+                          "a network or solver file? Save it as UTF-8") from None
+
+
+def _nearest_file(folder, name):
+    try:
+        close = difflib.get_close_matches(name, os.listdir(folder or "."), n=2)
+    except OSError:
+        return f"; there is no folder '{folder}' either" if folder and not os.path.isdir(folder) else ""
+    paths = [repr(os.path.join(folder, other)) for other in close]
+    return f"; did you mean {' or '.join(paths)}?" if paths else ""
+
+
+def _parse(text, name, message_class, other):
+    """Return (message, None, SourceMap)."""
+    if not isinstance(text, str):
+        raise ConfigError(f"{name}: expected text (str), got {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        place = text.count("\n", 0, error.start) + 1, error.start - text.rfind("\n", 0, error.start)
+        raise ConfigError(f"{locate(name, place)}: holds a lone surrogate, which is no character") from None
+    source = scan(text, name)
+    problems = check(source, message_class.DESCRIPTOR, other.DESCRIPTOR)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    message = message_class()
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:      # nothing known reaches this: check() is meant to be stricter
+        line, column = error.GetLine(), error.GetColumn()
+        raise ConfigError(f"{locate(name, line and (line, column))}: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{name}: {error}") from None
+    return message, None, source
+
+
+def _copy(message):
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def _modernise_inputs(config):
+    """Turn input, input_shape and input_dim into one Input layer in front of all others."""
+    net, source = config.message, config.source
+    inputs, shapes, dims = len(net.input), len(net.input_shape), len(net.input_dim)
+    if not (inputs or shapes or dims):
+        return
+    if shapes and dims:
+        raise ConfigError(f"{source.where('input_dim')}: input_shape and input_dim are both given; "
+                          "keep input_shape")
+    if not shapes and not dims:
+        raise ConfigError(f"{source.where('input')}: input '{net.input[0]}' has no shape; "
+                          "add `input_shape { dim: ... }`")
+    if dims and dims != 4 * inputs:
+        raise ConfigError(f"{source.where('input_dim')}: expected 4 input_dim for each input, "
+                          f"{4 * inputs} in all, got {dims}")
+    if shapes and shapes != inputs:
+        raise ConfigError(f"{source.where('input_shape')}: expected one input_shape for each input, "
+                          f"{inputs} in all, got {shapes}")
+    names = {layer.name for layer in net.layer}
+    name = next(n for n in ("input", *(f"input_{i}" for i in range(len(names)))) if n not in names)
+    layer = minidrop_pb2.LayerParameter(name=name, type="Input", top=net.input)
+    for i in range(inputs):
+        dim = net.input_shape[i].dim if shapes else net.input_dim[4 * i:4 * i + 4]
+        layer.input_param.shape.add(dim=dim)
+    others = [_copy(other) for other in net.layer]
+    for old in ("input", "input_shape", "input_dim", "layer"):
+        net.ClearField(old)
+    net.layer.add().CopyFrom(layer)
+    net.layer.extend(others)
+    config.origins.insert(0, (("input", 0),))
+
+
+def _modernise_type(config):
+    """Turn solver_type into type."""
+    solver = config.message
+    if not solver.HasField("solver_type"):
+        return
+    if solver.HasField("type"):
+        raise ConfigError(f"{config.where('solver_type')}: type and solver_type are both given; keep type")
+    names = {"SGD": "SGD", "NESTEROV": "Nesterov", "ADAGRAD": "AdaGrad", "RMSPROP": "RMSProp",
+             "ADADELTA": "AdaDelta", "ADAM": "Adam"}
+    solver.type = names[solver.SolverType.Name(solver.solver_type)]
+    solver.ClearField("solver_type")

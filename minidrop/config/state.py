@@ -1,0 +1,47 @@
+"""Which layers are in: include and exclude rules held against phase, level and stages."""
+
+from minidrop.config import minidrop_pb2
+from minidrop.config.load import NetConfig
+from minidrop.errors import ConfigError
+
+
+def filter_state(config, phase, level=0, stages=()):
+    """Return a new NetConfig with the layers that the state lets in; `config` is left as it is.
+
+    A layer with include rules is in where any of them holds, one with exclude rules is in where none of them
+    holds. A rule holds where all that it says does. ConfigError where a layer has both kinds. The result's
+    `message.state` says the state.
+    """
+    state = minidrop_pb2.NetState(phase=phase, level=level, stage=stages)
+    net = minidrop_pb2.NetParameter()
+    net.CopyFrom(config.message)
+    net.ClearField("layer")
+    net.state.CopyFrom(state)
+    problems, origins = [], []
+    for i, layer in enumerate(config.message.layer):
+        if layer.include and layer.exclude:
+            problems.append(f"{config.where(i, 'exclude')}: layer '{layer.name}' has include and exclude "
+                            "rules; keep one kind")
+        elif is_in(layer, state):
+            net.layer.add().CopyFrom(layer)
+            origins.append(config.origins[i])
+    if problems:
+        raise ConfigError("\n".join(problems))
+    filtered = NetConfig(net, config.path, config.source, origins)
+    return filtered
+
+
+def is_in(layer, state):
+    """Return whether the rules of a LayerParameter let it in under a NetState."""
+    if layer.include:
+        return any(holds(rule, state) for rule in layer.include)
+    return not any(holds(rule, state) for rule in layer.exclude)
+
+
+def holds(rule, state):
+    """Return whether all that a NetStateRule says is true of a NetState."""
+    return not ((rule.HasField("phase") and rule.phase != state.phase)
+                or (rule.HasField("min_level") and state.level < rule.min_level)
+                or (rule.HasField("max_level") and state.level > rule.max_level)
+                or any(stage not in state.stage for stage in rule.stage)
+                or any(stage in state.stage for stage in rule.not_stage))

@@ -1,0 +1,153 @@
+"""Which *_param a type reads, and building a network in Python."""
+
+import pytest
+from google.protobuf import text_format
+
+from minidrop.config import NetSpec, all_param_fields, layers, param_fields, parse_net
+from minidrop.errors import ConfigError
+
+
+@pytest.mark.parametrize("layer_type, expected", [
+    ("InnerProduct", ("inner_product_param",)), ("ReLU", ("relu_param",)), ("TanH", ("tanh_param",)),
+    ("HDF5Data", ("hdf5_data_param", "transform_param")),
+    ("MemoryData", ("memory_data_param", "transform_param")),
+    ("DummyData", ("dummy_data_param",)), ("ApproxDropout", ("approx_dropout_param",)),
+    ("Dropout", ("dropout_param",)),
+    ("SoftmaxWithLoss", ("softmax_param", "loss_param")), ("Softmax", ("softmax_param",)),
+    ("EuclideanLoss", ("loss_param",)), ("SigmoidCrossEntropyLoss", ("loss_param",)),
+    ("Accuracy", ("accuracy_param",)),
+    ("Split", ()), ("Silence", ()), ("NoSuchType", ()),
+])
+def test_param_fields(layer_type, expected):
+    assert param_fields(layer_type) == expected
+
+
+def test_every_param_field_belongs_to_some_type():
+    types = ("Accuracy ApproxDropout Concat Dropout DummyData Eltwise Flatten HDF5Data InnerProduct Input "
+             "MemoryData Power "
+             "ReLU Reshape Sigmoid Slice Softmax SoftmaxWithLoss TanH").split()
+    assert {name for layer_type in types for name in param_fields(layer_type)} == set(all_param_fields())
+
+
+EXPECTED = """
+name: "mlp"
+layer { name: "data" type: "HDF5Data" top: "data" top: "label" include { phase: TRAIN }
+        transform_param { scale: 0.5 } hdf5_data_param { source: "x.txt" batch_size: 8 } }
+layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" param { lr_mult: 1 } param { lr_mult: 2 }
+        inner_product_param { num_output: 5 weight_filler { type: "msra" } } }
+layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" relu_param { negative_slope: 0.25 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip1" bottom: "label" top: "loss" loss_weight: 2
+        loss_param { normalization: FULL } softmax_param { axis: 1 } }
+"""
+
+
+def test_attributes():
+    n = NetSpec("mlp")
+    n.data, n.label = layers.HDF5Data(ntop=2, source="x.txt", batch_size=8, include={"phase": "TRAIN"},
+                                      transform_param={"scale": 0.5})
+    n.ip1 = layers.InnerProduct(n.data, num_output=5, weight_filler={"type": "msra"},
+                                param=[{"lr_mult": 1}, {"lr_mult": 2}])
+    n.relu1 = layers.ReLU(n.ip1, in_place=True, negative_slope=0.25)
+    n.loss = layers.SoftmaxWithLoss(n.relu1, n.label, loss_weight=2, normalization="FULL", axis=1)
+    assert n.to_proto() == parse_net(EXPECTED).message
+
+
+def test_add_makes_the_same():
+    n = NetSpec("mlp")
+    n.add("HDF5Data", "data", top=["data", "label"], source="x.txt", batch_size=8, include=[{"phase": 0}],
+          scale=0.5)
+    n.add("InnerProduct", "ip1", "data", num_output=5, weight_filler={"type": "msra"},
+          param=[{"lr_mult": 1}, {"lr_mult": 2}])
+    n.add("ReLU", "relu1", bottom="ip1", top="ip1", negative_slope=0.25)
+    n.add("SoftmaxWithLoss", name="loss", bottom=["ip1", "label"], loss_weight=[2], normalization=0, axis=1)
+    assert n.to_proto() == parse_net(EXPECTED).message
+
+
+def test_what_it_makes_is_a_file_that_loads():
+    n = NetSpec("x")
+    n.add("Input", "data", shape=[8, 3])
+    assert parse_net(text_format.MessageToString(n.to_proto())).message == n.to_proto()
+
+
+@pytest.mark.parametrize("shape, expected", [
+    ([8, 3], [[8, 3]]), ([[8, 3], [8]], [[8, 3], [8]]), ({"dim": [8]}, [[8]]), ([{"dim": 8}], [[8]]),
+    ((8, 3), [[8, 3]]), ([[]], [[]]),
+])
+def test_shapes(shape, expected):
+    n = NetSpec()
+    n.add("Input", "data", shape=shape)
+    assert [list(one.dim) for one in n.to_proto().layer[0].input_param.shape] == expected
+
+
+def test_layers_without_a_name_come_before_their_readers():
+    n = NetSpec()
+    n.out = layers.ReLU(layers.InnerProduct("data", num_output=3))
+    net = n.to_proto()
+    assert [(layer.name, list(layer.bottom), list(layer.top)) for layer in net.layer] == [
+        ("innerproduct1", ["data"], ["innerproduct1"]), ("out", ["innerproduct1"], ["out"])]
+
+
+def test_a_layer_without_tops():
+    n = NetSpec()
+    assert n.add("Silence", "quiet", bottom=["a", "b"], top=[]) == ()
+    layer = n.to_proto().layer[0]
+    assert (layer.name, list(layer.bottom), list(layer.top)) == ("quiet", ["a", "b"], [])
+
+
+def test_a_blob_written_in_place_keeps_its_name():
+    n = NetSpec()
+    n.add("InnerProduct", "ip1", "data", top="hidden", num_output=3)
+    n.add("ReLU", "relu1", "hidden", top="hidden")
+    n.add("Sigmoid", "s", n.hidden, top="out")
+    assert [(list(layer.bottom), list(layer.top)) for layer in n.to_proto().layer] == [
+        (["data"], ["hidden"]), (["hidden"], ["hidden"]), (["hidden"], ["out"])]
+
+
+def spec_error(build):
+    n = NetSpec()
+    with pytest.raises(ConfigError) as caught:
+        build(n)
+        n.to_proto()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("settings, expected", [
+    ({"num_outputs": 3}, "has no setting 'num_outputs'; did you mean 'num_output'?"),
+    ({"num_output": -3}, "'num_output' takes an integer from 0 to 4294967295, got -3"),
+    ({"num_output": "3"}, "'num_output' takes an integer from 0 to 4294967295, got '3'"),
+    ({"num_output": 3.5}, "'num_output' takes an integer from 0 to 4294967295, got 3.5"),
+    ({"bias_term": "yes"}, "'bias_term' takes true or false, got 'yes'"),
+    ({"weight_filler": "xavier"}, "'weight_filler' takes a dict of FillerParameter's fields, got 'xavier'"),
+    ({"weight_filler": {"typ": "xavier"}}, "FillerParameter has no field 'typ'; did you mean 'type'?"),
+    ({"weight_filler": {"variance_norm": "FAN"}},
+     "'variance_norm' takes one of FAN_IN, FAN_OUT, AVERAGE, got 'FAN'"),
+    ({"weight_filler": {"std": float("nan")}}, "'std' takes a number, got nan"),
+    ({"type_": 3}, "has no setting 'type_'; did you mean 'type'?"),
+    ({"loss_weight": "a"}, "'loss_weight' takes a number, got 'a'"),
+    ({"param": [1]}, "'param' takes a dict of ParamSpec's fields, got 1"),
+])
+def test_mistakes_in_settings(settings, expected):
+    text = spec_error(lambda n: n.add("InnerProduct", "ip1", "data", **settings))
+    assert text.startswith("layer 'ip1' (InnerProduct): ")
+    assert text.removeprefix("layer 'ip1' (InnerProduct): ") == expected
+
+
+@pytest.mark.parametrize("name", ["\0", "\ud800", 3])
+def test_names_are_text(name):
+    assert spec_error(lambda n: n.add("ReLU", name, "data", top="x")) == (
+        f"layer {name!r} (ReLU): 'name' takes text, got {name!r}")
+
+
+def test_other_mistakes():
+    assert spec_error(lambda n: setattr(n, "a", 3)) == (
+        "NetSpec.a: expected what layers.TYPE(...) returns, got int")
+    assert spec_error(lambda n: setattr(n, "b", layers.ReLU(layers.Input(ntop=2)))) == (
+        "a ReLU layer's blobs are given as layers or as names, got tuple; a layer with several tops gives a "
+        "tuple: take one "
+        "of it")
+    assert spec_error(lambda n: layers.ReLU("a", "b", in_place=True)) == (
+        "a ReLU layer in place takes one bottom and one top, got 2 and 1")
+    with pytest.raises(AttributeError, match="the network has no blob 'dta'; did you mean 'data'?"):
+        n = NetSpec()
+        n.data = layers.Input(shape=[1])
+        _ = n.dta

@@ -1,0 +1,174 @@
+"""The schema: Caffe's names, numbers and defaults; generated module and reference page are current."""
+
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from minidrop.config import LayerParameter, NetParameter, SolverParameter, minidrop_pb2
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# name number [default]; from Caffe's published interface.
+CAFFE = {
+    "BlobShape": "dim 1",
+    "FillerParameter": "type 1 constant, value 2 0, min 3 0, max 4 1, mean 5 0, std 6 1, sparse 7 -1, "
+                       "variance_norm 8 0",
+    "NetParameter": "name 1, input 3, input_shape 8, input_dim 4, force_backward 5 False, state 6, "
+                    "debug_info 7 False, "
+                    "layer 100",
+    "SolverParameter": "net 24, net_param 25, train_net 1, test_net 2, train_net_param 21, test_net_param "
+                       "22, "
+                       "train_state 26, test_state 27, test_iter 3, test_interval 4 0, test_compute_loss 19 "
+                       "False, "
+                       "test_initialization 32 True, base_lr 5, display 6, average_loss 33 1, max_iter 7, "
+                       "iter_size 36 1, "
+                       "lr_policy 8, gamma 9, power 10, momentum 11, weight_decay 12, regularization_type "
+                       "29 L2, "
+                       "stepsize 13, stepvalue 34, clip_gradients 35 -1, snapshot 14 0, snapshot_prefix 15, "
+                       "snapshot_diff 16 False, snapshot_format 37 1, solver_mode 17 1, device_id 18 0, "
+                       "random_seed 20 -1, "
+                       "type 40 SGD, delta 31 1e-8, momentum2 39 0.999, rms_decay 38 0.99, debug_info 23 "
+                       "False, "
+                       "snapshot_after_train 28 True, solver_type 30 0, layer_wise_reduce 41 True, weights "
+                       "42",
+    "NetState": "phase 1 1, level 2 0, stage 3",
+    "NetStateRule": "phase 1, min_level 2, max_level 3, stage 4, not_stage 5",
+    "ParamSpec": "name 1, share_mode 2, lr_mult 3 1, decay_mult 4 1",
+    "LayerParameter": "name 1, type 2, bottom 3, top 4, phase 10, loss_weight 5, param 6, propagate_down "
+                      "11, include 8, "
+                      "exclude 9, transform_param 100, loss_param 101, accuracy_param 102, concat_param 104, "
+                      "dropout_param 108, dummy_data_param 109, eltwise_param 110, flatten_param 135, "
+                      "hdf5_data_param 112, "
+                      "inner_product_param 117, input_param 143, memory_data_param 119, power_param 122, "
+                      "relu_param 123, "
+                      "reshape_param 133, sigmoid_param 124, slice_param 126, softmax_param 125, tanh_param "
+                      "127",
+    "TransformationParameter": "scale 1 1, mirror 2 False, crop_size 3 0, mean_file 4, mean_value 5, "
+                               "force_color 6 False, "
+                               "force_gray 7 False",
+    "LossParameter": "ignore_label 1, normalization 3 1, normalize 2",
+    "AccuracyParameter": "top_k 1 1, axis 2 1, ignore_label 3",
+    "ConcatParameter": "axis 2 1, concat_dim 1 1",
+    "DropoutParameter": "dropout_ratio 1 0.5",
+    "DummyDataParameter": "data_filler 1, shape 6, num 2, channels 3, height 4, width 5",
+    "EltwiseParameter": "operation 1 1, coeff 2, stable_prod_grad 3 True",
+    "FlattenParameter": "axis 1 1, end_axis 2 -1",
+    "HDF5DataParameter": "source 1, batch_size 2, shuffle 3 False",
+    "InnerProductParameter": "num_output 1, bias_term 2 True, weight_filler 3, bias_filler 4, axis 5 1, "
+                             "transpose 6 False",
+    "InputParameter": "shape 1",
+    "MemoryDataParameter": "batch_size 1, channels 2, height 3, width 4",
+    "PowerParameter": "power 1 1, scale 2 1, shift 3 0",
+    "ReLUParameter": "negative_slope 1 0, engine 2 0",
+    "ReshapeParameter": "shape 1, axis 2 0, num_axes 3 -1",
+    "SigmoidParameter": "engine 1 0",
+    "SliceParameter": "axis 3 1, slice_point 2, slice_dim 1 1",
+    "SoftmaxParameter": "engine 1 0, axis 2 1",
+    "TanHParameter": "engine 1 0",
+}
+OWN = {
+    "ApproxDropoutParameter": "dropout_ratio 1 0.5, pattern 2 PERIODIC, max_period 3 0, step 4 0, scale 5 "
+                              "0, search 6 0",
+    "LayerParameter": "approx_dropout_param 5000",
+    "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001",
+    "HDF5DataParameter": "prefetch 5000 4",
+}
+ENUMS = {
+    "Phase": "TRAIN TEST", "FillerParameter.VarianceNorm": "FAN_IN FAN_OUT AVERAGE",
+    "SolverParameter.SnapshotFormat": "HDF5 BINARYPROTO", "SolverParameter.SolverMode": "CPU GPU",
+    "SolverParameter.SolverType": "SGD NESTEROV ADAGRAD RMSPROP ADADELTA ADAM",
+    "ParamSpec.DimCheckMode": "STRICT PERMISSIVE",
+         "LossParameter.NormalizationMode": "FULL VALID BATCH_SIZE NONE",
+    "EltwiseParameter.EltwiseOp": "PROD SUM MAX", "ReLUParameter.Engine": "DEFAULT CAFFE CUDNN",
+    "SigmoidParameter.Engine": "DEFAULT CAFFE CUDNN", "SoftmaxParameter.Engine": "DEFAULT CAFFE CUDNN",
+    "TanHParameter.Engine": "DEFAULT CAFFE CUDNN", "ApproxDropoutParameter.Scale": "RATE PATTERN",
+    "ApproxDropoutParameter.Search": "EXACT SGD",
+}
+
+
+def script(name):
+    """Return a script of scripts/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def as_facts(message):
+    facts = set()
+    for field in message.fields:
+        default = field.default_value if field.has_default_value else ""
+        if isinstance(default, float):
+            default = float(f"{default:.6g}")
+            default = int(default) if default == int(default) else default
+        facts.add(f"{field.name} {field.number} {default}".strip())
+    return facts
+
+
+@pytest.mark.parametrize("name", sorted(CAFFE.keys() | OWN.keys()))
+def test_numbers_and_defaults_are_as_published(name):
+    listed = f"{CAFFE.get(name, '')}, {OWN.get(name, '')}".replace("1e-8", "1e-08")
+    wanted = {fact.strip() for fact in listed.split(",") if fact.strip()}
+    assert as_facts(minidrop_pb2.DESCRIPTOR.message_types_by_name[name]) == wanted
+
+
+def test_the_tables_here_cover_the_schema():
+    assert set(minidrop_pb2.DESCRIPTOR.message_types_by_name) == CAFFE.keys() | OWN.keys()
+
+
+def test_enum_values_are_numbered_from_zero_in_caffes_order():
+    file = minidrop_pb2.DESCRIPTOR
+    enums = dict(file.enum_types_by_name)
+    for name, message in file.message_types_by_name.items():
+        enums.update({f"{name}.{enum.name}": enum for enum in message.enum_types})
+    assert {name: [(v.name, v.number) for v in enum.values] for name, enum in enums.items()} == {
+        name: [(value, i) for i, value in enumerate(values.split())] for name, values in ENUMS.items()}
+
+
+def test_own_fields_of_caffes_messages_are_numbered_from_5000():
+    for message in (LayerParameter, SolverParameter, NetParameter):
+        assert all(field.number < 5000 or field.name in OWN[message.DESCRIPTOR.name]
+                   for field in message.DESCRIPTOR.fields)
+
+
+def test_generated_module_belongs_to_the_schema():
+    recorded = re.search(r"sha256 of minidrop.proto: (\w+)",
+                         pathlib.Path(minidrop_pb2.__file__).read_text()).group(1)
+    assert recorded == script("generate_proto").proto_hash(), "stale: run python scripts/generate_proto.py"
+
+
+def test_generated_module_is_what_protoc_makes():
+    pytest.importorskip("grpc_tools", reason="no protoc here: grpcio-tools is in the test extra")
+    from importlib.metadata import version
+    if not version("grpcio-tools").startswith("1.72."):
+        pytest.skip(f"grpcio-tools {version('grpcio-tools')} generates for another protobuf than 1.72.* does")
+    assert script("generate_proto").generate() == pathlib.Path(minidrop_pb2.__file__).read_text()
+
+
+def test_generated_module_imports_without_a_word_on_this_protobuf():
+    done = subprocess.run([sys.executable, "-W", "error", "-c", "import minidrop.config.minidrop_pb2"],
+                          cwd=ROOT,
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_generated_module_asks_for_no_newer_protobuf_than_6_30():
+    text = pathlib.Path(minidrop_pb2.__file__).read_text()
+    assert "# Protobuf Python Version: 6.30." in text
+
+
+def test_reference_page_is_current():
+    docs = script("generate_docs")
+    assert docs.REFERENCE.read_text() == docs.reference(), "stale: run python scripts/generate_docs.py"
+
+
+def test_reference_page_has_every_field():
+    text = script("generate_docs").REFERENCE.read_text()
+    for message in minidrop_pb2.DESCRIPTOR.message_types_by_name.values():
+        section = text.split(f"\n## {message.name}\n")[1].split("\n## ")[0]
+        for field in message.fields:
+            assert f"| `{field.name}` |" in section
