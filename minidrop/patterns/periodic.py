@@ -1,0 +1,51 @@
+"""PERIODIC, the default: keep a run of `width` units of every `step`, from a random start; a steady rate."""
+
+from math import ceil, floor
+
+from minidrop.errors import ConfigError
+from minidrop.patterns.base import PatternDistribution, PatternFamily, register_pattern
+
+DEFAULT_STEP = 10
+LONGEST_STEP = 65536
+
+
+@register_pattern("PERIODIC")
+class PeriodicFamily(PatternFamily):
+    """Unit i lives iff (i - start) mod step < width, start uniform in 0 .. step - 1.
+
+    width = (1 - p) step where that is an integer; else the two integers next to it, in the proportion that
+    makes the mean rate exactly p. `step` is 10 by default, or the least that keeps one unit (p = 0.95: 20): a
+    width of 0, an iteration that drops everything, is never drawn. A choice is a width.
+    """
+
+    uses = frozenset({"step"})
+
+    def build_distribution(self):
+        share = 1 - self.settings.exact_rate
+        self.step = self.choose_step(share)
+        narrow = floor(share * self.step)
+        beyond = float(share * self.step - narrow)
+        if beyond == 0:
+            return PatternDistribution((narrow,), [1.0], self.settings.rate)
+        return PatternDistribution((narrow, narrow + 1), [1 - beyond, beyond], self.settings.rate)
+
+    def choose_step(self, share):
+        """Return the step for a kept share; raises ConfigError where it keeps less than one unit."""
+        asked, least = self.settings.step, ceil(1 / share)
+        step = asked or max(DEFAULT_STEP, least)
+        if asked and asked < least:
+            raise ConfigError(f"step {asked} is too small for rate {self.settings.rate!r}: it would keep "
+                              f"less than one unit of {asked}; set step to at least {least}, or remove it")
+        if step > LONGEST_STEP:
+            got = f"got step: {asked}" if asked else f"rate {self.settings.rate!r} needs {least}"
+            raise ConfigError(f"pattern PERIODIC has steps up to {LONGEST_STEP}; {got}; lower it")
+        return step
+
+    def offsets(self, choice):
+        return 1 if choice == self.step else self.step
+
+    def pattern(self, choice, offset):
+        return self.regular(offset, self.step, choice)
+
+    def describe(self, choice):
+        return f"{choice} of {self.step}"

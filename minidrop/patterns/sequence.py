@@ -1,0 +1,55 @@
+"""Which pattern each iteration uses: quotas kept, order shuffled, and nothing to save but the seed."""
+
+import numpy as np
+
+from minidrop.streams import generator
+
+BLOCK_LENGTH = 1000
+
+
+class PatternSequence:
+    """The patterns of one layer: at(counter) is a pure function of family, seed, layer name and counter.
+
+    Iterations come in blocks of BLOCK_LENGTH (1000). In each block every choice appears in proportion to its
+    probability, rounded to whole iterations by largest remainder, in shuffled order; the offset of each
+    iteration is uniform and independent. So the mean rate of a block is the expected one to about 1 /
+    BLOCK_LENGTH, and a choice less likely than some 1 / (2 BLOCK_LENGTH) may never appear.
+    Source: Song and Jiang, arXiv 1805.08939 (frequency = probability x iterations, unrolled and shuffled);
+    cut into blocks here, so that a sequence does not depend on how long the training is.
+    """
+
+    def __init__(self, family, seed, layer_name):
+        self.family = family
+        self.seed = seed
+        self.layer_name = layer_name
+        self._counts = quotas(family.distribution.probabilities, BLOCK_LENGTH)
+        self._choices = family.distribution.choices
+        self._offsets = np.array([family.offsets(choice) for choice in self._choices], dtype=np.int64)
+        self._cached = (None, None)
+
+    def at(self, counter):
+        """Return the Pattern of iteration `counter` >= 0. Calls in order are cheapest, any order will do."""
+        if counter < 0:
+            raise ValueError(f"iterations count from 0, got {counter}")
+        block, position = divmod(int(counter), BLOCK_LENGTH)
+        cached_block, draws = self._cached
+        if block != cached_block:
+            draws = self._draws(block)
+            self._cached = (block, draws)
+        choice, offset = draws[position]
+        return self.family.pattern(self._choices[choice], offset)
+
+    def _draws(self, block):
+        rng = generator(self.seed, "patterns", self.layer_name, block)
+        choices = rng.permutation(np.repeat(np.arange(self._counts.size), self._counts))
+        offsets = rng.integers(self._offsets[choices])
+        return list(zip(choices.tolist(), offsets.tolist(), strict=True))
+
+
+def quotas(probabilities, length):
+    """Return counts of sum `length`, as `probabilities` by largest remainder; among equals the first wins."""
+    exact = np.asarray(probabilities, dtype=np.float64) * length
+    counts = np.floor(exact).astype(np.int64)
+    missing = length - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
+    return counts
