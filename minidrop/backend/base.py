@@ -1,0 +1,134 @@
+"""The operations that may differ between devices, written once in `xp`.
+
+Every generic method here is the reference: a device overrides one only where a measurement says so, and the
+backends-agree tests compare the override with it.
+"""
+
+import numpy as np
+
+
+class Backend:
+    """Arrays and products on one device. `xp` is its array module (NumPy or CuPy); `name` is "cpu" or "cuda:N"."""
+
+    name = "generic"
+    xp = np
+
+    # -- arrays ------------------------------------------------------------------------------------------------------
+    def empty(self, shape, dtype):
+        """Return an uninitialised C-contiguous array."""
+        return self.xp.empty(shape, dtype)
+
+    def zeros(self, shape, dtype):
+        """Return an array of zeros."""
+        out = self.empty(shape, dtype)
+        out.fill(0)
+        return out
+
+    def asarray(self, x, dtype=None):
+        """Return `x` (host array, device array or nested lists) as an array of this device."""
+        return self.xp.asarray(x, dtype)
+
+    def to_host(self, x):
+        """Return `x` as a NumPy array."""
+        return np.asarray(x)
+
+    def synchronize(self):
+        """Wait until all work given to the device is done."""
+
+    def describe(self):
+        """Return one line for people: the device and what computes on it."""
+        return self.name
+
+    # -- products ----------------------------------------------------------------------------------------------------
+    def gemm(self, a, b, trans_a=False, trans_b=False):
+        """Return op(a) op(b) for matrices, op(m) = m or m^T."""
+        a = a.T if trans_a else a
+        b = b.T if trans_b else b
+        return self.xp.matmul(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
+
+    def column_sums(self, x):
+        """Return the sum of the rows of a matrix: (rows, columns) -> (columns,)."""
+        return x.sum(axis=0)
+
+    # -- kept sets ---------------------------------------------------------------------------------------------------
+    def take(self, x, kept, axis):
+        """Return only the kept entries of `axis`; all of `x` where `kept` is None."""
+        if kept is None:
+            return x
+        return x[self._at(kept, axis, x.ndim)]
+
+    def put(self, x, kept, axis):
+        """Return `x` with `axis` at full length, zero where it is not kept: the transpose of `take`."""
+        if kept is None:
+            return x
+        shape = list(x.shape)
+        shape[axis] = kept.total
+        out = self.zeros(tuple(shape), x.dtype)
+        out[self._at(kept, axis, x.ndim)] = x
+        return out
+
+    def submatrix(self, W, rows, cols):
+        """Return W[rows, cols] for two kept sets (None: all)."""
+        return self.take(self.take(W, rows, 0), cols, 1)
+
+    def _index(self, kept):
+        return kept.index
+
+    def _at(self, kept, axis, ndim):
+        return (slice(None),) * (axis % ndim) + (self._index(kept),)
+
+    # -- dropout -----------------------------------------------------------------------------------------------------
+    def dropout(self, x, rate, scale, key):
+        """Return (y, mask): y = x * mask * scale with mask ~ Bernoulli(1 - rate), element i drawn from (key, i) alone.
+
+        Philox4x32-10 (Salmon et al. 2011), counter i // 4, word i % 4: the same mask on every device.
+        """
+        xp = self.xp
+        blocks = xp.arange(-(-x.size // 4), dtype=np.uint64)
+        words = xp.stack(_philox(xp, blocks, key), axis=1).reshape(-1)[:x.size].reshape(x.shape)
+        mask = words >= xp.uint64(dropout_threshold(rate))
+        return (x * mask * x.dtype.type(scale)).astype(x.dtype, copy=False), mask
+
+    def dropout_gradient(self, gy, mask, scale):
+        """Return gy * mask * scale."""
+        return (gy * mask * gy.dtype.type(scale)).astype(gy.dtype, copy=False)
+
+    # -- solver ------------------------------------------------------------------------------------------------------
+    def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
+        """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history. In place.
+
+        `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W.
+        """
+        xp = self.xp
+        history *= momentum
+        if decay:
+            history += (lr * decay) * (xp.sign(W) if l1 else W)
+        for block in blocks:
+            block.add_to(self, history, lr * grad_scale)
+        W -= history
+
+    def sum_of_squares(self, x):
+        """Return the sum of the squares of all elements as a host float."""
+        flat = x.reshape(-1)
+        return float(self.xp.dot(flat, flat))
+
+
+def dropout_threshold(rate):
+    """The 32-bit word from which on an element is kept: P(word < threshold) = rate."""
+    return min(round(rate * 2.0**32), 2**32 - 1)
+
+
+def _philox(xp, blocks, key):
+    """Philox4x32-10 of the counters (block, 0, 0) as four uint64 arrays of 32-bit words."""
+    low32, shift = xp.uint64(0xFFFFFFFF), xp.uint64(32)
+    c0, c1 = blocks & low32, blocks >> shift
+    c2 = c3 = xp.zeros_like(blocks)
+    k0, k1 = key & 0xFFFFFFFF, key >> 32
+    for _ in range(10):
+        product0, product1 = xp.uint64(0xD2511F53) * c0, xp.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = ((product1 >> shift) ^ c1 ^ xp.uint64(k0), product1 & low32,
+                          (product0 >> shift) ^ c3 ^ xp.uint64(k1), product0 & low32)
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c0, c1, c2, c3
+
+

@@ -1,0 +1,96 @@
+"""The CPU: NumPy, BLAS through it, and Numba loops where NumPy would pass over memory several times."""
+
+import numpy as np
+
+from minidrop import threads
+from minidrop.backend.base import Backend, dropout_threshold
+from minidrop.backend.pool import BufferPool
+from minidrop.kept import Kept
+
+# Below this many elements an update or a gather costs less in NumPy than the call into a compiled loop is worth compiling for.
+_SMALL = 256
+
+
+class NumpyBackend(Backend):
+    """Runs on the host. Big temporaries come from a pool; products go to BLAS with `out=` so that none is allocated."""
+
+    name = "cpu"
+
+    def __init__(self):
+        self.pool = BufferPool()
+
+    def empty(self, shape, dtype):
+        return self.pool.empty(shape, dtype)
+
+    def describe(self):
+        return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
+
+    def gemm(self, a, b, trans_a=False, trans_b=False):
+        a = a.T if trans_a else a
+        b = b.T if trans_b else b
+        # dot, not matmul: it hands a transposed operand to BLAS as it is, and knows A A^T.
+        return np.dot(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
+
+    def take(self, x, kept, axis):
+        if kept is None or kept.is_all:
+            return x
+        if isinstance(kept.index, slice) and x.ndim == 1:
+            return x[kept.index]
+        if x.ndim == 2 and axis % 2 == 1 and x.flags.c_contiguous:
+            from minidrop.kernels import cpu
+            out = self.empty((x.shape[0], kept.count), x.dtype)
+            threads.by_rows(cpu.take_columns, x.shape[0], x, kept.indices, out)
+            return out
+        shape = list(x.shape)
+        shape[axis] = kept.count
+        out = self.empty(tuple(shape), x.dtype)
+        # mode="clip" writes straight into `out`; the default mode copies through a buffer.
+        return np.take(x, kept.indices, axis=axis, out=out, mode="clip")
+
+    def submatrix(self, W, rows, cols):
+        rows = None if rows is not None and rows.is_all else rows
+        cols = None if cols is not None and cols.is_all else cols
+        if rows is None or cols is None or not W.flags.c_contiguous:
+            return self.take(self.take(W, rows, 0), cols, 1)
+        from minidrop.kernels import cpu
+        out = self.empty((rows.count, cols.count), W.dtype)
+        threads.by_rows(cpu.take_block, rows.count, W, rows.indices, cols.indices, out)
+        return out
+
+    def dropout(self, x, rate, scale, key):
+        from minidrop.kernels import cpu
+        x = np.ascontiguousarray(x)
+        y, mask = self.empty(x.shape, x.dtype), self.empty(x.shape, np.bool_)
+        threads.by_rows(cpu.dropout, -(-x.size // 4), x.reshape(-1), y.reshape(-1), mask.reshape(-1),
+                        np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32), np.uint32(dropout_threshold(rate)),
+                        x.dtype.type(scale))
+        return y, mask
+
+    def dropout_gradient(self, gy, mask, scale):
+        from minidrop.kernels import cpu
+        gy = np.ascontiguousarray(gy)
+        gx = self.empty(gy.shape, gy.dtype)
+        threads.by_rows(cpu.dropout_gradient, gy.size, gy.reshape(-1), mask.reshape(-1), gx.reshape(-1),
+                        gy.dtype.type(scale))
+        return gx
+
+    def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
+        fits = (len(blocks) == 1 and W.ndim == 2 and W.size >= _SMALL and W.flags.c_contiguous
+                and W.dtype.kind == "f")
+        if not fits:
+            super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
+            return
+        from minidrop.kernels import cpu
+        block, number = blocks[0], W.dtype.type
+        cols = block.cols or Kept.all(W.shape[1])
+        threads.by_rows(cpu.sgd_update, W.shape[0], W, history, block.data, _position(block.rows, W.shape[0]),
+                        cols.indices, number(lr), number(momentum), number(decay), bool(l1), number(grad_scale))
+
+
+def _position(kept, total):
+    """For every entry of an axis its place among the kept ones, -1 where it is dropped."""
+    if kept is None:
+        return np.arange(total)
+    position = np.full(total, -1, np.int64)
+    position[kept.indices] = np.arange(kept.count)
+    return position

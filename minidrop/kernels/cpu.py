@@ -1,0 +1,133 @@
+"""Numba loops for what NumPy does in several passes over memory. References: the generic methods of backend/base.py.
+
+Each takes a range of rows [first, last) and releases the GIL, so that `threads.by_rows` can split the work. Compiled at
+first use and cached on disk. No fastmath: results must not depend on how a loop was vectorised.
+"""
+
+import numba
+import numpy as np
+
+_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_jit
+def take_block(W, rows, cols, out, first, last):
+    """out[i, j] = W[rows[i], cols[j]]."""
+    for i in range(first, last):
+        source = rows[i]
+        for j in range(cols.size):
+            out[i, j] = W[source, cols[j]]
+
+
+@_jit
+def take_columns(W, cols, out, first, last):
+    """out[i, j] = W[i, cols[j]]."""
+    for i in range(first, last):
+        for j in range(cols.size):
+            out[i, j] = W[i, cols[j]]
+
+
+@_jit
+def sgd_update(W, history, g, row_of, cols, lr, momentum, decay, l1, grad_scale, first, last):
+    """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history, in one pass over both.
+
+    gW is the compact g: row i of W has row row_of[i] of g (-1: no gradient), whose column j stands at cols[j].
+    R(W) = W (L2) or sign(W) (L1).
+    """
+    columns = W.shape[1]
+    all_columns = cols.size == columns
+    dense_row = np.zeros(columns, W.dtype)
+    l1_decay = lr * decay if l1 else W.dtype.type(0)
+    l2_decay = W.dtype.type(0) if l1 else lr * decay
+    rate = lr * grad_scale
+    for i in range(first, last):
+        row = row_of[i]
+        if row >= 0:
+            if all_columns:
+                for j in range(columns):
+                    dense_row[j] = g[row, j]
+            else:
+                for j in range(cols.size):
+                    dense_row[cols[j]] = g[row, j]
+            if l1:
+                for j in range(columns):
+                    h = momentum * history[i, j] + (rate * dense_row[j] + l1_decay * np.sign(W[i, j]))
+                    history[i, j] = h
+                    W[i, j] -= h
+            else:
+                for j in range(columns):
+                    h = momentum * history[i, j] + (rate * dense_row[j] + l2_decay * W[i, j])
+                    history[i, j] = h
+                    W[i, j] -= h
+        elif l1:
+            for j in range(columns):
+                h = momentum * history[i, j] + l1_decay * np.sign(W[i, j])
+                history[i, j] = h
+                W[i, j] -= h
+        else:
+            for j in range(columns):
+                h = momentum * history[i, j] + l2_decay * W[i, j]
+                history[i, j] = h
+                W[i, j] -= h
+
+
+_CHUNK = 128     # counters at a time: four words each stay in the first-level cache
+
+
+@_jit
+def philox_words(first, count, key_low, key_high, words):
+    """words[4 b + w] = word w of Philox4x32-10 (Salmon et al. 2011) for the counter (first + b, 0, 0), b < count.
+
+    64-bit lanes hold 32-bit words, so that the loop over b becomes vector multiplications.
+    """
+    low32 = np.uint64(0xFFFFFFFF)
+    shift = np.uint64(32)
+    lanes = np.empty((4, _CHUNK), np.uint32)
+    for b in range(count):
+        block = np.uint64(first + b)
+        c0 = block & low32
+        c1 = block >> shift
+        c2 = np.uint64(0)
+        c3 = np.uint64(0)
+        k0 = key_low
+        k1 = key_high
+        for _ in range(10):
+            product0 = np.uint64(0xD2511F53) * c0
+            product1 = np.uint64(0xCD9E8D57) * c2
+            c0 = (product1 >> shift) ^ c1 ^ k0
+            c1 = product1 & low32
+            c2 = (product0 >> shift) ^ c3 ^ k1
+            c3 = product0 & low32
+            k0 = (k0 + np.uint64(0x9E3779B9)) & low32
+            k1 = (k1 + np.uint64(0xBB67AE85)) & low32
+        lanes[0, b] = c0
+        lanes[1, b] = c1
+        lanes[2, b] = c2
+        lanes[3, b] = c3
+    for b in range(count):
+        words[4 * b] = lanes[0, b]
+        words[4 * b + 1] = lanes[1, b]
+        words[4 * b + 2] = lanes[2, b]
+        words[4 * b + 3] = lanes[3, b]
+
+
+@_jit
+def dropout(x, y, mask, key_low, key_high, threshold, scale, first, last):
+    """y = x * mask * scale for the elements of blocks first .. last-1 of four; mask = (random word >= threshold)."""
+    words = np.empty(4 * _CHUNK, np.uint32)
+    zero = x.dtype.type(0)
+    for start in range(first, last, _CHUNK):
+        count = min(_CHUNK, last - start)
+        philox_words(start, count, key_low, key_high, words)
+        i = 4 * start
+        for j in range(min(4 * count, x.size - i)):
+            keep = words[j] >= threshold
+            mask[i + j] = keep
+            y[i + j] = x[i + j] * scale if keep else zero
+
+
+@_jit
+def dropout_gradient(gy, mask, gx, scale, first, last):
+    """gx = gy * mask * scale."""
+    for i in range(first, last):
+        gx[i] = gy[i] * scale if mask[i] else 0
