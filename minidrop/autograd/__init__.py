@@ -1,0 +1,8 @@
+"""Reverse-mode automatic differentiation over Backend arrays."""
+
+from minidrop.autograd.function import Function
+from minidrop.autograd.gradcheck import check_gradients
+from minidrop.autograd.graph import backward, no_grad
+from minidrop.autograd.tensor import Block, Parameter, Tensor
+
+__all__ = ["Block", "Function", "Parameter", "Tensor", "backward", "check_gradients", "no_grad"]

@@ -1,0 +1,72 @@
+"""Function: one differentiable operation. What is common to all of them happens in `apply`."""
+
+from minidrop.autograd import graph
+from minidrop.autograd.tensor import Tensor
+from minidrop.errors import ShapeError
+
+
+class Function:
+    """One differentiable operation on arrays, first order only.
+
+    `forward(backend, *arrays)` returns an array (or a tuple of them) and stores on `self` what `backward(backend, gy,
+    wanted)` needs; backward returns one array, `Block` or None per input. Where `outputs_count` > 1, `gy` is a tuple.
+
+    `kept_rule` says what happens to kept sets:
+      "same"    elementwise: all inputs share one kept set and the output carries it;
+      "native"  the function itself reads `input_kept` and sets `output_kept` = (kept, axis);
+      "dense"   it cannot work on compact data: a compact input raises ShapeError.
+    An instance is used once.
+    """
+
+    kept_rule = "dense"
+    outputs_count = 1
+    inputs = None
+    rank = 0
+
+    def forward(self, backend, *arrays):
+        raise NotImplementedError
+
+    def backward(self, backend, gy, wanted):
+        raise NotImplementedError
+
+    def apply(self, *inputs):
+        """Compute the output Tensor (a tuple where there are several)."""
+        inputs = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in inputs)
+        backend = inputs[0].backend
+        self.output_kept = self._carried(inputs)
+        arrays = self.forward(backend, *[x.data for x in inputs])
+        requires_grad = graph.is_recording() and any(x.requires_grad for x in inputs)
+        several = isinstance(arrays, tuple)
+        arrays = arrays if several else (arrays,)
+        self.outputs_count = len(arrays)
+        kept, axis = self.output_kept
+        outputs = tuple(Tensor(array, requires_grad, backend, kept, axis) for array in arrays)
+        if requires_grad:
+            self.inputs = inputs
+            self.rank = 1 + max(x.creator.rank if x.creator else 0 for x in inputs)
+            for i, output in enumerate(outputs):
+                output.creator, output.output_index = self, i
+        else:
+            self.release()
+        return outputs if several else outputs[0]
+
+    def _carried(self, inputs):
+        if self.kept_rule == "native":
+            self.input_kept = tuple((x.kept, x.kept_axis) for x in inputs)
+            return None, 1
+        compact = [x for x in inputs if x.kept is not None]
+        if not compact:
+            return None, 1
+        name = type(self).__name__
+        if self.kept_rule == "dense":
+            raise ShapeError(f"{name} needs every unit of its input, which carries {compact[0].kept}; "
+                             f"call functions.expand on it first")
+        kept, axis = compact[0].kept, compact[0].kept_axis
+        if any((x.kept, x.kept_axis) != (kept, axis) for x in inputs):
+            raise ShapeError(f"{name} needs inputs with one kept set, got "
+                             f"{', '.join(repr(x.kept) for x in inputs)}; call functions.expand on them first")
+        return kept, axis
+
+    def release(self):
+        """Drop everything saved for backward."""
+        self.__dict__ = {"rank": self.rank, "outputs_count": self.outputs_count}

@@ -1,0 +1,48 @@
+"""Compare a function's backward with numerical differences. Ships with the library: who adds a layer needs it."""
+
+import numpy as np
+
+from minidrop.autograd.tensor import Block, Tensor
+
+
+def numerical_gradient(f, x, gy, epsilon=1e-5):
+    """Return d sum(f() * gy) / d x by central differences, changing `x` (a float64 NumPy array) in place and back."""
+    gradient = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        middle = x[i]
+        x[i] = middle + epsilon
+        above = f()
+        x[i] = middle - epsilon
+        below = f()
+        x[i] = middle
+        gradient[i] = sum(float(((a - b) * g).sum()) for a, b, g in zip(above, below, gy, strict=True)) / (2 * epsilon)
+    return gradient
+
+
+def check_gradients(function, *arrays, wanted=None, rtol=1e-5, atol=1e-7, seed=0):
+    """Check every wanted input's gradient of `function(*tensors)` against central differences in float64.
+
+    `function` takes Tensors and returns a Tensor or a tuple of them; `arrays` are its inputs; integer arrays are never
+    differentiated. Raises AssertionError naming the input, the worst place and both values.
+    """
+    arrays = [np.array(a, np.float64) if np.asarray(a).dtype.kind == "f" else np.asarray(a) for a in arrays]
+    wanted = [a.dtype.kind == "f" for a in arrays] if wanted is None else wanted
+
+    def run():
+        tensors = [Tensor(a, requires_grad=w) for a, w in zip(arrays, wanted, strict=True)]
+        outputs = function(*tensors)
+        return tensors, outputs if isinstance(outputs, tuple) else (outputs,)
+
+    rng = np.random.default_rng(seed)
+    tensors, outputs = run()
+    gy = [rng.standard_normal(np.shape(y.data)) for y in outputs]
+    from minidrop.autograd import graph
+    graph.backward(list(zip(outputs, gy, strict=True)))
+    for i, (tensor, want) in enumerate(zip(tensors, wanted, strict=True)):
+        if not want:
+            continue
+        expected = numerical_gradient(lambda: [np.array(y.data) for y in run()[1]], arrays[i], gy)
+        got = tensor.grad if tensor.grad is not None else np.zeros_like(expected)
+        got = got.dense(tensor.backend, expected.shape) if isinstance(got, Block) else got
+        np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol,
+                                   err_msg=f"gradient of input {i}, shape {arrays[i].shape}")

@@ -1,0 +1,62 @@
+"""The backward pass: deliver gradients from results to leaves, newest function first."""
+
+import heapq
+from contextlib import contextmanager
+
+_recording = True
+
+
+def is_recording():
+    """True where functions remember their inputs for a backward pass."""
+    return _recording
+
+
+@contextmanager
+def no_grad():
+    """Within this context nothing is remembered for a backward pass."""
+    global _recording
+    before, _recording = _recording, False
+    try:
+        yield
+    finally:
+        _recording = before
+
+
+def backward(seeds):
+    """Run the backward pass from `seeds`, pairs (tensor, gradient array of the tensor's physical shape).
+
+    A function runs once, after all readers of its outputs: those are younger, and `rank` is one more than the oldest
+    input's creator's. Gradients reach the leaves through `accumulate`. The graph is taken apart on the way, so that memory
+    is freed early; a second backward needs a second forward.
+    """
+    waiting = {}         # Function -> gradients of its outputs
+    order = []           # heap of (-rank, tie-break, Function)
+
+    def deliver(tensor, gradient):
+        function = tensor.creator
+        if function is None:
+            if tensor.requires_grad:
+                tensor.accumulate(gradient)
+            return
+        if function not in waiting:
+            waiting[function] = [None] * function.outputs_count
+            heapq.heappush(order, (-function.rank, id(function), function))
+        gradients, i = waiting[function], tensor.output_index
+        gradients[i] = gradient if gradients[i] is None else gradients[i] + gradient
+
+    for tensor, gradient in seeds:
+        deliver(tensor, gradient)
+    while order:
+        function = heapq.heappop(order)[2]
+        gradients = waiting.pop(function)
+        inputs = function.inputs
+        if inputs is None:
+            raise RuntimeError(f"{type(function).__name__}: backward has already run through this graph; run forward again")
+        wanted = tuple(tensor.requires_grad for tensor in inputs)
+        gy = tuple(gradients) if function.outputs_count > 1 else gradients[0]
+        results = function.backward(inputs[0].backend, gy, wanted)
+        function.release()
+        results = results if isinstance(results, tuple) else (results,)
+        for tensor, want, gradient in zip(inputs, wanted, results, strict=True):
+            if want and gradient is not None:
+                deliver(tensor, gradient)

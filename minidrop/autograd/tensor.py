@@ -1,0 +1,153 @@
+"""Tensor: an array, the kept set it carries, and where it came from. Parameter: a tensor that a solver trains."""
+
+import numpy as np
+
+from minidrop.autograd import graph
+from minidrop.backend import backend_of
+from minidrop.errors import ShapeError
+
+
+class Tensor:
+    """An array that remembers how it was computed.
+
+    `data` is physical: where `kept` is set, axis `kept_axis` of it holds only the kept entries. `shape` is logical, as if
+    nothing had been dropped; `grad` has the physical shape of `data`. A tensor carries at most one kept set.
+    """
+
+    __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index", "name")
+
+    def __init__(self, data, requires_grad=False, backend=None, kept=None, kept_axis=1, name=None):
+        if not hasattr(data, "dtype"):
+            data = np.asarray(data)
+            data = data.astype(np.float32) if data.dtype == np.float64 else data
+        self.data = data
+        self.backend = backend or backend_of(data)
+        self.kept = kept
+        self.kept_axis = kept_axis
+        self.requires_grad = requires_grad
+        self.grad = None
+        self.creator = None
+        self.output_index = 0
+        self.name = name
+        if kept is not None and data.shape[kept_axis] != kept.count:
+            raise ShapeError(f"tensor {name or ''}: axis {kept_axis} of {data.shape} should hold the {kept.count} entries "
+                             f"of {kept}")
+
+    @property
+    def shape(self):
+        """Logical shape."""
+        if self.kept is None:
+            return self.data.shape
+        shape = list(self.data.shape)
+        shape[self.kept_axis] = self.kept.total
+        return tuple(shape)
+
+    @property
+    def ndim(self):
+        return self.data.ndim
+
+    @property
+    def dtype(self):
+        return self.data.dtype
+
+    def numpy(self):
+        """Return the logical (dense) value as a NumPy array; dropped entries are zero."""
+        return self.backend.to_host(self.backend.put(self.data, self.kept, self.kept_axis))
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.numpy(), dtype)
+
+    def __float__(self):
+        if self.data.size != 1:
+            raise ShapeError(f"tensor {self.name or ''} of shape {self.shape} is no single number")
+        return float(self.numpy().reshape(()))
+
+    def backward(self, gy=None):
+        """Add d self / d leaf, times `gy` (default: ones), to the `grad` of every leaf this tensor was computed from."""
+        graph.backward([(self, self.backend.xp.ones_like(self.data) if gy is None else gy)])
+
+    def accumulate(self, gradient):
+        """Add to `grad` (leaves only)."""
+        if isinstance(gradient, Block):
+            gradient = gradient.dense(self.backend, self.data.shape)
+        self.grad = gradient if self.grad is None else self.grad + gradient
+
+    def clear_grad(self):
+        """Forget the gradient."""
+        self.grad = None
+
+    def __repr__(self):
+        kept = f", {self.kept!r}" if self.kept is not None else ""
+        return f"{type(self).__name__}({self.name or ''}{self.shape}, {self.dtype}, {self.backend.name}{kept})"
+
+
+class Block:
+    """The part of a parameter's gradient that is not zero: `data` stands at (rows, cols); None means all of an axis."""
+
+    __slots__ = ("data", "rows", "cols")
+
+    def __init__(self, data, rows=None, cols=None):
+        self.data, self.rows, self.cols = data, rows, cols
+
+    def dense(self, backend, shape):
+        """Return the whole gradient, zeros included."""
+        if self.rows is None and self.cols is None:
+            return self.data.reshape(shape)
+        return backend.put(backend.put(self.data, self.cols, -1), self.rows, 0)
+
+    def add_to(self, backend, out, factor):
+        """out += factor * dense."""
+        out += self.dense(backend, out.shape) * out.dtype.type(factor)
+
+
+class Parameter(Tensor):
+    """A tensor that a solver trains. Its gradient is kept as the blocks that backward produced; `grad` is the dense view.
+
+    `lr_mult` and `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
+    """
+
+    __slots__ = ("blocks", "lr_mult", "decay_mult", "_dense")
+
+    def __init__(self, data, backend=None, name=None, lr_mult=1.0, decay_mult=1.0):
+        self.blocks = []
+        self._dense = None
+        super().__init__(data, lr_mult != 0, backend, name=name)
+        self.lr_mult = lr_mult
+        self.decay_mult = decay_mult
+
+    @property
+    def grad(self):
+        """The dense gradient in the parameter's own layout, or None before the first backward."""
+        if not self.blocks:
+            return None
+        if self._dense is None:
+            self._dense = self._sum_of_blocks()
+        return self._dense
+
+    @grad.setter
+    def grad(self, value):
+        self._dense = None
+        self.blocks = [] if value is None else [Block(value)]
+
+    def _sum_of_blocks(self):
+        total = self.blocks[0].dense(self.backend, self.data.shape)
+        for block in self.blocks[1:]:
+            total = total + block.dense(self.backend, self.data.shape)
+        return total
+
+    def dense_grad(self):
+        """The dense gradient; zeros before the first backward."""
+        return self.backend.zeros(self.data.shape, self.data.dtype) if not self.blocks else self.grad
+
+    def accumulate(self, gradient):
+        """Add a dense array or a Block to the gradient. Blocks at the same place are summed at once, so that any number
+        of backward passes holds at most one block per place."""
+        block = gradient if isinstance(gradient, Block) else Block(gradient)
+        self._dense = None
+        for i, old in enumerate(self.blocks):
+            if old.rows == block.rows and old.cols == block.cols:
+                self.blocks[i] = Block(old.data + block.data, old.rows, old.cols)
+                return
+        self.blocks.append(block)
+        if len(self.blocks) > 4:      # many different places: one dense sum is smaller and faster to apply
+            self.blocks = [Block(self._sum_of_blocks())]

@@ -1,0 +1,97 @@
+"""Elementwise functions of one tensor. All carry a kept set on (`kept_rule = "same"`)."""
+
+from minidrop.autograd import Function
+
+
+class ReLU(Function):
+    """y = max(x, 0) + negative_slope * min(x, 0)."""
+
+    kept_rule = "same"
+
+    def __init__(self, negative_slope=0.0):
+        self.negative_slope = negative_slope
+
+    def forward(self, backend, x):
+        xp = backend.xp
+        y = xp.maximum(x, 0, out=backend.empty(x.shape, x.dtype))
+        if self.negative_slope:
+            self.x = x
+            y += xp.minimum(x, 0) * x.dtype.type(self.negative_slope)
+        else:
+            self.y = y
+        return y
+
+    def backward(self, backend, gy, wanted):
+        if self.negative_slope:
+            slope = gy.dtype.type(self.negative_slope)
+            return backend.xp.where(self.x > 0, gy, gy * slope)
+        return backend.xp.multiply(gy, self.y > 0, out=backend.empty(gy.shape, gy.dtype))
+
+
+class Sigmoid(Function):
+    """y = 1 / (1 + exp(-x)), written with tanh so that it cannot overflow."""
+
+    kept_rule = "same"
+
+    def forward(self, backend, x):
+        half = x.dtype.type(0.5)
+        self.y = backend.xp.tanh(x * half) * half + half
+        return self.y
+
+    def backward(self, backend, gy, wanted):
+        return gy * self.y * (1 - self.y)
+
+
+class TanH(Function):
+    """y = tanh(x)."""
+
+    kept_rule = "same"
+
+    def forward(self, backend, x):
+        self.y = backend.xp.tanh(x)
+        return self.y
+
+    def backward(self, backend, gy, wanted):
+        return gy * (1 - self.y * self.y)
+
+
+class Power(Function):
+    """y = (shift + scale * x) ** power."""
+
+    kept_rule = "same"
+
+    def __init__(self, power=1.0, scale=1.0, shift=0.0):
+        self.power, self.scale, self.shift = power, scale, shift
+
+    def forward(self, backend, x):
+        number = x.dtype.type
+        self.inner = inner = x * number(self.scale) + number(self.shift)
+        return inner if self.power == 1 else inner ** number(self.power)
+
+    def backward(self, backend, gy, wanted):
+        number = gy.dtype.type
+        if self.power == 1:
+            return gy * number(self.scale)
+        if self.power == 0 or self.scale == 0:
+            return backend.xp.zeros_like(gy)
+        return gy * self.inner ** number(self.power - 1) * number(self.power * self.scale)
+
+
+def relu(x, negative_slope=0.0):
+    """Return max(x, 0) + negative_slope * min(x, 0)."""
+    return ReLU(negative_slope).apply(x)
+
+
+def sigmoid(x):
+    """Return 1 / (1 + exp(-x))."""
+    return Sigmoid().apply(x)
+
+
+def tanh(x):
+    """Return tanh(x)."""
+    return TanH().apply(x)
+
+
+def power(x, power=1.0, scale=1.0, shift=0.0):
+    """Return (shift + scale * x) ** power."""
+    return Power(power, scale, shift).apply(x)

@@ -1,0 +1,85 @@
+"""Elementwise functions of several tensors."""
+
+from minidrop.autograd import Function
+
+
+class WeightedSum(Function):
+    """y = sum_i coeff_i x_i."""
+
+    kept_rule = "same"
+
+    def __init__(self, coeff):
+        self.coeff = coeff
+
+    def forward(self, backend, *xs):
+        total = None
+        for c, x in zip(self.coeff, xs, strict=True):
+            term = x if c == 1 else x * x.dtype.type(c)
+            total = term if total is None else total + term
+        return total
+
+    def backward(self, backend, gy, wanted):
+        return tuple((gy if c == 1 else gy * gy.dtype.type(c)) if want else None
+                     for c, want in zip(self.coeff, wanted, strict=True))
+
+
+class Product(Function):
+    """y = prod_i x_i. The gradient multiplies the other factors, so that a zero factor does no harm."""
+
+    kept_rule = "same"
+
+    def forward(self, backend, *xs):
+        self.xs = xs
+        return _product(xs)
+
+    def backward(self, backend, gy, wanted):
+        return tuple(gy * _product(self.xs[:i] + self.xs[i + 1:]) if want else None for i, want in enumerate(wanted))
+
+
+class Maximum(Function):
+    """y = max_i x_i; of equal inputs the first gets the gradient."""
+
+    kept_rule = "same"
+
+    def forward(self, backend, *xs):
+        xp = backend.xp
+        y, self.winner = xs[0], xp.zeros(xs[0].shape, "int32")
+        for i, x in enumerate(xs[1:], 1):
+            self.winner = xp.where(x > y, i, self.winner)
+            y = xp.maximum(x, y)
+        return y
+
+    def backward(self, backend, gy, wanted):
+        return tuple(gy * (self.winner == i) if want else None for i, want in enumerate(wanted))
+
+
+def _product(xs):
+    product = xs[0]
+    for x in xs[1:]:
+        product = product * x
+    return product
+
+
+def weighted_sum(xs, coeff=None):
+    """Return sum_i coeff_i x_i for tensors of one shape."""
+    return WeightedSum(tuple(coeff) if coeff else (1.0,) * len(xs)).apply(*xs)
+
+
+def add(a, b):
+    """Return a + b for tensors of one shape."""
+    return weighted_sum((a, b))
+
+
+def multiply(a, b):
+    """Return a * b for tensors of one shape."""
+    return Product().apply(a, b)
+
+
+def product(xs):
+    """Return the elementwise product of tensors of one shape."""
+    return Product().apply(*xs)
+
+
+def maximum(xs):
+    """Return the elementwise maximum of tensors of one shape."""
+    return Maximum().apply(*xs)

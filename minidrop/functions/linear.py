@@ -1,0 +1,60 @@
+"""The product that dropout can shrink: y = x W^T + b on the kept inputs and the kept outputs only."""
+
+from minidrop.autograd import Block, Function
+from minidrop.errors import ShapeError
+
+
+class Linear(Function):
+    """y = x W^T + b over the last axis: x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs).
+
+    If x carries a kept set, only those columns of W are read; if `out_kept` is given, only those rows of W and entries of
+    b are, and y carries it. All three products (forward, input gradient, weight gradient) have the compact size. With
+    `transpose` W is stored as (inputs, outputs).
+    """
+
+    kept_rule = "native"
+
+    def __init__(self, out_kept=None, transpose=False):
+        self.out_kept = out_kept
+        self.transpose = transpose
+
+    def forward(self, backend, x, W, b=None):
+        in_kept, in_axis = self.input_kept[0]
+        if in_kept is not None and in_axis % x.ndim != x.ndim - 1:
+            raise ShapeError(f"linear: x of shape {x.shape} carries a kept set on axis {in_axis}; only the last axis can")
+        inputs, outputs = W.shape if self.transpose else W.shape[::-1]
+        logical = x.shape[-1] if in_kept is None else in_kept.total
+        if logical != inputs:
+            raise ShapeError(f"linear: x has {logical} features, but W of shape {W.shape} expects {inputs}")
+        out_kept = self.out_kept
+        if out_kept is not None and out_kept.total != outputs:
+            raise ShapeError(f"linear: {out_kept} does not fit W of shape {W.shape}, which has {outputs} outputs")
+        if out_kept is not None and out_kept.is_all:
+            out_kept = None
+        self.rows, self.cols = (in_kept, out_kept) if self.transpose else (out_kept, in_kept)
+        self.lead = x.shape[:-1]
+        self.x = x.reshape(-1, x.shape[-1])
+        # Gathered once, read by the forward product and by the input gradient.
+        self.W = backend.submatrix(W, self.rows, self.cols)
+        y = backend.gemm(self.x, self.W, trans_b=not self.transpose)
+        if b is not None:
+            y += backend.take(b, out_kept, 0)
+        self.output_kept = (out_kept, len(self.lead))
+        return y.reshape(*self.lead, y.shape[-1])
+
+    def backward(self, backend, gy, wanted):
+        gy = gy.reshape(-1, gy.shape[-1])
+        gx = gW = gb = None
+        if wanted[0]:
+            gx = backend.gemm(gy, self.W, trans_b=self.transpose).reshape(self.lead + (self.x.shape[1],))
+        if wanted[1]:
+            a, b = (self.x, gy) if self.transpose else (gy, self.x)
+            gW = Block(backend.gemm(a, b, trans_a=True), self.rows, self.cols)
+        if len(wanted) > 2 and wanted[2]:
+            gb = Block(backend.column_sums(gy), self.output_kept[0])
+        return (gx, gW, gb)[:len(wanted)]
+
+
+def linear(x, W, b=None, out_kept=None, transpose=False):
+    """Return x W^T + b over the last axis of x; see `Linear`."""
+    return Linear(out_kept, transpose).apply(*((x, W) if b is None else (x, W, b)))

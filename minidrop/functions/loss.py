@@ -1,0 +1,58 @@
+"""Losses on real-valued targets."""
+
+from minidrop.autograd import Function
+from minidrop.errors import ShapeError
+from minidrop.functions.softmax import normaliser
+
+
+class EuclideanLoss(Function):
+    """loss = sum (a - b)^2 / (2 N), N = length of axis 0, as in Caffe."""
+
+    def forward(self, backend, a, b):
+        if a.shape != b.shape and a.size != b.size:
+            raise ShapeError(f"euclidean loss: shapes {a.shape} and {b.shape} differ")
+        self.shapes = a.shape, b.shape
+        self.difference = a - b.reshape(a.shape).astype(a.dtype, copy=False)
+        return ((self.difference ** 2).sum() / a.dtype.type(2 * max(1, a.shape[0]))).reshape(())
+
+    def backward(self, backend, gy, wanted):
+        g = self.difference * (gy / gy.dtype.type(max(1, self.shapes[0][0])))
+        return g if wanted[0] else None, -g.reshape(self.shapes[1]) if wanted[1] else None
+
+
+class SigmoidCrossEntropy(Function):
+    """loss = - sum [t log s(x) + (1 - t) log(1 - s(x))] / normaliser, s the sigmoid, t in [0, 1].
+
+    Evaluated as max(x, 0) - x t + log(1 + exp(-|x|)), which cannot overflow. `normalization` as in
+    `SoftmaxCrossEntropy`; Caffe's default here is BATCH_SIZE. No gradient for t.
+    """
+
+    def __init__(self, ignore_label=None, normalization="BATCH_SIZE"):
+        self.ignore_label, self.normalization = ignore_label, normalization
+
+    def forward(self, backend, x, target):
+        xp = backend.xp
+        if x.size != target.size:
+            raise ShapeError(f"sigmoid cross-entropy: shapes {x.shape} and {target.shape} differ")
+        target = target.reshape(x.shape).astype(x.dtype, copy=False)
+        self.valid = None if self.ignore_label is None else (target != self.ignore_label).astype(x.dtype)
+        losses = xp.maximum(x, 0) - x * target + xp.log1p(xp.exp(-xp.abs(x)))
+        half = x.dtype.type(0.5)
+        self.difference = xp.tanh(x * half) * half + half - target
+        if self.valid is not None:
+            losses, self.difference = losses * self.valid, self.difference * self.valid
+        self.normaliser = normaliser(self.normalization, x.size, self.valid, x.shape[0])
+        return (losses.sum() / x.dtype.type(self.normaliser)).reshape(())
+
+    def backward(self, backend, gy, wanted):
+        return self.difference * (gy / self.difference.dtype.type(self.normaliser)), None
+
+
+def euclidean_loss(a, b):
+    """Return sum (a - b)^2 / (2 N)."""
+    return EuclideanLoss().apply(a, b)
+
+
+def sigmoid_cross_entropy(x, target, ignore_label=None, normalization="BATCH_SIZE"):
+    """Return the cross-entropy of targets in [0, 1] under sigmoid(x); see `SigmoidCrossEntropy`."""
+    return SigmoidCrossEntropy(ignore_label, normalization).apply(x, target)

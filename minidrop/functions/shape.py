@@ -1,0 +1,70 @@
+"""Moving data about: reshape, concat, slice."""
+
+import itertools
+
+from minidrop.autograd import Function
+
+
+class Reshape(Function):
+    """The same elements in another shape."""
+
+    def __init__(self, shape):
+        self.shape = tuple(shape)
+
+    def forward(self, backend, x):
+        self.before = x.shape
+        return x.reshape(self.shape)
+
+    def backward(self, backend, gy, wanted):
+        return gy.reshape(self.before)
+
+
+class Concat(Function):
+    """Join along `axis`."""
+
+    def __init__(self, axis=1):
+        self.axis = axis
+
+    def forward(self, backend, *xs):
+        self.ends = list(itertools.accumulate(x.shape[self.axis] for x in xs))
+        return backend.xp.concatenate(xs, axis=self.axis)
+
+    def backward(self, backend, gy, wanted):
+        return tuple(backend.xp.split(gy, self.ends[:-1], axis=self.axis))
+
+
+class Slice(Function):
+    """Cut `axis` before each of `points` into len(points) + 1 outputs."""
+
+    def __init__(self, points, axis=1):
+        self.points, self.axis = list(points), axis
+
+    def forward(self, backend, x):
+        parts = tuple(backend.xp.split(x, self.points, axis=self.axis))
+        self.shapes, self.dtype = [part.shape for part in parts], x.dtype
+        return parts
+
+    def backward(self, backend, gy, wanted):
+        whole = [backend.zeros(shape, self.dtype) if g is None else g for g, shape in zip(gy, self.shapes, strict=True)]
+        return backend.xp.concatenate(whole, axis=self.axis)
+
+
+def reshape(x, shape):
+    """Return x with another shape; one entry of `shape` may be -1."""
+    return Reshape(shape).apply(x)
+
+
+def flatten(x, axis=1, end_axis=-1):
+    """Return x with axes `axis` .. `end_axis` made one."""
+    axis, end = axis % x.ndim, end_axis % x.ndim
+    return reshape(x, x.shape[:axis] + (-1,) + x.shape[end + 1:])
+
+
+def concat(xs, axis=1):
+    """Return the tensors joined along `axis`."""
+    return Concat(axis).apply(*xs)
+
+
+def slice(x, points, axis=1):
+    """Return x cut along `axis` before each of `points`, as a tuple."""
+    return Slice(points, axis).apply(x)
