@@ -1,0 +1,83 @@
+"""Opening HDF5 files that somebody else may have written.
+
+Data files are other people's: links, virtual and external storage are refused, for each would let a file read
+from elsewhere on the machine, and every size is checked before memory is asked for.
+"""
+
+import math
+from contextlib import contextmanager
+
+from minidrop.errors import DataError, nearest
+
+CHUNK_BYTES_LIMIT = 256 << 20  # a compressed chunk is unpacked as a whole, wanted or not
+
+
+@contextmanager
+def open_hdf5(path):
+    """Open an HDF5 file for reading; whatever the library raises meanwhile becomes a DataError."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as h5:
+            yield h5
+    except DataError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: expected a readable HDF5 file, got: {reason}; the file is damaged, cut "
+                        "short or of another kind: make it again") from error
+
+
+def checked_dataset(h5, path, name):
+    """Return the dataset `name` after every check that needs no reading of its records."""
+    import h5py
+
+    parts, group = [part for part in name.split("/") if part], h5
+    for depth, part in enumerate(parts):
+        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
+        if link is None:
+            raise DataError(f"{path}: expected a dataset {name!r}, got none of that name (the file holds "
+                            f"{', '.join(map(repr, sorted(h5)[:10])) or 'nothing'}){nearest(name, h5)}")
+        if not isinstance(link, h5py.HardLink):
+            raise DataError(f"{path}: {'/'.join(parts[:depth + 1])!r}: expected data in this file, got "
+                            f"{'a soft' if isinstance(link, h5py.SoftLink) else 'an external'} link; links "
+                            "are refused: copy the data into the file")
+        group = group[part]
+    dataset, where = group, f"{path}: dataset {name!r}"
+    if not isinstance(dataset, h5py.Dataset):
+        raise DataError(f"{where}: expected a dataset, got a {type(dataset).__name__.lower()}")
+    if dataset.is_virtual or dataset.external:
+        raise DataError(f"{where}: expected data in this file, got "
+                        f"{'virtual' if dataset.is_virtual else 'external'} storage, which reads other files "
+                        "and is refused: copy the data into the file")
+    dtype = dataset.dtype
+    if dtype.kind not in "biuf" or dtype.itemsize > 8 or dtype.subdtype:
+        raise DataError(f"{where}: expected integers, floats or booleans of at most 8 bytes, got {dtype}; "
+                        "convert it")
+    if not dataset.shape or 0 in dataset.shape:
+        raise DataError(f"{where}: expected records along the first axis, got the shape {dataset.shape}")
+    return dataset
+
+
+def check_storage(dataset, where):
+    """Refuse sizes that were declared and never written, and chunks that would burst the memory bound."""
+    if dataset.chunks is None:
+        parts, stored, what = dataset.nbytes, dataset.id.get_storage_size(), "bytes"
+    else:
+        parts = math.prod(-(-length // chunk)
+                          for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        stored, what = dataset.id.get_num_chunks(), "chunks"
+    if stored < parts:
+        raise DataError(f"{where}: expected {parts} {what} of data for the shape {dataset.shape}, got "
+                        f"{stored}; the file was not written to the end: make it again")
+    if is_filtered(dataset):
+        band = min(dataset.chunks[0], dataset.shape[0]) * math.prod(dataset.shape[1:])
+        if max(band, math.prod(dataset.chunks)) * dataset.dtype.itemsize > CHUNK_BYTES_LIMIT:
+            raise DataError(f"{where}: expected compressed chunks whose records take at most "
+                            f"{CHUNK_BYTES_LIMIT >> 20} MiB, got the chunk shape {dataset.chunks}; rewrite "
+                            "it with fewer records a chunk")
+
+
+def is_filtered(dataset):
+    """Return whether the chunks of a dataset are compressed, checksummed or otherwise filtered."""
+    return dataset.chunks is not None and dataset.id.get_create_plist().get_nfilters() > 0

@@ -1,0 +1,63 @@
+"""Where a `source` of a config file is looked for, and what to say when it is not there."""
+
+import os
+from pathlib import Path
+
+from minidrop.errors import DataError, nearest
+
+DATA_SETS = ("digits", "mnist", "fashion-mnist")
+"""What scripts/download_data.py can make; "NAME/train.txt" and "NAME/test.txt" are the sources."""
+
+
+def cache_dir():
+    """Return the folder of converted data: $MINIDROP_CACHE, else ~/.cache/minidrop. It need not exist.
+
+    Raises DataError where neither the variable nor a home folder is known.
+    """
+    try:
+        return Path(os.environ.get("MINIDROP_CACHE") or "~/.cache/minidrop").expanduser()
+    except RuntimeError:
+        raise DataError("the folder for converted data: expected $MINIDROP_CACHE or a home folder, got "
+                        "neither; set MINIDROP_CACHE to a folder that can be written") from None
+
+
+def find_source(source, config_path=None):
+    """Return the path of the file that `source` names.
+
+    A relative name is looked for in the working folder, then beside the config file, then in `cache_dir()`.
+    Raises DataError that lists these places and, for a known data set, the command that makes the file.
+    """
+    where = f"{config_path}: " if config_path else ""
+    if not source:
+        raise DataError(f"{where}source: expected the name of a list file, got an empty one; write e.g. "
+                        "source: \"digits/train.txt\"")
+    try:
+        name = Path(source).expanduser()
+    except RuntimeError:
+        name = Path(source)
+    folders = [Path.cwd()]
+    if config_path:
+        folders.append(Path(config_path).resolve().parent)
+    folders.append(cache_dir())
+    places = [name] if name.is_absolute() else list(dict.fromkeys(folder / name for folder in folders))
+    try:
+        for place in places:
+            if place.is_file():
+                return place
+        folder = next((place for place in places if place.is_dir()), None)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{where}source {source!r}: expected the name of a file, got one that the system "
+                        f"refuses ({error}); correct it") from error
+    if folder is not None:
+        raise DataError(f"{where}source {source!r}: expected a list file, got the folder {folder}; name the "
+                        "text file in it that lists the HDF5 files")
+    looked = ", ".join(str(place) for place in places)
+    raise DataError(f"{where}source {source!r}: no such file (looked for {looked}); {how_to_make(source)}")
+
+
+def how_to_make(source):
+    """Return the advice for a missing source: the exact command for a known data set, else what to check."""
+    first = Path(source).parts[0] if Path(source).parts else ""
+    if first in DATA_SETS:
+        return f"make it with: python scripts/download_data.py {first}"
+    return "correct the name, or put the file in one of these places" + nearest(first, DATA_SETS)

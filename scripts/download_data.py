@@ -1,0 +1,198 @@
+#!/usr/bin/env python
+"""Fetch a data set and convert it to HDF5 files that an HDF5Data layer reads.
+
+The files go to $MINIDROP_CACHE/NAME (default ~/.cache/minidrop/NAME): train.h5 and test.h5 with `data`
+(uint8, records x 1 x height x width) and `label` (int64), and the list files train.txt and test.txt. A config
+names them as source: "NAME/train.txt".
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from minidrop.data import DATA_SETS, HDF5Records, cache_dir, read_idx
+from minidrop.data.download import download, md5_of
+from minidrop.errors import DataError
+
+
+@dataclass(frozen=True)
+class IdxSet:
+    """A data set in four idx files like MNIST's: their md5s, who serves them, the records of each part."""
+
+    md5: dict
+    mirrors: tuple
+    counts: tuple = (60000, 10000)
+    size: tuple = (28, 28)
+
+
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
+
+IDX_SETS = {
+    "mnist": IdxSet(
+        md5={TRAIN_IMAGES: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+             TRAIN_LABELS: "d53e105ee54ea40749a09fcbcd1e9432",
+             TEST_IMAGES: "9fb629c4189551a2d022fa330f9573f3",
+             TEST_LABELS: "ec29112dd5afa0611ce80d1b7f02629c"},
+        mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/",
+                 "https://storage.googleapis.com/cvdf-datasets/mnist/")),
+    "fashion-mnist": IdxSet(
+        md5={TRAIN_IMAGES: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+             TRAIN_LABELS: "25c81989df183df01b3e8a0aad5dffbe",
+             TEST_IMAGES: "bef4ecab320f06d8554ea6380940ec79",
+             TEST_LABELS: "bb300cfdad3c16e7a12a480ee83cd310"},
+        mirrors=("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/")),
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=(
+    "Raw files are looked for in --from, then in $MINIDROP_DATA/NAME (which is only read), and are else "
+    "downloaded to the cache; a broken download goes on where it stopped. Converted files go to "
+    "$MINIDROP_CACHE/NAME, default ~/.cache/minidrop/NAME. Exit status: 0 done, 1 it could not be done, 2 "
+    "wrong usage."))
+@click.argument("name", type=click.Choice(DATA_SETS))
+@click.option("--from", "folder", metavar="DIR",
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Take the raw files from this folder; nothing is downloaded.")
+@click.option("--mirror", "mirrors", metavar="URL", multiple=True,
+              help="Download from this address instead of the known ones; may be given several times.")
+@click.option("--force", is_flag=True, help="Convert again even where the converted files are already there.")
+def main(name, folder, mirrors, force):
+    """Fetch the data set NAME (digits, mnist or fashion-mnist) and convert it to HDF5.
+
+    digits comes with scikit-learn and needs no network; the others are 11 MB and 30 MB to download.
+    """
+    if name not in IDX_SETS and (folder or mirrors):
+        raise click.UsageError(f"{name} comes with scikit-learn: leave out --from and --mirror")
+    try:
+        prepare(name, folder, mirrors, force)
+    except (DataError, OSError) as error:
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+
+
+def prepare(name, folder=None, mirrors=(), force=False):
+    """Make the converted files of the data set `name`, unless they are there; DataError where that fails."""
+    target = cache_dir() / name
+    read_only = os.environ.get("MINIDROP_DATA")
+    if read_only and target.resolve().is_relative_to(Path(read_only).resolve()):
+        raise DataError(f"{target}: expected a cache outside $MINIDROP_DATA, which is never written, got one "
+                        "inside it; set MINIDROP_CACHE to another folder")
+    if not force and is_made(target):
+        click.echo(f"{name}: already in {target} (--force converts it again)")
+        return
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{target}: the folder cannot be made ({error.strerror}); set MINIDROP_CACHE to a "
+                        "folder that can be written") from error
+    parts = load_digits() if name == "digits" else load_idx(name, IDX_SETS[name], folder, mirrors)
+    for part, (images, labels) in parts.items():
+        write_part(target, part, images, labels)
+        click.echo(f"{name}: {len(labels)} records -> {target / part}.h5, source \"{name}/{part}.txt\"")
+
+
+def is_made(target):
+    """Return whether the converted files of both parts are there and sound."""
+    try:
+        for part in ("train", "test"):
+            HDF5Records(target / f"{part}.txt", ("data", "label"))
+        return True
+    except DataError:
+        return False
+
+
+def write_part(target, part, images, labels):
+    """Write target/part.h5, then target/part.txt, each under a temporary name that is renamed at the end."""
+    import h5py
+
+    def write_h5(path):
+        rows = max(1, min(len(images), (1 << 20) // images[0].nbytes))
+        with h5py.File(path, "w") as h5:
+            h5.create_dataset("data", data=images[:, None], chunks=(rows, 1, *images.shape[1:]))
+            h5.create_dataset("label", data=labels.astype(np.int64))
+
+    def write_list(path):
+        path.write_text(f"{part}.h5\n")
+
+    for file_name, write in ((f"{part}.h5", write_h5), (f"{part}.txt", write_list)):
+        temporary = target / f".{file_name}.{os.getpid()}.tmp"
+        try:
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, target / file_name)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DataError(f"{target / file_name}: cannot be written ({error}); check the free space and "
+                            "the permissions there, or set MINIDROP_CACHE to another folder") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def load_digits():
+    """Return scikit-learn's 1797 digits, 8 x 8 values 0..16; every fifth record of each class is for test."""
+    try:
+        from sklearn.datasets import load_digits as load
+    except ImportError as error:
+        raise DataError("digits: expected scikit-learn, which brings this data set, got no such package; "
+                        "run: python -m pip install scikit-learn") from error
+    digits = load()
+    images, labels = digits.images.astype(np.uint8), digits.target.astype(np.int64)
+    if images.shape != (1797, 8, 8) or not np.array_equal(images, digits.images):
+        raise DataError("digits: expected 1797 images of 8 x 8 whole numbers from scikit-learn, got "
+                        f"{images.shape}; install another version of scikit-learn")
+    test = np.zeros(len(labels), dtype=bool)
+    for label in range(10):
+        test[np.flatnonzero(labels == label)[4::5]] = True
+    return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}
+
+
+def load_idx(name, idx_set, folder=None, mirrors=()):
+    """Return {"train": (images, labels), "test": ...} of an idx set, downloading what is not at hand."""
+    paths = {file_name: locate(name, file_name, md5, folder, mirrors or idx_set.mirrors)
+             for file_name, md5 in idx_set.md5.items()}
+    parts = {}
+    for part, count, image_file, label_file in (("train", idx_set.counts[0], TRAIN_IMAGES, TRAIN_LABELS),
+                                                ("test", idx_set.counts[1], TEST_IMAGES, TEST_LABELS)):
+        images, labels = read_idx(paths[image_file]), read_idx(paths[label_file])
+        for path, array, shape in ((paths[image_file], images, (count, *idx_set.size)),
+                                   (paths[label_file], labels, (count,))):
+            if array.shape != shape or array.dtype != np.uint8:
+                raise DataError(f"{path}: expected uint8 of shape {shape}, got {array.dtype} of shape "
+                                f"{array.shape}; this is another file: fetch it again")
+        if labels.max() > 9:
+            raise DataError(f"{paths[label_file]}: expected labels 0..9, got {labels.max()}; fetch the file "
+                            "again")
+        parts[part] = images, labels.astype(np.int64)
+    return parts
+
+
+def locate(name, file_name, md5, folder, mirrors):
+    """Return where a raw file with this md5 is: `folder`, $MINIDROP_DATA/NAME, the cache, or downloaded."""
+    if folder is not None:
+        path = folder / file_name
+        if not path.is_file():
+            raise DataError(f"--from {folder}: expected the files {', '.join(IDX_SETS[name].md5)}, got no "
+                            f"{file_name}; put it there or leave out --from")
+        if (got := md5_of(path)) != md5:
+            raise DataError(f"{path}: expected the md5 {md5}, got {got}; the file is damaged or another one: "
+                            "fetch it again")
+        return path
+    raw = cache_dir() / "raw" / name
+    read_only = os.environ.get("MINIDROP_DATA")
+    for path in ([Path(read_only) / name / file_name] if read_only else []) + [raw / file_name]:
+        if path.is_file():
+            if md5_of(path) == md5:
+                return path
+            click.echo(f"warning: {path}: not the md5 {md5}; it is left alone and another copy is looked "
+                       "for", err=True)
+    return download(file_name, md5, mirrors, raw)
+
+
+if __name__ == "__main__":
+    main()
