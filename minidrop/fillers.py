@@ -1,0 +1,87 @@
+"""Initial values of parameters, by Caffe's names: constant, uniform, gaussian, positive_unitball, xavier, msra."""
+
+import math
+
+import numpy as np
+
+from minidrop.config import decimal
+from minidrop.errors import ConfigError, nearest
+
+_fillers = {}
+
+
+def register_filler(name):
+    """Return a decorator for a filler: f(settings, shape, rng) -> float64 array, `settings` a FillerParameter."""
+    def register(function):
+        _fillers[name] = function
+        return function
+    return register
+
+
+def fill(settings, shape, rng):
+    """Return a float64 array of `shape` filled as the FillerParameter `settings` says, from the Generator `rng`."""
+    return _fillers[settings.type](settings, tuple(shape), rng)
+
+
+def check_filler(settings, shape):
+    """Raise ConfigError where `settings` names no known filler or cannot fill `shape`."""
+    if settings.type not in _fillers:
+        raise ConfigError(f"unknown filler {settings.type!r}{nearest(settings.type, _fillers)} "
+                          f"(known fillers: {', '.join(sorted(_fillers))})")
+    if settings.sparse >= 0 and settings.type != "gaussian":
+        raise ConfigError(f"filler {settings.type!r} has no `sparse`; only gaussian has")
+    if settings.sparse >= 0 and len(shape) != 2:
+        raise ConfigError(f"a sparse gaussian filler needs a matrix, got shape {tuple(shape)}")
+    if settings.type == "uniform" and settings.min > settings.max:
+        raise ConfigError(f"uniform filler: min {settings.min:g} is above max {settings.max:g}")
+    if settings.std < 0:
+        raise ConfigError(f"filler: std must not be negative, got {settings.std:g}")
+
+
+def fan(settings, shape):
+    """Return the n of xavier and msra: FAN_IN = size / outputs, FAN_OUT = size / inputs, or their AVERAGE (Caffe)."""
+    size = math.prod(shape)
+    fan_in = size / shape[0]
+    fan_out = size / shape[1] if len(shape) > 1 else size
+    return {settings.FAN_IN: fan_in, settings.FAN_OUT: fan_out}.get(settings.variance_norm, (fan_in + fan_out) / 2)
+
+
+@register_filler("constant")
+def constant(settings, shape, rng):
+    """`value` everywhere."""
+    return np.full(shape, decimal(settings.value))
+
+
+@register_filler("uniform")
+def uniform(settings, shape, rng):
+    """U(min, max)."""
+    return rng.uniform(decimal(settings.min), decimal(settings.max), shape)
+
+
+@register_filler("gaussian")
+def gaussian(settings, shape, rng):
+    """N(mean, std^2); with `sparse` = s an input feeds s units on average (an entry stays with probability s / outputs)."""
+    values = rng.normal(decimal(settings.mean), decimal(settings.std), shape)
+    if settings.sparse >= 0:
+        values *= rng.random(shape) < settings.sparse / shape[0]
+    return values
+
+
+@register_filler("positive_unitball")
+def positive_unitball(settings, shape, rng):
+    """U(0, 1), then every row divided by its sum."""
+    values = rng.random(shape)
+    return values / values.reshape(shape[0], -1).sum(axis=1).reshape((-1,) + (1,) * (len(shape) - 1))
+
+
+@register_filler("xavier")
+def xavier(settings, shape, rng):
+    """U(-a, a), a = sqrt(3 / n) (Glorot and Bengio 2010); n from `fan`."""
+    bound = math.sqrt(3 / fan(settings, shape))
+    return rng.uniform(-bound, bound, shape)
+
+
+@register_filler("msra")
+def msra(settings, shape, rng):
+    """N(0, 2 / n) (He et al. 2015); n from `fan`."""
+    return rng.normal(0, math.sqrt(2 / fan(settings, shape)), shape)

@@ -1,0 +1,27 @@
+"""Accuracy."""
+
+from minidrop import functions
+from minidrop.errors import ConfigError
+from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
+
+
+@register_layer("Accuracy")
+class Accuracy(Layer):
+    """Share of places whose label is among the top_k highest scores; optional second top: accuracy of each class."""
+
+    bottoms = (2, 2)
+    tops = (1, 2)
+
+    def setup(self, scores, labels):
+        settings = self.settings
+        self.axis = checked_axis(settings.axis, len(scores))
+        classes = scores[self.axis]
+        if not 1 <= settings.top_k <= classes:
+            raise ConfigError(f"top_k must lie in 1..{classes}, the number of classes, got {settings.top_k}")
+        check_label_shape(scores, labels, self.axis)
+        return [(), (classes,)][:len(self.config.top)]
+
+    def forward(self, x, label):
+        settings = self.settings
+        ignore_label = settings.ignore_label if settings.HasField("ignore_label") else None
+        return functions.accuracy(x, label, settings.top_k, self.axis, ignore_label, len(self.config.top) == 2)

@@ -1,0 +1,27 @@
+"""Concat."""
+
+from minidrop import functions
+from minidrop.errors import ShapeError
+from minidrop.layers.base import Layer, axis_with_alias, register_layer
+
+
+@register_layer("Concat")
+class Concat(Layer):
+    """Joins its bottoms along `axis`."""
+
+    bottoms = (1, None)
+
+    def setup(self, *shapes):
+        first = list(shapes[0])
+        self.axis = axis_with_alias(self.settings, "concat_dim", len(first))
+        for shape in shapes[1:]:
+            others = list(shape)
+            if len(others) != len(first) or others[:self.axis] + others[self.axis + 1:] != (
+                    first[:self.axis] + first[self.axis + 1:]):
+                raise ShapeError(f"bottoms may differ on axis {self.axis} only, got "
+                                 f"{', '.join(str(tuple(s)) for s in shapes)}")
+        first[self.axis] = sum(shape[self.axis] for shape in shapes)
+        return [tuple(first)]
+
+    def forward(self, *bottoms):
+        return functions.concat(bottoms, self.axis)

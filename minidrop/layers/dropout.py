@@ -1,0 +1,34 @@
+"""Dropout: every element on its own. The products around it stay whole."""
+
+from minidrop import functions, streams
+from minidrop.config import decimal
+from minidrop.errors import ConfigError
+from minidrop.layers.base import Layer, register_layer
+
+
+@register_layer("Dropout")
+class Dropout(Layer):
+    """y = x * m / (1 - dropout_ratio), m ~ Bernoulli(1 - dropout_ratio); in phase TEST y = x.
+
+    With `scale_train: false` the scale moves to the test phase, as in Caffe: y = x * m and y = x * (1 - dropout_ratio).
+    The mask is a function of (seed, layer, iteration, element), the same on every device.
+    """
+
+    zero_preserving = False
+
+    def setup(self, shape):
+        self.rate = decimal(self.settings.dropout_ratio)
+        if not 0 <= self.rate < 1:
+            raise ConfigError(f"dropout_ratio must lie in [0, 1), got {self.rate:g}")
+        self.counter = 0
+        return [shape]
+
+    def draw(self, counter):
+        self.counter = counter
+
+    def forward(self, x):
+        scale_train = self.settings.scale_train
+        if not self.training:
+            return x if scale_train or self.rate == 0 else functions.power(x, 1.0, 1 - self.rate)
+        key = streams.key(self.context.seed, "dropout", self.name, self.counter)
+        return functions.dropout(x, self.rate, key, None if scale_train else 1.0)

@@ -1,0 +1,60 @@
+"""DummyData."""
+
+from minidrop import fillers, streams
+from minidrop.autograd import Tensor
+from minidrop.config import FillerParameter
+from minidrop.errors import ConfigError
+from minidrop.layers.base import Layer, register_layer
+
+
+@register_layer("DummyData")
+class DummyData(Layer):
+    """Tops from fillers: constant ones once, random ones anew in every forward."""
+
+    bottoms = (0, 0)
+    tops = (1, None)
+    is_data = True
+
+    def setup(self):
+        settings, count = self.settings, len(self.config.top)
+        old = [settings.num, settings.channels, settings.height, settings.width]
+        if settings.shape and any(old):
+            raise ConfigError("dummy_data_param: give shape, or num/channels/height/width, not both")
+        if settings.shape:
+            shapes = [tuple(shape.dim) for shape in settings.shape]
+        else:
+            if len({len(field) for field in old}) > 1:
+                raise ConfigError("dummy_data_param: num, channels, height and width need the same number of entries")
+            shapes = list(zip(*old, strict=True))
+        if len(shapes) not in (1, count):
+            raise ConfigError(f"dummy_data_param needs one shape, or one for each of the {count} tops, got {len(shapes)}")
+        if len(settings.data_filler) not in (0, 1, count):
+            raise ConfigError(f"dummy_data_param needs no data_filler, one, or one for each of the {count} tops, "
+                              f"got {len(settings.data_filler)}")
+        self.shapes = shapes * (count if len(shapes) == 1 else 1)
+        self.fillers = list(settings.data_filler) or [FillerParameter(type="constant")]
+        self.fillers *= count if len(self.fillers) == 1 else 1
+        for filler, shape in zip(self.fillers, self.shapes, strict=True):
+            fillers.check_filler(filler, shape)
+        self.position = 0
+        self.constant = {}
+        return self.shapes
+
+    def seek(self, position):
+        """Let the next forward be batch number `position`."""
+        self.position = position
+
+    def forward(self):
+        tops = tuple(self._top(i) for i in range(len(self.shapes)))
+        self.position += 1
+        return tops
+
+    def _top(self, i):
+        if i in self.constant:
+            return self.constant[i]
+        rng = streams.generator(self.context.seed, "dummy data", self.name, i, self.position)
+        values = fillers.fill(self.fillers[i], self.shapes[i], rng)
+        top = Tensor(self.context.backend.asarray(values, self.context.dtype), backend=self.context.backend)
+        if self.fillers[i].type == "constant":
+            self.constant[i] = top
+        return top

@@ -1,0 +1,29 @@
+"""Eltwise."""
+
+from minidrop import functions
+from minidrop.config import decimal
+from minidrop.errors import ConfigError, ShapeError
+from minidrop.layers.base import Layer, register_layer
+
+
+@register_layer("Eltwise")
+class Eltwise(Layer):
+    """SUM (with one coeff a bottom), PROD or MAX of bottoms of one shape."""
+
+    bottoms = (2, None)
+
+    def setup(self, *shapes):
+        settings = self.settings
+        self.operation = settings.EltwiseOp.Name(settings.operation)
+        if len(settings.coeff) not in (0, len(shapes)):
+            raise ConfigError(f"{len(shapes)} bottoms need as many coeff or none, got {len(settings.coeff)}")
+        if settings.coeff and self.operation != "SUM":
+            raise ConfigError(f"coeff belongs to operation SUM, not {self.operation}")
+        if len({tuple(shape) for shape in shapes}) > 1:
+            raise ShapeError(f"bottoms of one shape expected, got {', '.join(str(tuple(s)) for s in shapes)}")
+        return [shapes[0]]
+
+    def forward(self, *bottoms):
+        if self.operation == "SUM":
+            return functions.weighted_sum(bottoms, [decimal(c) for c in self.settings.coeff])
+        return functions.product(bottoms) if self.operation == "PROD" else functions.maximum(bottoms)

@@ -1,0 +1,55 @@
+"""Input."""
+
+import numpy as np
+
+from minidrop.autograd import Tensor
+from minidrop.errors import ConfigError, DataError, ShapeError
+from minidrop.layers.base import Layer, register_layer
+
+
+@register_layer("Input")
+class Input(Layer):
+    """Tops that the caller gives: net.forward(data=x, label=y). Only the batch size may differ from `shape`."""
+
+    bottoms = (0, 0)
+    tops = (1, None)
+    is_data = True
+
+    def setup(self):
+        tops, shapes = self.config.top, self.settings.shape
+        if len(shapes) not in (1, len(tops)):
+            raise ConfigError(f"input_param needs one shape, or one for each of the {len(tops)} tops, got {len(shapes)}")
+        shapes = [tuple(shapes[i if len(shapes) > 1 else 0].dim) for i in range(len(tops))]
+        for shape in shapes:
+            if any(length < 0 for length in shape):
+                raise ConfigError(f"input_param: sizes must not be negative, got {shape}")
+        self.shapes = dict(zip(tops, shapes, strict=True))
+        self.given = {}
+        return shapes
+
+    def give(self, values):
+        """Set the arrays of the next forward by top name; ShapeError where one does not fit."""
+        for name, value in values.items():
+            backend, dtype = self.context.backend, self.context.dtype
+            expected = self.shapes[name]
+            try:
+                array = value.data if isinstance(value, Tensor) else backend.asarray(value)
+                array = array.astype(dtype, copy=False)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"layer {self.name!r}: input {name!r} is no array of numbers ({error})") from None
+            if array.ndim != len(expected) or tuple(array.shape[1:]) != expected[1:]:
+                raise ShapeError(f"layer {self.name!r}: input {name!r} should have shape {expected} (any batch size), "
+                                 f"got {tuple(array.shape)}")
+            self.given[name] = value if isinstance(value, Tensor) and value.data is array else Tensor(array, backend=backend)
+
+    def forward(self):
+        missing = [name for name in self.config.top if name not in self.given]
+        if missing:
+            names = ", ".join(f"{name}=..." for name in self.config.top)
+            raise DataError(f"layer {self.name!r}: no value for input {missing[0]!r}; call net.forward({names})")
+        tops = tuple(self.given[name] for name in self.config.top)
+        batches = {int(np.shape(top.data)[0]) for top in tops if top.ndim}
+        declared = {self.shapes[name][0] for name in self.config.top if self.shapes[name]}
+        if len(declared) == 1 and len(batches) > 1:
+            raise ShapeError(f"layer {self.name!r}: inputs of one batch expected, got {sorted(batches)} records")
+        return tops

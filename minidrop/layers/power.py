@@ -1,0 +1,21 @@
+"""Power."""
+
+from minidrop import functions
+from minidrop.config import decimal
+from minidrop.layers.base import Layer, register_layer
+
+
+@register_layer("Power")
+class Power(Layer):
+    """y = (shift + scale * x) ** power."""
+
+    elementwise = True
+
+    def __init__(self, config, context):
+        super().__init__(config, context)
+        settings = self.settings
+        self.power, self.scale, self.shift = (decimal(v) for v in (settings.power, settings.scale, settings.shift))
+        self.zero_preserving = self.shift == 0 and self.power > 0
+
+    def forward(self, x):
+        return functions.power(x, self.power, self.scale, self.shift)

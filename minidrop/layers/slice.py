@@ -1,0 +1,33 @@
+"""Slice."""
+
+from minidrop import functions
+from minidrop.errors import ConfigError, ShapeError
+from minidrop.layers.base import Layer, axis_with_alias, register_layer
+
+
+@register_layer("Slice")
+class Slice(Layer):
+    """Cuts its bottom along `axis` before each slice_point, or into equal parts where there are none."""
+
+    tops = (1, None)
+
+    def setup(self, shape):
+        self.axis = axis_with_alias(self.settings, "slice_dim", len(shape))
+        length, count = shape[self.axis], len(self.config.top)
+        points = list(self.settings.slice_point)
+        if points and len(points) != count - 1:
+            raise ConfigError(f"{count} tops need {count - 1} slice_points, got {len(points)}")
+        if not points:
+            if length % count:
+                raise ShapeError(f"axis {self.axis} of length {length} cannot be cut into {count} equal parts; "
+                                 f"give slice_points")
+            points = [length // count * i for i in range(1, count)]
+        bounds = [0, *points, length]
+        if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
+            raise ConfigError(f"slice_points must rise strictly within 1..{length - 1}, got {points}")
+        self.points = points
+        return [tuple(shape[:self.axis]) + (b - a,) + tuple(shape[self.axis + 1:])
+                for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def forward(self, x):
+        return functions.slice(x, self.points, self.axis)

@@ -1,0 +1,256 @@
+"""Net: a network built from its description. Forward, backward, parameters and blobs by name."""
+
+import os
+
+from minidrop import functions, streams
+from minidrop.autograd import Parameter, Tensor, backward
+from minidrop.backend import get_backend
+from minidrop.config import NetConfig, NetParameter, NetSpec, decimal, filter_state, load_net
+from minidrop.config import minidrop_pb2 as pb
+from minidrop.errors import ConfigError, DataError, MinidropError, ShapeError, nearest
+from minidrop.fillers import fill
+from minidrop.graph import build_graph
+from minidrop.layers import Context
+from minidrop.planner import plan_compaction
+
+DTYPES = ("float32", "float64")
+
+
+class Net:
+    """A network in one phase, on one device.
+
+    `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or "cuda:N".
+    `dtype`: "float32" or "float64". `seed`: everything random follows from it. `share`: another Net, whose parameters this
+    one uses where layer and parameter have the same name (a test net beside a train net). Raises ConfigError with every
+    mistake of the description at once.
+
+    `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the last forward
+    pass, `layers[name]` the Layer, `plan` what the planner decided.
+    """
+
+    def __init__(self, source, phase="TRAIN", device="auto", dtype="float32", seed=0, level=0, stages=(), share=None):
+        if phase not in ("TRAIN", "TEST"):
+            raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
+        if str(dtype) not in DTYPES:
+            raise ConfigError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
+        config = _as_config(source)
+        self.config = filter_state(config, getattr(pb, phase), level, stages)
+        self.phase, self.seed, self.dtype = phase, int(seed), str(dtype)
+        self.backend = get_backend(device)
+        context = Context(phase, self.seed, self.dtype, self.backend, config.path)
+        self.graph = build_graph(self.config, context)
+        self.layers = {node.name: node.layer for node in self.graph.nodes}
+        self.params = {}
+        self._make_parameters(share)
+        self.plan = plan_compaction(self.graph)
+        self.drop_sites = {drop.node.name: drop.node.layer.site for drop in self.plan.drops}
+        self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in _loss_weights(node)]
+        self.blobs = {}
+        self._tensors = {}
+
+    @classmethod
+    def from_file(cls, path, **options):
+        """Return the Net of a network file; options as in `Net`."""
+        return cls(load_net(path), **options)
+
+    # -- parameters --------------------------------------------------------------------------------------------------
+    def _make_parameters(self, share):
+        shared_by_name = {}
+        for node in self.graph.nodes:
+            own = {}
+            for i, spec in enumerate(node.layer.parameter_specs()):
+                settings = node.config.param[i] if i < len(node.config.param) else pb.ParamSpec()
+                parameter = shared_by_name.get(settings.name) if settings.name else None
+                if parameter is not None:
+                    parameter = self._reshaped(node, i, spec, parameter, settings)
+                elif share is not None and spec.name in share.params.get(node.name, {}):
+                    parameter = share.params[node.name][spec.name]
+                    if parameter.shape != tuple(spec.shape):
+                        raise ConfigError(f"{self.config.where(node.index)}: layer {node.name!r}: {spec.name} has shape "
+                                          f"{tuple(spec.shape)} here, but {parameter.shape} in the net it is shared with")
+                else:
+                    parameter = self._filled(node, spec, settings)
+                if settings.name:
+                    shared_by_name.setdefault(settings.name, parameter)
+                own[spec.name] = parameter
+            node.layer.params = own
+            if own:
+                self.params[node.name] = own
+
+    def _filled(self, node, spec, settings):
+        rng = streams.generator(self.seed, "filler", node.name, spec.name)
+        data = self.backend.asarray(fill(spec.filler, spec.shape, rng), self.dtype)
+        return Parameter(data, self.backend, f"{node.name}.{spec.name}", decimal(settings.lr_mult),
+                         decimal(settings.decay_mult))
+
+    def _reshaped(self, node, i, spec, parameter, settings):
+        if parameter.shape != tuple(spec.shape):
+            raise ConfigError(f"{self.config.where(node.index, ('param', i))}: layer {node.name!r}: the shared parameter "
+                              f"{settings.name!r} has shape {parameter.shape}, but is needed as {tuple(spec.shape)}")
+        for field, value in (("lr_mult", parameter.lr_mult), ("decay_mult", parameter.decay_mult)):
+            if settings.HasField(field) and decimal(getattr(settings, field)) != value:
+                raise ConfigError(f"{self.config.where(node.index, ('param', i), field)}: layer {node.name!r}: the shared "
+                                  f"parameter {settings.name!r} has {field} {value:g} already; give one value")
+        return parameter
+
+    def parameters(self):
+        """Return {"layer/name": Parameter}, each parameter once, under the first layer that owns it."""
+        unique = {}
+        for layer, own in self.params.items():
+            for name, parameter in own.items():
+                unique.setdefault(id(parameter), (f"{layer}/{name}", parameter))
+        return dict(unique.values())
+
+    def clear_grads(self):
+        """Forget all gradients."""
+        for parameter in self.parameters().values():
+            parameter.clear_grad()
+
+    # -- patterns ----------------------------------------------------------------------------------------------------
+    def draw_patterns(self, iteration):
+        """Draw what is random in this iteration: the pattern of every drop, and the masks of ordinary dropout."""
+        for layer in self.layers.values():
+            layer.draw(iteration)
+
+    @property
+    def patterns(self):
+        """{layer: Pattern} as drawn last."""
+        return {name: site.pattern for name, site in self.drop_sites.items()}
+
+    def masks(self):
+        """{layer: array, scale included, that dense code would multiply by}; it broadcasts over the batch."""
+        masks = {}
+        for drop in self.plan.drops:
+            shape = [1] * len(self.graph.shapes[drop.node.bottoms[0]])
+            shape[drop.node.layer.axis] = -1
+            masks[drop.node.name] = drop.node.layer.site.mask().astype(self.dtype).reshape(shape)
+        return masks
+
+    def run_masked_dense(self, masked=True):
+        """Compute everything and multiply by explicit masks instead: the reference for what compaction does."""
+        for site in self.drop_sites.values():
+            site.masked = masked
+
+    # -- running -----------------------------------------------------------------------------------------------------
+    @property
+    def inputs(self):
+        """The names that `forward` takes: the tops of the Input layers."""
+        return [ref.name for node in self.graph.nodes if node.config.type == "Input" for ref in node.tops]
+
+    @property
+    def outputs(self):
+        """The names of the blobs that nobody reads: losses, metrics, scores."""
+        return [ref.name for ref in self.graph.outputs]
+
+    def forward(self, **inputs):
+        """Run all layers and return {output name: Tensor}. `inputs` set the tops of the Input layers, by name.
+
+        A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError naming the layer.
+        """
+        self._give(inputs)
+        tensors = self._tensors = {}
+        for node in self.graph.nodes:
+            bottoms = [tensors[ref] for ref in node.bottoms]
+            for i, tensor in enumerate(bottoms):
+                if (node.index, i) in self.plan.expand:
+                    bottoms[i] = functions.expand(tensor)
+                if i < len(node.config.propagate_down) and not node.config.propagate_down[i]:
+                    bottoms[i] = Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
+            try:
+                tops = node.layer.forward(*bottoms)
+            except MinidropError as error:
+                raise type(error)(
+                    f"layer {node.name!r} ({node.config.type}): {error}{self._record(node, error)}") from error
+            tensors.update(zip(node.tops, tops if isinstance(tops, tuple) else (tops,), strict=True))
+        self.blobs = {ref.name: tensor for ref, tensor in tensors.items()}
+        return {ref.name: tensors[ref] for ref in self.graph.outputs}
+
+    def _give(self, inputs):
+        unknown = [name for name in inputs if name not in self.inputs]
+        if unknown:
+            raise ShapeError(f"the net has no input {unknown[0]!r}{nearest(unknown[0], self.inputs)} "
+                             f"(inputs: {', '.join(self.inputs) or 'none, its data layers feed it'})")
+        for node in self.graph.nodes:
+            if node.config.type == "Input":
+                node.layer.give({ref.name: inputs[ref.name] for ref in node.tops if ref.name in inputs})
+
+    def _record(self, node, error):
+        """Say which record of the data a DataError about one place of a batch means."""
+        place = getattr(error, "place", None)
+        if place is None:
+            return ""
+        for ref in reversed(node.bottoms):
+            layer = self.graph.writer[ref].layer
+            if hasattr(layer, "record_of"):
+                return f": {layer.record_of(place)}"
+        return ""
+
+    @property
+    def loss(self):
+        """The weighted sum of all losses of the last forward pass, as a float (0 for a net without a loss)."""
+        return sum(weight * float(self.backend.to_host(self._tensors[ref].data.sum())) for ref, weight in self.losses)
+
+    def backward(self):
+        """Add the gradient of the weighted sum of all losses to `grad` of every parameter. Once after each forward."""
+        if not self.losses:
+            raise ConfigError(f"{self.config.where()}: backward needs a loss, but no layer is one and no loss_weight is set")
+        if not self._tensors:
+            raise DataError("backward needs a forward pass first")
+        xp = self.backend.xp
+        backward([(tensor, xp.full(tensor.data.shape, weight, tensor.dtype))
+                  for tensor, weight in ((self._tensors[ref], weight) for ref, weight in self.losses)
+                  if tensor.requires_grad])
+
+    def first_nonfinite(self):
+        """Return (layer name, blob name) of the first top of the last forward pass with a NaN or infinity, or None."""
+        xp = self.backend.xp
+        for node in self.graph.nodes:
+            for ref in node.tops:
+                if ref in self._tensors and not bool(xp.isfinite(self._tensors[ref].data).all()):
+                    return node.name, ref.name
+        return None
+
+    # -- data --------------------------------------------------------------------------------------------------------
+    def set_input_arrays(self, data, labels=None, layer=None):
+        """Set the arrays of a MemoryData layer (of the only one, or of the one called `layer`)."""
+        found = [node.layer for node in self.graph.nodes
+                 if node.config.type == "MemoryData" and layer in (None, node.name)]
+        if len(found) != 1:
+            raise DataError(f"expected one MemoryData layer{f' called {layer!r}' if layer else ''}, the net has {len(found)}")
+        found[0].set_arrays(data, labels)
+
+    @property
+    def positions(self):
+        """{data layer: number of batches read}."""
+        return {name: layer.position for name, layer in self.layers.items() if hasattr(layer, "seek")}
+
+    def seek(self, positions):
+        """Let the next batch of each data layer be the given one; an integer stands for all of them."""
+        for name, layer in self.layers.items():
+            if hasattr(layer, "seek"):
+                layer.seek(positions if isinstance(positions, int) else positions.get(name, 0))
+
+    def close(self):
+        """Stop reading threads and close files."""
+        for layer in self.layers.values():
+            layer.close()
+
+
+def _as_config(source):
+    if isinstance(source, NetConfig):
+        return source
+    if isinstance(source, NetParameter):
+        return NetConfig.of(source)
+    if isinstance(source, NetSpec):
+        return NetConfig.of(source.to_proto())
+    if isinstance(source, str | os.PathLike):
+        return load_net(source)
+    raise ConfigError(f"a net is built from a NetConfig, NetParameter, NetSpec or path, got {type(source).__name__}")
+
+
+def _loss_weights(node):
+    """Yield (blob, weight) for every top of a layer that counts in the loss."""
+    weights = list(node.config.loss_weight) or [float(node.layer.is_loss and i == 0) for i in range(len(node.tops))]
+    for ref, weight in zip(node.tops, weights, strict=True):
+        if weight:
+            yield ref, decimal(weight)
