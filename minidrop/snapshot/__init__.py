@@ -1,0 +1,24 @@
+"""Snapshots: one HDF5 file, written whole or not at all, and read with distrust.
+
+    write_snapshot(path, Snapshot({"data/ip1/weight": W}, {"iteration": 500}))
+    snapshot = read_snapshot(path)
+
+The HDF5 file begins with a user block of 512 bytes, which HDF5 tools skip. It holds the seal, four lines:
+
+    minidrop snapshot 1            the format version
+    iteration 500
+    bytes 1234567                  the length of the whole file
+    sha256 0f3a...                 of the three lines above and of everything behind the user block
+
+The seal is checked before the HDF5 library sees a single byte, so a damaged file can neither crash it nor be
+half read. It is no signature: whoever means harm can seal a file too, so the reader refuses all that no
+snapshot holds.
+"""
+
+from minidrop.snapshot.content import Snapshot, join_key, split_key
+from minidrop.snapshot.folder import list_snapshots, newest_valid, prune
+from minidrop.snapshot.reader import read_header, read_snapshot
+from minidrop.snapshot.writer import write_snapshot
+
+__all__ = ["Snapshot", "join_key", "split_key", "write_snapshot", "read_snapshot", "read_header",
+           "list_snapshots", "newest_valid", "prune"]

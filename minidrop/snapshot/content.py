@@ -1,0 +1,39 @@
+"""What a snapshot holds, and how its arrays are called."""
+
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+import numpy as np
+
+MAX_DEPTH = 32
+
+
+@dataclass
+class Snapshot:
+    """The state of a run: arrays by key, such as "data/ip1/weight" (see join_key), and attributes by name."""
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    attrs: dict[str, str | int | float] = field(default_factory=dict)
+
+
+def join_key(*parts):
+    """Return the array key of the given parts, e.g. join_key("data", "ip1", "weight") = "data/ip1/weight".
+
+    Any text may be a part: a '/' in it becomes %2F, and the like, so no two lists of parts share a key.
+    """
+    return "/".join(_quote(str(part)) for part in parts)
+
+
+def split_key(key):
+    """Return the parts that join_key was given, as a tuple."""
+    return tuple("" if part == "%" else unquote(part) for part in key.split("/"))
+
+
+def _quote(part):
+    if part in ("", "."):  # HDF5 has no empty name and takes "." for the group itself
+        return "%2E" if part else "%"
+    return part.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+
+
+def is_plain(dtype):
+    return dtype.kind in "biuf" and dtype.itemsize <= 8 and dtype.names is None and dtype.subdtype is None

@@ -1,0 +1,72 @@
+"""The snapshots in a run's folder."""
+
+import os
+import time
+from pathlib import Path
+
+from minidrop.errors import SnapshotError
+from minidrop.snapshot.reader import read_header
+from minidrop.snapshot.seal import open_regular, read_seal
+
+_LEFTOVER_AGE = 600  # seconds
+
+
+def list_snapshots(folder, skipped=None):
+    """Return the paths of the snapshots (*.h5) in `folder`, latest iteration first; [] without such a folder.
+
+    Only seals and lengths are looked at. A message for every broken *.h5 file is added to the list `skipped`.
+    """
+    found = []
+    for path in _files(folder, ".h5"):
+        try:
+            with open_regular(path) as file:
+                found.append((read_seal(file, path).iteration, os.fstat(file.fileno()).st_mtime_ns, path))
+        except (SnapshotError, OSError) as error:
+            if skipped is not None:
+                skipped.append(str(error))
+    return [path for *_, path in sorted(found, reverse=True)]
+
+
+def newest_valid(folder, skipped=None):
+    """Return the path of the intact snapshot of the latest iteration in `folder`, or None.
+
+    A message for every broken file that was passed over is appended to the list `skipped`.
+    """
+    for path in list_snapshots(folder, skipped):
+        try:
+            read_header(path)
+            return path
+        except SnapshotError as error:
+            if skipped is not None:
+                skipped.append(str(error))
+    return None
+
+
+def prune(folder, keep, protect=(), prefix=""):
+    """Delete all but the `keep` latest snapshots in `folder` whose names begin with `prefix`.
+
+    Also deletes leftovers of writers that were killed.
+    keep = 0 keeps all. Paths in `protect` (the best, the one resumed from) are never deleted; nor are broken
+    files, files that are no snapshots, and symbolic links. Returns the deleted paths. Raises SnapshotError.
+    """
+    protected = {os.path.realpath(path) for path in protect}
+    numbered = [path for path in list_snapshots(folder) if path.name.startswith(prefix)] if keep else []
+    doomed = [path for path in numbered[keep:]
+              if not path.is_symlink() and os.path.realpath(path) not in protected]
+    try:
+        doomed += [path for path in _files(folder, ".part")
+                   if path.name.startswith(".") and time.time() - path.stat().st_mtime > _LEFTOVER_AGE]
+        for path in doomed:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SnapshotError(f"{folder}: old snapshots could not be deleted: {error.strerror}") from error
+    return doomed
+
+
+def _files(folder, suffix):
+    try:
+        return [path for path in Path(folder).iterdir() if path.name.endswith(suffix) and path.is_file()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SnapshotError(f"{folder}: the folder cannot be listed: {error.strerror or error}") from error

@@ -1,0 +1,132 @@
+"""The file behind a snapshot: its seal, its checksum, and how HDF5 is let at it."""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+
+from minidrop.errors import SnapshotError
+
+FORMAT = 1
+SEAL_SIZE = 512
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What the first lines of a snapshot say; the digest covers those above it and all after the seal."""
+
+    iteration: int
+    size: int
+    digest: str = ""
+
+    @property
+    def claims(self):
+        return f"minidrop snapshot {FORMAT}\niteration {self.iteration}\nbytes {self.size}\n".encode()
+
+    def __bytes__(self):
+        return (self.claims + f"sha256 {self.digest}\n".encode()).ljust(SEAL_SIZE, b"\0")
+
+
+def open_regular(path):
+    """Return the file `path` opened for reading; SnapshotError for a missing file, a folder or a device."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            raise SnapshotError(f"{path}: expected a snapshot file, got a folder or a device")
+        return open(path, "rb", buffering=0)
+    except FileNotFoundError:
+        raise SnapshotError(f"{path}: there is no such snapshot") from None
+    except ValueError as error:  # a NUL in the name
+        raise SnapshotError(f"{path!r}: this cannot be the name of a snapshot ({error})") from None
+
+
+def write_seal(file, iteration):
+    """Write the seal of a file whose other bytes are final."""
+    seal = Seal(iteration, os.fstat(file.fileno()).st_size)
+    seal = Seal(seal.iteration, seal.size, digest_of(file, seal))
+    file.seek(0)
+    file.write(bytes(seal))
+
+
+def read_seal(file, path):
+    """Return the Seal of an open file of the right version and length; the digest is not looked at yet."""
+    raw = file.read(SEAL_SIZE)
+    words = [line.split(b" ") for line in raw.split(b"\n")]
+    if words[0][:2] != [b"minidrop", b"snapshot"] or len(words[0]) != 3:
+        raise SnapshotError(f"{path}: this is no minidrop snapshot")
+    version = words[0][2].decode(errors="replace")
+    if version != str(FORMAT):
+        raise SnapshotError(f"{path}: expected snapshot format {FORMAT}, got {version[:20]!r}; "
+                            "use the version of minidrop that wrote it")
+    try:
+        (_, iteration), (_, size), (_, digest) = words[1:4]
+        seal = Seal(int(iteration), int(size), digest.decode())
+    except ValueError:
+        seal = None
+    if seal is None or bytes(seal) != raw:  # the digest covers neither its own line nor the padding
+        raise SnapshotError(f"{path}: the snapshot is damaged (its first lines); use an older one")
+    actual = os.fstat(file.fileno()).st_size
+    if actual != seal.size:
+        raise SnapshotError(f"{path}: the snapshot is truncated or overlong: expected {seal.size} bytes, "
+                            f"got {actual}; use an older one")
+    return seal
+
+
+def digest_of(file, seal):
+    """Return the SHA-256, in hexadecimal digits, of the seal's claims and of all that follows the seal."""
+    digest = hashlib.sha256(seal.claims)
+    file.seek(SEAL_SIZE)
+    block = bytearray(_BLOCK)
+    while count := file.readinto(block):
+        digest.update(memoryview(block)[:count])
+    return digest.hexdigest()
+
+
+class Disk:
+    """The file as HDF5 sees it: the first error is kept in `error`, and from then on the file only pretends.
+
+    HDF5 that cannot write its last bytes cannot close the file either, and then fails again when the process
+    ends. So it is let finish, and the user of this class raises the error afterwards.
+    """
+
+    def __init__(self, file):
+        self.file = file
+        self.error = None
+
+    def write(self, data):
+        rest = memoryview(data).cast("B")
+        while rest and self.error is None:  # a nearly full disk takes a part and says so by the count alone
+            rest = rest[self._attempt(self.file.write, rest) or 0:]
+        return len(data)
+
+    def readinto(self, buffer):
+        rest = memoryview(buffer).cast("B")
+        while rest and (count := self._attempt(self.file.readinto, rest)):
+            rest = rest[count:]
+        rest[:] = bytes(len(rest))
+        return len(buffer)
+
+    def truncate(self, size=None):
+        self._attempt(self.file.truncate, size)
+        return size
+
+    def seek(self, offset, whence=0):
+        return self.file.seek(offset, whence)
+
+    def tell(self):
+        return self.file.tell()
+
+    def read(self, size=-1):
+        """Read; h5py knows a file by this method, and then uses readinto."""
+        return self.file.read(size)
+
+    def flush(self):
+        """Do nothing: the writer flushes once, at the end."""
+
+    def _attempt(self, action, *arguments):
+        if self.error is None:
+            try:
+                return action(*arguments)
+            except BaseException as error:  # a KeyboardInterrupt too must not pass through HDF5
+                self.error = error
+        return None

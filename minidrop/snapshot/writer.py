@@ -1,0 +1,128 @@
+"""Writing a snapshot whole or not at all."""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+
+from minidrop.errors import SnapshotError
+from minidrop.snapshot.content import MAX_DEPTH, is_plain
+from minidrop.snapshot.seal import SEAL_SIZE, Disk, write_seal
+
+
+def write_snapshot(path, snapshot):
+    """Write `snapshot` to `path`, replacing an older file only when the new one is safely on the disk.
+
+    The folder must exist. The data goes to a hidden temporary file in the same folder, which is flushed and
+    renamed. Raises SnapshotError (full disk, read-only or missing folder, unfit key or value); then nothing
+    is left behind and an older file at `path` is untouched.
+    """
+    path = Path(path)
+    _check_arrays(path, snapshot.arrays)
+    _check_attributes(path, snapshot.attrs)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with open(temporary, "w+b", buffering=0) as file:
+                _write_hdf5(file, snapshot)
+                iteration = snapshot.attrs.get("iteration", 0)
+                write_seal(file, 0 if isinstance(iteration, str) else int(iteration))
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _flush_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    except OSError as error:
+        advice = _advice(error, path, snapshot)
+        raise SnapshotError(f"{path}: the snapshot was not written: {advice}") from error
+
+
+def _check_arrays(path, arrays):
+    folders = {key[:i] for key in arrays for i, letter in enumerate(key) if letter == "/"}
+    for key, array in arrays.items():
+        parts = key.split("/")
+        if "" in parts or "." in parts or not _is_storable(key) or len(parts) > MAX_DEPTH:
+            raise SnapshotError(f"{path}: {key[:80]!r} cannot be an array's key; build keys with join_key")
+        if key in folders:
+            raise SnapshotError(f"{path}: key {key!r} is also the beginning of another key; "
+                                "build keys with join_key")
+        if not isinstance(array, np.ndarray) or not is_plain(array.dtype):
+            raise SnapshotError(f"{path}: array {key!r}: expected a NumPy array of booleans, integers or "
+                                f"floats up to 8 bytes, got {getattr(array, 'dtype', type(array).__name__)}")
+
+
+def _check_attributes(path, attributes):
+    for name, value in attributes.items():
+        if not isinstance(value, str | int | float | np.integer | np.floating):
+            raise SnapshotError(f"{path}: attribute {name!r}: expected str, int or float, "
+                                f"got {type(value).__name__}")
+        if not name or not _is_storable(name) or (isinstance(value, str) and "\0" in value):
+            raise SnapshotError(f"{path}: attribute {name[:80]!r}: a name must not be empty or very long, "
+                                "and no text may hold a NUL")
+        if isinstance(value, int | np.integer) and not -(2**63) <= value < 2**64:
+            raise SnapshotError(f"{path}: attribute {name!r}: {value} does not fit into 64 bits")
+        if isinstance(value, str) and not _is_utf8(value):
+            raise SnapshotError(f"{path}: attribute {name!r} cannot be stored as UTF-8 text")
+
+
+def _is_storable(name):
+    return "\0" not in name and _is_utf8(name) and len(name.encode()) < 30_000  # HDF5 ends at 64 KiB
+
+
+def _is_utf8(text):
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)  # half a surrogate pair
+
+
+def _write_hdf5(file, snapshot):
+    import h5py
+
+    disk = Disk(file)
+    # v108: headers that every HDF5 since 2008 reads, and no limit of 64 KiB on an attribute.
+    with h5py.File(disk, "w", libver=("v108", "v108"), userblock_size=SEAL_SIZE) as root:
+        for name, value in snapshot.attrs.items():
+            root.attrs.create(name, *_attribute(value))
+        for key, array in snapshot.arrays.items():
+            if disk.error is None:
+                root.create_dataset(key, data=array)
+    if disk.error is not None:
+        raise disk.error
+
+
+def _attribute(value):
+    """Return (data, shape, dtype) for h5py; text has a fixed length, as the reader demands."""
+    import h5py
+
+    if isinstance(value, str):
+        data = value.encode()
+        return np.bytes_(data), (), h5py.string_dtype("utf-8", max(1, len(data)))
+    if isinstance(value, float | np.floating):
+        return float(value), (), np.dtype("f8")
+    return int(value), (), np.dtype("i8" if value < 2**63 else "u8")
+
+
+def _flush_folder(folder):
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network folders cannot be flushed
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _advice(error, path, snapshot):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        size = sum(array.nbytes for array in snapshot.arrays.values()) / 1e6
+        return (f"the disk is full, and it takes {size:.1f} MB; free some space, "
+                "or keep fewer snapshots (snapshot_keep)")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"the folder {path.parent} cannot be written to; choose another one"
+    if error.errno == errno.ENOENT:
+        return f"the folder {path.parent} does not exist; create it or choose another one"
+    return str(error)

@@ -1,0 +1,271 @@
+"""Solver: trains a net as a solver file says. The loop is Caffe's."""
+
+import math
+import secrets
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minidrop.autograd import no_grad
+from minidrop.backend import cuda_devices
+from minidrop.config import SolverConfig, SolverParameter, apply_overrides, convert_dropout, decimal, load_solver, solver_nets
+from minidrop.errors import ConfigError, NonFiniteError
+from minidrop.net import Net
+from minidrop.solver import state
+from minidrop.solver.lr_policy import check_lr_policy, learning_rate
+from minidrop.solver.rules import check_rule
+from minidrop.solver.updater import Updater
+
+
+@dataclass
+class Event:
+    """What callbacks are told: `kind` "test", "step", "display" or "snapshot", the iteration, and its values by name.
+
+    A "test" event has `net`, the number of the test net; a "snapshot" event has the value "path".
+    """
+
+    kind: str
+    iteration: int
+    values: dict
+    net: int = 0
+
+
+class Solver:
+    """Trains `net`, tests `test_nets`, writes snapshots. Use `step`, or `solve` for the whole run.
+
+    `source`: a SolverConfig, a SolverParameter or the path of a solver file. `overrides`: {"base_lr": 0.05} or
+    ["layer.drop1.approx_dropout_param.dropout_ratio=0.3"]. `dropout`: None, "conventional", "approx" or "approx:FAMILY",
+    which turns every drop layer into that kind. `device`: "auto" follows solver_mode and falls back to the CPU. `level`,
+    `stages`: of the train net. `snapshot_prefix`: where snapshots go, instead of the file's. Raises ConfigError with every
+    mistake of the solver file and its nets at once.
+    """
+
+    def __init__(self, source, overrides=(), dropout=None, device="auto", dtype="float32", level=None, stages=(),
+                 snapshot_prefix=None):
+        self.config = _as_config(source)
+        train, tests = _prepared_nets(self.config, overrides, dropout, level, stages)
+        self.settings = self.config.message
+        self._choices = train, tests
+        self.device, self.dtype, self.dropout = _device(self.settings, device), dtype, dropout
+        self.snapshot_prefix = str(snapshot_prefix or self.settings.snapshot_prefix
+                                   or Path(self.config.path or "minidrop").stem)
+        self.callbacks = []
+        seed = self.settings.random_seed
+        self.build(seed if seed >= 0 else secrets.randbits(31))
+        for path in self.settings.weights:
+            state.load_weights(self.net, path)
+
+    @classmethod
+    def from_file(cls, path, overrides=(), **options):
+        """Return the Solver of a solver file; options as in `Solver`."""
+        return cls(load_solver(path), overrides, **options)
+
+    def build(self, seed):
+        """Make the nets and the update rule for a seed, at iteration 0."""
+        train, tests = self._choices
+        problems = _solver_problems(self.config)
+        nets = []
+        for choice in (train, *tests):
+            try:
+                nets.append(self._net(choice, seed, nets[0] if nets else None))
+            except ConfigError as error:
+                problems += [line for line in str(error).split("\n") if line not in problems]
+        if problems:
+            raise ConfigError("\n".join(problems))
+        self.seed = seed
+        self.net, self.test_nets = nets[0], nets[1:]
+        self.updater = Updater(self.settings, self.net)
+        self.iteration = 0
+        self.best = None
+        self.losses = deque(maxlen=max(1, self.settings.average_loss))
+        self._snapshot_iteration = None
+        self._tested = {}
+
+    def _net(self, choice, seed, share):
+        return Net(choice.config, "TRAIN" if share is None else "TEST", self.device, self.dtype, seed, choice.state.level,
+                   tuple(choice.state.stage), share)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+    def solve(self, should_stop=lambda solver: False):
+        """Train until max_iter, then write the last snapshot and test. Returns the values of the last test of the first
+        test net ({} without one). `should_stop(solver)` is asked between iterations; stopped early, no test is made."""
+        while self.iteration < self.settings.max_iter:
+            if should_stop(self):
+                return {}
+            self.step()
+        if self.settings.snapshot_after_train and self._snapshot_iteration != self.iteration:
+            self.snapshot()
+        if self.losses:
+            self._tell("display", {"loss": self.smoothed_loss, "lr": self.learning_rate})
+        if self.settings.test_interval:
+            self.test_all()
+        return self._tested.get(0, {})
+
+    def step(self, iterations=1):
+        """Run some iterations: test if one is due, forward and backward iter_size times, update, snapshot if due.
+
+        Raises NonFiniteError, before the update, where the loss is NaN or infinite.
+        """
+        settings = self.settings
+        for _ in range(iterations):
+            if settings.test_interval and self.iteration % settings.test_interval == 0 and (
+                    self.iteration > 0 or settings.test_initialization):
+                self.test_all()
+            outputs = self._forward_backward()
+            lr = self.learning_rate
+            values = {"loss": self.smoothed_loss, **outputs, "lr": lr}
+            if settings.display and self.iteration % settings.display == 0:
+                self._tell("display", values)
+            self.updater.apply(self.iteration, lr, settings.iter_size)
+            self.iteration += 1
+            self._tell("step", values)
+            if settings.snapshot and self.iteration % settings.snapshot == 0:
+                self.snapshot()
+
+    def _forward_backward(self):
+        """Forward and backward iter_size times; returns the net's outputs of the last pass, as floats."""
+        net, iter_size = self.net, self.settings.iter_size
+        self.net.clear_grads()
+        loss = 0.0
+        for part in range(iter_size):
+            net.draw_patterns(self.iteration * iter_size + part)
+            outputs = net.forward()
+            part_loss = net.loss
+            if not math.isfinite(part_loss):
+                self._raise_nonfinite(part_loss)
+            net.backward()
+            loss += part_loss / iter_size
+        self.losses.append(loss)
+        return {name: _plain(tensor.numpy()) for name, tensor in outputs.items() if name != "loss"}
+
+    def _raise_nonfinite(self, loss):
+        found = self.net.first_nonfinite()
+        place = f"the first output that is not finite is blob {found[1]!r} of layer {found[0]!r}" if found else (
+            "every output of the net is finite: the sum of the losses overflows")
+        last = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
+        raise NonFiniteError(f"iteration {self.iteration}: the loss is {loss}; {place}. Try a smaller base_lr "
+                             f"(now {self.learning_rate:g}) or clip_gradients{last}")
+
+    @property
+    def learning_rate(self):
+        """The learning rate of the current iteration."""
+        return learning_rate(self.settings, self.iteration)
+
+    @property
+    def smoothed_loss(self):
+        """The mean of the last `average_loss` losses."""
+        return sum(self.losses) / len(self.losses) if self.losses else math.nan
+
+    def test_all(self):
+        """Test every test net; returns a list of {output: mean}. Keeps the snapshot of the best value if asked to."""
+        results = [self.test(i) for i in range(len(self.test_nets))]
+        state.keep_best(self, results)
+        return results
+
+    def test(self, index=0):
+        """Return {output: mean over test_iter batches} of one test net. Every test begins at the first record."""
+        net, choice = self.test_nets[index], self._choices[1][index]
+        values = run_test(net, choice.iterations)
+        if not self.settings.test_compute_loss:
+            values.pop("total_loss")
+        self._tested[index] = values
+        self._tell("test", values, index)
+        return values
+
+    # -- callbacks and snapshots -------------------------------------------------------------------------------------
+    def add_callback(self, function):
+        """Call function(event) for every Event: tests, steps, displays, snapshots."""
+        self.callbacks.append(function)
+        return function
+
+    def _tell(self, kind, values, net=0):
+        if self.callbacks:
+            event = Event(kind, self.iteration, values, net)
+            for function in self.callbacks:
+                function(event)
+
+    last_snapshot = None
+
+    def snapshot(self, path=None):
+        """Write everything that a resumed run needs to `path` (default: PREFIX_iter_N.h5); returns the path."""
+        path = Path(path) if path else Path(f"{self.snapshot_prefix}_iter_{self.iteration}.h5")
+        state.write(self, path)
+        self.last_snapshot, self._snapshot_iteration = path, self.iteration
+        self._tell("snapshot", {"path": str(path)})
+        state.prune_old(self, path)
+        return path
+
+    def restore(self, path):
+        """Go on from a snapshot as if the run had never stopped. Raises SnapshotError, leaving the solver as it was."""
+        state.restore(self, path)
+        self.last_snapshot, self._snapshot_iteration = Path(path), self.iteration
+
+    def close(self):
+        """Stop reading threads."""
+        for net in (self.net, *self.test_nets):
+            net.close()
+
+
+def run_test(net, iterations, start=0):
+    """Return {output: mean over some batches} of a net in phase TEST, and "total_loss", the weighted sum of its losses."""
+    net.seek(start)
+    sums, loss = {}, 0.0
+    with no_grad():
+        for _ in range(iterations):
+            for name, tensor in net.forward().items():
+                value = tensor.numpy().astype(np.float64)
+                sums[name] = sums[name] + value if name in sums else value
+            loss += net.loss
+    return {**{name: _plain(value / iterations) for name, value in sums.items()}, "total_loss": loss / iterations}
+
+
+def _plain(value):
+    value = np.asarray(value)
+    return float(value) if value.ndim == 0 else value.tolist()
+
+
+def _as_config(source):
+    if isinstance(source, SolverConfig):
+        return source
+    if isinstance(source, SolverParameter):
+        return SolverConfig.of(source)
+    return load_solver(source)
+
+
+def _prepared_nets(config, overrides, dropout, level, stages):
+    """Return (train, tests), NetChoices with the overrides applied to solver and nets, each net description once."""
+    from minidrop.config import split_overrides
+    own, in_layers = split_overrides(overrides)
+    apply_overrides(config, own)
+    train, tests = solver_nets(config, level, stages)
+    nets = list({id(choice.config): choice.config for choice in (train, *tests)}.values())
+    for net in nets:
+        if dropout:
+            convert_dropout(net.message, dropout)
+    apply_overrides(nets, in_layers)
+    return train, tests
+
+
+def _device(settings, device):
+    if device != "auto":
+        return device
+    if settings.solver_mode == settings.CPU or not cuda_devices()[0]:
+        return "cpu"
+    return f"cuda:{settings.device_id}"
+
+
+def _solver_problems(config):
+    """Every mistake in the solver's own fields, as "file:line:column: what"."""
+    settings = config.message
+    found = check_lr_policy(settings) + check_rule(settings)
+    for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("display", 0), ("snapshot", 0),
+                         ("test_interval", 0)):
+        if getattr(settings, field) < least:
+            found.append((field, f"{field} must be at least {least}, got {getattr(settings, field)}"))
+    if settings.regularization_type not in ("L1", "L2"):
+        found.append(("regularization_type", f"regularization_type must be L1 or L2, got {settings.regularization_type!r}"))
+    if decimal(settings.weight_decay) < 0:
+        found.append(("weight_decay", f"weight_decay must not be negative, got {decimal(settings.weight_decay):g}"))
+    return [f"{config.where(field)}: {problem}" for field, problem in dict.fromkeys(found)]

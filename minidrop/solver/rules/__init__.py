@@ -1,0 +1,12 @@
+"""How a gradient changes the weights: one rule per file, named as in Caffe's `type`.
+
+    rule = get_rule(param)                                  # param: SolverParameter
+    history = [zeros like the weights] * rule.slots         # the state that a snapshot keeps
+    rule.update(backend, parameter, history, lr=0.01, decay=0.0005, iteration=0)
+"""
+
+from minidrop.solver.rules import adadelta, adagrad, adam, nesterov, rmsprop, sgd
+from minidrop.solver.rules.base import UpdateRule, check_rule, get_rule, known_rules, register_rule
+
+__all__ = ["UpdateRule", "get_rule", "check_rule", "known_rules", "register_rule",
+           "sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam"]

@@ -1,0 +1,23 @@
+"""Nesterov's accelerated gradient."""
+
+from minidrop.solver.rules.base import UpdateRule, register_rule
+
+
+@register_rule("Nesterov")
+class Nesterov(UpdateRule):
+    """h' = momentum * h + lr * g;  w -= (1 + momentum) * h' - momentum * h.
+
+    Since momentum * h = h' - lr * g, the step is momentum * h' + lr * g, and the old h need not be kept.
+    Source: Nesterov 1983, in the form of Sutskever et al. 2013, equations 3 and 4.
+    """
+
+    ranges = {"momentum": (0, 1)}
+
+    def step(self, xp, w, g, spare, history, lr, iteration):
+        h, = history
+        g *= lr
+        h *= self.momentum
+        h += g
+        xp.multiply(h, self.momentum, out=spare)
+        g += spare
+        w -= g

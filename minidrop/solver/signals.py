@@ -1,0 +1,67 @@
+"""What a training run does when it is told to stop: finish the iteration, snapshot, leave."""
+
+import signal
+import threading
+
+EFFECTS = ("stop", "snapshot", "none")
+
+
+class StopSignals:
+    """Turns signals into requests that the training loop reads between two iterations.
+
+        with StopSignals() as signals:
+            while not signals.stop_requested:
+                step()
+                if signals.take_snapshot_request():
+                    snapshot()
+
+    SIGINT and SIGHUP have the effect "stop", "snapshot" or "none"; SIGTERM always asks to stop. A SIGINT
+    that would stop, while a stop is asked for, raises KeyboardInterrupt at once. The old handlers come
+    back at the end. Outside the main thread, where Python allows no handlers, nothing is caught or requested.
+
+    stop_requested: the name of the first signal that asked to stop ("SIGINT", "SIGTERM", "SIGHUP"), or None.
+    snapshot_requested: True from a signal with that effect until take_snapshot_request.
+    Raises ValueError for an effect that does not exist.
+    """
+
+    def __init__(self, sigint_effect="stop", sighup_effect="snapshot"):
+        for effect in (sigint_effect, sighup_effect):
+            if effect not in EFFECTS:
+                raise ValueError(f"a signal's effect is one of {', '.join(EFFECTS)}; got {effect!r}")
+        self._effects = {"SIGINT": sigint_effect, "SIGTERM": "stop", "SIGHUP": sighup_effect}
+        self._old = {}
+        self.stop_requested = None
+        self.snapshot_requested = False
+
+    def take_snapshot_request(self):
+        """Return whether a snapshot was asked for since the last call."""
+        requested, self.snapshot_requested = self.snapshot_requested, False
+        return requested
+
+    @property
+    def exit_code(self):
+        """128 + the number of the signal that asked to stop (130 for SIGINT, 143 for SIGTERM), or 0."""
+        return 128 + getattr(signal, self.stop_requested) if self.stop_requested else 0
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for name in self._effects:
+                if hasattr(signal, name):  # Windows has no SIGHUP
+                    self._old[name] = signal.signal(getattr(signal, name), self._handle)
+        return self
+
+    def __exit__(self, *_):
+        while self._old:
+            name, handler = self._old.popitem()
+            # None: the old handler was not set from Python, which then cannot set it again.
+            signal.signal(getattr(signal, name), signal.SIG_DFL if handler is None else handler)
+
+    def _handle(self, number, _frame):
+        name = signal.Signals(number).name
+        effect = self._effects[name]
+        if effect == "snapshot":
+            self.snapshot_requested = True
+        elif effect == "stop":
+            if name == "SIGINT" and self.stop_requested:
+                raise KeyboardInterrupt
+            self.stop_requested = self.stop_requested or name

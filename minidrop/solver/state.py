@@ -1,0 +1,125 @@
+"""Between a Solver and a file: what a snapshot holds, restoring it, initial weights, which snapshots to keep."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from minidrop.errors import SnapshotError, nearest
+from minidrop.snapshot import Snapshot, join_key, prune, read_snapshot, split_key, write_snapshot
+
+log = logging.getLogger(__name__)
+
+
+def write(solver, path):
+    """Write weights, history, positions, seed and descriptions of a Solver to `path`, atomically."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SnapshotError(f"{path}: the folder cannot be made: {error.strerror}") from error
+    to_host = solver.net.backend.to_host
+    arrays = {key: to_host(array) for key, array in _state_arrays(solver).items()}
+    arrays["solver/losses"] = np.array(solver.losses, np.float64)
+    arrays.update({join_key("positions", name): np.array([n], np.int64) for name, n in solver.net.positions.items()})
+    attrs = {"iteration": solver.iteration, "seed": solver.seed, "dtype": solver.dtype, "rule": solver.settings.type,
+             "dropout": solver.dropout or "", "net": str(solver.net.config.message), "solver": str(solver.settings)}
+    if solver.best is not None:
+        attrs["best"] = float(solver.best)
+    write_snapshot(path, Snapshot(arrays, attrs))
+
+
+def _state_arrays(solver):
+    """Every array that training changes, by its key in a snapshot."""
+    arrays = {_key("data", name): p.data for name, p in solver.net.parameters().items()}
+    for name, history in solver.updater.history.items():
+        arrays.update({f"{_key('solver/history', name)}/{i}": h for i, h in enumerate(history)})
+    return arrays
+
+
+def _key(group, name):
+    layer, parameter = name.rsplit("/", 1)
+    return f"{group}/{join_key(layer, parameter)}"
+
+
+def restore(solver, path):
+    """Set a Solver to what `path` holds. Everything is checked before anything is changed."""
+    snapshot = read_snapshot(path)
+    arrays, attrs = snapshot.arrays, snapshot.attrs
+    if "solver/losses" not in arrays or not {"iteration", "seed", "rule"} <= set(attrs):
+        raise SnapshotError(f"{path}: holds weights but no solver state; give it with --weights, not --resume")
+    seed, wanted = int(attrs["seed"]), solver.settings.random_seed
+    if wanted >= 0 and wanted != seed:
+        raise SnapshotError(f"{path}: was written with random_seed {seed}, this solver says {wanted}; a resumed run must keep "
+                            f"the seed. To start anew from these weights use --weights")
+    if attrs["rule"] != solver.settings.type:
+        raise SnapshotError(f"{path}: was written by solver type {attrs['rule']}, this one is {solver.settings.type}; their "
+                            f"histories differ. To start anew from these weights use --weights")
+    expected = _state_arrays(solver)
+    found = {key for key in arrays if key.split("/")[0] in ("data", "solver")} - {"solver/losses"}
+    for key in expected:
+        if key not in found:
+            raise SnapshotError(f"{path}: has no {key}{nearest(key, found)}; is it a snapshot of this net?")
+        _check_shape(path, key, arrays[key], expected[key])
+    if found - set(expected):
+        raise SnapshotError(f"{path}: has {min(found - set(expected))}, which this net lacks; is it a snapshot of this net?")
+    if seed != solver.seed:
+        solver.build(seed)
+    for key, target in _state_arrays(solver).items():
+        target[...] = solver.net.backend.asarray(arrays[key], target.dtype)
+    solver.iteration = int(attrs["iteration"])
+    solver.best = attrs.get("best")
+    solver.losses.clear()
+    solver.losses.extend(arrays["solver/losses"].tolist())
+    solver.net.seek({split_key(key)[1]: int(value[0]) for key, value in arrays.items() if key.startswith("positions/")})
+
+
+def load_weights(net, path):
+    """Copy the weights in a snapshot to the layers of the same name; returns (copied, left) names.
+
+    `left` lists what the net keeps as it was, and what of the file was not used; both are logged. Raises SnapshotError
+    where a shape differs, or where nothing at all fits.
+    """
+    found = {"/".join(split_key(key)[1:]): value for key, value in read_snapshot(path).arrays.items()
+             if key.startswith("data/")}
+    targets = net.parameters()
+    common = [name for name in targets if name in found]
+    if not common:
+        raise SnapshotError(f"{path}: holds no parameter of this net (it has {', '.join(sorted(found)[:6]) or 'none'}; the "
+                            f"net has {', '.join(sorted(targets)[:6]) or 'none'})")
+    for name in common:
+        _check_shape(path, name, found[name], targets[name].data)
+    for name in common:
+        targets[name].data[...] = net.backend.asarray(found[name], net.dtype)
+    left = [f"{name} (not in the file)" for name in targets if name not in found]
+    left += [f"{name} (not in the net)" for name in found if name not in targets]
+    for name in left:
+        log.warning("%s: not copied: %s", path, name)
+    return common, left
+
+
+def _check_shape(path, name, value, target):
+    if tuple(value.shape) != tuple(target.shape):
+        raise SnapshotError(f"{path}: {name} has shape {tuple(value.shape)}, this net expects {tuple(target.shape)}. "
+                            f"Did num_output of that layer or of the one before it change?")
+
+
+def keep_best(solver, results):
+    """Write PREFIX_best.h5 if the output named by snapshot_best is better than ever; "-loss" means smaller is better."""
+    wanted = solver.settings.snapshot_best
+    if not wanted:
+        return
+    name, sign = (wanted[1:], -1) if wanted.startswith("-") else (wanted, 1)
+    values = {key: value for result in reversed(results) for key, value in result.items() if isinstance(value, float)}
+    if name not in values:
+        raise SnapshotError(f"snapshot_best: the tests have no output {name!r}{nearest(name, values)} "
+                            f"(outputs: {', '.join(values) or 'none'})")
+    if solver.best is None or sign * values[name] > sign * solver.best:
+        solver.best = values[name]
+        write(solver, Path(f"{solver.snapshot_prefix}_best.h5"))
+
+
+def prune_old(solver, newest):
+    """Delete all but the snapshot_keep newest numbered snapshots of this prefix (0 keeps all)."""
+    if solver.settings.snapshot_keep:
+        prefix = Path(solver.snapshot_prefix)
+        prune(prefix.parent, solver.settings.snapshot_keep, protect=[newest], prefix=f"{prefix.name}_iter_")

@@ -1,0 +1,42 @@
+"""From gradients to new weights: clip, divide by iter_size, regularise, apply the rule. Caffe's order."""
+
+import math
+
+from minidrop.config import decimal
+from minidrop.solver.rules import get_rule
+
+
+class Updater:
+    """The update rule of a SolverParameter with its history for every trained parameter of a net.
+
+    `history["layer/name"]` is a list of arrays shaped like the parameter, zero at first; a snapshot keeps them.
+    """
+
+    def __init__(self, settings, net):
+        self.rule = get_rule(settings)
+        self.backend = net.backend
+        self.parameters = {name: p for name, p in net.parameters().items() if p.requires_grad}
+        self.decay = decimal(settings.weight_decay)
+        self.l1 = settings.regularization_type == "L1"
+        self.clip = decimal(settings.clip_gradients)
+        self.history = {name: [self.backend.xp.zeros_like(p.data) for _ in range(self.rule.slots)]
+                        for name, p in self.parameters.items()}
+
+    def apply(self, iteration, lr, iter_size=1):
+        """Change the weights by the gradients summed over `iter_size` backward passes, and forget the gradients."""
+        scale = self._clip_scale() / iter_size
+        for name, parameter in self.parameters.items():
+            self.rule.update(self.backend, parameter, self.history[name], lr * parameter.lr_mult,
+                             self.decay * parameter.decay_mult, self.l1, scale, iteration)
+            parameter.clear_grad()
+
+    def _clip_scale(self):
+        if self.clip < 0:
+            return 1.0
+        norm = math.sqrt(sum(self._sum_of_squares(parameter) for parameter in self.parameters.values()))
+        return self.clip / norm if norm > self.clip else 1.0
+
+    def _sum_of_squares(self, parameter):
+        if len(parameter.blocks) == 1:      # what a block leaves out is zero
+            return self.backend.sum_of_squares(parameter.blocks[0].data)
+        return self.backend.sum_of_squares(parameter.dense_grad())

@@ -1,0 +1,86 @@
+"""The seven learning rate policies against values worked out by hand, and the mistakes found beforehand."""
+
+import math
+
+import pytest
+from google.protobuf import text_format
+
+from minidrop.config import minidrop_pb2
+from minidrop.errors import ConfigError
+from minidrop.solver.lr_policy import POLICIES, check_lr_policy, learning_rate
+
+
+def solver(text):
+    return text_format.Parse(text, minidrop_pb2.SolverParameter())
+
+
+STEP = 'base_lr: 0.1 lr_policy: "step" gamma: 0.1 stepsize: 100'
+MULTISTEP = 'base_lr: 0.01 lr_policy: "multistep" gamma: 0.5 stepvalue: 10 stepvalue: 30'
+INV = 'base_lr: 0.01 lr_policy: "inv" gamma: 0.0001 power: 0.75'
+POLY = 'base_lr: 0.2 lr_policy: "poly" power: 2 max_iter: 10'
+SIGMOID = 'base_lr: 0.1 lr_policy: "sigmoid" gamma: -0.5 stepsize: 10'
+
+
+@pytest.mark.parametrize("text, iteration, expected", [
+    ('base_lr: 0.01 lr_policy: "fixed"', 12345, 0.01),
+    (STEP, 0, 0.1), (STEP, 99, 0.1), (STEP, 100, 0.01), (STEP, 250, 0.001),
+    ('base_lr: 1 lr_policy: "exp" gamma: 0.9', 0, 1.0), ('base_lr: 1 lr_policy: "exp" gamma: 0.9', 2, 0.81),
+    (INV, 0, 0.01), (INV, 10000, 0.005946035575013605),  # 0.01 * 2 ** -0.75
+    (MULTISTEP, 9, 0.01), (MULTISTEP, 10, 0.005), (MULTISTEP, 29, 0.005), (MULTISTEP, 30, 0.0025),
+    (MULTISTEP, 10**6, 0.0025),
+    (POLY, 0, 0.2), (POLY, 5, 0.05), (POLY, 10, 0.0), (POLY, 15, 0.0),
+    (SIGMOID, 10, 0.05), (SIGMOID, 12, 0.02689414213699951),  # 0.1 / (1 + e)
+    (SIGMOID, 0, 0.0993307149075715), (SIGMOID, 10**6, 0.0),
+])
+def test_values(text, iteration, expected):
+    assert check_lr_policy(solver(text)) == []
+    assert learning_rate(solver(text), iteration) == pytest.approx(expected, rel=1e-12, abs=1e-300)
+
+
+def test_the_decimal_that_was_written_is_meant():
+    assert learning_rate(solver('base_lr: 0.01 lr_policy: "fixed"'), 0) == 0.01
+    assert learning_rate(solver(STEP), 100) == 0.1 * 0.1
+
+
+def test_too_large_is_infinite():
+    assert learning_rate(solver('base_lr: 1 lr_policy: "exp" gamma: 10'), 1000) == math.inf
+
+
+def test_unknown_policy():
+    with pytest.raises(ConfigError, match="expected one of fixed, .*; got 'stepp'; did you mean 'step'"):
+        learning_rate(solver('base_lr: 1 lr_policy: "stepp"'), 0)
+
+
+GOOD = {"fixed": "", "step": "gamma: 0.1 stepsize: 5", "exp": "gamma: 0.9", "inv": "gamma: 0.1 power: 1",
+        "multistep": "gamma: 0.1 stepvalue: 3 stepvalue: 7", "poly": "power: 1 max_iter: 9",
+        "sigmoid": "gamma: 1 stepsize: 3"}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_missing_field_is_named(policy):
+    assert check_lr_policy(solver(f'base_lr: 0.1 lr_policy: "{policy}" {GOOD[policy]}')) == []
+    wanted = {word.rstrip(":") for word in GOOD[policy].split() if word.endswith(":")}
+    problems = check_lr_policy(solver(f'lr_policy: "{policy}"'))
+    assert {field for field, _ in problems} == wanted | {"base_lr"}
+    for field, problem in problems:
+        assert problem == ("base_lr is missing" if field == "base_lr" else
+                           f"lr_policy '{policy}' needs {field}, which is missing")
+
+
+@pytest.mark.parametrize("text, field, message", [
+    ('base_lr: 1', "lr_policy", "lr_policy is missing; it is one of fixed, step"),
+    ('base_lr: 1 lr_policy: "Step"', "lr_policy", "got 'Step'; did you mean 'step'"),
+    ('base_lr: 1 lr_policy: "zzz"', "lr_policy", "got 'zzz'"),
+    ('base_lr: -0.1 lr_policy: "fixed"', "base_lr", "base_lr: expected a number >= 0, got -0.1"),
+    ('base_lr: nan lr_policy: "fixed"', "base_lr", "got nan"),
+    ('base_lr: 1 lr_policy: "step" gamma: 0.1 stepsize: 0', "stepsize", "must be at least 1, but is 0"),
+    ('base_lr: 1 lr_policy: "step" gamma: -0.1 stepsize: 1', "gamma", "must be a number >= 0, but is -0.1"),
+    ('base_lr: 1 lr_policy: "inv" gamma: inf power: 1', "gamma", "must be a number >= 0, but is inf"),
+    ('base_lr: 1 lr_policy: "poly" power: -1 max_iter: 5', "power", "must be a number >= 0, but is -1"),
+    ('base_lr: 1 lr_policy: "poly" power: 1 max_iter: 0', "max_iter", "must be at least 1, but is 0"),
+    ('base_lr: 1 lr_policy: "multistep" gamma: 0.1 stepvalue: 5 stepvalue: 5', "stepvalue",
+     "must increase, but is 5, 5"),
+])
+def test_mistakes(text, field, message):
+    (where, problem), = check_lr_policy(solver(text))
+    assert where == field and message in problem
