@@ -47,6 +47,7 @@ class Net:
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in _loss_weights(node)]
         self.blobs = {}
         self._tensors = {}
+        self._forwards = 0      # counts forward passes while nobody has called draw_patterns
 
     @classmethod
     def from_file(cls, path, **options):
@@ -108,7 +109,14 @@ class Net:
 
     # -- patterns ----------------------------------------------------------------------------------------------------
     def draw_patterns(self, iteration):
-        """Draw what is random in this iteration: the pattern of every drop, and the masks of ordinary dropout."""
+        """Draw what is random in this iteration: the pattern of every drop, and the masks of ordinary dropout.
+
+        They stay until the next call. A net on which this was never called draws anew in every forward pass.
+        """
+        self._forwards = None
+        self._draw(iteration)
+
+    def _draw(self, iteration):
         for layer in self.layers.values():
             layer.draw(iteration)
 
@@ -148,6 +156,9 @@ class Net:
         A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError naming the layer.
         """
         self._give(inputs)
+        if self._forwards is not None:
+            self._draw(self._forwards)
+            self._forwards += 1
         tensors = self._tensors = {}
         for node in self.graph.nodes:
             bottoms = [tensors[ref] for ref in node.bottoms]

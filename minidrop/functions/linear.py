@@ -1,5 +1,7 @@
 """The product that dropout can shrink: y = x W^T + b on the kept inputs and the kept outputs only."""
 
+import math
+
 from minidrop.autograd import Block, Function
 from minidrop.errors import ShapeError
 
@@ -33,7 +35,7 @@ class Linear(Function):
             out_kept = None
         self.rows, self.cols = (in_kept, out_kept) if self.transpose else (out_kept, in_kept)
         self.lead = x.shape[:-1]
-        self.x = x.reshape(-1, x.shape[-1])
+        self.x = x.reshape(math.prod(self.lead), x.shape[-1])     # not -1: either length may be 0
         # Gathered once, read by the forward product and by the input gradient.
         self.W = backend.submatrix(W, self.rows, self.cols)
         y = backend.gemm(self.x, self.W, trans_b=not self.transpose)
@@ -43,7 +45,7 @@ class Linear(Function):
         return y.reshape(*self.lead, y.shape[-1])
 
     def backward(self, backend, gy, wanted):
-        gy = gy.reshape(-1, gy.shape[-1])
+        gy = gy.reshape(self.x.shape[0], gy.shape[-1])
         gx = gW = gb = None
         if wanted[0]:
             gx = backend.gemm(gy, self.W, trans_b=self.transpose).reshape(self.lead + (self.x.shape[1],))

@@ -10,11 +10,8 @@ from minidrop.layers.base import Layer, register_layer
 class Dropout(Layer):
     """y = x * m / (1 - dropout_ratio), m ~ Bernoulli(1 - dropout_ratio); in phase TEST y = x.
 
-    With `scale_train: false` the scale moves to the test phase, as in Caffe: y = x * m and y = x * (1 - dropout_ratio).
     The mask is a function of (seed, layer, iteration, element), the same on every device.
     """
-
-    zero_preserving = False
 
     def setup(self, shape):
         self.rate = decimal(self.settings.dropout_ratio)
@@ -27,8 +24,7 @@ class Dropout(Layer):
         self.counter = counter
 
     def forward(self, x):
-        scale_train = self.settings.scale_train
         if not self.training:
-            return x if scale_train or self.rate == 0 else functions.power(x, 1.0, 1 - self.rate)
+            return x
         key = streams.key(self.context.seed, "dropout", self.name, self.counter)
-        return functions.dropout(x, self.rate, key, None if scale_train else 1.0)
+        return functions.dropout(x, self.rate, key)
