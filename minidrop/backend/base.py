@@ -91,7 +91,9 @@ class Backend:
 
     def dropout_gradient(self, gy, mask, scale):
         """Return gy * mask * scale."""
-        return (gy * mask * gy.dtype.type(scale)).astype(gy.dtype, copy=False)
+        gx = self.xp.multiply(gy, mask, out=self.empty(gy.shape, gy.dtype))
+        gx *= gy.dtype.type(scale)
+        return gx
 
     # -- solver ------------------------------------------------------------------------------------------------------
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):

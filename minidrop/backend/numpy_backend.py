@@ -66,14 +66,6 @@ class NumpyBackend(Backend):
                         x.dtype.type(scale))
         return y, mask
 
-    def dropout_gradient(self, gy, mask, scale):
-        from minidrop.kernels import cpu
-        gy = np.ascontiguousarray(gy)
-        gx = self.empty(gy.shape, gy.dtype)
-        threads.by_rows(cpu.dropout_gradient, gy.size, gy.reshape(-1), mask.reshape(-1), gx.reshape(-1),
-                        gy.dtype.type(scale))
-        return gx
-
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
         fits = (len(blocks) == 1 and W.ndim == 2 and W.size >= _SMALL and W.flags.c_contiguous
                 and W.dtype.kind == "f")

@@ -124,10 +124,3 @@ def dropout(x, y, mask, key_low, key_high, threshold, scale, first, last):
             keep = words[j] >= threshold
             mask[i + j] = keep
             y[i + j] = x[i + j] * scale if keep else zero
-
-
-@_jit
-def dropout_gradient(gy, mask, gx, scale, first, last):
-    """gx = gy * mask * scale."""
-    for i in range(first, last):
-        gx[i] = gy[i] * scale if mask[i] else 0

@@ -72,6 +72,8 @@ class Solver:
                 nets.append(self._net(choice, seed, nets[0] if nets else None))
             except ConfigError as error:
                 problems += [line for line in str(error).split("\n") if line not in problems]
+        if len(nets) == 1 + len(tests):
+            problems += state.best_problems(self.config, nets[1:])
         if problems:
             raise ConfigError("\n".join(problems))
         self.seed = seed

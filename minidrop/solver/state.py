@@ -58,10 +58,10 @@ def restore(solver, path):
     found = {key for key in arrays if key.split("/")[0] in ("data", "solver")} - {"solver/losses"}
     for key in expected:
         if key not in found:
-            raise SnapshotError(f"{path}: has no {key}{nearest(key, found)}; is it a snapshot of this net?")
+            raise SnapshotError(f"{path}: is no snapshot of this net: it has no {key}{nearest(key, found)}")
         _check_shape(path, key, arrays[key], expected[key])
     if found - set(expected):
-        raise SnapshotError(f"{path}: has {min(found - set(expected))}, which this net lacks; is it a snapshot of this net?")
+        raise SnapshotError(f"{path}: is no snapshot of this net: it has {min(found - set(expected))}, the net has not")
     if seed != solver.seed:
         solver.build(seed)
     for key, target in _state_arrays(solver).items():
@@ -103,18 +103,28 @@ def _check_shape(path, name, value, target):
                             f"Did num_output of that layer or of the one before it change?")
 
 
+def best_problems(config, test_nets):
+    """What is wrong with snapshot_best, as "file:line:column: what"."""
+    name = config.message.snapshot_best.removeprefix("-")
+    outputs = [output for net in test_nets for output in net.outputs]
+    if not name or name in outputs:
+        return []
+    return [f"{config.where('snapshot_best')}: the test nets have no output {name!r}{nearest(name, outputs)} "
+            f"(outputs: {', '.join(outputs) or 'none, there is no test net'})"]
+
+
 def keep_best(solver, results):
-    """Write PREFIX_best.h5 if the output named by snapshot_best is better than ever; "-loss" means smaller is better."""
+    """Write PREFIX_best.h5 if the output named by snapshot_best is better than ever; "-loss" means smaller is better.
+
+    The first test net with that output counts; a NaN is never better.
+    """
     wanted = solver.settings.snapshot_best
     if not wanted:
         return
-    name, sign = (wanted[1:], -1) if wanted.startswith("-") else (wanted, 1)
-    values = {key: value for result in reversed(results) for key, value in result.items() if isinstance(value, float)}
-    if name not in values:
-        raise SnapshotError(f"snapshot_best: the tests have no output {name!r}{nearest(name, values)} "
-                            f"(outputs: {', '.join(values) or 'none'})")
-    if solver.best is None or sign * values[name] > sign * solver.best:
-        solver.best = values[name]
+    name, sign = wanted.removeprefix("-"), -1 if wanted.startswith("-") else 1
+    value = float(np.mean(next(result[name] for result in results if name in result)))
+    if not np.isnan(value) and (solver.best is None or sign * value > sign * solver.best):
+        solver.best = value
         write(solver, Path(f"{solver.snapshot_prefix}_best.h5"))
 
 

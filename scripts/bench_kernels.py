@@ -1,0 +1,62 @@
+"""Time each Numba kernel of the NumPy backend against its generic NumPy reference, in turn in one run.
+
+    python scripts/bench_kernels.py [--json FILE]
+
+One row a kernel: what minidrop/kernels/README.md gives as the reason that it exists.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import minidrop
+
+# isort: split
+import numpy as np
+
+from minidrop.autograd import Block
+from minidrop.backend import Backend, get_backend
+
+
+def cases(units=2048, rows=128):
+    """Yield (kernel, what is timed, function of a backend)."""
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((units, units), np.float32)
+    x = rng.standard_normal((rows, units), np.float32)
+    kept = minidrop.Kept(0, 10, 5, units)
+    history, g = np.zeros_like(W), rng.standard_normal((kept.count, kept.count), np.float32)
+    yield "take_block", f"W {units}x{units}, 5 of 10 on both axes", lambda b: b.submatrix(W, kept, kept)
+    yield "take_columns", f"x {rows}x{units}, 5 of 10", lambda b: b.take(x, kept, 1)
+    yield ("sgd_update", f"W {units}x{units}, gradient for 5 of 10 on both axes",
+           lambda b: b.sgd_update(W, history, [Block(g, kept, kept)], 1e-6, 0.9, 5e-4, False, 1.0))
+    yield "dropout", f"x {rows}x{units}, p = .5", lambda b: b.dropout(x, 0.5, 2.0, 7)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--repeat", type=int, default=60)
+    options = parser.parse_args()
+    generic, numba = Backend(), get_backend("cpu")
+    print(numba.describe())
+    print(f"{'kernel':<18} {'what':<52} {'NumPy ms':>9} {'kernel ms':>9} {'ratio':>6}")
+    table = []
+    for kernel, what, run in cases():
+        times = {backend: [] for backend in (generic, numba)}
+        for i in range(options.repeat + 3):
+            for backend in (generic, numba):
+                begin = time.perf_counter()
+                run(backend)
+                if i >= 3:
+                    times[backend].append(1e3 * (time.perf_counter() - begin))
+        slow, fast = (statistics.median(times[backend]) for backend in (generic, numba))
+        print(f"{kernel:<18} {what:<52} {slow:9.3f} {fast:9.3f} {slow / fast:5.1f}x", flush=True)
+        table.append({"kernel": kernel, "what": what, "numpy_ms": slow, "kernel_ms": fast})
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(table, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""The training loop: Caffe's order of things, resuming, stopping at NaN, and compact training equal to dense training."""
+
+import json
+
+import numpy as np
+import pytest
+
+import minidrop as md
+from minidrop.config import parse_solver
+
+NET = """
+name: "tiny"
+layer { name: "data" type: "DummyData" top: "data" top: "label"
+  dummy_data_param { shape { dim: 8 dim: 6 } shape { dim: 8 }
+    data_filler { type: "gaussian" } data_filler { type: "constant" value: 2 } } }
+layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" param { } param { lr_mult: 2 decay_mult: 0 }
+  inner_product_param { num_output: 20 weight_filler { type: "msra" } } }
+layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
+layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1" approx_dropout_param { dropout_ratio: 0.5 } }
+layer { name: "ip2" type: "InnerProduct" bottom: "drop1" top: "ip2"
+  inner_product_param { num_output: 5 weight_filler { type: "msra" } } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy" include { phase: TEST } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
+"""
+BASE = "base_lr: 0.05 lr_policy: 'step' gamma: 0.5 stepsize: 4 momentum: 0.9 weight_decay: 0.01 max_iter: 12 random_seed: 3\n"
+
+
+def make(settings="", tmp_path="/nonexistent", net=NET, dtype="float64", base=BASE, **options):
+    text = f"{base} {settings} solver_mode: CPU net_param {{ {net} }}"
+    return md.Solver(parse_solver(text), dtype=dtype, snapshot_prefix=f"{tmp_path}/tiny", **options)
+
+
+def weights(solver):
+    return {name: p.data.copy() for name, p in solver.net.parameters().items()}
+
+
+def assert_same_weights(a, b):
+    for name, value in weights(a).items():
+        np.testing.assert_array_equal(value, b.net.parameters()[name].data, err_msg=name)
+
+
+def events_of(solver):
+    events = []
+    solver.add_callback(events.append)
+    return events
+
+
+RULES = {"SGD": "momentum: 0.9", "Nesterov": "momentum: 0.9", "AdaGrad": "", "RMSProp": "rms_decay: 0.9",
+         "AdaDelta": "momentum: 0.9 delta: 1e-6", "Adam": "momentum: 0.9"}
+
+
+@pytest.mark.parametrize("regularization", ["L1", "L2"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("family", ["PERIODIC", "ROW"])
+def test_compact_training_equals_masked_dense_training(rule, family, regularization):
+    """Every rule acts on all weights as with ordinary dropout: one that was dropped has gradient 0 and is not frozen."""
+    base = f"base_lr: 0.05 lr_policy: 'fixed' type: '{rule}' {RULES[rule]} weight_decay: 0.01 max_iter: 99 random_seed: 3 "
+    settings = f"regularization_type: '{regularization}' clip_gradients: 0.3 iter_size: 2"
+    compact, dense = (make(settings, base=base, dropout=f"approx:{family}") for _ in range(2))
+    dense.net.run_masked_dense()
+    compact.step(10)
+    dense.step(10)
+    for name, value in weights(compact).items():
+        np.testing.assert_allclose(value, dense.net.parameters()[name].data, rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_order_of_the_loop(tmp_path):
+    solver = make("display: 5 snapshot: 6 test_iter: 2 test_interval: 4", tmp_path)
+    events = events_of(solver)
+    solver.solve()
+    seen = [(e.kind, e.iteration) for e in events if e.kind != "step"]
+    assert seen == [("test", 0), ("display", 0), ("test", 4), ("display", 5), ("snapshot", 6), ("test", 8), ("display", 10),
+                    ("snapshot", 12), ("display", 12), ("test", 12)]
+    assert [e.iteration for e in events if e.kind == "step"] == list(range(1, 13))
+    assert set(events[0].values) == {"accuracy", "loss"}
+    rates = [e.values["lr"] for e in events if e.kind == "step"]
+    assert rates == [0.05] * 4 + [0.025] * 4 + [0.0125] * 4
+
+
+def test_no_test_before_the_first_iteration_if_not_wanted():
+    solver = make("test_iter: 1 test_interval: 4 test_initialization: false")
+    events = events_of(solver)
+    solver.step(5)
+    assert [e.iteration for e in events if e.kind == "test"] == [4]
+
+
+def test_iter_size_accumulates_like_one_larger_batch():
+    """Two passes over batches a and b with iter_size 2 step as one pass over a and b together."""
+    linear = """layer { name: "data" type: "MemoryData" top: "data" top: "label"
+        memory_data_param { batch_size: %d channels: 6 height: 1 width: 1 } }
+      layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3
+        weight_filler { type: "msra" } } }
+      layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }"""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((16, 6, 1, 1)), rng.integers(0, 3, 16)
+    solvers = [make(f"iter_size: {size}", net=linear % (8 // size)) for size in (1, 2)]
+    for solver in solvers:
+        solver.net.set_input_arrays(x, y)
+        solver.step(4)
+    for name, value in weights(solvers[0]).items():
+        np.testing.assert_allclose(value, solvers[1].net.parameters()[name].data, atol=1e-12)
+
+
+def test_clip_gradients_scales_to_the_norm():
+    solver = make("clip_gradients: 1e-3", base="base_lr: 1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 ")
+    before = weights(solver)
+    solver.step()
+    moved = {name: value - before[name] for name, value in weights(solver).items()}
+    multiplier = {"ip1/bias": 2}
+    norm = np.sqrt(sum(((m / multiplier.get(name, 1)) ** 2).sum() for name, m in moved.items()))
+    assert norm == pytest.approx(1e-3, rel=1e-9)
+
+
+def test_average_loss_is_the_mean_of_the_last():
+    single, averaged = make(), make("average_loss: 3")
+    losses = [e.values["loss"] for e in run_steps(single, 6)]
+    smoothed = [e.values["loss"] for e in run_steps(averaged, 6)]
+    expected = [np.mean(losses[max(0, i - 2):i + 1]) for i in range(6)]
+    np.testing.assert_allclose(smoothed, expected, rtol=1e-12)
+
+
+def run_steps(solver, count):
+    events = events_of(solver)
+    solver.step(count)
+    return [e for e in events if e.kind == "step"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_resumed_run_equals_uninterrupted_run(tmp_path, rule):
+    base = f"base_lr: 0.05 lr_policy: 'fixed' type: '{rule}' {RULES[rule]} weight_decay: 0.01 max_iter: 12 random_seed: 3 "
+    settings = "snapshot: 5 average_loss: 4 iter_size: 2 test_iter: 2 test_interval: 4"
+    whole = make(settings, tmp_path, base=base, dtype="float32")
+    all_events = events_of(whole)
+    whole.solve()
+    resumed = make(settings, tmp_path / "second", base=base, dtype="float32")
+    resumed.restore(tmp_path / "tiny_iter_5.h5")
+    assert resumed.iteration == 5
+    events = events_of(resumed)
+    resumed.solve()
+    assert_same_weights(whole, resumed)
+    wanted = [e for e in all_events if e.iteration > 5 and e.kind != "snapshot"]
+    assert [e for e in events if e.kind != "snapshot"] == wanted
+
+
+def test_same_seed_same_run_other_seed_other_run():
+    runs = [make(base=BASE.replace("random_seed: 3", f"random_seed: {seed}")) for seed in (3, 3, 4)]
+    for solver in runs:
+        solver.step(3)
+    assert_same_weights(runs[0], runs[1])
+    assert not np.array_equal(weights(runs[0])["ip1/weight"], weights(runs[2])["ip1/weight"])
+
+
+def test_restore_brings_back_a_random_seed(tmp_path):
+    base = BASE.replace("random_seed: 3", "")
+    first, second = (make(base=base, tmp_path=tmp_path) for _ in range(2))
+    first.step(2)
+    path = first.snapshot()
+    second.restore(path)
+    assert second.seed == first.seed
+    first.step(3)
+    second.step(3)
+    assert_same_weights(first, second)
+
+
+class TestRestoreRefuses:
+    def snapshot(self, tmp_path):
+        solver = make(tmp_path=tmp_path)
+        solver.step(2)
+        return solver.snapshot()
+
+    @pytest.mark.parametrize("options, message", [
+        ({"net": NET.replace("num_output: 20", "num_output: 24")},
+         r"data/ip1/weight has shape \(20, 6\), this net expects \(24, 6\)\. Did num_output"),
+        ({"net": NET.replace('"ip2"', '"score"')}, r"is no snapshot of this net: it has no data/score/weight; did you mean"),
+        ({"base": BASE.replace("random_seed: 3", "random_seed: 4")}, r"random_seed 3, this solver says 4"),
+        ({"base": BASE + "type: 'Nesterov'"}, r"written by solver type SGD, this one is Nesterov"),
+    ])
+    def test_what_does_not_fit_and_changes_nothing(self, tmp_path, options, message):
+        path = self.snapshot(tmp_path)
+        solver = make(**options)
+        before = weights(solver)
+        with pytest.raises(md.SnapshotError, match=message):
+            solver.restore(path)
+        assert solver.iteration == 0
+        for name, value in weights(solver).items():
+            np.testing.assert_array_equal(value, before[name])
+
+    def test_weights_without_solver_state(self, tmp_path):
+        from minidrop.snapshot import Snapshot, write_snapshot
+        write_snapshot(tmp_path / "weights.h5", Snapshot({"data/ip1/bias": np.zeros(20)}, {"iteration": 0}))
+        with pytest.raises(md.SnapshotError, match="no solver state; give it with --weights"):
+            make().restore(tmp_path / "weights.h5")
+
+
+class TestLoadWeights:
+    def test_copies_by_name_and_says_what_it_left(self, tmp_path, caplog):
+        first = make(tmp_path=tmp_path)
+        first.step(2)
+        path = first.snapshot()
+        other = make(net=NET.replace('name: "ip2"', 'name: "score"'))
+        copied, left = md.load_weights(other.net, path)
+        assert copied == ["ip1/weight", "ip1/bias"]
+        assert left == ["score/weight (not in the file)", "score/bias (not in the file)", "ip2/bias (not in the net)",
+                        "ip2/weight (not in the net)"]
+        assert "not copied: score/weight" in caplog.text
+        np.testing.assert_array_equal(weights(other)["ip1/weight"], weights(first)["ip1/weight"])
+
+    def test_refuses_when_nothing_fits_or_a_shape_differs(self, tmp_path):
+        path = make(tmp_path=tmp_path).snapshot()
+        renamed = NET.replace('"ip1"', '"a"').replace('"ip2"', '"b"')
+        with pytest.raises(md.SnapshotError, match="holds no parameter of this net"):
+            md.load_weights(make(net=renamed).net, path)
+        with pytest.raises(md.SnapshotError, match=r"ip1/weight has shape \(20, 6\), this net expects \(9, 6\)"):
+            md.load_weights(make(net=NET.replace("num_output: 20", "num_output: 9")).net, path)
+
+
+def test_keeps_the_newest_and_the_best(tmp_path):
+    solver = make("snapshot: 2 snapshot_keep: 2 snapshot_best: '-loss' test_iter: 1 test_interval: 3", tmp_path)
+    events = events_of(solver)
+    solver.solve()
+    values = {e.iteration: e.values["loss"] for e in events if e.kind == "test"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny_best.h5", "tiny_iter_10.h5", "tiny_iter_12.h5"]
+    from minidrop.snapshot import read_header
+    assert read_header(tmp_path / "tiny_best.h5")["iteration"] == min(values, key=values.get)
+    assert solver.best == min(values.values())
+
+
+def test_stops_at_the_first_nonfinite_loss_and_keeps_the_snapshot(tmp_path):
+    base = "base_lr: 1e30 lr_policy: 'fixed' max_iter: 9 random_seed: 1 "
+    solver = make("snapshot: 1", tmp_path, base=base, dtype="float32")
+    with np.errstate(all="ignore"), pytest.raises(md.NonFiniteError) as caught:
+        solver.solve()
+    assert "the first output that is not finite is blob 'ip" in str(caught.value)
+    assert f"the last snapshot is {solver.last_snapshot}" in str(caught.value)
+    assert solver.last_snapshot.exists()
+
+
+def test_every_mistake_in_one_report():
+    text = ("base_lr: 0.1 lr_policy: 'stepp' momentum: 1.5 max_iter: 0 regularization_type: 'L3' snapshot_best: 'acuracy' "
+            "net_param { layer { name: 'ip' type: 'InnerProductt' bottom: 'x' top: 'y' } }")
+    with pytest.raises(md.ConfigError) as caught:
+        md.Solver(parse_solver(text, "s.prototxt"))
+    report = str(caught.value)
+    for part in ("got 'stepp'; did you mean 'step'?", "momentum", "max_iter must be at least 1",
+                 "regularization_type must be L1 or L2, got 'L3'", "unknown layer type 'InnerProductt'",
+                 "bottom 'x' is written by no layer"):
+        assert part in report, report
+    assert all(line.startswith("s.prototxt:1:") for line in report.split("\n")), report
+
+
+def test_unknown_best_output_is_found_before_training():
+    with pytest.raises(md.ConfigError, match=r"test nets have no output 'acuracy'; did you mean 'accuracy'\?"):
+        make("test_iter: 1 test_interval: 3 snapshot_best: 'acuracy'")
+
+
+def test_dropout_and_overrides(tmp_path):
+    path = tmp_path / "solver.prototxt"
+    (tmp_path / "net.prototxt").write_text(NET)
+    path.write_text(BASE + "net: 'net.prototxt' test_iter: 1 test_interval: 5")
+    overrides = {"max_iter": 7, "layer.drop1.approx_dropout_param.dropout_ratio": 0.3}
+    solver = md.Solver.from_file(path, overrides=overrides)
+    assert solver.settings.max_iter == 7 and solver.net.drop_sites["drop1"].settings.rate == 0.3
+    plain = md.Solver.from_file(path, dropout="conventional")
+    assert plain.net.drop_sites == {} and plain.net.layers["drop1"].type == "Dropout"
+    assert plain.net.params["ip1"]["weight"] is plain.test_nets[0].params["ip1"]["weight"]
+    row = md.Solver.from_file(path, dropout="approx:ROW")
+    assert row.net.drop_sites["drop1"].settings.family == "ROW"
+
+
+def test_stopping_early_makes_no_last_test(tmp_path):
+    solver = make("test_iter: 1 test_interval: 100 test_initialization: false", tmp_path)
+    assert solver.solve(should_stop=lambda s: s.iteration == 3) == {}
+    assert solver.iteration == 3 and not list(tmp_path.iterdir())
+    assert json.dumps(solver.solve())
