@@ -110,34 +110,38 @@ class Solver:
 
         Raises NonFiniteError, before the update, where the loss is NaN or infinite.
         """
-        settings = self.settings
         for _ in range(iterations):
-            if settings.test_interval and self.iteration % settings.test_interval == 0 and (
-                    self.iteration > 0 or settings.test_initialization):
-                self.test_all()
-            outputs = self._forward_backward()
-            lr = self.learning_rate
-            values = {"loss": self.smoothed_loss, **outputs, "lr": lr}
-            if settings.display and self.iteration % settings.display == 0:
-                self._tell("display", values)
-            self.updater.apply(self.iteration, lr, settings.iter_size)
-            self.iteration += 1
-            self._tell("step", values)
-            if settings.snapshot and self.iteration % settings.snapshot == 0:
-                self.snapshot()
+            self._step()
+
+    def _step(self):
+        settings = self.settings
+        if settings.test_interval and self.iteration % settings.test_interval == 0 and (
+                self.iteration > 0 or settings.test_initialization):
+            self.test_all()
+        outputs = self._forward_backward()
+        lr = self.learning_rate
+        values = {"loss": self.smoothed_loss, **outputs, "lr": lr}
+        if settings.display and self.iteration % settings.display == 0:
+            self._tell("display", values)
+        self.updater.apply(self.iteration, lr, settings.iter_size)
+        self.iteration += 1
+        self._tell("step", values)
+        if settings.snapshot and self.iteration % settings.snapshot == 0:
+            self.snapshot()
 
     def _forward_backward(self):
         """Forward and backward iter_size times; returns the net's outputs of the last pass, as floats."""
         net, iter_size = self.net, self.settings.iter_size
-        self.net.clear_grads()
+        net.clear_grads()
         loss = 0.0
         for part in range(iter_size):
             net.draw_patterns(self.iteration * iter_size + part)
-            outputs = net.forward()
-            part_loss = net.loss
-            if not math.isfinite(part_loss):
-                self._raise_nonfinite(part_loss)
-            net.backward()
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):     # the loss is checked instead
+                outputs = net.forward()
+                part_loss = net.loss
+                if not math.isfinite(part_loss):
+                    self._raise_nonfinite(part_loss)
+                net.backward()
             loss += part_loss / iter_size
         self.losses.append(loss)
         return {name: _plain(tensor.numpy()) for name, tensor in outputs.items() if name != "loss"}
