@@ -48,6 +48,8 @@ class Layer:
     elementwise = False        # y_i depends on x_i alone: a drop's demand may pass upward through it
     zero_preserving = False    # and f(0) = 0: a dropped unit stays dropped, so a kept set may pass downward
     reads_kept = False         # computes correctly from compact inputs by itself
+    computes_subset = False    # can leave outputs out: `out_site`, lent by the planner, says which
+    out_site = None
     is_data = False            # feeds the net, reads no bottom
     is_loss = False            # its first top has loss_weight 1 by default
 
@@ -78,7 +80,7 @@ class Layer:
         """Return the top Tensor, or a tuple of them."""
         raise NotImplementedError
 
-    def gemms(self, shapes):
+    def gemms(self, *shapes):
         """Return the products of one forward pass as (rows, inputs, outputs), for FLOP counts."""
         return []
 

@@ -40,6 +40,8 @@ class Solver:
     which turns every drop layer into that kind. `device`: "auto" follows solver_mode and falls back to the CPU. `level`,
     `stages`: of the train net. `snapshot_prefix`: where snapshots go, instead of the file's. Raises ConfigError with every
     mistake of the solver file and its nets at once.
+
+    `choices` is (train, tests): the NetChoice of each net, overrides applied; `settings` the resolved SolverParameter.
     """
 
     def __init__(self, source, overrides=(), dropout=None, device="auto", dtype="float32", level=None, stages=(),
@@ -47,7 +49,7 @@ class Solver:
         self.config = _as_config(source)
         train, tests = _prepared_nets(self.config, overrides, dropout, level, stages)
         self.settings = self.config.message
-        self._choices = train, tests
+        self.choices = train, tests
         self.device, self.dtype, self.dropout = _device(self.settings, device), dtype, dropout
         self.snapshot_prefix = str(snapshot_prefix or self.settings.snapshot_prefix
                                    or Path(self.config.path or "minidrop").stem)
@@ -64,7 +66,7 @@ class Solver:
 
     def build(self, seed):
         """Make the nets and the update rule for a seed, at iteration 0."""
-        train, tests = self._choices
+        train, tests = self.choices
         problems = _solver_problems(self.config)
         nets = []
         for choice in (train, *tests):
@@ -86,8 +88,8 @@ class Solver:
         self._tested = {}
 
     def _net(self, choice, seed, share):
-        return Net(choice.config, "TRAIN" if share is None else "TEST", self.device, self.dtype, seed, choice.state.level,
-                   tuple(choice.state.stage), share)
+        phase = "TRAIN" if choice.iterations is None else "TEST"
+        return Net(choice.config, phase, self.device, self.dtype, seed, choice.state.level, tuple(choice.state.stage), share)
 
     # -- running -----------------------------------------------------------------------------------------------------
     def solve(self, should_stop=lambda solver: False):
@@ -172,7 +174,7 @@ class Solver:
 
     def test(self, index=0):
         """Return {output: mean over test_iter batches} of one test net. Every test begins at the first record."""
-        net, choice = self.test_nets[index], self._choices[1][index]
+        net, choice = self.test_nets[index], self.choices[1][index]
         values = run_test(net, choice.iterations)
         if not self.settings.test_compute_loss:
             values.pop("total_loss")

@@ -1,0 +1,85 @@
+"""The command line: `minidrop COMMAND`. Commands parse, call and print; one file for each."""
+
+import logging
+import os
+import sys
+import traceback
+
+import click
+
+import minidrop
+from minidrop.cli.caffe_flags import normalise
+from minidrop.cli.check import check
+from minidrop.cli.console import console
+from minidrop.cli.devices import devices
+from minidrop.cli.patterns import patterns
+from minidrop.cli.test import test
+from minidrop.cli.time import time
+from minidrop.cli.train import train
+from minidrop.errors import MinidropError, nearest
+
+ALIASES = {"device_query": "devices", "device-query": "devices"}
+
+
+class Commands(click.Group):
+    """The commands in the order in which one needs them, with Caffe's names for some."""
+
+    def list_commands(self, context):
+        return list(self.commands)
+
+    def get_command(self, context, name):
+        return super().get_command(context, ALIASES.get(name, name))
+
+    def resolve_command(self, context, args):
+        name = args[0]
+        if self.get_command(context, name) is None and not name.startswith("-"):
+            raise click.UsageError(f"there is no command {name!r}{nearest(name, self.commands)} "
+                                   f"(commands: {', '.join(self.commands)})", context)
+        return super().resolve_command(context, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(minidrop.__version__, "--version", message="%(prog)s %(version)s")
+def commands():
+    """Train networks from Caffe-style files, faster with ApproxDropout than without.
+
+    Caffe's spellings work as well: one dash or two, flags before the command, -snapshot, -gpu. With MINIDROP_DEBUG=1 errors
+    come with their traceback.
+    """
+
+
+for _command in (train, test, time, check, patterns, devices):
+    commands.add_command(_command)
+
+
+def run(arguments):
+    """Run one command line (without the program's name) and return its exit code.
+
+    0 done, 1 an error that the message explains, 2 wrong usage, 128 + N stopped by signal N.
+    """
+    arguments = normalise(arguments)
+    log = logging.getLogger("minidrop")
+    log.addHandler(console)
+    log.propagate = False
+    try:
+        return commands.main(arguments, prog_name="minidrop", standalone_mode=False, obj=arguments) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except (MinidropError, OSError, MemoryError) as error:
+        if os.environ.get("MINIDROP_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        else:
+            for line in (str(error) or "out of memory").split("\n"):
+                click.echo(f"error: {line}", err=True)
+        return 1
+    finally:
+        log.removeHandler(console)
+        log.propagate = True
+
+
+def main(arguments=None):
+    """Run the command line of this process, or `arguments`, and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))

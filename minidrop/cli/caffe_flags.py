@@ -1,0 +1,51 @@
+"""Caffe's way of writing a command line, turned into ours: `caffe -solver=s.prototxt -gpu 0 train` is understood."""
+
+import re
+
+# Caffe's flags; each takes a value.
+VALUED = {"solver", "model", "weights", "snapshot", "gpu", "iterations", "phase", "level", "stage", "sigint-effect",
+          "sighup-effect"}
+_FLAG = re.compile(r"--?([A-Za-z][\w-]+)(=.*)?", re.DOTALL)
+
+
+def normalise(arguments):
+    """Return the arguments with two dashes before every flag, '-' for '_' in its name, and Caffe's flags after the command.
+
+    What follows "--" stays as it is, and so do flags of one letter.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    spelled = [_spelled(argument) for argument in arguments[:end]]
+    before, rest = _split(spelled)
+    return [*rest[:1], *before, *rest[1:], *arguments[end:]]
+
+
+def _spelled(argument):
+    found = _FLAG.fullmatch(argument)
+    return f"--{found[1].replace('_', '-')}{found[2] or ''}" if found else argument
+
+
+def _split(arguments):
+    """Return (Caffe's flags at the front with their values, the rest, which begins with the command)."""
+    at = 0
+    while at < len(arguments):
+        found = _FLAG.fullmatch(arguments[at])
+        if not found or found[1] not in VALUED:
+            break
+        at += 1 if found[2] else 2
+    if at >= len(arguments):        # flags without a command: click says what is missing
+        return [], arguments
+    return arguments[:at], arguments[at:]
+
+
+def without(arguments, *names):
+    """Return the normalised arguments less the flags `names` and their values."""
+    left, skip = [], False
+    for argument in arguments:
+        found = _FLAG.fullmatch(argument)
+        if skip:
+            skip = False
+        elif found and found[1] in names:
+            skip = not found[2]
+        else:
+            left.append(argument)
+    return left

@@ -1,0 +1,124 @@
+"""minidrop check: every mistake of a file at once, or what its nets are and what each drop saves."""
+
+import math
+
+import click
+
+from minidrop.cli.costs import costs, drop_savings
+from minidrop.cli.options import net_options, stated
+from minidrop.config import NetParameter, SolverParameter, apply_overrides, convert_dropout, load_net, load_solver
+from minidrop.config.load import read_text
+from minidrop.config.source_map import scan
+from minidrop.errors import ConfigError, MinidropError
+from minidrop.graph import parameter_count
+from minidrop.net import Net
+from minidrop.solver import Solver
+
+PHASES = ("TRAIN", "TEST")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="MODEL_OR_SOLVER...")
+@click.option("--phase", type=click.Choice(PHASES, case_sensitive=False), help="Look at one phase of a network file only.")
+@net_options
+@click.pass_context
+def check(context, files, phase, overrides, dropout, level, stages):
+    """Report all mistakes of files, or show shapes, parameters and costs.
+
+    A solver file is checked together with the networks that it names. Nothing is trained.
+    """
+    wrong = 0
+    for path in files:
+        try:
+            nets = _nets(path, phase, overrides, dropout, level, stages)
+        except MinidropError as error:
+            lines = str(error).split("\n")
+            wrong += len(lines)
+            click.echo("\n".join(f"error: {line}" for line in lines), err=True)
+            continue
+        for title, net in nets:
+            click.echo("\n".join([f"{path}: {title}", *_report(net), ""]))
+            net.close()
+    if wrong:
+        click.echo(f"{wrong} mistake{'s' * (wrong != 1)}", err=True)
+        context.exit(1)
+
+
+def _nets(path, phase, overrides, dropout, level, stages):
+    """Return [(title, Net)] of a file; ConfigError with all its mistakes."""
+    if _is_solver(path):
+        solver = Solver(load_solver(path), overrides, dropout, "cpu", level=level, stages=stages)
+        tests = [(f"test net {i}, phase TEST", net) for i, net in enumerate(solver.test_nets)]
+        return [("phase TRAIN", solver.net), *tests]
+    config = load_net(path)
+    if dropout:
+        convert_dropout(config.message, dropout)
+    apply_overrides(config, overrides)
+    nets, problems = {}, {}
+    phases = [phase] if phase else PHASES
+    for name in phases:
+        try:
+            nets[name] = Net(config, name, "cpu", "float32", 0, *stated(config, level, stages), share=nets.get("TRAIN"))
+        except MinidropError as error:
+            problems[name] = str(error).split("\n")
+    if problems:
+        raise ConfigError("\n".join(_merged(problems, phases)))
+    return [(f"phase {name}", net) for name, net in nets.items()]
+
+
+def _merged(problems, phases):
+    """Return the mistakes of all phases, each once; those that not every phase has say where they are."""
+    return list(dict.fromkeys(
+        line if all(line in problems.get(other, ()) for other in phases) else f"{line} (phase {name})"
+        for name, lines in problems.items() for line in lines))
+
+
+def _is_solver(path):
+    """Return whether a file looks more like a solver's than like a network's, by the names of its fields."""
+    names = [entry.name for entry in scan(read_text(path), path).entries]
+    score = {kind: sum(name in kind.DESCRIPTOR.fields_by_name for name in names) for kind in (SolverParameter, NetParameter)}
+    return score[SolverParameter] > score[NetParameter]
+
+
+def _report(net):
+    rows = costs(net)
+    dropped = any(row.expected != row.dense for row in rows)
+    head = ["layer", "type", "output", "parameters", "MFLOP dense"] + ["with drops"] * dropped
+    table = [head] + [_cells(net, row, dropped) for row in rows]
+    dense, expected = sum(row.dense for row in rows), sum(row.expected for row in rows)
+    table.append(["total", "", "", f"{parameter_count(net.graph):,}", _mega(dense)]
+                 + [f"{_mega(expected)} ({expected / dense:.1%})" if dense else ""] * dropped)
+    yield from _aligned(table)
+    what = "forward and backward" if net.phase == "TRAIN" else "forward"
+    yield f"  MFLOP: millions of operations in products of matrices, {what}, one batch" + (
+        "; with drops: expected over the patterns" if dropped else "")
+    if net.phase == "TRAIN":
+        for line in net.plan.lines():
+            yield f"  {line}"
+        for drop, saved in drop_savings(net):
+            if saved:
+                yield f"  {drop.node.name} ({drop.node.layer.site.family.name}) saves {_mega(saved)} MFLOP, " \
+                      f"{saved / dense:.1%} of the dense net's"
+        for node in net.graph.nodes:
+            if node.config.type == "Dropout":
+                yield f"  {node.name} (Dropout) saves nothing: it drops every element on its own; try --dropout approx"
+
+
+def _cells(net, row, dropped):
+    node = row.node
+    tops = ", ".join(f"{ref.name} {'x'.join(map(str, net.graph.shapes[ref])) or 'scalar'}" for ref in node.tops)
+    count = sum(math.prod(spec.shape) for spec in node.layer.parameter_specs())
+    cells = [node.name, node.config.type, tops, f"{count:,}" if count else "", _mega(row.dense) if row.dense else ""]
+    return cells + [f"{_mega(row.expected)} ({row.expected / row.dense:.1%})" if row.dense else ""] * dropped
+
+
+def _mega(flops):
+    return f"{flops / 1e6:,.{1 if flops >= 1e6 else 4}f}"
+
+
+def _aligned(table):
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table:
+        left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+        yield "  " + "  ".join(left + right).rstrip()

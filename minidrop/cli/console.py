@@ -1,0 +1,57 @@
+"""What the library logs, shown to people: information on stdout, warnings on stderr."""
+
+import logging
+import logging.handlers
+
+import click
+
+
+class Console(logging.Handler):
+    """Shows log records of level INFO and above. A progress bar puts its own `show(text, err)` here while it is drawn."""
+
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self.show = self.plain
+
+    @staticmethod
+    def plain(text, err):
+        click.echo(text, err=err)
+
+    def emit(self, record):
+        # No handleError: a closed pipe has to end the program, not to print a traceback.
+        warning = record.levelno >= logging.WARNING
+        self.show(f"warning: {record.getMessage()}" if warning else record.getMessage(), warning)
+
+
+console = Console()
+
+
+class RunLog:
+    """Lets INFO pass, and writes everything down to DEBUG into a file with the time; what came before `open` too."""
+
+    def __enter__(self):
+        self.logger = logging.getLogger("minidrop")
+        self.waiting = logging.handlers.MemoryHandler(10**6, logging.CRITICAL + 1)
+        self.file = None
+        self.logger.addHandler(self.waiting)
+        self.level = self.logger.level
+        self.logger.setLevel(logging.DEBUG)
+        return self
+
+    def open(self, path):
+        """Go on in the file `path`."""
+        self.file = logging.FileHandler(path, encoding="utf-8")
+        self.file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        self.logger.addHandler(self.file)
+        self.waiting.setTarget(self.file)
+        self._stop(self.waiting)
+
+    def __exit__(self, *_):
+        self._stop(self.waiting)
+        if self.file:
+            self._stop(self.file)
+        self.logger.setLevel(self.level)
+
+    def _stop(self, handler):
+        self.logger.removeHandler(handler)
+        handler.close()

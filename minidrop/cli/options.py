@@ -1,0 +1,63 @@
+"""Options that several commands share."""
+
+import click
+
+from minidrop.backend import cuda_devices
+
+
+def _all(*options):
+    def decorate(command):
+        for option in reversed(options):
+            command = option(command)
+        return command
+    return decorate
+
+
+def _comma_separated(_context, _option, values):
+    return [part for value in values for part in value.split(",") if part]
+
+
+net_options = _all(
+    click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
+                 help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. Repeatable."),
+    click.option("--dropout", metavar="KIND",
+                 help="Turn every drop layer into: conventional, approx, or approx:FAMILY (a pattern, see "
+                      "`minidrop patterns`)."),
+    click.option("--level", type=int, help="The net's level, for include and exclude rules."),
+    click.option("--stage", "stages", multiple=True, callback=_comma_separated, metavar="NAME",
+                 help="A stage, for include and exclude rules. Repeatable, or separated by commas."))
+
+dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
+                            help="Type of all numbers.")
+
+device_options = _all(
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help="Where to compute."),
+    click.option("--gpu", hidden=True, help="Caffe's spelling of --device cuda:N."),
+    dtype_option)
+
+weights_option = click.option("--weights", multiple=True, callback=_comma_separated, metavar="A.h5,B.h5",
+                              help="Copy weights from snapshots, by the names of layers.")
+
+
+def chosen_device(device, gpu):
+    """Return the device that --device and Caffe's -gpu ask for together. Raises UsageError."""
+    if gpu is None:
+        return device
+    if device != "auto":
+        raise click.UsageError("--device and -gpu both choose the device; keep one")
+    if gpu == "all":
+        count = cuda_devices()[0]
+        if count > 1:
+            click.echo(f"warning: -gpu all: training uses one GPU; cuda:0 of {count} is taken", err=True)
+        return "cuda:0"
+    if "," in gpu:
+        raise click.UsageError(f"-gpu {gpu}: training uses one GPU; name one of them, as in -gpu {gpu.split(',')[0]}")
+    if not gpu.isdecimal():
+        raise click.UsageError(f"-gpu {gpu}: expected the number of a GPU, or all")
+    return f"cuda:{int(gpu)}"
+
+
+def stated(config, level, stages):
+    """Return (level, stages) of a network file used alone: its own `state`, then what the command line says."""
+    own = config.message.state
+    return own.level if level is None else level, (*own.stage, *(stage for stage in stages if stage not in own.stage))

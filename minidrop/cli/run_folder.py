@@ -1,0 +1,214 @@
+"""The folder of one training run, and which folder and snapshot to go on with.
+
+    run.json             which solver this is a run of, since when, and where its snapshots are
+    solver.prototxt      the solver and its nets as they were used: overrides applied, the seed filled in
+    net.prototxt
+    train.log            everything said, with the time
+    metrics.jsonl        one object a line: {"iteration", "phase", "values"}, for TEST also "net", the test net's number
+    snapshots/NAME_iter_N.h5
+
+metrics.jsonl holds nothing that differs between two runs with one seed: no times, no paths. What a killed run wrote after
+its last snapshot is cut off on resuming, so the file of a resumed run equals that of an uninterrupted one.
+"""
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+from minidrop import __version__
+from minidrop.cli import values
+from minidrop.errors import ConfigError, DataError, SnapshotError
+from minidrop.snapshot import list_snapshots, read_header
+
+try:
+    import fcntl
+except ImportError:                # Windows
+    fcntl = None
+
+log = logging.getLogger(__name__)
+
+ROOT = Path("runs")
+_NET_FIELDS = ("net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param")
+
+
+def run_name(solver_path):
+    """Return what runs of a solver file are called: its folder's name where the file is just `solver`, else its own."""
+    path = Path(solver_path)
+    return (path.resolve().parent.name if path.stem == "solver" else path.stem) or "run"
+
+
+def choose(solver, out=None, resume=None):
+    """Return (RunFolder, snapshot to go on from or None) for a Solver, and set where its snapshots go.
+
+    out: the folder asked for. resume: None, "auto" or the path of a snapshot. Nothing is written yet. Raises ConfigError
+    where a new run would mix with an old one.
+    """
+    name = run_name(solver.config.path)
+    if resume == "auto":
+        path = Path(out) if out else _newest_run(solver)
+        if path is None:
+            log.info("no earlier run of %s under %s: starting anew", solver.config.path, ROOT)
+        else:
+            folder = RunFolder(path, name, solver)
+            start = folder.newest_snapshot()
+            if start is None:
+                log.info("no snapshot of %s yet in %s: starting anew", solver.config.path, path)
+            return folder, start
+    path = Path(out) if out else _fresh(name)
+    if resume is None and (path / "run.json").exists():
+        raise ConfigError(f"--out {path}: holds a run already; go on with --resume auto, or name another folder")
+    return RunFolder(path, name, solver), resume if resume != "auto" else None
+
+
+def _fresh(name):
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return next(path for path in (ROOT / f"{stem}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 10**6))))
+                if not path.exists())
+
+
+def _newest_run(solver):
+    wanted = _identity(solver)
+    found = []
+    for path in ROOT.glob("*/run.json"):
+        facts = _read_facts(path)
+        if all(facts.get(key) == value for key, value in wanted.items()):
+            found.append((facts.get("started", 0), path.parent))
+    return max(found, default=(0, None))[1]
+
+
+def _identity(solver):
+    """What makes two commands train the same thing; other settings may change between a run and its resumption."""
+    return {"solver": os.path.realpath(solver.config.path), "dropout": solver.dropout, "dtype": solver.dtype}
+
+
+def _read_facts(path):
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return facts if isinstance(facts, dict) and isinstance(facts.get("started", 0), int | float) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+class RunFolder:
+    """The folder `path` of one run of a Solver. A context manager that closes what `begin` opened."""
+
+    def __init__(self, path, name, solver):
+        self.path, self.solver = path, solver
+        self.log_path = path / "train.log"
+        self.facts = _read_facts(path / "run.json")
+        self.own_prefix = not solver.settings.snapshot_prefix
+        if self.own_prefix:
+            solver.snapshot_prefix = str(path / "snapshots" / name)
+        elif os.path.isdir(solver.snapshot_prefix):         # as Caffe reads a prefix that is a folder
+            solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, Path(solver.config.path).stem)
+        self._metrics = self._lock = None
+
+    def newest_snapshot(self):
+        """Return the path of this run's newest intact snapshot, or None; broken ones are warned of."""
+        prefix = Path(self.solver.snapshot_prefix)
+        # Under a prefix of the solver file an older run may have left snapshots of later iterations.
+        since = 0 if self.own_prefix else self.facts.get("started", 0)
+        skipped, found = [], None
+        for path in list_snapshots(prefix.parent, skipped):
+            if path.name.startswith(f"{prefix.name}_") and path.stat().st_mtime >= since:
+                try:
+                    read_header(path)
+                    found = path
+                    break
+                except SnapshotError as error:
+                    skipped.append(str(error))
+        for message in skipped:
+            log.warning("passed over: %s", message)
+        return found
+
+    def begin(self):
+        """Make the folder, or go on in it: cut the metrics at the solver's iteration, write the configuration down."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock_folder()
+            facts = {**_identity(self.solver), "started": time.time(), "minidrop": __version__}
+            self.facts = {**facts, **self.facts, "snapshot_prefix": os.path.abspath(self.solver.snapshot_prefix)}
+            _write(self.path / "run.json", json.dumps(self.facts, indent=1) + "\n")
+            self._write_configuration()
+            self._cut_metrics()
+            self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise ConfigError(f"--out {self.path}: the run folder cannot be written: {error.strerror or error}; choose "
+                              f"another one") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for file in (self._metrics, self._lock):
+            if file:
+                file.close()
+
+    def _lock_folder(self):
+        self._lock = open(self.log_path, "a")
+        if fcntl:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"--out {self.path}: another minidrop train is running in this folder; stop it first, or "
+                                  f"choose another folder") from None
+            except OSError as error:        # a file system without locks
+                log.debug("the run folder is not locked: %s", error)
+
+    def _cut_metrics(self):
+        path = self.path / "metrics.jsonl"
+        old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        kept = "".join(line for line in old.splitlines(keepends=True) if _is_before(line, self.solver.iteration))
+        if kept != old:
+            _write(path, kept)
+
+    def record(self, event):
+        """Write an Event of the solver down, if it has values to keep."""
+        if event.kind not in ("display", "test"):
+            return
+        line = {"iteration": event.iteration, "phase": "TEST" if event.kind == "test" else "TRAIN"}
+        if event.kind == "test":
+            line["net"] = event.net
+        try:
+            self._metrics.write(values.as_json({**line, "values": event.values}) + "\n")
+        except OSError as error:
+            raise DataError(f"{self.path / 'metrics.jsonl'}: cannot be written: {error.strerror or error}") from error
+
+    def _write_configuration(self):
+        train, tests = self.solver.choices
+        settings = type(self.solver.settings)()
+        settings.CopyFrom(self.solver.settings)
+        for field in _NET_FIELDS:
+            settings.ClearField(field)
+        settings.random_seed = self.solver.seed
+        if train.state.level or train.state.stage:
+            settings.train_state.CopyFrom(train.state)
+        files = {"net.prototxt": train.config}
+        if all(test.config is train.config for test in tests):
+            settings.net = "net.prototxt"
+        else:
+            settings.train_net = "net.prototxt"
+            for i, test in enumerate(tests):
+                name = "net.prototxt" if test.config is train.config else f"test_net_{i}.prototxt"
+                files[name] = test.config
+                settings.test_net.append(name)
+        for name, config in files.items():
+            _write(self.path / name, str(config.message))
+        _write(self.path / "solver.prototxt", str(settings))
+
+
+def _is_before(line, iteration):
+    """Whether a line of metrics.jsonl is whole and was written before the snapshot of `iteration`."""
+    try:
+        return line.endswith("\n") and json.loads(line)["iteration"] < iteration
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _write(path, text):
+    """Replace a file as a whole."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

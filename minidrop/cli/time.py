@@ -1,0 +1,127 @@
+"""minidrop time: how long a training step takes, where, and against the same net with another dropout."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from minidrop.autograd import no_grad
+from minidrop.cli.options import chosen_device, device_options, net_options, stated
+from minidrop.config import SolverParameter, apply_overrides, convert_dropout, load_net, load_solver
+from minidrop.errors import ConfigError
+from minidrop.net import Net
+from minidrop.solver import Solver
+from minidrop.timing import measure_steps, profile_steps
+
+# Only the step itself is to run, and the learning rate must not leave its schedule however many steps that takes.
+_STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "lr_policy=fixed"]
+_PROFILED = 20
+
+
+@click.command()
+@click.option("--solver", metavar="FILE", help="The solver file.")
+@click.option("--model", metavar="FILE", help="A network file instead, trained by SGD with momentum and weight decay.")
+@click.option("--compare", metavar="KIND", help="Measure beside it the net with this dropout: conventional, approx, "
+                                                "approx:FAMILY.")
+@click.option("--iterations", type=click.IntRange(1), default=50, show_default=True, help="Steps to measure of each net.")
+@click.option("--phase", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TRAIN", show_default=True,
+              help="TRAIN: whole training steps. TEST: forward passes (with --model).")
+@net_options
+@device_options
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers, in seconds, as JSON.")
+def time(solver, model, compare, iterations, phase, overrides, dropout, level, stages, device, gpu, dtype, as_json):
+    """Measure a training step: how long, where, and against another dropout.
+
+    Both nets run in turn in the same process, in short blocks, every step with another drawn pattern.
+    """
+    if (solver is None) == (model is None):
+        raise click.UsageError("give either --solver or --model")
+    if phase == "TEST" and model is None:
+        raise click.UsageError("--phase TEST measures a network file: give --model")
+    kinds = {dropout or "as written": dropout}
+    if compare:
+        if compare in kinds:
+            raise click.UsageError(f"--compare {compare}: that is what --dropout asks for already")
+        kinds[compare] = compare
+    device = chosen_device(device, gpu)
+    runs = {}
+    try:
+        for name, kind in kinds.items():
+            make = _forward if phase == "TEST" else _training
+            runs[name] = make(solver, model, overrides, kind, level, stages, device, dtype)
+        nets = {name: net for name, (net, *_) in runs.items()}
+        backend = next(iter(nets.values())).backend
+        timings = measure_steps({name: step for name, (_, step, _) in runs.items()}, iterations,
+                                synchronize=backend.synchronize)
+        profiles = {name: profile_steps(net, step, min(iterations, _PROFILED), rule)
+                    for name, (net, step, rule) in runs.items()}
+    finally:
+        for net, *_ in runs.values():
+            net.close()
+    result = {"device": backend.describe(), "dtype": dtype, "phase": phase, "iterations": iterations,
+              "steps": {name: asdict(timing) for name, timing in timings.items()},
+              "where": {name: profile.as_dict() for name, profile in profiles.items()}}
+    if compare:
+        first, second = timings.values()
+        result["speed_up"] = {"mean": second.mean / first.mean, "median": second.median / first.median}
+    click.echo(json.dumps(result, indent=1) if as_json else _table(result))
+
+
+def _training(solver, model, overrides, dropout, level, stages, device, dtype):
+    """Return (net, one whole training step, update rule)."""
+    if solver:
+        source = load_solver(solver)
+    else:
+        source = SolverParameter(net=model, base_lr=0.001, lr_policy="fixed", momentum=0.9, max_iter=1, weight_decay=0.0005,
+                                 random_seed=0)
+    made = Solver(source, [*overrides, *_STEPS_ALONE], dropout, device, dtype, level, stages)
+    if not made.net.losses:
+        raise ConfigError(f"{made.net.config.where()}: a training step needs a loss, but no layer is one; measure forward "
+                          f"passes with --phase TEST")
+    return made.net, made.step, made.updater.rule
+
+
+def _forward(_solver, model, overrides, dropout, level, stages, device, dtype):
+    """Return (net, one forward pass, None)."""
+    config = load_net(model)
+    if dropout:
+        convert_dropout(config.message, dropout)
+    apply_overrides(config, overrides)
+    net = Net(config, "TEST", device, dtype, 0, *stated(config, level, stages))
+    inputs = {ref.name: net.backend.zeros(net.graph.shapes[ref], dtype)
+              for node in net.graph.nodes if node.config.type == "Input" for ref in node.tops}
+
+    def forward():
+        with no_grad():
+            net.forward(**inputs)
+    return net, forward, None
+
+
+def _table(result):
+    lines = [f"{result['phase']} step on {result['device']}, {result['dtype']}, {result['iterations']} of each"]
+    for name, step in result["steps"].items():
+        lines.append(f"  {name:<16} {_ms(step['median'])} median {_ms(step['mean'])} mean "
+                     f"{_ms(step['p10'])} to {_ms(step['p90'])} (10 % to 90 %)")
+    if "speed_up" in result:
+        first, second = result["steps"]
+        lines.append(f"  {first} is {result['speed_up']['mean']:.2f} times as fast as {second} by the means, "
+                     f"{result['speed_up']['median']:.2f} by the medians")
+    for name, profile in result["where"].items():
+        lines += ["", f"where, {name}   (ms a step; taking these times slows the step a little)",
+                  f"  {'layer':<16} {'forward':>9} {'backward':>9} {'update':>9} {'share':>7}"]
+        layers = profile["layers"]
+        total = {part: sum(parts[part] for parts in layers.values()) for part in ("forward", "backward", "update")}
+        lines += [_row(layer, parts, profile["step"]) for layer, parts in {**layers, "(all layers)": total}.items()]
+        rest = profile["step"] - sum(total.values())
+        lines.append(f"  {'(all else)':<16} {rest * 1e3:>29.3f} {rest / profile['step']:>7.1%}")
+        lines.append(f"  products of matrices: {_ms(profile['gemm']).strip()}, {profile['gemm_share']:.1%} of the step")
+    return "\n".join(lines)
+
+
+def _row(name, parts, step):
+    return (f"  {name:<16} {parts['forward'] * 1e3:>9.3f} {parts['backward'] * 1e3:>9.3f} {parts['update'] * 1e3:>9.3f} "
+            f"{sum(parts.values()) / step:>7.1%}")
+
+
+def _ms(seconds):
+    return f"{seconds * 1e3:>9.3f} ms"

@@ -1,0 +1,132 @@
+"""minidrop train: train a net as a solver file says, in a run folder that can be gone on with."""
+
+import logging
+import shlex
+import time
+from contextlib import ExitStack, nullcontext
+
+import click
+
+from minidrop.backend import cuda_devices
+from minidrop.cli import values
+from minidrop.cli.caffe_flags import without
+from minidrop.cli.console import RunLog
+from minidrop.cli.options import chosen_device, device_options, net_options, weights_option
+from minidrop.cli.progress import Bar, Narrator, wants_bar
+from minidrop.cli.run_folder import choose
+from minidrop.config import load_solver
+from minidrop.errors import MinidropError
+from minidrop.snapshot import read_header
+from minidrop.solver import Solver, load_weights
+from minidrop.solver.signals import EFFECTS, StopSignals
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option("--solver", required=True, metavar="FILE", help="The solver file.")
+@net_options
+@device_options
+@weights_option
+@click.option("--resume", "--snapshot", "resume", metavar="auto|FILE",
+              help="Go on from a snapshot; auto: the newest one of this solver's newest run (or of --out), in its folder.")
+@click.option("--out", metavar="DIR", help="The run folder. [default: runs/<solver>-<time>]")
+@click.option("--seed", type=click.IntRange(0), help="Instead of the file's random_seed.")
+@click.option("--sigint-effect", type=click.Choice(EFFECTS), default="stop", show_default=True, help="What Ctrl-C does.")
+@click.option("--sighup-effect", type=click.Choice(EFFECTS), default="snapshot", show_default=True,
+              help="What a hang-up signal does.")
+@click.option("--progress/--no-progress", default=None, help="A progress bar, or plain lines. [default: a bar on a terminal]")
+@click.pass_context
+def train(context, solver, overrides, dropout, level, stages, device, gpu, dtype, weights, resume, out, seed,
+          sigint_effect, sighup_effect, progress):
+    """Train a net.
+
+    The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless the solver file
+    sets snapshot_prefix). Ctrl-C or SIGTERM finishes the iteration, writes a snapshot and exits with 130 or 143; a second
+    Ctrl-C stops at once; SIGHUP writes a snapshot and goes on.
+    """
+    if weights and resume not in (None, "auto"):
+        raise click.UsageError("--weights and --resume (Caffe's -snapshot) exclude each other: a snapshot has its weights")
+    device = chosen_device(device, gpu)
+    if seed is not None:
+        overrides = (*overrides, f"random_seed={seed}")
+    with ExitStack() as stack:
+        # Before the nets are built, so that a signal during that long work is not lost.
+        signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
+        run_log = stack.enter_context(RunLog())
+        trained = Solver(load_solver(solver), overrides, dropout, device, dtype, level, stages)
+        stack.callback(trained.close)
+        folder, start = choose(trained, out, resume)
+        stack.enter_context(folder)
+        if start:
+            _restore(trained, start)
+        else:
+            for path in weights:
+                copied, _ = load_weights(trained.net, path)
+                log.info("%s: %d of %d parameters copied", path, len(copied), len(trained.net.parameters()))
+        folder.begin()
+        run_log.open(folder.log_path)
+        with_bar = wants_bar(progress)
+        narrator = Narrator(trained.iteration, with_bar)
+        _introduce(trained, folder, device)
+        view = Bar(trained) if with_bar else nullcontext()
+        for callback in (folder.record, narrator, *([view] if with_bar else [])):
+            trained.add_callback(callback)
+        again = [*without(context.obj, "resume", "snapshot", "out"), "--out", str(folder.path), "--resume", "auto"]
+        code = _train(trained, signals, view, narrator, "minidrop " + shlex.join(again))
+    context.exit(code)
+
+
+def _restore(solver, path):
+    """Restore a snapshot and say what is not as it was when the snapshot was written."""
+    solver.restore(path)
+    log.info("going on at iteration %d from %s", solver.iteration, path)
+    before = read_header(path)
+    if before.get("dropout", "") != (solver.dropout or ""):
+        log.warning("the snapshot was written with --dropout %s, now it is %s", before.get("dropout") or "not given",
+                    solver.dropout or "not given")
+    elif before.get("net") != str(solver.net.config.message):
+        log.warning("the net's description is not what it was when the snapshot was written")
+    old, new = (set(str(text).splitlines()) for text in (before.get("solver", ""), solver.settings))
+    changed = [line for line in [*sorted(old - new), *sorted(new - old)] if not line.startswith("random_seed")]
+    if changed:
+        log.warning("the solver's settings are not what they were: %s; now %s", ", ".join(sorted(old - new)) or "(none)",
+                    ", ".join(sorted(new - old)) or "(none)")
+
+
+def _introduce(solver, folder, device):
+    settings = solver.settings
+    log.info("%s: training to iteration %d on %s; run folder %s", solver.config.path, settings.max_iter,
+             solver.net.backend.describe(), folder.path)
+    for line in solver.net.plan.lines():
+        log.info("%s", line)
+    reason = cuda_devices()[1]
+    if device == "auto" and reason and settings.HasField("solver_mode") and settings.solver_mode == settings.GPU:
+        log.warning("%s: solver_mode is GPU, but there is none (%s): training on the CPU", solver.config.where("solver_mode"),
+                    reason)
+
+
+def _train(solver, signals, view, narrator, again):
+    """Train to the end, to a signal or to an error; returns the exit code."""
+    began, first = time.monotonic(), solver.iteration
+
+    def should_stop(solver):
+        if signals.take_snapshot_request():
+            solver.snapshot()
+        return signals.stop_requested
+
+    try:
+        with view:
+            solver.solve(should_stop)
+        if solver.iteration < solver.settings.max_iter:
+            path = solver.snapshot()
+            log.info("stopped by %s after iteration %d; snapshot %s\ngo on with: %s", signals.stop_requested,
+                     solver.iteration, path, again)
+            return signals.exit_code
+    except MinidropError as error:
+        log.debug("error: %s", error)      # for the log file; the command line prints it itself
+        raise
+    tests = "; ".join(values.as_text(result) for result in narrator.tests.values())
+    log.info("done: %d iterations in %.1f s; %ssnapshots: %s", solver.iteration - first, time.monotonic() - began,
+             f"test: {tests}; " if tests else "", f"{solver.snapshot_prefix}_iter_*.h5" if solver.last_snapshot else "none")
+    return 0

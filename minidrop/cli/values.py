@@ -1,0 +1,27 @@
+"""Values of a net's outputs, as text for people and as JSON."""
+
+import json
+import math
+
+
+def number(value):
+    """Return a value as short text; vectors as a list."""
+    return "[" + ", ".join(map(number, value)) + "]" if isinstance(value, list) else f"{value:.6g}"
+
+
+def as_text(values):
+    """Return "accuracy = 0.98, loss = 0.07"."""
+    return ", ".join(f"{name} = {number(value)}" for name, value in values.items())
+
+
+def as_json(record):
+    """Return one line of JSON; NaN and infinities, which JSON cannot say, become null."""
+    return json.dumps(_finite(record), allow_nan=False)
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,144 @@
+"""Measuring training steps: several against each other in one run, and where the time of one goes.
+
+Machines change speed while they measure. So what is compared runs in turn, in short blocks, and only then do ratios mean
+something; a step is timed with the device's work finished before and after it.
+"""
+
+import time
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a step over `count` steps. The mean counts where steps differ by design, as with patterns of several periods;
+    the median is the steadier number where all steps do the same work."""
+
+    median: float
+    mean: float
+    p10: float
+    p90: float
+    count: int
+
+    @classmethod
+    def of(cls, seconds):
+        """Return the Timing of a list of seconds."""
+        p10, median, p90 = np.percentile(seconds, (10, 50, 90)).tolist()
+        return cls(median, float(np.mean(seconds)), p10, p90, len(seconds))
+
+
+def measure_steps(steps, iterations=100, warmup=5, block=5, synchronize=lambda: None):
+    """Return {name: Timing} of functions without arguments, `iterations` timed calls of each.
+
+    They take turns in blocks of `block` calls, the order reversed from one round to the next. The first call of a block is
+    not counted: it finds the caches full of another one's data. `synchronize` waits for the device.
+    """
+    for step in steps.values():
+        for _ in range(warmup):
+            step()
+    seconds = {name: [] for name in steps}
+    order = list(steps)
+    left = iterations
+    while left > 0:
+        for name in order:
+            if len(order) > 1:
+                steps[name]()
+            for _ in range(min(block, left)):
+                synchronize()
+                start = time.perf_counter()
+                steps[name]()
+                synchronize()
+                seconds[name].append(time.perf_counter() - start)
+        left -= block
+        order.reverse()
+    return {name: Timing.of(values) for name, values in seconds.items()}
+
+
+@dataclass
+class Profile:
+    """Where the seconds of a step go: by layer forward, backward and in the update, and in all products together."""
+
+    step: float = 0.0
+    gemm: float = 0.0
+    layers: dict = field(default_factory=dict)      # {layer: {"forward": s, "backward": s, "update": s}}
+
+    @property
+    def gemm_share(self):
+        """The share of the step spent in products of matrices."""
+        return self.gemm / self.step if self.step else 0.0
+
+    def as_dict(self):
+        """Return plain numbers for JSON, in seconds."""
+        return {**asdict(self), "gemm_share": self.gemm_share}
+
+
+def profile_steps(net, step, iterations=20, rule=None):
+    """Return the Profile of `iterations` calls of `step`, which runs `net` (and, in its update, the solver's `rule`).
+
+    Taking the time of every part costs a little itself: use `measure_steps` for how long a step takes.
+    """
+    clock = _Clock(net.backend.synchronize)
+    with ExitStack() as stack:
+        for node in net.graph.nodes:
+            stack.enter_context(_replaced(node.layer, "forward", _timed_layer(clock, node)))
+        stack.enter_context(_replaced(net.backend, "gemm", clock.timed(net.backend.gemm, lambda *_: ("gemm", ""))))
+        if rule is not None:
+            stack.enter_context(_replaced(rule, "update", clock.timed(
+                rule.update, lambda _backend, parameter, *_: ("update", parameter.name.rsplit(".", 1)[0]))))
+        run = clock.timed(step, lambda: ("step", ""))
+        for _ in range(iterations):
+            run()
+    parts = {key: value / iterations for key, value in clock.seconds.items()}
+    layers = {node.name: {part: parts.get((part, node.name), 0.0) for part in ("forward", "backward", "update")}
+              for node in net.graph.nodes}
+    return Profile(parts.get(("step", ""), 0.0), parts.get(("gemm", ""), 0.0), layers)
+
+
+class _Clock:
+    """Adds up the seconds that functions take, by a key."""
+
+    def __init__(self, synchronize):
+        self.synchronize = synchronize
+        self.seconds = defaultdict(float)
+
+    def timed(self, function, key_of):
+        def timed(*args, **keywords):
+            self.synchronize()
+            start = time.perf_counter()
+            try:
+                return function(*args, **keywords)
+            finally:
+                self.synchronize()
+                self.seconds[key_of(*args)] += time.perf_counter() - start
+        return timed
+
+
+def _timed_layer(clock, node):
+    """Return the layer's forward, timed, which also lets the backward of every function it called be timed."""
+    forward = clock.timed(node.layer.forward, lambda *_: ("forward", node.name))
+
+    def timed(*bottoms):
+        tops = forward(*bottoms)
+        below = {id(bottom.creator) for bottom in bottoms if bottom.creator is not None}
+        waiting = [top.creator for top in (tops if isinstance(tops, tuple) else (tops,))]
+        while waiting:
+            function = waiting.pop()
+            if function is not None and id(function) not in below:
+                below.add(id(function))
+                function.backward = clock.timed(function.backward, lambda *_: ("backward", node.name))
+                waiting += [tensor.creator for tensor in function.inputs or ()]
+        return tops
+    return timed
+
+
+@contextmanager
+def _replaced(owner, name, value):
+    """Let `owner` itself have the attribute `name`, in front of its class's, for a while."""
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)

@@ -1,0 +1,183 @@
+"""check, patterns, devices, test, time, and what every command has in common."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def test_help_names_every_command(minidrop):
+    result = minidrop("--help")
+    assert result.code == 0
+    for command in ("train", "test", "time", "check", "patterns", "devices"):
+        assert f"\n  {command} " in result.out
+        assert minidrop(command, "--help").code == 0
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, minidrop.cli; print([m for m in ('numba', 'h5py', 'tqdm', 'cupy') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["trian"], "there is no command 'trian'; did you mean 'train'?"),
+    (["train"], "Missing option '--solver'"),
+    (["train", "-solver", "x", "-snapshot", "a.h5", "-weights", "b.h5"], "exclude each other"),
+    (["train", "-solver", "x", "-gpu", "0,1"], "one GPU"),
+    (["train", "-solver", "x", "-gpu", "first"], "expected the number of a GPU, or all"),
+    (["train", "-solver", "x", "-gpu", "0", "--device", "cpu"], "both choose the device"),
+    (["train", "-solver", "x", "-sigint_effect", "die"], "'die' is not one of"),
+    (["test", "-model", "x"], "give --weights"),
+    (["time"], "give either --solver or --model"),
+    (["time", "-solver", "x", "-phase", "TEST"], "give --model"),
+    (["time", "-model", "x", "--dropout", "approx", "--compare", "approx"], "asks for already"),
+])
+def test_wrong_usage_exits_with_2(minidrop, arguments, message):
+    result = minidrop(*arguments)
+    assert result.code == 2
+    assert message in result.err
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["train", "-solver", "nope.prototxt"], "error: nope.prototxt: there is no such file"),
+    (["train", "-solver", "task/solver.prototxt", "--device", "tpu"], "unknown device 'tpu'"),
+    (["train", "-solver", "task/solver.prototxt", "--set", "base_lrr=1"], "did you mean 'base_lr'?"),
+    (["train", "-solver", "task/solver.prototxt", "--dropout", "approx:RWO"], "did you mean 'ROW'?"),
+    (["train", "-solver", "task/solver.prototxt", "-snapshot", "nope.h5"], "nope.h5"),
+    (["train", "-solver", "task/solver.prototxt", "-weights", "task/train.h5"], "this is no minidrop snapshot"),
+    (["test", "-model", "task/net.prototxt", "-weights", "task/train.h5"], "this is no minidrop snapshot"),
+    (["patterns", "--family", "perodic"], "did you mean 'PERIODIC'?"),
+    (["patterns", "--rate", "1"], "must lie in [0, 1)"),
+    (["patterns", "--units", "0"], "units must be an integer of at least 1"),
+])
+def test_mistakes_are_one_line_and_exit_with_1(tiny, minidrop, arguments, message):
+    result = minidrop(*arguments)
+    assert result.code == 1
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert not (tiny.path / "runs").exists()         # a mistake leaves no run folder behind
+
+
+def test_debug_shows_the_traceback(monkeypatch, capsys):
+    from minidrop.cli import run
+    monkeypatch.setenv("MINIDROP_DEBUG", "1")
+    assert run(["check", "--set", "x", "nope.prototxt"]) == 1        # check has its own report
+    assert run(["train", "--solver", "nope.prototxt"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_no_gpu_is_one_clear_line(tiny, minidrop):
+    from minidrop.backend import cuda_devices
+    if cuda_devices()[0]:
+        pytest.skip("there is a GPU here")
+    result = minidrop("-solver", tiny.solver, "-gpu", "0", "train")
+    assert result.code == 1
+    assert "device cuda:0 cannot be used" in result.err
+    for command in ("devices", "device_query"):
+        out = minidrop(command).out
+        assert out.startswith("cpu (")
+        assert "no GPU: " in out and "minidrop[cuda12]" in out
+
+
+# -- check -------------------------------------------------------------------------------------------------------------
+def test_check_shows_costs_and_savings(tiny, minidrop):
+    result = minidrop("check", tiny.net)
+    assert result.code == 0
+    train, test = result.out.split("phase TEST")
+    rows = {line.split()[0]: line.split() for line in train.splitlines()[:10]}
+    # ip1: 2 * 8 * 6 * 20 operations forward, as many for the weight gradient, none for data; half of it with drop1.
+    assert rows["ip1"][1:] == ["InnerProduct", "ip1", "8x20", "140", "0.0038", "0.0019", "(50.0%)"]
+    assert rows["ip2"][1:] == ["InnerProduct", "ip2", "8x3", "63", "0.0029", "0.0014", "(50.0%)"]
+    assert rows["total"][1:] == ["203", "0.0067", "0.0034", "(50.0%)"]
+    assert "ip1 computes only the units kept by drop1" in train
+    assert "drop1 (PERIODIC) saves 0.0034 MFLOP, 50.0% of the dense net's" in train
+    assert "with drops" not in test
+
+
+def test_check_says_why_a_drop_saves_nothing(tiny, minidrop):
+    net = tiny.folder / "net.prototxt"
+    net.write_text(net.read_text().replace('bottom: "ip1" top: "drop1"', 'bottom: "data" top: "drop1"'))
+    out = minidrop("check", tiny.net).out
+    assert "drop1 gathers: blob data has 2 readers" in out
+    out = minidrop("check", tiny.net, "--dropout", "conventional").out
+    assert "drop1 (Dropout) saves nothing" in out
+
+
+def test_check_reports_all_mistakes_at_once(tiny, minidrop):
+    (tiny.folder / "net.prototxt").write_text("""
+layer { name: "d" type: "HDF5Data" top: "data" hdf5_data_param { source: "mnist/nope.txt" batch_size: 8 } }
+layer { name: "ip" type: "InnerProdct" bottom: "data" top: "ip" }
+layer { name: "r" type: "ReLU" bottom: "ipp" top: "r" }
+layer { name: "s" type: "Silence" bottom: "r" inner_product_param { num_output: 1 } include { phase: TEST } }
+""")
+    solver = tiny.folder / "solver.prototxt"
+    solver.write_text(solver.read_text().replace('"fixed"', '"stepp"'))
+    result = minidrop("check", tiny.solver, tiny.net)
+    assert result.code == 1
+    for message in ("solver.prototxt:5:1: lr_policy", "did you mean 'step'?", "did you mean 'InnerProduct'?",
+                    "bottom 'ipp' is written by no layer", "python scripts/download_data.py mnist",
+                    "net.prototxt:5:47: layer 's' (Silence): inner_product_param belongs to another layer type"):
+        assert message in result.err
+    assert "net.prototxt:3:20: layer 'ip': unknown layer type 'InnerProdct'" in result.err
+    assert "it has no settings (phase TEST)" in result.err
+    assert result.err.endswith("9 mistakes\n")
+
+
+# -- patterns ----------------------------------------------------------------------------------------------------------
+def test_patterns_as_json(minidrop):
+    reports = json.loads(minidrop("patterns", "--rate", "0.5", "--units", "2048", "--json").out)
+    assert set(reports) >= {"PERIODIC", "ROW"}
+    for one in reports.values():
+        assert one["rate_reached"] == pytest.approx(0.5, abs=1e-9)
+        assert one["unit_rate"]["min"] == pytest.approx(0.5, abs=1e-9)
+        assert len(one["unit_rate"]["all"]) == 2048
+        assert one["gemm_share"]["both_sides"] == pytest.approx(0.25, abs=1e-6)
+    row = json.loads(minidrop("patterns", "--family", "row", "--max-period", "4", "--json").out)["ROW"]
+    assert [choice["choice"] for choice in row["distribution"]] == ["1 of 1", "1 of 2", "1 of 3", "1 of 4"]
+
+
+def test_patterns_for_people(minidrop):
+    out = minidrop("patterns", "--rate", "0.7", "--units", "100", "--family", "PERIODIC", "--step", "20").out
+    assert "6 of 20" in out
+    assert "rate reached     0.700000" in out
+    assert "30.0% with one side dropped, 9.0% with both" in out
+
+
+# -- test, time --------------------------------------------------------------------------------------------------------
+def test_test_prints_means_and_what_was_not_copied(tiny, minidrop):
+    assert minidrop("train", "-solver", tiny.solver, "--out", "o").code == 0
+    last = [json.loads(line) for line in (tiny.path / "o/metrics.jsonl").read_text().splitlines()][-1]
+    result = minidrop("test", "-model", tiny.net, "-weights", "o/snapshots/task_iter_40.h5", "-iterations", "2", "--json")
+    assert result.code == 0
+    assert last["phase"] == "TEST"
+    assert json.loads(result.out) == {"iterations": 2, "values": last["values"]}
+    result = minidrop("test", "-model", tiny.net, "-weights", "o/snapshots/task_iter_40.h5", "--set", "layer.ip2.name=other")
+    assert result.code == 0
+    assert "not copied: other/weight (not in the file)" in result.err
+    assert "not copied: ip2/bias (not in the net)" in result.err
+    assert "2 of 4 parameters copied" in result.out
+    assert "50 batches on cpu: accuracy = " in result.out
+
+
+def test_time_compares_in_one_run(tiny, minidrop):
+    result = minidrop("time", "--solver", tiny.solver, "--compare", "conventional", "--iterations", "12", "--json",
+                      "--device", "cpu")
+    numbers = json.loads(result.out)
+    assert set(numbers["steps"]) == {"as written", "conventional"}
+    assert all(step["count"] == 12 and 0 < step["p10"] <= step["median"] <= step["p90"]
+               for step in numbers["steps"].values())
+    means = [step["mean"] for step in numbers["steps"].values()]
+    assert numbers["speed_up"]["mean"] == pytest.approx(means[1] / means[0])
+    layers = numbers["where"]["conventional"]["layers"]
+    assert layers["ip2"]["forward"] > 0 and layers["ip2"]["backward"] > 0 and layers["ip2"]["update"] > 0
+    assert layers["drop1"]["backward"] > 0 and layers["drop1"]["update"] == 0 and layers["data"]["backward"] == 0
+    assert 0 < numbers["where"]["as written"]["gemm_share"] < 1
+    assert not (tiny.path / "runs").exists()
+
+
+def test_time_of_a_model_file(tiny, minidrop):
+    result = minidrop("time", "-model", tiny.net, "-iterations", "3")
+    assert result.code == 0 and "TRAIN step on " in result.out and "products of matrices" in result.out
+    result = minidrop("time", "-model", tiny.net, "-iterations", "3", "-phase", "TEST")
+    assert result.code == 0 and "TEST step on " in result.out

@@ -1,0 +1,212 @@
+"""minidrop as a process of its own: signals, kill -9, pipes, the exit codes a shell sees."""
+
+import os
+import random
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")       # needs POSIX
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 60          # no child may take longer
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_DEBUG": "", "MINIDROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def start(*arguments, **options):
+    return subprocess.Popen([sys.executable, "-m", "minidrop", *map(str, arguments)], env=environment(), text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def finish(child):
+    out, err = child.communicate(timeout=SECONDS)
+    assert "Traceback" not in err
+    return out, err
+
+
+def wait_for(child, path):
+    """Wait until the child has written `path`."""
+    end = time.monotonic() + SECONDS
+    while not path.exists():
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def train(tiny, out, *more):
+    return start("train", "--solver", tiny.solver, "--out", out, *more)
+
+
+LONG = ("--set", "max_iter=1000000", "--set", "display=0", "--set", "test_interval=0", "--set", "snapshot=50",
+        "--set", "snapshot_keep=2")
+
+
+def test_end_to_end(tiny):
+    child = train(tiny, "o")
+    out, err = finish(child)
+    assert child.returncode == 0 and err == ""
+    assert out.splitlines()[-1].startswith("done: 40 iterations")
+    child = start("-model", tiny.net, "-weights", "o/snapshots/task_iter_40.h5", "test")
+    out, _ = finish(child)
+    assert child.returncode == 0 and "accuracy = " in out
+
+
+@pytest.mark.parametrize("options", [(), ("--dropout", "conventional", "--set", "type=Adam", "--set", "momentum=0.9")])
+def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
+    settings = (*options, "--set", "max_iter=1500", "--set", "snapshot=100", "--set", "display=7", "--set",
+                "average_loss=10", "--set", "test_interval=150", "--set", "snapshot_best=accuracy")
+    whole = train(tiny, "whole", *settings)
+    finish(whole)
+    assert whole.returncode == 0
+    seed = random.SystemRandom().randrange(10**6)
+    print("moments drawn with", seed)
+    moments, kills = random.Random(seed), 0
+    for _ in range(3):
+        child = train(tiny, "killed", *settings, "--resume", "auto")
+        wait_for(child, tiny.path / "killed/snapshots/task_iter_100.h5")
+        time.sleep(moments.uniform(0, 0.5) + 0.4 * kills)           # a resumed one has to start first
+        child.kill()
+        child.communicate(timeout=SECONDS)
+        kills += child.returncode == -signal.SIGKILL
+    last = train(tiny, "killed", *settings, "--resume", "auto")
+    out, _ = finish(last)
+    assert last.returncode == 0 and kills
+    assert "going on at iteration " in out
+    for name in ("task_iter_1500.h5", "task_best.h5"):
+        a, b = (weights_of(tiny.path / run / "snapshots" / name) for run in ("whole", "killed"))
+        assert set(a) == set(b) and all(a[key].tobytes() == b[key].tobytes() for key in a)
+    assert (tiny.path / "killed/metrics.jsonl").read_bytes() == (tiny.path / "whole/metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_stop_signal_snapshots_and_says_how_to_go_on(tiny, weights_of, name):
+    child = train(tiny, "o o", *LONG)
+    wait_for(child, tiny.path / "o o/snapshots/task_iter_50.h5")
+    child.send_signal(getattr(signal, name))
+    out, err = finish(child)
+    assert child.returncode == 128 + getattr(signal, name)
+    assert err == ""
+    stopped, again = out.splitlines()[-2:]
+    assert stopped.startswith(f"stopped by {name} after iteration ")
+    iteration = int(stopped.split("iteration ")[1].split(";")[0])
+    assert stopped.endswith(f"snapshot o o/snapshots/task_iter_{iteration}.h5")
+    assert (tiny.path / f"o o/snapshots/task_iter_{iteration}.h5").exists()
+    command = shlex.split(again.removeprefix("go on with: "))
+    assert command[0] == "minidrop"
+    # The printed command goes on where the run stopped, and the end equals that of a run that was never stopped.
+    child = start(*command[1:], "--set", f"max_iter={iteration + 30}")
+    out, _ = finish(child)
+    assert child.returncode == 0 and f"going on at iteration {iteration} from " in out
+    finish(train(tiny, "whole", *LONG, "--set", f"max_iter={iteration + 30}"))
+    a, b = (weights_of(tiny.path / run / f"snapshots/task_iter_{iteration + 30}.h5") for run in ("o o", "whole"))
+    assert all(np.array_equal(a[key], b[key]) for key in a)
+
+
+def test_sighup_snapshots_and_goes_on(tiny):
+    child = train(tiny, "o", *LONG, "--set", "snapshot=0", "--set", "test_initialization=true")
+    wait_for(child, tiny.path / "o/metrics.jsonl")
+    time.sleep(0.2)
+    child.send_signal(signal.SIGHUP)
+    end = time.monotonic() + SECONDS
+    while not list((tiny.path / "o").glob("snapshots/task_iter_*.h5")):
+        assert child.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    finish(child)
+    assert child.returncode == 130
+    assert len(list((tiny.path / "o").glob("snapshots/task_iter_*.h5"))) == 2
+
+
+def test_signal_effects_can_be_chosen(tiny):
+    child = train(tiny, "o", *LONG, "--set", "snapshot=0", "-sigint_effect", "none", "-sighup_effect=stop")
+    wait_for(child, tiny.path / "o/metrics.jsonl")
+    time.sleep(0.2)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert child.poll() is None
+    child.send_signal(signal.SIGHUP)
+    out, _ = finish(child)
+    assert child.returncode == 128 + signal.SIGHUP and "stopped by SIGHUP" in out
+
+
+def test_a_second_interrupt_stops_at_once(tiny):
+    # One iteration takes minutes here; the first signal waits for its end, the second does not.
+    child = train(tiny, "o", "--set", "iter_size=100000000")
+    wait_for(child, tiny.path / "o/metrics.jsonl")
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    finish(child)
+    assert child.returncode == 130
+    assert not (tiny.path / "o/snapshots").exists()
+
+
+def test_two_processes_do_not_share_a_run_folder(tiny):
+    first = train(tiny, "o", *LONG)
+    try:
+        wait_for(first, tiny.path / "o/snapshots/task_iter_50.h5")
+        second = train(tiny, "o", *LONG, "--resume", "auto")
+        _, err = finish(second)
+        assert second.returncode == 1
+        assert "error: --out o: another minidrop train is running in this folder" in err
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_mistakes_and_broken_pipes_are_quiet(tiny):
+    (tiny.folder / "typo.prototxt").write_text('net: "net.prototxt"\nbase_lrr: 0.1\n')
+    child = start("train", "--solver", "task/typo.prototxt")
+    _, err = finish(child)
+    assert child.returncode == 1
+    assert err == "error: task/typo.prototxt:2:1: SolverParameter has no field 'base_lrr'; did you mean 'base_lr'?\n"
+    child = train(tiny, "o", *LONG, "--set", "display=1")
+    child.stdout.close()
+    assert child.wait(SECONDS) == 1
+    assert child.stderr.read() == ""
+    child.stderr.close()
+
+
+def on_terminal(columns, *arguments):
+    """Run minidrop on a terminal of so many columns; returns (exit code, everything it drew)."""
+    parent, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    child = subprocess.Popen([sys.executable, "-m", "minidrop", *arguments], env=environment(), stdout=terminal,
+                             stderr=terminal, stdin=terminal)
+    os.close(terminal)
+    text = b""
+    while True:
+        try:
+            piece = os.read(parent, 4096)
+        except OSError:         # Linux's end of file on a terminal
+            break
+        if not piece:
+            break
+        text += piece
+    os.close(parent)
+    return child.wait(SECONDS), text.decode()
+
+
+def test_a_terminal_gets_a_bar(tiny):
+    code, text = on_terminal(110, "train", "--solver", tiny.solver)
+    assert code == 0
+    assert "40/40 [" in text and "iter/s" in text and "loss=" in text and "lr=0.05" in text
+    assert "Iteration 20, Testing net (#0): " in text and "Iteration 25" not in text
+    code, text = on_terminal(0, "train", "--solver", tiny.solver)       # it does not say how wide it is
+    assert code == 0
+    assert "40/40" not in text and "Iteration 25" in text
