@@ -8,6 +8,7 @@ from minidrop.config import decimal
 from minidrop.errors import ConfigError, nearest
 
 _fillers = {}
+_BY_CONNECTIONS = ("xavier", "msra", "positive_unitball")
 
 
 def register_filler(name):
@@ -28,6 +29,9 @@ def check_filler(settings, shape):
     if settings.type not in _fillers:
         raise ConfigError(f"unknown filler {settings.type!r}{nearest(settings.type, _fillers)} "
                           f"(known fillers: {', '.join(sorted(_fillers))})")
+    if settings.type in _BY_CONNECTIONS and not math.prod(shape or (0,)):
+        raise ConfigError(f"filler {settings.type!r} scales by numbers of connections, which shape {tuple(shape)} has not; "
+                          f"use constant, uniform or gaussian")
     if settings.sparse >= 0 and settings.type != "gaussian":
         raise ConfigError(f"filler {settings.type!r} has no `sparse`; only gaussian has")
     if settings.sparse >= 0 and len(shape) != 2:

@@ -5,10 +5,11 @@ this layer wrote" has one answer however often the file reuses a name.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from minidrop.config import all_param_fields, param_fields
+from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
@@ -160,14 +161,15 @@ def _make_layers(graph, context, problems):
                                      f"got {len(message.propagate_down)}", "propagate_down")
         if counts_fit:
             try:
-                node.layer = kind(message, context)
+                phase = pb.Phase.Name(message.phase) if message.HasField("phase") else context.phase
+                node.layer = kind(message, replace(context, phase=phase))
             except MinidropError as error:
                 problems.add(node.index, str(error), *own[:1])
 
 
 def _count_text(least, most, what):
     count = str(least) if least == most else f"at least {least}" if most is None else f"{least} to {most}"
-    return f"{count} {what}{'s' * (count != '1')}"
+    return f"{count} {what}{'s' * ((most or least) != 1)}"
 
 
 def _infer_shapes(graph, problems):
@@ -180,7 +182,8 @@ def _infer_shapes(graph, problems):
             graph.shapes.update({ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)})
         except MinidropError as error:
             inputs = ", ".join(f"{ref.name} {shape}" for ref, shape in zip(node.bottoms, bottoms, strict=True))
-            problems.add(node.index, f"{error}" + (f" [bottoms: {inputs}]" if inputs else ""), *param_fields(node.layer.type))
+            problems.add(node.index, f"{error}" + (f" [bottoms: {inputs}]" if inputs else ""),
+                         *param_fields(node.layer.type)[:1])
             continue
         _check_parameters(node, problems)
 

@@ -1,5 +1,6 @@
 """Net: a network built from its description. Forward, backward, parameters and blobs by name."""
 
+import math
 import os
 
 from minidrop import functions, streams
@@ -193,24 +194,29 @@ class Net:
         for ref in reversed(node.bottoms):
             layer = self.graph.writer[ref].layer
             if hasattr(layer, "record_of"):
-                return f": {layer.record_of(place)}"
+                places_a_record = math.prod(self._tensors[ref].shape[1:])
+                return f": {layer.record_of(place // places_a_record)}"
         return ""
 
     @property
     def loss(self):
         """The weighted sum of all losses of the last forward pass, as a float (0 for a net without a loss)."""
+        self._require_forward("loss")
         return sum(weight * float(self.backend.to_host(self._tensors[ref].data.sum())) for ref, weight in self.losses)
 
     def backward(self):
         """Add the gradient of the weighted sum of all losses to `grad` of every parameter. Once after each forward."""
         if not self.losses:
             raise ConfigError(f"{self.config.where()}: backward needs a loss, but no layer is one and no loss_weight is set")
-        if not self._tensors:
-            raise DataError("backward needs a forward pass first")
+        self._require_forward("backward")
         xp = self.backend.xp
         backward([(tensor, xp.full(tensor.data.shape, weight, tensor.dtype))
                   for tensor, weight in ((self._tensors[ref], weight) for ref, weight in self.losses)
                   if tensor.requires_grad])
+
+    def _require_forward(self, what):
+        if any(ref not in self._tensors for ref, _ in self.losses):
+            raise DataError(f"{what} needs a forward pass first")
 
     def first_nonfinite(self):
         """Return (layer name, blob name) of the first top of the last forward pass with a NaN or infinity, or None."""

@@ -93,7 +93,7 @@ def _walk_up(graph, drop):
         if len(readers) != 1:
             drop.reason = f"blob {ref.name} has {len(readers)} readers"
             return
-        if hasattr(writer.layer, "out_site"):
+        if writer.layer.computes_subset:
             axes_agree = writer.layer.axis == drop.node.layer.axis
             if writer.layer.out_site is None and axes_agree:
                 drop.producer = writer

@@ -1,8 +1,9 @@
-"""Fixtures: dtypes, backends, small nets, and where real data is."""
+"""Fixtures: dtypes, backends, small nets, comparisons with other implementations, and where real data is."""
 
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +23,118 @@ def backend(request):
         if not count:
             pytest.skip(reason)
     return get_backend(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20)
+
+
+@pytest.fixture
+def close(dtype):
+    """close(got, expected): equal to rounding in `dtype`."""
+    relative = {"float64": 1e-10, "float32": 2e-5}[dtype]
+
+    def check(got, expected, what=""):
+        expected = np.asarray(expected, np.float64)
+        size = np.abs(expected).max(initial=1.0)
+        np.testing.assert_allclose(got, expected, rtol=relative, atol=relative * size, err_msg=what)
+    return check
+
+
+@pytest.fixture
+def forward_backward(backend, dtype):
+    """forward_backward(function, *arrays) -> (outputs, gradients), logical NumPy arrays.
+
+    Float arrays become Tensors of the fixtures' dtype that require gradients, integer arrays ones that do not. The
+    gradient of output number i is what `output_gradient(shape, i)` says.
+    """
+    from minidrop.autograd import Tensor, backward
+
+    def run(function, *arrays):
+        tensors = []
+        for array in arrays:
+            array = np.asarray(array)
+            real = array.dtype.kind == "f"
+            array = backend.asarray(array.astype(dtype) if real else array)
+            tensors.append(Tensor(array, requires_grad=real, backend=backend))
+        outputs = function(*tensors)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        assert all(y.dtype == dtype for y in outputs)
+        seeds = []
+        for i, y in enumerate(outputs):
+            gy = backend.asarray(output_gradient(y.shape, i).astype(dtype))
+            seeds.append((y, backend.take(gy, y.kept, y.kept_axis)))
+        backward(seeds)
+        gradients = [None if x.grad is None else backend.to_host(x.grad) for x in tensors]
+        assert all(g is None or g.dtype == dtype for g in gradients)
+        return [y.numpy() for y in outputs], gradients
+    return run
+
+
+def output_gradient(shape, number):
+    return np.random.default_rng([7, number]).uniform(0.5, 1.5, shape)
+
+
+@pytest.fixture
+def agrees_with_torch(forward_backward, close):
+    """agrees_with_torch(function, torch_function, *arrays): values and all gradients are equal, to rounding."""
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+
+    def check(function, torch_function, *arrays):
+        outputs, gradients = forward_backward(function, *arrays)
+        tensors = [torch.tensor(np.asarray(a), requires_grad=np.asarray(a).dtype.kind == "f") for a in arrays]
+        expected = torch_function(*tensors)
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        assert len(outputs) == len(expected)
+        for i, (got, want) in enumerate(zip(outputs, expected, strict=True)):
+            assert got.shape == tuple(want.shape)
+            close(got, want.detach().numpy(), f"output {i}")
+        torch.autograd.backward(expected, [torch.tensor(output_gradient(tuple(y.shape), i)) for i, y in enumerate(expected)])
+        for i, (got, x) in enumerate(zip(gradients, tensors, strict=True)):
+            if x.requires_grad:
+                close(got, x.grad.numpy(), f"gradient of input {i}")
+    return check
+
+
+@pytest.fixture
+def make_net(backend, dtype):
+    """make_net(text, **options) -> Net of a network text on the fixtures' backend, in their dtype."""
+    from minidrop import Net
+    from minidrop.config import parse_net
+
+    nets = []
+
+    def build(text, **options):
+        nets.append(Net(parse_net(text, "net.prototxt"), **{"device": backend.name, "dtype": dtype, **options}))
+        return nets[-1]
+    yield build
+    for net in nets:
+        net.close()
+
+
+@pytest.fixture
+def layer_function(make_net):
+    """layer_function(layer text, *arrays, **options) -> the layer as a function of Tensors, through a Net.
+
+    The layer reads blobs a, b, ..., shaped like the arrays. Its tops are the outputs; of their shapes the layer's `setup`
+    must have been right.
+    """
+    def build(layer, *arrays, **options):
+        names = "abcdef"[:len(arrays)]
+        inputs = [f'layer {{ name: "in_{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+                  f'{" ".join(f"dim: {length}" for length in np.shape(array))} }} }} }}'
+                  for name, array in zip(names, arrays, strict=True)]
+        net = make_net("\n".join([*inputs, layer]), **options)
+        node = net.graph.nodes[-1]
+
+        def function(*tensors):
+            net.forward(**dict(zip(names, tensors, strict=True)))
+            tops = tuple(net.blobs[top] for top in node.config.top)
+            assert [y.shape for y in tops] == [net.graph.shapes[ref] for ref in node.tops]
+            return tops
+        return function
+    return build
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ class Function:
     """One differentiable operation on arrays, first order only.
 
     `forward(backend, *arrays)` returns an array (or a tuple of them) and stores on `self` what `backward(backend, gy,
-    wanted)` needs; backward returns one array, `Block` or None per input. Where `outputs_count` > 1, `gy` is a tuple.
+    wanted)` needs; backward returns one array, `Block` or None per input. Where forward returned a tuple, `gy` is one.
 
     `kept_rule` says what happens to kept sets:
       "same"    elementwise: all inputs share one kept set and the output carries it;
@@ -20,6 +20,7 @@ class Function:
 
     kept_rule = "dense"
     outputs_count = 1
+    returns_tuple = False
     inputs = None
     rank = 0
 
@@ -36,11 +37,12 @@ class Function:
         self.output_kept = self._carried(inputs)
         arrays = self.forward(backend, *[x.data for x in inputs])
         requires_grad = graph.is_recording() and any(x.requires_grad for x in inputs)
-        several = isinstance(arrays, tuple)
-        arrays = arrays if several else (arrays,)
+        self.returns_tuple = isinstance(arrays, tuple)
+        arrays = arrays if self.returns_tuple else (arrays,)
         self.outputs_count = len(arrays)
         kept, axis = self.output_kept
         outputs = tuple(Tensor(array, requires_grad, backend, kept, axis) for array in arrays)
+        result = outputs if self.returns_tuple else outputs[0]
         if requires_grad:
             self.inputs = inputs
             self.rank = 1 + max(x.creator.rank if x.creator else 0 for x in inputs)
@@ -48,7 +50,7 @@ class Function:
                 output.creator, output.output_index = self, i
         else:
             self.release()
-        return outputs if several else outputs[0]
+        return result
 
     def _carried(self, inputs):
         if self.kept_rule == "native":

@@ -38,6 +38,7 @@ def backward(seeds):
             if tensor.requires_grad:
                 tensor.accumulate(gradient)
             return
+        gradient = tensor.as_array(gradient)
         if function not in waiting:
             waiting[function] = [None] * function.outputs_count
             heapq.heappush(order, (-function.rank, id(function), function))
@@ -53,7 +54,7 @@ def backward(seeds):
         if inputs is None:
             raise RuntimeError(f"{type(function).__name__}: backward has already run through this graph; run forward again")
         wanted = tuple(tensor.requires_grad for tensor in inputs)
-        gy = tuple(gradients) if function.outputs_count > 1 else gradients[0]
+        gy = tuple(gradients) if function.returns_tuple else gradients[0]
         results = function.backward(inputs[0].backend, gy, wanted)
         function.release()
         results = results if isinstance(results, tuple) else (results,)

@@ -55,7 +55,7 @@ class Tensor:
         return self.backend.to_host(self.backend.put(self.data, self.kept, self.kept_axis))
 
     def __array__(self, dtype=None, copy=None):
-        return np.asarray(self.numpy(), dtype)
+        return np.array(self.numpy(), dtype, copy=copy)
 
     def __float__(self):
         if self.data.size != 1:
@@ -68,9 +68,12 @@ class Tensor:
 
     def accumulate(self, gradient):
         """Add to `grad` (leaves only)."""
-        if isinstance(gradient, Block):
-            gradient = gradient.dense(self.backend, self.data.shape)
+        gradient = self.as_array(gradient)
         self.grad = gradient if self.grad is None else self.grad + gradient
+
+    def as_array(self, gradient):
+        """Return a gradient of this tensor as an array of the shape of `data`, even if it came as a Block."""
+        return gradient.dense(self.backend, self.data.shape) if isinstance(gradient, Block) else gradient
 
     def clear_grad(self):
         """Forget the gradient."""

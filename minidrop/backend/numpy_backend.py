@@ -74,7 +74,7 @@ class NumpyBackend(Backend):
             return
         from minidrop.kernels import cpu
         block, number = blocks[0], W.dtype.type
-        cols = block.cols or Kept.all(W.shape[1])
+        cols = Kept.all(W.shape[1]) if block.cols is None else block.cols
         threads.by_rows(cpu.sgd_update, W.shape[0], W, history, block.data, _position(block.rows, W.shape[0]),
                         cols.indices, number(lr), number(momentum), number(decay), bool(l1), number(grad_scale))
 

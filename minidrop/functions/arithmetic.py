@@ -1,6 +1,7 @@
 """Elementwise functions of several tensors."""
 
 from minidrop.autograd import Function
+from minidrop.errors import ShapeError
 
 
 class WeightedSum(Function):
@@ -12,6 +13,7 @@ class WeightedSum(Function):
         self.coeff = coeff
 
     def forward(self, backend, *xs):
+        _check_shapes("sum", xs)
         total = None
         for c, x in zip(self.coeff, xs, strict=True):
             term = x if c == 1 else x * x.dtype.type(c)
@@ -29,6 +31,7 @@ class Product(Function):
     kept_rule = "same"
 
     def forward(self, backend, *xs):
+        _check_shapes("product", xs)
         self.xs = xs
         return _product(xs)
 
@@ -42,6 +45,7 @@ class Maximum(Function):
     kept_rule = "same"
 
     def forward(self, backend, *xs):
+        _check_shapes("maximum", xs)
         xp = backend.xp
         y, self.winner = xs[0], xp.zeros(xs[0].shape, "int32")
         for i, x in enumerate(xs[1:], 1):
@@ -51,6 +55,11 @@ class Maximum(Function):
 
     def backward(self, backend, gy, wanted):
         return tuple(gy * (self.winner == i) if want else None for i, want in enumerate(wanted))
+
+
+def _check_shapes(what, xs):
+    if any(x.shape != xs[0].shape for x in xs):
+        raise ShapeError(f"{what}: tensors of one shape expected, got {', '.join(str(x.shape) for x in xs)}")
 
 
 def _product(xs):

@@ -1,6 +1,7 @@
 """Dropout three ways: Bernoulli (ordinary), by a drawn pattern (compact), and by an explicit mask (the oracle)."""
 
 from minidrop.autograd import Function
+from minidrop.errors import ShapeError
 
 
 class Dropout(Function):
@@ -43,6 +44,8 @@ class Take(Function):
         self.kept, self.axis = kept, axis
 
     def forward(self, backend, x):
+        if self.kept is not None and self.kept.total != x.shape[self.axis]:
+            raise ShapeError(f"take: {self.kept} does not fit axis {self.axis} of shape {x.shape}")
         self.output_kept = (self.kept, self.axis)
         return backend.take(x, self.kept, self.axis)
 

@@ -2,7 +2,7 @@
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
-from minidrop.functions.softmax import normaliser
+from minidrop.functions.softmax import batch_size, normaliser
 
 
 class EuclideanLoss(Function):
@@ -11,13 +11,13 @@ class EuclideanLoss(Function):
     def forward(self, backend, a, b):
         if a.shape != b.shape and a.size != b.size:
             raise ShapeError(f"euclidean loss: shapes {a.shape} and {b.shape} differ")
-        self.shapes = a.shape, b.shape
+        self.shape_of_b, self.batch_size = b.shape, batch_size(a)
         self.difference = a - b.reshape(a.shape).astype(a.dtype, copy=False)
-        return ((self.difference ** 2).sum() / a.dtype.type(2 * max(1, a.shape[0]))).reshape(())
+        return ((self.difference ** 2).sum() / a.dtype.type(2 * self.batch_size)).reshape(())
 
     def backward(self, backend, gy, wanted):
-        g = self.difference * (gy / gy.dtype.type(max(1, self.shapes[0][0])))
-        return g if wanted[0] else None, -g.reshape(self.shapes[1]) if wanted[1] else None
+        g = self.difference * (gy / gy.dtype.type(self.batch_size))
+        return g if wanted[0] else None, -g.reshape(self.shape_of_b) if wanted[1] else None
 
 
 class SigmoidCrossEntropy(Function):
@@ -41,7 +41,7 @@ class SigmoidCrossEntropy(Function):
         self.difference = xp.tanh(x * half) * half + half - target
         if self.valid is not None:
             losses, self.difference = losses * self.valid, self.difference * self.valid
-        self.normaliser = normaliser(self.normalization, x.size, self.valid, x.shape[0])
+        self.normaliser = normaliser(self.normalization, x.size, self.valid, batch_size(x))
         return (losses.sum() / x.dtype.type(self.normaliser)).reshape(())
 
     def backward(self, backend, gy, wanted):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from minidrop.autograd import Tensor
+from minidrop.functions.dropout import expand
 from minidrop.functions.softmax import checked_labels
 
 
@@ -13,7 +14,7 @@ def accuracy(x, label, top_k=1, axis=1, ignore_label=None, per_class=False):
     With `per_class` also return the (classes,) accuracies of each class (0 for one that does not occur).
     """
     backend, xp = x.backend, x.backend.xp
-    scores = xp.moveaxis(x.data, axis, -1)
+    scores = xp.moveaxis(expand(x).data, axis, -1)
     rows = scores.reshape(-1, scores.shape[-1])
     label, valid = checked_labels(backend, label.data, rows, ignore_label)
     classes = xp.arange(rows.shape[1])

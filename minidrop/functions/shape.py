@@ -1,6 +1,7 @@
 """Moving data about: reshape, concat, slice."""
 
 import itertools
+import math
 
 from minidrop.autograd import Function
 
@@ -57,7 +58,7 @@ def reshape(x, shape):
 def flatten(x, axis=1, end_axis=-1):
     """Return x with axes `axis` .. `end_axis` made one."""
     axis, end = axis % x.ndim, end_axis % x.ndim
-    return reshape(x, x.shape[:axis] + (-1,) + x.shape[end + 1:])
+    return reshape(x, x.shape[:axis] + (math.prod(x.shape[axis:end + 1]),) + x.shape[end + 1:])
 
 
 def concat(xs, axis=1):

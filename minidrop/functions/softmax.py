@@ -47,7 +47,7 @@ class SoftmaxCrossEntropy(Function):
         self.axis = axis
         self.probability = _softmax(xp, rows, 1)
         self.label, self.valid = label, valid
-        self.normaliser = normaliser(self.normalization, rows.shape[0], valid, x.shape[0])
+        self.normaliser = normaliser(self.normalization, rows.shape[0], valid, batch_size(x))
         chosen = self.probability[xp.arange(rows.shape[0]), label]
         losses = -xp.log(xp.maximum(chosen, np.finfo(x.dtype).tiny))
         if valid is not None:
@@ -64,11 +64,16 @@ class SoftmaxCrossEntropy(Function):
         return xp.moveaxis(gx.reshape(self.moved), -1, self.axis), None
 
 
+def batch_size(x):
+    """The length of axis 0 of an array; 1 for a single number."""
+    return max(1, x.shape[0]) if x.ndim else 1
+
+
 def normaliser(mode, places, valid, batch_size):
     """What a summed loss is divided by; never less than 1, as a batch may hold no valid place."""
-    if mode == "VALID":
-        return max(1.0, float(places if valid is None else valid.sum()))
-    return {"FULL": float(places), "BATCH_SIZE": float(batch_size), "NONE": 1.0}[mode]
+    if mode == "VALID" and valid is not None:
+        places = valid.sum()
+    return max(1.0, float({"VALID": places, "FULL": places, "BATCH_SIZE": batch_size, "NONE": 1}[mode]))
 
 
 def checked_labels(backend, label, rows, ignore_label=None):
@@ -81,7 +86,8 @@ def checked_labels(backend, label, rows, ignore_label=None):
     if label.size != places:
         raise ShapeError(f"expected {places} labels, one for every row of scores, got an array of shape {label.shape}")
     flat = label.reshape(-1)
-    whole = flat.astype(np.int64)
+    with np.errstate(invalid="ignore"):      # NaN and infinities become some integer, unlike themselves
+        whole = flat.astype(np.int64)
     wrong = (whole < 0) | (whole >= classes)
     if flat.dtype.kind == "f":
         wrong |= whole != flat

@@ -35,6 +35,8 @@ class DummyData(Layer):
         self.fillers = list(settings.data_filler) or [FillerParameter(type="constant")]
         self.fillers *= count if len(self.fillers) == 1 else 1
         for filler, shape in zip(self.fillers, self.shapes, strict=True):
+            if any(length < 0 for length in shape):
+                raise ConfigError(f"dummy_data_param: sizes must not be negative, got {shape}")
             fillers.check_filler(filler, shape)
         self.position = 0
         self.constant = {}

@@ -15,7 +15,7 @@ class InnerProduct(Layer):
     ones computed; a compact bottom is read as it is.
     """
 
-    out_site = None
+    computes_subset = True
 
     def setup(self, shape):
         settings = self.settings
@@ -28,8 +28,9 @@ class InnerProduct(Layer):
         if not self.inputs:
             raise ShapeError(f"bottom of shape {tuple(shape)} has no features from axis {self.axis} on")
         self.outputs = settings.num_output
-        # A kept set on the last axis can be read as it is only where no flattening mixes that axis with others.
-        self.reads_kept = len(shape) == self.axis + 1
+        # A kept set can be read as it is only on the last axis, where no flattening mixes it with others. Images carry
+        # theirs on axis 1, the channels.
+        self.reads_kept = len(shape) == self.axis + 1 and len(shape) != 4
         return [tuple(shape[:self.axis]) + (self.outputs,)]
 
     def parameter_specs(self):

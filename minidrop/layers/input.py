@@ -46,10 +46,10 @@ class Input(Layer):
         missing = [name for name in self.config.top if name not in self.given]
         if missing:
             names = ", ".join(f"{name}=..." for name in self.config.top)
-            raise DataError(f"layer {self.name!r}: no value for input {missing[0]!r}; call net.forward({names})")
+            raise DataError(f"no value for input {missing[0]!r}; call net.forward({names})")
         tops = tuple(self.given[name] for name in self.config.top)
         batches = {int(np.shape(top.data)[0]) for top in tops if top.ndim}
         declared = {self.shapes[name][0] for name in self.config.top if self.shapes[name]}
         if len(declared) == 1 and len(batches) > 1:
-            raise ShapeError(f"layer {self.name!r}: inputs of one batch expected, got {sorted(batches)} records")
+            raise ShapeError(f"inputs of one batch expected, got {sorted(batches)} records")
         return tops

@@ -51,7 +51,7 @@ class MemoryData(Layer):
 
     def forward(self):
         if self.data is None:
-            raise DataError(f"layer {self.name!r}: no data; call net.set_input_arrays(data, labels) first")
+            raise DataError("no data; call net.set_input_arrays(data, labels) first")
         rows = (self.position * self.batch_size + np.arange(self.batch_size)) % len(self.data)
         self.position += 1
         backend, dtype = self.context.backend, self.context.dtype

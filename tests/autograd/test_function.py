@@ -1,0 +1,145 @@
+"""Function.apply: what is common to all functions, above all the rules for kept sets."""
+
+import numpy as np
+import pytest
+
+from minidrop import Function, Kept, ShapeError, Tensor, no_grad
+
+KEPT, OTHER = Kept(0, 2, 1, 6), Kept(1, 2, 1, 6)
+
+
+class Double(Function):
+    def forward(self, backend, *xs):
+        self.seen = xs
+        return sum(xs) * 2
+
+    def backward(self, backend, gy, wanted):
+        return tuple(gy * 2 if want else None for want in wanted)
+
+
+class Same(Double):
+    kept_rule = "same"
+
+
+class Native(Double):
+    kept_rule = "native"
+
+    def forward(self, backend, *xs):
+        assert self.input_kept == ((KEPT, 1),)
+        self.output_kept = (OTHER, 0)
+        return np.zeros((3, 2))
+
+
+class Pair(Function):
+    """Two outputs; the gradient of one that nobody read is None."""
+
+    def forward(self, backend, x):
+        return x + 1, x * 10
+
+    def backward(self, backend, gy, wanted):
+        self.got = gy
+        return sum(g * factor for g, factor in zip(gy, (1, 10), strict=True) if g is not None)
+
+
+class One(Function):
+    """A tuple of one."""
+
+    def forward(self, backend, x):
+        return (x * 3,)
+
+    def backward(self, backend, gy, wanted):
+        assert isinstance(gy, tuple)
+        return gy[0] * 3
+
+
+def compact(kept=KEPT, axis=1, requires_grad=True):
+    return Tensor(np.ones((2, 3)) if axis else np.ones((3, 2)), requires_grad, kept=kept, kept_axis=axis)
+
+
+def test_same_carries_the_kept_set_on():
+    y = Same().apply(compact(), compact())
+    assert y.kept == KEPT and y.kept_axis == 1 and y.shape == (2, 6) and y.data.shape == (2, 3)
+    assert Same().apply(Tensor(np.ones(3))).kept is None
+
+
+def test_same_refuses_different_sets():
+    message = r"^Same needs inputs with one kept set, got Kept.*from 0\), Kept.*from 1\); call functions.expand on them first$"
+    with pytest.raises(ShapeError, match=message):
+        Same().apply(compact(), compact(OTHER))
+    with pytest.raises(ShapeError, match=r"^Same needs inputs with one kept set, got .*, None; call"):
+        Same().apply(compact(), Tensor(np.ones((2, 6))))
+    with pytest.raises(ShapeError, match="^Same needs inputs with one kept set"):
+        Same().apply(compact(), compact(axis=0))
+
+
+def test_dense_refuses_compact_input():
+    message = (r"^Double needs every unit of its input, which carries Kept\(3 of 6: 1 of every 2 from 0\); "
+               r"call functions.expand on it first$")
+    with pytest.raises(ShapeError, match=message):
+        Double().apply(Tensor(np.ones((2, 3))), compact())
+
+
+def test_native_says_itself_what_it_carries():
+    y = Native().apply(compact())
+    assert (y.kept, y.kept_axis, y.shape) == (OTHER, 0, (6, 2))
+
+
+def test_inputs_may_be_plain_arrays():
+    assert Double().apply(np.ones(2), [1, 1]).numpy().tolist() == [4, 4]
+
+
+def test_nothing_is_remembered_where_nobody_wants_a_gradient():
+    y = Double().apply(Tensor(np.ones(2)))
+    assert y.creator is None and not y.requires_grad
+    function = Double()
+    with no_grad():
+        y = function.apply(Tensor(np.ones(2), requires_grad=True))
+    assert y.creator is None and not y.requires_grad and not hasattr(function, "seen")
+    assert Double().apply(Tensor(np.ones(2), requires_grad=True)).creator is not None
+
+
+def test_no_grad_ends_with_an_error_too():
+    with pytest.raises(KeyError), no_grad():
+        raise KeyError
+    assert Double().apply(Tensor(np.ones(2), requires_grad=True)).requires_grad
+    with no_grad():
+        with no_grad():
+            pass
+        assert not Double().apply(Tensor(np.ones(2), requires_grad=True)).requires_grad
+
+
+def test_unwanted_gradients_are_not_asked_for():
+    asked = []
+
+    class Spy(Double):
+        def backward(self, backend, gy, wanted):
+            asked.append(wanted)
+            return super().backward(backend, gy, wanted)
+    a, b = Tensor(np.ones(2), requires_grad=True), Tensor(np.ones(2))
+    Spy().apply(a, b).backward()
+    assert asked == [(True, False)] and b.grad is None and a.grad.tolist() == [2, 2]
+
+
+def test_several_outputs_and_one_that_nobody_reads():
+    x = Tensor(np.ones(2), requires_grad=True)
+    first, second = Pair().apply(x)
+    second.backward()
+    assert x.grad.tolist() == [10, 10]
+    first, second = Pair().apply(x)
+    function = first.creator
+    (first + second).backward()
+    assert x.grad.tolist() == [21, 21]
+    assert not hasattr(function, "got"), "what was saved for backward is dropped"
+
+
+def test_a_tuple_of_one_output():
+    x = Tensor(np.ones((3, 2)), requires_grad=True)
+    y, = One().apply(x)
+    y.backward()
+    assert x.grad.tolist() == [[3, 3]] * 3
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_a_function_must_say_what_it_computes(method):
+    with pytest.raises(NotImplementedError):
+        getattr(Function(), method)(None, None, None)

@@ -1,0 +1,142 @@
+"""The backward pass over every shape of graph; and the checker of gradients checks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidrop import Function, Tensor, check_gradients, functions
+from minidrop.autograd import backward, graph
+
+
+def leaf(*values):
+    return Tensor(np.array(values), requires_grad=True)
+
+
+def test_a_diamond():
+    """y = x^2 + (x^2 * 3): the shared part runs backward once, after both readers."""
+    calls = []
+
+    class Square(Function):
+        def forward(self, backend, x):
+            self.x = x
+            return x * x
+
+        def backward(self, backend, gy, wanted):
+            calls.append(gy.tolist())
+            return 2 * self.x * gy
+    x = leaf(3.0)
+    square = Square().apply(x)
+    (square + functions.power(square, 1.0, 3.0)).backward()
+    assert calls == [[4.0]] and x.grad.tolist() == [24.0]
+
+
+def test_arms_of_unequal_length():
+    x = leaf(2.0)
+    trunk = functions.power(x, 2.0)                     # x^2
+    long = trunk
+    for _ in range(5):
+        long = functions.power(long, 1.0, 2.0)          # 32 x^2
+    functions.weighted_sum([trunk, long, x]).backward()
+    assert x.grad.tolist() == [2 * 2 * 33 + 1]
+
+
+def test_a_tensor_used_twice_by_one_function():
+    x = leaf(3.0)
+    (x * x).backward()
+    assert x.grad.tolist() == [6.0]
+    y = leaf(3.0)
+    (y + y).backward()
+    assert y.grad.tolist() == [2.0]
+
+
+def test_several_results_at_once():
+    x = leaf(1.0, 2.0)
+    trunk = functions.power(x, 2.0)
+    a, b = functions.power(trunk, 1.0, 3.0), functions.power(trunk, 1.0, 5.0)
+    backward([(a, np.array([1.0, 1.0])), (b, np.array([10.0, 0.0])), (trunk, np.array([0.0, 100.0])), (x, np.ones(2))])
+    assert x.grad.tolist() == [2 * (3 + 50) + 1, 4 * (3 + 100) + 1]
+
+
+def test_second_backward():
+    y = functions.power(leaf(1.0), 2.0)
+    y.backward()
+    with pytest.raises(RuntimeError, match="^Power: backward has already run through this graph; run forward again$"):
+        y.backward()
+
+
+def test_no_part_of_the_graph_is_run_for_a_tensor_without_gradient():
+    y = functions.power(Tensor(np.ones(2)), 2.0)
+    y.backward()
+    assert y.creator is None
+
+
+def test_a_deep_graph_needs_no_deep_stack():
+    x = y = leaf(1.0)
+    for _ in range(5000):
+        y = functions.power(y, 1.0, 1.0, 1.0)
+    y.backward()
+    assert x.grad.tolist() == [1.0]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["sum", "product", "square"]), st.integers(0, 99), st.integers(0, 99)),
+                min_size=1, max_size=8))
+@settings(deadline=None, max_examples=60)
+def test_any_graph(steps):
+    """Random graphs of two leaves: the gradient is that of central differences."""
+    def build(a, b):
+        values = [a, b]
+        for kind, i, j in steps:
+            p, q = values[i % len(values)], values[j % len(values)]
+            values.append(functions.weighted_sum([p, q], [0.5, 0.25]) if kind == "sum" else
+                          functions.tanh(p * q) if kind == "product" else functions.tanh(functions.power(p, 2.0)))
+        return values[-1]
+    check_gradients(build, np.array([0.3, -0.7]), np.array([0.9, 0.4]))
+
+
+class Wrong(Function):
+    """y = x^2 with a gradient that is wrong in one entry."""
+
+    def forward(self, backend, x):
+        self.x = x
+        return x * x
+
+    def backward(self, backend, gy, wanted):
+        gx = 2 * self.x * gy
+        gx[1] *= 1.001
+        return gx
+
+
+class Forgets(Wrong):
+    def backward(self, backend, gy, wanted):
+        return None
+
+
+class TestCheckGradients:
+    def test_right(self):
+        check_gradients(lambda a, b: (a * b, a + b), np.array([1.0, 2.0, 3.0]), np.array([0.5, 4.0, -1.0]))
+
+    @pytest.mark.parametrize("function", [Wrong, Forgets])
+    def test_wrong(self, function):
+        with pytest.raises(AssertionError, match=r"gradient of input 0, shape \(3,\)"):
+            check_gradients(lambda x: function().apply(x), np.array([1.0, 2.0, 3.0]))
+
+    def test_wrong_only_in_the_second_input(self):
+        with pytest.raises(AssertionError, match="gradient of input 1"):
+            check_gradients(lambda a, b: a + Wrong().apply(b), np.ones(3), np.ones(3))
+
+    def test_inputs_that_are_not_wanted(self):
+        check_gradients(lambda a, b: a + Wrong().apply(b), np.ones(3), np.ones(3), wanted=[True, False])
+
+    def test_single_precision_is_checked_in_double(self):
+        check_gradients(functions.tanh, np.linspace(-1, 1, 5, dtype=np.float32))
+
+    def test_numbers_are_left_as_they_were(self):
+        x = np.linspace(-1, 1, 5)
+        before = x.copy()
+        check_gradients(functions.tanh, x)
+        assert (x == before).all()
+
+
+def test_recording_is_on():
+    assert graph.is_recording()

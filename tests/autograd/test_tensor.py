@@ -1,0 +1,139 @@
+"""Tensor and Parameter: logical against physical, and how gradients gather."""
+
+import numpy as np
+import pytest
+
+from minidrop import Kept, Parameter, ShapeError, Tensor, functions
+from minidrop.autograd import Block
+
+KEPT = Kept(1, 3, 1, 8)         # 1, 4, 7
+
+
+def test_a_dense_tensor():
+    x = Tensor(np.arange(6.0).reshape(2, 3), name="x")
+    assert x.shape == (2, 3) and x.ndim == 2 and x.dtype == np.float64
+    assert x.kept is None and x.grad is None and not x.requires_grad
+    assert x.numpy().tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert repr(x) == "Tensor(x(2, 3), float64, cpu)"
+
+
+def test_a_compact_tensor_shows_its_logical_self():
+    x = Tensor(np.array([[1.0, 2.0, 3.0]]), kept=KEPT)
+    assert x.shape == (1, 8) and x.data.shape == (1, 3)
+    assert x.numpy().tolist() == [[0, 1, 0, 0, 2, 0, 0, 3]]
+    assert np.asarray(x).tolist() == x.numpy().tolist()
+    assert repr(x) == "Tensor((1, 8), float64, cpu, Kept(3 of 8: 1 of every 3 from 1))"
+
+
+def test_a_kept_set_on_the_first_axis():
+    x = Tensor(np.ones((3, 2), np.float32), kept=KEPT, kept_axis=0)
+    assert x.shape == (8, 2) and x.numpy()[:, 0].tolist() == [0, 1, 0, 0, 1, 0, 0, 1]
+
+
+def test_a_kept_set_that_does_not_fit():
+    with pytest.raises(ShapeError, match=r"^tensor x: axis 1 of \(1, 4\) should hold the 3 entries of Kept\(3 of 8"):
+        Tensor(np.zeros((1, 4)), kept=KEPT, name="x")
+
+
+def test_lists_become_single_precision():
+    assert Tensor([1.0, 2.0]).dtype == np.float32
+    assert Tensor([1, 2]).dtype.kind == "i"
+    assert Tensor(np.float64(2)).dtype == np.float64
+
+
+def test_conversion_to_numpy_can_copy():
+    x = Tensor(np.zeros(3))
+    np.array(x)[0] = 1
+    np.array(x, np.float32)[0] = 1
+    assert x.data.tolist() == [0, 0, 0]
+    assert np.asarray(x, np.float32).dtype == np.float32
+
+
+def test_float():
+    assert float(Tensor(np.array([[2.5]]))) == 2.5
+    assert float(Tensor(np.array(2.5))) == 2.5
+    with pytest.raises(ShapeError, match=r"^tensor scores of shape \(2,\) is no single number$"):
+        float(Tensor(np.zeros(2), name="scores"))
+
+
+def test_operators():
+    a, b = Tensor([1.0, 2.0]), Tensor([3.0, 5.0])
+    assert (a + b).numpy().tolist() == [4, 7] and (a * b).numpy().tolist() == [3, 10]
+
+
+def test_gradients_of_leaves_add_up():
+    x = Tensor(np.array([1.0, 2.0]), requires_grad=True)
+    for _ in range(2):
+        functions.power(x, 2.0).backward()
+    assert x.grad.tolist() == [4, 8]
+    x.clear_grad()
+    assert x.grad is None
+    functions.power(x, 2.0).backward(np.array([1.0, 10.0]))
+    assert x.grad.tolist() == [2, 40]
+
+
+def parameter(shape=(8, 8)):
+    return Parameter(np.zeros(shape), name="ip1.weight")
+
+
+def test_a_new_parameter():
+    W = parameter((2, 3))
+    assert W.requires_grad and W.grad is None and W.blocks == [] and (W.lr_mult, W.decay_mult) == (1, 1)
+    assert W.dense_grad().tolist() == [[0, 0, 0], [0, 0, 0]] and W.blocks == []
+    assert not Parameter(np.zeros(3), lr_mult=0).requires_grad
+    assert repr(W) == "Parameter(ip1.weight(2, 3), float64, cpu)"
+
+
+def test_blocks_at_one_place_are_summed():
+    W = parameter()
+    for _ in range(3):
+        W.accumulate(Block(np.ones((3, 8)), KEPT, None))
+    assert len(W.blocks) == 1 and W.blocks[0].data.tolist() == np.full((3, 8), 3.0).tolist()
+    assert W.grad.tolist() == [[3.0 if i in (1, 4, 7) else 0.0] * 8 for i in range(8)]
+
+
+def test_equal_places_in_another_form_are_one_place():
+    W = parameter()
+    W.accumulate(Block(np.ones((3, 8)), KEPT))
+    W.accumulate(Block(np.ones((3, 8)), Kept.of([1, 4, 7], 8)))
+    assert len(W.blocks) == 1
+
+
+def test_blocks_at_different_places():
+    W, rng = parameter(), np.random.default_rng(0)
+    expected = np.zeros((8, 8))
+    places = [(None, None), (KEPT, None), (None, KEPT), (KEPT, KEPT), (Kept(0, 2, 1, 8), KEPT), (Kept(9, 9, 1, 8), None),
+              (Kept(2, 9, 3, 8), Kept.of([0, 5], 8))]
+    for rows, cols in places * 2:
+        part = rng.standard_normal([8 if kept is None else kept.count for kept in (rows, cols)])
+        before = part.copy()
+        W.accumulate(Block(part, rows, cols))
+        at = np.ix_(*(np.arange(8) if kept is None else kept.indices for kept in (rows, cols)))
+        expected[at] += part
+        np.testing.assert_allclose(W.grad, expected, atol=1e-12)
+        assert len(W.blocks) <= 4
+        assert (part == before).all(), "the caller's array was changed"
+    np.testing.assert_allclose(W.dense_grad(), expected, atol=1e-12)
+
+
+def test_a_gradient_may_be_set():
+    W = parameter((2, 2))
+    W.accumulate(np.ones((2, 2)))
+    assert W.grad.tolist() == [[1, 1], [1, 1]]
+    W.grad = np.full((2, 2), 5.0)
+    W.accumulate(np.ones((2, 2)))
+    assert W.grad.tolist() == [[6, 6], [6, 6]]
+    W.clear_grad()
+    assert W.grad is None
+
+
+def test_a_computed_weight_gets_an_ordinary_gradient(rng):
+    """A weight that is itself the result of a function: the compact gradient must reach it dense."""
+    x, V = rng.standard_normal((4, 8)), rng.standard_normal((5, 8))
+    V_tensor = Tensor(V.copy(), requires_grad=True)
+    compact = functions.take(Tensor(x), KEPT)
+    y = functions.linear(compact, functions.power(V_tensor, 2.0))
+    np.testing.assert_allclose(y.numpy(), (x * KEPT.mask()) @ (V * V).T)
+    y.backward()
+    expected = np.broadcast_to((x * KEPT.mask()).sum(axis=0), V.shape) * 2 * V
+    np.testing.assert_allclose(V_tensor.grad, expected)

@@ -1,0 +1,177 @@
+"""Every method that a backend overrides equals the generic one, which is written in NumPy's terms."""
+
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+
+from minidrop.autograd import Block
+from minidrop.backend import Backend, NumpyBackend
+from minidrop.backend.cupy_backend import CupyBackend
+from minidrop.kept import Kept
+
+GENERIC = Backend()
+TOTAL = 23
+KEPT = {
+    "None": None,
+    "all": Kept.all(TOTAL),
+    "empty": Kept(30, 40, 3, TOTAL),
+    "one in three": Kept(1, 3, 1, TOTAL),
+    "runs": Kept(2, 7, 4, TOTAL),
+    "one run": Kept(5, 40, 9, TOTAL),
+    "wrapped": Kept(-3, 10, 5, TOTAL),
+    "list": Kept.of([0, 1, 7, 20, 22], TOTAL),
+}
+LAYOUTS = ("contiguous", "transposed", "strided")
+kept_sets = pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT.keys())
+memory = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+@pytest.fixture
+def array(rng, dtype):
+    """array(shape, layout) -> random numbers in that memory layout."""
+    def make(shape, layout="contiguous"):
+        if layout == "transposed":
+            return rng.standard_normal(shape[::-1]).astype(dtype).T
+        if layout == "strided":
+            return rng.standard_normal([2 * n for n in shape]).astype(dtype)[tuple(slice(None, None, 2) for _ in shape)]
+        return rng.standard_normal(shape).astype(dtype)
+    return make
+
+
+def same(backend, got, expected):
+    """Moving and scaling is exact: not one bit may differ."""
+    got = backend.to_host(got)
+    assert got.dtype == expected.dtype and got.shape == expected.shape
+    np.testing.assert_array_equal(got, expected)
+
+
+@kept_sets
+@pytest.mark.parametrize("shape, axis", [((TOTAL,), 0), ((TOTAL, 5), 0), ((5, TOTAL), 1), ((200, TOTAL), -1), ((TOTAL, 5), -2),
+                                         ((3, TOTAL, 4), 1), ((2, 3, 4, TOTAL), 3)])
+def test_take_and_put(backend, array, kept, shape, axis):
+    for layout in LAYOUTS:
+        x = array(shape, layout)
+        on_device = backend.asarray(x)
+        same(backend, backend.take(on_device, kept, axis), GENERIC.take(x, kept, axis))
+        expected = np.zeros_like(x)
+        place = [slice(None)] * x.ndim
+        place[axis] = slice(None) if kept is None else kept.indices
+        expected[tuple(place)] = x[tuple(place)]
+        same(backend, backend.put(backend.take(on_device, kept, axis), kept, axis), expected)
+
+
+@memory
+@pytest.mark.parametrize("rows", KEPT.values(), ids=KEPT.keys())
+def test_submatrix(backend, array, rows, layout):
+    W = array((TOTAL, TOTAL), layout)
+    for cols in KEPT.values():
+        expected = W[np.ix_(*(np.arange(TOTAL) if kept is None else kept.indices for kept in (rows, cols)))]
+        same(backend, backend.submatrix(backend.asarray(W), rows, cols), expected)
+
+
+@memory
+@pytest.mark.parametrize("trans_a", [False, True])
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (65, 129, 33), (4, 0, 3), (0, 4, 3), (4, 3, 0)])
+def test_gemm(backend, array, close, trans_a, trans_b, rows, inner, columns, layout):
+    a = array((inner, rows) if trans_a else (rows, inner), layout)
+    b = array((columns, inner) if trans_b else (inner, columns), layout)
+    got = backend.to_host(backend.gemm(backend.asarray(a), backend.asarray(b), trans_a, trans_b))
+    assert got.shape == (rows, columns) and got.dtype == a.dtype
+    close(got, np.einsum("ij,jk->ik", (a.T if trans_a else a).astype(float), (b.T if trans_b else b).astype(float)))
+    close(got, GENERIC.gemm(a, b, trans_a, trans_b))
+
+
+def test_gemm_of_a_matrix_with_itself(backend, array, close):
+    a = backend.asarray(array((40, 70)))
+    host = backend.to_host(a).astype(float)
+    close(backend.to_host(backend.gemm(a, a, trans_b=True)), host @ host.T)
+
+
+@memory
+@pytest.mark.parametrize("shape", [(1, 1), (129, 7), (0, 3), (3, 0)])
+def test_column_sums_and_sum_of_squares(backend, array, close, shape, layout):
+    x = array(shape, layout)
+    close(backend.to_host(backend.column_sums(backend.asarray(x))), x.astype(float).sum(axis=0))
+    close(backend.sum_of_squares(backend.asarray(x)), (x.astype(float) ** 2).sum())
+
+
+@memory
+@pytest.mark.parametrize("shape", [(1,), (3,), (7, 9), (300, 5), (2, 3, 5, 7), (0, 4)])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout(backend, array, rate, shape, layout):
+    x, gy = array(shape, layout), array(shape, layout)
+    y, mask = GENERIC.dropout(x, rate, 1 / (1 - rate), 2**63 + 17)
+    got_y, got_mask = backend.dropout(backend.asarray(x), rate, 1 / (1 - rate), 2**63 + 17)
+    same(backend, got_mask, mask)
+    same(backend, got_y, y)
+    same(backend, got_y, np.where(mask, x * x.dtype.type(1 / (1 - rate)), 0).astype(x.dtype))
+    same(backend, backend.dropout_gradient(backend.asarray(gy), got_mask, 2.0), GENERIC.dropout_gradient(gy, mask, 2.0))
+
+
+def test_dropout_masks_do_not_depend_on_the_shape(backend):
+    """Element i is drawn from (key, i) alone."""
+    ones = backend.asarray(np.ones(1001, np.float32))
+    _, mask = backend.dropout(ones, 0.4, 1.0, 5)
+    for count in (1, 4, 513, 1000):
+        same(backend, backend.dropout(ones[:count], 0.4, 1.0, 5)[1], backend.to_host(mask)[:count])
+
+
+def test_dropout_rate(backend):
+    x = backend.asarray(np.ones(400_000, np.float32))
+    for rate in (0.1, 0.5, 0.75):
+        kept = backend.to_host(backend.dropout(x, rate, 1.0, 99)[1]).mean()
+        assert abs(kept - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / 400_000)
+
+
+@pytest.mark.parametrize("shape", [(TOTAL, TOTAL), (200, TOTAL), (3, 2), (TOTAL,)])
+@pytest.mark.parametrize("rows", KEPT)
+def test_sgd_update(backend, array, close, rows, shape):
+    rows = KEPT[rows] if shape[0] == TOTAL else None
+    for cols, decay, momentum, l1 in itertools.product(KEPT.values(), (0.0, 0.01), (0.0, 0.9), (False, True)):
+        cols = cols if shape[-1] == TOTAL and len(shape) == 2 else None
+        W, history, dense = array(shape), array(shape), array(shape)
+        block = GENERIC.submatrix(dense, rows, cols) if len(shape) == 2 else GENERIC.take(dense, rows, 0)
+        gradient = Block(block, rows, cols).dense(GENERIC, shape).astype(float)
+        expected = momentum * history + 0.1 * (0.5 * gradient + decay * (np.sign(W) if l1 else W.astype(float)))
+        expected_W = W - expected
+        W, history = backend.asarray(W), backend.asarray(history)
+        backend.sgd_update(W, history, [Block(backend.asarray(block), rows, cols)], 0.1, momentum, decay, l1, 0.5)
+        close(backend.to_host(history), expected, f"history, columns {cols}")
+        close(backend.to_host(W), expected_W, f"W, columns {cols}")
+
+
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_sgd_update_of_any_number_of_blocks(backend, array, close, count):
+    W, history, shape = array((TOTAL, 30)), array((TOTAL, 30)), (TOTAL, 30)
+    rows = [KEPT["runs"], KEPT["list"], None][:count]
+    blocks = [Block(array((TOTAL if kept is None else kept.count, 30)), kept) for kept in rows]
+    gradient = sum((block.dense(GENERIC, shape) for block in blocks), np.zeros(shape))
+    expected = 0.9 * history + 0.1 * (gradient + 0.01 * W)
+    on_device = backend.asarray(W.copy()), backend.asarray(history.copy())
+    backend.sgd_update(*on_device, [Block(backend.asarray(b.data), b.rows) for b in blocks], 0.1, 0.9, 0.01, False, 1.0)
+    close(backend.to_host(on_device[1]), expected)
+    close(backend.to_host(on_device[0]), W - expected)
+
+
+def test_arrays(backend, dtype):
+    assert backend.empty((3, 4), dtype).shape == (3, 4)
+    zeros = backend.zeros((300, 400), dtype)
+    assert zeros.dtype == dtype and not backend.to_host(zeros).any()
+    x = backend.asarray([[1, 2], [3, 4]], dtype)
+    assert isinstance(x, backend.xp.ndarray) and backend.to_host(x).tolist() == [[1, 2], [3, 4]]
+    assert type(backend.to_host(x)) is np.ndarray
+    backend.synchronize()
+    assert backend.describe().startswith(backend.name)
+
+
+@pytest.mark.parametrize("kind", [NumpyBackend, CupyBackend])
+def test_signatures_do_not_drift(kind):
+    """An override takes the arguments of the method it replaces, and no public method has no generic reference."""
+    for name, method in vars(kind).items():
+        if name.startswith("_") or not inspect.isfunction(method):
+            continue
+        assert hasattr(Backend, name), f"{kind.__name__}.{name} has no generic reference"
+        assert inspect.signature(method) == inspect.signature(getattr(Backend, name)), name

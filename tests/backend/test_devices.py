@@ -1,0 +1,73 @@
+"""get_backend and the kernel threads."""
+
+import numpy as np
+import pytest
+
+from minidrop import threads
+from minidrop.backend import NumpyBackend, backend_of, cuda_devices, get_backend
+from minidrop.errors import BackendError
+from minidrop.kernels import cpu
+
+
+def test_names():
+    assert isinstance(get_backend("cpu"), NumpyBackend)
+    assert get_backend("cpu") is get_backend("cpu")
+    assert get_backend(get_backend("cpu")) is get_backend("cpu")
+    assert backend_of(np.zeros(3)) is get_backend("cpu")
+    count, reason = cuda_devices()
+    assert get_backend("auto").name == ("cuda:0" if count else "cpu")
+    assert bool(count) != bool(reason)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:-1", "CPU", "", 0, None])
+def test_unknown_device(device):
+    with pytest.raises(BackendError, match=f"^unknown device {device!r}: expected auto, cpu or cuda:N$"):
+        get_backend(device)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(BackendError, match=r"^device cuda:99 cannot be used: .*; use --device cpu, or see"):
+        get_backend("cuda:99")
+
+
+@pytest.fixture
+def three_threads(monkeypatch):
+    monkeypatch.setattr(threads, "COUNT", 3)
+    monkeypatch.setattr(threads, "_executor", None)
+    yield
+    if threads._executor:
+        threads._executor.shutdown()
+
+
+def test_splitting_rows_changes_no_result(three_threads, monkeypatch, dtype, rng):
+    W, g = (rng.standard_normal((1001, 65)).astype(dtype) for _ in range(2))
+    results = []
+    for count in (3, 1):
+        monkeypatch.setattr(threads, "COUNT", count)
+        mine, history = W.copy(), np.zeros_like(W)
+        number = W.dtype.type
+        threads.by_rows(cpu.sgd_update, len(W), mine, history, g, np.arange(1001), np.arange(65), number(0.1), number(0.9),
+                        number(0.01), False, number(1))
+        y, mask = get_backend("cpu").dropout(W, 0.5, 2.0, 3)
+        results.append((mine, history, y, mask))
+    for split, whole in zip(*results, strict=True):
+        np.testing.assert_array_equal(split, whole)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 63, 128, 191, 192, 1000])
+def test_every_row_is_done_once(three_threads, rows):
+    done = np.zeros(rows, int)
+
+    def kernel(first, last):
+        done[first:last] += 1
+    threads.by_rows(kernel, rows)
+    assert (done == 1).all()
+
+
+@pytest.mark.parametrize("bad_part", [0, 2])
+def test_an_error_in_any_thread_is_raised(three_threads, bad_part):
+    def kernel(first, last):
+        if first == 100 * bad_part:
+            raise ArithmeticError("broken kernel")
+    with pytest.raises(ArithmeticError, match="broken kernel"):
+        threads.by_rows(kernel, 300)

@@ -1,0 +1,78 @@
+"""BufferPool: memory comes back by itself, and never while somebody looks at it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidrop.backend.pool import BufferPool
+
+BIG = (64, 1024)       # 256 KiB of float32
+
+
+def address(x):
+    return x.__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("shape, dtype", [((3,), "float32"), (BIG, "float32"), ((129, 1001), "float64"), ((1 << 20,), bool),
+                                          ((0, 5), "float64"), ((), "float32"), ((5, 0, 70000), "float32")])
+def test_what_is_handed_out(shape, dtype):
+    x = BufferPool().empty(shape, dtype)
+    assert x.shape == shape and x.dtype == dtype and x.flags.c_contiguous and x.flags.writeable
+    if x.nbytes >= 1 << 15:
+        assert address(x) % 64 == 0
+
+
+def test_freed_memory_is_used_again():
+    pool = BufferPool()
+    x = pool.empty(BIG, "float32")
+    before = address(x)
+    del x
+    y = pool.empty(BIG, "float32")
+    assert address(y) == before
+    assert pool.bytes_held == y.nbytes
+    del y
+    assert address(pool.empty((128, 512), "float32")) == before          # another shape of that size
+    assert address(pool.empty((63, 1024), "float32")) == before          # and one that is a little smaller
+
+
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[3:5], lambda x: x.T, lambda x: x.reshape(-1)[::7],
+                                  lambda x: x.view(np.uint8), lambda x: memoryview(x), lambda x: iter(x),
+                                  lambda x: np.broadcast_to(x, (2, *x.shape)), lambda x: [x[0]], lambda x: x.flat])
+def test_memory_that_is_looked_at_is_not_handed_out(view):
+    pool = BufferPool()
+    x = pool.empty(BIG, "float32")
+    before, held = address(x), view(x)
+    del x
+    assert address(pool.empty(BIG, "float32")) != before
+    del held
+    others = [pool.empty(BIG, "float32") for _ in range(2)]
+    assert before in [address(other) for other in others]
+
+
+@given(st.lists(st.tuples(st.integers(1 << 13, 1 << 16), st.booleans()), max_size=40))
+@settings(max_examples=50, deadline=None)
+def test_live_arrays_never_overlap(requests):
+    """Each array keeps what was written into it, whatever is asked for and freed in between."""
+    pool, alive = BufferPool(), {}
+    for number, (size, free_one) in enumerate(requests):
+        if free_one and alive:
+            alive.pop(min(alive))
+        alive[number] = pool.empty((size,), "float32")
+        alive[number].fill(number)
+    for number, x in alive.items():
+        assert (x == number).all()
+    spans = sorted((address(x), address(x) + x.nbytes) for x in alive.values())
+    assert all(end <= begin for (_, end), (begin, _) in zip(spans, spans[1:], strict=False))
+
+
+def test_nearby_sizes_share_a_buffer():
+    """At most an eighth is lost to rounding up."""
+    pool = BufferPool()
+    for columns in range(1000, 1025):
+        pool.empty((64, columns), "float32")
+    assert pool.bytes_held <= 1.25 * 64 * 1024 * 4 * 2
+    for size in (1 << 15, 50_000, 123_457, 1 << 20, (1 << 20) + 1):
+        pool = BufferPool()
+        x = pool.empty((size,), np.uint8)
+        assert size <= pool.bytes_held <= size * 1.125 + 8 and x.size == size

@@ -1,0 +1,139 @@
+"""Every public function's gradient against central differences, dense and with kept sets."""
+
+import numpy as np
+import pytest
+
+from minidrop import Kept, Tensor, check_gradients, functions
+from minidrop.patterns import DropSite, PatternSettings
+
+TOTAL = 7
+KEPT = {"regular": Kept(1, 3, 1, TOTAL), "list": Kept.of([0, 1, 5], TOTAL), "empty": Kept(9, 9, 2, TOTAL),
+        "all": Kept.all(TOTAL), "wrapped": Kept(-1, 4, 2, TOTAL)}
+EVEN = Kept(0, 2, 1, 6)
+
+
+def numbers(*shape, seed=0, low=-2.0, high=2.0):
+    """Random numbers no nearer than 0.05 to 0, where the rectifier has its kink."""
+    x = np.random.default_rng([seed, *shape]).uniform(low, high, shape)
+    return np.where(abs(x) < 0.05, 0.05, x)
+
+
+def labels(*shape, classes=7):
+    return np.random.default_rng(1).integers(0, classes, shape)
+
+
+def on_kept(function, axis=1):
+    """The same function with its first input compacted by each kept set."""
+    return [(f"{name} kept", lambda x, *rest, kept=kept: function(functions.take(x, kept, axis), *rest))
+            for name, kept in KEPT.items()]
+
+
+def site(masked=False, active=True):
+    site = DropSite("drop", PatternSettings(0.4), seed=3, total=TOTAL)
+    site.draw(5)
+    site.masked, site.active = masked, active
+    return site
+
+
+X = numbers(4, TOTAL)
+ELEMENTWISE = {
+    "relu": functions.relu,
+    "leaky relu": lambda x: functions.relu(x, 0.1),
+    "sigmoid": functions.sigmoid,
+    "tanh": functions.tanh,
+    "power 1": lambda x: functions.power(x, 1.0, -2.0, 0.5),
+    "power 3": lambda x: functions.power(x, 3.0, 0.5, 0.1),
+    "power -1.5": lambda x: functions.power(functions.power(x, 2.0), -1.5, 2.0, 0.3),
+    "power 0": lambda x: functions.power(x, 0.0, 2.0, 3.0),
+    "power of nothing": lambda x: functions.power(x, 2.0, 0.0, 3.0),
+    "dropout": lambda x: functions.dropout(functions.expand(x), 0.4, key=17),
+    "no dropout": lambda x: functions.dropout(x, 0, key=17),
+    "multiply_mask": lambda x: functions.multiply_mask(x, np.linspace(0, 2, TOTAL)[None]),
+    "expand": functions.expand,
+    "take again": lambda x: functions.take(x, KEPT["regular"]),
+    "approx_dropout": lambda x: functions.approx_dropout(x, site()),
+    "approx_dropout masked": lambda x: functions.approx_dropout(x, site(masked=True)),
+    "approx_dropout in a test": lambda x: functions.approx_dropout(x, site(active=False)),
+    "linear": lambda x: functions.linear(x, Tensor(numbers(3, TOTAL))),
+    "softmax": lambda x: functions.softmax(functions.expand(x)),
+    "weighted_sum of one": lambda x: functions.weighted_sum([x, x, x], [1, -2, 0.5]),
+    "product of one": lambda x: functions.product([x, x, x]),
+    "maximum of one": lambda x: functions.maximum([x, functions.power(x, 1.0, 2.0)]),
+}
+CASES = {}
+for _name, _function in ELEMENTWISE.items():
+    CASES[_name] = (_function, X)
+    CASES.update({f"{_name}, {which}": (function, X) for which, function in on_kept(_function)})
+
+A, B, C = numbers(3, TOTAL, seed=1), numbers(3, TOTAL, seed=2), numbers(3, TOTAL, seed=3)
+W, b = numbers(5, TOTAL), numbers(5)
+CASES |= {
+    "add": (functions.add, A, B),
+    "multiply": (functions.multiply, A, B),
+    "weighted_sum": (lambda *xs: functions.weighted_sum(xs, [1, -0.5, 3]), A, B, C),
+    "product": (lambda *xs: functions.product(xs), A, np.where(B > 1, 0.0, B), C),
+    "maximum": (lambda *xs: functions.maximum(xs), A, B, C),
+    "concat": (lambda *xs: functions.concat(xs), A, numbers(3, 2), C),
+    "concat axis -1 of 3-D": (lambda *xs: functions.concat(xs, -1), numbers(2, 3, 4), numbers(2, 3, 1)),
+    "slice": (lambda x: functions.slice(x, [2, 3]), A),
+    "slice axis 0": (lambda x: functions.slice(x, [1], 0), A),
+    "slice into one": (lambda x: functions.slice(x, []), A),
+    "slice, one part unread": (lambda x: functions.slice(x, [2, 5])[1], A),
+    "reshape": (lambda x: functions.reshape(x, (TOTAL, -1)), A),
+    "flatten": (lambda x: functions.flatten(x), numbers(2, 3, 4)),
+    "flatten some": (lambda x: functions.flatten(x, 1, -2), numbers(2, 3, 4, 2)),
+    "take axis 0": (lambda x: functions.take(x, Kept(0, 2, 1, 3), 0), A),
+    "take 4-D": (lambda x: functions.take(x, EVEN), numbers(2, 6, 3, 2)),
+    "expand 4-D": (lambda x: functions.expand(functions.take(x, EVEN)), numbers(2, 6, 3, 2)),
+    "linear of all": (functions.linear, A, W, b),
+    "linear without b": (functions.linear, A, W),
+    "linear of sequences": (functions.linear, numbers(2, 3, TOTAL), W, b),
+    "linear of a vector": (functions.linear, numbers(TOTAL), W, b),
+    "softmax axis 0": (lambda x: functions.softmax(x, 0), A),
+    "softmax 4-D": (lambda x: functions.softmax(x, 1), numbers(2, 3, 2, 2)),
+    "euclidean_loss": (functions.euclidean_loss, A, B),
+    "euclidean_loss of numbers": (functions.euclidean_loss, numbers(), numbers(seed=1)),
+    "sigmoid_cross_entropy": (lambda x: functions.sigmoid_cross_entropy(x, numbers(3, TOTAL, low=0, high=1)), A),
+    "sigmoid_cross_entropy, ignoring":
+        (lambda x: functions.sigmoid_cross_entropy(x, labels(3, TOTAL, classes=3) - 1, -1, "VALID"), A),
+}
+for _kept_in in (None, *KEPT.values()):
+    for _kept_out in (None, *(Kept(*k.regular, 5) for k in KEPT.values() if k.regular), Kept.of([1, 4], 5)):
+        for _transpose in (False, True):
+            CASES[f"linear, in {_kept_in}, out {_kept_out}, transpose {_transpose}"] = (
+                lambda x, W, b, i=_kept_in, o=_kept_out, t=_transpose: functions.linear(
+                    x if i is None else functions.take(x, i), W, b, o, t), A, W.T if _transpose else W, b)
+for _normalization in ("VALID", "FULL", "BATCH_SIZE", "NONE"):
+    for _ignore in (None, 2):
+        CASES[f"softmax_cross_entropy {_normalization}, ignoring {_ignore}"] = (
+            lambda x, label, i=_ignore, n=_normalization: functions.softmax_cross_entropy(x, label, 1, i, n),
+            numbers(3, 5, 2, 2), labels(3, 2, 2, classes=5))
+        CASES[f"softmax_cross_entropy, last axis, {_normalization}, ignoring {_ignore}"] = (
+            lambda x, label, i=_ignore, n=_normalization: functions.softmax_cross_entropy(x, label, -1, i, n),
+            numbers(2, 3, 5), labels(2, 3, classes=5))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradient(name):
+    function, *arrays = CASES[name]
+    check_gradients(function, *arrays)
+
+
+def test_every_public_function_is_here():
+    without_gradient = {"accuracy"}
+    checked = {name.split(",")[0].split()[0] for name in CASES}
+    assert set(functions.__all__) - checked == without_gradient
+
+
+def test_targets_and_labels_get_no_gradient():
+    target = Tensor(numbers(3, TOTAL, low=0, high=1), requires_grad=True)
+    functions.sigmoid_cross_entropy(Tensor(A, requires_grad=True), target).backward()
+    label = Tensor(np.zeros(3), requires_grad=True)
+    functions.softmax_cross_entropy(Tensor(A, requires_grad=True), label).backward()
+    assert target.grad is None and label.grad is None
+
+
+def test_of_equal_inputs_the_first_gets_the_gradient_of_the_maximum():
+    a, b = (Tensor(np.array([1.0, 5.0]), requires_grad=True) for _ in range(2))
+    functions.maximum([a, b]).backward()
+    assert a.grad.tolist() == [1, 1] and b.grad.tolist() == [0, 0]
