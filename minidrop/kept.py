@@ -111,6 +111,9 @@ class Kept:
     def __len__(self):
         return self.count
 
+    def __bool__(self):
+        raise TypeError("an empty Kept and no Kept (None) mean opposite things: compare with None, or ask for .count")
+
     def __repr__(self):
         if self.regular is None:
             return f"Kept({self.count} of {self.total})"

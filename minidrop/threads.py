@@ -7,10 +7,11 @@ it sets a short spin and its kernels run on every core; if NumPy came first they
 """
 
 import os
+import queue
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
 
-_SPIN_TICKS_LOG2 = "17"   # 2**17 ticks, some 40 us: longer than the gap between two products, shorter than a kernel
+_SPIN_TICKS_LOG2 = "19"   # 2**19 ticks, some 0.2 ms: longer than most gaps between products, shorter than a large kernel
 
 if "numpy" not in sys.modules:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", _SPIN_TICKS_LOG2)
@@ -30,24 +31,43 @@ def _thread_count():
 
 
 COUNT = _thread_count()
-_executor = None
-_MIN_ROWS_A_THREAD = 64
+_LEAST_ELEMENTS = 3 << 19       # below this a second thread costs more than it saves (scripts/bench_mlp.py, 1024 and 2048)
+_tasks = queue.SimpleQueue()   # (kernel, arguments, where to put None or the exception)
+_workers = []
 
 
-def by_rows(kernel, rows, *args):
-    """Call kernel(*args, first_row, last_row) over 0..rows, split between the kernel threads.
+def by_rows(kernel, rows, elements, *args):
+    """Call kernel(*args, first_row, last_row) over 0..rows, split between the kernel threads where `elements` are many.
 
     The split never changes a result: every row is computed by one call, in the same order of operations.
     """
-    parts = min(COUNT, rows // _MIN_ROWS_A_THREAD)
+    parts = min(COUNT, rows) if elements >= _LEAST_ELEMENTS else 1
     if parts < 2:
         kernel(*args, 0, rows)
         return
-    global _executor
-    if _executor is None:
-        _executor = ThreadPoolExecutor(COUNT - 1, "minidrop-kernel")
+    while len(_workers) < COUNT - 1:
+        _workers.append(threading.Thread(target=_work, name="minidrop-kernel", daemon=True))
+        _workers[-1].start()
     bounds = [rows * part // parts for part in range(parts + 1)]
-    waiting = [_executor.submit(kernel, *args, *bounds[part:part + 2]) for part in range(1, parts)]
-    kernel(*args, *bounds[:2])
-    for done in waiting:
-        done.result()
+    done = queue.SimpleQueue()
+    for part in range(1, parts):
+        _tasks.put((kernel, (*args, *bounds[part:part + 2]), done))
+    try:
+        kernel(*args, *bounds[:2])
+    finally:
+        errors = [done.get() for _ in range(1, parts)]      # nobody may still write to `args` after this call
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def _work():
+    while True:
+        kernel, args, done = _tasks.get()
+        try:
+            kernel(*args)
+        except BaseException as error:      # handed to the caller
+            done.put(error)
+        else:
+            done.put(None)
+        del kernel, args, done              # or the last arrays would live until the next task

@@ -77,6 +77,15 @@ class Backend:
     def _at(self, kept, axis, ndim):
         return (slice(None),) * (axis % ndim) + (self._index(kept),)
 
+    # -- activations ---------------------------------------------------------------------------------------------------
+    def relu(self, x):
+        """Return max(x, 0)."""
+        return self.xp.maximum(x, 0, out=self.empty(x.shape, x.dtype))
+
+    def relu_gradient(self, gy, y):
+        """Return gy where y = relu(x) is above 0, else 0."""
+        return self.xp.multiply(gy, y > 0, out=self.empty(gy.shape, gy.dtype))
+
     # -- dropout -----------------------------------------------------------------------------------------------------
     def dropout(self, x, rate, scale, key):
         """Return (y, mask): y = x * mask * scale with mask ~ Bernoulli(1 - rate), element i drawn from (key, i) alone.

@@ -39,7 +39,7 @@ class NumpyBackend(Backend):
         if x.ndim == 2 and axis % 2 == 1 and x.flags.c_contiguous:
             from minidrop.kernels import cpu
             out = self.empty((x.shape[0], kept.count), x.dtype)
-            threads.by_rows(cpu.take_columns, x.shape[0], x, kept.indices, out)
+            threads.by_rows(cpu.take_columns, x.shape[0], x.size, x, kept.indices, out)
             return out
         shape = list(x.shape)
         shape[axis] = kept.count
@@ -54,14 +54,30 @@ class NumpyBackend(Backend):
             return self.take(self.take(W, rows, 0), cols, 1)
         from minidrop.kernels import cpu
         out = self.empty((rows.count, cols.count), W.dtype)
-        threads.by_rows(cpu.take_block, rows.count, W, rows.indices, cols.indices, out)
+        threads.by_rows(cpu.take_block, rows.count, rows.count * W.shape[1], W, rows.indices, cols.indices, out)
         return out
+
+    def relu(self, x):
+        if not x.flags.c_contiguous:
+            return super().relu(x)
+        from minidrop.kernels import cpu
+        y = self.empty(x.shape, x.dtype)
+        threads.by_rows(cpu.relu, x.size, x.size, x.reshape(-1), y.reshape(-1))
+        return y
+
+    def relu_gradient(self, gy, y):
+        if not gy.flags.c_contiguous:
+            return super().relu_gradient(gy, y)
+        from minidrop.kernels import cpu
+        gx = self.empty(gy.shape, gy.dtype)
+        threads.by_rows(cpu.relu_gradient, gy.size, gy.size, gy.reshape(-1), y.reshape(-1), gx.reshape(-1))
+        return gx
 
     def dropout(self, x, rate, scale, key):
         from minidrop.kernels import cpu
         x = np.ascontiguousarray(x)
         y, mask = self.empty(x.shape, x.dtype), self.empty(x.shape, np.bool_)
-        threads.by_rows(cpu.dropout, -(-x.size // 4), x.reshape(-1), y.reshape(-1), mask.reshape(-1),
+        threads.by_rows(cpu.dropout, -(-x.size // 4), x.size, x.reshape(-1), y.reshape(-1), mask.reshape(-1),
                         np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32), np.uint32(dropout_threshold(rate)),
                         x.dtype.type(scale))
         return y, mask
@@ -75,7 +91,7 @@ class NumpyBackend(Backend):
         from minidrop.kernels import cpu
         block, number = blocks[0], W.dtype.type
         cols = Kept.all(W.shape[1]) if block.cols is None else block.cols
-        threads.by_rows(cpu.sgd_update, W.shape[0], W, history, block.data, _position(block.rows, W.shape[0]),
+        threads.by_rows(cpu.sgd_update, W.shape[0], W.size, W, history, block.data, _position(block.rows, W.shape[0]),
                         cols.indices, number(lr), number(momentum), number(decay), bool(l1), number(grad_scale))
 
 

@@ -14,7 +14,7 @@ _ONLY_THE_POOL = 3
 class BufferPool:
     """Hands out NumPy arrays over buffers that it takes back when nobody holds a view of them any more.
 
-    Every view's `base` is the buffer itself, so CPython's reference count says whether it is free; there is no `release`
+    Every array's `base` is the buffer itself, so CPython's reference count says whether it is free; there is no `release`
     to forget. Sizes are rounded up to one of eight steps per power of two: shapes that change a little from iteration to
     iteration share buffers.
     """
@@ -39,7 +39,7 @@ class BufferPool:
             offset = -raw.ctypes.data % _ALIGNMENT
             buffer = np.frombuffer(memoryview(raw)[offset:offset + room], np.uint8)
             buffers.append(buffer)
-        return buffer[:size].view(dtype).reshape(shape)
+        return np.ndarray(shape, dtype, buffer)
 
     @property
     def bytes_held(self):

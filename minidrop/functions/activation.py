@@ -12,11 +12,10 @@ class ReLU(Function):
         self.negative_slope = negative_slope
 
     def forward(self, backend, x):
-        xp = backend.xp
-        y = xp.maximum(x, 0, out=backend.empty(x.shape, x.dtype))
+        y = backend.relu(x)
         if self.negative_slope:
             self.x = x
-            y += xp.minimum(x, 0) * x.dtype.type(self.negative_slope)
+            y += backend.xp.minimum(x, 0) * x.dtype.type(self.negative_slope)
         else:
             self.y = y
         return y
@@ -25,7 +24,7 @@ class ReLU(Function):
         if self.negative_slope:
             slope = gy.dtype.type(self.negative_slope)
             return backend.xp.where(self.x > 0, gy, gy * slope)
-        return backend.xp.multiply(gy, self.y > 0, out=backend.empty(gy.shape, gy.dtype))
+        return backend.relu_gradient(gy, self.y)
 
 
 class Sigmoid(Function):

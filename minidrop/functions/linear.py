@@ -47,8 +47,10 @@ class Linear(Function):
     def backward(self, backend, gy, wanted):
         gy = gy.reshape(self.x.shape[0], gy.shape[-1])
         gx = gW = gb = None
+        W, self.W = self.W, None
         if wanted[0]:
-            gx = backend.gemm(gy, self.W, trans_b=self.transpose).reshape(self.lead + (self.x.shape[1],))
+            gx = backend.gemm(gy, W, trans_b=self.transpose).reshape(self.lead + (self.x.shape[1],))
+        del W      # its buffer, still in the cache, is the right size for gW
         if wanted[1]:
             a, b = (self.x, gy) if self.transpose else (gy, self.x)
             gW = Block(backend.gemm(a, b, trans_a=True), self.rows, self.cols)

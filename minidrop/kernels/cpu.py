@@ -37,6 +37,7 @@ def sgd_update(W, history, g, row_of, cols, lr, momentum, decay, l1, grad_scale,
     columns = W.shape[1]
     all_columns = cols.size == columns
     dense_row = np.zeros(columns, W.dtype)
+    no_gradient = np.zeros(columns, W.dtype)
     l1_decay = lr * decay if l1 else W.dtype.type(0)
     l2_decay = W.dtype.type(0) if l1 else lr * decay
     rate = lr * grad_scale
@@ -44,31 +45,41 @@ def sgd_update(W, history, g, row_of, cols, lr, momentum, decay, l1, grad_scale,
         row = row_of[i]
         if row >= 0:
             if all_columns:
-                for j in range(columns):
-                    dense_row[j] = g[row, j]
+                gradient = g[row]
             else:
                 for j in range(cols.size):
                     dense_row[cols[j]] = g[row, j]
-            if l1:
-                for j in range(columns):
-                    h = momentum * history[i, j] + (rate * dense_row[j] + l1_decay * np.sign(W[i, j]))
-                    history[i, j] = h
-                    W[i, j] -= h
-            else:
-                for j in range(columns):
-                    h = momentum * history[i, j] + (rate * dense_row[j] + l2_decay * W[i, j])
-                    history[i, j] = h
-                    W[i, j] -= h
-        elif l1:
+                gradient = dense_row
+        else:
+            gradient = no_gradient
+        if l1:
             for j in range(columns):
-                h = momentum * history[i, j] + l1_decay * np.sign(W[i, j])
+                h = momentum * history[i, j] + (rate * gradient[j] + l1_decay * np.sign(W[i, j]))
                 history[i, j] = h
                 W[i, j] -= h
         else:
             for j in range(columns):
-                h = momentum * history[i, j] + l2_decay * W[i, j]
+                h = momentum * history[i, j] + (rate * gradient[j] + l2_decay * W[i, j])
                 history[i, j] = h
                 W[i, j] -= h
+
+
+@_jit
+def relu(x, y, first, last):
+    """y = max(x, 0); NaN stays NaN, so that a diverging net is noticed."""
+    x, y = x[first:last], y[first:last]      # counting from 0, the loop needs no check for negative indices
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        y[i] = zero if x[i] <= zero else x[i]
+
+
+@_jit
+def relu_gradient(gy, y, gx, first, last):
+    """gx = gy where y > 0, else 0."""
+    gy, y, gx = gy[first:last], y[first:last], gx[first:last]
+    zero = gy.dtype.type(0)
+    for i in range(gy.size):
+        gx[i] = gy[i] if y[i] > zero else zero
 
 
 _CHUNK = 128     # counters at a time: four words each stay in the first-level cache

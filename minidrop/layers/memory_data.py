@@ -52,7 +52,10 @@ class MemoryData(Layer):
     def forward(self):
         if self.data is None:
             raise DataError("no data; call net.set_input_arrays(data, labels) first")
-        rows = (self.position * self.batch_size + np.arange(self.batch_size)) % len(self.data)
+        first = self.position * self.batch_size % len(self.data)
+        rows = slice(first, first + self.batch_size)
+        if rows.stop > len(self.data):
+            rows = (first + np.arange(self.batch_size)) % len(self.data)
         self.position += 1
         backend, dtype = self.context.backend, self.context.dtype
         data = transform(self.config.transform_param, self.data[rows], dtype)

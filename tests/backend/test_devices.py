@@ -6,6 +6,7 @@ import pytest
 from minidrop import threads
 from minidrop.backend import NumpyBackend, backend_of, cuda_devices, get_backend
 from minidrop.errors import BackendError
+from minidrop.kept import Kept
 from minidrop.kernels import cpu
 
 
@@ -33,10 +34,7 @@ def test_a_device_that_is_not_there():
 @pytest.fixture
 def three_threads(monkeypatch):
     monkeypatch.setattr(threads, "COUNT", 3)
-    monkeypatch.setattr(threads, "_executor", None)
-    yield
-    if threads._executor:
-        threads._executor.shutdown()
+    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
 
 
 def test_splitting_rows_changes_no_result(three_threads, monkeypatch, dtype, rng):
@@ -46,21 +44,23 @@ def test_splitting_rows_changes_no_result(three_threads, monkeypatch, dtype, rng
         monkeypatch.setattr(threads, "COUNT", count)
         mine, history = W.copy(), np.zeros_like(W)
         number = W.dtype.type
-        threads.by_rows(cpu.sgd_update, len(W), mine, history, g, np.arange(1001), np.arange(65), number(0.1), number(0.9),
-                        number(0.01), False, number(1))
+        threads.by_rows(cpu.sgd_update, len(W), W.size, mine, history, g, np.arange(1001), np.arange(65), number(0.1),
+                        number(0.9), number(0.01), False, number(1))
         y, mask = get_backend("cpu").dropout(W, 0.5, 2.0, 3)
-        results.append((mine, history, y, mask))
+        rows, cols = Kept(1, 3, 2, 1001), Kept(0, 4, 3, 65)
+        gathered = get_backend("cpu").submatrix(W, rows, cols), get_backend("cpu").take(W, cols, 1)
+        results.append((mine, history, y, mask, *gathered))
     for split, whole in zip(*results, strict=True):
         np.testing.assert_array_equal(split, whole)
 
 
-@pytest.mark.parametrize("rows", [0, 1, 63, 128, 191, 192, 1000])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 191, 1000])
 def test_every_row_is_done_once(three_threads, rows):
     done = np.zeros(rows, int)
 
     def kernel(first, last):
         done[first:last] += 1
-    threads.by_rows(kernel, rows)
+    threads.by_rows(kernel, rows, rows)
     assert (done == 1).all()
 
 
@@ -70,4 +70,4 @@ def test_an_error_in_any_thread_is_raised(three_threads, bad_part):
         if first == 100 * bad_part:
             raise ArithmeticError("broken kernel")
     with pytest.raises(ArithmeticError, match="broken kernel"):
-        threads.by_rows(kernel, 300)
+        threads.by_rows(kernel, 300, 300)
