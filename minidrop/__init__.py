@@ -6,7 +6,7 @@ from minidrop import threads  # before anything loads NumPy, see there
 from minidrop import functions
 from minidrop._version import __version__
 from minidrop.autograd import Function, Parameter, Tensor, check_gradients, no_grad
-from minidrop.config import NetSpec
+from minidrop.config import NetParameter, NetSpec, SolverParameter
 from minidrop.config import layers as L
 from minidrop.errors import BackendError, ConfigError, DataError, MinidropError, NonFiniteError, ShapeError, SnapshotError
 from minidrop.kept import Kept
@@ -15,6 +15,7 @@ from minidrop.net import Net
 from minidrop.patterns import register_pattern
 from minidrop.solver import Solver, load_weights
 
-__all__ = ["BackendError", "ConfigError", "DataError", "Function", "Kept", "L", "Layer", "MinidropError", "Net", "NetSpec",
-           "NonFiniteError", "Parameter", "ShapeError", "SnapshotError", "Solver", "Tensor", "__version__",
-           "check_gradients", "functions", "load_weights", "no_grad", "register_layer", "register_pattern", "threads"]
+__all__ = ["BackendError", "ConfigError", "DataError", "Function", "Kept", "L", "Layer", "MinidropError", "Net",
+           "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError", "SnapshotError", "Solver",
+           "SolverParameter", "Tensor", "__version__", "check_gradients", "functions", "load_weights", "no_grad",
+           "register_layer", "register_pattern", "threads"]

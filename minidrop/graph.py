@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from minidrop.config import all_param_fields, param_fields
+from minidrop.config import all_param_fields, decimal, param_fields
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
@@ -38,13 +38,31 @@ class Node:
 
 
 @dataclass
+class ParameterNode:
+    """One trained array: what it is, the (node, name) pairs that use it, and its multipliers (None: nobody gives one)."""
+
+    spec: object
+    shared_name: str = ""
+    users: list = field(default_factory=list)
+    lr_mult: float | None = None
+    decay_mult: float | None = None
+
+
+@dataclass
 class Graph:
-    """Nodes in the order of the file, with `writer[ref]` and `readers[ref]` (a list of (node, bottom number))."""
+    """Nodes in the order of the file, with `writer[ref]`, `readers[ref]` (a list of (node, bottom number)), `shapes[ref]`
+    and the trained `parameters`, shared ones once."""
 
     nodes: list = field(default_factory=list)
     writer: dict = field(default_factory=dict)
     readers: dict = field(default_factory=dict)
     shapes: dict = field(default_factory=dict)
+    parameters: list = field(default_factory=list)
+
+    @property
+    def parameter_count(self):
+        """Number of trained values."""
+        return sum(math.prod(parameter.spec.shape) for parameter in self.parameters)
 
     @property
     def outputs(self):
@@ -57,16 +75,17 @@ class Problems:
 
     def __init__(self, config):
         self.config = config
-        self.lines = []
+        self.found = []          # (index of the layer, line)
 
-    def add(self, index, what, *place):
+    def add(self, index, what, *place, with_type=True):
         layer = self.config.message.layer[index]
-        where = self.config.where(index, *place)
-        self.lines.append(f"{where}: layer {layer.name!r} ({layer.type}): {what}")
+        kind = f" ({layer.type})" if with_type else ""
+        self.found.append((index, f"{self.config.where(index, *place)}: layer {layer.name!r}{kind}: {what}"))
 
     def raise_any(self):
-        if self.lines:
-            raise ConfigError("\n".join(self.lines))
+        """Raise one ConfigError with all lines in the order of the layers."""
+        if self.found:
+            raise ConfigError("\n".join(line for _, line in sorted(self.found, key=lambda pair: pair[0])))
 
 
 def build_graph(config, context):
@@ -140,7 +159,7 @@ def _make_layers(graph, context, problems):
         try:
             kind = layer_class(message.type)
         except ConfigError as error:
-            problems.lines.append(f"{problems.config.where(node.index, 'type')}: layer {message.name!r}: {error}")
+            problems.add(node.index, str(error), "type", with_type=False)
             continue
         own = param_fields(message.type)
         for name in all_param_fields():
@@ -185,30 +204,36 @@ def _infer_shapes(graph, problems):
             problems.add(node.index, f"{error}" + (f" [bottoms: {inputs}]" if inputs else ""),
                          *param_fields(node.layer.type)[:1])
             continue
-        _check_parameters(node, problems)
+        _add_parameters(graph, node, problems)
 
 
-def _check_parameters(node, problems):
-    specs = node.layer.parameter_specs()
-    if len(node.config.param) > len(specs):
+def _add_parameters(graph, node, problems):
+    """Add the node's parameters to the graph; those shared by name are one, with the multipliers that any layer gives."""
+    specs, settings = node.layer.parameter_specs(), list(node.config.param)
+    if len(settings) > len(specs):
         names = ", ".join(spec.name for spec in specs) or "none"
-        problems.add(node.index, f"{len(node.config.param)} `param` entries, but the layer has {len(specs)} parameters "
-                                 f"({names})", ("param", len(specs)))
-    for spec in specs:
+        problems.add(node.index, f"{len(settings)} `param` entries, but the layer has {len(specs)} "
+                                 f"parameter{'s' * (len(specs) != 1)} ({names})", ("param", len(specs)))
+    for i, spec in enumerate(specs):
         try:
             check_filler(spec.filler, spec.shape)
         except MinidropError as error:
             problems.add(node.index, f"{spec.name}_filler: {error}", *param_fields(node.layer.type)[:1],
                          f"{spec.name}_filler")
-
-
-def parameter_count(graph):
-    """Return the number of trained values, parameters shared by name counted once."""
-    seen, total = set(), 0
-    for node in graph.nodes:
-        for i, spec in enumerate(node.layer.parameter_specs()):
-            shared = node.config.param[i].name if i < len(node.config.param) else ""
-            if not shared or shared not in seen:
-                total += math.prod(spec.shape)
-            seen.add(shared)
-    return total
+        own = settings[i] if i < len(settings) else pb.ParamSpec()
+        shared = next((p for p in graph.parameters if own.name and p.shared_name == own.name), None)
+        if shared is None:
+            shared = ParameterNode(spec, own.name)
+            graph.parameters.append(shared)
+        elif tuple(shared.spec.shape) != tuple(spec.shape):
+            problems.add(node.index, f"the shared parameter {own.name!r} has shape {tuple(shared.spec.shape)}, but is needed "
+                                     f"as {tuple(spec.shape)}", ("param", i))
+        shared.users.append((node, spec.name))
+        for field_name in ("lr_mult", "decay_mult"):
+            if not own.HasField(field_name):
+                continue
+            value, before = decimal(getattr(own, field_name)), getattr(shared, field_name)
+            if before not in (None, value):
+                problems.add(node.index, f"the shared parameter {own.name!r} has {field_name} {before:g} already; give one "
+                                         f"value", ("param", i), field_name)
+            setattr(shared, field_name, value)

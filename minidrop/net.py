@@ -32,16 +32,16 @@ class Net:
     def __init__(self, source, phase="TRAIN", device="auto", dtype="float32", seed=0, level=0, stages=(), share=None):
         if phase not in ("TRAIN", "TEST"):
             raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
-        if str(dtype) not in DTYPES:
+        dtype = getattr(dtype, "__name__", None) or str(dtype)        # np.float32, np.dtype("float32") or "float32"
+        if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
         config = _as_config(source)
         self.config = filter_state(config, getattr(pb, phase), level, stages)
-        self.phase, self.seed, self.dtype = phase, int(seed), str(dtype)
+        self.phase, self.seed, self.dtype = phase, int(seed), dtype
         self.backend = get_backend(device)
         context = Context(phase, self.seed, self.dtype, self.backend, config.path)
         self.graph = build_graph(self.config, context)
         self.layers = {node.name: node.layer for node in self.graph.nodes}
-        self.params = {}
         self._make_parameters(share)
         self.plan = plan_compaction(self.graph)
         self.drop_sites = {drop.node.name: drop.node.layer.site for drop in self.plan.drops}
@@ -57,43 +57,20 @@ class Net:
 
     # -- parameters --------------------------------------------------------------------------------------------------
     def _make_parameters(self, share):
-        shared_by_name = {}
-        for node in self.graph.nodes:
-            own = {}
-            for i, spec in enumerate(node.layer.parameter_specs()):
-                settings = node.config.param[i] if i < len(node.config.param) else pb.ParamSpec()
-                parameter = shared_by_name.get(settings.name) if settings.name else None
-                if parameter is not None:
-                    parameter = self._reshaped(node, i, spec, parameter, settings)
-                elif share is not None and spec.name in share.params.get(node.name, {}):
-                    parameter = share.params[node.name][spec.name]
-                    if parameter.shape != tuple(spec.shape):
-                        raise ConfigError(f"{self.config.where(node.index)}: layer {node.name!r}: {spec.name} has shape "
-                                          f"{tuple(spec.shape)} here, but {parameter.shape} in the net it is shared with")
-                else:
-                    parameter = self._filled(node, spec, settings)
-                if settings.name:
-                    shared_by_name.setdefault(settings.name, parameter)
-                own[spec.name] = parameter
-            node.layer.params = own
-            if own:
-                self.params[node.name] = own
-
-    def _filled(self, node, spec, settings):
-        rng = streams.generator(self.seed, "filler", node.name, spec.name)
-        data = self.backend.asarray(fill(spec.filler, spec.shape, rng), self.dtype)
-        return Parameter(data, self.backend, f"{node.name}.{spec.name}", decimal(settings.lr_mult),
-                         decimal(settings.decay_mult))
-
-    def _reshaped(self, node, i, spec, parameter, settings):
-        if parameter.shape != tuple(spec.shape):
-            raise ConfigError(f"{self.config.where(node.index, ('param', i))}: layer {node.name!r}: the shared parameter "
-                              f"{settings.name!r} has shape {parameter.shape}, but is needed as {tuple(spec.shape)}")
-        for field, value in (("lr_mult", parameter.lr_mult), ("decay_mult", parameter.decay_mult)):
-            if settings.HasField(field) and decimal(getattr(settings, field)) != value:
-                raise ConfigError(f"{self.config.where(node.index, ('param', i), field)}: layer {node.name!r}: the shared "
-                                  f"parameter {settings.name!r} has {field} {value:g} already; give one value")
-        return parameter
+        for found in self.graph.parameters:
+            node, name = found.users[0]
+            parameter = share.params.get(node.name, {}).get(name) if share is not None else None
+            if parameter is None:
+                rng = streams.generator(self.seed, "filler", node.name, name)
+                data = self.backend.asarray(fill(found.spec.filler, found.spec.shape, rng), self.dtype)
+                multipliers = (1.0 if value is None else value for value in (found.lr_mult, found.decay_mult))
+                parameter = Parameter(data, self.backend, f"{node.name}.{name}", *multipliers)
+            elif parameter.shape != tuple(found.spec.shape):
+                raise ConfigError(f"{self.config.where(node.index)}: layer {node.name!r}: {name} has shape "
+                                  f"{tuple(found.spec.shape)} here, but {parameter.shape} in the net it is shared with")
+            for node, name in found.users:
+                node.layer.params[name] = parameter
+        self.params = {node.name: node.layer.params for node in self.graph.nodes if node.layer.params}
 
     def parameters(self):
         """Return {"layer/name": Parameter}, each parameter once, under the first layer that owns it."""
@@ -173,7 +150,11 @@ class Net:
             except MinidropError as error:
                 raise type(error)(
                     f"layer {node.name!r} ({node.config.type}): {error}{self._record(node, error)}") from error
-            tensors.update(zip(node.tops, tops if isinstance(tops, tuple) else (tops,), strict=True))
+            tops = tops if isinstance(tops, tuple) else (tops,)
+            if node.layer.is_data and self.config.message.force_backward:
+                for top in tops:
+                    top.requires_grad = True
+            tensors.update(zip(node.tops, tops, strict=True))
         self.blobs = {ref.name: tensor for ref, tensor in tensors.items()}
         return {ref.name: tensors[ref] for ref in self.graph.outputs}
 
@@ -209,10 +190,11 @@ class Net:
         if not self.losses:
             raise ConfigError(f"{self.config.where()}: backward needs a loss, but no layer is one and no loss_weight is set")
         self._require_forward("backward")
+        roots = [(self._tensors[ref], weight) for ref, weight in self.losses if self._tensors[ref].requires_grad]
+        if not roots:
+            raise DataError("backward finds nothing to do: forward ran under no_grad, or every lr_mult is 0")
         xp = self.backend.xp
-        backward([(tensor, xp.full(tensor.data.shape, weight, tensor.dtype))
-                  for tensor, weight in ((self._tensors[ref], weight) for ref, weight in self.losses)
-                  if tensor.requires_grad])
+        backward([(tensor, xp.full(tensor.data.shape, weight, tensor.dtype)) for tensor, weight in roots])
 
     def _require_forward(self, what):
         if any(ref not in self._tensors for ref, _ in self.losses):

@@ -4,7 +4,7 @@ import pytest
 
 from minidrop import ConfigError, Net
 from minidrop.config import parse_net
-from minidrop.graph import build_graph, parameter_count
+from minidrop.graph import build_graph
 from minidrop.layers import Context
 
 DATA = '''layer { name: "in" type: "Input" top: "data" top: "label"
@@ -67,7 +67,7 @@ MISTAKES = {
         "[bottoms: data (4, 6), label (4,)]"),
     "more params than parameters": (
         ip("i", "data", "i", "num_output: 2 bias_term: false", "param { } param { lr_mult: 2 }"),
-        "net.prototxt:3:74: layer 'i' (InnerProduct): 2 `param` entries, but the layer has 1 parameters (weight)"),
+        "net.prototxt:3:74: layer 'i' (InnerProduct): 2 `param` entries, but the layer has 1 parameter (weight)"),
     "params of a layer without parameters": (
         'layer { name: "r" type: "ReLU" bottom: "data" top: "r" param { } }',
         "net.prototxt:3:56: layer 'r' (ReLU): 1 `param` entries, but the layer has 0 parameters (none)"),
@@ -169,4 +169,4 @@ def test_versions_of_a_blob():
 def test_parameter_count_counts_shared_ones_once():
     shared = 'param { name: "W" } param { name: "b" }'
     text = DATA + ip("a", "data", "a", more=shared) + ip("b", "data", "b", more=shared) + ip("c", "data", "c")
-    assert parameter_count(graph_of(text)) == 2 * (3 * 6 + 3)
+    assert graph_of(text).parameter_count == 2 * (3 * 6 + 3)

@@ -215,16 +215,21 @@ class TestSharedParameters:
 
     def test_another_shape(self):
         text = INPUT + ip("one", "data", 'param { name: "W" }') + ip("two", "one", 'param { name: "W" }', 5)
-        message = (r"^net.prototxt:3:\d+: layer 'two': the shared parameter 'W' has shape \(6, 6\), but is needed as "
-                   r"\(5, 6\)$")
+        message = (r"^net.prototxt:3:\d+: layer 'two' \(InnerProduct\): the shared parameter 'W' has shape \(6, 6\), but is "
+                   r"needed as \(5, 6\)$")
         with pytest.raises(md.ConfigError, match=message):
             net_of(text)
 
     def test_another_lr_mult(self):
-        text = INPUT + ip("one", "data", 'param { name: "W" }') + ip("two", "one", 'param { name: "W" lr_mult: 2 }')
-        with pytest.raises(md.ConfigError, match=r"^net.prototxt:3:\d+: layer 'two': the shared parameter 'W' has lr_mult 1 "
-                                                 r"already; give one value$"):
+        text = (INPUT + ip("one", "data", 'param { name: "W" lr_mult: 1 }')
+                + ip("two", "one", 'param { name: "W" lr_mult: 2 }'))
+        with pytest.raises(md.ConfigError, match=r"^net.prototxt:3:\d+: layer 'two' \(InnerProduct\): the shared parameter "
+                                                 r"'W' has lr_mult 1 already; give one value$"):
             net_of(text)
+
+    def test_an_lr_mult_given_once_counts_for_all(self):
+        text = INPUT + ip("one", "data", 'param { name: "W" }') + ip("two", "one", 'param { name: "W" lr_mult: 2 }')
+        assert net_of(text).params["one"]["weight"].lr_mult == 2
 
 
 class TestFirstNonfinite:
@@ -308,3 +313,24 @@ class TestLabelErrors:
 def test_products_are_reported_to_who_counts_them():
     net = net_of(TEXT)
     assert net.layers["ip1"].gemms((4, 6)) == [(4, 6, 8)] and net.layers["relu1"].gemms((4, 8)) == []
+
+
+def test_force_backward_gives_the_data_a_gradient():
+    net = net_of("force_backward: true " + INPUT + ip("one", "data") + summed("one"))
+    net.forward(data=X)
+    net.backward()
+    expected = np.ones((4, 6)) @ net.params["one"]["weight"].data
+    np.testing.assert_allclose(net.blobs["data"].grad, expected)
+
+
+def test_backward_after_no_grad_says_so():
+    net = net_of(TEXT)
+    with no_grad():
+        net.forward(data=X, label=LABEL)
+    with pytest.raises(md.DataError, match="forward ran under no_grad, or every lr_mult is 0"):
+        net.backward()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.dtype("float32"), "float32"])
+def test_dtype_may_be_a_name_or_a_type(dtype):
+    assert net_of(TEXT, dtype=dtype).dtype == "float32"

@@ -5,10 +5,6 @@ import numpy as np
 from minidrop import threads
 from minidrop.backend.base import Backend, dropout_threshold
 from minidrop.backend.pool import BufferPool
-from minidrop.kept import Kept
-
-# Below this many elements an update or a gather costs less in NumPy than the call into a compiled loop is worth compiling for.
-_SMALL = 256
 
 
 class NumpyBackend(Backend):
@@ -83,16 +79,18 @@ class NumpyBackend(Backend):
         return y, mask
 
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
-        fits = (len(blocks) == 1 and W.ndim == 2 and W.size >= _SMALL and W.flags.c_contiguous
-                and W.dtype.kind == "f")
+        fits = len(blocks) == 1 and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f"
         if not fits:
             super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
             return
         from minidrop.kernels import cpu
-        block, number = blocks[0], W.dtype.type
-        cols = Kept.all(W.shape[1]) if block.cols is None else block.cols
-        threads.by_rows(cpu.sgd_update, W.shape[0], W.size, W, history, block.data, _position(block.rows, W.shape[0]),
-                        cols.indices, number(lr), number(momentum), number(decay), bool(l1), number(grad_scale))
+        g, rows, cols = blocks[0].data, blocks[0].rows, blocks[0].cols
+        if W.ndim == 1:          # a bias is a matrix of one row, its kept set that row's columns
+            W, history, g, rows, cols = W[None], history[None], g[None], None, rows
+        number = W.dtype.type
+        threads.by_rows(cpu.sgd_update, W.shape[0], W.size, W, history, g, _position(rows, W.shape[0]),
+                        np.arange(W.shape[1]) if cols is None else cols.indices, number(lr), number(momentum),
+                        number(decay), bool(l1), number(grad_scale))
 
 
 def _position(kept, total):

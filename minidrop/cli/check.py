@@ -10,7 +10,6 @@ from minidrop.config import NetParameter, SolverParameter, apply_overrides, conv
 from minidrop.config.load import read_text
 from minidrop.config.source_map import scan
 from minidrop.errors import ConfigError, MinidropError
-from minidrop.graph import parameter_count
 from minidrop.net import Net
 from minidrop.solver import Solver
 
@@ -86,7 +85,7 @@ def _report(net):
     head = ["layer", "type", "output", "parameters", "MFLOP dense"] + ["with drops"] * dropped
     table = [head] + [_cells(net, row, dropped) for row in rows]
     dense, expected = sum(row.dense for row in rows), sum(row.expected for row in rows)
-    table.append(["total", "", "", f"{parameter_count(net.graph):,}", _mega(dense)]
+    table.append(["total", "", "", f"{net.graph.parameter_count:,}", _mega(dense)]
                  + [f"{_mega(expected)} ({expected / dense:.1%})" if dense else ""] * dropped)
     yield from _aligned(table)
     what = "forward and backward" if net.phase == "TRAIN" else "forward"

@@ -23,7 +23,7 @@ def transform(settings, x, dtype):
     """Return (x - mean_value) * scale as `dtype`; x: (records, ...), a mean for every channel where axis 1 is one."""
     if settings.mean_value:
         mean = np.array([decimal(value) for value in settings.mean_value], dtype)
-        x = x - mean.reshape((1, -1) + (1,) * (x.ndim - 2))
+        x = x - (mean.reshape((1, -1) + (1,) * (x.ndim - 2)) if mean.size > 1 else mean)
     if settings.HasField("scale"):
         return np.multiply(x, np.dtype(dtype).type(decimal(settings.scale)), dtype=dtype)
     return x.astype(dtype, copy=False)

@@ -7,7 +7,8 @@ from minidrop.errors import DataError, ShapeError
 
 
 def _softmax(xp, x, axis):
-    y = xp.exp(x - x.max(axis=axis, keepdims=True))
+    y = x - x.max(axis=axis, keepdims=True)
+    xp.exp(y, out=y)
     y /= y.sum(axis=axis, keepdims=True)
     return y
 
@@ -40,28 +41,28 @@ class SoftmaxCrossEntropy(Function):
 
     def forward(self, backend, x, label):
         xp = backend.xp
-        axis = self.axis % x.ndim
-        self.moved = xp.moveaxis(x, axis, -1).shape
-        rows = xp.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
-        label, valid = checked_labels(backend, label, rows, self.ignore_label)
-        self.axis = axis
+        self.axis = self.axis % x.ndim
+        moved = x if self.axis == x.ndim - 1 else xp.moveaxis(x, self.axis, -1)
+        self.moved = moved.shape
+        rows = moved.reshape(-1, moved.shape[-1])
+        self.label, self.valid = checked_labels(backend, label, rows, self.ignore_label)
+        self.places = xp.arange(rows.shape[0])
+        self.normaliser = x.dtype.type(normaliser(self.normalization, rows.shape[0], self.valid, batch_size(x)))
         self.probability = _softmax(xp, rows, 1)
-        self.label, self.valid = label, valid
-        self.normaliser = normaliser(self.normalization, rows.shape[0], valid, batch_size(x))
-        chosen = self.probability[xp.arange(rows.shape[0]), label]
-        losses = -xp.log(xp.maximum(chosen, np.finfo(x.dtype).tiny))
-        if valid is not None:
-            losses = losses * valid
-        return (losses.sum() / x.dtype.type(self.normaliser)).reshape(())
+        chosen = self.probability[self.places, self.label]
+        losses = xp.log(xp.maximum(chosen, np.finfo(x.dtype).tiny))
+        if self.valid is not None:
+            losses *= self.valid
+        return (losses.sum() / -self.normaliser).reshape(())
 
     def backward(self, backend, gy, wanted):
-        xp = backend.xp
         gx = self.probability
-        gx[xp.arange(gx.shape[0]), self.label] -= 1
+        gx[self.places, self.label] -= 1
         if self.valid is not None:
             gx *= self.valid[:, None]
-        gx *= gy / gx.dtype.type(self.normaliser)
-        return xp.moveaxis(gx.reshape(self.moved), -1, self.axis), None
+        gx *= gy / self.normaliser
+        gx = gx.reshape(self.moved)
+        return gx if self.axis == gx.ndim - 1 else backend.xp.moveaxis(gx, -1, self.axis), None
 
 
 def batch_size(x):
@@ -88,7 +89,7 @@ def checked_labels(backend, label, rows, ignore_label=None):
     flat = label.reshape(-1)
     with np.errstate(invalid="ignore"):      # NaN and infinities become some integer, unlike themselves
         whole = flat.astype(np.int64)
-    wrong = (whole < 0) | (whole >= classes)
+    wrong = whole.view(np.uint64) >= classes         # a negative number is a huge one
     if flat.dtype.kind == "f":
         wrong |= whole != flat
     valid = None

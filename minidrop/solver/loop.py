@@ -1,5 +1,6 @@
 """Solver: trains a net as a solver file says. The loop is Caffe's."""
 
+import logging
 import math
 import secrets
 from collections import deque
@@ -17,6 +18,8 @@ from minidrop.solver import state
 from minidrop.solver.lr_policy import check_lr_policy, learning_rate
 from minidrop.solver.rules import check_rule
 from minidrop.solver.updater import Updater
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Solver:
         self.snapshot_prefix = str(snapshot_prefix or self.settings.snapshot_prefix
                                    or Path(self.config.path or "minidrop").stem)
         self.callbacks = []
+        _warn_of_ignored(self.config)
         seed = self.settings.random_seed
         self.build(seed if seed >= 0 else secrets.randbits(31))
         for path in self.settings.weights:
@@ -277,3 +281,15 @@ def _solver_problems(config):
     if decimal(settings.weight_decay) < 0:
         found.append(("weight_decay", f"weight_decay must not be negative, got {decimal(settings.weight_decay):g}"))
     return [f"{config.where(field)}: {problem}" for field, problem in dict.fromkeys(found)]
+
+
+_IGNORED = {"debug_info": "minidrop time shows where the time goes, and a NaN is always located",
+            "snapshot_diff": "snapshots hold no gradients", "snapshot_format": "snapshots are HDF5"}
+
+
+def _warn_of_ignored(config):
+    """Say which fields of a real Caffe file have no effect here, where the file sets them to something."""
+    settings = config.message
+    for field, reason in _IGNORED.items():
+        if settings.HasField(field) and getattr(settings, field):
+            log.warning("%s: %s has no effect: %s", config.where(field), field, reason)
