@@ -48,6 +48,12 @@ class Net:
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in _loss_weights(node)]
         self.blobs = {}
         self._tensors = {}
+        # What every forward pass asks, looked up once.
+        self._outputs = self.graph.outputs
+        self._force_backward = self.config.message.force_backward
+        self._detached = {(node.index, i) for node in self.graph.nodes
+                          for i, wanted in enumerate(node.config.propagate_down) if not wanted}
+        self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
         self._forwards = 0      # counts forward passes while nobody has called draw_patterns
 
     @classmethod
@@ -82,8 +88,9 @@ class Net:
 
     def clear_grads(self):
         """Forget all gradients."""
-        for parameter in self.parameters().values():
-            parameter.clear_grad()
+        for own in self.params.values():
+            for parameter in own.values():
+                parameter.clear_grad()
 
     # -- patterns ----------------------------------------------------------------------------------------------------
     def draw_patterns(self, iteration):
@@ -121,12 +128,12 @@ class Net:
     @property
     def inputs(self):
         """The names that `forward` takes: the tops of the Input layers."""
-        return [ref.name for node in self.graph.nodes if node.config.type == "Input" for ref in node.tops]
+        return [top for layer in self._input_layers for top in layer.shapes]
 
     @property
     def outputs(self):
         """The names of the blobs that nobody reads: losses, metrics, scores."""
-        return [ref.name for ref in self.graph.outputs]
+        return [ref.name for ref in self._outputs]
 
     def forward(self, **inputs):
         """Run all layers and return {output name: Tensor}. `inputs` set the tops of the Input layers, by name.
@@ -143,7 +150,7 @@ class Net:
             for i, tensor in enumerate(bottoms):
                 if (node.index, i) in self.plan.expand:
                     bottoms[i] = functions.expand(tensor)
-                if i < len(node.config.propagate_down) and not node.config.propagate_down[i]:
+                if (node.index, i) in self._detached:
                     bottoms[i] = Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
             try:
                 tops = node.layer.forward(*bottoms)
@@ -151,21 +158,20 @@ class Net:
                 raise type(error)(
                     f"layer {node.name!r} ({node.config.type}): {error}{self._record(node, error)}") from error
             tops = tops if isinstance(tops, tuple) else (tops,)
-            if node.layer.is_data and self.config.message.force_backward:
+            if self._force_backward and node.layer.is_data:
                 for top in tops:
                     top.requires_grad = True
             tensors.update(zip(node.tops, tops, strict=True))
         self.blobs = {ref.name: tensor for ref, tensor in tensors.items()}
-        return {ref.name: tensors[ref] for ref in self.graph.outputs}
+        return {ref.name: tensors[ref] for ref in self._outputs}
 
     def _give(self, inputs):
         unknown = [name for name in inputs if name not in self.inputs]
         if unknown:
             raise ShapeError(f"the net has no input {unknown[0]!r}{nearest(unknown[0], self.inputs)} "
                              f"(inputs: {', '.join(self.inputs) or 'none, its data layers feed it'})")
-        for node in self.graph.nodes:
-            if node.config.type == "Input":
-                node.layer.give({ref.name: inputs[ref.name] for ref in node.tops if ref.name in inputs})
+        for layer in self._input_layers:
+            layer.give({name: inputs[name] for name in layer.shapes if name in inputs})
 
     def _record(self, node, error):
         """Say which record of the data a DataError about one place of a batch means."""

@@ -50,7 +50,8 @@ class NumpyBackend(Backend):
             return self.take(self.take(W, rows, 0), cols, 1)
         from minidrop.kernels import cpu
         out = self.empty((rows.count, cols.count), W.dtype)
-        threads.by_rows(cpu.take_block, rows.count, rows.count * W.shape[1], W, rows.indices, cols.indices, out)
+        # W lies in main memory as a rule: a gathered element costs about as much as two streamed ones.
+        threads.by_rows(cpu.take_block, rows.count, 2 * rows.count * W.shape[1], W, rows.indices, cols.indices, out)
         return out
 
     def relu(self, x):

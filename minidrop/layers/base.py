@@ -139,10 +139,15 @@ def check_label_shape(scores, labels, axis):
                          f"but the label blob has shape {tuple(labels)}")
 
 
-def loss_normalization(loss, default="VALID"):
-    """Return the normalization mode of a LossParameter; the old `normalize` counts where the new field is absent."""
+def loss_settings(config, default="VALID"):
+    """Return (ignore_label or None, normalization mode) of a layer's loss_param.
+
+    The old field `normalize` counts where the new one is absent.
+    """
+    loss = config.loss_param
+    mode = default
     if loss.HasField("normalization"):
-        return loss.NormalizationMode.Name(loss.normalization)
-    if loss.HasField("normalize"):
-        return "VALID" if loss.normalize else "BATCH_SIZE"
-    return default
+        mode = loss.NormalizationMode.Name(loss.normalization)
+    elif loss.HasField("normalize"):
+        mode = "VALID" if loss.normalize else "BATCH_SIZE"
+    return loss.ignore_label if loss.HasField("ignore_label") else None, mode

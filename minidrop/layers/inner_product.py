@@ -27,7 +27,7 @@ class InnerProduct(Layer):
         self.inputs = math.prod(shape[self.axis:])
         if not self.inputs:
             raise ShapeError(f"bottom of shape {tuple(shape)} has no features from axis {self.axis} on")
-        self.outputs = settings.num_output
+        self.outputs, self.transpose = settings.num_output, settings.transpose
         # A kept set can be read as it is only on the last axis, where no flattening mixes it with others. Images carry
         # theirs on axis 1, the channels.
         self.reads_kept = len(shape) == self.axis + 1 and len(shape) != 4
@@ -45,7 +45,7 @@ class InnerProduct(Layer):
         if x.ndim != self.axis + 1:
             x = functions.flatten(x, self.axis)
         out_kept = self.out_site.kept if self.out_site else None
-        return functions.linear(x, self.params["weight"], self.params.get("bias"), out_kept, self.settings.transpose)
+        return functions.linear(x, self.params["weight"], self.params.get("bias"), out_kept, self.transpose)
 
     def gemms(self, shape):
         return [(math.prod(shape[:self.axis]), self.inputs, self.outputs)]

@@ -12,5 +12,9 @@ class ReLU(Layer):
     elementwise = True
     zero_preserving = True
 
+    def __init__(self, config, context):
+        super().__init__(config, context)
+        self.negative_slope = decimal(self.settings.negative_slope)
+
     def forward(self, x):
-        return functions.relu(x, decimal(self.settings.negative_slope))
+        return functions.relu(x, self.negative_slope)

@@ -4,7 +4,7 @@ import math
 
 from minidrop import functions
 from minidrop.errors import ShapeError
-from minidrop.layers.base import Layer, loss_normalization, register_layer
+from minidrop.layers.base import Layer, loss_settings, register_layer
 
 
 @register_layer("SigmoidCrossEntropyLoss")
@@ -21,10 +21,10 @@ class SigmoidCrossEntropyLoss(Layer):
     def setup(self, scores, targets):
         if math.prod(scores) != math.prod(targets):
             raise ShapeError(f"bottoms of one size expected, got {tuple(scores)} and {tuple(targets)}")
+        self.ignore_label, self.normalization = loss_settings(self.config, default="BATCH_SIZE")
+        self.with_probabilities = len(self.config.top) == 2
         return [(), scores][:len(self.config.top)]
 
     def forward(self, x, target):
-        loss = self.config.loss_param
-        ignore_label = loss.ignore_label if loss.HasField("ignore_label") else None
-        value = functions.sigmoid_cross_entropy(x, target, ignore_label, loss_normalization(loss, "BATCH_SIZE"))
-        return value if len(self.config.top) == 1 else (value, functions.sigmoid(x))
+        value = functions.sigmoid_cross_entropy(x, target, self.ignore_label, self.normalization)
+        return (value, functions.sigmoid(x)) if self.with_probabilities else value

@@ -1,7 +1,7 @@
 """SoftmaxWithLoss."""
 
 from minidrop import functions
-from minidrop.layers.base import Layer, check_label_shape, checked_axis, loss_normalization, register_layer
+from minidrop.layers.base import Layer, check_label_shape, checked_axis, loss_settings, register_layer
 
 
 @register_layer("SoftmaxWithLoss")
@@ -15,12 +15,10 @@ class SoftmaxWithLoss(Layer):
     def setup(self, scores, labels):
         self.axis = checked_axis(self.config.softmax_param.axis, len(scores))
         check_label_shape(scores, labels, self.axis)
+        self.ignore_label, self.normalization = loss_settings(self.config)
+        self.with_probabilities = len(self.config.top) == 2
         return [(), scores][:len(self.config.top)]
 
     def forward(self, x, label):
-        loss = self.config.loss_param
-        ignore_label = loss.ignore_label if loss.HasField("ignore_label") else None
-        value = functions.softmax_cross_entropy(x, label, self.axis, ignore_label, loss_normalization(loss))
-        if len(self.config.top) == 1:
-            return value
-        return value, functions.softmax(x, self.axis)
+        value = functions.softmax_cross_entropy(x, label, self.axis, self.ignore_label, self.normalization)
+        return (value, functions.softmax(x, self.axis)) if self.with_probabilities else value
