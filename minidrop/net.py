@@ -8,7 +8,7 @@ from minidrop.autograd import Parameter, Tensor, backward
 from minidrop.backend import get_backend
 from minidrop.config import NetConfig, NetParameter, NetSpec, decimal, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.errors import ConfigError, DataError, MinidropError, ShapeError, nearest
+from minidrop.errors import BackendError, ConfigError, DataError, MinidropError, ShapeError, nearest
 from minidrop.fillers import fill
 from minidrop.graph import build_graph
 from minidrop.layers import Context
@@ -68,7 +68,12 @@ class Net:
             parameter = share.params.get(node.name, {}).get(name) if share is not None else None
             if parameter is None:
                 rng = streams.generator(self.seed, "filler", node.name, name)
-                data = self.backend.asarray(fill(found.spec.filler, found.spec.shape, rng), self.dtype)
+                try:
+                    data = self.backend.asarray(fill(found.spec.filler, found.spec.shape, rng), self.dtype)
+                except MemoryError as error:
+                    raise BackendError(f"{self.config.where(node.index)}: layer {node.name!r}: {name} of shape "
+                                       f"{tuple(found.spec.shape)} does not fit into memory; make it smaller ({error})"
+                                       ) from None
                 multipliers = (1.0 if value is None else value for value in (found.lr_mult, found.decay_mult))
                 parameter = Parameter(data, self.backend, f"{node.name}.{name}", *multipliers)
             elif parameter.shape != tuple(found.spec.shape):
@@ -140,6 +145,10 @@ class Net:
 
         A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError naming the layer.
         """
+        with self.backend.active():
+            return self._forward(inputs)
+
+    def _forward(self, inputs):
         self._give(inputs)
         if self._forwards is not None:
             self._draw(self._forwards)
@@ -200,7 +209,8 @@ class Net:
         if not roots:
             raise DataError("backward finds nothing to do: forward ran under no_grad, or every lr_mult is 0")
         xp = self.backend.xp
-        backward([(tensor, xp.full(tensor.data.shape, weight, tensor.dtype)) for tensor, weight in roots])
+        with self.backend.active():
+            backward([(tensor, xp.full(tensor.data.shape, weight, tensor.dtype)) for tensor, weight in roots])
 
     def _require_forward(self, what):
         if any(ref not in self._tensors for ref, _ in self.losses):
@@ -236,9 +246,11 @@ class Net:
                 layer.seek(positions if isinstance(positions, int) else positions.get(name, 0))
 
     def close(self):
-        """Stop reading threads and close files."""
+        """Stop reading threads, close files, and give memory back."""
         for layer in self.layers.values():
             layer.close()
+        self.blobs, self._tensors = {}, {}
+        self.backend.trim()
 
 
 def _as_config(source):

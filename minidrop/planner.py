@@ -93,6 +93,9 @@ def _walk_up(graph, drop):
         if len(readers) != 1:
             drop.reason = f"blob {ref.name} has {len(readers)} readers"
             return
+        if any(weight and top == ref for top, weight in zip(writer.tops, writer.config.loss_weight, strict=False)):
+            drop.reason = f"blob {ref.name} counts in the loss"
+            return
         if writer.layer.computes_subset:
             axes_agree = writer.layer.axis == drop.node.layer.axis
             if writer.layer.out_site is None and axes_agree:

@@ -263,3 +263,15 @@ def test_a_wrong_scale_is_caught(monkeypatch):
                         lambda x, site, axis: right(x, site, axis) if site.masked else x)
     with pytest.raises(AssertionError, match="output loss|gradient"):
         assert_matches_masked_dense(net, 0, batch())
+
+
+@pytest.mark.parametrize("crossed", ["ip1", "relu1"])
+def test_a_blob_that_counts_in_the_loss_is_computed_whole(crossed):
+    """A loss_weight reads the blob as surely as a layer does, though no layer is seen to read it."""
+    loss_weight = dict.fromkeys(("ip1", "relu1"), "") | {crossed: "loss_weight: 0.5"}
+    first = ip("ip1", "data", 29).replace('bottom: "data"', f'bottom: "data" {loss_weight["ip1"]}')
+    net = make_net(first, layer("ReLU", "relu1", "ip1", None, loss_weight["relu1"]), drop("drop1", "relu1"),
+                   ip("ip2", "drop1", 7), LOSS % "ip2")
+    assert net.plan.drops[0].producer is None
+    assert f"drop1 gathers: blob {crossed} counts in the loss" in net.plan.lines()
+    check(net)

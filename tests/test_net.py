@@ -323,6 +323,22 @@ def test_force_backward_gives_the_data_a_gradient():
     np.testing.assert_allclose(net.blobs["data"].grad, expected)
 
 
+def test_the_gradient_of_constant_data_is_that_of_the_last_iteration():
+    net = net_of('force_backward: true layer { name: "d" type: "DummyData" top: "data" dummy_data_param { '
+                 'shape { dim: 4 dim: 5 } data_filler { type: "constant" value: 2 } } }' + ip("one", "data") + summed("one"))
+    for _ in range(3):
+        net.forward()
+        net.backward()
+        assert (net.blobs["data"].data == 2).all()
+    expected = np.ones((4, 6)) @ net.params["one"]["weight"].data
+    np.testing.assert_allclose(net.blobs["data"].grad, expected)
+
+
+def test_parameters_that_do_not_fit_into_memory_name_their_layer():
+    with pytest.raises(md.BackendError, match=r"layer 'one': weight of shape \(4000000000, 6\) does not fit into memory"):
+        net_of(INPUT + ip("one", "data", outputs=4_000_000_000))
+
+
 def test_backward_after_no_grad_says_so():
     net = net_of(TEXT)
     with no_grad():

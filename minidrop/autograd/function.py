@@ -31,8 +31,9 @@ class Function:
         raise NotImplementedError
 
     def apply(self, *inputs):
-        """Compute the output Tensor (a tuple where there are several)."""
-        inputs = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in inputs)
+        """Compute the output Tensor (a tuple where there are several). Inputs that are no Tensors go to the others' device."""
+        backend = next((x.backend for x in inputs if isinstance(x, Tensor)), None)
+        inputs = tuple(x if isinstance(x, Tensor) else _on(backend, Tensor(x)) for x in inputs)
         backend = inputs[0].backend
         self.output_kept = self._carried(inputs)
         arrays = self.forward(backend, *[x.data for x in inputs])
@@ -72,3 +73,9 @@ class Function:
     def release(self):
         """Drop everything saved for backward."""
         self.__dict__ = {"rank": self.rank, "outputs_count": self.outputs_count}
+
+
+def _on(backend, tensor):
+    if backend is None or tensor.backend is backend:
+        return tensor
+    return Tensor(backend.asarray(tensor.data), backend=backend)

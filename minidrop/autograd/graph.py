@@ -1,25 +1,30 @@
 """The backward pass: deliver gradients from results to leaves, newest function first."""
 
 import heapq
+import threading
 from contextlib import contextmanager
 
-_recording = True
+
+class _State(threading.local):
+    recording = True
+
+
+_state = _State()
 
 
 def is_recording():
     """True where functions remember their inputs for a backward pass."""
-    return _recording
+    return _state.recording
 
 
 @contextmanager
 def no_grad():
-    """Within this context nothing is remembered for a backward pass."""
-    global _recording
-    before, _recording = _recording, False
+    """Within this context nothing is remembered for a backward pass, in this thread."""
+    before, _state.recording = _state.recording, False
     try:
         yield
     finally:
-        _recording = before
+        _state.recording = before
 
 
 def backward(seeds):

@@ -63,8 +63,14 @@ class Tensor:
         return float(self.numpy().reshape(()))
 
     def backward(self, gy=None):
-        """Add d self / d leaf, times `gy` (default: ones), to the `grad` of every leaf this tensor was computed from."""
-        graph.backward([(self, self.backend.xp.ones_like(self.data) if gy is None else gy)])
+        """Add d self / d leaf, times `gy` (default: ones), to the `grad` of every leaf this tensor was computed from.
+
+        Raises ShapeError where `gy` has not the physical shape of this tensor.
+        """
+        gy = self.backend.xp.ones_like(self.data) if gy is None else self.backend.asarray(gy, self.data.dtype)
+        if gy.shape != self.data.shape:
+            raise ShapeError(f"backward: gy should have the physical shape of the tensor, {self.data.shape}, got {gy.shape}")
+        graph.backward([(self, gy)])
 
     def accumulate(self, gradient):
         """Add to `grad` (leaves only)."""

@@ -4,6 +4,8 @@ Every generic method here is the reference: a device overrides one only where a 
 backends-agree tests compare the override with it.
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 
 
@@ -31,6 +33,13 @@ class Backend:
     def to_host(self, x):
         """Return `x` as a NumPy array."""
         return np.asarray(x)
+
+    def active(self):
+        """Return a context in which new arrays and work belong to this device, whatever the thread used before."""
+        return nullcontext()
+
+    def trim(self):
+        """Give memory that is held for reuse back to the system."""
 
     def synchronize(self):
         """Wait until all work given to the device is done."""

@@ -36,7 +36,6 @@ class CupyBackend(Backend):
         self.index = index
         self.xp = cupy
         self.device = cupy.cuda.Device(index)
-        self.device.use()
         self._device_index = lru_cache(maxsize=256)(lambda kept: cupy.asarray(kept.indices))
 
     def describe(self):
@@ -53,6 +52,12 @@ class CupyBackend(Backend):
 
     def to_host(self, x):
         return cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x)
+
+    def active(self):
+        return self.device
+
+    def trim(self):
+        cupy.get_default_memory_pool().free_all_blocks()
 
     def synchronize(self):
         self.device.synchronize()

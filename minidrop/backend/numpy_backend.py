@@ -18,6 +18,9 @@ class NumpyBackend(Backend):
     def empty(self, shape, dtype):
         return self.pool.empty(shape, dtype)
 
+    def trim(self):
+        self.pool.trim()
+
     def describe(self):
         return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
 
@@ -80,12 +83,13 @@ class NumpyBackend(Backend):
         return y, mask
 
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
-        fits = len(blocks) == 1 and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f"
-        if not fits:
+        if not blocks or W.ndim not in (1, 2) or not W.flags.c_contiguous or W.dtype.kind != "f":
             super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
             return
         from minidrop.kernels import cpu
         g, rows, cols = blocks[0].data, blocks[0].rows, blocks[0].cols
+        if len(blocks) > 1:
+            g, rows, cols = sum(block.dense(self, W.shape) for block in blocks), None, None
         if W.ndim == 1:          # a bias is a matrix of one row, its kept set that row's columns
             W, history, g, rows, cols = W[None], history[None], g[None], None, rows
         number = W.dtype.type

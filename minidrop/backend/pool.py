@@ -1,5 +1,6 @@
 """Reuse of big temporaries: a fresh one costs a page fault for every 4 KiB, in every iteration."""
 
+import bisect
 import math
 import sys
 
@@ -7,8 +8,17 @@ import numpy as np
 
 _SMALLEST = 1 << 15          # below this malloc reuses its own memory well
 _ALIGNMENT = 64
-# What sys.getrefcount reports for a buffer that only the pool holds: its place in the list, the loop's name, the argument.
-_ONLY_THE_POOL = 3
+
+
+def _references(buffers):
+    """Return sys.getrefcount of the first entry of a list, asked for in the way of `BufferPool.empty`."""
+    for buffer in buffers:
+        return sys.getrefcount(buffer)
+
+
+# What sys.getrefcount reports for a buffer that only the pool holds: its place in the list, the loop's name, the argument,
+# of which newer Pythons do not count all.
+_ONLY_THE_POOL = _references([np.empty(1, np.uint8)])
 
 
 class BufferPool:
@@ -20,7 +30,8 @@ class BufferPool:
     """
 
     def __init__(self):
-        self._buffers = {}
+        self._buffers = {}       # size -> buffers
+        self._sizes = []         # in rising order
 
     def empty(self, shape, dtype):
         """Return an uninitialised C-contiguous array."""
@@ -30,16 +41,34 @@ class BufferPool:
             return np.empty(shape, dtype)
         step = 1 << (size.bit_length() - 4)
         room = -(-size // step) * step
-        buffers = self._buffers.setdefault(room, [])
-        for buffer in buffers:
-            if sys.getrefcount(buffer) == _ONLY_THE_POOL:
-                break
-        else:
-            raw = np.empty(room + _ALIGNMENT, np.uint8)
-            offset = -raw.ctypes.data % _ALIGNMENT
-            buffer = np.frombuffer(memoryview(raw)[offset:offset + room], np.uint8)
-            buffers.append(buffer)
+        buffer = self._free_one(room)
+        if buffer is None:
+            buffer = self._new_one(room)
         return np.ndarray(shape, dtype, buffer)
+
+    def _free_one(self, room):
+        """Return the smallest free buffer of at least `room` bytes and less than twice that, or None."""
+        for size in self._sizes[bisect.bisect_left(self._sizes, room):]:
+            if size >= 2 * room:
+                break
+            for buffer in self._buffers[size]:
+                if sys.getrefcount(buffer) == _ONLY_THE_POOL:
+                    return buffer
+        return None
+
+    def _new_one(self, room):
+        raw = np.empty(room + _ALIGNMENT, np.uint8)
+        offset = -raw.ctypes.data % _ALIGNMENT
+        buffer = np.frombuffer(memoryview(raw)[offset:offset + room], np.uint8)
+        if room not in self._buffers:
+            bisect.insort(self._sizes, room)
+        self._buffers.setdefault(room, []).append(buffer)
+        return buffer
+
+    def trim(self):
+        """Forget the buffers that nobody uses, so that their memory goes back."""
+        for size, buffers in self._buffers.items():
+            self._buffers[size] = [buffer for buffer in buffers if sys.getrefcount(buffer) > _ONLY_THE_POOL]
 
     @property
     def bytes_held(self):

@@ -137,6 +137,20 @@ class RunFolder:
         except OSError as error:
             raise ConfigError(f"--out {self.path}: the run folder cannot be written: {error.strerror or error}; choose "
                               f"another one") from error
+        if not self.own_prefix:
+            self._check_prefix()
+
+    def _check_prefix(self):
+        """Find out now, not at the first snapshot, that a snapshot_prefix of the solver file cannot be written."""
+        folder = Path(self.solver.snapshot_prefix).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            reason = "" if os.access(folder, os.W_OK | os.X_OK) else "no permission"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            raise ConfigError(f"{self.solver.config.where('snapshot_prefix')}: snapshots cannot be written to the folder "
+                              f"{folder}: {reason}; choose another snapshot_prefix")
 
     def __enter__(self):
         return self

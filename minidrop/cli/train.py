@@ -82,6 +82,10 @@ def _restore(solver, path):
     solver.restore(path)
     log.info("going on at iteration %d from %s", solver.iteration, path)
     before = read_header(path)
+    if before.get("dtype", solver.dtype) != solver.dtype:
+        log.warning("the snapshot was written with --dtype %s, now it is %s", before["dtype"], solver.dtype)
+    if solver.iteration >= solver.settings.max_iter:
+        log.warning("nothing is left to train: max_iter is %d; raise it with --set max_iter=N", solver.settings.max_iter)
     if before.get("dropout", "") != (solver.dropout or ""):
         log.warning("the snapshot was written with --dropout %s, now it is %s", before.get("dropout") or "not given",
                     solver.dropout or "not given")
@@ -100,6 +104,9 @@ def _introduce(solver, folder, device):
              solver.net.backend.describe(), folder.path)
     for line in solver.net.plan.lines():
         log.info("%s", line)
+    if settings.snapshot_best and not settings.test_interval:
+        log.warning("%s: snapshot_best has no effect while test_interval is 0: no test is made",
+                    solver.config.where("snapshot_best"))
     reason = cuda_devices()[1]
     if device == "auto" and reason and settings.HasField("solver_mode") and settings.solver_mode == settings.GPU:
         log.warning("%s: solver_mode is GPU, but there is none (%s): training on the CPU", solver.config.where("solver_mode"),

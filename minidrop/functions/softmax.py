@@ -1,5 +1,7 @@
 """Softmax and the loss built on it."""
 
+import math
+
 import numpy as np
 
 from minidrop.autograd import Function
@@ -33,7 +35,8 @@ class SoftmaxCrossEntropy(Function):
 
     x (outer..., classes at `axis`, inner...), label: one whole number for every place. Places whose label is
     `ignore_label` count nothing. normalization: "VALID" divides by the places that count, "FULL" by all places,
-    "BATCH_SIZE" by the length of axis 0, "NONE" by 1. Raises DataError for a label out of range (naming its place).
+    "BATCH_SIZE" by the size of the outer axes (of axis 0 as a rule), "NONE" by 1. Raises DataError for a label out of range
+    (naming its place).
     """
 
     def __init__(self, axis=1, ignore_label=None, normalization="VALID"):
@@ -47,7 +50,8 @@ class SoftmaxCrossEntropy(Function):
         rows = moved.reshape(-1, moved.shape[-1])
         self.label, self.valid = checked_labels(backend, label, rows, self.ignore_label)
         self.places = xp.arange(rows.shape[0])
-        self.normaliser = x.dtype.type(normaliser(self.normalization, rows.shape[0], self.valid, batch_size(x)))
+        self.normaliser = x.dtype.type(normaliser(self.normalization, rows.shape[0], self.valid,
+                                                  math.prod(x.shape[:self.axis])))
         self.probability = _softmax(xp, rows, 1)
         chosen = self.probability[self.places, self.label]
         losses = xp.log(xp.maximum(chosen, np.finfo(x.dtype).tiny))

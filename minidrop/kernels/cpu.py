@@ -7,7 +7,13 @@ first use and cached on disk. No fastmath: results must not depend on how a loop
 import numba
 import numpy as np
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+def _jit(function):
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:        # no folder for the cache can be written: every process compiles for itself
+        return numba.njit(**options)(function)
 
 
 @_jit

@@ -52,11 +52,12 @@ class DummyData(Layer):
         return tops
 
     def _top(self, i):
-        if i in self.constant:
-            return self.constant[i]
-        rng = streams.generator(self.context.seed, "dummy data", self.name, i, self.position)
-        values = fillers.fill(self.fillers[i], self.shapes[i], rng)
-        top = Tensor(self.context.backend.asarray(values, self.context.dtype), backend=self.context.backend)
-        if self.fillers[i].type == "constant":
-            self.constant[i] = top
-        return top
+        # A new Tensor each time, also over a constant array: one that lived on would add up its gradients.
+        array = self.constant.get(i)
+        if array is None:
+            rng = streams.generator(self.context.seed, "dummy data", self.name, i, self.position)
+            values = fillers.fill(self.fillers[i], self.shapes[i], rng)
+            array = self.context.backend.asarray(values, self.context.dtype)
+            if self.fillers[i].type == "constant":
+                self.constant[i] = array
+        return Tensor(array, backend=self.context.backend)

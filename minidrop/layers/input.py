@@ -33,7 +33,8 @@ class Input(Layer):
             backend, dtype = self.context.backend, self.context.dtype
             expected = self.shapes[name]
             try:
-                array = value.data if isinstance(value, Tensor) else backend.asarray(value)
+                array = value.data if isinstance(value, Tensor) and value.backend is backend else backend.asarray(
+                    value.data if isinstance(value, Tensor) else value)
                 array = array.astype(dtype, copy=False)
             except (TypeError, ValueError) as error:
                 raise DataError(f"layer {self.name!r}: input {name!r} is no array of numbers ({error})") from None

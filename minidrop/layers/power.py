@@ -15,7 +15,8 @@ class Power(Layer):
         super().__init__(config, context)
         settings = self.settings
         self.power, self.scale, self.shift = (decimal(v) for v in (settings.power, settings.scale, settings.shift))
-        self.zero_preserving = self.shift == 0 and self.power > 0
+        # Below a power of 1 the slope at 0 is infinite, and dense code would multiply it by a mask of 0.
+        self.zero_preserving = self.shift == 0 and self.power >= 1
 
     def forward(self, x):
         return functions.power(x, self.power, self.scale, self.shift)

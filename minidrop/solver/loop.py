@@ -21,12 +21,15 @@ from minidrop.solver.updater import Updater
 
 log = logging.getLogger(__name__)
 
+_MOST_VALUES_SHOWN = 100
+
 
 @dataclass
 class Event:
     """What callbacks are told: `kind` "test", "step", "display" or "snapshot", the iteration, and its values by name.
 
-    A "test" event has `net`, the number of the test net; a "snapshot" event has the value "path".
+    A "step" has the loss and the learning rate, a "display" the net's small outputs too. A "test" event has `net`, the
+    number of the test net; a "snapshot" event has the value "path".
     """
 
     kind: str
@@ -91,6 +94,16 @@ class Solver:
         self._snapshot_iteration = None
         self._tested = {}
 
+    def rebuild(self, seed):
+        """Make everything anew for another seed; arrays set with set_input_arrays stay set."""
+        before = (self.net, *self.test_nets)
+        self.build(seed)
+        for old, new in zip(before, (self.net, *self.test_nets), strict=True):
+            for name, layer in old.layers.items():
+                if layer.type == "MemoryData" and layer.data is not None:
+                    new.layers[name].set_arrays(layer.data, layer.labels)
+            old.close()
+
     def _net(self, choice, seed, share):
         phase = "TRAIN" if choice.iterations is None else "TEST"
         return Net(choice.config, phase, self.device, self.dtype, seed, choice.state.level, tuple(choice.state.stage), share)
@@ -126,9 +139,9 @@ class Solver:
             self.test_all()
         outputs = self._forward_backward()
         lr = self.learning_rate
-        values = {"loss": self.smoothed_loss, **outputs, "lr": lr}
+        values = {"loss": self.smoothed_loss, "lr": lr}
         if settings.display and self.iteration % settings.display == 0:
-            self._tell("display", values)
+            self._tell("display", {**values, **_small_values(outputs)})
         self.updater.apply(self.iteration, lr, settings.iter_size)
         self.iteration += 1
         self._tell("step", values)
@@ -136,7 +149,7 @@ class Solver:
             self.snapshot()
 
     def _forward_backward(self):
-        """Forward and backward iter_size times; returns the net's outputs of the last pass, as floats."""
+        """Forward and backward iter_size times; returns the net's outputs of the last pass."""
         net, iter_size = self.net, self.settings.iter_size
         net.clear_grads()
         loss = 0.0
@@ -150,7 +163,7 @@ class Solver:
                 net.backward()
             loss += part_loss / iter_size
         self.losses.append(loss)
-        return {name: _plain(tensor.numpy()) for name, tensor in outputs.items() if name != "loss"}
+        return outputs
 
     def _raise_nonfinite(self, loss):
         found = self.net.first_nonfinite()
@@ -231,6 +244,12 @@ def run_test(net, iterations, start=0):
                 sums[name] = sums[name] + value if name in sums else value
             loss += net.loss
     return {**{name: _plain(value / iterations) for name, value in sums.items()}, "total_loss": loss / iterations}
+
+
+def _small_values(outputs):
+    """Return the outputs worth a line of text as plain numbers; `loss` stands there already, smoothed."""
+    return {name: _plain(tensor.numpy()) for name, tensor in outputs.items()
+            if name != "loss" and tensor.data.size <= _MOST_VALUES_SHOWN}
 
 
 def _plain(value):

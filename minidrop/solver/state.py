@@ -47,13 +47,14 @@ def restore(solver, path):
     arrays, attrs = snapshot.arrays, snapshot.attrs
     if "solver/losses" not in arrays or not {"iteration", "seed", "rule"} <= set(attrs):
         raise SnapshotError(f"{path}: holds weights but no solver state; give it with --weights, not --resume")
-    seed, wanted = int(attrs["seed"]), solver.settings.random_seed
+    losses, positions = _checked_state(path, arrays, attrs)
+    seed, wanted = attrs["seed"], solver.settings.random_seed
     if wanted >= 0 and wanted != seed:
         raise SnapshotError(f"{path}: was written with random_seed {seed}, this solver says {wanted}; a resumed run must keep "
                             f"the seed. To start anew from these weights use --weights")
     if attrs["rule"] != solver.settings.type:
-        raise SnapshotError(f"{path}: was written by solver type {attrs['rule']}, this one is {solver.settings.type}; their "
-                            f"histories differ. To start anew from these weights use --weights")
+        raise SnapshotError(f"{path}: was written by solver type {attrs['rule']!r}, this one is {solver.settings.type!r}; "
+                            f"their histories differ. To start anew from these weights use --weights")
     expected = _state_arrays(solver)
     found = {key for key in arrays if key.split("/")[0] in ("data", "solver")} - {"solver/losses"}
     for key in expected:
@@ -63,14 +64,36 @@ def restore(solver, path):
     if found - set(expected):
         raise SnapshotError(f"{path}: is no snapshot of this net: it has {min(found - set(expected))}, the net has not")
     if seed != solver.seed:
-        solver.build(seed)
+        solver.rebuild(seed)
     for key, target in _state_arrays(solver).items():
         target[...] = solver.net.backend.asarray(arrays[key], target.dtype)
-    solver.iteration = int(attrs["iteration"])
+    solver.iteration = attrs["iteration"]
     solver.best = attrs.get("best")
     solver.losses.clear()
-    solver.losses.extend(arrays["solver/losses"].tolist())
-    solver.net.seek({split_key(key)[1]: int(value[0]) for key, value in arrays.items() if key.startswith("positions/")})
+    solver.losses.extend(losses)
+    solver.net.seek(positions)
+
+
+def _checked_state(path, arrays, attrs):
+    """Return (losses, {data layer: position}); SnapshotError where a number is none that a run can have."""
+    for name in ("iteration", "seed"):
+        if not isinstance(attrs[name], int) or not 0 <= attrs[name] < 2 ** 63:
+            raise SnapshotError(f"{path}: refused as a snapshot: expected {name} to be an integer from 0 on, "
+                                f"got {attrs[name]!r}")
+    if not isinstance(attrs.get("best", 0.0), int | float):
+        raise SnapshotError(f"{path}: refused as a snapshot: expected best to be a number, got {attrs['best']!r}")
+    losses = arrays["solver/losses"]
+    if losses.ndim != 1 or losses.dtype.kind != "f":
+        raise SnapshotError(f"{path}: refused as a snapshot: expected solver/losses to be a row of floats, got {losses.dtype} "
+                            f"of shape {losses.shape}")
+    positions = {}
+    for key, value in arrays.items():
+        if key.startswith("positions/"):
+            if value.shape != (1,) or value.dtype.kind not in "iu" or not 0 <= int(value[0]) < 2 ** 63:
+                raise SnapshotError(f"{path}: refused as a snapshot: expected {key} to be one number from 0 on, got "
+                                    f"{value.dtype} of shape {value.shape}")
+            positions[split_key(key)[1]] = int(value[0])
+    return losses.tolist(), positions
 
 
 def load_weights(net, path):

@@ -24,7 +24,10 @@ class Updater:
 
     def apply(self, iteration, lr, iter_size=1):
         """Change the weights by the gradients summed over `iter_size` backward passes, and forget the gradients."""
-        scale = self._clip_scale() / iter_size
+        with self.backend.active():
+            self._apply(iteration, lr, self._clip_scale() / iter_size)
+
+    def _apply(self, iteration, lr, scale):
         for name, parameter in self.parameters.items():
             self.rule.update(self.backend, parameter, self.history[name], lr * parameter.lr_mult,
                              self.decay * parameter.decay_mult, self.l1, scale, iteration)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from minidrop import Function, Kept, ShapeError, Tensor, no_grad
+from minidrop import Function, Kept, ShapeError, Tensor, functions, no_grad
+from minidrop.backend import Backend
 
 KEPT, OTHER = Kept(0, 2, 1, 6), Kept(1, 2, 1, 6)
 
@@ -143,3 +144,18 @@ def test_a_tuple_of_one_output():
 def test_a_function_must_say_what_it_computes(method):
     with pytest.raises(NotImplementedError):
         getattr(Function(), method)(None, None, None)
+
+
+def test_plain_arrays_go_to_the_device_of_the_tensors():
+    class Elsewhere(Backend):
+        moved = 0
+
+        def asarray(self, x, dtype=None):
+            self.moved += 1
+            return super().asarray(x, dtype)
+
+    backend = Elsewhere()
+    scores = Tensor(np.zeros((2, 3)), backend=backend)
+    assert functions.softmax_cross_entropy(scores, [0, 2]).backend is backend
+    assert functions.add([[1, 2, 3]], Tensor(np.ones((1, 3)), backend=backend)).backend is backend
+    assert backend.moved == 2

@@ -1,5 +1,7 @@
 """The backward pass over every shape of graph; and the checker of gradients checks."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -140,3 +142,9 @@ class TestCheckGradients:
 
 def test_recording_is_on():
     assert graph.is_recording()
+
+
+def test_no_grad_holds_in_its_own_thread_only():
+    with graph.no_grad(), ThreadPoolExecutor(1) as other:
+        assert not graph.is_recording()
+        assert other.submit(graph.is_recording).result()

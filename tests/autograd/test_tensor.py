@@ -137,3 +137,12 @@ def test_a_computed_weight_gets_an_ordinary_gradient(rng):
     y.backward()
     expected = np.broadcast_to((x * KEPT.mask()).sum(axis=0), V.shape) * 2 * V
     np.testing.assert_allclose(V_tensor.grad, expected)
+
+
+@pytest.mark.parametrize("gy", [np.ones(4), np.ones((1, 4)), 2.0])
+def test_a_gradient_of_another_shape_is_refused(gy):
+    x = Tensor(np.ones((3, 4), np.float32), requires_grad=True)
+    with pytest.raises(ShapeError, match=r"gy should have the physical shape of the tensor, \(3, 4\), got"):
+        functions.tanh(x).backward(gy)
+    functions.tanh(x).backward(np.ones((3, 4)))
+    assert x.grad.dtype == np.float32

@@ -1,5 +1,9 @@
 """get_backend and the kernel threads."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,6 +12,8 @@ from minidrop.backend import NumpyBackend, backend_of, cuda_devices, get_backend
 from minidrop.errors import BackendError
 from minidrop.kept import Kept
 from minidrop.kernels import cpu
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_names():
@@ -71,3 +77,12 @@ def test_an_error_in_any_thread_is_raised(three_threads, bad_part):
             raise ArithmeticError("broken kernel")
     with pytest.raises(ArithmeticError, match="broken kernel"):
         threads.by_rows(kernel, 300, 300)
+
+
+def test_kernels_work_where_no_cache_can_be_written():
+    """In a container without a home, say: then every process compiles for itself."""
+    script = ("from numba.core import caching; caching.CacheImpl._locator_classes = []\n"
+              "import numpy as np; from minidrop.backend import get_backend\n"
+              "print(get_backend('cpu').relu(np.array([-1.0, 2.0])))")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout.split(), done.returncode) == (["[0.", "2.]"], 0), done.stderr

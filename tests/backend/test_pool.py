@@ -76,3 +76,24 @@ def test_nearby_sizes_share_a_buffer():
         pool = BufferPool()
         x = pool.empty((size,), np.uint8)
         assert size <= pool.bytes_held <= size * 1.125 + 8 and x.size == size
+
+
+def test_a_larger_free_buffer_serves_a_smaller_request():
+    pool = BufferPool()
+    first = pool.empty((100_000,), np.uint8)
+    address, held = first.ctypes.data, pool.bytes_held
+    del first
+    smaller = pool.empty((60_000,), np.uint8)
+    assert smaller.ctypes.data == address and pool.bytes_held == held
+    pool.empty((40_000,), np.uint8)           # half as large is not worth a whole one, and the other is in use anyway
+    assert pool.bytes_held > held
+
+
+def test_trim_gives_back_what_is_free_and_nothing_else():
+    pool = BufferPool()
+    kept, freed = pool.empty((100_000,), np.uint8), pool.empty((200_000,), np.uint8)
+    kept[:] = 7
+    del freed
+    pool.trim()
+    assert pool.bytes_held < 150_000 and (kept == 7).all()
+    assert pool.empty((100_000,), np.uint8).ctypes.data != kept.ctypes.data

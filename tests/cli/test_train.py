@@ -176,3 +176,21 @@ def test_several_nets_are_written_down(tiny, minidrop):
         'test_net: "test_net_0.prototxt"', 'test_net: "net.prototxt"']
     assert minidrop("check", "o/solver.prototxt").code == 1                # the data does not stand beside these
     assert {line["net"] for line in lines_of(tiny.path / "o") if line["phase"] == "TEST"} == {0, 1}
+
+
+def test_what_has_no_effect_is_said(tiny, minidrop):
+    assert minidrop("train", "--solver", tiny.solver, "--out", "a", "--set", "max_iter=10").code == 0
+    result = minidrop("train", "--solver", tiny.solver, "--out", "b", "--resume", "a/snapshots/task_iter_10.h5", "--dtype",
+                      "float64", "--set", "max_iter=5", "--set", "test_interval=0", "--set", "snapshot_best=accuracy")
+    assert result.code == 0
+    assert "warning: the snapshot was written with --dtype float32, now it is float64" in result.err
+    assert "warning: nothing is left to train: max_iter is 5; raise it with --set max_iter=N" in result.err
+    assert "snapshot_best has no effect while test_interval is 0: no test is made" in result.err
+
+
+def test_a_snapshot_prefix_that_cannot_be_written_is_found_before_training(tiny, minidrop):
+    (tiny.path / "file").write_text("")
+    result = minidrop("train", "--solver", tiny.solver, "--out", "a", "--set", "snapshot_prefix=file/x")
+    assert result.code == 1 and "Iteration" not in result.out
+    assert "snapshots cannot be written to the folder file: " in result.err
+    assert result.err.rstrip().endswith("choose another snapshot_prefix")

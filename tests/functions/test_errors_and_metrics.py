@@ -114,6 +114,16 @@ def test_a_loss_of_impossible_scores_is_finite(dtype):
     assert loss == pytest.approx(-np.log(np.finfo(dtype).tiny), rel=1e-5)
 
 
+def test_what_a_loss_is_divided_by(rng):
+    """BATCH_SIZE counts the outer axes, all before that of the classes, as Caffe's outer_num does."""
+    x, label = Tensor(rng.standard_normal((2, 5, 3, 4))), Tensor(rng.integers(3, size=(2, 5, 4)))
+    label.data[0, 0, 0] = 9
+    loss = {mode: float(functions.softmax_cross_entropy(x, label, 2, 9, mode))
+            for mode in ("NONE", "FULL", "VALID", "BATCH_SIZE")}
+    for mode, count in (("FULL", 40), ("VALID", 39), ("BATCH_SIZE", 10)):
+        assert loss[mode] == pytest.approx(loss["NONE"] / count)
+
+
 class TestDropout:
     def test_kept_ones_are_scaled_and_the_rest_is_zero(self, backend, dtype):
         x = backend.asarray(np.ones((400, 50), dtype))

@@ -130,15 +130,17 @@ LABEL = np.array([[1, 0], [2, 2], [0, 1]])
 
 
 @pytest.mark.parametrize("settings, ignore, divisor", [
-    ("", None, 6), ("loss_param { normalization: FULL }", None, 6), ("loss_param { normalization: BATCH_SIZE }", None, 3),
-    ("loss_param { normalization: NONE }", None, 1), ("loss_param { ignore_label: 2 }", 2, 4),
-    ("loss_param { ignore_label: 2 normalization: FULL }", 2, 6), ("loss_param { normalize: false }", None, 3),
+    ("", None, 6), ("loss_param { normalization: FULL }", None, 6),
+    ("loss_param { normalization: BATCH_SIZE }", None, "outer"), ("loss_param { normalization: NONE }", None, 1),
+    ("loss_param { ignore_label: 2 }", 2, 4),
+    ("loss_param { ignore_label: 2 normalization: FULL }", 2, 6), ("loss_param { normalize: false }", None, "outer"),
     ("loss_param { normalize: true ignore_label: 2 }", 2, 4), ("loss_param { normalize: false normalization: NONE }", None, 1),
 ])
 @pytest.mark.parametrize("axis", [1, 2])
 def test_softmax_with_loss(agrees_with_torch, layer_function, settings, ignore, divisor, axis):
     """With the second top, the probabilities."""
     x = numbers(3, 3, 2) if axis == 1 else numbers(3, 2, 3)
+    divisor = {1: 3, 2: 6}[axis] if divisor == "outer" else divisor        # Caffe's outer_num, all axes before `axis`
 
     def reference(x, label):
         scores = torch.movedim(x, axis, 1)

@@ -173,7 +173,7 @@ class TestRestoreRefuses:
          r"data/ip1/weight has shape \(20, 6\), this net expects \(24, 6\)\. Did num_output"),
         ({"net": NET.replace('"ip2"', '"score"')}, r"is no snapshot of this net: it has no data/score/weight; did you mean"),
         ({"base": BASE.replace("random_seed: 3", "random_seed: 4")}, r"random_seed 3, this solver says 4"),
-        ({"base": BASE + "type: 'Nesterov'"}, r"written by solver type SGD, this one is Nesterov"),
+        ({"base": BASE + "type: 'Nesterov'"}, r"written by solver type 'SGD', this one is 'Nesterov'"),
     ])
     def test_what_does_not_fit_and_changes_nothing(self, tmp_path, options, message):
         path = self.snapshot(tmp_path)
@@ -272,3 +272,73 @@ def test_stopping_early_makes_no_last_test(tmp_path):
     assert solver.solve(should_stop=lambda s: s.iteration == 3) == {}
     assert solver.iteration == 3 and not list(tmp_path.iterdir())
     assert json.dumps(solver.solve())
+
+
+def test_fields_without_effect_are_named_once(caplog):
+    make("debug_info: true snapshot_diff: true snapshot_format: BINARYPROTO test_compute_loss: true")
+    said = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
+    assert [message.split(": ")[1] for message in said] == [
+        "debug_info has no effect", "snapshot_diff has no effect", "snapshot_format has no effect"]
+    caplog.clear()
+    make("snapshot_format: HDF5")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("what, value, message", [
+    ("iteration", "abc", "iteration to be an integer from 0 on, got 'abc'"),
+    ("iteration", -5, "iteration to be an integer from 0 on, got -5"),
+    ("iteration", 1.5, "iteration to be an integer from 0 on, got 1.5"),
+    ("seed", "x", "seed to be an integer from 0 on, got 'x'"),
+    ("best", "x", "best to be a number, got 'x'"),
+    ("solver/losses", np.zeros((2, 2)), "solver/losses to be a row of floats"),
+    ("solver/losses", np.array(1.0), "solver/losses to be a row of floats"),
+    ("positions/data", np.array(3), "positions/data to be one number from 0 on"),
+    ("positions/data", np.array([], np.int64), "positions/data to be one number from 0 on"),
+    ("positions/data", np.array([-3]), "positions/data to be one number from 0 on"),
+    ("positions/data", np.array([np.nan]), "positions/data to be one number from 0 on"),
+])
+def test_a_forged_state_is_refused_and_changes_nothing(tmp_path, what, value, message):
+    """The checksum says only that a file is whole; anybody can write one."""
+    from minidrop.snapshot import read_snapshot, write_snapshot
+    solver = make()
+    solver.step(2)
+    path = solver.snapshot(tmp_path / "forged.h5")
+    snapshot = read_snapshot(path)
+    (snapshot.arrays if "/" in what else snapshot.attrs)[what] = value
+    write_snapshot(path, snapshot)
+    before = weights(solver)
+    with pytest.raises(md.SnapshotError, match=message):
+        solver.restore(path)
+    assert solver.iteration == 2
+    for name, kept in before.items():
+        np.testing.assert_array_equal(kept, weights(solver)[name])
+
+
+def test_large_outputs_are_not_copied_into_every_display():
+    wide = NET + """
+      layer { name: "extra" type: "InnerProduct" bottom: "data" top: "extra" inner_product_param { num_output: 50 } }
+      layer { name: "few" type: "Slice" bottom: "label" top: "few" slice_param { axis: 0 } }"""
+    solver = make("display: 1", net=wide)
+    events = events_of(solver)
+    solver.step()
+    display = next(e for e in events if e.kind == "display")
+    assert set(display.values) == {"loss", "lr", "few"} and len(display.values["few"]) == 8
+    assert set(next(e for e in events if e.kind == "step").values) == {"loss", "lr"}
+
+
+def test_restoring_a_drawn_seed_keeps_the_arrays_that_were_set(tmp_path):
+    net = """layer { name: "data" type: "MemoryData" top: "data" top: "label"
+        memory_data_param { batch_size: 4 channels: 6 height: 1 width: 1 } }
+      layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3
+        weight_filler { type: "msra" } } }
+      layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }"""
+    rng = np.random.default_rng(0)
+    first, second = (make(net=net, base=BASE.replace("random_seed: 3", ""), tmp_path=tmp_path) for _ in range(2))
+    x, y = rng.standard_normal((16, 6, 1, 1)), rng.integers(0, 3, 16)
+    for solver in (first, second):
+        solver.net.set_input_arrays(x, y)
+    first.step(3)
+    second.restore(first.snapshot())
+    for solver in (first, second):
+        solver.step(3)
+    assert_same_weights(first, second)
