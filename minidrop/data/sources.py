@@ -25,11 +25,11 @@ def find_source(source, config_path=None):
     """Return the path of the file that `source` names.
 
     A relative name is looked for in the working folder, then beside the config file, then in `cache_dir()`.
-    Raises DataError that lists these places and, for a known data set, the command that makes the file.
+    Raises DataError that lists these places and, for a known data set, the command that makes the file; the caller knows
+    which line of which file asked for it.
     """
-    where = f"{config_path}: " if config_path else ""
     if not source:
-        raise DataError(f"{where}source: expected the name of a list file, got an empty one; write e.g. "
+        raise DataError("source: expected the name of a list file, got an empty one; write e.g. "
                         "source: \"digits/train.txt\"")
     try:
         name = Path(source).expanduser()
@@ -46,13 +46,13 @@ def find_source(source, config_path=None):
                 return place
         folder = next((place for place in places if place.is_dir()), None)
     except (OSError, ValueError) as error:
-        raise DataError(f"{where}source {source!r}: expected the name of a file, got one that the system "
+        raise DataError(f"source {source!r}: expected the name of a file, got one that the system "
                         f"refuses ({error}); correct it") from error
     if folder is not None:
-        raise DataError(f"{where}source {source!r}: expected a list file, got the folder {folder}; name the "
+        raise DataError(f"source {source!r}: expected a list file, got the folder {folder}; name the "
                         "text file in it that lists the HDF5 files")
     looked = ", ".join(str(place) for place in places)
-    raise DataError(f"{where}source {source!r}: no such file (looked for {looked}); {how_to_make(source)}")
+    raise DataError(f"source {source!r}: no such file (looked for {looked}); {how_to_make(source)}")
 
 
 def how_to_make(source):
