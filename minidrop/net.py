@@ -54,6 +54,7 @@ class Net:
         self._detached = {(node.index, i) for node in self.graph.nodes
                           for i, wanted in enumerate(node.config.propagate_down) if not wanted}
         self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
+        self._backward_done = False
         self._forwards = 0      # counts forward passes while nobody has called draw_patterns
 
     @classmethod
@@ -145,6 +146,7 @@ class Net:
 
         A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError naming the layer.
         """
+        self._backward_done = False
         with self.backend.active():
             return self._forward(inputs)
 
@@ -205,9 +207,12 @@ class Net:
         if not self.losses:
             raise ConfigError(f"{self.config.where()}: backward needs a loss, but no layer is one and no loss_weight is set")
         self._require_forward("backward")
+        if self._backward_done:
+            raise DataError("backward has run already; run forward again first")
         roots = [(self._tensors[ref], weight) for ref, weight in self.losses if self._tensors[ref].requires_grad]
         if not roots:
             raise DataError("backward finds nothing to do: forward ran under no_grad, or every lr_mult is 0")
+        self._backward_done = True
         xp = self.backend.xp
         with self.backend.active():
             backward([(tensor, xp.full(tensor.data.shape, weight, tensor.dtype)) for tensor, weight in roots])

@@ -124,7 +124,7 @@ class TestBackward:
         net = net_of(TEXT)
         net.forward(data=X, label=LABEL)
         net.backward()
-        with pytest.raises(RuntimeError, match="run forward again"):
+        with pytest.raises(md.DataError, match="run forward again"):
             net.backward()
 
     def test_without_a_loss(self):

@@ -78,6 +78,7 @@ def _training(solver, model, overrides, dropout, level, stages, device, dtype):
     if not made.net.losses:
         raise ConfigError(f"{made.net.config.where()}: a training step needs a loss, but no layer is one; measure forward "
                           f"passes with --phase TEST")
+    _feed_zeros(made.net)
     return made.net, made.step, made.updater.rule
 
 
@@ -88,13 +89,19 @@ def _forward(_solver, model, overrides, dropout, level, stages, device, dtype):
         convert_dropout(config.message, dropout)
     apply_overrides(config, overrides)
     net = Net(config, "TEST", device, dtype, 0, *stated(config, level, stages))
-    inputs = {ref.name: net.backend.zeros(net.graph.shapes[ref], dtype)
-              for node in net.graph.nodes if node.config.type == "Input" for ref in node.tops}
+    _feed_zeros(net)
 
     def forward():
         with no_grad():
-            net.forward(**inputs)
+            net.forward()
     return net, forward, None
+
+
+def _feed_zeros(net):
+    """Give every Input layer zeros of its declared shape: times do not depend on values."""
+    for node in net.graph.nodes:
+        if node.config.type == "Input":
+            node.layer.give({ref.name: net.backend.zeros(net.graph.shapes[ref], net.dtype) for ref in node.tops})
 
 
 def _table(result):

@@ -181,3 +181,14 @@ def test_time_of_a_model_file(tiny, minidrop):
     assert result.code == 0 and "TRAIN step on " in result.out and "products of matrices" in result.out
     result = minidrop("time", "-model", tiny.net, "-iterations", "3", "-phase", "TEST")
     assert result.code == 0 and "TEST step on " in result.out
+
+
+def test_time_feeds_input_layers_itself(tmp_path, minidrop):
+    path = tmp_path / "input.prototxt"
+    path.write_text('layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 4 dim: 6 } '
+                    'shape { dim: 4 } } } '
+                    'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 3 } } '
+                    'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss" }')
+    for phase in ("TRAIN", "TEST"):
+        result = minidrop("time", "-model", str(path), "-iterations", "3", "-phase", phase)
+        assert result.code == 0 and f"{phase} step on " in result.out, result.err
