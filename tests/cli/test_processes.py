@@ -61,6 +61,23 @@ def test_end_to_end(tiny):
     assert child.returncode == 0 and "accuracy = " in out
 
 
+def test_the_installed_script(tiny):
+    """The console script that pip made, from check over train to test."""
+    script = Path(sys.executable).with_name("minidrop")
+    if not script.exists():
+        pytest.skip("minidrop is not installed beside this Python: no console script to run")
+
+    def run(*arguments):
+        done = subprocess.run([script, *map(str, arguments)], env=environment(), capture_output=True, text=True,
+                              timeout=SECONDS)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    assert "drop1 (PERIODIC) saves" in run("check", tiny.net)
+    assert "done: 40 iterations" in run("train", "--solver", tiny.solver, "--out", "o")
+    assert "accuracy = " in run("test", "--model", tiny.net, "--weights", "o/snapshots/task_iter_40.h5", "--iterations", 2)
+
+
 @pytest.mark.parametrize("options", [(), ("--dropout", "conventional", "--set", "type=Adam", "--set", "momentum=0.9")])
 def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
     settings = (*options, "--set", "max_iter=1500", "--set", "snapshot=100", "--set", "display=7", "--set",
