@@ -17,7 +17,8 @@ class Eltwise(Layer):
         self.operation = settings.EltwiseOp.Name(settings.operation)
         if len(settings.coeff) not in (0, len(shapes)):
             raise ConfigError(f"{len(shapes)} bottoms need as many coeff or none, got {len(settings.coeff)}")
-        if settings.coeff and self.operation != "SUM":
+        self.coeff = [decimal(c) for c in settings.coeff]
+        if self.coeff and self.operation != "SUM":
             raise ConfigError(f"coeff belongs to operation SUM, not {self.operation}")
         if len({tuple(shape) for shape in shapes}) > 1:
             raise ShapeError(f"bottoms of one shape expected, got {', '.join(str(tuple(s)) for s in shapes)}")
@@ -25,5 +26,5 @@ class Eltwise(Layer):
 
     def forward(self, *bottoms):
         if self.operation == "SUM":
-            return functions.weighted_sum(bottoms, [decimal(c) for c in self.settings.coeff])
+            return functions.weighted_sum(bottoms, self.coeff)
         return functions.product(bottoms) if self.operation == "PROD" else functions.maximum(bottoms)

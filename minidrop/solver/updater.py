@@ -19,8 +19,9 @@ class Updater:
         self.decay = decimal(settings.weight_decay)
         self.l1 = settings.regularization_type == "L1"
         self.clip = decimal(settings.clip_gradients)
-        self.history = {name: [self.backend.xp.zeros_like(p.data) for _ in range(self.rule.slots)]
-                        for name, p in self.parameters.items()}
+        with self.backend.active():
+            self.history = {name: [self.backend.xp.zeros_like(p.data) for _ in range(self.rule.slots)]
+                            for name, p in self.parameters.items()}
 
     def apply(self, iteration, lr, iter_size=1):
         """Change the weights by the gradients summed over `iter_size` backward passes, and forget the gradients."""

@@ -142,7 +142,7 @@ def test_generated_module_belongs_to_the_schema():
 
 
 def test_generated_module_is_what_protoc_makes():
-    pytest.importorskip("grpc_tools", reason="no protoc here: grpcio-tools is in the test extra")
+    pytest.importorskip("grpc_tools", reason="no protoc here: grpcio-tools is in the extra `proto`")
     from importlib.metadata import version
     if not version("grpcio-tools").startswith("1.72."):
         pytest.skip(f"grpcio-tools {version('grpcio-tools')} generates for another protobuf than 1.72.* does")
