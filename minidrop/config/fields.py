@@ -6,6 +6,8 @@ from minidrop.config.minidrop_pb2 import LayerParameter
 
 # What a type reads besides the field whose message is named after it.
 _BESIDES = {
+    "DropConnect": ("inner_product_param", "dropout_param"),
+    "GaussianDropout": ("dropout_param",),
     "HDF5Data": ("transform_param",),
     "MemoryData": ("transform_param",),
     "SoftmaxWithLoss": ("softmax_param", "loss_param"),

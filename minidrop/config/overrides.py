@@ -44,7 +44,8 @@ def convert_dropout(message, kind):
     """Turn the drop layers of a NetParameter into one kind, in place, each with its dropout_ratio.
 
     "conventional" makes every ApproxDropout a Dropout; "approx" the reverse; "approx:FAMILY" the reverse, and
-    gives all of them that family of patterns. ConfigError for another kind.
+    gives all of them that family of patterns. Settings that only the old type has are dropped: patterns one way,
+    `axes` and `shared` the other. DropConnect and GaussianDropout stay what they are. ConfigError for another kind.
     """
     name, colon, family = str(kind).partition(":")
     if name not in ("conventional", "approx") or (colon and (name == "conventional" or not family)):

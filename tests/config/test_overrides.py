@@ -174,6 +174,24 @@ def test_approx():
     assert not a.HasField("dropout_param")
 
 
+def test_conversions_drop_what_only_the_old_type_has():
+    """`axes` and `shared` mean nothing to ApproxDropout; layers that drop otherwise stay what they are."""
+    message = parse_net("""
+        layer { name: "a" type: "Dropout" dropout_param { dropout_ratio: 0.3 axes: 2 axes: 3 shared: true } }
+        layer { name: "b" type: "DropConnect" inner_product_param { num_output: 3 } dropout_param { dropout_ratio: 0.3 } }
+        layer { name: "c" type: "GaussianDropout" dropout_param { dropout_ratio: 0.3 } }""").message
+    before = [str(layer) for layer in message.layer[1:]]
+    convert_dropout(message, "approx:ROW")
+    first, *others = message.layer
+    assert (first.type, first.approx_dropout_param.pattern) == ("ApproxDropout", "ROW")
+    assert decimal(first.approx_dropout_param.dropout_ratio) == 0.3
+    assert not first.HasField("dropout_param")
+    assert [str(layer) for layer in others] == before
+    convert_dropout(message, "conventional")
+    assert (first.type, list(first.dropout_param.axes), first.dropout_param.shared) == ("Dropout", [], False)
+    assert [str(layer) for layer in others] == before
+
+
 def test_approx_with_a_family():
     a, b, c, _ = converted("approx:ROW")
     assert [layer.approx_dropout_param.pattern for layer in (a, b, c)] == ["ROW"] * 3

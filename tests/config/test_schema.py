@@ -72,7 +72,8 @@ CAFFE = {
 }
 OWN = {
     "ApproxDropoutParameter": "dropout_ratio 1 0.5, pattern 2 PERIODIC, max_period 3 0, step 4 0, scale 5 "
-                              "0, search 6 0",
+                              "0, search 6 0, tile_size 7 0, block_samples 8 0, block_units 9 0, reshuffle_interval 10 0",
+    "DropoutParameter": "axes 5000, shared 5001 False",
     "LayerParameter": "approx_dropout_param 5000",
     "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001",
     "HDF5DataParameter": "prefetch 5000 4",
