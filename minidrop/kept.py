@@ -80,6 +80,17 @@ class Kept:
                 return slice(first, first + self.count)
         return self.indices
 
+    @cached_property
+    def runs(self):
+        """The set as slices of neighbours if there are one or two of them, else None."""
+        if self.is_all:
+            return (slice(0, self.total),)
+        start, step, width = self.regular or (0, 1, 1)
+        if self.regular is None or start + 2 * step < self.total:
+            return None
+        ends = ((max(0, first), min(self.total, first + width)) for first in (start, start + step))
+        return tuple(slice(first, last) for first, last in ends if first < last)
+
     def mask(self, dtype=bool):
         """Return a dense 0/1 array of length `total`."""
         mask = np.zeros(self.total, dtype)

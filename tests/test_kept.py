@@ -107,6 +107,27 @@ def test_sets_do_not_change():
             indices[0] = 3
 
 
+@pytest.mark.parametrize("total", range(1, 12))
+def test_runs_are_the_set_where_there_are_few(total):
+    for step in range(1, 14):
+        for width in range(1, step + 1):
+            for start in range(1 - width, total + 2):
+                kept = Kept(start, step, width, total)
+                ends = 1 + np.count_nonzero(np.diff(kept.indices) > 1) if kept.count else 0
+                if kept.runs is None:
+                    assert start + 2 * step < total
+                else:
+                    indices = [i for run in kept.runs for i in range(run.start, run.stop)]
+                    assert indices == kept.indices.tolist() and ends <= len(kept.runs) <= 2
+    assert Kept.all(total).runs == (slice(0, total),)
+
+
+def test_one_run_that_wraps_is_two():
+    assert Kept(-3, 10, 5, 10).runs == (slice(0, 2), slice(7, 10))
+    assert Kept(2, 10, 5, 10).runs == (slice(2, 7),)
+    assert Kept(0, 3, 1, 9).runs is None and Kept.of([1, 2, 3], 9).runs is None
+
+
 def test_repr_says_which():
     assert repr(Kept(1, 3, 1, 8)) == "Kept(3 of 8: 1 of every 3 from 1)"
     assert repr(Kept.of([0, 5], 7)) == "Kept(2 of 7)"

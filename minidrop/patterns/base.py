@@ -8,16 +8,22 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from math import log
 from numbers import Real
 
 import numpy as np
 
 from minidrop.errors import ConfigError, ShapeError, nearest
 from minidrop.kept import Kept
+from minidrop.patterns.search import entropy
 from minidrop.patterns.sequence import PatternSequence
 
 SCALES = ("RATE", "PATTERN")
 SEARCHES = ("EXACT", "SGD")
+OWN_SETTINGS = {"max_period": 0, "step": 0, "search": "EXACT", "tile_size": 0, "block_samples": 0, "block_units": 0}
+"""The settings that only some families read, see `PatternFamily.uses`, and what they are where nobody sets them."""
+MANY = 2 ** 62
+"""The number of offsets of a choice whose patterns cannot be enumerated: an offset is then the seed of a pattern."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class PatternSettings:
     rate: expected share of dropped units, 0 <= rate < 1; 0 is the identity. A value that float32 holds
     exactly is taken for the decimal a user wrote: 0.3 out of a float32 field means 0.3, not 0.30000001.
     family: a registered name, see `known_families`.
-    max_period, step: 0 leaves the choice to the family.
+    max_period, step, tile_size, block_samples, block_units: 0 leaves the choice to the family.
     scale: RATE multiplies what is kept by 1 / (1 - rate) in every iteration, *also in one that drops
     nothing*: only so is the expectation over the distribution right. PATTERN multiplies by 1 / (kept share of
     the drawn pattern), right within each iteration.
@@ -41,13 +47,16 @@ class PatternSettings:
     step: int = 0
     scale: str = "RATE"
     search: str = "EXACT"
+    tile_size: int = 0
+    block_samples: int = 0
+    block_units: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "rate", _checked_rate(self.rate))
         if not isinstance(self.family, str):
             raise ConfigError(f"pattern must be a name such as \"PERIODIC\", got {self.family!r}")
-        for name in ("max_period", "step"):
-            object.__setattr__(self, name, _checked_period(name, getattr(self, name)))
+        for name, least in (("max_period", 2), ("step", 2), ("tile_size", 1), ("block_samples", 1), ("block_units", 1)):
+            object.__setattr__(self, name, _checked_length(name, getattr(self, name), least))
         for name, known in (("scale", SCALES), ("search", SEARCHES)):
             value = getattr(self, name)
             if value not in known:
@@ -71,13 +80,13 @@ def _checked_rate(rate):
     return float(str(single)) if float(single) == rate else rate
 
 
-def _checked_period(name, value):
+def _checked_length(name, value, least):
     try:
         number = operator.index(value)
     except TypeError:
         number = -1
-    if number < 0 or number == 1 or isinstance(value, bool):
-        raise ConfigError(f"{name} must be 0 (the family chooses) or an integer of at least 2, "
+    if number < 0 or 0 < number < least or isinstance(value, bool):
+        raise ConfigError(f"{name} must be 0 (the family chooses) or an integer of at least {least}, "
                           f"got {value!r}; remove it to have it chosen")
     return number
 
@@ -87,7 +96,10 @@ class Pattern(ABC):
     """One regular way of dropping, for one iteration.
 
     rate: share of units it drops; scale: what kept values are multiplied by.
-    drops: "units", "weights" or "blocks".
+    drops: "units", the same for the whole batch; "weights" of one product; or "blocks" of activations, each a
+    group of samples by a run of units.
+    A pattern of weights has `tiles(outputs, inputs)` and `weight_mask(outputs, inputs)` too, one of blocks
+    `groups(samples, total)`.
     """
 
     rate: float
@@ -96,7 +108,10 @@ class Pattern(ABC):
 
     @abstractmethod
     def kept(self, total):
-        """Return the Kept of an axis of length `total`; it may be empty where `total` is short."""
+        """Return the Kept of an axis of length `total`; it may be empty where `total` is short.
+
+        For blocks: of the first group of samples. For weights: of units, where no product lies above the drop.
+        """
 
 
 @dataclass(frozen=True)
@@ -146,16 +161,21 @@ class PatternFamily(ABC):
     """All patterns of one name for given settings. A subclass says what the choices are and what each draws.
 
     Drawing takes two steps: a choice by the distribution (say the period), then one of its `offsets(choice)`
-    equally likely offsets. A family needs no other random number, so everything it can do can be enumerated.
+    equally likely offsets. A family needs no other random number: what it can do can be enumerated, unless a
+    choice has MANY offsets.
     """
 
     name = ""
     drops = "units"
-    uses = frozenset()      # which of max_period, step and search this family reads
+    uses = frozenset()      # which of OWN_SETTINGS this family reads
+    scales = SCALES
 
     def __init__(self, settings):
         self.settings = settings
-        for name, untouched in (("max_period", 0), ("step", 0), ("search", "EXACT")):
+        if settings.scale not in self.scales:
+            raise ConfigError(f"pattern {self.name} has no scale {settings.scale}, only {' and '.join(self.scales)}; "
+                              f"remove scale, or set pattern to another")
+        for name, untouched in OWN_SETTINGS.items():
             value = getattr(settings, name)
             if name not in self.uses and value != untouched:
                 able = [other for other in known_families() if name in _families[other].uses]
@@ -179,20 +199,49 @@ class PatternFamily(ABC):
     def describe(self, choice):
         """Return a few words for tables, e.g. "1 of 3"."""
 
+    @property
+    def enumerable(self):
+        """True where all patterns can be listed, choice by choice and offset by offset."""
+        return all(self.offsets(choice) < MANY for choice in self.distribution.choices)
+
+    def submodels(self, total):
+        """Return the number of different kept sets of an axis of length `total`.
+
+        Listed here where that is possible; a family that is not enumerable counts them itself, or nobody knows: None.
+        """
+        if not self.enumerable:
+            return None
+        return len({self.pattern(choice, offset).kept(total)
+                    for choice, probability in zip(self.distribution.choices, self.distribution.probabilities, strict=True)
+                    if probability > 0 for offset in range(self.offsets(choice))})
+
+    def pattern_entropy(self, total):
+        """Return the entropy, in nats, of what is drawn on an axis of length `total`: H(choices) + E[log offsets].
+
+        Patterns that coincide on a short axis count apart. None where a family that is not enumerable does not say.
+        """
+        if not self.enumerable:
+            return None
+        probabilities, choices = self.distribution.probabilities, self.distribution.choices
+        return entropy(probabilities) + float(probabilities @ [log(self.offsets(choice)) for choice in choices])
+
+    def check_total(self, total):  # noqa: B027  (most families fit any axis)
+        """Raise ConfigError where the settings make no sense on an axis of length `total`."""
+
     def draw(self, choice, rng):
         """Return the Pattern of a choice at an offset drawn from `rng`."""
         return self.pattern(choice, int(rng.integers(self.offsets(choice))))
 
-    def regular(self, start, step, width):
-        """Return a RegularPattern, scaled as the settings ask.
+    def scale_of(self, kept_share):
+        """Return the scale, as the settings ask, of a pattern that keeps such a share.
 
         RATE takes the rate that the distribution reaches: under SGD search not quite the one asked for.
         """
-        if self.settings.scale == "PATTERN":
-            scale = step / width
-        else:
-            scale = 1 / (1 - self.distribution.rate)
-        return RegularPattern((step - width) / step, scale, start, step, width, drops=self.drops)
+        return 1 / kept_share if self.settings.scale == "PATTERN" else 1 / (1 - self.distribution.rate)
+
+    def regular(self, start, step, width):
+        """Return a RegularPattern, scaled as the settings ask."""
+        return RegularPattern((step - width) / step, self.scale_of(width / step), start, step, width, drops=self.drops)
 
 
 _families = {}
@@ -232,7 +281,9 @@ class DropSite:
     layer_name, seed: what the sequence of patterns depends on, beside the settings.
     total: length of the dropped axis; the layer sets it once shapes are known.
     active: False in phase TEST: nothing is dropped, scale is 1.
-    masked: True where dense code multiplies by `mask()` instead (the oracle): then `kept` is None.
+    attached: True where a product has taken a pattern of weights upon itself: nothing is left to do here.
+    masked: True where dense code multiplies by an explicit mask instead (the oracle): then `kept`, `tiles` and
+    `groups` are None.
 
     Before the first `draw` a site is the identity.
     """
@@ -243,19 +294,30 @@ class DropSite:
         self.seed = seed
         self.total = total
         self.active = True
+        self.attached = False
         self.masked = False
         self.family = get_family(settings)
         self.sequence = PatternSequence(self.family, seed, layer_name)
         self.pattern = None
+
+    @property
+    def drops(self):
+        """"units", "weights" or "blocks": what it does here. Weights of no product are units, in runs."""
+        return "units" if self.family.drops == "weights" and not self.attached else self.family.drops
 
     def draw(self, counter):
         """Set and return the pattern of iteration `counter`, whatever was drawn before."""
         self.pattern = self.sequence.at(counter)
         return self.pattern
 
+    @property
+    def drawn(self):
+        """The drawn pattern where it acts, else None."""
+        return self.pattern if self.active else None
+
     def _drawn_kept(self):
         """The Kept of the drawn pattern, or None where it drops nothing of this axis."""
-        if self.pattern is None or not self.active:
+        if self.drawn is None or self.drops != "units":
             return None
         if self.total is None:
             raise ShapeError(f"layer {self.layer_name!r}: the length of the dropped axis is not known yet; "
@@ -268,19 +330,57 @@ class DropSite:
         """What compact code computes: a Kept, or None for all (nothing dropped, phase TEST, or `masked`)."""
         return None if self.masked else self._drawn_kept()
 
+    def tiles(self, outputs, inputs):
+        """What lives of the weights of the product that took the site: (outputs, inputs) pairs of Kept, or None for all."""
+        if self.drawn is None or self.masked or self.drops != "weights":
+            return None
+        return self.pattern.tiles(outputs, inputs)
+
+    def groups(self, samples):
+        """What lives of `samples` x total activations: (first, last, Kept) for each group of samples, or None for all."""
+        if self.drawn is None or self.masked or self.drops != "blocks":
+            return None
+        return self.pattern.groups(samples, self.total)
+
     @property
     def scale(self):
         """What surviving values are multiplied by; with scale RATE it holds even where `kept` is None."""
-        return self.pattern.scale if self.active and self.pattern is not None else 1.0
+        return self.pattern.scale if self.drawn is not None else 1.0
 
     def mask(self, dtype=np.float64):
-        """Return the array of length `total`, scale included, that dense code would multiply by."""
+        """Return the array of length `total`, scale included, that dense code would multiply units by.
+
+        This and its two neighbours raise ValueError where the site drops something else.
+        """
+        self._expect("units", "mask")
         kept = self._drawn_kept()
         if kept is None:
             return np.full(self.total, self.scale, dtype)
         mask = kept.mask(dtype)
         mask *= self.scale
         return mask
+
+    def block_mask(self, samples, dtype=np.float64):
+        """Return the array (samples, total), scale included, that dense code would multiply activations by."""
+        self._expect("blocks", "block_mask")
+        mask = np.full((samples, self.total), self.scale, dtype)
+        if self.drawn is not None:
+            for first, last, kept in self.pattern.groups(samples, self.total):
+                mask[first:last] *= kept.mask(dtype)
+        return mask
+
+    def weight_mask(self, outputs, inputs, dtype=np.float64):
+        """Return the array (outputs, inputs), scale included, that dense code would multiply the product's weights by."""
+        self._expect("weights", "weight_mask")
+        if self.drawn is None:
+            return np.ones((outputs, inputs), dtype)
+        return self.pattern.weight_mask(outputs, inputs).astype(dtype) * self.scale
+
+    def _expect(self, drops, method):
+        if self.drops != drops:
+            right = {"units": "mask", "blocks": "block_mask", "weights": "weight_mask"}[self.drops]
+            raise ValueError(f"layer {self.layer_name!r}: {method} is for a site that drops {drops}; this one drops "
+                             f"{self.drops} (pattern {self.family.name}): call {right}")
 
     def __repr__(self):
         return f"DropSite({self.layer_name!r}, {self.settings}, total={self.total}, pattern={self.pattern})"

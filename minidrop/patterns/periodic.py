@@ -5,7 +5,7 @@ from math import ceil, floor
 from minidrop.errors import ConfigError
 from minidrop.patterns.base import PatternDistribution, PatternFamily, register_pattern
 
-DEFAULT_STEP = 10
+DEFAULT_STEP = 30
 LONGEST_STEP = 65536
 
 
@@ -14,7 +14,7 @@ class PeriodicFamily(PatternFamily):
     """Unit i lives iff (i - start) mod step < width, start uniform in 0 .. step - 1.
 
     width = (1 - p) step where that is an integer; else the two integers next to it, in the proportion that
-    makes the mean rate exactly p. `step` is 10 by default, or the least that keeps one unit (p = 0.95: 20): a
+    makes the mean rate exactly p. `step` is 30 by default, or the least that keeps one unit (p = 0.98: 50): a
     width of 0, an iteration that drops everything, is never drawn. A choice is a width.
     """
 

@@ -29,6 +29,14 @@ class PatternSequence:
 
     def at(self, counter):
         """Return the Pattern of iteration `counter` >= 0. Calls in order are cheapest, any order will do."""
+        choice, offset = self._drawn(counter)
+        return self.family.pattern(self._choices[choice], offset)
+
+    def choice_at(self, counter):
+        """Return the choice that at(counter) is a pattern of: what it costs, but not where it drops."""
+        return self._choices[self._drawn(counter)[0]]
+
+    def _drawn(self, counter):
         if counter < 0:
             raise ValueError(f"iterations count from 0, got {counter}")
         block, position = divmod(int(counter), BLOCK_LENGTH)
@@ -36,8 +44,7 @@ class PatternSequence:
         if block != cached_block:
             draws = self._draws(block)
             self._cached = (block, draws)
-        choice, offset = draws[position]
-        return self.family.pattern(self._choices[choice], offset)
+        return draws[position]
 
     def _draws(self, block):
         rng = generator(self.seed, "patterns", self.layer_name, block)

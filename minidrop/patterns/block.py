@@ -1,0 +1,143 @@
+"""BLOCK: drop blocks of activations, a group of samples by a run of units, each on its own (SparseDrop)."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil, comb, exp, log, log1p
+
+import numpy as np
+
+from minidrop import streams
+from minidrop.errors import ConfigError
+from minidrop.kept import Kept
+from minidrop.patterns.base import MANY, Pattern, PatternDistribution, PatternFamily, register_pattern
+
+BLOCK_SAMPLES = BLOCK_UNITS = 128
+
+
+@dataclass(frozen=True)
+class BlockPattern(Pattern):
+    """Blocks of block_samples x block_units (0: as many as suit the axis), dropped or kept as `key` chooses."""
+
+    key: int
+    block_samples: int
+    block_units: int
+
+    def kept(self, total):
+        """Return the Kept of an axis of length `total` in the first group of samples."""
+        return self.groups(1, total)[0][2]
+
+    def groups(self, samples, total):
+        """Return (first, last, Kept) for each group of samples: what samples first .. last - 1 keep."""
+        return tuple((first, min(first + self.block_samples, samples), self._group(number, total))
+                     for number, first in enumerate(range(0, samples, self.block_samples)))
+
+    def _group(self, number, total):
+        return _random_blocks(self.key, number, self.rate, self.block_units or block_units(self.rate, total), total)
+
+
+@lru_cache(maxsize=64)
+def block_units(rate, total):
+    """Return the default width of a block: 128 units, or fewer so that the axis has twice the 1 / (1 - p) blocks it needs."""
+    return max(1, min(BLOCK_UNITS, total // ceil(2 / (1 - Fraction(repr(rate))))))
+
+
+@lru_cache(maxsize=256)
+def _random_blocks(key, number, rate, width, total):
+    blocks = -(-total // width)
+    if rate == 0 or not blocks:
+        return Kept.all(total)
+    rng = streams.generator(key, "blocks", number)
+    lives = rng.random(blocks) >= guarded_rate(rate, blocks)
+    spared = rng.integers(blocks)
+    if not lives.any() and can_guard(rate, blocks):
+        lives[spared] = True
+    return Kept.of(np.flatnonzero(lives.repeat(width)[:total]), total)
+
+
+def can_guard(rate, blocks):
+    """True where one block can always live although each is dropped with probability `rate`."""
+    return rate <= 1 - 1 / blocks
+
+
+@lru_cache(maxsize=64)
+def guarded_rate(rate, blocks):
+    """Return the probability q to drop a block at first, such that after the guard each is dropped with probability `rate`.
+
+    The guard spares one block at random where all are dropped: rate = q - q^blocks / blocks. Where no q can do that, an
+    axis of fewer than 1 / (1 - rate) blocks, q is the rate and there is no guard.
+    """
+    if not can_guard(rate, blocks):
+        return rate
+    if rate == 1 - 1 / blocks:
+        return 1.0              # always one block
+    low, high = rate, 1.0
+    for _ in range(60):
+        q = (low + high) / 2
+        low, high = (q, high) if q - q ** blocks / blocks < rate else (low, q)
+    return high
+
+
+@register_pattern("BLOCK")
+class BlockFamily(PatternFamily):
+    """Activations x fall into blocks of block_samples x block_units; each is dropped with probability p, independently.
+
+    Default: 128 x 128, narrower where the axis is short. A group of samples that would lose all its blocks keeps one,
+    and the others are dropped a little more often for it, so that each block's rate stays p (`guarded_rate`). The
+    products above the drop compute, and those below read, only what lives of each group of samples.
+    Source: Lo, SparseDrop 2024, where blocks may all be dropped and sizes must be multiples of 128.
+    """
+
+    drops = "blocks"
+    uses = frozenset({"block_samples", "block_units"})
+    scales = ("RATE",)      # what lives differs from group to group, and a pattern has one scale
+
+    def build_distribution(self):
+        return PatternDistribution(("blocks",), [1.0], self.settings.rate)
+
+    def offsets(self, choice):
+        return MANY if self.settings.rate else 1
+
+    def pattern(self, choice, offset):
+        settings = self.settings
+        return BlockPattern(settings.rate, self.scale_of(1 - settings.rate), offset,
+                            settings.block_samples or BLOCK_SAMPLES, settings.block_units, drops="blocks")
+
+    def check_total(self, total):
+        asked, blocks = self.settings.block_units, -(-total // (self.settings.block_units or 1))
+        if asked and total and not can_guard(self.settings.rate, blocks):
+            least = ceil(1 / (1 - self.settings.exact_rate))
+            raise ConfigError(f"block_units {asked} cuts {total} units into {blocks} block{'s' * (blocks != 1)}, but rate "
+                              f"{self.settings.rate!r} needs {least} at least, or a whole layer would be dropped; set "
+                              f"block_units to {max(1, total // least)} or less, or remove it")
+
+    def submodels(self, total):
+        """Of one group of samples."""
+        if not self.settings.rate:
+            return 1
+        blocks = -(-total // (self.settings.block_units or block_units(self.settings.rate, total)))
+        if not can_guard(self.settings.rate, blocks):
+            return 2 ** blocks
+        return blocks if guarded_rate(self.settings.rate, blocks) == 1 else 2 ** blocks - 1
+
+    def pattern_entropy(self, total):
+        """Of one group of samples; exact, guard included."""
+        p = self.settings.rate
+        if not p:
+            return 0.0
+        blocks = -(-total // (self.settings.block_units or block_units(p, total)))
+        q = guarded_rate(p, blocks)
+        guarded = can_guard(p, blocks)
+        if q == 1:
+            return log(blocks)
+        nats = 0.0
+        for live in range(guarded, blocks + 1):
+            # log of the probability of one set of so many living blocks, and how many such sets there are
+            one = live * log1p(-q) + (blocks - live) * log(q)
+            if live == 1 and guarded:
+                one = float(np.logaddexp(one, blocks * log(q) - log(blocks)))
+            nats -= exp(log(comb(blocks, live)) + one) * one
+        return nats
+
+    def describe(self, choice):
+        return f"{1 - self.settings.rate:g} of the blocks"

@@ -1,0 +1,54 @@
+"""How often each period dp is drawn, for the families that keep one in every dp: ROW of units, TILE of weights."""
+
+from math import floor
+
+from minidrop.errors import ConfigError
+from minidrop.patterns.base import PatternDistribution, PatternFamily
+from minidrop.patterns.search import exact_search, sgd_search
+
+LONGEST_PERIOD = 1024
+
+
+class PeriodFamily(PatternFamily):
+    """A period dp in 1 .. N by the distribution, an offset uniform in 0 .. dp - 1. A choice is a dp.
+
+    dp drops (dp - 1) / dp; the probabilities of 1 .. N make the mean rate p (search EXACT), or nearly (search SGD).
+    N is max_period, by default the least that p allows, floor(1 / (1 - p)) + 1: with a longer one the rate, which swings
+    between 0 and (N - 1) / N from iteration to iteration, swings wider, and nets learn worse (docs/benchmarks.md).
+    """
+
+    uses = frozenset({"max_period", "search"})
+
+    def build_distribution(self):
+        p = self.settings.rate
+        longest = self.longest_period()
+        if p == 0:
+            return PatternDistribution((1,), [1.0], 0.0)
+        periods = tuple(range(1, longest + 1))
+        rates = [(dp - 1) / dp for dp in periods]
+        if self.settings.search == "EXACT":
+            return PatternDistribution(periods, exact_search(rates, p), p)
+        probabilities = sgd_search(rates, p)
+        return PatternDistribution(periods, probabilities, float(probabilities @ rates))
+
+    def longest_period(self):
+        """Return N; raises ConfigError where the one asked for, or any within the limit, misses the rate."""
+        share = 1 - self.settings.exact_rate
+        asked = self.settings.max_period
+        least = floor(1 / share) + 1
+        least += (least - 1) / least <= self.settings.rate      # 2/3 is no decimal, and as a float it is both
+        longest = asked or least
+        if longest > LONGEST_PERIOD:
+            got = f"got max_period: {asked}" if asked else f"rate {self.settings.rate!r} needs {longest}"
+            raise ConfigError(f"pattern {self.name} has periods up to {LONGEST_PERIOD}; {got}; lower it")
+        if longest < least:
+            raise ConfigError(f"max_period {longest} is too small for rate {self.settings.rate!r}: one "
+                              f"of {longest} drops {(longest - 1) / longest:.4g}; set max_period to at least "
+                              f"{least}, or remove it")
+        return longest
+
+    def offsets(self, choice):
+        return choice
+
+    def describe(self, choice):
+        return f"1 of {choice}"

@@ -1,0 +1,93 @@
+"""TILE: keep one tile of weights in every dp, dp drawn anew each iteration (the paper's tile pattern)."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, gcd
+
+import numpy as np
+
+from minidrop.kept import Kept
+from minidrop.patterns.base import Pattern, register_pattern
+from minidrop.patterns.periods import PeriodFamily
+
+TILE_SIZE = 32
+
+
+@dataclass(frozen=True)
+class TilePattern(Pattern):
+    """Of the tiles of size x size weights, counted row by row, tile t lives iff t mod period = offset.
+
+    Tiles at the right and lower edge are cut off where the weights end. size 0: `tile_size` for at least `columns` tiles.
+    """
+
+    period: int
+    offset: int
+    size: int
+    columns: int = 1
+
+    def kept(self, total):
+        """Return the Kept of an axis of length `total`, in runs of `size`: the pattern of a matrix one tile wide."""
+        if self.period == 1:
+            return Kept.all(total)
+        size = self.size or tile_size(total, self.columns)
+        return Kept(self.offset * size, self.period * size, size, total)
+
+    def tiles(self, outputs, inputs):
+        """Return what lives of weights (outputs, inputs) as pairs of Kept: tile rows that keep the same tile columns.
+
+        There are `period` such classes. No two share an output or an input, and together they have all of both, so the
+        whole product is one compact product for each class, and so is each of its gradients.
+        """
+        return _classes(self.period, self.offset, self.size or tile_size(inputs, self.columns), outputs, inputs)
+
+    def weight_mask(self, outputs, inputs):
+        """Return the dense 0/1 array (outputs, inputs), tile by tile from the definition."""
+        size = self.size or tile_size(inputs, self.columns)
+        rows, columns = -(-outputs // size), -(-inputs // size)
+        number = np.arange(rows)[:, None] * counted_columns(columns, self.period) + np.arange(columns)
+        living = (number % self.period == self.offset).astype(np.float64)
+        return living.repeat(size, axis=0).repeat(size, axis=1)[:outputs, :inputs]
+
+
+def tile_size(length, columns):
+    """Return the default size of a tile: TILE_SIZE, or less so that an axis of such a length has so many tiles."""
+    return max(1, min(TILE_SIZE, length // columns))
+
+
+def counted_columns(columns, period):
+    """Return by how much the count of tiles grows from one tile row to the next: `columns`, or a little more.
+
+    With a common divisor of columns and period the same tile columns would survive in many rows, in all of them where
+    the period divides: input units would be dropped, not weights. So tiles that do not exist are counted as well.
+    """
+    while gcd(columns, period) != 1:
+        columns += 1
+    return columns
+
+
+@lru_cache(maxsize=64)
+def _classes(period, offset, size, outputs, inputs):
+    if period == 1:
+        return ((Kept.all(outputs), Kept.all(inputs)),)
+    # Tile (i, j) lives iff i * columns + j = offset (mod period): the rows of class j0 keep j = j0 (mod period).
+    inverse = pow(counted_columns(-(-inputs // size), period), -1, period)
+    return tuple((Kept((offset - j0) * inverse % period * size, period * size, size, outputs),
+                  Kept(j0 * size, period * size, size, inputs)) for j0 in range(period))
+
+
+@register_pattern("TILE")
+class TileFamily(PeriodFamily):
+    """Tile (i, j) of tile_size x tile_size weights lives iff (i C + j) mod dp = b, C tile columns, b uniform in 0 .. dp - 1.
+
+    Drops weights of the product whose output the drop layer follows, so of a matrix product a share 1 / dp is left; how
+    dp is drawn: see `PeriodFamily`. Under a drop that follows no product whole units are dropped, in runs of tile_size.
+    Source: Song and Jiang, arXiv 1805.08939, tile pattern, with tiles of 32 x 32.
+    """
+
+    drops = "weights"
+    uses = PeriodFamily.uses | {"tile_size"}
+
+    def pattern(self, choice, offset):
+        columns = ceil(2 / (1 - self.settings.exact_rate))
+        return TilePattern(1 - 1 / choice, self.scale_of(1 / choice), choice, offset, self.settings.tile_size, columns,
+                           drops="weights")
