@@ -14,8 +14,9 @@ from minidrop.layers import Layer, register_layer
 from minidrop.net import Net
 from minidrop.patterns import register_pattern
 from minidrop.solver import Solver, load_weights
+from minidrop.uncertainty import evaluate_monte_carlo, monte_carlo
 
 __all__ = ["BackendError", "ConfigError", "DataError", "Function", "Kept", "L", "Layer", "MinidropError", "Net",
            "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError", "SnapshotError", "Solver",
-           "SolverParameter", "Tensor", "__version__", "check_gradients", "functions", "load_weights", "no_grad",
-           "register_layer", "register_pattern", "threads"]
+           "SolverParameter", "Tensor", "__version__", "check_gradients", "evaluate_monte_carlo", "functions",
+           "load_weights", "monte_carlo", "no_grad", "register_layer", "register_pattern", "threads"]

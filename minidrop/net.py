@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import contextmanager
 
 from minidrop import functions, streams
 from minidrop.autograd import Parameter, Tensor, backward
@@ -13,6 +14,7 @@ from minidrop.fillers import fill
 from minidrop.graph import build_graph
 from minidrop.layers import Context
 from minidrop.planner import plan_compaction
+from minidrop.reshuffle import check_shared, find_reshuffles
 
 DTYPES = ("float32", "float64")
 
@@ -26,7 +28,8 @@ class Net:
     mistake of the description at once.
 
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the last forward
-    pass, `layers[name]` the Layer, `plan` what the planner decided.
+    pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` what the planner decided,
+    `reshuffles` whose units change places while a Solver trains the net.
     """
 
     def __init__(self, source, phase="TRAIN", device="auto", dtype="float32", seed=0, level=0, stages=(), share=None):
@@ -42,6 +45,10 @@ class Net:
         context = Context(phase, self.seed, self.dtype, self.backend, config.path)
         self.graph = build_graph(self.config, context)
         self.layers = {node.name: node.layer for node in self.graph.nodes}
+        self.drop_layers = {name: layer for name, layer in self.layers.items() if layer.drops}
+        self.reshuffles = find_reshuffles(self.graph, self.config)
+        if share is not None:
+            check_shared(self.graph, self.config, share.reshuffles)
         self._make_parameters(share)
         self.plan = plan_compaction(self.graph)
         self.drop_sites = {drop.node.name: drop.node.layer.site for drop in self.plan.drops}
@@ -56,6 +63,9 @@ class Net:
         self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
         self._backward_done = False
         self._forwards = 0      # counts forward passes while nobody has called draw_patterns
+        self._drawn = None      # the iteration drawn last
+        self._changeable = self._nodes_that_drops_reach()
+        self._whole = False     # the last whole forward pass ran without drops
 
     @classmethod
     def from_file(cls, path, **options):
@@ -108,6 +118,7 @@ class Net:
         self._draw(iteration)
 
     def _draw(self, iteration):
+        self._drawn = iteration
         for layer in self.layers.values():
             layer.draw(iteration)
 
@@ -117,18 +128,72 @@ class Net:
         return {name: site.pattern for name, site in self.drop_sites.items()}
 
     def masks(self):
-        """{layer: array, scale included, that dense code would multiply by}; it broadcasts over the batch."""
+        """{layer: array, scale included, that dense code would multiply by}.
+
+        Of units: it broadcasts over the batch. Of blocks: as large as the batch. Of weights: the mask of the product's
+        weights, (outputs, inputs).
+        """
         masks = {}
         for drop in self.plan.drops:
-            shape = [1] * len(self.graph.shapes[drop.node.bottoms[0]])
-            shape[drop.node.layer.axis] = -1
-            masks[drop.node.name] = drop.node.layer.site.mask().astype(self.dtype).reshape(shape)
+            if drop.site.drops == "weights":
+                layer = drop.producer.layer
+                mask = drop.site.weight_mask(layer.outputs, layer.inputs)
+            else:
+                mask = functions.site_mask(drop.site, self.graph.shapes[drop.node.bottoms[0]], drop.node.layer.axis)
+            masks[drop.node.name] = mask.astype(self.dtype)
         return masks
 
     def run_masked_dense(self, masked=True):
         """Compute everything and multiply by explicit masks instead: the reference for what compaction does."""
         for site in self.drop_sites.values():
             site.masked = masked
+
+    def set_dropping(self, on):
+        """Let the drop layers act or rest, whatever the phase. A new net has them act in phase TRAIN alone."""
+        for layer in self.drop_layers.values():
+            layer.dropping = bool(on)
+
+    @contextmanager
+    def restored(self):
+        """Put back at the end of this context, also after an error, what passes change: which layers drop, masks or
+        compaction, what is drawn, and the places of the data layers."""
+        dropping = {name: layer.dropping for name, layer in self.drop_layers.items()}
+        masked = {name: site.masked for name, site in self.drop_sites.items()}
+        forwards, drawn, positions = self._forwards, self._drawn, self.positions
+        try:
+            yield
+        finally:
+            for name, on in dropping.items():
+                self.layers[name].dropping = on
+            for name, on in masked.items():
+                self.drop_sites[name].masked = on
+            if drawn is not None:
+                self._draw(drawn)
+            self._forwards, self._drawn = forwards, drawn
+            self.seek(positions)
+
+    def _nodes_that_drops_reach(self):
+        """The indexes of the nodes whose tops depend on what is drawn: drop layers, products that leave weights out, and
+        all below. What a product leaves out of its *outputs* does not count: the drop below takes it out of a whole top."""
+        found, tops = set(), set()
+        for node in self.graph.nodes:
+            site = node.layer.out_site
+            if node.layer.drops or (site is not None and site.drops == "weights") or tops & set(node.bottoms):
+                found.add(node.index)
+                tops.update(node.tops)
+        return found
+
+    def due_permutations(self, iteration):
+        """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before this iteration of a solver.
+
+        `order` is an int64 NumPy array; entry order[i] of the axis moves to place i. To apply all of them leaves the net
+        the same function up to rounding; a solver must move its history of a parameter alike.
+        """
+        for reshuffle in self.reshuffles:
+            if reshuffle.is_due(iteration):
+                order = reshuffle.order(self.seed, iteration)
+                for layer, name, axis in reshuffle.moves:
+                    yield self.params[layer][name], axis, order
 
     # -- running -----------------------------------------------------------------------------------------------------
     @property
@@ -150,13 +215,37 @@ class Net:
         with self.backend.active():
             return self._forward(inputs)
 
+    def rerun(self):
+        """Run only the layers that drops reach, on the batch of the last `forward`; returns what that returns.
+
+        `forward` must have run with drops at rest, see `set_dropping`: what it computed above the drops is whole, so it serves
+        every pattern. For passes under no_grad. Raises DataError.
+        """
+        if not self._whole:
+            raise DataError("rerun needs a forward pass without drops first: set_dropping(False), forward, set_dropping(True)")
+        self._backward_done = True
+        with self.backend.active():
+            return self._run(self._changeable)
+
     def _forward(self, inputs):
+        self._whole = False
         self._give(inputs)
         if self._forwards is not None:
             self._draw(self._forwards)
             self._forwards += 1
-        tensors = self._tensors = {}
+        outputs = self._run()
+        self._whole = not any(layer.dropping for layer in self.drop_layers.values())
+        return outputs
+
+    def _run(self, only=None):
+        """Run all nodes, or only those whose index is in `only` on the tensors that the others wrote before."""
+        tensors = {}
+        if only is not None:
+            tensors = {ref: tensor for ref, tensor in self._tensors.items() if self.graph.writer[ref].index not in only}
+        self._tensors = tensors
         for node in self.graph.nodes:
+            if only is not None and node.index not in only:
+                continue
             bottoms = [tensors[ref] for ref in node.bottoms]
             for i, tensor in enumerate(bottoms):
                 if (node.index, i) in self.plan.expand:
@@ -195,6 +284,10 @@ class Net:
                 places_a_record = math.prod(self._tensors[ref].shape[1:])
                 return f": {layer.record_of(place // places_a_record)}"
         return ""
+
+    def tensor(self, ref):
+        """Return the Tensor of a BlobRef, one version of a blob, as of the last forward pass."""
+        return self._tensors[ref]
 
     @property
     def loss(self):
@@ -254,7 +347,7 @@ class Net:
         """Stop reading threads, close files, and give memory back."""
         for layer in self.layers.values():
             layer.close()
-        self.blobs, self._tensors = {}, {}
+        self.blobs, self._tensors, self._whole = {}, {}, False
         self.backend.trim()
 
 

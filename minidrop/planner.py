@@ -3,9 +3,15 @@
 A pure pass over the graph; it rewrites nothing. For each ApproxDropout:
   upward    while the blob has one reader and its writer works elementwise, go on; if the writer that stops the walk can
             compute a subset of its outputs, lend it the drop's site. Any elementwise layer may be crossed, whatever f(0)
-            is: its missing entries are dropped anyway.
-  downward  the drop's top carries the kept set, and a missing entry now *means zero*. Zero-preserving layers carry it on,
-            layers that read kept sets consume it, before all others it is expanded.
+            is: its missing entries are dropped anyway. (Blocks that were not computed still pass through it, as
+            numbers without a meaning, so for them f must be finite everywhere.)
+  downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Zero-preserving layers carry
+            it on, layers that read kept sets consume it, before all others it is expanded.
+            blocks: the drop's top stays dense, with zeros; products below, behind zero-preserving layers, are lent the
+            site and skip them. Nothing has to be put back.
+            weights: they are the producer's own, nothing goes down.
+
+A product serves drops of one kind: the one below it first, and the one above it if it drops the same.
 """
 
 from dataclasses import dataclass, field
@@ -13,20 +19,30 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Drop:
-    """What the plan does for one ApproxDropout: the nodes that compute, carry and read only its kept units, and why not."""
+    """What the plan does for one ApproxDropout: the nodes that compute, carry and read only what it keeps, and why not."""
 
     node: object
-    producer: object = None              # the node that computes only the kept units
+    producer: object = None              # the node that computes only what is kept
     crossed: list = field(default_factory=list)
     carriers: list = field(default_factory=list)
     consumers: list = field(default_factory=list)
     expanders: list = field(default_factory=list)
     reason: str = ""                     # why there is no producer
+    unread: list = field(default_factory=list)      # (node, why) of layers below that read all of it
+
+    @property
+    def site(self):
+        return self.node.layer.site
 
     @property
     def saves(self):
         """True where some product becomes smaller."""
         return self.producer is not None or bool(self.consumers)
+
+    @property
+    def kept_share(self):
+        """The expected share of a side that it drops from: exactly 1 - rate, whatever the family and the sizes."""
+        return 1 - self.site.family.distribution.rate
 
 
 @dataclass
@@ -39,49 +55,40 @@ class Plan:
     def lines(self):
         """One line for each decision, for the log."""
         for drop in self.drops:
-            name = drop.node.name
+            name, kind = drop.node.name, drop.site.drops
             if drop.producer is not None:
-                yield f"{drop.producer.name} computes only the units kept by {name}"
-            else:
+                verb = "multiplies only the weights" if kind == "weights" else f"computes only the {kind}"
+                yield f"{drop.producer.name} {verb} kept by {name}"
+            elif drop.site.family.drops == "weights":
+                yield f"{name} gathers runs of units, and drops no weights: {drop.reason}"
+            elif kind == "units":
                 yield f"{name} gathers: {drop.reason}"
+            else:
+                yield f"{name} multiplies by a mask: {drop.reason}"
             for node in drop.consumers:
-                yield f"{node.name} reads only the units kept by {name}"
+                yield f"{node.name} reads only the {kind} kept by {name}"
             for node in drop.expanders:
                 yield f"the units dropped by {name} are put back as zeros before {node.name} ({node.config.type})"
+            for node, why in drop.unread:
+                yield f"{node.name} reads all of {name}: {why}"
             if not drop.saves:
-                yield f"{name} saves nothing: no product computes or reads its units"
+                yield f"{name} saves nothing: no product computes or reads its {kind}"
 
 
 def plan_compaction(graph):
-    """Return the Plan for a built Graph, and lend each producer its site (`layer.out_site`)."""
+    """Return the Plan for a built Graph; lends each producer its site (`layer.out_site`), and block sites to readers."""
     plan = Plan()
-    carrying = {}           # BlobRef below a drop -> the Drop whose kept set it carries
     for node in graph.nodes:
-        site = getattr(node.layer, "site", None)
-        if site is not None:
+        if getattr(node.layer, "site", None) is not None:
             drop = Drop(node)
             plan.drops.append(drop)
             _walk_up(graph, drop)
             if drop.producer is not None:
-                drop.producer.layer.out_site = site
-            carrying[node.tops[0]] = drop
-            continue
-        for i, ref in enumerate(node.bottoms):
-            drop = carrying.get(ref)
-            if drop is None:
-                continue
-            layer = node.layer
-            if layer.reads_kept:
-                if layer.gemms(*[graph.shapes[bottom] for bottom in node.bottoms]):
-                    drop.consumers.append(node)
-                else:
-                    carrying.update({top: drop for top in node.tops})
-            elif layer.elementwise and layer.zero_preserving:
-                drop.carriers.append(node)
-                carrying[node.tops[0]] = drop
-            else:
-                drop.expanders.append(node)
-                plan.expand.add((node.index, i))
+                drop.producer.layer.out_site = drop.site
+                drop.site.attached = drop.site.family.drops == "weights"
+    for drop in plan.drops:
+        if drop.site.drops != "weights":
+            _walk_down(graph, drop, plan)
     return plan
 
 
@@ -103,17 +110,54 @@ def _walk_up(graph, drop):
             else:
                 drop.reason = f"{writer.name} does not compute the dropped axis as its outputs"
             return
+        if getattr(writer.layer, "site", None) is not None:
+            drop.reason = f"blob {ref.name} comes from another drop, {writer.name}"
+            return
         if not writer.layer.elementwise:
             drop.reason = f"blob {ref.name} is written by {writer.name} ({writer.config.type}), which computes all of it"
+            return
+        if writer.layer.has_poles and drop.site.family.drops == "blocks":
+            drop.reason = f"{writer.name} ({writer.config.type}) is not finite everywhere, so it has to see real values"
             return
         drop.crossed.append(writer)
         ref = writer.bottoms[0]
 
 
+def _walk_down(graph, drop, plan):
+    carrying, kind = {drop.node.tops[0]}, drop.site.drops
+    for node in graph.nodes[drop.node.index + 1:]:
+        layer = node.layer
+        if getattr(layer, "site", None) is not None:        # another drop: it makes dense what it is not to drop
+            continue
+        for i, ref in enumerate(node.bottoms):
+            if ref not in carrying:
+                continue
+            is_product = bool(layer.gemms(*[graph.shapes[bottom] for bottom in node.bottoms]))
+            clash = is_product and layer.reads_kept and layer.out_site is not None and layer.out_site.drops != kind
+            if clash:
+                drop.unread.append((node, f"it serves the drop below it, which drops {layer.out_site.drops}"))
+            if layer.reads_kept and not clash:
+                if not is_product:
+                    carrying.update(node.tops)
+                else:
+                    drop.consumers.append(node)
+                    if kind == "blocks":
+                        layer.in_site = drop.site
+            elif layer.elementwise and layer.zero_preserving:
+                drop.carriers.append(node)
+                carrying.add(node.tops[0])
+            elif kind == "units":
+                drop.expanders.append(node)
+                plan.expand.add((node.index, i))
+            elif not clash:
+                drop.unread.append((node, "it cannot leave anything out"))
+
+
 def gemm_shares(graph, plan):
     """Yield (node, products, output drop, input drop) for every layer with products: what `minidrop check` counts.
 
-    `products` are (rows, inputs, outputs) of one forward pass; the drops are None where that side stays whole.
+    `products` are (rows, inputs, outputs) of one forward pass; the drops are None where that side stays whole. A drop of
+    weights counts as one of outputs: it leaves its share of the product.
     """
     producers = {drop.producer.index: drop for drop in plan.drops if drop.producer is not None}
     consumers = {node.index: drop for drop in plan.drops for node in drop.consumers}

@@ -18,8 +18,8 @@ FLOORS = (
     ("autograd",),
     ("functions",),
     ("data", "fillers", "layers"),
-    ("graph", "planner", "net"),
-    ("snapshot", "solver", "testing", "timing"),
+    ("graph", "planner", "reshuffle", "net"),
+    ("snapshot", "solver", "testing", "timing", "calibration", "uncertainty"),
     ("cli",),
     ("__main__",),
 )

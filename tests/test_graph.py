@@ -23,9 +23,9 @@ def report(text):
     return str(caught.value).split("\n")
 
 
-KNOWN = ("(known types: Accuracy, ApproxDropout, Concat, Dropout, DummyData, Eltwise, EuclideanLoss, Flatten, HDF5Data, "
-         "InnerProduct, Input, MemoryData, Power, ReLU, Reshape, Sigmoid, SigmoidCrossEntropyLoss, Silence, Slice, Softmax, "
-         "SoftmaxWithLoss, Split, TanH)")
+KNOWN = ("(known types: Accuracy, ApproxDropout, Concat, DropConnect, Dropout, DummyData, Eltwise, EuclideanLoss, Flatten, "
+         "GaussianDropout, HDF5Data, InnerProduct, Input, MemoryData, Power, ReLU, Reshape, Sigmoid, SigmoidCrossEntropyLoss, "
+         "Silence, Slice, Softmax, SoftmaxWithLoss, Split, TanH)")
 MISTAKES = {
     "unknown type": (
         'layer { name: "r" type: "Relu" bottom: "data" top: "r" }',
@@ -100,7 +100,7 @@ MISTAKES = {
     "pattern": (
         'layer { name: "d" type: "ApproxDropout" bottom: "data" top: "d" approx_dropout_param { pattern: "PERIODICAL" } }',
         "net.prototxt:3:65: layer 'd' (ApproxDropout): unknown pattern 'PERIODICAL'; did you mean 'PERIODIC'? (known "
-        "patterns: PERIODIC, ROW)"),
+        "patterns: BLOCK, PERIODIC, ROW, SLICE, TILE, UNIT)"),
     "dropout ratio": (
         'layer { name: "d" type: "ApproxDropout" bottom: "data" top: "d" approx_dropout_param { dropout_ratio: 1 } }',
         "net.prototxt:3:65: layer 'd' (ApproxDropout): rate (dropout_ratio) must lie in [0, 1), got 1.0; it is the share of "

@@ -8,32 +8,42 @@ import pytest
 
 from minidrop.config import parse_net
 from minidrop.net import Net
-from minidrop.patterns import known_families
-from minidrop.testing import assert_matches_masked_dense, run_once
+from minidrop.patterns import DropSite, PatternSettings, get_family, known_families
+from minidrop.testing import assert_matches_masked_dense
 
 RATES = (0, 0.3, 0.5, 0.7, 0.9)
+# Settings under which even these small nets have several tiles, and several groups of samples.
+SMALL = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 2"}
+PATTERNS = {family: (family, SMALL.get(family, "")) for family in known_families()} | {
+    "TILE of 3": ("TILE", "tile_size: 3"), "TILE of all": ("TILE", ""), "TILE of 1": ("TILE", "tile_size: 1"),
+    "BLOCK 4 x 2": ("BLOCK", "block_samples: 4 block_units: 2"),      # 6 samples: a whole group and a rest
+    "BLOCK of all samples": ("BLOCK", "")}
+every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
+
 INPUTS = ('layer { name: "in" type: "Input" top: "data" top: "label" '
           'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
 LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "label" top: "loss" }'
+SUM = 'layer { name: "sum" type: "Eltwise" bottom: "%s" bottom: "%s" top: "sum" }'
 
 
-def ip(name, bottom, outputs, extra=""):
+def ip(name, bottom, outputs, extra="", more=""):
     filler = 'weight_filler { type: "msra" } bias_filler { type: "uniform" min: -1 max: 1 }'
     return (f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" '
-            f'inner_product_param {{ num_output: {outputs} {filler} {extra} }} }}')
+            f'inner_product_param {{ num_output: {outputs} {filler} {extra} }} {more} }}')
 
 
 def layer(kind, name, bottom, top=None, extra=""):
     return f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{top or name}" {extra} }}'
 
 
-def drop(name, bottom, top=None, rate=0.5, family="PERIODIC", extra=""):
+def drop(name, bottom, top=None, rate=0.5, pattern="PERIODIC", extra=""):
+    family, settings = PATTERNS[pattern]
     return layer("ApproxDropout", name, bottom, top,
-                 f'approx_dropout_param {{ dropout_ratio: {rate} pattern: "{family}" {extra} }}')
+                 f'approx_dropout_param {{ dropout_ratio: {rate} pattern: "{family}" {settings} {extra} }}')
 
 
 def make_net(*layers, backend="cpu", seed=0):
-    return Net(parse_net("\n".join((INPUTS, *layers))), device=backend, dtype="float64", seed=seed)
+    return Net(parse_net("\n".join((INPUTS, *layers))), device=getattr(backend, "name", backend), dtype="float64", seed=seed)
 
 
 def batch(rows=6, seed=0):
@@ -41,33 +51,56 @@ def batch(rows=6, seed=0):
     return {"data": rng.standard_normal((rows, 13)), "label": rng.integers(0, 7, rows)}
 
 
-def check(net, iterations=12):
+def check(net, iterations=8):
+    """The contract holds, and over these iterations each drop really drops something of what it drops."""
+    shares = {name: [] for name in net.drop_sites}
     for iteration in range(iterations):
         assert_matches_masked_dense(net, iteration, batch())
+        for name, mask in net.masks().items():
+            shares[name].append((mask != 0).mean())
+    assert all(min(found) < 1 or not net.drop_sites[name].settings.rate for name, found in shares.items())
+
+
+def kind_of(pattern):
+    """What a pattern drops below a product: units, weights or blocks."""
+    return "blocks" if pattern.startswith("BLOCK") else "weights" if pattern.startswith("TILE") else "units"
+
+
+def names(nodes):
+    return [node.name for node in nodes]
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("family", known_families())
+@every_pattern
 class TestEveryFamilyAndRate:
-    def test_chain_of_two_drops(self, family, rate, backend):
-        net = make_net(ip("ip1", "data", 29), layer("ReLU", "relu1", "ip1", "ip1"), drop("drop1", "ip1", None, rate, family),
+    def test_chain_of_two_drops(self, pattern, rate, backend):
+        net = make_net(ip("ip1", "data", 29), layer("ReLU", "relu1", "ip1", "ip1"), drop("drop1", "ip1", None, rate, pattern),
                        ip("ip2", "drop1", 31), layer("ReLU", "relu2", "ip2", "ip2"),
-                       drop("drop2", "ip2", "ip2", rate, family), ip("ip3", "ip2", 7), LOSS % "ip3", backend=backend)
+                       drop("drop2", "ip2", "ip2", rate, pattern), ip("ip3", "ip2", 7), LOSS % "ip3", backend=backend)
         assert [d.producer.name for d in net.plan.drops] == ["ip1", "ip2"]
-        check(net)
+        assert [names(d.consumers) for d in net.plan.drops] == ([[], []] if kind_of(pattern) == "weights"
+                                                                else [["ip2"], ["ip3"]])
+        check(net, 12)
 
-    def test_axis_shorter_than_the_period(self, family, rate, backend):
-        """Some draws keep no unit at all."""
-        net = make_net(ip("ip1", "data", 3), drop("drop1", "ip1", None, rate, family), ip("ip2", "drop1", 7), LOSS % "ip2",
+    def test_axis_shorter_than_the_period(self, pattern, rate, backend):
+        """Some draws keep no unit, tile or block at all."""
+        if pattern == "BLOCK 4 x 2" and rate > 0.5:
+            pytest.skip("refused: an axis of two blocks cannot drop more than half of them")
+        net = make_net(ip("ip1", "data", 3), drop("drop1", "ip1", None, rate, pattern), ip("ip2", "drop1", 7), LOSS % "ip2",
                        backend=backend)
-        check(net, 40)
+        for iteration in range(24):
+            assert_matches_masked_dense(net, iteration, batch())
 
 
-@pytest.mark.parametrize("family", known_families())
+@pytest.mark.parametrize("transpose", ["", "transpose: true"])
+@pytest.mark.parametrize("bias", ["", "bias_term: false"])
 @pytest.mark.parametrize("scale", ["RATE", "PATTERN"])
-def test_both_scales(family, scale):
-    check(make_net(ip("ip1", "data", 29), drop("drop1", "ip1", None, 0.6, family, f"scale: {scale}"),
-                   ip("ip2", "drop1", 7), LOSS % "ip2"))
+@every_pattern
+def test_both_scales_stored_either_way_with_and_without_bias(pattern, scale, bias, transpose):
+    if scale not in get_family(PatternSettings(family=PATTERNS[pattern][0])).scales:
+        pytest.skip("refused: this family has no such scale")
+    check(make_net(ip("ip1", "data", 29, f"{bias} {transpose}"), drop("drop1", "ip1", None, 0.6, pattern, f"scale: {scale}"),
+                   ip("ip2", "drop1", 7, transpose), LOSS % "ip2"))
 
 
 ELEMENTWISE = {
@@ -77,169 +110,184 @@ ELEMENTWISE = {
 
 
 @pytest.mark.parametrize("kind", ELEMENTWISE)
+@every_pattern
 class TestElementwiseLayers:
     def type_of(self, kind):
         return {"leaky": "ReLU", "scaling": "Power", "shifting": "Power"}.get(kind, kind)
 
-    def test_above_a_drop_any_may_be_crossed(self, kind):
+    def test_above_a_drop_any_may_be_crossed(self, kind, pattern):
         net = make_net(ip("ip1", "data", 29), layer(self.type_of(kind), "act", "ip1", None, ELEMENTWISE[kind]),
-                       drop("drop1", "act"), ip("ip2", "drop1", 7), LOSS % "ip2")
-        assert net.plan.drops[0].producer.name == "ip1"
-        check(net)
+                       drop("drop1", "act", pattern=pattern), ip("ip2", "drop1", 7), LOSS % "ip2")
+        assert net.plan.drops[0].producer.name == "ip1" and names(net.plan.drops[0].crossed) == ["act"]
+        check(net, 6)
 
-    def test_below_a_drop_only_zero_preserving_ones_carry(self, kind):
-        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1"),
+    def test_below_a_drop_only_zero_preserving_ones_carry(self, kind, pattern):
+        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern),
                        layer(self.type_of(kind), "act", "drop1", None, ELEMENTWISE[kind]), ip("ip2", "act", 7), LOSS % "ip2")
-        carries = kind not in ("Sigmoid", "shifting")
-        assert [n.name for n in net.plan.drops[0].carriers] == (["act"] if carries else [])
-        assert [n.name for n in net.plan.drops[0].consumers] == (["ip2"] if carries else [])
+        carries = kind not in ("Sigmoid", "shifting") and kind_of(pattern) != "weights"
+        assert names(net.plan.drops[0].carriers) == (["act"] if carries else [])
+        assert names(net.plan.drops[0].consumers) == (["ip2"] if carries else [])
+        assert names(net.plan.drops[0].expanders) == ([] if carries or kind_of(pattern) != "units" else ["act"])
+        check(net, 6)
+
+
+@every_pattern
+class TestStructures:
+    def test_fan_out_above_the_drop(self, pattern):
+        """The product above cannot leave anything out: units are gathered, blocks multiplied by their mask."""
+        net = make_net(ip("ip1", "data", 29), layer("ReLU", "relu1", "ip1"), drop("drop1", "relu1", pattern=pattern),
+                       ip("ip2", "drop1", 7), ip("other", "relu1", 7), LOSS % "ip2",
+                       'layer { name: "loss2" type: "EuclideanLoss" bottom: "other" bottom: "ip2" top: "loss2" }')
+        plan = net.plan.drops[0]
+        assert (plan.producer, plan.reason, names(plan.consumers)) == (None, "blob relu1 has 2 readers", ["ip2"])
+        check(net)
+
+    def test_fan_out_below_the_drop_feeds_both(self, pattern):
+        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), ip("a", "drop1", 7), ip("b", "drop1", 7),
+                       SUM % ("a", "b"), LOSS % "sum")
+        assert names(net.plan.drops[0].consumers) == ([] if kind_of(pattern) == "weights" else ["a", "b"])
+        check(net)
+
+    def test_split_below_the_drop_carries_on(self, pattern):
+        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern),
+                       'layer { name: "split" type: "Split" bottom: "drop1" top: "s1" top: "s2" }',
+                       ip("a", "s1", 7), ip("b", "s2", 7), SUM % ("a", "b"), LOSS % "sum")
+        assert names(net.plan.drops[0].consumers) == ([] if kind_of(pattern) == "weights" else ["a", "b"])
+        check(net)
+
+    def test_a_sum_with_something_whole_is_read_whole(self, pattern):
+        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), ip("whole", "data", 29),
+                       SUM % ("drop1", "whole"), ip("ip2", "sum", 7), LOSS % "ip2")
+        assert names(net.plan.drops[0].consumers) == []
+        check(net)
+
+    def test_drop_on_the_data(self, pattern):
+        net = make_net(drop("drop0", "data", rate=0.2, pattern=pattern), ip("ip1", "drop0", 29), LOSS % "ip1")
+        assert net.plan.drops[0].reason == "blob data is written by in (Input), which computes all of it"
+        assert names(net.plan.drops[0].consumers) == ["ip1"]
+        check(net)
+
+    @pytest.mark.parametrize("second", ["PERIODIC", "TILE", "BLOCK", "BLOCK 4 x 2"])
+    def test_two_drops_in_a_row(self, pattern, second):
+        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern),
+                       drop("drop2", "drop1", rate=0.3, pattern=second), ip("ip2", "drop2", 7), LOSS % "ip2")
+        assert net.plan.drops[0].producer.name == "ip1" and net.plan.drops[1].producer is None
+        check(net)
+
+    def test_drop_that_nothing_can_use_still_drops(self, pattern):
+        net = make_net(ip("ip1", "data", 29), layer("Softmax", "soft", "ip1"), drop("drop1", "soft", pattern=pattern),
+                       layer("Sigmoid", "sig", "drop1"), ip("ip2", "sig", 7), LOSS % "ip2")
+        assert not net.plan.drops[0].saves
+        check(net)
+
+    def test_drop_before_a_loss_that_needs_every_unit(self, pattern):
+        net = make_net(ip("ip1", "data", 7), drop("drop1", "ip1", rate=0.3, pattern=pattern), LOSS % "drop1")
+        assert names(net.plan.drops[0].expanders) == (["loss"] if kind_of(pattern) == "units" else [])
+        check(net, 12)
+
+    def test_drop_whose_top_is_an_output_of_the_net(self, pattern):
+        net = make_net(ip("ip1", "data", 7), drop("drop1", "ip1", pattern=pattern), ip("ip2", "data", 7), LOSS % "ip2")
+        check(net)
+        assert net.forward(**batch())["drop1"].shape == (6, 7)
+
+    @pytest.mark.parametrize("transpose", ["", "transpose: true"])
+    def test_weight_shared_by_two_sites(self, pattern, transpose):
+        """One weight, two drops: a site belongs to a layer, and the gradients of both places add up."""
+        share = 'param { name: "w" } param { name: "b" }'
+        net = make_net(ip("ip1", "data", 13, transpose, share), drop("drop1", "ip1", pattern=pattern),
+                       ip("ip2", "drop1", 13, transpose, share), drop("drop2", "ip2", rate=0.6, pattern=pattern),
+                       ip("ip3", "drop2", 7), LOSS % "ip3")
+        assert net.params["ip1"]["weight"] is net.params["ip2"]["weight"]
+        check(net)
+
+    def test_reshaped_activations_are_not_carried(self, pattern):
+        net = make_net(ip("ip1", "data", 28), layer("Reshape", "shaped", "ip1", None,
+                                                    "reshape_param { shape { dim: 0 dim: 4 dim: 7 } }"),
+                       drop("drop1", "shaped", pattern=pattern), ip("ip2", "drop1", 7), LOSS % "ip2")
+        assert net.plan.drops[0].producer is None and net.plan.drops[0].consumers == []
+        check(net)
+
+    def test_sequences_drop_on_the_last_axis(self, pattern):
+        """Shape (T, N, I): every step of every record is a sample of its own, in blocks of samples too."""
+        inputs = 'layer { name: "in" type: "Input" top: "data" top: "label" input_param { shape { dim: 3 dim: 2 dim: 13 } '
+        text = "\n".join((inputs + "shape { dim: 3 dim: 2 } } }", ip("ip1", "data", 29, "axis: 2"),
+                          drop("drop1", "ip1", pattern=pattern), ip("ip2", "drop1", 7, "axis: 2"),
+                          'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" '
+                          'softmax_param { axis: 2 } }'))
+        net = Net(parse_net(text), device="cpu", dtype="float64")
+        assert net.plan.drops[0].producer.name == "ip1"
+        assert names(net.plan.drops[0].consumers) == ([] if kind_of(pattern) == "weights" else ["ip2"])
+        rng = np.random.default_rng(0)
+        for iteration in range(8):
+            assert_matches_masked_dense(net, iteration, {"data": rng.standard_normal((3, 2, 13)),
+                                                         "label": rng.integers(0, 7, (3, 2))})
+
+    def test_images_drop_channels(self, pattern):
+        inputs = 'layer { name: "in" type: "Input" top: "x" top: "label" input_param { shape { dim: 6 dim: 9 dim: 2 dim: 3 } '
+        net = Net(parse_net("\n".join((inputs + "shape { dim: 6 } } }", drop("drop1", "x", pattern=pattern),
+                                       layer("ReLU", "relu", "drop1"), ip("ip1", "relu", 7), LOSS % "ip1"))),
+                  device="cpu", dtype="float64")
+        assert net.plan.drops[0].producer is None and net.plan.drops[0].consumers == []
+        rng = np.random.default_rng(0)
+        for iteration in range(8):
+            assert_matches_masked_dense(net, iteration, {"x": rng.standard_normal((6, 9, 2, 3)), "label": batch()["label"]})
+
+    def test_ordinary_dropout_beside_it(self, pattern):
+        check(make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), ip("ip2", "drop1", 31),
+                       layer("Dropout", "drop2", "ip2"), ip("ip3", "drop2", 7), LOSS % "ip3"))
+
+    def test_concat_below_a_drop_expands(self, pattern):
+        check(make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern),
+                       'layer { name: "cat" type: "Concat" bottom: "drop1" bottom: "data" top: "cat" }',
+                       ip("ip2", "cat", 7), LOSS % "ip2"))
+
+    def test_phase_test_keeps_everything(self, pattern):
+        net = Net(parse_net("\n".join((INPUTS, ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern),
+                                       ip("ip2", "drop1", 7), LOSS % "ip2"))), phase="TEST", device="cpu", dtype="float64")
+        net.draw_patterns(3)
+        net.forward(**batch())
+        x, W, b = batch()["data"], net.params["ip1"]["weight"].data, net.params["ip1"]["bias"].data
+        assert net.blobs["drop1"].kept is None
+        np.testing.assert_allclose(net.blobs["drop1"].numpy(), x @ W.T + b, atol=1e-12)
+        assert (net.masks()["drop1"] == 1).all()
+
+    @pytest.mark.parametrize("crossed", ["ip1", "relu1"])
+    def test_a_blob_that_counts_in_the_loss_is_computed_whole(self, pattern, crossed):
+        """A loss_weight reads the blob as surely as a layer does, though no layer is seen to read it."""
+        loss_weight = dict.fromkeys(("ip1", "relu1"), "") | {crossed: "loss_weight: 0.5"}
+        net = make_net(ip("ip1", "data", 29, "", loss_weight["ip1"]),
+                       layer("ReLU", "relu1", "ip1", None, loss_weight["relu1"]),
+                       drop("drop1", "relu1", pattern=pattern), ip("ip2", "drop1", 7), LOSS % "ip2")
+        assert net.plan.drops[0].producer is None
+        assert net.plan.drops[0].reason == f"blob {crossed} counts in the loss"
         check(net)
 
 
-def test_fan_out_above_the_drop_gathers():
-    net = make_net(ip("ip1", "data", 29), layer("ReLU", "relu1", "ip1"), drop("drop1", "relu1"), ip("ip2", "drop1", 7),
-                   ip("other", "relu1", 7), LOSS % "ip2",
-                   'layer { name: "loss2" type: "EuclideanLoss" bottom: "other" bottom: "ip2" top: "loss2" }')
-    assert "drop1 gathers: blob relu1 has 2 readers" in list(net.plan.lines())
-    check(net)
+class TestMasks:
+    """`masks` are what dense code multiplies by, computed here by hand from a forward pass."""
 
+    def forward(self, pattern):
+        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", rate=0.3, pattern=pattern), ip("ip2", "drop1", 7),
+                       LOSS % "ip2")
+        iteration = next(i for i in range(20) if net.draw_patterns(i) or not net.masks()["drop1"].all())
+        net.draw_patterns(iteration)
+        net.forward(**batch())
+        mask = net.masks()["drop1"]
+        assert set(np.unique(mask.round(12))) == {0, round(1 / 0.7, 12)}
+        x, W, b = batch()["data"], net.params["ip1"]["weight"].data, net.params["ip1"]["bias"].data
+        return net.blobs["drop1"].numpy(), mask, x, W, b
 
-def test_fan_out_below_the_drop_feeds_both():
-    net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1"), ip("a", "drop1", 7), ip("b", "drop1", 7),
-                   'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" }', LOSS % "sum")
-    assert [n.name for n in net.plan.drops[0].consumers] == ["a", "b"]
-    check(net)
+    @pytest.mark.parametrize("pattern, shape", [("PERIODIC", (1, 29)), ("UNIT", (1, 29)), ("BLOCK", (6, 29)),
+                                                ("BLOCK 4 x 2", (6, 29))])
+    def test_of_activations(self, pattern, shape):
+        y, mask, x, W, b = self.forward(pattern)
+        assert mask.shape == shape
+        np.testing.assert_allclose(y, (x @ W.T + b) * mask, atol=1e-12)
 
-
-def test_split_below_the_drop_carries_on():
-    net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1"),
-                   'layer { name: "split" type: "Split" bottom: "drop1" top: "s1" top: "s2" }',
-                   ip("a", "s1", 7), ip("b", "s2", 7),
-                   'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" }', LOSS % "sum")
-    assert [n.name for n in net.plan.drops[0].consumers] == ["a", "b"]
-    check(net)
-
-
-def test_drop_on_the_data():
-    net = make_net(drop("drop0", "data", rate=0.2), ip("ip1", "drop0", 29), LOSS % "ip1")
-    assert "drop0 gathers: blob data is written by in (Input), which computes all of it" in list(net.plan.lines())
-    assert [n.name for n in net.plan.drops[0].consumers] == ["ip1"]
-    check(net)
-
-
-def test_two_drops_in_a_row():
-    net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1"), drop("drop2", "drop1", rate=0.3), ip("ip2", "drop2", 7),
-                   LOSS % "ip2")
-    check(net)
-
-
-def test_drop_that_nothing_can_use_still_drops():
-    net = make_net(ip("ip1", "data", 29), layer("Softmax", "soft", "ip1"), drop("drop1", "soft"),
-                   layer("Sigmoid", "sig", "drop1"), ip("ip2", "sig", 7), LOSS % "ip2")
-    assert "drop1 saves nothing: no product computes or reads its units" in list(net.plan.lines())
-    check(net)
-
-
-def test_drop_before_a_loss_that_needs_every_unit():
-    net = make_net(ip("ip1", "data", 7), drop("drop1", "ip1", rate=0.3), LOSS % "drop1")
-    assert [n.name for n in net.plan.drops[0].expanders] == ["loss"]
-    check(net)
-
-
-def test_drop_whose_top_is_an_output_of_the_net():
-    net = make_net(ip("ip1", "data", 7), drop("drop1", "ip1"), ip("ip2", "data", 7), LOSS % "ip2")
-    check(net)
-    assert net.forward(**batch())["drop1"].shape == (6, 7)
-
-
-def test_weight_shared_by_two_sites():
-    """One weight, two drops: a site belongs to a layer, and the gradients of both places add up."""
-    share = 'param { name: "w" } param { name: "b" }'
-    first, second = ip("ip1", "data", 13), ip("ip2", "drop1", 13)
-    first, second = (text[:-1] + share + " }" for text in (first, second))
-    net = make_net(first, drop("drop1", "ip1"), second, drop("drop2", "ip2", rate=0.3), ip("ip3", "drop2", 7), LOSS % "ip3")
-    assert net.params["ip1"]["weight"] is net.params["ip2"]["weight"]
-    check(net)
-
-
-def test_transposed_weight():
-    check(make_net(ip("ip1", "data", 29, "transpose: true"), drop("drop1", "ip1"), ip("ip2", "drop1", 7, "transpose: true"),
-                   LOSS % "ip2"))
-
-
-def test_no_bias():
-    check(make_net(ip("ip1", "data", 29, "bias_term: false"), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2"))
-
-
-def test_reshaped_activations_are_not_carried():
-    net = make_net(ip("ip1", "data", 28), layer("Reshape", "shaped", "ip1", None,
-                                                "reshape_param { shape { dim: 0 dim: 4 dim: 7 } }"),
-                   drop("drop1", "shaped"), ip("ip2", "drop1", 7), LOSS % "ip2")
-    assert net.plan.drops[0].producer is None
-    check(net)
-
-
-def test_sequences_drop_on_the_last_axis():
-    shape = 'layer { name: "in" type: "Input" top: "data" top: "label" input_param { shape { dim: 3 dim: 2 dim: 13 } '
-    text = "\n".join((shape + "shape { dim: 3 dim: 2 } } }", ip("ip1", "data", 29, "axis: 2"), drop("drop1", "ip1"),
-                      ip("ip2", "drop1", 7, "axis: 2"),
-                      'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" '
-                      'softmax_param { axis: 2 } }'))
-    net = Net(parse_net(text), device="cpu", dtype="float64")
-    assert net.plan.drops[0].producer.name == "ip1" and [n.name for n in net.plan.drops[0].consumers] == ["ip2"]
-    rng = np.random.default_rng(0)
-    for iteration in range(12):
-        assert_matches_masked_dense(net, iteration, {"data": rng.standard_normal((3, 2, 13)),
-                                                     "label": rng.integers(0, 7, (3, 2))})
-
-
-def test_ordinary_dropout_beside_it():
-    check(make_net(ip("ip1", "data", 29), drop("drop1", "ip1"), ip("ip2", "drop1", 31), layer("Dropout", "drop2", "ip2"),
-                   ip("ip3", "drop2", 7), LOSS % "ip3"))
-
-
-def test_concat_below_a_drop_expands():
-    check(make_net(ip("ip1", "data", 29), drop("drop1", "ip1"),
-                   'layer { name: "cat" type: "Concat" bottom: "drop1" bottom: "data" top: "cat" }',
-                   ip("ip2", "cat", 7), LOSS % "ip2"))
-
-
-def test_phase_test_keeps_everything():
-    net = Net(parse_net("\n".join((INPUTS, ip("ip1", "data", 29), drop("drop1", "ip1"), ip("ip2", "drop1", 7),
-                                   LOSS % "ip2"))), phase="TEST", device="cpu", dtype="float64")
-    net.draw_patterns(3)
-    net.forward(**batch())
-    assert net.blobs["drop1"].kept is None
-    np.testing.assert_array_equal(net.blobs["drop1"].numpy(), net.blobs["ip1"].numpy())
-    np.testing.assert_array_equal(net.masks()["drop1"], np.ones((1, 29)))
-
-
-def test_masks_are_what_dense_code_multiplies_by():
-    net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", rate=0.3), ip("ip2", "drop1", 7), LOSS % "ip2")
-    net.draw_patterns(5)
-    net.forward(**batch())
-    x, W, b = batch()["data"], net.params["ip1"]["weight"].data, net.params["ip1"]["bias"].data
-    mask = net.masks()["drop1"]
-    assert mask.shape == (1, 29) and set(np.unique(mask.round(12))) == {0, round(1 / 0.7, 12)}
-    np.testing.assert_allclose(net.blobs["drop1"].numpy(), (x @ W.T + b) * mask, atol=1e-12)
-
-
-def test_the_products_are_really_smaller(monkeypatch):
-    """Every product of a step has the compact size, forward, input gradient and weight gradient."""
-    net = make_net(ip("ip1", "data", 40), drop("drop1", "ip1"), ip("ip2", "drop1", 60), drop("drop2", "ip2"),
-                   ip("ip3", "drop2", 7), LOSS % "ip3")
-    sizes = []
-    gemm = type(net.backend).gemm
-
-    def counted(self, a, b, trans_a=False, trans_b=False):
-        y = gemm(self, a, b, trans_a, trans_b)
-        sizes.append((y.shape[0], a.shape[0] if trans_a else a.shape[1], y.shape[1]))
-        return y
-
-    monkeypatch.setattr(type(net.backend), "gemm", counted)
-    run_once(net, 0, {"data": batch()["data"].astype(np.float64), "label": batch()["label"]})
-    assert sizes == [(6, 13, 20), (6, 20, 30), (6, 30, 7),                       # forward: rows, inputs, outputs
-                     (6, 7, 30), (7, 6, 30), (6, 30, 20), (30, 6, 20), (6, 20, 13), (20, 6, 13)]
+    def test_of_weights(self):
+        y, mask, x, W, b = self.forward("TILE of 1")
+        assert mask.shape == (29, 13)
+        np.testing.assert_allclose(y, x @ (W * mask).T + b, atol=1e-12)
 
 
 def test_without_draw_patterns_every_forward_draws():
@@ -254,24 +302,12 @@ def test_without_draw_patterns_every_forward_draws():
     assert len(set(pinned)) == 1
 
 
-def test_a_wrong_scale_is_caught(monkeypatch):
+@every_pattern
+def test_a_wrong_scale_is_caught(monkeypatch, pattern):
     """The oracle can fail: it notices a compact path that forgets the scale."""
-    from minidrop import functions
-    net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2")
-    right = functions.approx_dropout
-    monkeypatch.setattr(functions, "approx_dropout",
-                        lambda x, site, axis: right(x, site, axis) if site.masked else x)
+    net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), ip("ip2", "drop1", 7), LOSS % "ip2")
+    right = DropSite.scale
+    monkeypatch.setattr(DropSite, "scale", property(lambda site: right.fget(site) if site.masked else 1.0))
     with pytest.raises(AssertionError, match="output loss|gradient"):
-        assert_matches_masked_dense(net, 0, batch())
-
-
-@pytest.mark.parametrize("crossed", ["ip1", "relu1"])
-def test_a_blob_that_counts_in_the_loss_is_computed_whole(crossed):
-    """A loss_weight reads the blob as surely as a layer does, though no layer is seen to read it."""
-    loss_weight = dict.fromkeys(("ip1", "relu1"), "") | {crossed: "loss_weight: 0.5"}
-    first = ip("ip1", "data", 29).replace('bottom: "data"', f'bottom: "data" {loss_weight["ip1"]}')
-    net = make_net(first, layer("ReLU", "relu1", "ip1", None, loss_weight["relu1"]), drop("drop1", "relu1"),
-                   ip("ip2", "drop1", 7), LOSS % "ip2")
-    assert net.plan.drops[0].producer is None
-    assert f"drop1 gathers: blob {crossed} counts in the loss" in net.plan.lines()
-    check(net)
+        for iteration in range(8):
+            assert_matches_masked_dense(net, iteration, batch())

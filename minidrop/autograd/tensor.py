@@ -79,7 +79,7 @@ class Tensor:
 
     def as_array(self, gradient):
         """Return a gradient of this tensor as an array of the shape of `data`, even if it came as a Block."""
-        return gradient.dense(self.backend, self.data.shape) if isinstance(gradient, Block) else gradient
+        return gradient.dense(self.backend, self.data.shape) if isinstance(gradient, Block | Blocks) else gradient
 
     def clear_grad(self):
         """Forget the gradient."""
@@ -109,6 +109,24 @@ class Block:
         out += self.dense(backend, out.shape) * out.dtype.type(factor)
 
 
+class Blocks:
+    """The part of a parameter's gradient that is not zero, as several `Block`s; where they overlap they add up."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts):
+        self.parts = list(parts)
+
+    def dense(self, backend, shape):
+        """Return the whole gradient, zeros included."""
+        if len(self.parts) == 1:
+            return self.parts[0].dense(backend, shape)
+        total = backend.zeros(shape, self.parts[0].data.dtype)
+        for block in self.parts:
+            block.add_to(backend, total, 1)
+        return total
+
+
 class Parameter(Tensor):
     """A tensor that a solver trains. Its gradient is kept as the blocks that backward produced; `grad` is the dense view.
 
@@ -130,7 +148,7 @@ class Parameter(Tensor):
         if not self.blocks:
             return None
         if self._dense is None:
-            self._dense = self._sum_of_blocks()
+            self._dense = Blocks(self.blocks).dense(self.backend, self.shape)
         return self._dense
 
     @grad.setter
@@ -138,25 +156,36 @@ class Parameter(Tensor):
         self._dense = None
         self.blocks = [] if value is None else [Block(value)]
 
-    def _sum_of_blocks(self):
-        total = self.blocks[0].dense(self.backend, self.data.shape)
-        for block in self.blocks[1:]:
-            total = total + block.dense(self.backend, self.data.shape)
-        return total
-
     def dense_grad(self):
         """The dense gradient; zeros before the first backward."""
-        return self.backend.zeros(self.data.shape, self.data.dtype) if not self.blocks else self.grad
+        return self.backend.zeros(self.shape, self.dtype) if not self.blocks else self.grad
+
+    def has_separate_blocks(self):
+        """True where no two blocks of the gradient have a row in common, so that none of its entries is in two."""
+        if len(self.blocks) < 2:
+            return True
+        taken = np.zeros(self.shape[0], np.bool_)
+        for block in self.blocks:
+            if block.rows is None or taken[block.rows.index].any():
+                return False
+            taken[block.rows.index] = True
+        return True
 
     def accumulate(self, gradient):
-        """Add a dense array or a Block to the gradient. Blocks at the same place are summed at once, so that any number
-        of backward passes holds at most one block per place."""
-        block = gradient if isinstance(gradient, Block) else Block(gradient)
+        """Add a dense array, a Block or Blocks to the gradient.
+
+        Blocks at the same place are summed at once. Where all together would be larger than the dense gradient, that is
+        kept instead.
+        """
         self._dense = None
+        for block in gradient.parts if isinstance(gradient, Blocks) else [gradient]:
+            self._add(block if isinstance(block, Block) else Block(block))
+        if len(self.blocks) > 1 and sum(block.data.size for block in self.blocks) > self.data.size:
+            self.blocks = [Block(Blocks(self.blocks).dense(self.backend, self.shape))]
+
+    def _add(self, block):
         for i, old in enumerate(self.blocks):
             if old.rows == block.rows and old.cols == block.cols:
                 self.blocks[i] = Block(old.data + block.data, old.rows, old.cols)
                 return
         self.blocks.append(block)
-        if len(self.blocks) > 4:      # many different places: one dense sum is smaller and faster to apply
-            self.blocks = [Block(self._sum_of_blocks())]

@@ -4,6 +4,7 @@ Every generic method here is the reference: a device overrides one only where a 
 backends-agree tests compare the override with it.
 """
 
+import math
 from contextlib import nullcontext
 
 import numpy as np
@@ -76,6 +77,10 @@ class Backend:
         out[self._at(kept, axis, x.ndim)] = x
         return out
 
+    def put_columns(self, out, kept, x):
+        """out[:, kept] = x for matrices; the other columns stay as they are (None: all)."""
+        out[:, slice(None) if kept is None else self._index(kept)] = x
+
     def submatrix(self, W, rows, cols):
         """Return W[rows, cols] for two kept sets (None: all)."""
         return self.take(self.take(W, rows, 0), cols, 1)
@@ -102,8 +107,7 @@ class Backend:
         Philox4x32-10 (Salmon et al. 2011), counter i // 4, word i % 4: the same mask on every device.
         """
         xp = self.xp
-        blocks = xp.arange(-(-x.size // 4), dtype=np.uint64)
-        words = xp.stack(_philox(xp, blocks, key), axis=1).reshape(-1)[:x.size].reshape(x.shape)
+        words = _words(xp, x.size, key).reshape(x.shape)
         mask = words >= xp.uint64(dropout_threshold(rate))
         return (x * mask * x.dtype.type(scale)).astype(x.dtype, copy=False), mask
 
@@ -112,6 +116,19 @@ class Backend:
         gx = self.xp.multiply(gy, mask, out=self.empty(gy.shape, gy.dtype))
         gx *= gy.dtype.type(scale)
         return gx
+
+    def gaussian(self, shape, dtype, key):
+        """Return numbers of N(0, 1), number i drawn from (key, i) alone; the same for all dtypes, to rounding.
+
+        Box and Muller 1958 on the words of `dropout`: words 2k and 2k + 1 make u and v = (word + 1) / 2**32 in (0, 1], and
+        numbers 2k and 2k + 1 are sqrt(-2 ln u) times cos and sin of 2 pi v. None is beyond sqrt(64 ln 2) = 6.66.
+        """
+        xp, size = self.xp, math.prod(shape)
+        # In float64 whatever the dtype: a u near 1, rounded to float32, would lose most digits of its logarithm.
+        uniform = ((_words(xp, size + size % 2, key).astype(np.float64) + 1) * 2.0**-32).reshape(-1, 2)
+        radius, angle = xp.sqrt(-2 * xp.log(uniform[:, 0])), 2 * math.pi * uniform[:, 1]
+        pairs = xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)
+        return pairs.reshape(-1)[:size].reshape(shape).astype(dtype)
 
     # -- solver ------------------------------------------------------------------------------------------------------
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
@@ -136,6 +153,12 @@ class Backend:
 def dropout_threshold(rate):
     """The 32-bit word from which on an element is kept: P(word < threshold) = rate."""
     return min(round(rate * 2.0**32), 2**32 - 1)
+
+
+def _words(xp, count, key):
+    """The first `count` random words of a key, as uint64."""
+    blocks = xp.arange(-(-count // 4), dtype=np.uint64)
+    return xp.stack(_philox(xp, blocks, key), axis=1).reshape(-1)[:count]
 
 
 def _philox(xp, blocks, key):

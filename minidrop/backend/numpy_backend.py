@@ -46,13 +46,23 @@ class NumpyBackend(Backend):
         # mode="clip" writes straight into `out`; the default mode copies through a buffer.
         return np.take(x, kept.indices, axis=axis, out=out, mode="clip")
 
+    def put_columns(self, out, kept, x):
+        if kept is None or kept.is_all or isinstance(kept.index, slice):
+            super().put_columns(out, kept, x)
+            return
+        from minidrop.kernels import cpu
+        threads.by_rows(cpu.put_columns, x.shape[0], x.size, x, kept.indices, out)
+
     def submatrix(self, W, rows, cols):
         rows = None if rows is not None and rows.is_all else rows
         cols = None if cols is not None and cols.is_all else cols
         if rows is None or cols is None or not W.flags.c_contiguous:
             return self.take(self.take(W, rows, 0), cols, 1)
-        from minidrop.kernels import cpu
         out = self.empty((rows.count, cols.count), W.dtype)
+        if rows.runs is not None and cols.runs is not None:     # straight blocks: nothing is gathered
+            _copy_blocks(W, rows.runs, cols.runs, out)
+            return out
+        from minidrop.kernels import cpu
         # W lies in main memory as a rule: a gathered element costs about as much as two streamed ones.
         threads.by_rows(cpu.take_block, rows.count, 2 * rows.count * W.shape[1], W, rows.indices, cols.indices, out)
         return out
@@ -82,26 +92,64 @@ class NumpyBackend(Backend):
                         x.dtype.type(scale))
         return y, mask
 
+    def gaussian(self, shape, dtype, key):
+        from minidrop.kernels import cpu
+        out = self.empty(shape, dtype)
+        # A logarithm, a root and an angle: a number costs about as much as ten streamed elements.
+        threads.by_rows(cpu.gaussian, -(-out.size // 4), 10 * out.size, out.reshape(-1), np.uint64(key & 0xFFFFFFFF),
+                        np.uint64(key >> 32))
+        return out
+
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
-        if not blocks or W.ndim not in (1, 2) or not W.flags.c_contiguous or W.dtype.kind != "f":
+        places = None
+        if blocks and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
+            places = _places([(block.data, block.rows, block.cols) for block in blocks], W.shape)
+            if places is None:
+                places = _places([(sum(block.dense(self, W.shape) for block in blocks), None, None)], W.shape)
+        if places is None:
             super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
             return
         from minidrop.kernels import cpu
-        g, rows, cols = blocks[0].data, blocks[0].rows, blocks[0].cols
-        if len(blocks) > 1:
-            g, rows, cols = sum(block.dense(self, W.shape) for block in blocks), None, None
-        if W.ndim == 1:          # a bias is a matrix of one row, its kept set that row's columns
-            W, history, g, rows, cols = W[None], history[None], g[None], None, rows
+        if W.ndim == 1:
+            W, history = W[None], history[None]
         number = W.dtype.type
-        threads.by_rows(cpu.sgd_update, W.shape[0], W.size, W, history, g, _position(rows, W.shape[0]),
-                        np.arange(W.shape[1]) if cols is None else cols.indices, number(lr), number(momentum),
-                        number(decay), bool(l1), number(grad_scale))
+        for rows, *gradient in places:
+            threads.by_rows(cpu.sgd_update, rows.size, rows.size * W.shape[1], W, history, rows, *gradient, number(lr),
+                            number(momentum), number(decay), bool(l1), number(grad_scale))
 
 
-def _position(kept, total):
-    """For every entry of an axis its place among the kept ones, -1 where it is dropped."""
-    if kept is None:
-        return np.arange(total)
-    position = np.full(total, -1, np.int64)
-    position[kept.indices] = np.arange(kept.count)
-    return position
+def _copy_blocks(W, row_runs, col_runs, out):
+    """out = the blocks of W at some runs of rows and of columns, side by side. Given a view, NumPy's dot would copy it too."""
+    i = 0
+    for rows in row_runs:
+        j = 0
+        for cols in col_runs:
+            block = W[rows, cols]
+            out[i:i + block.shape[0], j:j + block.shape[1]] = block
+            j += block.shape[1]
+        i += rows.stop - rows.start
+
+
+def _places(blocks, shape):
+    """Return (rows, g, row_of, cols) for each of some blocks (g, rows, cols), all rows of W once; None if blocks share a row.
+
+    W[rows[i]] has row row_of[i] of g, in the columns cols, or no gradient (-1). A bias is a matrix of one row, its kept set
+    that row's columns.
+    """
+    if len(shape) == 1:
+        shape, blocks = (1, *shape), [(g[None], None, rows) for g, rows, _ in blocks]
+    left = np.ones(shape[0], np.bool_)
+    places = []
+    for g, rows, cols in blocks:
+        indices = np.arange(shape[0]) if rows is None else rows.indices
+        if not left[indices].all():
+            return None
+        left[indices] = False
+        places.append((indices, g, np.arange(indices.size), np.arange(shape[1]) if cols is None else cols.indices))
+    if left.any():
+        indices, g, row_of, cols = places[0]
+        rest = np.flatnonzero(left)
+        rows = np.concatenate([indices, rest])
+        order = np.argsort(rows)
+        places[0] = rows[order], g, np.concatenate([row_of, np.full(rest.size, -1)])[order], cols
+    return places

@@ -1,7 +1,10 @@
-"""Dropout three ways: Bernoulli (ordinary), by a drawn pattern (compact), and by an explicit mask (the oracle)."""
+"""Dropout: Bernoulli (ordinary), Gaussian, by a drawn pattern (compact), and by an explicit mask (the oracle)."""
+
+import math
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
+from minidrop.functions.pieces import MultiplyBlocks
 
 
 class Dropout(Function):
@@ -20,6 +23,40 @@ class Dropout(Function):
 
     def backward(self, backend, gy, wanted):
         return backend.dropout_gradient(gy, self.mask, self.scale)
+
+
+class SharedDropout(Function):
+    """y = x * m * scale with one m for all entries along `axes`: drawn as in `Dropout` for a shape with length 1 there."""
+
+    def __init__(self, rate, key, scale, axes):
+        self.rate, self.key, self.scale, self.axes = rate, key, scale, axes
+
+    def forward(self, backend, x):
+        shape = tuple(1 if i in self.axes else length for i, length in enumerate(x.shape))
+        self.factor, _ = backend.dropout(backend.xp.ones(shape, x.dtype), self.rate, self.scale, self.key)
+        return backend.xp.multiply(x, self.factor, out=backend.empty(x.shape, x.dtype))
+
+    def backward(self, backend, gy, wanted):
+        return backend.xp.multiply(gy, self.factor, out=backend.empty(gy.shape, gy.dtype))
+
+
+class GaussianDropout(Function):
+    """y = x * (1 + sqrt(rate / (1 - rate)) e), e ~ N(0, 1) for every element, from (key, element) alone.
+
+    Srivastava et al. 2014, section 10: the factor has the mean and the variance of dropout's m / (1 - rate).
+    """
+
+    def __init__(self, rate, key):
+        self.deviation, self.key = math.sqrt(rate / (1 - rate)), key
+
+    def forward(self, backend, x):
+        self.factor = backend.gaussian(x.shape, x.dtype, self.key)
+        self.factor *= x.dtype.type(self.deviation)
+        self.factor += x.dtype.type(1)
+        return backend.xp.multiply(x, self.factor, out=backend.empty(x.shape, x.dtype))
+
+    def backward(self, backend, gy, wanted):
+        return backend.xp.multiply(gy, self.factor, out=backend.empty(gy.shape, gy.dtype))
 
 
 class Scale(Function):
@@ -80,9 +117,22 @@ class MultiplyMask(Function):
         return gy * self.mask
 
 
-def dropout(x, rate, key, scale=None):
-    """Return x with every element dropped with probability `rate`, the rest scaled by 1 / (1 - rate)."""
-    return x if rate == 0 else Dropout(rate, key, scale).apply(x)
+def dropout(x, rate, key, scale=None, axes=()):
+    """Return x with every element dropped with probability `rate`, the rest scaled by 1 / (1 - rate).
+
+    Along `axes` (negative ones count from the end) all entries are dropped or kept together.
+    """
+    if rate == 0:
+        return x
+    if not axes:
+        return Dropout(rate, key, scale).apply(x)
+    scale = 1 / (1 - rate) if scale is None else scale
+    return SharedDropout(rate, key, scale, {axis % x.ndim for axis in axes}).apply(x)
+
+
+def gaussian_dropout(x, rate, key):
+    """Return x with every element multiplied by a random number of mean 1 and variance rate / (1 - rate)."""
+    return x if rate == 0 else GaussianDropout(rate, key).apply(x)
 
 
 def take(x, kept, axis=1):
@@ -103,16 +153,29 @@ def multiply_mask(x, mask):
 def approx_dropout(x, site, axis=1):
     """Drop what `site` has drawn from `axis` of x and scale the rest.
 
-    If x already lacks those units (their producer did not compute them) only the scale is left to do; otherwise they are
-    gathered. Either way the result carries the kept set, so that the next product is smaller.
+    Units: if x already lacks the dropped ones (their producer did not compute them) only the scale is left to do; otherwise
+    they are gathered. Either way the result carries the kept set, so that the next product is smaller. Weights of a product
+    that has taken the site: nothing is left to do. Blocks: x is multiplied by their mask, and stays dense.
     """
-    if not site.active:
+    if not site.active or site.drops == "weights":
         return x
     if site.masked:
-        shape = [1] * x.ndim
-        shape[axis] = -1
-        return multiply_mask(x, site.mask().reshape(shape))
+        return multiply_mask(x, site_mask(site, x.shape, axis))
+    if site.drops == "blocks":
+        groups = site.groups(math.prod(x.shape[:axis % x.ndim]))
+        return x if groups is None else MultiplyBlocks(groups, site.scale, axis % x.ndim).apply(expand(x))
     kept, scale = site.kept, site.scale
-    if kept is not None and (x.kept != kept or x.kept_axis != axis):
+    if kept is None:
+        x = expand(x)
+    elif x.kept != kept or x.kept_axis != axis:
         x = take(x, kept, axis)
     return x if scale == 1 else Scale(scale).apply(x)
+
+
+def site_mask(site, shape, axis):
+    """Return the mask, scale included, that dense code multiplies an input of `shape` by where `site` drops; it broadcasts."""
+    axis %= len(shape)
+    if site.drops != "blocks":
+        return site.mask().reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    mask = site.block_mask(math.prod(shape[:axis]))
+    return mask.reshape(*shape[:axis + 1], *[1] * (len(shape) - axis - 1))

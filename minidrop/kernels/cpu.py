@@ -4,6 +4,8 @@ Each takes a range of rows [first, last) and releases the GIL, so that `threads.
 first use and cached on disk. No fastmath: results must not depend on how a loop was vectorised.
 """
 
+import math
+
 import numba
 import numpy as np
 
@@ -34,10 +36,18 @@ def take_columns(W, cols, out, first, last):
 
 
 @_jit
-def sgd_update(W, history, g, row_of, cols, lr, momentum, decay, l1, grad_scale, first, last):
-    """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history, in one pass over both.
+def put_columns(x, cols, out, first, last):
+    """out[i, cols[j]] = x[i, j]."""
+    for i in range(first, last):
+        for j in range(cols.size):
+            out[i, cols[j]] = x[i, j]
 
-    gW is the compact g: row i of W has row row_of[i] of g (-1: no gradient), whose column j stands at cols[j].
+
+@_jit
+def sgd_update(W, history, rows, g, row_of, cols, lr, momentum, decay, l1, grad_scale, first, last):
+    """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history, in one pass over rows[first:last].
+
+    gW is the compact g: W[rows[i]] has row row_of[i] of g (-1: no gradient), whose column j stands at cols[j].
     R(W) = W (L2) or sign(W) (L1).
     """
     columns = W.shape[1]
@@ -48,6 +58,7 @@ def sgd_update(W, history, g, row_of, cols, lr, momentum, decay, l1, grad_scale,
     l2_decay = W.dtype.type(0) if l1 else lr * decay
     rate = lr * grad_scale
     for i in range(first, last):
+        w, h = W[rows[i]], history[rows[i]]
         row = row_of[i]
         if row >= 0:
             if all_columns:
@@ -60,14 +71,14 @@ def sgd_update(W, history, g, row_of, cols, lr, momentum, decay, l1, grad_scale,
             gradient = no_gradient
         if l1:
             for j in range(columns):
-                h = momentum * history[i, j] + (rate * gradient[j] + l1_decay * np.sign(W[i, j]))
-                history[i, j] = h
-                W[i, j] -= h
+                new = momentum * h[j] + (rate * gradient[j] + l1_decay * np.sign(w[j]))
+                h[j] = new
+                w[j] -= new
         else:
             for j in range(columns):
-                h = momentum * history[i, j] + (rate * gradient[j] + l2_decay * W[i, j])
-                history[i, j] = h
-                W[i, j] -= h
+                new = momentum * h[j] + (rate * gradient[j] + l2_decay * w[j])
+                h[j] = new
+                w[j] -= new
 
 
 @_jit
@@ -141,3 +152,23 @@ def dropout(x, y, mask, key_low, key_high, threshold, scale, first, last):
             keep = words[j] >= threshold
             mask[i + j] = keep
             y[i + j] = x[i + j] * scale if keep else zero
+
+
+@_jit
+def gaussian(out, key_low, key_high, first, last):
+    """out = numbers of N(0, 1) for the blocks first .. last-1 of four; two words make two numbers (Box and Muller 1958).
+
+    The logarithm is taken in float64 always, the angle's cosine and sine in the dtype of `out`.
+    """
+    words = np.empty(4 * _CHUNK, np.uint32)
+    real = out.dtype.type
+    for start in range(first, last, _CHUNK):
+        count = min(_CHUNK, last - start)
+        philox_words(start, count, key_low, key_high, words)
+        i = 4 * start
+        for j in range(0, min(4 * count, out.size - i), 2):
+            radius = real(math.sqrt(-2.0 * math.log((np.float64(words[j]) + 1.0) * 2.0**-32)))
+            angle = real((np.float64(words[j + 1]) + 1.0) * (2.0 * math.pi * 2.0**-32))
+            out[i + j] = radius * np.cos(angle)
+            if i + j + 1 < out.size:
+                out[i + j + 1] = radius * np.sin(angle)

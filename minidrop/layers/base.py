@@ -1,13 +1,15 @@
 """Layer: what a config file names. One type per file; `register_layer` makes it known.
 
 A layer has shapes and parameters and calls `functions` for its maths. It never imports another layer and never looks at its
-neighbours: what it may do with kept sets it only declares, and the planner decides.
+neighbours: what it may do with kept sets it only declares, and the planner decides. What several types share stands here
+(`ProductLayer`, `RandomDrop`).
 """
 
 import math
 from dataclasses import dataclass
 
-from minidrop.config import param_fields
+from minidrop import streams
+from minidrop.config import decimal, param_fields
 from minidrop.errors import ConfigError, ShapeError, nearest
 
 _types = {}
@@ -46,18 +48,25 @@ class Layer:
 
     # What the planner asks.
     elementwise = False        # y_i depends on x_i alone: a drop's demand may pass upward through it
+    has_poles = False          # elementwise, but infinite or undefined somewhere: where x was not computed, 0 * y may be NaN
     zero_preserving = False    # and f(0) = 0: a dropped unit stays dropped, so a kept set may pass downward
     reads_kept = False         # computes correctly from compact inputs by itself
-    computes_subset = False    # can leave outputs out: `out_site`, lent by the planner, says which
+    computes_subset = False    # can leave out outputs, weights or blocks: `out_site`, lent by the planner, says which
     out_site = None
+    in_site = None             # lent by the planner: the blocks of the first bottom that its drop keeps
     is_data = False            # feeds the net, reads no bottom
+    keeps_units = False        # entry i of the bottom is entry i of every top, though not `elementwise`
+    reshuffle_interval = 0     # the units above get other places every so many iterations (see reshuffle); 0: never
     is_loss = False            # its first top has loss_weight 1 by default
+    saves_nothing_because = ""  # a drop that makes no product smaller says why, for `minidrop check`
+    drops = False              # a drop layer: random where `dropping` is True, the same in every pass where it is False
 
     def __init__(self, config, context):
         self.config = config
         self.name = config.name
         self.context = context
         self.params = {}
+        self.dropping = self.training      # where drops act; Net.set_dropping switches them, whatever the phase
 
     @property
     def settings(self):
@@ -76,6 +85,14 @@ class Layer:
         """Return the ParameterSpecs; called after `setup`."""
         return []
 
+    def output_axes(self):
+        """Return {parameter: its axis that counts the entries of the top's last axis}; {} if no parameter is theirs alone."""
+        return {}
+
+    def input_axes(self):
+        """Return {parameter: its axis that counts the entries of the bottom's last axis}; {} if it is not read like that."""
+        return {}
+
     def forward(self, *bottoms):
         """Return the top Tensor, or a tuple of them."""
         raise NotImplementedError
@@ -89,6 +106,73 @@ class Layer:
 
     def close(self):
         """Release threads and files."""
+
+
+class ProductLayer(Layer):
+    """What layers that compute y = x W^T + b have in common: inner_product_param, the shapes, weight and bias.
+
+    x is flattened from `axis` on; W is (num_output, inputs) as in Caffe, or its transpose.
+    """
+
+    def setup(self, shape):
+        settings = self.settings
+        if not settings.num_output:
+            raise ConfigError("inner_product_param needs num_output, at least 1")
+        self.axis = checked_axis(settings.axis, len(shape))
+        if self.axis == 0:
+            raise ConfigError("axis 0 is the batch; expected 1 or more")
+        self.inputs = math.prod(shape[self.axis:])
+        if not self.inputs:
+            raise ShapeError(f"bottom of shape {tuple(shape)} has no features from axis {self.axis} on")
+        self.outputs, self.transpose = settings.num_output, settings.transpose
+        self.flattens = len(shape) != self.axis + 1
+        return [tuple(shape[:self.axis]) + (self.outputs,)]
+
+    def parameter_specs(self):
+        settings = self.settings
+        shape = (self.inputs, self.outputs) if settings.transpose else (self.outputs, self.inputs)
+        specs = [ParameterSpec("weight", shape, settings.weight_filler)]
+        if settings.bias_term:
+            specs.append(ParameterSpec("bias", (self.outputs,), settings.bias_filler))
+        return specs
+
+    def output_axes(self):
+        axes = {"weight": 1 if self.transpose else 0}
+        return {**axes, "bias": 0} if self.settings.bias_term else axes
+
+    def input_axes(self):
+        return {} if self.flattens else {"weight": 0 if self.transpose else 1}
+
+    def gemms(self, shape):
+        return [(math.prod(shape[:self.axis]), self.inputs, self.outputs)]
+
+
+class RandomDrop(Layer):
+    """What layers with random numbers for single entries have in common: dropout_ratio, and a key for every iteration.
+
+    What they draw is a function of (seed, layer, iteration, entry), the same on every device.
+    """
+
+    drops = True
+    stream = ""                # keeps the random numbers of different types apart
+    reads_axes = False         # has a use for `axes` and `shared`
+    counter = 0
+
+    def setup(self, *shapes):
+        settings = self.config.dropout_param
+        self.rate = decimal(settings.dropout_ratio)
+        if not 0 <= self.rate < 1:
+            raise ConfigError(f"dropout_ratio must lie in [0, 1), got {self.rate:g}")
+        if not self.reads_axes and (settings.axes or settings.shared):
+            raise ConfigError(f"axes and shared are settings of Dropout; {self.type} has no use for them")
+        return super().setup(*shapes)
+
+    def draw(self, counter):
+        self.counter = counter
+
+    def key(self):
+        """Return the key of this iteration's random numbers."""
+        return streams.key(self.context.seed, self.stream, self.name, self.counter)
 
 
 def register_layer(name):

@@ -1,30 +1,44 @@
-"""Dropout: every element on its own. The products around it stay whole."""
+"""Dropout: every element on its own, or one mask along some axes. The products around it stay whole."""
 
-from minidrop import functions, streams
-from minidrop.config import decimal
+from minidrop import functions
 from minidrop.errors import ConfigError
-from minidrop.layers.base import Layer, register_layer
+from minidrop.layers.base import RandomDrop, checked_axis, register_layer
 
 
 @register_layer("Dropout")
-class Dropout(Layer):
-    """y = x * m / (1 - dropout_ratio), m ~ Bernoulli(1 - dropout_ratio); in phase TEST y = x.
+class Dropout(RandomDrop):
+    """y = x * m / (1 - dropout_ratio), m ~ Bernoulli(1 - dropout_ratio); y = x where drops do not act (phase TEST).
 
-    The mask is a function of (seed, layer, iteration, element), the same on every device.
+    `axes` are those along which m is the same: [2, 3] drops whole channels of images (N, C, H, W), 0 gives sequences
+    (T, N, I) one mask for all steps (Gal and Ghahramani 2016). `shared` adds axis 0, the batch of every blob whose records
+    lie along its first axis; the batch of sequences (T, N, I) is axis 1.
     """
 
-    def setup(self, shape):
-        self.rate = decimal(self.settings.dropout_ratio)
-        if not 0 <= self.rate < 1:
-            raise ConfigError(f"dropout_ratio must lie in [0, 1), got {self.rate:g}")
-        self.counter = 0
-        return [shape]
+    stream = "dropout"
+    reads_axes = True
+    keeps_units = True
+    saves_nothing_because = "it drops every element on its own; try --dropout approx"
 
-    def draw(self, counter):
-        self.counter = counter
+    def setup(self, shape):
+        tops = super().setup(shape)
+        self.axes = _shared_axes(self.settings, shape)
+        if self.axes:
+            self.saves_nothing_because = "it multiplies by zero what has been computed; try --dropout approx"
+        return tops
 
     def forward(self, x):
-        if not self.training:
-            return x
-        key = streams.key(self.context.seed, "dropout", self.name, self.counter)
-        return functions.dropout(x, self.rate, key)
+        return functions.dropout(x, self.rate, self.key(), axes=self.axes) if self.dropping else x
+
+
+def _shared_axes(settings, shape):
+    """Return the axes along which one mask is shared, as non-negative numbers; ConfigError for wrong ones."""
+    axes = [checked_axis(axis, len(shape), "axes:") for axis in settings.axes]
+    axes += [checked_axis(0, len(shape), "shared: axis")] * settings.shared
+    given = " and ".join([f"axes {list(settings.axes)}"] * bool(settings.axes) + ["shared"] * settings.shared)
+    twice = [axis for axis in axes if axes.count(axis) > 1]
+    if twice:
+        raise ConfigError(f"{given} name axis {twice[0]} twice; name it once")
+    if axes and len(axes) == len(shape):
+        raise ConfigError(f"{given}: that is every axis of the bottom, so one draw would drop everything or nothing; "
+                          f"leave one out")
+    return tuple(sorted(axes))

@@ -3,49 +3,49 @@
 import math
 
 from minidrop import functions
-from minidrop.errors import ConfigError, ShapeError
-from minidrop.layers.base import Layer, ParameterSpec, checked_axis, register_layer
+from minidrop.layers.base import ProductLayer, register_layer
 
 
 @register_layer("InnerProduct")
-class InnerProduct(Layer):
+class InnerProduct(ProductLayer):
     """y = x W^T + b with x flattened from `axis` on; W (num_output, inputs) as in Caffe, or its transpose.
 
-    The one layer that a drop can make cheaper: `out_site`, set by the planner, names the drop whose units are the only
-    ones computed; a compact bottom is read as it is.
+    The one layer that drops can make cheaper. `out_site`, set by the planner, is that of the drop below: only what it keeps
+    is computed. A compact bottom is read as it is; `in_site` is that of a drop above that keeps blocks of a dense bottom.
     """
 
     computes_subset = True
 
     def setup(self, shape):
-        settings = self.settings
-        if not settings.num_output:
-            raise ConfigError("inner_product_param needs num_output, at least 1")
-        self.axis = checked_axis(settings.axis, len(shape))
-        if self.axis == 0:
-            raise ConfigError("axis 0 is the batch; expected 1 or more")
-        self.inputs = math.prod(shape[self.axis:])
-        if not self.inputs:
-            raise ShapeError(f"bottom of shape {tuple(shape)} has no features from axis {self.axis} on")
-        self.outputs, self.transpose = settings.num_output, settings.transpose
+        tops = super().setup(shape)
         # A kept set can be read as it is only on the last axis, where no flattening mixes it with others. Images carry
         # theirs on axis 1, the channels.
-        self.reads_kept = len(shape) == self.axis + 1 and len(shape) != 4
-        return [tuple(shape[:self.axis]) + (self.outputs,)]
-
-    def parameter_specs(self):
-        settings = self.settings
-        shape = (self.inputs, self.outputs) if settings.transpose else (self.outputs, self.inputs)
-        specs = [ParameterSpec("weight", shape, settings.weight_filler)]
-        if settings.bias_term:
-            specs.append(ParameterSpec("bias", (self.outputs,), settings.bias_filler))
-        return specs
+        self.reads_kept = not self.flattens and len(shape) != 4
+        return tops
 
     def forward(self, x):
         if x.ndim != self.axis + 1:
             x = functions.flatten(x, self.axis)
-        out_kept = self.out_site.kept if self.out_site else None
-        return functions.linear(x, self.params["weight"], self.params.get("bias"), out_kept, self.transpose)
+        W, b = self.params["weight"], self.params.get("bias")
+        below = self.out_site
+        if below is not None and below.drops == "weights":
+            return self._with_tiles(below, x, W, b)
+        if self.in_site is not None or (below is not None and below.drops == "blocks"):
+            samples = math.prod(x.shape[:-1])
+            outs = below.groups(samples) if below is not None else None
+            ins = self.in_site.groups(samples) if self.in_site is not None else None
+            if outs is not None or ins is not None:
+                pieces = functions.block_pieces(samples, self.outputs, self.inputs, outs, ins)
+                return functions.linear_pieces(x, W, b, pieces, 1.0, self.transpose)
+            below = None
+        return functions.linear(x, W, b, below.kept if below is not None else None, self.transpose)
 
-    def gemms(self, shape):
-        return [(math.prod(shape[:self.axis]), self.inputs, self.outputs)]
+    def _with_tiles(self, site, x, W, b):
+        if site.masked:
+            mask = site.weight_mask(self.outputs, self.inputs)
+            W = functions.multiply_mask(W, mask.T if self.transpose else mask)
+        tiles = site.tiles(self.outputs, self.inputs)
+        if tiles is None:
+            return functions.linear(x, W, b, None, self.transpose)
+        pieces = functions.tile_pieces(math.prod(x.shape[:-1]), tiles)
+        return functions.linear_pieces(x, W, b, pieces, site.scale, self.transpose)

@@ -17,6 +17,7 @@ class Power(Layer):
         self.power, self.scale, self.shift = (decimal(v) for v in (settings.power, settings.scale, settings.shift))
         # Below a power of 1 the slope at 0 is infinite, and dense code would multiply it by a mask of 0.
         self.zero_preserving = self.shift == 0 and self.power >= 1
+        self.has_poles = self.power < 0 or self.power != int(self.power)
 
     def forward(self, x):
         return functions.power(x, self.power, self.scale, self.shift)

@@ -10,6 +10,7 @@ class Silence(Layer):
     bottoms = (1, None)
     tops = (0, 0)
     reads_kept = True
+    keeps_units = True
 
     def setup(self, *shapes):
         return []

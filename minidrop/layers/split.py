@@ -9,6 +9,7 @@ class Split(Layer):
 
     tops = (1, None)
     reads_kept = True
+    keeps_units = True
 
     def setup(self, shape):
         return [shape] * len(self.config.top)

@@ -125,7 +125,7 @@ class Solver:
         return self._tested.get(0, {})
 
     def step(self, iterations=1):
-        """Run some iterations: test if one is due, forward and backward iter_size times, update, snapshot if due.
+        """Run some iterations: test, reshuffle if due; forward and backward iter_size times, update, snapshot if due.
 
         Raises NonFiniteError, before the update, where the loss is NaN or infinite.
         """
@@ -137,6 +137,9 @@ class Solver:
         if settings.test_interval and self.iteration % settings.test_interval == 0 and (
                 self.iteration > 0 or settings.test_initialization):
             self.test_all()
+        # After the tests: the best snapshot, written there, must hold what a resumed run permutes here.
+        for parameter, axis, order in self.net.due_permutations(self.iteration):
+            self.updater.permute(parameter, axis, order)
         outputs = self._forward_backward()
         lr = self.learning_rate
         values = {"loss": self.smoothed_loss, "lr": lr}

@@ -34,6 +34,14 @@ class Updater:
                              self.decay * parameter.decay_mult, self.l1, scale, iteration)
             parameter.clear_grad()
 
+    def permute(self, parameter, axis, order):
+        """Give the entries of one axis of a parameter other places, and those of its whole history: new[i] = old[order[i]]."""
+        history = next((self.history[name] for name, own in self.parameters.items() if own is parameter), [])
+        with self.backend.active():
+            places = self.backend.asarray(order)
+            for array in (parameter.data, *history):
+                array[...] = self.backend.xp.take(array, places, axis=axis)
+
     def _clip_scale(self):
         if self.clip < 0:
             return 1.0
@@ -41,6 +49,6 @@ class Updater:
         return self.clip / norm if norm > self.clip else 1.0
 
     def _sum_of_squares(self, parameter):
-        if len(parameter.blocks) == 1:      # what a block leaves out is zero
-            return self.backend.sum_of_squares(parameter.blocks[0].data)
+        if parameter.blocks and parameter.has_separate_blocks():      # what the blocks leave out is zero
+            return sum(self.backend.sum_of_squares(block.data) for block in parameter.blocks)
         return self.backend.sum_of_squares(parameter.dense_grad())

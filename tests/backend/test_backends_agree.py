@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from minidrop.autograd import Block
 from minidrop.backend import Backend, NumpyBackend
 from minidrop.backend.cupy_backend import CupyBackend
 from minidrop.kept import Kept
+from minidrop.patterns.tile import TilePattern
 
 GENERIC = Backend()
 TOTAL = 23
@@ -60,6 +62,24 @@ def test_take_and_put(backend, array, kept, shape, axis):
         place[axis] = slice(None) if kept is None else kept.indices
         expected[tuple(place)] = x[tuple(place)]
         same(backend, backend.put(backend.take(on_device, kept, axis), kept, axis), expected)
+
+
+@kept_sets
+@memory
+@pytest.mark.parametrize("rows", [1, 5, 200])
+def test_put_columns(backend, array, kept, rows, layout):
+    """What is not kept stays as it was; `out` may be some rows of a larger array."""
+    columns = np.arange(TOTAL) if kept is None else kept.indices
+    x, before = array((rows, columns.size), layout), array((rows + 4, TOTAL))
+    expected = before.copy()
+    expected[3:rows + 3, columns] = x
+    for which in (backend, GENERIC):
+        out = which.asarray(before.copy())
+        which.put_columns(out[3:rows + 3], kept, which.asarray(x))
+        same(which, out, expected)
+    dense = backend.asarray(before.copy())
+    backend.put_columns(dense, kept, backend.take(backend.asarray(before), kept, 1))
+    same(backend, dense, before)
 
 
 @memory
@@ -126,6 +146,40 @@ def test_dropout_rate(backend):
         assert abs(kept - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / 400_000)
 
 
+GAUSSIAN_TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (7, 9), (129, 31), (2, 3, 5, 7), (0, 4)])
+@pytest.mark.parametrize("key", [0, 5, 2**63 + 17])
+def test_gaussian(backend, dtype, shape, key):
+    """All backends and dtypes give one stream, to rounding."""
+    got = backend.gaussian(shape, np.dtype(dtype), key)
+    assert isinstance(got, backend.xp.ndarray) and got.shape == shape and got.dtype == dtype
+    expected = GENERIC.gaussian(shape, np.dtype(np.float64), key)
+    np.testing.assert_allclose(backend.to_host(got), expected, rtol=0, atol=GAUSSIAN_TOLERANCE[dtype])
+    single = GENERIC.gaussian(shape, np.dtype(np.float32), key)
+    np.testing.assert_array_equal(single, expected.astype(np.float32))
+
+
+def test_gaussian_numbers_do_not_depend_on_the_shape(backend, dtype):
+    """Number i is drawn from (key, i) alone, wherever work is split."""
+    numbers = backend.to_host(backend.gaussian((1001,), np.dtype(dtype), 5))
+    for count in (1, 4, 511, 513, 1000):
+        np.testing.assert_allclose(backend.to_host(backend.gaussian((count,), np.dtype(dtype), 5)), numbers[:count],
+                                   rtol=0, atol=GAUSSIAN_TOLERANCE[dtype])
+
+
+def test_gaussian_law(backend, dtype):
+    """Moments, and the distance of the empirical distribution from the normal one."""
+    e = backend.to_host(backend.gaussian((400, 1000), np.dtype(dtype), 99)).astype(float).reshape(-1)
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((e**power).mean() - mean) < 5 * np.sqrt(variance / e.size), f"moment {power}"
+    places = np.sort(e)[::400]
+    normal = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in places])
+    assert abs(normal - np.arange(0, e.size, 400) / e.size).max() < 2 / np.sqrt(e.size)     # P(further) < 0.001
+    assert abs(e).max() < math.sqrt(64 * math.log(2))
+
+
 @pytest.mark.parametrize("shape", [(TOTAL, TOTAL), (200, TOTAL), (3, 2), (TOTAL,)])
 @pytest.mark.parametrize("rows", KEPT)
 def test_sgd_update(backend, array, close, rows, shape):
@@ -154,6 +208,56 @@ def test_sgd_update_of_any_number_of_blocks(backend, array, close, count):
     backend.sgd_update(*on_device, [Block(backend.asarray(b.data), b.rows) for b in blocks], 0.1, 0.9, 0.01, False, 1.0)
     close(backend.to_host(on_device[1]), expected)
     close(backend.to_host(on_device[0]), W - expected)
+
+
+def places(which, outputs, inputs):
+    """The (rows, columns) of the blocks of a gradient."""
+    if which == "overlapping groups":
+        return [(Kept.of([0, 1, 5], outputs), Kept.of([0, 3], inputs)), (Kept.of([1, 2], outputs), Kept.of([0, 1, 2], inputs)),
+                (Kept.of([5], outputs), None)]
+    if which == "no columns in some":       # rows take turns between a block that has no column and one that has a few
+        return [(Kept(0, 2, 1, outputs), Kept.of([], inputs)), (Kept(1, 2, 1, outputs), Kept.of([0, 2], inputs))]
+    if which == "nothing at all":
+        return [(Kept.of([], outputs), None), (None, Kept.of([], inputs))]
+    period, size, transposed = which
+    tiles = TilePattern(1 - 1 / period, 1.0, period, period // 2, size).tiles(outputs, inputs)
+    return [pair[::-1] for pair in tiles] if transposed else tiles
+
+
+@pytest.mark.parametrize("which", ["overlapping groups", "no columns in some", "nothing at all", (1, 4, False), (2, 4, False),
+                                   (3, 4, True), (5, 2, False), (8, 4, False), (8, 4, True), (2, 32, False)], ids=str)
+def test_sgd_update_of_blocks_equals_that_of_the_dense_gradient(backend, array, close, which):
+    """Tiles have rows of their own and are updated in one pass; what shares rows is summed first."""
+    outputs, inputs = 23, 37
+    shape = (inputs, outputs) if which[-1] is True else (outputs, inputs)
+    blocks = [Block(array([n if kept is None else kept.count for n, kept in zip(shape, pair, strict=True)]), *pair)
+              for pair in places(which, outputs, inputs)]
+    gradient = np.zeros(shape)
+    for block in blocks:
+        gradient[np.ix_(*(np.arange(n) if kept is None else kept.indices
+                          for n, kept in zip(shape, (block.rows, block.cols), strict=True)))] += block.data
+    for decay, l1 in ((0.0, False), (0.01, False), (0.01, True)):
+        W, history = array(shape), array(shape)
+        expected = 0.9 * history + 0.1 * (0.5 * gradient + decay * (np.sign(W) if l1 else W.astype(float)))
+        for on in (backend, GENERIC):
+            on_device = on.asarray(W.copy()), on.asarray(history.copy())
+            given = [Block(on.asarray(block.data), block.rows, block.cols) for block in blocks]
+            on.sgd_update(*on_device, given, 0.1, 0.9, decay, l1, 0.5)
+            close(on.to_host(on_device[1]), expected, f"history, l1 {l1}")
+            close(on.to_host(on_device[0]), W - expected, f"W, l1 {l1}")
+
+
+def test_sgd_update_of_a_bias_in_blocks(backend, array, close):
+    b, history = array((TOTAL,)), array((TOTAL,))
+    rows = [KEPT["runs"], KEPT["list"], KEPT["empty"]]
+    parts = [array((kept.count,)) for kept in rows]
+    gradient = sum(GENERIC.put(part, kept, 0) for part, kept in zip(parts, rows, strict=True))
+    on_device = backend.asarray(b.copy()), backend.asarray(history.copy())
+    backend.sgd_update(*on_device, [Block(backend.asarray(part), kept) for part, kept in zip(parts, rows, strict=True)],
+                       0.1, 0.9, 0.01, False, 1.0)
+    expected = 0.9 * history + 0.1 * (gradient + 0.01 * b)
+    close(backend.to_host(on_device[1]), expected)
+    close(backend.to_host(on_device[0]), b - expected)
 
 
 def test_arrays(backend, dtype):

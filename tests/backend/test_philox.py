@@ -1,8 +1,11 @@
-"""The random words of dropout are those of Philox4x32-10, word for word."""
+"""The random words of dropout are those of Philox4x32-10, word for word, and Gaussian numbers come from them."""
+
+import math
 
 import numpy as np
 import pytest
 
+from minidrop.backend import Backend, NumpyBackend
 from minidrop.backend.base import _philox, dropout_threshold
 from minidrop.kernels import cpu
 
@@ -49,6 +52,19 @@ def test_both_implementations(words, first, key):
 
 def test_zero_counter_and_key():
     assert [f"{word:08x}" for word in kernel(0, 1, 0)[0]] == "6627e8d5 e169c58d bc57ac4c 9b00dbd8".split()
+
+
+@pytest.mark.parametrize("backend", [Backend(), NumpyBackend()], ids=["generic", "kernel"])
+def test_gaussian_numbers(backend):
+    """Box and Muller's formula, word pair by word pair, in plain floats."""
+    key, expected = 0x299f31d0a4093822, []
+    for block in range(200):
+        words = philox((block, 0, 0, 0), (key & LOW, key >> 32))
+        for first, second in (words[:2], words[2:]):
+            radius = math.sqrt(-2 * math.log((first + 1) / 2**32))
+            angle = 2 * math.pi * (second + 1) / 2**32
+            expected += [radius * math.cos(angle), radius * math.sin(angle)]
+    np.testing.assert_allclose(backend.gaussian((800,), np.dtype(float), key), expected, rtol=0, atol=1e-14)
 
 
 def test_threshold():

@@ -5,6 +5,7 @@ import pytest
 
 from minidrop import Kept, Tensor, check_gradients, functions
 from minidrop.patterns import DropSite, PatternSettings
+from minidrop.patterns.tile import TilePattern
 
 TOTAL = 7
 KEPT = {"regular": Kept(1, 3, 1, TOTAL), "list": Kept.of([0, 1, 5], TOTAL), "empty": Kept(9, 9, 2, TOTAL),
@@ -35,6 +36,13 @@ def site(masked=False, active=True):
     return site
 
 
+def block_site(masked):
+    site = DropSite("drop", PatternSettings(0.4, "BLOCK", block_samples=2, block_units=2), seed=3, total=TOTAL)
+    site.draw(5)
+    site.masked = masked
+    return site
+
+
 X = numbers(4, TOTAL)
 ELEMENTWISE = {
     "relu": functions.relu,
@@ -47,6 +55,9 @@ ELEMENTWISE = {
     "power 0": lambda x: functions.power(x, 0.0, 2.0, 3.0),
     "power of nothing": lambda x: functions.power(x, 2.0, 0.0, 3.0),
     "dropout": lambda x: functions.dropout(functions.expand(x), 0.4, key=17),
+    "dropout of whole rows": lambda x: functions.dropout(functions.expand(x), 0.4, key=18, axes=(-1,)),
+    "gaussian_dropout": lambda x: functions.gaussian_dropout(functions.expand(x), 0.4, key=17),
+    "no gaussian_dropout": lambda x: functions.gaussian_dropout(x, 0, key=17),
     "no dropout": lambda x: functions.dropout(x, 0, key=17),
     "multiply_mask": lambda x: functions.multiply_mask(x, np.linspace(0, 2, TOTAL)[None]),
     "expand": functions.expand,
@@ -88,6 +99,8 @@ CASES |= {
     "linear of all": (functions.linear, A, W, b),
     "linear without b": (functions.linear, A, W),
     "linear of sequences": (functions.linear, numbers(2, 3, TOTAL), W, b),
+    "linear with dropped weights": (lambda x, W, b: functions.linear(x, functions.dropout(W, 0.4, key=3), b), A, W, b),
+    "dropout 4-D, axes": (lambda x: functions.dropout(x, 0.4, key=3, axes=(0, -1)), numbers(2, 6, 3, 2)),
     "linear of a vector": (functions.linear, numbers(TOTAL), W, b),
     "softmax axis 0": (lambda x: functions.softmax(x, 0), A),
     "softmax 4-D": (lambda x: functions.softmax(x, 1), numbers(2, 3, 2, 2)),
@@ -103,6 +116,20 @@ for _kept_in in (None, *KEPT.values()):
             CASES[f"linear, in {_kept_in}, out {_kept_out}, transpose {_transpose}"] = (
                 lambda x, W, b, i=_kept_in, o=_kept_out, t=_transpose: functions.linear(
                     x if i is None else functions.take(x, i), W, b, o, t), A, W.T if _transpose else W, b)
+_tiles = functions.tile_pieces(3, TilePattern(2 / 3, 3.0, 3, 1, 2, drops="weights").tiles(5, TOTAL))
+_blocks = functions.block_pieces(3, 5, TOTAL, [(0, 1, Kept.of([1, 4], 5)), (1, 3, Kept.all(5))],
+                                 [(0, 2, KEPT["regular"]), (2, 3, KEPT["list"])])
+for _transpose in (False, True):
+    for _name, _pieces in (("tiles", _tiles), ("blocks", _blocks), ("one piece", functions.block_pieces(3, 5, TOTAL))):
+        CASES[f"linear_pieces, {_name}, transpose {_transpose}"] = (
+            lambda x, W, b, p=_pieces, t=_transpose: functions.linear_pieces(x, W, b, p, 1.5, t),
+            A, W.T if _transpose else W, b)
+    CASES[f"linear_pieces, no b, transpose {_transpose}"] = (
+        lambda x, W, t=_transpose: functions.linear_pieces(x, W, None, _tiles, 1.0, t), A, W.T if _transpose else W)
+for _axis, _shape in ((1, (4, TOTAL)), (1, (2, TOTAL, 3, 2)), (-1, (2, 3, TOTAL))):
+    for _masked in (False, True):
+        CASES[f"approx_dropout of blocks, axis {_axis} of {len(_shape)}, masked {_masked}"] = (
+            lambda x, a=_axis, m=_masked: functions.approx_dropout(x, block_site(m), a), numbers(*_shape))
 for _normalization in ("VALID", "FULL", "BATCH_SIZE", "NONE"):
     for _ignore in (None, 2):
         CASES[f"softmax_cross_entropy {_normalization}, ignoring {_ignore}"] = (
@@ -120,7 +147,7 @@ def test_gradient(name):
 
 
 def test_every_public_function_is_here():
-    without_gradient = {"accuracy"}
+    without_gradient = {"accuracy", "block_pieces", "site_mask", "tile_pieces"}
     checked = {name.split(",")[0].split()[0] for name in CASES}
     assert set(functions.__all__) - checked == without_gradient
 

@@ -1,0 +1,124 @@
+"""A product in pieces: what is left of y = x W^T + b where weights or blocks of activations are dropped."""
+
+import math
+from typing import NamedTuple
+
+from minidrop.autograd import Block, Blocks, Function
+from minidrop.errors import ShapeError
+from minidrop.kept import Kept
+
+
+class Piece(NamedTuple):
+    """One compact product: samples first .. last - 1, some outputs and some inputs (both Kept)."""
+
+    first: int
+    last: int
+    outputs: Kept
+    inputs: Kept
+
+
+class LinearPieces(Function):
+    """y = scale * x (W * m)^T + b for a 0/1 mask m that may differ from sample to sample, one compact product a piece:
+
+        y[samples, outputs] = scale * x[samples, inputs] W[outputs, inputs]^T + b[outputs]
+
+    x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs), all dense. No two pieces may write the same
+    entry of y, nor read the same entry of x; what no piece writes is b, and has no gradient. The three products of a piece
+    (forward, input gradient, weight gradient) have its size. With `transpose` W is stored as (inputs, outputs).
+    Raises ShapeError.
+    """
+
+    def __init__(self, pieces, scale=1.0, transpose=False):
+        self.pieces, self.scale, self.transpose = pieces, scale, transpose
+
+    def forward(self, backend, x, W, b=None):
+        inputs, outputs = W.shape if self.transpose else W.shape[::-1]
+        if x.shape[-1] != inputs:
+            raise ShapeError(f"linear: x has {x.shape[-1]} features, but W of shape {W.shape} expects {inputs}")
+        self.shape = x.shape
+        x = x.reshape(math.prod(x.shape[:-1]), inputs)
+        y = backend.zeros((x.shape[0], outputs), x.dtype)
+        self.saved = []
+        for piece in self.pieces:
+            if (piece.outputs.total, piece.inputs.total) != (outputs, inputs):
+                raise ShapeError(f"linear: a piece of {piece.outputs} outputs by {piece.inputs} inputs does not fit W of "
+                                 f"shape {W.shape}, which has {outputs} outputs and {inputs} inputs")
+            part = self._scaled(backend, backend.take(x[piece.first:piece.last], piece.inputs, 1))
+            rows, cols = (piece.inputs, piece.outputs) if self.transpose else (piece.outputs, piece.inputs)
+            weight = backend.submatrix(W, rows, cols)
+            backend.put_columns(y[piece.first:piece.last], piece.outputs,
+                                backend.gemm(part, weight, trans_b=not self.transpose))
+            self.saved.append((part, weight, rows, cols))
+        if b is not None:
+            y += b
+        return y.reshape(*self.shape[:-1], outputs)
+
+    def backward(self, backend, gy, wanted):
+        gy = gy.reshape(math.prod(self.shape[:-1]), gy.shape[-1])
+        gx = backend.zeros((gy.shape[0], self.shape[-1]), gy.dtype) if wanted[0] else None
+        blocks = []
+        for piece, (part, weight, rows, cols) in zip(self.pieces, self.saved, strict=True):
+            gy_part = backend.take(gy[piece.first:piece.last], piece.outputs, 1)
+            if wanted[0]:
+                backend.put_columns(gx[piece.first:piece.last], piece.inputs,
+                                    self._scaled(backend, backend.gemm(gy_part, weight, trans_b=self.transpose)))
+            if wanted[1]:
+                a, b = (part, gy_part) if self.transpose else (gy_part, part)
+                blocks.append(Block(backend.gemm(a, b, trans_a=True), rows, cols))
+        self.saved = []
+        gx = gx.reshape(self.shape) if wanted[0] else None
+        gb = backend.column_sums(gy) if len(wanted) > 2 and wanted[2] else None
+        return (gx, Blocks(blocks) if wanted[1] else None, gb)[:len(wanted)]
+
+    def _scaled(self, backend, x):
+        return x if self.scale == 1 else backend.xp.multiply(x, x.dtype.type(self.scale), out=backend.empty(x.shape, x.dtype))
+
+
+def linear_pieces(x, W, b, pieces, scale=1.0, transpose=False):
+    """Return the product of x and W in pieces, plus b; see `LinearPieces`."""
+    return LinearPieces(pieces, scale, transpose).apply(*((x, W) if b is None else (x, W, b)))
+
+
+def tile_pieces(samples, tiles):
+    """Return the Pieces of a pattern of weights: every sample, the (outputs, inputs) of each class of tiles."""
+    return [Piece(0, samples, outputs, inputs) for outputs, inputs in tiles]
+
+
+def block_pieces(samples, outputs, inputs, output_groups=None, input_groups=None):
+    """Return the Pieces of a product whose outputs, inputs or both are dropped in blocks.
+
+    The groups are (first, last, Kept) over all samples, or None where that side is whole; `outputs` and `inputs` are its
+    lengths. Where both sides are cut into groups the samples are cut at the ends of either.
+    """
+    sides = [list(output_groups or [(0, samples, Kept.all(outputs))]), list(input_groups or [(0, samples, Kept.all(inputs))])]
+    pieces, first = [], 0
+    while first < samples:
+        kept = []
+        for side in sides:
+            while side[0][1] <= first:
+                side.pop(0)
+            kept.append(side[0][2])
+        last = min(side[0][1] for side in sides)
+        pieces.append(Piece(first, last, *kept))
+        first = last
+    return pieces
+
+
+class MultiplyBlocks(Function):
+    """y = scale * x on what lives, 0 elsewhere; `groups` as in `block_pieces`, over the places before `axis`."""
+
+    def __init__(self, groups, scale, axis):
+        self.groups, self.scale, self.axis = groups, scale, axis
+
+    def forward(self, backend, x):
+        xp = backend.xp
+        lead, features, rest = (math.prod(x.shape[:self.axis]), x.shape[self.axis], math.prod(x.shape[self.axis + 1:]))
+        flat = x.reshape(lead, features, rest)      # not -1: any length may be 0
+        y = backend.empty(flat.shape, x.dtype)
+        for first, last, kept in self.groups:
+            factors = backend.asarray(kept.mask(x.dtype) * x.dtype.type(self.scale))
+            xp.multiply(flat[first:last], factors[:, None], out=y[first:last])
+        return y.reshape(x.shape)
+
+    def backward(self, backend, gy, wanted):
+        return self.forward(backend, gy)

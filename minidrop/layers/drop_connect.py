@@ -1,0 +1,25 @@
+"""DropConnect: drops single weights of a product, not units."""
+
+from minidrop import functions
+from minidrop.layers.base import ProductLayer, RandomDrop, register_layer
+
+
+@register_layer("DropConnect")
+class DropConnect(RandomDrop, ProductLayer):
+    """y = x (W * m / (1 - dropout_ratio))^T + b, m ~ Bernoulli(1 - dropout_ratio) for every weight.
+
+    Wan et al. 2013, "Regularization of Neural Networks using DropConnect", with three differences: one m for the whole
+    batch, where the paper draws one for each record; b is never dropped; and where drops do not act (phase TEST)
+    y = x W^T + b, the mean over all m, where the paper samples from a Gaussian with the mean and variance of y.
+    """
+
+    stream = "drop connect"
+    saves_nothing_because = "it drops every weight on its own, and the product is computed whole"
+
+    def forward(self, x):
+        if x.ndim != self.axis + 1:
+            x = functions.flatten(x, self.axis)
+        W = self.params["weight"]
+        if self.dropping:
+            W = functions.dropout(W, self.rate, self.key())
+        return functions.linear(x, W, self.params.get("bias"), transpose=self.transpose)

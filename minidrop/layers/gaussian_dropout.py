@@ -1,0 +1,19 @@
+"""GaussianDropout: noise as strong as dropout's, on every unit."""
+
+from minidrop import functions
+from minidrop.layers.base import RandomDrop, register_layer
+
+
+@register_layer("GaussianDropout")
+class GaussianDropout(RandomDrop):
+    """y = x * (1 + sqrt(p / (1 - p)) e), e ~ N(0, 1), p = dropout_ratio; y = x where drops do not act (phase TEST).
+
+    Mean and variance of the factor are those of dropout at the same p (Srivastava et al. 2014, section 10).
+    """
+
+    stream = "gaussian dropout"
+    keeps_units = True
+    saves_nothing_because = "it sets no unit to zero, so there is none to leave out"
+
+    def forward(self, x):
+        return functions.gaussian_dropout(x, self.rate, self.key()) if self.dropping else x
