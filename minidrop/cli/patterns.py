@@ -5,34 +5,57 @@ from dataclasses import replace
 
 import click
 
+from minidrop.cli.plots import check_picture, draw_png, text_plots
 from minidrop.errors import ConfigError, nearest
 from minidrop.patterns import PatternSettings, get_family, known_families
-from minidrop.patterns.base import SCALES, SEARCHES
-from minidrop.patterns.report import report
+from minidrop.patterns.base import OWN_SETTINGS, SCALES, SEARCHES
+from minidrop.patterns.report import first_patterns, report, search_table
 
-_OWN = {"max_period": 0, "step": 0, "search": "EXACT"}     # settings that not every family reads
+_CHOICES = 24       # a longer distribution is shortened in the middle
+_DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 
 
 @click.command()
-@click.option("--rate", type=float, default=0.5, show_default=True, help="Expected share of dropped units.")
+@click.option("--rate", type=float, default=0.5, show_default=True, help="Expected share of what is dropped.")
 @click.option("--units", type=int, default=2048, show_default=True, help="Units of the layer (num_output).")
+@click.option("--inputs", type=int, help="TILE: inputs of the product above the drop; as many as units by default.")
 @click.option("--family", default="all", show_default=True, metavar="all|NAME", help="A pattern's name, in any case.")
-@click.option("--max-period", type=int, default=0, help="Longest period; 0: the family's choice.")
-@click.option("--step", type=int, default=0, help="Length of the repeated piece; 0: the family's choice.")
+@click.option("--max-period", type=int, default=0, help="ROW, TILE: longest period; 0: the family's choice.")
+@click.option("--step", type=int, default=0, help="PERIODIC: length of the repeated piece; 0: the family's choice.")
+@click.option("--tile-size", type=int, default=0, help="TILE: weights along the side of a tile; 0: 32.")
+@click.option("--block-samples", type=int, default=0, help="BLOCK: samples of a block; 0: 128.")
+@click.option("--block-units", type=int, default=0, help="BLOCK: units of a block; 0: 128, or fewer on a short axis.")
 @click.option("--scale", type=click.Choice(SCALES, case_sensitive=False), default="RATE", show_default=True,
               help="Scale what is kept by the expected rate, or by the drawn pattern.")
 @click.option("--search", type=click.Choice(SEARCHES, case_sensitive=False), default="EXACT", show_default=True,
               help="How the probabilities of several periods are found.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything, per-unit rates included, as JSON.")
-def patterns(rate, units, family, max_period, step, scale, search, as_json):
-    """Show what a pattern does: distribution, rates, products left."""
-    wanted = PatternSettings(rate, max_period=max_period, step=step, scale=scale, search=search)
-    reports = {settings.family: report(settings, units) for settings in _each_family(wanted, family)}
+@click.option("--iterations", type=int, default=10000, show_default=True, help="Length of the sequence to look at.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The sequence's random_seed.")
+@click.option("--layer", default="drop1", show_default=True, metavar="NAME", help="The sequence's layer.")
+@click.option("--plot", is_flag=True, help="Draw with characters as well.")
+@click.option("--png", metavar="FILE", help="Draw into a file; needs matplotlib.")
+@click.option("--search-table", "table", is_flag=True,
+              help="Compare the paper's search of a distribution with the exact one instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything, per-unit figures included, as JSON.")
+def patterns(rate, units, inputs, family, iterations, seed, layer, plot, png, table, as_json, **fields):
+    """Show what a pattern does: distribution, rates, sub-models, products left, and a sequence of real draws."""
+    if table:
+        rows = search_table(max_period=fields["max_period"])
+        click.echo(json.dumps(rows, indent=1) if as_json else _search_table(rows))
+        return
+    if png:
+        check_picture(png)
+    wanted = _each_family(PatternSettings(rate, **fields), family)
+    reports = {one.family: report(one, units, inputs, iterations, seed, layer) for one in wanted}
     if as_json:
         click.echo(json.dumps(reports, indent=1))
-        return
-    for i, one in enumerate(reports.values()):
-        click.echo("\n" * (i > 0) + _table(one))
+    else:
+        for i, one in enumerate(reports.values()):
+            click.echo("\n" * (i > 0) + _table(one) + ("\n\n" + text_plots(one) if plot else ""))
+    if png:
+        draw_png(png, [(one, first_patterns(settings, units, inputs, seed, layer))
+                       for settings, one in zip(wanted, reports.values(), strict=True)])
+        click.echo(f"drawn into {png}", err=as_json)
 
 
 def _each_family(wanted, family):
@@ -43,19 +66,78 @@ def _each_family(wanted, family):
                               f"(known patterns: {', '.join(by_name.values())}, or all)")
         return [replace(wanted, family=by_name[family.lower()])]
     # Beside others a family leaves out what it does not read; asked for alone, it objects.
-    uses = {name: get_family(PatternSettings(family=name)).uses for name in known_families()}
-    return [replace(wanted, family=name, **{field: default for field, default in _OWN.items() if field not in uses[name]})
-            for name in known_families()]
+    each = []
+    for name in known_families():
+        other = get_family(PatternSettings(family=name))
+        unread = {field: default for field, default in OWN_SETTINGS.items() if field not in other.uses}
+        if wanted.scale not in other.scales:
+            unread["scale"] = other.scales[0]
+        each.append(replace(wanted, family=name, **unread))
+    return each
 
 
 def _table(one):
-    kept, unit, share = one["kept"], one["unit_rate"], one["gemm_share"]
-    lines = [f"{one['settings']['family']}  rate {one['rate']:g}, {one['units']} units",
-             f"  {'keeps':<12} {'probability':>11} {'drops':>8} {'scale':>8} {'units kept':>11}"]
-    lines += [f"  {row['choice']:<12} {row['probability']:>11.4f} {row['rate']:>8.4f} {row['scale']:>8.4f} "
-              f"{row['mean_kept']:>11.1f}" for row in one["distribution"]]
-    lines += [f"  rate reached     {one['rate_reached']:.6f}  (deviation between iterations {one['rate_deviation']:.4f})",
-              f"  each unit's rate {unit['min']:.6f} to {unit['max']:.6f}",
-              f"  units kept       {kept['min']} to {kept['max']}, mean {kept['mean']:.1f}",
-              f"  products left    {share['one_side']:.1%} with one side dropped, {share['both_sides']:.1%} with both"]
+    sites, kept, unit, share, drawn = one["sites"], one["kept"], one["unit_rate"], one["gemm_share"], one["sequence"]
+    what = sites["what"]
+    entries = "weights" if what == "tiles" else "units"
+    rows = one["distribution"]
+    shown = rows if len(rows) <= _CHOICES else rows[:_CHOICES - 4] + [None] + rows[-3:]
+    by, seen = ("", "") if one["exact"] else (", by symmetry", f", seen in {drawn['iterations']} iterations")
+    lines = [f"{one['settings']['family']}  rate {one['rate']:g}, {_axis(one)}",
+             f"  {'keeps':<17} {'probability':>11} {'drops':>8} {'scale':>8} {entries + ' kept':>13}"]
+    lines += ["  ..." if row is None else f"  {row['choice']:<17} {row['probability']:>11.4f} {row['rate']:>8.4f} "
+              f"{row['scale']:>8.4f} {row['mean_kept']:>13.1f}" for row in shown]
+    deviation = f"deviation between iterations {one['rate_deviation']:.4f}{seen}"
+    lines += [f"  rate reached      {one['rate_reached']:.6f}  ({deviation})",
+              f"  each {what[:-1] + chr(39) + 's rate':<12} {unit['min']:.6f} to {unit['max']:.6f}{by}",
+              f"  {entries + ' kept':<17} {kept['min']} to {kept['max']}{seen}; mean {kept['mean']:.1f}",
+              f"  products left     {share['one_side']:.1%} with one side dropped, {share['both_sides']:.1%} with both"
+              if share["both_sides"] is not None else f"  products left     {share['one_side']:.1%} of the product above"]
+    if one["submodels"] is not None:
+        nats = one["pattern_entropy"]
+        lines.append(f"  sub-models        {one['submodels']}" + (f"; entropy {nats:.4g} nats" if nats is not None else "")
+                     + (f", {one['entropy']:.4g} of them the choice's" if len(rows) > 1 else ""))
+    lines += _joint(one, seen)
+    drops, chi = drawn["drops"], drawn["chi_square"]
+    distinct = f"{drawn['distinct']} different sub-model{'s' * (drawn['distinct'] != 1)}"
+    lines += [f"  {drawn['iterations']} iterations of layer {drawn['layer']!r}, seed {drawn['seed']}: mean rate "
+              f"{drawn['rate']:.6f}, {distinct},",
+              f"    each {what[:-1]} dropped {drops['min']} to {drops['max']} times, mean {drops['mean']:.1f}"]
+    if chi:
+        lines.append(f"    chi-square against Bernoulli {chi['value']:.1f}; expected {chi['bernoulli']} if all were "
+                     f"independent, {chi['expected']:.1f} here ({chi['freedom']:.1f} degrees of freedom): "
+                     f"p = {chi['p_value']:.3f}")
+    return "\n".join(lines)
+
+
+def _axis(one):
+    sites, units = one["sites"], one["units"]
+    return {"units": f"{units} units", "tiles": f"{units} x {one['inputs']} weights in {sites['count']} tiles",
+            "blocks": f"{units} units in {sites['count']} block{'s' * (sites['count'] != 1)}"}[sites["what"]]
+
+
+def _joint(one, seen):
+    found = one["joint_keep"]["by_distance"]
+    near = [d for d in _DISTANCES if d <= len(found)]
+    if not near:
+        return []
+    lines = [f"  both live         at a distance of d {one['sites']['what']}{seen}; "
+             f"{one['joint_keep']['independent']:.3f} if independent"]
+    for first in range(0, len(near), 11):
+        part = near[first:first + 11]
+        lines += [f"    {'d':<16}" + "".join(f"{d:>6}" for d in part),
+                  f"    {'P':<16}" + "".join(f"{found[d - 1]:>6.3f}" for d in part)]
+    return lines
+
+
+def _search_table(rows):
+    lines = ["The search of Song and Jiang (gradient descent, lambda1 = 1 - lambda2) against the exact one (EXACT always",
+             "reaches the rate). N: periods 1 .. N; entropies in nats.",
+             f"  {'rate':>5} {'N':>4} {'lambda2':>8} {'reached':>9} {'miss':>9} {'entropy':>9} {'exact entropy':>14}"]
+    for i, row in enumerate(rows):
+        if i and row["rate"] != rows[i - 1]["rate"]:
+            lines.append("")
+        miss = round(row["miss"], 4) + 0.0      # no -0.0000
+        lines.append(f"  {row['rate']:>5g} {row['periods']:>4} {row['lambda2']:>8g} {row['reached']:>9.4f} {miss:>+9.4f} "
+                     f"{row['entropy']:>9.4f} {row['exact_entropy']:>14.4f}")
     return "\n".join(lines)

@@ -1,67 +1,168 @@
-"""What some settings mean for a layer of so many units, by enumerating every pattern they can draw."""
+"""What some settings mean for a layer of so many units: every pattern listed where that is possible, and a real sequence."""
 
+from collections import Counter
 from dataclasses import asdict
-from math import sqrt
+from math import log10
 
 import numpy as np
 
 from minidrop.errors import ConfigError
-from minidrop.patterns.base import get_family
-from minidrop.patterns.search import entropy
+from minidrop.patterns.base import PatternSettings, get_family
+from minidrop.patterns.search import entropy, exact_search, sgd_search
+from minidrop.patterns.sequence import PatternSequence
+from minidrop.patterns.sites import Sites
+from minidrop.patterns.statistics import chi_square, joint_keep, share_deviation
+
+LISTED = 2 * 10 ** 8        # patterns x sites: beyond that (ROW with a thousand periods) a sample has to do
+DRAWN = 2 * 10 ** 9
 
 
-def report(settings, units):
+def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"):
     """Return what `settings` do to an axis of `units` units, as numbers, strings and lists ready for JSON.
 
-    settings: the resolved settings, by name
-    units: as given
+    inputs: of the product whose weights TILE drops, by default as many as units.
+    iterations, seed, layer: the sequence to look at, the one that a layer of that name draws under that random_seed.
+
+    settings, units, inputs: as given, resolved; inputs is None where it does not matter
+    sites: {"what", "count"} what is dropped or kept as one: units, tiles of weights, blocks of one group of samples
+    exact: True where all patterns were listed. Else what a formula gives is exact (rates by symmetry: every site is
+    treated alike), and what "sampled" names is estimated from the sequence
     distribution: one {"choice", "probability", "rate", "scale", "mean_kept"} per choice
     rate, rate_reached: wished for, and the expected one
     rate_deviation: standard deviation of the share dropped from iteration to iteration
-    entropy: of the distribution, in nats
-    kept: {"min", "mean", "max"} number of units kept in an iteration; min may be 0 on a very short axis
-    unit_rate: {"min", "mean", "max", "all"} probability of each unit to be dropped, exact
-    gemm_share: {"one_side", "both_sides"} expected share of a dense GEMM's work: E[count] / units where this
-    drop shrinks one side of it; the square where an independent drop, set alike, shrinks the other side too
+    entropy, pattern_entropy: of the choices, and of the patterns (choices and offsets), in nats
+    submodels: how many different ones there are, as text "10^X" from 10^15 on; None where not known
+    iteration_rate: [[share dropped, probability], ...] of an iteration, in steps of 0.001 at most
+    kept: {"min", "mean", "max", "of"} units kept in an iteration (weights for TILE); min may be 0 on a very short axis
+    unit_rate: {"min", "mean", "max", "all"} probability of each site to be dropped
+    joint_keep: {"independent", "by_distance"} P(i and i + d live), d = 1, 2, ..., see `statistics.joint_keep`
+    gemm_share: {"one_side", "both_sides"} expected share of a dense GEMM's work: the kept share where this drop shrinks
+    one side of it; the square where an independent drop, set alike, shrinks the other side too. A drop of weights has
+    one product and no other side: None
+    sequence: {"iterations", "seed", "layer", "rate", "drops", "distinct", "chi_square", "joint_keep"}: mean rate, how
+    often each site was dropped ("min", "mean", "max", "all"), different sub-models, see `statistics`
 
     Raises ConfigError.
     """
-    if isinstance(units, bool) or not isinstance(units, int | np.integer) or units < 1:
-        raise ConfigError(f"units must be an integer of at least 1, got {units!r}; give a layer's num_output")
-    units = int(units)
+    units = _checked("units", units, "give a layer's num_output")
+    inputs = units if inputs is None else _checked("inputs", inputs, "give how many inputs the product above has")
+    iterations = _checked("iterations", iterations, "10000 tells much")
     family = get_family(settings)
+    family.check_total(units)
+    sites = Sites(family, units, inputs)
     distribution = family.distribution
-    kept_probability = np.zeros(units)
-    share_squared = 0.0
-    counts, rows = [], []
+    sequence = _sequence(PatternSequence(family, seed, layer), sites, iterations)
+    law = _law(family, sites)
+    live, weights = law or (sequence["live"], sequence["counts"] / iterations)
+    total, share = int(sites.sizes.sum()), 1 - distribution.rate
+    counts = live[weights > 0] @ sites.sizes
+    unit_rate = 1 - weights @ live if law else np.full(sites.count, distribution.rate)
+    rows = []
     for choice, probability in zip(distribution.choices, distribution.probabilities.tolist(), strict=True):
-        offsets = family.offsets(choice)
-        patterns = [family.pattern(choice, offset) for offset in range(offsets)]
-        times_kept = np.zeros(units)
-        choice_counts = []
-        for pattern in patterns:
-            kept = pattern.kept(units)
-            times_kept[kept.index] += 1
-            choice_counts.append(kept.count)
-        kept_probability += probability * times_kept / offsets
-        share_squared += probability * sum((count / units) ** 2 for count in choice_counts) / offsets
-        if probability > 0:
-            counts += choice_counts
-        rows.append({"choice": family.describe(choice), "probability": probability, "rate": patterns[0].rate,
-                     "scale": patterns[0].scale, "mean_kept": sum(choice_counts) / offsets})
-    mean_kept = sum(row["probability"] * row["mean_kept"] for row in rows)
-    share = mean_kept / units
-    unit_rate = 1 - kept_probability
+        pattern = family.pattern(choice, 0)
+        rows.append({"choice": family.describe(choice), "probability": probability, "rate": pattern.rate,
+                     "scale": pattern.scale, "mean_kept": total * (1 - pattern.rate)})
     return {
         "settings": asdict(settings),
         "units": units,
+        "inputs": inputs if sites.what == "tiles" else None,
+        "sites": {"what": sites.what, "count": sites.count},
+        "exact": law is not None,
+        "sampled": [] if law else ["rate_deviation", "kept.min", "kept.max", "iteration_rate", "joint_keep"],
         "distribution": rows,
         "rate": settings.rate,
         "rate_reached": distribution.rate,
-        "rate_deviation": sqrt(max(0.0, share_squared - share ** 2)),
+        "rate_deviation": share_deviation(live, weights, sites.sizes),
+        "iteration_rate": _histogram(1 - live @ sites.sizes / total, weights),
         "entropy": entropy(distribution.probabilities),
-        "kept": {"min": min(counts), "mean": mean_kept, "max": max(counts)},
+        "pattern_entropy": family.pattern_entropy(units),
+        "submodels": _readable(_submodels(family, sites, law)),
+        "kept": {"min": int(counts.min()), "mean": total * share, "max": int(counts.max()), "of": total},
         "unit_rate": {"min": float(unit_rate.min()), "mean": float(unit_rate.mean()),
                       "max": float(unit_rate.max()), "all": unit_rate.tolist()},
-        "gemm_share": {"one_side": share, "both_sides": share ** 2},
+        "joint_keep": {"independent": share ** 2, "by_distance": joint_keep(live, weights).tolist()},
+        "gemm_share": {"one_side": share, "both_sides": None if sites.what == "tiles" else share ** 2},
+        "sequence": {
+            "iterations": iterations, "seed": int(seed), "layer": layer,
+            "rate": 1 - float(sequence["counts"] @ (sequence["live"] @ sites.sizes)) / (total * iterations),
+            "drops": {"min": int(sequence["drops"].min()), "mean": float(sequence["drops"].mean()),
+                      "max": int(sequence["drops"].max()), "all": sequence["drops"].tolist()},
+            "distinct": sequence["distinct"],
+            "chi_square": chi_square(sequence["live"], sequence["counts"], sequence["rates"], distribution.rate),
+            "joint_keep": joint_keep(sequence["live"], sequence["counts"] / iterations).tolist(),
+        },
     }
+
+
+def first_patterns(settings, units, inputs=None, seed=0, layer="drop1", count=40):
+    """Return the bool array (count, sites) of what lives in the first iterations."""
+    family = get_family(settings)
+    sites, sequence = Sites(family, units, inputs), PatternSequence(family, seed, layer)
+    return np.array([sites.live(sequence.at(i)) for i in range(count)])
+
+
+def search_table(rates=(0.3, 0.5, 0.7, 0.9), lambdas=(0.5, 0.1, 0.01, 0.001), max_period=0):
+    """Return what the paper's search finds for every rate and lambda2 (lambda1 = 1 - lambda2) beside the exact one.
+
+    One {"rate", "periods", "lambda2", "reached", "miss", "entropy", "exact_entropy"} each; periods is N, by default
+    8, or as many as the rate needs: 11 for 0.9. Entropies in nats. Raises ConfigError.
+    """
+    rows = []
+    for rate in rates:
+        least = len(get_family(PatternSettings(rate, "ROW", max_period)).distribution.choices)
+        periods = range(1, (max_period or max(8, least)) + 1)
+        u = np.array([(dp - 1) / dp for dp in periods])
+        best = entropy(exact_search(u, rate))
+        for lambda2 in lambdas:
+            d = sgd_search(u, rate, 1 - lambda2, lambda2)
+            rows.append({"rate": rate, "periods": len(periods), "lambda2": lambda2, "reached": float(d @ u),
+                         "miss": float(d @ u) - rate, "entropy": entropy(d), "exact_entropy": best})
+    return rows
+
+
+def _checked(name, value, advice):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(f"{name} must be an integer of at least 1, got {value!r}; {advice}")
+    return int(value)
+
+
+def _law(family, sites):
+    """Return every pattern as (live, probability), or None where they are too many to list."""
+    choices = [(choice, probability, family.offsets(choice)) for choice, probability
+               in zip(family.distribution.choices, family.distribution.probabilities.tolist(), strict=True)]
+    if sum(offsets for _, _, offsets in choices) * sites.count > LISTED:
+        return None
+    live = [sites.live(family.pattern(choice, offset)) for choice, _, offsets in choices for offset in range(offsets)]
+    return np.array(live), np.concatenate([np.full(offsets, q / offsets) for _, q, offsets in choices])
+
+
+def _sequence(sequence, sites, iterations):
+    """Return the different patterns of a sequence: what lives, how often each was drawn, the rate of its choice."""
+    patterns = Counter(sequence.at(i) for i in range(iterations))
+    if len(patterns) * sites.count > DRAWN:
+        raise ConfigError(f"{len(patterns)} patterns of {sites.count} {sites.what} are too many to hold; ask for "
+                          f"{max(1, DRAWN // sites.count)} iterations at most, or fewer units")
+    table = Counter()
+    for pattern, count in patterns.items():
+        table[pattern.rate, np.packbits(sites.live(pattern)).tobytes()] += count
+    packed = np.frombuffer(b"".join(bits for _, bits in table), np.uint8).reshape(len(table), -1)
+    live = np.unpackbits(packed, axis=1, count=sites.count).astype(bool)
+    counts = np.array(list(table.values()), dtype=np.int64)
+    return {"live": live, "counts": counts, "rates": np.array([rate for rate, _ in table]),
+            "drops": iterations - counts @ live, "distinct": len({bits for _, bits in table})}
+
+
+def _histogram(rates, weights):
+    values, where = np.unique(np.abs(rates).round(3), return_inverse=True)
+    sums = np.bincount(where.ravel(), weights)
+    return [[value, weight] for value, weight in zip(values.tolist(), sums.tolist(), strict=True) if weight > 0]
+
+
+def _submodels(family, sites, law):
+    if sites.what != "tiles":
+        return family.submodels(sites.units)
+    return len(np.unique(np.packbits(law[0][law[1] > 0], axis=1), axis=0)) if law else None
+
+
+def _readable(number):
+    return f"10^{log10(number):.0f}" if number is not None and number > 10 ** 15 else number

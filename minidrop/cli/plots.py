@@ -1,0 +1,166 @@
+"""Plots of a pattern's report: with characters for a terminal, with matplotlib into a file."""
+
+import os
+import shutil
+from importlib.util import find_spec
+from math import sqrt
+
+import numpy as np
+
+from minidrop.errors import ConfigError
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_HEIGHT = 9
+_FORMATS = (".png", ".pdf", ".svg")
+_INK, _PALE, _REFERENCE = "#1f5a8a", "#dbe7f0", "#c8553d"
+
+
+def text_plots(one, width=None):
+    """Return three plots of a report: the rate of an iteration, the rate of each site, joint keep probabilities."""
+    width = min(width or shutil.get_terminal_size((100, 24)).columns, 160)
+    what, drawn, rate = one["sites"]["what"], one["sequence"], one["rate_reached"]
+    parts = [f"  share dropped in an iteration{_source(one)}\n" + _bars(one["iteration_rate"], width)]
+    found = np.array(drawn["drops"]["all"]) / drawn["iterations"]
+    deviation = sqrt(max(rate * (1 - rate), 1e-12) / drawn["iterations"])
+    parts.append(f"  share of {drawn['iterations']} iterations in which each of {found.size} {what} was dropped "
+                 "(top and bottom: 5 deviations of Bernoulli)\n"
+                 + _chart(found, rate, rate - 5 * deviation, rate + 5 * deviation, width, f"{what[:-1]} 0",
+                          f"{found.size - 1}"))
+    joint = np.array(one["joint_keep"]["by_distance"])[:width - 14]
+    if joint.size:
+        parts.append(f"  probability that two {what} both live, by distance{_source(one)} (line: independent)\n"
+                     + _chart(joint, one["joint_keep"]["independent"], 0, max(joint.max(), 1e-9), width, "distance 1",
+                              f"{joint.size}"))
+    return "\n\n".join(parts)
+
+
+def _source(one):
+    return "" if one["exact"] else f", seen in {one['sequence']['iterations']} iterations"
+
+
+def _bars(pairs, width):
+    pairs = _merged(pairs, 20)
+    room, top = width - 24, max(probability for _, probability in pairs)
+    lines = []
+    for rate, probability in pairs:
+        eighths = round(8 * room * probability / top)
+        bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+        lines.append(f"    {rate:.3f} {probability:>8.4f} {bar}".rstrip())
+    return "\n".join(lines)
+
+
+def _merged(pairs, bins):
+    """Merge rates that differ by a unit more or less; put the rest into bins where it is too much to show."""
+    groups = np.split(np.array(pairs), np.flatnonzero(np.diff([rate for rate, _ in pairs]) > 0.004) + 1)
+    merged = [[float(rates @ weights / weights.sum()), float(weights.sum())] for rates, weights in (g.T for g in groups)]
+    if 1 < len(groups) <= bins or len(pairs) == 1:
+        return merged
+    rates, probabilities = np.array(pairs).T
+    if np.ptp(rates) < 0.02:
+        return merged
+    edges = np.linspace(rates.min(), rates.max(), bins + 1)
+    where = np.clip(np.searchsorted(edges, rates, "right") - 1, 0, bins - 1)
+    sums = np.bincount(where, probabilities, bins)
+    return [[rate, share] for rate, share in zip((edges[:-1] + edges[1:]) / 2, sums, strict=True) if share]
+
+
+def _chart(values, reference, low, high, width, first, last):
+    """Draw values from left to right, several in a column where they are many: from their least to their greatest."""
+    columns = np.array_split(values, min(values.size, width - 14))
+    canvas = np.full((_HEIGHT, len(columns)), " ")
+
+    def row(value):
+        return int(np.clip(round((high - value) / (high - low) * (_HEIGHT - 1)), 0, _HEIGHT - 1))
+
+    canvas[row(reference)] = "─"
+    for x, column in enumerate(columns):
+        canvas[row(column.max()):row(column.min()) + 1, x] = "│" if column.size > 1 else "●"
+        if column.size > 1:
+            canvas[row(column.mean()), x] = "●"
+    labels = {0: f"{high:.3f}", _HEIGHT - 1: f"{low:.3f}", row(reference): f"{reference:.3f}"}
+    lines = [f"    {labels.get(y, ''):>6} ┤{''.join(canvas[y])}".rstrip() for y in range(_HEIGHT)]
+    return "\n".join(lines) + f"\n            {first}{last.rjust(max(1, len(columns) - len(first)))}"
+
+
+def check_picture(path):
+    """Raise ConfigError where no picture can be drawn into `path`: another ending, or no matplotlib."""
+    if os.path.splitext(path)[1].lower() not in _FORMATS:
+        raise ConfigError(f"--png {path}: expected a name that ends with {', '.join(_FORMATS)}")
+    if find_spec("matplotlib") is None:
+        raise ConfigError("--png draws with matplotlib, which is not installed; install it with: "
+                          "pip install 'minidrop[plot]'")
+
+
+def draw_png(path, pairs):
+    """Draw (report, first patterns) pairs into a file, a row for each. Raises ConfigError, OSError."""
+    check_picture(path)
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style = {"font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.axisbelow": True,
+             "axes.spines.top": False, "axes.spines.right": False,
+             "axes.edgecolor": "#888888", "xtick.color": "#555555", "ytick.color": "#555555"}
+    with rc_context(style):
+        figure = Figure(figsize=(17, 0.6 + 2.9 * len(pairs)), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06, hspace=0.04)
+        rows = figure.subfigures(len(pairs), 1, squeeze=False)[:, 0]
+        for (one, first), row in zip(pairs, rows, strict=True):
+            row.suptitle(f"{one['settings']['family']}   rate {one['rate']:g}, {one['units']} units, "
+                         f"{one['submodels'] or 'unknown'} sub-models", x=0.012, ha="left", weight="bold", size=11.5)
+            axes = row.subplots(1, 4, width_ratios=(3, 4, 4, 5))
+            _draw_iterations(axes[0], one)
+            _draw_sites(axes[1], one)
+            _draw_joint(axes[2], one)
+            _draw_first(axes[3], one, first)
+        figure.savefig(path, dpi=110, facecolor="white")
+
+
+def _draw_iterations(axes, one):
+    rates, probabilities = np.array(_merged(one["iteration_rate"], 60)).T
+    axes.bar(rates, probabilities, width=0.016, color=_INK)
+    axes.axvline(one["rate_reached"], color=_REFERENCE, lw=1, ls="--")
+    axes.set(xlim=(-0.03, 1.03), title="share dropped in an iteration", ylabel="probability",
+             xlabel=f"dashed: mean; deviation {one['rate_deviation']:.3f}")
+
+
+def _draw_sites(axes, one):
+    drawn, rate, what = one["sequence"], one["rate_reached"], one["sites"]["what"]
+    found = np.array(drawn["drops"]["all"]) / drawn["iterations"]
+    band = 5 * sqrt(max(rate * (1 - rate), 1e-12) / drawn["iterations"])
+    axes.axhspan(rate - band, rate + band, color=_PALE, lw=0)
+    axes.axhline(rate, color=_REFERENCE, lw=1, ls="--")
+    axes.plot(found, ".", color=_INK, ms=9 if found.size <= 64 else 2.2, mew=0)
+    reach = 1.25 * max(band, np.abs(found - rate).max(), 1e-6)
+    axes.set(ylim=(rate - reach, rate + reach), xlabel=f"{what[:-1]}; band: 5$\\sigma$ of Bernoulli",
+             title=f"drop rate of each {what[:-1]} in {drawn['iterations']} iterations")
+
+
+def _draw_joint(axes, one):
+    joint = np.array(one["joint_keep"]["by_distance"])
+    joint = joint[:max(1, (joint.size + 1) // 2)]       # of longer distances there are few pairs
+    if joint.size:
+        distance = np.arange(1, joint.size + 1)
+        axes.plot(distance[:32], joint[:32], color=_INK, lw=0.8, alpha=0.5)
+        axes.plot(distance, joint, ".", color=_INK, ms=6 if joint.size <= 32 else 3, mew=0)
+    axes.axhline(one["joint_keep"]["independent"], color=_REFERENCE, lw=1, ls="--")
+    if joint.size > 16:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    top = max(1.12 * max(joint, default=0), 1.4 * one["joint_keep"]["independent"], 0.01)
+    axes.set(ylim=(0, top), xlabel="distance; dashed: independent",
+             title=f"probability that two {one['sites']['what']} both live")
+
+
+def _draw_first(axes, one, first):
+    from matplotlib.colors import ListedColormap
+
+    # As much of the axis as leaves single runs visible.
+    n = first.shape[1]
+    changes = np.abs(np.diff(first.astype(np.int8), axis=1)).sum() / len(first)
+    shown = min(n, max(120, int(60 * n / max(changes, 1))))
+    axes.imshow(first[:, :shown], aspect="auto", interpolation="none", cmap=ListedColormap([_PALE, _INK]), vmin=0, vmax=1)
+    what = one["sites"]["what"]
+    axes.set(ylabel="iteration", xlabel=what[:-1], title=f"what lives (dark) in {len(first)} iterations, "
+             + (f"first {shown} of {n} {what}" if shown < n else f"all {shown} {what}"))

@@ -1,0 +1,82 @@
+"""Figures of a table of patterns: a row for each, what lives of every site, and how often it is drawn."""
+
+from math import erfc, sqrt
+
+import numpy as np
+
+CORRELATED_SITES = 1024     # of longer rows so many sites, chosen at random, tell how strongly sites are correlated
+
+
+def share_deviation(live, weights, sizes):
+    """Return the standard deviation of the kept share. live (K, n) bool, weights (K,) of sum 1, sizes (n,)."""
+    shares = live @ (sizes / sizes.sum())
+    return sqrt(float(weights @ (shares - weights @ shares) ** 2))
+
+
+def joint_keep(live, weights):
+    """Return P(site i and site i + d both live) for d = 1 .. n-1: the mean over i = 0 .. n-1-d, without wrapping round.
+
+    live (K, n) bool, weights (K,) of sum 1 -> (n-1,). By the Fourier transform, so up to rounding.
+    """
+    n = live.shape[1]
+    length = 1 << (2 * n - 1).bit_length()
+    power = np.zeros(length // 2 + 1)
+    for first in range(0, len(live), 256):
+        spectrum = np.fft.rfft(live[first:first + 256], length)
+        power += weights[first:first + 256] @ (spectrum.real ** 2 + spectrum.imag ** 2)
+    pairs = np.fft.irfft(power, length)[1:n]
+    return np.clip(pairs / np.arange(n - 1, 0, -1), 0, 1)
+
+
+def chi_square(live, counts, rates, p):
+    """Return how evenly a sequence drops its sites, against independent (Bernoulli) drops of rate p.
+
+        Q = sum_i (c_i - m)^2 / (N p (1 - p)),     c_i drops of site i in N iterations, m = sum_t u_t
+
+    live (K, n) bool, the different patterns; counts (K,), how often each was drawn, of sum N; rates (K,): u, the
+    probability of each site to be dropped given what choice (period, width) the pattern is of. m is N p but for the
+    rounding of quotas.
+
+    Were all sites and iterations independent, Q would be chi-square with n degrees of freedom. Two things differ:
+    1. Quotas fix how often each choice is drawn, so only offsets vary: c_i has the variance N v, v = mean u (1 - u),
+       which is less than N p (1 - p) where u varies. Hence E[Q] = n v / (p (1 - p)).
+    2. Sites of one pattern are correlated: Q is a sum of dependent squares, and is matched in mean and variance by a
+       scaled chi-square of nu degrees of freedom (Satterthwaite 1946)
+
+           nu = n^2 / sum_ij rho_ij^2,     rho_ij = E[(d_i - u) (d_j - u)] / v
+
+       rho^2 is estimated from the sequence and its bias, some 1/N for each pair, subtracted: r^2 - (1 - r^2) / (N - 2).
+    The tail P(chi-square_nu >= Q nu / E[Q]) follows Wilson and Hilferty (1931).
+
+    Returns {"value": Q, "bernoulli": n, "expected": E[Q], "freedom": nu, "p_value"}, or None where nothing varies.
+    """
+    iterations, n = int(counts.sum()), live.shape[1]
+    weights = counts / iterations
+    v = float(weights @ (rates * (1 - rates)))
+    if not v > 0 or not 0 < p < 1 or iterations < 3:
+        return None
+    drops = iterations - counts @ live
+    value = float(((drops - counts @ rates) ** 2).sum() / (iterations * p * (1 - p)))
+    expected = n * v / (p * (1 - p))
+    freedom = n ** 2 / _sum_of_squared_correlations(live, weights, rates, v, iterations)
+    return {"value": value, "bernoulli": n, "expected": expected, "freedom": freedom,
+            "p_value": upper_tail(value / expected * freedom, freedom)}
+
+
+def _sum_of_squared_correlations(live, weights, rates, v, iterations):
+    n = live.shape[1]
+    if n > CORRELATED_SITES:
+        live = live[:, np.sort(np.random.default_rng(0).choice(n, CORRELATED_SITES, replace=False))]
+    m = live.shape[1]
+    residuals = ((~live - rates[:, None]) * np.sqrt(weights / v)[:, None]).astype(np.float32)
+    # |R^T R| = |R R^T|, and the smaller of the two is cheap where few patterns are different.
+    products = residuals @ residuals.T if len(residuals) < m else residuals.T @ residuals
+    squares = float(np.square(products).sum(dtype=np.float64))
+    others = max(0.0, squares - (m ** 2 - squares) / (iterations - 2) - m)
+    return n + (others * n * (n - 1) / (m * (m - 1)) if m > 1 else 0)
+
+
+def upper_tail(x, freedom):
+    """Return P(chi-square >= x), to about 0.01 from 2 degrees of freedom on, better with more (Wilson and Hilferty)."""
+    spread = 2 / (9 * freedom)
+    return erfc(((max(x, 0.0) / freedom) ** (1 / 3) - (1 - spread)) / sqrt(2 * spread)) / 2
