@@ -1,5 +1,6 @@
 """The command line: `minidrop COMMAND`. Commands parse, call and print; one file for each."""
 
+import importlib.util
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ from minidrop.cli.patterns import patterns
 from minidrop.cli.test import test
 from minidrop.cli.time import time
 from minidrop.cli.train import train
-from minidrop.errors import MinidropError, nearest
+from minidrop.errors import ConfigError, MinidropError, nearest
 
 ALIASES = {"device_query": "devices", "device-query": "devices"}
 
@@ -40,16 +41,38 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(minidrop.__version__, "--version", message="%(prog)s %(version)s")
-def commands():
+@click.option("--import", "modules", multiple=True, metavar="FILE.py|MODULE",
+              help="Import this Python code first: layers and pattern families of your own. Repeatable.")
+def commands(modules):
     """Train networks from Caffe-style files, faster with ApproxDropout than without.
 
     Caffe's spellings work as well: one dash or two, flags before the command, -snapshot, -gpu. With MINIDROP_DEBUG=1 errors
     come with their traceback.
     """
+    for module in modules:
+        import_code(module)
 
 
 for _command in (train, test, time, check, patterns, devices):
     commands.add_command(_command)
+
+
+def import_code(name):
+    """Import a module by its name, or a file that ends in .py by its path. Raises ConfigError where there is none."""
+    if not name.endswith(".py"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"--import {name}: {error}; give a module that Python finds, or the path of a .py "
+                              f"file") from None
+        return
+    if not os.path.isfile(name):
+        raise ConfigError(f"--import {name}: there is no such file")
+    stem = os.path.splitext(os.path.basename(name))[0]
+    spec = importlib.util.spec_from_file_location(stem, name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[stem] = module
+    spec.loader.exec_module(module)
 
 
 def run(arguments):

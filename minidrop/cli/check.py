@@ -92,15 +92,27 @@ def _report(net):
     yield f"  MFLOP: millions of operations in products of matrices, {what}, one batch" + (
         "; with drops: expected over the patterns" if dropped else "")
     if net.phase == "TRAIN":
-        for line in net.plan.lines():
+        for line in (*net.plan.lines(), *(reshuffle.line for reshuffle in net.reshuffles)):
             yield f"  {line}"
         for drop, saved in drop_savings(net):
-            if saved:
-                yield f"  {drop.node.name} ({drop.node.layer.site.family.name}) saves {_mega(saved)} MFLOP, " \
-                      f"{saved / dense:.1%} of the dense net's"
+            if drop.saves:          # of one that saves nothing the plan says so, and why
+                yield f"  {drop.node.name} ({drop.site.family.name}) saves {_saving(drop, saved, dense)}"
         for node in net.graph.nodes:
-            if node.config.type == "Dropout":
-                yield f"  {node.name} (Dropout) saves nothing: it drops every element on its own; try --dropout approx"
+            if node.layer.saves_nothing_because:
+                yield f"  {node.name} ({node.config.type}) saves nothing: {node.layer.saves_nothing_because}"
+
+
+def _saving(drop, saved, dense):
+    """Say how much a drop saves, and where if not on both of its sides."""
+    if not saved:
+        return "nothing: dropout_ratio is 0"
+    sides = [node.name for node in (drop.producer, *drop.consumers) if node is not None]
+    where = ""
+    if drop.site.drops == "weights":
+        where = f", all in the weights of {sides[0]}"
+    elif drop.producer is None or not drop.consumers:
+        where = f", all in {' and '.join(sides)}"
+    return f"{_mega(saved)} MFLOP, {saved / dense:.1%} of the dense net's{where}"
 
 
 def _cells(net, row, dropped):

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from minidrop.layers.approx_dropout import pattern_settings
-from minidrop.patterns.report import report
 from minidrop.planner import gemm_shares
 
 
@@ -27,11 +25,12 @@ def costs(net, without=None):
         passes = 1
         if net.phase == "TRAIN" and net.losses:
             passes += any(parameter.requires_grad for parameter in node.layer.params.values())
-            passes += any(ref in trained for ref in node.bottoms)
+            asked = node.config.propagate_down or [True] * len(node.bottoms)
+            passes += any(ref in trained and wanted for ref, wanted in zip(node.bottoms, asked, strict=True))
         share = 1.0
         for drop in (outputs_drop, inputs_drop):
             if drop is not None and drop is not without and net.phase == "TRAIN":
-                share *= _kept_share(drop)
+                share *= drop.kept_share
         row = rows[node.index]
         row.dense = passes * sum(2.0 * m * k * n for m, k, n in products)
         row.expected = row.dense * share
@@ -43,11 +42,6 @@ def drop_savings(net):
     total = sum(row.expected for row in costs(net))
     for drop in net.plan.drops:
         yield drop, sum(row.expected for row in costs(net, drop)) - total
-
-
-def _kept_share(drop):
-    layer = drop.node.layer
-    return report(pattern_settings(layer.settings), layer.site.total)["gemm_share"]["one_side"]
 
 
 def _trained_blobs(net):

@@ -1,4 +1,4 @@
-"""minidrop test: the mean of a net's outputs in phase TEST."""
+"""minidrop test: the mean of a net's outputs in phase TEST, and with --mc how sure the net is of them."""
 
 import click
 
@@ -7,16 +7,19 @@ from minidrop.cli.options import chosen_device, device_options, net_options, sta
 from minidrop.config import apply_overrides, convert_dropout, load_net
 from minidrop.net import Net
 from minidrop.solver import load_weights, run_test
+from minidrop.uncertainty import evaluate_monte_carlo
 
 
 @click.command()
 @click.option("--model", required=True, metavar="FILE", help="The network file.")
 @weights_option
 @click.option("--iterations", type=click.IntRange(1), default=50, show_default=True, help="Number of batches.")
+@click.option("--mc", "passes", type=click.IntRange(2), metavar="PASSES",
+              help="Monte-Carlo dropout: run each batch this often with drops on, and print mean, spread and calibration.")
 @net_options
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
-def test(model, weights, iterations, overrides, dropout, level, stages, device, gpu, dtype, as_json):
+def test(model, weights, iterations, passes, overrides, dropout, level, stages, device, gpu, dtype, as_json):
     """Print the mean of each output of a trained net, in phase TEST."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")
@@ -29,12 +32,41 @@ def test(model, weights, iterations, overrides, dropout, level, stages, device, 
         for path in weights:
             copied, _ = load_weights(net, path)
             click.echo(f"{path}: {len(copied)} of {len(net.parameters())} parameters copied", err=as_json)
-        values = run_test(net, iterations)
-        if len(net.losses) < 2:         # then it is one of the outputs, or 0
-            values.pop("total_loss")
+        if passes:
+            evaluation = evaluate_monte_carlo(net, iterations, passes)
+        else:
+            values = run_test(net, iterations)
+            if len(net.losses) < 2:         # then it is one of the outputs, or 0
+                values.pop("total_loss")
     finally:
         net.close()
-    if as_json:
+    if passes:
+        click.echo(shown.as_json(evaluation.as_dict()) if as_json else _table(evaluation, net.backend.name))
+    elif as_json:
         click.echo(shown.as_json({"iterations": iterations, "values": values}))
     else:
         click.echo(f"{iterations} batches on {net.backend.name}: {shown.as_text(values)}")
+
+
+def _table(evaluation, device):
+    """Return the text of an Evaluation."""
+    lines = [f"{evaluation.iterations} batches on {device}, {evaluation.passes} passes with drops:"]
+    lines += [f"  {name} = {_spread(spread)}" for name, spread in evaluation.outputs.items()]
+    for name, quality in evaluation.predictions.items():
+        lines += [f"{f'{quality.places} predictions, {name}':<34}{'without drops':>14}{'mean of passes':>16}"]
+        rows = [(title, [getattr(side, field) for side in quality.calibration.values()]) for title, field in (
+            ("accuracy", "accuracy"), ("negative log-likelihood", "negative_log_likelihood"),
+            ("expected calibration error", "calibration_error")) if quality.calibration]
+        rows.append(("entropy, mean", list(quality.entropy.values())))
+        lines += [f"  {title:<32}{shown.number(plain):>14}{shown.number(mean):>16}" for title, (plain, mean) in rows]
+        lines.append(f"  {'mutual information, mean':<46}{shown.number(quality.mutual_information):>16}")
+    lines.append(f"forward passes: {evaluation.seconds['passes']:.3f} s for the {evaluation.passes * evaluation.iterations} "
+                 f"with drops, {evaluation.seconds['deterministic']:.3f} s for the {evaluation.iterations} without")
+    return "\n".join(lines)
+
+
+def _spread(spread):
+    if spread.mean.size == 1:
+        return f"{shown.number(float(spread.mean.reshape(())))} +- {shown.number(float(spread.std.reshape(())))}"
+    shape = "x".join(map(str, spread.mean.shape))
+    return f"{shape} values, +- {shown.number(float((spread.std**2).mean()**0.5))} (root mean square)"

@@ -102,7 +102,7 @@ def _introduce(solver, folder, device):
     settings = solver.settings
     log.info("%s: training to iteration %d on %s; run folder %s", solver.config.path, settings.max_iter,
              solver.net.backend.describe(), folder.path)
-    for line in solver.net.plan.lines():
+    for line in (*solver.net.plan.lines(), *(reshuffle.line for reshuffle in solver.net.reshuffles)):
         log.info("%s", line)
     if settings.snapshot_best and not settings.test_interval:
         log.warning("%s: snapshot_best has no effect while test_interval is 0: no test is made",

@@ -104,6 +104,25 @@ def test_check_says_why_a_drop_saves_nothing(tiny, minidrop):
     assert "drop1 (Dropout) saves nothing" in out
 
 
+@pytest.mark.parametrize("kind, settings, reason", [
+    ("Dropout", "", "it drops every element on its own; try --dropout approx"),
+    ("Dropout", "dropout_param { shared: true }", "it multiplies by zero what has been computed; try --dropout approx"),
+    ("GaussianDropout", "", "it sets no unit to zero, so there is none to leave out"),
+    ("DropConnect", "inner_product_param { num_output: 4 }",
+     "it drops every weight on its own, and the product is computed whole"),
+])
+def test_check_says_why_other_drops_save_nothing(tiny, minidrop, kind, settings, reason):
+    net = tiny.folder / "net.prototxt"
+    text = net.read_text().replace("approx_dropout_param { dropout_ratio: 0.5 }", settings)
+    net.write_text(text.replace('"ApproxDropout"', f'"{kind}"'))
+    train, test = minidrop("check", tiny.net).out.split("phase TEST")
+    assert f"  drop1 ({kind}) saves nothing: {reason}\n" in train
+    assert "saves nothing" not in test and "with drops" not in train
+    rows = {line.split()[0]: line.split() for line in train.splitlines()[:10]}
+    if kind == "DropConnect":         # 3 * 2 * 8 * 20 * 4 operations, none left out
+        assert rows["drop1"][1:] == ["DropConnect", "drop1", "8x4", "84", "0.0038"]
+
+
 def test_check_reports_all_mistakes_at_once(tiny, minidrop):
     (tiny.folder / "net.prototxt").write_text("""
 layer { name: "d" type: "HDF5Data" top: "data" hdf5_data_param { source: "mnist/nope.txt" batch_size: 8 } }
@@ -131,8 +150,8 @@ def test_patterns_as_json(minidrop):
     for one in reports.values():
         assert one["rate_reached"] == pytest.approx(0.5, abs=1e-9)
         assert one["unit_rate"]["min"] == pytest.approx(0.5, abs=1e-9)
-        assert len(one["unit_rate"]["all"]) == 2048
-        assert one["gemm_share"]["both_sides"] == pytest.approx(0.25, abs=1e-6)
+        assert len(one["unit_rate"]["all"]) == {"tiles": 64 * 64, "blocks": 16}.get(one["sites"]["what"], 2048)
+        assert one["gemm_share"]["one_side"] == pytest.approx(0.5, abs=1e-9)
     row = json.loads(minidrop("patterns", "--family", "row", "--max-period", "4", "--json").out)["ROW"]
     assert [choice["choice"] for choice in row["distribution"]] == ["1 of 1", "1 of 2", "1 of 3", "1 of 4"]
 
@@ -140,7 +159,7 @@ def test_patterns_as_json(minidrop):
 def test_patterns_for_people(minidrop):
     out = minidrop("patterns", "--rate", "0.7", "--units", "100", "--family", "PERIODIC", "--step", "20").out
     assert "6 of 20" in out
-    assert "rate reached     0.700000" in out
+    assert "rate reached      0.700000" in out
     assert "30.0% with one side dropped, 9.0% with both" in out
 
 

@@ -1,0 +1,95 @@
+"""A pattern family is one file: the worked example in docs/examples, used like any other family."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidrop import Net
+from minidrop.config import parse_net
+from minidrop.errors import ConfigError
+from minidrop.patterns import PatternSettings, base, get_family
+from minidrop.testing import assert_matches_masked_dense
+
+FILE = Path(__file__).resolve().parents[1] / "docs" / "examples" / "aligned_family.py"
+NET = """
+layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 4 dim: 9 } shape { dim: 4 dim: 3 } } }
+layer { name: "ip1" type: "InnerProduct" bottom: "x" top: "ip1"
+        inner_product_param { num_output: 100 weight_filler { type: "msra" } } }
+layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1"
+        approx_dropout_param { pattern: "ALIGNED" dropout_ratio: 0.3 } }
+layer { name: "ip2" type: "InnerProduct" bottom: "drop1" top: "ip2"
+        inner_product_param { num_output: 3 weight_filler { type: "msra" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "ip2" bottom: "y" top: "loss" }
+"""
+
+
+@pytest.fixture
+def aligned():
+    """The example's module; its family is registered during the test alone."""
+    before = dict(base._families)
+    spec = importlib.util.spec_from_file_location("aligned_family", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    base._families.clear()
+    base._families.update(before)
+    base.get_family.cache_clear()
+
+
+@pytest.mark.parametrize("rate", [0, 0.3, 0.5, 0.7, 0.9])
+def test_every_unit_lives_as_often_as_it_should(aligned, rate):
+    family = get_family(PatternSettings(rate, "ALIGNED"))
+    lives = np.zeros(100)
+    for choice, probability in zip(family.distribution.choices, family.distribution.probabilities, strict=True):
+        for offset in range(family.offsets(choice)):
+            kept = family.pattern(choice, offset).kept(100)
+            lives += probability / family.offsets(choice) * kept.mask(float)
+            assert all(i % 8 == 0 for i in kept.indices if i - 1 not in kept.indices)
+    assert lives == pytest.approx(np.full(100, 1 - rate), abs=1e-12)
+
+
+def test_the_planner_and_the_oracle_know_it(aligned):
+    net = Net(parse_net(NET), device="cpu", dtype="float64")
+    assert list(net.plan.lines()) == ["ip1 computes only the units kept by drop1", "ip2 reads only the units kept by drop1"]
+    rng = np.random.default_rng(0)
+    for iteration in range(10):
+        assert_matches_masked_dense(net, iteration, {"x": rng.standard_normal((4, 9)), "y": rng.standard_normal((4, 3))})
+
+
+def test_its_mistakes_are_explained(aligned):
+    with pytest.raises(ConfigError, match="step must be a multiple of 8 for pattern ALIGNED, got 12; try 80"):
+        get_family(PatternSettings(0.5, "ALIGNED", step=12))
+    with pytest.raises(ConfigError, match=r"step 80 is too short for rate 0\.95"):
+        get_family(PatternSettings(0.95, "ALIGNED"))
+
+
+def test_the_file_runs():
+    result = subprocess.run([sys.executable, FILE], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "40 of 80 with probability 1" in result.stdout
+    assert "ip1 computes only the units kept by drop1" in result.stdout
+
+
+@pytest.mark.parametrize("command", [["patterns", "--family", "ALIGNED", "--units", "160"],
+                                     ["check", "{net}"]])
+def test_the_command_line_imports_it(command, tmp_path):
+    (tmp_path / "net.prototxt").write_text(NET)
+    arguments = [part.format(net=tmp_path / "net.prototxt") for part in command]
+    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", FILE, *arguments], capture_output=True, text=True,
+                            timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "ALIGNED" in result.stdout
+    without = subprocess.run([sys.executable, "-m", "minidrop", *arguments], capture_output=True, text=True, timeout=120)
+    assert without.returncode == 1 and "unknown pattern 'ALIGNED'" in without.stderr
+
+
+@pytest.mark.parametrize("name, message", [("nowhere.py", "--import nowhere.py: there is no such file"),
+                                           ("no_such_module_here", "--import no_such_module_here: No module named")])
+def test_what_cannot_be_imported(name, message):
+    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", name, "devices"], capture_output=True, text=True,
+                            timeout=120)
+    assert result.returncode == 1 and result.stderr.startswith(f"error: {message}") and "Traceback" not in result.stderr
