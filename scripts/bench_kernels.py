@@ -28,11 +28,14 @@ def cases(units=2048, rows=128):
     history, g = np.zeros_like(W), rng.standard_normal((kept.count, kept.count), np.float32)
     yield "take_block", f"W {units}x{units}, 5 of 10 on both axes", lambda b: b.submatrix(W, kept, kept)
     yield "take_columns", f"x {rows}x{units}, 5 of 10", lambda b: b.take(x, kept, 1)
+    y, part = np.zeros_like(x), rng.standard_normal((rows, kept.count), np.float32)
+    yield "put_columns", f"x {rows}x{kept.count} into {rows}x{units}, 5 of 10", lambda b: b.put_columns(y, kept, part)
     yield ("sgd_update", f"W {units}x{units}, gradient for 5 of 10 on both axes",
            lambda b: b.sgd_update(W, history, [Block(g, kept, kept)], 1e-6, 0.9, 5e-4, False, 1.0))
     yield "relu", f"x {rows}x{units}", lambda b: b.relu(x)
     yield "relu_gradient", f"gy {rows}x{units}", lambda b: b.relu_gradient(x, x)
     yield "dropout", f"x {rows}x{units}, p = .5", lambda b: b.dropout(x, 0.5, 2.0, 7)
+    yield "gaussian", f"{rows}x{units} numbers of N(0, 1)", lambda b: b.gaussian(x.shape, x.dtype, 7)
 
 
 def main():

@@ -1,12 +1,15 @@
 """Time the whole training step of 784-h1-h2-10 networks: ordinary dropout, compacted dropout, and PyTorch.
 
     python scripts/bench_mlp.py --peer torch --json mlp.json
+    python scripts/bench_mlp.py --methods ROW TILE PERIODIC:step=20,reshuffle_interval=500
     python scripts/bench_mlp.py --quick
 
 One training step: batch of 128, forward, backward, SGD with momentum 0.9 and weight decay 0.0005, float32. Every method runs
 in a process of its own, and the processes take turns in short blocks while the others sleep: machine noise hits all of them
 alike, no thread pool spins beside another, and each has its own peak memory. A step of a pattern family costs what its drawn
-pattern costs, so its time is the median for each choice (say each period), weighted by how often the choice is drawn.
+pattern costs, so its time is the median for each choice (say each period), weighted by how often the choice is drawn. The
+permutation of reshuffle_interval, once in many steps, does not show in a median. "bound" is what the step would gain if it
+were nothing but its products: their operations, all over expected ones.
 """
 
 import argparse
@@ -21,7 +24,81 @@ import time
 BATCH, CLASSES, INPUTS = 128, 10, 784
 MOMENTUM, DECAY, RATE = 0.9, 0.0005, 1e-4     # a low rate: the labels are noise, and nothing here may diverge
 SIZES = ("1024x1024", "2048x2048", "4096x4096", "1024x64")
-METHODS = {"Dropout": ("Dropout", ""), "PERIODIC": ("ApproxDropout", "PERIODIC"), "ROW": ("ApproxDropout", "ROW")}
+METHODS = ("Dropout", "PERIODIC", "ROW")
+
+
+# -- methods and networks ----------------------------------------------------------------------------------------------
+def parse_method(text):
+    """Return (layer type, {field of its parameter: value}) of a method: Dropout, or a family and its settings.
+
+    Dropout may be spelled conventional too. Settings follow a colon, as in ROW:max_period=3,scale=PATTERN; they are fields
+    of approx_dropout_param. ConfigError for an unknown family or setting, and for a value that is none.
+    """
+    from minidrop.config import LayerParameter
+    from minidrop.config.check import problem_of, value_of
+    from minidrop.errors import ConfigError, nearest
+    from minidrop.patterns import known_families
+    family, colon, rest = text.partition(":")
+    where = f"method {text!r}"
+    if family in ("Dropout", "conventional"):
+        if colon:
+            raise ConfigError(f"{where}: ordinary dropout has no settings; write {family}")
+        return "Dropout", {}
+    if family not in known_families():
+        known = ("conventional", *known_families())
+        raise ConfigError(f"{where}: unknown pattern {family!r}{nearest(family, known)} (known: {', '.join(known)})")
+    fields = {field.name: field for field in LayerParameter().approx_dropout_param.DESCRIPTOR.fields
+              if field.name not in ("dropout_ratio", "pattern")}
+    settings = {"pattern": family}
+    for part in rest.split(",") if colon else ():
+        name, _, value = part.partition("=")
+        if name not in fields:
+            raise ConfigError(f"{where}: {name!r} is no setting{nearest(name, fields)} (settings: {', '.join(fields)})")
+        problem = problem_of(value, fields[name])
+        if problem:
+            raise ConfigError(f"{where}: {problem}")
+        settings[name] = value_of(value, fields[name])
+    return "ApproxDropout", settings
+
+
+def check_methods(methods, rates):
+    """Raise ConfigError where a method is none, or cannot have one of the rates."""
+    from minidrop.config import LayerParameter
+    from minidrop.errors import ConfigError
+    from minidrop.layers.approx_dropout import pattern_settings
+    from minidrop.patterns import get_family
+    for method in methods:
+        kind, settings = parse_method(method)
+        for rate in rates if kind == "ApproxDropout" else ():
+            layer = LayerParameter(approx_dropout_param={"dropout_ratio": rate, **settings})
+            try:
+                get_family(pattern_settings(layer.approx_dropout_param))
+            except ConfigError as error:
+                raise ConfigError(f"method {method!r} at rate {rate:g}: {error}") from None
+
+
+def mlp(method, sizes, rate, filler="msra"):
+    """Return the NetParameter of a 784-h1-...-10 network that reads arrays; after each hidden layer it drops by `method`."""
+    import minidrop as md
+    kind, settings = parse_method(method)
+    net = md.NetSpec("mlp")
+    net.add("MemoryData", "data", top=["data", "label"], batch_size=BATCH, channels=INPUTS, height=1, width=1)
+    bottom = "data"
+    for i, outputs in enumerate((*sizes, CLASSES), 1):
+        net.add("InnerProduct", f"ip{i}", bottom, num_output=outputs, weight_filler={"type": filler})
+        if i <= len(sizes):
+            net.add("ReLU", f"relu{i}", f"ip{i}", f"ip{i}")
+            net.add(kind, f"drop{i}", f"ip{i}", dropout_ratio=rate, **settings)
+        bottom = f"drop{i}"
+    net.add("SoftmaxWithLoss", "loss", [f"ip{len(sizes) + 1}", "label"])
+    return net.to_proto()
+
+
+def product_operations(net):
+    """Return (all, expected) operations in the products of one training step of a Net: their ratio is the bound."""
+    from minidrop.cli.costs import costs
+    rows = costs(net)
+    return sum(row.dense for row in rows), sum(row.expected for row in rows)
 
 
 # -- one method, in its own process ------------------------------------------------------------------------------------
@@ -35,40 +112,26 @@ class MinidropSteps:
         import numpy as np
 
         from minidrop.config import SolverParameter
-        kind, family = METHODS[method]
-        net = md.NetSpec(f"mlp_{method}")
-        net.add("MemoryData", "data", top=["data", "label"], batch_size=BATCH, channels=INPUTS, height=1, width=1)
-        bottom = "data"
-        for i, outputs in enumerate((*sizes, CLASSES), 1):
-            net.add("InnerProduct", f"ip{i}", bottom, num_output=outputs, weight_filler={"type": "msra"})
-            if i <= len(sizes):
-                net.add("ReLU", f"relu{i}", f"ip{i}", f"ip{i}")
-                settings = {"dropout_ratio": rate, **({"pattern": family} if family else {})}
-                net.add(kind, f"drop{i}", f"ip{i}", **settings)
-            bottom = f"drop{i}"
-        net.add("SoftmaxWithLoss", "loss", [f"ip{len(sizes) + 1}", "label"])
         settings = SolverParameter(base_lr=RATE, lr_policy="fixed", momentum=MOMENTUM, weight_decay=DECAY, max_iter=10**9,
-                                   random_seed=0, net_param=net.to_proto(), solver_mode="CPU")
+                                   random_seed=0, net_param=mlp(method, sizes, rate), solver_mode="CPU")
         self.solver = md.Solver(settings)
         rng = np.random.default_rng(0)
         self.solver.net.set_input_arrays(rng.random((8 * BATCH, INPUTS, 1, 1), np.float32), rng.integers(0, 10, 8 * BATCH))
         self.np = np
 
     def step(self):
-        """Run one step; returns what its cost depends on: the size of each drop's pattern."""
+        """Run one step; returns what its cost depends on: the choice of each drop."""
+        counter = self.solver.iteration
         self.solver.step()
-        return "/".join(f"{p.width} of {p.step}" for p in self.solver.net.patterns.values())
+        return "/".join(site.family.describe(site.sequence.choice_at(counter)) for site in self.solver.net.drop_sites.values())
 
     def weights(self):
         """How often each kind of step is drawn."""
         weights = {"": 1.0}
         for site in self.solver.net.drop_sites.values():
-            family = site.family
-            shares = {}
-            for choice, share in zip(family.distribution.choices, family.distribution.probabilities, strict=True):
-                pattern = family.pattern(choice, 0)
-                name = f"{pattern.width} of {pattern.step}"
-                shares[name] = shares.get(name, 0) + float(share)
+            choices = site.family.distribution
+            shares = {site.family.describe(choice): float(share)
+                      for choice, share in zip(choices.choices, choices.probabilities, strict=True)}
             weights = {"/".join(filter(None, (a, b))): x * y for a, x in weights.items() for b, y in shares.items()}
         return weights
 
@@ -141,6 +204,8 @@ def worker(method, size, rate):
                 answer.append((kind, time.perf_counter() - begin))
         elif command == "weights":
             answer = steps.weights()
+        elif command == "operations":
+            answer = product_operations(steps.solver.net)
         elif command == "record":
             answer = steps.record_products()
         elif command == "products":
@@ -175,14 +240,17 @@ def measure(size, rate, methods, blocks, block_seconds):
     """Return {method: {"ms", "memory_mib", ...}} for one network and rate."""
     workers = {method: Worker(method, size, rate) for method in methods}
     times = {method: {} for method in methods}
-    counts, alone, flops = {}, {}, {}
+    counts, alone, flops, operations = {}, {}, {}, {}
     for method, process in workers.items():
         process.ask("steps", 3)                                   # compiles, allocates
         estimate = statistics.median(t for _, t in process.ask("steps", 5))
         counts[method] = max(3, round(block_seconds / estimate))
-        if method in METHODS and method != "ROW":                 # ROW's products differ from step to step
-            flops[method] = process.ask("record")
-            alone[method] = []
+        if not method.startswith("torch"):
+            operations[method] = process.ask("operations")
+            recorded = process.ask("record")
+            # Only where the products of one step are those of any other: ROW's, say, differ from step to step.
+            if len(process.ask("weights")) == 1 and abs(recorded / operations[method][1] - 1) < 0.05:
+                flops[method], alone[method] = recorded, []
     for _ in range(blocks):
         for method, process in workers.items():
             process.ask("steps", 2)                               # wake the caches and thread pools up again
@@ -198,6 +266,8 @@ def measure(size, rate, methods, blocks, block_seconds):
         step = sum(w / total * statistics.median(times[method][kind]) for kind, w in weights.items())
         results[method] = {"ms": 1e3 * step, "steps": sum(len(t) for t in times[method].values()),
                            "weight_measured": total, "memory_mib": process.ask("memory")}
+        if method in operations:
+            results[method]["bound"] = operations[method][0] / operations[method][1]
         if method in alone:
             results[method]["gemm_ms"] = 1e3 * statistics.median(alone[method])
             results[method]["gemm_share"] = results[method]["gemm_ms"] / results[method]["ms"]
@@ -206,12 +276,13 @@ def measure(size, rate, methods, blocks, block_seconds):
     return results
 
 
-def print_cell(size, rate, results):
+def print_cell(size, rate, results, width):
     peer = results.get("torch", {}).get("ms")
     own = results["Dropout"]["ms"]
     for method, r in results.items():
-        columns = [f"{size:>10}", f"{rate:.1f}", f"{method:<16}", f"{r['ms']:8.2f}",
-                   f"{own / r['ms']:9.2f}x", f"{peer / r['ms']:8.2f}x" if peer else " " * 9,
+        columns = [f"{size:>10}", f"{rate:.1f}", f"{method:<{width}}", f"{r['ms']:8.2f}",
+                   f"{own / r['ms']:9.2f}x", f"{r['bound']:5.2f}x" if "bound" in r else " " * 6,
+                   f"{peer / r['ms']:8.2f}x" if peer else " " * 9,
                    f"{r['gemm_ms']:8.2f} {100 * r['gemm_share']:4.0f}%" if "gemm_ms" in r else " " * 14,
                    f"{r['memory_mib']:7.0f}"]
         print(" ".join(columns), flush=True)
@@ -220,6 +291,9 @@ def print_cell(size, rate, results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--peer", choices=["torch"], help="measure PyTorch beside")
+    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="METHOD",
+                        help="pattern families, with settings as in ROW:max_period=3; Dropout is always measured "
+                             "(default PERIODIC ROW)")
     parser.add_argument("--json", metavar="FILE", help="write every figure there")
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="H1xH2")
     parser.add_argument("--rates", nargs="+", type=float, default=[0.3, 0.5, 0.7])
@@ -233,21 +307,27 @@ def main():
         return
     if options.quick:
         options.sizes, options.rates = ["2048x2048"], [0.5, 0.7]
-    methods = list(METHODS)
+    methods = list(dict.fromkeys(("Dropout", *options.methods)))
+    from minidrop.errors import ConfigError
+    try:
+        check_methods(methods, options.rates)
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from None
     if options.peer:
         try:
             import torch  # noqa: F401
         except ImportError:
             raise SystemExit("--peer torch needs PyTorch: pip install 'minidrop[peers]'") from None
         methods = ["torch", "torch fused SGD", *methods]
+    width = max(16, *map(len, methods))
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; batch {BATCH}, float32; ms are medians\n"
-          f"{'network':>10} {'p':>3} {'method':<16} {'ms/step':>8} {'/Dropout':>10} {'/torch':>9} "
+          f"{'network':>10} {'p':>3} {'method':<{width}} {'ms/step':>8} {'/Dropout':>10} {'bound':>6} {'/torch':>9} "
           f"{'products ms':>14} {'MiB':>7}", flush=True)
     table = []
     for size in options.sizes:
         for rate in options.rates:
             results = measure(size, rate, methods, options.blocks, options.block_seconds)
-            print_cell(size, rate, results)
+            print_cell(size, rate, results, width)
             table.append({"network": size, "rate": rate, "methods": results})
     if options.json:
         with open(options.json, "w") as file:
