@@ -11,7 +11,7 @@ from minidrop.config import parse_net
 from minidrop.net import Net
 from minidrop.patterns import BLOCK_LENGTH, known_families
 
-ROWS, WIDTHS = 12, {"ip1": (40, 60), "ip2": (60, 80), "ip3": (80, 10)}     # inputs, outputs
+ROWS, WIDTHS = 12, {"ip1": (40, 60), "ip2": (60, 120), "ip3": (120, 10)}    # inputs, outputs: 30 divides what drops
 SETTINGS = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 4"}
 INPUTS = ('layer { name: "in" type: "Input" top: "data" top: "label" '
           'input_param { shape { dim: 12 dim: 40 } shape { dim: 12 } } }')
@@ -122,8 +122,8 @@ def test_the_products_are_the_formula_of_each_family(counted):
         tiles = [sum(number % site.pattern.period == site.pattern.offset
                      for row in range(rows) for number in range(row * stride(columns, site.pattern.period),
                                                                 row * stride(columns, site.pattern.period) + columns))
-                 for site, rows, columns in zip(net.drop_sites.values(), (15, 20), (10, 15), strict=True)]
-        assert forward == ROWS * (16 * tiles[0] + 16 * tiles[1] + 80 * 10)
+                 for site, rows, columns in zip(net.drop_sites.values(), (15, 30), (10, 15), strict=True)]
+        assert forward == ROWS * (16 * tiles[0] + 16 * tiles[1] + 120 * 10)
     net = make_net("BLOCK", "BLOCK")
     for iteration in range(5):
         forward = counted(net, iteration)[0]

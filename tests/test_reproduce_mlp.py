@@ -145,9 +145,9 @@ def test_the_choice_of_an_iteration_is_that_of_its_pattern(family):
 
 
 def test_bench_mlp_measures_any_method(scripts, tmp_path):
-    # Of 40 and 20 units PERIODIC keeps the same number every time, so that its products can be timed alone.
+    # Of 60 and 30 units PERIODIC keeps the same number every time, so that its products can be timed alone.
     methods = ["ROW:max_period=4", *(name for name in ("PERIODIC", "TILE", "BLOCK") if name in known_families())]
-    done = subprocess.run([sys.executable, SCRIPTS / "bench_mlp.py", "--sizes", "40x20", "--rates", "0.5", "--blocks", "1",
+    done = subprocess.run([sys.executable, SCRIPTS / "bench_mlp.py", "--sizes", "60x30", "--rates", "0.5", "--blocks", "1",
                            "--block-seconds", "0.02", "--json", tmp_path / "mlp.json", "--methods", *methods],
                           capture_output=True, text=True, timeout=120, cwd=tmp_path,
                           env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)})

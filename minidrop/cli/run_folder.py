@@ -106,7 +106,12 @@ class RunFolder:
         self._metrics = self._lock = None
 
     def newest_snapshot(self):
-        """Return the path of this run's newest intact snapshot, or None; broken ones are warned of."""
+        """Return the path of this run's newest intact snapshot, or None; broken ones are warned of.
+
+        The folder is locked first: a process that still trains in it may delete what is found here.
+        """
+        if self.path.is_dir():
+            self._lock_folder()
         prefix = Path(self.solver.snapshot_prefix)
         # Under a prefix of the solver file an older run may have left snapshots of later iterations.
         since = 0 if self.own_prefix else self.facts.get("started", 0)
@@ -161,6 +166,8 @@ class RunFolder:
                 file.close()
 
     def _lock_folder(self):
+        if self._lock:
+            return
         self._lock = open(self.log_path, "a")
         if fcntl:
             try:

@@ -1,5 +1,6 @@
 """PERIODIC, the default: keep a run of `width` units of every `step`, from a random start; a steady rate."""
 
+from fractions import Fraction
 from math import ceil, floor
 
 from minidrop.errors import ConfigError
@@ -7,6 +8,7 @@ from minidrop.patterns.base import PatternDistribution, PatternFamily, register_
 
 DEFAULT_STEP = 30
 LONGEST_STEP = 65536
+NEGLIGIBLE = Fraction(1, 10**9)     # of a unit: 1/3 as a float misses a third of 30 by less
 
 
 @register_pattern("PERIODIC")
@@ -23,9 +25,9 @@ class PeriodicFamily(PatternFamily):
     def build_distribution(self):
         share = 1 - self.settings.exact_rate
         self.step = self.choose_step(share)
-        narrow = floor(share * self.step)
+        narrow = floor(share * self.step + NEGLIGIBLE)
         beyond = float(share * self.step - narrow)
-        if beyond == 0:
+        if beyond < NEGLIGIBLE:
             return PatternDistribution((narrow,), [1.0], self.settings.rate)
         return PatternDistribution((narrow, narrow + 1), [1 - beyond, beyond], self.settings.rate)
 

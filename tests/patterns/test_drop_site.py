@@ -1,12 +1,13 @@
 """DropSite: what a layer sees of the pattern of the iteration."""
 
-import time
 
 import numpy as np
 import pytest
 
 from minidrop.errors import ConfigError, ShapeError
-from minidrop.patterns import DropSite, PatternSequence, PatternSettings, known_families
+from minidrop.patterns import DropSite, PatternSequence, PatternSettings, get_family, known_families
+
+UNITS = [name for name in known_families() if get_family(PatternSettings(0.5, name)).drops != "blocks"]
 
 
 def site(rate=0.5, name="ROW", total=20, **more):
@@ -32,8 +33,7 @@ def test_draw_follows_the_sequence(name):
         assert one.draw(counter) == one.pattern == sequence.at(counter)
 
 
-@pytest.mark.parametrize("scale", ["RATE", "PATTERN"])
-@pytest.mark.parametrize("name", known_families())
+@pytest.mark.parametrize("name, scale", [(name, scale) for name in UNITS for scale in ("RATE", "PATTERN")])
 def test_mask_is_kept_times_scale(name, scale):
     one = site(0.35, name, total=23, scale=scale)
     for counter in range(200):
@@ -79,7 +79,10 @@ def test_rate_zero_is_the_identity(name):
     one = site(0, name)
     for counter in range(20):
         one.draw(counter)
-        assert one.kept is None and one.scale == 1 and one.mask().tolist() == [1] * 20
+        assert one.kept is None and one.scale == 1
+        dense = one.block_mask(2)[1] if one.drops == "blocks" else one.mask()
+        assert dense.tolist() == [1] * 20
+        assert one.groups(2) is None or all(kept.is_all for _, _, kept in one.groups(2))
 
 
 def test_phase_test_drops_nothing():
@@ -119,17 +122,81 @@ def test_wrong_settings_are_found_when_the_site_is_made():
         site(0.9, max_period=2)
 
 
-@pytest.mark.parametrize("name", known_families())
-def test_an_iteration_costs_little(name):
-    one = site(name=name, total=2048)
-    best = float("inf")
-    for repeat in range(3):
-        start = time.perf_counter()
-        for counter in range(repeat * 1000, repeat * 1000 + 1000):
-            one.draw(counter)
-            one.kept  # noqa: B018
-        best = min(best, (time.perf_counter() - start) / 1000)
-    assert best < 50e-6
+# -- weights -----------------------------------------------------------------------------------------------------------
+def attached(rate=0.5, **more):
+    one = site(rate, "TILE", total=10, tile_size=3, **more)
+    one.attached = True
+    return one
+
+
+def test_weights_of_no_product_are_units_in_runs():
+    one = site(name="TILE", total=10, tile_size=3)
+    pattern = first(one, lambda pattern: pattern.period == 3 and pattern.offset == 1)
+    assert one.drops == "units" and one.kept == pattern.kept(10) and one.kept.indices.tolist() == [3, 4, 5]
+    assert one.mask().tolist() == [0, 0, 0, 2, 2, 2, 0, 0, 0, 0]
+    assert one.tiles(10, 7) is None and one.groups(4) is None
+
+
+def test_weights_of_the_product_above():
+    one = attached()
+    pattern = first(one, lambda pattern: pattern.period == 3)
+    assert one.drops == "weights" and one.kept is None and one.groups(4) is None and one.scale == 2
+    assert one.tiles(10, 7) == pattern.tiles(10, 7) and len(one.tiles(10, 7)) == 3
+    assert np.array_equal(one.weight_mask(10, 7), 2 * pattern.weight_mask(10, 7))
+    assert one.weight_mask(10, 7, np.float32).dtype == np.float32
+
+
+def test_weights_masked_and_inactive():
+    one = attached()
+    first(one, lambda pattern: pattern.period == 3)
+    mask = one.weight_mask(10, 7)
+    one.masked = True
+    assert one.tiles(10, 7) is None and np.array_equal(one.weight_mask(10, 7), mask) and set(mask.ravel()) == {0, 2}
+    one.masked, one.active = False, False
+    assert one.tiles(10, 7) is None and one.scale == 1 and (one.weight_mask(10, 7) == 1).all()
+
+
+# -- blocks ------------------------------------------------------------------------------------------------------------
+def blocks(**more):
+    one = site(name="BLOCK", total=10, block_samples=4, block_units=3, **more)
+    one.draw(0)
+    return one
+
+
+def test_blocks():
+    one = blocks()
+    assert one.drops == "blocks" and one.kept is None and one.tiles(10, 7) is None and one.scale == 2
+    assert one.groups(9) == one.pattern.groups(9, 10)
+    assert [(begin, end) for begin, end, _ in one.groups(9)] == [(0, 4), (4, 8), (8, 9)]
+    mask = one.block_mask(9)
+    assert mask.shape == (9, 10) and one.block_mask(9, np.float32).dtype == np.float32
+    for begin, end, kept in one.groups(9):
+        assert (mask[begin:end] == 2 * kept.mask(float)).all()
+
+
+def test_blocks_masked_and_inactive():
+    one = blocks()
+    mask = one.block_mask(9)
+    one.masked = True
+    assert one.groups(9) is None and np.array_equal(one.block_mask(9), mask) and set(mask.ravel()) == {0, 2}
+    one.masked, one.active = False, False
+    assert one.groups(9) is None and one.scale == 1 and (one.block_mask(9) == 1).all()
+
+
+def test_blocks_before_the_first_draw():
+    one = site(name="BLOCK", total=10)
+    assert one.groups(9) is None and (one.block_mask(3) == 1).all()
+
+
+def test_each_kind_has_its_mask():
+    for one, own, others in ((site(), lambda: site().mask(), ("block_mask", "weight_mask")),
+                             (blocks(), lambda: blocks().block_mask(4), ("mask", "weight_mask")),
+                             (attached(), lambda: attached().weight_mask(10, 7), ("mask", "block_mask"))):
+        own()
+        for other in others:
+            arguments = {"mask": (), "block_mask": (4,), "weight_mask": (10, 7)}[other]
+            with pytest.raises(ValueError, match=rf"layer 'drop1': {other} is for .*; this one drops {one.drops} .*: call"):
+                getattr(one, other)(*arguments)
 
 
 def test_repr_names_the_layer():

@@ -11,17 +11,40 @@ def periodic(rate, **more):
 
 
 def test_which_units_live():
-    family = periodic(0.5)
+    family = periodic(0.5, step=10)
     assert family.pattern(5, 0).kept(12).indices.tolist() == [0, 1, 2, 3, 4, 10, 11]
     assert family.pattern(5, 5).kept(12).indices.tolist() == [5, 6, 7, 8, 9]
     assert family.pattern(5, 8).kept(14).indices.tolist() == [0, 1, 2, 8, 9, 10, 11, 12]
 
 
 def test_which_units_live_by_the_definition():
-    family = periodic(0.3)
+    family = periodic(0.3, step=10)
     for start in range(10):
         kept = family.pattern(7, start).kept(33)
         assert kept.indices.tolist() == [i for i in range(33) if (i - start) % 10 < 7]
+    for start in range(30):
+        kept = periodic(0.3).pattern(21, start).kept(99)
+        assert kept.indices.tolist() == [i for i in range(99) if (i - start) % 30 < 21]
+
+
+@pytest.mark.parametrize("rate, step, choices, probabilities", [
+    (0, 30, (30,), [1]),
+    (0.5, 30, (15,), [1]),
+    (0.3, 30, (21,), [1]),
+    (0.9, 30, (3,), [1]),
+    (0.25, 30, (22, 23), [0.5, 0.5]),
+    (0.65, 30, (10, 11), [0.5, 0.5]),
+    (1 / 3, 30, (20,), [1]),                  # the float is a little less than a third: no 21, once in 10^15
+    (0.92, 30, (2, 3), [0.6, 0.4]),
+    (0.95, 30, (1, 2), [0.5, 0.5]),
+    (0.97, 34, (1, 2), [0.98, 0.02]),
+    (0.98, 50, (1,), [1]),
+])
+def test_widths(rate, step, choices, probabilities):
+    family = periodic(rate)
+    assert family.step == step
+    assert family.distribution.choices == choices
+    assert family.distribution.probabilities == pytest.approx(probabilities, abs=1e-12)
 
 
 @pytest.mark.parametrize("rate, step, choices, probabilities", [
@@ -36,8 +59,8 @@ def test_which_units_live_by_the_definition():
     (0.95, 20, (1,), [1]),
     (0.98, 50, (1,), [1]),
 ])
-def test_widths(rate, step, choices, probabilities):
-    family = periodic(rate)
+def test_widths_of_a_step_of_the_user(rate, step, choices, probabilities):
+    family = periodic(rate, step=step)
     assert family.step == step
     assert family.distribution.choices == choices
     assert family.distribution.probabilities == pytest.approx(probabilities, abs=1e-12)
@@ -56,9 +79,10 @@ def test_no_iteration_drops_everything(rate):
 
 
 def test_scales():
-    assert periodic(0.25).pattern(7, 0).scale == periodic(0.25).pattern(8, 0).scale == 1 / 0.75
-    assert periodic(0.25, scale="PATTERN").pattern(8, 0).scale == 10 / 8
-    assert periodic(0.25).pattern(8, 0).rate == 0.2
+    family = periodic(0.25, step=10)
+    assert family.pattern(7, 0).scale == family.pattern(8, 0).scale == 1 / 0.75
+    assert periodic(0.25, step=10, scale="PATTERN").pattern(8, 0).scale == 10 / 8
+    assert family.pattern(8, 0).rate == 0.2
 
 
 @pytest.mark.parametrize("rate, step, least", [(0.5, 2, 2), (0.7, 3, 4), (0.95, 10, 20), (0.9, 9, 10)])
@@ -78,4 +102,4 @@ def test_limits():
 
 
 def test_describe():
-    assert periodic(0.3).describe(7) == "7 of 10"
+    assert periodic(0.3, step=10).describe(7) == "7 of 10" and periodic(0.3).describe(21) == "21 of 30"

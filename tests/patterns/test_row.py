@@ -31,18 +31,26 @@ def test_period_one_keeps_everything():
     assert row(0.5).offsets(1) == 1 and row(0.5).pattern(1, 0).kept(9).is_all
 
 
-@pytest.mark.parametrize("rate, longest", [(0.05, 8), (0.5, 8), (0.75, 8), (0.8, 10), (0.9, 20), (0.99, 200)])
+@pytest.mark.parametrize("rate, longest", [(0.05, 2), (0.3, 2), (0.5, 3), (0.7, 4), (0.75, 5), (0.8, 6), (0.9, 11),
+                                           (0.99, 101)])
 def test_default_longest_period(rate, longest):
     assert row(rate).distribution.choices == tuple(range(1, longest + 1))
 
 
+def test_a_rate_that_is_no_decimal():
+    # as a float 2/3 is a little less, but no less than what 1 of 3 drops
+    assert row(2 / 3).distribution.choices == (1, 2, 3, 4)
+    with pytest.raises(ConfigError, match="set max_period to at least 4, or remove it"):
+        row(2 / 3, max_period=3)
+
+
 def test_the_figures_of_the_exact_search():
-    assert row(0.5).distribution.probabilities[:4] == pytest.approx([0.314, 0.143, 0.110, 0.097], abs=5e-4)
+    assert row(0.5, max_period=8).distribution.probabilities[:4] == pytest.approx([0.314, 0.143, 0.110, 0.097], abs=5e-4)
     assert row(0.4, max_period=2).distribution.probabilities == pytest.approx([0.2, 0.8], abs=1e-12)
 
 
 def test_sgd_search_says_the_rate_it_reaches_and_scales_by_it():
-    family = row(0.3, search="SGD")
+    family = row(0.3, search="SGD", max_period=8)
     assert family.distribution.rate == pytest.approx(0.302, abs=5e-4)
     assert family.pattern(2, 0).scale == 1 / (1 - family.distribution.rate)
 
@@ -58,8 +66,8 @@ def test_a_max_period_that_cannot_reach_the_rate(rate, max_period, least):
 def test_limits():
     with pytest.raises(ConfigError, match="periods up to 1024; got max_period: 1025; lower it"):
         row(0.5, max_period=1025)
-    with pytest.raises(ConfigError, match="periods up to 1024; rate 0.999 needs 2000; lower it"):
-        row(0.999)
+    with pytest.raises(ConfigError, match="periods up to 1024; rate 0.9995 needs 2001; lower it"):
+        row(0.9995)
     assert len(row(0.999, max_period=1024).distribution.choices) == 1024
 
 
