@@ -162,6 +162,9 @@ def test_a_second_interrupt_stops_at_once(tiny):
     # One iteration takes minutes here; the first signal waits for its end, the second does not.
     child = train(tiny, "o", "--set", "iter_size=100000000")
     wait_for(child, tiny.path / "o/metrics.jsonl")
+    while not (tiny.path / "o/metrics.jsonl").read_text():      # the test at iteration 0, which comes right before it
+        assert child.poll() is None
+        time.sleep(0.05)
     time.sleep(0.3)
     child.send_signal(signal.SIGINT)
     time.sleep(0.3)
