@@ -35,6 +35,8 @@ class NumpyBackend(Backend):
             return x
         if isinstance(kept.index, slice) and x.ndim == 1:
             return x[kept.index]
+        if x.ndim == 2 and kept.runs is not None:
+            return self._straight(x, *((kept, None) if axis % 2 == 0 else (None, kept)))
         if x.ndim == 2 and axis % 2 == 1 and x.flags.c_contiguous:
             from minidrop.kernels import cpu
             out = self.empty((x.shape[0], kept.count), x.dtype)
@@ -58,13 +60,31 @@ class NumpyBackend(Backend):
         cols = None if cols is not None and cols.is_all else cols
         if rows is None or cols is None or not W.flags.c_contiguous:
             return self.take(self.take(W, rows, 0), cols, 1)
-        out = self.empty((rows.count, cols.count), W.dtype)
-        if rows.runs is not None and cols.runs is not None:     # straight blocks: nothing is gathered
-            _copy_blocks(W, rows.runs, cols.runs, out)
-            return out
+        if rows.runs is not None and cols.runs is not None:
+            return self._straight(W, rows, cols)
         from minidrop.kernels import cpu
+        out = self.empty((rows.count, cols.count), W.dtype)
         # W lies in main memory as a rule: a gathered element costs about as much as two streamed ones.
         threads.by_rows(cpu.take_block, rows.count, 2 * rows.count * W.shape[1], W, rows.indices, cols.indices, out)
+        return out
+
+    def _straight(self, W, rows, cols):
+        """Return W[rows, cols] where each side is None (all) or has one or two runs: straight blocks, nothing is gathered."""
+        row_runs = (slice(0, W.shape[0]),) if rows is None else rows.runs
+        col_runs = (slice(0, W.shape[1]),) if cols is None else cols.runs
+        if cols is None and len(row_runs) == 1 and W.flags.c_contiguous:
+            return W[row_runs[0]]
+        # Side by side in an array of their own: given a view of some columns, NumPy's dot would copy it as well.
+        count = [W.shape[i] if kept is None else kept.count for i, kept in enumerate((rows, cols))]
+        out = self.empty(tuple(count), W.dtype)
+        i = 0
+        for row_run in row_runs:
+            j, i_end = 0, i + row_run.stop - row_run.start
+            for col_run in col_runs:
+                j_end = j + col_run.stop - col_run.start
+                out[i:i_end, j:j_end] = W[row_run, col_run]
+                j = j_end
+            i = i_end
         return out
 
     def relu(self, x):
@@ -116,18 +136,6 @@ class NumpyBackend(Backend):
         for rows, *gradient in places:
             threads.by_rows(cpu.sgd_update, rows.size, rows.size * W.shape[1], W, history, rows, *gradient, number(lr),
                             number(momentum), number(decay), bool(l1), number(grad_scale))
-
-
-def _copy_blocks(W, row_runs, col_runs, out):
-    """out = the blocks of W at some runs of rows and of columns, side by side. Given a view, NumPy's dot would copy it too."""
-    i = 0
-    for rows in row_runs:
-        j = 0
-        for cols in col_runs:
-            block = W[rows, cols]
-            out[i:i + block.shape[0], j:j + block.shape[1]] = block
-            j += block.shape[1]
-        i += rows.stop - rows.start
 
 
 def _places(blocks, shape):

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from minidrop.autograd import Block, Blocks, Function
 from minidrop.errors import ShapeError
 from minidrop.kept import Kept
@@ -111,14 +113,17 @@ class MultiplyBlocks(Function):
         self.groups, self.scale, self.axis = groups, scale, axis
 
     def forward(self, backend, x):
-        xp = backend.xp
-        lead, features, rest = (math.prod(x.shape[:self.axis]), x.shape[self.axis], math.prod(x.shape[self.axis + 1:]))
-        flat = x.reshape(lead, features, rest)      # not -1: any length may be 0
-        y = backend.empty(flat.shape, x.dtype)
-        for first, last, kept in self.groups:
-            factors = backend.asarray(kept.mask(x.dtype) * x.dtype.type(self.scale))
-            xp.multiply(flat[first:last], factors[:, None], out=y[first:last])
-        return y.reshape(x.shape)
+        masks = [kept.mask(x.dtype) for _, _, kept in self.groups]      # small, made on the host, sent to the device once
+        self.factors = backend.asarray(np.stack(masks) * x.dtype.type(self.scale)) if masks else None
+        return self._multiply(backend, x)
 
     def backward(self, backend, gy, wanted):
-        return self.forward(backend, gy)
+        return self._multiply(backend, gy)
+
+    def _multiply(self, backend, x):
+        lead, features, rest = math.prod(x.shape[:self.axis]), x.shape[self.axis], math.prod(x.shape[self.axis + 1:])
+        flat = x.reshape(lead, features, rest)
+        y = backend.empty(flat.shape, x.dtype)
+        for (first, last, _), factor in zip(self.groups, () if self.factors is None else self.factors, strict=True):
+            backend.xp.multiply(flat[first:last], factor[:, None], out=y[first:last])
+        return y.reshape(x.shape)
