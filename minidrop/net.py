@@ -11,7 +11,7 @@ from minidrop.config import NetConfig, NetParameter, NetSpec, decimal, filter_st
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import BackendError, ConfigError, DataError, MinidropError, ShapeError, nearest
 from minidrop.fillers import fill
-from minidrop.graph import build_graph
+from minidrop.graph import Problems, build_graph
 from minidrop.layers import Context
 from minidrop.planner import plan_compaction
 from minidrop.reshuffle import check_shared, find_reshuffles
@@ -51,6 +51,7 @@ class Net:
             check_shared(self.graph, self.config, share.reshuffles)
         self._make_parameters(share)
         self.plan = plan_compaction(self.graph)
+        self._check_dropped_weights()
         self.drop_sites = {drop.node.name: drop.node.layer.site for drop in self.plan.drops}
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in _loss_weights(node)]
         self.blobs = {}
@@ -66,6 +67,16 @@ class Net:
         self._drawn = None      # the iteration drawn last
         self._changeable = self._nodes_that_drops_reach()
         self._whole = False     # the last whole forward pass ran without drops
+
+    def _check_dropped_weights(self):
+        problems = Problems(self.config)
+        for drop in self.plan.drops:
+            if drop.site.drops == "weights":
+                try:
+                    drop.site.family.check_weights(drop.producer.layer.outputs, drop.producer.layer.inputs)
+                except ConfigError as error:
+                    problems.add(drop.node.index, f"{error} (the weights of {drop.producer.name})", "approx_dropout_param")
+        problems.raise_any()
 
     @classmethod
     def from_file(cls, path, **options):

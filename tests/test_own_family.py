@@ -1,6 +1,7 @@
 """A pattern family is one file: the worked example in docs/examples, used like any other family."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,8 +89,29 @@ def test_the_command_line_imports_it(command, tmp_path):
 
 
 @pytest.mark.parametrize("name, message", [("nowhere.py", "--import nowhere.py: there is no such file"),
-                                           ("no_such_module_here", "--import no_such_module_here: No module named")])
+                                           ("no_such_module_here", "--import no_such_module_here: ModuleNotFoundError: No module named")])
 def test_what_cannot_be_imported(name, message):
     result = subprocess.run([sys.executable, "-m", "minidrop", "--import", name, "devices"], capture_output=True, text=True,
                             timeout=120)
     assert result.returncode == 1 and result.stderr.startswith(f"error: {message}") and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("code, message", [("def", "own.py: SyntaxError: "), ("x = 1\n1 / 0", "own.py:2: ZeroDivisionError: "),
+                                           ("import no_such_module_here", "own.py:1: ModuleNotFoundError: ")])
+def test_what_fails_in_imported_code(code, message, tmp_path):
+    (tmp_path / "own.py").write_text(code)
+    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", "own.py", "devices"], capture_output=True, text=True,
+                            timeout=120, cwd=tmp_path)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert result.stderr.startswith(f"error: --import {message}")
+
+
+def test_imported_code_comes_once_before_or_after_caffes_flags_and_hides_no_module(tmp_path):
+    (tmp_path / "copy.py").write_text("print('imported')")
+    (tmp_path / "net.prototxt").write_text(NET.replace("ALIGNED", "ROW"))
+    imports = ["--import", "copy.py", "--import=./copy.py"]
+    for arguments in ([*imports, "-phase=TRAIN", "check"], ["-phase", "TRAIN", *imports, "check"]):
+        result = subprocess.run([sys.executable, "-m", "minidrop", *arguments, "net.prototxt"], capture_output=True, text=True,
+                                timeout=120, cwd=tmp_path, env={**os.environ, "PYTHONSAFEPATH": "1"})
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("imported") == 1 and "phase TRAIN" in result.stdout

@@ -3,6 +3,7 @@
 import pytest
 
 from minidrop.config import parse_net
+from minidrop.errors import ConfigError
 from minidrop.net import Net
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 6 %s } shape { dim: 6 dim: 8 } } }'
@@ -148,3 +149,14 @@ def test_blocks_do_not_pass_where_numbers_without_a_meaning_could_become_nan(pow
     if not crossed:
         assert one.reason == "pow (Power) is not finite everywhere, so it has to see real values"
     assert plan_of(ip("ip1", "x"), power_layer, drop("d", "pow", "units")).drops[0].producer is not None
+
+
+@pytest.mark.parametrize("size, inputs, told", [(32, 64, "cuts 64 inputs into 2 tiles, but one of up to 3 is kept"),
+                                                (40, 30, "cuts 30 inputs into 1 tile, but one of up to 3 is kept")])
+def test_tiles_too_large_for_a_product_are_refused(size, inputs, told):
+    tiles = layer("ApproxDropout", "d", "ip1", f'approx_dropout_param {{ pattern: "TILE" tile_size: {size} }}')
+    with pytest.raises(ConfigError) as caught:
+        plan_of(ip("ip1", "x", 100), tiles, shape=(inputs,))
+    assert str(caught.value).startswith("<string>:3:") and "layer 'd' (ApproxDropout): tile_size" in str(caught.value)
+    assert told in str(caught.value) and str(caught.value).endswith("or remove it (the weights of ip1)")
+    plan_of(ip("ip1", "x", 100), tiles.replace(f"tile_size: {size}", f"tile_size: {inputs // 3}"), shape=(inputs,))

@@ -58,21 +58,29 @@ for _command in (train, test, time, check, patterns, devices):
 
 
 def import_code(name):
-    """Import a module by its name, or a file that ends in .py by its path. Raises ConfigError where there is none."""
-    if not name.endswith(".py"):
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"--import {name}: {error}; give a module that Python finds, or the path of a .py "
-                              f"file") from None
-        return
-    if not os.path.isfile(name):
+    """Import a module by its name, or a file that ends in .py by its path, once. Raises ConfigError where that fails."""
+    is_file = name.endswith(".py")
+    if is_file and not os.path.isfile(name):
         raise ConfigError(f"--import {name}: there is no such file")
-    stem = os.path.splitext(os.path.basename(name))[0]
-    spec = importlib.util.spec_from_file_location(stem, name)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[stem] = module
-    spec.loader.exec_module(module)
+    # A name of its own: a file called copy.py must not stand for the standard library's.
+    module_name = "minidrop_import:" + os.path.realpath(name) if is_file else name
+    if module_name in sys.modules:
+        return
+    try:
+        if not is_file:
+            importlib.import_module(name)
+            return
+        spec = importlib.util.spec_from_file_location(module_name, name)
+        sys.modules[module_name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[module_name])
+    except Exception as error:
+        sys.modules.pop(module_name, None)
+        if os.environ.get("MINIDROP_DEBUG", "0") not in ("", "0"):
+            raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+                 if os.path.realpath(frame.filename) == os.path.realpath(name)]
+        place = f"{name}:{lines[-1]}" if lines else name
+        raise ConfigError(f"--import {place}: {type(error).__name__}: {error}") from error
 
 
 def run(arguments):

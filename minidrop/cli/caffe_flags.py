@@ -5,6 +5,7 @@ import re
 # Caffe's flags; each takes a value.
 VALUED = {"solver", "model", "weights", "snapshot", "gpu", "iterations", "phase", "level", "stage", "sigint-effect",
           "sighup-effect"}
+BEFORE_COMMAND = {"import"}     # of minidrop itself, with a value too
 _FLAG = re.compile(r"--?([A-Za-z][\w-]+)(=.*)?", re.DOTALL)
 
 
@@ -15,8 +16,8 @@ def normalise(arguments):
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     spelled = [_spelled(argument) for argument in arguments[:end]]
-    before, rest = _split(spelled)
-    return [*rest[:1], *before, *rest[1:], *arguments[end:]]
+    own, before, rest = _split(spelled)
+    return [*own, *rest[:1], *before, *rest[1:], *arguments[end:]]
 
 
 def _spelled(argument):
@@ -25,16 +26,18 @@ def _spelled(argument):
 
 
 def _split(arguments):
-    """Return (Caffe's flags at the front with their values, the rest, which begins with the command)."""
-    at = 0
+    """Return (flags that stay before the command, Caffe's flags before it, the rest, which begins with the command)."""
+    at, own, caffe = 0, [], []
     while at < len(arguments):
         found = _FLAG.fullmatch(arguments[at])
-        if not found or found[1] not in VALUED:
+        if not found or found[1] not in VALUED | BEFORE_COMMAND:
             break
-        at += 1 if found[2] else 2
+        end = at + (1 if found[2] else 2)
+        (own if found[1] in BEFORE_COMMAND else caffe).extend(arguments[at:end])
+        at = end
     if at >= len(arguments):        # flags without a command: click says what is missing
-        return [], arguments
-    return arguments[:at], arguments[at:]
+        return [], [], arguments
+    return own, caffe, arguments[at:]
 
 
 def without(arguments, *names):

@@ -22,7 +22,7 @@ _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 @click.option("--family", default="all", show_default=True, metavar="all|NAME", help="A pattern's name, in any case.")
 @click.option("--max-period", type=int, default=0, help="ROW, TILE: longest period; 0: the family's choice.")
 @click.option("--step", type=int, default=0, help="PERIODIC: length of the repeated piece; 0: the family's choice.")
-@click.option("--tile-size", type=int, default=0, help="TILE: weights along the side of a tile; 0: 32, or fewer where inputs are few.")
+@click.option("--tile-size", type=int, default=0, help="TILE: weights along the side of a tile; 0: 32, or fewer on short sides.")
 @click.option("--block-samples", type=int, default=0, help="BLOCK: samples of a block; 0: 128.")
 @click.option("--block-units", type=int, default=0, help="BLOCK: units of a block; 0: 128, or fewer on a short axis.")
 @click.option("--scale", type=click.Choice(SCALES, case_sensitive=False), default="RATE", show_default=True,

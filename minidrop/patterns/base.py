@@ -228,6 +228,9 @@ class PatternFamily(ABC):
     def check_total(self, total):  # noqa: B027  (most families fit any axis)
         """Raise ConfigError where the settings make no sense on an axis of length `total`."""
 
+    def check_weights(self, outputs, inputs):  # noqa: B027
+        """Raise ConfigError where the settings make no sense for a product whose weights (outputs, inputs) are dropped."""
+
     def draw(self, choice, rng):
         """Return the Pattern of a choice at an offset drawn from `rng`."""
         return self.pattern(choice, int(rng.integers(self.offsets(choice))))

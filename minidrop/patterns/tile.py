@@ -6,6 +6,7 @@ from math import ceil, gcd
 
 import numpy as np
 
+from minidrop.errors import ConfigError
 from minidrop.kept import Kept
 from minidrop.patterns.base import Pattern, register_pattern
 from minidrop.patterns.periods import PeriodFamily
@@ -17,7 +18,8 @@ TILE_SIZE = 32
 class TilePattern(Pattern):
     """Of the tiles of size x size weights, counted row by row, tile t lives iff t mod period = offset.
 
-    Tiles at the right and lower edge are cut off where the weights end. size 0: `tile_size` for at least `columns` tiles.
+    Tiles at the right and lower edge are cut off where the weights end. size 0: `tile_size`, so that the shorter side has
+    at least `columns` tiles.
     """
 
     period: int
@@ -38,11 +40,12 @@ class TilePattern(Pattern):
         There are `period` such classes. No two share an output or an input, and together they have all of both, so the
         whole product is one compact product for each class, and so is each of its gradients.
         """
-        return _classes(self.period, self.offset, self.size or tile_size(inputs, self.columns), outputs, inputs)
+        size = self.size or tile_size(min(outputs, inputs), self.columns)
+        return _classes(self.period, self.offset, size, outputs, inputs)
 
     def weight_mask(self, outputs, inputs):
         """Return the dense 0/1 array (outputs, inputs), tile by tile from the definition."""
-        size = self.size or tile_size(inputs, self.columns)
+        size = self.size or tile_size(min(outputs, inputs), self.columns)
         rows, columns = -(-outputs // size), -(-inputs // size)
         number = np.arange(rows)[:, None] * counted_columns(columns, self.period) + np.arange(columns)
         living = (number % self.period == self.offset).astype(np.float64)
@@ -50,7 +53,10 @@ class TilePattern(Pattern):
 
 
 def tile_size(length, columns):
-    """Return the default size of a tile: TILE_SIZE, or less so that an axis of such a length has so many tiles."""
+    """Return the default size of a tile: TILE_SIZE, or less so that an axis of such a length has so many tiles.
+
+    With fewer tile columns than dp some outputs would lose all their inputs, with one tile row all would have the same.
+    """
     return max(1, min(TILE_SIZE, length // columns))
 
 
@@ -88,6 +94,14 @@ class TileFamily(PeriodFamily):
     uses = PeriodFamily.uses | {"tile_size"}
 
     def pattern(self, choice, offset):
-        columns = ceil(2 / (1 - self.settings.exact_rate))
+        columns = max(self.distribution.choices[-1], ceil(2 / (1 - self.settings.exact_rate)))
         return TilePattern(1 - 1 / choice, self.scale_of(1 / choice), choice, offset, self.settings.tile_size, columns,
                            drops="weights")
+
+    def check_weights(self, outputs, inputs):
+        asked, longest = self.settings.tile_size, self.distribution.choices[-1]
+        tiles = -(-inputs // (asked or 1))
+        if asked and tiles < longest and self.settings.rate:
+            raise ConfigError(f"tile_size {asked} cuts {inputs} inputs into {tiles} tile{'s' * (tiles != 1)}, but one of up "
+                              f"to {longest} is kept, so outputs would be left without any input; set tile_size to "
+                              f"{max(1, inputs // longest)} or less, or remove it")

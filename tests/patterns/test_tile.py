@@ -95,8 +95,9 @@ def test_the_size_of_a_tile():
     assert [tile_size(length, 4) for length in (2048, 128, 127, 9, 3, 0)] == [32, 32, 31, 2, 1, 1]
     for rate, length, size in ((0.5, 2048, 32), (0.5, 64, 16), (0.9, 2048, 32), (0.9, 100, 5)):
         chosen, asked = tile(rate).pattern(2, 1), tile(rate, tile_size=size).pattern(2, 1)
-        assert chosen.tiles(70, length) == asked.tiles(70, length) and chosen.kept(length) == asked.kept(length)
-        assert np.array_equal(chosen.weight_mask(70, length), asked.weight_mask(70, length))
+        assert chosen.tiles(5000, length) == asked.tiles(5000, length) and chosen.kept(length) == asked.kept(length)
+        assert chosen.tiles(length, 5000) == asked.tiles(length, 5000)
+        assert np.array_equal(chosen.weight_mask(700, length), asked.weight_mask(700, length))
     with pytest.raises(ConfigError, match="tile_size must be 0 .* or an integer of at least 1, got -1"):
         tile(0.5, tile_size=-1)
 
@@ -105,13 +106,13 @@ def test_the_size_of_a_tile():
     (0.5, 4, {784: 32, 2048: 32, 128: 32, 64: 16, 10: 2}),
     (0.7, 7, {784: 32, 2048: 32, 224: 32, 128: 18, 64: 9, 10: 1}),
 ])
-def test_the_default_size_follows_the_inputs(rate, columns, sizes):
+def test_the_default_size_follows_the_shorter_side(rate, columns, sizes):
     # at least ceil(2 / (1 - p)) tile columns: twice as many as the mean period, and more than the longest
     assert tile(rate).pattern(2, 1).columns == columns > tile(rate).longest_period()
     assert {length: tile_size(length, columns) for length in sizes} == sizes
     for length, size in sizes.items():
         assert -(-length // size) >= columns
-        for outputs in (1, 33, 100):
+        for outputs in (length, length + 33, 3000):
             mask = tile(rate).pattern(3, 1).weight_mask(outputs, length)
             expected = tile(rate, tile_size=size).pattern(3, 1)
             assert np.array_equal(mask, expected.weight_mask(outputs, length))
