@@ -38,6 +38,8 @@ def layer(kind, name, bottom, top=None, extra=""):
 
 def drop(name, bottom, top=None, rate=0.5, pattern="PERIODIC", extra=""):
     family, settings = PATTERNS[pattern]
+    if rate > 0.8 and "tile_size" in settings:      # one tile of up to eleven lives, and larger ones are refused here
+        settings = "tile_size: 1"
     return layer("ApproxDropout", name, bottom, top,
                  f'approx_dropout_param {{ dropout_ratio: {rate} pattern: "{family}" {settings} {extra} }}')
 

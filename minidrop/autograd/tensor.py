@@ -105,23 +105,27 @@ class Block:
         return backend.put(backend.put(self.data, self.cols, -1), self.rows, 0)
 
     def add_to(self, backend, out, factor):
-        """out += factor * dense."""
-        out += self.dense(backend, out.shape) * out.dtype.type(factor)
+        """out += factor * dense, without an array of the size of `out`."""
+        data = self.data if factor == 1 else self.data * out.dtype.type(factor)
+        backend.add_block(out, self.rows, self.cols, data)
 
 
 class Blocks:
-    """The part of a parameter's gradient that is not zero, as several `Block`s; where they overlap they add up."""
+    """The part of a parameter's gradient that is not zero, as several `Block`s; where they overlap they add up.
 
-    __slots__ = ("parts",)
+    There may be none, of an empty batch: so the dtype is given.
+    """
 
-    def __init__(self, parts):
-        self.parts = list(parts)
+    __slots__ = ("parts", "dtype")
+
+    def __init__(self, parts, dtype):
+        self.parts, self.dtype = list(parts), dtype
 
     def dense(self, backend, shape):
         """Return the whole gradient, zeros included."""
         if len(self.parts) == 1:
             return self.parts[0].dense(backend, shape)
-        total = backend.zeros(shape, self.parts[0].data.dtype)
+        total = backend.zeros(shape, self.dtype)
         for block in self.parts:
             block.add_to(backend, total, 1)
         return total
@@ -148,7 +152,7 @@ class Parameter(Tensor):
         if not self.blocks:
             return None
         if self._dense is None:
-            self._dense = Blocks(self.blocks).dense(self.backend, self.shape)
+            self._dense = Blocks(self.blocks, self.dtype).dense(self.backend, self.shape)
         return self._dense
 
     @grad.setter
@@ -181,7 +185,7 @@ class Parameter(Tensor):
         for block in gradient.parts if isinstance(gradient, Blocks) else [gradient]:
             self._add(block if isinstance(block, Block) else Block(block))
         if len(self.blocks) > 1 and sum(block.data.size for block in self.blocks) > self.data.size:
-            self.blocks = [Block(Blocks(self.blocks).dense(self.backend, self.shape))]
+            self.blocks = [Block(Blocks(self.blocks, self.dtype).dense(self.backend, self.shape))]
 
     def _add(self, block):
         for i, old in enumerate(self.blocks):

@@ -81,6 +81,19 @@ class Backend:
         """out[:, kept] = x for matrices; the other columns stay as they are (None: all)."""
         out[:, slice(None) if kept is None else self._index(kept)] = x
 
+    def add_block(self, out, rows, cols, x):
+        """out[rows, cols] += x for two kept sets of a matrix (None: all); a vector has at most one. `x` may be any array
+        of `out`'s size where both are None."""
+        if rows is None and cols is None:
+            out += x.reshape(out.shape)
+            return
+        at = [slice(None) if kept is None else self._index(kept) for kept in (rows, cols)]
+        if out.ndim == 1:
+            at = [at[1] if rows is None else at[0]]
+        elif not any(isinstance(index, slice) for index in at):
+            at[0] = at[0][:, None]      # two lists: crossed, not paired
+        out[tuple(at)] += x
+
     def submatrix(self, W, rows, cols):
         """Return W[rows, cols] for two kept sets (None: all)."""
         return self.take(self.take(W, rows, 0), cols, 1)
@@ -144,10 +157,13 @@ class Backend:
             block.add_to(self, history, lr * grad_scale)
         W -= history
 
-    def sum_of_squares(self, x):
-        """Return the sum of the squares of all elements as a host float."""
-        flat = x.reshape(-1)
-        return float(self.xp.dot(flat, flat))
+    def sum_of_squares(self, *arrays):
+        """Return the sum of the squares of all elements of some arrays as a host float; the device is waited for once."""
+        total = self.xp.zeros((), np.float64)
+        for array in arrays:
+            flat = array.reshape(-1)
+            total = total + self.xp.dot(flat, flat)
+        return float(total)
 
 
 def dropout_threshold(rate):

@@ -125,7 +125,10 @@ class NumpyBackend(Backend):
         if blocks and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
             places = _places([(block.data, block.rows, block.cols) for block in blocks], W.shape)
             if places is None:
-                places = _places([(sum(block.dense(self, W.shape) for block in blocks), None, None)], W.shape)
+                total = self.zeros(W.shape, W.dtype)
+                for block in blocks:
+                    block.add_to(self, total, 1)
+                places = _places([(total, None, None)], W.shape)
         if places is None:
             super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
             return

@@ -6,9 +6,10 @@ import click
 
 from minidrop.cli.costs import costs, drop_savings
 from minidrop.cli.options import net_options, stated
-from minidrop.config import NetParameter, SolverParameter, apply_overrides, convert_dropout, load_net, load_solver
+from minidrop.config import NetParameter, SolverParameter, apply_overrides, load_net, load_solver
 from minidrop.config.load import read_text
 from minidrop.config.source_map import scan
+from minidrop.conversion import convert_dropout
 from minidrop.errors import ConfigError, MinidropError
 from minidrop.net import Net
 from minidrop.solver import Solver

@@ -4,7 +4,8 @@ import click
 
 from minidrop.cli import values as shown
 from minidrop.cli.options import chosen_device, device_options, net_options, stated, weights_option
-from minidrop.config import apply_overrides, convert_dropout, load_net
+from minidrop.config import apply_overrides, load_net
+from minidrop.conversion import convert_dropout
 from minidrop.net import Net
 from minidrop.solver import load_weights, run_test
 from minidrop.uncertainty import evaluate_monte_carlo
@@ -16,10 +17,12 @@ from minidrop.uncertainty import evaluate_monte_carlo
 @click.option("--iterations", type=click.IntRange(1), default=50, show_default=True, help="Number of batches.")
 @click.option("--mc", "passes", type=click.IntRange(2), metavar="PASSES",
               help="Monte-Carlo dropout: run each batch this often with drops on, and print mean, spread and calibration.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="What all that is random follows from: with --mc the drops of every pass.")
 @net_options
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
-def test(model, weights, iterations, passes, overrides, dropout, level, stages, device, gpu, dtype, as_json):
+def test(model, weights, iterations, passes, seed, overrides, dropout, level, stages, device, gpu, dtype, as_json):
     """Print the mean of each output of a trained net, in phase TEST."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")
@@ -27,7 +30,7 @@ def test(model, weights, iterations, passes, overrides, dropout, level, stages, 
     if dropout:
         convert_dropout(config.message, dropout)
     apply_overrides(config, overrides)
-    net = Net(config, "TEST", chosen_device(device, gpu), dtype, 0, *stated(config, level, stages))
+    net = Net(config, "TEST", chosen_device(device, gpu), dtype, seed, *stated(config, level, stages))
     try:
         for path in weights:
             copied, _ = load_weights(net, path)

@@ -7,7 +7,8 @@ import click
 
 from minidrop.autograd import no_grad
 from minidrop.cli.options import chosen_device, device_options, net_options, stated
-from minidrop.config import SolverParameter, apply_overrides, convert_dropout, load_net, load_solver
+from minidrop.config import SolverParameter, apply_overrides, load_net, load_solver
+from minidrop.conversion import convert_dropout
 from minidrop.errors import ConfigError
 from minidrop.net import Net
 from minidrop.solver import Solver

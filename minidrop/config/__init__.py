@@ -12,7 +12,7 @@ from minidrop.config.minidrop_pb2 import (
     SolverParameter,
 )
 from minidrop.config.nets import NetChoice, solver_nets
-from minidrop.config.overrides import apply_overrides, convert_dropout, split_overrides
+from minidrop.config.overrides import apply_overrides, split_overrides
 from minidrop.config.source_map import SourceMap
 from minidrop.config.spec import NetSpec, layers
 from minidrop.config.state import filter_state
@@ -20,6 +20,6 @@ from minidrop.config.state import filter_state
 __all__ = [
     "FillerParameter", "LayerParameter", "NetChoice", "NetConfig", "NetParameter", "NetSpec", "NetState",
     "SolverConfig", "SolverParameter", "SourceMap", "TEST", "TRAIN", "all_param_fields",
-    "apply_overrides", "convert_dropout", "decimal", "filter_state", "layers", "load_net", "load_solver",
+    "apply_overrides", "decimal", "filter_state", "layers", "load_net", "load_solver",
     "param_fields", "parse_net", "parse_solver", "solver_nets", "split_overrides",
 ]

@@ -1,9 +1,9 @@
-"""Change a configuration without editing its file: --set and --dropout."""
+"""Change a configuration without editing its file: --set."""
 
 import re
 
 from minidrop.config.check import expected, is_character, is_repeated, problem_of, value_of
-from minidrop.config.load import NetConfig, decimal
+from minidrop.config.load import NetConfig
 from minidrop.config.minidrop_pb2 import LayerParameter
 from minidrop.errors import ConfigError, nearest
 
@@ -38,34 +38,6 @@ def apply_overrides(config, assignments):
             _set_in_layers(configs, path[len("layer."):], value, where)
         else:
             _set_in_fields(configs, path, value, where)
-
-
-def convert_dropout(message, kind):
-    """Turn the drop layers of a NetParameter into one kind, in place, each with its dropout_ratio.
-
-    "conventional" makes every ApproxDropout a Dropout; "approx" the reverse; "approx:FAMILY" the reverse, and
-    gives all of them that family of patterns. Settings that only the old type has are dropped: patterns one way,
-    `axes` and `shared` the other. DropConnect and GaussianDropout stay what they are. ConfigError for another kind.
-    """
-    name, colon, family = str(kind).partition(":")
-    if name not in ("conventional", "approx") or (colon and (name == "conventional" or not family)):
-        raise ConfigError(f"--dropout {kind}: expected conventional, approx or approx:FAMILY (as approx:ROW)")
-    for layer in message.layer:
-        if name == "conventional" and layer.type == "ApproxDropout":
-            _move_ratio(layer.approx_dropout_param, layer.dropout_param)
-            layer.type = "Dropout"
-            layer.ClearField("approx_dropout_param")
-        elif name == "approx" and layer.type == "Dropout":
-            _move_ratio(layer.dropout_param, layer.approx_dropout_param)
-            layer.type = "ApproxDropout"
-            layer.ClearField("dropout_param")
-        if family and layer.type == "ApproxDropout":
-            layer.approx_dropout_param.pattern = family
-
-
-def _move_ratio(old, new):
-    if old.HasField("dropout_ratio"):
-        new.dropout_ratio = decimal(old.dropout_ratio)
 
 
 def _texts(assignments):

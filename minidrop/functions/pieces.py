@@ -70,7 +70,7 @@ class LinearPieces(Function):
         self.saved = []
         gx = gx.reshape(self.shape) if wanted[0] else None
         gb = backend.column_sums(gy) if len(wanted) > 2 and wanted[2] else None
-        return (gx, Blocks(blocks) if wanted[1] else None, gb)[:len(wanted)]
+        return (gx, Blocks(blocks, gy.dtype) if wanted[1] else None, gb)[:len(wanted)]
 
     def _scaled(self, backend, x):
         return x if self.scale == 1 else backend.xp.multiply(x, x.dtype.type(self.scale), out=backend.empty(x.shape, x.dtype))

@@ -17,6 +17,7 @@ from minidrop.errors import ConfigError, ShapeError, nearest
 from minidrop.kept import Kept
 from minidrop.patterns.search import entropy
 from minidrop.patterns.sequence import PatternSequence
+from minidrop.patterns.sites import Sites
 
 SCALES = ("RATE", "PATTERN")
 SEARCHES = ("EXACT", "SGD")
@@ -98,8 +99,9 @@ class Pattern(ABC):
     rate: share of units it drops; scale: what kept values are multiplied by.
     drops: "units", the same for the whole batch; "weights" of one product; or "blocks" of activations, each a
     group of samples by a run of units.
-    A pattern of weights has `tiles(outputs, inputs)` and `weight_mask(outputs, inputs)` too, one of blocks
-    `groups(samples, total)`.
+    A pattern of weights has `tiles(outputs, inputs)` and `weight_mask(outputs, inputs)` too: pairs of Kept, disjoint in
+    both, one compact product each, and the same as a dense 0/1 array, which the oracle holds against them. One of blocks
+    has `groups(samples, total)`: (first, last, Kept) for samples first .. last - 1, all samples in order.
     """
 
     rate: float
@@ -231,6 +233,22 @@ class PatternFamily(ABC):
     def check_weights(self, outputs, inputs):  # noqa: B027
         """Raise ConfigError where the settings make no sense for a product whose weights (outputs, inputs) are dropped."""
 
+    def sites(self, units, inputs=None):
+        """Return the Sites of an axis of `units` (of weights: of a product units x inputs): what `minidrop patterns` counts.
+
+        Single units, for blocks those of the first group of samples, or single weights. A family that drops coarser
+        pieces says so here and in `live`: fewer sites are faster to look at.
+        """
+        if self.drops == "weights":
+            return Sites("weights", self.drops, units, inputs or units)
+        return Sites("units", self.drops, units)
+
+    def live(self, pattern, sites):
+        """Return the bool array (sites.count,) of which `sites` live under a pattern of this family."""
+        if self.drops == "weights":
+            return np.asarray(pattern.weight_mask(sites.units, sites.inputs)).astype(bool, copy=False).ravel()
+        return pattern.kept(sites.units).mask(bool)
+
     def draw(self, choice, rng):
         """Return the Pattern of a choice at an offset drawn from `rng`."""
         return self.pattern(choice, int(rng.integers(self.offsets(choice))))
@@ -264,6 +282,15 @@ def register_pattern(name):
 def known_families():
     """Return the registered names, sorted."""
     return sorted(_families)
+
+
+def find_family(name):
+    """Return the PatternFamily class registered by a name, in any case. ConfigError for an unknown one."""
+    by_name = {known.lower(): known for known in _families} | {known: known for known in _families}
+    known = by_name.get(name) or by_name.get(name.lower())
+    if known is None:
+        raise ConfigError(f"unknown pattern {name!r}{nearest(name, _families)} (known: {', '.join(known_families())})")
+    return _families[known]
 
 
 @lru_cache(maxsize=128)

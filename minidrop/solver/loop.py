@@ -11,7 +11,8 @@ import numpy as np
 
 from minidrop.autograd import no_grad
 from minidrop.backend import cuda_devices
-from minidrop.config import SolverConfig, SolverParameter, apply_overrides, convert_dropout, decimal, load_solver, solver_nets
+from minidrop.config import SolverConfig, SolverParameter, apply_overrides, decimal, load_solver, solver_nets
+from minidrop.conversion import convert_dropout, dropout_kind
 from minidrop.errors import ConfigError, NonFiniteError
 from minidrop.net import Net
 from minidrop.solver import state
@@ -53,6 +54,7 @@ class Solver:
     def __init__(self, source, overrides=(), dropout=None, device="auto", dtype="float32", level=None, stages=(),
                  snapshot_prefix=None):
         self.config = _as_config(source)
+        dropout = dropout and dropout_kind(dropout)
         train, tests = _prepared_nets(self.config, overrides, dropout, level, stages)
         self.settings = self.config.message
         self.choices = train, tests

@@ -7,6 +7,7 @@ import numpy as np
 
 from minidrop.errors import SnapshotError, nearest
 from minidrop.snapshot import Snapshot, join_key, prune, read_snapshot, split_key, write_snapshot
+from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ def write(solver, path):
     arrays["solver/losses"] = np.array(solver.losses, np.float64)
     arrays.update({join_key("positions", name): np.array([n], np.int64) for name, n in solver.net.positions.items()})
     attrs = {"iteration": solver.iteration, "seed": solver.seed, "dtype": solver.dtype, "rule": solver.settings.type,
-             "dropout": solver.dropout or "", "net": str(solver.net.config.message), "solver": str(solver.settings)}
+             "dropout": solver.dropout or "", "net": str(solver.net.config.message), "solver": str(solver.settings),
+             "patterns": drop_record(solver.net)}
     if solver.best is not None:
         attrs["best"] = float(solver.best)
     write_snapshot(path, Snapshot(arrays, attrs))
@@ -42,12 +44,16 @@ def _key(group, name):
 
 
 def restore(solver, path):
-    """Set a Solver to what `path` holds. Everything is checked before anything is changed."""
+    """Set a Solver to what `path` holds. Everything is checked before anything is changed.
+
+    Where drops will draw other patterns than when the snapshot was written, a warning is logged.
+    """
     snapshot = read_snapshot(path)
     arrays, attrs = snapshot.arrays, snapshot.attrs
     if "solver/losses" not in arrays or not {"iteration", "seed", "rule"} <= set(attrs):
         raise SnapshotError(f"{path}: holds weights but no solver state; give it with --weights, not --resume")
     losses, positions = _checked_state(path, arrays, attrs)
+    record = read_record(path, attrs["patterns"]) if "patterns" in attrs else None
     seed, wanted = attrs["seed"], solver.settings.random_seed
     if wanted >= 0 and wanted != seed:
         raise SnapshotError(f"{path}: was written with random_seed {seed}, this solver says {wanted}; a resumed run must keep "
@@ -72,6 +78,7 @@ def restore(solver, path):
     solver.losses.clear()
     solver.losses.extend(losses)
     solver.net.seek(positions)
+    warn_of_other_patterns(path, record, solver.net)
 
 
 def _checked_state(path, arrays, attrs):

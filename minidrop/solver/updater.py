@@ -45,10 +45,13 @@ class Updater:
     def _clip_scale(self):
         if self.clip < 0:
             return 1.0
-        norm = math.sqrt(sum(self._sum_of_squares(parameter) for parameter in self.parameters.values()))
+        # All at once: every sum that leaves a device is one more wait for it.
+        norm = math.sqrt(self.backend.sum_of_squares(*(part for p in self.parameters.values() for part in _separate_parts(p))))
         return self.clip / norm if norm > self.clip else 1.0
 
-    def _sum_of_squares(self, parameter):
-        if parameter.blocks and parameter.has_separate_blocks():      # what the blocks leave out is zero
-            return sum(self.backend.sum_of_squares(block.data) for block in parameter.blocks)
-        return self.backend.sum_of_squares(parameter.dense_grad())
+
+def _separate_parts(parameter):
+    """Return arrays whose squares add up to those of the gradient; what its blocks leave out is zero."""
+    if parameter.has_separate_blocks():
+        return [block.data for block in parameter.blocks]
+    return [parameter.grad]

@@ -3,11 +3,13 @@
 import inspect
 import itertools
 import math
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from minidrop.autograd import Block
+from minidrop.autograd import Block, Blocks
 from minidrop.backend import Backend, NumpyBackend
 from minidrop.backend.cupy_backend import CupyBackend
 from minidrop.kept import Kept
@@ -111,11 +113,103 @@ def test_gemm_of_a_matrix_with_itself(backend, array, close):
 
 
 @memory
+@pytest.mark.parametrize("rows", KEPT.values(), ids=KEPT.keys())
+def test_add_block(backend, array, close, rows, layout):
+    """`out` is changed in place, where the block stands and nowhere else; the block is not changed."""
+    for cols in KEPT.values():
+        index = np.ix_(*(np.arange(TOTAL) if kept is None else kept.indices for kept in (rows, cols)))
+        out, x = array((TOTAL, TOTAL)), array([len(side.ravel()) for side in index], layout)
+        expected = out.copy()
+        expected[index] += x
+        for which in (backend, GENERIC):
+            on_device, block = which.asarray(out.copy()), which.asarray(x)
+            which.add_block(on_device, rows, cols, block)
+            same(which, on_device, expected)
+            same(which, block, x)
+
+
+@kept_sets
+def test_add_block_to_a_vector(backend, array, kept):
+    out, x = array((TOTAL,)), array((TOTAL if kept is None else kept.count,))
+    expected = out.copy()
+    expected[slice(None) if kept is None else kept.indices] += x
+    for rows, cols in ((kept, None), (None, kept)):
+        on_device = backend.asarray(out.copy())
+        backend.add_block(on_device, rows, cols, backend.asarray(x))
+        same(backend, on_device, expected)
+
+
+def test_add_block_of_all_takes_any_shape(backend, array):
+    out, x = array((2, 3, 4)), array((6, 4))
+    on_device = backend.asarray(out.copy())
+    backend.add_block(on_device, None, None, backend.asarray(x))
+    same(backend, on_device, out + x.reshape(2, 3, 4))
+
+
+class Recording(Backend):
+    """The generic backend, which notes the size of every array that it makes."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def empty(self, shape, dtype):
+        self.sizes.append(math.prod(shape))
+        return super().empty(shape, dtype)
+
+
+def test_blocks_become_one_array_without_others_of_its_size(array, close):
+    """Of a product in many pieces each piece costs what it holds."""
+    tiles = TilePattern(0.8, 1.0, 5, 2, 4).tiles(40, 60)
+    blocks = [Block(array((rows.count, cols.count)), rows, cols) for rows, cols in tiles]
+    assert len(blocks) == 5
+    expected = sum(block.dense(GENERIC, (40, 60)) for block in blocks)
+    on = Recording()
+    same(on, Blocks(blocks, expected.dtype).dense(on, (40, 60)), expected)
+    assert on.sizes == [40 * 60]
+    on, W, history = Recording(), array((40, 60)), np.zeros((40, 60), expected.dtype)
+    tracemalloc.start()
+    on.sgd_update(W, history, blocks, 0.1, 0.9, 0.0, False, 2.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert on.sizes == [] and peak < W.nbytes
+    close(history, 0.2 * expected)
+
+
+@memory
 @pytest.mark.parametrize("shape", [(1, 1), (129, 7), (0, 3), (3, 0)])
 def test_column_sums_and_sum_of_squares(backend, array, close, shape, layout):
     x = array(shape, layout)
     close(backend.to_host(backend.column_sums(backend.asarray(x))), x.astype(float).sum(axis=0))
     close(backend.sum_of_squares(backend.asarray(x)), (x.astype(float) ** 2).sum())
+    y = array((4, 5), layout)
+    several = x, y, x[:1]
+    close(backend.sum_of_squares(*map(backend.asarray, several)), sum((a.astype(float) ** 2).sum() for a in several))
+
+
+def test_a_sum_of_squares_leaves_the_device_once(monkeypatch):
+    transfers = []
+
+    class Scalar:
+        """A number on a device."""
+
+        def __init__(self, value):
+            self.value = value
+
+        def __add__(self, other):
+            return Scalar(self.value + other.value)
+
+        def __float__(self):
+            transfers.append(self.value)
+            return self.value
+
+    monkeypatch.setattr(Backend, "xp", SimpleNamespace(zeros=lambda shape, dtype: Scalar(0.0),
+                                                       dot=lambda a, b: Scalar(float(np.dot(a, b)))))
+    assert Backend().sum_of_squares(*(np.full(3, float(n)) for n in (1, 2, 3))) == 42
+    assert transfers == [42]
+
+
+def test_nothing_has_no_squares(backend):
+    assert backend.sum_of_squares() == 0 and type(backend.sum_of_squares()) is float
 
 
 @memory

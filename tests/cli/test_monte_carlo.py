@@ -70,6 +70,16 @@ def test_outputs_that_are_no_single_number(trained, tiny, minidrop):
     assert np.shape(values["mean"]) == np.shape(values["std"]) == (10, 3)
 
 
+def test_the_seed_chooses_the_drops(trained, minidrop):
+    """Not the batches: the values without drops stay."""
+    found = [json.loads(minidrop(*trained, "--mc", "3", "--json", *seed).out)["values"]["loss"]
+             for seed in ((), ("--seed", "0"), ("--seed", "7"), ("--seed", "7"))]
+    assert found[0] == found[1] and found[2] == found[3]
+    assert found[0]["deterministic"] == found[2]["deterministic"] and found[0]["mean"] != found[2]["mean"]
+    result = minidrop(*trained, "--seed", "-1")
+    assert result.code == 2 and "--seed" in result.err
+
+
 def test_rate_0_changes_nothing(trained, minidrop):
     found = json.loads(minidrop(*trained, "--mc", "3", "--json", "--set",
                                 "layer.drop1.approx_dropout_param.dropout_ratio=0").out)

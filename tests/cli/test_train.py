@@ -124,6 +124,32 @@ def test_resume_from_a_file_and_weights(tiny, minidrop):
     assert result.code == 0 and "written with --dropout not given, now it is conventional" in result.err
 
 
+def test_dropout_families_fit_files_with_another_familys_settings(tiny, minidrop):
+    net = tiny.folder / "net.prototxt"
+    net.write_text(net.read_text().replace("dropout_ratio: 0.5", 'dropout_ratio: 0.5 pattern: "ROW" max_period: 8'))
+    assert minidrop("check", tiny.solver, "--dropout", "approx:periodic").code == 0
+    assert minidrop("time", "-model", tiny.net, "-iterations", "1", "--dropout", "approx:BLOCK").code == 0
+    command = ("train", "--solver", tiny.solver, "--set", "max_iter=10", "--out", "o")
+    result = minidrop(*command, "--dropout", "approx:periodic")
+    line = "layer drop1: pattern PERIODIC instead of ROW; cleared what it does not read: max_period: 8"
+    assert result.code == 0 and result.err == "" and line in result.out
+    assert line in (tiny.path / "o/train.log").read_text()
+    result = minidrop(*command, "--resume", "auto", "--dropout", "approx:PERIODIC")
+    assert result.code == 0 and "--dropout" not in result.err       # one spelling, one training
+    result = minidrop("check", tiny.solver, "--dropout", "approx:tiles")
+    assert result.code == 1
+    assert result.err.startswith("error: --dropout approx:tiles: unknown pattern 'tiles'; did you mean 'TILE'?")
+
+
+def test_patterns_that_are_not_what_they_were(tiny, minidrop):
+    settings = "layer.drop1.approx_dropout_param.step=10"
+    assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--set", "max_iter=10", "--set", settings).code == 0
+    result = minidrop("train", "--solver", tiny.solver, "--out", "o", "--resume", "auto")
+    line = "the patterns of drop1 are not what they were: 5 of 10; now 15 of 30; set step: 10 to go on as before"
+    assert result.code == 0 and f"warning: {line}\n" in result.err
+    assert line in (tiny.path / "o/train.log").read_text()
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(tiny, minidrop):
     result = minidrop("train", "--solver", tiny.solver, "--out", "o", "--set", "base_lr=1e30")
     assert result.code == 1

@@ -1,4 +1,4 @@
-"""--set and --dropout."""
+"""--set."""
 
 import pytest
 from hypothesis import given, settings
@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from minidrop.config import (
     apply_overrides,
-    convert_dropout,
     decimal,
     parse_net,
     parse_solver,
@@ -142,64 +141,3 @@ def test_any_assignment_works_or_is_a_config_error(text):
         apply_overrides([parse_solver("stepvalue: 1"), parse_net(NET)], [text])
     except ConfigError:
         pass
-
-
-# --dropout
-
-DROPS = """layer { name: "a" type: "Dropout" dropout_param { dropout_ratio: 0.3 } }
-layer { name: "b" type: "ApproxDropout"
-        approx_dropout_param { dropout_ratio: 0.7 pattern: "ROW" max_period: 4 } }
-layer { name: "c" type: "Dropout" } layer { name: "d" type: "ReLU" }"""
-
-
-def converted(kind):
-    message = parse_net(DROPS).message
-    convert_dropout(message, kind)
-    return message.layer
-
-
-def test_conventional():
-    a, b, c, d = converted("conventional")
-    assert [layer.type for layer in (a, b, c, d)] == ["Dropout", "Dropout", "Dropout", "ReLU"]
-    assert [decimal(layer.dropout_param.dropout_ratio) for layer in (a, b, c)] == [0.3, 0.7, 0.5]
-    assert not b.HasField("approx_dropout_param")
-
-
-def test_approx():
-    a, b, c, d = converted("approx")
-    assert [layer.type for layer in (a, b, c, d)] == ["ApproxDropout"] * 3 + ["ReLU"]
-    assert [decimal(layer.approx_dropout_param.dropout_ratio) for layer in (a, b, c)] == [0.3, 0.7, 0.5]
-    assert [layer.approx_dropout_param.pattern for layer in (a, b, c)] == ["PERIODIC", "ROW", "PERIODIC"]
-    assert b.approx_dropout_param.max_period == 4
-    assert not a.HasField("dropout_param")
-
-
-def test_conversions_drop_what_only_the_old_type_has():
-    """`axes` and `shared` mean nothing to ApproxDropout; layers that drop otherwise stay what they are."""
-    message = parse_net("""
-        layer { name: "a" type: "Dropout" dropout_param { dropout_ratio: 0.3 axes: 2 axes: 3 shared: true } }
-        layer { name: "b" type: "DropConnect" inner_product_param { num_output: 3 } dropout_param { dropout_ratio: 0.3 } }
-        layer { name: "c" type: "GaussianDropout" dropout_param { dropout_ratio: 0.3 } }""").message
-    before = [str(layer) for layer in message.layer[1:]]
-    convert_dropout(message, "approx:ROW")
-    first, *others = message.layer
-    assert (first.type, first.approx_dropout_param.pattern) == ("ApproxDropout", "ROW")
-    assert decimal(first.approx_dropout_param.dropout_ratio) == 0.3
-    assert not first.HasField("dropout_param")
-    assert [str(layer) for layer in others] == before
-    convert_dropout(message, "conventional")
-    assert (first.type, list(first.dropout_param.axes), first.dropout_param.shared) == ("Dropout", [], False)
-    assert [str(layer) for layer in others] == before
-
-
-def test_approx_with_a_family():
-    a, b, c, _ = converted("approx:ROW")
-    assert [layer.approx_dropout_param.pattern for layer in (a, b, c)] == ["ROW"] * 3
-
-
-@pytest.mark.parametrize("kind", ["", "none", "approx:", "conventional:ROW", "Approx"])
-def test_unknown_kind(kind):
-    with pytest.raises(ConfigError) as caught:
-        converted(kind)
-    assert str(caught.value) == (f"--dropout {kind}: expected conventional, approx or approx:FAMILY "
-                                 "(as approx:ROW)")

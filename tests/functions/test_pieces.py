@@ -120,7 +120,30 @@ def test_the_gradient_of_a_parameter_is_the_pieces_themselves():
     assert [block.data.shape for block in W.blocks] == [(2, 4), (2, 2)]
     assert W.grad[:2, 2:4].tolist() == [[0, 0], [0, 0]] == W.grad[2:, :2].tolist()
     np.testing.assert_allclose(W.grad[:2, [0, 1, 4, 5]], 2 * numbers(5, 6).sum(axis=0)[None, [0, 1, 4, 5]].repeat(2, 0))
-    np.testing.assert_array_equal(Blocks(W.blocks).dense(W.backend, (4, 6)), W.grad)
+    np.testing.assert_array_equal(Blocks(W.blocks, W.dtype).dense(W.backend, (4, 6)), W.grad)
+
+
+@pytest.mark.parametrize("pieces", [block_pieces(0, 5, 4, []), block_pieces(0, 5, 4), [Piece(0, 0, A, P)]], ids=len)
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("transpose", [False, True])
+def test_an_empty_batch(backend, dtype, pieces, trained, transpose):
+    """There may be no piece at all, and so no gradient of W to take the dtype from."""
+    x, b = (Tensor(backend.asarray(numbers(*shape).astype(dtype)), True, backend) for shape in ((0, 4), (5,)))
+    data = backend.asarray(numbers(*((4, 5) if transpose else (5, 4))).astype(dtype))
+    W = Parameter(data, backend) if trained else Tensor(data, True, backend)
+    y = linear_pieces(x, W, b, pieces, 2.0, transpose)
+    assert y.shape == (0, 5)
+    y.backward()
+    gradients = [tensor.grad for tensor in (x, b)] + [W.dense_grad() if trained else W.grad]
+    for tensor, gradient in zip((x, b, W), gradients, strict=True):
+        assert gradient.shape == tensor.shape and gradient.dtype == dtype and not backend.to_host(gradient).any()
+
+
+def test_a_computed_weight_of_an_empty_batch():
+    """W is no leaf: its gradient goes on as an array."""
+    V = Tensor(numbers(5, 4), requires_grad=True)
+    linear_pieces(Tensor(np.zeros((0, 4))), functions.power(V, 2.0), None, []).backward()
+    assert V.grad.shape == (5, 4) and not V.grad.any()
 
 
 def test_what_no_piece_writes_is_the_bias():

@@ -111,6 +111,26 @@ def test_clip_gradients_scales_to_the_norm():
     assert norm == pytest.approx(1e-3, rel=1e-9)
 
 
+@pytest.mark.parametrize("family", ["PERIODIC", "TILE", "BLOCK"])
+def test_clipping_takes_one_sum_of_all_gradients(monkeypatch, family):
+    """However many blocks the gradients have, a device is waited for once."""
+    wide = NET.replace("num_output: 20", "num_output: 64").replace("dim: 6 }", "dim: 64 }")
+    solver = make("clip_gradients: 1e-3", net=wide, dropout=f"approx:{family}",
+                  base="base_lr: 1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 ")
+    sums, norms, sum_of_squares = [], [], type(solver.net.backend).sum_of_squares
+
+    def counted(backend, *arrays):
+        sums.append(len(arrays))
+        norms.append(sum((p.dense_grad()**2).sum() for p in solver.updater.parameters.values()))
+        found = sum_of_squares(backend, *arrays)
+        assert found == pytest.approx(norms[-1], rel=1e-12)
+        return found
+
+    monkeypatch.setattr(type(solver.net.backend), "sum_of_squares", counted)
+    solver.step(6)
+    assert len(sums) == 6 and max(sums) > 4 * (family == "TILE")
+
+
 def test_average_loss_is_the_mean_of_the_last():
     single, averaged = make(), make("average_loss: 3")
     losses = [e.values["loss"] for e in run_steps(single, 6)]

@@ -1,0 +1,76 @@
+"""Turn the drop layers of a net into another kind without editing its file: --dropout."""
+
+import logging
+
+from minidrop.config import decimal
+from minidrop.errors import ConfigError
+from minidrop.patterns.base import OWN_SETTINGS, find_family
+
+log = logging.getLogger(__name__)
+
+
+def dropout_kind(kind):
+    """Return a kind as `convert_dropout` knows it, its family spelt as it is registered. Raises ConfigError."""
+    return _parsed(kind)[0]
+
+
+def convert_dropout(message, kind):
+    """Turn the drop layers of a NetParameter into one kind, in place, each with its dropout_ratio.
+
+    "conventional" makes every ApproxDropout a Dropout; "approx" the reverse; "approx:FAMILY" the reverse, and
+    gives all of them that family of patterns, whose name may be in any case. Settings that only the old type has are
+    dropped: patterns one way, `axes` and `shared` the other; so are those of another family that FAMILY does not read,
+    which is logged. DropConnect and GaussianDropout stay what they are. ConfigError for another kind.
+    """
+    kind, family = _parsed(kind)
+    for layer in message.layer:
+        if kind == "conventional" and layer.type == "ApproxDropout":
+            _move_ratio(layer.approx_dropout_param, layer.dropout_param)
+            layer.type = "Dropout"
+            layer.ClearField("approx_dropout_param")
+        elif kind != "conventional" and layer.type == "Dropout":
+            _move_ratio(layer.dropout_param, layer.approx_dropout_param)
+            layer.type = "ApproxDropout"
+            layer.ClearField("dropout_param")
+        if family is not None and layer.type == "ApproxDropout":
+            _set_family(layer, family)
+
+
+def _parsed(kind):
+    """Return (kind, family class or None)."""
+    name, colon, family = str(kind).partition(":")
+    if name not in ("conventional", "approx") or (colon and (name == "conventional" or not family)):
+        raise ConfigError(f"--dropout {kind}: expected conventional, approx or approx:FAMILY (as approx:ROW)")
+    if not colon:
+        return name, None
+    try:
+        found = find_family(family)
+    except ConfigError as error:
+        raise ConfigError(f"--dropout {kind}: {error}") from None
+    return f"{name}:{found.name}", found
+
+
+def _set_family(layer, family):
+    """Give an ApproxDropout layer a family. Of its settings stay those that both families read: the file is another's."""
+    settings, before = layer.approx_dropout_param, layer.approx_dropout_param.pattern
+    settings.pattern = family.name
+    if before == family.name:
+        return              # its settings were meant for it: what it does not read is a mistake of the file
+    cleared = []
+    for name in OWN_SETTINGS:
+        if name not in family.uses and settings.HasField(name):
+            value = settings.Search.Name(settings.search) if name == "search" else getattr(settings, name)
+            cleared.append(f"{name}: {value}")
+            settings.ClearField(name)
+    scale = settings.Scale.Name(settings.scale)
+    if scale not in family.scales:
+        cleared += [f"scale: {scale}"] * settings.HasField("scale")
+        settings.scale = settings.Scale.Value(family.scales[0])
+    if cleared:
+        log.info("layer %s: pattern %s instead of %s; cleared what it does not read: %s", layer.name, family.name, before,
+                 ", ".join(cleared))
+
+
+def _move_ratio(old, new):
+    if old.HasField("dropout_ratio"):
+        new.dropout_ratio = decimal(old.dropout_ratio)

@@ -1,0 +1,109 @@
+"""What a snapshot says about the patterns of each drop, so that a run which goes on with others is told so.
+
+The description of a net is not enough: where it leaves a setting to the family, a later version may choose otherwise.
+"""
+
+import json
+import logging
+import math
+import re
+from dataclasses import replace
+
+from minidrop.errors import ConfigError, SnapshotError
+from minidrop.patterns import get_family
+
+log = logging.getLogger(__name__)
+
+_LONGEST_TEXT = 200
+_TOLERANCE = 1e-6       # searches of a distribution may differ in their last digits from machine to machine
+_REPRODUCING = ("step", "max_period")       # what describe() shows the value of
+_MOST_SHOWN = 6
+
+
+def drop_record(net):
+    """Return the JSON text {drop layer: {"family", "choices", "probabilities"}} of a Net, choices as `describe` has them."""
+    return json.dumps({name: _described(site.family) for name, site in net.drop_sites.items()})
+
+
+def _described(family):
+    return {"family": _as_short_text(family.name),
+            "choices": [_as_short_text(family.describe(choice)) for choice in family.distribution.choices],
+            "probabilities": family.distribution.probabilities.tolist()}
+
+
+def _as_short_text(text):
+    """Return what `_is_short_text` lets pass; families may be the user's own."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:_LONGEST_TEXT])
+
+
+def read_record(path, text):
+    """Return what `drop_record` wrote as a dict. SnapshotError where a text is none of that kind: anybody may have made it."""
+    try:
+        record = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or not all(map(_is_description, record.values())):
+        raise SnapshotError(f"{path}: refused as a snapshot: expected patterns to describe the drops of a net (family, "
+                            f"choices and probabilities), got {str(text)[:80]!r}")
+    return record
+
+
+def _is_description(one):
+    if not isinstance(one, dict) or set(one) != {"family", "choices", "probabilities"}:
+        return False
+    family, choices, probabilities = one["family"], one["choices"], one["probabilities"]
+    return (_is_short_text(family) and isinstance(choices, list) and isinstance(probabilities, list)
+            and 0 < len(choices) == len(probabilities) and all(map(_is_short_text, choices))
+            and all(isinstance(p, float) and 0 <= p <= 1 + _TOLERANCE for p in probabilities))
+
+
+def _is_short_text(text):
+    """Is it what may be shown on a terminal?"""
+    return isinstance(text, str) and len(text) <= _LONGEST_TEXT and text.isprintable()
+
+
+def warn_of_other_patterns(path, record, net):
+    """Log a warning for every drop whose patterns are not those of a record; `record` None: the snapshot has none."""
+    if record is None:
+        if net.drop_sites:
+            log.warning("%s has no record of its patterns (it was written by an earlier version): they cannot be compared "
+                        "with those of %s now", path, ", ".join(net.drop_sites))
+        return
+    for name, site in net.drop_sites.items():
+        old, new = record.get(name), _described(site.family)
+        if old is None or _equal(old, new):
+            continue        # a drop that is new is one more layer, and the net's description says so
+        both = old["family"] != new["family"]
+        log.warning("the patterns of %s are not what they were: %s; now %s%s", name, _shown(old, both), _shown(new, both),
+                    _advice(old, site.family))
+
+
+def _equal(old, new):
+    return (old["family"], old["choices"]) == (new["family"], new["choices"]) and all(
+        math.isclose(p, q, abs_tol=_TOLERANCE) for p, q in zip(old["probabilities"], new["probabilities"], strict=True))
+
+
+def _shown(one, with_family):
+    parts = list(one["choices"])
+    if len(parts) > 1:
+        parts = [f"{choice} ({p:.6g})" for choice, p in zip(parts, one["probabilities"], strict=True)]
+    if len(parts) > _MOST_SHOWN:
+        parts[_MOST_SHOWN - 2:-1] = ["..."]
+    return f"{one['family']} " * with_family + ", ".join(parts)
+
+
+def _advice(old, family):
+    """Return "; set FIELD: VALUE to go on as before" where that has been tried and found true, else ""."""
+    if old["family"] != family.name:
+        return ""
+    for field in _REPRODUCING:
+        if field not in family.uses:
+            continue
+        for value in re.findall(r"(?<!\d)\d{1,5}(?!\d)", old["choices"][-1])[-2:]:
+            try:
+                other = get_family(replace(family.settings, **{field: int(value)}))
+            except ConfigError:
+                continue
+            if _equal(old, _described(other)):
+                return f"; set {field}: {int(value)} to go on as before"
+    return ""
