@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import minidrop as md
-from minidrop.config import convert_dropout, parse_net, parse_solver
+from minidrop.config import parse_net, parse_solver
+from minidrop.conversion import convert_dropout
 from minidrop.patterns import known_families
 from minidrop.testing import assert_matches_masked_dense
 

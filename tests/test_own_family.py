@@ -13,6 +13,7 @@ from minidrop import Net
 from minidrop.config import parse_net
 from minidrop.errors import ConfigError
 from minidrop.patterns import PatternSettings, base, get_family
+from minidrop.snapshot import read_snapshot
 from minidrop.testing import assert_matches_masked_dense
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "examples" / "aligned_family.py"
@@ -88,8 +89,37 @@ def test_the_command_line_imports_it(command, tmp_path):
     assert without.returncode == 1 and "unknown pattern 'ALIGNED'" in without.stderr
 
 
-@pytest.mark.parametrize("name, message", [("nowhere.py", "--import nowhere.py: there is no such file"),
-                                           ("no_such_module_here", "--import no_such_module_here: ModuleNotFoundError: No module named")])
+def test_training_goes_on_from_a_snapshot(tmp_path):
+    net = NET.replace('layer { name: "in" type: "Input" top: "x" top: "y" input_param {',
+                      'layer { name: "in" type: "DummyData" top: "x" top: "y" dummy_data_param { '
+                      'data_filler { type: "gaussian" std: 1 }')
+    (tmp_path / "net.prototxt").write_text(net)
+    (tmp_path / "solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 6 '
+                                              "snapshot: 3 random_seed: 1 solver_mode: CPU display: 1")
+
+    def train(*more, imports=("--import", FILE)):
+        return subprocess.run([sys.executable, "-m", "minidrop", *imports, "train", "--solver", "solver.prototxt", *more],
+                              capture_output=True, text=True, timeout=120, cwd=tmp_path)
+
+    def arrays_of(run):
+        snapshot, = (tmp_path / run / "snapshots").glob("*_iter_6.h5")
+        return read_snapshot(snapshot).arrays
+
+    for arguments in (["--out", "whole"], ["--out", "parts", "--set", "max_iter=3"], ["--out", "parts", "--resume", "auto"]):
+        result = train(*arguments)
+        assert result.returncode == 0, result.stderr
+    assert "going on at iteration 3" in result.stdout
+    whole, parts = arrays_of("whole"), arrays_of("parts")
+    assert len(whole) >= 4 and whole.keys() == parts.keys()
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+    result = train("--out", "parts", "--resume", "auto", imports=())
+    assert result.returncode == 1 and "unknown pattern 'ALIGNED'" in result.stderr
+
+
+@pytest.mark.parametrize("name, message", [
+    ("nowhere.py", "--import nowhere.py: there is no such file"),
+    ("no_such_module_here", "--import no_such_module_here: ModuleNotFoundError: No module named"),
+])
 def test_what_cannot_be_imported(name, message):
     result = subprocess.run([sys.executable, "-m", "minidrop", "--import", name, "devices"], capture_output=True, text=True,
                             timeout=120)
@@ -100,8 +130,8 @@ def test_what_cannot_be_imported(name, message):
                                            ("import no_such_module_here", "own.py:1: ModuleNotFoundError: ")])
 def test_what_fails_in_imported_code(code, message, tmp_path):
     (tmp_path / "own.py").write_text(code)
-    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", "own.py", "devices"], capture_output=True, text=True,
-                            timeout=120, cwd=tmp_path)
+    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", "own.py", "devices"], capture_output=True,
+                            text=True, timeout=120, cwd=tmp_path)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stderr.startswith(f"error: --import {message}")
 

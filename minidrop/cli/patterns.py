@@ -22,7 +22,8 @@ _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 @click.option("--family", default="all", show_default=True, metavar="all|NAME", help="A pattern's name, in any case.")
 @click.option("--max-period", type=int, default=0, help="ROW, TILE: longest period; 0: the family's choice.")
 @click.option("--step", type=int, default=0, help="PERIODIC: length of the repeated piece; 0: the family's choice.")
-@click.option("--tile-size", type=int, default=0, help="TILE: weights along the side of a tile; 0: 32, or fewer on short sides.")
+@click.option("--tile-size", type=int, default=0,
+              help="TILE: weights along the side of a tile; 0: 32, or fewer on short sides.")
 @click.option("--block-samples", type=int, default=0, help="BLOCK: samples of a block; 0: 128.")
 @click.option("--block-units", type=int, default=0, help="BLOCK: units of a block; 0: 128, or fewer on a short axis.")
 @click.option("--scale", type=click.Choice(SCALES, case_sensitive=False), default="RATE", show_default=True,
@@ -30,7 +31,7 @@ _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 @click.option("--search", type=click.Choice(SEARCHES, case_sensitive=False), default="EXACT", show_default=True,
               help="How the probabilities of several periods are found.")
 @click.option("--iterations", type=int, default=10000, show_default=True, help="Length of the sequence to look at.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The sequence's random_seed.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The sequence's random_seed.")
 @click.option("--layer", default="drop1", show_default=True, metavar="NAME", help="The sequence's layer.")
 @click.option("--plot", is_flag=True, help="Draw with characters as well.")
 @click.option("--png", metavar="FILE", help="Draw into a file; needs matplotlib.")
@@ -79,7 +80,7 @@ def _each_family(wanted, family):
 def _table(one):
     sites, kept, unit, share, drawn = one["sites"], one["kept"], one["unit_rate"], one["gemm_share"], one["sequence"]
     what = sites["what"]
-    entries = "weights" if what == "tiles" else "units"
+    entries = "weights" if sites["drops"] == "weights" else "units"
     rows = one["distribution"]
     shown = rows if len(rows) <= _CHOICES else rows[:_CHOICES - 4] + [None] + rows[-3:]
     by, seen = ("", "") if one["exact"] else (", by symmetry", f", seen in {drawn['iterations']} iterations")
@@ -100,6 +101,9 @@ def _table(one):
     lines += _joint(one, seen)
     drops, chi = drawn["drops"], drawn["chi_square"]
     distinct = f"{drawn['distinct']} different sub-model{'s' * (drawn['distinct'] != 1)}"
+    if drawn["iterations"] < drawn["asked"]:
+        lines.append(f"  only {drawn['iterations']} of {drawn['asked']} iterations are looked at: more would need too much "
+                     "memory at this size")
     lines += [f"  {drawn['iterations']} iterations of layer {drawn['layer']!r}, seed {drawn['seed']}: mean rate "
               f"{drawn['rate']:.6f}, {distinct},",
               f"    each {what[:-1]} dropped {drops['min']} to {drops['max']} times, mean {drops['mean']:.1f}"]
@@ -112,8 +116,10 @@ def _table(one):
 
 def _axis(one):
     sites, units = one["sites"], one["units"]
-    return {"units": f"{units} units", "tiles": f"{units} x {one['inputs']} weights in {sites['count']} tiles",
-            "blocks": f"{units} units in {sites['count']} block{'s' * (sites['count'] != 1)}"}[sites["what"]]
+    pieces = f" in {sites['count']} {sites['what'][:-1 if sites['count'] == 1 else None]}"
+    if sites["drops"] == "weights":
+        return f"{units} x {one['inputs']} weights" + pieces * (sites["what"] != "weights")
+    return f"{units} units" + pieces * (sites["what"] != "units")
 
 
 def _joint(one, seen):
@@ -121,6 +127,7 @@ def _joint(one, seen):
     near = [d for d in _DISTANCES if d <= len(found)]
     if not near:
         return []
+    seen += f", among {one['joint_keep']['sites']} of them" * (one["joint_keep"]["sites"] < one["sites"]["count"])
     lines = [f"  both live         at a distance of d {one['sites']['what']}{seen}; "
              f"{one['joint_keep']['independent']:.3f} if independent"]
     for first in range(0, len(near), 11):

@@ -22,7 +22,7 @@ def text_plots(one, width=None):
     parts = [f"  share dropped in an iteration{_source(one)}\n" + _bars(one["iteration_rate"], width)]
     found = np.array(drawn["drops"]["all"]) / drawn["iterations"]
     deviation = sqrt(max(rate * (1 - rate), 1e-12) / drawn["iterations"])
-    parts.append(f"  share of {drawn['iterations']} iterations in which each of {found.size} {what} was dropped "
+    parts.append(f"  share of {drawn['iterations']} iterations in which each of {_which(found.size, one)} was dropped "
                  "(top and bottom: 5 deviations of Bernoulli)\n"
                  + _chart(found, rate, rate - 5 * deviation, rate + 5 * deviation, width, f"{what[:-1]} 0",
                           f"{found.size - 1}"))
@@ -32,6 +32,12 @@ def text_plots(one, width=None):
                      + _chart(joint, one["joint_keep"]["independent"], 0, max(joint.max(), 1e-9), width, "distance 1",
                               f"{joint.size}"))
     return "\n\n".join(parts)
+
+
+def _which(shown, one):
+    """"1024 units", or "the first 65536 of 4194304 tiles" where not all have a figure."""
+    sites = one["sites"]
+    return f"the first {shown} of {sites['count']} {sites['what']}" if shown < sites["count"] else f"{shown} {sites['what']}"
 
 
 def _source(one):
@@ -79,13 +85,20 @@ def _chart(values, reference, low, high, width, first, last):
             canvas[row(column.mean()), x] = "●"
     labels = {0: f"{high:.3f}", _HEIGHT - 1: f"{low:.3f}", row(reference): f"{reference:.3f}"}
     lines = [f"    {labels.get(y, ''):>6} ┤{''.join(canvas[y])}".rstrip() for y in range(_HEIGHT)]
-    return "\n".join(lines) + f"\n            {first}{last.rjust(max(1, len(columns) - len(first)))}"
+    gap = len(columns) - len(first) - len(last)
+    axis = f"{first}{' ' * gap}{last}" if gap > 1 else f"{first} to {last}" if values.size > 1 else first
+    return "\n".join(lines) + f"\n            {axis}"
 
 
 def check_picture(path):
-    """Raise ConfigError where no picture can be drawn into `path`: another ending, or no matplotlib."""
+    """Raise ConfigError where no picture can be drawn into `path`: another ending, no such folder, or no matplotlib."""
     if os.path.splitext(path)[1].lower() not in _FORMATS:
         raise ConfigError(f"--png {path}: expected a name that ends with {', '.join(_FORMATS)}")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise ConfigError(f"--png {path}: there is no folder {folder}; make it, or give a name in another one")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"--png {path}: nothing can be written into {folder}; give a name in another folder")
     if find_spec("matplotlib") is None:
         raise ConfigError("--png draws with matplotlib, which is not installed; install it with: "
                           "pip install 'minidrop[plot]'")

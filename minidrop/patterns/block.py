@@ -11,6 +11,7 @@ from minidrop import streams
 from minidrop.errors import ConfigError
 from minidrop.kept import Kept
 from minidrop.patterns.base import MANY, Pattern, PatternDistribution, PatternFamily, register_pattern
+from minidrop.patterns.sites import Sites, pieces
 
 BLOCK_SAMPLES = BLOCK_UNITS = 128
 
@@ -47,12 +48,17 @@ def _random_blocks(key, number, rate, width, total):
     blocks = -(-total // width)
     if rate == 0 or not blocks:
         return Kept.all(total)
+    return Kept.of(np.flatnonzero(_living_blocks(key, number, rate, blocks).repeat(width)[:total]), total)
+
+
+def _living_blocks(key, number, rate, blocks):
+    """Return the bool array (blocks,) of which blocks of a group of samples live, for a rate above 0."""
     rng = streams.generator(key, "blocks", number)
     lives = rng.random(blocks) >= guarded_rate(rate, blocks)
     spared = rng.integers(blocks)
     if not lives.any() and can_guard(rate, blocks):
         lives[spared] = True
-    return Kept.of(np.flatnonzero(lives.repeat(width)[:total]), total)
+    return lives
 
 
 def can_guard(rate, blocks):
@@ -110,6 +116,16 @@ class BlockFamily(PatternFamily):
             raise ConfigError(f"block_units {asked} cuts {total} units into {blocks} block{'s' * (blocks != 1)}, but rate "
                               f"{self.settings.rate!r} needs {least} at least, or a whole layer would be dropped; set "
                               f"block_units to {max(1, total // least)} or less, or remove it")
+
+    def sites(self, units, inputs=None):
+        """The blocks of the first group of samples."""
+        width = self.settings.block_units or block_units(self.settings.rate, units)
+        return Sites("blocks", self.drops, units, sides=(pieces(width, units),))
+
+    def live(self, pattern, sites):
+        if not pattern.rate:
+            return np.ones(sites.count, bool)
+        return _living_blocks(pattern.key, 0, pattern.rate, sites.count)
 
     def submodels(self, total):
         """Of one group of samples."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import asdict
+from functools import lru_cache
 from math import log10
 
 import numpy as np
@@ -10,11 +11,13 @@ from minidrop.errors import ConfigError
 from minidrop.patterns.base import PatternSettings, get_family
 from minidrop.patterns.search import entropy, exact_search, sgd_search
 from minidrop.patterns.sequence import PatternSequence
-from minidrop.patterns.sites import Sites
-from minidrop.patterns.statistics import chi_square, joint_keep, share_deviation
+from minidrop.patterns.statistics import chi_square, column_sums, deviation, joint_keep, row_counts
 
-LISTED = 2 * 10 ** 8        # patterns x sites: beyond that (ROW with a thousand periods) a sample has to do
-DRAWN = 2 * 10 ** 9
+LISTED = 10 ** 8        # patterns x sites, a byte each: beyond that (ROW with a thousand periods) a sample has to do
+DRAWN = 2 * 10 ** 8     # the same of a sequence, which ends early where it would need more
+MOST_SITES = 10 ** 7
+SHOWN = 2 ** 16         # so many sites have a figure each
+STRETCHES, STRETCH = 4, 2 ** 11     # of more sites than these together, what lives together is looked at in these
 
 
 def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"):
@@ -24,7 +27,8 @@ def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"
     iterations, seed, layer: the sequence to look at, the one that a layer of that name draws under that random_seed.
 
     settings, units, inputs: as given, resolved; inputs is None where it does not matter
-    sites: {"what", "count"} what is dropped or kept as one: units, tiles of weights, blocks of one group of samples
+    sites: {"what", "drops", "count"} what is dropped or kept as one, see `Sites`: units, weights, tiles of weights, blocks
+    of one group of samples
     exact: True where all patterns were listed. Else what a formula gives is exact (rates by symmetry: every site is
     treated alike), and what "sampled" names is estimated from the sequence
     distribution: one {"choice", "probability", "rate", "scale", "mean_kept"} per choice
@@ -33,14 +37,16 @@ def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"
     entropy, pattern_entropy: of the choices, and of the patterns (choices and offsets), in nats
     submodels: how many different ones there are, as text "10^X" from 10^15 on; None where not known
     iteration_rate: [[share dropped, probability], ...] of an iteration, in steps of 0.001 at most
-    kept: {"min", "mean", "max", "of"} units kept in an iteration (weights for TILE); min may be 0 on a very short axis
-    unit_rate: {"min", "mean", "max", "all"} probability of each site to be dropped
-    joint_keep: {"independent", "by_distance"} P(i and i + d live), d = 1, 2, ..., see `statistics.joint_keep`
+    kept: {"min", "mean", "max", "of"} units or weights kept in an iteration; min may be 0 on a very short axis
+    unit_rate: {"min", "mean", "max", "all"} probability of each site to be dropped; "all", here and below: the first SHOWN
+    joint_keep: {"independent", "by_distance", "sites"} P(i and i + d live), d = 1, 2, ..., over that many sites: all, or
+    STRETCHES x STRETCH, from the first site to the last; see `statistics.joint_keep`
     gemm_share: {"one_side", "both_sides"} expected share of a dense GEMM's work: the kept share where this drop shrinks
     one side of it; the square where an independent drop, set alike, shrinks the other side too. A drop of weights has
     one product and no other side: None
-    sequence: {"iterations", "seed", "layer", "rate", "drops", "distinct", "chi_square", "joint_keep"}: mean rate, how
-    often each site was dropped ("min", "mean", "max", "all"), different sub-models, see `statistics`
+    sequence: {"iterations", "asked", "seed", "layer", "rate", "drops", "distinct", "chi_square", "joint_keep"}: how many
+    iterations were looked at, fewer than asked for where they would need too much memory (DRAWN), mean rate, how often each
+    site was dropped ("min", "mean", "max", "all"), different sub-models, see `statistics`
 
     Raises ConfigError.
     """
@@ -49,14 +55,23 @@ def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"
     iterations = _checked("iterations", iterations, "10000 tells much")
     family = get_family(settings)
     family.check_total(units)
-    sites = Sites(family, units, inputs)
+    if family.drops == "weights":
+        family.check_weights(units, inputs)
+    sites = family.sites(units, inputs)
+    if sites.count > MOST_SITES:
+        raise ConfigError(f"{sites.count} {sites.what} are too many to look at, {MOST_SITES} are possible; give fewer units"
+                          + (" or inputs" if sites.drops == "weights" else ""))
     distribution = family.distribution
     sequence = _sequence(PatternSequence(family, seed, layer), sites, iterations)
     law = _law(family, sites)
-    live, weights = law or (sequence["live"], sequence["counts"] / iterations)
-    total, share = int(sites.sizes.sum()), 1 - distribution.rate
-    counts = live[weights > 0] @ sites.sizes
-    unit_rate = 1 - weights @ live if law else np.full(sites.count, distribution.rate)
+    drawn_weights = sequence["counts"] / sequence["iterations"]
+    live, weights = law or (sequence["live"], drawn_weights)
+    total, share = sites.total, 1 - distribution.rate
+    counts = row_counts(live, sites.sizes)
+    possible = counts[weights > 0]
+    unit_rate = 1 - column_sums(live, weights) if law else np.full(sites.count, distribution.rate)
+    joint = _joint(live, weights)
+    drawn_share = float(drawn_weights @ row_counts(sequence["live"], sites.sizes)) / total
     rows = []
     for choice, probability in zip(distribution.choices, distribution.probabilities.tolist(), strict=True):
         pattern = family.pattern(choice, 0)
@@ -65,40 +80,37 @@ def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"
     return {
         "settings": asdict(settings),
         "units": units,
-        "inputs": inputs if sites.what == "tiles" else None,
-        "sites": {"what": sites.what, "count": sites.count},
+        "inputs": inputs if sites.drops == "weights" else None,
+        "sites": {"what": sites.what, "drops": sites.drops, "count": sites.count},
         "exact": law is not None,
         "sampled": [] if law else ["rate_deviation", "kept.min", "kept.max", "iteration_rate", "joint_keep"],
         "distribution": rows,
         "rate": settings.rate,
         "rate_reached": distribution.rate,
-        "rate_deviation": share_deviation(live, weights, sites.sizes),
-        "iteration_rate": _histogram(1 - live @ sites.sizes / total, weights),
+        "rate_deviation": deviation(counts / total, weights),
+        "iteration_rate": _histogram(1 - counts / total, weights),
         "entropy": entropy(distribution.probabilities),
         "pattern_entropy": family.pattern_entropy(units),
         "submodels": _readable(_submodels(family, sites, law)),
-        "kept": {"min": int(counts.min()), "mean": total * share, "max": int(counts.max()), "of": total},
-        "unit_rate": {"min": float(unit_rate.min()), "mean": float(unit_rate.mean()),
-                      "max": float(unit_rate.max()), "all": unit_rate.tolist()},
-        "joint_keep": {"independent": share ** 2, "by_distance": joint_keep(live, weights).tolist()},
-        "gemm_share": {"one_side": share, "both_sides": None if sites.what == "tiles" else share ** 2},
+        "kept": {"min": int(possible.min()), "mean": total * share, "max": int(possible.max()), "of": total},
+        "unit_rate": _summary(unit_rate),
+        "joint_keep": {"independent": share ** 2, "by_distance": joint, "sites": min(sites.count, STRETCHES * STRETCH)},
+        "gemm_share": {"one_side": share, "both_sides": None if sites.drops == "weights" else share ** 2},
         "sequence": {
-            "iterations": iterations, "seed": int(seed), "layer": layer,
-            "rate": 1 - float(sequence["counts"] @ (sequence["live"] @ sites.sizes)) / (total * iterations),
-            "drops": {"min": int(sequence["drops"].min()), "mean": float(sequence["drops"].mean()),
-                      "max": int(sequence["drops"].max()), "all": sequence["drops"].tolist()},
+            "iterations": sequence["iterations"], "asked": iterations, "seed": int(seed), "layer": layer,
+            "rate": 1 - drawn_share, "drops": _summary(sequence["drops"]),
             "distinct": sequence["distinct"],
             "chi_square": chi_square(sequence["live"], sequence["counts"], sequence["rates"], distribution.rate),
-            "joint_keep": joint_keep(sequence["live"], sequence["counts"] / iterations).tolist(),
+            "joint_keep": _joint(sequence["live"], drawn_weights) if law else joint,
         },
     }
 
 
 def first_patterns(settings, units, inputs=None, seed=0, layer="drop1", count=40):
-    """Return the bool array (count, sites) of what lives in the first iterations."""
+    """Return the bool array (count, sites) of what lives in the first iterations, of SHOWN sites at most."""
     family = get_family(settings)
-    sites, sequence = Sites(family, units, inputs), PatternSequence(family, seed, layer)
-    return np.array([sites.live(sequence.at(i)) for i in range(count)])
+    sites, sequence = family.sites(units, inputs), PatternSequence(family, seed, layer)
+    return np.array([family.live(sequence.at(i), sites)[:SHOWN] for i in range(count)])
 
 
 def search_table(rates=(0.3, 0.5, 0.7, 0.9), lambdas=(0.5, 0.1, 0.01, 0.001), max_period=0):
@@ -132,24 +144,47 @@ def _law(family, sites):
                in zip(family.distribution.choices, family.distribution.probabilities.tolist(), strict=True)]
     if sum(offsets for _, _, offsets in choices) * sites.count > LISTED:
         return None
-    live = [sites.live(family.pattern(choice, offset)) for choice, _, offsets in choices for offset in range(offsets)]
-    return np.array(live), np.concatenate([np.full(offsets, q / offsets) for _, q, offsets in choices])
+    live = np.empty((sum(offsets for _, _, offsets in choices), sites.count), bool)
+    for row, (choice, offset) in enumerate((choice, offset) for choice, _, offsets in choices for offset in range(offsets)):
+        live[row] = family.live(family.pattern(choice, offset), sites)
+    return live, np.concatenate([np.full(offsets, q / offsets) for _, q, offsets in choices])
 
 
 def _sequence(sequence, sites, iterations):
-    """Return the different patterns of a sequence: what lives, how often each was drawn, the rate of its choice."""
-    patterns = Counter(sequence.at(i) for i in range(iterations))
-    if len(patterns) * sites.count > DRAWN:
-        raise ConfigError(f"{len(patterns)} patterns of {sites.count} {sites.what} are too many to hold; ask for "
-                          f"{max(1, DRAWN // sites.count)} iterations at most, or fewer units")
-    table = Counter()
-    for pattern, count in patterns.items():
-        table[pattern.rate, np.packbits(sites.live(pattern)).tobytes()] += count
+    """Return the different patterns of a sequence: what lives, how often each was drawn, the rate of its choice.
+
+    It ends before the first pattern for which DRAWN has no room.
+    """
+    @lru_cache(maxsize=64)
+    def row(pattern):
+        return pattern.rate, np.packbits(np.asarray(sequence.family.live(pattern, sites), bool)).tobytes()
+
+    table, most = Counter(), DRAWN // sites.count
+    for i in range(iterations):
+        found = row(sequence.at(i))
+        if len(table) >= most and found not in table:
+            iterations = i
+            break
+        table[found] += 1
     packed = np.frombuffer(b"".join(bits for _, bits in table), np.uint8).reshape(len(table), -1)
-    live = np.unpackbits(packed, axis=1, count=sites.count).astype(bool)
+    live = np.unpackbits(packed, axis=1, count=sites.count).view(bool)
     counts = np.array(list(table.values()), dtype=np.int64)
-    return {"live": live, "counts": counts, "rates": np.array([rate for rate, _ in table]),
-            "drops": iterations - counts @ live, "distinct": len({bits for _, bits in table})}
+    return {"live": live, "counts": counts, "rates": np.array([rate for rate, _ in table]), "iterations": iterations,
+            "drops": iterations - np.rint(column_sums(live, counts)).astype(np.int64),
+            "distinct": len({bits for _, bits in table})}
+
+
+def _summary(values):
+    return {"min": values.min().item(), "mean": float(values.mean()), "max": values.max().item(),
+            "all": values[:SHOWN].tolist()}
+
+
+def _joint(live, weights):
+    n = live.shape[1]
+    if n <= STRETCHES * STRETCH:
+        return joint_keep(live, weights).tolist()
+    starts = np.linspace(0, n - STRETCH, STRETCHES).astype(int)
+    return np.mean([joint_keep(live[:, first:first + STRETCH], weights) for first in starts], axis=0).tolist()
 
 
 def _histogram(rates, weights):
@@ -159,9 +194,11 @@ def _histogram(rates, weights):
 
 
 def _submodels(family, sites, law):
-    if sites.what != "tiles":
+    if sites.drops != "weights":
         return family.submodels(sites.units)
-    return len(np.unique(np.packbits(law[0][law[1] > 0], axis=1), axis=0)) if law else None
+    if law is None:
+        return None
+    return len({np.packbits(row).tobytes() for row, probability in zip(*law, strict=True) if probability > 0})
 
 
 def _readable(number):

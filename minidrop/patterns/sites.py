@@ -1,44 +1,37 @@
-"""Sites: what a pattern drops or keeps as one, in a row: units, tiles of weights, or blocks of activations."""
+"""Sites: what a pattern drops or keeps as one, in a row: units, weights, tiles of weights, or blocks of activations."""
 
-from dataclasses import replace
+from functools import cached_property
+from math import prod
 
 import numpy as np
-
-from minidrop.patterns.block import block_units
-from minidrop.patterns.tile import tile_size
 
 
 class Sites:
     """The sites of a family on an axis of `units`; for a family of weights, of a product units x inputs.
 
-    what: "units"; "tiles" of weights, counted row by row; or "blocks" of one group of samples.
-    count: how many there are; sizes: (count,), the units or weights in each (less at the edges).
+    what: their name in tables, a plural; drops: what the family drops, "units", "weights" or "blocks".
+    sides: how long the pieces of each axis are, see `pieces`; None where each unit or weight is a site.
+    shape, count: how many sites there are along each axis, and in all; total: how many units or weights they have together.
     """
 
-    def __init__(self, family, units, inputs=None):
-        self.units, self.inputs = units, inputs or units
-        self.what = {"weights": "tiles", "blocks": "blocks"}.get(family.drops, "units")
-        example = family.pattern(family.distribution.choices[0], 0)
-        if self.what == "tiles":
-            self.size = example.size or tile_size(self.inputs, example.columns)
-            sizes = np.outer(_pieces(self.size, self.units), _pieces(self.size, self.inputs))
-            self.rows, self.columns = sizes.shape
-            self.sizes = sizes.ravel()
-        elif self.what == "blocks":
-            self.size = example.block_units or block_units(example.rate, units)
-            self.sizes = _pieces(self.size, units)
-        else:
-            self.sizes = np.ones(units, dtype=np.int64)
-        self.count = self.sizes.size
+    def __init__(self, what, drops, units, inputs=None, sides=None):
+        self.what, self.drops, self.units, self.inputs = what, drops, units, inputs
+        self.sides = sides
+        axes = (units, inputs) if drops == "weights" else (units,)
+        self.shape = axes if sides is None else tuple(side.size for side in sides)
+        self.count, self.total = prod(self.shape), prod(axes)
 
-    def live(self, pattern):
-        """Return the bool array (count,) of what lives under a pattern of the family."""
-        if self.what == "tiles":
-            return replace(pattern, size=1).weight_mask(self.rows, self.columns).astype(bool).ravel()
-        kept = pattern.kept(self.units).mask(bool)
-        return kept[::self.size] if self.what == "blocks" else kept
+    @cached_property
+    def sizes(self):
+        """The (count,) units or weights in each site, row by row; None where it is one in each."""
+        if self.sides is None:
+            return None
+        sizes = self.sides[0]
+        for side in self.sides[1:]:
+            sizes = np.multiply.outer(sizes, side)
+        return sizes.ravel()
 
 
-def _pieces(size, total):
-    """Return the lengths of the pieces of `size` that `total` falls into."""
+def pieces(size, total):
+    """Return the lengths of the pieces of `size` that `total` falls into; the last may be shorter."""
     return np.diff(np.r_[np.arange(0, total, size), total])

@@ -1,16 +1,41 @@
-"""Figures of a table of patterns: a row for each, what lives of every site, and how often it is drawn."""
+"""Figures of a table of patterns: a row for each, what lives of every site, and how often it is drawn.
+
+Tables may have 10^8 entries of one byte each. Products with them convert entries to numbers of eight, some rows at a time.
+"""
 
 from math import erfc, sqrt
 
 import numpy as np
 
 CORRELATED_SITES = 1024     # of longer rows so many sites, chosen at random, tell how strongly sites are correlated
+CELLS = 2 ** 20             # entries of a table that are converted to numbers at a time
 
 
-def share_deviation(live, weights, sizes):
-    """Return the standard deviation of the kept share. live (K, n) bool, weights (K,) of sum 1, sizes (n,)."""
-    shares = live @ (sizes / sizes.sum())
-    return sqrt(float(weights @ (shares - weights @ shares) ** 2))
+def _parts(live, length=None):
+    """Yield slices of rows of some CELLS entries, a row counting as `length` of them."""
+    rows = max(1, CELLS // max(1, length or live.shape[1]))
+    for first in range(0, len(live), rows):
+        yield slice(first, first + rows)
+
+
+def row_counts(live, sizes=None):
+    """Return the (K,) units or weights that live in each row of live (K, n); sizes (n,), None for one in each."""
+    if sizes is None:
+        return live.sum(1)
+    return np.concatenate([live[part] @ sizes for part in _parts(live)])
+
+
+def column_sums(live, weights):
+    """Return weights @ live as (n,) float64, for live (K, n) bool, weights (K,)."""
+    total = np.zeros(live.shape[1])
+    for part in _parts(live):
+        total += weights[part] @ live[part].astype(np.float64)
+    return total
+
+
+def deviation(values, weights):
+    """Return the standard deviation of values (K,) drawn with weights (K,) of sum 1."""
+    return sqrt(float(weights @ (values - weights @ values) ** 2))
 
 
 def joint_keep(live, weights):
@@ -21,9 +46,9 @@ def joint_keep(live, weights):
     n = live.shape[1]
     length = 1 << (2 * n - 1).bit_length()
     power = np.zeros(length // 2 + 1)
-    for first in range(0, len(live), 256):
-        spectrum = np.fft.rfft(live[first:first + 256], length)
-        power += weights[first:first + 256] @ (spectrum.real ** 2 + spectrum.imag ** 2)
+    for part in _parts(live, length):
+        spectrum = np.fft.rfft(live[part], length)
+        power += weights[part] @ (spectrum.real ** 2 + spectrum.imag ** 2)
     pairs = np.fft.irfft(power, length)[1:n]
     return np.clip(pairs / np.arange(n - 1, 0, -1), 0, 1)
 
@@ -55,7 +80,7 @@ def chi_square(live, counts, rates, p):
     v = float(weights @ (rates * (1 - rates)))
     if not v > 0 or not 0 < p < 1 or iterations < 3:
         return None
-    drops = iterations - counts @ live
+    drops = iterations - column_sums(live, counts)
     value = float(((drops - counts @ rates) ** 2).sum() / (iterations * p * (1 - p)))
     expected = n * v / (p * (1 - p))
     freedom = n ** 2 / _sum_of_squared_correlations(live, weights, rates, v, iterations)
@@ -68,9 +93,19 @@ def _sum_of_squared_correlations(live, weights, rates, v, iterations):
     if n > CORRELATED_SITES:
         live = live[:, np.sort(np.random.default_rng(0).choice(n, CORRELATED_SITES, replace=False))]
     m = live.shape[1]
-    residuals = ((~live - rates[:, None]) * np.sqrt(weights / v)[:, None]).astype(np.float32)
+
+    def residuals(part):
+        return ((~live[part] - rates[part, None]) * np.sqrt(weights[part] / v)[:, None]).astype(np.float32)
+
     # |R^T R| = |R R^T|, and the smaller of the two is cheap where few patterns are different.
-    products = residuals @ residuals.T if len(residuals) < m else residuals.T @ residuals
+    if len(live) < m:
+        all_rows = residuals(slice(None))
+        products = all_rows @ all_rows.T
+    else:
+        products = np.zeros((m, m))
+        for part in _parts(live):
+            rows = residuals(part)
+            products += rows.T @ rows
     squares = float(np.square(products).sum(dtype=np.float64))
     others = max(0.0, squares - (m ** 2 - squares) / (iterations - 2) - m)
     return n + (others * n * (n - 1) / (m * (m - 1)) if m > 1 else 0)

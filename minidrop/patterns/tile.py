@@ -1,6 +1,6 @@
 """TILE: keep one tile of weights in every dp, dp drawn anew each iteration (the paper's tile pattern)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, gcd
 
@@ -10,6 +10,7 @@ from minidrop.errors import ConfigError
 from minidrop.kept import Kept
 from minidrop.patterns.base import Pattern, register_pattern
 from minidrop.patterns.periods import PeriodFamily
+from minidrop.patterns.sites import Sites, pieces
 
 TILE_SIZE = 32
 
@@ -49,7 +50,7 @@ class TilePattern(Pattern):
         rows, columns = -(-outputs // size), -(-inputs // size)
         number = np.arange(rows)[:, None] * counted_columns(columns, self.period) + np.arange(columns)
         living = (number % self.period == self.offset).astype(np.float64)
-        return living.repeat(size, axis=0).repeat(size, axis=1)[:outputs, :inputs]
+        return living[np.arange(outputs) // size][:, np.arange(inputs) // size]
 
 
 def tile_size(length, columns):
@@ -105,3 +106,13 @@ class TileFamily(PeriodFamily):
             raise ConfigError(f"tile_size {asked} cuts {inputs} inputs into {tiles} tile{'s' * (tiles != 1)}, but one of up "
                               f"to {longest} is kept, so outputs would be left without any input; set tile_size to "
                               f"{max(1, inputs // longest)} or less, or remove it")
+
+    def sites(self, units, inputs=None):
+        """The tiles, counted row by row."""
+        inputs = inputs or units
+        one = self.pattern(self.distribution.choices[0], 0)
+        size = one.size or tile_size(min(units, inputs), one.columns)
+        return Sites("tiles", self.drops, units, inputs, (pieces(size, units), pieces(size, inputs)))
+
+    def live(self, pattern, sites):
+        return replace(pattern, size=1).weight_mask(*sites.shape).astype(bool).ravel()

@@ -49,11 +49,36 @@ def test_options_reach_their_families(minidrop):
     (["--family", "BLOCK", "--block-units", "64"], "block_units 64 cuts 64 units into 1 block"),
     (["--iterations", "0"], "iterations must be an integer of at least 1, got 0"),
     (["--inputs", "0"], "inputs must be an integer of at least 1, got 0"),
+    (["--png", "no/such/x.png"], "--png no/such/x.png: there is no folder no/such; make it"),
     (["--png", "out.jpeg"], "--png out.jpeg: expected a name that ends with .png, .pdf, .svg"),
 ])
 def test_mistakes(minidrop, arguments, message):
     result = minidrop("patterns", *FEW, *arguments)
     assert result.code == 1 and message in result.err
+
+
+def test_seeds_count_from_0(minidrop):
+    result = minidrop("patterns", *FEW, "--seed", "-1")
+    assert result.code == 2 and "--seed" in result.err and "-1 is not in the range x>=0" in result.err
+
+
+def test_a_shortened_sequence_says_so(minidrop, monkeypatch):
+    monkeypatch.setattr("minidrop.patterns.report.DRAWN", 64 * 50)
+    out = minidrop("patterns", *FEW, "--family", "UNIT").out
+    assert "only 50 of 200 iterations are looked at: more would need too much memory" in out
+    assert "seen in 50 iterations" in out and "50 iterations of layer 'drop1', seed 0: mean rate" in out
+    monkeypatch.setattr("minidrop.patterns.report.STRETCH", 8)
+    assert "units, seen in 50 iterations, among 32 of them; 0.250" in minidrop("patterns", *FEW, "--family", "UNIT").out
+
+
+@pytest.mark.parametrize("units, unit_axis, distance_axis", [
+    (1, "unit 0", None), (2, "unit 0 to 1", "distance 1"), (5, "unit 0 to 4", "distance 1 to 4"),
+    (40, "unit 0" + " " * 32 + "39", "distance 1" + " " * 27 + "39"),
+])
+def test_axis_labels_stand_apart(units, unit_axis, distance_axis):
+    lines = [line.strip() for line in text_plots(report(PatternSettings(0.5), units, iterations=20), 100).splitlines()]
+    assert unit_axis in lines
+    assert [line for line in lines if line.startswith("distance")] == ([distance_axis] if distance_axis else [])
 
 
 def test_search_table(minidrop):

@@ -98,6 +98,16 @@ def test_a_larger_batch_begins_with_the_same_groups():
     assert one.groups(0, 20) == ()
 
 
+@pytest.mark.parametrize("rate, width", [(0, 3), (0.5, 3), (0.5, 0), (0.9, 2)])
+def test_sites_are_the_blocks_of_the_first_group(rate, width):
+    family = block(rate, block_units=width)
+    sites = family.sites(40)
+    assert sites.what == "blocks" and sites.total == sites.sizes.sum() == 40
+    for key in range(20):
+        one = family.pattern("blocks", key)
+        assert np.array_equal(family.live(one, sites).repeat(sites.sizes), one.kept(40).mask())
+
+
 def test_seeds():
     def drawn(seed, layer="drop1"):
         sequence = PatternSequence(block(0.5, block_units=2), seed, layer)

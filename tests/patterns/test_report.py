@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_row_swings_and_periodic_does_not():
 def test_unit():
     found = short(PatternSettings(0.5, "UNIT"), 60)
     assert not found["exact"] and "kept.min" in found["sampled"]
-    assert found["sites"] == {"what": "units", "count": 60}
+    assert found["sites"] == {"what": "units", "drops": "units", "count": 60}
     assert found["kept"] == {"min": 30, "mean": 30, "max": 30, "of": 60}
     assert found["rate_deviation"] == pytest.approx(0, abs=1e-12)
     assert found["submodels"] == "10^17" and found["pattern_entropy"] == pytest.approx(math.log(math.comb(60, 30)))
@@ -82,7 +83,7 @@ def test_slice():
 
 def test_tile():
     found = short(PatternSettings(0.5, "TILE", tile_size=8), 20, inputs=50)
-    assert found["sites"] == {"what": "tiles", "count": 3 * 7} and found["inputs"] == 50 and found["exact"]
+    assert found["sites"] == {"what": "tiles", "drops": "weights", "count": 3 * 7} and found["inputs"] == 50 and found["exact"]
     assert found["kept"]["of"] == 1000 and found["kept"]["mean"] == pytest.approx(500) and found["kept"]["max"] == 1000
     assert found["gemm_share"] == {"one_side": pytest.approx(0.5), "both_sides": None}
     assert found["submodels"] == 1 + 2 + 3 and found["unit_rate"]["all"] == pytest.approx([0.5] * 21)
@@ -92,7 +93,7 @@ def test_tile():
 
 def test_block():
     found = short(PatternSettings(0.5, "BLOCK", block_units=25), 100, iterations=4000)
-    assert found["sites"] == {"what": "blocks", "count": 4} and found["submodels"] == 15
+    assert found["sites"] == {"what": "blocks", "drops": "blocks", "count": 4} and found["submodels"] == 15
     assert found["kept"] == {"min": 25, "mean": 50, "max": 100, "of": 100} and found["unit_rate"]["all"] == [0.5] * 4
     assert found["sequence"]["distinct"] == 15
     assert found["gemm_share"] == {"one_side": 0.5, "both_sides": 0.25}
@@ -169,6 +170,55 @@ def test_too_many_patterns_to_list_are_sampled():
     # choices and offsets
     q = get_family(settings).distribution.probabilities
     assert found["pattern_entropy"] == pytest.approx(found["entropy"] + q @ np.log(np.arange(1, 1025)))
+
+
+# -- long axes ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", known_families())
+def test_a_long_axis_fits_into_memory(name):
+    tracemalloc.start()
+    try:
+        found = report(PatternSettings(0.5, name), 65536, iterations=600)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # tables of 600 x 65536 units are 39 MB of bytes, and 315 MB as numbers of eight; a product has 4 million tiles
+    assert peak < (350e6 if name == "TILE" else 150e6)
+    assert found["sequence"]["iterations"] == 600 and found["unit_rate"]["mean"] == pytest.approx(0.5)
+    assert len(found["unit_rate"]["all"]) == len(found["sequence"]["drops"]["all"]) == min(65536, found["sites"]["count"])
+    if name in ("PERIODIC", "ROW"):
+        # what lives together does not change along the axis, so stretches tell the same as all of it
+        short_axis = report(PatternSettings(0.5, name), 6000, iterations=5)["joint_keep"]
+        assert found["joint_keep"]["sites"] == 8192 and short_axis["sites"] == 6000
+        near = np.array(found["joint_keep"]["by_distance"])[:60]
+        assert near == pytest.approx(np.array(short_axis["by_distance"])[:60], abs=3e-3)
+    if name == "SLICE":
+        assert found["joint_keep"]["by_distance"][0] == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_sequence_that_needs_too_much_memory_ends_early(monkeypatch):
+    monkeypatch.setattr("minidrop.patterns.report.DRAWN", 64 * 100)
+    drawn = short(PatternSettings(0.5, "UNIT"), 64)["sequence"]
+    assert (drawn["iterations"], drawn["asked"], drawn["distinct"]) == (100, 300, 100)
+    live = first_patterns(PatternSettings(0.5, "UNIT"), 64, count=100)
+    assert drawn["drops"]["all"] == (~live).sum(0).tolist()
+    # 30 different patterns are no more in 300 iterations than in 100
+    drawn = short(PatternSettings(0.5), 64)["sequence"]
+    assert drawn["iterations"] == drawn["asked"] == 300
+
+
+@pytest.mark.parametrize("settings, units, message", [
+    (PatternSettings(0.5, "TILE", tile_size=1), 65536, "4294967296 tiles are too many to look at, 10000000 are possible; "
+                                                       "give fewer units or inputs"),
+    (PatternSettings(0.5, "ROW"), 10 ** 9, "1000000000 units are too many to look at, .*; give fewer units"),
+])
+def test_too_many_sites(settings, units, message):
+    with pytest.raises(ConfigError, match=message):
+        report(settings, units)
+
+
+def test_what_the_family_objects_to():
+    with pytest.raises(ConfigError, match="tile_size 32 cuts 64 inputs into 2 tiles"):
+        report(PatternSettings(0.5, "TILE", tile_size=32), 100, inputs=64)
 
 
 @pytest.mark.parametrize("name", known_families())

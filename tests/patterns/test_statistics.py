@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from minidrop.patterns.statistics import chi_square, joint_keep, share_deviation, upper_tail
+from minidrop.patterns import statistics
+from minidrop.patterns.statistics import chi_square, column_sums, deviation, joint_keep, row_counts, upper_tail
 
 
 def table(rng, rows, n):
@@ -19,10 +20,27 @@ def test_joint_keep_by_its_definition(n):
     assert joint_keep(live, weights) == pytest.approx(np.array(expected), abs=1e-9)
 
 
-def test_share_deviation_weighs_sites_by_size():
-    live, sizes = np.array([[True, False], [True, True]]), np.array([3, 1])
-    # shares 0.75 and 1, as likely
-    assert share_deviation(live, np.array([0.5, 0.5]), sizes) == pytest.approx(0.125)
+def test_row_counts_weigh_sites_by_size():
+    live = np.array([[True, False], [True, True]])
+    assert row_counts(live).tolist() == [1, 2] and row_counts(live, np.array([3, 1])).tolist() == [3, 4]
+
+
+def test_deviation():
+    # 0.75 and 1, as likely; 0 and 1 with 0.1 and 0.9
+    assert deviation(np.array([0.75, 1]), np.array([0.5, 0.5])) == pytest.approx(0.125)
+    assert deviation(np.array([0, 1]), np.array([0.1, 0.9])) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("cells", [1, 7, 100])
+def test_some_rows_at_a_time_are_all_rows(cells, monkeypatch):
+    live, weights = table(np.random.default_rng(9), 40, 6)
+    sizes, counts = np.arange(6), np.arange(1, 41)
+    expected = (weights @ live, live @ sizes, joint_keep(live, weights), chi_square(live, counts, np.full(40, 0.6), 0.6))
+    monkeypatch.setattr(statistics, "CELLS", cells)
+    found = (column_sums(live, weights), row_counts(live, sizes), joint_keep(live, weights),
+             chi_square(live, counts, np.full(40, 0.6), 0.6))
+    assert found[0] == pytest.approx(expected[0]) and found[1].tolist() == expected[1].tolist()
+    assert found[2] == pytest.approx(expected[2]) and found[3] == pytest.approx(expected[3], rel=1e-5)
 
 
 def sequence(rng, iterations, n, rate=0.3, copies=1, shift=0.0):

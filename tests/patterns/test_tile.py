@@ -1,5 +1,6 @@
 """TILE: one tile of weights in every dp."""
 
+import tracemalloc
 from math import gcd
 
 import numpy as np
@@ -75,6 +76,26 @@ def test_no_input_loses_all_its_weights(period, columns):
         mask = pattern(period, offset).weight_mask(period, columns)
         assert (mask.sum(0) == 1).all()
         assert columns < period or mask.sum(1).min() >= 1
+
+
+def test_a_huge_tile_needs_no_more_than_the_weights():
+    tracemalloc.start()
+    try:
+        mask = pattern(2, 0, 60000).weight_mask(30, 5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert mask.shape == (30, 5) and mask.all() and peak < 1e6
+
+
+def test_sites_are_the_tiles_of_the_mask():
+    family = tile(0.5, tile_size=4)
+    sites = family.sites(11, 18)
+    assert (sites.what, sites.shape, sites.count, sites.total) == ("tiles", (3, 5), 15, 198)
+    assert sites.sizes.reshape(3, 5).tolist() == [[16, 16, 16, 16, 8]] * 2 + [[12, 12, 12, 12, 6]]
+    for one in (family.pattern(3, 1), family.pattern(2, 0), family.pattern(1, 0)):
+        assert np.array_equal(family.live(one, sites).reshape(3, 5), one.weight_mask(11, 18)[::4, ::4])
+        assert family.live(one, sites) @ sites.sizes == one.weight_mask(11, 18).sum()
 
 
 def test_kept_is_the_pattern_of_a_matrix_one_tile_wide():
