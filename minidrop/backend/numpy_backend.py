@@ -149,18 +149,20 @@ def _places(blocks, shape):
     """
     if len(shape) == 1:
         shape, blocks = (1, *shape), [(g[None], None, rows) for g, rows, _ in blocks]
-    left = np.ones(shape[0], np.bool_)
+    every = np.arange(shape[0])
+    row_of = np.full(shape[0], -1)
     places = []
     for g, rows, cols in blocks:
-        indices = np.arange(shape[0]) if rows is None else rows.indices
-        if not left[indices].all():
+        index = slice(None) if rows is None else rows.index
+        if len(blocks) > 1 and (row_of[index] >= 0).any():
             return None
-        left[indices] = False
-        places.append((indices, g, np.arange(indices.size), np.arange(shape[1]) if cols is None else cols.indices))
-    if left.any():
-        indices, g, row_of, cols = places[0]
-        rest = np.flatnonzero(left)
-        rows = np.concatenate([indices, rest])
-        order = np.argsort(rows)
-        places[0] = rows[order], g, np.concatenate([row_of, np.full(rest.size, -1)])[order], cols
+        row_of[index] = every[:len(g)]
+        places.append((every if rows is None else rows.indices, g, every[:len(g)],
+                       np.arange(shape[1]) if cols is None else cols.indices))
+    if len(blocks) == 1:
+        return [(every, g, row_of, places[0][3])]
+    rest = np.flatnonzero(row_of < 0)
+    if rest.size:
+        indices, g, own, cols = places[0]
+        places[0] = np.concatenate([indices, rest]), g, np.concatenate([own, np.full(rest.size, -1)]), cols
     return places
