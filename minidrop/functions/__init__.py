@@ -8,13 +8,14 @@ from minidrop.functions.linear import linear
 from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy
 from minidrop.functions.metric import accuracy
 from minidrop.functions.pieces import block_pieces, linear_pieces, tile_pieces
+from minidrop.functions.recurrent import gru, lstm, rnn
 from minidrop.functions.shape import concat, flatten, reshape, slice
 from minidrop.functions.softmax import softmax, softmax_cross_entropy
 
 __all__ = ["accuracy", "add", "approx_dropout", "block_pieces", "concat", "dropout", "euclidean_loss", "expand",
-           "flatten", "gaussian_dropout", "linear", "linear_pieces", "maximum", "multiply", "multiply_mask",
-           "power", "product", "relu", "reshape", "sigmoid", "sigmoid_cross_entropy", "site_mask", "slice",
-           "softmax", "softmax_cross_entropy", "take", "tanh", "tile_pieces", "weighted_sum"]
+           "flatten", "gaussian_dropout", "gru", "linear", "linear_pieces", "lstm", "maximum", "multiply",
+           "multiply_mask", "power", "product", "relu", "reshape", "rnn", "sigmoid", "sigmoid_cross_entropy",
+           "site_mask", "slice", "softmax", "softmax_cross_entropy", "take", "tanh", "tile_pieces", "weighted_sum"]
 
 # Operators belong to Tensor, their maths to this floor above it.
 Tensor.__add__ = add
