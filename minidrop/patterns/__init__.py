@@ -7,7 +7,6 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from minidrop.patterns.base import (
-    DropSite,
     Pattern,
     PatternDistribution,
     PatternFamily,
@@ -17,6 +16,7 @@ from minidrop.patterns.base import (
     known_families,
     register_pattern,
 )
+from minidrop.patterns.drop_site import DropSite
 from minidrop.patterns.sequence import BLOCK_LENGTH, PatternSequence
 
 for _module in iter_modules(__path__):

@@ -1,4 +1,4 @@
-"""What a pattern is, how families of patterns are found by name, and the site where one layer drops.
+"""What a pattern is, and how families of patterns are found by name.
 
 rate -> PatternSettings -> PatternFamily (a distribution) -> PatternSequence -> DropSite, once per iteration.
 """
@@ -13,10 +13,9 @@ from numbers import Real
 
 import numpy as np
 
-from minidrop.errors import ConfigError, ShapeError, nearest
+from minidrop.errors import ConfigError, nearest
 from minidrop.kept import Kept
 from minidrop.patterns.search import entropy
-from minidrop.patterns.sequence import PatternSequence
 from minidrop.patterns.sites import Sites
 
 SCALES = ("RATE", "PATTERN")
@@ -303,114 +302,3 @@ def get_family(settings):
         raise ConfigError(f"unknown pattern {settings.family!r}{nearest(settings.family, _families)} "
                           f"(known patterns: {', '.join(known_families())})")
     return _families[settings.family](settings)
-
-
-class DropSite:
-    """The place where one layer drops: holds the iteration's pattern for all who compute, read or check.
-
-    layer_name, seed: what the sequence of patterns depends on, beside the settings.
-    total: length of the dropped axis; the layer sets it once shapes are known.
-    active: False in phase TEST: nothing is dropped, scale is 1.
-    attached: True where a product has taken a pattern of weights upon itself: nothing is left to do here.
-    masked: True where dense code multiplies by an explicit mask instead (the oracle): then `kept`, `tiles` and
-    `groups` are None.
-
-    Before the first `draw` a site is the identity.
-    """
-
-    def __init__(self, layer_name, settings, seed, total=None):
-        self.layer_name = layer_name
-        self.settings = settings
-        self.seed = seed
-        self.total = total
-        self.active = True
-        self.attached = False
-        self.masked = False
-        self.family = get_family(settings)
-        self.sequence = PatternSequence(self.family, seed, layer_name)
-        self.pattern = None
-
-    @property
-    def drops(self):
-        """"units", "weights" or "blocks": what it does here. Weights of no product are units, in runs."""
-        return "units" if self.family.drops == "weights" and not self.attached else self.family.drops
-
-    def draw(self, counter):
-        """Set and return the pattern of iteration `counter`, whatever was drawn before."""
-        self.pattern = self.sequence.at(counter)
-        return self.pattern
-
-    @property
-    def drawn(self):
-        """The drawn pattern where it acts, else None."""
-        return self.pattern if self.active else None
-
-    def _drawn_kept(self):
-        """The Kept of the drawn pattern, or None where it drops nothing of this axis."""
-        if self.drawn is None or self.drops != "units":
-            return None
-        if self.total is None:
-            raise ShapeError(f"layer {self.layer_name!r}: the length of the dropped axis is not known yet; "
-                             "shape the layer (set DropSite.total) before asking what is kept")
-        kept = self.pattern.kept(self.total)
-        return None if kept.is_all else kept
-
-    @property
-    def kept(self):
-        """What compact code computes: a Kept, or None for all (nothing dropped, phase TEST, or `masked`)."""
-        return None if self.masked else self._drawn_kept()
-
-    def tiles(self, outputs, inputs):
-        """What lives of the weights of the product that took the site: (outputs, inputs) pairs of Kept, or None for all."""
-        if self.drawn is None or self.masked or self.drops != "weights":
-            return None
-        return self.pattern.tiles(outputs, inputs)
-
-    def groups(self, samples):
-        """What lives of `samples` x total activations: (first, last, Kept) for each group of samples, or None for all."""
-        if self.drawn is None or self.masked or self.drops != "blocks":
-            return None
-        return self.pattern.groups(samples, self.total)
-
-    @property
-    def scale(self):
-        """What surviving values are multiplied by; with scale RATE it holds even where `kept` is None."""
-        return self.pattern.scale if self.drawn is not None else 1.0
-
-    def mask(self, dtype=np.float64):
-        """Return the array of length `total`, scale included, that dense code would multiply units by.
-
-        This and its two neighbours raise ValueError where the site drops something else.
-        """
-        self._expect("units", "mask")
-        kept = self._drawn_kept()
-        if kept is None:
-            return np.full(self.total, self.scale, dtype)
-        mask = kept.mask(dtype)
-        mask *= self.scale
-        return mask
-
-    def block_mask(self, samples, dtype=np.float64):
-        """Return the array (samples, total), scale included, that dense code would multiply activations by."""
-        self._expect("blocks", "block_mask")
-        mask = np.full((samples, self.total), self.scale, dtype)
-        if self.drawn is not None:
-            for first, last, kept in self.pattern.groups(samples, self.total):
-                mask[first:last] *= kept.mask(dtype)
-        return mask
-
-    def weight_mask(self, outputs, inputs, dtype=np.float64):
-        """Return the array (outputs, inputs), scale included, that dense code would multiply the product's weights by."""
-        self._expect("weights", "weight_mask")
-        if self.drawn is None:
-            return np.ones((outputs, inputs), dtype)
-        return self.pattern.weight_mask(outputs, inputs).astype(dtype) * self.scale
-
-    def _expect(self, drops, method):
-        if self.drops != drops:
-            right = {"units": "mask", "blocks": "block_mask", "weights": "weight_mask"}[self.drops]
-            raise ValueError(f"layer {self.layer_name!r}: {method} is for a site that drops {drops}; this one drops "
-                             f"{self.drops} (pattern {self.family.name}): call {right}")
-
-    def __repr__(self):
-        return f"DropSite({self.layer_name!r}, {self.settings}, total={self.total}, pattern={self.pattern})"
