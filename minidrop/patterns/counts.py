@@ -1,0 +1,78 @@
+"""An exact number of units, for the families that fix how many live and draw which: UNIT any set, SLICE a run."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import floor, log
+
+from minidrop import streams
+from minidrop.kept import Kept
+from minidrop.patterns.base import MANY, Pattern, PatternDistribution, PatternFamily
+
+
+@dataclass(frozen=True)
+class CountPattern(Pattern):
+    """Keep `share` of the units of an axis; which, `key` says, and `choose` of the subclass."""
+
+    key: int
+    share: Fraction
+
+    stream = ""     # keeps the random numbers of different families apart
+
+    def kept(self, total):
+        """Return the Kept of an axis of length `total`; recent ones are shared, index arrays included."""
+        return _random_kept(type(self), self.key, self.share, total)
+
+    @staticmethod
+    @abstractmethod
+    def choose(rng, count, total):
+        """Return a Kept of `count` of `total` units, at random from `rng`."""
+
+
+@lru_cache(maxsize=64)
+def _random_kept(kind, key, share, total):
+    if share == 1:
+        return Kept.all(total)
+    rng = streams.generator(key, kind.stream, total)
+    return kind.choose(rng, random_count(rng, share, total), total)
+
+
+def random_count(rng, share, total):
+    """Return share * total, rounded up or down at random so that its mean is exact."""
+    exact = share * total
+    return floor(exact) + int(rng.random() < exact - floor(exact))
+
+
+class CountFamily(PatternFamily):
+    """(1 - p) n of n units live, drawn anew each iteration: a single choice, and its offset is the key of a `kind`.
+
+    Where (1 - p) n is no integer, the two integers next to it are drawn in the proportion that makes the mean exact.
+    """
+
+    kind = CountPattern     # the subclass whose patterns are drawn
+
+    def build_distribution(self):
+        self.share = 1 - self.settings.exact_rate
+        return PatternDistribution(("count",), [1.0], self.settings.rate)
+
+    def offsets(self, choice):
+        return MANY if self.settings.rate else 1
+
+    def pattern(self, choice, offset):
+        return self.kind(self.settings.rate, self.scale_of(float(self.share)), offset, self.share)
+
+    @abstractmethod
+    def ways(self, count, total):
+        """Return how many equally likely sets of `count` of `total` units there are."""
+
+    def submodels(self, total):
+        return sum(self.ways(count, total) for count in self._odds(total))
+
+    def pattern_entropy(self, total):
+        return sum(float(q) * (log(self.ways(count, total)) - log(q)) for count, q in self._odds(total).items())
+
+    def _odds(self, total):
+        """Return {count: probability}, as `random_count` draws them."""
+        least, rest = divmod(self.share * total, 1)
+        return {least: 1 - rest, least + 1: rest} if rest else {least: 1}
