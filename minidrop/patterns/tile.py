@@ -94,9 +94,13 @@ class TileFamily(PeriodFamily):
     drops = "weights"
     uses = PeriodFamily.uses | {"tile_size"}
 
+    def build_distribution(self):
+        distribution = super().build_distribution()
+        self.columns = max(distribution.choices[-1], ceil(2 / (1 - self.settings.exact_rate)))
+        return distribution
+
     def pattern(self, choice, offset):
-        columns = max(self.distribution.choices[-1], ceil(2 / (1 - self.settings.exact_rate)))
-        return TilePattern(1 - 1 / choice, self.scale_of(1 / choice), choice, offset, self.settings.tile_size, columns,
+        return TilePattern(1 - 1 / choice, self.scale_of(1 / choice), choice, offset, self.settings.tile_size, self.columns,
                            drops="weights")
 
     def check_weights(self, outputs, inputs):
@@ -110,8 +114,7 @@ class TileFamily(PeriodFamily):
     def sites(self, units, inputs=None):
         """The tiles, counted row by row."""
         inputs = inputs or units
-        one = self.pattern(self.distribution.choices[0], 0)
-        size = one.size or tile_size(min(units, inputs), one.columns)
+        size = self.settings.tile_size or tile_size(min(units, inputs), self.columns)
         return Sites("tiles", self.drops, units, inputs, (pieces(size, units), pieces(size, inputs)))
 
     def live(self, pattern, sites):
