@@ -27,17 +27,16 @@ class InnerProduct(ProductLayer):
         if x.ndim != self.axis + 1:
             x = functions.flatten(x, self.axis)
         W, b = self.params["weight"], self.params.get("bias")
-        below = self.out_site
+        below, above = self.out_site, self.in_site
         if below is not None and below.drops == "weights":
             return self._with_tiles(below, x, W, b)
-        if self.in_site is not None or (below is not None and below.drops == "blocks"):
-            samples = math.prod(x.shape[:-1])
-            outs = below.groups(samples) if below is not None else None
-            ins = self.in_site.groups(samples) if self.in_site is not None else None
-            if outs is not None or ins is not None:
-                pieces = functions.block_pieces(samples, self.outputs, self.inputs, outs, ins)
-                return functions.linear_pieces(x, W, b, pieces, 1.0, self.transpose)
-            below = None
+        # Of `groups` and `kept`, a site knows the one of its kind, and the other is None.
+        samples = math.prod(x.shape[:-1])
+        outs = below.groups(samples) if below is not None else None
+        ins = above.groups(samples) if above is not None else None
+        if outs is not None or ins is not None:
+            pieces = functions.block_pieces(samples, self.outputs, self.inputs, outs, ins)
+            return functions.linear_pieces(x, W, b, pieces, 1.0, self.transpose)
         return functions.linear(x, W, b, below.kept if below is not None else None, self.transpose)
 
     def _with_tiles(self, site, x, W, b):
