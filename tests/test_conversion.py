@@ -146,7 +146,7 @@ def test_kinds_have_one_spelling(kind, expected):
     assert dropout_kind(kind) == expected
 
 
-KNOWN = "(known: BLOCK, PERIODIC, ROW, SLICE, TILE, UNIT)"
+KNOWN = "(known patterns: BLOCK, PERIODIC, ROW, SLICE, TILE, UNIT)"
 
 
 @pytest.mark.parametrize("name, message", [

@@ -6,9 +6,8 @@ from dataclasses import replace
 import click
 
 from minidrop.cli.plots import check_picture, draw_png, text_plots
-from minidrop.errors import ConfigError, nearest
 from minidrop.patterns import PatternSettings, get_family, known_families
-from minidrop.patterns.base import OWN_SETTINGS, SCALES, SEARCHES
+from minidrop.patterns.base import OWN_SETTINGS, SCALES, SEARCHES, find_family
 from minidrop.patterns.report import first_patterns, report, search_table
 
 _CHOICES = 24       # a longer distribution is shortened in the middle
@@ -61,11 +60,7 @@ def patterns(rate, units, inputs, family, iterations, seed, layer, plot, png, ta
 
 def _each_family(wanted, family):
     if family.lower() != "all":
-        by_name = {name.lower(): name for name in known_families()}
-        if family.lower() not in by_name:
-            raise ConfigError(f"unknown pattern {family!r}{nearest(family, by_name.values())} "
-                              f"(known patterns: {', '.join(by_name.values())}, or all)")
-        return [replace(wanted, family=by_name[family.lower()])]
+        return [replace(wanted, family=find_family(family).name)]
     # Beside others a family leaves out what it does not read; asked for alone, it objects.
     each = []
     for name in known_families():

@@ -288,7 +288,7 @@ def find_family(name):
     by_name = {known.lower(): known for known in _families} | {known: known for known in _families}
     known = by_name.get(name) or by_name.get(name.lower())
     if known is None:
-        raise ConfigError(f"unknown pattern {name!r}{nearest(name, _families)} (known: {', '.join(known_families())})")
+        raise _unknown(name)
     return _families[known]
 
 
@@ -296,9 +296,12 @@ def find_family(name):
 def get_family(settings):
     """Return the PatternFamily for some PatternSettings (searched once, then shared: families do not change).
 
-    Raises ConfigError: unknown family, or settings that it cannot meet.
+    Names in settings are exact. Raises ConfigError: unknown family, or settings that it cannot meet.
     """
     if settings.family not in _families:
-        raise ConfigError(f"unknown pattern {settings.family!r}{nearest(settings.family, _families)} "
-                          f"(known patterns: {', '.join(known_families())})")
+        raise _unknown(settings.family)
     return _families[settings.family](settings)
+
+
+def _unknown(name):
+    return ConfigError(f"unknown pattern {name!r}{nearest(name, _families)} (known patterns: {', '.join(known_families())})")

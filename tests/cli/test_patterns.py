@@ -47,6 +47,7 @@ def test_options_reach_their_families(minidrop):
     (["--family", "UNIT", "--tile-size", "8"], "pattern UNIT has no tile_size, got tile_size: 8"),
     (["--family", "BLOCK", "--scale", "PATTERN"], "pattern BLOCK has no scale PATTERN, only RATE"),
     (["--family", "BLOCK", "--block-units", "64"], "block_units 64 cuts 64 units into 1 block"),
+    (["--family", "slices"], "unknown pattern 'slices'; did you mean 'SLICE'? (known patterns: BLOCK, PERIODIC, "),
     (["--iterations", "0"], "iterations must be an integer of at least 1, got 0"),
     (["--inputs", "0"], "inputs must be an integer of at least 1, got 0"),
     (["--png", "no/such/x.png"], "--png no/such/x.png: there is no folder no/such; make it"),
