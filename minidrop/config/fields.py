@@ -7,9 +7,13 @@ from minidrop.config.minidrop_pb2 import LayerParameter
 # What a type reads besides the field whose message is named after it.
 _BESIDES = {
     "DropConnect": ("inner_product_param", "dropout_param"),
+    "GRU": ("recurrent_param",),
     "GaussianDropout": ("dropout_param",),
     "HDF5Data": ("transform_param",),
+    "LSTM": ("recurrent_param",),
     "MemoryData": ("transform_param",),
+    "Perplexity": ("softmax_param", "loss_param"),
+    "RNN": ("recurrent_param",),
     "SoftmaxWithLoss": ("softmax_param", "loss_param"),
 }
 
