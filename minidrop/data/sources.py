@@ -5,8 +5,12 @@ from pathlib import Path
 
 from minidrop.errors import DataError, nearest
 
-DATA_SETS = ("digits", "mnist", "fashion-mnist")
-"""What scripts/download_data.py can make; "NAME/train.txt" and "NAME/test.txt" are the sources."""
+DATA_SETS = ("digits", "mnist", "fashion-mnist", "ptb", "tinyshakespeare")
+"""What scripts/download_data.py can make.
+
+"NAME/train.txt" and "NAME/test.txt" are the sources; ptb has "ptb/valid.txt" too, tinyshakespeare is one text,
+"tinyshakespeare/input.txt".
+"""
 
 
 def cache_dir():
@@ -21,16 +25,16 @@ def cache_dir():
                         "neither; set MINIDROP_CACHE to a folder that can be written") from None
 
 
-def find_source(source, config_path=None):
-    """Return the path of the file that `source` names.
+def find_source(source, config_path=None, kind="list"):
+    """Return the path of the file that `source` names; `kind` says in messages what it should be, "list" or "text".
 
     A relative name is looked for in the working folder, then beside the config file, then in `cache_dir()`.
     Raises DataError that lists these places and, for a known data set, the command that makes the file; the caller knows
     which line of which file asked for it.
     """
     if not source:
-        raise DataError("source: expected the name of a list file, got an empty one; write e.g. "
-                        "source: \"digits/train.txt\"")
+        raise DataError(f"source: expected the name of a {kind} file, got an empty one; write e.g. "
+                        f"source: \"{'ptb' if kind == 'text' else 'digits'}/train.txt\"")
     try:
         name = Path(source).expanduser()
     except RuntimeError:
@@ -49,8 +53,8 @@ def find_source(source, config_path=None):
         raise DataError(f"source {source!r}: expected the name of a file, got one that the system "
                         f"refuses ({error}); correct it") from error
     if folder is not None:
-        raise DataError(f"source {source!r}: expected a list file, got the folder {folder}; name the "
-                        "text file in it that lists the HDF5 files")
+        raise DataError(f"source {source!r}: expected a {kind} file, got the folder {folder}; name the text "
+                        f"file in it{' that lists the HDF5 files' if kind == 'list' else ''}")
     looked = ", ".join(str(place) for place in places)
     raise DataError(f"source {source!r}: no such file (looked for {looked}); {how_to_make(source)}")
 

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import http.server
+import lzma
 import os
 import struct
 import subprocess
@@ -12,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from minidrop.data import HDF5Records, download, find_source
+from minidrop.data import DATA_SETS, HDF5Records, download, find_source
 from minidrop.errors import DataError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "download_data.py"
@@ -225,6 +226,67 @@ def test_mnist_from_files_at_hand(real_mnist, tmp_path, way):
     assert again.returncode == 0 and "already in" in again.stdout
 
 
+TEXTS = [("ptb", {"train.txt": 5_101_618, "valid.txt": 399_782, "test.txt": 449_945}),
+         ("tinyshakespeare", {"input.txt": 1_115_394})]
+
+
+@pytest.mark.parametrize("way", ["environment", "from"])
+@pytest.mark.parametrize("name, sizes", TEXTS)
+def test_texts_from_files_at_hand(tmp_path, name, sizes, way):
+    folder = Path(os.environ.get("MINIDROP_DATA", "")) / name
+    if "MINIDROP_DATA" not in os.environ or not folder.is_dir():
+        pytest.skip(f"$MINIDROP_DATA/{name} is absent")
+    arguments, data = ((name, "--from", folder), "") if way == "from" else ((name,), folder.parent)
+    result = run_script(*arguments, cache=tmp_path, data=data)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert {path.name: path.stat().st_size for path in (tmp_path / name).iterdir()} == sizes
+    for file_name in sizes:
+        assert f'source "{name}/{file_name}"' in result.stdout
+    # What is there and whole is left alone; what is damaged is made again.
+    again = run_script(name, cache=tmp_path)
+    assert again.returncode == 0 and "already in" in again.stdout
+    damaged = tmp_path / name / min(sizes)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert run_script(*arguments, cache=tmp_path, data=data).returncode == 0
+    assert damaged.stat().st_size == sizes[min(sizes)]
+
+
+@pytest.mark.parametrize("pack, end", [(bytes, ""), (lzma.compress, ".xz"), (gzip.compress, ".gz")])
+def test_texts_of_another_content(tmp_path, server, pack, end):
+    folder = tmp_path / "data" / "tinyshakespeare"
+    folder.mkdir(parents=True)
+    path = folder / f"input.txt{end}"
+    path.write_bytes(pack(b"First Citizen:"))
+    fails_with_one_line(run_script("tinyshakespeare", "--from", folder, cache=tmp_path / "cache"),
+                        f"{path}: expected a text of the sha256 86c4e6aa9db7c042ec79f339dcb96d42b0075e16",
+                        "fetch it again")
+    server.files["/input.txt"] = b"First Citizen:"
+    result = run_script("tinyshakespeare", "--mirror", server.url, cache=tmp_path / "cache", data=folder.parent)
+    assert result.returncode == 1
+    warning, error = result.stderr.splitlines()
+    assert warning.startswith(f"warning: {path}: expected a text of the sha256") and "left alone" in warning
+    assert error.startswith("error: input.txt: no mirror delivered it") and "6fb458f1232090904fb40fe944165e91" in error
+    assert os.listdir(tmp_path / "cache/tinyshakespeare") == []
+
+
+def test_a_text_that_is_downloaded(tmp_path, server):
+    """The real one, from a server of our own."""
+    real = Path(os.environ.get("MINIDROP_DATA", "")) / "tinyshakespeare" / "input.txt.xz"
+    if "MINIDROP_DATA" not in os.environ or not real.is_file():
+        pytest.skip("$MINIDROP_DATA/tinyshakespeare is absent")
+    server.files["/input.txt"] = lzma.decompress(real.read_bytes())
+    result = run_script("tinyshakespeare", "--mirror", server.url, cache=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "tinyshakespeare/input.txt").read_bytes() == server.files["/input.txt"]
+    assert run_script("tinyshakespeare", "--force", cache=tmp_path).returncode == 0 and len(server.requests) == 1
+
+
+def test_texts_that_are_absent(tmp_path):
+    fails_with_one_line(run_script("ptb", "--from", tmp_path, cache=tmp_path / "cache"),
+                        "expected the files ptb.train.txt, ptb.valid.txt, ptb.test.txt, or these with .xz or .gz",
+                        "got no ptb.train.txt; put it there or leave out --from")
+
+
 def test_a_damaged_cache_is_made_again(tmp_path):
     pytest.importorskip("sklearn", reason="scikit-learn is absent")
     run_script("digits", cache=tmp_path)
@@ -271,5 +333,5 @@ def test_wrong_usage_exits_2(tmp_path, arguments):
 def test_help():
     result = run_script("--help", cache="")
     assert result.returncode == 0
-    for word in ("--from", "$MINIDROP_DATA/NAME", "$MINIDROP_CACHE/NAME", "digits|mnist|fashion-mnist"):
+    for word in ("--from", "$MINIDROP_DATA/NAME", "$MINIDROP_CACHE/NAME", *DATA_SETS):
         assert word in result.stdout

@@ -1,0 +1,313 @@
+"""Text as token indices: reading files, and the batches of a language model made of them."""
+
+import gzip
+import sys
+import sysconfig
+import threading
+import weakref
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minidrop.data.vocabulary import Vocabulary, checked_level, decoded, tokens_of
+from minidrop.errors import DataError
+from minidrop.streams import generator
+
+STDLIB = "python-stdlib"
+SIZE_LIMIT = 256 << 20      # of a text, unpacked: a small file must not fill the memory
+PIECE = 1 << 20
+XZ_MAGIC, GZIP_MAGIC = b"\xfd7zXZ\0", b"\x1f\x8b"
+PADDING = -1                # the label that Sentences gives to steps after the end
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A text as indices (int32, read-only) into a vocabulary; `name` is its file, for messages."""
+
+    name: str
+    vocabulary: Vocabulary
+    indices: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Raw:
+    """A text as numbers of its different tokens, in the order of their first appearance."""
+
+    tokens: list
+    numbers: np.ndarray
+
+
+_cache = weakref.WeakValueDictionary()      # what is still in use anywhere is not read again
+_lock = threading.Lock()
+
+
+def read_text(source, level="WORD", vocabulary=None, size=0):
+    """Return the Text of `source`, encoded with the vocabulary of the text, or `.vocabulary` file, `vocabulary`.
+
+    source, vocabulary: a path, plain or compressed with gzip or xz, or "python-stdlib"; no vocabulary means the source's
+    own, in which `size` (0: all) limits the number of tokens. At level "WORD" tokens are what stands between white space,
+    and every line ends with <eos>; at level "CHARACTER" they are the characters as they stand.
+
+    A Text that somebody still holds is not read again while its files are the same (path, time of change, size).
+    Raises DataError with file and line for what is missing, damaged, no UTF-8, empty or too long.
+    """
+    checked_level(level)
+    vocabulary = source if vocabulary is None else vocabulary
+    text_key, vocabulary_key = (_key(source), level), (_key(vocabulary), level, size)
+    with _lock:
+        text = _cache.get((text_key, vocabulary_key))
+        if text is None:
+            held = _cache.get(vocabulary_key)
+            raw = _raw(source, text_key)
+            if held is None:
+                held = _vocabulary(vocabulary, level, size, raw if vocabulary_key[0] == text_key[0] else None)
+                _cache[vocabulary_key] = held
+            indices = held.indices(raw.tokens)[raw.numbers]
+            indices.flags.writeable = False
+            text = _cache[text_key, vocabulary_key] = Text(str(source), held, indices)
+    return text
+
+
+def read_vocabulary(source, level="WORD", size=0):
+    """Return the vocabulary in a `.vocabulary` file, or that of the tokens of a text, as `read_text` takes them."""
+    key = _key(source), checked_level(level), size
+    with _lock:
+        vocabulary = _cache.get(key)
+        if vocabulary is None:
+            vocabulary = _cache[key] = _vocabulary(source, level, size)
+    return vocabulary
+
+
+def _vocabulary(source, level, size, raw=None):
+    if str(source).endswith(".vocabulary"):
+        vocabulary = Vocabulary.load(source)
+        if vocabulary.level != level:
+            raise DataError(f"{source}: expected a vocabulary of level {level}, got one of level {vocabulary.level}; change "
+                            "the level, or name another file")
+        if size and len(vocabulary) != size:
+            raise DataError(f"{source}: expected {size} tokens, the vocabulary_size, got {len(vocabulary)}; leave "
+                            "vocabulary_size out, it limits vocabularies that are made of a text")
+        return vocabulary
+    raw = raw or _raw(source, (_key(source), level))
+    return Vocabulary.from_counts(raw.tokens, np.bincount(raw.numbers, minlength=len(raw.tokens)), size, level)
+
+
+def _key(source):
+    if str(source) == STDLIB:
+        return STDLIB
+    try:
+        path = Path(source).resolve()
+        status = path.stat()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreadable(source, error) from error
+    return str(path), status.st_mtime_ns, status.st_size
+
+
+def _raw(source, key):
+    raw = _cache.get(key)
+    if raw is not None:
+        return raw
+    level = key[1]
+    index = defaultdict()
+    index.default_factory = index.__len__       # a token that is new gets the next number
+    parts, last = [], ""
+    for piece in _pieces(source):
+        tokens = tokens_of(piece, level)
+        parts.append(np.fromiter(map(index.__getitem__, tokens), np.int32, len(tokens)))
+        last = piece[-1:] or last
+    if level == "WORD" and last not in ("", "\n"):
+        parts.append(np.fromiter(map(index.__getitem__, tokens_of("\n", level)), np.int32))
+    numbers = np.concatenate(parts) if parts else np.empty(0, np.int32)
+    if not numbers.size:
+        raise DataError(f"{source}: expected a text, got an empty file; name another one")
+    raw = _cache[key] = _Raw(list(index), numbers)
+    return raw
+
+
+def _pieces(source):
+    """Yield the text in pieces of whole lines."""
+    if str(source) == STDLIB:
+        for path in stdlib_files():
+            # Some modules are in other encodings; they are read all the same, and alike everywhere.
+            content = path.read_bytes().decode("utf-8", "replace")
+            yield content if content.endswith("\n") else content + "\n"
+        return
+    lines, rest, start = 0, [], True
+    for piece in unpacked(source):
+        end = piece.rfind(b"\n") + 1
+        if end:
+            whole = b"".join((*rest, piece[:end]))
+            yield decoded(whole.removeprefix(b"\xef\xbb\xbf") if start else whole, source, lines)
+            lines, rest, start = lines + whole.count(b"\n"), [], False
+        rest.append(piece[end:])
+    whole = b"".join(rest)
+    yield decoded(whole.removeprefix(b"\xef\xbb\xbf") if start else whole, source, lines)
+
+
+def unpacked(path):
+    """Yield the bytes of a file in pieces; what gzip or xz has packed is unpacked on the way.
+
+    Raises DataError where it cannot be read, is damaged, or gives more than 256 MiB.
+    """
+    import lzma
+
+    size = 0
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(len(XZ_MAGIC))
+            file.seek(0)
+            if magic.startswith(GZIP_MAGIC):
+                stream = gzip.GzipFile(fileobj=file)
+            else:
+                stream = lzma.LZMAFile(file) if magic == XZ_MAGIC else file
+            while piece := stream.read(PIECE):
+                size += len(piece)
+                if size > SIZE_LIMIT:
+                    raise DataError(f"{path}: expected a text of at most {SIZE_LIMIT >> 20} MiB, got more; cut it into "
+                                    "several files")
+                yield piece
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path}: expected a whole {'xz' if magic == XZ_MAGIC else 'gzip'} file, got a damaged one ({error}); "
+                        "fetch it again") from error
+    except (OSError, ValueError, MemoryError) as error:     # an xz file may ask for any amount of memory
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path, error):
+    reason = getattr(error, "strerror", None) or str(error) or "too little memory"
+    return DataError(f"{path}: cannot be read ({reason}); check the path and its permissions")
+
+
+def stdlib_files():
+    """Return the files of "python-stdlib": the top-level modules of this Python's standard library, sorted by name.
+
+    Left out is what is no part of it or differs from machine to machine. Raises DataError where this Python keeps no sources.
+    """
+    folder = Path(sysconfig.get_path("stdlib"))
+    paths = [path for path in sorted(folder.glob("*.py"), key=lambda path: path.name)
+             if path.stem in sys.stdlib_module_names and not path.stem.startswith("_sysconfigdata") and path.is_file()]
+    if not paths:
+        raise DataError(f"{STDLIB}: expected the sources of the standard library in {folder}, got none (this Python keeps "
+                        "them elsewhere); name a text file as the source")
+    return paths
+
+
+def part_of(count, begin, end):
+    """Return the slice of `count` things from the share `begin` to the share `end`; neighbours neither overlap nor gape."""
+    return slice(round(begin * count), round(end * count))
+
+
+class TextStreams:
+    """A text as parallel streams: batch n holds steps n * steps ... of every one.
+
+    Of M tokens stream s has those from s * length on, length = M // streams; what remains is dropped. The last token of a
+    stream is read as a label only, so a pass has (length - 1) // steps batches. Batch n of the first pass is, with t = 0 ...
+    steps - 1:
+
+        data[t, s] = x[s * length + n * steps + t],  label[t, s] = x[s * length + n * steps + t + 1]
+
+    and cont[t, s] is 0 for the very first step of a pass, else 1. All are (steps, streams), int32. Batch n is a function of n
+    alone; after a pass the text begins anew. `begin` and `end`: the part of the tokens that is read, as shares.
+
+    Raises DataError where the text is too short for one batch.
+    """
+
+    def __init__(self, indices, streams, steps, begin=0.0, end=1.0, name="the text"):
+        part = part_of(len(indices), begin, end)
+        indices = np.asarray(indices, np.int32)[part]
+        self.streams, self.steps, self.name, self.first = int(streams), int(steps), str(name), part.start
+        self.length = len(indices) // self.streams
+        self.batches_per_pass = (self.length - 1) // self.steps
+        if self.batches_per_pass < 1:
+            raise DataError(f"{name}: expected at least {self.streams * (self.steps + 1)} tokens for {self.streams} streams "
+                            f"of {self.steps} steps, got {len(indices)}; use fewer streams, fewer steps or a longer text")
+        self._rows = indices[:self.length * self.streams].reshape(self.streams, self.length)
+
+    def batch(self, n):
+        """Return batch number n (0, 1, ...): data, label and cont by name."""
+        place = self._place(n)
+        rows = self._rows[:, place:place + self.steps + 1]
+        cont = np.ones((self.steps, self.streams), np.int32)
+        cont[0] = place > 0
+        return {"data": np.array(rows[:, :-1].T, order="C"), "label": np.array(rows[:, 1:].T, order="C"), "cont": cont}
+
+    def where(self, n, place):
+        """Return "token NUMBER of stream STREAM of FILE" for entry `place` of the flattened batch n."""
+        step, stream = divmod(place, self.streams)
+        return f"token {self._place(n) + step} of stream {stream} of {self.name}"
+
+    def _place(self, n):
+        if n < 0:
+            raise ValueError(f"batch numbers begin at 0; got {n}")
+        return n % self.batches_per_pass * self.steps
+
+
+class Sentences:
+    """A text as sentences, one in every stream: for models that begin anew with each, like those of captions.
+
+    A sentence w_1 ... w_k is what stands before an <eos>; empty ones are left out. In its stream
+
+        data = <eos> w_1 ... w_k <eos> ...,  label = w_1 ... w_k <eos> -1 ...,  cont = 0 1 1 ...
+
+    cut or padded to `steps`; the label -1 is for ignore_label. All are (steps, streams), int32. A batch is never partial but
+    goes on into the next pass. With `shuffle` every pass has its own order, a function of (seed, layer_name, pass) alone.
+    `begin` and `end`: the part of the sentences that is read, as shares.
+
+    Raises DataError where there is no sentence.
+    """
+
+    def __init__(self, indices, eos, streams, steps, shuffle=False, seed=0, layer_name="", begin=0.0, end=1.0,
+                 name="the text"):
+        self.indices = np.asarray(indices, np.int32)
+        self.eos, self.streams, self.steps, self.name = int(eos), int(streams), int(steps), str(name)
+        self.shuffle, self.seed, self.layer_name = bool(shuffle), seed, layer_name
+        ends = np.flatnonzero(self.indices == self.eos)
+        if len(self.indices) and self.indices[-1] != self.eos:
+            ends = np.append(ends, len(self.indices))
+        starts = np.append(0, ends[:-1] + 1) if len(ends) else ends
+        lines = np.flatnonzero(ends > starts)
+        lines = lines[part_of(len(lines), begin, end)]
+        if not len(lines):
+            raise DataError(f"{name}: expected at least one sentence, a line with a word, got none in this part of the text; "
+                            "name another source or correct begin and end")
+        self.lines, self.starts, self.lengths = lines, starts[lines], (ends - starts)[lines]
+        self.batches_per_pass = -(-len(lines) // self.streams)
+        self._orders = {}
+
+    def __len__(self):
+        return len(self.lines)
+
+    def batch(self, n):
+        """Return batch number n (0, 1, ...): data, label and cont by name."""
+        chosen = self._chosen(n)
+        step = np.arange(self.steps)[:, None]
+        places, inside = self.starts[chosen] + step, step < self.lengths[chosen]
+        words = np.where(inside, self.indices[np.minimum(places, len(self.indices) - 1)], self.eos)
+        data = np.full((self.steps, self.streams), self.eos, np.int32)
+        data[1:] = words[:-1]
+        label = np.where(step <= self.lengths[chosen], words, PADDING).astype(np.int32)
+        cont = np.ones((self.steps, self.streams), np.int32)
+        cont[0] = 0
+        return {"data": data, "label": label, "cont": cont}
+
+    def where(self, n, place):
+        """Return "token NUMBER of line LINE of FILE" for entry `place` of the flattened batch n."""
+        step, stream = divmod(place, self.streams)
+        return f"token {step} of line {self.lines[self._chosen(n)[stream]] + 1} of {self.name}"
+
+    def _chosen(self, n):
+        if n < 0:
+            raise ValueError(f"batch numbers begin at 0; got {n}")
+        passes, places = np.divmod(n * self.streams + np.arange(self.streams), len(self))
+        if not self.shuffle:
+            return places
+        wanted = range(int(passes[0]), int(passes[-1]) + 1)
+        self._orders = {number: self._orders.get(number, None) for number in wanted}
+        for number, order in self._orders.items():
+            if order is None:
+                rng = generator(self.seed, "sentences", self.layer_name, number)
+                self._orders[number] = rng.permutation(len(self))
+        return np.array([self._orders[number][place] for number, place in zip(passes.tolist(), places.tolist(), strict=True)])

@@ -1,0 +1,192 @@
+"""Vocabulary: which token of a text has which index."""
+
+import os
+import re
+from collections import Counter
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+
+from minidrop.errors import DataError
+
+UNK, EOS = "<unk>", "<eos>"
+LEVELS = ("WORD", "CHARACTER")
+SPECIAL = {"WORD": (UNK, EOS), "CHARACTER": (UNK,)}
+FILE_LIMIT = 64 << 20
+ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", " ": "\\s"}
+UNESCAPED = {escape: token for token, escape in ESCAPES.items()}
+
+
+def tokens_of(text, level):
+    """Return the tokens of a text: its characters, or its words with <eos> for every line end."""
+    return text if level == "CHARACTER" else text.replace("\n", f" {EOS} ").split()
+
+
+class Vocabulary:
+    """The different tokens of a text, numbered from 0; <unk> stands for every other one.
+
+    `tokens` are in the order of their indices. `build` puts <unk> first (index 0), at word level <eos> second, and then the
+    most frequent token first; tokens that are equally frequent are in the order of their first appearance. A word <unk> or
+    <eos> that stands in the text is that same token. At level "CHARACTER" every token but <unk> is one character, a line end
+    is a character like others, and there is no <eos>.
+
+    Raises DataError for a token that comes twice, that no text of this level can hold, or a missing <unk> or <eos>.
+    """
+
+    def __init__(self, tokens, level="WORD"):
+        self.tokens, self.level = tuple(tokens), checked_level(level)
+        if fault := _fault(self.tokens, level):
+            raise DataError(f"vocabulary: token {fault[0]}: {fault[1]}")
+        self._index = {token: index for index, token in enumerate(self.tokens)}
+        self.unk, self.eos = self._index[UNK], self._index[EOS] if level == "WORD" else None
+
+    @classmethod
+    def build(cls, tokens, size=0, level="WORD"):
+        """Return the vocabulary of an iterable of tokens: all, or with <unk> and <eos> the `size` most frequent ones."""
+        counts = Counter(tokens)
+        return cls.from_counts(counts.keys(), counts.values(), size, level)
+
+    @classmethod
+    def from_counts(cls, tokens, counts, size=0, level="WORD"):
+        """Return the vocabulary of different tokens, in the order of their first appearance, with their counts."""
+        special = SPECIAL[checked_level(level)]
+        if size and size <= len(special):
+            raise DataError(f"vocabulary: expected a size of more than {len(special)} ({', '.join(special)}) or 0, which "
+                            f"takes all tokens, got {size}")
+        tokens = list(tokens)
+        order = np.argsort(-np.fromiter(counts, np.int64, len(tokens)), kind="stable")
+        ordered = [token for token in map(tokens.__getitem__, order.tolist()) if token not in special]
+        return cls([*special, *ordered][:size or None], level)
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def __eq__(self, other):
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        return (self.level, self.tokens) == (other.level, other.tokens)
+
+    def __hash__(self):
+        return hash((self.level, self.tokens))
+
+    def __contains__(self, token):
+        return token in self._index
+
+    def __getitem__(self, index):
+        return self.tokens[index]
+
+    def __repr__(self):
+        return f"<Vocabulary of {len(self)} tokens, level {self.level}>"
+
+    def index(self, token):
+        """Return the index of a token, <unk>'s for one that is not here."""
+        return self._index.get(token, self.unk)
+
+    def indices(self, tokens):
+        """Return the indices of an iterable of tokens, int32."""
+        return np.fromiter(map(self._index.get, tokens, repeat(self.unk)), np.int32)
+
+    def encode(self, text):
+        """Return the indices of a text's tokens, int32; at word level <eos> stands for every line end in it."""
+        return self.indices(tokens_of(text, self.level))
+
+    def decode(self, indices):
+        """Return the text of indices: words with blanks between them, a line end for <eos>; or characters.
+
+        An unknown character is written as U+FFFD. Raises DataError for an index outside 0..len - 1.
+        """
+        indices = np.asarray(indices).reshape(-1).astype(np.int64)
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
+            raise DataError(f"expected indices within 0..{len(self) - 1}, the vocabulary's, got {indices.min()}.."
+                            f"{indices.max()}; was the text made with another vocabulary?")
+        tokens = [self.tokens[index] for index in indices.tolist()]
+        if self.level == "CHARACTER":
+            return "".join("\N{REPLACEMENT CHARACTER}" if token == UNK else token for token in tokens)
+        return " ".join("\n" if token == EOS else token for token in tokens).replace("\n ", "\n").replace(" \n", "\n")
+
+    def save(self, path):
+        r"""Write the tokens to a UTF-8 file, one a line, in the order of their indices.
+
+        In a token \\ stands for a backslash, \n \r \t for line end, return and tab, \s for a blank.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        escape = str.maketrans(ESCAPES)
+        try:
+            temporary.write_bytes("".join(f"{token.translate(escape)}\n" for token in self.tokens).encode())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check the free space and "
+                            "the permissions there") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path):
+        """Return the vocabulary in a file that `save` wrote, or somebody else; its level is WORD if it has <eos>.
+
+        Raises DataError with the line for what is no such file.
+        """
+        try:
+            with open(path, "rb") as file:
+                content = file.read(FILE_LIMIT + 1)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: the vocabulary cannot be read ({getattr(error, 'strerror', None) or error}); check the "
+                            "path and its permissions") from error
+        if len(content) > FILE_LIMIT:
+            raise DataError(f"{path}: expected a vocabulary of at most {FILE_LIMIT >> 20} MiB, got more; is this a text? A "
+                            "text is named without .vocabulary at its end")
+        text = decoded(content.removeprefix(b"\xef\xbb\xbf"), path)
+        lines = text.removesuffix("\n").split("\n") if text else []
+        tokens = [_unescaped(line.removesuffix("\r"), f"{path}:{number}") for number, line in enumerate(lines, 1)]
+        level = "WORD" if EOS in tokens else "CHARACTER"
+        if fault := _fault(tokens, level):
+            raise DataError(f"{path}:{fault[0] + 1}: {fault[1]}")
+        return cls(tokens, level)
+
+
+def _fault(tokens, level):
+    """Return (index, what is wrong) of the first token that cannot be there, or None."""
+    first = {}
+    for index, token in enumerate(tokens):
+        if first.setdefault(token, index) != index:
+            return index, f"expected different tokens, got {token!r} again, as token {first[token]}; leave one out"
+        if level == "CHARACTER" and token != UNK and len(token) != 1:
+            return index, (f"expected one character, got {token!r}; correct it (a vocabulary of words holds {EOS}, which this "
+                           "one does not)")
+        if level == "WORD" and token.split() != [token]:
+            return index, f"expected a word without white space, got {token!r}; correct it"
+    for token in SPECIAL[level]:
+        if token not in first:
+            return len(tokens), f"expected {token} among the tokens, got none; add it"
+    return None
+
+
+def checked_level(level):
+    """Return `level` if it is one; else ValueError, for it is no data's fault."""
+    if level not in LEVELS:
+        raise ValueError(f"expected a level out of {LEVELS}, got {level!r}")
+    return level
+
+
+def decoded(content, path, lines_before=0):
+    """Return bytes as text; DataError with the line where they are no UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = lines_before + content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: expected text in UTF-8, got the byte 0x{content[error.start]:02X}; convert the file, "
+                        f"e.g. with iconv -t UTF-8, or name another one") from None
+
+
+def _unescaped(line, where):
+    if not line:
+        raise DataError(f"{where}: expected a token, got an empty line; remove it (a blank is written \\s)")
+
+    def plain(escape):
+        if escape[0] not in UNESCAPED:
+            raise DataError(f"{where}: expected {' or '.join(UNESCAPED)}, got {escape[0]} in {line!r}; write a backslash as "
+                            "\\\\")
+        return UNESCAPED[escape[0]]
+    return re.sub(r"\\.?", plain, line)

@@ -1,0 +1,88 @@
+"""TextData."""
+
+import numpy as np
+
+from minidrop.autograd import Tensor
+from minidrop.config import decimal
+from minidrop.data import Sentences, TextStreams, find_source, read_text
+from minidrop.data.text import STDLIB
+from minidrop.data.vocabulary import SPECIAL
+from minidrop.errors import ConfigError
+from minidrop.layers.base import Layer, register_layer
+
+TOPS = ("data", "label", "cont")
+
+
+@register_layer("TextData")
+class TextData(Layer):
+    """Batches of a text: token indices, the index that follows each, and (third top) cont, all (steps, batch_size).
+
+    Streams (see TextStreams), or with `sentences` one sentence in every stream (see Sentences). cont is 0 where a sequence
+    begins and 1 where it goes on. Batch number n depends on the seed and n alone, so a resumed run needs only the number of
+    the next one. `vocabulary` says which token has which index.
+    """
+
+    bottoms = (0, 0)
+    tops = (2, 3)
+    is_data = True
+    record_axes = 2        # a record is one token: record_of wants places in (steps, streams)
+
+    def setup(self):
+        settings = self.settings
+        level = settings.Level.Name(settings.level)
+        begin, end = decimal(settings.begin), decimal(settings.end)
+        self._check(level, begin, end)
+        source, vocabulary = (self._find(name) for name in (settings.source, settings.vocabulary))
+        self.text = read_text(source, level, vocabulary, settings.vocabulary_size)
+        shape = streams, steps = settings.batch_size, settings.steps
+        if settings.sentences:
+            self.batches = Sentences(self.text.indices, self.vocabulary.eos, *shape, settings.shuffle, self.context.seed,
+                                     self.name, begin, end, source)
+        else:
+            self.batches = TextStreams(self.text.indices, *shape, begin, end, source)
+        self.position = 0
+        return [(steps, streams)] * len(self.config.top)
+
+    @property
+    def vocabulary(self):
+        """The Vocabulary: which token has which index."""
+        return self.text.vocabulary
+
+    def seek(self, position):
+        """Let the next forward be batch number `position`."""
+        self.position = position
+
+    def record_of(self, place):
+        """Say which token stood at `place` of the last batch, counted through (steps, streams)."""
+        return self.batches.where(self.position - 1, place)
+
+    def forward(self):
+        batch = self.batches.batch(self.position)
+        self.position += 1
+        backend, dtype = self.context.backend, self.context.dtype
+        arrays = (np.asarray(batch[name], dtype) for name in TOPS[:len(self.config.top)])
+        return tuple(Tensor(backend.asarray(array), backend=backend) for array in arrays)
+
+    def _find(self, source):
+        if not source or source == STDLIB:
+            return source or None
+        return find_source(source, self.context.config_path, "text")
+
+    def _check(self, level, begin, end):
+        settings = self.settings
+        if not settings.source:
+            raise ConfigError(f"text_data_param needs a source, a text file or {STDLIB!r}")
+        missing = [name for name in ("batch_size", "steps") if not getattr(settings, name)]
+        if missing:
+            raise ConfigError(f"text_data_param needs {' and '.join(missing)}, at least 1")
+        if not 0 <= begin < end <= 1:
+            raise ConfigError(f"begin and end must be shares of the text, 0 <= begin < end <= 1, got {begin:g} and {end:g}")
+        if settings.sentences and level != "WORD":
+            raise ConfigError("sentences needs level: WORD; characters have no <eos>")
+        if settings.shuffle and not settings.sentences:
+            raise ConfigError("shuffle is for sentences; streams go on from batch to batch: leave it out, or add "
+                              "sentences: true")
+        special = SPECIAL[level]
+        if 0 < settings.vocabulary_size <= len(special):
+            raise ConfigError(f"vocabulary_size must be more than {len(special)} ({', '.join(special)}) or 0, which takes all "
+                              f"tokens, got {settings.vocabulary_size}")
