@@ -50,6 +50,17 @@ class Kept:
         """Return the set of all `total` entries."""
         return cls(0, max(1, total), max(1, total), total)
 
+    @classmethod
+    def joined(cls, parts):
+        """Return the set of axes put one after the other, each with its own Kept."""
+        first = parts[0]
+        if first.regular is not None and all(part is first for part in parts):
+            start, step, width = first.regular
+            if first.total % step == 0 and start + width <= step:
+                return cls(start, step, width, first.total * len(parts))
+        totals = np.cumsum([0, *(part.total for part in parts)])
+        return cls.of(np.concatenate([part.indices + start for part, start in zip(parts, totals, strict=False)]), totals[-1])
+
     @property
     def is_all(self):
         """True where nothing is dropped."""

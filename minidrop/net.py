@@ -45,6 +45,7 @@ class Net:
         context = Context(phase, self.seed, self.dtype, self.backend, config.path)
         self.graph = build_graph(self.config, context)
         self.layers = {node.name: node.layer for node in self.graph.nodes}
+        self.reset_states()
         self.drop_layers = {name: layer for name, layer in self.layers.items() if layer.drops}
         self.reshuffles = find_reshuffles(self.graph, self.config)
         if share is not None:
@@ -149,6 +150,9 @@ class Net:
             if drop.site.drops == "weights":
                 layer = drop.producer.layer
                 mask = drop.site.weight_mask(layer.outputs, layer.inputs)
+            elif drop.producer is drop.node:
+                top = self.graph.shapes[drop.node.tops[0]]
+                mask = functions.site_mask(drop.site, (*top[:2], drop.site.total), 2)
             else:
                 mask = functions.site_mask(drop.site, self.graph.shapes[drop.node.bottoms[0]], drop.node.layer.axis)
             masks[drop.node.name] = mask.astype(self.dtype)
@@ -167,10 +171,10 @@ class Net:
     @contextmanager
     def restored(self):
         """Put back at the end of this context, also after an error, what passes change: which layers drop, masks or
-        compaction, what is drawn, and the places of the data layers."""
+        compaction, what is drawn, the places of the data layers, and the states of recurrent ones."""
         dropping = {name: layer.dropping for name, layer in self.drop_layers.items()}
         masked = {name: site.masked for name, site in self.drop_sites.items()}
-        forwards, drawn, positions = self._forwards, self._drawn, self.positions
+        forwards, drawn, positions, states = self._forwards, self._drawn, self.positions, self.states
         try:
             yield
         finally:
@@ -182,6 +186,23 @@ class Net:
                 self._draw(drawn)
             self._forwards, self._drawn = forwards, drawn
             self.seek(positions)
+            self.set_states(states)
+
+    # -- states ------------------------------------------------------------------------------------------------------
+    @property
+    def states(self):
+        """{(layer, name): array} of what recurrent layers carry from batch to batch. Forward passes make new arrays."""
+        return {(name, key): array for name, layer in self.layers.items() for key, array in layer.state.items()}
+
+    def set_states(self, states):
+        """Let the next forward pass go on from `states`, as the property gives them."""
+        for (name, key), array in states.items():
+            self.layers[name].state[key] = array
+
+    def reset_states(self):
+        """Let the next forward pass begin with all states 0."""
+        for layer in self.layers.values():
+            layer.state = {name: self.backend.zeros(shape, self.dtype) for name, shape in layer.state_shapes().items()}
 
     def _nodes_that_drops_reach(self):
         """The indexes of the nodes whose tops depend on what is drawn: drop layers, products that leave weights out, and
@@ -230,16 +251,23 @@ class Net:
         """Run only the layers that drops reach, on the batch of the last `forward`; returns what that returns.
 
         `forward` must have run with drops at rest, see `set_dropping`: what it computed above the drops is whole, so it serves
-        every pattern. For passes under no_grad. Raises DataError.
+        every pattern. For passes under no_grad. States of recurrent layers begin as that pass found them, and stay as it left
+        them. Raises DataError.
         """
         if not self._whole:
             raise DataError("rerun needs a forward pass without drops first: set_dropping(False), forward, set_dropping(True)")
         self._backward_done = True
+        after = self.states
+        self.set_states(self._states_before)
         with self.backend.active():
-            return self._run(self._changeable)
+            try:
+                return self._run(self._changeable)
+            finally:
+                self.set_states(after)
 
     def _forward(self, inputs):
         self._whole = False
+        self._states_before = self.states
         self._give(inputs)
         if self._forwards is not None:
             self._draw(self._forwards)
@@ -292,7 +320,7 @@ class Net:
         for ref in reversed(node.bottoms):
             layer = self.graph.writer[ref].layer
             if hasattr(layer, "record_of"):
-                places_a_record = math.prod(self._tensors[ref].shape[1:])
+                places_a_record = math.prod(self._tensors[ref].shape[layer.record_axes:])
                 return f": {layer.record_of(place // places_a_record)}"
         return ""
 

@@ -11,6 +11,7 @@ A pure pass over the graph; it rewrites nothing. For each ApproxDropout:
             site and skip them. Nothing has to be put back.
             weights: they are the producer's own, nothing goes down.
 
+A recurrent layer with hidden_dropout drops units of its own: it is drop and producer in one.
 A product serves drops of one kind: the one below it first, and the one above it if it drops the same.
 """
 
@@ -44,6 +45,18 @@ class Drop:
         """The expected share of a side that it drops from: exactly 1 - rate, whatever the family and the sizes."""
         return 1 - self.site.family.distribution.rate
 
+    @property
+    def kept_square_share(self):
+        """The expected share of a product of which it drops the same units on both sides: E[kept share squared]."""
+        family = self.site.family
+        return float(sum(share * (1 - family.pattern(choice, 0).rate) ** 2 for choice, share
+                         in zip(family.distribution.choices, family.distribution.probabilities, strict=True)))
+
+    @property
+    def by_steps(self):
+        """True where every step of a sequence has a pattern of its own."""
+        return self.site.steps is not None
+
 
 @dataclass
 class Plan:
@@ -56,7 +69,10 @@ class Plan:
         """One line for each decision, for the log."""
         for drop in self.drops:
             name, kind = drop.node.name, drop.site.drops
-            if drop.producer is not None:
+            if drop.producer is drop.node:
+                yield (f"{name} reads of its state only the units kept by its hidden_dropout, step by step" if drop.by_steps
+                       else f"{name} computes only the units kept by its hidden_dropout")
+            elif drop.producer is not None:
                 verb = "multiplies only the weights" if kind == "weights" else f"computes only the {kind}"
                 yield f"{drop.producer.name} {verb} kept by {name}"
             elif drop.site.family.drops == "weights":
@@ -79,15 +95,18 @@ def plan_compaction(graph):
     """Return the Plan for a built Graph; lends each producer its site (`layer.out_site`), and block sites to readers."""
     plan = Plan()
     for node in graph.nodes:
-        if getattr(node.layer, "site", None) is not None:
+        if node.layer.site is not None:
             drop = Drop(node)
             plan.drops.append(drop)
+            if node.layer.drops_own_units:
+                drop.producer = node
+                continue
             _walk_up(graph, drop)
             if drop.producer is not None:
                 drop.producer.layer.out_site = drop.site
                 drop.site.attached = drop.site.family.drops == "weights"
     for drop in plan.drops:
-        if drop.site.drops != "weights":
+        if drop.site.drops != "weights" and not (drop.producer is drop.node and drop.by_steps):
             _walk_down(graph, drop, plan)
     return plan
 
@@ -105,18 +124,24 @@ def _walk_up(graph, drop):
             return
         if writer.layer.computes_subset:
             axes_agree = writer.layer.axis == drop.node.layer.axis
-            if writer.layer.out_site is None and axes_agree:
+            kind = "blocks" if drop.by_steps else drop.site.family.drops
+            if kind not in writer.layer.subset_kinds:
+                drop.reason = f"{writer.name} ({writer.config.type}) can leave out no {kind}"
+                return
+            if drop.by_steps and not _steps_pay(graph, drop):
+                drop.reason = FEW_STREAMS
+            elif writer.layer.out_site is None and axes_agree:
                 drop.producer = writer
             else:
                 drop.reason = f"{writer.name} does not compute the dropped axis as its outputs"
             return
-        if getattr(writer.layer, "site", None) is not None:
+        if writer.layer.site is not None and not writer.layer.drops_own_units:
             drop.reason = f"blob {ref.name} comes from another drop, {writer.name}"
             return
         if not writer.layer.elementwise:
             drop.reason = f"blob {ref.name} is written by {writer.name} ({writer.config.type}), which computes all of it"
             return
-        if writer.layer.has_poles and drop.site.family.drops == "blocks":
+        if writer.layer.has_poles and drop.site.drops == "blocks":
             drop.reason = f"{writer.name} ({writer.config.type}) is not finite everywhere, so it has to see real values"
             return
         drop.crossed.append(writer)
@@ -127,16 +152,17 @@ def _walk_down(graph, drop, plan):
     carrying, kind = {drop.node.tops[0]}, drop.site.drops
     for node in graph.nodes[drop.node.index + 1:]:
         layer = node.layer
-        if getattr(layer, "site", None) is not None:        # another drop: it makes dense what it is not to drop
+        if layer.site is not None and not layer.drops_own_units:        # another drop: it makes dense what it is not to drop
             continue
         for i, ref in enumerate(node.bottoms):
             if ref not in carrying:
                 continue
             is_product = bool(layer.gemms(*[graph.shapes[bottom] for bottom in node.bottoms]))
-            clash = is_product and layer.reads_kept and layer.out_site is not None and layer.out_site.drops != kind
+            clash = _clash(graph, drop, layer) if is_product and layer.reads_kept else ""
             if clash:
-                drop.unread.append((node, f"it serves the drop below it, which drops {layer.out_site.drops}"))
-            if layer.reads_kept and not clash:
+                drop.unread.append((node, clash))
+            # Of several bottoms a layer reads the first: the rest (labels, cont, states) it takes whole.
+            if layer.reads_kept and not clash and (i == 0 or not is_product):
                 if not is_product:
                     carrying.update(node.tops)
                 else:
@@ -153,15 +179,46 @@ def _walk_down(graph, drop, plan):
                 drop.unread.append((node, "it cannot leave anything out"))
 
 
+FEW_STREAMS = "with so few streams a product for every step costs more than it saves"
+_STREAMS_THAT_PAY = 64        # measured, scripts/bench_lstm.py: "NR STEP" of ptb_medium and caption_lm
+
+
+def _steps_pay(graph, drop):
+    """True where products of one step each, of as many rows as there are streams, are faster than one for all."""
+    return graph.shapes[drop.node.tops[0]][1] >= _STREAMS_THAT_PAY
+
+
+def _clash(graph, drop, layer):
+    """Say why a product cannot leave out what a drop above it drops; "" where it can."""
+    kind = drop.site.drops
+    if drop.by_steps and not _steps_pay(graph, drop):
+        return FEW_STREAMS
+    if layer.out_site is not None and layer.out_site.drops != kind:
+        return f"it serves the drop below it, which drops {layer.out_site.drops}"
+    if layer.drops_own_units and layer.site is not None and layer.site.steps is None and kind != "units":
+        return "it serves its own hidden_dropout, which drops units"
+    return ""
+
+
 def gemm_shares(graph, plan):
     """Yield (node, products, output drop, input drop) for every layer with products: what `minidrop check` counts.
 
     `products` are (rows, inputs, outputs) of one forward pass; the drops are None where that side stays whole. A drop of
     weights counts as one of outputs: it leaves its share of the product.
     """
-    producers = {drop.producer.index: drop for drop in plan.drops if drop.producer is not None}
+    producers = {drop.producer.index: drop for drop in plan.drops
+                 if drop.producer is not None and not (drop.producer is drop.node and drop.by_steps)}
     consumers = {node.index: drop for drop in plan.drops for node in drop.consumers}
     for node in graph.nodes:
         products = node.layer.gemms(*[graph.shapes[ref] for ref in node.bottoms])
         if products:
             yield node, products, producers.get(node.index), consumers.get(node.index)
+
+
+def state_gemm_shares(graph, plan):
+    """Yield (node, products, drop) for every recurrent layer: the products of the state, and what drops of it, or None."""
+    drops = {drop.node.index: drop for drop in plan.drops}
+    for node in graph.nodes:
+        products = node.layer.state_gemms()
+        if products:
+            yield node, products, drops.get(node.index)

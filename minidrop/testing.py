@@ -13,7 +13,7 @@ def run_once(net, iteration, inputs=None, masked=False):
     inputs = {name: Tensor(net.backend.asarray(x, net.dtype), requires_grad=np.asarray(x).dtype.kind == "f",
                            backend=net.backend)
               for name, x in (inputs or {}).items()}
-    positions = net.positions
+    positions, states = net.positions, net.states
     net.run_masked_dense(masked)
     try:
         net.clear_grads()
@@ -24,6 +24,7 @@ def run_once(net, iteration, inputs=None, masked=False):
     finally:
         net.run_masked_dense(False)
         net.seek(positions)
+        net.set_states(states)
     gradients = {name: net.backend.to_host(parameter.dense_grad()) for name, parameter in net.parameters().items()}
     gradients.update({f"input/{name}": net.backend.to_host(tensor.grad) for name, tensor in inputs.items()
                       if tensor.grad is not None})

@@ -32,6 +32,14 @@ def cases(units=2048, rows=128):
     yield "put_columns", f"x {rows}x{kept.count} into {rows}x{units}, 5 of 10", lambda b: b.put_columns(y, kept, part)
     yield ("sgd_update", f"W {units}x{units}, gradient for 5 of 10 on both axes",
            lambda b: b.sgd_update(W, history, [Block(g, kept, kept)], 1e-6, 0.9, 5e-4, False, 1.0))
+    yield ("subtract_block", f"W {units}x{units}, gradient for 5 of 10 on both axes",
+           lambda b: b.sgd_update(W, history, [Block(g, kept, kept)], 1e-6, 0.0, 0.0, False, 1.0))
+    # Word numbers of a text: a few are common.
+    ids = np.minimum(9999, rng.zipf(1.3, 2000) - 1)
+    order = np.argsort(ids, kind="stable")
+    starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
+    vectors = rng.standard_normal((ids.size, 1000), np.float32)
+    yield "sum_groups", f"2000x1000, {starts.size} different indices", lambda b: b.sum_groups(vectors, order, starts)
     yield "relu", f"x {rows}x{units}", lambda b: b.relu(x)
     yield "relu_gradient", f"gy {rows}x{units}", lambda b: b.relu_gradient(x, x)
     yield "dropout", f"x {rows}x{units}, p = .5", lambda b: b.dropout(x, 0.5, 2.0, 7)

@@ -13,7 +13,7 @@ class Function:
 
     `kept_rule` says what happens to kept sets:
       "same"    elementwise: all inputs share one kept set and the output carries it;
-      "native"  the function itself reads `input_kept` and sets `output_kept` = (kept, axis);
+      "native"  the function itself reads `input_kept` and sets `output_kept` = (kept, axis), or a list, one for each output;
       "dense"   it cannot work on compact data: a compact input raises ShapeError.
     An instance is used once.
     """
@@ -41,8 +41,9 @@ class Function:
         self.returns_tuple = isinstance(arrays, tuple)
         arrays = arrays if self.returns_tuple else (arrays,)
         self.outputs_count = len(arrays)
-        kept, axis = self.output_kept
-        outputs = tuple(Tensor(array, requires_grad, backend, kept, axis) for array in arrays)
+        places = self.output_kept if isinstance(self.output_kept, list) else [self.output_kept] * len(arrays)
+        outputs = tuple(Tensor(array, requires_grad, backend, kept, axis)
+                        for array, (kept, axis) in zip(arrays, places, strict=True))
         result = outputs if self.returns_tuple else outputs[0]
         if requires_grad:
             self.inputs = inputs

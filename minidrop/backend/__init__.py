@@ -3,11 +3,11 @@
 import re
 from functools import lru_cache
 
-from minidrop.backend.base import Backend
+from minidrop.backend.base import Backend, sigmoid
 from minidrop.backend.numpy_backend import NumpyBackend
 from minidrop.errors import BackendError
 
-__all__ = ["Backend", "NumpyBackend", "backend_of", "cuda_devices", "get_backend"]
+__all__ = ["Backend", "NumpyBackend", "backend_of", "cuda_devices", "get_backend", "sigmoid"]
 
 
 def get_backend(device="auto"):

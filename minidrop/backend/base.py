@@ -42,6 +42,13 @@ class Backend:
     def trim(self):
         """Give memory that is held for reuse back to the system."""
 
+    def in_chunks(self, work, rows, columns, itemsize):
+        """Call work(first, last) until all rows 0 .. rows-1 of a matrix have been in one call: here in one.
+
+        A device may have a reason for smaller pieces, in any order and at the same time.
+        """
+        work(0, rows)
+
     def synchronize(self):
         """Wait until all work given to the device is done."""
 
@@ -55,6 +62,14 @@ class Backend:
         a = a.T if trans_a else a
         b = b.T if trans_b else b
         return self.xp.matmul(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
+
+    def thin_gemm(self, a, b, trans_b=False):
+        """Return a op(b), as `gemm`, where `a` has few rows; the result's memory may run along its columns."""
+        return self.gemm(a, b, trans_b=trans_b)
+
+    def add_to_rows(self, y, b):
+        """y += b for every row of a matrix, in place."""
+        y += b
 
     def column_sums(self, x):
         """Return the sum of the rows of a matrix: (rows, columns) -> (columns,)."""
@@ -98,6 +113,21 @@ class Backend:
         """Return W[rows, cols] for two kept sets (None: all)."""
         return self.take(self.take(W, rows, 0), cols, 1)
 
+    def lookup(self, W, ids, cols):
+        """Return W[ids][:, cols]: ids any row numbers in an int64 array, repeated or not, cols a kept set (None: all)."""
+        return self.take(W[ids], cols, 1)
+
+    def sum_groups(self, x, order, starts):
+        """Return the sums of groups of rows of a matrix, the same for every call with the same arguments.
+
+        Group i are the rows order[starts[i]:starts[i + 1]], the last goes to the end: (rows, columns) -> (groups, columns).
+        `order` and `starts` are int64 arrays on the host; no group is empty.
+        """
+        xp = self.xp
+        if not len(starts):
+            return self.zeros((0, x.shape[1]), x.dtype)
+        return xp.add.reduceat(x[xp.asarray(order)], xp.asarray(starts), axis=0)
+
     def _index(self, kept):
         return kept.index
 
@@ -112,6 +142,41 @@ class Backend:
     def relu_gradient(self, gy, y):
         """Return gy where y = relu(x) is above 0, else 0."""
         return self.xp.multiply(gy, y > 0, out=self.empty(gy.shape, gy.dtype))
+
+    # -- recurrent networks ------------------------------------------------------------------------------------------
+    def transposed(self, W):
+        """Return W^T as a C-contiguous array."""
+        out = self.empty(W.shape[::-1], W.dtype)
+        out[...] = W.T
+        return out
+
+    def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
+        """One step of an LSTM; writes the gates i f o g after their functions, c, tanh(c) and h.
+
+        x, product (N, 4 H): the gates' shares from outside and from the state; c_before (N, H); cont (N, 1) of 0 and 1.
+        i f o = sigmoid, g = tanh;  c = cont f c_before + i g;  h = o tanh(c).
+        """
+        xp, units = self.xp, c.shape[1]
+        xp.add(x, product, out=activated)
+        ifo, g = activated[:, :3 * units], activated[:, 3 * units:]
+        ifo[...] = sigmoid(xp, ifo)
+        xp.tanh(g, out=g)
+        i, f, o = (ifo[:, k * units:(k + 1) * units] for k in range(3))
+        xp.multiply(f, c_before * cont, out=c)
+        c += i * g
+        xp.tanh(c, out=squashed)
+        xp.multiply(o, squashed, out=h)
+
+    def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
+        """The gradient of `lstm_step` from those of h and c, dh and dc: writes d of the gates' shares; dc becomes c_before's."""
+        units = dh.shape[1]
+        i, f, o, g = (activated[:, k * units:(k + 1) * units] for k in range(4))
+        dc += dh * o * (1 - squashed * squashed)
+        d[:, :units] = dc * g * i * (1 - i)
+        d[:, units:2 * units] = dc * (c_before * cont) * f * (1 - f)
+        d[:, 2 * units:3 * units] = dh * squashed * o * (1 - o)
+        d[:, 3 * units:] = dc * i * (1 - g * g)
+        dc *= f * cont
 
     # -- dropout -----------------------------------------------------------------------------------------------------
     def dropout(self, x, rate, scale, key):
@@ -147,9 +212,14 @@ class Backend:
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
         """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history. In place.
 
-        `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W.
+        `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W. Without momentum
+        nobody reads the history; without decay either, it is left as it is, and so are the weights that have no gradient.
         """
         xp = self.xp
+        if not momentum and not decay:
+            for block in blocks:
+                block.add_to(self, W, -lr * grad_scale)
+            return
         history *= momentum
         if decay:
             history += (lr * decay) * (xp.sign(W) if l1 else W)
@@ -164,6 +234,11 @@ class Backend:
             flat = array.reshape(-1)
             total = total + self.xp.dot(flat, flat)
         return float(total)
+
+
+def sigmoid(xp, x):
+    """1 / (1 + exp(-x)), which does not overflow."""
+    return 0.5 * (xp.tanh(0.5 * x) + 1)
 
 
 def dropout_threshold(rate):

@@ -6,6 +6,11 @@ from minidrop import threads
 from minidrop.backend.base import Backend, dropout_threshold
 from minidrop.backend.pool import BufferPool
 
+_CHUNK_BYTES = 1 << 19      # an array of this size and another one made of it stay in a core's own cache
+
+
+_THIN = 32       # rows
+
 
 class NumpyBackend(Backend):
     """Runs on the host. Big temporaries come from a pool; products go to BLAS with `out=` so that none is allocated."""
@@ -21,6 +26,18 @@ class NumpyBackend(Backend):
     def trim(self):
         self.pool.trim()
 
+    def in_chunks(self, work, rows, columns, itemsize):
+        step = max(1, _CHUNK_BYTES // max(1, columns * itemsize))
+        errors = np.geterr()
+
+        def some(first, last):
+            with np.errstate(**errors):       # another thread knows nothing of the caller's
+                for start in range(first, last, step):
+                    work(start, min(last, start + step))
+
+        # Work in several passes: an element costs more than those that other kernels stream.
+        threads.by_rows(some, rows, rows * columns * itemsize)
+
     def describe(self):
         return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
 
@@ -29,6 +46,28 @@ class NumpyBackend(Backend):
         b = b.T if trans_b else b
         # dot, not matmul: it hands a transposed operand to BLAS as it is, and knows A A^T.
         return np.dot(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
+
+    def thin_gemm(self, a, b, trans_b=False):
+        if a.shape[0] > _THIN:
+            return self.gemm(a, b, trans_b=trans_b)
+        # The other way round: OpenBLAS is a quarter faster where the short side is the inner one of the result.
+        b = b if trans_b else b.T
+        return np.dot(b, a.T, out=self.empty((b.shape[0], a.shape[0]), a.dtype)).T
+
+    def add_to_rows(self, y, b):
+        def some(first, last):
+            y[first:last] += b
+
+        threads.by_rows(some, y.shape[0], y.size)
+
+    def column_sums(self, x):
+        out = self.empty(x.shape[1:], x.dtype)
+
+        def some(first, last):
+            np.add.reduce(x[:, first:last], axis=0, out=out[first:last])
+
+        threads.by_rows(some, x.shape[1], x.size)
+        return out
 
     def take(self, x, kept, axis):
         if kept is None or kept.is_all:
@@ -68,6 +107,21 @@ class NumpyBackend(Backend):
         threads.by_rows(cpu.take_block, rows.count, 2 * rows.count * W.shape[1], W, rows.indices, cols.indices, out)
         return out
 
+    def lookup(self, W, ids, cols):
+        if cols is None or cols.is_all:
+            # mode="clip" writes straight into `out`; see `take`.
+            return np.take(W, ids, axis=0, out=self.empty((ids.size, W.shape[1]), W.dtype), mode="clip")
+        from minidrop.kernels import cpu
+        out = self.empty((ids.size, cols.count), W.dtype)
+        threads.by_rows(cpu.take_block, ids.size, 2 * ids.size * W.shape[1], W, ids, cols.indices, out)
+        return out
+
+    def sum_groups(self, x, order, starts):
+        from minidrop.kernels import cpu
+        out = self.empty((starts.size, x.shape[1]), x.dtype)
+        threads.by_rows(cpu.sum_groups, starts.size, x.size, x, order, np.append(starts, order.size), out)
+        return out
+
     def _straight(self, W, rows, cols):
         """Return W[rows, cols] where each side is None (all) or has one or two runs: straight blocks, nothing is gathered."""
         row_runs = (slice(0, W.shape[0]),) if rows is None else rows.runs
@@ -103,11 +157,30 @@ class NumpyBackend(Backend):
         threads.by_rows(cpu.relu_gradient, gy.size, gy.size, gy.reshape(-1), y.reshape(-1), gx.reshape(-1))
         return gx
 
+    def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
+        from minidrop.kernels import cpu
+        cpu.lstm_gates(x, product, activated)
+        np.tanh(activated, out=activated)       # NumPy's is vectorised, a Numba loop's is not
+        cpu.lstm_cell(activated, c_before, cont, c)
+        np.tanh(c, out=squashed)
+        np.multiply(activated[:, 2 * c.shape[1]:3 * c.shape[1]], squashed, out=h)
+
+    def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
+        from minidrop.kernels import cpu
+        cpu.lstm_gradient(activated, squashed, c_before, cont, dh, dc, d)
+
+    def transposed(self, W):
+        from minidrop.kernels import cpu
+        out = self.empty(W.shape[::-1], W.dtype)
+        threads.by_rows(cpu.transpose, -(-W.shape[1] // cpu.TILE), W.size, W, out)
+        return out
+
     def dropout(self, x, rate, scale, key):
         from minidrop.kernels import cpu
         x = np.ascontiguousarray(x)
         y, mask = self.empty(x.shape, x.dtype), self.empty(x.shape, np.bool_)
-        threads.by_rows(cpu.dropout, -(-x.size // 4), x.size, x.reshape(-1), y.reshape(-1), mask.reshape(-1),
+        # Random words: an element costs about as much as four streamed ones.
+        threads.by_rows(cpu.dropout, -(-x.size // 4), 4 * x.size, x.reshape(-1), y.reshape(-1), mask.reshape(-1),
                         np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32), np.uint32(dropout_threshold(rate)),
                         x.dtype.type(scale))
         return y, mask
@@ -121,6 +194,9 @@ class NumpyBackend(Backend):
         return out
 
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
+        if not momentum and not decay and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
+            self._descend(W, blocks, W.dtype.type(lr) * W.dtype.type(grad_scale))
+            return
         places = None
         if blocks and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
             places = _places([(block.data, block.rows, block.cols) for block in blocks], W.shape)
@@ -139,6 +215,18 @@ class NumpyBackend(Backend):
         for rows, *gradient in places:
             threads.by_rows(cpu.sgd_update, rows.size, rows.size * W.shape[1], W, history, rows, *gradient, number(lr),
                             number(momentum), number(decay), bool(l1), number(grad_scale))
+
+    def _descend(self, W, blocks, rate):
+        """W -= rate * gradient."""
+        from minidrop.kernels import cpu
+        for block in blocks:
+            rows, cols = block.rows, block.cols
+            g = block.data.reshape(W.shape) if rows is None and cols is None else block.data
+            w = W
+            if W.ndim == 1:       # a matrix of one row
+                w, g, rows, cols = W[None], g[None], None, rows if cols is None else cols
+            every = [np.arange(n) if kept is None else kept.indices for kept, n in zip((rows, cols), w.shape, strict=True)]
+            threads.by_rows(cpu.subtract_block, len(g), g.size, w, *every, g, rate)
 
 
 def _places(blocks, shape):

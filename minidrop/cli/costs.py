@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from minidrop.planner import gemm_shares
+from minidrop.planner import gemm_shares, state_gemm_shares
 
 
 @dataclass
@@ -34,6 +34,16 @@ def costs(net, without=None):
         row = rows[node.index]
         row.dense = passes * sum(2.0 * m * k * n for m, k, n in products)
         row.expected = row.dense * share
+    training = net.phase == "TRAIN" and net.losses
+    for node, products, drop in state_gemm_shares(net.graph, net.plan):
+        operations = sum(2.0 * m * k * n for m, k, n in products)
+        trained = training and any(parameter.requires_grad for parameter in node.layer.params.values())
+        shares = [1.0] * (1 + 2 * bool(trained))          # forward, the state's gradient, the weights'
+        if drop is not None and drop is not without and net.phase == "TRAIN":
+            # Step by step only the weights' gradient stays whole: one product of all steps.
+            shares = [drop.kept_square_share] * len(shares) if not drop.by_steps else [drop.kept_share] * 2 + [1.0]
+        rows[node.index].dense += operations * len(shares)
+        rows[node.index].expected += operations * sum(shares)
     return list(rows.values())
 
 

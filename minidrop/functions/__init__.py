@@ -3,19 +3,21 @@
 from minidrop.autograd import Tensor
 from minidrop.functions.activation import power, relu, sigmoid, tanh
 from minidrop.functions.arithmetic import add, maximum, multiply, product, weighted_sum
-from minidrop.functions.dropout import approx_dropout, dropout, expand, gaussian_dropout, multiply_mask, site_mask, take
+from minidrop.functions.dropout import approx_dropout, dropout, expand, gaussian_dropout, multiply_mask, scale, site_mask, take
+from minidrop.functions.embed import embed
 from minidrop.functions.linear import linear
 from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy
-from minidrop.functions.metric import accuracy
+from minidrop.functions.metric import accuracy, perplexity
 from minidrop.functions.pieces import block_pieces, linear_pieces, tile_pieces
-from minidrop.functions.recurrent import gru, lstm, rnn
+from minidrop.functions.recurrent import HiddenDrop, add_to_steps, gru, lstm, reverse_steps, rnn
 from minidrop.functions.shape import concat, flatten, reshape, slice
 from minidrop.functions.softmax import softmax, softmax_cross_entropy
 
-__all__ = ["accuracy", "add", "approx_dropout", "block_pieces", "concat", "dropout", "euclidean_loss", "expand",
-           "flatten", "gaussian_dropout", "gru", "linear", "linear_pieces", "lstm", "maximum", "multiply",
-           "multiply_mask", "power", "product", "relu", "reshape", "rnn", "sigmoid", "sigmoid_cross_entropy",
-           "site_mask", "slice", "softmax", "softmax_cross_entropy", "take", "tanh", "tile_pieces", "weighted_sum"]
+__all__ = ["HiddenDrop", "accuracy", "add", "add_to_steps", "approx_dropout", "block_pieces", "concat", "dropout", "embed",
+           "euclidean_loss", "expand", "flatten", "gaussian_dropout", "gru", "linear", "linear_pieces", "lstm", "maximum",
+           "multiply", "multiply_mask", "perplexity", "power", "product", "relu", "reshape", "reverse_steps", "rnn", "scale",
+           "sigmoid", "sigmoid_cross_entropy", "site_mask", "slice", "softmax", "softmax_cross_entropy", "take", "tanh",
+           "tile_pieces", "weighted_sum"]
 
 # Operators belong to Tensor, their maths to this floor above it.
 Tensor.__add__ = add

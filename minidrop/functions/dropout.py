@@ -145,6 +145,11 @@ def expand(x):
     return x if x.kept is None else Expand().apply(x)
 
 
+def scale(x, factor):
+    """Return factor * x; a kept set is carried on."""
+    return x if factor == 1 else Scale(factor).apply(x)
+
+
 def multiply_mask(x, mask):
     """Return x * mask for a constant, broadcasting mask."""
     return MultiplyMask(mask).apply(expand(x))
@@ -164,12 +169,12 @@ def approx_dropout(x, site, axis=1):
     if site.drops == "blocks":
         groups = site.groups(math.prod(x.shape[:axis % x.ndim]))
         return x if groups is None else MultiplyBlocks(groups, site.scale, axis % x.ndim).apply(expand(x))
-    kept, scale = site.kept, site.scale
+    kept = site.kept
     if kept is None:
         x = expand(x)
     elif x.kept != kept or x.kept_axis != axis:
         x = take(x, kept, axis)
-    return x if scale == 1 else Scale(scale).apply(x)
+    return scale(x, site.scale)
 
 
 def site_mask(site, shape, axis):

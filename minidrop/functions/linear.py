@@ -40,7 +40,7 @@ class Linear(Function):
         self.W = backend.submatrix(W, self.rows, self.cols)
         y = backend.gemm(self.x, self.W, trans_b=not self.transpose)
         if b is not None:
-            y += backend.take(b, out_kept, 0)
+            backend.add_to_rows(y, backend.take(b, out_kept, 0))
         self.output_kept = (out_kept, len(self.lead))
         return y.reshape(*self.lead, y.shape[-1])
 

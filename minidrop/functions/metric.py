@@ -1,4 +1,6 @@
-"""Measures without a gradient."""
+"""Measures without a gradient. Of arrays as large as the scores they make only pieces that stay in cache."""
+
+import math
 
 import numpy as np
 
@@ -14,15 +16,19 @@ def accuracy(x, label, top_k=1, axis=1, ignore_label=None, per_class=False):
     With `per_class` also return the (classes,) accuracies of each class (0 for one that does not occur).
     """
     backend, xp = x.backend, x.backend.xp
-    scores = xp.moveaxis(expand(x).data, axis, -1)
-    rows = scores.reshape(-1, scores.shape[-1])
-    label, valid = checked_labels(backend, label.data, rows, ignore_label)
-    classes = xp.arange(rows.shape[1])
-    own = rows[xp.arange(rows.shape[0]), label][:, None]
-    ahead = ((rows > own) | ((rows == own) & (classes < label[:, None]))).sum(axis=1)
-    # A row with a NaN score is never right, whatever comparisons with NaN say.
-    hit = ((ahead < top_k) & ~xp.isnan(rows).any(axis=1)).astype(np.float64)
-    valid = xp.ones_like(hit) if valid is None else valid.astype(np.float64)
+    rows = _rows(x, axis)
+    label, valid = checked_labels(backend, label.data, rows.shape, np.dtype(np.float64), ignore_label)
+    hit, classes = xp.empty(len(rows), np.float64), xp.arange(rows.shape[1])
+
+    def count(first, last):
+        scores, labels = rows[first:last], label[first:last, None]
+        own = xp.take_along_axis(scores, labels, axis=1)
+        ahead = ((scores > own) | ((scores == own) & (classes < labels))).sum(axis=1)
+        # A row with a NaN score is never right, whatever comparisons with NaN say.
+        hit[first:last] = (ahead < top_k) & ~xp.isnan(scores).any(axis=1)
+
+    backend.in_chunks(count, *rows.shape, rows.dtype.itemsize)
+    valid = xp.ones_like(hit) if valid is None else valid
     share = (hit * valid).sum() / xp.maximum(valid.sum(), 1)
     result = Tensor(share.reshape(()).astype(x.dtype), backend=backend)
     if not per_class:
@@ -30,3 +36,32 @@ def accuracy(x, label, top_k=1, axis=1, ignore_label=None, per_class=False):
     count = xp.bincount(label, weights=valid, minlength=rows.shape[1])
     right = xp.bincount(label, weights=hit * valid, minlength=rows.shape[1])
     return result, Tensor((right / xp.maximum(count, 1)).astype(x.dtype), backend=backend)
+
+
+def perplexity(x, label, axis=1, ignore_label=None):
+    """Return exp(- mean log softmax(x)[label]) over the places that count, as a Tensor without gradient.
+
+    x (outer..., classes at `axis`, inner...). 1 where no place counts, infinite where the mean is too large.
+    """
+    backend, xp = x.backend, x.backend.xp
+    rows = _rows(x, axis)
+    label, valid = checked_labels(backend, label.data, rows.shape, np.dtype(np.float64), ignore_label)
+    loss = xp.empty(len(rows), np.float64)
+
+    def log_likelihood(first, last):
+        scores = rows[first:last]
+        highest = scores.max(axis=1, keepdims=True)
+        own = xp.take_along_axis(scores, label[first:last, None], axis=1) - highest
+        loss[first:last] = xp.log(xp.exp(scores - highest).sum(axis=1)) - own[:, 0]
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        backend.in_chunks(log_likelihood, *rows.shape, rows.dtype.itemsize)
+        if valid is not None:
+            loss = xp.where(valid > 0, loss, 0)
+        mean = loss.sum() / max(1.0, float(len(rows) if valid is None else valid.sum()))
+        return Tensor(xp.exp(mean).reshape(()).astype(x.dtype), backend=backend)
+
+
+def _rows(x, axis):
+    scores = x.backend.xp.moveaxis(expand(x).data, axis, -1)
+    return scores.reshape(math.prod(scores.shape[:-1]), scores.shape[-1])

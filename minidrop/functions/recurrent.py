@@ -1,140 +1,195 @@
-"""Recurrent networks over whole sequences: one product for all inputs, one a step for the state."""
+"""Recurrent networks over whole sequences.
 
-import math
+The product of the inputs is one `linear` for all steps. What stands here begins with its result, the gates' share that comes
+from outside, (T, N, G H) for T steps, N streams, G gates and H units; then follows one product a step for the state.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
 
 from minidrop.autograd import Block, Function, Tensor
+from minidrop.backend import sigmoid
 from minidrop.errors import ShapeError
+from minidrop.functions.arithmetic import add
+from minidrop.functions.dropout import expand, multiply_mask, scale, take
+from minidrop.functions.linear import linear
+from minidrop.kept import Kept
+
+
+@dataclass(frozen=True)
+class HiddenDrop:
+    """What is dropped of the state h between steps, in one of three forms; by default nothing.
+
+    units: a Kept, time SEQUENCE: the other units are absent from all steps, with their gates, their rows and columns of Wh,
+      and from the result; the state that they carry stays as it was.
+    steps: time STEP: for each step the Kept of the units that the gates read, or None for all.
+    mask: an array that broadcasts to (T, N, H), scale included: the gates read mask * h. With `moving`, a Kept, the state of
+      the other units stays as it was: the dense form of `units`.
+    scale: without a mask, what h is multiplied by where the gates read it.
+    whole: the result is masked or scaled in the same way.
+    """
+
+    units: Kept | None = None
+    steps: tuple | None = None
+    mask: object = None
+    moving: Kept | None = None
+    scale: float = 1.0
+    whole: bool = False
+
+
+NOTHING = HiddenDrop()
+
+
+def gate_rows(units, gates):
+    """Return the Kept of what belongs to some units where `gates` blocks of all units stand one after the other."""
+    return None if units is None else Kept.joined([units] * gates)
 
 
 class Recurrent(Function):
-    """What LSTM, GRU and RNN have in common: x (T, N, I), cont (T, N), Wx (G H, I), b (G H,), Wh (G H, H), then the states.
+    """What LSTM, GRU and RNN have in common: x (T, N, G H), the gates' share from outside; cont (T, N); Wh (G H, H); states.
 
-    cont is 0 where a step begins a sequence (the state before it counts as 0), else 1; it has no gradient. Where x carries
-    a kept set on its last axis only those columns of Wx are read, forward and backward.
+    cont is 0 where a step begins a sequence (the state before it counts as 0), else 1; it has no gradient. Where units are
+    absent, x and the states come without them (kept sets on their last axes), and so do the results.
     """
 
     kept_rule = "native"
-    gates = 1
+    gates, states = 1, 1
 
-    def prepare(self, backend, x, cont, Wx, Wh):
-        """Check shapes and remember operands; returns x Wx^T as (T, N, G H)."""
-        kept, axis = self.input_kept[0]
-        if x.ndim != 3 or cont.shape != x.shape[:2]:
-            raise ShapeError(f"expected x (steps, streams, inputs) and cont (steps, streams), got {x.shape} and {cont.shape}")
-        if kept is not None and axis % 3 != 2:
-            raise ShapeError(f"x of shape {x.shape} carries a kept set on axis {axis}; only the last axis can")
-        inputs = x.shape[2] if kept is None else kept.total
-        units = Wh.shape[1]
-        if Wx.shape != (self.gates * units, inputs) or Wh.shape[0] != self.gates * units:
-            raise ShapeError(f"expected Wx ({self.gates * units}, {inputs}) and Wh ({self.gates * units}, {units}) for x with "
-                             f"{inputs} inputs, got {Wx.shape} and {Wh.shape}")
-        self.kept, self.cont, self.Wh, self.shape = kept, cont.astype(x.dtype, copy=False)[:, :, None], Wh, x.shape
-        self.x = x.reshape(math.prod(x.shape[:2]), x.shape[2])
-        self.Wx = backend.submatrix(Wx, None, kept)
-        return backend.gemm(self.x, self.Wx, trans_b=True).reshape(*x.shape[:2], self.gates * units)
+    def __init__(self, drop=NOTHING):
+        self.drop = drop
 
-    def input_gradients(self, backend, gates, wanted):
-        """Return (gx, gWx) from the gradient of x Wx^T, (T N, G H)."""
-        gx = backend.gemm(gates, self.Wx).reshape(self.shape) if wanted[0] else None
-        gWx = Block(backend.gemm(gates, self.x, trans_a=True), None, self.kept) if wanted[2] else None
-        return gx, gWx
+    def prepare(self, backend, x, cont, Wh, *states):
+        """Check shapes and kept sets; remember what the steps need."""
+        drop, total = self.drop, Wh.shape[1]
+        width = total if drop.units is None else drop.units.count
+        self.rows = gate_rows(drop.units, self.gates)
+        steps, streams = cont.shape if cont.ndim == 2 else (None, None)
+        self._expect("x", x, 0, (steps, streams, self.gates * width), self.rows)
+        if Wh.shape != (self.gates * total, total):
+            raise ShapeError(f"expected Wh ({self.gates * total}, {total}), {self.gates} blocks of units x units, got "
+                             f"{Wh.shape}")
+        for i, state in enumerate(states):
+            self._expect("a state", state, len(self.input_kept) - len(states) + i, (streams, width), drop.units)
+        self.cont = cont.astype(x.dtype, copy=False)[:, :, None]
+        self.reads = self.cont * self._mask(backend, x.dtype, total)
+        self.Wh = backend.submatrix(Wh, self.rows, drop.units)
+        self.compact = drop.steps is not None and steps_pay(streams, drop.steps)
+        self.Wh_rows = backend.transposed(self.Wh) if self.compact else None
+        self.before = backend.empty((steps, streams, width), x.dtype)        # what the gates read of h
+        self.output_kept = [(drop.units, 2), *[(drop.units, 1)] * len(states)]
+
+    def _expect(self, what, array, i, shape, kept):
+        own, axis = self.input_kept[i]
+        if array.shape != shape or own != kept or (own is not None and axis % array.ndim != array.ndim - 1):
+            raise ShapeError(f"{what} of a recurrent network: expected shape {shape} with {kept or 'all units'} on the last "
+                             f"axis, got {array.shape} with {own or 'all units'} on axis {axis}")
+
+    def _mask(self, backend, dtype, total):
+        """What h is multiplied by where the gates read it: broadcasts to (T, N, H)."""
+        drop = self.drop
+        if drop.mask is not None:
+            return backend.asarray(drop.mask, dtype)
+        if drop.steps is None:
+            return dtype.type(drop.scale)
+        masks = [np.ones(total, dtype) if kept is None else kept.mask(dtype) for kept in drop.steps]
+        return backend.asarray(np.stack(masks)[:, None] * dtype.type(drop.scale))
+
+    def read(self, backend, t, h):
+        """Remember what the gates of step t read of the h before, and return its product with Wh^T, (N, G H)."""
+        backend.xp.multiply(h, self.reads[t], out=self.before[t])
+        kept = self.drop.steps[t] if self.compact else None
+        if kept is None:
+            return backend.thin_gemm(self.before[t], self.Wh, trans_b=True)
+        return backend.thin_gemm(backend.take(self.before[t], kept, 1), backend.take(self.Wh_rows, kept, 0))
+
+    def read_gradient(self, backend, t, d):
+        """Return the gradient of the h before step t from that of the product, d (N, G H)."""
+        kept = self.drop.steps[t] if self.compact else None
+        if kept is None:
+            gh = backend.thin_gemm(d, self.Wh)
+        else:
+            gh = backend.put(backend.thin_gemm(d, backend.take(self.Wh_rows, kept, 0), trans_b=True), kept, 1)
+        return backend.xp.multiply(gh, self.reads[t], out=backend.empty(gh.shape, gh.dtype))
+
+    def weight_gradient(self, backend, d):
+        """Return gWh from the gradients of all products, d (T, N, G H)."""
+        flat = d.reshape(-1, d.shape[2])
+        return Block(backend.gemm(flat, self.before.reshape(len(flat), -1), trans_a=True), self.rows, self.drop.units)
 
 
 class LSTM(Recurrent):
-    """i f o = sigmoid, g = tanh of Wx x_t + b + Wh (cont_t h_{t-1});  c_t = cont_t f c_{t-1} + i g;  h_t = o tanh(c_t).
+    """i f o = sigmoid, g = tanh of x_t + Wh (cont_t h_{t-1});  c_t = cont_t f c_{t-1} + i g;  h_t = o tanh(c_t).
 
     Gates stand in Caffe's order i f o g. Returns h (T, N, H) and the last h and c, (N, H). Hochreiter and Schmidhuber 1997,
     with the forget gate of Gers et al. 2000.
     """
 
-    gates = 4
+    gates, states = 4, 2
 
-    def forward(self, backend, x, cont, Wx, b, Wh, h0, c0):
-        xp = backend.xp
-        gates = self.prepare(backend, x, cont, Wx, Wh)
-        gates += b
-        units = Wh.shape[1]
-        h = backend.empty((*x.shape[:2], units), x.dtype)
-        before, cells, squashed = (backend.empty(h.shape, x.dtype) for _ in range(3))
-        last_h, last_c = h0, c0
+    def forward(self, backend, x, cont, Wh, h0, c0):
+        self.prepare(backend, x, cont, Wh, h0, c0)
+        self.activated = backend.empty(x.shape, x.dtype)
+        h, self.cells, self.squashed = (backend.empty(self.before.shape, x.dtype) for _ in range(3))
+        last_h, last_c, self.c0 = h0, c0, c0
         for t in range(len(x)):
-            xp.multiply(last_h, self.cont[t], out=before[t])
-            gates[t] += backend.gemm(before[t], Wh, trans_b=True)
-            ifo, g = gates[t, :, :3 * units], gates[t, :, 3 * units:]
-            ifo[...] = sigmoid(xp, ifo)
-            xp.tanh(g, out=g)
-            i, f, o = (ifo[:, k * units:(k + 1) * units] for k in range(3))
-            xp.multiply(i, g, out=cells[t])
-            cells[t] += f * (last_c * self.cont[t])
-            xp.tanh(cells[t], out=squashed[t])
-            xp.multiply(o, squashed[t], out=h[t])
-            last_h, last_c = h[t], cells[t]
-        self.activated, self.before, self.cells, self.squashed, self.c0 = gates, before, cells, squashed, c0
+            product = self.read(backend, t, last_h)
+            last_h, last_c = h[t], self.cells[t]
+            backend.lstm_step(x[t], product, self._cell_before(t), self.cont[t], self.activated[t], last_c, self.squashed[t],
+                              last_h)
         return h, last_h.copy(), last_c.copy()
 
     def backward(self, backend, gy, wanted):
         gh, g_last_h, g_last_c = gy
-        units, cont = self.Wh.shape[1], self.cont
-        steps, streams = self.cells.shape[:2]
-        d = backend.empty(self.activated.shape, self.activated.dtype)
-        dh = backend.zeros((streams, units), d.dtype) if g_last_h is None else g_last_h
-        dc = backend.zeros((streams, units), d.dtype) if g_last_c is None else g_last_c
-        for t in reversed(range(steps)):
-            i, f, o, g = (self.activated[t, :, k * units:(k + 1) * units] for k in range(4))
+        shape, dtype = self.before.shape, self.before.dtype
+        d = backend.empty(self.activated.shape, dtype)
+        dh = backend.zeros(shape[1:], dtype) if g_last_h is None else g_last_h
+        dc = backend.zeros(shape[1:], dtype) if g_last_c is None else g_last_c.copy()
+        for t in reversed(range(shape[0])):
             if gh is not None:
                 dh = dh + gh[t]
-            c_before = (self.cells[t - 1] if t else self.c0) * cont[t]
-            dc = dc + dh * o * (1 - self.squashed[t] ** 2)
-            d[t, :, :units] = dc * g * i * (1 - i)
-            d[t, :, units:2 * units] = dc * c_before * f * (1 - f)
-            d[t, :, 2 * units:3 * units] = dh * self.squashed[t] * o * (1 - o)
-            d[t, :, 3 * units:] = dc * i * (1 - g * g)
-            dh = backend.gemm(d[t], self.Wh) * cont[t]
-            dc = dc * f * cont[t]
-        flat = d.reshape(steps * streams, 4 * units)
-        gx, gWx = self.input_gradients(backend, flat, wanted)
-        gb = backend.column_sums(flat) if wanted[3] else None
-        gWh = backend.gemm(flat, self.before.reshape(steps * streams, units), trans_a=True) if wanted[4] else None
-        return gx, None, gWx, gb, gWh, dh, dc
+            backend.lstm_step_gradient(self.activated[t], self.squashed[t], self._cell_before(t), self.cont[t], dh, dc, d[t])
+            dh = self.read_gradient(backend, t, d[t])
+        return d, None, self.weight_gradient(backend, d) if wanted[2] else None, dh, dc
+
+    def _cell_before(self, t):
+        return self.cells[t - 1] if t else self.c0
 
 
 class GRU(Recurrent):
-    """r z = sigmoid, n = tanh of Wx x_t + bx + (1, 1, r) (Wh h + bh);  h_t = (1 - z) n + z h, where h = cont_t h_{t-1}.
+    """r z = sigmoid, n = tanh of x_t + (1, 1, r) (Wh h + bh);  h_t = (1 - z) n + z h, where h = cont_t h_{t-1}.
 
     The reset gate r acts after the product (the variant that needs one product a step; PyTorch's). Gates stand in the order
-    r z n. Returns h (T, N, H) and the last h, (N, H). Cho et al. 2014.
+    r z n. Returns h (T, N, H) and the last h, (N, H). Of a dropped h the gates read nothing, while z carries the whole h on.
+    Cho et al. 2014.
     """
 
     gates = 3
 
-    def forward(self, backend, x, cont, Wx, bx, Wh, bh, h0):
-        xp = backend.xp
-        gates = self.prepare(backend, x, cont, Wx, Wh)
-        gates += bx
-        units = Wh.shape[1]
-        h = backend.empty((*x.shape[:2], units), x.dtype)
-        before, hidden = backend.empty(h.shape, x.dtype), backend.empty(h.shape, x.dtype)
+    def forward(self, backend, x, cont, Wh, bh, h0):
+        xp, units = backend.xp, h0.shape[1]
+        self.prepare(backend, x, cont, Wh, h0)
+        bh = backend.take(bh, self.rows, 0)
+        self.activated = backend.empty(x.shape, x.dtype)
+        h, self.carried, self.hidden = (backend.empty(self.before.shape, x.dtype) for _ in range(3))
         last = h0
         for t in range(len(x)):
-            xp.multiply(last, self.cont[t], out=before[t])
-            product = backend.gemm(before[t], Wh, trans_b=True)
+            product = self.read(backend, t, last)
             product += bh
-            rz, n = gates[t, :, :2 * units], gates[t, :, 2 * units:]
-            rz += product[:, :2 * units]
-            rz[...] = sigmoid(xp, rz)
+            xp.multiply(last, self.cont[t], out=self.carried[t])
+            self.hidden[t] = product[:, 2 * units:]
+            rz, n = self.activated[t, :, :2 * units], self.activated[t, :, 2 * units:]
+            rz[...] = sigmoid(xp, x[t, :, :2 * units] + product[:, :2 * units])
             r, z = rz[:, :units], rz[:, units:]
-            hidden[t] = product[:, 2 * units:]
-            n += r * hidden[t]
-            xp.tanh(n, out=n)
-            h[t] = n + z * (before[t] - n)
+            xp.tanh(x[t, :, 2 * units:] + r * self.hidden[t], out=n)
+            h[t] = n + z * (self.carried[t] - n)
             last = h[t]
-        self.activated, self.before, self.hidden = gates, before, hidden
         return h, last.copy()
 
     def backward(self, backend, gy, wanted):
         gh, g_last = gy
         steps, streams, units = self.before.shape
-        dx = backend.empty(self.activated.shape, self.activated.dtype)      # of Wx x + bx
+        dx = backend.empty(self.activated.shape, self.activated.dtype)
         dp = backend.empty(self.activated.shape, self.activated.dtype)      # of Wh h + bh
         dh = backend.zeros((streams, units), dx.dtype) if g_last is None else g_last
         for t in reversed(range(steps)):
@@ -143,72 +198,123 @@ class GRU(Recurrent):
                 dh = dh + gh[t]
             dn = dh * (1 - z) * (1 - n * n)
             dx[t, :, :units] = dn * self.hidden[t] * r * (1 - r)
-            dx[t, :, units:2 * units] = dh * (self.before[t] - n) * z * (1 - z)
+            dx[t, :, units:2 * units] = dh * (self.carried[t] - n) * z * (1 - z)
             dx[t, :, 2 * units:] = dn
             dp[t] = dx[t]
             dp[t, :, 2 * units:] *= r
-            dh = (backend.gemm(dp[t], self.Wh) + dh * z) * self.cont[t]
-        flat, flat_p = (d.reshape(steps * streams, 3 * units) for d in (dx, dp))
-        gx, gWx = self.input_gradients(backend, flat, wanted)
-        gWh = backend.gemm(flat_p, self.before.reshape(steps * streams, units), trans_a=True) if wanted[4] else None
-        return (gx, None, gWx, backend.column_sums(flat) if wanted[3] else None, gWh,
-                backend.column_sums(flat_p) if wanted[5] else None, dh)
+            dh = self.read_gradient(backend, t, dp[t]) + dh * z * self.cont[t]
+        gWh = self.weight_gradient(backend, dp) if wanted[2] else None
+        gbh = Block(backend.column_sums(dp.reshape(steps * streams, 3 * units)), self.rows) if wanted[3] else None
+        return dx, None, gWh, gbh, dh
 
 
 class RNN(Recurrent):
-    """h_t = tanh(Wx x_t + b + Wh (cont_t h_{t-1})). Returns h (T, N, H) and the last h, (N, H). Elman 1990."""
+    """h_t = tanh(x_t + Wh (cont_t h_{t-1})). Returns h (T, N, H) and the last h, (N, H). Elman 1990."""
 
-    def forward(self, backend, x, cont, Wx, b, Wh, h0):
-        h = self.prepare(backend, x, cont, Wx, Wh)
-        h += b
-        before, last = backend.empty(h.shape, x.dtype), h0
+    def forward(self, backend, x, cont, Wh, h0):
+        self.prepare(backend, x, cont, Wh, h0)
+        self.h, last = backend.empty(x.shape, x.dtype), h0
         for t in range(len(x)):
-            backend.xp.multiply(last, self.cont[t], out=before[t])
-            h[t] += backend.gemm(before[t], Wh, trans_b=True)
-            backend.xp.tanh(h[t], out=h[t])
-            last = h[t]
-        self.h, self.before = h, before
-        return h, last.copy()
+            product = self.read(backend, t, last)
+            product += x[t]
+            last = backend.xp.tanh(product, out=self.h[t])
+        return self.h, last.copy()
 
     def backward(self, backend, gy, wanted):
         gh, g_last = gy
-        steps, streams, units = self.h.shape
         d = backend.empty(self.h.shape, self.h.dtype)
-        dh = backend.zeros((streams, units), d.dtype) if g_last is None else g_last
-        for t in reversed(range(steps)):
+        dh = backend.zeros(d.shape[1:], d.dtype) if g_last is None else g_last
+        for t in reversed(range(len(d))):
             if gh is not None:
                 dh = dh + gh[t]
             d[t] = dh * (1 - self.h[t] ** 2)
-            dh = backend.gemm(d[t], self.Wh) * self.cont[t]
-        flat = d.reshape(steps * streams, units)
-        gx, gWx = self.input_gradients(backend, flat, wanted)
-        gWh = backend.gemm(flat, self.before.reshape(steps * streams, units), trans_a=True) if wanted[4] else None
-        return gx, None, gWx, backend.column_sums(flat) if wanted[3] else None, gWh, dh
+            dh = self.read_gradient(backend, t, d[t])
+        return d, None, self.weight_gradient(backend, d) if wanted[2] else None, dh
 
 
-def sigmoid(xp, x):
-    """1 / (1 + exp(-x)), which does not overflow."""
-    return 0.5 * (xp.tanh(0.5 * x) + 1)
+class AddToSteps(Function):
+    """y_t = x_t + s: x (T, N, F), s (N, F), of one kept set."""
+
+    kept_rule = "native"
+
+    def forward(self, backend, x, s):
+        self.output_kept = (self.input_kept[0][0], 2)
+        return x + s
+
+    def backward(self, backend, gy, wanted):
+        return gy, gy.sum(axis=0)
 
 
-def lstm(x, cont, Wx, b, Wh, h0=None, c0=None):
-    """Return (h, last h, last c) of an LSTM over a sequence; states are zero where they are not given. See `LSTM`."""
-    h0, c0 = _state(x, Wh, h0), _state(x, Wh, c0)
-    return LSTM().apply(x, cont, Wx, b, Wh, h0, c0)
+class ReverseSteps(Function):
+    """The steps of a sequence in reverse order: y_t = x_{T-1-t}."""
+
+    kept_rule = "same"
+
+    def forward(self, backend, x):
+        return x[::-1]
+
+    def backward(self, backend, gy, wanted):
+        return gy[::-1]
 
 
-def gru(x, cont, Wx, bx, Wh, bh, h0=None):
-    """Return (h, last h) of a GRU over a sequence; the state is zero where it is not given. See `GRU`."""
-    return GRU().apply(x, cont, Wx, bx, Wh, bh, _state(x, Wh, h0))
+def add_to_steps(x, s):
+    """Return x_t + s for every step of x (T, N, F); s (N, F)."""
+    return AddToSteps().apply(x, s)
 
 
-def rnn(x, cont, Wx, b, Wh, h0=None):
-    """Return (h, last h) of a simple recurrent network over a sequence; the state is zero where it is not given. See `RNN`."""
-    return RNN().apply(x, cont, Wx, b, Wh, _state(x, Wh, h0))
+def reverse_steps(x):
+    """Return the steps of x, axis 0, from the last to the first; a kept set is carried on."""
+    return ReverseSteps().apply(x)
 
 
-def _state(x, Wh, state):
-    if state is not None:
-        return state
-    backend = x.backend
-    return Tensor(backend.zeros((x.shape[1], Wh.shape[1]), x.dtype), backend=backend)
+def steps_pay(streams, steps):
+    """True where it is faster to leave out what each step drops than to multiply by zeros.
+
+    A step's product is (streams x kept) (kept x gates): what it saves grows with `streams`, what it costs, gathering the kept
+    rows of Wh^T, does not. scripts/bench_lstm.py measures it.
+    """
+    kept = sum(1.0 if one is None else one.count / max(1, one.total) for one in steps) / max(1, len(steps))
+    return len(steps) >= 4 and streams * (1 - kept) >= 4 * kept
+
+
+def recur(cell, gates, cont, weights, states=None, drop=NOTHING):
+    """Return (h, the last states...) of a recurrent network whose gates' share from outside is known.
+
+    cell: LSTM, GRU or RNN; gates (T, N, G H), without the rows of absent units (`gate_rows`); weights: the parameters of the
+    state; states: (N, H) each, zeros where None. h carries the kept set of `drop.units`; the last states are whole.
+    """
+    backend, units = gates.backend, weights[0].shape[1]
+    zeros = Tensor(backend.zeros((gates.shape[1], units), gates.dtype), backend=backend)
+    states = [zeros if state is None else state for state in states or [None] * cell.states]
+    alive = drop.units if drop.units is not None else drop.moving
+    read = states if drop.units is None else [take(state, drop.units, 1) for state in states]
+    h, *last = cell(drop).apply(gates, cont, *weights, *read)
+    if drop.whole:
+        h = scale(h, drop.scale) if drop.mask is None else multiply_mask(h, drop.mask)
+    if alive is not None:
+        xp = backend.xp
+        moves = backend.asarray(alive.mask(gates.dtype))
+        same = xp.prod(cont.data.astype(gates.dtype), axis=0)[:, None] * (1 - moves)
+        last = [add(expand(new) if drop.units is not None else multiply_mask(new, moves), multiply_mask(old, same))
+                for new, old in zip(last, states, strict=True)]
+    return h, *last
+
+
+def lstm(x, cont, Wx, b, Wh, h0=None, c0=None, drop=NOTHING):
+    """Return (h, last h, last c) of an LSTM over a sequence; states are zero where they are not given. See `LSTM`.
+
+    x (T, N, I), cont (T, N), Wx (4 H, I), b (4 H,), Wh (4 H, H), h0 and c0 (N, H). x may carry a kept set on its last axis:
+    then only those columns of Wx are read, forward and backward.
+    """
+    gates = linear(x, Wx, b, gate_rows(drop.units, 4))
+    return recur(LSTM, gates, cont, [Wh], [h0, c0], drop)
+
+
+def gru(x, cont, Wx, bx, Wh, bh, h0=None, drop=NOTHING):
+    """Return (h, last h) of a GRU over a sequence; the state is zero where it is not given. See `GRU` and `lstm`."""
+    return recur(GRU, linear(x, Wx, bx, gate_rows(drop.units, 3)), cont, [Wh, bh], [h0], drop)
+
+
+def rnn(x, cont, Wx, b, Wh, h0=None, drop=NOTHING):
+    """Return (h, last h) of a simple recurrent network over a sequence; the state is zero where not given. See `RNN`."""
+    return recur(RNN, linear(x, Wx, b, drop.units), cont, [Wh], [h0], drop)

@@ -4,6 +4,8 @@ import itertools
 import math
 
 from minidrop.autograd import Function
+from minidrop.errors import ShapeError
+from minidrop.kept import Kept
 
 
 class Reshape(Function):
@@ -21,12 +23,20 @@ class Reshape(Function):
 
 
 class Concat(Function):
-    """Join along `axis`."""
+    """Join along `axis`. Where all inputs carry kept sets on that axis, the output carries theirs side by side."""
+
+    kept_rule = "native"
 
     def __init__(self, axis=1):
         self.axis = axis
 
     def forward(self, backend, *xs):
+        kept, axis = [kept for kept, _ in self.input_kept], self.axis % xs[0].ndim
+        if any(one is not None for one in kept):
+            if any(one is None or its_axis % xs[0].ndim != axis for one, its_axis in self.input_kept):
+                raise ShapeError(f"concat on axis {axis} needs inputs that are all dense, or all with a kept set on it, "
+                                 f"got {', '.join(map(repr, kept))}; call functions.expand on them first")
+            self.output_kept = (Kept.joined(kept), axis)
         self.ends = list(itertools.accumulate(x.shape[self.axis] for x in xs))
         return backend.xp.concatenate(xs, axis=self.axis)
 

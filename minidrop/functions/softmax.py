@@ -5,14 +5,8 @@ import math
 import numpy as np
 
 from minidrop.autograd import Function
-from minidrop.errors import DataError, ShapeError
-
-
-def _softmax(xp, x, axis):
-    y = x - x.max(axis=axis, keepdims=True)
-    xp.exp(y, out=y)
-    y /= y.sum(axis=axis, keepdims=True)
-    return y
+from minidrop.errors import ShapeError
+from minidrop.functions.indices import refuse, whole_numbers
 
 
 class Softmax(Function):
@@ -22,8 +16,12 @@ class Softmax(Function):
         self.axis = axis
 
     def forward(self, backend, x):
-        self.y = _softmax(backend.xp, x, self.axis)
-        return self.y
+        xp = backend.xp
+        y = x - x.max(axis=self.axis, keepdims=True)
+        xp.exp(y, out=y)
+        y /= y.sum(axis=self.axis, keepdims=True)
+        self.y = y
+        return y
 
     def backward(self, backend, gy, wanted):
         product = gy * self.y
@@ -37,6 +35,9 @@ class SoftmaxCrossEntropy(Function):
     `ignore_label` count nothing. normalization: "VALID" divides by the places that count, "FULL" by all places,
     "BATCH_SIZE" by the size of the outer axes (of axis 0 as a rule), "NONE" by 1. Raises DataError for a label out of range
     (naming its place).
+
+    With 10,000 classes the scores are the largest array of a net. So there is one more of their size and no other: it holds
+    the probabilities, and backward turns them into the gradient.
     """
 
     def __init__(self, axis=1, ignore_label=None, normalization="VALID"):
@@ -45,28 +46,44 @@ class SoftmaxCrossEntropy(Function):
     def forward(self, backend, x, label):
         xp = backend.xp
         self.axis = self.axis % x.ndim
-        moved = x if self.axis == x.ndim - 1 else xp.moveaxis(x, self.axis, -1)
+        moved = xp.moveaxis(x, self.axis, -1)
         self.moved = moved.shape
-        rows = moved.reshape(-1, moved.shape[-1])
-        self.label, self.valid = checked_labels(backend, label, rows, self.ignore_label)
-        self.places = xp.arange(rows.shape[0])
-        self.normaliser = x.dtype.type(normaliser(self.normalization, rows.shape[0], self.valid,
-                                                  math.prod(x.shape[:self.axis])))
-        self.probability = _softmax(xp, rows, 1)
-        chosen = self.probability[self.places, self.label]
-        losses = xp.log(xp.maximum(chosen, np.finfo(x.dtype).tiny))
+        rows = math.prod(moved.shape[:-1]), moved.shape[-1]
+        self.label, self.valid = checked_labels(backend, label, rows, x.dtype, self.ignore_label)
+        self.normaliser = x.dtype.type(normaliser(self.normalization, rows[0], self.valid, math.prod(x.shape[:self.axis])))
+        self.probability = probability = backend.empty(rows, x.dtype)
+        if moved.flags.c_contiguous:
+            source = moved.reshape(rows)
+        else:
+            probability.reshape(moved.shape)[...] = moved
+            source = probability
+        losses, smallest = backend.empty(rows[:1], x.dtype), np.finfo(x.dtype).tiny
+
+        def softmax_of(first, last):
+            x, p = source[first:last], probability[first:last]
+            xp.subtract(x, x.max(axis=1, keepdims=True), out=p)
+            xp.exp(p, out=p)
+            p /= p.sum(axis=1, keepdims=True)
+            losses[first:last] = xp.log(xp.maximum(p[xp.arange(last - first), self.label[first:last]], smallest))
+
+        backend.in_chunks(softmax_of, *rows, x.dtype.itemsize)
         if self.valid is not None:
             losses *= self.valid
         return (losses.sum() / -self.normaliser).reshape(())
 
     def backward(self, backend, gy, wanted):
-        gx = self.probability
-        gx[self.places, self.label] -= 1
+        xp, gx, label = backend.xp, self.probability, self.label
+        factor = gy / self.normaliser
         if self.valid is not None:
-            gx *= self.valid[:, None]
-        gx *= gy / self.normaliser
-        gx = gx.reshape(self.moved)
-        return gx if self.axis == gx.ndim - 1 else backend.xp.moveaxis(gx, -1, self.axis), None
+            factor = (self.valid * factor)[:, None]
+
+        def gradient_of(first, last):
+            g = gx[first:last]
+            g[xp.arange(last - first), label[first:last]] -= 1
+            g *= factor[first:last] if factor.ndim else factor
+
+        backend.in_chunks(gradient_of, *gx.shape, gx.dtype.itemsize)
+        return xp.moveaxis(gx.reshape(self.moved), -1, self.axis), None
 
 
 def batch_size(x):
@@ -81,34 +98,26 @@ def normaliser(mode, places, valid, batch_size):
     return max(1.0, float({"VALID": places, "FULL": places, "BATCH_SIZE": batch_size, "NONE": 1}[mode]))
 
 
-def checked_labels(backend, label, rows, ignore_label=None):
-    """Return (labels as int64 (places,), 0/1 array of valid places or None where all are).
+def checked_labels(backend, label, shape, dtype, ignore_label=None):
+    """Return (labels as int64 (places,), 0/1 array of `dtype` of valid places or None where all are) for scores as rows.
 
-    Raises ShapeError for a wrong number of labels, DataError for one that is no whole number of 0 .. classes-1.
+    shape: (places, classes). Raises ShapeError for a wrong number of labels, DataError for one that is no whole number of
+    0 .. classes-1.
     """
     xp = backend.xp
-    places, classes = rows.shape
+    places, classes = shape
     if label.size != places:
         raise ShapeError(f"expected {places} labels, one for every row of scores, got an array of shape {label.shape}")
     flat = label.reshape(-1)
-    with np.errstate(invalid="ignore"):      # NaN and infinities become some integer, unlike themselves
-        whole = flat.astype(np.int64)
-    wrong = whole.view(np.uint64) >= classes         # a negative number is a huge one
-    if flat.dtype.kind == "f":
-        wrong |= whole != flat
+    whole, wrong = whole_numbers(flat, classes)
     valid = None
     if ignore_label is not None:
         ignored = flat == ignore_label
         wrong &= ~ignored
         if bool(ignored.any()):
-            valid = (~ignored).astype(rows.dtype)
+            valid = (~ignored).astype(dtype)
             whole = xp.where(ignored, 0, whole)
-    if bool(wrong.any()):
-        place = int(wrong.argmax())
-        error = DataError(f"label {float(flat[place]):g} at place {place} of the batch is out of range: expected a whole "
-                        f"number of 0..{classes - 1} (the scores have {classes} classes)")
-        error.place = place       # so that a net can name the record
-        raise error
+    refuse(flat, wrong, "label", classes, f"the scores have {classes} classes")
     return whole, valid
 
 

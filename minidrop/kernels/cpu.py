@@ -44,6 +44,20 @@ def put_columns(x, cols, out, first, last):
 
 
 @_jit
+def sum_groups(x, order, bounds, out, first, last):
+    """out[i] = the sum of the rows x[order[j]], bounds[i] <= j < bounds[i + 1], one after the other."""
+    for i in range(first, last):
+        total = out[i]
+        row = x[order[bounds[i]]]
+        for k in range(total.size):
+            total[k] = row[k]
+        for j in range(bounds[i] + 1, bounds[i + 1]):
+            row = x[order[j]]
+            for k in range(total.size):
+                total[k] += row[k]
+
+
+@_jit
 def sgd_update(W, history, rows, g, row_of, cols, lr, momentum, decay, l1, grad_scale, first, last):
     """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history, in one pass over rows[first:last].
 
@@ -82,6 +96,20 @@ def sgd_update(W, history, rows, g, row_of, cols, lr, momentum, decay, l1, grad_
 
 
 @_jit
+def subtract_block(W, rows, cols, g, rate, first, last):
+    """W[rows[i], cols[j]] -= rate * g[i, j]."""
+    all_columns = cols.size == W.shape[1]
+    for i in range(first, last):
+        w, gradient = W[rows[i]], g[i]
+        if all_columns:
+            for j in range(w.size):
+                w[j] -= rate * gradient[j]
+        else:
+            for j in range(cols.size):
+                w[cols[j]] -= rate * gradient[j]
+
+
+@_jit
 def relu(x, y, first, last):
     """y = max(x, 0); NaN stays NaN, so that a diverging net is noticed."""
     x, y = x[first:last], y[first:last]      # counting from 0, the loop needs no check for negative indices
@@ -97,6 +125,61 @@ def relu_gradient(gy, y, gx, first, last):
     zero = gy.dtype.type(0)
     for i in range(gy.size):
         gx[i] = gy[i] if y[i] > zero else zero
+
+
+TILE = 32        # rows and columns: a tile of float32 read and one written stay in the first-level cache
+
+
+@_jit
+def transpose(W, out, first, last):
+    """out = W^T, for the TILE-wide stripes of columns first .. last-1 of W."""
+    rows, columns = W.shape
+    for top in range(0, rows, TILE):
+        bottom = min(rows, top + TILE)
+        for j in range(first * TILE, min(columns, last * TILE)):
+            for i in range(top, bottom):
+                out[j, i] = W[i, j]
+
+
+@_jit
+def lstm_gates(x, product, out):
+    """out = what the hyperbolic tangent is taken of: x + product, halved for the three gates with a sigmoid.
+
+    Stripe by stripe: the memory of `product` may run along its columns.
+    """
+    half, one, sigmoids = x.dtype.type(0.5), x.dtype.type(1), x.shape[1] // 4 * 3
+    for left in range(0, x.shape[1], TILE):
+        right = min(left + TILE, x.shape[1])
+        for n in range(x.shape[0]):
+            for j in range(left, right):
+                out[n, j] = (half if j < sigmoids else one) * (x[n, j] + product[n, j])
+
+
+@_jit
+def lstm_cell(gates, c_before, cont, c):
+    """c = cont f c_before + i g; makes the sigmoids i f o of the tangents of half their arguments, in place."""
+    half, one, units = gates.dtype.type(0.5), gates.dtype.type(1), c.shape[1]
+    for n in range(c.shape[0]):
+        for j in range(3 * units):
+            gates[n, j] = half * (gates[n, j] + one)
+        for j in range(units):
+            c[n, j] = gates[n, units + j] * (c_before[n, j] * cont[n, 0]) + gates[n, j] * gates[n, 3 * units + j]
+
+
+@_jit
+def lstm_gradient(gates, squashed, c_before, cont, dh, dc, d):
+    """The gradient of an LSTM's step in one pass: d of the gates' arguments, dc of c becomes that of c_before."""
+    one, units = gates.dtype.type(1), dc.shape[1]
+    for n in range(dc.shape[0]):
+        for j in range(units):
+            i, f, o, g = gates[n, j], gates[n, units + j], gates[n, 2 * units + j], gates[n, 3 * units + j]
+            s = squashed[n, j]
+            dcell = dc[n, j] + dh[n, j] * o * (one - s * s)
+            d[n, j] = dcell * g * i * (one - i)
+            d[n, units + j] = dcell * (c_before[n, j] * cont[n, 0]) * f * (one - f)
+            d[n, 2 * units + j] = dh[n, j] * s * o * (one - o)
+            d[n, 3 * units + j] = dcell * i * (one - g * g)
+            dc[n, j] = dcell * (f * cont[n, 0])
 
 
 _CHUNK = 128     # counters at a time: four words each stay in the first-level cache

@@ -1,19 +1,9 @@
 """ApproxDropout: a regular pattern, drawn once an iteration and shared by the batch, says which units live."""
 
 from minidrop import functions
-from minidrop.config import decimal
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, checked_axis, register_layer
-from minidrop.patterns import DropSite, PatternSettings
-
-
-def pattern_settings(settings):
-    """Return the PatternSettings that an ApproxDropoutParameter asks for."""
-    return PatternSettings(rate=decimal(settings.dropout_ratio), family=settings.pattern,
-                           max_period=settings.max_period, step=settings.step,
-                           scale=settings.Scale.Name(settings.scale), search=settings.Search.Name(settings.search),
-                           tile_size=settings.tile_size, block_samples=settings.block_samples,
-                           block_units=settings.block_units)
+from minidrop.layers.drop_settings import drop_site, set_steps
 
 
 @register_layer("ApproxDropout")
@@ -22,7 +12,8 @@ class ApproxDropout(Layer):
 
     The layer's `site` says what lives. The planner lends it to the layer that computes x, which then leaves the dropped
     units out; y carries the kept set, and the layers that read it leave them out as well. Patterns may also drop weights of
-    the product above (TILE), or blocks of activations (BLOCK). Song and Jiang, arXiv 1805.08939.
+    the product above (TILE), or blocks of activations (BLOCK). In sequences (T, N, I) a pattern holds for all steps, or with
+    time STEP for one (Sarma et al., arXiv 2106.12089). Song and Jiang, arXiv 1805.08939.
     """
 
     axis = 1
@@ -31,17 +22,9 @@ class ApproxDropout(Layer):
 
     def __init__(self, config, context):
         # The site comes first: `dropping`, which Layer sets, is kept there.
-        self.site = DropSite(config.name, pattern_settings(config.approx_dropout_param), context.seed)
+        self.site = drop_site(config.name, config.approx_dropout_param, context.seed)
         super().__init__(config, context)
         self.reshuffle_interval = self.settings.reshuffle_interval
-
-    @property
-    def dropping(self):
-        return self.site.active
-
-    @dropping.setter
-    def dropping(self, on):
-        self.site.active = on
 
     def setup(self, shape):
         if len(shape) < 2:
@@ -50,6 +33,7 @@ class ApproxDropout(Layer):
         self.axis = checked_axis(1 if len(shape) in (2, 4) else -1, len(shape))
         self.site.total = shape[self.axis]
         self.site.family.check_total(self.site.total)
+        set_steps(self.site, self.settings, shape)
         return [shape]
 
     def draw(self, counter):

@@ -52,13 +52,19 @@ class Layer:
     zero_preserving = False    # and f(0) = 0: a dropped unit stays dropped, so a kept set may pass downward
     reads_kept = False         # computes correctly from compact inputs by itself
     computes_subset = False    # can leave out outputs, weights or blocks: `out_site`, lent by the planner, says which
+    subset_kinds = ("units", "weights", "blocks")     # what of these, where it can
     out_site = None
     in_site = None             # lent by the planner: the blocks of the first bottom that its drop keeps
     is_data = False            # feeds the net, reads no bottom
+    record_axes = 1            # of data: the axes, from the first on, that count records; `record_of` gets their place
     keeps_units = False        # entry i of the bottom is entry i of every top, though not `elementwise`
     reshuffle_interval = 0     # the units above get other places every so many iterations (see reshuffle); 0: never
     is_loss = False            # its first top has loss_weight 1 by default
     saves_nothing_because = ""  # a drop that makes no product smaller says why, for `minidrop check`
+    averages = "arithmetic"    # the mean of its tops over test batches; "geometric": exp of the mean of the logarithms
+    weight = 1                 # of the batch last seen in that mean
+    site = None                # of a layer that drops by patterns: its DropSite
+    drops_own_units = False    # and what it drops are units that it computes itself: nobody has to lend or to gather
     drops = False              # a drop layer: random where `dropping` is True, the same in every pass where it is False
 
     def __init__(self, config, context):
@@ -66,7 +72,8 @@ class Layer:
         self.name = config.name
         self.context = context
         self.params = {}
-        self.dropping = self.training      # where drops act; Net.set_dropping switches them, whatever the phase
+        self.state = {}            # {name: array}; every forward pass makes new ones
+        self.dropping = self.training
 
     @property
     def settings(self):
@@ -77,9 +84,25 @@ class Layer:
     def training(self):
         return self.context.phase == "TRAIN"
 
+    @property
+    def dropping(self):
+        """Whether its drops act: in phase TRAIN, unless Net.set_dropping has switched them."""
+        return self._dropping if self.site is None else self.site.active
+
+    @dropping.setter
+    def dropping(self, on):
+        if self.site is None:
+            self._dropping = on
+        else:
+            self.site.active = on
+
     def setup(self, *shapes):
         """Return the shapes of the tops. Default: one top like the first bottom."""
         return [shapes[0]]
+
+    def state_shapes(self):
+        """Return {name: shape} of the arrays that the layer carries from batch to batch in its `state`, zeros at first."""
+        return {}
 
     def parameter_specs(self):
         """Return the ParameterSpecs; called after `setup`."""
@@ -99,6 +122,10 @@ class Layer:
 
     def gemms(self, *shapes):
         """Return the products of one forward pass as (rows, inputs, outputs), for FLOP counts."""
+        return []
+
+    def state_gemms(self):
+        """Return the products of a recurrent layer's state, as `gemms`."""
         return []
 
     def draw(self, counter):

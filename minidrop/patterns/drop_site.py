@@ -16,6 +16,8 @@ class DropSite:
     attached: True where a product has taken a pattern of weights upon itself: nothing is left to do here.
     masked: True where dense code multiplies by an explicit mask instead (the oracle): then `kept`, `tiles` and
     `groups` are None.
+    steps: None where a pattern holds for the whole batch; else the number of steps of its sequences, each of which has a
+    pattern of its own (`patterns`): what is dropped are then blocks, one for each step.
 
     Before the first `draw` a site is the identity.
     """
@@ -28,18 +30,24 @@ class DropSite:
         self.active = True
         self.attached = False
         self.masked = False
+        self.steps = None
         self.family = get_family(settings)
         self.sequence = PatternSequence(self.family, seed, layer_name)
         self.pattern = None
+        self.patterns = ()
 
     @property
     def drops(self):
         """"units", "weights" or "blocks": what it does here. Weights of no product are units, in runs."""
+        if self.steps is not None:
+            return "blocks"
         return "units" if self.family.drops == "weights" and not self.attached else self.family.drops
 
     def draw(self, counter):
-        """Set and return the pattern of iteration `counter`, whatever was drawn before."""
-        self.pattern = self.sequence.at(counter)
+        """Set and return the pattern of iteration `counter`, whatever was drawn before; of its first step, if each has one."""
+        steps = 1 if self.steps is None else self.steps
+        self.patterns = tuple(self.sequence.at(counter * steps + t) for t in range(steps))
+        self.pattern = self.patterns[0]
         return self.pattern
 
     @property
@@ -72,7 +80,13 @@ class DropSite:
         """What lives of `samples` x total activations: (first, last, Kept) for each group of samples, or None for all."""
         if self.drawn is None or self.masked or self.drops != "blocks":
             return None
-        return self.pattern.groups(samples, self.total)
+        return self._groups(samples)
+
+    def _groups(self, samples):
+        if self.steps is None:
+            return self.pattern.groups(samples, self.total)
+        streams = samples // self.steps        # samples stand step by step, as in an array (steps, streams, total)
+        return tuple((t * streams, (t + 1) * streams, pattern.kept(self.total)) for t, pattern in enumerate(self.patterns))
 
     @property
     def scale(self):
@@ -97,7 +111,7 @@ class DropSite:
         self._expect("blocks", "block_mask")
         mask = np.full((samples, self.total), self.scale, dtype)
         if self.drawn is not None:
-            for first, last, kept in self.pattern.groups(samples, self.total):
+            for first, last, kept in self._groups(samples):
                 mask[first:last] *= kept.mask(dtype)
         return mask
 

@@ -239,16 +239,42 @@ class Solver:
 
 
 def run_test(net, iterations, start=0):
-    """Return {output: mean over some batches} of a net in phase TEST, and "total_loss", the weighted sum of its losses."""
+    """Return {output: mean over some batches} of a net in phase TEST, and "total_loss", the weighted sum of its losses.
+
+    What a mean is the layer says that writes the output: see `averages` and `weight` of `Layer`.
+    """
     net.seek(start)
-    sums, loss = {}, 0.0
+    net.reset_states()
+    writers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
+    means, loss = {name: _Mean(layer) for name, layer in writers.items()}, 0.0
     with no_grad():
         for _ in range(iterations):
             for name, tensor in net.forward().items():
-                value = tensor.numpy().astype(np.float64)
-                sums[name] = sums[name] + value if name in sums else value
+                means[name].add(tensor.numpy().astype(np.float64))
             loss += net.loss
-    return {**{name: _plain(value / iterations) for name, value in sums.items()}, "total_loss": loss / iterations}
+    return {**{name: _plain(mean.value) for name, mean in means.items()}, "total_loss": loss / iterations}
+
+
+class _Mean:
+    """The mean of a layer's top over batches."""
+
+    def __init__(self, layer):
+        self.layer, self.sum, self.weight = layer, 0.0, 0
+
+    def add(self, value):
+        weight = self.layer.weight
+        if not weight:
+            return
+        if self.layer.averages == "geometric":
+            with np.errstate(divide="ignore"):        # log 0
+                value = np.log(value)
+        self.sum = self.sum + weight * value
+        self.weight += weight
+
+    @property
+    def value(self):
+        mean = self.sum / max(1, self.weight)
+        return np.exp(mean) if self.layer.averages == "geometric" else mean
 
 
 def _small_values(outputs):

@@ -35,6 +35,7 @@ def _state_arrays(solver):
     arrays = {_key("data", name): p.data for name, p in solver.net.parameters().items()}
     for name, history in solver.updater.history.items():
         arrays.update({f"{_key('solver/history', name)}/{i}": h for i, h in enumerate(history)})
+    arrays.update({join_key("state", *names): array for names, array in solver.net.states.items()})
     return arrays
 
 
@@ -62,7 +63,7 @@ def restore(solver, path):
         raise SnapshotError(f"{path}: was written by solver type {attrs['rule']!r}, this one is {solver.settings.type!r}; "
                             f"their histories differ. To start anew from these weights use --weights")
     expected = _state_arrays(solver)
-    found = {key for key in arrays if key.split("/")[0] in ("data", "solver")} - {"solver/losses"}
+    found = {key for key in arrays if key.split("/")[0] in ("data", "solver", "state")} - {"solver/losses"}
     for key in expected:
         if key not in found:
             raise SnapshotError(f"{path}: is no snapshot of this net: it has no {key}{nearest(key, found)}")

@@ -146,6 +146,45 @@ def test_add_block_of_all_takes_any_shape(backend, array):
     same(backend, on_device, out + x.reshape(2, 3, 4))
 
 
+@kept_sets
+@memory
+@pytest.mark.parametrize("ids", [[], [3], [7, 0, 7, 7, 22, 1, 0]])
+def test_lookup(backend, array, kept, ids, layout):
+    W, ids = array((TOTAL, TOTAL), layout), np.array(ids, np.int64)
+    expected = W[ids][:, np.arange(TOTAL) if kept is None else kept.indices]
+    for on in (backend, GENERIC):
+        same(on, on.lookup(on.asarray(W), on.asarray(ids), kept), expected)
+
+
+@memory
+@pytest.mark.parametrize("columns", [0, 1, 65])
+@pytest.mark.parametrize("groups", [[], [1], [1, 1, 1], [40], [3, 1, 200, 7]], ids=str)
+def test_sum_groups(backend, array, close, groups, columns, layout):
+    """On the CPU rows are added one after the other, on any device always in the same way."""
+    x = array((sum(groups) + 3, columns), layout)
+    order = np.random.default_rng(1).permutation(len(x))[:sum(groups)]
+    starts = np.cumsum([0, *groups[:-1]])[:len(groups)]
+    expected = np.zeros((len(groups), columns), x.dtype)
+    for total, first, count in zip(expected, starts, groups, strict=True):
+        for i in order[first:first + count]:
+            total += x[i]
+    for on in (backend, GENERIC):
+        got, again = (on.to_host(on.sum_groups(on.asarray(x), order, starts)) for _ in range(2))
+        close(got, expected)
+        same(on, got, again)
+        if on.name == "cpu":
+            same(on, got, expected)
+
+
+@pytest.mark.parametrize("columns", [0, 3, 1_000_000])
+@pytest.mark.parametrize("rows", [0, 1, 1001])
+def test_in_chunks_every_row_is_in_one_call(backend, rows, columns):
+    for on in (backend, GENERIC):
+        calls = []
+        on.in_chunks(lambda *part, calls=calls: calls.append(part), rows, columns, 4)
+        assert sorted(i for first, last in calls for i in range(first, last)) == list(range(rows))
+
+
 class Recording(Backend):
     """The generic backend, which notes the size of every array that it makes."""
 
@@ -285,10 +324,52 @@ def test_sgd_update(backend, array, close, rows, shape):
         gradient = Block(block, rows, cols).dense(GENERIC, shape).astype(float)
         expected = momentum * history + 0.1 * (0.5 * gradient + decay * (np.sign(W) if l1 else W.astype(float)))
         expected_W = W - expected
+        expected = expected if momentum or decay else history.copy()       # nobody would read it
         W, history = backend.asarray(W), backend.asarray(history)
         backend.sgd_update(W, history, [Block(backend.asarray(block), rows, cols)], 0.1, momentum, decay, l1, 0.5)
         close(backend.to_host(history), expected, f"history, columns {cols}")
         close(backend.to_host(W), expected_W, f"W, columns {cols}")
+
+
+@pytest.mark.parametrize("cols", [None, "list", "one in three"])
+@pytest.mark.parametrize("rows", ["None", "list", "empty", "runs"])
+def test_without_momentum_and_decay_only_what_has_a_gradient_is_touched(backend, array, rows, cols):
+    """Bit for bit what the update of everything does; other weights may hold what no arithmetic would leave alone."""
+    rows, cols = KEPT[rows], KEPT.get(cols)
+    W, g = array((TOTAL, TOTAL)), array((TOTAL if rows is None else rows.count, TOTAL if cols is None else cols.count))
+    touched = Block(np.ones_like(g), rows, cols).dense(GENERIC, W.shape) > 0
+    W[~touched] = np.nan
+    expected = W.copy()
+    gradient = Block(g, rows, cols).dense(GENERIC, W.shape)
+    expected[touched] -= (W.dtype.type(0.3) * W.dtype.type(0.5) * gradient)[touched]
+    for on in (backend, GENERIC):
+        on_device, history = on.asarray(W.copy()), on.asarray(np.full_like(W, np.inf))
+        on.sgd_update(on_device, history, [Block(on.asarray(g), rows, cols)], 0.3, 0.0, 0.0, False, 0.5)
+        if on is backend:
+            same(on, on_device, expected)
+        np.testing.assert_allclose(on.to_host(on_device), expected, rtol=1e-6)
+        same(on, history, np.full_like(W, np.inf))
+
+
+def test_without_momentum_it_is_the_update_with_a_momentum_of_next_to_nothing(array):
+    """The smallest momentum takes the other way through the code, and rounds to the same bits."""
+    on, W, g = NumpyBackend(), array((TOTAL, TOTAL)), array((5, TOTAL))
+    results = []
+    for momentum in (0.0, 1e-30):
+        results.append(W.copy())
+        on.sgd_update(results[-1], np.zeros_like(W), [Block(g, KEPT["list"])], 0.3, momentum, 0.0, False, 0.5)
+    same(on, *results)
+    assert (results[0] != W).sum() == g.size
+
+
+def test_without_momentum_blocks_may_overlap(backend, array, close):
+    W, rows = array((TOTAL, 30)), (KEPT["list"], KEPT["list"], None)
+    blocks = [Block(array((TOTAL if kept is None else kept.count, 30)), kept) for kept in rows]
+    expected = W - 0.1 * sum(block.dense(GENERIC, W.shape).astype(float) for block in blocks)
+    for on in (backend, GENERIC):
+        on_device = on.asarray(W.copy())
+        on.sgd_update(on_device, on.asarray(W), [Block(on.asarray(b.data), b.rows) for b in blocks], 0.1, 0.0, 0.0, False, 1.0)
+        close(on.to_host(on_device), expected)
 
 
 @pytest.mark.parametrize("count", [0, 2, 3])

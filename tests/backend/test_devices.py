@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minidrop import threads
+from minidrop.autograd import Block
 from minidrop.backend import NumpyBackend, backend_of, cuda_devices, get_backend
 from minidrop.errors import BackendError
 from minidrop.kept import Kept
@@ -57,7 +58,12 @@ def test_splitting_rows_changes_no_result(three_threads, monkeypatch, dtype, rng
         rows, cols = Kept(1, 3, 2, 1001), Kept(0, 4, 3, 65)
         gathered = get_backend("cpu").submatrix(W, rows, cols), get_backend("cpu").take(W, cols, 1)
         noise = get_backend("cpu").gaussian(W.shape, W.dtype, 3)
-        results.append((mine, history, y, mask, noise, *gathered))
+        starts = np.array([0, 1, 400, 998])
+        summed = get_backend("cpu").sum_groups(W, np.arange(1001)[::-1].copy(), starts)
+        plain = W.copy()
+        block = Block(g[:rows.count, :cols.count], rows, cols)
+        get_backend("cpu").sgd_update(plain, history, [block], 0.1, 0.0, 0.0, False, 1.0)
+        results.append((mine, history, y, mask, noise, summed, plain, *gathered))
     for split, whole in zip(*results, strict=True):
         np.testing.assert_array_equal(split, whole)
 

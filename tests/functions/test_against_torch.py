@@ -75,6 +75,17 @@ def test_linear_with_kept_sets(agrees_with_torch, in_kept, out_kept, transpose, 
         numbers(*lead, 7), numbers(7, 9) if transpose else numbers(9, 7), numbers(9))
 
 
+@pytest.mark.parametrize("lead", [(), (5,), (4, 3), (0, 3)])
+@pytest.mark.parametrize("kept", [None, KEPT])
+def test_embed(agrees_with_torch, lead, kept):
+    ids = np.random.default_rng(4).integers(0, 6, lead)
+    mask = 1 if kept is None else MASK
+    agrees_with_torch(lambda ids, W: functions.embed(ids, W, None, kept), lambda ids, W: F.embedding(ids, W) * mask, ids,
+                      numbers(6, 7))
+    agrees_with_torch(lambda ids, W, b: functions.embed(ids, W, b, kept), lambda ids, W, b: (F.embedding(ids, W) + b) * mask,
+                      ids, numbers(6, 7), numbers(7))
+
+
 def test_arithmetic(agrees_with_torch):
     a, b, c = (numbers(3, 4, seed=seed) for seed in range(3))
     agrees_with_torch(functions.add, torch.add, a, b)

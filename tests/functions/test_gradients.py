@@ -102,6 +102,8 @@ CASES |= {
     "linear with dropped weights": (lambda x, W, b: functions.linear(x, functions.dropout(W, 0.4, key=3), b), A, W, b),
     "dropout 4-D, axes": (lambda x: functions.dropout(x, 0.4, key=3, axes=(0, -1)), numbers(2, 6, 3, 2)),
     "linear of a vector": (functions.linear, numbers(TOTAL), W, b),
+    "embed": (functions.embed, labels(2, 3, classes=4), numbers(5, 4), numbers(4)),
+    "embed without b": (functions.embed, labels(6, classes=3), numbers(3, 4)),
     "softmax axis 0": (lambda x: functions.softmax(x, 0), A),
     "softmax 4-D": (lambda x: functions.softmax(x, 1), numbers(2, 3, 2, 2)),
     "euclidean_loss": (functions.euclidean_loss, A, B),
@@ -130,6 +132,9 @@ for _axis, _shape in ((1, (4, TOTAL)), (1, (2, TOTAL, 3, 2)), (-1, (2, 3, TOTAL)
     for _masked in (False, True):
         CASES[f"approx_dropout of blocks, axis {_axis} of {len(_shape)}, masked {_masked}"] = (
             lambda x, a=_axis, m=_masked: functions.approx_dropout(x, block_site(m), a), numbers(*_shape))
+for _name, _kept in KEPT.items():
+    CASES[f"embed, kept {_name}"] = (lambda ids, W, b, kept=_kept: functions.embed(ids, W, b, kept), labels(2, 4), W.T @ W,
+                                     numbers(TOTAL))
 for _normalization in ("VALID", "FULL", "BATCH_SIZE", "NONE"):
     for _ignore in (None, 2):
         CASES[f"softmax_cross_entropy {_normalization}, ignoring {_ignore}"] = (
@@ -147,7 +152,7 @@ def test_gradient(name):
 
 
 def test_every_public_function_is_here():
-    without_gradient = {"accuracy", "block_pieces", "site_mask", "tile_pieces"}
+    without_gradient = {"accuracy", "block_pieces", "perplexity", "site_mask", "tile_pieces"}
     checked = {name.split(",")[0].split()[0] for name in CASES} | {"gru", "lstm", "rnn"}      # these in test_recurrent.py
     assert set(functions.__all__) - checked == without_gradient
 

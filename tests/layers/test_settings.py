@@ -97,6 +97,11 @@ MISTAKES = [
      "top_k must lie in 1..4, the number of classes, got 5"),
     (text("Accuracy", "accuracy_param { top_k: 0 }", "ab"), [M, (3,)],
      "top_k must lie in 1..4, the number of classes, got 0"),
+    (text("Embed", "embed_param { input_dim: 5 }"), [M], "embed_param needs num_output, at least 1"),
+    (text("Embed", "embed_param { num_output: 5 }"), [M], "embed_param needs input_dim, at least 1"),
+    (text("Perplexity", "softmax_param { axis: 2 }", "ab"), [M, (3,)], "axis 2 does not exist: the bottom has 2 axes"),
+    (text("Perplexity", "", "ab"), [M, (4,)],
+     "scores of shape (3, 4) (classes on axis 1) need 3 labels, but the label blob has shape (4,)"),
     (text("EuclideanLoss", "", "ab"), [M, (4, 3)], "bottoms of one shape expected, got (3, 4) and (4, 3)"),
     (text("SigmoidCrossEntropyLoss", "", "ab"), [M, (4, 4)], "bottoms of one size expected, got (3, 4) and (4, 4)"),
     (text("Concat", "", "ab"), [M, (2, 4)], "bottoms may differ on axis 1 only, got (3, 4), (2, 4)"),
@@ -194,3 +199,19 @@ def test_accuracy_layer(make_net, rng, dtype):
     assert float(out["acc"]) == pytest.approx(hit[label != 3].mean(), rel=1e-6)
     expected = [hit[label == c].mean() if (label == c).any() and c != 3 else 0 for c in range(5)]
     assert out["by_class"].numpy().tolist() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("ignored, expected", [("", [0, 1, 2, 3, 4, 5]), ("loss_param { ignore_label: 4 }", [0, 1, 2, 5])])
+def test_perplexity_layer(make_net, rng, dtype, ignored, expected):
+    """exp of the mean over the places that count, here along the last axis."""
+    scores, label = rng.standard_normal((2, 3, 5)), np.array([[0, 3, 1], [4, 4, 2]])
+    net = make_net(f'''
+        layer {{ name: "in" type: "Input" top: "x" top: "t"
+                input_param {{ shape {{ dim: 2 dim: 3 dim: 5 }} shape {{ dim: 2 dim: 3 }} }} }}
+        layer {{ name: "p" type: "Perplexity" bottom: "x" bottom: "t" top: "p" softmax_param {{ axis: -1 }} {ignored} }}''')
+    probability = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    chosen = np.take_along_axis(probability, label[..., None], -1).reshape(-1)[expected]
+    p = net.forward(x=scores, t=label)["p"]
+    assert p.shape == () and not p.requires_grad
+    assert float(p) == pytest.approx(np.exp(-np.log(chosen).mean()), rel=1e-5)
+    assert net.layers["p"].weight == len(expected)

@@ -1,0 +1,55 @@
+"""A table of vectors: the rows that a batch reads, and a gradient for those rows alone."""
+
+import numpy as np
+
+from minidrop.autograd import Block, Function
+from minidrop.errors import ShapeError
+from minidrop.functions.indices import refuse, whole_numbers
+from minidrop.kept import Kept
+
+
+class Embed(Function):
+    """y = W[ids] + b: ids (...) whole numbers of 0 .. rows-1, W (rows, columns), b (columns,) -> y (..., columns).
+
+    If `out_kept` is given, only those columns of W and b are read, and y carries it. The gradient of W is a Block of the
+    rows that occur; what one row gets from several places is added in their order. Raises DataError for an id out of range
+    (naming its place).
+    """
+
+    def __init__(self, out_kept=None):
+        self.out_kept = out_kept
+
+    def forward(self, backend, ids, W, b=None):
+        out_kept = self.out_kept
+        if out_kept is not None and out_kept.total != W.shape[1]:
+            raise ShapeError(f"embed: {out_kept} does not fit W of shape {W.shape}, which has {W.shape[1]} columns")
+        if out_kept is not None and out_kept.is_all:
+            out_kept = None
+        flat = ids.reshape(-1)
+        self.ids, wrong = whole_numbers(flat, W.shape[0])
+        refuse(flat, wrong, "index", W.shape[0], f"the table has {W.shape[0]} rows")
+        y = backend.lookup(W, self.ids, out_kept)
+        if b is not None:
+            y += backend.take(b, out_kept, 0)
+        self.rows = W.shape[0]
+        self.output_kept = (out_kept, ids.ndim)
+        return y.reshape(*ids.shape, y.shape[1])
+
+    def backward(self, backend, gy, wanted):
+        gy = gy.reshape(self.ids.size, gy.shape[-1])
+        out_kept = self.output_kept[0]
+        gW = gb = None
+        if wanted[1]:
+            ids = backend.to_host(self.ids)
+            order = np.argsort(ids, kind="stable")      # stable: the places of one row stay in their order
+            ordered = ids[order]
+            starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+            gW = Block(backend.sum_groups(gy, order, starts), Kept.of(ordered[starts], self.rows), out_kept)
+        if len(wanted) > 2 and wanted[2]:
+            gb = Block(backend.column_sums(gy), out_kept)
+        return (None, gW, gb)[:len(wanted)]
+
+
+def embed(ids, W, b=None, out_kept=None):
+    """Return the rows of W that `ids` name, plus b; see `Embed`."""
+    return Embed(out_kept).apply(*((ids, W) if b is None else (ids, W, b)))

@@ -1,0 +1,13 @@
+"""GRU."""
+
+from minidrop.functions import recurrent
+from minidrop.layers.base import register_layer
+from minidrop.layers.recurrent import RecurrentLayer
+
+
+@register_layer("GRU")
+class GRU(RecurrentLayer):
+    """A gated recurrent unit as PyTorch's: see `RecurrentLayer` and functions.GRU. Gates stand in the order r z n."""
+
+    cell = recurrent.GRU
+    state_biases = ("recurrent_bias",)

@@ -1,0 +1,13 @@
+"""LSTM."""
+
+from minidrop.functions import recurrent
+from minidrop.layers.base import register_layer
+from minidrop.layers.recurrent import RecurrentLayer
+
+
+@register_layer("LSTM")
+class LSTM(RecurrentLayer):
+    """A long short-term memory: see `RecurrentLayer` and functions.LSTM. Gates stand in Caffe's order i f o g."""
+
+    cell = recurrent.LSTM
+    state_names = ("h", "c")

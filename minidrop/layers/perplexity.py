@@ -1,0 +1,25 @@
+"""Perplexity."""
+
+from minidrop import functions
+from minidrop.layers.base import Layer, check_label_shape, checked_axis, loss_settings, register_layer
+
+
+@register_layer("Perplexity")
+class Perplexity(Layer):
+    """exp(- mean log softmax(x)[label]); bottoms: scores, labels. Of the places that count, those without the ignore_label.
+
+    Over test batches the mean of the log-likelihoods is taken, each place with the same weight, then the exponential.
+    """
+
+    bottoms = (2, 2)
+    averages = "geometric"
+
+    def setup(self, scores, labels):
+        self.axis = checked_axis(self.config.softmax_param.axis, len(scores))
+        check_label_shape(scores, labels, self.axis)
+        self.ignore_label, _ = loss_settings(self.config)
+        return [()]
+
+    def forward(self, x, label):
+        self.weight = label.data.size if self.ignore_label is None else int((label.data != self.ignore_label).sum())
+        return functions.perplexity(x, label, self.axis, self.ignore_label)

@@ -1,0 +1,182 @@
+"""What LSTM, GRU and RNN have in common: bottoms and tops, parameters, the state carried from batch to batch, dropout."""
+
+import math
+
+from minidrop import functions, streams
+from minidrop.autograd import Tensor
+from minidrop.config import decimal
+from minidrop.errors import ConfigError, ShapeError
+from minidrop.functions.recurrent import NOTHING, HiddenDrop, gate_rows, recur
+from minidrop.layers.base import Layer, ParameterSpec
+from minidrop.layers.drop_settings import drop_site, set_steps
+
+
+class RecurrentLayer(Layer):
+    """A recurrent network over x (T, N, inputs...), with cont (T, N): 0 where a step begins a sequence, else 1.
+
+    Bottoms: x, cont [, static (N, ...): an input that is the same at every step] [, with expose_hidden the states before the
+    first step, (1, N, H) each]. Tops: h (T, N, H), of both directions (T, N, 2 H) [, with expose_hidden the states after the
+    last step]. Without expose_hidden the states are carried from batch to batch, without a gradient: truncated
+    backpropagation through time. With `bidirectional` nothing is carried: a batch holds whole sequences.
+
+    hidden_dropout drops h between steps. time STEP: the gates of each step read another part of h, the top is whole. time
+    SEQUENCE: some units are absent from all steps of the batch, from gates, weights and top; the state that they carry stays
+    as it was, or becomes 0 where a sequence begins. Both directions drop alike. The states themselves are never scaled.
+    """
+
+    bottoms = (2, 5)
+    tops = (1, 3)
+    reads_kept = True
+    drops_own_units = True
+    cell = None                              # of functions.recurrent
+    state_names = ("h",)
+    state_biases = ()                        # biases besides the first, each of every gate
+
+    def __init__(self, config, context):
+        dropout = config.recurrent_param.hidden_dropout
+        self.conventional = config.recurrent_param.hidden_dropout_type == config.recurrent_param.CONVENTIONAL
+        self.drops = config.recurrent_param.HasField("hidden_dropout")
+        if self.drops and dropout.reshuffle_interval:
+            raise ConfigError("hidden_dropout: the units of a recurrent layer cannot be permuted; remove reshuffle_interval")
+        if self.drops and not self.conventional:
+            self.site = drop_site(config.name, dropout, context.seed)
+            if self.site.family.drops != "units":
+                raise ConfigError(f"hidden_dropout needs a pattern of units, got {self.site.family.name}, which drops "
+                                  f"{self.site.family.drops}; set pattern to PERIODIC")
+        elif self.drops:
+            self.saves_nothing_because = "hidden_dropout_type CONVENTIONAL drops every unit of every stream on its own"
+            self.rate = decimal(dropout.dropout_ratio)
+            if not 0 <= self.rate < 1:
+                raise ConfigError(f"hidden_dropout: dropout_ratio must lie in [0, 1), got {self.rate:g}")
+        super().__init__(config, context)
+        self.counter = 0
+
+    # -- shapes ------------------------------------------------------------------------------------------------------
+    def setup(self, x, cont, *others):
+        settings = self.settings
+        if not settings.num_output:
+            raise ConfigError("recurrent_param needs num_output, at least 1")
+        if len(x) < 3 or tuple(cont) != tuple(x[:2]):
+            raise ShapeError(f"expected x (steps, streams, inputs) and cont (steps, streams), got {tuple(x)} and "
+                             f"{tuple(cont)}")
+        self.exposed, self.both = settings.expose_hidden, settings.bidirectional
+        if self.exposed and self.both:
+            raise ConfigError("expose_hidden and bidirectional are both true; a state that goes on in time has one direction")
+        self.steps, self.streams, self.units = x[0], x[1], settings.num_output
+        self.inputs, self.flattens = math.prod(x[2:]), len(x) != 3
+        self.reads_kept = not self.flattens
+        count = len(self.state_names) * self.exposed
+        states, statics = others[len(others) - count:], others[:len(others) - count]
+        if len(others) < count or len(statics) > 1:
+            raise ConfigError(f"expected the bottoms x, cont{', at most one static input' if not count else ''}"
+                              + f", then {count} states (expose_hidden)" * bool(count) + f", got {2 + len(others)}")
+        for name, state in zip(self.state_names, states, strict=False):
+            if tuple(state) != (1, self.streams, self.units):
+                raise ShapeError(f"expected the state {name} as (1, {self.streams}, {self.units}), got {tuple(state)}")
+        if statics and (not statics[0] or statics[0][0] != self.streams):
+            raise ShapeError(f"expected a static input for {self.streams} streams, got shape {tuple(statics[0])}")
+        self.static = math.prod(statics[0][1:]) if statics else None
+        if len(self.config.top) not in (1, 1 + count):
+            raise ConfigError(f"expected 1{f' or {1 + count}' * bool(count)} tops, got {len(self.config.top)}")
+        if self.site is not None:
+            self.site.total = self.units
+            self.site.family.check_total(self.units)
+            set_steps(self.site, settings.hidden_dropout, x[:2] + (self.units,))
+        tops = [(*x[:2], self.units * (1 + self.both))] + [(1, self.streams, self.units)] * count
+        return tops[:len(self.config.top)]
+
+    def parameter_specs(self):
+        settings, rows = self.settings, self.cell.gates * self.units
+        specs = []
+        for prefix in self._prefixes():
+            specs += [ParameterSpec(f"{prefix}weight", (rows, self.inputs), settings.weight_filler),
+                      ParameterSpec(f"{prefix}bias", (rows,), settings.bias_filler)]
+            if self.static is not None:
+                specs.append(ParameterSpec(f"{prefix}static_weight", (rows, self.static), settings.weight_filler))
+            specs.append(ParameterSpec(f"{prefix}recurrent_weight", (rows, self.units), settings.weight_filler))
+            specs += [ParameterSpec(f"{prefix}{name}", (rows,), settings.bias_filler) for name in self.state_biases]
+        return specs
+
+    def _prefixes(self):
+        return ("", "reverse_") if self.both else ("",)
+
+    def state_shapes(self):
+        carried = not (self.exposed or self.both)
+        return {name: (self.streams, self.units) for name in self.state_names if carried}
+
+    def gemms(self, *shapes):
+        rows, directions = self.cell.gates * self.units, 1 + self.both
+        products = [(self.steps * self.streams, self.inputs, rows)] * directions
+        return products + [(self.streams, self.static, rows)] * directions if self.static is not None else products
+
+    def state_gemms(self):
+        """The products of the state, as `gemms`."""
+        return [(self.steps * self.streams, self.units, self.cell.gates * self.units)] * (1 + self.both)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+    def draw(self, counter):
+        self.counter = counter
+        if self.site is not None:
+            self.site.draw(counter)
+
+    def forward(self, x, cont, *others):
+        if self.flattens:
+            x = functions.flatten(x, 2)
+        static = others[0] if self.static is not None else None
+        states = [functions.reshape(state, state.shape[1:]) for state in others[self.static is not None:]]
+        if self.state_shapes():
+            states = [Tensor(self.state[name], backend=x.backend) for name in self.state_names]
+        drop = self._hidden_drop(x)
+        h, *last = self._direction("", x, cont, static, states or None, drop)
+        if self.both:
+            back, *_ = self._direction("reverse_", x, cont, static, None, drop)
+            h = functions.concat([h, back], 2)
+        if self.state_shapes():
+            self.state = {name: state.data for name, state in zip(self.state_names, last, strict=True)}
+        if len(self.config.top) == 1:
+            return h
+        return h, *[functions.reshape(state, (1, *state.shape)) for state in last]
+
+    def _direction(self, prefix, x, cont, static, states, drop):
+        parameter = {name.removeprefix(prefix): value for name, value in self.params.items()
+                     if name.startswith("reverse_") == bool(prefix)}
+        gates = self._input_product(x, parameter["weight"], parameter["bias"], gate_rows(drop.units, self.cell.gates))
+        if static is not None:
+            flat = functions.flatten(functions.expand(static), 1)
+            rows = gate_rows(drop.units, self.cell.gates)
+            gates = functions.add_to_steps(gates, functions.linear(flat, parameter["static_weight"], None, rows))
+        weights = [parameter[name] for name in ("recurrent_weight", *self.state_biases)]
+        if not prefix:
+            return recur(self.cell, gates, cont, weights, states, drop)
+        # Read from its end, a step is joined to the one before it if it was joined to the one after it.
+        xp, joined = x.backend.xp, cont.data[1:][::-1]
+        turned = Tensor(xp.concatenate([xp.zeros_like(cont.data[:1]), joined]), backend=x.backend)
+        h, *last = recur(self.cell, functions.reverse_steps(gates), turned, weights, states, drop)
+        return functions.reverse_steps(h), *last
+
+    def _input_product(self, x, W, b, rows):
+        groups = self.in_site.groups(self.steps * self.streams) if self.in_site is not None and rows is None else None
+        if groups is None:
+            return functions.linear(x, W, b, rows)
+        return functions.linear_pieces(x, W, b, functions.block_pieces(self.steps * self.streams, *W.shape, None, groups))
+
+    def _hidden_drop(self, x):
+        """Return the HiddenDrop of this iteration."""
+        if not (self.drops and self.dropping):
+            return NOTHING
+        shape = (self.steps, self.streams, self.units)
+        step = self.settings.hidden_dropout.time == self.settings.hidden_dropout.STEP
+        if self.conventional:
+            key = streams.key(self.context.seed, "hidden dropout", self.name, self.counter)
+            ones = x.backend.xp.ones(shape if step else (1, *shape[1:]), x.dtype)
+            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), key)[0], whole=not step)
+        site = self.site
+        if site.drawn is None:
+            return NOTHING
+        if site.masked:
+            mask = functions.site_mask(site, shape, 2)
+            return HiddenDrop(mask=mask, whole=not step, moving=None if step else site.pattern.kept(self.units))
+        if step:
+            kept = tuple(None if one.is_all else one for _, _, one in site.groups(self.steps * self.streams))
+            return HiddenDrop(steps=kept, scale=site.scale)
+        return HiddenDrop(units=site.kept, scale=site.scale, whole=True)
