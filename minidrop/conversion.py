@@ -20,10 +20,13 @@ def convert_dropout(message, kind):
     "conventional" makes every ApproxDropout a Dropout; "approx" the reverse; "approx:FAMILY" the reverse, and
     gives all of them that family of patterns, whose name may be in any case. Settings that only the old type has are
     dropped: patterns one way, `axes` and `shared` the other; so are those of another family that FAMILY does not read,
-    which is logged. DropConnect and GaussianDropout stay what they are. ConfigError for another kind.
+    which is logged. DropConnect and GaussianDropout stay what they are. The hidden_dropout of a recurrent layer changes its
+    type and its family alike, but keeps a family of units, which is logged too. ConfigError for another kind.
     """
     kind, family = _parsed(kind)
     for layer in message.layer:
+        if layer.recurrent_param.HasField("hidden_dropout"):
+            _convert_hidden(layer, kind, family)
         if kind == "conventional" and layer.type == "ApproxDropout":
             _move_ratio(layer.approx_dropout_param, layer.dropout_param)
             layer.type = "Dropout"
@@ -33,7 +36,20 @@ def convert_dropout(message, kind):
             layer.type = "ApproxDropout"
             layer.ClearField("dropout_param")
         if family is not None and layer.type == "ApproxDropout":
-            _set_family(layer, family)
+            _set_family(f"layer {layer.name}", layer.approx_dropout_param, family)
+
+
+def _convert_hidden(layer, kind, family):
+    """Turn the hidden_dropout of a recurrent layer into a kind."""
+    settings, before = layer.recurrent_param, layer.recurrent_param.hidden_dropout.pattern
+    settings.hidden_dropout_type = settings.CONVENTIONAL if kind == "conventional" else settings.APPROX
+    if family is None:
+        return
+    if family.drops == "units":
+        _set_family(f"layer {layer.name}: hidden_dropout", settings.hidden_dropout, family)
+    else:
+        log.info("layer %s: hidden_dropout: pattern %s stays; %s drops %s, a state has units only", layer.name, before,
+                 family.name, family.drops)
 
 
 def _parsed(kind):
@@ -50,9 +66,9 @@ def _parsed(kind):
     return f"{name}:{found.name}", found
 
 
-def _set_family(layer, family):
-    """Give an ApproxDropout layer a family. Of its settings stay those that both families read: the file is another's."""
-    settings, before = layer.approx_dropout_param, layer.approx_dropout_param.pattern
+def _set_family(where, settings, family):
+    """Give an ApproxDropoutParameter a family. Of its settings stay those that both families read: the file is another's."""
+    before = settings.pattern
     settings.pattern = family.name
     if before == family.name:
         return              # its settings were meant for it: what it does not read is a mistake of the file
@@ -66,8 +82,11 @@ def _set_family(layer, family):
     if scale not in family.scales:
         cleared += [f"scale: {scale}"] * settings.HasField("scale")
         settings.scale = settings.Scale.Value(family.scales[0])
+    if settings.time == settings.STEP and family.drops != "units":
+        cleared.append("time: STEP")
+        settings.ClearField("time")
     if cleared:
-        log.info("layer %s: pattern %s instead of %s; cleared what it does not read: %s", layer.name, family.name, before,
+        log.info("%s: pattern %s instead of %s; cleared what it does not read: %s", where, family.name, before,
                  ", ".join(cleared))
 
 

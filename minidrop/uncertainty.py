@@ -159,6 +159,7 @@ def evaluate_monte_carlo(net, iterations, passes=30):
         net.seek(0)
         _sample(net, 2, [], 0, {})      # compiles kernels and opens files, so that no second of that is counted below
         net.seek(0)
+        net.reset_states()
         for batch in range(iterations):
             one = _sample(net, passes, net.outputs, batch * passes, {})
             for name, spread in one.blobs.items():

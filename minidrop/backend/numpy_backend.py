@@ -159,7 +159,10 @@ class NumpyBackend(Backend):
 
     def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
         from minidrop.kernels import cpu
-        cpu.lstm_gates(x, product, activated)
+        if product.flags.c_contiguous:
+            cpu.lstm_gates(x, product, activated)
+        else:
+            cpu.lstm_gates_turned(x, product.T, activated)
         np.tanh(activated, out=activated)       # NumPy's is vectorised, a Numba loop's is not
         cpu.lstm_cell(activated, c_before, cont, c)
         np.tanh(c, out=squashed)

@@ -62,7 +62,7 @@ class Layer:
     is_loss = False            # its first top has loss_weight 1 by default
     saves_nothing_because = ""  # a drop that makes no product smaller says why, for `minidrop check`
     averages = "arithmetic"    # the mean of its tops over test batches; "geometric": exp of the mean of the logarithms
-    weight = 1                 # of the batch last seen in that mean
+    batch_weight = 1           # of the batch last seen, in that mean
     site = None                # of a layer that drops by patterns: its DropSite
     drops_own_units = False    # and what it drops are units that it computes itself: nobody has to lend or to gather
     drops = False              # a drop layer: random where `dropping` is True, the same in every pass where it is False
@@ -113,7 +113,7 @@ class Layer:
         return {}
 
     def input_axes(self):
-        """Return {parameter: its axis that counts the entries of the bottom's last axis}; {} if it is not read like that."""
+        """Return {parameter: its axis that counts the entries of the first bottom's last axis}; {} if it is not read so."""
         return {}
 
     def forward(self, *bottoms):

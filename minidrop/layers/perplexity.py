@@ -21,5 +21,5 @@ class Perplexity(Layer):
         return [()]
 
     def forward(self, x, label):
-        self.weight = label.data.size if self.ignore_label is None else int((label.data != self.ignore_label).sum())
+        self.batch_weight = label.data.size if self.ignore_label is None else int((label.data != self.ignore_label).sum())
         return functions.perplexity(x, label, self.axis, self.ignore_label)

@@ -104,6 +104,10 @@ class RecurrentLayer(Layer):
         carried = not (self.exposed or self.both)
         return {name: (self.streams, self.units) for name in self.state_names if carried}
 
+    def input_axes(self):
+        plain = len(self.config.bottom) == 2 and not self.flattens
+        return {f"{prefix}weight": 1 for prefix in self._prefixes() if plain}
+
     def gemms(self, *shapes):
         rows, directions = self.cell.gates * self.units, 1 + self.both
         products = [(self.steps * self.streams, self.inputs, rows)] * directions

@@ -241,7 +241,7 @@ class Solver:
 def run_test(net, iterations, start=0):
     """Return {output: mean over some batches} of a net in phase TEST, and "total_loss", the weighted sum of its losses.
 
-    What a mean is the layer says that writes the output: see `averages` and `weight` of `Layer`.
+    What a mean is, the layer says that writes the output: see `averages` and `batch_weight` of `Layer`.
     """
     net.seek(start)
     net.reset_states()
@@ -262,7 +262,7 @@ class _Mean:
         self.layer, self.sum, self.weight = layer, 0.0, 0
 
     def add(self, value):
-        weight = self.layer.weight
+        weight = self.layer.batch_weight
         if not weight:
             return
         if self.layer.averages == "geometric":

@@ -214,4 +214,4 @@ def test_perplexity_layer(make_net, rng, dtype, ignored, expected):
     p = net.forward(x=scores, t=label)["p"]
     assert p.shape == () and not p.requires_grad
     assert float(p) == pytest.approx(np.exp(-np.log(chosen).mean()), rel=1e-5)
-    assert net.layers["p"].weight == len(expected)
+    assert net.layers["p"].batch_weight == len(expected)
