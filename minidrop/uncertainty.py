@@ -15,6 +15,7 @@ import numpy as np
 from minidrop.autograd import no_grad
 from minidrop.calibration import Calibration, entropy, share
 from minidrop.errors import ConfigError, nearest
+from minidrop.solver import BatchMean
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,9 @@ def evaluate_monte_carlo(net, iterations, passes=30):
     """
     passes = _checked(net, passes)
     result = Evaluation(iterations, passes)
-    sums = {}
+    layers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
+    means = {name: [BatchMean(layer), BatchMean(layer)] for name, layer in layers.items()}
+    variances = {}
     with no_grad(), net.restored():
         net.seek(0)
         _sample(net, 2, [], 0, {})      # compiles kernels and opens files, so that no second of that is counted below
@@ -163,15 +166,16 @@ def evaluate_monte_carlo(net, iterations, passes=30):
         for batch in range(iterations):
             one = _sample(net, passes, net.outputs, batch * passes, {})
             for name, spread in one.blobs.items():
-                parts = np.stack([spread.deterministic, spread.mean, spread.std**2])
-                sums[name] = sums[name] + parts if name in sums else parts
+                for mean, value in zip(means[name], (spread.deterministic, spread.mean), strict=True):
+                    mean.add(value)
+                variances[name] = variances.get(name, 0) + spread.std**2
             for name, prediction in one.predictions.items():
                 result.predictions.setdefault(name, PredictionQuality()).add(prediction)
             for name, seconds in one.seconds.items():
                 result.seconds[name] += seconds
-    for name, parts in sums.items():
-        deterministic, mean, variance = parts / iterations
-        result.outputs[name] = Spread(deterministic, mean, np.sqrt(variance))
+    for name, variance in variances.items():
+        deterministic, mean = (mean.value for mean in means[name])
+        result.outputs[name] = Spread(deterministic, mean, np.sqrt(variance / iterations))
     return result
 
 

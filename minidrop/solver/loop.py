@@ -246,7 +246,7 @@ def run_test(net, iterations, start=0):
     net.seek(start)
     net.reset_states()
     writers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
-    means, loss = {name: _Mean(layer) for name, layer in writers.items()}, 0.0
+    means, loss = {name: BatchMean(layer) for name, layer in writers.items()}, 0.0
     with no_grad():
         for _ in range(iterations):
             for name, tensor in net.forward().items():
@@ -255,8 +255,8 @@ def run_test(net, iterations, start=0):
     return {**{name: _plain(mean.value) for name, mean in means.items()}, "total_loss": loss / iterations}
 
 
-class _Mean:
-    """The mean of a layer's top over batches."""
+class BatchMean:
+    """The mean of a layer's top over batches, of the kind that the layer says: `averages`, each batch by its `batch_weight`."""
 
     def __init__(self, layer):
         self.layer, self.sum, self.weight = layer, 0.0, 0
