@@ -179,13 +179,30 @@ def _walk_down(graph, drop, plan):
                 drop.unread.append((node, "it cannot leave anything out"))
 
 
-FEW_STREAMS = "with so few streams a product for every step costs more than it saves"
-_STREAMS_THAT_PAY = 64        # measured, scripts/bench_lstm.py: "NR STEP" of ptb_medium and caption_lm
+FEW_STREAMS = "with so few streams a product for each pattern of a step costs more than it saves"
+_ROWS_THAT_PAY = 64        # of a product, where half is kept; measured with scripts/bench_lstm.py, method "NR STEP"
 
 
 def _steps_pay(graph, drop):
-    """True where products of one step each, of as many rows as there are streams, are faster than one for all."""
-    return graph.shapes[drop.node.tops[0]][1] >= _STREAMS_THAT_PAY
+    """True where a product for each different pattern, of all steps that have it, is faster than one that drops nothing.
+
+    A product saves in proportion to its rows and to what is dropped; what it costs, gathering the kept weights and adding up
+    their gradients, grows with what is kept.
+    """
+    steps, streams, _ = graph.shapes[drop.node.tops[0]]
+    rows = steps * streams / _expected_patterns(drop.site.family, steps)
+    return rows * (1 - drop.kept_share) >= _ROWS_THAT_PAY * drop.kept_share
+
+
+def _expected_patterns(family, draws):
+    """The expected number of different patterns among some draws."""
+    if not family.enumerable:
+        return draws
+    found = 0.0
+    for choice, share in zip(family.distribution.choices, family.distribution.probabilities, strict=True):
+        offsets = family.offsets(choice)
+        found += offsets * (1 - (1 - share / offsets) ** draws)
+    return max(1.0, found)
 
 
 def _clash(graph, drop, layer):

@@ -25,9 +25,9 @@ class LinearPieces(Function):
         y[samples, outputs] = scale * x[samples, inputs] W[outputs, inputs]^T + b[outputs]
 
     x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs), all dense. No two pieces may write the same
-    entry of y, nor read the same entry of x; what no piece writes is b, and has no gradient. The three products of a piece
-    (forward, input gradient, weight gradient) have its size. With `transpose` W is stored as (inputs, outputs).
-    Raises ShapeError.
+    entry of y, nor read the same entry of x; what no piece writes is b, and has no gradient. Pieces with the same outputs and
+    inputs are multiplied together. The three products of a piece (forward, input gradient, weight gradient) have its size.
+    With `transpose` W is stored as (inputs, outputs). Raises ShapeError.
     """
 
     def __init__(self, pieces, scale=1.0, transpose=False):
@@ -41,16 +41,15 @@ class LinearPieces(Function):
         x = x.reshape(math.prod(x.shape[:-1]), inputs)
         y = backend.zeros((x.shape[0], outputs), x.dtype)
         self.saved = []
-        for piece in self.pieces:
-            if (piece.outputs.total, piece.inputs.total) != (outputs, inputs):
-                raise ShapeError(f"linear: a piece of {piece.outputs} outputs by {piece.inputs} inputs does not fit W of "
-                                 f"shape {W.shape}, which has {outputs} outputs and {inputs} inputs")
-            part = self._scaled(backend, backend.take(x[piece.first:piece.last], piece.inputs, 1))
-            rows, cols = (piece.inputs, piece.outputs) if self.transpose else (piece.outputs, piece.inputs)
+        for (outs, ins), ranges in _together(self.pieces).items():
+            if (outs.total, ins.total) != (outputs, inputs):
+                raise ShapeError(f"linear: a piece of {outs} outputs by {ins} inputs does not fit W of shape {W.shape}, which "
+                                 f"has {outputs} outputs and {inputs} inputs")
+            part = self._scaled(backend, _gathered(backend, x, ranges, ins))
+            rows, cols = (ins, outs) if self.transpose else (outs, ins)
             weight = backend.submatrix(W, rows, cols)
-            backend.put_columns(y[piece.first:piece.last], piece.outputs,
-                                backend.gemm(part, weight, trans_b=not self.transpose))
-            self.saved.append((part, weight, rows, cols))
+            _scatter(backend, y, ranges, outs, backend.gemm(part, weight, trans_b=not self.transpose))
+            self.saved.append((part, weight, rows, cols, ranges))
         if b is not None:
             y += b
         return y.reshape(*self.shape[:-1], outputs)
@@ -59,11 +58,12 @@ class LinearPieces(Function):
         gy = gy.reshape(math.prod(self.shape[:-1]), gy.shape[-1])
         gx = backend.zeros((gy.shape[0], self.shape[-1]), gy.dtype) if wanted[0] else None
         blocks = []
-        for piece, (part, weight, rows, cols) in zip(self.pieces, self.saved, strict=True):
-            gy_part = backend.take(gy[piece.first:piece.last], piece.outputs, 1)
+        for part, weight, rows, cols, ranges in self.saved:
+            ins, outs = (rows, cols) if self.transpose else (cols, rows)
+            gy_part = _gathered(backend, gy, ranges, outs)
             if wanted[0]:
-                backend.put_columns(gx[piece.first:piece.last], piece.inputs,
-                                    self._scaled(backend, backend.gemm(gy_part, weight, trans_b=self.transpose)))
+                _scatter(backend, gx, ranges, ins,
+                         self._scaled(backend, backend.gemm(gy_part, weight, trans_b=self.transpose)))
             if wanted[1]:
                 a, b = (part, gy_part) if self.transpose else (gy_part, part)
                 blocks.append(Block(backend.gemm(a, b, trans_a=True), rows, cols))
@@ -74,6 +74,28 @@ class LinearPieces(Function):
 
     def _scaled(self, backend, x):
         return x if self.scale == 1 else backend.xp.multiply(x, x.dtype.type(self.scale), out=backend.empty(x.shape, x.dtype))
+
+
+def _together(pieces):
+    """Return {(outputs, inputs): [(first, last), ...]}."""
+    groups = {}
+    for piece in pieces:
+        groups.setdefault((piece.outputs, piece.inputs), []).append((piece.first, piece.last))
+    return groups
+
+
+def _gathered(backend, x, ranges, kept):
+    """Return the kept columns of some ranges of rows, one below the other."""
+    parts = [backend.take(x[first:last], kept, 1) for first, last in ranges]
+    return parts[0] if len(parts) == 1 else backend.xp.concatenate(parts)
+
+
+def _scatter(backend, out, ranges, kept, values):
+    """Write what `_gathered` would read."""
+    done = 0
+    for first, last in ranges:
+        backend.put_columns(out[first:last], kept, values[done:done + last - first])
+        done += last - first
 
 
 def linear_pieces(x, W, b, pieces, scale=1.0, transpose=False):
