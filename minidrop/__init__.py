@@ -9,6 +9,7 @@ from minidrop.autograd import Function, Parameter, Tensor, check_gradients, no_g
 from minidrop.config import NetParameter, NetSpec, SolverParameter
 from minidrop.config import layers as L
 from minidrop.errors import BackendError, ConfigError, DataError, MinidropError, NonFiniteError, ShapeError, SnapshotError
+from minidrop.generation import TextModel
 from minidrop.kept import Kept
 from minidrop.layers import Layer, register_layer
 from minidrop.net import Net
@@ -18,5 +19,5 @@ from minidrop.uncertainty import evaluate_monte_carlo, monte_carlo
 
 __all__ = ["BackendError", "ConfigError", "DataError", "Function", "Kept", "L", "Layer", "MinidropError", "Net",
            "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError", "SnapshotError", "Solver",
-           "SolverParameter", "Tensor", "__version__", "check_gradients", "evaluate_monte_carlo", "functions",
+           "SolverParameter", "Tensor", "TextModel", "__version__", "check_gradients", "evaluate_monte_carlo", "functions",
            "load_weights", "monte_carlo", "no_grad", "register_layer", "register_pattern", "threads"]

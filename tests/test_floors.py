@@ -19,7 +19,7 @@ FLOORS = (
     ("functions",),
     ("data", "fillers", "layers"),
     ("graph", "planner", "reshuffle", "net"),
-    ("snapshot", "solver", "testing", "timing", "calibration", "uncertainty"),
+    ("snapshot", "solver", "testing", "timing", "calibration", "uncertainty", "generation"),
     ("cli",),
     ("__main__",),
 )

@@ -13,6 +13,7 @@ from minidrop.cli.caffe_flags import normalise
 from minidrop.cli.check import check
 from minidrop.cli.console import console
 from minidrop.cli.devices import devices
+from minidrop.cli.generate import generate
 from minidrop.cli.patterns import patterns
 from minidrop.cli.test import test
 from minidrop.cli.time import time
@@ -53,7 +54,7 @@ def commands(modules):
         import_code(module)
 
 
-for _command in (train, test, time, check, patterns, devices):
+for _command in (train, test, time, check, generate, patterns, devices):
     commands.add_command(_command)
 
 

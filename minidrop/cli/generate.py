@@ -1,0 +1,50 @@
+"""minidrop generate: a language model writes text."""
+
+import sys
+
+import click
+
+from minidrop.cli.options import chosen_device, device_options, net_options, stated, weights_option
+from minidrop.config import apply_overrides, load_net
+from minidrop.conversion import convert_dropout
+from minidrop.generation import TextModel
+
+
+@click.command()
+@click.option("--model", required=True, metavar="FILE", help="The network file; it reads a text with a TextData layer.")
+@weights_option
+@click.option("--prompt", default="", metavar="TEXT", help="What the text begins with.")
+@click.option("--length", type=click.IntRange(1), default=200, show_default=True,
+              help="Number of tokens to write: words, or characters.")
+@click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True,
+              help="Scores are divided by it: below 1 the likely becomes likelier, 0 always takes the most likely token.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="What is drawn follows from it.")
+@net_options
+@device_options
+def generate(model, weights, prompt, length, temperature, seed, overrides, dropout, level, stages, device, gpu, dtype):
+    """Continue a prompt with text drawn from a trained language model."""
+    if not weights:
+        raise click.UsageError("give --weights, a snapshot of the net")
+    config = load_net(model)
+    if dropout:
+        convert_dropout(config.message, dropout)
+    apply_overrides(config, overrides)
+    writer = TextModel(config, weights, chosen_device(device, gpu), dtype, *stated(config, level, stages))
+    try:
+        if unknown := writer.unknown(prompt):
+            names = ", ".join(map(repr, unknown))
+            click.echo(f"warning: the vocabulary lacks {names}; the model reads <unk> instead", err=True)
+        pieces = writer.stream(prompt, length, temperature, seed)
+        first = next(pieces)            # before anything is printed: what is wrong with the arguments is known now
+        _write(prompt + first)
+        for piece in pieces:
+            _write(piece)
+        click.echo()
+    finally:
+        writer.close()
+
+
+def _write(text):
+    """Print text at once, with ? for what the terminal cannot show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(text.encode(encoding, "replace").decode(encoding), nl=False)
