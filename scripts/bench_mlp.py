@@ -17,9 +17,11 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
+
+import bench_workers
+from bench_workers import Worker, serve
+from drop_methods import check_methods, parse_method, product_operations
 
 BATCH, CLASSES, INPUTS = 128, 10, 784
 MOMENTUM, DECAY, RATE = 0.9, 0.0005, 1e-4     # a low rate: the labels are noise, and nothing here may diverge
@@ -27,56 +29,7 @@ SIZES = ("1024x1024", "2048x2048", "4096x4096", "1024x64")
 METHODS = ("Dropout", "PERIODIC", "ROW")
 
 
-# -- methods and networks ----------------------------------------------------------------------------------------------
-def parse_method(text):
-    """Return (layer type, {field of its parameter: value}) of a method: Dropout, or a family and its settings.
-
-    Dropout may be spelled conventional too. Settings follow a colon, as in ROW:max_period=3,scale=PATTERN; they are fields
-    of approx_dropout_param. ConfigError for an unknown family or setting, and for a value that is none.
-    """
-    from minidrop.config import LayerParameter
-    from minidrop.config.check import problem_of, value_of
-    from minidrop.errors import ConfigError, nearest
-    from minidrop.patterns import known_families
-    family, colon, rest = text.partition(":")
-    where = f"method {text!r}"
-    if family in ("Dropout", "conventional"):
-        if colon:
-            raise ConfigError(f"{where}: ordinary dropout has no settings; write {family}")
-        return "Dropout", {}
-    if family not in known_families():
-        known = ("conventional", *known_families())
-        raise ConfigError(f"{where}: unknown pattern {family!r}{nearest(family, known)} (known: {', '.join(known)})")
-    fields = {field.name: field for field in LayerParameter().approx_dropout_param.DESCRIPTOR.fields
-              if field.name not in ("dropout_ratio", "pattern")}
-    settings = {"pattern": family}
-    for part in rest.split(",") if colon else ():
-        name, _, value = part.partition("=")
-        if name not in fields:
-            raise ConfigError(f"{where}: {name!r} is no setting{nearest(name, fields)} (settings: {', '.join(fields)})")
-        problem = problem_of(value, fields[name])
-        if problem:
-            raise ConfigError(f"{where}: {problem}")
-        settings[name] = value_of(value, fields[name])
-    return "ApproxDropout", settings
-
-
-def check_methods(methods, rates):
-    """Raise ConfigError where a method is none, or cannot have one of the rates."""
-    from minidrop.config import LayerParameter
-    from minidrop.errors import ConfigError
-    from minidrop.layers.approx_dropout import pattern_settings
-    from minidrop.patterns import get_family
-    for method in methods:
-        kind, settings = parse_method(method)
-        for rate in rates if kind == "ApproxDropout" else ():
-            layer = LayerParameter(approx_dropout_param={"dropout_ratio": rate, **settings})
-            try:
-                get_family(pattern_settings(layer.approx_dropout_param))
-            except ConfigError as error:
-                raise ConfigError(f"method {method!r} at rate {rate:g}: {error}") from None
-
-
+# -- networks -----------------------------------------------------------------------------------------------------------
 def mlp(method, sizes, rate, filler="msra"):
     """Return the NetParameter of a 784-h1-...-10 network that reads arrays; after each hidden layer it drops by `method`."""
     import minidrop as md
@@ -92,13 +45,6 @@ def mlp(method, sizes, rate, filler="msra"):
         bottom = f"drop{i}"
     net.add("SoftmaxWithLoss", "loss", [f"ip{len(sizes) + 1}", "label"])
     return net.to_proto()
-
-
-def product_operations(net):
-    """Return (all, expected) operations in the products of one training step of a Net: their ratio is the bound."""
-    from minidrop.cli.costs import costs
-    rows = costs(net)
-    return sum(row.dense for row in rows), sum(row.expected for row in rows)
 
 
 # -- one method, in its own process ------------------------------------------------------------------------------------
@@ -189,83 +135,36 @@ class TorchSteps:
 
 
 def worker(method, size, rate):
-    """Obey commands from standard input, one a line, and answer each with a line of JSON."""
-    import resource
+    """Be the process of a method."""
     sizes = [int(part) for part in size.split("x")]
-    steps = (TorchSteps if method.startswith("torch") else MinidropSteps)(method, sizes, rate)
-    for line in sys.stdin:
-        command, count = line.split()
-        answer = None
-        if command == "steps":
-            answer = []
-            for _ in range(int(count)):
-                begin = time.perf_counter()
-                kind = steps.step()
-                answer.append((kind, time.perf_counter() - begin))
-        elif command == "weights":
-            answer = steps.weights()
-        elif command == "operations":
-            answer = product_operations(steps.solver.net)
-        elif command == "record":
-            answer = steps.record_products()
-        elif command == "products":
-            answer = [steps.products_alone() for _ in range(int(count))]
-        elif command == "memory":
-            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(answer), flush=True)
+    if method.startswith("torch"):
+        serve(TorchSteps(method, sizes, rate))
+        return
+    steps = MinidropSteps(method, sizes, rate)
+    serve(steps, operations=lambda count: product_operations(steps.solver.net), record=lambda count: steps.record_products(),
+          products=lambda count: [steps.products_alone() for _ in range(count)])
 
 
 # -- all methods of one cell, in turn ------------------------------------------------------------------------------------
-class Worker:
-    """A method's process, asked from here."""
-
-    def __init__(self, method, size, rate):
-        command = [sys.executable, __file__, "--worker", method, size, str(rate)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, command, count=0):
-        self.process.stdin.write(f"{command} {count}\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("a worker has stopped; its error stands above")
-        return json.loads(line)
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def measure(size, rate, methods, blocks, block_seconds):
     """Return {method: {"ms", "memory_mib", ...}} for one network and rate."""
-    workers = {method: Worker(method, size, rate) for method in methods}
-    times = {method: {} for method in methods}
-    counts, alone, flops, operations = {}, {}, {}, {}
+    workers = {method: Worker(__file__, method, size, rate) for method in methods}
+    alone, flops, operations = {}, {}, {}
     for method, process in workers.items():
-        process.ask("steps", 3)                                   # compiles, allocates
-        estimate = statistics.median(t for _, t in process.ask("steps", 5))
-        counts[method] = max(3, round(block_seconds / estimate))
         if not method.startswith("torch"):
             operations[method] = process.ask("operations")
             recorded = process.ask("record")
             # Only where the products of one step are those of any other: ROW's, say, differ from step to step.
             if len(process.ask("weights")) == 1 and abs(recorded / operations[method][1] - 1) < 0.05:
                 flops[method], alone[method] = recorded, []
-    for _ in range(blocks):
-        for method, process in workers.items():
-            process.ask("steps", 2)                               # wake the caches and thread pools up again
-            for kind, t in process.ask("steps", counts[method]):
-                times[method].setdefault(kind, []).append(t)
-            if method in alone:
-                process.ask("products", 2)
-                alone[method] += process.ask("products", counts[method])
-    results = {}
+
+    def time_products(method, process, count):
+        if method in alone:
+            process.ask("products", 2)
+            alone[method] += process.ask("products", count)
+
+    results = bench_workers.measure(workers, blocks, block_seconds, after_turn=time_products)
     for method, process in workers.items():
-        weights = {kind: w for kind, w in process.ask("weights").items() if kind in times[method]}
-        total = sum(weights.values())
-        step = sum(w / total * statistics.median(times[method][kind]) for kind, w in weights.items())
-        results[method] = {"ms": 1e3 * step, "steps": sum(len(t) for t in times[method].values()),
-                           "weight_measured": total, "memory_mib": process.ask("memory")}
         if method in operations:
             results[method]["bound"] = operations[method][0] / operations[method][1]
         if method in alone:

@@ -17,21 +17,18 @@ a line of OUT/results.jsonl, and no run that stands there is made again. A train
 that --jobs changes no result. OUT/table.md and OUT/figure.png are made of what is there.
 """
 
-import json
 import os
 import platform
 import re
-import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 
 import bench_mlp
 import click
 import reproduce_report
-from reproduce_runs import Selection, Store
+from reproduce_options import ListOf, between, split_methods
+from reproduce_runs import Selection, Store, run_in_workers, work
 
 import minidrop as md
 from minidrop.config import TRAIN, decimal, load_net, load_solver
@@ -96,45 +93,15 @@ def train(key, parts=None):
         solver.close()
 
 
-def worker():
-    """Make the training that a line of standard input describes and print the result; end when the parent has ended."""
-    key, parts = json.loads(sys.stdin.readline())
-    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
-    print(json.dumps(train(key, parts)), flush=True)
-
-
 def train_all(keys, store, jobs, parts=None):
     """Make the trainings that are missing, `jobs` at a time, each in a process with one thread."""
     keys = store.missing(keys)
-    running = set()
-
-    def make(key):
-        with subprocess.Popen([sys.executable, __file__, "--worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                              env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MINIDROP_THREADS": "1"}) as process:
-            running.add(process)
-            process.stdin.write(json.dumps([key, parts and str(parts)]) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.read()
-            running.discard(process)
-        if process.returncode:
-            raise md.MinidropError(f"a training has failed, its error stands above: {key}")
-        return json.loads(answer)
-
-    pool = ThreadPoolExecutor(jobs)
-    futures = {pool.submit(make, key): key for key in keys}
-    try:
-        for done, future in enumerate(as_completed(futures), 1):
-            key = futures[future]
-            record = {**key, **future.result()}
-            store.add(record)
-            value = "diverged" if record["accuracy"] is None else f"{100 * record['accuracy']:.2f} %"
-            click.echo(f"{key['stage']:<11} {key['net']:>9}  p {key['rate']:g}  learning rate {key['learning_rate']:g}  "
-                       f"seed {key['seed']}  {key['method']}: {value}  ({done} of {len(keys)})")
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(running):
-            process.kill()
-        pool.shutdown()
+    for done, (key, answer) in enumerate(run_in_workers(__file__, keys, jobs, parts and str(parts)), 1):
+        record = {**key, **answer}
+        store.add(record)
+        value = "diverged" if record["accuracy"] is None else f"{100 * record['accuracy']:.2f} %"
+        click.echo(f"{key['stage']:<11} {key['net']:>9}  p {key['rate']:g}  learning rate {key['learning_rate']:g}  "
+                   f"seed {key['seed']}  {key['method']}: {value}  ({done} of {len(keys)})")
 
 
 def split_training_records(folder):
@@ -167,44 +134,10 @@ def find_best(selection, store, jobs, out):
 
 
 # -- command line ----------------------------------------------------------------------------------------------------------
-def split_methods(text):
-    """Return the methods of a list: "ROW:max_period=3,scale=PATTERN,UNIT" are two, a setting belongs to what stands before."""
-    methods = []
-    for part in re.split(r"[,\s]+", text.strip(" ,")):
-        if methods and "=" in part and ":" not in part:
-            methods[-1] += f",{part}"
-        else:
-            methods.append(part)
-    return tuple(dict.fromkeys(methods))
-
-
-class ListOf(click.ParamType):
-    """Values between commas or spaces, as a tuple."""
-
-    def __init__(self, name, convert):
-        self.name, self.one = name, convert
-
-    def convert(self, value, param, ctx):
-        try:
-            values = tuple(dict.fromkeys(self.one(part) for part in re.split(r"[,\s]+", value.strip(" ,"))))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return values
-
-
 def a_net(text):
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
         raise ValueError(f"expected two hidden layers as 2048x2048, got {text!r}")
     return text
-
-
-def between(least, most):
-    def convert(text):
-        value = float(text)
-        if not least < value < most:
-            raise ValueError(f"expected a number above {least} and below {most}, got {text}")
-        return value
-    return convert
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit status: 0 done, 1 error, 2 wrong usage.")
@@ -227,7 +160,7 @@ def main(methods, learning_rates, jobs, quick, only_report, is_worker, **asked):
     """Compare every pattern family with conventional dropout: training speed and accuracy, beside the paper's."""
     try:
         if is_worker:
-            return worker()
+            return work(train)
         asked = (QUICK if quick else FULL) | {name: value for name, value in asked.items() if value}
         out, stages = asked.pop("out"), asked.pop("stages")
         settings = load_solver(SOLVER).message

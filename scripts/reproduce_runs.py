@@ -1,7 +1,11 @@
-"""What reproduce_mlp.py is to run, and what it has run."""
+"""What reproduce_mlp.py is to run; for all reproductions what has run, and trainings in processes of their own."""
 
 import json
 import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
 
@@ -77,3 +81,42 @@ class Store:
             os.fsync(file.fileno())
             self.length = file.tell()
         self.records.append(record)
+
+
+def run_in_workers(script, keys, jobs, extra=None, threads=1):
+    """Make the trainings of all keys, `jobs` at a time, each by `SCRIPT --worker`; yield (key, result) as they are done.
+
+    Each process has `threads` threads, and calls `work`. MinidropError where one fails.
+    """
+    running = set()
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "MINIDROP_THREADS": str(threads)}
+
+    def make(key):
+        with subprocess.Popen([sys.executable, script, "--worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                              env=environment) as process:
+            running.add(process)
+            process.stdin.write(json.dumps([key, extra]) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.read()
+            running.discard(process)
+        if process.returncode:
+            raise md.MinidropError(f"a training has failed, its error stands above: {key}")
+        return json.loads(answer)
+
+    pool = ThreadPoolExecutor(jobs)
+    futures = {pool.submit(make, key): key for key in keys}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(running):
+            process.kill()
+        pool.shutdown()
+
+
+def work(train):
+    """Print the result of train(key, extra) for a line of standard input; end when the parent has ended."""
+    key, extra = json.loads(sys.stdin.readline())
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+    print(json.dumps(train(key, extra)), flush=True)
