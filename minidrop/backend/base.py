@@ -168,7 +168,7 @@ class Backend:
         xp.multiply(o, squashed, out=h)
 
     def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
-        """The gradient of `lstm_step` from those of h and c, dh and dc: writes d of the gates' shares; dc becomes c_before's."""
+        """The gradient of `lstm_step` from dh and dc, of h and c: writes d of the gates' shares; dc becomes c_before's."""
         units = dh.shape[1]
         i, f, o, g = (activated[:, k * units:(k + 1) * units] for k in range(4))
         dc += dh * o * (1 - squashed * squashed)

@@ -256,7 +256,7 @@ def run_test(net, iterations, start=0):
 
 
 class BatchMean:
-    """The mean of a layer's top over batches, of the kind that the layer says: `averages`, each batch by its `batch_weight`."""
+    """The mean of a layer's top over batches, of the kind that the layer says: its `averages` and `batch_weight`."""
 
     def __init__(self, layer):
         self.layer, self.sum, self.weight = layer, 0.0, 0
