@@ -37,7 +37,7 @@ class TextModel:
         index = _text_layer(config)
         layer = config.message.layer[index]
         self.sentences = layer.text_data_param.sentences
-        self.vocabulary = _vocabulary(config, index)
+        self._text, self.vocabulary = layer.name, _vocabulary(config, index)
         config, self._scores, self._axis = _for_one_step(config, index)
         self._data, self._cont = layer.top[0], layer.top[2] if len(layer.top) > 2 else None
         self.net = Net(config, "TEST", device, dtype, 0, level, stages)
@@ -134,7 +134,7 @@ class TextModel:
     def _load(self, weights):
         missing = dict.fromkeys(self.net.parameters())
         for path in weights:
-            for name in load_weights(self.net, path)[0]:
+            for name in load_weights(self.net, path, {self._text: self.vocabulary.fingerprint})[0]:
                 missing.pop(name, None)
         if weights and missing:
             raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was it written by "

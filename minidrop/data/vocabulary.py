@@ -1,8 +1,10 @@
 """Vocabulary: which token of a text has which index."""
 
+import hashlib
 import os
 import re
 from collections import Counter
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
@@ -58,6 +60,11 @@ class Vocabulary:
         order = np.argsort(-np.fromiter(counts, np.int64, len(tokens)), kind="stable")
         ordered = [token for token in map(tokens.__getitem__, order.tolist()) if token not in special]
         return cls([*special, *ordered][:size or None], level)
+
+    @cached_property
+    def fingerprint(self):
+        """A short text that differs, as good as surely, for any other vocabulary: a hash of the tokens in their order."""
+        return hashlib.blake2b("\n".join(map(repr, self.tokens)).encode(), digest_size=16).hexdigest()
 
     def __len__(self):
         return len(self.tokens)

@@ -8,6 +8,7 @@ import numpy as np
 from minidrop.errors import SnapshotError, nearest
 from minidrop.snapshot import Snapshot, join_key, prune, read_snapshot, split_key, write_snapshot
 from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
+from minidrop.solver.vocabulary_record import vocabularies_of, vocabulary_record, warn_of_other_vocabularies
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def write(solver, path):
     arrays.update({join_key("positions", name): np.array([n], np.int64) for name, n in solver.net.positions.items()})
     attrs = {"iteration": solver.iteration, "seed": solver.seed, "dtype": solver.dtype, "rule": solver.settings.type,
              "dropout": solver.dropout or "", "net": str(solver.net.config.message), "solver": str(solver.settings),
-             "patterns": drop_record(solver.net)}
+             "patterns": drop_record(solver.net), "vocabularies": vocabulary_record(solver.net)}
     if solver.best is not None:
         attrs["best"] = float(solver.best)
     write_snapshot(path, Snapshot(arrays, attrs))
@@ -80,6 +81,7 @@ def restore(solver, path):
     solver.losses.extend(losses)
     solver.net.seek(positions)
     warn_of_other_patterns(path, record, solver.net)
+    warn_of_other_vocabularies(path, attrs, vocabularies_of(solver.net))
 
 
 def _checked_state(path, arrays, attrs):
@@ -104,14 +106,15 @@ def _checked_state(path, arrays, attrs):
     return losses.tolist(), positions
 
 
-def load_weights(net, path):
+def load_weights(net, path, vocabularies=None):
     """Copy the weights in a snapshot to the layers of the same name; returns (copied, left) names.
 
-    `left` lists what the net keeps as it was, and what of the file was not used; both are logged. Raises SnapshotError
-    where a shape differs, or where nothing at all fits.
+    `left` lists what the net keeps as it was, and what of the file was not used; both are logged, and so is a vocabulary
+    that is not the snapshot's. `vocabularies`: {layer: fingerprint} in place of those of the net's own texts. Raises
+    SnapshotError where a shape differs, or where nothing at all fits.
     """
-    found = {"/".join(split_key(key)[1:]): value for key, value in read_snapshot(path).arrays.items()
-             if key.startswith("data/")}
+    snapshot = read_snapshot(path)
+    found = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items() if key.startswith("data/")}
     targets = net.parameters()
     common = [name for name in targets if name in found]
     if not common:
@@ -125,6 +128,7 @@ def load_weights(net, path):
     left += [f"{name} (not in the net)" for name in found if name not in targets]
     for name in left:
         log.warning("%s: not copied: %s", path, name)
+    warn_of_other_vocabularies(path, snapshot.attrs, vocabularies_of(net) if vocabularies is None else vocabularies)
     return common, left
 
 
