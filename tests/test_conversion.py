@@ -162,3 +162,61 @@ def test_unknown_family(name, message):
         convert_dropout(config.message, f"approx:{name}")
     assert str(caught.value) == message
     assert str(config.message) == before
+
+
+# -- sequences ---------------------------------------------------------------------------------------------------------
+def recurrent(hidden="dropout_ratio: 0.5", time="", kind="APPROX"):
+    """A drop of (T, N, F), and an LSTM with hidden_dropout."""
+    return parse_net(f"""
+      layer {{ name: "in" type: "Input" top: "x" top: "cont"
+              input_param {{ shape {{ dim: 3 dim: 2 dim: 24 }} shape {{ dim: 3 dim: 2 }} }} }}
+      layer {{ name: "drop" type: "ApproxDropout" bottom: "x" top: "drop" approx_dropout_param {{ {time} }} }}
+      layer {{ name: "lstm" type: "LSTM" bottom: "drop" bottom: "cont" top: "h" recurrent_param {{ num_output: 24
+              hidden_dropout {{ {hidden} }} hidden_dropout_type: {kind} }} }}""")
+
+
+def converted_lines(config, kind, caplog):
+    with caplog.at_level(logging.INFO, "minidrop"):
+        convert_dropout(config.message, kind)
+    md.Net(config, device="cpu")
+    return [record.getMessage() for record in caplog.records], config.message.layer[2].recurrent_param
+
+
+@pytest.mark.parametrize("kind, expected", [("conventional", 1), ("approx", 0), ("approx:ROW", 0), ("approx:TILE", 0)])
+@pytest.mark.parametrize("before", ["APPROX", "CONVENTIONAL"])
+def test_hidden_dropout_is_of_one_type_with_the_others(before, kind, expected, caplog):
+    _, settings = converted_lines(recurrent("dropout_ratio: 0.3 time: STEP", kind=before), kind, caplog)
+    assert settings.hidden_dropout_type == expected
+    assert decimal(settings.hidden_dropout.dropout_ratio) == 0.3 and settings.hidden_dropout.time == 1
+
+
+def test_hidden_dropout_takes_a_family_of_units(caplog):
+    lines, settings = converted_lines(recurrent("dropout_ratio: 0.3 step: 6"), "approx:unit", caplog)
+    assert (settings.hidden_dropout.pattern, settings.hidden_dropout.HasField("step")) == ("UNIT", False)
+    assert lines == ["layer lstm: hidden_dropout: pattern UNIT instead of PERIODIC; cleared what it does not read: step: 6"]
+
+
+@pytest.mark.parametrize("family, drops", [("TILE", "weights"), ("BLOCK", "blocks")])
+def test_hidden_dropout_keeps_its_family_where_the_new_one_drops_no_units(family, drops, caplog):
+    lines, settings = converted_lines(recurrent('pattern: "ROW" max_period: 6'), f"approx:{family}", caplog)
+    assert (settings.hidden_dropout.pattern, settings.hidden_dropout.max_period) == ("ROW", 6)
+    assert lines == [f"layer lstm: hidden_dropout: pattern ROW stays; {family} drops {drops}, a state has units only"]
+
+
+@pytest.mark.parametrize("family", known_families())
+def test_a_pattern_for_every_step_becomes_one_for_all_where_a_family_has_no_such(family, caplog):
+    config = recurrent(time='pattern: "SLICE" time: STEP')
+    lines, _ = converted_lines(config, f"approx:{family}", caplog)
+    refused = family in ("TILE", "BLOCK")
+    settings = config.message.layer[1].approx_dropout_param
+    assert (settings.pattern, settings.HasField("time")) == (family, not refused)
+    expected = f"layer drop: pattern {family} instead of SLICE; cleared what it does not read: time: STEP"
+    assert (expected in lines) == refused
+
+
+def test_recurrent_layers_without_hidden_dropout_stay_what_they_are():
+    message = parse_net('layer { name: "l" type: "LSTM" recurrent_param { num_output: 3 } }').message
+    before = str(message)
+    for kind in ("conventional", "approx", "approx:ROW", "approx:TILE"):
+        convert_dropout(message, kind)
+        assert str(message) == before

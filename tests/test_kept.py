@@ -131,3 +131,41 @@ def test_one_run_that_wraps_is_two():
 def test_repr_says_which():
     assert repr(Kept(1, 3, 1, 8)) == "Kept(3 of 8: 1 of every 3 from 1)"
     assert repr(Kept.of([0, 5], 7)) == "Kept(2 of 7)"
+
+
+# -- joined ------------------------------------------------------------------------------------------------------------
+@st.composite
+def any_kept(draw):
+    numbers = draw(regular())
+    return Kept(*numbers) if draw(st.booleans()) else Kept.of(survivors(*numbers), numbers[-1])
+
+
+def check_joined(parts):
+    joined = Kept.joined(parts)
+    masks = np.concatenate([part.mask() for part in parts])
+    assert joined.total == len(masks) and joined.count == masks.sum()
+    assert joined.mask().tolist() == masks.tolist()
+    assert joined == Kept.of(np.flatnonzero(masks), len(masks))
+    return joined
+
+
+@given(st.lists(any_kept(), min_size=1, max_size=5))
+def test_joined_is_the_axes_one_after_the_other(parts):
+    check_joined(parts)
+
+
+@given(any_kept(), st.integers(1, 5))
+def test_joined_with_itself(kept, count):
+    """As the gates of a recurrent network are: regular where the period goes on over the seams."""
+    joined = check_joined([kept] * count)
+    if kept.regular is None:
+        assert joined.regular is None
+
+
+def test_joined_stays_regular_where_it_can():
+    assert Kept.joined([Kept(1, 4, 2, 12)] * 3).regular == (1, 4, 2)
+    assert Kept.joined([Kept(3, 6, 3, 6)] * 4).regular == (3, 6, 3)
+    assert Kept.joined([Kept(1, 4, 2, 13)] * 3).regular is None                     # the period does not divide the axis
+    assert Kept.joined([Kept(-1, 4, 2, 12)] * 2).indices.tolist() == [0, 3, 4, 7, 8, 11, 12, 15, 16, 19, 20, 23]
+    assert Kept.joined([Kept(3, 4, 2, 12)] * 2).indices.tolist() == [3, 4, 7, 8, 11, 15, 16, 19, 20, 23]
+    assert Kept.joined([Kept.all(5)] * 4).is_all and Kept.joined([Kept(9, 9, 1, 3)] * 4).count == 0

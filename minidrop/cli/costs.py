@@ -37,11 +37,13 @@ def costs(net, without=None):
     training = net.phase == "TRAIN" and net.losses
     for node, products, drop in state_gemm_shares(net.graph, net.plan):
         operations = sum(2.0 * m * k * n for m, k, n in products)
-        trained = training and any(parameter.requires_grad for parameter in node.layer.params.values())
-        shares = [1.0] * (1 + 2 * bool(trained))          # forward, the state's gradient, the weights'
+        own = any(parameter.requires_grad for parameter in node.layer.params.values())
+        # Forward, the state's gradient, the weights'.
+        shares = [1.0] * (1 + (node.tops[0] in trained) + own if training else 1)
         if drop is not None and drop is not without and net.phase == "TRAIN":
             # Step by step only the weights' gradient stays whole: one product of all steps.
-            shares = [drop.kept_square_share] * len(shares) if not drop.by_steps else [drop.kept_share] * 2 + [1.0]
+            square, share = drop.kept_square_share, drop.kept_share
+            shares = ([share, share, 1.0] if drop.by_steps else [square] * 3)[:len(shares)]
         rows[node.index].dense += operations * len(shares)
         rows[node.index].expected += operations * sum(shares)
     return list(rows.values())

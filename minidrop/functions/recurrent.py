@@ -37,6 +37,10 @@ class HiddenDrop:
     scale: float = 1.0
     whole: bool = False
 
+    def __post_init__(self):
+        if self.units is not None and self.units.is_all:       # then nothing carries a kept set
+            object.__setattr__(self, "units", None)
+
 
 NOTHING = HiddenDrop()
 
@@ -82,8 +86,9 @@ class Recurrent(Function):
     def _expect(self, what, array, i, shape, kept):
         own, axis = self.input_kept[i]
         if array.shape != shape or own != kept or (own is not None and axis % array.ndim != array.ndim - 1):
-            raise ShapeError(f"{what} of a recurrent network: expected shape {shape} with {kept or 'all units'} on the last "
-                             f"axis, got {array.shape} with {own or 'all units'} on axis {axis}")
+            kept, own = ("all units" if one is None else one for one in (kept, own))
+            raise ShapeError(f"{what} of a recurrent network: expected shape {shape} with {kept} on the last axis, got "
+                             f"{array.shape} with {own} on axis {axis}")
 
     def _mask(self, backend, dtype, total):
         """What h is multiplied by where the gates read it: broadcasts to (T, N, H)."""
@@ -114,8 +119,10 @@ class Recurrent(Function):
 
     def weight_gradient(self, backend, d):
         """Return gWh from the gradients of all products, d (T, N, G H)."""
-        flat = d.reshape(-1, d.shape[2])
-        return Block(backend.gemm(flat, self.before.reshape(len(flat), -1), trans_a=True), self.rows, self.drop.units)
+        # Not -1: where nothing is kept, a length is 0.
+        rows = d.shape[0] * d.shape[1]
+        d, before = d.reshape(rows, d.shape[2]), self.before.reshape(rows, self.before.shape[2])
+        return Block(backend.gemm(d, before, trans_a=True), self.rows, self.drop.units)
 
 
 class LSTM(Recurrent):
@@ -238,7 +245,11 @@ class AddToSteps(Function):
     kept_rule = "native"
 
     def forward(self, backend, x, s):
-        self.output_kept = (self.input_kept[0][0], 2)
+        kept, other = (kept for kept, _ in self.input_kept)
+        if kept != other or x.shape[1:] != s.shape:
+            raise ShapeError(f"add_to_steps needs x (steps, streams, features) and s (streams, features) of one kept set, got "
+                             f"{x.shape} with {kept} and {s.shape} with {other}")
+        self.output_kept = (kept, 2)
         return x + s
 
     def backward(self, backend, gy, wanted):

@@ -146,7 +146,7 @@ class RecurrentLayer(Layer):
                      if name.startswith("reverse_") == bool(prefix)}
         gates = self._input_product(x, parameter["weight"], parameter["bias"], gate_rows(drop.units, self.cell.gates))
         if static is not None:
-            flat = functions.flatten(functions.expand(static), 1)
+            flat = functions.reshape(functions.expand(static), (self.streams, self.static))
             rows = gate_rows(drop.units, self.cell.gates)
             gates = functions.add_to_steps(gates, functions.linear(flat, parameter["static_weight"], None, rows))
         weights = [parameter[name] for name in ("recurrent_weight", *self.state_biases)]

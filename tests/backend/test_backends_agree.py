@@ -435,6 +435,95 @@ def test_sgd_update_of_a_bias_in_blocks(backend, array, close):
     close(backend.to_host(on_device[0]), b - expected)
 
 
+# -- recurrent networks ------------------------------------------------------------------------------------------------
+@memory
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (31, 33), (64, 32), (129, 65), (0, 4), (4, 0)])
+def test_transposed(backend, array, shape, layout):
+    W = array(shape, layout)
+    for on in (backend, GENERIC):
+        got = on.transposed(on.asarray(W))
+        same(on, got, W.T)
+        assert got.flags.c_contiguous
+
+
+@memory
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (31, 8, 33), (32, 9, 5), (33, 9, 5), (20, 0, 3),
+                                                  (20, 4, 0), (0, 4, 3)])
+def test_thin_gemm(backend, array, close, trans_b, rows, inner, columns, layout):
+    """Whatever way its memory runs, and however few the rows are; it may be written to."""
+    a, b = array((rows, inner), layout), array((columns, inner) if trans_b else (inner, columns), layout)
+    expected = a.astype(float) @ (b.T if trans_b else b).astype(float)
+    for on in (backend, GENERIC):
+        got = on.thin_gemm(on.asarray(a), on.asarray(b), trans_b)
+        assert got.shape == (rows, columns) and got.dtype == a.dtype
+        close(on.to_host(got), expected)
+        got += 1
+        close(on.to_host(got), expected + 1)
+
+
+@memory
+@pytest.mark.parametrize("shape", [(1, 1), (129, 7), (0, 3), (3, 0)])
+def test_add_to_rows(backend, array, shape, layout):
+    y, b = array(shape), array(shape[1:], layout)
+    for on in (backend, GENERIC):
+        on_device = on.asarray(y.copy())
+        assert on.add_to_rows(on_device, on.asarray(b)) is None
+        same(on, on_device, y + b)
+
+
+def lstm_arrays(array, streams, units, layout="contiguous"):
+    """x, product, c before, cont, dh, dc of one step; `layout` is that of what products write."""
+    cont = (np.arange(streams) % 3 > 0).astype(array((1,)).dtype)[:, None]
+    return (array((streams, 4 * units)), array((streams, 4 * units), layout), array((streams, units)), cont,
+            array((streams, units), layout), array((streams, units)))
+
+
+def lstm_step(on, x, product, c_before, cont, dh, dc):
+    """Return activated, c, squashed, h, and d, dc before, of a backend, on the host."""
+    streams, units = c_before.shape
+    made = [on.empty((streams, n), x.dtype) for n in (4 * units, units, units, units)]
+    x, product, c_before, cont, dh = (on.asarray(a) for a in (x, product, c_before, cont, dh))
+    on.lstm_step(x, product, c_before, cont, *made)
+    d, dc = on.empty(made[0].shape, made[0].dtype), on.asarray(dc.copy())
+    on.lstm_step_gradient(made[0], made[2], c_before, cont, dh, dc, d)
+    return [on.to_host(a) for a in (*made, d, dc)]
+
+
+@memory
+@pytest.mark.parametrize("streams, units", [(1, 1), (3, 5), (20, 33), (33, 64), (2, 0)])
+def test_lstm_step(backend, array, close, streams, units, layout):
+    arrays = lstm_arrays(array, streams, units, layout)
+    before = [a.copy() for a in arrays]
+    x, product, c_before, cont, dh, dc = (a.astype(float) for a in arrays)
+    i, f, o, g = np.split(x + product, 4, axis=1)
+    i, f, o, g = *(1 / (1 + np.exp(-gate)) for gate in (i, f, o)), np.tanh(g)
+    c = f * c_before * cont + i * g
+    s = np.tanh(c)
+    total = dc + dh * o * (1 - s * s)
+    d = np.concatenate([total * g * i * (1 - i), total * c_before * cont * f * (1 - f), dh * s * o * (1 - o),
+                        total * i * (1 - g * g)], axis=1)
+    expected = [np.concatenate([i, f, o, g], axis=1), c, s, o * s, d, total * f * cont]
+    for on in (backend, GENERIC):
+        for name, got, wanted in zip(("gates", "c", "tanh c", "h", "d", "dc"), lstm_step(on, *arrays), expected, strict=True):
+            assert got.dtype == arrays[0].dtype
+            close(got, wanted, name)
+    for array_now, then in zip(arrays, before, strict=True):         # nothing that is only read has changed
+        np.testing.assert_array_equal(array_now, then)
+
+
+def test_lstm_step_of_large_arguments(backend, array, dtype):
+    """Saturated gates are 0 and 1 to rounding, and nothing overflows."""
+    x, product, c_before, cont, dh, dc = lstm_arrays(array, 3, 4)
+    x[...], product[...] = np.where(x > 0, 1e4, -1e4), 0
+    for on in (backend, GENERIC):
+        with np.errstate(all="raise", under="ignore"):
+            gates, *rest = lstm_step(on, x, product, c_before, cont, dh, dc)
+        np.testing.assert_array_equal(gates[:, :12], x[:, :12] > 0)
+        np.testing.assert_array_equal(gates[:, 12:], np.sign(x[:, 12:]))
+        assert all(np.isfinite(a).all() for a in rest)
+
+
 def test_arrays(backend, dtype):
     assert backend.empty((3, 4), dtype).shape == (3, 4)
     zeros = backend.zeros((300, 400), dtype)

@@ -61,6 +61,8 @@ ELEMENTWISE = {
     "no dropout": lambda x: functions.dropout(x, 0, key=17),
     "multiply_mask": lambda x: functions.multiply_mask(x, np.linspace(0, 2, TOTAL)[None]),
     "expand": functions.expand,
+    "scale": lambda x: functions.scale(x, -1.5),
+    "scale by 1": lambda x: functions.scale(x, 1),
     "take again": lambda x: functions.take(x, KEPT["regular"]),
     "approx_dropout": lambda x: functions.approx_dropout(x, site()),
     "approx_dropout masked": lambda x: functions.approx_dropout(x, site(masked=True)),
@@ -152,8 +154,9 @@ def test_gradient(name):
 
 
 def test_every_public_function_is_here():
-    without_gradient = {"accuracy", "block_pieces", "perplexity", "site_mask", "tile_pieces"}
-    checked = {name.split(",")[0].split()[0] for name in CASES} | {"gru", "lstm", "rnn"}      # these in test_recurrent.py
+    without_gradient = {"HiddenDrop", "accuracy", "block_pieces", "perplexity", "site_mask", "tile_pieces"}
+    elsewhere = {"add_to_steps", "gru", "lstm", "reverse_steps", "rnn"}      # in test_recurrent.py
+    checked = {name.split(",")[0].split()[0] for name in CASES} | elsewhere
     assert set(functions.__all__) - checked == without_gradient
 
 

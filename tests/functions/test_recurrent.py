@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from minidrop import Kept, ShapeError, Tensor, check_gradients, functions
+from minidrop import Kept, Parameter, ShapeError, Tensor, check_gradients, functions
+from minidrop.functions import recurrent
+from minidrop.functions.recurrent import HiddenDrop, add_to_steps, gate_rows, recur, reverse_steps, steps_pay
 
 STEPS, STREAMS, INPUTS, UNITS = 5, 3, 7, 4
 KEPT = {"one in three": Kept(1, 3, 1, INPUTS), "wrapped": Kept(-1, 4, 2, INPUTS), "list": Kept.of([0, 5], INPUTS),
@@ -124,7 +126,6 @@ def test_a_sequence_that_begins_forgets(kind):
 def test_only_the_kept_columns_of_the_weight_get_a_gradient(kind):
     kept = KEPT["one in three"]
     x, weights, _ = operands(kind)
-    from minidrop import Parameter
     Wx = Parameter(weights[0])
     h, *_ = ours(kind, CONT["one sequence"], kept)(Tensor(x), Wx, *[Tensor(w) for w in weights[1:]])
     h.backward()
@@ -133,16 +134,23 @@ def test_only_the_kept_columns_of_the_weight_get_a_gradient(kind):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"x": numbers(5, 3)}, "expected x (steps, streams, inputs) and cont (steps, streams), got (5, 3) and (5, 3)"),
-    ({"x": numbers(5, 2, 7)}, "expected x (steps, streams, inputs) and cont (steps, streams), got (5, 2, 7) and (5, 3)"),
-    ({"x": numbers(5, 3, 6)}, "expected Wx (4, 6) and Wh (4, 4) for x with 6 inputs, got (4, 7) and (4, 4)"),
-    ({"Wh": numbers(5, 4)}, "expected Wx (4, 7) and Wh (4, 4) for x with 7 inputs, got (4, 7) and (5, 4)"),
+    ({"x": numbers(5, 3)}, "linear: x has 3 features, but W of shape (4, 7) expects 7"),
+    ({"x": numbers(5, 3, 6)}, "linear: x has 6 features, but W of shape (4, 7) expects 7"),
+    ({"x": numbers(5, 2, 7)}, "x of a recurrent network: expected shape (5, 3, 4) with all units on the last axis, "
+                              "got (5, 2, 4) with all units on axis 2"),
+    ({"x": numbers(5, 3, 1, 7)}, "x of a recurrent network: expected shape (5, 3, 4) with all units on the last axis, "
+                                 "got (5, 3, 1, 4) with all units on axis 3"),
+    ({"cont": np.ones(5)}, "x of a recurrent network: expected shape (None, None, 4) with all units on the last axis, "
+                           "got (5, 3, 4) with all units on axis 2"),
+    ({"Wh": numbers(5, 4)}, "expected Wh (4, 4), 1 blocks of units x units, got (5, 4)"),
+    ({"h0": numbers(2, 4)}, "a state of a recurrent network: expected shape (3, 4) with all units on the last axis, "
+                            "got (2, 4) with all units on axis 1"),
 ])
 def test_what_does_not_fit_is_refused(change, message):
-    x, (Wx, b, Wh), _ = operands("rnn")
-    given = {"x": x, "Wx": Wx, "b": b, "Wh": Wh, **change}
+    x, (Wx, b, Wh), (h0,) = operands("rnn")
+    given = {"x": x, "cont": CONT["one sequence"], "Wx": Wx, "b": b, "Wh": Wh, "h0": h0, **change}
     with pytest.raises(ShapeError) as caught:
-        functions.rnn(Tensor(given["x"]), Tensor(CONT["one sequence"]), *[Tensor(given[name]) for name in ("Wx", "b", "Wh")])
+        functions.rnn(*[Tensor(array) for array in given.values()])
     assert str(caught.value) == message
 
 
@@ -151,3 +159,244 @@ def test_a_kept_set_on_another_axis_is_refused():
     with pytest.raises(ShapeError, match="carries a kept set on axis 1; only the last axis can"):
         functions.rnn(functions.take(Tensor(x), Kept(0, 2, 1, STREAMS), 1), Tensor(np.ones((STEPS, 2))),
                       *[Tensor(w) for w in weights])
+
+
+# -- what is dropped of the state --------------------------------------------------------------------------------------
+UNIT_SETS = {"every other": Kept(0, 2, 1, UNITS), "runs": Kept(1, 2, 2, UNITS), "list": Kept.of([0, 3], UNITS),
+             "one": Kept.of([2], UNITS), "none kept": Kept.of([], UNITS), "all": Kept.all(UNITS)}
+every_cont = pytest.mark.parametrize("cont", CONT.values(), ids=CONT)
+TIGHT = {"rtol": 0, "atol": 1e-12}
+
+
+def dropped(kind, cont, drop, kept=None):
+    """As `ours`, with a HiddenDrop; returns everything whole."""
+    function = getattr(functions, kind)
+
+    def run(x, *rest):
+        x = x if kept is None else functions.take(x, kept, 2)
+        h, *last = function(x, Tensor(np.asarray(cont, x.dtype), backend=x.backend), *rest, drop=drop)
+        return functions.expand(h), *last
+    return run
+
+
+def values_and_gradients(function, arrays):
+    from minidrop.autograd import backward
+    tensors = [Tensor(array, requires_grad=True) for array in arrays]
+    outputs = function(*tensors)
+    backward([(y, np.random.default_rng(i).uniform(0.5, 1.5, y.shape)) for i, y in enumerate(outputs)])
+    return [y.numpy() for y in outputs] + [x.grad if x.grad is not None else np.zeros(x.shape) for x in tensors]
+
+
+def assert_same(kind, one, other, arrays=None):
+    """Two ways to compute agree in float64 to 1e-12: h, last states, gradients of x, weights and first states."""
+    x, weights, states = operands(kind)
+    arrays = arrays or [x, *weights, *states]
+    results = [values_and_gradients(way, arrays) for way in (one, other)]
+    for i, (got, wanted) in enumerate(zip(*results, strict=True)):
+        np.testing.assert_allclose(got, wanted, **TIGHT, err_msg=f"number {i} of h, states, gradients")
+    return results[0]
+
+
+@every_cont
+@pytest.mark.parametrize("units", UNIT_SETS.values(), ids=UNIT_SETS)
+@pytest.mark.parametrize("kind", KINDS)
+class TestAbsentUnits:
+    def test_equal_the_mask(self, kind, units, cont):
+        for scale in (1, 2):
+            mask = (units.mask(float) * scale)[None, None]
+            compact = HiddenDrop(units=units, scale=scale, whole=True)
+            dense = HiddenDrop(mask=mask, moving=units, whole=True)
+            assert_same(kind, dropped(kind, cont, compact), dropped(kind, cont, dense))
+            assert_same(kind, dropped(kind, cont, compact, KEPT["wrapped"]), dropped(kind, cont, dense, KEPT["wrapped"]))
+
+    def test_their_state_stays_or_becomes_zero_where_a_sequence_begins(self, kind, units, cont):
+        x, weights, states = operands(kind)
+        h, *last = dropped(kind, cont, HiddenDrop(units=units, whole=True))(*map(Tensor, (x, *weights, *states)))
+        absent = ~units.mask()
+        stays = cont.all(axis=0)[:, None]
+        assert not h.numpy()[:, :, absent].any()
+        for before, after in zip(states, last, strict=True):
+            np.testing.assert_array_equal(after.numpy()[:, absent], (before * stays)[:, absent])
+
+    def test_they_are_a_smaller_network(self, kind, units, cont):
+        """Of the others nothing is computed or read: a network of the kept units alone gives the same."""
+        x, (Wx, *rest), states = operands(kind)
+        b, Wh, *more = rest
+        rows = np.concatenate([units.indices + k * UNITS for k in range(KINDS[kind][0])])
+        small = [Wx[rows], b[rows], Wh[rows][:, units.indices], *[bias[rows] for bias in more]]
+        h, *last = dropped(kind, cont, HiddenDrop(units=units))(*map(Tensor, (x, Wx, *rest, *states)))
+        if not units.count:
+            assert not h.numpy().any()
+            return
+        expected, *expected_last = ours(kind, cont)(*map(Tensor, (x, *small, *[s[:, units.indices] for s in states])))
+        np.testing.assert_allclose(h.numpy()[:, :, units.indices], expected.numpy(), **TIGHT)
+        for got, wanted in zip(last, expected_last, strict=True):
+            np.testing.assert_allclose(got.numpy()[:, units.indices], wanted.numpy(), **TIGHT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_absent_units_touch_only_their_part_of_the_weights(kind):
+    units, (x, weights, _) = UNIT_SETS["list"], operands(kind)
+    parameters = [Parameter(w) for w in weights]
+    gates = KINDS[kind][0]
+    h, *_ = getattr(functions, kind)(Tensor(x), Tensor(CONT["one sequence"]), *parameters, drop=HiddenDrop(units=units))
+    assert (h.kept, h.kept_axis, h.data.shape) == (units, 2, (STEPS, STREAMS, 2))
+    h.backward()
+    rows = gate_rows(units, gates)
+    (Wx,), (b,), (Wh,) = (parameter.blocks for parameter in parameters[:3])
+    assert (Wx.rows, Wx.cols, Wx.data.shape) == (rows, None, (2 * gates, INPUTS))
+    assert (b.rows, b.data.shape) == (rows, (2 * gates,))
+    assert (Wh.rows, Wh.cols, Wh.data.shape) == (rows, units, (2 * gates, 2))
+
+
+STEP_SETS = {"units, all, none": (Kept(0, 2, 1, UNITS), None, Kept.of([], UNITS), Kept.of([1, 2, 3], UNITS),
+                                  Kept.of([3], UNITS)),
+             "one each": tuple(Kept.of([t % UNITS], UNITS) for t in range(STEPS)), "all": (None,) * STEPS}
+
+
+@every_cont
+@pytest.mark.parametrize("pays", [True, False])
+@pytest.mark.parametrize("steps", STEP_SETS.values(), ids=STEP_SETS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_equal_the_mask(kind, steps, pays, cont, monkeypatch):
+    """Whether each step has its own small product, or multiplies by zeros; the states are whole, h is not masked."""
+    monkeypatch.setattr(recurrent, "steps_pay", lambda streams, steps: pays)
+    mask = 2.0 * np.stack([np.ones(UNITS) if kept is None else kept.mask(float) for kept in steps])[:, None]
+    assert_same(kind, dropped(kind, cont, HiddenDrop(steps=steps, scale=2.0)), dropped(kind, cont, HiddenDrop(mask=mask)))
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_the_products_of_steps_have_the_size_of_what_is_kept(pays, monkeypatch):
+    monkeypatch.setattr(recurrent, "steps_pay", lambda streams, steps: pays)
+    x, weights, states = operands("lstm")
+    backend, inner = Tensor(x).backend, []
+    thin = type(backend).thin_gemm
+    monkeypatch.setattr(type(backend), "thin_gemm",
+                        lambda self, a, b, trans_b=False: inner.append(a.shape[1]) or thin(self, a, b, trans_b))
+    steps = STEP_SETS["units, all, none"]
+    dropped("lstm", CONT["one sequence"], HiddenDrop(steps=steps))(*map(Tensor, (x, *weights, *states)))
+    assert inner == ([2, 4, 0, 3, 1] if pays else [4] * 5)
+
+
+@pytest.mark.parametrize("streams, kept, steps, expected", [
+    (20, 1 / 2, 20, True), (4, 1 / 2, 20, True), (3, 1 / 2, 20, False), (20, 1.0, 20, False), (20, 0.0, 20, True),
+    (20, 1 / 2, 3, False), (1, 1 / 4, 20, False), (2, 1 / 4, 20, True)])
+def test_when_steps_pay(streams, kept, steps, expected):
+    one = None if kept == 1 else Kept.of(range(round(8 * kept)), 8)
+    assert steps_pay(streams, (one,) * steps) == expected
+
+
+@every_cont
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_of_single_elements_is_that_of_what_the_gates_read(kind, cont):
+    """Against one step after the other, the state masked by hand in between."""
+    x, weights, states = operands(kind)
+    mask = np.random.default_rng(1).integers(0, 2, (STEPS, STREAMS, UNITS)) * 1.5
+    if kind == "gru":       # z carries the whole h on, so a mask of the carried state is another network
+        mask = np.ones_like(mask)
+    whole, *last = dropped(kind, cont, HiddenDrop(mask=mask))(*map(Tensor, (x, *weights, *states)))
+    state, outputs = [Tensor(s) for s in states], []
+    for t in range(STEPS):
+        state[0] = functions.multiply_mask(state[0], mask[t])
+        h, *state = ours(kind, cont[t:t + 1])(*map(Tensor, (x[t:t + 1], *weights)), *state)
+        outputs.append(h.numpy()[0])
+    np.testing.assert_allclose(whole.numpy(), np.stack(outputs), **TIGHT)
+    for got, wanted in zip(last, state, strict=True):
+        np.testing.assert_allclose(got.numpy(), wanted.numpy(), **TIGHT)
+
+
+def test_of_a_dropped_state_a_gru_carries_all():
+    """z alone decides what goes on: with z = 1 the state stays, whatever the gates read of it."""
+    x, (Wx, bx, Wh, bh), (h0,) = operands("gru")
+    bx = bx.copy()
+    bx[UNITS:2 * UNITS] = 1e3
+    _, last = dropped("gru", CONT["one sequence"], HiddenDrop(mask=np.zeros((1, 1, UNITS))))(
+        *map(Tensor, (x, Wx, bx, Wh, bh, h0)))
+    np.testing.assert_allclose(last.numpy(), h0, **TIGHT)
+
+
+@pytest.mark.parametrize("drop", [HiddenDrop(units=UNIT_SETS["list"], scale=2.0, whole=True),
+                                  HiddenDrop(steps=STEP_SETS["units, all, none"], scale=2.0),
+                                  HiddenDrop(mask=np.array([[[0, 2.0, 0, 2.0]]]), moving=Kept.of([1, 3], UNITS), whole=True)],
+                         ids=["units", "steps", "mask"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_with_drops(kind, drop, monkeypatch):
+    x, weights, states = operands(kind)
+    for pays in (True, False):
+        monkeypatch.setattr(recurrent, "steps_pay", lambda streams, steps, pays=pays: pays)
+        check_gradients(dropped(kind, CONT["sequences begin anywhere"], drop), x, *weights, *states)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gate_share_with_another_kept_set_is_refused(kind):
+    x, weights, _ = operands(kind)
+    cell, gates = {"lstm": (recurrent.LSTM, 4), "gru": (recurrent.GRU, 3), "rnn": (recurrent.RNN, 1)}[kind]
+    share = functions.linear(Tensor(x), Tensor(weights[0]), Tensor(weights[1]), gate_rows(UNIT_SETS["list"], gates))
+    with pytest.raises(ShapeError, match=r"x of a recurrent network: expected shape \(5, 3, .*got .*with Kept\(\d+ of \d+"):
+        recur(cell, share, Tensor(CONT["one sequence"]), [Tensor(w) for w in weights[2:]],
+              drop=HiddenDrop(units=UNIT_SETS["every other"]))
+
+
+# -- small functions ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("units", UNIT_SETS.values(), ids=UNIT_SETS)
+@pytest.mark.parametrize("gates", [1, 3, 4])
+def test_gate_rows(units, gates):
+    assert gate_rows(units, gates).mask().tolist() == list(units.mask()) * gates
+    assert gate_rows(None, gates) is None
+
+
+def test_reverse_steps():
+    x = numbers(*(STEPS, STREAMS, UNITS))
+    np.testing.assert_array_equal(reverse_steps(Tensor(x)).numpy(), x[::-1])
+    kept = reverse_steps(functions.take(Tensor(x), UNIT_SETS["list"], 2))
+    assert (kept.kept, kept.kept_axis) == (UNIT_SETS["list"], 2)
+    np.testing.assert_array_equal(kept.data, x[::-1][:, :, [0, 3]])
+    check_gradients(reverse_steps, x)
+    check_gradients(lambda x: functions.expand(reverse_steps(functions.take(x, UNIT_SETS["list"], 2))), x)
+
+
+def test_add_to_steps():
+    x, s, units = numbers(STEPS, STREAMS, UNITS), numbers(STREAMS, UNITS), UNIT_SETS["list"]
+    np.testing.assert_array_equal(add_to_steps(Tensor(x), Tensor(s)).numpy(), x + s)
+    check_gradients(add_to_steps, x, s)
+
+    def on_kept(x, s):
+        y = add_to_steps(functions.take(x, units, 2), functions.take(s, units, 1))
+        assert (y.kept, y.kept_axis) == (units, 2)
+        return functions.expand(y)
+    np.testing.assert_array_equal(on_kept(Tensor(x), Tensor(s)).numpy(), (x + s) * units.mask())
+    check_gradients(on_kept, x, s)
+
+
+def test_add_to_steps_of_other_kept_sets_is_refused():
+    x, s = Tensor(numbers(STEPS, STREAMS, UNITS)), Tensor(numbers(STREAMS, UNITS))
+    one, other = UNIT_SETS["list"], UNIT_SETS["every other"]
+    for xs in ((functions.take(x, one, 2), functions.take(s, other, 1)), (functions.take(x, one, 2), s),
+               (x, functions.take(s, one, 1))):
+        with pytest.raises(ShapeError, match="add_to_steps"):
+            add_to_steps(*xs)
+
+
+# -- concat of kept sets -----------------------------------------------------------------------------------------------
+def test_concat_of_kept_sets():
+    a, b, c = (numbers(2, 3, n) for n in (4, 7, 1))
+    sets = UNIT_SETS["list"], KEPT["wrapped"], Kept.of([], 1)
+
+    def join(*xs):
+        return functions.concat([functions.take(x, kept, 2) for x, kept in zip(xs, sets, strict=True)], 2)
+    y = join(*map(Tensor, (a, b, c)))
+    mask = np.concatenate([kept.mask() for kept in sets])
+    assert (y.kept, y.kept_axis, y.shape) == (Kept.of(np.flatnonzero(mask), 12), 2, (2, 3, 12))
+    np.testing.assert_array_equal(y.numpy(), np.concatenate([a, b, c], 2) * mask)
+    check_gradients(lambda *xs: functions.expand(join(*xs)), a, b, c)
+
+
+@pytest.mark.parametrize("axes, concat_axis", [((2, None), 2), ((1, 1), 2), ((2, 2), 1), ((1, 2), 1)])
+def test_concat_of_kept_sets_that_do_not_fit_is_refused(axes, concat_axis):
+    kept = Kept.of([0, 2], 4)
+    xs = [Tensor(numbers(2, 4, 4)) if axis is None else functions.take(Tensor(numbers(2, 4, 4)), kept, axis) for axis in axes]
+    with pytest.raises(ShapeError) as caught:
+        functions.concat(xs, concat_axis)
+    got = ", ".join("None" if axis is None else "Kept(2 of 4)" for axis in axes)
+    assert str(caught.value) == (f"concat on axis {concat_axis} needs inputs that are all dense, or all with a kept set on "
+                                 f"it, got {got}; call functions.expand on them first")
