@@ -150,7 +150,7 @@ class Net:
             if drop.site.drops == "weights":
                 layer = drop.producer.layer
                 mask = drop.site.weight_mask(layer.outputs, layer.inputs)
-            elif drop.producer is drop.node:
+            elif drop.node.layer.drops_own_units:
                 top = self.graph.shapes[drop.node.tops[0]]
                 mask = functions.site_mask(drop.site, (*top[:2], drop.site.total), 2)
             else:

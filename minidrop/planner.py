@@ -80,7 +80,8 @@ class Plan:
             elif kind == "units":
                 yield f"{name} gathers: {drop.reason}"
             else:
-                yield f"{name} multiplies by a mask: {drop.reason}"
+                what = "its state " * drop.node.layer.drops_own_units
+                yield f"{name} multiplies {what}by a mask: {drop.reason}"
             for node in drop.consumers:
                 yield f"{node.name} reads only the {kind} kept by {name}"
             for node in drop.expanders:
@@ -99,14 +100,17 @@ def plan_compaction(graph):
             drop = Drop(node)
             plan.drops.append(drop)
             if node.layer.drops_own_units:
-                drop.producer = node
+                if drop.by_steps and not _state_steps_pay(graph, drop):
+                    drop.reason = FEW_STREAMS
+                else:
+                    drop.producer, node.layer.skips_steps = node, True
                 continue
             _walk_up(graph, drop)
             if drop.producer is not None:
                 drop.producer.layer.out_site = drop.site
                 drop.site.attached = drop.site.family.drops == "weights"
     for drop in plan.drops:
-        if drop.site.drops != "weights" and not (drop.producer is drop.node and drop.by_steps):
+        if drop.site.drops != "weights" and not (drop.node.layer.drops_own_units and drop.by_steps):
             _walk_down(graph, drop, plan)
     return plan
 
@@ -194,6 +198,16 @@ def _steps_pay(graph, drop):
     return rows * (1 - drop.kept_share) >= _ROWS_THAT_PAY * drop.kept_share
 
 
+def _state_steps_pay(graph, drop):
+    """True where it is faster that the gates of each step read less of the state than that they read zeros.
+
+    The product of a step, (streams x kept) (kept x gates), saves in proportion to the streams; what it costs, gathering the
+    kept rows of Wh^T, does not. And Wh has to be transposed once for all steps. Measured as above, method "RH STEP".
+    """
+    steps, streams, _ = graph.shapes[drop.node.tops[0]]
+    return steps >= 4 and streams * (1 - drop.kept_share) >= 4 * drop.kept_share
+
+
 def _expected_patterns(family, draws):
     """The expected number of different patterns among some draws."""
     if not family.enumerable:
@@ -234,7 +248,7 @@ def gemm_shares(graph, plan):
 
 def state_gemm_shares(graph, plan):
     """Yield (node, products, drop) for every recurrent layer: the products of the state, and what drops of it, or None."""
-    drops = {drop.node.index: drop for drop in plan.drops}
+    drops = {drop.node.index: drop for drop in plan.drops if drop.producer is drop.node}
     for node in graph.nodes:
         products = node.layer.state_gemms()
         if products:

@@ -250,10 +250,9 @@ def make_solver(settings, method):
     """Return the Solver of a SolverParameter, and do what that cannot say: `dense` and `always`."""
     import minidrop as md
     from minidrop import planner
-    from minidrop.functions import recurrent
     method = parse_method(method)
     if method.how == "always":              # of this whole process, which is this method's alone
-        recurrent.steps_pay = planner._steps_pay = lambda *shape: True
+        planner._state_steps_pay = planner._steps_pay = lambda graph, drop: True
     solver = md.Solver(settings, device="cpu")
     if method.how == "dense":
         for layer in solver.net.layers.values():

@@ -12,7 +12,6 @@ from minidrop import planner
 from minidrop.autograd import no_grad
 from minidrop.cli.costs import costs
 from minidrop.config import parse_net
-from minidrop.functions import recurrent
 from minidrop.patterns import PatternSettings, get_family, known_families
 from minidrop.solver import run_test
 from minidrop.testing import assert_matches_masked_dense, run_once
@@ -95,7 +94,7 @@ def check(net, iterations=3, **sizes):
 def pays(request, monkeypatch):
     """With few streams products stay whole where each step drops something else; here both ways."""
     monkeypatch.setattr(planner, "_steps_pay", lambda graph, drop: request.param)
-    monkeypatch.setattr(recurrent, "steps_pay", lambda streams, steps: request.param)
+    monkeypatch.setattr(planner, "_state_steps_pay", lambda graph, drop: request.param)
     return request.param
 
 
@@ -132,7 +131,7 @@ def test_steps_that_drop_the_same(kind, period, pays):
 @pytest.mark.parametrize("time", ["SEQUENCE", "STEP"])
 def test_every_family_and_rate_of_the_state(time, family, rate, monkeypatch):
     """Units are few: some draws keep none."""
-    monkeypatch.setattr(recurrent, "steps_pay", lambda streams, steps: True)
+    monkeypatch.setattr(planner, "_state_steps_pay", lambda graph, drop: True)
     check(net_of("LSTM", rh=drop_settings(family, rate, time)), 4)
 
 
@@ -257,7 +256,7 @@ def test_the_carried_state_is_not_scaled():
         "scores reads only the blocks kept by drop1"]),
 ])
 def test_what_the_plan_says(nr, rh, both, expected):
-    net = net_of("LSTM", nr=nr and drop_settings(nr), rh=rh and drop_settings("UNIT", 0.5, rh), both=both)
+    net = net_of("LSTM", nr=nr and drop_settings(nr), rh=rh and drop_settings("UNIT", 0.5, rh), both=both, streams=8)
     assert list(net.plan.lines()) == expected
 
 
@@ -307,7 +306,7 @@ def counted(net, monkeypatch, iteration, inputs):
 def test_check_announces_what_is_multiplied(kind, nr, rh, both, monkeypatch):
     """Every pattern of UNIT has one size here: each iteration costs exactly the mean."""
     monkeypatch.setattr(planner, "_steps_pay", lambda graph, drop: True)
-    monkeypatch.setattr(recurrent, "steps_pay", lambda streams, steps: True)
+    monkeypatch.setattr(planner, "_state_steps_pay", lambda graph, drop: True)
     size = {"steps": 6, "streams": 8}
     net = net_of(kind, 2, nr and drop_settings("UNIT", 0.5, nr), rh and drop_settings("UNIT", 0.5, rh), both=both, units=12,
                  **size)
@@ -324,7 +323,7 @@ def test_check_announces_what_is_multiplied(kind, nr, rh, both, monkeypatch):
 @pytest.mark.parametrize("frozen", ["r1", "r1 and embed"])
 def test_of_weights_that_are_not_trained_no_gradient_is_announced(frozen, rh, monkeypatch):
     """The gradient goes on through the state if something above is trained."""
-    monkeypatch.setattr(recurrent, "steps_pay", lambda streams, steps: True)
+    monkeypatch.setattr(planner, "_state_steps_pay", lambda graph, drop: True)
     fixed = "param { lr_mult: 0 } " * 3
     description = text(rh=rh and drop_settings("UNIT", 0.5, rh)).replace('type: "LSTM"', f'type: "LSTM" {fixed}')
     if "embed" in frozen:
@@ -340,10 +339,10 @@ def test_of_weights_that_are_not_trained_no_gradient_is_announced(frozen, rh, mo
 
 def test_costs_by_hand():
     """SEQUENCE: gates x units falls to a quarter; STEP: two of the three products to a half."""
-    state = 2 * STEPS * STREAMS * 12 * 48
-    outside = 3 * 2 * STEPS * STREAMS * WIDTH * 48
+    state = 2 * STEPS * 8 * 12 * 48
+    outside = 3 * 2 * STEPS * 8 * WIDTH * 48
     for time, expected in (("SEQUENCE", 3 * state / 4 + outside / 2), ("STEP", 2 * state / 2 + state + outside)):
-        row = {row.node.name: row for row in costs(net_of("LSTM", rh=drop_settings("UNIT", 0.5, time)))}["r1"]
+        row = {row.node.name: row for row in costs(net_of("LSTM", rh=drop_settings("UNIT", 0.5, time), streams=8))}["r1"]
         assert (row.dense, row.expected) == (3 * state + outside, pytest.approx(expected))
 
 
@@ -452,3 +451,27 @@ def test_monte_carlo_over_batches_begins_with_all_states_zero():
     assert_states(net, before)
     for part in ("deterministic", "mean", "std"):
         np.testing.assert_array_equal(getattr(again.outputs["loss"], part), getattr(first.outputs["loss"], part))
+
+
+# -- when leaving out by steps pays ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("streams, rate, steps, pays", [(20, 0.5, 20, True), (4, 0.5, 20, True), (3, 0.5, 20, False),
+                                                        (20, 0, 20, False), (20, 0.5, 3, False), (1, 0.75, 20, False),
+                                                        (2, 0.75, 20, True)])
+def test_when_the_gates_skip_what_a_step_drops(streams, rate, steps, pays):
+    net = net_of("LSTM", rh=drop_settings("UNIT", rate, "STEP"), streams=streams, steps=steps, units=24)
+    assert net.layers["r1"].skips_steps == pays
+    line = "r1 reads of its state only the units kept by its hidden_dropout, step by step" if pays else (
+        f"r1 multiplies its state by a mask: {planner.FEW_STREAMS}")
+    assert line in list(net.plan.lines())
+    state = next(row for row in costs(net) if row.node.name == "r1")
+    assert (state.expected < state.dense) == pays
+
+
+@pytest.mark.parametrize("family, streams, pays", [("UNIT", 63, False), ("UNIT", 64, True), ("PERIODIC", 32, False),
+                                                   ("ROW", 20, True)])
+def test_when_products_skip_what_a_step_drops(family, streams, pays):
+    """Rows with one pattern: UNIT never draws one twice, PERIODIC has 30, ROW with a period of 3 only 6."""
+    net = net_of("LSTM", nr=drop_settings(family, 0.5, "STEP"), streams=streams, steps=20)
+    drop = next(drop for drop in net.plan.drops if drop.node.name == "drop0")
+    assert bool(drop.consumers) == pays
+    assert pays or (drop.unread[0][0].name, drop.unread[0][1]) == ("r1", planner.FEW_STREAMS)

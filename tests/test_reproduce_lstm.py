@@ -155,12 +155,11 @@ def test_models_are_those_of_the_files(scripts, name, layers, units, words, step
 
 def test_dense_and_always_compute_the_same(scripts, tiny, monkeypatch):
     from minidrop import planner
-    from minidrop.functions import recurrent
     losses, masked = {}, {}
     for method in ("RH STEP", "RH STEP dense", "RH STEP always", "NR STEP", "NR STEP always"):
         with monkeypatch.context() as patch:
             patch.setattr(planner, "_steps_pay", planner._steps_pay)          # put back what `always` changes
-            patch.setattr(recurrent, "steps_pay", recurrent.steps_pay)
+            patch.setattr(planner, "_state_steps_pay", planner._state_steps_pay)
             net = scripts.lstm_models.language_model(tiny, method, 0.5)
             settings = scripts.lstm_models.solver_settings(tiny, net, 9, random_seed=1, base_lr=1e-3)
             solver = scripts.lstm_models.make_solver(settings, method)

@@ -78,8 +78,7 @@ class Recurrent(Function):
         self.cont = cont.astype(x.dtype, copy=False)[:, :, None]
         self.reads = self.cont * self._mask(backend, x.dtype, total)
         self.Wh = backend.submatrix(Wh, self.rows, drop.units)
-        self.compact = drop.steps is not None and steps_pay(streams, drop.steps)
-        self.Wh_rows = backend.transposed(self.Wh) if self.compact else None
+        self.Wh_rows = backend.transposed(self.Wh) if drop.steps is not None else None
         self.before = backend.empty((steps, streams, width), x.dtype)        # what the gates read of h
         self.output_kept = [(drop.units, 2), *[(drop.units, 1)] * len(states)]
 
@@ -103,14 +102,14 @@ class Recurrent(Function):
     def read(self, backend, t, h):
         """Remember what the gates of step t read of the h before, and return its product with Wh^T, (N, G H)."""
         backend.xp.multiply(h, self.reads[t], out=self.before[t])
-        kept = self.drop.steps[t] if self.compact else None
+        kept = self.drop.steps[t] if self.drop.steps is not None else None
         if kept is None:
             return backend.thin_gemm(self.before[t], self.Wh, trans_b=True)
         return backend.thin_gemm(backend.take(self.before[t], kept, 1), backend.take(self.Wh_rows, kept, 0))
 
     def read_gradient(self, backend, t, d):
         """Return the gradient of the h before step t from that of the product, d (N, G H)."""
-        kept = self.drop.steps[t] if self.compact else None
+        kept = self.drop.steps[t] if self.drop.steps is not None else None
         if kept is None:
             gh = backend.thin_gemm(d, self.Wh)
         else:
@@ -276,16 +275,6 @@ def add_to_steps(x, s):
 def reverse_steps(x):
     """Return the steps of x, axis 0, from the last to the first; a kept set is carried on."""
     return ReverseSteps().apply(x)
-
-
-def steps_pay(streams, steps):
-    """True where it is faster to leave out what each step drops than to multiply by zeros.
-
-    A step's product is (streams x kept) (kept x gates): what it saves grows with `streams`, what it costs, gathering the kept
-    rows of Wh^T, does not. scripts/bench_lstm.py measures it.
-    """
-    kept = sum(1.0 if one is None else one.count / max(1, one.total) for one in steps) / max(1, len(steps))
-    return len(steps) >= 4 and streams * (1 - kept) >= 4 * kept
 
 
 def recur(cell, gates, cont, weights, states=None, drop=NOTHING):

@@ -65,6 +65,7 @@ class Layer:
     batch_weight = 1           # of the batch last seen, in that mean
     site = None                # of a layer that drops by patterns: its DropSite
     drops_own_units = False    # and what it drops are units that it computes itself: nobody has to lend or to gather
+    skips_steps = False        # set by the planner: where each step has a pattern, it skips products instead of masking
     drops = False              # a drop layer: random where `dropping` is True, the same in every pass where it is False
 
     def __init__(self, config, context):

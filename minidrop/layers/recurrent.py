@@ -21,7 +21,8 @@ class RecurrentLayer(Layer):
 
     hidden_dropout drops h between steps. time STEP: the gates of each step read another part of h, the top is whole. time
     SEQUENCE: some units are absent from all steps of the batch, from gates, weights and top; the state that they carry stays
-    as it was, or becomes 0 where a sequence begins. Both directions drop alike. The states themselves are never scaled.
+    as it was, or becomes 0 where a sequence begins (CONVENTIONAL: it goes on, for it is computed). Both directions drop alike.
+    The states themselves are never scaled.
     """
 
     bottoms = (2, 5)
@@ -77,7 +78,7 @@ class RecurrentLayer(Layer):
             raise ShapeError(f"expected a static input for {self.streams} streams, got shape {tuple(statics[0])}")
         self.static = math.prod(statics[0][1:]) if statics else None
         if len(self.config.top) not in (1, 1 + count):
-            raise ConfigError(f"expected 1{f' or {1 + count}' * bool(count)} tops, got {len(self.config.top)}")
+            raise ConfigError(f"expected 1 top{f' or {1 + count}' * bool(count)}, got {len(self.config.top)}")
         if self.site is not None:
             self.site.total = self.units
             self.site.family.check_total(self.units)
@@ -177,7 +178,7 @@ class RecurrentLayer(Layer):
         site = self.site
         if site.drawn is None:
             return NOTHING
-        if site.masked:
+        if site.masked or (step and not self.skips_steps):
             mask = functions.site_mask(site, shape, 2)
             return HiddenDrop(mask=mask, whole=not step, moving=None if step else site.pattern.kept(self.units))
         if step:

@@ -5,7 +5,7 @@ import pytest
 
 from minidrop import Kept, Parameter, ShapeError, Tensor, check_gradients, functions
 from minidrop.functions import recurrent
-from minidrop.functions.recurrent import HiddenDrop, add_to_steps, gate_rows, recur, reverse_steps, steps_pay
+from minidrop.functions.recurrent import HiddenDrop, add_to_steps, gate_rows, recur, reverse_steps
 
 STEPS, STREAMS, INPUTS, UNITS = 5, 3, 7, 4
 KEPT = {"one in three": Kept(1, 3, 1, INPUTS), "wrapped": Kept(-1, 4, 2, INPUTS), "list": Kept.of([0, 5], INPUTS),
@@ -255,19 +255,15 @@ STEP_SETS = {"units, all, none": (Kept(0, 2, 1, UNITS), None, Kept.of([], UNITS)
 
 
 @every_cont
-@pytest.mark.parametrize("pays", [True, False])
 @pytest.mark.parametrize("steps", STEP_SETS.values(), ids=STEP_SETS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_equal_the_mask(kind, steps, pays, cont, monkeypatch):
-    """Whether each step has its own small product, or multiplies by zeros; the states are whole, h is not masked."""
-    monkeypatch.setattr(recurrent, "steps_pay", lambda streams, steps: pays)
+def test_steps_equal_the_mask(kind, steps, cont):
+    """Each step has its own small product; the states are whole, h is not masked."""
     mask = 2.0 * np.stack([np.ones(UNITS) if kept is None else kept.mask(float) for kept in steps])[:, None]
     assert_same(kind, dropped(kind, cont, HiddenDrop(steps=steps, scale=2.0)), dropped(kind, cont, HiddenDrop(mask=mask)))
 
 
-@pytest.mark.parametrize("pays", [True, False])
-def test_the_products_of_steps_have_the_size_of_what_is_kept(pays, monkeypatch):
-    monkeypatch.setattr(recurrent, "steps_pay", lambda streams, steps: pays)
+def test_the_products_of_steps_have_the_size_of_what_is_kept(monkeypatch):
     x, weights, states = operands("lstm")
     backend, inner = Tensor(x).backend, []
     thin = type(backend).thin_gemm
@@ -275,15 +271,7 @@ def test_the_products_of_steps_have_the_size_of_what_is_kept(pays, monkeypatch):
                         lambda self, a, b, trans_b=False: inner.append(a.shape[1]) or thin(self, a, b, trans_b))
     steps = STEP_SETS["units, all, none"]
     dropped("lstm", CONT["one sequence"], HiddenDrop(steps=steps))(*map(Tensor, (x, *weights, *states)))
-    assert inner == ([2, 4, 0, 3, 1] if pays else [4] * 5)
-
-
-@pytest.mark.parametrize("streams, kept, steps, expected", [
-    (20, 1 / 2, 20, True), (4, 1 / 2, 20, True), (3, 1 / 2, 20, False), (20, 1.0, 20, False), (20, 0.0, 20, True),
-    (20, 1 / 2, 3, False), (1, 1 / 4, 20, False), (2, 1 / 4, 20, True)])
-def test_when_steps_pay(streams, kept, steps, expected):
-    one = None if kept == 1 else Kept.of(range(round(8 * kept)), 8)
-    assert steps_pay(streams, (one,) * steps) == expected
+    assert inner == [2, 4, 0, 3, 1]
 
 
 @every_cont
@@ -320,11 +308,9 @@ def test_of_a_dropped_state_a_gru_carries_all():
                                   HiddenDrop(mask=np.array([[[0, 2.0, 0, 2.0]]]), moving=Kept.of([1, 3], UNITS), whole=True)],
                          ids=["units", "steps", "mask"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_with_drops(kind, drop, monkeypatch):
+def test_gradients_with_drops(kind, drop):
     x, weights, states = operands(kind)
-    for pays in (True, False):
-        monkeypatch.setattr(recurrent, "steps_pay", lambda streams, steps, pays=pays: pays)
-        check_gradients(dropped(kind, CONT["sequences begin anywhere"], drop), x, *weights, *states)
+    check_gradients(dropped(kind, CONT["sequences begin anywhere"], drop), x, *weights, *states)
 
 
 @pytest.mark.parametrize("kind", KINDS)
