@@ -2,7 +2,7 @@
 
 import logging
 
-from minidrop.config import decimal
+from minidrop.config import apply_overrides, decimal
 from minidrop.errors import ConfigError
 from minidrop.patterns.base import OWN_SETTINGS, find_family
 
@@ -12,6 +12,23 @@ log = logging.getLogger(__name__)
 def dropout_kind(kind):
     """Return a kind as `convert_dropout` knows it, its family spelt as it is registered. Raises ConfigError."""
     return _parsed(kind)[0]
+
+
+def prepare_nets(configs, kind, overrides):
+    """Turn the drop layers of some NetConfigs into a kind (None: leave them), then apply overrides, which name the new types.
+
+    A hidden_dropout that an override adds is turned too, unless hidden_dropout_type is given with it.
+    """
+    for config in configs:
+        if kind:
+            convert_dropout(config.message, kind)
+    layers = [layer for config in configs for layer in config.message.layer]
+    without = [not layer.recurrent_param.HasField("hidden_dropout") for layer in layers]
+    apply_overrides(configs, overrides)
+    for layer, is_new in zip(layers, without, strict=True):
+        settings = layer.recurrent_param
+        if kind and is_new and settings.HasField("hidden_dropout") and not settings.HasField("hidden_dropout_type"):
+            _convert_hidden(layer, *_parsed(kind))
 
 
 def convert_dropout(message, kind):

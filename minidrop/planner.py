@@ -184,7 +184,8 @@ def _walk_down(graph, drop, plan):
 
 
 FEW_STREAMS = "with so few streams a product for each pattern of a step costs more than it saves"
-_ROWS_THAT_PAY = 64        # of a product, where half is kept; measured with scripts/bench_lstm.py, method "NR STEP"
+_ROWS_THAT_PAY = 400       # of a product, where half is kept: 135 lost a third of the speed (docs/benchmarks.md, "NR STEP")
+_STREAMS_THAT_PAY = 32     # where half is kept: 20 gained nothing, 100 a seventh ("RH STEP")
 
 
 def _steps_pay(graph, drop):
@@ -202,10 +203,10 @@ def _state_steps_pay(graph, drop):
     """True where it is faster that the gates of each step read less of the state than that they read zeros.
 
     The product of a step, (streams x kept) (kept x gates), saves in proportion to the streams; what it costs, gathering the
-    kept rows of Wh^T, does not. And Wh has to be transposed once for all steps. Measured as above, method "RH STEP".
+    kept rows of Wh^T, does not. And Wh has to be transposed once for all steps.
     """
     steps, streams, _ = graph.shapes[drop.node.tops[0]]
-    return steps >= 4 and streams * (1 - drop.kept_share) >= 4 * drop.kept_share
+    return steps >= 4 and streams * (1 - drop.kept_share) >= _STREAMS_THAT_PAY * drop.kept_share
 
 
 def _expected_patterns(family, draws):

@@ -7,7 +7,7 @@ import pytest
 
 import minidrop as md
 from minidrop.config import decimal, parse_net
-from minidrop.conversion import convert_dropout, dropout_kind
+from minidrop.conversion import convert_dropout, dropout_kind, prepare_nets
 from minidrop.errors import ConfigError
 from minidrop.patterns import known_families
 
@@ -220,3 +220,17 @@ def test_recurrent_layers_without_hidden_dropout_stay_what_they_are():
     for kind in ("conventional", "approx", "approx:ROW", "approx:TILE"):
         convert_dropout(message, kind)
         assert str(message) == before
+
+
+@pytest.mark.parametrize("overrides, expected", [
+    (["layer.l.recurrent_param.hidden_dropout.dropout_ratio=0.5"], "CONVENTIONAL"),
+    (["layer.l.recurrent_param.hidden_dropout.dropout_ratio=0.5",
+      "layer.l.recurrent_param.hidden_dropout_type=APPROX"], "APPROX"),
+])
+def test_a_hidden_dropout_that_an_override_adds_is_turned_too(overrides, expected):
+    config = parse_net('layer { name: "l" type: "LSTM" recurrent_param { num_output: 3 } }')
+    prepare_nets([config], "conventional", overrides)
+    settings = config.message.layer[0].recurrent_param
+    assert settings.DropoutType.Name(settings.hidden_dropout_type) == expected
+    prepare_nets([config], None, [])
+    assert settings.DropoutType.Name(settings.hidden_dropout_type) == expected

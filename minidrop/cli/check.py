@@ -6,10 +6,10 @@ import click
 
 from minidrop.cli.costs import costs, drop_savings
 from minidrop.cli.options import net_options, stated
-from minidrop.config import NetParameter, SolverParameter, apply_overrides, load_net, load_solver
+from minidrop.config import NetParameter, SolverParameter, load_net, load_solver
 from minidrop.config.load import read_text
 from minidrop.config.source_map import scan
-from minidrop.conversion import convert_dropout
+from minidrop.conversion import prepare_nets
 from minidrop.errors import ConfigError, MinidropError
 from minidrop.net import Net
 from minidrop.solver import Solver
@@ -51,9 +51,7 @@ def _nets(path, phase, overrides, dropout, level, stages):
         tests = [(f"test net {i}, phase TEST", net) for i, net in enumerate(solver.test_nets)]
         return [("phase TRAIN", solver.net), *tests]
     config = load_net(path)
-    if dropout:
-        convert_dropout(config.message, dropout)
-    apply_overrides(config, overrides)
+    prepare_nets([config], dropout, overrides)
     nets, problems = {}, {}
     phases = [phase] if phase else PHASES
     for name in phases:

@@ -5,8 +5,8 @@ import sys
 import click
 
 from minidrop.cli.options import chosen_device, device_options, net_options, stated, weights_option
-from minidrop.config import apply_overrides, load_net
-from minidrop.conversion import convert_dropout
+from minidrop.config import load_net
+from minidrop.conversion import prepare_nets
 from minidrop.generation import TextModel
 
 
@@ -26,9 +26,7 @@ def generate(model, weights, prompt, length, temperature, seed, overrides, dropo
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")
     config = load_net(model)
-    if dropout:
-        convert_dropout(config.message, dropout)
-    apply_overrides(config, overrides)
+    prepare_nets([config], dropout, overrides)
     writer = TextModel(config, weights, chosen_device(device, gpu), dtype, *stated(config, level, stages))
     try:
         if unknown := writer.unknown(prompt):

@@ -4,8 +4,8 @@ import click
 
 from minidrop.cli import values as shown
 from minidrop.cli.options import chosen_device, device_options, net_options, stated, weights_option
-from minidrop.config import apply_overrides, load_net
-from minidrop.conversion import convert_dropout
+from minidrop.config import load_net
+from minidrop.conversion import prepare_nets
 from minidrop.net import Net
 from minidrop.solver import load_weights, run_test
 from minidrop.uncertainty import evaluate_monte_carlo
@@ -27,9 +27,7 @@ def test(model, weights, iterations, passes, seed, overrides, dropout, level, st
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")
     config = load_net(model)
-    if dropout:
-        convert_dropout(config.message, dropout)
-    apply_overrides(config, overrides)
+    prepare_nets([config], dropout, overrides)
     net = Net(config, "TEST", chosen_device(device, gpu), dtype, seed, *stated(config, level, stages))
     try:
         for path in weights:

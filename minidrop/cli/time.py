@@ -7,8 +7,8 @@ import click
 
 from minidrop.autograd import no_grad
 from minidrop.cli.options import chosen_device, device_options, net_options, stated
-from minidrop.config import SolverParameter, apply_overrides, load_net, load_solver
-from minidrop.conversion import convert_dropout
+from minidrop.config import SolverParameter, load_net, load_solver
+from minidrop.conversion import prepare_nets
 from minidrop.errors import ConfigError
 from minidrop.net import Net
 from minidrop.solver import Solver
@@ -86,9 +86,7 @@ def _training(solver, model, overrides, dropout, level, stages, device, dtype):
 def _forward(_solver, model, overrides, dropout, level, stages, device, dtype):
     """Return (net, one forward pass, None)."""
     config = load_net(model)
-    if dropout:
-        convert_dropout(config.message, dropout)
-    apply_overrides(config, overrides)
+    prepare_nets([config], dropout, overrides)
     net = Net(config, "TEST", device, dtype, 0, *stated(config, level, stages))
     _feed_zeros(net)
 

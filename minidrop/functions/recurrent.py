@@ -68,13 +68,16 @@ class Recurrent(Function):
         drop, total = self.drop, Wh.shape[1]
         width = total if drop.units is None else drop.units.count
         self.rows = gate_rows(drop.units, self.gates)
-        steps, streams = cont.shape if cont.ndim == 2 else (None, None)
-        self._expect("x", x, 0, (steps, streams, self.gates * width), self.rows)
+        if cont.ndim != 2 or self.input_kept[1][0] is not None:
+            raise ShapeError(f"cont of a recurrent network: expected shape (steps, streams), got {cont.shape}")
+        steps, streams = cont.shape
+        outside = "the gates' share from outside, x Wx^T + b"
+        self._expect(outside, x, 0, (steps, streams, self.gates * width), self.rows)
         if Wh.shape != (self.gates * total, total):
             raise ShapeError(f"expected Wh ({self.gates * total}, {total}), {self.gates} blocks of units x units, got "
                              f"{Wh.shape}")
         for i, state in enumerate(states):
-            self._expect("a state", state, len(self.input_kept) - len(states) + i, (streams, width), drop.units)
+            self._expect("a state of a recurrent network", state, len(self.input_kept) - len(states) + i, (streams, width), drop.units)
         self.cont = cont.astype(x.dtype, copy=False)[:, :, None]
         self.reads = self.cont * self._mask(backend, x.dtype, total)
         self.Wh = backend.submatrix(Wh, self.rows, drop.units)
@@ -86,7 +89,7 @@ class Recurrent(Function):
         own, axis = self.input_kept[i]
         if array.shape != shape or own != kept or (own is not None and axis % array.ndim != array.ndim - 1):
             kept, own = ("all units" if one is None else one for one in (kept, own))
-            raise ShapeError(f"{what} of a recurrent network: expected shape {shape} with {kept} on the last axis, got "
+            raise ShapeError(f"{what}: expected shape {shape} with {kept} on the last axis, got "
                              f"{array.shape} with {own} on axis {axis}")
 
     def _mask(self, backend, dtype, total):

@@ -5,7 +5,7 @@ import math
 from minidrop import functions, streams
 from minidrop.autograd import Tensor
 from minidrop.config import decimal
-from minidrop.errors import ConfigError, ShapeError
+from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.functions.recurrent import NOTHING, HiddenDrop, gate_rows, recur
 from minidrop.layers.base import Layer, ParameterSpec
 from minidrop.layers.drop_settings import drop_site, set_steps
@@ -37,6 +37,8 @@ class RecurrentLayer(Layer):
         dropout = config.recurrent_param.hidden_dropout
         self.conventional = config.recurrent_param.hidden_dropout_type == config.recurrent_param.CONVENTIONAL
         self.drops = config.recurrent_param.HasField("hidden_dropout")
+        if self.conventional and not self.drops:
+            raise ConfigError("hidden_dropout_type is given, but no hidden_dropout; add hidden_dropout { dropout_ratio: 0.5 }")
         if self.drops and dropout.reshuffle_interval:
             raise ConfigError("hidden_dropout: the units of a recurrent layer cannot be permuted; remove reshuffle_interval")
         if self.drops and not self.conventional:
@@ -50,7 +52,7 @@ class RecurrentLayer(Layer):
             if not 0 <= self.rate < 1:
                 raise ConfigError(f"hidden_dropout: dropout_ratio must lie in [0, 1), got {self.rate:g}")
         super().__init__(config, context)
-        self.counter = 0
+        self.counter, self.checked = 0, False
 
     # -- shapes ------------------------------------------------------------------------------------------------------
     def setup(self, x, cont, *others):
@@ -125,6 +127,7 @@ class RecurrentLayer(Layer):
             self.site.draw(counter)
 
     def forward(self, x, cont, *others):
+        self._check_cont(cont)
         if self.flattens:
             x = functions.flatten(x, 2)
         static = others[0] if self.static is not None else None
@@ -141,6 +144,19 @@ class RecurrentLayer(Layer):
         if len(self.config.top) == 1:
             return h
         return h, *[functions.reshape(state, (1, *state.shape)) for state in last]
+
+    def _check_cont(self, cont):
+        """Raise DataError where cont is neither 0 nor 1. On a GPU only once, for it would have to be waited for."""
+        if self.checked and cont.backend.name != "cpu":
+            return
+        wrong = ((cont.data != 0) & (cont.data != 1)).reshape(-1)
+        self.checked = True
+        if bool(wrong.any()):
+            place = int(wrong.argmax())
+            error = DataError(f"cont is {float(cont.data.reshape(-1)[place]):g} at place {place} of the batch; expected 0 "
+                              f"where a sequence begins, else 1. It is the second bottom, as the third top of TextData")
+            error.place = place
+            raise error
 
     def _direction(self, prefix, x, cont, static, states, drop):
         parameter = {name.removeprefix(prefix): value for name, value in self.params.items()

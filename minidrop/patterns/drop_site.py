@@ -34,7 +34,7 @@ class DropSite:
         self.family = get_family(settings)
         self.sequence = PatternSequence(self.family, seed, layer_name)
         self.pattern = None
-        self.patterns = ()
+        self._first, self._patterns, self._kept_by_steps = 0, (), None
 
     @property
     def drops(self):
@@ -45,10 +45,16 @@ class DropSite:
 
     def draw(self, counter):
         """Set and return the pattern of iteration `counter`, whatever was drawn before; of its first step, if each has one."""
-        steps = 1 if self.steps is None else self.steps
-        self.patterns = tuple(self.sequence.at(counter * steps + t) for t in range(steps))
-        self.pattern = self.patterns[0]
+        self._first = counter * (self.steps or 1)
+        self.pattern, self._patterns, self._kept_by_steps = self.sequence.at(self._first), None, None
         return self.pattern
+
+    @property
+    def patterns(self):
+        """The patterns drawn: one, or where `steps` is given one for each; () before the first `draw`."""
+        if self._patterns is None:
+            self._patterns = tuple(self.sequence.at(self._first + t) for t in range(self.steps or 1))
+        return self._patterns
 
     @property
     def drawn(self):
@@ -85,8 +91,10 @@ class DropSite:
     def _groups(self, samples):
         if self.steps is None:
             return self.pattern.groups(samples, self.total)
+        if self._kept_by_steps is None:
+            self._kept_by_steps = [pattern.kept(self.total) for pattern in self.patterns]
         streams = samples // self.steps        # samples stand step by step, as in an array (steps, streams, total)
-        return tuple((t * streams, (t + 1) * streams, pattern.kept(self.total)) for t, pattern in enumerate(self.patterns))
+        return tuple((t * streams, (t + 1) * streams, kept) for t, kept in enumerate(self._kept_by_steps))
 
     @property
     def scale(self):

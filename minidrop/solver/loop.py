@@ -12,7 +12,7 @@ import numpy as np
 from minidrop.autograd import no_grad
 from minidrop.backend import cuda_devices
 from minidrop.config import SolverConfig, SolverParameter, apply_overrides, decimal, load_solver, solver_nets
-from minidrop.conversion import convert_dropout, dropout_kind
+from minidrop.conversion import dropout_kind, prepare_nets
 from minidrop.errors import ConfigError, NonFiniteError
 from minidrop.net import Net
 from minidrop.solver import state
@@ -303,10 +303,7 @@ def _prepared_nets(config, overrides, dropout, level, stages):
     apply_overrides(config, own)
     train, tests = solver_nets(config, level, stages)
     nets = list({id(choice.config): choice.config for choice in (train, *tests)}.values())
-    for net in nets:
-        if dropout:
-            convert_dropout(net.message, dropout)
-    apply_overrides(nets, in_layers)
+    prepare_nets(nets, dropout, in_layers)
     return train, tests
 
 

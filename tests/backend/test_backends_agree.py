@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from minidrop import threads
 from minidrop.autograd import Block, Blocks
 from minidrop.backend import Backend, NumpyBackend
 from minidrop.backend.cupy_backend import CupyBackend
@@ -212,6 +213,19 @@ def test_blocks_become_one_array_without_others_of_its_size(array, close):
     tracemalloc.stop()
     assert on.sizes == [] and peak < W.nbytes
     close(history, 0.2 * expected)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_column_sums_do_not_depend_on_the_threads(monkeypatch, columns, count):
+    """A matrix of one column alone NumPy would sum in pairs."""
+    x = np.random.default_rng(0).standard_normal((9000, columns)).astype(np.float32)
+    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 1)
+    sums = []
+    for threads_now in (1, count):
+        monkeypatch.setattr(threads, "COUNT", threads_now)
+        sums.append(NumpyBackend().column_sums(x))
+    np.testing.assert_array_equal(*sums)
 
 
 @memory

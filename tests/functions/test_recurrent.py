@@ -136,12 +136,11 @@ def test_only_the_kept_columns_of_the_weight_get_a_gradient(kind):
 @pytest.mark.parametrize("change, message", [
     ({"x": numbers(5, 3)}, "linear: x has 3 features, but W of shape (4, 7) expects 7"),
     ({"x": numbers(5, 3, 6)}, "linear: x has 6 features, but W of shape (4, 7) expects 7"),
-    ({"x": numbers(5, 2, 7)}, "x of a recurrent network: expected shape (5, 3, 4) with all units on the last axis, "
-                              "got (5, 2, 4) with all units on axis 2"),
-    ({"x": numbers(5, 3, 1, 7)}, "x of a recurrent network: expected shape (5, 3, 4) with all units on the last axis, "
-                                 "got (5, 3, 1, 4) with all units on axis 3"),
-    ({"cont": np.ones(5)}, "x of a recurrent network: expected shape (None, None, 4) with all units on the last axis, "
-                           "got (5, 3, 4) with all units on axis 2"),
+    ({"x": numbers(5, 2, 7)}, "the gates' share from outside, x Wx^T + b: expected shape (5, 3, 4) with all units on the last "
+                              "axis, got (5, 2, 4) with all units on axis 2"),
+    ({"x": numbers(5, 3, 1, 7)}, "the gates' share from outside, x Wx^T + b: expected shape (5, 3, 4) with all units on the "
+                                 "last axis, got (5, 3, 1, 4) with all units on axis 3"),
+    ({"cont": np.ones(5)}, "cont of a recurrent network: expected shape (steps, streams), got (5,)"),
     ({"Wh": numbers(5, 4)}, "expected Wh (4, 4), 1 blocks of units x units, got (5, 4)"),
     ({"h0": numbers(2, 4)}, "a state of a recurrent network: expected shape (3, 4) with all units on the last axis, "
                             "got (2, 4) with all units on axis 1"),
@@ -318,7 +317,8 @@ def test_a_gate_share_with_another_kept_set_is_refused(kind):
     x, weights, _ = operands(kind)
     cell, gates = {"lstm": (recurrent.LSTM, 4), "gru": (recurrent.GRU, 3), "rnn": (recurrent.RNN, 1)}[kind]
     share = functions.linear(Tensor(x), Tensor(weights[0]), Tensor(weights[1]), gate_rows(UNIT_SETS["list"], gates))
-    with pytest.raises(ShapeError, match=r"x of a recurrent network: expected shape \(5, 3, .*got .*with Kept\(\d+ of \d+"):
+    told = r"the gates' share from outside, x Wx\^T \+ b: expected shape \(5, 3, .*got .*with Kept\(\d+ of \d+"
+    with pytest.raises(ShapeError, match=told):
         recur(cell, share, Tensor(CONT["one sequence"]), [Tensor(w) for w in weights[2:]],
               drop=HiddenDrop(units=UNIT_SETS["every other"]))
 

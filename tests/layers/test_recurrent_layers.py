@@ -473,3 +473,12 @@ def test_both_directions_drop_alike(type_):
     net.draw_patterns(2)
     zero = forward(net, x=numbers(STEPS, STREAMS, INPUTS), cont=ones())["r"] == 0
     assert (zero[:, :, :30] == zero[:, :, 30:]).all() and zero.any() and not zero.all()
+
+
+@pytest.mark.parametrize("wrong", [0.5, 37, -1, np.nan])
+def test_a_cont_that_is_neither_0_nor_1_is_refused(wrong):
+    net = net_of(recurrent("RNN"), x=(5, 3, 6))
+    cont = np.ones((5, 3))
+    cont[1, 2] = wrong
+    with pytest.raises(md.DataError, match=r"layer 'r' \(RNN\): cont is .* at place 5 of the batch; expected 0"):
+        net.forward(x=np.zeros((5, 3, 6)), cont=cont)
