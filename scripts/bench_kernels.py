@@ -40,6 +40,9 @@ def cases(units=2048, rows=128):
     starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
     vectors = rng.standard_normal((ids.size, 1000), np.float32)
     yield "sum_groups", f"2000x1000, {starts.size} different indices", lambda b: b.sum_groups(vectors, order, starts)
+    gates, c, dh, cont = (rng.standard_normal((20, columns), np.float32) for columns in (2600, 650, 650, 1))
+    yield ("lstm_gradient", "20 streams, 650 units: a step back",
+           lambda b: b.lstm_step_gradient(gates, c, c, cont, dh, dh.copy(), np.empty_like(gates)))
     yield "relu", f"x {rows}x{units}", lambda b: b.relu(x)
     yield "relu_gradient", f"gy {rows}x{units}", lambda b: b.relu_gradient(x, x)
     yield "dropout", f"x {rows}x{units}, p = .5", lambda b: b.dropout(x, 0.5, 2.0, 7)

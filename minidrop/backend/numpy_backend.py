@@ -159,26 +159,9 @@ class NumpyBackend(Backend):
         threads.by_rows(cpu.relu_gradient, gy.size, gy.size, gy.reshape(-1), y.reshape(-1), gx.reshape(-1))
         return gx
 
-    def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
-        from minidrop.kernels import cpu
-        if product.flags.c_contiguous:
-            cpu.lstm_gates(x, product, activated)
-        else:
-            cpu.lstm_gates_turned(x, product.T, activated)
-        np.tanh(activated, out=activated)       # NumPy's is vectorised, a Numba loop's is not
-        cpu.lstm_cell(activated, c_before, cont, c)
-        np.tanh(c, out=squashed)
-        np.multiply(activated[:, 2 * c.shape[1]:3 * c.shape[1]], squashed, out=h)
-
     def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
         from minidrop.kernels import cpu
         cpu.lstm_gradient(activated, squashed, c_before, cont, dh, dc, d)
-
-    def transposed(self, W):
-        from minidrop.kernels import cpu
-        out = self.empty(W.shape[::-1], W.dtype)
-        threads.by_rows(cpu.transpose, -(-W.shape[1] // cpu.TILE), W.size, W, out)
-        return out
 
     def dropout(self, x, rate, scale, key):
         from minidrop.kernels import cpu

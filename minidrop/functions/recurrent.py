@@ -77,7 +77,8 @@ class Recurrent(Function):
             raise ShapeError(f"expected Wh ({self.gates * total}, {total}), {self.gates} blocks of units x units, got "
                              f"{Wh.shape}")
         for i, state in enumerate(states):
-            self._expect("a state of a recurrent network", state, len(self.input_kept) - len(states) + i, (streams, width), drop.units)
+            place = len(self.input_kept) - len(states) + i
+            self._expect("a state of a recurrent network", state, place, (streams, width), drop.units)
         self.cont = cont.astype(x.dtype, copy=False)[:, :, None]
         self.reads = self.cont * self._mask(backend, x.dtype, total)
         self.Wh = backend.submatrix(Wh, self.rows, drop.units)

@@ -127,53 +127,6 @@ def relu_gradient(gy, y, gx, first, last):
         gx[i] = gy[i] if y[i] > zero else zero
 
 
-TILE = 32        # rows and columns: a tile of float32 read and one written stay in the first-level cache
-
-
-@_jit
-def transpose(W, out, first, last):
-    """out = W^T, for the TILE-wide stripes of columns first .. last-1 of W."""
-    rows, columns = W.shape
-    for top in range(0, rows, TILE):
-        bottom = min(rows, top + TILE)
-        for j in range(first * TILE, min(columns, last * TILE)):
-            for i in range(top, bottom):
-                out[j, i] = W[i, j]
-
-
-@_jit
-def lstm_gates(x, product, out):
-    """out = what the hyperbolic tangent is taken of: x + product, halved for the three gates with a sigmoid."""
-    half, sigmoids = x.dtype.type(0.5), x.shape[1] // 4 * 3
-    for n in range(x.shape[0]):
-        for j in range(sigmoids):
-            out[n, j] = half * (x[n, j] + product[n, j])
-        for j in range(sigmoids, x.shape[1]):
-            out[n, j] = x[n, j] + product[n, j]
-
-
-@_jit
-def lstm_gates_turned(x, turned, out):
-    """`lstm_gates` where the product comes turned, (4 H, N): stripe by stripe, so that what is read stays in the cache."""
-    half, one, sigmoids = x.dtype.type(0.5), x.dtype.type(1), x.shape[1] // 4 * 3
-    for left in range(0, x.shape[1], TILE):
-        right = min(left + TILE, x.shape[1])
-        for n in range(x.shape[0]):
-            for j in range(left, right):
-                out[n, j] = (half if j < sigmoids else one) * (x[n, j] + turned[j, n])
-
-
-@_jit
-def lstm_cell(gates, c_before, cont, c):
-    """c = cont f c_before + i g; makes the sigmoids i f o of the tangents of half their arguments, in place."""
-    half, one, units = gates.dtype.type(0.5), gates.dtype.type(1), c.shape[1]
-    for n in range(c.shape[0]):
-        for j in range(3 * units):
-            gates[n, j] = half * (gates[n, j] + one)
-        for j in range(units):
-            c[n, j] = gates[n, units + j] * (c_before[n, j] * cont[n, 0]) + gates[n, j] * gates[n, 3 * units + j]
-
-
 @_jit
 def lstm_gradient(gates, squashed, c_before, cont, dh, dc, d):
     """The gradient of an LSTM's step in one pass: d of the gates' arguments, dc of c becomes that of c_before."""
