@@ -50,17 +50,20 @@ class TextModel:
         return [token for token in dict.fromkeys(tokens) if token not in self.vocabulary]
 
     def generate(self, prompt="", length=200, temperature=1.0, seed=0):
-        """Return the `length` tokens that follow a prompt, as text: words with blanks between them, or characters.
+        """Return the `length` tokens that follow a prompt, as text: words with blanks before them, or characters.
+
+        prompt + generate(prompt) reads right: the first word too brings its blank, unless the prompt is empty or ends with
+        white space.
 
         The model reads the prompt; then each token is drawn from softmax(scores / temperature), in float64, and read in its
         turn. temperature 0 takes the most likely one. Without a prompt, and always if `sentences`, the model begins with
         <eos>, at level CHARACTER with a line end. All follows from the arguments: two calls return the same. Raises
         ConfigError for a temperature or length below 0, NonFiniteError.
         """
-        return self.vocabulary.decode(list(self.tokens(prompt, length, temperature, seed)))
+        return "".join(self.stream(prompt, length, temperature, seed))
 
     def stream(self, prompt="", length=200, temperature=1.0, seed=0):
-        """Yield what `generate` returns piece by piece, as soon as it is known; words bring the blank before them."""
+        """Yield what `generate` returns piece by piece, as soon as it is known."""
         blank = bool(prompt) and not prompt[-1].isspace()
         for token in self.tokens(prompt, length, temperature, seed):
             text = self.vocabulary.decode([token])

@@ -13,6 +13,7 @@ from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
+from minidrop.vocabulary_check import check_vocabularies
 
 
 class BlobRef(NamedTuple):
@@ -99,6 +100,7 @@ def build_graph(config, context):
     graph = _wire(config, problems)
     _make_layers(graph, context, problems)
     _infer_shapes(graph, problems)
+    check_vocabularies(graph, problems)
     problems.raise_any()
     return graph
 

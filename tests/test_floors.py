@@ -18,7 +18,7 @@ FLOORS = (
     ("autograd",),
     ("functions",),
     ("data", "fillers", "layers"),
-    ("graph", "planner", "reshuffle", "net"),
+    ("vocabulary_check", "graph", "planner", "reshuffle", "net"),
     ("snapshot", "solver", "testing", "timing", "calibration", "uncertainty", "generation"),
     ("cli",),
     ("__main__",),

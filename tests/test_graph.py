@@ -23,9 +23,9 @@ def report(text):
     return str(caught.value).split("\n")
 
 
-KNOWN = ("(known types: Accuracy, ApproxDropout, Concat, DropConnect, Dropout, DummyData, Eltwise, EuclideanLoss, Flatten, "
-         "GaussianDropout, HDF5Data, InnerProduct, Input, MemoryData, Power, ReLU, Reshape, Sigmoid, SigmoidCrossEntropyLoss, "
-         "Silence, Slice, Softmax, SoftmaxWithLoss, Split, TanH)")
+KNOWN = ("(known types: Accuracy, ApproxDropout, Concat, DropConnect, Dropout, DummyData, Eltwise, Embed, EuclideanLoss, "
+         "Flatten, GRU, GaussianDropout, HDF5Data, InnerProduct, Input, LSTM, MemoryData, Perplexity, Power, RNN, ReLU, "
+         "Reshape, Sigmoid, SigmoidCrossEntropyLoss, Silence, Slice, Softmax, SoftmaxWithLoss, Split, TanH, TextData)")
 MISTAKES = {
     "unknown type": (
         'layer { name: "r" type: "Relu" bottom: "data" top: "r" }',

@@ -294,9 +294,14 @@ class Sentences:
         return {"data": data, "label": label, "cont": cont}
 
     def where(self, n, place):
-        """Return "token NUMBER of line LINE of FILE" for entry `place` of the flattened batch n."""
+        """Return "token NUMBER of line LINE of FILE" for entry `place` of the flattened batch n, or what padding needs."""
         step, stream = divmod(place, self.streams)
-        return f"token {step} of line {self.lines[self._chosen(n)[stream]] + 1} of {self.name}"
+        number = self._chosen(n)[stream]
+        line = f"line {self.lines[number] + 1} of {self.name}"
+        if step > self.lengths[number]:
+            return (f"padding after {line}, labelled {PADDING}: set loss_param {{ ignore_label: {PADDING} }}, of Accuracy "
+                    f"accuracy_param {{ ignore_label: {PADDING} }}")
+        return f"token {step} of {line}"
 
     def _chosen(self, n):
         if n < 0:

@@ -19,6 +19,7 @@ from minidrop.solver import state
 from minidrop.solver.lr_policy import check_lr_policy, learning_rate
 from minidrop.solver.rules import check_rule
 from minidrop.solver.updater import Updater
+from minidrop.solver.vocabulary_record import vocabulary_problems
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Solver:
                 problems += [line for line in str(error).split("\n") if line not in problems]
         if len(nets) == 1 + len(tests):
             problems += state.best_problems(self.config, nets[1:])
+            problems += vocabulary_problems(nets[0], nets[1:])
         if problems:
             raise ConfigError("\n".join(problems))
         self.seed = seed

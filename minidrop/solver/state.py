@@ -8,9 +8,19 @@ import numpy as np
 from minidrop.errors import SnapshotError, nearest
 from minidrop.snapshot import Snapshot, join_key, prune, read_snapshot, split_key, write_snapshot
 from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
-from minidrop.solver.vocabulary_record import vocabularies_of, vocabulary_record, warn_of_other_vocabularies
+from minidrop.solver.vocabulary_record import (
+    place_record,
+    places_of,
+    vocabularies_of,
+    vocabulary_record,
+    warn_of_other_places,
+    warn_of_other_vocabularies,
+)
 
 log = logging.getLogger(__name__)
+
+_WEIGHT_HINT = "Did num_output of that layer or of the one before it change?"
+_STATE_HINT = "Did batch_size of the data change? --weights starts with new states"
 
 
 def write(solver, path):
@@ -25,7 +35,8 @@ def write(solver, path):
     arrays.update({join_key("positions", name): np.array([n], np.int64) for name, n in solver.net.positions.items()})
     attrs = {"iteration": solver.iteration, "seed": solver.seed, "dtype": solver.dtype, "rule": solver.settings.type,
              "dropout": solver.dropout or "", "net": str(solver.net.config.message), "solver": str(solver.settings),
-             "patterns": drop_record(solver.net), "vocabularies": vocabulary_record(solver.net)}
+             "patterns": drop_record(solver.net), "vocabularies": vocabulary_record(solver.net),
+             "texts": place_record(solver.net)}
     if solver.best is not None:
         attrs["best"] = float(solver.best)
     write_snapshot(path, Snapshot(arrays, attrs))
@@ -68,7 +79,8 @@ def restore(solver, path):
     for key in expected:
         if key not in found:
             raise SnapshotError(f"{path}: is no snapshot of this net: it has no {key}{nearest(key, found)}")
-        _check_shape(path, key, arrays[key], expected[key])
+        hint = _STATE_HINT if key.startswith("state/") else _WEIGHT_HINT
+        _check_shape(path, key, arrays[key], expected[key], hint)
     if found - set(expected):
         raise SnapshotError(f"{path}: is no snapshot of this net: it has {min(found - set(expected))}, the net has not")
     if seed != solver.seed:
@@ -82,6 +94,7 @@ def restore(solver, path):
     solver.net.seek(positions)
     warn_of_other_patterns(path, record, solver.net)
     warn_of_other_vocabularies(path, attrs, vocabularies_of(solver.net))
+    warn_of_other_places(path, attrs, places_of(solver.net))
 
 
 def _checked_state(path, arrays, attrs):
@@ -132,10 +145,10 @@ def load_weights(net, path, vocabularies=None):
     return common, left
 
 
-def _check_shape(path, name, value, target):
+def _check_shape(path, name, value, target, hint=_WEIGHT_HINT):
     if tuple(value.shape) != tuple(target.shape):
         raise SnapshotError(f"{path}: {name} has shape {tuple(value.shape)}, this net expects {tuple(target.shape)}. "
-                            f"Did num_output of that layer or of the one before it change?")
+                            f"{hint}")
 
 
 def best_problems(config, test_nets):

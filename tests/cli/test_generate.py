@@ -143,10 +143,18 @@ def test_only_tokens_of_the_vocabulary(folder):
     assert "\N{REPLACEMENT CHARACTER}" in writer.vocabulary.decode(tokens)
 
 
-@pytest.mark.parametrize("name", ["characters", "words", "sentences"])
-def test_stream_and_generate_agree(folder, name):
+@pytest.mark.parametrize("name, prompts", [
+    ("characters", ["", "ab"]), ("words", ["", "the", "the dog ", "sat\n"]), ("sentences", ["", "one"])])
+def test_stream_and_generate_agree(folder, name, prompts):
     writer = model(folder, name)
-    assert "".join(writer.stream("", 30, 2, 5)) == writer.generate("", 30, 2, 5)
+    for prompt in prompts:
+        assert "".join(writer.stream(prompt, 30, 2, 5)) == writer.generate(prompt, 30, 2, 5)
+
+
+@pytest.mark.parametrize("prompt, expected", [
+    ("the dog", " ran home\n"), ("the dog ", "ran home\n"), ("the dog ran home", "\nthe cat")])
+def test_a_prompt_and_what_follows_read_right(folder, prompt, expected):
+    assert model(folder).generate(prompt, 3, 0) == expected
 
 
 def test_a_step_at_a_time_equals_the_whole_sequence(folder):
@@ -221,7 +229,7 @@ def test_a_text_that_only_training_reads(folder):
     changed = NET.replace("LEVEL", "").replace('type: "TextData"', 'type: "TextData" include { phase: TRAIN }')
     (folder / "words" / "train.prototxt").write_text(changed)
     writer = md.TextModel(folder / "words" / "train.prototxt", [folder / "words" / "weights.h5"], device="cpu")
-    assert writer.generate("the dog", 3, 0) == "ran home\n"
+    assert writer.generate("the dog", 3, 0) == " ran home\n"
     assert writer.net.phase == "TEST" and not any(layer.dropping for layer in writer.net.drop_layers.values())
 
 

@@ -125,12 +125,13 @@ def test_the_standard_library(make_net):
 def test_a_wrong_label_is_found_in_the_text(source):
     """An index that the scores have no column for: the message says which token of which stream it is."""
     net = Net(parse_net(net_text('source: "words.txt" batch_size: 3 steps: 4') + '''
-        layer { name: "scores" type: "DummyData" top: "scores" dummy_data_param { shape { dim: 12 dim: 10 } } }
+        layer { name: "scores" type: "DummyData" top: "scores" dummy_data_param { shape { dim: 12 dim: 43 } } }
         layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }'''), device="cpu")
     net.seek(1)
-    reader = TextStreams(read_text(source).indices, 3, 4)
+    # A net with fewer classes than tokens is refused: let the tokens have other indices instead.
+    reader = net.layers["text"].batches = TextStreams(read_text(source).indices + 33, 3, 4, name=source)
     labels = reader.batch(1)["label"].reshape(-1)
-    place = int(np.argmax(labels >= 10))
+    place = int(np.argmax(labels >= 43))
     with pytest.raises(DataError, match=rf"token {4 + place // 3} of stream {place % 3} of {source}") as caught:
         net.forward()
     assert str(int(labels[place])) in str(caught.value)
@@ -141,6 +142,22 @@ def test_record_of_sentences(source, make_net):
     net.seek(1)
     net.forward()
     assert net.layers["text"].record_of(5) == f"token 1 of line 6 of {source}"
+    assert net.layers["text"].record_of(8) == f"token 2 of line 6 of {source}"          # <eos>
+    assert net.layers["text"].record_of(11).startswith(f"padding after line 6 of {source}")
+
+
+@pytest.mark.parametrize("judge, ignore", [
+    ("SoftmaxWithLoss", "loss_param"), ("Perplexity", "loss_param"), ("Accuracy", "accuracy_param")])
+def test_padding_without_ignore_label_explains_itself(source, judge, ignore):
+    net = net_text('source: "words.txt" batch_size: 3 steps: 4 sentences: true') + f'''
+        layer {{ name: "scores" type: "DummyData" top: "scores" dummy_data_param {{ shape {{ dim: 12 dim: 43 }} }} }}
+        layer {{ name: "judge" type: "{judge}" bottom: "scores" bottom: "label" top: "judge" %s }}'''
+    with pytest.raises(DataError) as caught:
+        Net(parse_net(net % ""), device="cpu").forward()
+    assert str(caught.value).endswith(
+        f"padding after line 1 of {source}, labelled -1: set loss_param {{ ignore_label: -1 }}, of Accuracy accuracy_param "
+        f"{{ ignore_label: -1 }}")
+    Net(parse_net(net % f"{ignore} {{ ignore_label: -1 }}"), device="cpu").forward()        # which is right
 
 
 ENOUGH = 'source: "words.txt" batch_size: 2 steps: 3'

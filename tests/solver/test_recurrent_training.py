@@ -77,6 +77,16 @@ def test_the_state_is_what_makes_it_so(make, tmp_path):
     assert resumed.losses[-1] != whole.losses[-1]
 
 
+def test_another_batch_size_is_named_as_the_reason(make):
+    path = make().snapshot()
+    with pytest.raises(md.SnapshotError) as caught:
+        make(streams=2).restore(path)
+    assert str(caught.value) == (
+        f"{path}: state/r/h has shape (4, 8), this net expects (2, 8). Did batch_size of the data change? --weights starts "
+        f"with new states")
+    md.load_weights(make(streams=2).net, path)          # which is right
+
+
 def test_a_snapshot_holds_the_states(make):
     solver = make()
     solver.step(3)

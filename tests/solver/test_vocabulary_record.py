@@ -7,6 +7,7 @@ import pytest
 import minidrop as md
 from minidrop.config import parse_solver
 from minidrop.data import Vocabulary
+from minidrop.errors import ConfigError
 from minidrop.snapshot import read_snapshot, write_snapshot
 
 NET = """
@@ -72,3 +73,81 @@ def test_what_is_no_record_counts_as_none(texts, caplog, record):
     snapshot.attrs = {name: value for name, value in snapshot.attrs.items() if value is not None}
     write_snapshot(path, snapshot)
     assert warnings(caplog, lambda: solver(texts / "other.txt").restore(path)) == []
+
+
+PHASES = """
+layer {{ name: "text" type: "TextData" top: "data" top: "label" include {{ phase: TRAIN }}
+  text_data_param {{ source: "one.txt" level: CHARACTER batch_size: 2 steps: 3 }} }}
+layer {{ name: "{name}" type: "TextData" top: "data" top: "label" include {{ phase: TEST }}
+  text_data_param {{ {settings} level: {level} batch_size: 2 steps: 3 }} }}
+layer {{ name: "embed" type: "Embed" bottom: "data" top: "scores" embed_param {{ num_output: 9 input_dim: 9 }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" softmax_param {{ axis: 2 }} }}
+"""
+
+
+def with_test_net(settings, name="text", level="CHARACTER", extra=""):
+    net = PHASES.format(settings=settings, name=name, level=level)
+    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 test_iter: 1 test_interval: 5 {extra} "
+                                  f"solver_mode: CPU net_param {{ {net} }}"))
+
+
+@pytest.mark.parametrize("settings, level, tokens, remedy", [
+    ('source: "other.txt"', "CHARACTER", 4, 'vocabulary: "one.txt"'),
+    ('source: "more.txt"', "CHARACTER", 6, 'vocabulary: "one.txt"'),
+    ('source: "one.txt" vocabulary_size: 3', "CHARACTER", 3, "vocabulary_size: 0"),
+    ('source: "other.txt" vocabulary_size: 3', "CHARACTER", 3, 'vocabulary: "one.txt" vocabulary_size: 0'),
+    ('source: "one.txt"', "WORD", 5, "level: CHARACTER"),
+])
+def test_a_test_net_with_another_vocabulary(texts, monkeypatch, settings, level, tokens, remedy):
+    monkeypatch.setenv("MINIDROP_CACHE", str(texts))
+    (texts / "more.txt").write_text("abcde" * 9)
+    (texts / "one.txt").write_text("abababaabcabab " * 30 + "x y ")          # 7 tokens: <unk>, a, b, blank, c, x, y
+    for name in ("text", "another_name"):
+        with pytest.raises(ConfigError) as caught:
+            with_test_net(settings, name, level, "snapshot_best: 'nothing'")
+        first, second = str(caught.value).split("\n")
+        assert "the test nets have no output 'nothing'" in first
+        assert second.split(": ", 1)[1] == (
+            f"test net 0: layer {name!r} has another vocabulary ({tokens} tokens) than the training net's (7 tokens): set "
+            f"{remedy} in its text_data_param")
+
+
+@pytest.mark.parametrize("settings", ['source: "one.txt"', 'source: "other.txt" vocabulary: "one.txt"'])
+def test_a_test_net_with_the_same_vocabulary(texts, monkeypatch, settings):
+    monkeypatch.setenv("MINIDROP_CACHE", str(texts))
+    with_test_net(settings).close()
+
+
+def resized(source, text):
+    """The solver above, its TextData with other settings."""
+    changed = NET.format(source=source).replace("batch_size: 2 steps: 3", text)
+    assert text in changed
+    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 solver_mode: CPU "
+                                  f"net_param {{ {changed} }}"), snapshot_prefix=f"{source}.run")
+
+
+@pytest.mark.parametrize("text, before, now", [
+    ("batch_size: 4 steps: 3", "batch_size: 2", "batch_size: 4"),
+    ("batch_size: 2 steps: 5", "steps: 3", "steps: 5"),
+    ("batch_size: 1 steps: 2 end: 0.5", "batch_size: 2, steps: 3, end: 1.0", "batch_size: 1, steps: 2, end: 0.5"),
+    ("batch_size: 2 steps: 3 begin: 0.25", "begin: 0.0", "begin: 0.25"),
+])
+def test_a_place_in_the_text_that_moves_is_told(texts, caplog, text, before, now):
+    source = texts / "one.txt"
+    path = solver(source).snapshot()
+    assert warnings(caplog, lambda: solver(source).restore(path)) == []
+    assert warnings(caplog, lambda: md.load_weights(resized(source, text).net, path)) == []
+    assert warnings(caplog, lambda: resized(source, text).restore(path)) == [
+        f"{path}: was written when text had {before}; now it has {now}. The place in the text moves: the run goes on from the "
+        f"same batch number, which is elsewhere now"]
+
+
+@pytest.mark.parametrize("record", [None, "", "[1]", '{"text": 3}', '{"text": {"batch_size": "2", "steps": [1]}}'])
+def test_what_is_no_record_of_places_counts_as_none(texts, caplog, record):
+    path = solver(texts / "one.txt").snapshot()
+    snapshot = read_snapshot(path)
+    snapshot.attrs.pop("texts")
+    if record is not None:
+        snapshot.attrs["texts"] = record
+    write_snapshot(path, snapshot)
+    assert warnings(caplog, lambda: resized(texts / "one.txt", "batch_size: 4 steps: 3").restore(path)) == []

@@ -1,0 +1,89 @@
+"""A net with less room than its text has tokens is refused when it is built, not at the first rare token."""
+
+import pytest
+
+from minidrop import ConfigError
+from minidrop.cli import main
+from minidrop.config import parse_net
+from minidrop.net import Net
+
+NET = """layer { name: "text" type: "TextData" top: "data" top: "label" top: "cont"
+  text_data_param { source: "words.txt" batch_size: 2 steps: 3 TEXT } }
+layer { name: "embed" type: "Embed" bottom: "BOTTOM" top: "embed" embed_param { input_dim: ROWS num_output: 4 } }
+layer { name: "scores" type: "InnerProduct" bottom: "embed" top: "scores" inner_product_param { num_output: CLASSES axis: 2 } }
+layer { name: "judge" type: "JUDGE" bottom: "scores" bottom: "label" top: "judge" AXIS }
+"""
+JUDGES = {"SoftmaxWithLoss": "softmax_param { axis: 2 }", "Perplexity": "softmax_param { axis: -1 }",
+          "Accuracy": "accuracy_param { axis: 2 }"}
+WRITES = "in the layer that computes them"
+
+
+@pytest.fixture(autouse=True)
+def texts(tmp_path, monkeypatch):
+    """words.txt has 12 tokens, <unk> and <eos> included."""
+    monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path))
+    (tmp_path / "words.txt").write_text("a b c d e f g h i j\n" * 3)
+    (tmp_path / "words.vocabulary").write_text("\n".join(["<unk>", "<eos>", *"abcdefghij"]) + "\n")
+
+
+def net_text(rows=12, classes=12, judge="SoftmaxWithLoss", text="", bottom="data"):
+    values = {"ROWS": rows, "CLASSES": classes, "JUDGE": judge, "AXIS": JUDGES[judge], "TEXT": text, "BOTTOM": bottom}
+    result = NET
+    for name, value in values.items():
+        result = result.replace(name, str(value))
+    return result
+
+
+def mistakes(**options):
+    with pytest.raises(ConfigError) as caught:
+        Net(parse_net(net_text(**options), "net.prototxt"), device="cpu")
+    return str(caught.value).split("\n")
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_room_for_every_token(judge):
+    for room in (12, 13):
+        Net(parse_net(net_text(room, room, judge)), device="cpu").forward()
+    Net(parse_net(net_text(5, 5, judge, "vocabulary_size: 5")), device="cpu").forward()         # as the message says
+
+
+@pytest.mark.parametrize("bottom", ["data", "label"])
+def test_too_few_rows(bottom):
+    place = "net.prototxt:3:" + str(net_text(11, bottom=bottom).split("\n")[2].index("input_dim") + 1)
+    assert mistakes(rows=11, bottom=bottom) == [
+        f"{place}: layer 'embed' (Embed): input_dim is 11, but the vocabulary of 'text' has 12 tokens; set input_dim: 12, or "
+        f"vocabulary_size: 11 in text_data_param"]
+
+
+def test_cont_holds_no_tokens():
+    Net(parse_net(net_text(rows=2, bottom="cont")), device="cpu").forward()
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_too_few_classes(judge):
+    (line,) = mistakes(classes=11, judge=judge)
+    assert line.startswith("net.prototxt:5:") and line.split(": ", 1)[1] == (
+        f"layer 'judge' ({judge}): 'scores' has 11 classes on axis 2, but the vocabulary of 'text' has 12 tokens; set "
+        f"num_output: 12 {WRITES}, or vocabulary_size: 11 in text_data_param")
+
+
+@pytest.mark.parametrize("room, text", [(2, ""), (11, 'vocabulary: "words.vocabulary"')])
+def test_a_vocabulary_that_cannot_shrink(room, text):
+    (line,) = mistakes(rows=room, text=text)
+    assert line.endswith("has 12 tokens; set input_dim: 12")
+
+
+def test_reported_with_other_mistakes():
+    lines = mistakes(rows=3, classes=3, judge="Accuracy")
+    assert [line.split(" (")[0].split(": ", 1)[1] for line in lines] == ["layer 'embed'", "layer 'judge'"]
+    (line,) = mistakes(text="begin: 1", rows=3)         # a text with a mistake has no vocabulary to compare with
+    assert "begin and end must be shares" in line
+
+
+@pytest.mark.parametrize("text, tokens", [("", 12), ("vocabulary_size: 9", 9)])
+def test_check_shows_the_tokens(tmp_path, capsys, text, tokens):
+    (tmp_path / "net.prototxt").write_text(net_text(text=text))
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(tmp_path / "net.prototxt")])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.count(f"  text: {tokens} tokens in the vocabulary\n") == 2         # in both phases
