@@ -44,7 +44,7 @@ CAFFE = {
                       "dropout_param 108, dummy_data_param 109, eltwise_param 110, flatten_param 135, "
                       "hdf5_data_param 112, "
                       "inner_product_param 117, input_param 143, memory_data_param 119, power_param 122, "
-                      "relu_param 123, "
+                      "recurrent_param 146, embed_param 137, relu_param 123, "
                       "reshape_param 133, sigmoid_param 124, slice_param 126, softmax_param 125, tanh_param "
                       "127",
     "TransformationParameter": "scale 1 1, mirror 2 False, crop_size 3 0, mean_file 4, mean_value 5, "
@@ -56,6 +56,7 @@ CAFFE = {
     "DropoutParameter": "dropout_ratio 1 0.5",
     "DummyDataParameter": "data_filler 1, shape 6, num 2, channels 3, height 4, width 5",
     "EltwiseParameter": "operation 1 1, coeff 2, stable_prod_grad 3 True",
+    "EmbedParameter": "num_output 1, input_dim 2, bias_term 3 True, weight_filler 4, bias_filler 5",
     "FlattenParameter": "axis 1 1, end_axis 2 -1",
     "HDF5DataParameter": "source 1, batch_size 2, shuffle 3 False",
     "InnerProductParameter": "num_output 1, bias_term 2 True, weight_filler 3, bias_filler 4, axis 5 1, "
@@ -63,6 +64,7 @@ CAFFE = {
     "InputParameter": "shape 1",
     "MemoryDataParameter": "batch_size 1, channels 2, height 3, width 4",
     "PowerParameter": "power 1 1, scale 2 1, shift 3 0",
+    "RecurrentParameter": "num_output 1, weight_filler 2, bias_filler 3, debug_info 4 False, expose_hidden 5 False",
     "ReLUParameter": "negative_slope 1 0, engine 2 0",
     "ReshapeParameter": "shape 1, axis 2 0, num_axes 3 -1",
     "SigmoidParameter": "engine 1 0",
@@ -72,9 +74,13 @@ CAFFE = {
 }
 OWN = {
     "ApproxDropoutParameter": "dropout_ratio 1 0.5, pattern 2 PERIODIC, max_period 3 0, step 4 0, scale 5 "
-                              "0, search 6 0, tile_size 7 0, block_samples 8 0, block_units 9 0, reshuffle_interval 10 0",
+                              "0, search 6 0, tile_size 7 0, block_samples 8 0, block_units 9 0, reshuffle_interval 10 0, "
+                              "time 11 0",
     "DropoutParameter": "axes 5000, shared 5001 False",
-    "LayerParameter": "approx_dropout_param 5000",
+    "LayerParameter": "approx_dropout_param 5000, text_data_param 5001",
+    "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0",
+    "TextDataParameter": "source 1, batch_size 2, steps 3, level 4 0, vocabulary 5, vocabulary_size 6 0, begin 7 0, end 8 1, "
+                         "sentences 9 False, shuffle 10 False",
     "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001",
     "HDF5DataParameter": "prefetch 5000 4",
 }
@@ -87,7 +93,8 @@ ENUMS = {
     "EltwiseParameter.EltwiseOp": "PROD SUM MAX", "ReLUParameter.Engine": "DEFAULT CAFFE CUDNN",
     "SigmoidParameter.Engine": "DEFAULT CAFFE CUDNN", "SoftmaxParameter.Engine": "DEFAULT CAFFE CUDNN",
     "TanHParameter.Engine": "DEFAULT CAFFE CUDNN", "ApproxDropoutParameter.Scale": "RATE PATTERN",
-    "ApproxDropoutParameter.Search": "EXACT SGD",
+    "ApproxDropoutParameter.Search": "EXACT SGD", "ApproxDropoutParameter.Time": "SEQUENCE STEP",
+    "RecurrentParameter.DropoutType": "APPROX CONVENTIONAL", "TextDataParameter.Level": "WORD CHARACTER",
 }
 
 
