@@ -1,5 +1,6 @@
 """Fixtures: dtypes, backends, small nets, comparisons with other implementations, and where real data is."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -15,14 +16,40 @@ def dtype(request):
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
-def backend(request):
+def backend(request, backend_of_name):
     """A backend; the GPU one is skipped, saying why, where it cannot be used."""
+    return backend_of_name(request.param)
+
+
+@pytest.fixture
+def backend_of_name():
+    """backend_of_name(name) -> the backend; skips, saying why, where there is no such device."""
     from minidrop.backend import cuda_devices, get_backend
-    if request.param != "cpu":
-        count, reason = cuda_devices()
-        if not count:
-            pytest.skip(reason)
-    return get_backend(request.param)
+
+    def find(name):
+        if name != "cpu":
+            count, reason = cuda_devices()
+            if not count:
+                pytest.skip(reason)
+        return get_backend(name)
+    return find
+
+
+@pytest.fixture(scope="session")
+def emulation():
+    """The module tests/kernels/emulation.py; skipped, saying why, where no compiler can make it work."""
+    spec = importlib.util.spec_from_file_location("emulation", ROOT / "tests" / "kernels" / "emulation.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if module.MISSING:
+        pytest.skip(module.MISSING)
+    return module
+
+
+@pytest.fixture(scope="session")
+def emulated(emulation, tmp_path_factory):
+    """A backend whose methods run the CUDA kernels on the host."""
+    return emulation.EmulatedBackend(tmp_path_factory.mktemp("emulated"))
 
 
 @pytest.fixture

@@ -128,6 +128,17 @@ class Backend:
             return self.zeros((0, x.shape[1]), x.dtype)
         return xp.add.reduceat(x[xp.asarray(order)], xp.asarray(starts), axis=0)
 
+    def multiply_groups(self, x, ends, factors):
+        """Return x (rows, features, rest) times the factors (groups, features) of each row's group.
+
+        Group i has the rows ends[i - 1] .. ends[i] - 1; `ends` are host integers, the last is the number of rows.
+        """
+        y, first = self.empty(x.shape, x.dtype), 0
+        for last, factor in zip(ends, factors, strict=True):
+            self.xp.multiply(x[first:last], factor[:, None], out=y[first:last])
+            first = last
+        return y
+
     def _index(self, kept):
         return kept.index
 
@@ -142,6 +153,66 @@ class Backend:
     def relu_gradient(self, gy, y):
         """Return gy where y = relu(x) is above 0, else 0."""
         return self.xp.multiply(gy, y > 0, out=self.empty(gy.shape, gy.dtype))
+
+    def activate(self, x, b, activation, scale):
+        """Return scale * f(x + b): activation "none", "relu", "sigmoid" or "tanh" names f; b (columns,) or None."""
+        xp, number = self.xp, x.dtype.type
+        y = self.empty(x.shape, x.dtype)
+        if b is not None:
+            x = xp.add(x, b, out=y)
+        if activation == "relu":
+            xp.maximum(x, 0, out=y)
+        elif activation == "sigmoid":
+            xp.tanh(xp.multiply(x, number(0.5), out=y), out=y)
+            y *= number(0.5)
+            y += number(0.5)
+        elif activation == "tanh":
+            xp.tanh(x, out=y)
+        elif b is None:
+            y[...] = x
+        if scale != 1:
+            y *= number(scale)
+        return y
+
+    def activate_gradient(self, gy, y, activation, scale):
+        """Return gy * scale * f'(x) from y = scale * f(x); scale is not 0."""
+        number = gy.dtype.type
+        if activation == "relu":
+            gx = self.relu_gradient(gy, y if scale > 0 else -y)
+            return gx if scale == 1 else gx * number(scale)
+        f = y if scale == 1 else y / number(scale)
+        gx = gy if scale == 1 else gy * number(scale)
+        if activation == "sigmoid":
+            return gx * f * (1 - f)
+        return gx * (1 - f * f) if activation == "tanh" else gx * number(1)
+
+    # -- loss ----------------------------------------------------------------------------------------------------------
+    def cross_entropy(self, x, label, probability):
+        """Write softmax of the rows of x (rows, classes) to `probability` and return ln of each label's, (rows,).
+
+        x may be `probability`; label: int64 (rows,). A probability below the smallest normal number counts as that.
+        """
+        xp, smallest = self.xp, np.finfo(x.dtype).tiny
+        logarithm = self.empty(x.shape[:1], x.dtype)
+
+        def rows(first, last):
+            part, p = x[first:last], probability[first:last]
+            xp.subtract(part, part.max(axis=1, keepdims=True), out=p)
+            xp.exp(p, out=p)
+            p /= p.sum(axis=1, keepdims=True)
+            logarithm[first:last] = xp.log(xp.maximum(p[xp.arange(last - first), label[first:last]], smallest))
+
+        self.in_chunks(rows, *x.shape, x.dtype.itemsize)
+        return logarithm
+
+    def cross_entropy_gradient(self, probability, label, factor):
+        """probability = (probability - onehot(label)) * factor, in place; factor: one number, or (rows, 1), as an array."""
+        def rows(first, last):
+            p = probability[first:last]
+            p[self.xp.arange(last - first), label[first:last]] -= 1
+            p *= factor[first:last] if factor.ndim else factor
+
+        self.in_chunks(rows, *probability.shape, probability.dtype.itemsize)
 
     # -- recurrent networks ------------------------------------------------------------------------------------------
     def transposed(self, W):
@@ -182,6 +253,7 @@ class Backend:
     def dropout(self, x, rate, scale, key):
         """Return (y, mask): y = x * mask * scale with mask ~ Bernoulli(1 - rate), element i drawn from (key, i) alone.
 
+        `mask` is for `dropout_gradient`: a 0/1 array, or what can be made one with `to_host`.
         Philox4x32-10 (Salmon et al. 2011), counter i // 4, word i % 4: the same mask on every device.
         """
         xp = self.xp

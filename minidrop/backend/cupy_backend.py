@@ -1,11 +1,12 @@
-"""One CUDA device through CuPy. So far the generic `xp` methods, on the device's arrays; imported only when asked for."""
+"""One CUDA device through CuPy; imported only when asked for. What runs our own kernels stands in cupy_kernels.py."""
 
 from functools import lru_cache
 
 import numpy as np
 
-from minidrop.backend.base import Backend
+from minidrop.backend.cupy_kernels import CupyKernels
 from minidrop.errors import BackendError
+from minidrop.kernels.loader import Cuda
 
 try:
     import cupy
@@ -24,7 +25,7 @@ def device_count():
     return count, "" if count else f"CuPy {cupy.__version__} finds no CUDA device"
 
 
-class CupyBackend(Backend):
+class CupyBackend(CupyKernels):
     """Runs on CUDA device `index`."""
 
     def __init__(self, index):
@@ -36,6 +37,8 @@ class CupyBackend(Backend):
         self.index = index
         self.xp = cupy
         self.device = cupy.cuda.Device(index)
+        self.kernels = Cuda(index)
+        self._start_kernels()
         self._device_index = lru_cache(maxsize=256)(lambda kept: cupy.asarray(kept.indices))
 
     def describe(self):

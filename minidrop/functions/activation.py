@@ -33,12 +33,11 @@ class Sigmoid(Function):
     kept_rule = "same"
 
     def forward(self, backend, x):
-        half = x.dtype.type(0.5)
-        self.y = backend.xp.tanh(x * half) * half + half
+        self.y = backend.activate(x, None, "sigmoid", 1)
         return self.y
 
     def backward(self, backend, gy, wanted):
-        return gy * self.y * (1 - self.y)
+        return backend.activate_gradient(gy, self.y, "sigmoid", 1)
 
 
 class TanH(Function):
@@ -47,11 +46,11 @@ class TanH(Function):
     kept_rule = "same"
 
     def forward(self, backend, x):
-        self.y = backend.xp.tanh(x)
+        self.y = backend.activate(x, None, "tanh", 1)
         return self.y
 
     def backward(self, backend, gy, wanted):
-        return gy * (1 - self.y * self.y)
+        return backend.activate_gradient(gy, self.y, "tanh", 1)
 
 
 class Power(Function):

@@ -145,7 +145,7 @@ class MultiplyBlocks(Function):
     def _multiply(self, backend, x):
         lead, features, rest = math.prod(x.shape[:self.axis]), x.shape[self.axis], math.prod(x.shape[self.axis + 1:])
         flat = x.reshape(lead, features, rest)
-        y = backend.empty(flat.shape, x.dtype)
-        for (first, last, _), factor in zip(self.groups, () if self.factors is None else self.factors, strict=True):
-            backend.xp.multiply(flat[first:last], factor[:, None], out=y[first:last])
+        if self.factors is None:
+            return x.copy()
+        y = backend.multiply_groups(flat, [last for _, last, _ in self.groups], self.factors)
         return y.reshape(x.shape)

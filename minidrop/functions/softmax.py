@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.functions.indices import refuse, whole_numbers
@@ -57,33 +55,18 @@ class SoftmaxCrossEntropy(Function):
         else:
             probability.reshape(moved.shape)[...] = moved
             source = probability
-        losses, smallest = backend.empty(rows[:1], x.dtype), np.finfo(x.dtype).tiny
-
-        def softmax_of(first, last):
-            x, p = source[first:last], probability[first:last]
-            xp.subtract(x, x.max(axis=1, keepdims=True), out=p)
-            xp.exp(p, out=p)
-            p /= p.sum(axis=1, keepdims=True)
-            losses[first:last] = xp.log(xp.maximum(p[xp.arange(last - first), self.label[first:last]], smallest))
-
-        backend.in_chunks(softmax_of, *rows, x.dtype.itemsize)
+        losses = backend.cross_entropy(source, self.label, probability)
         if self.valid is not None:
             losses *= self.valid
         return (losses.sum() / -self.normaliser).reshape(())
 
     def backward(self, backend, gy, wanted):
-        xp, gx, label = backend.xp, self.probability, self.label
         factor = gy / self.normaliser
         if self.valid is not None:
             factor = (self.valid * factor)[:, None]
-
-        def gradient_of(first, last):
-            g = gx[first:last]
-            g[xp.arange(last - first), label[first:last]] -= 1
-            g *= factor[first:last] if factor.ndim else factor
-
-        backend.in_chunks(gradient_of, *gx.shape, gx.dtype.itemsize)
-        return xp.moveaxis(gx.reshape(self.moved), -1, self.axis), None
+        gx = self.probability
+        backend.cross_entropy_gradient(gx, self.label, factor)
+        return backend.xp.moveaxis(gx.reshape(self.moved), -1, self.axis), None
 
 
 def batch_size(x):

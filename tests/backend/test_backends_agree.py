@@ -13,6 +13,7 @@ from minidrop import threads
 from minidrop.autograd import Block, Blocks
 from minidrop.backend import Backend, NumpyBackend
 from minidrop.backend.cupy_backend import CupyBackend
+from minidrop.backend.cupy_kernels import CupyKernels
 from minidrop.kept import Kept
 from minidrop.patterns.tile import TilePattern
 
@@ -31,6 +32,14 @@ KEPT = {
 LAYOUTS = ("contiguous", "transposed", "strided")
 kept_sets = pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT.keys())
 memory = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+@pytest.fixture(params=["cpu", "emulated", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def backend(request):
+    """Also the CUDA kernels, run on the host."""
+    if request.param == "emulated":
+        return request.getfixturevalue("emulated")
+    return request.getfixturevalue("backend_of_name")(request.param)
 
 
 @pytest.fixture
@@ -449,6 +458,80 @@ def test_sgd_update_of_a_bias_in_blocks(backend, array, close):
     close(backend.to_host(on_device[0]), b - expected)
 
 
+@memory
+@pytest.mark.parametrize("shape", [(1, 1), (5, 200), (130, 7), (2, 3, 4), (9,), (0, 3)])
+@pytest.mark.parametrize("scale", [1, 2.5])
+@pytest.mark.parametrize("activation", ["none", "relu", "sigmoid", "tanh"])
+def test_activate(backend, array, close, activation, scale, shape, layout):
+    x, gy, b = array(shape, layout), array(shape, layout), array(shape[-1:], layout)
+    for bias in (None, b):
+        total = x.astype(float) + (0 if bias is None else bias)
+        f = {"none": total, "relu": total * (total > 0), "sigmoid": 1 / (1 + np.exp(-total)), "tanh": np.tanh(total)}
+        f = f[activation]
+        slope = {"none": 1, "relu": total > 0, "sigmoid": f * (1 - f), "tanh": 1 - f * f}[activation]
+        for on in (backend, GENERIC):
+            y = on.activate(on.asarray(x), None if bias is None else on.asarray(bias), activation, scale)
+            close(on.to_host(y), scale * f)
+            gx = on.to_host(on.activate_gradient(on.asarray(gy), y, activation, scale))
+            assert gx.dtype == gy.dtype
+            close(gx, gy * scale * slope)
+
+
+def test_a_nan_stays_one(backend, dtype):
+    x = backend.asarray(np.array([np.nan, -1, 2], dtype))
+    for activation in ("none", "relu", "sigmoid", "tanh"):
+        assert np.isnan(backend.to_host(backend.activate(x, None, activation, 1))).tolist() == [True, False, False]
+
+
+@memory
+@pytest.mark.parametrize("rows, classes", [(1, 1), (3, 10), (33, 65), (9, 1023), (5, 1024), (5, 1025), (3, 3001), (0, 4)])
+def test_cross_entropy(backend, array, close, rows, classes, layout):
+    x = array((rows, classes), layout)
+    x *= 10
+    x[:1, :1] += 200        # one that outweighs all others
+    label = np.random.default_rng(2).integers(0, classes, rows)
+    label[1:2] = classes - 1
+    e = np.exp(x.astype(float) - x.max(axis=1, keepdims=True, initial=-np.inf))
+    p = e / e.sum(axis=1, keepdims=True)
+    logarithm = np.log(np.maximum(p[np.arange(rows), label], np.finfo(x.dtype).tiny))
+    onehot = np.arange(classes) == label[:, None]
+    valid = (np.arange(rows) % 3 > 0)[:, None]
+    for on in (backend, GENERIC):
+        for factor in (np.array(0.25), 0.25 * valid):
+            probability = on.empty(x.shape, x.dtype)
+            got = on.cross_entropy(on.asarray(x), on.asarray(label), probability)
+            close(on.to_host(got), logarithm)
+            close(on.to_host(probability), p)
+            on.cross_entropy_gradient(probability, on.asarray(label), on.asarray(factor.astype(x.dtype)))
+            close(on.to_host(probability), (p - onehot) * factor)
+
+
+@pytest.mark.parametrize("classes", [7, 2000])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_cross_entropy_shows_what_is_not_finite(backend, dtype, bad, classes):
+    """So that a diverging net is noticed; the next row is not touched, and -inf is a probability of 0."""
+    x = np.zeros((3, classes), dtype)
+    x[0, 3], x[1, 5] = bad, -np.inf
+    for on in (backend, GENERIC):
+        p = on.empty(x.shape, x.dtype)
+        with np.errstate(invalid="ignore"):
+            logarithm = on.to_host(on.cross_entropy(on.asarray(x), on.asarray(np.array([0, 0, 1])), p))
+        assert np.isnan(logarithm).tolist() == [True, False, False]
+        p = on.to_host(p)
+        assert np.isnan(p[0]).all() and p[1, 5] == 0
+        np.testing.assert_allclose(p[1:].sum(axis=1), 1, rtol=1e-5)
+
+
+@memory
+@pytest.mark.parametrize("shape, ends", [((1, 1, 1), (1,)), ((130, 9, 1), (64, 128, 130)), ((20, 5, 7), (3, 20)),
+                                         ((6, 150, 2), (1, 2, 3, 4, 5, 6)), ((0, 4, 1), ()), ((3, 0, 1), (3,))])
+def test_multiply_groups(backend, array, shape, ends, layout):
+    x, factors = array(shape, layout), array((len(ends), shape[1]))
+    group = np.repeat(np.arange(len(ends)), np.diff([0, *ends]))
+    for on in (backend, GENERIC):
+        same(on, on.multiply_groups(on.asarray(x), list(ends), on.asarray(factors)), x * factors[group][:, :, None])
+
+
 # -- recurrent networks ------------------------------------------------------------------------------------------------
 @memory
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (31, 33), (64, 32), (129, 65), (0, 4), (4, 0)])
@@ -549,7 +632,7 @@ def test_arrays(backend, dtype):
     assert backend.describe().startswith(backend.name)
 
 
-@pytest.mark.parametrize("kind", [NumpyBackend, CupyBackend])
+@pytest.mark.parametrize("kind", [NumpyBackend, CupyBackend, CupyKernels])
 def test_signatures_do_not_drift(kind):
     """An override takes the arguments of the method it replaces, and no public method has no generic reference."""
     for name, method in vars(kind).items():

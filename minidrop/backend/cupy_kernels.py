@@ -1,0 +1,347 @@
+"""The methods of a backend that run the CUDA kernels of minidrop/kernels. Shared by every backend that has a device for them.
+
+Arrays of other types than float32 and float64 take the generic way. What cannot be read row by row is copied first.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from minidrop.backend.base import Backend, dropout_threshold
+from minidrop.kept import Kept
+from minidrop.kernels import cuda
+from minidrop.kernels.loader import REALS, AxisValue, axis_value
+
+
+class RedrawnMask:
+    """The mask of a dropout: not stored, drawn again where it is needed."""
+
+    def __init__(self, backend, shape, dtype, rate, key):
+        self.backend, self.shape, self.dtype, self.rate, self.key = backend, shape, dtype, rate, key
+
+    def __array__(self, dtype=None, copy=None):
+        ones = self.backend.xp.ones(self.shape, self.dtype)
+        kept = self.backend.to_host(self.backend._dropped(ones, self.rate, 1, self.key)) != 0
+        return kept if dtype is None else kept.astype(dtype)
+
+
+class CupyKernels(Backend):
+    """Needs `self.kernels`, the device (see kernels/loader.py); `_start_kernels` after it is set."""
+
+    def _start_kernels(self):
+        """Make the caches of what kept sets need on the device."""
+        self._index_table = lru_cache(maxsize=256)(lambda kept: self.asarray(kept.indices))
+        self._place_table = lru_cache(maxsize=256)(self._new_place_table)
+        self._group_ends = lru_cache(maxsize=256)(lambda ends: self.asarray(np.array(ends, np.int64)))
+        self._split = lru_cache(maxsize=256)(_split)
+
+    def _run(self, kernel, macros=None, /, **values):
+        """Launch a kernel of kernels/cuda.py."""
+        kernel(self.kernels, values, **macros or {})
+
+    # -- kept sets -----------------------------------------------------------------------------------------------------
+    def take(self, x, kept, axis):
+        if kept is None or kept.is_all:
+            return x
+        axis %= x.ndim
+        if not _real(x) or axis == 0 and isinstance(kept.index, slice):
+            return super().take(x, kept, axis)      # rows: a view, which products read in place
+        form = self._as_matrix(x.shape, kept, axis)
+        if form is None:
+            return super().take(x, kept, axis)
+        shape, rows, cols = form
+        out = self.empty(tuple(kept.count if i == axis else n for i, n in enumerate(x.shape)), x.dtype)
+        flat = out.reshape(shape[0] if rows is None else rows.count, shape[1] if cols is None else cols.count)
+        self._run(cuda.take_block, W=self._rows(x, shape), rows=self._axis(rows, shape[0]), cols=self._axis(cols, shape[1]),
+                 out=flat)
+        return out
+
+    def put(self, x, kept, axis):
+        if kept is None:
+            return x
+        axis %= x.ndim
+        shape = tuple(kept.total if i == axis else n for i, n in enumerate(x.shape))
+        form = self._as_matrix(shape, kept, axis) if _real(x) else None
+        if form is None:
+            return super().put(x, kept, axis)
+        (n, m), rows, cols = form
+        out = self.empty(shape, x.dtype)
+        if x.size == 0:
+            out.fill(0)
+            return out
+        flat = (n if rows is None else rows.count, m if cols is None else cols.count)
+        self._run(cuda.expand, x=self._rows(x, flat), rows=self._places(rows, n), cols=self._places(cols, m),
+                 out=out.reshape(n, m))
+        return out
+
+    def put_columns(self, out, kept, x):
+        if not _real(out) or not _straight(out) or x.dtype != out.dtype:
+            super().put_columns(out, kept, x)
+            return
+        self._run(cuda.put_block, x=self._rows(x, x.shape), rows=self._axis(None, len(out)),
+                 cols=self._axis(kept, out.shape[1]), out=out)
+
+    def add_block(self, out, rows, cols, x):
+        if not self._add(out, rows, cols, x, 1):
+            super().add_block(out, rows, cols, x)
+
+    def _add(self, out, rows, cols, x, factor):
+        """out[rows, cols] += factor * x by the kernel; False where it cannot."""
+        if out.ndim == 1:
+            rows, cols = None, rows if cols is None else cols
+            out, x = out[None], x.reshape(1, -1)
+        elif rows is None and cols is None and out.flags.c_contiguous:
+            out = out.reshape(len(out), -1)
+            x = x.reshape(out.shape)
+        if out.ndim != 2 or not _real(out) or not _straight(out) or x.dtype != out.dtype:
+            return False
+        self._run(cuda.add_block, x=self._rows(x, x.shape), rows=self._axis(rows, out.shape[0]),
+                 cols=self._axis(cols, out.shape[1]), out=out, factor=factor)
+        return True
+
+    def submatrix(self, W, rows, cols):
+        if cols is None or cols.is_all or not _real(W):
+            return self.take(self.take(W, rows, 0), cols, 1)
+        out = self.empty((W.shape[0] if rows is None else rows.count, cols.count), W.dtype)
+        self._run(cuda.take_block, W=self._rows(W, W.shape), rows=self._axis(rows, W.shape[0]),
+                 cols=self._axis(cols, W.shape[1]), out=out)
+        return out
+
+    def lookup(self, W, ids, cols):
+        if not _real(W):
+            return super().lookup(W, ids, cols)
+        out = self.empty((ids.size, W.shape[1] if cols is None else cols.count), W.dtype)
+        self._run(cuda.take_block, W=self._rows(W, W.shape),
+                 rows=AxisValue(ids.size, W.shape[0], 0, 1, 1, self.xp.ascontiguousarray(ids)),
+                 cols=self._axis(cols, W.shape[1]), out=out)
+        return out
+
+    def sum_groups(self, x, order, starts):
+        if not _real(x):
+            return super().sum_groups(x, order, starts)
+        out = self.empty((len(starts), x.shape[1]), x.dtype)
+        if len(starts):
+            self._run(cuda.sum_groups, x=self._rows(x, x.shape), order=self.asarray(order),
+                     bounds=self.asarray(np.append(starts, len(order))), out=out)
+        return out
+
+    def multiply_groups(self, x, ends, factors):
+        if not _real(x) or not ends or not x.size:
+            return super().multiply_groups(x, ends, factors)
+        y = self.empty(x.shape, x.dtype)
+        self._run(cuda.multiply_groups, x=self.xp.ascontiguousarray(x), factors=factors,
+                  ends=self._group_ends(tuple(ends)), y=y)
+        return y
+
+    # -- activations, sums ---------------------------------------------------------------------------------------------
+    def add_to_rows(self, y, b):
+        if not _real(y) or not _straight(y) or b.dtype != y.dtype:
+            super().add_to_rows(y, b)
+            return
+        self._run(cuda.activate, {"ACTIVATION": 0}, x=y, b=b, y=y, scale=1)
+
+    def relu(self, x):
+        return self.activate(x, None, "relu", 1)
+
+    def relu_gradient(self, gy, y):
+        return self.activate_gradient(gy, y, "relu", 1)
+
+    def activate(self, x, b, activation, scale):
+        if not _real(x) or b is not None and b.dtype != x.dtype:
+            return super().activate(x, b, activation, scale)
+        y = self.empty(x.shape, x.dtype)
+        shape = (math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim > 1 or b is not None else (1, x.size)
+        self._run(cuda.activate, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, x=self._rows(x, shape), b=b,
+                 y=y.reshape(shape), scale=scale)
+        return y
+
+    def activate_gradient(self, gy, y, activation, scale):
+        if not _real(gy) or y.dtype != gy.dtype:
+            return super().activate_gradient(gy, y, activation, scale)
+        gx = self.empty(gy.shape, gy.dtype)
+        self._run(cuda.activate_gradient, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, gy=self._flat(gy),
+                 y=self._flat(y), gx=gx.reshape(-1), scale=scale)
+        return gx
+
+    def column_sums(self, x):
+        if not _real(x) or x.ndim != 2 or not x.size:
+            return super().column_sums(x)
+        out = self.empty(x.shape[1:], x.dtype)
+        self._run(cuda.column_sums, x=self._rows(x, x.shape), out=out)
+        return out
+
+    def transposed(self, W):
+        if not _real(W):
+            return super().transposed(W)
+        out = self.empty(W.shape[::-1], W.dtype)
+        self._run(cuda.transpose, W=self._rows(W, W.shape), out=out)
+        return out
+
+    # -- loss ----------------------------------------------------------------------------------------------------------
+    def cross_entropy(self, x, label, probability):
+        if not _real(x):
+            return super().cross_entropy(x, label, probability)
+        logarithm = self.empty(x.shape[:1], x.dtype)
+        self._run(cuda.cross_entropy, {"ROW_THREADS": _row_threads(x.shape[1])}, x=self._rows(x, x.shape), label=label,
+                 p=probability, logarithm=logarithm, smallest=np.finfo(x.dtype).tiny)
+        return logarithm
+
+    def cross_entropy_gradient(self, probability, label, factor):
+        if not _real(probability):
+            super().cross_entropy_gradient(probability, label, factor)
+            return
+        self._run(cuda.cross_entropy_gradient, {"ROW_THREADS": cuda.ROW_THREADS[0]}, p=probability, label=label,
+                 factor=self._flat(factor), factor_step=int(factor.size > 1))
+
+    # -- recurrent networks --------------------------------------------------------------------------------------------
+    def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
+        if not _real(x):
+            super().lstm_step(x, product, c_before, cont, activated, c, squashed, h)
+            return
+        self._run(cuda.lstm_step, x=self._rows(x, x.shape), product=self._rows(product, product.shape),
+                 c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont), activated=activated, c=c,
+                 squashed=squashed, h=h)
+
+    def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
+        if not _real(dh):
+            super().lstm_step_gradient(activated, squashed, c_before, cont, dh, dc, d)
+            return
+        self._run(cuda.lstm_step_gradient, activated=activated, squashed=squashed,
+                 c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont), dh=self.xp.ascontiguousarray(dh), dc=dc,
+                 d=d)
+
+    # -- dropout -------------------------------------------------------------------------------------------------------
+    def dropout(self, x, rate, scale, key):
+        if not _real(x):
+            return super().dropout(x, rate, scale, key)
+        return self._dropped(x, rate, scale, key), RedrawnMask(self, x.shape, x.dtype, rate, key)
+
+    def dropout_gradient(self, gy, mask, scale):
+        if not isinstance(mask, RedrawnMask):
+            return super().dropout_gradient(gy, mask, scale)
+        return self._dropped(gy, mask.rate, scale, mask.key)
+
+    def _dropped(self, x, rate, scale, key):
+        """Return x * mask * scale with the mask that (rate, key) draw."""
+        y = self.empty(x.shape, x.dtype)
+        self._run(cuda.dropout, x=self._flat(x), y=y.reshape(-1), key=key, threshold=dropout_threshold(rate), scale=scale)
+        return y
+
+    def gaussian(self, shape, dtype, key):
+        if np.dtype(dtype).name not in REALS:
+            return super().gaussian(shape, dtype, key)
+        out = self.empty(shape, dtype)
+        self._run(cuda.gaussian, out=out.reshape(-1), key=key)
+        return out
+
+    # -- solver --------------------------------------------------------------------------------------------------------
+    def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
+        if not (_real(W) and W.ndim and W.flags.c_contiguous and history.flags.c_contiguous) \
+                or any(block.data.dtype != W.dtype for block in blocks):
+            super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
+            return
+        number = W.dtype.type
+        rate = number(lr) * number(grad_scale)
+        if not momentum and not decay:
+            for block in blocks:
+                self._add(W, block.rows, block.cols, block.data, -rate)
+            return
+        shape = (1, W.size) if W.ndim == 1 else (len(W), W.size // max(1, len(W)))
+        step = {"rate": rate, "momentum": momentum, "decay": number(lr) * number(decay), "l1": l1}
+        W, history, parts = W.reshape(shape), history.reshape(shape), [_of_matrix(block, W) for block in blocks]
+        rest = self._split(tuple(rows for _, rows, _ in parts), shape[0]) if len(parts) > 1 else None
+        if len(parts) > 1 and rest is None:
+            total = self.zeros(shape, W.dtype)
+            for g, rows, cols in parts:
+                self._add(total, rows, cols, g, 1)
+            parts = [(total, None, None)]
+        if len(parts) == 1 and parts[0][0].size:
+            g, rows, cols = parts[0]
+            g = g.reshape(shape[0] if rows is None else rows.count, shape[1] if cols is None else cols.count)
+            self._run(cuda.sgd_update, W=W, history=history, g=self._rows(g, g.shape), rows=self._places(rows, shape[0]),
+                     cols=self._places(cols, shape[1]), **step)
+            return
+        if len(parts) < 2:
+            parts, rest = [], Kept.all(shape[0])
+        for g, rows, cols in parts:
+            if g.size:
+                self._update_rows(W, history, g, rows, cols, step)
+            else:
+                self._update_rows(W, history, None, rows, None, step)
+        if rest.count:
+            self._update_rows(W, history, None, rest, None, step)
+
+    def _update_rows(self, W, history, g, rows, cols, step):
+        self._run(cuda.sgd_update_rows, W=W, history=history, g=None if g is None else self._rows(g, g.shape),
+                 rows=self._axis(rows, W.shape[0]), cols=self._places(cols, W.shape[1]), **step)
+
+    # -- what kernels are given ----------------------------------------------------------------------------------------
+    def _rows(self, x, shape):
+        """Return `x` as a matrix (or vector) whose rows a kernel can read, copied if need be."""
+        if x.shape != shape:
+            x = self.xp.ascontiguousarray(x).reshape(shape)
+        return x if _straight(x) else self.xp.ascontiguousarray(x)
+
+    def _flat(self, x):
+        return self.xp.ascontiguousarray(x).reshape(-1)
+
+    def _axis(self, kept, total):
+        """Return what a kernel needs to find the j-th kept entry."""
+        kept = Kept.all(total) if kept is None else kept
+        return axis_value(kept, None if kept.regular else self._index_table(kept))
+
+    def _places(self, kept, total):
+        """Return what a kernel needs to find where an entry stands among the kept ones."""
+        kept = Kept.all(total) if kept is None else kept
+        return axis_value(kept, None if kept.regular else self._place_table(kept))
+
+    def _new_place_table(self, kept):
+        places = np.full(kept.total, -1, np.int32)
+        places[kept.indices] = np.arange(kept.count, dtype=np.int32)
+        return self.asarray(places)
+
+    def _as_matrix(self, shape, kept, axis):
+        """Return (shape, rows, cols) that mean the same for a matrix; None where the set has no regular form to do it."""
+        before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1:])
+        if after == 1:
+            return (before, shape[axis]), None, kept
+        if before == 1:
+            return (shape[axis], after), kept, None
+        if kept.regular is None:
+            return None
+        # Every entry of the axis is a run of `after` neighbours.
+        return (before, shape[axis] * after), None, Kept(*(after * n for n in (*kept.regular, kept.total)))
+
+
+def _real(x):
+    return x.dtype.name in REALS
+
+
+def _straight(x):
+    """True for a vector, or a matrix of rows whose entries are neighbours, in which later rows lie further on."""
+    if x.ndim == 1:
+        return x.strides[0] >= 0
+    return x.ndim == 2 and (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and x.strides[0] >= 0
+
+
+def _row_threads(classes):
+    return cuda.ROW_THREADS[classes > cuda.ROWS_OF_A_WARP]
+
+
+def _of_matrix(block, W):
+    """Return (g, rows, cols) of a block for W as a matrix: a vector is one row of it."""
+    if W.ndim == 1:
+        return block.data.reshape(1, -1), None, block.rows if block.cols is None else block.cols
+    return block.data, block.rows, block.cols
+
+
+def _split(parts, total):
+    """Return the Kept of the rows that no part has; None where two parts share a row."""
+    taken = np.zeros(total, np.bool_)
+    for kept in parts:
+        index = slice(None) if kept is None else kept.index
+        if taken[index].any():
+            return None
+        taken[index] = True
+    return Kept.of(np.flatnonzero(~taken), total)

@@ -1,0 +1,87 @@
+"""The CUDA kernels: each one's file, arguments and launch. What they compute stands in the files and in README.md."""
+
+from minidrop.kernels import grids
+from minidrop.kernels.loader import Array, Axis, Kernel, Number, Size
+
+ACTIVATIONS = ("none", "relu", "sigmoid", "tanh")       # by their number in activation.cu
+ROW_THREADS = (32, 256)
+ROWS_OF_A_WARP = 1024       # up to so many classes a warp takes a row (softmax.cu)
+
+
+def _tiles(sizes, macros):
+    return grids.tiles(sizes["n"], sizes["m"])
+
+
+def _elements(sizes, macros):
+    return grids.elements(sizes["n"])
+
+
+def _units(sizes, macros):
+    return grids.elements(sizes["streams"] * sizes["units"])
+
+
+def _counters(sizes, macros):
+    return grids.counters(sizes["n"])
+
+
+_SIZES = Size("n"), Size("m")
+_KEPT = Axis("rows", "n", "N"), Axis("cols", "m", "M")             # of n x m, compact, out of N x M
+_PLACES = Axis("rows", "count", "n"), Axis("cols", "columns", "m")      # the compact part of n x m
+_STEP = (Number("rate", varying=True), Number("momentum", varying=True), Number("decay", varying=True), Number("l1", "int"),
+         *_SIZES)
+
+take_block = Kernel("take_block", "take.cu", [Array("W", ("N", "M"), strided=True), *_KEPT, Array("out", ("n", "m")), *_SIZES],
+                    _tiles)
+put_block = Kernel("put_block", "take.cu", [Array("x", ("n", "m"), strided=True), *_KEPT,
+                                            Array("out", ("N", "M"), strided=True), *_SIZES], _tiles)
+add_block = Kernel("add_block", "take.cu", [Array("x", ("n", "m"), strided=True), *_KEPT,
+                                            Array("out", ("N", "M"), strided=True), Number("factor", varying=True), *_SIZES],
+                   _tiles)
+expand = Kernel("expand", "take.cu", [Array("x", ("count", "columns"), strided=True), *_PLACES, Array("out", ("n", "m")),
+                                      *_SIZES], _tiles)
+sgd_update = Kernel("sgd_update", "update.cu", [
+    Array("W", ("n", "m")), Array("history", ("n", "m")), Array("g", ("count", "columns"), strided=True), *_PLACES, *_STEP],
+    _tiles)
+sgd_update_rows = Kernel("sgd_update_rows", "update.cu", [
+    Array("W", ("N", "m")), Array("history", ("N", "m")), Array("g", ("n", "columns"), strided=True, optional=True),
+    Axis("rows", "n", "N"), Axis("cols", "columns", "m"), *_STEP], _tiles)
+activate = Kernel("activate", "activation.cu", [
+    Array("x", ("n", "m"), strided=True), Array("b", ("m",), strided=True, optional=True),
+    Array("y", ("n", "m"), strided=True), Number("scale"), *_SIZES], _tiles, ACTIVATION=range(len(ACTIVATIONS)))
+activate_gradient = Kernel("activate_gradient", "activation.cu", [
+    Array("gy", ("n",)), Array("y", ("n",)), Array("gx", ("n",)), Number("scale"), Size("n")], _elements,
+    ACTIVATION=range(len(ACTIVATIONS)))
+dropout = Kernel("dropout", "dropout.cu", [
+    Array("x", ("n",)), Array("y", ("n",)), Number("key", "unsigned long long", varying=True),
+    Number("threshold", "unsigned int"), Number("scale"), Size("n")], _counters)
+gaussian = Kernel("gaussian", "dropout.cu", [
+    Array("out", ("n",)), Number("key", "unsigned long long", varying=True), Size("n")], _counters)
+cross_entropy = Kernel("cross_entropy", "softmax.cu", [
+    Array("x", ("n", "m"), strided=True), Array("label", ("n",), "int64"), Array("p", ("n", "m")),
+    Array("logarithm", ("n",)), Number("smallest"), *_SIZES],
+    lambda sizes, macros: grids.rows(sizes["n"], macros["ROW_THREADS"]), ROW_THREADS=ROW_THREADS)
+cross_entropy_gradient = Kernel("cross_entropy_gradient", "softmax.cu", [
+    Array("p", ("n", "m")), Array("label", ("n",), "int64"), Array("factor", ("factors",)), Number("factor_step", "int"),
+    *_SIZES], _tiles, ROW_THREADS=ROW_THREADS)
+lstm_step = Kernel("lstm_step", "lstm.cu", [
+    Array("x", ("streams", "gates"), strided=True), Array("product", ("streams", "gates"), strided=True),
+    Array("c_before", ("streams", "units")), Array("cont", ("streams",)), Array("activated", ("streams", "gates")),
+    Array("c", ("streams", "units")), Array("squashed", ("streams", "units")), Array("h", ("streams", "units")),
+    Size("streams"), Size("units")], _units)
+lstm_step_gradient = Kernel("lstm_step_gradient", "lstm.cu", [
+    Array("activated", ("streams", "gates")), Array("squashed", ("streams", "units")),
+    Array("c_before", ("streams", "units")), Array("cont", ("streams",)), Array("dh", ("streams", "units")),
+    Array("dc", ("streams", "units")), Array("d", ("streams", "gates")), Size("streams"), Size("units")], _units)
+column_sums = Kernel("column_sums", "sums.cu", [Array("x", ("n", "m"), strided=True), Array("out", ("m",)), *_SIZES],
+                     lambda sizes, macros: grids.columns(sizes["m"]))
+sum_groups = Kernel("sum_groups", "sums.cu", [
+    Array("x", ("rows", "m"), strided=True), Array("order", ("places",), "int64"), Array("bounds", ("ends",), "int64"),
+    Array("out", ("n", "m")), *_SIZES], _tiles)
+multiply_groups = Kernel("multiply_groups", "blocks.cu", [
+    Array("x", ("n", "features", "rest")), Array("factors", ("groups", "features")), Array("ends", ("groups",), "int64"),
+    Array("y", ("n", "features", "rest")), Size("groups"), Size("features"), Size("rest"), Size("n")],
+    lambda sizes, macros: grids.tiles(sizes["n"], sizes["features"] * sizes["rest"]))
+transpose = Kernel("transpose", "transpose.cu", [Array("W", ("n", "m"), strided=True), Array("out", ("m", "n")), *_SIZES],
+                   lambda sizes, macros: grids.squares(sizes["n"], sizes["m"]))
+
+KERNELS = {kernel.name: kernel for kernel in list(vars().values()) if isinstance(kernel, Kernel)}

@@ -1,0 +1,45 @@
+"""How many blocks of how many threads a kernel is launched with: (grid, block) from sizes. Pure functions of integers."""
+
+COLUMNS = 128           # of a tile: 32 threads with PER_THREAD = 4 columns each (common.cuh)
+ROWS = 8
+BLOCKS = 4096           # enough to fill the largest device several times; a thread then takes several rows or elements
+THREADS = 256
+_LINES = 16             # of column_sums (sums.cu)
+_TILE = 32              # of transpose (transpose.cu)
+_LARGEST_Y = 65535      # what CUDA allows
+
+
+def _parts(count, size):
+    return max(1, -(-count // size))
+
+
+def tiles(n, m):
+    """Tiles of 8 rows by 128 columns over a matrix (n, m): every column has a block, rows may have to share them."""
+    across = _parts(m, COLUMNS)
+    return (across, min(_parts(n, ROWS), max(1, BLOCKS // across))), (32, ROWS)
+
+
+def elements(n):
+    """One thread an element, or one for several a whole grid apart."""
+    return (min(_parts(n, THREADS), BLOCKS), 1), (THREADS, 1)
+
+
+def counters(n):
+    """One thread for four elements (dropout.cu)."""
+    return elements(-(-n // 4))
+
+
+def rows(n, row_threads):
+    """`row_threads` threads a row, 256 a block."""
+    lines = THREADS // row_threads
+    return (_parts(n, lines), 1), (row_threads, lines)
+
+
+def columns(m):
+    """Blocks of 32 columns, whose threads share the rows."""
+    return (_parts(m, 32), 1), (32, _LINES)
+
+
+def squares(n, m):
+    """Blocks of 32 x 8 threads for tiles of 32 x 32."""
+    return (_parts(m, _TILE), min(_parts(n, _TILE), _LARGEST_Y)), (32, 8)

@@ -1,0 +1,257 @@
+"""Kernels written in CUDA C++: what their arguments are, whether a call's fit, and how they are compiled.
+
+A `Kernel` names a file of this folder and declares the arguments in the order of the C signature. Sizes and strides are not
+passed by the caller: they follow from the arrays' shapes, which must agree with each other. A *device* is what compiles and
+runs (`Cuda`; the tests have one that runs the same files on the host).
+"""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minidrop.errors import BackendError, ShapeError
+
+FOLDER = Path(__file__).parent
+OPTIONS = ("--std=c++17", "--fmad=false")
+REALS = {"float32": "float", "float64": "double"}
+_NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64, "unsigned long long": np.uint64}
+_LARGEST_INT = 2**31 - 1
+
+
+class Array(NamedTuple):
+    """A pointer to an array: dtype "REAL" or a NumPy name; `shape` of sizes by name, of which equal names must be equal.
+
+    It must be C-contiguous; with `strided` only the last axis of a matrix must be, and the distance of rows follows as
+    another argument (of a vector: the distance of elements). With `optional` it may be None.
+    """
+
+    name: str
+    shape: tuple
+    dtype: str = "REAL"
+    strided: bool = False
+    optional: bool = False
+
+    def parameters(self):
+        return [f"*{self.name}", f"long long {self.name}_stride"][:1 + self.strided]
+
+
+class Number(NamedTuple):
+    """A number of a C type. With `varying` it may also be an array of one element, read on the device at every launch."""
+
+    name: str
+    type: str = "REAL"
+    varying: bool = False
+
+    def parameters(self):
+        return [f"{self.type} {self.name}_value", f"*{self.name}_at"] if self.varying else [f"{self.type} {self.name}"]
+
+
+class Size(NamedTuple):
+    """A size by name, or a product of sizes: "streams units"."""
+
+    name: str
+
+    def parameters(self):
+        return [f"long long {self.name}"]
+
+
+class Axis(NamedTuple):
+    """A kept set: `count` of the `total` entries of an axis, both sizes by name. Its value is an `AxisValue`."""
+
+    name: str
+    count: str
+    total: str
+
+    def parameters(self):
+        return [f"{kind}{self.name}_{field}" for kind, field in (("int ", "start"), ("*", "start_at"), ("int ", "step"),
+                                                                 ("int ", "width"), ("*", "table"))]
+
+
+class AxisValue(NamedTuple):
+    """A kept set as a kernel takes it: see `unit` and `place` in common.cuh. `start` may be an array, as a varying Number."""
+
+    count: int
+    total: int
+    start: object
+    step: int
+    width: int
+    table: object = None
+
+
+def axis_value(kept, table=None):
+    """Return a Kept as an AxisValue; one without the regular form needs its `table` on the device.
+
+    Raises BackendError for an axis that is too long.
+    """
+    start, step, width = kept.regular or (0, 1, 1)
+    if kept.is_all:
+        start, step, width, table = 0, max(1, kept.total), max(1, kept.total), None
+    if kept.total - min(start, 0) > _LARGEST_INT:
+        raise BackendError(f"{kept!r}: the GPU kernels count the entries of one axis in 32 bits; this one is too long")
+    return AxisValue(kept.count, kept.total, start, min(step, _LARGEST_INT), min(width, _LARGEST_INT), table)
+
+
+class Kernel:
+    """One kernel: its name, its file, its arguments in order, and (grid, block) as a function of sizes by name.
+
+    `macros`: for each macro of the file other than REAL the values in use.
+    """
+
+    def __init__(self, name, file, arguments, grid, **macros):
+        self.name, self.file, self.arguments, self.grid, self.macros = name, file, tuple(arguments), grid, macros
+
+    def __call__(self, device, values, **macros):
+        """Run on `device`: values {argument: value}; nothing is launched where a size is 0.
+
+        Raises ShapeError or BackendError, naming kernel, argument, what was expected and what came.
+        """
+        real, sizes, arguments = self.bind(device, values)
+        if not all(sizes.values()):
+            return
+        device.launch(self, {"REAL": REALS[real], **macros}, *self.grid(sizes, macros), arguments)
+
+    def bind(self, device, values):
+        """Return (dtype of REAL, sizes by name, C arguments: arrays, None for null, NumPy numbers)."""
+        expected = {argument.name for argument in self.arguments if not isinstance(argument, Size)}
+        if expected != set(values):
+            raise TypeError(f"kernel {self.name} takes {sorted(expected)}, got {sorted(values)}")
+        real = next(values[a.name].dtype.name for a in self.arguments if isinstance(a, Array) and a.dtype == "REAL"
+                    and values[a.name] is not None)
+        if real not in REALS:
+            raise BackendError(f"kernel {self.name}: expected arrays of {' or '.join(REALS)}, got {real}")
+        sizes, given = {}, []
+        for argument in self.arguments:
+            if isinstance(argument, Array):
+                given += self._array(device, argument, values[argument.name], real, sizes)
+            elif isinstance(argument, Axis):
+                given += self._axis(device, argument, values[argument.name], sizes)
+            elif isinstance(argument, Number):
+                given += self._number(device, argument, values[argument.name], real)
+            else:
+                given.append(argument)
+        # Sizes last: an array further on may have been the one to say it.
+        return real, sizes, [self._size(a, sizes) if isinstance(a, Size) else a for a in given]
+
+    def _array(self, device, argument, x, real, sizes):
+        if x is None and argument.optional:
+            return [None, np.int64(0)][:1 + argument.strided]
+        where = f"kernel {self.name}: argument {argument.name}"
+        wanted = real if argument.dtype == "REAL" else argument.dtype
+        complaint = device.complaint(x)
+        if complaint:
+            raise BackendError(f"{where}: {complaint}")
+        if x.dtype != wanted:
+            raise BackendError(f"{where}: expected {wanted}, got {x.dtype}")
+        if x.ndim != len(argument.shape):
+            raise ShapeError(f"{where}: expected {len(argument.shape)} axes ({', '.join(argument.shape)}), got an array of "
+                             f"shape {x.shape}")
+        for size, length in zip(argument.shape, x.shape, strict=True):
+            self._agree(size, length, sizes, f"{where} of shape {x.shape}")
+        if not argument.strided:
+            if not x.flags.c_contiguous:
+                raise BackendError(f"{where}: expected a C-contiguous array, got strides {x.strides} of shape {x.shape}")
+            return [x]
+        stride, inner = x.strides[0], x.strides[1:]
+        if x.size and (inner not in ((), (x.itemsize,)) and x.shape[1] > 1 or stride % x.itemsize or stride < 0):
+            raise BackendError(f"{where}: expected rows of neighbours, got strides {x.strides} of shape {x.shape}")
+        return [x, np.int64(stride // x.itemsize)]
+
+    def _axis(self, device, argument, value, sizes):
+        where = f"kernel {self.name}: argument {argument.name}"
+        for size, length in ((argument.count, value.count), (argument.total, value.total)):
+            self._agree(size, length, sizes, where)
+        start, start_at = self._varying(device, where, value.start, np.int32)
+        if value.table is not None and device.complaint(value.table):
+            raise BackendError(f"{where}: {device.complaint(value.table)}")
+        return [start, start_at, np.int32(value.step), np.int32(value.width), value.table]
+
+    def _number(self, device, argument, value, real):
+        kind = np.dtype(real).type if argument.type == "REAL" else _NUMBERS[argument.type]
+        if argument.varying:
+            return self._varying(device, f"kernel {self.name}: argument {argument.name}", value, kind)
+        return [kind(value)]
+
+    def _varying(self, device, where, value, kind):
+        """Return [number, array or None]."""
+        if not hasattr(value, "__array_interface__") and not hasattr(value, "__cuda_array_interface__") \
+                or isinstance(value, np.generic):
+            return [kind(value), None]
+        complaint = device.complaint(value)
+        if complaint or value.dtype != kind or value.size != 1:
+            raise BackendError(f"{where}: expected a number or an array of one {np.dtype(kind).name}, got "
+                               f"{complaint or f'{value.size} of {value.dtype}'}")
+        return [kind(0), value]
+
+    def _agree(self, size, length, sizes, where):
+        known = sizes.setdefault(size, length)
+        if known != length:
+            raise ShapeError(f"{where}: expected {size} = {known} as in the arguments before, got {length}")
+
+    def _size(self, argument, sizes):
+        return np.int64(sizes[argument.name])
+
+    def variants(self):
+        """Return the macros of every variant in use: REAL times the file's own."""
+        found = [{"REAL": real} for real in REALS.values()]
+        for name, choices in self.macros.items():
+            found = [{**one, name: choice} for one in found for choice in choices]
+        return found
+
+
+@lru_cache
+def source(file):
+    """Return the text of a kernel file with what it includes of this folder put in its place."""
+    text = (FOLDER / file).read_text(encoding="utf-8")
+    return re.sub(r'^#include "([\w.]+)"$', lambda found: source(found[1]), text, flags=re.MULTILINE)
+
+
+def options(macros):
+    """Return the compiler's options for the macros of one variant."""
+    return OPTIONS + tuple(f"-D{name}={value}" for name, value in sorted(macros.items()))
+
+
+class Cuda:
+    """Runs kernels on CUDA device `index`, on CuPy's current stream. Compiled at first use; CuPy caches that on disk."""
+
+    def __init__(self, index):
+        import cupy
+        self.index, self.cupy = index, cupy
+        self._functions = {}
+
+    def complaint(self, x):
+        """Return why `x` cannot be an argument here, or ''."""
+        if not isinstance(x, self.cupy.ndarray):
+            return f"expected an array on cuda:{self.index}, got {type(x).__module__}.{type(x).__name__}"
+        return "" if x.device.id == self.index else f"expected an array on cuda:{self.index}, got one on cuda:{x.device.id}"
+
+    def launch(self, kernel, macros, grid, block, arguments):
+        """Launch `kernel` with bound arguments."""
+        null = np.uint64(0)
+        self._function(kernel, macros)(grid, block, tuple(null if x is None else x for x in arguments))
+
+    def _function(self, kernel, macros):
+        key = (kernel.name, *sorted(macros.items()))
+        if key not in self._functions:
+            self._functions[key] = self._module(kernel.file, key[1:]).get_function(kernel.name)
+        return self._functions[key]
+
+    def _module(self, file, macros):
+        return self.cupy.RawModule(code=source(file), options=options(dict(macros)))
+
+
+def compile_for(file, macros, architecture):
+    """Compile a kernel file for "sm_90", say, and return the machine code. Needs CuPy and NVRTC, but no GPU."""
+    # CuPy's own binding: its `cupy.cuda.compiler` asks a device even where the architecture is given.
+    from cupy_backends.cuda.libs import nvrtc
+    program = nvrtc.createProgram(source(file), file, (), ())
+    try:
+        nvrtc.compileProgram(program, (*options(macros), f"--gpu-architecture={architecture}"))
+        return nvrtc.getCUBIN(program)
+    except nvrtc.NVRTCError as error:
+        log = nvrtc.getProgramLog(program)
+        raise BackendError(f"{file} with {macros} does not compile for {architecture}: {error}\n{log}") from error
+    finally:
+        nvrtc.destroyProgram(program)

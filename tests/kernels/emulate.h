@@ -1,0 +1,186 @@
+// Just enough of CUDA C++ to run a kernel on the host: blocks one after the other, and the threads of a block as contexts
+// that take turns at barriers. Nothing runs at the same time, so a run gives the same result every time; which thread goes
+// first can be turned round, so that a missing barrier shows in one of the two orders.
+//
+// A kernel file is compiled together with this header, a line EMULATE(kernel) for each kernel, by any C++17 compiler.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <ucontext.h>
+
+#define __global__ static
+#define __device__ static
+#define __forceinline__ inline
+#define __restrict__ __restrict
+#define __shared__ static       // blocks follow one another, so they can use the same memory
+
+struct Index {
+    unsigned int x, y, z;
+};
+static Index threadIdx, blockIdx, blockDim, gridDim;
+
+using std::exp;
+using std::log;
+using std::log1p;
+using std::sqrt;
+using std::tanh;
+
+template <class T> static T cospi(T x) { return std::cos(T(3.14159265358979323846L) * x); }
+template <class T> static T sinpi(T x) { return std::sin(T(3.14159265358979323846L) * x); }
+
+static unsigned int __umulhi(unsigned int a, unsigned int b)
+{
+    return static_cast<unsigned int>(static_cast<std::uint64_t>(a) * b >> 32);
+}
+
+namespace emulation {
+
+enum Stage { running, at_block_barrier, at_warp_barrier, done };
+
+struct Thread {
+    ucontext_t context;
+    Index index;
+    Stage stage;
+    std::vector<char> stack;
+};
+
+static std::vector<Thread> threads;
+static std::size_t current;
+static ucontext_t scheduler;
+static std::vector<double> exchanged;      // one place a thread; a double holds every float
+static void (*body)(void*);
+static void* body_arguments;
+
+static void wait(Stage stage)
+{
+    threads[current].stage = stage;
+    swapcontext(&threads[current].context, &scheduler);
+}
+
+static void start()
+{
+    body(body_arguments);
+    threads[current].stage = done;
+    swapcontext(&threads[current].context, &scheduler);
+}
+
+// Let the threads first .. last-1 go on if all of them wait at this barrier. One that has ended never arrives: false.
+static bool release(std::size_t first, std::size_t last, Stage stage, bool& any)
+{
+    std::size_t waiting = 0;
+    for (std::size_t i = first; i < last; ++i)
+        waiting += threads[i].stage == stage;
+    if (waiting && waiting < last - first)
+        return false;
+    for (std::size_t i = first; i < last && waiting; ++i)
+        threads[i].stage = running;
+    any |= waiting > 0;
+    return true;
+}
+
+// Run one block. Returns 0, or 1 where some threads wait for others that never come.
+static int run_block(bool backwards)
+{
+    const std::size_t count = threads.size();
+    for (std::size_t i = 0; i < count; ++i) {
+        Thread& thread = threads[i];
+        thread.stack.resize(64 * 1024);
+        getcontext(&thread.context);
+        thread.context.uc_stack.ss_sp = thread.stack.data();
+        thread.context.uc_stack.ss_size = thread.stack.size();
+        thread.context.uc_link = nullptr;
+        const unsigned int n = static_cast<unsigned int>(i);
+        thread.index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
+        thread.stage = running;
+        makecontext(&thread.context, start, 0);
+    }
+    for (;;) {
+        for (std::size_t i = 0; i < count; ++i) {
+            current = backwards ? count - 1 - i : i;
+            if (threads[current].stage == running) {
+                threadIdx = threads[current].index;
+                swapcontext(&scheduler, &threads[current].context);
+            }
+        }
+        bool any = false;
+        for (std::size_t warp = 0; warp < count; warp += 32)
+            release(warp, warp + 32 < count ? warp + 32 : count, at_warp_barrier, any);
+        if (!any)
+            release(0, count, at_block_barrier, any);
+        if (!any) {
+            for (const Thread& thread : threads)
+                if (thread.stage != done)
+                    return 1;
+            return 0;
+        }
+    }
+}
+
+// Run one block whose kernel has no barrier: its threads are plain calls.
+static int run_plainly(bool backwards)
+{
+    const unsigned int count = blockDim.x * blockDim.y * blockDim.z;
+    for (unsigned int i = 0; i < count; ++i) {
+        const unsigned int n = backwards ? count - 1 - i : i;
+        threadIdx = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
+        body(body_arguments);
+    }
+    return 0;
+}
+
+template <class... A, std::size_t... I> static void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>)
+{
+    kernel(*static_cast<A*>(arguments[I])...);
+}
+
+template <class... A> static void call(void (*kernel)(A...), void** arguments)
+{
+    call(kernel, arguments, std::index_sequence_for<A...>());
+}
+
+// shape: grid x, y, block x, y.  BARRIERS says whether the file has any.
+static int run(void (*one)(void*), void** arguments, const unsigned int* shape, int backwards)
+{
+    gridDim = {shape[0], shape[1], 1};
+    blockDim = {shape[2], shape[3], 1};
+    body = one;
+    body_arguments = arguments;
+    if (BARRIERS) {
+        threads.resize(blockDim.x * blockDim.y);
+        exchanged.assign(threads.size(), 0);
+    }
+    const unsigned int blocks = gridDim.x * gridDim.y;
+    for (unsigned int i = 0; i < blocks; ++i) {
+        const unsigned int n = backwards ? blocks - 1 - i : i;
+        blockIdx = {n % gridDim.x, n / gridDim.x, 0};
+        if (BARRIERS ? run_block(backwards) : run_plainly(backwards))
+            return 1;
+    }
+    return 0;
+}
+
+}  // namespace emulation
+
+static void __attribute__((unused)) __syncthreads() { emulation::wait(emulation::at_block_barrier); }
+
+template <class T> static T __shfl_xor_sync(unsigned int, T value, int lanes)
+{
+    const std::size_t mine = emulation::current;
+    emulation::exchanged[mine] = value;
+    emulation::wait(emulation::at_warp_barrier);
+    const T other = static_cast<T>(emulation::exchanged[mine ^ static_cast<std::size_t>(lanes)]);
+    emulation::wait(emulation::at_warp_barrier);       // until all have read
+    return other;
+}
+
+#define EMULATE(kernel) \
+    extern "C" int run_##kernel(void** arguments, const unsigned int* shape, int backwards) \
+    { \
+        return emulation::run([](void* given) { emulation::call(kernel, static_cast<void**>(given)); }, arguments, shape, \
+                              backwards); \
+    }

@@ -1,0 +1,70 @@
+"""A device that runs the CUDA kernels on the host, and a backend on it: NumPy's arrays, the GPU's kernels and overrides."""
+
+import ctypes
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from minidrop.backend import Backend
+from minidrop.backend.cupy_kernels import CupyKernels
+from minidrop.kernels import loader
+
+HEADER = Path(__file__).with_name("emulate.h")
+COMPILER = next((found for found in map(shutil.which, ("g++", "c++", "clang++")) if found), None)
+MISSING = "" if COMPILER else "no C++ compiler (g++, c++ or clang++) to run the CUDA kernels with on the host"
+
+
+class Emulator:
+    """Compiles kernel files for the host, each variant once, into `folder`. `change` may alter a file's text before that."""
+
+    def __init__(self, folder, change=None):
+        self.folder, self.change, self.backwards = Path(folder), change or (lambda file, text: text), False
+        self.libraries, self.launches = {}, []
+
+    def complaint(self, x):
+        return "" if isinstance(x, np.ndarray) else f"expected a NumPy array, got {type(x).__name__}"
+
+    def launch(self, kernel, macros, grid, block, arguments):
+        self.launches.append(kernel.name)
+        self.backwards = not self.backwards         # threads take turns in the other order every time
+        boxes = [ctypes.c_void_p(0 if x is None else x.ctypes.data) if x is None or isinstance(x, np.ndarray)
+                 else np.array(x) for x in arguments]
+        places = [box.ctypes.data if isinstance(box, np.ndarray) else ctypes.addressof(box) for box in boxes]
+        run = getattr(self.library(kernel.file, macros), f"run_{kernel.name}")
+        if run((ctypes.c_void_p * len(places))(*places), (ctypes.c_uint * 4)(*grid, *block), int(self.backwards)):
+            raise RuntimeError(f"{kernel.name}: some threads wait at a barrier that others never reach")
+
+    def library(self, file, macros):
+        key = "-".join([Path(file).stem, *(str(value) for _, value in sorted(macros.items()))])
+        if key not in self.libraries:
+            text = self.change(file, loader.source(file))
+            # `extern "C"` and a static function, which is what __global__ becomes here, exclude each other.
+            text = text.replace('extern "C" __global__', "__global__")
+            names = re.findall(r"__global__ void (\w+)\(", text)
+            code = self.folder / f"{key}.cpp"
+            code.write_text("\n".join([f"#define BARRIERS {int('__s' in text.replace('__shared__', ''))}",
+                                       f'#include "{HEADER}"', text, *(f"EMULATE({name})" for name in names)]))
+            library = code.with_suffix(".so")
+            flags = [f"-D{name}={value}" for name, value in macros.items()]
+            subprocess.run([COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-w", *flags, str(code),
+                            "-o", str(library)], check=True)
+            self.libraries[key] = ctypes.CDLL(str(library))
+        return self.libraries[key]
+
+
+class EmulatedBackend(CupyKernels, Backend):
+    """What CupyBackend overrides with kernels, on NumPy arrays. New arrays hold NaN: what is not written shows."""
+
+    name = "emulated"
+
+    def __init__(self, folder, change=None):
+        self.kernels = Emulator(folder, change)
+        self._start_kernels()
+
+    def empty(self, shape, dtype):
+        out = np.empty(shape, dtype)
+        out.fill(np.nan if out.dtype.kind == "f" else 1)
+        return out
