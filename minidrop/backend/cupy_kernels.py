@@ -45,7 +45,7 @@ class CupyKernels(Backend):
         if kept is None or kept.is_all:
             return x
         axis %= x.ndim
-        if not _real(x) or axis == 0 and isinstance(kept.index, slice):
+        if not _real(x) or axis == 0 and isinstance(kept.index, slice) and not hasattr(kept, "start_at"):
             return super().take(x, kept, axis)      # rows: a view, which products read in place
         form = self._as_matrix(x.shape, kept, axis)
         if form is None:
@@ -241,14 +241,13 @@ class CupyKernels(Backend):
                 or any(block.data.dtype != W.dtype for block in blocks):
             super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
             return
-        number = W.dtype.type
-        rate = number(lr) * number(grad_scale)
+        rate = _product(lr, grad_scale, W.dtype.type)
         if not momentum and not decay:
             for block in blocks:
                 self._add(W, block.rows, block.cols, block.data, -rate)
             return
         shape = (1, W.size) if W.ndim == 1 else (len(W), W.size // max(1, len(W)))
-        step = {"rate": rate, "momentum": momentum, "decay": number(lr) * number(decay), "l1": l1}
+        step = {"rate": rate, "momentum": momentum, "decay": _product(lr, decay, W.dtype.type), "l1": l1}
         W, history, parts = W.reshape(shape), history.reshape(shape), [_of_matrix(block, W) for block in blocks]
         rest = self._split(tuple(rows for _, rows, _ in parts), shape[0]) if len(parts) > 1 else None
         if len(parts) > 1 and rest is None:
@@ -311,7 +310,10 @@ class CupyKernels(Backend):
         if kept.regular is None:
             return None
         # Every entry of the axis is a run of `after` neighbours.
-        return (before, shape[axis] * after), None, Kept(*(after * n for n in (*kept.regular, kept.total)))
+        wide = Kept(*(after * n for n in (*kept.regular, kept.total)))
+        if hasattr(kept, "start_at"):
+            wide.start_at = kept.start_at * np.int32(after)
+        return (before, shape[axis] * after), None, wide
 
 
 def _real(x):
@@ -323,6 +325,11 @@ def _straight(x):
     if x.ndim == 1:
         return x.strides[0] >= 0
     return x.ndim == 2 and (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and x.strides[0] >= 0
+
+
+def _product(a, b, number):
+    """Return a b as a `number`, or as an array of one where `a` is such an array: on the device, then, at every launch."""
+    return (a * number(b)).astype(number, copy=False) if getattr(a, "shape", ()) else number(a) * number(b)
 
 
 def _row_threads(classes):

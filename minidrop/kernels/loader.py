@@ -34,9 +34,6 @@ class Array(NamedTuple):
     strided: bool = False
     optional: bool = False
 
-    def parameters(self):
-        return [f"*{self.name}", f"long long {self.name}_stride"][:1 + self.strided]
-
 
 class Number(NamedTuple):
     """A number of a C type. With `varying` it may also be an array of one element, read on the device at every launch."""
@@ -45,17 +42,11 @@ class Number(NamedTuple):
     type: str = "REAL"
     varying: bool = False
 
-    def parameters(self):
-        return [f"{self.type} {self.name}_value", f"*{self.name}_at"] if self.varying else [f"{self.type} {self.name}"]
-
 
 class Size(NamedTuple):
-    """A size by name, or a product of sizes: "streams units"."""
+    """A size by name."""
 
     name: str
-
-    def parameters(self):
-        return [f"long long {self.name}"]
 
 
 class Axis(NamedTuple):
@@ -64,10 +55,6 @@ class Axis(NamedTuple):
     name: str
     count: str
     total: str
-
-    def parameters(self):
-        return [f"{kind}{self.name}_{field}" for kind, field in (("int ", "start"), ("*", "start_at"), ("int ", "step"),
-                                                                 ("int ", "width"), ("*", "table"))]
 
 
 class AxisValue(NamedTuple):
@@ -84,14 +71,20 @@ class AxisValue(NamedTuple):
 def axis_value(kept, table=None):
     """Return a Kept as an AxisValue; one without the regular form needs its `table` on the device.
 
+    A Kept may have been given an attribute `start_at`, an array of one int32 on the device: then that says where it starts
+    whenever a kernel runs, in a captured graph too. The count must stay what it was.
     Raises BackendError for an axis that is too long.
     """
     start, step, width = kept.regular or (0, 1, 1)
     if kept.is_all:
-        start, step, width, table = 0, max(1, kept.total), max(1, kept.total), None
+        start, step, width = 0, max(1, kept.total), max(1, kept.total)
     if kept.total - min(start, 0) > _LARGEST_INT:
         raise BackendError(f"{kept!r}: the GPU kernels count the entries of one axis in 32 bits; this one is too long")
-    return AxisValue(kept.count, kept.total, start, min(step, _LARGEST_INT), min(width, _LARGEST_INT), table)
+    if kept.regular is None and not kept.is_all:
+        return AxisValue(kept.count, kept.total, 0, 1, 1, table)
+    start_at = getattr(kept, "start_at", None)
+    return AxisValue(kept.count, kept.total, start if start_at is None else start_at, min(step, _LARGEST_INT),
+                     min(width, _LARGEST_INT))
 
 
 class Kernel:

@@ -1,7 +1,7 @@
 // One step of an LSTM. References: Backend.lstm_step, lstm_step_gradient. Gates stand in Caffe's order i f o g.
 //
 // One thread a unit and stream: it reads its four gates, each of which lies contiguous over the threads of a warp, and writes
-// all that the step leaves behind. NumPy's terms need some fifteen passes, and a sequence has dozens of steps.
+// all that the step leaves behind. NumPy's terms need some thirteen passes, and a sequence has dozens of steps.
 // Launch: one thread an element of c.
 #include "common.cuh"
 

@@ -1,0 +1,164 @@
+"""The emulation itself: it sees broken kernels, and numbers that stand in device memory are read when a kernel runs.
+
+What the kernels compute is compared in tests/backend/test_backends_agree.py, whose backends include the emulated one.
+"""
+
+import numpy as np
+import pytest
+
+from minidrop.autograd import Block
+from minidrop.backend import Backend
+from minidrop.kept import Kept
+from minidrop.kernels import cuda
+
+GENERIC = Backend()
+ROWS, COLUMNS = Kept(2, 7, 4, 70), Kept(-3, 10, 5, 300)
+
+
+def numbers(*shape, dtype=np.float32):
+    return np.random.default_rng(4).standard_normal(shape).astype(dtype)
+
+
+def gather(on):
+    return on.submatrix(numbers(70, 300), ROWS, COLUMNS)
+
+
+def scatter(on):
+    return on.put(numbers(COLUMNS.count, 5), COLUMNS, 0)
+
+
+def update(on):
+    W, history = numbers(70, 300), numbers(70, 300)[::-1].copy()
+    on.sgd_update(W, history, [Block(numbers(ROWS.count, COLUMNS.count), ROWS, COLUMNS)], 0.1, 0.9, 0.01, True, 0.5)
+    return np.stack([W, history])
+
+
+def sums(on):
+    return on.column_sums(numbers(100, 70))
+
+
+def transpose(on):
+    return on.transposed(numbers(40, 70))
+
+
+def drop(on):
+    return on.dropout(numbers(41, 5), 0.4, 2.0, 2**40 + 3)[0]
+
+
+def cross_entropy(on):
+    p = on.empty((3, 2000), np.float32)
+    return on.cross_entropy(numbers(3, 2000), np.array([0, 1999, 7]), p), p
+
+
+def agree(work, on):
+    """True where two runs, in which threads take turns in either order, give what the generic backend gives."""
+    expected = work(GENERIC)
+    for _ in range(2):
+        got = work(on)
+        for a, b in zip(got, expected, strict=True):
+            if not np.allclose(a, b, rtol=1e-4, atol=1e-5):
+                return False
+    return True
+
+
+WORK = (gather, scatter, update, sums, transpose, drop, cross_entropy)
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_the_kernels_agree(emulated, work):
+    assert agree(work, emulated)
+
+
+@pytest.mark.parametrize("work, file, line, instead", [
+    (gather, "common.cuh", "static_cast<int>(j) + kept.skip", "static_cast<int>(j)"),
+    (gather, "take.cu", "first + 32 * k < m ? unit", "first + 32 * k + 1 < m ? unit"),
+    (scatter, "common.cuh", "inside < kept.width", "inside <= kept.width"),
+    (update, "update.cu", "w = weight - change;", "w = weight - (change - decay * r);"),
+    (update, "update.cu", "row >= 0 && source[k] >= 0 ? g", "source[k] >= 0 ? g"),
+    (sums, "sums.cu", "        __syncthreads();\n    }", "    }"),
+    (sums, "sums.cu", "half; half /= 2", "half > 1; half /= 2"),
+    (transpose, "transpose.cu", "        __syncthreads();\n        for", "        for"),
+    (drop, "dropout.cu", "high0 ^ c3 ^ k1", "high0 ^ c3 ^ k0"),
+    (drop, "dropout.cu", "if (4 * block + k < n)", "if (4 * block + k + 1 < n)"),
+    (cross_entropy, "softmax.cu", "step = 16; step", "step = 16; step > 1"),
+    (cross_entropy, "softmax.cu", "    __syncthreads();\n    mine", "    mine"),
+], ids=lambda value: getattr(value, "__name__", None))
+def test_a_broken_kernel_is_seen(emulation, tmp_path, work, file, line, instead):
+    """One change to a kernel, and the comparison fails."""
+    def change(name, text):
+        assert line in text, f"{file} has changed: this test must too"
+        return text.replace(line, instead)
+
+    assert not agree(work, emulation.EmulatedBackend(tmp_path, change))
+
+
+def test_a_barrier_that_some_threads_never_reach_is_an_error(emulation, tmp_path):
+    line = "    __syncthreads();\n    for (int half"
+    broken = emulation.EmulatedBackend(tmp_path, lambda name, text: text.replace(line, "    if (threadIdx.y)" + line))
+    with pytest.raises(RuntimeError, match="^column_sums: some threads wait at a barrier that others never reach$"):
+        sums(broken)
+
+
+def moving(kept, start):
+    """A kept set of which the kernels read the start where they run; what it says itself must not matter."""
+    moved = Kept(start, *kept.regular[1:], kept.total)
+    assert moved.count == kept.count
+    kept.start_at = np.array([start], np.int32)
+    return moved
+
+
+def test_a_start_in_device_memory(emulated):
+    rows, cols = Kept(2, 7, 4, 70), Kept(-3, 10, 5, 300)
+    new_rows, new_cols = moving(rows, 1), moving(cols, 4)
+    W, history, g, x = numbers(70, 300), numbers(70, 300), numbers(rows.count, cols.count), numbers(2, 70, 3)
+    np.testing.assert_array_equal(emulated.submatrix(W, rows, cols), W[np.ix_(new_rows.indices, new_cols.indices)])
+    np.testing.assert_array_equal(emulated.take(x, rows, 1), x[:, new_rows.indices])
+    np.testing.assert_array_equal(emulated.put(g, rows, 0), GENERIC.put(g, new_rows, 0))
+    every_third = Kept(0, 3, 1, 300)
+    moved = moving(every_third, 2)
+    np.testing.assert_array_equal(emulated.take(W.T, every_third, 0), W.T[moved.indices])
+    results = []
+    for on, block in ((emulated, Block(g, rows, cols)), (GENERIC, Block(g, new_rows, new_cols))):
+        results.append((W.copy(), history.copy()))
+        on.sgd_update(*results[-1], [block], 0.1, 0.9, 0.01, False, 0.5)
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_rate_and_a_key_in_device_memory(emulated, momentum):
+    rate, key, x = np.array([0.25], np.float32), np.array([77], np.uint64), numbers(9, 9)
+    results = []
+    for lr in (rate, 0.25):
+        results.append((numbers(9, 9), numbers(9, 9)))
+        emulated.sgd_update(*results[-1], [Block(x)], lr, momentum, 0.01 * momentum, False, 0.5)
+    np.testing.assert_array_equal(*results)
+    y, mask = emulated.dropout(x, 0.5, 2.0, key)
+    np.testing.assert_array_equal(y, GENERIC.dropout(x, 0.5, 2.0, 77)[0])
+    np.testing.assert_array_equal(emulated.dropout_gradient(x, mask, 2.0), y)
+    np.testing.assert_array_equal(emulated.gaussian((9,), np.dtype("float32"), key),
+                                  emulated.gaussian((9,), np.dtype("float32"), 77))
+
+
+def test_a_gradient_in_one_piece_is_one_launch(emulated):
+    """No dense gradient is written: the update is all that runs."""
+    W, launches = numbers(70, 300), emulated.kernels.launches
+    launches.clear()
+    block = Block(numbers(ROWS.count, COLUMNS.count), ROWS, COLUMNS)
+    emulated.sgd_update(W, np.zeros_like(W), [block], 0.1, 0.9, 0.0, False, 1)
+    assert launches == ["sgd_update"]
+    launches.clear()
+    halves = [Block(numbers(35, 300), Kept(start, 2, 1, 70)) for start in (0, 1)]
+    emulated.sgd_update(W, np.zeros_like(W), halves, 0.1, 0.9, 0.0, False, 1)
+    assert launches == ["sgd_update_rows"] * 2
+
+
+def test_a_grid_of_fewer_threads_than_elements(emulated, monkeypatch):
+    """Large arrays: every thread takes several rows, elements or counters."""
+    monkeypatch.setattr("minidrop.kernels.grids.BLOCKS", 2)
+    monkeypatch.setattr("minidrop.kernels.grids._LARGEST_Y", 2)
+    W = numbers(150, 300)
+    for work in (lambda on: on.relu(W), lambda on: on.relu_gradient(W, W[::-1].copy()),
+                 lambda on: on.dropout(W, 0.3, 2.0, 5)[0], lambda on: on.submatrix(W, Kept(1, 3, 2, 150), COLUMNS),
+                 lambda on: on.transposed(W)):
+        np.testing.assert_array_equal(work(emulated), work(GENERIC))
+    assert cuda.transpose.grid({"n": 150, "m": 300}, {}) == ((10, 2), (32, 8))

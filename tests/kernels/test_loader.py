@@ -1,0 +1,151 @@
+"""Launches: sizes and strides follow from the arrays, and what does not fit is refused by name before anything runs."""
+
+import re
+
+import numpy as np
+import pytest
+
+from minidrop.errors import BackendError, ShapeError
+from minidrop.kept import Kept
+from minidrop.kernels import cuda, loader
+from minidrop.kernels.loader import FOLDER, Array, Axis, Number, Size, axis_value
+
+
+class Recorder:
+    """A device that only notes what it is asked to launch."""
+
+    def __init__(self):
+        self.calls = []
+
+    def complaint(self, x):
+        return "" if isinstance(x, np.ndarray) else f"expected an array here, got {type(x).__name__}"
+
+    def launch(self, kernel, macros, grid, block, arguments):
+        self.calls.append((kernel.name, macros, grid, block, arguments))
+
+
+def array(*shape, dtype="float32"):
+    return np.zeros(shape, dtype)
+
+
+def transpose(**changes):
+    device = Recorder()
+    cuda.transpose(device, {"W": array(40, 70), "out": array(70, 40), **changes})
+    return device.calls
+
+
+def test_a_launch():
+    wide = array(40, 100)
+    [(name, macros, grid, block, arguments)] = transpose(W=wide[:, :70])
+    assert (name, macros, grid, block) == ("transpose", {"REAL": "float"}, (3, 2), (32, 8))
+    assert arguments[0].base is wide and [(type(n), int(n)) for n in (arguments[1], *arguments[3:])] == [
+        (np.int64, 100), (np.int64, 40), (np.int64, 70)]
+
+
+def test_the_type_of_the_arrays_chooses_the_variant():
+    [(_, macros, *_)] = transpose(W=array(40, 70, dtype="float64"), out=array(70, 40, dtype="float64"))
+    assert macros == {"REAL": "double"}
+
+
+def test_nothing_to_do_is_not_launched():
+    assert transpose(W=array(0, 70), out=array(70, 0)) == []
+
+
+@pytest.mark.parametrize("changes, error, message", [
+    ({"out": array(70, 41)}, ShapeError, r"kernel transpose: argument out of shape \(70, 41\): expected n = 40 as in the "
+                                         r"arguments before, got 41"),
+    ({"out": array(70)}, ShapeError, r"kernel transpose: argument out: expected 2 axes \(m, n\), got an array of shape "
+                                     r"\(70,\)"),
+    ({"out": array(70, 40, dtype="float64")}, BackendError, "kernel transpose: argument out: expected float32, got float64"),
+    ({"out": array(40, 70).T}, BackendError, r"kernel transpose: argument out: expected a C-contiguous array, got strides "
+                                             r"\(4, 280\) of shape \(70, 40\)"),
+    ({"W": array(40, 140)[:, ::2]}, BackendError, r"kernel transpose: argument W: expected rows of neighbours, got strides "
+                                                  r"\(560, 8\) of shape \(40, 70\)"),
+    ({"W": array(40, 70)[::-1]}, BackendError, r"kernel transpose: argument W: expected rows of neighbours, got strides "
+                                               r"\(-280, 4\)"),
+    ({"W": array(40, 70, dtype="int32")}, BackendError, "kernel transpose: expected arrays of float32 or float64, got int32"),
+    ({"out": memoryview(b"")}, BackendError, "kernel transpose: argument out: expected an array here, got memoryview"),
+    ({"more": 1}, TypeError, r"kernel transpose takes \['W', 'out'\], got \['W', 'more', 'out'\]"),
+])
+def test_what_does_not_fit(changes, error, message):
+    with pytest.raises(error, match="^" + message):
+        transpose(**changes)
+
+
+def test_varying_numbers_are_read_on_the_device():
+    device, key = Recorder(), np.array([5], np.uint64)
+    for given in (2**63 + 1, np.uint64(7), key):
+        cuda.gaussian(device, {"out": array(3), "key": given})
+    pairs = [arguments[1:3] for *_, arguments in device.calls]
+    assert [(int(value), at is key) for value, at in pairs] == [(2**63 + 1, False), (7, False), (0, True)]
+    assert [type(value) for value, _ in pairs] == [np.uint64] * 3 and pairs[0][1] is None
+    for wrong in (np.array([5], np.int64), np.array([5, 6], np.uint64)):
+        with pytest.raises(BackendError, match="gaussian: argument key: expected a number or an array of one uint64, got"):
+            cuda.gaussian(device, {"out": array(3), "key": wrong})
+
+
+@pytest.mark.parametrize("kept, expected", [
+    (Kept(2, 7, 4, 23), (2, 7, 4)), (Kept(-3, 10, 5, 23), (-3, 10, 5)), (Kept.all(23), (0, 23, 23)), (Kept.all(0), (0, 1, 1)),
+    (Kept.of(range(23), 23), (0, 23, 23)), (Kept(2, 2**40, 2**35, 23), (2, 2**31 - 1, 2**31 - 1)),
+])
+def test_axis(kept, expected):
+    assert axis_value(kept, "table") == (kept.count, kept.total, *expected, None)
+
+
+def test_an_axis_that_is_a_list_has_a_table_and_one_too_long_is_refused():
+    assert axis_value(Kept.of([3, 5], 9), "table").table == "table"
+    assert axis_value(Kept.all(2**31 - 1)).total == 2**31 - 1
+    for kept in (Kept.all(2**31), Kept(-1, 5, 3, 2**31 - 1)):
+        with pytest.raises(BackendError, match="32 bits; this one is too long$"):
+            axis_value(kept)
+
+
+FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
+
+
+def signatures(file):
+    """Yield (kernel, its C parameters with the macros of common.cuh written out) of a file."""
+    for name, text in re.findall(r'extern "C" __global__ void (\w+)\(([^{]*)\)\s*\{', loader.source(file)):
+        text = re.sub(r"KEPT\((\w+)\)", r"int \1_start, const int* \1_start_at, int \1_step, int \1_width, "
+                                         r"const void* \1_table", text)
+        text = re.sub(r"VARYING\(([\w ]+), (\w+)\)", r"\1 \2_value, const \1* \2_at", text)
+        yield name, [" ".join(part.replace("__restrict__", "").split()) for part in text.split(",")]
+
+
+def declared(argument):
+    """The C parameters of a declared argument."""
+    if isinstance(argument, Array):
+        kind = {"REAL": "REAL", "int64": "long long"}[argument.dtype]
+        yield rf"(const )?{kind}\* {argument.name}"
+        if argument.strided:
+            yield f"long long {argument.name}_stride"
+    elif isinstance(argument, Axis):
+        yield from (rf"{kind} {argument.name}_{field}" for kind, field in (
+            ("int", "start"), (r"const int\*", "start_at"), ("int", "step"), ("int", "width"), (r"const void\*", "table")))
+    elif isinstance(argument, Number) and argument.varying:
+        yield from (f"{argument.type} {argument.name}_value", rf"const {argument.type}\* {argument.name}_at")
+    else:
+        yield f"{argument.type if isinstance(argument, Number) else 'long long'} {argument.name}"
+
+
+def test_every_file_is_declared():
+    assert {kernel.file for kernel in cuda.KERNELS.values()} == set(FILES)
+    assert {name for file in FILES for name, _ in signatures(file)} == set(cuda.KERNELS)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_declared_arguments_are_those_of_the_signature(file):
+    for name, parameters in signatures(file):
+        expected = [pattern for argument in cuda.KERNELS[name].arguments for pattern in declared(argument)]
+        assert len(parameters) == len(expected), name
+        for parameter, pattern in zip(parameters, expected, strict=True):
+            assert re.fullmatch(pattern, parameter), f"{name}: {parameter} is declared as {pattern}"
+
+
+@pytest.mark.parametrize("name", cuda.KERNELS)
+def test_every_argument_is_bound_to_one_parameter(name):
+    """Sizes that a kernel takes are named by its arrays."""
+    kernel = cuda.KERNELS[name]
+    known = {size for a in kernel.arguments for size in (a.shape if isinstance(a, Array) else
+                                                         (a.count, a.total) if isinstance(a, Axis) else ())}
+    assert {a.name for a in kernel.arguments if isinstance(a, Size)} <= known
