@@ -3,13 +3,29 @@
 import re
 from pathlib import Path
 
+from minidrop.backend import Backend
+from minidrop.kernels.cuda import KERNELS as CUDA_KERNELS
+
 KERNELS = Path(__file__).resolve().parents[2] / "minidrop" / "kernels"
 HELPERS = {"philox_words"}         # called by kernels
+ON_THE_CPU, ON_THE_GPU = (KERNELS / "README.md").read_text().split("\n## On the GPU\n")
+
+
+def rows_of(text):
+    """Return {kernel: cells of its row}."""
+    return {name: cells.split("|") for name, cells in re.findall(r"^\| `(\w+)` \|(.*)\|$", text, re.MULTILINE)}
 
 
 def test_every_numba_kernel_has_a_row_with_figures():
     defined = set(re.findall(r"@_jit\ndef (\w+)", (KERNELS / "cpu.py").read_text())) - HELPERS
-    rows = {name: cells.split("|") for name, cells in re.findall(r"^\| `(\w+)` \|(.*)\|$", (KERNELS / "README.md").read_text(),
-                                                                 re.MULTILINE)}
+    rows = rows_of(ON_THE_CPU)
     assert defined and defined <= set(rows)
     assert all(re.fullmatch(r" \d+\.\dx ", rows[name][-1]) for name in defined)
+
+
+def test_every_cuda_kernel_has_a_row_with_its_reference():
+    rows = rows_of(ON_THE_GPU.split("Tried and not kept:")[0])
+    assert set(rows) == set(CUDA_KERNELS)
+    for name, (_, _, reference, *_) in rows.items():
+        methods = re.findall(r"`(?:Backend\.)?(\w+)`", reference)
+        assert methods and all(hasattr(Backend, method) for method in methods), name
