@@ -28,10 +28,14 @@ extern "C" __global__ void activate(const REAL* x, long long x_stride, const REA
     REAL bias[PER_THREAD];
     FOR_COLUMNS(k)
         bias[k] = b && first + 32 * k < m ? b[(first + 32 * k) * b_stride] : REAL(0);
-    FOR_ROWS(i, n)
+    FOR_ROWS(i, n) {
+        REAL value[PER_THREAD];         // all are read before the first is written: x and y may be one array
+        FOR_COLUMNS(k)
+            value[k] = first + 32 * k < m ? x[i * x_stride + first + 32 * k] : REAL(0);
         FOR_COLUMNS(k)
             if (first + 32 * k < m)
-                y[i * y_stride + first + 32 * k] = scale * activation(x[i * x_stride + first + 32 * k] + bias[k]);
+                y[i * y_stride + first + 32 * k] = scale * activation(value[k] + bias[k]);
+    }
 }
 
 // gx = gy * scale * f'(x), from y = scale * f(x): of n elements. Launch: one thread an element.

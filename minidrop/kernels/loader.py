@@ -125,8 +125,8 @@ class Kernel:
                 given += self._number(device, argument, values[argument.name], real)
             else:
                 given.append(argument)
-        # Sizes last: an array further on may have been the one to say it.
-        return real, sizes, [self._size(a, sizes) if isinstance(a, Size) else a for a in given]
+        # Sizes last: a later argument may have been the one to say them.
+        return real, sizes, [np.int64(sizes[a.name]) if isinstance(a, Size) else a for a in given]
 
     def _array(self, device, argument, x, real, sizes):
         if x is None and argument.optional:
@@ -169,8 +169,7 @@ class Kernel:
 
     def _varying(self, device, where, value, kind):
         """Return [number, array or None]."""
-        if not hasattr(value, "__array_interface__") and not hasattr(value, "__cuda_array_interface__") \
-                or isinstance(value, np.generic):
+        if not hasattr(value, "shape") or isinstance(value, np.generic):
             return [kind(value), None]
         complaint = device.complaint(value)
         if complaint or value.dtype != kind or value.size != 1:
@@ -182,9 +181,6 @@ class Kernel:
         known = sizes.setdefault(size, length)
         if known != length:
             raise ShapeError(f"{where}: expected {size} = {known} as in the arguments before, got {length}")
-
-    def _size(self, argument, sizes):
-        return np.int64(sizes[argument.name])
 
     def variants(self):
         """Return the macros of every variant in use: REAL times the file's own."""
@@ -221,9 +217,16 @@ class Cuda:
         return "" if x.device.id == self.index else f"expected an array on cuda:{self.index}, got one on cuda:{x.device.id}"
 
     def launch(self, kernel, macros, grid, block, arguments):
-        """Launch `kernel` with bound arguments."""
+        """Launch `kernel` with bound arguments; BackendError where NVRTC, which compiles it at first, is missing."""
         null = np.uint64(0)
-        self._function(kernel, macros)(grid, block, tuple(null if x is None else x for x in arguments))
+        try:
+            with self.cupy.cuda.Device(self.index):
+                self._function(kernel, macros)(grid, block, tuple(null if x is None else x for x in arguments))
+        except (ImportError, RuntimeError) as error:
+            if "nvrtc" not in str(error):
+                raise
+            raise BackendError(f"kernel {kernel.name} cannot be compiled: NVRTC is missing; install it with: pip install "
+                               f"'minidrop[cuda12]' (or [cuda13]) ({error})") from error
 
     def _function(self, kernel, macros):
         key = (kernel.name, *sorted(macros.items()))

@@ -61,9 +61,13 @@ extern "C" __global__ void add_block(const REAL* __restrict__ x, long long x_str
     FOR_ROWS(i, n) {
         const REAL* source = x + i * x_stride + first;
         REAL* o = out + unit(rows, i) * out_stride;
+        REAL sum[PER_THREAD];
         FOR_COLUMNS(k)
             if (target[k] >= 0)
-                o[target[k]] += factor * source[32 * k];
+                sum[k] = o[target[k]] + factor * source[32 * k];
+        FOR_COLUMNS(k)
+            if (target[k] >= 0)
+                o[target[k]] = sum[k];
     }
 }
 
@@ -81,8 +85,11 @@ extern "C" __global__ void expand(const REAL* __restrict__ x, long long x_stride
     FOR_ROWS(i, n) {
         const int row = place(rows, i);
         REAL* o = out + i * m + first;
+        REAL value[PER_THREAD];
+        FOR_COLUMNS(k)
+            value[k] = row >= 0 && source[k] >= 0 ? x[row * x_stride + source[k]] : REAL(0);
         FOR_COLUMNS(k)
             if (first + 32 * k < m)
-                o[32 * k] = row >= 0 && source[k] >= 0 ? x[row * x_stride + source[k]] : REAL(0);
+                o[32 * k] = value[k];
     }
 }

@@ -7,13 +7,31 @@
 // once. Launch: tiles of 32 x 8 threads (common.cuh).
 #include "common.cuh"
 
-__device__ __forceinline__ void update(REAL& w, REAL& h, REAL gradient, REAL rate, REAL momentum, REAL decay, int l1)
+struct Step {
+    REAL rate, momentum, decay;
+    int l1;
+};
+
+// Update what one thread has of a row of W and history, `left` of its columns from `first` on. source[k] is where their
+// gradient stands in the row g, -1 where it has none. All is read before the first of it is used, so that a warp waits for
+// memory once and not four times.
+__device__ __forceinline__ void update(REAL* __restrict__ W, REAL* __restrict__ history, const REAL* __restrict__ g,
+                                       const int source[PER_THREAD], long long left, const Step& step)
 {
-    const REAL weight = w;
-    const REAL r = l1 ? REAL((weight > 0) - (weight < 0)) : weight;
-    const REAL change = momentum * h + (rate * gradient + decay * r);
-    h = change;
-    w = weight - change;
+    REAL w[PER_THREAD], h[PER_THREAD], gradient[PER_THREAD];
+    FOR_COLUMNS(k) {
+        w[k] = 32 * k < left ? W[32 * k] : REAL(0);
+        h[k] = 32 * k < left ? history[32 * k] : REAL(0);
+        gradient[k] = source[k] >= 0 ? g[source[k]] : REAL(0);
+    }
+    FOR_COLUMNS(k) {
+        const REAL r = step.l1 ? REAL((w[k] > 0) - (w[k] < 0)) : w[k];
+        const REAL change = step.momentum * h[k] + (step.rate * gradient[k] + step.decay * r);
+        if (32 * k < left) {
+            history[32 * k] = change;
+            W[32 * k] = w[k] - change;
+        }
+    }
 }
 
 // All rows of W, history (n, m); rows and cols say where g's row and column of an entry are.
@@ -26,18 +44,19 @@ extern "C" __global__ void sgd_update(REAL* __restrict__ W, REAL* __restrict__ h
     READ_VARYING(REAL, rate);
     READ_VARYING(REAL, momentum);
     READ_VARYING(REAL, decay);
+    const Step step = {rate, momentum, decay, l1};
+    const int none[PER_THREAD] = {-1, -1, -1, -1};
     const long long first = FIRST_COLUMN;
     int source[PER_THREAD];
     FOR_COLUMNS(k)
         source[k] = first + 32 * k < m ? place(cols, first + 32 * k) : -1;
     FOR_ROWS(i, n) {
         const int row = place(rows, i);
-        FOR_COLUMNS(k) {
-            const long long at = i * m + first + 32 * k;
-            if (first + 32 * k < m)
-                update(W[at], history[at], row >= 0 && source[k] >= 0 ? g[row * g_stride + source[k]] : REAL(0), rate,
-                       momentum, decay, l1);
-        }
+        const long long at = i * m + first;
+        if (row >= 0)
+            update(W + at, history + at, g + row * g_stride, source, m - first, step);
+        else
+            update(W + at, history + at, g, none, m - first, step);
     }
 }
 
@@ -52,16 +71,13 @@ extern "C" __global__ void sgd_update_rows(REAL* __restrict__ W, REAL* __restric
     READ_VARYING(REAL, rate);
     READ_VARYING(REAL, momentum);
     READ_VARYING(REAL, decay);
+    const Step step = {rate, momentum, decay, l1};
     const long long first = FIRST_COLUMN;
     int source[PER_THREAD];
     FOR_COLUMNS(k)
         source[k] = g && first + 32 * k < m ? place(cols, first + 32 * k) : -1;
     FOR_ROWS(i, n) {
-        const long long row = unit(rows, i);
-        FOR_COLUMNS(k) {
-            const long long at = row * m + first + 32 * k;
-            if (first + 32 * k < m)
-                update(W[at], history[at], source[k] >= 0 ? g[i * g_stride + source[k]] : REAL(0), rate, momentum, decay, l1);
-        }
+        const long long at = unit(rows, i) * m + first;
+        update(W + at, history + at, g + i * g_stride, source, m - first, step);
     }
 }

@@ -72,9 +72,9 @@ def test_the_kernels_agree(emulated, work):
 @pytest.mark.parametrize("work, file, line, instead", [
     (gather, "common.cuh", "static_cast<int>(j) + kept.skip", "static_cast<int>(j)"),
     (gather, "take.cu", "first + 32 * k < m ? unit", "first + 32 * k + 1 < m ? unit"),
-    (scatter, "common.cuh", "inside < kept.width", "inside <= kept.width"),
-    (update, "update.cu", "w = weight - change;", "w = weight - (change - decay * r);"),
-    (update, "update.cu", "row >= 0 && source[k] >= 0 ? g", "source[k] >= 0 ? g"),
+    (scatter, "common.cuh", "inside < kept.width", "inside + 1 < kept.width"),
+    (update, "update.cu", "W[32 * k] = w[k] - change", "W[32 * k] = w[k] - (change - step.decay * r)"),
+    (update, "update.cu", "if (row >= 0)", "if (row > 0)"),
     (sums, "sums.cu", "        __syncthreads();\n    }", "    }"),
     (sums, "sums.cu", "half; half /= 2", "half > 1; half /= 2"),
     (transpose, "transpose.cu", "        __syncthreads();\n        for", "        for"),
@@ -162,3 +162,17 @@ def test_a_grid_of_fewer_threads_than_elements(emulated, monkeypatch):
                  lambda on: on.transposed(W)):
         np.testing.assert_array_equal(work(emulated), work(GENERIC))
     assert cuda.transpose.grid({"n": 150, "m": 300}, {}) == ((10, 2), (32, 8))
+
+
+def test_entries_beyond_2_to_the_31(emulated):
+    """The array is never filled: the system gives it memory where it is written."""
+    try:
+        W = np.zeros((2**15 + 1, 2**16), np.float32)
+    except MemoryError:
+        pytest.skip("the system promises no 8 GiB of memory")
+    last, cols = Kept.of([0, 2**15], 2**15 + 1), Kept(5, 2**15, 2, 2**16)
+    W[2**15, 5:7] = 3, 4
+    np.testing.assert_array_equal(emulated.submatrix(W, last, cols), [[0, 0, 0, 0], [3, 4, 0, 0]])
+    emulated.add_block(W, last, cols, np.ones((2, 4), np.float32))
+    emulated.put_columns(W[-2:], cols, np.full((2, 4), 2, np.float32))
+    assert W[2**15, 5:8].tolist() == [2, 2, 0] and W[0, 5:8].tolist() == [1, 1, 0]

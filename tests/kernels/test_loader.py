@@ -1,6 +1,9 @@
 """Launches: sizes and strides follow from the arrays, and what does not fit is refused by name before anything runs."""
 
 import re
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,6 +101,68 @@ def test_an_axis_that_is_a_list_has_a_table_and_one_too_long_is_refused():
     for kept in (Kept.all(2**31), Kept(-1, 5, 3, 2**31 - 1)):
         with pytest.raises(BackendError, match="32 bits; this one is too long$"):
             axis_value(kept)
+
+
+class Module:
+    """What CuPy would compile: notes how, and then every launch."""
+
+    made, launched = [], []
+
+    def __init__(self, code, options):
+        self.made.append((code, options))
+
+    def get_function(self, name):
+        return lambda *launch: self.launched.append((name, *launch))
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A stand-in for CuPy in which NumPy's arrays are the device's."""
+    monkeypatch.setattr(Module, "made", [])
+    monkeypatch.setattr(Module, "launched", [])
+    stub = SimpleNamespace(ndarray=np.ndarray, RawModule=Module, cuda=SimpleNamespace(Device=lambda index: nullcontext()))
+    monkeypatch.setitem(sys.modules, "cupy", stub)
+    return stub
+
+
+def on_device_0(device):
+    """`device` without its look at where an array is, which NumPy's do not say."""
+    device.complaint = lambda x: ""
+    return device
+
+
+def test_cuda_compiles_a_variant_once_and_passes_null_for_what_is_not_there(cupy):
+    device, x = on_device_0(loader.Cuda(0)), array(3, 5)
+    for activation in (1, 2, 1):
+        cuda.activate(device, {"x": x, "b": None, "y": x, "scale": 2}, ACTIVATION=activation)
+    text = loader.source("activation.cu")
+    assert Module.made == [(text, ("--std=c++17", "--fmad=false", f"-DACTIVATION={n}", "-DREAL=float")) for n in (1, 2)]
+    assert [name for name, *_ in Module.launched] == ["activate"] * 3
+    name, grid, block, arguments = Module.launched[0]
+    assert (grid, block) == ((1, 1), (32, 8))
+    assert arguments[0] is x and (type(arguments[2]), arguments[2]) == (np.uint64, 0)
+    assert [type(n) for n in arguments[1:]] == [np.int64, np.uint64, np.int64, np.ndarray, np.int64, np.float32, np.int64,
+                                                np.int64]
+
+
+def test_cuda_refuses_what_lives_elsewhere(cupy):
+    cupy.ndarray = type("ndarray", (), {"device": SimpleNamespace(id=1)})
+    device = loader.Cuda(0)
+    assert device.complaint(cupy.ndarray()) == "expected an array on cuda:0, got one on cuda:1"
+    assert device.complaint(array(3)) == "expected an array on cuda:0, got numpy.ndarray"
+    with pytest.raises(BackendError, match="^kernel gaussian: argument out: expected an array on cuda:0, got numpy.ndarray$"):
+        cuda.gaussian(device, {"out": array(3), "key": 1})
+
+
+@pytest.mark.parametrize("message, expected, error", [
+    ("Failure finding libnvrtc.so", "^kernel gaussian cannot be compiled: NVRTC is missing; install it with", BackendError),
+    ("out of luck", "^out of luck$", RuntimeError)])
+def test_a_missing_compiler_is_explained(cupy, monkeypatch, message, expected, error):
+    def get_function(self, name):
+        raise RuntimeError(message)
+    monkeypatch.setattr(Module, "get_function", get_function)
+    with pytest.raises(error, match=expected):
+        cuda.gaussian(on_device_0(loader.Cuda(0)), {"out": array(3), "key": 1})
 
 
 FILES = sorted(path.name for path in FOLDER.glob("*.cu"))

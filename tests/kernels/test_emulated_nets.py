@@ -1,0 +1,81 @@
+"""Whole nets train on the GPU's overrides as they do on the CPU: what one method returns, the next must be able to read."""
+
+import numpy as np
+import pytest
+
+from minidrop.config import parse_net, parse_solver
+from minidrop.net import Net
+from minidrop.patterns import known_families
+from minidrop.solver.updater import Updater
+
+SETTINGS = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 2"}
+INPUTS = ('layer { name: "in" type: "Input" top: "data" top: "label" '
+          'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
+TEXT = ('layer { name: "in" type: "Input" top: "data" top: "label" top: "cont" '
+        'input_param { shape { dim: 5 dim: 3 } shape { dim: 5 dim: 3 } shape { dim: 5 dim: 3 } } }')
+LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "label" top: "loss" softmax_param { axis: %d } }'
+FILLER = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
+
+
+def layer(kind, name, bottom, extra="", more=""):
+    bottoms = " ".join(f'bottom: "{one}"' for one in (bottom, *more.split()))
+    return f'layer {{ name: "{name}" type: "{kind}" {bottoms} top: "{name}" {extra} }}'
+
+
+def ip(name, bottom, outputs, axis=1):
+    return layer("InnerProduct", name, bottom, f"inner_product_param {{ num_output: {outputs} axis: {axis} {FILLER} }}")
+
+
+def drop(name, bottom, family):
+    if family == "Dropout":
+        return layer("Dropout", name, bottom)
+    return layer("ApproxDropout", name, bottom, f'approx_dropout_param {{ pattern: "{family}" {SETTINGS.get(family, "")} }}')
+
+
+def mlp(family):
+    return [INPUTS, ip("ip1", "data", 45), layer("ReLU", "relu1", "ip1"), drop("drop1", "relu1", family),
+            ip("ip2", "drop1", 37), layer("TanH", "tanh2", "ip2"), drop("drop2", "tanh2", family),
+            ip("ip3", "drop2", 21), layer("Sigmoid", "sigmoid3", "ip3"), ip("ip4", "sigmoid3", 7), LOSS % ("ip4", 1)]
+
+
+def text(family):
+    embed = layer("Embed", "embed", "data", f"embed_param {{ input_dim: 11 num_output: 26 bias_term: false {FILLER} }}")
+    lstm = f"recurrent_param {{ num_output: 22 {FILLER} }}"
+    return [TEXT, embed, drop("drop1", "embed", family), layer("LSTM", "lstm1", "drop1", lstm, "cont"),
+            drop("drop2", "lstm1", family), layer("LSTM", "lstm2", "drop2", lstm, "cont"), ip("ip", "lstm2", 11, 2),
+            LOSS % ("ip", 2)]
+
+
+def batch(rng, words):
+    if words:
+        return {"data": rng.integers(0, 11, (5, 3)), "label": rng.integers(0, 11, (5, 3)),
+                "cont": (rng.random((5, 3)) > 0.2).astype(float)}
+    return {"data": rng.standard_normal((6, 13)), "label": rng.integers(0, 7, 6)}
+
+
+def train(layers, device, solver):
+    """Return (losses, parameters) of some steps."""
+    net = Net(parse_net("\n".join(layers)), device=device, dtype="float64", seed=3)
+    updater, rng, losses = Updater(parse_solver(solver).message, net), np.random.default_rng(1), []
+    for iteration in range(5):
+        net.draw_patterns(iteration)
+        net.forward(**batch(rng, "cont" in layers[0]))
+        losses.append(net.loss)
+        net.backward()
+        updater.apply(iteration, 0.1)
+    return losses, {name: p.numpy() for name, p in net.parameters().items()}
+
+
+@pytest.mark.parametrize("family", ["Dropout", *known_families()])
+@pytest.mark.parametrize("layers", [mlp, text])
+@pytest.mark.parametrize("solver", ["momentum: 0.9 weight_decay: 0.01 clip_gradients: 1", "momentum: 0"])
+def test_training_equals_that_on_the_cpu(emulated, layers, family, solver):
+    emulated.kernels.launches.clear()
+    losses, parameters = train(layers(family), emulated, solver)
+    expected_losses, expected = train(layers(family), "cpu", solver)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-11)
+    for name, value in expected.items():
+        np.testing.assert_allclose(parameters[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
+    ran = set(emulated.kernels.launches)
+    assert {"cross_entropy", "cross_entropy_gradient"} | ({"sgd_update"} if "0.9" in solver else {"add_block"}) <= ran
+    assert ({"lstm_step", "lstm_step_gradient", "sum_groups"} if layers is text else {"activate"}) <= ran
