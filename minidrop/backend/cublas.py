@@ -1,0 +1,244 @@
+"""What to ask of cuBLAS: the arguments of its products, computed without a GPU.
+
+cuBLAS multiplies column-major matrices, C = alpha op(A) op(B) + beta C, each with a leading dimension: the distance between
+two of its columns. A row-major matrix read so is its transpose, so y = a b is asked for as y^T = b^T a^T: cuBLAS's A lies in
+the memory of our b, its B in that of our a. Everything here counts in elements, from the first element of each buffer.
+
+A leading dimension larger than needed skips memory. So of a weight matrix W (outputs x inputs, row by row) this can be read
+where it lies, without a copy; x and y are compact, their columns the kept inputs and outputs:
+
+    kept of W                  forward y = x W^T            input gradient gx = gy W       weight gradient gW = gy^T x
+    -------------------------  ---------------------------  -----------------------------  ---------------------------
+    rows, one in every `step`  one product, ld = step * ld  one product, ld = step * ld    reads no W: x and gy are
+    rows, one run (a slice)    one product, an offset       one product, an offset         compact already, and gW is
+    rows, runs of `width`      a batch, one run each; the   gather: each run adds to the   written as a compact block,
+                               cut runs at the ends apart   same gx (two runs: two calls)  which is what the update
+    columns, one run           one product, an offset       one product, an offset         takes. Only one product,
+    columns, runs of `width`   gather: each run adds to     a batch, one run each          never a gather, whatever
+                               the same y (two: two calls)                                 is kept.
+    columns, one in `step`     gather: neither axis of what is left has neighbours in
+                               memory, and BLAS has no stride inside a column
+    a list                     gather
+
+Of W stored as (inputs x outputs) the lines for rows and columns change places. Kept rows and kept columns together need a
+line each that can; else both are gathered at once, and the compact block serves forward and input gradient. A batch of narrow
+runs computes mostly padding, and many calls cost more than a gather: `LEAST_RUN` and `MOST_CALLS` say from where a gather is
+taken (reasoned; no GPU has measured it yet). A kept set of samples, rows of x and gy, is the summed axis of a weight
+gradient: there both operands are read with leading dimensions multiplied alike.
+
+Tiles (`patterns.tile`) drop weights in classes, a product each of gathered operands. `padded` says how classes of nearly
+the same shape become one strided-batched product: operands filled up with zeros give results filled up with zeros.
+"""
+
+from dataclasses import dataclass, replace
+
+from minidrop.errors import BackendError
+
+LEAST_RUN = 64      # width of a run from which a batch of runs is taken: the narrowest tile of cuBLAS's fast kernels
+MOST_CALLS = 4      # calls for one product
+_INT_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Where a matrix lies in a buffer: element (i, j) at offset + i * row_stride + j * column_stride."""
+
+    rows: int
+    columns: int
+    row_stride: int
+    column_stride: int
+    offset: int = 0
+
+    @classmethod
+    def of(cls, array, offset=0):
+        """Return the Matrix of a 2-d NumPy or CuPy array whose first element stands at `offset`; None if it cannot say."""
+        strides = [stride // array.itemsize for stride in array.strides]
+        if any(stride % array.itemsize for stride in array.strides):
+            return None
+        return cls(*array.shape, *strides, offset)
+
+    @classmethod
+    def contiguous(cls, rows, columns, offset=0):
+        """Return the Matrix of a C-contiguous array."""
+        return cls(rows, columns, max(1, columns), 1, offset)
+
+    @property
+    def T(self):  # noqa: N802
+        """The transpose: the same memory."""
+        return Matrix(self.columns, self.rows, self.column_stride, self.row_stride, self.offset)
+
+    def part(self, rows=None, columns=None):
+        """Return the Matrix of rows and columns given as (first, step, count); None for all."""
+        first, step, count = rows or (0, 1, self.rows)
+        left, hop, width = columns or (0, 1, self.columns)
+        return Matrix(count, width, self.row_stride * step, self.column_stride * hop,
+                      self.offset + first * self.row_stride + left * self.column_stride)
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """One call, in cuBLAS's order: `a` lies in the buffer of our right operand, `b` in that of our left one.
+
+    transa, transb: False for CUBLAS_OP_N, True for CUBLAS_OP_T. With a batch of more than one, product number i begins at
+    a + i * stride_a, b + i * stride_b and c + i * stride_c.
+    """
+
+    transa: bool
+    transb: bool
+    m: int
+    n: int
+    k: int
+    a: int
+    lda: int
+    b: int
+    ldb: int
+    c: int
+    ldc: int
+    alpha: float = 1.0
+    beta: float = 0.0
+    batch: int = 1
+    stride_a: int = 0
+    stride_b: int = 0
+    stride_c: int = 0
+
+    @property
+    def routine(self):
+        """The name of the routine, without its type."""
+        return "gemm" if self.batch == 1 else "gemmStridedBatched"
+
+
+def product(a, b, c, alpha=1.0, beta=0.0):
+    """Return the Gemm of c = alpha a b + beta c for three Matrix of our own, row-major, kind; None where BLAS has none.
+
+    a (m, k), b (k, n), c (m, n). a and b need neighbours in memory along rows or columns, c along its rows. Nothing may be
+    empty. Raises BackendError where the shapes do not fit.
+    """
+    if (a.columns, a.rows, b.columns) != (b.rows, c.rows, c.columns):
+        raise BackendError(f"product: ({a.rows}, {a.columns}) times ({b.rows}, {b.columns}) does not give "
+                           f"({c.rows}, {c.columns})")
+    left, right, out = _stored(a), _stored(b), _stored(c, transposed=(False,))
+    if left is None or right is None or out is None:
+        return None
+    return Gemm(right[0], left[0], b.columns, a.rows, a.columns, b.offset, right[1], a.offset, left[1], c.offset, out[1],
+                alpha, beta)
+
+
+def batched(a, b, c, strides, batch, alpha=1.0):
+    """Return the Gemm of `batch` products c_i = alpha a_i b_i; strides: from one a, b and c to the next. None as `product`."""
+    call = product(a, b, c, alpha)
+    return call and replace(call, batch=batch, stride_b=strides[0], stride_a=strides[1], stride_c=strides[2])
+
+
+def _stored(matrix, transposed=(False, True)):
+    """Return (transposed, leading dimension) of a matrix that cuBLAS is to read as its transpose; None if it cannot."""
+    for flip in transposed:
+        m = matrix.T if flip else matrix
+        # An axis of length 1 is never stepped along: whatever its stride, the least that is legal will do.
+        step = m.row_stride if m.rows > 1 else max(1, m.columns)
+        beside = m.column_stride == 1 or m.columns == 1
+        if beside and m.columns <= step <= _INT_MAX and m.rows <= _INT_MAX:
+            return flip, step
+    return None
+
+
+# -- kept sets -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Runs:
+    """Part of a kept set: `runs` runs of `width` entries, `step` from one to the next; they stand at `at` in compact data."""
+
+    first: int
+    width: int
+    step: int
+    runs: int
+    at: int
+
+    @property
+    def count(self):
+        return self.width * self.runs
+
+    @property
+    def simple(self):
+        """(first, step, count) where one stride describes it; else None."""
+        if self.runs == 1:
+            return self.first, 1, self.width
+        return (self.first, self.step, self.runs) if self.width == 1 else None
+
+    def each(self):
+        """Return every run as a part of its own."""
+        return [Runs(self.first + i * self.step, self.width, 1, 1, self.at + i * self.width) for i in range(self.runs)]
+
+
+def runs_of(kept, total):
+    """Return a kept set of an axis of length `total` (None: all of it) as Runs, in order; None for a list.
+
+    At most three: a first run that is cut off, whole ones, and a last one that is cut off.
+    """
+    if kept is None or kept.is_all:
+        return [Runs(0, total, 1, 1, 0)] if total else []
+    if not kept.count:
+        return []
+    if kept.regular is None:
+        first, last = int(kept.indices[0]), int(kept.indices[-1])
+        return [Runs(first, kept.count, 1, 1, 0)] if last - first == kept.count - 1 else None
+    start, step, width = kept.regular
+    if width == step:       # runs without gaps
+        first = max(0, start)
+        return [Runs(first, kept.total - first, 1, 1, 0)]
+    if width == 1:
+        return [Runs(start, 1, step, kept.count, 0)]
+    parts, at, first = [], 0, start
+    if start < 0:           # its first run began before the axis
+        at = min(start + width, kept.total)
+        parts, first = [Runs(0, at, 1, 1, 0)], start + step
+    runs = max(0, (kept.total - first - width) // step + 1)
+    if runs:
+        parts.append(Runs(first, width, step, runs, at))
+    last, at = first + runs * step, at + runs * width
+    if last < kept.total:
+        parts.append(Runs(last, kept.total - last, 1, 1, at))
+    return parts
+
+
+def kept_product(a, b, c, inner=None, outer=None, least_run=LEAST_RUN, most_calls=MOST_CALLS):
+    """Return the calls of c = a b[inner, outer], b read where it lies; None where it has to be gathered.
+
+    a (m, kept k), b (k, n), c (m, kept n); inner and outer: Kept of b's rows and columns, None for all. The order of the
+    calls counts: a later one may add to what an earlier one wrote. There are none where a kept set is empty.
+    """
+    inner_runs, outer_runs = runs_of(inner, b.rows), runs_of(outer, b.columns)
+    if inner_runs is None or outer_runs is None:
+        return None
+    # What one stride does not describe is summed up run by run.
+    inner_runs = [one for part in inner_runs for one in ([part] if part.simple else part.each()[:most_calls + 1])]
+    calls = []
+    for part in outer_runs:
+        for number, sum_part in enumerate(inner_runs):
+            call = _partial(a, b, c, sum_part, part, float(number > 0), least_run)
+            if call is None or len(calls) == most_calls:
+                return None
+            calls.append(call)
+    return calls
+
+
+def _partial(a, b, c, inner, outer, beta, least_run):
+    """Return the Gemm of one part of a sum and one part of the columns; None if there is none, or it would not pay."""
+    a = a.part(columns=(inner.at, 1, inner.count))
+    c = c.part(columns=(outer.at, 1, outer.count if outer.simple else outer.width))
+    if outer.simple:
+        return product(a, b.part(inner.simple, outer.simple), c, beta=beta)
+    if outer.width < least_run:
+        return None
+    call = product(a, b.part(inner.simple, (outer.first, 1, outer.width)), c, beta=beta)
+    return call and replace(call, batch=outer.runs, stride_a=outer.step * b.column_stride, stride_c=outer.width)
+
+
+# -- many products at once -----------------------------------------------------------------------------------------------
+def padded(shapes, most_waste=0.25):
+    """Return the (m, n, k) that products of several shapes (m, n, k) are filled up to, to be one batch; None if not worth it.
+
+    Each is the largest of its kind; worth it is a batch that computes at most `most_waste` more than its products.
+    """
+    largest = tuple(max(shape[i] for shape in shapes) for i in range(3))
+    asked = sum(m * n * k for m, n, k in shapes)
+    computed = len(shapes) * largest[0] * largest[1] * largest[2]
+    return largest if asked and computed <= (1 + most_waste) * asked else None
