@@ -63,6 +63,19 @@ class Backend:
         b = b.T if trans_b else b
         return self.xp.matmul(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
 
+    def gemms(self, products):
+        """Yield gemm(*product) for each (a, b, trans_a, trans_b), in order. A device may take them all at once."""
+        for one in products:
+            yield self.gemm(*one)
+
+    def operand(self, x):
+        """Return a matrix in the form in which several products read it best: for them alone."""
+        return x
+
+    def scaled(self, x, factor):
+        """Return factor * x, for products and for others; `x` itself where the factor is 1."""
+        return x if factor == 1 else self.xp.multiply(x, x.dtype.type(factor), out=self.empty(x.shape, x.dtype))
+
     def thin_gemm(self, a, b, trans_b=False):
         """Return a op(b), as `gemm`, where `a` has few rows; the result's memory may run along its columns."""
         return self.gemm(a, b, trans_b=trans_b)
@@ -110,7 +123,7 @@ class Backend:
         out[tuple(at)] += x
 
     def submatrix(self, W, rows, cols):
-        """Return W[rows, cols] for two kept sets (None: all)."""
+        """Return W[rows, cols] for two kept sets (None: all), for products and `scaled` alone: devices may gather later."""
         return self.take(self.take(W, rows, 0), cols, 1)
 
     def lookup(self, W, ids, cols):

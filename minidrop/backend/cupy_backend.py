@@ -1,10 +1,15 @@
-"""One CUDA device through CuPy; imported only when asked for. What runs our own kernels stands in cupy_kernels.py."""
+"""One CUDA device through CuPy: products through cuBLAS, our own kernels, the rest the generic `xp` methods.
 
+Imported only when asked for.
+"""
+
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
 
 from minidrop.backend.cupy_kernels import CupyKernels
+from minidrop.backend.cupy_products import CudaProducts
 from minidrop.errors import BackendError
 from minidrop.kernels.loader import Cuda
 
@@ -25,39 +30,51 @@ def device_count():
     return count, "" if count else f"CuPy {cupy.__version__} finds no CUDA device"
 
 
-class CupyBackend(CupyKernels):
-    """Runs on CUDA device `index`."""
+class CupyBackend(CudaProducts, CupyKernels):
+    """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cupy_products`."""
 
-    def __init__(self, index):
+    def __init__(self, index, precision="float32"):
         count, reason = device_count()
         if index >= count:
-            raise BackendError(f"device cuda:{index} cannot be used: {reason or f'there are {count} devices'}; "
-                               f"use --device cpu, or see `minidrop devices`")
+            devices = f"there {'is 1 device' if count == 1 else f'are {count} devices'}, numbered from 0"
+            raise BackendError(f"device cuda:{index} cannot be used: {reason or devices}; use --device cpu, or see "
+                               f"`minidrop devices`")
         self.name = f"cuda:{index}"
         self.index = index
+        self.precision = precision
         self.xp = cupy
         self.device = cupy.cuda.Device(index)
         self.kernels = Cuda(index)
         self._start_kernels()
         self._device_index = lru_cache(maxsize=256)(lambda kept: cupy.asarray(kept.indices))
+        self._blas = None
 
     def describe(self):
         properties = cupy.cuda.runtime.getDeviceProperties(self.index)
+        precision = "" if self.precision == "float32" else f", products in {self.precision}"
         return (f"{self.name} ({properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, "
-                f"CuPy {cupy.__version__}, CUDA runtime {cupy.cuda.runtime.runtimeGetVersion()})")
+                f"CuPy {cupy.__version__}, CUDA runtime {_version(cupy.cuda.runtime.runtimeGetVersion())}, "
+                f"driver for CUDA {_version(cupy.cuda.runtime.driverGetVersion())}{precision})")
 
+    # -- arrays ------------------------------------------------------------------------------------------------------
     def asarray(self, x, dtype=None):
-        with self.device:
-            return self._guarded(lambda: cupy.asarray(x, dtype))
+        with self.device, self._memory_explained(lambda: (np.shape(x), dtype or getattr(x, "dtype", np.float64))):
+            return cupy.asarray(x, dtype)
 
     def empty(self, shape, dtype):
-        return self._guarded(lambda: cupy.empty(shape, dtype))
+        try:
+            return cupy.empty(shape, dtype)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise self._out_of_memory(error, shape, dtype) from error
 
     def to_host(self, x):
+        x = self._dense(x)
         return cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x)
 
+    @contextmanager
     def active(self):
-        return self.device
+        with self.device, self._memory_explained():
+            yield
 
     def trim(self):
         cupy.get_default_memory_pool().free_all_blocks()
@@ -65,13 +82,62 @@ class CupyBackend(CupyKernels):
     def synchronize(self):
         self.device.synchronize()
 
+    @contextmanager
+    def _memory_explained(self, asked=None):
+        """Turn CuPy's error where memory runs out into one that says what was asked for and what is there."""
+        try:
+            yield
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise self._out_of_memory(error, *(asked() if asked else ())) from error
+
+    def _out_of_memory(self, error, shape=None, dtype=None):
+        """Return the BackendError of an allocation that failed: of an array, or of a temporary that only CuPy knows."""
+        wanted = str(error)
+        if shape is not None:
+            shape = shape if isinstance(shape, tuple) else (shape,)
+            size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+            wanted = f"asked for {np.dtype(dtype)} {tuple(map(int, shape))}, {size:,} bytes"
+        with self.device:
+            free, total = cupy.cuda.runtime.memGetInfo()
+            pool = cupy.get_default_memory_pool()
+            held, used = pool.total_bytes(), pool.used_bytes()
+        return BackendError(f"{self.name} is out of memory: {wanted}; of its {total:,} bytes {free:,} are free, and {used:,} "
+                            f"of the {held:,} held here are in use; make batch_size or the layers smaller, or end what else "
+                            f"runs on the device")
+
+    # -- kept sets ---------------------------------------------------------------------------------------------------
     def _index(self, kept):
         return kept.index if isinstance(kept.index, slice) else self._device_index(kept)
 
-    def _guarded(self, allocate):
-        try:
-            return allocate()
-        except cupy.cuda.memory.OutOfMemoryError as error:
-            raise BackendError(f"{self.name} is out of memory: {error}; make batch_size or the layers smaller") from error
+    # -- cuBLAS ------------------------------------------------------------------------------------------------------
+    def _pointer(self, array):
+        return array.data.ptr
+
+    def _cublas(self):
+        """Return (module, handle): cuBLAS as CuPy wraps it, on the current stream, and this thread's handle of the device."""
+        if self._blas is None:
+            try:
+                from cupy_backends.cuda.libs import cublas
+            except ImportError as error:        # CuPy itself imports without the CUDA libraries
+                major = cupy.cuda.runtime.driverGetVersion() // 1000
+                raise BackendError(f"{self.name} cannot multiply: cuBLAS is missing ({str(error).splitlines()[0]}); install "
+                                   f"it with: python -m pip install 'minidrop[cuda{13 if major >= 13 else 12}]'") from error
+            self._blas = cublas
+        return self._blas, self.device.cublas_handle
+
+    def _bfloat16_bits(self, x):
+        # One pass where the reference, in `CudaProducts`, takes six.
+        return _rounding_kernel()(x)
 
 
+@lru_cache
+def _rounding_kernel():
+    return cupy.ElementwiseKernel(
+        "float32 x", "uint16 y",
+        "unsigned int bits = __float_as_uint(x); y = isnan(x) ? 0x7FC0 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;",
+        "minidrop_bfloat16_bits")
+
+
+def _version(number):
+    """CUDA's version numbers: 12040 is 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"

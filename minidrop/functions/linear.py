@@ -35,7 +35,7 @@ class Linear(Function):
             out_kept = None
         self.rows, self.cols = (in_kept, out_kept) if self.transpose else (out_kept, in_kept)
         self.lead = x.shape[:-1]
-        self.x = x.reshape(math.prod(self.lead), x.shape[-1])     # not -1: either length may be 0
+        self.x = backend.operand(x.reshape(math.prod(self.lead), x.shape[-1]))     # not -1: either length may be 0
         # Gathered once, read by the forward product and by the input gradient.
         self.W = backend.submatrix(W, self.rows, self.cols)
         y = backend.gemm(self.x, self.W, trans_b=not self.transpose)
@@ -48,11 +48,12 @@ class Linear(Function):
         gy = gy.reshape(self.x.shape[0], gy.shape[-1])
         gx = gW = gb = None
         W, self.W = self.W, None
+        operand = backend.operand(gy)
         if wanted[0]:
-            gx = backend.gemm(gy, W, trans_b=self.transpose).reshape(self.lead + (self.x.shape[1],))
+            gx = backend.gemm(operand, W, trans_b=self.transpose).reshape(self.lead + (self.x.shape[1],))
         del W      # its buffer, still in the cache, is the right size for gW
         if wanted[1]:
-            a, b = (self.x, gy) if self.transpose else (gy, self.x)
+            a, b = (self.x, operand) if self.transpose else (operand, self.x)
             gW = Block(backend.gemm(a, b, trans_a=True), self.rows, self.cols)
         if len(wanted) > 2 and wanted[2]:
             gb = Block(backend.column_sums(gy), self.output_kept[0])

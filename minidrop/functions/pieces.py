@@ -40,16 +40,22 @@ class LinearPieces(Function):
         self.shape = x.shape
         x = x.reshape(math.prod(x.shape[:-1]), inputs)
         y = backend.zeros((x.shape[0], outputs), x.dtype)
+        groups = _together(self.pieces)
         self.saved = []
-        for (outs, ins), ranges in _together(self.pieces).items():
-            if (outs.total, ins.total) != (outputs, inputs):
-                raise ShapeError(f"linear: a piece of {outs} outputs by {ins} inputs does not fit W of shape {W.shape}, which "
-                                 f"has {outputs} outputs and {inputs} inputs")
-            part = self._scaled(backend, _gathered(backend, x, ranges, ins))
-            rows, cols = (ins, outs) if self.transpose else (outs, ins)
-            weight = backend.submatrix(W, rows, cols)
-            _scatter(backend, y, ranges, outs, backend.gemm(part, weight, trans_b=not self.transpose))
-            self.saved.append((part, weight, rows, cols, ranges))
+
+        def products():     # one after the other as they are asked for
+            for (outs, ins), ranges in groups.items():
+                if (outs.total, ins.total) != (outputs, inputs):
+                    raise ShapeError(f"linear: a piece of {outs} outputs by {ins} inputs does not fit W of shape {W.shape}, "
+                                     f"which has {outputs} outputs and {inputs} inputs")
+                part = backend.scaled(_gathered(backend, x, ranges, ins), self.scale)
+                rows, cols = (ins, outs) if self.transpose else (outs, ins)
+                weight = backend.submatrix(W, rows, cols)
+                self.saved.append((part, weight, rows, cols, ranges))
+                yield part, weight, False, not self.transpose
+
+        for ((outs, _), ranges), product in zip(groups.items(), backend.gemms(products()), strict=True):
+            _scatter(backend, y, ranges, outs, product)
         if b is not None:
             y += b
         return y.reshape(*self.shape[:-1], outputs)
@@ -58,22 +64,25 @@ class LinearPieces(Function):
         gy = gy.reshape(math.prod(self.shape[:-1]), gy.shape[-1])
         gx = backend.zeros((gy.shape[0], self.shape[-1]), gy.dtype) if wanted[0] else None
         blocks = []
-        for part, weight, rows, cols, ranges in self.saved:
-            ins, outs = (rows, cols) if self.transpose else (cols, rows)
-            gy_part = _gathered(backend, gy, ranges, outs)
+
+        def products():
+            for part, weight, rows, cols, ranges in self.saved:
+                gy_part = _gathered(backend, gy, ranges, rows if not self.transpose else cols)
+                if wanted[0]:
+                    yield gy_part, weight, False, self.transpose
+                if wanted[1]:
+                    yield *((part, gy_part) if self.transpose else (gy_part, part)), True, False
+
+        done = backend.gemms(products())
+        for _, _, rows, cols, ranges in self.saved:
             if wanted[0]:
-                _scatter(backend, gx, ranges, ins,
-                         self._scaled(backend, backend.gemm(gy_part, weight, trans_b=self.transpose)))
+                _scatter(backend, gx, ranges, rows if self.transpose else cols, backend.scaled(next(done), self.scale))
             if wanted[1]:
-                a, b = (part, gy_part) if self.transpose else (gy_part, part)
-                blocks.append(Block(backend.gemm(a, b, trans_a=True), rows, cols))
+                blocks.append(Block(next(done), rows, cols))
         self.saved = []
         gx = gx.reshape(self.shape) if wanted[0] else None
         gb = backend.column_sums(gy) if len(wanted) > 2 and wanted[2] else None
         return (gx, Blocks(blocks, gy.dtype) if wanted[1] else None, gb)[:len(wanted)]
-
-    def _scaled(self, backend, x):
-        return x if self.scale == 1 else backend.xp.multiply(x, x.dtype.type(self.scale), out=backend.empty(x.shape, x.dtype))
 
 
 def _together(pieces):
@@ -85,9 +94,11 @@ def _together(pieces):
 
 
 def _gathered(backend, x, ranges, kept):
-    """Return the kept columns of some ranges of rows, one below the other."""
-    parts = [backend.take(x[first:last], kept, 1) for first, last in ranges]
-    return parts[0] if len(parts) == 1 else backend.xp.concatenate(parts)
+    """Return the kept columns of some ranges of rows, one below the other, for products."""
+    if len(ranges) == 1:
+        [(first, last)] = ranges
+        return backend.submatrix(x[first:last], None, kept)
+    return backend.xp.concatenate([backend.take(x[first:last], kept, 1) for first, last in ranges])
 
 
 def _scatter(backend, out, ranges, kept, values):

@@ -1,7 +1,13 @@
 """cuBLAS on the host, to check what it is asked for."""
 
+import ctypes
+
 import numpy as np
 import pytest
+
+from minidrop.backend import Backend
+from minidrop.backend.cublas import Gemm
+from minidrop.backend.cupy_products import CudaProducts
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +57,81 @@ def _check(call):
         raise ValueError(f"{call}: leading dimensions must be at least {least}")
     if call.batch > 1 and call.routine != "gemmStridedBatched":
         raise ValueError(f"{call}: a batch needs gemmStridedBatched")
+
+
+# -- cuBLAS on host memory -------------------------------------------------------------------------------------------------
+TYPES = {0: np.dtype(np.float32), 1: np.dtype(np.float64), 2: np.dtype(np.float16), 14: np.dtype(np.uint16)}
+
+
+class HostCublas:
+    """What `cupy_backends.cuda.libs.cublas` offers, with the same order of arguments, on pointers to host memory.
+
+    Knows the combinations of types that cuBLAS's reference lists for C in float32 or float64; `calls` records their routines.
+    """
+
+    class CUBLASError(Exception):
+        pass
+
+    def __init__(self):
+        self.calls = []
+
+    def gemmEx(self, handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc,
+               computeType, algo):
+        self.calls.append("gemmEx")
+        self._run(transa, transb, m, n, k, alpha, A, Atype, lda, 0, B, Btype, ldb, 0, beta, C, Ctype, ldc, 0, 1, computeType)
+
+    def gemmStridedBatchedEx(self, handle, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb,
+                             strideB, beta, C, Ctype, ldc, strideC, batchCount, computeType, algo):
+        self.calls.append("gemmStridedBatchedEx")
+        self._run(transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C, Ctype, ldc, strideC,
+                  batchCount, computeType)
+
+    def _run(self, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C, Ctype, ldc,
+             strideC, batch, compute):
+        if (Atype, Btype, Ctype, compute) not in ((0, 0, 0, 68), (0, 0, 0, 77), (1, 1, 1, 70), (2, 2, 0, 68), (14, 14, 0, 68)):
+            raise self.CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED")
+        alpha, beta = (float(seen(p, 1, TYPES[1 if compute == 70 else 0])[0]) for p in (alpha, beta))
+        call = Gemm(bool(transa), bool(transb), m, n, k, 0, lda, 0, ldb, 0, ldc, alpha, beta, batch, strideA, strideB, strideC)
+        sizes = [ld * (columns - 1) + rows + stride * (batch - 1) for ld, stride, rows, columns in (
+            (lda, strideA, *((k, m) if transa else (m, k))), (ldb, strideB, *((n, k) if transb else (k, n))),
+            (ldc, strideC, m, n))]
+        a, b = (values(seen(p, size, TYPES[kind]), compute) for p, size, kind in ((A, sizes[0], Atype), (B, sizes[1], Btype)))
+        run_calls([call], b, a, seen(C, sizes[2], TYPES[Ctype]))
+
+
+def seen(pointer, count, dtype):
+    """Return `count` numbers of host memory as an array."""
+    return np.frombuffer((ctypes.c_char * (count * dtype.itemsize)).from_address(pointer), dtype)
+
+
+def values(numbers, compute):
+    """Return operands as cuBLAS multiplies them: bfloat16 from its bits, TF32 with 10 bits after the point."""
+    if numbers.dtype == np.uint16:
+        return (numbers.astype(np.uint32) << 16).view(np.float32)
+    if compute == 77:
+        return ((numbers.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+    return numbers if numbers.dtype == np.float64 else numbers.astype(np.float32)
+
+
+class HostCuda(CudaProducts, Backend):
+    """Everything of the CUDA backend's products but the device."""
+
+    name = "cuda:0 on the host"
+
+    def __init__(self, precision="float32"):
+        self.precision, self.blas = precision, HostCublas()
+
+    def _cublas(self):
+        return self.blas, 0
+
+    def _pointer(self, array):
+        return array.ctypes.data
+
+    def to_host(self, x):
+        return np.asarray(self._dense(x))
+
+
+@pytest.fixture
+def host_cuda():
+    """host_cuda(precision="float32") -> a backend whose products go the CUDA backend's way, on host memory."""
+    return HostCuda

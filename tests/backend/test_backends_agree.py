@@ -14,6 +14,7 @@ from minidrop.autograd import Block, Blocks
 from minidrop.backend import Backend, NumpyBackend
 from minidrop.backend.cupy_backend import CupyBackend
 from minidrop.backend.cupy_kernels import CupyKernels
+from minidrop.backend.cupy_products import CudaProducts
 from minidrop.kept import Kept
 from minidrop.patterns.tile import TilePattern
 
@@ -632,7 +633,7 @@ def test_arrays(backend, dtype):
     assert backend.describe().startswith(backend.name)
 
 
-@pytest.mark.parametrize("kind", [NumpyBackend, CupyBackend, CupyKernels])
+@pytest.mark.parametrize("kind", [NumpyBackend, CudaProducts, CupyKernels, CupyBackend])
 def test_signatures_do_not_drift(kind):
     """An override takes the arguments of the method it replaces, and no public method has no generic reference."""
     for name, method in vars(kind).items():

@@ -1,0 +1,213 @@
+"""Products of matrices on a CUDA device, through cuBLAS with explicit leading dimensions: see `backend.cublas`.
+
+Nothing is gathered before a product asks for it: `submatrix` returns a KeptMatrix, which `gemm` reads where it lies if it can.
+With a precision below float32 operands are rounded on their way into a product, sums are kept in float32, and everything
+else, weights included, stays float32.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from minidrop.backend.cublas import Matrix, batched, kept_product, padded, product
+from minidrop.errors import BackendError
+
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+_HALF = {"float16": np.float16, "bfloat16": np.uint16}      # bfloat16 as its bits: NumPy has no such type
+
+# cudaDataType of the operands, that of the result, cublasComputeType_t, and the type of alpha and beta.
+_TYPES = {
+    "float32": (0, 0, 68, np.float32),
+    "float64": (1, 1, 70, np.float64),
+    "tf32": (0, 0, 77, np.float32),
+    "float16": (2, 0, 68, np.float32),
+    "bfloat16": (14, 0, 68, np.float32),
+}
+_DEFAULT_ALGORITHM = -1
+
+
+class KeptMatrix:
+    """factor * base[rows, cols], not computed yet; rows and cols are Kepts or None. Only products know what to do with it."""
+
+    __slots__ = ("base", "rows", "cols", "factor", "shape", "block", "stack")
+
+    ndim = 2
+
+    def __init__(self, base, rows=None, cols=None, factor=1.0):
+        self.base, self.factor = base, factor
+        self.rows, self.cols = (None if kept is None or kept.is_all else kept for kept in (rows, cols))
+        self.shape = tuple(n if kept is None else kept.count for kept, n in zip((self.rows, self.cols), base.shape,
+                                                                                strict=True))
+        self.block = None       # what products read, once it is gathered or rounded
+        self.stack = None       # (stack, number) where it lies among others: see `CudaProducts.gemms`
+
+    @property
+    def dtype(self):
+        return self.base.dtype
+
+
+class CudaProducts:
+    """The products of a Backend, for arrays that live on one CUDA device."""
+
+    precision = "float32"
+
+    def operand(self, x):
+        return KeptMatrix(x) if self._kind(x.dtype) in _HALF else x
+
+    def submatrix(self, W, rows, cols):
+        whole = all(kept is None or kept.is_all for kept in (rows, cols))
+        return self.operand(W) if whole else KeptMatrix(W, rows, cols)
+
+    def scaled(self, x, factor):
+        if isinstance(x, KeptMatrix):
+            return KeptMatrix(x.base, x.rows, x.cols, x.factor * factor)
+        return super().scaled(x, factor)
+
+    def _dense(self, x):
+        """Return a KeptMatrix as an array of its own type; anything else as it is."""
+        if not isinstance(x, KeptMatrix):
+            return x
+        return super().scaled(super().submatrix(x.base, x.rows, x.cols), x.factor)
+
+    def transposed(self, W):
+        return super().transposed(self._dense(W))
+
+    # -- one product ---------------------------------------------------------------------------------------------------
+    def gemm(self, a, b, trans_a=False, trans_b=False):
+        m, k = a.shape[::-1] if trans_a else a.shape
+        n = b.shape[0 if trans_b else 1]
+        out, kind = self.empty((m, n), a.dtype), self._kind(a.dtype)
+        if not out.size or not k:
+            out.fill(0)
+            return out
+        a = self._read(a, kind)
+        if not isinstance(b, KeptMatrix) or b.block is not None or not self._in_place(a, b, out, trans_a, trans_b, kind):
+            b = self._read(b, kind)
+            self._launch([product(_of(a, trans_a), _of(b, trans_b), Matrix.contiguous(m, n))], a, b, out, kind)
+        return out
+
+    def _in_place(self, a, b, out, trans_a, trans_b, kind):
+        """Multiply by a KeptMatrix where it lies, if that can be done; returns whether it was."""
+        matrix = Matrix.of(b.base)
+        if kind in _HALF or b.factor != 1 or matrix is None:
+            return False
+        calls = _kept_product(_of(a, trans_a), matrix.T if trans_b else matrix, Matrix.contiguous(*out.shape),
+                              *((b.cols, b.rows) if trans_b else (b.rows, b.cols)))
+        if calls is None:
+            return False
+        self._launch(calls, a, b.base, out, kind)
+        return True
+
+    def _read(self, x, kind):
+        """Return a matrix as an array that cuBLAS can read: gathered, rounded, and copied only where that cannot be helped."""
+        if isinstance(x, KeptMatrix):
+            if x.block is None:
+                x.block = self._rounded(x, kind) if kind in _HALF else _readable(self.xp, self._dense(x))
+            return x.block
+        return self._rounded(x, kind) if kind in _HALF else _readable(self.xp, x)
+
+    # -- many products -------------------------------------------------------------------------------------------------
+    def gemms(self, products):
+        """As one strided batch where the shapes are nearly the same, filled up with zeros."""
+        products = list(products)
+        results = [None] * len(products)
+        for trans in sorted({(trans_a, trans_b) for _, _, trans_a, trans_b in products}):
+            members = [i for i, (_, _, *own) in enumerate(products) if tuple(own) == trans]
+            pairs = [products[i][:2] for i in members]
+            shapes = [(*(a.shape[::-1] if trans[0] else a.shape), b.shape[0 if trans[1] else 1]) for a, b in pairs]
+            size = padded([(m, n, k) for m, k, n in shapes]) if len(pairs) > 1 else None
+            done = self._batch(pairs, trans, size, shapes) if size else [self.gemm(a, b, *trans) for a, b in pairs]
+            for i, result in zip(members, done, strict=True):
+                results[i] = result
+        return iter(results)
+
+    def _batch(self, pairs, trans, size, shapes):
+        """Return the products of some pairs, each as a contiguous array."""
+        m, n, k = size
+        kind = self._kind(pairs[0][0].dtype)
+        a = self._stacked([a for a, _ in pairs], (k, m) if trans[0] else (m, k), kind)
+        b = self._stacked([b for _, b in pairs], (n, k) if trans[1] else (k, n), kind)
+        out = self.empty((len(pairs), m, n), pairs[0][0].dtype)
+        call = batched(_of(a[0], trans[0]), _of(b[0], trans[1]), Matrix.contiguous(m, n), (a[0].size, b[0].size, m * n),
+                       len(pairs))
+        self._launch([call], a, b, out, kind)
+        return [self.xp.ascontiguousarray(block[:rows, :columns])
+                for block, (rows, _, columns) in zip(out, shapes, strict=True)]
+
+    def _stacked(self, matrices, shape, kind):
+        """Return matrices as an array (count, *shape), zero where one is smaller. KeptMatrix remember it for the next time."""
+        stack = getattr(matrices[0], "stack", None)
+        if stack is not None and stack[0].shape == (len(matrices), *shape) and all(
+                isinstance(x, KeptMatrix) and x.stack is not None and x.stack[0] is stack[0] and x.stack[1] == i
+                for i, x in enumerate(matrices)):
+            return stack[0]
+        full = all(x.shape == shape for x in matrices)
+        stack = (self.empty if full else self.zeros)((len(matrices), *shape), _HALF.get(kind, matrices[0].dtype))
+        for i, x in enumerate(matrices):
+            self._rounded(x, kind, stack[i, :x.shape[0], :x.shape[1]])
+            if isinstance(x, KeptMatrix):
+                x.stack = stack, i
+        return stack
+
+    # -- types ---------------------------------------------------------------------------------------------------------
+    def _kind(self, dtype):
+        if dtype not in (np.float32, np.float64):
+            raise BackendError(f"{self.name}: products need float32 or float64, got {dtype}")
+        return self.precision if dtype == np.float32 else "float64"
+
+    def _rounded(self, x, kind, out=None):
+        """Return a matrix in the type of `kind`'s operands, contiguous, or written into `out`."""
+        x = self._dense(x)
+        if kind == "bfloat16":
+            x = self._bfloat16_bits(x)
+        if out is None:
+            return self.xp.ascontiguousarray(x, _HALF.get(kind))
+        out[...] = x        # rounds where the types differ
+        return out
+
+    def _bfloat16_bits(self, x):
+        """Return float32 numbers rounded to bfloat16, to even where halfway, as the 16 bits of each. NaN stays NaN."""
+        xp = self.xp
+        bits = xp.ascontiguousarray(x).view(np.uint32)
+        rounded = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+        return xp.where(xp.isnan(x), np.uint16(0x7FC0), rounded)
+
+    # -- cuBLAS --------------------------------------------------------------------------------------------------------
+    def _launch(self, calls, a, b, out, kind):
+        """Run Gemm calls on three arrays, in order; from here on they are pointers."""
+        blas, handle = self._cublas()
+        operand_type, result_type, compute, scalar = _TYPES[kind]
+        pointer_a, pointer_b, pointer_c = (self._pointer(array) for array in (a, b, out))
+        for call in calls:
+            alpha, beta = np.array(call.alpha, scalar), np.array(call.beta, scalar)     # read before the call returns
+            left = (pointer_b + call.a * b.itemsize, operand_type, call.lda)
+            right = (pointer_a + call.b * a.itemsize, operand_type, call.ldb)
+            result = (pointer_c + call.c * out.itemsize, result_type, call.ldc)
+            shape = (handle, int(call.transa), int(call.transb), call.m, call.n, call.k, alpha.ctypes.data)
+            end = (compute, _DEFAULT_ALGORITHM)
+            try:
+                if call.routine == "gemm":
+                    blas.gemmEx(*shape, *left, *right, beta.ctypes.data, *result, *end)
+                else:
+                    blas.gemmStridedBatchedEx(*shape, *left, call.stride_a, *right, call.stride_b, beta.ctypes.data, *result,
+                                              call.stride_c, call.batch, *end)
+            except blas.CUBLASError as error:
+                raise BackendError(f"{self.name}: cuBLAS refused a product in {kind}: {error}; {call}") from error
+
+
+@lru_cache(maxsize=1024)
+def _kept_product(a, b, c, inner, outer):
+    return kept_product(a, b, c, inner, outer)
+
+
+def _of(array, transpose):
+    matrix = Matrix.of(array)
+    return matrix.T if transpose else matrix
+
+
+def _readable(xp, x):
+    """Return x, or a copy where its memory is laid out as no leading dimension can describe."""
+    matrix = Matrix.of(x)
+    if matrix is not None and product(matrix, Matrix.contiguous(x.shape[1], 1), Matrix.contiguous(x.shape[0], 1)) is not None:
+        return x
+    return xp.ascontiguousarray(x)
