@@ -24,14 +24,14 @@ class TextModel:
     `source`: a NetConfig or the path of a network file. Its net of phase TEST is taken, or that of TRAIN if only that reads a
     text; Input layers stand in place of TextData, and what reads the labels (losses, metrics) is left out. The scores are what
     a SoftmaxWithLoss, else a Perplexity or Accuracy layer judges. weights: paths of snapshots, which together have to hold
-    every parameter; without them the net writes noise. device, dtype, level, stages: as of `Net`.
+    every parameter; without them the net writes noise. device, dtype, level, stages, precision: as of `Net`.
 
     `net` is the net, `vocabulary` says which token has which index, `sentences` whether every <eos> begins a new sequence, as
     in the batches that such a model learns from. Raises ConfigError where the net is no such model, SnapshotError where the
     weights do not fit, DataError where the text of the vocabulary is missing.
     """
 
-    def __init__(self, source, weights=(), device="auto", dtype="float32", level=0, stages=()):
+    def __init__(self, source, weights=(), device="auto", dtype="float32", level=0, stages=(), precision="float32"):
         config = source if isinstance(source, NetConfig) else load_net(source)
         config = _with_text(config, level, stages)
         index = _text_layer(config)
@@ -40,7 +40,7 @@ class TextModel:
         self._text, self.vocabulary = layer.name, _vocabulary(config, index)
         config, self._scores, self._axis = _for_one_step(config, index)
         self._data, self._cont = layer.top[0], layer.top[2] if len(layer.top) > 2 else None
-        self.net = Net(config, "TEST", device, dtype, 0, level, stages)
+        self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision)
         self._check()
         self._load([weights] if isinstance(weights, str | os.PathLike) else weights)
 

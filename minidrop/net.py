@@ -24,15 +24,17 @@ class Net:
 
     `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or "cuda:N".
     `dtype`: "float32" or "float64". `seed`: everything random follows from it. `share`: another Net, whose parameters this
-    one uses where layer and parameter have the same name (a test net beside a train net). Raises ConfigError with every
-    mistake of the description at once.
+    one uses where layer and parameter have the same name (a test net beside a train net). `precision`: "float32", "tf32",
+    "float16" or "bfloat16", what products on a GPU round their operands to; all else stays float32. Raises ConfigError with
+    every mistake of the description at once.
 
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the last forward
     pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` what the planner decided,
     `reshuffles` whose units change places while a Solver trains the net.
     """
 
-    def __init__(self, source, phase="TRAIN", device="auto", dtype="float32", seed=0, level=0, stages=(), share=None):
+    def __init__(self, source, phase="TRAIN", device="auto", dtype="float32", seed=0, level=0, stages=(), share=None,
+                 precision="float32"):
         if phase not in ("TRAIN", "TEST"):
             raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
         dtype = getattr(dtype, "__name__", None) or str(dtype)        # np.float32, np.dtype("float32") or "float32"
@@ -41,7 +43,10 @@ class Net:
         config = _as_config(source)
         self.config = filter_state(config, getattr(pb, phase), level, stages)
         self.phase, self.seed, self.dtype = phase, int(seed), dtype
-        self.backend = get_backend(device)
+        self.backend = get_backend(device, precision)
+        if dtype == "float64" and precision != "float32":
+            raise ConfigError(f"precision {precision} rounds products of float32 numbers, but dtype is float64; keep one "
+                              f"of them")
         context = Context(phase, self.seed, self.dtype, self.backend, config.path)
         self.graph = build_graph(self.config, context)
         self.layers = {node.name: node.layer for node in self.graph.nodes}
@@ -334,8 +339,8 @@ class Net:
         self._require_forward("loss")
         return sum(weight * float(self.backend.to_host(self._tensors[ref].data.sum())) for ref, weight in self.losses)
 
-    def backward(self):
-        """Add the gradient of the weighted sum of all losses to `grad` of every parameter. Once after each forward."""
+    def backward(self, scale=1.0):
+        """Add the gradient of `scale` times the weighted sum of all losses to `grad` of every parameter. Once a forward."""
         if not self.losses:
             raise ConfigError(f"{self.config.where()}: backward needs a loss, but no layer is one and no loss_weight is set")
         self._require_forward("backward")
@@ -347,7 +352,7 @@ class Net:
         self._backward_done = True
         xp = self.backend.xp
         with self.backend.active():
-            backward([(tensor, xp.full(tensor.data.shape, weight, tensor.dtype)) for tensor, weight in roots])
+            backward([(tensor, xp.full(tensor.data.shape, weight * scale, tensor.dtype)) for tensor, weight in roots])
 
     def _require_forward(self, what):
         if any(ref not in self._tensors for ref, _ in self.losses):

@@ -3,33 +3,39 @@
 import re
 from functools import lru_cache
 
-from minidrop.backend.base import Backend, sigmoid
+from minidrop.backend.base import PRECISIONS, Backend, sigmoid
 from minidrop.backend.numpy_backend import NumpyBackend
-from minidrop.errors import BackendError
+from minidrop.errors import BackendError, nearest
 
-__all__ = ["Backend", "NumpyBackend", "backend_of", "cuda_devices", "get_backend", "sigmoid"]
+__all__ = ["PRECISIONS", "Backend", "NumpyBackend", "backend_of", "cuda_devices", "get_backend", "sigmoid"]
 
 
-def get_backend(device="auto"):
-    """Return the Backend of "cpu", "cuda:N" or "auto" (a GPU where there is one); BackendError if it cannot be used."""
+def get_backend(device="auto", precision="float32"):
+    """Return the Backend of "cpu", "cuda:N" or "auto" (a GPU where there is one), with products in one of PRECISIONS.
+
+    A Backend is returned as it is. BackendError where the device cannot be used, or knows only products in float32.
+    """
     if isinstance(device, Backend):
         return device
+    if precision not in PRECISIONS:
+        raise BackendError(f"unknown precision {precision!r}{nearest(precision, PRECISIONS)} (known: {', '.join(PRECISIONS)})")
     if device == "auto":
-        return _cached("cuda:0" if cuda_devices()[0] else "cpu")
-    if device == "cpu":
-        return _cached("cpu")
-    found = re.fullmatch(r"cuda(?::(\d{1,3}))?", str(device))
+        device = "cuda:0" if cuda_devices()[0] else "cpu"
+    found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", str(device))
     if not found:
         raise BackendError(f"unknown device {device!r}: expected auto, cpu or cuda:N")
-    return _cached(f"cuda:{int(found[1] or 0)}")
+    return _cached("cpu" if device == "cpu" else f"cuda:{int(found[1] or 0)}", precision)
 
 
 @lru_cache
-def _cached(name):
+def _cached(name, precision="float32"):
     if name == "cpu":
+        if precision != "float32":
+            raise BackendError(f"precision {precision} needs a GPU: on the CPU products are in float32 or float64, the type "
+                               f"of all numbers; remove it, or choose --device cuda:N")
         return NumpyBackend()
     from minidrop.backend.cupy_backend import CupyBackend
-    return CupyBackend(int(name[5:]))
+    return CupyBackend(int(name[5:]), precision)
 
 
 @lru_cache

@@ -9,11 +9,17 @@ from contextlib import nullcontext
 
 import numpy as np
 
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+
 
 class Backend:
-    """Arrays and products on one device. `xp` is its array module (NumPy or CuPy); `name` is "cpu" or "cuda:N"."""
+    """Arrays and products on one device. `xp` is its array module (NumPy or CuPy); `name` is "cpu" or "cuda:N".
+
+    `precision`, one of PRECISIONS: what products of float32 arrays round their operands to; float64 is never rounded.
+    """
 
     name = "generic"
+    precision = "float32"
     xp = np
 
     # -- arrays ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import numpy as np
 from minidrop.backend.cublas import Matrix, batched, kept_product, padded, product
 from minidrop.errors import BackendError
 
-PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 _HALF = {"float16": np.float16, "bfloat16": np.uint16}      # bfloat16 as its bits: NumPy has no such type
 
 # cudaDataType of the operands, that of the result, cublasComputeType_t, and the type of alpha and beta.
@@ -48,8 +47,6 @@ class KeptMatrix:
 
 class CudaProducts:
     """The products of a Backend, for arrays that live on one CUDA device."""
-
-    precision = "float32"
 
     def operand(self, x):
         return KeptMatrix(x) if self._kind(x.dtype) in _HALF else x

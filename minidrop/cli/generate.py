@@ -21,13 +21,15 @@ from minidrop.generation import TextModel
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="What is drawn follows from it.")
 @net_options
 @device_options
-def generate(model, weights, prompt, length, temperature, seed, overrides, dropout, level, stages, device, gpu, dtype):
+def generate(model, weights, prompt, length, temperature, seed, overrides, dropout, level, stages, device, gpu, dtype,
+             precision):
     """Continue a prompt with text drawn from a trained language model."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")
     config = load_net(model)
     prepare_nets([config], dropout, overrides)
-    writer = TextModel(config, weights, chosen_device(device, gpu), dtype, *stated(config, level, stages))
+    writer = TextModel(config, weights, chosen_device(device, gpu), dtype, *stated(config, level, stages),
+                       precision=precision or "float32")
     try:
         if unknown := writer.unknown(prompt):
             names = ", ".join(map(repr, unknown))

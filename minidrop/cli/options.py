@@ -2,7 +2,7 @@
 
 import click
 
-from minidrop.backend import cuda_devices
+from minidrop.backend import PRECISIONS, cuda_devices
 
 
 def _all(*options):
@@ -30,10 +30,14 @@ net_options = _all(
 dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
                             help="Type of all numbers.")
 
+precision_option = click.option(
+    "--precision", type=click.Choice(PRECISIONS),
+    help="What products on a GPU round their operands to; weights and sums stay float32.  [default: float32]")
+
 device_options = _all(
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help="Where to compute."),
     click.option("--gpu", hidden=True, help="Caffe's spelling of --device cuda:N."),
-    dtype_option)
+    dtype_option, precision_option)
 
 weights_option = click.option("--weights", multiple=True, callback=_comma_separated, metavar="A.h5,B.h5",
                               help="Copy weights from snapshots, by the names of layers.")

@@ -22,13 +22,14 @@ from minidrop.uncertainty import evaluate_monte_carlo
 @net_options
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
-def test(model, weights, iterations, passes, seed, overrides, dropout, level, stages, device, gpu, dtype, as_json):
+def test(model, weights, iterations, passes, seed, overrides, dropout, level, stages, device, gpu, dtype, precision, as_json):
     """Print the mean of each output of a trained net, in phase TEST."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")
     config = load_net(model)
     prepare_nets([config], dropout, overrides)
-    net = Net(config, "TEST", chosen_device(device, gpu), dtype, seed, *stated(config, level, stages))
+    net = Net(config, "TEST", chosen_device(device, gpu), dtype, seed, *stated(config, level, stages),
+              precision=precision or "float32")
     try:
         for path in weights:
             copied, _ = load_weights(net, path)

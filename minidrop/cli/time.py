@@ -30,7 +30,7 @@ _PROFILED = 20
 @net_options
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers, in seconds, as JSON.")
-def time(solver, model, compare, iterations, phase, overrides, dropout, level, stages, device, gpu, dtype, as_json):
+def time(solver, model, compare, iterations, phase, overrides, dropout, level, stages, device, gpu, dtype, precision, as_json):
     """Measure a training step: how long, where, and against another dropout.
 
     Both nets run in turn in the same process, in short blocks, every step with another drawn pattern.
@@ -49,7 +49,7 @@ def time(solver, model, compare, iterations, phase, overrides, dropout, level, s
     try:
         for name, kind in kinds.items():
             make = _forward if phase == "TEST" else _training
-            runs[name] = make(solver, model, overrides, kind, level, stages, device, dtype)
+            runs[name] = make(solver, model, overrides, kind, level, stages, device, dtype, precision)
         nets = {name: net for name, (net, *_) in runs.items()}
         backend = next(iter(nets.values())).backend
         timings = measure_steps({name: step for name, (_, step, _) in runs.items()}, iterations,
@@ -59,7 +59,8 @@ def time(solver, model, compare, iterations, phase, overrides, dropout, level, s
     finally:
         for net, *_ in runs.values():
             net.close()
-    result = {"device": backend.describe(), "dtype": dtype, "phase": phase, "iterations": iterations,
+    result = {"device": backend.describe(), "dtype": dtype, "precision": backend.precision, "phase": phase,
+              "iterations": iterations,
               "steps": {name: asdict(timing) for name, timing in timings.items()},
               "where": {name: profile.as_dict() for name, profile in profiles.items()}}
     if compare:
@@ -68,14 +69,14 @@ def time(solver, model, compare, iterations, phase, overrides, dropout, level, s
     click.echo(json.dumps(result, indent=1) if as_json else _table(result))
 
 
-def _training(solver, model, overrides, dropout, level, stages, device, dtype):
+def _training(solver, model, overrides, dropout, level, stages, device, dtype, precision):
     """Return (net, one whole training step, update rule)."""
     if solver:
         source = load_solver(solver)
     else:
         source = SolverParameter(net=model, base_lr=0.001, lr_policy="fixed", momentum=0.9, max_iter=1, weight_decay=0.0005,
                                  random_seed=0)
-    made = Solver(source, [*overrides, *_STEPS_ALONE], dropout, device, dtype, level, stages)
+    made = Solver(source, [*overrides, *_STEPS_ALONE], dropout, device, dtype, level, stages, precision=precision)
     if not made.net.losses:
         raise ConfigError(f"{made.net.config.where()}: a training step needs a loss, but no layer is one; measure forward "
                           f"passes with --phase TEST")
@@ -83,11 +84,11 @@ def _training(solver, model, overrides, dropout, level, stages, device, dtype):
     return made.net, made.step, made.updater.rule
 
 
-def _forward(_solver, model, overrides, dropout, level, stages, device, dtype):
+def _forward(_solver, model, overrides, dropout, level, stages, device, dtype, precision):
     """Return (net, one forward pass, None)."""
     config = load_net(model)
     prepare_nets([config], dropout, overrides)
-    net = Net(config, "TEST", device, dtype, 0, *stated(config, level, stages))
+    net = Net(config, "TEST", device, dtype, 0, *stated(config, level, stages), precision=precision or "float32")
     _feed_zeros(net)
 
     def forward():

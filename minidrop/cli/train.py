@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
               help="What a hang-up signal does.")
 @click.option("--progress/--no-progress", default=None, help="A progress bar, or plain lines. [default: a bar on a terminal]")
 @click.pass_context
-def train(context, solver, overrides, dropout, level, stages, device, gpu, dtype, weights, resume, out, seed,
+def train(context, solver, overrides, dropout, level, stages, device, gpu, dtype, precision, weights, resume, out, seed,
           sigint_effect, sighup_effect, progress):
     """Train a net.
 
@@ -54,7 +54,7 @@ def train(context, solver, overrides, dropout, level, stages, device, gpu, dtype
         # Before the nets are built, so that a signal during that long work is not lost.
         signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
         run_log = stack.enter_context(RunLog())
-        trained = Solver(load_solver(solver), overrides, dropout, device, dtype, level, stages)
+        trained = Solver(load_solver(solver), overrides, dropout, device, dtype, level, stages, precision=precision)
         stack.callback(trained.close)
         folder, start = choose(trained, out, resume)
         stack.enter_context(folder)
@@ -84,6 +84,10 @@ def _restore(solver, path):
     before = read_header(path)
     if before.get("dtype", solver.dtype) != solver.dtype:
         log.warning("the snapshot was written with --dtype %s, now it is %s", before["dtype"], solver.dtype)
+    precision = solver.net.backend.precision
+    if before.get("precision", "float32") != precision:
+        log.warning("the snapshot was written with --precision %s, now it is %s", before.get("precision", "float32"),
+                    precision)
     if solver.iteration >= solver.settings.max_iter:
         log.warning("nothing is left to train: max_iter is %d; raise it with --set max_iter=N", solver.settings.max_iter)
     if before.get("dropout", "") != (solver.dropout or ""):

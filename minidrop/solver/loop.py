@@ -16,6 +16,7 @@ from minidrop.conversion import dropout_kind, prepare_nets
 from minidrop.errors import ConfigError, NonFiniteError
 from minidrop.net import Net
 from minidrop.solver import state
+from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.lr_policy import check_lr_policy, learning_rate
 from minidrop.solver.rules import check_rule
 from minidrop.solver.updater import Updater
@@ -46,18 +47,21 @@ class Solver:
     `source`: a SolverConfig, a SolverParameter or the path of a solver file. `overrides`: {"base_lr": 0.05} or
     ["layer.drop1.approx_dropout_param.dropout_ratio=0.3"]. `dropout`: None, "conventional", "approx" or "approx:FAMILY",
     which turns every drop layer into that kind. `device`: "auto" follows solver_mode and falls back to the CPU. `level`,
-    `stages`: of the train net. `snapshot_prefix`: where snapshots go, instead of the file's. Raises ConfigError with every
-    mistake of the solver file and its nets at once.
+    `stages`: of the train net. `snapshot_prefix`: where snapshots go, instead of the file's. `precision`: of products on a
+    GPU, instead of the file's; with float16 the gradients are scaled (see `LossScale`). Raises ConfigError with every mistake
+    of the solver file and its nets at once.
 
     `choices` is (train, tests): the NetChoice of each net, overrides applied; `settings` the resolved SolverParameter.
     """
 
     def __init__(self, source, overrides=(), dropout=None, device="auto", dtype="float32", level=None, stages=(),
-                 snapshot_prefix=None):
+                 snapshot_prefix=None, precision=None):
         self.config = _as_config(source)
         dropout = dropout and dropout_kind(dropout)
         train, tests = _prepared_nets(self.config, overrides, dropout, level, stages)
         self.settings = self.config.message
+        if precision:
+            self.settings.precision = precision
         self.choices = train, tests
         self.device, self.dtype, self.dropout = _device(self.settings, device), dtype, dropout
         self.snapshot_prefix = str(snapshot_prefix or self.settings.snapshot_prefix
@@ -92,6 +96,7 @@ class Solver:
         self.seed = seed
         self.net, self.test_nets = nets[0], nets[1:]
         self.updater = Updater(self.settings, self.net)
+        self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
         self.iteration = 0
         self.best = None
         self.losses = deque(maxlen=max(1, self.settings.average_loss))
@@ -110,7 +115,8 @@ class Solver:
 
     def _net(self, choice, seed, share):
         phase = "TRAIN" if choice.iterations is None else "TEST"
-        return Net(choice.config, phase, self.device, self.dtype, seed, choice.state.level, tuple(choice.state.stage), share)
+        return Net(choice.config, phase, self.device, self.dtype, seed, choice.state.level, tuple(choice.state.stage), share,
+                   self.settings.precision)
 
     # -- running -----------------------------------------------------------------------------------------------------
     def solve(self, should_stop=lambda solver: False):
@@ -146,14 +152,27 @@ class Solver:
             self.updater.permute(parameter, axis, order)
         outputs = self._forward_backward()
         lr = self.learning_rate
-        values = {"loss": self.smoothed_loss, "lr": lr}
+        values = {"loss": self.smoothed_loss, "lr": lr, **(self.loss_scale.values if self.loss_scale else {})}
         if settings.display and self.iteration % settings.display == 0:
             self._tell("display", {**values, **_small_values(outputs)})
-        self.updater.apply(self.iteration, lr, settings.iter_size)
+        self._update(lr)
         self.iteration += 1
         self._tell("step", values)
         if settings.snapshot and self.iteration % settings.snapshot == 0:
             self.snapshot()
+
+    def _update(self, lr):
+        if self.loss_scale is None:
+            self.updater.apply(self.iteration, lr, self.settings.iter_size)
+            return
+        scale = self.loss_scale.value
+        finite = self.updater.apply_if_finite(self.iteration, lr, self.settings.iter_size, scale)
+        if not self.loss_scale.note(finite):
+            raise NonFiniteError(f"iteration {self.iteration}: in float16 the gradients are not finite even unscaled. Try a "
+                                 f"smaller base_lr (now {lr:g}), or precision: \"bfloat16\"")
+        if not finite:
+            log.info("Iteration %d, gradients are not finite at a loss scale of %g: no update, the scale is now %g",
+                     self.iteration, scale, self.loss_scale.value)
 
     def _forward_backward(self):
         """Forward and backward iter_size times; returns the net's outputs of the last pass."""
@@ -167,7 +186,7 @@ class Solver:
                 part_loss = net.loss
                 if not math.isfinite(part_loss):
                     self._raise_nonfinite(part_loss)
-                net.backward()
+                net.backward(self.loss_scale.value if self.loss_scale else 1.0)
             loss += part_loss / iter_size
         self.losses.append(loss)
         return outputs

@@ -8,6 +8,7 @@ import numpy as np
 from minidrop.errors import SnapshotError, nearest
 from minidrop.snapshot import Snapshot, join_key, prune, read_snapshot, split_key, write_snapshot
 from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
+from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.vocabulary_record import (
     place_record,
     places_of,
@@ -39,6 +40,10 @@ def write(solver, path):
              "texts": place_record(solver.net)}
     if solver.best is not None:
         attrs["best"] = float(solver.best)
+    if solver.net.backend.precision != "float32":
+        attrs["precision"] = solver.net.backend.precision
+    if solver.loss_scale is not None:
+        attrs.update(solver.loss_scale.state)
     write_snapshot(path, Snapshot(arrays, attrs))
 
 
@@ -66,6 +71,7 @@ def restore(solver, path):
     if "solver/losses" not in arrays or not {"iteration", "seed", "rule"} <= set(attrs):
         raise SnapshotError(f"{path}: holds weights but no solver state; give it with --weights, not --resume")
     losses, positions = _checked_state(path, arrays, attrs)
+    loss_scale = solver.loss_scale and LossScale.of(path, attrs)
     record = read_record(path, attrs["patterns"]) if "patterns" in attrs else None
     seed, wanted = attrs["seed"], solver.settings.random_seed
     if wanted >= 0 and wanted != seed:
@@ -89,6 +95,7 @@ def restore(solver, path):
         target[...] = solver.net.backend.asarray(arrays[key], target.dtype)
     solver.iteration = attrs["iteration"]
     solver.best = attrs.get("best")
+    solver.loss_scale = loss_scale
     solver.losses.clear()
     solver.losses.extend(losses)
     solver.net.seek(positions)

@@ -28,6 +28,21 @@ class Updater:
         with self.backend.active():
             self._apply(iteration, lr, self._clip_scale() / iter_size)
 
+    def apply_if_finite(self, iteration, lr, iter_size=1, loss_scale=1.0):
+        """As `apply`, for gradients that are `loss_scale` times too large; returns whether they are finite.
+
+        If they are not, the weights stay as they are and only the gradients are forgotten.
+        """
+        with self.backend.active():
+            norm = self._norm() / loss_scale
+            finite = math.isfinite(norm)
+            if finite:
+                self._apply(iteration, lr, self._clip_scale(norm) / (iter_size * loss_scale))
+            else:
+                for parameter in self.parameters.values():
+                    parameter.clear_grad()
+            return finite
+
     def _apply(self, iteration, lr, scale):
         for name, parameter in self.parameters.items():
             self.rule.update(self.backend, parameter, self.history[name], lr * parameter.lr_mult,
@@ -42,12 +57,15 @@ class Updater:
             for array in (parameter.data, *history):
                 array[...] = self.backend.xp.take(array, places, axis=axis)
 
-    def _clip_scale(self):
+    def _clip_scale(self, norm=None):
         if self.clip < 0:
             return 1.0
-        # All at once: every sum that leaves a device is one more wait for it.
-        norm = math.sqrt(self.backend.sum_of_squares(*(part for p in self.parameters.values() for part in _separate_parts(p))))
+        norm = self._norm() if norm is None else norm
         return self.clip / norm if norm > self.clip else 1.0
+
+    def _norm(self):
+        # All at once: every sum that leaves a device is one more wait for it.
+        return math.sqrt(self.backend.sum_of_squares(*(part for p in self.parameters.values() for part in _separate_parts(p))))
 
 
 def _separate_parts(parameter):

@@ -112,6 +112,11 @@ def test_streams_begin_once(folder):
     assert seen == [0, 1, 1, 1, 1, 1] * 2
 
 
+def test_products_on_the_cpu_are_not_rounded(written):
+    result = written("characters", "--device", "cpu", "--precision", "bfloat16")
+    assert result.code == 1 and result.err.startswith("error: precision bfloat16 needs a GPU")
+
+
 def test_a_seed_is_a_text(written):
     hot = ("--length", 40, "--temperature", 3, "--seed")
     texts = [written("characters", *hot, seed).out for seed in (0, 0, 1)]
