@@ -28,7 +28,7 @@ def get_backend(device="auto", precision="float32"):
 
 
 @lru_cache
-def _cached(name, precision="float32"):
+def _cached(name, precision):
     if name == "cpu":
         if precision != "float32":
             raise BackendError(f"precision {precision} needs a GPU: on the CPU products are in float32 or float64, the type "
@@ -48,5 +48,5 @@ def cuda_devices():
 def backend_of(array):
     """Return the backend on whose device an array lives."""
     if type(array).__module__.partition(".")[0] == "cupy":
-        return _cached(f"cuda:{array.device.id}")
-    return _cached("cpu")
+        return _cached(f"cuda:{array.device.id}", "float32")
+    return _cached("cpu", "float32")

@@ -56,8 +56,8 @@ class CudaFacts:
     def advice(self):
         """Return what to do, as lines; none where nothing is missing."""
         if self.driver is None:
-            return [] if self.devices else ["There is no NVIDIA driver either. With a GPU and its driver: python -m pip install "
-                                            "'minidrop[cuda12]' (or [cuda13] where nvidia-smi says CUDA 13)"]
+            return [] if self.devices else ["There is no NVIDIA driver either. With a GPU and its driver: python -m pip "
+                                            "install 'minidrop[cuda12]' (or [cuda13] where nvidia-smi says CUDA 13)"]
         if self.driver < (12, 0):
             return [f"The NVIDIA driver supports CUDA {_text(self.driver)} only; install a driver for CUDA 12 or newer first"]
         extra = "cuda13" if self.driver >= (13, 0) else "cuda12"

@@ -115,8 +115,8 @@ def test_other_errors_pass(cupy):
 def test_without_cublas_products_say_how_to_get_it(cupy, monkeypatch):
     import sys
     monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", None)
-    with pytest.raises(BackendError, match=r"^cuda:0 cannot multiply: cuBLAS is missing \(.*\); install it with: python -m pip "
-                                           r"install 'minidrop\[cuda12\]'$"):
+    with pytest.raises(BackendError, match=r"^cuda:0 cannot multiply: cuBLAS is missing \(.*\); install it with: python -m "
+                                           r"pip install 'minidrop\[cuda12\]'$"):
         CupyBackend(0)._cublas()
 
 
@@ -142,11 +142,11 @@ def test_a_machine_that_has_everything():
      "cupy-cuda13x is for a newer CUDA than the driver's: python -m pip uninstall -y cupy-cuda13x && python -m pip install "
      "'minidrop[cuda12]'"),
     (dict(packages=("cupy-cuda12x", "cupy-cuda13x"), driver=(13, 0)),
-     "cupy-cuda13x stands beside another CuPy: keep one of them: python -m pip uninstall -y cupy-cuda12x cupy-cuda13x && python "
-     "-m pip install 'minidrop[cuda13]'"),
+     "cupy-cuda13x stands beside another CuPy: keep one of them: python -m pip uninstall -y cupy-cuda12x cupy-cuda13x && "
+     "python -m pip install 'minidrop[cuda13]'"),
     (dict(devices=(), driver=None, cupy=None, packages=()),
-     "There is no NVIDIA driver either. With a GPU and its driver: python -m pip install 'minidrop[cuda12]' (or [cuda13] where "
-     "nvidia-smi says CUDA 13)"),
+     "There is no NVIDIA driver either. With a GPU and its driver: python -m pip install 'minidrop[cuda12]' (or [cuda13] "
+     "where nvidia-smi says CUDA 13)"),
 ])
 def test_what_is_missing_comes_with_the_command_that_brings_it(change, advice):
     lines = CudaFacts(**{**GOOD, **change}).lines()
