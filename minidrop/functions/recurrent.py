@@ -109,7 +109,7 @@ class Recurrent(Function):
         kept = self.drop.steps[t] if self.drop.steps is not None else None
         if kept is None:
             return backend.thin_gemm(self.before[t], self.Wh, trans_b=True)
-        return backend.thin_gemm(backend.take(self.before[t], kept, 1), backend.take(self.Wh_rows, kept, 0))
+        return backend.thin_gemm(backend.take(self.before[t], kept, 1), backend.submatrix(self.Wh_rows, kept, None))
 
     def read_gradient(self, backend, t, d):
         """Return the gradient of the h before step t from that of the product, d (N, G H)."""
@@ -117,7 +117,7 @@ class Recurrent(Function):
         if kept is None:
             gh = backend.thin_gemm(d, self.Wh)
         else:
-            gh = backend.put(backend.thin_gemm(d, backend.take(self.Wh_rows, kept, 0), trans_b=True), kept, 1)
+            gh = backend.put(backend.thin_gemm(d, backend.submatrix(self.Wh_rows, kept, None), trans_b=True), kept, 1)
         return backend.xp.multiply(gh, self.reads[t], out=backend.empty(gh.shape, gh.dtype))
 
     def weight_gradient(self, backend, d):

@@ -11,7 +11,7 @@ import pytest
 
 from minidrop import threads
 from minidrop.autograd import Block, Blocks
-from minidrop.backend import Backend, NumpyBackend
+from minidrop.backend import Backend, NumpyBackend, cuda_devices, get_backend
 from minidrop.backend.cupy_backend import CupyBackend
 from minidrop.backend.cupy_kernels import CupyKernels
 from minidrop.backend.cupy_products import CudaProducts
@@ -53,6 +53,14 @@ def array(rng, dtype):
             return rng.standard_normal([2 * n for n in shape]).astype(dtype)[tuple(slice(None, None, 2) for _ in shape)]
         return rng.standard_normal(shape).astype(dtype)
     return make
+
+
+@pytest.fixture(params=["cpu", "host cuda", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def product_backend(request, host_cuda):
+    """Those of `backend`, and the CUDA backend's products on host memory."""
+    if request.param == "cuda:0" and not cuda_devices()[0]:
+        pytest.skip(cuda_devices()[1])
+    return host_cuda() if request.param == "host cuda" else get_backend(request.param)
 
 
 def same(backend, got, expected):
@@ -115,6 +123,40 @@ def test_gemm(backend, array, close, trans_a, trans_b, rows, inner, columns, lay
     assert got.shape == (rows, columns) and got.dtype == a.dtype
     close(got, np.einsum("ij,jk->ik", (a.T if trans_a else a).astype(float), (b.T if trans_b else b).astype(float)))
     close(got, GENERIC.gemm(a, b, trans_a, trans_b))
+
+
+@memory
+@pytest.mark.parametrize("rows", KEPT.values(), ids=KEPT.keys())
+def test_products_of_what_is_kept(product_backend, array, close, rows, layout):
+    """A device may read W where it lies; the second product finds what the first one may have gathered."""
+    backend = product_backend
+    W = array((TOTAL, TOTAL), layout)
+    for cols in KEPT.values():
+        live = W[np.ix_(*(np.arange(TOTAL) if kept is None else kept.indices for kept in (rows, cols)))].astype(float)
+        block = backend.submatrix(backend.asarray(W), rows, cols)
+        for trans_b in (True, False):
+            x = array((5, live.shape[1 if trans_b else 0]))
+            got = backend.gemm(backend.operand(backend.asarray(x)), block, trans_b=trans_b)
+            close(backend.to_host(got), x @ (live.T if trans_b else live))
+        part = backend.scaled(block, 0.5)
+        close(backend.to_host(backend.gemm(backend.asarray(np.eye(len(live), dtype=W.dtype)), part)), 0.5 * live)
+
+
+@pytest.mark.parametrize("shapes", [[], [(5, 6, 7)], [(5, 6, 7)] * 3, [(5, 6, 7), (5, 6, 6), (5, 5, 7)],
+                                    [(5, 60, 7), (5, 1, 1)], [(5, 0, 7), (0, 6, 7)]], ids=str)
+def test_many_products(product_backend, array, close, shapes):
+    """Whatever is taken together: each result is that of its own two matrices, in their order."""
+    backend = product_backend
+    pairs, expected = [], []
+    for m, n, k in shapes:
+        for trans_a, trans_b in ((False, True), (True, False)):
+            a, b = array((k, m) if trans_a else (m, k)), array((n, k) if trans_b else (k, n))
+            pairs.append((backend.asarray(a), backend.asarray(b), trans_a, trans_b))
+            expected.append((a.T if trans_a else a).astype(float) @ (b.T if trans_b else b))
+    results = [backend.to_host(y) for y in backend.gemms(iter(pairs))]
+    assert [y.shape for y in results] == [y.shape for y in expected]
+    for got, want in zip(results, expected, strict=True):
+        close(got, want)
 
 
 def test_gemm_of_a_matrix_with_itself(backend, array, close):

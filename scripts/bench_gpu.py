@@ -1,0 +1,360 @@
+"""Check minidrop on a GPU, then measure it against PyTorch and against what the hardware allows.
+
+    python scripts/bench_gpu.py --json gpu.json
+
+First correctness: products of every precision, the compacted net against the masked dense one, training on both devices. Then,
+in turn in one run, whole training steps: the paper's multilayer perceptrons at batch 128 and 1024 in float32, tf32 and
+bfloat16; language models with LSTM layers, where scripts/lstm_models.py is; SparseDrop's product of 1024^3 in bfloat16; beside
+them PyTorch, eager and through torch.compile with CUDA graphs, where it is installed. It stops starting new cells after
+--seconds and says which it left out.
+
+ms: of a step, by the device's events, the median of many after a warm-up; of each kind of step (say each period), weighted by
+how often it is drawn. host us: what it takes to give a step to the device. gemm ms: the same step's products alone, given to
+cuBLAS again one after the other. floor ms: those, plus the update's bytes (weights and history, read and written) over the
+bandwidth of a copy, measured here; %: floor / ms. A working set smaller than the L2 cache is marked: its bytes cost less.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+from bench_workers import step_time
+
+NETWORKS = ("4096x4096", "2048x2048", "1024x1024", "1024x64")
+FAMILIES, RATES, PRECISIONS, BATCHES = ("PERIODIC", "ROW", "TILE"), (0.5, 0.7), ("float32", "tf32", "bfloat16"), (128, 1024)
+PAPER = {("ROW", 0.5): (1.48, 1.45, 1.19, 1.18), ("TILE", 0.5): (1.62, 1.54, 1.19, 1.12),       # in the order of NETWORKS
+         ("ROW", 0.7): (1.95, 1.77, 1.45, 1.27), ("TILE", 0.7): (2.16, 1.60, 1.22, 1.19)}
+LANGUAGE_MODELS = (("ptb_medium", 0.5), ("caption_lm_2", 0.5), ("caption_lm_2", 0.7))
+LSTM_METHODS = ("NR", "NR STEP", "NR+RH SEQUENCE")
+SPARSITIES = (0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+COMPILING = 30      # seconds that torch.compile may take
+
+
+class Clock:
+    """Time on a device, by its events; without a device (a rehearsal) by the clock."""
+
+    def __init__(self, backend):
+        self.backend = backend
+        self.cuda = getattr(backend.xp, "cuda", None)
+
+    def mark(self):
+        if self.cuda is None:
+            return time.perf_counter()
+        event = self.cuda.Event()
+        event.record()
+        return event
+
+    def between(self, first, last):
+        """Milliseconds."""
+        return 1e3 * (last - first) if self.cuda is None else self.cuda.get_elapsed_time(first, last)
+
+    def times(self, step, count):
+        """Return ([(kind, ms) of each step], host us of a step, share of the wall time that the events saw)."""
+        with self.backend.active():
+            self.backend.synchronize()
+            begin, marks, kinds = time.perf_counter(), [self.mark()], []
+            for _ in range(count):
+                kinds.append(step())
+                marks.append(self.mark())
+            host = time.perf_counter() - begin
+            self.backend.synchronize()
+            wall = time.perf_counter() - begin
+            times = [self.between(*pair) for pair in zip(marks, marks[1:], strict=False)]
+        return list(zip(kinds, times, strict=True)), 1e6 * host / count, sum(times) / 1e3 / wall
+
+
+def measure(methods, clock, rounds, milliseconds):
+    """Return {name: {"ms", "host_us", "steps", "weight_measured", "events"}} for {name: steps}, which take turns."""
+    counts, seen, host, share = {}, {name: [] for name in methods}, {}, {}
+    for name, steps in methods.items():
+        clock.times(steps.step, 3)
+        wanted = len(steps.weights())
+        found = {kind for kind, _ in clock.times(steps.step, 5)[0]}
+        for _ in range(10):             # compiles and captures every kind of step that it meets
+            if len(found) >= wanted:
+                break
+            found |= {kind for kind, _ in clock.times(steps.step, 5)[0]}
+        estimate = statistics.median(ms for _, ms in clock.times(steps.step, 5)[0])
+        counts[name] = int(min(100, max(5, milliseconds / max(estimate, 1e-3))))
+    for _ in range(rounds):
+        for name, steps in methods.items():
+            clock.times(steps.step, 2)
+            times, us, events = clock.times(steps.step, counts[name])
+            seen[name] += times
+            host.setdefault(name, []).append(us)
+            share.setdefault(name, []).append(events)
+    results = {}
+    for name, steps in methods.items():
+        ms, measured = step_time(seen[name], steps.weights())
+        results[name] = {"ms": ms, "host_us": statistics.median(host[name]), "steps": len(seen[name]),
+                         "weight_measured": measured, "events": statistics.median(share[name])}
+    return results
+
+
+# -- the floor -------------------------------------------------------------------------------------------------------------
+def products_alone(steps, clock, repeats=20, recorded=8):
+    """Return (ms, operations, bytes) of the products of a step, given to cuBLAS alone; means over several steps.
+
+    None where no product was seen: a captured step asks for its products only while it is captured.
+    """
+    backend, launches = steps.backend, []
+    launch = type(backend)._launch
+
+    def recording(calls, *more):
+        launches.append((calls, *more))
+        launch(backend, calls, *more)
+
+    backend._launch = recording
+    try:
+        clock.times(steps.step, recorded)
+    finally:
+        del backend._launch
+
+    def again():
+        for one in launches:
+            launch(backend, *one)
+
+    if not launches:
+        return None
+    again = in_a_graph(again, clock)
+    clock.times(again, 2)
+    ms = statistics.median(ms for _, ms in clock.times(again, repeats)[0]) / recorded
+    operations = moved = 0
+    for calls, a, b, out, _ in launches:
+        for call in calls:
+            operations += 2 * call.m * call.n * call.k * call.batch
+            moved += call.batch * (call.m * call.k * b.itemsize + call.k * call.n * a.itemsize
+                                   + call.m * call.n * out.itemsize)
+    return ms, operations / recorded, moved / recorded
+
+
+def in_a_graph(work, clock):
+    """Return work as a CUDA graph, so that small products do not wait for the host; as it is where that cannot be done."""
+    if clock.cuda is None:
+        return work
+    stream = clock.cuda.Stream(non_blocking=True)
+    clock.backend.synchronize()
+    try:
+        with stream:
+            stream.begin_capture()
+            try:
+                work()
+            finally:
+                graph = stream.end_capture()
+    except Exception as error:
+        print(f"  products are timed without a graph: {error}")
+        return work
+    return graph.launch
+
+
+def bandwidth(backend, clock, size=1 << 30):
+    """Return the bytes a second of a copy, each read and each written."""
+    with backend.active():
+        source, target = (backend.zeros((size,), "uint8") for _ in range(2))
+
+        def copy():
+            target[...] = source
+        clock.times(copy, 3)
+        return 2 * size / (statistics.median(ms for _, ms in clock.times(copy, 20)[0]) / 1e3)
+
+
+def add_floor(result, steps, clock, per_second, cache):
+    """Add to a method's figures what the hardware allows."""
+    if not hasattr(steps.backend, "_launch"):       # a rehearsal on the CPU
+        return
+    alone = products_alone(steps, clock)
+    if alone is None:
+        return
+    ms, operations, moved = alone
+    update = 16 * steps.parameters()
+    floor = ms + 1e3 * update / per_second
+    result |= {"gemm_ms": ms, "gflop": operations / 1e9, "gemm_tflops": operations / ms / 1e9, "gemm_bytes": moved,
+               "update_bytes": update, "floor_ms": floor, "share_of_floor": floor / result["ms"],
+               "bandwidth_share": (moved + update) / per_second / (result["ms"] / 1e3), "fits_in_l2": update / 2 < cache}
+
+
+# -- what is measured --------------------------------------------------------------------------------------------------------
+class Bench:
+    """All cells of one run."""
+
+    def __init__(self, options, backend, began):
+        from minidrop.backend import get_backend
+        self.options, self.backend, self.clock = options, backend, Clock(backend)
+        self.begin, self.get_backend = began, get_backend
+        self.per_second = bandwidth(backend, self.clock, options.copy_bytes)
+        self.cache = self.facts().get("l2CacheSize", 0)
+        self.result = {"device": backend.describe(), "bandwidth_gb_s": self.per_second / 1e9, "l2_bytes": self.cache,
+                       "cells": [], "skipped": []}
+        self.torch = None if options.rehearse else _torch()
+        self.result["torch"] = self.torch and self.torch.__version__
+        self.compiling = COMPILING
+
+    def facts(self):
+        cuda = self.clock.cuda
+        return cuda.runtime.getDeviceProperties(self.backend.index) if cuda else {}
+
+    def left(self):
+        return self.options.seconds - (time.monotonic() - self.begin)
+
+    def cell(self, name, make, torch_makers, base, **facts):
+        """Measure one cell: `make`: {method: () -> steps}, `torch_makers`: {method: (compiled) -> steps}."""
+        if self.left() < 5:
+            self.result["skipped"].append({"cell": name, **facts})
+            return
+        methods, failed = {}, {}
+        try:
+            for method, maker in make.items():
+                methods[method] = maker()
+            for method, (compiled, maker) in torch_makers.items() if self.torch else ():
+                if compiled and (self.left() < 2 * self.compiling or self.options.no_compile):
+                    failed[method] = "left out: no time to compile" if not self.options.no_compile else "left out"
+                    continue
+                began = time.monotonic()
+                try:
+                    steps = maker()
+                    self.clock.times(steps.step, 4)         # compiles
+                    methods[method] = steps
+                except Exception as error:      # a peer that cannot do it ends no measurement of ours
+                    failed[method] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                if compiled:
+                    self.compiling = max(5, time.monotonic() - began)
+            results = measure(methods, self.clock, self.options.rounds, self.options.milliseconds)
+            for method, steps in methods.items():
+                if method in make and hasattr(steps, "parameters"):
+                    add_floor(results[method], steps, self.clock, self.per_second, self.cache)
+            for figures in results.values():
+                figures["speed_up"] = results[base]["ms"] / figures["ms"]
+        finally:
+            for steps in methods.values():
+                steps.close()
+        self.result["cells"].append({"cell": name, **facts, "methods": results, "failed": failed})
+        print_cell(name, facts, results, failed)
+        methods.clear()
+        self.backend.trim()
+        if self.torch and self.torch.cuda.is_available():
+            self.torch.cuda.empty_cache()
+
+    def mlp(self, network, precision, batch):
+        from gpu_steps import MinidropSteps, TorchMLP, mlp_batches, mlp_settings
+        sizes = [int(part) for part in network.split("x")]
+        device, batches = self.backend.name, mlp_batches(batch)
+
+        def ours(method, rate):
+            return lambda: MinidropSteps(mlp_settings(method, sizes, rate, batch), batches, device, precision)
+
+        # What ordinary dropout costs does not depend on its rate.
+        make = {"Dropout": ours("Dropout", 0.5)} | {f"{family} p={rate}": ours(family, rate)
+                                                    for rate in RATES for family in FAMILIES}
+        peers = {"torch": (False, lambda: TorchMLP(sizes, 0.5, batch, self.torch_device, precision, False)),
+                 "torch compile": (True, lambda: TorchMLP(sizes, 0.5, batch, self.torch_device, precision, True))}
+        paper = {f"{family} p={rate}": figures[NETWORKS.index(network)] for (family, rate), figures in PAPER.items()
+                 if network in NETWORKS}
+        self.cell("MLP", make, peers, "Dropout", network=network, precision=precision, batch=batch, paper=paper)
+
+    def lstm(self, name, rate, precision):
+        from gpu_steps import MinidropSteps, TorchLSTM, lstm_settings, token_batches
+        from lstm_models import MODELS
+        model, device = MODELS[name], self.backend.name
+        make = {method: lambda method=method: MinidropSteps(lstm_settings(model, method, rate), token_batches(model), device,
+                                                            precision) for method in ("Dropout", *LSTM_METHODS)}
+        peers = {"torch": (False, lambda: TorchLSTM(model, rate, self.torch_device, precision, False))}
+        self.cell("LSTM", make, peers, "Dropout", network=name, rate=rate, precision=precision)
+
+    def blocks(self, size, precision):
+        from gpu_steps import BlockProduct
+        backend = self.get_backend(self.backend.name, precision)
+        make = {f"sparsity {rate}": lambda rate=rate: BlockProduct(backend, size, rate) for rate in SPARSITIES}
+        self.cell("BLOCK", make, {}, "sparsity 0", network=f"{size}^3", precision=precision)
+
+    @property
+    def torch_device(self):
+        return self.backend.name if self.torch.cuda.is_available() else "cpu"
+
+    def run(self):
+        options = self.options
+        low = options.precisions[-1]
+        order = [(network, precision, batch) for batch, precision in (
+            (BATCHES[0], "float32"), (BATCHES[1], "tf32"), (BATCHES[1], "bfloat16"), (BATCHES[0], "tf32"),
+            (BATCHES[1], "float32"), (BATCHES[0], "bfloat16"))
+            if precision in options.precisions for network in options.networks]
+        for network, precision, batch in order[:len(order) // 2]:
+            self.mlp(network, precision, batch)
+        self.blocks(options.block_size, low)
+        try:
+            import lstm_models  # noqa: F401
+            for name, rate in options.models:
+                self.lstm(name, rate, "tf32" if "tf32" in options.precisions else "float32")
+        except ImportError:
+            self.result["skipped"].append({"cell": "LSTM", "why": "scripts/lstm_models.py is not here"})
+        for network, precision, batch in order[len(order) // 2:]:
+            self.mlp(network, precision, batch)
+
+
+def print_cell(name, facts, results, failed):
+    title = ", ".join(str(value) for key, value in facts.items() if key != "paper")
+    print(f"\n{name} {title}\n  {'method':<16} {'ms':>9} {'speed-up':>9} {'paper':>6} {'host us':>8} {'gemm ms':>8} "
+          f"{'floor ms':>8} {'%':>4}")
+    for method, r in results.items():
+        floor = f"{r['gemm_ms']:8.4f} {r['floor_ms']:8.4f} {100 * r['share_of_floor']:4.0f}{' L2' * r['fits_in_l2']}" \
+            if "floor_ms" in r else ""
+        paper = facts.get("paper", {}).get(method)
+        print(f"  {method:<16} {r['ms']:9.4f} {r['speed_up']:8.2f}x {f'{paper:.2f}' if paper else '':>6} "
+              f"{r['host_us']:8.0f} {floor}".rstrip(), flush=True)
+    for method, why in failed.items():
+        print(f"  {method:<16} {why}")
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--json", metavar="FILE", help="write every figure there")
+    parser.add_argument("--device", default="cuda:0", metavar="cuda:N")
+    parser.add_argument("--seconds", type=float, default=420, help="start no cell after so long (default 420)")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: a network takes it half a minute")
+    parser.add_argument("--rehearse", action="store_true", help=argparse.SUPPRESS)      # tiny, on the CPU: times mean nothing
+    options = parser.parse_args()
+    small = options.rehearse
+    options.networks = ("64x32",) if small else NETWORKS
+    options.precisions = ("float32",) if small else PRECISIONS
+    options.models = (("quick_lm", 0.5),) if small else LANGUAGE_MODELS
+    options.rounds, options.milliseconds = (1, 1) if small else (4, 60)
+    options.block_size, options.copy_bytes = (256, 1 << 16) if small else (1024, 1 << 30)
+    from minidrop.backend import cuda_devices, get_backend
+    from minidrop.errors import MinidropError
+    count, reason = cuda_devices()
+    if not small and not count:
+        print(f"bench_gpu.py needs an NVIDIA GPU that CuPy can use: {reason}; see `minidrop devices`", file=sys.stderr)
+        return 2
+    try:
+        backend = get_backend("cpu" if small else options.device)
+    except MinidropError as error:
+        print(f"bench_gpu.py: {error}", file=sys.stderr)
+        return 2
+    began = time.monotonic()
+    from gpu_checks import check_all
+    print(f"{backend.describe()}\nchecks", flush=True)
+    failures = check_all(backend, options.precisions)
+    result = {"correct": not failures, "failures": failures}
+    if not failures:
+        bench = Bench(options, backend, began)
+        bench.run()
+        result |= bench.result
+        for one in result["skipped"]:
+            print(f"left out: {', '.join(str(value) for key, value in one.items() if key != 'paper')}")
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=1)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

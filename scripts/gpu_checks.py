@@ -1,0 +1,99 @@
+"""What bench_gpu.py checks before it measures: that the device computes what the CPU does."""
+
+import numpy as np
+
+UNIT = {"float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}    # of rounding an operand
+NET = """
+layer {{ name: "in" type: "Input" top: "data" top: "label" input_param {{ shape {{ dim: 6 dim: 40 }} shape {{ dim: 6 }} }} }}
+layer {{ name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
+        inner_product_param {{ num_output: 131 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }}
+layer {{ name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "ip1" approx_dropout_param {{ {settings} }} }}
+layer {{ name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
+        inner_product_param {{ num_output: 97 transpose: true weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "drop2" type: "ApproxDropout" bottom: "ip2" top: "ip2" approx_dropout_param {{ {settings} }} }}
+layer {{ name: "ip3" type: "InnerProduct" bottom: "ip2" top: "ip3"
+        inner_product_param {{ num_output: 7 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip3" bottom: "label" top: "loss" }}
+"""
+
+
+def check_all(backend, precisions):
+    """Run all checks, print a line for each, and return what failed, as text."""
+    failures = []
+    checks = [(f"products in {precision}", lambda precision=precision: check_products(backend, precision))
+              for precision in precisions]
+    checks += [("compacted nets equal masked dense ones", lambda: check_nets(backend)),
+               ("both devices train alike", lambda: check_training(backend))]
+    for name, check in checks:
+        try:
+            check()
+            print(f"  ok      {name}", flush=True)
+        except Exception as error:
+            failures.append(f"{name}: {type(error).__name__}: {error}")
+            print(f"  FAILED  {failures[-1]}", flush=True)
+    return failures
+
+
+def check_products(backend, precision):
+    """Products of whole matrices and of kept ones, every way that `backend.cublas` reads them, against float64."""
+    from minidrop.backend import get_backend
+    from minidrop.kept import Kept
+    low, rng = get_backend(backend.name, precision), np.random.default_rng(0)
+    for outputs, inputs, samples in ((230, 150, 7), (512, 384, 128), (33, 65, 1)):
+        W = rng.standard_normal((outputs, inputs)).astype(np.float32)
+
+        def sets(total):
+            return (None, Kept(1, 3, 1, total), Kept(total // 5, total, total // 2, total), Kept(-3, 10, 5, total),
+                    Kept(-total // 8, total // 2, total // 3, total), Kept.of(np.arange(0, total, 7), total))
+
+        for rows in sets(outputs):
+            for cols in sets(inputs):
+                live = W[np.ix_(*(np.arange(n) if kept is None else kept.indices
+                                  for kept, n in ((rows, outputs), (cols, inputs))))].astype(float)
+                with low.active():
+                    block = low.submatrix(low.asarray(W), rows, cols)
+                    for trans in (True, False):
+                        right = live.T if trans else live
+                        x = rng.standard_normal((samples, len(right))).astype(np.float32)
+                        got = low.to_host(low.gemm(low.operand(low.asarray(x)), block, trans_b=trans))
+                        bound = (2.1 * UNIT[precision] + 4 * len(right) * 2.0**-24) * (np.abs(x) @ np.abs(right)) + 1e-30
+                        if not (np.abs(got - x.astype(float) @ right) <= bound).all():
+                            raise AssertionError(f"W ({outputs}, {inputs})[{rows}, {cols}], trans_b={trans}: "
+                                                 f"{np.abs(got - x.astype(float) @ right).max():g} off")
+
+
+def check_nets(backend, iterations=4):
+    """The project's contract in float64, for every family."""
+    from minidrop import Net
+    from minidrop.config import parse_net
+    from minidrop.patterns import known_families
+    from minidrop.testing import assert_matches_masked_dense
+    rng = np.random.default_rng(1)
+    batch = {"data": rng.standard_normal((6, 40)), "label": rng.integers(0, 7, 6)}
+    for family in known_families():
+        for rate in (0, 0.5, 0.7):
+            more = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 4"}.get(family, "")
+            net = Net(parse_net(NET.format(settings=f'dropout_ratio: {rate} pattern: "{family}" {more}')),
+                      device=backend.name, dtype="float64")
+            for iteration in range(iterations):
+                assert_matches_masked_dense(net, iteration, batch)
+
+
+def check_training(backend, iterations=20):
+    """The same training on both devices: the same patterns, the same weights to rounding, in float64."""
+    from minidrop import Solver
+    from minidrop.config import parse_solver
+    rng = np.random.default_rng(2)
+    batches = [{"data": rng.standard_normal((6, 40)), "label": rng.integers(0, 7, 6)} for _ in range(4)]
+    weights = {}
+    for device in ("cpu", backend.name):
+        net = NET.format(settings='dropout_ratio: 0.5 pattern: "ROW"')
+        solver = Solver(parse_solver(f"base_lr: 0.01 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.001 max_iter: 99 "
+                                     f"random_seed: 1 net_param {{ {net} }}"), device=device, dtype="float64")
+        for i in range(iterations):
+            solver.net.layers["in"].give(batches[i % 4])
+            solver.step()
+        weights[device] = {name: solver.net.backend.to_host(p.data).copy() for name, p in solver.net.parameters().items()}
+    for name, expected in weights["cpu"].items():
+        np.testing.assert_allclose(weights[backend.name][name], expected, rtol=1e-7, atol=1e-9, err_msg=name)

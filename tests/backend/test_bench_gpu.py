@@ -1,0 +1,104 @@
+"""scripts/bench_gpu.py without a GPU: what it says, a rehearsal on the CPU, and its arithmetic on a cuBLAS on the host."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minidrop.backend import cuda_devices
+from minidrop.cli.costs import costs
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts"
+
+
+def run(*arguments):
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return subprocess.run([sys.executable, SCRIPTS / "bench_gpu.py", *arguments], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": path}, timeout=300)
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import bench_gpu
+    import gpu_checks
+    import gpu_steps
+    yield bench_gpu, gpu_steps, gpu_checks
+    for name in ("bench_gpu", "gpu_steps", "gpu_checks", "bench_mlp", "bench_workers", "drop_methods"):
+        sys.modules.pop(name, None)
+
+
+def test_without_a_gpu_it_says_so_in_one_line_and_exits_with_2(tmp_path):
+    if cuda_devices()[0]:
+        pytest.skip("there is a GPU here")
+    done = run("--json", str(tmp_path / "gpu.json"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("bench_gpu.py needs an NVIDIA GPU that CuPy can use: ")
+    assert done.stderr.endswith("; see `minidrop devices`\n") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "gpu.json").exists()
+
+
+def test_a_rehearsal_goes_through_all_of_it(tmp_path):
+    done = run("--rehearse", "--json", str(tmp_path / "gpu.json"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert result["correct"] and result["failures"] == [] and result["skipped"] == []
+    cells = {cell["cell"]: cell for cell in result["cells"]}
+    assert list(cells) == ["MLP", "BLOCK", "LSTM"] and len(result["cells"]) == 4       # MLP at two batch sizes
+    assert list(cells["MLP"]["methods"]) == ["Dropout", *(f"{family} p={rate}" for rate in (0.5, 0.7)
+                                                          for family in ("PERIODIC", "ROW", "TILE"))]
+    for cell in result["cells"]:
+        for figures in cell["methods"].values():
+            assert figures["ms"] > 0 and figures["steps"] >= 5 and figures["speed_up"] > 0
+
+
+def test_a_wrong_device_stops_it_before_anything_is_measured(scripts, host_cuda, monkeypatch, capsys):
+    """Every check can fail: here a product that is one unit too large in one place."""
+    _, _, checks = scripts
+    broken = host_cuda()
+    gemm = type(broken).gemm
+
+    def wrong(self, *operands, **more):
+        y = gemm(self, *operands, **more)
+        if y.size:
+            y[0, 0] += 1
+        return y
+    monkeypatch.setattr(type(broken), "gemm", wrong)
+    monkeypatch.setattr("minidrop.backend.get_backend", lambda *_: broken)
+    broken.name = broken
+    failures = checks.check_all(broken, ("float32",))
+    assert [text.split(":")[0] for text in failures[:1]] == ["products in float32"] and failures[-1].startswith("both devices")
+    assert capsys.readouterr().out.count("FAILED") == len(failures) >= 2
+
+
+def test_the_products_of_a_step_are_those_of_the_net(scripts, host_cuda):
+    bench, steps_of, _ = scripts
+    backend = host_cuda()
+    for method in ("Dropout", "PERIODIC:step=4"):
+        steps = steps_of.MinidropSteps(steps_of.mlp_settings(method, [40, 24], 0.5, 16), steps_of.mlp_batches(16), backend,
+                                       "float32")
+        ms, operations, moved = bench.products_alone(steps, bench.Clock(backend), repeats=2, recorded=8)
+        assert ms > 0 and operations == pytest.approx(sum(row.expected for row in costs(steps.net)), rel=1e-6)
+        if method == "Dropout":
+            # Of each layer three products (of the first two) of the same three matrices.
+            matrices = [16 * a + a * b + 16 * b for a, b in ((784, 40), (40, 24), (24, 10))]
+            assert moved == 4 * (2 * matrices[0] + 3 * matrices[1] + 3 * matrices[2])
+        assert steps.parameters() == 784 * 40 + 40 + 40 * 24 + 24 + 24 * 10 + 10
+        steps.close()
+
+
+def test_the_floor_adds_the_update_to_the_products(scripts, host_cuda):
+    bench, steps_of, _ = scripts
+    backend = host_cuda()
+    settings = steps_of.mlp_settings("ROW", [40, 24], 0.5, 16)
+    steps = steps_of.MinidropSteps(settings, steps_of.mlp_batches(16), backend, "float32")
+    result = {"ms": 10.0}
+    bench.add_floor(result, steps, bench.Clock(backend), per_second=1e9, cache=10**9)
+    assert result["update_bytes"] == 16 * steps.parameters()
+    assert result["floor_ms"] == pytest.approx(result["gemm_ms"] + result["update_bytes"] / 1e6)
+    assert result["share_of_floor"] == pytest.approx(result["floor_ms"] / 10)
+    assert result["fits_in_l2"] is True

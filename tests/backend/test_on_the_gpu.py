@@ -1,0 +1,96 @@
+"""What only a device can show: its own rounding, its memory, and training as the CPU does."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidrop as md
+from minidrop.backend import cuda_devices, get_backend
+from minidrop.config import parse_solver
+from minidrop.errors import BackendError
+
+pytestmark = pytest.mark.gpu
+UNIT = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+@pytest.fixture(autouse=True)
+def device():
+    count, reason = cuda_devices()
+    if not count:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    import gpu_checks
+    yield gpu_checks
+    sys.modules.pop("gpu_checks", None)
+
+
+@pytest.mark.parametrize("precision", ["float32", *UNIT])
+def test_products_are_as_exact_as_their_precision(checks, precision):
+    checks.check_products(get_backend("cuda:0"), precision)
+
+
+def test_compact_nets_equal_masked_dense_ones(checks):
+    checks.check_nets(get_backend("cuda:0"))
+
+
+def test_both_devices_train_alike(checks):
+    checks.check_training(get_backend("cuda:0"))
+
+
+@pytest.mark.parametrize("precision", UNIT)
+def test_low_precision_is_really_used(precision, rng):
+    backend = get_backend("cuda:0", precision)
+    a, b = rng.standard_normal((256, 512)).astype(np.float32), rng.standard_normal((512, 128)).astype(np.float32)
+    error = np.abs(backend.to_host(backend.gemm(backend.asarray(a), backend.asarray(b))) - a.astype(float) @ b)
+    assert error.max() > 1e-2 * UNIT[precision] * (np.abs(a) @ np.abs(b)).max()
+
+
+def test_bfloat16_is_rounded_as_the_reference_rounds(host_cuda, rng):
+    numbers = np.concatenate([rng.standard_normal(10_000) * 10.0 ** rng.integers(-40, 38, 10_000),
+                              [np.inf, -np.inf, np.nan, 0], 1 + np.arange(512) * 2.0**-9]).astype(np.float32)
+    backend = get_backend("cuda:0", "bfloat16")
+    np.testing.assert_array_equal(backend.to_host(backend._bfloat16_bits(backend.asarray(numbers))),
+                                  host_cuda()._bfloat16_bits(numbers))
+
+
+def test_more_memory_than_there_is():
+    backend = get_backend("cuda:0")
+    with backend.active():
+        total = backend.xp.cuda.runtime.memGetInfo()[1]
+    with pytest.raises(BackendError, match=rf"^cuda:0 is out of memory: asked for uint8 \({2 * total},\), {2 * total:,} bytes; "
+                                           rf"of its {total:,} bytes [\d,]+ are free"):
+        backend.empty((2 * total,), np.uint8)
+    assert backend.empty((4,), np.uint8).shape == (4,)
+
+
+@pytest.mark.parametrize("precision", UNIT)
+def test_training_in_low_precision_learns(precision, rng):
+    """Two clouds of points: in a hundred steps the loss falls to nothing, and weights stay float32."""
+    x = rng.standard_normal((64, 20)).astype(np.float32)
+    label = (x[:, 0] > 0).astype(np.int64)
+    x[:, 0] += 2 * label - 1
+    net = """layer { name: "in" type: "Input" top: "data" top: "label"
+          input_param { shape { dim: 64 dim: 20 } shape { dim: 64 } } }
+        layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
+          inner_product_param { num_output: 64 weight_filler { type: "msra" } } }
+        layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
+        layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "ip1" approx_dropout_param { dropout_ratio: 0.5 } }
+        layer { name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
+          inner_product_param { num_output: 2 weight_filler { type: "msra" } } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }"""
+    solver = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 max_iter: 100 random_seed: 1 precision: "
+                                    f"'{precision}' net_param {{ {net} }}"), device="cuda:0")
+    losses = []
+    for _ in range(100):
+        solver.net.layers["in"].give({"data": x, "label": label})
+        solver.step()
+        losses.append(solver.losses[-1])
+    assert np.mean(losses[-10:]) < 0.1 * losses[0]
+    assert all(p.data.dtype == np.float32 for p in solver.net.parameters().values())
+    assert (solver.loss_scale is not None) == (precision == "float16")
