@@ -50,12 +50,11 @@ class Matrix:
     offset: int = 0
 
     @classmethod
-    def of(cls, array, offset=0):
-        """Return the Matrix of a 2-d NumPy or CuPy array whose first element stands at `offset`; None if it cannot say."""
-        strides = [stride // array.itemsize for stride in array.strides]
-        if any(stride % array.itemsize for stride in array.strides):
+    def of(cls, shape, strides, itemsize):
+        """Return the Matrix of an array, first element at 0; None where its strides are no multiples of its items."""
+        if any(stride % itemsize for stride in strides):
             return None
-        return cls(*array.shape, *strides, offset)
+        return cls(*shape, *(stride // itemsize for stride in strides))
 
     @classmethod
     def contiguous(cls, rows, columns, offset=0):

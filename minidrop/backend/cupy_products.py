@@ -80,16 +80,15 @@ class CudaProducts:
         a = self._read(a, kind)
         if not isinstance(b, KeptMatrix) or b.block is not None or not self._in_place(a, b, out, trans_a, trans_b, kind):
             b = self._read(b, kind)
-            self._launch([product(_of(a, trans_a), _of(b, trans_b), Matrix.contiguous(m, n))], a, b, out, kind)
+            self._launch(_product(_matrix(a), _matrix(b), trans_a, trans_b), a, b, out, kind)
         return out
 
     def _in_place(self, a, b, out, trans_a, trans_b, kind):
         """Multiply by a KeptMatrix where it lies, if that can be done; returns whether it was."""
-        matrix = Matrix.of(b.base)
+        matrix = _matrix(b.base)
         if kind in _HALF or b.factor != 1 or matrix is None:
             return False
-        calls = _kept_product(_of(a, trans_a), matrix.T if trans_b else matrix, Matrix.contiguous(*out.shape),
-                              *((b.cols, b.rows) if trans_b else (b.rows, b.cols)))
+        calls = _kept_product(_matrix(a), matrix, trans_a, trans_b, b.rows, b.cols)
         if calls is None:
             return False
         self._launch(calls, a, b.base, out, kind)
@@ -99,9 +98,11 @@ class CudaProducts:
         """Return a matrix as an array that cuBLAS can read: gathered, rounded, and copied only where that cannot be helped."""
         if isinstance(x, KeptMatrix):
             if x.block is None:
-                x.block = self._rounded(x, kind) if kind in _HALF else _readable(self.xp, self._dense(x))
+                x.block = self._rounded(x, kind) if kind in _HALF else self._read(self._dense(x), kind)
             return x.block
-        return self._rounded(x, kind) if kind in _HALF else _readable(self.xp, x)
+        if kind in _HALF:
+            return self._rounded(x, kind)
+        return self.xp.ascontiguousarray(x) if _matrix(x) is None else x
 
     # -- many products -------------------------------------------------------------------------------------------------
     def gemms(self, products):
@@ -125,8 +126,8 @@ class CudaProducts:
         a = self._stacked([a for a, _ in pairs], (k, m) if trans[0] else (m, k), kind)
         b = self._stacked([b for _, b in pairs], (n, k) if trans[1] else (k, n), kind)
         out = self.empty((len(pairs), m, n), pairs[0][0].dtype)
-        call = batched(_of(a[0], trans[0]), _of(b[0], trans[1]), Matrix.contiguous(m, n), (a[0].size, b[0].size, m * n),
-                       len(pairs))
+        call = batched(_turned(_matrix(a[0]), trans[0]), _turned(_matrix(b[0]), trans[1]), Matrix.contiguous(m, n),
+                       (a[0].size, b[0].size, m * n), len(pairs))
         self._launch([call], a, b, out, kind)
         return [self.xp.ascontiguousarray(block[:rows, :columns])
                 for block, (rows, _, columns) in zip(out, shapes, strict=True)]
@@ -176,35 +177,53 @@ class CudaProducts:
         operand_type, result_type, compute, scalar = _TYPES[kind]
         pointer_a, pointer_b, pointer_c = (self._pointer(array) for array in (a, b, out))
         for call in calls:
-            alpha, beta = np.array(call.alpha, scalar), np.array(call.beta, scalar)     # read before the call returns
             left = (pointer_b + call.a * b.itemsize, operand_type, call.lda)
             right = (pointer_a + call.b * a.itemsize, operand_type, call.ldb)
             result = (pointer_c + call.c * out.itemsize, result_type, call.ldc)
-            shape = (handle, int(call.transa), int(call.transb), call.m, call.n, call.k, alpha.ctypes.data)
+            shape = (handle, int(call.transa), int(call.transb), call.m, call.n, call.k, _scalar(call.alpha, scalar)[0])
+            beta, _alive = _scalar(call.beta, scalar)
             end = (compute, _DEFAULT_ALGORITHM)
             try:
                 if call.routine == "gemm":
-                    blas.gemmEx(*shape, *left, *right, beta.ctypes.data, *result, *end)
+                    blas.gemmEx(*shape, *left, *right, beta, *result, *end)
                 else:
-                    blas.gemmStridedBatchedEx(*shape, *left, call.stride_a, *right, call.stride_b, beta.ctypes.data, *result,
+                    blas.gemmStridedBatchedEx(*shape, *left, call.stride_a, *right, call.stride_b, beta, *result,
                                               call.stride_c, call.batch, *end)
             except blas.CUBLASError as error:
                 raise BackendError(f"{self.name}: cuBLAS refused a product in {kind}: {error}; {call}") from error
 
 
-@lru_cache(maxsize=1024)
-def _kept_product(a, b, c, inner, outer):
-    return kept_product(a, b, c, inner, outer)
+# -- asked for again and again: a step's products have the shapes of the step before ---------------------------------------
+def _matrix(array):
+    """Return the Matrix of an array at offset 0; None where no leading dimension describes its memory."""
+    return _layout(array.shape, array.strides, array.itemsize)
 
 
-def _of(array, transpose):
-    matrix = Matrix.of(array)
+@lru_cache(maxsize=4096)
+def _layout(shape, strides, itemsize):
+    matrix = Matrix.of(shape, strides, itemsize)
+    return matrix if matrix and product(matrix, Matrix.contiguous(shape[1], 1), Matrix.contiguous(shape[0], 1)) else None
+
+
+@lru_cache(maxsize=4096)
+def _product(a, b, trans_a, trans_b):
+    a, b = _turned(a, trans_a), _turned(b, trans_b)
+    return [product(a, b, Matrix.contiguous(a.rows, b.columns))]
+
+
+@lru_cache(maxsize=4096)
+def _kept_product(a, b, trans_a, trans_b, rows, cols):
+    a, inner, outer = _turned(a, trans_a), *((cols, rows) if trans_b else (rows, cols))
+    columns = _turned(b, trans_b).columns if outer is None else outer.count
+    return kept_product(a, _turned(b, trans_b), Matrix.contiguous(a.rows, columns), inner, outer)
+
+
+def _turned(matrix, transpose):
     return matrix.T if transpose else matrix
 
 
-def _readable(xp, x):
-    """Return x, or a copy where its memory is laid out as no leading dimension can describe."""
-    matrix = Matrix.of(x)
-    if matrix is not None and product(matrix, Matrix.contiguous(x.shape[1], 1), Matrix.contiguous(x.shape[0], 1)) is not None:
-        return x
-    return xp.ascontiguousarray(x)
+@lru_cache(maxsize=256)
+def _scalar(value, dtype):
+    """Return (pointer, array) of one number on the host: the array has to live while the pointer is used."""
+    array = np.array(value, dtype)
+    return array.ctypes.data, array

@@ -80,6 +80,18 @@ def test_no_gpu_is_one_clear_line(tiny, minidrop):
         assert "no GPU: " in out and "minidrop[cuda12]" in out
 
 
+@pytest.mark.parametrize("command", ["train", "time", "test"])
+def test_precision_without_a_gpu_is_one_clear_line(tiny, minidrop, command):
+    what = {"train": ("--solver", tiny.solver), "time": ("--solver", tiny.solver),
+            "test": ("--model", tiny.net, "--weights", "none.h5")}[command]
+    result = minidrop(command, *what, "--device", "cpu", "--precision", "bfloat16")
+    assert result.code == 1
+    assert result.err == ("error: precision bfloat16 needs a GPU: on the CPU products are in float32 or float64, the type of "
+                          "all numbers; remove it, or choose --device cuda:N\n")
+    in_file = minidrop("train", "--solver", tiny.solver, "--device", "cpu", "--set", "precision=tf32")
+    assert in_file.code == 1 and "precision tf32 needs a GPU" in in_file.err
+
+
 # -- check -------------------------------------------------------------------------------------------------------------
 def test_check_shows_costs_and_savings(tiny, minidrop):
     result = minidrop("check", tiny.net)
