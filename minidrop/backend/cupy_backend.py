@@ -44,9 +44,8 @@ class CupyBackend(CudaProducts, CupyKernels):
         self.precision = precision
         self.xp = cupy
         self.device = cupy.cuda.Device(index)
-        self.kernels = Cuda(index)
+        self.kernels = Cuda(index, cupy)
         self._start_kernels()
-        self._device_index = lru_cache(maxsize=256)(lambda kept: cupy.asarray(kept.indices))
         self._blas = None
 
     def describe(self):
@@ -107,7 +106,7 @@ class CupyBackend(CudaProducts, CupyKernels):
 
     # -- kept sets ---------------------------------------------------------------------------------------------------
     def _index(self, kept):
-        return kept.index if isinstance(kept.index, slice) else self._device_index(kept)
+        return kept.index if isinstance(kept.index, slice) else self._index_table(kept)
 
     # -- cuBLAS ------------------------------------------------------------------------------------------------------
     def _pointer(self, array):

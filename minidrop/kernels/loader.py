@@ -203,10 +203,9 @@ def options(macros):
 
 
 class Cuda:
-    """Runs kernels on CUDA device `index`, on CuPy's current stream. Compiled at first use; CuPy caches that on disk."""
+    """Runs kernels on CUDA device `index`, on CuPy's current stream. Compiled at first use; `cupy` caches that on disk."""
 
-    def __init__(self, index):
-        import cupy
+    def __init__(self, index, cupy):
         self.index, self.cupy = index, cupy
         self._functions = {}
 

@@ -7,6 +7,7 @@ import pytest
 
 from minidrop.backend import Backend
 from minidrop.backend.cublas import Gemm
+from minidrop.backend.cupy_backend import CupyBackend
 from minidrop.backend.cupy_products import CudaProducts
 
 
@@ -135,3 +136,19 @@ class HostCuda(CudaProducts, Backend):
 def host_cuda():
     """host_cuda(precision="float32") -> a backend whose products go the CUDA backend's way, on host memory."""
     return HostCuda
+
+
+@pytest.fixture(scope="session")
+def emulated_cuda(emulation, tmp_path_factory):
+    """emulated_cuda(precision="float32") -> all that CupyBackend overrides, on host memory: cuBLAS above the kernels."""
+    class EmulatedCuda(HostCuda, emulation.EmulatedBackend):
+        def __init__(self, precision="float32"):
+            HostCuda.__init__(self, precision)
+            self.kernels = device
+            self._start_kernels()
+
+    device = emulation.Emulator(tmp_path_factory.mktemp("emulated_cuda"))       # compiles each kernel once
+    ours, theirs = ([kind for kind in backend.__mro__ if kind.__module__.startswith("minidrop.")]
+                    for backend in (EmulatedCuda, CupyBackend))
+    assert ours == theirs[1:], "CupyBackend resolves its methods in another order"
+    return EmulatedCuda

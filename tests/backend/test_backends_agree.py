@@ -37,9 +37,9 @@ memory = pytest.mark.parametrize("layout", LAYOUTS)
 
 @pytest.fixture(params=["cpu", "emulated", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def backend(request):
-    """Also the CUDA kernels, run on the host."""
+    """Also all that the CUDA backend overrides, kernels and products, run on the host."""
     if request.param == "emulated":
-        return request.getfixturevalue("emulated")
+        return request.getfixturevalue("emulated_cuda")()
     return request.getfixturevalue("backend_of_name")(request.param)
 
 

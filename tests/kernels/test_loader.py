@@ -1,7 +1,6 @@
 """Launches: sizes and strides follow from the arrays, and what does not fit is refused by name before anything runs."""
 
 import re
-import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -120,9 +119,7 @@ def cupy(monkeypatch):
     """A stand-in for CuPy in which NumPy's arrays are the device's."""
     monkeypatch.setattr(Module, "made", [])
     monkeypatch.setattr(Module, "launched", [])
-    stub = SimpleNamespace(ndarray=np.ndarray, RawModule=Module, cuda=SimpleNamespace(Device=lambda index: nullcontext()))
-    monkeypatch.setitem(sys.modules, "cupy", stub)
-    return stub
+    return SimpleNamespace(ndarray=np.ndarray, RawModule=Module, cuda=SimpleNamespace(Device=lambda index: nullcontext()))
 
 
 def on_device_0(device):
@@ -132,7 +129,7 @@ def on_device_0(device):
 
 
 def test_cuda_compiles_a_variant_once_and_passes_null_for_what_is_not_there(cupy):
-    device, x = on_device_0(loader.Cuda(0)), array(3, 5)
+    device, x = on_device_0(loader.Cuda(0, cupy)), array(3, 5)
     for activation in (1, 2, 1):
         cuda.activate(device, {"x": x, "b": None, "y": x, "scale": 2}, ACTIVATION=activation)
     text = loader.source("activation.cu")
@@ -147,7 +144,7 @@ def test_cuda_compiles_a_variant_once_and_passes_null_for_what_is_not_there(cupy
 
 def test_cuda_refuses_what_lives_elsewhere(cupy):
     cupy.ndarray = type("ndarray", (), {"device": SimpleNamespace(id=1)})
-    device = loader.Cuda(0)
+    device = loader.Cuda(0, cupy)
     assert device.complaint(cupy.ndarray()) == "expected an array on cuda:0, got one on cuda:1"
     assert device.complaint(array(3)) == "expected an array on cuda:0, got numpy.ndarray"
     with pytest.raises(BackendError, match="^kernel gaussian: argument out: expected an array on cuda:0, got numpy.ndarray$"):
@@ -162,7 +159,7 @@ def test_a_missing_compiler_is_explained(cupy, monkeypatch, message, expected, e
         raise RuntimeError(message)
     monkeypatch.setattr(Module, "get_function", get_function)
     with pytest.raises(error, match=expected):
-        cuda.gaussian(on_device_0(loader.Cuda(0)), {"out": array(3), "key": 1})
+        cuda.gaussian(on_device_0(loader.Cuda(0, cupy)), {"out": array(3), "key": 1})
 
 
 FILES = sorted(path.name for path in FOLDER.glob("*.cu"))

@@ -53,9 +53,9 @@ def batch(rng, words):
     return {"data": rng.standard_normal((6, 13)), "label": rng.integers(0, 7, 6)}
 
 
-def train(layers, device, solver):
+def train(layers, device, solver, dtype="float64"):
     """Return (losses, parameters) of some steps."""
-    net = Net(parse_net("\n".join(layers)), device=device, dtype="float64", seed=3)
+    net = Net(parse_net("\n".join(layers)), device=device, dtype=dtype, seed=3)
     updater, rng, losses = Updater(parse_solver(solver).message, net), np.random.default_rng(1), []
     for iteration in range(5):
         net.draw_patterns(iteration)
@@ -69,13 +69,26 @@ def train(layers, device, solver):
 @pytest.mark.parametrize("family", ["Dropout", *known_families()])
 @pytest.mark.parametrize("layers", [mlp, text])
 @pytest.mark.parametrize("solver", ["momentum: 0.9 weight_decay: 0.01 clip_gradients: 1", "momentum: 0"])
-def test_training_equals_that_on_the_cpu(emulated, layers, family, solver):
-    emulated.kernels.launches.clear()
-    losses, parameters = train(layers(family), emulated, solver)
+def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
+    cuda = emulated_cuda()
+    cuda.kernels.launches.clear()
+    losses, parameters = train(layers(family), cuda, solver)
     expected_losses, expected = train(layers(family), "cpu", solver)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-11)
     for name, value in expected.items():
         np.testing.assert_allclose(parameters[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
-    ran = set(emulated.kernels.launches)
+    ran = set(cuda.kernels.launches)
     assert {"cross_entropy", "cross_entropy_gradient"} | ({"sgd_update"} if "0.9" in solver else {"add_block"}) <= ran
     assert ({"lstm_step", "lstm_step_gradient", "sum_groups"} if layers is text else {"activate"}) <= ran
+    assert "gemmEx" in cuda.blas.calls
+
+
+@pytest.mark.parametrize("family", ["Dropout", *known_families()])
+@pytest.mark.parametrize("layers", [mlp, text])
+@pytest.mark.parametrize("precision, off", [("float32", 1e-5), ("float16", 1e-2), ("bfloat16", 5e-2)])
+def test_training_in_float32_and_less(emulated_cuda, layers, family, precision, off):
+    """Products round their operands, kernels do not: losses stay near those of float32."""
+    solver = "momentum: 0.9 weight_decay: 0.01"
+    losses, _ = train(layers(family), emulated_cuda(precision), solver, "float32")
+    expected, _ = train(layers(family), "cpu", solver, "float32")
+    np.testing.assert_allclose(losses, expected, rtol=off)
