@@ -27,6 +27,10 @@ class BackendError(MinidropError):
     """The wanted device cannot be used, or ran out of memory."""
 
 
+class CaptureError(BackendError):
+    """A training step cannot be captured as it is; it runs uncaptured instead."""
+
+
 class NonFiniteError(MinidropError):
     """Training met a NaN or an infinity."""
 

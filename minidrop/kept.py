@@ -4,6 +4,8 @@ from functools import cached_property
 
 import numpy as np
 
+from minidrop.errors import CaptureError
+
 
 class Kept:
     """The surviving entries of an axis of length `total`, in increasing order.
@@ -141,3 +143,35 @@ class Kept:
             return f"Kept({self.count} of {self.total})"
         start, step, width = self.regular
         return f"Kept({self.count} of {self.total}: {width} of every {step} from {start})"
+
+
+class MovingKept(Kept):
+    """A regular set of which only a device knows where it starts, when it runs: for steps that are captured and replayed.
+
+    `start_at` is an array of one int32 there; count, step, width and total hold for every start that it will be given. What
+    needs the entries themselves cannot be captured: it raises CaptureError.
+    """
+
+    __slots__ = ("step", "width", "start_at")
+
+    def __init__(self, kept, start_at):
+        _, self.step, self.width = kept.regular
+        self.total, self.count, self.start_at = kept.total, kept.count, start_at
+
+    def _unknown(self):
+        raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many there are")
+
+    regular = indices = index = runs = property(_unknown)
+
+    def mask(self, dtype=bool):
+        self._unknown()
+
+    def __eq__(self, other):
+        """Two are equal where they are given their start together."""
+        return isinstance(other, MovingKept) and self.start_at is other.start_at
+
+    def __hash__(self):
+        return id(self.start_at)
+
+    def __repr__(self):
+        return f"MovingKept({self.count} of {self.total}: {self.width} of every {self.step})"

@@ -9,6 +9,8 @@ from contextlib import nullcontext
 
 import numpy as np
 
+from minidrop.errors import CaptureError
+
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
@@ -21,6 +23,7 @@ class Backend:
     name = "generic"
     precision = "float32"
     xp = np
+    capturing = False       # True within `capture`: nothing runs, so nothing can be looked at
 
     # -- arrays ------------------------------------------------------------------------------------------------------
     def empty(self, shape, dtype):
@@ -61,6 +64,27 @@ class Backend:
     def describe(self):
         """Return one line for people: the device and what computes on it."""
         return self.name
+
+    def pinned(self, x):
+        """Return a host array as one that `upload` can copy while the host goes on; threads may call it."""
+        return x
+
+    def upload(self, owner, arrays):
+        """Return host arrays of a batch on this device; what is returned holds until a later upload of the same `owner`."""
+        return [self.asarray(x) for x in arrays]
+
+    def refuse(self, wrong, error):
+        """Raise the exception error() where an entry of the bool array `wrong` is True.
+
+        A step that is being captured cannot look: it notes on the device that something is wrong, and whoever replays it
+        looks later (see solver.captured).
+        """
+        if bool(wrong.any()):
+            raise error()
+
+    def capture(self, work):
+        """Return what work() gives the device to do as a graph: `launch()` does it, as often as wanted. CaptureError."""
+        raise CaptureError(f"{self.name} captures nothing")
 
     # -- products ----------------------------------------------------------------------------------------------------
     def gemm(self, a, b, trans_a=False, trans_b=False):

@@ -9,3 +9,7 @@ __all__ = ["Context", "Layer", "ParameterSpec", "known_layers", "layer_class", "
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
+
+# Of these it is known; whoever adds a layer of their own says so themselves.
+for _name in known_layers():
+    layer_class(_name).capturable = True

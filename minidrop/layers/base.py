@@ -66,6 +66,7 @@ class Layer:
     site = None                # of a layer that drops by patterns: its DropSite
     drops_own_units = False    # and what it drops are units that it computes itself: nobody has to lend or to gather
     skips_steps = False        # set by the planner: where each step has a pattern, it skips products instead of masking
+    capturable = False         # forward gives the device the same work in every pass, but for what it gets by `draw`
     drops = False              # a drop layer: random where `dropping` is True, the same in every pass where it is False
 
     def __init__(self, config, context):
