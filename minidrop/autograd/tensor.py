@@ -170,7 +170,7 @@ class Parameter(Tensor):
             return True
         taken = np.zeros(self.shape[0], np.bool_)
         for block in self.blocks:
-            if block.rows is None or taken[block.rows.index].any():
+            if block.rows is None or block.rows.index is None or taken[block.rows.index].any():
                 return False
             taken[block.rows.index] = True
         return True
