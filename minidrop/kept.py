@@ -149,14 +149,23 @@ class MovingKept(Kept):
     """A regular set of which only a device knows where it starts, when it runs: for steps that are captured and replayed.
 
     `start_at` is an array of one int32 there; count, step, width and total hold for every start that it will be given. What
-    needs the entries themselves cannot be captured: it raises CaptureError.
+    needs the entries themselves cannot be captured: it raises CaptureError. Sets of one `family`, whatever that is, never
+    share an entry.
     """
 
-    __slots__ = ("step", "width", "start_at")
+    __slots__ = ("step", "width", "start_at", "family")
 
-    def __init__(self, kept, start_at):
+    def __init__(self, kept, start_at, family=None):
         _, self.step, self.width = kept.regular
-        self.total, self.count, self.start_at = kept.total, kept.count, start_at
+        self.total, self.count, self.start_at, self.family = kept.total, kept.count, start_at, family
+
+    def stretched(self, times, start_at):
+        """Return the set in which every entry has become `times` neighbours; it starts at `start_at`."""
+        other = object.__new__(MovingKept)
+        other.step, other.width = self.step * times, self.width * times
+        other.total, other.count = self.total * times, self.count * times
+        other.start_at, other.family = start_at, self.family
+        return other
 
     def _unknown(self):
         raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many there are")
@@ -175,3 +184,20 @@ class MovingKept(Kept):
 
     def __repr__(self):
         return f"MovingKept({self.count} of {self.total}: {self.width} of every {self.step})"
+
+
+def are_disjoint(sets, total):
+    """Whether no two of some sets of one axis share an entry. None stands for all of it."""
+    sets = [Kept.all(total) if kept is None else kept for kept in sets]
+    sets = [kept for kept in sets if kept.count]
+    if sum(kept.count for kept in sets) > total:
+        return False
+    if any(isinstance(kept, MovingKept) for kept in sets):
+        families = {getattr(kept, "family", None) for kept in sets}
+        return len(sets) < 2 or len(families) == 1 and None not in families
+    taken = np.zeros(total, bool)
+    for kept in sets:
+        if taken[kept.index].any():
+            return False
+        taken[kept.index] = True
+    return True

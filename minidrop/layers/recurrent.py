@@ -2,7 +2,7 @@
 
 import math
 
-from minidrop import functions, streams
+from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.config import decimal
 from minidrop.errors import ConfigError, DataError, ShapeError
@@ -29,6 +29,7 @@ class RecurrentLayer(Layer):
     tops = (1, 3)
     reads_kept = True
     drops_own_units = True
+    stream = "hidden dropout"
     cell = None                              # of functions.recurrent
     state_names = ("h",)
     state_biases = ()                        # biases besides the first, each of every gate
@@ -52,7 +53,7 @@ class RecurrentLayer(Layer):
             if not 0 <= self.rate < 1:
                 raise ConfigError(f"hidden_dropout: dropout_ratio must lie in [0, 1), got {self.rate:g}")
         super().__init__(config, context)
-        self.counter, self.checked = 0, False
+        self.checked = False
 
     # -- shapes ------------------------------------------------------------------------------------------------------
     def setup(self, x, cont, *others):
@@ -122,7 +123,7 @@ class RecurrentLayer(Layer):
 
     # -- running -----------------------------------------------------------------------------------------------------
     def draw(self, counter):
-        self.counter = counter
+        super().draw(counter)
         if self.site is not None:
             self.site.draw(counter)
 
@@ -188,9 +189,8 @@ class RecurrentLayer(Layer):
         shape = (self.steps, self.streams, self.units)
         step = self.settings.hidden_dropout.time == self.settings.hidden_dropout.STEP
         if self.conventional:
-            key = streams.key(self.context.seed, "hidden dropout", self.name, self.counter)
             ones = x.backend.xp.ones(shape if step else (1, *shape[1:]), x.dtype)
-            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), key)[0], whole=not step)
+            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.key())[0], whole=not step)
         site = self.site
         if site.drawn is None:
             return NOTHING
