@@ -68,8 +68,8 @@ class Net:
         self._detached = {(node.index, i) for node in self.graph.nodes
                           for i, wanted in enumerate(node.config.propagate_down) if not wanted}
         self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
-        self._data_nodes = frozenset(node.index for node in self.graph.nodes if node.layer.is_data)
-        self._other_nodes = frozenset(node.index for node in self.graph.nodes) - self._data_nodes
+        self._data_nodes = [node for node in self.graph.nodes if node.layer.is_data]
+        self._other_nodes = [node for node in self.graph.nodes if not node.layer.is_data]
         self._backward_done = False
         self._forwards = 0      # counts forward passes while nobody has called draw_patterns
         self._drawn = None      # the iteration drawn last
@@ -257,15 +257,13 @@ class Net:
     def read(self):
         """Run the data layers alone and return {BlobRef: Tensor} of their tops, for `compute`."""
         with self.backend.active():
-            self._tensors = {}
-            self._run(self._data_nodes)
+            self._run(self._data_nodes, {})
             return self._tensors
 
     def compute(self, data):
         """Run all layers but those of data, on tensors as `read` returns them; returns what `forward` returns."""
         self._backward_done = self._whole = False
-        self._tensors = data
-        return self._run(self._other_nodes)
+        return self._run(self._other_nodes, dict(data))
 
     def show(self, tensors):
         """Let blobs and loss be those of {BlobRef: Tensor}, the tensors of a pass done before and now done again."""
@@ -286,7 +284,10 @@ class Net:
         self.set_states(self._states_before)
         with self.backend.active():
             try:
-                return self._run(self._changeable)
+                changeable = self._changeable
+                above = {ref: tensor for ref, tensor in self._tensors.items()
+                         if self.graph.writer[ref].index not in changeable}
+                return self._run([node for node in self.graph.nodes if node.index in changeable], above)
             finally:
                 self.set_states(after)
 
@@ -297,19 +298,14 @@ class Net:
         if self._forwards is not None:
             self._draw(self._forwards)
             self._forwards += 1
-        outputs = self._run()
+        outputs = self._run(self.graph.nodes, {})
         self._whole = not any(layer.dropping for layer in self.drop_layers.values())
         return outputs
 
-    def _run(self, only=None):
-        """Run all nodes, or only those whose index is in `only` on the tensors that the others wrote before."""
-        tensors = {}
-        if only is not None:
-            tensors = {ref: tensor for ref, tensor in self._tensors.items() if self.graph.writer[ref].index not in only}
+    def _run(self, nodes, tensors):
+        """Run some nodes, in order, on {BlobRef: Tensor} that others wrote before."""
         self._tensors = tensors
-        for node in self.graph.nodes:
-            if only is not None and node.index not in only:
-                continue
+        for node in nodes:
             bottoms = [tensors[ref] for ref in node.bottoms]
             for i, tensor in enumerate(bottoms):
                 if (node.index, i) in self.plan.expand:

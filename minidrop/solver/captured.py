@@ -97,13 +97,10 @@ class CapturedSteps:
         return tuple(form), starts
 
     def _same_arrays(self):
-        """Forget all graphs where weights, histories or the net's own numbers lie elsewhere than they did."""
-        arrays = [p.data for p in self.net.parameters().values()]
-        arrays += [array for history in self.solver.updater.history.values() for array in history]
-        if self.memory is None or len(arrays) != len(self.memory.arrays) or any(
-                a is not b for a, b in zip(arrays, self.memory.arrays, strict=True)):
+        """Forget all graphs where weights or histories lie elsewhere than they did."""
+        if self.memory is None or self.memory.has_moved():
             self.forget()
-            self.memory = _Memory(self, arrays)
+            self.memory = _Memory(self)
 
     def _send(self, signature, starts, lr, data):
         memory = self.memory
@@ -242,16 +239,17 @@ class _Memory:
 
     MOST_STARTS = 256
 
-    def __init__(self, steps, arrays):
-        backend, net = steps.backend, steps.net
-        self.owner, self.backend, self.arrays = steps, backend, arrays
-        self.sizes = 8, 8 * len(steps.keyed), 4 * self.MOST_STARTS
-        self.numbers = backend.zeros((sum(self.sizes),), np.uint8)
-        lr, keys, starts = np.cumsum(self.sizes)
-        self.lr = self.numbers[:lr].view(np.float64)
-        keys, starts = self.numbers[lr:keys].view(np.uint64), self.numbers[keys:starts].view(np.int32)
-        self.keys = [keys[i:i + 1] for i in range(len(steps.keyed))]
-        self.starts = [starts[i:i + 1] for i in range(self.MOST_STARTS)]
+    def __init__(self, steps):
+        backend, net, keyed = steps.backend, steps.net, len(steps.keyed)
+        self.owner, self.backend = steps, backend
+        self.weights = [(parameter, parameter.data) for parameter in net.parameters().values()]
+        self.histories = [(history, i, array) for history in steps.solver.updater.history.values()
+                          for i, array in enumerate(history)]
+        size = 8 + 8 * keyed + 4 * self.MOST_STARTS
+        self.numbers, self.host = backend.zeros((size,), np.uint8), np.zeros(size, np.uint8)
+        self.lr, keys, starts = _parts(self.numbers, keyed)
+        self.keys, self.starts = ([part[i:i + 1] for i in range(part.size)] for part in (keys, starts))
+        self.host_parts = _parts(self.host, keyed)
         self.trouble = backend.zeros((1,), np.int32)
         self.ring = backend.zeros((2, RING), np.float64)        # loss and trouble
         self.states = {}
@@ -260,16 +258,18 @@ class _Memory:
         self.inputs = {}                # (shape, dtype) of the whole batch -> {BlobRef: array}
         self.batch = None
 
+    def has_moved(self):
+        """Whether a weight or a history is another array than when graphs began to read it."""
+        return (any(parameter.data is not array for parameter, array in self.weights)
+                or any(history[i] is not array for history, i, array in self.histories))
+
     def send(self, lr, keys, starts):
         """Send the numbers of one iteration to the device."""
         if len(starts) > self.MOST_STARTS:
             raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than {self.MOST_STARTS}")
-        values = np.zeros(self.numbers.size, np.uint8)
-        first, second, _ = np.cumsum(self.sizes)
-        values[:first].view(np.float64)[0] = lr
-        values[first:second].view(np.uint64)[:] = keys
-        values[second:].view(np.int32)[:len(starts)] = starts
-        [there] = self.backend.upload(self.owner, [values])
+        host_lr, host_keys, host_starts = self.host_parts
+        host_lr[0], host_keys[:], host_starts[:len(starts)] = lr, keys, starts
+        [there] = self.backend.upload(self.owner, [self.host.copy()])
         self.numbers[...] = there
 
     def give(self, shapes, data):
@@ -291,6 +291,12 @@ class _Memory:
         outcome[0] = loss
         outcome[1] = self.trouble
         backend.put_columns(self.ring, place, outcome)
+
+
+def _parts(numbers, keys):
+    """Return (rate, keys, starts): what the bytes `numbers` hold, as views."""
+    ends = 8, 8 + 8 * keys
+    return (numbers[:ends[0]].view(np.float64), numbers[ends[0]:ends[1]].view(np.uint64), numbers[ends[1]:].view(np.int32))
 
 
 def _moves(kept):
