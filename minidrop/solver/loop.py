@@ -5,7 +5,7 @@ import math
 import secrets
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,6 +216,16 @@ class Solver:
         last = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
         return NonFiniteError(f"iteration {self.iteration}: the loss is {loss}; {place}. Try a smaller base_lr "
                               f"(now {self.learning_rate:g}) or clip_gradients{last}")
+
+    @contextmanager
+    def uncaptured(self):
+        """Within this context every iteration runs layer by layer, for who looks inside."""
+        self.settle()
+        captured, self.captured = self.captured, None
+        try:
+            yield
+        finally:
+            self.captured = captured
 
     def settle(self):
         """Wait for all iterations given to the device. Raises what went wrong in one of them."""
