@@ -24,8 +24,9 @@ class Backend:
     name = "generic"
     precision = "float32"
     xp = np
-    capturing = False       # True within `capture`: nothing runs, so nothing can be looked at
-    trouble = None          # (1,) int32 on the device, for captured steps: not 0 where weights and states are to stay
+    captures = False        # whether `capture` can do anything
+    capturing = False       # True while work is captured, or done as if it were: the host looks at nothing
+    trouble = None          # while capturing: an array of one int32, not 0 once something was wrong
 
     # -- arrays ------------------------------------------------------------------------------------------------------
     def empty(self, shape, dtype):
@@ -86,6 +87,10 @@ class Backend:
     def upload(self, owner, arrays):
         """Return host arrays of a batch on this device; what is returned holds until a later upload of the same `owner`."""
         return [self.asarray(x) for x in arrays]
+
+    def fetch(self, x):
+        """Return an object whose get() returns the content that x has now on the host; a device copies meanwhile."""
+        return _Fetched(self.to_host(x).copy())
 
     def refuse(self, wrong, error):
         """Raise the exception error() where an entry of the bool array `wrong` is True.
@@ -384,6 +389,11 @@ class Backend:
             flat = array.reshape(-1)
             total = total + self.xp.dot(flat, flat)
         return total
+
+
+class _Fetched:
+    def __init__(self, x):
+        self.get = lambda: x
 
 
 def sigmoid(xp, x):

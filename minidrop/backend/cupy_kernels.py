@@ -10,7 +10,7 @@ import numpy as np
 
 from minidrop.backend.base import Backend, dropout_threshold
 from minidrop.backend.table_kept import TableKept
-from minidrop.kept import Kept, MovingKept
+from minidrop.kept import Kept, MovingKept, are_disjoint
 from minidrop.kernels import cuda, grids
 from minidrop.kernels.loader import REALS, AxisValue, axis_value
 
@@ -30,12 +30,26 @@ class RedrawnMask:
 class CupyKernels(Backend):
     """Needs `self.kernels`, the device (see kernels/loader.py); `_start_kernels` after it is set."""
 
+    held = None         # while a graph is captured: what it reads of the caches
+
     def _start_kernels(self):
         """Make the caches of what kept sets need on the device."""
         self._index_table = lru_cache(maxsize=256)(lambda kept: self.asarray(kept.indices))
         self._place_table = lru_cache(maxsize=256)(self._new_place_table)
         self._group_ends = lru_cache(maxsize=256)(lambda ends: self.asarray(np.array(ends, np.int64)))
-        self._split = lru_cache(maxsize=256)(_split)
+        self._rest = lru_cache(maxsize=256)(_rest)
+
+    def _hold(self, table):
+        """Return a table of one of the caches; one that a graph reads must live as long as the graph."""
+        if self.held is not None:
+            self.held.append(table)
+        return table
+
+    def refuse(self, wrong, error):
+        if not self.capturing:
+            super().refuse(wrong, error)
+        elif self.trouble is not None:
+            self.trouble |= wrong.any().astype(np.int32)
 
     def _run(self, kernel, macros=None, /, **values):
         """Launch a kernel of kernels/cuda.py."""
@@ -46,7 +60,7 @@ class CupyKernels(Backend):
         if kept is None or kept.is_all:
             return x
         axis %= x.ndim
-        if not _real(x) or axis == 0 and not hasattr(kept, "start_at") and isinstance(kept.index, slice):
+        if not _real(x) or axis == 0 and not _moving(kept) and isinstance(kept.index, slice):
             return super().take(x, kept, axis)      # rows: a view, which products read in place
         form = self._as_matrix(x.shape, kept, axis)
         if form is None:
@@ -146,7 +160,7 @@ class CupyKernels(Backend):
             return super().multiply_groups(x, ends, factors)
         y = self.empty(x.shape, x.dtype)
         self._run(cuda.multiply_groups, x=self.xp.ascontiguousarray(x), factors=factors,
-                  ends=self._group_ends(tuple(ends)), y=y)
+                  ends=self._hold(self._group_ends(tuple(ends))), y=y)
         return y
 
     # -- activations, sums ---------------------------------------------------------------------------------------------
@@ -266,7 +280,7 @@ class CupyKernels(Backend):
         step = {**rate, "momentum": momentum, "decay": decay, "l1": l1}
         W, history, parts = W.reshape(shape), history.reshape(shape), [_of_matrix(block, W) for block in blocks]
         known = len(parts) > 1 and not any(isinstance(rows, TableKept) for _, rows, _ in parts)
-        rest = self._split(tuple(rows for _, rows, _ in parts), shape[0]) if known else None
+        rest = self._rest(tuple(rows for _, rows, _ in parts), shape[0]) if known else None
         if len(parts) > 1 and rest is None:
             total = self.zeros(shape, W.dtype)
             for g, rows, cols in parts:
@@ -332,8 +346,7 @@ class CupyKernels(Backend):
         if isinstance(kept, TableKept):
             return AxisValue(kept.count, kept.total, 0, 1, 1, kept.ids if table_of is self._index_table else kept.places)
         kept = Kept.all(total) if kept is None else kept
-        regular = hasattr(kept, "start_at") or kept.regular
-        return axis_value(kept, None if regular else table_of(kept))
+        return axis_value(kept, None if _moving(kept) or kept.regular else self._hold(table_of(kept)))
 
     def _new_place_table(self, kept):
         places = np.full(kept.total, -1, np.int32)
@@ -347,15 +360,12 @@ class CupyKernels(Backend):
             return (before, shape[axis]), None, kept
         if before == 1:
             return (shape[axis], after), kept, None
-        # Every entry of the axis is a run of `after` neighbours.
-        if isinstance(kept, MovingKept):
-            return (before, shape[axis] * after), None, kept.spread(after)
+        if _moving(kept):
+            return (before, shape[axis] * after), None, kept.stretched(after, kept.start_at * np.int32(after))
         if kept.regular is None:
             return None
-        wide = Kept(*(after * n for n in (*kept.regular, kept.total)))
-        if hasattr(kept, "start_at"):
-            wide.start_at = kept.start_at * np.int32(after)
-        return (before, shape[axis] * after), None, wide
+        # Every entry of the axis is a run of `after` neighbours.
+        return (before, shape[axis] * after), None, Kept(*(after * n for n in (*kept.regular, kept.total)))
 
 
 def _real(x):
@@ -380,12 +390,19 @@ def _of_matrix(block, W):
     return block.data, block.rows, block.cols
 
 
-def _split(parts, total):
-    """Return the Kept of the rows that no part has; None where two parts share a row."""
-    taken = np.zeros(total, np.bool_)
+def _rest(parts, total):
+    """Return the Kept of the rows that no part has; None where two parts share a row, or where only the device knows it."""
+    if not are_disjoint(parts, total):
+        return None
+    if sum(total if kept is None else kept.count for kept in parts) == total:
+        return Kept.of([], total)
+    if any(map(_moving, parts)):
+        return None
+    rest = np.ones(total, np.bool_)
     for kept in parts:
-        index = slice(None) if kept is None else kept.index
-        if taken[index].any():
-            return None
-        taken[index] = True
-    return Kept.of(np.flatnonzero(~taken), total)
+        rest[kept.index] = False
+    return Kept.of(np.flatnonzero(rest), total)
+
+
+def _moving(kept):
+    return isinstance(kept, MovingKept)

@@ -73,19 +73,18 @@ class AxisValue(NamedTuple):
 def axis_value(kept, table=None):
     """Return a Kept as an AxisValue; one without the regular form needs its `table` on the device.
 
-    A Kept may have been given an attribute `start_at`, an array of one int32 on the device: then that says where it starts
-    whenever a kernel runs, in a captured graph too. The count must stay what it was.
-    So does a MovingKept. Raises BackendError for an axis that is too long.
+    A MovingKept starts where its `start_at` says whenever the kernel runs, in a captured graph too.
+    Raises BackendError for an axis that is too long.
     """
-    start, step, width = (0, kept.step, kept.width) if isinstance(kept, MovingKept) else kept.regular or (0, 1, 1)
+    moving = isinstance(kept, MovingKept)
+    start, step, width = (0, kept.step, kept.width) if moving else kept.regular or (0, 1, 1)
     if kept.is_all:
         start, step, width = 0, max(1, kept.total), max(1, kept.total)
     if kept.total - min(start, 0) > _LARGEST_INT:
         raise BackendError(f"{kept!r}: the GPU kernels count the entries of one axis in 32 bits; this one is too long")
-    start_at = getattr(kept, "start_at", None)
-    if start_at is None and kept.regular is None and not kept.is_all:
+    if table is not None:
         return AxisValue(kept.count, kept.total, 0, 1, 1, table)
-    return AxisValue(kept.count, kept.total, start if start_at is None else start_at, min(step, _LARGEST_INT),
+    return AxisValue(kept.count, kept.total, kept.start_at if moving else start, min(step, _LARGEST_INT),
                      min(width, _LARGEST_INT))
 
 

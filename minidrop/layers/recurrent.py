@@ -2,7 +2,7 @@
 
 import math
 
-from minidrop import functions, streams
+from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.config import decimal
 from minidrop.errors import ConfigError, ShapeError
@@ -30,6 +30,7 @@ class RecurrentLayer(Layer):
     tops = (1, 3)
     reads_kept = True
     drops_own_units = True
+    stream = "hidden dropout"
     cell = None                              # of functions.recurrent
     state_names = ("h",)
     state_biases = ()                        # biases besides the first, each of every gate
@@ -53,7 +54,6 @@ class RecurrentLayer(Layer):
             if not 0 <= self.rate < 1:
                 raise ConfigError(f"hidden_dropout: dropout_ratio must lie in [0, 1), got {self.rate:g}")
         super().__init__(config, context)
-        self.counter = 0
 
     # -- shapes ------------------------------------------------------------------------------------------------------
     def setup(self, x, cont, *others):
@@ -123,7 +123,7 @@ class RecurrentLayer(Layer):
 
     # -- running -----------------------------------------------------------------------------------------------------
     def draw(self, counter):
-        self.counter = counter
+        super().draw(counter)
         if self.site is not None:
             self.site.draw(counter)
 
@@ -189,9 +189,8 @@ class RecurrentLayer(Layer):
         shape = (self.steps, self.streams, self.units)
         step = self.settings.hidden_dropout.time == self.settings.hidden_dropout.STEP
         if self.conventional:
-            key = streams.key(self.context.seed, "hidden dropout", self.name, self.counter)
             ones = x.backend.xp.ones(shape if step else (1, *shape[1:]), x.dtype)
-            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), key)[0], whole=not step)
+            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.key())[0], whole=not step)
         site = self.site
         if site.drawn is None:
             return NOTHING

@@ -1,6 +1,8 @@
 """cuBLAS on the host, to check what it is asked for."""
 
 import ctypes
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,5 +152,25 @@ def emulated_cuda(emulation, tmp_path_factory):
     device = emulation.Emulator(tmp_path_factory.mktemp("emulated_cuda"))       # compiles each kernel once
     ours, theirs = ([kind for kind in backend.__mro__ if kind.__module__.startswith("minidrop.")]
                     for backend in (EmulatedCuda, CupyBackend))
-    assert ours == theirs[1:], "CupyBackend resolves its methods in another order"
+    assert ours == theirs[2:], "CupyBackend resolves its methods in another order"
     return EmulatedCuda
+
+
+@pytest.fixture(scope="session")
+def recorded_cuda(emulated_cuda):
+    """recorded_cuda(precision="float32") -> an emulated_cuda that captures steps and replays them: see recording.py."""
+    return neighbour("recording").recorded(emulated_cuda)
+
+
+@pytest.fixture(scope="session")
+def nets():
+    """The module test_emulated_nets.py, whose mlp(family) and text(family) are nets as lists of layers."""
+    return neighbour("test_emulated_nets")
+
+
+def neighbour(name):
+    """Return a module of this folder."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

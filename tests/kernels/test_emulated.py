@@ -8,7 +8,7 @@ import pytest
 
 from minidrop.autograd import Block
 from minidrop.backend import Backend
-from minidrop.kept import Kept
+from minidrop.kept import Kept, MovingKept
 from minidrop.kernels import cuda
 
 GENERIC = Backend()
@@ -100,22 +100,19 @@ def test_a_barrier_that_some_threads_never_reach_is_an_error(emulation, tmp_path
 
 
 def moving(kept, start):
-    """A kept set of which the kernels read the start where they run; what it says itself must not matter."""
+    """Return a kept set of which only the kernels know the start, and the same set as everybody knows it."""
     moved = Kept(start, *kept.regular[1:], kept.total)
     assert moved.count == kept.count
-    kept.start_at = np.array([start], np.int32)
-    return moved
+    return MovingKept(kept, np.array([start], np.int32)), moved
 
 
 def test_a_start_in_device_memory(emulated):
-    rows, cols = Kept(2, 7, 4, 70), Kept(-3, 10, 5, 300)
-    new_rows, new_cols = moving(rows, 1), moving(cols, 4)
+    (rows, new_rows), (cols, new_cols) = moving(Kept(2, 7, 4, 70), 1), moving(Kept(-3, 10, 5, 300), 4)
     W, history, g, x = numbers(70, 300), numbers(70, 300), numbers(rows.count, cols.count), numbers(2, 70, 3)
     np.testing.assert_array_equal(emulated.submatrix(W, rows, cols), W[np.ix_(new_rows.indices, new_cols.indices)])
     np.testing.assert_array_equal(emulated.take(x, rows, 1), x[:, new_rows.indices])
     np.testing.assert_array_equal(emulated.put(g, rows, 0), GENERIC.put(g, new_rows, 0))
-    every_third = Kept(0, 3, 1, 300)
-    moved = moving(every_third, 2)
+    every_third, moved = moving(Kept(0, 3, 1, 300), 2)
     np.testing.assert_array_equal(emulated.take(W.T, every_third, 0), W.T[moved.indices])
     results = []
     for on, block in ((emulated, Block(g, rows, cols)), (GENERIC, Block(g, new_rows, new_cols))):
