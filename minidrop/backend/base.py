@@ -10,6 +10,7 @@ from contextlib import nullcontext
 import numpy as np
 
 from minidrop.errors import CaptureError
+from minidrop.kept import Kept
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
@@ -49,6 +50,18 @@ class Backend:
     def active(self):
         """Return a context in which new arrays and work belong to this device, whatever the thread used before."""
         return nullcontext()
+
+    def concatenate(self, arrays, axis=0):
+        """Return arrays joined along `axis`, each written into its place: a list of addresses would go to the device first."""
+        axis %= arrays[0].ndim
+        shape = list(arrays[0].shape)
+        shape[axis] = sum(x.shape[axis] for x in arrays)
+        out, first = self.empty(tuple(shape), arrays[0].dtype), 0
+        for x in arrays:
+            last = first + x.shape[axis]
+            out[(slice(None),) * axis + (slice(first, last),)] = x
+            first = last
+        return out
 
     def trim(self):
         """Give memory that is held for reuse back to the system."""
@@ -165,6 +178,18 @@ class Backend:
     def lookup(self, W, ids, cols):
         """Return W[ids][:, cols]: ids any row numbers in an int64 array, repeated or not, cols a kept set (None: all)."""
         return self.take(W[ids], cols, 1)
+
+    def table_gradient(self, x, ids, rows):
+        """Return (g, kept): the sum of what each row of a table has got, where row ids[i] has got x[i]; kept are rows of it.
+
+        ids: int64 (places,) of 0 .. rows-1, x (places, columns). What one row gets from several places is added in their
+        order. `kept` may be a `TableKept`, which only a device knows.
+        """
+        ids = self.to_host(ids)
+        order = np.argsort(ids, kind="stable")      # stable: the places of one row stay in their order
+        ordered = ids[order]
+        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        return self.sum_groups(x, order, starts), Kept.of(ordered[starts], rows)
 
     def sum_groups(self, x, order, starts):
         """Return the sums of groups of rows of a matrix, the same for every call with the same arguments.
@@ -335,6 +360,7 @@ class Backend:
 
         `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W. Without momentum
         nobody reads the history; without decay either, it is left as it is, and so are the weights that have no gradient.
+        For captured steps `lr` and `grad_scale` may be float64 arrays (1,), and nothing changes where `trouble` is set.
         """
         xp = self.xp
         if not momentum and not decay:
@@ -348,13 +374,21 @@ class Backend:
             block.add_to(self, history, lr * grad_scale)
         W -= history
 
+    def keep_if_well(self, target, new):
+        """target[...] = new, unless `trouble` is set on the device: then `target` stays as it is."""
+        target[...] = new
+
     def sum_of_squares(self, *arrays):
         """Return the sum of the squares of all elements of some arrays as a host float; the device is waited for once."""
+        return float(self.squares(*arrays))
+
+    def squares(self, *arrays):
+        """As `sum_of_squares`, but the float64 stays on the device, shape (): nobody waits for it."""
         total = self.xp.zeros((), np.float64)
         for array in arrays:
             flat = array.reshape(-1)
             total = total + self.xp.dot(flat, flat)
-        return float(total)
+        return total
 
 
 class _Fetched:

@@ -98,7 +98,7 @@ def _gathered(backend, x, ranges, kept):
     if len(ranges) == 1:
         [(first, last)] = ranges
         return backend.submatrix(x[first:last], None, kept)
-    return backend.xp.concatenate([backend.take(x[first:last], kept, 1) for first, last in ranges])
+    return backend.concatenate([backend.take(x[first:last], kept, 1) for first, last in ranges])
 
 
 def _scatter(backend, out, ranges, kept, values):
