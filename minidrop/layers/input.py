@@ -24,24 +24,29 @@ class Input(Layer):
             if any(length < 0 for length in shape):
                 raise ConfigError(f"input_param: sizes must not be negative, got {shape}")
         self.shapes = dict(zip(tops, shapes, strict=True))
+        self.owners = {top: _Owner() for top in tops}       # apart: tops may be given at different times
         self.given = {}
         return shapes
 
     def give(self, values):
         """Set the arrays of the next forward by top name; ShapeError where one does not fit."""
         for name, value in values.items():
-            backend, dtype = self.context.backend, self.context.dtype
-            expected = self.shapes[name]
+            backend, expected = self.context.backend, self.shapes[name]
             try:
-                array = value.data if isinstance(value, Tensor) and value.backend is backend else backend.asarray(
-                    value.data if isinstance(value, Tensor) else value)
-                array = array.astype(dtype, copy=False)
+                array = self._on_device(name, value).astype(self.context.dtype, copy=False)
             except (TypeError, ValueError) as error:
                 raise DataError(f"layer {self.name!r}: input {name!r} is no array of numbers ({error})") from None
             if array.ndim != len(expected) or tuple(array.shape[1:]) != expected[1:]:
                 raise ShapeError(f"layer {self.name!r}: input {name!r} should have shape {expected} (any batch size), "
                                  f"got {tuple(array.shape)}")
             self.given[name] = value if isinstance(value, Tensor) and value.data is array else Tensor(array, backend=backend)
+
+    def _on_device(self, name, value):
+        backend = self.context.backend
+        array = value.data if isinstance(value, Tensor) else value
+        if isinstance(array, backend.xp.ndarray):
+            return array if isinstance(value, Tensor) and value.backend is backend else backend.asarray(array)
+        return backend.upload(self.owners[name], [array])[0]
 
     def forward(self):
         missing = [name for name in self.config.top if name not in self.given]
@@ -54,3 +59,7 @@ class Input(Layer):
         if len(declared) == 1 and len(batches) > 1:
             raise ShapeError(f"inputs of one batch expected, got {sorted(batches)} records")
         return tops
+
+
+class _Owner:
+    """Whose uploads those of a top are."""
