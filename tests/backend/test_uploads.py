@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from minidrop import Tensor
-from minidrop.backend import cupy_backend
+from minidrop.backend import cupy_backend, get_backend
 from minidrop.backend.cupy_backend import CupyBackend
 from minidrop.backend.cupy_uploads import RING, Uploads
 from minidrop.config import parse_net
@@ -246,11 +246,11 @@ def test_what_is_pinned(late):
     assert pinned(first) is first and len(asked) == 1
     rows = first[10:50]
     assert pinned(rows) is rows
-    for other in (first[:, ::2], first.T, first * 2, x.astype(">f8")):
+    for other in (first[:, ::2], first.T, first * 2, x.astype(">f8"), first.view(first.dtype.newbyteorder())):
         copy = pinned(other)
         assert copy is not other and copy.flags.c_contiguous and copy.dtype == np.float64 and copy.dtype.isnative
         assert (copy == other).all() and copy.shape == other.shape
-    assert len(asked) == 5
+    assert len(asked) == 6
 
 
 def test_without_page_locked_memory_the_plain_array_is_copied_at_once(setting, caplog):
@@ -333,6 +333,13 @@ def test_nothing_comes_from_the_host_while_a_step_is_captured(late, monkeypatch)
     late.check()
 
 
+def test_on_the_cpu_nothing_is_copied():
+    backend, x = get_backend("cpu"), np.arange(6000.0)
+    assert backend.pinned(x) is x
+    same, made = backend.upload(Owner(), (x, [1, 2]))
+    assert same is x and made.tolist() == [1, 2]
+
+
 @pytest.fixture
 def sources(tmp_path, rng):
     with h5py.File(tmp_path / "all.h5", "w") as h5:
@@ -378,17 +385,30 @@ def test_data_layers_feed_what_they_feed_on_the_cpu(setting, on_device, kind, so
 
 
 def test_what_is_given_once_stays(setting, on_device):
-    net = Net(parse_net(f'layer {{ name: "d" type: "Input" {LAYERS["Input"].format("")} }}'), device=on_device)
-    label = np.arange(4, dtype=np.float32)
-    net.forward(a=batch(0)[0], b=label)
+    net = Net(parse_net('layer { name: "d" type: "Input" top: "a" top: "b" input_param { shape { dim: 4 dim: 300 } } }'),
+              device=on_device)
+    once = batch(1000)[0]
+    net.forward(a=batch(0)[0], b=once)
     there = setting.device.cupy.asarray(batch(5)[0])
     for n in range(100):
         given = there if n % 30 == 0 else Tensor(there, backend=on_device) if n % 30 == 1 else batch(n)[0]
         net.forward(a=given)
-        setting.read([net.blobs["a"].data, net.blobs["b"].data], [batch(5 if n % 30 < 2 else n)[0], label])
+        setting.read([net.blobs["a"].data, net.blobs["b"].data], [batch(5 if n % 30 < 2 else n)[0], once])
         if n % 30 < 2:
             assert net.blobs["a"].data is there
     setting.check()
+
+
+def test_constants_are_made_once(late, monkeypatch):
+    net = Net(parse_net(f'layer {{ name: "d" type: "DummyData" {LAYERS["DummyData"].format("")} }}'),
+              device=make_backend(late, monkeypatch))
+    net.forward()
+    constant = net.blobs["b"].data
+    for _ in range(2 * RING):
+        net.forward()
+    assert net.blobs["b"].data is constant
+    late.read([constant], [np.full(9, 3, np.float32)])
+    late.check()
 
 
 def test_the_reading_thread_pins(late, monkeypatch, sources):
@@ -417,3 +437,34 @@ def test_a_net_that_nobody_holds_goes_with_its_buffers(late, monkeypatch, source
     del net
     gc.collect()
     assert layer() is None and not late.uploads._rings
+
+
+# -- a real device ---------------------------------------------------------------------------------------------------------
+@pytest.mark.gpu
+@pytest.mark.parametrize("busy", [0, 20], ids=["fast", "slow"])
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "pageable"])
+def test_on_a_gpu(backend_of_name, rng, busy, pinned):
+    """Readers RING - 1 uploads late, behind work that takes longer than the copies or not; sizes change."""
+    backend, owner = backend_of_name("cuda:0"), Owner()
+    with backend.active():
+        weight = backend.asarray(rng.standard_normal((2048, 2048)).astype(np.float32))
+        given, kept, seen = [], [], []
+        for n in range(100):
+            arrays = [rng.integers(0, 99, (int(rng.integers(1, 400)), 3000)).astype(np.float32), np.full(7, n)]
+            given.append([x.copy() for x in arrays])
+            arrays = [backend.pinned(x) for x in arrays] if pinned else arrays
+            kept.append(backend.upload(owner, arrays))
+            if not pinned:
+                for x in arrays:
+                    x[...] = -1
+            for _ in range(busy):
+                weight = backend.gemm(weight, weight) * np.float32(1e-3)
+            if n >= RING - 1:
+                seen.append([array.copy() for array in kept[n - RING + 1]])
+                kept[n - RING + 1] = None
+        for got, expected in zip(seen, given, strict=False):
+            for array, values in zip(got, expected, strict=True):
+                assert (backend.to_host(array) == values).all()
+        large = np.ones((100, 100))
+        copy = backend.pinned(large)
+        assert copy is not large and backend.pinned(copy) is copy
