@@ -81,11 +81,17 @@ class Backend:
         return self.name
 
     def pinned(self, x):
-        """Return a host array as one that `upload` can copy while the host goes on; threads may call it."""
+        """Return a host array as one that `upload` can copy while the host goes on; threads may call it.
+
+        It may be the same array. It must not change any more once it has been given to `upload`.
+        """
         return x
 
     def upload(self, owner, arrays):
-        """Return host arrays of a batch on this device; what is returned holds until a later upload of the same `owner`."""
+        """Return the arrays of a batch on this device; types stay, and what is there already is not copied.
+
+        What is returned holds until eight later uploads of the same `owner`, any object that can be referred to weakly.
+        """
         return [self.asarray(x) for x in arrays]
 
     def fetch(self, x):
