@@ -163,16 +163,16 @@ class MovingKept(Kept):
 
     def stretched(self, times, start_at):
         """Return the set in which every entry has become `times` neighbours; it starts at `start_at`."""
-        return self._with((times * n for n in (self.step, self.width, self.total, self.count)), start_at)
+        return self._of(start_at, *(times * n for n in (self.step, self.width, self.total, self.count)))
 
-    def _with(self, sizes, start_at):
-        other = object.__new__(MovingKept)
-        other.step, other.width, other.total, other.count = sizes
-        other.start_at, other.family = start_at, self.family
-        return other
+    @classmethod
+    def _of(cls, start_at, *sizes):
+        self = object.__new__(cls)
+        self.start_at, self.family, (self.step, self.width, self.total, self.count) = start_at, None, sizes
+        return self
 
-    @staticmethod
-    def repeated(parts):
+    @classmethod
+    def repeated(cls, parts):
         """As `Kept.joined`, for one and the same set. CaptureError where some start would need another form.
 
         Where `total` is a multiple of `step`, all starts of this count are alike: those whose first run would reach into the
@@ -182,7 +182,7 @@ class MovingKept(Kept):
         if not all(part == first for part in parts) or first.total % first.step or (
                 first.count != first.total // first.step * first.width):
             raise CaptureError(f"{', '.join(map(repr, parts))} one after the other are no regular set for every start")
-        return first._with((first.step, first.width, first.total * len(parts), first.count * len(parts)), first.start_at)
+        return cls._of(first.start_at, first.step, first.width, first.total * len(parts), first.count * len(parts))
 
     def _unknown(self):
         raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many there are")
@@ -209,9 +209,9 @@ def are_disjoint(sets, total):
     sets = [kept for kept in sets if kept.count]
     if sum(kept.count for kept in sets) > total:
         return False
-    if any(isinstance(kept, MovingKept) for kept in sets):
-        families = {getattr(kept, "family", None) for kept in sets}
-        return len(sets) < 2 or len(families) == 1 and None not in families
+    if len(sets) > 1 and not all(isinstance(kept, Kept) and not isinstance(kept, MovingKept) for kept in sets):
+        families = {getattr(kept, "family", None) for kept in sets}         # nobody here can look
+        return len(families) == 1 and None not in families
     taken = np.zeros(total, bool)
     for kept in sets:
         if taken[kept.index].any():

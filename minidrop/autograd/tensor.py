@@ -4,7 +4,6 @@ import numpy as np
 
 from minidrop.autograd import graph
 from minidrop.backend import backend_of
-from minidrop.backend.table_kept import TableKept
 from minidrop.errors import ShapeError
 from minidrop.kept import are_disjoint
 
@@ -170,8 +169,6 @@ class Parameter(Tensor):
         """True where no two blocks of the gradient have a row in common, so that none of its entries is in two."""
         if len(self.blocks) < 2:
             return True
-        if any(isinstance(block.rows, TableKept) for block in self.blocks):
-            return False
         return are_disjoint([block.rows for block in self.blocks], self.shape[0])
 
     def accumulate(self, gradient):

@@ -81,11 +81,17 @@ class Backend:
         return self.name
 
     def pinned(self, x):
-        """Return a host array as one that `upload` can copy while the host goes on; threads may call it."""
+        """Return a host array as one that `upload` can copy while the host goes on; threads may call it.
+
+        It may be the same array. It must not change any more once it has been given to `upload`.
+        """
         return x
 
     def upload(self, owner, arrays):
-        """Return host arrays of a batch on this device; what is returned holds until a later upload of the same `owner`."""
+        """Return the arrays of a batch on this device; types stay, and what is there already is not copied.
+
+        What is returned holds until eight later uploads of the same `owner`, any object that can be referred to weakly.
+        """
         return [self.asarray(x) for x in arrays]
 
     def fetch(self, x):
@@ -226,12 +232,15 @@ class Backend:
 
     def relu_gradient(self, gy, y):
         """Return gy where y = relu(x) is above 0, else 0."""
-        return self.xp.multiply(gy, y > 0, out=self.empty(gy.shape, gy.dtype))
+        return self.activate_gradient(gy, y, "relu", 1)
 
-    def activate(self, x, b, activation, scale):
-        """Return scale * f(x + b): activation "none", "relu", "sigmoid" or "tanh" names f; b (columns,) or None."""
+    def activate(self, x, b, activation, scale, out=None):
+        """Return scale * f(x + b): activation "none", "relu", "sigmoid" or "tanh" names f; b (columns,) or None.
+
+        `out`: where to write it, x itself or an array like it.
+        """
         xp, number = self.xp, x.dtype.type
-        y = self.empty(x.shape, x.dtype)
+        y = self.empty(x.shape, x.dtype) if out is None else out
         if b is not None:
             x = xp.add(x, b, out=y)
         if activation == "relu":
@@ -242,23 +251,25 @@ class Backend:
             y += number(0.5)
         elif activation == "tanh":
             xp.tanh(x, out=y)
-        elif b is None:
+        elif b is None and x is not y:
             y[...] = x
         if scale != 1:
             y *= number(scale)
         return y
 
     def activate_gradient(self, gy, y, activation, scale):
-        """Return gy * scale * f'(x) from y = scale * f(x); scale is not 0."""
+        """Return gy * scale * f'(x) from y = scale * f(x); scale is not 0 where f is "sigmoid" or "tanh"."""
         number = gy.dtype.type
         if activation == "relu":
-            gx = self.relu_gradient(gy, y if scale > 0 else -y)
-            return gx if scale == 1 else gx * number(scale)
+            gx = self.xp.multiply(gy, (y if scale > 0 else -y) > 0, out=self.empty(gy.shape, gy.dtype))
+            if scale != 1:
+                gx *= number(scale)
+            return gx
+        if activation == "none":
+            return self.xp.multiply(gy, number(scale), out=self.empty(gy.shape, gy.dtype))
         f = y if scale == 1 else y / number(scale)
         gx = gy if scale == 1 else gy * number(scale)
-        if activation == "sigmoid":
-            return gx * f * (1 - f)
-        return gx * (1 - f * f) if activation == "tanh" else gx * number(1)
+        return gx * f * (1 - f) if activation == "sigmoid" else gx * (1 - f * f)
 
     # -- loss ----------------------------------------------------------------------------------------------------------
     def cross_entropy(self, x, label, probability):

@@ -173,13 +173,10 @@ class CupyKernels(Backend):
     def relu(self, x):
         return self.activate(x, None, "relu", 1)
 
-    def relu_gradient(self, gy, y):
-        return self.activate_gradient(gy, y, "relu", 1)
-
-    def activate(self, x, b, activation, scale):
-        if not _real(x) or b is not None and b.dtype != x.dtype:
-            return super().activate(x, b, activation, scale)
-        y = self.empty(x.shape, x.dtype)
+    def activate(self, x, b, activation, scale, out=None):
+        if not _real(x) or b is not None and b.dtype != x.dtype or out is not None and not out.flags.c_contiguous:
+            return super().activate(x, b, activation, scale, out)
+        y = self.empty(x.shape, x.dtype) if out is None else out
         shape = (math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim > 1 or b is not None else (1, x.size)
         self._run(cuda.activate, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, x=self._rows(x, shape), b=b,
                  y=y.reshape(shape), scale=scale)
@@ -361,7 +358,7 @@ class CupyKernels(Backend):
         if before == 1:
             return (shape[axis], after), kept, None
         if _moving(kept):
-            return (before, shape[axis] * after), None, kept.stretched(after, kept.start_at * np.int32(after))
+            return (before, shape[axis] * after), None, kept.spread(after)
         if kept.regular is None:
             return None
         # Every entry of the axis is a run of `after` neighbours.

@@ -483,6 +483,8 @@ class RecordedCublas:
 def recorded(emulated):
     """Return the class of backends as `emulated` (see conftest.py) whose `capture` works as on a GPU, only stricter."""
     class RecordedCuda(emulated):
+        captures = True
+
         def __init__(self, precision="float32"):
             super().__init__(precision)
             self.recorder = Recorder()
@@ -491,11 +493,13 @@ def recorded(emulated):
 
         def capture(self, work):
             self.recorder.look("capture()", "there is one capture at a time")
-            self.capturing = True
+            was, self.capturing, self.held = self.capturing, True, []
             try:
-                return self.recorder.capture(work)
+                graph = self.recorder.capture(work)
+                graph.held = self.held
+                return graph
             finally:
-                self.capturing = False
+                self.capturing, self.held = was, None
 
         def empty(self, shape, dtype):
             return self.xp.empty(shape, dtype)
