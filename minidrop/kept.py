@@ -161,10 +161,6 @@ class MovingKept(Kept):
         _, self.step, self.width = kept.regular
         self.total, self.count, self.start_at, self.family = kept.total, kept.count, start_at, family
 
-    def stretched(self, times, start_at):
-        """Return the set in which every entry has become `times` neighbours; it starts at `start_at`."""
-        return self._of(start_at, *(times * n for n in (self.step, self.width, self.total, self.count)))
-
     @classmethod
     def _of(cls, start_at, *sizes):
         self = object.__new__(cls)
@@ -179,10 +175,15 @@ class MovingKept(Kept):
         next step keep fewer, and a run that began before the axis ends where the next copy of it begins.
         """
         first = parts[0]
-        if not all(part == first for part in parts) or first.total % first.step or (
+        if any(part != first for part in parts) or first.total % first.step or (
                 first.count != first.total // first.step * first.width):
             raise CaptureError(f"{', '.join(map(repr, parts))} one after the other are no regular set for every start")
         return cls._of(first.start_at, first.step, first.width, first.total * len(parts), first.count * len(parts))
+
+    def spread(self, factor):
+        """Return the set in which every entry has become a run of `factor` neighbours."""
+        start_at = self.start_at * self.start_at.dtype.type(factor)
+        return self._of(start_at, *(factor * n for n in (self.step, self.width, self.total, self.count)))
 
     def _unknown(self):
         raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many there are")

@@ -114,6 +114,8 @@ def test_the_kernels_agree(emulated, work):
 def test_a_broken_kernel_is_seen(emulation, tmp_path, work, file, line, instead):
     """One change to a kernel, and the comparison fails."""
     def change(name, text):
+        if file not in (name, "common.cuh"):
+            return text
         assert line in text, f"{file} has changed: this test must too"
         return text.replace(line, instead)
 
