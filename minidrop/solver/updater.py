@@ -33,8 +33,11 @@ class Updater:
     def apply(self, iteration, lr, iter_size=1):
         """Change the weights by the gradients summed over `iter_size` backward passes, and forget the gradients.
 
-        While a step is captured `lr` may be a float64 array (1,), and the norm of the gradients stays on the device.
+        While a step is captured `lr` may be a float64 array (1,), and the norm of the gradients stays on the device. Raises
+        CaptureError then where the rule is not capturable.
         """
+        if self.backend.capturing and not self.rule.capturable:
+            raise CaptureError(f"the rule {self.rule.name} updates with numbers that the host gives it in every iteration")
         with self.backend.active():
             scale = self._clip_scale_on_device() if self.backend.capturing and self.clip >= 0 else self._clip_scale()
             self._apply(iteration, lr, scale / iter_size)

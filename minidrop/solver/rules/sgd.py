@@ -12,6 +12,7 @@ class SGD(UpdateRule):
     """
 
     ranges = {"momentum": (0, 1)}
+    capturable = True
 
     def update(self, backend, parameter, history, lr, decay=0.0, l1=False, grad_scale=1.0, iteration=0):
         lr, grad_scale = (x if getattr(x, "shape", ()) else float(x) for x in (lr, grad_scale))
