@@ -33,16 +33,16 @@ KERNELS = VIEWS | named("zeros ones full arange eye empty_like zeros_like ones_l
 
 # -- arrays --------------------------------------------------------------------------------------------------------------
 class Memory:
-    """One allocation. Python frees it with the last Tape on it; the bytes stay as long as a graph points there."""
+    """One allocation. Python frees it with the last Tape on it; the bytes stay as long as a graph points there.
+
+    New ones hold what shows where it is used: NaN, and large integers.
+    """
 
     numbers = itertools.count()
 
     def __init__(self, size, dtype):
         self.bytes, self.number = np.empty(max(1, size), np.uint8), next(self.numbers)
-        self.poison = 0xFF if np.dtype(dtype).kind in "fc" else 0x7F        # NaN; else large numbers, far out of any range
-        self.spoil()
-
-    def spoil(self):
+        self.poison = 0xFF if np.dtype(dtype).kind in "fc" else 0x7F
         self.bytes.fill(self.poison)
 
     def holds(self, pointer):
@@ -230,11 +230,15 @@ def _run(function, arguments, options, targets):
 
 # -- recording -----------------------------------------------------------------------------------------------------------
 class Graph:
-    """What a capture recorded: `names` of its operations in order. `launch` does it all on the same memory."""
+    """What a capture recorded: `names` of its operations in order. `launch` does it all on the same memory.
+
+    `held`: arrays of the backend's caches that it reads.
+    """
 
     def __init__(self, recorder):
         self.recorder, self.names, self.refused = recorder, [], None
-        self.own, self._steps, self._outside = {}, [], {}      # memory by number
+        self.own = {}           # number -> (bytes, poison) of memory that the capture allocated: its pool keeps it
+        self._steps, self._outside = [], {}
 
     def add(self, name, memories, run):
         self.names.append(name)
@@ -255,8 +259,8 @@ class Graph:
 
     def spoil(self):
         """Nothing lives on from one launch to the next but what was there before the capture."""
-        for memory in self.own.values():
-            memory.spoil()
+        for content, poison in self.own.values():
+            content.fill(poison)
 
 
 class Recorder:
@@ -311,7 +315,7 @@ class Recorder:
         memory = Memory(size, dtype)
         self.live.add(memory)
         if self.graph is not None:
-            self.graph.own[memory.number] = memory
+            self.graph.own[memory.number] = memory.bytes, memory.poison
         return Tape(self, np.ndarray(shape, dtype, memory.bytes, 0, strides), memory)
 
     def adopt(self, result, operands, fill=True):
@@ -483,6 +487,8 @@ class RecordedCublas:
 def recorded(emulated):
     """Return the class of backends as `emulated` (see conftest.py) whose `capture` works as on a GPU, only stricter."""
     class RecordedCuda(emulated):
+        captures = True
+
         def __init__(self, precision="float32"):
             super().__init__(precision)
             self.recorder = Recorder()
@@ -491,11 +497,13 @@ def recorded(emulated):
 
         def capture(self, work):
             self.recorder.look("capture()", "there is one capture at a time")
-            self.capturing = True
+            self.capturing, self.held = True, []
             try:
-                return self.recorder.capture(work)
+                graph = self.recorder.capture(work)
+                graph.held = self.held
+                return graph
             finally:
-                self.capturing = False
+                self.capturing, self.held = False, None
 
         def empty(self, shape, dtype):
             return self.xp.empty(shape, dtype)
