@@ -56,6 +56,8 @@ class Kept:
     def joined(cls, parts):
         """Return the set of axes put one after the other, each with its own Kept."""
         first = parts[0]
+        if any(isinstance(part, MovingKept) for part in parts):
+            return MovingKept.repeated(parts)
         if first.regular is not None and all(part is first for part in parts):
             start, step, width = first.regular
             if first.total % step == 0 and start + width <= step:
@@ -159,13 +161,29 @@ class MovingKept(Kept):
         _, self.step, self.width = kept.regular
         self.total, self.count, self.start_at, self.family = kept.total, kept.count, start_at, family
 
-    def stretched(self, times, start_at):
-        """Return the set in which every entry has become `times` neighbours; it starts at `start_at`."""
-        other = object.__new__(MovingKept)
-        other.step, other.width = self.step * times, self.width * times
-        other.total, other.count = self.total * times, self.count * times
-        other.start_at, other.family = start_at, self.family
-        return other
+    @classmethod
+    def _of(cls, start_at, *sizes):
+        self = object.__new__(cls)
+        self.start_at, self.family, (self.step, self.width, self.total, self.count) = start_at, None, sizes
+        return self
+
+    @classmethod
+    def repeated(cls, parts):
+        """As `Kept.joined`, for one and the same set. CaptureError where some start would need another form.
+
+        Where `total` is a multiple of `step`, all starts of this count are alike: those whose first run would reach into the
+        next step keep fewer, and a run that began before the axis ends where the next copy of it begins.
+        """
+        first = parts[0]
+        if any(part != first for part in parts) or first.total % first.step or (
+                first.count != first.total // first.step * first.width):
+            raise CaptureError(f"{', '.join(map(repr, parts))} one after the other are no regular set for every start")
+        return cls._of(first.start_at, first.step, first.width, first.total * len(parts), first.count * len(parts))
+
+    def spread(self, factor):
+        """Return the set in which every entry has become a run of `factor` neighbours."""
+        start_at = self.start_at * self.start_at.dtype.type(factor)
+        return self._of(start_at, *(factor * n for n in (self.step, self.width, self.total, self.count)))
 
     def _unknown(self):
         raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many there are")
@@ -177,7 +195,7 @@ class MovingKept(Kept):
 
     def __eq__(self, other):
         """Two are equal where they are given their start together."""
-        return isinstance(other, MovingKept) and self.start_at is other.start_at
+        return isinstance(other, MovingKept) and self.start_at is other.start_at and self.total == other.total
 
     def __hash__(self):
         return id(self.start_at)
@@ -192,9 +210,9 @@ def are_disjoint(sets, total):
     sets = [kept for kept in sets if kept.count]
     if sum(kept.count for kept in sets) > total:
         return False
-    if any(isinstance(kept, MovingKept) for kept in sets):
-        families = {getattr(kept, "family", None) for kept in sets}
-        return len(sets) < 2 or len(families) == 1 and None not in families
+    if len(sets) > 1 and not all(isinstance(kept, Kept) and not isinstance(kept, MovingKept) for kept in sets):
+        families = {getattr(kept, "family", None) for kept in sets}         # nobody here can look
+        return len(families) == 1 and None not in families
     taken = np.zeros(total, bool)
     for kept in sets:
         if taken[kept.index].any():

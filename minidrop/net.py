@@ -166,7 +166,8 @@ class Net:
         return masks
 
     def run_masked_dense(self, masked=True):
-        """Compute everything and multiply by explicit masks instead: the reference for what compaction does."""
+        """Compute everything, every layer by itself, and multiply by explicit masks: the reference for what the plan does."""
+        self.plan.fuse(not masked)
         for site in self.drop_sites.values():
             site.masked = masked
 
@@ -180,7 +181,7 @@ class Net:
         """Put back at the end of this context, also after an error, what passes change: which layers drop, masks or
         compaction, what is drawn, the places of the data layers, and the states of recurrent ones."""
         dropping = {name: layer.dropping for name, layer in self.drop_layers.items()}
-        masked = {name: site.masked for name, site in self.drop_sites.items()}
+        masked, fused = {name: site.masked for name, site in self.drop_sites.items()}, self.plan.fused
         forwards, drawn, positions, states = self._forwards, self._drawn, self.positions, self.states
         try:
             yield
@@ -189,6 +190,7 @@ class Net:
                 self.layers[name].dropping = on
             for name, on in masked.items():
                 self.drop_sites[name].masked = on
+            self.plan.fuse(fused)
             if drawn is not None:
                 self._draw(drawn)
             self._forwards, self._drawn = forwards, drawn
@@ -346,7 +348,10 @@ class Net:
         return ""
 
     def tensor(self, ref):
-        """Return the Tensor of a BlobRef, one version of a blob, as of the last forward pass."""
+        """Return the Tensor of a BlobRef, one version of a blob, as of the last forward pass.
+
+        Of versions that an epilogue (see planner) skips this is the one after it.
+        """
         return self._tensors[ref]
 
     @property

@@ -11,7 +11,8 @@ import numpy as np
 from minidrop.backend.cupy_graphs import CudaGraphs
 from minidrop.backend.cupy_kernels import CupyKernels
 from minidrop.backend.cupy_products import CudaProducts
-from minidrop.errors import BackendError
+from minidrop.backend.cupy_uploads import Uploads
+from minidrop.errors import BackendError, CaptureError
 from minidrop.kernels.loader import Cuda
 
 try:
@@ -47,6 +48,7 @@ class CupyBackend(CudaGraphs, CudaProducts, CupyKernels):
         self.device = cupy.cuda.Device(index)
         self.kernels = Cuda(index, cupy)
         self._start_kernels()
+        self._uploads = Uploads(cupy, self.device)
         self._blas = None
 
     def describe(self):
@@ -58,6 +60,8 @@ class CupyBackend(CudaGraphs, CudaProducts, CupyKernels):
 
     # -- arrays ------------------------------------------------------------------------------------------------------
     def asarray(self, x, dtype=None):
+        if self.capturing and not _is_on_a_device(x):
+            raise CaptureError(f"{_name_of(x, dtype)} is needed from the host inside the step")
         with self.device, self._memory_explained(lambda: (np.shape(x), dtype or getattr(x, "dtype", np.float64))):
             return cupy.asarray(x, dtype)
 
@@ -71,12 +75,24 @@ class CupyBackend(CudaGraphs, CudaProducts, CupyKernels):
         x = self._dense(x)
         return cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x)
 
+    def pinned(self, x):
+        return self._uploads.pinned(x)
+
+    def upload(self, owner, arrays):
+        hosts = [x for x in arrays if not _is_on_a_device(x)]
+        if self.capturing and hosts:
+            raise CaptureError(f"a batch of {', '.join(_name_of(x) for x in hosts)} is needed from the host inside the step")
+        with self._memory_explained():
+            uploaded = iter(self._uploads.upload(owner, hosts, self.empty))
+        return [self.asarray(x) if _is_on_a_device(x) else next(uploaded) for x in arrays]
+
     @contextmanager
     def active(self):
         with self.device, self._memory_explained():
             yield
 
     def trim(self):
+        self._uploads.trim()
         cupy.get_default_memory_pool().free_all_blocks()
 
     def synchronize(self):
@@ -136,6 +152,16 @@ def _rounding_kernel():
         "float32 x", "uint16 y",
         "unsigned int bits = __float_as_uint(x); y = isnan(x) ? 0x7FC0 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;",
         "minidrop_bfloat16_bits")
+
+
+def _is_on_a_device(x):
+    return isinstance(x, cupy.ndarray) or hasattr(x, "__cuda_array_interface__")       # CuPy's and other libraries'
+
+
+def _name_of(x, dtype=None):
+    """Say what a host array is, for messages."""
+    x = np.asarray(x)
+    return f"{np.dtype(dtype or x.dtype)} {x.shape}"
 
 
 def _version(number):

@@ -4,6 +4,7 @@ COLUMNS = 128           # of a tile: 32 threads with PER_THREAD = 4 columns each
 ROWS = 8
 BLOCKS = 4096           # enough to fill the largest device several times; a thread then takes several rows or elements
 THREADS = 256
+_PARTIAL_SUMS = 1024    # of an array: what is left, one block adds up
 _LINES = 16             # of column_sums (sums.cu)
 _TILE = 32              # of transpose (transpose.cu)
 _LARGEST_Y = 65535      # what CUDA allows
@@ -27,6 +28,11 @@ def elements(n):
 def counters(n):
     """One thread for four elements (dropout.cu)."""
     return elements(-(-n // 4))
+
+
+def partial_sums(n):
+    """How many blocks share a sum of n elements."""
+    return min(_parts(n, 4 * THREADS), _PARTIAL_SUMS)
 
 
 def rows(n, row_threads):

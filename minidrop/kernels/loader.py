@@ -18,7 +18,8 @@ from minidrop.kept import MovingKept
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17", "--fmad=false")
 REALS = {"float32": "float", "float64": "double"}
-_NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64, "unsigned long long": np.uint64}
+_NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64, "unsigned long long": np.uint64,
+            "double": np.float64}
 _LARGEST_INT = 2**31 - 1
 
 
@@ -111,8 +112,8 @@ class Kernel:
         expected = {argument.name for argument in self.arguments if not isinstance(argument, Size)}
         if expected != set(values):
             raise TypeError(f"kernel {self.name} takes {sorted(expected)}, got {sorted(values)}")
-        real = next(values[a.name].dtype.name for a in self.arguments if isinstance(a, Array) and a.dtype == "REAL"
-                    and values[a.name] is not None)
+        real = next((values[a.name].dtype.name for a in self.arguments if isinstance(a, Array) and a.dtype == "REAL"
+                     and values[a.name] is not None), "float64")      # where no argument says, it is all the same
         if real not in REALS:
             raise BackendError(f"kernel {self.name}: expected arrays of {' or '.join(REALS)}, got {real}")
         sizes, given = {}, []

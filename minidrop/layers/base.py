@@ -55,6 +55,14 @@ class Layer:
     subset_kinds = ("units", "weights", "blocks")     # what of these, where it can
     out_site = None
     in_site = None             # lent by the planner: the blocks of the first bottom that its drop keeps
+
+    # What a product may do for the layers below it. Subclasses do not inherit these promises: they may have another `forward`.
+    applies_epilogue = False   # of a product: applies `epilogue`, and the scale of an `out_site` that is `scaled`
+    as_epilogue = None         # of an activation: its name in Backend.activate; it returns its bottom where it `passes_on`
+    leaves_scale = False       # of a drop: where its site is `scaled`, it does not scale what comes with the kept set
+    epilogue = "none"          # lent by the planner: the activation to apply
+    passes_on = False          # set by the planner: the product above applies this activation
+
     is_data = False            # feeds the net, reads no bottom
     record_axes = 1            # of data: the axes, from the first on, that count records; `record_of` gets their place
     keeps_units = False        # entry i of the bottom is entry i of every top, though not `elementwise`

@@ -14,6 +14,7 @@ class DropSite:
     total: length of the dropped axis; the layer sets it once shapes are known.
     active: False in phase TEST: nothing is dropped, scale is 1.
     attached: True where a product has taken a pattern of weights upon itself: nothing is left to do here.
+    scaled: True where the product that leaves the dropped units out multiplies the kept ones by `scale` as well.
     masked: True where dense code multiplies by an explicit mask instead (the oracle): then `kept`, `tiles` and
     `groups` are None.
     steps: None where a pattern holds for the whole batch; else the number of steps of its sequences, each of which has a
@@ -30,6 +31,7 @@ class DropSite:
         self.total = total
         self.active = True
         self.attached = False
+        self.scaled = False
         self.masked = False
         self.steps = None
         self.moving = None

@@ -164,12 +164,6 @@ def recorded_cuda(emulated_cuda):
     return neighbour("recording").recorded(emulated_cuda)
 
 
-@pytest.fixture(scope="session")
-def nets():
-    """The module test_emulated_nets.py, whose mlp(family) and text(family) are nets as lists of layers."""
-    return neighbour("test_emulated_nets")
-
-
 def neighbour(name):
     """Return a module of this folder; from then on others can import it by its name."""
     if name not in sys.modules:

@@ -252,13 +252,13 @@ def recorded(emulated):
 
         def capture(self, work):
             self.recorder.look("capture()", "there is one capture at a time")
-            self.capturing, self.held = True, []
+            was, self.capturing, self.held = self.capturing, True, []
             try:
                 graph = self.recorder.capture(work)
                 graph.held = self.held
                 return graph
             finally:
-                self.capturing, self.held = False, None
+                self.capturing, self.held = was, None
 
         def empty(self, shape, dtype):
             return self.xp.empty(shape, dtype)

@@ -520,10 +520,26 @@ def test_activate(backend, array, close, activation, scale, shape, layout):
             close(gx, gy * scale * slope)
 
 
+@memory
+@pytest.mark.parametrize("shape", [(1, 1), (5, 200), (130, 7), (0, 3)])
+@pytest.mark.parametrize("scale", [1, 2.5])
+@pytest.mark.parametrize("activation", ["none", "relu", "sigmoid", "tanh"])
+def test_activate_in_place(backend, array, activation, scale, shape, layout):
+    x, b = array(shape, layout), array(shape[-1:], layout)
+    for on in (backend, GENERIC):
+        for bias in (None, on.asarray(b)):
+            expected = on.to_host(on.activate(on.asarray(x), bias, activation, scale))
+            mine = on.asarray(x.copy())
+            assert on.activate(mine, bias, activation, scale, out=mine) is mine
+            np.testing.assert_array_equal(on.to_host(mine), expected)
+
+
 def test_a_nan_stays_one(backend, dtype):
     x = backend.asarray(np.array([np.nan, -1, 2], dtype))
     for activation in ("none", "relu", "sigmoid", "tanh"):
         assert np.isnan(backend.to_host(backend.activate(x, None, activation, 1))).tolist() == [True, False, False]
+        y = x[None] * 1
+        assert np.isnan(backend.to_host(backend.activate(y, x * 0, activation, 2, out=y))).tolist() == [[True, False, False]]
 
 
 @memory

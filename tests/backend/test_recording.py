@@ -1,19 +1,13 @@
 """Captured steps on the host do what a GPU's would: nothing at capture, all at launch, from the memory as it is then."""
 
 import gc
-import importlib
-import inspect
 
 import numpy as np
 import pytest
 
-from minidrop.autograd import Tensor
 from minidrop.autograd.tensor import Block
-from minidrop.config import parse_net
 from minidrop.errors import CaptureError
-from minidrop.functions import indices
 from minidrop.kept import Kept, MovingKept
-from minidrop.net import Net
 
 
 @pytest.fixture
@@ -389,65 +383,3 @@ def test_varying_numbers_take_new_values_at_replay(cuda, momentum):
             np.testing.assert_allclose(got.get(), wanted.get(), rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(made[0].get() * 0, np.zeros((30, 10)))
         np.testing.assert_array_equal(made[4].get(), expected[4].get())
-
-
-# -- a whole iteration ---------------------------------------------------------------------------------------------------
-class ByHand:
-    """An iteration of a net, forward, backward and update, whose batch, key and learning rate lie in arrays."""
-
-    def __init__(self, cuda, layers, dtype):
-        self.cuda, self.net = cuda, Net(parse_net("\n".join(layers)), device=cuda, dtype=dtype, seed=3)
-        self.batch = {name: cuda.zeros(shape, dtype) for name, shape in {"data": (6, 13), "label": (6,)}.items()}
-        self.inputs = {name: Tensor(array, backend=cuda) for name, array in self.batch.items()}
-        self.keys = {name: cuda.zeros((1,), np.uint64) for name, layer in self.net.layers.items() if layer.stream}
-        self.lr, self.parameters = cuda.zeros((1,), np.float64), self.net.parameters()
-        self.history = {name: cuda.zeros(p.shape, dtype) for name, p in self.parameters.items()}
-        self.net.draw_patterns(0)
-
-    def prepare(self, step):
-        rng = np.random.default_rng(step)
-        self.batch["data"].set(rng.standard_normal((6, 13)).astype(self.net.dtype))
-        self.batch["label"].set(rng.integers(0, 7, 6).astype(self.net.dtype))
-        for name, key in self.keys.items():
-            layer = self.net.layers[name]
-            layer.draw(step)
-            layer.key_at = None
-            key.set(np.array([layer.key()], np.uint64))
-            layer.key_at = key
-        self.lr.set(np.array([0.1 / (1 + step)]))
-
-    def run(self):
-        self.net.forward(**self.inputs)
-        self.net.backward()
-        for name, p in self.parameters.items():
-            self.cuda.sgd_update(p.data, self.history[name], p.blocks, self.lr, 0.9, 0.01, False, 1.0)
-            p.clear_grad()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("family", ["Dropout", "ROW", "UNIT", "SLICE", "PERIODIC", "TILE"])
-def test_an_iteration_by_hand(recorded_cuda, nets, family, dtype, monkeypatch):
-    """Captured once after a first one, which makes the tables of kept sets; the pattern stays the same, keys differ."""
-    if "backend" not in inspect.signature(indices.refuse).parameters:        # labels are not checked through the backend
-        monkeypatch.setattr(importlib.import_module("minidrop.functions.softmax"), "refuse", lambda *given: None)
-    results = []
-    for captured in (False, True):
-        one = ByHand(recorded_cuda(), nets.mlp(family), dtype)
-        one.cuda.refuse = lambda wrong, error: None
-        graph, found = None, []
-        for step in range(4):
-            if step == 1 and captured:
-                graph = one.cuda.capture(one.run)
-            one.prepare(step)
-            if graph is None:
-                one.run()
-            else:
-                graph.launch()
-            found.append(np.array(one.net.loss))
-            found += [array.get() for name in one.parameters for array in (one.parameters[name].data, one.history[name])]
-        results.append(found)
-    for direct, replayed in zip(*results, strict=True):
-        np.testing.assert_array_equal(direct, replayed)
-        assert np.isfinite(direct).all()
-    losses = [float(results[1][i * len(results[1]) // 4]) for i in range(4)]
-    assert len(set(losses)) == 4

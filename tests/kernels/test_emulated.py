@@ -123,7 +123,7 @@ def test_a_start_in_device_memory(emulated):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_rate_and_a_key_in_device_memory(emulated, momentum):
-    rate, key, x = np.array([0.25], np.float32), np.array([77], np.uint64), numbers(9, 9)
+    rate, key, x = np.array([0.25]), np.array([77], np.uint64), numbers(9, 9)
     results = []
     for lr in (rate, 0.25):
         results.append((numbers(9, 9), numbers(9, 9)))

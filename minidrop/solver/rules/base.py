@@ -3,7 +3,7 @@
 import math
 
 from minidrop.config.load import decimal
-from minidrop.errors import ConfigError, nearest
+from minidrop.errors import CaptureError, ConfigError, nearest
 
 _RULES = {}
 
@@ -32,8 +32,12 @@ class UpdateRule:
             g = grad_scale * gradient + decay * sign(w)  (L1, l1=True)
             w, history = step(g)
 
-        lr and decay: floats, the parameter's lr_mult and decay_mult included. iteration: from 0.
+        lr and decay: floats, the parameter's lr_mult and decay_mult included. iteration: from 0. A rule that can be captured
+        also takes lr and grad_scale as float64 arrays (1,) on the device, and heeds `backend.trouble`; others raise
+        CaptureError then.
         """
+        if backend.capturing:
+            raise CaptureError(f"the rule {self.name} updates with numbers that the host gives it; only SGD can be captured")
         xp, w = backend.xp, parameter.data
         g, spare = self._buffer(xp, w, "g"), self._buffer(xp, w, "spare")
         xp.multiply(parameter.dense_grad(), float(grad_scale), out=g)
