@@ -34,10 +34,18 @@ class CupyKernels(Backend):
 
     def _start_kernels(self):
         """Make the caches of what kept sets need on the device."""
-        self._index_table = lru_cache(maxsize=256)(lambda kept: self.asarray(kept.indices))
+        self._index_table = lru_cache(maxsize=256)(lambda kept: self._table(kept.indices))
         self._place_table = lru_cache(maxsize=256)(self._new_place_table)
-        self._group_ends = lru_cache(maxsize=256)(lambda ends: self.asarray(np.array(ends, np.int64)))
+        self._group_ends = lru_cache(maxsize=256)(lambda ends: self._table(np.array(ends, np.int64)))
         self._rest = lru_cache(maxsize=256)(_rest)
+
+    def _table(self, array):
+        """Return a host array on the device: a constant, so the first iteration of a form may send it, but no graph."""
+        was, self.capturing = self.capturing, self.held is not None
+        try:
+            return self.asarray(array)
+        finally:
+            self.capturing = was
 
     def _hold(self, table):
         """Return a table of one of the caches; one that a graph reads must live as long as the graph."""
@@ -348,7 +356,7 @@ class CupyKernels(Backend):
     def _new_place_table(self, kept):
         places = np.full(kept.total, -1, np.int32)
         places[kept.indices] = np.arange(kept.count, dtype=np.int32)
-        return self.asarray(places)
+        return self._table(places)
 
     def _as_matrix(self, shape, kept, axis):
         """Return (shape, rows, cols) that mean the same for a matrix; None where the set has no regular form to do it."""

@@ -97,8 +97,8 @@ class CapturedSteps:
         return tuple(form), starts
 
     def _same_arrays(self):
-        """Forget all graphs where weights or histories lie elsewhere than they did."""
-        if self.memory is None or self.memory.has_moved():
+        """Forget all graphs where weights or histories lie elsewhere than they did, or are updated otherwise."""
+        if self.memory is None or self.memory.is_outdated():
             self.forget()
             self.memory = _Memory(self)
 
@@ -242,6 +242,8 @@ class _Memory:
     def __init__(self, steps):
         backend, net, keyed = steps.backend, steps.net, len(steps.keyed)
         self.owner, self.backend = steps, backend
+        self.updater = steps.solver.updater
+        self.update = self.updater.constants
         self.weights = [(parameter, parameter.data) for parameter in net.parameters().values()]
         self.histories = [(history, i, array) for history in steps.solver.updater.history.values()
                           for i, array in enumerate(history)]
@@ -258,9 +260,9 @@ class _Memory:
         self.inputs = {}                # (shape, dtype) of the whole batch -> {BlobRef: array}
         self.batch = None
 
-    def has_moved(self):
-        """Whether a weight or a history is another array than when graphs began to read it."""
-        return (any(parameter.data is not array for parameter, array in self.weights)
+    def is_outdated(self):
+        """Whether a weight or a history is another array than when graphs began to read it, or a factor another number."""
+        return (self.update != self.updater.constants or any(parameter.data is not array for parameter, array in self.weights)
                 or any(history[i] is not array for history, i, array in self.histories))
 
     def send(self, lr, keys, starts):

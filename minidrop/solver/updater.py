@@ -24,6 +24,12 @@ class Updater:
             self.history = {name: [self.backend.xp.zeros_like(p.data) for _ in range(self.rule.slots)]
                             for name, p in self.parameters.items()}
 
+    @property
+    def constants(self):
+        """The numbers of an update that do not change by themselves from iteration to iteration."""
+        return (self.decay, self.l1, self.clip, *vars(self.rule).values(),
+                *((p.lr_mult, p.decay_mult) for p in self.parameters.values()))
+
     def apply(self, iteration, lr, iter_size=1):
         """Change the weights by the gradients summed over `iter_size` backward passes, and forget the gradients.
 

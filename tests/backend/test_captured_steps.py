@@ -192,6 +192,17 @@ def test_graphs_are_forgotten_where_a_weight_is_another_array(recorded_cuda):
     assert whole.captured.replayed > before
 
 
+def test_graphs_are_forgotten_where_the_update_is_another(recorded_cuda):
+    whole, other = solver(recorded_cuda(), mlp("ROW")), solver("cpu", mlp("ROW"))
+    for made in (whole, other):
+        run(made, 12)
+        made.net.params["ip2"]["weight"].lr_mult = 0.1
+        made.updater.rule.momentum = 0.5
+    before = whole.captured.replayed
+    compare(run(whole, 12), run(other, 12), rtol=1e-9, atol=1e-11)
+    assert whole.captured.replayed > before
+
+
 # -- errors ----------------------------------------------------------------------------------------------------------------
 def broken(record, value):
     data, labels = (array.copy() for array in DATA)
