@@ -12,7 +12,6 @@ class TableKept:
     __slots__ = ("ids", "places")
 
     is_all = False
-    index = None            # of Kept: what the host could index an array with
 
     def __init__(self, ids, places):
         self.ids, self.places = ids, places

@@ -11,8 +11,6 @@
 // something wrong is found out later, and done again.
 #include "common.cuh"
 
-#define STEP_ARGUMENTS VARYING(double, lr), VARYING(double, grad_scale), VARYING(REAL, momentum), VARYING(REAL, decay), int l1, \
-                       const int* trouble
 #define READ_STEP                                                                                                        \
     READ_VARYING(double, lr);                                                                                            \
     READ_VARYING(double, grad_scale);                                                                                    \
@@ -49,8 +47,9 @@ __device__ __forceinline__ void update(REAL* __restrict__ W, REAL* __restrict__ 
 
 // All rows of W, history (n, m); rows and cols say where g's row and column of an entry are.
 extern "C" __global__ void sgd_update(REAL* __restrict__ W, REAL* __restrict__ history, const REAL* __restrict__ g,
-                                      long long g_stride, KEPT(rows), KEPT(cols), STEP_ARGUMENTS,
-                                      long long n, long long m)
+                                      long long g_stride, KEPT(rows), KEPT(cols), VARYING(double, lr),
+                                      VARYING(double, grad_scale), VARYING(REAL, momentum), VARYING(REAL, decay),
+                                      int l1, const int* trouble, long long n, long long m)
 {
     if (trouble && *trouble)
         return;
@@ -75,8 +74,9 @@ extern "C" __global__ void sgd_update(REAL* __restrict__ W, REAL* __restrict__ h
 // Only the given rows of W, history (.., m): row rows(i) has row i of g, i < n. For a gradient in several blocks, each with
 // rows of its own. Where g is null these rows have no gradient.
 extern "C" __global__ void sgd_update_rows(REAL* __restrict__ W, REAL* __restrict__ history, const REAL* __restrict__ g,
-                                           long long g_stride, KEPT(rows), KEPT(cols), STEP_ARGUMENTS,
-                                           long long n, long long m)
+                                           long long g_stride, KEPT(rows), KEPT(cols), VARYING(double, lr),
+                                           VARYING(double, grad_scale), VARYING(REAL, momentum), VARYING(REAL, decay),
+                                           int l1, const int* trouble, long long n, long long m)
 {
     if (trouble && *trouble)
         return;

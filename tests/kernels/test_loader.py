@@ -177,7 +177,7 @@ def signatures(file):
 def declared(argument):
     """The C parameters of a declared argument."""
     if isinstance(argument, Array):
-        kind = {"REAL": "REAL", "int64": "long long"}[argument.dtype]
+        kind = {"REAL": "REAL", "float64": "double", "int32": "int", "int64": "long long"}[argument.dtype]
         yield rf"(const )?{kind}\* {argument.name}"
         if argument.strided:
             yield f"long long {argument.name}_stride"
