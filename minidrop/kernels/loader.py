@@ -82,7 +82,7 @@ def axis_value(kept, table=None):
         start, step, width = 0, max(1, kept.total), max(1, kept.total)
     if kept.total - min(start, 0) > _LARGEST_INT:
         raise BackendError(f"{kept!r}: the GPU kernels count the entries of one axis in 32 bits; this one is too long")
-    if table is not None:
+    if not moving and kept.regular is None and not kept.is_all:
         return AxisValue(kept.count, kept.total, 0, 1, 1, table)
     return AxisValue(kept.count, kept.total, kept.start_at if moving else start, min(step, _LARGEST_INT),
                      min(width, _LARGEST_INT))
