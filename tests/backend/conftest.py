@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -159,18 +160,14 @@ def emulated_cuda(emulation, tmp_path_factory):
 @pytest.fixture(scope="session")
 def recorded_cuda(emulated_cuda):
     """recorded_cuda(precision="float32") -> an emulated_cuda that captures steps and replays them: see recording.py."""
+    neighbour("recorded_arrays")
     return neighbour("recording").recorded(emulated_cuda)
 
 
-@pytest.fixture(scope="session")
-def nets():
-    """The module test_emulated_nets.py, whose mlp(family) and text(family) are nets as lists of layers."""
-    return neighbour("test_emulated_nets")
-
-
 def neighbour(name):
-    """Return a module of this folder."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Return a module of this folder; from then on others can import it by its name."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]

@@ -1,17 +1,15 @@
 """Capture without a GPU: a backend on host memory that records what it is given to do, and does it later, as CUDA graphs do.
 
-`Tape` stands for CuPy's array: it is no NumPy array and never becomes one by itself. While a step is captured nothing runs:
+Its arrays are Tapes (recorded_arrays.py), which never become NumPy's by themselves. While a step is captured nothing runs:
 operations learn the shapes of their results from blank operands, and what needs a value raises CaptureError.
 """
 
 import ctypes
 import inspect
-import itertools
-import types
 import weakref
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
+from recorded_arrays import Arrays, Memory, Tape, blank, extent, leaves, plain, tapes
 
 from minidrop.errors import CaptureError
 
@@ -31,195 +29,6 @@ KERNELS = VIEWS | named("zeros ones full arange eye empty_like zeros_like ones_l
                         "all mean argmax argmin take take_along_axis where copyto clip copy")
 
 
-# -- arrays --------------------------------------------------------------------------------------------------------------
-class Memory:
-    """One allocation. Python frees it with the last Tape on it; the bytes stay as long as a graph points there."""
-
-    numbers = itertools.count()
-
-    def __init__(self, size, dtype):
-        self.bytes, self.number = np.empty(max(1, size), np.uint8), next(self.numbers)
-        self.poison = 0xFF if np.dtype(dtype).kind in "fc" else 0x7F        # NaN; else large numbers, far out of any range
-        self.spoil()
-
-    def spoil(self):
-        self.bytes.fill(self.poison)
-
-    def holds(self, pointer):
-        first = self.bytes.ctypes.data
-        return first <= pointer < first + self.bytes.size
-
-
-class Tape(NDArrayOperatorsMixin):
-    """An array of the device, with what CuPy's arrays have of NumPy's interface. Single numbers stay 0-d arrays."""
-
-    def __init__(self, recorder, array, memory):
-        self.recorder, self.array, self.memory = recorder, array, memory
-
-    def __repr__(self):
-        return f"Tape({self.shape} {self.dtype})"
-
-    def __len__(self):
-        return len(self.array)
-
-    def __iter__(self):
-        if not self.ndim:
-            raise TypeError("iteration over a 0-d array")
-        return (self[i] for i in range(len(self)))
-
-    @property
-    def T(self):  # noqa: N802
-        return self._view(self.array.T)
-
-    def _view(self, array):
-        return Tape(self.recorder, array, self.memory)
-
-    # -- what needs values
-    def get(self):
-        """Return a NumPy array with these values."""
-        self.recorder.look("get()")
-        return self.array.copy()
-
-    def set(self, x):
-        """Copy a host array of the same shape and type into this one."""
-        self.recorder.look("set()", "no host array can be sent")
-        if np.shape(x) != self.shape or x.dtype != self.dtype:
-            raise ValueError(f"set: expected {self.shape} {self.dtype}, got {np.shape(x)} {x.dtype}")
-        self.array[...] = x
-
-    def item(self, *place):
-        self.recorder.look("item()")
-        return self.array.item(*place)
-
-    def tolist(self):
-        self.recorder.look("tolist()")
-        return self.array.tolist()
-
-    def __bool__(self):
-        self.recorder.look("bool()")
-        return bool(self.array)
-
-    def _number(self, kind):
-        self.recorder.look(f"{kind.__name__}()")
-        if self.ndim:
-            raise TypeError(f"{kind.__name__}() of an array of shape {self.shape}: only 0-d arrays are numbers")
-        return kind(self.array)
-
-    def __float__(self):
-        return self._number(float)
-
-    def __int__(self):
-        return self._number(int)
-
-    def __complex__(self):
-        return self._number(complex)
-
-    def __index__(self):
-        self.recorder.look("an array as a Python integer")
-        return self.array.__index__()
-
-    def __array__(self, dtype=None, copy=None):
-        self.recorder.look("np.asarray()")
-        raise TypeError("implicit conversion of a device array to a NumPy array; use backend.to_host")
-
-    # -- what runs on the device
-    def __array_ufunc__(self, ufunc, method, *inputs, **options):
-        return self.recorder.ufunc(ufunc, method, inputs, options)
-
-    def __array_function__(self, function, kinds, arguments, options):
-        return self.recorder.function(function, arguments, options)
-
-    def __getitem__(self, index):
-        index = index if isinstance(index, tuple) else (index,)
-        if self.recorder.is_basic(index):
-            rest = () if any(i is Ellipsis for i in index) else (Ellipsis,)     # a single entry is a 0-d view
-            return self._view(self.array[(*index, *rest)])
-        return self.recorder.do("x[index]", lambda x, index: x[index], (self, index))
-
-    def __setitem__(self, index, value):
-        index = index if isinstance(index, tuple) else (index,)
-        self.recorder.is_basic(index)
-        self.recorder.check("x[index] = value", value)
-
-        def put(x, index, value):
-            x[index] = value
-
-        self.recorder.do("x[index] = value", put, (self, index, value), out=self)
-
-    def reshape(self, *shape, order="C"):
-        return self.recorder.function(np.reshape, (self, shape[0] if len(shape) == 1 else shape), {"order": order})
-
-    def transpose(self, *axes):
-        return self.recorder.function(np.transpose, (self, axes[0] if len(axes) == 1 else axes or None), {})
-
-    def view(self, dtype):
-        return self._view(self.array.view(dtype))
-
-    def astype(self, dtype, order="K", copy=True):
-        if not copy and self.dtype == dtype:
-            return self
-        return self.recorder.do("astype", lambda x: x.astype(dtype, order), (self,))
-
-    def copy(self, order="C"):
-        return self.recorder.do("copy", lambda x: x.copy(order), (self,))
-
-    def flatten(self, order="C"):
-        return self.recorder.do("flatten", lambda x: x.flatten(order), (self,))
-
-    def fill(self, value):
-        self.recorder.check("fill", value)
-        self.recorder.do("fill", lambda x, value: x.fill(value), (self, value), out=self)
-
-
-def _forward(owner, name, function):
-    setattr(owner, name, lambda self, *arguments, **options: self.recorder.function(function, (self, *arguments), options))
-
-
-for _name in "shape dtype ndim size itemsize nbytes strides flags".split():
-    setattr(Tape, _name, property(lambda self, name=_name: getattr(self.array, name)))
-for _name in ("sum prod max min any all mean argmax argmin take clip ravel squeeze swapaxes var std cumsum dot argsort "
-              "nonzero searchsorted repeat").split():
-    _forward(Tape, _name, getattr(np, _name))
-
-
-def _leaves(value):
-    """Return what is in a tree of tuples, lists and dicts."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [leaf for one in value for leaf in _leaves(one)] if type(value) in (tuple, list) else [value]
-
-
-def _tapes(*values):
-    return [x for x in _leaves(values) if isinstance(x, Tape)]
-
-
-def _change(value, change):
-    """Return a tree with every Tape in it replaced by change(tape)."""
-    if isinstance(value, dict):
-        return {key: _change(one, change) for key, one in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(_change(one, change) for one in value)
-    return change(value) if isinstance(value, Tape) else value
-
-
-def _plain(value):
-    return _change(value, lambda x: x.array)
-
-
-def _extent(array):
-    """Return how many bytes lie before and from the first entry of an array on."""
-    steps = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)] if array.size else []
-    return -sum(min(0, step) for step in steps), sum(max(0, step) for step in steps) + array.itemsize
-
-
-def _blank(value):
-    """Zeros in arrays of the same shapes, types and strides."""
-    def zeros(x):
-        before, after = _extent(x.array)
-        return np.ndarray(x.shape, x.dtype, np.zeros(before + after, np.uint8), before, x.strides)
-    return _change(value, zeros)
-
-
 def _run(function, arguments, options, targets):
     """Call a NumPy function and copy what it returns to `targets`, if there are any."""
     with np.errstate(all="ignore"):
@@ -230,11 +39,15 @@ def _run(function, arguments, options, targets):
 
 # -- recording -----------------------------------------------------------------------------------------------------------
 class Graph:
-    """What a capture recorded: `names` of its operations in order. `launch` does it all on the same memory."""
+    """What a capture recorded: `names` of its operations in order. `launch` does it all on the same memory.
+
+    `held`: arrays of the backend's caches that it reads.
+    """
 
     def __init__(self, recorder):
         self.recorder, self.names, self.refused = recorder, [], None
-        self.own, self._steps, self._outside = {}, [], {}      # memory by number
+        self.own = {}           # number -> (bytes, poison) of memory that the capture allocated: its pool keeps it
+        self._steps, self._outside = [], {}
 
     def add(self, name, memories, run):
         self.names.append(name)
@@ -255,8 +68,8 @@ class Graph:
 
     def spoil(self):
         """Nothing lives on from one launch to the next but what was there before the capture."""
-        for memory in self.own.values():
-            memory.spoil()
+        for content, poison in self.own.values():
+            content.fill(poison)
 
 
 class Recorder:
@@ -311,7 +124,7 @@ class Recorder:
         memory = Memory(size, dtype)
         self.live.add(memory)
         if self.graph is not None:
-            self.graph.own[memory.number] = memory
+            self.graph.own[memory.number] = memory.bytes, memory.poison
         return Tape(self, np.ndarray(shape, dtype, memory.bytes, 0, strides), memory)
 
     def adopt(self, result, operands, fill=True):
@@ -324,7 +137,7 @@ class Recorder:
         for x in operands:
             if result.size and x.memory.holds(result.ctypes.data):
                 return Tape(self, result, x.memory)
-        dense = _extent(result) == (0, result.nbytes)
+        dense = extent(result) == (0, result.nbytes)
         new = self.allocate(result.shape, result.dtype, result.strides if dense else None)
         if fill:
             new.array[...] = result
@@ -333,20 +146,20 @@ class Recorder:
     def do(self, name, function, arguments, options=None, out=None):
         """Return function(*arguments, **options): run with NumPy arrays for Tapes, or recorded. `out`: what it writes to."""
         options = options or {}
-        operands = _tapes(arguments, options)
+        operands = tapes(arguments, options)
         with np.errstate(all="ignore"):
             if self.graph is None or function in VIEWS:
-                result = function(*_plain(arguments), **_plain(options))
+                result = function(*plain(arguments), **plain(options))
                 if self.graph is None:
                     return self.adopt(result, operands) if out is None else out
                 parts = result if isinstance(result, tuple | list) else [result]
                 if all(any(x.memory.holds(part.ctypes.data) for x in operands) for part in parts):
                     return self.adopt(result, operands)
-            result = function(*_blank(arguments), **_blank(options))     # says what it looks like, and what does not fit
-        arguments, options = _plain(arguments), _plain(options)      # no Tape: a graph keeps no memory alive but its own
+            result = function(*blank(arguments), **blank(options))     # says what it looks like, and what does not fit
+        arguments, options = plain(arguments), plain(options)      # no Tape: a graph keeps no memory alive but its own
         made = self.adopt(result, [], fill=False) if out is None else out
-        targets = _plain(_tapes(made)) if out is None else []
-        self.graph.add(name, [x.memory for x in (*operands, *_tapes(made))],
+        targets = plain(tapes(made)) if out is None else []
+        self.graph.add(name, [x.memory for x in (*operands, *tapes(made))],
                        lambda: _run(function, arguments, options, targets))
         return made
 
@@ -373,68 +186,14 @@ class Recorder:
     def function(self, function, arguments, options):
         name = function.__name__
         if function in ABOUT:
-            return function(*_plain(arguments), **_plain(options))
+            return function(*plain(arguments), **plain(options))
         if function not in KERNELS or function is np.where and len(arguments) + len(options) < 3:
             self.look(f"xp.{name}", "it is none of the functions that CuPy does with kernels alone")
-        for x in _leaves((arguments, options)):
+        for x in leaves((arguments, options)):
             if isinstance(x, np.ndarray):
                 self.check(f"xp.{name}", x)
         out = arguments[0] if function is np.copyto else options.get("out")
         return self.do(name, function, arguments, options, out)
-
-
-class Arrays:
-    """An array module as CuPy is one: `home`, NumPy or a module of it, on Tapes."""
-
-    ndarray = Tape
-
-    def __init__(self, recorder, home=np):
-        self._recorder, self._home, self.__name__ = recorder, home, "recorded." + home.__name__
-
-    def __getattr__(self, name):
-        found = getattr(self._home, name)
-        if isinstance(found, np.ufunc):
-            return _Ufunc(self._recorder, found)
-        if isinstance(found, types.ModuleType):
-            return Arrays(self._recorder, found)
-        if isinstance(found, type) or not callable(found):
-            return found
-        return lambda *arguments, **options: self._recorder.function(found, arguments, options)
-
-    def empty(self, shape, dtype=float, order="C"):
-        example = np.empty(shape, dtype, order)
-        return self._recorder.allocate(example.shape, example.dtype, example.strides)
-
-    def empty_like(self, x, dtype=None):
-        return self._recorder.adopt(np.empty_like(x.array, dtype), [], fill=False)
-
-    def asarray(self, x, dtype=None, order=None):
-        if isinstance(x, Tape):
-            return x if dtype is None else x.astype(dtype, copy=False)
-        self._recorder.look("asarray()", "no host array can be sent")
-        return self._recorder.adopt(np.array(x, dtype, order=order), [])
-
-    def array(self, x, dtype=None, copy=True):
-        x = self.asarray(x, dtype)
-        return x.copy() if copy else x
-
-    def ascontiguousarray(self, x, dtype=None):
-        x = self.asarray(x, dtype)
-        return x if x.ndim and x.flags.c_contiguous else self._recorder.function(np.ascontiguousarray, (x,), {})
-
-
-class _Ufunc:
-    def __init__(self, recorder, ufunc):
-        self._recorder, self._ufunc = recorder, ufunc
-
-    def __call__(self, *inputs, **options):
-        count = self._ufunc.nin
-        if len(inputs) > count:
-            inputs, options = inputs[:count], {**options, "out": inputs[count:]}
-        return self._recorder.ufunc(self._ufunc, "__call__", inputs, options)
-
-    def __getattr__(self, method):
-        return lambda *inputs, **options: self._recorder.ufunc(self._ufunc, method, inputs, options)
 
 
 # -- kernels, cuBLAS, the backend ----------------------------------------------------------------------------------------
@@ -448,8 +207,8 @@ class RecordedKernels:
         return "" if isinstance(x, Tape) else f"expected an array of the device, got {type(x).__name__}"
 
     def launch(self, kernel, macros, grid, block, arguments):
-        plain, memories = _plain(tuple(arguments)), [x.memory for x in _tapes(tuple(arguments))]
-        self.recorder.run(kernel.name, memories, lambda: self.inner.launch(kernel, macros, grid, block, plain))
+        given, memories = plain(tuple(arguments)), [x.memory for x in tapes(*arguments)]
+        self.recorder.run(kernel.name, memories, lambda: self.inner.launch(kernel, macros, grid, block, given))
 
 
 class RecordedCublas:

@@ -80,6 +80,22 @@ def test_a_graph_holds_kernels_products_and_numpy_in_their_order(cuda):
     assert (cuda.kernels.launches, cuda.blas.calls) == (["activate"], ["gemmEx"])
 
 
+def test_cublas_gets_its_numbers_at_capture_and_its_pointers_checked(cuda):
+    x, out = cuda.asarray(numbers(0, 3, 3)), cuda.zeros((3, 3), np.float32)
+    alpha, beta = np.array([2], np.float32), np.array([0], np.float32)
+
+    def product(a):
+        cuda.blas.gemmEx(0, 0, 0, 3, 3, 3, alpha.ctypes.data, a, 0, 3, cuda._pointer(x), 0, 3, beta.ctypes.data,
+                         cuda._pointer(out), 0, 3, 68, -1)
+
+    graph = cuda.capture(lambda: product(cuda._pointer(x)))
+    alpha[0] = beta[0] = 5
+    graph.launch()
+    np.testing.assert_allclose(out.get(), 2 * numbers(0, 3, 3) @ numbers(0, 3, 3), rtol=1e-5)
+    with pytest.raises(AssertionError, match="^gemmEx: a pointer to none of the arrays that live$"):
+        product(numbers(0, 3, 3).ctypes.data)
+
+
 def test_views_are_views_and_not_recorded(cuda):
     x, seen = cuda.asarray(numbers(0, 3, 4, 5)), []
 
@@ -318,6 +334,20 @@ def test_memory_from_outside_must_live(cuda, use):
         graph.launch()
 
 
+def test_what_another_graph_wrote_must_live(cuda):
+    """Graphs share a pool: memory that nobody holds any more is the next one's."""
+    x, made = cuda.asarray(numbers(0, 3)), []
+    first = cuda.capture(lambda: made.append(x + 1))
+    second = cuda.capture(lambda: x.__setitem__(..., made[0]))
+    first.launch()
+    second.launch()
+    np.testing.assert_array_equal(x.get(), numbers(0, 3) + 1)
+    made.clear()
+    first.launch()
+    with pytest.raises(AssertionError, match="memory that was freed: 12 bytes"):
+        second.launch()
+
+
 def test_memory_freed_during_the_capture(cuda):
     states = [cuda.asarray(numbers(0, 3))]
 
@@ -334,6 +364,14 @@ def test_what_is_not_recorded_is_seen(cuda):
     with pytest.raises(AssertionError, match="^1 arrays changed during a capture: something ran that was not recorded$"):
         cuda.capture(lambda: x.array.fill(1))
     np.testing.assert_array_equal(x.get(), numbers(0, 3))
+    made = []
+
+    def work():
+        made.append(cuda.empty((3,), np.float32))
+        made[0].array.fill(1)
+
+    cuda.capture(work)
+    assert np.isnan(made[0].get()).all()
 
 
 # -- numbers that differ from launch to launch ---------------------------------------------------------------------------
