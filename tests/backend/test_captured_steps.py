@@ -266,6 +266,29 @@ def test_arrays_given_by_hand_cannot_be_given_again(recorded_cuda):
         made.settle()
 
 
+def test_states_stay_as_the_bad_iteration_found_them(recorded_cuda, tmp_path):
+    shapes = 3 * "shape { dim: 5 dim: 3 } "
+    _, *layers = language_model(tmp_path, "ROW").split("\n")
+    text = "\n".join(['layer { name: "text" type: "Input" top: "data" top: "label" top: "cont" '
+                      f'input_param {{ {shapes} }} }}', *layers])
+    whole, rng = text_solver(recorded_cuda(), text), np.random.default_rng(2)
+    give = whole.net.layers["text"].give
+    for _ in range(12):
+        give({"data": rng.integers(0, 12, (5, 3)), "label": rng.integers(0, 12, (5, 3)), "cont": np.ones((5, 3))})
+        whole.step()
+    whole.settle()
+    before = {place: whole.net.backend.to_host(state).copy() for place, state in whole.net.states.items()}
+    for bad in ({"cont": np.full((5, 3), 0.5)}, {"cont": np.ones((5, 3)), "data": np.full((5, 3), 12)}):
+        give(bad)
+        whole.step(3)
+        with pytest.raises(DataError, match="iteration 12: a label, an index or cont is out of range"):
+            whole.settle()
+        for place, state in whole.net.states.items():
+            np.testing.assert_array_equal(whole.net.backend.to_host(state), before[place])
+            assert state.any()
+    assert whole.captured.replayed > 3
+
+
 # -- what others see -------------------------------------------------------------------------------------------------------
 def test_displays_tests_and_snapshots_wait_and_say_what_the_cpu_says(recorded_cuda, tmp_path):
     more = ("display: 5 average_loss: 3 test_interval: 10 test_iter: 2 snapshot: 10 snapshot_keep: 3 "
@@ -294,6 +317,19 @@ def test_nobody_waits_for_a_step(recorded_cuda, monkeypatch):
     monkeypatch.undo()
     assert len(whole.captured.pending) == 24
     assert len(whole.losses) == 1 and not whole.captured.pending
+
+
+def test_iterations_that_somebody_looks_into_run_layer_by_layer(recorded_cuda):
+    whole, other = solver(recorded_cuda(), mlp("ROW")), solver("cpu", mlp("ROW"))
+    run(whole, 12)
+    before = whole.captured.replayed
+    with whole.uncaptured():
+        run(whole, 5)
+        assert whole.captured is None
+    assert whole.captured.replayed == before > 0
+    run(other, 17)
+    compare(run(whole, 12), run(other, 12), rtol=1e-9, atol=1e-11)
+    assert whole.captured.replayed > before
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(recorded_cuda, tmp_path):
