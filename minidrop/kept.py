@@ -177,8 +177,9 @@ class MovingKept(Kept):
         first = parts[0]
         if any(part != first for part in parts) or first.total % first.step or (
                 first.count != first.total // first.step * first.width):
-            raise CaptureError(f"{', '.join(map(repr, dict.fromkeys(parts)))}: {len(parts)} one after the other are no regular "
-                               f"set for every start, unless they are one and its total a multiple of its step")
+            different = ", ".join(map(repr, dict.fromkeys(parts)))
+            raise CaptureError(f"{different}: {len(parts)} one after the other are no regular set for every start, unless "
+                               f"they are one and its total a multiple of its step")
         return cls._of(first.start_at, first.step, first.width, first.total * len(parts), first.count * len(parts))
 
     def spread(self, factor):

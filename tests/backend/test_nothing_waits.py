@@ -10,6 +10,7 @@ from minidrop.autograd import Tensor
 from minidrop.config import parse_net, parse_solver
 from minidrop.errors import CaptureError, DataError
 from minidrop.net import Net
+from minidrop.solver import Solver
 from minidrop.solver.updater import Updater
 
 FILLER = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
@@ -192,3 +193,33 @@ def test_other_rules_say_that_they_cannot_be_captured(recorded_cuda, rule):
         device.capture(lambda: updater.apply(0, 0.1))
     with pytest.raises(CaptureError, match="^float16: the host has to see"):
         device.capture(lambda: updater.apply_if_finite(0, 0.1))
+
+
+@pytest.mark.parametrize("units, captured", [(20, True), (25, False)])
+def test_a_hidden_drop_is_captured_where_its_steps_fit_the_units(recorded_cuda, units, captured):
+    """Where it cannot be, the solver says why and trains on uncaptured: with the results of the CPU, either way."""
+    text = "\n".join(lstm_of(units))
+    results = []
+    for device in (recorded_cuda(), "cpu"):
+        solver = Solver(parse_solver(f"base_lr: .1 lr_policy: 'fixed' momentum: .9 max_iter: 99 random_seed: 4 "
+                                     f"net_param {{ {text} }}"), device=device, dtype="float64")
+        for _ in range(8):
+            batch = np.random.default_rng(solver.iteration)
+            solver.net.layers["in"].give({"data": batch.standard_normal((STEPS, STREAMS, 6)),
+                                          "cont": np.ones((STEPS, STREAMS)),
+                                          "label": batch.integers(0, 5, (STEPS, STREAMS))})
+            solver.step()
+        results.append([p.numpy() for p in solver.net.parameters().values()])
+        if device != "cpu":
+            assert solver.captured.active == captured
+            assert captured or "layer 'lstm' (LSTM): MovingKept(" in solver.captured.problem
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-10)
+
+
+def lstm_of(units):
+    shapes = f"shape {{ dim: {STEPS} dim: {STREAMS} dim: 6 }}" + f" shape {{ dim: {STEPS} dim: {STREAMS} }}" * 2
+    settings = f"recurrent_param {{ num_output: {units} {FILLER} hidden_dropout {{ step: 10 }} }}"
+    return [f'layer {{ name: "in" type: "Input" top: "data" top: "cont" top: "label" input_param {{ {shapes} }} }}',
+            layer("LSTM", "lstm", "data", settings, "cont"), ip("ip", "lstm", 5, 2),
+            layer("SoftmaxWithLoss", "loss", "ip", "softmax_param { axis: 2 }", "label")]
