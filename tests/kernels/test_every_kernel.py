@@ -80,7 +80,7 @@ def sgd_update(make, n, m):
     for rows, cols in (*zip(sets(n), sets(m), strict=True), (None, None)):
         W, history = make(n, m), make(n, m, seed=1)
         shape = n if rows is None else rows.count, m if cols is None else cols.count
-        lr = 0.25 if make.on is GENERIC else make.one(0.25, make.dtype)
+        lr = 0.25 if make.on is GENERIC else make.one(0.25, np.float64)
         make.on.sgd_update(W, history, [Block(make(*shape, seed=2), rows, cols)], lr, 0.9, 0.01, False, 0.5)
         yield from (W, history)
 
@@ -92,6 +92,22 @@ def sgd_update_rows(make, n, m):
     blocks = [Block(make(a.count, b.count, seed=2), a, b) for a, b in zip(rows, cols, strict=True)]
     make.on.sgd_update(W, history, blocks, 0.1, 0.9, 0.01, True, 0.5)
     yield from (W, history)
+
+
+def subtract_block(make, n, m):
+    """Without momentum and decay; and nothing at all where something was wrong."""
+    for wrong in (0, 1):
+        for rows, cols in zip(sets(n), sets(m), strict=True):
+            W = make(n, m)
+            before = make.on.trouble
+            make.on.trouble = None if make.on is GENERIC else make.one(wrong, np.int32)
+            try:
+                if not (wrong and make.on is GENERIC):
+                    make.on.sgd_update(W, make(n, m), [Block(make(rows.count, cols.count, seed=1), rows, cols)], 0.1, 0.0, 0.0,
+                                       False, 0.5)
+            finally:
+                make.on.trouble = before
+            yield W
 
 
 def activate(make, n, m):
@@ -153,6 +169,18 @@ def sum_groups(make, n, m):
     yield make.on.sum_groups(make(n, m), np.random.default_rng(1).permutation(n), starts)
 
 
+def link_places(make, n, m):
+    ids = make.integers(n + 2, n)
+    g, rows = make.on.table_gradient(make(n, m), ids, n + 2)
+    out = make(n + 2, m, seed=1)
+    make.on.add_block(out, rows, None, g)
+    yield out
+
+
+def sum_of_squares(make, n, m):
+    yield make.on.squares(make(n, m), make(m, seed=1)).reshape(1)
+
+
 def multiply_groups(make, n, m):
     ends = sorted({max(1, n // 3), n})
     yield make.on.multiply_groups(make(n, m, 3), ends, make(len(ends), m, seed=1))
@@ -162,9 +190,10 @@ def transpose(make, n, m):
     yield make.on.transposed(make(n, m))
 
 
-WORK = {work.__name__: work for work in (
-    take_block, put_block, add_block, expand, sgd_update, sgd_update_rows, activate, activate_gradient, dropout, gaussian,
-    cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient, column_sums, sum_groups, multiply_groups, transpose)}
+WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
+    take_block, put_block, add_block, expand, sgd_update, sgd_update_rows, subtract_block, activate, activate_gradient,
+    dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient, column_sums, sum_groups,
+    link_places, sum_of_squares, multiply_groups, transpose)}
 
 
 def test_every_kernel_has_a_case():
@@ -193,6 +222,6 @@ def test_a_kernel_does_what_its_reference_does(on, dtype, monkeypatch, name, n, 
         with on.active():
             got = [on.to_host(x) for x in WORK[name](Arrays(on, dtype), n, m)]
         for number, (a, b) in enumerate(zip(got, expected, strict=True)):
-            assert a.dtype == dtype and a.shape == b.shape
+            assert a.dtype == b.dtype and a.shape == b.shape
             np.testing.assert_allclose(a, b, rtol=NO_CHANGE[dtype], atol=NO_CHANGE[dtype], err_msg=f"result {number}")
     assert name in launched or (n, m) == (1, 1)
