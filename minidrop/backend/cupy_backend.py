@@ -145,6 +145,9 @@ class CupyBackend(CudaGraphs, CudaProducts, CupyKernels):
             raise BackendError(f"{self.name} cannot multiply: cuBLAS does not start: {error}") from error
 
     def _new_workspace(self):
+        if self.held is not None:
+            raise CaptureError(f"{self.name}: cuBLAS cannot be started while a graph is captured; multiply once before, in "
+                               f"the same thread")
         size = cublas_library.workspace_bytes(cupy.cuda.runtime.getDeviceProperties(self.index)["major"])
         memory = self.empty((size,), np.uint8)
         return memory.data.ptr, size, memory

@@ -10,6 +10,7 @@ import pytest
 
 from minidrop.backend import cuda_devices
 from minidrop.cli.costs import costs
+from minidrop.solver import captured
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -74,6 +75,27 @@ def test_a_wrong_device_stops_it_before_anything_is_measured(scripts, host_cuda,
     failures = checks.check_all(broken, ("float32",))
     assert [text.split(":")[0] for text in failures[:1]] == ["products in float32"] and failures[-1].startswith("both devices")
     assert capsys.readouterr().out.count("FAILED") == len(failures) >= 2
+
+
+def test_captured_steps_are_checked_first(scripts, recorded_cuda, monkeypatch):
+    """On a backend that captures; a graph that leaves something out is seen, and so is one that is never launched."""
+    _, _, checks = scripts
+    backend = recorded_cuda()
+    backend.name = backend
+    checks.check_captured(backend)
+    monkeypatch.setattr(captured.CapturedSteps, "_room", lambda self, signature: False)
+    with pytest.raises(AssertionError, match="^PERIODIC: no step was captured: no form was drawn twice$"):
+        checks.check_captured(backend)
+    monkeypatch.undo()
+    send, calls = captured._Memory.send, []
+
+    def late(memory, lr, keys, starts):
+        """The device learns the learning rate of one iteration too late."""
+        calls.append(lr)
+        send(memory, lr * (1.0 + 1e-6 * (len(calls) == 30)), keys, starts)
+    monkeypatch.setattr(captured._Memory, "send", late)
+    with pytest.raises(AssertionError, match="PERIODIC: "):
+        checks.check_captured(backend)
 
 
 def test_the_products_of_a_step_are_those_of_the_net(scripts, host_cuda):

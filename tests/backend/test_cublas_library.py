@@ -13,7 +13,7 @@ import pytest
 from minidrop.backend import cublas_library, cupy_backend
 from minidrop.backend.cublas_library import CUBLASError, CublasLibrary, workspace_bytes
 from minidrop.backend.cupy_backend import CupyBackend
-from minidrop.errors import BackendError
+from minidrop.errors import BackendError, CaptureError
 
 COMPILER = next((found for found in map(shutil.which, ("g++", "c++", "clang++")) if found), None)
 BIG = 2**40         # more than 32 bits hold
@@ -191,6 +191,18 @@ def test_a_cublas_that_does_not_start(make_backend, fake):
     with pytest.raises(BackendError, match="^cuda:0 cannot multiply: cuBLAS does not start: cublasCreate_v2: CUBLAS_STATUS_"
                                            "NOT_INITIALIZED$"):
         backend._cublas()
+
+
+def test_cublas_is_not_started_while_a_graph_is_captured(make_backend, fake):
+    backend, state = make_backend()
+    backend.held = []
+    with pytest.raises(CaptureError, match="^cuda:0: cuBLAS cannot be started while a graph is captured; multiply"):
+        backend._cublas()
+    assert fake.calls() == [] and state.memory == []
+    backend.held = None
+    handle = backend._cublas()
+    backend.held, state.stream = [], BIG + 9
+    assert backend._cublas() == handle and fake.calls()[-2][0] == "stream"
 
 
 def test_the_name_follows_cuda_and_the_system():
