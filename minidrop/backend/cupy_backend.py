@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from minidrop.backend import cublas_library
 from minidrop.backend.cupy_graphs import CudaGraphs
 from minidrop.backend.cupy_kernels import CupyKernels
 from minidrop.backend.cupy_products import CudaProducts
@@ -130,16 +131,26 @@ class CupyBackend(CudaGraphs, CudaProducts, CupyKernels):
         return array.data.ptr
 
     def _cublas(self):
-        """Return (module, handle): cuBLAS as CuPy wraps it, on the current stream, and this thread's handle of the device."""
+        """Return (cuBLAS, this thread's handle of the device, on the current stream)."""
         if self._blas is None:
             try:
-                from cupy_backends.cuda.libs import cublas
-            except ImportError as error:        # CuPy itself imports without the CUDA libraries
+                self._blas = cublas_library.load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
+            except (ImportError, OSError, AttributeError) as error:     # CuPy itself imports without the CUDA libraries
                 major = cupy.cuda.runtime.driverGetVersion() // 1000
                 raise BackendError(f"{self.name} cannot multiply: cuBLAS is missing ({str(error).splitlines()[0]}); install "
                                    f"it with: python -m pip install 'minidrop[cuda{13 if major >= 13 else 12}]'") from error
-            self._blas = cublas
-        return self._blas, self.device.cublas_handle
+        try:
+            return self._blas, self._blas.handle(self.index, cupy.cuda.get_current_stream().ptr, self._new_workspace)
+        except cublas_library.CUBLASError as error:
+            raise BackendError(f"{self.name} cannot multiply: cuBLAS does not start: {error}") from error
+
+    def _new_workspace(self):
+        if self.held is not None:
+            raise CaptureError(f"{self.name}: cuBLAS cannot be started while a graph is captured; multiply once before, in "
+                               f"the same thread")
+        size = cublas_library.workspace_bytes(cupy.cuda.runtime.getDeviceProperties(self.index)["major"])
+        memory = self.empty((size,), np.uint8)
+        return memory.data.ptr, size, memory
 
     def _bfloat16_bits(self, x):
         # One pass where the reference, in `CudaProducts`, takes six.

@@ -10,6 +10,7 @@ import pytest
 
 from minidrop.backend import Backend
 from minidrop.backend.cublas import Gemm
+from minidrop.backend.cublas_library import CUBLASError
 from minidrop.backend.cupy_backend import CupyBackend
 from minidrop.backend.cupy_products import CudaProducts
 
@@ -68,13 +69,12 @@ TYPES = {0: np.dtype(np.float32), 1: np.dtype(np.float64), 2: np.dtype(np.float1
 
 
 class HostCublas:
-    """What `cupy_backends.cuda.libs.cublas` offers, with the same order of arguments, on pointers to host memory.
+    """What `backend.cublas_library` offers, with the same order of arguments, on pointers to host memory.
 
     Knows the combinations of types that cuBLAS's reference lists for C in float32 or float64; `calls` records their routines.
     """
 
-    class CUBLASError(Exception):
-        pass
+    CUBLASError = CUBLASError
 
     def __init__(self):
         self.calls = []
@@ -92,6 +92,8 @@ class HostCublas:
 
     def _run(self, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C, Ctype, ldc,
              strideC, batch, compute):
+        for number in (m, n, k, alpha, A, lda, strideA, B, ldb, strideB, beta, C, ldc, strideC, batch):
+            assert type(number) is int, f"ctypes takes no {type(number).__name__} for a pointer or a size"
         if (Atype, Btype, Ctype, compute) not in ((0, 0, 0, 68), (0, 0, 0, 77), (1, 1, 1, 70), (2, 2, 0, 68), (14, 14, 0, 68)):
             raise self.CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED")
         alpha, beta = (float(seen(p, 1, TYPES[1 if compute == 70 else 0])[0]) for p in (alpha, beta))

@@ -604,6 +604,16 @@ def test_activate_in_place(backend, array, activation, scale, shape, layout):
             np.testing.assert_array_equal(on.to_host(mine), expected)
 
 
+@memory
+@pytest.mark.parametrize("shape", [(1, 1), (130, 7), (2, 3, 4), (0, 3)])
+def test_relu(backend, array, shape, layout):
+    x, gy = array(shape, layout), array(shape, layout)
+    for on in (backend, GENERIC):
+        y = on.relu(on.asarray(x))
+        same(on, y, np.where(x > 0, x, 0).astype(x.dtype))
+        same(on, on.relu_gradient(on.asarray(gy), y), np.where(x > 0, gy, 0).astype(x.dtype))
+
+
 def test_a_nan_stays_one(backend, dtype):
     x = backend.asarray(np.array([np.nan, -1, 2], dtype))
     for activation in ("none", "relu", "sigmoid", "tanh"):
