@@ -35,8 +35,7 @@ class InnerProduct(ProductLayer):
         outs = below.groups(samples) if below is not None else None
         ins = above.groups(samples) if above is not None else None
         if outs is not None or ins is not None:
-            pieces = functions.block_pieces(samples, self.outputs, self.inputs, outs, ins)
-            return functions.linear_pieces(x, W, b, pieces, 1.0, self.transpose)
+            return functions.block_linear(x, W, b, outs, ins, 1.0, self.transpose)
         return functions.linear(x, W, b, below.kept if below is not None else None, self.transpose)
 
     def _with_tiles(self, site, x, W, b):
