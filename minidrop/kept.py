@@ -56,6 +56,8 @@ class Kept:
     def joined(cls, parts):
         """Return the set of axes put one after the other, each with its own Kept."""
         first = parts[0]
+        if any(isinstance(part, MovingKept) for part in parts):
+            return MovingKept.repeated(parts)
         if first.regular is not None and all(part is first for part in parts):
             start, step, width = first.regular
             if first.total % step == 0 and start + width <= step:
@@ -149,14 +151,41 @@ class MovingKept(Kept):
     """A regular set of which only a device knows where it starts, when it runs: for steps that are captured and replayed.
 
     `start_at` is an array of one int32 there; count, step, width and total hold for every start that it will be given. What
-    needs the entries themselves cannot be captured: it raises CaptureError.
+    needs the entries themselves cannot be captured: it raises CaptureError. Sets of one `family`, whatever that is, never
+    share an entry.
     """
 
-    __slots__ = ("step", "width", "start_at")
+    __slots__ = ("step", "width", "start_at", "family")
 
-    def __init__(self, kept, start_at):
+    def __init__(self, kept, start_at, family=None):
         _, self.step, self.width = kept.regular
-        self.total, self.count, self.start_at = kept.total, kept.count, start_at
+        self.total, self.count, self.start_at, self.family = kept.total, kept.count, start_at, family
+
+    @classmethod
+    def _of(cls, start_at, *sizes):
+        self = object.__new__(cls)
+        self.start_at, self.family, (self.step, self.width, self.total, self.count) = start_at, None, sizes
+        return self
+
+    @classmethod
+    def repeated(cls, parts):
+        """As `Kept.joined`, for one and the same set. CaptureError where some start would need another form.
+
+        Where `total` is a multiple of `step`, all starts of this count are alike: those whose first run would reach into the
+        next step keep fewer, and a run that began before the axis ends where the next copy of it begins.
+        """
+        first = parts[0]
+        if any(part != first for part in parts) or first.total % first.step or (
+                first.count != first.total // first.step * first.width):
+            different = ", ".join(map(repr, dict.fromkeys(parts)))
+            raise CaptureError(f"{different}: {len(parts)} one after the other are no regular set for every start, unless "
+                               f"they are one and its total a multiple of its step")
+        return cls._of(first.start_at, first.step, first.width, first.total * len(parts), first.count * len(parts))
+
+    def spread(self, factor):
+        """Return the set in which every entry has become a run of `factor` neighbours."""
+        start_at = self.start_at * self.start_at.dtype.type(factor)
+        return self._of(start_at, *(factor * n for n in (self.step, self.width, self.total, self.count)))
 
     def _unknown(self):
         raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many there are")
@@ -168,10 +197,27 @@ class MovingKept(Kept):
 
     def __eq__(self, other):
         """Two are equal where they are given their start together."""
-        return isinstance(other, MovingKept) and self.start_at is other.start_at
+        return isinstance(other, MovingKept) and self.start_at is other.start_at and self.total == other.total
 
     def __hash__(self):
         return id(self.start_at)
 
     def __repr__(self):
         return f"MovingKept({self.count} of {self.total}: {self.width} of every {self.step})"
+
+
+def are_disjoint(sets, total):
+    """Whether no two of some sets of one axis share an entry. None stands for all of it."""
+    sets = [Kept.all(total) if kept is None else kept for kept in sets]
+    sets = [kept for kept in sets if kept.count]
+    if sum(kept.count for kept in sets) > total:
+        return False
+    if len(sets) > 1 and not all(isinstance(kept, Kept) and not isinstance(kept, MovingKept) for kept in sets):
+        families = {getattr(kept, "family", None) for kept in sets}         # nobody here can look
+        return len(families) == 1 and None not in families
+    taken = np.zeros(total, bool)
+    for kept in sets:
+        if taken[kept.index].any():
+            return False
+        taken[kept.index] = True
+    return True

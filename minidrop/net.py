@@ -68,6 +68,8 @@ class Net:
         self._detached = {(node.index, i) for node in self.graph.nodes
                           for i, wanted in enumerate(node.config.propagate_down) if not wanted}
         self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
+        self._data_nodes = [node for node in self.graph.nodes if node.layer.is_data]
+        self._other_nodes = [node for node in self.graph.nodes if not node.layer.is_data]
         self._backward_done = False
         self._forwards = 0      # counts forward passes while nobody has called draw_patterns
         self._drawn = None      # the iteration drawn last
@@ -164,7 +166,8 @@ class Net:
         return masks
 
     def run_masked_dense(self, masked=True):
-        """Compute everything and multiply by explicit masks instead: the reference for what compaction does."""
+        """Compute everything, every layer by itself, and multiply by explicit masks: the reference for what the plan does."""
+        self.plan.fuse(not masked)
         for site in self.drop_sites.values():
             site.masked = masked
 
@@ -178,7 +181,7 @@ class Net:
         """Put back at the end of this context, also after an error, what passes change: which layers drop, masks or
         compaction, what is drawn, the places of the data layers, and the states of recurrent ones."""
         dropping = {name: layer.dropping for name, layer in self.drop_layers.items()}
-        masked = {name: site.masked for name, site in self.drop_sites.items()}
+        masked, fused = {name: site.masked for name, site in self.drop_sites.items()}, self.plan.fused
         forwards, drawn, positions, states = self._forwards, self._drawn, self.positions, self.states
         try:
             yield
@@ -187,6 +190,7 @@ class Net:
                 self.layers[name].dropping = on
             for name, on in masked.items():
                 self.drop_sites[name].masked = on
+            self.plan.fuse(fused)
             if drawn is not None:
                 self._draw(drawn)
             self._forwards, self._drawn = forwards, drawn
@@ -252,6 +256,22 @@ class Net:
         with self.backend.active():
             return self._forward(inputs)
 
+    def read(self):
+        """Run the data layers alone and return {BlobRef: Tensor} of their tops, for `compute`."""
+        with self.backend.active():
+            self._run(self._data_nodes, {})
+            return self._tensors
+
+    def compute(self, data):
+        """Run all layers but those of data, on tensors as `read` returns them; returns what `forward` returns."""
+        self._backward_done = self._whole = False
+        return self._run(self._other_nodes, dict(data))
+
+    def show(self, tensors):
+        """Let blobs and loss be those of {BlobRef: Tensor}, the tensors of a pass done before and now done again."""
+        self._tensors, self._backward_done, self._whole = tensors, True, False
+        self.blobs = {ref.name: tensor for ref, tensor in tensors.items()}
+
     def rerun(self):
         """Run only the layers that drops reach, on the batch of the last `forward`; returns what that returns.
 
@@ -266,7 +286,10 @@ class Net:
         self.set_states(self._states_before)
         with self.backend.active():
             try:
-                return self._run(self._changeable)
+                changeable = self._changeable
+                above = {ref: tensor for ref, tensor in self._tensors.items()
+                         if self.graph.writer[ref].index not in changeable}
+                return self._run([node for node in self.graph.nodes if node.index in changeable], above)
             finally:
                 self.set_states(after)
 
@@ -277,19 +300,14 @@ class Net:
         if self._forwards is not None:
             self._draw(self._forwards)
             self._forwards += 1
-        outputs = self._run()
+        outputs = self._run(self.graph.nodes, {})
         self._whole = not any(layer.dropping for layer in self.drop_layers.values())
         return outputs
 
-    def _run(self, only=None):
-        """Run all nodes, or only those whose index is in `only` on the tensors that the others wrote before."""
-        tensors = {}
-        if only is not None:
-            tensors = {ref: tensor for ref, tensor in self._tensors.items() if self.graph.writer[ref].index not in only}
+    def _run(self, nodes, tensors):
+        """Run some nodes, in order, on {BlobRef: Tensor} that others wrote before."""
         self._tensors = tensors
-        for node in self.graph.nodes:
-            if only is not None and node.index not in only:
-                continue
+        for node in nodes:
             bottoms = [tensors[ref] for ref in node.bottoms]
             for i, tensor in enumerate(bottoms):
                 if (node.index, i) in self.plan.expand:
@@ -307,7 +325,7 @@ class Net:
                     top.requires_grad = True
             tensors.update(zip(node.tops, tops, strict=True))
         self.blobs = {ref.name: tensor for ref, tensor in tensors.items()}
-        return {ref.name: tensors[ref] for ref in self._outputs}
+        return {ref.name: tensors[ref] for ref in self._outputs if ref in tensors}
 
     def _give(self, inputs):
         unknown = [name for name in inputs if name not in self.inputs]
@@ -330,7 +348,10 @@ class Net:
         return ""
 
     def tensor(self, ref):
-        """Return the Tensor of a BlobRef, one version of a blob, as of the last forward pass."""
+        """Return the Tensor of a BlobRef, one version of a blob, as of the last forward pass.
+
+        Of versions that an epilogue (see planner) skips this is the one after it.
+        """
         return self._tensors[ref]
 
     @property
@@ -338,6 +359,13 @@ class Net:
         """The weighted sum of all losses of the last forward pass, as a float (0 for a net without a loss)."""
         self._require_forward("loss")
         return sum(weight * float(self.backend.to_host(self._tensors[ref].data.sum())) for ref, weight in self.losses)
+
+    @property
+    def loss_array(self):
+        """`loss` as a float64 array (1,) on the device, which nobody waits for."""
+        self._require_forward("loss_array")
+        losses = [weight * self._tensors[ref].data.sum().astype("float64") for ref, weight in self.losses]
+        return sum(losses[1:], losses[0]).reshape(1)
 
     def backward(self, scale=1.0):
         """Add the gradient of `scale` times the weighted sum of all losses to `grad` of every parameter. Once a forward."""

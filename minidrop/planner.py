@@ -13,6 +13,10 @@ A pure pass over the graph; it rewrites nothing. For each ApproxDropout:
 
 A recurrent layer with hidden_dropout drops units of its own: it is drop and producer in one.
 A product serves drops of one kind: the one below it first, and the one above it if it drops the same.
+
+Last, what a product can do in the pass that adds its bias: the activation below it, and the scale of a drop of units whose
+kept set it computes. Those layers stay, and return their bottom. Only where they work in place: what they overwrite nobody
+sees, neither another layer nor the user in `net.blobs`.
 """
 
 from dataclasses import dataclass, field
@@ -59,11 +63,43 @@ class Drop:
 
 
 @dataclass
+class Epilogue:
+    """What a product does for the layers below it: y = scale * f(x W^T + b), with the f and the scale of these nodes."""
+
+    product: object
+    activation: object = None            # the node whose function it applies
+    drop: object = None                  # the node whose scale it applies to the units it computes, if those are not all
+
+    @property
+    def line(self):
+        parts = [self.activation.name] if self.activation is not None else []
+        if self.drop is not None:
+            parts.append(f"the scale of {self.drop.name}")
+        return f"{self.product.name} applies {' and '.join(parts)}"
+
+
+@dataclass
 class Plan:
-    """All drops, and `expand`: the (node index, bottom number) pairs whose tensor is made dense first."""
+    """All drops, `expand`: the (node index, bottom number) pairs whose tensor is made dense first, and all epilogues.
+
+    `fused`: whether the products apply their epilogues now, see `fuse`.
+    """
 
     drops: list = field(default_factory=list)
     expand: set = field(default_factory=set)
+    epilogues: list = field(default_factory=list)
+    fused: bool = False
+
+    def fuse(self, on):
+        """Let products do what epilogues say, or every layer its own work: the same results, in one pass or in several."""
+        self.fused = bool(on)
+        for epilogue in self.epilogues:
+            if epilogue.activation is not None:
+                layer = epilogue.activation.layer
+                epilogue.product.layer.epilogue = layer.as_epilogue if on else "none"
+                layer.passes_on = self.fused
+            if epilogue.drop is not None:
+                epilogue.drop.layer.site.scaled = self.fused
 
     def lines(self):
         """One line for each decision, for the log."""
@@ -90,10 +126,15 @@ class Plan:
                 yield f"{node.name} reads all of {name}: {why}"
             if not drop.saves:
                 yield f"{name} saves nothing: no product computes or reads its {kind}"
+        for epilogue in self.epilogues:
+            yield epilogue.line
 
 
 def plan_compaction(graph):
-    """Return the Plan for a built Graph; lends each producer its site (`layer.out_site`), and block sites to readers."""
+    """Return the Plan for a built Graph; lends each producer its site (`layer.out_site`), and block sites to readers.
+
+    Products are lent their epilogues too, and the layers that these stand for are told to pass on.
+    """
     plan = Plan()
     for node in graph.nodes:
         if node.layer.site is not None:
@@ -112,6 +153,8 @@ def plan_compaction(graph):
     for drop in plan.drops:
         if drop.site.drops != "weights" and not (drop.node.layer.drops_own_units and drop.by_steps):
             _walk_down(graph, drop, plan)
+    plan.epilogues = list(_epilogues(graph, plan))
+    plan.fuse(True)
     return plan
 
 
@@ -123,7 +166,7 @@ def _walk_up(graph, drop):
         if len(readers) != 1:
             drop.reason = f"blob {ref.name} has {len(readers)} readers"
             return
-        if any(weight and top == ref for top, weight in zip(writer.tops, writer.config.loss_weight, strict=False)):
+        if _counts_in_loss(writer, ref):
             drop.reason = f"blob {ref.name} counts in the loss"
             return
         if writer.layer.computes_subset:
@@ -150,6 +193,10 @@ def _walk_up(graph, drop):
             return
         drop.crossed.append(writer)
         ref = writer.bottoms[0]
+
+
+def _counts_in_loss(writer, ref):
+    return any(weight and top == ref for top, weight in zip(writer.tops, writer.config.loss_weight, strict=False))
 
 
 def _walk_down(graph, drop, plan):
@@ -230,6 +277,38 @@ def _clash(graph, drop, layer):
     if layer.drops_own_units and layer.site is not None and layer.site.steps is None and kind != "units":
         return "it serves its own hidden_dropout, which drops units"
     return ""
+
+
+def _epilogues(graph, plan):
+    """Yield the Epilogue of every product that has one."""
+    scaled = {drop.producer.index: drop.node for drop in plan.drops
+              if drop.producer is not None and drop.site.drops == "units" and _promises(drop.node.layer, "leaves_scale")}
+    for node in graph.nodes:
+        if not _promises(node.layer, "applies_epilogue"):
+            continue
+        found, below = Epilogue(node), _in_place_reader(graph, node)
+        if below is not None and _promises(below.layer, "as_epilogue"):
+            found.activation, below = below, _in_place_reader(graph, below)
+        # The gradients of the others are computed from f(x), which y / scale gives back rounded once more.
+        keeps_bits = found.activation is None or found.activation.layer.as_epilogue == "relu"
+        if below is not None and below is scaled.get(node.index) and keeps_bits:
+            found.drop = below
+        if found.activation is not None or found.drop is not None:
+            yield found
+
+
+def _promises(layer, what):
+    """True where the layer's own class, not one that it inherits from, says so."""
+    return what in vars(type(layer)) and bool(getattr(layer, what))
+
+
+def _in_place_reader(graph, node):
+    """Return the node that overwrites the one top of `node`, if nobody else reads it; None otherwise."""
+    ref = node.tops[0]
+    if len(graph.readers[ref]) != 1 or _counts_in_loss(node, ref):
+        return None
+    reader = graph.readers[ref][0][0]
+    return reader if [top.name for top in reader.tops] == [ref.name] and len(reader.bottoms) == 1 else None
 
 
 def gemm_shares(graph, plan):

@@ -8,8 +8,12 @@ bfloat16; language models with LSTM layers, where scripts/lstm_models.py is; Spa
 them PyTorch, eager and through torch.compile with CUDA graphs, where it is installed. It stops starting new cells after
 --seconds and says which it left out.
 
+Our steps are captured (see `capture_steps`), but for two of each perceptron, marked so.
+
 ms: of a step, by the device's events, the median of many after a warm-up; of each kind of step (say each period), weighted by
-how often it is drawn. host us: what it takes to give a step to the device. gemm ms: the same step's products alone, given to
+how often it is drawn. host us: what it takes to give a step to the device, in bursts of six after it has done all before: with
+more ahead of it the host would wait for the device, which is no work of its own. launches: the share of our steps that were
+one launch; the others, first of their form, are left out of both. gemm ms: the same step's products alone, given to
 cuBLAS again one after the other. floor ms: those, plus the update's bytes (weights and history, read and written) over the
 bandwidth of a copy, measured here; %: floor / ms. A working set smaller than the L2 cache is marked: its bytes cost less.
 """
@@ -19,6 +23,7 @@ import json
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 
 from bench_workers import step_time
 
@@ -30,6 +35,9 @@ LANGUAGE_MODELS = (("ptb_medium", 0.5), ("caption_lm_2", 0.5), ("caption_lm_2", 
 LSTM_METHODS = ("NR", "NR STEP", "NR+RH SEQUENCE")
 SPARSITIES = (0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 COMPILING = 30      # seconds that torch.compile may take
+BURST, BURSTS = 6, 5        # steps of a burst, and bursts a turn, in which the host is timed
+RARE = 0.02                 # of a kind of step: nobody waits to see it
+TWINS = ("Dropout", "PERIODIC p=0.5")       # measured uncaptured too
 
 
 class Clock:
@@ -51,45 +59,63 @@ class Clock:
         return 1e3 * (last - first) if self.cuda is None else self.cuda.get_elapsed_time(first, last)
 
     def times(self, step, count):
-        """Return ([(kind, ms) of each step], host us of a step, share of the wall time that the events saw)."""
+        """Return ([(kind, ms) of each step], share of the wall time that the events saw)."""
         with self.backend.active():
             self.backend.synchronize()
             begin, marks, kinds = time.perf_counter(), [self.mark()], []
             for _ in range(count):
                 kinds.append(step())
                 marks.append(self.mark())
-            host = time.perf_counter() - begin
             self.backend.synchronize()
             wall = time.perf_counter() - begin
             times = [self.between(*pair) for pair in zip(marks, marks[1:], strict=False)]
-        return list(zip(kinds, times, strict=True)), 1e6 * host / count, sum(times) / 1e3 / wall
+        return list(zip(kinds, times, strict=True)), sum(times) / 1e3 / wall
+
+    def host(self, step):
+        """Return the us of the host for a step, the mean of a burst; None where the burst shows something else."""
+        with self.backend.active():
+            self.backend.synchronize()
+            begin = time.perf_counter()
+            kinds = [step() for _ in range(BURST)]
+            us = 1e6 * (time.perf_counter() - begin) / BURST
+        return None if None in kinds else us
 
 
-def measure(methods, clock, rounds, milliseconds):
-    """Return {name: {"ms", "host_us", "steps", "weight_measured", "events"}} for {name: steps}, which take turns."""
-    counts, seen, host, share = {}, {name: [] for name in methods}, {}, {}
-    for name, steps in methods.items():
-        clock.times(steps.step, 3)
-        wanted = len(steps.weights())
-        found = {kind for kind, _ in clock.times(steps.step, 5)[0]}
-        for _ in range(10):             # compiles and captures every kind of step that it meets
-            if len(found) >= wanted:
-                break
-            found |= {kind for kind, _ in clock.times(steps.step, 5)[0]}
-        estimate = statistics.median(ms for _, ms in clock.times(steps.step, 5)[0])
-        counts[name] = int(min(100, max(5, milliseconds / max(estimate, 1e-3))))
+def warm_up(steps, clock, seconds):
+    """Let steps compile, and be captured in all forms that are not rare; returns the ms of one."""
+    clock.times(steps.step, 3)
+    wanted, found = {kind for kind, weight in steps.weights().items() if weight > RARE}, set()
+    end = time.monotonic() + seconds
+    while True:
+        last = clock.times(steps.step, 5)[0]
+        found |= {kind for kind, _ in last}
+        if time.monotonic() > end or wanted <= found and all(kind is not None for kind, _ in last):
+            return statistics.median(ms for _, ms in last)
+
+
+def measure(methods, clock, rounds, milliseconds, warming):
+    """Return {name: figures} for {name: steps}, which take turns; milliseconds: of a turn, warming: seconds at first."""
+    seen, host, share = ({name: [] for name in methods} for _ in range(3))
+    counts = {name: int(min(100, max(5, milliseconds / max(warm_up(steps, clock, warming), 1e-3))))
+              for name, steps in methods.items()}
     for _ in range(rounds):
         for name, steps in methods.items():
             clock.times(steps.step, 2)
-            times, us, events = clock.times(steps.step, counts[name])
+            times, events = clock.times(steps.step, counts[name])
             seen[name] += times
-            host.setdefault(name, []).append(us)
-            share.setdefault(name, []).append(events)
+            host[name] += [clock.host(steps.step) for _ in range(BURSTS)]
+            share[name].append(events)
     results = {}
     for name, steps in methods.items():
-        ms, measured = step_time(seen[name], steps.weights())
-        results[name] = {"ms": ms, "host_us": statistics.median(host[name]), "steps": len(seen[name]),
-                         "weight_measured": measured, "events": statistics.median(share[name])}
+        times = [(kind, ms) for kind, ms in seen[name] if kind is not None]
+        launches = len(times) / len(seen[name])
+        if not times:       # none was captured: what there is
+            times = [("", ms) for _, ms in seen[name]]
+        ms, measured = step_time(times, steps.weights() if launches else {"": 1.0})
+        bursts = [us for us in host[name] if us is not None]
+        results[name] = {"ms": ms, "host_us": statistics.median(bursts) if bursts else None, "steps": len(times),
+                         "weight_measured": measured, "events": statistics.median(share[name]),
+                         "launches": launches if getattr(steps, "captured", None) else None}
     return results
 
 
@@ -97,7 +123,7 @@ def measure(methods, clock, rounds, milliseconds):
 def products_alone(steps, clock, repeats=20, recorded=8):
     """Return (ms, operations, bytes) of the products of a step, given to cuBLAS alone; means over several steps.
 
-    None where no product was seen: a captured step asks for its products only while it is captured.
+    Of captured steps it is the products of the graphs. None where no product was seen.
     """
     backend, launches = steps.backend, []
     launch = type(backend)._launch
@@ -108,7 +134,8 @@ def products_alone(steps, clock, repeats=20, recorded=8):
 
     backend._launch = recording
     try:
-        clock.times(steps.step, recorded)
+        with getattr(steps, "piece_by_piece", nullcontext)():
+            clock.times(steps.step, recorded)
     finally:
         del backend._launch
 
@@ -137,7 +164,7 @@ def in_a_graph(work, clock):
     stream = clock.cuda.Stream(non_blocking=True)
     clock.backend.synchronize()
     try:
-        with stream:
+        with clock.backend.active(), stream:
             stream.begin_capture()
             try:
                 work()
@@ -189,7 +216,7 @@ class Bench:
                        "cells": [], "skipped": []}
         self.torch = None if options.rehearse else _torch()
         self.result["torch"] = self.torch and self.torch.__version__
-        self.compiling = COMPILING
+        self.compiling, self.longest = COMPILING, {}
 
     def facts(self):
         cuda = self.clock.cuda
@@ -199,17 +226,18 @@ class Bench:
         return self.options.seconds - (time.monotonic() - self.begin)
 
     def cell(self, name, make, torch_makers, base, **facts):
-        """Measure one cell: `make`: {method: () -> steps}, `torch_makers`: {method: (compiled) -> steps}."""
-        if self.left() < 5:
+        """Measure one cell: `make`: {method: () -> steps}, `torch_makers`: {method: (compiled, () -> steps)}."""
+        if self.left() < max(5, self.longest.get(name, 0)):
             self.result["skipped"].append({"cell": name, **facts})
             return
+        started = time.monotonic()
         methods, failed = {}, {}
         try:
             for method, maker in make.items():
                 methods[method] = maker()
             for method, (compiled, maker) in torch_makers.items() if self.torch else ():
                 if compiled and (self.left() < 2 * self.compiling or self.options.no_compile):
-                    failed[method] = "left out: no time to compile" if not self.options.no_compile else "left out"
+                    failed[method] = "left out" if self.options.no_compile else "left out: no time to compile"
                     continue
                 began = time.monotonic()
                 try:
@@ -220,7 +248,7 @@ class Bench:
                     failed[method] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
                 if compiled:
                     self.compiling = max(5, time.monotonic() - began)
-            results = measure(methods, self.clock, self.options.rounds, self.options.milliseconds)
+            results = measure(methods, self.clock, self.options.rounds, self.options.milliseconds, self.options.warming)
             for method, steps in methods.items():
                 if method in make and hasattr(steps, "parameters"):
                     add_floor(results[method], steps, self.clock, self.per_second, self.cache)
@@ -229,6 +257,7 @@ class Bench:
         finally:
             for steps in methods.values():
                 steps.close()
+        self.longest[name] = max(self.longest.get(name, 0), time.monotonic() - started)
         self.result["cells"].append({"cell": name, **facts, "methods": results, "failed": failed})
         print_cell(name, facts, results, failed)
         methods.clear()
@@ -236,19 +265,22 @@ class Bench:
         if self.torch and self.torch.cuda.is_available():
             self.torch.cuda.empty_cache()
 
-    def mlp(self, network, precision, batch):
+    def mlp(self, network, precision, batch, compiled):
         from gpu_steps import MinidropSteps, TorchMLP, mlp_batches, mlp_settings
         sizes = [int(part) for part in network.split("x")]
         device, batches = self.backend.name, mlp_batches(batch)
 
-        def ours(method, rate):
-            return lambda: MinidropSteps(mlp_settings(method, sizes, rate, batch), batches, device, precision)
+        def ours(method, rate, capture=True):
+            return lambda: MinidropSteps(mlp_settings(method, sizes, rate, batch), batches, device, precision, capture)
 
         # What ordinary dropout costs does not depend on its rate.
-        make = {"Dropout": ours("Dropout", 0.5)} | {f"{family} p={rate}": ours(family, rate)
-                                                    for rate in RATES for family in FAMILIES}
-        peers = {"torch": (False, lambda: TorchMLP(sizes, 0.5, batch, self.torch_device, precision, False)),
-                 "torch compile": (True, lambda: TorchMLP(sizes, 0.5, batch, self.torch_device, precision, True))}
+        methods = {"Dropout": ("Dropout", 0.5)}
+        methods |= {f"{family} p={rate}": (family, rate) for rate in RATES for family in FAMILIES}
+        make = {name: ours(*method) for name, method in methods.items()}
+        make |= {f"{name} uncaptured": ours(*methods[name], capture=False) for name in TWINS}
+        peers = {"torch": (False, lambda: TorchMLP(sizes, 0.5, batch, self.torch_device, precision, False))}
+        if compiled:
+            peers["torch compile"] = True, lambda: TorchMLP(sizes, 0.5, batch, self.torch_device, precision, True)
         paper = {f"{family} p={rate}": figures[NETWORKS.index(network)] for (family, rate), figures in PAPER.items()
                  if network in NETWORKS}
         self.cell("MLP", make, peers, "Dropout", network=network, precision=precision, batch=batch, paper=paper)
@@ -275,12 +307,14 @@ class Bench:
     def run(self):
         options = self.options
         low = options.precisions[-1]
-        order = [(network, precision, batch) for batch, precision in (
-            (BATCHES[0], "float32"), (BATCHES[1], "tf32"), (BATCHES[1], "bfloat16"), (BATCHES[0], "tf32"),
-            (BATCHES[1], "float32"), (BATCHES[0], "bfloat16"))
-            if precision in options.precisions for network in options.networks]
-        for network, precision, batch in order[:len(order) // 2]:
-            self.mlp(network, precision, batch)
+        # First the paper's table, then what a large batch shows; the rest as long as there is time.
+        first = [(network, "float32", BATCHES[0]) for network in options.networks]
+        first += [(options.networks[0], precision, BATCHES[1]) for precision in options.precisions]
+        others = [(network, precision, batch) for batch, precision in (
+            (BATCHES[1], "tf32"), (BATCHES[1], "bfloat16"), (BATCHES[0], "tf32"), (BATCHES[1], "float32"),
+            (BATCHES[0], "bfloat16")) if precision in options.precisions for network in options.networks]
+        for cell in first:
+            self.mlp(*cell, compiled=True)
         self.blocks(options.block_size, low)
         try:
             import lstm_models  # noqa: F401
@@ -288,22 +322,24 @@ class Bench:
                 self.lstm(name, rate, "tf32" if "tf32" in options.precisions else "float32")
         except ImportError:
             self.result["skipped"].append({"cell": "LSTM", "why": "scripts/lstm_models.py is not here"})
-        for network, precision, batch in order[len(order) // 2:]:
-            self.mlp(network, precision, batch)
+        for cell in others:
+            if cell not in first:
+                self.mlp(*cell, compiled=False)
 
 
 def print_cell(name, facts, results, failed):
     title = ", ".join(str(value) for key, value in facts.items() if key != "paper")
-    print(f"\n{name} {title}\n  {'method':<16} {'ms':>9} {'speed-up':>9} {'paper':>6} {'host us':>8} {'gemm ms':>8} "
+    print(f"\n{name} {title}\n  {'method':<25} {'ms':>9} {'speed-up':>9} {'paper':>6} {'host us':>8} {'gemm ms':>8} "
           f"{'floor ms':>8} {'%':>4}")
     for method, r in results.items():
         floor = f"{r['gemm_ms']:8.4f} {r['floor_ms']:8.4f} {100 * r['share_of_floor']:4.0f}{' L2' * r['fits_in_l2']}" \
             if "floor_ms" in r else ""
         paper = facts.get("paper", {}).get(method)
-        print(f"  {method:<16} {r['ms']:9.4f} {r['speed_up']:8.2f}x {f'{paper:.2f}' if paper else '':>6} "
-              f"{r['host_us']:8.0f} {floor}".rstrip(), flush=True)
+        host = "" if r["host_us"] is None else f"{r['host_us']:.0f}"
+        print(f"  {method:<25} {r['ms']:9.4f} {r['speed_up']:8.2f}x {f'{paper:.2f}' if paper else '':>6} {host:>8} "
+              f"{floor}".rstrip(), flush=True)
     for method, why in failed.items():
-        print(f"  {method:<16} {why}")
+        print(f"  {method:<25} {why}")
 
 
 def _torch():
@@ -326,7 +362,7 @@ def main():
     options.networks = ("64x32",) if small else NETWORKS
     options.precisions = ("float32",) if small else PRECISIONS
     options.models = (("quick_lm", 0.5),) if small else LANGUAGE_MODELS
-    options.rounds, options.milliseconds = (1, 1) if small else (4, 60)
+    options.rounds, options.milliseconds, options.warming = (1, 1, 0.02) if small else (4, 60, 1.5)
     options.block_size, options.copy_bytes = (256, 1 << 16) if small else (1024, 1 << 30)
     from minidrop.backend import cuda_devices, get_backend
     from minidrop.errors import MinidropError

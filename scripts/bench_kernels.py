@@ -43,6 +43,9 @@ def cases(units=2048, rows=128):
     gates, c, dh, cont = (rng.standard_normal((20, columns), np.float32) for columns in (2600, 650, 650, 1))
     yield ("lstm_gradient", "20 streams, 650 units: a step back",
            lambda b: b.lstm_step_gradient(gates, c, c, cont, dh, dh.copy(), np.empty_like(gates)))
+    sums, bias = x.copy(), np.zeros_like(x[0])
+    yield ("activate", f"x {rows}x{units}: bias, ReLU and scale, in place",
+           lambda b: b.activate(sums, bias, "relu", 1 + 1e-6, out=sums))       # and no repetition makes it infinite
     yield "relu", f"x {rows}x{units}", lambda b: b.relu(x)
     yield "relu_gradient", f"gy {rows}x{units}", lambda b: b.relu_gradient(x, x)
     yield "dropout", f"x {rows}x{units}, p = .5", lambda b: b.dropout(x, 0.5, 2.0, 7)

@@ -26,6 +26,7 @@ def check_all(backend, precisions):
     checks += [(f"products of blocks in {precision}", lambda precision=precision: check_block_products(backend, precision))
                for precision in precisions]
     checks += [("compacted nets equal masked dense ones", lambda: check_nets(backend)),
+               ("captured steps equal those given piece by piece", lambda: check_captured(backend)),
                ("both devices train alike", lambda: check_training(backend))]
     for name, check in checks:
         try:
@@ -120,20 +121,37 @@ def check_nets(backend, iterations=4):
                 assert_matches_masked_dense(net, iteration, batch)
 
 
-def check_training(backend, iterations=20):
+def check_captured(backend):
+    """Launches of graphs leave the same bits in all weights, in float32; nothing to check where steps are not captured."""
+    for family in ("PERIODIC", "ROW", "TILE"):
+        weights, solver = trained(backend.name, family, "float32", iterations=40)
+        expected, plain = trained(backend.name, family, "float32", launches=False, iterations=40)
+        if solver.captured is not None and not (solver.captured.replayed and not plain.captured.replayed):
+            raise AssertionError(f"{family}: no step was captured: {solver.captured.problem or 'no form was drawn twice'}")
+        for name, array in expected.items():
+            np.testing.assert_array_equal(weights[name], array, err_msg=f"{family}: {name}")
+
+
+def check_training(backend):
     """The same training on both devices: the same patterns, the same weights to rounding, in float64."""
+    found, expected = (trained(device, "ROW", "float64")[0] for device in (backend.name, "cpu"))
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def trained(device, family, dtype, launches=True, iterations=20):
+    """Return ({name: weights}, the solver) of a small network after some iterations; without `launches` none is a graph's."""
     from minidrop import Solver
     from minidrop.config import parse_solver
     rng = np.random.default_rng(2)
     batches = [{"data": rng.standard_normal((6, 40)), "label": rng.integers(0, 7, 6)} for _ in range(4)]
-    weights = {}
-    for device in ("cpu", backend.name):
-        net = NET.format(settings='dropout_ratio: 0.5 pattern: "ROW"')
-        solver = Solver(parse_solver(f"base_lr: 0.01 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.001 max_iter: 99 "
-                                     f"random_seed: 1 net_param {{ {net} }}"), device=device, dtype="float64")
-        for i in range(iterations):
-            solver.net.layers["in"].give(batches[i % 4])
-            solver.step()
-        weights[device] = {name: solver.net.backend.to_host(p.data).copy() for name, p in solver.net.parameters().items()}
-    for name, expected in weights["cpu"].items():
-        np.testing.assert_allclose(weights[backend.name][name], expected, rtol=1e-7, atol=1e-9, err_msg=name)
+    more = "tile_size: 4" if family == "TILE" else ""
+    net = NET.format(settings=f'dropout_ratio: 0.5 pattern: "{family}" {more}')
+    solver = Solver(parse_solver(f"base_lr: 0.01 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.001 max_iter: 99 "
+                                 f"random_seed: 1 net_param {{ {net} }}"), device=device, dtype=dtype)
+    if solver.captured is not None:
+        solver.captured.launches = launches
+    for i in range(iterations):
+        solver.net.layers["in"].give(batches[i % 4])
+        solver.step()
+    return {name: solver.net.backend.to_host(p.data).copy() for name, p in solver.net.parameters().items()}, solver

@@ -4,7 +4,7 @@ Each has `step()`, which gives one training step to the device and returns its k
 drawn. Data lie on the device beforehand.
 """
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from bench_mlp import CLASSES, DECAY, INPUTS, MOMENTUM, RATE
@@ -14,10 +14,17 @@ BATCHES = 8
 
 
 class MinidropSteps:
-    """Steps of a Solver whose net has an Input layer; `batches`: {top: array} in turn."""
+    """Steps of a Solver whose net has an Input layer; `batches`: {top: array} in turn.
 
-    def __init__(self, settings, batches, device, precision):
+    Without `capture` each is given to the device piece by piece. With it, `step` returns None for one that was no mere launch
+    of a graph: the first two of each form, which say nothing of the others.
+    """
+
+    def __init__(self, settings, batches, device, precision, capture=True):
         import minidrop as md
+        from minidrop.config import SolverParameter
+        settings = SolverParameter.FromString(settings.SerializeToString())
+        settings.capture_steps = capture
         self.solver = md.Solver(settings, device=device, precision=precision)
         self.net, self.backend = self.solver.net, self.solver.net.backend
         self.input = next(layer for layer in self.net.layers.values() if layer.type == "Input")
@@ -32,11 +39,36 @@ class MinidropSteps:
                     parameter.data[...] = self.backend.xp.random.standard_normal(shape) * (2 / shape[1]) ** 0.5
         self.sites = list(self.net.drop_sites.values())
 
+    @property
+    def captured(self):
+        """The solver's CapturedSteps where it captures; else None."""
+        captured = self.solver.captured
+        return captured if captured is not None and captured.active else None
+
+    def _counts(self):
+        return (self.captured.replayed, len(self.captured.graphs)) if self.captured else (0, 0)
+
     def step(self):
-        counter = self.solver.iteration
+        counter, (launches, graphs) = self.solver.iteration, self._counts()
         self.input.give(self.batches[counter % BATCHES])
         self.solver.step()
+        if self.captured and self._counts() != (launches + 1, graphs):
+            return None
         return "/".join(site.family.describe(site.sequence.choice_at(counter)) for site in self.sites)
+
+    @contextmanager
+    def piece_by_piece(self):
+        """Within this context steps do what the graphs do, but launch none: each product is asked for again."""
+        captured = self.captured
+        if captured is None:
+            yield
+            return
+        before = captured.graphs, captured.launches
+        captured.graphs, captured.launches = {}, False
+        try:
+            yield
+        finally:
+            captured.graphs, captured.launches = before
 
     def weights(self):
         weights = {"": 1.0}

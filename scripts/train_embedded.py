@@ -28,9 +28,9 @@ def net_from_a_file():
     net.forward()
     net.backward()
     loss, gradient = net.loss, net.params["ip2"]["weight"].grad.copy()
-    kept = net.blobs["drop1"].kept
-    print(f"drop1 keeps {kept.count} of {kept.total} units: physical {net.blobs['drop1'].data.shape}, "
-          f"logical {net.blobs['drop1'].numpy().shape}, mask {net.masks()['drop1'].shape}")
+    kept = net.blobs["ip1"].kept     # drop1 works in place, on what ip1 and relu1 wrote
+    print(f"drop1 keeps {kept.count} of {kept.total} units: physical {net.blobs['ip1'].data.shape}, "
+          f"logical {net.blobs['ip1'].numpy().shape}, mask {net.masks()['drop1'].shape}")
 
     net.run_masked_dense()           # the same patterns as explicit masks, every product whole
     net.clear_grads()
@@ -79,7 +79,7 @@ def digits_mlp(hidden=256, batch_size=64):
     for i in (1, 2):
         n[f"ip{i}"] = md.L.InnerProduct(bottom, num_output=hidden, weight_filler={"type": "msra"})
         n[f"relu{i}"] = md.L.ReLU(n[f"ip{i}"], in_place=True)
-        bottom = n[f"drop{i}"] = md.L.ApproxDropout(n[f"relu{i}"], dropout_ratio=0.5)
+        bottom = n[f"drop{i}"] = md.L.ApproxDropout(n[f"relu{i}"], dropout_ratio=0.5, in_place=True)
     n.score = md.L.InnerProduct(bottom, num_output=10, weight_filler={"type": "msra"})
     n.accuracy = md.L.Accuracy(n.score, n.label, include=[{"phase": "TEST"}])
     n.loss = md.L.SoftmaxWithLoss(n.score, n.label)

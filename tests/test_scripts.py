@@ -110,6 +110,71 @@ def test_train_embedded(environment, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_sanitize_says_in_one_line_what_it_needs():
+    from minidrop.backend import cuda_devices
+    if cuda_devices()[0]:
+        pytest.skip("there is a GPU here")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    done = run({**os.environ, "PYTHONPATH": path}, "sanitize.py")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("sanitize.py needs an NVIDIA GPU that CuPy can use: ")
+    assert done.stderr.endswith("; see `minidrop devices`\n") and done.stderr.count("\n") == 1
+
+
+class TestSanitize:
+    """With a compute-sanitizer that is a shell script."""
+
+    @pytest.fixture
+    def sanitize(self, monkeypatch):
+        monkeypatch.syspath_prepend(str(SCRIPTS))
+        import sanitize
+        yield sanitize
+        sys.modules.pop("sanitize", None)
+
+    @pytest.fixture
+    def tool(self, tmp_path):
+        def make(folder, status=0):
+            path = tmp_path / folder / "compute-sanitizer"
+            path.parent.mkdir(parents=True)
+            path.write_text(f'#!/bin/sh\necho "$@"\necho "========= ERROR SUMMARY: {status} errors"\nexit {status}\n')
+            path.chmod(0o755)
+            return path
+        return make
+
+    def test_where_it_is_looked_for(self, sanitize, tool, tmp_path):
+        roots = (tmp_path / "local",)
+        assert sanitize.find_sanitizer({}, roots) in (None, sanitize.find_sanitizer({}, ()))
+        of_pip = sanitize.find_sanitizer({}, ())
+        newer = tool("local/cuda-13/bin")
+        assert sanitize.find_sanitizer({}, roots) == str(newer)
+        tool("local/cuda-12/bin")
+        assert sanitize.find_sanitizer({}, roots) == str(newer)
+        home = tool("home/bin")
+        assert sanitize.find_sanitizer({"CUDA_HOME": str(home.parents[1])}, roots) == str(home)
+        on_path = tool("path")
+        assert sanitize.find_sanitizer({"CUDA_HOME": str(home.parents[1]), "PATH": str(on_path.parent)}, roots) == str(on_path)
+        assert of_pip is None or "nvidia" in of_pip
+
+    def test_without_the_tool(self, sanitize, monkeypatch):
+        monkeypatch.setattr("minidrop.backend.cuda_devices", lambda: (1, ""))
+        assert sanitize.missing(None).startswith("needs compute-sanitizer: install the CUDA toolkit")
+        assert sanitize.missing("/bin/compute-sanitizer") == ""
+
+    def test_findings_and_the_exit_status(self, sanitize, tool, monkeypatch, capsys):
+        monkeypatch.setattr("minidrop.backend.cuda_devices", lambda: (1, ""))
+        monkeypatch.setattr(sys, "argv", ["sanitize.py", "--tools", "memcheck", "racecheck"])
+        for folder, status, expected in (("good", 0, 0), ("bad", 9, 1)):
+            path = tool(folder, status)
+            monkeypatch.setattr(sanitize, "find_sanitizer", lambda path=path: str(path))
+            assert sanitize.main() == expected
+            lines = capsys.readouterr().out.splitlines()
+            word = "ok    " if status == 0 else "FAILED"
+            assert [line for line in lines if line.startswith(word)] == [
+                f"{word}  {name}: ERROR SUMMARY: {status} errors" for name in ("memcheck", "racecheck")]
+        assert any("--tool racecheck --error-exitcode 9" in line and line.endswith("-p sanitize -m gpu tests/kernels")
+                   for line in lines)
+
+
 def test_mistakes_of_shell_scripts():
     shell = shutil.which("dash") or shutil.which("sh")
     if not shell:

@@ -22,7 +22,7 @@ def mlp(name, data_set, hidden, scale, test_batch):
         n[f"ip{i}"] = L.InnerProduct(bottom, num_output=units, weight_filler={"type": "msra"}, param=rates)
         if i < 3:
             n[f"relu{i}"] = L.ReLU(n[f"ip{i}"], in_place=True)
-            bottom = n[f"drop{i}"] = L.ApproxDropout(n[f"relu{i}"], dropout_ratio=0.5)
+            bottom = n[f"drop{i}"] = L.ApproxDropout(n[f"relu{i}"], dropout_ratio=0.5, in_place=True)
     n.accuracy = L.Accuracy(n.ip3, label, include={"phase": "TEST"})
     n.loss = L.SoftmaxWithLoss(n.ip3, label)
     return n.to_proto()

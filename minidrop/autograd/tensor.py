@@ -5,6 +5,7 @@ import numpy as np
 from minidrop.autograd import graph
 from minidrop.backend import backend_of
 from minidrop.errors import ShapeError
+from minidrop.kept import are_disjoint
 
 
 class Tensor:
@@ -168,12 +169,7 @@ class Parameter(Tensor):
         """True where no two blocks of the gradient have a row in common, so that none of its entries is in two."""
         if len(self.blocks) < 2:
             return True
-        taken = np.zeros(self.shape[0], np.bool_)
-        for block in self.blocks:
-            if block.rows is None or taken[block.rows.index].any():
-                return False
-            taken[block.rows.index] = True
-        return True
+        return are_disjoint([block.rows for block in self.blocks], self.shape[0])
 
     def accumulate(self, gradient):
         """Add a dense array, a Block or Blocks to the gradient.

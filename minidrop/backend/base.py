@@ -10,6 +10,7 @@ from contextlib import nullcontext
 import numpy as np
 
 from minidrop.errors import CaptureError, ShapeError
+from minidrop.kept import Kept
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
@@ -24,7 +25,9 @@ class Backend:
     precision = "float32"
     xp = np
     reads_grids = False     # has kernels that look into BlockGrids on the device
-    capturing = False       # True within `capture`: nothing runs, so nothing can be looked at
+    captures = False        # whether `capture` can do anything
+    capturing = False       # True while work is captured, or done as if it were: the host looks at nothing
+    trouble = None          # while capturing: an array of one int32, not 0 once something was wrong
 
     # -- arrays ------------------------------------------------------------------------------------------------------
     def empty(self, shape, dtype):
@@ -49,6 +52,18 @@ class Backend:
         """Return a context in which new arrays and work belong to this device, whatever the thread used before."""
         return nullcontext()
 
+    def concatenate(self, arrays, axis=0):
+        """Return arrays joined along `axis`, each written into its place: a list of addresses would go to the device first."""
+        axis %= arrays[0].ndim
+        shape = list(arrays[0].shape)
+        shape[axis] = sum(x.shape[axis] for x in arrays)
+        out, first = self.empty(tuple(shape), arrays[0].dtype), 0
+        for x in arrays:
+            last = first + x.shape[axis]
+            out[(slice(None),) * axis + (slice(first, last),)] = x
+            first = last
+        return out
+
     def trim(self):
         """Give memory that is held for reuse back to the system."""
 
@@ -67,12 +82,22 @@ class Backend:
         return self.name
 
     def pinned(self, x):
-        """Return a host array as one that `upload` can copy while the host goes on; threads may call it."""
+        """Return a host array as one that `upload` can copy while the host goes on; threads may call it.
+
+        It may be the same array. It must not change any more once it has been given to `upload`.
+        """
         return x
 
     def upload(self, owner, arrays):
-        """Return host arrays of a batch on this device; what is returned holds until a later upload of the same `owner`."""
+        """Return the arrays of a batch on this device; types stay, and what is there already is not copied.
+
+        What is returned holds until eight later uploads of the same `owner`, any object that can be referred to weakly.
+        """
         return [self.asarray(x) for x in arrays]
+
+    def fetch(self, x):
+        """Return an object whose get() returns the content that x has now on the host; a device copies meanwhile."""
+        return _Fetched(self.to_host(x).copy())
 
     def refuse(self, wrong, error):
         """Raise the exception error() where an entry of the bool array `wrong` is True.
@@ -208,6 +233,18 @@ class Backend:
         """Return W[ids][:, cols]: ids any row numbers in an int64 array, repeated or not, cols a kept set (None: all)."""
         return self.take(W[ids], cols, 1)
 
+    def table_gradient(self, x, ids, rows):
+        """Return (g, kept): the sum of what each row of a table has got, where row ids[i] has got x[i]; kept are rows of it.
+
+        ids: int64 (places,) of 0 .. rows-1, x (places, columns). What one row gets from several places is added in their
+        order. `kept` may be a `TableKept`, which only a device knows.
+        """
+        ids = self.to_host(ids)
+        order = np.argsort(ids, kind="stable")      # stable: the places of one row stay in their order
+        ordered = ids[order]
+        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        return self.sum_groups(x, order, starts), Kept.of(ordered[starts], rows)
+
     def sum_groups(self, x, order, starts):
         """Return the sums of groups of rows of a matrix, the same for every call with the same arguments.
 
@@ -243,12 +280,15 @@ class Backend:
 
     def relu_gradient(self, gy, y):
         """Return gy where y = relu(x) is above 0, else 0."""
-        return self.xp.multiply(gy, y > 0, out=self.empty(gy.shape, gy.dtype))
+        return self.activate_gradient(gy, y, "relu", 1)
 
-    def activate(self, x, b, activation, scale):
-        """Return scale * f(x + b): activation "none", "relu", "sigmoid" or "tanh" names f; b (columns,) or None."""
+    def activate(self, x, b, activation, scale, out=None):
+        """Return scale * f(x + b): activation "none", "relu", "sigmoid" or "tanh" names f; b (columns,) or None.
+
+        `out`: where to write it, x itself or an array like it.
+        """
         xp, number = self.xp, x.dtype.type
-        y = self.empty(x.shape, x.dtype)
+        y = self.empty(x.shape, x.dtype) if out is None else out
         if b is not None:
             x = xp.add(x, b, out=y)
         if activation == "relu":
@@ -259,23 +299,25 @@ class Backend:
             y += number(0.5)
         elif activation == "tanh":
             xp.tanh(x, out=y)
-        elif b is None:
+        elif b is None and x is not y:
             y[...] = x
         if scale != 1:
             y *= number(scale)
         return y
 
     def activate_gradient(self, gy, y, activation, scale):
-        """Return gy * scale * f'(x) from y = scale * f(x); scale is not 0."""
+        """Return gy * scale * f'(x) from y = scale * f(x); scale is not 0 where f is "sigmoid" or "tanh"."""
         number = gy.dtype.type
         if activation == "relu":
-            gx = self.relu_gradient(gy, y if scale > 0 else -y)
-            return gx if scale == 1 else gx * number(scale)
+            gx = self.xp.multiply(gy, (y if scale > 0 else -y) > 0, out=self.empty(gy.shape, gy.dtype))
+            if scale != 1:
+                gx *= number(scale)
+            return gx
+        if activation == "none":
+            return self.xp.multiply(gy, number(scale), out=self.empty(gy.shape, gy.dtype))
         f = y if scale == 1 else y / number(scale)
         gx = gy if scale == 1 else gy * number(scale)
-        if activation == "sigmoid":
-            return gx * f * (1 - f)
-        return gx * (1 - f * f) if activation == "tanh" else gx * number(1)
+        return gx * f * (1 - f) if activation == "sigmoid" else gx * (1 - f * f)
 
     # -- loss ----------------------------------------------------------------------------------------------------------
     def cross_entropy(self, x, label, probability):
@@ -377,6 +419,7 @@ class Backend:
 
         `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W. Without momentum
         nobody reads the history; without decay either, it is left as it is, and so are the weights that have no gradient.
+        For captured steps `lr` and `grad_scale` may be float64 arrays (1,), and nothing changes where `trouble` is set.
         """
         xp = self.xp
         if not momentum and not decay:
@@ -390,13 +433,26 @@ class Backend:
             block.add_to(self, history, lr * grad_scale)
         W -= history
 
+    def keep_if_well(self, target, new):
+        """target[...] = new, unless `trouble` is set on the device: then `target` stays as it is."""
+        target[...] = new
+
     def sum_of_squares(self, *arrays):
         """Return the sum of the squares of all elements of some arrays as a host float; the device is waited for once."""
+        return float(self.squares(*arrays))
+
+    def squares(self, *arrays):
+        """As `sum_of_squares`, but the float64 stays on the device, shape (): nobody waits for it."""
         total = self.xp.zeros((), np.float64)
         for array in arrays:
             flat = array.reshape(-1)
             total = total + self.xp.dot(flat, flat)
-        return float(total)
+        return total
+
+
+class _Fetched:
+    def __init__(self, x):
+        self.get = lambda: x
 
 
 def check_block_product(a, b, trans_a, trans_b, a_grid, n_grid):

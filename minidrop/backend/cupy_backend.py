@@ -8,10 +8,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from minidrop.backend import cublas_library
 from minidrop.backend.cupy_blocks import CudaBlocks
+from minidrop.backend.cupy_graphs import CudaGraphs
 from minidrop.backend.cupy_kernels import CupyKernels
 from minidrop.backend.cupy_products import CudaProducts
-from minidrop.errors import BackendError
+from minidrop.backend.cupy_uploads import Uploads
+from minidrop.errors import BackendError, CaptureError
 from minidrop.kernels.loader import Cuda
 
 try:
@@ -31,7 +34,7 @@ def device_count():
     return count, "" if count else f"CuPy {cupy.__version__} finds no CUDA device"
 
 
-class CupyBackend(CudaBlocks, CudaProducts, CupyKernels):
+class CupyBackend(CudaGraphs, CudaBlocks, CudaProducts, CupyKernels):
     """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cupy_products`."""
 
     def __init__(self, index, precision="float32"):
@@ -47,6 +50,7 @@ class CupyBackend(CudaBlocks, CudaProducts, CupyKernels):
         self.device = cupy.cuda.Device(index)
         self.kernels = Cuda(index, cupy)
         self._start_kernels()
+        self._uploads = Uploads(cupy, self.device)
         self._blas = None
 
     def describe(self):
@@ -58,6 +62,8 @@ class CupyBackend(CudaBlocks, CudaProducts, CupyKernels):
 
     # -- arrays ------------------------------------------------------------------------------------------------------
     def asarray(self, x, dtype=None):
+        if self.capturing and not _is_on_a_device(x):
+            raise CaptureError(f"{_name_of(x, dtype)} is needed from the host inside the step")
         with self.device, self._memory_explained(lambda: (np.shape(x), dtype or getattr(x, "dtype", np.float64))):
             return cupy.asarray(x, dtype)
 
@@ -71,12 +77,24 @@ class CupyBackend(CudaBlocks, CudaProducts, CupyKernels):
         x = self._dense(x)
         return cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x)
 
+    def pinned(self, x):
+        return self._uploads.pinned(x)
+
+    def upload(self, owner, arrays):
+        hosts = [x for x in arrays if not _is_on_a_device(x)]
+        if self.capturing and hosts:
+            raise CaptureError(f"a batch of {', '.join(_name_of(x) for x in hosts)} is needed from the host inside the step")
+        with self._memory_explained():
+            uploaded = iter(self._uploads.upload(owner, hosts, self.empty))
+        return [self.asarray(x) if _is_on_a_device(x) else next(uploaded) for x in arrays]
+
     @contextmanager
     def active(self):
         with self.device, self._memory_explained():
             yield
 
     def trim(self):
+        self._uploads.trim()
         cupy.get_default_memory_pool().free_all_blocks()
 
     def synchronize(self):
@@ -114,16 +132,26 @@ class CupyBackend(CudaBlocks, CudaProducts, CupyKernels):
         return array.data.ptr
 
     def _cublas(self):
-        """Return (module, handle): cuBLAS as CuPy wraps it, on the current stream, and this thread's handle of the device."""
+        """Return (cuBLAS, this thread's handle of the device, on the current stream)."""
         if self._blas is None:
             try:
-                from cupy_backends.cuda.libs import cublas
-            except ImportError as error:        # CuPy itself imports without the CUDA libraries
+                self._blas = cublas_library.load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
+            except (ImportError, OSError, AttributeError) as error:     # CuPy itself imports without the CUDA libraries
                 major = cupy.cuda.runtime.driverGetVersion() // 1000
                 raise BackendError(f"{self.name} cannot multiply: cuBLAS is missing ({str(error).splitlines()[0]}); install "
                                    f"it with: python -m pip install 'minidrop[cuda{13 if major >= 13 else 12}]'") from error
-            self._blas = cublas
-        return self._blas, self.device.cublas_handle
+        try:
+            return self._blas, self._blas.handle(self.index, cupy.cuda.get_current_stream().ptr, self._new_workspace)
+        except cublas_library.CUBLASError as error:
+            raise BackendError(f"{self.name} cannot multiply: cuBLAS does not start: {error}") from error
+
+    def _new_workspace(self):
+        if self.held is not None:
+            raise CaptureError(f"{self.name}: cuBLAS cannot be started while a graph is captured; multiply once before, in "
+                               f"the same thread")
+        size = cublas_library.workspace_bytes(cupy.cuda.runtime.getDeviceProperties(self.index)["major"])
+        memory = self.empty((size,), np.uint8)
+        return memory.data.ptr, size, memory
 
     def _bfloat16_bits(self, x):
         # One pass where the reference, in `CudaProducts`, takes six.
@@ -136,6 +164,16 @@ def _rounding_kernel():
         "float32 x", "uint16 y",
         "unsigned int bits = __float_as_uint(x); y = isnan(x) ? 0x7FC0 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;",
         "minidrop_bfloat16_bits")
+
+
+def _is_on_a_device(x):
+    return isinstance(x, cupy.ndarray) or hasattr(x, "__cuda_array_interface__")       # CuPy's and other libraries'
+
+
+def _name_of(x, dtype=None):
+    """Say what a host array is, for messages."""
+    x = np.asarray(x)
+    return f"{np.dtype(dtype or x.dtype)} {x.shape}"
 
 
 def _version(number):

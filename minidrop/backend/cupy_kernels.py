@@ -9,8 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 from minidrop.backend.base import Backend, dropout_threshold
-from minidrop.kept import Kept
-from minidrop.kernels import cuda
+from minidrop.backend.table_kept import TableKept
+from minidrop.kept import Kept, MovingKept, are_disjoint
+from minidrop.kernels import cuda, grids
 from minidrop.kernels.loader import REALS, AxisValue, axis_value
 
 
@@ -29,12 +30,34 @@ class RedrawnMask:
 class CupyKernels(Backend):
     """Needs `self.kernels`, the device (see kernels/loader.py); `_start_kernels` after it is set."""
 
+    held = None         # while a graph is captured: what it reads of the caches
+
     def _start_kernels(self):
         """Make the caches of what kept sets need on the device."""
-        self._index_table = lru_cache(maxsize=256)(lambda kept: self.asarray(kept.indices))
+        self._index_table = lru_cache(maxsize=256)(lambda kept: self._table(kept.indices))
         self._place_table = lru_cache(maxsize=256)(self._new_place_table)
-        self._group_ends = lru_cache(maxsize=256)(lambda ends: self.asarray(np.array(ends, np.int64)))
-        self._split = lru_cache(maxsize=256)(_split)
+        self._group_ends = lru_cache(maxsize=256)(lambda ends: self._table(np.array(ends, np.int64)))
+        self._rest = lru_cache(maxsize=256)(_rest)
+
+    def _table(self, array):
+        """Return a host array on the device: a constant, so the first iteration of a form may send it, but no graph."""
+        was, self.capturing = self.capturing, self.held is not None
+        try:
+            return self.asarray(array)
+        finally:
+            self.capturing = was
+
+    def _hold(self, table):
+        """Return a table of one of the caches; one that a graph reads must live as long as the graph."""
+        if self.held is not None:
+            self.held.append(table)
+        return table
+
+    def refuse(self, wrong, error):
+        if not self.capturing:
+            super().refuse(wrong, error)
+        elif self.trouble is not None:
+            self.trouble |= wrong.any().astype(np.int32)
 
     def _run(self, kernel, macros=None, /, **values):
         """Launch a kernel of kernels/cuda.py."""
@@ -45,7 +68,7 @@ class CupyKernels(Backend):
         if kept is None or kept.is_all:
             return x
         axis %= x.ndim
-        if not _real(x) or axis == 0 and isinstance(kept.index, slice) and not hasattr(kept, "start_at"):
+        if not _real(x) or axis == 0 and not _moving(kept) and isinstance(kept.index, slice):
             return super().take(x, kept, axis)      # rows: a view, which products read in place
         form = self._as_matrix(x.shape, kept, axis)
         if form is None:
@@ -83,11 +106,15 @@ class CupyKernels(Backend):
                  cols=self._axis(kept, out.shape[1]), out=out)
 
     def add_block(self, out, rows, cols, x):
-        if not self._add(out, rows, cols, x, 1):
+        found = self._block(out, rows, cols, x)
+        if found is None:
             super().add_block(out, rows, cols, x)
+        else:
+            out, x, axes = found
+            self._run(cuda.add_block, x=x, out=out, factor=1, **axes)
 
-    def _add(self, out, rows, cols, x, factor):
-        """out[rows, cols] += factor * x by the kernel; False where it cannot."""
+    def _block(self, out, rows, cols, x):
+        """Return (out, x, what else a kernel takes) for one that changes out[rows, cols] by x; None where no kernel can."""
         if out.ndim == 1:
             rows, cols = None, rows if cols is None else cols
             out, x = out[None], x.reshape(1, -1)
@@ -95,10 +122,10 @@ class CupyKernels(Backend):
             out = out.reshape(len(out), -1)
             x = x.reshape(out.shape)
         if out.ndim != 2 or not _real(out) or not _straight(out) or x.dtype != out.dtype:
-            return False
-        self._run(cuda.add_block, x=self._rows(x, x.shape), rows=self._axis(rows, out.shape[0]),
-                 cols=self._axis(cols, out.shape[1]), out=out, factor=factor)
-        return True
+            return None
+        return out, self._rows(x, x.shape), {
+            "rows": self._axis(rows, out.shape[0]), "cols": self._axis(cols, out.shape[1]),
+            "places": rows.places if isinstance(rows, TableKept) else None}
 
     def submatrix(self, W, rows, cols):
         if cols is None or cols.is_all or not _real(W):
@@ -126,12 +153,22 @@ class CupyKernels(Backend):
                      bounds=self.asarray(np.append(starts, len(order))), out=out)
         return out
 
+    def table_gradient(self, x, ids, rows):
+        if not (_real(x) and ids.size):
+            return super().table_gradient(x, ids, rows)
+        ids, next_place = self.xp.ascontiguousarray(ids), self.empty(ids.shape, np.int32)
+        places, g = self.empty((rows,), np.int32), self.empty(x.shape, x.dtype)
+        places.fill(-1)
+        self._run(cuda.link_places, ids=ids, places=places, next=next_place)
+        self._run(cuda.sum_places, x=self._rows(x, x.shape), ids=ids, places=places, next=next_place, g=g)
+        return g, TableKept(ids, places)
+
     def multiply_groups(self, x, ends, factors):
         if not _real(x) or not ends or not x.size:
             return super().multiply_groups(x, ends, factors)
         y = self.empty(x.shape, x.dtype)
         self._run(cuda.multiply_groups, x=self.xp.ascontiguousarray(x), factors=factors,
-                  ends=self._group_ends(tuple(ends)), y=y)
+                  ends=self._hold(self._group_ends(tuple(ends))), y=y)
         return y
 
     # -- activations, sums ---------------------------------------------------------------------------------------------
@@ -144,13 +181,10 @@ class CupyKernels(Backend):
     def relu(self, x):
         return self.activate(x, None, "relu", 1)
 
-    def relu_gradient(self, gy, y):
-        return self.activate_gradient(gy, y, "relu", 1)
-
-    def activate(self, x, b, activation, scale):
-        if not _real(x) or b is not None and b.dtype != x.dtype:
-            return super().activate(x, b, activation, scale)
-        y = self.empty(x.shape, x.dtype)
+    def activate(self, x, b, activation, scale, out=None):
+        if not _real(x) or b is not None and b.dtype != x.dtype or out is not None and not out.flags.c_contiguous:
+            return super().activate(x, b, activation, scale, out)
+        y = self.empty(x.shape, x.dtype) if out is None else out
         shape = (math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim > 1 or b is not None else (1, x.size)
         self._run(cuda.activate, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, x=self._rows(x, shape), b=b,
                  y=y.reshape(shape), scale=scale)
@@ -241,19 +275,21 @@ class CupyKernels(Backend):
                 or any(block.data.dtype != W.dtype for block in blocks):
             super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
             return
-        rate = _product(lr, grad_scale, W.dtype.type)
+        rate = {"lr": lr, "grad_scale": grad_scale, "trouble": self.trouble}
         if not momentum and not decay:
             for block in blocks:
-                self._add(W, block.rows, block.cols, block.data, -rate)
+                w, g, axes = self._block(W, block.rows, block.cols, block.data)
+                self._run(cuda.subtract_block, W=w, g=g, **axes, **rate)
             return
         shape = (1, W.size) if W.ndim == 1 else (len(W), W.size // max(1, len(W)))
-        step = {"rate": rate, "momentum": momentum, "decay": _product(lr, decay, W.dtype.type), "l1": l1}
+        step = {**rate, "momentum": momentum, "decay": decay, "l1": l1}
         W, history, parts = W.reshape(shape), history.reshape(shape), [_of_matrix(block, W) for block in blocks]
-        rest = self._split(tuple(rows for _, rows, _ in parts), shape[0]) if len(parts) > 1 else None
+        known = len(parts) > 1 and not any(isinstance(rows, TableKept) for _, rows, _ in parts)
+        rest = self._rest(tuple(rows for _, rows, _ in parts), shape[0]) if known else None
         if len(parts) > 1 and rest is None:
             total = self.zeros(shape, W.dtype)
             for g, rows, cols in parts:
-                self._add(total, rows, cols, g, 1)
+                self.add_block(total, rows, cols, g)
             parts = [(total, None, None)]
         if len(parts) == 1 and parts[0][0].size:
             g, rows, cols = parts[0]
@@ -275,6 +311,24 @@ class CupyKernels(Backend):
         self._run(cuda.sgd_update_rows, W=W, history=history, g=None if g is None else self._rows(g, g.shape),
                  rows=self._axis(rows, W.shape[0]), cols=self._places(cols, W.shape[1]), **step)
 
+    def keep_if_well(self, target, new):
+        if self.trouble is None:
+            super().keep_if_well(target, new)
+        else:
+            self.xp.copyto(target, new, where=self.trouble == 0)
+
+    def squares(self, *arrays):
+        arrays = [x for x in arrays if x.size]
+        if not arrays or not all(map(_real, arrays)):
+            return super().squares(*arrays)
+        blocks = [grids.partial_sums(x.size) for x in arrays]
+        sums, total, first = self.empty((sum(blocks),), np.float64), self.empty((1,), np.float64), 0
+        for x, count in zip(arrays, blocks, strict=True):
+            self._run(cuda.sum_of_squares, x=self._flat(x), out=sums[first:first + count])
+            first += count
+        self._run(cuda.add_up, x=sums, out=total)
+        return total.reshape(())
+
     # -- what kernels are given ----------------------------------------------------------------------------------------
     def _rows(self, x, shape):
         """Return `x` as a matrix (or vector) whose rows a kernel can read, copied if need be."""
@@ -287,18 +341,22 @@ class CupyKernels(Backend):
 
     def _axis(self, kept, total):
         """Return what a kernel needs to find the j-th kept entry."""
-        kept = Kept.all(total) if kept is None else kept
-        return axis_value(kept, None if kept.regular else self._index_table(kept))
+        return self._axis_value(kept, total, self._index_table)
 
     def _places(self, kept, total):
         """Return what a kernel needs to find where an entry stands among the kept ones."""
+        return self._axis_value(kept, total, self._place_table)
+
+    def _axis_value(self, kept, total, table_of):
+        if isinstance(kept, TableKept):
+            return AxisValue(kept.count, kept.total, 0, 1, 1, kept.ids if table_of is self._index_table else kept.places)
         kept = Kept.all(total) if kept is None else kept
-        return axis_value(kept, None if kept.regular else self._place_table(kept))
+        return axis_value(kept, None if _moving(kept) or kept.regular else self._hold(table_of(kept)))
 
     def _new_place_table(self, kept):
         places = np.full(kept.total, -1, np.int32)
         places[kept.indices] = np.arange(kept.count, dtype=np.int32)
-        return self.asarray(places)
+        return self._table(places)
 
     def _as_matrix(self, shape, kept, axis):
         """Return (shape, rows, cols) that mean the same for a matrix; None where the set has no regular form to do it."""
@@ -307,13 +365,12 @@ class CupyKernels(Backend):
             return (before, shape[axis]), None, kept
         if before == 1:
             return (shape[axis], after), kept, None
+        if _moving(kept):
+            return (before, shape[axis] * after), None, kept.spread(after)
         if kept.regular is None:
             return None
         # Every entry of the axis is a run of `after` neighbours.
-        wide = Kept(*(after * n for n in (*kept.regular, kept.total)))
-        if hasattr(kept, "start_at"):
-            wide.start_at = kept.start_at * np.int32(after)
-        return (before, shape[axis] * after), None, wide
+        return (before, shape[axis] * after), None, Kept(*(after * n for n in (*kept.regular, kept.total)))
 
 
 def _real(x):
@@ -327,11 +384,6 @@ def _straight(x):
     return x.ndim == 2 and (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and x.strides[0] >= 0
 
 
-def _product(a, b, number):
-    """Return a b as a `number`, or as an array of one where `a` is such an array: on the device, then, at every launch."""
-    return (a * number(b)).astype(number, copy=False) if getattr(a, "shape", ()) else number(a) * number(b)
-
-
 def _row_threads(classes):
     return cuda.ROW_THREADS[classes > cuda.ROWS_OF_A_WARP]
 
@@ -343,12 +395,19 @@ def _of_matrix(block, W):
     return block.data, block.rows, block.cols
 
 
-def _split(parts, total):
-    """Return the Kept of the rows that no part has; None where two parts share a row."""
-    taken = np.zeros(total, np.bool_)
+def _rest(parts, total):
+    """Return the Kept of the rows that no part has; None where two parts share a row, or where only the device knows it."""
+    if not are_disjoint(parts, total):
+        return None
+    if sum(total if kept is None else kept.count for kept in parts) == total:
+        return Kept.of([], total)
+    if any(map(_moving, parts)):
+        return None
+    rest = np.ones(total, np.bool_)
     for kept in parts:
-        index = slice(None) if kept is None else kept.index
-        if taken[index].any():
-            return None
-        taken[index] = True
-    return Kept.of(np.flatnonzero(~taken), total)
+        rest[kept.index] = False
+    return Kept.of(np.flatnonzero(rest), total)
+
+
+def _moving(kept):
+    return isinstance(kept, MovingKept)

@@ -11,6 +11,7 @@ import numpy as np
 
 from minidrop.backend.cublas import Matrix, batched, kept_product, padded, product
 from minidrop.errors import BackendError
+from minidrop.kept import MovingKept
 
 _HALF = {"float16": np.float16, "bfloat16": np.uint16}      # bfloat16 as its bits: NumPy has no such type
 
@@ -86,7 +87,7 @@ class CudaProducts:
     def _in_place(self, a, b, out, trans_a, trans_b, kind):
         """Multiply by a KeptMatrix where it lies, if that can be done; returns whether it was."""
         matrix = _matrix(b.base)
-        if kind in _HALF or b.factor != 1 or matrix is None:
+        if kind in _HALF or b.factor != 1 or matrix is None or any(isinstance(kept, MovingKept) for kept in (b.rows, b.cols)):
             return False
         calls = _kept_product(_matrix(a), matrix, trans_a, trans_b, b.rows, b.cols)
         if calls is None:

@@ -151,12 +151,27 @@ class NumpyBackend(Backend):
         threads.by_rows(cpu.relu, x.size, x.size, x.reshape(-1), y.reshape(-1))
         return y
 
-    def relu_gradient(self, gy, y):
-        if not gy.flags.c_contiguous:
-            return super().relu_gradient(gy, y)
+    def activate(self, x, b, activation, scale, out=None):
+        if out is x and x.ndim == 2 and x.flags.c_contiguous and x.dtype.kind == "f":
+            if activation == "relu" and b is None:
+                b = self.zeros(x.shape[1:], x.dtype)
+            if activation in ("none", "relu") and b is not None and b.dtype == x.dtype:
+                from minidrop.kernels import cpu
+                threads.by_rows(cpu.activate, x.shape[0], x.size, x, np.ascontiguousarray(b), activation == "relu",
+                                x.dtype.type(scale))
+                return x
+            if b is not None:
+                self.add_to_rows(x, b)
+                b = None
+        return super().activate(x, b, activation, scale, out)
+
+    def activate_gradient(self, gy, y, activation, scale):
+        if activation != "relu" or scale <= 0 or not (gy.flags.c_contiguous and gy.dtype == y.dtype):
+            return super().activate_gradient(gy, y, activation, scale)
         from minidrop.kernels import cpu
         gx = self.empty(gy.shape, gy.dtype)
-        threads.by_rows(cpu.relu_gradient, gy.size, gy.size, gy.reshape(-1), y.reshape(-1), gx.reshape(-1))
+        threads.by_rows(cpu.relu_gradient, gy.size, gy.size, gy.reshape(-1), y.reshape(-1), gy.dtype.type(scale),
+                        gx.reshape(-1))
         return gx
 
     def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):

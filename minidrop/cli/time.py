@@ -1,6 +1,7 @@
 """minidrop time: how long a training step takes, where, and against the same net with another dropout."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import click
@@ -17,6 +18,7 @@ from minidrop.timing import measure_steps, profile_steps
 # Only the step itself is to run, and the learning rate must not leave its schedule however many steps that takes.
 _STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "lr_policy=fixed"]
 _PROFILED = 20
+_WARM_UP = {False: 5, True: 300}      # steps; True: where every form of the patterns is captured at first
 
 
 @click.command()
@@ -52,10 +54,12 @@ def time(solver, model, compare, iterations, phase, overrides, dropout, level, s
             runs[name] = make(solver, model, overrides, kind, level, stages, device, dtype, precision)
         nets = {name: net for name, (net, *_) in runs.items()}
         backend = next(iter(nets.values())).backend
-        timings = measure_steps({name: step for name, (_, step, _) in runs.items()}, iterations,
-                                synchronize=backend.synchronize)
-        profiles = {name: profile_steps(net, step, min(iterations, _PROFILED), rule)
-                    for name, (net, step, rule) in runs.items()}
+        timings = measure_steps({name: step for name, (_, step, *_) in runs.items()}, iterations,
+                                _WARM_UP[backend.captures], synchronize=backend.synchronize)
+        profiles = {}
+        for name, (net, step, rule, uncaptured) in runs.items():
+            with uncaptured():
+                profiles[name] = profile_steps(net, step, min(iterations, _PROFILED), rule)
     finally:
         for net, *_ in runs.values():
             net.close()
@@ -70,7 +74,7 @@ def time(solver, model, compare, iterations, phase, overrides, dropout, level, s
 
 
 def _training(solver, model, overrides, dropout, level, stages, device, dtype, precision):
-    """Return (net, one whole training step, update rule)."""
+    """Return (net, one whole training step, update rule, a context in which steps run layer by layer)."""
     if solver:
         source = load_solver(solver)
     else:
@@ -81,11 +85,11 @@ def _training(solver, model, overrides, dropout, level, stages, device, dtype, p
         raise ConfigError(f"{made.net.config.where()}: a training step needs a loss, but no layer is one; measure forward "
                           f"passes with --phase TEST")
     _feed_zeros(made.net)
-    return made.net, made.step, made.updater.rule
+    return made.net, made.step, made.updater.rule, made.uncaptured
 
 
 def _forward(_solver, model, overrides, dropout, level, stages, device, dtype, precision):
-    """Return (net, one forward pass, None)."""
+    """Return (net, one forward pass, None, a context), as `_training`."""
     config = load_net(model)
     prepare_nets([config], dropout, overrides)
     net = Net(config, "TEST", device, dtype, 0, *stated(config, level, stages), precision=precision or "float32")
@@ -94,7 +98,7 @@ def _forward(_solver, model, overrides, dropout, level, stages, device, dtype, p
     def forward():
         with no_grad():
             net.forward()
-    return net, forward, None
+    return net, forward, None, nullcontext
 
 
 def _feed_zeros(net):

@@ -158,9 +158,10 @@ def multiply_mask(x, mask):
 def approx_dropout(x, site, axis=1):
     """Drop what `site` has drawn from `axis` of x and scale the rest.
 
-    Units: if x already lacks the dropped ones (their producer did not compute them) only the scale is left to do; otherwise
-    they are gathered. Either way the result carries the kept set, so that the next product is smaller. Weights of a product
-    that has taken the site: nothing is left to do. Blocks: x is multiplied by their mask, and stays dense.
+    Units: if x already lacks the dropped ones (their producer did not compute them) only the scale is left to do, and not even
+    that where the site is `scaled`; otherwise they are gathered. Either way the result carries the kept set, so that the next
+    product is smaller. Weights of a product that has taken the site: nothing is left to do. Blocks: x is multiplied by their
+    mask, and stays dense.
     """
     if not site.active or site.drops == "weights":
         return x
@@ -174,6 +175,8 @@ def approx_dropout(x, site, axis=1):
         x = expand(x)
     elif x.kept != kept or x.kept_axis != axis:
         x = take(x, kept, axis)
+    elif site.scaled:
+        return x
     return scale(x, site.scale)
 
 

@@ -1,11 +1,8 @@
 """A table of vectors: the rows that a batch reads, and a gradient for those rows alone."""
 
-import numpy as np
-
 from minidrop.autograd import Block, Function
 from minidrop.errors import ShapeError
 from minidrop.functions.indices import refuse, whole_numbers
-from minidrop.kept import Kept
 
 
 class Embed(Function):
@@ -26,8 +23,8 @@ class Embed(Function):
         if out_kept is not None and out_kept.is_all:
             out_kept = None
         flat = ids.reshape(-1)
-        self.ids, wrong = whole_numbers(flat, W.shape[0])
-        refuse(flat, wrong, "index", W.shape[0], f"the table has {W.shape[0]} rows")
+        whole, wrong = whole_numbers(flat, W.shape[0])
+        self.ids = refuse(backend, whole, flat, wrong, "index", W.shape[0], f"the table has {W.shape[0]} rows")
         y = backend.lookup(W, self.ids, out_kept)
         if b is not None:
             y += backend.take(b, out_kept, 0)
@@ -40,11 +37,7 @@ class Embed(Function):
         out_kept = self.output_kept[0]
         gW = gb = None
         if wanted[1]:
-            ids = backend.to_host(self.ids)
-            order = np.argsort(ids, kind="stable")      # stable: the places of one row stay in their order
-            ordered = ids[order]
-            starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-            gW = Block(backend.sum_groups(gy, order, starts), Kept.of(ordered[starts], self.rows), out_kept)
+            gW = Block(*backend.table_gradient(gy, self.ids, self.rows), out_kept)
         if len(wanted) > 2 and wanted[2]:
             gb = Block(backend.column_sums(gy), out_kept)
         return (None, gW, gb)[:len(wanted)]

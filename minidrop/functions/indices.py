@@ -15,11 +15,22 @@ def whole_numbers(flat, limit):
     return whole, wrong
 
 
-def refuse(flat, wrong, what, limit, reason):
-    """Raise DataError for the first entry of `flat` that is `wrong`, if there is one; `place` of the error is its number."""
-    if bool(wrong.any()):
+def refuse(backend, whole, flat, wrong, what, limit, reason):
+    """Return `whole`, the entries of `flat` as integers, for use as addresses; DataError for the first that is `wrong`.
+
+    `place` of the error is the number of that entry. While a step is captured nobody can look: a wrong entry counts as 0.
+    """
+    def error():
         place = int(wrong.argmax())
-        error = DataError(f"{what} {float(flat[place]):g} at place {place} of the batch is out of range: expected a whole "
-                          f"number of 0..{limit - 1} ({reason})")
-        error.place = place       # so that a net can name the record
-        raise error
+        return refused(f"{what} {float(flat[place]):g} at place {place} of the batch is out of range: expected a whole "
+                       f"number of 0..{limit - 1} ({reason})", place)
+
+    backend.refuse(wrong, error)
+    return backend.xp.where(wrong, 0, whole) if backend.capturing else whole
+
+
+def refused(message, place):
+    """Return the DataError about one place of a batch: its `place` lets a net name the record."""
+    error = DataError(message)
+    error.place = place
+    return error

@@ -1,4 +1,4 @@
-"""The product that dropout can shrink: y = x W^T + b on the kept inputs and the kept outputs only."""
+"""The product that dropout can shrink: y = x W^T + b on the kept inputs and the kept outputs only, and what follows it."""
 
 import math
 
@@ -7,18 +7,19 @@ from minidrop.errors import ShapeError
 
 
 class Linear(Function):
-    """y = x W^T + b over the last axis: x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs).
+    """y = scale * f(x W^T + b) over the last axis: x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs).
 
     If x carries a kept set, only those columns of W are read; if `out_kept` is given, only those rows of W and entries of
     b are, and y carries it. All three products (forward, input gradient, weight gradient) have the compact size. With
-    `transpose` W is stored as (inputs, outputs).
+    `transpose` W is stored as (inputs, outputs). `activation`: the name of f, one of Backend.activate's.
     """
 
     kept_rule = "native"
 
-    def __init__(self, out_kept=None, transpose=False):
+    def __init__(self, out_kept=None, transpose=False, activation="none", scale=1.0):
         self.out_kept = out_kept
         self.transpose = transpose
+        self.activation, self.scale = activation, scale
 
     def forward(self, backend, x, W, b=None):
         in_kept, in_axis = self.input_kept[0]
@@ -39,13 +40,18 @@ class Linear(Function):
         # Gathered once, read by the forward product and by the input gradient.
         self.W = backend.submatrix(W, self.rows, self.cols)
         y = backend.gemm(self.x, self.W, trans_b=not self.transpose)
-        if b is not None:
-            backend.add_to_rows(y, backend.take(b, out_kept, 0))
+        b = None if b is None else backend.take(b, out_kept, 0)
+        if self.activation != "none" or self.scale != 1:
+            self.y = y = backend.activate(y, b, self.activation, self.scale, out=y)
+        elif b is not None:
+            backend.add_to_rows(y, b)
         self.output_kept = (out_kept, len(self.lead))
         return y.reshape(*self.lead, y.shape[-1])
 
     def backward(self, backend, gy, wanted):
         gy = gy.reshape(self.x.shape[0], gy.shape[-1])
+        if self.activation != "none" or self.scale != 1:
+            gy = backend.activate_gradient(gy, self.y, self.activation, self.scale)
         gx = gW = gb = None
         W, self.W = self.W, None
         operand = backend.operand(gy)
@@ -60,6 +66,6 @@ class Linear(Function):
         return (gx, gW, gb)[:len(wanted)]
 
 
-def linear(x, W, b=None, out_kept=None, transpose=False):
-    """Return x W^T + b over the last axis of x; see `Linear`."""
-    return Linear(out_kept, transpose).apply(*((x, W) if b is None else (x, W, b)))
+def linear(x, W, b=None, out_kept=None, transpose=False, activation="none", scale=1.0):
+    """Return scale * f(x W^T + b) over the last axis of x; see `Linear`."""
+    return Linear(out_kept, transpose, activation, scale).apply(*((x, W) if b is None else (x, W, b)))

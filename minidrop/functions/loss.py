@@ -41,11 +41,11 @@ class SigmoidCrossEntropy(Function):
         self.difference = xp.tanh(x * half) * half + half - target
         if self.valid is not None:
             losses, self.difference = losses * self.valid, self.difference * self.valid
-        self.normaliser = normaliser(self.normalization, x.size, self.valid, batch_size(x))
-        return (losses.sum() / x.dtype.type(self.normaliser)).reshape(())
+        self.normaliser = normaliser(backend, self.normalization, x.size, self.valid, batch_size(x), x.dtype)
+        return (losses.sum() / self.normaliser).reshape(())
 
     def backward(self, backend, gy, wanted):
-        return self.difference * (gy / self.difference.dtype.type(self.normaliser)), None
+        return self.difference * (gy / self.normaliser), None
 
 
 def euclidean_loss(a, b):

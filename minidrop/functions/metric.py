@@ -33,8 +33,11 @@ def accuracy(x, label, top_k=1, axis=1, ignore_label=None, per_class=False):
     result = Tensor(share.reshape(()).astype(x.dtype), backend=backend)
     if not per_class:
         return result
-    count = xp.bincount(label, weights=valid, minlength=rows.shape[1])
-    right = xp.bincount(label, weights=hit * valid, minlength=rows.shape[1])
+    if backend.capturing:      # CuPy's bincount asks the device how many bins it needs
+        own = label[:, None] == classes
+        count, right = ((own * which[:, None]).sum(axis=0) for which in (valid, hit * valid))
+    else:
+        count, right = (xp.bincount(label, weights=which, minlength=rows.shape[1]) for which in (valid, hit * valid))
     return result, Tensor((right / xp.maximum(count, 1)).astype(x.dtype), backend=backend)
 
 
@@ -58,7 +61,7 @@ def perplexity(x, label, axis=1, ignore_label=None):
         backend.in_chunks(log_likelihood, *rows.shape, rows.dtype.itemsize)
         if valid is not None:
             loss = xp.where(valid > 0, loss, 0)
-        mean = loss.sum() / max(1.0, float(len(rows) if valid is None else valid.sum()))
+        mean = loss.sum() / (max(1.0, len(rows)) if valid is None else xp.maximum(valid.sum(), 1.0))
         return Tensor(xp.exp(mean).reshape(()).astype(x.dtype), backend=backend)
 
 

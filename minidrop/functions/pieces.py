@@ -20,18 +20,18 @@ class Piece(NamedTuple):
 
 
 class LinearPieces(Function):
-    """y = scale * x (W * m)^T + b for a 0/1 mask m that may differ from sample to sample, one compact product a piece:
+    """y = f(scale * x (W * m)^T + b) for a 0/1 mask m that may differ from sample to sample, one compact product a piece:
 
-        y[samples, outputs] = scale * x[samples, inputs] W[outputs, inputs]^T + b[outputs]
+        y[samples, outputs] = f(scale * x[samples, inputs] W[outputs, inputs]^T + b[outputs])
 
-    x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs), all dense. No two pieces may write the same
-    entry of y, nor read the same entry of x; what no piece writes is b, and has no gradient. Pieces with the same outputs and
-    inputs are multiplied together. The three products of a piece (forward, input gradient, weight gradient) have its size.
-    With `transpose` W is stored as (inputs, outputs). Raises ShapeError.
+    x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs), all dense. f: an `activation` of Backend.activate.
+    No two pieces may write the same entry of y, nor read the same entry of x; what no piece writes is f(b), and gives x and W
+    no gradient. Pieces with the same outputs and inputs are multiplied together. The three products of a piece (forward,
+    input gradient, weight gradient) have its size. With `transpose` W is stored as (inputs, outputs). Raises ShapeError.
     """
 
-    def __init__(self, pieces, scale=1.0, transpose=False):
-        self.pieces, self.scale, self.transpose = pieces, scale, transpose
+    def __init__(self, pieces, scale=1.0, transpose=False, activation="none"):
+        self.pieces, self.scale, self.transpose, self.activation = pieces, scale, transpose, activation
 
     def forward(self, backend, x, W, b=None):
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
@@ -56,12 +56,16 @@ class LinearPieces(Function):
 
         for ((outs, _), ranges), product in zip(groups.items(), backend.gemms(products()), strict=True):
             _scatter(backend, y, ranges, outs, product)
-        if b is not None:
+        if self.activation != "none":
+            self.y = y = backend.activate(y, b, self.activation, 1, out=y)
+        elif b is not None:
             y += b
         return y.reshape(*self.shape[:-1], outputs)
 
     def backward(self, backend, gy, wanted):
         gy = gy.reshape(math.prod(self.shape[:-1]), gy.shape[-1])
+        if self.activation != "none":
+            gy = backend.activate_gradient(gy, self.y, self.activation, 1)
         gx = backend.zeros((gy.shape[0], self.shape[-1]), gy.dtype) if wanted[0] else None
         blocks = []
 
@@ -98,7 +102,7 @@ def _gathered(backend, x, ranges, kept):
     if len(ranges) == 1:
         [(first, last)] = ranges
         return backend.submatrix(x[first:last], None, kept)
-    return backend.xp.concatenate([backend.take(x[first:last], kept, 1) for first, last in ranges])
+    return backend.concatenate([backend.take(x[first:last], kept, 1) for first, last in ranges])
 
 
 def _scatter(backend, out, ranges, kept, values):
@@ -109,9 +113,9 @@ def _scatter(backend, out, ranges, kept, values):
         done += last - first
 
 
-def linear_pieces(x, W, b, pieces, scale=1.0, transpose=False):
-    """Return the product of x and W in pieces, plus b; see `LinearPieces`."""
-    return LinearPieces(pieces, scale, transpose).apply(*((x, W) if b is None else (x, W, b)))
+def linear_pieces(x, W, b, pieces, scale=1.0, transpose=False, activation="none"):
+    """Return f(the product of x and W in pieces, plus b); see `LinearPieces`."""
+    return LinearPieces(pieces, scale, transpose, activation).apply(*((x, W) if b is None else (x, W, b)))
 
 
 def tile_pieces(samples, tiles):

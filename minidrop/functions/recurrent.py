@@ -6,8 +6,6 @@ from outside, (T, N, G H) for T steps, N streams, G gates and H units; then foll
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from minidrop.autograd import Block, Function, Tensor
 from minidrop.backend import sigmoid
 from minidrop.errors import ShapeError
@@ -48,6 +46,20 @@ NOTHING = HiddenDrop()
 def gate_rows(units, gates):
     """Return the Kept of what belongs to some units where `gates` blocks of all units stand one after the other."""
     return None if units is None else Kept.joined([units] * gates)
+
+
+def kept_mask(backend, kept, dtype):
+    """Return the 0/1 array of a Kept, made on the device: what is kept may be known there alone."""
+    return backend.put(backend.xp.ones(kept.count, dtype), kept, 0)
+
+
+def step_masks(backend, steps, total, scale, dtype):
+    """Return the masks of a Kept for each step (None: all), scale included, as an array (steps, 1, total) on the device."""
+    masks = backend.empty((len(steps), 1, total), dtype)
+    for t, kept in enumerate(steps):
+        masks[t, 0] = 1 if kept is None else kept_mask(backend, kept, dtype)
+    masks *= dtype.type(scale)
+    return masks
 
 
 class Recurrent(Function):
@@ -100,8 +112,7 @@ class Recurrent(Function):
             return backend.asarray(drop.mask, dtype)
         if drop.steps is None:
             return dtype.type(drop.scale)
-        masks = [np.ones(total, dtype) if kept is None else kept.mask(dtype) for kept in drop.steps]
-        return backend.asarray(np.stack(masks)[:, None] * dtype.type(drop.scale))
+        return step_masks(backend, drop.steps, total, drop.scale, dtype)
 
     def read(self, backend, t, h):
         """Remember what the gates of step t read of the h before, and return its product with Wh^T, (N, G H)."""
@@ -297,7 +308,7 @@ def recur(cell, gates, cont, weights, states=None, drop=NOTHING):
         h = scale(h, drop.scale) if drop.mask is None else multiply_mask(h, drop.mask)
     if alive is not None:
         xp = backend.xp
-        moves = backend.asarray(alive.mask(gates.dtype))
+        moves = kept_mask(backend, alive, gates.dtype)
         same = xp.prod(cont.data.astype(gates.dtype), axis=0)[:, None] * (1 - moves)
         last = [add(expand(new) if drop.units is not None else multiply_mask(new, moves), multiply_mask(old, same))
                 for new, old in zip(last, states, strict=True)]

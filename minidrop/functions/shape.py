@@ -38,7 +38,7 @@ class Concat(Function):
                                  f"got {', '.join(map(repr, kept))}; call functions.expand on them first")
             self.output_kept = (Kept.joined(kept), axis)
         self.ends = list(itertools.accumulate(x.shape[self.axis] for x in xs))
-        return backend.xp.concatenate(xs, axis=self.axis)
+        return backend.concatenate(xs, self.axis)
 
     def backward(self, backend, gy, wanted):
         return tuple(backend.xp.split(gy, self.ends[:-1], axis=self.axis))
@@ -57,7 +57,7 @@ class Slice(Function):
 
     def backward(self, backend, gy, wanted):
         whole = [backend.zeros(shape, self.dtype) if g is None else g for g, shape in zip(gy, self.shapes, strict=True)]
-        return backend.xp.concatenate(whole, axis=self.axis)
+        return backend.concatenate(whole, self.axis)
 
 
 def reshape(x, shape):

@@ -48,7 +48,7 @@ class SoftmaxCrossEntropy(Function):
         self.moved = moved.shape
         rows = math.prod(moved.shape[:-1]), moved.shape[-1]
         self.label, self.valid = checked_labels(backend, label, rows, x.dtype, self.ignore_label)
-        self.normaliser = x.dtype.type(normaliser(self.normalization, rows[0], self.valid, math.prod(x.shape[:self.axis])))
+        self.normaliser = normaliser(backend, self.normalization, rows[0], self.valid, math.prod(x.shape[:self.axis]), x.dtype)
         self.probability = probability = backend.empty(rows, x.dtype)
         if moved.flags.c_contiguous:
             source = moved.reshape(rows)
@@ -74,11 +74,14 @@ def batch_size(x):
     return max(1, x.shape[0]) if x.ndim else 1
 
 
-def normaliser(mode, places, valid, batch_size):
-    """What a summed loss is divided by; never less than 1, as a batch may hold no valid place."""
+def normaliser(backend, mode, places, valid, batch_size, dtype):
+    """What a summed loss is divided by, as a number of `dtype`; never less than 1, as a batch may hold no valid place.
+
+    `valid`: 0/1 array of `dtype`, or None. How many of its places count, the device alone knows.
+    """
     if mode == "VALID" and valid is not None:
-        places = valid.sum()
-    return max(1.0, float({"VALID": places, "FULL": places, "BATCH_SIZE": batch_size, "NONE": 1}[mode]))
+        return backend.xp.maximum(valid.sum(), dtype.type(1))
+    return dtype.type(max(1.0, float({"VALID": places, "FULL": places, "BATCH_SIZE": batch_size, "NONE": 1}[mode])))
 
 
 def checked_labels(backend, label, shape, dtype, ignore_label=None):
@@ -97,11 +100,10 @@ def checked_labels(backend, label, shape, dtype, ignore_label=None):
     if ignore_label is not None:
         ignored = flat == ignore_label
         wrong &= ~ignored
-        if bool(ignored.any()):
+        if backend.capturing or bool(ignored.any()):
             valid = (~ignored).astype(dtype)
             whole = xp.where(ignored, 0, whole)
-    refuse(flat, wrong, "label", classes, f"the scores have {classes} classes")
-    return whole, valid
+    return refuse(backend, whole, flat, wrong, "label", classes, f"the scores have {classes} classes"), valid
 
 
 def softmax(x, axis=1):

@@ -119,12 +119,27 @@ def relu(x, y, first, last):
 
 
 @_jit
-def relu_gradient(gy, y, gx, first, last):
-    """gx = gy where y > 0, else 0."""
+def activate(y, b, relu, scale, first, last):
+    """y = scale * max(y + b, 0), or scale * (y + b) where not `relu`, in place for rows first .. last-1."""
+    zero = y.dtype.type(0)
+    for i in range(first, last):
+        row = y[i]
+        if relu:
+            for j in range(b.size):
+                total = row[j] + b[j]
+                row[j] = (zero if total <= zero else total) * scale
+        else:
+            for j in range(b.size):
+                row[j] = (row[j] + b[j]) * scale
+
+
+@_jit
+def relu_gradient(gy, y, scale, gx, first, last):
+    """gx = gy * scale where y > 0, else 0."""
     gy, y, gx = gy[first:last], y[first:last], gx[first:last]
     zero = gy.dtype.type(0)
     for i in range(gy.size):
-        gx[i] = gy[i] if y[i] > zero else zero
+        gx[i] = gy[i] * scale if y[i] > zero else zero
 
 
 @_jit

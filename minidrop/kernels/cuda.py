@@ -35,16 +35,18 @@ def _fits(macros):
 _SIZES = Size("n"), Size("m")
 _KEPT = Axis("rows", "n", "N"), Axis("cols", "m", "M")             # of n x m, compact, out of N x M
 _PLACES = Axis("rows", "count", "n"), Axis("cols", "columns", "m")      # the compact part of n x m
-_STEP = (Number("rate", varying=True), Number("momentum", varying=True), Number("decay", varying=True), Number("l1", "int"),
-         *_SIZES)
+_TROUBLE = Array("trouble", ("flags",), "int32", optional=True)
+_RATE = Number("lr", "double", varying=True), Number("grad_scale", "double", varying=True)
+_STEP = (*_RATE, Number("momentum", varying=True), Number("decay", varying=True), Number("l1", "int"), _TROUBLE, *_SIZES)
+_FIRST_PLACES = Array("places", ("N",), "int32", optional=True)     # of rows that may name one row of N several times
 
 take_block = Kernel("take_block", "take.cu", [Array("W", ("N", "M"), strided=True), *_KEPT, Array("out", ("n", "m")), *_SIZES],
                     _tiles)
 put_block = Kernel("put_block", "take.cu", [Array("x", ("n", "m"), strided=True), *_KEPT,
                                             Array("out", ("N", "M"), strided=True), *_SIZES], _tiles)
-add_block = Kernel("add_block", "take.cu", [Array("x", ("n", "m"), strided=True), *_KEPT,
-                                            Array("out", ("N", "M"), strided=True), Number("factor", varying=True), *_SIZES],
-                   _tiles)
+add_block = Kernel("add_block", "take.cu", [
+    Array("x", ("n", "m"), strided=True), *_KEPT, _FIRST_PLACES, Array("out", ("N", "M"), strided=True),
+    Number("factor", varying=True), *_SIZES], _tiles)
 expand = Kernel("expand", "take.cu", [Array("x", ("count", "columns"), strided=True), *_PLACES, Array("out", ("n", "m")),
                                       *_SIZES], _tiles)
 sgd_update = Kernel("sgd_update", "update.cu", [
@@ -53,6 +55,9 @@ sgd_update = Kernel("sgd_update", "update.cu", [
 sgd_update_rows = Kernel("sgd_update_rows", "update.cu", [
     Array("W", ("N", "m")), Array("history", ("N", "m")), Array("g", ("n", "columns"), strided=True, optional=True),
     Axis("rows", "n", "N"), Axis("cols", "columns", "m"), *_STEP], _tiles)
+subtract_block = Kernel("subtract_block", "update.cu", [
+    Array("W", ("N", "M"), strided=True), Array("g", ("n", "m"), strided=True), *_KEPT, _FIRST_PLACES, *_RATE, _TROUBLE,
+    *_SIZES], _tiles)
 activate = Kernel("activate", "activation.cu", [
     Array("x", ("n", "m"), strided=True), Array("b", ("m",), strided=True, optional=True),
     Array("y", ("n", "m"), strided=True), Number("scale"), *_SIZES], _tiles, ACTIVATION=range(len(ACTIVATIONS)))
@@ -85,6 +90,17 @@ column_sums = Kernel("column_sums", "sums.cu", [Array("x", ("n", "m"), strided=T
 sum_groups = Kernel("sum_groups", "sums.cu", [
     Array("x", ("rows", "m"), strided=True), Array("order", ("places",), "int64"), Array("bounds", ("ends",), "int64"),
     Array("out", ("n", "m")), *_SIZES], _tiles)
+sum_of_squares = Kernel("sum_of_squares", "sums.cu", [
+    Array("x", ("n",)), Array("out", ("blocks",), "float64"), Size("blocks"), Size("n")],
+    lambda sizes, macros: ((sizes["blocks"], 1), (grids.THREADS, 1)))
+add_up = Kernel("add_up", "sums.cu", [Array("x", ("n",), "float64"), Array("out", ("sums",), "float64"), Size("n")],
+                lambda sizes, macros: ((1, 1), (grids.THREADS, 1)))
+link_places = Kernel("link_places", "table.cu", [
+    Array("ids", ("n",), "int64"), Array("places", ("rows",), "int32"), Array("next", ("n",), "int32"), Size("n")],
+    lambda sizes, macros: grids.rows(sizes["n"], 32))
+sum_places = Kernel("sum_places", "table.cu", [
+    Array("x", ("n", "m"), strided=True), Array("ids", ("n",), "int64"), Array("places", ("rows",), "int32"),
+    Array("next", ("n",), "int32"), Array("g", ("n", "m")), *_SIZES], _tiles)
 multiply_groups = Kernel("multiply_groups", "blocks.cu", [
     Array("x", ("n", "features", "rest")), Array("factors", ("groups", "features")), Array("ends", ("groups",), "int64"),
     Array("y", ("n", "features", "rest")), Size("groups"), Size("features"), Size("rest"), Size("n")],

@@ -6,6 +6,7 @@ BLOCKS = 4096           # enough to fill the largest device several times; a thr
 THREADS = 256
 TILES = ((64, 64), (128, 64), (128, 128))      # of block_products.cu, rows by columns
 LEAST_TILES = {(128, 64): 120, (128, 128): 240}     # about one, and two, for each multiprocessor of a large device
+_PARTIAL_SUMS = 1024    # of an array: what is left, one block adds up
 _LINES = 16             # of column_sums (sums.cu)
 _TILE = 32              # of transpose (transpose.cu)
 _LARGEST_Y = 65535      # what CUDA allows
@@ -29,6 +30,11 @@ def elements(n):
 def counters(n):
     """One thread for four elements (dropout.cu)."""
     return elements(-(-n // 4))
+
+
+def partial_sums(n):
+    """How many blocks share a sum of n elements."""
+    return min(_parts(n, 4 * THREADS), _PARTIAL_SUMS)
 
 
 def rows(n, row_threads):

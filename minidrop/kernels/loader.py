@@ -13,12 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from minidrop.errors import BackendError, ShapeError
+from minidrop.kept import MovingKept
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17", "--fmad=false")
 REALS = {"float32": "float", "float64": "double"}
 OPERANDS = ("REAL", "float16", "bfloat16")     # of products, by the value of the macro OPERAND; the last two as bits, uint16
-_NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64, "unsigned long long": np.uint64}
+_NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64, "unsigned long long": np.uint64,
+            "double": np.float64}
 _LARGEST_INT = 2**31 - 1
 
 
@@ -73,19 +75,18 @@ class AxisValue(NamedTuple):
 def axis_value(kept, table=None):
     """Return a Kept as an AxisValue; one without the regular form needs its `table` on the device.
 
-    A Kept may have been given an attribute `start_at`, an array of one int32 on the device: then that says where it starts
-    whenever a kernel runs, in a captured graph too. The count must stay what it was.
+    A MovingKept starts where its `start_at` says whenever the kernel runs, in a captured graph too.
     Raises BackendError for an axis that is too long.
     """
-    start, step, width = kept.regular or (0, 1, 1)
+    moving = isinstance(kept, MovingKept)
+    start, step, width = (0, kept.step, kept.width) if moving else kept.regular or (0, 1, 1)
     if kept.is_all:
         start, step, width = 0, max(1, kept.total), max(1, kept.total)
     if kept.total - min(start, 0) > _LARGEST_INT:
         raise BackendError(f"{kept!r}: the GPU kernels count the entries of one axis in 32 bits; this one is too long")
-    if kept.regular is None and not kept.is_all:
+    if not moving and kept.regular is None and not kept.is_all:
         return AxisValue(kept.count, kept.total, 0, 1, 1, table)
-    start_at = getattr(kept, "start_at", None)
-    return AxisValue(kept.count, kept.total, start if start_at is None else start_at, min(step, _LARGEST_INT),
+    return AxisValue(kept.count, kept.total, kept.start_at if moving else start, min(step, _LARGEST_INT),
                      min(width, _LARGEST_INT))
 
 
@@ -114,8 +115,8 @@ class Kernel:
         expected = {argument.name for argument in self.arguments if not isinstance(argument, Size)}
         if expected != set(values):
             raise TypeError(f"kernel {self.name} takes {sorted(expected)}, got {sorted(values)}")
-        real = next(values[a.name].dtype.name for a in self.arguments if isinstance(a, Array) and a.dtype == "REAL"
-                    and values[a.name] is not None)
+        real = next((values[a.name].dtype.name for a in self.arguments if isinstance(a, Array) and a.dtype == "REAL"
+                     and values[a.name] is not None), "float64")      # where no argument says, it is all the same
         if real not in REALS:
             raise BackendError(f"kernel {self.name}: expected arrays of {' or '.join(REALS)}, got {real}")
         types = {"REAL": real, "OPERAND": "uint16" if macros.get("OPERAND") else real}

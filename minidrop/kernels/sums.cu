@@ -1,7 +1,8 @@
-// Sums in a fixed order, without atomics: the same bits in every run. References: Backend.column_sums, sum_groups.
+// Sums in a fixed order, without atomics: the same bits in every run. References: Backend.column_sums, sum_groups, squares.
 #include "common.cuh"
 
 #define LINES 16
+#define SUMMANDS 256      // threads of a block of sum_of_squares and add_up
 
 // out[j] = the sum of column j of x (n, m).
 // Launch: blocks of 32 columns x LINES threads. A thread adds every LINES-th row, then the lines are added up pairwise.
@@ -45,4 +46,43 @@ extern "C" __global__ void sum_groups(const REAL* __restrict__ x, long long x_st
             if (first + 32 * k < m)
                 out[i * m + first + 32 * k] = sum[k];
     }
+}
+
+// The sum of one number of each thread of a block, added up pairwise; thread 0 has it.
+__device__ __forceinline__ double over_the_block(double mine)
+{
+    __shared__ double part[SUMMANDS];
+    part[threadIdx.x] = mine;
+    __syncthreads();
+    for (int half = SUMMANDS / 2; half; half /= 2) {
+        if (threadIdx.x < half)
+            part[threadIdx.x] += part[threadIdx.x + half];
+        __syncthreads();
+    }
+    return part[0];
+}
+
+// out[b] = the sum of the squares of what block b reads of the n elements of x: a share that depends on n alone.
+// Launch: blocks of SUMMANDS threads.
+extern "C" __global__ void sum_of_squares(const REAL* __restrict__ x, double* __restrict__ out, long long blocks, long long n)
+{
+    double sum = 0;
+    FOR_ELEMENTS(i, n) {
+        const double value = x[i];
+        sum += value * value;
+    }
+    sum = over_the_block(sum);
+    if (threadIdx.x == 0)
+        out[blockIdx.x] = sum;
+}
+
+// out[0] = the sum of n numbers. Launch: one block of SUMMANDS threads.
+extern "C" __global__ void add_up(const double* __restrict__ x, double* __restrict__ out, long long n)
+{
+    double sum = 0;
+    FOR_ELEMENTS(i, n)
+        sum += x[i];
+    sum = over_the_block(sum);
+    if (threadIdx.x == 0)
+        out[0] = sum;
 }

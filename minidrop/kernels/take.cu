@@ -46,10 +46,11 @@ extern "C" __global__ void put_block(const REAL* __restrict__ x, long long x_str
     }
 }
 
-// out[rows(i), cols(j)] += factor * x[i, j];  no entry of out stands twice in rows x cols, so nothing collides
+// out[rows(i), cols(j)] += factor * x[i, j];  no entry of out stands twice in rows x cols, so nothing collides. With places,
+// rows may name one row several times: only place places[row] of them counts.
 extern "C" __global__ void add_block(const REAL* __restrict__ x, long long x_stride, KEPT(rows), KEPT(cols),
-                                     REAL* __restrict__ out, long long out_stride, VARYING(REAL, factor), long long n,
-                                     long long m)
+                                     const int* __restrict__ places, REAL* __restrict__ out, long long out_stride,
+                                     VARYING(REAL, factor), long long n, long long m)
 {
     READ_KEPT(rows);
     READ_KEPT(cols);
@@ -59,8 +60,11 @@ extern "C" __global__ void add_block(const REAL* __restrict__ x, long long x_str
     FOR_COLUMNS(k)
         target[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
     FOR_ROWS(i, n) {
+        const long long row = unit(rows, i);
+        if (places && places[row] != i)
+            continue;
         const REAL* source = x + i * x_stride + first;
-        REAL* o = out + unit(rows, i) * out_stride;
+        REAL* o = out + row * out_stride;
         REAL sum[PER_THREAD];
         FOR_COLUMNS(k)
             if (target[k] >= 0)

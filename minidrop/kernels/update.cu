@@ -5,7 +5,18 @@
 // g is the compact gradient: it is read where rows and columns are kept, everything else has none, and no dense gradient is
 // ever written. At small batches this pass over weights and history is the floor of a step: each is read once and written
 // once. Launch: tiles of 32 x 8 threads (common.cuh).
+//
+// rate = lr * grad_scale, and decay is the weight decay times lr, of numbers rounded to REAL first: here, not by the caller,
+// because lr and grad_scale may stand in device memory. Where *trouble is not 0 nothing changes: a captured step that met
+// something wrong is found out later, and done again.
 #include "common.cuh"
+
+#define READ_STEP                                                                                                        \
+    READ_VARYING(double, lr);                                                                                            \
+    READ_VARYING(double, grad_scale);                                                                                    \
+    READ_VARYING(REAL, momentum);                                                                                        \
+    READ_VARYING(REAL, decay);                                                                                           \
+    const Step step = {REAL(lr) * REAL(grad_scale), momentum, REAL(lr) * decay, l1}
 
 struct Step {
     REAL rate, momentum, decay;
@@ -36,15 +47,15 @@ __device__ __forceinline__ void update(REAL* __restrict__ W, REAL* __restrict__ 
 
 // All rows of W, history (n, m); rows and cols say where g's row and column of an entry are.
 extern "C" __global__ void sgd_update(REAL* __restrict__ W, REAL* __restrict__ history, const REAL* __restrict__ g,
-                                      long long g_stride, KEPT(rows), KEPT(cols), VARYING(REAL, rate),
-                                      VARYING(REAL, momentum), VARYING(REAL, decay), int l1, long long n, long long m)
+                                      long long g_stride, KEPT(rows), KEPT(cols), VARYING(double, lr),
+                                      VARYING(double, grad_scale), VARYING(REAL, momentum), VARYING(REAL, decay),
+                                      int l1, const int* trouble, long long n, long long m)
 {
+    if (trouble && *trouble)
+        return;
     READ_KEPT(rows);
     READ_KEPT(cols);
-    READ_VARYING(REAL, rate);
-    READ_VARYING(REAL, momentum);
-    READ_VARYING(REAL, decay);
-    const Step step = {rate, momentum, decay, l1};
+    READ_STEP;
     const int none[PER_THREAD] = {-1, -1, -1, -1};
     const long long first = FIRST_COLUMN;
     int source[PER_THREAD];
@@ -63,15 +74,15 @@ extern "C" __global__ void sgd_update(REAL* __restrict__ W, REAL* __restrict__ h
 // Only the given rows of W, history (.., m): row rows(i) has row i of g, i < n. For a gradient in several blocks, each with
 // rows of its own. Where g is null these rows have no gradient.
 extern "C" __global__ void sgd_update_rows(REAL* __restrict__ W, REAL* __restrict__ history, const REAL* __restrict__ g,
-                                           long long g_stride, KEPT(rows), KEPT(cols), VARYING(REAL, rate),
-                                           VARYING(REAL, momentum), VARYING(REAL, decay), int l1, long long n, long long m)
+                                           long long g_stride, KEPT(rows), KEPT(cols), VARYING(double, lr),
+                                           VARYING(double, grad_scale), VARYING(REAL, momentum), VARYING(REAL, decay),
+                                           int l1, const int* trouble, long long n, long long m)
 {
+    if (trouble && *trouble)
+        return;
     READ_KEPT(rows);
     READ_KEPT(cols);
-    READ_VARYING(REAL, rate);
-    READ_VARYING(REAL, momentum);
-    READ_VARYING(REAL, decay);
-    const Step step = {rate, momentum, decay, l1};
+    READ_STEP;
     const long long first = FIRST_COLUMN;
     int source[PER_THREAD];
     FOR_COLUMNS(k)
@@ -79,5 +90,39 @@ extern "C" __global__ void sgd_update_rows(REAL* __restrict__ W, REAL* __restric
     FOR_ROWS(i, n) {
         const long long at = unit(rows, i) * m + first;
         update(W + at, history + at, g + i * g_stride, source, m - first, step);
+    }
+}
+
+// W[rows(i), cols(j)] -= lr * grad_scale * g[i, j]: the update without momentum and decay. What has no gradient is not
+// touched. g (n, m); places as in add_block (take.cu).
+extern "C" __global__ void subtract_block(REAL* __restrict__ W, long long W_stride, const REAL* __restrict__ g,
+                                          long long g_stride, KEPT(rows), KEPT(cols), const int* __restrict__ places,
+                                          VARYING(double, lr), VARYING(double, grad_scale), const int* trouble, long long n,
+                                          long long m)
+{
+    if (trouble && *trouble)
+        return;
+    READ_KEPT(rows);
+    READ_KEPT(cols);
+    READ_VARYING(double, lr);
+    READ_VARYING(double, grad_scale);
+    const REAL rate = REAL(lr) * REAL(grad_scale);
+    const long long first = FIRST_COLUMN;
+    long long target[PER_THREAD];
+    FOR_COLUMNS(k)
+        target[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
+    FOR_ROWS(i, n) {
+        const long long row = unit(rows, i);
+        if (places && places[row] != i)
+            continue;
+        const REAL* gradient = g + i * g_stride + first;
+        REAL* w = W + row * W_stride;
+        REAL value[PER_THREAD];
+        FOR_COLUMNS(k)
+            if (target[k] >= 0)
+                value[k] = w[target[k]] - rate * gradient[32 * k];
+        FOR_COLUMNS(k)
+            if (target[k] >= 0)
+                w[target[k]] = value[k];
     }
 }

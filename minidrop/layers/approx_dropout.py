@@ -19,6 +19,7 @@ class ApproxDropout(Layer):
     axis = 1
     drops = True
     keeps_units = True
+    leaves_scale = True
 
     def __init__(self, config, context):
         # The site comes first: `dropping`, which Layer sets, is kept there.

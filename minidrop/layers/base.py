@@ -55,6 +55,14 @@ class Layer:
     subset_kinds = ("units", "weights", "blocks")     # what of these, where it can
     out_site = None
     in_site = None             # lent by the planner: the blocks of the first bottom that its drop keeps
+
+    # What a product may do for the layers below it. Subclasses do not inherit these promises: they may have another `forward`.
+    applies_epilogue = False   # of a product: applies `epilogue`, and the scale of an `out_site` that is `scaled`
+    as_epilogue = None         # of an activation: its name in Backend.activate; it returns its bottom where it `passes_on`
+    leaves_scale = False       # of a drop: where its site is `scaled`, it does not scale what comes with the kept set
+    epilogue = "none"          # lent by the planner: the activation to apply
+    passes_on = False          # set by the planner: the product above applies this activation
+
     is_data = False            # feeds the net, reads no bottom
     record_axes = 1            # of data: the axes, from the first on, that count records; `record_of` gets their place
     keeps_units = False        # entry i of the bottom is entry i of every top, though not `elementwise`
@@ -67,6 +75,9 @@ class Layer:
     drops_own_units = False    # and what it drops are units that it computes itself: nobody has to lend or to gather
     skips_steps = False        # set by the planner: where each step has a pattern, it skips products instead of masking
     capturable = False         # forward gives the device the same work in every pass, but for what it gets by `draw`
+    stream = None              # the name of its random numbers, if forward draws any: keeps those of different types apart
+    key_at = None              # lent by a captured step: where the device finds `key()`
+    counter = 0                # of the iteration, as `draw` was told
     drops = False              # a drop layer: random where `dropping` is True, the same in every pass where it is False
 
     def __init__(self, config, context):
@@ -132,6 +143,13 @@ class Layer:
 
     def draw(self, counter):
         """Start iteration `counter`: everything random in it follows from the seed and this number."""
+        self.counter = counter
+
+    def key(self):
+        """Return the key of this iteration's random numbers: an integer, or an array of it on the device."""
+        if self.key_at is not None:
+            return self.key_at
+        return streams.key(self.context.seed, self.stream, self.name, self.counter)
 
     def close(self):
         """Release threads and files."""
@@ -183,9 +201,7 @@ class RandomDrop(Layer):
     """
 
     drops = True
-    stream = ""                # keeps the random numbers of different types apart
     reads_axes = False         # has a use for `axes` and `shared`
-    counter = 0
 
     def setup(self, *shapes):
         settings = self.config.dropout_param
@@ -195,13 +211,6 @@ class RandomDrop(Layer):
         if not self.reads_axes and (settings.axes or settings.shared):
             raise ConfigError(f"axes and shared are settings of Dropout; {self.type} has no use for them")
         return super().setup(*shapes)
-
-    def draw(self, counter):
-        self.counter = counter
-
-    def key(self):
-        """Return the key of this iteration's random numbers."""
-        return streams.key(self.context.seed, self.stream, self.name, self.counter)
 
 
 def register_layer(name):

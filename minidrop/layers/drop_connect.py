@@ -14,6 +14,7 @@ class DropConnect(RandomDrop, ProductLayer):
     """
 
     stream = "drop connect"
+    applies_epilogue = True
     saves_nothing_because = "it drops every weight on its own, and the product is computed whole"
 
     def forward(self, x):
@@ -22,4 +23,4 @@ class DropConnect(RandomDrop, ProductLayer):
         W = self.params["weight"]
         if self.dropping:
             W = functions.dropout(W, self.rate, self.key())
-        return functions.linear(x, W, self.params.get("bias"), transpose=self.transpose)
+        return functions.linear(x, W, self.params.get("bias"), transpose=self.transpose, activation=self.epilogue)

@@ -1,5 +1,7 @@
 """DummyData."""
 
+import numpy as np
+
 from minidrop import fillers, streams
 from minidrop.autograd import Tensor
 from minidrop.config import FillerParameter
@@ -47,17 +49,17 @@ class DummyData(Layer):
         self.position = position
 
     def forward(self):
-        tops = tuple(self._top(i) for i in range(len(self.shapes)))
+        backend = self.context.backend
+        for i, filler in enumerate(self.fillers):
+            if filler.type == "constant" and i not in self.constant:
+                self.constant[i] = backend.asarray(self._values(i))
+        changing = [i for i in range(len(self.shapes)) if i not in self.constant]
+        uploaded = backend.upload(self, [self._values(i) for i in changing])
         self.position += 1
-        return tops
+        arrays = self.constant | dict(zip(changing, uploaded, strict=True))
+        # New Tensors each time, also over constant arrays: one that lived on would add up its gradients.
+        return tuple(Tensor(arrays[i], backend=backend) for i in range(len(arrays)))
 
-    def _top(self, i):
-        # A new Tensor each time, also over a constant array: one that lived on would add up its gradients.
-        array = self.constant.get(i)
-        if array is None:
-            rng = streams.generator(self.context.seed, "dummy data", self.name, i, self.position)
-            values = fillers.fill(self.fillers[i], self.shapes[i], rng)
-            array = self.context.backend.asarray(values, self.context.dtype)
-            if self.fillers[i].type == "constant":
-                self.constant[i] = array
-        return Tensor(array, backend=self.context.backend)
+    def _values(self, i):
+        rng = streams.generator(self.context.seed, "dummy data", self.name, i, self.position)
+        return np.asarray(fillers.fill(self.fillers[i], self.shapes[i], rng), self.context.dtype)

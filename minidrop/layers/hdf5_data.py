@@ -49,12 +49,13 @@ class HDF5Data(Layer):
     def forward(self):
         if self.reader is None:
             # Not a bound method: the thread must not keep a net alive that nobody holds any more.
-            read = partial(_read, self.batches, tuple(self.config.top), self.config.transform_param, self.context.dtype)
+            read = partial(_read, self.batches, tuple(self.config.top), self.config.transform_param, self.context.dtype,
+                           self.context.backend)
             self.reader = Prefetcher(read, max(1, self.settings.prefetch), self.position)
         arrays = self.reader.get()
         self.position += 1
         backend = self.context.backend
-        return tuple(Tensor(backend.asarray(array), backend=backend) for array in arrays)
+        return tuple(Tensor(array, backend=backend) for array in backend.upload(self, arrays))
 
     def close(self):
         if self.reader:
@@ -62,7 +63,8 @@ class HDF5Data(Layer):
             self.reader = None
 
 
-def _read(batches, names, settings, dtype, n):
+def _read(batches, names, settings, dtype, backend, n):
     batch = batches.batch(n)
     first, *others = names
-    return [transform(settings, batch[first], dtype), *(batch[name].astype(dtype, copy=False) for name in others)]
+    arrays = [transform(settings, batch[first], dtype), *(batch[name].astype(dtype, copy=False) for name in others)]
+    return [backend.pinned(array) for array in arrays]

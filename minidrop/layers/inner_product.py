@@ -12,9 +12,11 @@ class InnerProduct(ProductLayer):
 
     The one layer that drops can make cheaper. `out_site`, set by the planner, is that of the drop below: only what it keeps
     is computed. A compact bottom is read as it is; `in_site` is that of a drop above that keeps blocks of a dense bottom.
+    `epilogue`, lent too, is the activation below: y = f(x W^T + b), times the scale of a drop whose kept set is computed.
     """
 
     computes_subset = True
+    applies_epilogue = True
 
     def setup(self, shape):
         tops = super().setup(shape)
@@ -35,8 +37,11 @@ class InnerProduct(ProductLayer):
         outs = below.groups(samples) if below is not None else None
         ins = above.groups(samples) if above is not None else None
         if outs is not None or ins is not None:
-            return functions.block_linear(x, W, b, outs, ins, 1.0, self.transpose)
-        return functions.linear(x, W, b, below.kept if below is not None else None, self.transpose)
+            return functions.block_linear(x, W, b, outs, ins, 1.0, self.transpose, self.epilogue)
+        kept = below.kept if below is not None else None
+        # With all units the drop below applies its scale: it may have been at rest when they were computed.
+        scale = below.scale if kept is not None and below.scaled else 1.0
+        return functions.linear(x, W, b, kept, self.transpose, self.epilogue, scale)
 
     def _with_tiles(self, site, x, W, b):
         if site.masked:
@@ -44,6 +49,6 @@ class InnerProduct(ProductLayer):
             W = functions.multiply_mask(W, mask.T if self.transpose else mask)
         tiles = site.tiles(self.outputs, self.inputs)
         if tiles is None:
-            return functions.linear(x, W, b, None, self.transpose)
+            return functions.linear(x, W, b, None, self.transpose, self.epilogue)
         pieces = functions.tile_pieces(math.prod(x.shape[:-1]), tiles)
-        return functions.linear_pieces(x, W, b, pieces, site.scale, self.transpose)
+        return functions.linear_pieces(x, W, b, pieces, site.scale, self.transpose, self.epilogue)

@@ -24,18 +24,19 @@ class Input(Layer):
             if any(length < 0 for length in shape):
                 raise ConfigError(f"input_param: sizes must not be negative, got {shape}")
         self.shapes = dict(zip(tops, shapes, strict=True))
+        self.owners = {top: _Owner() for top in tops}       # apart: tops may be given at different times
         self.given = {}
         return shapes
 
     def give(self, values):
         """Set the arrays of the next forward by top name; ShapeError where one does not fit."""
         for name, value in values.items():
-            backend, dtype = self.context.backend, self.context.dtype
-            expected = self.shapes[name]
+            backend, expected = self.context.backend, self.shapes[name]
             try:
-                array = value.data if isinstance(value, Tensor) and value.backend is backend else backend.asarray(
-                    value.data if isinstance(value, Tensor) else value)
-                array = array.astype(dtype, copy=False)
+                array = value.data if isinstance(value, Tensor) else value
+                if array is value or value.backend is not backend:
+                    array = backend.upload(self.owners[name], [array])[0]
+                array = array.astype(self.context.dtype, copy=False)
             except (TypeError, ValueError) as error:
                 raise DataError(f"layer {self.name!r}: input {name!r} is no array of numbers ({error})") from None
             if array.ndim != len(expected) or tuple(array.shape[1:]) != expected[1:]:
@@ -54,3 +55,7 @@ class Input(Layer):
         if len(declared) == 1 and len(batches) > 1:
             raise ShapeError(f"inputs of one batch expected, got {sorted(batches)} records")
         return tops
+
+
+class _Owner:
+    """Whose uploads those of a top are."""

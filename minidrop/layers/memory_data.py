@@ -60,4 +60,4 @@ class MemoryData(Layer):
         backend, dtype = self.context.backend, self.context.dtype
         data = transform(self.config.transform_param, self.data[rows], dtype)
         tops = (data, self.labels[rows].astype(dtype))[:len(self.config.top)]
-        return tuple(Tensor(backend.asarray(top), backend=backend) for top in tops)
+        return tuple(Tensor(top, backend=backend) for top in backend.upload(self, tops))

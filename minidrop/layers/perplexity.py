@@ -20,6 +20,11 @@ class Perplexity(Layer):
         self.ignore_label, _ = loss_settings(self.config)
         return [()]
 
+    @property
+    def batch_weight(self):
+        """How many places of the last batch count. Whoever asks waits for the device; a training step need not."""
+        return self.label.size if self.ignore_label is None else int((self.label != self.ignore_label).sum())
+
     def forward(self, x, label):
-        self.batch_weight = label.data.size if self.ignore_label is None else int((label.data != self.ignore_label).sum())
+        self.label = label.data
         return functions.perplexity(x, label, self.axis, self.ignore_label)

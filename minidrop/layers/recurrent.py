@@ -2,11 +2,12 @@
 
 import math
 
-from minidrop import functions, streams
+from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.config import decimal
-from minidrop.errors import ConfigError, DataError, ShapeError
-from minidrop.functions.recurrent import NOTHING, HiddenDrop, gate_rows, recur
+from minidrop.errors import ConfigError, ShapeError
+from minidrop.functions.indices import refused
+from minidrop.functions.recurrent import NOTHING, HiddenDrop, gate_rows, recur, step_masks
 from minidrop.layers.base import Layer, ParameterSpec
 from minidrop.layers.drop_settings import drop_site, set_steps
 
@@ -29,6 +30,7 @@ class RecurrentLayer(Layer):
     tops = (1, 3)
     reads_kept = True
     drops_own_units = True
+    stream = "hidden dropout"
     cell = None                              # of functions.recurrent
     state_names = ("h",)
     state_biases = ()                        # biases besides the first, each of every gate
@@ -52,7 +54,6 @@ class RecurrentLayer(Layer):
             if not 0 <= self.rate < 1:
                 raise ConfigError(f"hidden_dropout: dropout_ratio must lie in [0, 1), got {self.rate:g}")
         super().__init__(config, context)
-        self.counter, self.checked = 0, False
 
     # -- shapes ------------------------------------------------------------------------------------------------------
     def setup(self, x, cont, *others):
@@ -122,7 +123,7 @@ class RecurrentLayer(Layer):
 
     # -- running -----------------------------------------------------------------------------------------------------
     def draw(self, counter):
-        self.counter = counter
+        super().draw(counter)
         if self.site is not None:
             self.site.draw(counter)
 
@@ -146,17 +147,16 @@ class RecurrentLayer(Layer):
         return h, *[functions.reshape(state, (1, *state.shape)) for state in last]
 
     def _check_cont(self, cont):
-        """Raise DataError where cont is neither 0 nor 1. On a GPU only once, for it would have to be waited for."""
-        if self.checked and cont.backend.name != "cpu":
-            return
-        wrong = ((cont.data != 0) & (cont.data != 1)).reshape(-1)
-        self.checked = True
-        if bool(wrong.any()):
+        """Raise DataError where cont is neither 0 nor 1."""
+        flat = cont.data.reshape(-1)
+        wrong = (flat != 0) & (flat != 1)
+
+        def error():
             place = int(wrong.argmax())
-            error = DataError(f"cont is {float(cont.data.reshape(-1)[place]):g} at place {place} of the batch; expected 0 "
-                              f"where a sequence begins, else 1. It is the second bottom, as the third top of TextData")
-            error.place = place
-            raise error
+            return refused(f"cont is {float(flat[place]):g} at place {place} of the batch; expected 0 where a sequence "
+                           f"begins, else 1. It is the second bottom, as the third top of TextData", place)
+
+        cont.backend.refuse(wrong, error)
 
     def _direction(self, prefix, x, cont, static, states, drop):
         parameter = {name.removeprefix(prefix): value for name, value in self.params.items()
@@ -170,8 +170,9 @@ class RecurrentLayer(Layer):
         if not prefix:
             return recur(self.cell, gates, cont, weights, states, drop)
         # Read from its end, a step is joined to the one before it if it was joined to the one after it.
-        xp, joined = x.backend.xp, cont.data[1:][::-1]
-        turned = Tensor(xp.concatenate([xp.zeros_like(cont.data[:1]), joined]), backend=x.backend)
+        joined = x.backend.empty(cont.data.shape, cont.data.dtype)
+        joined[:1], joined[1:] = 0, cont.data[1:][::-1]
+        turned = Tensor(joined, backend=x.backend)
         h, *last = recur(self.cell, functions.reverse_steps(gates), turned, weights, states, drop)
         return functions.reverse_steps(h), *last
 
@@ -188,16 +189,17 @@ class RecurrentLayer(Layer):
         shape = (self.steps, self.streams, self.units)
         step = self.settings.hidden_dropout.time == self.settings.hidden_dropout.STEP
         if self.conventional:
-            key = streams.key(self.context.seed, "hidden dropout", self.name, self.counter)
             ones = x.backend.xp.ones(shape if step else (1, *shape[1:]), x.dtype)
-            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), key)[0], whole=not step)
+            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.key())[0], whole=not step)
         site = self.site
         if site.drawn is None:
             return NOTHING
-        if site.masked or (step and not self.skips_steps):
+        if site.masked:
             mask = functions.site_mask(site, shape, 2)
             return HiddenDrop(mask=mask, whole=not step, moving=None if step else site.pattern.kept(self.units))
         if step:
             kept = tuple(None if one.is_all else one for _, _, one in site.groups(self.steps * self.streams))
-            return HiddenDrop(steps=kept, scale=site.scale)
+            if self.skips_steps:
+                return HiddenDrop(steps=kept, scale=site.scale)
+            return HiddenDrop(mask=step_masks(x.backend, kept, self.units, site.scale, x.dtype))
         return HiddenDrop(units=site.kept, scale=site.scale, whole=True)

@@ -16,5 +16,9 @@ class ReLU(Layer):
         super().__init__(config, context)
         self.negative_slope = decimal(self.settings.negative_slope)
 
+    @property
+    def as_epilogue(self):
+        return None if self.negative_slope else "relu"
+
     def forward(self, x):
-        return functions.relu(x, self.negative_slope)
+        return x if self.passes_on else functions.relu(x, self.negative_slope)

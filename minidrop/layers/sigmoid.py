@@ -9,6 +9,7 @@ class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)). f(0) = 1/2, so dropped units must be put back before it."""
 
     elementwise = True
+    as_epilogue = "sigmoid"
 
     def forward(self, x):
-        return functions.sigmoid(x)
+        return x if self.passes_on else functions.sigmoid(x)

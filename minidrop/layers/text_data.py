@@ -60,8 +60,8 @@ class TextData(Layer):
         batch = self.batches.batch(self.position)
         self.position += 1
         backend, dtype = self.context.backend, self.context.dtype
-        arrays = (np.asarray(batch[name], dtype) for name in TOPS[:len(self.config.top)])
-        return tuple(Tensor(backend.asarray(array), backend=backend) for array in arrays)
+        arrays = [np.asarray(batch[name], dtype) for name in TOPS[:len(self.config.top)]]
+        return tuple(Tensor(array, backend=backend) for array in backend.upload(self, arrays))
 
     def _find(self, source):
         if not source or source == STDLIB:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minidrop.errors import ShapeError
+from minidrop.errors import CaptureError, ShapeError
 from minidrop.patterns.base import get_family
 from minidrop.patterns.sequence import PatternSequence
 
@@ -14,10 +14,12 @@ class DropSite:
     total: length of the dropped axis; the layer sets it once shapes are known.
     active: False in phase TEST: nothing is dropped, scale is 1.
     attached: True where a product has taken a pattern of weights upon itself: nothing is left to do here.
+    scaled: True where the product that leaves the dropped units out multiplies the kept ones by `scale` as well.
     masked: True where dense code multiplies by an explicit mask instead (the oracle): then `kept`, `tiles` and
     `groups` are None.
     steps: None where a pattern holds for the whole batch; else the number of steps of its sequences, each of which has a
     pattern of its own (`patterns`): what is dropped are then blocks, one for each step.
+    moving: lent by a captured step: what others are given instead of `kept_sets`, one for one.
 
     Before the first `draw` a site is the identity.
     """
@@ -29,8 +31,10 @@ class DropSite:
         self.total = total
         self.active = True
         self.attached = False
+        self.scaled = False
         self.masked = False
         self.steps = None
+        self.moving = None
         self.family = get_family(settings)
         self.sequence = PatternSequence(self.family, seed, layer_name)
         self.pattern = None
@@ -74,13 +78,30 @@ class DropSite:
     @property
     def kept(self):
         """What compact code computes: a Kept, or None for all (nothing dropped, phase TEST, or `masked`)."""
-        return None if self.masked else self._drawn_kept()
+        kept = None if self.masked else self._drawn_kept()
+        return kept if kept is None or self.moving is None else self.moving[0]
 
     def tiles(self, outputs, inputs):
         """What lives of the weights of the product that took the site: (outputs, inputs) pairs of Kept, or None for all."""
         if self.drawn is None or self.masked or self.drops != "weights":
             return None
-        return self.pattern.tiles(outputs, inputs)
+        tiles = self.pattern.tiles(outputs, inputs)
+        return tiles if self.moving is None else tuple(zip(self.moving[::2], self.moving[1::2], strict=True))
+
+    def kept_sets(self, weights=None):
+        """Every Kept of this iteration that others are given, in order; [] where nothing is dropped.
+
+        weights: (outputs, inputs) of the product that took a pattern of weights. CaptureError where there is no such list.
+        """
+        if self.masked or self.drawn is None:
+            return []
+        if self.drops == "blocks":
+            what = "each step" if self.steps is not None else "each group of samples"
+            raise CaptureError(f"layer {self.layer_name!r} ({self.family.name}) draws another pattern for {what}")
+        if self.drops == "weights":
+            return [kept for tile in self.pattern.tiles(*weights) for kept in tile]
+        kept = self._drawn_kept()
+        return [] if kept is None else [kept]
 
     def groups(self, samples):
         """What lives of `samples` x total activations: (first, last, Kept) for each group of samples, or None for all."""

@@ -4,6 +4,8 @@ import logging
 import math
 import secrets
 from collections import deque
+from collections.abc import Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from minidrop.autograd import no_grad
 from minidrop.backend import cuda_devices
 from minidrop.config import SolverConfig, SolverParameter, apply_overrides, decimal, load_solver, solver_nets
 from minidrop.conversion import dropout_kind, prepare_nets
-from minidrop.errors import ConfigError, NonFiniteError
+from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError
 from minidrop.net import Net
 from minidrop.solver import state
+from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.lr_policy import check_lr_policy, learning_rate
 from minidrop.solver.rules import check_rule
@@ -32,12 +35,13 @@ class Event:
     """What callbacks are told: `kind` "test", "step", "display" or "snapshot", the iteration, and its values by name.
 
     A "step" has the loss and the learning rate, a "display" the net's small outputs too. A "test" event has `net`, the
-    number of the test net; a "snapshot" event has the value "path".
+    number of the test net; a "snapshot" event has the value "path". On a GPU nobody waits for a "step": only who reads its
+    values does, and has to while the event is told.
     """
 
     kind: str
     iteration: int
-    values: dict
+    values: Mapping
     net: int = 0
 
 
@@ -50,6 +54,9 @@ class Solver:
     `stages`: of the train net. `snapshot_prefix`: where snapshots go, instead of the file's. `precision`: of products on a
     GPU, instead of the file's; with float16 the gradients are scaled (see `LossScale`). Raises ConfigError with every mistake
     of the solver file and its nets at once.
+
+    On a GPU iterations are captured, see `CapturedSteps`, unless capture_steps is false: then an error of an iteration is
+    raised some iterations later, by whatever asks for a result, with weights and states as that iteration found them.
 
     `choices` is (train, tests): the NetChoice of each net, overrides applied; `settings` the resolved SolverParameter.
     """
@@ -99,7 +106,9 @@ class Solver:
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
         self.iteration = 0
         self.best = None
-        self.losses = deque(maxlen=max(1, self.settings.average_loss))
+        self._losses = deque(maxlen=max(1, self.settings.average_loss))
+        wanted = self.settings.capture_steps and self.net.backend.captures
+        self.captured = CapturedSteps(self) if wanted else None
         self._snapshot_iteration = None
         self._tested = {}
 
@@ -143,19 +152,28 @@ class Solver:
             self._step()
 
     def _step(self):
-        settings = self.settings
+        settings, captured = self.settings, self.captured
+        if captured is not None:
+            captured.look_behind()
         if settings.test_interval and self.iteration % settings.test_interval == 0 and (
                 self.iteration > 0 or settings.test_initialization):
             self.test_all()
         # After the tests: the best snapshot, written there, must hold what a resumed run permutes here.
         for parameter, axis, order in self.net.due_permutations(self.iteration):
+            self.settle()
             self.updater.permute(parameter, axis, order)
-        outputs = self._forward_backward()
         lr = self.learning_rate
-        values = {"loss": self.smoothed_loss, "lr": lr, **(self.loss_scale.values if self.loss_scale else {})}
+        outputs = captured.step(lr) if captured is not None else None
+        whole = outputs is not None         # the update included
+        if not whole:
+            outputs = self._forward_backward()
+        values = _StepValues(self, lr)
+        if not whole:
+            values = dict(values)
         if settings.display and self.iteration % settings.display == 0:
             self._tell("display", {**values, **_small_values(outputs)})
-        self._update(lr)
+        if not whole:
+            self._update(lr)
         self.iteration += 1
         self._tell("step", values)
         if settings.snapshot and self.iteration % settings.snapshot == 0:
@@ -185,19 +203,50 @@ class Solver:
                 outputs = net.forward()
                 part_loss = net.loss
                 if not math.isfinite(part_loss):
-                    self._raise_nonfinite(part_loss)
+                    raise self._nonfinite(part_loss)
                 net.backward(self.loss_scale.value if self.loss_scale else 1.0)
             loss += part_loss / iter_size
-        self.losses.append(loss)
+        self._losses.append(loss)
         return outputs
 
-    def _raise_nonfinite(self, loss):
+    def _nonfinite(self, loss):
         found = self.net.first_nonfinite()
         place = f"the first output that is not finite is blob {found[1]!r} of layer {found[0]!r}" if found else (
             "every output of the net is finite: the sum of the losses overflows")
         last = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
-        raise NonFiniteError(f"iteration {self.iteration}: the loss is {loss}; {place}. Try a smaller base_lr "
-                             f"(now {self.learning_rate:g}) or clip_gradients{last}")
+        return NonFiniteError(f"iteration {self.iteration}: the loss is {loss}; {place}. Try a smaller base_lr "
+                              f"(now {self.learning_rate:g}) or clip_gradients{last}")
+
+    @contextmanager
+    def uncaptured(self):
+        """Within this context every iteration runs layer by layer, for who looks inside."""
+        self.settle()
+        captured, self.captured = self.captured, None
+        try:
+            yield
+        finally:
+            self.captured = captured
+
+    def settle(self):
+        """Wait for all iterations given to the device. Raises what went wrong in one of them."""
+        if self.captured is not None:
+            self.captured.settle()
+
+    def repeat(self, iteration, positions, loss):
+        """Raise what was wrong in an iteration that the device refused; the net is as that iteration found it.
+
+        positions: of the data layers, then. loss: its loss.
+        """
+        self.iteration = iteration
+        what = f"iteration {iteration}: the loss is {loss}" if not math.isfinite(loss) else (
+            f"iteration {iteration}: a label, an index or cont is out of range")
+        if not self.net.inputs:
+            self.net.seek(positions)
+            self._forward_backward()
+            raise CaptureError(f"{what} on the device, but not when the iteration was repeated; set capture_steps: false")
+        kind = DataError if math.isfinite(loss) else NonFiniteError
+        raise kind(f"{what}; the arrays given to the net in that iteration are gone, so where is not known: set "
+                   f"capture_steps: false to see it")
 
     @property
     def learning_rate(self):
@@ -205,9 +254,16 @@ class Solver:
         return learning_rate(self.settings, self.iteration)
 
     @property
+    def losses(self):
+        """The last `average_loss` losses, a deque."""
+        self.settle()
+        return self._losses
+
+    @property
     def smoothed_loss(self):
         """The mean of the last `average_loss` losses."""
-        return sum(self.losses) / len(self.losses) if self.losses else math.nan
+        losses = self.losses
+        return sum(losses) / len(losses) if losses else math.nan
 
     def test_all(self):
         """Test every test net; returns a list of {output: mean}. Keeps the snapshot of the best value if asked to."""
@@ -217,6 +273,7 @@ class Solver:
 
     def test(self, index=0):
         """Return {output: mean over test_iter batches} of one test net. Every test begins at the first record."""
+        self.settle()
         net, choice = self.test_nets[index], self.choices[1][index]
         values = run_test(net, choice.iterations)
         if not self.settings.test_compute_loss:
@@ -241,6 +298,7 @@ class Solver:
 
     def snapshot(self, path=None):
         """Write everything that a resumed run needs to `path` (default: PREFIX_iter_N.h5); returns the path."""
+        self.settle()
         path = Path(path) if path else Path(f"{self.snapshot_prefix}_iter_{self.iteration}.h5")
         state.write(self, path)
         self.last_snapshot, self._snapshot_iteration = path, self.iteration
@@ -250,11 +308,14 @@ class Solver:
 
     def restore(self, path):
         """Go on from a snapshot as if the run had never stopped. Raises SnapshotError, leaving the solver as it was."""
+        with suppress(NonFiniteError, DataError):       # of what is left behind
+            self.settle()
         state.restore(self, path)
         self.last_snapshot, self._snapshot_iteration = Path(path), self.iteration
 
     def close(self):
-        """Stop reading threads."""
+        """Stop reading threads, and free what the device holds for captured iterations."""
+        self.captured = None
         for net in (self.net, *self.test_nets):
             net.close()
 
@@ -296,6 +357,23 @@ class BatchMean:
     def value(self):
         mean = self.sum / max(1, self.weight)
         return np.exp(mean) if self.layer.averages == "geometric" else mean
+
+
+class _StepValues(Mapping):
+    """What a "step" event says. The loss is asked for only if somebody reads it: on a GPU that waits for the iteration."""
+
+    def __init__(self, solver, lr):
+        self.solver = solver
+        self.known = {"lr": lr, **(solver.loss_scale.values if solver.loss_scale else {})}
+
+    def __getitem__(self, name):
+        return self.solver.smoothed_loss if name == "loss" else self.known[name]
+
+    def __iter__(self):
+        return iter(("loss", *self.known))
+
+    def __len__(self):
+        return 1 + len(self.known)
 
 
 def _small_values(outputs):

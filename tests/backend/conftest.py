@@ -1,12 +1,16 @@
 """cuBLAS on the host, to check what it is asked for."""
 
 import ctypes
+import importlib.util
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minidrop.backend import Backend
 from minidrop.backend.cublas import Gemm
+from minidrop.backend.cublas_library import CUBLASError
 from minidrop.backend.cupy_backend import CupyBackend
 from minidrop.backend.cupy_blocks import CudaBlocks
 from minidrop.backend.cupy_products import CudaProducts
@@ -66,13 +70,12 @@ TYPES = {0: np.dtype(np.float32), 1: np.dtype(np.float64), 2: np.dtype(np.float1
 
 
 class HostCublas:
-    """What `cupy_backends.cuda.libs.cublas` offers, with the same order of arguments, on pointers to host memory.
+    """What `backend.cublas_library` offers, with the same order of arguments, on pointers to host memory.
 
     Knows the combinations of types that cuBLAS's reference lists for C in float32 or float64; `calls` records their routines.
     """
 
-    class CUBLASError(Exception):
-        pass
+    CUBLASError = CUBLASError
 
     def __init__(self):
         self.calls = []
@@ -90,6 +93,8 @@ class HostCublas:
 
     def _run(self, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C, Ctype, ldc,
              strideC, batch, compute):
+        for number in (m, n, k, alpha, A, lda, strideA, B, ldb, strideB, beta, C, ldc, strideC, batch):
+            assert type(number) is int, f"ctypes takes no {type(number).__name__} for a pointer or a size"
         if (Atype, Btype, Ctype, compute) not in ((0, 0, 0, 68), (0, 0, 0, 77), (1, 1, 1, 70), (2, 2, 0, 68), (14, 14, 0, 68)):
             raise self.CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED")
         alpha, beta = (float(seen(p, 1, TYPES[1 if compute == 70 else 0])[0]) for p in (alpha, beta))
@@ -151,5 +156,21 @@ def emulated_cuda(emulation, tmp_path_factory):
     device = emulation.Emulator(tmp_path_factory.mktemp("emulated_cuda"))       # compiles each kernel once
     ours, theirs = ([kind for kind in backend.__mro__ if kind.__module__.startswith("minidrop.")]
                     for backend in (EmulatedCuda, CupyBackend))
-    assert ours == theirs[1:], "CupyBackend resolves its methods in another order"
+    assert ours == theirs[2:], "CupyBackend resolves its methods in another order"
     return EmulatedCuda
+
+
+@pytest.fixture(scope="session")
+def recorded_cuda(emulated_cuda):
+    """recorded_cuda(precision="float32") -> an emulated_cuda that captures steps and replays them: see recording.py."""
+    neighbour("recorded_arrays")
+    return neighbour("recording").recorded(emulated_cuda)
+
+
+def neighbour(name):
+    """Return a module of this folder; from then on others can import it by its name."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minidrop import threads
-from minidrop.autograd import Block, Blocks
+from minidrop.autograd import Block, Blocks, Parameter
 from minidrop.backend import Backend, NumpyBackend, cuda_devices, get_backend
 from minidrop.backend.cupy_backend import CupyBackend
 from minidrop.backend.cupy_blocks import CudaBlocks
@@ -231,6 +231,73 @@ def test_sum_groups(backend, array, close, groups, columns, layout):
             same(on, got, expected)
 
 
+IDS = {
+    "one": [3], "the same": [2] * 70, "all different": list(range(40))[::-1], "in turn": [i % 7 for i in range(300)],
+    "far apart": [5, *range(6, 105), 5, 0, 5], "none": [],
+}
+
+
+def table_block(on, x, ids, rows, cols=None):
+    return Block(*on.table_gradient(on.asarray(x), on.asarray(np.array(ids, np.int64)), rows), cols)
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+@pytest.mark.parametrize("columns", [1, 5, 129])
+@memory
+def test_table_gradient(backend, array, ids, columns, layout):
+    """What a row gets is added in the order of its places, to the last bit."""
+    x, rows = array((len(ids), columns), layout), 110
+    expected = np.zeros((rows, columns), x.dtype)
+    for i, row in zip(ids, x, strict=True):
+        expected[i] += row
+    for on in (backend, GENERIC):
+        for _ in range(2):
+            block = table_block(on, x, ids, rows)
+            if on.name == "generic":        # the order of its sum is NumPy's
+                np.testing.assert_allclose(block.dense(on, expected.shape), expected, rtol=1e-5, atol=1e-5)
+                continue
+            same(on, block.dense(on, expected.shape), expected)
+            got = on.to_host(block.data)
+            assert got[~got.any(axis=1)].shape[0] == len(got) - np.unique(ids).size
+            np.testing.assert_allclose(on.sum_of_squares(block.data), (expected.astype(float) ** 2).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+@pytest.mark.parametrize("cols", ["None", "runs", "list"])
+@pytest.mark.parametrize("momentum, decay", [(0.0, 0.0), (0.9, 0.0), (0.0, 0.01)])
+def test_updates_and_sums_of_a_table_gradient(backend, array, close, ids, cols, momentum, decay):
+    cols = KEPT[cols]
+    shape, width = (110, TOTAL), TOTAL if cols is None else cols.count
+    x, other, W, history = array((len(ids), width)), array((len(ids), width)), array(shape), array(shape)
+    dense = table_block(GENERIC, x, ids, 110, cols).dense(GENERIC, shape)
+    more = table_block(GENERIC, other, ids[::-1], 110, cols).dense(GENERIC, shape)
+    for both in (False, True):
+        gradient = dense + more if both else dense
+        expected = momentum * history + 0.1 * (0.5 * gradient + decay * W)
+        on_device = [backend.asarray(a.copy()) for a in (W, history)]
+        blocks = [table_block(backend, x, ids, 110, cols), table_block(backend, other, ids[::-1], 110, cols)][:1 + both]
+        backend.sgd_update(*on_device, blocks, 0.1, momentum, decay, False, 0.5)
+        close(backend.to_host(on_device[0]), W - expected)
+        if momentum or decay:
+            close(backend.to_host(on_device[1]), expected)
+        close(backend.to_host(Blocks(blocks, W.dtype).dense(backend, shape)), gradient)
+        parameter = Parameter(backend.asarray(W), backend)
+        for block in blocks:
+            parameter.accumulate(block)
+        close(backend.to_host(parameter.grad), gradient)
+        assert parameter.has_separate_blocks() == (len(parameter.blocks) == 1 or not ids)
+
+
+@memory
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_concatenate(backend, array, axis, layout):
+    parts = [array(shape if axis == 0 else (shape[1], shape[0], 2), layout) for shape in ((3, 5, 2), (1, 5, 2), (0, 5, 2))]
+    if axis == -1:
+        parts = [part.transpose(0, 2, 1) for part in parts]
+    for on in (backend, GENERIC):
+        same(on, on.concatenate([on.asarray(part) for part in parts], axis), np.concatenate(parts, axis))
+
+
 @pytest.mark.parametrize("columns", [0, 3, 1_000_000])
 @pytest.mark.parametrize("rows", [0, 1, 1001])
 def test_in_chunks_every_row_is_in_one_call(backend, rows, columns):
@@ -291,6 +358,9 @@ def test_column_sums_and_sum_of_squares(backend, array, close, shape, layout):
     y = array((4, 5), layout)
     several = x, y, x[:1]
     close(backend.sum_of_squares(*map(backend.asarray, several)), sum((a.astype(float) ** 2).sum() for a in several))
+    on_device = backend.squares(*map(backend.asarray, several))
+    assert on_device.shape == () and on_device.dtype == np.float64
+    assert float(on_device) == backend.sum_of_squares(*map(backend.asarray, several))
 
 
 def test_a_sum_of_squares_leaves_the_device_once(monkeypatch):
@@ -522,10 +592,36 @@ def test_activate(backend, array, close, activation, scale, shape, layout):
             close(gx, gy * scale * slope)
 
 
+@memory
+@pytest.mark.parametrize("shape", [(1, 1), (5, 200), (130, 7), (0, 3)])
+@pytest.mark.parametrize("scale", [1, 2.5])
+@pytest.mark.parametrize("activation", ["none", "relu", "sigmoid", "tanh"])
+def test_activate_in_place(backend, array, activation, scale, shape, layout):
+    x, b = array(shape, layout), array(shape[-1:], layout)
+    for on in (backend, GENERIC):
+        for bias in (None, on.asarray(b)):
+            expected = on.to_host(on.activate(on.asarray(x), bias, activation, scale))
+            mine = on.asarray(x.copy())
+            assert on.activate(mine, bias, activation, scale, out=mine) is mine
+            np.testing.assert_array_equal(on.to_host(mine), expected)
+
+
+@memory
+@pytest.mark.parametrize("shape", [(1, 1), (130, 7), (2, 3, 4), (0, 3)])
+def test_relu(backend, array, shape, layout):
+    x, gy = array(shape, layout), array(shape, layout)
+    for on in (backend, GENERIC):
+        y = on.relu(on.asarray(x))
+        same(on, y, np.where(x > 0, x, 0).astype(x.dtype))
+        same(on, on.relu_gradient(on.asarray(gy), y), np.where(x > 0, gy, 0).astype(x.dtype))
+
+
 def test_a_nan_stays_one(backend, dtype):
     x = backend.asarray(np.array([np.nan, -1, 2], dtype))
     for activation in ("none", "relu", "sigmoid", "tanh"):
         assert np.isnan(backend.to_host(backend.activate(x, None, activation, 1))).tolist() == [True, False, False]
+        y = x[None] * 1
+        assert np.isnan(backend.to_host(backend.activate(y, x * 0, activation, 2, out=y))).tolist() == [[True, False, False]]
 
 
 @memory

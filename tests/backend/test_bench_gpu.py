@@ -10,6 +10,7 @@ import pytest
 
 from minidrop.backend import cuda_devices
 from minidrop.cli.costs import costs
+from minidrop.solver import captured
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -50,7 +51,8 @@ def test_a_rehearsal_goes_through_all_of_it(tmp_path):
     cells = {cell["cell"]: cell for cell in result["cells"]}
     assert list(cells) == ["MLP", "BLOCK", "LSTM"] and len(result["cells"]) == 4       # MLP at two batch sizes
     assert list(cells["MLP"]["methods"]) == ["Dropout", *(f"{family} p={rate}" for rate in (0.5, 0.7)
-                                                          for family in ("PERIODIC", "ROW", "TILE"))]
+                                                          for family in ("PERIODIC", "ROW", "TILE")),
+                                             "Dropout uncaptured", "PERIODIC p=0.5 uncaptured"]
     for cell in result["cells"]:
         for figures in cell["methods"].values():
             assert figures["ms"] > 0 and figures["steps"] >= 5 and figures["speed_up"] > 0
@@ -75,6 +77,27 @@ def test_a_wrong_device_stops_it_before_anything_is_measured(scripts, host_cuda,
     assert capsys.readouterr().out.count("FAILED") == len(failures) >= 2
 
 
+def test_captured_steps_are_checked_first(scripts, recorded_cuda, monkeypatch):
+    """On a backend that captures; a graph that leaves something out is seen, and so is one that is never launched."""
+    _, _, checks = scripts
+    backend = recorded_cuda()
+    backend.name = backend
+    checks.check_captured(backend)
+    monkeypatch.setattr(captured.CapturedSteps, "_room", lambda self, signature: False)
+    with pytest.raises(AssertionError, match="^PERIODIC: no step was captured: no form was drawn twice$"):
+        checks.check_captured(backend)
+    monkeypatch.undo()
+    send, calls = captured._Memory.send, []
+
+    def late(memory, lr, keys, starts):
+        """The device learns the learning rate of one iteration too late."""
+        calls.append(lr)
+        send(memory, lr * (1.0 + 1e-6 * (len(calls) == 30)), keys, starts)
+    monkeypatch.setattr(captured._Memory, "send", late)
+    with pytest.raises(AssertionError, match="PERIODIC: "):
+        checks.check_captured(backend)
+
+
 def test_the_products_of_a_step_are_those_of_the_net(scripts, host_cuda):
     bench, steps_of, _ = scripts
     backend = host_cuda()
@@ -89,6 +112,56 @@ def test_the_products_of_a_step_are_those_of_the_net(scripts, host_cuda):
             assert moved == 4 * (2 * matrices[0] + 3 * matrices[1] + 3 * matrices[2])
         assert steps.parameters() == 784 * 40 + 40 + 40 * 24 + 24 + 24 * 10 + 10
         steps.close()
+
+
+@pytest.fixture
+def captured_steps(scripts, recorded_cuda):
+    """captured_steps(method, capture) -> MinidropSteps on a backend that captures, and works on the host."""
+    _, steps_of, _ = scripts
+    made = []
+
+    def make(method, capture=True):
+        made.append(steps_of.MinidropSteps(steps_of.mlp_settings(method, [40, 24], 0.5, 16), steps_of.mlp_batches(16),
+                                           recorded_cuda(), "float32", capture))
+        return made[-1]
+    yield make
+    for steps in made:
+        steps.close()
+
+
+def test_only_launches_of_captured_steps_count(scripts, captured_steps):
+    bench, *_ = scripts
+    steps, plain = captured_steps("Dropout"), captured_steps("Dropout", False)
+    assert [steps.step() for _ in range(4)] == [None, None, "", ""] and steps.captured.replayed == 3
+    assert [plain.step() for _ in range(4)] == [""] * 4 and plain.captured is None
+    results = bench.measure({"captured": steps, "plain": plain}, bench.Clock(steps.backend), 1, 1, 0)
+    assert (results["captured"]["launches"], results["plain"]["launches"]) == (1, None)
+    assert all(result["host_us"] > 0 and result["ms"] > 0 for result in results.values())
+
+
+def test_the_host_is_timed_in_short_bursts_with_nothing_ahead(scripts, captured_steps):
+    """A burst with a step that was no launch shows something else."""
+    bench, *_ = scripts
+    steps = captured_steps("Dropout")
+    clock, done = bench.Clock(steps.backend), []
+
+    def step():
+        done.append(steps.solver.iteration)
+        return steps.step()
+    assert clock.host(step) is None and clock.host(step) > 0
+    assert len(done) == 2 * bench.BURST <= 12
+
+
+def test_the_products_of_captured_steps_are_those_of_their_graphs(scripts, captured_steps):
+    bench, *_ = scripts
+    for method in ("Dropout", "PERIODIC:step=4"):
+        steps = captured_steps(method)
+        for _ in range(5):
+            steps.step()
+        graphs, launched = steps.captured.graphs, steps.captured.replayed
+        ms, operations, _ = bench.products_alone(steps, bench.Clock(steps.backend), repeats=2, recorded=8)
+        assert ms > 0 and operations == pytest.approx(sum(row.expected for row in costs(steps.net)), rel=1e-6)
+        assert steps.captured.graphs is graphs and steps.captured.launches and steps.captured.replayed == launched
 
 
 def test_the_floor_adds_the_update_to_the_products(scripts, host_cuda):

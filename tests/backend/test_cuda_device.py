@@ -26,7 +26,6 @@ def make_cupy(count=2, room=10**6):
     class On:
         def __init__(self, index):
             self.id = index
-            self.cublas_handle = 77
 
         def __enter__(self):
             state.current.append(self.id)
@@ -51,7 +50,7 @@ def make_cupy(count=2, room=10**6):
     runtime = types.SimpleNamespace(
         CUDARuntimeError=RuntimeError, getDeviceCount=lambda: count, getDeviceProperties=lambda index: properties,
         runtimeGetVersion=lambda: 12090, driverGetVersion=lambda: 12080, memGetInfo=lambda: (room // 2, room))
-    cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=On,
+    cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=On, get_current_stream=lambda: types.SimpleNamespace(ptr=0),
                                       memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemory))
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(total_bytes=lambda: 3000, used_bytes=lambda: 2000)
     return cupy

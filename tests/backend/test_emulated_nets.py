@@ -1,5 +1,7 @@
 """Whole nets train on the GPU's overrides as they do on the CPU: what one method returns, the next must be able to read."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,14 @@ def mlp(family):
             ip("ip3", "drop2", 21), layer("Sigmoid", "sigmoid3", "ip3"), ip("ip4", "sigmoid3", 7), LOSS % ("ip4", 1)]
 
 
+def mlp_in_place(family):
+    """The same; products apply what follows them."""
+    net = "\n".join(mlp(family))
+    for name, top in (("relu1", "ip1"), ("drop1", "ip1"), ("tanh2", "ip2"), ("drop2", "ip2"), ("sigmoid3", "ip3")):
+        net = re.sub(f'(bottom|top): "{name}"', rf'\1: "{top}"', net)
+    return [INPUTS, net.removeprefix(INPUTS)]
+
+
 def text(family):
     embed = layer("Embed", "embed", "data", f"embed_param {{ input_dim: 11 num_output: 26 bias_term: false {FILLER} }}")
     lstm = f"recurrent_param {{ num_output: 22 {FILLER} }}"
@@ -67,7 +77,7 @@ def train(layers, device, solver, dtype="float64"):
 
 
 @pytest.mark.parametrize("family", ["Dropout", *known_families()])
-@pytest.mark.parametrize("layers", [mlp, text])
+@pytest.mark.parametrize("layers", [mlp, mlp_in_place, text])
 @pytest.mark.parametrize("solver", ["momentum: 0.9 weight_decay: 0.01 clip_gradients: 1", "momentum: 0"])
 def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
     cuda = emulated_cuda()
@@ -78,13 +88,13 @@ def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
     for name, value in expected.items():
         np.testing.assert_allclose(parameters[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
     ran = set(cuda.kernels.launches)
-    assert {"cross_entropy", "cross_entropy_gradient"} | ({"sgd_update"} if "0.9" in solver else {"add_block"}) <= ran
-    assert ({"lstm_step", "lstm_step_gradient", "sum_groups"} if layers is text else {"activate"}) <= ran
+    assert {"cross_entropy", "cross_entropy_gradient"} | ({"sgd_update"} if "0.9" in solver else {"subtract_block"}) <= ran
+    assert ({"lstm_step", "lstm_step_gradient", "link_places", "sum_places"} if layers is text else {"activate"}) <= ran
     assert "gemmEx" in cuda.blas.calls
 
 
 @pytest.mark.parametrize("family", ["Dropout", *known_families()])
-@pytest.mark.parametrize("layers", [mlp, text])
+@pytest.mark.parametrize("layers", [mlp, mlp_in_place, text])
 @pytest.mark.parametrize("precision, off", [("float32", 1e-5), ("float16", 1e-2), ("bfloat16", 5e-2)])
 def test_training_in_float32_and_less(emulated_cuda, layers, family, precision, off):
     """Products round their operands, kernels do not: losses stay near those of float32."""

@@ -99,3 +99,74 @@ def test_training_in_low_precision_learns(precision, rng):
     assert np.mean(losses[-10:]) < 0.1 * losses[0]
     assert all(p.data.dtype == np.float32 for p in solver.net.parameters().values())
     assert (solver.loss_scale is not None) == (precision == "float16")
+
+
+@pytest.mark.parametrize("precision", ["float32", *UNIT])
+def test_captured_products_are_those_that_were_not_captured(precision, rng):
+    """Bit for bit, with numbers that were not there when they were captured: one product, and a batch of two."""
+    backend = get_backend("cuda:0", precision)
+
+    def numbers(*shape):
+        return backend.asarray(rng.standard_normal(shape).astype(np.float32))
+
+    with backend.active():
+        a, b, out = numbers(65, 130), numbers(130, 99), [backend.zeros((65, 99), np.float32) for _ in range(3)]
+
+        def work():
+            out[0][...] = backend.relu(backend.gemm(backend.operand(a), backend.operand(b)))
+            for place, product in zip(out[1:], backend.gemms([(a, b, False, False), (a, b, False, False)]), strict=True):
+                place[...] = product
+
+        work()          # makes handles and compiles
+        graph = backend.capture(work)
+        for _ in range(2):
+            a[...] = numbers(65, 130)
+            for array in out:
+                array.fill(np.nan)
+            graph.launch()
+            captured = [backend.to_host(array).copy() for array in out]
+            work()
+            for got, expected in zip(captured, out, strict=True):
+                np.testing.assert_array_equal(got, backend.to_host(expected))
+                assert np.isfinite(got).all()
+
+
+def test_products_on_several_streams(rng):
+    """The handle follows the current stream, and its workspace with it."""
+    backend = get_backend("cuda:0")
+    with backend.active():
+        a, b = (backend.asarray(rng.standard_normal((300, 300)).astype(np.float32)) for _ in range(2))
+        expected = backend.to_host(backend.gemm(a, b))
+        backend.synchronize()
+        stream = backend.xp.cuda.Stream(non_blocking=True)
+        with stream:
+            y = backend.gemm(a, b)
+            stream.synchronize()
+            np.testing.assert_array_equal(backend.to_host(y), expected)
+        np.testing.assert_array_equal(backend.to_host(backend.gemm(a, b)), expected)
+
+
+def test_what_is_uploaded_and_fetched_arrives(rng):
+    """Many batches, one after the other, without waiting: none is overwritten before it is used."""
+    backend, owner, sums, expected = get_backend("cuda:0"), object(), [], []
+    with backend.active():
+        for _ in range(20):
+            batch = [rng.standard_normal((500, 301)).astype(np.float32), rng.integers(0, 9, 500)]
+            expected.append([array.astype(float).sum() for array in batch])
+            there = backend.upload(owner, [backend.pinned(array) for array in batch])
+            sums.append([array.astype(np.float64).sum() for array in there])
+        np.testing.assert_allclose([[float(x) for x in pair] for pair in sums], expected, rtol=1e-9)
+        x = backend.asarray(np.arange(1000.0))
+        coming = backend.fetch(x)
+        x.fill(0)
+        np.testing.assert_array_equal(coming.get(), np.arange(1000.0))
+
+
+def test_trim_gives_memory_back():
+    backend = get_backend("cuda:0")
+    with backend.active():
+        pool = backend.xp.get_default_memory_pool()
+        backend.empty((2**26,), np.uint8)
+        held = pool.total_bytes()
+        backend.trim()
+        assert pool.total_bytes() <= held - 2**26

@@ -44,6 +44,8 @@ def test_the_model_of_mnist(mnist_mlp, minidrop, family, plan, savings, total):
     lines = [line.strip() for line in train.splitlines()]
     told = [line for line in lines if "kept by" in line or "saves" in line]
     assert told == plan + [line.format(family) for line in savings]
+    scale = " and the scale of drop{}" if plan is UNIT_PLAN else ""
+    assert [line for line in lines if " applies " in line] == [f"ip{i} applies relu{i}{scale.format(i)}" for i in (1, 2)]
     assert next(line for line in lines if line.startswith("total")).split(maxsplit=2)[2] == f"4,059.0  {total}"
     assert "saves" not in test and "with drops" not in test
 

@@ -81,7 +81,7 @@ OWN = {
     "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0",
     "TextDataParameter": "source 1, batch_size 2, steps 3, level 4 0, vocabulary 5, vocabulary_size 6 0, begin 7 0, end 8 1, "
                          "sentences 9 False, shuffle 10 False",
-    "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001, precision 5002 float32",
+    "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001, precision 5002 float32, capture_steps 5003 True",
     "HDF5DataParameter": "prefetch 5000 4",
 }
 ENUMS = {

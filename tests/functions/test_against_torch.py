@@ -57,6 +57,21 @@ def test_linear(agrees_with_torch, lead):
                       numbers(*lead, 7), numbers(7, 4), numbers(4))
 
 
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3), (0,)])
+@pytest.mark.parametrize("scale", [1, 2.5])
+@pytest.mark.parametrize("name, theirs", [("none", lambda y: y), ("relu", F.relu), ("sigmoid", torch.sigmoid),
+                                          ("tanh", torch.tanh)])
+def test_linear_and_what_follows(agrees_with_torch, name, theirs, scale, lead):
+    x, W, b, kept = numbers(*lead, 7), numbers(9, 7), numbers(9), Kept(0, 2, 1, 9)
+    mask = torch.tensor(kept.mask(float))
+    agrees_with_torch(lambda *xs: functions.linear(*xs, activation=name, scale=scale),
+                      lambda *xs: scale * theirs(F.linear(*xs)), x, W, b)
+    agrees_with_torch(lambda *xs: functions.linear(*xs, activation=name, scale=scale),
+                      lambda *xs: scale * theirs(F.linear(*xs)), x, W)
+    agrees_with_torch(lambda *xs: functions.linear(*xs, kept, activation=name, scale=scale),
+                      lambda *xs: scale * theirs(F.linear(*xs)) * mask, x, W, b)
+
+
 IN_SETS = {"no": None, "one in three": KEPT, "wrapped": Kept(-1, 4, 2, 7), "none kept": Kept(9, 9, 1, 7),
            "list": Kept.of([0, 6], 7)}
 OUT_SETS = {"no": None, "every other": Kept(0, 2, 1, 9), "runs": Kept(2, 5, 3, 9), "none kept": Kept(9, 9, 1, 9)}

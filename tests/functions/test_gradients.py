@@ -141,6 +141,26 @@ for _transpose in (False, True):
         _grids = [None if groups is None else groups.grid for groups in _groups]
         CASES[f"BlockLinear, {_sides}, transpose {_transpose}"] = (
             lambda x, W, b, g=_grids, t=_transpose: BlockLinear(*g, 1.5, t).apply(x, W, b), A, W.T if _transpose else W, b)
+        CASES[f"BlockLinear, then tanh, {_sides}, transpose {_transpose}"] = (
+            lambda x, W, b, g=_grids, t=_transpose: BlockLinear(*g, 1.5, t, "tanh").apply(x, W, b),
+            A, W.T if _transpose else W, b)
+for _activation in ("none", "relu", "sigmoid", "tanh"):
+    for _scale in (1, 2.5):
+        for _given in ((A, W, b), (A, W), (numbers(2, 3, TOTAL), W, b), (numbers(TOTAL), W, b)):
+            CASES[f"linear, then {_activation} times {_scale}, {len(_given)} inputs, {_given[0].ndim}-D"] = (
+                lambda x, W, b=None, f=_activation, s=_scale: functions.linear(x, W, b, None, False, f, s), *_given)
+        CASES[f"linear, kept, then {_activation} times {_scale}"] = (
+            lambda x, W, b, f=_activation, s=_scale: functions.linear(
+                functions.take(x, KEPT["regular"]), W, b, Kept.of([1, 4], 5), False, f, s), A, W, b)
+    CASES[f"linear_pieces, then {_activation}"] = (
+        lambda x, W, b, f=_activation: functions.linear_pieces(x, W, b, _tiles, 1.5, False, f), A, W, b)
+    CASES[f"linear_pieces, no b, then {_activation}"] = (
+        lambda x, W, f=_activation: functions.linear_pieces(x, W, None, _blocks, 1.0, False, f), A, W)
+CASES |= {
+    "linear, then relu times less than 0": (lambda *xs: functions.linear(*xs, activation="relu", scale=-1.5), A, W, b),
+    "linear, then relu times 0": (lambda *xs: functions.linear(*xs, activation="relu", scale=0), A, W, b),
+    "linear, then none times 0": (lambda *xs: functions.linear(*xs, scale=0), A, W, b),
+}
 for _axis, _shape in ((1, (4, TOTAL)), (1, (2, TOTAL, 3, 2)), (-1, (2, 3, TOTAL))):
     for _masked in (False, True):
         CASES[f"approx_dropout of blocks, axis {_axis} of {len(_shape)}, masked {_masked}"] = (

@@ -181,7 +181,8 @@ def _without_bounds(text):
 def declared(argument):
     """The C parameters of a declared argument."""
     if isinstance(argument, Array):
-        kind = {"REAL": "REAL", "OPERAND": "Operand", "int64": "long long", "uint8": "unsigned char"}[argument.dtype]
+        kind = {"REAL": "REAL", "OPERAND": "Operand", "float64": "double", "int32": "int", "int64": "long long",
+                "uint8": "unsigned char"}[argument.dtype]
         yield rf"(const )?{kind}\* {argument.name}"
         if argument.strided:
             yield f"long long {argument.name}_stride"

@@ -14,8 +14,10 @@ class UpdateRule:
     slots: how many history arrays it keeps per parameter, shaped like the weights and zero at first.
     ranges: the fields of SolverParameter that it reads, {name: (lowest, limit)}, lowest <= value < limit.
     without: fields that must be 0, because the rule has no use for them.
+    capturable: update also takes lr and grad_scale as float64 arrays (1,) on the device, and heeds `backend.trouble`.
     """
 
+    capturable = False
     slots = 1
     ranges = {}
     without = ()

@@ -12,7 +12,8 @@ class SGD(UpdateRule):
     """
 
     ranges = {"momentum": (0, 1)}
+    capturable = True
 
     def update(self, backend, parameter, history, lr, decay=0.0, l1=False, grad_scale=1.0, iteration=0):
-        backend.sgd_update(parameter.data, history[0], parameter.blocks, float(lr), self.momentum,
-                           float(decay), l1, float(grad_scale))
+        lr, grad_scale = (x if getattr(x, "shape", ()) else float(x) for x in (lr, grad_scale))
+        backend.sgd_update(parameter.data, history[0], parameter.blocks, lr, self.momentum, float(decay), l1, grad_scale)

@@ -1,0 +1,171 @@
+"""Batches on their way to the device: copied from page-locked memory on a stream of their own, while the device computes."""
+
+import logging
+from collections import deque
+from functools import cached_property
+from threading import Lock
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+RING = 8                # what an upload returns holds until so many later uploads of the same owner
+_WORTH_PINNING = 4096   # bytes; copying less takes no longer than asking for page-locked memory in another thread
+
+_log = logging.getLogger(__name__)
+
+
+class Uploads:
+    """Copies host arrays to one device on a second stream; `cupy` is the module, `device` its cupy.cuda.Device.
+
+    Two streams take part, the one that is current in `upload` (it computes) and the one that copies, and neither the host nor
+    the copies wait for more than they must:
+
+    - What computes waits for the copy, on the device.
+    - A copy writes over a batch that was returned RING + 1 uploads before. It waits for all that was queued before the
+      *last* upload began, so whatever reads a batch before RING more uploads have begun has read it; and it may run while
+      the device computes on the last batch.
+    - The host waits only where it is RING + 1 uploads ahead of the copies.
+
+    What reads a batch must be queued on the stream of its upload, or be waited for there.
+    """
+
+    def __init__(self, cupy, device):
+        self._cupy, self._device = cupy, device
+        self._rings = WeakKeyDictionary()       # owner -> {stream: _Ring}
+        self._flying = deque()                  # (event, host arrays) of copies not known to be done, in their order
+        self._lock = Lock()
+        self._warned = False
+
+    @cached_property
+    def _copies(self):
+        # Non-blocking: otherwise it and the default stream, on which the device computes, would wait for each other.
+        return self._cupy.cuda.Stream(non_blocking=True)
+
+    # -- host --------------------------------------------------------------------------------------------------------
+    def pinned(self, x, least=_WORTH_PINNING):
+        """Return a copy of a host array in page-locked memory, in C order and the machine's byte order.
+
+        An array that is one, or that has fewer than `least` bytes, is returned as it is, and so is one for which there is
+        no page-locked memory. Any thread may call this. The copy must not change once it has been given to `upload`.
+        """
+        if x.nbytes < least or self._is_pinned(x):
+            return x
+        cuda, dtype = self._cupy.cuda, x.dtype.newbyteorder("=")
+        try:
+            with self._device:
+                memory = cuda.alloc_pinned_memory(x.nbytes)
+        except (cuda.runtime.CUDARuntimeError, MemoryError) as error:
+            if not self._warned:
+                _log.warning("no page-locked memory for %d bytes (%s): the host waits for its copies", x.nbytes, error)
+            self._warned = True
+            return x
+        out = np.ndarray(x.shape, dtype, memory)
+        out[...] = x
+        return out
+
+    def _is_pinned(self, x):
+        base = x
+        while isinstance(base, np.ndarray):
+            base = base.base
+        return isinstance(base, self._cupy.cuda.PinnedMemoryPointer) and x.flags.c_contiguous and x.dtype.isnative
+
+    # -- device ------------------------------------------------------------------------------------------------------
+    def upload(self, owner, arrays, empty):
+        """Return host arrays as device arrays that hold until RING more uploads of `owner` have begun.
+
+        `owner` is any object with a weak reference and a hash; its buffers live as long as it, or as what was returned.
+        `empty(shape, dtype)` allocates on the device.
+        """
+        if not arrays:
+            return []
+        with self._lock, self._device:
+            stream = self._cupy.cuda.get_current_stream()
+            rings = self._rings.setdefault(owner, {})
+            if stream.ptr not in rings:
+                rings[stream.ptr] = _Ring(self._cupy, stream)
+            return self._upload(rings[stream.ptr], [np.asarray(x) for x in arrays], empty)
+
+    def _upload(self, ring, arrays, empty):
+        slot = ring.next()
+        self._forget()
+        # Small ones too: from pageable memory the driver would wait for all that the copy has to wait for.
+        hosts = [self.pinned(x, least=1) for x in arrays]
+        # All that may fail stands above: no event is recorded for an upload that does not happen.
+        fresh = slot.reserve(hosts, empty)
+
+        copies = self._copies
+        if not fresh:
+            copies.wait_event(ring.begun)       # as it was recorded when the last upload began
+        ring.begun.record(ring.stream)
+        if fresh:
+            # The pool may have given memory that what is queued now has yet to read.
+            copies.wait_event(ring.begun)
+        for array, host in zip(slot.arrays, hosts, strict=True):
+            if host.nbytes:
+                array.set(host, stream=copies)
+        slot.copied.record(copies)
+        ring.stream.wait_event(slot.copied)
+        ring.count += 1
+
+        self._flying.append((slot.copied, hosts))
+        if not all(self._is_pinned(host) for host in hosts if host.nbytes):
+            slot.copied.synchronize()           # the caller may change a pageable array as soon as it has its call back
+        return list(slot.arrays)
+
+    def trim(self):
+        """Give page-locked memory that nobody uses back to the system."""
+        with self._lock:
+            self._forget()
+        self._cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+    def _forget(self):
+        """Let go of the host arrays whose copies are done."""
+        # They are held here, not in the ring: its owner may die while a copy is under way.
+        while self._flying and self._flying[0][0].done:
+            self._flying.popleft()
+
+
+class _Ring:
+    """The buffers of one owner for one stream: one more than RING, so that a copy need not wait for the last batch's work."""
+
+    def __init__(self, cupy, stream):
+        self.stream = stream                                    # held: another stream must not get its pointer
+        self.begun = cupy.cuda.Event(disable_timing=True)       # recorded on `stream` as each upload begins
+        self.slots = [_Slot(cupy) for _ in range(RING + 1)]
+        self.count = 0
+
+    def next(self):
+        """Return the slot of the next upload, waiting for its last copy where that is still under way."""
+        slot = self.slots[self.count % len(self.slots)]
+        if self.count >= len(self.slots):
+            slot.copied.synchronize()
+        return slot
+
+
+class _Slot:
+    """Device arrays of one upload; their memory grows with what comes and is never given back before the slot."""
+
+    def __init__(self, cupy):
+        self._cupy = cupy
+        self.copied = cupy.cuda.Event(block=True, disable_timing=True)     # block: a waiting host leaves its core alone
+        self.memory = []        # one array for each of the upload's, at least as large
+        self.arrays = []
+
+    def reserve(self, hosts, empty):
+        """Set `arrays` to device arrays shaped like `hosts`; return whether memory had to be allocated for one."""
+        memory, arrays, fresh = [], [], False
+        for i, host in enumerate(hosts):
+            dtype = host.dtype.newbyteorder("=")
+            old = self.arrays[i] if i < len(self.arrays) else None
+            if old is not None and old.shape == host.shape and old.dtype == dtype:
+                room, array = self.memory[i], old
+            elif old is not None and host.nbytes <= self.memory[i].nbytes:
+                room = self.memory[i]
+                array = self._cupy.ndarray(host.shape, dtype, room.data)
+            else:
+                room = array = empty(host.shape, dtype)
+                fresh = True
+            memory.append(room)
+            arrays.append(array)
+        self.memory, self.arrays = memory, arrays
+        return fresh

@@ -1,0 +1,30 @@
+"""TableKept: which rows of a table a batch names, known on the device alone."""
+
+
+class TableKept:
+    """The rows of a table that the places of a batch name: what `rows` of a `Block` is where nobody asks which they are.
+
+    ids: int64 (count,), the row that each place names; one row may be named several times. places: int32 (total,), the first
+    place that names a row, -1 where none does: that place has the gradient of the row, the others have zeros. Both belong to
+    one device, and their shapes say nothing of the batch.
+    """
+
+    __slots__ = ("ids", "places")
+
+    is_all = False
+
+    def __init__(self, ids, places):
+        self.ids, self.places = ids, places
+
+    @property
+    def count(self):
+        """The number of places."""
+        return self.ids.size
+
+    @property
+    def total(self):
+        """The number of rows of the table."""
+        return self.places.size
+
+    def __repr__(self):
+        return f"TableKept({self.count} places of {self.total} rows)"

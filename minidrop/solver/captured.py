@@ -1,0 +1,332 @@
+"""Whole iterations in one launch: forward, backward and update captured once for every form of the drawn patterns."""
+
+import logging
+from collections import Counter, deque
+
+import numpy as np
+
+from minidrop.autograd import Tensor
+from minidrop.errors import CaptureError
+from minidrop.kept import Kept, MovingKept
+
+log = logging.getLogger(__name__)
+
+MOST_GRAPHS = 128       # captured forms that are held; a two-layer perceptron at p = .7 has some 40
+RING = 64               # iterations whose outcome the device remembers
+LOOK_EVERY = RING // 2
+
+
+class CapturedSteps:
+    """Runs the iterations of a Solver as graphs of its device.
+
+    What decides shapes and launches is an iteration's *signature*: step, width, count and scale of every drawn pattern, and
+    the shapes of the batch. All that differs within a signature lies in device memory, and is sent there before a launch:
+    where kept sets start, the keys of random numbers, the learning rate. The first iteration of a signature runs as it is,
+    with these numbers read from the device (so everything is compiled); the second is captured; the others are launches.
+
+    Nobody waits for an iteration. Its loss is kept on the device, and beside it whether anything was wrong: a loss that is
+    not finite, a label out of range. From then on updates leave weights, histories and states alone. `settle` and
+    `look_behind` look, at least every LOOK_EVERY iterations: where something was wrong, the solver goes back to that
+    iteration and does it uncaptured, which raises the error that says what.
+
+    A net or solver that cannot be captured runs uncaptured: `problem` says why ('' while steps are captured), and is logged.
+    """
+
+    def __init__(self, solver):
+        self.solver, self.net, self.backend, self.losses = solver, solver.net, solver.net.backend, solver._losses
+        self.graphs = {}                # signature -> _Graph
+        self.seen = Counter()           # how often each signature was drawn
+        self.replayed = 0               # iterations that were a launch
+        self.pending = deque()          # (iteration, positions of the data layers) of iterations nobody has looked at
+        self.launches = True            # False: every iteration runs as the first of its signature, for comparison
+        self.keyed = [layer for layer in self.net.layers.values() if layer.stream is not None]
+        self.weighted = {drop.node.name: (drop.producer.layer.outputs, drop.producer.layer.inputs)
+                         for drop in self.net.plan.drops if drop.site.attached}
+        self.problem = _problem(solver)
+        self.memory = None
+        self._fetched = None            # (number of losses, their copy on its way to the host)
+
+    @property
+    def active(self):
+        """True while iterations are captured."""
+        return not self.problem
+
+    def step(self, lr):
+        """Do the solver's iteration; returns the net's outputs, or None where it has to be done uncaptured."""
+        if self.problem:
+            return None
+        solver, net = self.solver, self.net
+        positions = net.positions
+        net.draw_patterns(solver.iteration)
+        try:
+            form, starts = self._form()
+        except CaptureError as error:
+            self._give_up(error)
+            return None
+        with self.backend.active():
+            data = net.read()
+            signature = (*form, *((tensor.data.shape, tensor.data.dtype.str) for tensor in data.values()))
+            self._same_arrays()
+            self._send(signature, starts, lr, data)
+            try:
+                outputs = self._run(signature, starts)
+            except CaptureError as error:
+                self._give_up(error)
+                net.seek(positions)     # the batch is read again
+                return None
+        self.pending.append((solver.iteration, positions))
+        return outputs
+
+    # -- what an iteration is ------------------------------------------------------------------------------------------
+    def _form(self):
+        """Return (signature of the drawn patterns, where their kept sets start)."""
+        form, starts = [], []
+        for name, layer in self.net.drop_layers.items():
+            site = layer.site
+            if site is None:
+                form.append(layer.dropping)
+                continue
+            kept_sets = site.kept_sets(self.weighted.get(name))
+            for kept in kept_sets:
+                if kept.regular is None:
+                    raise CaptureError(f"layer {name!r} ({site.family.name}) keeps another number of units in every iteration")
+                if _moves(kept):
+                    starts.append(kept.regular[0])
+            form.append((site.active, site.masked, site.scale,
+                         *((kept.regular[1:] if _moves(kept) else (), kept.count, kept.total) for kept in kept_sets)))
+        return tuple(form), starts
+
+    def _same_arrays(self):
+        """Forget all graphs where weights or histories lie elsewhere than they did, or are updated otherwise."""
+        if self.memory is None or self.memory.is_outdated():
+            self.forget()
+            self.memory = _Memory(self)
+
+    def _send(self, signature, starts, lr, data):
+        memory = self.memory
+        keys = [_host_key(layer) for layer in self.keyed]
+        memory.send(lr, keys, [self.solver.iteration % RING, *starts])
+        memory.give(signature[-len(data):] if data else (), data)
+        for (name, key), buffer in memory.states.items():
+            state = self.net.layers[name].state
+            if state[key] is not buffer:
+                buffer[...] = state[key]
+                state[key] = buffer
+
+    # -- running it ----------------------------------------------------------------------------------------------------
+    def _run(self, signature, starts):
+        self.seen[signature] += 1
+        graph = self.graphs.get(signature)
+        if graph is None and self.launches and self.seen[signature] > 1 and self._room(signature):
+            graph = self.graphs[signature] = self._capture(len(starts))
+        if graph is None:
+            tensors = self._work(len(starts))
+            self.net.show(tensors)
+        else:
+            graph.launch()
+            self.replayed += 1
+            self.net.show(graph.tensors)
+        return {ref.name: self.net.tensor(ref) for ref in self.net.graph.outputs}
+
+    def _room(self, signature):
+        """Make room for one more graph if it is asked for more often than another; returns whether there is room."""
+        if len(self.graphs) < MOST_GRAPHS:
+            return True
+        rarest = min(self.graphs, key=self.seen.__getitem__)
+        if self.seen[rarest] >= self.seen[signature]:
+            return False
+        del self.graphs[rarest]
+        return True
+
+    def _capture(self, starts):
+        tensors = {}
+        graph = self.backend.capture(lambda: tensors.update(self._work(starts)))
+        return _Graph(graph, tensors)
+
+    def _work(self, starts):
+        """Give the device one iteration; all numbers that differ come from `memory`. Returns {BlobRef: Tensor} of outputs."""
+        net, memory, backend = self.net, self.memory, self.backend
+        was, backend.capturing, backend.trouble = backend.capturing, True, memory.trouble
+        try:
+            self._lend(memory, starts)
+            net.clear_grads()
+            net.compute(memory.tensors(backend))
+            loss = net.loss_array
+            backend.refuse(~backend.xp.isfinite(loss), lambda: AssertionError("nobody looks while capturing"))
+            net.backward()
+            self.solver.updater.apply(0, memory.lr)
+            for (name, key), buffer in memory.states.items():
+                backend.keep_if_well(buffer, net.layers[name].state[key])
+            memory.note(backend, loss)
+            wanted = {*net.graph.outputs, *(ref for ref, _ in net.losses)}
+            return {ref: _data_alone(net.tensor(ref)) for ref in wanted}
+        finally:
+            backend.capturing, backend.trouble = was, None
+            self._take_back(memory)
+
+    def _lend(self, memory, starts):
+        places = iter(memory.starts[1:1 + starts])
+        for name, layer in self.net.drop_layers.items():
+            if layer.site is not None:
+                # Of pairs of tiles the outputs are disjoint, and so are the inputs.
+                layer.site.moving = [MovingKept(kept, next(places), (layer.site, i % 2)) if _moves(kept) else kept
+                                     for i, kept in enumerate(layer.site.kept_sets(self.weighted.get(name)))]
+        for layer, key in zip(self.keyed, memory.keys, strict=True):
+            layer.key_at = key
+
+    def _take_back(self, memory):
+        for layer in self.net.layers.values():
+            layer.key_at = None
+            if layer.site is not None:
+                layer.site.moving = None
+        for (name, key), buffer in memory.states.items():
+            self.net.layers[name].state[key] = buffer
+
+    # -- looking at what came of it ------------------------------------------------------------------------------------
+    def settle(self):
+        """Wait for all iterations and take over their losses; raises what went wrong in the first that went wrong."""
+        if self.pending:
+            with self.backend.active():
+                self._take(self.backend.to_host(self.memory.ring))
+        self._fetched = None
+
+    def look_behind(self):
+        """Every LOOK_EVERY iterations take what was asked for so many before, long done by now, and ask for the next."""
+        if not self.pending or len(self.pending) % LOOK_EVERY:
+            return
+        with self.backend.active():
+            if self._fetched is not None:
+                self._take(self._fetched[1].get(), self._fetched[0])
+            self._fetched = len(self.pending), self.backend.fetch(self.memory.ring)
+
+    def _take(self, ring, count=None):
+        """Take the outcomes of the first `count` pending iterations from a copy of the ring."""
+        for _ in range(len(self.pending) if count is None else count):
+            iteration, positions = self.pending.popleft()
+            loss, trouble = ring[:, iteration % RING].tolist()
+            if trouble:         # all iterations after this one have changed nothing
+                self.backend.synchronize()
+                self.pending.clear()
+                self._fetched = None
+                self.memory.trouble.fill(0)
+                self.solver.repeat(iteration, positions, loss)
+            self.losses.append(loss)
+
+    def _give_up(self, error):
+        """Run uncaptured from now on."""
+        self.settle()
+        self.problem = str(error)
+        log.info("Steps run uncaptured: %s", self.problem)
+        self.forget()
+
+    def forget(self):
+        """Free all graphs and their memory; what is pending is settled first."""
+        self.settle()
+        self.graphs.clear()
+        self.seen.clear()
+        self.memory = None
+
+
+class _Graph:
+    """A captured iteration and the tensors that it writes."""
+
+    def __init__(self, graph, tensors):
+        self.launch, self.tensors = graph.launch, tensors
+
+
+class _Memory:
+    """The device memory that graphs share: where what differs from iteration to iteration is found."""
+
+    MOST_STARTS = 256
+
+    def __init__(self, steps):
+        backend, net, keyed = steps.backend, steps.net, len(steps.keyed)
+        self.owner, self.backend = steps, backend
+        self.updater = steps.solver.updater
+        self.update = self.updater.constants
+        self.weights = [(parameter, parameter.data) for parameter in net.parameters().values()]
+        self.histories = [(history, i, array) for history in steps.solver.updater.history.values()
+                          for i, array in enumerate(history)]
+        size = 8 + 8 * keyed + 4 * self.MOST_STARTS
+        self.numbers, self.host = backend.zeros((size,), np.uint8), np.zeros(size, np.uint8)
+        self.lr, keys, starts = _parts(self.numbers, keyed)
+        self.keys, self.starts = ([part[i:i + 1] for i in range(part.size)] for part in (keys, starts))
+        self.host_parts = _parts(self.host, keyed)
+        self.trouble = backend.zeros((1,), np.int32)
+        self.ring = backend.zeros((2, RING), np.float64)        # loss and trouble
+        self.states = {}
+        for place, array in net.states.items():
+            self.states[place] = backend.empty(array.shape, array.dtype)
+        self.inputs = {}                # (shape, dtype) of the whole batch -> {BlobRef: array}
+        self.batch = None
+
+    def is_outdated(self):
+        """Whether a weight or a history is another array than when graphs began to read it, or a factor another number."""
+        return (self.update != self.updater.constants or any(parameter.data is not array for parameter, array in self.weights)
+                or any(history[i] is not array for history, i, array in self.histories))
+
+    def send(self, lr, keys, starts):
+        """Send the numbers of one iteration to the device."""
+        if len(starts) > self.MOST_STARTS:
+            raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than {self.MOST_STARTS}")
+        host_lr, host_keys, host_starts = self.host_parts
+        host_lr[0], host_keys[:], host_starts[:len(starts)] = lr, keys, starts
+        [there] = self.backend.upload(self.owner, [self.host.copy()])
+        self.numbers[...] = there
+
+    def give(self, shapes, data):
+        """Copy a batch to where graphs of its shapes read it."""
+        if shapes not in self.inputs:
+            self.inputs[shapes] = {ref: self.backend.empty(tensor.data.shape, tensor.data.dtype)
+                                   for ref, tensor in data.items()}
+        self.batch = self.inputs[shapes]
+        for ref, tensor in data.items():
+            self.batch[ref][...] = tensor.data
+
+    def tensors(self, backend):
+        return {ref: Tensor(array, backend=backend) for ref, array in self.batch.items()}
+
+    def note(self, backend, loss):
+        """Write loss and trouble where `ring` keeps those of the iteration."""
+        place = MovingKept(Kept(0, RING, 1, RING), self.starts[0])
+        outcome = backend.empty((2, 1), np.float64)
+        outcome[0] = loss
+        outcome[1] = self.trouble
+        backend.put_columns(self.ring, place, outcome)
+
+
+def _parts(numbers, keys):
+    """Return (rate, keys, starts): what the bytes `numbers` hold, as views."""
+    ends = 8, 8 + 8 * keys
+    return (numbers[:ends[0]].view(np.float64), numbers[ends[0]:ends[1]].view(np.uint64), numbers[ends[1]:].view(np.int32))
+
+
+def _moves(kept):
+    """Whether a kept set is another one for another start."""
+    return not kept.is_all and kept.count > 0
+
+
+def _host_key(layer):
+    layer.key_at = None
+    return layer.key()
+
+
+def _data_alone(tensor):
+    """Return a tensor without what it was computed from."""
+    return Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
+
+
+def _problem(solver):
+    """Return why iterations of a solver cannot be captured, ''."""
+    settings, net = solver.settings, solver.net
+    foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
+               if not layer.capturable and not layer.is_data]
+    reasons = [
+        (settings.type != "SGD", f"type {settings.type!r} computes with numbers of the host in every iteration; SGD does not"),
+        (settings.iter_size != 1, f"iter_size is {settings.iter_size}"),
+        (solver.loss_scale is not None, "in float16 the host looks after every backward pass whether gradients are finite"),
+        (net.config.message.force_backward, "force_backward is set"),
+        (not net.losses, "the net has no loss"),
+        (bool(foreign), f"{', '.join(foreign)} does not say that it is capturable"),
+    ]
+    return next((reason for holds, reason in reasons if holds), "")

@@ -1,0 +1,227 @@
+"""Every kernel against the generic reference: on the GPU where there is one, and always on the host.
+
+Small on purpose: scripts/sanitize.py runs this file's GPU cases under compute-sanitizer, which is slow. What methods do with
+the kernels in all their forms is compared in tests/backend/test_backends_agree.py.
+"""
+
+import numpy as np
+import pytest
+
+from minidrop.autograd import Block
+from minidrop.backend import Backend
+from minidrop.kept import Kept, MovingKept
+from minidrop.kernels.cuda import KERNELS
+
+GENERIC = Backend()
+# Odd on purpose: no size is a multiple of a block, a tile or a warp; and one entry alone.
+SHAPES = [(1, 1), (70, 301), (33, 65), (3, 1030)]
+NO_CHANGE = {"float32": 2e-5, "float64": 1e-11}
+
+
+class Arrays:
+    """Random arrays of one dtype on a backend, the same ones for the same shapes and names."""
+
+    def __init__(self, on, dtype):
+        self.on, self.dtype = on, np.dtype(dtype)
+
+    def __call__(self, *shape, seed=0):
+        return self.on.asarray(np.random.default_rng([seed, *shape]).standard_normal(shape).astype(self.dtype))
+
+    def one(self, value, kind):
+        """A number in device memory."""
+        return self.on.asarray(np.array([value], kind))
+
+    def integers(self, below, count, seed=0):
+        return self.on.asarray(np.random.default_rng([seed, below, count]).integers(0, below, count))
+
+
+def sets(n):
+    """A kept set in runs, cut off at its begin; a list; and one of several starts, as the device knows it."""
+    return Kept(-1, 3, 2, n), Kept.of(np.arange(0, n, 4), n)
+
+
+def moving(make, kept):
+    """The same set, of which a kernel reads the start where it runs; the generic backend is given what everybody knows."""
+    if make.on is GENERIC or kept.is_all:
+        return kept
+    return MovingKept(kept, make.one(kept.regular[0], np.int32))
+
+
+def take_block(make, n, m):
+    rows, cols = sets(n), sets(m)
+    W = make(n, m)
+    yield from (make.on.submatrix(W, a, b) for a in rows for b in cols)
+    yield make.on.submatrix(W, moving(make, rows[0]), moving(make, cols[0]))
+    yield make.on.lookup(W, make.integers(n, 7), cols[0])
+    yield make.on.take(make(2, m, n), moving(make, cols[0]), 1)
+
+
+def put_block(make, n, m):
+    for kept in sets(m):
+        out = make(n + 2, m)
+        make.on.put_columns(out[1:n + 1], kept, make(n, kept.count, seed=1))
+        yield out
+
+
+def add_block(make, n, m):
+    for rows, cols in zip(sets(n), sets(m), strict=True):
+        out = make(n, m)
+        make.on.add_block(out, rows, cols, make(rows.count, cols.count, seed=1))
+        yield out
+
+
+def expand(make, n, m):
+    for kept in sets(m):
+        yield make.on.put(make(n, kept.count), kept, 1)
+    yield make.on.put(make(2, sets(m)[0].count, n), moving(make, sets(m)[0]), 1)
+
+
+def sgd_update(make, n, m):
+    for rows, cols in (*zip(sets(n), sets(m), strict=True), (None, None)):
+        W, history = make(n, m), make(n, m, seed=1)
+        shape = n if rows is None else rows.count, m if cols is None else cols.count
+        lr = 0.25 if make.on is GENERIC else make.one(0.25, np.float64)
+        make.on.sgd_update(W, history, [Block(make(*shape, seed=2), rows, cols)], lr, 0.9, 0.01, False, 0.5)
+        yield from (W, history)
+
+
+def sgd_update_rows(make, n, m):
+    rows = Kept(0, 2, 1, n), Kept(1, 2, 1, n)
+    cols = sets(m)
+    W, history = make(n, m), make(n, m, seed=1)
+    blocks = [Block(make(a.count, b.count, seed=2), a, b) for a, b in zip(rows, cols, strict=True)]
+    make.on.sgd_update(W, history, blocks, 0.1, 0.9, 0.01, True, 0.5)
+    yield from (W, history)
+
+
+def subtract_block(make, n, m):
+    """Without momentum and decay; and nothing at all where something was wrong."""
+    for wrong in (0, 1):
+        for rows, cols in zip(sets(n), sets(m), strict=True):
+            W = make(n, m)
+            before = make.on.trouble
+            make.on.trouble = None if make.on is GENERIC else make.one(wrong, np.int32)
+            try:
+                if not (wrong and make.on is GENERIC):
+                    make.on.sgd_update(W, make(n, m), [Block(make(rows.count, cols.count, seed=1), rows, cols)], 0.1, 0.0, 0.0,
+                                       False, 0.5)
+            finally:
+                make.on.trouble = before
+            yield W
+
+
+def activate(make, n, m):
+    for name in ("none", "relu", "sigmoid", "tanh"):
+        yield make.on.activate(make(n, m), make(m, seed=1), name, 2.0)
+        yield make.on.activate(make(n, m), None, name, 1)
+
+
+def activate_gradient(make, n, m):
+    for name in ("none", "relu", "sigmoid", "tanh"):
+        yield make.on.activate_gradient(make(n, m), make.on.activate(make(n, m, seed=1), None, name, 2.0), name, 2.0)
+
+
+def dropout(make, n, m):
+    for key in (2**40 + 3, 77 if make.on is GENERIC else make.one(77, np.uint64)):
+        y, mask = make.on.dropout(make(n, m), 0.4, 2.0, key)
+        yield from (y, make.on.dropout_gradient(make(n, m, seed=1), mask, 2.0))
+
+
+def gaussian(make, n, m):
+    yield make.on.gaussian((n, m), make.dtype, 2**40 + 3)
+
+
+def cross_entropy(make, n, m):
+    p = make.on.empty((n, m), make.dtype)
+    yield from (make.on.cross_entropy(make(n, m), make.integers(m, n), p), p)
+
+
+def cross_entropy_gradient(make, n, m):
+    for factor in (np.array(0.25), np.full((n, 1), 0.5)):
+        p = abs(make(n, m))
+        make.on.cross_entropy_gradient(p, make.integers(m, n), make.on.asarray(factor.astype(make.dtype)))
+        yield p
+
+
+def lstm_step(make, n, m):
+    yield from _lstm(make, n, m)[:4]
+
+
+def lstm_step_gradient(make, n, m):
+    yield from _lstm(make, n, m)[4:]
+
+
+def _lstm(make, n, m):
+    activated, c, squashed, h = (make.on.empty((n, width), make.dtype) for width in (4 * m, m, m, m))
+    cont = make.on.asarray((np.arange(n) % 3 > 0).astype(make.dtype)[:, None])
+    make.on.lstm_step(make(n, 4 * m), make(n, 4 * m, seed=1), make(n, m, seed=2), cont, activated, c, squashed, h)
+    dc, d = make(n, m, seed=4), make.on.empty((n, 4 * m), make.dtype)
+    make.on.lstm_step_gradient(activated, squashed, make(n, m, seed=2), cont, make(n, m, seed=3), dc, d)
+    return activated, c, squashed, h, dc, d
+
+
+def column_sums(make, n, m):
+    yield make.on.column_sums(make(n, m))
+
+
+def sum_groups(make, n, m):
+    starts = np.unique(np.array([0, n // 3, n // 2]))
+    yield make.on.sum_groups(make(n, m), np.random.default_rng(1).permutation(n), starts)
+
+
+def link_places(make, n, m):
+    ids = make.integers(n + 2, n)
+    g, rows = make.on.table_gradient(make(n, m), ids, n + 2)
+    out = make(n + 2, m, seed=1)
+    make.on.add_block(out, rows, None, g)
+    yield out
+
+
+def sum_of_squares(make, n, m):
+    yield make.on.squares(make(n, m), make(m, seed=1)).reshape(1)
+
+
+def multiply_groups(make, n, m):
+    ends = sorted({max(1, n // 3), n})
+    yield make.on.multiply_groups(make(n, m, 3), ends, make(len(ends), m, seed=1))
+
+
+def transpose(make, n, m):
+    yield make.on.transposed(make(n, m))
+
+
+WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
+    take_block, put_block, add_block, expand, sgd_update, sgd_update_rows, subtract_block, activate, activate_gradient,
+    dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient, column_sums, sum_groups,
+    link_places, sum_of_squares, multiply_groups, transpose)}
+
+
+def test_every_kernel_has_a_case():
+    assert WORK.keys() == KERNELS.keys()
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def on(request):
+    """A backend with kernels."""
+    if request.param == "emulated":
+        return request.getfixturevalue("emulated")
+    return request.getfixturevalue("backend_of_name")(request.param)
+
+
+@pytest.mark.parametrize("n, m", SHAPES)
+@pytest.mark.parametrize("name", WORK)
+def test_a_kernel_does_what_its_reference_does(on, dtype, monkeypatch, name, n, m):
+    launched, launch = [], on.kernels.launch
+
+    def recording(kernel, *more):
+        launched.append(kernel.name)
+        launch(kernel, *more)
+    monkeypatch.setattr(on.kernels, "launch", recording)
+    expected = list(WORK[name](Arrays(GENERIC, dtype), n, m))
+    for _ in range(2):      # the emulation lets threads take turns in the other order
+        with on.active():
+            got = [on.to_host(x) for x in WORK[name](Arrays(on, dtype), n, m)]
+        for number, (a, b) in enumerate(zip(got, expected, strict=True)):
+            assert a.dtype == b.dtype and a.shape == b.shape
+            np.testing.assert_allclose(a, b, rtol=NO_CHANGE[dtype], atol=NO_CHANGE[dtype], err_msg=f"result {number}")
+    assert name in launched or (n, m) == (1, 1)
