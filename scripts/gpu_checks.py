@@ -23,6 +23,8 @@ def check_all(backend, precisions):
     failures = []
     checks = [(f"products in {precision}", lambda precision=precision: check_products(backend, precision))
               for precision in precisions]
+    checks += [(f"products of blocks in {precision}", lambda precision=precision: check_block_products(backend, precision))
+               for precision in precisions]
     checks += [("compacted nets equal masked dense ones", lambda: check_nets(backend)),
                ("captured steps equal those given piece by piece", lambda: check_captured(backend)),
                ("both devices train alike", lambda: check_training(backend))]
@@ -62,6 +64,44 @@ def check_products(backend, precision):
                         if not (np.abs(got - x.astype(float) @ right) <= bound).all():
                             raise AssertionError(f"W ({outputs}, {inputs})[{rows}, {cols}], trans_b={trans}: "
                                                  f"{np.abs(got - x.astype(float) @ right).max():g} off")
+
+
+# samples, units, columns and blocks: of every tile of the kernel, of none, odd ones
+BLOCK_SIZES = ((1024, 1024, 1024, (128, 128)), (2048, 256, 2048, (128, 128)), (512, 384, 640, (64, 64)),
+               (331, 203, 257, (64, 32)), (128, 1000, 333, (128, 125)), (100, 90, 75, (7, 9)))
+
+
+def check_block_products(backend, precision, sizes=BLOCK_SIZES):
+    """Products that skip dropped blocks, of which nothing may be read, against float64."""
+    from minidrop.backend import get_backend
+    from minidrop.patterns.grid import BlockGrid
+    low, rng = get_backend(backend.name, precision), np.random.default_rng(3)
+
+    def grid(samples, units, size):
+        lives = rng.random((-(-samples // size[0]), -(-units // size[1]))) < 0.5
+        return BlockGrid(lives.astype(np.uint8), *size)
+
+    for samples, units, columns, size in sizes:
+        for trans_a, trans_b in ((False, True), (False, False), (True, False)):
+            depth = samples if trans_a else units
+            a = rng.standard_normal((samples, units)).astype(np.float32)
+            b = rng.standard_normal((columns, depth) if trans_b else (depth, columns)).astype(np.float32)
+            for sides in ((None, None), (True, None), (None, True), (True, True)):
+                a_grid, n_grid = (side and grid(samples, n, size) for side, n in zip(sides, (units, columns), strict=True))
+                a_mask, n_mask = (one.mask(samples, n) if one else True for one, n in ((a_grid, units), (n_grid, columns)))
+                given = np.where(a_mask, a, np.nan), np.where(n_mask, b, np.nan) if trans_a else b
+                left, right = np.where(a_mask, a, 0).astype(float), b.T if trans_b else b
+                if trans_a:
+                    left, right = left.T, np.where(n_mask, b, 0)
+                with low.active():
+                    got = low.to_host(low.block_product(*map(low.asarray, given), trans_a, trans_b, a_grid, n_grid, 1.5))
+                exact, size_of_it = 1.5 * (left @ right), 1.5 * (np.abs(left) @ np.abs(right))
+                if not trans_a:
+                    exact, size_of_it = exact * n_mask, size_of_it * n_mask
+                error = np.abs(got - exact)
+                if not (error <= (2.1 * UNIT[precision] + 4 * depth * 2.0**-24) * size_of_it + 1e-30).all():
+                    raise AssertionError(f"({samples}, {units}) to {columns}, blocks {size}, trans {trans_a} {trans_b}, masks "
+                                         f"{sides}: {error.max():g} off")
 
 
 def check_nets(backend, iterations=4):

@@ -241,13 +241,11 @@ class BlockProduct:
         self.groups = [family.pattern("blocks", draw).groups(size, size) for draw in range(8)]
 
     def step(self):
+        from minidrop.functions.blocks import block_linear
         from minidrop.functions.linear import linear
-        from minidrop.functions.pieces import block_pieces, linear_pieces
-        size = len(self.gy)
         with self.backend.active():
             if self.rate:
-                pieces = block_pieces(size, size, size, input_groups=self.groups[self.count % 8])
-                y = linear_pieces(self.x, self.W, None, pieces, 1 / (1 - self.rate))
+                y = block_linear(self.x, self.W, None, None, self.groups[self.count % 8], 1 / (1 - self.rate))
             else:
                 y = linear(self.x, self.W)
             self.x.clear_grad()

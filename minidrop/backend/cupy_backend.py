@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from minidrop.backend import cublas_library
+from minidrop.backend.cupy_blocks import CudaBlocks
 from minidrop.backend.cupy_graphs import CudaGraphs
 from minidrop.backend.cupy_kernels import CupyKernels
 from minidrop.backend.cupy_products import CudaProducts
@@ -33,7 +34,7 @@ def device_count():
     return count, "" if count else f"CuPy {cupy.__version__} finds no CUDA device"
 
 
-class CupyBackend(CudaGraphs, CudaProducts, CupyKernels):
+class CupyBackend(CudaGraphs, CudaBlocks, CudaProducts, CupyKernels):
     """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cupy_products`."""
 
     def __init__(self, index, precision="float32"):

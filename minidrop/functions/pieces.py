@@ -144,12 +144,20 @@ def block_pieces(samples, outputs, inputs, output_groups=None, input_groups=None
 
 
 class MultiplyBlocks(Function):
-    """y = scale * x on what lives, 0 elsewhere; `groups` as in `block_pieces`, over the places before `axis`."""
+    """y = scale * x on what lives, 0 elsewhere; `groups` as in `block_pieces`, over the places before `axis`.
+
+    If they come with their grid (BlockGroups), a device that skips blocks reads that, as its products do.
+    """
 
     def __init__(self, groups, scale, axis):
         self.groups, self.scale, self.axis = groups, scale, axis
 
     def forward(self, backend, x):
+        self.grid, self.factors = getattr(self.groups, "grid", None), None
+        if self.grid is not None and backend.reads_grids:
+            self.grid.check(math.prod(x.shape[:self.axis]), x.shape[self.axis])
+            return self._multiply(backend, x)
+        self.grid = None
         masks = [kept.mask(x.dtype) for _, _, kept in self.groups]      # small, made on the host, sent to the device once
         self.factors = backend.asarray(np.stack(masks) * x.dtype.type(self.scale)) if masks else None
         return self._multiply(backend, x)
@@ -160,6 +168,8 @@ class MultiplyBlocks(Function):
     def _multiply(self, backend, x):
         lead, features, rest = math.prod(x.shape[:self.axis]), x.shape[self.axis], math.prod(x.shape[self.axis + 1:])
         flat = x.reshape(lead, features, rest)
+        if self.grid is not None:
+            return backend.multiply_blocks(flat, self.grid, self.scale).reshape(x.shape)
         if self.factors is None:
             return x.copy()
         y = backend.multiply_groups(flat, [last for _, last, _ in self.groups], self.factors)

@@ -1,8 +1,8 @@
-// Activations dropped in blocks. Reference: Backend.multiply_groups.
+// Activations dropped in blocks. References: Backend.multiply_groups, multiply_blocks.
 //
 // y[i, f, r] = x[i, f, r] * factors[group of i, f]: one launch for all groups of samples, one pass, forward and backward.
-// What lives of one group is gathered by take_block (take.cu). Launch: tiles of 32 x 8 threads (common.cuh) over a matrix
-// (n, m), m = features * rest.
+// What lives of one group is gathered by take_block (take.cu); products that leave out dead blocks: block_products.cu. Launch:
+// tiles of 32 x 8 threads (common.cuh) over a matrix (n, m), m = features * rest.
 #include "common.cuh"
 
 // Group g has the rows ends[g - 1] .. ends[g] - 1, the last end is n.
@@ -28,5 +28,23 @@ extern "C" __global__ void multiply_groups(const REAL* __restrict__ x, const REA
         FOR_COLUMNS(k)
             if (first + 32 * k < m)
                 y[i * m + first + 32 * k] = x[i * m + first + 32 * k] * factor[feature[k]];
+    }
+}
+
+// The same where groups are blocks of `samples`, features live by blocks of `units`, and what lives is a small table.
+extern "C" __global__ void multiply_blocks(const REAL* __restrict__ x, const unsigned char* __restrict__ lives,
+                                           REAL* __restrict__ y, long long samples, long long units, REAL scale,
+                                           long long blocks, long long features, long long rest, long long n)
+{
+    const long long m = features * rest;
+    const long long first = FIRST_COLUMN;
+    long long block[PER_THREAD];
+    FOR_COLUMNS(k)
+        block[k] = (first + 32 * k) / rest / units;
+    FOR_ROWS(i, n) {
+        const unsigned char* group = lives + i / samples * blocks;
+        FOR_COLUMNS(k)
+            if (first + 32 * k < m)
+                y[i * m + first + 32 * k] = x[i * m + first + 32 * k] * (group[block[k]] ? scale : REAL(0));
     }
 }

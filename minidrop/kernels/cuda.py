@@ -1,7 +1,7 @@
 """The CUDA kernels: each one's file, arguments and launch. What they compute stands in the files and in README.md."""
 
 from minidrop.kernels import grids
-from minidrop.kernels.loader import Array, Axis, Kernel, Number, Size
+from minidrop.kernels.loader import OPERANDS, Array, Axis, Kernel, Number, Size
 
 ACTIVATIONS = ("none", "relu", "sigmoid", "tanh")       # by their number in activation.cu
 ROW_THREADS = (32, 256)
@@ -22,6 +22,14 @@ def _units(sizes, macros):
 
 def _counters(sizes, macros):
     return grids.counters(sizes["n"])
+
+
+def _fits(macros):
+    """Variants of block_product: 16-bit operands have float sums; for others arithmetic is the limit, not what tiles read."""
+    tile, fast = (macros["TILE_M"], macros["TILE_N"]), macros["OPERAND"] > 0
+    if macros["TRANS_A"] and macros["TRANS_B"] or fast and macros["REAL"] != "float":
+        return False
+    return tile in (grids.TILES if fast else grids.TILES[:1])
 
 
 _SIZES = Size("n"), Size("m")
@@ -100,6 +108,20 @@ multiply_groups = Kernel("multiply_groups", "blocks.cu", [
     Array("x", ("n", "features", "rest")), Array("factors", ("groups", "features")), Array("ends", ("groups",), "int64"),
     Array("y", ("n", "features", "rest")), Size("groups"), Size("features"), Size("rest"), Size("n")],
     lambda sizes, macros: grids.tiles(sizes["n"], sizes["features"] * sizes["rest"]))
+multiply_blocks = Kernel("multiply_blocks", "blocks.cu", [
+    Array("x", ("n", "features", "rest")), Array("lives", ("groups", "blocks"), "uint8"),
+    Array("y", ("n", "features", "rest")),
+    Number("samples", "long long"), Number("units", "long long"), Number("scale"), Size("blocks"), Size("features"),
+    Size("rest"), Size("n")], lambda sizes, macros: grids.tiles(sizes["n"], sizes["features"] * sizes["rest"]))
+block_product = Kernel("block_product", "block_products.cu", [
+    Array("a", ("a_rows", "a_columns"), "OPERAND", strided=True), Array("b", ("b_rows", "b_columns"), "OPERAND", strided=True),
+    Array("c", ("m", "n")), Array("bias", ("n",), optional=True),
+    Array("a_lives", ("a_groups", "a_blocks"), "uint8", strided=True, optional=True), Number("a_samples", "int"),
+    Number("a_units", "int"), Array("n_lives", ("n_groups", "n_blocks"), "uint8", strided=True, optional=True),
+    Number("n_samples", "int"), Number("n_units", "int"), Number("scale"), Size("m"), Size("n"), Size("a_rows"),
+    Size("a_columns")],
+    lambda sizes, macros: grids.product(sizes["m"], sizes["n"], macros["TILE_M"], macros["TILE_N"]), _fits,
+    OPERAND=range(len(OPERANDS)), TRANS_A=(0, 1), TRANS_B=(0, 1), TILE_M=(64, 128), TILE_N=(64, 128))
 transpose = Kernel("transpose", "transpose.cu", [Array("W", ("n", "m"), strided=True), Array("out", ("m", "n")), *_SIZES],
                    lambda sizes, macros: grids.squares(sizes["n"], sizes["m"]))
 

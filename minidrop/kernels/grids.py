@@ -4,6 +4,8 @@ COLUMNS = 128           # of a tile: 32 threads with PER_THREAD = 4 columns each
 ROWS = 8
 BLOCKS = 4096           # enough to fill the largest device several times; a thread then takes several rows or elements
 THREADS = 256
+TILES = ((64, 64), (128, 64), (128, 128))      # of block_products.cu, rows by columns
+LEAST_TILES = {(128, 64): 120, (128, 128): 240}     # about one, and two, for each multiprocessor of a large device
 _PARTIAL_SUMS = 1024    # of an array: what is left, one block adds up
 _LINES = 16             # of column_sums (sums.cu)
 _TILE = 32              # of transpose (transpose.cu)
@@ -49,3 +51,21 @@ def columns(m):
 def squares(n, m):
     """Blocks of 32 x 8 threads for tiles of 32 x 32."""
     return (_parts(m, _TILE), min(_parts(n, _TILE), _LARGEST_Y)), (32, 8)
+
+
+def product(m, n, tile_m, tile_n):
+    """A block for each tile of a matrix (m, n)."""
+    return (_parts(m, tile_m) * _parts(n, tile_n), 1), (2 * tile_n, 1)
+
+
+def tile_of_product(m, n, rows=(), columns=()):
+    """Return the largest of TILES of which a matrix (m, n) has so many that a device is busy.
+
+    rows, columns: sizes that must be multiples of the tile's. Reasoned, not measured: large tiles read less, small ones share
+    the device more evenly where some have less to do.
+    """
+    for tile_m, tile_n in TILES[:0:-1]:
+        enough = _parts(m, tile_m) * _parts(n, tile_n) >= LEAST_TILES[tile_m, tile_n]
+        if enough and not any(size % tile_m for size in rows) and not any(size % tile_n for size in columns):
+            return tile_m, tile_n
+    return TILES[0]

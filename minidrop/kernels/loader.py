@@ -18,13 +18,15 @@ from minidrop.kept import MovingKept
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17", "--fmad=false")
 REALS = {"float32": "float", "float64": "double"}
+OPERANDS = ("REAL", "float16", "bfloat16")     # of products, by the value of the macro OPERAND; the last two as bits, uint16
 _NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64, "unsigned long long": np.uint64,
             "double": np.float64}
 _LARGEST_INT = 2**31 - 1
 
 
 class Array(NamedTuple):
-    """A pointer to an array: dtype "REAL" or a NumPy name; `shape` of sizes by name, of which equal names must be equal.
+    """A pointer to an array: dtype "REAL", "OPERAND" (what the macro of that name says: see OPERANDS) or a NumPy name; `shape`
+    of sizes by name, of which equal names must be equal.
 
     It must be C-contiguous; with `strided` only the last axis of a matrix must be, and the distance of rows follows as
     another argument (of a vector: the distance of elements). With `optional` it may be None.
@@ -91,23 +93,24 @@ def axis_value(kept, table=None):
 class Kernel:
     """One kernel: its name, its file, its arguments in order, and (grid, block) as a function of sizes by name.
 
-    `macros`: for each macro of the file other than REAL the values in use.
+    `macros`: for each macro of the file other than REAL the values in use; `fits(macros)` says which go together.
     """
 
-    def __init__(self, name, file, arguments, grid, **macros):
+    def __init__(self, name, file, arguments, grid, fits=None, **macros):
         self.name, self.file, self.arguments, self.grid, self.macros = name, file, tuple(arguments), grid, macros
+        self.fits = fits or (lambda macros: True)
 
     def __call__(self, device, values, **macros):
         """Run on `device`: values {argument: value}; nothing is launched where a size is 0.
 
         Raises ShapeError or BackendError, naming kernel, argument, what was expected and what came.
         """
-        real, sizes, arguments = self.bind(device, values)
+        real, sizes, arguments = self.bind(device, values, macros)
         if not all(sizes.values()):
             return
         device.launch(self, {"REAL": REALS[real], **macros}, *self.grid(sizes, macros), arguments)
 
-    def bind(self, device, values):
+    def bind(self, device, values, macros):
         """Return (dtype of REAL, sizes by name, C arguments: arrays, None for null, NumPy numbers)."""
         expected = {argument.name for argument in self.arguments if not isinstance(argument, Size)}
         if expected != set(values):
@@ -116,10 +119,11 @@ class Kernel:
                      and values[a.name] is not None), "float64")      # where no argument says, it is all the same
         if real not in REALS:
             raise BackendError(f"kernel {self.name}: expected arrays of {' or '.join(REALS)}, got {real}")
+        types = {"REAL": real, "OPERAND": "uint16" if macros.get("OPERAND") else real}
         sizes, given = {}, []
         for argument in self.arguments:
             if isinstance(argument, Array):
-                given += self._array(device, argument, values[argument.name], real, sizes)
+                given += self._array(device, argument, values[argument.name], types, sizes)
             elif isinstance(argument, Axis):
                 given += self._axis(device, argument, values[argument.name], sizes)
             elif isinstance(argument, Number):
@@ -129,11 +133,11 @@ class Kernel:
         # Sizes last: a later argument may have been the one to say them.
         return real, sizes, [np.int64(sizes[a.name]) if isinstance(a, Size) else a for a in given]
 
-    def _array(self, device, argument, x, real, sizes):
+    def _array(self, device, argument, x, types, sizes):
         if x is None and argument.optional:
             return [None, np.int64(0)][:1 + argument.strided]
         where = f"kernel {self.name}: argument {argument.name}"
-        wanted = real if argument.dtype == "REAL" else argument.dtype
+        wanted = types.get(argument.dtype, argument.dtype)
         complaint = device.complaint(x)
         if complaint:
             raise BackendError(f"{where}: {complaint}")
@@ -188,7 +192,7 @@ class Kernel:
         found = [{"REAL": real} for real in REALS.values()]
         for name, choices in self.macros.items():
             found = [{**one, name: choice} for one in found for choice in choices]
-        return found
+        return [one for one in found if self.fits(one)]
 
 
 @lru_cache

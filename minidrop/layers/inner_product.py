@@ -37,8 +37,7 @@ class InnerProduct(ProductLayer):
         outs = below.groups(samples) if below is not None else None
         ins = above.groups(samples) if above is not None else None
         if outs is not None or ins is not None:
-            pieces = functions.block_pieces(samples, self.outputs, self.inputs, outs, ins)
-            return functions.linear_pieces(x, W, b, pieces, 1.0, self.transpose, self.epilogue)
+            return functions.block_linear(x, W, b, outs, ins, 1.0, self.transpose, self.epilogue)
         kept = below.kept if below is not None else None
         # With all units the drop below applies its scale: it may have been at rest when they were computed.
         scale = below.scale if kept is not None and below.scaled else 1.0

@@ -180,7 +180,7 @@ class RecurrentLayer(Layer):
         groups = self.in_site.groups(self.steps * self.streams) if self.in_site is not None and rows is None else None
         if groups is None:
             return functions.linear(x, W, b, rows)
-        return functions.linear_pieces(x, W, b, functions.block_pieces(self.steps * self.streams, *W.shape, None, groups))
+        return functions.block_linear(x, W, b, None, groups)
 
     def _hidden_drop(self, x):
         """Return the HiddenDrop of this iteration."""

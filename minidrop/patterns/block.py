@@ -11,6 +11,7 @@ from minidrop import streams
 from minidrop.errors import ConfigError
 from minidrop.kept import Kept
 from minidrop.patterns.base import MANY, Pattern, PatternDistribution, PatternFamily, register_pattern
+from minidrop.patterns.grid import BlockGrid, BlockGroups
 from minidrop.patterns.sites import Sites, pieces
 
 BLOCK_SAMPLES = BLOCK_UNITS = 128
@@ -29,12 +30,20 @@ class BlockPattern(Pattern):
         return self.groups(1, total)[0][2]
 
     def groups(self, samples, total):
-        """Return (first, last, Kept) for each group of samples: what samples first .. last - 1 keep."""
-        return tuple((first, min(first + self.block_samples, samples), self._group(number, total))
-                     for number, first in enumerate(range(0, samples, self.block_samples)))
+        """Return (first, last, Kept) for each group of samples: what samples first .. last - 1 keep. BlockGroups, if it drops
+        any: they know their grid, in which nothing but what lives depends on the draw.
+        """
+        if not self.rate:
+            return tuple((first, min(first + self.block_samples, samples), Kept.all(total))
+                         for first in range(0, samples, self.block_samples))
+        return _random_groups(self.key, self.rate, self.block_samples, self._width(total), samples, total)
 
-    def _group(self, number, total):
-        return _random_blocks(self.key, number, self.rate, self.block_units or block_units(self.rate, total), total)
+    def grid(self, samples, total):
+        """Return the BlockGrid of activations (samples, total)."""
+        return _random_groups(self.key, self.rate, self.block_samples, self._width(total), samples, total).grid
+
+    def _width(self, total):
+        return self.block_units or block_units(self.rate, total)
 
 
 @lru_cache(maxsize=64)
@@ -43,14 +52,17 @@ def block_units(rate, total):
     return max(1, min(BLOCK_UNITS, total // ceil(2 / (1 - Fraction(repr(rate))))))
 
 
+@lru_cache(maxsize=64)
+def _random_groups(key, rate, block_samples, width, samples, total):
+    lives = np.ones((-(-samples // block_samples), -(-total // width)), np.uint8)
+    if rate and total:
+        for number, group in enumerate(lives):
+            group[:] = _living_blocks(key, number, rate, group.size)
+    lives.flags.writeable = False
+    return BlockGroups(BlockGrid(lives, block_samples, width), samples, total)
+
+
 @lru_cache(maxsize=256)
-def _random_blocks(key, number, rate, width, total):
-    blocks = -(-total // width)
-    if rate == 0 or not blocks:
-        return Kept.all(total)
-    return Kept.of(np.flatnonzero(_living_blocks(key, number, rate, blocks).repeat(width)[:total]), total)
-
-
 def _living_blocks(key, number, rate, blocks):
     """Return the bool array (blocks,) of which blocks of a group of samples live, for a rate above 0."""
     rng = streams.generator(key, "blocks", number)
@@ -58,6 +70,7 @@ def _living_blocks(key, number, rate, blocks):
     spared = rng.integers(blocks)
     if not lives.any() and can_guard(rate, blocks):
         lives[spared] = True
+    lives.flags.writeable = False
     return lives
 
 

@@ -13,9 +13,11 @@ from minidrop import threads
 from minidrop.autograd import Block, Blocks, Parameter
 from minidrop.backend import Backend, NumpyBackend, cuda_devices, get_backend
 from minidrop.backend.cupy_backend import CupyBackend
+from minidrop.backend.cupy_blocks import CudaBlocks
 from minidrop.backend.cupy_kernels import CupyKernels
 from minidrop.backend.cupy_products import CudaProducts
 from minidrop.kept import Kept
+from minidrop.patterns.grid import BlockGrid
 from minidrop.patterns.tile import TilePattern
 
 GENERIC = Backend()
@@ -671,6 +673,36 @@ def test_multiply_groups(backend, array, shape, ends, layout):
         same(on, on.multiply_groups(on.asarray(x), list(ends), on.asarray(factors)), x * factors[group][:, :, None])
 
 
+@memory
+@pytest.mark.parametrize("shape, block", [((1, 1, 1), (1, 1)), ((130, 9, 1), (64, 4)), ((20, 5, 7), (3, 9)),
+                                          ((6, 150, 2), (1, 64)), ((0, 4, 1), (2, 2)), ((3, 0, 1), (2, 2))])
+def test_multiply_blocks(backend, array, rng, shape, block, layout):
+    lives = rng.random((-(-shape[0] // block[0]), -(-shape[1] // block[1]))) < 0.5
+    grid = BlockGrid(lives.astype(np.uint8), *block)
+    x = array(shape, layout)
+    for on in (backend, GENERIC):
+        same(on, on.multiply_blocks(on.asarray(x), grid, 1.7), x * (grid.mask(*shape[:2]) * x.dtype.type(1.7))[:, :, None])
+
+
+@memory
+@pytest.mark.parametrize("trans_a, trans_b", [(False, True), (False, False), (True, False)])
+@pytest.mark.parametrize("block", [(64, 32), (7, 9)])
+def test_block_product(backend, array, rng, close, trans_a, trans_b, block, layout):
+    """More of it in test_block_products.py."""
+    samples, units, columns = 130, 96, 70
+    depth = samples if trans_a else units
+    a, b = array((samples, units), layout), array((columns, depth) if trans_b else (depth, columns), layout)
+    bias = array((columns,))
+    a_grid, n_grid = (BlockGrid((rng.random((-(-samples // block[0]), -(-n // block[1]))) < 0.5).astype(np.uint8), *block)
+                      for n in (units, columns))
+    left, right = a * a_grid.mask(samples, units), b.T if trans_b else b
+    n_mask = n_grid.mask(samples, columns)
+    expected = 2 * (left.T @ (right * n_mask) if trans_a else left @ right * n_mask) + bias
+    for on in (backend, GENERIC):
+        got = on.block_product(on.asarray(a), on.asarray(b), trans_a, trans_b, a_grid, n_grid, 2.0, on.asarray(bias))
+        close(on.to_host(got), expected)
+
+
 # -- recurrent networks ------------------------------------------------------------------------------------------------
 @memory
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (31, 33), (64, 32), (129, 65), (0, 4), (4, 0)])
@@ -771,7 +803,7 @@ def test_arrays(backend, dtype):
     assert backend.describe().startswith(backend.name)
 
 
-@pytest.mark.parametrize("kind", [NumpyBackend, CudaProducts, CupyKernels, CupyBackend])
+@pytest.mark.parametrize("kind", [NumpyBackend, CudaBlocks, CudaProducts, CupyKernels, CupyBackend])
 def test_signatures_do_not_drift(kind):
     """An override takes the arguments of the method it replaces, and no public method has no generic reference."""
     for name, method in vars(kind).items():

@@ -99,6 +99,12 @@ def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
 def test_training_in_float32_and_less(emulated_cuda, layers, family, precision, off):
     """Products round their operands, kernels do not: losses stay near those of float32."""
     solver = "momentum: 0.9 weight_decay: 0.01"
-    losses, _ = train(layers(family), emulated_cuda(precision), solver, "float32")
+    cuda = emulated_cuda(precision)
+    cuda.kernels.launches.clear()
+    losses, _ = train(layers(family), cuda, solver, "float32")
     expected, _ = train(layers(family), "cpu", solver, "float32")
     np.testing.assert_allclose(losses, expected, rtol=off)
+    # forward and two gradients above, below or between drops; none of the data
+    products = {mlp: 2 + 3 + 3, text: 3 + 3}[layers]
+    skips = family == "BLOCK" and precision != "float32"
+    assert cuda.kernels.launches.count("block_product") == (5 * products if skips else 0)

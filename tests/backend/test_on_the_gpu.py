@@ -35,6 +35,11 @@ def test_products_are_as_exact_as_their_precision(checks, precision):
     checks.check_products(get_backend("cuda:0"), precision)
 
 
+@pytest.mark.parametrize("precision", ["float32", *UNIT])
+def test_products_of_blocks_are_as_exact_as_their_precision(checks, precision):
+    checks.check_block_products(get_backend("cuda:0"), precision)
+
+
 def test_compact_nets_equal_masked_dense_ones(checks):
     checks.check_nets(get_backend("cuda:0"))
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from minidrop import Kept, Tensor, check_gradients, functions
+from minidrop.functions.blocks import BlockLinear
 from minidrop.patterns import DropSite, PatternSettings
+from minidrop.patterns.block import BlockPattern
 from minidrop.patterns.tile import TilePattern
 
 TOTAL = 7
@@ -130,6 +132,18 @@ for _transpose in (False, True):
             A, W.T if _transpose else W, b)
     CASES[f"linear_pieces, no b, transpose {_transpose}"] = (
         lambda x, W, t=_transpose: functions.linear_pieces(x, W, None, _tiles, 1.0, t), A, W.T if _transpose else W)
+    for _sides in ((True, False), (False, True), (True, True)):
+        _groups = [BlockPattern(0.5, 2.0, 3, 2, 2, drops="blocks").groups(3, n) if dropped else None
+                   for n, dropped in zip((5, TOTAL), _sides, strict=True)]
+        CASES[f"block_linear, {_sides}, transpose {_transpose}"] = (
+            lambda x, W, b, g=_groups, t=_transpose: functions.block_linear(x, W, b, *g, 1.5, t),
+            A, W.T if _transpose else W, b)
+        _grids = [None if groups is None else groups.grid for groups in _groups]
+        CASES[f"BlockLinear, {_sides}, transpose {_transpose}"] = (
+            lambda x, W, b, g=_grids, t=_transpose: BlockLinear(*g, 1.5, t).apply(x, W, b), A, W.T if _transpose else W, b)
+        CASES[f"BlockLinear, then tanh, {_sides}, transpose {_transpose}"] = (
+            lambda x, W, b, g=_grids, t=_transpose: BlockLinear(*g, 1.5, t, "tanh").apply(x, W, b),
+            A, W.T if _transpose else W, b)
 for _activation in ("none", "relu", "sigmoid", "tanh"):
     for _scale in (1, 2.5):
         for _given in ((A, W, b), (A, W), (numbers(2, 3, TOTAL), W, b), (numbers(TOTAL), W, b)):

@@ -3,9 +3,12 @@
 // first can be turned round, so that a missing barrier shows in one of the two orders.
 //
 // A kernel file is compiled together with this header, a line EMULATE(kernel) for each kernel, by any C++17 compiler.
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <tuple>
 #include <utility>
@@ -13,10 +16,12 @@
 
 #include <ucontext.h>
 
+#define EMULATED
 #define __global__ static
-#define __device__ static
+#define __device__
 #define __forceinline__ inline
 #define __restrict__ __restrict
+#define __launch_bounds__(...)
 #define __shared__ static       // blocks follow one another, so they can use the same memory
 
 struct Index {
@@ -25,8 +30,10 @@ struct Index {
 static Index threadIdx, blockIdx, blockDim, gridDim;
 
 using std::exp;
+using std::fma;
 using std::log;
 using std::log1p;
+using std::min;
 using std::sqrt;
 using std::tanh;
 
@@ -53,6 +60,8 @@ static std::vector<Thread> threads;
 static std::size_t current;
 static ucontext_t scheduler;
 static std::vector<double> exchanged;      // one place a thread; a double holds every float
+static std::vector<std::array<unsigned int, 6>> fragments;      // one place a thread
+static std::vector<const unsigned char*> rows;
 static void (*body)(void*);
 static void* body_arguments;
 
@@ -153,6 +162,8 @@ static int run(void (*one)(void*), void** arguments, const unsigned int* shape, 
     if (BARRIERS) {
         threads.resize(blockDim.x * blockDim.y);
         exchanged.assign(threads.size(), 0);
+        fragments.resize(threads.size());
+        rows.resize(threads.size());
     }
     const unsigned int blocks = gridDim.x * gridDim.y;
     for (unsigned int i = 0; i < blocks; ++i) {
@@ -177,6 +188,79 @@ template <class T> static T __shfl_xor_sync(unsigned int, T value, int lanes)
     emulation::wait(emulation::at_warp_barrier);       // until all have read
     return other;
 }
+
+// What tensor.cuh has for a GPU: see there. Copies come at once.
+#define HAS_TENSOR_CORES(type) 1
+
+namespace emulation {
+
+static float of_half(unsigned int bits, int type)
+{
+    float value;
+    if (type == 2) {        // BFLOAT16
+        bits <<= 16;
+        std::memcpy(&value, &bits, 4);
+        return value;
+    }
+    const int exponent = bits >> 10 & 31;
+    const float part = bits & 1023;
+    value = exponent == 31 ? (part ? NAN : INFINITY)
+          : exponent ? std::ldexp(part + 1024, exponent - 25) : std::ldexp(part, -24);
+    return bits >> 15 ? -value : value;
+}
+
+// Number `place` of two in a register.
+static unsigned int half_of(unsigned int bits, int place) { return bits >> (16 * place) & 0xFFFF; }
+
+}  // namespace emulation
+
+template <bool transposed> static void load_fragments(unsigned int (&to)[4], const void* row)
+{
+    using namespace emulation;
+    const std::size_t mine = current, warp = mine / 32 * 32, group = (mine - warp) / 4, pair = (mine - warp) % 4;
+    if (reinterpret_cast<std::size_t>(row) % 16)
+        std::abort();
+    rows[mine] = static_cast<const unsigned char*>(row);
+    wait(at_warp_barrier);
+    for (std::size_t i = 0; i < 4; ++i) {
+        unsigned short numbers[2];
+        for (std::size_t e = 0; e < 2; ++e) {
+            const std::size_t from = transposed ? 2 * pair + e : group, column = transposed ? group : 2 * pair + e;
+            std::memcpy(&numbers[e], rows[warp + 8 * i + from] + 2 * column, 2);
+        }
+        std::memcpy(&to[i], numbers, 4);
+    }
+    wait(at_warp_barrier);       // until all have read
+}
+
+template <int type> static void multiply_fragments(float (&c)[4], const unsigned int (&a)[4], const unsigned int* b)
+{
+    using namespace emulation;
+    const std::size_t mine = current, warp = mine / 32 * 32, group = (mine - warp) / 4, pair = (mine - warp) % 4;
+    fragments[mine] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    wait(at_warp_barrier);
+    for (std::size_t i = 0; i < 4; ++i) {
+        const std::size_t lower = i / 2, column = 2 * pair + i % 2;
+        for (std::size_t k = 0; k < 16; ++k) {
+            const std::size_t owner = k % 8 / 2;
+            const unsigned int left = fragments[warp + 4 * group + owner][lower + k / 8 * 2];
+            const unsigned int right = fragments[warp + 4 * column + owner][4 + k / 8];
+            c[i] += of_half(half_of(left, k % 2), type) * of_half(half_of(right, k % 2), type);
+        }
+    }
+    wait(at_warp_barrier);
+}
+
+static void copy_16(void* to, const void* from)
+{
+    if ((reinterpret_cast<std::size_t>(to) | reinterpret_cast<std::size_t>(from)) % 16)
+        std::abort();
+    std::memcpy(to, from, 16);
+}
+
+static void end_copies() {}
+
+template <int under_way> static void wait_for_copies() {}
 
 #define EMULATE(kernel) \
     extern "C" int run_##kernel(void** arguments, const unsigned int* shape, int backwards) \

@@ -43,7 +43,7 @@ class Emulator:
             text = self.change(file, loader.source(file))
             # `extern "C"` and a static function, which is what __global__ becomes here, exclude each other.
             text = text.replace('extern "C" __global__', "__global__")
-            names = re.findall(r"__global__ void (\w+)\(", text)
+            names = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", text)
             code = self.folder / f"{key}.cpp"
             code.write_text("\n".join([f"#define BARRIERS {int('__s' in text.replace('__shared__', ''))}",
                                        f'#include "{HEADER}"', text, *(f"EMULATE({name})" for name in names)]))

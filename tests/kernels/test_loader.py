@@ -167,17 +167,22 @@ FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
 
 def signatures(file):
     """Yield (kernel, its C parameters with the macros of common.cuh written out) of a file."""
-    for name, text in re.findall(r'extern "C" __global__ void (\w+)\(([^{]*)\)\s*\{', loader.source(file)):
+    for name, text in re.findall(r'extern "C" __global__ void (\w+)\(([^{]*)\)\s*\{', _without_bounds(loader.source(file))):
         text = re.sub(r"KEPT\((\w+)\)", r"int \1_start, const int* \1_start_at, int \1_step, int \1_width, "
                                          r"const void* \1_table", text)
         text = re.sub(r"VARYING\(([\w ]+), (\w+)\)", r"\1 \2_value, const \1* \2_at", text)
         yield name, [" ".join(part.replace("__restrict__", "").split()) for part in text.split(",")]
 
 
+def _without_bounds(text):
+    return re.sub(r"__launch_bounds__\([^)]*\) ", "", text)
+
+
 def declared(argument):
     """The C parameters of a declared argument."""
     if isinstance(argument, Array):
-        kind = {"REAL": "REAL", "float64": "double", "int32": "int", "int64": "long long"}[argument.dtype]
+        kind = {"REAL": "REAL", "OPERAND": "Operand", "float64": "double", "int32": "int", "int64": "long long",
+                "uint8": "unsigned char"}[argument.dtype]
         yield rf"(const )?{kind}\* {argument.name}"
         if argument.strided:
             yield f"long long {argument.name}_stride"

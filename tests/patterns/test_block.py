@@ -6,9 +6,11 @@ from math import log
 import numpy as np
 import pytest
 
-from minidrop.errors import ConfigError
+from minidrop.errors import CaptureError, ConfigError, ShapeError
+from minidrop.kept import Kept
 from minidrop.patterns import PatternSequence, PatternSettings, get_family
 from minidrop.patterns.block import block_units, can_guard, guarded_rate
+from minidrop.patterns.grid import BlockGrid
 
 DRAWS = 4000
 
@@ -31,6 +33,39 @@ def test_groups_and_blocks():
         # blocks of units 0-2, 3-5 and 6-7
         assert mask[0] == mask[1] == mask[2] and mask[3] == mask[4] == mask[5] and mask[6] == mask[7]
         assert kept.total == 8 and sum(mask) > 0
+
+
+@pytest.mark.parametrize("samples, total", [(10, 8), (8, 7), (1, 3), (0, 8)])
+def test_the_grid_says_what_the_groups_say(samples, total):
+    groups = block(0.5, block_samples=4, block_units=3).pattern("blocks", 11).groups(samples, total)
+    grid = groups.grid
+    assert (grid.block_samples, grid.block_units) == (4, 3) and grid.shape == (-(-samples // 4), -(-total // 3))
+    mask = grid.mask(samples, total)
+    for first, last, kept in groups:
+        assert (mask[first:last] == kept.mask()).all()
+    assert len(groups) == grid.shape[0] and groups == tuple(groups)
+    assert grid is block(0.5, block_samples=4, block_units=3).pattern("blocks", 11).grid(samples, total)
+    with pytest.raises(ValueError, match="read-only"):
+        grid.lives[...] = 1
+
+
+def test_without_drops_there_is_no_grid():
+    assert block(0.0, block_samples=4).pattern("blocks", 0).groups(6, 8) == ((0, 4, Kept.all(8)), (4, 6, Kept.all(8)))
+
+
+def test_groups_of_which_only_the_device_knows_what_lives():
+    groups = block(0.5, block_samples=4, block_units=3).pattern("blocks", 11).groups(10, 8)
+    moving = groups.moving(np.zeros((3, 3), np.uint8))
+    assert len(moving) == 3 and moving.grid.shape == groups.grid.shape
+    for ask in (lambda: moving[0], lambda: list(moving), lambda: moving.grid.mask(10, 8)):
+        with pytest.raises(CaptureError, match="^what lives is asked for, but a captured step knows only how many blocks"):
+            ask()
+
+
+def test_a_grid_that_does_not_fit():
+    grid = BlockGrid(np.ones((2, 3), np.uint8), 4, 2)
+    with pytest.raises(ShapeError, match=r"^blocks of 4 x 2 of activations \(9, 6\) need a grid of 3 x 3, got 2 x 3$"):
+        grid.mask(9, 6)
 
 
 def test_kept_is_the_first_group():
