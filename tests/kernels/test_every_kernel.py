@@ -200,8 +200,8 @@ def transpose(make, n, m):
 
 WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
     take_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows, subtract_block, activate,
-    activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient, column_sums, sum_groups,
-    link_places, sum_of_squares, multiply_groups, transpose)}
+    activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient,
+    column_sums, sum_groups, link_places, sum_of_squares, multiply_groups, transpose)}
 
 
 def test_every_kernel_has_a_case():
