@@ -34,7 +34,7 @@ def device_count():
     return count, "" if count else f"CuPy {cupy.__version__} finds no CUDA device"
 
 
-class CupyBackend(CudaGraphs, CudaBlocks, CudaProducts, CupyKernels):
+class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
     """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cupy_products`."""
 
     def __init__(self, index, precision="float32"):
