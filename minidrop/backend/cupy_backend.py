@@ -33,7 +33,7 @@ def device_count():
     return count, "" if count else f"CuPy {cupy.__version__} finds no CUDA device"
 
 
-class CupyBackend(CudaGraphs, CudaBlocks, CudaProducts, CupyKernels):
+class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
     """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cupy_products`."""
 
     def __init__(self, index, precision="float32"):
@@ -151,6 +151,16 @@ class CupyBackend(CudaGraphs, CudaBlocks, CudaProducts, CupyKernels):
         size = cublas_library.workspace_bytes(cupy.cuda.runtime.getDeviceProperties(self.index)["major"])
         memory = self.empty((size,), np.uint8)
         return memory.data.ptr, size, memory
+
+
+def _is_on_a_device(x):
+    return isinstance(x, cupy.ndarray) or hasattr(x, "__cuda_array_interface__")       # CuPy's and other libraries'
+
+
+def _name_of(x, dtype=None):
+    """Say what a host array is, for messages."""
+    x = np.asarray(x)
+    return f"{np.dtype(dtype or x.dtype)} {x.shape}"
 
 
 def _version(number):

@@ -19,7 +19,7 @@ _LARGEST = 2**30        # of an axis: kernels count its entries, and where a blo
 
 
 class CudaBlocks(Backend):
-    """Needs what `CudaProducts` and `CupyKernels` have; stands before them."""
+    """Needs what `CudaProducts` and `CupyKernels` have; stands before the latter."""
 
     reads_grids = True
 

@@ -141,7 +141,8 @@ class CudaProducts:
                 for i, x in enumerate(matrices)):
             return stack[0]
         full = all(x.shape == shape for x in matrices)
-        stack = (self.empty if full else self.zeros)((len(matrices), *shape), np.uint16 if kind in _HALF else matrices[0].dtype)
+        dtype = np.uint16 if kind in _HALF else matrices[0].dtype
+        stack = (self.empty if full else self.zeros)((len(matrices), *shape), dtype)
         for i, x in enumerate(matrices):
             self._rounded(x, kind, stack[i, :x.shape[0], :x.shape[1]])
             if isinstance(x, KeptMatrix):

@@ -12,7 +12,6 @@ from minidrop.backend import Backend
 from minidrop.backend.cublas import Gemm
 from minidrop.backend.cublas_library import CUBLASError
 from minidrop.backend.cupy_backend import CupyBackend
-from minidrop.backend.cupy_blocks import CudaBlocks
 from minidrop.backend.cupy_products import CudaProducts
 
 
@@ -147,7 +146,7 @@ def host_cuda():
 @pytest.fixture(scope="session")
 def emulated_cuda(emulation, tmp_path_factory):
     """emulated_cuda(precision="float32") -> all that CupyBackend overrides, on host memory: cuBLAS above the kernels."""
-    class EmulatedCuda(CudaBlocks, HostCuda, emulation.EmulatedBackend):
+    class EmulatedCuda(HostCuda, emulation.EmulatedBackend):
         def __init__(self, precision="float32"):
             HostCuda.__init__(self, precision)
             self.kernels = device

@@ -699,6 +699,8 @@ def test_block_product(backend, array, rng, close, trans_a, trans_b, block, layo
     n_mask = n_grid.mask(samples, columns)
     expected = 2 * (left.T @ (right * n_mask) if trans_a else left @ right * n_mask) + bias
     for on in (backend, GENERIC):
+        assert not on.block_products(a.dtype)       # in these types all of them gather
+        same(on, on.block_mask(a_grid), a_grid.lives)
         got = on.block_product(on.asarray(a), on.asarray(b), trans_a, trans_b, a_grid, n_grid, 2.0, on.asarray(bias))
         close(on.to_host(got), expected)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from minidrop.backend import Backend
+from minidrop.backend.cupy_blocks import CudaBlocks
 from minidrop.backend.cupy_kernels import CupyKernels
 from minidrop.kernels import loader
 
@@ -55,7 +56,7 @@ class Emulator:
         return self.libraries[key]
 
 
-class EmulatedBackend(CupyKernels, Backend):
+class EmulatedBackend(CudaBlocks, CupyKernels, Backend):
     """What CupyBackend overrides with kernels, on NumPy arrays. New arrays hold NaN: what is not written shows."""
 
     name = "emulated"
@@ -68,3 +69,10 @@ class EmulatedBackend(CupyKernels, Backend):
         out = np.empty(shape, dtype)
         out.fill(np.nan if out.dtype.kind == "f" else 1)
         return out
+
+    # What products give CudaBlocks; here all operands are read as they are.
+    def _kind(self, dtype):
+        return np.dtype(dtype).name
+
+    def _read(self, x, kind):
+        return x

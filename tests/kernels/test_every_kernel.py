@@ -11,6 +11,7 @@ from minidrop.autograd import Block
 from minidrop.backend import Backend
 from minidrop.kept import Kept, MovingKept
 from minidrop.kernels.cuda import KERNELS
+from minidrop.patterns.grid import BlockGrid
 
 GENERIC = Backend()
 # Odd on purpose: no size is a multiple of a block, a tile or a warp; and one entry alone.
@@ -203,14 +204,33 @@ def multiply_groups(make, n, m):
     yield make.on.multiply_groups(make(n, m, 3), ends, make(len(ends), m, seed=1))
 
 
+def multiply_blocks(make, n, m):
+    yield make.on.multiply_blocks(make(n, m, 3), blocks(n, m, 7, 9), 1.7)
+
+
+def block_product(make, n, m):
+    """Forward and both gradients, blocks of x and of y dropped: in the type of `make`, for which the reference is exact."""
+    x, W, gy, b = make(n, m), make(65, m, seed=1), make(n, 65, seed=2), make(65, seed=3)
+    for size in ((64, 32), (7, 9)):
+        ins, outs = blocks(n, m, *size), blocks(n, 65, *size)
+        yield make.on.block_product(x, W, False, True, ins, outs, 1.5, b)
+        yield make.on.block_product(gy, W, False, False, outs, ins, 1.5)
+        yield make.on.block_product(gy, x, True, False, outs, ins, 1.5)
+
+
+def blocks(n, m, samples, units):
+    lives = np.random.default_rng([n, m]).integers(0, 2, (-(-n // samples), -(-m // units)))
+    return BlockGrid(lives.astype(np.uint8), samples, units)
+
+
 def transpose(make, n, m):
     yield make.on.transposed(make(n, m))
 
 
 WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
-    take_block, round_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows, subtract_block, activate,
-    activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient,
-    column_sums, sum_groups, link_places, sum_of_squares, multiply_groups, transpose)}
+    take_block, round_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows, subtract_block,
+    activate, activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient,
+    column_sums, sum_groups, link_places, sum_of_squares, multiply_groups, multiply_blocks, block_product, transpose)}
 
 
 def test_every_kernel_has_a_case():
