@@ -65,7 +65,7 @@ def block_linear(x, W, b=None, output_groups=None, input_groups=None, scale=1.0,
         return BlockLinear(output_grid, input_grid, scale, transpose, activation).apply(*((x, W) if b is None else (x, W, b)))
     if x.backend.capturing and any(hasattr(groups, "grid") for groups in given):
         raise CaptureError(f"{x.backend.name} multiplies dropped blocks of {x.dtype} in pieces, which are others in every "
-                           f"iteration; with precision float16 or bfloat16 such a step can be captured")
+                           f"iteration; with precision bfloat16 such a step can be captured")
     outputs, inputs = W.shape[::-1] if transpose else W.shape
     pieces = block_pieces(math.prod(x.shape[:-1]), outputs, inputs, output_groups, input_groups)
     return linear_pieces(x, W, b, pieces, scale, transpose, activation)

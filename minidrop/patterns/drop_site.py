@@ -19,7 +19,8 @@ class DropSite:
     `groups` are None.
     steps: None where a pattern holds for the whole batch; else the number of steps of its sequences, each of which has a
     pattern of its own (`patterns`): what is dropped are then blocks, one for each step.
-    moving: lent by a captured step: what others are given instead of `kept_sets`, one for one.
+    moving: lent by a captured step: what others are given instead of `kept_sets`, one for one; of BLOCK where the device
+    finds which blocks live.
 
     Before the first `draw` a site is the identity.
     """
@@ -91,13 +92,10 @@ class DropSite:
     def kept_sets(self, weights=None):
         """Every Kept of this iteration that others are given, in order; [] where nothing is dropped.
 
-        weights: (outputs, inputs) of the product that took a pattern of weights. CaptureError where there is no such list.
+        weights: (outputs, inputs) of the product that took a pattern of weights. Not for patterns of blocks.
         """
         if self.masked or self.drawn is None:
             return []
-        if self.drops == "blocks":
-            what = "each step" if self.steps is not None else "each group of samples"
-            raise CaptureError(f"layer {self.layer_name!r} ({self.family.name}) draws another pattern for {what}")
         if self.drops == "weights":
             return [kept for tile in self.pattern.tiles(*weights) for kept in tile]
         kept = self._drawn_kept()
@@ -107,7 +105,16 @@ class DropSite:
         """What lives of `samples` x total activations: (first, last, Kept) for each group of samples, or None for all."""
         if self.drawn is None or self.masked or self.drops != "blocks":
             return None
-        return self._groups(samples)
+        groups = self._groups(samples)
+        return groups if self.moving is None else groups.moving(self.moving)
+
+    def grid(self, samples):
+        """The BlockGrid of `samples` x total activations, or None for all. CaptureError where each step has a pattern."""
+        if self.drawn is None or self.masked or not self.pattern.rate:
+            return None
+        if self.steps is not None:
+            raise CaptureError(f"layer {self.layer_name!r} ({self.family.name}) draws another pattern for each step")
+        return self.pattern.grid(samples, self.total)
 
     def _groups(self, samples):
         if self.steps is None:

@@ -1,6 +1,7 @@
 """Whole iterations in one launch: forward, backward and update captured once for every form of the drawn patterns."""
 
 import logging
+import math
 from collections import Counter, deque
 
 import numpy as np
@@ -42,6 +43,9 @@ class CapturedSteps:
         self.keyed = [layer for layer in self.net.layers.values() if layer.stream is not None]
         self.weighted = {drop.node.name: (drop.producer.layer.outputs, drop.producer.layer.inputs)
                          for drop in self.net.plan.drops if drop.site.attached}
+        shapes = self.net.graph.shapes
+        self.samples = {drop.node.name: math.prod(shapes[drop.node.bottoms[0]][:drop.node.layer.axis])
+                        for drop in self.net.plan.drops if drop.site.drops == "blocks" and drop.site.steps is None}
         self.problem = _problem(solver)
         self.memory = None
         self._fetched = None            # (number of losses, their copy on its way to the host)
@@ -59,7 +63,7 @@ class CapturedSteps:
         positions = net.positions
         net.draw_patterns(solver.iteration)
         try:
-            form, starts = self._form()
+            form, starts, lives = self._form()
         except CaptureError as error:
             self._give_up(error)
             return None
@@ -67,8 +71,10 @@ class CapturedSteps:
             data = net.read()
             signature = (*form, *((tensor.data.shape, tensor.data.dtype.str) for tensor in data.values()))
             self._same_arrays()
-            self._send(signature, starts, lr, data)
             try:
+                if lives and any(tensor.data.shape != net.graph.shapes[ref] for ref, tensor in data.items()):
+                    raise CaptureError("a batch has another size than the net was built for")
+                self._send(signature, starts, lives, lr, data)
                 outputs = self._run(signature, starts)
             except CaptureError as error:
                 self._give_up(error)
@@ -79,12 +85,18 @@ class CapturedSteps:
 
     # -- what an iteration is ------------------------------------------------------------------------------------------
     def _form(self):
-        """Return (signature of the drawn patterns, where their kept sets start)."""
-        form, starts = [], []
+        """Return (signature of the drawn patterns, where their kept sets start, {layer: which of its blocks live})."""
+        form, starts, lives = [], [], {}
         for name, layer in self.net.drop_layers.items():
             site = layer.site
             if site is None:
                 form.append(layer.dropping)
+                continue
+            if site.drops == "blocks":
+                grid = site.grid(self.samples.get(name))
+                if grid is not None:
+                    lives[name] = grid.lives
+                form.append((site.active, site.masked, site.scale, grid is None))
                 continue
             kept_sets = site.kept_sets(self.weighted.get(name))
             for kept in kept_sets:
@@ -94,7 +106,7 @@ class CapturedSteps:
                     starts.append(kept.regular[0])
             form.append((site.active, site.masked, site.scale,
                          *((kept.regular[1:] if _moves(kept) else (), kept.count, kept.total) for kept in kept_sets)))
-        return tuple(form), starts
+        return tuple(form), starts, lives
 
     def _same_arrays(self):
         """Forget all graphs where weights or histories lie elsewhere than they did, or are updated otherwise."""
@@ -102,10 +114,10 @@ class CapturedSteps:
             self.forget()
             self.memory = _Memory(self)
 
-    def _send(self, signature, starts, lr, data):
+    def _send(self, signature, starts, lives, lr, data):
         memory = self.memory
         keys = [_host_key(layer) for layer in self.keyed]
-        memory.send(lr, keys, [self.solver.iteration % RING, *starts])
+        memory.send(lr, keys, [self.solver.iteration % RING, *starts], lives)
         memory.give(signature[-len(data):] if data else (), data)
         for (name, key), buffer in memory.states.items():
             state = self.net.layers[name].state
@@ -167,7 +179,11 @@ class CapturedSteps:
     def _lend(self, memory, starts):
         places = iter(memory.starts[1:1 + starts])
         for name, layer in self.net.drop_layers.items():
-            if layer.site is not None:
+            if layer.site is None:
+                continue
+            if layer.site.drops == "blocks":
+                layer.site.moving = memory.lives.get(name)
+            else:
                 # Of pairs of tiles the outputs are disjoint, and so are the inputs.
                 layer.site.moving = [MovingKept(kept, next(places), (layer.site, i % 2)) if _moves(kept) else kept
                                      for i, kept in enumerate(layer.site.kept_sets(self.weighted.get(name)))]
@@ -252,6 +268,7 @@ class _Memory:
         self.lr, keys, starts = _parts(self.numbers, keyed)
         self.keys, self.starts = ([part[i:i + 1] for i in range(part.size)] for part in (keys, starts))
         self.host_parts = _parts(self.host, keyed)
+        self.lives = {}                 # {layer: which of its blocks live}
         self.trouble = backend.zeros((1,), np.int32)
         self.ring = backend.zeros((2, RING), np.float64)        # loss and trouble
         self.states = {}
@@ -265,14 +282,18 @@ class _Memory:
         return (self.update != self.updater.constants or any(parameter.data is not array for parameter, array in self.weights)
                 or any(history[i] is not array for history, i, array in self.histories))
 
-    def send(self, lr, keys, starts):
+    def send(self, lr, keys, starts, lives):
         """Send the numbers of one iteration to the device."""
         if len(starts) > self.MOST_STARTS:
             raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than {self.MOST_STARTS}")
         host_lr, host_keys, host_starts = self.host_parts
         host_lr[0], host_keys[:], host_starts[:len(starts)] = lr, keys, starts
-        [there] = self.backend.upload(self.owner, [self.host.copy()])
+        there, *tables = self.backend.upload(self.owner, [self.host.copy(), *lives.values()])
         self.numbers[...] = there
+        for name, table in zip(lives, tables, strict=True):
+            if name not in self.lives:
+                self.lives[name] = self.backend.empty(table.shape, table.dtype)
+            self.lives[name][...] = table
 
     def give(self, shapes, data):
         """Copy a batch to where graphs of its shapes read it."""

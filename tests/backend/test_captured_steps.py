@@ -121,9 +121,20 @@ def test_in_float32_and_lower_precision(recorded_cuda):
         np.testing.assert_allclose(found["losses"], run(solver("cpu", mlp("ROW"), dtype="float32"))["losses"], rtol=off)
 
 
+def test_blocks_are_captured_where_kernels_skip_them(recorded_cuda):
+    results = []
+    for launches in (True, False):
+        whole = solver(recorded_cuda("bfloat16"), mlp("BLOCK"), dtype="float32", precision="bfloat16")
+        whole.captured.launches = launches
+        results.append(run(whole))
+        assert whole.captured.problem == "" and whole.captured.replayed == (23 if launches else 0)
+    compare(*results)
+    np.testing.assert_allclose(results[0]["losses"], run(solver("cpu", mlp("BLOCK"), dtype="float32"))["losses"], rtol=0.2)
+
+
 @pytest.mark.parametrize("kind, reason", [
     ("UNIT", r"layer 'drop1' \(UNIT\) keeps another number of units in every iteration"),
-    ("BLOCK", r"layer 'drop1' \(BLOCK\) draws another pattern for each group of samples"),
+    ("BLOCK", r"layer 'ip1' \(InnerProduct\): .* multiplies dropped blocks of float64 in pieces"),
 ])
 def test_what_cannot_be_captured_runs_uncaptured_and_says_why(recorded_cuda, kind, reason, caplog):
     caplog.set_level(logging.INFO)
