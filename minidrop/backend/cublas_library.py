@@ -97,9 +97,15 @@ def _succeeded(status, function, _arguments):
 @lru_cache
 def load(major):
     """Return the CublasLibrary of CUDA `major`, that which CuPy uses. ImportError, OSError or AttributeError without one."""
-    # CuPy knows where pip, conda and the system put it; once that has loaded it, its name is enough.
-    import_module("cupy_backends.cuda.libs.cublas")
+    cupys_module("cublas")      # once that is there, the library's name is enough
     return CublasLibrary(CDLL(file_name(major)))
+
+
+def cupys_module(library):
+    """Return CuPy's own module of a library of CUDA, say "cublas". ImportError where that library is not found."""
+    # As an attribute: only its package loads the library first, from where pip, conda or the system put it. Imported by its
+    # full name, the module would look where the system's loader looks, which knows nothing of pip's packages.
+    return getattr(import_module("cupy_backends.cuda.libs"), library)
 
 
 def file_name(major, system=os.name):
