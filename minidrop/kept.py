@@ -57,7 +57,9 @@ class Kept:
         """Return the set of axes put one after the other, each with its own Kept."""
         first = parts[0]
         if any(isinstance(part, MovingKept) for part in parts):
-            return MovingKept.repeated(parts)
+            if any(part is not first for part in parts):
+                raise CaptureError(f"{', '.join(map(repr, parts))}, one after the other, are known to the device alone")
+            return first.repeated(len(parts))
         if first.regular is not None and all(part is first for part in parts):
             start, step, width = first.regular
             if first.total % step == 0 and start + width <= step:
@@ -155,37 +157,27 @@ class MovingKept(Kept):
     share an entry.
     """
 
-    __slots__ = ("step", "width", "start_at", "family")
+    __slots__ = ("step", "width", "start_at", "family", "_repeated")
 
     def __init__(self, kept, start_at, family=None):
-        _, self.step, self.width = kept.regular
-        self.total, self.count, self.start_at, self.family = kept.total, kept.count, start_at, family
+        self._set(start_at, family, *kept.regular[1:], kept.total, kept.count)
 
-    @classmethod
-    def _of(cls, start_at, *sizes):
-        self = object.__new__(cls)
-        self.start_at, self.family, (self.step, self.width, self.total, self.count) = start_at, None, sizes
+    def _set(self, start_at, family, step, width, total, count):
+        self.start_at, self.family, self._repeated = start_at, family, {}
+        self.step, self.width, self.total, self.count = step, width, total, count
         return self
 
-    @classmethod
-    def repeated(cls, parts):
-        """As `Kept.joined`, for one and the same set. CaptureError where some start would need another form.
-
-        Where `total` is a multiple of `step`, all starts of this count are alike: those whose first run would reach into the
-        next step keep fewer, and a run that began before the axis ends where the next copy of it begins.
-        """
-        first = parts[0]
-        if any(part != first for part in parts) or first.total % first.step or (
-                first.count != first.total // first.step * first.width):
-            different = ", ".join(map(repr, dict.fromkeys(parts)))
-            raise CaptureError(f"{different}: {len(parts)} one after the other are no regular set for every start, unless "
-                               f"they are one and its total a multiple of its step")
-        return cls._of(first.start_at, first.step, first.width, first.total * len(parts), first.count * len(parts))
+    def repeated(self, times):
+        """Return the set of `times` axes put one after the other, each with this set; always the same object."""
+        if times not in self._repeated:
+            self._repeated[times] = RepeatedKept(self, times)
+        return self._repeated[times]
 
     def spread(self, factor):
         """Return the set in which every entry has become a run of `factor` neighbours."""
         start_at = self.start_at * self.start_at.dtype.type(factor)
-        return self._of(start_at, *(factor * n for n in (self.step, self.width, self.total, self.count)))
+        sizes = (factor * n for n in (self.step, self.width, self.total, self.count))
+        return object.__new__(MovingKept)._set(start_at, None, *sizes)
 
     def _unknown(self):
         raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many there are")
@@ -204,6 +196,22 @@ class MovingKept(Kept):
 
     def __repr__(self):
         return f"MovingKept({self.count} of {self.total}: {self.width} of every {self.step})"
+
+
+class RepeatedKept(MovingKept):
+    """A MovingKept several times, one axis after the other: in general no regular set, so the device makes tables of it.
+
+    part, times: what is repeated how often. tables: None, or what the backend has made of it.
+    """
+
+    __slots__ = ("part", "times", "tables")
+
+    def __init__(self, part, times):
+        self._set(part.start_at, None, part.step, part.width, part.total * times, part.count * times)
+        self.part, self.times, self.tables = part, times, None
+
+    def spread(self, factor):
+        self._unknown()
 
 
 def are_disjoint(sets, total):

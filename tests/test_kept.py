@@ -1,6 +1,5 @@
 """Kept against the plain definition: a list of the indices that survive."""
 
-import itertools
 
 import numpy as np
 import pytest
@@ -174,34 +173,13 @@ def test_joined_stays_regular_where_it_can():
     assert Kept.joined([Kept.all(5)] * 4).is_all and Kept.joined([Kept(9, 9, 1, 3)] * 4).count == 0
 
 
-def test_what_moves_is_repeated_only_where_every_start_allows_it():
-    """All starts of one step, width, total and count: those of a signature."""
-    repeated = refused = 0
-    for step, total in itertools.product(range(1, 8), range(25)):
-        for width in range(1, step + 1):
-            forms = {}
-            for start in range(1 - width, step):
-                forms.setdefault(Kept(start, step, width, total).count, []).append(start)
-            for starts in forms.values():
-                start_at = np.array(starts[:1], np.int32)
-                moving = MovingKept(Kept(starts[0], step, width, total), start_at)
-                try:
-                    joined = Kept.joined([moving] * 3)
-                except CaptureError:
-                    refused += 1
-                    continue
-                repeated += 1
-                assert isinstance(joined, MovingKept) and joined.start_at is start_at
-                for start in starts:
-                    expected = [i + n * total for n in range(3) for i in survivors(start, step, width, total)]
-                    assert survivors(start, joined.step, joined.width, joined.total) == expected
-                    assert joined.count == len(expected)
-    assert repeated > 50 and refused > 50
-
-
-def test_what_moves_is_joined_with_nothing_else():
-    one, other = (MovingKept(Kept(1, 3, 1, 9), np.zeros(1, np.int32)) for _ in range(2))
-    for parts in ([one, other], [one, Kept(1, 3, 1, 9)], [Kept(1, 3, 1, 9), one]):
-        with pytest.raises(CaptureError, match="[23] one after the other are no regular set for every start"):
+def test_what_moves_is_joined_with_itself_alone():
+    one, other = (MovingKept(Kept(1, 3, 1, 10), np.zeros(1, np.int32)) for _ in range(2))
+    joined = Kept.joined([one] * 4)
+    assert (joined.count, joined.total, joined.part, joined.times) == (12, 40, one, 4)
+    assert joined is Kept.joined([one] * 4) and joined != one and joined != Kept.joined([one] * 3)
+    for parts in ([one, other], [one, Kept(1, 3, 1, 10)], [Kept(1, 3, 1, 10), one]):
+        with pytest.raises(CaptureError, match="one after the other, are known to the device alone"):
             Kept.joined(parts)
-    assert one != other and one != Kept.joined([one, one])
+    with pytest.raises(CaptureError):
+        joined.spread(2)

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidrop.backend.base import Backend, dropout_threshold
 from minidrop.backend.table_kept import TableKept
-from minidrop.kept import Kept, MovingKept, are_disjoint
+from minidrop.kept import Kept, MovingKept, RepeatedKept, are_disjoint
 from minidrop.kernels import cuda, grids
 from minidrop.kernels.loader import REALS, AxisValue, axis_value
 
@@ -350,8 +350,19 @@ class CupyKernels(Backend):
     def _axis_value(self, kept, total, table_of):
         if isinstance(kept, TableKept):
             return AxisValue(kept.count, kept.total, 0, 1, 1, kept.ids if table_of is self._index_table else kept.places)
+        if isinstance(kept, RepeatedKept):
+            return AxisValue(kept.count, kept.total, 0, 1, 1, self._tables(kept)[table_of is self._place_table])
         kept = Kept.all(total) if kept is None else kept
         return axis_value(kept, None if _moving(kept) or kept.regular else self._hold(table_of(kept)))
+
+    def _tables(self, kept):
+        """Return (units, places) of a RepeatedKept: made once, by the step that reads them."""
+        if kept.tables is None:
+            part, times = kept.part, kept.times
+            units, places = self.empty((times, part.count), np.int64), self.empty((times, part.total), np.int32)
+            self._run(cuda.repeat_kept, kept=self._axis(part, part.total), units=units, places=places)
+            kept.tables = units.reshape(-1), places.reshape(-1)
+        return kept.tables
 
     def _new_place_table(self, kept):
         places = np.full(kept.total, -1, np.int32)

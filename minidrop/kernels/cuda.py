@@ -58,6 +58,9 @@ sgd_update_rows = Kernel("sgd_update_rows", "update.cu", [
 subtract_block = Kernel("subtract_block", "update.cu", [
     Array("W", ("N", "M"), strided=True), Array("g", ("n", "m"), strided=True), *_KEPT, _FIRST_PLACES, *_RATE, _TROUBLE,
     *_SIZES], _tiles)
+repeat_kept = Kernel("repeat_kept", "take.cu", [
+    Axis("kept", "count", "total"), Array("units", ("times", "count"), "int64"), Array("places", ("times", "total"), "int32"),
+    Size("count"), Size("total"), Size("times")], lambda sizes, macros: grids.elements(sizes["times"] * sizes["total"]))
 activate = Kernel("activate", "activation.cu", [
     Array("x", ("n", "m"), strided=True), Array("b", ("m",), strided=True, optional=True),
     Array("y", ("n", "m"), strided=True), Number("scale"), *_SIZES], _tiles, ACTIVATION=range(len(ACTIVATIONS)))

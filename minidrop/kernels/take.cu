@@ -97,3 +97,18 @@ extern "C" __global__ void expand(const REAL* __restrict__ x, long long x_stride
                 o[32 * k] = value[k];
     }
 }
+
+// The tables of a kept set repeated on `times` axes, one after the other: units[j] is its j-th entry, and places[u] says where
+// entry u stands among them, -1 where it is dropped
+extern "C" __global__ void repeat_kept(KEPT(kept), long long* __restrict__ units, int* __restrict__ places, long long count,
+                                       long long total, long long times)
+{
+    READ_KEPT(kept);
+    FOR_ELEMENTS(u, times * total) {
+        const long long axis = u / total;
+        const int j = place(kept, u - axis * total);
+        places[u] = j < 0 ? -1 : static_cast<int>(axis * count) + j;
+        if (j >= 0)
+            units[axis * count + j] = u;
+    }
+}

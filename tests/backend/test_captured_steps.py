@@ -376,7 +376,8 @@ def text_solver(device, net):
 
 
 @pytest.mark.parametrize("kind, hidden", [("Dropout", ""), ("ROW", ""),
-                                          ("ROW", 'hidden_dropout { dropout_ratio: 0.5 pattern: "ROW" }')])
+                                          ("ROW", 'hidden_dropout { dropout_ratio: 0.5 pattern: "ROW" }'),
+                                          ("Dropout", 'hidden_dropout { dropout_ratio: 0.5 step: 7 }')])
 def test_language_models_with_carried_states(recorded_cuda, tmp_path, kind, hidden):
     text = language_model(tmp_path, kind, hidden)
     whole, other = text_solver(recorded_cuda(), text), text_solver("cpu", text)

@@ -57,6 +57,14 @@ def take_block(make, n, m):
     yield make.on.take(make(2, m, n), moving(make, cols[0]), 1)
 
 
+def repeat_kept(make, n, m):
+    kept = sets(m)[0]
+    joined = Kept.joined([moving(make, kept)] * 3) if make.on is not GENERIC and not kept.is_all else Kept.joined([kept] * 3)
+    compact = make.on.take(make(n, 3 * m), joined, 1)
+    yield compact
+    yield make.on.put(compact, joined, 1)
+
+
 def put_block(make, n, m):
     for kept in sets(m):
         out = make(n + 2, m)
@@ -211,10 +219,10 @@ def transpose(make, n, m):
 
 
 WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
-    take_block, put_block, add_block, expand, sgd_update, sgd_update_rows, subtract_block, activate, activate_gradient,
-    dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient, column_sums, sum_groups,
-    link_places, sum_of_squares, multiply_groups, multiply_blocks, block_product,
-    transpose)}
+    take_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows, subtract_block, activate,
+    activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient,
+    column_sums, sum_groups, link_places, sum_of_squares, multiply_groups, multiply_blocks,
+    block_product, transpose)}
 
 
 def test_every_kernel_has_a_case():
