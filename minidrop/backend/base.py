@@ -229,6 +229,20 @@ class Backend:
         """Return W[rows, cols] for two kept sets (None: all), for products and `scaled` alone: devices may gather later."""
         return self.take(self.take(W, rows, 0), cols, 1)
 
+    def round_block(self, W, rows, cols, factor, kind, out):
+        """out = the bits of factor * W[rows, cols] as "float16" or "bfloat16": float32 -> uint16.
+
+        To the nearest, to even where halfway; NaN stays NaN.
+        """
+        xp = self.xp
+        x = xp.ascontiguousarray(Backend.scaled(self, Backend.submatrix(self, W, rows, cols), factor))
+        if kind == "float16":
+            out[...] = x.astype(np.float16).view(np.uint16)
+            return
+        bits = x.view(np.uint32)
+        bits = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+        out[...] = xp.where(xp.isnan(x), np.uint16(0x7FC0), bits)
+
     def lookup(self, W, ids, cols):
         """Return W[ids][:, cols]: ids any row numbers in an int64 array, repeated or not, cols a kept set (None: all)."""
         return self.take(W[ids], cols, 1)

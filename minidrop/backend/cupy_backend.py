@@ -4,7 +4,6 @@ Imported only when asked for.
 """
 
 from contextlib import contextmanager
-from functools import lru_cache
 
 import numpy as np
 
@@ -152,18 +151,6 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
         size = cublas_library.workspace_bytes(cupy.cuda.runtime.getDeviceProperties(self.index)["major"])
         memory = self.empty((size,), np.uint8)
         return memory.data.ptr, size, memory
-
-    def _bfloat16_bits(self, x):
-        # One pass where the reference, in `CudaProducts`, takes six.
-        return _rounding_kernel()(x)
-
-
-@lru_cache
-def _rounding_kernel():
-    return cupy.ElementwiseKernel(
-        "float32 x", "uint16 y",
-        "unsigned int bits = __float_as_uint(x); y = isnan(x) ? 0x7FC0 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;",
-        "minidrop_bfloat16_bits")
 
 
 def _is_on_a_device(x):

@@ -12,7 +12,7 @@ from minidrop.backend.base import Backend, dropout_threshold
 from minidrop.backend.table_kept import TableKept
 from minidrop.kept import Kept, MovingKept, RepeatedKept, are_disjoint
 from minidrop.kernels import cuda, grids
-from minidrop.kernels.loader import REALS, AxisValue, axis_value
+from minidrop.kernels.loader import OPERANDS, REALS, AxisValue, axis_value
 
 
 class RedrawnMask:
@@ -134,6 +134,13 @@ class CupyKernels(Backend):
         self._run(cuda.take_block, W=self._rows(W, W.shape), rows=self._axis(rows, W.shape[0]),
                  cols=self._axis(cols, W.shape[1]), out=out)
         return out
+
+    def round_block(self, W, rows, cols, factor, kind, out):
+        if W.dtype != np.float32 or not _straight(out):
+            super().round_block(W, rows, cols, factor, kind, out)
+            return
+        self._run(cuda.round_block, {"OPERAND": OPERANDS.index(kind)}, W=self._rows(W, W.shape),
+                  rows=self._axis(rows, W.shape[0]), cols=self._axis(cols, W.shape[1]), out=out, factor=factor)
 
     def lookup(self, W, ids, cols):
         if not _real(W):

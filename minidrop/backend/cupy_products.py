@@ -13,7 +13,7 @@ from minidrop.backend.cublas import Matrix, batched, kept_product, padded, produ
 from minidrop.errors import BackendError
 from minidrop.kept import MovingKept
 
-_HALF = {"float16": np.float16, "bfloat16": np.uint16}      # bfloat16 as its bits: NumPy has no such type
+_HALF = "float16", "bfloat16"       # operands as the bits of each, uint16: NumPy has no bfloat16
 
 # cudaDataType of the operands, that of the result, cublasComputeType_t, and the type of alpha and beta.
 _TYPES = {
@@ -141,7 +141,8 @@ class CudaProducts:
                 for i, x in enumerate(matrices)):
             return stack[0]
         full = all(x.shape == shape for x in matrices)
-        stack = (self.empty if full else self.zeros)((len(matrices), *shape), _HALF.get(kind, matrices[0].dtype))
+        dtype = np.uint16 if kind in _HALF else matrices[0].dtype
+        stack = (self.empty if full else self.zeros)((len(matrices), *shape), dtype)
         for i, x in enumerate(matrices):
             self._rounded(x, kind, stack[i, :x.shape[0], :x.shape[1]])
             if isinstance(x, KeptMatrix):
@@ -156,20 +157,14 @@ class CudaProducts:
 
     def _rounded(self, x, kind, out=None):
         """Return a matrix in the type of `kind`'s operands, contiguous, or written into `out`."""
-        x = self._dense(x)
-        if kind == "bfloat16":
-            x = self._bfloat16_bits(x)
         if out is None:
-            return self.xp.ascontiguousarray(x, _HALF.get(kind))
-        out[...] = x        # rounds where the types differ
+            out = self.empty(x.shape, np.uint16 if kind in _HALF else x.dtype)
+        if kind in _HALF:
+            x = x if isinstance(x, KeptMatrix) else KeptMatrix(x)
+            self.round_block(x.base, x.rows, x.cols, x.factor, kind, out)
+        else:
+            out[...] = self._dense(x)
         return out
-
-    def _bfloat16_bits(self, x):
-        """Return float32 numbers rounded to bfloat16, to even where halfway, as the 16 bits of each. NaN stays NaN."""
-        xp = self.xp
-        bits = xp.ascontiguousarray(x).view(np.uint32)
-        rounded = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
-        return xp.where(xp.isnan(x), np.uint16(0x7FC0), rounded)
 
     # -- cuBLAS --------------------------------------------------------------------------------------------------------
     def _launch(self, calls, a, b, out, kind):

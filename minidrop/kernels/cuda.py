@@ -58,6 +58,10 @@ sgd_update_rows = Kernel("sgd_update_rows", "update.cu", [
 subtract_block = Kernel("subtract_block", "update.cu", [
     Array("W", ("N", "M"), strided=True), Array("g", ("n", "m"), strided=True), *_KEPT, _FIRST_PLACES, *_RATE, _TROUBLE,
     *_SIZES], _tiles)
+round_block = Kernel(
+    "round_block", "round.cu", [Array("W", ("N", "M"), strided=True), *_KEPT,
+                                Array("out", ("n", "m"), "OPERAND", strided=True), Number("factor"), *_SIZES],
+    _tiles, lambda macros: macros["REAL"] == "float" and macros["OPERAND"] > 0, OPERAND=range(len(OPERANDS)))
 repeat_kept = Kernel("repeat_kept", "take.cu", [
     Axis("kept", "count", "total"), Array("units", ("times", "count"), "int64"), Array("places", ("times", "total"), "int32"),
     Size("count"), Size("total"), Size("times")], lambda sizes, macros: grids.elements(sizes["times"] * sizes["total"]))

@@ -20,6 +20,19 @@ __device__ __forceinline__ unsigned int shared_address(const void* place)
     return static_cast<unsigned int>(__cvta_generic_to_shared(place));
 }
 
+// The bits of the number of 16 bits nearest to x, to even where halfway; NaN stays NaN.
+template <int type>
+__device__ __forceinline__ unsigned short half_bits(float x)
+{
+    if (type == FLOAT16) {
+        unsigned short bits;
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+        return bits;
+    }
+    const unsigned int bits = __float_as_uint(x);
+    return x != x ? 0x7FC0 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+}
+
 // Four matrices of 8 x 8: lane 8 i + r says where row r of matrix i lies, 16 bytes. Of matrix i, or of its transpose, a lane
 // gets row group, columns 2 pair and 2 pair + 1, into to[i].
 template <bool transposed>

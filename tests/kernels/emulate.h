@@ -214,6 +214,27 @@ static unsigned int half_of(unsigned int bits, int place) { return bits >> (16 *
 
 }  // namespace emulation
 
+template <int type> static unsigned short half_bits(float x)
+{
+    unsigned int bits;
+    std::memcpy(&bits, &x, 4);
+    if (type == 2)
+        return std::isnan(x) ? 0x7FC0 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+    const unsigned int sign = bits >> 16 & 0x8000;
+    const float size = std::fabs(x);
+    if (std::isnan(x))
+        return 0x7FFF;
+    if (size >= 65520)
+        return sign | 0x7C00;
+    if (size == 0)
+        return sign;
+    int exponent;
+    std::frexp(size, &exponent);
+    const int step = std::max(exponent, -13) - 11;      // the distance of its neighbours is 2^step
+    const float steps = std::nearbyint(std::ldexp(size, -step));        // to even
+    return sign | static_cast<unsigned int>(steps + (std::max(exponent, -13) + 13) * 1024);
+}
+
 template <bool transposed> static void load_fragments(unsigned int (&to)[4], const void* row)
 {
     using namespace emulation;

@@ -57,6 +57,15 @@ def take_block(make, n, m):
     yield make.on.take(make(2, m, n), moving(make, cols[0]), 1)
 
 
+def round_block(make, n, m):
+    make = Arrays(make.on, np.float32)          # from which alone numbers are rounded
+    for kind in ("float16", "bfloat16"):
+        for rows, cols in zip((moving(make, sets(n)[0]), sets(n)[1]), sets(m), strict=True):
+            out = make.on.asarray(np.zeros((rows.count, cols.count + 3), np.uint16))
+            make.on.round_block(make(n, m), rows, cols, 1.5, kind, out[:, 1:-2])
+            yield out
+
+
 def repeat_kept(make, n, m):
     kept = sets(m)[0]
     joined = Kept.joined([moving(make, kept)] * 3) if make.on is not GENERIC and not kept.is_all else Kept.joined([kept] * 3)
@@ -219,10 +228,9 @@ def transpose(make, n, m):
 
 
 WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
-    take_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows, subtract_block, activate,
-    activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient,
-    column_sums, sum_groups, link_places, sum_of_squares, multiply_groups, multiply_blocks,
-    block_product, transpose)}
+    take_block, round_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows, subtract_block,
+    activate, activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient,
+    column_sums, sum_groups, link_places, sum_of_squares, multiply_groups, multiply_blocks, block_product, transpose)}
 
 
 def test_every_kernel_has_a_case():
@@ -254,3 +262,23 @@ def test_a_kernel_does_what_its_reference_does(on, dtype, monkeypatch, name, n, 
             assert a.dtype == b.dtype and a.shape == b.shape
             np.testing.assert_allclose(a, b, rtol=NO_CHANGE[dtype], atol=NO_CHANGE[dtype], err_msg=f"result {number}")
     assert name in launched or (n, m) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_numbers_are_rounded_to_16_bits(on, kind):
+    """To even where halfway, small numbers, numbers too large, infinities; NaN stays some NaN."""
+    rng = np.random.default_rng(0)
+    numbers = np.concatenate([rng.standard_normal(10_000) * 10.0 ** rng.integers(-9, 38, 10_000),
+                              [np.inf, -np.inf, np.nan, 0, -0.0, 65504, 65519.9, 65520, -65520],
+                              [2.0**-24, 2.0**-25, 3 * 2.0**-25],
+                              1 + np.arange(512) * 2.0**-9, 1 + np.arange(512) * 2.0**-12]).astype(np.float32)[None]
+    out, expected = on.asarray(np.zeros(numbers.shape, np.uint16)), np.zeros(numbers.shape, np.uint16)
+    on.round_block(on.asarray(numbers), None, None, 1, kind, out)
+    with np.errstate(over="ignore"):
+        GENERIC.round_block(numbers, None, None, 1, kind, expected)
+    there = ~np.isnan(numbers)
+    np.testing.assert_array_equal(on.to_host(out)[there], expected[there])
+    shift = {"float16": 10, "bfloat16": 7}[kind]
+    for bits in (on.to_host(out), expected):
+        nan = int(bits[~there][0]) & 0x7FFF
+        assert nan >> shift == 0x7FFF >> shift and nan & ((1 << shift) - 1)
