@@ -1,7 +1,6 @@
 """What this machine has for CUDA, what is missing, and the command that brings it."""
 
 import ctypes
-import importlib
 import os
 import re
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from minidrop.backend import cupy_backend
+from minidrop.backend.cublas_library import cupys_module
 
 PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "cupy")
 LIBRARIES = {"cublas": "cuBLAS", "nvrtc": "NVRTC"}        # products, and the compiler of kernels
@@ -100,7 +100,7 @@ def _device(cupy, index):
 def _missing(library):
     """Return (name, why) if CuPy cannot load a library."""
     try:
-        module = importlib.import_module(f"cupy_backends.cuda.libs.{library}")
+        module = cupys_module(library)
         if library == "nvrtc":      # loaded when it is asked for something
             module.getVersion()
     except Exception as error:      # whatever the loader says
