@@ -2,6 +2,8 @@
 
 from minidrop.errors import CaptureError
 
+_NO_MEMORY = 2          # cudaErrorMemoryAllocation
+
 
 class CudaGraphs:
     """`Backend.capture` and `fetch` for CuPy; needs `self.device`.
@@ -19,7 +21,8 @@ class CudaGraphs:
         cuda = self.xp.cuda
         with self.device:
             if self._graph_pool is None:
-                self._graph_pool = cuda.MemoryPool()
+                self._graph_pool = cuda.MemoryPool(self._graph_memory)
+                self._graph_pool.set_limit(size=0)      # none, not that of CuPy's pool: at a limit pools free, too
                 self._graph_stream = cuda.Stream(non_blocking=True)     # the default stream cannot be captured
             stream, self.held = self._graph_stream, []
             try:
@@ -39,6 +42,21 @@ class CudaGraphs:
             finally:
                 held, self.held = self.held, None
         return CudaGraph(graph, held)
+
+    def _graph_memory(self, size):
+        """Return memory for the graphs' pool. CaptureError where there is none."""
+        # Not CuPy's error of memory that runs out: the pool would free what it thinks is idle, which is what graphs captured
+        # before write to whenever they are launched.
+        cuda = self.xp.cuda
+        for last in (False, True):
+            try:
+                return cuda.MemoryPointer(cuda.Memory(size), 0)
+            except cuda.runtime.CUDARuntimeError as error:
+                if error.status != _NO_MEMORY:
+                    raise
+                if last:
+                    raise CaptureError(f"{self.name}: no {size:,} bytes of memory are left for another graph") from error
+            self.xp.get_default_memory_pool().free_all_blocks()
 
     def _abandon(self, stream):
         try:
