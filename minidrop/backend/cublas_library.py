@@ -7,6 +7,7 @@ import ctypes
 import os
 from ctypes import CDLL
 from functools import lru_cache
+from importlib import import_module
 from threading import get_ident
 
 _STATUS = {1: "NOT_INITIALIZED", 3: "ALLOC_FAILED", 7: "INVALID_VALUE", 8: "ARCH_MISMATCH", 11: "MAPPING_ERROR",
@@ -105,7 +106,11 @@ def cupys_module(library):
     """Return CuPy's module of a CUDA library such as "cublas", loading that. ImportError where there is none."""
     # As `from cupy_backends.cuda.libs import cublas` does: that package finds libraries where pip puts them when it is asked
     # for the name. Importing cupy_backends.cuda.libs.cublas passes it by, and then only the system's own are found.
-    return getattr(__import__("cupy_backends.cuda.libs", fromlist=[library]), library)
+    libraries = import_module("cupy_backends.cuda.libs")
+    try:
+        return getattr(libraries, library)
+    except AttributeError:      # a CuPy before 14 finds nothing for anybody
+        return import_module(f"{libraries.__name__}.{library}")
 
 
 def file_name(major, system=os.name):
