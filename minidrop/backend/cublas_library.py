@@ -105,7 +105,11 @@ def cupys_module(library):
     """Return CuPy's own module of a library of CUDA, say "cublas". ImportError where that library is not found."""
     # As an attribute: only its package loads the library first, from where pip, conda or the system put it. Imported by its
     # full name, the module would look where the system's loader looks, which knows nothing of pip's packages.
-    return getattr(import_module("cupy_backends.cuda.libs"), library)
+    libraries = import_module("cupy_backends.cuda.libs")
+    try:
+        return getattr(libraries, library)
+    except AttributeError:      # a CuPy before 14 finds nothing for anybody
+        return import_module(f"{libraries.__name__}.{library}")
 
 
 def file_name(major, system=os.name):

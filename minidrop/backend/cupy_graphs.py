@@ -4,6 +4,8 @@ from weakref import WeakSet
 
 from minidrop.errors import CaptureError
 
+_NO_MEMORY = 2          # cudaErrorMemoryAllocation
+
 
 class CudaGraphs:
     """`Backend.capture` and `fetch` for CuPy; needs `self.device`.
@@ -23,6 +25,7 @@ class CudaGraphs:
         with self.device:
             if self._graph_pool is None:
                 self._graph_pool = cuda.MemoryPool(self._graph_memory)
+                self._graph_pool.set_limit(size=0)      # none, not that of CuPy's pool: at a limit pools free, too
                 self._graph_stream = cuda.Stream(non_blocking=True)     # the default stream cannot be captured
                 self._graphs = WeakSet()
             stream, self.held = self._graph_stream, []
@@ -52,13 +55,19 @@ class CudaGraphs:
             self._graph_pool.free_all_blocks()
 
     def _graph_memory(self, size):
-        """Return device memory for the graphs' pool. CaptureError where there is none: CuPy's own error would make the pool
-        give back what is free in it, and older graphs write there whenever they are launched."""
+        """Return memory for the graphs' pool. CaptureError where there is none."""
+        # Not CuPy's error of memory that runs out: the pool would free what it thinks is idle, which is what graphs captured
+        # before write to whenever they are launched.
         cuda = self.xp.cuda
-        try:
-            return cuda.MemoryPointer(cuda.Memory(size), 0)
-        except cuda.runtime.CUDARuntimeError as error:
-            raise CaptureError(f"{self.name}: no memory is left for a graph, {size:,} bytes asked for ({error})") from error
+        for last in (False, True):
+            try:
+                return cuda.MemoryPointer(cuda.Memory(size), 0)
+            except cuda.runtime.CUDARuntimeError as error:
+                if error.status != _NO_MEMORY:
+                    raise
+                if last:
+                    raise CaptureError(f"{self.name}: no {size:,} bytes of memory are left for another graph") from error
+            self.xp.get_default_memory_pool().free_all_blocks()
 
     def _abandon(self, stream):
         try:

@@ -36,8 +36,9 @@ __device__ __forceinline__ long long unit(const Kept& kept, long long j)
 {
     if (kept.table)
         return static_cast<const long long*>(kept.table)[j];
-    const int i = static_cast<int>(j) + kept.skip, run = i / kept.width;
-    const int u = kept.start + run * kept.step + (i - run * kept.width);
+    // Dividing without signs takes half as many instructions.
+    const unsigned int i = static_cast<int>(j) + kept.skip, run = i / static_cast<unsigned int>(kept.width);
+    const int u = kept.start + static_cast<int>(run) * kept.step + static_cast<int>(i - run * kept.width);
     return u < kept.total ? u : -1;
 }
 
@@ -46,11 +47,11 @@ __device__ __forceinline__ int place(const Kept& kept, long long u)
 {
     if (kept.table)
         return static_cast<const int*>(kept.table)[u];
+    // Where t is below 0 the rest is some number that nobody uses: quicker than a branch around it.
     const int t = static_cast<int>(u) - kept.start;
-    if (t < 0)
-        return -1;
-    const int run = t / kept.step, inside = t - run * kept.step;
-    return inside < kept.width ? run * kept.width + inside - kept.skip : -1;
+    const unsigned int step = kept.step, width = kept.width, run = static_cast<unsigned int>(t) / step;
+    const unsigned int inside = static_cast<unsigned int>(t) - run * step;
+    return t >= 0 && inside < width ? static_cast<int>(run * width + inside) - kept.skip : -1;
 }
 
 // A matrix is walked in tiles: a block of 32 x 8 threads, each with PER_THREAD columns 32 apart, so that a warp always reads
@@ -60,6 +61,15 @@ __device__ __forceinline__ int place(const Kept& kept, long long u)
 #define FOR_ROWS(i, n) _Pragma("unroll 1") for (long long i = static_cast<long long>(blockIdx.y) * blockDim.y + threadIdx.y; i < (n); \
                                              i += static_cast<long long>(gridDim.y) * blockDim.y)
 #define FOR_COLUMNS(k) _Pragma("unroll") for (int k = 0; k < PER_THREAD; ++k)
+
+// unit() or place() of a thread's columns, of which there are m; -1 for those beyond. They ask for the last column instead: a
+// branch around each would make a warp wait for one division after the other, where all four can share most of the work.
+#define OF_COLUMNS(what, cols, m, name) \
+    FOR_COLUMNS(k) { \
+        const long long column = FIRST_COLUMN + 32 * k, asked = column < (m) ? column : (m) - 1; \
+        name[k] = what(cols, asked); \
+        name[k] = column < (m) ? name[k] : -1; \
+    }
 
 // A vector: one thread an element, or several a whole grid apart.
 #define FOR_ELEMENTS(i, n) for (long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; i < (n); \

@@ -17,6 +17,7 @@ from minidrop.kept import MovingKept
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17", "--fmad=false")
+CUPYS_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")     # what CuPy adds to them
 REALS = {"float32": "float", "float64": "double"}
 OPERANDS = ("REAL", "float16", "bfloat16")     # of products, by the value of the macro OPERAND; the last two as bits, uint16
 _NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64, "unsigned long long": np.uint64,
@@ -249,7 +250,7 @@ def compile_for(file, macros, architecture):
     from cupy_backends.cuda.libs import nvrtc
     program = nvrtc.createProgram(source(file), file, (), ())
     try:
-        nvrtc.compileProgram(program, (*options(macros), f"--gpu-architecture={architecture}"))
+        nvrtc.compileProgram(program, (*options(macros), *CUPYS_OPTIONS, f"--gpu-architecture={architecture}"))
         return nvrtc.getCUBIN(program)
     except nvrtc.NVRTCError as error:
         log = nvrtc.getProgramLog(program)

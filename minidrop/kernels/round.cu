@@ -15,8 +15,7 @@ extern "C" __global__ void round_block(const REAL* __restrict__ W, long long W_s
     READ_KEPT(cols);
     const long long first = FIRST_COLUMN;
     long long source[PER_THREAD];
-    FOR_COLUMNS(k)
-        source[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
+    OF_COLUMNS(unit, cols, m, source);
     FOR_ROWS(i, n) {
         const long long row = unit(rows, i);
         const REAL* w = W + row * W_stride;

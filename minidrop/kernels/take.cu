@@ -12,8 +12,7 @@ extern "C" __global__ void take_block(const REAL* __restrict__ W, long long W_st
     READ_KEPT(cols);
     const long long first = FIRST_COLUMN;
     long long source[PER_THREAD];
-    FOR_COLUMNS(k)
-        source[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
+    OF_COLUMNS(unit, cols, m, source);
     FOR_ROWS(i, n) {
         const long long row = unit(rows, i);
         const REAL* w = W + row * W_stride;
@@ -35,8 +34,7 @@ extern "C" __global__ void put_block(const REAL* __restrict__ x, long long x_str
     READ_KEPT(cols);
     const long long first = FIRST_COLUMN;
     long long target[PER_THREAD];
-    FOR_COLUMNS(k)
-        target[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
+    OF_COLUMNS(unit, cols, m, target);
     FOR_ROWS(i, n) {
         const long long row = unit(rows, i);
         if (row < 0)
@@ -60,8 +58,7 @@ extern "C" __global__ void add_block(const REAL* __restrict__ x, long long x_str
     READ_VARYING(REAL, factor);
     const long long first = FIRST_COLUMN;
     long long target[PER_THREAD];
-    FOR_COLUMNS(k)
-        target[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
+    OF_COLUMNS(unit, cols, m, target);
     FOR_ROWS(i, n) {
         const long long row = unit(rows, i);
         if (row < 0 || (places && places[row] != i))
@@ -87,8 +84,7 @@ extern "C" __global__ void expand(const REAL* __restrict__ x, long long x_stride
     READ_KEPT(cols);
     const long long first = FIRST_COLUMN;
     int source[PER_THREAD];
-    FOR_COLUMNS(k)
-        source[k] = first + 32 * k < m ? place(cols, first + 32 * k) : -1;
+    OF_COLUMNS(place, cols, m, source);
     FOR_ROWS(i, n) {
         const int row = place(rows, i);
         REAL* o = out + i * m + first;

@@ -29,8 +29,14 @@ __device__ __forceinline__ unsigned short half_bits(float x)
         asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
         return bits;
     }
+#if __CUDA_ARCH__ >= 800
+    unsigned short nearest;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(nearest) : "f"(x));
+    return nearest;
+#else
     const unsigned int bits = __float_as_uint(x);
     return x != x ? 0x7FC0 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+#endif
 }
 
 // Four matrices of 8 x 8: lane 8 i + r says where row r of matrix i lies, 16 bytes. Of matrix i, or of its transpose, a lane

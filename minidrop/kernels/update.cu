@@ -59,8 +59,7 @@ extern "C" __global__ void sgd_update(REAL* __restrict__ W, REAL* __restrict__ h
     const int none[PER_THREAD] = {-1, -1, -1, -1};
     const long long first = FIRST_COLUMN;
     int source[PER_THREAD];
-    FOR_COLUMNS(k)
-        source[k] = first + 32 * k < m ? place(cols, first + 32 * k) : -1;
+    OF_COLUMNS(place, cols, m, source);
     FOR_ROWS(i, n) {
         const int row = place(rows, i);
         const long long at = i * m + first;
@@ -85,8 +84,9 @@ extern "C" __global__ void sgd_update_rows(REAL* __restrict__ W, REAL* __restric
     READ_STEP;
     const long long first = FIRST_COLUMN;
     int source[PER_THREAD];
+    OF_COLUMNS(place, cols, m, source);
     FOR_COLUMNS(k)
-        source[k] = g && first + 32 * k < m ? place(cols, first + 32 * k) : -1;
+        source[k] = g ? source[k] : -1;
     FOR_ROWS(i, n) {
         const long long row = unit(rows, i), at = row * m + first;
         if (row < 0)
@@ -111,8 +111,7 @@ extern "C" __global__ void subtract_block(REAL* __restrict__ W, long long W_stri
     const REAL rate = REAL(lr) * REAL(grad_scale);
     const long long first = FIRST_COLUMN;
     long long target[PER_THREAD];
-    FOR_COLUMNS(k)
-        target[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
+    OF_COLUMNS(unit, cols, m, target);
     FOR_ROWS(i, n) {
         const long long row = unit(rows, i);
         if (row < 0 || (places && places[row] != i))

@@ -180,3 +180,13 @@ def test_a_resumed_run_goes_on_with_its_scale(host_cuda, tmp_path):
         solver.step(2)
     for name, value in weights(whole).items():
         np.testing.assert_array_equal(value, weights(second)[name])
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("columns", [1, 8, 341])
+def test_rows_of_rounded_operands_begin_on_multiples_of_16_bytes(host_cuda, kind, columns):
+    """For one product and for a batch of them, whatever is kept: cuBLAS has fast kernels for no others."""
+    backend, x = host_cuda(kind), np.ones((5, columns), np.float32)
+    for rounded in (backend._read(x, kind), backend._read(backend.operand(x), kind),
+                    *backend._stacked([x, x[:3]], (5, columns), kind)):
+        assert rounded.shape == (5, columns) and rounded.strides[0] % 16 == 0 and rounded.strides[1] == 2

@@ -89,8 +89,9 @@ def test_the_kernels_agree(emulated, work):
 
 @pytest.mark.parametrize("work, file, line, instead", [
     (gather, "common.cuh", "static_cast<int>(j) + kept.skip", "static_cast<int>(j)"),
-    (gather, "take.cu", "first + 32 * k < m ? unit", "first + 32 * k + 1 < m ? unit"),
-    (scatter, "common.cuh", "inside < kept.width", "inside + 1 < kept.width"),
+    (gather, "common.cuh", "column < (m) ? name[k]", "column + 1 < (m) ? name[k]"),
+    (gather, "common.cuh", "column < (m) ? column : (m) - 1", "0"),
+    (scatter, "common.cuh", "inside < width", "inside + 1 < width"),
     (update, "update.cu", "W[32 * k] = w[k] - change", "W[32 * k] = w[k] - (change - step.decay * r)"),
     (update, "update.cu", "if (row >= 0)", "if (row > 0)"),
     (sums, "sums.cu", "        __syncthreads();\n    }", "    }"),
