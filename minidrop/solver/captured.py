@@ -65,8 +65,9 @@ class CapturedSteps:
         try:
             form, starts, lives = self._form()
         except CaptureError as error:
-            self._give_up(error)
+            self._give_up(str(error))
             return None
+        problem = None
         with self.backend.active():
             data = net.read()
             signature = (*form, *((tensor.data.shape, tensor.data.dtype.str) for tensor in data.values()))
@@ -77,9 +78,11 @@ class CapturedSteps:
                 self._send(signature, starts, lives, lr, data)
                 outputs = self._run(signature, starts)
             except CaptureError as error:
-                self._give_up(error)
-                net.seek(positions)     # the batch is read again
-                return None
+                problem = str(error)
+        if problem is not None:         # the error is gone, and with it the arrays that its traceback held
+            self._give_up(problem)
+            net.seek(positions)         # the batch is read again
+            return None
         self.pending.append((solver.iteration, positions))
         return outputs
 
@@ -228,11 +231,17 @@ class CapturedSteps:
                 self.solver.repeat(iteration, positions, loss)
             self.losses.append(loss)
 
-    def _give_up(self, error):
+    def _give_up(self, problem):
         """Run uncaptured from now on."""
-        self.settle()
-        self.problem = str(error)
+        self.forget()
+        self.problem = problem
         log.info("Steps run uncaptured: %s", self.problem)
+        self.net.show({})
+        self.backend.trim()     # the graphs' memory is of use to others only now
+
+    def close(self):
+        """Let go of all that the device holds for graphs, whatever came of the last iterations."""
+        self.pending.clear()
         self.forget()
 
     def forget(self):

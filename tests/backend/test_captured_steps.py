@@ -1,7 +1,9 @@
 """Captured iterations: what a Solver does with graphs, on a backend that captures as a device does and runs on the host."""
 
+import gc
 import logging
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -212,6 +214,28 @@ def test_graphs_are_forgotten_where_the_update_is_another(recorded_cuda):
     before = whole.captured.replayed
     compare(run(whole, 12), run(other, 12), rtol=1e-9, atol=1e-11)
     assert whole.captured.replayed > before
+
+
+@pytest.mark.parametrize("end", ["close", "rebuild", "give up"])
+def test_graphs_and_their_memory_go_at_once_where_nobody_needs_them(recorded_cuda, monkeypatch, end):
+    whole, alive = solver(recorded_cuda(), mlp("Dropout")), []
+    run(whole, 5)
+    [graph] = map(weakref.ref, whole.captured.graphs.values())
+    monkeypatch.setattr(type(whole.net.backend), "trim", lambda _: alive.append(graph()))
+    gc.collect()
+    gc.disable()
+    try:
+        if end == "close":
+            whole.close()
+        elif end == "rebuild":
+            whole.rebuild(3)
+        else:
+            monkeypatch.setattr(whole.captured, "_form", lambda: (_ for _ in ()).throw(captured_module.CaptureError("why")))
+            whole.step()
+            assert whole.captured.problem == "why"
+    finally:
+        gc.enable()
+    assert alive and not any(alive)
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------------
