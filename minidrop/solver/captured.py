@@ -242,11 +242,17 @@ class CapturedSteps:
     def close(self):
         """Let go of all that the device holds for graphs, whatever came of the last iterations."""
         self.pending.clear()
-        self.forget()
+        self._fetched = None
+        self._clear()
 
     def forget(self):
         """Free all graphs and their memory; what is pending is settled first."""
         self.settle()
+        if self.memory is not None:
+            self.backend.synchronize()      # numbers may still be on their way
+        self._clear()
+
+    def _clear(self):
         self.graphs.clear()
         self.seen.clear()
         self.memory = None
@@ -273,10 +279,12 @@ class _Memory:
         self.histories = [(history, i, array) for history in steps.solver.updater.history.values()
                           for i, array in enumerate(history)]
         size = 8 + 8 * keyed + 4 * self.MOST_STARTS
-        self.numbers, self.host = backend.zeros((size,), np.uint8), np.zeros(size, np.uint8)
+        self.numbers = backend.zeros((size,), np.uint8)
         self.lr, keys, starts = _parts(self.numbers, keyed)
         self.keys, self.starts = ([part[i:i + 1] for i in range(part.size)] for part in (keys, starts))
-        self.host_parts = _parts(self.host, keyed)
+        # Nobody knows when a copy is done, but iterations more than RING back are: they have been looked at.
+        host = backend.pinned(np.zeros((2 * RING, size), np.uint8))
+        self.sent, self.host = 0, [(numbers, _parts(numbers, keyed)) for numbers in host]
         self.lives = {}                 # {layer: which of its blocks live}
         self.trouble = backend.zeros((1,), np.int32)
         self.ring = backend.zeros((2, RING), np.float64)        # loss and trouble
@@ -295,11 +303,11 @@ class _Memory:
         """Send the numbers of one iteration to the device."""
         if len(starts) > self.MOST_STARTS:
             raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than {self.MOST_STARTS}")
-        host_lr, host_keys, host_starts = self.host_parts
+        numbers, (host_lr, host_keys, host_starts) = self.host[self.sent % len(self.host)]
+        self.sent += 1
         host_lr[0], host_keys[:], host_starts[:len(starts)] = lr, keys, starts
-        there, *tables = self.backend.upload(self.owner, [self.host.copy(), *lives.values()])
-        self.numbers[...] = there
-        for name, table in zip(lives, tables, strict=True):
+        self.backend.send(self.numbers, numbers)
+        for name, table in zip(lives, self.backend.upload(self.owner, [*lives.values()]) if lives else (), strict=True):
             if name not in self.lives:
                 self.lives[name] = self.backend.empty(table.shape, table.dtype)
             self.lives[name][...] = table

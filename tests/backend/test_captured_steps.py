@@ -354,6 +354,21 @@ def test_nobody_waits_for_a_step(recorded_cuda, monkeypatch):
     assert len(whole.losses) == 1 and not whole.captured.pending
 
 
+def test_numbers_wait_on_the_host_until_their_iteration_has_been_looked_at(recorded_cuda, monkeypatch):
+    whole, last = solver(recorded_cuda(), mlp("Dropout")), {}
+    backend = whole.net.backend
+    send = backend.send
+
+    def noted(target, source):
+        assert last.get(source.ctypes.data, -1) not in [iteration for iteration, _ in whole.captured.pending]
+        last[source.ctypes.data] = whole.iteration
+        send(target, source)
+
+    monkeypatch.setattr(backend, "send", noted)
+    whole.step(2 * captured_module.RING + 20)
+    assert len(last) == 2 * captured_module.RING and whole.captured.replayed > captured_module.RING
+
+
 def test_iterations_that_somebody_looks_into_run_layer_by_layer(recorded_cuda):
     whole, other = solver(recorded_cuda(), mlp("ROW")), solver("cpu", mlp("ROW"))
     run(whole, 12)
