@@ -13,6 +13,7 @@ from minidrop.kept import Kept, MovingKept
 log = logging.getLogger(__name__)
 
 MOST_GRAPHS = 128       # captured forms that are held; a two-layer perceptron at p = .7 has some 40
+MOST_FORMS = 64 * MOST_GRAPHS   # forms whose frequency is counted
 RING = 64               # iterations whose outcome the device remembers
 LOOK_EVERY = RING // 2
 
@@ -130,6 +131,8 @@ class CapturedSteps:
 
     # -- running it ----------------------------------------------------------------------------------------------------
     def _run(self, signature, starts):
+        if len(self.seen) >= MOST_FORMS:        # the rare ones are counted anew
+            self.seen = Counter(dict(self.seen.most_common(MOST_FORMS // 2)))
         self.seen[signature] += 1
         graph = self.graphs.get(signature)
         if graph is None and self.launches and self.seen[signature] > 1 and self._room(signature):

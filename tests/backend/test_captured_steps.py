@@ -194,6 +194,13 @@ def test_only_the_most_frequent_forms_are_held(recorded_cuda, monkeypatch):
     assert min(steps.seen[form] for form in steps.graphs) >= sorted(steps.seen.values())[-3]
 
 
+def test_rare_forms_are_not_counted_for_ever(recorded_cuda, monkeypatch):
+    monkeypatch.setattr(captured_module, "MOST_FORMS", 4)
+    whole = solver(recorded_cuda(), mlp("ROW", "max_period: 6"))
+    compare(run(whole, 60), run(solver("cpu", mlp("ROW", "max_period: 6")), 60), rtol=1e-9, atol=1e-11)
+    assert len(whole.captured.seen) <= 4 and whole.captured.replayed
+
+
 def test_graphs_are_forgotten_where_a_weight_is_another_array(recorded_cuda):
     whole, other = solver(recorded_cuda(), mlp("ROW")), solver("cpu", mlp("ROW"))
     for made in (whole, other):
