@@ -18,6 +18,8 @@ from minidrop.solver import captured as captured_module
 FILLER = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
 MEMORY = ('layer { name: "in" type: "MemoryData" top: "data" top: "label" '
           'memory_data_param { batch_size: 6 channels: 13 height: 1 width: 1 } }')
+INPUT = ('layer { name: "in" type: "Input" top: "data" top: "label" '
+         'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
 DATA = np.random.default_rng(7).standard_normal((22, 13, 1, 1)), np.random.default_rng(8).integers(0, 5, 22)
 EXTRA = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 2"}
 
@@ -289,8 +291,7 @@ def test_the_loss_is_looked_at_sooner_or_later(recorded_cuda):
 
 
 def test_arrays_given_by_hand_cannot_be_given_again(recorded_cuda):
-    text = mlp("ROW").replace(MEMORY, 'layer { name: "in" type: "Input" top: "data" top: "label" '
-                                      'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
+    text = mlp("ROW").replace(MEMORY, INPUT)
     made = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' max_iter: 99 random_seed: 4 net_param {{ {text} }}"),
                      device=recorded_cuda(), dtype="float64")
     batch = {"data": DATA[0][:6, :, 0, 0], "label": DATA[1][:6]}
@@ -407,6 +408,34 @@ def test_units_change_places_between_captured_iterations(recorded_cuda):
     whole = solver(recorded_cuda(), text)
     compare(run(whole, 24), run(solver("cpu", text), 24), rtol=1e-9, atol=1e-11)
     assert whole.captured.replayed > 8
+
+
+def test_two_solvers_on_a_device_take_turns(recorded_cuda):
+    device, trained = recorded_cuda(), {}
+    for kind in ("ROW", "TILE"):
+        trained[kind] = solver(device, mlp(kind)), solver("cpu", mlp(kind))
+    for i in range(30):
+        for pair in trained.values():
+            for made in pair:
+                made.step(1 + i % 2)
+    for whole, other in trained.values():
+        compare(run(whole, 3), run(other, 3), rtol=1e-8, atol=1e-10)
+        assert whole.captured.replayed > 8
+
+
+@pytest.mark.parametrize("kind", ["ROW", "Dropout"])
+def test_batches_given_by_hand_may_have_several_sizes(recorded_cuda, kind):
+    text, found = mlp(kind).replace(MEMORY, INPUT), []
+    for device in (recorded_cuda(), "cpu"):
+        made = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' max_iter: 99 random_seed: 4 net_param {{ {text} }}"),
+                         device=device, dtype="float64")
+        for i in range(30):
+            size = 6 - 2 * (i % 3 == 1)
+            made.net.layers["in"].give({"data": DATA[0][:size, :, 0, 0], "label": DATA[1][:size]})
+            made.step()
+        found.append({name: parameter.numpy() for name, parameter in made.net.parameters().items()})
+        assert device == "cpu" or made.captured.replayed > 8
+    compare(*found, rtol=1e-9, atol=1e-11)
 
 
 # -- recurrent nets --------------------------------------------------------------------------------------------------------
