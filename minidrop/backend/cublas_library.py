@@ -97,8 +97,9 @@ def _succeeded(status, function, _arguments):
 @lru_cache
 def load(major):
     """Return the CublasLibrary of CUDA `major`, that which CuPy uses. ImportError, OSError or AttributeError without one."""
-    # CuPy knows where pip, conda and the system put it; once that has loaded it, its name is enough.
-    import_module("cupy_backends.cuda.libs.cublas")
+    # CuPy knows where pip, conda and the system put it, but looks there only where somebody asks its package for the module:
+    # imported by its own name it finds the system's alone. Once CuPy has loaded it, its name is enough.
+    import_module("cupy_backends.cuda.libs").cublas  # noqa: B018
     return CublasLibrary(CDLL(file_name(major)))
 
 

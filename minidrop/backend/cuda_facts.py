@@ -100,7 +100,8 @@ def _device(cupy, index):
 def _missing(library):
     """Return (name, why) if CuPy cannot load a library."""
     try:
-        module = importlib.import_module(f"cupy_backends.cuda.libs.{library}")
+        # As `from ... import` asks for it: imported by its own name it would not be looked for where pip puts libraries.
+        module = getattr(importlib.import_module("cupy_backends.cuda.libs"), library)
         if library == "nvrtc":      # loaded when it is asked for something
             module.getVersion()
     except Exception as error:      # whatever the loader says
