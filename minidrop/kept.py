@@ -152,15 +152,22 @@ class Kept:
 class MovingKept(Kept):
     """A regular set of which only a device knows where it starts, when it runs: for steps that are captured and replayed.
 
-    `start_at` is an array of one int32 there; count, step, width and total hold for every start that it will be given. What
-    needs the entries themselves cannot be captured: it raises CaptureError. Sets of one `family`, whatever that is, never
-    share an entry.
+    `start_at` is an array of one int32 there; step, width and total hold for every start that it will be given, and count is
+    the largest that any start has, rounded up to a `multiple`. Where a start has fewer, the last ones are none: devices read
+    zeros there, and what they compute with them stays zero, or nobody reads it. What needs the entries themselves cannot be
+    captured: it raises CaptureError.
+
+    Sets of one `family` (anything, and how many there are) never share an entry, and together have all of the axis.
     """
+
+    is_all = False          # for some start
 
     __slots__ = ("step", "width", "start_at", "family", "_repeated")
 
-    def __init__(self, kept, start_at, family=None):
-        self._set(start_at, family, *kept.regular[1:], kept.total, kept.count)
+    def __init__(self, kept, start_at, family=None, multiple=1):
+        _, step, width = kept.regular
+        most = kept.total // step * width + min(width, kept.total % step)
+        self._set(start_at, family, step, width, kept.total, -(-most // multiple) * multiple)
 
     def _set(self, start_at, family, step, width, total, count):
         self.start_at, self.family, self._repeated = start_at, family, {}
@@ -214,15 +221,22 @@ class RepeatedKept(MovingKept):
         self._unknown()
 
 
+def are_family(sets):
+    """Whether sets are the whole of one family of MovingKepts: disjoint, and together all of the axis."""
+    families = {getattr(kept, "family", None) for kept in sets}
+    return None not in families and [len(sets)] == [members for *_, members in families]
+
+
 def are_disjoint(sets, total):
     """Whether no two of some sets of one axis share an entry. None stands for all of it."""
     sets = [Kept.all(total) if kept is None else kept for kept in sets]
+    if len(sets) < 2:
+        return True
+    if not all(isinstance(kept, Kept) and not isinstance(kept, MovingKept) for kept in sets):
+        return are_family(sets)         # nobody here can look
     sets = [kept for kept in sets if kept.count]
     if sum(kept.count for kept in sets) > total:
         return False
-    if len(sets) > 1 and not all(isinstance(kept, Kept) and not isinstance(kept, MovingKept) for kept in sets):
-        families = {getattr(kept, "family", None) for kept in sets}         # nobody here can look
-        return len(families) == 1 and None not in families
     taken = np.zeros(total, bool)
     for kept in sets:
         if taken[kept.index].any():

@@ -1,5 +1,6 @@
 """Kept against the plain definition: a list of the indices that survive."""
 
+import itertools
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidrop.errors import CaptureError
-from minidrop.kept import Kept, MovingKept
+from minidrop.kept import Kept, MovingKept, are_disjoint, are_family
 
 
 @st.composite
@@ -173,10 +174,29 @@ def test_joined_stays_regular_where_it_can():
     assert Kept.joined([Kept.all(5)] * 4).is_all and Kept.joined([Kept(9, 9, 1, 3)] * 4).count == 0
 
 
+def test_what_moves_has_room_for_every_start():
+    for step, total in itertools.product(range(1, 8), range(25)):
+        for width in range(1, step + 1):
+            counts = [Kept(start, step, width, total).count for start in range(1 - width, step)]
+            moving = MovingKept(Kept(0, step, width, total), np.zeros(1, np.int32))
+            assert (moving.count, moving.total, moving.is_all) == (max(counts), total, False)
+
+
+def test_what_moves_is_disjoint_where_it_is_a_whole_family():
+    def family(members, of):
+        return [MovingKept(Kept(i, 3, 1, 10), np.zeros(1, np.int32), ("tiles", of)) for i in range(members)]
+
+    assert are_disjoint(family(3, 3), 10) and are_family(family(3, 3))
+    assert not are_disjoint(family(2, 3), 10)
+    assert not are_disjoint([*family(2, 2), Kept(0, 3, 1, 10)], 10)
+    assert not are_disjoint([MovingKept(Kept(i, 3, 1, 10), np.zeros(1, np.int32)) for i in range(2)], 10)
+    assert are_disjoint(family(1, 3), 10) and not are_family(family(1, 3))
+
+
 def test_what_moves_is_joined_with_itself_alone():
     one, other = (MovingKept(Kept(1, 3, 1, 10), np.zeros(1, np.int32)) for _ in range(2))
     joined = Kept.joined([one] * 4)
-    assert (joined.count, joined.total, joined.part, joined.times) == (12, 40, one, 4)
+    assert (joined.count, joined.total, joined.part, joined.times) == (16, 40, one, 4)
     assert joined is Kept.joined([one] * 4) and joined != one and joined != Kept.joined([one] * 3)
     for parts in ([one, other], [one, Kept(1, 3, 1, 10)], [Kept(1, 3, 1, 10), one]):
         with pytest.raises(CaptureError, match="one after the other, are known to the device alone"):

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidrop.backend.base import Backend, dropout_threshold
 from minidrop.backend.table_kept import TableKept
-from minidrop.kept import Kept, MovingKept, RepeatedKept, are_disjoint
+from minidrop.kept import Kept, MovingKept, RepeatedKept, are_disjoint, are_family
 from minidrop.kernels import cuda, grids
 from minidrop.kernels.loader import OPERANDS, REALS, AxisValue, axis_value
 
@@ -419,11 +419,9 @@ def _of_matrix(block, W):
 
 def _rest(parts, total):
     """Return the Kept of the rows that no part has; None where two parts share a row, or where only the device knows it."""
-    if not are_disjoint(parts, total):
-        return None
-    if sum(total if kept is None else kept.count for kept in parts) == total:
+    if are_family(parts):
         return Kept.of([], total)
-    if any(map(_moving, parts)):
+    if not are_disjoint(parts, total):
         return None
     rest = np.ones(total, np.bool_)
     for kept in parts:

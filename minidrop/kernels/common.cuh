@@ -11,28 +11,34 @@
 #define READ_VARYING(type, name) const type name = name##_at ? *name##_at : name##_value
 
 // A kept set of an axis (minidrop/kept.py). Without a table it is regular; all of an axis is one run from 0.
-#define KEPT(name) int name##_start, const int* name##_start_at, int name##_step, int name##_width, const void* name##_table
+//
+// Of one whose start stands in device memory the count must hold for every start: the largest there is. Entries past the end
+// of the axis then are no entries: unit() says -1, they are read as zeros and written nowhere.
+#define KEPT(name) int name##_start, const int* name##_start_at, int name##_step, int name##_width, int name##_total, \
+                   const void* name##_table
 #define READ_KEPT(name) const Kept name = make_kept(name##_start_at ? *name##_start_at : name##_start, name##_step, \
-                                                    name##_width, name##_table)
+                                                    name##_width, name##_total, name##_table)
 
 struct Kept {
-    int start, step, width, skip;
+    int start, step, width, total, skip;
     const void* table;
 };
 
-__device__ __forceinline__ Kept make_kept(int start, int step, int width, const void* table)
+__device__ __forceinline__ Kept make_kept(int start, int step, int width, int total, const void* table)
 {
-    const Kept kept = {start, step, width, start < 0 ? -start : 0, table};
+    const Kept kept = {start, step, width, total, start < 0 ? -start : 0, table};
     return kept;
 }
 
-// The j-th kept entry; a table holds the entries (long long). The branch is the same for all threads of a launch.
+// The j-th kept entry, -1 where there is none; a table holds the entries (long long). The branch on it is the same for all
+// threads of a launch.
 __device__ __forceinline__ long long unit(const Kept& kept, long long j)
 {
     if (kept.table)
         return static_cast<const long long*>(kept.table)[j];
     const int i = static_cast<int>(j) + kept.skip, run = i / kept.width;
-    return kept.start + run * kept.step + (i - run * kept.width);
+    const int u = kept.start + run * kept.step + (i - run * kept.width);
+    return u < kept.total ? u : -1;
 }
 
 // The inverse: which kept entry is u, -1 where it is dropped; a table holds that for every u (int).

@@ -75,14 +75,15 @@ class AxisValue(NamedTuple):
 def axis_value(kept, table=None):
     """Return a Kept as an AxisValue; one without the regular form needs its `table` on the device.
 
-    A MovingKept starts where its `start_at` says whenever the kernel runs, in a captured graph too.
+    A MovingKept starts where its `start_at` says whenever the kernel runs, in a captured graph too. What its count has too
+    many then are no entries (-1).
     Raises BackendError for an axis that is too long.
     """
     moving = isinstance(kept, MovingKept)
     start, step, width = (0, kept.step, kept.width) if moving else kept.regular or (0, 1, 1)
     if kept.is_all:
         start, step, width = 0, max(1, kept.total), max(1, kept.total)
-    if kept.total - min(start, 0) > _LARGEST_INT:
+    if kept.total - min(start, 0) + (kept.step if moving else 0) > _LARGEST_INT:
         raise BackendError(f"{kept!r}: the GPU kernels count the entries of one axis in 32 bits; this one is too long")
     if not moving and kept.regular is None and not kept.is_all:
         return AxisValue(kept.count, kept.total, 0, 1, 1, table)
@@ -164,7 +165,7 @@ class Kernel:
         start, start_at = self._varying(device, where, value.start, np.int32)
         if value.table is not None and device.complaint(value.table):
             raise BackendError(f"{where}: {device.complaint(value.table)}")
-        return [start, start_at, np.int32(value.step), np.int32(value.width), value.table]
+        return [start, start_at, np.int32(value.step), np.int32(value.width), np.int32(value.total), value.table]
 
     def _number(self, device, argument, value, real):
         kind = np.dtype(real).type if argument.type == "REAL" else _NUMBERS[argument.type]

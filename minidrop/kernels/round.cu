@@ -18,13 +18,14 @@ extern "C" __global__ void round_block(const REAL* __restrict__ W, long long W_s
     FOR_COLUMNS(k)
         source[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
     FOR_ROWS(i, n) {
-        const REAL* w = W + unit(rows, i) * W_stride;
+        const long long row = unit(rows, i);
+        const REAL* w = W + row * W_stride;
         Operand* o = out + i * out_stride + first;
         REAL value[PER_THREAD];
         FOR_COLUMNS(k)
-            value[k] = source[k] >= 0 ? w[source[k]] : 0;
+            value[k] = row >= 0 && source[k] >= 0 ? w[source[k]] : REAL(0);
         FOR_COLUMNS(k)
-            if (source[k] >= 0)
+            if (first + 32 * k < m)
                 o[32 * k] = half_bits<OPERAND>(factor * value[k]);
     }
 }

@@ -15,14 +15,14 @@ extern "C" __global__ void take_block(const REAL* __restrict__ W, long long W_st
     FOR_COLUMNS(k)
         source[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
     FOR_ROWS(i, n) {
-        const REAL* w = W + unit(rows, i) * W_stride;
+        const long long row = unit(rows, i);
+        const REAL* w = W + row * W_stride;
         REAL* o = out + i * m + first;
         REAL value[PER_THREAD];
         FOR_COLUMNS(k)
-            if (source[k] >= 0)
-                value[k] = w[source[k]];
+            value[k] = row >= 0 && source[k] >= 0 ? w[source[k]] : REAL(0);
         FOR_COLUMNS(k)
-            if (source[k] >= 0)
+            if (first + 32 * k < m)
                 o[32 * k] = value[k];
     }
 }
@@ -38,8 +38,11 @@ extern "C" __global__ void put_block(const REAL* __restrict__ x, long long x_str
     FOR_COLUMNS(k)
         target[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
     FOR_ROWS(i, n) {
+        const long long row = unit(rows, i);
+        if (row < 0)
+            continue;
         const REAL* source = x + i * x_stride + first;
-        REAL* o = out + unit(rows, i) * out_stride;
+        REAL* o = out + row * out_stride;
         FOR_COLUMNS(k)
             if (target[k] >= 0)
                 o[target[k]] = source[32 * k];
@@ -61,7 +64,7 @@ extern "C" __global__ void add_block(const REAL* __restrict__ x, long long x_str
         target[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
     FOR_ROWS(i, n) {
         const long long row = unit(rows, i);
-        if (places && places[row] != i)
+        if (row < 0 || (places && places[row] != i))
             continue;
         const REAL* source = x + i * x_stride + first;
         REAL* o = out + row * out_stride;
@@ -98,8 +101,8 @@ extern "C" __global__ void expand(const REAL* __restrict__ x, long long x_stride
     }
 }
 
-// The tables of a kept set repeated on `times` axes, one after the other: units[j] is its j-th entry, and places[u] says where
-// entry u stands among them, -1 where it is dropped
+// The tables of a kept set repeated on `times` axes, one after the other: units[j] is its j-th entry, -1 where there is none,
+// and places[u] says where entry u stands among them, -1 where it is dropped
 extern "C" __global__ void repeat_kept(KEPT(kept), long long* __restrict__ units, int* __restrict__ places, long long count,
                                        long long total, long long times)
 {
@@ -108,7 +111,9 @@ extern "C" __global__ void repeat_kept(KEPT(kept), long long* __restrict__ units
         const long long axis = u / total;
         const int j = place(kept, u - axis * total);
         places[u] = j < 0 ? -1 : static_cast<int>(axis * count) + j;
-        if (j >= 0)
-            units[axis * count + j] = u;
+    }
+    FOR_ELEMENTS(i, times * count) {
+        const long long axis = i / count, u = unit(kept, i - axis * count);
+        units[i] = u < 0 ? -1 : axis * total + u;
     }
 }

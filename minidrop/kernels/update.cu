@@ -88,7 +88,9 @@ extern "C" __global__ void sgd_update_rows(REAL* __restrict__ W, REAL* __restric
     FOR_COLUMNS(k)
         source[k] = g && first + 32 * k < m ? place(cols, first + 32 * k) : -1;
     FOR_ROWS(i, n) {
-        const long long at = unit(rows, i) * m + first;
+        const long long row = unit(rows, i), at = row * m + first;
+        if (row < 0)
+            continue;
         update(W + at, history + at, g + i * g_stride, source, m - first, step);
     }
 }
@@ -113,7 +115,7 @@ extern "C" __global__ void subtract_block(REAL* __restrict__ W, long long W_stri
         target[k] = first + 32 * k < m ? unit(cols, first + 32 * k) : -1;
     FOR_ROWS(i, n) {
         const long long row = unit(rows, i);
-        if (places && places[row] != i)
+        if (row < 0 || (places && places[row] != i))
             continue;
         const REAL* gradient = g + i * g_stride + first;
         REAL* w = W + row * W_stride;

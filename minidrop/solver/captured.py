@@ -12,8 +12,9 @@ from minidrop.kept import Kept, MovingKept
 
 log = logging.getLogger(__name__)
 
-MOST_GRAPHS = 128       # captured forms that are held; a two-layer perceptron at p = .7 has some 40
+MOST_GRAPHS = 128       # captured forms that are held; a two-layer perceptron has some 30 at most
 MOST_FORMS = 64 * MOST_GRAPHS   # forms whose frequency is counted
+MULTIPLE = 8            # of compact sizes: then rows of 16-bit numbers begin on multiples of 16 bytes, as products like it
 RING = 64               # iterations whose outcome the device remembers
 LOOK_EVERY = RING // 2
 
@@ -21,10 +22,11 @@ LOOK_EVERY = RING // 2
 class CapturedSteps:
     """Runs the iterations of a Solver as graphs of its device.
 
-    What decides shapes and launches is an iteration's *signature*: step, width, count and scale of every drawn pattern, and
-    the shapes of the batch. All that differs within a signature lies in device memory, and is sent there before a launch:
-    where kept sets start, the keys of random numbers, the learning rate. The first iteration of a signature runs as it is,
-    with these numbers read from the device (so everything is compiled); the second is captured; the others are launches.
+    What decides shapes and launches is an iteration's *signature*: step, width and scale of every drawn pattern, and the
+    shapes of the batch. (How many units live may depend on the start, too: a MovingKept has room for the most.) All that
+    differs within a signature lies in device memory, and is sent there before a launch: where kept sets start, the keys of
+    random numbers, the learning rate. The first iteration of a signature runs as it is, with these numbers read from the
+    device, so that everything is compiled; the second is captured; the others are launches.
 
     Nobody waits for an iteration. Its loss is kept on the device, and beside it whether anything was wrong: a loss that is
     not finite, a label out of range. From then on updates leave weights, histories and states alone. `settle` and
@@ -109,7 +111,7 @@ class CapturedSteps:
                 if _moves(kept):
                     starts.append(kept.regular[0])
             form.append((site.active, site.masked, site.scale,
-                         *((kept.regular[1:] if _moves(kept) else (), kept.count, kept.total) for kept in kept_sets)))
+                         *((*kept.regular[1:], kept.total) for kept in kept_sets)))
         return tuple(form), starts, lives
 
     def _same_arrays(self):
@@ -191,8 +193,9 @@ class CapturedSteps:
                 layer.site.moving = memory.lives.get(name)
             else:
                 # Of pairs of tiles the outputs are disjoint, and so are the inputs.
-                layer.site.moving = [MovingKept(kept, next(places), (layer.site, i % 2)) if _moves(kept) else kept
-                                     for i, kept in enumerate(layer.site.kept_sets(self.weighted.get(name)))]
+                kept_sets = layer.site.kept_sets(self.weighted.get(name))
+                layer.site.moving = [MovingKept(kept, next(places), (layer.site, i % 2, len(kept_sets) // 2), MULTIPLE)
+                                     if _moves(kept) else kept for i, kept in enumerate(kept_sets)]
         for layer, key in zip(self.keyed, memory.keys, strict=True):
             layer.key_at = key
 
@@ -344,7 +347,8 @@ def _parts(numbers, keys):
 
 def _moves(kept):
     """Whether a kept set is another one for another start."""
-    return not kept.is_all and kept.count > 0
+    _, step, width = kept.regular
+    return width < step
 
 
 def _host_key(layer):
@@ -360,6 +364,8 @@ def _data_alone(tensor):
 def _problem(solver):
     """Return why iterations of a solver cannot be captured, ''."""
     settings, net = solver.settings, solver.net
+    # Where a MovingKept has room for more units than live, f(0) stands there: nobody reads it but the norm of the gradients.
+    unclear = [name for name, layer in net.layers.items() if layer.elementwise and not layer.zero_preserving]
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
                if not layer.capturable and not layer.is_data]
     reasons = [
@@ -367,6 +373,7 @@ def _problem(solver):
         (settings.iter_size != 1, f"iter_size is {settings.iter_size}"),
         (solver.loss_scale is not None, "in float16 the host looks after every backward pass whether gradients are finite"),
         (net.config.message.force_backward, "force_backward is set"),
+        (bool(unclear) and solver.updater.clip >= 0, f"clip_gradients with layer {', '.join(unclear)}, whose f(0) is not 0"),
         (not net.losses, "the net has no loss"),
         (bool(foreign), f"{', '.join(foreign)} does not say that it is capturable"),
     ]

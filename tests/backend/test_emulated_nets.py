@@ -105,6 +105,6 @@ def test_training_in_float32_and_less(emulated_cuda, layers, family, precision, 
     expected, _ = train(layers(family), "cpu", solver, "float32")
     np.testing.assert_allclose(losses, expected, rtol=off)
     # forward and two gradients above, below or between drops; none of the data
-    products = {mlp: 2 + 3 + 3, text: 3 + 3}[layers]
+    products = 3 + 3 if layers is text else 2 + 3 + 3
     skips = family == "BLOCK" and precision != "float32"
     assert cuda.kernels.launches.count("block_product") == (5 * products if skips else 0)

@@ -43,9 +43,23 @@ def sets(n):
 
 def moving(make, kept):
     """The same set, of which a kernel reads the start where it runs; the generic backend is given what everybody knows."""
-    if make.on is GENERIC or kept.is_all:
-        return kept
-    return MovingKept(kept, make.one(kept.regular[0], np.int32))
+    moved = MovingKept(kept, make.one(kept.regular[0], np.int32))
+    return kept if make.on is GENERIC or kept.count < moved.count else moved        # see with_room
+
+
+def with_room(make, n):
+    """A set that has an entry less than there is room for, as the kernels know it and as everybody does."""
+    step = max(2, 2 * n // 3)
+    starts = {Kept(start, step, 1, n).count: start for start in range(step)}
+    kept = Kept(starts[min(starts)], step, 1, n)
+    return kept if make.on is GENERIC else MovingKept(kept, make.one(kept.regular[0], np.int32))
+
+
+def filled(make, x, rows, cols):
+    """Return x with zeros for what there is room for."""
+    out = make.on.zeros((rows, cols), x.dtype)
+    out[:x.shape[0], :x.shape[1]] = x
+    return out
 
 
 def take_block(make, n, m):
@@ -55,6 +69,8 @@ def take_block(make, n, m):
     yield make.on.submatrix(W, moving(make, rows[0]), moving(make, cols[0]))
     yield make.on.lookup(W, make.integers(n, 7), cols[0])
     yield make.on.take(make(2, m, n), moving(make, cols[0]), 1)
+    rows, cols = with_room(make, n), with_room(make, m)
+    yield filled(make, make.on.submatrix(W, rows, cols), 2, 2)
 
 
 def round_block(make, n, m):
@@ -67,11 +83,9 @@ def round_block(make, n, m):
 
 
 def repeat_kept(make, n, m):
-    kept = sets(m)[0]
-    joined = Kept.joined([moving(make, kept)] * 3) if make.on is not GENERIC and not kept.is_all else Kept.joined([kept] * 3)
-    compact = make.on.take(make(n, 3 * m), joined, 1)
-    yield compact
-    yield make.on.put(compact, joined, 1)
+    for kept in (moving(make, sets(m)[0]), with_room(make, m)):
+        joined = Kept.joined([kept] * 3)
+        yield make.on.put(make.on.take(make(n, 3 * m), joined, 1), joined, 1)
 
 
 def put_block(make, n, m):
@@ -79,6 +93,9 @@ def put_block(make, n, m):
         out = make(n + 2, m)
         make.on.put_columns(out[1:n + 1], kept, make(n, kept.count, seed=1))
         yield out
+    out, kept = make(n, m), with_room(make, m)
+    make.on.put_columns(out, kept, make(n, 2, seed=1)[:, :kept.count])
+    yield out
 
 
 def add_block(make, n, m):
@@ -86,6 +103,9 @@ def add_block(make, n, m):
         out = make(n, m)
         make.on.add_block(out, rows, cols, make(rows.count, cols.count, seed=1))
         yield out
+    out, rows, cols = make(n, m), with_room(make, n), with_room(make, m)
+    make.on.add_block(out, rows, cols, make(2, 2, seed=1)[:rows.count, :cols.count])
+    yield out
 
 
 def expand(make, n, m):

@@ -169,7 +169,7 @@ def signatures(file):
     """Yield (kernel, its C parameters with the macros of common.cuh written out) of a file."""
     for name, text in re.findall(r'extern "C" __global__ void (\w+)\(([^{]*)\)\s*\{', _without_bounds(loader.source(file))):
         text = re.sub(r"KEPT\((\w+)\)", r"int \1_start, const int* \1_start_at, int \1_step, int \1_width, "
-                                         r"const void* \1_table", text)
+                                         r"int \1_total, const void* \1_table", text)
         text = re.sub(r"VARYING\(([\w ]+), (\w+)\)", r"\1 \2_value, const \1* \2_at", text)
         yield name, [" ".join(part.replace("__restrict__", "").split()) for part in text.split(",")]
 
@@ -188,7 +188,8 @@ def declared(argument):
             yield f"long long {argument.name}_stride"
     elif isinstance(argument, Axis):
         yield from (rf"{kind} {argument.name}_{field}" for kind, field in (
-            ("int", "start"), (r"const int\*", "start_at"), ("int", "step"), ("int", "width"), (r"const void\*", "table")))
+            ("int", "start"), (r"const int\*", "start_at"), ("int", "step"), ("int", "width"),
+            ("int", "total"), (r"const void\*", "table")))
     elif isinstance(argument, Number) and argument.varying:
         yield from (f"{argument.type} {argument.name}_value", rf"const {argument.type}\* {argument.name}_at")
     else:
