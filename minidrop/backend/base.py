@@ -95,6 +95,13 @@ class Backend:
         """
         return [self.asarray(x) for x in arrays]
 
+    def send(self, target, source):
+        """Copy a host array to an array of this device like it, in the order of all other work.
+
+        `source` lies in memory that `pinned` returned, and must not change before the copy is done, which nobody waits for.
+        """
+        target[...] = self.asarray(source)
+
     def fetch(self, x):
         """Return an object whose get() returns the content that x has now on the host; a device copies meanwhile."""
         return _Fetched(self.to_host(x).copy())

@@ -87,6 +87,11 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
             uploaded = iter(self._uploads.upload(owner, hosts, self.empty))
         return [self.asarray(x) if _is_on_a_device(x) else next(uploaded) for x in arrays]
 
+    def send(self, target, source):
+        if self.capturing:
+            raise CaptureError(f"{_name_of(source)} is sent from the host inside the step")
+        target.set(source, stream=cupy.cuda.get_current_stream())
+
     @contextmanager
     def active(self):
         with self.device, self._memory_explained():
@@ -94,7 +99,7 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
 
     def trim(self):
         self._uploads.trim()
-        self.trim_graphs()
+        self._trim_graphs()
         cupy.get_default_memory_pool().free_all_blocks()
 
     def synchronize(self):

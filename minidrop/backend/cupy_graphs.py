@@ -2,17 +2,19 @@
 
 from weakref import WeakSet
 
+import numpy as np
+
 from minidrop.errors import CaptureError
 
 _NO_MEMORY = 2          # cudaErrorMemoryAllocation
 
 
 class CudaGraphs:
-    """`Backend.capture` and `fetch` for CuPy; needs `self.device`.
+    """`Backend.capture` and `fetch` for CuPy; needs `self.device` and `self._cublas`.
 
     All graphs of a device share one pool of memory of their own: nobody else is given what a graph writes to, and graphs
-    run one after the other, so the arrays that one needs only while it runs may be those of the next. The pool's memory is
-    given back, by `trim_graphs`, once no graph is left.
+    run one after the other, so the arrays that one needs only while it runs may be those of the next. What the pool has
+    free is therefore in use for as long as there is a graph.
     """
 
     captures = True
@@ -24,11 +26,12 @@ class CudaGraphs:
         cuda = self.xp.cuda
         with self.device:
             if self._graph_pool is None:
-                self._graph_pool = cuda.MemoryPool(self._graph_memory)
+                self._graph_pool, self._graphs = cuda.MemoryPool(self._graph_memory), WeakSet()
                 self._graph_pool.set_limit(size=0)      # none, not that of CuPy's pool: at a limit pools free, too
                 self._graph_stream = cuda.Stream(non_blocking=True)     # the default stream cannot be captured
-                self._graphs = WeakSet()
-            stream, self.held = self._graph_stream, []
+            self._cublas()      # a thread that has not multiplied yet could not start it within the capture
+            stream, was = self._graph_stream, self.capturing
+            self.held, self.capturing = [], True
             try:
                 with cuda.using_allocator(self._graph_pool.malloc), stream:
                     stream.begin_capture()
@@ -44,36 +47,39 @@ class CudaGraphs:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise CaptureError(f"{self.name}: {type(error).__name__}: {reason}") from error
             finally:
-                held, self.held = self.held, None
+                held, self.held, self.capturing = self.held, None, was
         graph = CudaGraph(graph, held)
         self._graphs.add(graph)
         return graph
-
-    def trim_graphs(self):
-        """Give the memory of graphs back if there are none any more."""
-        if self._graph_pool is not None and not self._graphs:
-            self._graph_pool.free_all_blocks()
-
-    def _graph_memory(self, size):
-        """Return memory for the graphs' pool. CaptureError where there is none."""
-        # Not CuPy's error of memory that runs out: the pool would free what it thinks is idle, which is what graphs captured
-        # before write to whenever they are launched.
-        cuda = self.xp.cuda
-        for last in (False, True):
-            try:
-                return cuda.MemoryPointer(cuda.Memory(size), 0)
-            except cuda.runtime.CUDARuntimeError as error:
-                if error.status != _NO_MEMORY:
-                    raise
-                if last:
-                    raise CaptureError(f"{self.name}: no {size:,} bytes of memory are left for another graph") from error
-            self.xp.get_default_memory_pool().free_all_blocks()
 
     def _abandon(self, stream):
         try:
             stream.end_capture()
         except Exception:       # the capture has failed already: this ends it
             pass
+
+    def _graph_memory(self, size):
+        """Return new device memory for the graphs' pool; CaptureError where there is none.
+
+        Where memory runs out CuPy's pools give back what they have free and ask again. Here that is what graphs write to, so
+        the pool must not see that error; what is free elsewhere is given back instead.
+        """
+        cuda = self.xp.cuda
+        for again in (True, False):
+            try:
+                return cuda.MemoryPointer(cuda.Memory(size), 0)
+            except cuda.runtime.CUDARuntimeError as error:
+                if error.status != _NO_MEMORY:
+                    raise
+            if again:
+                self.xp.get_default_memory_pool().free_all_blocks()
+        raise CaptureError(f"{self.name}: no memory is left for {size:,} bytes that a graph needs beside what runs uncaptured")
+
+    def _trim_graphs(self):
+        """Give the graphs' memory back, if there is no graph any more."""
+        if self._graph_pool is not None and not self._graphs and self.held is None:
+            with self.device:
+                self._graph_pool.free_all_blocks()
 
     def fetch(self, x):
         cuda = self.xp.cuda
@@ -109,5 +115,4 @@ class Fetched:
 
 
 def _on_host(memory, like):
-    import numpy as np
     return np.frombuffer(memory, like.dtype, like.size).reshape(like.shape)

@@ -37,7 +37,7 @@ class CupyKernels(Backend):
         self._index_table = lru_cache(maxsize=256)(lambda kept: self._table(kept.indices))
         self._place_table = lru_cache(maxsize=256)(self._new_place_table)
         self._group_ends = lru_cache(maxsize=256)(lambda ends: self._table(np.array(ends, np.int64)))
-        self._rest = lru_cache(maxsize=256)(_rest)
+        self._known_rest = lru_cache(maxsize=256)(_rest)
 
     def _table(self, array):
         """Return a host array on the device: a constant, so the first iteration of a form may send it, but no graph."""
@@ -313,6 +313,10 @@ class CupyKernels(Backend):
                 self._update_rows(W, history, None, rows, None, step)
         if rest.count:
             self._update_rows(W, history, None, rest, None, step)
+
+    def _rest(self, parts, total):
+        # Moving sets are equal where they start together, whatever their step and count: they are no key of a cache.
+        return (_rest if any(map(_moving, parts)) else self._known_rest)(parts, total)
 
     def _update_rows(self, W, history, g, rows, cols, step):
         self._run(cuda.sgd_update_rows, W=W, history=history, g=None if g is None else self._rows(g, g.shape),

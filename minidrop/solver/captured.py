@@ -13,6 +13,7 @@ from minidrop.kept import Kept, MovingKept
 log = logging.getLogger(__name__)
 
 MOST_GRAPHS = 128       # captured forms that are held; a two-layer perceptron has some 30 at most
+MOST_FORMS = 64 * MOST_GRAPHS   # forms whose frequency is counted
 MULTIPLE = 8            # of compact sizes: then rows of 16-bit numbers begin on multiples of 16 bytes, as products like it
 RING = 64               # iterations whose outcome the device remembers
 LOOK_EVERY = RING // 2
@@ -67,8 +68,9 @@ class CapturedSteps:
         try:
             form, starts, lives = self._form()
         except CaptureError as error:
-            self._give_up(error)
+            self._give_up(str(error))
             return None
+        problem = None
         with self.backend.active():
             data = net.read()
             signature = (*form, *((tensor.data.shape, tensor.data.dtype.str) for tensor in data.values()))
@@ -79,9 +81,11 @@ class CapturedSteps:
                 self._send(signature, starts, lives, lr, data)
                 outputs = self._run(signature, starts)
             except CaptureError as error:
-                self._give_up(error)
-                net.seek(positions)     # the batch is read again
-                return None
+                problem = str(error)
+        if problem is not None:         # the error is gone, and with it the arrays that its traceback held
+            self._give_up(problem)
+            net.seek(positions)         # the batch is read again
+            return None
         self.pending.append((solver.iteration, positions))
         return outputs
 
@@ -129,6 +133,8 @@ class CapturedSteps:
 
     # -- running it ----------------------------------------------------------------------------------------------------
     def _run(self, signature, starts):
+        if len(self.seen) >= MOST_FORMS:        # the rare ones are counted anew
+            self.seen = Counter(dict(self.seen.most_common(MOST_FORMS // 2)))
         self.seen[signature] += 1
         graph = self.graphs.get(signature)
         if graph is None and self.launches and self.seen[signature] > 1 and self._room(signature):
@@ -231,17 +237,28 @@ class CapturedSteps:
                 self.solver.repeat(iteration, positions, loss)
             self.losses.append(loss)
 
-    def _give_up(self, error):
+    def _give_up(self, problem):
         """Run uncaptured from now on."""
-        self.settle()
-        self.problem = str(error)
-        log.info("Steps run uncaptured: %s", self.problem)
         self.forget()
-        self.backend.trim()     # the graphs' memory: there may be none left
+        self.problem = problem
+        log.info("Steps run uncaptured: %s", self.problem)
+        self.net.show({})
+        self.backend.trim()     # the graphs' memory is of use to others only now
+
+    def close(self):
+        """Let go of all that the device holds for graphs, whatever came of the last iterations."""
+        self.pending.clear()
+        self._fetched = None
+        self._clear()
 
     def forget(self):
         """Free all graphs and their memory; what is pending is settled first."""
         self.settle()
+        if self.memory is not None:
+            self.backend.synchronize()      # numbers may still be on their way
+        self._clear()
+
+    def _clear(self):
         self.graphs.clear()
         self.seen.clear()
         self.memory = None
@@ -268,10 +285,12 @@ class _Memory:
         self.histories = [(history, i, array) for history in steps.solver.updater.history.values()
                           for i, array in enumerate(history)]
         size = 8 + 8 * keyed + 4 * self.MOST_STARTS
-        self.numbers, self.host = backend.zeros((size,), np.uint8), np.zeros(size, np.uint8)
+        self.numbers = backend.zeros((size,), np.uint8)
         self.lr, keys, starts = _parts(self.numbers, keyed)
         self.keys, self.starts = ([part[i:i + 1] for i in range(part.size)] for part in (keys, starts))
-        self.host_parts = _parts(self.host, keyed)
+        # Nobody knows when a copy is done, but iterations more than RING back are: they have been looked at.
+        host = backend.pinned(np.zeros((2 * RING, size), np.uint8))
+        self.sent, self.host = 0, [(numbers, _parts(numbers, keyed)) for numbers in host]
         self.lives = {}                 # {layer: which of its blocks live}
         self.trouble = backend.zeros((1,), np.int32)
         self.ring = backend.zeros((2, RING), np.float64)        # loss and trouble
@@ -290,11 +309,11 @@ class _Memory:
         """Send the numbers of one iteration to the device."""
         if len(starts) > self.MOST_STARTS:
             raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than {self.MOST_STARTS}")
-        host_lr, host_keys, host_starts = self.host_parts
+        numbers, (host_lr, host_keys, host_starts) = self.host[self.sent % len(self.host)]
+        self.sent += 1
         host_lr[0], host_keys[:], host_starts[:len(starts)] = lr, keys, starts
-        there, *tables = self.backend.upload(self.owner, [self.host.copy(), *lives.values()])
-        self.numbers[...] = there
-        for name, table in zip(lives, tables, strict=True):
+        self.backend.send(self.numbers, numbers)
+        for name, table in zip(lives, self.backend.upload(self.owner, [*lives.values()]) if lives else (), strict=True):
             if name not in self.lives:
                 self.lives[name] = self.backend.empty(table.shape, table.dtype)
             self.lives[name][...] = table
@@ -346,7 +365,7 @@ def _problem(solver):
     """Return why iterations of a solver cannot be captured, ''."""
     settings, net = solver.settings, solver.net
     # Where a MovingKept has room for more units than live, f(0) stands there: nobody reads it but the norm of the gradients.
-    unclear = [name for name, layer in net.layers.items() if layer.elementwise and not layer.zero_preserving]
+    unclear = sorted({node.name for drop in net.plan.drops for node in drop.crossed if not node.layer.zero_preserving})
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
                if not layer.capturable and not layer.is_data]
     reasons = [

@@ -114,8 +114,10 @@ class Solver:
 
     def rebuild(self, seed):
         """Make everything anew for another seed; arrays set with set_input_arrays stay set."""
-        before = (self.net, *self.test_nets)
+        before, captured = (self.net, *self.test_nets), self.captured
         self.build(seed)
+        if captured is not None:
+            captured.close()
         for old, new in zip(before, (self.net, *self.test_nets), strict=True):
             for name, layer in old.layers.items():
                 if layer.type == "MemoryData" and layer.data is not None:
@@ -308,13 +310,15 @@ class Solver:
 
     def restore(self, path):
         """Go on from a snapshot as if the run had never stopped. Raises SnapshotError, leaving the solver as it was."""
-        with suppress(NonFiniteError, DataError):       # of what is left behind
+        with suppress(CaptureError, DataError, NonFiniteError):       # of what is left behind
             self.settle()
         state.restore(self, path)
         self.last_snapshot, self._snapshot_iteration = Path(path), self.iteration
 
     def close(self):
         """Stop reading threads, and free what the device holds for captured iterations."""
+        if self.captured is not None:
+            self.captured.close()
         self.captured = None
         for net in (self.net, *self.test_nets):
             net.close()

@@ -1,7 +1,9 @@
 """Captured iterations: what a Solver does with graphs, on a backend that captures as a device does and runs on the host."""
 
+import gc
 import logging
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from minidrop.solver import captured as captured_module
 FILLER = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
 MEMORY = ('layer { name: "in" type: "MemoryData" top: "data" top: "label" '
           'memory_data_param { batch_size: 6 channels: 13 height: 1 width: 1 } }')
+INPUT = ('layer { name: "in" type: "Input" top: "data" top: "label" '
+         'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
 DATA = np.random.default_rng(7).standard_normal((22, 13, 1, 1)), np.random.default_rng(8).integers(0, 5, 22)
 EXTRA = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 2"}
 
@@ -154,6 +158,19 @@ def test_solvers_that_cannot_be_captured(recorded_cuda, more, reason):
     compare(run(whole, 4), run(solver("cpu", mlp("ROW"), more, overrides=overrides), 4), rtol=1e-9, atol=1e-11)
 
 
+def test_room_for_units_that_a_start_does_not_have_may_hold_anything_but_in_a_norm(recorded_cuda):
+    """sigmoid(0) stands there: nobody reads it but the norm that gradients are clipped by."""
+    text = mlp("ROW", middle="Sigmoid")
+    assert "layer act1, whose f(0) is not 0" in solver(recorded_cuda(), text, "clip_gradients: 0.5").captured.problem
+    whole = solver(recorded_cuda(), text)
+    compare(run(whole), run(solver("cpu", text)), rtol=1e-9, atol=1e-11)
+    assert whole.captured.replayed > 8
+    above = text.replace('bottom: "ip3" bottom: "label"', 'bottom: "act3" bottom: "label"').replace(
+        'layer { name: "loss"', 'layer { name: "act3" type: "Sigmoid" bottom: "ip3" top: "act3" } layer { name: "loss"').replace(
+        'type: "Sigmoid" bottom: "ip1" top: "ip1"', 'type: "ReLU" bottom: "ip1" top: "ip1"')
+    assert solver(recorded_cuda(), above, "clip_gradients: 0.5").captured.active
+
+
 def test_capturing_can_be_switched_off(recorded_cuda):
     assert solver(recorded_cuda(), mlp("ROW"), "capture_steps: false").captured is None
     assert solver("cpu", mlp("ROW")).captured is None
@@ -192,6 +209,13 @@ def test_only_the_most_frequent_forms_are_held(recorded_cuda, monkeypatch):
     assert min(steps.seen[form] for form in steps.graphs) >= sorted(steps.seen.values())[-3]
 
 
+def test_rare_forms_are_not_counted_for_ever(recorded_cuda, monkeypatch):
+    monkeypatch.setattr(captured_module, "MOST_FORMS", 4)
+    whole = solver(recorded_cuda(), mlp("ROW", "max_period: 6"))
+    compare(run(whole, 60), run(solver("cpu", mlp("ROW", "max_period: 6")), 60), rtol=1e-9, atol=1e-11)
+    assert len(whole.captured.seen) <= 4 and whole.captured.replayed
+
+
 def test_graphs_are_forgotten_where_a_weight_is_another_array(recorded_cuda):
     whole, other = solver(recorded_cuda(), mlp("ROW")), solver("cpu", mlp("ROW"))
     for made in (whole, other):
@@ -212,6 +236,28 @@ def test_graphs_are_forgotten_where_the_update_is_another(recorded_cuda):
     before = whole.captured.replayed
     compare(run(whole, 12), run(other, 12), rtol=1e-9, atol=1e-11)
     assert whole.captured.replayed > before
+
+
+@pytest.mark.parametrize("end", ["close", "rebuild", "give up"])
+def test_graphs_and_their_memory_go_at_once_where_nobody_needs_them(recorded_cuda, monkeypatch, end):
+    whole, alive = solver(recorded_cuda(), mlp("Dropout")), []
+    run(whole, 5)
+    [graph] = map(weakref.ref, whole.captured.graphs.values())
+    monkeypatch.setattr(type(whole.net.backend), "trim", lambda _: alive.append(graph()))
+    gc.collect()
+    gc.disable()
+    try:
+        if end == "close":
+            whole.close()
+        elif end == "rebuild":
+            whole.rebuild(3)
+        else:
+            monkeypatch.setattr(whole.captured, "_form", lambda: (_ for _ in ()).throw(captured_module.CaptureError("why")))
+            whole.step()
+            assert whole.captured.problem == "why"
+    finally:
+        gc.enable()
+    assert alive and not any(alive)
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------------
@@ -258,8 +304,7 @@ def test_the_loss_is_looked_at_sooner_or_later(recorded_cuda):
 
 
 def test_arrays_given_by_hand_cannot_be_given_again(recorded_cuda):
-    text = mlp("ROW").replace(MEMORY, 'layer { name: "in" type: "Input" top: "data" top: "label" '
-                                      'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
+    text = mlp("ROW").replace(MEMORY, INPUT)
     made = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' max_iter: 99 random_seed: 4 net_param {{ {text} }}"),
                      device=recorded_cuda(), dtype="float64")
     batch = {"data": DATA[0][:6, :, 0, 0], "label": DATA[1][:6]}
@@ -330,6 +375,21 @@ def test_nobody_waits_for_a_step(recorded_cuda, monkeypatch):
     assert len(whole.losses) == 1 and not whole.captured.pending
 
 
+def test_numbers_wait_on_the_host_until_their_iteration_has_been_looked_at(recorded_cuda, monkeypatch):
+    whole, last = solver(recorded_cuda(), mlp("Dropout")), {}
+    backend = whole.net.backend
+    send = backend.send
+
+    def noted(target, source):
+        assert last.get(source.ctypes.data, -1) not in [iteration for iteration, _ in whole.captured.pending]
+        last[source.ctypes.data] = whole.iteration
+        send(target, source)
+
+    monkeypatch.setattr(backend, "send", noted)
+    whole.step(2 * captured_module.RING + 20)
+    assert len(last) == 2 * captured_module.RING and whole.captured.replayed > captured_module.RING
+
+
 def test_iterations_that_somebody_looks_into_run_layer_by_layer(recorded_cuda):
     whole, other = solver(recorded_cuda(), mlp("ROW")), solver("cpu", mlp("ROW"))
     run(whole, 12)
@@ -361,6 +421,34 @@ def test_units_change_places_between_captured_iterations(recorded_cuda):
     whole = solver(recorded_cuda(), text)
     compare(run(whole, 24), run(solver("cpu", text), 24), rtol=1e-9, atol=1e-11)
     assert whole.captured.replayed > 8
+
+
+def test_two_solvers_on_a_device_take_turns(recorded_cuda):
+    device, trained = recorded_cuda(), {}
+    for kind in ("ROW", "TILE"):
+        trained[kind] = solver(device, mlp(kind)), solver("cpu", mlp(kind))
+    for i in range(30):
+        for pair in trained.values():
+            for made in pair:
+                made.step(1 + i % 2)
+    for whole, other in trained.values():
+        compare(run(whole, 3), run(other, 3), rtol=1e-8, atol=1e-10)
+        assert whole.captured.replayed > 8
+
+
+@pytest.mark.parametrize("kind", ["ROW", "Dropout"])
+def test_batches_given_by_hand_may_have_several_sizes(recorded_cuda, kind):
+    text, found = mlp(kind).replace(MEMORY, INPUT), []
+    for device in (recorded_cuda(), "cpu"):
+        made = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' max_iter: 99 random_seed: 4 net_param {{ {text} }}"),
+                         device=device, dtype="float64")
+        for i in range(30):
+            size = 6 - 2 * (i % 3 == 1)
+            made.net.layers["in"].give({"data": DATA[0][:size, :, 0, 0], "label": DATA[1][:size]})
+            made.step()
+        found.append({name: parameter.numpy() for name, parameter in made.net.parameters().items()})
+        assert device == "cpu" or made.captured.replayed > 8
+    compare(*found, rtol=1e-9, atol=1e-11)
 
 
 # -- recurrent nets --------------------------------------------------------------------------------------------------------

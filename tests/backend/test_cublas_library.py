@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from minidrop.backend import cublas_library, cupy_backend
+from minidrop.backend import cublas_library, cuda_facts, cupy_backend
 from minidrop.backend.cublas_library import CUBLASError, CublasLibrary, workspace_bytes
 from minidrop.backend.cupy_backend import CupyBackend
 from minidrop.errors import BackendError, CaptureError
@@ -228,6 +228,29 @@ def test_cublas_is_not_started_while_a_graph_is_captured(make_backend, fake):
     handle = backend._cublas()
     backend.held, state.stream = [], BIG + 9
     assert backend._cublas() == handle and fake.calls()[-2][0] == "stream"
+
+
+@pytest.mark.parametrize("who", ["products", "devices"])
+def test_cublas_is_looked_for_where_pip_puts_it(monkeypatch, who):
+    """CuPy asks `cuda.pathfinder` where a module is asked of its package, not where it is imported by its own name."""
+    libraries, asked = pytest.importorskip("cupy_backends.cuda.libs"), []
+    if "cublas" in vars(libraries):
+        pytest.skip("CuPy has loaded cuBLAS already")
+
+    def find(name):
+        asked.append(name)
+        raise libraries._pathfinder.DynamicLibNotFoundError("nowhere")
+
+    monkeypatch.setattr(libraries._pathfinder, "load_nvidia_dynamic_lib", find)
+    monkeypatch.delenv("READTHEDOCS", raising=False)
+    monkeypatch.delenv("CUPY_CI", raising=False)
+    if who == "devices":
+        assert cuda_facts._missing("cublas")[1] == "nowhere"
+    else:
+        cublas_library.load.cache_clear()
+        with pytest.raises(ImportError, match="^nowhere$"):
+            cublas_library.load(12)
+    assert asked == ["cublas"]
 
 
 def test_the_name_follows_cuda_and_the_system():

@@ -1,137 +1,154 @@
-"""How CuPy is asked for a graph, with a CuPy that only pretends: stream, memory, errors. Real ones: test_on_the_gpu.py."""
+"""Captures of the CUDA backend against a module that says, in order, what CuPy was asked for."""
 
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
 
+from minidrop.backend import Backend
 from minidrop.backend.cupy_graphs import CudaGraphs
 from minidrop.errors import CaptureError
 
 
-class RuntimeFailure(RuntimeError):
-    status = 2          # cudaErrorMemoryAllocation
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status):
+        super().__init__(f"error {status}\nmore lines")
+        self.status = status
 
 
-class Pretender:
-    """What `CudaGraphs` uses of cupy.cuda; `room`: bytes of the device, `log`: what happened."""
-
-    def __init__(self, room=1000):
-        cuda = self
-        self.room, self.log, self.pool = room, [], None
-        self.runtime = SimpleNamespace(CUDARuntimeError=RuntimeFailure)
-
-        class Stream:
-            def __init__(self, non_blocking=False):
-                assert non_blocking
-
-            def __enter__(self):
-                cuda.log.append("stream")
-
-            def __exit__(self, *_):
-                cuda.log.append("default stream")
-
-            def begin_capture(self):
-                cuda.log.append("begin")
-
-            def end_capture(self):
-                cuda.log.append("end")
-                return SimpleNamespace(launch=lambda: cuda.log.append("launch"))
-
-        class MemoryPool:
-            """As CuPy's: where there is no memory it gives back what is free, and asks once more."""
-
-            def __init__(self, allocator):
-                self.allocator, cuda.pool = allocator, self
-
-            def malloc(self, size):
-                try:
-                    return self.allocator(size)
-                except RuntimeFailure:
-                    self.free_all_blocks()
-                    return self.allocator(size)
-
-            def set_limit(self, size):
-                cuda.log.append(f"limit {size}")
-
-            def free_all_blocks(self):
-                cuda.log.append("free")
-
-        self.Stream, self.MemoryPool = Stream, MemoryPool
-
-    def Memory(self, size):
-        if size > self.room:
-            raise RuntimeFailure("cudaErrorMemoryAllocation")
-        return size
-
-    def MemoryPointer(self, memory, offset):
-        return memory, offset
-
-    @contextmanager
-    def using_allocator(self, allocator):
-        self.malloc = allocator
-        yield
-        self.malloc = None
-
-
-class Device(CudaGraphs):
-    name, held, device = "cuda:0", None, nullcontext()
+class FakeCupy:
+    """`log` is what was done; `fails`: a call that fails, and how; `room`: bytes that the device has left."""
 
     def __init__(self):
-        cuda = Pretender()
-        elsewhere = SimpleNamespace(free_all_blocks=lambda: cuda.log.append("free elsewhere"))
-        self.xp = SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: elsewhere)
+        self.log, self.fails, self.room = [], {}, 1000
+        self.cuda = SimpleNamespace(
+            MemoryPool=self.pool, Stream=self.stream, using_allocator=self.using_allocator, Memory=self.memory,
+            MemoryPointer=lambda memory, offset: memory, runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError))
+
+    def do(self, what):
+        self.log.append(what)
+        if what in self.fails:
+            raise self.fails[what]
+
+    def pool(self, allocate):
+        return SimpleNamespace(malloc=allocate, free_all_blocks=lambda: self.do("graphs' pool freed"),
+                               set_limit=lambda size: self.do("no limit") if size == 0 else self.do("a limit"))
+
+    def get_default_memory_pool(self):
+        def free():
+            self.do("default pool freed")
+            self.room += 500
+        return SimpleNamespace(free_all_blocks=free)
+
+    def memory(self, size):
+        if size > self.room:
+            raise CUDARuntimeError(2)
+        self.room -= size
+        return size
+
+    @contextmanager
+    def using_allocator(self, allocate):
+        self.allocate = allocate
+        yield
+        self.allocate = None
+
+    def stream(self, non_blocking):
+        assert non_blocking
+        cupy = self
+
+        class Stream:
+            def __enter__(self):
+                cupy.do("enter")
+
+            def __exit__(self, *exc_info):
+                cupy.do("exit")
+
+            def begin_capture(self):
+                cupy.do("begin")
+
+            def end_capture(self):
+                cupy.do("end")
+                return SimpleNamespace(launch=lambda: cupy.do("launch"))
+        return Stream()
+
+
+class Graphs(CudaGraphs, Backend):
+    name, held = "cuda:0", None
+
+    def __init__(self):
+        self.xp, self.device = FakeCupy(), nullcontext()
+
+    def _cublas(self):
+        assert self.held is None
+        self.xp.do("cuBLAS")
 
 
 @pytest.fixture
-def device():
-    return Device()
+def backend():
+    return Graphs()
 
 
-def test_work_is_captured_on_a_stream_and_in_memory_of_its_own(device):
-    cuda, found = device.xp.cuda, []
-    graph = device.capture(lambda: (device.held.append("a table"), found.append(cuda.malloc(10))))
-    graph.launch()
-    assert cuda.log == ["limit 0", "stream", "begin", "end", "default stream", "launch"]
-    assert found == [(10, 0)] and graph.held == ["a table"] and device.held is None
-    pool = cuda.pool
-    device.capture(lambda: None)
-    assert cuda.pool is pool
+def test_a_graph_is_captured_on_a_stream_of_its_own_and_launched_on_the_current_one(backend):
+    table = object()
 
-
-@pytest.mark.parametrize("error, kind, message", [
-    (CaptureError("one reason"), CaptureError, "^one reason$"),
-    (ValueError("two\nlines"), CaptureError, "^cuda:0: ValueError: two$"),
-    (KeyboardInterrupt(), KeyboardInterrupt, None)])
-def test_a_capture_is_ended_whatever_happens(device, error, kind, message):
     def work():
-        raise error
-    with pytest.raises(kind, match=message):
-        device.capture(work)
-    assert device.xp.cuda.log == ["limit 0", "stream", "begin", "end", "default stream"] and device.held is None
-    device.capture(lambda: None)
+        assert backend.capturing
+        backend.held.append(table)
+        backend.xp.do("work")
+
+    graph = backend.capture(work)
+    graph.launch()
+    assert backend.xp.log == ["no limit", "cuBLAS", "enter", "begin", "work", "end", "exit", "launch"]
+    assert graph.held == [table] and backend.held is None and not backend.capturing
 
 
-def test_there_is_one_capture_at_a_time(device):
-    with pytest.raises(CaptureError, match="^cuda:0: a capture within a capture$"):
-        device.capture(lambda: device.capture(lambda: None))
+@pytest.mark.parametrize("place", ["begin", "work", "end"])
+@pytest.mark.parametrize("error, raised, text", [
+    (CUDARuntimeError(900), CaptureError, "^cuda:0: CUDARuntimeError: error 900$"),
+    (CaptureError("why"), CaptureError, "^why$"), (KeyboardInterrupt(), KeyboardInterrupt, "^$")])
+def test_whatever_goes_wrong_ends_the_capture_and_the_next_one_works(backend, place, error, raised, text):
+    backend.xp.fails = {place: error}
+    with pytest.raises(raised, match=text):
+        backend.capture(lambda: backend.xp.do("work"))
+    assert backend.xp.log[-1] == "exit" and ("end" in backend.xp.log) == (place != "begin")
+    assert backend.held is None and not backend.capturing
+    backend.xp.fails = {}
+    backend.capture(lambda: None).launch()
 
 
-def test_where_memory_runs_out_that_of_older_graphs_is_left_alone(device):
-    cuda = device.xp.cuda
-    older = device.capture(lambda: cuda.malloc(10))
-    with pytest.raises(CaptureError, match="^cuda:0: no 2,000 bytes of memory are left for another graph$"):
-        device.capture(lambda: cuda.malloc(2000))
-    older.launch()
-    assert "free" not in cuda.log and "free elsewhere" in cuda.log
+def test_there_is_one_capture_at_a_time(backend):
+    with pytest.raises(CaptureError, match="a capture within a capture"):
+        backend.capture(lambda: backend.capture(lambda: None))
 
 
-def test_memory_is_given_back_after_the_last_graph(device):
-    device.trim_graphs()        # nothing was captured
-    graphs = [device.capture(lambda: None) for _ in range(2)]
-    while graphs:
-        device.trim_graphs()
-        assert "free" not in device.xp.cuda.log
-        graphs.pop()
-    device.trim_graphs()
-    assert device.xp.cuda.log[-1] == "free"
+def test_memory_that_is_free_between_captures_belongs_to_the_graphs(backend):
+    """CuPy's pools give it back where memory runs out; a graph that is launched later would write to what is not its own."""
+    xp, sizes = backend.xp, []
+    graph = backend.capture(lambda: sizes.append(xp.allocate(900)))
+    other = backend.capture(lambda: sizes.append(xp.allocate(500)))
+    assert sizes == [900, 500] and xp.log.count("default pool freed") == 1 and "graphs' pool freed" not in xp.log
+    with pytest.raises(CaptureError, match="^cuda:0: no memory is left for 5,000 bytes that a graph needs beside"):
+        backend.capture(lambda: xp.allocate(5000))
+    backend._trim_graphs()
+    del graph
+    backend._trim_graphs()
+    assert "graphs' pool freed" not in xp.log
+    other.launch()
+    del other
+    backend._trim_graphs()
+    assert xp.log[-1] == "graphs' pool freed"
+
+
+def test_other_errors_of_an_allocation_stay_what_they_are(backend, monkeypatch):
+    def broken(size):
+        raise CUDARuntimeError(700)
+
+    monkeypatch.setattr(backend.xp.cuda, "Memory", broken)
+    with pytest.raises(CaptureError, match="error 700"):
+        backend.capture(lambda: backend.xp.allocate(1))
+    assert "default pool freed" not in backend.xp.log
+
+
+def test_nothing_is_trimmed_before_the_first_capture(backend):
+    backend._trim_graphs()
+    assert backend.xp.log == []

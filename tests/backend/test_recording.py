@@ -407,3 +407,16 @@ def test_varying_numbers_take_new_values_at_replay(cuda, momentum):
             np.testing.assert_allclose(got.get(), wanted.get(), rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(made[0].get() * 0, np.zeros((30, 10)))
         np.testing.assert_array_equal(made[4].get(), expected[4].get())
+
+
+def test_what_an_update_leaves_out_is_asked_for_each_form_anew(recorded_cuda):
+    """Forms share the places where their sets start, and a cache must not take one form's answer for another's."""
+    cuda = recorded_cuda()
+    starts = [cuda.zeros((1,), np.int32) for _ in range(2)]
+    halves = [MovingKept(Kept(0, 4, 2, 12), start_at, ("site", 0, 2)) for start_at in starts]
+    thirds = [MovingKept(Kept(0, 3, 1, 12), start_at, ("site", 0, 3)) for start_at in starts]
+    assert cuda._rest(tuple(halves), 12) == Kept.of([], 12)
+    assert cuda._rest(tuple(thirds), 12) is None
+    known = Kept(0, 2, 1, 12), Kept(1, 4, 1, 12)
+    assert cuda._rest(known, 12) == Kept(3, 4, 1, 12)
+    assert cuda._rest(known, 12) is cuda._rest(known, 12)

@@ -314,6 +314,15 @@ def make_backend(setting, monkeypatch):
     return backend
 
 
+def test_numbers_are_sent_in_the_order_of_all_other_work(setting, monkeypatch):
+    backend = make_backend(setting, monkeypatch)
+    there, rows = setting.device.cupy.empty((3,), np.uint8), backend.pinned(np.arange(9, dtype=np.uint8).reshape(3, 3))
+    for row in rows:
+        backend.send(there, row)
+        setting.read([there], [row.copy()])
+    setting.check()
+
+
 def test_nothing_comes_from_the_host_while_a_step_is_captured(late, monkeypatch):
     backend = make_backend(late, monkeypatch)
     there = backend.asarray(np.zeros(3))
@@ -324,6 +333,7 @@ def test_nothing_comes_from_the_host_while_a_step_is_captured(late, monkeypatch)
         (lambda: backend.asarray([1.5, 2], np.float32), "float32 (2,) is needed from the host inside the step"),
         (lambda: backend.upload(Owner(), [np.zeros((4, 2)), np.zeros(4, np.float32)]),
          "a batch of float64 (4, 2), float32 (4,) is needed from the host inside the step"),
+        (lambda: backend.send(there, np.zeros(3)), "float64 (3,) is sent from the host inside the step"),
     ]:
         with pytest.raises(CaptureError) as caught:
             call()
