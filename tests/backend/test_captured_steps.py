@@ -165,9 +165,8 @@ def test_room_for_units_that_a_start_does_not_have_may_hold_anything_but_in_a_no
     whole = solver(recorded_cuda(), text)
     compare(run(whole), run(solver("cpu", text)), rtol=1e-9, atol=1e-11)
     assert whole.captured.replayed > 8
-    above = text.replace('bottom: "ip3" bottom: "label"', 'bottom: "act3" bottom: "label"').replace(
-        'layer { name: "loss"', 'layer { name: "act3" type: "Sigmoid" bottom: "ip3" top: "act3" } layer { name: "loss"').replace(
-        'type: "Sigmoid" bottom: "ip1" top: "ip1"', 'type: "ReLU" bottom: "ip1" top: "ip1"')
+    elsewhere = 'layer { name: "act3" type: "Sigmoid" bottom: "ip3" top: "ip3" } layer { name: "loss"'
+    above = mlp("ROW").replace('layer { name: "loss"', elsewhere)
     assert solver(recorded_cuda(), above, "clip_gradients: 0.5").captured.active
 
 
