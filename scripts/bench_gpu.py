@@ -5,8 +5,9 @@
 First correctness: products of every precision, the compacted net against the masked dense one, training on both devices. Then,
 in turn in one run, whole training steps: the paper's multilayer perceptrons at batch 128 and 1024 in float32, tf32 and
 bfloat16; language models with LSTM layers, where scripts/lstm_models.py is; SparseDrop's product of 1024^3 in bfloat16; beside
-them PyTorch, eager and through torch.compile with CUDA graphs, where it is installed. It stops starting new cells after
---seconds and says which it left out.
+them PyTorch, eager and through torch.compile with CUDA graphs, where it is installed and sees the GPU. It stops starting new
+cells after --seconds and says which it left out. FILE is written anew after each cell; a cell that fails stands there too,
+and the exit status is then 1, as it is where a check fails.
 
 Our steps are captured (see `capture_steps`), but for two of each perceptron, marked so.
 
@@ -23,7 +24,9 @@ import json
 import statistics
 import sys
 import time
+import traceback
 from contextlib import nullcontext
+from pathlib import Path
 
 from bench_workers import step_time
 
@@ -206,16 +209,15 @@ def add_floor(result, steps, clock, per_second, cache):
 class Bench:
     """All cells of one run."""
 
-    def __init__(self, options, backend, began):
+    def __init__(self, options, backend, began, write=lambda result: None):
         from minidrop.backend import get_backend
         self.options, self.backend, self.clock = options, backend, Clock(backend)
-        self.begin, self.get_backend = began, get_backend
+        self.begin, self.get_backend, self.write = began, get_backend, write
         self.per_second = bandwidth(backend, self.clock, options.copy_bytes)
         self.cache = self.facts().get("l2CacheSize", 0)
         self.result = {"device": backend.describe(), "bandwidth_gb_s": self.per_second / 1e9, "l2_bytes": self.cache,
-                       "cells": [], "skipped": []}
-        self.torch = None if options.rehearse else _torch()
-        self.result["torch"] = self.torch and self.torch.__version__
+                       "cells": [], "skipped": [], "failed": []}
+        self.torch, self.result["torch"] = (None, None) if options.rehearse else _torch()
         self.compiling, self.longest = COMPILING, {}
 
     def facts(self):
@@ -226,26 +228,37 @@ class Bench:
         return self.options.seconds - (time.monotonic() - self.begin)
 
     def cell(self, name, make, torch_makers, base, **facts):
-        """Measure one cell: `make`: {method: () -> steps}, `torch_makers`: {method: (compiled, () -> steps)}."""
+        """Measure one cell, if there is time: see `_cell`. What goes wrong in it ends no other one."""
         if self.left() < max(5, self.longest.get(name, 0)):
             self.result["skipped"].append({"cell": name, **facts})
             return
+        try:
+            self._cell(name, make, torch_makers, base, facts)
+        except Exception as error:
+            traceback.print_exc()
+            self.result["failed"].append({"cell": name, **facts, "why": f"{type(error).__name__}: {error}"})
+        self.write(self.result)
+
+    def _cell(self, name, make, torch_makers, base, facts):
+        """`make`, `torch_makers`: {method: () -> steps}, (compiled, () -> steps); `base`: what others are compared with."""
         started = time.monotonic()
         methods, failed = {}, {}
         try:
-            for method, maker in make.items():
-                methods[method] = maker()
-            for method, (compiled, maker) in torch_makers.items() if self.torch else ():
+            ours = {method: (False, maker) for method, maker in make.items()}
+            for method, (compiled, maker) in (ours | torch_makers if self.torch else ours).items():
                 if compiled and (self.left() < 2 * self.compiling or self.options.no_compile):
                     failed[method] = "left out" if self.options.no_compile else "left out: no time to compile"
                     continue
                 began = time.monotonic()
                 try:
-                    steps = maker()
-                    self.clock.times(steps.step, 4)         # compiles
-                    methods[method] = steps
-                except Exception as error:      # a peer that cannot do it ends no measurement of ours
+                    methods[method] = maker()
+                    self.clock.times(methods[method].step, 4)       # compiles
+                except Exception as error:      # what cannot do it ends no measurement of the others
                     failed[method] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                    if method in methods:
+                        methods.pop(method).close()
+                    if method in make:
+                        self.result["failed"].append({"cell": name, **facts, "method": method, "why": failed[method]})
                 if compiled:
                     self.compiling = max(5, time.monotonic() - began)
             results = measure(methods, self.clock, self.options.rounds, self.options.milliseconds, self.options.warming)
@@ -262,7 +275,7 @@ class Bench:
         print_cell(name, facts, results, failed)
         methods.clear()
         self.backend.trim()
-        if self.torch and self.torch.cuda.is_available():
+        if self.torch:
             self.torch.cuda.empty_cache()
 
     def mlp(self, network, precision, batch, compiled):
@@ -278,9 +291,9 @@ class Bench:
         methods |= {f"{family} p={rate}": (family, rate) for rate in RATES for family in FAMILIES}
         make = {name: ours(*method) for name, method in methods.items()}
         make |= {f"{name} uncaptured": ours(*methods[name], capture=False) for name in TWINS}
-        peers = {"torch": (False, lambda: TorchMLP(sizes, 0.5, batch, self.torch_device, precision, False))}
+        peers = {"torch": (False, lambda: TorchMLP(sizes, 0.5, batch, self.backend.name, precision, False))}
         if compiled:
-            peers["torch compile"] = True, lambda: TorchMLP(sizes, 0.5, batch, self.torch_device, precision, True)
+            peers["torch compile"] = True, lambda: TorchMLP(sizes, 0.5, batch, self.backend.name, precision, True)
         paper = {f"{family} p={rate}": figures[NETWORKS.index(network)] for (family, rate), figures in PAPER.items()
                  if network in NETWORKS}
         self.cell("MLP", make, peers, "Dropout", network=network, precision=precision, batch=batch, paper=paper)
@@ -291,7 +304,7 @@ class Bench:
         model, device = MODELS[name], self.backend.name
         make = {method: lambda method=method: MinidropSteps(lstm_settings(model, method, rate), token_batches(model), device,
                                                             precision) for method in ("Dropout", *LSTM_METHODS)}
-        peers = {"torch": (False, lambda: TorchLSTM(model, rate, self.torch_device, precision, False))}
+        peers = {"torch": (False, lambda: TorchLSTM(model, rate, self.backend.name, precision, False))}
         self.cell("LSTM", make, peers, "Dropout", network=name, rate=rate, precision=precision)
 
     def blocks(self, size, precision):
@@ -299,10 +312,6 @@ class Bench:
         backend = self.get_backend(self.backend.name, precision)
         make = {f"sparsity {rate}": lambda rate=rate: BlockProduct(backend, size, rate) for rate in SPARSITIES}
         self.cell("BLOCK", make, {}, "sparsity 0", network=f"{size}^3", precision=precision)
-
-    @property
-    def torch_device(self):
-        return self.backend.name if self.torch.cuda.is_available() else "cpu"
 
     def run(self):
         options = self.options
@@ -343,11 +352,21 @@ def print_cell(name, facts, results, failed):
 
 
 def _torch():
+    """Return (PyTorch, its version), or (None, why it is left out)."""
     try:
         import torch
-    except ImportError:
-        return None
-    return torch
+    except (ImportError, OSError) as error:     # OSError: a library of CUDA that it needs
+        return None, f"left out: {error}"
+    if not torch.cuda.is_available():
+        return None, f"left out: {torch.__version__} sees no GPU"
+    return torch, torch.__version__
+
+
+def write_json(path, result):
+    """Replace a file by a result; where that fails the old file stays."""
+    new = Path(f"{path}.new")
+    new.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    new.replace(path)
 
 
 def main():
@@ -379,17 +398,23 @@ def main():
     from gpu_checks import check_all
     print(f"{backend.describe()}\nchecks", flush=True)
     failures = check_all(backend, options.precisions)
-    result = {"correct": not failures, "failures": failures}
-    if not failures:
-        bench = Bench(options, backend, began)
-        bench.run()
-        result |= bench.result
-        for one in result["skipped"]:
-            print(f"left out: {', '.join(str(value) for key, value in one.items() if key != 'paper')}")
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
-    return 1 if failures else 0
+
+    def write(result):
+        if options.json:
+            write_json(options.json, {"correct": not failures, "failures": failures, **result})
+
+    write({})
+    if failures:
+        return 1
+    bench = Bench(options, backend, began, write)
+    print(f"bandwidth of a copy {bench.per_second / 1e9:.0f} GB/s; PyTorch {bench.result['torch']}", flush=True)
+    bench.run()
+    for what in ("skipped", "failed"):
+        for one in bench.result[what]:
+            print(f"{'left out' if what == 'skipped' else 'FAILED'}: "
+                  f"{', '.join(str(value) for key, value in one.items() if key != 'paper')}")
+    write(bench.result)
+    return int(bool(bench.result["failed"]))
 
 
 if __name__ == "__main__":

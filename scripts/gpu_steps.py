@@ -99,8 +99,8 @@ def mlp_settings(method, sizes, rate, batch):
         net.add("InnerProduct", f"ip{i}", bottom, num_output=outputs, weight_filler={"type": "constant"})
         if i <= len(sizes):
             net.add("ReLU", f"relu{i}", f"ip{i}", f"ip{i}")
-            net.add(kind, f"drop{i}", f"ip{i}", dropout_ratio=rate, **settings)
-        bottom = f"drop{i}"
+            net.add(kind, f"drop{i}", f"ip{i}", f"ip{i}", dropout_ratio=rate, **settings)
+        bottom = f"ip{i}"
     net.add("SoftmaxWithLoss", "loss", [f"ip{len(sizes) + 1}", "label"])
     return SolverParameter(base_lr=RATE, lr_policy="fixed", momentum=MOMENTUM, weight_decay=DECAY, max_iter=10**9,
                            random_seed=0, net_param=net.to_proto())
@@ -146,7 +146,11 @@ class TorchSteps:
         self.build(torch.nn)
         self.parameters_ = [p for module in self.modules for p in module.parameters()]
         self.optimizer = self.make_optimizer(torch.optim)
-        self.forward = torch.compile(self.loss, mode="reduce-overhead") if compiled else self.loss
+        self.forward = self.loss
+        if compiled:
+            # Each network by itself: what was compiled before would make it guess that sizes change, and compile for any.
+            torch.compiler.reset()
+            self.forward = torch.compile(self.loss, mode="reduce-overhead", dynamic=False)
 
     def step(self):
         batch = self.batches[self.count % BATCHES]
@@ -225,7 +229,11 @@ class TorchLSTM(TorchSteps):
 
 # -- one product -------------------------------------------------------------------------------------------------------------
 class BlockProduct:
-    """Forward and both gradients of y = x W^T, size x size x size, blocks of 128 x 128 of x dropped (SparseDrop's curve)."""
+    """Forward and both gradients of y = x W^T, size x size x size, blocks of 128 x 128 of x dropped (SparseDrop's curve).
+
+    As in a captured step, and for the same reason: it is one launch, which reads from one table what lives, where the device
+    captures and has kernels that skip dropped blocks. Piece by piece the host would be what is measured.
+    """
 
     def __init__(self, backend, size, rate, block=128):
         from minidrop.autograd import Parameter, Tensor
@@ -236,21 +244,39 @@ class BlockProduct:
             normal = backend.xp.random.standard_normal
             arrays = [backend.asarray(normal((size, size)), np.float32) for _ in range(3)]
         self.x, self.W = Tensor(arrays[0], True, backend), Parameter(arrays[1], backend)
-        self.gy, self.rate, self.count = arrays[2], rate, 0
+        self.gy, self.rate, self.count, self.graph = arrays[2], rate, 0, None
         # Of each draw the same sparsity in the mean; eight take turns.
-        self.groups = [family.pattern("blocks", draw).groups(size, size) for draw in range(8)]
+        self.groups = [family.pattern("blocks", draw).groups(size, size) for draw in range(BATCHES)] if rate else [None]
+        with backend.active():
+            if backend.captures and (not rate or backend.block_products(arrays[0].dtype)):
+                self._capture()
 
-    def step(self):
+    def _capture(self):
+        moving = None
+        if self.rate:
+            self.tables = [self.backend.asarray(groups.grid.lives) for groups in self.groups]
+            self.lives = self.tables[0].copy()
+            moving = self.groups[0].moving(self.lives)
+        self._work(moving)      # compiles
+        self.graph = self.backend.capture(lambda: self._work(moving))
+
+    def _work(self, groups):
         from minidrop.functions.blocks import block_linear
         from minidrop.functions.linear import linear
+        self.x.clear_grad()
+        self.W.clear_grad()
+        y = linear(self.x, self.W) if groups is None else block_linear(self.x, self.W, None, None, groups, 1 / (1 - self.rate))
+        y.backward(self.gy)
+
+    def step(self):
+        draw = self.count % len(self.groups)
         with self.backend.active():
-            if self.rate:
-                y = block_linear(self.x, self.W, None, None, self.groups[self.count % 8], 1 / (1 - self.rate))
+            if self.graph is None:
+                self._work(self.groups[draw])
             else:
-                y = linear(self.x, self.W)
-            self.x.clear_grad()
-            self.W.clear_grad()
-            y.backward(self.gy)
+                if self.rate:
+                    self.lives[...] = self.tables[draw]
+                self.graph.launch()
         self.count += 1
         return ""
 

@@ -97,20 +97,15 @@ def _succeeded(status, function, _arguments):
 @lru_cache
 def load(major):
     """Return the CublasLibrary of CUDA `major`, that which CuPy uses. ImportError, OSError or AttributeError without one."""
-    # CuPy knows where pip, conda and the system put it; once that has loaded it, its name is enough.
-    cupys_module("cublas")
+    cupys_module("cublas")      # once that is there, the library's name is enough
     return CublasLibrary(CDLL(file_name(major)))
 
 
 def cupys_module(library):
-    """Return CuPy's module of a CUDA library such as "cublas", loading that. ImportError where there is none."""
-    # As `from cupy_backends.cuda.libs import cublas` does: that package finds libraries where pip puts them when it is asked
-    # for the name. Importing cupy_backends.cuda.libs.cublas passes it by, and then only the system's own are found.
-    libraries = import_module("cupy_backends.cuda.libs")
-    try:
-        return getattr(libraries, library)
-    except AttributeError:      # a CuPy before 14 finds nothing for anybody
-        return import_module(f"{libraries.__name__}.{library}")
+    """Return CuPy's own module of a library of CUDA, say "cublas". ImportError where that library is not found."""
+    # As an attribute: only its package loads the library first, from where pip, conda or the system put it. Imported by its
+    # full name, the module would look where the system's loader looks, which knows nothing of pip's packages.
+    return getattr(import_module("cupy_backends.cuda.libs"), library)
 
 
 def file_name(major, system=os.name):

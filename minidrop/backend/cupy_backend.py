@@ -94,6 +94,7 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
 
     def trim(self):
         self._uploads.trim()
+        self.trim_graphs()
         cupy.get_default_memory_pool().free_all_blocks()
 
     def synchronize(self):

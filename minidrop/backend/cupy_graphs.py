@@ -1,15 +1,16 @@
 """Work of a CUDA device captured into a graph, which one call launches again as often as wanted."""
 
-from minidrop.errors import CaptureError
+from weakref import WeakSet
 
-_NO_MEMORY = 2          # cudaErrorMemoryAllocation
+from minidrop.errors import CaptureError
 
 
 class CudaGraphs:
     """`Backend.capture` and `fetch` for CuPy; needs `self.device`.
 
     All graphs of a device share one pool of memory of their own: nobody else is given what a graph writes to, and graphs
-    run one after the other, so the arrays that one needs only while it runs may be those of the next.
+    run one after the other, so the arrays that one needs only while it runs may be those of the next. The pool's memory is
+    given back, by `trim_graphs`, once no graph is left.
     """
 
     captures = True
@@ -22,8 +23,8 @@ class CudaGraphs:
         with self.device:
             if self._graph_pool is None:
                 self._graph_pool = cuda.MemoryPool(self._graph_memory)
-                self._graph_pool.set_limit(size=0)      # none, not that of CuPy's pool: at a limit pools free, too
                 self._graph_stream = cuda.Stream(non_blocking=True)     # the default stream cannot be captured
+                self._graphs = WeakSet()
             stream, self.held = self._graph_stream, []
             try:
                 with cuda.using_allocator(self._graph_pool.malloc), stream:
@@ -41,22 +42,23 @@ class CudaGraphs:
                 raise CaptureError(f"{self.name}: {type(error).__name__}: {reason}") from error
             finally:
                 held, self.held = self.held, None
-        return CudaGraph(graph, held)
+        graph = CudaGraph(graph, held)
+        self._graphs.add(graph)
+        return graph
+
+    def trim_graphs(self):
+        """Give the memory of graphs back if there are none any more."""
+        if self._graph_pool is not None and not self._graphs:
+            self._graph_pool.free_all_blocks()
 
     def _graph_memory(self, size):
-        """Return memory for the graphs' pool. CaptureError where there is none."""
-        # Not CuPy's error of memory that runs out: the pool would free what it thinks is idle, which is what graphs captured
-        # before write to whenever they are launched.
+        """Return device memory for the graphs' pool. CaptureError where there is none: CuPy's own error would make the pool
+        give back what is free in it, and older graphs write there whenever they are launched."""
         cuda = self.xp.cuda
-        for last in (False, True):
-            try:
-                return cuda.MemoryPointer(cuda.Memory(size), 0)
-            except cuda.runtime.CUDARuntimeError as error:
-                if error.status != _NO_MEMORY:
-                    raise
-                if last:
-                    raise CaptureError(f"{self.name}: no {size:,} bytes of memory are left for another graph") from error
-            self.xp.get_default_memory_pool().free_all_blocks()
+        try:
+            return cuda.MemoryPointer(cuda.Memory(size), 0)
+        except cuda.runtime.CUDARuntimeError as error:
+            raise CaptureError(f"{self.name}: no memory is left for a graph, {size:,} bytes asked for ({error})") from error
 
     def _abandon(self, stream):
         try:

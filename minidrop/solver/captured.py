@@ -237,6 +237,7 @@ class CapturedSteps:
         self.problem = str(error)
         log.info("Steps run uncaptured: %s", self.problem)
         self.forget()
+        self.backend.trim()     # the graphs' memory: there may be none left
 
     def forget(self):
         """Free all graphs and their memory; what is pending is settled first."""

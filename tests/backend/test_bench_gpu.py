@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from minidrop.backend import cuda_devices
+from minidrop.backend import cuda_devices, get_backend
 from minidrop.cli.costs import costs
+from minidrop.errors import BackendError, MinidropError
 from minidrop.solver import captured
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +79,16 @@ def test_a_wrong_device_stops_it_before_anything_is_measured(scripts, host_cuda,
     failures = checks.check_all(broken, ("float32",))
     assert [text.split(":")[0] for text in failures[:1]] == ["products in float32"] and failures[-1].startswith("both devices")
     assert capsys.readouterr().out.count("FAILED") == len(failures) >= 2
+
+
+def test_a_device_that_only_refuses_to_work_is_not_correct(scripts, recorded_cuda, monkeypatch):
+    """It leaves all weights as they are, captured or not: equal, and wrong."""
+    _, _, checks = scripts
+    backend = recorded_cuda()
+    backend.name = backend
+    monkeypatch.setattr(backend, "refuse", lambda wrong, error: backend.trouble.fill(1))
+    with pytest.raises(MinidropError, match="^iteration 0: "):
+        checks.check_captured(backend)
 
 
 def test_captured_steps_are_checked_first(scripts, recorded_cuda, monkeypatch):
@@ -176,3 +190,71 @@ def test_the_floor_adds_the_update_to_the_products(scripts, host_cuda):
     assert result["floor_ms"] == pytest.approx(result["gemm_ms"] + result["update_bytes"] / 1e6)
     assert result["share_of_floor"] == pytest.approx(result["floor_ms"] / 10)
     assert result["fits_in_l2"] is True
+
+
+# -- one cell --------------------------------------------------------------------------------------------------------------
+class Steps:
+    """Steps that do nothing; the one numbered `fails` raises."""
+
+    def __init__(self, fails=-1):
+        self.count, self.fails, self.closed = 0, fails, False
+
+    def step(self):
+        self.count += 1
+        if self.count == self.fails:
+            raise BackendError("no more\nof it")
+        return ""
+
+    def weights(self):
+        return {"": 1.0}
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def one_cell(scripts, tmp_path):
+    """one_cell({method: Steps}) -> (what stands in the file after a cell and another one, what was measured)."""
+    bench, *_ = scripts
+
+    def run(methods):
+        options = SimpleNamespace(rehearse=True, seconds=60, rounds=1, milliseconds=0.01, warming=0, copy_bytes=1 << 12,
+                                  no_compile=False)
+        made = bench.Bench(options, get_backend("cpu"), time.monotonic(),
+                           lambda result: bench.write_json(tmp_path / "gpu.json", result))
+        made.cell("first", {name: lambda steps=steps: steps for name, steps in methods.items()}, {}, "base", network="n")
+        made.cell("second", {"base": Steps}, {}, "base")
+        assert all(steps.closed for steps in methods.values())
+        return json.loads((tmp_path / "gpu.json").read_text())
+    return run
+
+
+def test_a_method_that_fails_leaves_the_others(one_cell):
+    result = one_cell({"base": Steps(), "new": Steps(fails=3)})
+    assert [cell["cell"] for cell in result["cells"]] == ["first", "second"]
+    assert list(result["cells"][0]["methods"]) == ["base"]
+    assert result["cells"][0]["failed"] == {"new": "BackendError: no more"}
+    assert result["failed"] == [{"cell": "first", "network": "n", "method": "new", "why": "BackendError: no more"}]
+
+
+@pytest.mark.parametrize("fails", [2, 20])
+def test_a_cell_that_fails_leaves_the_others(one_cell, fails):
+    result = one_cell({"base": Steps(fails), "new": Steps()})
+    assert [cell["cell"] for cell in result["cells"]] == ["second"]
+    assert result["failed"][-1]["cell"] == "first"
+
+
+@pytest.mark.parametrize("rate", [0, 0.5])
+def test_blocks_are_multiplied_in_one_launch(scripts, recorded_cuda, rate):
+    """Each with the table of its own draw: results are those of products that leave out the same blocks."""
+    _, steps_of, _ = scripts
+    steps = steps_of.BlockProduct(recorded_cuda("bfloat16"), 64, rate, block=16)
+    on = steps.backend
+    assert steps.graph is not None
+    for number in range(10):
+        steps.step()
+        got = [on.to_host(x).copy() for x in (steps.x.grad, steps.W.grad)]
+        x, W, gy = (on.to_host(array).astype(float) for array in (steps.x.data, steps.W.data, steps.gy))
+        lives = steps.groups[number % 8].grid.mask(64, 64) / (1 - rate) if rate else 1
+        for array, expected in zip(got, ((gy @ W) * lives, gy.T @ (x * lives)), strict=True):
+            np.testing.assert_allclose(array, expected, atol=0.02 * abs(expected).max())

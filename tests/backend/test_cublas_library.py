@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,7 +142,13 @@ def test_a_library_without_our_functions():
 @pytest.fixture
 def make_backend(monkeypatch, path):
     """make_backend(compute capability's major) -> (backend, its CuPy, which has NumPy's arrays)."""
-    loaded = []
+    class Package:
+        """As CuPy's: a library is loaded when its module is asked of the package."""
+
+        def __getattr__(self, name):
+            asked.append(name)
+
+    asked = []
 
     def make(major=9):
         state = SimpleNamespace(stream=BIG + 8, memory=[])
@@ -160,12 +166,30 @@ def make_backend(monkeypatch, path):
         monkeypatch.setattr(cupy_backend, "cupy", state.cupy)
         return CupyBackend(0), state
 
-    monkeypatch.setattr(cublas_library, "cupys_module", loaded.append)
+    monkeypatch.setattr(cublas_library, "import_module", {"cupy_backends.cuda.libs": Package()}.__getitem__)
     monkeypatch.setattr(cublas_library, "CDLL", lambda name: ctypes.CDLL(str(path.with_name(name))))
     cublas_library.load.cache_clear()
     yield make
     cublas_library.load.cache_clear()
-    assert loaded == ["cublas"]
+    assert asked == ["cublas"]
+
+
+def test_cupy_is_let_look_where_pip_put_cublas(monkeypatch):
+    """The system's loader does not look there: CuPy loads the library before its module, if it is asked the right way."""
+    pytest.importorskip("cupy", reason="CuPy is not installed; pip install 'minidrop[nvrtc]' brings it")
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        raise pathfinder.DynamicLibNotFoundError("nowhere")
+
+    pathfinder = pytest.importorskip("cuda.pathfinder")
+    monkeypatch.delitem(sys.modules, "cupy_backends.cuda.libs.cublas", raising=False)
+    monkeypatch.delitem(vars(sys.modules["cupy_backends.cuda.libs"]), "cublas", raising=False)
+    monkeypatch.setattr(pathfinder, "load_nvidia_dynamic_lib", load)
+    with pytest.raises(ImportError, match="nowhere"):
+        cublas_library.cupys_module("cublas")
+    assert asked == ["cublas"]
 
 
 @pytest.mark.parametrize("major, size", [(7, 4 * 2**20), (8, 4 * 2**20), (9, 32 * 2**20), (12, 32 * 2**20)])
@@ -209,11 +233,3 @@ def test_cublas_is_not_started_while_a_graph_is_captured(make_backend, fake):
 def test_the_name_follows_cuda_and_the_system():
     assert cublas_library.file_name(13, "posix") == "libcublas.so.13"
     assert cublas_library.file_name(12, "nt") == "cublas64_12.dll"
-
-
-def test_cupy_is_asked_where_its_libraries_are(monkeypatch):
-    """By the attribute of its package, which finds those that pip installed: importing the module does not."""
-    asked, module, libraries = [], SimpleNamespace(), ModuleType("libs")
-    libraries.__getattr__ = lambda name: asked.append(name) or module
-    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", libraries)
-    assert cublas_library.cupys_module("cublas") is module and set(asked) >= {"cublas"}

@@ -138,9 +138,13 @@ def test_products_on_several_streams(rng):
         np.testing.assert_array_equal(backend.to_host(backend.gemm(a, b)), expected)
 
 
+class Owner:
+    """Of uploads; an object() has no weak references."""
+
+
 def test_what_is_uploaded_and_fetched_arrives(rng):
     """Many batches, one after the other, without waiting: none is overwritten before it is used."""
-    backend, owner, sums, expected = get_backend("cuda:0"), object(), [], []
+    backend, owner, sums, expected = get_backend("cuda:0"), Owner(), [], []
     with backend.active():
         for _ in range(20):
             batch = [rng.standard_normal((500, 301)).astype(np.float32), rng.integers(0, 9, 500)]
