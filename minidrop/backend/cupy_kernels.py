@@ -425,7 +425,7 @@ def _rest(parts, total):
         return None
     rest = np.ones(total, np.bool_)
     for kept in parts:
-        rest[kept.index] = False
+        rest[slice(None) if kept is None else kept.index] = False
     return Kept.of(np.flatnonzero(rest), total)
 
 
