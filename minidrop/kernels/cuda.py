@@ -34,7 +34,7 @@ def _fits(macros):
 
 _SIZES = Size("n"), Size("m")
 _KEPT = Axis("rows", "n", "N"), Axis("cols", "m", "M")             # of n x m, compact, out of N x M
-_PLACES = Axis("rows", "count", "n"), Axis("cols", "columns", "m")      # the compact part of n x m
+_PLACES = Axis("rows", "count", "n", "int32"), Axis("cols", "columns", "m", "int32")      # the compact part of n x m
 _TROUBLE = Array("trouble", ("flags",), "int32", optional=True)
 _RATE = Number("lr", "double", varying=True), Number("grad_scale", "double", varying=True)
 _STEP = (*_RATE, Number("momentum", varying=True), Number("decay", varying=True), Number("l1", "int"), _TROUBLE, *_SIZES)
@@ -54,7 +54,7 @@ sgd_update = Kernel("sgd_update", "update.cu", [
     _tiles)
 sgd_update_rows = Kernel("sgd_update_rows", "update.cu", [
     Array("W", ("N", "m")), Array("history", ("N", "m")), Array("g", ("n", "columns"), strided=True, optional=True),
-    Axis("rows", "n", "N"), Axis("cols", "columns", "m"), *_STEP], _tiles)
+    Axis("rows", "n", "N"), Axis("cols", "columns", "m", "int32"), *_STEP], _tiles)
 subtract_block = Kernel("subtract_block", "update.cu", [
     Array("W", ("N", "M"), strided=True), Array("g", ("n", "m"), strided=True), *_KEPT, _FIRST_PLACES, *_RATE, _TROUBLE,
     *_SIZES], _tiles)

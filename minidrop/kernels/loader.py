@@ -55,11 +55,15 @@ class Size(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """A kept set: `count` of the `total` entries of an axis, both sizes by name. Its value is an `AxisValue`."""
+    """A kept set: `count` of the `total` entries of an axis, both sizes by name. Its value is an `AxisValue`.
+
+    table: "int64" where the kernel asks for `unit`, "int32" where it asks for `place` (common.cuh).
+    """
 
     name: str
     count: str
     total: str
+    table: str = "int64"
 
 
 class AxisValue(NamedTuple):
@@ -164,8 +168,9 @@ class Kernel:
         for size, length in ((argument.count, value.count), (argument.total, value.total)):
             self._agree(size, length, sizes, where)
         start, start_at = self._varying(device, where, value.start, np.int32)
-        if value.table is not None and device.complaint(value.table):
-            raise BackendError(f"{where}: {device.complaint(value.table)}")
+        if value.table is not None and (device.complaint(value.table) or value.table.dtype != argument.table):
+            complaint = device.complaint(value.table) or f"expected a table of {argument.table}, got {value.table.dtype}"
+            raise BackendError(f"{where}: {complaint}")
         return [start, start_at, np.int32(value.step), np.int32(value.width), np.int32(value.total), value.table]
 
     def _number(self, device, argument, value, real):

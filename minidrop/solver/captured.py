@@ -280,7 +280,8 @@ class _Memory:
         backend, net, keyed = steps.backend, steps.net, len(steps.keyed)
         self.owner, self.backend = steps, backend
         self.updater = steps.solver.updater
-        self.update = self.updater.constants
+        self.plan = net.plan
+        self.constants = self._constants()
         self.weights = [(parameter, parameter.data) for parameter in net.parameters().values()]
         self.histories = [(history, i, array) for history in steps.solver.updater.history.values()
                           for i, array in enumerate(history)]
@@ -300,9 +301,13 @@ class _Memory:
         self.inputs = {}                # (shape, dtype) of the whole batch -> {BlobRef: array}
         self.batch = None
 
+    def _constants(self):
+        """What graphs hold and somebody may change."""
+        return self.plan.fused, self.updater.constants
+
     def is_outdated(self):
         """Whether a weight or a history is another array than when graphs began to read it, or a factor another number."""
-        return (self.update != self.updater.constants or any(parameter.data is not array for parameter, array in self.weights)
+        return (self.constants != self._constants() or any(parameter.data is not array for parameter, array in self.weights)
                 or any(history[i] is not array for history, i, array in self.histories))
 
     def send(self, lr, keys, starts, lives):

@@ -244,7 +244,11 @@ class Solver:
             f"iteration {iteration}: a label, an index or cont is out of range")
         if not self.net.inputs:
             self.net.seek(positions)
-            self._forward_backward()
+            states = self.net.states
+            try:
+                self._forward_backward()
+            finally:
+                self.net.set_states(states)
             raise CaptureError(f"{what} on the device, but not when the iteration was repeated; set capture_steps: false")
         kind = DataError if math.isfinite(loss) else NonFiniteError
         raise kind(f"{what}; the arrays given to the net in that iteration are gone, so where is not known: set "

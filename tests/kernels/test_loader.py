@@ -94,6 +94,17 @@ def test_axis(kept, expected):
     assert axis_value(kept, "table") == (kept.count, kept.total, *expected, None)
 
 
+def test_a_table_has_the_type_that_the_kernel_reads():
+    device, x, kept = Recorder(), array(3, 9), Kept.of([1, 4], 9)
+    for kernel, arrays, wrong, right in (
+            (cuda.take_block, {"W": x, "out": array(3, 2)}, np.int32, np.int64),
+            (cuda.expand, {"x": array(3, 2), "out": x}, np.int64, np.int32)):
+        values = {**arrays, "rows": axis_value(Kept.all(3))}
+        with pytest.raises(BackendError, match=f"cols: expected a table of {np.dtype(right)}, got {np.dtype(wrong)}$"):
+            kernel(device, {**values, "cols": axis_value(kept, np.zeros(9, wrong))})
+        kernel(device, {**values, "cols": axis_value(kept, np.zeros(9, right))})
+
+
 def test_an_axis_that_is_a_list_has_a_table_and_one_too_long_is_refused():
     assert axis_value(Kept.of([3, 5], 9), "table").table == "table"
     assert axis_value(Kept.all(2**31 - 1)).total == 2**31 - 1
