@@ -118,8 +118,7 @@ NETS = {
 
 
 @pytest.mark.parametrize("layers, solver", NETS.values(), ids=NETS.keys())
-@pytest.mark.parametrize("iter_size", [1, 2])
-def test_captured_steps_give_the_same_bits(recorded_cuda, emulated_cuda, layers, solver, iter_size):
+def test_captured_steps_give_the_same_bits(recorded_cuda, emulated_cuda, layers, solver, iter_size=2):
     expected = train(layers, emulated_cuda(), solver, False, iter_size)
     device = recorded_cuda()
     device.trouble = device.zeros((1,), np.int32)

@@ -18,6 +18,9 @@ COMPILER = next((found for found in map(shutil.which, ("g++", "c++", "clang++"))
 MISSING = "" if COMPILER else "no C++ compiler (g++, c++ or clang++) to run the CUDA kernels with on the host"
 
 
+_libraries = {}         # (text, flags) -> library: what is the same for several emulators is compiled once
+
+
 class Emulator:
     """Compiles kernel files for the host, each variant once, into `folder`. `change` may alter a file's text before that."""
 
@@ -45,15 +48,21 @@ class Emulator:
             # `extern "C"` and a static function, which is what __global__ becomes here, exclude each other.
             text = text.replace('extern "C" __global__', "__global__")
             names = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", text)
-            code = self.folder / f"{key}.cpp"
-            code.write_text("\n".join([f"#define BARRIERS {int('__s' in text.replace('__shared__', ''))}",
-                                       f'#include "{HEADER}"', text, *(f"EMULATE({name})" for name in names)]))
-            library = code.with_suffix(".so")
-            flags = [f"-D{name}={value}" for name, value in macros.items()]
-            subprocess.run([COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-w", *flags, str(code),
-                            "-o", str(library)], check=True)
-            self.libraries[key] = ctypes.CDLL(str(library))
+            text = "\n".join([f"#define BARRIERS {int('__s' in text.replace('__shared__', ''))}", f'#include "{HEADER}"', text,
+                              *(f"EMULATE({name})" for name in names)])
+            flags = tuple(f"-D{name}={value}" for name, value in sorted(macros.items()))
+            if (text, flags) not in _libraries:
+                _libraries[text, flags] = compiled(self.folder / f"{key}.cpp", text, flags)
+            self.libraries[key] = _libraries[text, flags]
         return self.libraries[key]
+
+
+def compiled(path, text, flags):
+    path.write_text(text)
+    library = path.with_suffix(".so")
+    subprocess.run([COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-w", *flags, str(path),
+                    "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
 
 
 class EmulatedBackend(CudaBlocks, CupyKernels, Backend):
