@@ -374,7 +374,8 @@ def _problem(solver):
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
                if not layer.capturable and not layer.is_data]
     reasons = [
-        (settings.type != "SGD", f"type {settings.type!r} computes with numbers of the host in every iteration; SGD does not"),
+        (not solver.updater.rule.capturable,
+         f"type {settings.type!r} computes with numbers of the host in every iteration; SGD does not"),
         (settings.iter_size != 1, f"iter_size is {settings.iter_size}"),
         (solver.loss_scale is not None, "in float16 the host looks after every backward pass whether gradients are finite"),
         (net.config.message.force_backward, "force_backward is set"),

@@ -169,9 +169,7 @@ class Solver:
         whole = outputs is not None         # the update included
         if not whole:
             outputs = self._forward_backward()
-        values = _StepValues(self, lr)
-        if not whole:
-            values = dict(values)
+        values = _StepValues(self, lr) if whole else dict(_StepValues(self, lr))
         if settings.display and self.iteration % settings.display == 0:
             self._tell("display", {**values, **_small_values(outputs)})
         if not whole:
