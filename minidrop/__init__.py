@@ -1,21 +1,22 @@
 """minidrop: a small deep-learning framework whose dropout makes training faster."""
 
-from minidrop import threads  # before anything loads NumPy, see there
+from minidrop.kernels import threads  # before anything loads NumPy, see there
 
 # isort: split
 from minidrop import functions
-from minidrop._version import __version__
+from minidrop.apps.generation import TextModel
+from minidrop.apps.uncertainty import evaluate_monte_carlo, monte_carlo
 from minidrop.autograd import Function, Parameter, Tensor, check_gradients, no_grad
 from minidrop.config import NetParameter, NetSpec, SolverParameter
 from minidrop.config import layers as L
 from minidrop.errors import BackendError, ConfigError, DataError, MinidropError, NonFiniteError, ShapeError, SnapshotError
-from minidrop.generation import TextModel
 from minidrop.kept import Kept
 from minidrop.layers import Layer, register_layer
 from minidrop.net import Net
 from minidrop.patterns import register_pattern
 from minidrop.solver import Solver, load_weights
-from minidrop.uncertainty import evaluate_monte_carlo, monte_carlo
+
+__version__ = "0.1.0"
 
 __all__ = ["BackendError", "ConfigError", "DataError", "Function", "Kept", "L", "Layer", "MinidropError", "Net",
            "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError", "SnapshotError", "Solver",

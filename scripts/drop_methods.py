@@ -63,6 +63,6 @@ def check_methods(methods, rates):
 
 def product_operations(net):
     """Return (all, expected) operations in the products of one training step of a Net: their ratio is the bound."""
-    from minidrop.cli.costs import costs
+    from minidrop.net.costs import costs
     rows = costs(net)
     return sum(row.dense for row in rows), sum(row.expected for row in rows)

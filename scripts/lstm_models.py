@@ -249,7 +249,7 @@ def solver_settings(model, net, iterations, **changes):
 def make_solver(settings, method):
     """Return the Solver of a SolverParameter, and do what that cannot say: `dense` and `always`."""
     import minidrop as md
-    from minidrop import planner
+    from minidrop.net import planner
     method = parse_method(method)
     if method.how == "always":              # of this whole process, which is this method's alone
         planner._state_steps_pay = planner._steps_pay = lambda graph, drop: True

@@ -8,7 +8,7 @@ import pytest
 from minidrop import ConfigError
 from minidrop.config import FillerParameter
 from minidrop.fillers import check_filler, fan, fill
-from minidrop.streams import generator
+from minidrop.rng import generator
 
 SHAPE = (300, 200)      # outputs, inputs
 

@@ -12,14 +12,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minidrop"
 
 # Floor by floor; inside a floor those that stand first may be imported by those after them, and by nobody before.
 FLOORS = (
-    ("_version", "errors", "kept", "streams", "threads"),
-    ("config", "patterns", "conversion", "kernels"),
+    ("errors", "kept", "rng"),
+    ("config", "patterns", "kernels"),
     ("backend",),
     ("autograd",),
     ("functions",),
     ("data", "fillers", "layers"),
-    ("vocabulary_check", "graph", "planner", "reshuffle", "net"),
-    ("snapshot", "solver", "testing", "timing", "calibration", "uncertainty", "generation"),
+    ("net",),
+    ("snapshot", "solver", "testing"),
+    ("apps",),
     ("cli",),
     ("__main__",),
 )

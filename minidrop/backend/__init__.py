@@ -3,8 +3,8 @@
 import re
 from functools import lru_cache
 
-from minidrop.backend.base import PRECISIONS, Backend, sigmoid
-from minidrop.backend.numpy_backend import NumpyBackend
+from minidrop.backend.generic import PRECISIONS, Backend, sigmoid
+from minidrop.backend.numpy import NumpyBackend
 from minidrop.errors import BackendError, nearest
 
 __all__ = ["PRECISIONS", "Backend", "NumpyBackend", "backend_of", "cuda_devices", "get_backend", "sigmoid"]
@@ -34,14 +34,14 @@ def _cached(name, precision):
             raise BackendError(f"precision {precision} needs a GPU: on the CPU products are in float32 or float64, the type "
                                f"of all numbers; remove it, or choose --device cuda:N")
         return NumpyBackend()
-    from minidrop.backend.cupy_backend import CupyBackend
+    from minidrop.backend.cuda.backend import CupyBackend
     return CupyBackend(int(name[5:]), precision)
 
 
 @lru_cache
 def cuda_devices():
     """Return (count, reason why there are none)."""
-    from minidrop.backend.cupy_backend import device_count
+    from minidrop.backend.cuda.backend import device_count
     return device_count()
 
 

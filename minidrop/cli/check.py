@@ -4,14 +4,14 @@ import math
 
 import click
 
-from minidrop.cli.costs import costs, drop_savings
 from minidrop.cli.options import net_options, stated
 from minidrop.config import NetParameter, SolverParameter, load_net, load_solver
 from minidrop.config.load import read_text
 from minidrop.config.source_map import scan
-from minidrop.conversion import prepare_nets
 from minidrop.errors import ConfigError, MinidropError
 from minidrop.net import Net
+from minidrop.net.conversion import prepare_nets
+from minidrop.net.costs import costs, drop_savings
 from minidrop.solver import Solver
 
 PHASES = ("TRAIN", "TEST")

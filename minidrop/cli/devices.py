@@ -15,7 +15,7 @@ def devices(gpu):
 
     Each can be named to --device: cpu, cuda:0, cuda:1 and so on.
     """
-    from minidrop.backend.cuda_facts import cuda_facts  # loads CuPy
+    from minidrop.backend.cuda.facts import cuda_facts  # loads CuPy
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     click.echo(f"{get_backend('cpu').describe()}, {_blas()}, {cores} core{'s' * (cores != 1)}")

@@ -4,10 +4,10 @@ import sys
 
 import click
 
+from minidrop.apps.generation import TextModel
 from minidrop.cli.options import chosen_device, device_options, net_options, stated, weights_option
 from minidrop.config import load_net
-from minidrop.conversion import prepare_nets
-from minidrop.generation import TextModel
+from minidrop.net.conversion import prepare_nets
 
 
 @click.command()

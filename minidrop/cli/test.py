@@ -2,13 +2,13 @@
 
 import click
 
+from minidrop.apps.uncertainty import evaluate_monte_carlo
 from minidrop.cli import values as shown
 from minidrop.cli.options import chosen_device, device_options, net_options, stated, weights_option
 from minidrop.config import load_net
-from minidrop.conversion import prepare_nets
 from minidrop.net import Net
+from minidrop.net.conversion import prepare_nets
 from minidrop.solver import load_weights, run_test
-from minidrop.uncertainty import evaluate_monte_carlo
 
 
 @click.command()

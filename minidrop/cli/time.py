@@ -6,14 +6,14 @@ from dataclasses import asdict
 
 import click
 
+from minidrop.apps.timing import measure_steps, profile_steps
 from minidrop.autograd import no_grad
 from minidrop.cli.options import chosen_device, device_options, net_options, stated
 from minidrop.config import SolverParameter, load_net, load_solver
-from minidrop.conversion import prepare_nets
 from minidrop.errors import ConfigError
 from minidrop.net import Net
+from minidrop.net.conversion import prepare_nets
 from minidrop.solver import Solver
-from minidrop.timing import measure_steps, profile_steps
 
 # Only the step itself is to run, and the learning rate must not leave its schedule however many steps that takes.
 _STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "lr_policy=fixed"]

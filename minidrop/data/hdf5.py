@@ -9,7 +9,7 @@ import numpy as np
 from minidrop.data.hdf5_checks import check_storage, checked_dataset, is_filtered, open_hdf5
 from minidrop.data.sources import DATA_SETS, how_to_make
 from minidrop.errors import DataError
-from minidrop.streams import generator
+from minidrop.rng import generator
 
 BLOCK_BYTES = 2 << 20          # what one read asks of the HDF5 library
 SINGLE_ROW_BYTES = 64 << 10    # reading this much costs about as much as one more call

@@ -14,7 +14,7 @@ import numpy as np
 
 from minidrop.data.vocabulary import Vocabulary, checked_level, decoded, tokens_of
 from minidrop.errors import DataError
-from minidrop.streams import generator
+from minidrop.rng import generator
 
 STDLIB = "python-stdlib"
 SIZE_LIMIT = 256 << 20      # of a text, unpacked: a small file must not fill the memory

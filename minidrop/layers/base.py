@@ -8,9 +8,9 @@ neighbours: what it may do with kept sets it only declares, and the planner deci
 import math
 from dataclasses import dataclass
 
-from minidrop import streams
 from minidrop.config import decimal, param_fields
 from minidrop.errors import ConfigError, ShapeError, nearest
+from minidrop.rng import stream_key
 
 _types = {}
 
@@ -149,7 +149,7 @@ class Layer:
         """Return the key of this iteration's random numbers: an integer, or an array of it on the device."""
         if self.key_at is not None:
             return self.key_at
-        return streams.key(self.context.seed, self.stream, self.name, self.counter)
+        return stream_key(self.context.seed, self.stream, self.name, self.counter)
 
     def close(self):
         """Release threads and files."""

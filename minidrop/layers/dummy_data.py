@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from minidrop import fillers, streams
+from minidrop import fillers
 from minidrop.autograd import Tensor
 from minidrop.config import FillerParameter
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, register_layer
+from minidrop.rng import generator
 
 
 @register_layer("DummyData")
@@ -61,5 +62,5 @@ class DummyData(Layer):
         return tuple(Tensor(arrays[i], backend=backend) for i in range(len(arrays)))
 
     def _values(self, i):
-        rng = streams.generator(self.context.seed, "dummy data", self.name, i, self.position)
+        rng = generator(self.context.seed, "dummy data", self.name, i, self.position)
         return np.asarray(fillers.fill(self.fillers[i], self.shapes[i], rng), self.context.dtype)

@@ -7,12 +7,12 @@ from math import ceil, comb, exp, log, log1p
 
 import numpy as np
 
-from minidrop import streams
 from minidrop.errors import ConfigError
 from minidrop.kept import Kept
 from minidrop.patterns.base import MANY, Pattern, PatternDistribution, PatternFamily, register_pattern
 from minidrop.patterns.grid import BlockGrid, BlockGroups
 from minidrop.patterns.sites import Sites, pieces
+from minidrop.rng import generator
 
 BLOCK_SAMPLES = BLOCK_UNITS = 128
 
@@ -65,7 +65,7 @@ def _random_groups(key, rate, block_samples, width, samples, total):
 @lru_cache(maxsize=256)
 def _living_blocks(key, number, rate, blocks):
     """Return the bool array (blocks,) of which blocks of a group of samples live, for a rate above 0."""
-    rng = streams.generator(key, "blocks", number)
+    rng = generator(key, "blocks", number)
     lives = rng.random(blocks) >= guarded_rate(rate, blocks)
     spared = rng.integers(blocks)
     if not lives.any() and can_guard(rate, blocks):

@@ -6,9 +6,9 @@ from fractions import Fraction
 from functools import lru_cache
 from math import floor, log
 
-from minidrop import streams
 from minidrop.kept import Kept
 from minidrop.patterns.base import MANY, Pattern, PatternDistribution, PatternFamily
+from minidrop.rng import generator
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CountPattern(Pattern):
 def _random_kept(kind, key, share, total):
     if share == 1:
         return Kept.all(total)
-    rng = streams.generator(key, kind.stream, total)
+    rng = generator(key, kind.stream, total)
     return kind.choose(rng, random_count(rng, share, total), total)
 
 

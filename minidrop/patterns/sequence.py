@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minidrop.streams import generator
+from minidrop.rng import generator
 
 BLOCK_LENGTH = 1000
 

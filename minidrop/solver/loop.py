@@ -14,9 +14,9 @@ import numpy as np
 from minidrop.autograd import no_grad
 from minidrop.backend import cuda_devices
 from minidrop.config import SolverConfig, SolverParameter, apply_overrides, decimal, load_solver, solver_nets
-from minidrop.conversion import dropout_kind, prepare_nets
 from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError
 from minidrop.net import Net
+from minidrop.net.conversion import dropout_kind, prepare_nets
 from minidrop.solver import state
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.loss_scale import LossScale

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from minidrop.backend import Backend
-from minidrop.backend.cublas import Gemm
-from minidrop.backend.cublas_library import CUBLASError
-from minidrop.backend.cupy_backend import CupyBackend
-from minidrop.backend.cupy_products import CudaProducts
+from minidrop.backend.cuda.backend import CupyBackend
+from minidrop.backend.cuda.cublas import Gemm
+from minidrop.backend.cuda.cublas_library import CUBLASError
+from minidrop.backend.cuda.products import CudaProducts
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minidrop import threads
 from minidrop.autograd import Block, Blocks, Parameter
 from minidrop.backend import Backend, NumpyBackend, cuda_devices, get_backend
-from minidrop.backend.cupy_backend import CupyBackend
-from minidrop.backend.cupy_blocks import CudaBlocks
-from minidrop.backend.cupy_kernels import CupyKernels
-from minidrop.backend.cupy_products import CudaProducts
+from minidrop.backend.cuda.backend import CupyBackend
+from minidrop.backend.cuda.blocks import CudaBlocks
+from minidrop.backend.cuda.kernels import CupyKernels
+from minidrop.backend.cuda.products import CudaProducts
 from minidrop.kept import Kept
+from minidrop.kernels import threads
 from minidrop.patterns.grid import BlockGrid
 from minidrop.patterns.tile import TilePattern
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from minidrop.backend import cuda_devices, get_backend
-from minidrop.cli.costs import costs
 from minidrop.errors import BackendError, MinidropError
+from minidrop.net.costs import costs
 from minidrop.solver import captured
 
 ROOT = Path(__file__).resolve().parents[2]

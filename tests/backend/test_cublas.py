@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidrop.backend.cublas import Gemm, Matrix, Runs, batched, kept_product, padded, product, runs_of
+from minidrop.backend.cuda.cublas import Gemm, Matrix, Runs, batched, kept_product, padded, product, runs_of
 from minidrop.errors import BackendError
 from minidrop.kept import Kept
 from minidrop.patterns.tile import TilePattern

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minidrop.backend import cublas_library, cuda_facts, cupy_backend
-from minidrop.backend.cublas_library import CUBLASError, CublasLibrary, workspace_bytes
-from minidrop.backend.cupy_backend import CupyBackend
+from minidrop.backend.cuda import backend as cupy_backend
+from minidrop.backend.cuda import cublas_library
+from minidrop.backend.cuda import facts as cuda_facts
+from minidrop.backend.cuda.backend import CupyBackend
+from minidrop.backend.cuda.cublas_library import CUBLASError, CublasLibrary, workspace_bytes
 from minidrop.errors import BackendError, CaptureError
 
 COMPILER = next((found for found in map(shutil.which, ("g++", "c++", "clang++")) if found), None)

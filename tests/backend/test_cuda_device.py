@@ -5,9 +5,10 @@ import types
 import numpy as np
 import pytest
 
-from minidrop.backend import cuda_facts, cupy_backend
-from minidrop.backend.cuda_facts import CudaFacts, Device
-from minidrop.backend.cupy_backend import CupyBackend
+from minidrop.backend.cuda import backend as cupy_backend
+from minidrop.backend.cuda import facts as cuda_facts
+from minidrop.backend.cuda.backend import CupyBackend
+from minidrop.backend.cuda.facts import CudaFacts, Device
 from minidrop.errors import BackendError
 
 H200 = Device(0, "NVIDIA H200", 150 * 2**30, 149 * 2**30, "9.0")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from minidrop.backend import Backend
-from minidrop.backend.cupy_graphs import CudaGraphs
+from minidrop.backend.cuda.graphs import CudaGraphs
 from minidrop.errors import CaptureError
 
 

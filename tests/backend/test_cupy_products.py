@@ -5,7 +5,7 @@ import pytest
 
 from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import get_backend
-from minidrop.backend.cupy_products import KeptMatrix
+from minidrop.backend.cuda.products import KeptMatrix
 from minidrop.config import parse_net
 from minidrop.errors import BackendError
 from minidrop.functions.linear import linear

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidrop import threads
 from minidrop.autograd import Block
 from minidrop.backend import NumpyBackend, backend_of, cuda_devices, get_backend
 from minidrop.errors import BackendError
 from minidrop.kept import Kept
-from minidrop.kernels import cpu
+from minidrop.kernels import cpu, threads
 
 ROOT = Path(__file__).resolve().parents[2]
 

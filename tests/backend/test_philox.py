@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minidrop.backend import Backend, NumpyBackend
-from minidrop.backend.base import _philox, dropout_threshold
+from minidrop.backend.generic.random import _philox, dropout_threshold
 from minidrop.kernels import cpu
 
 LOW = 0xFFFFFFFF

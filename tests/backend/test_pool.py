@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidrop.backend.pool import BufferPool
+from minidrop.backend.numpy.pool import BufferPool
 
 BIG = (64, 1024)       # 256 KiB of float32
 

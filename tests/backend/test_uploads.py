@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from minidrop import Tensor
-from minidrop.backend import cupy_backend, get_backend
-from minidrop.backend.cupy_backend import CupyBackend
-from minidrop.backend.cupy_uploads import RING, Uploads
+from minidrop.backend import get_backend
+from minidrop.backend.cuda import backend as cupy_backend
+from minidrop.backend.cuda.backend import CupyBackend
+from minidrop.backend.cuda.uploads import RING, Uploads
 from minidrop.config import parse_net
 from minidrop.errors import CaptureError
 from minidrop.net import Net

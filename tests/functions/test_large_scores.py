@@ -6,8 +6,10 @@ import warnings
 import numpy as np
 import pytest
 
-from minidrop import Tensor, functions, threads
-from minidrop.backend import Backend, NumpyBackend, numpy_backend
+from minidrop import Tensor, functions
+from minidrop.backend import Backend, NumpyBackend
+from minidrop.backend.numpy import backend as numpy_backend
+from minidrop.kernels import threads
 
 PLACES, CLASSES = 37, 1001
 

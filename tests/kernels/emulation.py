@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from minidrop.backend import Backend
-from minidrop.backend.cupy_blocks import CudaBlocks
-from minidrop.backend.cupy_kernels import CupyKernels
+from minidrop.backend.cuda.blocks import CudaBlocks
+from minidrop.backend.cuda.kernels import CupyKernels
 from minidrop.kernels import loader
 
 HEADER = Path(__file__).with_name("emulate.h")

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from minidrop import Net, Solver, Tensor, streams
+from minidrop import Net, Solver, Tensor
 from minidrop.autograd import backward
 from minidrop.backend import Backend
 from minidrop.config import parse_net, parse_solver
+from minidrop.rng import stream_key
 from minidrop.testing import assert_matches_masked_dense, run_once
 
 RATE = 0.3
@@ -74,7 +75,7 @@ class TestOneMaskAlongAxes:
     def test_the_mask_is_that_of_the_shape_with_ones(self, make_net, dtype, shape, settings, axes):
         factor = factor_of(make_net(text("Dropout", shape, settings), seed=9), 4)
         ones = np.ones([1 if i in axes else n for i, n in enumerate(shape)], dtype)
-        y, _ = Backend().dropout(ones, RATE, 1 / (1 - RATE), streams.key(9, "dropout", "l", 4))
+        y, _ = Backend().dropout(ones, RATE, 1 / (1 - RATE), stream_key(9, "dropout", "l", 4))
         np.testing.assert_array_equal(factor, np.broadcast_to(y, shape))
 
     def test_against_torch(self, make_net, torch, close, shape, settings, axes):
@@ -98,7 +99,7 @@ def test_another_batch_size_than_the_file_s(make_net):
 
 def test_without_axes_the_mask_is_drawn_for_every_element(make_net, dtype):
     net = make_net(text("Dropout", (13, 17)), seed=3)
-    expected, _ = Backend().dropout(np.ones((13, 17), dtype), RATE, 1 / (1 - RATE), streams.key(3, "dropout", "l", 2))
+    expected, _ = Backend().dropout(np.ones((13, 17), dtype), RATE, 1 / (1 - RATE), stream_key(3, "dropout", "l", 2))
     np.testing.assert_array_equal(factor_of(net, 2), expected)
 
 
@@ -160,7 +161,7 @@ class TestDropConnect:
         y, gx, gradients = run(net, x, 7)
 
         ones = np.ones(params["weight"].shape, net.dtype)
-        _, mask = Backend().dropout(ones, RATE, 1.0, streams.key(5, "drop connect", "l", 7))
+        _, mask = Backend().dropout(ones, RATE, 1.0, stream_key(5, "drop connect", "l", 7))
         assert 0 < mask.sum() < mask.size
         tx = torch.tensor(x.astype(net.dtype).astype(float), requires_grad=True)
         tW = torch.tensor(params["weight"], requires_grad=True)

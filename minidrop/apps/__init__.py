@@ -1,0 +1,1 @@
+"""What uses a trained or a training net: generation, uncertainty, calibration, timing."""

@@ -1,0 +1,216 @@
+"""Text from a trained language model: one stream, one token at a time, through the state that its layers carry."""
+
+import math
+import os
+
+import numpy as np
+
+from minidrop.autograd import no_grad
+from minidrop.config import NetConfig, NetParameter, filter_state, load_net
+from minidrop.config import minidrop_pb2 as pb
+from minidrop.data import find_source, read_vocabulary
+from minidrop.data.text import STDLIB
+from minidrop.errors import ConfigError, DataError, NonFiniteError, SnapshotError
+from minidrop.net import Net
+from minidrop.rng import generator
+from minidrop.solver import load_weights
+
+JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")      # the first found says which blob holds the scores, on which axis
+
+
+class TextModel:
+    """A language model that writes text: a net with a TextData layer, for one stream of one step, and its vocabulary.
+
+    `source`: a NetConfig or the path of a network file. Its net of phase TEST is taken, or that of TRAIN if only that reads a
+    text; Input layers stand in place of TextData, and what reads the labels (losses, metrics) is left out. The scores are what
+    a SoftmaxWithLoss, else a Perplexity or Accuracy layer judges. weights: paths of snapshots, which together have to hold
+    every parameter; without them the net writes noise. device, dtype, level, stages, precision: as of `Net`.
+
+    `net` is the net, `vocabulary` says which token has which index, `sentences` whether every <eos> begins a new sequence, as
+    in the batches that such a model learns from. Raises ConfigError where the net is no such model, SnapshotError where the
+    weights do not fit, DataError where the text of the vocabulary is missing.
+    """
+
+    def __init__(self, source, weights=(), device="auto", dtype="float32", level=0, stages=(), precision="float32"):
+        config = source if isinstance(source, NetConfig) else load_net(source)
+        config = _with_text(config, level, stages)
+        index = _text_layer(config)
+        layer = config.message.layer[index]
+        self.sentences = layer.text_data_param.sentences
+        self._text, self.vocabulary = layer.name, _vocabulary(config, index)
+        config, self._scores, self._axis = _for_one_step(config, index)
+        self._data, self._cont = layer.top[0], layer.top[2] if len(layer.top) > 2 else None
+        self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision)
+        self._check()
+        self._load([weights] if isinstance(weights, str | os.PathLike) else weights)
+
+    def unknown(self, prompt):
+        """Return the different tokens of a prompt that the vocabulary lacks; the model reads <unk> for them."""
+        tokens = prompt if self.vocabulary.level == "CHARACTER" else prompt.split()
+        return [token for token in dict.fromkeys(tokens) if token not in self.vocabulary]
+
+    def generate(self, prompt="", length=200, temperature=1.0, seed=0):
+        """Return the `length` tokens that follow a prompt, as text: words with blanks before them, or characters.
+
+        prompt + generate(prompt) reads right: the first word too brings its blank, unless the prompt is empty or ends with
+        white space.
+
+        The model reads the prompt; then each token is drawn from softmax(scores / temperature), in float64, and read in its
+        turn. temperature 0 takes the most likely one. Without a prompt, and always if `sentences`, the model begins with
+        <eos>, at level CHARACTER with a line end. All follows from the arguments: two calls return the same. Raises
+        ConfigError for a temperature or length below 0, NonFiniteError.
+        """
+        return "".join(self.stream(prompt, length, temperature, seed))
+
+    def stream(self, prompt="", length=200, temperature=1.0, seed=0):
+        """Yield what `generate` returns piece by piece, as soon as it is known."""
+        blank = bool(prompt) and not prompt[-1].isspace()
+        for token in self.tokens(prompt, length, temperature, seed):
+            text = self.vocabulary.decode([token])
+            if self.vocabulary.level == "WORD":
+                ends = token == self.vocabulary.eos
+                text, blank = f"{' ' * (blank and not ends)}{text}", not ends
+            yield text
+
+    def tokens(self, prompt="", length=200, temperature=1.0, seed=0):
+        """Yield the indices of the tokens that follow a prompt; see `generate`."""
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise ConfigError(f"temperature must be a number from 0 on, got {temperature:g}")
+        if length < 0:
+            raise ConfigError(f"length must be at least 0, got {length}")
+        rng = generator(seed, "generate")
+        self.net.reset_states()
+        first = True
+        for token in self._beginning(prompt):
+            scores = self._read(token, first)
+            first = False
+        for i in range(length):
+            token = _choose(scores, temperature, rng)
+            yield token
+            if i + 1 < length:
+                scores = self._read(token)
+
+    def close(self):
+        """Give memory back."""
+        self.net.close()
+
+    def _beginning(self, prompt):
+        """Return the indices that the model reads before it writes."""
+        vocabulary = self.vocabulary
+        tokens = vocabulary.encode(prompt).tolist()
+        if vocabulary.level == "WORD":
+            return [vocabulary.eos, *tokens] if self.sentences or not tokens else tokens
+        return tokens or [vocabulary.index("\n")]
+
+    def _read(self, token, first=False):
+        """Run the net on one token and return the scores of the next one, float64."""
+        inputs = {self._data: np.full((1, 1), token)}
+        if self._cont:
+            begins = first or (self.sentences and token == self.vocabulary.eos)
+            inputs[self._cont] = np.full((1, 1), 0 if begins else 1)
+        with no_grad():
+            self.net.forward(**inputs)
+        scores = self.net.blobs[self._scores].numpy().astype(np.float64).reshape(-1)[:len(self.vocabulary)]
+        if not np.isfinite(scores).all():
+            name = " (blob {1!r} of layer {0!r})".format(*self.net.first_nonfinite())
+            raise NonFiniteError(f"the scores hold a NaN or infinity{name}; was the training healthy?")
+        return scores
+
+    def _check(self):
+        config, net = self.net.config, self.net
+        others = [name for name in net.inputs if name not in (self._data, self._cont)]
+        if others:
+            raise ConfigError(f"{config.where()}: the net has the input {others[0]!r}, which text alone cannot give; remove "
+                              f"it (and expose_hidden, if that is what it is for)")
+        for node in net.graph.nodes:
+            if node.config.recurrent_param.bidirectional:
+                raise ConfigError(f"{config.where(node.index)}: layer {node.name!r} is bidirectional: it reads what is still "
+                                  f"to be written; such a net cannot generate")
+        ref = max((ref for ref in net.graph.shapes if ref.name == self._scores), key=lambda ref: ref.version)
+        shape = net.graph.shapes[ref]
+        count = shape[self._axis] if -len(shape) <= self._axis < len(shape) else 0
+        if count != math.prod(shape) or count < len(self.vocabulary):
+            raise ConfigError(f"{config.where()}: expected scores for the {len(self.vocabulary)} tokens of the vocabulary "
+                              f"along axis {self._axis} of {self._scores!r}, got shape {shape}; correct num_output, or "
+                              f"vocabulary_size of the TextData layer")
+
+    def _load(self, weights):
+        missing = dict.fromkeys(self.net.parameters())
+        for path in weights:
+            for name in load_weights(self.net, path, {self._text: self.vocabulary.fingerprint})[0]:
+                missing.pop(name, None)
+        if weights and missing:
+            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was it written by "
+                                f"another net?")
+
+
+def _choose(scores, temperature, rng):
+    """Return an index drawn from softmax(scores / temperature)."""
+    if not temperature:
+        return int(scores.argmax())
+    with np.errstate(over="ignore"):        # -inf is what a huge difference comes to
+        odds = np.exp((scores - scores.max()) / temperature)
+    sums = np.cumsum(odds)
+    return int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
+
+
+def _with_text(config, level, stages):
+    """Return the NetConfig of the phase that has a TextData layer, TEST before TRAIN; its layers are in in any phase."""
+    for phase in (pb.TEST, pb.TRAIN):
+        filtered = filter_state(config, phase, level, tuple(stages))
+        if any(layer.type == "TextData" for layer in filtered.message.layer):
+            for layer in filtered.message.layer:
+                layer.ClearField("include")
+                layer.ClearField("exclude")
+            return filtered
+    raise ConfigError(f"{config.where()}: the net has no TextData layer in phase TEST or TRAIN; generating text needs its "
+                      f"vocabulary")
+
+
+def _text_layer(config):
+    found = [i for i, layer in enumerate(config.message.layer) if layer.type == "TextData"]
+    if len(found) > 1:
+        raise ConfigError(f"{config.where(found[1])}: the net has {len(found)} TextData layers in one phase; choose one with "
+                          f"--stage or --level")
+    if len(config.message.layer[found[0]].top) < 2:
+        raise ConfigError(f"{config.where(found[0], 'top')}: a TextData layer has the tops data, label and cont")
+    return found[0]
+
+
+def _vocabulary(config, index):
+    layer = config.message.layer[index]
+    settings = layer.text_data_param
+    source = settings.vocabulary or settings.source
+    try:
+        if source != STDLIB:
+            source = find_source(source, config.path, "text")
+        return read_vocabulary(source, settings.Level.Name(settings.level), settings.vocabulary_size)
+    except DataError as error:
+        where = config.where(index, "text_data_param")
+        raise type(error)(f"{where}: layer {layer.name!r}: {error}") from error
+
+
+def _for_one_step(config, index):
+    """Return (NetConfig with Input in place of TextData and without what reads its labels, name of the scores, their axis)."""
+    layers = config.message.layer
+    text = layers[index]
+    fed = pb.LayerParameter(name=text.name, type="Input", top=[text.top[0], *text.top[2:]])
+    fed.input_param.shape.add(dim=[1, 1])
+    labels, kept, judges = {text.top[1]}, [], []
+    for i, layer in enumerate(layers):
+        if labels & set(layer.bottom):
+            labels.update(layer.top)
+            judges.append(layer)
+        else:
+            kept.append((fed if i == index else layer, config.origins[i]))
+    judges = [layer for name in JUDGES for layer in judges if layer.type == name and layer.bottom[0] not in labels]
+    if not judges:
+        raise ConfigError(f"{config.where(index)}: no {', '.join(JUDGES[:-1])} or {JUDGES[-1]} layer reads the label "
+                          f"{text.top[1]!r}, so it is unknown which blob holds the scores; add one")
+    judge = judges[0]
+    axis = judge.accuracy_param.axis if judge.type == "Accuracy" else judge.softmax_param.axis
+    message = NetParameter()
+    message.CopyFrom(config.message)
+    message.ClearField("layer")
+    message.layer.extend(layer for layer, _ in kept)
+    return NetConfig(message, config.path, config.source, [origin for _, origin in kept]), judge.bottom[0], axis

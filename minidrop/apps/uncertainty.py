@@ -1,0 +1,307 @@
+"""Monte-Carlo dropout: how sure a net is of what it says, from passes in which its drops stay on.
+
+Each pass draws other patterns, so it runs another thinned net; the spread of their outputs is the net's uncertainty (Gal and
+Ghahramani 2016, arXiv 1506.02142). What stands above the first drops is computed once, and compacted products make every pass
+cheaper than one without drops. A pattern of ApproxDropout is shared by the batch: the spread of each sample is what it should
+be, but samples of one batch stray together, so nothing may be read from how *they* correlate. Dropout draws for each sample.
+"""
+
+import operator
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minidrop.apps.calibration import Calibration, entropy, share
+from minidrop.autograd import no_grad
+from minidrop.errors import ConfigError, nearest
+from minidrop.solver import BatchMean
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A blob over the passes, as float64 arrays of its shape: its value without drops, the mean, and the standard deviation
+    of one pass (divided by passes - 1)."""
+
+    deterministic: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a net says about classes, at all places of a batch: scores (outer.., classes at an axis, inner..) as rows.
+
+    deterministic, mean, std: class probabilities (places, classes) without drops, averaged over the passes, their spread.
+    entropy             H[mean] = - sum mean log mean, in nats (places,): all uncertainty
+    mutual_information  H[mean] minus the mean of each pass's entropy (places,): the part on which the passes disagree
+                        (BALD; Houlsby et al. 2011, arXiv 1112.5745)
+    labels, counted: (places,), and False where the label is the ignore_label; None where the net reads no labels.
+    """
+
+    deterministic: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    entropy: np.ndarray
+    mutual_information: np.ndarray
+    labels: np.ndarray | None = None
+    counted: np.ndarray | None = None
+
+    @property
+    def quality(self):
+        """The PredictionQuality of this batch alone."""
+        found = PredictionQuality()
+        found.add(self)
+        return found
+
+
+@dataclass(frozen=True)
+class MonteCarlo:
+    """Passes over one batch: {name: Spread} of blobs, {name of the scores: Prediction} where a net classifies, and the
+    seconds that the forward passes took: "deterministic" the one without drops, which reads the data, "passes" all others."""
+
+    passes: int
+    blobs: dict
+    predictions: dict
+    seconds: dict
+
+
+def monte_carlo(net, passes=30, outputs=None, start=0, **inputs):
+    """Return the MonteCarlo of `passes` forward passes with drops over one batch.
+
+    Pass number k draws the patterns of iteration `start` + k: all follows from the net's seed. The batch is the next of the
+    data layers, or `inputs` as in `net.forward`. outputs: names of blobs to report (default: the net's outputs, and what its
+    losses and Accuracy layers judge). Classes are predicted where a SoftmaxWithLoss, an Accuracy or, last in the net, a
+    Softmax stands; Accuracy is taken to read scores, or probabilities from a Softmax. The net is left as it was, its place in
+    the data included. Memory: a few arrays for each reported blob, however many passes. Raises ConfigError where nothing is
+    random, a name is unknown or `passes` is less than 2; and what `forward` raises.
+    """
+    passes = _checked(net, passes)
+    outputs = _judged(net) if outputs is None else list(outputs)
+    known = [ref.name for ref in net.graph.writer]
+    unknown = [name for name in outputs if name not in known]
+    if unknown:
+        raise ConfigError(f"{net.config.where()}: there is no blob {unknown[0]!r}{nearest(unknown[0], known)}; outputs are "
+                          f"names of tops")
+    with no_grad(), net.restored():
+        return _sample(net, passes, outputs, start, inputs)
+
+
+@dataclass
+class Evaluation:
+    """Passes over many batches.
+
+    outputs: {name: Spread} of the net's outputs: means over the batches, and the root of the mean variance of one pass.
+    predictions: {name of the scores: PredictionQuality}; seconds as in `MonteCarlo`, summed.
+    """
+
+    iterations: int
+    passes: int
+    outputs: dict = field(default_factory=dict)
+    predictions: dict = field(default_factory=dict)
+    seconds: dict = field(default_factory=lambda: {"deterministic": 0.0, "passes": 0.0})
+
+    def as_dict(self):
+        """Return plain numbers for JSON."""
+        return {"iterations": self.iterations, "passes": self.passes,
+                "values": {name: {part: getattr(spread, part).tolist() for part in ("deterministic", "mean", "std")}
+                           for name, spread in self.outputs.items()},
+                "predictions": {name: quality.as_dict() for name, quality in self.predictions.items()},
+                "seconds": self.seconds}
+
+
+class PredictionQuality:
+    """Predictions of classes over many batches, without drops and averaged over the passes, side by side.
+
+    places: how many count; entropy: {"deterministic": mean, "monte_carlo": mean} in nats, mutual_information a mean too;
+    calibration: {"deterministic": Calibration, "monte_carlo": Calibration}, {} where the net reads no labels.
+    """
+
+    def __init__(self):
+        self.places, self.calibration = 0, {}
+        self._entropy, self._mutual_information = {"deterministic": 0.0, "monte_carlo": 0.0}, 0.0
+
+    def add(self, prediction):
+        """Count the places of one batch."""
+        counted = slice(None) if prediction.counted is None else prediction.counted
+        self.places += len(prediction.entropy[counted])
+        self._entropy["deterministic"] += entropy(prediction.deterministic[counted]).sum()
+        self._entropy["monte_carlo"] += prediction.entropy[counted].sum()
+        self._mutual_information += prediction.mutual_information[counted].sum()
+        if prediction.labels is not None:
+            for name, probability in (("deterministic", prediction.deterministic), ("monte_carlo", prediction.mean)):
+                self.calibration.setdefault(name, Calibration()).add(probability[counted], prediction.labels[counted])
+
+    @property
+    def entropy(self):
+        return {name: share(total, self.places) for name, total in self._entropy.items()}
+
+    @property
+    def mutual_information(self):
+        return share(self._mutual_information, self.places)
+
+    def as_dict(self):
+        """Return plain numbers for JSON."""
+        sides = {name: {"entropy": mean, **(self.calibration[name].as_dict() if self.calibration else {})}
+                 for name, mean in self.entropy.items()}
+        sides["monte_carlo"]["mutual_information"] = self.mutual_information
+        return {"places": self.places, **sides}
+
+
+def evaluate_monte_carlo(net, iterations, passes=30):
+    """Return the Evaluation of `passes` passes with drops over each of the first `iterations` batches of the data layers.
+
+    No two passes share their patterns, also not in different batches. Everything else as in `monte_carlo`.
+    """
+    passes = _checked(net, passes)
+    result = Evaluation(iterations, passes)
+    layers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
+    means = {name: [BatchMean(layer), BatchMean(layer)] for name, layer in layers.items()}
+    variances = {}
+    with no_grad(), net.restored():
+        net.seek(0)
+        _sample(net, 2, [], 0, {})      # compiles kernels and opens files, so that no second of that is counted below
+        net.seek(0)
+        net.reset_states()
+        for batch in range(iterations):
+            one = _sample(net, passes, net.outputs, batch * passes, {})
+            for name, spread in one.blobs.items():
+                for mean, value in zip(means[name], (spread.deterministic, spread.mean), strict=True):
+                    mean.add(value)
+                variances[name] = variances.get(name, 0) + spread.std**2
+            for name, prediction in one.predictions.items():
+                result.predictions.setdefault(name, PredictionQuality()).add(prediction)
+            for name, seconds in one.seconds.items():
+                result.seconds[name] += seconds
+    for name, variance in variances.items():
+        deterministic, mean = (mean.value for mean in means[name])
+        result.outputs[name] = Spread(deterministic, mean, np.sqrt(variance / iterations))
+    return result
+
+
+# -- one batch ---------------------------------------------------------------------------------------------------------
+def _sample(net, passes, outputs, start, inputs):
+    heads = _heads(net.graph)
+    seconds = {}
+
+    def run(kind, forward):
+        net.backend.synchronize()
+        begin = time.perf_counter()
+        forward()
+        net.backend.synchronize()
+        seconds[kind] = seconds.get(kind, 0.0) + time.perf_counter() - begin
+        return ({name: net.blobs[name].numpy() for name in outputs},
+                {name: _probabilities(net, head) for name, head in heads.items()})
+
+    net.set_dropping(False)
+    whole, certain = run("deterministic", lambda: net.forward(**inputs))
+    net.set_dropping(True)
+    blobs = {name: _Moments() for name in outputs}
+    classes, entropies = ({name: _Moments() for name in heads} for _ in range(2))
+    for number in range(start, start + passes):
+        net.draw_patterns(number)
+        values, probabilities = run("passes", net.rerun)
+        for name, value in values.items():
+            blobs[name].add(value)
+        for name, probability in probabilities.items():
+            classes[name].add(probability)
+            entropies[name].add(entropy(probability))
+    spreads = {name: Spread(whole[name].astype(np.float64), found.mean, found.std()) for name, found in blobs.items()}
+    predictions = {}
+    for name, head in heads.items():
+        mean = classes[name].mean
+        total = entropy(mean)
+        predictions[name] = Prediction(certain[name], mean, classes[name].std(), total,
+                                       np.maximum(total - entropies[name].mean, 0), *_labels(net, head))
+    return MonteCarlo(passes, spreads, predictions, seconds)
+
+
+class _Moments:
+    """Mean and standard deviation of arrays that come one by one (Welford 1962): equal arrays give exactly 0."""
+
+    def __init__(self):
+        self.count, self.mean, self._squares = 0, np.float64(0), np.float64(0)
+
+    def add(self, value):
+        value = np.asarray(value, np.float64)
+        self.count += 1
+        with np.errstate(invalid="ignore"):         # a loss may be infinite
+            deviation = value - self.mean
+            self.mean = self.mean + deviation / self.count
+            self._squares = self._squares + deviation * (value - self.mean)
+
+    def std(self):
+        return np.sqrt(self._squares / (self.count - 1))
+
+
+@dataclass(frozen=True)
+class _Head:
+    """Where a net predicts classes: blob versions of scores and labels, the axis of the classes, labels that do not count."""
+
+    scores: object
+    axis: int
+    labels: object = None
+    ignored: set = field(default_factory=set)
+
+
+def _heads(graph):
+    found = {}
+    for node in graph.nodes:
+        kind = node.config.type
+        if kind in ("SoftmaxWithLoss", "Accuracy"):
+            scores, labels = (_above(graph, ref, "Split") for ref in node.bottoms)
+            if kind == "Accuracy":
+                scores = _above(graph, scores, "Softmax", "Split")
+            head = found.setdefault((scores, labels), _Head(scores, node.layer.axis, labels))
+            settings = node.layer.settings if kind == "Accuracy" else node.config.loss_param
+            if settings.HasField("ignore_label"):
+                head.ignored.add(settings.ignore_label)
+        elif kind == "Softmax" and not graph.readers[node.tops[0]]:
+            scores = _above(graph, node.bottoms[0], "Split")
+            found.setdefault((scores, None), _Head(scores, node.layer.axis))
+    judged = {head.scores for head in found.values() if head.labels is not None}
+    heads = [head for head in found.values() if head.labels is not None or head.scores not in judged]
+    names = [head.scores.name for head in heads]
+    return {name if names.count(name) == 1 else f"{name}, {getattr(head.labels, 'name', 'unlabelled')}": head
+            for name, head in zip(names, heads, strict=True)}
+
+
+def _above(graph, ref, *kinds):
+    """Return the blob that `ref` is made of by layers of some types alone."""
+    while graph.writer[ref].config.type in kinds:
+        ref = graph.writer[ref].bottoms[0]
+    return ref
+
+
+def _probabilities(net, head):
+    """Return softmax(scores) as float64 rows, (places, classes)."""
+    scores = np.moveaxis(net.tensor(head.scores).numpy().astype(np.float64), head.axis, -1)
+    rows = scores.reshape(-1, scores.shape[-1])
+    rows = np.exp(rows - rows.max(axis=1, keepdims=True))
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
+def _labels(net, head):
+    """Return (labels, counted), or (None, None). That they are whole numbers in range the net's own layer has checked."""
+    if head.labels is None:
+        return None, None
+    labels = net.tensor(head.labels).numpy().reshape(-1).astype(np.int64)
+    return labels, ~np.isin(labels, list(head.ignored))
+
+
+def _judged(net):
+    read = [node.bottoms[0].name for node in net.graph.nodes if node.layer.is_loss or node.config.type == "Accuracy"]
+    return list(dict.fromkeys([*net.outputs, *read]))
+
+
+def _checked(net, passes):
+    try:
+        number = operator.index(passes)
+    except TypeError:
+        number = 0
+    if number < 2:
+        raise ConfigError(f"passes must be an integer of at least 2, got {passes!r}; one pass has no spread")
+    if not net.drop_layers:
+        raise ConfigError(f"{net.config.where()}: nothing is random: the net has no drop layer in phase {net.phase}, so all "
+                          f"passes would be equal; add an ApproxDropout or Dropout layer (one without include rules)")
+    return number

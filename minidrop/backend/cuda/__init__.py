@@ -1,0 +1,1 @@
+"""One CUDA device through CuPy."""

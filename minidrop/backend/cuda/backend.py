@@ -1,0 +1,174 @@
+"""One CUDA device through CuPy: products through cuBLAS, our own kernels, the rest the generic `xp` methods.
+
+Imported only when asked for.
+"""
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from minidrop.backend.cuda import cublas_library
+from minidrop.backend.cuda.blocks import CudaBlocks
+from minidrop.backend.cuda.graphs import CudaGraphs
+from minidrop.backend.cuda.kernels import CupyKernels
+from minidrop.backend.cuda.products import CudaProducts
+from minidrop.backend.cuda.uploads import Uploads
+from minidrop.errors import BackendError, CaptureError
+from minidrop.kernels.loader import Cuda
+
+try:
+    import cupy
+except ImportError:
+    cupy = None
+
+
+def device_count():
+    """Return (count, reason): how many CUDA devices can be used, and why none where it is 0."""
+    if cupy is None:
+        return 0, "CuPy is not installed; install it with: pip install 'minidrop[cuda12]' (or [cuda13])"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return 0, f"CuPy {cupy.__version__} finds no usable CUDA device ({error})"
+    return count, "" if count else f"CuPy {cupy.__version__} finds no CUDA device"
+
+
+class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
+    """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cupy_products`."""
+
+    def __init__(self, index, precision="float32"):
+        count, reason = device_count()
+        if index >= count:
+            devices = f"there {'is 1 device' if count == 1 else f'are {count} devices'}, numbered from 0"
+            raise BackendError(f"device cuda:{index} cannot be used: {reason or devices}; use --device cpu, or see "
+                               f"`minidrop devices`")
+        self.name = f"cuda:{index}"
+        self.index = index
+        self.precision = precision
+        self.xp = cupy
+        self.device = cupy.cuda.Device(index)
+        self.kernels = Cuda(index, cupy)
+        self._start_kernels()
+        self._uploads = Uploads(cupy, self.device)
+        self._blas = None
+
+    def describe(self):
+        properties = cupy.cuda.runtime.getDeviceProperties(self.index)
+        precision = "" if self.precision == "float32" else f", products in {self.precision}"
+        return (f"{self.name} ({properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, "
+                f"CuPy {cupy.__version__}, CUDA runtime {_version(cupy.cuda.runtime.runtimeGetVersion())}, "
+                f"driver for CUDA {_version(cupy.cuda.runtime.driverGetVersion())}{precision})")
+
+    # -- arrays ------------------------------------------------------------------------------------------------------
+    def asarray(self, x, dtype=None):
+        if self.capturing and not _is_on_a_device(x):
+            raise CaptureError(f"{_name_of(x, dtype)} is needed from the host inside the step")
+        with self.device, self._memory_explained(lambda: (np.shape(x), dtype or getattr(x, "dtype", np.float64))):
+            return cupy.asarray(x, dtype)
+
+    def empty(self, shape, dtype):
+        try:
+            return cupy.empty(shape, dtype)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise self._out_of_memory(error, shape, dtype) from error
+
+    def to_host(self, x):
+        x = self._dense(x)
+        return cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x)
+
+    def pinned(self, x):
+        return self._uploads.pinned(x)
+
+    def upload(self, owner, arrays):
+        hosts = [x for x in arrays if not _is_on_a_device(x)]
+        if self.capturing and hosts:
+            raise CaptureError(f"a batch of {', '.join(_name_of(x) for x in hosts)} is needed from the host inside the step")
+        with self._memory_explained():
+            uploaded = iter(self._uploads.upload(owner, hosts, self.empty))
+        return [self.asarray(x) if _is_on_a_device(x) else next(uploaded) for x in arrays]
+
+    def send(self, target, source):
+        if self.capturing:
+            raise CaptureError(f"{_name_of(source)} is sent from the host inside the step")
+        target.set(source, stream=cupy.cuda.get_current_stream())
+
+    @contextmanager
+    def active(self):
+        with self.device, self._memory_explained():
+            yield
+
+    def trim(self):
+        self._uploads.trim()
+        self._trim_graphs()
+        cupy.get_default_memory_pool().free_all_blocks()
+
+    def synchronize(self):
+        self.device.synchronize()
+
+    @contextmanager
+    def _memory_explained(self, asked=None):
+        """Turn CuPy's error where memory runs out into one that says what was asked for and what is there."""
+        try:
+            yield
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise self._out_of_memory(error, *(asked() if asked else ())) from error
+
+    def _out_of_memory(self, error, shape=None, dtype=None):
+        """Return the BackendError of an allocation that failed: of an array, or of a temporary that only CuPy knows."""
+        wanted = str(error)
+        if shape is not None:
+            shape = shape if isinstance(shape, tuple) else (shape,)
+            size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+            wanted = f"asked for {np.dtype(dtype)} {tuple(map(int, shape))}, {size:,} bytes"
+        with self.device:
+            free, total = cupy.cuda.runtime.memGetInfo()
+            pool = cupy.get_default_memory_pool()
+            held, used = pool.total_bytes(), pool.used_bytes()
+        return BackendError(f"{self.name} is out of memory: {wanted}; of its {total:,} bytes {free:,} are free, and {used:,} "
+                            f"of the {held:,} held here are in use; make batch_size or the layers smaller, or end what else "
+                            f"runs on the device")
+
+    # -- kept sets ---------------------------------------------------------------------------------------------------
+    def _index(self, kept):
+        return kept.index if isinstance(kept.index, slice) else self._index_table(kept)
+
+    # -- cuBLAS ------------------------------------------------------------------------------------------------------
+    def _pointer(self, array):
+        return array.data.ptr
+
+    def _cublas(self):
+        """Return (cuBLAS, this thread's handle of the device, on the current stream)."""
+        if self._blas is None:
+            try:
+                self._blas = cublas_library.load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
+            except (ImportError, OSError, AttributeError) as error:     # CuPy itself imports without the CUDA libraries
+                major = cupy.cuda.runtime.driverGetVersion() // 1000
+                raise BackendError(f"{self.name} cannot multiply: cuBLAS is missing ({str(error).splitlines()[0]}); install "
+                                   f"it with: python -m pip install 'minidrop[cuda{13 if major >= 13 else 12}]'") from error
+        try:
+            return self._blas, self._blas.handle(self.index, cupy.cuda.get_current_stream().ptr, self._new_workspace)
+        except cublas_library.CUBLASError as error:
+            raise BackendError(f"{self.name} cannot multiply: cuBLAS does not start: {error}") from error
+
+    def _new_workspace(self):
+        if self.held is not None:
+            raise CaptureError(f"{self.name}: cuBLAS cannot be started while a graph is captured; multiply once before, in "
+                               f"the same thread")
+        size = cublas_library.workspace_bytes(cupy.cuda.runtime.getDeviceProperties(self.index)["major"])
+        memory = self.empty((size,), np.uint8)
+        return memory.data.ptr, size, memory
+
+
+def _is_on_a_device(x):
+    return isinstance(x, cupy.ndarray) or hasattr(x, "__cuda_array_interface__")       # CuPy's and other libraries'
+
+
+def _name_of(x, dtype=None):
+    """Say what a host array is, for messages."""
+    x = np.asarray(x)
+    return f"{np.dtype(dtype or x.dtype)} {x.shape}"
+
+
+def _version(number):
+    """CUDA's version numbers: 12040 is 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"

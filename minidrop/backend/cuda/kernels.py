@@ -1,0 +1,433 @@
+"""The methods of a backend that run the CUDA kernels of minidrop/kernels. Shared by every backend that has a device for them.
+
+Arrays of other types than float32 and float64 take the generic way. What cannot be read row by row is copied first.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from minidrop.backend.cuda.table_kept import TableKept
+from minidrop.backend.generic import Backend, dropout_threshold
+from minidrop.kept import Kept, MovingKept, RepeatedKept, are_disjoint, are_family
+from minidrop.kernels import cuda, grids
+from minidrop.kernels.loader import OPERANDS, REALS, AxisValue, axis_value
+
+
+class RedrawnMask:
+    """The mask of a dropout: not stored, drawn again where it is needed."""
+
+    def __init__(self, backend, shape, dtype, rate, key):
+        self.backend, self.shape, self.dtype, self.rate, self.key = backend, shape, dtype, rate, key
+
+    def __array__(self, dtype=None, copy=None):
+        ones = self.backend.xp.ones(self.shape, self.dtype)
+        kept = self.backend.to_host(self.backend._dropped(ones, self.rate, 1, self.key)) != 0
+        return kept if dtype is None else kept.astype(dtype)
+
+
+class CupyKernels(Backend):
+    """Needs `self.kernels`, the device (see kernels/loader.py); `_start_kernels` after it is set."""
+
+    held = None         # while a graph is captured: what it reads of the caches
+
+    def _start_kernels(self):
+        """Make the caches of what kept sets need on the device."""
+        self._index_table = lru_cache(maxsize=256)(lambda kept: self._table(kept.indices))
+        self._place_table = lru_cache(maxsize=256)(self._new_place_table)
+        self._group_ends = lru_cache(maxsize=256)(lambda ends: self._table(np.array(ends, np.int64)))
+        self._known_rest = lru_cache(maxsize=256)(_rest)
+
+    def _table(self, array):
+        """Return a host array on the device: a constant, so the first iteration of a form may send it, but no graph."""
+        was, self.capturing = self.capturing, self.held is not None
+        try:
+            return self.asarray(array)
+        finally:
+            self.capturing = was
+
+    def _hold(self, table):
+        """Return a table of one of the caches; one that a graph reads must live as long as the graph."""
+        if self.held is not None:
+            self.held.append(table)
+        return table
+
+    def refuse(self, wrong, error):
+        if not self.capturing:
+            super().refuse(wrong, error)
+        elif self.trouble is not None:
+            self.trouble |= wrong.any().astype(np.int32)
+
+    def _run(self, kernel, macros=None, /, **values):
+        """Launch a kernel of kernels/cuda.py."""
+        kernel(self.kernels, values, **macros or {})
+
+    # -- kept sets -----------------------------------------------------------------------------------------------------
+    def take(self, x, kept, axis):
+        if kept is None or kept.is_all:
+            return x
+        axis %= x.ndim
+        if not _real(x) or axis == 0 and not _moving(kept) and isinstance(kept.index, slice):
+            return super().take(x, kept, axis)      # rows: a view, which products read in place
+        form = self._as_matrix(x.shape, kept, axis)
+        if form is None:
+            return super().take(x, kept, axis)
+        shape, rows, cols = form
+        out = self.empty(tuple(kept.count if i == axis else n for i, n in enumerate(x.shape)), x.dtype)
+        flat = out.reshape(shape[0] if rows is None else rows.count, shape[1] if cols is None else cols.count)
+        self._run(cuda.take_block, W=self._rows(x, shape), rows=self._axis(rows, shape[0]), cols=self._axis(cols, shape[1]),
+                 out=flat)
+        return out
+
+    def put(self, x, kept, axis):
+        if kept is None:
+            return x
+        axis %= x.ndim
+        shape = tuple(kept.total if i == axis else n for i, n in enumerate(x.shape))
+        form = self._as_matrix(shape, kept, axis) if _real(x) else None
+        if form is None:
+            return super().put(x, kept, axis)
+        (n, m), rows, cols = form
+        out = self.empty(shape, x.dtype)
+        if x.size == 0:
+            out.fill(0)
+            return out
+        flat = (n if rows is None else rows.count, m if cols is None else cols.count)
+        self._run(cuda.expand, x=self._rows(x, flat), rows=self._places(rows, n), cols=self._places(cols, m),
+                 out=out.reshape(n, m))
+        return out
+
+    def put_columns(self, out, kept, x):
+        if not _real(out) or not _straight(out) or x.dtype != out.dtype:
+            super().put_columns(out, kept, x)
+            return
+        self._run(cuda.put_block, x=self._rows(x, x.shape), rows=self._axis(None, len(out)),
+                 cols=self._axis(kept, out.shape[1]), out=out)
+
+    def add_block(self, out, rows, cols, x):
+        found = self._block(out, rows, cols, x)
+        if found is None:
+            super().add_block(out, rows, cols, x)
+        else:
+            out, x, axes = found
+            self._run(cuda.add_block, x=x, out=out, factor=1, **axes)
+
+    def _block(self, out, rows, cols, x):
+        """Return (out, x, what else a kernel takes) for one that changes out[rows, cols] by x; None where no kernel can."""
+        if out.ndim == 1:
+            rows, cols = None, rows if cols is None else cols
+            out, x = out[None], x.reshape(1, -1)
+        elif rows is None and cols is None and out.flags.c_contiguous:
+            out = out.reshape(len(out), -1)
+            x = x.reshape(out.shape)
+        if out.ndim != 2 or not _real(out) or not _straight(out) or x.dtype != out.dtype:
+            return None
+        return out, self._rows(x, x.shape), {
+            "rows": self._axis(rows, out.shape[0]), "cols": self._axis(cols, out.shape[1]),
+            "places": rows.places if isinstance(rows, TableKept) else None}
+
+    def submatrix(self, W, rows, cols):
+        if cols is None or cols.is_all or not _real(W):
+            return self.take(self.take(W, rows, 0), cols, 1)
+        out = self.empty((W.shape[0] if rows is None else rows.count, cols.count), W.dtype)
+        self._run(cuda.take_block, W=self._rows(W, W.shape), rows=self._axis(rows, W.shape[0]),
+                 cols=self._axis(cols, W.shape[1]), out=out)
+        return out
+
+    def round_block(self, W, rows, cols, factor, kind, out):
+        if W.dtype != np.float32 or not _straight(out):
+            super().round_block(W, rows, cols, factor, kind, out)
+            return
+        self._run(cuda.round_block, {"OPERAND": OPERANDS.index(kind)}, W=self._rows(W, W.shape),
+                  rows=self._axis(rows, W.shape[0]), cols=self._axis(cols, W.shape[1]), out=out, factor=factor)
+
+    def lookup(self, W, ids, cols):
+        if not _real(W):
+            return super().lookup(W, ids, cols)
+        out = self.empty((ids.size, W.shape[1] if cols is None else cols.count), W.dtype)
+        self._run(cuda.take_block, W=self._rows(W, W.shape),
+                 rows=AxisValue(ids.size, W.shape[0], 0, 1, 1, self.xp.ascontiguousarray(ids)),
+                 cols=self._axis(cols, W.shape[1]), out=out)
+        return out
+
+    def sum_groups(self, x, order, starts):
+        if not _real(x):
+            return super().sum_groups(x, order, starts)
+        out = self.empty((len(starts), x.shape[1]), x.dtype)
+        if len(starts):
+            self._run(cuda.sum_groups, x=self._rows(x, x.shape), order=self.asarray(order),
+                     bounds=self.asarray(np.append(starts, len(order))), out=out)
+        return out
+
+    def table_gradient(self, x, ids, rows):
+        if not (_real(x) and ids.size):
+            return super().table_gradient(x, ids, rows)
+        ids, next_place = self.xp.ascontiguousarray(ids), self.empty(ids.shape, np.int32)
+        places, g = self.empty((rows,), np.int32), self.empty(x.shape, x.dtype)
+        places.fill(-1)
+        self._run(cuda.link_places, ids=ids, places=places, next=next_place)
+        self._run(cuda.sum_places, x=self._rows(x, x.shape), ids=ids, places=places, next=next_place, g=g)
+        return g, TableKept(ids, places)
+
+    def multiply_groups(self, x, ends, factors):
+        if not _real(x) or not ends or not x.size:
+            return super().multiply_groups(x, ends, factors)
+        y = self.empty(x.shape, x.dtype)
+        self._run(cuda.multiply_groups, x=self.xp.ascontiguousarray(x), factors=factors,
+                  ends=self._hold(self._group_ends(tuple(ends))), y=y)
+        return y
+
+    # -- activations, sums ---------------------------------------------------------------------------------------------
+    def add_to_rows(self, y, b):
+        if not _real(y) or not _straight(y) or b.dtype != y.dtype:
+            super().add_to_rows(y, b)
+            return
+        self._run(cuda.activate, {"ACTIVATION": 0}, x=y, b=b, y=y, scale=1)
+
+    def relu(self, x):
+        return self.activate(x, None, "relu", 1)
+
+    def activate(self, x, b, activation, scale, out=None):
+        if not _real(x) or b is not None and b.dtype != x.dtype or out is not None and not out.flags.c_contiguous:
+            return super().activate(x, b, activation, scale, out)
+        y = self.empty(x.shape, x.dtype) if out is None else out
+        shape = (math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim > 1 or b is not None else (1, x.size)
+        self._run(cuda.activate, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, x=self._rows(x, shape), b=b,
+                 y=y.reshape(shape), scale=scale)
+        return y
+
+    def activate_gradient(self, gy, y, activation, scale):
+        if not _real(gy) or y.dtype != gy.dtype:
+            return super().activate_gradient(gy, y, activation, scale)
+        gx = self.empty(gy.shape, gy.dtype)
+        self._run(cuda.activate_gradient, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, gy=self._flat(gy),
+                 y=self._flat(y), gx=gx.reshape(-1), scale=scale)
+        return gx
+
+    def column_sums(self, x):
+        if not _real(x) or x.ndim != 2 or not x.size:
+            return super().column_sums(x)
+        out = self.empty(x.shape[1:], x.dtype)
+        self._run(cuda.column_sums, x=self._rows(x, x.shape), out=out)
+        return out
+
+    def transposed(self, W):
+        if not _real(W):
+            return super().transposed(W)
+        out = self.empty(W.shape[::-1], W.dtype)
+        self._run(cuda.transpose, W=self._rows(W, W.shape), out=out)
+        return out
+
+    # -- loss ----------------------------------------------------------------------------------------------------------
+    def cross_entropy(self, x, label, probability):
+        if not _real(x):
+            return super().cross_entropy(x, label, probability)
+        logarithm = self.empty(x.shape[:1], x.dtype)
+        self._run(cuda.cross_entropy, {"ROW_THREADS": _row_threads(x.shape[1])}, x=self._rows(x, x.shape), label=label,
+                 p=probability, logarithm=logarithm, smallest=np.finfo(x.dtype).tiny)
+        return logarithm
+
+    def cross_entropy_gradient(self, probability, label, factor):
+        if not _real(probability):
+            super().cross_entropy_gradient(probability, label, factor)
+            return
+        self._run(cuda.cross_entropy_gradient, {"ROW_THREADS": cuda.ROW_THREADS[0]}, p=probability, label=label,
+                 factor=self._flat(factor), factor_step=int(factor.size > 1))
+
+    # -- recurrent networks --------------------------------------------------------------------------------------------
+    def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
+        if not _real(x):
+            super().lstm_step(x, product, c_before, cont, activated, c, squashed, h)
+            return
+        self._run(cuda.lstm_step, x=self._rows(x, x.shape), product=self._rows(product, product.shape),
+                 c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont), activated=activated, c=c,
+                 squashed=squashed, h=h)
+
+    def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
+        if not _real(dh):
+            super().lstm_step_gradient(activated, squashed, c_before, cont, dh, dc, d)
+            return
+        self._run(cuda.lstm_step_gradient, activated=activated, squashed=squashed,
+                 c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont), dh=self.xp.ascontiguousarray(dh), dc=dc,
+                 d=d)
+
+    # -- dropout -------------------------------------------------------------------------------------------------------
+    def dropout(self, x, rate, scale, key):
+        if not _real(x):
+            return super().dropout(x, rate, scale, key)
+        return self._dropped(x, rate, scale, key), RedrawnMask(self, x.shape, x.dtype, rate, key)
+
+    def dropout_gradient(self, gy, mask, scale):
+        if not isinstance(mask, RedrawnMask):
+            return super().dropout_gradient(gy, mask, scale)
+        return self._dropped(gy, mask.rate, scale, mask.key)
+
+    def _dropped(self, x, rate, scale, key):
+        """Return x * mask * scale with the mask that (rate, key) draw."""
+        y = self.empty(x.shape, x.dtype)
+        self._run(cuda.dropout, x=self._flat(x), y=y.reshape(-1), key=key, threshold=dropout_threshold(rate), scale=scale)
+        return y
+
+    def gaussian(self, shape, dtype, key):
+        if np.dtype(dtype).name not in REALS:
+            return super().gaussian(shape, dtype, key)
+        out = self.empty(shape, dtype)
+        self._run(cuda.gaussian, out=out.reshape(-1), key=key)
+        return out
+
+    # -- solver --------------------------------------------------------------------------------------------------------
+    def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
+        if not (_real(W) and W.ndim and W.flags.c_contiguous and history.flags.c_contiguous) \
+                or any(block.data.dtype != W.dtype for block in blocks):
+            super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
+            return
+        rate = {"lr": lr, "grad_scale": grad_scale, "trouble": self.trouble}
+        if not momentum and not decay:
+            for block in blocks:
+                w, g, axes = self._block(W, block.rows, block.cols, block.data)
+                self._run(cuda.subtract_block, W=w, g=g, **axes, **rate)
+            return
+        shape = (1, W.size) if W.ndim == 1 else (len(W), W.size // max(1, len(W)))
+        step = {**rate, "momentum": momentum, "decay": decay, "l1": l1}
+        W, history, parts = W.reshape(shape), history.reshape(shape), [_of_matrix(block, W) for block in blocks]
+        known = len(parts) > 1 and not any(isinstance(rows, TableKept) for _, rows, _ in parts)
+        rest = self._rest(tuple(rows for _, rows, _ in parts), shape[0]) if known else None
+        if len(parts) > 1 and rest is None:
+            total = self.zeros(shape, W.dtype)
+            for g, rows, cols in parts:
+                self.add_block(total, rows, cols, g)
+            parts = [(total, None, None)]
+        if len(parts) == 1 and parts[0][0].size:
+            g, rows, cols = parts[0]
+            g = g.reshape(shape[0] if rows is None else rows.count, shape[1] if cols is None else cols.count)
+            self._run(cuda.sgd_update, W=W, history=history, g=self._rows(g, g.shape), rows=self._places(rows, shape[0]),
+                     cols=self._places(cols, shape[1]), **step)
+            return
+        if len(parts) < 2:
+            parts, rest = [], Kept.all(shape[0])
+        for g, rows, cols in parts:
+            if g.size:
+                self._update_rows(W, history, g, rows, cols, step)
+            else:
+                self._update_rows(W, history, None, rows, None, step)
+        if rest.count:
+            self._update_rows(W, history, None, rest, None, step)
+
+    def _rest(self, parts, total):
+        # Moving sets are equal where they start together, whatever their step and count: they are no key of a cache.
+        return (_rest if any(map(_moving, parts)) else self._known_rest)(parts, total)
+
+    def _update_rows(self, W, history, g, rows, cols, step):
+        self._run(cuda.sgd_update_rows, W=W, history=history, g=None if g is None else self._rows(g, g.shape),
+                 rows=self._axis(rows, W.shape[0]), cols=self._places(cols, W.shape[1]), **step)
+
+    def keep_if_well(self, target, new):
+        if self.trouble is None:
+            super().keep_if_well(target, new)
+        else:
+            self.xp.copyto(target, new, where=self.trouble == 0)
+
+    def squares(self, *arrays):
+        arrays = [x for x in arrays if x.size]
+        if not arrays or not all(map(_real, arrays)):
+            return super().squares(*arrays)
+        blocks = [grids.partial_sums(x.size) for x in arrays]
+        sums, total, first = self.empty((sum(blocks),), np.float64), self.empty((1,), np.float64), 0
+        for x, count in zip(arrays, blocks, strict=True):
+            self._run(cuda.sum_of_squares, x=self._flat(x), out=sums[first:first + count])
+            first += count
+        self._run(cuda.add_up, x=sums, out=total)
+        return total.reshape(())
+
+    # -- what kernels are given ----------------------------------------------------------------------------------------
+    def _rows(self, x, shape):
+        """Return `x` as a matrix (or vector) whose rows a kernel can read, copied if need be."""
+        if x.shape != shape:
+            x = self.xp.ascontiguousarray(x).reshape(shape)
+        return x if _straight(x) else self.xp.ascontiguousarray(x)
+
+    def _flat(self, x):
+        return self.xp.ascontiguousarray(x).reshape(-1)
+
+    def _axis(self, kept, total):
+        """Return what a kernel needs to find the j-th kept entry."""
+        return self._axis_value(kept, total, self._index_table)
+
+    def _places(self, kept, total):
+        """Return what a kernel needs to find where an entry stands among the kept ones."""
+        return self._axis_value(kept, total, self._place_table)
+
+    def _axis_value(self, kept, total, table_of):
+        if isinstance(kept, TableKept):
+            return AxisValue(kept.count, kept.total, 0, 1, 1, kept.ids if table_of is self._index_table else kept.places)
+        if isinstance(kept, RepeatedKept):
+            return AxisValue(kept.count, kept.total, 0, 1, 1, self._tables(kept)[table_of is self._place_table])
+        kept = Kept.all(total) if kept is None else kept
+        return axis_value(kept, None if _moving(kept) or kept.regular else self._hold(table_of(kept)))
+
+    def _tables(self, kept):
+        """Return (units, places) of a RepeatedKept: made once, by the step that reads them."""
+        if kept.tables is None:
+            part, times = kept.part, kept.times
+            units, places = self.empty((times, part.count), np.int64), self.empty((times, part.total), np.int32)
+            self._run(cuda.repeat_kept, kept=self._axis(part, part.total), units=units, places=places)
+            kept.tables = units.reshape(-1), places.reshape(-1)
+        return kept.tables
+
+    def _new_place_table(self, kept):
+        places = np.full(kept.total, -1, np.int32)
+        places[kept.indices] = np.arange(kept.count, dtype=np.int32)
+        return self._table(places)
+
+    def _as_matrix(self, shape, kept, axis):
+        """Return (shape, rows, cols) that mean the same for a matrix; None where the set has no regular form to do it."""
+        before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1:])
+        if after == 1:
+            return (before, shape[axis]), None, kept
+        if before == 1:
+            return (shape[axis], after), kept, None
+        if _moving(kept):
+            return (before, shape[axis] * after), None, kept.spread(after)
+        if kept.regular is None:
+            return None
+        # Every entry of the axis is a run of `after` neighbours.
+        return (before, shape[axis] * after), None, Kept(*(after * n for n in (*kept.regular, kept.total)))
+
+
+def _real(x):
+    return x.dtype.name in REALS
+
+
+def _straight(x):
+    """True for a vector, or a matrix of rows whose entries are neighbours, in which later rows lie further on."""
+    if x.ndim == 1:
+        return x.strides[0] >= 0
+    return x.ndim == 2 and (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and x.strides[0] >= 0
+
+
+def _row_threads(classes):
+    return cuda.ROW_THREADS[classes > cuda.ROWS_OF_A_WARP]
+
+
+def _of_matrix(block, W):
+    """Return (g, rows, cols) of a block for W as a matrix: a vector is one row of it."""
+    if W.ndim == 1:
+        return block.data.reshape(1, -1), None, block.rows if block.cols is None else block.cols
+    return block.data, block.rows, block.cols
+
+
+def _rest(parts, total):
+    """Return the Kept of the rows that no part has; None where two parts share a row, or where only the device knows it."""
+    if are_family(parts):
+        return Kept.of([], total)
+    if not are_disjoint(parts, total):
+        return None
+    rest = np.ones(total, np.bool_)
+    for kept in parts:
+        rest[slice(None) if kept is None else kept.index] = False
+    return Kept.of(np.flatnonzero(rest), total)
+
+
+def _moving(kept):
+    return isinstance(kept, MovingKept)

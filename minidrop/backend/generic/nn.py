@@ -1,0 +1,118 @@
+"""Activations, the softmax loss, and the steps of recurrent networks."""
+
+import numpy as np
+
+
+class Neural:
+    """The maths of neural networks that is more than one ufunc."""
+
+    def relu(self, x):
+        """Return max(x, 0)."""
+        return self.xp.maximum(x, 0, out=self.empty(x.shape, x.dtype))
+
+    def relu_gradient(self, gy, y):
+        """Return gy where y = relu(x) is above 0, else 0."""
+        return self.activate_gradient(gy, y, "relu", 1)
+
+    def activate(self, x, b, activation, scale, out=None):
+        """Return scale * f(x + b): activation "none", "relu", "sigmoid" or "tanh" names f; b (columns,) or None.
+
+        `out`: where to write it, x itself or an array like it.
+        """
+        xp, number = self.xp, x.dtype.type
+        y = self.empty(x.shape, x.dtype) if out is None else out
+        if b is not None:
+            x = xp.add(x, b, out=y)
+        if activation == "relu":
+            xp.maximum(x, 0, out=y)
+        elif activation == "sigmoid":
+            xp.tanh(xp.multiply(x, number(0.5), out=y), out=y)
+            y *= number(0.5)
+            y += number(0.5)
+        elif activation == "tanh":
+            xp.tanh(x, out=y)
+        elif b is None and x is not y:
+            y[...] = x
+        if scale != 1:
+            y *= number(scale)
+        return y
+
+    def activate_gradient(self, gy, y, activation, scale):
+        """Return gy * scale * f'(x) from y = scale * f(x); scale is not 0 where f is "sigmoid" or "tanh"."""
+        number = gy.dtype.type
+        if activation == "relu":
+            gx = self.xp.multiply(gy, (y if scale > 0 else -y) > 0, out=self.empty(gy.shape, gy.dtype))
+            if scale != 1:
+                gx *= number(scale)
+            return gx
+        if activation == "none":
+            return self.xp.multiply(gy, number(scale), out=self.empty(gy.shape, gy.dtype))
+        f = y if scale == 1 else y / number(scale)
+        gx = gy if scale == 1 else gy * number(scale)
+        return gx * f * (1 - f) if activation == "sigmoid" else gx * (1 - f * f)
+
+    def cross_entropy(self, x, label, probability):
+        """Write softmax of the rows of x (rows, classes) to `probability` and return ln of each label's, (rows,).
+
+        x may be `probability`; label: int64 (rows,). A probability below the smallest normal number counts as that.
+        """
+        xp, smallest = self.xp, np.finfo(x.dtype).tiny
+        logarithm = self.empty(x.shape[:1], x.dtype)
+
+        def rows(first, last):
+            part, p = x[first:last], probability[first:last]
+            xp.subtract(part, part.max(axis=1, keepdims=True), out=p)
+            xp.exp(p, out=p)
+            p /= p.sum(axis=1, keepdims=True)
+            logarithm[first:last] = xp.log(xp.maximum(p[xp.arange(last - first), label[first:last]], smallest))
+
+        self.in_chunks(rows, *x.shape, x.dtype.itemsize)
+        return logarithm
+
+    def cross_entropy_gradient(self, probability, label, factor):
+        """probability = (probability - onehot(label)) * factor, in place; factor: one number, or (rows, 1), as an array."""
+        def rows(first, last):
+            p = probability[first:last]
+            p[self.xp.arange(last - first), label[first:last]] -= 1
+            p *= factor[first:last] if factor.ndim else factor
+
+        self.in_chunks(rows, *probability.shape, probability.dtype.itemsize)
+
+    def transposed(self, W):
+        """Return W^T as a C-contiguous array."""
+        out = self.empty(W.shape[::-1], W.dtype)
+        out[...] = W.T
+        return out
+
+    def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
+        """One step of an LSTM; writes the gates i f o g after their functions, c, tanh(c) and h.
+
+        x, product (N, 4 H): the gates' shares from outside and from the state; c_before (N, H); cont (N, 1) of 0 and 1.
+        i f o = sigmoid, g = tanh;  c = cont f c_before + i g;  h = o tanh(c).
+        """
+        xp, units = self.xp, c.shape[1]
+        xp.add(x, product, out=activated)
+        ifo, g = activated[:, :3 * units], activated[:, 3 * units:]
+        ifo[...] = sigmoid(xp, ifo)
+        xp.tanh(g, out=g)
+        i, f, o = (ifo[:, k * units:(k + 1) * units] for k in range(3))
+        xp.multiply(f, c_before * cont, out=c)
+        c += i * g
+        xp.tanh(c, out=squashed)
+        xp.multiply(o, squashed, out=h)
+
+    def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
+        """The gradient of `lstm_step` from dh and dc, of h and c: writes d of the gates' shares; dc becomes c_before's."""
+        units = dh.shape[1]
+        i, f, o, g = (activated[:, k * units:(k + 1) * units] for k in range(4))
+        dc += dh * o * (1 - squashed * squashed)
+        d[:, :units] = dc * g * i * (1 - i)
+        d[:, units:2 * units] = dc * (c_before * cont) * f * (1 - f)
+        d[:, 2 * units:3 * units] = dh * squashed * o * (1 - o)
+        d[:, 3 * units:] = dc * i * (1 - g * g)
+        dc *= f * cont
+
+
+def sigmoid(xp, x):
+    """1 / (1 + exp(-x)), which does not overflow."""
+    return 0.5 * (xp.tanh(0.5 * x) + 1)

@@ -1,0 +1,96 @@
+"""Products of matrices, whole and with dead blocks."""
+
+
+from minidrop.errors import CaptureError, ShapeError
+
+
+class Products:
+    """Dense products, and products that leave blocks of activations out."""
+
+    def gemm(self, a, b, trans_a=False, trans_b=False):
+        """Return op(a) op(b) for matrices, op(m) = m or m^T."""
+        a = a.T if trans_a else a
+        b = b.T if trans_b else b
+        return self.xp.matmul(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
+
+    def gemms(self, products):
+        """Yield gemm(*product) for each (a, b, trans_a, trans_b), in order. A device may take them all at once."""
+        for one in products:
+            yield self.gemm(*one)
+
+    def operand(self, x):
+        """Return a matrix in the form in which several products read it best: for them alone."""
+        return x
+
+    def scaled(self, x, factor):
+        """Return factor * x, for products and for others; `x` itself where the factor is 1."""
+        return x if factor == 1 else self.xp.multiply(x, x.dtype.type(factor), out=self.empty(x.shape, x.dtype))
+
+    def thin_gemm(self, a, b, trans_b=False):
+        """Return a op(b), as `gemm`, where `a` has few rows; the result's memory may run along its columns."""
+        return self.gemm(a, b, trans_b=trans_b)
+
+    def add_to_rows(self, y, b):
+        """y += b for every row of a matrix, in place."""
+        y += b
+
+    def column_sums(self, x):
+        """Return the sum of the rows of a matrix: (rows, columns) -> (columns,)."""
+        return x.sum(axis=0)
+
+    def block_products(self, dtype):
+        """Whether `block_product` is how this device best leaves out dead blocks; else what lives is gathered."""
+        return False
+
+    def block_mask(self, grid):
+        """Return which blocks live on this device, as the array `lives` of a BlockGrid: for reading only."""
+        if grid.lives_at is not None:
+            return grid.lives_at
+        if self.capturing:
+            raise CaptureError("which blocks live is drawn on the host in every iteration; a captured step needs it on the "
+                               "device (BlockGrid.lives_at)")
+        return self.asarray(grid.lives)
+
+    def block_product(self, a, b, trans_a=False, trans_b=False, a_grid=None, n_grid=None, scale=1, bias=None):
+        """Return scale * op(a) op(b) + bias (b and bias as in `gemm` and `add_to_rows`), dead blocks counting as zeros.
+
+        a_grid: BlockGrid of `a`, stored as (samples, units) whatever trans_a. n_grid: of what has the same samples and the
+        result's columns: the result itself, whose dead blocks are the bias, or with trans_a, where samples are summed, b.
+        None: all lives. Not both trans_a and trans_b. Raises ShapeError.
+        """
+        check_block_product(a, b, trans_a, trans_b, a_grid, n_grid)
+        a = self._masked(a, a_grid)
+        if trans_a:
+            y = self.gemm(a, self._masked(b, n_grid), True, trans_b)
+        else:
+            y = self._masked(self.gemm(a, b, False, trans_b), n_grid)
+        y = self.scaled(y, scale)
+        if bias is not None:
+            self.add_to_rows(y, bias)
+        return y
+
+    def _masked(self, x, grid):
+        """Return a matrix with zeros where blocks are dead."""
+        if grid is None:
+            return x
+        rows, columns = (self.xp.arange(n) // size for n, size in zip(x.shape, (grid.block_samples, grid.block_units),
+                                                                      strict=True))
+        return self.xp.where(self.block_mask(grid)[rows[:, None], columns] != 0, x, x.dtype.type(0))
+
+    def multiply_blocks(self, x, grid, scale):
+        """Return x (samples, units, rest) times `scale` where blocks live, times 0 where they are dead."""
+        rows, columns = (self.xp.arange(n) // size for n, size in zip(x.shape, (grid.block_samples, grid.block_units),
+                                                                      strict=False))
+        factors = self.block_mask(grid)[rows[:, None], columns].astype(x.dtype) * x.dtype.type(scale)
+        return self.xp.multiply(x, factors[:, :, None], out=self.empty(x.shape, x.dtype))
+
+
+def check_block_product(a, b, trans_a, trans_b, a_grid, n_grid):
+    """Raise ShapeError where the arguments of `block_product` do not fit each other."""
+    depth, columns = b.shape[::-1] if trans_b else b.shape
+    if trans_a and trans_b or a.shape[0 if trans_a else 1] != depth:
+        raise ShapeError(f"block_product: a {a.shape}{' transposed' * trans_a} times b {b.shape}{' transposed' * trans_b} is "
+                         f"no product that it knows")
+    for grid, units in ((a_grid, a.shape[1]), (n_grid, columns)):
+        if grid is not None:
+            grid.check(a.shape[0], units)

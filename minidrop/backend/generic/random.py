@@ -1,0 +1,64 @@
+"""Random numbers of single entries: a function of a key and a place, the same on every device."""
+
+import math
+
+import numpy as np
+
+
+class Random:
+    """Masks of ordinary dropout, and normal numbers, from counters (Philox)."""
+
+    def dropout(self, x, rate, scale, key):
+        """Return (y, mask): y = x * mask * scale with mask ~ Bernoulli(1 - rate), element i drawn from (key, i) alone.
+
+        `mask` is for `dropout_gradient`: a 0/1 array, or what can be made one with `to_host`.
+        Philox4x32-10 (Salmon et al. 2011), counter i // 4, word i % 4: the same mask on every device.
+        """
+        xp = self.xp
+        words = _words(xp, x.size, key).reshape(x.shape)
+        mask = words >= xp.uint64(dropout_threshold(rate))
+        return (x * mask * x.dtype.type(scale)).astype(x.dtype, copy=False), mask
+
+    def dropout_gradient(self, gy, mask, scale):
+        """Return gy * mask * scale."""
+        gx = self.xp.multiply(gy, mask, out=self.empty(gy.shape, gy.dtype))
+        gx *= gy.dtype.type(scale)
+        return gx
+
+    def gaussian(self, shape, dtype, key):
+        """Return numbers of N(0, 1), number i drawn from (key, i) alone; the same for all dtypes, to rounding.
+
+        Box and Muller 1958 on the words of `dropout`: words 2k and 2k + 1 make u and v = (word + 1) / 2**32 in (0, 1], and
+        numbers 2k and 2k + 1 are sqrt(-2 ln u) times cos and sin of 2 pi v. None is beyond sqrt(64 ln 2) = 6.66.
+        """
+        xp, size = self.xp, math.prod(shape)
+        # In float64 whatever the dtype: a u near 1, rounded to float32, would lose most digits of its logarithm.
+        uniform = ((_words(xp, size + size % 2, key).astype(np.float64) + 1) * 2.0**-32).reshape(-1, 2)
+        radius, angle = xp.sqrt(-2 * xp.log(uniform[:, 0])), 2 * math.pi * uniform[:, 1]
+        pairs = xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)
+        return pairs.reshape(-1)[:size].reshape(shape).astype(dtype)
+
+
+def dropout_threshold(rate):
+    """The 32-bit word from which on an element is kept: P(word < threshold) = rate."""
+    return min(round(rate * 2.0**32), 2**32 - 1)
+
+
+def _words(xp, count, key):
+    """The first `count` random words of a key, as uint64."""
+    blocks = xp.arange(-(-count // 4), dtype=np.uint64)
+    return xp.stack(_philox(xp, blocks, key), axis=1).reshape(-1)[:count]
+
+
+def _philox(xp, blocks, key):
+    """Philox4x32-10 of the counters (block, 0, 0) as four uint64 arrays of 32-bit words."""
+    low32, shift = xp.uint64(0xFFFFFFFF), xp.uint64(32)
+    c0, c1 = blocks & low32, blocks >> shift
+    c2 = c3 = xp.zeros_like(blocks)
+    k0, k1 = key & 0xFFFFFFFF, key >> 32
+    for _ in range(10):
+        product0, product1 = xp.uint64(0xD2511F53) * c0, xp.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = ((product1 >> shift) ^ c1 ^ xp.uint64(k0), product1 & low32,
+                          (product0 >> shift) ^ c3 ^ xp.uint64(k1), product0 & low32)
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c0, c1, c2, c3

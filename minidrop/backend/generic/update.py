@@ -1,0 +1,42 @@
+"""What changes weights."""
+
+import numpy as np
+
+
+class Updates:
+    """The update rules on a device, and the norm of gradients."""
+
+    def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
+        """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history. In place.
+
+        `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W. Without momentum
+        nobody reads the history; without decay either, it is left as it is, and so are the weights that have no gradient.
+        For captured steps `lr` and `grad_scale` may be float64 arrays (1,), and nothing changes where `trouble` is set.
+        """
+        xp = self.xp
+        if not momentum and not decay:
+            for block in blocks:
+                block.add_to(self, W, -lr * grad_scale)
+            return
+        history *= momentum
+        if decay:
+            history += (lr * decay) * (xp.sign(W) if l1 else W)
+        for block in blocks:
+            block.add_to(self, history, lr * grad_scale)
+        W -= history
+
+    def keep_if_well(self, target, new):
+        """target[...] = new, unless `trouble` is set on the device: then `target` stays as it is."""
+        target[...] = new
+
+    def sum_of_squares(self, *arrays):
+        """Return the sum of the squares of all elements of some arrays as a host float; the device is waited for once."""
+        return float(self.squares(*arrays))
+
+    def squares(self, *arrays):
+        """As `sum_of_squares`, but the float64 stays on the device, shape (): nobody waits for it."""
+        total = self.xp.zeros((), np.float64)
+        for array in arrays:
+            flat = array.reshape(-1)
+            total = total + self.xp.dot(flat, flat)
+        return total

@@ -1,0 +1,259 @@
+"""The CPU: NumPy, BLAS through it, and Numba loops where NumPy would pass over memory several times."""
+
+import numpy as np
+
+from minidrop.backend.generic import Backend, dropout_threshold
+from minidrop.backend.numpy.pool import BufferPool
+from minidrop.kernels import threads
+
+_CHUNK_BYTES = 1 << 19      # an array of this size and another one made of it stay in a core's own cache
+
+
+_THIN = 32       # rows
+
+
+class NumpyBackend(Backend):
+    """Runs on the host. Big temporaries come from a pool; products go to BLAS with `out=` so that none is allocated."""
+
+    name = "cpu"
+
+    def __init__(self):
+        self.pool = BufferPool()
+
+    def empty(self, shape, dtype):
+        return self.pool.empty(shape, dtype)
+
+    def trim(self):
+        self.pool.trim()
+
+    def in_chunks(self, work, rows, columns, itemsize):
+        step = max(1, _CHUNK_BYTES // max(1, columns * itemsize))
+        errors = np.geterr()
+
+        def some(first, last):
+            with np.errstate(**errors):       # another thread knows nothing of the caller's
+                for start in range(first, last, step):
+                    work(start, min(last, start + step))
+
+        # Work in several passes: an element costs more than those that other kernels stream.
+        threads.by_rows(some, rows, rows * columns * itemsize)
+
+    def describe(self):
+        return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
+
+    def gemm(self, a, b, trans_a=False, trans_b=False):
+        a = a.T if trans_a else a
+        b = b.T if trans_b else b
+        # dot, not matmul: it hands a transposed operand to BLAS as it is, and knows A A^T.
+        return np.dot(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
+
+    def thin_gemm(self, a, b, trans_b=False):
+        if a.shape[0] > _THIN:
+            return self.gemm(a, b, trans_b=trans_b)
+        # The other way round: OpenBLAS is a quarter faster where the short side is the inner one of the result.
+        b = b if trans_b else b.T
+        return np.dot(b, a.T, out=self.empty((b.shape[0], a.shape[0]), a.dtype)).T
+
+    def add_to_rows(self, y, b):
+        def some(first, last):
+            y[first:last] += b
+
+        threads.by_rows(some, y.shape[0], y.size)
+
+    def column_sums(self, x):
+        if x.shape[1] < 2 * threads.COUNT:      # a single column would be summed pairwise: another result
+            return super().column_sums(x)
+        out = self.empty(x.shape[1:], x.dtype)
+
+        def some(first, last):
+            np.add.reduce(x[:, first:last], axis=0, out=out[first:last])
+
+        threads.by_rows(some, x.shape[1], x.size)
+        return out
+
+    def take(self, x, kept, axis):
+        if kept is None or kept.is_all:
+            return x
+        if isinstance(kept.index, slice) and x.ndim == 1:
+            return x[kept.index]
+        if x.ndim == 2 and kept.runs is not None:
+            return self._straight(x, *((kept, None) if axis % 2 == 0 else (None, kept)))
+        if x.ndim == 2 and axis % 2 == 1 and x.flags.c_contiguous:
+            from minidrop.kernels import cpu
+            out = self.empty((x.shape[0], kept.count), x.dtype)
+            threads.by_rows(cpu.take_columns, x.shape[0], x.size, x, kept.indices, out)
+            return out
+        shape = list(x.shape)
+        shape[axis] = kept.count
+        out = self.empty(tuple(shape), x.dtype)
+        # mode="clip" writes straight into `out`; the default mode copies through a buffer.
+        return np.take(x, kept.indices, axis=axis, out=out, mode="clip")
+
+    def put_columns(self, out, kept, x):
+        if kept is None or kept.is_all or isinstance(kept.index, slice):
+            super().put_columns(out, kept, x)
+            return
+        from minidrop.kernels import cpu
+        threads.by_rows(cpu.put_columns, x.shape[0], x.size, x, kept.indices, out)
+
+    def submatrix(self, W, rows, cols):
+        rows = None if rows is not None and rows.is_all else rows
+        cols = None if cols is not None and cols.is_all else cols
+        if rows is None or cols is None or not W.flags.c_contiguous:
+            return self.take(self.take(W, rows, 0), cols, 1)
+        if rows.runs is not None and cols.runs is not None:
+            return self._straight(W, rows, cols)
+        from minidrop.kernels import cpu
+        out = self.empty((rows.count, cols.count), W.dtype)
+        # W lies in main memory as a rule: a gathered element costs about as much as two streamed ones.
+        threads.by_rows(cpu.take_block, rows.count, 2 * rows.count * W.shape[1], W, rows.indices, cols.indices, out)
+        return out
+
+    def lookup(self, W, ids, cols):
+        if cols is None or cols.is_all:
+            # mode="clip" writes straight into `out`; see `take`.
+            return np.take(W, ids, axis=0, out=self.empty((ids.size, W.shape[1]), W.dtype), mode="clip")
+        from minidrop.kernels import cpu
+        out = self.empty((ids.size, cols.count), W.dtype)
+        threads.by_rows(cpu.take_block, ids.size, 2 * ids.size * W.shape[1], W, ids, cols.indices, out)
+        return out
+
+    def sum_groups(self, x, order, starts):
+        from minidrop.kernels import cpu
+        out = self.empty((starts.size, x.shape[1]), x.dtype)
+        threads.by_rows(cpu.sum_groups, starts.size, x.size, x, order, np.append(starts, order.size), out)
+        return out
+
+    def _straight(self, W, rows, cols):
+        """Return W[rows, cols] where each side is None (all) or has one or two runs: straight blocks, nothing is gathered."""
+        row_runs = (slice(0, W.shape[0]),) if rows is None else rows.runs
+        col_runs = (slice(0, W.shape[1]),) if cols is None else cols.runs
+        if cols is None and len(row_runs) == 1 and W.flags.c_contiguous:
+            return W[row_runs[0]]
+        # Side by side in an array of their own: given a view of some columns, NumPy's dot would copy it as well.
+        count = [W.shape[i] if kept is None else kept.count for i, kept in enumerate((rows, cols))]
+        out = self.empty(tuple(count), W.dtype)
+        i = 0
+        for row_run in row_runs:
+            j, i_end = 0, i + row_run.stop - row_run.start
+            for col_run in col_runs:
+                j_end = j + col_run.stop - col_run.start
+                out[i:i_end, j:j_end] = W[row_run, col_run]
+                j = j_end
+            i = i_end
+        return out
+
+    def relu(self, x):
+        if not x.flags.c_contiguous:
+            return super().relu(x)
+        from minidrop.kernels import cpu
+        y = self.empty(x.shape, x.dtype)
+        threads.by_rows(cpu.relu, x.size, x.size, x.reshape(-1), y.reshape(-1))
+        return y
+
+    def activate(self, x, b, activation, scale, out=None):
+        if out is x and x.ndim == 2 and x.flags.c_contiguous and x.dtype.kind == "f":
+            if activation == "relu" and b is None:
+                b = self.zeros(x.shape[1:], x.dtype)
+            if activation in ("none", "relu") and b is not None and b.dtype == x.dtype:
+                from minidrop.kernels import cpu
+                threads.by_rows(cpu.activate, x.shape[0], x.size, x, np.ascontiguousarray(b), activation == "relu",
+                                x.dtype.type(scale))
+                return x
+            if b is not None:
+                self.add_to_rows(x, b)
+                b = None
+        return super().activate(x, b, activation, scale, out)
+
+    def activate_gradient(self, gy, y, activation, scale):
+        if activation != "relu" or scale <= 0 or not (gy.flags.c_contiguous and gy.dtype == y.dtype):
+            return super().activate_gradient(gy, y, activation, scale)
+        from minidrop.kernels import cpu
+        gx = self.empty(gy.shape, gy.dtype)
+        threads.by_rows(cpu.relu_gradient, gy.size, gy.size, gy.reshape(-1), y.reshape(-1), gy.dtype.type(scale),
+                        gx.reshape(-1))
+        return gx
+
+    def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
+        from minidrop.kernels import cpu
+        cpu.lstm_gradient(activated, squashed, c_before, cont, dh, dc, d)
+
+    def dropout(self, x, rate, scale, key):
+        from minidrop.kernels import cpu
+        x = np.ascontiguousarray(x)
+        y, mask = self.empty(x.shape, x.dtype), self.empty(x.shape, np.bool_)
+        # Random words: an element costs about as much as four streamed ones.
+        threads.by_rows(cpu.dropout, -(-x.size // 4), 4 * x.size, x.reshape(-1), y.reshape(-1), mask.reshape(-1),
+                        np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32), np.uint32(dropout_threshold(rate)),
+                        x.dtype.type(scale))
+        return y, mask
+
+    def gaussian(self, shape, dtype, key):
+        from minidrop.kernels import cpu
+        out = self.empty(shape, dtype)
+        # A logarithm, a root and an angle: a number costs about as much as ten streamed elements.
+        threads.by_rows(cpu.gaussian, -(-out.size // 4), 10 * out.size, out.reshape(-1), np.uint64(key & 0xFFFFFFFF),
+                        np.uint64(key >> 32))
+        return out
+
+    def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
+        if not momentum and not decay and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
+            self._descend(W, blocks, W.dtype.type(lr) * W.dtype.type(grad_scale))
+            return
+        places = None
+        if blocks and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
+            places = _places([(block.data, block.rows, block.cols) for block in blocks], W.shape)
+            if places is None:
+                total = self.zeros(W.shape, W.dtype)
+                for block in blocks:
+                    block.add_to(self, total, 1)
+                places = _places([(total, None, None)], W.shape)
+        if places is None:
+            super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
+            return
+        from minidrop.kernels import cpu
+        if W.ndim == 1:
+            W, history = W[None], history[None]
+        number = W.dtype.type
+        for rows, *gradient in places:
+            threads.by_rows(cpu.sgd_update, rows.size, rows.size * W.shape[1], W, history, rows, *gradient, number(lr),
+                            number(momentum), number(decay), bool(l1), number(grad_scale))
+
+    def _descend(self, W, blocks, rate):
+        """W -= rate * gradient."""
+        from minidrop.kernels import cpu
+        for block in blocks:
+            rows, cols = block.rows, block.cols
+            g = block.data.reshape(W.shape) if rows is None and cols is None else block.data
+            w = W
+            if W.ndim == 1:       # a matrix of one row
+                w, g, rows, cols = W[None], g[None], None, rows if cols is None else cols
+            every = [np.arange(n) if kept is None else kept.indices for kept, n in zip((rows, cols), w.shape, strict=True)]
+            threads.by_rows(cpu.subtract_block, len(g), g.size, w, *every, g, rate)
+
+
+def _places(blocks, shape):
+    """Return (rows, g, row_of, cols) for each of some blocks (g, rows, cols), all rows of W once; None if blocks share a row.
+
+    W[rows[i]] has row row_of[i] of g, in the columns cols, or no gradient (-1). A bias is a matrix of one row, its kept set
+    that row's columns.
+    """
+    if len(shape) == 1:
+        shape, blocks = (1, *shape), [(g[None], None, rows) for g, rows, _ in blocks]
+    every = np.arange(shape[0])
+    row_of = np.full(shape[0], -1)
+    places = []
+    for g, rows, cols in blocks:
+        index = slice(None) if rows is None else rows.index
+        if len(blocks) > 1 and (row_of[index] >= 0).any():
+            return None
+        row_of[index] = every[:len(g)]
+        places.append((every if rows is None else rows.indices, g, every[:len(g)],
+                       np.arange(shape[1]) if cols is None else cols.indices))
+    if len(blocks) == 1:
+        return [(every, g, row_of, places[0][3])]
+    rest = np.flatnonzero(row_of < 0)
+    if rest.size:
+        indices, g, own, cols = places[0]
+        places[0] = np.concatenate([indices, rest]), g, np.concatenate([own, np.full(rest.size, -1)]), cols
+    return places

@@ -1,0 +1,241 @@
+"""How the layers of a net hang together: who writes which blob, who reads it, and every mistake in that.
+
+In-place tops are renamed first: a blob `name` written for the k-th time is the BlobRef (name, k), so that "who reads what
+this layer wrote" has one answer however often the file reuses a name.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from minidrop.config import all_param_fields, decimal, param_fields
+from minidrop.config import minidrop_pb2 as pb
+from minidrop.errors import ConfigError, MinidropError, nearest
+from minidrop.fillers import check_filler
+from minidrop.layers import layer_class
+from minidrop.net.checks import check_vocabularies
+
+
+class BlobRef(NamedTuple):
+    """One version of a blob: the `version`-th time that a layer wrote `name`."""
+
+    name: str
+    version: int
+
+
+@dataclass
+class Node:
+    """One layer in its place: its index in the config, its message, and the blob versions it reads and writes."""
+
+    index: int
+    config: object
+    bottoms: list
+    tops: list
+    layer: object = None
+
+    @property
+    def name(self):
+        return self.config.name
+
+
+@dataclass
+class ParameterNode:
+    """One trained array: what it is, the (node, name) pairs that use it, and its multipliers (None: nobody gives one)."""
+
+    spec: object
+    shared_name: str = ""
+    users: list = field(default_factory=list)
+    lr_mult: float | None = None
+    decay_mult: float | None = None
+
+
+@dataclass
+class Graph:
+    """Nodes in the order of the file, with `writer[ref]`, `readers[ref]` (a list of (node, bottom number)), `shapes[ref]`
+    and the trained `parameters`, shared ones once."""
+
+    nodes: list = field(default_factory=list)
+    writer: dict = field(default_factory=dict)
+    readers: dict = field(default_factory=dict)
+    shapes: dict = field(default_factory=dict)
+    parameters: list = field(default_factory=list)
+
+    @property
+    def parameter_count(self):
+        """Number of trained values."""
+        return sum(math.prod(parameter.spec.shape) for parameter in self.parameters)
+
+    @property
+    def outputs(self):
+        """The blob versions that nobody reads, in the order they are written."""
+        return [ref for ref in self.writer if not self.readers[ref]]
+
+
+class Problems:
+    """Collects every mistake of a net as "file:line:column: layer 'name' (Type): what", to report them together."""
+
+    def __init__(self, config):
+        self.config = config
+        self.found = []          # (index of the layer, line)
+
+    def add(self, index, what, *place, with_type=True):
+        layer = self.config.message.layer[index]
+        kind = f" ({layer.type})" if with_type else ""
+        self.found.append((index, f"{self.config.where(index, *place)}: layer {layer.name!r}{kind}: {what}"))
+
+    def raise_any(self):
+        """Raise one ConfigError with all lines in the order of the layers."""
+        if self.found:
+            raise ConfigError("\n".join(line for _, line in sorted(self.found, key=lambda pair: pair[0])))
+
+
+def build_graph(config, context):
+    """Return the Graph of a filtered NetConfig, its layers made and their shapes known; nothing is allocated.
+
+    Raises one ConfigError that holds every mistake found, one a line.
+    """
+    problems = Problems(config)
+    if not config.message.layer:
+        raise ConfigError(f"{config.where()}: the net has no layers in phase {context.phase}")
+    graph = _wire(config, problems)
+    _make_layers(graph, context, problems)
+    _infer_shapes(graph, problems)
+    check_vocabularies(graph, problems)
+    problems.raise_any()
+    return graph
+
+
+def _wire(config, problems):
+    graph, current, names = Graph(), {}, {}
+    messages = config.message.layer
+    written_later = {}
+    for index, message in enumerate(messages):
+        for top in message.top:
+            written_later.setdefault(top, []).append(index)
+    for index, message in enumerate(messages):
+        node = Node(index, message, [], [])
+        if not message.name:
+            problems.add(index, "a layer needs a name", "type")
+        elif message.name in names:
+            problems.add(index, f"there is a layer of this name already, at {config.where(names[message.name])}", "name")
+        names.setdefault(message.name, index)
+        for i, bottom in enumerate(message.bottom):
+            if bottom in current:
+                ref = current[bottom]
+                graph.readers[ref].append((node, i))
+            else:
+                ref = None
+                problems.add(index, _missing(bottom, index, current, written_later, messages), ("bottom", i))
+            node.bottoms.append(ref)
+        for i, top in enumerate(message.top):
+            if top in current and top not in message.bottom:
+                before = graph.writer[current[top]]
+                problems.add(index, f"top {top!r} is written already, by layer {before.name!r} at "
+                                    f"{config.where(before.index)}; give it another name, or read it as bottom too to work "
+                                    f"in place", ("top", i))
+            elif top in list(message.top)[:i]:
+                problems.add(index, f"top {top!r} is named twice", ("top", i))
+            ref = BlobRef(top, current[top].version + 1 if top in current else 0)
+            node.tops.append(ref)
+            graph.writer[ref], graph.readers[ref] = node, []
+        current.update({ref.name: ref for ref in node.tops})
+        graph.nodes.append(node)
+    return graph
+
+
+def _missing(bottom, index, current, written_later, messages):
+    later = [i for i in written_later.get(bottom, ()) if i >= index]
+    if later and later[0] == index:
+        return f"bottom {bottom!r} is written by this layer alone: the layer would feed itself"
+    if later:
+        return (f"bottom {bottom!r} is written only below, by layer {messages[later[0]].name!r}: "
+                f"the layers form a cycle or stand in the wrong order")
+    known = ", ".join(repr(name) for name in list(current)[-6:])
+    return (f"bottom {bottom!r} is written by no layer{nearest(bottom, current)}"
+            + (f" (the blobs written so far end with {known})" if known else ""))
+
+
+def _make_layers(graph, context, problems):
+    for node in graph.nodes:
+        message = node.config
+        try:
+            kind = layer_class(message.type)
+        except ConfigError as error:
+            problems.add(node.index, str(error), "type", with_type=False)
+            continue
+        own = param_fields(message.type)
+        for name in all_param_fields():
+            if message.HasField(name) and name not in own:
+                reads = f"it reads {' and '.join(own)}" if own else "it has no settings"
+                problems.add(node.index, f"{name} belongs to another layer type; {reads}", name)
+        counts_fit = True
+        for what, allowed, got in (("bottom", kind.bottoms, len(message.bottom)), ("top", kind.tops, len(message.top))):
+            least, most = allowed
+            if got < least or (most is not None and got > most):
+                counts_fit = False
+                problems.add(node.index, f"expected {_count_text(least, most, what)}, got {got}")
+        if len(message.loss_weight) not in (0, len(message.top)):
+            problems.add(node.index, f"expected no loss_weight, or one for each of the {len(message.top)} tops, "
+                                     f"got {len(message.loss_weight)}", "loss_weight")
+        if len(message.propagate_down) not in (0, len(message.bottom)):
+            problems.add(node.index, f"expected no propagate_down, or one for each of the {len(message.bottom)} bottoms, "
+                                     f"got {len(message.propagate_down)}", "propagate_down")
+        if counts_fit:
+            try:
+                phase = pb.Phase.Name(message.phase) if message.HasField("phase") else context.phase
+                node.layer = kind(message, replace(context, phase=phase))
+            except MinidropError as error:
+                problems.add(node.index, str(error), *own[:1])
+
+
+def _count_text(least, most, what):
+    count = str(least) if least == most else f"at least {least}" if most is None else f"{least} to {most}"
+    return f"{count} {what}{'s' * ((most or least) != 1)}"
+
+
+def _infer_shapes(graph, problems):
+    for node in graph.nodes:
+        if node.layer is None or any(ref not in graph.shapes for ref in node.bottoms):
+            continue           # this layer's or an earlier mistake is reported already
+        bottoms = [graph.shapes[ref] for ref in node.bottoms]
+        try:
+            shapes = node.layer.setup(*bottoms)
+            graph.shapes.update({ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)})
+        except MinidropError as error:
+            inputs = ", ".join(f"{ref.name} {shape}" for ref, shape in zip(node.bottoms, bottoms, strict=True))
+            problems.add(node.index, f"{error}" + (f" [bottoms: {inputs}]" if inputs else ""),
+                         *param_fields(node.layer.type)[:1])
+            continue
+        _add_parameters(graph, node, problems)
+
+
+def _add_parameters(graph, node, problems):
+    """Add the node's parameters to the graph; those shared by name are one, with the multipliers that any layer gives."""
+    specs, settings = node.layer.parameter_specs(), list(node.config.param)
+    if len(settings) > len(specs):
+        names = ", ".join(spec.name for spec in specs) or "none"
+        problems.add(node.index, f"{len(settings)} `param` entries, but the layer has {len(specs)} "
+                                 f"parameter{'s' * (len(specs) != 1)} ({names})", ("param", len(specs)))
+    for i, spec in enumerate(specs):
+        try:
+            check_filler(spec.filler, spec.shape)
+        except MinidropError as error:
+            problems.add(node.index, f"{spec.name}_filler: {error}", *param_fields(node.layer.type)[:1],
+                         f"{spec.name}_filler")
+        own = settings[i] if i < len(settings) else pb.ParamSpec()
+        shared = next((p for p in graph.parameters if own.name and p.shared_name == own.name), None)
+        if shared is None:
+            shared = ParameterNode(spec, own.name)
+            graph.parameters.append(shared)
+        elif tuple(shared.spec.shape) != tuple(spec.shape):
+            problems.add(node.index, f"the shared parameter {own.name!r} has shape {tuple(shared.spec.shape)}, but is needed "
+                                     f"as {tuple(spec.shape)}", ("param", i))
+        shared.users.append((node, spec.name))
+        for field_name in ("lr_mult", "decay_mult"):
+            if not own.HasField(field_name):
+                continue
+            value, before = decimal(getattr(own, field_name)), getattr(shared, field_name)
+            if before not in (None, value):
+                problems.add(node.index, f"the shared parameter {own.name!r} has {field_name} {before:g} already; give one "
+                                         f"value", ("param", i), field_name)
+            setattr(shared, field_name, value)

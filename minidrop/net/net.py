@@ -1,0 +1,444 @@
+"""Net: a network built from its description. Forward, backward, parameters and blobs by name."""
+
+import math
+import os
+from contextlib import contextmanager
+
+from minidrop import functions
+from minidrop.autograd import Parameter, Tensor, backward
+from minidrop.backend import get_backend
+from minidrop.config import NetConfig, NetParameter, NetSpec, decimal, filter_state, load_net
+from minidrop.config import minidrop_pb2 as pb
+from minidrop.errors import BackendError, ConfigError, DataError, MinidropError, ShapeError, nearest
+from minidrop.fillers import fill
+from minidrop.layers import Context
+from minidrop.net.graph import Problems, build_graph
+from minidrop.net.planner import plan_compaction
+from minidrop.net.reshuffle import check_shared, find_reshuffles
+from minidrop.rng import generator
+
+DTYPES = ("float32", "float64")
+
+
+class Net:
+    """A network in one phase, on one device.
+
+    `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or "cuda:N".
+    `dtype`: "float32" or "float64". `seed`: everything random follows from it. `share`: another Net, whose parameters this
+    one uses where layer and parameter have the same name (a test net beside a train net). `precision`: "float32", "tf32",
+    "float16" or "bfloat16", what products on a GPU round their operands to; all else stays float32. Raises ConfigError with
+    every mistake of the description at once.
+
+    `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the last forward
+    pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` what the planner decided,
+    `reshuffles` whose units change places while a Solver trains the net.
+    """
+
+    def __init__(self, source, phase="TRAIN", device="auto", dtype="float32", seed=0, level=0, stages=(), share=None,
+                 precision="float32"):
+        if phase not in ("TRAIN", "TEST"):
+            raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
+        dtype = getattr(dtype, "__name__", None) or str(dtype)        # np.float32, np.dtype("float32") or "float32"
+        if dtype not in DTYPES:
+            raise ConfigError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
+        config = _as_config(source)
+        self.config = filter_state(config, getattr(pb, phase), level, stages)
+        self.phase, self.seed, self.dtype = phase, int(seed), dtype
+        self.backend = get_backend(device, precision)
+        if dtype == "float64" and precision != "float32":
+            raise ConfigError(f"precision {precision} rounds products of float32 numbers, but dtype is float64; keep one "
+                              f"of them")
+        context = Context(phase, self.seed, self.dtype, self.backend, config.path)
+        self.graph = build_graph(self.config, context)
+        self.layers = {node.name: node.layer for node in self.graph.nodes}
+        self.reset_states()
+        self.drop_layers = {name: layer for name, layer in self.layers.items() if layer.drops}
+        self.reshuffles = find_reshuffles(self.graph, self.config)
+        if share is not None:
+            check_shared(self.graph, self.config, share.reshuffles)
+        self._make_parameters(share)
+        self.plan = plan_compaction(self.graph)
+        self._check_dropped_weights()
+        self.drop_sites = {drop.node.name: drop.node.layer.site for drop in self.plan.drops}
+        self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in _loss_weights(node)]
+        self.blobs = {}
+        self._tensors = {}
+        # What every forward pass asks, looked up once.
+        self._outputs = self.graph.outputs
+        self._force_backward = self.config.message.force_backward
+        self._detached = {(node.index, i) for node in self.graph.nodes
+                          for i, wanted in enumerate(node.config.propagate_down) if not wanted}
+        self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
+        self._data_nodes = [node for node in self.graph.nodes if node.layer.is_data]
+        self._other_nodes = [node for node in self.graph.nodes if not node.layer.is_data]
+        self._backward_done = False
+        self._forwards = 0      # counts forward passes while nobody has called draw_patterns
+        self._drawn = None      # the iteration drawn last
+        self._changeable = self._nodes_that_drops_reach()
+        self._whole = False     # the last whole forward pass ran without drops
+
+    def _check_dropped_weights(self):
+        problems = Problems(self.config)
+        for drop in self.plan.drops:
+            if drop.site.drops == "weights":
+                try:
+                    drop.site.family.check_weights(drop.producer.layer.outputs, drop.producer.layer.inputs)
+                except ConfigError as error:
+                    problems.add(drop.node.index, f"{error} (the weights of {drop.producer.name})", "approx_dropout_param")
+        problems.raise_any()
+
+    @classmethod
+    def from_file(cls, path, **options):
+        """Return the Net of a network file; options as in `Net`."""
+        return cls(load_net(path), **options)
+
+    # -- parameters --------------------------------------------------------------------------------------------------
+    def _make_parameters(self, share):
+        for found in self.graph.parameters:
+            node, name = found.users[0]
+            parameter = share.params.get(node.name, {}).get(name) if share is not None else None
+            if parameter is None:
+                rng = generator(self.seed, "filler", node.name, name)
+                try:
+                    data = self.backend.asarray(fill(found.spec.filler, found.spec.shape, rng), self.dtype)
+                except MemoryError as error:
+                    raise BackendError(f"{self.config.where(node.index)}: layer {node.name!r}: {name} of shape "
+                                       f"{tuple(found.spec.shape)} does not fit into memory; make it smaller ({error})"
+                                       ) from None
+                multipliers = (1.0 if value is None else value for value in (found.lr_mult, found.decay_mult))
+                parameter = Parameter(data, self.backend, f"{node.name}.{name}", *multipliers)
+            elif parameter.shape != tuple(found.spec.shape):
+                raise ConfigError(f"{self.config.where(node.index)}: layer {node.name!r}: {name} has shape "
+                                  f"{tuple(found.spec.shape)} here, but {parameter.shape} in the net it is shared with")
+            for node, name in found.users:
+                node.layer.params[name] = parameter
+        self.params = {node.name: node.layer.params for node in self.graph.nodes if node.layer.params}
+
+    def parameters(self):
+        """Return {"layer/name": Parameter}, each parameter once, under the first layer that owns it."""
+        unique = {}
+        for layer, own in self.params.items():
+            for name, parameter in own.items():
+                unique.setdefault(id(parameter), (f"{layer}/{name}", parameter))
+        return dict(unique.values())
+
+    def clear_grads(self):
+        """Forget all gradients."""
+        for own in self.params.values():
+            for parameter in own.values():
+                parameter.clear_grad()
+
+    # -- patterns ----------------------------------------------------------------------------------------------------
+    def draw_patterns(self, iteration):
+        """Draw what is random in this iteration: the pattern of every drop, and the masks of ordinary dropout.
+
+        They stay until the next call. A net on which this was never called draws anew in every forward pass.
+        """
+        self._forwards = None
+        self._draw(iteration)
+
+    def _draw(self, iteration):
+        self._drawn = iteration
+        for layer in self.layers.values():
+            layer.draw(iteration)
+
+    @property
+    def patterns(self):
+        """{layer: Pattern} as drawn last."""
+        return {name: site.pattern for name, site in self.drop_sites.items()}
+
+    def masks(self):
+        """{layer: array, scale included, that dense code would multiply by}.
+
+        Of units: it broadcasts over the batch. Of blocks: as large as the batch. Of weights: the mask of the product's
+        weights, (outputs, inputs).
+        """
+        masks = {}
+        for drop in self.plan.drops:
+            if drop.site.drops == "weights":
+                layer = drop.producer.layer
+                mask = drop.site.weight_mask(layer.outputs, layer.inputs)
+            elif drop.node.layer.drops_own_units:
+                top = self.graph.shapes[drop.node.tops[0]]
+                mask = functions.site_mask(drop.site, (*top[:2], drop.site.total), 2)
+            else:
+                mask = functions.site_mask(drop.site, self.graph.shapes[drop.node.bottoms[0]], drop.node.layer.axis)
+            masks[drop.node.name] = mask.astype(self.dtype)
+        return masks
+
+    def run_masked_dense(self, masked=True):
+        """Compute everything, every layer by itself, and multiply by explicit masks: the reference for what the plan does."""
+        self.plan.fuse(not masked)
+        for site in self.drop_sites.values():
+            site.masked = masked
+
+    def set_dropping(self, on):
+        """Let the drop layers act or rest, whatever the phase. A new net has them act in phase TRAIN alone."""
+        for layer in self.drop_layers.values():
+            layer.dropping = bool(on)
+
+    @contextmanager
+    def restored(self):
+        """Put back at the end of this context, also after an error, what passes change: which layers drop, masks or
+        compaction, what is drawn, the places of the data layers, and the states of recurrent ones."""
+        dropping = {name: layer.dropping for name, layer in self.drop_layers.items()}
+        masked, fused = {name: site.masked for name, site in self.drop_sites.items()}, self.plan.fused
+        forwards, drawn, positions, states = self._forwards, self._drawn, self.positions, self.states
+        try:
+            yield
+        finally:
+            for name, on in dropping.items():
+                self.layers[name].dropping = on
+            for name, on in masked.items():
+                self.drop_sites[name].masked = on
+            self.plan.fuse(fused)
+            if drawn is not None:
+                self._draw(drawn)
+            self._forwards, self._drawn = forwards, drawn
+            self.seek(positions)
+            self.set_states(states)
+
+    # -- states ------------------------------------------------------------------------------------------------------
+    @property
+    def states(self):
+        """{(layer, name): array} of what recurrent layers carry from batch to batch. Forward passes make new arrays."""
+        return {(name, key): array for name, layer in self.layers.items() for key, array in layer.state.items()}
+
+    def set_states(self, states):
+        """Let the next forward pass go on from `states`, as the property gives them."""
+        for (name, key), array in states.items():
+            self.layers[name].state[key] = array
+
+    def reset_states(self):
+        """Let the next forward pass begin with all states 0."""
+        for layer in self.layers.values():
+            layer.state = {name: self.backend.zeros(shape, self.dtype) for name, shape in layer.state_shapes().items()}
+
+    def _nodes_that_drops_reach(self):
+        """The indexes of the nodes whose tops depend on what is drawn: drop layers, products that leave weights out, and
+        all below. What a product leaves out of its *outputs* does not count: the drop below takes it out of a whole top."""
+        found, tops = set(), set()
+        for node in self.graph.nodes:
+            site = node.layer.out_site
+            if node.layer.drops or (site is not None and site.drops == "weights") or tops & set(node.bottoms):
+                found.add(node.index)
+                tops.update(node.tops)
+        return found
+
+    def due_permutations(self, iteration):
+        """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before this iteration of a solver.
+
+        `order` is an int64 NumPy array; entry order[i] of the axis moves to place i. To apply all of them leaves the net
+        the same function up to rounding; a solver must move its history of a parameter alike.
+        """
+        for reshuffle in self.reshuffles:
+            if reshuffle.is_due(iteration):
+                order = reshuffle.order(self.seed, iteration)
+                for layer, name, axis in reshuffle.moves:
+                    yield self.params[layer][name], axis, order
+
+    # -- running -----------------------------------------------------------------------------------------------------
+    @property
+    def inputs(self):
+        """The names that `forward` takes: the tops of the Input layers."""
+        return [top for layer in self._input_layers for top in layer.shapes]
+
+    @property
+    def outputs(self):
+        """The names of the blobs that nobody reads: losses, metrics, scores."""
+        return [ref.name for ref in self._outputs]
+
+    def forward(self, **inputs):
+        """Run all layers and return {output name: Tensor}. `inputs` set the tops of the Input layers, by name.
+
+        A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError naming the layer.
+        """
+        self._backward_done = False
+        with self.backend.active():
+            return self._forward(inputs)
+
+    def read(self):
+        """Run the data layers alone and return {BlobRef: Tensor} of their tops, for `compute`."""
+        with self.backend.active():
+            self._run(self._data_nodes, {})
+            return self._tensors
+
+    def compute(self, data):
+        """Run all layers but those of data, on tensors as `read` returns them; returns what `forward` returns."""
+        self._backward_done = self._whole = False
+        return self._run(self._other_nodes, dict(data))
+
+    def show(self, tensors):
+        """Let blobs and loss be those of {BlobRef: Tensor}, the tensors of a pass done before and now done again."""
+        self._tensors, self._backward_done, self._whole = tensors, True, False
+        self.blobs = {ref.name: tensor for ref, tensor in tensors.items()}
+
+    def rerun(self):
+        """Run only the layers that drops reach, on the batch of the last `forward`; returns what that returns.
+
+        `forward` must have run with drops at rest, see `set_dropping`: what it computed above the drops is whole, so it serves
+        every pattern. For passes under no_grad. States of recurrent layers begin as that pass found them, and stay as it left
+        them. Raises DataError.
+        """
+        if not self._whole:
+            raise DataError("rerun needs a forward pass without drops first: set_dropping(False), forward, set_dropping(True)")
+        self._backward_done = True
+        after = self.states
+        self.set_states(self._states_before)
+        with self.backend.active():
+            try:
+                changeable = self._changeable
+                above = {ref: tensor for ref, tensor in self._tensors.items()
+                         if self.graph.writer[ref].index not in changeable}
+                return self._run([node for node in self.graph.nodes if node.index in changeable], above)
+            finally:
+                self.set_states(after)
+
+    def _forward(self, inputs):
+        self._whole = False
+        self._states_before = self.states
+        self._give(inputs)
+        if self._forwards is not None:
+            self._draw(self._forwards)
+            self._forwards += 1
+        outputs = self._run(self.graph.nodes, {})
+        self._whole = not any(layer.dropping for layer in self.drop_layers.values())
+        return outputs
+
+    def _run(self, nodes, tensors):
+        """Run some nodes, in order, on {BlobRef: Tensor} that others wrote before."""
+        self._tensors = tensors
+        for node in nodes:
+            bottoms = [tensors[ref] for ref in node.bottoms]
+            for i, tensor in enumerate(bottoms):
+                if (node.index, i) in self.plan.expand:
+                    bottoms[i] = functions.expand(tensor)
+                if (node.index, i) in self._detached:
+                    bottoms[i] = Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
+            try:
+                tops = node.layer.forward(*bottoms)
+            except MinidropError as error:
+                raise type(error)(
+                    f"layer {node.name!r} ({node.config.type}): {error}{self._record(node, error)}") from error
+            tops = tops if isinstance(tops, tuple) else (tops,)
+            if self._force_backward and node.layer.is_data:
+                for top in tops:
+                    top.requires_grad = True
+            tensors.update(zip(node.tops, tops, strict=True))
+        self.blobs = {ref.name: tensor for ref, tensor in tensors.items()}
+        return {ref.name: tensors[ref] for ref in self._outputs if ref in tensors}
+
+    def _give(self, inputs):
+        unknown = [name for name in inputs if name not in self.inputs]
+        if unknown:
+            raise ShapeError(f"the net has no input {unknown[0]!r}{nearest(unknown[0], self.inputs)} "
+                             f"(inputs: {', '.join(self.inputs) or 'none, its data layers feed it'})")
+        for layer in self._input_layers:
+            layer.give({name: inputs[name] for name in layer.shapes if name in inputs})
+
+    def _record(self, node, error):
+        """Say which record of the data a DataError about one place of a batch means."""
+        place = getattr(error, "place", None)
+        if place is None:
+            return ""
+        for ref in reversed(node.bottoms):
+            layer = self.graph.writer[ref].layer
+            if hasattr(layer, "record_of"):
+                places_a_record = math.prod(self._tensors[ref].shape[layer.record_axes:])
+                return f": {layer.record_of(place // places_a_record)}"
+        return ""
+
+    def tensor(self, ref):
+        """Return the Tensor of a BlobRef, one version of a blob, as of the last forward pass.
+
+        Of versions that an epilogue (see planner) skips this is the one after it.
+        """
+        return self._tensors[ref]
+
+    @property
+    def loss(self):
+        """The weighted sum of all losses of the last forward pass, as a float (0 for a net without a loss)."""
+        self._require_forward("loss")
+        return sum(weight * float(self.backend.to_host(self._tensors[ref].data.sum())) for ref, weight in self.losses)
+
+    @property
+    def loss_array(self):
+        """`loss` as a float64 array (1,) on the device, which nobody waits for."""
+        self._require_forward("loss_array")
+        losses = [weight * self._tensors[ref].data.sum().astype("float64") for ref, weight in self.losses]
+        return sum(losses[1:], losses[0]).reshape(1)
+
+    def backward(self, scale=1.0):
+        """Add the gradient of `scale` times the weighted sum of all losses to `grad` of every parameter. Once a forward."""
+        if not self.losses:
+            raise ConfigError(f"{self.config.where()}: backward needs a loss, but no layer is one and no loss_weight is set")
+        self._require_forward("backward")
+        if self._backward_done:
+            raise DataError("backward has run already; run forward again first")
+        roots = [(self._tensors[ref], weight) for ref, weight in self.losses if self._tensors[ref].requires_grad]
+        if not roots:
+            raise DataError("backward finds nothing to do: forward ran under no_grad, or every lr_mult is 0")
+        self._backward_done = True
+        xp = self.backend.xp
+        with self.backend.active():
+            backward([(tensor, xp.full(tensor.data.shape, weight * scale, tensor.dtype)) for tensor, weight in roots])
+
+    def _require_forward(self, what):
+        if any(ref not in self._tensors for ref, _ in self.losses):
+            raise DataError(f"{what} needs a forward pass first")
+
+    def first_nonfinite(self):
+        """Return (layer name, blob name) of the first top of the last forward pass with a NaN or infinity, or None."""
+        xp = self.backend.xp
+        for node in self.graph.nodes:
+            for ref in node.tops:
+                if ref in self._tensors and not bool(xp.isfinite(self._tensors[ref].data).all()):
+                    return node.name, ref.name
+        return None
+
+    # -- data --------------------------------------------------------------------------------------------------------
+    def set_input_arrays(self, data, labels=None, layer=None):
+        """Set the arrays of a MemoryData layer (of the only one, or of the one called `layer`)."""
+        found = [node.layer for node in self.graph.nodes
+                 if node.config.type == "MemoryData" and layer in (None, node.name)]
+        if len(found) != 1:
+            raise DataError(f"expected one MemoryData layer{f' called {layer!r}' if layer else ''}, the net has {len(found)}")
+        found[0].set_arrays(data, labels)
+
+    @property
+    def positions(self):
+        """{data layer: number of batches read}."""
+        return {name: layer.position for name, layer in self.layers.items() if hasattr(layer, "seek")}
+
+    def seek(self, positions):
+        """Let the next batch of each data layer be the given one; an integer stands for all of them."""
+        for name, layer in self.layers.items():
+            if hasattr(layer, "seek"):
+                layer.seek(positions if isinstance(positions, int) else positions.get(name, 0))
+
+    def close(self):
+        """Stop reading threads, close files, and give memory back."""
+        for layer in self.layers.values():
+            layer.close()
+        self.blobs, self._tensors, self._whole = {}, {}, False
+        self.backend.trim()
+
+
+def _as_config(source):
+    if isinstance(source, NetConfig):
+        return source
+    if isinstance(source, NetParameter):
+        return NetConfig.of(source)
+    if isinstance(source, NetSpec):
+        return NetConfig.of(source.to_proto())
+    if isinstance(source, str | os.PathLike):
+        return load_net(source)
+    raise ConfigError(f"a net is built from a NetConfig, NetParameter, NetSpec or path, got {type(source).__name__}")
+
+
+def _loss_weights(node):
+    """Yield (blob, weight) for every top of a layer that counts in the loss."""
+    weights = list(node.config.loss_weight) or [float(node.layer.is_loss and i == 0) for i in range(len(node.tops))]
+    for ref, weight in zip(node.tops, weights, strict=True):
+        if weight:
+            yield ref, decimal(weight)

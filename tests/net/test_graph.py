@@ -1,0 +1,172 @@
+"""Every mistake in a network is found before any work, all in one report, each with layer and place."""
+
+import pytest
+
+from minidrop import ConfigError, Net
+from minidrop.config import parse_net
+from minidrop.layers import Context
+from minidrop.net.graph import build_graph
+
+DATA = '''layer { name: "in" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 4 dim: 6 } shape { dim: 4 } } }
+'''
+
+
+def ip(name, bottom, top, settings="num_output: 3", more=""):
+    return f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{top}" {more} ' \
+           f'inner_product_param {{ {settings} }} }}\n'
+
+
+def report(text):
+    with pytest.raises(ConfigError) as caught:
+        Net(parse_net(text, "net.prototxt"), device="cpu")
+    return str(caught.value).split("\n")
+
+
+KNOWN = ("(known types: Accuracy, ApproxDropout, Concat, DropConnect, Dropout, DummyData, Eltwise, Embed, EuclideanLoss, "
+         "Flatten, GRU, GaussianDropout, HDF5Data, InnerProduct, Input, LSTM, MemoryData, Perplexity, Power, RNN, ReLU, "
+         "Reshape, Sigmoid, SigmoidCrossEntropyLoss, Silence, Slice, Softmax, SoftmaxWithLoss, Split, TanH, TextData)")
+MISTAKES = {
+    "unknown type": (
+        'layer { name: "r" type: "Relu" bottom: "data" top: "r" }',
+        f"net.prototxt:3:19: layer 'r': unknown layer type 'Relu'; did you mean 'ReLU'? {KNOWN}"),
+    "no type at all": (
+        'layer { name: "r" bottom: "data" top: "r" }', f"net.prototxt:3:1: layer 'r': unknown layer type '' {KNOWN}"),
+    "settings of another type": (
+        'layer { name: "r" type: "ReLU" bottom: "data" top: "r" power_param { scale: 2 } }',
+        "net.prototxt:3:56: layer 'r' (ReLU): power_param belongs to another layer type; it reads relu_param"),
+    "settings of another type, where two are read": (
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "data" bottom: "label" top: "r" dropout_param { } }',
+        "net.prototxt:3:83: layer 'l' (SoftmaxWithLoss): dropout_param belongs to another layer type; it reads "
+        "softmax_param and loss_param"),
+    "settings of a type that has none": (
+        'layer { name: "s" type: "Silence" bottom: "data" relu_param { } }',
+        "net.prototxt:3:50: layer 's' (Silence): relu_param belongs to another layer type; it has no settings"),
+    "missing bottom": (
+        'layer { name: "r" type: "ReLU" bottom: "dota" top: "r" }',
+        "net.prototxt:3:32: layer 'r' (ReLU): bottom 'dota' is written by no layer; did you mean 'data'? (the blobs written "
+        "so far end with 'data', 'label')"),
+    "two writers": (
+        'layer { name: "a" type: "ReLU" bottom: "data" top: "y" }\n'
+        'layer { name: "b" type: "ReLU" bottom: "data" top: "y" }',
+        "net.prototxt:4:47: layer 'b' (ReLU): top 'y' is written already, by layer 'a' at net.prototxt:3:1; give it another "
+        "name, or read it as bottom too to work in place"),
+    "one top twice": (
+        'layer { name: "s" type: "Split" bottom: "data" top: "y" top: "y" }',
+        "net.prototxt:3:57: layer 's' (Split): top 'y' is named twice"),
+    "a cycle": (
+        'layer { name: "a" type: "ReLU" bottom: "z" top: "y" }\nlayer { name: "b" type: "ReLU" bottom: "y" top: "z" }',
+        "net.prototxt:3:32: layer 'a' (ReLU): bottom 'z' is written only below, by layer 'b': the layers form a cycle or "
+        "stand in the wrong order"),
+    "a layer that feeds itself": (
+        'layer { name: "a" type: "ReLU" bottom: "y" top: "y" }',
+        "net.prototxt:3:32: layer 'a' (ReLU): bottom 'y' is written by this layer alone: the layer would feed itself"),
+    "shapes that do not fit": (
+        'layer { name: "l" type: "EuclideanLoss" bottom: "data" bottom: "label" top: "l" }',
+        "net.prototxt:3:1: layer 'l' (EuclideanLoss): bottoms of one shape expected, got (4, 6) and (4,) "
+        "[bottoms: data (4, 6), label (4,)]"),
+    "more params than parameters": (
+        ip("i", "data", "i", "num_output: 2 bias_term: false", "param { } param { lr_mult: 2 }"),
+        "net.prototxt:3:74: layer 'i' (InnerProduct): 2 `param` entries, but the layer has 1 parameter (weight)"),
+    "params of a layer without parameters": (
+        'layer { name: "r" type: "ReLU" bottom: "data" top: "r" param { } }',
+        "net.prototxt:3:56: layer 'r' (ReLU): 1 `param` entries, but the layer has 0 parameters (none)"),
+    "one name twice": (
+        'layer { name: "in" type: "ReLU" bottom: "data" top: "r" }',
+        "net.prototxt:3:9: layer 'in' (ReLU): there is a layer of this name already, at net.prototxt:1:1"),
+    "no name": (
+        'layer { type: "ReLU" bottom: "data" top: "r" }',
+        "net.prototxt:3:9: layer '' (ReLU): a layer needs a name"),
+    "too few bottoms": (
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "data" top: "l" }',
+        "net.prototxt:3:1: layer 'l' (SoftmaxWithLoss): expected 2 bottoms, got 1"),
+    "too many bottoms": (
+        'layer { name: "r" type: "ReLU" bottom: "data" bottom: "label" top: "r" }',
+        "net.prototxt:3:1: layer 'r' (ReLU): expected 1 bottom, got 2"),
+    "no bottom": (
+        'layer { name: "c" type: "Concat" top: "c" }',
+        "net.prototxt:3:1: layer 'c' (Concat): expected at least 1 bottom, got 0"),
+    "no top": (
+        'layer { name: "r" type: "ReLU" bottom: "data" }', "net.prototxt:3:1: layer 'r' (ReLU): expected 1 top, got 0"),
+    "too many tops": (
+        'layer { name: "a" type: "Accuracy" bottom: "data" bottom: "label" top: "a" top: "b" top: "c" }',
+        "net.prototxt:3:1: layer 'a' (Accuracy): expected 1 to 2 tops, got 3"),
+    "loss weights": (
+        'layer { name: "r" type: "ReLU" bottom: "data" top: "r" loss_weight: 1 loss_weight: 2 }',
+        "net.prototxt:3:56: layer 'r' (ReLU): expected no loss_weight, or one for each of the 1 tops, got 2"),
+    "propagate_down": (
+        'layer { name: "r" type: "ReLU" bottom: "data" top: "r" propagate_down: true propagate_down: true }',
+        "net.prototxt:3:56: layer 'r' (ReLU): expected no propagate_down, or one for each of the 1 bottoms, got 2"),
+    "pattern": (
+        'layer { name: "d" type: "ApproxDropout" bottom: "data" top: "d" approx_dropout_param { pattern: "PERIODICAL" } }',
+        "net.prototxt:3:65: layer 'd' (ApproxDropout): unknown pattern 'PERIODICAL'; did you mean 'PERIODIC'? (known "
+        "patterns: BLOCK, PERIODIC, ROW, SLICE, TILE, UNIT)"),
+    "dropout ratio": (
+        'layer { name: "d" type: "ApproxDropout" bottom: "data" top: "d" approx_dropout_param { dropout_ratio: 1 } }',
+        "net.prototxt:3:65: layer 'd' (ApproxDropout): rate (dropout_ratio) must lie in [0, 1), got 1.0; it is the share of "
+        "units to drop: 0 drops nothing, 0.5 every other one"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake(name):
+    text, message = MISTAKES[name]
+    assert report(DATA + text) == [message]
+
+
+def test_all_mistakes_are_in_one_report():
+    """Each text above, in one file: as many lines, in the order of the passes, each at its own place."""
+    texts, expected = [], []
+    line = 3
+    for number, (text, message) in enumerate(MISTAKES.values()):
+        if "top 'y'" in message or "'z'" in message or "'y'" in message:
+            continue                         # those share blob names
+        for old in ("name: \"r\"", "name: \"s\"", "name: \"l\"", "name: \"i\"", "name: \"c\"", "name: \"a\"", "name: \"d\""):
+            text = text.replace(old, f'name: "n{number}"')
+        for old in ("r", "s", "l", "i", "c", "a", "b", "d"):
+            text = text.replace(f'top: "{old}"', f'top: "{old}{number}"')
+        texts.append(text.rstrip("\n"))
+        expected.append(line)
+        line += 1
+    lines = report(DATA + "\n".join(texts))
+    assert sorted(int(found.split(":")[1]) for found in lines) == expected
+    assert all(found.startswith("net.prototxt:") and ": layer '" in found for found in lines)
+
+
+def test_what_follows_from_a_mistake_is_not_reported_too():
+    lines = report(DATA + ip("ip1", "data", "a", "") + ip("ip2", "a", "b") + ip("ip3", "b", "c", "num_output: 0"))
+    assert lines == ["net.prototxt:3:67: layer 'ip1' (InnerProduct): inner_product_param needs num_output, at least 1 "
+                     "[bottoms: data (4, 6)]"]
+
+
+def test_a_net_without_layers():
+    assert report('name: "empty"') == ["net.prototxt:1:1: the net has no layers in phase TRAIN"]
+    assert report('layer { name: "d" type: "DummyData" top: "x" include { phase: TEST } }')[0].endswith(
+        "the net has no layers in phase TRAIN")
+
+
+def test_positions_stay_right_when_rules_take_layers_out():
+    text = DATA + ('layer { name: "t" type: "Silence" bottom: "label" include { phase: TEST } }\n'
+                   'layer { name: "r" type: "Relu" bottom: "data" top: "r" }')
+    assert report(text)[0].startswith("net.prototxt:4:19: layer 'r': unknown layer type 'Relu'")
+
+
+def graph_of(text):
+    return build_graph(parse_net(text), Context("TRAIN", 0, "float32", None))
+
+
+def test_versions_of_a_blob():
+    """In-place layers write new versions: who reads what has one answer."""
+    graph = graph_of(DATA + ip("ip", "data", "h") + 'layer { name: "r" type: "ReLU" bottom: "h" top: "h" }\n'
+                     'layer { name: "t" type: "TanH" bottom: "h" top: "h" }\n' + ip("out", "h", "y"))
+    assert graph.nodes[2].bottoms == [("h", 0)] and graph.nodes[2].tops == [("h", 1)]
+    assert [node.name for node, _ in graph.readers["h", 1]] == ["t"]
+    assert graph.writer["h", 2].name == "t" and graph.nodes[4].bottoms == [("h", 2)]
+    assert graph.outputs == [("label", 0), ("y", 0)]
+    assert graph.shapes["h", 2] == (4, 3)
+
+
+def test_parameter_count_counts_shared_ones_once():
+    shared = 'param { name: "W" } param { name: "b" }'
+    text = DATA + ip("a", "data", "a", more=shared) + ip("b", "data", "b", more=shared) + ip("c", "data", "c")
+    assert graph_of(text).parameter_count == 2 * (3 * 6 + 3)

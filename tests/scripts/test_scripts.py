@@ -1,0 +1,195 @@
+"""The scripts as a user runs them: each in a process of its own, with a cache of its own."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """An environment with an empty cache that holds the digits; without scikit-learn there are none."""
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn, which is not installed")
+    cache = tmp_path_factory.mktemp("cache")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = {name: value for name, value in os.environ.items() if name != "MINIDROP_DATA"}
+    environment |= {"MINIDROP_CACHE": str(cache), "PYTHONPATH": path}
+    done = run(environment, "download_data.py", "digits")
+    assert done.returncode == 0, done.stderr
+    return environment
+
+
+def run(environment, script, *arguments, folder=ROOT):
+    return subprocess.run([sys.executable, SCRIPTS / script, *arguments], capture_output=True, text=True, env=environment,
+                          cwd=folder, timeout=300)
+
+
+def test_compare_dropout_prints_a_table(environment):
+    done = run(environment, "compare_dropout.py", "--iterations", "20", "--block", "10", "--families", "PERIODIC,ROW")
+    assert done.returncode == 0, done.stderr
+    head, empty, columns, rule, *rows = done.stdout.rstrip("\n").split("\n")
+    assert head == "models/digits_mlp/solver.prototxt: 20 iterations, on cpu"
+    assert columns.split() == ["dropout", "training", "iteration", "test", "accuracy", "speed-up"]
+    assert (empty, set(rule)) == ("", {"-"})
+    row = r"{} +[\d.]+ s +[\d.]+ ms +[\d.]+ % +[\d.]+x"
+    names = ("conventional", r"approximate \(PERIODIC\)", r"approximate \(ROW\)")
+    assert len(rows) == 3
+    for name, line in zip(names, rows, strict=True):
+        assert re.fullmatch(row.format(name), line), line
+    assert rows[0].endswith(" 1.00x")
+
+
+def test_compare_dropout_json(environment):
+    done = run(environment, "compare_dropout.py", "--iterations", "25", "--block", "10", "--seeds", "2", "--json",
+               "--metric", "loss")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["iterations"], result["seeds"], result["first_seed"]) == (25, 2, 1)
+    conventional, approximate = result["methods"]
+    assert (conventional["name"], approximate["name"]) == ("conventional", "approximate (PERIODIC)")
+    for method in (conventional, approximate):
+        assert len(method["block_seconds"]) == 2 * 3          # 10 + 10 + 5 iterations, two seeds
+        assert method["seconds"] == pytest.approx(sum(method["block_seconds"]))
+        assert method["ms_per_iteration"] == pytest.approx(1000 * method["seconds"] / 50)
+        assert len(set(method["loss"])) == 2                  # two seeds, two trainings
+        assert 0 < method["mean_loss"] < 2.3                  # guessing costs log 10
+    assert conventional["speed_up"] == 1
+    assert approximate["speed_up"] == pytest.approx(conventional["seconds"] / approximate["seconds"])
+
+
+def test_compare_dropout_is_repeatable_but_for_the_clock(environment):
+    results = [json.loads(run(environment, "compare_dropout.py", "--iterations", "10", "--json", "--block", block).stdout)
+               for block in ("3", "10")]
+    accuracies = [[method["accuracy"] for method in result["methods"]] for result in results]
+    assert accuracies[0] == accuracies[1]
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["--solver", "nothing.prototxt"], "nothing.prototxt"),
+    (["--families", "PERIODICAL"], "unknown pattern 'PERIODICAL'; did you mean 'PERIODIC'?"),
+    (["--metric", "acuracy"], "the test net has no output 'acuracy' (outputs: accuracy, loss)"),
+])
+def test_compare_dropout_mistakes_are_one_clear_message(environment, arguments, expected):
+    done = run(environment, "compare_dropout.py", "--iterations", "2", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and expected in done.stderr
+    assert "Traceback" not in done.stderr and not done.stdout
+
+
+def test_compare_dropout_without_data_says_how_to_get_it(environment, tmp_path):
+    done = run(environment | {"MINIDROP_CACHE": str(tmp_path)}, "compare_dropout.py", "--iterations", "2")
+    assert done.returncode == 1
+    assert "python scripts/download_data.py digits" in done.stderr
+
+
+def test_compare_dropout_runs_from_any_folder_and_leaves_nothing(environment, tmp_path):
+    done = run(environment, "compare_dropout.py", "--iterations", "2", "--solver",
+               ROOT / "models" / "digits_mlp" / "solver.prototxt", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_embedded(environment, tmp_path):
+    done = run(environment, "train_embedded.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout
+    assert re.search(r"physical \(128, 5\d\d\), logical \(128, 1024\), mask \(1, 1024\)", text)
+    assert float(re.search(r"largest difference of a gradient of ip2 (\S+)", text).group(1)) < 1e-9
+    assert "equal bit for bit: True" in text
+    accuracies = [float(found) for found in re.findall(r"test accuracy (0\.\d+|1\.0+)", text)]
+    assert len(accuracies) == 3 and min(accuracies) > 0.9
+    assert not list(tmp_path.iterdir())
+
+
+def test_sanitize_says_in_one_line_what_it_needs():
+    from minidrop.backend import cuda_devices
+    if cuda_devices()[0]:
+        pytest.skip("there is a GPU here")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    done = run({**os.environ, "PYTHONPATH": path}, "sanitize.py")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("sanitize.py needs an NVIDIA GPU that CuPy can use: ")
+    assert done.stderr.endswith("; see `minidrop devices`\n") and done.stderr.count("\n") == 1
+
+
+class TestSanitize:
+    """With a compute-sanitizer that is a shell script."""
+
+    @pytest.fixture
+    def sanitize(self, monkeypatch):
+        monkeypatch.syspath_prepend(str(SCRIPTS))
+        import sanitize
+        yield sanitize
+        sys.modules.pop("sanitize", None)
+
+    @pytest.fixture
+    def tool(self, tmp_path):
+        def make(folder, status=0):
+            path = tmp_path / folder / "compute-sanitizer"
+            path.parent.mkdir(parents=True)
+            path.write_text(f'#!/bin/sh\necho "$@"\necho "========= ERROR SUMMARY: {status} errors"\nexit {status}\n')
+            path.chmod(0o755)
+            return path
+        return make
+
+    def test_where_it_is_looked_for(self, sanitize, tool, tmp_path):
+        roots = (tmp_path / "local",)
+        assert sanitize.find_sanitizer({}, roots) in (None, sanitize.find_sanitizer({}, ()))
+        of_pip = sanitize.find_sanitizer({}, ())
+        newer = tool("local/cuda-13/bin")
+        assert sanitize.find_sanitizer({}, roots) == str(newer)
+        tool("local/cuda-12/bin")
+        assert sanitize.find_sanitizer({}, roots) == str(newer)
+        home = tool("home/bin")
+        assert sanitize.find_sanitizer({"CUDA_HOME": str(home.parents[1])}, roots) == str(home)
+        on_path = tool("path")
+        assert sanitize.find_sanitizer({"CUDA_HOME": str(home.parents[1]), "PATH": str(on_path.parent)}, roots) == str(on_path)
+        assert of_pip is None or "nvidia" in of_pip
+
+    def test_without_the_tool(self, sanitize, monkeypatch):
+        monkeypatch.setattr("minidrop.backend.cuda_devices", lambda: (1, ""))
+        assert sanitize.missing(None).startswith("needs compute-sanitizer: install the CUDA toolkit")
+        assert sanitize.missing("/bin/compute-sanitizer") == ""
+
+    def test_findings_and_the_exit_status(self, sanitize, tool, monkeypatch, capsys):
+        monkeypatch.setattr("minidrop.backend.cuda_devices", lambda: (1, ""))
+        monkeypatch.setattr(sys, "argv", ["sanitize.py", "--tools", "memcheck", "racecheck"])
+        for folder, status, expected in (("good", 0, 0), ("bad", 9, 1)):
+            path = tool(folder, status)
+            monkeypatch.setattr(sanitize, "find_sanitizer", lambda path=path: str(path))
+            assert sanitize.main() == expected
+            lines = capsys.readouterr().out.splitlines()
+            word = "ok    " if status == 0 else "FAILED"
+            assert [line for line in lines if line.startswith(word)] == [
+                f"{word}  {name}: ERROR SUMMARY: {status} errors" for name in ("memcheck", "racecheck")]
+        assert any("--tool racecheck --error-exitcode 9" in line and line.endswith("-p sanitize -m gpu tests/kernels")
+                   for line in lines)
+
+
+def test_mistakes_of_shell_scripts():
+    shell = shutil.which("dash") or shutil.which("sh")
+    if not shell:
+        pytest.skip("no sh here to read the shell scripts")
+    scripts = sorted(SCRIPTS.glob("*.sh"))
+    assert {script.name for script in scripts} >= {"quickstart.sh", "test.sh", "environment.sh"}
+    for script in scripts:
+        done = subprocess.run([shell, "-n", script], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_package_imports_no_script():
+    names = {script.stem for script in SCRIPTS.glob("*.py")}
+    for path in (ROOT / "minidrop").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
+                [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else [])
+            assert not {module.split(".")[0] for module in modules} & (names | {"scripts"}), path
