@@ -67,6 +67,14 @@ class Kept:
         totals = np.cumsum([0, *(part.total for part in parts)])
         return cls.of(np.concatenate([part.indices + start for part, start in zip(parts, totals, strict=False)]), totals[-1])
 
+    def spread(self, factor):
+        """Return the set in which every entry has become a run of `factor` neighbours."""
+        if factor == 1:
+            return self
+        if self.regular is not None:
+            return Kept(*(factor * n for n in (*self.regular, self.total))) if factor else Kept.all(0)
+        return Kept.of((self.indices[:, None] * factor + np.arange(factor)).reshape(-1), self.total * factor)
+
     @property
     def is_all(self):
         """True where nothing is dropped."""

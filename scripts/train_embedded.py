@@ -16,7 +16,7 @@ import numpy as np
 from download_data import load_digits, prepare
 
 from minidrop.config import SolverParameter
-from minidrop.patterns import DropSite, PatternSettings
+from minidrop.patterns import NOTHING, DropSite, PatternSettings
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "digits_mlp"
 
@@ -109,9 +109,9 @@ def no_net_at_all(train, test, hidden=512, batch_size=64, lr=0.1, iterations=400
                 md.Parameter(np.zeros(outputs, np.float32)))
 
     (W1, b1), (W2, b2) = weights(hidden, 64), weights(10, hidden)
-    drop = DropSite("drop", PatternSettings(rate=0.5), seed=0, total=hidden)
+    site = DropSite("drop", PatternSettings(rate=0.5), seed=0, total=hidden)
 
-    def scores(images):
+    def scores(images, drop):
         x = md.Tensor(images.reshape(-1, 64).astype(np.float32) / 16)
         h = F.relu(F.linear(x, W1, b1, out_kept=drop.kept))     # computes only the units that live
         return F.linear(F.approx_dropout(h, drop), W2, b2)      # reads only those
@@ -119,16 +119,15 @@ def no_net_at_all(train, test, hidden=512, batch_size=64, lr=0.1, iterations=400
     images, labels = train
     for iteration in range(iterations):
         rows = rng.integers(len(images), size=batch_size)
-        drop.draw(iteration)
-        loss = F.softmax_cross_entropy(scores(images[rows]), md.Tensor(labels[rows]))
+        drop = site.draw(iteration)
+        loss = F.softmax_cross_entropy(scores(images[rows], drop), md.Tensor(labels[rows]))
         loss.backward()
         for parameter in (W1, b1, W2, b2):
             parameter.data -= np.float32(lr) * parameter.grad
             parameter.clear_grad()
 
-    drop.active = False                                         # as in phase TEST
     with md.no_grad():
-        accuracy = float(F.accuracy(scores(test[0]), md.Tensor(test[1])))
+        accuracy = float(F.accuracy(scores(test[0], NOTHING), md.Tensor(test[1])))     # as in phase TEST
     print(f"loss {float(loss):.4f}, test accuracy {accuracy:.4f} after {iterations} iterations")
     return accuracy
 

@@ -24,7 +24,8 @@ FLOORS = (
     ("cli",),
     ("__main__",),
 )
-SHARED_BY_LAYERS = ("layers", "layers.base", "layers.drop_settings", "layers.recurrent")      # no layer types themselves
+SHARED_BY_LAYERS = tuple(f"layers{name}" for name in (        # no layer types themselves
+    "", ".base", ".drop_settings", ".flow", ".given", ".recurrent"))
 PLACE = {name: (floor, i) for floor, names in enumerate(FLOORS) for i, name in enumerate(names)}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -100,8 +100,8 @@ def _report(net):
             if drop.saves:          # of one that saves nothing the plan says so, and why
                 yield f"  {drop.node.name} ({drop.site.family.name}) saves {_saving(drop, saved, dense)}"
         for node in net.graph.nodes:
-            if node.layer.saves_nothing_because:
-                yield f"  {node.name} ({node.config.type}) saves nothing: {node.layer.saves_nothing_because}"
+            for reason in (fact.reason for fact in node.drops if fact.reason):
+                yield f"  {node.name} ({node.config.type}) saves nothing: {reason}"
 
 
 def _saving(drop, saved, dense):
@@ -110,7 +110,7 @@ def _saving(drop, saved, dense):
         return "nothing: dropout_ratio is 0"
     sides = [node.name for node in (drop.producer, *drop.consumers) if node is not None]
     where = ""
-    if drop.site.drops == "weights":
+    if drop.kind == "weights":
         where = f", all in the weights of {sides[0]}"
     elif drop.producer is None or not drop.consumers:
         where = f", all in {' and '.join(sides)}"

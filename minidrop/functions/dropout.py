@@ -5,6 +5,7 @@ import math
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.functions.pieces import MultiplyBlocks
+from minidrop.patterns.draw import NOTHING
 
 
 class Dropout(Function):
@@ -155,35 +156,24 @@ def multiply_mask(x, mask):
     return MultiplyMask(mask).apply(expand(x))
 
 
-def approx_dropout(x, site, axis=1):
-    """Drop what `site` has drawn from `axis` of x and scale the rest.
+def approx_dropout(x, draw, axis=1, scaled=False):
+    """Drop what `draw` drops from `axis` of x and scale the rest.
 
-    Units: if x already lacks the dropped ones (their producer did not compute them) only the scale is left to do, and not even
-    that where the site is `scaled`; otherwise they are gathered. Either way the result carries the kept set, so that the next
-    product is smaller. Weights of a product that has taken the site: nothing is left to do. Blocks: x is multiplied by their
-    mask, and stays dense.
+    Units: if x already lacks the dropped ones (their producer did not compute them) only the scale is left to do, and
+    not even that where it is `scaled`; otherwise they are gathered. Either way the result carries the kept set, so that
+    the next product is smaller. Blocks: x is multiplied by their mask, and stays dense.
     """
-    if not site.active or site.drops == "weights":
+    if draw is NOTHING:
         return x
-    if site.masked:
-        return multiply_mask(x, site_mask(site, x.shape, axis))
-    if site.drops == "blocks":
-        groups = site.groups(math.prod(x.shape[:axis % x.ndim]))
-        return x if groups is None else MultiplyBlocks(groups, site.scale, axis % x.ndim).apply(expand(x))
-    kept = site.kept
-    if kept is None:
+    if draw.masked:
+        return multiply_mask(x, draw.mask(x.shape, axis))
+    groups = draw.groups(math.prod(x.shape[:axis % x.ndim]))
+    if groups is not None:
+        return MultiplyBlocks(groups, draw.scale, axis % x.ndim).apply(expand(x))
+    if draw.kept is None:
         x = expand(x)
-    elif x.kept != kept or x.kept_axis != axis:
-        x = take(x, kept, axis)
-    elif site.scaled:
+    elif x.kept != draw.kept or x.kept_axis != axis:
+        x = take(x, draw.kept, axis)
+    elif scaled:
         return x
-    return scale(x, site.scale)
-
-
-def site_mask(site, shape, axis):
-    """Return the mask, scale included, that dense code multiplies an input of `shape` by where `site` drops; it broadcasts."""
-    axis %= len(shape)
-    if site.drops != "blocks":
-        return site.mask().reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    mask = site.block_mask(math.prod(shape[:axis]))
-    return mask.reshape(*shape[:axis + 1], *[1] * (len(shape) - axis - 1))
+    return scale(x, draw.scale)

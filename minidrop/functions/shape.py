@@ -22,6 +22,29 @@ class Reshape(Function):
         return gy.reshape(self.before)
 
 
+class Flatten(Function):
+    """Axes `axis` .. `end` as one. A kept set on the first of them goes on, each entry as a run of neighbours."""
+
+    kept_rule = "native"
+
+    def __init__(self, axis, end):
+        self.axis, self.end = axis, end
+
+    def forward(self, backend, x):
+        kept, at = self.input_kept[0]
+        rest = math.prod(x.shape[self.axis + 1:self.end + 1])
+        if kept is not None:
+            if at % x.ndim != self.axis:
+                raise ShapeError(f"flatten from axis {self.axis} on would mix the entries of {kept} on axis {at}; call "
+                                 f"functions.expand on it first")
+            self.output_kept = (kept.spread(rest), self.axis)
+        self.before = x.shape
+        return x.reshape(x.shape[:self.axis] + (x.shape[self.axis] * rest,) + x.shape[self.end + 1:])
+
+    def backward(self, backend, gy, wanted):
+        return gy.reshape(self.before)
+
+
 class Concat(Function):
     """Join along `axis`. Where all inputs carry kept sets on that axis, the output carries theirs side by side."""
 
@@ -67,8 +90,7 @@ def reshape(x, shape):
 
 def flatten(x, axis=1, end_axis=-1):
     """Return x with axes `axis` .. `end_axis` made one."""
-    axis, end = axis % x.ndim, end_axis % x.ndim
-    return reshape(x, x.shape[:axis] + (math.prod(x.shape[axis:end + 1]),) + x.shape[end + 1:])
+    return Flatten(axis % x.ndim, end_axis % x.ndim).apply(x)
 
 
 def concat(xs, axis=1):

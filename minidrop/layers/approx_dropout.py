@@ -4,28 +4,24 @@ from minidrop import functions
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, checked_axis, register_layer
 from minidrop.layers.drop_settings import drop_site, set_steps
+from minidrop.layers.flow import Drops, Pass
 
 
 @register_layer("ApproxDropout")
 class ApproxDropout(Layer):
     """y = x on the units that the drawn pattern keeps, scaled; zero on the others; in phase TEST y = x.
 
-    The layer's `site` says what lives. The planner lends it to the layer that computes x, which then leaves the dropped
-    units out; y carries the kept set, and the layers that read it leave them out as well. Patterns may also drop weights of
+    The layer's `site` draws what lives. The layer that computes x is given the draw as well and leaves the dropped units
+    out; y carries the kept set, and the layers that read it leave them out, too. Patterns may also drop weights of
     the product above (TILE), or blocks of activations (BLOCK). In sequences (T, N, I) a pattern holds for all steps, or with
     time STEP for one (Sarma et al., arXiv 2106.12089). Song and Jiang, arXiv 1805.08939.
     """
 
     axis = 1
-    drops = True
-    keeps_units = True
-    leaves_scale = True
 
     def __init__(self, config, context):
-        # The site comes first: `dropping`, which Layer sets, is kept there.
-        self.site = drop_site(config.name, config.approx_dropout_param, context.seed)
         super().__init__(config, context)
-        self.reshuffle_interval = self.settings.reshuffle_interval
+        self.site = drop_site(config.name, config.approx_dropout_param, context.seed)
 
     def setup(self, shape):
         if len(shape) < 2:
@@ -37,8 +33,9 @@ class ApproxDropout(Layer):
         set_steps(self.site, self.settings, shape)
         return [shape]
 
-    def draw(self, counter):
-        self.site.draw(counter)
+    def flow(self, shapes):
+        return [Pass(keeps_zero=True), Drops(self.site, axis=self.axis, leaves_scale=True,
+                                             reshuffle_interval=self.settings.reshuffle_interval)]
 
     def forward(self, x):
-        return functions.approx_dropout(x, self.site, self.axis)
+        return functions.approx_dropout(x, self.drawn.own, self.axis, scaled=self.plan.done)

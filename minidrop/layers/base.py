@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from minidrop.config import decimal, param_fields
 from minidrop.errors import ConfigError, ShapeError, nearest
+from minidrop.layers.flow import Drops, Pass, Product
+from minidrop.layers.given import NodeDraw, NodePlan
 from minidrop.rng import stream_key
 
 _types = {}
@@ -24,6 +26,7 @@ class Context:
     dtype: str
     backend: object
     config_path: str | None = None   # the network file, for sources that stand beside it
+    rank: int = 0                  # of several that train together: their noise must differ
 
 
 @dataclass(frozen=True)
@@ -38,47 +41,23 @@ class ParameterSpec:
 class Layer:
     """One layer of a net.
 
-    `bottoms` and `tops` are the least and the greatest count (None: any). `setup` gets the logical shapes of the bottoms
-    and returns those of the tops, raising ShapeError or ConfigError; it allocates nothing. `forward` gets Tensors.
+    `bottoms` and `tops` are the least and the greatest count (None: any). `setup` gets the logical shapes of the
+    bottoms and returns those of the tops, raising ShapeError or ConfigError; it allocates nothing. `flow` says how
+    entries pass through, `forward` gets Tensors and heeds `plan` and `drawn`, which the net gives.
     """
 
     type = ""
     bottoms = (1, 1)
     tops = (1, 1)
-
-    # What the planner asks.
-    elementwise = False        # y_i depends on x_i alone: a drop's demand may pass upward through it
-    has_poles = False          # elementwise, but infinite or undefined somewhere: where x was not computed, 0 * y may be NaN
-    zero_preserving = False    # and f(0) = 0: a dropped unit stays dropped, so a kept set may pass downward
-    reads_kept = False         # computes correctly from compact inputs by itself
-    computes_subset = False    # can leave out outputs, weights or blocks: `out_site`, lent by the planner, says which
-    subset_kinds = ("units", "weights", "blocks")     # what of these, where it can
-    out_site = None
-    in_site = None             # lent by the planner: the blocks of the first bottom that its drop keeps
-
-    # What a product may do for the layers below it. Subclasses do not inherit these promises: they may have another `forward`.
-    applies_epilogue = False   # of a product: applies `epilogue`, and the scale of an `out_site` that is `scaled`
-    as_epilogue = None         # of an activation: its name in Backend.activate; it returns its bottom where it `passes_on`
-    leaves_scale = False       # of a drop: where its site is `scaled`, it does not scale what comes with the kept set
-    epilogue = "none"          # lent by the planner: the activation to apply
-    passes_on = False          # set by the planner: the product above applies this activation
-
     is_data = False            # feeds the net, reads no bottom
     record_axes = 1            # of data: the axes, from the first on, that count records; `record_of` gets their place
-    keeps_units = False        # entry i of the bottom is entry i of every top, though not `elementwise`
-    reshuffle_interval = 0     # the units above get other places every so many iterations (see reshuffle); 0: never
     is_loss = False            # its first top has loss_weight 1 by default
-    saves_nothing_because = ""  # a drop that makes no product smaller says why, for `minidrop check`
     averages = "arithmetic"    # the mean of its tops over test batches; "geometric": exp of the mean of the logarithms
     batch_weight = 1           # of the batch last seen, in that mean
-    site = None                # of a layer that drops by patterns: its DropSite
-    drops_own_units = False    # and what it drops are units that it computes itself: nobody has to lend or to gather
-    skips_steps = False        # set by the planner: where each step has a pattern, it skips products instead of masking
-    capturable = False         # forward gives the device the same work in every pass, but for what it gets by `draw`
-    stream = None              # the name of its random numbers, if forward draws any: keeps those of different types apart
-    key_at = None              # lent by a captured step: where the device finds `key()`
-    counter = 0                # of the iteration, as `draw` was told
-    drops = False              # a drop layer: random where `dropping` is True, the same in every pass where it is False
+    stream = None              # the name of its random numbers, if forward draws any: keeps types apart
+    capturable = False         # forward gives the device the same work in every pass, but for what `drawn` holds
+    plan = NodePlan()          # given once a mode
+    drawn = NodeDraw()         # given for every iteration
 
     def __init__(self, config, context):
         self.config = config
@@ -86,7 +65,6 @@ class Layer:
         self.context = context
         self.params = {}
         self.state = {}            # {name: array}; every forward pass makes new ones
-        self.dropping = self.training
 
     @property
     def settings(self):
@@ -97,21 +75,16 @@ class Layer:
     def training(self):
         return self.context.phase == "TRAIN"
 
-    @property
-    def dropping(self):
-        """Whether its drops act: in phase TRAIN, unless Net.set_dropping has switched them."""
-        return self._dropping if self.site is None else self.site.active
-
-    @dropping.setter
-    def dropping(self, on):
-        if self.site is None:
-            self._dropping = on
-        else:
-            self.site.active = on
-
     def setup(self, *shapes):
         """Return the shapes of the tops. Default: one top like the first bottom."""
         return [shapes[0]]
+
+    def flow(self, shapes):
+        """Return the facts (see layers.flow) of how entries flow through; called after `setup`, with the same shapes.
+
+        Default: none, every entry of a top may depend on every entry of a bottom.
+        """
+        return []
 
     def state_shapes(self):
         """Return {name: shape} of the arrays that the layer carries from batch to batch in its `state`, zeros at first."""
@@ -121,35 +94,14 @@ class Layer:
         """Return the ParameterSpecs; called after `setup`."""
         return []
 
-    def output_axes(self):
-        """Return {parameter: its axis that counts the entries of the top's last axis}; {} if no parameter is theirs alone."""
-        return {}
-
-    def input_axes(self):
-        """Return {parameter: its axis that counts the entries of the first bottom's last axis}; {} if it is not read so."""
-        return {}
-
     def forward(self, *bottoms):
         """Return the top Tensor, or a tuple of them."""
         raise NotImplementedError
 
-    def gemms(self, *shapes):
-        """Return the products of one forward pass as (rows, inputs, outputs), for FLOP counts."""
-        return []
-
-    def state_gemms(self):
-        """Return the products of a recurrent layer's state, as `gemms`."""
-        return []
-
-    def draw(self, counter):
-        """Start iteration `counter`: everything random in it follows from the seed and this number."""
-        self.counter = counter
-
-    def key(self):
-        """Return the key of this iteration's random numbers: an integer, or an array of it on the device."""
-        if self.key_at is not None:
-            return self.key_at
-        return stream_key(self.context.seed, self.stream, self.name, self.counter)
+    def key(self, iteration):
+        """Return the key of an iteration's random numbers: no two layers, iterations or ranks share one."""
+        rank = (self.context.rank,) if self.context.rank else ()
+        return stream_key(self.context.seed, self.stream, self.name, iteration, *rank)
 
     def close(self):
         """Release threads and files."""
@@ -183,15 +135,13 @@ class ProductLayer(Layer):
             specs.append(ParameterSpec("bias", (self.outputs,), settings.bias_filler))
         return specs
 
-    def output_axes(self):
-        axes = {"weight": 1 if self.transpose else 0}
-        return {**axes, "bias": 0} if self.settings.bias_term else axes
-
-    def input_axes(self):
-        return {} if self.flattens else {"weight": 0 if self.transpose else 1}
-
-    def gemms(self, shape):
-        return [(math.prod(shape[:self.axis]), self.inputs, self.outputs)]
+    def product(self, shape, kinds=()):
+        """Return the Product of this layer, which can leave out what `kinds` names."""
+        flat = shape[self.axis:]
+        return Product("weight", math.prod(shape[:self.axis]), self.inputs, self.outputs, in_axis=self.axis,
+                       out_axis=self.axis, kinds=kinds, in_spread=math.prod(flat[1:]),
+                       weight_axes=(1, 0) if self.transpose else (0, 1),
+                       biases=("bias",) * self.settings.bias_term, epilogue=True)
 
 
 class RandomDrop(Layer):
@@ -200,8 +150,8 @@ class RandomDrop(Layer):
     What they draw is a function of (seed, layer, iteration, entry), the same on every device.
     """
 
-    drops = True
     reads_axes = False         # has a use for `axes` and `shared`
+    reason = ""                # why it makes no product smaller
 
     def setup(self, *shapes):
         settings = self.config.dropout_param
@@ -211,6 +161,9 @@ class RandomDrop(Layer):
         if not self.reads_axes and (settings.axes or settings.shared):
             raise ConfigError(f"axes and shared are settings of Dropout; {self.type} has no use for them")
         return super().setup(*shapes)
+
+    def flow(self, shapes):
+        return [Pass(keeps_zero=True, compact=False), Drops(reason=self.reason)]
 
 
 def register_layer(name):

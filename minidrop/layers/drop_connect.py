@@ -2,6 +2,7 @@
 
 from minidrop import functions
 from minidrop.layers.base import ProductLayer, RandomDrop, register_layer
+from minidrop.layers.flow import Drops
 
 
 @register_layer("DropConnect")
@@ -14,13 +15,15 @@ class DropConnect(RandomDrop, ProductLayer):
     """
 
     stream = "drop connect"
-    applies_epilogue = True
-    saves_nothing_because = "it drops every weight on its own, and the product is computed whole"
+    reason = "it drops every weight on its own, and the product is computed whole"
+
+    def flow(self, shapes):
+        return [self.product(*shapes), Drops(reason=self.reason)]
 
     def forward(self, x):
         if x.ndim != self.axis + 1:
             x = functions.flatten(x, self.axis)
         W = self.params["weight"]
-        if self.dropping:
-            W = functions.dropout(W, self.rate, self.key())
-        return functions.linear(x, W, self.params.get("bias"), transpose=self.transpose, activation=self.epilogue)
+        if self.drawn.dropping:
+            W = functions.dropout(W, self.rate, self.drawn.key)
+        return functions.linear(x, W, self.params.get("bias"), transpose=self.transpose, activation=self.plan.activation)

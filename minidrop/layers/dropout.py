@@ -16,18 +16,17 @@ class Dropout(RandomDrop):
 
     stream = "dropout"
     reads_axes = True
-    keeps_units = True
-    saves_nothing_because = "it drops every element on its own; try --dropout approx"
+    reason = "it drops every element on its own; try --dropout approx"
 
     def setup(self, shape):
         tops = super().setup(shape)
         self.axes = _shared_axes(self.settings, shape)
         if self.axes:
-            self.saves_nothing_because = "it multiplies by zero what has been computed; try --dropout approx"
+            self.reason = "it multiplies by zero what has been computed; try --dropout approx"
         return tops
 
     def forward(self, x):
-        return functions.dropout(x, self.rate, self.key(), axes=self.axes) if self.dropping else x
+        return functions.dropout(x, self.rate, self.drawn.key, axes=self.axes) if self.drawn.dropping else x
 
 
 def _shared_axes(settings, shape):

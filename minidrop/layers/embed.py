@@ -1,20 +1,20 @@
 """Embed: a vector for each index."""
 
+import math
+
 from minidrop import functions
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, ParameterSpec, register_layer
+from minidrop.layers.flow import Product
 
 
 @register_layer("Embed")
 class Embed(Layer):
     """y = W[x] + b: x (...) indices of 0 .. input_dim-1, W (input_dim, num_output) -> y (..., num_output), as in Caffe.
 
-    Only the rows that a batch reads have a gradient. Of a drop of units below, lent as `out_site`, only the kept columns
-    are read and trained.
+    Only the rows that a batch reads have a gradient. Of a drop of units below only the kept columns are read and
+    trained.
     """
-
-    computes_subset = True
-    subset_kinds = ("units",)
 
     def setup(self, shape):
         settings = self.settings
@@ -31,9 +31,11 @@ class Embed(Layer):
             specs.append(ParameterSpec("bias", (settings.num_output,), settings.bias_filler))
         return specs
 
-    def output_axes(self):
-        return {"weight": 1, "bias": 0} if self.settings.bias_term else {"weight": 1}
+    def flow(self, shapes):
+        settings = self.settings
+        # Rows are read, not multiplied: a product without inputs.
+        return [Product("weight", math.prod(shapes[0]), 0, settings.num_output, out_axis=self.axis, kinds=("units",),
+                        weight_axes=(1, None), biases=("bias",) * settings.bias_term)]
 
     def forward(self, x):
-        kept = self.out_site.kept if self.out_site is not None else None
-        return functions.embed(x, self.params["weight"], self.params.get("bias"), kept)
+        return functions.embed(x, self.params["weight"], self.params.get("bias"), self.drawn.outputs.kept)

@@ -1,8 +1,11 @@
 """Flatten."""
 
+import math
+
 from minidrop import functions
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, checked_axis, register_layer
+from minidrop.layers.flow import Pass
 
 
 @register_layer("Flatten")
@@ -14,10 +17,14 @@ class Flatten(Layer):
         self.end_axis = checked_axis(self.settings.end_axis, len(shape), "end_axis")
         if self.end_axis < self.axis:
             raise ConfigError(f"end_axis {self.settings.end_axis} lies before axis {self.settings.axis}")
-        size = 1
-        for length in shape[self.axis:self.end_axis + 1]:
-            size *= length
+        size = math.prod(shape[self.axis:self.end_axis + 1])
         return [tuple(shape[:self.axis]) + (size,) + tuple(shape[self.end_axis + 1:])]
+
+    def flow(self, shapes):
+        shape = shapes[0]
+        rest = math.prod(shape[self.axis + 1:self.end_axis + 1])
+        same = [Pass(axis=axis, keeps_zero=True) for axis in range(self.axis)]
+        return [*same, Pass(axis=self.axis, spread=rest, keeps_zero=True)]
 
     def forward(self, x):
         return functions.flatten(x, self.axis, self.end_axis)

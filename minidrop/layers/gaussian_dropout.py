@@ -12,8 +12,7 @@ class GaussianDropout(RandomDrop):
     """
 
     stream = "gaussian dropout"
-    keeps_units = True
-    saves_nothing_because = "it sets no unit to zero, so there is none to leave out"
+    reason = "it sets no unit to zero, so there is none to leave out"
 
     def forward(self, x):
-        return functions.gaussian_dropout(x, self.rate, self.key()) if self.dropping else x
+        return functions.gaussian_dropout(x, self.rate, self.drawn.key) if self.drawn.dropping else x

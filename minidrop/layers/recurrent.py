@@ -10,6 +10,7 @@ from minidrop.functions.indices import refused
 from minidrop.functions.recurrent import NOTHING, HiddenDrop, gate_rows, recur, step_masks
 from minidrop.layers.base import Layer, ParameterSpec
 from minidrop.layers.drop_settings import drop_site, set_steps
+from minidrop.layers.flow import OWN, Drops, Product
 
 
 class RecurrentLayer(Layer):
@@ -28,8 +29,6 @@ class RecurrentLayer(Layer):
 
     bottoms = (2, 5)
     tops = (1, 3)
-    reads_kept = True
-    drops_own_units = True
     stream = "hidden dropout"
     cell = None                              # of functions.recurrent
     state_names = ("h",)
@@ -37,19 +36,19 @@ class RecurrentLayer(Layer):
 
     def __init__(self, config, context):
         dropout = config.recurrent_param.hidden_dropout
+        self.site = None
         self.conventional = config.recurrent_param.hidden_dropout_type == config.recurrent_param.CONVENTIONAL
-        self.drops = config.recurrent_param.HasField("hidden_dropout")
-        if self.conventional and not self.drops:
+        self.has_drop = config.recurrent_param.HasField("hidden_dropout")
+        if self.conventional and not self.has_drop:
             raise ConfigError("hidden_dropout_type is given, but no hidden_dropout; add hidden_dropout { dropout_ratio: 0.5 }")
-        if self.drops and dropout.reshuffle_interval:
+        if self.has_drop and dropout.reshuffle_interval:
             raise ConfigError("hidden_dropout: the units of a recurrent layer cannot be permuted; remove reshuffle_interval")
-        if self.drops and not self.conventional:
+        if self.has_drop and not self.conventional:
             self.site = drop_site(config.name, dropout, context.seed)
             if self.site.family.drops != "units":
                 raise ConfigError(f"hidden_dropout needs a pattern of units, got {self.site.family.name}, which drops "
                                   f"{self.site.family.drops}; set pattern to PERIODIC")
-        elif self.drops:
-            self.saves_nothing_because = "hidden_dropout_type CONVENTIONAL drops every unit of every stream on its own"
+        elif self.has_drop:
             self.rate = decimal(dropout.dropout_ratio)
             if not 0 <= self.rate < 1:
                 raise ConfigError(f"hidden_dropout: dropout_ratio must lie in [0, 1), got {self.rate:g}")
@@ -68,7 +67,6 @@ class RecurrentLayer(Layer):
             raise ConfigError("expose_hidden and bidirectional are both true; a state that goes on in time has one direction")
         self.steps, self.streams, self.units = x[0], x[1], settings.num_output
         self.inputs, self.flattens = math.prod(x[2:]), len(x) != 3
-        self.reads_kept = not self.flattens
         count = len(self.state_names) * self.exposed
         states, statics = others[len(others) - count:], others[:len(others) - count]
         if len(others) < count or len(statics) > 1:
@@ -108,25 +106,26 @@ class RecurrentLayer(Layer):
         carried = not (self.exposed or self.both)
         return {name: (self.streams, self.units) for name in self.state_names if carried}
 
-    def input_axes(self):
-        plain = len(self.config.bottom) == 2 and not self.flattens
-        return {f"{prefix}weight": 1 for prefix in self._prefixes() if plain}
-
-    def gemms(self, *shapes):
-        rows, directions = self.cell.gates * self.units, 1 + self.both
-        products = [(self.steps * self.streams, self.inputs, rows)] * directions
-        return products + [(self.streams, self.static, rows)] * directions if self.static is not None else products
-
-    def state_gemms(self):
-        """The products of the state, as `gemms`."""
-        return [(self.steps * self.streams, self.units, self.cell.gates * self.units)] * (1 + self.both)
+    def flow(self, shapes):
+        places, gates = self.steps * self.streams, self.cell.gates * self.units
+        # A gate of a unit is an output of its own: units can be left out by a drop of the layer's own alone.
+        whole = self.site is not None and self.site.steps is None
+        units = {"out_axis": 2 if whole else None, "kinds": ("units", "blocks")}
+        facts = []
+        for prefix in self._prefixes():
+            facts.append(Product(f"{prefix}weight", places, self.inputs, gates, in_axis=2,
+                                 in_spread=math.prod(shapes[0][3:]), **units))
+            if self.static is not None:
+                facts.append(Product(f"{prefix}static_weight", self.streams, self.static, gates, bottom=2, **units))
+            facts.append(Product(f"{prefix}recurrent_weight", places, self.units, gates, bottom=OWN, in_axis=2,
+                                 calls=self.steps, **units))
+        if self.site is not None:
+            facts.append(Drops(self.site, 0 if whole else OWN, 2, label="hidden_dropout"))
+        elif self.has_drop:
+            facts.append(Drops(axis=2, reason="hidden_dropout_type CONVENTIONAL drops every unit of every stream on its own"))
+        return facts
 
     # -- running -----------------------------------------------------------------------------------------------------
-    def draw(self, counter):
-        super().draw(counter)
-        if self.site is not None:
-            self.site.draw(counter)
-
     def forward(self, x, cont, *others):
         self._check_cont(cont)
         if self.flattens:
@@ -177,29 +176,26 @@ class RecurrentLayer(Layer):
         return functions.reverse_steps(h), *last
 
     def _input_product(self, x, W, b, rows):
-        groups = self.in_site.groups(self.steps * self.streams) if self.in_site is not None and rows is None else None
+        groups = self.drawn.inputs.groups(self.steps * self.streams) if rows is None else None
         if groups is None:
             return functions.linear(x, W, b, rows)
         return functions.block_linear(x, W, b, None, groups)
 
     def _hidden_drop(self, x):
         """Return the HiddenDrop of this iteration."""
-        if not (self.drops and self.dropping):
+        if not (self.has_drop and self.drawn.dropping):
             return NOTHING
         shape = (self.steps, self.streams, self.units)
         step = self.settings.hidden_dropout.time == self.settings.hidden_dropout.STEP
         if self.conventional:
             ones = x.backend.xp.ones(shape if step else (1, *shape[1:]), x.dtype)
-            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.key())[0], whole=not step)
-        site = self.site
-        if site.drawn is None:
-            return NOTHING
-        if site.masked:
-            mask = functions.site_mask(site, shape, 2)
-            return HiddenDrop(mask=mask, whole=not step, moving=None if step else site.pattern.kept(self.units))
+            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.drawn.key)[0], whole=not step)
+        draw = self.drawn.own
+        if draw.masked:
+            return HiddenDrop(mask=draw.mask(shape, 2), whole=not step, moving=None if step else draw.draw.every)
         if step:
-            kept = tuple(None if one.is_all else one for _, _, one in site.groups(self.steps * self.streams))
-            if self.skips_steps:
-                return HiddenDrop(steps=kept, scale=site.scale)
-            return HiddenDrop(mask=step_masks(x.backend, kept, self.units, site.scale, x.dtype))
-        return HiddenDrop(units=site.kept, scale=site.scale, whole=True)
+            kept = tuple(None if one.is_all else one for _, _, one in draw.groups(self.steps * self.streams))
+            if self.plan.skips:
+                return HiddenDrop(steps=kept, scale=draw.scale)
+            return HiddenDrop(mask=step_masks(x.backend, kept, self.units, draw.scale, x.dtype))
+        return HiddenDrop(units=draw.kept, scale=draw.scale, whole=True)

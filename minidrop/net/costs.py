@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from minidrop.net.planner import gemm_shares, state_gemm_shares
+from minidrop.layers.flow import OWN
 
 
 @dataclass
@@ -20,33 +20,49 @@ def costs(net, without=None):
     `expected` is the mean over the patterns of all drops; `without` is a Drop that is counted as if it dropped nothing.
     """
     rows = {node.index: Cost(node) for node in net.graph.nodes}
-    trained = _trained_blobs(net)
-    for node, products, outputs_drop, inputs_drop in gemm_shares(net.graph, net.plan):
-        passes = 1
-        if net.phase == "TRAIN" and net.losses:
-            passes += any(parameter.requires_grad for parameter in node.layer.params.values())
-            asked = node.config.propagate_down or [True] * len(node.bottoms)
-            passes += any(ref in trained and wanted for ref, wanted in zip(node.bottoms, asked, strict=True))
-        share = 1.0
-        for drop in (outputs_drop, inputs_drop):
-            if drop is not None and drop is not without and net.phase == "TRAIN":
-                share *= drop.kept_share
-        row = rows[node.index]
-        row.dense = passes * sum(2.0 * m * k * n for m, k, n in products)
-        row.expected = row.dense * share
-    training = net.phase == "TRAIN" and net.losses
-    for node, products, drop in state_gemm_shares(net.graph, net.plan):
-        operations = sum(2.0 * m * k * n for m, k, n in products)
-        own = any(parameter.requires_grad for parameter in node.layer.params.values())
-        # Forward, the state's gradient, the weights'.
-        shares = [1.0] * (1 + (node.tops[0] in trained) + own if training else 1)
-        if drop is not None and drop is not without and net.phase == "TRAIN":
-            # Step by step only the weights' gradient stays whole: one product of all steps.
-            square, share = drop.kept_square_share, drop.kept_share
-            shares = ([share, share, 1.0] if drop.by_steps else [square] * 3)[:len(shares)]
-        rows[node.index].dense += operations * len(shares)
-        rows[node.index].expected += operations * sum(shares)
+    trained, training = _trained_blobs(net), net.phase == "TRAIN" and bool(net.losses)
+    for node in net.graph.nodes:
+        weights_trained = any(parameter.requires_grad for parameter in node.layer.params.values())
+        for product in node.products:
+            gradients = [training and _wants_input_gradient(node, product, trained), training and weights_trained]
+            drops = [drop for drop in _drops_of(net.plan, node, product) if drop is not without]
+            shares = _shares(product, drops) if net.phase == "TRAIN" else [1.0] * 3
+            row = rows[node.index]
+            row.dense += product.operations * (1 + sum(gradients))
+            row.expected += product.operations * (shares[0] + sum(share * wanted for share, wanted
+                                                                  in zip(shares[1:], gradients, strict=True)))
     return list(rows.values())
+
+
+def _wants_input_gradient(node, product, trained):
+    """Whether the gradient of what a product reads is computed."""
+    if product.bottom == OWN:
+        return node.tops[0] in trained
+    wanted = node.config.propagate_down or [True] * len(node.bottoms)
+    return node.bottoms[product.bottom] in trained and wanted[product.bottom]
+
+
+def _drops_of(plan, node, product):
+    """Return the drops that make a product smaller, once for each side."""
+    found = [drop for drop in plan.drops if drop.producer is node and product.out_axis is not None]
+    reads = product.bottom in (0, OWN) and product.in_axis is not None
+    for drop in plan.drops:
+        own = drop.node is node
+        if reads and (own and product.bottom == OWN and (node in drop.consumers or drop.producer is node)
+                      or not own and product.bottom != OWN and node in drop.consumers):
+            found.append(drop)
+    return found
+
+
+def _shares(product, drops):
+    """Return the shares that are left of the forward product, of its input's gradient and of its weights'."""
+    if len(drops) == 2 and drops[0] is drops[1]:
+        return [drops[0].kept_square_share] * 3
+    share = 1.0
+    for drop in drops:
+        share *= drop.kept_share
+    # Where each of many calls leaves out other entries, the gradient of the weights, one product for all, stays whole.
+    return [share, share, 1.0 if product.calls > 1 and any(drop.varied for drop in drops) else share]
 
 
 def drop_savings(net):

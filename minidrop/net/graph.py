@@ -6,6 +6,7 @@ this layer wrote" has one answer however often the file reuses a name.
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from minidrop.config import all_param_fields, decimal, param_fields
@@ -13,6 +14,7 @@ from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
+from minidrop.layers.flow import Drops, Pass, Product
 from minidrop.net.checks import check_vocabularies
 
 
@@ -32,10 +34,50 @@ class Node:
     bottoms: list
     tops: list
     layer: object = None
+    flow: list = field(default_factory=list)         # the facts of its layer, see layers.flow
 
     @property
     def name(self):
         return self.config.name
+
+    @cached_property
+    def products(self):
+        """The layer's Products."""
+        return [fact for fact in self.flow if isinstance(fact, Product)]
+
+    @cached_property
+    def drops(self):
+        """What the layer drops."""
+        return [fact for fact in self.flow if isinstance(fact, Drops)]
+
+    @cached_property
+    def passes(self):
+        """The layer's Passes."""
+        return [fact for fact in self.flow if isinstance(fact, Pass)]
+
+    def products_of(self, ref):
+        """The Products whose result is the blob `ref`."""
+        return [fact for fact in self.products if self.tops[fact.top] == ref]
+
+    def passes_to(self, ref, axis):
+        """The Passes that end in an axis of the blob `ref`, one of the tops."""
+        return [fact for fact in self.passes if fact.top is not None and self.tops[fact.top] == ref and fact.covers(axis)]
+
+    def passes_from(self, bottom, axis):
+        """The Passes that begin at an axis of a bottom, by its number."""
+        return [fact for fact in self.passes if fact.bottom == bottom and fact.covers(axis)]
+
+    @property
+    def activation(self):
+        """The name of the activation that the layer is, "" if it is none."""
+        return self.passes[0].activation if len(self.passes) == 1 else ""
+
+    @cached_property
+    def is_own_word(self):
+        """Whether the facts were written with this very `forward` in view: a subclass may have another one."""
+        kinds = type(self.layer).__mro__
+        return ([("flow" in vars(kind)) for kind in kinds].index(True)
+                <= [("forward" in vars(kind)) for kind in kinds].index(True))
 
 
 @dataclass
@@ -201,6 +243,7 @@ def _infer_shapes(graph, problems):
         try:
             shapes = node.layer.setup(*bottoms)
             graph.shapes.update({ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)})
+            node.flow = list(node.layer.flow(bottoms))
         except MinidropError as error:
             inputs = ", ".join(f"{ref.name} {shape}" for ref, shape in zip(node.bottoms, bottoms, strict=True))
             problems.add(node.index, f"{error}" + (f" [bottoms: {inputs}]" if inputs else ""),

@@ -1,20 +1,22 @@
 """Net: a network built from its description. Forward, backward, parameters and blobs by name."""
 
-import math
 import os
 from contextlib import contextmanager
+from dataclasses import replace
 
-from minidrop import functions
-from minidrop.autograd import Parameter, Tensor, backward
+from minidrop.autograd import Parameter
 from minidrop.backend import get_backend
 from minidrop.config import NetConfig, NetParameter, NetSpec, decimal, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.errors import BackendError, ConfigError, DataError, MinidropError, ShapeError, nearest
+from minidrop.errors import BackendError, ConfigError, DataError, ShapeError, nearest
 from minidrop.fillers import fill
 from minidrop.layers import Context
+from minidrop.layers.given import NodeDraw
 from minidrop.net.graph import Problems, build_graph
-from minidrop.net.planner import plan_compaction
+from minidrop.net.planner import Mode, plan_compaction
 from minidrop.net.reshuffle import check_shared, find_reshuffles
+from minidrop.net.run import Run
+from minidrop.patterns.draw import NOTHING
 from minidrop.rng import generator
 
 DTYPES = ("float32", "float64")
@@ -52,35 +54,36 @@ class Net:
         self.graph = build_graph(self.config, context)
         self.layers = {node.name: node.layer for node in self.graph.nodes}
         self.reset_states()
-        self.drop_layers = {name: layer for name, layer in self.layers.items() if layer.drops}
+        self.drop_layers = {node.name: node.layer for node in self.graph.nodes if node.drops}
         self.reshuffles = find_reshuffles(self.graph, self.config)
         if share is not None:
             check_shared(self.graph, self.config, share.reshuffles)
         self._make_parameters(share)
-        self.plan = plan_compaction(self.graph)
+        self.plan = plan_compaction(self.graph, self.backend)
         self._check_dropped_weights()
-        self.drop_sites = {drop.node.name: drop.node.layer.site for drop in self.plan.drops}
+        self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in _loss_weights(node)]
-        self.blobs = {}
-        self._tensors = {}
         # What every forward pass asks, looked up once.
-        self._outputs = self.graph.outputs
-        self._force_backward = self.config.message.force_backward
-        self._detached = {(node.index, i) for node in self.graph.nodes
-                          for i, wanted in enumerate(node.config.propagate_down) if not wanted}
+        self.output_refs = self.graph.outputs
+        self.force_backward = self.config.message.force_backward
+        self.detached = {node.index: [i for i, wanted in enumerate(node.config.propagate_down) if not wanted]
+                         for node in self.graph.nodes if not all(node.config.propagate_down)}
+        self.reached = self._nodes_that_drops_reach()
         self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
         self._data_nodes = [node for node in self.graph.nodes if node.layer.is_data]
         self._other_nodes = [node for node in self.graph.nodes if not node.layer.is_data]
-        self._backward_done = False
+        self._random_nodes = [node for node in self.graph.nodes if node.drops or node.layer.stream is not None
+                              or any(node is drop.producer or node in drop.consumers for drop in self.plan.drops)]
         self._forwards = 0      # counts forward passes while nobody has called draw_patterns
-        self._drawn = None      # the iteration drawn last
-        self._changeable = self._nodes_that_drops_reach()
-        self._whole = False     # the last whole forward pass ran without drops
+        self._drawn = None      # (the iteration drawn last, {node index: Draw})
+        self._mode = None
+        self.mode = Mode()
+        self.run = Run(self)
 
     def _check_dropped_weights(self):
         problems = Problems(self.config)
         for drop in self.plan.drops:
-            if drop.site.drops == "weights":
+            if drop.kind == "weights":
                 try:
                     drop.site.family.check_weights(drop.producer.layer.outputs, drop.producer.layer.inputs)
                 except ConfigError as error:
@@ -138,14 +141,47 @@ class Net:
         self._draw(iteration)
 
     def _draw(self, iteration):
-        self._drawn = iteration
-        for layer in self.layers.values():
-            layer.draw(iteration)
+        self._drawn = iteration, {drop.node.index: drop.site.draw(iteration) for drop in self.plan.drops}
+        self.give_drawn()
+
+    def give_drawn(self):
+        """Give every layer its NodeDraw of the drawn iteration, in the mode of this net."""
+        if self._drawn is None:
+            return
+        iteration, draws = self._drawn
+        self.give(self.acting(draws), lambda layer: layer.key(iteration))
+
+    def acting(self, draws):
+        """Return {node index: Draw} with NOTHING for drops at rest, and weights of no product as units."""
+        return {drop.node.index: drop.formed(draws[drop.node.index]) if self.is_dropping(drop.node.layer) else NOTHING
+                for drop in self.plan.drops}
+
+    def is_dropping(self, layer):
+        """Whether the drops of a layer act: in phase TRAIN, unless the mode says otherwise."""
+        return layer.training if self.mode.dropping is None else self.mode.dropping
+
+    def give(self, draws, key_of):
+        """Give each layer its NodeDraw: `draws` as from `acting`, key_of(layer) the key of its random numbers."""
+        given = self.plan.node_draws(draws, self.mode.masked)
+        for node in self._random_nodes:
+            layer = node.layer
+            layer.drawn = NodeDraw(*given.get(node.index, (NOTHING,) * 3), self.is_dropping(layer),
+                                   None if layer.stream is None else key_of(layer))
+
+    @property
+    def drawn(self):
+        """{node index: Draw} of the iteration drawn last."""
+        return self._drawn[1]
+
+    @property
+    def draws(self):
+        """{layer: Draw} of the iteration drawn last, {} before any; it depends on the iteration alone, not on the mode."""
+        return {drop.node.name: self._drawn[1][drop.node.index] for drop in self.plan.drops} if self._drawn else {}
 
     @property
     def patterns(self):
-        """{layer: Pattern} as drawn last."""
-        return {name: site.pattern for name, site in self.drop_sites.items()}
+        """{layer: Pattern} as drawn last, None before any."""
+        return {name: self.draws[name].pattern if self._drawn else None for name in self.drop_sites}
 
     def masks(self):
         """{layer: array, scale included, that dense code would multiply by}.
@@ -153,48 +189,53 @@ class Net:
         Of units: it broadcasts over the batch. Of blocks: as large as the batch. Of weights: the mask of the product's
         weights, (outputs, inputs).
         """
+        draws = self.acting(self._drawn[1]) if self._drawn else {}
         masks = {}
         for drop in self.plan.drops:
-            if drop.site.drops == "weights":
+            draw = draws.get(drop.node.index, NOTHING)
+            if drop.kind == "weights":
                 layer = drop.producer.layer
-                mask = drop.site.weight_mask(layer.outputs, layer.inputs)
-            elif drop.node.layer.drops_own_units:
-                top = self.graph.shapes[drop.node.tops[0]]
-                mask = functions.site_mask(drop.site, (*top[:2], drop.site.total), 2)
+                mask = draw.weight_mask(layer.outputs, layer.inputs)
             else:
-                mask = functions.site_mask(drop.site, self.graph.shapes[drop.node.bottoms[0]], drop.node.layer.axis)
+                shape, axis = list(self.graph.shapes[drop.node.tops[max(0, drop.fact.top)]]), drop.fact.axis
+                shape[axis] = drop.site.total
+                mask = draw.mask(shape, axis)
             masks[drop.node.name] = mask.astype(self.dtype)
         return masks
 
+    # -- modes -------------------------------------------------------------------------------------------------------
+    @property
+    def mode(self):
+        """The Mode in which the net runs; to set another one gives every layer its plan and its draws anew."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode):
+        if self._mode is None or mode.fused != self._mode.fused:
+            for index, plan in self.plan.node_plans(self.graph.nodes, mode.fused).items():
+                self.graph.nodes[index].layer.plan = plan
+        self._mode = mode
+        if self._drawn is None:
+            self.give({drop.node.index: NOTHING for drop in self.plan.drops}, lambda layer: layer.key(0))
+        self.give_drawn()
+
     def run_masked_dense(self, masked=True):
         """Compute everything, every layer by itself, and multiply by explicit masks: the reference for what the plan does."""
-        self.plan.fuse(not masked)
-        for site in self.drop_sites.values():
-            site.masked = masked
+        self.mode = replace(self.mode, masked=bool(masked), fused=not masked)
 
     def set_dropping(self, on):
         """Let the drop layers act or rest, whatever the phase. A new net has them act in phase TRAIN alone."""
-        for layer in self.drop_layers.values():
-            layer.dropping = bool(on)
+        self.mode = replace(self.mode, dropping=bool(on))
 
     @contextmanager
     def restored(self):
         """Put back at the end of this context, also after an error, what passes change: which layers drop, masks or
         compaction, what is drawn, the places of the data layers, and the states of recurrent ones."""
-        dropping = {name: layer.dropping for name, layer in self.drop_layers.items()}
-        masked, fused = {name: site.masked for name, site in self.drop_sites.items()}, self.plan.fused
-        forwards, drawn, positions, states = self._forwards, self._drawn, self.positions, self.states
+        mode, forwards, drawn, positions, states = self.mode, self._forwards, self._drawn, self.positions, self.states
         try:
             yield
         finally:
-            for name, on in dropping.items():
-                self.layers[name].dropping = on
-            for name, on in masked.items():
-                self.drop_sites[name].masked = on
-            self.plan.fuse(fused)
-            if drawn is not None:
-                self._draw(drawn)
-            self._forwards, self._drawn = forwards, drawn
+            self._forwards, self._drawn, self.mode = forwards, drawn, mode
             self.seek(positions)
             self.set_states(states)
 
@@ -217,10 +258,10 @@ class Net:
     def _nodes_that_drops_reach(self):
         """The indexes of the nodes whose tops depend on what is drawn: drop layers, products that leave weights out, and
         all below. What a product leaves out of its *outputs* does not count: the drop below takes it out of a whole top."""
+        thinned = {drop.producer.index for drop in self.plan.drops if drop.kind == "weights"}
         found, tops = set(), set()
         for node in self.graph.nodes:
-            site = node.layer.out_site
-            if node.layer.drops or (site is not None and site.drops == "weights") or tops & set(node.bottoms):
+            if node.drops or node.index in thinned or tops & set(node.bottoms):
                 found.add(node.index)
                 tops.update(node.tops)
         return found
@@ -246,87 +287,54 @@ class Net:
     @property
     def outputs(self):
         """The names of the blobs that nobody reads: losses, metrics, scores."""
-        return [ref.name for ref in self._outputs]
+        return [ref.name for ref in self.output_refs]
 
     def forward(self, **inputs):
         """Run all layers and return {output name: Tensor}. `inputs` set the tops of the Input layers, by name.
 
         A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError naming the layer.
         """
-        self._backward_done = False
         with self.backend.active():
-            return self._forward(inputs)
+            self.run = run = Run(self)
+            self._give(inputs)
+            if self._forwards is not None:
+                self._draw(self._forwards)
+                self._forwards += 1
+            outputs = run.through(self.graph.nodes, {})
+            run.whole = not any(self.is_dropping(layer) for layer in self.drop_layers.values())
+            return outputs
 
     def read(self):
         """Run the data layers alone and return {BlobRef: Tensor} of their tops, for `compute`."""
         with self.backend.active():
-            self._run(self._data_nodes, {})
-            return self._tensors
+            self.run = Run(self)
+            self.run.through(self._data_nodes, {})
+            return self.run.tensors
 
     def compute(self, data):
-        """Run all layers but those of data, on tensors as `read` returns them; returns what `forward` returns."""
-        self._backward_done = self._whole = False
-        return self._run(self._other_nodes, dict(data))
+        """Run all layers but those of data, on tensors as `read` returns them; returns the Run."""
+        self.run = Run(self)
+        self.run.through(self._other_nodes, dict(data))
+        return self.run
 
     def show(self, tensors):
         """Let blobs and loss be those of {BlobRef: Tensor}, the tensors of a pass done before and now done again."""
-        self._tensors, self._backward_done, self._whole = tensors, True, False
-        self.blobs = {ref.name: tensor for ref, tensor in tensors.items()}
+        self.run = Run(self)
+        self.run.tensors, self.run.spent = tensors, True
 
     def rerun(self):
         """Run only the layers that drops reach, on the batch of the last `forward`; returns what that returns.
 
-        `forward` must have run with drops at rest, see `set_dropping`: what it computed above the drops is whole, so it serves
-        every pattern. For passes under no_grad. States of recurrent layers begin as that pass found them, and stay as it left
-        them. Raises DataError.
+        `forward` must have run with drops at rest, see `set_dropping`: what it computed above the drops is whole, so it
+        serves every pattern. For passes under no_grad. States of recurrent layers begin as that pass found them, and
+        stay as it left them. Raises DataError.
         """
-        if not self._whole:
+        before = self.run
+        if not before.whole:
             raise DataError("rerun needs a forward pass without drops first: set_dropping(False), forward, set_dropping(True)")
-        self._backward_done = True
-        after = self.states
-        self.set_states(self._states_before)
         with self.backend.active():
-            try:
-                changeable = self._changeable
-                above = {ref: tensor for ref, tensor in self._tensors.items()
-                         if self.graph.writer[ref].index not in changeable}
-                return self._run([node for node in self.graph.nodes if node.index in changeable], above)
-            finally:
-                self.set_states(after)
-
-    def _forward(self, inputs):
-        self._whole = False
-        self._states_before = self.states
-        self._give(inputs)
-        if self._forwards is not None:
-            self._draw(self._forwards)
-            self._forwards += 1
-        outputs = self._run(self.graph.nodes, {})
-        self._whole = not any(layer.dropping for layer in self.drop_layers.values())
-        return outputs
-
-    def _run(self, nodes, tensors):
-        """Run some nodes, in order, on {BlobRef: Tensor} that others wrote before."""
-        self._tensors = tensors
-        for node in nodes:
-            bottoms = [tensors[ref] for ref in node.bottoms]
-            for i, tensor in enumerate(bottoms):
-                if (node.index, i) in self.plan.expand:
-                    bottoms[i] = functions.expand(tensor)
-                if (node.index, i) in self._detached:
-                    bottoms[i] = Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
-            try:
-                tops = node.layer.forward(*bottoms)
-            except MinidropError as error:
-                raise type(error)(
-                    f"layer {node.name!r} ({node.config.type}): {error}{self._record(node, error)}") from error
-            tops = tops if isinstance(tops, tuple) else (tops,)
-            if self._force_backward and node.layer.is_data:
-                for top in tops:
-                    top.requires_grad = True
-            tensors.update(zip(node.tops, tops, strict=True))
-        self.blobs = {ref.name: tensor for ref, tensor in tensors.items()}
-        return {ref.name: tensors[ref] for ref in self._outputs if ref in tensors}
+            self.run = Run(self)
+            return self.run.again(before)
 
     def _give(self, inputs):
         unknown = [name for name in inputs if name not in self.inputs]
@@ -336,65 +344,30 @@ class Net:
         for layer in self._input_layers:
             layer.give({name: inputs[name] for name in layer.shapes if name in inputs})
 
-    def _record(self, node, error):
-        """Say which record of the data a DataError about one place of a batch means."""
-        place = getattr(error, "place", None)
-        if place is None:
-            return ""
-        for ref in reversed(node.bottoms):
-            layer = self.graph.writer[ref].layer
-            if hasattr(layer, "record_of"):
-                places_a_record = math.prod(self._tensors[ref].shape[layer.record_axes:])
-                return f": {layer.record_of(place // places_a_record)}"
-        return ""
+    @property
+    def blobs(self):
+        """{name: Tensor} of the last forward pass."""
+        return self.run.blobs
 
     def tensor(self, ref):
         """Return the Tensor of a BlobRef, one version of a blob, as of the last forward pass.
 
         Of versions that an epilogue (see planner) skips this is the one after it.
         """
-        return self._tensors[ref]
+        return self.run.tensors[ref]
 
     @property
     def loss(self):
         """The weighted sum of all losses of the last forward pass, as a float (0 for a net without a loss)."""
-        self._require_forward("loss")
-        return sum(weight * float(self.backend.to_host(self._tensors[ref].data.sum())) for ref, weight in self.losses)
-
-    @property
-    def loss_array(self):
-        """`loss` as a float64 array (1,) on the device, which nobody waits for."""
-        self._require_forward("loss_array")
-        losses = [weight * self._tensors[ref].data.sum().astype("float64") for ref, weight in self.losses]
-        return sum(losses[1:], losses[0]).reshape(1)
+        return self.run.loss
 
     def backward(self, scale=1.0):
         """Add the gradient of `scale` times the weighted sum of all losses to `grad` of every parameter. Once a forward."""
-        if not self.losses:
-            raise ConfigError(f"{self.config.where()}: backward needs a loss, but no layer is one and no loss_weight is set")
-        self._require_forward("backward")
-        if self._backward_done:
-            raise DataError("backward has run already; run forward again first")
-        roots = [(self._tensors[ref], weight) for ref, weight in self.losses if self._tensors[ref].requires_grad]
-        if not roots:
-            raise DataError("backward finds nothing to do: forward ran under no_grad, or every lr_mult is 0")
-        self._backward_done = True
-        xp = self.backend.xp
-        with self.backend.active():
-            backward([(tensor, xp.full(tensor.data.shape, weight * scale, tensor.dtype)) for tensor, weight in roots])
-
-    def _require_forward(self, what):
-        if any(ref not in self._tensors for ref, _ in self.losses):
-            raise DataError(f"{what} needs a forward pass first")
+        self.run.backward(scale)
 
     def first_nonfinite(self):
         """Return (layer name, blob name) of the first top of the last forward pass with a NaN or infinity, or None."""
-        xp = self.backend.xp
-        for node in self.graph.nodes:
-            for ref in node.tops:
-                if ref in self._tensors and not bool(xp.isfinite(self._tensors[ref].data).all()):
-                    return node.name, ref.name
-        return None
+        return self.run.first_nonfinite()
 
     # -- data --------------------------------------------------------------------------------------------------------
     def set_input_arrays(self, data, labels=None, layer=None):
@@ -420,7 +393,7 @@ class Net:
         """Stop reading threads, close files, and give memory back."""
         for layer in self.layers.values():
             layer.close()
-        self.blobs, self._tensors, self._whole = {}, {}, False
+        self.run = Run(self)
         self.backend.trim()
 
 

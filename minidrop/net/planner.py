@@ -1,32 +1,48 @@
-"""plan_compaction: decide, once per net, which layers leave dropped units out and which must put them back.
+"""plan_compaction: decide, once per net, which layers leave dropped entries out and which must put them back.
 
-A pure pass over the graph; it rewrites nothing. For each ApproxDropout:
-  upward    while the blob has one reader and its writer works elementwise, go on; if the writer that stops the walk can
-            compute a subset of its outputs, lend it the drop's site. Any elementwise layer may be crossed, whatever f(0)
-            is: its missing entries are dropped anyway. (Blocks that were not computed still pass through it, as
-            numbers without a meaning, so for them f must be finite everywhere.)
-  downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Zero-preserving layers carry
-            it on, layers that read kept sets consume it, before all others it is expanded.
-            blocks: the drop's top stays dense, with zeros; products below, behind zero-preserving layers, are lent the
-            site and skip them. Nothing has to be put back.
-            weights: they are the producer's own, nothing goes down.
+A pure pass over the graph: it returns a Plan and writes to nobody. For each drop by patterns it walks (blob, axis):
+  upward    from the drop's own top through Passes, while the blob has one reader, to a layer whose Products compute the
+            axis as their outputs and can leave them out. Any Pass may be crossed, whatever f(0) is: its missing entries
+            are dropped anyway. (Blocks that were not computed still pass through it, as numbers without a meaning, so
+            for them f must be finite everywhere.)
+  downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Passes that keep zeros
+            carry it on, Products that read the axis as their inputs consume it, before all others it is expanded.
+            blocks: the drop's top stays dense, with zeros; Products below are given the draw and skip them. Nothing
+            has to be put back. weights: they are the producer's own, nothing goes down.
 
-A recurrent layer with hidden_dropout drops units of its own: it is drop and producer in one.
-A product serves drops of one kind: the one below it first, and the one above it if it drops the same.
+A layer that drops what its own Products compute or read is drop and producer in one. A layer with Products serves drops
+of one kind: the one below it first, and the one above it if that drops the same.
 
-Last, what a product can do in the pass that adds its bias: the activation below it, and the scale of a drop of units whose
-kept set it computes. Those layers stay, and return their bottom. Only where they work in place: what they overwrite nobody
-sees, neither another layer nor the user in `net.blobs`.
+Last, what a product can do in the pass that adds its bias: the activation below it, and the scale of a drop of units
+whose kept set it computes. Those layers stay, and return their bottom. Only where they work in place: no other reader
+sees the overwritten blob, neither a layer nor the user in `net.blobs`.
 """
 
-from dataclasses import dataclass, field
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+from minidrop.layers.flow import OWN
+from minidrop.layers.given import NodePlan
+from minidrop.patterns.draw import NOTHING, Masked, Units, Weights
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a net runs. dropping: whether drops act (None: in phase TRAIN alone). masked: everything is computed and
+    multiplied by explicit masks, the reference. fused: products do what epilogues say."""
+
+    dropping: bool | None = None
+    masked: bool = False
+    fused: bool = True
 
 
 @dataclass
 class Drop:
-    """What the plan does for one ApproxDropout: the nodes that compute, carry and read only what it keeps, and why not."""
+    """What the plan does for one drop: the nodes that compute, carry and read only what it keeps, and why not."""
 
     node: object
+    fact: object                         # its layers.flow.Drops
     producer: object = None              # the node that computes only what is kept
     crossed: list = field(default_factory=list)
     carriers: list = field(default_factory=list)
@@ -37,7 +53,18 @@ class Drop:
 
     @property
     def site(self):
-        return self.node.layer.site
+        return self.fact.site
+
+    @property
+    def kind(self):
+        """"units", "weights" or "blocks": what it does here. Weights of no product are units, in runs."""
+        kind = self.site.kind
+        return "units" if kind == "weights" and self.producer is None else kind
+
+    @property
+    def varied(self):
+        """True where products that follow one another leave out other entries each."""
+        return self.site.steps is not None
 
     @property
     def saves(self):
@@ -56,10 +83,33 @@ class Drop:
         return float(sum(share * (1 - family.pattern(choice, 0).rate) ** 2 for choice, share
                          in zip(family.distribution.choices, family.distribution.probabilities, strict=True)))
 
-    @property
-    def by_steps(self):
-        """True where every step of a sequence has a pattern of its own."""
-        return self.site.steps is not None
+    def formed(self, draw):
+        """Return a Draw of the site in the form that it has here: weights of no product are units."""
+        return draw.as_units(self.site.total) if isinstance(draw, Weights) and self.producer is None else draw
+
+    def lines(self):
+        """One line for each decision."""
+        name, kind, label = self.node.name, self.kind, self.fact.label
+        if self.producer is self.node:
+            yield f"{name} computes only the {kind} kept by its {label}"
+        elif self.producer is not None:
+            verb = "multiplies only the weights" if kind == "weights" else f"computes only the {kind}"
+            yield f"{self.producer.name} {verb} kept by {name}"
+        elif self.site.kind == "weights":
+            yield f"{name} gathers runs of units, and drops no weights: {self.reason}"
+        elif kind == "units":
+            yield f"{name} gathers: {self.reason}"
+        elif self.node not in self.consumers:
+            yield f"{name} multiplies {f'what its {label} drops ' if label else ''}by a mask: {self.reason}"
+        for node in self.consumers:
+            yield (f"{name} reads of its own top only what its {label} keeps" if node is self.node else
+                   f"{node.name} reads only the {kind} kept by {name}")
+        for node in self.expanders:
+            yield f"the units dropped by {name} are put back as zeros before {node.name} ({node.config.type})"
+        for node, why in self.unread:
+            yield f"{node.name} reads all of {name}: {why}"
+        if not self.saves:
+            yield f"{name} saves nothing: no product computes or reads its {kind}"
 
 
 @dataclass
@@ -68,6 +118,7 @@ class Epilogue:
 
     product: object
     activation: object = None            # the node whose function it applies
+    function: str = "none"               # that function
     drop: object = None                  # the node whose scale it applies to the units it computes, if those are not all
 
     @property
@@ -80,226 +131,208 @@ class Epilogue:
 
 @dataclass
 class Plan:
-    """All drops, `expand`: the (node index, bottom number) pairs whose tensor is made dense first, and all epilogues.
-
-    `fused`: whether the products apply their epilogues now, see `fuse`.
-    """
+    """All drops and epilogues, and `expand`: {node index: numbers of the bottoms whose tensors are made dense first}."""
 
     drops: list = field(default_factory=list)
-    expand: set = field(default_factory=set)
     epilogues: list = field(default_factory=list)
-    fused: bool = False
+    expand: dict = field(default_factory=lambda: defaultdict(set))
 
-    def fuse(self, on):
-        """Let products do what epilogues say, or every layer its own work: the same results, in one pass or in several."""
-        self.fused = bool(on)
-        for epilogue in self.epilogues:
+    def node_plans(self, nodes, fused=True):
+        """Return the NodePlan of each node; without `fused` every layer does its own work."""
+        plans = {node.index: NodePlan(expand=frozenset(self.expand.get(node.index, ()))) for node in nodes}
+
+        def set_of(node, **fields):
+            plans[node.index] = replace(plans[node.index], **fields)
+
+        for drop in self.drops:
+            if drop.node is drop.producer or drop.node in drop.consumers:
+                set_of(drop.node, skips=True)
+        for epilogue in self.epilogues if fused else ():
             if epilogue.activation is not None:
-                layer = epilogue.activation.layer
-                epilogue.product.layer.epilogue = layer.as_epilogue if on else "none"
-                layer.passes_on = self.fused
+                set_of(epilogue.product, activation=epilogue.function)
+                set_of(epilogue.activation, done=True)
             if epilogue.drop is not None:
-                epilogue.drop.layer.site.scaled = self.fused
+                set_of(epilogue.product, scales=True)
+                set_of(epilogue.drop, done=True)
+        return plans
+
+    def node_draws(self, draws, masked=False):
+        """Return {node index: (outputs, inputs, own)} for {index of a drop's node: its Draw}; the others drop nothing."""
+        given = defaultdict(lambda: [NOTHING] * 3)
+        for drop in self.drops:
+            draw = draws[drop.node.index]
+            if draw is NOTHING:
+                continue
+            own = drop.node.index
+            taken = isinstance(draw, Weights)
+            if not taken:
+                given[own][2] = Masked(draw) if masked else draw
+            if drop.producer is not None and drop.producer is not drop.node and (taken or not masked):
+                given[drop.producer.index][0] = Masked(draw) if masked else draw
+            if not masked and not isinstance(draw, Units | Weights):
+                for node in drop.consumers:
+                    if node is not drop.node:
+                        given[node.index][1] = draw
+        return {index: tuple(three) for index, three in given.items()}
 
     def lines(self):
         """One line for each decision, for the log."""
         for drop in self.drops:
-            name, kind = drop.node.name, drop.site.drops
-            if drop.producer is drop.node:
-                yield (f"{name} reads of its state only the units kept by its hidden_dropout, step by step" if drop.by_steps
-                       else f"{name} computes only the units kept by its hidden_dropout")
-            elif drop.producer is not None:
-                verb = "multiplies only the weights" if kind == "weights" else f"computes only the {kind}"
-                yield f"{drop.producer.name} {verb} kept by {name}"
-            elif drop.site.family.drops == "weights":
-                yield f"{name} gathers runs of units, and drops no weights: {drop.reason}"
-            elif kind == "units":
-                yield f"{name} gathers: {drop.reason}"
-            else:
-                what = "its state " * drop.node.layer.drops_own_units
-                yield f"{name} multiplies {what}by a mask: {drop.reason}"
-            for node in drop.consumers:
-                yield f"{node.name} reads only the {kind} kept by {name}"
-            for node in drop.expanders:
-                yield f"the units dropped by {name} are put back as zeros before {node.name} ({node.config.type})"
-            for node, why in drop.unread:
-                yield f"{node.name} reads all of {name}: {why}"
-            if not drop.saves:
-                yield f"{name} saves nothing: no product computes or reads its {kind}"
+            yield from drop.lines()
         for epilogue in self.epilogues:
             yield epilogue.line
 
 
-def plan_compaction(graph):
-    """Return the Plan for a built Graph; lends each producer its site (`layer.out_site`), and block sites to readers.
-
-    Products are lent their epilogues too, and the layers that these stand for are told to pass on.
-    """
+def plan_compaction(graph, backend):
+    """Return the Plan for a built Graph. Whether a saving pays is what the backend's cost rule says."""
     plan = Plan()
     for node in graph.nodes:
-        if node.layer.site is not None:
-            drop = Drop(node)
-            plan.drops.append(drop)
-            if node.layer.drops_own_units:
-                if drop.by_steps and not _state_steps_pay(graph, drop):
-                    drop.reason = FEW_STREAMS
-                else:
-                    drop.producer, node.layer.skips_steps = node, True
-                continue
-            _walk_up(graph, drop)
-            if drop.producer is not None:
-                drop.producer.layer.out_site = drop.site
-                drop.site.attached = drop.site.family.drops == "weights"
+        plan.drops += [Drop(node, fact) for fact in node.drops if fact.site is not None]
+    walker = _Walker(graph, backend, plan)
     for drop in plan.drops:
-        if drop.site.drops != "weights" and not (drop.node.layer.drops_own_units and drop.by_steps):
-            _walk_down(graph, drop, plan)
+        walker.up(drop)
+    for drop in plan.drops:
+        walker.down(drop)
     plan.epilogues = list(_epilogues(graph, plan))
-    plan.fuse(True)
     return plan
 
 
-def _walk_up(graph, drop):
-    ref = drop.node.bottoms[0]
-    while True:
-        readers = graph.readers[ref]
-        writer = graph.writer[ref]
-        if len(readers) != 1:
-            drop.reason = f"blob {ref.name} has {len(readers)} readers"
+TOO_FEW_ROWS = "with so few streams a product for each pattern of a step costs more than it saves"
+
+
+class _Walker:
+    """Walks (blob, axis) for every drop, and notes who serves which."""
+
+    def __init__(self, graph, backend, plan):
+        self.graph, self.backend, self.plan = graph, backend, plan
+        self.served = {}            # {node index: the drop whose outputs it leaves out}
+
+    def up(self, drop):
+        """Find the producer of what a drop drops, or the reason why there is none."""
+        if drop.fact.top == OWN:
             return
-        if _counts_in_loss(writer, ref):
-            drop.reason = f"blob {ref.name} counts in the loss"
-            return
-        if writer.layer.computes_subset:
-            axes_agree = writer.layer.axis == drop.node.layer.axis
-            kind = "blocks" if drop.by_steps else drop.site.family.drops
-            if kind not in writer.layer.subset_kinds:
-                drop.reason = f"{writer.name} ({writer.config.type}) can leave out no {kind}"
+        node, ref, axis = drop.node, drop.node.tops[drop.fact.top], drop.fact.axis
+        while True:
+            products = node.products_of(ref)
+            if any(product.kinds and product.out_axis is not None for product in products):
+                drop.reason = self._refusal(drop, node, ref, axis, products)
+                if not drop.reason:
+                    drop.producer, self.served[node.index] = node, drop
                 return
-            if drop.by_steps and not _steps_pay(graph, drop):
-                drop.reason = FEW_STREAMS
-            elif writer.layer.out_site is None and axes_agree:
-                drop.producer = writer
-            else:
-                drop.reason = f"{writer.name} does not compute the dropped axis as its outputs"
+            if node is not drop.node and any(fact.site is not None for fact in node.drops) and not products:
+                drop.reason = f"blob {ref.name} comes from another drop, {node.name}"
+                return
+            facts = [fact for fact in node.passes_to(ref, axis) if fact.spread == 1 and fact.compact]
+            if len(facts) != 1 or len(node.tops) != 1:
+                drop.reason = f"blob {ref.name} is written by {node.name} ({node.config.type}), which computes all of it"
+                return
+            if not facts[0].finite and drop.kind == "blocks":
+                drop.reason = f"{node.name} ({node.config.type}) is not finite everywhere, so it has to see real values"
+                return
+            if node is not drop.node:
+                drop.crossed.append(node)
+            ref = node.bottoms[facts[0].bottom]
+            readers = self.graph.readers[ref]
+            node = self.graph.writer[ref]
+            if len(readers) != 1:
+                drop.reason = f"blob {ref.name} has {len(readers)} readers"
+                return
+            if _counts_in_loss(node, ref):
+                drop.reason = f"blob {ref.name} counts in the loss"
+                return
+
+    def _refusal(self, drop, node, ref, axis, products):
+        """Say why a layer with Products cannot leave out what a drop drops of its top; "" where it can."""
+        kind = drop.site.kind
+        if any(kind not in product.kinds for product in products):
+            return f"{node.name} ({node.config.type}) can leave out no {kind}"
+        lead = math.prod(self.graph.shapes[ref][:axis])
+        if not drop.site.pays(self.backend, lead):
+            return TOO_FEW_ROWS
+        if node.index in self.served or any(product.out_axis != axis for product in products):
+            return f"{node.name} does not compute the dropped axis as its outputs"
+        return ""
+
+    def down(self, drop):
+        """Find who carries, reads or must expand what a drop drops below it."""
+        if drop.fact.top == OWN:
+            self._within(drop)
             return
-        if writer.layer.site is not None and not writer.layer.drops_own_units:
-            drop.reason = f"blob {ref.name} comes from another drop, {writer.name}"
+        if drop.kind == "weights":
             return
-        if not writer.layer.elementwise:
-            drop.reason = f"blob {ref.name} is written by {writer.name} ({writer.config.type}), which computes all of it"
-            return
-        if writer.layer.has_poles and drop.site.drops == "blocks":
-            drop.reason = f"{writer.name} ({writer.config.type}) is not finite everywhere, so it has to see real values"
-            return
-        drop.crossed.append(writer)
-        ref = writer.bottoms[0]
+        carrying = {drop.node.tops[drop.fact.top]: drop.fact.axis}
+        for node in self.graph.nodes[drop.node.index + 1:]:
+            if any(fact.site is not None for fact in node.drops) and not node.products:
+                continue        # another drop: it makes dense what it is not to drop
+            for i, ref in enumerate(node.bottoms):
+                if ref in carrying:
+                    self._meet(drop, node, i, carrying)
+
+    def _within(self, drop):
+        """A drop of what the layer's own Products read of its top."""
+        read = [product for product in drop.node.products if product.bottom == OWN]
+        if all(drop.site.pays(self.backend, product.rows / product.calls, product.calls) for product in read):
+            drop.consumers.append(drop.node)
+        else:
+            drop.reason = TOO_FEW_ROWS
+
+    def _meet(self, drop, node, i, carrying):
+        kind, axis = drop.kind, carrying[node.bottoms[i]]
+        products = [product for product in node.products if product.bottom == i]
+        reads = bool(products) and all(_reads(product, axis, kind) for product in products)
+        clash = self._clash(drop, node) if reads else ""
+        facts = [fact for fact in node.passes_from(i, axis) if fact.compact and (fact.keeps_zero or fact.top is None)]
+        if clash:
+            drop.unread.append((node, clash))
+        if reads and not clash:
+            drop.consumers.append(node)
+        elif not products and facts and len(facts) == len(node.passes_from(i, axis)) and (
+                kind == "units" or all(fact.spread == 1 for fact in facts)):
+            drop.carriers.append(node)
+            carrying.update({node.tops[fact.top]: axis for fact in facts if fact.top is not None})
+        elif kind == "units":
+            drop.expanders.append(node)
+            self.plan.expand[node.index].add(i)
+        elif not clash:
+            drop.unread.append((node, "it cannot leave anything out"))
+
+    def _clash(self, drop, node):
+        """Say why a layer with Products cannot leave out what a drop above it drops; "" where it can."""
+        if not drop.site.pays(self.backend, math.prod(self.graph.shapes[drop.node.tops[0]][:drop.fact.axis])):
+            return TOO_FEW_ROWS
+        below = self.served.get(node.index)
+        if below is None or below.kind == drop.kind:
+            return ""
+        if below.node is node:
+            return f"it serves its own {below.fact.label}, which drops {below.kind}"
+        return f"it serves the drop below it, which drops {below.kind}"
+
+
+def _reads(product, axis, kind):
+    """Whether a product can leave out entries of `axis` of its bottom: blocks only where each is an input of its own."""
+    return product.in_axis == axis and kind in product.kinds and (kind == "units" or product.in_spread == 1)
 
 
 def _counts_in_loss(writer, ref):
     return any(weight and top == ref for top, weight in zip(writer.tops, writer.config.loss_weight, strict=False))
 
 
-def _walk_down(graph, drop, plan):
-    carrying, kind = {drop.node.tops[0]}, drop.site.drops
-    for node in graph.nodes[drop.node.index + 1:]:
-        layer = node.layer
-        if layer.site is not None and not layer.drops_own_units:        # another drop: it makes dense what it is not to drop
-            continue
-        for i, ref in enumerate(node.bottoms):
-            if ref not in carrying:
-                continue
-            is_product = bool(layer.gemms(*[graph.shapes[bottom] for bottom in node.bottoms]))
-            clash = _clash(graph, drop, layer) if is_product and layer.reads_kept else ""
-            if clash:
-                drop.unread.append((node, clash))
-            # Of several bottoms a layer reads the first: the rest (labels, cont, states) it takes whole.
-            if layer.reads_kept and not clash and (i == 0 or not is_product):
-                if not is_product:
-                    carrying.update(node.tops)
-                else:
-                    drop.consumers.append(node)
-                    if kind == "blocks":
-                        layer.in_site = drop.site
-            elif layer.elementwise and layer.zero_preserving:
-                drop.carriers.append(node)
-                carrying.add(node.tops[0])
-            elif kind == "units":
-                drop.expanders.append(node)
-                plan.expand.add((node.index, i))
-            elif not clash:
-                drop.unread.append((node, "it cannot leave anything out"))
-
-
-FEW_STREAMS = "with so few streams a product for each pattern of a step costs more than it saves"
-_ROWS_THAT_PAY = 400       # of a product, where half is kept: 135 lost a third of the speed (docs/benchmarks.md, "NR STEP")
-_STREAMS_THAT_PAY = 32     # where half is kept: 20 gained nothing, 100 a seventh ("RH STEP")
-
-
-def _steps_pay(graph, drop):
-    """True where a product for each different pattern, of all steps that have it, is faster than one that drops nothing.
-
-    A product saves in proportion to its rows and to what is dropped; what it costs, gathering the kept weights and adding up
-    their gradients, grows with what is kept.
-    """
-    steps, streams, _ = graph.shapes[drop.node.tops[0]]
-    rows = steps * streams / _expected_patterns(drop.site.family, steps)
-    return rows * (1 - drop.kept_share) >= _ROWS_THAT_PAY * drop.kept_share
-
-
-def _state_steps_pay(graph, drop):
-    """True where it is faster that the gates of each step read less of the state than that they read zeros.
-
-    The product of a step, (streams x kept) (kept x gates), saves in proportion to the streams; what it costs, gathering the
-    kept rows of Wh^T, does not. And Wh has to be transposed once for all steps.
-    """
-    steps, streams, _ = graph.shapes[drop.node.tops[0]]
-    return steps >= 4 and streams * (1 - drop.kept_share) >= _STREAMS_THAT_PAY * drop.kept_share
-
-
-def _expected_patterns(family, draws):
-    """The expected number of different patterns among some draws."""
-    if not family.enumerable:
-        return draws
-    found = 0.0
-    for choice, share in zip(family.distribution.choices, family.distribution.probabilities, strict=True):
-        offsets = family.offsets(choice)
-        found += offsets * (1 - (1 - share / offsets) ** draws)
-    return max(1.0, found)
-
-
-def _clash(graph, drop, layer):
-    """Say why a product cannot leave out what a drop above it drops; "" where it can."""
-    kind = drop.site.drops
-    if drop.by_steps and not _steps_pay(graph, drop):
-        return FEW_STREAMS
-    if layer.out_site is not None and layer.out_site.drops != kind:
-        return f"it serves the drop below it, which drops {layer.out_site.drops}"
-    if layer.drops_own_units and layer.site is not None and layer.site.steps is None and kind != "units":
-        return "it serves its own hidden_dropout, which drops units"
-    return ""
-
-
 def _epilogues(graph, plan):
     """Yield the Epilogue of every product that has one."""
     scaled = {drop.producer.index: drop.node for drop in plan.drops
-              if drop.producer is not None and drop.site.drops == "units" and _promises(drop.node.layer, "leaves_scale")}
+              if drop.producer is not None and drop.kind == "units" and drop.fact.leaves_scale and drop.node.is_own_word}
     for node in graph.nodes:
-        if not _promises(node.layer, "applies_epilogue"):
+        if not (len(node.products) == 1 and node.products[0].epilogue and node.is_own_word):
             continue
         found, below = Epilogue(node), _in_place_reader(graph, node)
-        if below is not None and _promises(below.layer, "as_epilogue"):
-            found.activation, below = below, _in_place_reader(graph, below)
+        if below is not None and below.is_own_word and below.activation:
+            found.activation, found.function, below = below, below.activation, _in_place_reader(graph, below)
         # The gradients of the others are computed from f(x), which y / scale gives back rounded once more.
-        keeps_bits = found.activation is None or found.activation.layer.as_epilogue == "relu"
+        keeps_bits = found.function in ("none", "relu")
         if below is not None and below is scaled.get(node.index) and keeps_bits:
             found.drop = below
         if found.activation is not None or found.drop is not None:
             yield found
-
-
-def _promises(layer, what):
-    """True where the layer's own class, not one that it inherits from, says so."""
-    return what in vars(type(layer)) and bool(getattr(layer, what))
 
 
 def _in_place_reader(graph, node):
@@ -310,26 +343,3 @@ def _in_place_reader(graph, node):
     reader = graph.readers[ref][0][0]
     return reader if [top.name for top in reader.tops] == [ref.name] and len(reader.bottoms) == 1 else None
 
-
-def gemm_shares(graph, plan):
-    """Yield (node, products, output drop, input drop) for every layer with products: what `minidrop check` counts.
-
-    `products` are (rows, inputs, outputs) of one forward pass; the drops are None where that side stays whole. A drop of
-    weights counts as one of outputs: it leaves its share of the product.
-    """
-    producers = {drop.producer.index: drop for drop in plan.drops
-                 if drop.producer is not None and not (drop.producer is drop.node and drop.by_steps)}
-    consumers = {node.index: drop for drop in plan.drops for node in drop.consumers}
-    for node in graph.nodes:
-        products = node.layer.gemms(*[graph.shapes[ref] for ref in node.bottoms])
-        if products:
-            yield node, products, producers.get(node.index), consumers.get(node.index)
-
-
-def state_gemm_shares(graph, plan):
-    """Yield (node, products, drop) for every recurrent layer: the products of the state, and what drops of it, or None."""
-    drops = {drop.node.index: drop for drop in plan.drops if drop.producer is drop.node}
-    for node in graph.nodes:
-        products = node.layer.state_gemms()
-        if products:
-            yield node, products, drops.get(node.index)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from minidrop.config import param_fields
 from minidrop.errors import ConfigError
+from minidrop.layers.flow import OWN
 from minidrop.net.graph import Problems
 from minidrop.rng import generator
 
@@ -48,18 +49,18 @@ def find_reshuffles(graph, config):
     Raises one ConfigError with a line for each drop whose units cannot be permuted without changing what the net computes.
     """
     problems, found = Problems(config), []
-    for node in graph.nodes:
-        if not (node.layer.reshuffle_interval and node.layer.training):
+    for node, fact in [(one, fact) for one in graph.nodes for fact in one.drops]:
+        if not (fact.reshuffle_interval and node.layer.training):
             continue
         try:
-            writer = _writer(graph, config, node)
-            moves = _moves(graph, config, writer)
+            writer, ref = _writer(graph, config, node, fact.axis)
+            moves = _moves(graph, config, writer, ref)
         except ConfigError as error:
             problems.add(node.index, f"reshuffle_interval cannot permute the units above: {error}; remove "
                                      f"reshuffle_interval", *param_fields(node.config.type)[:1], "reshuffle_interval")
         else:
-            units = graph.shapes[writer.tops[0]][-1]
-            found.append(Reshuffle(node.name, writer.name, units, node.layer.reshuffle_interval, moves))
+            units = graph.shapes[ref][fact.axis]
+            found.append(Reshuffle(node.name, writer.name, units, fact.reshuffle_interval, moves))
     problems.raise_any()
     return found
 
@@ -79,7 +80,7 @@ def check_shared(graph, config, reshuffles):
         try:
             if reshuffle.writer not in nodes:
                 raise ConfigError(f"there is no layer {reshuffle.writer} here")
-            found = set(_moves(graph, config, place))
+            found = set(_moves(graph, config, place, place.tops[0]))
             if found != expected:
                 raise ConfigError(f"{min(found ^ expected)[0]} does not use them alike in both nets")
         except ConfigError as error:
@@ -89,38 +90,54 @@ def check_shared(graph, config, reshuffles):
     problems.raise_any()
 
 
-def _writer(graph, config, drop):
-    """Return the node whose outputs are the units that `drop` drops."""
+def _writer(graph, config, drop, axis):
+    """Return the node whose outputs are the units that `drop` drops, and the blob that it writes them to."""
     ref = drop.bottoms[0]
     while True:
         writer = graph.writer[ref]
-        if writer.layer.output_axes():
-            if drop.layer.axis != len(graph.shapes[ref]) - 1:
-                raise ConfigError(f"axis {drop.layer.axis} of blob {ref.name} is dropped, but the units of "
-                                  f"{_place(config, writer)} lie on the last")
-            return writer
-        if not _leaves_in_place(writer):
+        if _outputs(writer, ref):
+            if _outputs(writer, ref)[0].out_axis != axis:
+                raise ConfigError(f"axis {axis} of blob {ref.name} is dropped, but the units of "
+                                  f"{_place(config, writer)} lie on axis {_outputs(writer, ref)[0].out_axis}")
+            return writer, ref
+        passes = _in_place(writer, writer.passes_to(ref, axis))
+        if not passes:
             raise ConfigError(f"blob {ref.name} is written by {_place(config, writer)}, which has no units that trained "
                               f"weights define")
-        ref = writer.bottoms[0]
+        ref = writer.bottoms[passes[0].bottom]
 
 
-def _moves(graph, config, writer):
-    """Return (layer, parameter, axis) of everything that a permutation of the units of `writer` moves."""
-    moves = [(writer, name, axis) for name, axis in writer.layer.output_axes().items()]
-    reached = list(writer.tops)
+def _outputs(node, ref):
+    """Return the Products whose outputs are the units of a blob, each weighed by an entry of its own of the parameters."""
+    if any(product.bottom == OWN for product in node.products):
+        return []               # what it carries from step to step would have to move as well
+    return [product for product in node.products_of(ref) if product.out_axis is not None]
+
+
+def _in_place(node, passes):
+    """Return `passes` if each leaves its entries where they are, and nothing but their place says what becomes of them."""
+    return [] if any(fact.spread != 1 for fact in passes) or node.layer.parameter_specs() else passes
+
+
+def _moves(graph, config, writer, ref):
+    """Return (layer, parameter, axis) of everything that a permutation of the units of `writer` in `ref` moves."""
+    moves, reached, axis = [], [ref], None
+    for product in _outputs(writer, ref):
+        axis = product.out_axis
+        moves += [(writer, product.parameter, product.weight_axes[0]), *((writer, name, 0) for name in product.biases)]
     for ref in reached:                     # grows on the way down
         source = graph.writer[ref]
         if any(top == ref and weight for top, weight in zip(source.tops, source.config.loss_weight, strict=False)):
             raise ConfigError(f"blob {ref.name} of {_place(config, source)} counts in the loss")
         if not graph.readers[ref]:
             raise ConfigError(f"blob {ref.name} of {_place(config, source)} is an output of the net")
-        for node, _ in graph.readers[ref]:
-            axes = node.layer.input_axes()
-            if axes:
-                moves += [(node, name, axis) for name, axis in axes.items()]
-            elif _leaves_in_place(node):
-                reached += node.tops
+        for node, i in graph.readers[ref]:
+            products = [product for product in node.products if product.bottom == i]
+            passes = _in_place(node, node.passes_from(i, axis))
+            if products and all(product.in_axis == axis and product.in_spread == 1 for product in products):
+                moves += [(node, product.parameter, product.weight_axes[1]) for product in products]
+            elif passes and not products:
+                reached += [node.tops[fact.top] for fact in passes if fact.top is not None]
             else:
                 raise ConfigError(f"blob {ref.name} is read by {_place(config, node)}, whose result would change with "
                                   f"their order")
@@ -130,11 +147,6 @@ def _moves(graph, config, writer):
             raise ConfigError(f"the parameter {parameter.shared_name!r} is shared by "
                               f"{' and '.join(_place(config, node) for node, _ in parameter.users)}")
     return tuple((node.name, name, axis) for node, name, axis in moves)
-
-
-def _leaves_in_place(node):
-    """True where unit i of the bottom is unit i of every top, and nothing else than its place says what becomes of it."""
-    return (node.layer.elementwise or node.layer.keeps_units) and not node.layer.parameter_specs()
 
 
 def _place(config, node):

@@ -16,6 +16,7 @@ from minidrop.patterns.base import (
     known_families,
     register_pattern,
 )
+from minidrop.patterns.draw import NOTHING, Draw
 from minidrop.patterns.drop_site import DropSite
 from minidrop.patterns.sequence import BLOCK_LENGTH, PatternSequence
 
@@ -24,6 +25,8 @@ for _module in iter_modules(__path__):
 
 __all__ = [
     "BLOCK_LENGTH",
+    "NOTHING",
+    "Draw",
     "DropSite",
     "Pattern",
     "PatternDistribution",

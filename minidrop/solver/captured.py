@@ -9,6 +9,7 @@ import numpy as np
 from minidrop.autograd import Tensor
 from minidrop.errors import CaptureError
 from minidrop.kept import Kept, MovingKept
+from minidrop.patterns.draw import NOTHING
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +45,11 @@ class CapturedSteps:
         self.pending = deque()          # (iteration, positions of the data layers) of iterations nobody has looked at
         self.launches = True            # False: every iteration runs as the first of its signature, for comparison
         self.keyed = [layer for layer in self.net.layers.values() if layer.stream is not None]
-        self.weighted = {drop.node.name: (drop.producer.layer.outputs, drop.producer.layer.inputs)
-                         for drop in self.net.plan.drops if drop.site.attached}
+        self.weighted = {drop.node.index: (drop.producer.layer.outputs, drop.producer.layer.inputs)
+                         for drop in self.net.plan.drops if drop.kind == "weights"}
         shapes = self.net.graph.shapes
-        self.samples = {drop.node.name: math.prod(shapes[drop.node.bottoms[0]][:drop.node.layer.axis])
-                        for drop in self.net.plan.drops if drop.site.drops == "blocks" and drop.site.steps is None}
+        self.samples = {drop.node.index: math.prod(shapes[drop.node.tops[0]][:drop.fact.axis])
+                        for drop in self.net.plan.drops if drop.kind == "blocks"}
         self.problem = _problem(solver)
         self.memory = None
         self._fetched = None            # (number of losses, their copy on its way to the host)
@@ -92,26 +93,23 @@ class CapturedSteps:
     # -- what an iteration is ------------------------------------------------------------------------------------------
     def _form(self):
         """Return (signature of the drawn patterns, where their kept sets start, {layer: which of its blocks live})."""
-        form, starts, lives = [], [], {}
-        for name, layer in self.net.drop_layers.items():
-            site = layer.site
-            if site is None:
-                form.append(layer.dropping)
-                continue
-            if site.drops == "blocks":
-                grid = site.grid(self.samples.get(name))
-                if grid is not None:
-                    lives[name] = grid.lives
-                form.append((site.active, site.masked, site.scale, grid is None))
-                continue
-            kept_sets = site.kept_sets(self.weighted.get(name))
+        net = self.net
+        form, starts, lives = [net.mode, *map(net.is_dropping, net.drop_layers.values())], [], {}
+        for index, draw in net.acting(net.drawn).items():
+            if net.mode.masked:
+                draw = NOTHING
+            grid = draw.grid(self.samples.get(index))
+            if grid is not None:
+                lives[index] = grid.lives
+            kept_sets = draw.kept_sets(self.weighted.get(index))
             for kept in kept_sets:
                 if kept.regular is None:
-                    raise CaptureError(f"layer {name!r} ({site.family.name}) keeps another number of units in every iteration")
+                    name = net.graph.nodes[index].name
+                    raise CaptureError(f"layer {name!r} ({net.drop_sites[name].family.name}) keeps another number of units "
+                                       f"in every iteration")
                 if _moves(kept):
                     starts.append(kept.regular[0])
-            form.append((site.active, site.masked, site.scale,
-                         *((*kept.regular[1:], kept.total) for kept in kept_sets)))
+            form.append((draw.scale, grid is None, *((*kept.regular[1:], kept.total) for kept in kept_sets)))
         return tuple(form), starts, lives
 
     def _same_arrays(self):
@@ -122,7 +120,7 @@ class CapturedSteps:
 
     def _send(self, signature, starts, lives, lr, data):
         memory = self.memory
-        keys = [_host_key(layer) for layer in self.keyed]
+        keys = [layer.key(self.solver.iteration) for layer in self.keyed]
         memory.send(lr, keys, [self.solver.iteration % RING, *starts], lives)
         memory.give(signature[-len(data):] if data else (), data)
         for (name, key), buffer in memory.states.items():
@@ -168,42 +166,40 @@ class CapturedSteps:
         net, memory, backend = self.net, self.memory, self.backend
         was, backend.capturing, backend.trouble = backend.capturing, True, memory.trouble
         try:
-            self._lend(memory, starts)
+            self._give(memory, starts)
             net.clear_grads()
-            net.compute(memory.tensors(backend))
-            loss = net.loss_array
+            run = net.compute(memory.tensors(backend))
+            loss = run.loss_array
             backend.refuse(~backend.xp.isfinite(loss), lambda: AssertionError("nobody looks while capturing"))
-            net.backward()
+            run.backward()
             self.solver.updater.apply(0, memory.lr)
             for (name, key), buffer in memory.states.items():
                 backend.keep_if_well(buffer, net.layers[name].state[key])
             memory.note(backend, loss)
             wanted = {*net.graph.outputs, *(ref for ref, _ in net.losses)}
-            return {ref: _data_alone(net.tensor(ref)) for ref in wanted}
+            return {ref: _data_alone(run.tensors[ref]) for ref in wanted}
         finally:
             backend.capturing, backend.trouble = was, None
             self._take_back(memory)
 
-    def _lend(self, memory, starts):
-        places = iter(memory.starts[1:1 + starts])
-        for name, layer in self.net.drop_layers.items():
-            if layer.site is None:
+    def _give(self, memory, starts):
+        """Give the layers draws and keys that are read from the device when the work runs."""
+        net, places = self.net, iter(memory.starts[1:1 + starts])
+        draws = net.acting(net.drawn)
+        for index, draw in {} if net.mode.masked else draws.items():
+            if index in self.samples:
+                draws[index] = draw if draw is NOTHING else draw.given(memory.lives.get(index))
                 continue
-            if layer.site.drops == "blocks":
-                layer.site.moving = memory.lives.get(name)
-            else:
-                # Of pairs of tiles the outputs are disjoint, and so are the inputs.
-                kept_sets = layer.site.kept_sets(self.weighted.get(name))
-                layer.site.moving = [MovingKept(kept, next(places), (layer.site, i % 2, len(kept_sets) // 2), MULTIPLE)
-                                     if _moves(kept) else kept for i, kept in enumerate(kept_sets)]
-        for layer, key in zip(self.keyed, memory.keys, strict=True):
-            layer.key_at = key
+            # Of pairs of tiles the outputs are disjoint, and so are the inputs.
+            kept_sets = draw.kept_sets(self.weighted.get(index))
+            sets = [MovingKept(kept, next(places), (index, i % 2, len(kept_sets) // 2), MULTIPLE) if _moves(kept) else kept
+                    for i, kept in enumerate(kept_sets)]
+            draws[index] = draw if draw is NOTHING else draw.given(sets)
+        keys = {layer.name: key for layer, key in zip(self.keyed, memory.keys, strict=True)}
+        net.give(draws, lambda layer: keys[layer.name])
 
     def _take_back(self, memory):
-        for layer in self.net.layers.values():
-            layer.key_at = None
-            if layer.site is not None:
-                layer.site.moving = None
+        self.net.give_drawn()
         for (name, key), buffer in memory.states.items():
             self.net.layers[name].state[key] = buffer
 
@@ -280,7 +276,7 @@ class _Memory:
         backend, net, keyed = steps.backend, steps.net, len(steps.keyed)
         self.owner, self.backend = steps, backend
         self.updater = steps.solver.updater
-        self.plan = net.plan
+        self.net = net
         self.constants = self._constants()
         self.weights = [(parameter, parameter.data) for parameter in net.parameters().values()]
         self.histories = [(history, i, array) for history in steps.solver.updater.history.values()
@@ -303,7 +299,7 @@ class _Memory:
 
     def _constants(self):
         """What graphs hold and somebody may change."""
-        return self.plan.fused, self.updater.constants
+        return self.net.mode, self.updater.constants
 
     def is_outdated(self):
         """Whether a weight or a history is another array than when graphs began to read it, or a factor another number."""
@@ -356,11 +352,6 @@ def _moves(kept):
     return width < step
 
 
-def _host_key(layer):
-    layer.key_at = None
-    return layer.key()
-
-
 def _data_alone(tensor):
     """Return a tensor without what it was computed from."""
     return Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
@@ -370,7 +361,8 @@ def _problem(solver):
     """Return why iterations of a solver cannot be captured, ''."""
     settings, net = solver.settings, solver.net
     # Where a MovingKept has room for more units than live, f(0) stands there: nobody reads it but the norm of the gradients.
-    unclear = sorted({node.name for drop in net.plan.drops for node in drop.crossed if not node.layer.zero_preserving})
+    unclear = sorted({node.name for drop in net.plan.drops for node in drop.crossed
+                      if not all(fact.keeps_zero for fact in node.passes)})
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
                if not layer.capturable and not layer.is_data]
     reasons = [

@@ -103,7 +103,7 @@ def test_masked_dense_is_respected(kind):
     compact = md.monte_carlo(net, passes=4, data=X, label=LABEL)
     net.run_masked_dense(True)
     dense = md.monte_carlo(net, passes=4, data=X, label=LABEL)
-    assert all(site.masked for site in net.drop_sites.values())
+    assert net.mode.masked
     for name in ("ip3", "loss", "accuracy"):
         np.testing.assert_allclose(compact.blobs[name].mean, dense.blobs[name].mean, rtol=0, atol=1e-9)
         np.testing.assert_allclose(compact.blobs[name].std, dense.blobs[name].std, rtol=0, atol=1e-9)
@@ -166,19 +166,17 @@ def test_follows_from_the_seed(kind):
 
 class TestStateIsRestored:
     def check(self, net, call):
-        dropping = {name: layer.dropping for name, layer in net.drop_layers.items()}
+        mode = net.mode
         net.draw_patterns(11)
         patterns, positions = dict(net.patterns), dict(net.positions)
-        masked = [site.masked for site in net.drop_sites.values()]
         call()
-        assert {name: layer.dropping for name, layer in net.drop_layers.items()} == dropping
+        assert net.mode == mode
         assert net.patterns == patterns and net.positions == positions
-        assert [site.masked for site in net.drop_sites.values()] == masked
 
     @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
     def test_after_success(self, phase):
         net = net_of(text('pattern: "ROW"'), phase=phase)
-        net.layers["drop2"].dropping = True
+        net.set_dropping(True)
         self.check(net, lambda: md.monte_carlo(net, 3, data=X, label=LABEL))
 
     def test_after_an_error_in_a_pass(self):
@@ -220,7 +218,7 @@ def test_set_dropping_makes_a_test_net_drop_as_a_training_net_does(kind):
     def scores(phase, dropping=None):
         net = net_of(text(kind), phase=phase)
         assert list(net.drop_layers) == ["drop1", "drop2"]
-        assert all(layer.dropping == (phase == "TRAIN") for layer in net.drop_layers.values())
+        assert all(net.is_dropping(layer) == (phase == "TRAIN") for layer in net.drop_layers.values())
         if dropping is not None:
             net.set_dropping(dropping)
         net.draw_patterns(2)

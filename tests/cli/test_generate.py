@@ -235,7 +235,7 @@ def test_a_text_that_only_training_reads(folder):
     (folder / "words" / "train.prototxt").write_text(changed)
     writer = md.TextModel(folder / "words" / "train.prototxt", [folder / "words" / "weights.h5"], device="cpu")
     assert writer.generate("the dog", 3, 0) == " ran home\n"
-    assert writer.net.phase == "TEST" and not any(layer.dropping for layer in writer.net.drop_layers.values())
+    assert writer.net.phase == "TEST" and not any(map(writer.net.is_dropping, writer.net.drop_layers.values()))
 
 
 def test_scores_that_are_no_numbers(folder):

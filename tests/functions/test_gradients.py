@@ -5,8 +5,9 @@ import pytest
 
 from minidrop import Kept, Tensor, check_gradients, functions
 from minidrop.functions.blocks import BlockLinear
-from minidrop.patterns import DropSite, PatternSettings
+from minidrop.patterns import NOTHING, DropSite, PatternSettings
 from minidrop.patterns.block import BlockPattern
+from minidrop.patterns.draw import Masked
 from minidrop.patterns.tile import TilePattern
 
 TOTAL = 7
@@ -31,18 +32,15 @@ def on_kept(function, axis=1):
             for name, kept in KEPT.items()]
 
 
-def site(masked=False, active=True):
-    site = DropSite("drop", PatternSettings(0.4), seed=3, total=TOTAL)
-    site.draw(5)
-    site.masked, site.active = masked, active
-    return site
+def draw(masked=False):
+    drawn = DropSite("drop", PatternSettings(0.4), seed=3, total=TOTAL).draw(5)
+    return Masked(drawn) if masked else drawn
 
 
-def block_site(masked):
-    site = DropSite("drop", PatternSettings(0.4, "BLOCK", block_samples=2, block_units=2), seed=3, total=TOTAL)
-    site.draw(5)
-    site.masked = masked
-    return site
+def block_draw(masked):
+    settings = PatternSettings(0.4, "BLOCK", block_samples=2, block_units=2)
+    drawn = DropSite("drop", settings, seed=3, total=TOTAL).draw(5)
+    return Masked(drawn) if masked else drawn
 
 
 X = numbers(4, TOTAL)
@@ -66,9 +64,9 @@ ELEMENTWISE = {
     "scale": lambda x: functions.scale(x, -1.5),
     "scale by 1": lambda x: functions.scale(x, 1),
     "take again": lambda x: functions.take(x, KEPT["regular"]),
-    "approx_dropout": lambda x: functions.approx_dropout(x, site()),
-    "approx_dropout masked": lambda x: functions.approx_dropout(x, site(masked=True)),
-    "approx_dropout in a test": lambda x: functions.approx_dropout(x, site(active=False)),
+    "approx_dropout": lambda x: functions.approx_dropout(x, draw()),
+    "approx_dropout masked": lambda x: functions.approx_dropout(x, draw(masked=True)),
+    "approx_dropout in a test": lambda x: functions.approx_dropout(x, NOTHING),
     "linear": lambda x: functions.linear(x, Tensor(numbers(3, TOTAL))),
     "softmax": lambda x: functions.softmax(functions.expand(x)),
     "weighted_sum of one": lambda x: functions.weighted_sum([x, x, x], [1, -2, 0.5]),
@@ -164,7 +162,7 @@ CASES |= {
 for _axis, _shape in ((1, (4, TOTAL)), (1, (2, TOTAL, 3, 2)), (-1, (2, 3, TOTAL))):
     for _masked in (False, True):
         CASES[f"approx_dropout of blocks, axis {_axis} of {len(_shape)}, masked {_masked}"] = (
-            lambda x, a=_axis, m=_masked: functions.approx_dropout(x, block_site(m), a), numbers(*_shape))
+            lambda x, a=_axis, m=_masked: functions.approx_dropout(x, block_draw(m), a), numbers(*_shape))
 for _name, _kept in KEPT.items():
     CASES[f"embed, kept {_name}"] = (lambda ids, W, b, kept=_kept: functions.embed(ids, W, b, kept), labels(2, 4), W.T @ W,
                                      numbers(TOTAL))
@@ -185,7 +183,7 @@ def test_gradient(name):
 
 
 def test_every_public_function_is_here():
-    without_gradient = {"HiddenDrop", "accuracy", "block_pieces", "perplexity", "site_mask", "tile_pieces"}
+    without_gradient = {"HiddenDrop", "accuracy", "block_pieces", "perplexity", "tile_pieces"}
     elsewhere = {"add_to_steps", "gru", "lstm", "reverse_steps", "rnn"}      # in test_recurrent.py
     checked = {name.split(",")[0].split()[0] for name in CASES} | elsewhere
     assert set(functions.__all__) - checked == without_gradient

@@ -76,10 +76,10 @@ class TestAgainstTorch:
     def test_dropped_activations_in_blocks(self, agrees_with_torch, transpose, lead, above, below):
         torch = pytest.importorskip("torch")
         samples = int(np.prod(lead))
-        groups = {side: site.groups(samples) for side, site in block_sites().items()}
+        groups = {side: draw.groups(samples) for side, draw in block_draws().items()}
         outs, ins = groups["below"] if below else None, groups["above"] if above else None
-        masks = {side: torch.tensor(site.block_mask(samples) / site.scale).reshape(*lead, -1)
-                 for side, site in block_sites().items()}
+        masks = {side: torch.tensor(draw.mask((samples, draw.total), 1) / draw.scale).reshape(*lead, -1)
+                 for side, draw in block_draws().items()}
 
         def masked(x, W, b=0):
             y = torch.nn.functional.linear(x * (masks["above"] if above else 1), W.T if transpose else W)
@@ -92,13 +92,11 @@ class TestAgainstTorch:
         agrees_with_torch(lambda x, W: linear_pieces(x, W, None, pieces, 1.0, transpose), masked, numbers(*lead, 7), W)
 
 
-def block_sites():
+def block_draws():
     """A drop of 7 units above a product and one of 9 below it, in groups of different lengths."""
     sites = {"above": DropSite("drop1", PatternSettings(0.5, "BLOCK", block_samples=2, block_units=2), 0, 7),
              "below": DropSite("drop2", PatternSettings(0.3, "BLOCK", block_samples=3), 0, 9)}
-    for site in sites.values():
-        site.draw(4)
-    return sites
+    return {side: site.draw(4) for side, site in sites.items()}
 
 
 @pytest.mark.parametrize("wanted", [(True, True, True), (False, True, True), (True, False, True), (False, False, True),

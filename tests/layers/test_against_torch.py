@@ -123,7 +123,8 @@ def test_inner_product(make_net, close, settings, shape, axis, transpose, bias):
     close(host(W.grad), tW.grad.numpy())
     if bias:
         close(host(net.params["ip"]["bias"].grad), tb.grad.numpy())
-    assert net.layers["ip"].gemms(shape) == [(int(np.prod(shape[:axis])), inputs, 6)]
+    product, = net.layers["ip"].flow([shape])[:1]
+    assert (product.rows, product.inputs, product.outputs) == (np.prod(shape[:axis]), inputs, 6)
 
 
 LABEL = np.array([[1, 0], [2, 2], [0, 1]])

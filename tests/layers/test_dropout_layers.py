@@ -83,7 +83,7 @@ class TestApproxDropout:
             y = net.forward(x=x)["y"].numpy()
             expected = np.broadcast_to(net.masks()["drop"], x.shape)
             np.testing.assert_allclose(y, expected, rtol=1e-6)
-            is_whole = net.drop_sites["drop"].drops == "blocks"       # a mask of blocks has an entry for every sample too
+            is_whole = net.plan.drops[0].kind == "blocks"       # a mask of blocks has an entry for every sample too
             assert net.masks()["drop"].size == (np.prod(x.shape[:axis + 1]) if is_whole else 20)
 
     def test_images_into_a_product_over_the_width_alone(self, make_net, close, family):

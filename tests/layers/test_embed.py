@@ -67,11 +67,11 @@ def test_compact_equals_masked_dense(backend, pattern, between, bias):
 
 def test_only_kept_columns_are_read_and_have_a_gradient(backend):
     net = net_of(backend, inputs("x", "t"), embed("emb", "x"), drop("emb"), HEAD)
-    iteration = next(i for i in range(20) if net.draw_patterns(i) or net.drop_sites["drop"].kept is not None)
+    iteration = next(i for i in range(20) if net.draw_patterns(i) or net.draws["drop"].kept is not None)
     net.draw_patterns(iteration)
     net.forward(**batch())
     net.backward()
-    kept = net.drop_sites["drop"].kept
+    kept = net.draws["drop"].kept
     assert net.blobs["emb"].data.shape == (STEPS, STREAMS, kept.count) and net.blobs["emb"].shape[-1] == COLUMNS
     (block,), (bias,) = (net.params["emb"][name].blocks for name in ("weight", "bias"))
     assert block.cols == kept and block.data.shape == (block.rows.count, kept.count) and bias.data.shape == (kept.count,)

@@ -175,7 +175,8 @@ class TestDropConnect:
         assert not gradients["weight"][~mask].any() and gradients["weight"][mask].all()
         if bias:
             close(gradients["bias"], tb.grad.numpy())
-        assert net.layers["l"].gemms(shape) == [(int(np.prod(shape[:axis])), inputs, 6)]
+        product, = net.layers["l"].flow([shape])[:1]
+        assert (product.rows, product.inputs, product.outputs) == (np.prod(shape[:axis]), inputs, 6)
 
     def test_in_a_test_it_is_a_product(self, make_net, close):
         net, x = make_net(text("DropConnect", (3, 4)), phase="TEST"), np.random.default_rng(0).standard_normal((3, 4))

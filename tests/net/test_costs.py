@@ -47,7 +47,7 @@ def left_by_the_masks(net):
     above keeps only where both drop the same.
     """
     masks = {name: mask != 0 for name, mask in net.masks().items()}
-    kinds = {name: site.drops for name, site in net.drop_sites.items()}
+    kinds = {drop.node.name: drop.kind for drop in net.plan.drops}
     left = {}
     for number, (name, (inputs, outputs)) in enumerate(WIDTHS.items(), 1):
         above, below = kinds.get(f"drop{number - 1}", "whole"), kinds.get(f"drop{number}", "whole")
@@ -106,6 +106,10 @@ def test_every_product_of_a_step_has_the_size_of_what_is_left(counted, first, se
     assert max(seen) <= dense and (min(seen) < dense) == (rate > 0)
 
 
+def drawn(net):
+    return [(site, net.patterns[name]) for name, site in net.drop_sites.items()]
+
+
 def test_the_products_are_the_formula_of_each_family(counted):
     """By hand, from the numbers that were drawn: units multiply, tiles and blocks add up."""
     dense = {name: ROWS * a * b for name, (a, b) in WIDTHS.items()}
@@ -114,20 +118,20 @@ def test_the_products_are_the_formula_of_each_family(counted):
     net = make_net("ROW", "ROW")
     for iteration in range(5):
         forward = counted(net, iteration)[0]
-        a, b = (len(range(site.pattern.start, site.total, site.pattern.step)) for site in net.drop_sites.values())
+        a, b = (len(range(pattern.start, site.total, pattern.step)) for site, pattern in drawn(net))
         assert forward == ROWS * (40 * a + a * b + b * 10)
     net = make_net("TILE", "TILE")
     for iteration in range(5):
         forward = counted(net, iteration)[0]
-        tiles = [sum(number % site.pattern.period == site.pattern.offset
-                     for row in range(rows) for number in range(row * stride(columns, site.pattern.period),
-                                                                row * stride(columns, site.pattern.period) + columns))
-                 for site, rows, columns in zip(net.drop_sites.values(), (15, 30), (10, 15), strict=True)]
+        tiles = [sum(number % pattern.period == pattern.offset
+                     for row in range(rows) for number in range(row * stride(columns, pattern.period),
+                                                                row * stride(columns, pattern.period) + columns))
+                 for (_, pattern), rows, columns in zip(drawn(net), (15, 30), (10, 15), strict=True)]
         assert forward == ROWS * (16 * tiles[0] + 16 * tiles[1] + 120 * 10)
     net = make_net("BLOCK", "BLOCK")
     for iteration in range(5):
         forward = counted(net, iteration)[0]
-        a, b = ([kept.count for _, _, kept in site.groups(ROWS)] for site in net.drop_sites.values())
+        a, b = ([kept.count for _, _, kept in draw.groups(ROWS)] for draw in net.draws.values())
         assert len(a) == len(b) == 3
         assert forward == sum(4 * (40 * i + i * j + j * 10) for i, j in zip(a, b, strict=True))
 

@@ -11,6 +11,7 @@ from minidrop.layers import base, register_layer
 from minidrop.layers.inner_product import InnerProduct
 from minidrop.layers.tanh import TanH
 from minidrop.net import Net
+from minidrop.net.planner import Mode
 from minidrop.patterns import known_families
 from minidrop.solver.updater import Updater
 from minidrop.testing import assert_matches_masked_dense, run_once
@@ -109,12 +110,12 @@ def test_only_what_nobody_sees_is_left_out(layers, lines):
 def looked_at(net, iteration, fused):
     """Every blob of one pass."""
     net.draw_patterns(iteration)
-    net.plan.fuse(fused)
+    net.mode = Mode(fused=fused)
     try:
         net.forward(**BATCH)
         return {name: tensor.numpy() for name, tensor in net.blobs.items()}
     finally:
-        net.plan.fuse(True)
+        net.mode = Mode()
 
 
 def test_a_subclass_promises_nothing(monkeypatch):
@@ -172,7 +173,7 @@ def test_the_contract_holds_in_sequences(family, extra):
 def trained(family, dtype, fused, extra, bias):
     """Everything that some steps of training leave, to the last bit."""
     net = net_of(*mlp(family, extra=extra, bias=bias), dtype=dtype)
-    net.plan.fuse(fused)
+    net.mode = Mode(fused=fused)
     updater, found = Updater(parse_solver("momentum: 0.9 weight_decay: 0.01").message, net), []
     for iteration in range(8):
         net.draw_patterns(iteration)
@@ -194,7 +195,7 @@ def test_the_same_bits_as_one_layer_after_the_other(family, extra, bias, dtype):
 
 def test_patterns_that_keep_everything_are_among_these():
     net = net_of(*mlp("ROW"))
-    kept = [net.draw_patterns(i) or (net.drop_sites["drop1"].kept is None, net.drop_sites["drop1"].scale) for i in range(8)]
+    kept = [net.draw_patterns(i) or (net.draws["drop1"].kept is None, net.draws["drop1"].scale) for i in range(8)]
     assert {(True, 2.0), (False, 2.0)} == set(kept)
 
 
@@ -252,15 +253,15 @@ def test_a_rerun_equals_a_whole_pass(family):
 
 def test_monte_carlo_equals_that_of_layers_apart():
     fused, apart = (net_of(*mlp("ROW"), phase="TEST") for _ in range(2))
-    apart.plan.fuse(False)
+    apart.mode = Mode(fused=False)
     means = [md.monte_carlo(net, 8, ["ip4"], **BATCH).blobs["ip4"].mean for net in (fused, apart)]
     np.testing.assert_array_equal(*means)
     for net in (fused, apart):
-        before = net.plan.fused
+        before = net.mode.fused
         with net.restored():
             net.run_masked_dense(before)
-            assert net.plan.fused is not before
-        assert net.plan.fused is before
+            assert net.mode.fused is not before
+        assert net.mode.fused is before
 
 
 def test_units_that_change_places():
@@ -268,7 +269,7 @@ def test_units_that_change_places():
     def run(fused):
         net = net_of(*mlp("PERIODIC", extra="reshuffle_interval: 2"))
         assert [reshuffle.interval for reshuffle in net.reshuffles] == [2, 2]
-        net.plan.fuse(fused)
+        net.mode = Mode(fused=fused)
         losses = []
         for iteration in range(6):
             for parameter, axis, order in net.due_permutations(iteration):

@@ -312,7 +312,9 @@ class TestLabelErrors:
 
 def test_products_are_reported_to_who_counts_them():
     net = net_of(TEXT)
-    assert net.layers["ip1"].gemms((4, 6)) == [(4, 6, 8)] and net.layers["relu1"].gemms((4, 8)) == []
+    nodes = {node.name: node for node in net.graph.nodes}
+    assert [(one.rows, one.inputs, one.outputs) for one in nodes["ip1"].products] == [(4, 6, 8)]
+    assert nodes["relu1"].products == []
 
 
 def test_force_backward_gives_the_data_a_gradient():

@@ -5,6 +5,7 @@ import pytest
 from minidrop.config import parse_net
 from minidrop.errors import ConfigError
 from minidrop.net import Net
+from minidrop.patterns.draw import NOTHING, Masked
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 6 %s } shape { dim: 6 dim: 8 } } }'
 FAMILIES = {"units": "PERIODIC", "weights": "TILE", "blocks": "BLOCK"}
@@ -44,11 +45,16 @@ def test_between_two_products(kind, lines):
     one, = plan.drops
     assert (one.producer.name, names(one.crossed), one.reason, one.unread) == ("ip1", ["sig"], "", [])
     assert names(one.carriers) == ([] if kind == "weights" else ["tanh"])
-    assert one.site.drops == kind and one.site.attached == (kind == "weights") and one.kept_share == 0.5
-    below = {node.name: node.layer for node in (one.producer, *one.consumers)}
-    assert below["ip1"].out_site is one.site and below["ip1"].in_site is None
-    if kind != "weights":
-        assert below["ip2"].out_site is None and below["ip2"].in_site is (one.site if kind == "blocks" else None)
+    assert one.kind == kind and one.kept_share == 0.5
+    draw = one.site.draw(0)
+    given = plan.node_draws({one.node.index: draw})
+    assert given[one.producer.index] == (draw, NOTHING, NOTHING)
+    assert given.get(one.node.index) == (None if kind == "weights" else (NOTHING, NOTHING, draw))
+    for node in one.consumers:
+        assert given.get(node.index) == ((NOTHING, draw, NOTHING) if kind == "blocks" else None)
+    masked = plan.node_draws({one.node.index: draw}, masked=True)
+    assert masked == ({one.producer.index: (Masked(draw), NOTHING, NOTHING)} if kind == "weights" else
+                      {one.node.index: (NOTHING, NOTHING, Masked(draw))})
 
 
 HOW = {"units": "gathers", "weights": "gathers runs of units, and drops no weights", "blocks": "multiplies by a mask"}
@@ -69,7 +75,7 @@ def test_why_the_product_above_is_whole(kind, above, reason, shape):
     plan = plan_of(*above, drop("d", "x1" if above else "x", kind), shape=shape)
     one = plan.drops[-1]
     kind_here = "units" if kind == "weights" else kind         # weights of no product are units
-    assert (one.producer, one.reason, one.site.drops) == (None, reason, kind_here)
+    assert (one.producer, one.reason, one.kind) == (None, reason, kind_here)
     assert list(plan.lines())[-2:] == [f"d {HOW[kind]}: {reason}",
                                        f"d saves nothing: no product computes or reads its {kind_here}"]
 
@@ -95,11 +101,13 @@ def test_what_reads_all_of_it(below, units, blocks):
         assert plan.drops[0].consumers == []
 
 
-def test_a_product_that_flattens_images_reads_all_channels():
-    for kind, line in (("units", "the units dropped by d are put back as zeros before ip1 (InnerProduct)"),
-                       ("blocks", "ip1 reads all of d: it cannot leave anything out")):
-        plan = plan_of(drop("d", "x", kind), ip("ip1", "d"), shape=(5, 3, 4))
-        assert line in plan.lines() and not plan.drops[0].saves
+def test_a_product_that_flattens_images_reads_the_places_of_the_kept_channels():
+    for kind, line, saves in (("units", "ip1 reads only the units kept by d", True),
+                              ("blocks", "ip1 reads all of d: it cannot leave anything out", False)):
+        for above in ([], [layer("Flatten", "flat", "d")]):
+            plan = plan_of(drop("d", "x", kind), *above, ip("ip1", "flat" if above else "d"), shape=(5, 3, 4))
+            assert (kind == "blocks" and above) or line in plan.lines()
+            assert plan.drops[0].saves == saves
 
 
 KINDS = list(FAMILIES)

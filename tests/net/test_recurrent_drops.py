@@ -9,6 +9,7 @@ import pytest
 
 import minidrop as md
 from minidrop.autograd import no_grad
+from minidrop.backend import Backend
 from minidrop.config import parse_net
 from minidrop.net import planner
 from minidrop.net.costs import costs
@@ -93,8 +94,7 @@ def check(net, iterations=3, **sizes):
 @pytest.fixture(params=[False, True], ids=["few streams", "streams that pay"])
 def pays(request, monkeypatch):
     """With few streams products stay whole where each step drops something else; here both ways."""
-    monkeypatch.setattr(planner, "_steps_pay", lambda graph, drop: request.param)
-    monkeypatch.setattr(planner, "_state_steps_pay", lambda graph, drop: request.param)
+    monkeypatch.setattr(Backend, "pays", lambda *_: request.param)
     return request.param
 
 
@@ -123,7 +123,7 @@ def test_steps_that_drop_the_same(kind, period, pays):
     """Five steps share two or four patterns, in any order."""
     nr = drop_settings("PERIODIC", 0.5, "STEP") + f" step: {period}"
     net = check(net_of(kind, nr=nr, rh=nr), 4)
-    assert len({kept for _, _, kept in net.drop_sites["drop0"].groups(STEPS * STREAMS)}) < STEPS
+    assert len({kept for _, _, kept in net.draws["drop0"].groups(STEPS * STREAMS)}) < STEPS
 
 
 @pytest.mark.parametrize("rate", [0, 0.3, 0.5, 0.9])
@@ -131,7 +131,8 @@ def test_steps_that_drop_the_same(kind, period, pays):
 @pytest.mark.parametrize("time", ["SEQUENCE", "STEP"])
 def test_every_family_and_rate_of_the_state(time, family, rate, monkeypatch):
     """Units are few: some draws keep none."""
-    monkeypatch.setattr(planner, "_state_steps_pay", lambda graph, drop: True)
+    pays = Backend.pays
+    monkeypatch.setattr(Backend, "pays", lambda self, rows, share, calls=1: calls > 1 or pays(self, rows, share))
     check(net_of("LSTM", rh=drop_settings(family, rate, time)), 4)
 
 
@@ -240,18 +241,18 @@ def test_the_carried_state_is_not_scaled():
                              "scores reads only the units kept by r1"]),
     ("", "SEQUENCE", True, ["r1 computes only the units kept by its hidden_dropout",
                             "scores reads only the units kept by r1"]),
-    ("", "STEP", False, ["r1 reads of its state only the units kept by its hidden_dropout, step by step"]),
+    ("", "STEP", False, ["r1 reads of its own top only what its hidden_dropout keeps"]),
     ("BLOCK", "SEQUENCE", False, [
         "drop0 multiplies by a mask: embed (Embed) can leave out no blocks",
         "r1 reads all of drop0: it serves its own hidden_dropout, which drops units",
         "drop0 saves nothing: no product computes or reads its blocks",
         "r1 computes only the units kept by its hidden_dropout",
-        "drop1 multiplies by a mask: blob r1 is written by r1 (LSTM), which computes all of it",
+        "drop1 multiplies by a mask: r1 does not compute the dropped axis as its outputs",
         "scores reads only the blocks kept by drop1"]),
     ("BLOCK", "STEP", False, [
         "drop0 multiplies by a mask: embed (Embed) can leave out no blocks",
         "r1 reads only the blocks kept by drop0",
-        "r1 reads of its state only the units kept by its hidden_dropout, step by step",
+        "r1 reads of its own top only what its hidden_dropout keeps",
         "drop1 multiplies by a mask: blob r1 is written by r1 (LSTM), which computes all of it",
         "scores reads only the blocks kept by drop1"]),
 ])
@@ -265,15 +266,15 @@ def test_by_steps_few_streams_are_read_whole(pays):
     lines = list(net.plan.lines())
     for reader, drop in (("r1", "drop0"), ("scores", "drop1")):
         assert (f"{reader} reads only the blocks kept by {drop}" in lines) == pays
-        assert (f"{reader} reads all of {drop}: {planner.FEW_STREAMS}" in lines) == (not pays)
+        assert (f"{reader} reads all of {drop}: {planner.TOO_FEW_ROWS}" in lines) == (not pays)
     assert all(drop.saves == pays for drop in net.plan.drops)
 
 
 def test_conventional_hidden_dropout_has_no_place_in_the_plan():
     net = net_of("LSTM", rh="dropout_ratio: 0.5", type_="CONVENTIONAL")
     assert net.plan.drops == [] and list(net.drop_layers) == ["r1"]
-    assert net.layers["r1"].saves_nothing_because == (
-        "hidden_dropout_type CONVENTIONAL drops every unit of every stream on its own")
+    assert [fact.reason for node in net.graph.nodes for fact in node.drops] == [
+        "hidden_dropout_type CONVENTIONAL drops every unit of every stream on its own"]
 
 
 # -- costs -------------------------------------------------------------------------------------------------------------
@@ -305,8 +306,7 @@ def counted(net, monkeypatch, iteration, inputs):
 @every_kind
 def test_check_announces_what_is_multiplied(kind, nr, rh, both, monkeypatch):
     """Every pattern of UNIT has one size here: each iteration costs exactly the mean."""
-    monkeypatch.setattr(planner, "_steps_pay", lambda graph, drop: True)
-    monkeypatch.setattr(planner, "_state_steps_pay", lambda graph, drop: True)
+    monkeypatch.setattr(Backend, "pays", lambda *_: True)
     size = {"steps": 6, "streams": 8}
     net = net_of(kind, 2, nr and drop_settings("UNIT", 0.5, nr), rh and drop_settings("UNIT", 0.5, rh), both=both, units=12,
                  **size)
@@ -323,7 +323,8 @@ def test_check_announces_what_is_multiplied(kind, nr, rh, both, monkeypatch):
 @pytest.mark.parametrize("frozen", ["r1", "r1 and embed"])
 def test_of_weights_that_are_not_trained_no_gradient_is_announced(frozen, rh, monkeypatch):
     """The gradient goes on through the state if something above is trained."""
-    monkeypatch.setattr(planner, "_state_steps_pay", lambda graph, drop: True)
+    pays = Backend.pays
+    monkeypatch.setattr(Backend, "pays", lambda self, rows, share, calls=1: calls > 1 or pays(self, rows, share))
     fixed = "param { lr_mult: 0 } " * 3
     description = text(rh=rh and drop_settings("UNIT", 0.5, rh)).replace('type: "LSTM"', f'type: "LSTM" {fixed}')
     if "embed" in frozen:
@@ -458,9 +459,9 @@ def test_monte_carlo_over_batches_begins_with_all_states_zero():
                                                         (100, 0.5, 3, False), (10, 0.75, 20, False), (11, 0.75, 20, True)])
 def test_when_the_gates_skip_what_a_step_drops(streams, rate, steps, pays):
     net = net_of("LSTM", rh=drop_settings("UNIT", rate, "STEP"), streams=streams, steps=steps, units=24)
-    assert net.layers["r1"].skips_steps == pays
-    line = "r1 reads of its state only the units kept by its hidden_dropout, step by step" if pays else (
-        f"r1 multiplies its state by a mask: {planner.FEW_STREAMS}")
+    assert net.layers["r1"].plan.skips == pays
+    line = "r1 reads of its own top only what its hidden_dropout keeps" if pays else (
+        f"r1 multiplies what its hidden_dropout drops by a mask: {planner.TOO_FEW_ROWS}")
     assert line in list(net.plan.lines())
     state = next(row for row in costs(net) if row.node.name == "r1")
     assert (state.expected < state.dense) == pays
@@ -473,4 +474,4 @@ def test_when_products_skip_what_a_step_drops(family, streams, pays):
     net = net_of("LSTM", nr=drop_settings(family, 0.5, "STEP"), streams=streams, steps=20)
     drop = next(drop for drop in net.plan.drops if drop.node.name == "drop0")
     assert bool(drop.consumers) == pays
-    assert pays or (drop.unread[0][0].name, drop.unread[0][1]) == ("r1", planner.FEW_STREAMS)
+    assert pays or (drop.unread[0][0].name, drop.unread[0][1]) == ("r1", planner.TOO_FEW_ROWS)

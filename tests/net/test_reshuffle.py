@@ -205,8 +205,6 @@ REFUSED = {
     "reshape": ((ip("ip1", "data", 20), drop("drop1", "ip1"),
                  layer("Reshape", "shape", "drop1", None, "reshape_param { shape { dim: 0 dim: 4 dim: 5 } }"),
                  ip("ip2", "shape", 7), LOSS % "ip2"), READ.format("drop1", "shape (Reshape)", 4)),
-    "flatten": ((ip("ip1", "data", 20), drop("drop1", "ip1"), layer("Flatten", "flat", "drop1"), ip("ip2", "flat", 7),
-                 LOSS % "ip2"), READ.format("drop1", "flat (Flatten)", 4)),
     "loss_weight": ((ip("ip1", "data", 20, more="loss_weight: 0.5"), drop("drop1", "ip1"), ip("ip2", "drop1", 7),
                      LOSS % "ip2"), "blob ip1 of ip1 (InnerProduct) at net.prototxt:2:1 counts in the loss"),
     "loss_weight on the way": (
@@ -251,7 +249,7 @@ def test_a_drop_of_another_axis_is_refused():
     images = 'layer { name: "in2" type: "Input" top: "steps" input_param { shape { dim: 6 dim: 2 dim: 3 dim: 5 } } }\n'
     layers = (ip("ip1", "steps", 20, "axis: 3"), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2")
     with pytest.raises(md.ConfigError, match=r"axis 1 of blob ip1 is dropped, but the units of ip1 \(InnerProduct\) at "
-                                             r"net.prototxt:3:1 lie on the last"):
+                                             r"net.prototxt:3:1 lie on axis 3"):
         net_of(*layers, inputs=INPUT + images)
 
 
@@ -266,6 +264,12 @@ def test_an_elementwise_layer_with_trained_values_of_its_own_is_refused(monkeypa
     with pytest.raises(md.ConfigError) as caught:
         net_of(ip("ip1", "data", 29), *layers, ip("ip2", layers[1].split('top: "')[1].split('"')[0], 7), LOSS % "ip2")
     assert reason in str(caught.value)
+
+
+def test_a_flatten_that_changes_nothing_leaves_units_in_their_places():
+    net = net_of(ip("ip1", "data", 20), drop("drop1", "ip1"), layer("Flatten", "flat", "drop1"), ip("ip2", "flat", 7),
+                 LOSS % "ip2")
+    assert net.reshuffles[0].moves == (("ip1", "weight", 0), ("ip1", "bias", 0), ("ip2", "weight", 1))
 
 
 def test_every_drop_that_cannot_is_named():

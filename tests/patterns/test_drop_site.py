@@ -1,13 +1,14 @@
-"""DropSite: what a layer sees of the pattern of the iteration."""
+"""DropSite and its Draws: what of an iteration's pattern layers are given."""
 
 
 import numpy as np
 import pytest
 
-from minidrop.errors import ConfigError, ShapeError
-from minidrop.patterns import DropSite, PatternSequence, PatternSettings, get_family, known_families
+from minidrop.errors import CaptureError, ConfigError, ShapeError
+from minidrop.patterns import NOTHING, DropSite, PatternSequence, PatternSettings, get_family, known_families
+from minidrop.patterns.draw import Blocks, Masked, Steps, Units, Weights
 
-UNITS = [name for name in known_families() if get_family(PatternSettings(0.5, name)).drops != "blocks"]
+UNITS = [name for name in known_families() if get_family(PatternSettings(0.5, name)).drops == "units"]
 
 
 def site(rate=0.5, name="ROW", total=20, **more):
@@ -15,106 +16,85 @@ def site(rate=0.5, name="ROW", total=20, **more):
 
 
 def first(one, wanted):
-    """Draw until the pattern is as wanted."""
-    return next(pattern for pattern in map(one.draw, range(3000)) if wanted(pattern))
+    """The first draw whose pattern is as wanted."""
+    return next(draw for draw in map(one.draw, range(3000)) if wanted(draw.pattern))
 
 
-def test_before_the_first_draw_it_is_the_identity():
-    one = site()
-    assert one.pattern is None and one.kept is None and one.scale == 1
-    assert one.mask().tolist() == [1] * 20
+def of(draw, total=20):
+    """The mask of a draw of units as a list."""
+    return draw.mask((5, total), 1).reshape(-1).tolist()
+
+
+def test_nothing_is_the_identity():
+    assert NOTHING.kept is None and NOTHING.scale == 1 and NOTHING.tiles(3, 4) is NOTHING.groups(5) is NOTHING.grid(5)
+    assert of(NOTHING) == [1] * 20 and (NOTHING.weight_mask(3, 4) == 1).all() and NOTHING.kept_sets() == []
 
 
 @pytest.mark.parametrize("name", known_families())
-def test_draw_follows_the_sequence(name):
+def test_draw_follows_the_sequence_and_remembers_nothing(name):
     one = site(name=name)
     sequence = PatternSequence(one.family, 0, "drop1")
     for counter in (0, 1, 5, 4321, 5):
-        assert one.draw(counter) == one.pattern == sequence.at(counter)
+        draw = one.draw(counter)
+        assert draw.pattern == sequence.at(counter) and draw == one.draw(counter)
 
 
 @pytest.mark.parametrize("name, scale", [(name, scale) for name in UNITS for scale in ("RATE", "PATTERN")])
 def test_mask_is_kept_times_scale(name, scale):
     one = site(0.35, name, total=23, scale=scale)
     for counter in range(200):
-        pattern = one.draw(counter)
-        survivors = pattern.kept(23)
-        expected = [pattern.scale * (i in survivors.indices) for i in range(23)]
-        assert one.mask().tolist() == expected
-        assert one.kept is None if survivors.is_all else one.kept == survivors
-        assert one.scale == pattern.scale
+        draw = one.draw(counter)
+        survivors = draw.pattern.kept(23)
+        assert of(draw, 23) == [draw.pattern.scale * (i in survivors.indices) for i in range(23)]
+        assert draw.kept is None if survivors.is_all else draw.kept == survivors
+        assert draw.scale == draw.pattern.scale
 
 
-def test_mask_has_the_wanted_dtype():
-    one = site()
-    for wanted in (lambda pattern: pattern.step == 1, lambda pattern: pattern.step == 3):
-        first(one, wanted)
-        assert one.mask().dtype == np.float64 and one.mask(np.float32).dtype == np.float32
+def test_a_draw_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        site().draw(0).scale = 3
 
 
 def test_scale_rate_holds_where_nothing_is_dropped():
-    one = site(0.3)
-    first(one, lambda pattern: pattern.step == 1)
-    assert one.kept is None and one.scale == 1 / 0.7
-    assert one.mask().tolist() == [1 / 0.7] * 20
-    one = site(0.3, scale="PATTERN")
-    first(one, lambda pattern: pattern.step == 1)
-    assert one.kept is None and one.scale == 1
+    draw = first(site(0.3), lambda pattern: pattern.step == 1)
+    assert draw.kept is None and draw.scale == 1 / 0.7 and of(draw) == [1 / 0.7] * 20
+    draw = first(site(0.3, scale="PATTERN"), lambda pattern: pattern.step == 1)
+    assert draw.kept is None and draw.scale == 1
 
 
 def test_an_axis_too_short_to_notice_drops_nothing():
-    one = site(name="PERIODIC", total=3)
-    first(one, lambda pattern: pattern.start == 0)
-    assert one.kept is None and one.mask().tolist() == [2, 2, 2]
+    draw = first(site(name="PERIODIC", total=3), lambda pattern: pattern.start == 0)
+    assert draw.kept is None and of(draw, 3) == [2, 2, 2]
 
 
 def test_an_axis_of_which_nothing_is_left():
-    one = site(name="PERIODIC", total=3)
-    first(one, lambda pattern: pattern.start == 4)
-    assert one.kept.count == 0 and one.kept.total == 3 and one.mask().tolist() == [0, 0, 0]
+    draw = first(site(name="PERIODIC", total=3), lambda pattern: pattern.start == 4)
+    assert draw.kept.count == 0 and draw.kept.total == 3 and of(draw, 3) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("name", known_families())
 def test_rate_zero_is_the_identity(name):
     one = site(0, name)
     for counter in range(20):
-        one.draw(counter)
-        assert one.kept is None and one.scale == 1
-        dense = one.block_mask(2)[1] if one.drops == "blocks" else one.mask()
-        assert dense.tolist() == [1] * 20
-        assert one.groups(2) is None or all(kept.is_all for _, _, kept in one.groups(2))
+        draw = one.draw(counter)
+        draw = draw.as_units(20) if isinstance(draw, Weights) else draw
+        assert draw.kept is None and draw.scale == 1 and set(draw.mask((2, 20), 1).ravel().tolist()) == {1}
+        assert draw.groups(2) is None or all(kept.is_all for _, _, kept in draw.groups(2))
 
 
-def test_phase_test_drops_nothing():
-    one = site()
-    first(one, lambda pattern: pattern.step == 3)
-    one.active = False
-    assert one.kept is None and one.scale == 1 and one.mask().tolist() == [1] * 20
-    one.active = True
-    assert one.kept.count in (6, 7) and one.scale == 2
-
-
-def test_masked_hides_kept_only():
-    one = site()
-    first(one, lambda pattern: pattern.step == 3)
-    compact = one.mask().tolist()
-    one.masked = True
-    assert one.kept is None and one.scale == 2 and one.mask().tolist() == compact
-    assert sorted(set(compact)) == [0, 2]
-
-
-def test_total_may_change_between_iterations():
-    one = site()
-    first(one, lambda pattern: pattern.step == 2)
-    one.total = 31
-    assert one.kept.total == 31 and one.mask().shape == (31,)
+def test_masked_hides_what_is_kept():
+    for draw in (site().draw(2), site(name="BLOCK").draw(0)):
+        masked = Masked(draw)
+        assert masked.kept is None and masked.groups(4) is None and masked.scale == 2 and masked.pattern is draw.pattern
+        np.testing.assert_array_equal(masked.mask((5, 20), 1), draw.mask((5, 20), 1))
+    draw = site(name="TILE").draw(0)
+    assert Masked(draw).tiles(20, 8) is None
+    np.testing.assert_array_equal(Masked(draw).weight_mask(20, 8), draw.weight_mask(20, 8))
 
 
 def test_total_must_be_known():
-    one = site(total=None)
-    one.draw(0)
     with pytest.raises(ShapeError, match="layer 'drop1': the length of the dropped axis is not known yet"):
-        one.kept  # noqa: B018
+        site(total=None).draw(0)
 
 
 def test_wrong_settings_are_found_when_the_site_is_made():
@@ -122,81 +102,53 @@ def test_wrong_settings_are_found_when_the_site_is_made():
         site(0.9, max_period=2)
 
 
+def test_the_kept_sets_of_a_captured_step_stand_in_for_its_own():
+    draw = first(site(), lambda pattern: pattern.step == 3)
+    other = first(site(), lambda pattern: pattern.step == 2)
+    assert draw.kept_sets() == [draw.kept] and draw.given(other.kept_sets()).kept == other.kept
+    assert site(0).draw(0).kept_sets() == []
+
+
 # -- weights -----------------------------------------------------------------------------------------------------------
-def attached(rate=0.5, **more):
-    one = site(rate, "TILE", total=10, tile_size=3, **more)
-    one.attached = True
-    return one
-
-
 def test_weights_of_no_product_are_units_in_runs():
-    one = site(name="TILE", total=10, tile_size=3)
-    pattern = first(one, lambda pattern: pattern.period == 3 and pattern.offset == 1)
-    assert one.drops == "units" and one.kept == pattern.kept(10) and one.kept.indices.tolist() == [3, 4, 5]
-    assert one.mask().tolist() == [0, 0, 0, 2, 2, 2, 0, 0, 0, 0]
-    assert one.tiles(10, 7) is None and one.groups(4) is None
+    draw = first(site(name="TILE", total=10, tile_size=3), lambda pattern: pattern.period == 3 and pattern.offset == 1)
+    units = draw.as_units(10)
+    assert isinstance(draw, Weights) and isinstance(units, Units) and units.kept.indices.tolist() == [3, 4, 5]
+    assert of(units, 10) == [0, 0, 0, 2, 2, 2, 0, 0, 0, 0]
+    assert units.tiles(10, 7) is None and units.groups(4) is None
 
 
 def test_weights_of_the_product_above():
-    one = attached()
-    pattern = first(one, lambda pattern: pattern.period == 3)
-    assert one.drops == "weights" and one.kept is None and one.groups(4) is None and one.scale == 2
-    assert one.tiles(10, 7) == pattern.tiles(10, 7) and len(one.tiles(10, 7)) == 3
-    assert np.array_equal(one.weight_mask(10, 7), 2 * pattern.weight_mask(10, 7))
-    assert one.weight_mask(10, 7, np.float32).dtype == np.float32
+    draw = first(site(name="TILE", total=10, tile_size=3), lambda pattern: pattern.period == 3)
+    assert draw.kept is None and draw.groups(4) is None and draw.scale == 2
+    assert draw.tiles(10, 7) == draw.pattern.tiles(10, 7) and len(draw.tiles(10, 7)) == 3
+    assert np.array_equal(draw.weight_mask(10, 7), 2 * draw.pattern.weight_mask(10, 7))
+    sets = draw.kept_sets((10, 7))
+    assert draw.given(sets[::-1]).tiles(10, 7) == tuple(zip(sets[::-1][::2], sets[::-1][1::2], strict=True))
 
 
-def test_weights_masked_and_inactive():
-    one = attached()
-    first(one, lambda pattern: pattern.period == 3)
-    mask = one.weight_mask(10, 7)
-    one.masked = True
-    assert one.tiles(10, 7) is None and np.array_equal(one.weight_mask(10, 7), mask) and set(mask.ravel()) == {0, 2}
-    one.masked, one.active = False, False
-    assert one.tiles(10, 7) is None and one.scale == 1 and (one.weight_mask(10, 7) == 1).all()
-
-
-# -- blocks ------------------------------------------------------------------------------------------------------------
-def blocks(**more):
-    one = site(name="BLOCK", total=10, block_samples=4, block_units=3, **more)
-    one.draw(0)
-    return one
-
-
+# -- blocks and steps --------------------------------------------------------------------------------------------------
 def test_blocks():
-    one = blocks()
-    assert one.drops == "blocks" and one.kept is None and one.tiles(10, 7) is None and one.scale == 2
-    assert one.groups(9) == one.pattern.groups(9, 10)
-    assert [(begin, end) for begin, end, _ in one.groups(9)] == [(0, 4), (4, 8), (8, 9)]
-    mask = one.block_mask(9)
-    assert mask.shape == (9, 10) and one.block_mask(9, np.float32).dtype == np.float32
-    for begin, end, kept in one.groups(9):
+    draw = site(name="BLOCK", total=10, block_samples=4, block_units=3).draw(0)
+    assert isinstance(draw, Blocks) and draw.kept is None and draw.tiles(10, 7) is None and draw.scale == 2
+    assert draw.groups(9) == draw.pattern.groups(9, 10)
+    assert [(begin, end) for begin, end, _ in draw.groups(9)] == [(0, 4), (4, 8), (8, 9)]
+    mask = draw.mask((9, 10), 1)
+    for begin, end, kept in draw.groups(9):
         assert (mask[begin:end] == 2 * kept.mask(float)).all()
+    assert draw.mask((3, 3, 10), 2).reshape(9, 10).tolist() == mask.tolist()
+    table = np.zeros((3, 4), np.uint8)
+    assert draw.given(table).groups(9).grid.lives_at is table and draw.given(None) is draw
 
 
-def test_blocks_masked_and_inactive():
-    one = blocks()
-    mask = one.block_mask(9)
-    one.masked = True
-    assert one.groups(9) is None and np.array_equal(one.block_mask(9), mask) and set(mask.ravel()) == {0, 2}
-    one.masked, one.active = False, False
-    assert one.groups(9) is None and one.scale == 1 and (one.block_mask(9) == 1).all()
-
-
-def test_blocks_before_the_first_draw():
-    one = site(name="BLOCK", total=10)
-    assert one.groups(9) is None and (one.block_mask(3) == 1).all()
-
-
-def test_each_kind_has_its_mask():
-    for one, own, others in ((site(), lambda: site().mask(), ("block_mask", "weight_mask")),
-                             (blocks(), lambda: blocks().block_mask(4), ("mask", "weight_mask")),
-                             (attached(), lambda: attached().weight_mask(10, 7), ("mask", "block_mask"))):
-        own()
-        for other in others:
-            arguments = {"mask": (), "block_mask": (4,), "weight_mask": (10, 7)}[other]
-            with pytest.raises(ValueError, match=rf"layer 'drop1': {other} is for .*; this one drops {one.drops} .*: call"):
-                getattr(one, other)(*arguments)
+def test_steps():
+    one = site(name="UNIT", total=10)
+    one.steps = 3
+    draw, sequence = one.draw(5), PatternSequence(one.family, 0, "drop1")
+    assert isinstance(draw, Steps) and one.kind == "blocks"
+    assert draw.groups(6) == tuple((2 * t, 2 * t + 2, sequence.at(15 + t).kept(10)) for t in range(3))
+    with pytest.raises(CaptureError, match="layer 'drop1' draws another pattern for each step"):
+        draw.grid(6)
 
 
 def test_repr_names_the_layer():

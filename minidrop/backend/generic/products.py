@@ -30,6 +30,18 @@ class Products:
         """Return a op(b), as `gemm`, where `a` has few rows; the result's memory may run along its columns."""
         return self.gemm(a, b, trans_b=trans_b)
 
+    def pays(self, rows, kept_share, calls=1):
+        """Whether products that leave out all but `kept_share` of a side are faster than one whole product with zeros.
+
+        rows: of each of them. calls: 1 where other patterns stand beside each other in one batch, whose gathers and
+        gradients each cost their own (135 rows at half kept lost a third of the speed); else how many products follow
+        one another anyway, of which each becomes smaller (20 rows at half kept gained nothing, 100 a seventh).
+        Measured: docs/benchmarks.md, "NR STEP" and "RH STEP".
+        """
+        if calls == 1:
+            return rows * (1 - kept_share) >= 400 * kept_share
+        return calls >= 4 and rows * (1 - kept_share) >= 32 * kept_share
+
     def add_to_rows(self, y, b):
         """y += b for every row of a matrix, in place."""
         y += b

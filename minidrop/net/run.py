@@ -1,0 +1,123 @@
+"""Run: one forward pass of a net, its tensors, and what is asked of them."""
+
+import math
+
+from minidrop import functions
+from minidrop.autograd import Tensor, backward
+from minidrop.errors import ConfigError, DataError, MinidropError
+
+
+class Run:
+    """One pass through the nodes of a net. `tensors` are {BlobRef: Tensor}, `states` what recurrent layers carried in.
+
+    `whole`: every node ran, and no drop acted: what stands above the drops serves every pattern. `spent`: backward has
+    run, or cannot.
+    """
+
+    def __init__(self, net, states=None):
+        self.net, self.states = net, net.states if states is None else states
+        self.tensors, self.whole, self.spent = {}, False, False
+
+    # -- forward -----------------------------------------------------------------------------------------------------
+    def through(self, nodes, tensors):
+        """Run some nodes, in order, on {BlobRef: Tensor} that others wrote before; returns the net's outputs."""
+        net, self.tensors = self.net, tensors
+        for node in nodes:
+            bottoms = [tensors[ref] for ref in node.bottoms]
+            for i in node.layer.plan.expand:
+                bottoms[i] = functions.expand(bottoms[i])
+            for i in net.detached.get(node.index, ()):
+                tensor = bottoms[i]
+                bottoms[i] = Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
+            try:
+                tops = node.layer.forward(*bottoms)
+            except MinidropError as error:
+                raise type(error)(
+                    f"layer {node.name!r} ({node.config.type}): {error}{self._record(node, error)}") from error
+            tops = tops if isinstance(tops, tuple) else (tops,)
+            if net.force_backward and node.layer.is_data:
+                for top in tops:
+                    top.requires_grad = True
+            tensors.update(zip(node.tops, tops, strict=True))
+        return self.outputs
+
+    def again(self, before):
+        """Run only the nodes that drops reach, on what another Run, a whole one, computed above them."""
+        net = self.net
+        self.spent = True
+        above = {ref: tensor for ref, tensor in before.tensors.items()
+                 if net.graph.writer[ref].index not in net.reached}
+        # Pass after pass begins with the same states; they stay as the whole pass left them.
+        after = net.states
+        net.set_states(before.states)
+        try:
+            return self.through([node for node in net.graph.nodes if node.index in net.reached], above)
+        finally:
+            net.set_states(after)
+            self.states, self.whole = before.states, True
+
+    def _record(self, node, error):
+        """Say which record of the data a DataError about one place of a batch means."""
+        place = getattr(error, "place", None)
+        if place is None:
+            return ""
+        for ref in reversed(node.bottoms):
+            layer = self.net.graph.writer[ref].layer
+            if hasattr(layer, "record_of"):
+                places_a_record = math.prod(self.tensors[ref].shape[layer.record_axes:])
+                return f": {layer.record_of(place // places_a_record)}"
+        return ""
+
+    # -- what came of it ---------------------------------------------------------------------------------------------
+    @property
+    def blobs(self):
+        """{name: Tensor}, of each blob its last version."""
+        return {ref.name: tensor for ref, tensor in self.tensors.items()}
+
+    @property
+    def outputs(self):
+        """{name: Tensor} of the blobs that nobody reads."""
+        return {ref.name: self.tensors[ref] for ref in self.net.output_refs if ref in self.tensors}
+
+    @property
+    def loss(self):
+        """The weighted sum of all losses, as a float (0 for a net without a loss)."""
+        self._require("loss")
+        backend = self.net.backend
+        return sum(weight * float(backend.to_host(self.tensors[ref].data.sum())) for ref, weight in self.net.losses)
+
+    @property
+    def loss_array(self):
+        """`loss` as a float64 array (1,) on the device, which nobody waits for."""
+        self._require("loss_array")
+        losses = [weight * self.tensors[ref].data.sum().astype("float64") for ref, weight in self.net.losses]
+        return sum(losses[1:], losses[0]).reshape(1)
+
+    def backward(self, scale=1.0):
+        """Add the gradient of `scale` times the loss to `grad` of every parameter. Once a run."""
+        net = self.net
+        if not net.losses:
+            raise ConfigError(f"{net.config.where()}: backward needs a loss, but no layer is one and no loss_weight is set")
+        self._require("backward")
+        if self.spent:
+            raise DataError("backward has run already; run forward again first")
+        roots = [(self.tensors[ref], weight) for ref, weight in net.losses if self.tensors[ref].requires_grad]
+        if not roots:
+            raise DataError("backward finds nothing to do: forward ran under no_grad, or every lr_mult is 0")
+        self.spent = True
+        xp = net.backend.xp
+        with net.backend.active():
+            backward([(tensor, xp.full(tensor.data.shape, weight * scale, tensor.dtype)) for tensor, weight in roots])
+
+    def _require(self, what):
+        if any(ref not in self.tensors for ref, _ in self.net.losses):
+            raise DataError(f"{what} needs a forward pass first")
+
+    def first_nonfinite(self):
+        """Return (layer name, blob name) of the first top with a NaN or infinity, or None."""
+        xp = self.net.backend.xp
+        for node in self.net.graph.nodes:
+            for ref in node.tops:
+                if ref in self.tensors and not bool(xp.isfinite(self.tensors[ref].data).all()):
+                    return node.name, ref.name
+        return None

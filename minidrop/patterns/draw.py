@@ -1,0 +1,173 @@
+"""Draw: what one iteration drops at one place, in each of its forms. Immutable; nobody is told to behave otherwise."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from minidrop.errors import CaptureError
+from minidrop.patterns.base import Pattern
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Nothing is dropped, the form that stands for a drop at rest; the other forms override what they differ in.
+
+    scale: what surviving values are multiplied by. kept: of units, a Kept, or None where all live.
+    pattern: the Pattern that was drawn, or None.
+    """
+
+    scale = 1.0
+    kept = None
+    pattern = None
+    masked = False
+
+    def tiles(self, outputs, inputs):
+        """What lives of the weights of a product: (outputs, inputs) pairs of Kept, or None for all."""
+        return None
+
+    def groups(self, samples):
+        """What lives of `samples` x total activations: (first, last, Kept) for each group of samples, or None."""
+        return None
+
+    def grid(self, samples):
+        """The BlockGrid of `samples` x total activations, or None where no table says which blocks live."""
+        return None
+
+    def kept_sets(self, weights=None):
+        """Every Kept that others are given, in order; `weights`: (outputs, inputs) of the product it belongs to."""
+        return []
+
+    def mask(self, shape, axis):
+        """The array, scale included, that dense code multiplies activations of `shape` by; it broadcasts."""
+        return np.ones([length if i == axis % len(shape) else 1 for i, length in enumerate(shape)])
+
+    def weight_mask(self, outputs, inputs):
+        """The array (outputs, inputs), scale included, that dense code multiplies the weights of a product by."""
+        return np.ones((outputs, inputs))
+
+
+NOTHING = Draw()
+
+
+@dataclass(frozen=True)
+class Units(Draw):
+    """The same units for the whole batch: those of `every`, a Kept, live; None of `kept` where that is all of them."""
+
+    pattern: Pattern = field()
+    every: object = field()
+    scale: float = field()
+
+    @property
+    def kept(self):
+        return None if self.every.is_all else self.every
+
+    def kept_sets(self, weights=None):
+        return [] if self.kept is None else [self.kept]
+
+    def given(self, sets):
+        """Return this draw with the kept sets that a captured step reads instead."""
+        return replace(self, every=sets[0]) if sets else self
+
+    def mask(self, shape, axis):
+        return (self.every.mask(np.float64) * self.scale).reshape(
+            [-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
+
+
+@dataclass(frozen=True)
+class Weights(Draw):
+    """Weights of one product; `sets`, if given, are read in place of the pattern's own."""
+
+    pattern: Pattern = field()
+    scale: float = field()
+    sets: tuple = None
+
+    def tiles(self, outputs, inputs):
+        if self.sets is None:
+            return self.pattern.tiles(outputs, inputs)
+        return tuple(zip(self.sets[::2], self.sets[1::2], strict=True))
+
+    def kept_sets(self, weights=None):
+        return [kept for tile in self.pattern.tiles(*weights) for kept in tile]
+
+    def given(self, sets):
+        """As `Units.given`."""
+        return replace(self, sets=tuple(sets))
+
+    def weight_mask(self, outputs, inputs):
+        return self.pattern.weight_mask(outputs, inputs).astype(np.float64) * self.scale
+
+    def as_units(self, total):
+        """Return the Units that are dropped where no product has taken the weights: runs of them."""
+        return Units(self.pattern, self.pattern.kept(total), self.scale)
+
+
+@dataclass(frozen=True)
+class Blocks(Draw):
+    """Blocks of activations, other ones for each group of samples; `lives_at`: see BlockGrid."""
+
+    pattern: Pattern = field()
+    total: int = field()
+    scale: float = field()
+    lives_at: object = None
+
+    def groups(self, samples):
+        groups = self.pattern.groups(samples, self.total)
+        return groups if self.lives_at is None else groups.moving(self.lives_at)
+
+    def grid(self, samples):
+        return self.pattern.grid(samples, self.total) if self.pattern.rate else None
+
+    def given(self, lives_at):
+        """Return this draw with the table on the device that a captured step reads instead."""
+        return self if lives_at is None else replace(self, lives_at=lives_at)
+
+    def mask(self, shape, axis):
+        axis %= len(shape)
+        samples = int(np.prod(shape[:axis]))
+        mask = np.full((samples, self.total), self.scale)
+        for first, last, kept in self.groups(samples):
+            mask[first:last] *= kept.mask(np.float64)
+        return mask.reshape(*shape[:axis + 1], *[1] * (len(shape) - axis - 1))
+
+
+@dataclass(frozen=True)
+class Steps(Blocks):
+    """Units of sequences (steps, streams, total), other ones at each step: `patterns`, one a step."""
+
+    patterns: tuple = ()
+    layer: str = ""
+
+    @cached_property
+    def kept_by_step(self):
+        """The Kept of each step."""
+        return [pattern.kept(self.total) for pattern in self.patterns]
+
+    def groups(self, samples):
+        streams = samples // len(self.patterns)     # samples stand step by step, as in an array (steps, streams, total)
+        return tuple((t * streams, (t + 1) * streams, kept) for t, kept in enumerate(self.kept_by_step))
+
+    def grid(self, samples):
+        raise CaptureError(f"layer {self.layer!r} draws another pattern for each step")
+
+
+@dataclass(frozen=True)
+class Masked(Draw):
+    """The dense form of another draw: everything is computed, and multiplied by the mask that `draw` gives."""
+
+    draw: Draw
+    masked = True
+
+    @property
+    def scale(self):
+        return self.draw.scale
+
+    @property
+    def pattern(self):
+        return self.draw.pattern
+
+    def mask(self, shape, axis):
+        return self.draw.mask(shape, axis)
+
+    def weight_mask(self, outputs, inputs):
+        return self.draw.weight_mask(outputs, inputs)
