@@ -223,7 +223,7 @@ class _Walker:
                 drop.reason = f"blob {ref.name} comes from another drop, {node.name}"
                 return
             facts = [fact for fact in node.passes_to(ref, axis) if fact.spread == 1 and fact.compact]
-            if len(facts) != 1 or len(node.tops) != 1:
+            if len(facts) != 1 or node.layer.tops[1] != 1:      # another top may show what is left out
                 drop.reason = f"blob {ref.name} is written by {node.name} ({node.config.type}), which computes all of it"
                 return
             if not facts[0].finite and drop.kind == "blocks":
