@@ -50,19 +50,21 @@ class MinidropSteps:
         backend, dtype = self.solver.net.backend, self.solver.net.dtype
         self.batches = [dict(zip(INPUTS, (backend.asarray(array, dtype) for array in batch), strict=True))
                         for batch in token_batches(model)]
-        self.sites = list(self.solver.net.drop_sites.values())
+        self.drops = self.solver.net.plan.drops
 
     def step(self):
         """Run one step; returns the mean share that its patterns keep, on which its cost depends."""
         self.solver.net.layers["text"].give(self.batches[self.solver.iteration % BATCHES])
         self.solver.step()
-        return float(mean(1 - pattern.rate for site in self.sites for pattern in site.patterns)) if self.sites else 1.0
+        drawn = [pattern for draw in self.solver.net.draws.values()
+                 for pattern in getattr(draw, "patterns", [draw.pattern])]
+        return float(mean(1 - pattern.rate for pattern in drawn)) if drawn else 1.0
 
     def weights(self):
         """The mean of what `step` returns, over all that is ever drawn."""
-        sizes = [(site, len(site.patterns)) for site in self.sites]      # patterns a step each, or one
+        sizes = [(drop, drop.site.steps or 1) for drop in self.drops]      # patterns a step each, or one
         total = sum(size for _, size in sizes)
-        return float(sum(size * (1 - site.family.distribution.rate) for site, size in sizes) / total) if total else 1.0
+        return float(sum(size * drop.kept_share for drop, size in sizes) / total) if total else 1.0
 
 
 class TorchSteps:

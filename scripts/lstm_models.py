@@ -249,13 +249,12 @@ def solver_settings(model, net, iterations, **changes):
 def make_solver(settings, method):
     """Return the Solver of a SolverParameter, and do what that cannot say: `dense` and `always`."""
     import minidrop as md
-    from minidrop.net import planner
+    from minidrop.backend import Backend
     method = parse_method(method)
+    pays = Backend.pays
     if method.how == "always":              # of this whole process, which is this method's alone
-        planner._state_steps_pay = planner._steps_pay = lambda graph, drop: True
+        Backend.pays = lambda *_: True
+    elif method.how == "dense":             # the state's products, the only ones of several calls
+        Backend.pays = lambda self, rows, share, calls=1: calls == 1 and pays(self, rows, share)
     solver = md.Solver(settings, device="cpu")
-    if method.how == "dense":
-        for layer in solver.net.layers.values():
-            if layer.type == "LSTM":
-                layer.site.masked = True
     return solver

@@ -10,6 +10,24 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(config, items):
+    """Without a GPU keep one case of every test function that needs one: it is skipped and says why, once."""
+    from minidrop.backend import cuda_devices
+    if cuda_devices()[0]:
+        return
+    seen, kept = set(), []
+    for item in items:
+        if item.get_closest_marker("gpu") is not None:
+            place = item.nodeid.partition("[")[0]
+            if place in seen:
+                continue
+            seen.add(place)
+        kept.append(item)
+    left = set(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item not in left])
+    items[:] = kept
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
     return request.param

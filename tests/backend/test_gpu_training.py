@@ -56,7 +56,7 @@ def train_mnist(device, iterations=500):
                                             "snapshot_after_train=false"], device=device)
     patterns = []
     solver.add_callback(lambda event: event.kind == "step" and patterns.append(
-        [str(site.pattern) for site in solver.net.drop_sites.values()]))
+        [str(pattern) for pattern in solver.net.patterns.values()]))
     solver.step(FIRST)
     losses = list(solver.losses)
     values = solver.solve()

@@ -154,22 +154,21 @@ def test_models_are_those_of_the_files(scripts, name, layers, units, words, step
 
 
 def test_dense_and_always_compute_the_same(scripts, tiny, monkeypatch):
-    from minidrop.net import planner
-    losses, masked = {}, {}
+    from minidrop.backend import Backend
+    losses, skips = {}, {}
     for method in ("RH STEP", "RH STEP dense", "RH STEP always", "NR STEP", "NR STEP always"):
         with monkeypatch.context() as patch:
-            patch.setattr(planner, "_steps_pay", planner._steps_pay)          # put back what `always` changes
-            patch.setattr(planner, "_state_steps_pay", planner._state_steps_pay)
+            patch.setattr(Backend, "pays", Backend.pays)          # put back what the methods change
             net = scripts.lstm_models.language_model(tiny, method, 0.5)
             settings = scripts.lstm_models.solver_settings(tiny, net, 9, random_seed=1, base_lr=1e-3)
             solver = scripts.lstm_models.make_solver(settings, method)
             data, label, cont = scripts.bench_lstm.token_batches(tiny)[0]
             solver.net.layers["text"].give({"data": data, "label": label, "cont": cont})
             solver.step(3)
-            losses[method], masked[method] = solver.smoothed_loss, getattr(solver.net.layers["lstm1"].site, "masked", None)
+            losses[method], skips[method] = solver.smoothed_loss, solver.net.layers["lstm1"].plan.skips
             consumers = [drop.consumers for drop in solver.net.plan.drops if drop.node.name == "drop1"]
             assert not consumers or bool(consumers[0]) == (method == "NR STEP always")     # 4 streams do not pay
-    assert masked["RH STEP dense"] is True and masked["RH STEP"] is False
+    assert skips["RH STEP always"] is True and skips["RH STEP dense"] is False
     assert losses["RH STEP dense"] == pytest.approx(losses["RH STEP"], rel=1e-5)
     assert losses["RH STEP always"] == pytest.approx(losses["RH STEP"], rel=1e-5)
     assert losses["NR STEP always"] == pytest.approx(losses["NR STEP"], rel=1e-5)
