@@ -8,4 +8,6 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh
 make_environment "${MINIDROP_EXTRAS:-test,examples}"
 "$venv/bin/ruff" check .
+# Each process keeps to one core: products in two threads would wait for each other.
+export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 "$venv/bin/python" -m pytest --numprocesses "${MINIDROP_TEST_JOBS:-auto}" --dist worksteal "$@"
