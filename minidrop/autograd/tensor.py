@@ -92,7 +92,10 @@ class Tensor:
 
 
 class Block:
-    """The part of a parameter's gradient that is not zero: `data` stands at (rows, cols); None means all of an axis."""
+    """The part of a parameter's gradient that is not zero: `data` stands at (rows, cols); None means all of an axis.
+
+    Rows and columns are those of the parameter as a matrix: (out, in, kh, kw) is one of `out` rows.
+    """
 
     __slots__ = ("data", "rows", "cols")
 
@@ -103,12 +106,17 @@ class Block:
         """Return the whole gradient, zeros included."""
         if self.rows is None and self.cols is None:
             return self.data.reshape(shape)
-        return backend.put(backend.put(self.data, self.cols, -1), self.rows, 0)
+        return backend.put(backend.put(self.data, self.cols, -1), self.rows, 0).reshape(shape)
 
     def add_to(self, backend, out, factor):
         """out += factor * dense, without an array of the size of `out`."""
         data = self.data if factor == 1 else self.data * out.dtype.type(factor)
-        backend.add_block(out, self.rows, self.cols, data)
+        backend.add_block(as_matrix(out), self.rows, self.cols, data)
+
+
+def as_matrix(x):
+    """Return an array with more than two axes as a view of a matrix, its first axis the rows; others as they are."""
+    return x if x.ndim <= 2 else x.reshape(x.shape[0], -1)
 
 
 class Blocks:

@@ -5,6 +5,7 @@ neighbours: what it may do with kept sets it only declares, and the planner deci
 (`ProductLayer`, `RandomDrop`).
 """
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -70,6 +71,36 @@ class Layer:
     def settings(self):
         """The layer's own *_param message; its defaults where the file has none."""
         return getattr(self.config, param_fields(self.type)[0])
+
+    def options(self, **defaults):
+        """Return the settings in `param_str`, for layers of a user's own: {name: value} with these names and defaults.
+
+        A default that is a type asks for a value of it. Raises ConfigError: no JSON object, an unknown name, a missing
+        one, a value of another type than the default.
+        """
+        text = self.config.param_str or "{}"
+        try:
+            given = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"param_str is no JSON: {error}; got {text[:80]!r}") from None
+        if not isinstance(given, dict):
+            raise ConfigError(f'param_str must be a JSON object such as {{"num_output": 32}}, got {text[:80]!r}')
+        for name in given:
+            if name not in defaults:
+                raise ConfigError(f"param_str: {self.type} has no setting {name!r}{nearest(name, defaults)} "
+                                  f"(it has: {', '.join(defaults) or 'none'})")
+        found = {}
+        for name, default in defaults.items():
+            kind = default if isinstance(default, type) else type(default)
+            if name not in given and isinstance(default, type):
+                raise ConfigError(f"param_str: {self.type} needs {name}, of type {kind.__name__}")
+            value = given.get(name, default)
+            if kind is float and type(value) is int:
+                value = float(value)
+            if type(value) is not kind:
+                raise ConfigError(f"param_str: {name} must be of type {kind.__name__}, got {value!r}")
+            found[name] = value
+        return found
 
     @property
     def training(self):
