@@ -1,4 +1,4 @@
-"""Numba loops for what NumPy does in several passes over memory. References: the generic methods of backend/base.py.
+"""Numba loops for what NumPy does in several passes over memory. References: the generic methods of backend/generic.
 
 Each takes a range of rows [first, last) and releases the GIL, so that `threads.by_rows` can split the work. Compiled at
 first use and cached on disk. No fastmath: results must not depend on how a loop was vectorised.
@@ -10,7 +10,8 @@ import numba
 import numpy as np
 
 
-def _jit(function):
+def jit(function):
+    """Compile a loop at first use, and cache it on disk."""
     options = {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
@@ -18,7 +19,7 @@ def _jit(function):
         return numba.njit(**options)(function)
 
 
-@_jit
+@jit
 def take_block(W, rows, cols, out, first, last):
     """out[i, j] = W[rows[i], cols[j]]."""
     for i in range(first, last):
@@ -27,7 +28,7 @@ def take_block(W, rows, cols, out, first, last):
             out[i, j] = W[source, cols[j]]
 
 
-@_jit
+@jit
 def take_columns(W, cols, out, first, last):
     """out[i, j] = W[i, cols[j]]."""
     for i in range(first, last):
@@ -35,7 +36,7 @@ def take_columns(W, cols, out, first, last):
             out[i, j] = W[i, cols[j]]
 
 
-@_jit
+@jit
 def put_columns(x, cols, out, first, last):
     """out[i, cols[j]] = x[i, j]."""
     for i in range(first, last):
@@ -43,7 +44,7 @@ def put_columns(x, cols, out, first, last):
             out[i, cols[j]] = x[i, j]
 
 
-@_jit
+@jit
 def sum_groups(x, order, bounds, out, first, last):
     """out[i] = the sum of the rows x[order[j]], bounds[i] <= j < bounds[i + 1], one after the other."""
     for i in range(first, last):
@@ -57,59 +58,7 @@ def sum_groups(x, order, bounds, out, first, last):
                 total[k] += row[k]
 
 
-@_jit
-def sgd_update(W, history, rows, g, row_of, cols, lr, momentum, decay, l1, grad_scale, first, last):
-    """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history, in one pass over rows[first:last].
-
-    gW is the compact g: W[rows[i]] has row row_of[i] of g (-1: no gradient), whose column j stands at cols[j].
-    R(W) = W (L2) or sign(W) (L1).
-    """
-    columns = W.shape[1]
-    all_columns = cols.size == columns
-    dense_row = np.zeros(columns, W.dtype)
-    no_gradient = np.zeros(columns, W.dtype)
-    l1_decay = lr * decay if l1 else W.dtype.type(0)
-    l2_decay = W.dtype.type(0) if l1 else lr * decay
-    rate = lr * grad_scale
-    for i in range(first, last):
-        w, h = W[rows[i]], history[rows[i]]
-        row = row_of[i]
-        if row >= 0:
-            if all_columns:
-                gradient = g[row]
-            else:
-                for j in range(cols.size):
-                    dense_row[cols[j]] = g[row, j]
-                gradient = dense_row
-        else:
-            gradient = no_gradient
-        if l1:
-            for j in range(columns):
-                new = momentum * h[j] + (rate * gradient[j] + l1_decay * np.sign(w[j]))
-                h[j] = new
-                w[j] -= new
-        else:
-            for j in range(columns):
-                new = momentum * h[j] + (rate * gradient[j] + l2_decay * w[j])
-                h[j] = new
-                w[j] -= new
-
-
-@_jit
-def subtract_block(W, rows, cols, g, rate, first, last):
-    """W[rows[i], cols[j]] -= rate * g[i, j]."""
-    all_columns = cols.size == W.shape[1]
-    for i in range(first, last):
-        w, gradient = W[rows[i]], g[i]
-        if all_columns:
-            for j in range(w.size):
-                w[j] -= rate * gradient[j]
-        else:
-            for j in range(cols.size):
-                w[cols[j]] -= rate * gradient[j]
-
-
-@_jit
+@jit
 def relu(x, y, first, last):
     """y = max(x, 0); NaN stays NaN, so that a diverging net is noticed."""
     x, y = x[first:last], y[first:last]      # counting from 0, the loop needs no check for negative indices
@@ -118,7 +67,7 @@ def relu(x, y, first, last):
         y[i] = zero if x[i] <= zero else x[i]
 
 
-@_jit
+@jit
 def activate(y, b, relu, scale, first, last):
     """y = scale * max(y + b, 0), or scale * (y + b) where not `relu`, in place for rows first .. last-1."""
     zero = y.dtype.type(0)
@@ -133,7 +82,7 @@ def activate(y, b, relu, scale, first, last):
                 row[j] = (row[j] + b[j]) * scale
 
 
-@_jit
+@jit
 def relu_gradient(gy, y, scale, gx, first, last):
     """gx = gy * scale where y > 0, else 0."""
     gy, y, gx = gy[first:last], y[first:last], gx[first:last]
@@ -142,7 +91,7 @@ def relu_gradient(gy, y, scale, gx, first, last):
         gx[i] = gy[i] * scale if y[i] > zero else zero
 
 
-@_jit
+@jit
 def lstm_gradient(gates, squashed, c_before, cont, dh, dc, d):
     """The gradient of an LSTM's step in one pass: d of the gates' arguments, dc of c becomes that of c_before."""
     one, units = gates.dtype.type(1), dc.shape[1]
@@ -161,7 +110,7 @@ def lstm_gradient(gates, squashed, c_before, cont, dh, dc, d):
 _CHUNK = 128     # counters at a time: four words each stay in the first-level cache
 
 
-@_jit
+@jit
 def philox_words(first, count, key_low, key_high, words):
     """words[4 b + w] = word w of Philox4x32-10 (Salmon et al. 2011) for the counter (first + b, 0, 0), b < count.
 
@@ -198,7 +147,7 @@ def philox_words(first, count, key_low, key_high, words):
         words[4 * b + 3] = lanes[3, b]
 
 
-@_jit
+@jit
 def dropout(x, y, mask, key_low, key_high, threshold, scale, first, last):
     """y = x * mask * scale for the elements of blocks first .. last-1 of four; mask = (random word >= threshold)."""
     words = np.empty(4 * _CHUNK, np.uint32)
@@ -213,7 +162,7 @@ def dropout(x, y, mask, key_low, key_high, threshold, scale, first, last):
             y[i + j] = x[i + j] * scale if keep else zero
 
 
-@_jit
+@jit
 def gaussian(out, key_low, key_high, first, last):
     """out = numbers of N(0, 1) for the blocks first .. last-1 of four; two words make two numbers (Box and Muller 1958).
 

@@ -11,7 +11,7 @@ from minidrop.autograd import Block
 from minidrop.backend import NumpyBackend, backend_of, cuda_devices, get_backend
 from minidrop.errors import BackendError
 from minidrop.kept import Kept
-from minidrop.kernels import cpu, threads
+from minidrop.kernels import threads
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +51,7 @@ def test_splitting_rows_changes_no_result(three_threads, monkeypatch, dtype, rng
         mine, history = W.copy(), np.zeros_like(W)
         number = W.dtype.type
         every = np.arange(1001)
-        threads.by_rows(cpu.sgd_update, len(W), W.size, mine, history, every, g, every, np.arange(65), number(0.1),
+        threads.by_rows(cpu_update.sgd_update, len(W), W.size, mine, history, every, g, every, np.arange(65), number(0.1),
                         number(0.9), number(0.01), False, number(1))
         y, mask = get_backend("cpu").dropout(W, 0.5, 2.0, 3)
         rows, cols = Kept(1, 3, 2, 1001), Kept(0, 4, 3, 65)

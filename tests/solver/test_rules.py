@@ -1,34 +1,27 @@
 """Every update rule against steps worked out by hand and, where the formulas coincide, against PyTorch."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
+from minidrop.autograd import Block, Blocks, Parameter
+from minidrop.backend import get_backend
+from minidrop.backend.generic import Backend as Generic
 from minidrop.config.minidrop_pb2 import SolverParameter
 from minidrop.errors import ConfigError
+from minidrop.kept import Kept
 from minidrop.solver.rules import check_rule, get_rule, known_rules
 from minidrop.solver.rules.base import UpdateRule
 
 RULES = ["AdaDelta", "AdaGrad", "Adam", "Nesterov", "RMSProp", "SGD"]
 
 
-class Backend:
-    """As little of a backend as the rules need: arrays, and SGD from blocks."""
-
-    xp = np
-
-    @staticmethod
-    def sgd_update(w, history, blocks, lr, momentum, decay, l1, grad_scale):
-        g = sum(blocks) * grad_scale + decay * (np.sign(w) if l1 else w)
-        history *= momentum
-        history += lr * g
-        w -= history
+Backend = get_backend("cpu")
 
 
 def parameter(w, g):
-    g = np.asarray(g, np.asarray(w).dtype)
-    return SimpleNamespace(data=np.array(w), dense_grad=lambda: g, blocks=[g])
+    made = Parameter(np.array(w))
+    made.grad = np.array(g, made.dtype)
+    return made
 
 
 def run(name, gradients, lr=0.1, w=(1.0, -2.0), dtype="f8", options=None, **update):
@@ -112,7 +105,8 @@ def test_decay_and_scale_make_the_gradient(name, l1):
 def test_updates_in_place_and_leaves_the_gradient(name, dtype):
     rule = get_rule(SolverParameter(type=name))
     w, g = np.linspace(-1, 1, 12).reshape(3, 4).astype(dtype), np.ones((3, 4), dtype)
-    p = SimpleNamespace(data=w, dense_grad=lambda: g, blocks=[g])
+    p = Parameter(w)
+    p.grad = g
     history = [np.zeros_like(w) for _ in range(rule.slots)]
     kept = list(history)
     rule.update(Backend, p, history, lr=np.float64(0.1), decay=0.01, grad_scale=0.5, iteration=0)
@@ -132,7 +126,7 @@ def test_one_rule_serves_parameters_of_many_shapes(name):
         w, g = rng.normal(size=shape), rng.normal(size=shape)
         results = []
         for rule in (together, get_rule(SolverParameter(type=name))):
-            p = SimpleNamespace(data=np.array(w), dense_grad=lambda g=g: g, blocks=[g])
+            p = parameter(w, g)
             rule.update(Backend, p, [np.zeros_like(p.data) for _ in range(rule.slots)], lr=0.1, decay=0.1)
             results.append(p.data)
         alone.append(np.array_equal(*results) and (not w.size or not np.array_equal(results[0], w)))
@@ -194,3 +188,45 @@ def test_mistakes(options, field, message):
     with pytest.raises(ConfigError) as caught:
         get_rule(param)
     assert message in str(caught.value)
+
+
+LAYOUTS = {
+    "dense": [(None, None)], "rows": [(Kept(1, 3, 1, 12), None)], "columns": [(None, Kept(0, 2, 1, 10))],
+    "both": [(Kept(-1, 4, 2, 12), Kept.of([1, 5, 6], 10))], "apart": [(Kept(0, 2, 1, 12), Kept(0, 2, 1, 10)),
+                                                                    (Kept(1, 2, 1, 12), Kept(1, 2, 1, 10))],
+    "sharing rows": [(Kept(0, 2, 1, 12), None), (Kept(0, 3, 1, 12), Kept(0, 2, 1, 10))],
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_compact_gradients_equal_dense_ones(name, dtype, layout):
+    """One pass over memory with blocks, and the formula on whole arrays: the same bits, for matrices and for four axes."""
+    rng = np.random.default_rng(3)
+    rule = get_rule(SolverParameter(type=name, **({"momentum": 0.9} if name not in ("AdaGrad", "RMSProp") else {})))
+    for shape in ((12, 10), (12, 5, 2, 1)):
+        for decay, l1 in ((0.0, False), (0.01, False), (0.01, True)):
+            w = rng.standard_normal(shape).astype(dtype)
+            compact, dense = Parameter(w.copy()), Parameter(w.copy())
+            histories = [[np.zeros_like(w) for _ in range(rule.slots)] for _ in range(2)]
+            for iteration in range(3):
+                blocks = [Block(rng.standard_normal((12 if rows is None else rows.count, 10 if cols is None else cols.count))
+                                .astype(dtype), rows, cols) for rows, cols in LAYOUTS[layout]]
+                compact.clear_grad()
+                compact.accumulate(Blocks(blocks, dtype))
+                dense.grad = compact.dense_grad().copy()
+                rule.update(Backend, compact, histories[0], 0.1, decay, l1, 0.5, iteration)
+                if name == "SGD":
+                    rule.update(Backend, dense, histories[1], 0.1, decay, l1, 0.5, iteration)
+                else:
+                    Generic().rule_update(dense.data, histories[1], dense.blocks, rule, rule.numbers(0.1, decay, iteration),
+                                          decay, l1, 0.5)
+                for got, expected in zip((compact.data, *histories[0]), (dense.data, *histories[1]), strict=True):
+                    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_rule_cannot_be_registered_twice():
+    from minidrop.solver.rules import register_rule
+    with pytest.raises(ValueError, match="update rule 'Adam' is registered twice"):
+        register_rule("Adam")(UpdateRule)

@@ -25,6 +25,25 @@ class Updates:
             block.add_to(self, history, lr * grad_scale)
         W -= history
 
+    def rule_update(self, W, history, blocks, rule, numbers, decay, l1, grad_scale):
+        """W, history = rule.formula(W, g, *history, *numbers) with g = grad_scale * gW + decay * R(W). In place.
+
+        `blocks` and R as in `sgd_update`; `rule`: an UpdateRule, whose formula is elementwise.
+        """
+        xp, number = self.xp, W.dtype.type
+        if len(blocks) == 1:
+            g = blocks[0].dense(self, W.shape) * number(grad_scale)
+        else:
+            g = self.zeros(W.shape, W.dtype)
+            for block in blocks:
+                block.add_to(self, g, 1)
+            g *= number(grad_scale)
+        if decay:
+            g += (xp.sign(W) if l1 else W) * number(decay)
+        new = rule.formula(W, g, *history, *(number(one) for one in numbers))
+        for array, value in zip((W, *history), new, strict=True):
+            array[...] = value
+
     def keep_if_well(self, target, new):
         """target[...] = new, unless `trouble` is set on the device: then `target` stays as it is."""
         target[...] = new

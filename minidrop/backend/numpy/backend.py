@@ -4,6 +4,7 @@ import numpy as np
 
 from minidrop.backend.generic import Backend, dropout_threshold
 from minidrop.backend.numpy.pool import BufferPool
+from minidrop.backend.numpy.update import Updates
 from minidrop.kernels import threads
 
 _CHUNK_BYTES = 1 << 19      # an array of this size and another one made of it stay in a core's own cache
@@ -12,7 +13,7 @@ _CHUNK_BYTES = 1 << 19      # an array of this size and another one made of it s
 _THIN = 32       # rows
 
 
-class NumpyBackend(Backend):
+class NumpyBackend(Updates, Backend):
     """Runs on the host. Big temporaries come from a pool; products go to BLAS with `out=` so that none is allocated."""
 
     name = "cpu"
@@ -195,65 +196,3 @@ class NumpyBackend(Backend):
         threads.by_rows(cpu.gaussian, -(-out.size // 4), 10 * out.size, out.reshape(-1), np.uint64(key & 0xFFFFFFFF),
                         np.uint64(key >> 32))
         return out
-
-    def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
-        if not momentum and not decay and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
-            self._descend(W, blocks, W.dtype.type(lr) * W.dtype.type(grad_scale))
-            return
-        places = None
-        if blocks and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
-            places = _places([(block.data, block.rows, block.cols) for block in blocks], W.shape)
-            if places is None:
-                total = self.zeros(W.shape, W.dtype)
-                for block in blocks:
-                    block.add_to(self, total, 1)
-                places = _places([(total, None, None)], W.shape)
-        if places is None:
-            super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
-            return
-        from minidrop.kernels import cpu
-        if W.ndim == 1:
-            W, history = W[None], history[None]
-        number = W.dtype.type
-        for rows, *gradient in places:
-            threads.by_rows(cpu.sgd_update, rows.size, rows.size * W.shape[1], W, history, rows, *gradient, number(lr),
-                            number(momentum), number(decay), bool(l1), number(grad_scale))
-
-    def _descend(self, W, blocks, rate):
-        """W -= rate * gradient."""
-        from minidrop.kernels import cpu
-        for block in blocks:
-            rows, cols = block.rows, block.cols
-            g = block.data.reshape(W.shape) if rows is None and cols is None else block.data
-            w = W
-            if W.ndim == 1:       # a matrix of one row
-                w, g, rows, cols = W[None], g[None], None, rows if cols is None else cols
-            every = [np.arange(n) if kept is None else kept.indices for kept, n in zip((rows, cols), w.shape, strict=True)]
-            threads.by_rows(cpu.subtract_block, len(g), g.size, w, *every, g, rate)
-
-
-def _places(blocks, shape):
-    """Return (rows, g, row_of, cols) for each of some blocks (g, rows, cols), all rows of W once; None if blocks share a row.
-
-    W[rows[i]] has row row_of[i] of g, in the columns cols, or no gradient (-1). A bias is a matrix of one row, its kept set
-    that row's columns.
-    """
-    if len(shape) == 1:
-        shape, blocks = (1, *shape), [(g[None], None, rows) for g, rows, _ in blocks]
-    every = np.arange(shape[0])
-    row_of = np.full(shape[0], -1)
-    places = []
-    for g, rows, cols in blocks:
-        index = slice(None) if rows is None else rows.index
-        if len(blocks) > 1 and (row_of[index] >= 0).any():
-            return None
-        row_of[index] = every[:len(g)]
-        places.append((every if rows is None else rows.indices, g, every[:len(g)],
-                       np.arange(shape[1]) if cols is None else cols.indices))
-    if len(blocks) == 1:
-        return [(every, g, row_of, places[0][3])]
-    rest = np.flatnonzero(row_of < 0)
-    if rest.size:
-        indices, g, own, cols = places[0]
-        places[0] = np.concatenate([indices, rest]), g, np.concatenate([own, np.full(rest.size, -1)]), cols
-    return places

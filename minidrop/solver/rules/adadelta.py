@@ -2,7 +2,9 @@
 
 import math
 
-from minidrop.solver.rules.base import UpdateRule, average, register_rule
+import numpy as np
+
+from minidrop.solver.rules.base import UpdateRule, register_rule
 
 
 @register_rule("AdaDelta")
@@ -18,18 +20,11 @@ class AdaDelta(UpdateRule):
     slots = 2
     ranges = {"momentum": (0, 1), "delta": (0, math.inf)}
 
-    def step(self, xp, w, g, spare, history, lr, iteration):
-        h, d = history
-        xp.square(g, out=spare)
-        average(h, spare, self.momentum)
-        # Two square roots instead of one of the ratio: the ratio would need another array.
-        xp.add(d, self.delta, out=spare)
-        xp.sqrt(spare, out=spare)
-        g *= spare
-        xp.add(h, self.delta, out=spare)
-        xp.sqrt(spare, out=spare)
-        g /= spare
-        xp.square(g, out=spare)
-        average(d, spare, self.momentum)
-        g *= lr
-        w -= g
+    def numbers(self, lr, decay, iteration):
+        return lr, self.momentum, 1 - self.momentum, self.delta
+
+    @staticmethod
+    def formula(w, g, h, d, lr, keep, rest, delta):
+        h = h * keep + g * g * rest
+        u = g * np.sqrt(d + delta) / np.sqrt(h + delta)
+        return w - u * lr, h, d * keep + u * u * rest

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from minidrop.solver.rules.base import UpdateRule, register_rule
 
 
@@ -15,12 +17,10 @@ class AdaGrad(UpdateRule):
     ranges = {"delta": (0, math.inf)}
     without = ("momentum",)
 
-    def step(self, xp, w, g, spare, history, lr, iteration):
-        h, = history
-        xp.square(g, out=spare)
-        h += spare
-        xp.sqrt(h, out=spare)
-        spare += self.delta
-        g /= spare
-        g *= lr
-        w -= g
+    def numbers(self, lr, decay, iteration):
+        return lr, self.delta
+
+    @staticmethod
+    def formula(w, g, h, lr, delta):
+        h = h + g * g
+        return w - g / (np.sqrt(h) + delta) * lr, h

@@ -2,7 +2,9 @@
 
 import math
 
-from minidrop.solver.rules.base import UpdateRule, average, register_rule
+import numpy as np
+
+from minidrop.solver.rules.base import UpdateRule, register_rule
 
 
 @register_rule("Adam")
@@ -17,15 +19,13 @@ class Adam(UpdateRule):
     slots = 2
     ranges = {"momentum": (0, 1), "momentum2": (0, 1), "delta": (0, math.inf)}
 
-    def step(self, xp, w, g, spare, history, lr, iteration):
-        m, v = history
+    def numbers(self, lr, decay, iteration):
         t = iteration + 1
         correction = math.sqrt(1 - self.momentum2 ** t) / (1 - self.momentum ** t)
-        xp.square(g, out=spare)
-        average(v, spare, self.momentum2)
-        average(m, g, self.momentum)
-        xp.sqrt(v, out=spare)
-        spare += self.delta
-        xp.divide(m, spare, out=spare)
-        spare *= lr * correction
-        w -= spare
+        return lr * correction, self.momentum, 1 - self.momentum, self.momentum2, 1 - self.momentum2, self.delta
+
+    @staticmethod
+    def formula(w, g, m, v, rate, keep, rest, keep2, rest2, delta):
+        v = v * keep2 + g * g * rest2
+        m = m * keep + g * rest
+        return w - m / (np.sqrt(v) + delta) * rate, m, v

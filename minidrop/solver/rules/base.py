@@ -9,15 +9,19 @@ _RULES = {}
 
 
 class UpdateRule:
-    """One way of updating a parameter from its gradient.
+    """One way of updating a parameter from its gradient: the numbers of an iteration, and one elementwise formula.
 
     slots: how many history arrays it keeps per parameter, shaped like the weights and zero at first.
     ranges: the fields of SolverParameter that it reads, {name: (lowest, limit)}, lowest <= value < limit.
     without: fields that must be 0, because the rule has no use for them.
+    regularises: the gradient gets decay * R(w) before the formula; False for a rule that decays weights itself.
+    compiled: formula can be compiled by Numba, with numbers in the place of arrays.
     capturable: update also takes lr and grad_scale as float64 arrays (1,) on the device, and heeds `backend.trouble`.
     """
 
     capturable = False
+    compiled = True
+    regularises = True
     slots = 1
     ranges = {}
     without = ()
@@ -25,51 +29,35 @@ class UpdateRule:
     def __init__(self, param):
         for field in self.ranges:
             setattr(self, field, decimal(getattr(param, field)))
-        self._buffers = {}
+
+    def numbers(self, lr, decay, iteration):
+        """Return the numbers of the formula, a tuple of floats: what does not differ from weight to weight."""
+        raise NotImplementedError
+
+    @staticmethod
+    def formula(w, g, *history_and_numbers):
+        """Return (new w, new history...) for arrays or for single numbers, each operation rounded on its own."""
+        raise NotImplementedError
 
     def update(self, backend, parameter, history, lr, decay=0.0, l1=False, grad_scale=1.0, iteration=0):
         """Change parameter.data and the arrays in `history` in place; the gradient is left as it is.
 
             g = grad_scale * gradient + decay * w        (L2)
             g = grad_scale * gradient + decay * sign(w)  (L1, l1=True)
-            w, history = step(g)
+            w, history = formula(w, g, history, numbers)
 
         lr and decay: floats, the parameter's lr_mult and decay_mult included. iteration: from 0.
         """
-        xp, w = backend.xp, parameter.data
-        g, spare = self._buffer(xp, w, "g"), self._buffer(xp, w, "spare")
-        xp.multiply(parameter.dense_grad(), float(grad_scale), out=g)
-        if decay:
-            if l1:
-                xp.sign(w, out=spare)
-                spare *= float(decay)
-            else:
-                xp.multiply(w, float(decay), out=spare)
-            g += spare
-        self.step(xp, w, g, spare, history, float(lr), iteration)
-
-    def step(self, xp, w, g, spare, history, lr, iteration):
-        """Update w and history in place; g, the regularised gradient, and spare may be overwritten."""
-        raise NotImplementedError
-
-    def _buffer(self, xp, like, purpose):
-        """Return an unset array shaped like `like`; all parameters take turns in one."""
-        slot = (purpose, xp.__name__, like.dtype.str)
-        if slot not in self._buffers or self._buffers[slot].size < like.size:
-            self._buffers[slot] = xp.empty(like.size, like.dtype)
-        return self._buffers[slot][:like.size].reshape(like.shape)
-
-
-def average(mean, sample, keep):
-    """mean = keep * mean + (1 - keep) * sample, in place; `sample` is overwritten."""
-    mean *= keep
-    sample *= 1 - keep
-    mean += sample
+        numbers = self.numbers(float(lr), float(decay), iteration)
+        backend.rule_update(parameter.data, history, parameter.blocks, self, numbers,
+                            float(decay) if self.regularises else 0.0, l1, float(grad_scale))
 
 
 def register_rule(name):
     """Return a class decorator that makes an UpdateRule known as `name`, the solver's `type`."""
     def add(rule):
+        if name in _RULES:
+            raise ValueError(f"update rule {name!r} is registered twice: by {_RULES[name]} and {rule}")
         _RULES[name] = rule
         rule.name = name
         return rule

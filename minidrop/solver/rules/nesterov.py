@@ -13,11 +13,11 @@ class Nesterov(UpdateRule):
 
     ranges = {"momentum": (0, 1)}
 
-    def step(self, xp, w, g, spare, history, lr, iteration):
-        h, = history
-        g *= lr
-        h *= self.momentum
-        h += g
-        xp.multiply(h, self.momentum, out=spare)
-        g += spare
-        w -= g
+    def numbers(self, lr, decay, iteration):
+        return lr, self.momentum
+
+    @staticmethod
+    def formula(w, g, h, lr, momentum):
+        g = g * lr
+        h = h * momentum + g
+        return w - (g + h * momentum), h

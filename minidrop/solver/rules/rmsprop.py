@@ -2,7 +2,9 @@
 
 import math
 
-from minidrop.solver.rules.base import UpdateRule, average, register_rule
+import numpy as np
+
+from minidrop.solver.rules.base import UpdateRule, register_rule
 
 
 @register_rule("RMSProp")
@@ -15,12 +17,10 @@ class RMSProp(UpdateRule):
     ranges = {"rms_decay": (0, 1), "delta": (0, math.inf)}
     without = ("momentum",)
 
-    def step(self, xp, w, g, spare, history, lr, iteration):
-        h, = history
-        xp.square(g, out=spare)
-        average(h, spare, self.rms_decay)
-        xp.sqrt(h, out=spare)
-        spare += self.delta
-        g /= spare
-        g *= lr
-        w -= g
+    def numbers(self, lr, decay, iteration):
+        return lr, self.rms_decay, 1 - self.rms_decay, self.delta
+
+    @staticmethod
+    def formula(w, g, h, lr, keep, rest, delta):
+        h = h * keep + g * g * rest
+        return w - g / (np.sqrt(h) + delta) * lr, h

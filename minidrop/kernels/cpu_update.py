@@ -1,0 +1,110 @@
+"""Numba loops that apply an update rule in one pass over memory. Reference: backend/generic/update.py.
+
+The gradient may be compact: W[rows[i]] has row row_of[i] of g (-1: no gradient), whose column j stands at cols[j]. It is
+scattered into one row at a time, and never written as a whole.
+"""
+
+from functools import lru_cache
+
+import numba
+import numpy as np
+
+from minidrop.kernels.cpu import jit
+
+
+@jit
+def sgd_update(W, history, rows, g, row_of, cols, lr, momentum, decay, l1, grad_scale, first, last):
+    """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history, for rows[first:last].
+
+    R(W) = W (L2) or sign(W) (L1).
+    """
+    columns = W.shape[1]
+    all_columns = cols.size == columns
+    dense_row = np.zeros(columns, W.dtype)
+    no_gradient = np.zeros(columns, W.dtype)
+    l1_decay = lr * decay if l1 else W.dtype.type(0)
+    l2_decay = W.dtype.type(0) if l1 else lr * decay
+    rate = lr * grad_scale
+    for i in range(first, last):
+        w, h = W[rows[i]], history[rows[i]]
+        row = row_of[i]
+        if row >= 0:
+            if all_columns:
+                gradient = g[row]
+            else:
+                for j in range(cols.size):
+                    dense_row[cols[j]] = g[row, j]
+                gradient = dense_row
+        else:
+            gradient = no_gradient
+        if l1:
+            for j in range(columns):
+                new = momentum * h[j] + (rate * gradient[j] + l1_decay * np.sign(w[j]))
+                h[j] = new
+                w[j] -= new
+        else:
+            for j in range(columns):
+                new = momentum * h[j] + (rate * gradient[j] + l2_decay * w[j])
+                h[j] = new
+                w[j] -= new
+
+
+@jit
+def subtract_block(W, rows, cols, g, rate, first, last):
+    """W[rows[i], cols[j]] -= rate * g[i, j]."""
+    all_columns = cols.size == W.shape[1]
+    for i in range(first, last):
+        w, gradient = W[rows[i]], g[i]
+        if all_columns:
+            for j in range(w.size):
+                w[j] -= rate * gradient[j]
+        else:
+            for j in range(cols.size):
+                w[cols[j]] -= rate * gradient[j]
+
+
+@jit
+def regularised(w, g, row, cols, decay, l1, grad_scale, out):
+    """out = grad_scale * (row `row` of g, or zeros) + decay * R(w)."""
+    if row < 0:
+        out[:] = 0
+    elif cols.size == out.size:
+        for j in range(out.size):
+            out[j] = g[row, j] * grad_scale
+    else:
+        # What is not among the columns is set below: only those may hold anything of the row before.
+        out[:] = 0
+        for j in range(cols.size):
+            out[cols[j]] = g[row, j] * grad_scale
+    if decay != 0:
+        if l1:
+            for j in range(out.size):
+                out[j] += np.sign(w[j]) * decay
+        else:
+            for j in range(out.size):
+                out[j] += w[j] * decay
+
+
+@lru_cache
+def update_kernel(formula, slots):
+    """Return the loop of a rule with one or two history arrays; `formula`: see UpdateRule. Compiled at first use."""
+    step = numba.njit(error_model="numpy")(formula)
+
+    def one(W, a, _, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, last):
+        gradient = np.empty(W.shape[1], W.dtype)
+        for i in range(first, last):
+            w, h = W[rows[i]], a[rows[i]]
+            regularised(w, g, row_of[i], cols, decay, l1, grad_scale, gradient)
+            for j in range(w.size):
+                w[j], h[j] = step(w[j], gradient[j], h[j], *numbers)
+
+    def two(W, a, b, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, last):
+        gradient = np.empty(W.shape[1], W.dtype)
+        for i in range(first, last):
+            w, h, k = W[rows[i]], a[rows[i]], b[rows[i]]
+            regularised(w, g, row_of[i], cols, decay, l1, grad_scale, gradient)
+            for j in range(w.size):
+                w[j], h[j], k[j] = step(w[j], gradient[j], h[j], k[j], *numbers)
+
+    # Not cached on disk: the cache would not notice that another formula has come in through the closure.
+    return numba.njit(nogil=True, error_model="numpy")(one if slots == 1 else two)
