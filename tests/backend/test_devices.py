@@ -11,7 +11,7 @@ from minidrop.autograd import Block
 from minidrop.backend import NumpyBackend, backend_of, cuda_devices, get_backend
 from minidrop.errors import BackendError
 from minidrop.kept import Kept
-from minidrop.kernels import threads
+from minidrop.kernels import cpu_update, threads
 
 ROOT = Path(__file__).resolve().parents[2]
 
