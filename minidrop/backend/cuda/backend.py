@@ -34,7 +34,7 @@ def device_count():
 
 
 class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
-    """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cupy_products`."""
+    """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cuda.products`."""
 
     def __init__(self, index, precision="float32"):
         count, reason = device_count()
