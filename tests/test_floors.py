@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minidrop"
 
 # Floor by floor; inside a floor those that stand first may be imported by those after them, and by nobody before.
 FLOORS = (
-    ("errors", "kept", "rng"),
+    ("errors", "kept", "registry", "rng"),
     ("config", "patterns", "kernels"),
     ("backend",),
     ("autograd",),
@@ -24,7 +24,8 @@ FLOORS = (
     ("cli",),
     ("__main__",),
 )
-SHARED_BY_LAYERS = ("layers", "layers.base", "layers.drop_settings", "layers.recurrent")      # no layer types themselves
+# No layer types themselves.
+SHARED_BY_LAYERS = ("layers", "layers.base", "layers.data_layer", "layers.drop_settings", "layers.recurrent")
 PLACE = {name: (floor, i) for floor, names in enumerate(FLOORS) for i, name in enumerate(names)}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -9,10 +9,11 @@ import math
 from dataclasses import dataclass
 
 from minidrop.config import decimal, param_fields
-from minidrop.errors import ConfigError, ShapeError, nearest
+from minidrop.errors import ConfigError, ShapeError
+from minidrop.registry import Registry
 from minidrop.rng import stream_key
 
-_types = {}
+_types = Registry("layer type", "type")
 
 
 @dataclass(frozen=True)
@@ -215,26 +216,17 @@ class RandomDrop(Layer):
 
 def register_layer(name):
     """Return a class decorator that makes a Layer known by its type name."""
-    def register(layer):
-        if name in _types:
-            raise ValueError(f"layer type {name!r} is registered twice")
-        layer.type = name
-        _types[name] = layer
-        return layer
-    return register
+    return _types.register(name)
 
 
 def known_layers():
     """Return the registered type names, sorted."""
-    return sorted(_types)
+    return _types.names()
 
 
 def layer_class(type_name):
     """Return the Layer class of a type; ConfigError with the nearest names where it is unknown."""
-    if type_name not in _types:
-        raise ConfigError(f"unknown layer type {type_name!r}{nearest(type_name, _types)} "
-                          f"(known types: {', '.join(known_layers())})")
-    return _types[type_name]
+    return _types.get(type_name)
 
 
 def checked_axis(axis, ndim, what="axis"):
