@@ -65,7 +65,6 @@ class Layer:
     passes_on = False          # set by the planner: the product above applies this activation
 
     is_data = False            # feeds the net, reads no bottom
-    record_axes = 1            # of data: the axes, from the first on, that count records; `record_of` gets their place
     keeps_units = False        # entry i of the bottom is entry i of every top, though not `elementwise`
     reshuffle_interval = 0     # the units above get other places every so many iterations (see reshuffle); 0: never
     is_loss = False            # its first top has loss_weight 1 by default
