@@ -5,30 +5,27 @@ import math
 import numpy as np
 
 from minidrop.config import decimal
-from minidrop.errors import ConfigError, nearest
+from minidrop.errors import ConfigError
+from minidrop.registry import Registry
 
-_fillers = {}
+_fillers = Registry("filler")
 _BY_CONNECTIONS = ("xavier", "msra", "positive_unitball")
 
 
 def register_filler(name):
     """Return a decorator for a filler: f(settings, shape, rng) -> float64 array, `settings` a FillerParameter."""
-    def register(function):
-        _fillers[name] = function
-        return function
-    return register
+    return _fillers.register(name)
 
 
 def fill(settings, shape, rng):
     """Return a float64 array of `shape` filled as the FillerParameter `settings` says, from the Generator `rng`."""
-    return _fillers[settings.type](settings, tuple(shape), rng)
+    return _fillers.get(settings.type)(settings, tuple(shape), rng)
 
 
 def check_filler(settings, shape):
     """Raise ConfigError where `settings` names no known filler or cannot fill `shape`."""
     if settings.type not in _fillers:
-        raise ConfigError(f"unknown filler {settings.type!r}{nearest(settings.type, _fillers)} "
-                          f"(known fillers: {', '.join(sorted(_fillers))})")
+        raise _fillers.unknown(settings.type)
     if settings.type in _BY_CONNECTIONS and not math.prod(shape or (0,)):
         raise ConfigError(f"filler {settings.type!r} scales by numbers of connections, which shape {tuple(shape)} has not; "
                           f"use constant, uniform or gaussian")

@@ -111,8 +111,7 @@ def split_training_records(folder):
     if is_made(folder):
         return folder
     records = HDF5Records(find_source("mnist/train.txt"), ("data", "label"))
-    files = [records.read(i, np.arange(count)) for i, count in enumerate(records.counts)]
-    images, labels = (np.concatenate([file[name] for file in files]) for name in records.names)
+    images, labels = records.read(np.arange(len(records))).values()
     first = len(labels) - len(labels) // 6
     folder.mkdir(exist_ok=True)
     write_part(folder, "train", images[:first, 0], labels[:first])

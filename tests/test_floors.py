@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minidrop"
 
 # Floor by floor; inside a floor those that stand first may be imported by those after them, and by nobody before.
 FLOORS = (
-    ("errors", "kept", "rng"),
+    ("errors", "kept", "registry", "rng"),
     ("config", "patterns", "kernels"),
     ("backend",),
     ("autograd",),
@@ -25,7 +25,7 @@ FLOORS = (
     ("__main__",),
 )
 SHARED_BY_LAYERS = tuple(f"layers{name}" for name in (        # no layer types themselves
-    "", ".base", ".drop_settings", ".flow", ".given", ".recurrent"))
+    "", ".base", ".data_layer", ".drop_settings", ".flow", ".given", ".recurrent"))
 PLACE = {name: (floor, i) for floor, names in enumerate(FLOORS) for i, name in enumerate(names)}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -1,22 +1,21 @@
-"""Records in HDF5 files, read in slices, and the batches of a training run made of them."""
+"""Records in HDF5 files, read in slices."""
 
 import math
-import threading
 from pathlib import Path
 
 import numpy as np
 
 from minidrop.data.hdf5_checks import check_storage, checked_dataset, is_filtered, open_hdf5
+from minidrop.data.records import Records
 from minidrop.data.sources import DATA_SETS, how_to_make
 from minidrop.errors import DataError
-from minidrop.rng import generator
 
 BLOCK_BYTES = 2 << 20          # what one read asks of the HDF5 library
 SINGLE_ROW_BYTES = 64 << 10    # reading this much costs about as much as one more call
 LIST_BYTES_LIMIT = 16 << 20
 
 
-class HDF5Records:
+class HDF5Records(Records):
     """The records of the HDF5 files that a list file names, one file a line.
 
     A relative name is looked for beside the list file, then in the working folder. Every file holds one
@@ -30,46 +29,57 @@ class HDF5Records:
     def __init__(self, list_path, names):
         self.list_path, self.names = Path(list_path), tuple(names)
         self.files = _read_list(self.list_path)
-        self._layout = None                 # name -> (record shape, dtype), agreed by all files
+        self.layout = None                  # agreed by all files
         self.counts = tuple(self._count(file) for file in range(len(self.files)))
+        self._starts = np.cumsum((0, *self.counts))
 
     def __len__(self):
-        return sum(self.counts)
-
-    def shapes(self, name):
-        """Return the shape of one record of the dataset `name`, without the axis of records."""
-        return self._layout[name][0]
-
-    def dtypes(self, name):
-        """Return the type of the dataset `name` as stored, in the machine's byte order."""
-        return self._layout[name][1]
+        return int(self._starts[-1])
 
     @property
-    def record_bytes(self):
-        """The size in bytes of one record, all names together."""
-        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in self._layout.values())
+    def parts(self):
+        return self.counts
 
-    def empty(self, count):
-        """Return uninitialised arrays for `count` records by name; DataError where memory is short."""
-        try:
-            return {name: np.empty((count, *shape), dtype) for name, (shape, dtype) in self._layout.items()}
-        except (MemoryError, ValueError) as error:
-            raise DataError(f"{self.list_path}: {count} records of {self.record_bytes} bytes do not fit into "
-                            "memory; use a smaller batch_size") from error
+    @property
+    def name(self):
+        return str(self.list_path)
 
-    def read(self, file, rows, out=None):
-        """Return (or fill `out` with) the given rows of file number `file`, in the order given, by name.
+    def where(self, index):
+        file = self._file_of(index)
+        return f"{self.files[file]}: record {index - self._starts[file]}"
 
-        The rows are gathered in one pass over the file, in blocks of about 2 MiB; blocks without a wanted row
-        are never read. Memory: the result and one block.
+    def read(self, indices):
+        """Return the records of these indices, in the order given, by name."""
+        indices = np.asarray(indices, dtype=np.int64).reshape(-1)
+        out = self.empty(indices.size)
+        self.read_into(out, indices)
+        return out
+
+    def read_into(self, out, indices):
+        """Fill `out` with the records of these indices.
+
+        Those of one file are gathered in one pass over it, in blocks of about 2 MiB; blocks without a wanted record
+        are never read. Memory: one block, and the places.
         """
-        rows = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if rows.size and not 0 <= rows.min() <= rows.max() < self.counts[file]:
-            raise DataError(f"{self.files[file]}: expected rows within 0..{self.counts[file] - 1}, got "
-                            f"{rows.min()}..{rows.max()}")
-        if out is None:
-            out = self.empty(rows.size)
-        order = np.argsort(rows, kind="stable")
+        indices = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if not indices.size:
+            return
+        low, high = indices.min(), indices.max()
+        if not 0 <= low <= high < len(self):
+            raise DataError(f"{self.files[0] if len(self.files) == 1 else self.name}: expected rows within "
+                            f"0..{len(self) - 1}, got {low}..{high}")
+        order = np.argsort(indices, kind="stable")
+        ordered = indices[order]
+        for file in range(self._file_of(low), self._file_of(high) + 1):
+            begin, end = np.searchsorted(ordered, self._starts[file:file + 2])
+            if begin < end:
+                self._read_file(file, ordered[begin:end] - self._starts[file], order[begin:end], out)
+
+    def _file_of(self, index):
+        return int(np.searchsorted(self._starts, index, side="right")) - 1
+
+    def _read_file(self, file, rows, places, out):
+        """Set out[name][places[i]] to the record rows[i] of a file, for increasing rows."""
         path = self.files[file]
         with open_hdf5(path) as h5:
             for name in self.names:
@@ -79,8 +89,7 @@ class HDF5Records:
                     raise DataError(f"{path}: dataset {name!r}: expected {at_start[1]} of "
                                     f"{at_start[0]} as at the start, got {dataset.dtype} of "
                                     f"{dataset.shape}; do not change data files during a run")
-                _gather(dataset, rows[order], order, out[name])
-        return out
+                _gather(dataset, rows, places, out[name])
 
     def _count(self, file):
         path, count, first = self.files[file], None, {}
@@ -94,98 +103,14 @@ class HDF5Records:
                     raise DataError(f"{path}: expected as many records of {name!r} as of {self.names[0]!r}, "
                                     f"{count}, got {dataset.shape[0]}; rewrite the file")
                 first[name] = dataset.shape[1:], dataset.dtype.newbyteorder("=")
-        if self._layout is None:
-            self._layout = first
-        for name, (shape, dtype) in self._layout.items():
+        if self.layout is None:
+            self.layout = first
+        for name, (shape, dtype) in self.layout.items():
             if first[name] != (shape, dtype):
                 raise DataError(f"{path}: dataset {name!r}: expected records of shape {shape} and type "
                                 f"{dtype} as in {self.files[0]}, got shape {first[name][0]} and type "
                                 f"{first[name][1]}; all files of a list must agree")
         return count
-
-
-class Batches:
-    """The batches of a run: batch(n) is a pure function of n, so resuming needs only the next number.
-
-    Records are taken epoch after epoch; a batch is never partial but goes on into the next epoch. With
-    `shuffle`, as in Caffe, each epoch has its own order of files and its own order of rows in each file, and
-    files are not interleaved. The orders depend on (seed, layer_name, epoch) alone.
-
-    Memory: neighbouring batches are gathered together, in one pass over the file, as many as fit into
-    `window_bytes` (at least one, at most about an epoch); that window, one block of 2 MiB, and for `shuffle`
-    12 bytes for each record of the file being read. One window is held at a time. May be called from any
-    thread.
-    """
-
-    def __init__(self, records, batch_size, shuffle=False, seed=0, layer_name="", window_bytes=32 << 20):
-        if batch_size < 1:
-            raise DataError(f"layer {layer_name!r}: expected a batch_size of at least 1, got {batch_size}; "
-                            "correct it")
-        self.records, self.batch_size, self.shuffle = records, int(batch_size), bool(shuffle)
-        self.seed, self.layer_name = seed, layer_name
-        fitting = max(1, window_bytes // max(1, records.record_bytes * self.batch_size))
-        self.window_batches = min(fitting, -(-len(records) // self.batch_size))
-        self._window = self._window_number = self._rows = self._rows_of = None
-        self._lock = threading.Lock()
-
-    def batch(self, n):
-        """Return batch number n (0, 1, ...) by name: arrays batch_size x record shape, of the type stored."""
-        number, place = divmod(int(n), self.window_batches)
-        if number < 0:
-            raise ValueError(f"batch numbers begin at 0; got {n}")
-        with self._lock:
-            if number != self._window_number:
-                # The old window goes first, so that there are never two.
-                self._window = self._window_number = None
-                self._window = self._fill(number)
-                self._window_number = number
-            part = slice(place * self.batch_size, (place + 1) * self.batch_size)
-            return {name: array[part].copy() for name, array in self._window.items()}
-
-    def where(self, n, index):
-        """Return "FILE: record ROW" for entry `index` of batch n, for messages about that record."""
-        with self._lock:
-            for file, rows, _ in self._runs(n * self.batch_size + index, 1):
-                return f"{self.records.files[file]}: record {rows[0]}"
-
-    def _fill(self, number):
-        size = self.window_batches * self.batch_size
-        window = self.records.empty(size)
-        for file, rows, place in self._runs(number * size, size):
-            part = slice(place, place + len(rows))
-            self.records.read(file, rows, {name: array[part] for name, array in window.items()})
-        return window
-
-    def _runs(self, position, size):
-        """Yield (file, rows, place) so that rows fill places place.. of `size` records from `position` on."""
-        place = 0
-        while place < size:
-            epoch, rest = divmod(position + place, len(self.records))
-            for file in self._file_order(epoch):
-                count = self.records.counts[file]
-                if rest >= count:
-                    rest -= count
-                    continue
-                end = min(count, rest + size - place)
-                rows = self._row_order(epoch, file)[rest:end] if self.shuffle else np.arange(rest, end)
-                yield file, rows, place
-                place, rest = place + len(rows), 0
-                if place == size:
-                    return
-
-    def _file_order(self, epoch):
-        files = len(self.records.files)
-        if not self.shuffle or files == 1:
-            return range(files)
-        return generator(self.seed, "hdf5 files", self.layer_name, epoch).permutation(files).tolist()
-
-    def _row_order(self, epoch, file):
-        if self._rows_of != (epoch, file):
-            rng = generator(self.seed, "hdf5 rows", self.layer_name, epoch, file)
-            self._rows, count = None, self.records.counts[file]
-            self._rows = rng.permutation(np.arange(count, dtype=np.int32 if count < 2**31 else np.int64))
-            self._rows_of = epoch, file
-        return self._rows
 
 
 def _read_list(path):

@@ -13,9 +13,10 @@ from minidrop.config import decimal, param_fields
 from minidrop.errors import ConfigError, ShapeError, nearest
 from minidrop.layers.flow import Drops, Pass, Product
 from minidrop.layers.given import NodeDraw, NodePlan
+from minidrop.registry import Registry
 from minidrop.rng import stream_key
 
-_types = {}
+_types = Registry("layer type", "type")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,6 @@ class Layer:
     bottoms = (1, 1)
     tops = (1, 1)
     is_data = False            # feeds the net, reads no bottom
-    record_axes = 1            # of data: the axes, from the first on, that count records; `record_of` gets their place
     is_loss = False            # its first top has loss_weight 1 by default
     averages = "arithmetic"    # the mean of its tops over test batches; "geometric": exp of the mean of the logarithms
     batch_weight = 1           # of the batch last seen, in that mean
@@ -199,26 +199,17 @@ class RandomDrop(Layer):
 
 def register_layer(name):
     """Return a class decorator that makes a Layer known by its type name."""
-    def register(layer):
-        if name in _types:
-            raise ValueError(f"layer type {name!r} is registered twice")
-        layer.type = name
-        _types[name] = layer
-        return layer
-    return register
+    return _types.register(name)
 
 
 def known_layers():
     """Return the registered type names, sorted."""
-    return sorted(_types)
+    return _types.names()
 
 
 def layer_class(type_name):
     """Return the Layer class of a type; ConfigError with the nearest names where it is unknown."""
-    if type_name not in _types:
-        raise ConfigError(f"unknown layer type {type_name!r}{nearest(type_name, _types)} "
-                          f"(known types: {', '.join(known_layers())})")
-    return _types[type_name]
+    return _types.get(type_name)
 
 
 def checked_axis(axis, ndim, what="axis"):

@@ -6,17 +6,14 @@ from minidrop import fillers
 from minidrop.autograd import Tensor
 from minidrop.config import FillerParameter
 from minidrop.errors import ConfigError
-from minidrop.layers.base import Layer, register_layer
+from minidrop.layers.base import register_layer
+from minidrop.layers.data_layer import DataLayer
 from minidrop.rng import generator
 
 
 @register_layer("DummyData")
-class DummyData(Layer):
+class DummyData(DataLayer):
     """Tops from fillers: constant ones once, random ones anew in every forward."""
-
-    bottoms = (0, 0)
-    tops = (1, None)
-    is_data = True
 
     def setup(self):
         settings, count = self.settings, len(self.config.top)
@@ -41,26 +38,42 @@ class DummyData(Layer):
             if any(length < 0 for length in shape):
                 raise ConfigError(f"dummy_data_param: sizes must not be negative, got {shape}")
             fillers.check_filler(filler, shape)
-        self.position = 0
-        self.constant = {}
+        self.constant = {i: None for i, filler in enumerate(self.fillers) if filler.type == "constant"}
+        self.batches = _Filled(self.fillers, self.shapes, self.context.seed, self.name, self.context.dtype)
         return self.shapes
 
-    def seek(self, position):
-        """Let the next forward be batch number `position`."""
-        self.position = position
+    @property
+    def names(self):
+        """The numbers of the tops that change."""
+        return tuple(i for i in range(len(self.shapes)) if i not in self.constant)
 
     def forward(self):
         backend = self.context.backend
-        for i, filler in enumerate(self.fillers):
-            if filler.type == "constant" and i not in self.constant:
-                self.constant[i] = backend.asarray(self._values(i))
-        changing = [i for i in range(len(self.shapes)) if i not in self.constant]
-        uploaded = backend.upload(self, [self._values(i) for i in changing])
-        self.position += 1
-        arrays = self.constant | dict(zip(changing, uploaded, strict=True))
+        changing = dict(zip(self.names, super().forward(), strict=True))
+        for i, array in self.constant.items():
+            if array is None:
+                self.constant[i] = backend.asarray(self.batches.values(i, 0))
         # New Tensors each time, also over constant arrays: one that lived on would add up its gradients.
-        return tuple(Tensor(arrays[i], backend=backend) for i in range(len(arrays)))
+        return tuple(changing[i] if i in changing else Tensor(self.constant[i], backend=backend)
+                     for i in range(len(self.shapes)))
 
-    def _values(self, i):
-        rng = generator(self.context.seed, "dummy data", self.name, i, self.position)
-        return np.asarray(fillers.fill(self.fillers[i], self.shapes[i], rng), self.context.dtype)
+
+class _Filled:
+    """Batches of what fillers make, by the number of the top."""
+
+    def __init__(self, fillers, shapes, seed, layer_name, dtype):
+        self.fillers, self.shapes, self.dtype = fillers, shapes, dtype
+        self.seed, self.layer_name = seed, layer_name
+
+    def batch(self, n):
+        """Return {number of the top: array} for all tops that change."""
+        return {i: self.values(i, n) for i, filler in enumerate(self.fillers) if filler.type != "constant"}
+
+    def values(self, i, n):
+        """Return what top number i is in batch n."""
+        rng = generator(self.seed, "dummy data", self.layer_name, i, n)
+        return np.asarray(fillers.fill(self.fillers[i], self.shapes[i], rng), self.dtype)
+
+    def where(self, n, place):
+        """Return "": nobody has made these records."""
+        return ""

@@ -2,19 +2,23 @@
 
 import numpy as np
 
-from minidrop.autograd import Tensor
-from minidrop.data.transform import check_transform, transform
+from minidrop.data import ArrayRecords
+from minidrop.data.transform import check_transform
 from minidrop.errors import ConfigError, DataError, ShapeError
-from minidrop.layers.base import Layer, register_layer
+from minidrop.layers.base import register_layer
+from minidrop.layers.data_layer import DataLayer
 
 
 @register_layer("MemoryData")
-class MemoryData(Layer):
+class MemoryData(DataLayer):
     """Batches of arrays that the caller sets with net.set_input_arrays(data, labels), in order, round and round."""
 
-    bottoms = (0, 0)
     tops = (1, 2)
-    is_data = True
+    takes_arrays = True
+
+    @property
+    def names(self):
+        return ("data", "labels")[:len(self.config.top)]
 
     def setup(self):
         settings = self.settings
@@ -25,8 +29,6 @@ class MemoryData(Layer):
         self.batch_size, *record = sizes.values()
         self.record = tuple(record)
         check_transform(self.config.transform_param, self.record)
-        self.position = 0
-        self.data = self.labels = None
         return [(self.batch_size, *self.record), (self.batch_size,)][:len(self.config.top)]
 
     def set_arrays(self, data, labels=None):
@@ -39,25 +41,13 @@ class MemoryData(Layer):
         if len(data) != len(labels) or not len(data):
             raise ShapeError(f"layer {self.name!r}: expected as many labels as records, at least one; "
                              f"got {len(data)} records and {len(labels)} labels")
-        self.data, self.labels, self.position = data, labels, 0
+        self.feed(ArrayRecords({"data": data, "labels": labels}, "the arrays set"), self.batch_size)
 
-    def seek(self, position):
-        """Let the next forward be batch number `position`."""
-        self.position = position
-
-    def record_of(self, place):
-        """Say which record stood at `place` of the last batch."""
-        return f"record {((self.position - 1) * self.batch_size + place) % len(self.data)} of the arrays set"
+    def adopt(self, other):
+        if other.batches is not None:
+            self.feed(other.batches.records, self.batch_size)
 
     def forward(self):
-        if self.data is None:
+        if self.batches is None:
             raise DataError("no data; call net.set_input_arrays(data, labels) first")
-        first = self.position * self.batch_size % len(self.data)
-        rows = slice(first, first + self.batch_size)
-        if rows.stop > len(self.data):
-            rows = (first + np.arange(self.batch_size)) % len(self.data)
-        self.position += 1
-        backend, dtype = self.context.backend, self.context.dtype
-        data = transform(self.config.transform_param, self.data[rows], dtype)
-        tops = (data, self.labels[rows].astype(dtype))[:len(self.config.top)]
-        return tuple(Tensor(top, backend=backend) for top in backend.upload(self, tops))
+        return super().forward()

@@ -1,31 +1,30 @@
 """TextData."""
 
-import numpy as np
-
-from minidrop.autograd import Tensor
 from minidrop.config import decimal
 from minidrop.data import Sentences, TextStreams, find_source, read_text
 from minidrop.data.text import STDLIB
 from minidrop.data.vocabulary import SPECIAL
 from minidrop.errors import ConfigError
-from minidrop.layers.base import Layer, register_layer
+from minidrop.layers.base import register_layer
+from minidrop.layers.data_layer import DataLayer
 
 TOPS = ("data", "label", "cont")
 
 
 @register_layer("TextData")
-class TextData(Layer):
+class TextData(DataLayer):
     """Batches of a text: token indices, the index that follows each, and (third top) cont, all (steps, batch_size).
 
     Streams (see TextStreams), or with `sentences` one sentence in every stream (see Sentences). cont is 0 where a sequence
-    begins and 1 where it goes on. Batch number n depends on the seed and n alone, so a resumed run needs only the number of
-    the next one. `vocabulary` says which token has which index.
+    begins and 1 where it goes on. `vocabulary` says which token has which index.
     """
 
-    bottoms = (0, 0)
     tops = (2, 3)
-    is_data = True
     record_axes = 2        # a record is one token: record_of wants places in (steps, streams)
+
+    @property
+    def names(self):
+        return TOPS[:len(self.config.top)]
 
     def setup(self):
         settings = self.settings
@@ -40,28 +39,12 @@ class TextData(Layer):
                                      self.name, begin, end, source)
         else:
             self.batches = TextStreams(self.text.indices, *shape, begin, end, source)
-        self.position = 0
         return [(steps, streams)] * len(self.config.top)
 
     @property
     def vocabulary(self):
         """The Vocabulary: which token has which index."""
         return self.text.vocabulary
-
-    def seek(self, position):
-        """Let the next forward be batch number `position`."""
-        self.position = position
-
-    def record_of(self, place):
-        """Say which token stood at `place` of the last batch, counted through (steps, streams)."""
-        return self.batches.where(self.position - 1, place)
-
-    def forward(self):
-        batch = self.batches.batch(self.position)
-        self.position += 1
-        backend, dtype = self.context.backend, self.context.dtype
-        arrays = [np.asarray(batch[name], dtype) for name in TOPS[:len(self.config.top)]]
-        return tuple(Tensor(array, backend=backend) for array in backend.upload(self, arrays))
 
     def _find(self, source):
         if not source or source == STDLIB:

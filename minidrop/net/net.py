@@ -10,7 +10,7 @@ from minidrop.config import NetConfig, NetParameter, NetSpec, decimal, filter_st
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import BackendError, ConfigError, DataError, ShapeError, nearest
 from minidrop.fillers import fill
-from minidrop.layers import Context
+from minidrop.layers import Context, DataLayer
 from minidrop.layers.given import NodeDraw
 from minidrop.net.graph import Problems, build_graph
 from minidrop.net.planner import Mode, plan_compaction
@@ -372,22 +372,25 @@ class Net:
     # -- data --------------------------------------------------------------------------------------------------------
     def set_input_arrays(self, data, labels=None, layer=None):
         """Set the arrays of a MemoryData layer (of the only one, or of the one called `layer`)."""
-        found = [node.layer for node in self.graph.nodes
-                 if node.config.type == "MemoryData" and layer in (None, node.name)]
+        found = [one for name, one in self.data_layers.items() if one.takes_arrays and layer in (None, name)]
         if len(found) != 1:
             raise DataError(f"expected one MemoryData layer{f' called {layer!r}' if layer else ''}, the net has {len(found)}")
         found[0].set_arrays(data, labels)
 
     @property
+    def data_layers(self):
+        """{name: layer} of all that read batches themselves, which Input layers do not."""
+        return {name: layer for name, layer in self.layers.items() if isinstance(layer, DataLayer)}
+
+    @property
     def positions(self):
         """{data layer: number of batches read}."""
-        return {name: layer.position for name, layer in self.layers.items() if hasattr(layer, "seek")}
+        return {name: layer.position for name, layer in self.data_layers.items()}
 
     def seek(self, positions):
         """Let the next batch of each data layer be the given one; an integer stands for all of them."""
-        for name, layer in self.layers.items():
-            if hasattr(layer, "seek"):
-                layer.seek(positions if isinstance(positions, int) else positions.get(name, 0))
+        for name, layer in self.data_layers.items():
+            layer.seek(positions if isinstance(positions, int) else positions.get(name, 0))
 
     def close(self):
         """Stop reading threads, close files, and give memory back."""

@@ -5,6 +5,7 @@ import math
 from minidrop import functions
 from minidrop.autograd import Tensor, backward
 from minidrop.errors import ConfigError, DataError, MinidropError
+from minidrop.layers import DataLayer
 
 
 class Run:
@@ -63,9 +64,10 @@ class Run:
             return ""
         for ref in reversed(node.bottoms):
             layer = self.net.graph.writer[ref].layer
-            if hasattr(layer, "record_of"):
+            if isinstance(layer, DataLayer):
                 places_a_record = math.prod(self.tensors[ref].shape[layer.record_axes:])
-                return f": {layer.record_of(place // places_a_record)}"
+                if record := layer.record_of(place // places_a_record):
+                    return f": {record}"
         return ""
 
     # -- what came of it ---------------------------------------------------------------------------------------------

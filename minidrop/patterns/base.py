@@ -17,6 +17,7 @@ from minidrop.errors import ConfigError, nearest
 from minidrop.kept import Kept
 from minidrop.patterns.search import entropy
 from minidrop.patterns.sites import Sites
+from minidrop.registry import Registry
 
 SCALES = ("RATE", "PATTERN")
 SEARCHES = ("EXACT", "SGD")
@@ -179,7 +180,7 @@ class PatternFamily(ABC):
         for name, untouched in OWN_SETTINGS.items():
             value = getattr(settings, name)
             if name not in self.uses and value != untouched:
-                able = [other for other in known_families() if name in _families[other].uses]
+                able = [other for other in known_families() if name in _families.get(other).uses]
                 raise ConfigError(f"pattern {self.name} has no {name}, got {name}: {value}; remove it"
                                   + (f", or set pattern to {' or '.join(able)}" if able else ""))
         self.distribution = self.build_distribution()
@@ -264,32 +265,22 @@ class PatternFamily(ABC):
         return RegularPattern((step - width) / step, self.scale_of(width / step), start, step, width, drops=self.drops)
 
 
-_families = {}
+_families = Registry("pattern", "name")
 
 
 def register_pattern(name):
     """Return a class decorator: makes a PatternFamily known by `name` in configs and on the command line."""
-    def register(family):
-        if name in _families:
-            raise ValueError(f"pattern {name!r} is registered twice: by {_families[name]} and {family}")
-        family.name = name
-        _families[name] = family
-        return family
-    return register
+    return _families.register(name)
 
 
 def known_families():
     """Return the registered names, sorted."""
-    return sorted(_families)
+    return _families.names()
 
 
 def find_family(name):
     """Return the PatternFamily class registered by a name, in any case. ConfigError for an unknown one."""
-    by_name = {known.lower(): known for known in _families} | {known: known for known in _families}
-    known = by_name.get(name) or by_name.get(name.lower())
-    if known is None:
-        raise _unknown(name)
-    return _families[known]
+    return _families.get(name, any_case=True)
 
 
 @lru_cache(maxsize=128)
@@ -298,10 +289,4 @@ def get_family(settings):
 
     Names in settings are exact. Raises ConfigError: unknown family, or settings that it cannot meet.
     """
-    if settings.family not in _families:
-        raise _unknown(settings.family)
-    return _families[settings.family](settings)
-
-
-def _unknown(name):
-    return ConfigError(f"unknown pattern {name!r}{nearest(name, _families)} (known patterns: {', '.join(known_families())})")
+    return _families.get(settings.family)(settings)

@@ -119,9 +119,8 @@ class Solver:
         if captured is not None:
             captured.close()
         for old, new in zip(before, (self.net, *self.test_nets), strict=True):
-            for name, layer in old.layers.items():
-                if layer.type == "MemoryData" and layer.data is not None:
-                    new.layers[name].set_arrays(layer.data, layer.labels)
+            for name, layer in old.data_layers.items():
+                new.layers[name].adopt(layer)
             old.close()
 
     def _net(self, choice, seed, share):

@@ -89,9 +89,9 @@ def own_layer():
                 raise AssertionError
             return functions.scale(x, 2.0)
 
-    register_layer("OwnDouble")(Double)
-    yield Double
-    del base._types["OwnDouble"]
+    with base._types.forgetting():
+        register_layer("OwnDouble")(Double)
+        yield Double
 
 
 @pytest.mark.parametrize("kind", ["Dropout", "GaussianDropout", "PERIODIC", "ROW", "SLICE", "TILE"])
@@ -263,13 +263,17 @@ def test_graphs_and_their_memory_go_at_once_where_nobody_needs_them(recorded_cud
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------------
+def named(data, labels):
+    return {"data": data, "labels": labels}
+
+
 def broken(record, value):
     data, labels = (array.copy() for array in DATA)
     if value == "label":
         labels[record] = 9
     else:
         data[record, 3] = value
-    return data, labels
+    return named(data, labels)
 
 
 @pytest.mark.parametrize("value, error, text", [
@@ -281,7 +285,7 @@ def test_an_error_is_told_as_uncaptured_and_nothing_is_lost(recorded_cuda, value
     whole, other = solver(recorded_cuda(), mlp("ROW")), solver("cpu", mlp("ROW"))
     for made in (whole, other):
         run(made, 15)
-        made.net.layers["in"].data, made.net.layers["in"].labels = broken(21, value)
+        made.net.layers["in"].batches.records.arrays = broken(21, value)
         with pytest.raises(error, match=text):
             for _ in range(20):
                 made.step()
@@ -291,7 +295,7 @@ def test_an_error_is_told_as_uncaptured_and_nothing_is_lost(recorded_cuda, value
         np.testing.assert_allclose(parameter.numpy(), other.net.parameters()[name].numpy(), rtol=1e-9, err_msg=name)
     assert whole.captured.replayed > 8
     for made in (whole, other):         # and both go on
-        made.net.layers["in"].data, made.net.layers["in"].labels = DATA
+        made.net.layers["in"].batches.records.arrays = named(*DATA)
         made.net.seek(18)
     compare(run(whole, 6), run(other, 6), rtol=1e-9, atol=1e-11)
 
@@ -299,7 +303,7 @@ def test_an_error_is_told_as_uncaptured_and_nothing_is_lost(recorded_cuda, value
 def test_the_loss_is_looked_at_sooner_or_later(recorded_cuda):
     whole = solver(recorded_cuda(), mlp("Dropout"))
     whole.step(10)
-    whole.net.layers["in"].data = np.full_like(DATA[0], np.inf)
+    whole.net.layers["in"].batches.records.arrays = named(np.full_like(DATA[0], np.inf), DATA[1])
     with pytest.raises(NonFiniteError, match="iteration 10: the loss is nan"):
         for _ in range(2 * captured_module.LOOK_EVERY + 1):
             whole.step()

@@ -202,7 +202,7 @@ def test_digits(tmp_path, monkeypatch):
     parts = [HDF5Records(find_source(f"digits/{part}.txt"), ("data", "label")) for part in ("train", "test")]
     assert [len(part) for part in parts] == [1442, 355]
     assert parts[0].shapes("data") == (1, 8, 8) and parts[0].dtypes("data") == np.uint8
-    everything = [part.read(0, np.arange(len(part))) for part in parts]
+    everything = [part.read(np.arange(len(part))) for part in parts]
     assert max(part["data"].max() for part in everything) == 16
     assert [np.bincount(part["label"]).min() for part in everything] == [140, 34]
     assert sorted(os.listdir(tmp_path / "digits")) == ["test.h5", "test.txt", "train.h5", "train.txt"]

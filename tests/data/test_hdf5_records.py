@@ -34,7 +34,7 @@ def test_rows_come_in_the_order_asked_for(tmp_path, listed, options, monkeypatch
     write(tmp_path / "a.h5", **options)
     records = listed("a.h5")
     rows = [7, 0, 9, 3, 3, 8]
-    got = records.read(0, rows)
+    got = records.read(rows)
     assert got["label"].tolist() == rows and got["label"].dtype == np.int64
     np.testing.assert_array_equal(got["data"], [[[4 * r, 4 * r + 1], [4 * r + 2, 4 * r + 3]] for r in rows])
     assert got["data"].dtype == np.float32 and got["data"].dtype.isnative
@@ -45,7 +45,7 @@ def test_rows_come_in_the_order_asked_for(tmp_path, listed, options, monkeypatch
 def test_far_apart_rows_are_read_one_by_one(tmp_path, listed, monkeypatch):
     monkeypatch.setattr(hdf5_module, "SINGLE_ROW_BYTES", 8)
     write(tmp_path / "a.h5", 100)
-    assert listed("a.h5").read(0, [90, 5, 50])["data"][:, 0, 0].tolist() == [360, 20, 200]
+    assert listed("a.h5").read([90, 5, 50])["data"][:, 0, 0].tolist() == [360, 20, 200]
 
 
 def test_types_stay_as_stored(tmp_path, listed):
@@ -53,7 +53,7 @@ def test_types_stay_as_stored(tmp_path, listed):
         with h5py.File(tmp_path / f"{number}.h5", "w") as h5:
             h5["x"] = np.ones((3, 2), dtype)
         records = listed(f"{number}.h5", datasets=["x"])
-        assert records.read(0, [1])["x"].dtype == np.dtype(dtype) == records.dtypes("x")
+        assert records.read([1])["x"].dtype == np.dtype(dtype) == records.dtypes("x")
 
 
 def test_names_are_relative_to_the_list_then_to_the_working_folder(tmp_path, listed, monkeypatch):
@@ -69,7 +69,7 @@ def test_names_are_relative_to_the_list_then_to_the_working_folder(tmp_path, lis
 def test_a_dataset_inside_a_group(tmp_path, listed):
     with h5py.File(tmp_path / "a.h5", "w") as h5:
         h5["train/data"] = np.arange(6)
-    assert listed("a.h5", datasets=["train/data"]).read(0, [4])["train/data"].tolist() == [4]
+    assert listed("a.h5", datasets=["train/data"]).read([4])["train/data"].tolist() == [4]
 
 
 def soft(h5, folder):
@@ -206,9 +206,9 @@ def test_a_damaged_chunk_is_found_when_it_is_read(tmp_path, listed):
         file.seek(offset + 10)
         file.write(b"\xff\xff\xff")
     records = listed("a.h5")
-    assert records.read(0, [3])["label"].tolist() == [3]
+    assert records.read([3])["label"].tolist() == [3]
     with pytest.raises(DataError, match="a.h5: expected a readable HDF5 file"):
-        records.read(0, [550])
+        records.read([550])
 
 
 def test_a_file_changed_during_the_run(tmp_path, listed):
@@ -216,17 +216,17 @@ def test_a_file_changed_during_the_run(tmp_path, listed):
     records = listed("a.h5")
     write(tmp_path / "a.h5", 8)
     with pytest.raises(DataError, match="as at the start.*do not change data files"):
-        records.read(0, [0])
+        records.read([0])
     (tmp_path / "a.h5").unlink()
     with pytest.raises(DataError, match="a.h5"):
-        records.read(0, [0])
+        records.read([0])
 
 
 def test_rows_outside_the_file(tmp_path, listed):
     write(tmp_path / "a.h5")
     for rows in ([10], [-1]):
         with pytest.raises(DataError, match=r"expected rows within 0\.\.9"):
-            listed("a.h5").read(0, rows)
+            listed("a.h5").read(rows)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -242,6 +242,6 @@ def test_flipped_bytes_give_records_or_our_error(tmp_path, data):
     (tmp_path / "list.txt").write_text("a.h5\n")
     try:
         records = HDF5Records(tmp_path / "list.txt", ("data", "label"))
-        records.read(0, np.arange(min(len(records), 10)))
+        records.read(np.arange(min(len(records), 10)))
     except DataError:
         pass

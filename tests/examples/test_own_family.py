@@ -32,13 +32,11 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "ip2" bottom: "y" top: "loss"
 @pytest.fixture
 def aligned():
     """The example's module; its family is registered during the test alone."""
-    before = dict(base._families)
     spec = importlib.util.spec_from_file_location("aligned_family", FILE)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    base._families.clear()
-    base._families.update(before)
+    with base._families.forgetting():
+        spec.loader.exec_module(module)
+        yield module
     base.get_family.cache_clear()
 
 

@@ -75,12 +75,10 @@ class Halving(PatternFamily):
 @pytest.fixture(params=["CHESS", "HALVES"])
 def name(request):
     """The name of a family that is registered during the test alone."""
-    before = dict(base._families)
-    register_pattern("CHESS")(type("Chess", (Halving,), {"drops": "weights", "one": ChessPattern}))
-    register_pattern("HALVES")(type("Halves", (Halving,), {"drops": "blocks", "one": HalvesPattern}))
-    yield request.param
-    base._families.clear()
-    base._families.update(before)
+    with base._families.forgetting():
+        register_pattern("CHESS")(type("Chess", (Halving,), {"drops": "weights", "one": ChessPattern}))
+        register_pattern("HALVES")(type("Halves", (Halving,), {"drops": "blocks", "one": HalvesPattern}))
+        yield request.param
     base.get_family.cache_clear()
 
 

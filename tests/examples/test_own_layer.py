@@ -39,14 +39,12 @@ BATCH = {"x": np.random.default_rng(0).standard_normal((4, 3, 9, 8)), "y": np.ar
 @pytest.fixture
 def module(monkeypatch):
     """The example's module; its layer is registered during the test alone."""
-    before = dict(base._types)
     monkeypatch.setattr(sys, "path", list(sys.path))
     spec = importlib.util.spec_from_file_location("convolution_layer", FOLDER / "convolution_layer.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    base._types.clear()
-    base._types.update(before)
+    with base._types.forgetting():
+        spec.loader.exec_module(module)
+        yield module
 
 
 def net_of(settings="", **options):

@@ -267,7 +267,7 @@ def test_best_is_chosen_by_validation_and_trained_on_everything(scripts, selecti
 
 def test_validation_takes_the_last_sixth_of_the_training_records(scripts, cache, tmp_path):
     folder = scripts.reproduce_mlp.split_training_records(tmp_path / "validation")
-    whole, train, rest = (HDF5Records(path, ("data", "label")).read(0, np.arange(count)) for path, count in (
+    whole, train, rest = (HDF5Records(path, ("data", "label")).read(np.arange(count)) for path, count in (
         (cache / "train.txt", 480), (folder / "train.txt", 400), (folder / "test.txt", 80)))
     for name in ("data", "label"):
         np.testing.assert_array_equal(train[name], whole[name][:400])

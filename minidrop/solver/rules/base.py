@@ -4,8 +4,9 @@ import math
 
 from minidrop.config.load import decimal
 from minidrop.errors import ConfigError, nearest
+from minidrop.registry import Registry
 
-_RULES = {}
+_RULES = Registry("update rule", "name")
 
 
 class UpdateRule:
@@ -55,18 +56,12 @@ class UpdateRule:
 
 def register_rule(name):
     """Return a class decorator that makes an UpdateRule known as `name`, the solver's `type`."""
-    def add(rule):
-        if name in _RULES:
-            raise ValueError(f"update rule {name!r} is registered twice: by {_RULES[name]} and {rule}")
-        _RULES[name] = rule
-        rule.name = name
-        return rule
-    return add
+    return _RULES.register(name)
 
 
 def known_rules():
     """Return the names of all rules, sorted."""
-    return sorted(_RULES)
+    return _RULES.names()
 
 
 def get_rule(param):
@@ -74,16 +69,15 @@ def get_rule(param):
     problems = check_rule(param)
     if problems:
         raise ConfigError("; ".join(problem for _, problem in problems))
-    return _RULES[param.type](param)
+    return _RULES.get(param.type)(param)
 
 
 def check_rule(param):
     """Return what is wrong with a SolverParameter's rule as a list of (field, problem); [] is good."""
-    rule = _RULES.get(param.type)
-    if rule is None:
+    if param.type not in _RULES:
         return [("type", f"type: expected one of {', '.join(known_rules())}; "
                          f"got {param.type!r}{nearest(param.type, known_rules())}")]
-    problems = []
+    rule, problems = _RULES.get(param.type), []
     for field, (lowest, limit) in rule.ranges.items():
         value = decimal(getattr(param, field))
         if not lowest <= value < limit:

@@ -1,0 +1,104 @@
+"""Batches: the batches of a training run, made of any Records."""
+
+import threading
+
+import numpy as np
+
+from minidrop.errors import DataError
+from minidrop.rng import generator
+
+
+class Batches:
+    """The batches of a run: batch(n) is a pure function of n, so resuming needs only the next number.
+
+    Records are taken epoch after epoch; a batch is never partial but goes on into the next epoch. With
+    `shuffle`, as in Caffe, each epoch has its own order of parts (of files) and its own order of records in each
+    part, and parts are not interleaved. The orders depend on (seed, layer_name, epoch) alone.
+
+    Memory: neighbouring batches are read together, as many as fit into `window_bytes` (at least one, at most about
+    an epoch); that window, what `Records` needs for reading, and for `shuffle` 12 bytes for each record of the part
+    being read. One window is held at a time. Records that are in memory are read without a window, and the arrays
+    of a batch may be views of theirs. May be called from any thread.
+    """
+
+    def __init__(self, records, batch_size, shuffle=False, seed=0, layer_name="", window_bytes=32 << 20):
+        if batch_size < 1:
+            raise DataError(f"layer {layer_name!r}: expected a batch_size of at least 1, got {batch_size}; "
+                            "correct it")
+        if not len(records):
+            raise DataError(f"layer {layer_name!r}: expected at least one record, got none; name another source")
+        self.records, self.batch_size, self.shuffle = records, int(batch_size), bool(shuffle)
+        self.seed, self.layer_name = seed, layer_name
+        self.window_batches = 1
+        if not records.in_memory:
+            fitting = max(1, window_bytes // max(1, records.record_bytes * self.batch_size))
+            self.window_batches = min(fitting, -(-len(records) // self.batch_size))
+        self._window = self._window_number = self._order = self._order_of = None
+        self._lock = threading.Lock()
+
+    def batch(self, n):
+        """Return batch number n (0, 1, ...) by name: arrays batch_size x record shape, of the records' type."""
+        number, place = divmod(int(n), self.window_batches)
+        if number < 0:
+            raise ValueError(f"batch numbers begin at 0; got {n}")
+        with self._lock:
+            if self.records.in_memory:
+                runs = [indices for indices, _ in self._runs(int(n) * self.batch_size, self.batch_size)]
+                return self.records.read(np.concatenate(runs) if len(runs) > 1 else runs[0])
+            if number != self._window_number:
+                # The old window goes first, so that there are never two.
+                self._window = self._window_number = None
+                self._window = self._fill(number)
+                self._window_number = number
+            part = slice(place * self.batch_size, (place + 1) * self.batch_size)
+            return {name: array[part].copy() for name, array in self._window.items()}
+
+    def where(self, n, place):
+        """Return which record entry `place` of batch n is, for messages about it."""
+        with self._lock:
+            indices, _ = next(self._runs(n * self.batch_size + place, 1))
+        return self.records.where(int(indices[0]))
+
+    def _fill(self, number):
+        size = self.window_batches * self.batch_size
+        window = self.records.empty(size)
+        for indices, place in self._runs(number * size, size):
+            part = slice(place, place + len(indices))
+            self.records.read_into({name: array[part] for name, array in window.items()}, indices)
+        return window
+
+    def _runs(self, position, size):
+        """Yield (indices, place), each within one part, so that they fill places place.. of `size` records."""
+        parts = self.records.parts
+        starts = np.cumsum((0, *parts)).tolist()
+        place = 0
+        while place < size:
+            epoch, rest = divmod(position + place, starts[-1])
+            for part in self._part_order(epoch, len(parts)):
+                count = parts[part]
+                if rest >= count:
+                    rest -= count
+                    continue
+                end = min(count, rest + size - place)
+                if self.shuffle:
+                    indices = self._order_in(epoch, part, count)[rest:end].astype(np.int64) + starts[part]
+                else:
+                    indices = np.arange(starts[part] + rest, starts[part] + end)
+                yield indices, place
+                place, rest = place + len(indices), 0
+                if place == size:
+                    return
+
+    # The names of these streams say "hdf5" for every source: another name would give old runs another order.
+    def _part_order(self, epoch, parts):
+        if not self.shuffle or parts == 1:
+            return range(parts)
+        return generator(self.seed, "hdf5 files", self.layer_name, epoch).permutation(parts).tolist()
+
+    def _order_in(self, epoch, part, count):
+        if self._order_of != (epoch, part):
+            rng = generator(self.seed, "hdf5 rows", self.layer_name, epoch, part)
+            self._order = self._order_of = None
+            self._order = rng.permutation(np.arange(count, dtype=np.int32 if count < 2**31 else np.int64))
+            self._order_of = epoch, part
+        return self._order

@@ -1,0 +1,99 @@
+"""DataLayer: what all layers have in common that read batches from somewhere."""
+
+from functools import partial
+
+from minidrop.autograd import Tensor
+from minidrop.data import Batches, Prefetcher
+from minidrop.data.transform import check_transform, transform
+from minidrop.errors import DataError, nearest
+from minidrop.layers.base import Layer
+
+
+class DataLayer(Layer):
+    """A layer that feeds the net with batches 0, 1, 2, ...; batch number n depends on the seed and n alone.
+
+    So a resumed run needs only `position`, the number of the next one. A subclass has a `setup` that ends with
+    `return self.feed(records, batch_size)`, with any Records; or one that sets `batches`, an object with
+    batch(n) -> {name: array} and where(n, place) -> text, and returns the shapes of the tops. What it may need to
+    prefetch is read in a thread: see Prefetcher.
+
+        @register_layer("Squares")
+        class Squares(DataLayer):
+            def setup(self):
+                return self.feed(SquareRecords(), batch_size=32, shuffle=True)
+
+    Each top is the array of its name, in the net's type; the first goes through transform_param, where the type has it.
+    """
+
+    bottoms = (0, 0)
+    tops = (1, None)
+    is_data = True
+    record_axes = 1            # the axes of the tops, from the first on, that count records
+    takes_arrays = False       # has `set_arrays`, for Net.set_input_arrays
+    prefetch = 0               # how many batches a thread reads ahead; 0: none, and there is no thread
+    batches = None
+    position = 0
+    reader = None
+
+    @property
+    def names(self):
+        """The names, in what `batches` returns, of the arrays for the tops."""
+        return tuple(self.config.top)
+
+    def feed(self, records, batch_size, shuffle=False):
+        """Read batches of these Records from number 0 on; returns the shapes of the tops."""
+        self.close()
+        batches = Batches(records, batch_size, shuffle, self.context.seed, self.name)
+        for name in self.names:
+            if name not in records.layout:
+                raise DataError(f"{records.name}: expected an array {name!r}, got none of that name (a record has "
+                                f"{', '.join(map(repr, sorted(records.layout)))}){nearest(name, records.layout)}")
+        check_transform(self.config.transform_param, records.shapes(self.names[0]))
+        self.batches, self.position = batches, 0
+        return [(batches.batch_size, *records.shapes(name)) for name in self.names]
+
+    def seek(self, position):
+        """Let the next forward be batch number `position`."""
+        self.position = position
+        if self.reader:
+            self.reader.seek(position)
+
+    def record_of(self, place):
+        """Say which record stood at `place` of the last batch, counted through `record_axes`; "" where none has a name."""
+        return self.batches.where(self.position - 1, place)
+
+    def adopt(self, other):
+        """Take over what the caller has given `other`, the same layer of a net built before."""
+
+    def forward(self):
+        arrays = self._next()
+        self.position += 1
+        backend = self.context.backend
+        return tuple(Tensor(array, backend=backend) for array in backend.upload(self, arrays))
+
+    def _next(self):
+        """Return the arrays of batch number `position`, on the host."""
+        how = self.names, self.config.transform_param, self.context.dtype
+        if not self.prefetch:
+            return _arrays(self.batches, *how, self.position)
+        if self.reader is None:
+            # Not a bound method: the thread must not keep a net alive that nobody holds any more.
+            self.reader = Prefetcher(partial(_pinned, self.context.backend, self.batches, *how), self.prefetch,
+                                     self.position)
+        return self.reader.get()
+
+    def close(self):
+        if self.reader:
+            self.reader.close()
+            self.reader = None
+
+
+def _arrays(batches, names, settings, dtype, n):
+    batch = batches.batch(n)
+    arrays = [batch[name] for name in names]
+    return [transform(settings, array, dtype) if i == 0 else array.astype(dtype, copy=False)
+            for i, array in enumerate(arrays)]
+
+
+def _pinned(backend, *what):
+    return [backend.pinned(array) for array in _arrays(*what)]

@@ -1,0 +1,61 @@
+"""Registry: what config files name, by its name: layers, patterns, update rules, fillers."""
+
+from contextlib import contextmanager
+
+from minidrop.errors import ConfigError, nearest
+
+
+class Registry:
+    """Things of one kind by name.
+
+    what: what one of them is called in messages, e.g. "layer type".
+    attribute: the attribute of a registered object that gets its name; "": none does.
+    """
+
+    def __init__(self, what, attribute=""):
+        self.what, self.attribute = what, attribute
+        self._known = {}
+
+    def __contains__(self, name):
+        return name in self._known
+
+    def register(self, name):
+        """Return a decorator that makes what it decorates known by `name`; ValueError where the name is taken."""
+        def add(thing):
+            if name in self._known:
+                raise ValueError(f"{self.what} {name!r} is registered twice: by {self._known[name]} and {thing}")
+            if self.attribute:
+                setattr(thing, self.attribute, name)
+            self._known[name] = thing
+            return thing
+        return add
+
+    def names(self):
+        """Return the registered names, sorted."""
+        return sorted(self._known)
+
+    def get(self, name, any_case=False):
+        """Return what is registered by `name`; ConfigError with the nearest names where nothing is.
+
+        any_case: where no name is exactly this one, its lower and upper case do not matter.
+        """
+        if name not in self._known and any_case:
+            name = next((known for known in self._known if known.lower() == name.lower()), name)
+        if name not in self._known:
+            raise self.unknown(name)
+        return self._known[name]
+
+    def unknown(self, name):
+        """Return the ConfigError for a name that is not registered."""
+        kinds = f"{self.what.split()[-1]}s"
+        return ConfigError(f"unknown {self.what} {name!r}{nearest(name, self._known)} "
+                           f"(known {kinds}: {', '.join(self.names())})")
+
+    @contextmanager
+    def forgetting(self):
+        """Forget at the end of this context what was registered in it: for tests and for notebooks."""
+        before = dict(self._known)
+        try:
+            yield self
+        finally:
+            self._known = before
