@@ -86,9 +86,8 @@ def own_layer():
                 raise AssertionError
             return functions.scale(x, 2.0)
 
-    register_layer("OwnDouble")(Double)
-    yield Double
-    del base._types["OwnDouble"]
+    with base._types.forgetting():
+        yield register_layer("OwnDouble")(Double)
 
 
 @pytest.mark.parametrize("kind", ["Dropout", "GaussianDropout", "PERIODIC", "ROW", "SLICE", "TILE"])
