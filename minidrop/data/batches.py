@@ -17,9 +17,9 @@ class Batches:
 
     Memory: neighbouring batches are read together, as many as fit into `window_bytes` (at least one, at most
     about an epoch); that window, what the Records need for reading (of HDF5 files one block of 2 MiB), and
-    for `shuffle` 12 bytes for each record of the part being read. One window is held at a time. Records that are
-    in memory are read without a window, and the arrays of a batch may be views of theirs. May be called from any
-    thread.
+    for `shuffle` 12 bytes for each record of the part being read. One window is held at a time. Records that
+    are in memory are read without a window, and the arrays of a batch may be views of theirs. May be called
+    from any thread.
     """
 
     def __init__(self, records, batch_size, shuffle=False, seed=0, layer_name="", window_bytes=32 << 20):

@@ -146,7 +146,7 @@ def test_records_must_be_alike_and_there_must_be_some():
             return {"data": np.zeros((len(indices), 1 + indices.max()))}
     with pytest.raises(md.DataError) as caught:
         Batches(Growing(), 10).batch(0)
-    assert str(caught.value) == ("Growing: record 0 and 49 more: expected 'data' as float64 of shape (50, 1), "
-                                 "got float64 of shape (50, 50); all records must be alike")
+    assert str(caught.value) == ("Growing: record 0 and 49 more: expected 'data' as float64 of shape "
+                                 "(50, 1), got float64 of shape (50, 50); all records must be alike")
     with pytest.raises(md.DataError, match="^layer 'rings': expected at least one record, got none; name "):
         Batches(RingRecords(0), 10, layer_name="rings")
