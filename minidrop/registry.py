@@ -20,10 +20,11 @@ class Registry:
         return name in self._known
 
     def register(self, name):
-        """Return a decorator that makes what it decorates known by `name`; ValueError where the name is taken."""
+        """Return a decorator that makes a thing known by `name`; ValueError where the name is taken."""
         def add(thing):
             if name in self._known:
-                raise ValueError(f"{self.what} {name!r} is registered twice: by {self._known[name]} and {thing}")
+                raise ValueError(f"{self.what} {name!r} is registered twice: "
+                                 f"by {self._known[name]} and {thing}")
             if self.attribute:
                 setattr(thing, self.attribute, name)
             self._known[name] = thing

@@ -42,7 +42,8 @@ def test_an_unknown_name(shapes, name, message):
 
 def test_in_any_case(shapes):
     shapes.register("CUBE")(type("Another", (), {}))
-    assert shapes.get("CUBE", any_case=True).name == "CUBE" and shapes.get("Cube", any_case=True).name == "Cube"
+    for name in ("CUBE", "Cube"):
+        assert shapes.get(name, any_case=True).name == name
     assert shapes.get("rOUND", any_case=True).name == "Round"
     with pytest.raises(ConfigError, match="^unknown blob shape 'Ring'"):
         shapes.get("Ring", any_case=True)
@@ -53,7 +54,8 @@ def test_a_name_is_taken_once(shapes):
         name = "mine"
     with pytest.raises(ValueError) as caught:
         shapes.register("Cube")(Other)
-    assert str(caught.value) == (f"blob shape 'Cube' is registered twice: by {shapes.get('Cube')} and {Other}")
+    before = shapes.get("Cube")
+    assert str(caught.value) == f"blob shape 'Cube' is registered twice: by {before} and {Other}"
     assert shapes.get("Cube") is not Other and Other.name == "mine"
 
 

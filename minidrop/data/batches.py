@@ -12,13 +12,14 @@ class Batches:
     """The batches of a run: batch(n) is a pure function of n, so resuming needs only the next number.
 
     Records are taken epoch after epoch; a batch is never partial but goes on into the next epoch. With
-    `shuffle`, as in Caffe, each epoch has its own order of parts (of files) and its own order of records in each
-    part, and parts are not interleaved. The orders depend on (seed, layer_name, epoch) alone.
+    `shuffle`, as in Caffe, each epoch has its own order of parts (of files) and its own order of records in
+    each part, and parts are not interleaved. The orders depend on (seed, layer_name, epoch) alone.
 
-    Memory: neighbouring batches are read together, as many as fit into `window_bytes` (at least one, at most about
-    an epoch); that window, what `Records` needs for reading, and for `shuffle` 12 bytes for each record of the part
-    being read. One window is held at a time. Records that are in memory are read without a window, and the arrays
-    of a batch may be views of theirs. May be called from any thread.
+    Memory: neighbouring batches are read together, as many as fit into `window_bytes` (at least one, at most
+    about an epoch); that window, what the Records need for reading (of HDF5 files one block of 2 MiB), and
+    for `shuffle` 12 bytes for each record of the part being read. One window is held at a time. Records that
+    are in memory are read without a window, and the arrays of a batch may be views of theirs. May be called
+    from any thread.
     """
 
     def __init__(self, records, batch_size, shuffle=False, seed=0, layer_name="", window_bytes=32 << 20):
@@ -26,7 +27,8 @@ class Batches:
             raise DataError(f"layer {layer_name!r}: expected a batch_size of at least 1, got {batch_size}; "
                             "correct it")
         if not len(records):
-            raise DataError(f"layer {layer_name!r}: expected at least one record, got none; name another source")
+            raise DataError(f"layer {layer_name!r}: expected at least one record, got none; name another "
+                            "source")
         self.records, self.batch_size, self.shuffle = records, int(batch_size), bool(shuffle)
         self.seed, self.layer_name = seed, layer_name
         self.window_batches = 1
@@ -37,7 +39,7 @@ class Batches:
         self._lock = threading.Lock()
 
     def batch(self, n):
-        """Return batch number n (0, 1, ...) by name: arrays batch_size x record shape, of the records' type."""
+        """Return batch number n (0, 1, ...) by name: arrays batch_size x record shape, of their own type."""
         number, place = divmod(int(n), self.window_batches)
         if number < 0:
             raise ValueError(f"batch numbers begin at 0; got {n}")
@@ -68,7 +70,10 @@ class Batches:
         return window
 
     def _runs(self, position, size):
-        """Yield (indices, place), each within one part, so that they fill places place.. of `size` records."""
+        """Yield (indices, place), each in one part: which records stand from `place` on.
+
+        Together they are `size` records from `position` on.
+        """
         parts = self.records.parts
         starts = np.cumsum((0, *parts)).tolist()
         place = 0

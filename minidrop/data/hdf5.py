@@ -58,8 +58,8 @@ class HDF5Records(Records):
     def read_into(self, out, indices):
         """Fill `out` with the records of these indices.
 
-        Those of one file are gathered in one pass over it, in blocks of about 2 MiB; blocks without a wanted record
-        are never read. Memory: one block, and the places.
+        Those of one file are gathered in one pass over it, in blocks of about 2 MiB; blocks without a wanted
+        record are never read. Memory: one block, and the places.
         """
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         if not indices.size:

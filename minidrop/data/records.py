@@ -9,10 +9,10 @@ from minidrop.errors import DataError
 
 
 class Records:
-    """A source of records 0 ... len - 1, each of them some arrays by name. A subclass gives `__len__` and `read`.
+    """A source of records 0 ... len - 1, each some arrays by name. A subclass gives `__len__` and `read`.
 
-    Every record has arrays of the same names, shapes and types. What is read must depend on the index alone, or no
-    run could be repeated or resumed. A thread that reads ahead may call `read`, though never two at a time.
+    Every record has arrays of the same names, shapes and types. What is read must depend on the index alone,
+    or no run could be repeated or resumed. A thread that reads ahead may call `read`, never two at a time.
     """
 
     in_memory = False          # reading neighbours together gains nothing: Batches then keeps no window
@@ -21,7 +21,7 @@ class Records:
         raise NotImplementedError
 
     def read(self, indices):
-        """Return {name: array} of the records with these indices, an int64 array, in this order: records first."""
+        """Return {name: array with the records first} of these indices, an int64 array, in this order."""
         raise NotImplementedError
 
     def where(self, index):
@@ -36,7 +36,8 @@ class Records:
     @cached_property
     def layout(self):
         """{name: (shape of one record, type)}."""
-        return {name: (array.shape[1:], array.dtype) for name, array in self.read(np.zeros(1, np.int64)).items()}
+        first = self.read(np.zeros(1, np.int64))
+        return {name: (array.shape[1:], array.dtype) for name, array in first.items()}
 
     def shapes(self, name):
         """Return the shape of one record of the array `name`, without the axis of records."""
@@ -70,14 +71,14 @@ class Records:
         for name, place in out.items():
             array = got[name]
             if (array.shape, array.dtype) != (place.shape, place.dtype):
-                raise DataError(f"{self.name}: {self.where(int(indices[0]))} and {len(indices) - 1} more: expected "
-                                f"{name!r} as {place.dtype} of shape {place.shape}, got {array.dtype} of shape "
-                                f"{array.shape}; all records must be alike")
+                raise DataError(f"{self.name}: {self.where(int(indices[0]))} and {len(indices) - 1} more: "
+                                f"expected {name!r} as {place.dtype} of shape {place.shape}, got "
+                                f"{array.dtype} of shape {array.shape}; all records must be alike")
             place[:] = array
 
 
 class ArrayRecords(Records):
-    """The records of arrays in memory, {name: array with the records first}, all of them of the same length."""
+    """The records of arrays in memory: {name: array with the records first}, all of the same length."""
 
     in_memory = True
     name = "the arrays"
@@ -90,8 +91,9 @@ class ArrayRecords(Records):
 
     def read(self, indices):
         """Return the records of these indices: views of the arrays where they stand next to each other."""
-        first, count = int(indices[0]), len(indices)
-        rows = slice(first, first + count) if (np.diff(indices) == 1).all() else indices
+        rows = indices
+        if len(indices) and (np.diff(indices) == 1).all():
+            rows = slice(int(indices[0]), int(indices[-1]) + 1)
         return {name: array[rows] for name, array in self.arrays.items()}
 
     def where(self, index):

@@ -12,17 +12,18 @@ from minidrop.layers.base import Layer
 class DataLayer(Layer):
     """A layer that feeds the net with batches 0, 1, 2, ...; batch number n depends on the seed and n alone.
 
-    So a resumed run needs only `position`, the number of the next one. A subclass has a `setup` that ends with
+    So a resumed run needs only `position`, the number of the next one. A subclass has a `setup` that ends in
     `return self.feed(records, batch_size)`, with any Records; or one that sets `batches`, an object with
-    batch(n) -> {name: array} and where(n, place) -> text, and returns the shapes of the tops. What it may need to
-    prefetch is read in a thread: see Prefetcher.
+    batch(n) -> {name: array} and where(n, place) -> text, and returns the shapes of the tops. It may set
+    `prefetch`, too.
 
         @register_layer("Squares")
         class Squares(DataLayer):
             def setup(self):
                 return self.feed(SquareRecords(), batch_size=32, shuffle=True)
 
-    Each top is the array of its name, in the net's type; the first goes through transform_param, where the type has it.
+    Each top is the array of its name, in the net's type. The first goes through transform_param, which those
+    types have that the schema allows it.
     """
 
     bottoms = (0, 0)
@@ -46,8 +47,9 @@ class DataLayer(Layer):
         batches = Batches(records, batch_size, shuffle, self.context.seed, self.name)
         for name in self.names:
             if name not in records.layout:
-                raise DataError(f"{records.name}: expected an array {name!r}, got none of that name (a record has "
-                                f"{', '.join(map(repr, sorted(records.layout)))}){nearest(name, records.layout)}")
+                known = sorted(records.layout)
+                raise DataError(f"{records.name}: expected an array {name!r}, got none of that name (a "
+                                f"record has {', '.join(map(repr, known))}){nearest(name, known)}")
         check_transform(self.config.transform_param, records.shapes(self.names[0]))
         self.batches, self.position = batches, 0
         return [(batches.batch_size, *records.shapes(name)) for name in self.names]
@@ -59,7 +61,10 @@ class DataLayer(Layer):
             self.reader.seek(position)
 
     def record_of(self, place):
-        """Say which record stood at `place` of the last batch, counted through `record_axes`; "" where none has a name."""
+        """Say which record stood at `place` of the last batch; "" where nobody could look it up.
+
+        The place counts through the first `record_axes` axes.
+        """
         return self.batches.where(self.position - 1, place)
 
     def adopt(self, other):
@@ -78,8 +83,8 @@ class DataLayer(Layer):
             return _arrays(self.batches, *how, self.position)
         if self.reader is None:
             # Not a bound method: the thread must not keep a net alive that nobody holds any more.
-            self.reader = Prefetcher(partial(_pinned, self.context.backend, self.batches, *how), self.prefetch,
-                                     self.position)
+            read = partial(_pinned, self.context.backend, self.batches, *how)
+            self.reader = Prefetcher(read, self.prefetch, self.position)
         return self.reader.get()
 
     def close(self):

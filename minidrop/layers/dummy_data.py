@@ -24,13 +24,15 @@ class DummyData(DataLayer):
             shapes = [tuple(shape.dim) for shape in settings.shape]
         else:
             if len({len(field) for field in old}) > 1:
-                raise ConfigError("dummy_data_param: num, channels, height and width need the same number of entries")
+                raise ConfigError("dummy_data_param: num, channels, height and width need the same number of "
+                                  "entries")
             shapes = list(zip(*old, strict=True))
         if len(shapes) not in (1, count):
-            raise ConfigError(f"dummy_data_param needs one shape, or one for each of the {count} tops, got {len(shapes)}")
+            raise ConfigError(f"dummy_data_param needs one shape, or one for each of the {count} tops, got "
+                              f"{len(shapes)}")
         if len(settings.data_filler) not in (0, 1, count):
-            raise ConfigError(f"dummy_data_param needs no data_filler, one, or one for each of the {count} tops, "
-                              f"got {len(settings.data_filler)}")
+            raise ConfigError(f"dummy_data_param needs no data_filler, one, or one for each of the {count} "
+                              f"tops, got {len(settings.data_filler)}")
         self.shapes = shapes * (count if len(shapes) == 1 else 1)
         self.fillers = list(settings.data_filler) or [FillerParameter(type="constant")]
         self.fillers *= count if len(self.fillers) == 1 else 1

@@ -11,7 +11,7 @@ from minidrop.layers.data_layer import DataLayer
 
 @register_layer("MemoryData")
 class MemoryData(DataLayer):
-    """Batches of arrays that the caller sets with net.set_input_arrays(data, labels), in order, round and round."""
+    """Batches of the arrays that net.set_input_arrays(data, labels) sets, in order, round and round."""
 
     tops = (1, 2)
     takes_arrays = True
@@ -36,7 +36,8 @@ class MemoryData(DataLayer):
         data = np.asarray(data)
         labels = np.zeros(len(data)) if labels is None else np.asarray(labels).reshape(-1)
         if tuple(data.shape[1:]) != self.record:
-            raise ShapeError(f"layer {self.name!r}: data should have shape (records, {', '.join(map(str, self.record))}), "
+            sizes = ", ".join(map(str, self.record))
+            raise ShapeError(f"layer {self.name!r}: data should have shape (records, {sizes}), "
                              f"got {data.shape}")
         if len(data) != len(labels) or not len(data):
             raise ShapeError(f"layer {self.name!r}: expected as many labels as records, at least one; "

@@ -6,12 +6,14 @@ from minidrop.data import ArrayRecords, Batches
 
 
 def records(count=7):
-    return ArrayRecords({"data": np.arange(2.0 * count).reshape(count, 2), "id": np.arange(count)}, "some arrays")
+    arrays = {"data": np.arange(2.0 * count).reshape(count, 2), "id": np.arange(count)}
+    return ArrayRecords(arrays, "some arrays")
 
 
 def test_what_they_are():
     some = records()
-    assert (len(some), some.shapes("data"), some.dtypes("data"), some.record_bytes) == (7, (2,), np.float64, 24)
+    assert (len(some), some.shapes("data"), some.dtypes("data")) == (7, (2,), np.float64)
+    assert some.record_bytes == 24
     assert some.where(4) == "record 4 of some arrays" and some.parts == (7,)
     assert {name: array.shape for name, array in some.empty(3).items()} == {"data": (3, 2), "id": (3,)}
 
@@ -37,4 +39,5 @@ def test_shuffled():
     batches = Batches(records(), 7, True, seed=2)
     epochs = [batches.batch(n)["id"].tolist() for n in range(5)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs) and len(set(map(tuple, epochs))) == 5
-    assert [batches.where(3, place) for place in range(7)] == [f"record {i} of some arrays" for i in epochs[3]]
+    said = [batches.where(3, place) for place in range(7)]
+    assert said == [f"record {i} of some arrays" for i in epochs[3]]

@@ -1,4 +1,4 @@
-"""Records of one's own: a class with len and read, and a layer of a few lines that is read ahead, shuffled, resumed."""
+"""Records of one's own: a class with len and read, a layer of a few lines; read ahead, shuffled, resumed."""
 
 import threading
 
@@ -20,7 +20,8 @@ layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1" }
 layer { name: "ip2" type: "InnerProduct" bottom: "drop1" top: "ip2"
   inner_product_param { num_output: 3 weight_filler { type: "msra" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }'''
-SOLVER = "base_lr: 0.1 lr_policy: 'fixed' momentum: 0.9 max_iter: 14 random_seed: 3 solver_mode: CPU snapshot: 5"
+SOLVER = ("base_lr: 0.1 lr_policy: 'fixed' momentum: 0.9 max_iter: 14 random_seed: 3 solver_mode: CPU "
+          "snapshot: 5")
 
 
 class RingRecords(Records):
@@ -86,12 +87,13 @@ def test_a_thread_reads_ahead_and_ends():
 
 
 def test_every_epoch_has_each_record_once_in_an_order_of_its_own():
-    net = Net(parse_net(FED.replace('"label"', '"number"')), device="cpu", seed=7)
+    config = parse_net(FED.replace('"label"', '"number"'))
+    net = Net(config, device="cpu", seed=7)
     numbers = batches(net, 25, "number").reshape(4, 50)
     net.close()
     assert (np.sort(numbers) == np.arange(50)).all()
     assert len({tuple(epoch) for epoch in numbers}) == 4
-    again, other = (Net(parse_net(FED.replace('"label"', '"number"')), device="cpu", seed=seed) for seed in (7, 8))
+    again, other = (Net(config, device="cpu", seed=seed) for seed in (7, 8))
     np.testing.assert_array_equal(batches(again, 25, "number").reshape(4, 50), numbers)
     assert (batches(other, 25, "number").reshape(4, 50) != numbers).any()
     again.close(), other.close()
@@ -108,8 +110,9 @@ def test_batch_n_depends_on_the_seed_and_n_alone():
 
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
     def solver(folder):
-        return md.Solver(parse_solver(f"{SOLVER} net_param {{ {NET} }}"), snapshot_prefix=f"{tmp_path / folder}/run")
-    (tmp_path / "whole").mkdir(), (tmp_path / "rest").mkdir()
+        (tmp_path / folder).mkdir()
+        config = parse_solver(f"{SOLVER} net_param {{ {NET} }}")
+        return md.Solver(config, snapshot_prefix=f"{tmp_path / folder}/run")
     whole, rest = solver("whole"), solver("rest")
     whole.solve()
     rest.restore(tmp_path / "whole" / "run_iter_5.h5")
@@ -133,16 +136,17 @@ def test_an_error_about_a_record_says_which():
 def test_a_top_that_the_records_have_not():
     with pytest.raises(md.ConfigError) as caught:
         Net(parse_net(FED.replace('"label"', '"lable"')), device="cpu")
-    assert str(caught.value).endswith("RingRecords: expected an array 'lable', got none of that name (a record has "
-                                      "'data', 'label', 'number'); did you mean 'label'?")
+    assert str(caught.value).endswith("RingRecords: expected an array 'lable', got none of that name (a "
+                                      "record has 'data', 'label', 'number'); did you mean 'label'?")
 
 
 def test_records_must_be_alike_and_there_must_be_some():
     class Growing(RingRecords):
         def read(self, indices):
             return {"data": np.zeros((len(indices), 1 + indices.max()))}
-    with pytest.raises(md.DataError, match=r"^Growing: record 0 and 49 more: expected 'data' as float64 of shape "
-                                           r"\(50, 1\), got float64 of shape \(50, 50\); all records must be alike$"):
+    with pytest.raises(md.DataError) as caught:
         Batches(Growing(), 10).batch(0)
-    with pytest.raises(md.DataError, match="^layer 'rings': expected at least one record, got none; name another"):
+    assert str(caught.value) == ("Growing: record 0 and 49 more: expected 'data' as float64 of shape "
+                                 "(50, 1), got float64 of shape (50, 50); all records must be alike")
+    with pytest.raises(md.DataError, match="^layer 'rings': expected at least one record, got none; name "):
         Batches(RingRecords(0), 10, layer_name="rings")
