@@ -4,28 +4,39 @@ import importlib.util
 import os
 from pathlib import Path
 
+if os.environ.get("PYTEST_XDIST_WORKER"):       # one process a core: more threads would only wait for each other
+    for _threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(_threads, "1")    # read once, when NumPy or PyTorch is loaded
+
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_make_parametrize_id(val):
+    """A gzip file holds the second in which it was made, and all workers must know a test by the same name."""
+    return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
+
+
+@pytest.hookimpl(trylast=True)          # after -m and -k have chosen
 def pytest_collection_modifyitems(config, items):
-    """Without a GPU keep one case of every test function that needs one: it is skipped and says why, once."""
-    from minidrop.backend import cuda_devices
-    if cuda_devices()[0]:
+    """Without a GPU one case of each test that needs one is left, to say that it was skipped, and why."""
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if not needing:
         return
-    seen, kept = set(), []
-    for item in items:
-        if item.get_closest_marker("gpu") is not None:
-            place = item.nodeid.partition("[")[0]
-            if place in seen:
-                continue
-            seen.add(place)
-        kept.append(item)
-    left = set(kept)
-    config.hook.pytest_deselected(items=[item for item in items if item not in left])
-    items[:] = kept
+    from minidrop.backend import cuda_devices
+    count, reason = cuda_devices()
+    if count:
+        return
+    first_of = {}
+    for item in needing:
+        first_of.setdefault(item.nodeid.partition("[")[0], item)
+    for item in first_of.values():
+        item.add_marker(pytest.mark.skip(reason=reason))
+    left_out = {id(item) for item in needing} - {id(item) for item in first_of.values()}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+    items[:] = [item for item in items if id(item) not in left_out]
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -54,20 +65,33 @@ def backend_of_name():
 
 
 @pytest.fixture(scope="session")
-def emulation():
+def builds():
+    """The module tests/kernels/builds.py: keeps what compilers make."""
+    return kernels_module("builds")
+
+
+@pytest.fixture(scope="session")
+def emulation(builds):
     """The module tests/kernels/emulation.py; skipped, saying why, where no compiler can make it work."""
-    spec = importlib.util.spec_from_file_location("emulation", ROOT / "tests" / "kernels" / "emulation.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = kernels_module("emulation")
+    module.built = builds.built
     if module.MISSING:
         pytest.skip(module.MISSING)
     return module
 
 
+def kernels_module(name):
+    """Return a module of the folder tests/kernels, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "kernels" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
-def emulated(emulation, tmp_path_factory):
+def emulated(emulation):
     """A backend whose methods run the CUDA kernels on the host."""
-    return emulation.EmulatedBackend(tmp_path_factory.mktemp("emulated"))
+    return emulation.EmulatedBackend()
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def host_cuda():
 
 
 @pytest.fixture(scope="session")
-def emulated_cuda(emulation, tmp_path_factory):
+def emulated_cuda(emulation):
     """emulated_cuda(precision="float32") -> all that CupyBackend overrides, on host memory: cuBLAS above the kernels."""
     class EmulatedCuda(HostCuda, emulation.EmulatedBackend):
         def __init__(self, precision="float32"):
@@ -152,7 +152,7 @@ def emulated_cuda(emulation, tmp_path_factory):
             self.kernels = device
             self._start_kernels()
 
-    device = emulation.Emulator(tmp_path_factory.mktemp("emulated_cuda"))       # compiles each kernel once
+    device = emulation.Emulator()       # compiles each kernel once
     ours, theirs = ([kind for kind in backend.__mro__ if kind.__module__.startswith("minidrop.")]
                     for backend in (EmulatedCuda, CupyBackend))
     assert ours == theirs[2:], "CupyBackend resolves its methods in another order"

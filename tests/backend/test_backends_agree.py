@@ -1,5 +1,6 @@
 """Every method that a backend overrides equals the generic one, which is written in NumPy's terms."""
 
+import functools
 import inspect
 import itertools
 import math
@@ -34,7 +35,20 @@ KEPT = {
 }
 LAYOUTS = ("contiguous", "transposed", "strided")
 kept_sets = pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT.keys())
-memory = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def memory(test):
+    """Give a test every `layout` in turn, all in one case: setting cases up would take longer than what most of them do."""
+    @functools.wraps(test)
+    def in_turn(**given):
+        for layout in LAYOUTS:
+            try:
+                test(layout=layout, **given)
+            except Exception as error:
+                raise AssertionError(f"{layout} arrays: {error}") from error
+    signature = inspect.signature(test)
+    in_turn.__signature__ = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != "layout"])
+    return in_turn
 
 
 @pytest.fixture(params=["cpu", "emulated", pytest.param("cuda:0", marks=pytest.mark.gpu)])

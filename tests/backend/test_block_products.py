@@ -134,10 +134,10 @@ def test_large_tiles_and_any_memory(emulated_cuda, monkeypatch, kind, product):
 
 
 @products
-def test_bfloat16_without_tensor_cores_for_it(emulated_cuda, emulation, tmp_path, product):
+def test_bfloat16_without_tensor_cores_for_it(emulated_cuda, emulation, product):
     """sm_75."""
     backend = emulated_cuda("bfloat16")
-    backend.kernels = emulation.Emulator(tmp_path, lambda file, text: "#define WITHOUT_TENSOR_CORES\n" * (
+    backend.kernels = emulation.Emulator(lambda file, text: "#define WITHOUT_TENSOR_CORES\n" * (
         file == "block_products.cu") + text)
     check(backend, "bfloat16", product, 70, 100, 90, random_grid(70, 100, 64, 25), random_grid(70, 90, 64, 64))
 
@@ -174,7 +174,7 @@ def test_dead_blocks_are_never_read(emulated_cuda, kind, product, a_masked, n_ma
     ("same_block(top, bottom, a_samples)", "true"),
     ("b_vectors && b_whole", "b_vectors"),
 ], ids=lambda text: text.strip()[:40])
-def test_a_broken_kernel_is_seen(emulated_cuda, emulation, tmp_path, line, instead):
+def test_a_broken_kernel_is_seen(emulated_cuda, emulation, line, instead):
     """One change to the kernel, and the comparison fails."""
     def change(file, text):
         assert file != "block_products.cu" or line in text, "block_products.cu has changed: this test must too"
@@ -186,7 +186,7 @@ def test_a_broken_kernel_is_seen(emulated_cuda, emulation, tmp_path, line, inste
         for product in PRODUCTS:
             check(backend, kind, product, *sizes)
 
-    emulator = emulation.Emulator(tmp_path, change)
+    emulator = emulation.Emulator(change)
     with pytest.raises(AssertionError, match="Not equal"):
         for kind in ("bfloat16", "float32"):        # threads wait for each other more often where there are tensor cores
             compare(kind, 131, 331, 77, random_grid(131, 331, 64, 32), random_grid(131, 77, 64, 64, seed=5))

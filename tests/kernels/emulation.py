@@ -1,9 +1,11 @@
 """A device that runs the CUDA kernels on the host, and a backend on it: NumPy's arrays, the GPU's kernels and overrides."""
 
 import ctypes
+import platform
 import re
 import shutil
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +20,15 @@ COMPILER = next((found for found in map(shutil.which, ("g++", "c++", "clang++"))
 MISSING = "" if COMPILER else "no C++ compiler (g++, c++ or clang++) to run the CUDA kernels with on the host"
 
 
+built = None            # that of builds.py: tests/conftest.py puts it here
 _libraries = {}         # (text, flags) -> library: what is the same for several emulators is compiled once
 
 
 class Emulator:
-    """Compiles kernel files for the host, each variant once, into `folder`. `change` may alter a file's text before that."""
+    """Compiles kernel files for the host, each variant once. `change` may alter a file's text before that."""
 
-    def __init__(self, folder, change=None):
-        self.folder, self.change, self.backwards = Path(folder), change or (lambda file, text: text), False
+    def __init__(self, change=None):
+        self.change, self.backwards = change or (lambda file, text: text), False
         self.libraries, self.launches = {}, []
 
     def complaint(self, x):
@@ -48,21 +51,28 @@ class Emulator:
             # `extern "C"` and a static function, which is what __global__ becomes here, exclude each other.
             text = text.replace('extern "C" __global__', "__global__")
             names = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", text)
-            text = "\n".join([f"#define BARRIERS {int('__s' in text.replace('__shared__', ''))}", f'#include "{HEADER}"', text,
+            barriers = int("__s" in text.replace("__shared__", ""))
+            text = "\n".join([f"#define BARRIERS {barriers}", f'#include "{HEADER.name}"', text,
                               *(f"EMULATE({name})" for name in names)])
             flags = tuple(f"-D{name}={value}" for name, value in sorted(macros.items()))
             if (text, flags) not in _libraries:
-                _libraries[text, flags] = compiled(self.folder / f"{key}.cpp", text, flags)
+                _libraries[text, flags] = compiled(text, flags)
             self.libraries[key] = _libraries[text, flags]
         return self.libraries[key]
 
 
-def compiled(path, text, flags):
-    path.write_text(text)
-    library = path.with_suffix(".so")
-    subprocess.run([COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-w", *flags, str(path),
-                    "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+@lru_cache
+def compiler_version():
+    return subprocess.run([COMPILER, "--version"], check=True, capture_output=True, text=True).stdout
+
+
+def compiled(text, flags):
+    """Return the library that a C++ text becomes."""
+    command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-w", *flags, "-x", "c++", "-"]
+
+    def make(path):
+        subprocess.run([*command, f"-I{HEADER.parent}", "-o", str(path)], check=True, input=text, text=True)
+    return ctypes.CDLL(str(built((*command, compiler_version(), platform.machine(), HEADER.read_text(), text), ".so", make)))
 
 
 class EmulatedBackend(CudaBlocks, CupyKernels, Backend):
@@ -70,8 +80,8 @@ class EmulatedBackend(CudaBlocks, CupyKernels, Backend):
 
     name = "emulated"
 
-    def __init__(self, folder, change=None):
-        self.kernels = Emulator(folder, change)
+    def __init__(self, change=None):
+        self.kernels = Emulator(change)
         self._start_kernels()
 
     def empty(self, shape, dtype):

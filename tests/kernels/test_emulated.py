@@ -113,7 +113,7 @@ def test_the_kernels_agree(emulated, work):
     (cross_entropy, "softmax.cu", "step = 16; step", "step = 16; step > 1"),
     (cross_entropy, "softmax.cu", "    __syncthreads();\n    mine", "    mine"),
 ], ids=lambda value: getattr(value, "__name__", None))
-def test_a_broken_kernel_is_seen(emulation, tmp_path, work, file, line, instead):
+def test_a_broken_kernel_is_seen(emulation, work, file, line, instead):
     """One change to a kernel, and the comparison fails."""
     def change(name, text):
         if file not in (name, "common.cuh"):
@@ -121,12 +121,12 @@ def test_a_broken_kernel_is_seen(emulation, tmp_path, work, file, line, instead)
         assert line in text, f"{file} has changed: this test must too"
         return text.replace(line, instead)
 
-    assert not agree(work, emulation.EmulatedBackend(tmp_path, change))
+    assert not agree(work, emulation.EmulatedBackend(change))
 
 
-def test_a_barrier_that_some_threads_never_reach_is_an_error(emulation, tmp_path):
+def test_a_barrier_that_some_threads_never_reach_is_an_error(emulation):
     line = "    __syncthreads();\n    for (int half"
-    broken = emulation.EmulatedBackend(tmp_path, lambda name, text: text.replace(line, "    if (threadIdx.y)" + line))
+    broken = emulation.EmulatedBackend(lambda name, text: text.replace(line, "    if (threadIdx.y)" + line))
     with pytest.raises(RuntimeError, match="^column_sums: some threads wait at a barrier that others never reach$"):
         sums(broken)
 

@@ -12,11 +12,13 @@ ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 VARIANTS = {"-".join(map(str, (kernel.file, *macros.values()))): (kernel.file, macros)
             for kernel in cuda.KERNELS.values() for macros in kernel.variants()}
 # Code differs between 75 and what came later. So every variant is compiled for one of each, and for the others those of
-# float32; of the one large kernel those of one tile and one product.
+# float32; of the one large kernel those of one tile and one product. Of these others only the newest is always compiled for.
 _MOST = {"REAL": "float", "TILE_M": 128, "TILE_N": 128, "TRANS_A": 0, "TRANS_B": 1}
 CASES = {f"{name}-sm_{architecture}": (*variant, architecture) for name, variant in VARIANTS.items()
          for architecture in ARCHITECTURES
          if architecture in (75, 90) or all(_MOST.get(macro, value) == value for macro, value in variant[1].items())}
+CASES = {name: pytest.param(*case, marks=() if case[2] in (75, 90, max(ARCHITECTURES)) else pytest.mark.full)
+         for name, case in CASES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +32,24 @@ def known():
         pytest.skip(f"NVRTC is not installed ({str(error).splitlines()[0]}); pip install 'minidrop[nvrtc]' brings it")
 
 
+@pytest.fixture
+def compiled(known, builds):
+    """compiled(file, macros, architecture) -> what loader.compile_for says, kept between runs."""
+    from cupy_backends.cuda.libs import nvrtc
+
+    def find(file, macros, architecture):
+        how = (*nvrtc.getVersion(), *loader.options(macros), *loader.CUPYS_OPTIONS, architecture, file)
+        path = builds.built((*how, loader.source(file)), ".cubin",
+                            lambda path: path.write_bytes(loader.compile_for(file, macros, architecture)))
+        return path.read_bytes()
+    return find
+
+
 @pytest.mark.parametrize("file, macros, architecture", CASES.values(), ids=CASES.keys())
-def test_compiles(known, file, macros, architecture):
+def test_compiles(known, compiled, file, macros, architecture):
     if architecture not in known:
         pytest.skip(f"this NVRTC does not know sm_{architecture}")
-    code = loader.compile_for(file, macros, f"sm_{architecture}")
+    code = compiled(file, macros, f"sm_{architecture}")
     assert code[:4] == b"\x7fELF"
     names = {kernel.name for kernel in cuda.KERNELS.values() if kernel.file == file}
     assert set(re.findall(rb"\.text\.(\w+)\0", code)) == {name.encode() for name in names}
@@ -57,6 +72,12 @@ def stack_bytes(code):
             place += value
     assert found
     return found
+
+
+def test_what_was_kept_is_what_the_compiler_makes(known, compiled):
+    """This one is always compiled."""
+    variant = "transpose.cu", {"REAL": "double"}, "sm_90"
+    assert compiled(*variant) == loader.compile_for(*variant)
 
 
 def test_a_mistake_is_told_with_its_line(known, monkeypatch):
