@@ -6,9 +6,8 @@
 
 Trains hundreds of small nets with fixed seeds and prints a hash for each: of losses, test results and all
 that training leaves, of a pass with explicit masks, and of Monte-Carlo dropout. Only the public interface is
-used, so it runs with versions whose modules are arranged differently; PYTHONPATH says which. Hashes are
-comparable where processor, NumPy, BLAS and numbers of threads are the same. Unless the environment says
-otherwise BLAS has one thread and minidrop's kernels have two, so that large work is split.
+used, so PYTHONPATH may name versions whose modules lie elsewhere. Hashes are comparable on one processor with
+one NumPy and BLAS; unless the environment says otherwise BLAS has one thread, and minidrop's kernels two.
 """
 
 import os
@@ -132,15 +131,15 @@ def mlp(*kinds, parts="ip29 ReLU drop ip32 ReLU drop", data=RECORDS, losses=LOSS
     return classifier(*chain(parts, *kinds, **options), data=data, losses=losses)
 
 
-def language(kind, around=None, inside=None, more=(), blobs="", data=TEXT, units=12, **settings):
+def language(kind, around=None, inside=None, more=(), blobs="", tops="r", data=TEXT, units=12, **settings):
     """Return a language model: a recurrent layer, with drops around it and inside, of its state, if given."""
     settings = UNIFORM | ({} if inside is None else {"hidden_dropout": inside}) | settings
     drops = [] if around is None else [drop("drop0", "embed", **around), drop("drop1", "r", **around)]
     judge = {"bottoms": "scores label", "axis": 2, "loss_param": {"ignore_label": -1}}
     return net(data, *more, layer("Embed", "embed", "data", num_output=10, input_dim=WORDS, **UNIFORM),
-               *drops[:1], layer(kind, "r", f"embed cont {blobs}", num_output=units, **settings), *drops[1:],
-               ip("scores", "r", WORDS, axis=2, **UNIFORM), layer("SoftmaxWithLoss", "loss", **judge),
-               layer("Perplexity", "perplexity", **judge))
+               *drops[:1], layer(kind, "r", f"embed cont {blobs}", tops, num_output=units, **settings),
+               *drops[1:], ip("scores", "r", WORDS, axis=2, **UNIFORM),
+               layer("SoftmaxWithLoss", "loss", **judge), layer("Perplexity", "perplexity", **judge))
 
 
 def left_by(solver):
@@ -236,14 +235,14 @@ def layers_and_solvers():
     for filler in ("constant", "uniform", "gaussian", "positive_unitball", "xavier", "msra"):
         fillers = {"type": filler, "value": 0.1, "max": 0.3, "variance_norm": "AVERAGE"}, {"value": 2}
         data = layer("DummyData", "dummy", "", "data label", shape=[[8, 24], [8]], data_filler=fillers)
-        yield f"data/dummy/{filler}", mlp(data=data, of_product={"weight_filler": fillers[0]}), {"base_lr": 1e-4}
+        message = mlp(data=data, of_product={"weight_filler": fillers[0]})
+        yield f"data/DummyData/{filler}", message, {"base_lr": 1e-4}
     images, labels = np.random.default_rng(8).uniform(0, 16, (40, 2, 3, 4)), np.arange(40) * 7 % CLASSES
     for transform in ({}, {"scale": 0.0625, "mean_value": [3, 5]}):
         settings = {"batch_size": 12, "channels": 2, "height": 3, "width": 4, "transform_param": transform}
         data = layer("MemoryData", "memory", "", "data label", **settings)
         yield f"data/MemoryData/{transform}", mlp(data=data), {"arrays": (images, labels), "base_lr": 0.002}
-    for settings in ({"shuffle": True}, {"batch_size": 60, "shuffle": True, "prefetch": 1},
-                     {"transform_param": {"scale": 0.5}}):
+    for settings in ({"batch_size": 60, "shuffle": True, "prefetch": 1}, {"transform_param": {"scale": 0.5}}):
         yield f"data/HDF5Data/{settings}", mlp(data=records(**settings)), {}
     data = layer("Input", "in", "", "data label", shape=[[6, 24], [6]])
     inputs = {"data": images[:6].reshape(6, 24) / 8 - 1, "label": labels[:6]}
@@ -254,8 +253,8 @@ def layers_and_solvers():
     extras = ({}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "regularization_type": "L1"}, {"iter_size": 2},
               {"clip_gradients": 0.5}, {"iter_size": 2, "clip_gradients": 0.5, "weight_decay": 0.1})
     for rule, extra, kind in product(rules, extras, ("UNIT", "TILE", "BLOCK")):
-        message = mlp(kind, **{"reshuffle_interval": 3} if kind == "UNIT" else {})
-        yield f"solver/{rule['type']}/{extra}/{kind}", message, rule | extra
+        reshuffle = {"reshuffle_interval": 3} if kind == "UNIT" else {}
+        yield f"solver/{rule['type']}/{extra}/{kind}", mlp(kind, **reshuffle), rule | extra
     for settings in ({"momentum": 0}, {"lr_policy": "step", "gamma": 0.5, "stepsize": 2},
                      {"lr_policy": "exp", "gamma": 0.9}, {"lr_policy": "inv", "gamma": 0.1, "power": 0.75},
                      {"lr_policy": "poly", "power": 2}, {"lr_policy": "sigmoid", "gamma": -1, "stepsize": 4},
@@ -265,15 +264,16 @@ def layers_and_solvers():
 
 def sequences():
     """Yield the same for recurrent layers: drops of inputs and states, directions, further bottoms, texts."""
-    shapes = {"static": [4, 3], "h0": [1, 4, 12], "c0": [1, 4, 12]}
-    static, h0, c0 = (layer("DummyData", name, shape=shape, data_filler={"type": "gaussian"})
-                      for name, shape in shapes.items())
+    noise = layer("DummyData", "noise", "", "static h0 c0", shape=[[4, 3], [1, 4, 12], [1, 4, 12]],
+                  data_filler={"type": "gaussian"})
     states = (None, {}, {"time": "STEP"}, {"pattern": "UNIT"}, {"pattern": "ROW", "time": "STEP"})
     for kind in ("LSTM", "GRU", "RNN"):
-        exposed = {"more": [h0, c0], "blobs": "h0 c0"} if kind == "LSTM" else {"more": [h0], "blobs": "h0"}
-        nets = {"plain": {}, "both": {"bidirectional": True}, "static": {"more": [static], "blobs": "static"},
-                "exposed": exposed | {"expose_hidden": True}, "many": {"data": text(64, 16), "units": 32},
-                "conventional": {"hidden_dropout_type": "CONVENTIONAL"}}
+        exposed = {"blobs": "h0", "tops": "r h1", "loss_weight": [0, 0.1]}
+        if kind == "LSTM":
+            exposed = {"blobs": "h0 c0", "tops": "r h1 c1", "loss_weight": [0, 0.1, 0.2]}
+        nets = {"plain": {}, "both": {"bidirectional": True}, "static": {"more": [noise], "blobs": "static"},
+                "exposed": {"more": [noise], "expose_hidden": True} | exposed,
+                "conventional": {"hidden_dropout_type": "CONVENTIONAL"}, "many": {"data": text(64, 16)}}
         for state, (name, settings) in product(states, nets.items()):
             if name != "conventional" or state is not None:
                 around = {"time": "STEP", "step": 2} if name == "many" else {"kind": "UNIT", "rate": 0.3}
