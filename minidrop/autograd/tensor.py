@@ -116,7 +116,7 @@ class Block:
 
 def as_matrix(x):
     """Return an array with more than two axes as a view of a matrix, its first axis the rows; others as they are."""
-    return x if x.ndim <= 2 else x.reshape(x.shape[0], -1)
+    return x if x.ndim <= 2 or not x.size else x.reshape(x.shape[0], -1)
 
 
 class Blocks:

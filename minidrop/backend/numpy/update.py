@@ -67,7 +67,7 @@ class Updates:
 
 def _matrix(x):
     """Return an array with more than two axes as a view of a matrix, its first axis the rows."""
-    return x.reshape(x.shape[0], -1) if x.ndim > 2 and x.flags.c_contiguous else x
+    return x.reshape(x.shape[0], -1) if x.ndim > 2 and x.size and x.flags.c_contiguous else x
 
 
 def _places(blocks, shape):
