@@ -7,7 +7,9 @@ import sys
 import numpy as np
 
 _SMALLEST = 1 << 15          # below this malloc reuses its own memory well
-_ALIGNMENT = 64
+# A page: where a kernel writes y[i] while it reads x[i + 16], and both lie 64 bytes apart in their pages, the processor takes
+# the read for one of what was just written, and waits (ordinary dropout took three times as long, on some addresses).
+_ALIGNMENT = 4096
 
 
 def _references(buffers):
