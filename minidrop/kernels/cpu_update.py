@@ -4,7 +4,10 @@ The gradient may be compact: W[rows[i]] has row row_of[i] of g (-1: no gradient)
 scattered into one row at a time, and never written as a whole.
 """
 
+import hashlib
+import inspect
 from functools import lru_cache
+from types import CodeType, FunctionType
 
 import numba
 import numpy as np
@@ -85,26 +88,48 @@ def regularised(w, g, row, cols, decay, l1, grad_scale, out):
                 out[j] += w[j] * decay
 
 
+step = None     # the compiled formula: each copy of the two loops below has its own under this name
+
+
+def _one(W, a, _, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, last):
+    gradient = np.empty(W.shape[1], W.dtype)
+    for i in range(first, last):
+        w, h = W[rows[i]], a[rows[i]]
+        regularised(w, g, row_of[i], cols, decay, l1, grad_scale, gradient)
+        for j in range(w.size):
+            w[j], h[j] = step(w[j], gradient[j], h[j], *numbers)
+
+
+def _two(W, a, b, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, last):
+    gradient = np.empty(W.shape[1], W.dtype)
+    for i in range(first, last):
+        w, h, k = W[rows[i]], a[rows[i]], b[rows[i]]
+        regularised(w, g, row_of[i], cols, decay, l1, grad_scale, gradient)
+        for j in range(w.size):
+            w[j], h[j], k[j] = step(w[j], gradient[j], h[j], k[j], *numbers)
+
+
 @lru_cache
 def update_kernel(formula, slots):
     """Return the loop of a rule with one or two history arrays; `formula`: see UpdateRule. Compiled at first use."""
-    step = numba.njit(error_model="numpy")(formula)
+    compiled = numba.njit(error_model="numpy")(formula)
+    # A copy with a global of its own, not a closure: Numba's cache on disk would not notice what comes in through that. The
+    # copy's name is part of the cache's file name, so it tells formulas apart.
+    loop = FunctionType((_one if slots == 1 else _two).__code__, {**globals(), "step": compiled},
+                        f"update_{slots}_{fingerprint(formula)}")
+    loop.__qualname__, loop.__module__ = loop.__name__, __name__
+    return jit(loop) if is_whole(formula) else numba.njit(nogil=True, error_model="numpy")(loop)
 
-    def one(W, a, _, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, last):
-        gradient = np.empty(W.shape[1], W.dtype)
-        for i in range(first, last):
-            w, h = W[rows[i]], a[rows[i]]
-            regularised(w, g, row_of[i], cols, decay, l1, grad_scale, gradient)
-            for j in range(w.size):
-                w[j], h[j] = step(w[j], gradient[j], h[j], *numbers)
 
-    def two(W, a, b, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, last):
-        gradient = np.empty(W.shape[1], W.dtype)
-        for i in range(first, last):
-            w, h, k = W[rows[i]], a[rows[i]], b[rows[i]]
-            regularised(w, g, row_of[i], cols, decay, l1, grad_scale, gradient)
-            for j in range(w.size):
-                w[j], h[j], k[j] = step(w[j], gradient[j], h[j], k[j], *numbers)
+def is_whole(formula):
+    """Whether the code of a formula alone says what it does, NumPy apart: then no kernel kept under it is out of date."""
+    code = formula.__code__
+    known = all(inspect.ismodule(formula.__globals__.get(name, np)) for name in code.co_names)
+    return known and formula.__closure__ is None and not any(isinstance(c, CodeType) for c in code.co_consts)
 
-    # Not cached on disk: the cache would not notice that another formula has come in through the closure.
-    return numba.njit(nogil=True, error_model="numpy")(one if slots == 1 else two)
+
+def fingerprint(formula):
+    """Return a word that differs between formulas that compute something else."""
+    code = formula.__code__
+    return hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_argcount,
+                                formula.__defaults__)).encode()).hexdigest()[:16]

@@ -1,0 +1,124 @@
+"""A rule of one's own is one class: AdamW, whose decay is no part of the gradient."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidrop.autograd import Block, Blocks, Parameter
+from minidrop.backend.generic import Backend
+from minidrop.backend.numpy import NumpyBackend
+from minidrop.config.minidrop_pb2 import SolverParameter
+from minidrop.kept import Kept
+from minidrop.kernels import cpu_update
+from minidrop.solver.rules import UpdateRule, get_rule, register_rule
+from minidrop.solver.rules.base import _RULES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class AdamW(UpdateRule):
+    """w = (1 - lr * decay) * w, then Adam's step. Source: Loshchilov and Hutter 2019, algorithm 2."""
+
+    slots, regularises = 2, False
+    ranges = {"momentum": (0, 1), "momentum2": (0, 1), "delta": (0, math.inf)}
+
+    def numbers(self, lr, decay, iteration):
+        t = iteration + 1
+        return (lr / (1 - self.momentum ** t), 1 - lr * decay, math.sqrt(1 - self.momentum2 ** t), self.momentum,
+                1 - self.momentum, self.momentum2, 1 - self.momentum2, self.delta)
+
+    @staticmethod
+    def formula(w, g, m, v, rate, shrink, root, momentum, rest, momentum2, rest2, delta):
+        m = momentum * m + rest * g
+        v = momentum2 * v + rest2 * (g * g)
+        return shrink * w - rate * (m / (np.sqrt(v) / root + delta)), m, v
+
+
+@pytest.fixture
+def adamw():
+    with _RULES.forgetting():
+        register_rule("AdamW")(AdamW)
+        yield get_rule(SolverParameter(type="AdamW", momentum=0.9, momentum2=0.999, delta=1e-8))
+
+
+def steps(rule, on, w, gradients):
+    parameter, history = Parameter(w.copy(), on), [np.zeros_like(w) for _ in range(rule.slots)]
+    for iteration, blocks in enumerate(gradients):
+        parameter.blocks = blocks
+        rule.update(on, parameter, history, 0.01, decay=0.1, iteration=iteration)
+    return [parameter.data, *history]
+
+
+def blocks(rng, dtype):
+    """Two blocks that share no row, and rows without a gradient."""
+    rows, cols = Kept(0, 3, 1, 12), Kept(1, 2, 1, 9)
+    return [Block(rng.standard_normal((rows.count, cols.count)).astype(dtype), rows, cols),
+            Block(rng.standard_normal((2, 9)).astype(dtype), Kept.of([1, 7], 12))]
+
+
+def test_compact_gradients_take_the_kernel_and_have_the_bits_of_the_formula(adamw, dtype, rng, monkeypatch):
+    w, gradients = rng.standard_normal((12, 9)).astype(dtype), [blocks(rng, dtype) for _ in range(4)]
+    expected = steps(adamw, Backend(), w, gradients)
+    monkeypatch.setattr(Backend, "rule_update", None)
+    for got, want in zip(steps(adamw, NumpyBackend(), w, gradients), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+        assert got.dtype == dtype
+
+
+def test_it_is_pytorchs(adamw, rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    w, gradients = rng.standard_normal((12, 9)), [blocks(rng, "f8") for _ in range(10)]
+    p = torch.tensor(w, requires_grad=True)
+    optimizer = torch.optim.AdamW([p], lr=0.01, weight_decay=0.1, betas=(0.9, 0.999), eps=1e-8)
+    for given in gradients:
+        p.grad = torch.tensor(Blocks(given, w.dtype).dense(Backend(), w.shape))
+        optimizer.step()
+    np.testing.assert_allclose(steps(adamw, NumpyBackend(), w, gradients)[0], p.detach().numpy(), rtol=1e-9, atol=1e-12)
+
+
+# Trains one step; prints how often the kernel was found on disk and how often it was compiled, and the weights.
+STEP = """
+import minidrop, numpy as np
+from minidrop.kernels import cpu_update
+def formula(w, g, h, lr):
+    h = h + g
+    return {result}, h
+kernel = cpu_update.update_kernel(formula, 1)
+W, h, g, every = np.ones((2, 3)), np.zeros((2, 3)), np.full((2, 3), 0.5), np.arange(3)
+kernel(W, h, h, every[:2], g, every[:2], every, (np.float64(0.5),), np.float64(0), False, np.float64(1), 0, 2)
+print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()), W[0, 0])
+"""
+
+
+def test_kernels_are_kept_on_disk_and_a_changed_formula_is_compiled_anew(tmp_path):
+    def run(result):
+        done = subprocess.run([sys.executable, "-c", STEP.format(result=result)], capture_output=True, text=True, check=True,
+                              cwd=ROOT, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
+        return done.stdout.split()
+    assert run("w - lr * h") == ["0", "1", "0.75"]
+    assert run("w - lr * h") == ["1", "0", "0.75"]
+    assert run("w + lr * h") == ["0", "1", "1.25"]
+
+
+def test_a_formula_that_is_more_than_its_code_is_not_kept():
+    factor = 2.0
+
+    def closed(w, g, h):
+        return w - factor * g, h
+
+    def calls(w, g, h):
+        return w - g / math.sqrt(h), abs_of(h)
+
+    def plain(w, g, h):
+        return w - g / np.sqrt(h), h
+
+    assert [cpu_update.is_whole(formula) for formula in (closed, calls, plain)] == [False, False, True]
+
+
+def abs_of(x):
+    return abs(x)
