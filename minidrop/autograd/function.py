@@ -1,8 +1,12 @@
 """Function: one differentiable operation. What is common to all of them happens in `apply`."""
 
+import itertools
+
 from minidrop.autograd import graph
 from minidrop.autograd.tensor import Tensor
 from minidrop.errors import ShapeError
+
+_ages = itertools.count(1)
 
 
 class Function:
@@ -23,6 +27,7 @@ class Function:
     returns_tuple = False
     inputs = None
     rank = 0
+    age = 0             # how many functions were applied before: which of equal rank runs backward first
 
     def forward(self, backend, *arrays):
         raise NotImplementedError
@@ -47,6 +52,7 @@ class Function:
         result = outputs if self.returns_tuple else outputs[0]
         if requires_grad:
             self.inputs = inputs
+            self.age = next(_ages)
             self.rank = 1 + max(x.creator.rank if x.creator else 0 for x in inputs)
             for i, output in enumerate(outputs):
                 output.creator, output.output_index = self, i

@@ -35,7 +35,7 @@ def backward(seeds):
     is freed early; a second backward needs a second forward.
     """
     waiting = {}         # Function -> gradients of its outputs
-    order = []           # heap of (-rank, tie-break, Function)
+    order = []           # heap of (-rank, -age, Function): sums must not depend on where memory was free
 
     def deliver(tensor, gradient):
         function = tensor.creator
@@ -46,7 +46,7 @@ def backward(seeds):
         gradient = tensor.as_array(gradient)
         if function not in waiting:
             waiting[function] = [None] * function.outputs_count
-            heapq.heappush(order, (-function.rank, id(function), function))
+            heapq.heappush(order, (-function.rank, -function.age, function))
         gradients, i = waiting[function], tensor.output_index
         gradients[i] = gradient if gradients[i] is None else gradients[i] + gradient
 

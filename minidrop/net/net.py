@@ -181,7 +181,7 @@ class Net:
     @property
     def patterns(self):
         """{layer: Pattern} as drawn last, None before any."""
-        return {name: self.draws[name].pattern if self._drawn else None for name in self.drop_sites}
+        return {**dict.fromkeys(self.drop_sites), **{name: draw.pattern for name, draw in self.draws.items()}}
 
     def masks(self):
         """{layer: array, scale included, that dense code would multiply by}.

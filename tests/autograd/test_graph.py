@@ -148,3 +148,19 @@ def test_no_grad_holds_in_its_own_thread_only():
     with graph.no_grad(), ThreadPoolExecutor(1) as other:
         assert not graph.is_recording()
         assert other.submit(graph.is_recording).result()
+
+
+def test_many_readers_of_one_tensor_add_up_in_one_order():
+    """Of functions of equal rank the newest runs first, wherever they lie in memory: the sum is the same to the last bit."""
+    rng = np.random.default_rng(0)
+    x, factors = rng.standard_normal(50).astype("f4"), rng.standard_normal((7, 50)).astype("f4")
+    expected = factors[-1]
+    for factor in factors[-2::-1]:
+        expected = expected + factor
+    held = []
+    for trial in range(20):
+        held.append([bytearray(64 + 8 * i) for i in range(trial)])          # another layout of memory for each trial
+        tensor = Tensor(x, requires_grad=True)
+        tops = [functions.multiply(tensor, Tensor(factor)) for factor in factors]
+        backward([(tops[i], np.ones(50, "f4")) for i in rng.permutation(len(tops))])
+        np.testing.assert_array_equal(tensor.grad, expected)
