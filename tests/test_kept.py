@@ -203,3 +203,13 @@ def test_what_moves_is_joined_with_itself_alone():
             Kept.joined(parts)
     with pytest.raises(CaptureError):
         joined.spread(2)
+
+
+@pytest.mark.parametrize("kept", [Kept(1, 3, 2, 11), Kept(-1, 4, 3, 10), Kept.of([0, 4, 5], 7), Kept.of([], 4), Kept.all(5),
+                                  Kept(9, 9, 1, 6)])
+@pytest.mark.parametrize("factor", [1, 2, 6])
+def test_spread_makes_a_run_of_every_entry(kept, factor):
+    spread = kept.spread(factor)
+    assert (spread.total, spread.count) == (kept.total * factor, kept.count * factor)
+    assert spread.indices.tolist() == [i * factor + j for i in kept.indices for j in range(factor)]
+    assert spread.mask().tolist() == kept.mask().repeat(factor).tolist()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minidrop import Kept, Tensor, check_gradients, functions
+from minidrop import Kept, ShapeError, Tensor, check_gradients, functions
 from minidrop.functions.blocks import BlockLinear
 from minidrop.patterns import NOTHING, DropSite, PatternSettings
 from minidrop.patterns.block import BlockPattern
@@ -201,3 +201,17 @@ def test_of_equal_inputs_the_first_gets_the_gradient_of_the_maximum():
     a, b = (Tensor(np.array([1.0, 5.0]), requires_grad=True) for _ in range(2))
     functions.maximum([a, b]).backward()
     assert a.grad.tolist() == [1, 1] and b.grad.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("kept", [Kept(1, 3, 2, 5), Kept.of([0, 3], 5)])
+def test_flatten_spreads_a_kept_set_of_its_first_axis(kept):
+    x = numbers(3, 5, 2, 2)
+    flat = functions.flatten(functions.take(Tensor(x), kept, 1))
+    assert flat.shape == (3, 20) and flat.kept == kept.spread(4)
+    np.testing.assert_array_equal(flat.numpy(), (x * kept.mask(float)[:, None, None]).reshape(3, 20))
+    check_gradients(lambda t: functions.flatten(functions.take(t, kept, 1)), x)
+
+
+def test_flatten_refuses_to_mix_the_entries_of_a_kept_set():
+    with pytest.raises(ShapeError, match="flatten from axis 1 on would mix the entries of .* on axis 2"):
+        functions.flatten(functions.take(Tensor(numbers(3, 4, 5)), Kept(0, 2, 1, 5), 2))
