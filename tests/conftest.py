@@ -90,22 +90,22 @@ def backend_of_name():
 @pytest.fixture(scope="session")
 def builds():
     """The module tests/kernels/builds.py: keeps what compilers make."""
-    return kernels_module("builds")
+    return helper_module("kernels", "builds")
 
 
 @pytest.fixture(scope="session")
 def emulation(builds):
     """The module tests/kernels/emulation.py; skipped, saying why, where no compiler can make it work."""
-    module = kernels_module("emulation")
+    module = helper_module("kernels", "emulation")
     module.built = builds.built
     if module.MISSING:
         pytest.skip(module.MISSING)
     return module
 
 
-def kernels_module(name):
-    """Return a module of the folder tests/kernels, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "kernels" / f"{name}.py")
+def helper_module(folder, name):
+    """Return a module of a folder of tests, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -236,3 +236,14 @@ def data_folder():
     if not folder:
         pytest.skip("MINIDROP_DATA is not set: no real data here")
     return Path(folder)
+
+
+@pytest.fixture
+def adamw():
+    """AdamW, registered as an update rule of a user's own, for any solver."""
+    from minidrop.config import SolverParameter
+    from minidrop.solver.rules import get_rule, register_rule
+    from minidrop.solver.rules.base import _RULES
+    with _RULES.forgetting():
+        register_rule("AdamW")(helper_module("solver", "own_rule").AdamW)
+        yield get_rule(SolverParameter(type="AdamW", momentum=0.9, momentum2=0.999, delta=1e-8))

@@ -1,6 +1,7 @@
 """Training: the loop, the update rules, the learning-rate policies."""
 
-from minidrop.solver.loop import BatchMean, Event, Solver, run_test
+from minidrop.solver.evaluation import BatchMean, run_test
+from minidrop.solver.loop import Event, Solver
 from minidrop.solver.state import load_weights
 
 __all__ = ["BatchMean", "Event", "Solver", "load_weights", "run_test"]

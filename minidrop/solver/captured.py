@@ -1,33 +1,42 @@
 """Whole iterations in one launch: forward, backward and update captured once for every form of the drawn patterns."""
 
+from __future__ import annotations
+
 import logging
 import math
 from collections import Counter, deque
-
-import numpy as np
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from minidrop.autograd import Tensor
-from minidrop.errors import CaptureError
-from minidrop.kept import Kept, MovingKept
-from minidrop.patterns.draw import NOTHING
+from minidrop.errors import CaptureError, DataError, NonFiniteError
+from minidrop.net.graph import BlobRef
+from minidrop.solver.capturable import problem_of
+from minidrop.solver.captured_memory import RING, CapturedMemory
+from minidrop.solver.captured_patterns import CapturedPatterns
+from minidrop.solver.steps import EagerSteps, Show
+
+if TYPE_CHECKING:
+    from minidrop.solver.loop import Solver
 
 log = logging.getLogger(__name__)
 
 MOST_GRAPHS = 128       # captured forms that are held; a two-layer perceptron has some 30 at most
 MOST_FORMS = 64 * MOST_GRAPHS   # forms whose frequency is counted
-MULTIPLE = 8            # of compact sizes: then rows of 16-bit numbers begin on multiples of 16 bytes, as products like it
-RING = 64               # iterations whose outcome the device remembers
 LOOK_EVERY = RING // 2
 
 
 class CapturedSteps:
-    """Runs the iterations of a Solver as graphs of its device.
+    """Runs the iterations of a Solver as graphs of its device. EagerSteps has the same methods.
 
     What decides shapes and launches is an iteration's *signature*: step, width and scale of every drawn pattern, and the
     shapes of the batch. (How many units live may depend on the start, too: a MovingKept has room for the most.) All that
     differs within a signature lies in device memory, and is sent there before a launch: where kept sets start, the keys of
-    random numbers, the learning rate. The first iteration of a signature runs as it is, with these numbers read from the
-    device, so that everything is compiled; the second is captured; the others are launches.
+    random numbers, the numbers of the update. The first iteration of a signature runs as it is, with these numbers read from
+    the device, so that everything is compiled; the second is captured; the others are launches.
+
+    The solver's `after_backward` hooks are called while an iteration runs as it is and while it is captured, not at a launch:
+    what they give the device to do is part of the graph. They may not look at values.
 
     Nobody waits for an iteration. Its loss is kept on the device, and beside it whether anything was wrong: a loss that is
     not finite, a label out of range. From then on updates leave weights, histories and states alone. `settle` and
@@ -37,50 +46,63 @@ class CapturedSteps:
     A net or solver that cannot be captured runs uncaptured: `problem` says why ('' while steps are captured), and is logged.
     """
 
-    def __init__(self, solver):
-        self.solver, self.net, self.backend, self.losses = solver, solver.net, solver.net.backend, solver._losses
-        self.graphs = {}                # signature -> _Graph
-        self.seen = Counter()           # how often each signature was drawn
+    def __init__(self, solver: Solver):
+        self.solver, self.net, self.backend = solver, solver.net, solver.net.backend
+        self.uncaptured = EagerSteps(solver)
+        self.losses = self.uncaptured.losses
+        self.graphs: dict[tuple, _Graph] = {}       # by signature
+        self.seen: Counter[tuple] = Counter()       # how often each signature was drawn
         self.replayed = 0               # iterations that were a launch
-        self.pending = deque()          # (iteration, positions of the data layers) of iterations nobody has looked at
+        self.pending: deque[tuple[int, dict[str, int]]] = deque()   # (iteration, positions of the data layers) not looked at
         self.launches = True            # False: every iteration runs as the first of its signature, for comparison
-        self.keyed = [layer for layer in self.net.layers.values() if layer.stream is not None]
-        self.weighted = {drop.node.index: (drop.producer.layer.outputs, drop.producer.layer.inputs)
-                         for drop in self.net.plan.drops if drop.kind == "weights"}
-        shapes = self.net.graph.shapes
-        self.samples = {drop.node.index: math.prod(shapes[drop.node.tops[0]][:drop.fact.axis])
-                        for drop in self.net.plan.drops if drop.kind == "blocks"}
-        self.problem = _problem(solver)
-        self.memory = None
-        self._fetched = None            # (number of losses, their copy on its way to the host)
+        self.patterns = CapturedPatterns(self.net)
+        self.problem = problem_of(solver)
+        self.memory: CapturedMemory | None = None
+        self._fetched: tuple[int, Any] | None = None     # (number of losses, their copy on its way to the host)
 
     @property
-    def active(self):
+    def active(self) -> bool:
         """True while iterations are captured."""
         return not self.problem
 
-    def step(self, lr):
-        """Do the solver's iteration; returns the net's outputs, or None where it has to be done uncaptured."""
-        if self.problem:
-            return None
+    @property
+    def smoothed_loss(self) -> float:
+        """The mean of `losses`, as far as they have been looked at."""
+        return self.uncaptured.smoothed_loss
+
+    def step(self, lr: float, show: Show) -> Mapping:
+        """Do the solver's iteration, captured where possible; as `EagerSteps.step`, but show() comes after the update.
+
+        Who reads the loss among the values waits for the iteration.
+        """
+        outputs = None if self.problem else self._step(lr)
+        if outputs is None:
+            return self.uncaptured.step(lr, show)
+        values = _LateValues(self.solver, lr)
+        show(values, outputs)
+        return values
+
+    def _step(self, lr):
+        """Give the iteration to the device; returns the net's outputs, or None where it has to be done uncaptured."""
         solver, net = self.solver, self.net
         positions = net.positions
         net.draw_patterns(solver.iteration)
         try:
-            form, starts, lives = self._form()
+            form = self.patterns.form()
         except CaptureError as error:
             self._give_up(str(error))
             return None
         problem = None
         with self.backend.active():
             data = net.read()
-            signature = (*form, *((tensor.data.shape, tensor.data.dtype.str) for tensor in data.values()))
-            self._same_arrays()
+            shapes = tuple((tensor.data.shape, tensor.data.dtype.str) for tensor in data.values())
+            memory = self._memory()
             try:
-                if lives and any(tensor.data.shape != net.graph.shapes[ref] for ref, tensor in data.items()):
+                if form.lives and any(tensor.data.shape != net.graph.shapes[ref] for ref, tensor in data.items()):
                     raise CaptureError("a batch has another size than the net was built for")
-                self._send(signature, starts, lives, lr, data)
-                outputs = self._run(signature, starts)
+                memory.send(lr, solver.iteration, self.patterns.keys(solver.iteration), form.starts, form.lives)
+                memory.give(shapes, data)
+                outputs = self._run((*form.signature, *shapes), len(form.starts))
             except CaptureError as error:
                 problem = str(error)
         if problem is not None:         # the error is gone, and with it the arrays that its traceback held
@@ -90,44 +112,12 @@ class CapturedSteps:
         self.pending.append((solver.iteration, positions))
         return outputs
 
-    # -- what an iteration is ------------------------------------------------------------------------------------------
-    def _form(self):
-        """Return (signature of the drawn patterns, where their kept sets start, {layer: which of its blocks live})."""
-        net = self.net
-        form, starts, lives = [net.mode, *map(net.is_dropping, net.drop_layers.values())], [], {}
-        for index, draw in net.acting(net.drawn).items():
-            if net.mode.masked:
-                draw = NOTHING
-            grid = draw.grid(self.samples.get(index))
-            if grid is not None:
-                lives[index] = grid.lives
-            kept_sets = draw.kept_sets(self.weighted.get(index))
-            for kept in kept_sets:
-                if kept.regular is None:
-                    name = net.graph.nodes[index].name
-                    raise CaptureError(f"layer {name!r} ({net.drop_sites[name].family.name}) keeps another number of units "
-                                       f"in every iteration")
-                if _moves(kept):
-                    starts.append(kept.regular[0])
-            form.append((draw.scale, grid is None, *((*kept.regular[1:], kept.total) for kept in kept_sets)))
-        return tuple(form), starts, lives
-
-    def _same_arrays(self):
-        """Forget all graphs where weights or histories lie elsewhere than they did, or are updated otherwise."""
-        if self.memory is None or self.memory.is_outdated():
+    def _memory(self):
+        """Return the memory of all graphs; new, and no graphs, where weights or histories lie elsewhere than they did."""
+        if self.memory is None or self.memory.is_outdated:
             self.forget()
-            self.memory = _Memory(self)
-
-    def _send(self, signature, starts, lives, lr, data):
-        memory = self.memory
-        keys = [layer.key(self.solver.iteration) for layer in self.keyed]
-        memory.send(lr, keys, [self.solver.iteration % RING, *starts], lives)
-        memory.give(signature[-len(data):] if data else (), data)
-        for (name, key), buffer in memory.states.items():
-            state = self.net.layers[name].state
-            if state[key] is not buffer:
-                buffer[...] = state[key]
-                state[key] = buffer
+            self.memory = CapturedMemory(self.solver, len(self.patterns.keyed))
+        return self.memory
 
     # -- running it ----------------------------------------------------------------------------------------------------
     def _run(self, signature, starts):
@@ -136,9 +126,9 @@ class CapturedSteps:
         self.seen[signature] += 1
         graph = self.graphs.get(signature)
         if graph is None and self.launches and self.seen[signature] > 1 and self._room(signature):
-            graph = self.graphs[signature] = self._capture(len(starts))
+            graph = self.graphs[signature] = self._capture(starts)
         if graph is None:
-            tensors = self._work(len(starts))
+            tensors = self._work(starts)
             self.net.show(tensors)
         else:
             graph.launch()
@@ -164,56 +154,35 @@ class CapturedSteps:
     def _work(self, starts):
         """Give the device one iteration; all numbers that differ come from `memory`. Returns {BlobRef: Tensor} of outputs."""
         net, memory, backend = self.net, self.memory, self.backend
-        was, backend.capturing, backend.trouble = backend.capturing, True, memory.trouble
         try:
-            self._give(memory, starts)
-            net.clear_grads()
-            run = net.compute(memory.tensors(backend))
-            loss = run.loss_array
-            backend.refuse(~backend.xp.isfinite(loss), lambda: AssertionError("nobody looks while capturing"))
-            run.backward()
-            self.solver.updater.apply(0, memory.lr)
-            for (name, key), buffer in memory.states.items():
-                backend.keep_if_well(buffer, net.layers[name].state[key])
-            memory.note(backend, loss)
-            wanted = {*net.graph.outputs, *(ref for ref, _ in net.losses)}
-            return {ref: _data_alone(run.tensors[ref]) for ref in wanted}
+            with backend.as_captured(memory.trouble):
+                self.patterns.give(memory.starts[1:1 + starts], memory.lives, memory.keys)
+                net.clear_grads()
+                run = net.compute(memory.tensors())
+                loss = run.loss_array
+                backend.refuse(~backend.xp.isfinite(loss), lambda: AssertionError("nobody looks while capturing"))
+                run.backward()
+                self.uncaptured.after_backward()
+                self.solver.updater.apply_numbers(memory.rates)
+                memory.keep_states()
+                memory.note(loss)
+                wanted = {*net.graph.outputs, *(ref for ref, _ in net.losses)}
+                return {ref: _data_alone(run.tensors[ref]) for ref in wanted}
         finally:
-            backend.capturing, backend.trouble = was, None
-            self._take_back(memory)
-
-    def _give(self, memory, starts):
-        """Give the layers draws and keys that are read from the device when the work runs."""
-        net, places = self.net, iter(memory.starts[1:1 + starts])
-        draws = net.acting(net.drawn)
-        for index, draw in {} if net.mode.masked else draws.items():
-            if index in self.samples:
-                draws[index] = draw if draw is NOTHING else draw.given(memory.lives.get(index))
-                continue
-            # Of pairs of tiles the outputs are disjoint, and so are the inputs.
-            kept_sets = draw.kept_sets(self.weighted.get(index))
-            sets = [MovingKept(kept, next(places), (index, i % 2, len(kept_sets) // 2), MULTIPLE) if _moves(kept) else kept
-                    for i, kept in enumerate(kept_sets)]
-            draws[index] = draw if draw is NOTHING else draw.given(sets)
-        keys = {layer.name: key for layer, key in zip(self.keyed, memory.keys, strict=True)}
-        net.give(draws, lambda layer: keys[layer.name])
-
-    def _take_back(self, memory):
-        self.net.give_drawn()
-        for (name, key), buffer in memory.states.items():
-            self.net.layers[name].state[key] = buffer
+            net.give_drawn()
+            net.set_states(memory.states)
 
     # -- looking at what came of it ------------------------------------------------------------------------------------
-    def settle(self):
+    def settle(self) -> None:
         """Wait for all iterations and take over their losses; raises what went wrong in the first that went wrong."""
-        if self.pending:
+        if self.memory is not None and self.pending:
             with self.backend.active():
                 self._take(self.backend.to_host(self.memory.ring))
         self._fetched = None
 
-    def look_behind(self):
+    def look_behind(self) -> None:
         """Every LOOK_EVERY iterations take what was asked for so many before, long done by now, and ask for the next."""
-        if not self.pending or len(self.pending) % LOOK_EVERY:
+        if self.memory is None or not self.pending or len(self.pending) % LOOK_EVERY:
             return
         with self.backend.active():
             if self._fetched is not None:
@@ -230,8 +199,29 @@ class CapturedSteps:
                 self.pending.clear()
                 self._fetched = None
                 self.memory.trouble.fill(0)
-                self.solver.repeat(iteration, positions, loss)
+                self._repeat(iteration, positions, loss)
             self.losses.append(loss)
+
+    def _repeat(self, iteration, positions, loss):
+        """Raise what was wrong in an iteration that the device refused; the net is as that iteration found it.
+
+        positions: of the data layers, then. loss: its loss.
+        """
+        net = self.net
+        self.solver.iteration = iteration
+        what = f"iteration {iteration}: the loss is {loss}" if not math.isfinite(loss) else (
+            f"iteration {iteration}: a label, an index or cont is out of range")
+        if not net.inputs:
+            net.seek(positions)
+            states = net.states
+            try:
+                self.uncaptured.forward_backward()
+            finally:
+                net.set_states(states)
+            raise CaptureError(f"{what} on the device, but not when the iteration was repeated; set capture_steps: false")
+        kind = DataError if math.isfinite(loss) else NonFiniteError
+        raise kind(f"{what}; the arrays given to the net in that iteration are gone, so where is not known: set "
+                   f"capture_steps: false to see it")
 
     def _give_up(self, problem):
         """Run uncaptured from now on."""
@@ -241,13 +231,13 @@ class CapturedSteps:
         self.net.show({})
         self.backend.trim()     # the graphs' memory is of use to others only now
 
-    def close(self):
+    def close(self) -> None:
         """Let go of all that the device holds for graphs, whatever came of the last iterations."""
         self.pending.clear()
         self._fetched = None
         self._clear()
 
-    def forget(self):
+    def forget(self) -> None:
         """Free all graphs and their memory; what is pending is settled first."""
         self.settle()
         if self.memory is not None:
@@ -263,116 +253,26 @@ class CapturedSteps:
 class _Graph:
     """A captured iteration and the tensors that it writes."""
 
-    def __init__(self, graph, tensors):
+    def __init__(self, graph, tensors: dict[BlobRef, Tensor]):
         self.launch, self.tensors = graph.launch, tensors
 
 
-class _Memory:
-    """The device memory that graphs share: where what differs from iteration to iteration is found."""
+class _LateValues(Mapping):
+    """What a "step" event says. The loss is asked for only if somebody reads it: that waits for the iteration."""
 
-    MOST_STARTS = 256
+    def __init__(self, solver, lr):
+        self.solver, self.lr = solver, lr
 
-    def __init__(self, steps):
-        backend, net, keyed = steps.backend, steps.net, len(steps.keyed)
-        self.owner, self.backend = steps, backend
-        self.updater = steps.solver.updater
-        self.net = net
-        self.constants = self._constants()
-        self.weights = [(parameter, parameter.data) for parameter in net.parameters().values()]
-        self.histories = [(history, i, array) for history in steps.solver.updater.history.values()
-                          for i, array in enumerate(history)]
-        size = 8 + 8 * keyed + 4 * self.MOST_STARTS
-        self.numbers = backend.zeros((size,), np.uint8)
-        self.lr, keys, starts = _parts(self.numbers, keyed)
-        self.keys, self.starts = ([part[i:i + 1] for i in range(part.size)] for part in (keys, starts))
-        # Nobody knows when a copy is done, but iterations more than RING back are: they have been looked at.
-        host = backend.pinned(np.zeros((2 * RING, size), np.uint8))
-        self.sent, self.host = 0, [(numbers, _parts(numbers, keyed)) for numbers in host]
-        self.lives = {}                 # {layer: which of its blocks live}
-        self.trouble = backend.zeros((1,), np.int32)
-        self.ring = backend.zeros((2, RING), np.float64)        # loss and trouble
-        self.states = {}
-        for place, array in net.states.items():
-            self.states[place] = backend.empty(array.shape, array.dtype)
-        self.inputs = {}                # (shape, dtype) of the whole batch -> {BlobRef: array}
-        self.batch = None
+    def __getitem__(self, name):
+        return {"loss": lambda: self.solver.smoothed_loss, "lr": lambda: self.lr}[name]()
 
-    def _constants(self):
-        """What graphs hold and somebody may change."""
-        return self.net.mode, self.updater.constants
+    def __iter__(self):
+        return iter(("loss", "lr"))
 
-    def is_outdated(self):
-        """Whether a weight or a history is another array than when graphs began to read it, or a factor another number."""
-        return (self.constants != self._constants() or any(parameter.data is not array for parameter, array in self.weights)
-                or any(history[i] is not array for history, i, array in self.histories))
-
-    def send(self, lr, keys, starts, lives):
-        """Send the numbers of one iteration to the device."""
-        if len(starts) > self.MOST_STARTS:
-            raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than {self.MOST_STARTS}")
-        numbers, (host_lr, host_keys, host_starts) = self.host[self.sent % len(self.host)]
-        self.sent += 1
-        host_lr[0], host_keys[:], host_starts[:len(starts)] = lr, keys, starts
-        self.backend.send(self.numbers, numbers)
-        for name, table in zip(lives, self.backend.upload(self.owner, [*lives.values()]) if lives else (), strict=True):
-            if name not in self.lives:
-                self.lives[name] = self.backend.empty(table.shape, table.dtype)
-            self.lives[name][...] = table
-
-    def give(self, shapes, data):
-        """Copy a batch to where graphs of its shapes read it."""
-        if shapes not in self.inputs:
-            self.inputs[shapes] = {ref: self.backend.empty(tensor.data.shape, tensor.data.dtype)
-                                   for ref, tensor in data.items()}
-        self.batch = self.inputs[shapes]
-        for ref, tensor in data.items():
-            self.batch[ref][...] = tensor.data
-
-    def tensors(self, backend):
-        return {ref: Tensor(array, backend=backend) for ref, array in self.batch.items()}
-
-    def note(self, backend, loss):
-        """Write loss and trouble where `ring` keeps those of the iteration."""
-        place = MovingKept(Kept(0, RING, 1, RING), self.starts[0])
-        outcome = backend.empty((2, 1), np.float64)
-        outcome[0] = loss
-        outcome[1] = self.trouble
-        backend.put_columns(self.ring, place, outcome)
-
-
-def _parts(numbers, keys):
-    """Return (rate, keys, starts): what the bytes `numbers` hold, as views."""
-    ends = 8, 8 + 8 * keys
-    return (numbers[:ends[0]].view(np.float64), numbers[ends[0]:ends[1]].view(np.uint64), numbers[ends[1]:].view(np.int32))
-
-
-def _moves(kept):
-    """Whether a kept set is another one for another start."""
-    _, step, width = kept.regular
-    return width < step
+    def __len__(self):
+        return 2
 
 
 def _data_alone(tensor):
     """Return a tensor without what it was computed from."""
     return Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
-
-
-def _problem(solver):
-    """Return why iterations of a solver cannot be captured, ''."""
-    settings, net = solver.settings, solver.net
-    # Where a MovingKept has room for more units than live, f(0) stands there: nobody reads it but the norm of the gradients.
-    unclear = sorted({node.name for drop in net.plan.drops for node in drop.crossed
-                      if not all(fact.keeps_zero for fact in node.passes)})
-    foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
-               if not layer.capturable and not layer.is_data]
-    reasons = [
-        (not solver.updater.rule.capturable,
-         f"type {settings.type!r} computes with numbers of the host in every iteration; SGD does not"),
-        (settings.iter_size != 1, f"iter_size is {settings.iter_size}"),
-        (solver.loss_scale is not None, "in float16 the host looks after every backward pass whether gradients are finite"),
-        (net.config.message.force_backward, "force_backward is set"),
-        (bool(unclear) and solver.updater.clip >= 0, f"clip_gradients with layer {', '.join(unclear)}, whose f(0) is not 0"),
-        (not net.losses, "the net has no loss"),
-        (bool(foreign), f"{', '.join(foreign)} does not say that it is capturable"),
-    ]
-    return next((reason for holds, reason in reasons if holds), "")

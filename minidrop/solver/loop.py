@@ -1,27 +1,34 @@
 """Solver: trains a net as a solver file says. The loop is Caffe's."""
 
+from __future__ import annotations
+
 import logging
-import math
 import secrets
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from minidrop.autograd import no_grad
+from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import cuda_devices
-from minidrop.config import SolverConfig, SolverParameter, apply_overrides, decimal, load_solver, solver_nets
+from minidrop.config import (
+    SolverConfig,
+    SolverParameter,
+    apply_overrides,
+    load_solver,
+    solver_nets,
+    split_overrides,
+)
 from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind, prepare_nets
 from minidrop.solver import state
 from minidrop.solver.captured import CapturedSteps
+from minidrop.solver.checks import solver_problems, warn_of_ignored
+from minidrop.solver.evaluation import as_plain, run_test
 from minidrop.solver.loss_scale import LossScale
-from minidrop.solver.lr_policy import check_lr_policy, learning_rate
-from minidrop.solver.rules import check_rule
+from minidrop.solver.lr_policy import learning_rate
+from minidrop.solver.steps import EagerSteps
 from minidrop.solver.updater import Updater
 from minidrop.solver.vocabulary_record import vocabulary_problems
 
@@ -59,22 +66,24 @@ class Solver:
     raised some iterations later, by whatever asks for a result, with weights and states as that iteration found them.
 
     `choices` is (train, tests): the NetChoice of each net, overrides applied; `settings` the resolved SolverParameter.
+    `after_backward`: functions called with {"layer/name": Parameter} of all trained parameters once the gradients of an
+    iteration, of all iter_size passes, are there, before they are clipped and applied; in float16 they are still multiplied
+    by `loss_scale`. A function may set new gradients. In captured steps it is captured, see `CapturedSteps`.
     """
 
     def __init__(self, source, overrides=(), dropout=None, device="auto", dtype="float32", level=None, stages=(),
                  snapshot_prefix=None, precision=None):
         self.config = _as_config(source)
         dropout = dropout and dropout_kind(dropout)
-        train, tests = _prepared_nets(self.config, overrides, dropout, level, stages)
+        train, tests = _prepared_nets(self.config, overrides, precision, dropout, level, stages)
         self.settings = self.config.message
-        if precision:
-            self.settings.precision = precision
         self.choices = train, tests
         self.device, self.dtype, self.dropout = _device(self.settings, device), dtype, dropout
         self.snapshot_prefix = str(snapshot_prefix or self.settings.snapshot_prefix
                                    or Path(self.config.path or "minidrop").stem)
-        self.callbacks = []
-        _warn_of_ignored(self.config)
+        self.callbacks: list[Callable[[Event], object]] = []
+        self.after_backward: list[Callable[[dict[str, Parameter]], object]] = []
+        warn_of_ignored(self.config)
         seed = self.settings.random_seed
         self.build(seed if seed >= 0 else secrets.randbits(31))
         for path in self.settings.weights:
@@ -88,7 +97,7 @@ class Solver:
     def build(self, seed):
         """Make the nets and the update rule for a seed, at iteration 0."""
         train, tests = self.choices
-        problems = _solver_problems(self.config)
+        problems = solver_problems(self.config)
         nets = []
         for choice in (train, *tests):
             try:
@@ -106,18 +115,16 @@ class Solver:
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
         self.iteration = 0
         self.best = None
-        self._losses = deque(maxlen=max(1, self.settings.average_loss))
-        wanted = self.settings.capture_steps and self.net.backend.captures
-        self.captured = CapturedSteps(self) if wanted else None
+        steps = CapturedSteps if self.settings.capture_steps and self.net.backend.captures else EagerSteps
+        self.steps: EagerSteps | CapturedSteps = steps(self)
         self._snapshot_iteration = None
         self._tested = {}
 
     def rebuild(self, seed):
         """Make everything anew for another seed; arrays set with set_input_arrays stay set."""
-        before, captured = (self.net, *self.test_nets), self.captured
+        before, steps = (self.net, *self.test_nets), self.steps
         self.build(seed)
-        if captured is not None:
-            captured.close()
+        steps.close()
         for old, new in zip(before, (self.net, *self.test_nets), strict=True):
             for name, layer in old.data_layers.items():
                 new.layers[name].adopt(layer)
@@ -152,10 +159,9 @@ class Solver:
         for _ in range(iterations):
             self._step()
 
-    def _step(self):
-        settings, captured = self.settings, self.captured
-        if captured is not None:
-            captured.look_behind()
+    def _step(self) -> None:
+        settings = self.settings
+        self.steps.look_behind()
         if settings.test_interval and self.iteration % settings.test_interval == 0 and (
                 self.iteration > 0 or settings.test_initialization):
             self.test_all()
@@ -163,93 +169,34 @@ class Solver:
         for parameter, axis, order in self.net.due_permutations(self.iteration):
             self.settle()
             self.updater.permute(parameter, axis, order)
-        lr = self.learning_rate
-        outputs = captured.step(lr) if captured is not None else None
-        whole = outputs is not None         # the update included
-        if not whole:
-            outputs = self._forward_backward()
-        values = _StepValues(self, lr) if whole else dict(_StepValues(self, lr))
-        if settings.display and self.iteration % settings.display == 0:
-            self._tell("display", {**values, **_small_values(outputs)})
-        if not whole:
-            self._update(lr)
+        values = self.steps.step(self.learning_rate, self._display)
         self.iteration += 1
         self._tell("step", values)
         if settings.snapshot and self.iteration % settings.snapshot == 0:
             self.snapshot()
 
-    def _update(self, lr):
-        if self.loss_scale is None:
-            self.updater.apply(self.iteration, lr, self.settings.iter_size)
-            return
-        scale = self.loss_scale.value
-        finite = self.updater.apply_if_finite(self.iteration, lr, self.settings.iter_size, scale)
-        if not self.loss_scale.note(finite):
-            raise NonFiniteError(f"iteration {self.iteration}: in float16 the gradients are not finite even unscaled. Try a "
-                                 f"smaller base_lr (now {lr:g}), or precision: \"bfloat16\"")
-        if not finite:
-            log.info("Iteration %d, gradients are not finite at a loss scale of %g: no update, the scale is now %g",
-                     self.iteration, scale, self.loss_scale.value)
-
-    def _forward_backward(self):
-        """Forward and backward iter_size times; returns the net's outputs of the last pass."""
-        net, iter_size = self.net, self.settings.iter_size
-        net.clear_grads()
-        loss = 0.0
-        for part in range(iter_size):
-            net.draw_patterns(self.iteration * iter_size + part)
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):     # the loss is checked instead
-                outputs = net.forward()
-                part_loss = net.loss
-                if not math.isfinite(part_loss):
-                    raise self._nonfinite(part_loss)
-                net.backward(self.loss_scale.value if self.loss_scale else 1.0)
-            loss += part_loss / iter_size
-        self._losses.append(loss)
-        return outputs
-
-    def _nonfinite(self, loss):
-        found = self.net.first_nonfinite()
-        place = f"the first output that is not finite is blob {found[1]!r} of layer {found[0]!r}" if found else (
-            "every output of the net is finite: the sum of the losses overflows")
-        last = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
-        return NonFiniteError(f"iteration {self.iteration}: the loss is {loss}; {place}. Try a smaller base_lr "
-                              f"(now {self.learning_rate:g}) or clip_gradients{last}")
+    def _display(self, values: Mapping, outputs: dict[str, Tensor]) -> None:
+        if self.settings.display and self.iteration % self.settings.display == 0:
+            self._tell("display", {**values, **_small_values(outputs)})
 
     @contextmanager
-    def uncaptured(self):
+    def uncaptured(self) -> Iterator[None]:
         """Within this context every iteration runs layer by layer, for who looks inside."""
         self.settle()
-        captured, self.captured = self.captured, None
+        steps, self.steps = self.steps, self.steps.uncaptured
         try:
             yield
         finally:
-            self.captured = captured
+            self.steps = steps
 
-    def settle(self):
+    @property
+    def captured(self) -> CapturedSteps | None:
+        """The steps, where they are captured or tried to be; None where all iterations run layer by layer."""
+        return self.steps if isinstance(self.steps, CapturedSteps) else None
+
+    def settle(self) -> None:
         """Wait for all iterations given to the device. Raises what went wrong in one of them."""
-        if self.captured is not None:
-            self.captured.settle()
-
-    def repeat(self, iteration, positions, loss):
-        """Raise what was wrong in an iteration that the device refused; the net is as that iteration found it.
-
-        positions: of the data layers, then. loss: its loss.
-        """
-        self.iteration = iteration
-        what = f"iteration {iteration}: the loss is {loss}" if not math.isfinite(loss) else (
-            f"iteration {iteration}: a label, an index or cont is out of range")
-        if not self.net.inputs:
-            self.net.seek(positions)
-            states = self.net.states
-            try:
-                self._forward_backward()
-            finally:
-                self.net.set_states(states)
-            raise CaptureError(f"{what} on the device, but not when the iteration was repeated; set capture_steps: false")
-        kind = DataError if math.isfinite(loss) else NonFiniteError
-        raise kind(f"{what}; the arrays given to the net in that iteration are gone, so where is not known: set "
-                   f"capture_steps: false to see it")
+        self.steps.settle()
 
     @property
     def learning_rate(self):
@@ -260,13 +207,13 @@ class Solver:
     def losses(self):
         """The last `average_loss` losses, a deque."""
         self.settle()
-        return self._losses
+        return self.steps.losses
 
     @property
     def smoothed_loss(self):
         """The mean of the last `average_loss` losses."""
-        losses = self.losses
-        return sum(losses) / len(losses) if losses else math.nan
+        self.settle()
+        return self.steps.smoothed_loss
 
     def test_all(self):
         """Test every test net; returns a list of {output: mean}. Keeps the snapshot of the best value if asked to."""
@@ -318,78 +265,16 @@ class Solver:
 
     def close(self):
         """Stop reading threads, and free what the device holds for captured iterations."""
-        if self.captured is not None:
-            self.captured.close()
-        self.captured = None
+        self.steps.close()
+        self.steps = self.steps.uncaptured
         for net in (self.net, *self.test_nets):
             net.close()
 
 
-def run_test(net, iterations, start=0):
-    """Return {output: mean over some batches} of a net in phase TEST, and "total_loss", the weighted sum of its losses.
-
-    What a mean is, the layer says that writes the output: see `averages` and `batch_weight` of `Layer`.
-    """
-    net.seek(start)
-    net.reset_states()
-    writers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
-    means, loss = {name: BatchMean(layer) for name, layer in writers.items()}, 0.0
-    with no_grad():
-        for _ in range(iterations):
-            for name, tensor in net.forward().items():
-                means[name].add(tensor.numpy().astype(np.float64))
-            loss += net.loss
-    return {**{name: _plain(mean.value) for name, mean in means.items()}, "total_loss": loss / iterations}
-
-
-class BatchMean:
-    """The mean of a layer's top over batches, of the kind that the layer says: its `averages` and `batch_weight`."""
-
-    def __init__(self, layer):
-        self.layer, self.sum, self.weight = layer, 0.0, 0
-
-    def add(self, value):
-        weight = self.layer.batch_weight
-        if not weight:
-            return
-        if self.layer.averages == "geometric":
-            with np.errstate(divide="ignore"):        # log 0
-                value = np.log(value)
-        self.sum = self.sum + weight * value
-        self.weight += weight
-
-    @property
-    def value(self):
-        mean = self.sum / max(1, self.weight)
-        return np.exp(mean) if self.layer.averages == "geometric" else mean
-
-
-class _StepValues(Mapping):
-    """What a "step" event says. The loss is asked for only if somebody reads it: on a GPU that waits for the iteration."""
-
-    def __init__(self, solver, lr):
-        self.solver = solver
-        self.known = {"lr": lr, **(solver.loss_scale.values if solver.loss_scale else {})}
-
-    def __getitem__(self, name):
-        return self.solver.smoothed_loss if name == "loss" else self.known[name]
-
-    def __iter__(self):
-        return iter(("loss", *self.known))
-
-    def __len__(self):
-        return 1 + len(self.known)
-
-
 def _small_values(outputs):
     """Return the outputs worth a line of text as plain numbers; `loss` stands there already, smoothed."""
-    return {name: _plain(tensor.numpy()) for name, tensor in outputs.items()
+    return {name: as_plain(tensor.numpy()) for name, tensor in outputs.items()
             if name != "loss" and tensor.data.size <= _MOST_VALUES_SHOWN}
-
-
-def _plain(value):
-    value = np.asarray(value)
-    return float(value) if value.ndim == 0 else value.tolist()
 
 
 def _as_config(source):
@@ -400,11 +285,10 @@ def _as_config(source):
     return load_solver(source)
 
 
-def _prepared_nets(config, overrides, dropout, level, stages):
+def _prepared_nets(config, overrides, precision, dropout, level, stages):
     """Return (train, tests), NetChoices with the overrides applied to solver and nets, each net description once."""
-    from minidrop.config import split_overrides
     own, in_layers = split_overrides(overrides)
-    apply_overrides(config, own)
+    apply_overrides(config, [*own, f"precision={precision}"] if precision else own)
     train, tests = solver_nets(config, level, stages)
     nets = list({id(choice.config): choice.config for choice in (train, *tests)}.values())
     prepare_nets(nets, dropout, in_layers)
@@ -417,30 +301,3 @@ def _device(settings, device):
     if settings.solver_mode == settings.CPU or not cuda_devices()[0]:
         return "cpu"
     return f"cuda:{settings.device_id}"
-
-
-def _solver_problems(config):
-    """Every mistake in the solver's own fields, as "file:line:column: what"."""
-    settings = config.message
-    found = check_lr_policy(settings) + check_rule(settings)
-    for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("display", 0), ("snapshot", 0),
-                         ("test_interval", 0)):
-        if getattr(settings, field) < least:
-            found.append((field, f"{field} must be at least {least}, got {getattr(settings, field)}"))
-    if settings.regularization_type not in ("L1", "L2"):
-        found.append(("regularization_type", f"regularization_type must be L1 or L2, got {settings.regularization_type!r}"))
-    if decimal(settings.weight_decay) < 0:
-        found.append(("weight_decay", f"weight_decay must not be negative, got {decimal(settings.weight_decay):g}"))
-    return [f"{config.where(field)}: {problem}" for field, problem in dict.fromkeys(found)]
-
-
-_IGNORED = {"debug_info": "minidrop time shows where the time goes, and a NaN is always located",
-            "snapshot_diff": "snapshots hold no gradients", "snapshot_format": "snapshots are HDF5"}
-
-
-def _warn_of_ignored(config):
-    """Say which fields of a real Caffe file have no effect here, where the file sets them to something."""
-    settings = config.message
-    for field, reason in _IGNORED.items():
-        if settings.HasField(field) and getattr(settings, field):
-            log.warning("%s: %s has no effect: %s", config.where(field), field, reason)

@@ -1,9 +1,15 @@
 """From gradients to new weights: clip, divide by iter_size, regularise, apply the rule. Caffe's order."""
 
+from __future__ import annotations
+
 import math
 
-from minidrop.config import decimal
+import numpy as np
+
+from minidrop.autograd import Parameter
+from minidrop.config import SolverParameter, decimal
 from minidrop.errors import CaptureError
+from minidrop.net import Net
 from minidrop.solver.rules import get_rule
 
 
@@ -13,7 +19,7 @@ class Updater:
     `history["layer/name"]` is a list of arrays shaped like the parameter, zero at first; a snapshot keeps them.
     """
 
-    def __init__(self, settings, net):
+    def __init__(self, settings: SolverParameter, net: Net):
         self.rule = get_rule(settings)
         self.backend = net.backend
         self.parameters = {name: p for name, p in net.parameters().items() if p.requires_grad}
@@ -25,24 +31,31 @@ class Updater:
                             for name, p in self.parameters.items()}
 
     @property
-    def constants(self):
+    def constants(self) -> tuple:
         """The numbers of an update that do not change by themselves from iteration to iteration."""
         return (self.decay, self.l1, self.clip, *vars(self.rule).values(),
                 *((p.lr_mult, p.decay_mult) for p in self.parameters.values()))
 
-    def apply(self, iteration, lr, iter_size=1):
-        """Change the weights by the gradients summed over `iter_size` backward passes, and forget the gradients.
+    def numbers(self, iteration: int, lr: float) -> dict[tuple[float, float], tuple[float, ...]]:
+        """Return {(lr_mult, decay_mult): the numbers of the rule's formula} of an iteration."""
+        pairs = dict.fromkeys((p.lr_mult, p.decay_mult) for p in self.parameters.values())
+        return {pair: tuple(map(float, self.rule.numbers(lr * pair[0], self.decay * pair[1], iteration))) for pair in pairs}
 
-        While a step is captured `lr` may be a float64 array (1,), and the norm of the gradients stays on the device. Raises
-        CaptureError then where the rule is not capturable.
-        """
-        if self.backend.capturing and not self.rule.capturable:
-            raise CaptureError(f"the rule {self.rule.name} updates with numbers that the host gives it in every iteration")
+    def apply(self, iteration: int, lr: float, iter_size: int = 1) -> None:
+        """Change the weights by the gradients summed over `iter_size` backward passes, and forget the gradients."""
         with self.backend.active():
-            scale = self._clip_scale_on_device() if self.backend.capturing and self.clip >= 0 else self._clip_scale()
-            self._apply(iteration, lr, scale / iter_size)
+            self._apply(self.numbers(iteration, lr), self._clip_scale() / iter_size)
 
-    def apply_if_finite(self, iteration, lr, iter_size=1, loss_scale=1.0):
+    def apply_numbers(self, numbers: dict[tuple[float, float], tuple[np.ndarray, ...]], iter_size: int = 1) -> None:
+        """As `apply`, for steps that are captured: nobody waits for the device.
+
+        numbers: as the method of that name returns them, each a float64 array (1,) on the device.
+        """
+        with self.backend.active():
+            scale = self._clip_scale_on_device() if self.clip >= 0 else 1.0
+            self._apply(numbers, scale / iter_size)
+
+    def apply_if_finite(self, iteration: int, lr: float, iter_size: int = 1, loss_scale: float = 1.0) -> bool:
         """As `apply`, for gradients that are `loss_scale` times too large; returns whether they are finite.
 
         If they are not, the weights stay as they are and only the gradients are forgotten. Not while a step is captured.
@@ -53,22 +66,19 @@ class Updater:
             norm = self._norm() / loss_scale
             finite = math.isfinite(norm)
             if finite:
-                self._apply(iteration, lr, self._clip_scale(norm) / (iter_size * loss_scale))
+                self._apply(self.numbers(iteration, lr), self._clip_scale(norm) / (iter_size * loss_scale))
             else:
                 for parameter in self.parameters.values():
                     parameter.clear_grad()
             return finite
 
-    def _apply(self, iteration, lr, scale):
-        rates = {1: lr}        # an array is multiplied on the device: once for each multiplier
+    def _apply(self, numbers, scale):
         for name, parameter in self.parameters.items():
-            factor = parameter.lr_mult
-            rate = rates[factor] if factor in rates else rates.setdefault(factor, lr * factor)
-            self.rule.update(self.backend, parameter, self.history[name], rate, self.decay * parameter.decay_mult,
-                             self.l1, scale, iteration)
+            self.rule.update(self.backend, parameter, self.history[name], numbers[parameter.lr_mult, parameter.decay_mult],
+                             self.decay * parameter.decay_mult, self.l1, scale)
             parameter.clear_grad()
 
-    def permute(self, parameter, axis, order):
+    def permute(self, parameter: Parameter, axis: int, order: np.ndarray) -> None:
         """Give the entries of one axis of a parameter other places, and those of its whole history: new[i] = old[order[i]]."""
         history = next((self.history[name] for name, own in self.parameters.items() if own is parameter), [])
         with self.backend.active():

@@ -101,13 +101,13 @@ def test_captured_steps_are_checked_first(scripts, recorded_cuda, monkeypatch):
     with pytest.raises(AssertionError, match="^PERIODIC: no step was captured: no form was drawn twice$"):
         checks.check_captured(backend)
     monkeypatch.undo()
-    send, calls = captured._Memory.send, []
+    send, calls = captured.CapturedMemory.send, []
 
     def late(memory, lr, *more):
         """The device learns the learning rate of one iteration too late."""
         calls.append(lr)
         send(memory, lr * (1.0 + 1e-6 * (len(calls) == 30)), *more)
-    monkeypatch.setattr(captured._Memory, "send", late)
+    monkeypatch.setattr(captured.CapturedMemory, "send", late)
     with pytest.raises(AssertionError, match="PERIODIC: "):
         checks.check_captured(backend)
 

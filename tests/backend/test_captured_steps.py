@@ -11,10 +11,11 @@ import pytest
 import minidrop as md
 from minidrop import functions
 from minidrop.config import parse_solver
-from minidrop.errors import DataError, NonFiniteError
+from minidrop.errors import CaptureError, DataError, NonFiniteError
 from minidrop.layers import Layer, base, register_layer
 from minidrop.layers.flow import Pass
 from minidrop.solver import captured as captured_module
+from minidrop.solver.rules import known_rules
 
 FILLER = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
 MEMORY = ('layer { name: "in" type: "MemoryData" top: "data" top: "label" '
@@ -120,6 +121,61 @@ def test_other_settings_of_the_update(recorded_cuda, more):
     compare(found, run(solver("cpu", text, more, **settings)), rtol=1e-9, atol=1e-11)
 
 
+NUMBERS = {"RMSProp": "rms_decay: 0.9 delta: 1e-3", "AdaGrad": "delta: 1e-3", "AdaDelta": "momentum: 0.9 delta: 1e-3",
+           "Adam": "momentum: 0.9 delta: 1e-3", "AdamW": "momentum: 0.9 delta: 1e-3"}
+
+
+@pytest.mark.parametrize("clip", ["", "clip_gradients: 0.5"])
+@pytest.mark.parametrize("rule", [*known_rules(), "AdamW"])
+def test_every_rule_is_captured(recorded_cuda, adamw, rule, clip):
+    """Its numbers, such as Adam's corrections, are those of the iteration; AdamW is a rule of a user's own."""
+    net = mlp("ROW").replace('name: "ip2"', 'name: "ip2" param { lr_mult: 2 decay_mult: 0.5 } param { decay_mult: 0 }')
+    text = (f"base_lr: 0.01 lr_policy: 'step' gamma: 0.5 stepsize: 15 weight_decay: 0.01 max_iter: 99 random_seed: 4 "
+            f"type: '{rule}' {NUMBERS.get(rule, 'momentum: 0.9')} {clip} net_param {{ {net} }}")
+    results = []
+    for device, launches in ((recorded_cuda(), True), (recorded_cuda(), False), ("cpu", None)):
+        made = md.Solver(parse_solver(text), device=device, dtype="float64")
+        made.net.set_input_arrays(*DATA)
+        if made.captured:
+            made.captured.launches = launches
+        results.append(run(made, 30))
+        assert not made.captured or made.captured.problem == "" and (made.captured.replayed > 8) == launches
+    compare(results[0], results[1])
+    compare(results[0], results[2], rtol=1e-8, atol=1e-10)
+
+
+def halve(parameters):
+    """What a distributed run would do there: change all gradients."""
+    for parameter in parameters.values():
+        parameter.grad = parameter.grad * 0.5
+
+
+def test_a_hook_between_backward_and_update_is_captured(recorded_cuda):
+    calls, results = [], []
+    for device in (recorded_cuda(), "cpu"):
+        made = solver(device, mlp("ROW"))
+        run(made, 12)
+        before = made.captured and made.captured.replayed
+        made.after_backward += [lambda parameters, device=device: calls.append(device), halve]
+        results.append(run(made))
+        assert device == "cpu" or made.captured.problem == "" and made.captured.replayed > before + 8
+    compare(*results, rtol=1e-9, atol=1e-11)
+    assert calls.count("cpu") == 24 and 0 < len(calls) - 24 < 24      # captured: not at a launch
+    plain = solver("cpu", mlp("ROW"))
+    run(plain, 12)
+    assert not np.allclose(run(plain)["ip1/weight"], results[1]["ip1/weight"], rtol=1e-3)
+
+
+def test_a_hook_that_looks_at_a_gradient_ends_capturing_and_loses_nothing(recorded_cuda):
+    results = []
+    for device in (recorded_cuda(), "cpu"):
+        made = solver(device, mlp("ROW"))
+        made.after_backward.append(lambda parameters: [float(p.grad.sum()) for p in parameters.values()])
+        results.append(run(made))
+        assert device == "cpu" or made.captured.problem and made.captured.replayed == 0
+    compare(*results, rtol=1e-9, atol=1e-11)
+
+
 def test_in_float32_and_lower_precision(recorded_cuda):
     for precision, off in (("float32", 1e-4), ("bfloat16", 0.2)):
         whole = solver(recorded_cuda(precision), mlp("ROW"), dtype="float32", precision=precision)
@@ -153,12 +209,10 @@ def test_what_cannot_be_captured_runs_uncaptured_and_says_why(recorded_cuda, kin
     assert re.search(reason, whole.captured.problem)
 
 
-@pytest.mark.parametrize("more, reason", [("type: 'Adam'", "type 'Adam'"), ("iter_size: 2", "iter_size is 2")])
-def test_solvers_that_cannot_be_captured(recorded_cuda, more, reason):
-    more, overrides = (more, ["momentum=0.9"])
-    whole = solver(recorded_cuda(), mlp("ROW"), more, overrides=overrides)
-    assert reason in whole.captured.problem
-    compare(run(whole, 4), run(solver("cpu", mlp("ROW"), more, overrides=overrides), 4), rtol=1e-9, atol=1e-11)
+def test_solvers_that_cannot_be_captured(recorded_cuda):
+    whole = solver(recorded_cuda(), mlp("ROW"), "iter_size: 2")
+    assert "iter_size is 2" in whole.captured.problem
+    compare(run(whole, 4), run(solver("cpu", mlp("ROW"), "iter_size: 2"), 4), rtol=1e-9, atol=1e-11)
 
 
 def test_room_for_units_that_a_start_does_not_have_may_hold_anything_but_in_a_norm(recorded_cuda):
@@ -254,7 +308,7 @@ def test_graphs_and_their_memory_go_at_once_where_nobody_needs_them(recorded_cud
         elif end == "rebuild":
             whole.rebuild(3)
         else:
-            monkeypatch.setattr(whole.captured, "_form", lambda: (_ for _ in ()).throw(captured_module.CaptureError("why")))
+            monkeypatch.setattr(whole.captured.patterns, "form", lambda: (_ for _ in ()).throw(CaptureError("why")))
             whole.step()
             assert whole.captured.problem == "why"
     finally:

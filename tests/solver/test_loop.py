@@ -131,6 +131,39 @@ def test_clipping_takes_one_sum_of_all_gradients(monkeypatch, family):
     assert len(sums) == 6 and max(sums) > 4 * (family == "TILE")
 
 
+def test_after_backward_sees_the_gradients_of_all_passes_and_may_change_them():
+    solver, plain = (make("iter_size: 2 clip_gradients: 1e-3") for _ in range(2))
+    seen, events = [], events_of(solver)
+    solver.after_backward.append(lambda parameters: seen.append(
+        (len(events), {name: p.dense_grad().copy() for name, p in parameters.items()})))
+    plain.steps.forward_backward()
+    solver.step()
+    assert [count for count, _ in seen] == [0]         # before anybody is told of the iteration
+    for name, gradient in seen[0][1].items():           # not clipped yet
+        np.testing.assert_array_equal(gradient, plain.net.parameters()[name].dense_grad(), err_msg=name)
+    assert seen[0][1].keys() == solver.updater.parameters.keys()
+
+
+def test_gradients_that_after_backward_sets_are_those_that_are_applied():
+    solver, other = (make(base=BASE.replace("weight_decay: 0.01", "")) for _ in range(2))
+
+    def forget(parameters):
+        for parameter in parameters.values():
+            parameter.clear_grad()
+
+    before = weights(solver)
+    solver.after_backward.append(forget)
+    solver.step(3)
+    for name, value in weights(solver).items():
+        np.testing.assert_array_equal(value, before[name])
+    solver.after_backward.clear()
+    solver.iteration = 0
+    solver.net.seek(0)
+    solver.step(3)
+    other.step(3)
+    assert_same_weights(solver, other)
+
+
 def test_average_loss_is_the_mean_of_the_last():
     single, averaged = make(), make("average_loss: 3")
     losses = [e.values["loss"] for e in run_steps(single, 6)]

@@ -12,45 +12,17 @@ import pytest
 from minidrop.autograd import Block, Blocks, Parameter
 from minidrop.backend.generic import Backend
 from minidrop.backend.numpy import NumpyBackend
-from minidrop.config.minidrop_pb2 import SolverParameter
 from minidrop.kept import Kept
 from minidrop.kernels import cpu_update
-from minidrop.solver.rules import UpdateRule, get_rule, register_rule
-from minidrop.solver.rules.base import _RULES
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class AdamW(UpdateRule):
-    """w = (1 - lr * decay) * w, then Adam's step. Source: Loshchilov and Hutter 2019, algorithm 2."""
-
-    slots, regularises = 2, False
-    ranges = {"momentum": (0, 1), "momentum2": (0, 1), "delta": (0, math.inf)}
-
-    def numbers(self, lr, decay, iteration):
-        t = iteration + 1
-        return (lr / (1 - self.momentum ** t), 1 - lr * decay, math.sqrt(1 - self.momentum2 ** t), self.momentum,
-                1 - self.momentum, self.momentum2, 1 - self.momentum2, self.delta)
-
-    @staticmethod
-    def formula(w, g, m, v, rate, shrink, root, momentum, rest, momentum2, rest2, delta):
-        m = momentum * m + rest * g
-        v = momentum2 * v + rest2 * (g * g)
-        return shrink * w - rate * (m / (np.sqrt(v) / root + delta)), m, v
-
-
-@pytest.fixture
-def adamw():
-    with _RULES.forgetting():
-        register_rule("AdamW")(AdamW)
-        yield get_rule(SolverParameter(type="AdamW", momentum=0.9, momentum2=0.999, delta=1e-8))
 
 
 def steps(rule, on, w, gradients):
     parameter, history = Parameter(w.copy(), on), [np.zeros_like(w) for _ in range(rule.slots)]
     for iteration, blocks in enumerate(gradients):
         parameter.blocks = blocks
-        rule.update(on, parameter, history, 0.01, decay=0.1, iteration=iteration)
+        rule.update(on, parameter, history, rule.numbers(0.01, 0.1, iteration), decay=0.1)
     return [parameter.data, *history]
 
 

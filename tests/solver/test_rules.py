@@ -26,12 +26,13 @@ def parameter(w, g):
 
 def run(name, gradients, lr=0.1, w=(1.0, -2.0), dtype="f8", options=None, **update):
     """Return w after each step with the given gradients, and the history after the last."""
+    decay = update.get("decay", 0.0)
     rule = get_rule(SolverParameter(type=name, **(options or {})))
     p = parameter(np.array(w, dtype), np.zeros(len(w)))
     history, steps = [np.zeros_like(p.data) for _ in range(rule.slots)], []
     for t, g in enumerate(gradients):
         p = parameter(p.data, g)
-        rule.update(Backend, p, history, lr=lr[t] if isinstance(lr, list) else lr, iteration=t, **update)
+        rule.update(Backend, p, history, rule.numbers(lr[t] if isinstance(lr, list) else lr, decay, t), **update)
         steps.append(p.data.copy())
     return steps, history
 
@@ -109,7 +110,7 @@ def test_updates_in_place_and_leaves_the_gradient(name, dtype):
     p.grad = g
     history = [np.zeros_like(w) for _ in range(rule.slots)]
     kept = list(history)
-    rule.update(Backend, p, history, lr=np.float64(0.1), decay=0.01, grad_scale=0.5, iteration=0)
+    rule.update(Backend, p, history, rule.numbers(0.1, 0.01, 0), decay=0.01, grad_scale=0.5)
     assert p.data is w and all(a is b for a, b in zip(history, kept, strict=True))
     assert w.dtype == dtype and not np.array_equal(w, np.linspace(-1, 1, 12).reshape(3, 4).astype(dtype))
     assert all(h.dtype == dtype and h.any() for h in history)
@@ -127,7 +128,8 @@ def test_one_rule_serves_parameters_of_many_shapes(name):
         results = []
         for rule in (together, get_rule(SolverParameter(type=name))):
             p = parameter(w, g)
-            rule.update(Backend, p, [np.zeros_like(p.data) for _ in range(rule.slots)], lr=0.1, decay=0.1)
+            history = [np.zeros_like(p.data) for _ in range(rule.slots)]
+            rule.update(Backend, p, history, rule.numbers(0.1, 0.1, 0), decay=0.1)
             results.append(p.data)
         alone.append(np.array_equal(*results) and (not w.size or not np.array_equal(results[0], w)))
     assert all(alone)
@@ -166,7 +168,7 @@ def test_registry():
     assert get_rule(SolverParameter()).name == "SGD"
     assert get_rule(SolverParameter(type="Adam", momentum=0.9)).momentum == 0.9
     with pytest.raises(NotImplementedError):
-        UpdateRule(SolverParameter()).update(Backend, parameter([1.0], [1.0]), [], lr=1)
+        UpdateRule(SolverParameter()).numbers(1.0, 0.0, 0)
 
 
 @pytest.mark.parametrize("options, field, message", [
@@ -216,12 +218,12 @@ def test_compact_gradients_equal_dense_ones(name, dtype, layout):
                 compact.clear_grad()
                 compact.accumulate(Blocks(blocks, dtype))
                 dense.grad = compact.dense_grad().copy()
-                rule.update(Backend, compact, histories[0], 0.1, decay, l1, 0.5, iteration)
+                numbers = rule.numbers(0.1, decay, iteration)
+                rule.update(Backend, compact, histories[0], numbers, decay, l1, 0.5)
                 if name == "SGD":
-                    rule.update(Backend, dense, histories[1], 0.1, decay, l1, 0.5, iteration)
+                    rule.update(Backend, dense, histories[1], numbers, decay, l1, 0.5)
                 else:
-                    Generic().rule_update(dense.data, histories[1], dense.blocks, rule, rule.numbers(0.1, decay, iteration),
-                                          decay, l1, 0.5)
+                    Generic().rule_update(dense.data, histories[1], dense.blocks, rule, numbers, decay, l1, 0.5)
                 for got, expected in zip((compact.data, *histories[0]), (dense.data, *histories[1]), strict=True):
                     np.testing.assert_array_equal(got, expected)
 

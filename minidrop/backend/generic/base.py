@@ -4,6 +4,9 @@ Every generic method is the reference: a device overrides one only where a measu
 tests compare the override with it. One family of operations a file.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from minidrop.backend.generic.arrays import Arrays
@@ -29,3 +32,12 @@ class Backend(Arrays, Products, KeptSets, Neural, Random, Updates):
     captures = False        # whether `capture` can do anything
     capturing = False       # True while work is captured, or done as if it were: the host looks at nothing
     trouble = None          # while capturing: an array of one int32, not 0 once something was wrong
+
+    @contextmanager
+    def as_captured(self, trouble: np.ndarray) -> Iterator[None]:
+        """Within this context work is done as if it were captured; what is wrong is noted in `trouble`."""
+        was, self.capturing, self.trouble = self.capturing, True, trouble
+        try:
+            yield
+        finally:
+            self.capturing, self.trouble = was, None

@@ -28,21 +28,23 @@ class Updates:
     def rule_update(self, W, history, blocks, rule, numbers, decay, l1, grad_scale):
         """W, history = rule.formula(W, g, *history, *numbers) with g = grad_scale * gW + decay * R(W). In place.
 
-        `blocks` and R as in `sgd_update`; `rule`: an UpdateRule, whose formula is elementwise.
+        `blocks` and R as in `sgd_update`; `rule`: an UpdateRule, whose formula is elementwise. For captured steps `numbers`
+        and `grad_scale` may be float64 arrays (1,), and nothing changes where `trouble` is set.
         """
         xp, number = self.xp, W.dtype.type
+        grad_scale, *numbers = (_as_number(one, number) for one in (grad_scale, *numbers))
         if len(blocks) == 1:
-            g = blocks[0].dense(self, W.shape) * number(grad_scale)
+            g = blocks[0].dense(self, W.shape) * grad_scale
         else:
             g = self.zeros(W.shape, W.dtype)
             for block in blocks:
                 block.add_to(self, g, 1)
-            g *= number(grad_scale)
+            g *= grad_scale
         if decay:
             g += (xp.sign(W) if l1 else W) * number(decay)
-        new = rule.formula(W, g, *history, *(number(one) for one in numbers))
+        new = rule.formula(W, g, *history, *numbers)
         for array, value in zip((W, *history), new, strict=True):
-            array[...] = value
+            self.keep_if_well(array, value)
 
     def keep_if_well(self, target, new):
         """target[...] = new, unless `trouble` is set on the device: then `target` stays as it is."""
@@ -59,3 +61,8 @@ class Updates:
             flat = array.reshape(-1)
             total = total + self.xp.dot(flat, flat)
         return total
+
+
+def _as_number(one, number):
+    """Return a number in the type of an array's entries; one that lies on the device stays there, of shape ()."""
+    return one.astype(number).reshape(()) if getattr(one, "shape", ()) else number(one)

@@ -2,7 +2,7 @@
 
     rule = get_rule(param)                                  # param: SolverParameter
     history = [zeros like the weights] * rule.slots         # the state that a snapshot keeps
-    rule.update(backend, parameter, history, lr=0.01, decay=0.0005, iteration=0)
+    rule.update(backend, parameter, history, rule.numbers(lr=0.01, decay=0.0005, iteration=0), decay=0.0005)
 """
 
 from minidrop.solver.rules import adadelta, adagrad, adam, nesterov, rmsprop, sgd

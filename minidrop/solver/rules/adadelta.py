@@ -20,11 +20,11 @@ class AdaDelta(UpdateRule):
     slots = 2
     ranges = {"momentum": (0, 1), "delta": (0, math.inf)}
 
-    def numbers(self, lr, decay, iteration):
+    def numbers(self, lr: float, decay: float, iteration: int) -> tuple[float, ...]:
         return lr, self.momentum, 1 - self.momentum, self.delta
 
     @staticmethod
-    def formula(w, g, h, d, lr, keep, rest, delta):
+    def formula(w, g, h, d, lr, keep, rest, delta) -> tuple:
         h = h * keep + g * g * rest
         u = g * np.sqrt(d + delta) / np.sqrt(h + delta)
         return w - u * lr, h, d * keep + u * u * rest

@@ -17,10 +17,10 @@ class AdaGrad(UpdateRule):
     ranges = {"delta": (0, math.inf)}
     without = ("momentum",)
 
-    def numbers(self, lr, decay, iteration):
+    def numbers(self, lr: float, decay: float, iteration: int) -> tuple[float, ...]:
         return lr, self.delta
 
     @staticmethod
-    def formula(w, g, h, lr, delta):
+    def formula(w, g, h, lr, delta) -> tuple:
         h = h + g * g
         return w - g / (np.sqrt(h) + delta) * lr, h

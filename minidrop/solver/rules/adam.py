@@ -19,13 +19,13 @@ class Adam(UpdateRule):
     slots = 2
     ranges = {"momentum": (0, 1), "momentum2": (0, 1), "delta": (0, math.inf)}
 
-    def numbers(self, lr, decay, iteration):
+    def numbers(self, lr: float, decay: float, iteration: int) -> tuple[float, ...]:
         t = iteration + 1
         correction = math.sqrt(1 - self.momentum2 ** t) / (1 - self.momentum ** t)
         return lr * correction, self.momentum, 1 - self.momentum, self.momentum2, 1 - self.momentum2, self.delta
 
     @staticmethod
-    def formula(w, g, m, v, rate, keep, rest, keep2, rest2, delta):
+    def formula(w, g, m, v, rate, keep, rest, keep2, rest2, delta) -> tuple:
         v = v * keep2 + g * g * rest2
         m = m * keep + g * rest
         return w - m / (np.sqrt(v) + delta) * rate, m, v

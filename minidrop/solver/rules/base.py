@@ -1,7 +1,15 @@
 """UpdateRule, and the registry of rules by Caffe's names."""
 
-import math
+from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from minidrop.autograd import Parameter
+from minidrop.backend import Backend
+from minidrop.config import SolverParameter
 from minidrop.config.load import decimal
 from minidrop.errors import ConfigError, nearest
 from minidrop.registry import Registry
@@ -17,54 +25,65 @@ class UpdateRule:
     without: fields that must be 0, because the rule has no use for them.
     regularises: the gradient gets decay * R(w) before the formula; False for a rule that decays weights itself.
     compiled: formula can be compiled by Numba, with numbers in the place of arrays.
-    capturable: update also takes lr and grad_scale as float64 arrays (1,) on the device, and heeds `backend.trouble`.
     """
 
-    capturable = False
-    compiled = True
-    regularises = True
-    slots = 1
-    ranges = {}
-    without = ()
+    compiled: bool = True
+    regularises: bool = True
+    slots: int = 1
+    ranges: dict[str, tuple[float, float]] = {}
+    without: tuple[str, ...] = ()
+    name: str = ""
+    # Those of them that `ranges` names are read from the solver file.
+    momentum: float
+    momentum2: float
+    rms_decay: float
+    delta: float
 
-    def __init__(self, param):
+    def __init__(self, param: SolverParameter):
         for field in self.ranges:
             setattr(self, field, decimal(getattr(param, field)))
 
-    def numbers(self, lr, decay, iteration):
-        """Return the numbers of the formula, a tuple of floats: what does not differ from weight to weight."""
+    def numbers(self, lr: float, decay: float, iteration: int) -> tuple[float, ...]:
+        """Return the numbers of the formula, the same for all weights.
+
+        lr and decay: the parameter's lr_mult and decay_mult included. iteration: from 0.
+        """
         raise NotImplementedError
 
     @staticmethod
-    def formula(w, g, *history_and_numbers):
-        """Return (new w, new history...) for arrays or for single numbers, each operation rounded on its own."""
+    def formula(w, g, *history_and_numbers) -> tuple:
+        """Return (new w, new history...) for arrays or for single numbers, each operation rounded on its own.
+
+        In captured steps the numbers are arrays of shape () on the device, whose values it cannot ask for.
+        """
         raise NotImplementedError
 
-    def update(self, backend, parameter, history, lr, decay=0.0, l1=False, grad_scale=1.0, iteration=0):
+    def update(self, backend: Backend, parameter: Parameter, history: list[np.ndarray], numbers: tuple, decay: float = 0.0,
+               l1: bool = False, grad_scale: float | np.ndarray = 1.0) -> None:
         """Change parameter.data and the arrays in `history` in place; the gradient is left as it is.
 
             g = grad_scale * gradient + decay * w        (L2)
             g = grad_scale * gradient + decay * sign(w)  (L1, l1=True)
             w, history = formula(w, g, history, numbers)
 
-        lr and decay: floats, the parameter's lr_mult and decay_mult included. iteration: from 0.
+        numbers: as the method of that name returns them. decay: the parameter's decay_mult included. In captured steps numbers
+        and grad_scale are float64 arrays (1,) on the device.
         """
-        numbers = self.numbers(float(lr), float(decay), iteration)
-        backend.rule_update(parameter.data, history, parameter.blocks, self, numbers,
-                            float(decay) if self.regularises else 0.0, l1, float(grad_scale))
+        backend.rule_update(parameter.data, history, parameter.blocks, self, numbers, decay if self.regularises else 0.0, l1,
+                            grad_scale)
 
 
-def register_rule(name):
+def register_rule(name: str) -> Callable[[type], type]:
     """Return a class decorator that makes an UpdateRule known as `name`, the solver's `type`."""
     return _RULES.register(name)
 
 
-def known_rules():
+def known_rules() -> list[str]:
     """Return the names of all rules, sorted."""
     return _RULES.names()
 
 
-def get_rule(param):
+def get_rule(param: SolverParameter) -> UpdateRule:
     """Return the UpdateRule that SolverParameter.type names, set up from `param`; raises ConfigError."""
     problems = check_rule(param)
     if problems:
@@ -72,7 +91,7 @@ def get_rule(param):
     return _RULES.get(param.type)(param)
 
 
-def check_rule(param):
+def check_rule(param: SolverParameter) -> list[tuple[str, str]]:
     """Return what is wrong with a SolverParameter's rule as a list of (field, problem); [] is good."""
     if param.type not in _RULES:
         return [("type", f"type: expected one of {', '.join(known_rules())}; "

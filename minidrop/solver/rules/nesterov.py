@@ -13,11 +13,11 @@ class Nesterov(UpdateRule):
 
     ranges = {"momentum": (0, 1)}
 
-    def numbers(self, lr, decay, iteration):
+    def numbers(self, lr: float, decay: float, iteration: int) -> tuple[float, ...]:
         return lr, self.momentum
 
     @staticmethod
-    def formula(w, g, h, lr, momentum):
+    def formula(w, g, h, lr, momentum) -> tuple:
         g = g * lr
         h = h * momentum + g
         return w - (g + h * momentum), h

@@ -17,10 +17,10 @@ class RMSProp(UpdateRule):
     ranges = {"rms_decay": (0, 1), "delta": (0, math.inf)}
     without = ("momentum",)
 
-    def numbers(self, lr, decay, iteration):
+    def numbers(self, lr: float, decay: float, iteration: int) -> tuple[float, ...]:
         return lr, self.rms_decay, 1 - self.rms_decay, self.delta
 
     @staticmethod
-    def formula(w, g, h, lr, keep, rest, delta):
+    def formula(w, g, h, lr, keep, rest, delta) -> tuple:
         h = h * keep + g * g * rest
         return w - g / (np.sqrt(h) + delta) * lr, h

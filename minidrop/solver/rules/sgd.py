@@ -1,5 +1,9 @@
 """SGD with momentum."""
 
+import numpy as np
+
+from minidrop.autograd import Parameter
+from minidrop.backend import Backend
 from minidrop.solver.rules.base import UpdateRule, register_rule
 
 
@@ -12,8 +16,10 @@ class SGD(UpdateRule):
     """
 
     ranges = {"momentum": (0, 1)}
-    capturable = True
 
-    def update(self, backend, parameter, history, lr, decay=0.0, l1=False, grad_scale=1.0, iteration=0):
-        lr, grad_scale = (x if getattr(x, "shape", ()) else float(x) for x in (lr, grad_scale))
-        backend.sgd_update(parameter.data, history[0], parameter.blocks, lr, self.momentum, float(decay), l1, grad_scale)
+    def numbers(self, lr: float, decay: float, iteration: int) -> tuple[float, ...]:
+        return (lr,)
+
+    def update(self, backend: Backend, parameter: Parameter, history: list[np.ndarray], numbers: tuple, decay: float = 0.0,
+               l1: bool = False, grad_scale: float | np.ndarray = 1.0) -> None:
+        backend.sgd_update(parameter.data, history[0], parameter.blocks, numbers[0], self.momentum, decay, l1, grad_scale)

@@ -1,0 +1,114 @@
+"""The device memory in which captured iterations find what differs from one to the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minidrop.autograd import Tensor
+from minidrop.errors import CaptureError
+from minidrop.kept import Kept, MovingKept
+from minidrop.net.graph import BlobRef
+
+if TYPE_CHECKING:
+    from minidrop.solver.loop import Solver
+
+RING = 64               # iterations whose outcome the device remembers
+MOST_STARTS = 256
+
+
+class CapturedMemory:
+    """What all graphs of a Solver read, and where they note what came of an iteration.
+
+    `rates`: the numbers of the update, as `Updater.numbers` has them, each a float64 array (1,). `keys`, `starts`: of random
+    numbers and of kept sets, arrays (1,). `lives`: {node index: which of its blocks live}. `trouble`: not 0 once something
+    was wrong. `ring`: (2, RING), the losses of the last iterations and whether there was trouble. `states`: what recurrent
+    layers carry from batch to batch.
+    """
+
+    def __init__(self, solver: Solver, keyed: int):
+        self.solver, self.net, self.updater, self.backend = solver, solver.net, solver.updater, solver.net.backend
+        backend, net = self.backend, self.net
+        self.constants = self._constants()
+        self.weights = [(parameter, parameter.data) for parameter in net.parameters().values()]
+        self.histories = [(history, i, array) for history in self.updater.history.values()
+                          for i, array in enumerate(history)]
+        rates = self.updater.numbers(solver.iteration, solver.learning_rate)
+        counts = sum(map(len, rates.values())), keyed
+        size = 8 * sum(counts) + 4 * MOST_STARTS
+        self.numbers = backend.zeros((size,), np.uint8)
+        ones = [[part[i:i + 1] for i in range(part.size)] for part in _parts(self.numbers, *counts)]
+        places, self.keys, self.starts = iter(ones[0]), ones[1], ones[2]
+        self.rates = {pair: tuple(next(places) for _ in own) for pair, own in rates.items()}
+        # Nobody knows when a copy is done, but iterations more than RING back are: they have been looked at.
+        host = backend.pinned(np.zeros((2 * RING, size), np.uint8))
+        self.sent, self.host = 0, [(numbers, _parts(numbers, *counts)) for numbers in host]
+        self.lives: dict[int, np.ndarray] = {}
+        self.trouble = backend.zeros((1,), np.int32)
+        self.ring = backend.zeros((2, RING), np.float64)
+        self.states = {place: backend.empty(array.shape, array.dtype) for place, array in net.states.items()}
+        self.inputs: dict[tuple, dict[BlobRef, np.ndarray]] = {}    # (shape, dtype) of the whole batch -> its arrays
+        self.batch: dict[BlobRef, np.ndarray] = {}
+
+    def _constants(self):
+        """What graphs hold and somebody may change."""
+        return self.net.mode, self.updater.constants, list(self.solver.after_backward)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a weight or a history is another array than when graphs began to read it, or a constant has changed."""
+        return (self.constants != self._constants() or any(parameter.data is not array for parameter, array in self.weights)
+                or any(history[i] is not array for history, i, array in self.histories))
+
+    def send(self, lr: float, iteration: int, keys: list, starts: list[int], lives: dict[int, np.ndarray]) -> None:
+        """Send the numbers of one iteration to the device."""
+        starts = [iteration % RING, *starts]
+        if len(starts) > MOST_STARTS:
+            raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than {MOST_STARTS}")
+        numbers, (host_rates, host_keys, host_starts) = self.host[self.sent % len(self.host)]
+        self.sent += 1
+        rates = self.updater.numbers(iteration, lr).values()
+        host_rates[:], host_keys[:] = [number for own in rates for number in own], keys
+        host_starts[:len(starts)] = starts
+        self.backend.send(self.numbers, numbers)
+        for name, table in zip(lives, self.backend.upload(self, [*lives.values()]) if lives else (), strict=True):
+            if name not in self.lives:
+                self.lives[name] = self.backend.empty(table.shape, table.dtype)
+            self.lives[name][...] = table
+
+    def give(self, shapes: tuple, data: dict[BlobRef, Tensor]) -> None:
+        """Copy a batch, and the states as they are, to where graphs of these shapes read them."""
+        if shapes not in self.inputs:
+            self.inputs[shapes] = {ref: self.backend.empty(tensor.data.shape, tensor.data.dtype)
+                                   for ref, tensor in data.items()}
+        self.batch = self.inputs[shapes]
+        for ref, tensor in data.items():
+            self.batch[ref][...] = tensor.data
+        for place, state in self.net.states.items():
+            if self.states[place] is not state:
+                self.states[place][...] = state
+        self.net.set_states(self.states)
+
+    def tensors(self) -> dict[BlobRef, Tensor]:
+        """The batch that was given last."""
+        return {ref: Tensor(array, backend=self.backend) for ref, array in self.batch.items()}
+
+    def keep_states(self) -> None:
+        """Take over the states that the net has come to, unless there is trouble."""
+        for place, state in self.net.states.items():
+            self.backend.keep_if_well(self.states[place], state)
+
+    def note(self, loss: np.ndarray) -> None:
+        """Write loss and trouble to the iteration's place in `ring`."""
+        place = MovingKept(Kept(0, RING, 1, RING), self.starts[0])
+        outcome = self.backend.empty((2, 1), np.float64)
+        outcome[0] = loss
+        outcome[1] = self.trouble
+        self.backend.put_columns(self.ring, place, outcome)
+
+
+def _parts(numbers, rates, keys):
+    """Return (rates, keys, starts): what the bytes `numbers` hold, as views."""
+    ends = 8 * rates, 8 * (rates + keys)
+    return (numbers[:ends[0]].view(np.float64), numbers[ends[0]:ends[1]].view(np.uint64), numbers[ends[1]:].view(np.int32))

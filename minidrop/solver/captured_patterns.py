@@ -1,0 +1,86 @@
+"""The form of drawn patterns: what of them decides the launches of an iteration, and what may differ within one form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from minidrop.errors import CaptureError
+from minidrop.kept import MovingKept
+from minidrop.net import Net
+from minidrop.patterns.draw import NOTHING
+
+MULTIPLE = 8            # of compact sizes: then rows of 16-bit numbers begin on multiples of 16 bytes, as products like it
+
+
+@dataclass(frozen=True)
+class Form:
+    """`signature`: step, width and scale of every drawn pattern. `starts`: of the kept sets that have one. `lives`:
+    {node index: which of its blocks live}."""
+
+    signature: tuple
+    starts: list[int]
+    lives: dict[int, np.ndarray]
+
+
+class CapturedPatterns:
+    """Reads the form of what a Net has drawn, and gives the layers draws of that form whose starts lie on the device."""
+
+    def __init__(self, net: Net):
+        self.net = net
+        self.weighted = {drop.node.index: (drop.producer.layer.outputs, drop.producer.layer.inputs)
+                         for drop in net.plan.drops if drop.kind == "weights"}
+        shapes = net.graph.shapes
+        self.samples = {drop.node.index: math.prod(shapes[drop.node.tops[0]][:drop.fact.axis])
+                        for drop in net.plan.drops if drop.kind == "blocks"}
+        self.keyed = [layer for layer in net.layers.values() if layer.stream is not None]
+
+    def form(self) -> Form:
+        """Return the Form of what is drawn. Raises CaptureError where it has none."""
+        net = self.net
+        form, starts, lives = [net.mode, *map(net.is_dropping, net.drop_layers.values())], [], {}
+        for index, draw in net.acting(net.drawn).items():
+            if net.mode.masked:
+                draw = NOTHING
+            grid = draw.grid(self.samples.get(index))
+            if grid is not None:
+                lives[index] = grid.lives
+            kept_sets = draw.kept_sets(self.weighted.get(index))
+            for kept in kept_sets:
+                if kept.regular is None:
+                    name = net.graph.nodes[index].name
+                    raise CaptureError(f"layer {name!r} ({net.drop_sites[name].family.name}) keeps another number of units "
+                                       f"in every iteration")
+                if _moves(kept):
+                    starts.append(kept.regular[0])
+            form.append((draw.scale, grid is None, *((*kept.regular[1:], kept.total) for kept in kept_sets)))
+        return Form(tuple(form), starts, lives)
+
+    def keys(self, iteration: int) -> list:
+        """Return the keys of an iteration's random numbers."""
+        return [layer.key(iteration) for layer in self.keyed]
+
+    def give(self, starts: Iterable[np.ndarray], lives: dict[int, np.ndarray], keys: list[np.ndarray]) -> None:
+        """Give the layers draws of the drawn form that read starts, lives and keys from the device when the work runs."""
+        net, places = self.net, iter(starts)
+        draws = net.acting(net.drawn)
+        for index, draw in {} if net.mode.masked else draws.items():
+            if index in self.samples:
+                draws[index] = draw if draw is NOTHING else draw.given(lives.get(index))
+                continue
+            # Of pairs of tiles the outputs are disjoint, and so are the inputs.
+            kept_sets = draw.kept_sets(self.weighted.get(index))
+            sets = [MovingKept(kept, next(places), (index, i % 2, len(kept_sets) // 2), MULTIPLE) if _moves(kept) else kept
+                    for i, kept in enumerate(kept_sets)]
+            draws[index] = draw if draw is NOTHING else draw.given(sets)
+        key_of = {layer.name: key for layer, key in zip(self.keyed, keys, strict=True)}
+        net.give(draws, lambda layer: key_of[layer.name])
+
+
+def _moves(kept):
+    """Whether a kept set is another one for another start."""
+    _, step, width = kept.regular
+    return width < step

@@ -1,0 +1,35 @@
+"""Mistakes in the fields of a solver file, and fields that have no effect here."""
+
+import logging
+
+from minidrop.config import SolverConfig, decimal
+from minidrop.solver.lr_policy import check_lr_policy
+from minidrop.solver.rules import check_rule
+
+log = logging.getLogger(__name__)
+
+_IGNORED = {"debug_info": "minidrop time shows where the time goes, and a NaN is always located",
+            "snapshot_diff": "snapshots hold no gradients", "snapshot_format": "snapshots are HDF5"}
+
+
+def solver_problems(config: SolverConfig) -> list[str]:
+    """Return every mistake in the solver's own fields, as "file:line:column: what"."""
+    settings = config.message
+    found = check_lr_policy(settings) + check_rule(settings)
+    for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("display", 0), ("snapshot", 0),
+                         ("test_interval", 0)):
+        if getattr(settings, field) < least:
+            found.append((field, f"{field} must be at least {least}, got {getattr(settings, field)}"))
+    if settings.regularization_type not in ("L1", "L2"):
+        found.append(("regularization_type", f"regularization_type must be L1 or L2, got {settings.regularization_type!r}"))
+    if decimal(settings.weight_decay) < 0:
+        found.append(("weight_decay", f"weight_decay must not be negative, got {decimal(settings.weight_decay):g}"))
+    return [f"{config.where(field)}: {problem}" for field, problem in dict.fromkeys(found)]
+
+
+def warn_of_ignored(config: SolverConfig) -> None:
+    """Say which fields of a real Caffe file have no effect here, where the file sets them to something."""
+    settings = config.message
+    for field, reason in _IGNORED.items():
+        if settings.HasField(field) and getattr(settings, field):
+            log.warning("%s: %s has no effect: %s", config.where(field), field, reason)

@@ -1,0 +1,57 @@
+"""What a net comes to on test data: means over batches."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidrop.autograd import no_grad
+from minidrop.layers import Layer
+from minidrop.net import Net
+
+
+def run_test(net: Net, iterations: int, start: int = 0) -> dict[str, float | list]:
+    """Return {output: mean over some batches} of a net in phase TEST, and "total_loss", the weighted sum of its losses.
+
+    What a mean is, the layer says that writes the output: see `averages` and `batch_weight` of `Layer`.
+    """
+    net.seek(start)
+    net.reset_states()
+    writers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
+    means, loss = {name: BatchMean(layer) for name, layer in writers.items()}, 0.0
+    with no_grad():
+        for _ in range(iterations):
+            for name, tensor in net.forward().items():
+                means[name].add(tensor.numpy().astype(np.float64))
+            loss += net.loss
+    return {**{name: as_plain(mean.value) for name, mean in means.items()}, "total_loss": loss / iterations}
+
+
+class BatchMean:
+    """The mean of a layer's top over batches, of the kind that the layer says: its `averages` and `batch_weight`."""
+
+    def __init__(self, layer: Layer):
+        self.layer, self.weight = layer, 0
+        self.sum: np.ndarray | float = 0.0
+
+    def add(self, value: np.ndarray) -> None:
+        """Count the value of one more batch."""
+        weight = self.layer.batch_weight
+        if not weight:
+            return
+        if self.layer.averages == "geometric":
+            with np.errstate(divide="ignore"):        # log 0
+                value = np.log(value)
+        self.sum = self.sum + weight * value
+        self.weight += weight
+
+    @property
+    def value(self) -> np.ndarray | float:
+        """The mean of the values so far."""
+        mean = self.sum / max(1, self.weight)
+        return np.exp(mean) if self.layer.averages == "geometric" else mean
+
+
+def as_plain(value: np.ndarray | float) -> float | list:
+    """Return an array as a float, or as nested lists of them."""
+    value = np.asarray(value)
+    return float(value) if value.ndim == 0 else value.tolist()
