@@ -6,11 +6,10 @@ import os
 import numpy as np
 
 from minidrop.autograd import no_grad
-from minidrop.config import NetConfig, NetParameter, filter_state, load_net
+from minidrop.config import NetConfig, NetParameter, filter_state, load_net, param_fields
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.data import find_source, read_vocabulary
-from minidrop.data.text import STDLIB
 from minidrop.errors import ConfigError, DataError, NonFiniteError, SnapshotError
+from minidrop.layers import DataLayer, known_layers, layer_class
 from minidrop.net import Net
 from minidrop.rng import generator
 from minidrop.solver import load_weights
@@ -158,7 +157,7 @@ def _with_text(config, level, stages):
     """Return the NetConfig of the phase that has a TextData layer, TEST before TRAIN; its layers are in in any phase."""
     for phase in (pb.TEST, pb.TRAIN):
         filtered = filter_state(config, phase, level, tuple(stages))
-        if any(layer.type == "TextData" for layer in filtered.message.layer):
+        if any(map(_reads_text, filtered.message.layer)):
             for layer in filtered.message.layer:
                 layer.ClearField("include")
                 layer.ClearField("exclude")
@@ -167,8 +166,13 @@ def _with_text(config, level, stages):
                       f"vocabulary")
 
 
+def _reads_text(layer):
+    kind = layer_class(layer.type) if layer.type in known_layers() else None
+    return kind is not None and issubclass(kind, DataLayer) and bool(kind.token_tops)
+
+
 def _text_layer(config):
-    found = [i for i, layer in enumerate(config.message.layer) if layer.type == "TextData"]
+    found = [i for i, layer in enumerate(config.message.layer) if _reads_text(layer)]
     if len(found) > 1:
         raise ConfigError(f"{config.where(found[1])}: the net has {len(found)} TextData layers in one phase; choose one with "
                           f"--stage or --level")
@@ -179,14 +183,10 @@ def _text_layer(config):
 
 def _vocabulary(config, index):
     layer = config.message.layer[index]
-    settings = layer.text_data_param
-    source = settings.vocabulary or settings.source
     try:
-        if source != STDLIB:
-            source = find_source(source, config.path, "text")
-        return read_vocabulary(source, settings.Level.Name(settings.level), settings.vocabulary_size)
+        return layer_class(layer.type).read_vocabulary(layer, config.path)
     except DataError as error:
-        where = config.where(index, "text_data_param")
+        where = config.where(index, *param_fields(layer.type)[:1])
         raise type(error)(f"{where}: layer {layer.name!r}: {error}") from error
 
 

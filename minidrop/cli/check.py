@@ -90,9 +90,9 @@ def _report(net):
     what = "forward and backward" if net.phase == "TRAIN" else "forward"
     yield f"  MFLOP: millions of operations in products of matrices, {what}, one batch" + (
         "; with drops: expected over the patterns" if dropped else "")
-    for node in net.graph.nodes:
-        if node.config.type == "TextData":
-            yield f"  {node.name}: {len(node.layer.vocabulary):,} tokens in the vocabulary"
+    for name, layer in net.data_layers.items():
+        if layer.vocabulary is not None:
+            yield f"  {name}: {len(layer.vocabulary):,} tokens in the vocabulary"
     if net.phase == "TRAIN":
         for line in (*net.plan.lines(), *(reshuffle.line for reshuffle in net.reshuffles)):
             yield f"  {line}"

@@ -3,7 +3,8 @@
 from functools import partial
 
 from minidrop.autograd import Tensor
-from minidrop.data import Batches, Prefetcher
+from minidrop.config import LayerParameter
+from minidrop.data import Batches, Prefetcher, Vocabulary
 from minidrop.data.transform import check_transform, transform
 from minidrop.errors import DataError, nearest
 from minidrop.layers.base import Layer
@@ -31,6 +32,8 @@ class DataLayer(Layer):
     is_data = True
     record_axes = 1            # the axes of the tops, from the first on, that count records
     takes_arrays = False       # has `set_arrays`, for Net.set_input_arrays
+    vocabulary: Vocabulary | None = None      # which token has which index, where it reads tokens
+    token_tops: tuple[int, ...] = ()    # the tops that hold indices of tokens
     prefetch = 0               # how many batches a thread reads ahead; 0: none, and there is no thread
     batches = None
     position = 0
@@ -66,6 +69,23 @@ class DataLayer(Layer):
         The place counts through the first `record_axes` axes.
         """
         return self.batches.where(self.position - 1, place)
+
+    def place_settings(self) -> dict[str, int | float]:
+        """Return the settings that say where in its source batch number n begins, for a snapshot to remember; {}: none."""
+        return {}
+
+    def settings_for(self, other: "DataLayer") -> str:
+        """Return the settings, as text for a message, that give this layer the vocabulary of another."""
+        return "the same vocabulary"
+
+    def settings_for_size(self, tokens: int) -> str:
+        """Return the settings, as text for a message, that make the vocabulary no larger; "" where none do."""
+        return ""
+
+    @classmethod
+    def read_vocabulary(cls, config: LayerParameter, path: str | None) -> Vocabulary:
+        """Return the vocabulary of a layer with `token_tops` from its description in the file `path`, without its data."""
+        raise NotImplementedError
 
     def adopt(self, other):
         """Take over what the caller has given `other`, the same layer of a net built before."""

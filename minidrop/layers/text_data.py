@@ -1,7 +1,7 @@
 """TextData."""
 
-from minidrop.config import decimal
-from minidrop.data import Sentences, TextStreams, find_source, read_text
+from minidrop.config import LayerParameter, decimal
+from minidrop.data import Sentences, TextStreams, Vocabulary, find_source, read_text, read_vocabulary
 from minidrop.data.text import STDLIB
 from minidrop.data.vocabulary import SPECIAL
 from minidrop.errors import ConfigError
@@ -20,6 +20,7 @@ class TextData(DataLayer):
     """
 
     tops = (2, 3)
+    token_tops = (0, 1)
     record_axes = 2        # a record is one token: record_of wants places in (steps, streams)
 
     @property
@@ -31,8 +32,9 @@ class TextData(DataLayer):
         level = settings.Level.Name(settings.level)
         begin, end = decimal(settings.begin), decimal(settings.end)
         self._check(level, begin, end)
-        source, vocabulary = (self._find(name) for name in (settings.source, settings.vocabulary))
+        source, vocabulary = (_found(name, self.context.config_path) for name in (settings.source, settings.vocabulary))
         self.text = read_text(source, level, vocabulary, settings.vocabulary_size)
+        self.vocabulary = self.text.vocabulary
         shape = streams, steps = settings.batch_size, settings.steps
         if settings.sentences:
             self.batches = Sentences(self.text.indices, self.vocabulary.eos, *shape, settings.shuffle, self.context.seed,
@@ -41,15 +43,34 @@ class TextData(DataLayer):
             self.batches = TextStreams(self.text.indices, *shape, begin, end, source)
         return [(steps, streams)] * len(self.config.top)
 
-    @property
-    def vocabulary(self):
-        """The Vocabulary: which token has which index."""
-        return self.text.vocabulary
+    @classmethod
+    def read_vocabulary(cls, config: LayerParameter, path: str | None) -> Vocabulary:
+        settings = config.text_data_param
+        source = _found(settings.vocabulary or settings.source, path)
+        return read_vocabulary(source, settings.Level.Name(settings.level), settings.vocabulary_size)
 
-    def _find(self, source):
-        if not source or source == STDLIB:
-            return source or None
-        return find_source(source, self.context.config_path, "text")
+    def place_settings(self) -> dict[str, int | float]:
+        settings = self.settings
+        return {"batch_size": settings.batch_size, "steps": settings.steps, "begin": decimal(settings.begin),
+                "end": decimal(settings.end), "sentences": settings.sentences}
+
+    def settings_for(self, other: DataLayer) -> str:
+        if not isinstance(other, TextData):
+            return super().settings_for(other)
+        own, wanted = self.settings, other.settings
+        name, remedy = wanted.vocabulary or wanted.source, []
+        if own.level != wanted.level:
+            remedy.append(f"level: {wanted.Level.Name(wanted.level)}")
+        if own.vocabulary_size != wanted.vocabulary_size:
+            remedy.append(f"vocabulary_size: {wanted.vocabulary_size}")
+        if (own.vocabulary or own.source) != name or not remedy:
+            remedy.insert(0, f'vocabulary: "{name}"')
+        return f"{' '.join(remedy)} in its text_data_param"
+
+    def settings_for_size(self, tokens: int) -> str:
+        if self.settings.vocabulary.endswith(".vocabulary") or tokens <= len(SPECIAL[self.vocabulary.level]):
+            return ""           # there vocabulary_size cannot be that
+        return f"vocabulary_size: {tokens} in text_data_param"
 
     def _check(self, level, begin, end):
         settings = self.settings
@@ -69,3 +90,8 @@ class TextData(DataLayer):
         if 0 < settings.vocabulary_size <= len(special):
             raise ConfigError(f"vocabulary_size must be more than {len(special)} ({', '.join(special)}) or 0, which takes all "
                               f"tokens, got {settings.vocabulary_size}")
+
+
+def _found(source, config_path):
+    """Return the path of a text, None for none; what comes with Python is found by its name."""
+    return find_source(source, config_path, "text") if source not in ("", STDLIB) else source or None

@@ -1,6 +1,6 @@
 """Whether the layers that read a text have room for its vocabulary; else the first rare token would stop a run."""
 
-from minidrop.data.vocabulary import SPECIAL
+from minidrop.layers import DataLayer
 
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
 
@@ -8,7 +8,7 @@ JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
 def check_vocabularies(graph, problems):
     """Add to `problems` each Embed with fewer rows, and each loss or metric with fewer classes, than its text has tokens.
 
-    Seen is what reads a TextData layer directly; a layer without shapes has a mistake that is reported already.
+    Seen is what reads such a data layer directly; a layer without shapes has a mistake that is reported already.
     """
     for node in graph.nodes:
         if not all(ref in graph.shapes for ref in node.tops):
@@ -25,18 +25,13 @@ def check_vocabularies(graph, problems):
             continue
         if text is not None and room < len(text.layer.vocabulary):
             tokens = len(text.layer.vocabulary)
+            fewer = text.layer.settings_for_size(room)
             problems.add(node.index, f"{what}, but the vocabulary of {text.name!r} has {tokens} tokens; set "
-                                     f"{remedy.format(tokens)}{_or_fewer_tokens(text, room)}", *place)
+                                     f"{remedy.format(tokens)}{f', or {fewer}' if fewer else ''}", *place)
 
 
 def _text(graph, ref):
-    """Return the node of the TextData layer that writes the tokens `ref`, or None; its third top, cont, holds no tokens."""
+    """Return the node of the data layer that writes the tokens `ref`, or None."""
     node = graph.writer[ref]
-    return node if node.config.type == "TextData" and ref in node.tops[:2] else None
-
-
-def _or_fewer_tokens(text, room):
-    settings = text.config.text_data_param
-    if settings.vocabulary.endswith(".vocabulary") or room <= len(SPECIAL[text.layer.vocabulary.level]):
-        return ""           # there vocabulary_size cannot be that
-    return f", or vocabulary_size: {room} in text_data_param"
+    tokens = node.layer.token_tops if isinstance(node.layer, DataLayer) else ()
+    return node if any(node.tops[i] == ref for i in tokens) else None

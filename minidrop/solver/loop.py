@@ -25,12 +25,12 @@ from minidrop.net.conversion import dropout_kind, prepare_nets
 from minidrop.solver import state
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import solver_problems, warn_of_ignored
+from minidrop.solver.data_record import vocabulary_problems
 from minidrop.solver.evaluation import as_plain, run_test
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.lr_policy import learning_rate
 from minidrop.solver.steps import EagerSteps
 from minidrop.solver.updater import Updater
-from minidrop.solver.vocabulary_record import vocabulary_problems
 
 log = logging.getLogger(__name__)
 

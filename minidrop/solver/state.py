@@ -7,9 +7,7 @@ import numpy as np
 
 from minidrop.errors import SnapshotError, nearest
 from minidrop.snapshot import Snapshot, join_key, prune, read_snapshot, split_key, write_snapshot
-from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
-from minidrop.solver.loss_scale import LossScale
-from minidrop.solver.vocabulary_record import (
+from minidrop.solver.data_record import (
     place_record,
     places_of,
     vocabularies_of,
@@ -17,6 +15,8 @@ from minidrop.solver.vocabulary_record import (
     warn_of_other_places,
     warn_of_other_vocabularies,
 )
+from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
+from minidrop.solver.loss_scale import LossScale
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,96 @@
+"""What a snapshot says of a Solver's data: vocabularies, and the places of batches. Do its nets share a vocabulary?
+
+Another order of tokens turns what was learnt into noise.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from os import PathLike
+
+from minidrop.config import param_fields
+from minidrop.layers import DataLayer
+from minidrop.net import Net
+
+log = logging.getLogger(__name__)
+
+
+def vocabularies_of(net: Net) -> dict[str, str]:
+    """Return {data layer: fingerprint} of the vocabularies of a Net's tokens."""
+    return {name: layer.vocabulary.fingerprint for name, layer in net.data_layers.items() if layer.vocabulary is not None}
+
+
+def vocabulary_record(net: Net) -> str:
+    """Return `vocabularies_of` as JSON text."""
+    return json.dumps(vocabularies_of(net))
+
+
+def places_of(net: Net) -> dict[str, dict[str, int | float]]:
+    """Return {data layer: {setting: value}} of what says where batch number n begins."""
+    return {name: settings for name, layer in net.data_layers.items() if (settings := layer.place_settings())}
+
+
+def place_record(net: Net) -> str:
+    """Return `places_of` as JSON text."""
+    return json.dumps(places_of(net))
+
+
+def vocabulary_problems(train: Net, tests: list[Net]) -> list[str]:
+    """Return what is wrong where a test net reads tokens by another vocabulary than the train net.
+
+    Each is a line "file:line:column: what". Compared are data layers of the same name; a train net's only one with a
+    vocabulary is compared with any.
+    """
+    texts = {node.name: node.layer for node in _texts(train)}
+    only = next(iter(texts.values())) if len(texts) == 1 else None
+    problems = []
+    for i, net in enumerate(tests):
+        for node in _texts(net):
+            wanted, own = texts.get(node.name, only), node.layer
+            if wanted is None or own.vocabulary.fingerprint == wanted.vocabulary.fingerprint:
+                continue
+            where = net.config.where(node.index, *param_fields(node.config.type)[:1])
+            problems.append(f"{where}: test net {i}: layer {node.name!r} has another vocabulary ({len(own.vocabulary)} "
+                            f"tokens) than the training net's ({len(wanted.vocabulary)} tokens): set "
+                            f"{own.settings_for(wanted)}")
+    return problems
+
+
+def _texts(net):
+    """Return the nodes of a net's data layers that have a vocabulary."""
+    return [node for node in net.graph.nodes
+            if isinstance(node.layer, DataLayer) and node.layer.vocabulary is not None]
+
+
+def warn_of_other_vocabularies(path: str | PathLike, attrs: Mapping, vocabularies: dict[str, str]) -> None:
+    """Log a warning for every text whose vocabulary is not the one that the snapshot's net was trained on."""
+    record = _record(attrs, "vocabularies")
+    for name, fingerprint in vocabularies.items():
+        if isinstance(record.get(name), str) and record[name] != fingerprint:
+            log.warning("%s: its net was trained on another vocabulary than that of %s: the tokens have other indices now. "
+                        "Name the same text, or the .vocabulary file that was saved of it", path, name)
+
+
+def warn_of_other_places(path: str | PathLike, attrs: Mapping, places: dict[str, dict[str, int | float]]) -> None:
+    """Log a warning for every text in which batch number n is not where it was for the snapshot's net."""
+    record = _record(attrs, "texts")
+    for name, now in places.items():
+        before = record.get(name)
+        if not isinstance(before, dict):
+            continue
+        changed = [key for key, value in now.items() if isinstance(before.get(key), int | float) and before[key] != value]
+        if changed:
+            old, new = (", ".join(f"{key}: {json.dumps(one[key])[:20]}" for key in changed) for one in (before, now))
+            log.warning("%s: was written when %s had %s; now it has %s. The place in the text moves: the run goes on from the "
+                        "same batch number, which is elsewhere now", path, name, old, new)
+
+
+def _record(attrs, name):
+    """Return a record of a snapshot as a dict. Anybody may have written it: what is no record of that kind counts as none."""
+    try:
+        record = json.loads(attrs.get(name, ""))
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
