@@ -2,12 +2,14 @@
 
 import logging
 
+import numpy as np
 import pytest
 
 import minidrop as md
 from minidrop.config import parse_solver
-from minidrop.data import Vocabulary
+from minidrop.data import ArrayRecords, Vocabulary
 from minidrop.errors import ConfigError
+from minidrop.layers.base import _types as layer_types
 from minidrop.snapshot import read_snapshot, write_snapshot
 
 NET = """
@@ -151,3 +153,47 @@ def test_what_is_no_record_of_places_counts_as_none(texts, caplog, record):
         snapshot.attrs["texts"] = record
     write_snapshot(path, snapshot)
     assert warnings(caplog, lambda: resized(texts / "one.txt", "batch_size: 4 steps: 3").restore(path)) == []
+
+
+class Letters(md.DataLayer):
+    """Tokens of a user's own, no TextData: it has a vocabulary, and says where its batches begin."""
+
+    token_tops = (0, 1)
+
+    def setup(self):
+        options = self.options(letters=str, batch_size=4)
+        self.vocabulary = Vocabulary(["<unk>", *options["letters"]], "CHARACTER")
+        indices = np.arange(24, dtype=np.float32) % len(self.vocabulary)
+        return self.feed(ArrayRecords({"data": indices, "label": indices}, "letters"), options["batch_size"])
+
+    def place_settings(self):
+        return {"batch_size": self.batches.batch_size}
+
+
+LETTERS = """
+layer { name: "letters" type: "Letters" top: "data" top: "label" param_str: '{"letters": "%s", "batch_size": %d}' }
+layer { name: "embed" type: "Embed" bottom: "data" top: "scores"
+  embed_param { num_output: 4 input_dim: %d weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }
+"""
+
+
+def letters(tmp_path, text="abc", size=4, rows=4, tests=""):
+    base = "base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 solver_mode: CPU"
+    return md.Solver(parse_solver(f"{base} train_net_param {{ {LETTERS % (text, size, rows)} }} {tests}"),
+                     snapshot_prefix=tmp_path / "run")
+
+
+def test_data_of_a_users_own_answers_as_a_text_does(tmp_path, caplog):
+    with layer_types.forgetting():
+        md.register_layer("Letters")(Letters)
+        path = letters(tmp_path).snapshot()
+        assert warnings(caplog, lambda: letters(tmp_path).restore(path)) == []
+        vocabulary, places = warnings(caplog, lambda: letters(tmp_path, "bac", 6).restore(path))
+        assert "another vocabulary than that of letters" in vocabulary
+        assert "was written when letters had batch_size: 4; now it has batch_size: 6" in places
+        with pytest.raises(ConfigError, match="input_dim is 3, but the vocabulary of 'letters' has 4 tokens; set input_dim: 4$"):
+            letters(tmp_path, rows=3)
+        with pytest.raises(ConfigError, match=r"test net 0: layer 'letters' has another vocabulary \(4 tokens\) than the "
+                                              r"training net's \(4 tokens\): set the same vocabulary"):
+            letters(tmp_path, tests=f"test_iter: 1 test_interval: 9 test_net_param {{ {LETTERS % ('cba', 4, 4)} }}")
