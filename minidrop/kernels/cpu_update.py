@@ -112,13 +112,17 @@ def _two(W, a, b, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, 
 @lru_cache
 def update_kernel(formula, slots):
     """Return the loop of a rule with one or two history arrays; `formula`: see UpdateRule. Compiled at first use."""
+    whole = is_whole(formula)
+    if whole:       # what is kept on disk names a module, and the formula's own may not be there next time
+        formula = FunctionType(formula.__code__, formula.__globals__, formula.__name__, formula.__defaults__)
+        formula.__module__ = __name__
     compiled = numba.njit(error_model="numpy")(formula)
     # A copy with a global of its own, not a closure: Numba's cache on disk would not notice what comes in through that. The
     # copy's name is part of the cache's file name, so it tells formulas apart.
     loop = FunctionType((_one if slots == 1 else _two).__code__, {**globals(), "step": compiled},
                         f"update_{slots}_{fingerprint(formula)}")
     loop.__qualname__, loop.__module__ = loop.__name__, __name__
-    return jit(loop) if is_whole(formula) else numba.njit(nogil=True, error_model="numpy")(loop)
+    return jit(loop) if whole else numba.njit(nogil=True, error_model="numpy")(loop)
 
 
 def is_whole(formula):

@@ -77,6 +77,20 @@ def test_kernels_are_kept_on_disk_and_a_changed_formula_is_compiled_anew(tmp_pat
     assert run("w + lr * h") == ["0", "1", "1.25"]
 
 
+def test_a_kernel_that_is_kept_serves_the_same_formula_of_another_module(tmp_path):
+    """The first module is gone when the second is run."""
+    define, use = STEP.format(result="w - lr * h").split("kernel = ")
+    for name, found in (("first", ["0", "1", "0.75"]), ("second", ["1", "0", "0.75"])):
+        module = tmp_path / f"{name}_rule.py"
+        module.write_text(define)
+        text = f"from {name}_rule import *\nkernel = {use}"
+        path = os.pathsep.join([str(tmp_path), str(ROOT)])
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True,
+                              env={**os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": str(tmp_path)})
+        assert done.stdout.split() == found
+        module.unlink()
+
+
 def test_a_formula_that_is_more_than_its_code_is_not_kept():
     factor = 2.0
 
