@@ -71,20 +71,20 @@ class DataLayer(Layer):
         return self.batches.where(self.position - 1, place)
 
     def place_settings(self) -> dict[str, int | float]:
-        """Return the settings that say where in its source batch number n begins, for a snapshot to remember; {}: none."""
+        """Return the settings that decide where batch number n begins; a snapshot records them."""
         return {}
 
     def settings_for(self, other: "DataLayer") -> str:
-        """Return the settings, as text for a message, that give this layer the vocabulary of another."""
+        """Return the settings, as text for a message, that give this layer the vocabulary of `other`."""
         return "the same vocabulary"
 
     def settings_for_size(self, tokens: int) -> str:
-        """Return the settings, as text for a message, that make the vocabulary no larger; "" where none do."""
+        """Return the settings, as text for a message, for a vocabulary of that many tokens; "": none."""
         return ""
 
     @classmethod
     def read_vocabulary(cls, config: LayerParameter, path: str | None) -> Vocabulary:
-        """Return the vocabulary of a layer with `token_tops` from its description in the file `path`, without its data."""
+        """Return the vocabulary of a layer, which has `token_tops` and is described in the file `path`."""
         raise NotImplementedError
 
     def adopt(self, other):

@@ -15,8 +15,8 @@ TOPS = ("data", "label", "cont")
 class TextData(DataLayer):
     """Batches of a text: token indices, the index that follows each, and (third top) cont, all (steps, batch_size).
 
-    Streams (see TextStreams), or with `sentences` one sentence in every stream (see Sentences). cont is 0 where a sequence
-    begins and 1 where it goes on. `vocabulary` says which token has which index.
+    Streams (see TextStreams), or with `sentences` one sentence in every stream (see Sentences). cont is 0
+    where a sequence begins and 1 where it goes on. `vocabulary` says which token has which index.
     """
 
     tops = (2, 3)
@@ -32,7 +32,8 @@ class TextData(DataLayer):
         level = settings.Level.Name(settings.level)
         begin, end = decimal(settings.begin), decimal(settings.end)
         self._check(level, begin, end)
-        source, vocabulary = (_found(name, self.context.config_path) for name in (settings.source, settings.vocabulary))
+        source, vocabulary = (_found(name, self.context.config_path)
+                              for name in (settings.source, settings.vocabulary))
         self.text = read_text(source, level, vocabulary, settings.vocabulary_size)
         self.vocabulary = self.text.vocabulary
         shape = streams, steps = settings.batch_size, settings.steps

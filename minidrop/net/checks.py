@@ -8,7 +8,8 @@ JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
 def check_vocabularies(graph, problems):
     """Add to `problems` each Embed with fewer rows, and each loss or metric with fewer classes, than its text has tokens.
 
-    Seen is what reads such a data layer directly; a layer without shapes has a mistake that is reported already.
+    Seen is what reads such a data layer directly; a layer without shapes has a mistake that is reported
+    already.
     """
     for node in graph.nodes:
         if not all(ref in graph.shapes for ref in node.tops):

@@ -16,7 +16,7 @@ class Snapshot:
     attrs: dict[str, str | int | float] = field(default_factory=dict)
 
 
-def join_key(*parts):
+def join_key(*parts: object) -> str:
     """Return the array key of the given parts, e.g. join_key("data", "ip1", "weight") = "data/ip1/weight".
 
     Any text may be a part: a '/' in it becomes %2F, and the like, so no two lists of parts share a key.
@@ -24,7 +24,7 @@ def join_key(*parts):
     return "/".join(_quote(str(part)) for part in parts)
 
 
-def split_key(key):
+def split_key(key: str) -> tuple[str, ...]:
     """Return the parts that join_key was given, as a tuple."""
     return tuple("" if part == "%" else unquote(part) for part in key.split("/"))
 
@@ -35,5 +35,6 @@ def _quote(part):
     return part.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
 
 
-def is_plain(dtype):
+def is_plain(dtype: np.dtype) -> bool:
+    """Whether a snapshot may hold arrays of a dtype: booleans, integers and floats of up to 8 bytes."""
     return dtype.kind in "biuf" and dtype.itemsize <= 8 and dtype.names is None and dtype.subdtype is None

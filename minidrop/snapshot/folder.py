@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from minidrop.errors import SnapshotError
@@ -11,7 +12,7 @@ from minidrop.snapshot.seal import open_regular, read_seal
 _LEFTOVER_AGE = 600  # seconds
 
 
-def list_snapshots(folder, skipped=None):
+def list_snapshots(folder: str | os.PathLike, skipped: list[str] | None = None) -> list[Path]:
     """Return the paths of the snapshots (*.h5) in `folder`, latest iteration first; [] without such a folder.
 
     Only seals and lengths are looked at. A message for every broken *.h5 file is added to the list `skipped`.
@@ -27,7 +28,7 @@ def list_snapshots(folder, skipped=None):
     return [path for *_, path in sorted(found, reverse=True)]
 
 
-def newest_valid(folder, skipped=None):
+def newest_valid(folder: str | os.PathLike, skipped: list[str] | None = None) -> Path | None:
     """Return the path of the intact snapshot of the latest iteration in `folder`, or None.
 
     A message for every broken file that was passed over is appended to the list `skipped`.
@@ -42,7 +43,8 @@ def newest_valid(folder, skipped=None):
     return None
 
 
-def prune(folder, keep, protect=(), prefix=""):
+def prune(folder: str | os.PathLike, keep: int, protect: Iterable[str | os.PathLike] = (),
+          prefix: str = "") -> list[Path]:
     """Delete all but the `keep` latest snapshots in `folder` whose names begin with `prefix`.
 
     Also deletes leftovers of writers that were killed.

@@ -1,5 +1,7 @@
 """Reading a snapshot that anybody may have made."""
 
+from os import PathLike
+
 import numpy as np
 
 from minidrop.errors import SnapshotError
@@ -7,7 +9,7 @@ from minidrop.snapshot.content import MAX_DEPTH, Snapshot, is_plain
 from minidrop.snapshot.seal import Disk, digest_of, open_regular, read_seal
 
 
-def read_snapshot(path):
+def read_snapshot(path: str | PathLike) -> Snapshot:
     """Return the Snapshot in the file `path`; the arrays are new, C-contiguous, of the stored dtype.
 
     Raises SnapshotError for anything but an intact snapshot of a known format version. Links other than plain
@@ -17,7 +19,7 @@ def read_snapshot(path):
     return _read(path, _read_root)
 
 
-def read_header(path):
+def read_header(path: str | PathLike) -> dict[str, str | int | float]:
     """Return the attributes of the snapshot `path` as a dict; the whole file is checked, no array is read."""
     return _read(path, _read_attributes)
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass
+from io import FileIO
+from typing import Any
 
 from minidrop.errors import SnapshotError
 
@@ -21,14 +23,15 @@ class Seal:
     digest: str = ""
 
     @property
-    def claims(self):
+    def claims(self) -> bytes:
+        """The three lines above the digest."""
         return f"minidrop snapshot {FORMAT}\niteration {self.iteration}\nbytes {self.size}\n".encode()
 
     def __bytes__(self):
         return (self.claims + f"sha256 {self.digest}\n".encode()).ljust(SEAL_SIZE, b"\0")
 
 
-def open_regular(path):
+def open_regular(path: str | os.PathLike) -> FileIO:
     """Return the file `path` opened for reading; SnapshotError for a missing file, a folder or a device."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
@@ -40,7 +43,7 @@ def open_regular(path):
         raise SnapshotError(f"{path!r}: this cannot be the name of a snapshot ({error})") from None
 
 
-def write_seal(file, iteration):
+def write_seal(file: FileIO, iteration: int) -> None:
     """Write the seal of a file whose other bytes are final."""
     seal = Seal(iteration, os.fstat(file.fileno()).st_size)
     seal = Seal(seal.iteration, seal.size, digest_of(file, seal))
@@ -48,7 +51,7 @@ def write_seal(file, iteration):
     file.write(bytes(seal))
 
 
-def read_seal(file, path):
+def read_seal(file: FileIO, path: str | os.PathLike) -> Seal:
     """Return the Seal of an open file of the right version and length; the digest is not looked at yet."""
     raw = file.read(SEAL_SIZE)
     words = [line.split(b" ") for line in raw.split(b"\n")]
@@ -72,7 +75,7 @@ def read_seal(file, path):
     return seal
 
 
-def digest_of(file, seal):
+def digest_of(file: FileIO, seal: Seal) -> str:
     """Return the SHA-256, in hexadecimal digits, of the seal's claims and of all that follows the seal."""
     digest = hashlib.sha256(seal.claims)
     file.seek(SEAL_SIZE)
@@ -89,38 +92,43 @@ class Disk:
     ends. So it is let finish, and the user of this class raises the error afterwards.
     """
 
-    def __init__(self, file):
+    def __init__(self, file: FileIO):
         self.file = file
-        self.error = None
+        self.error: BaseException | None = None
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
+        """Write all of `data`, unless there was an error."""
         rest = memoryview(data).cast("B")
         while rest and self.error is None:  # a nearly full disk takes a part and says so by the count alone
             rest = rest[self._attempt(self.file.write, rest) or 0:]
         return len(data)
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; zeros stand for what cannot be read."""
         rest = memoryview(buffer).cast("B")
         while rest and (count := self._attempt(self.file.readinto, rest)):
             rest = rest[count:]
         rest[:] = bytes(len(rest))
         return len(buffer)
 
-    def truncate(self, size=None):
+    def truncate(self, size: int | None = None) -> int | None:
+        """Set the length of the file."""
         self._attempt(self.file.truncate, size)
         return size
 
-    def seek(self, offset, whence=0):
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place in the file; returns it."""
         return self.file.seek(offset, whence)
 
-    def tell(self):
+    def tell(self) -> int:
+        """Return the place in the file."""
         return self.file.tell()
 
-    def read(self, size=-1):
+    def read(self, size: int = -1) -> bytes:
         """Read; h5py knows a file by this method, and then uses readinto."""
         return self.file.read(size)
 
-    def flush(self):
+    def flush(self) -> None:
         """Do nothing: the writer flushes once, at the end."""
 
     def _attempt(self, action, *arguments):

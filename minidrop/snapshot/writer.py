@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from minidrop.errors import SnapshotError
-from minidrop.snapshot.content import MAX_DEPTH, is_plain
+from minidrop.snapshot.content import MAX_DEPTH, Snapshot, is_plain
 from minidrop.snapshot.seal import SEAL_SIZE, Disk, write_seal
 
 
-def write_snapshot(path, snapshot):
+def write_snapshot(path: str | os.PathLike, snapshot: Snapshot) -> None:
     """Write `snapshot` to `path`, replacing an older file only when the new one is safely on the disk.
 
     The folder must exist. The data goes to a hidden temporary file in the same folder, which is flushed and

@@ -11,16 +11,18 @@ if TYPE_CHECKING:
 def problem_of(solver: Solver) -> str:
     """Return why the iterations of a solver cannot be captured, "" where they can."""
     settings, net = solver.settings, solver.net
-    # Where a MovingKept has room for more units than live, f(0) stands there: nobody reads it but the norm of the gradients.
+    # A MovingKept may have room for more units than live. f(0) stands there and would count in the norm.
     unclear = sorted({node.name for drop in net.plan.drops for node in drop.crossed
                       if not all(fact.keeps_zero for fact in node.passes)})
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
                if not layer.capturable and not layer.is_data]
     reasons = [
         (settings.iter_size != 1, f"iter_size is {settings.iter_size}"),
-        (solver.loss_scale is not None, "in float16 the host looks after every backward pass whether gradients are finite"),
+        (solver.loss_scale is not None,
+         "in float16 the host looks after every backward pass whether gradients are finite"),
         (net.config.message.force_backward, "force_backward is set"),
-        (bool(unclear) and solver.updater.clip >= 0, f"clip_gradients with layer {', '.join(unclear)}, whose f(0) is not 0"),
+        (bool(unclear) and solver.updater.clip >= 0,
+         f"clip_gradients with layer {', '.join(unclear)}, whose f(0) is not 0"),
         (not net.losses, "the net has no loss"),
         (bool(foreign), f"{', '.join(foreign)} does not say that it is capturable"),
     ]

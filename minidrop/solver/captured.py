@@ -1,4 +1,4 @@
-"""Whole iterations in one launch: forward, backward and update captured once for every form of the drawn patterns."""
+"""Whole iterations in one launch: forward, backward and update, captured once per form of the patterns."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ LOOK_EVERY = RING // 2
 class CapturedSteps:
     """Runs the iterations of a Solver as graphs of its device. EagerSteps has the same methods.
 
-    What decides shapes and launches is an iteration's *signature*: step, width and scale of every drawn pattern, and the
-    shapes of the batch. (How many units live may depend on the start, too: a MovingKept has room for the most.) All that
-    differs within a signature lies in device memory, and is sent there before a launch: where kept sets start, the keys of
-    random numbers, the numbers of the update. The first iteration of a signature runs as it is, with these numbers read from
-    the device, so that everything is compiled; the second is captured; the others are launches.
+    What decides shapes and launches is an iteration's *signature*: step, width and scale of every drawn
+    pattern, and the shapes of the batch. (How many units live may depend on the start, too: a MovingKept has
+    room for the most.) All that differs within a signature lies in device memory, and is sent there before a
+    launch: where kept sets start, the keys of random numbers, the numbers of the update. The first iteration
+    of a signature runs as it is, with these numbers read from the device, so that everything is compiled; the
+    second is captured; the others are launches.
 
-    The solver's `after_backward` hooks are called while an iteration runs as it is and while it is captured, not at a launch:
-    what they give the device to do is part of the graph. They may not look at values.
+    The solver's `after_backward` hooks are called while an iteration runs as it is and while it is captured,
+    not at a launch: what they give the device to do is part of the graph. They may not look at values.
 
-    Nobody waits for an iteration. Its loss is kept on the device, and beside it whether anything was wrong: a loss that is
-    not finite, a label out of range. From then on updates leave weights, histories and states alone. `settle` and
-    `look_behind` look, at least every LOOK_EVERY iterations: where something was wrong, the solver goes back to that
-    iteration and does it uncaptured, which raises the error that says what.
+    Nobody waits for an iteration. Its loss is kept on the device, and beside it whether anything was wrong: a
+    loss that is not finite, a label out of range. From then on updates leave weights, histories and states
+    alone. `settle` and `look_behind` look, at least every LOOK_EVERY iterations: where something was wrong,
+    the solver goes back to that iteration and does it uncaptured, which raises the error that says what.
 
-    A net or solver that cannot be captured runs uncaptured: `problem` says why ('' while steps are captured), and is logged.
+    A net or solver that cannot be captured runs uncaptured: `problem` says why ('' while steps are captured),
+    and is logged.
     """
 
     def __init__(self, solver: Solver):
@@ -53,12 +55,13 @@ class CapturedSteps:
         self.graphs: dict[tuple, _Graph] = {}       # by signature
         self.seen: Counter[tuple] = Counter()       # how often each signature was drawn
         self.replayed = 0               # iterations that were a launch
-        self.pending: deque[tuple[int, dict[str, int]]] = deque()   # (iteration, positions of the data layers) not looked at
-        self.launches = True            # False: every iteration runs as the first of its signature, for comparison
+        # (iteration, positions of the data layers before it) of those whose outcome has not been read yet.
+        self.pending: deque[tuple[int, dict[str, int]]] = deque()
+        self.launches = True    # False: every iteration runs as the first of its signature, for comparison
         self.patterns = CapturedPatterns(self.net)
         self.problem = problem_of(solver)
         self.memory: CapturedMemory | None = None
-        self._fetched: tuple[int, Any] | None = None     # (number of losses, their copy on its way to the host)
+        self._fetched: tuple[int, Any] | None = None    # (number of losses, their copy to the host)
 
     @property
     def active(self) -> bool:
@@ -71,9 +74,9 @@ class CapturedSteps:
         return self.uncaptured.smoothed_loss
 
     def step(self, lr: float, show: Show) -> Mapping:
-        """Do the solver's iteration, captured where possible; as `EagerSteps.step`, but show() comes after the update.
+        """Do the solver's iteration, captured where possible; otherwise as `EagerSteps.step`.
 
-        Who reads the loss among the values waits for the iteration.
+        In a captured iteration show() is called after the update, and to read the loss waits for the device.
         """
         outputs = None if self.problem else self._step(lr)
         if outputs is None:
@@ -83,7 +86,7 @@ class CapturedSteps:
         return values
 
     def _step(self, lr):
-        """Give the iteration to the device; returns the net's outputs, or None where it has to be done uncaptured."""
+        """Give the iteration to the device; returns the net's outputs, or None if it must run uncaptured."""
         solver, net = self.solver, self.net
         positions = net.positions
         net.draw_patterns(solver.iteration)
@@ -98,9 +101,10 @@ class CapturedSteps:
             shapes = tuple((tensor.data.shape, tensor.data.dtype.str) for tensor in data.values())
             memory = self._memory()
             try:
-                if form.lives and any(tensor.data.shape != net.graph.shapes[ref] for ref, tensor in data.items()):
+                if form.lives and any(x.data.shape != net.graph.shapes[ref] for ref, x in data.items()):
                     raise CaptureError("a batch has another size than the net was built for")
-                memory.send(lr, solver.iteration, self.patterns.keys(solver.iteration), form.starts, form.lives)
+                keys = self.patterns.keys(solver.iteration)
+                memory.send(lr, solver.iteration, keys, form.starts, form.lives)
                 memory.give(shapes, data)
                 outputs = self._run((*form.signature, *shapes), len(form.starts))
             except CaptureError as error:
@@ -113,13 +117,13 @@ class CapturedSteps:
         return outputs
 
     def _memory(self):
-        """Return the memory of all graphs; new, and no graphs, where weights or histories lie elsewhere than they did."""
+        """Return the memory of all graphs; where it is outdated, new memory, and all graphs are dropped."""
         if self.memory is None or self.memory.is_outdated:
             self.forget()
             self.memory = CapturedMemory(self.solver, len(self.patterns.keyed))
         return self.memory
 
-    # -- running it ----------------------------------------------------------------------------------------------------
+    # -- running an iteration ------------------------------------------------------------------------------
     def _run(self, signature, starts):
         if len(self.seen) >= MOST_FORMS:        # the rare ones are counted anew
             self.seen = Counter(dict(self.seen.most_common(MOST_FORMS // 2)))
@@ -137,7 +141,7 @@ class CapturedSteps:
         return {ref.name: self.net.tensor(ref) for ref in self.net.graph.outputs}
 
     def _room(self, signature):
-        """Make room for one more graph if it is asked for more often than another; returns whether there is room."""
+        """Make room for a graph whose form is drawn more often than another's; returns whether there is."""
         if len(self.graphs) < MOST_GRAPHS:
             return True
         rarest = min(self.graphs, key=self.seen.__getitem__)
@@ -152,7 +156,7 @@ class CapturedSteps:
         return _Graph(graph, tensors)
 
     def _work(self, starts):
-        """Give the device one iteration; all numbers that differ come from `memory`. Returns {BlobRef: Tensor} of outputs."""
+        """Give the device an iteration that reads its numbers from `memory`; returns outputs by BlobRef."""
         net, memory, backend = self.net, self.memory, self.backend
         try:
             with backend.as_captured(memory.trouble):
@@ -160,7 +164,7 @@ class CapturedSteps:
                 net.clear_grads()
                 run = net.compute(memory.tensors())
                 loss = run.loss_array
-                backend.refuse(~backend.xp.isfinite(loss), lambda: AssertionError("nobody looks while capturing"))
+                backend.refuse(~backend.xp.isfinite(loss), lambda: AssertionError("raised on no device"))
                 run.backward()
                 self.uncaptured.after_backward()
                 self.solver.updater.apply_numbers(memory.rates)
@@ -172,16 +176,16 @@ class CapturedSteps:
             net.give_drawn()
             net.set_states(memory.states)
 
-    # -- looking at what came of it ------------------------------------------------------------------------------------
+    # -- reading the outcome -------------------------------------------------------------------------------
     def settle(self) -> None:
-        """Wait for all iterations and take over their losses; raises what went wrong in the first that went wrong."""
+        """Wait for all iterations and take over their losses; raises the error of the first that failed."""
         if self.memory is not None and self.pending:
             with self.backend.active():
                 self._take(self.backend.to_host(self.memory.ring))
         self._fetched = None
 
     def look_behind(self) -> None:
-        """Every LOOK_EVERY iterations take what was asked for so many before, long done by now, and ask for the next."""
+        """Every LOOK_EVERY iterations take over the losses fetched the last time, and fetch the next."""
         if self.memory is None or not self.pending or len(self.pending) % LOOK_EVERY:
             return
         with self.backend.active():
@@ -203,9 +207,9 @@ class CapturedSteps:
             self.losses.append(loss)
 
     def _repeat(self, iteration, positions, loss):
-        """Raise what was wrong in an iteration that the device refused; the net is as that iteration found it.
+        """Raise the error of an iteration that the device refused; the net is as that iteration found it.
 
-        positions: of the data layers, then. loss: its loss.
+        positions: of the data layers before it.
         """
         net = self.net
         self.solver.iteration = iteration
@@ -218,10 +222,11 @@ class CapturedSteps:
                 self.uncaptured.forward_backward()
             finally:
                 net.set_states(states)
-            raise CaptureError(f"{what} on the device, but not when the iteration was repeated; set capture_steps: false")
+            raise CaptureError(f"{what} on the device, but not when the iteration was repeated; set "
+                               f"capture_steps: false")
         kind = DataError if math.isfinite(loss) else NonFiniteError
-        raise kind(f"{what}; the arrays given to the net in that iteration are gone, so where is not known: set "
-                   f"capture_steps: false to see it")
+        raise kind(f"{what}; the arrays given to the net in that iteration are gone, so where is not known: "
+                   f"set capture_steps: false to see it")
 
     def _give_up(self, problem):
         """Run uncaptured from now on."""
@@ -232,13 +237,13 @@ class CapturedSteps:
         self.backend.trim()     # the graphs' memory is of use to others only now
 
     def close(self) -> None:
-        """Let go of all that the device holds for graphs, whatever came of the last iterations."""
+        """Free all that the device holds for graphs, without looking at the last iterations."""
         self.pending.clear()
         self._fetched = None
         self._clear()
 
     def forget(self) -> None:
-        """Free all graphs and their memory; what is pending is settled first."""
+        """Free all graphs and their memory, after `settle`."""
         self.settle()
         if self.memory is not None:
             self.backend.synchronize()      # numbers may still be on their way
@@ -258,7 +263,7 @@ class _Graph:
 
 
 class _LateValues(Mapping):
-    """What a "step" event says. The loss is asked for only if somebody reads it: that waits for the iteration."""
+    """The values of a "step" event. The loss is fetched when it is read, which waits for the device."""
 
     def __init__(self, solver, lr):
         self.solver, self.lr = solver, lr

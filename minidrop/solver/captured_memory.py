@@ -21,15 +21,16 @@ MOST_STARTS = 256
 class CapturedMemory:
     """What all graphs of a Solver read, and where they note what came of an iteration.
 
-    `rates`: the numbers of the update, as `Updater.numbers` has them, each a float64 array (1,). `keys`, `starts`: of random
-    numbers and of kept sets, arrays (1,). `lives`: {node index: which of its blocks live}. `trouble`: not 0 once something
-    was wrong. `ring`: (2, RING), the losses of the last iterations and whether there was trouble. `states`: what recurrent
-    layers carry from batch to batch.
+    `rates`: the numbers of the update, as `Updater.numbers` has them, each a float64 array (1,). `keys`,
+    `starts`: of random numbers and of kept sets, arrays (1,). `lives`: {node index: which of its blocks
+    live}. `trouble`: not 0 once something was wrong. `ring`: (2, RING), the losses of the last iterations and
+    whether there was trouble. `states`: what recurrent layers carry from batch to batch.
     """
 
     def __init__(self, solver: Solver, keyed: int):
-        self.solver, self.net, self.updater, self.backend = solver, solver.net, solver.updater, solver.net.backend
-        backend, net = self.backend, self.net
+        self.solver, self.net, self.updater = solver, solver.net, solver.updater
+        self.backend = backend = solver.net.backend
+        net = solver.net
         self.constants = self._constants()
         self.weights = [(parameter, parameter.data) for parameter in net.parameters().values()]
         self.histories = [(history, i, array) for history in self.updater.history.values()
@@ -41,41 +42,45 @@ class CapturedMemory:
         ones = [[part[i:i + 1] for i in range(part.size)] for part in _parts(self.numbers, *counts)]
         places, self.keys, self.starts = iter(ones[0]), ones[1], ones[2]
         self.rates = {pair: tuple(next(places) for _ in own) for pair, own in rates.items()}
-        # Nobody knows when a copy is done, but iterations more than RING back are: they have been looked at.
+        # A copy may still be under way, but not one of more than RING iterations ago: their outcome is known.
         host = backend.pinned(np.zeros((2 * RING, size), np.uint8))
         self.sent, self.host = 0, [(numbers, _parts(numbers, *counts)) for numbers in host]
         self.lives: dict[int, np.ndarray] = {}
         self.trouble = backend.zeros((1,), np.int32)
         self.ring = backend.zeros((2, RING), np.float64)
         self.states = {place: backend.empty(array.shape, array.dtype) for place, array in net.states.items()}
-        self.inputs: dict[tuple, dict[BlobRef, np.ndarray]] = {}    # (shape, dtype) of the whole batch -> its arrays
+        self.inputs: dict[tuple, dict[BlobRef, np.ndarray]] = {}    # by the shapes and dtypes of a batch
         self.batch: dict[BlobRef, np.ndarray] = {}
 
     def _constants(self):
-        """What graphs hold and somebody may change."""
+        """What graphs hold as constants, though it can change."""
         return self.net.mode, self.updater.constants, list(self.solver.after_backward)
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a weight or a history is another array than when graphs began to read it, or a constant has changed."""
-        return (self.constants != self._constants() or any(parameter.data is not array for parameter, array in self.weights)
+        """Whether a weight or history is no longer the array that graphs read, or a constant has changed."""
+        return (self.constants != self._constants()
+                or any(parameter.data is not array for parameter, array in self.weights)
                 or any(history[i] is not array for history, i, array in self.histories))
 
-    def send(self, lr: float, iteration: int, keys: list, starts: list[int], lives: dict[int, np.ndarray]) -> None:
+    def send(self, lr: float, iteration: int, keys: list, starts: list[int],
+             lives: dict[int, np.ndarray]) -> None:
         """Send the numbers of one iteration to the device."""
         starts = [iteration % RING, *starts]
         if len(starts) > MOST_STARTS:
-            raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than {MOST_STARTS}")
+            raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than "
+                               f"{MOST_STARTS}")
         numbers, (host_rates, host_keys, host_starts) = self.host[self.sent % len(self.host)]
         self.sent += 1
         rates = self.updater.numbers(iteration, lr).values()
         host_rates[:], host_keys[:] = [number for own in rates for number in own], keys
         host_starts[:len(starts)] = starts
         self.backend.send(self.numbers, numbers)
-        for name, table in zip(lives, self.backend.upload(self, [*lives.values()]) if lives else (), strict=True):
-            if name not in self.lives:
-                self.lives[name] = self.backend.empty(table.shape, table.dtype)
-            self.lives[name][...] = table
+        tables = self.backend.upload(self, [*lives.values()]) if lives else ()
+        for index, table in zip(lives, tables, strict=True):
+            if index not in self.lives:
+                self.lives[index] = self.backend.empty(table.shape, table.dtype)
+            self.lives[index][...] = table
 
     def give(self, shapes: tuple, data: dict[BlobRef, Tensor]) -> None:
         """Copy a batch, and the states as they are, to where graphs of these shapes read them."""
@@ -111,4 +116,5 @@ class CapturedMemory:
 def _parts(numbers, rates, keys):
     """Return (rates, keys, starts): what the bytes `numbers` hold, as views."""
     ends = 8 * rates, 8 * (rates + keys)
-    return (numbers[:ends[0]].view(np.float64), numbers[ends[0]:ends[1]].view(np.uint64), numbers[ends[1]:].view(np.int32))
+    return (numbers[:ends[0]].view(np.float64), numbers[ends[0]:ends[1]].view(np.uint64),
+            numbers[ends[1]:].view(np.int32))

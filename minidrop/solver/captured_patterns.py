@@ -1,4 +1,4 @@
-"""The form of drawn patterns: what of them decides the launches of an iteration, and what may differ within one form."""
+"""The form of drawn patterns: what decides shapes and launches. The rest is read from device memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from minidrop.kept import MovingKept
 from minidrop.net import Net
 from minidrop.patterns.draw import NOTHING
 
-MULTIPLE = 8            # of compact sizes: then rows of 16-bit numbers begin on multiples of 16 bytes, as products like it
+MULTIPLE = 8        # of compact sizes: rows of 16-bit numbers then begin on multiples of 16 bytes
 
 
 @dataclass(frozen=True)
 class Form:
-    """`signature`: step, width and scale of every drawn pattern. `starts`: of the kept sets that have one. `lives`:
-    {node index: which of its blocks live}."""
+    """What `CapturedPatterns.form` finds.
+
+    `signature`: step, width and scale of every drawn pattern. `starts`: where its kept sets start. `lives`:
+    {node index: which of its blocks live}.
+    """
 
     signature: tuple
     starts: list[int]
@@ -27,7 +30,7 @@ class Form:
 
 
 class CapturedPatterns:
-    """Reads the form of what a Net has drawn, and gives the layers draws of that form whose starts lie on the device."""
+    """Finds the form of a Net's draws, and gives its layers draws of that form, read on the device."""
 
     def __init__(self, net: Net):
         self.net = net
@@ -39,7 +42,7 @@ class CapturedPatterns:
         self.keyed = [layer for layer in net.layers.values() if layer.stream is not None]
 
     def form(self) -> Form:
-        """Return the Form of what is drawn. Raises CaptureError where it has none."""
+        """Return the Form of the current draws. Raises CaptureError for irregular kept sets."""
         net = self.net
         form, starts, lives = [net.mode, *map(net.is_dropping, net.drop_layers.values())], [], {}
         for index, draw in net.acting(net.drawn).items():
@@ -52,8 +55,8 @@ class CapturedPatterns:
             for kept in kept_sets:
                 if kept.regular is None:
                     name = net.graph.nodes[index].name
-                    raise CaptureError(f"layer {name!r} ({net.drop_sites[name].family.name}) keeps another number of units "
-                                       f"in every iteration")
+                    raise CaptureError(f"layer {name!r} ({net.drop_sites[name].family.name}) keeps another "
+                                       f"number of units in every iteration")
                 if _moves(kept):
                     starts.append(kept.regular[0])
             form.append((draw.scale, grid is None, *((*kept.regular[1:], kept.total) for kept in kept_sets)))
@@ -63,8 +66,9 @@ class CapturedPatterns:
         """Return the keys of an iteration's random numbers."""
         return [layer.key(iteration) for layer in self.keyed]
 
-    def give(self, starts: Iterable[np.ndarray], lives: dict[int, np.ndarray], keys: list[np.ndarray]) -> None:
-        """Give the layers draws of the drawn form that read starts, lives and keys from the device when the work runs."""
+    def give(self, starts: Iterable[np.ndarray], lives: dict[int, np.ndarray],
+             keys: list[np.ndarray]) -> None:
+        """Give the layers draws whose starts, lives and keys are read from these device arrays at launch."""
         net, places = self.net, iter(starts)
         draws = net.acting(net.drawn)
         for index, draw in {} if net.mode.masked else draws.items():
@@ -73,7 +77,8 @@ class CapturedPatterns:
                 continue
             # Of pairs of tiles the outputs are disjoint, and so are the inputs.
             kept_sets = draw.kept_sets(self.weighted.get(index))
-            sets = [MovingKept(kept, next(places), (index, i % 2, len(kept_sets) // 2), MULTIPLE) if _moves(kept) else kept
+            pairs = len(kept_sets) // 2
+            sets = [MovingKept(kept, next(places), (index, i % 2, pairs), MULTIPLE) if _moves(kept) else kept
                     for i, kept in enumerate(kept_sets)]
             draws[index] = draw if draw is NOTHING else draw.given(sets)
         key_of = {layer.name: key for layer, key in zip(self.keyed, keys, strict=True)}
@@ -81,6 +86,6 @@ class CapturedPatterns:
 
 
 def _moves(kept):
-    """Whether a kept set is another one for another start."""
+    """Whether a kept set depends on where it starts."""
     _, step, width = kept.regular
     return width < step

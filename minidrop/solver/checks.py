@@ -16,19 +16,21 @@ def solver_problems(config: SolverConfig) -> list[str]:
     """Return every mistake in the solver's own fields, as "file:line:column: what"."""
     settings = config.message
     found = check_lr_policy(settings) + check_rule(settings)
-    for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("display", 0), ("snapshot", 0),
-                         ("test_interval", 0)):
+    for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("display", 0),
+                         ("snapshot", 0), ("test_interval", 0)):
         if getattr(settings, field) < least:
             found.append((field, f"{field} must be at least {least}, got {getattr(settings, field)}"))
     if settings.regularization_type not in ("L1", "L2"):
-        found.append(("regularization_type", f"regularization_type must be L1 or L2, got {settings.regularization_type!r}"))
+        found.append(("regularization_type",
+                      f"regularization_type must be L1 or L2, got {settings.regularization_type!r}"))
     if decimal(settings.weight_decay) < 0:
-        found.append(("weight_decay", f"weight_decay must not be negative, got {decimal(settings.weight_decay):g}"))
+        found.append(("weight_decay",
+                      f"weight_decay must not be negative, got {decimal(settings.weight_decay):g}"))
     return [f"{config.where(field)}: {problem}" for field, problem in dict.fromkeys(found)]
 
 
 def warn_of_ignored(config: SolverConfig) -> None:
-    """Say which fields of a real Caffe file have no effect here, where the file sets them to something."""
+    """Log a warning for every field that Caffe knows, the file sets and minidrop ignores."""
     settings = config.message
     for field, reason in _IGNORED.items():
         if settings.HasField(field) and getattr(settings, field):

@@ -1,6 +1,6 @@
-"""What a snapshot says of a Solver's data: vocabularies, and the places of batches. Do its nets share a vocabulary?
+"""What a snapshot records of the data: vocabularies, and where batches begin. Do a solver's nets share one?
 
-Another order of tokens turns what was learnt into noise.
+With another vocabulary the tokens have other indices, and trained weights are noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def vocabularies_of(net: Net) -> dict[str, str]:
     """Return {data layer: fingerprint} of the vocabularies of a Net's tokens."""
-    return {name: layer.vocabulary.fingerprint for name, layer in net.data_layers.items() if layer.vocabulary is not None}
+    return {node.name: node.layer.vocabulary.fingerprint for node in _texts(net)}
 
 
 def vocabulary_record(net: Net) -> str:
@@ -40,8 +40,8 @@ def place_record(net: Net) -> str:
 def vocabulary_problems(train: Net, tests: list[Net]) -> list[str]:
     """Return what is wrong where a test net reads tokens by another vocabulary than the train net.
 
-    Each is a line "file:line:column: what". Compared are data layers of the same name; a train net's only one with a
-    vocabulary is compared with any.
+    Each is a line "file:line:column: what". Compared are data layers of the same name; a train net's only one
+    with a vocabulary is compared with any.
     """
     texts = {node.name: node.layer for node in _texts(train)}
     only = next(iter(texts.values())) if len(texts) == 1 else None
@@ -52,9 +52,10 @@ def vocabulary_problems(train: Net, tests: list[Net]) -> list[str]:
             if wanted is None or own.vocabulary.fingerprint == wanted.vocabulary.fingerprint:
                 continue
             where = net.config.where(node.index, *param_fields(node.config.type)[:1])
-            problems.append(f"{where}: test net {i}: layer {node.name!r} has another vocabulary ({len(own.vocabulary)} "
-                            f"tokens) than the training net's ({len(wanted.vocabulary)} tokens): set "
-                            f"{own.settings_for(wanted)}")
+            sizes = len(own.vocabulary), len(wanted.vocabulary)
+            problems.append(
+                f"{where}: test net {i}: layer {node.name!r} has another vocabulary ({sizes[0]} tokens) than "
+                f"the training net's ({sizes[1]} tokens): set {own.settings_for(wanted)}")
     return problems
 
 
@@ -69,26 +70,30 @@ def warn_of_other_vocabularies(path: str | PathLike, attrs: Mapping, vocabularie
     record = _record(attrs, "vocabularies")
     for name, fingerprint in vocabularies.items():
         if isinstance(record.get(name), str) and record[name] != fingerprint:
-            log.warning("%s: its net was trained on another vocabulary than that of %s: the tokens have other indices now. "
-                        "Name the same text, or the .vocabulary file that was saved of it", path, name)
+            log.warning("%s: its net was trained on another vocabulary than that of %s: the tokens have "
+                        "other indices now. Name the same text, or the .vocabulary file that was saved of it",
+                        path, name)
 
 
-def warn_of_other_places(path: str | PathLike, attrs: Mapping, places: dict[str, dict[str, int | float]]) -> None:
-    """Log a warning for every text in which batch number n is not where it was for the snapshot's net."""
+def warn_of_other_places(path: str | PathLike, attrs: Mapping,
+                         places: dict[str, dict[str, int | float]]) -> None:
+    """Log a warning for every data layer whose batches begin elsewhere than when the snapshot was written."""
     record = _record(attrs, "texts")
     for name, now in places.items():
         before = record.get(name)
         if not isinstance(before, dict):
             continue
-        changed = [key for key, value in now.items() if isinstance(before.get(key), int | float) and before[key] != value]
+        changed = [key for key, value in now.items()
+                   if isinstance(before.get(key), int | float) and before[key] != value]
         if changed:
-            old, new = (", ".join(f"{key}: {json.dumps(one[key])[:20]}" for key in changed) for one in (before, now))
-            log.warning("%s: was written when %s had %s; now it has %s. The place in the text moves: the run goes on from the "
-                        "same batch number, which is elsewhere now", path, name, old, new)
+            old, new = (", ".join(f"{key}: {json.dumps(one[key])[:20]}" for key in changed)
+                        for one in (before, now))
+            log.warning("%s: was written when %s had %s; now it has %s. The place in the text moves: the run "
+                        "goes on from the same batch number, which is elsewhere now", path, name, old, new)
 
 
 def _record(attrs, name):
-    """Return a record of a snapshot as a dict. Anybody may have written it: what is no record of that kind counts as none."""
+    """Return a record of a snapshot as a dict; {} for anything else, since the file may be anybody's."""
     try:
         record = json.loads(attrs.get(name, ""))
     except (TypeError, ValueError, RecursionError):

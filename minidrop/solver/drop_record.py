@@ -1,6 +1,6 @@
-"""What a snapshot says about the patterns of each drop, so that a run which goes on with others is told so.
+"""What a snapshot records of the patterns of each drop, so that a run that resumes with others is warned.
 
-The description of a net is not enough: where it leaves a setting to the family, a later version may choose otherwise.
+The description of the net is not enough: a later version may choose other defaults.
 """
 
 import json
@@ -8,8 +8,11 @@ import logging
 import math
 import re
 from dataclasses import replace
+from os import PathLike
+from typing import Any
 
 from minidrop.errors import ConfigError, SnapshotError
+from minidrop.net import Net
 from minidrop.patterns import get_family
 
 log = logging.getLogger(__name__)
@@ -20,8 +23,8 @@ _REPRODUCING = ("step", "max_period")       # what describe() shows the value of
 _MOST_SHOWN = 6
 
 
-def drop_record(net):
-    """Return the JSON text {drop layer: {"family", "choices", "probabilities"}} of a Net, choices as `describe` has them."""
+def drop_record(net: Net) -> str:
+    """Return the JSON text {drop layer: {"family", "choices", "probabilities"}} of a Net."""
     return json.dumps({name: _described(site.family) for name, site in net.drop_sites.items()})
 
 
@@ -32,19 +35,19 @@ def _described(family):
 
 
 def _as_short_text(text):
-    """Return what `_is_short_text` lets pass; families may be the user's own."""
+    """Return a text that `_is_short_text` accepts; families may be the user's own."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:_LONGEST_TEXT])
 
 
-def read_record(path, text):
-    """Return what `drop_record` wrote as a dict. SnapshotError where a text is none of that kind: anybody may have made it."""
+def read_record(path: str | PathLike, text: Any) -> dict[str, dict]:
+    """Return what `drop_record` wrote, as a dict. Raises SnapshotError for anything else."""
     try:
         record = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not all(map(_is_description, record.values())):
-        raise SnapshotError(f"{path}: refused as a snapshot: expected patterns to describe the drops of a net (family, "
-                            f"choices and probabilities), got {str(text)[:80]!r}")
+        raise SnapshotError(f"{path}: refused as a snapshot: expected patterns to describe the drops of a "
+                            f"net (family, choices and probabilities), got {str(text)[:80]!r}")
     return record
 
 
@@ -58,29 +61,30 @@ def _is_description(one):
 
 
 def _is_short_text(text):
-    """Is it what may be shown on a terminal?"""
+    """Whether a value may be shown on a terminal."""
     return isinstance(text, str) and len(text) <= _LONGEST_TEXT and text.isprintable()
 
 
-def warn_of_other_patterns(path, record, net):
-    """Log a warning for every drop whose patterns are not those of a record; `record` None: the snapshot has none."""
+def warn_of_other_patterns(path: str | PathLike, record: dict[str, dict] | None, net: Net) -> None:
+    """Log a warning for every drop whose patterns differ from the record; None: the snapshot has none."""
     if record is None:
         if net.drop_sites:
-            log.warning("%s has no record of its patterns (it was written by an earlier version): they cannot be compared "
-                        "with those of %s now", path, ", ".join(net.drop_sites))
+            log.warning("%s has no record of its patterns (it was written by an earlier version): they "
+                        "cannot be compared with those of %s now", path, ", ".join(net.drop_sites))
         return
     for name, site in net.drop_sites.items():
         old, new = record.get(name), _described(site.family)
         if old is None or _equal(old, new):
             continue        # a drop that is new is one more layer, and the net's description says so
         both = old["family"] != new["family"]
-        log.warning("the patterns of %s are not what they were: %s; now %s%s", name, _shown(old, both), _shown(new, both),
-                    _advice(old, site.family))
+        log.warning("the patterns of %s are not what they were: %s; now %s%s", name, _shown(old, both),
+                    _shown(new, both), _advice(old, site.family))
 
 
 def _equal(old, new):
+    pairs = zip(old["probabilities"], new["probabilities"], strict=True)
     return (old["family"], old["choices"]) == (new["family"], new["choices"]) and all(
-        math.isclose(p, q, abs_tol=_TOLERANCE) for p, q in zip(old["probabilities"], new["probabilities"], strict=True))
+        math.isclose(p, q, abs_tol=_TOLERANCE) for p, q in pairs)
 
 
 def _shown(one, with_family):
@@ -93,7 +97,7 @@ def _shown(one, with_family):
 
 
 def _advice(old, family):
-    """Return "; set FIELD: VALUE to go on as before" where that has been tried and found true, else ""."""
+    """Return "; set FIELD: VALUE to go on as before" if such a setting restores the old patterns, else ""."""
     if old["family"] != family.name:
         return ""
     for field in _REPRODUCING:

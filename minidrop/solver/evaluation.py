@@ -10,9 +10,10 @@ from minidrop.net import Net
 
 
 def run_test(net: Net, iterations: int, start: int = 0) -> dict[str, float | list]:
-    """Return {output: mean over some batches} of a net in phase TEST, and "total_loss", the weighted sum of its losses.
+    """Return {output: mean over batches} of a net in phase TEST, and "total_loss", the sum of its losses.
 
-    What a mean is, the layer says that writes the output: see `averages` and `batch_weight` of `Layer`.
+    Batches are counted from number `start`. Which mean is taken, and how a batch is weighted, is decided by
+    the layer that writes the output: `averages` and `batch_weight` of `Layer`.
     """
     net.seek(start)
     net.reset_states()
@@ -27,7 +28,7 @@ def run_test(net: Net, iterations: int, start: int = 0) -> dict[str, float | lis
 
 
 class BatchMean:
-    """The mean of a layer's top over batches, of the kind that the layer says: its `averages` and `batch_weight`."""
+    """The mean of a layer's top over batches, as the layer's `averages` and `batch_weight` say."""
 
     def __init__(self, layer: Layer):
         self.layer, self.weight = layer, 0

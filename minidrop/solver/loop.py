@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import cuda_devices
@@ -39,11 +42,11 @@ _MOST_VALUES_SHOWN = 100
 
 @dataclass
 class Event:
-    """What callbacks are told: `kind` "test", "step", "display" or "snapshot", the iteration, and its values by name.
+    """What callbacks get: `kind`, "test", "step", "display" or "snapshot"; the iteration; its values by name.
 
-    A "step" has the loss and the learning rate, a "display" the net's small outputs too. A "test" event has `net`, the
-    number of the test net; a "snapshot" event has the value "path". On a GPU nobody waits for a "step": only who reads its
-    values does, and has to while the event is told.
+    A "step" has the loss and the learning rate, a "display" also the net's small outputs. A "test" event has
+    `net`, the number of the test net; a "snapshot" event has the value "path". On a GPU to read the loss of a
+    "step" waits for the device; it has to be read within the callback.
     """
 
     kind: str
@@ -55,24 +58,32 @@ class Event:
 class Solver:
     """Trains `net`, tests `test_nets`, writes snapshots. Use `step`, or `solve` for the whole run.
 
-    `source`: a SolverConfig, a SolverParameter or the path of a solver file. `overrides`: {"base_lr": 0.05} or
-    ["layer.drop1.approx_dropout_param.dropout_ratio=0.3"]. `dropout`: None, "conventional", "approx" or "approx:FAMILY",
-    which turns every drop layer into that kind. `device`: "auto" follows solver_mode and falls back to the CPU. `level`,
-    `stages`: of the train net. `snapshot_prefix`: where snapshots go, instead of the file's. `precision`: of products on a
-    GPU, instead of the file's; with float16 the gradients are scaled (see `LossScale`). Raises ConfigError with every mistake
-    of the solver file and its nets at once.
+    `source`: a SolverConfig, a SolverParameter or the path of a solver file. `overrides`: {"base_lr": 0.05}
+    or ["layer.drop1.approx_dropout_param.dropout_ratio=0.3"]. `dropout`: None, "conventional", "approx" or
+    "approx:FAMILY", which turns every drop layer into that kind. `device`: "auto" follows solver_mode and
+    falls back to the CPU. `level`, `stages`: of the train net. `snapshot_prefix`, `precision` (of products on
+    a GPU): instead of the file's; with float16 the gradients are scaled (see `LossScale`). Raises ConfigError
+    with every mistake of the solver file and its nets at once.
 
-    On a GPU iterations are captured, see `CapturedSteps`, unless capture_steps is false: then an error of an iteration is
-    raised some iterations later, by whatever asks for a result, with weights and states as that iteration found them.
+    On a GPU iterations are captured (see `CapturedSteps`) unless capture_steps is false. Then an error is
+    raised some iterations after the one that caused it, by the first call that asks for a result; weights and
+    states are as that iteration found them.
 
-    `choices` is (train, tests): the NetChoice of each net, overrides applied; `settings` the resolved SolverParameter.
-    `after_backward`: functions called with {"layer/name": Parameter} of all trained parameters once the gradients of an
-    iteration, of all iter_size passes, are there, before they are clipped and applied; in float16 they are still multiplied
-    by `loss_scale`. A function may set new gradients. In captured steps it is captured, see `CapturedSteps`.
+    `choices` is (train, tests): the NetChoice of each net, overrides applied. `settings` is the resolved
+    SolverParameter. `steps` runs the iterations.
+
+    `after_backward`: functions called with {"layer/name": Parameter} of all trained parameters when the
+    gradients of an iteration are complete (after iter_size passes), before they are clipped and applied. A
+    function may change gradients. In float16 they are still multiplied by `loss_scale`. In captured steps
+    what the functions launch is captured with the iteration, see `CapturedSteps`.
     """
 
-    def __init__(self, source, overrides=(), dropout=None, device="auto", dtype="float32", level=None, stages=(),
-                 snapshot_prefix=None, precision=None):
+    last_snapshot: Path | None = None
+
+    def __init__(self, source: SolverConfig | SolverParameter | str | PathLike,
+                 overrides: Mapping | Sequence[str] = (), dropout: str | None = None, device: str = "auto",
+                 dtype: str = "float32", level: int | None = None, stages: Sequence[str] = (),
+                 snapshot_prefix: str | PathLike | None = None, precision: str | None = None):
         self.config = _as_config(source)
         dropout = dropout and dropout_kind(dropout)
         train, tests = _prepared_nets(self.config, overrides, precision, dropout, level, stages)
@@ -90,15 +101,16 @@ class Solver:
             state.load_weights(self.net, path)
 
     @classmethod
-    def from_file(cls, path, overrides=(), **options):
+    def from_file(cls, path: str | PathLike, overrides: Mapping | Sequence[str] = (),
+                  **options: Any) -> Solver:
         """Return the Solver of a solver file; options as in `Solver`."""
         return cls(load_solver(path), overrides, **options)
 
-    def build(self, seed):
+    def build(self, seed: int) -> None:
         """Make the nets and the update rule for a seed, at iteration 0."""
         train, tests = self.choices
         problems = solver_problems(self.config)
-        nets = []
+        nets: list[Net] = []
         for choice in (train, *tests):
             try:
                 nets.append(self._net(choice, seed, nets[0] if nets else None))
@@ -110,17 +122,18 @@ class Solver:
         if problems:
             raise ConfigError("\n".join(problems))
         self.seed = seed
-        self.net, self.test_nets = nets[0], nets[1:]
+        self.net: Net = nets[0]
+        self.test_nets: list[Net] = nets[1:]
         self.updater = Updater(self.settings, self.net)
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
         self.iteration = 0
-        self.best = None
+        self.best: float | None = None
         steps = CapturedSteps if self.settings.capture_steps and self.net.backend.captures else EagerSteps
         self.steps: EagerSteps | CapturedSteps = steps(self)
-        self._snapshot_iteration = None
-        self._tested = {}
+        self._snapshot_iteration: int | None = None
+        self._tested: dict[int, dict] = {}
 
-    def rebuild(self, seed):
+    def rebuild(self, seed: int) -> None:
         """Make everything anew for another seed; arrays set with set_input_arrays stay set."""
         before, steps = (self.net, *self.test_nets), self.steps
         self.build(seed)
@@ -132,13 +145,16 @@ class Solver:
 
     def _net(self, choice, seed, share):
         phase = "TRAIN" if choice.iterations is None else "TEST"
-        return Net(choice.config, phase, self.device, self.dtype, seed, choice.state.level, tuple(choice.state.stage), share,
-                   self.settings.precision)
+        return Net(choice.config, phase, self.device, self.dtype, seed, choice.state.level,
+                   tuple(choice.state.stage), share, self.settings.precision)
 
-    # -- running -----------------------------------------------------------------------------------------------------
-    def solve(self, should_stop=lambda solver: False):
-        """Train until max_iter, then write the last snapshot and test. Returns the values of the last test of the first
-        test net ({} without one). `should_stop(solver)` is asked between iterations; stopped early, no test is made."""
+    # -- running ---------------------------------------------------------------------------------------------
+    def solve(self, should_stop: Callable[[Solver], bool] = lambda solver: False) -> dict[str, float | list]:
+        """Train until max_iter, then write the last snapshot and test.
+
+        Returns the values of the last test of the first test net, {} without one. `should_stop(solver)` is
+        asked between iterations; a run that it stops ends without a test.
+        """
         while self.iteration < self.settings.max_iter:
             if should_stop(self):
                 return {}
@@ -151,8 +167,8 @@ class Solver:
             self.test_all()
         return self._tested.get(0, {})
 
-    def step(self, iterations=1):
-        """Run some iterations: test, reshuffle if due; forward and backward iter_size times, update, snapshot if due.
+    def step(self, iterations: int = 1) -> None:
+        """Run iterations: test, reshuffle if due; forward and backward; update; snapshot if due.
 
         Raises NonFiniteError, before the update, where the loss is NaN or infinite.
         """
@@ -181,7 +197,7 @@ class Solver:
 
     @contextmanager
     def uncaptured(self) -> Iterator[None]:
-        """Within this context every iteration runs layer by layer, for who looks inside."""
+        """Within this context iterations run layer by layer, so that blobs and gradients can be read."""
         self.settle()
         steps, self.steps = self.steps, self.steps.uncaptured
         try:
@@ -191,38 +207,38 @@ class Solver:
 
     @property
     def captured(self) -> CapturedSteps | None:
-        """The steps, where they are captured or tried to be; None where all iterations run layer by layer."""
+        """`steps` where it captures iterations; None where all run layer by layer."""
         return self.steps if isinstance(self.steps, CapturedSteps) else None
 
     def settle(self) -> None:
-        """Wait for all iterations given to the device. Raises what went wrong in one of them."""
+        """Wait for all iterations given to the device. Raises the first error of one of them."""
         self.steps.settle()
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         """The learning rate of the current iteration."""
         return learning_rate(self.settings, self.iteration)
 
     @property
-    def losses(self):
-        """The last `average_loss` losses, a deque."""
+    def losses(self) -> deque[float]:
+        """The last `average_loss` losses."""
         self.settle()
         return self.steps.losses
 
     @property
-    def smoothed_loss(self):
+    def smoothed_loss(self) -> float:
         """The mean of the last `average_loss` losses."""
         self.settle()
         return self.steps.smoothed_loss
 
-    def test_all(self):
-        """Test every test net; returns a list of {output: mean}. Keeps the snapshot of the best value if asked to."""
+    def test_all(self) -> list[dict[str, float | list]]:
+        """Test every test net, and keep the best snapshot if asked to; returns {output: mean} of each."""
         results = [self.test(i) for i in range(len(self.test_nets))]
         state.keep_best(self, results)
         return results
 
-    def test(self, index=0):
-        """Return {output: mean over test_iter batches} of one test net. Every test begins at the first record."""
+    def test(self, index: int = 0) -> dict[str, float | list]:
+        """Return {output: mean over test_iter batches} of a test net, from the first record on."""
         self.settle()
         net, choice = self.test_nets[index], self.choices[1][index]
         values = run_test(net, choice.iterations)
@@ -232,8 +248,8 @@ class Solver:
         self._tell("test", values, index)
         return values
 
-    # -- callbacks and snapshots -------------------------------------------------------------------------------------
-    def add_callback(self, function):
+    # -- callbacks and snapshots -----------------------------------------------------------------------------
+    def add_callback(self, function: Callable[[Event], object]) -> Callable[[Event], object]:
         """Call function(event) for every Event: tests, steps, displays, snapshots."""
         self.callbacks.append(function)
         return function
@@ -244,10 +260,8 @@ class Solver:
             for function in self.callbacks:
                 function(event)
 
-    last_snapshot = None
-
-    def snapshot(self, path=None):
-        """Write everything that a resumed run needs to `path` (default: PREFIX_iter_N.h5); returns the path."""
+    def snapshot(self, path: str | PathLike | None = None) -> Path:
+        """Write all that a resumed run needs to `path` (default: PREFIX_iter_N.h5); returns the path."""
         self.settle()
         path = Path(path) if path else Path(f"{self.snapshot_prefix}_iter_{self.iteration}.h5")
         state.write(self, path)
@@ -256,14 +270,17 @@ class Solver:
         state.prune_old(self, path)
         return path
 
-    def restore(self, path):
-        """Go on from a snapshot as if the run had never stopped. Raises SnapshotError, leaving the solver as it was."""
-        with suppress(CaptureError, DataError, NonFiniteError):       # of what is left behind
+    def restore(self, path: str | PathLike) -> None:
+        """Go on from a snapshot as if the run had never stopped.
+
+        Raises SnapshotError, and the solver is as before.
+        """
+        with suppress(CaptureError, DataError, NonFiniteError):       # of iterations that no longer count
             self.settle()
         state.restore(self, path)
         self.last_snapshot, self._snapshot_iteration = Path(path), self.iteration
 
-    def close(self):
+    def close(self) -> None:
         """Stop reading threads, and free what the device holds for captured iterations."""
         self.steps.close()
         self.steps = self.steps.uncaptured
@@ -272,7 +289,7 @@ class Solver:
 
 
 def _small_values(outputs):
-    """Return the outputs worth a line of text as plain numbers; `loss` stands there already, smoothed."""
+    """Return the small outputs as plain numbers, without `loss`, which is displayed smoothed."""
     return {name: as_plain(tensor.numpy()) for name, tensor in outputs.items()
             if name != "loss" and tensor.data.size <= _MOST_VALUES_SHOWN}
 
@@ -286,7 +303,7 @@ def _as_config(source):
 
 
 def _prepared_nets(config, overrides, precision, dropout, level, stages):
-    """Return (train, tests), NetChoices with the overrides applied to solver and nets, each net description once."""
+    """Apply overrides to the solver and, once, to each net; returns (train, tests), NetChoices."""
     own, in_layers = split_overrides(overrides)
     apply_overrides(config, [*own, f"precision={precision}"] if precision else own)
     train, tests = solver_nets(config, level, stages)

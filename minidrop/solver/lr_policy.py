@@ -2,7 +2,7 @@
 
 import math
 
-from minidrop.config.load import decimal
+from minidrop.config import SolverParameter, decimal
 from minidrop.errors import ConfigError, nearest
 
 # What each policy reads besides base_lr.
@@ -19,7 +19,7 @@ POLICIES = tuple(_FIELDS)
 _ANY_SIGN = {("sigmoid", "gamma"), ("inv", "power")}
 
 
-def learning_rate(param, iteration):
+def learning_rate(param: SolverParameter, iteration: int) -> float:
     """Return the learning rate of `iteration` (from 0) by param.lr_policy, as a float.
 
         fixed      base_lr
@@ -55,7 +55,7 @@ def learning_rate(param, iteration):
     raise ConfigError(_unknown(param.lr_policy))
 
 
-def check_lr_policy(param):
+def check_lr_policy(param: SolverParameter) -> list[tuple[str, str]]:
     """Return what is wrong with a SolverParameter's learning rate: a list of (field, problem)."""
     problems = []
     if not _is_given(param, "base_lr"):

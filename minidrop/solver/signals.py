@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from typing import Any
 
 EFFECTS = ("stop", "snapshot", "none")
 
@@ -24,22 +25,22 @@ class StopSignals:
     Raises ValueError for an effect that does not exist.
     """
 
-    def __init__(self, sigint_effect="stop", sighup_effect="snapshot"):
+    def __init__(self, sigint_effect: str = "stop", sighup_effect: str = "snapshot"):
         for effect in (sigint_effect, sighup_effect):
             if effect not in EFFECTS:
                 raise ValueError(f"a signal's effect is one of {', '.join(EFFECTS)}; got {effect!r}")
         self._effects = {"SIGINT": sigint_effect, "SIGTERM": "stop", "SIGHUP": sighup_effect}
-        self._old = {}
-        self.stop_requested = None
+        self._old: dict[str, Any] = {}
+        self.stop_requested: str | None = None
         self.snapshot_requested = False
 
-    def take_snapshot_request(self):
+    def take_snapshot_request(self) -> bool:
         """Return whether a snapshot was asked for since the last call."""
         requested, self.snapshot_requested = self.snapshot_requested, False
         return requested
 
     @property
-    def exit_code(self):
+    def exit_code(self) -> int:
         """128 + the number of the signal that asked to stop (130 for SIGINT, 143 for SIGTERM), or 0."""
         return 128 + getattr(signal, self.stop_requested) if self.stop_requested else 0
 

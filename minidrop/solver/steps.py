@@ -22,7 +22,7 @@ Show = Callable[[Mapping, dict[str, Tensor]], None]
 
 
 class EagerSteps:
-    """Runs the iterations of a Solver layer by layer. CapturedSteps has the same methods.
+    """Runs the iterations of a Solver layer by layer. CapturedSteps has the same interface.
 
     `losses`: the last `average_loss` losses.
     """
@@ -37,9 +37,9 @@ class EagerSteps:
         return self
 
     def step(self, lr: float, show: Show) -> Mapping:
-        """Do the solver's iteration with this learning rate; returns its values by name, what a "step" event says.
+        """Do the solver's current iteration; returns its values by name, those of a "step" event.
 
-        show(values, the net's outputs by name) is called before the update. Raises NonFiniteError.
+        show(values, {output name: Tensor}) is called before the update. Raises NonFiniteError.
         """
         solver = self.solver
         outputs = self.forward_backward()
@@ -58,7 +58,7 @@ class EagerSteps:
         loss = 0.0
         for part in range(iter_size):
             net.draw_patterns(solver.iteration * iter_size + part)
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):     # the loss is checked instead
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):     # the loss is checked
                 outputs = net.forward()
                 part_loss = net.loss
                 if not math.isfinite(part_loss):
@@ -82,20 +82,20 @@ class EagerSteps:
         scale = loss_scale.value
         finite = solver.updater.apply_if_finite(iteration, lr, iter_size, scale)
         if not loss_scale.note(finite):
-            raise NonFiniteError(f"iteration {iteration}: in float16 the gradients are not finite even unscaled. Try a "
-                                 f"smaller base_lr (now {lr:g}), or precision: \"bfloat16\"")
+            raise NonFiniteError(f"iteration {iteration}: in float16 the gradients are not finite even "
+                                 f"unscaled. Try a smaller base_lr (now {lr:g}), or precision: \"bfloat16\"")
         if not finite:
-            log.info("Iteration %d, gradients are not finite at a loss scale of %g: no update, the scale is now %g",
-                     iteration, scale, loss_scale.value)
+            log.info("Iteration %d, gradients are not finite at a loss scale of %g: no update, the scale is "
+                     "now %g", iteration, scale, loss_scale.value)
 
     def _nonfinite(self, loss: float) -> NonFiniteError:
         solver = self.solver
         found = solver.net.first_nonfinite()
-        place = f"the first output that is not finite is blob {found[1]!r} of layer {found[0]!r}" if found else (
-            "every output of the net is finite: the sum of the losses overflows")
+        place = "every output of the net is finite: the sum of the losses overflows" if found is None else (
+            f"the first output that is not finite is blob {found[1]!r} of layer {found[0]!r}")
         last = f"; the last snapshot is {solver.last_snapshot}" if solver.last_snapshot else ""
-        return NonFiniteError(f"iteration {solver.iteration}: the loss is {loss}; {place}. Try a smaller base_lr "
-                              f"(now {solver.learning_rate:g}) or clip_gradients{last}")
+        return NonFiniteError(f"iteration {solver.iteration}: the loss is {loss}; {place}. Try a smaller "
+                              f"base_lr (now {solver.learning_rate:g}) or clip_gradients{last}")
 
     @property
     def smoothed_loss(self) -> float:
@@ -103,10 +103,10 @@ class EagerSteps:
         return sum(self.losses) / len(self.losses) if self.losses else math.nan
 
     def settle(self) -> None:
-        """Wait for all iterations given to the device, and raise what went wrong in one of them. Here: nothing to do."""
+        """Wait for all iterations given to the device. Nothing to do here."""
 
     def look_behind(self) -> None:
-        """Take the outcome of iterations that the device has done by now. Here: nothing to do."""
+        """Take over the losses that the device has computed by now. Nothing to do here."""
 
     def close(self) -> None:
-        """Free what the device holds for iterations. Here: nothing."""
+        """Free what the device holds for iterations. Nothing to do here."""

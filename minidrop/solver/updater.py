@@ -16,7 +16,8 @@ from minidrop.solver.rules import get_rule
 class Updater:
     """The update rule of a SolverParameter with its history for every trained parameter of a net.
 
-    `history["layer/name"]` is a list of arrays shaped like the parameter, zero at first; a snapshot keeps them.
+    `history["layer/name"]` is a list of arrays shaped like the parameter, zero at first; a snapshot keeps
+    them.
     """
 
     def __init__(self, settings: SolverParameter, net: Net):
@@ -39,15 +40,17 @@ class Updater:
     def numbers(self, iteration: int, lr: float) -> dict[tuple[float, float], tuple[float, ...]]:
         """Return {(lr_mult, decay_mult): the numbers of the rule's formula} of an iteration."""
         pairs = dict.fromkeys((p.lr_mult, p.decay_mult) for p in self.parameters.values())
-        return {pair: tuple(map(float, self.rule.numbers(lr * pair[0], self.decay * pair[1], iteration))) for pair in pairs}
+        return {(a, b): tuple(map(float, self.rule.numbers(lr * a, self.decay * b, iteration)))
+                for a, b in pairs}
 
     def apply(self, iteration: int, lr: float, iter_size: int = 1) -> None:
-        """Change the weights by the gradients summed over `iter_size` backward passes, and forget the gradients."""
+        """Update the weights by the gradients of `iter_size` backward passes, and forget the gradients."""
         with self.backend.active():
             self._apply(self.numbers(iteration, lr), self._clip_scale() / iter_size)
 
-    def apply_numbers(self, numbers: dict[tuple[float, float], tuple[np.ndarray, ...]], iter_size: int = 1) -> None:
-        """As `apply`, for steps that are captured: nobody waits for the device.
+    def apply_numbers(self, numbers: dict[tuple[float, float], tuple[np.ndarray, ...]],
+                      iter_size: int = 1) -> None:
+        """As `apply`, for captured steps: without waiting for the device.
 
         numbers: as the method of that name returns them, each a float64 array (1,) on the device.
         """
@@ -58,10 +61,12 @@ class Updater:
     def apply_if_finite(self, iteration: int, lr: float, iter_size: int = 1, loss_scale: float = 1.0) -> bool:
         """As `apply`, for gradients that are `loss_scale` times too large; returns whether they are finite.
 
-        If they are not, the weights stay as they are and only the gradients are forgotten. Not while a step is captured.
+        If they are not, the weights stay as they are and only the gradients are forgotten. Not while a step
+        is captured.
         """
         if self.backend.capturing:
-            raise CaptureError("float16: the host has to see whether the gradients are finite before it updates")
+            raise CaptureError("float16: the host has to see whether the gradients are finite before it "
+                               "updates")
         with self.backend.active():
             norm = self._norm() / loss_scale
             finite = math.isfinite(norm)
@@ -74,12 +79,13 @@ class Updater:
 
     def _apply(self, numbers, scale):
         for name, parameter in self.parameters.items():
-            self.rule.update(self.backend, parameter, self.history[name], numbers[parameter.lr_mult, parameter.decay_mult],
+            own = numbers[parameter.lr_mult, parameter.decay_mult]
+            self.rule.update(self.backend, parameter, self.history[name], own,
                              self.decay * parameter.decay_mult, self.l1, scale)
             parameter.clear_grad()
 
     def permute(self, parameter: Parameter, axis: int, order: np.ndarray) -> None:
-        """Give the entries of one axis of a parameter other places, and those of its whole history: new[i] = old[order[i]]."""
+        """Permute one axis of a parameter and of its history: new[i] = old[order[i]]."""
         history = next((self.history[name] for name, own in self.parameters.items() if own is parameter), [])
         with self.backend.active():
             places = self.backend.asarray(order)

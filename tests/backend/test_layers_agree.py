@@ -155,8 +155,9 @@ def test_hdf5_and_text_data(device, tmp_path, monkeypatch):
 # What computes nothing, and the file that tests it instead.
 OTHER_TESTS = {"active": "test_cuda_device.py", "trim": "test_on_the_gpu.py", "pinned": "test_on_the_gpu.py",
                "upload": "test_on_the_gpu.py", "fetch": "test_on_the_gpu.py", "capture": "test_on_the_gpu.py",
-               "refuse": "test_captured_steps.py", "keep_if_well": "test_nothing_waits.py",
-               "round_block": "../kernels/test_every_kernel.py", "send": "test_uploads.py"}
+               "refuse": "test_captured_steps.py", "as_captured": "test_captured_steps.py",
+               "keep_if_well": "test_nothing_waits.py", "round_block": "../kernels/test_every_kernel.py",
+               "send": "test_uploads.py"}
 
 
 def test_every_method_of_a_backend_has_a_test_on_all_of_them():

@@ -15,8 +15,8 @@ class AdamW(UpdateRule):
 
     def numbers(self, lr, decay, iteration):
         t = iteration + 1
-        return (lr / (1 - self.momentum ** t), 1 - lr * decay, math.sqrt(1 - self.momentum2 ** t), self.momentum,
-                1 - self.momentum, self.momentum2, 1 - self.momentum2, self.delta)
+        return (lr / (1 - self.momentum ** t), 1 - lr * decay, math.sqrt(1 - self.momentum2 ** t),
+                self.momentum, 1 - self.momentum, self.momentum2, 1 - self.momentum2, self.delta)
 
     @staticmethod
     def formula(w, g, m, v, rate, shrink, root, momentum, rest, momentum2, rest2, delta):

@@ -9,9 +9,10 @@ class Updates:
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
         """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history. In place.
 
-        `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W. Without momentum
-        nobody reads the history; without decay either, it is left as it is, and so are the weights that have no gradient.
-        For captured steps `lr` and `grad_scale` may be float64 arrays (1,), and nothing changes where `trouble` is set.
+        `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W.
+        Without momentum nobody reads the history; without decay either, it is left as it is, and so are the
+        weights that have no gradient. For captured steps `lr` and `grad_scale` may be float64 arrays (1,),
+        and nothing changes where `trouble` is set.
         """
         xp = self.xp
         if not momentum and not decay:
@@ -28,8 +29,9 @@ class Updates:
     def rule_update(self, W, history, blocks, rule, numbers, decay, l1, grad_scale):
         """W, history = rule.formula(W, g, *history, *numbers) with g = grad_scale * gW + decay * R(W). In place.
 
-        `blocks` and R as in `sgd_update`; `rule`: an UpdateRule, whose formula is elementwise. For captured steps `numbers`
-        and `grad_scale` may be float64 arrays (1,), and nothing changes where `trouble` is set.
+        `blocks` and R as in `sgd_update`; `rule`: an UpdateRule, whose formula is elementwise. For captured
+        steps `numbers` and `grad_scale` may be float64 arrays (1,), and nothing changes where `trouble` is
+        set.
         """
         xp, number = self.xp, W.dtype.type
         grad_scale, *numbers = (_as_number(one, number) for one in (grad_scale, *numbers))
@@ -64,5 +66,5 @@ class Updates:
 
 
 def _as_number(one, number):
-    """Return a number in the type of an array's entries; one that lies on the device stays there, of shape ()."""
+    """Return a number in an array's type; one that lies on the device stays there, with shape ()."""
     return one.astype(number).reshape(()) if getattr(one, "shape", ()) else number(one)

@@ -18,13 +18,13 @@ _RULES = Registry("update rule", "name")
 
 
 class UpdateRule:
-    """One way of updating a parameter from its gradient: the numbers of an iteration, and one elementwise formula.
+    """One way to update a parameter from its gradient: numbers of an iteration and an elementwise formula.
 
-    slots: how many history arrays it keeps per parameter, shaped like the weights and zero at first.
-    ranges: the fields of SolverParameter that it reads, {name: (lowest, limit)}, lowest <= value < limit.
-    without: fields that must be 0, because the rule has no use for them.
-    regularises: the gradient gets decay * R(w) before the formula; False for a rule that decays weights itself.
-    compiled: formula can be compiled by Numba, with numbers in the place of arrays.
+    slots: how many history arrays it keeps per parameter, shaped like the weights and zero at first. ranges:
+    the fields of SolverParameter that it reads, {name: (lowest, limit)}, lowest <= value < limit. without:
+    fields that must be 0, because the rule has no use for them. regularises: the gradient gets decay * R(w)
+    before the formula; False for a rule that decays weights itself. compiled: formula can be compiled by
+    Numba, with numbers in the place of arrays.
     """
 
     compiled: bool = True
@@ -58,19 +58,19 @@ class UpdateRule:
         """
         raise NotImplementedError
 
-    def update(self, backend: Backend, parameter: Parameter, history: list[np.ndarray], numbers: tuple, decay: float = 0.0,
-               l1: bool = False, grad_scale: float | np.ndarray = 1.0) -> None:
+    def update(self, backend: Backend, parameter: Parameter, history: list[np.ndarray], numbers: tuple,
+               decay: float = 0.0, l1: bool = False, grad_scale: float | np.ndarray = 1.0) -> None:
         """Change parameter.data and the arrays in `history` in place; the gradient is left as it is.
 
             g = grad_scale * gradient + decay * w        (L2)
             g = grad_scale * gradient + decay * sign(w)  (L1, l1=True)
             w, history = formula(w, g, history, numbers)
 
-        numbers: as the method of that name returns them. decay: the parameter's decay_mult included. In captured steps numbers
-        and grad_scale are float64 arrays (1,) on the device.
+        numbers: as the method of that name returns them. decay: the parameter's decay_mult included. In
+        captured steps numbers and grad_scale are float64 arrays (1,) on the device.
         """
-        backend.rule_update(parameter.data, history, parameter.blocks, self, numbers, decay if self.regularises else 0.0, l1,
-                            grad_scale)
+        backend.rule_update(parameter.data, history, parameter.blocks, self, numbers,
+                            decay if self.regularises else 0.0, l1, grad_scale)
 
 
 def register_rule(name: str) -> Callable[[type], type]:

@@ -20,6 +20,7 @@ class SGD(UpdateRule):
     def numbers(self, lr: float, decay: float, iteration: int) -> tuple[float, ...]:
         return (lr,)
 
-    def update(self, backend: Backend, parameter: Parameter, history: list[np.ndarray], numbers: tuple, decay: float = 0.0,
-               l1: bool = False, grad_scale: float | np.ndarray = 1.0) -> None:
-        backend.sgd_update(parameter.data, history[0], parameter.blocks, numbers[0], self.momentum, decay, l1, grad_scale)
+    def update(self, backend: Backend, parameter: Parameter, history: list[np.ndarray], numbers: tuple,
+               decay: float = 0.0, l1: bool = False, grad_scale: float | np.ndarray = 1.0) -> None:
+        backend.sgd_update(parameter.data, history[0], parameter.blocks, numbers[0], self.momentum, decay, l1,
+                           grad_scale)
