@@ -1,4 +1,5 @@
-"""Whether the layers that read a text have room for its vocabulary; else the first rare token would stop a run."""
+"""Whether the layers that read a text have room for its vocabulary; else the first rare token would stop a
+run."""
 
 from minidrop.data.vocabulary import SPECIAL
 
@@ -6,9 +7,11 @@ JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
 
 
 def check_vocabularies(graph, problems):
-    """Add to `problems` each Embed with fewer rows, and each loss or metric with fewer classes, than its text has tokens.
+    """Add to `problems` each Embed with fewer rows, and each loss or metric with fewer classes, than its text
+    has tokens.
 
-    Seen is what reads a TextData layer directly; a layer without shapes has a mistake that is reported already.
+    Seen is what reads a TextData layer directly; a layer without shapes has a mistake that is reported
+    already.
     """
     for node in graph.nodes:
         if not all(ref in graph.shapes for ref in node.tops):
@@ -30,7 +33,8 @@ def check_vocabularies(graph, problems):
 
 
 def _text(graph, ref):
-    """Return the node of the TextData layer that writes the tokens `ref`, or None; its third top, cont, holds no tokens."""
+    """Return the node of the TextData layer that writes the tokens `ref`, or None; its third top, cont, holds
+    no tokens."""
     node = graph.writer[ref]
     return node if node.config.type == "TextData" and ref in node.tops[:2] else None
 

@@ -1,4 +1,5 @@
-"""Whole iterations in one launch: forward, backward and update captured once for every form of the drawn patterns."""
+"""Whole iterations in one launch: forward, backward and update captured once for every form of the drawn
+patterns."""
 
 import logging
 import math
@@ -15,7 +16,8 @@ log = logging.getLogger(__name__)
 
 MOST_GRAPHS = 128       # captured forms that are held; a two-layer perceptron has some 30 at most
 MOST_FORMS = 64 * MOST_GRAPHS   # forms whose frequency is counted
-MULTIPLE = 8            # of compact sizes: then rows of 16-bit numbers begin on multiples of 16 bytes, as products like it
+MULTIPLE = 8            # of compact sizes: then rows of 16-bit numbers begin on multiples of 16 bytes, as
+                        # products like it
 RING = 64               # iterations whose outcome the device remembers
 LOOK_EVERY = RING // 2
 
@@ -23,18 +25,20 @@ LOOK_EVERY = RING // 2
 class CapturedSteps:
     """Runs the iterations of a Solver as graphs of its device.
 
-    What decides shapes and launches is an iteration's *signature*: step, width and scale of every drawn pattern, and the
-    shapes of the batch. (How many units live may depend on the start, too: a MovingKept has room for the most.) All that
-    differs within a signature lies in device memory, and is sent there before a launch: where kept sets start, the keys of
-    random numbers, the learning rate. The first iteration of a signature runs as it is, with these numbers read from the
-    device, so that everything is compiled; the second is captured; the others are launches.
+    What decides shapes and launches is an iteration's *signature*: step, width and scale of every drawn
+    pattern, and the shapes of the batch. (How many units live may depend on the start, too: a MovingKept has
+    room for the most.) All that differs within a signature lies in device memory, and is sent there before a
+    launch: where kept sets start, the keys of random numbers, the learning rate. The first iteration of a
+    signature runs as it is, with these numbers read from the device, so that everything is compiled; the
+    second is captured; the others are launches.
 
-    Nobody waits for an iteration. Its loss is kept on the device, and beside it whether anything was wrong: a loss that is
-    not finite, a label out of range. From then on updates leave weights, histories and states alone. `settle` and
-    `look_behind` look, at least every LOOK_EVERY iterations: where something was wrong, the solver goes back to that
-    iteration and does it uncaptured, which raises the error that says what.
+    Nobody waits for an iteration. Its loss is kept on the device, and beside it whether anything was wrong: a
+    loss that is not finite, a label out of range. From then on updates leave weights, histories and states
+    alone. `settle` and `look_behind` look, at least every LOOK_EVERY iterations: where something was wrong,
+    the solver goes back to that iteration and does it uncaptured, which raises the error that says what.
 
-    A net or solver that cannot be captured runs uncaptured: `problem` says why ('' while steps are captured), and is logged.
+    A net or solver that cannot be captured runs uncaptured: `problem` says why ('' while steps are captured),
+    and is logged.
     """
 
     def __init__(self, solver):
@@ -42,8 +46,10 @@ class CapturedSteps:
         self.graphs = {}                # signature -> _Graph
         self.seen = Counter()           # how often each signature was drawn
         self.replayed = 0               # iterations that were a launch
-        self.pending = deque()          # (iteration, positions of the data layers) of iterations nobody has looked at
-        self.launches = True            # False: every iteration runs as the first of its signature, for comparison
+        self.pending = deque()          # (iteration, positions of the data layers) of iterations nobody has
+                                        # looked at
+        self.launches = True            # False: every iteration runs as the first of its signature, for
+                                        # comparison
         self.keyed = [layer for layer in self.net.layers.values() if layer.stream is not None]
         self.weighted = {drop.node.index: (drop.producer.layer.outputs, drop.producer.layer.inputs)
                          for drop in self.net.plan.drops if drop.kind == "weights"}
@@ -60,7 +66,8 @@ class CapturedSteps:
         return not self.problem
 
     def step(self, lr):
-        """Do the solver's iteration; returns the net's outputs, or None where it has to be done uncaptured."""
+        """Do the solver's iteration; returns the net's outputs, or None where it has to be done
+        uncaptured."""
         if self.problem:
             return None
         solver, net = self.solver, self.net
@@ -90,9 +97,10 @@ class CapturedSteps:
         self.pending.append((solver.iteration, positions))
         return outputs
 
-    # -- what an iteration is ------------------------------------------------------------------------------------------
+    # -- what an iteration is --------------------------------------------------------------------------------
     def _form(self):
-        """Return (signature of the drawn patterns, where their kept sets start, {layer: which of its blocks live})."""
+        """Return (signature of the drawn patterns, where their kept sets start, {layer: which of its blocks
+        live})."""
         net = self.net
         form, starts, lives = [net.mode, *map(net.is_dropping, net.drop_layers.values())], [], {}
         for index, draw in net.acting(net.drawn).items():
@@ -105,15 +113,16 @@ class CapturedSteps:
             for kept in kept_sets:
                 if kept.regular is None:
                     name = net.graph.nodes[index].name
-                    raise CaptureError(f"layer {name!r} ({net.drop_sites[name].family.name}) keeps another number of units "
-                                       f"in every iteration")
+                    raise CaptureError(f"layer {name!r} ({net.drop_sites[name].family.name}) keeps another "
+                                       f"number of units in every iteration")
                 if _moves(kept):
                     starts.append(kept.regular[0])
             form.append((draw.scale, grid is None, *((*kept.regular[1:], kept.total) for kept in kept_sets)))
         return tuple(form), starts, lives
 
     def _same_arrays(self):
-        """Forget all graphs where weights or histories lie elsewhere than they did, or are updated otherwise."""
+        """Forget all graphs where weights or histories lie elsewhere than they did, or are updated
+        otherwise."""
         if self.memory is None or self.memory.is_outdated():
             self.forget()
             self.memory = _Memory(self)
@@ -129,7 +138,7 @@ class CapturedSteps:
                 buffer[...] = state[key]
                 state[key] = buffer
 
-    # -- running it ----------------------------------------------------------------------------------------------------
+    # -- running it ------------------------------------------------------------------------------------------
     def _run(self, signature, starts):
         if len(self.seen) >= MOST_FORMS:        # the rare ones are counted anew
             self.seen = Counter(dict(self.seen.most_common(MOST_FORMS // 2)))
@@ -147,7 +156,8 @@ class CapturedSteps:
         return {ref.name: self.net.tensor(ref) for ref in self.net.graph.outputs}
 
     def _room(self, signature):
-        """Make room for one more graph if it is asked for more often than another; returns whether there is room."""
+        """Make room for one more graph if it is asked for more often than another; returns whether there is
+        room."""
         if len(self.graphs) < MOST_GRAPHS:
             return True
         rarest = min(self.graphs, key=self.seen.__getitem__)
@@ -162,7 +172,8 @@ class CapturedSteps:
         return _Graph(graph, tensors)
 
     def _work(self, starts):
-        """Give the device one iteration; all numbers that differ come from `memory`. Returns {BlobRef: Tensor} of outputs."""
+        """Give the device one iteration; all numbers that differ come from `memory`. Returns {BlobRef:
+        Tensor} of outputs."""
         net, memory, backend = self.net, self.memory, self.backend
         was, backend.capturing, backend.trouble = backend.capturing, True, memory.trouble
         try:
@@ -192,8 +203,8 @@ class CapturedSteps:
                 continue
             # Of pairs of tiles the outputs are disjoint, and so are the inputs.
             kept_sets = draw.kept_sets(self.weighted.get(index))
-            sets = [MovingKept(kept, next(places), (index, i % 2, len(kept_sets) // 2), MULTIPLE) if _moves(kept) else kept
-                    for i, kept in enumerate(kept_sets)]
+            sets = [MovingKept(kept, next(places), (index, i % 2, len(kept_sets) // 2), MULTIPLE)
+                    if _moves(kept) else kept for i, kept in enumerate(kept_sets)]
             draws[index] = draw if draw is NOTHING else draw.given(sets)
         keys = {layer.name: key for layer, key in zip(self.keyed, memory.keys, strict=True)}
         net.give(draws, lambda layer: keys[layer.name])
@@ -203,16 +214,18 @@ class CapturedSteps:
         for (name, key), buffer in memory.states.items():
             self.net.layers[name].state[key] = buffer
 
-    # -- looking at what came of it ------------------------------------------------------------------------------------
+    # -- looking at what came of it --------------------------------------------------------------------------
     def settle(self):
-        """Wait for all iterations and take over their losses; raises what went wrong in the first that went wrong."""
+        """Wait for all iterations and take over their losses; raises what went wrong in the first that went
+        wrong."""
         if self.pending:
             with self.backend.active():
                 self._take(self.backend.to_host(self.memory.ring))
         self._fetched = None
 
     def look_behind(self):
-        """Every LOOK_EVERY iterations take what was asked for so many before, long done by now, and ask for the next."""
+        """Every LOOK_EVERY iterations take what was asked for so many before, long done by now, and ask for
+        the next."""
         if not self.pending or len(self.pending) % LOOK_EVERY:
             return
         with self.backend.active():
@@ -302,19 +315,23 @@ class _Memory:
         return self.net.mode, self.updater.constants
 
     def is_outdated(self):
-        """Whether a weight or a history is another array than when graphs began to read it, or a factor another number."""
-        return (self.constants != self._constants() or any(parameter.data is not array for parameter, array in self.weights)
+        """Whether a weight or a history is another array than when graphs began to read it, or a factor
+        another number."""
+        return (self.constants != self._constants()
+                or any(parameter.data is not array for parameter, array in self.weights)
                 or any(history[i] is not array for history, i, array in self.histories))
 
     def send(self, lr, keys, starts, lives):
         """Send the numbers of one iteration to the device."""
         if len(starts) > self.MOST_STARTS:
-            raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than {self.MOST_STARTS}")
+            raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than "
+                               f"{self.MOST_STARTS}")
         numbers, (host_lr, host_keys, host_starts) = self.host[self.sent % len(self.host)]
         self.sent += 1
         host_lr[0], host_keys[:], host_starts[:len(starts)] = lr, keys, starts
         self.backend.send(self.numbers, numbers)
-        for name, table in zip(lives, self.backend.upload(self.owner, [*lives.values()]) if lives else (), strict=True):
+        for name, table in zip(lives, self.backend.upload(self.owner, [*lives.values()]) if lives else (),
+                               strict=True):
             if name not in self.lives:
                 self.lives[name] = self.backend.empty(table.shape, table.dtype)
             self.lives[name][...] = table
@@ -343,7 +360,8 @@ class _Memory:
 def _parts(numbers, keys):
     """Return (rate, keys, starts): what the bytes `numbers` hold, as views."""
     ends = 8, 8 + 8 * keys
-    return (numbers[:ends[0]].view(np.float64), numbers[ends[0]:ends[1]].view(np.uint64), numbers[ends[1]:].view(np.int32))
+    return (numbers[:ends[0]].view(np.float64), numbers[ends[0]:ends[1]].view(np.uint64),
+            numbers[ends[1]:].view(np.int32))
 
 
 def _moves(kept):
@@ -360,7 +378,8 @@ def _data_alone(tensor):
 def _problem(solver):
     """Return why iterations of a solver cannot be captured, ''."""
     settings, net = solver.settings, solver.net
-    # Where a MovingKept has room for more units than live, f(0) stands there: nobody reads it but the norm of the gradients.
+    # Where a MovingKept has room for more units than live, f(0) stands there: nobody reads it but the norm of
+    # the gradients.
     unclear = sorted({node.name for drop in net.plan.drops for node in drop.crossed
                       if not all(fact.keeps_zero for fact in node.passes)})
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
@@ -369,9 +388,11 @@ def _problem(solver):
         (not solver.updater.rule.capturable,
          f"type {settings.type!r} computes with numbers of the host in every iteration; SGD does not"),
         (settings.iter_size != 1, f"iter_size is {settings.iter_size}"),
-        (solver.loss_scale is not None, "in float16 the host looks after every backward pass whether gradients are finite"),
+        (solver.loss_scale is not None, "in float16 the host looks after every backward pass whether "
+         "gradients are finite"),
         (net.config.message.force_backward, "force_backward is set"),
-        (bool(unclear) and solver.updater.clip >= 0, f"clip_gradients with layer {', '.join(unclear)}, whose f(0) is not 0"),
+        (bool(unclear) and solver.updater.clip >= 0, f"clip_gradients with layer {', '.join(unclear)}, whose "
+         f"f(0) is not 0"),
         (not net.losses, "the net has no loss"),
         (bool(foreign), f"{', '.join(foreign)} does not say that it is capturable"),
     ]

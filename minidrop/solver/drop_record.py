@@ -1,6 +1,7 @@
 """What a snapshot says about the patterns of each drop, so that a run which goes on with others is told so.
 
-The description of a net is not enough: where it leaves a setting to the family, a later version may choose otherwise.
+The description of a net is not enough: where it leaves a setting to the family, a later version may choose
+otherwise.
 """
 
 import json
@@ -21,7 +22,8 @@ _MOST_SHOWN = 6
 
 
 def drop_record(net):
-    """Return the JSON text {drop layer: {"family", "choices", "probabilities"}} of a Net, choices as `describe` has them."""
+    """Return the JSON text {drop layer: {"family", "choices", "probabilities"}} of a Net, choices as
+    `describe` has them."""
     return json.dumps({name: _described(site.family) for name, site in net.drop_sites.items()})
 
 
@@ -37,14 +39,15 @@ def _as_short_text(text):
 
 
 def read_record(path, text):
-    """Return what `drop_record` wrote as a dict. SnapshotError where a text is none of that kind: anybody may have made it."""
+    """Return what `drop_record` wrote as a dict. SnapshotError where a text is none of that kind: anybody may
+    have made it."""
     try:
         record = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not all(map(_is_description, record.values())):
-        raise SnapshotError(f"{path}: refused as a snapshot: expected patterns to describe the drops of a net (family, "
-                            f"choices and probabilities), got {str(text)[:80]!r}")
+        raise SnapshotError(f"{path}: refused as a snapshot: expected patterns to describe the drops of a "
+                            f"net (family, choices and probabilities), got {str(text)[:80]!r}")
     return record
 
 
@@ -63,24 +66,26 @@ def _is_short_text(text):
 
 
 def warn_of_other_patterns(path, record, net):
-    """Log a warning for every drop whose patterns are not those of a record; `record` None: the snapshot has none."""
+    """Log a warning for every drop whose patterns are not those of a record; `record` None: the snapshot has
+    none."""
     if record is None:
         if net.drop_sites:
-            log.warning("%s has no record of its patterns (it was written by an earlier version): they cannot be compared "
-                        "with those of %s now", path, ", ".join(net.drop_sites))
+            log.warning("%s has no record of its patterns (it was written by an earlier version): they "
+                        "cannot be compared with those of %s now", path, ", ".join(net.drop_sites))
         return
     for name, site in net.drop_sites.items():
         old, new = record.get(name), _described(site.family)
         if old is None or _equal(old, new):
             continue        # a drop that is new is one more layer, and the net's description says so
         both = old["family"] != new["family"]
-        log.warning("the patterns of %s are not what they were: %s; now %s%s", name, _shown(old, both), _shown(new, both),
-                    _advice(old, site.family))
+        log.warning("the patterns of %s are not what they were: %s; now %s%s", name, _shown(old, both),
+                    _shown(new, both), _advice(old, site.family))
 
 
 def _equal(old, new):
     return (old["family"], old["choices"]) == (new["family"], new["choices"]) and all(
-        math.isclose(p, q, abs_tol=_TOLERANCE) for p, q in zip(old["probabilities"], new["probabilities"], strict=True))
+        math.isclose(p, q, abs_tol=_TOLERANCE) for p, q in zip(old["probabilities"], new["probabilities"],
+                                                               strict=True))
 
 
 def _shown(one, with_family):

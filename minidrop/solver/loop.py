@@ -32,11 +32,12 @@ _MOST_VALUES_SHOWN = 100
 
 @dataclass
 class Event:
-    """What callbacks are told: `kind` "test", "step", "display" or "snapshot", the iteration, and its values by name.
+    """What callbacks are told: `kind` "test", "step", "display" or "snapshot", the iteration, and its values
+    by name.
 
-    A "step" has the loss and the learning rate, a "display" the net's small outputs too. A "test" event has `net`, the
-    number of the test net; a "snapshot" event has the value "path". On a GPU nobody waits for a "step": only who reads its
-    values does, and has to while the event is told.
+    A "step" has the loss and the learning rate, a "display" the net's small outputs too. A "test" event has
+    `net`, the number of the test net; a "snapshot" event has the value "path". On a GPU nobody waits for a
+    "step": only who reads its values does, and has to while the event is told.
     """
 
     kind: str
@@ -48,21 +49,23 @@ class Event:
 class Solver:
     """Trains `net`, tests `test_nets`, writes snapshots. Use `step`, or `solve` for the whole run.
 
-    `source`: a SolverConfig, a SolverParameter or the path of a solver file. `overrides`: {"base_lr": 0.05} or
-    ["layer.drop1.approx_dropout_param.dropout_ratio=0.3"]. `dropout`: None, "conventional", "approx" or "approx:FAMILY",
-    which turns every drop layer into that kind. `device`: "auto" follows solver_mode and falls back to the CPU. `level`,
-    `stages`: of the train net. `snapshot_prefix`: where snapshots go, instead of the file's. `precision`: of products on a
-    GPU, instead of the file's; with float16 the gradients are scaled (see `LossScale`). Raises ConfigError with every mistake
-    of the solver file and its nets at once.
+    `source`: a SolverConfig, a SolverParameter or the path of a solver file. `overrides`: {"base_lr": 0.05}
+    or ["layer.drop1.approx_dropout_param.dropout_ratio=0.3"]. `dropout`: None, "conventional", "approx" or
+    "approx:FAMILY", which turns every drop layer into that kind. `device`: "auto" follows solver_mode and
+    falls back to the CPU. `level`, `stages`: of the train net. `snapshot_prefix`: where snapshots go, instead
+    of the file's. `precision`: of products on a GPU, instead of the file's; with float16 the gradients are
+    scaled (see `LossScale`). Raises ConfigError with every mistake of the solver file and its nets at once.
 
-    On a GPU iterations are captured, see `CapturedSteps`, unless capture_steps is false: then an error of an iteration is
-    raised some iterations later, by whatever asks for a result, with weights and states as that iteration found them.
+    On a GPU iterations are captured, see `CapturedSteps`, unless capture_steps is false: then an error of an
+    iteration is raised some iterations later, by whatever asks for a result, with weights and states as that
+    iteration found them.
 
-    `choices` is (train, tests): the NetChoice of each net, overrides applied; `settings` the resolved SolverParameter.
+    `choices` is (train, tests): the NetChoice of each net, overrides applied; `settings` the resolved
+    SolverParameter.
     """
 
-    def __init__(self, source, overrides=(), dropout=None, device="auto", dtype="float32", level=None, stages=(),
-                 snapshot_prefix=None, precision=None):
+    def __init__(self, source, overrides=(), dropout=None, device="auto", dtype="float32", level=None,
+                 stages=(), snapshot_prefix=None, precision=None):
         self.config = _as_config(source)
         dropout = dropout and dropout_kind(dropout)
         train, tests = _prepared_nets(self.config, overrides, dropout, level, stages)
@@ -125,13 +128,14 @@ class Solver:
 
     def _net(self, choice, seed, share):
         phase = "TRAIN" if choice.iterations is None else "TEST"
-        return Net(choice.config, phase, self.device, self.dtype, seed, choice.state.level, tuple(choice.state.stage), share,
-                   self.settings.precision)
+        return Net(choice.config, phase, self.device, self.dtype, seed, choice.state.level,
+                   tuple(choice.state.stage), share, self.settings.precision)
 
-    # -- running -----------------------------------------------------------------------------------------------------
+    # -- running ---------------------------------------------------------------------------------------------
     def solve(self, should_stop=lambda solver: False):
-        """Train until max_iter, then write the last snapshot and test. Returns the values of the last test of the first
-        test net ({} without one). `should_stop(solver)` is asked between iterations; stopped early, no test is made."""
+        """Train until max_iter, then write the last snapshot and test. Returns the values of the last test of
+        the first test net ({} without one). `should_stop(solver)` is asked between iterations; stopped early,
+        no test is made."""
         while self.iteration < self.settings.max_iter:
             if should_stop(self):
                 return {}
@@ -145,7 +149,8 @@ class Solver:
         return self._tested.get(0, {})
 
     def step(self, iterations=1):
-        """Run some iterations: test, reshuffle if due; forward and backward iter_size times, update, snapshot if due.
+        """Run some iterations: test, reshuffle if due; forward and backward iter_size times, update, snapshot
+        if due.
 
         Raises NonFiniteError, before the update, where the loss is NaN or infinite.
         """
@@ -185,11 +190,11 @@ class Solver:
         scale = self.loss_scale.value
         finite = self.updater.apply_if_finite(self.iteration, lr, self.settings.iter_size, scale)
         if not self.loss_scale.note(finite):
-            raise NonFiniteError(f"iteration {self.iteration}: in float16 the gradients are not finite even unscaled. Try a "
-                                 f"smaller base_lr (now {lr:g}), or precision: \"bfloat16\"")
+            raise NonFiniteError(f"iteration {self.iteration}: in float16 the gradients are not finite even "
+                                 f"unscaled. Try a smaller base_lr (now {lr:g}), or precision: \"bfloat16\"")
         if not finite:
-            log.info("Iteration %d, gradients are not finite at a loss scale of %g: no update, the scale is now %g",
-                     self.iteration, scale, self.loss_scale.value)
+            log.info("Iteration %d, gradients are not finite at a loss scale of %g: no update, the scale is "
+                     "now %g", self.iteration, scale, self.loss_scale.value)
 
     def _forward_backward(self):
         """Forward and backward iter_size times; returns the net's outputs of the last pass."""
@@ -198,7 +203,8 @@ class Solver:
         loss = 0.0
         for part in range(iter_size):
             net.draw_patterns(self.iteration * iter_size + part)
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):     # the loss is checked instead
+            # the loss is checked instead
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 outputs = net.forward()
                 part_loss = net.loss
                 if not math.isfinite(part_loss):
@@ -213,8 +219,8 @@ class Solver:
         place = f"the first output that is not finite is blob {found[1]!r} of layer {found[0]!r}" if found else (
             "every output of the net is finite: the sum of the losses overflows")
         last = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
-        return NonFiniteError(f"iteration {self.iteration}: the loss is {loss}; {place}. Try a smaller base_lr "
-                              f"(now {self.learning_rate:g}) or clip_gradients{last}")
+        return NonFiniteError(f"iteration {self.iteration}: the loss is {loss}; {place}. Try a smaller "
+                              f"base_lr (now {self.learning_rate:g}) or clip_gradients{last}")
 
     @contextmanager
     def uncaptured(self):
@@ -232,7 +238,8 @@ class Solver:
             self.captured.settle()
 
     def repeat(self, iteration, positions, loss):
-        """Raise what was wrong in an iteration that the device refused; the net is as that iteration found it.
+        """Raise what was wrong in an iteration that the device refused; the net is as that iteration found
+        it.
 
         positions: of the data layers, then. loss: its loss.
         """
@@ -246,10 +253,11 @@ class Solver:
                 self._forward_backward()
             finally:
                 self.net.set_states(states)
-            raise CaptureError(f"{what} on the device, but not when the iteration was repeated; set capture_steps: false")
+            raise CaptureError(f"{what} on the device, but not when the iteration was repeated; set "
+                               f"capture_steps: false")
         kind = DataError if math.isfinite(loss) else NonFiniteError
-        raise kind(f"{what}; the arrays given to the net in that iteration are gone, so where is not known: set "
-                   f"capture_steps: false to see it")
+        raise kind(f"{what}; the arrays given to the net in that iteration are gone, so where is not known: "
+                   f"set capture_steps: false to see it")
 
     @property
     def learning_rate(self):
@@ -269,13 +277,15 @@ class Solver:
         return sum(losses) / len(losses) if losses else math.nan
 
     def test_all(self):
-        """Test every test net; returns a list of {output: mean}. Keeps the snapshot of the best value if asked to."""
+        """Test every test net; returns a list of {output: mean}. Keeps the snapshot of the best value if
+        asked to."""
         results = [self.test(i) for i in range(len(self.test_nets))]
         state.keep_best(self, results)
         return results
 
     def test(self, index=0):
-        """Return {output: mean over test_iter batches} of one test net. Every test begins at the first record."""
+        """Return {output: mean over test_iter batches} of one test net. Every test begins at the first
+        record."""
         self.settle()
         net, choice = self.test_nets[index], self.choices[1][index]
         values = run_test(net, choice.iterations)
@@ -285,7 +295,7 @@ class Solver:
         self._tell("test", values, index)
         return values
 
-    # -- callbacks and snapshots -------------------------------------------------------------------------------------
+    # -- callbacks and snapshots -----------------------------------------------------------------------------
     def add_callback(self, function):
         """Call function(event) for every Event: tests, steps, displays, snapshots."""
         self.callbacks.append(function)
@@ -300,7 +310,8 @@ class Solver:
     last_snapshot = None
 
     def snapshot(self, path=None):
-        """Write everything that a resumed run needs to `path` (default: PREFIX_iter_N.h5); returns the path."""
+        """Write everything that a resumed run needs to `path` (default: PREFIX_iter_N.h5); returns the
+        path."""
         self.settle()
         path = Path(path) if path else Path(f"{self.snapshot_prefix}_iter_{self.iteration}.h5")
         state.write(self, path)
@@ -310,7 +321,8 @@ class Solver:
         return path
 
     def restore(self, path):
-        """Go on from a snapshot as if the run had never stopped. Raises SnapshotError, leaving the solver as it was."""
+        """Go on from a snapshot as if the run had never stopped. Raises SnapshotError, leaving the solver as
+        it was."""
         with suppress(CaptureError, DataError, NonFiniteError):       # of what is left behind
             self.settle()
         state.restore(self, path)
@@ -326,7 +338,8 @@ class Solver:
 
 
 def run_test(net, iterations, start=0):
-    """Return {output: mean over some batches} of a net in phase TEST, and "total_loss", the weighted sum of its losses.
+    """Return {output: mean over some batches} of a net in phase TEST, and "total_loss", the weighted sum of
+    its losses.
 
     What a mean is, the layer says that writes the output: see `averages` and `batch_weight` of `Layer`.
     """
@@ -343,7 +356,8 @@ def run_test(net, iterations, start=0):
 
 
 class BatchMean:
-    """The mean of a layer's top over batches, of the kind that the layer says: its `averages` and `batch_weight`."""
+    """The mean of a layer's top over batches, of the kind that the layer says: its `averages` and
+    `batch_weight`."""
 
     def __init__(self, layer):
         self.layer, self.sum, self.weight = layer, 0.0, 0
@@ -365,7 +379,8 @@ class BatchMean:
 
 
 class _StepValues(Mapping):
-    """What a "step" event says. The loss is asked for only if somebody reads it: on a GPU that waits for the iteration."""
+    """What a "step" event says. The loss is asked for only if somebody reads it: on a GPU that waits for the
+    iteration."""
 
     def __init__(self, solver, lr):
         self.solver = solver
@@ -401,7 +416,8 @@ def _as_config(source):
 
 
 def _prepared_nets(config, overrides, dropout, level, stages):
-    """Return (train, tests), NetChoices with the overrides applied to solver and nets, each net description once."""
+    """Return (train, tests), NetChoices with the overrides applied to solver and nets, each net description
+    once."""
     from minidrop.config import split_overrides
     own, in_layers = split_overrides(overrides)
     apply_overrides(config, own)
@@ -423,14 +439,16 @@ def _solver_problems(config):
     """Every mistake in the solver's own fields, as "file:line:column: what"."""
     settings = config.message
     found = check_lr_policy(settings) + check_rule(settings)
-    for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("display", 0), ("snapshot", 0),
-                         ("test_interval", 0)):
+    for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("display", 0),
+                         ("snapshot", 0), ("test_interval", 0)):
         if getattr(settings, field) < least:
             found.append((field, f"{field} must be at least {least}, got {getattr(settings, field)}"))
     if settings.regularization_type not in ("L1", "L2"):
-        found.append(("regularization_type", f"regularization_type must be L1 or L2, got {settings.regularization_type!r}"))
+        found.append(("regularization_type", f"regularization_type must be L1 or L2, got "
+                      f"{settings.regularization_type!r}"))
     if decimal(settings.weight_decay) < 0:
-        found.append(("weight_decay", f"weight_decay must not be negative, got {decimal(settings.weight_decay):g}"))
+        found.append(("weight_decay", f"weight_decay must not be negative, got "
+                      f"{decimal(settings.weight_decay):g}"))
     return [f"{config.where(field)}: {problem}" for field, problem in dict.fromkeys(found)]
 
 

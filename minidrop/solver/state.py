@@ -1,4 +1,5 @@
-"""Between a Solver and a file: what a snapshot holds, restoring it, initial weights, which snapshots to keep."""
+"""Between a Solver and a file: what a snapshot holds, restoring it, initial weights, which snapshots to
+keep."""
 
 import logging
 from pathlib import Path
@@ -33,9 +34,11 @@ def write(solver, path):
     to_host = solver.net.backend.to_host
     arrays = {key: to_host(array) for key, array in _state_arrays(solver).items()}
     arrays["solver/losses"] = np.array(solver.losses, np.float64)
-    arrays.update({join_key("positions", name): np.array([n], np.int64) for name, n in solver.net.positions.items()})
-    attrs = {"iteration": solver.iteration, "seed": solver.seed, "dtype": solver.dtype, "rule": solver.settings.type,
-             "dropout": solver.dropout or "", "net": str(solver.net.config.message), "solver": str(solver.settings),
+    arrays.update({join_key("positions", name): np.array([n], np.int64)
+                   for name, n in solver.net.positions.items()})
+    attrs = {"iteration": solver.iteration, "seed": solver.seed, "dtype": solver.dtype,
+             "rule": solver.settings.type, "dropout": solver.dropout or "",
+             "net": str(solver.net.config.message), "solver": str(solver.settings),
              "patterns": drop_record(solver.net), "vocabularies": vocabulary_record(solver.net),
              "texts": place_record(solver.net)}
     if solver.best is not None:
@@ -69,17 +72,19 @@ def restore(solver, path):
     snapshot = read_snapshot(path)
     arrays, attrs = snapshot.arrays, snapshot.attrs
     if "solver/losses" not in arrays or not {"iteration", "seed", "rule"} <= set(attrs):
-        raise SnapshotError(f"{path}: holds weights but no solver state; give it with --weights, not --resume")
+        raise SnapshotError(f"{path}: holds weights but no solver state; give it with --weights, not "
+                            f"--resume")
     losses, positions = _checked_state(path, arrays, attrs)
     loss_scale = solver.loss_scale and LossScale.of(path, attrs)
     record = read_record(path, attrs["patterns"]) if "patterns" in attrs else None
     seed, wanted = attrs["seed"], solver.settings.random_seed
     if wanted >= 0 and wanted != seed:
-        raise SnapshotError(f"{path}: was written with random_seed {seed}, this solver says {wanted}; a resumed run must keep "
-                            f"the seed. To start anew from these weights use --weights")
+        raise SnapshotError(f"{path}: was written with random_seed {seed}, this solver says {wanted}; a "
+                            f"resumed run must keep the seed. To start anew from these weights use --weights")
     if attrs["rule"] != solver.settings.type:
-        raise SnapshotError(f"{path}: was written by solver type {attrs['rule']!r}, this one is {solver.settings.type!r}; "
-                            f"their histories differ. To start anew from these weights use --weights")
+        raise SnapshotError(f"{path}: was written by solver type {attrs['rule']!r}, this one is "
+                            f"{solver.settings.type!r}; their histories differ. To start anew from these "
+                            f"weights use --weights")
     expected = _state_arrays(solver)
     found = {key for key in arrays if key.split("/")[0] in ("data", "solver", "state")} - {"solver/losses"}
     for key in expected:
@@ -88,7 +93,8 @@ def restore(solver, path):
         hint = _STATE_HINT if key.startswith("state/") else _WEIGHT_HINT
         _check_shape(path, key, arrays[key], expected[key], hint)
     if found - set(expected):
-        raise SnapshotError(f"{path}: is no snapshot of this net: it has {min(found - set(expected))}, the net has not")
+        raise SnapshotError(f"{path}: is no snapshot of this net: it has {min(found - set(expected))}, the "
+                            f"net has not")
     if seed != solver.seed:
         solver.rebuild(seed)
     for key, target in _state_arrays(solver).items():
@@ -111,17 +117,18 @@ def _checked_state(path, arrays, attrs):
             raise SnapshotError(f"{path}: refused as a snapshot: expected {name} to be an integer from 0 on, "
                                 f"got {attrs[name]!r}")
     if not isinstance(attrs.get("best", 0.0), int | float):
-        raise SnapshotError(f"{path}: refused as a snapshot: expected best to be a number, got {attrs['best']!r}")
+        raise SnapshotError(f"{path}: refused as a snapshot: expected best to be a number, got "
+                            f"{attrs['best']!r}")
     losses = arrays["solver/losses"]
     if losses.ndim != 1 or losses.dtype.kind != "f":
-        raise SnapshotError(f"{path}: refused as a snapshot: expected solver/losses to be a row of floats, got {losses.dtype} "
-                            f"of shape {losses.shape}")
+        raise SnapshotError(f"{path}: refused as a snapshot: expected solver/losses to be a row of floats, "
+                            f"got {losses.dtype} of shape {losses.shape}")
     positions = {}
     for key, value in arrays.items():
         if key.startswith("positions/"):
             if value.shape != (1,) or value.dtype.kind not in "iu" or not 0 <= int(value[0]) < 2 ** 63:
-                raise SnapshotError(f"{path}: refused as a snapshot: expected {key} to be one number from 0 on, got "
-                                    f"{value.dtype} of shape {value.shape}")
+                raise SnapshotError(f"{path}: refused as a snapshot: expected {key} to be one number from 0 "
+                                    f"on, got {value.dtype} of shape {value.shape}")
             positions[split_key(key)[1]] = int(value[0])
     return losses.tolist(), positions
 
@@ -129,17 +136,19 @@ def _checked_state(path, arrays, attrs):
 def load_weights(net, path, vocabularies=None):
     """Copy the weights in a snapshot to the layers of the same name; returns (copied, left) names.
 
-    `left` lists what the net keeps as it was, and what of the file was not used; both are logged, and so is a vocabulary
-    that is not the snapshot's. `vocabularies`: {layer: fingerprint} in place of those of the net's own texts. Raises
-    SnapshotError where a shape differs, or where nothing at all fits.
+    `left` lists what the net keeps as it was, and what of the file was not used; both are logged, and so is a
+    vocabulary that is not the snapshot's. `vocabularies`: {layer: fingerprint} in place of those of the net's
+    own texts. Raises SnapshotError where a shape differs, or where nothing at all fits.
     """
     snapshot = read_snapshot(path)
-    found = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items() if key.startswith("data/")}
+    found = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
+             if key.startswith("data/")}
     targets = net.parameters()
     common = [name for name in targets if name in found]
     if not common:
-        raise SnapshotError(f"{path}: holds no parameter of this net (it has {', '.join(sorted(found)[:6]) or 'none'}; the "
-                            f"net has {', '.join(sorted(targets)[:6]) or 'none'})")
+        raise SnapshotError(f"{path}: holds no parameter of this net (it has "
+                            f"{', '.join(sorted(found)[:6]) or 'none'}; the net has "
+                            f"{', '.join(sorted(targets)[:6]) or 'none'})")
     for name in common:
         _check_shape(path, name, found[name], targets[name].data)
     for name in common:
@@ -148,14 +157,15 @@ def load_weights(net, path, vocabularies=None):
     left += [f"{name} (not in the net)" for name in found if name not in targets]
     for name in left:
         log.warning("%s: not copied: %s", path, name)
-    warn_of_other_vocabularies(path, snapshot.attrs, vocabularies_of(net) if vocabularies is None else vocabularies)
+    warn_of_other_vocabularies(path, snapshot.attrs, vocabularies_of(net) if vocabularies is None
+                               else vocabularies)
     return common, left
 
 
 def _check_shape(path, name, value, target, hint=_WEIGHT_HINT):
     if tuple(value.shape) != tuple(target.shape):
-        raise SnapshotError(f"{path}: {name} has shape {tuple(value.shape)}, this net expects {tuple(target.shape)}. "
-                            f"{hint}")
+        raise SnapshotError(f"{path}: {name} has shape {tuple(value.shape)}, this net expects "
+                            f"{tuple(target.shape)}. {hint}")
 
 
 def best_problems(config, test_nets):
@@ -169,7 +179,8 @@ def best_problems(config, test_nets):
 
 
 def keep_best(solver, results):
-    """Write PREFIX_best.h5 if the output named by snapshot_best is better than ever; "-loss" means smaller is better.
+    """Write PREFIX_best.h5 if the output named by snapshot_best is better than ever; "-loss" means smaller is
+    better.
 
     The first test net with that output counts; a NaN is never better.
     """

@@ -10,7 +10,8 @@ from minidrop.solver.rules import get_rule
 class Updater:
     """The update rule of a SolverParameter with its history for every trained parameter of a net.
 
-    `history["layer/name"]` is a list of arrays shaped like the parameter, zero at first; a snapshot keeps them.
+    `history["layer/name"]` is a list of arrays shaped like the parameter, zero at first; a snapshot keeps
+    them.
     """
 
     def __init__(self, settings, net):
@@ -31,24 +32,29 @@ class Updater:
                 *((p.lr_mult, p.decay_mult) for p in self.parameters.values()))
 
     def apply(self, iteration, lr, iter_size=1):
-        """Change the weights by the gradients summed over `iter_size` backward passes, and forget the gradients.
+        """Change the weights by the gradients summed over `iter_size` backward passes, and forget the
+        gradients.
 
-        While a step is captured `lr` may be a float64 array (1,), and the norm of the gradients stays on the device. Raises
-        CaptureError then where the rule is not capturable.
+        While a step is captured `lr` may be a float64 array (1,), and the norm of the gradients stays on the
+        device. Raises CaptureError then where the rule is not capturable.
         """
         if self.backend.capturing and not self.rule.capturable:
-            raise CaptureError(f"the rule {self.rule.name} updates with numbers that the host gives it in every iteration")
+            raise CaptureError(f"the rule {self.rule.name} updates with numbers that the host gives it in "
+                               f"every iteration")
         with self.backend.active():
-            scale = self._clip_scale_on_device() if self.backend.capturing and self.clip >= 0 else self._clip_scale()
+            scale = (self._clip_scale_on_device() if self.backend.capturing and self.clip >= 0
+                     else self._clip_scale())
             self._apply(iteration, lr, scale / iter_size)
 
     def apply_if_finite(self, iteration, lr, iter_size=1, loss_scale=1.0):
         """As `apply`, for gradients that are `loss_scale` times too large; returns whether they are finite.
 
-        If they are not, the weights stay as they are and only the gradients are forgotten. Not while a step is captured.
+        If they are not, the weights stay as they are and only the gradients are forgotten. Not while a step
+        is captured.
         """
         if self.backend.capturing:
-            raise CaptureError("float16: the host has to see whether the gradients are finite before it updates")
+            raise CaptureError("float16: the host has to see whether the gradients are finite before it "
+                               "updates")
         with self.backend.active():
             norm = self._norm() / loss_scale
             finite = math.isfinite(norm)
@@ -64,12 +70,13 @@ class Updater:
         for name, parameter in self.parameters.items():
             factor = parameter.lr_mult
             rate = rates[factor] if factor in rates else rates.setdefault(factor, lr * factor)
-            self.rule.update(self.backend, parameter, self.history[name], rate, self.decay * parameter.decay_mult,
-                             self.l1, scale, iteration)
+            self.rule.update(self.backend, parameter, self.history[name], rate,
+                             self.decay * parameter.decay_mult, self.l1, scale, iteration)
             parameter.clear_grad()
 
     def permute(self, parameter, axis, order):
-        """Give the entries of one axis of a parameter other places, and those of its whole history: new[i] = old[order[i]]."""
+        """Give the entries of one axis of a parameter other places, and those of its whole history: new[i] =
+        old[order[i]]."""
         history = next((self.history[name] for name, own in self.parameters.items() if own is parameter), [])
         with self.backend.active():
             places = self.backend.asarray(order)

@@ -1,4 +1,5 @@
-"""Texts in a Solver: do its nets share a vocabulary, and what does a snapshot say about vocabularies and places in texts?
+"""Texts in a Solver: do its nets share a vocabulary, and what does a snapshot say about vocabularies and
+places in texts?
 
 Another order of tokens turns what was learnt into noise.
 """
@@ -13,7 +14,8 @@ log = logging.getLogger(__name__)
 
 def vocabularies_of(net):
     """Return {data layer: fingerprint} of the vocabularies of a Net's texts."""
-    return {name: layer.vocabulary.fingerprint for name, layer in net.layers.items() if hasattr(layer, "vocabulary")}
+    return {name: layer.vocabulary.fingerprint for name, layer in net.layers.items()
+            if hasattr(layer, "vocabulary")}
 
 
 def vocabulary_record(net):
@@ -22,8 +24,10 @@ def vocabulary_record(net):
 
 
 def places_of(net):
-    """Return {data layer: {setting: value}} of what says, for a Net's TextData layers, where batch number n begins."""
-    return {name: _place_settings(layer.settings) for name, layer in net.layers.items() if layer.type == "TextData"}
+    """Return {data layer: {setting: value}} of what says, for a Net's TextData layers, where batch number n
+    begins."""
+    return {name: _place_settings(layer.settings) for name, layer in net.layers.items()
+            if layer.type == "TextData"}
 
 
 def _place_settings(settings):
@@ -37,7 +41,8 @@ def place_record(net):
 
 
 def vocabulary_problems(train, tests):
-    """What is wrong where a test net reads a text by another vocabulary than the train net, as "file:line:column: what".
+    """What is wrong where a test net reads a text by another vocabulary than the train net, as
+    "file:line:column: what".
 
     Compared are texts of the same name; a train net's only text is compared with any.
     """
@@ -52,9 +57,9 @@ def vocabulary_problems(train, tests):
             own, other = node.layer.vocabulary, wanted.layer.vocabulary
             if own.fingerprint != other.fingerprint:
                 remedy = _remedy(node.config.text_data_param, wanted.config.text_data_param)
-                problems.append(f"{net.config.where(node.index, 'text_data_param')}: test net {i}: layer {node.name!r} has "
-                                f"another vocabulary ({len(own)} tokens) than the training net's ({len(other)} tokens): set "
-                                f"{remedy} in its text_data_param")
+                problems.append(f"{net.config.where(node.index, 'text_data_param')}: test net {i}: layer "
+                                f"{node.name!r} has another vocabulary ({len(own)} tokens) than the training "
+                                f"net's ({len(other)} tokens): set {remedy} in its text_data_param")
     return problems
 
 
@@ -75,8 +80,9 @@ def warn_of_other_vocabularies(path, attrs, vocabularies):
     record = _record(attrs, "vocabularies")
     for name, fingerprint in vocabularies.items():
         if isinstance(record.get(name), str) and record[name] != fingerprint:
-            log.warning("%s: its net was trained on another vocabulary than that of %s: the tokens have other indices now. "
-                        "Name the same text, or the .vocabulary file that was saved of it", path, name)
+            log.warning("%s: its net was trained on another vocabulary than that of %s: the tokens have "
+                        "other indices now. Name the same text, or the .vocabulary file that was saved of it",
+                        path, name)
 
 
 def warn_of_other_places(path, attrs, places):
@@ -86,15 +92,18 @@ def warn_of_other_places(path, attrs, places):
         before = record.get(name)
         if not isinstance(before, dict):
             continue
-        changed = [key for key, value in now.items() if isinstance(before.get(key), int | float) and before[key] != value]
+        changed = [key for key, value in now.items() if isinstance(before.get(key), int | float)
+                   and before[key] != value]
         if changed:
-            old, new = (", ".join(f"{key}: {json.dumps(one[key])[:20]}" for key in changed) for one in (before, now))
-            log.warning("%s: was written when %s had %s; now it has %s. The place in the text moves: the run goes on from the "
-                        "same batch number, which is elsewhere now", path, name, old, new)
+            old, new = (", ".join(f"{key}: {json.dumps(one[key])[:20]}" for key in changed)
+                        for one in (before, now))
+            log.warning("%s: was written when %s had %s; now it has %s. The place in the text moves: the run "
+                        "goes on from the same batch number, which is elsewhere now", path, name, old, new)
 
 
 def _record(attrs, name):
-    """Return a record of a snapshot as a dict. Anybody may have written it: what is no record of that kind counts as none."""
+    """Return a record of a snapshot as a dict. Anybody may have written it: what is no record of that kind
+    counts as none."""
     try:
         record = json.loads(attrs.get(name, ""))
     except (TypeError, ValueError, RecursionError):

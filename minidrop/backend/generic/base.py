@@ -1,7 +1,7 @@
 """Backend: the operations that may differ between devices, written once in `xp`.
 
-Every generic method is the reference: a device overrides one only where a measurement says so, and the backends-agree
-tests compare the override with it. One family of operations a file.
+Every generic method is the reference: a device overrides one only where a measurement says so, and the
+backends-agree tests compare the override with it. One family of operations a file.
 """
 
 import numpy as np
@@ -17,9 +17,11 @@ PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
 class Backend(Arrays, Products, KeptSets, Neural, Random, Updates):
-    """Arrays and products on one device. `xp` is its array module (NumPy or CuPy); `name` is "cpu" or "cuda:N".
+    """Arrays and products on one device. `xp` is its array module (NumPy or CuPy); `name` is "cpu" or
+    "cuda:N".
 
-    `precision`, one of PRECISIONS: what products of float32 arrays round their operands to; float64 is never rounded.
+    `precision`, one of PRECISIONS: what products of float32 arrays round their operands to; float64 is never
+    rounded.
     """
 
     name = "generic"

@@ -9,9 +9,10 @@ class Updates:
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
         """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history. In place.
 
-        `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W. Without momentum
-        nobody reads the history; without decay either, it is left as it is, and so are the weights that have no gradient.
-        For captured steps `lr` and `grad_scale` may be float64 arrays (1,), and nothing changes where `trouble` is set.
+        `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W.
+        Without momentum nobody reads the history; without decay either, it is left as it is, and so are the
+        weights that have no gradient. For captured steps `lr` and `grad_scale` may be float64 arrays (1,),
+        and nothing changes where `trouble` is set.
         """
         xp = self.xp
         if not momentum and not decay:
@@ -26,7 +27,8 @@ class Updates:
         W -= history
 
     def rule_update(self, W, history, blocks, rule, numbers, decay, l1, grad_scale):
-        """W, history = rule.formula(W, g, *history, *numbers) with g = grad_scale * gW + decay * R(W). In place.
+        """W, history = rule.formula(W, g, *history, *numbers) with g = grad_scale * gW + decay * R(W). In
+        place.
 
         `blocks` and R as in `sgd_update`; `rule`: an UpdateRule, whose formula is elementwise.
         """
@@ -49,7 +51,8 @@ class Updates:
         target[...] = new
 
     def sum_of_squares(self, *arrays):
-        """Return the sum of the squares of all elements of some arrays as a host float; the device is waited for once."""
+        """Return the sum of the squares of all elements of some arrays as a host float; the device is waited
+        for once."""
         return float(self.squares(*arrays))
 
     def squares(self, *arrays):

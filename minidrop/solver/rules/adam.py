@@ -22,7 +22,8 @@ class Adam(UpdateRule):
     def numbers(self, lr, decay, iteration):
         t = iteration + 1
         correction = math.sqrt(1 - self.momentum2 ** t) / (1 - self.momentum ** t)
-        return lr * correction, self.momentum, 1 - self.momentum, self.momentum2, 1 - self.momentum2, self.delta
+        return (lr * correction, self.momentum, 1 - self.momentum, self.momentum2, 1 - self.momentum2,
+                self.delta)
 
     @staticmethod
     def formula(w, g, m, v, rate, keep, rest, keep2, rest2, delta):

@@ -10,14 +10,15 @@ _RULES = Registry("update rule", "name")
 
 
 class UpdateRule:
-    """One way of updating a parameter from its gradient: the numbers of an iteration, and one elementwise formula.
+    """One way of updating a parameter from its gradient: the numbers of an iteration, and one elementwise
+    formula.
 
-    slots: how many history arrays it keeps per parameter, shaped like the weights and zero at first.
-    ranges: the fields of SolverParameter that it reads, {name: (lowest, limit)}, lowest <= value < limit.
-    without: fields that must be 0, because the rule has no use for them.
-    regularises: the gradient gets decay * R(w) before the formula; False for a rule that decays weights itself.
-    compiled: formula can be compiled by Numba, with numbers in the place of arrays.
-    capturable: update also takes lr and grad_scale as float64 arrays (1,) on the device, and heeds `backend.trouble`.
+    slots: how many history arrays it keeps per parameter, shaped like the weights and zero at first. ranges:
+    the fields of SolverParameter that it reads, {name: (lowest, limit)}, lowest <= value < limit. without:
+    fields that must be 0, because the rule has no use for them. regularises: the gradient gets decay * R(w)
+    before the formula; False for a rule that decays weights itself. compiled: formula can be compiled by
+    Numba, with numbers in the place of arrays. capturable: update also takes lr and grad_scale as float64
+    arrays (1,) on the device, and heeds `backend.trouble`.
     """
 
     capturable = False
@@ -32,12 +33,14 @@ class UpdateRule:
             setattr(self, field, decimal(getattr(param, field)))
 
     def numbers(self, lr, decay, iteration):
-        """Return the numbers of the formula, a tuple of floats: what does not differ from weight to weight."""
+        """Return the numbers of the formula, a tuple of floats: what does not differ from weight to
+        weight."""
         raise NotImplementedError
 
     @staticmethod
     def formula(w, g, *history_and_numbers):
-        """Return (new w, new history...) for arrays or for single numbers, each operation rounded on its own."""
+        """Return (new w, new history...) for arrays or for single numbers, each operation rounded on its
+        own."""
         raise NotImplementedError
 
     def update(self, backend, parameter, history, lr, decay=0.0, l1=False, grad_scale=1.0, iteration=0):

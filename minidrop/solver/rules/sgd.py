@@ -16,4 +16,5 @@ class SGD(UpdateRule):
 
     def update(self, backend, parameter, history, lr, decay=0.0, l1=False, grad_scale=1.0, iteration=0):
         lr, grad_scale = (x if getattr(x, "shape", ()) else float(x) for x in (lr, grad_scale))
-        backend.sgd_update(parameter.data, history[0], parameter.blocks, lr, self.momentum, float(decay), l1, grad_scale)
+        backend.sgd_update(parameter.data, history[0], parameter.blocks, lr, self.momentum, float(decay), l1,
+                           grad_scale)
