@@ -9,7 +9,8 @@ from minidrop.apps.uncertainty import evaluate_monte_carlo, monte_carlo
 from minidrop.autograd import Function, Parameter, Tensor, check_gradients, no_grad
 from minidrop.config import NetParameter, NetSpec, SolverParameter
 from minidrop.config import layers as L
-from minidrop.errors import BackendError, ConfigError, DataError, MinidropError, NonFiniteError, ShapeError, SnapshotError
+from minidrop.errors import (BackendError, ConfigError, DataError, MinidropError, NonFiniteError, ShapeError,
+                             SnapshotError)
 from minidrop.kept import Kept
 from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net
@@ -18,7 +19,8 @@ from minidrop.solver import Solver, load_weights
 
 __version__ = "0.1.0"
 
-__all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", "Kept", "L", "Layer", "MinidropError", "Net",
-           "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError", "SnapshotError", "Solver",
-           "SolverParameter", "Tensor", "TextModel", "__version__", "check_gradients", "evaluate_monte_carlo", "functions",
-           "load_weights", "monte_carlo", "no_grad", "register_layer", "register_pattern", "threads"]
+__all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", "Kept", "L", "Layer",
+           "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError",
+           "SnapshotError", "Solver", "SolverParameter", "Tensor", "TextModel", "__version__",
+           "check_gradients", "evaluate_monte_carlo", "functions", "load_weights", "monte_carlo", "no_grad",
+           "register_layer", "register_pattern", "threads"]

@@ -1,4 +1,5 @@
-"""Initial values of parameters, by Caffe's names: constant, uniform, gaussian, positive_unitball, xavier, msra."""
+"""Initial values of parameters, by Caffe's names: constant, uniform, gaussian, positive_unitball, xavier,
+msra."""
 
 import math
 
@@ -13,12 +14,14 @@ _BY_CONNECTIONS = ("xavier", "msra", "positive_unitball")
 
 
 def register_filler(name):
-    """Return a decorator for a filler: f(settings, shape, rng) -> float64 array, `settings` a FillerParameter."""
+    """Return a decorator for a filler: f(settings, shape, rng) -> float64 array, `settings` a
+    FillerParameter."""
     return _fillers.register(name)
 
 
 def fill(settings, shape, rng):
-    """Return a float64 array of `shape` filled as the FillerParameter `settings` says, from the Generator `rng`."""
+    """Return a float64 array of `shape` filled as the FillerParameter `settings` says, from the Generator
+    `rng`."""
     return _fillers.get(settings.type)(settings, tuple(shape), rng)
 
 
@@ -27,8 +30,8 @@ def check_filler(settings, shape):
     if settings.type not in _fillers:
         raise _fillers.unknown(settings.type)
     if settings.type in _BY_CONNECTIONS and not math.prod(shape or (0,)):
-        raise ConfigError(f"filler {settings.type!r} scales by numbers of connections, which shape {tuple(shape)} has not; "
-                          f"use constant, uniform or gaussian")
+        raise ConfigError(f"filler {settings.type!r} scales by numbers of connections, which shape "
+                          f"{tuple(shape)} has not; use constant, uniform or gaussian")
     if settings.sparse >= 0 and settings.type != "gaussian":
         raise ConfigError(f"filler {settings.type!r} has no `sparse`; only gaussian has")
     if settings.sparse >= 0 and len(shape) != 2:
@@ -40,11 +43,13 @@ def check_filler(settings, shape):
 
 
 def fan(settings, shape):
-    """Return the n of xavier and msra: FAN_IN = size / outputs, FAN_OUT = size / inputs, or their AVERAGE (Caffe)."""
+    """Return the n of xavier and msra: FAN_IN = size / outputs, FAN_OUT = size / inputs, or their AVERAGE
+    (Caffe)."""
     size = math.prod(shape)
     fan_in = size / shape[0]
     fan_out = size / shape[1] if len(shape) > 1 else size
-    return {settings.FAN_IN: fan_in, settings.FAN_OUT: fan_out}.get(settings.variance_norm, (fan_in + fan_out) / 2)
+    return {settings.FAN_IN: fan_in, settings.FAN_OUT: fan_out}.get(settings.variance_norm,
+                                                                    (fan_in + fan_out) / 2)
 
 
 @register_filler("constant")
@@ -61,7 +66,8 @@ def uniform(settings, shape, rng):
 
 @register_filler("gaussian")
 def gaussian(settings, shape, rng):
-    """N(mean, std^2); with `sparse` = s an input feeds s units on average (an entry stays with probability s / outputs)."""
+    """N(mean, std^2); with `sparse` = s an input feeds s units on average (an entry stays with probability s
+    / outputs)."""
     values = rng.normal(decimal(settings.mean), decimal(settings.std), shape)
     if settings.sparse >= 0:
         values *= rng.random(shape) < settings.sparse / shape[0]

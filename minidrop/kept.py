@@ -58,14 +58,16 @@ class Kept:
         first = parts[0]
         if any(isinstance(part, MovingKept) for part in parts):
             if any(part is not first for part in parts):
-                raise CaptureError(f"{', '.join(map(repr, parts))}, one after the other, are known to the device alone")
+                raise CaptureError(f"{', '.join(map(repr, parts))}, one after the other, are known to the "
+                                   f"device alone")
             return first.repeated(len(parts))
         if first.regular is not None and all(part is first for part in parts):
             start, step, width = first.regular
             if first.total % step == 0 and start + width <= step:
                 return cls(start, step, width, first.total * len(parts))
         totals = np.cumsum([0, *(part.total for part in parts)])
-        return cls.of(np.concatenate([part.indices + start for part, start in zip(parts, totals, strict=False)]), totals[-1])
+        return cls.of(np.concatenate([part.indices + start
+                                      for part, start in zip(parts, totals, strict=False)]), totals[-1])
 
     def spread(self, factor):
         """Return the set in which every entry has become a run of `factor` neighbours."""
@@ -148,7 +150,8 @@ class Kept:
         return self.count
 
     def __bool__(self):
-        raise TypeError("an empty Kept and no Kept (None) mean opposite things: compare with None, or ask for .count")
+        raise TypeError("an empty Kept and no Kept (None) mean opposite things: compare with None, or ask "
+                        "for .count")
 
     def __repr__(self):
         if self.regular is None:
@@ -158,14 +161,16 @@ class Kept:
 
 
 class MovingKept(Kept):
-    """A regular set of which only a device knows where it starts, when it runs: for steps that are captured and replayed.
+    """A regular set of which only a device knows where it starts, when it runs: for steps that are captured
+    and replayed.
 
-    `start_at` is an array of one int32 there; step, width and total hold for every start that it will be given, and count is
-    the largest that any start has, rounded up to a `multiple`. Where a start has fewer, the last ones are none: devices read
-    zeros there, and what they compute with them stays zero, or nobody reads it. What needs the entries themselves cannot be
-    captured: it raises CaptureError.
+    `start_at` is an array of one int32 there; step, width and total hold for every start that it will be
+    given, and count is the largest that any start has, rounded up to a `multiple`. Where a start has fewer,
+    the last ones are none: devices read zeros there, and what they compute with them stays zero, or nobody
+    reads it. What needs the entries themselves cannot be captured: it raises CaptureError.
 
-    Sets of one `family` (anything, and how many there are) never share an entry, and together have all of the axis.
+    Sets of one `family` (anything, and how many there are) never share an entry, and together have all of the
+    axis.
     """
 
     is_all = False          # for some start
@@ -183,7 +188,8 @@ class MovingKept(Kept):
         return self
 
     def repeated(self, times):
-        """Return the set of `times` axes put one after the other, each with this set; always the same object."""
+        """Return the set of `times` axes put one after the other, each with this set; always the same
+        object."""
         if times not in self._repeated:
             self._repeated[times] = RepeatedKept(self, times)
         return self._repeated[times]
@@ -195,7 +201,8 @@ class MovingKept(Kept):
         return object.__new__(MovingKept)._set(start_at, None, *sizes)
 
     def _unknown(self):
-        raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many there are")
+        raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many "
+                           "there are")
 
     regular = indices = index = runs = property(_unknown)
 
@@ -214,7 +221,8 @@ class MovingKept(Kept):
 
 
 class RepeatedKept(MovingKept):
-    """A MovingKept several times, one axis after the other: in general no regular set, so the device makes tables of it.
+    """A MovingKept several times, one axis after the other: in general no regular set, so the device makes
+    tables of it.
 
     part, times: what is repeated how often. tables: None, or what the backend has made of it.
     """

@@ -1,7 +1,7 @@
 """Random numbers as pure functions of (seed, purpose, names, counter).
 
-Nothing here carries state: a resumed run, another order of layers or another device sees the same numbers, and a
-snapshot has only a seed and some counters to save.
+Nothing here carries state: a resumed run, another order of layers or another device sees the same numbers,
+and a snapshot has only a seed and some counters to save.
 """
 
 import hashlib
@@ -10,7 +10,8 @@ import numpy as np
 
 
 def stream_key(seed, *names):
-    """Return a 64-bit integer that depends on `seed` and every name, e.g. stream_key(0, "dropout", "drop1", 17)."""
+    """Return a 64-bit integer that depends on `seed` and every name, e.g. stream_key(0, "dropout", "drop1",
+    17)."""
     text = "\x1f".join(str(part) for part in (int(seed), *names))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 

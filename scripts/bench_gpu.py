@@ -2,21 +2,23 @@
 
     python scripts/bench_gpu.py --json gpu.json
 
-First correctness: products of every precision, the compacted net against the masked dense one, training on both devices. Then,
-in turn in one run, whole training steps: the paper's multilayer perceptrons at batch 128 and 1024 in float32, tf32 and
-bfloat16; language models with LSTM layers, where scripts/lstm_models.py is; SparseDrop's product of 1024^3 in bfloat16; beside
-them PyTorch, eager and through torch.compile with CUDA graphs, where it is installed and sees the GPU. It stops starting new
-cells after --seconds and says which it left out. FILE is written anew after each cell; a cell that fails stands there too,
-and the exit status is then 1, as it is where a check fails.
+First correctness: products of every precision, the compacted net against the masked dense one, training on
+both devices. Then, in turn in one run, whole training steps: the paper's multilayer perceptrons at batch 128
+and 1024 in float32, tf32 and bfloat16; language models with LSTM layers, where scripts/lstm_models.py is;
+SparseDrop's product of 1024^3 in bfloat16; beside them PyTorch, eager and through torch.compile with CUDA
+graphs, where it is installed and sees the GPU. It stops starting new cells after --seconds and says which it
+left out. FILE is written anew after each cell; a cell that fails stands there too, and the exit status is
+then 1, as it is where a check fails.
 
 Our steps are captured (see `capture_steps`), but for two of each perceptron, marked so.
 
-ms: of a step, by the device's events, the median of many after a warm-up; of each kind of step (say each period), weighted by
-how often it is drawn. host us: what it takes to give a step to the device, in bursts of six after it has done all before: with
-more ahead of it the host would wait for the device, which is no work of its own. launches: the share of our steps that were
-one launch; the others, first of their form, are left out of both. gemm ms: the same step's products alone, given to
-cuBLAS again one after the other. floor ms: those, plus the update's bytes (weights and history, read and written) over the
-bandwidth of a copy, measured here; %: floor / ms. A working set smaller than the L2 cache is marked: its bytes cost less.
+ms: of a step, by the device's events, the median of many after a warm-up; of each kind of step (say each
+period), weighted by how often it is drawn. host us: what it takes to give a step to the device, in bursts of
+six after it has done all before: with more ahead of it the host would wait for the device, which is no work
+of its own. launches: the share of our steps that were one launch; the others, first of their form, are left
+out of both. gemm ms: the same step's products alone, given to cuBLAS again one after the other. floor ms:
+those, plus the update's bytes (weights and history, read and written) over the bandwidth of a copy, measured
+here; %: floor / ms. A working set smaller than the L2 cache is marked: its bytes cost less.
 """
 
 import argparse
@@ -31,8 +33,10 @@ from pathlib import Path
 from bench_workers import step_time
 
 NETWORKS = ("4096x4096", "2048x2048", "1024x1024", "1024x64")
-FAMILIES, RATES, PRECISIONS, BATCHES = ("PERIODIC", "ROW", "TILE"), (0.5, 0.7), ("float32", "tf32", "bfloat16"), (128, 1024)
-PAPER = {("ROW", 0.5): (1.48, 1.45, 1.19, 1.18), ("TILE", 0.5): (1.62, 1.54, 1.19, 1.12),       # in the order of NETWORKS
+FAMILIES, RATES, PRECISIONS, BATCHES = ("PERIODIC", "ROW",
+                                        "TILE"), (0.5, 0.7), ("float32", "tf32", "bfloat16"), (128, 1024)
+# in the order of NETWORKS
+PAPER = {("ROW", 0.5): (1.48, 1.45, 1.19, 1.18), ("TILE", 0.5): (1.62, 1.54, 1.19, 1.12),
          ("ROW", 0.7): (1.95, 1.77, 1.45, 1.27), ("TILE", 0.7): (2.16, 1.60, 1.22, 1.19)}
 LANGUAGE_MODELS = (("ptb_medium", 0.5), ("caption_lm_2", 0.5), ("caption_lm_2", 0.7))
 LSTM_METHODS = ("NR", "NR STEP", "NR+RH SEQUENCE")
@@ -75,7 +79,8 @@ class Clock:
         return list(zip(kinds, times, strict=True)), sum(times) / 1e3 / wall
 
     def host(self, step):
-        """Return the us of the host for a step, the mean of a burst; None where the burst shows something else."""
+        """Return the us of the host for a step, the mean of a burst; None where the burst shows something
+        else."""
         with self.backend.active():
             self.backend.synchronize()
             begin = time.perf_counter()
@@ -97,7 +102,8 @@ def warm_up(steps, clock, seconds):
 
 
 def measure(methods, clock, rounds, milliseconds, warming):
-    """Return {name: figures} for {name: steps}, which take turns; milliseconds: of a turn, warming: seconds at first."""
+    """Return {name: figures} for {name: steps}, which take turns; milliseconds: of a turn, warming: seconds
+    at first."""
     seen, host, share = ({name: [] for name in methods} for _ in range(3))
     counts = {name: int(min(100, max(5, milliseconds / max(warm_up(steps, clock, warming), 1e-3))))
               for name, steps in methods.items()}
@@ -116,15 +122,17 @@ def measure(methods, clock, rounds, milliseconds, warming):
             times = [("", ms) for _, ms in seen[name]]
         ms, measured = step_time(times, steps.weights() if launches else {"": 1.0})
         bursts = [us for us in host[name] if us is not None]
-        results[name] = {"ms": ms, "host_us": statistics.median(bursts) if bursts else None, "steps": len(times),
-                         "weight_measured": measured, "events": statistics.median(share[name]),
-                         "launches": launches if getattr(steps, "captured", None) else None}
+        results[name] = {"ms": ms, "host_us": statistics.median(bursts) if bursts else None,
+                         "steps": len(times), "weight_measured": measured,
+                         "events": statistics.median(share[name]), "launches": launches
+                         if getattr(steps, "captured", None) else None}
     return results
 
 
-# -- the floor -------------------------------------------------------------------------------------------------------------
+# -- the floor -----------------------------------------------------------------------------------------------
 def products_alone(steps, clock, repeats=20, recorded=8):
-    """Return (ms, operations, bytes) of the products of a step, given to cuBLAS alone; means over several steps.
+    """Return (ms, operations, bytes) of the products of a step, given to cuBLAS alone; means over several
+    steps.
 
     Of captured steps it is the products of the graphs. None where no product was seen.
     """
@@ -161,7 +169,8 @@ def products_alone(steps, clock, repeats=20, recorded=8):
 
 
 def in_a_graph(work, clock):
-    """Return work as a CUDA graph, so that small products do not wait for the host; as it is where that cannot be done."""
+    """Return work as a CUDA graph, so that small products do not wait for the host; as it is where that
+    cannot be done."""
     if clock.cuda is None:
         return work
     stream = clock.cuda.Stream(non_blocking=True)
@@ -200,12 +209,14 @@ def add_floor(result, steps, clock, per_second, cache):
     ms, operations, moved = alone
     update = 16 * steps.parameters()
     floor = ms + 1e3 * update / per_second
-    result |= {"gemm_ms": ms, "gflop": operations / 1e9, "gemm_tflops": operations / ms / 1e9, "gemm_bytes": moved,
-               "update_bytes": update, "floor_ms": floor, "share_of_floor": floor / result["ms"],
-               "bandwidth_share": (moved + update) / per_second / (result["ms"] / 1e3), "fits_in_l2": update / 2 < cache}
+    result |= {"gemm_ms": ms, "gflop": operations / 1e9, "gemm_tflops": operations / ms / 1e9,
+               "gemm_bytes": moved, "update_bytes": update, "floor_ms": floor,
+               "share_of_floor": floor / result["ms"],
+               "bandwidth_share": (moved + update) / per_second / (result["ms"] / 1e3),
+               "fits_in_l2": update / 2 < cache}
 
 
-# -- what is measured --------------------------------------------------------------------------------------------------------
+# -- what is measured ----------------------------------------------------------------------------------------
 class Bench:
     """All cells of one run."""
 
@@ -215,8 +226,8 @@ class Bench:
         self.begin, self.get_backend, self.write = began, get_backend, write
         self.per_second = bandwidth(backend, self.clock, options.copy_bytes)
         self.cache = self.facts().get("l2CacheSize", 0)
-        self.result = {"device": backend.describe(), "bandwidth_gb_s": self.per_second / 1e9, "l2_bytes": self.cache,
-                       "cells": [], "skipped": [], "failed": []}
+        self.result = {"device": backend.describe(), "bandwidth_gb_s": self.per_second / 1e9,
+                       "l2_bytes": self.cache, "cells": [], "skipped": [], "failed": []}
         self.torch, self.result["torch"] = (None, None) if options.rehearse else _torch()
         self.compiling, self.longest = COMPILING, {}
 
@@ -240,7 +251,8 @@ class Bench:
         self.write(self.result)
 
     def _cell(self, name, make, torch_makers, base, facts):
-        """`make`, `torch_makers`: {method: () -> steps}, (compiled, () -> steps); `base`: what others are compared with."""
+        """`make`, `torch_makers`: {method: () -> steps}, (compiled, () -> steps); `base`: what others are
+        compared with."""
         started = time.monotonic()
         methods, failed = {}, {}
         try:
@@ -254,14 +266,17 @@ class Bench:
                     methods[method] = maker()
                     self.clock.times(methods[method].step, 4)       # compiles
                 except Exception as error:      # what cannot do it ends no measurement of the others
-                    failed[method] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                    failed[method] = (f"{type(error).__name__}: "
+                                      f"{str(error).splitlines()[0] if str(error) else ''}")
                     if method in methods:
                         methods.pop(method).close()
                     if method in make:
-                        self.result["failed"].append({"cell": name, **facts, "method": method, "why": failed[method]})
+                        self.result["failed"].append({"cell": name, **facts, "method": method,
+                                                      "why": failed[method]})
                 if compiled:
                     self.compiling = max(5, time.monotonic() - began)
-            results = measure(methods, self.clock, self.options.rounds, self.options.milliseconds, self.options.warming)
+            results = measure(methods, self.clock, self.options.rounds, self.options.milliseconds,
+                              self.options.warming)
             for method, steps in methods.items():
                 if method in make and hasattr(steps, "parameters"):
                     add_floor(results[method], steps, self.clock, self.per_second, self.cache)
@@ -284,7 +299,8 @@ class Bench:
         device, batches = self.backend.name, mlp_batches(batch)
 
         def ours(method, rate, capture=True):
-            return lambda: MinidropSteps(mlp_settings(method, sizes, rate, batch), batches, device, precision, capture)
+            return lambda: MinidropSteps(mlp_settings(method, sizes, rate, batch), batches, device, precision,
+                                         capture)
 
         # What ordinary dropout costs does not depend on its rate.
         methods = {"Dropout": ("Dropout", 0.5)}
@@ -293,24 +309,28 @@ class Bench:
         make |= {f"{name} uncaptured": ours(*methods[name], capture=False) for name in TWINS}
         peers = {"torch": (False, lambda: TorchMLP(sizes, 0.5, batch, self.backend.name, precision, False))}
         if compiled:
-            peers["torch compile"] = True, lambda: TorchMLP(sizes, 0.5, batch, self.backend.name, precision, True)
-        paper = {f"{family} p={rate}": figures[NETWORKS.index(network)] for (family, rate), figures in PAPER.items()
-                 if network in NETWORKS}
-        self.cell("MLP", make, peers, "Dropout", network=network, precision=precision, batch=batch, paper=paper)
+            peers["torch compile"] = True, lambda: TorchMLP(sizes, 0.5, batch, self.backend.name, precision,
+                                                            True)
+        paper = {f"{family} p={rate}": figures[NETWORKS.index(network)]
+                 for (family, rate), figures in PAPER.items() if network in NETWORKS}
+        self.cell("MLP", make, peers, "Dropout", network=network, precision=precision, batch=batch,
+                  paper=paper)
 
     def lstm(self, name, rate, precision):
         from gpu_steps import MinidropSteps, TorchLSTM, lstm_settings, token_batches
         from lstm_models import MODELS
         model, device = MODELS[name], self.backend.name
-        make = {method: lambda method=method: MinidropSteps(lstm_settings(model, method, rate), token_batches(model), device,
-                                                            precision) for method in ("Dropout", *LSTM_METHODS)}
+        make = {method: lambda method=method: MinidropSteps(lstm_settings(model, method, rate),
+                                                            token_batches(model), device, precision)
+                for method in ("Dropout", *LSTM_METHODS)}
         peers = {"torch": (False, lambda: TorchLSTM(model, rate, self.backend.name, precision, False))}
         self.cell("LSTM", make, peers, "Dropout", network=name, rate=rate, precision=precision)
 
     def blocks(self, size, precision):
         from gpu_steps import BlockProduct
         backend = self.get_backend(self.backend.name, precision)
-        make = {f"sparsity {rate}": lambda rate=rate: BlockProduct(backend, size, rate) for rate in SPARSITIES}
+        make = {f"sparsity {rate}": lambda rate=rate: BlockProduct(backend, size, rate)
+                for rate in SPARSITIES}
         self.cell("BLOCK", make, {}, "sparsity 0", network=f"{size}^3", precision=precision)
 
     def run(self):
@@ -338,15 +358,15 @@ class Bench:
 
 def print_cell(name, facts, results, failed):
     title = ", ".join(str(value) for key, value in facts.items() if key != "paper")
-    print(f"\n{name} {title}\n  {'method':<25} {'ms':>9} {'speed-up':>9} {'paper':>6} {'host us':>8} {'gemm ms':>8} "
-          f"{'floor ms':>8} {'%':>4}")
+    print(f"\n{name} {title}\n  {'method':<25} {'ms':>9} {'speed-up':>9} {'paper':>6} {'host us':>8} "
+          f"{'gemm ms':>8} {'floor ms':>8} {'%':>4}")
     for method, r in results.items():
         floor = f"{r['gemm_ms']:8.4f} {r['floor_ms']:8.4f} {100 * r['share_of_floor']:4.0f}{' L2' * r['fits_in_l2']}" \
             if "floor_ms" in r else ""
         paper = facts.get("paper", {}).get(method)
         host = "" if r["host_us"] is None else f"{r['host_us']:.0f}"
-        print(f"  {method:<25} {r['ms']:9.4f} {r['speed_up']:8.2f}x {f'{paper:.2f}' if paper else '':>6} {host:>8} "
-              f"{floor}".rstrip(), flush=True)
+        print(f"  {method:<25} {r['ms']:9.4f} {r['speed_up']:8.2f}x {f'{paper:.2f}' if paper else '':>6} "
+              f"{host:>8} {floor}".rstrip(), flush=True)
     for method, why in failed.items():
         print(f"  {method:<25} {why}")
 
@@ -373,9 +393,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", metavar="FILE", help="write every figure there")
     parser.add_argument("--device", default="cuda:0", metavar="cuda:N")
-    parser.add_argument("--seconds", type=float, default=420, help="start no cell after so long (default 420)")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: a network takes it half a minute")
-    parser.add_argument("--rehearse", action="store_true", help=argparse.SUPPRESS)      # tiny, on the CPU: times mean nothing
+    parser.add_argument("--seconds", type=float, default=420, help="start no cell after so long (default "
+                        "420)")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: a network takes "
+                        "it half a minute")
+    # tiny, on the CPU: times mean nothing
+    parser.add_argument("--rehearse", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     small = options.rehearse
     options.networks = ("64x32",) if small else NETWORKS
@@ -387,7 +410,8 @@ def main():
     from minidrop.errors import MinidropError
     count, reason = cuda_devices()
     if not small and not count:
-        print(f"bench_gpu.py needs an NVIDIA GPU that CuPy can use: {reason}; see `minidrop devices`", file=sys.stderr)
+        print(f"bench_gpu.py needs an NVIDIA GPU that CuPy can use: {reason}; see `minidrop devices`",
+              file=sys.stderr)
         return 2
     try:
         backend = get_backend("cpu" if small else options.device)
@@ -407,7 +431,8 @@ def main():
     if failures:
         return 1
     bench = Bench(options, backend, began, write)
-    print(f"bandwidth of a copy {bench.per_second / 1e9:.0f} GB/s; PyTorch {bench.result['torch']}", flush=True)
+    print(f"bandwidth of a copy {bench.per_second / 1e9:.0f} GB/s; PyTorch {bench.result['torch']}",
+          flush=True)
     bench.run()
     for what in ("skipped", "failed"):
         for one in bench.result[what]:

@@ -29,7 +29,9 @@ def cases(units=2048, rows=128):
     yield "take_block", f"W {units}x{units}, 5 of 10 on both axes", lambda b: b.submatrix(W, kept, kept)
     yield "take_columns", f"x {rows}x{units}, 5 of 10", lambda b: b.take(x, kept, 1)
     y, part = np.zeros_like(x), rng.standard_normal((rows, kept.count), np.float32)
-    yield "put_columns", f"x {rows}x{kept.count} into {rows}x{units}, 5 of 10", lambda b: b.put_columns(y, kept, part)
+    yield "put_columns", f"x {rows}x{kept.count} into {rows}x{units}, 5 of 10", lambda b: b.put_columns(y,
+                                                                                                        kept,
+                                                                                                        part)
     yield ("sgd_update", f"W {units}x{units}, gradient for 5 of 10 on both axes",
            lambda b: b.sgd_update(W, history, [Block(g, kept, kept)], 1e-6, 0.9, 5e-4, False, 1.0))
     yield ("subtract_block", f"W {units}x{units}, gradient for 5 of 10 on both axes",
@@ -39,13 +41,15 @@ def cases(units=2048, rows=128):
     order = np.argsort(ids, kind="stable")
     starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
     vectors = rng.standard_normal((ids.size, 1000), np.float32)
-    yield "sum_groups", f"2000x1000, {starts.size} different indices", lambda b: b.sum_groups(vectors, order, starts)
+    yield "sum_groups", f"2000x1000, {starts.size} different indices", lambda b: b.sum_groups(vectors, order,
+                                                                                              starts)
     gates, c, dh, cont = (rng.standard_normal((20, columns), np.float32) for columns in (2600, 650, 650, 1))
     yield ("lstm_gradient", "20 streams, 650 units: a step back",
            lambda b: b.lstm_step_gradient(gates, c, c, cont, dh, dh.copy(), np.empty_like(gates)))
     sums, bias = x.copy(), np.zeros_like(x[0])
     yield ("activate", f"x {rows}x{units}: bias, ReLU and scale, in place",
-           lambda b: b.activate(sums, bias, "relu", 1 + 1e-6, out=sums))       # and no repetition makes it infinite
+           # and no repetition makes it infinite
+           lambda b: b.activate(sums, bias, "relu", 1 + 1e-6, out=sums))
     yield "relu", f"x {rows}x{units}", lambda b: b.relu(x)
     yield "relu_gradient", f"gy {rows}x{units}", lambda b: b.relu_gradient(x, x)
     yield "dropout", f"x {rows}x{units}, p = .5", lambda b: b.dropout(x, 0.5, 2.0, 7)

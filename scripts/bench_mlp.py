@@ -4,12 +4,13 @@
     python scripts/bench_mlp.py --methods ROW TILE PERIODIC:step=20,reshuffle_interval=500
     python scripts/bench_mlp.py --quick
 
-One training step: batch of 128, forward, backward, SGD with momentum 0.9 and weight decay 0.0005, float32. Every method runs
-in a process of its own, and the processes take turns in short blocks while the others sleep: machine noise hits all of them
-alike, no thread pool spins beside another, and each has its own peak memory. A step of a pattern family costs what its drawn
-pattern costs, so its time is the median for each choice (say each period), weighted by how often the choice is drawn. The
-permutation of reshuffle_interval, once in many steps, does not show in a median. "bound" is what the step would gain if it
-were nothing but its products: their operations, all over expected ones.
+One training step: batch of 128, forward, backward, SGD with momentum 0.9 and weight decay 0.0005, float32.
+Every method runs in a process of its own, and the processes take turns in short blocks while the others
+sleep: machine noise hits all of them alike, no thread pool spins beside another, and each has its own peak
+memory. A step of a pattern family costs what its drawn pattern costs, so its time is the median for each
+choice (say each period), weighted by how often the choice is drawn. The permutation of reshuffle_interval,
+once in many steps, does not show in a median. "bound" is what the step would gain if it were nothing but its
+products: their operations, all over expected ones.
 """
 
 import argparse
@@ -29,9 +30,10 @@ SIZES = ("1024x1024", "2048x2048", "4096x4096", "1024x64")
 METHODS = ("Dropout", "PERIODIC", "ROW")
 
 
-# -- networks -----------------------------------------------------------------------------------------------------------
+# -- networks ------------------------------------------------------------------------------------------------
 def mlp(method, sizes, rate, filler="msra"):
-    """Return the NetParameter of a 784-h1-...-10 network that reads arrays; after each hidden layer it drops by `method`."""
+    """Return the NetParameter of a 784-h1-...-10 network that reads arrays; after each hidden layer it drops
+    by `method`."""
     import minidrop as md
     kind, settings = parse_method(method)
     net = md.NetSpec("mlp")
@@ -47,9 +49,10 @@ def mlp(method, sizes, rate, filler="msra"):
     return net.to_proto()
 
 
-# -- one method, in its own process ------------------------------------------------------------------------------------
+# -- one method, in its own process --------------------------------------------------------------------------
 class MinidropSteps:
-    """Steps of a minidrop Solver on data in memory. Created in the worker: minidrop must be loaded before NumPy."""
+    """Steps of a minidrop Solver on data in memory. Created in the worker: minidrop must be loaded before
+    NumPy."""
 
     def __init__(self, method, sizes, rate):
         import minidrop as md
@@ -58,18 +61,21 @@ class MinidropSteps:
         import numpy as np
 
         from minidrop.config import SolverParameter
-        settings = SolverParameter(base_lr=RATE, lr_policy="fixed", momentum=MOMENTUM, weight_decay=DECAY, max_iter=10**9,
-                                   random_seed=0, net_param=mlp(method, sizes, rate), solver_mode="CPU")
+        settings = SolverParameter(base_lr=RATE, lr_policy="fixed", momentum=MOMENTUM, weight_decay=DECAY,
+                                   max_iter=10**9, random_seed=0, net_param=mlp(method, sizes, rate),
+                                   solver_mode="CPU")
         self.solver = md.Solver(settings)
         rng = np.random.default_rng(0)
-        self.solver.net.set_input_arrays(rng.random((8 * BATCH, INPUTS, 1, 1), np.float32), rng.integers(0, 10, 8 * BATCH))
+        self.solver.net.set_input_arrays(rng.random((8 * BATCH, INPUTS, 1, 1), np.float32),
+                                         rng.integers(0, 10, 8 * BATCH))
         self.np = np
 
     def step(self):
         """Run one step; returns what its cost depends on: the choice of each drop."""
         counter = self.solver.iteration
         self.solver.step()
-        return "/".join(site.family.describe(site.sequence.choice_at(counter)) for site in self.solver.net.drop_sites.values())
+        return "/".join(site.family.describe(site.sequence.choice_at(counter))
+                        for site in self.solver.net.drop_sites.values())
 
     def weights(self):
         """How often each kind of step is drawn."""
@@ -78,7 +84,8 @@ class MinidropSteps:
             choices = site.family.distribution
             shares = {site.family.describe(choice): float(share)
                       for choice, share in zip(choices.choices, choices.probabilities, strict=True)}
-            weights = {"/".join(filter(None, (a, b))): x * y for a, x in weights.items() for b, y in shares.items()}
+            weights = {"/".join(filter(None, (a, b))): x * y for a, x in weights.items()
+                       for b, y in shares.items()}
         return weights
 
     def record_products(self):
@@ -88,7 +95,8 @@ class MinidropSteps:
 
         def recording(self, a, b, trans_a=False, trans_b=False):
             y = gemm(self, a, b, trans_a, trans_b)
-            products.append((a.copy().T if trans_a else a.copy(), b.copy().T if trans_b else b.copy(), y.copy()))
+            products.append((a.copy().T if trans_a else a.copy(), b.copy().T if trans_b else b.copy(),
+                             y.copy()))
             return y
 
         type(backend).gemm = recording
@@ -116,7 +124,8 @@ class TorchSteps:
             layers += [torch.nn.Linear(a, b), torch.nn.ReLU(), torch.nn.Dropout(rate)]
         self.net = torch.nn.Sequential(*layers, torch.nn.Linear(widths[-1], CLASSES))
         fused = True if method == "torch fused SGD" else None
-        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY, fused=fused)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=RATE, momentum=MOMENTUM,
+                                         weight_decay=DECAY, fused=fused)
         generator = torch.Generator().manual_seed(0)
         self.x = torch.rand(8 * BATCH, INPUTS, generator=generator)
         self.y = torch.randint(0, CLASSES, (8 * BATCH,), generator=generator)
@@ -141,11 +150,12 @@ def worker(method, size, rate):
         serve(TorchSteps(method, sizes, rate))
         return
     steps = MinidropSteps(method, sizes, rate)
-    serve(steps, operations=lambda count: product_operations(steps.solver.net), record=lambda count: steps.record_products(),
+    serve(steps, operations=lambda count: product_operations(steps.solver.net),
+          record=lambda count: steps.record_products(),
           products=lambda count: [steps.products_alone() for _ in range(count)])
 
 
-# -- all methods of one cell, in turn ------------------------------------------------------------------------------------
+# -- all methods of one cell, in turn ------------------------------------------------------------------------
 def measure(size, rate, methods, blocks, block_seconds):
     """Return {method: {"ms", "memory_mib", ...}} for one network and rate."""
     workers = {method: Worker(__file__, method, size, rate) for method in methods}
@@ -154,7 +164,8 @@ def measure(size, rate, methods, blocks, block_seconds):
         if not method.startswith("torch"):
             operations[method] = process.ask("operations")
             recorded = process.ask("record")
-            # Only where the products of one step are those of any other: ROW's, say, differ from step to step.
+            # Only where the products of one step are those of any other: ROW's, say, differ from step to
+            # step.
             if len(process.ask("weights")) == 1 and abs(recorded / operations[method][1] - 1) < 0.05:
                 flops[method], alone[method] = recorded, []
 
@@ -191,7 +202,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--peer", choices=["torch"], help="measure PyTorch beside")
     parser.add_argument("--methods", nargs="+", default=METHODS, metavar="METHOD",
-                        help="pattern families, with settings as in ROW:max_period=3; Dropout is always measured "
+                        help="pattern families, with settings as in ROW:max_period=3; Dropout is always "
+                        "measured "
                              "(default PERIODIC ROW)")
     parser.add_argument("--json", metavar="FILE", help="write every figure there")
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="H1xH2")
@@ -219,9 +231,9 @@ def main():
             raise SystemExit("--peer torch needs PyTorch: pip install 'minidrop[peers]'") from None
         methods = ["torch", "torch fused SGD", *methods]
     width = max(16, *map(len, methods))
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; batch {BATCH}, float32; ms are medians\n"
-          f"{'network':>10} {'p':>3} {'method':<{width}} {'ms/step':>8} {'/Dropout':>10} {'bound':>6} {'/torch':>9} "
-          f"{'products ms':>14} {'MiB':>7}", flush=True)
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; batch {BATCH}, float32; ms "
+          f"are medians\n{'network':>10} {'p':>3} "
+          f"{'method':<{width}} {'ms/step':>8} {'/Dropout':>10} {'bound':>6} {'/torch':>9} {'products ms':>14} {'MiB':>7}", flush=True)
     table = []
     for size in options.sizes:
         for rate in options.rates:
@@ -230,7 +242,8 @@ def main():
             table.append({"network": size, "rate": rate, "methods": results})
     if options.json:
         with open(options.json, "w") as file:
-            json.dump({"cores": os.cpu_count(), "machine": platform.platform(), "batch": BATCH, "cells": table}, file,
+            json.dump({"cores": os.cpu_count(), "machine": platform.platform(), "batch": BATCH,
+                       "cells": table}, file,
                       indent=1)
 
 

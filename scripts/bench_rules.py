@@ -1,9 +1,11 @@
-"""What the update rules cost: a step of a 784-h-h-10 perceptron with each rule, compact in one pass and dense in several.
+"""What the update rules cost: a step of a 784-h-h-10 perceptron with each rule, compact in one pass and dense
+in several.
 
     python scripts/bench_rules.py [--units 2048] [--rate 0.5] [--iterations 40]
 
-"dense" is the generic path (Backend.rule_update): the whole gradient is written, and the formula goes over whole arrays. Both
-take turns in one process, and give the same bits. SGD has a kernel of its own and no dense form here.
+"dense" is the generic path (Backend.rule_update): the whole gradient is written, and the formula goes over
+whole arrays. Both take turns in one process, and give the same bits. SGD has a kernel of its own and no dense
+form here.
 """
 
 import argparse
@@ -22,17 +24,20 @@ from minidrop.solver.rules import known_rules
 def make_solver(rule, sizes, rate, compiled):
     """Return a Solver on data in memory; without `compiled` its rule takes the generic path."""
     momentum = {} if rule in ("AdaGrad", "RMSProp") else {"momentum": 0.9}
-    settings = SolverParameter(type=rule, base_lr=1e-4, lr_policy="fixed", weight_decay=DECAY, max_iter=10**9, random_seed=0,
-                               net_param=mlp("PERIODIC", sizes, rate), solver_mode="CPU", **momentum)
+    settings = SolverParameter(type=rule, base_lr=1e-4, lr_policy="fixed", weight_decay=DECAY, max_iter=10**9,
+                               random_seed=0, net_param=mlp("PERIODIC", sizes, rate), solver_mode="CPU",
+                               **momentum)
     solver = md.Solver(settings)
     solver.updater.rule.compiled = compiled
     rng = np.random.default_rng(0)
-    solver.net.set_input_arrays(rng.random((8 * BATCH, INPUTS, 1, 1), np.float32), rng.integers(0, 10, 8 * BATCH))
+    solver.net.set_input_arrays(rng.random((8 * BATCH, INPUTS, 1, 1), np.float32),
+                                rng.integers(0, 10, 8 * BATCH))
     return solver
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=2048, help="units of both hidden layers")
     parser.add_argument("--rate", type=float, default=0.5, help="dropout_ratio")
     parser.add_argument("--iterations", type=int, default=40, help="timed steps of each")

@@ -1,10 +1,11 @@
 """Time several methods in turn: each has a process of its own, which sleeps while the others run.
 
-So machine noise hits all of them alike, no thread pool spins beside another, and each has its own peak memory. A script
-starts itself again as `SCRIPT --worker ...` for each method; that process calls `serve`, and the first one `measure`.
+So machine noise hits all of them alike, no thread pool spins beside another, and each has its own peak
+memory. A script starts itself again as `SCRIPT --worker ...` for each method; that process calls `serve`, and
+the first one `measure`.
 
-What does the steps has `step()`, which runs one training step and returns what its cost depends on (its kind), and
-`weights()`, which says how to make one time of those of all kinds; see `step_time`.
+What does the steps has `step()`, which runs one training step and returns what its cost depends on (its
+kind), and `weights()`, which says how to make one time of those of all kinds; see `step_time`.
 """
 
 import json
@@ -16,7 +17,8 @@ from statistics import median
 
 
 def serve(steps, **commands):
-    """Obey commands from standard input, one a line, and answer each with a line of JSON. `commands`: name -> f(count)."""
+    """Obey commands from standard input, one a line, and answer each with a line of JSON. `commands`: name ->
+    f(count)."""
     import resource
 
     def run(count):
@@ -60,10 +62,11 @@ class Worker:
 
 
 def measure(workers, blocks, block_seconds, warm_up=3, estimate=5, wake=2, least=3, after_turn=None):
-    """Return {name: {"ms", "steps", "weight_measured", "memory_mib"}} for the workers by name, which take turns.
+    """Return {name: {"ms", "steps", "weight_measured", "memory_mib"}} for the workers by name, which take
+    turns.
 
-    A turn takes `block_seconds`, but at least `least` steps, after `wake` steps that are not counted: they wake caches and
-    thread pools up again. `after_turn(name, worker, steps)` runs at the end of each.
+    A turn takes `block_seconds`, but at least `least` steps, after `wake` steps that are not counted: they
+    wake caches and thread pools up again. `after_turn(name, worker, steps)` runs at the end of each.
     """
     counts, times = {}, {name: [] for name in workers}
     for name, worker in workers.items():
@@ -87,8 +90,9 @@ def measure(workers, blocks, block_seconds, warm_up=3, estimate=5, wake=2, least
 def step_time(times, weights):
     """Return (seconds of a step, share of all kinds that was seen) for [(kind, seconds), ...].
 
-    weights a dict {kind: how often it is drawn}: the median of each kind, weighted so. weights a number: kinds are numbers,
-    what each step keeps, and `weights` their mean in the long run; the time there, on a line through the measured points.
+    weights a dict {kind: how often it is drawn}: the median of each kind, weighted so. weights a number:
+    kinds are numbers, what each step keeps, and `weights` their mean in the long run; the time there, on a
+    line through the measured points.
     """
     if not isinstance(weights, dict):
         return line_at(times, weights), 1.0
@@ -101,7 +105,8 @@ def step_time(times, weights):
 
 
 def line_at(points, x):
-    """Return y at x on the line whose slope is the median of all pairs' slopes (Theil and Sen): outliers do not move it."""
+    """Return y at x on the line whose slope is the median of all pairs' slopes (Theil and Sen): outliers do
+    not move it."""
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(points, 2) if abs(b[0] - a[0]) > 1e-9]
     slope = median(slopes) if slopes else 0.0
     return median(y - slope * (own - x) for own, y in points)

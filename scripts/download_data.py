@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Fetch a data set and put it where the layers that read it look for it.
 
-The files go to $MINIDROP_CACHE/NAME (default ~/.cache/minidrop/NAME). Images become HDF5 files for an HDF5Data layer: train.h5
-and test.h5 with `data` (uint8, records x 1 x height x width) and `label` (int64), and the list files train.txt and test.txt.
-Texts become plain text files for a TextData layer. A config names them as source: "NAME/train.txt".
+The files go to $MINIDROP_CACHE/NAME (default ~/.cache/minidrop/NAME). Images become HDF5 files for an
+HDF5Data layer: train.h5 and test.h5 with `data` (uint8, records x 1 x height x width) and `label` (int64),
+and the list files train.txt and test.txt. Texts become plain text files for a TextData layer. A config names
+them as source: "NAME/train.txt".
 """
 
 import hashlib
@@ -101,11 +102,12 @@ TEXT_SETS = {
               help="Download from this address instead of the known ones; may be given several times.")
 @click.option("--force", is_flag=True, help="Convert again even where the converted files are already there.")
 def main(name, folder, mirrors, force):
-    """Fetch the data set NAME: images (digits, mnist, fashion-mnist), converted to HDF5, or text (ptb, tinyshakespeare).
+    """Fetch the data set NAME: images (digits, mnist, fashion-mnist), converted to HDF5, or text (ptb,
+    tinyshakespeare).
 
-    digits comes with scikit-learn and needs no network; the others are 11 MB, 30 MB, 6 MB and 1 MB to download. The texts may
-    be compressed with xz or gzip in --from and $MINIDROP_DATA. ptb is made of a text of the Linguistic Data Consortium and is
-    for research only.
+    digits comes with scikit-learn and needs no network; the others are 11 MB, 30 MB, 6 MB and 1 MB to
+    download. The texts may be compressed with xz or gzip in --from and $MINIDROP_DATA. ptb is made of a text
+    of the Linguistic Data Consortium and is for research only.
     """
     if name == "digits" and (folder or mirrors):
         raise click.UsageError(f"{name} comes with scikit-learn: leave out --from and --mirror")
@@ -168,7 +170,8 @@ def write_part(target, part, images, labels):
 
 
 def write_file(path, write):
-    """Let `write` make the file under a temporary name, and rename it at the end; DataError where that fails."""
+    """Let `write` make the file under a temporary name, and rename it at the end; DataError where that
+    fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
@@ -195,20 +198,22 @@ def write_texts(name, target, text_set, folder=None, mirrors=()):
     for file_name, file in text_set.files.items():
         text = find_text(name, file, folder)
         if text is None:
-            text = text_of(download(file.raw, file.md5, mirrors or text_set.mirrors, cache_dir() / "raw" / name), file.sha256)
+            text = text_of(download(file.raw, file.md5, mirrors or text_set.mirrors,
+                                    cache_dir() / "raw" / name), file.sha256)
         write_file(target / file_name, lambda path, text=text: path.write_bytes(text))
         click.echo(f"{name}: {len(text)} bytes -> {target / file_name}, source \"{name}/{file_name}\"")
 
 
 def find_text(name, file, folder=None):
-    """Return the bytes of a text that is at hand in `folder`, else $MINIDROP_DATA/NAME or the cache; None where it is not."""
+    """Return the bytes of a text that is at hand in `folder`, else $MINIDROP_DATA/NAME or the cache; None
+    where it is not."""
     packed = [f"{file.raw}{end}" for end in ("", ".xz", ".gz")]
     if folder is not None:
         path = next((folder / name for name in packed if (folder / name).is_file()), None)
         if path is None:
             raise DataError(f"--from {folder}: expected the files "
-                            f"{', '.join(known.raw for known in TEXT_SETS[name].files.values())}, or these with .xz or .gz, "
-                            f"got no {file.raw}; put it there or leave out --from")
+                            f"{', '.join(known.raw for known in TEXT_SETS[name].files.values())}, or these "
+                            f"with .xz or .gz, got no {file.raw}; put it there or leave out --from")
         return text_of(path, file.sha256)
     read_only = os.environ.get("MINIDROP_DATA")
     for place in ([Path(read_only) / name] if read_only else []) + [cache_dir() / "raw" / name]:
@@ -225,8 +230,8 @@ def text_of(path, sha256):
     """Return the bytes of a text, unpacked; DataError where they are others than expected."""
     text = b"".join(unpacked(path))
     if (got := hashlib.sha256(text).hexdigest()) != sha256:
-        raise DataError(f"{path}: expected a text of the sha256 {sha256}, got {got}; the file is damaged or another one: "
-                        "fetch it again")
+        raise DataError(f"{path}: expected a text of the sha256 {sha256}, got {got}; the file is damaged or "
+                        f"another one: " "fetch it again")
     return text
 
 

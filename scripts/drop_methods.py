@@ -1,11 +1,14 @@
-"""What --methods of the benchmarks and reproductions understands: ordinary dropout, and pattern families with settings."""
+"""What --methods of the benchmarks and reproductions understands: ordinary dropout, and pattern families with
+settings."""
 
 
 def parse_method(text):
-    """Return (layer type, {field of its parameter: value}) of a method: Dropout, or a family and its settings.
+    """Return (layer type, {field of its parameter: value}) of a method: Dropout, or a family and its
+    settings.
 
-    Dropout may be spelled conventional too. Settings follow a colon, as in ROW:max_period=3,scale=PATTERN; they are fields
-    of approx_dropout_param. ConfigError for an unknown family or setting, and for a value that is none.
+    Dropout may be spelled conventional too. Settings follow a colon, as in ROW:max_period=3,scale=PATTERN;
+    they are fields of approx_dropout_param. ConfigError for an unknown family or setting, and for a value
+    that is none.
     """
     from minidrop.errors import ConfigError
     family, colon, _ = text.partition(":")
@@ -17,7 +20,8 @@ def parse_method(text):
 
 
 def family_settings(text, where, beside=()):
-    """Return {field of approx_dropout_param: value} of FAMILY:setting=value,...; `beside`: what else is known there."""
+    """Return {field of approx_dropout_param: value} of FAMILY:setting=value,...; `beside`: what else is known
+    there."""
     from minidrop.config import LayerParameter
     from minidrop.config.check import problem_of, value_of
     from minidrop.errors import ConfigError, nearest
@@ -25,14 +29,16 @@ def family_settings(text, where, beside=()):
     family, colon, rest = text.partition(":")
     if family not in known_families():
         known = (*beside, *known_families())
-        raise ConfigError(f"{where}: unknown pattern {family!r}{nearest(family, known)} (known: {', '.join(known)})")
+        raise ConfigError(f"{where}: unknown pattern {family!r}{nearest(family, known)} (known: "
+                          f"{', '.join(known)})")
     fields = {field.name: field for field in LayerParameter().approx_dropout_param.DESCRIPTOR.fields
               if field.name not in ("dropout_ratio", "pattern")}
     settings = {"pattern": family}
     for part in rest.split(",") if colon else ():
         name, _, value = part.partition("=")
         if name not in fields:
-            raise ConfigError(f"{where}: {name!r} is no setting{nearest(name, fields)} (settings: {', '.join(fields)})")
+            raise ConfigError(f"{where}: {name!r} is no setting{nearest(name, fields)} (settings: "
+                              f"{', '.join(fields)})")
         problem = problem_of(value, fields[name])
         if problem:
             raise ConfigError(f"{where}: {problem}")
@@ -62,7 +68,8 @@ def check_methods(methods, rates):
 
 
 def product_operations(net):
-    """Return (all, expected) operations in the products of one training step of a Net: their ratio is the bound."""
+    """Return (all, expected) operations in the products of one training step of a Net: their ratio is the
+    bound."""
     from minidrop.net.costs import costs
     rows = costs(net)
     return sum(row.dense for row in rows), sum(row.expected for row in rows)

@@ -2,9 +2,11 @@
 
 import numpy as np
 
-UNIT = {"float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}    # of rounding an operand
+# of rounding an operand
+UNIT = {"float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 NET = """
-layer {{ name: "in" type: "Input" top: "data" top: "label" input_param {{ shape {{ dim: 6 dim: 40 }} shape {{ dim: 6 }} }} }}
+layer {{ name: "in" type: "Input" top: "data" top: "label"
+  input_param {{ shape {{ dim: 6 dim: 40 }} shape {{ dim: 6 }} }} }}
 layer {{ name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
         inner_product_param {{ num_output: 131 weight_filler {{ type: "msra" }} }} }}
 layer {{ name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }}
@@ -23,7 +25,8 @@ def check_all(backend, precisions):
     failures = []
     checks = [(f"products in {precision}", lambda precision=precision: check_products(backend, precision))
               for precision in precisions]
-    checks += [(f"products of blocks in {precision}", lambda precision=precision: check_block_products(backend, precision))
+    checks += [(f"products of blocks in {precision}",
+                lambda precision=precision: check_block_products(backend, precision))
                for precision in precisions]
     checks += [("compacted nets equal masked dense ones", lambda: check_nets(backend)),
                ("captured steps equal those given piece by piece", lambda: check_captured(backend)),
@@ -39,7 +42,8 @@ def check_all(backend, precisions):
 
 
 def check_products(backend, precision):
-    """Products of whole matrices and of kept ones, every way that `backend.cublas` reads them, against float64."""
+    """Products of whole matrices and of kept ones, every way that `backend.cublas` reads them, against
+    float64."""
     from minidrop.backend import get_backend
     from minidrop.kept import Kept
     low, rng = get_backend(backend.name, precision), np.random.default_rng(0)
@@ -47,8 +51,9 @@ def check_products(backend, precision):
         W = rng.standard_normal((outputs, inputs)).astype(np.float32)
 
         def sets(total):
-            return (None, Kept(1, 3, 1, total), Kept(total // 5, total, total // 2, total), Kept(-3, 10, 5, total),
-                    Kept(-total // 8, total // 2, total // 3, total), Kept.of(np.arange(0, total, 7), total))
+            return (None, Kept(1, 3, 1, total), Kept(total // 5, total, total // 2, total),
+                    Kept(-3, 10, 5, total), Kept(-total // 8, total // 2, total // 3, total),
+                    Kept.of(np.arange(0, total, 7), total))
 
         for rows in sets(outputs):
             for cols in sets(inputs):
@@ -60,7 +65,8 @@ def check_products(backend, precision):
                         right = live.T if trans else live
                         x = rng.standard_normal((samples, len(right))).astype(np.float32)
                         got = low.to_host(low.gemm(low.operand(low.asarray(x)), block, trans_b=trans))
-                        bound = (2.1 * UNIT[precision] + 4 * len(right) * 2.0**-24) * (np.abs(x) @ np.abs(right)) + 1e-30
+                        bound = (2.1 * UNIT[precision] + 4 * len(right)
+                                 * 2.0**-24) * (np.abs(x) @ np.abs(right)) + 1e-30
                         if not (np.abs(got - x.astype(float) @ right) <= bound).all():
                             raise AssertionError(f"W ({outputs}, {inputs})[{rows}, {cols}], trans_b={trans}: "
                                                  f"{np.abs(got - x.astype(float) @ right).max():g} off")
@@ -87,21 +93,24 @@ def check_block_products(backend, precision, sizes=BLOCK_SIZES):
             a = rng.standard_normal((samples, units)).astype(np.float32)
             b = rng.standard_normal((columns, depth) if trans_b else (depth, columns)).astype(np.float32)
             for sides in ((None, None), (True, None), (None, True), (True, True)):
-                a_grid, n_grid = (side and grid(samples, n, size) for side, n in zip(sides, (units, columns), strict=True))
-                a_mask, n_mask = (one.mask(samples, n) if one else True for one, n in ((a_grid, units), (n_grid, columns)))
+                a_grid, n_grid = (side and grid(samples, n, size)
+                                  for side, n in zip(sides, (units, columns), strict=True))
+                a_mask, n_mask = (one.mask(samples, n) if one else True
+                                  for one, n in ((a_grid, units), (n_grid, columns)))
                 given = np.where(a_mask, a, np.nan), np.where(n_mask, b, np.nan) if trans_a else b
                 left, right = np.where(a_mask, a, 0).astype(float), b.T if trans_b else b
                 if trans_a:
                     left, right = left.T, np.where(n_mask, b, 0)
                 with low.active():
-                    got = low.to_host(low.block_product(*map(low.asarray, given), trans_a, trans_b, a_grid, n_grid, 1.5))
+                    got = low.to_host(low.block_product(*map(low.asarray, given), trans_a, trans_b, a_grid,
+                                                        n_grid, 1.5))
                 exact, size_of_it = 1.5 * (left @ right), 1.5 * (np.abs(left) @ np.abs(right))
                 if not trans_a:
                     exact, size_of_it = exact * n_mask, size_of_it * n_mask
                 error = np.abs(got - exact)
                 if not (error <= (2.1 * UNIT[precision] + 4 * depth * 2.0**-24) * size_of_it + 1e-30).all():
-                    raise AssertionError(f"({samples}, {units}) to {columns}, blocks {size}, trans {trans_a} {trans_b}, masks "
-                                         f"{sides}: {error.max():g} off")
+                    raise AssertionError(f"({samples}, {units}) to {columns}, blocks {size}, trans {trans_a} "
+                                         f"{trans_b}, masks {sides}: {error.max():g} off")
 
 
 def check_nets(backend, iterations=4):
@@ -122,12 +131,14 @@ def check_nets(backend, iterations=4):
 
 
 def check_captured(backend):
-    """Launches of graphs leave the same bits in all weights, in float32; nothing to check where steps are not captured."""
+    """Launches of graphs leave the same bits in all weights, in float32; nothing to check where steps are not
+    captured."""
     for family in ("PERIODIC", "ROW", "TILE"):
         weights, solver = trained(backend.name, family, "float32", iterations=40)
         expected, plain = trained(backend.name, family, "float32", launches=False, iterations=40)
         if solver.captured is not None and not (solver.captured.replayed and not plain.captured.replayed):
-            raise AssertionError(f"{family}: no step was captured: {solver.captured.problem or 'no form was drawn twice'}")
+            raise AssertionError(f"{family}: no step was captured: "
+                                 f"{solver.captured.problem or 'no form was drawn twice'}")
         for name, array in expected.items():
             np.testing.assert_array_equal(weights[name], array, err_msg=f"{family}: {name}")
 
@@ -140,19 +151,23 @@ def check_training(backend):
 
 
 def trained(device, family, dtype, launches=True, iterations=20):
-    """Return ({name: weights}, the solver) of a small network after some iterations; without `launches` none is a graph's."""
+    """Return ({name: weights}, the solver) of a small network after some iterations; without `launches` none
+    is a graph's."""
     from minidrop import Solver
     from minidrop.config import parse_solver
     rng = np.random.default_rng(2)
     batches = [{"data": rng.standard_normal((6, 40)), "label": rng.integers(0, 7, 6)} for _ in range(4)]
     more = "tile_size: 4" if family == "TILE" else ""
     net = NET.format(settings=f'dropout_ratio: 0.5 pattern: "{family}" {more}')
-    solver = Solver(parse_solver(f"base_lr: 0.01 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.001 max_iter: 99 "
-                                 f"random_seed: 1 net_param {{ {net} }}"), device=device, dtype=dtype)
+    solver = Solver(parse_solver(f"base_lr: 0.01 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.001 "
+                                 f"max_iter: 99 random_seed: 1 net_param {{ {net} }}"), device=device,
+                    dtype=dtype)
     if solver.captured is not None:
         solver.captured.launches = launches
     for i in range(iterations):
         solver.net.layers["in"].give(batches[i % 4])
         solver.step()
-    solver.settle()     # raises what was wrong: a device that refuses to update leaves the same bits however often it is asked
-    return {name: solver.net.backend.to_host(p.data).copy() for name, p in solver.net.parameters().items()}, solver
+    solver.settle()     # raises what was wrong: a device that refuses to update leaves the same bits however
+                        # often it is asked
+    return {name: solver.net.backend.to_host(p.data).copy()
+            for name, p in solver.net.parameters().items()}, solver

@@ -1,7 +1,8 @@
-"""Training steps on a GPU for bench_gpu.py: of minidrop and of PyTorch, of multilayer perceptrons and language models.
+"""Training steps on a GPU for bench_gpu.py: of minidrop and of PyTorch, of multilayer perceptrons and
+language models.
 
-Each has `step()`, which gives one training step to the device and returns its kind, and `weights()`, how often each kind is
-drawn. Data lie on the device beforehand.
+Each has `step()`, which gives one training step to the device and returns its kind, and `weights()`, how
+often each kind is drawn. Data lie on the device beforehand.
 """
 
 from contextlib import contextmanager, nullcontext
@@ -16,8 +17,8 @@ BATCHES = 8
 class MinidropSteps:
     """Steps of a Solver whose net has an Input layer; `batches`: {top: array} in turn.
 
-    Without `capture` each is given to the device piece by piece. With it, `step` returns None for one that was no mere launch
-    of a graph: the first two of each form, which say nothing of the others.
+    Without `capture` each is given to the device piece by piece. With it, `step` returns None for one that
+    was no mere launch of a graph: the first two of each form, which say nothing of the others.
     """
 
     def __init__(self, settings, batches, device, precision, capture=True):
@@ -31,12 +32,14 @@ class MinidropSteps:
         with self.backend.active():
             self.batches = [{top: self.backend.asarray(array, self.net.dtype) for top, array in batch.items()}
                             for batch in batches]
-            # Random numbers, made where they are needed: multiplying constants takes less power, and so less time.
+            # Random numbers, made where they are needed: multiplying constants takes less power, and so less
+            # time.
             self.backend.xp.random.seed(0)
             for parameter in self.net.parameters().values():
                 if parameter.data.ndim == 2:
                     shape = parameter.data.shape
-                    parameter.data[...] = self.backend.xp.random.standard_normal(shape) * (2 / shape[1]) ** 0.5
+                    parameter.data[...] = self.backend.xp.random.standard_normal(shape) * (2
+                                                                                           / shape[1]) ** 0.5
         self.sites = list(self.net.drop_sites.values())
 
     @property
@@ -58,7 +61,8 @@ class MinidropSteps:
 
     @contextmanager
     def piece_by_piece(self):
-        """Within this context steps do what the graphs do, but launch none: each product is asked for again."""
+        """Within this context steps do what the graphs do, but launch none: each product is asked for
+        again."""
         captured = self.captured
         if captured is None:
             yield
@@ -102,8 +106,8 @@ def mlp_settings(method, sizes, rate, batch):
             net.add(kind, f"drop{i}", f"ip{i}", f"ip{i}", dropout_ratio=rate, **settings)
         bottom = f"ip{i}"
     net.add("SoftmaxWithLoss", "loss", [f"ip{len(sizes) + 1}", "label"])
-    return SolverParameter(base_lr=RATE, lr_policy="fixed", momentum=MOMENTUM, weight_decay=DECAY, max_iter=10**9,
-                           random_seed=0, net_param=net.to_proto())
+    return SolverParameter(base_lr=RATE, lr_policy="fixed", momentum=MOMENTUM, weight_decay=DECAY,
+                           max_iter=10**9, random_seed=0, net_param=net.to_proto())
 
 
 def mlp_batches(batch):
@@ -126,13 +130,15 @@ def lstm_settings(model, method, rate):
 def token_batches(model):
     rng, shape = np.random.default_rng(0), (model.text.steps, model.text.batch_size)
     words = model.layers("Embed")[0].embed_param.input_dim
-    return [{"data": rng.integers(words, size=shape), "label": rng.integers(words, size=shape), "cont": np.ones(shape)}
+    return [{"data": rng.integers(words, size=shape), "label": rng.integers(words, size=shape),
+             "cont": np.ones(shape)}
             for _ in range(BATCHES)]
 
 
-# -- PyTorch ---------------------------------------------------------------------------------------------------------------
+# -- PyTorch -------------------------------------------------------------------------------------------------
 class TorchSteps:
-    """Steps of a PyTorch network as its users write it; with `compiled`, through torch.compile with CUDA graphs."""
+    """Steps of a PyTorch network as its users write it; with `compiled`, through torch.compile with CUDA
+    graphs."""
 
     def __init__(self, batches, device, precision, compiled):
         import torch
@@ -141,14 +147,16 @@ class TorchSteps:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         lower = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
         self.context = (lambda: torch.autocast(torch.device(device).type, lower)) if lower else nullcontext
-        self.batches = [{name: torch.as_tensor(array, device=device) for name, array in batch.items()} for batch in batches]
+        self.batches = [{name: torch.as_tensor(array, device=device) for name, array in batch.items()}
+                        for batch in batches]
         self.count, self.state = 0, None
         self.build(torch.nn)
         self.parameters_ = [p for module in self.modules for p in module.parameters()]
         self.optimizer = self.make_optimizer(torch.optim)
         self.forward = self.loss
         if compiled:
-            # Each network by itself: what was compiled before would make it guess that sizes change, and compile for any.
+            # Each network by itself: what was compiled before would make it guess that sizes change, and
+            # compile for any.
             torch.compiler.reset()
             self.forward = torch.compile(self.loss, mode="reduce-overhead", dynamic=False)
 
@@ -203,9 +211,11 @@ class TorchLSTM(TorchSteps):
     def build(self, nn):
         from lstm_models import DROPS
         model, layers = self.model, self.model.layers("LSTM")
-        words, width = model.layers("Embed")[0].embed_param.input_dim, model.layers("Embed")[0].embed_param.num_output
+        words, width = (model.layers("Embed")[0].embed_param.input_dim,
+                        model.layers("Embed")[0].embed_param.num_output)
         units = layers[0].recurrent_param.num_output
-        self.embed, self.scores = nn.Embedding(words, width).to(self.device), nn.Linear(units, words).to(self.device)
+        self.embed, self.scores = nn.Embedding(words,
+                                               width).to(self.device), nn.Linear(units, words).to(self.device)
         self.lstm = nn.LSTM(width, units, len(layers), dropout=self.rate).to(self.device)
         self.drop = nn.Dropout(self.rate)
         self.first_drop = self.drop if len(model.layers(*DROPS)) > len(layers) else nn.Identity()
@@ -219,7 +229,8 @@ class TorchLSTM(TorchSteps):
     def loss(self, data, label, _cont):
         h, state = self.lstm(self.first_drop(self.embed(data)), self.state)
         self.state = tuple(part.detach() for part in state)
-        return self.torch.nn.functional.cross_entropy(self.scores(self.drop(h)).flatten(0, 1), label.flatten())
+        return self.torch.nn.functional.cross_entropy(self.scores(self.drop(h)).flatten(0, 1),
+                                                      label.flatten())
 
     def update(self):
         from minidrop.config import decimal
@@ -227,26 +238,30 @@ class TorchLSTM(TorchSteps):
         self.optimizer.step()
 
 
-# -- one product -------------------------------------------------------------------------------------------------------------
+# -- one product ---------------------------------------------------------------------------------------------
 class BlockProduct:
-    """Forward and both gradients of y = x W^T, size x size x size, blocks of 128 x 128 of x dropped (SparseDrop's curve).
+    """Forward and both gradients of y = x W^T, size x size x size, blocks of 128 x 128 of x dropped
+    (SparseDrop's curve).
 
-    As in a captured step, and for the same reason: it is one launch, which reads from one table what lives, where the device
-    captures and has kernels that skip dropped blocks. Piece by piece the host would be what is measured.
+    As in a captured step, and for the same reason: it is one launch, which reads from one table what lives,
+    where the device captures and has kernels that skip dropped blocks. Piece by piece the host would be what
+    is measured.
     """
 
     def __init__(self, backend, size, rate, block=128):
         from minidrop.autograd import Parameter, Tensor
         from minidrop.patterns import PatternSettings, get_family
         self.backend = backend
-        family = get_family(PatternSettings(family="BLOCK", rate=rate, block_samples=block, block_units=block))
+        family = get_family(PatternSettings(family="BLOCK", rate=rate, block_samples=block,
+                                            block_units=block))
         with backend.active():
             normal = backend.xp.random.standard_normal
             arrays = [backend.asarray(normal((size, size)), np.float32) for _ in range(3)]
         self.x, self.W = Tensor(arrays[0], True, backend), Parameter(arrays[1], backend)
         self.gy, self.rate, self.count, self.graph = arrays[2], rate, 0, None
         # Of each draw the same sparsity in the mean; eight take turns.
-        self.groups = [family.pattern("blocks", draw).groups(size, size) for draw in range(BATCHES)] if rate else [None]
+        self.groups = [family.pattern("blocks", draw).groups(size, size)
+                       for draw in range(BATCHES)] if rate else [None]
         with backend.active():
             if backend.captures and (not rate or backend.block_products(arrays[0].dtype)):
                 self._capture()
@@ -265,7 +280,8 @@ class BlockProduct:
         from minidrop.functions.linear import linear
         self.x.clear_grad()
         self.W.clear_grad()
-        y = linear(self.x, self.W) if groups is None else block_linear(self.x, self.W, None, None, groups, 1 / (1 - self.rate))
+        y = linear(self.x, self.W) if groups is None else block_linear(self.x, self.W, None, None, groups,
+                                                                       1 / (1 - self.rate))
         y.backward(self.gy)
 
     def step(self):

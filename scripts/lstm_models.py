@@ -1,17 +1,23 @@
-"""The language models of bench_lstm.py and reproduce_lstm.py: those of models/, with dropout as a method says.
+"""The language models of bench_lstm.py and reproduce_lstm.py: those of models/, with dropout as a method
+says.
 
-A *method* says how the dropped units are chosen, PLACES [FAMILY[:setting=value,...]] [STEP | SEQUENCE] [dense | always]:
+A *method* says how the dropped units are chosen, PLACES [FAMILY[:setting=value,...]] [STEP | SEQUENCE] [dense
+| always]:
 
-    conventional        ordinary dropout where the model file drops: on the input of every LSTM layer, before the projection
-                        (also: Dropout)
-    NR                  approximate dropout in these places, a pattern for all steps of a batch; NR STEP: one for each step
-    RH STEP             ordinary dropout in these places, and a pattern a step on the state that the gates read
+    conventional        ordinary dropout where the model file drops: on the input of every LSTM layer, before
+                        the projection (also: Dropout)
+    NR                  approximate dropout in these places, a pattern for all steps of a batch; NR STEP: one
+                        for each step
+    RH STEP             ordinary dropout in these places, and a pattern a step on the state that the gates
+                        read
     NR+RH STEP          both a pattern a step
-    NR+RH SEQUENCE      whole units of the LSTM layers leave the batch, so that what reads them needs no drop of its own
+    NR+RH SEQUENCE      whole units of the LSTM layers leave the batch, so that what reads them needs no drop
+                        of its own
 
-FAMILY is a pattern family, PERIODIC unless given, or for RH alone CONVENTIONAL: every unit of every stream on its own.
-`dense` multiplies the state by the pattern as a mask instead of skipping its products; `always` skips those of a STEP also
-where minidrop's rule finds that it does not pay. Between the two the rule has to choose.
+FAMILY is a pattern family, PERIODIC unless given, or for RH alone CONVENTIONAL: every unit of every stream on
+its own. `dense` multiplies the state by the pattern as a mask instead of skipping its products; `always`
+skips those of a STEP also where minidrop's rule finds that it does not pay. Between the two the rule has to
+choose.
 """
 
 from dataclasses import dataclass
@@ -87,10 +93,11 @@ MODELS = {
 }
 
 
-# -- methods ---------------------------------------------------------------------------------------------------------------
+# -- methods -------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Method:
-    """What a method puts where: settings of ApproxDropout layers and of hidden_dropout; None for ordinary or no dropout."""
+    """What a method puts where: settings of ApproxDropout layers and of hidden_dropout; None for ordinary or
+    no dropout."""
 
     text: str
     inputs: dict | None = None
@@ -115,7 +122,8 @@ def parse_method(text):
         return Method(text)
     if places not in ("NR", "RH", "NR+RH"):
         known = ("conventional", "NR", "RH", "NR+RH")
-        raise ConfigError(f"{where}: expected one of {', '.join(known)} first, got {places!r}{nearest(places, known)}")
+        raise ConfigError(f"{where}: expected one of {', '.join(known)} first, got "
+                          f"{places!r}{nearest(places, known)}")
     family, time, how = "PERIODIC", "SEQUENCE", ""
     hows = ("dense", "always") if "RH" in places else ("always",)
     if words and words[0] not in ("STEP", "SEQUENCE", "dense", "always"):
@@ -125,8 +133,8 @@ def parse_method(text):
     if words and words[0] in hows:
         how = words.pop(0)
     if words:
-        raise ConfigError(f"{where}: {words[0]!r} is not understood; expected {places} [FAMILY[:setting=value,...]] "
-                          f"[STEP | SEQUENCE] [{' | '.join(hows)}]")
+        raise ConfigError(f"{where}: {words[0]!r} is not understood; expected {places} "
+                          f"[FAMILY[:setting=value,...]] [STEP | SEQUENCE] [{' | '.join(hows)}]")
     if family == "CONVENTIONAL":
         if places != "RH" or how:
             raise ConfigError(f"{where}: CONVENTIONAL stands after RH alone, as in 'RH CONVENTIONAL STEP'")
@@ -144,11 +152,12 @@ def check_methods(methods, rates):
                 check_rates(text, settings, rates)
 
 
-# -- networks --------------------------------------------------------------------------------------------------------------
+# -- networks ------------------------------------------------------------------------------------------------
 def language_model(model, method, rate, text=None):
     """Return the NetParameter of a LanguageModel that drops by a method.
 
-    text: what `read_text_from` takes; without it the net has inputs `data`, `label`, `cont`, all (steps, streams).
+    text: what `read_text_from` takes; without it the net has inputs `data`, `label`, `cont`, all (steps,
+    streams).
     """
     from minidrop.config import NetParameter, NetSpec
     method = parse_method(method)
@@ -199,7 +208,8 @@ def _set_hidden_drop(layer, method, rate):
 
 
 def read_text_from(layer, text, vocabulary):
-    """Let a TextData layer read its part of a text: "ptb", which is three files, or a source, nine tenths of it to train."""
+    """Let a TextData layer read its part of a text: "ptb", which is three files, or a source, nine tenths of
+    it to train."""
     from minidrop.config import TRAIN
     settings, train = layer.text_data_param, layer.include[0].phase == TRAIN
     settings.vocabulary_size = vocabulary
@@ -207,7 +217,8 @@ def read_text_from(layer, text, vocabulary):
     settings.ClearField("end")
     settings.ClearField("vocabulary")
     if text == "ptb":
-        settings.source = "ptb/train.txt" if train else "ptb/valid.txt" if layer.include[0].not_stage else "ptb/test.txt"
+        settings.source = ("ptb/train.txt" if train else "ptb/valid.txt" if layer.include[0].not_stage
+                           else "ptb/test.txt")
         settings.vocabulary = "ptb/train.txt"
     else:
         settings.source = text
@@ -218,7 +229,8 @@ def read_text_from(layer, text, vocabulary):
 
 
 def batches_per_pass(net, phase):
-    """Return the number of batches of the part of the text that a phase reads, a NetParameter's stage "test"."""
+    """Return the number of batches of the part of the text that a phase reads, a NetParameter's stage
+    "test"."""
     import minidrop as md
     from minidrop.config import NetParameter
     data = NetParameter(layer=[layer for layer in net.layer if layer.type == "TextData"])

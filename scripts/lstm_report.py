@@ -11,9 +11,11 @@ PAPER = {       # (net, rate) -> speed-up of ROW; of TILE it is the same within 
 }
 """Song and Jiang, arXiv 1805.08939."""
 
-TITLES = {"table2": "Table 2 of arXiv 1805.08939: 110000 iterations of Caffe there; word accuracy 47.6 -> 46.8 % with ROW at "
+TITLES = {"table2": "Table 2 of arXiv 1805.08939: 110000 iterations of Caffe there; word accuracy 47.6 -> "
+          "46.8 % with ROW at "
                     "p = 0.3, 46.2 -> 44.7 % at 0.7.",
-          "cases": "The cases of arXiv 2106.12089, whose trainings ran 1.23 to 1.64 times faster at equal metrics."}
+          "cases": "The cases of arXiv 2106.12089, whose trainings ran 1.23 to 1.64 times faster at equal "
+          "metrics."}
 
 
 @dataclass
@@ -27,7 +29,8 @@ class Row:
     runs: list = field(default_factory=list)
     diverged: int = 0
     missing: int = 0                    # trainings asked for that have not been made
-    perplexity_ratio: float | None = None      # of the mean perplexity to that of conventional dropout, minus 1
+    perplexity_ratio: float | None = None      # of the mean perplexity to that of conventional dropout, minus
+                                               # 1
     difference: float | None = None     # of the mean accuracy to that of conventional dropout, in points
 
     def values(self, name):
@@ -42,7 +45,8 @@ class Row:
 
 
 def rows_of(selection, store, bound):
-    """Return a Row for every cell and method that has a run; `bound(net, rate, method)` counts what its products allow."""
+    """Return a Row for every cell and method that has a run; `bound(net, rate, method)` counts what its
+    products allow."""
     rows = []
     for cell in selection.cells:
         own = [_row(selection, store, cell, method) for method in cell.methods]
@@ -75,9 +79,9 @@ def _row(selection, store, cell, method):
     return row
 
 
-# -- tables ----------------------------------------------------------------------------------------------------------------
-HEADS = ("net", "p", "method", "speed-up", "bound", "paper", "iterations", "seconds", "perplexity", "to conventional",
-         "accuracy %", "difference")
+# -- tables --------------------------------------------------------------------------------------------------
+HEADS = ("net", "p", "method", "speed-up", "bound", "paper", "iterations", "seconds", "perplexity",
+         "to conventional", "accuracy %", "difference")
 
 
 def text_of(rows):
@@ -86,9 +90,10 @@ def text_of(rows):
     for part in dict.fromkeys(row.cell.part for row in rows):
         own = [row for row in rows if row.cell.part == part]
         names = ", ".join(dict.fromkeys(row.cell.text for row in own))
-        texts += [f"{TITLES[part]}\nHere: text {names}. Speed-up: a whole training step, conventional dropout over the "
-                  "method, in one run. Bound: the same for the operations of the products.\nSeconds: of the training, without "
-                  "tests; perplexity and accuracy on the test part at its end, compared with conventional dropout.",
+        texts += [f"{TITLES[part]}\nHere: text {names}. Speed-up: a whole training step, conventional "
+                  f"dropout over the " "method, in one run. Bound: the same for the operations of the "
+                  "products.\nSeconds: of the training, without tests; perplexity and accuracy on the test "
+                  "part at its end, compared with conventional dropout.",
                   markdown(HEADS, [_line(row) for row in own])]
     return "\n\n".join(texts) + "\n"
 
@@ -96,8 +101,8 @@ def text_of(rows):
 def _line(row):
     threads = {run["threads"] for run in row.runs}
     seconds = f"{mean(row.values('seconds')):.1f}" if len(threads) == 1 else "-"
-    return (row.cell.net, f"{row.cell.rate:g}", row.method, _times(row.speed_up), _times(row.bound), _times(row.paper),
-            str(row.cell.iterations), seconds, _spread(row, row.values("perplexity")),
+    return (row.cell.net, f"{row.cell.rate:g}", row.method, _times(row.speed_up), _times(row.bound),
+            _times(row.paper), str(row.cell.iterations), seconds, _spread(row, row.values("perplexity")),
             "-" if row.perplexity_ratio is None else f"{100 * row.perplexity_ratio:+.2f} %",
             _spread(row, [100 * value for value in row.values("accuracy")]),
             "-" if row.difference is None else f"{row.difference:+.2f}")
@@ -112,13 +117,15 @@ def _spread(row, values):
     if not values:
         return "diverged" if row.diverged else "-"
     text = f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
-    notes = [f"{count} {what}" for count, what in ((row.diverged, "diverged"), (row.missing, "missing")) if count]
+    notes = [f"{count} {what}" for count, what in ((row.diverged, "diverged"), (row.missing, "missing"))
+             if count]
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
-# -- figure ----------------------------------------------------------------------------------------------------------------
+# -- figure --------------------------------------------------------------------------------------------------
 def draw(rows, path):
-    """Draw the test loss against seconds of training, a panel for each net and rate; returns whether there was any curve.
+    """Draw the test loss against seconds of training, a panel for each net and rate; returns whether there
+    was any curve.
 
     The first seed of each method. ImportError without matplotlib.
     """
@@ -126,7 +133,8 @@ def draw(rows, path):
     rows = [row for row in rows if row.runs]
     panels = {}
     for row in rows:
-        panels.setdefault((row.cell.net, row.cell.rate, row.cell.iterations), {}).setdefault(row.method, row.runs[0]["curve"])
+        panels.setdefault((row.cell.net, row.cell.rate, row.cell.iterations),
+                          {}).setdefault(row.method, row.runs[0]["curve"])
     if not panels:
         return False
     methods = list(dict.fromkeys(row.method for row in rows))
@@ -138,7 +146,8 @@ def draw(rows, path):
     for ((net, rate, _), curves), one in zip(panels.items(), axes, strict=False):
         for method, curve in curves.items():
             color = COLORS[methods.index(method) % len(COLORS)]
-            handles[method], = one.plot([point[1] for point in curve], [point[3] for point in curve], ".-", color=color)
+            handles[method], = one.plot([point[1] for point in curve], [point[3] for point in curve], ".-",
+                                        color=color)
         one.set_title(f"{net}, dropout rate {rate:g}")
         one.set_xlabel("seconds of training")
         one.set_ylabel("test loss a token")
@@ -148,7 +157,7 @@ def draw(rows, path):
             one.spines[side].set_visible(False)
     for one in axes[len(panels):]:
         one.set_visible(False)
-    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=min(len(handles), 2 * columns),
-                  frameon=False)
+    figure.legend(list(handles.values()), list(handles), loc="outside upper center",
+                  ncols=min(len(handles), 2 * columns), frameon=False)
     figure.savefig(path, dpi=150)
     return True

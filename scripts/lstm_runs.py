@@ -34,7 +34,8 @@ class Selection:
     @classmethod
     def of(cls, cells, texts, lengths, seeds, blocks, block_seconds):
         """Make one of (part, net, rate, methods), {net: text} and {net: iterations}."""
-        return cls(tuple(Cell(part, net, rate, methods, texts[net], lengths[net]) for part, net, rate, methods in cells),
+        return cls(tuple(Cell(part, net, rate, methods, texts[net], lengths[net])
+                         for part, net, rate, methods in cells),
                    seeds, blocks, block_seconds)
 
     def speed(self, cell, method):
@@ -42,12 +43,14 @@ class Selection:
                 "block_seconds": self.block_seconds}
 
     def run(self, cell, method, seed):
-        return {"stage": "training", "net": cell.net, "rate": cell.rate, "method": method, "seed": seed, "text": cell.text,
-                "iterations": cell.iterations}
+        return {"stage": "training", "net": cell.net, "rate": cell.rate, "method": method, "seed": seed,
+                "text": cell.text, "iterations": cell.iterations}
 
     def runs(self):
-        """Return the keys of all trainings. Methods stand side by side, so that seconds are of the same hour."""
-        return [self.run(cell, method, seed) for cell in self.cells for seed in self.all_seeds for method in cell.methods]
+        """Return the keys of all trainings. Methods stand side by side, so that seconds are of the same
+        hour."""
+        return [self.run(cell, method, seed) for cell in self.cells for seed in self.all_seeds
+                for method in cell.methods]
 
     @property
     def all_seeds(self):

@@ -7,14 +7,18 @@
 
 Networks 784-h1-h2-10 on MNIST, dropout on both hidden layers, in three stages:
 
-    speed     a whole training step, all methods taking turns in one run (scripts/bench_mlp.py); never beside anything else
-    accuracy  models/mnist_mlp/solver.prototxt with other sizes, rates, methods and seeds: test accuracy at the end
-    best      each method at its own best rate and learning rate, by the accuracy on the last sixth of the training records of
-              a training on the others; then trained on all of them like the runs of the stage accuracy
+    speed     a whole training step, all methods taking turns in one run (scripts/bench_mlp.py); never beside
+              anything else
+    accuracy  models/mnist_mlp/solver.prototxt with other sizes, rates, methods and seeds: test accuracy at
+    the end
+    best      each method at its own best rate and learning rate, by the accuracy on the last sixth of the
+              training records of a training on the others; then trained on all of them like the runs of the
+              stage accuracy
 
-A method is `conventional` or a pattern family with settings, as PERIODIC:step=20,reshuffle_interval=500. Every finished run is
-a line of OUT/results.jsonl, and no run that stands there is made again. A training has a process and a thread of its own, so
-that --jobs changes no result. OUT/table.md and OUT/figure.png are made of what is there.
+A method is `conventional` or a pattern family with settings, as PERIODIC:step=20,reshuffle_interval=500.
+Every finished run is a line of OUT/results.jsonl, and no run that stands there is made again. A training has
+a process and a thread of its own, so that --jobs changes no result. OUT/table.md and OUT/figure.png are made
+of what is there.
 """
 
 import os
@@ -37,13 +41,15 @@ from minidrop.patterns import known_families
 
 SOLVER = Path(__file__).resolve().parents[1] / "models" / "mnist_mlp" / "solver.prototxt"
 STAGES = ("speed", "accuracy", "best")
-FULL = {"nets": ("1024x64", "1024x1024", "2048x2048", "4096x4096"), "rates": (0.3, 0.5, 0.7), "seeds": 3, "iterations": None,
-        "stages": STAGES, "blocks": 8, "block_seconds": 0.5, "out": Path("runs/reproduce_mlp")}
-QUICK = {"nets": ("1024x1024",), "rates": (0.5,), "seeds": 1, "iterations": 300, "stages": ("speed", "accuracy"),
-         "blocks": 2, "block_seconds": 0.2, "out": Path("runs/reproduce_mlp_quick")}
+FULL = {"nets": ("1024x64", "1024x1024", "2048x2048", "4096x4096"), "rates": (0.3, 0.5, 0.7), "seeds": 3,
+        "iterations": None, "stages": STAGES, "blocks": 8, "block_seconds": 0.5,
+        "out": Path("runs/reproduce_mlp")}
+QUICK = {"nets": ("1024x1024",), "rates": (0.5,), "seeds": 1, "iterations": 300,
+         "stages": ("speed", "accuracy"), "blocks": 2, "block_seconds": 0.2,
+         "out": Path("runs/reproduce_mlp_quick")}
 
 
-# -- stage speed ---------------------------------------------------------------------------------------------------------
+# -- stage speed ---------------------------------------------------------------------------------------------
 def measure_speed(selection, store):
     """Time every method of every cell that is missing, beside conventional dropout in the same run."""
     for net, rate in product(selection.nets, selection.rates):
@@ -55,12 +61,12 @@ def measure_speed(selection, store):
         base = times["conventional"]["ms"]
         for key in missing:
             own = times[key["method"]]
-            store.add({**key, "speed_up": base / own["ms"], "conventional_ms": base, **own, "cores": os.cpu_count(),
-                       "machine": platform.platform()})
+            store.add({**key, "speed_up": base / own["ms"], "conventional_ms": base, **own,
+                       "cores": os.cpu_count(), "machine": platform.platform()})
             click.echo(f"speed       {net:>9}  p {rate:g}  {key['method']}: {base / own['ms']:.2f}x")
 
 
-# -- stages accuracy and best ----------------------------------------------------------------------------------------------
+# -- stages accuracy and best --------------------------------------------------------------------------------
 def train(key, parts=None):
     """Make one training; returns {"accuracy": on the test records, None where the training diverges}.
 
@@ -83,7 +89,8 @@ def train(key, parts=None):
                 layer.hdf5_data_param.source = str(Path(parts).resolve() / f"{part}.txt")
         config.message.ClearField("net")
         config.message.net_param.CopyFrom(net.message)
-    solver = md.Solver(config, overrides, dropout="conventional" if kind == "Dropout" else "approx", device="cpu")
+    solver = md.Solver(config, overrides, dropout="conventional" if kind == "Dropout" else "approx",
+                       device="cpu")
     try:
         solver.step(key["iterations"])
         return {"accuracy": solver.test()["accuracy"]}
@@ -100,12 +107,14 @@ def train_all(keys, store, jobs, parts=None):
         record = {**key, **answer}
         store.add(record)
         value = "diverged" if record["accuracy"] is None else f"{100 * record['accuracy']:.2f} %"
-        click.echo(f"{key['stage']:<11} {key['net']:>9}  p {key['rate']:g}  learning rate {key['learning_rate']:g}  "
-                   f"seed {key['seed']}  {key['method']}: {value}  ({done} of {len(keys)})")
+        click.echo(f"{key['stage']:<11} {key['net']:>9}  p {key['rate']:g}  learning rate "
+                   f"{key['learning_rate']:g}  seed {key['seed']}  {key['method']}: {value}  ({done} of "
+                   f"{len(keys)})")
 
 
 def split_training_records(folder):
-    """Write the training records as two parts: the last sixth is the test part. Nothing is done where that stands already."""
+    """Write the training records as two parts: the last sixth is the test part. Nothing is done where that
+    stands already."""
     import numpy as np
     from download_data import is_made, write_part
     if is_made(folder):
@@ -128,35 +137,44 @@ def find_best(selection, store, jobs, out):
     for net, method in pairs:
         best = reproduce_report.best_of(selection, store, net, method)
         if best:
-            finals += [selection.run(net, best["rate"], method, seed, best["learning_rate"]) for seed in selection.all_seeds]
+            finals += [selection.run(net, best["rate"], method, seed, best["learning_rate"])
+                       for seed in selection.all_seeds]
     train_all(finals, store, jobs)
 
 
-# -- command line ----------------------------------------------------------------------------------------------------------
+# -- command line --------------------------------------------------------------------------------------------
 def a_net(text):
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
         raise ValueError(f"expected two hidden layers as 2048x2048, got {text!r}")
     return text
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit status: 0 done, 1 error, 2 wrong usage.")
-@click.option("--nets", type=ListOf("H1xH2,...", a_net), help=f"Hidden layers [default: {','.join(FULL['nets'])}].")
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit status: 0 done, 1 "
+               "error, 2 wrong usage.")
+@click.option("--nets", type=ListOf("H1xH2,...", a_net), help=f"Hidden layers [default: "
+              f"{','.join(FULL['nets'])}].")
 @click.option("--rates", type=ListOf("P,...", between(0, 1)), help="Dropout rates [default: 0.3,0.5,0.7].")
-@click.option("--methods", metavar="METHOD,...", help="Methods [default: conventional and every pattern family].")
-@click.option("--seeds", type=click.IntRange(1), help="Trainings of each setting, seeds 1, 2, ... [default: 3].")
-@click.option("--iterations", type=click.IntRange(1), help="Of each training [default: the solver file's max_iter].")
-@click.option("--learning-rates", type=ListOf("LR,...", between(0, 100)), default="0.05,0.1,0.2", show_default=True,
-              help="What stage best chooses from; stage accuracy takes the solver file's.")
+@click.option("--methods", metavar="METHOD,...", help="Methods [default: conventional and every pattern "
+              "family].")
+@click.option("--seeds", type=click.IntRange(1), help="Trainings of each setting, seeds 1, 2, ... [default: "
+              "3].")
+@click.option("--iterations", type=click.IntRange(1), help="Of each training [default: the solver file's "
+              "max_iter].")
+@click.option("--learning-rates", type=ListOf("LR,...", between(0, 100)), default="0.05,0.1,0.2",
+              show_default=True, help="What stage best chooses from; stage accuracy takes the solver file's.")
 @click.option("--stage", "stages", type=click.Choice(STAGES), multiple=True,
               help="Only this one; may be repeated [default: all].")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
               help=f"Folder of the results [default: {FULL['out']}].")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trainings at a time.")
-@click.option("--quick", is_flag=True, help="1024x1024 at 0.5, 300 iterations, one seed, no stage best, short timings.")
-@click.option("--report", "only_report", is_flag=True, help="Run nothing; table and figure of the runs that are there.")
+@click.option("--quick", is_flag=True, help="1024x1024 at 0.5, 300 iterations, one seed, no stage best, "
+              "short timings.")
+@click.option("--report", "only_report", is_flag=True, help="Run nothing; table and figure of the runs that "
+              "are there.")
 @click.option("--worker", "is_worker", is_flag=True, hidden=True)
 def main(methods, learning_rates, jobs, quick, only_report, is_worker, **asked):
-    """Compare every pattern family with conventional dropout: training speed and accuracy, beside the paper's."""
+    """Compare every pattern family with conventional dropout: training speed and accuracy, beside the
+    paper's."""
     try:
         if is_worker:
             return work(train)
@@ -165,8 +183,8 @@ def main(methods, learning_rates, jobs, quick, only_report, is_worker, **asked):
         settings = load_solver(SOLVER).message
         asked["iterations"] = asked["iterations"] or settings.max_iter
         methods = split_methods(methods) if methods else known_families()
-        selection = Selection(methods=tuple(dict.fromkeys(("conventional", *methods))), learning_rates=learning_rates,
-                              learning_rate=decimal(settings.base_lr), **asked)
+        selection = Selection(methods=tuple(dict.fromkeys(("conventional", *methods))),
+                              learning_rates=learning_rates, learning_rate=decimal(settings.base_lr), **asked)
         bench_mlp.check_methods(selection.methods, selection.rates)
         if not only_report:
             run(selection, stages, out, jobs)
@@ -192,7 +210,8 @@ def run(selection, stages, out, jobs):
 
 def bound(net, rate, method):
     """Return all over expected operations in the products of a training step."""
-    net = md.Net(bench_mlp.mlp(method, [int(size) for size in net.split("x")], rate, filler="constant"), device="cpu")
+    net = md.Net(bench_mlp.mlp(method, [int(size) for size in net.split("x")], rate, filler="constant"),
+                 device="cpu")
     everything, expected = bench_mlp.product_operations(net)
     return everything / expected
 

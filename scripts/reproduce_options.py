@@ -6,7 +6,8 @@ import click
 
 
 def split_methods(text, separator=r"[,\s]+"):
-    """Return the methods of a list: "ROW:max_period=3,scale=PATTERN,UNIT" are two, a setting belongs to what stands before."""
+    """Return the methods of a list: "ROW:max_period=3,scale=PATTERN,UNIT" are two, a setting belongs to what
+    stands before."""
     methods = []
     for part in re.split(separator, text.strip(" ,")):
         if methods and "=" in part and ":" not in part:

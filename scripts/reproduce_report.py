@@ -16,12 +16,14 @@ PAPER = {       # (rate, net): method -> (accuracy in %, conventional and with t
 }
 """Song and Jiang, arXiv 1805.08939: MNIST, 784-h1-h2-10, 60 000 iterations of Caffe."""
 
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#666666")    # told apart by all eyes
+# told apart by all eyes
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#666666")
 
 
 @dataclass
 class Row:
-    """One net, rate and method: what was measured. Accuracies in %, one for each training that did not diverge."""
+    """One net, rate and method: what was measured. Accuracies in %, one for each training that did not
+    diverge."""
 
     net: str
     rate: float
@@ -42,9 +44,10 @@ class Row:
         return found and (found[2], found[1] - found[0])
 
 
-# -- from runs to rows -----------------------------------------------------------------------------------------------------
+# -- from runs to rows ---------------------------------------------------------------------------------------
 def rows_of(selection, store, bound):
-    """Return a Row for every cell that has a run; `bound(net, rate, method)` counts what its products allow."""
+    """Return a Row for every cell that has a run; `bound(net, rate, method)` counts what its products
+    allow."""
     rows = []
     for net, rate in product(selection.nets, selection.rates):
         cell = [_row(selection, store, net, rate, method) for method in selection.methods]
@@ -57,12 +60,13 @@ def rows_of(selection, store, bound):
 
 
 def best_of(selection, store, net, method):
-    """Return the validation record of the best rate and learning rate; None until all are there, or where all diverge."""
+    """Return the validation record of the best rate and learning rate; None until all are there, or where all
+    diverge."""
     records = [store.find(key) for key in selection.validations(net, method)]
     if None in records:
         return None
-    return max((record for record in records if record["accuracy"] is not None), key=lambda record: record["accuracy"],
-               default=None)
+    return max((record for record in records if record["accuracy"] is not None),
+               key=lambda record: record["accuracy"], default=None)
 
 
 def best_rows(selection, store):
@@ -106,27 +110,29 @@ def _compare(cell):
             row.difference = mean(row.accuracies) - mean(base.accuracies)
 
 
-# -- tables ----------------------------------------------------------------------------------------------------------------
+# -- tables --------------------------------------------------------------------------------------------------
 def text_of(selection, rows, best):
     """Return the tables as Markdown."""
     seeds = f"{selection.seeds} seeds, mean ± standard deviation" if selection.seeds > 1 else "one seed"
-    parts = [f"MNIST, 784-h1-h2-10; {selection.iterations} iterations of batch 128, learning rate {selection.learning_rate:g} "
-             f"falling to 0 (models/mnist_mlp); {seeds}.\n"
-             "Speed-up: a whole training step, conventional dropout over the method, in one run. Bound: the same for the "
-             "operations of the products.\n"
-             "Difference: of the test accuracy to conventional dropout, in points. The paper: arXiv 1805.08939, Caffe, 60000 "
-             "iterations.",
-             markdown(("net", "p", "method", "speed-up", "bound", "test accuracy %", "difference", "paper: speed-up",
-                       "paper: difference"),
-                      [(*_names(row), _times(row.speed_up), _times(row.bound), accuracy_text(row), _points(row.difference),
-                        _times(row.paper and row.paper[0]), _points(row.paper and row.paper[1])) for row in rows])]
+    parts = [f"MNIST, 784-h1-h2-10; {selection.iterations} iterations of batch 128, learning rate "
+             f"{selection.learning_rate:g} falling to 0 (models/mnist_mlp); {seeds}.\n"
+             "Speed-up: a whole training step, conventional dropout over the method, in one run. Bound: the "
+             "same for the operations of the products.\n"
+             "Difference: of the test accuracy to conventional dropout, in points. The paper: arXiv "
+             "1805.08939, Caffe, 60000 iterations.",
+             markdown(("net", "p", "method", "speed-up", "bound", "test accuracy %", "difference",
+                       "paper: speed-up", "paper: difference"),
+                      [(*_names(row), _times(row.speed_up), _times(row.bound), accuracy_text(row),
+                        _points(row.difference), _times(row.paper and row.paper[0]),
+                        _points(row.paper and row.paper[1])) for row in rows])]
     if best:
-        parts += ["Each method at its own best rate and learning rate: chosen on the last sixth of the training records, "
-                  "trained on all:",
-                  markdown(("net", "p", "method", "learning rate", "validation accuracy %", "test accuracy %", "difference",
-                            "speed-up"),
-                           [(*_names(row), f"{row.learning_rate:g}", f"{row.validation:.2f}", accuracy_text(row),
-                             _points(row.difference), _times(row.speed_up)) for row in best])]
+        parts += ["Each method at its own best rate and learning rate: chosen on the last sixth of the "
+                  "training records, trained on all:",
+                  markdown(("net", "p", "method", "learning rate", "validation accuracy %", "test accuracy %",
+                            "difference", "speed-up"),
+                           [(*_names(row), f"{row.learning_rate:g}", f"{row.validation:.2f}",
+                             accuracy_text(row), _points(row.difference), _times(row.speed_up))
+                            for row in best])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -137,7 +143,8 @@ def accuracy_text(row):
     text = f"{mean(row.accuracies):.2f}"
     if len(row.accuracies) > 1:
         text += f" ± {stdev(row.accuracies):.2f}"
-    notes = [f"{count} {what}" for count, what in ((row.diverged, "diverged"), (row.missing, "missing")) if count]
+    notes = [f"{count} {what}" for count, what in ((row.diverged, "diverged"), (row.missing, "missing"))
+             if count]
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
@@ -147,7 +154,8 @@ def markdown(heads, rows):
 
     def line(cells):
         return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
-    return "\n".join([line(heads), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)])
+    return "\n".join([line(heads), "|" + "|".join("-" * (width + 2) for width in widths) + "|",
+                      *map(line, rows)])
 
 
 def _names(row):
@@ -162,12 +170,14 @@ def _points(value):
     return "-" if value is None else f"{value:+.2f}"
 
 
-# -- figure ----------------------------------------------------------------------------------------------------------------
+# -- figure --------------------------------------------------------------------------------------------------
 def draw(rows, path):
-    """Draw speed-ups above and differences of accuracy below, a column for each rate. ImportError without matplotlib."""
+    """Draw speed-ups above and differences of accuracy below, a column for each rate. ImportError without
+    matplotlib."""
     from matplotlib.figure import Figure
     rows = [row for row in rows if row.method != "conventional"]
-    nets, rates, methods = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("net", "rate", "method"))
+    nets, rates, methods = (list(dict.fromkeys(getattr(row, name) for row in rows))
+                            for name in ("net", "rate", "method"))
     panels = [(label, value, number, base) for label, value, number, base in (
         ("speed-up over conventional dropout", lambda row: row.speed_up, 0, 1),
         ("test accuracy − conventional, points", lambda row: row.difference, 1, 0))
@@ -181,14 +191,15 @@ def draw(rows, path):
     for i, (label, value, number, base) in enumerate(panels):
         axes[i][0].set_ylabel(label)
         for j, rate in enumerate(rates):
-            _panel(axes[i][j], [row for row in rows if row.rate == rate], nets, methods, value, number, base, handles)
+            _panel(axes[i][j], [row for row in rows if row.rate == rate], nets, methods, value, number, base,
+                   handles)
     for j, rate in enumerate(rates):
         axes[0][j].set_title(f"dropout rate {rate:g}")
         axes[-1][j].set_xticks(range(len(nets)), nets)
     names = [name for name in (*methods, "paper") if name in handles]
     columns = max(1, int(width / (0.6 + 0.09 * max(map(len, names)))))
-    figure.legend([handles[name] for name in names], names, loc="outside upper center", ncols=min(columns, len(names)),
-                  frameon=False)
+    figure.legend([handles[name] for name in names], names, loc="outside upper center",
+                  ncols=min(columns, len(names)), frameon=False)
     figure.savefig(path, dpi=150)
 
 
@@ -205,8 +216,8 @@ def _panel(axes, rows, nets, methods, value, number, base, handles):
                         error_kw={"elinewidth": 0.9, "capsize": 1.5, "ecolor": "#333333"})
         handles.setdefault(row.method, bars[0])
         if row.paper:
-            handles["paper"], = axes.plot(x, row.paper[number], "D", markersize=4.5, markerfacecolor="white", color="black",
-                                          linestyle="none", zorder=3)
+            handles["paper"], = axes.plot(x, row.paper[number], "D", markersize=4.5, markerfacecolor="white",
+                                          color="black", linestyle="none", zorder=3)
     axes.axhline(base, color="black", linewidth=0.8, zorder=2.5)
     axes.grid(axis="y", color="#dddddd", linewidth=0.7, zorder=0)
     axes.set_axisbelow(True)

@@ -1,4 +1,5 @@
-"""What reproduce_mlp.py is to run; for all reproductions what has run, and trainings in processes of their own."""
+"""What reproduce_mlp.py is to run; for all reproductions what has run, and trainings in processes of their
+own."""
 
 import json
 import os
@@ -31,9 +32,11 @@ class Selection:
                 "block_seconds": self.block_seconds}
 
     def run(self, net, rate, method, seed, learning_rate=None, stage="accuracy"):
-        """Return the key of a training; stage "validation" leaves out and tests on the last sixth of the records."""
-        return {"stage": stage, "net": net, "rate": rate, "method": method, "seed": seed, "iterations": self.iterations,
-                "learning_rate": self.learning_rate if learning_rate is None else learning_rate}
+        """Return the key of a training; stage "validation" leaves out and tests on the last sixth of the
+        records."""
+        return {"stage": stage, "net": net, "rate": rate, "method": method, "seed": seed,
+                "iterations": self.iterations, "learning_rate": self.learning_rate if learning_rate is None
+                else learning_rate}
 
     def accuracies(self):
         return [self.run(*cell) for cell in product(self.nets, self.rates, self.methods, self.all_seeds)]
@@ -62,8 +65,8 @@ class Store:
             try:
                 self.records.append(dict(json.loads(line)))
             except ValueError:
-                raise md.DataError(f"{path}:{number}: expected one run as a JSON object, got {line[:40]!r}; delete the "
-                                   f"line, and the run is made again") from None
+                raise md.DataError(f"{path}:{number}: expected one run as a JSON object, got {line[:40]!r}; "
+                                   f"delete the line, and the run is made again") from None
 
     def find(self, key):
         """Return the record of a run, or None."""
@@ -84,7 +87,8 @@ class Store:
 
 
 def run_in_workers(script, keys, jobs, extra=None, threads=1):
-    """Make the trainings of all keys, `jobs` at a time, each by `SCRIPT --worker`; yield (key, result) as they are done.
+    """Make the trainings of all keys, `jobs` at a time, each by `SCRIPT --worker`; yield (key, result) as
+    they are done.
 
     Each process has `threads` threads, and calls `work`. MinidropError where one fails.
     """
@@ -92,8 +96,8 @@ def run_in_workers(script, keys, jobs, extra=None, threads=1):
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "MINIDROP_THREADS": str(threads)}
 
     def make(key):
-        with subprocess.Popen([sys.executable, script, "--worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                              env=environment) as process:
+        with subprocess.Popen([sys.executable, script, "--worker"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True, env=environment) as process:
             running.add(process)
             process.stdin.write(json.dumps([key, extra]) + "\n")
             process.stdin.flush()

@@ -22,7 +22,8 @@ MODEL = Path(__file__).resolve().parents[1] / "models" / "digits_mlp"
 
 
 def net_from_a_file():
-    """Run one iteration of a network file, look at what was drawn, and check it against the same net with masks."""
+    """Run one iteration of a network file, look at what was drawn, and check it against the same net with
+    masks."""
     net = md.Net.from_file(MODEL / "train_val.prototxt", phase="TRAIN", device="cpu", dtype="float64", seed=0)
     net.draw_patterns(iteration=0)
     net.forward()
@@ -38,7 +39,8 @@ def net_from_a_file():
     net.forward()
     net.backward()
     difference = abs(net.params["ip2"]["weight"].grad - gradient).max()
-    print(f"loss {loss:.6f}, with masks {net.loss:.6f}; largest difference of a gradient of ip2 {difference:.1e}")
+    print(f"loss {loss:.6f}, with masks {net.loss:.6f}; largest difference of a gradient of ip2 "
+          f"{difference:.1e}")
     net.close()
     return difference
 
@@ -47,8 +49,8 @@ def solver_from_a_file():
     """Train with a solver file, listen to it, and go on from a snapshot."""
     overrides = {"max_iter": 200, "display": 50, "test_interval": 100}
     with tempfile.TemporaryDirectory() as folder:
-        solver = md.Solver.from_file(MODEL / "solver.prototxt", overrides, dropout="approx:PERIODIC", device="cpu",
-                                     snapshot_prefix=f"{folder}/digits")
+        solver = md.Solver.from_file(MODEL / "solver.prototxt", overrides, dropout="approx:PERIODIC",
+                                     device="cpu", snapshot_prefix=f"{folder}/digits")
 
         @solver.add_callback
         def report(event):
@@ -66,7 +68,8 @@ def solver_from_a_file():
         solver.solve()
         same = np.array_equal(weight, solver.net.params["ip3"]["weight"].data)
         solver.close()
-    print(f"test accuracy {result['accuracy']:.4f}; trained again from the snapshot, equal bit for bit: {same}")
+    print(f"test accuracy {result['accuracy']:.4f}; trained again from the snapshot, equal bit for bit: "
+          f"{same}")
     return same
 
 
@@ -88,9 +91,9 @@ def digits_mlp(hidden=256, batch_size=64):
 
 def net_built_in_python(train, test):
     """Train a net that was never a file, on arrays that were never a file."""
-    settings = SolverParameter(net_param=digits_mlp().to_proto(), base_lr=0.02, lr_policy="fixed", momentum=0.9,
-                               max_iter=300, test_interval=300, test_iter=[5], random_seed=1, snapshot_after_train=False,
-                               test_initialization=False)
+    settings = SolverParameter(net_param=digits_mlp().to_proto(), base_lr=0.02, lr_policy="fixed",
+                               momentum=0.9, max_iter=300, test_interval=300, test_iter=[5], random_seed=1,
+                               snapshot_after_train=False, test_initialization=False)
     solver = md.Solver(settings, device="cpu")
     solver.net.set_input_arrays(train[0][:, None], train[1])
     solver.test_nets[0].set_input_arrays(test[0][:, None], test[1])

@@ -4,7 +4,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-if os.environ.get("PYTEST_XDIST_WORKER"):       # one process a core: more threads would only wait for each other
+if os.environ.get("PYTEST_XDIST_WORKER"):       # one process a core: more threads would only wait for each
+                                                # other
     for _threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(_threads, "1")    # read once, when NumPy or PyTorch is loaded
 
@@ -26,7 +27,8 @@ def pytest_runtest_protocol(item):
     """While a test looks at the clock no other process runs one."""
     if not os.environ.get("PYTEST_XDIST_WORKER") or fcntl is None:
         return (yield)
-    # Any two files that all processes find: tests share the second, and who holds the first is the next to get it.
+    # Any two files that all processes find: tests share the second, and who holds the first is the next to
+    # get it.
     with open(__file__) as gate, open(ROOT / "setup.cfg") as clock:
         fcntl.flock(gate, fcntl.LOCK_EX)
         fcntl.flock(clock, fcntl.LOCK_EX if item.name in LOOK_AT_THE_CLOCK else fcntl.LOCK_SH)
@@ -34,11 +36,13 @@ def pytest_runtest_protocol(item):
         try:
             return (yield)
         finally:
-            fcntl.flock(clock, fcntl.LOCK_UN)       # a process that the test has started may have them open too
+            fcntl.flock(clock, fcntl.LOCK_UN)       # a process that the test has started may have them open
+                                                    # too
 
 
 def pytest_make_parametrize_id(val):
-    """A gzip file holds the second in which it was made, and all workers must know a test by the same name."""
+    """A gzip file holds the second in which it was made, and all workers must know a test by the same
+    name."""
     return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
 
 
@@ -138,8 +142,8 @@ def close(dtype):
 def forward_backward(backend, dtype):
     """forward_backward(function, *arrays) -> (outputs, gradients), logical NumPy arrays.
 
-    Float arrays become Tensors of the fixtures' dtype that require gradients, integer arrays ones that do not. The
-    gradient of output number i is what `output_gradient(shape, i)` says.
+    Float arrays become Tensors of the fixtures' dtype that require gradients, integer arrays ones that do
+    not. The gradient of output number i is what `output_gradient(shape, i)` says.
     """
     from minidrop.autograd import Tensor, backward
 
@@ -170,7 +174,8 @@ def output_gradient(shape, number):
 
 @pytest.fixture
 def agrees_with_torch(forward_backward, close):
-    """agrees_with_torch(function, torch_function, *arrays): values and all gradients are equal, to rounding."""
+    """agrees_with_torch(function, torch_function, *arrays): values and all gradients are equal, to
+    rounding."""
     torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
 
     def check(function, torch_function, *arrays):
@@ -182,7 +187,8 @@ def agrees_with_torch(forward_backward, close):
         for i, (got, want) in enumerate(zip(outputs, expected, strict=True)):
             assert got.shape == tuple(want.shape)
             close(got, want.detach().numpy(), f"output {i}")
-        torch.autograd.backward(expected, [torch.tensor(output_gradient(tuple(y.shape), i)) for i, y in enumerate(expected)])
+        torch.autograd.backward(expected, [torch.tensor(output_gradient(tuple(y.shape), i))
+                                           for i, y in enumerate(expected)])
         for i, (got, x) in enumerate(zip(gradients, tensors, strict=True)):
             if x.requires_grad:
                 close(got, x.grad.numpy(), f"gradient of input {i}")
@@ -198,7 +204,8 @@ def make_net(backend, dtype):
     nets = []
 
     def build(text, **options):
-        nets.append(Net(parse_net(text, "net.prototxt"), **{"device": backend.name, "dtype": dtype, **options}))
+        nets.append(Net(parse_net(text, "net.prototxt"),
+                        **{"device": backend.name, "dtype": dtype, **options}))
         return nets[-1]
     yield build
     for net in nets:
@@ -209,8 +216,8 @@ def make_net(backend, dtype):
 def layer_function(make_net):
     """layer_function(layer text, *arrays, **options) -> the layer as a function of Tensors, through a Net.
 
-    The layer reads blobs a, b, ..., shaped like the arrays. Its tops are the outputs; of their shapes the layer's `setup`
-    must have been right.
+    The layer reads blobs a, b, ..., shaped like the arrays. Its tops are the outputs; of their shapes the
+    layer's `setup` must have been right.
     """
     def build(layer, *arrays, **options):
         names = "abcdef"[:len(arrays)]

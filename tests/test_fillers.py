@@ -91,7 +91,8 @@ def test_shapes_without_connections(shape, type):
 def test_each_parameter_has_its_own_numbers(make_net):
     """Two layers of one shape differ; the dtype only rounds; another seed gives others."""
     text = "".join(f'''layer {{ name: "{name}" type: "InnerProduct" bottom: "x" top: "{name}"
-        inner_product_param {{ num_output: 4 weight_filler {{ type: "xavier" }} bias_filler {{ type: "uniform" }} }} }}
+        inner_product_param {{ num_output: 4 weight_filler {{ type: "xavier" }} bias_filler {{
+          type: "uniform" }} }} }}
         ''' for name in ("one", "two"))
     text = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 4 } } }' + text
     weights = {(dtype, seed, layer): net.backend.to_host(own["weight"].data)

@@ -10,7 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "minidrop"
 
-# Floor by floor; inside a floor those that stand first may be imported by those after them, and by nobody before.
+# Floor by floor; inside a floor those that stand first may be imported by those after them, and by nobody
+# before.
 FLOORS = (
     ("errors", "kept", "registry", "rng"),
     ("config", "patterns", "kernels"),
@@ -41,7 +42,8 @@ def is_module(name):
 
 
 def imports(own, text, is_package=False):
-    """Yield (absolute module name, line) of every import in the text of module `own`, those inside functions too."""
+    """Yield (absolute module name, line) of every import in the text of module `own`, those inside functions
+    too."""
     package = ["minidrop", *own.split(".")]
     package = package if is_package else package[:-1]
     for node in ast.walk(ast.parse(text)):
@@ -85,8 +87,10 @@ def test_imports_go_down(path):
 
 
 @pytest.mark.parametrize("own, text, expected", [
-    ("functions.new", "from minidrop.layers import Layer", "functions.new:1: imports layers, which stands above it"),
-    ("functions.new", "def f():\n    from minidrop.net import Net", "functions.new:2: imports net, which stands above it"),
+    ("functions.new", "from minidrop.layers import Layer", "functions.new:1: imports layers, which stands "
+     "above it"),
+    ("functions.new", "def f():\n    from minidrop.net import Net", "functions.new:2: imports net, which "
+     "stands above it"),
     ("functions.new", "from minidrop import net", "functions.new:1: imports net, which stands above it"),
     ("functions.new", "from .. import net", "functions.new:1: imports net, which stands above it"),
     ("functions.new", "from ..net import Net", "functions.new:1: imports net, which stands above it"),
@@ -97,7 +101,8 @@ def test_imports_go_down(path):
     ("layers.new", "import minidrop.layers.relu", "layers.new:1: a layer imports another, layers.relu"),
     ("functions.new", "import cupy.cuda", "functions.new:1: imports cupy"),
     ("solver.new", "from cupy import cuda", "solver.new:1: imports cupy"),
-    ("config.new", "from minidrop.kernels import cpu", "config.new:1: imports kernels.cpu, which stands above it"),
+    ("config.new", "from minidrop.kernels import cpu", "config.new:1: imports kernels.cpu, which stands "
+     "above it"),
     ("fillers", "from minidrop.layers import base", "fillers:1: imports layers.base, which stands above it"),
     ("attic", "", "attic: stands on no floor; add it to FLOORS"),
 ])
@@ -106,15 +111,18 @@ def test_the_check_sees_what_it_should(own, text, expected):
 
 
 def test_the_check_allows_what_it_should():
-    assert list(mistakes("layers.new", "import numpy\nfrom minidrop import data, functions\nfrom .base import Layer")) == []
+    assert list(mistakes("layers.new", "import numpy\nfrom minidrop import data, functions\nfrom .base "
+                         "import Layer")) == []
     assert list(mistakes("backend.new", "import cupy\nfrom minidrop.kernels import cpu")) == []
     assert list(mistakes("solver", "from .loop import Solver", is_package=True)) == []
 
 
-@pytest.mark.parametrize("path", [*SOURCES, PACKAGE / "__init__.py"], ids=lambda path: dotted(path) or "minidrop")
+@pytest.mark.parametrize("path", [*SOURCES, PACKAGE / "__init__.py"], ids=lambda path: dotted(path)
+                         or "minidrop")
 def test_nothing_that_runs_data_as_code(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call)
+              and isinstance(node.func, ast.Name)}
     assert not called & {"eval", "exec", "compile", "__import__"}
     loaded = {name.split(".")[0] for name, _ in imports(dotted(path), path.read_text(encoding="utf-8"))}
     assert not loaded & {"pickle", "dill", "marshal", "shelve", "cloudpickle", "joblib"}
@@ -124,11 +132,12 @@ def test_importing_minidrop_is_light():
     code = ("import json, sys, time; begin = time.perf_counter(); import minidrop; "
             "print(json.dumps([time.perf_counter() - begin, sorted(sys.modules)]))")
     for _ in range(3):          # the first run may have to read everything from disk
-        seconds, modules = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                                                     cwd=PACKAGE.parent).stdout)
+        seconds, modules = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True,
+                                                     text=True, check=True, cwd=PACKAGE.parent).stdout)
         if seconds < 1:
             break
     assert seconds < 1
     assert "minidrop.net" in modules
-    heavy = {"cupy", "numba", "h5py", "torch", "sklearn", "click", "tqdm", "socket", "ssl", "http.client", "urllib.request"}
+    heavy = {"cupy", "numba", "h5py", "torch", "sklearn", "click", "tqdm", "socket", "ssl", "http.client",
+             "urllib.request"}
     assert heavy & set(modules) == set()

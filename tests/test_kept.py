@@ -136,7 +136,7 @@ def test_repr_says_which():
     assert repr(Kept.of([0, 5], 7)) == "Kept(2 of 7)"
 
 
-# -- joined ------------------------------------------------------------------------------------------------------------
+# -- joined --------------------------------------------------------------------------------------------------
 @st.composite
 def any_kept(draw):
     numbers = draw(regular())
@@ -168,8 +168,10 @@ def test_joined_with_itself(kept, count):
 def test_joined_stays_regular_where_it_can():
     assert Kept.joined([Kept(1, 4, 2, 12)] * 3).regular == (1, 4, 2)
     assert Kept.joined([Kept(3, 6, 3, 6)] * 4).regular == (3, 6, 3)
-    assert Kept.joined([Kept(1, 4, 2, 13)] * 3).regular is None                     # the period does not divide the axis
-    assert Kept.joined([Kept(-1, 4, 2, 12)] * 2).indices.tolist() == [0, 3, 4, 7, 8, 11, 12, 15, 16, 19, 20, 23]
+    # the period does not divide the axis
+    assert Kept.joined([Kept(1, 4, 2, 13)] * 3).regular is None
+    assert Kept.joined([Kept(-1, 4, 2, 12)] * 2).indices.tolist() == [0, 3, 4, 7, 8, 11, 12, 15, 16, 19, 20,
+                                                                      23]
     assert Kept.joined([Kept(3, 4, 2, 12)] * 2).indices.tolist() == [3, 4, 7, 8, 11, 15, 16, 19, 20, 23]
     assert Kept.joined([Kept.all(5)] * 4).is_all and Kept.joined([Kept(9, 9, 1, 3)] * 4).count == 0
 
@@ -205,8 +207,8 @@ def test_what_moves_is_joined_with_itself_alone():
         joined.spread(2)
 
 
-@pytest.mark.parametrize("kept", [Kept(1, 3, 2, 11), Kept(-1, 4, 3, 10), Kept.of([0, 4, 5], 7), Kept.of([], 4), Kept.all(5),
-                                  Kept(9, 9, 1, 6)])
+@pytest.mark.parametrize("kept", [Kept(1, 3, 2, 11), Kept(-1, 4, 3, 10), Kept.of([0, 4, 5], 7),
+                                  Kept.of([], 4), Kept.all(5), Kept(9, 9, 1, 6)])
 @pytest.mark.parametrize("factor", [1, 2, 6])
 def test_spread_makes_a_run_of_every_entry(kept, factor):
     spread = kept.spread(factor)

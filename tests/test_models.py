@@ -22,7 +22,8 @@ def name_of(path):
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """Stand-ins for the texts that no machine is sure to have: ptb/*.txt of as many tokens and different words."""
+    """Stand-ins for the texts that no machine is sure to have: ptb/*.txt of as many tokens and different
+    words."""
     folder = tmp_path_factory.mktemp("cache")
     (folder / "ptb").mkdir()
     words = [f"w{i}" for i in range(9998)]
@@ -41,7 +42,8 @@ def build(texts, monkeypatch):
         found = {source.partition("/")[0] for source in re.findall(r'source: "(.*?)"', path.with_name(
             "train_val.prototxt").read_text())} & set(DATA_SETS)
         if found & {"digits", "mnist"}:
-            pytest.skip(f"needs converted records: {', '.join(found)}; test_spec_equals_file.py checks the file")
+            pytest.skip(f"needs converted records: {', '.join(found)}; test_spec_equals_file.py checks the "
+                        f"file")
         monkeypatch.setenv("MINIDROP_CACHE", str(texts))
         monkeypatch.chdir(texts)
     return ready
@@ -81,7 +83,8 @@ def test_epochs_of_the_penn_treebank(size, steps, epochs, rate_after):
     tests = [TextStreams(range(TOKENS[part]), 10, steps).batches_per_pass for part in ("valid", "test")]
     assert list(message.test_iter) == tests
     for number, rate in rate_after.items():
-        for iteration in ((number - 1) * epoch, number * epoch - 1):        # the first and the last of epoch `number`
+        # the first and the last of epoch `number`
+        for iteration in ((number - 1) * epoch, number * epoch - 1):
             halvings = sum(iteration >= value for value in message.stepvalue)
             assert message.base_lr / steps * message.gamma**halvings == pytest.approx(rate, rel=1e-4)
     clip = {"small": 5, "medium": 5, "large": 10}[size]

@@ -1,4 +1,5 @@
-"""The two ways to describe a net agree: models/*_mlp built with NetSpec is the message that the file holds."""
+"""The two ways to describe a net agree: models/*_mlp built with NetSpec is the message that the file
+holds."""
 
 from pathlib import Path
 

@@ -1,12 +1,15 @@
 #!/usr/bin/env python
-"""A pattern family of one's own, in one file: ALIGNED, like PERIODIC with runs that begin and end at multiples of eight units.
+"""A pattern family of one's own, in one file: ALIGNED, like PERIODIC with runs that begin and end at
+multiples of eight units.
 
     python docs/examples/aligned_family.py
     minidrop --import docs/examples/aligned_family.py patterns --family ALIGNED
-    minidrop --import docs/examples/aligned_family.py train --solver models/digits_mlp/solver.prototxt --dropout approx:ALIGNED
+    minidrop --import docs/examples/aligned_family.py train --solver models/digits_mlp/solver.prototxt
+    --dropout approx:ALIGNED
 
-Eight numbers of float32 fill a 32-byte sector of memory, so such runs are fetched without waste. Registering the class is all
-there is to do: prototxt files, the search, sequences, the planner, `minidrop patterns`, `check` and snapshots find it by name.
+Eight numbers of float32 fill a 32-byte sector of memory, so such runs are fetched without waste. Registering
+the class is all there is to do: prototxt files, the search, sequences, the planner, `minidrop patterns`,
+`check` and snapshots find it by name.
 """
 
 from math import floor
@@ -21,10 +24,11 @@ STEP = 80
 
 @md.register_pattern("ALIGNED")
 class AlignedFamily(PatternFamily):
-    """Unit i lives iff (i - start) mod step < width; start a random multiple of 8, width a multiple of 8, step 80.
+    """Unit i lives iff (i - start) mod step < width; start a random multiple of 8, width a multiple of 8,
+    step 80.
 
-    A width is a choice; the two multiples of 8 next to (1 - p) step are drawn in the proportion that makes the mean
-    rate p. `step` may be set to another multiple of 8.
+    A width is a choice; the two multiples of 8 next to (1 - p) step are drawn in the proportion that makes
+    the mean rate p. `step` may be set to another multiple of 8.
     """
 
     uses = frozenset({"step"})
@@ -32,16 +36,18 @@ class AlignedFamily(PatternFamily):
     def build_distribution(self):
         self.step = self.settings.step or STEP
         if self.step % SECTOR:
-            raise ConfigError(f"step must be a multiple of {SECTOR} for pattern ALIGNED, got {self.step}; try {STEP}")
+            raise ConfigError(f"step must be a multiple of {SECTOR} for pattern ALIGNED, got {self.step}; "
+                              f"try {STEP}")
         sectors = (1 - self.settings.exact_rate) * (self.step // SECTOR)
         if sectors < 1:
-            raise ConfigError(f"step {self.step} is too short for rate {self.settings.rate!r}: it would keep less than "
-                              f"{SECTOR} units of {self.step}; set a longer step")
+            raise ConfigError(f"step {self.step} is too short for rate {self.settings.rate!r}: it would keep "
+                              f"less than {SECTOR} units of {self.step}; set a longer step")
         narrow = floor(sectors)
         beyond = float(sectors - narrow)
         if not beyond:
             return PatternDistribution((SECTOR * narrow,), [1.0], self.settings.rate)
-        return PatternDistribution((SECTOR * narrow, SECTOR * (narrow + 1)), [1 - beyond, beyond], self.settings.rate)
+        return PatternDistribution((SECTOR * narrow, SECTOR * (narrow + 1)), [1 - beyond, beyond],
+                                   self.settings.rate)
 
     def offsets(self, choice):
         return 1 if choice == self.step else self.step // SECTOR
@@ -57,8 +63,10 @@ def main():
     """Print what the family does at rate 0.5, then train a small net with it."""
     from minidrop.patterns import get_family
     family = get_family(PatternSettings(0.5, "ALIGNED"))
-    for choice, probability in zip(family.distribution.choices, family.distribution.probabilities, strict=True):
-        print(f"{family.describe(choice)} with probability {probability:g}: {family.pattern(choice, 3).kept(160)}")
+    for choice, probability in zip(family.distribution.choices, family.distribution.probabilities,
+                                   strict=True):
+        print(f"{family.describe(choice)} with probability {probability:g}: "
+              f"{family.pattern(choice, 3).kept(160)}")
 
     net = md.NetSpec("example")
     net.add("DummyData", "data", shape=[[16, 20]], data_filler={"type": "gaussian", "std": 1})

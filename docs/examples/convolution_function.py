@@ -1,6 +1,7 @@
 """A function of one's own: a plain two-dimensional convolution that leaves out channels on both sides.
 
-Read beside convolution_layer.py. Shape: x (N, C, H, W), W (out, C, k, k), b (out,) -> y (N, out, H - k + 1, W - k + 1).
+Read beside convolution_layer.py. Shape: x (N, C, H, W), W (out, C, k, k), b (out,) -> y (N, out, H - k + 1, W
+- k + 1).
 """
 
 import minidrop as md
@@ -10,8 +11,8 @@ from minidrop.autograd import Block
 class Convolution(md.Function):
     """y[n, o] = b[o] + sum over c of the valid cross-correlation of x[n, c] with W[o, c].
 
-    One product of matrices: W as (out, C k k) times the k x k windows of x. If x carries a kept set of channels only
-    their columns of W are read; if `out_kept` is given only those rows are, and y carries it.
+    One product of matrices: W as (out, C k k) times the k x k windows of x. If x carries a kept set of
+    channels only their columns of W are read; if `out_kept` is given only those rows are, and y carries it.
     """
 
     kept_rule = "native"
@@ -25,7 +26,8 @@ class Convolution(md.Function):
         self.shape, (samples, channels, height, width) = x.shape, x.shape
         self.places = samples, height - size + 1, width - size + 1
         windows = backend.xp.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))
-        # One row for each place of each sample, one column for each weight of an output channel. Nothing may be kept.
+        # One row for each place of each sample, one column for each weight of an output channel. Nothing may
+        # be kept.
         rows = self.places[0] * self.places[1] * self.places[2]
         self.windows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(rows, channels * size * size)
         self.cols = None if kept is None else kept.spread(size * size)
@@ -38,7 +40,8 @@ class Convolution(md.Function):
     def backward(self, backend, gy, wanted):
         gy = backend.xp.ascontiguousarray(gy.transpose(0, 2, 3, 1)).reshape(len(self.windows), gy.shape[1])
         gx = self._image(backend, backend.gemm(gy, self.W)) if wanted[0] else None
-        gW = Block(backend.gemm(gy, self.windows, trans_a=True), self.out_kept, self.cols) if wanted[1] else None
+        gW = Block(backend.gemm(gy, self.windows, trans_a=True), self.out_kept,
+                   self.cols) if wanted[1] else None
         return gx, gW, Block(backend.column_sums(gy), self.out_kept) if wanted[2] else None
 
     def _image(self, backend, columns):

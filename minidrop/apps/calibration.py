@@ -10,9 +10,9 @@ class Calibration:
 
     accuracy                 share of places whose most probable class (the first of equals) is the label
     negative_log_likelihood  mean of -log p[label], in nats
-    calibration_error        sum over bins b of n_b / n * |accuracy_b - confidence_b|, the confidence being the largest
-                             probability of a place; bin b of B holds ((b - 1) / B, b / B] (Guo et al. 2017,
-                             arXiv 1706.04599, equation 3)
+    calibration_error        sum over bins b of n_b / n * |accuracy_b - confidence_b|, the confidence being
+                             the largest probability of a place; bin b of B holds ((b - 1) / B, b / B] (Guo et
+                             al. 2017, arXiv 1706.04599, equation 3)
     They are NaN before the first place.
     """
 
@@ -26,7 +26,8 @@ class Calibration:
         own = probability[np.arange(len(labels)), labels]
         confidence = probability.max(axis=1, initial=0)
         hits = (probability.argmax(axis=1) == labels) & np.isfinite(confidence)
-        # The inner edges alone: whatever rounding does to a 0 or a 1, it falls into the first or the last bin.
+        # The inner edges alone: whatever rounding does to a 0 or a 1, it falls into the first or the last
+        # bin.
         at = np.searchsorted(np.arange(1, self.bins) / self.bins, confidence, side="left")
         self.count += np.bincount(at, minlength=self.bins)
         self._hits += np.bincount(at, hits, self.bins)

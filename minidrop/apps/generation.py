@@ -1,4 +1,5 @@
-"""Text from a trained language model: one stream, one token at a time, through the state that its layers carry."""
+"""Text from a trained language model: one stream, one token at a time, through the state that its layers
+carry."""
 
 import math
 import os
@@ -14,23 +15,27 @@ from minidrop.net import Net
 from minidrop.rng import generator
 from minidrop.solver import load_weights
 
-JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")      # the first found says which blob holds the scores, on which axis
+# the first found says which blob holds the scores, on which axis
+JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
 
 
 class TextModel:
-    """A language model that writes text: a net with a TextData layer, for one stream of one step, and its vocabulary.
+    """A language model that writes text: a net with a TextData layer, for one stream of one step, and its
+    vocabulary.
 
-    `source`: a NetConfig or the path of a network file. Its net of phase TEST is taken, or that of TRAIN if only that reads a
-    text; Input layers stand in place of TextData, and what reads the labels (losses, metrics) is left out. The scores are what
-    a SoftmaxWithLoss, else a Perplexity or Accuracy layer judges. weights: paths of snapshots, which together have to hold
-    every parameter; without them the net writes noise. device, dtype, level, stages, precision: as of `Net`.
+    `source`: a NetConfig or the path of a network file. Its net of phase TEST is taken, or that of TRAIN if
+    only that reads a text; Input layers stand in place of TextData, and what reads the labels (losses,
+    metrics) is left out. The scores are what a SoftmaxWithLoss, else a Perplexity or Accuracy layer judges.
+    weights: paths of snapshots, which together have to hold every parameter; without them the net writes
+    noise. device, dtype, level, stages, precision: as of `Net`.
 
-    `net` is the net, `vocabulary` says which token has which index, `sentences` whether every <eos> begins a new sequence, as
-    in the batches that such a model learns from. Raises ConfigError where the net is no such model, SnapshotError where the
-    weights do not fit, DataError where the text of the vocabulary is missing.
+    `net` is the net, `vocabulary` says which token has which index, `sentences` whether every <eos> begins a
+    new sequence, as in the batches that such a model learns from. Raises ConfigError where the net is no such
+    model, SnapshotError where the weights do not fit, DataError where the text of the vocabulary is missing.
     """
 
-    def __init__(self, source, weights=(), device="auto", dtype="float32", level=0, stages=(), precision="float32"):
+    def __init__(self, source, weights=(), device="auto", dtype="float32", level=0, stages=(),
+                 precision="float32"):
         config = source if isinstance(source, NetConfig) else load_net(source)
         config = _with_text(config, level, stages)
         index = _text_layer(config)
@@ -44,20 +49,23 @@ class TextModel:
         self._load([weights] if isinstance(weights, str | os.PathLike) else weights)
 
     def unknown(self, prompt):
-        """Return the different tokens of a prompt that the vocabulary lacks; the model reads <unk> for them."""
+        """Return the different tokens of a prompt that the vocabulary lacks; the model reads <unk> for
+        them."""
         tokens = prompt if self.vocabulary.level == "CHARACTER" else prompt.split()
         return [token for token in dict.fromkeys(tokens) if token not in self.vocabulary]
 
     def generate(self, prompt="", length=200, temperature=1.0, seed=0):
-        """Return the `length` tokens that follow a prompt, as text: words with blanks before them, or characters.
+        """Return the `length` tokens that follow a prompt, as text: words with blanks before them, or
+        characters.
 
-        prompt + generate(prompt) reads right: the first word too brings its blank, unless the prompt is empty or ends with
-        white space.
+        prompt + generate(prompt) reads right: the first word too brings its blank, unless the prompt is empty
+        or ends with white space.
 
-        The model reads the prompt; then each token is drawn from softmax(scores / temperature), in float64, and read in its
-        turn. temperature 0 takes the most likely one. Without a prompt, and always if `sentences`, the model begins with
-        <eos>, at level CHARACTER with a line end. All follows from the arguments: two calls return the same. Raises
-        ConfigError for a temperature or length below 0, NonFiniteError.
+        The model reads the prompt; then each token is drawn from softmax(scores / temperature), in float64,
+        and read in its turn. temperature 0 takes the most likely one. Without a prompt, and always if
+        `sentences`, the model begins with <eos>, at level CHARACTER with a line end. All follows from the
+        arguments: two calls return the same. Raises ConfigError for a temperature or length below 0,
+        NonFiniteError.
         """
         return "".join(self.stream(prompt, length, temperature, seed))
 
@@ -119,19 +127,19 @@ class TextModel:
         config, net = self.net.config, self.net
         others = [name for name in net.inputs if name not in (self._data, self._cont)]
         if others:
-            raise ConfigError(f"{config.where()}: the net has the input {others[0]!r}, which text alone cannot give; remove "
-                              f"it (and expose_hidden, if that is what it is for)")
+            raise ConfigError(f"{config.where()}: the net has the input {others[0]!r}, which text alone "
+                              f"cannot give; remove it (and expose_hidden, if that is what it is for)")
         for node in net.graph.nodes:
             if node.config.recurrent_param.bidirectional:
-                raise ConfigError(f"{config.where(node.index)}: layer {node.name!r} is bidirectional: it reads what is still "
-                                  f"to be written; such a net cannot generate")
+                raise ConfigError(f"{config.where(node.index)}: layer {node.name!r} is bidirectional: it "
+                                  f"reads what is still to be written; such a net cannot generate")
         ref = max((ref for ref in net.graph.shapes if ref.name == self._scores), key=lambda ref: ref.version)
         shape = net.graph.shapes[ref]
         count = shape[self._axis] if -len(shape) <= self._axis < len(shape) else 0
         if count != math.prod(shape) or count < len(self.vocabulary):
-            raise ConfigError(f"{config.where()}: expected scores for the {len(self.vocabulary)} tokens of the vocabulary "
-                              f"along axis {self._axis} of {self._scores!r}, got shape {shape}; correct num_output, or "
-                              f"vocabulary_size of the TextData layer")
+            raise ConfigError(f"{config.where()}: expected scores for the {len(self.vocabulary)} tokens of "
+                              f"the vocabulary along axis {self._axis} of {self._scores!r}, got shape "
+                              f"{shape}; correct num_output, or vocabulary_size of the TextData layer")
 
     def _load(self, weights):
         missing = dict.fromkeys(self.net.parameters())
@@ -139,8 +147,8 @@ class TextModel:
             for name in load_weights(self.net, path, {self._text: self.vocabulary.fingerprint})[0]:
                 missing.pop(name, None)
         if weights and missing:
-            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was it written by "
-                                f"another net?")
+            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
+                                f"it written by another net?")
 
 
 def _choose(scores, temperature, rng):
@@ -154,7 +162,8 @@ def _choose(scores, temperature, rng):
 
 
 def _with_text(config, level, stages):
-    """Return the NetConfig of the phase that has a TextData layer, TEST before TRAIN; its layers are in in any phase."""
+    """Return the NetConfig of the phase that has a TextData layer, TEST before TRAIN; its layers are in in
+    any phase."""
     for phase in (pb.TEST, pb.TRAIN):
         filtered = filter_state(config, phase, level, tuple(stages))
         if any(map(_reads_text, filtered.message.layer)):
@@ -162,8 +171,8 @@ def _with_text(config, level, stages):
                 layer.ClearField("include")
                 layer.ClearField("exclude")
             return filtered
-    raise ConfigError(f"{config.where()}: the net has no TextData layer in phase TEST or TRAIN; generating text needs its "
-                      f"vocabulary")
+    raise ConfigError(f"{config.where()}: the net has no TextData layer in phase TEST or TRAIN; generating "
+                      f"text needs its vocabulary")
 
 
 def _reads_text(layer):
@@ -174,10 +183,11 @@ def _reads_text(layer):
 def _text_layer(config):
     found = [i for i, layer in enumerate(config.message.layer) if _reads_text(layer)]
     if len(found) > 1:
-        raise ConfigError(f"{config.where(found[1])}: the net has {len(found)} TextData layers in one phase; choose one with "
-                          f"--stage or --level")
+        raise ConfigError(f"{config.where(found[1])}: the net has {len(found)} TextData layers in one phase; "
+                          f"choose one with --stage or --level")
     if len(config.message.layer[found[0]].top) < 2:
-        raise ConfigError(f"{config.where(found[0], 'top')}: a TextData layer has the tops data, label and cont")
+        raise ConfigError(f"{config.where(found[0], 'top')}: a TextData layer has the tops data, label and "
+                          f"cont")
     return found[0]
 
 
@@ -191,7 +201,8 @@ def _vocabulary(config, index):
 
 
 def _for_one_step(config, index):
-    """Return (NetConfig with Input in place of TextData and without what reads its labels, name of the scores, their axis)."""
+    """Return (NetConfig with Input in place of TextData and without what reads its labels, name of the
+    scores, their axis)."""
     layers = config.message.layer
     text = layers[index]
     fed = pb.LayerParameter(name=text.name, type="Input", top=[text.top[0], *text.top[2:]])
@@ -203,14 +214,16 @@ def _for_one_step(config, index):
             judges.append(layer)
         else:
             kept.append((fed if i == index else layer, config.origins[i]))
-    judges = [layer for name in JUDGES for layer in judges if layer.type == name and layer.bottom[0] not in labels]
+    judges = [layer for name in JUDGES for layer in judges if layer.type == name
+              and layer.bottom[0] not in labels]
     if not judges:
-        raise ConfigError(f"{config.where(index)}: no {', '.join(JUDGES[:-1])} or {JUDGES[-1]} layer reads the label "
-                          f"{text.top[1]!r}, so it is unknown which blob holds the scores; add one")
+        raise ConfigError(f"{config.where(index)}: no {', '.join(JUDGES[:-1])} or {JUDGES[-1]} layer reads "
+                          f"the label {text.top[1]!r}, so it is unknown which blob holds the scores; add one")
     judge = judges[0]
     axis = judge.accuracy_param.axis if judge.type == "Accuracy" else judge.softmax_param.axis
     message = NetParameter()
     message.CopyFrom(config.message)
     message.ClearField("layer")
     message.layer.extend(layer for layer, _ in kept)
-    return NetConfig(message, config.path, config.source, [origin for _, origin in kept]), judge.bottom[0], axis
+    return NetConfig(message, config.path, config.source,
+                     [origin for _, origin in kept]), judge.bottom[0], axis

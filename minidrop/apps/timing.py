@@ -1,7 +1,7 @@
 """Measuring training steps: several against each other in one run, and where the time of one goes.
 
-Machines change speed while they measure. So what is compared runs in turn, in short blocks, and only then do ratios mean
-something; a step is timed with the device's work finished before and after it.
+Machines change speed while they measure. So what is compared runs in turn, in short blocks, and only then do
+ratios mean something; a step is timed with the device's work finished before and after it.
 """
 
 import time
@@ -14,8 +14,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a step over `count` steps. The mean counts where steps differ by design, as with patterns of several periods;
-    the median is the steadier number where all steps do the same work."""
+    """Seconds a step over `count` steps. The mean counts where steps differ by design, as with patterns of
+    several periods; the median is the steadier number where all steps do the same work."""
 
     median: float
     mean: float
@@ -33,8 +33,9 @@ class Timing:
 def measure_steps(steps, iterations=100, warmup=5, block=5, synchronize=lambda: None):
     """Return {name: Timing} of functions without arguments, `iterations` timed calls of each.
 
-    They take turns in blocks of `block` calls, the order reversed from one round to the next. The first call of a block is
-    not counted: it finds the caches full of another one's data. `synchronize` waits for the device.
+    They take turns in blocks of `block` calls, the order reversed from one round to the next. The first call
+    of a block is not counted: it finds the caches full of another one's data. `synchronize` waits for the
+    device.
     """
     for step in steps.values():
         for _ in range(warmup):
@@ -59,7 +60,8 @@ def measure_steps(steps, iterations=100, warmup=5, block=5, synchronize=lambda: 
 
 @dataclass
 class Profile:
-    """Where the seconds of a step go: by layer forward, backward and in the update, and in all products together."""
+    """Where the seconds of a step go: by layer forward, backward and in the update, and in all products
+    together."""
 
     step: float = 0.0
     gemm: float = 0.0
@@ -76,7 +78,8 @@ class Profile:
 
 
 def profile_steps(net, step, iterations=20, rule=None):
-    """Return the Profile of `iterations` calls of `step`, which runs `net` (and, in its update, the solver's `rule`).
+    """Return the Profile of `iterations` calls of `step`, which runs `net` (and, in its update, the solver's
+    `rule`).
 
     Taking the time of every part costs a little itself: use `measure_steps` for how long a step takes.
     """
@@ -84,7 +87,8 @@ def profile_steps(net, step, iterations=20, rule=None):
     with ExitStack() as stack:
         for node in net.graph.nodes:
             stack.enter_context(_replaced(node.layer, "forward", _timed_layer(clock, node)))
-        stack.enter_context(_replaced(net.backend, "gemm", clock.timed(net.backend.gemm, lambda *_: ("gemm", ""))))
+        stack.enter_context(_replaced(net.backend, "gemm",
+                                      clock.timed(net.backend.gemm, lambda *_: ("gemm", ""))))
         if rule is not None:
             stack.enter_context(_replaced(rule, "update", clock.timed(
                 rule.update, lambda _backend, parameter, *_: ("update", parameter.name.rsplit(".", 1)[0]))))
@@ -92,7 +96,8 @@ def profile_steps(net, step, iterations=20, rule=None):
         for _ in range(iterations):
             run()
     parts = {key: value / iterations for key, value in clock.seconds.items()}
-    layers = {node.name: {part: parts.get((part, node.name), 0.0) for part in ("forward", "backward", "update")}
+    layers = {node.name: {part: parts.get((part, node.name), 0.0)
+                          for part in ("forward", "backward", "update")}
               for node in net.graph.nodes}
     return Profile(parts.get(("step", ""), 0.0), parts.get(("gemm", ""), 0.0), layers)
 
@@ -117,7 +122,8 @@ class _Clock:
 
 
 def _timed_layer(clock, node):
-    """Return the layer's forward, timed, which also lets the backward of every function it called be timed."""
+    """Return the layer's forward, timed, which also lets the backward of every function it called be
+    timed."""
     forward = clock.timed(node.layer.forward, lambda *_: ("forward", node.name))
 
     def timed(*bottoms):

@@ -1,9 +1,10 @@
 """Monte-Carlo dropout: how sure a net is of what it says, from passes in which its drops stay on.
 
-Each pass draws other patterns, so it runs another thinned net; the spread of their outputs is the net's uncertainty (Gal and
-Ghahramani 2016, arXiv 1506.02142). What stands above the first drops is computed once, and compacted products make every pass
-cheaper than one without drops. A pattern of ApproxDropout is shared by the batch: the spread of each sample is what it should
-be, but samples of one batch stray together, so nothing may be read from how *they* correlate. Dropout draws for each sample.
+Each pass draws other patterns, so it runs another thinned net; the spread of their outputs is the net's
+uncertainty (Gal and Ghahramani 2016, arXiv 1506.02142). What stands above the first drops is computed once,
+and compacted products make every pass cheaper than one without drops. A pattern of ApproxDropout is shared by
+the batch: the spread of each sample is what it should be, but samples of one batch stray together, so nothing
+may be read from how *they* correlate. Dropout draws for each sample.
 """
 
 import operator
@@ -20,8 +21,8 @@ from minidrop.solver import BatchMean
 
 @dataclass(frozen=True)
 class Spread:
-    """A blob over the passes, as float64 arrays of its shape: its value without drops, the mean, and the standard deviation
-    of one pass (divided by passes - 1)."""
+    """A blob over the passes, as float64 arrays of its shape: its value without drops, the mean, and the
+    standard deviation of one pass (divided by passes - 1)."""
 
     deterministic: np.ndarray
     mean: np.ndarray
@@ -30,13 +31,17 @@ class Spread:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a net says about classes, at all places of a batch: scores (outer.., classes at an axis, inner..) as rows.
+    """What a net says about classes, at all places of a batch: scores (outer.., classes at an axis, inner..)
+    as rows.
 
-    deterministic, mean, std: class probabilities (places, classes) without drops, averaged over the passes, their spread.
+    deterministic, mean, std: class probabilities (places, classes) without drops, averaged over the passes,
+    their spread.
     entropy             H[mean] = - sum mean log mean, in nats (places,): all uncertainty
-    mutual_information  H[mean] minus the mean of each pass's entropy (places,): the part on which the passes disagree
+    mutual_information  H[mean] minus the mean of each pass's entropy (places,): the part on which the passes
+    disagree
                         (BALD; Houlsby et al. 2011, arXiv 1112.5745)
-    labels, counted: (places,), and False where the label is the ignore_label; None where the net reads no labels.
+    labels, counted: (places,), and False where the label is the ignore_label; None where the net reads no
+    labels.
     """
 
     deterministic: np.ndarray
@@ -57,8 +62,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class MonteCarlo:
-    """Passes over one batch: {name: Spread} of blobs, {name of the scores: Prediction} where a net classifies, and the
-    seconds that the forward passes took: "deterministic" the one without drops, which reads the data, "passes" all others."""
+    """Passes over one batch: {name: Spread} of blobs, {name of the scores: Prediction} where a net
+    classifies, and the seconds that the forward passes took: "deterministic" the one without drops, which
+    reads the data, "passes" all others."""
 
     passes: int
     blobs: dict
@@ -69,20 +75,21 @@ class MonteCarlo:
 def monte_carlo(net, passes=30, outputs=None, start=0, **inputs):
     """Return the MonteCarlo of `passes` forward passes with drops over one batch.
 
-    Pass number k draws the patterns of iteration `start` + k: all follows from the net's seed. The batch is the next of the
-    data layers, or `inputs` as in `net.forward`. outputs: names of blobs to report (default: the net's outputs, and what its
-    losses and Accuracy layers judge). Classes are predicted where a SoftmaxWithLoss, an Accuracy or, last in the net, a
-    Softmax stands; Accuracy is taken to read scores, or probabilities from a Softmax. The net is left as it was, its place in
-    the data included. Memory: a few arrays for each reported blob, however many passes. Raises ConfigError where nothing is
-    random, a name is unknown or `passes` is less than 2; and what `forward` raises.
+    Pass number k draws the patterns of iteration `start` + k: all follows from the net's seed. The batch is
+    the next of the data layers, or `inputs` as in `net.forward`. outputs: names of blobs to report (default:
+    the net's outputs, and what its losses and Accuracy layers judge). Classes are predicted where a
+    SoftmaxWithLoss, an Accuracy or, last in the net, a Softmax stands; Accuracy is taken to read scores, or
+    probabilities from a Softmax. The net is left as it was, its place in the data included. Memory: a few
+    arrays for each reported blob, however many passes. Raises ConfigError where nothing is random, a name is
+    unknown or `passes` is less than 2; and what `forward` raises.
     """
     passes = _checked(net, passes)
     outputs = _judged(net) if outputs is None else list(outputs)
     known = [ref.name for ref in net.graph.writer]
     unknown = [name for name in outputs if name not in known]
     if unknown:
-        raise ConfigError(f"{net.config.where()}: there is no blob {unknown[0]!r}{nearest(unknown[0], known)}; outputs are "
-                          f"names of tops")
+        raise ConfigError(f"{net.config.where()}: there is no blob "
+                          f"{unknown[0]!r}{nearest(unknown[0], known)}; outputs are names of tops")
     with no_grad(), net.restored():
         return _sample(net, passes, outputs, start, inputs)
 
@@ -91,8 +98,8 @@ def monte_carlo(net, passes=30, outputs=None, start=0, **inputs):
 class Evaluation:
     """Passes over many batches.
 
-    outputs: {name: Spread} of the net's outputs: means over the batches, and the root of the mean variance of one pass.
-    predictions: {name of the scores: PredictionQuality}; seconds as in `MonteCarlo`, summed.
+    outputs: {name: Spread} of the net's outputs: means over the batches, and the root of the mean variance of
+    one pass. predictions: {name of the scores: PredictionQuality}; seconds as in `MonteCarlo`, summed.
     """
 
     iterations: int
@@ -104,7 +111,8 @@ class Evaluation:
     def as_dict(self):
         """Return plain numbers for JSON."""
         return {"iterations": self.iterations, "passes": self.passes,
-                "values": {name: {part: getattr(spread, part).tolist() for part in ("deterministic", "mean", "std")}
+                "values": {name: {part: getattr(spread, part).tolist()
+                                  for part in ("deterministic", "mean", "std")}
                            for name, spread in self.outputs.items()},
                 "predictions": {name: quality.as_dict() for name, quality in self.predictions.items()},
                 "seconds": self.seconds}
@@ -113,8 +121,9 @@ class Evaluation:
 class PredictionQuality:
     """Predictions of classes over many batches, without drops and averaged over the passes, side by side.
 
-    places: how many count; entropy: {"deterministic": mean, "monte_carlo": mean} in nats, mutual_information a mean too;
-    calibration: {"deterministic": Calibration, "monte_carlo": Calibration}, {} where the net reads no labels.
+    places: how many count; entropy: {"deterministic": mean, "monte_carlo": mean} in nats, mutual_information
+    a mean too; calibration: {"deterministic": Calibration, "monte_carlo": Calibration}, {} where the net
+    reads no labels.
     """
 
     def __init__(self):
@@ -129,8 +138,11 @@ class PredictionQuality:
         self._entropy["monte_carlo"] += prediction.entropy[counted].sum()
         self._mutual_information += prediction.mutual_information[counted].sum()
         if prediction.labels is not None:
-            for name, probability in (("deterministic", prediction.deterministic), ("monte_carlo", prediction.mean)):
-                self.calibration.setdefault(name, Calibration()).add(probability[counted], prediction.labels[counted])
+            for name, probability in (("deterministic", prediction.deterministic),
+                                      ("monte_carlo", prediction.mean)):
+                self.calibration.setdefault(name,
+                                            Calibration()).add(probability[counted],
+                                                               prediction.labels[counted])
 
     @property
     def entropy(self):
@@ -149,7 +161,8 @@ class PredictionQuality:
 
 
 def evaluate_monte_carlo(net, iterations, passes=30):
-    """Return the Evaluation of `passes` passes with drops over each of the first `iterations` batches of the data layers.
+    """Return the Evaluation of `passes` passes with drops over each of the first `iterations` batches of the
+    data layers.
 
     No two passes share their patterns, also not in different batches. Everything else as in `monte_carlo`.
     """
@@ -160,7 +173,8 @@ def evaluate_monte_carlo(net, iterations, passes=30):
     variances = {}
     with no_grad(), net.restored():
         net.seek(0)
-        _sample(net, 2, [], 0, {})      # compiles kernels and opens files, so that no second of that is counted below
+        _sample(net, 2, [], 0, {})      # compiles kernels and opens files, so that no second of that is
+                                        # counted below
         net.seek(0)
         net.reset_states()
         for batch in range(iterations):
@@ -179,7 +193,7 @@ def evaluate_monte_carlo(net, iterations, passes=30):
     return result
 
 
-# -- one batch ---------------------------------------------------------------------------------------------------------
+# -- one batch -----------------------------------------------------------------------------------------------
 def _sample(net, passes, outputs, start, inputs):
     heads = _heads(net.graph)
     seconds = {}
@@ -206,7 +220,8 @@ def _sample(net, passes, outputs, start, inputs):
         for name, probability in probabilities.items():
             classes[name].add(probability)
             entropies[name].add(entropy(probability))
-    spreads = {name: Spread(whole[name].astype(np.float64), found.mean, found.std()) for name, found in blobs.items()}
+    spreads = {name: Spread(whole[name].astype(np.float64), found.mean, found.std())
+               for name, found in blobs.items()}
     predictions = {}
     for name, head in heads.items():
         mean = classes[name].mean
@@ -217,7 +232,8 @@ def _sample(net, passes, outputs, start, inputs):
 
 
 class _Moments:
-    """Mean and standard deviation of arrays that come one by one (Welford 1962): equal arrays give exactly 0."""
+    """Mean and standard deviation of arrays that come one by one (Welford 1962): equal arrays give exactly
+    0."""
 
     def __init__(self):
         self.count, self.mean, self._squares = 0, np.float64(0), np.float64(0)
@@ -236,7 +252,8 @@ class _Moments:
 
 @dataclass(frozen=True)
 class _Head:
-    """Where a net predicts classes: blob versions of scores and labels, the axis of the classes, labels that do not count."""
+    """Where a net predicts classes: blob versions of scores and labels, the axis of the classes, labels that
+    do not count."""
 
     scores: object
     axis: int
@@ -282,7 +299,8 @@ def _probabilities(net, head):
 
 
 def _labels(net, head):
-    """Return (labels, counted), or (None, None). That they are whole numbers in range the net's own layer has checked."""
+    """Return (labels, counted), or (None, None). That they are whole numbers in range the net's own layer has
+    checked."""
     if head.labels is None:
         return None, None
     labels = net.tensor(head.labels).numpy().reshape(-1).astype(np.int64)
@@ -290,7 +308,8 @@ def _labels(net, head):
 
 
 def _judged(net):
-    read = [node.bottoms[0].name for node in net.graph.nodes if node.layer.is_loss or node.config.type == "Accuracy"]
+    read = [node.bottoms[0].name for node in net.graph.nodes if node.layer.is_loss
+            or node.config.type == "Accuracy"]
     return list(dict.fromkeys([*net.outputs, *read]))
 
 
@@ -302,6 +321,7 @@ def _checked(net, passes):
     if number < 2:
         raise ConfigError(f"passes must be an integer of at least 2, got {passes!r}; one pass has no spread")
     if not net.drop_layers:
-        raise ConfigError(f"{net.config.where()}: nothing is random: the net has no drop layer in phase {net.phase}, so all "
-                          f"passes would be equal; add an ApproxDropout or Dropout layer (one without include rules)")
+        raise ConfigError(f"{net.config.where()}: nothing is random: the net has no drop layer in phase "
+                          f"{net.phase}, so all passes would be equal; add an ApproxDropout or Dropout layer "
+                          f"(one without include rules)")
     return number

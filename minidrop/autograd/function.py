@@ -12,12 +12,14 @@ _ages = itertools.count(1)
 class Function:
     """One differentiable operation on arrays, first order only.
 
-    `forward(backend, *arrays)` returns an array (or a tuple of them) and stores on `self` what `backward(backend, gy,
-    wanted)` needs; backward returns one array, `Block` or None per input. Where forward returned a tuple, `gy` is one.
+    `forward(backend, *arrays)` returns an array (or a tuple of them) and stores on `self` what
+    `backward(backend, gy, wanted)` needs; backward returns one array, `Block` or None per input. Where
+    forward returned a tuple, `gy` is one.
 
     `kept_rule` says what happens to kept sets:
       "same"    elementwise: all inputs share one kept set and the output carries it;
-      "native"  the function itself reads `input_kept` and sets `output_kept` = (kept, axis), or a list, one for each output;
+      "native"  the function itself reads `input_kept` and sets `output_kept` = (kept, axis), or a list, one
+      for each output;
       "dense"   it cannot work on compact data: a compact input raises ShapeError.
     An instance is used once.
     """
@@ -36,7 +38,8 @@ class Function:
         raise NotImplementedError
 
     def apply(self, *inputs):
-        """Compute the output Tensor (a tuple where there are several). Inputs that are no Tensors go to the others' device."""
+        """Compute the output Tensor (a tuple where there are several). Inputs that are no Tensors go to the
+        others' device."""
         backend = next((x.backend for x in inputs if isinstance(x, Tensor)), None)
         inputs = tuple(x if isinstance(x, Tensor) else _on(backend, Tensor(x)) for x in inputs)
         backend = inputs[0].backend
@@ -74,7 +77,8 @@ class Function:
         kept, axis = compact[0].kept, compact[0].kept_axis
         if any((x.kept, x.kept_axis) != (kept, axis) for x in inputs):
             raise ShapeError(f"{name} needs inputs with one kept set, got "
-                             f"{', '.join(repr(x.kept) for x in inputs)}; call functions.expand on them first")
+                             f"{', '.join(repr(x.kept) for x in inputs)}; call functions.expand on them "
+                             f"first")
         return kept, axis
 
     def release(self):

@@ -1,4 +1,5 @@
-"""Compare a function's backward with numerical differences. Ships with the library: who adds a layer needs it."""
+"""Compare a function's backward with numerical differences. Ships with the library: who adds a layer needs
+it."""
 
 import numpy as np
 
@@ -6,7 +7,8 @@ from minidrop.autograd.tensor import Tensor
 
 
 def numerical_gradient(f, x, gy, epsilon=1e-5):
-    """Return d sum(f() * gy) / d x by central differences, changing `x` (a float64 NumPy array) in place and back."""
+    """Return d sum(f() * gy) / d x by central differences, changing `x` (a float64 NumPy array) in place and
+    back."""
     gradient = np.zeros_like(x)
     for i in np.ndindex(x.shape):
         middle = x[i]
@@ -15,15 +17,16 @@ def numerical_gradient(f, x, gy, epsilon=1e-5):
         x[i] = middle - epsilon
         below = f()
         x[i] = middle
-        gradient[i] = sum(float(((a - b) * g).sum()) for a, b, g in zip(above, below, gy, strict=True)) / (2 * epsilon)
+        gradient[i] = sum(float(((a - b) * g).sum())
+                          for a, b, g in zip(above, below, gy, strict=True)) / (2 * epsilon)
     return gradient
 
 
 def check_gradients(function, *arrays, wanted=None, rtol=1e-5, atol=1e-7, seed=0):
     """Check every wanted input's gradient of `function(*tensors)` against central differences in float64.
 
-    `function` takes Tensors and returns a Tensor or a tuple of them; `arrays` are its inputs; integer arrays are never
-    differentiated. Raises AssertionError naming the input, the worst place and both values.
+    `function` takes Tensors and returns a Tensor or a tuple of them; `arrays` are its inputs; integer arrays
+    are never differentiated. Raises AssertionError naming the input, the worst place and both values.
     """
     arrays = [np.array(a, np.float64) if np.asarray(a).dtype.kind == "f" else np.asarray(a) for a in arrays]
     wanted = [a.dtype.kind == "f" for a in arrays] if wanted is None else wanted

@@ -30,9 +30,9 @@ def no_grad():
 def backward(seeds):
     """Run the backward pass from `seeds`, pairs (tensor, gradient array of the tensor's physical shape).
 
-    A function runs once, after all readers of its outputs: those are younger, and `rank` is one more than the oldest
-    input's creator's. Gradients reach the leaves through `accumulate`. The graph is taken apart on the way, so that memory
-    is freed early; a second backward needs a second forward.
+    A function runs once, after all readers of its outputs: those are younger, and `rank` is one more than the
+    oldest input's creator's. Gradients reach the leaves through `accumulate`. The graph is taken apart on the
+    way, so that memory is freed early; a second backward needs a second forward.
     """
     waiting = {}         # Function -> gradients of its outputs
     order = []           # heap of (-rank, -age, Function): sums must not depend on where memory was free
@@ -57,7 +57,8 @@ def backward(seeds):
         gradients = waiting.pop(function)
         inputs = function.inputs
         if inputs is None:
-            raise RuntimeError(f"{type(function).__name__}: backward has already run through this graph; run forward again")
+            raise RuntimeError(f"{type(function).__name__}: backward has already run through this graph; run "
+                               f"forward again")
         wanted = tuple(tensor.requires_grad for tensor in inputs)
         gy = tuple(gradients) if function.returns_tuple else gradients[0]
         results = function.backward(inputs[0].backend, gy, wanted)

@@ -1,4 +1,5 @@
-"""Tensor: an array, the kept set it carries, and where it came from. Parameter: a tensor that a solver trains."""
+"""Tensor: an array, the kept set it carries, and where it came from. Parameter: a tensor that a solver
+trains."""
 
 import numpy as np
 
@@ -11,11 +12,13 @@ from minidrop.kept import are_disjoint
 class Tensor:
     """An array that remembers how it was computed.
 
-    `data` is physical: where `kept` is set, axis `kept_axis` of it holds only the kept entries. `shape` is logical, as if
-    nothing had been dropped; `grad` has the physical shape of `data`. A tensor carries at most one kept set.
+    `data` is physical: where `kept` is set, axis `kept_axis` of it holds only the kept entries. `shape` is
+    logical, as if nothing had been dropped; `grad` has the physical shape of `data`. A tensor carries at most
+    one kept set.
     """
 
-    __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index", "name")
+    __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index",
+                 "name")
 
     def __init__(self, data, requires_grad=False, backend=None, kept=None, kept_axis=1, name=None):
         if not hasattr(data, "dtype"):
@@ -31,8 +34,8 @@ class Tensor:
         self.output_index = 0
         self.name = name
         if kept is not None and data.shape[kept_axis] != kept.count:
-            raise ShapeError(f"tensor {name or ''}: axis {kept_axis} of {data.shape} should hold the {kept.count} entries "
-                             f"of {kept}")
+            raise ShapeError(f"tensor {name or ''}: axis {kept_axis} of {data.shape} should hold the "
+                             f"{kept.count} entries of {kept}")
 
     @property
     def shape(self):
@@ -64,13 +67,15 @@ class Tensor:
         return float(self.numpy().reshape(()))
 
     def backward(self, gy=None):
-        """Add d self / d leaf, times `gy` (default: ones), to the `grad` of every leaf this tensor was computed from.
+        """Add d self / d leaf, times `gy` (default: ones), to the `grad` of every leaf this tensor was
+        computed from.
 
         Raises ShapeError where `gy` has not the physical shape of this tensor.
         """
         gy = self.backend.xp.ones_like(self.data) if gy is None else self.backend.asarray(gy, self.data.dtype)
         if gy.shape != self.data.shape:
-            raise ShapeError(f"backward: gy should have the physical shape of the tensor, {self.data.shape}, got {gy.shape}")
+            raise ShapeError(f"backward: gy should have the physical shape of the tensor, {self.data.shape}, "
+                             f"got {gy.shape}")
         graph.backward([(self, gy)])
 
     def accumulate(self, gradient):
@@ -80,7 +85,8 @@ class Tensor:
 
     def as_array(self, gradient):
         """Return a gradient of this tensor as an array of the shape of `data`, even if it came as a Block."""
-        return gradient.dense(self.backend, self.data.shape) if isinstance(gradient, Block | Blocks) else gradient
+        return gradient.dense(self.backend,
+                              self.data.shape) if isinstance(gradient, Block | Blocks) else gradient
 
     def clear_grad(self):
         """Forget the gradient."""
@@ -88,11 +94,13 @@ class Tensor:
 
     def __repr__(self):
         kept = f", {self.kept!r}" if self.kept is not None else ""
-        return f"{type(self).__name__}({self.name or ''}{self.shape}, {self.dtype}, {self.backend.name}{kept})"
+        return (f"{type(self).__name__}({self.name or ''}{self.shape}, {self.dtype}, "
+                f"{self.backend.name}{kept})")
 
 
 class Block:
-    """The part of a parameter's gradient that is not zero: `data` stands at (rows, cols); None means all of an axis.
+    """The part of a parameter's gradient that is not zero: `data` stands at (rows, cols); None means all of
+    an axis.
 
     Rows and columns are those of the parameter as a matrix: (out, in, kh, kw) is one of `out` rows.
     """
@@ -115,12 +123,14 @@ class Block:
 
 
 def as_matrix(x):
-    """Return an array with more than two axes as a view of a matrix, its first axis the rows; others as they are."""
+    """Return an array with more than two axes as a view of a matrix, its first axis the rows; others as they
+    are."""
     return x if x.ndim <= 2 or not x.size else x.reshape(x.shape[0], -1)
 
 
 class Blocks:
-    """The part of a parameter's gradient that is not zero, as several `Block`s; where they overlap they add up.
+    """The part of a parameter's gradient that is not zero, as several `Block`s; where they overlap they add
+    up.
 
     There may be none, of an empty batch: so the dtype is given.
     """
@@ -141,7 +151,8 @@ class Blocks:
 
 
 class Parameter(Tensor):
-    """A tensor that a solver trains. Its gradient is kept as the blocks that backward produced; `grad` is the dense view.
+    """A tensor that a solver trains. Its gradient is kept as the blocks that backward produced; `grad` is the
+    dense view.
 
     `lr_mult` and `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
     """
@@ -174,7 +185,8 @@ class Parameter(Tensor):
         return self.backend.zeros(self.shape, self.dtype) if not self.blocks else self.grad
 
     def has_separate_blocks(self):
-        """True where no two blocks of the gradient have a row in common, so that none of its entries is in two."""
+        """True where no two blocks of the gradient have a row in common, so that none of its entries is in
+        two."""
         if len(self.blocks) < 2:
             return True
         return are_disjoint([block.rows for block in self.blocks], self.shape[0])
@@ -182,8 +194,8 @@ class Parameter(Tensor):
     def accumulate(self, gradient):
         """Add a dense array, a Block or Blocks to the gradient.
 
-        Blocks at the same place are summed at once. Where all together would be larger than the dense gradient, that is
-        kept instead.
+        Blocks at the same place are summed at once. Where all together would be larger than the dense
+        gradient, that is kept instead.
         """
         self._dense = None
         for block in gradient.parts if isinstance(gradient, Blocks) else [gradient]:

@@ -11,14 +11,17 @@ __all__ = ["PRECISIONS", "Backend", "NumpyBackend", "backend_of", "cuda_devices"
 
 
 def get_backend(device="auto", precision="float32"):
-    """Return the Backend of "cpu", "cuda:N" or "auto" (a GPU where there is one), with products in one of PRECISIONS.
+    """Return the Backend of "cpu", "cuda:N" or "auto" (a GPU where there is one), with products in one of
+    PRECISIONS.
 
-    A Backend is returned as it is. BackendError where the device cannot be used, or knows only products in float32.
+    A Backend is returned as it is. BackendError where the device cannot be used, or knows only products in
+    float32.
     """
     if isinstance(device, Backend):
         return device
     if precision not in PRECISIONS:
-        raise BackendError(f"unknown precision {precision!r}{nearest(precision, PRECISIONS)} (known: {', '.join(PRECISIONS)})")
+        raise BackendError(f"unknown precision {precision!r}{nearest(precision, PRECISIONS)} (known: "
+                           f"{', '.join(PRECISIONS)})")
     if device == "auto":
         device = "cuda:0" if cuda_devices()[0] else "cpu"
     found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", str(device))
@@ -31,8 +34,8 @@ def get_backend(device="auto", precision="float32"):
 def _cached(name, precision):
     if name == "cpu":
         if precision != "float32":
-            raise BackendError(f"precision {precision} needs a GPU: on the CPU products are in float32 or float64, the type "
-                               f"of all numbers; remove it, or choose --device cuda:N")
+            raise BackendError(f"precision {precision} needs a GPU: on the CPU products are in float32 or "
+                               f"float64, the type of all numbers; remove it, or choose --device cuda:N")
         return NumpyBackend()
     from minidrop.backend.cuda.backend import CupyBackend
     return CupyBackend(int(name[5:]), precision)

@@ -47,8 +47,8 @@ class Commands(click.Group):
 def commands(modules):
     """Train networks from Caffe-style files, faster with ApproxDropout than without.
 
-    Caffe's spellings work as well: one dash or two, flags before the command, -snapshot, -gpu. With MINIDROP_DEBUG=1 errors
-    come with their traceback.
+    Caffe's spellings work as well: one dash or two, flags before the command, -snapshot, -gpu. With
+    MINIDROP_DEBUG=1 errors come with their traceback.
     """
     for module in modules:
         import_code(module)
@@ -59,7 +59,8 @@ for _command in (train, test, time, check, generate, patterns, devices):
 
 
 def import_code(name):
-    """Import a module by its name, or a file that ends in .py by its path, once. Raises ConfigError where that fails."""
+    """Import a module by its name, or a file that ends in .py by its path, once. Raises ConfigError where
+    that fails."""
     is_file = name.endswith(".py")
     if is_file and not os.path.isfile(name):
         raise ConfigError(f"--import {name}: there is no such file")

@@ -1,16 +1,18 @@
-"""Caffe's way of writing a command line, turned into ours: `caffe -solver=s.prototxt -gpu 0 train` is understood."""
+"""Caffe's way of writing a command line, turned into ours: `caffe -solver=s.prototxt -gpu 0 train` is
+understood."""
 
 import re
 
 # Caffe's flags; each takes a value.
-VALUED = {"solver", "model", "weights", "snapshot", "gpu", "iterations", "phase", "level", "stage", "sigint-effect",
-          "sighup-effect"}
+VALUED = {"solver", "model", "weights", "snapshot", "gpu", "iterations", "phase", "level", "stage",
+          "sigint-effect", "sighup-effect"}
 BEFORE_COMMAND = {"import"}     # of minidrop itself, with a value too
 _FLAG = re.compile(r"--?([A-Za-z][\w-]+)(=.*)?", re.DOTALL)
 
 
 def normalise(arguments):
-    """Return the arguments with two dashes before every flag, '-' for '_' in its name, and Caffe's flags after the command.
+    """Return the arguments with two dashes before every flag, '-' for '_' in its name, and Caffe's flags
+    after the command.
 
     What follows "--" stays as it is, and so do flags of one letter.
     """
@@ -26,7 +28,8 @@ def _spelled(argument):
 
 
 def _split(arguments):
-    """Return (flags that stay before the command, Caffe's flags before it, the rest, which begins with the command)."""
+    """Return (flags that stay before the command, Caffe's flags before it, the rest, which begins with the
+    command)."""
     at, own, caffe = 0, [], []
     while at < len(arguments):
         found = _FLAG.fullmatch(arguments[at])

@@ -19,7 +19,8 @@ PHASES = ("TRAIN", "TEST")
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="MODEL_OR_SOLVER...")
-@click.option("--phase", type=click.Choice(PHASES, case_sensitive=False), help="Look at one phase of a network file only.")
+@click.option("--phase", type=click.Choice(PHASES, case_sensitive=False), help="Look at one phase of a "
+              "network file only.")
 @net_options
 @click.pass_context
 def check(context, files, phase, overrides, dropout, level, stages):
@@ -56,7 +57,8 @@ def _nets(path, phase, overrides, dropout, level, stages):
     phases = [phase] if phase else PHASES
     for name in phases:
         try:
-            nets[name] = Net(config, name, "cpu", "float32", 0, *stated(config, level, stages), share=nets.get("TRAIN"))
+            nets[name] = Net(config, name, "cpu", "float32", 0, *stated(config, level, stages),
+                             share=nets.get("TRAIN"))
         except MinidropError as error:
             problems[name] = str(error).split("\n")
     if problems:
@@ -74,7 +76,8 @@ def _merged(problems, phases):
 def _is_solver(path):
     """Return whether a file looks more like a solver's than like a network's, by the names of its fields."""
     names = [entry.name for entry in scan(read_text(path), path).entries]
-    score = {kind: sum(name in kind.DESCRIPTOR.fields_by_name for name in names) for kind in (SolverParameter, NetParameter)}
+    score = {kind: sum(name in kind.DESCRIPTOR.fields_by_name for name in names)
+             for kind in (SolverParameter, NetParameter)}
     return score[SolverParameter] > score[NetParameter]
 
 
@@ -119,9 +122,11 @@ def _saving(drop, saved, dense):
 
 def _cells(net, row, dropped):
     node = row.node
-    tops = ", ".join(f"{ref.name} {'x'.join(map(str, net.graph.shapes[ref])) or 'scalar'}" for ref in node.tops)
+    tops = ", ".join(f"{ref.name} {'x'.join(map(str, net.graph.shapes[ref])) or 'scalar'}"
+                     for ref in node.tops)
     count = sum(math.prod(spec.shape) for spec in node.layer.parameter_specs())
-    cells = [node.name, node.config.type, tops, f"{count:,}" if count else "", _mega(row.dense) if row.dense else ""]
+    cells = [node.name, node.config.type, tops, f"{count:,}" if count else "", _mega(row.dense) if row.dense
+             else ""]
     return cells + [f"{_mega(row.expected)} ({row.expected / row.dense:.1%})" if row.dense else ""] * dropped
 
 

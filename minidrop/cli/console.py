@@ -7,7 +7,8 @@ import click
 
 
 class Console(logging.Handler):
-    """Shows log records of level INFO and above. A progress bar puts its own `show(text, err)` here while it is drawn."""
+    """Shows log records of level INFO and above. A progress bar puts its own `show(text, err)` here while it
+    is drawn."""
 
     def __init__(self):
         super().__init__(logging.INFO)
@@ -27,7 +28,8 @@ console = Console()
 
 
 class RunLog:
-    """Lets INFO pass, and writes everything down to DEBUG into a file with the time; what came before `open` too."""
+    """Lets INFO pass, and writes everything down to DEBUG into a file with the time; what came before `open`
+    too."""
 
     def __enter__(self):
         self.logger = logging.getLogger("minidrop")

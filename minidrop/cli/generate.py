@@ -11,18 +11,21 @@ from minidrop.net.conversion import prepare_nets
 
 
 @click.command()
-@click.option("--model", required=True, metavar="FILE", help="The network file; it reads a text with a TextData layer.")
+@click.option("--model", required=True, metavar="FILE", help="The network file; it reads a text with a "
+              "TextData layer.")
 @weights_option
 @click.option("--prompt", default="", metavar="TEXT", help="What the text begins with.")
 @click.option("--length", type=click.IntRange(1), default=200, show_default=True,
               help="Number of tokens to write: words, or characters.")
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True,
-              help="Scores are divided by it: below 1 the likely becomes likelier, 0 always takes the most likely token.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="What is drawn follows from it.")
+              help="Scores are divided by it: below 1 the likely becomes likelier, 0 always takes the most "
+              "likely token.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="What is drawn follows "
+              "from it.")
 @net_options
 @device_options
-def generate(model, weights, prompt, length, temperature, seed, overrides, dropout, level, stages, device, gpu, dtype,
-             precision):
+def generate(model, weights, prompt, length, temperature, seed, overrides, dropout, level, stages, device,
+             gpu, dtype, precision):
     """Continue a prompt with text drawn from a trained language model."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")
@@ -35,7 +38,8 @@ def generate(model, weights, prompt, length, temperature, seed, overrides, dropo
             names = ", ".join(map(repr, unknown))
             click.echo(f"warning: the vocabulary lacks {names}; the model reads <unk> instead", err=True)
         pieces = writer.stream(prompt, length, temperature, seed)
-        first = next(pieces)            # before anything is printed: what is wrong with the arguments is known now
+        first = next(pieces)            # before anything is printed: what is wrong with the arguments is
+                                        # known now
         _write(prompt + first)
         for piece in pieces:
             _write(piece)

@@ -19,7 +19,8 @@ def _comma_separated(_context, _option, values):
 
 net_options = _all(
     click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
-                 help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. Repeatable."),
+                 help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. "
+                 "Repeatable."),
     click.option("--dropout", metavar="KIND",
                  help="Turn every drop layer into: conventional, approx, or approx:FAMILY (a pattern, see "
                       "`minidrop patterns`)."),
@@ -27,15 +28,16 @@ net_options = _all(
     click.option("--stage", "stages", multiple=True, callback=_comma_separated, metavar="NAME",
                  help="A stage, for include and exclude rules. Repeatable, or separated by commas."))
 
-dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
-                            help="Type of all numbers.")
+dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32",
+                            show_default=True, help="Type of all numbers.")
 
 precision_option = click.option(
     "--precision", type=click.Choice(PRECISIONS),
     help="What products on a GPU round their operands to; weights and sums stay float32.  [default: float32]")
 
 device_options = _all(
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help="Where to compute."),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N",
+                 help="Where to compute."),
     click.option("--gpu", hidden=True, help="Caffe's spelling of --device cuda:N."),
     dtype_option, precision_option)
 
@@ -55,13 +57,16 @@ def chosen_device(device, gpu):
             click.echo(f"warning: -gpu all: training uses one GPU; cuda:0 of {count} is taken", err=True)
         return "cuda:0"
     if "," in gpu:
-        raise click.UsageError(f"-gpu {gpu}: training uses one GPU; name one of them, as in -gpu {gpu.split(',')[0]}")
+        raise click.UsageError(f"-gpu {gpu}: training uses one GPU; name one of them, as in -gpu "
+                               f"{gpu.split(',')[0]}")
     if not gpu.isdecimal():
         raise click.UsageError(f"-gpu {gpu}: expected the number of a GPU, or all")
     return f"cuda:{int(gpu)}"
 
 
 def stated(config, level, stages):
-    """Return (level, stages) of a network file used alone: its own `state`, then what the command line says."""
+    """Return (level, stages) of a network file used alone: its own `state`, then what the command line
+    says."""
     own = config.message.state
-    return own.level if level is None else level, (*own.stage, *(stage for stage in stages if stage not in own.stage))
+    return own.level if level is None else level, (*own.stage,
+                                                   *(stage for stage in stages if stage not in own.stage))

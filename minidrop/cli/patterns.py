@@ -17,20 +17,26 @@ _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 @click.command()
 @click.option("--rate", type=float, default=0.5, show_default=True, help="Expected share of what is dropped.")
 @click.option("--units", type=int, default=2048, show_default=True, help="Units of the layer (num_output).")
-@click.option("--inputs", type=int, help="TILE: inputs of the product above the drop; as many as units by default.")
-@click.option("--family", default="all", show_default=True, metavar="all|NAME", help="A pattern's name, in any case.")
+@click.option("--inputs", type=int, help="TILE: inputs of the product above the drop; as many as units by "
+              "default.")
+@click.option("--family", default="all", show_default=True, metavar="all|NAME", help="A pattern's name, in "
+              "any case.")
 @click.option("--max-period", type=int, default=0, help="ROW, TILE: longest period; 0: the family's choice.")
-@click.option("--step", type=int, default=0, help="PERIODIC: length of the repeated piece; 0: the family's choice.")
+@click.option("--step", type=int, default=0, help="PERIODIC: length of the repeated piece; 0: the family's "
+              "choice.")
 @click.option("--tile-size", type=int, default=0,
               help="TILE: weights along the side of a tile; 0: 32, or fewer on short sides.")
 @click.option("--block-samples", type=int, default=0, help="BLOCK: samples of a block; 0: 128.")
-@click.option("--block-units", type=int, default=0, help="BLOCK: units of a block; 0: 128, or fewer on a short axis.")
+@click.option("--block-units", type=int, default=0, help="BLOCK: units of a block; 0: 128, or fewer on a "
+              "short axis.")
 @click.option("--scale", type=click.Choice(SCALES, case_sensitive=False), default="RATE", show_default=True,
               help="Scale what is kept by the expected rate, or by the drawn pattern.")
-@click.option("--search", type=click.Choice(SEARCHES, case_sensitive=False), default="EXACT", show_default=True,
-              help="How the probabilities of several periods are found.")
-@click.option("--iterations", type=int, default=10000, show_default=True, help="Length of the sequence to look at.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The sequence's random_seed.")
+@click.option("--search", type=click.Choice(SEARCHES, case_sensitive=False), default="EXACT",
+              show_default=True, help="How the probabilities of several periods are found.")
+@click.option("--iterations", type=int, default=10000, show_default=True, help="Length of the sequence to "
+              "look at.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The sequence's "
+              "random_seed.")
 @click.option("--layer", default="drop1", show_default=True, metavar="NAME", help="The sequence's layer.")
 @click.option("--plot", is_flag=True, help="Draw with characters as well.")
 @click.option("--png", metavar="FILE", help="Draw into a file; needs matplotlib.")
@@ -38,7 +44,8 @@ _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
               help="Compare the paper's search of a distribution with the exact one instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, per-unit figures included, as JSON.")
 def patterns(rate, units, inputs, family, iterations, seed, layer, plot, png, table, as_json, **fields):
-    """Show what a pattern does: distribution, rates, sub-models, products left, and a sequence of real draws."""
+    """Show what a pattern does: distribution, rates, sub-models, products left, and a sequence of real
+    draws."""
     if table:
         rows = search_table(max_period=fields["max_period"])
         click.echo(json.dumps(rows, indent=1) if as_json else _search_table(rows))
@@ -73,7 +80,8 @@ def _each_family(wanted, family):
 
 
 def _table(one):
-    sites, kept, unit, share, drawn = one["sites"], one["kept"], one["unit_rate"], one["gemm_share"], one["sequence"]
+    sites, kept, unit, share, drawn = (one["sites"], one["kept"], one["unit_rate"], one["gemm_share"],
+                                       one["sequence"])
     what = sites["what"]
     entries = "weights" if sites["drops"] == "weights" else "units"
     rows = one["distribution"]
@@ -81,31 +89,34 @@ def _table(one):
     by, seen = ("", "") if one["exact"] else (", by symmetry", f", seen in {drawn['iterations']} iterations")
     lines = [f"{one['settings']['family']}  rate {one['rate']:g}, {_axis(one)}",
              f"  {'keeps':<17} {'probability':>11} {'drops':>8} {'scale':>8} {entries + ' kept':>13}"]
-    lines += ["  ..." if row is None else f"  {row['choice']:<17} {row['probability']:>11.4f} {row['rate']:>8.4f} "
-              f"{row['scale']:>8.4f} {row['mean_kept']:>13.1f}" for row in shown]
+    lines += ["  ..." if row is None else f"  {row['choice']:<17} {row['probability']:>11.4f} "
+              f"{row['rate']:>8.4f} {row['scale']:>8.4f} {row['mean_kept']:>13.1f}" for row in shown]
     deviation = f"deviation between iterations {one['rate_deviation']:.4f}{seen}"
     lines += [f"  rate reached      {one['rate_reached']:.6f}  ({deviation})",
               f"  each {what[:-1] + chr(39) + 's rate':<12} {unit['min']:.6f} to {unit['max']:.6f}{by}",
               f"  {entries + ' kept':<17} {kept['min']} to {kept['max']}{seen}; mean {kept['mean']:.1f}",
-              f"  products left     {share['one_side']:.1%} with one side dropped, {share['both_sides']:.1%} with both"
-              if share["both_sides"] is not None else f"  products left     {share['one_side']:.1%} of the product above"]
+              f"  products left     {share['one_side']:.1%} with one side dropped, {share['both_sides']:.1%} "
+              f"with both" if share["both_sides"] is not None else f"  products left     "
+              f"{share['one_side']:.1%} of the product above"]
     if one["submodels"] is not None:
         nats = one["pattern_entropy"]
-        lines.append(f"  sub-models        {one['submodels']}" + (f"; entropy {nats:.4g} nats" if nats is not None else "")
+        lines.append(f"  sub-models        "
+                     f"{one['submodels']}" + (f"; entropy {nats:.4g} nats" if nats is not None else "")
                      + (f", {one['entropy']:.4g} of them the choice's" if len(rows) > 1 else ""))
     lines += _joint(one, seen)
     drops, chi = drawn["drops"], drawn["chi_square"]
     distinct = f"{drawn['distinct']} different sub-model{'s' * (drawn['distinct'] != 1)}"
     if drawn["iterations"] < drawn["asked"]:
-        lines.append(f"  only {drawn['iterations']} of {drawn['asked']} iterations are looked at: more would need too much "
-                     "memory at this size")
-    lines += [f"  {drawn['iterations']} iterations of layer {drawn['layer']!r}, seed {drawn['seed']}: mean rate "
-              f"{drawn['rate']:.6f}, {distinct},",
-              f"    each {what[:-1]} dropped {drops['min']} to {drops['max']} times, mean {drops['mean']:.1f}"]
+        lines.append(f"  only {drawn['iterations']} of {drawn['asked']} iterations are looked at: more would "
+                     f"need too much " "memory at this size")
+    lines += [f"  {drawn['iterations']} iterations of layer {drawn['layer']!r}, seed {drawn['seed']}: mean "
+              f"rate {drawn['rate']:.6f}, {distinct},",
+              f"    each {what[:-1]} dropped {drops['min']} to {drops['max']} times, mean "
+              f"{drops['mean']:.1f}"]
     if chi:
-        lines.append(f"    chi-square against Bernoulli {chi['value']:.1f}; expected {chi['bernoulli']} if all were "
-                     f"independent, {chi['expected']:.1f} here ({chi['freedom']:.1f} degrees of freedom): "
-                     f"p = {chi['p_value']:.3f}")
+        lines.append(f"    chi-square against Bernoulli {chi['value']:.1f}; expected {chi['bernoulli']} if "
+                     f"all were independent, {chi['expected']:.1f} here ({chi['freedom']:.1f} degrees of "
+                     f"freedom): p = {chi['p_value']:.3f}")
     return "\n".join(lines)
 
 
@@ -122,7 +133,8 @@ def _joint(one, seen):
     near = [d for d in _DISTANCES if d <= len(found)]
     if not near:
         return []
-    seen += f", among {one['joint_keep']['sites']} of them" * (one["joint_keep"]["sites"] < one["sites"]["count"])
+    seen += f", among {one['joint_keep']['sites']} of them" * (one["joint_keep"]["sites"]
+                                                               < one["sites"]["count"])
     lines = [f"  both live         at a distance of d {one['sites']['what']}{seen}; "
              f"{one['joint_keep']['independent']:.3f} if independent"]
     for first in range(0, len(near), 11):
@@ -133,13 +145,14 @@ def _joint(one, seen):
 
 
 def _search_table(rows):
-    lines = ["The search of Song and Jiang (gradient descent, lambda1 = 1 - lambda2) against the exact one (EXACT always",
-             "reaches the rate). N: periods 1 .. N; entropies in nats.",
-             f"  {'rate':>5} {'N':>4} {'lambda2':>8} {'reached':>9} {'miss':>9} {'entropy':>9} {'exact entropy':>14}"]
+    lines = ["The search of Song and Jiang (gradient descent, lambda1 = 1 - lambda2) against the exact one "
+             "(EXACT always", "reaches the rate). N: periods 1 .. N; entropies in nats.",
+             f"  {'rate':>5} {'N':>4} {'lambda2':>8} {'reached':>9} {'miss':>9} {'entropy':>9} "
+             f"{'exact entropy':>14}"]
     for i, row in enumerate(rows):
         if i and row["rate"] != rows[i - 1]["rate"]:
             lines.append("")
         miss = round(row["miss"], 4) + 0.0      # no -0.0000
-        lines.append(f"  {row['rate']:>5g} {row['periods']:>4} {row['lambda2']:>8g} {row['reached']:>9.4f} {miss:>+9.4f} "
-                     f"{row['entropy']:>9.4f} {row['exact_entropy']:>14.4f}")
+        lines.append(f"  {row['rate']:>5g} {row['periods']:>4} {row['lambda2']:>8g} {row['reached']:>9.4f} "
+                     f"{miss:>+9.4f} {row['entropy']:>9.4f} {row['exact_entropy']:>14.4f}")
     return "\n".join(lines)

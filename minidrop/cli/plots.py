@@ -16,20 +16,22 @@ _INK, _PALE, _REFERENCE = "#1f5a8a", "#dbe7f0", "#c8553d"
 
 
 def text_plots(one, width=None):
-    """Return three plots of a report: the rate of an iteration, the rate of each site, joint keep probabilities."""
+    """Return three plots of a report: the rate of an iteration, the rate of each site, joint keep
+    probabilities."""
     width = min(width or shutil.get_terminal_size((100, 24)).columns, 160)
     what, drawn, rate = one["sites"]["what"], one["sequence"], one["rate_reached"]
     parts = [f"  share dropped in an iteration{_source(one)}\n" + _bars(one["iteration_rate"], width)]
     found = np.array(drawn["drops"]["all"]) / drawn["iterations"]
     deviation = sqrt(max(rate * (1 - rate), 1e-12) / drawn["iterations"])
-    parts.append(f"  share of {drawn['iterations']} iterations in which each of {_which(found.size, one)} was dropped "
-                 "(top and bottom: 5 deviations of Bernoulli)\n"
+    parts.append(f"  share of {drawn['iterations']} iterations in which each of {_which(found.size, one)} "
+                 f"was dropped " "(top and bottom: 5 deviations of Bernoulli)\n"
                  + _chart(found, rate, rate - 5 * deviation, rate + 5 * deviation, width, f"{what[:-1]} 0",
                           f"{found.size - 1}"))
     joint = np.array(one["joint_keep"]["by_distance"])[:width - 14]
     if joint.size:
-        parts.append(f"  probability that two {what} both live, by distance{_source(one)} (line: independent)\n"
-                     + _chart(joint, one["joint_keep"]["independent"], 0, max(joint.max(), 1e-9), width, "distance 1",
+        parts.append(f"  probability that two {what} both live, by distance{_source(one)} (line: "
+                     f"independent)\n" + _chart(joint, one["joint_keep"]["independent"], 0,
+                                                max(joint.max(), 1e-9), width, "distance 1",
                               f"{joint.size}"))
     return "\n\n".join(parts)
 
@@ -37,7 +39,8 @@ def text_plots(one, width=None):
 def _which(shown, one):
     """"1024 units", or "the first 65536 of 4194304 tiles" where not all have a figure."""
     sites = one["sites"]
-    return f"the first {shown} of {sites['count']} {sites['what']}" if shown < sites["count"] else f"{shown} {sites['what']}"
+    return (f"the first {shown} of {sites['count']} {sites['what']}" if shown < sites["count"]
+            else f"{shown} {sites['what']}")
 
 
 def _source(one):
@@ -58,7 +61,8 @@ def _bars(pairs, width):
 def _merged(pairs, bins):
     """Merge rates that differ by a unit more or less; put the rest into bins where it is too much to show."""
     groups = np.split(np.array(pairs), np.flatnonzero(np.diff([rate for rate, _ in pairs]) > 0.004) + 1)
-    merged = [[float(rates @ weights / weights.sum()), float(weights.sum())] for rates, weights in (g.T for g in groups)]
+    merged = [[float(rates @ weights / weights.sum()), float(weights.sum())]
+              for rates, weights in (g.T for g in groups)]
     if 1 < len(groups) <= bins or len(pairs) == 1:
         return merged
     rates, probabilities = np.array(pairs).T
@@ -71,7 +75,8 @@ def _merged(pairs, bins):
 
 
 def _chart(values, reference, low, high, width, first, last):
-    """Draw values from left to right, several in a column where they are many: from their least to their greatest."""
+    """Draw values from left to right, several in a column where they are many: from their least to their
+    greatest."""
     columns = np.array_split(values, min(values.size, width - 14))
     canvas = np.full((_HEIGHT, len(columns)), " ")
 
@@ -91,14 +96,17 @@ def _chart(values, reference, low, high, width, first, last):
 
 
 def check_picture(path):
-    """Raise ConfigError where no picture can be drawn into `path`: another ending, no such folder, or no matplotlib."""
+    """Raise ConfigError where no picture can be drawn into `path`: another ending, no such folder, or no
+    matplotlib."""
     if os.path.splitext(path)[1].lower() not in _FORMATS:
         raise ConfigError(f"--png {path}: expected a name that ends with {', '.join(_FORMATS)}")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise ConfigError(f"--png {path}: there is no folder {folder}; make it, or give a name in another one")
+        raise ConfigError(f"--png {path}: there is no folder {folder}; make it, or give a name in another "
+                          f"one")
     if not os.access(folder, os.W_OK):
-        raise ConfigError(f"--png {path}: nothing can be written into {folder}; give a name in another folder")
+        raise ConfigError(f"--png {path}: nothing can be written into {folder}; give a name in another "
+                          f"folder")
     if find_spec("matplotlib") is None:
         raise ConfigError("--png draws with matplotlib, which is not installed; install it with: "
                           "pip install 'minidrop[plot]'")
@@ -119,7 +127,8 @@ def draw_png(path, pairs):
         rows = figure.subfigures(len(pairs), 1, squeeze=False)[:, 0]
         for (one, first), row in zip(pairs, rows, strict=True):
             row.suptitle(f"{one['settings']['family']}   rate {one['rate']:g}, {one['units']} units, "
-                         f"{one['submodels'] or 'unknown'} sub-models", x=0.012, ha="left", weight="bold", size=11.5)
+                         f"{one['submodels'] or 'unknown'} sub-models", x=0.012, ha="left", weight="bold",
+                         size=11.5)
             axes = row.subplots(1, 4, width_ratios=(3, 4, 4, 5))
             _draw_iterations(axes[0], one)
             _draw_sites(axes[1], one)
@@ -173,7 +182,8 @@ def _draw_first(axes, one, first):
     n = first.shape[1]
     changes = np.abs(np.diff(first.astype(np.int8), axis=1)).sum() / len(first)
     shown = min(n, max(120, int(60 * n / max(changes, 1))))
-    axes.imshow(first[:, :shown], aspect="auto", interpolation="none", cmap=ListedColormap([_PALE, _INK]), vmin=0, vmax=1)
+    axes.imshow(first[:, :shown], aspect="auto", interpolation="none", cmap=ListedColormap([_PALE, _INK]),
+                vmin=0, vmax=1)
     what = one["sites"]["what"]
     axes.set(ylabel="iteration", xlabel=what[:-1], title=f"what lives (dark) in {len(first)} iterations, "
              + (f"first {shown} of {n} {what}" if shown < n else f"all {shown} {what}"))

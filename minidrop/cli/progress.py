@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 
 
 class Narrator:
-    """Logs displays, tests and snapshots of a Solver in Caffe's words; `tests` holds the last values of every test net.
+    """Logs displays, tests and snapshots of a Solver in Caffe's words; `tests` holds the last values of every
+    test net.
 
     With a bar on the screen displays go to the log file alone.
     """
@@ -25,17 +26,20 @@ class Narrator:
     def __call__(self, event):
         if event.kind == "display":
             rate = self._rate(event.iteration)
-            log.log(self.display_level, "Iteration %d%s, %s", event.iteration, rate, values.as_text(event.values))
+            log.log(self.display_level, "Iteration %d%s, %s", event.iteration, rate,
+                    values.as_text(event.values))
         elif event.kind == "test":
             self.tests[event.net] = event.values
-            log.info("Iteration %d, Testing net (#%d): %s", event.iteration, event.net, values.as_text(event.values))
+            log.info("Iteration %d, Testing net (#%d): %s", event.iteration, event.net,
+                     values.as_text(event.values))
         elif event.kind == "snapshot":
             log.info("Iteration %d, snapshot %s", event.iteration, event.values["path"])
 
     def _rate(self, iteration):
         (before, then), now = self.last, time.monotonic()
         self.last = iteration, now
-        return f" ({(iteration - before) / (now - then):.4g} iter/s)" if iteration > before and now > then else ""
+        return (f" ({(iteration - before) / (now - then):.4g} iter/s)" if iteration > before and now > then
+                else "")
 
 
 class Bar:
@@ -46,8 +50,8 @@ class Bar:
 
     def __enter__(self):
         from tqdm import tqdm
-        self.bar = tqdm(total=self.solver.settings.max_iter, initial=self.solver.iteration, unit="iter", file=sys.stderr,
-                        dynamic_ncols=True, smoothing=0.1)
+        self.bar = tqdm(total=self.solver.settings.max_iter, initial=self.solver.iteration, unit="iter",
+                        file=sys.stderr, dynamic_ncols=True, smoothing=0.1)
         console.show = lambda text, err: self.bar.write(text, file=sys.stderr if err else sys.stdout)
         return self
 
@@ -60,13 +64,15 @@ class Bar:
         self.bar.close()
 
     def __call__(self, event):
-        if event.kind == "step" and self.bar.update(1):      # True where it was drawn: a text for each step costs too much
+        # True where it was drawn: a text for each step costs too much
+        if event.kind == "step" and self.bar.update(1):
             shown = {name: event.values[name] for name in ("loss", "lr")}
             self.bar.set_postfix_str(values.as_text(shown).replace(" = ", "="), refresh=False)
 
 
 def wants_bar(asked):
-    """Return whether to draw a bar: as asked for with --progress, else on a terminal that says how wide it is."""
+    """Return whether to draw a bar: as asked for with --progress, else on a terminal that says how wide it
+    is."""
     if asked is not None:
         return asked
     try:

@@ -4,11 +4,13 @@
     solver.prototxt      the solver and its nets as they were used: overrides applied, the seed filled in
     net.prototxt
     train.log            everything said, with the time
-    metrics.jsonl        one object a line: {"iteration", "phase", "values"}, for TEST also "net", the test net's number
+    metrics.jsonl        one object a line: {"iteration", "phase", "values"}, for TEST also "net", the test
+                         net's number
     snapshots/NAME_iter_N.h5
 
-metrics.jsonl holds nothing that differs between two runs with one seed: no times, no paths. What a killed run wrote after
-its last snapshot is cut off on resuming, so the file of a resumed run equals that of an uninterrupted one.
+metrics.jsonl holds nothing that differs between two runs with one seed: no times, no paths. What a killed run
+wrote after its last snapshot is cut off on resuming, so the file of a resumed run equals that of an
+uninterrupted one.
 """
 
 import json
@@ -34,7 +36,8 @@ _NET_FIELDS = ("net", "net_param", "train_net", "train_net_param", "test_net", "
 
 
 def run_name(solver_path):
-    """Return what runs of a solver file are called: its folder's name where the file is just `solver`, else its own."""
+    """Return what runs of a solver file are called: its folder's name where the file is just `solver`, else
+    its own."""
     path = Path(solver_path)
     return (path.resolve().parent.name if path.stem == "solver" else path.stem) or "run"
 
@@ -42,8 +45,8 @@ def run_name(solver_path):
 def choose(solver, out=None, resume=None):
     """Return (RunFolder, snapshot to go on from or None) for a Solver, and set where its snapshots go.
 
-    out: the folder asked for. resume: None, "auto" or the path of a snapshot. Nothing is written yet. Raises ConfigError
-    where a new run would mix with an old one.
+    out: the folder asked for. resume: None, "auto" or the path of a snapshot. Nothing is written yet. Raises
+    ConfigError where a new run would mix with an old one.
     """
     name = run_name(solver.config.path)
     if resume == "auto":
@@ -58,13 +61,15 @@ def choose(solver, out=None, resume=None):
             return folder, start
     path = Path(out) if out else _fresh(name)
     if resume is None and (path / "run.json").exists():
-        raise ConfigError(f"--out {path}: holds a run already; go on with --resume auto, or name another folder")
+        raise ConfigError(f"--out {path}: holds a run already; go on with --resume auto, or name another "
+                          f"folder")
     return RunFolder(path, name, solver), resume if resume != "auto" else None
 
 
 def _fresh(name):
     stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return next(path for path in (ROOT / f"{stem}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 10**6))))
+    return next(path for path in (ROOT / f"{stem}{suffix}"
+                                  for suffix in ("", *(f"-{i}" for i in range(2, 10**6))))
                 if not path.exists())
 
 
@@ -79,7 +84,8 @@ def _newest_run(solver):
 
 
 def _identity(solver):
-    """What makes two commands train the same thing; other settings may change between a run and its resumption."""
+    """What makes two commands train the same thing; other settings may change between a run and its
+    resumption."""
     return {"solver": os.path.realpath(solver.config.path), "dropout": solver.dropout, "dtype": solver.dtype}
 
 
@@ -129,24 +135,27 @@ class RunFolder:
         return found
 
     def begin(self):
-        """Make the folder, or go on in it: cut the metrics at the solver's iteration, write the configuration down."""
+        """Make the folder, or go on in it: cut the metrics at the solver's iteration, write the configuration
+        down."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
             facts = {**_identity(self.solver), "started": time.time(), "minidrop": __version__}
-            self.facts = {**facts, **self.facts, "snapshot_prefix": os.path.abspath(self.solver.snapshot_prefix)}
+            self.facts = {**facts, **self.facts,
+                          "snapshot_prefix": os.path.abspath(self.solver.snapshot_prefix)}
             _write(self.path / "run.json", json.dumps(self.facts, indent=1) + "\n")
             self._write_configuration()
             self._cut_metrics()
             self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8", buffering=1)
         except OSError as error:
-            raise ConfigError(f"--out {self.path}: the run folder cannot be written: {error.strerror or error}; choose "
-                              f"another one") from error
+            raise ConfigError(f"--out {self.path}: the run folder cannot be written: "
+                              f"{error.strerror or error}; choose another one") from error
         if not self.own_prefix:
             self._check_prefix()
 
     def _check_prefix(self):
-        """Find out now, not at the first snapshot, that a snapshot_prefix of the solver file cannot be written."""
+        """Find out now, not at the first snapshot, that a snapshot_prefix of the solver file cannot be
+        written."""
         folder = Path(self.solver.snapshot_prefix).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -154,8 +163,8 @@ class RunFolder:
         except OSError as error:
             reason = error.strerror or str(error)
         if reason:
-            raise ConfigError(f"{self.solver.config.where('snapshot_prefix')}: snapshots cannot be written to the folder "
-                              f"{folder}: {reason}; choose another snapshot_prefix")
+            raise ConfigError(f"{self.solver.config.where('snapshot_prefix')}: snapshots cannot be written "
+                              f"to the folder {folder}: {reason}; choose another snapshot_prefix")
 
     def __enter__(self):
         return self
@@ -173,15 +182,16 @@ class RunFolder:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ConfigError(f"--out {self.path}: another minidrop train is running in this folder; stop it first, or "
-                                  f"choose another folder") from None
+                raise ConfigError(f"--out {self.path}: another minidrop train is running in this folder; "
+                                  f"stop it first, or choose another folder") from None
             except OSError as error:        # a file system without locks
                 log.debug("the run folder is not locked: %s", error)
 
     def _cut_metrics(self):
         path = self.path / "metrics.jsonl"
         old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        kept = "".join(line for line in old.splitlines(keepends=True) if _is_before(line, self.solver.iteration))
+        kept = "".join(line for line in old.splitlines(keepends=True)
+                       if _is_before(line, self.solver.iteration))
         if kept != old:
             _write(path, kept)
 
@@ -195,7 +205,8 @@ class RunFolder:
         try:
             self._metrics.write(values.as_json({**line, "values": event.values}) + "\n")
         except OSError as error:
-            raise DataError(f"{self.path / 'metrics.jsonl'}: cannot be written: {error.strerror or error}") from error
+            raise DataError(f"{self.path / 'metrics.jsonl'}: cannot be written: "
+                            f"{error.strerror or error}") from error
 
     def _write_configuration(self):
         train, tests = self.solver.choices

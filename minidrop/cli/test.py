@@ -14,15 +14,18 @@ from minidrop.solver import load_weights, run_test
 @click.command()
 @click.option("--model", required=True, metavar="FILE", help="The network file.")
 @weights_option
-@click.option("--iterations", type=click.IntRange(1), default=50, show_default=True, help="Number of batches.")
+@click.option("--iterations", type=click.IntRange(1), default=50, show_default=True,
+              help="Number of batches.")
 @click.option("--mc", "passes", type=click.IntRange(2), metavar="PASSES",
-              help="Monte-Carlo dropout: run each batch this often with drops on, and print mean, spread and calibration.")
+              help="Monte-Carlo dropout: run each batch this often with drops on, and print mean, spread and "
+              "calibration.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
               help="What all that is random follows from: with --mc the drops of every pass.")
 @net_options
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
-def test(model, weights, iterations, passes, seed, overrides, dropout, level, stages, device, gpu, dtype, precision, as_json):
+def test(model, weights, iterations, passes, seed, overrides, dropout, level, stages, device, gpu, dtype,
+         precision, as_json):
     """Print the mean of each output of a trained net, in phase TEST."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")
@@ -60,15 +63,18 @@ def _table(evaluation, device):
             ("accuracy", "accuracy"), ("negative log-likelihood", "negative_log_likelihood"),
             ("expected calibration error", "calibration_error")) if quality.calibration]
         rows.append(("entropy, mean", list(quality.entropy.values())))
-        lines += [f"  {title:<32}{shown.number(plain):>14}{shown.number(mean):>16}" for title, (plain, mean) in rows]
+        lines += [f"  {title:<32}{shown.number(plain):>14}{shown.number(mean):>16}"
+                  for title, (plain, mean) in rows]
         lines.append(f"  {'mutual information, mean':<46}{shown.number(quality.mutual_information):>16}")
-    lines.append(f"forward passes: {evaluation.seconds['passes']:.3f} s for the {evaluation.passes * evaluation.iterations} "
-                 f"with drops, {evaluation.seconds['deterministic']:.3f} s for the {evaluation.iterations} without")
+    lines.append(f"forward passes: {evaluation.seconds['passes']:.3f} s for the "
+                 f"{evaluation.passes * evaluation.iterations} with drops, "
+                 f"{evaluation.seconds['deterministic']:.3f} s for the {evaluation.iterations} without")
     return "\n".join(lines)
 
 
 def _spread(spread):
     if spread.mean.size == 1:
-        return f"{shown.number(float(spread.mean.reshape(())))} +- {shown.number(float(spread.std.reshape(())))}"
+        return (f"{shown.number(float(spread.mean.reshape(())))} +- "
+                f"{shown.number(float(spread.std.reshape(())))}")
     shape = "x".join(map(str, spread.mean.shape))
     return f"{shape} values, +- {shown.number(float((spread.std**2).mean()**0.5))} (root mean square)"

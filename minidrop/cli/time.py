@@ -15,7 +15,8 @@ from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.solver import Solver
 
-# Only the step itself is to run, and the learning rate must not leave its schedule however many steps that takes.
+# Only the step itself is to run, and the learning rate must not leave its schedule however many steps that
+# takes.
 _STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "lr_policy=fixed"]
 _PROFILED = 20
 _WARM_UP = {False: 5, True: 300}      # steps; True: where every form of the patterns is captured at first
@@ -23,16 +24,20 @@ _WARM_UP = {False: 5, True: 300}      # steps; True: where every form of the pat
 
 @click.command()
 @click.option("--solver", metavar="FILE", help="The solver file.")
-@click.option("--model", metavar="FILE", help="A network file instead, trained by SGD with momentum and weight decay.")
-@click.option("--compare", metavar="KIND", help="Measure beside it the net with this dropout: conventional, approx, "
+@click.option("--model", metavar="FILE", help="A network file instead, trained by SGD with momentum and "
+              "weight decay.")
+@click.option("--compare", metavar="KIND", help="Measure beside it the net with this dropout: conventional, "
+              "approx, "
                                                 "approx:FAMILY.")
-@click.option("--iterations", type=click.IntRange(1), default=50, show_default=True, help="Steps to measure of each net.")
-@click.option("--phase", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TRAIN", show_default=True,
-              help="TRAIN: whole training steps. TEST: forward passes (with --model).")
+@click.option("--iterations", type=click.IntRange(1), default=50, show_default=True, help="Steps to measure "
+              "of each net.")
+@click.option("--phase", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TRAIN",
+              show_default=True, help="TRAIN: whole training steps. TEST: forward passes (with --model).")
 @net_options
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers, in seconds, as JSON.")
-def time(solver, model, compare, iterations, phase, overrides, dropout, level, stages, device, gpu, dtype, precision, as_json):
+def time(solver, model, compare, iterations, phase, overrides, dropout, level, stages, device, gpu, dtype,
+         precision, as_json):
     """Measure a training step: how long, where, and against another dropout.
 
     Both nets run in turn in the same process, in short blocks, every step with another drawn pattern.
@@ -78,12 +83,13 @@ def _training(solver, model, overrides, dropout, level, stages, device, dtype, p
     if solver:
         source = load_solver(solver)
     else:
-        source = SolverParameter(net=model, base_lr=0.001, lr_policy="fixed", momentum=0.9, max_iter=1, weight_decay=0.0005,
-                                 random_seed=0)
-    made = Solver(source, [*overrides, *_STEPS_ALONE], dropout, device, dtype, level, stages, precision=precision)
+        source = SolverParameter(net=model, base_lr=0.001, lr_policy="fixed", momentum=0.9, max_iter=1,
+                                 weight_decay=0.0005, random_seed=0)
+    made = Solver(source, [*overrides, *_STEPS_ALONE], dropout, device, dtype, level, stages,
+                  precision=precision)
     if not made.net.losses:
-        raise ConfigError(f"{made.net.config.where()}: a training step needs a loss, but no layer is one; measure forward "
-                          f"passes with --phase TEST")
+        raise ConfigError(f"{made.net.config.where()}: a training step needs a loss, but no layer is one; "
+                          f"measure forward passes with --phase TEST")
     _feed_zeros(made.net)
     return made.net, made.step, made.updater.rule, made.uncaptured
 
@@ -92,7 +98,8 @@ def _forward(_solver, model, overrides, dropout, level, stages, device, dtype, p
     """Return (net, one forward pass, None, a context), as `_training`."""
     config = load_net(model)
     prepare_nets([config], dropout, overrides)
-    net = Net(config, "TEST", device, dtype, 0, *stated(config, level, stages), precision=precision or "float32")
+    net = Net(config, "TEST", device, dtype, 0, *stated(config, level, stages), precision=precision
+              or "float32")
     _feed_zeros(net)
 
     def forward():
@@ -105,11 +112,13 @@ def _feed_zeros(net):
     """Give every Input layer zeros of its declared shape: times do not depend on values."""
     for node in net.graph.nodes:
         if node.config.type == "Input":
-            node.layer.give({ref.name: net.backend.zeros(net.graph.shapes[ref], net.dtype) for ref in node.tops})
+            node.layer.give({ref.name: net.backend.zeros(net.graph.shapes[ref], net.dtype)
+                             for ref in node.tops})
 
 
 def _table(result):
-    lines = [f"{result['phase']} step on {result['device']}, {result['dtype']}, {result['iterations']} of each"]
+    lines = [f"{result['phase']} step on {result['device']}, {result['dtype']}, {result['iterations']} of "
+             f"each"]
     for name, step in result["steps"].items():
         lines.append(f"  {name:<16} {_ms(step['median'])} median {_ms(step['mean'])} mean "
                      f"{_ms(step['p10'])} to {_ms(step['p90'])} (10 % to 90 %)")
@@ -121,17 +130,20 @@ def _table(result):
         lines += ["", f"where, {name}   (ms a step; taking these times slows the step a little)",
                   f"  {'layer':<16} {'forward':>9} {'backward':>9} {'update':>9} {'share':>7}"]
         layers = profile["layers"]
-        total = {part: sum(parts[part] for parts in layers.values()) for part in ("forward", "backward", "update")}
-        lines += [_row(layer, parts, profile["step"]) for layer, parts in {**layers, "(all layers)": total}.items()]
+        total = {part: sum(parts[part] for parts in layers.values())
+                 for part in ("forward", "backward", "update")}
+        lines += [_row(layer, parts, profile["step"])
+                  for layer, parts in {**layers, "(all layers)": total}.items()]
         rest = profile["step"] - sum(total.values())
         lines.append(f"  {'(all else)':<16} {rest * 1e3:>29.3f} {rest / profile['step']:>7.1%}")
-        lines.append(f"  products of matrices: {_ms(profile['gemm']).strip()}, {profile['gemm_share']:.1%} of the step")
+        lines.append(f"  products of matrices: {_ms(profile['gemm']).strip()}, {profile['gemm_share']:.1%} "
+                     f"of the step")
     return "\n".join(lines)
 
 
 def _row(name, parts, step):
-    return (f"  {name:<16} {parts['forward'] * 1e3:>9.3f} {parts['backward'] * 1e3:>9.3f} {parts['update'] * 1e3:>9.3f} "
-            f"{sum(parts.values()) / step:>7.1%}")
+    return (f"  {name:<16} {parts['forward'] * 1e3:>9.3f} {parts['backward'] * 1e3:>9.3f} "
+            f"{parts['update'] * 1e3:>9.3f} {sum(parts.values()) / step:>7.1%}")
 
 
 def _ms(seconds):

@@ -29,24 +29,28 @@ log = logging.getLogger(__name__)
 @device_options
 @weights_option
 @click.option("--resume", "--snapshot", "resume", metavar="auto|FILE",
-              help="Go on from a snapshot; auto: the newest one of this solver's newest run (or of --out), in its folder.")
+              help="Go on from a snapshot; auto: the newest one of this solver's newest run (or of --out), "
+              "in its folder.")
 @click.option("--out", metavar="DIR", help="The run folder. [default: runs/<solver>-<time>]")
 @click.option("--seed", type=click.IntRange(0), help="Instead of the file's random_seed.")
-@click.option("--sigint-effect", type=click.Choice(EFFECTS), default="stop", show_default=True, help="What Ctrl-C does.")
+@click.option("--sigint-effect", type=click.Choice(EFFECTS), default="stop", show_default=True,
+              help="What Ctrl-C does.")
 @click.option("--sighup-effect", type=click.Choice(EFFECTS), default="snapshot", show_default=True,
               help="What a hang-up signal does.")
-@click.option("--progress/--no-progress", default=None, help="A progress bar, or plain lines. [default: a bar on a terminal]")
+@click.option("--progress/--no-progress", default=None, help="A progress bar, or plain lines. [default: a "
+              "bar on a terminal]")
 @click.pass_context
-def train(context, solver, overrides, dropout, level, stages, device, gpu, dtype, precision, weights, resume, out, seed,
-          sigint_effect, sighup_effect, progress):
+def train(context, solver, overrides, dropout, level, stages, device, gpu, dtype, precision, weights, resume,
+          out, seed, sigint_effect, sighup_effect, progress):
     """Train a net.
 
-    The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless the solver file
-    sets snapshot_prefix). Ctrl-C or SIGTERM finishes the iteration, writes a snapshot and exits with 130 or 143; a second
-    Ctrl-C stops at once; SIGHUP writes a snapshot and goes on.
+    The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
+    the solver file sets snapshot_prefix). Ctrl-C or SIGTERM finishes the iteration, writes a snapshot and
+    exits with 130 or 143; a second Ctrl-C stops at once; SIGHUP writes a snapshot and goes on.
     """
     if weights and resume not in (None, "auto"):
-        raise click.UsageError("--weights and --resume (Caffe's -snapshot) exclude each other: a snapshot has its weights")
+        raise click.UsageError("--weights and --resume (Caffe's -snapshot) exclude each other: a snapshot "
+                               "has its weights")
     device = chosen_device(device, gpu)
     if seed is not None:
         overrides = (*overrides, f"random_seed={seed}")
@@ -54,7 +58,8 @@ def train(context, solver, overrides, dropout, level, stages, device, gpu, dtype
         # Before the nets are built, so that a signal during that long work is not lost.
         signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
         run_log = stack.enter_context(RunLog())
-        trained = Solver(load_solver(solver), overrides, dropout, device, dtype, level, stages, precision=precision)
+        trained = Solver(load_solver(solver), overrides, dropout, device, dtype, level, stages,
+                         precision=precision)
         stack.callback(trained.close)
         folder, start = choose(trained, out, resume)
         stack.enter_context(folder)
@@ -72,7 +77,8 @@ def train(context, solver, overrides, dropout, level, stages, device, gpu, dtype
         view = Bar(trained) if with_bar else nullcontext()
         for callback in (folder.record, narrator, *([view] if with_bar else [])):
             trained.add_callback(callback)
-        again = [*without(context.obj, "resume", "snapshot", "out"), "--out", str(folder.path), "--resume", "auto"]
+        again = [*without(context.obj, "resume", "snapshot", "out"), "--out", str(folder.path), "--resume",
+                 "auto"]
         code = _train(trained, signals, view, narrator, "minidrop " + shlex.join(again))
     context.exit(code)
 
@@ -86,20 +92,22 @@ def _restore(solver, path):
         log.warning("the snapshot was written with --dtype %s, now it is %s", before["dtype"], solver.dtype)
     precision = solver.net.backend.precision
     if before.get("precision", "float32") != precision:
-        log.warning("the snapshot was written with --precision %s, now it is %s", before.get("precision", "float32"),
-                    precision)
+        log.warning("the snapshot was written with --precision %s, now it is %s",
+                    before.get("precision", "float32"), precision)
     if solver.iteration >= solver.settings.max_iter:
-        log.warning("nothing is left to train: max_iter is %d; raise it with --set max_iter=N", solver.settings.max_iter)
+        log.warning("nothing is left to train: max_iter is %d; raise it with --set max_iter=N",
+                    solver.settings.max_iter)
     if before.get("dropout", "") != (solver.dropout or ""):
-        log.warning("the snapshot was written with --dropout %s, now it is %s", before.get("dropout") or "not given",
-                    solver.dropout or "not given")
+        log.warning("the snapshot was written with --dropout %s, now it is %s", before.get("dropout")
+                    or "not given", solver.dropout or "not given")
     elif before.get("net") != str(solver.net.config.message):
         log.warning("the net's description is not what it was when the snapshot was written")
     old, new = (set(str(text).splitlines()) for text in (before.get("solver", ""), solver.settings))
-    changed = [line for line in [*sorted(old - new), *sorted(new - old)] if not line.startswith("random_seed")]
+    changed = [line for line in [*sorted(old - new), *sorted(new - old)]
+               if not line.startswith("random_seed")]
     if changed:
-        log.warning("the solver's settings are not what they were: %s; now %s", ", ".join(sorted(old - new)) or "(none)",
-                    ", ".join(sorted(new - old)) or "(none)")
+        log.warning("the solver's settings are not what they were: %s; now %s", ", ".join(sorted(old - new))
+                    or "(none)", ", ".join(sorted(new - old)) or "(none)")
 
 
 def _introduce(solver, folder, device):
@@ -112,8 +120,10 @@ def _introduce(solver, folder, device):
         log.warning("%s: snapshot_best has no effect while test_interval is 0: no test is made",
                     solver.config.where("snapshot_best"))
     reason = cuda_devices()[1]
-    if device == "auto" and reason and settings.HasField("solver_mode") and settings.solver_mode == settings.GPU:
-        log.warning("%s: solver_mode is GPU, but there is none (%s): training on the CPU", solver.config.where("solver_mode"),
+    if (device == "auto" and reason and settings.HasField("solver_mode")
+        and settings.solver_mode == settings.GPU): log.warning("%s: solver_mode is GPU, but there is none "
+                                                               "(%s): training on the CPU",
+                                                               solver.config.where("solver_mode"),
                     reason)
 
 
@@ -138,6 +148,7 @@ def _train(solver, signals, view, narrator, again):
         log.debug("error: %s", error)      # for the log file; the command line prints it itself
         raise
     tests = "; ".join(values.as_text(result) for result in narrator.tests.values())
-    log.info("done: %d iterations in %.1f s; %ssnapshots: %s", solver.iteration - first, time.monotonic() - began,
-             f"test: {tests}; " if tests else "", f"{solver.snapshot_prefix}_iter_*.h5" if solver.last_snapshot else "none")
+    log.info("done: %d iterations in %.1f s; %ssnapshots: %s", solver.iteration - first,
+             time.monotonic() - began, f"test: {tests}; " if tests else "",
+             f"{solver.snapshot_prefix}_iter_*.h5" if solver.last_snapshot else "none")
     return 0

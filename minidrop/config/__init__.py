@@ -1,7 +1,8 @@
 """Network and solver descriptions: the schema, files, rules, overrides, and building them in Python."""
 
 from minidrop.config.fields import all_param_fields, param_fields
-from minidrop.config.load import NetConfig, SolverConfig, decimal, load_net, load_solver, parse_net, parse_solver
+from minidrop.config.load import (NetConfig, SolverConfig, decimal, load_net, load_solver, parse_net,
+                                  parse_solver)
 from minidrop.config.minidrop_pb2 import (
     TEST,
     TRAIN,

@@ -12,6 +12,6 @@ from minidrop.data.sources import DATA_SETS, cache_dir, find_source, how_to_make
 from minidrop.data.text import Sentences, Text, TextStreams, read_text, read_vocabulary
 from minidrop.data.vocabulary import Vocabulary
 
-__all__ = ["DATA_SETS", "ArrayRecords", "Batches", "HDF5Records", "Prefetcher", "Records", "Sentences", "Text",
-           "TextStreams", "Vocabulary", "cache_dir", "find_source", "how_to_make", "read_idx", "read_text",
-           "read_vocabulary"]
+__all__ = ["DATA_SETS", "ArrayRecords", "Batches", "HDF5Records", "Prefetcher", "Records", "Sentences",
+           "Text", "TextStreams", "Vocabulary", "cache_dir", "find_source", "how_to_make", "read_idx",
+           "read_text", "read_vocabulary"]

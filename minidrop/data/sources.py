@@ -8,8 +8,8 @@ from minidrop.errors import DataError, nearest
 DATA_SETS = ("digits", "mnist", "fashion-mnist", "ptb", "tinyshakespeare")
 """What scripts/download_data.py can make.
 
-"NAME/train.txt" and "NAME/test.txt" are the sources; ptb has "ptb/valid.txt" too, tinyshakespeare is one text,
-"tinyshakespeare/input.txt".
+"NAME/train.txt" and "NAME/test.txt" are the sources; ptb has "ptb/valid.txt" too, tinyshakespeare is one
+text, "tinyshakespeare/input.txt".
 """
 
 
@@ -26,11 +26,12 @@ def cache_dir():
 
 
 def find_source(source, config_path=None, kind="list"):
-    """Return the path of the file that `source` names; `kind` says in messages what it should be, "list" or "text".
+    """Return the path of the file that `source` names; `kind` says in messages what it should be, "list" or
+    "text".
 
     A relative name is looked for in the working folder, then beside the config file, then in `cache_dir()`.
-    Raises DataError that lists these places and, for a known data set, the command that makes the file; the caller knows
-    which line of which file asked for it.
+    Raises DataError that lists these places and, for a known data set, the command that makes the file; the
+    caller knows which line of which file asked for it.
     """
     if not source:
         raise DataError(f"source: expected the name of a {kind} file, got an empty one; write e.g. "

@@ -45,14 +45,16 @@ _lock = threading.Lock()
 
 
 def read_text(source, level="WORD", vocabulary=None, size=0):
-    """Return the Text of `source`, encoded with the vocabulary of the text, or `.vocabulary` file, `vocabulary`.
+    """Return the Text of `source`, encoded with the vocabulary of the text, or `.vocabulary` file,
+    `vocabulary`.
 
-    source, vocabulary: a path, plain or compressed with gzip or xz, or "python-stdlib"; no vocabulary means the source's
-    own, in which `size` (0: all) limits the number of tokens. At level "WORD" tokens are what stands between white space,
-    and every line ends with <eos>; at level "CHARACTER" they are the characters as they stand.
+    source, vocabulary: a path, plain or compressed with gzip or xz, or "python-stdlib"; no vocabulary means
+    the source's own, in which `size` (0: all) limits the number of tokens. At level "WORD" tokens are what
+    stands between white space, and every line ends with <eos>; at level "CHARACTER" they are the characters
+    as they stand.
 
-    A Text that somebody still holds is not read again while its files are the same (path, time of change, size).
-    Raises DataError with file and line for what is missing, damaged, no UTF-8, empty or too long.
+    A Text that somebody still holds is not read again while its files are the same (path, time of change,
+    size). Raises DataError with file and line for what is missing, damaged, no UTF-8, empty or too long.
     """
     checked_level(level)
     vocabulary = source if vocabulary is None else vocabulary
@@ -72,7 +74,8 @@ def read_text(source, level="WORD", vocabulary=None, size=0):
 
 
 def read_vocabulary(source, level="WORD", size=0):
-    """Return the vocabulary in a `.vocabulary` file, or that of the tokens of a text, as `read_text` takes them."""
+    """Return the vocabulary in a `.vocabulary` file, or that of the tokens of a text, as `read_text` takes
+    them."""
     key = _key(source), checked_level(level), size
     with _lock:
         vocabulary = _cache.get(key)
@@ -85,14 +88,15 @@ def _vocabulary(source, level, size, raw=None):
     if str(source).endswith(".vocabulary"):
         vocabulary = Vocabulary.load(source)
         if vocabulary.level != level:
-            raise DataError(f"{source}: expected a vocabulary of level {level}, got one of level {vocabulary.level}; change "
-                            "the level, or name another file")
+            raise DataError(f"{source}: expected a vocabulary of level {level}, got one of level "
+                            f"{vocabulary.level}; change " "the level, or name another file")
         if size and len(vocabulary) != size:
-            raise DataError(f"{source}: expected {size} tokens, the vocabulary_size, got {len(vocabulary)}; leave "
-                            "vocabulary_size out, it limits vocabularies that are made of a text")
+            raise DataError(f"{source}: expected {size} tokens, the vocabulary_size, got {len(vocabulary)}; "
+                            f"leave " "vocabulary_size out, it limits vocabularies that are made of a text")
         return vocabulary
     raw = raw or _raw(source, (_key(source), level))
-    return Vocabulary.from_counts(raw.tokens, np.bincount(raw.numbers, minlength=len(raw.tokens)), size, level)
+    return Vocabulary.from_counts(raw.tokens, np.bincount(raw.numbers, minlength=len(raw.tokens)), size,
+                                  level)
 
 
 def _key(source):
@@ -166,12 +170,12 @@ def unpacked(path):
             while piece := stream.read(PIECE):
                 size += len(piece)
                 if size > SIZE_LIMIT:
-                    raise DataError(f"{path}: expected a text of at most {SIZE_LIMIT >> 20} MiB, got more; cut it into "
-                                    "several files")
+                    raise DataError(f"{path}: expected a text of at most {SIZE_LIMIT >> 20} MiB, got more; "
+                                    f"cut it into " "several files")
                 yield piece
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{path}: expected a whole {'xz' if magic == XZ_MAGIC else 'gzip'} file, got a damaged one ({error}); "
-                        "fetch it again") from error
+        raise DataError(f"{path}: expected a whole {'xz' if magic == XZ_MAGIC else 'gzip'} file, got a "
+                        f"damaged one ({error}); " "fetch it again") from error
     except (OSError, ValueError, MemoryError) as error:     # an xz file may ask for any amount of memory
         raise _unreadable(path, error) from error
 
@@ -182,35 +186,40 @@ def _unreadable(path, error):
 
 
 def stdlib_files():
-    """Return the files of "python-stdlib": the top-level modules of this Python's standard library, sorted by name.
+    """Return the files of "python-stdlib": the top-level modules of this Python's standard library, sorted by
+    name.
 
-    Left out is what is no part of it or differs from machine to machine. Raises DataError where this Python keeps no sources.
+    Left out is what is no part of it or differs from machine to machine. Raises DataError where this Python
+    keeps no sources.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     paths = [path for path in sorted(folder.glob("*.py"), key=lambda path: path.name)
-             if path.stem in sys.stdlib_module_names and not path.stem.startswith("_sysconfigdata") and path.is_file()]
+             if path.stem in sys.stdlib_module_names and not path.stem.startswith("_sysconfigdata")
+             and path.is_file()]
     if not paths:
-        raise DataError(f"{STDLIB}: expected the sources of the standard library in {folder}, got none (this Python keeps "
-                        "them elsewhere); name a text file as the source")
+        raise DataError(f"{STDLIB}: expected the sources of the standard library in {folder}, got none (this "
+                        f"Python keeps " "them elsewhere); name a text file as the source")
     return paths
 
 
 def part_of(count, begin, end):
-    """Return the slice of `count` things from the share `begin` to the share `end`; neighbours neither overlap nor gape."""
+    """Return the slice of `count` things from the share `begin` to the share `end`; neighbours neither
+    overlap nor gape."""
     return slice(round(begin * count), round(end * count))
 
 
 class TextStreams:
     """A text as parallel streams: batch n holds steps n * steps ... of every one.
 
-    Of M tokens stream s has those from s * length on, length = M // streams; what remains is dropped. The last token of a
-    stream is read as a label only, so a pass has (length - 1) // steps batches. Batch n of the first pass is, with t = 0 ...
-    steps - 1:
+    Of M tokens stream s has those from s * length on, length = M // streams; what remains is dropped. The
+    last token of a stream is read as a label only, so a pass has (length - 1) // steps batches. Batch n of
+    the first pass is, with t = 0 ... steps - 1:
 
         data[t, s] = x[s * length + n * steps + t],  label[t, s] = x[s * length + n * steps + t + 1]
 
-    and cont[t, s] is 0 for the very first step of a pass, else 1. All are (steps, streams), int32. Batch n is a function of n
-    alone; after a pass the text begins anew. `begin` and `end`: the part of the tokens that is read, as shares.
+    and cont[t, s] is 0 for the very first step of a pass, else 1. All are (steps, streams), int32. Batch n is
+    a function of n alone; after a pass the text begins anew. `begin` and `end`: the part of the tokens that
+    is read, as shares.
 
     Raises DataError where the text is too short for one batch.
     """
@@ -222,8 +231,9 @@ class TextStreams:
         self.length = len(indices) // self.streams
         self.batches_per_pass = (self.length - 1) // self.steps
         if self.batches_per_pass < 1:
-            raise DataError(f"{name}: expected at least {self.streams * (self.steps + 1)} tokens for {self.streams} streams "
-                            f"of {self.steps} steps, got {len(indices)}; use fewer streams, fewer steps or a longer text")
+            raise DataError(f"{name}: expected at least {self.streams * (self.steps + 1)} tokens for "
+                            f"{self.streams} streams of {self.steps} steps, got {len(indices)}; use fewer "
+                            f"streams, fewer steps or a longer text")
         self._rows = indices[:self.length * self.streams].reshape(self.streams, self.length)
 
     def batch(self, n):
@@ -232,7 +242,8 @@ class TextStreams:
         rows = self._rows[:, place:place + self.steps + 1]
         cont = np.ones((self.steps, self.streams), np.int32)
         cont[0] = place > 0
-        return {"data": np.array(rows[:, :-1].T, order="C"), "label": np.array(rows[:, 1:].T, order="C"), "cont": cont}
+        return {"data": np.array(rows[:, :-1].T, order="C"), "label": np.array(rows[:, 1:].T, order="C"),
+                "cont": cont}
 
     def where(self, n, place):
         """Return "token NUMBER of stream STREAM of FILE" for entry `place` of the flattened batch n."""
@@ -252,9 +263,9 @@ class Sentences:
 
         data = <eos> w_1 ... w_k <eos> ...,  label = w_1 ... w_k <eos> -1 ...,  cont = 0 1 1 ...
 
-    cut or padded to `steps`; the label -1 is for ignore_label. All are (steps, streams), int32. A batch is never partial but
-    goes on into the next pass. With `shuffle` every pass has its own order, a function of (seed, layer_name, pass) alone.
-    `begin` and `end`: the part of the sentences that is read, as shares.
+    cut or padded to `steps`; the label -1 is for ignore_label. All are (steps, streams), int32. A batch is
+    never partial but goes on into the next pass. With `shuffle` every pass has its own order, a function of
+    (seed, layer_name, pass) alone. `begin` and `end`: the part of the sentences that is read, as shares.
 
     Raises DataError where there is no sentence.
     """
@@ -271,8 +282,8 @@ class Sentences:
         lines = np.flatnonzero(ends > starts)
         lines = lines[part_of(len(lines), begin, end)]
         if not len(lines):
-            raise DataError(f"{name}: expected at least one sentence, a line with a word, got none in this part of the text; "
-                            "name another source or correct begin and end")
+            raise DataError(f"{name}: expected at least one sentence, a line with a word, got none in this "
+                            f"part of the text; " "name another source or correct begin and end")
         self.lines, self.starts, self.lengths = lines, starts[lines], (ends - starts)[lines]
         self.batches_per_pass = -(-len(lines) // self.streams)
         self._orders = {}
@@ -294,13 +305,14 @@ class Sentences:
         return {"data": data, "label": label, "cont": cont}
 
     def where(self, n, place):
-        """Return "token NUMBER of line LINE of FILE" for entry `place` of the flattened batch n, or what padding needs."""
+        """Return "token NUMBER of line LINE of FILE" for entry `place` of the flattened batch n, or what
+        padding needs."""
         step, stream = divmod(place, self.streams)
         number = self._chosen(n)[stream]
         line = f"line {self.lines[number] + 1} of {self.name}"
         if step > self.lengths[number]:
-            return (f"padding after {line}, labelled {PADDING}: set loss_param {{ ignore_label: {PADDING} }}, of Accuracy "
-                    f"accuracy_param {{ ignore_label: {PADDING} }}")
+            return (f"padding after {line}, labelled {PADDING}: set loss_param {{ ignore_label: {PADDING} "
+                    f"}}, of Accuracy accuracy_param {{ ignore_label: {PADDING} }}")
         return f"token {step} of {line}"
 
     def _chosen(self, n):
@@ -315,4 +327,5 @@ class Sentences:
             if order is None:
                 rng = generator(self.seed, "sentences", self.layer_name, number)
                 self._orders[number] = rng.permutation(len(self))
-        return np.array([self._orders[number][place] for number, place in zip(passes.tolist(), places.tolist(), strict=True)])
+        return np.array([self._orders[number][place]
+                         for number, place in zip(passes.tolist(), places.tolist(), strict=True)])

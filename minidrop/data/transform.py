@@ -9,18 +9,20 @@ _ONLY_FOR_IMAGES = ("mirror", "crop_size", "mean_file", "force_color", "force_gr
 
 
 def check_transform(settings, shape):
-    """Raise ConfigError where `settings` asks for what records of `shape` cannot have, or what is not built yet."""
+    """Raise ConfigError where `settings` asks for what records of `shape` cannot have, or what is not built
+    yet."""
     for name in _ONLY_FOR_IMAGES:
         if settings.HasField(name):
             raise ConfigError(f"transform_param: {name} is not supported yet; scale and mean_value are")
     channels = shape[0] if len(shape) == 3 else 1
     if len(settings.mean_value) not in (0, 1, channels):
-        raise ConfigError(f"transform_param: expected one mean_value, or one for each of the {channels} channels, "
-                          f"got {len(settings.mean_value)}")
+        raise ConfigError(f"transform_param: expected one mean_value, or one for each of the {channels} "
+                          f"channels, got {len(settings.mean_value)}")
 
 
 def transform(settings, x, dtype):
-    """Return (x - mean_value) * scale as `dtype`; x: (records, ...), a mean for every channel where axis 1 is one."""
+    """Return (x - mean_value) * scale as `dtype`; x: (records, ...), a mean for every channel where axis 1 is
+    one."""
     if settings.mean_value:
         mean = np.array([decimal(value) for value in settings.mean_value], dtype)
         x = x - (mean.reshape((1, -1) + (1,) * (x.ndim - 2)) if mean.size > 1 else mean)

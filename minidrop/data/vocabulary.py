@@ -28,12 +28,13 @@ def tokens_of(text, level):
 class Vocabulary:
     """The different tokens of a text, numbered from 0; <unk> stands for every other one.
 
-    `tokens` are in the order of their indices. `build` puts <unk> first (index 0), at word level <eos> second, and then the
-    most frequent token first; tokens that are equally frequent are in the order of their first appearance. A word <unk> or
-    <eos> that stands in the text is that same token. At level "CHARACTER" every token but <unk> is one character, a line end
-    is a character like others, and there is no <eos>.
+    `tokens` are in the order of their indices. `build` puts <unk> first (index 0), at word level <eos>
+    second, and then the most frequent token first; tokens that are equally frequent are in the order of their
+    first appearance. A word <unk> or <eos> that stands in the text is that same token. At level "CHARACTER"
+    every token but <unk> is one character, a line end is a character like others, and there is no <eos>.
 
-    Raises DataError for a token that comes twice, that no text of this level can hold, or a missing <unk> or <eos>.
+    Raises DataError for a token that comes twice, that no text of this level can hold, or a missing <unk> or
+    <eos>.
     """
 
     def __init__(self, tokens, level="WORD"):
@@ -45,17 +46,19 @@ class Vocabulary:
 
     @classmethod
     def build(cls, tokens, size=0, level="WORD"):
-        """Return the vocabulary of an iterable of tokens: all, or with <unk> and <eos> the `size` most frequent ones."""
+        """Return the vocabulary of an iterable of tokens: all, or with <unk> and <eos> the `size` most
+        frequent ones."""
         counts = Counter(tokens)
         return cls.from_counts(counts.keys(), counts.values(), size, level)
 
     @classmethod
     def from_counts(cls, tokens, counts, size=0, level="WORD"):
-        """Return the vocabulary of different tokens, in the order of their first appearance, with their counts."""
+        """Return the vocabulary of different tokens, in the order of their first appearance, with their
+        counts."""
         special = SPECIAL[checked_level(level)]
         if size and size <= len(special):
-            raise DataError(f"vocabulary: expected a size of more than {len(special)} ({', '.join(special)}) or 0, which "
-                            f"takes all tokens, got {size}")
+            raise DataError(f"vocabulary: expected a size of more than {len(special)} ({', '.join(special)}) "
+                            f"or 0, which takes all tokens, got {size}")
         tokens = list(tokens)
         order = np.argsort(-np.fromiter(counts, np.int64, len(tokens)), kind="stable")
         ordered = [token for token in map(tokens.__getitem__, order.tolist()) if token not in special]
@@ -63,7 +66,8 @@ class Vocabulary:
 
     @cached_property
     def fingerprint(self):
-        """A short text that differs, as good as surely, for any other vocabulary: a hash of the tokens in their order."""
+        """A short text that differs, as good as surely, for any other vocabulary: a hash of the tokens in
+        their order."""
         return hashlib.blake2b("\n".join(map(repr, self.tokens)).encode(), digest_size=16).hexdigest()
 
     def __len__(self):
@@ -95,7 +99,8 @@ class Vocabulary:
         return np.fromiter(map(self._index.get, tokens, repeat(self.unk)), np.int32)
 
     def encode(self, text):
-        """Return the indices of a text's tokens, int32; at word level <eos> stands for every line end in it."""
+        """Return the indices of a text's tokens, int32; at word level <eos> stands for every line end in
+        it."""
         return self.indices(tokens_of(text, self.level))
 
     def decode(self, indices):
@@ -105,12 +110,13 @@ class Vocabulary:
         """
         indices = np.asarray(indices).reshape(-1).astype(np.int64)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise DataError(f"expected indices within 0..{len(self) - 1}, the vocabulary's, got {indices.min()}.."
-                            f"{indices.max()}; was the text made with another vocabulary?")
+            raise DataError(f"expected indices within 0..{len(self) - 1}, the vocabulary's, got "
+                            f"{indices.min()}..{indices.max()}; was the text made with another vocabulary?")
         tokens = [self.tokens[index] for index in indices.tolist()]
         if self.level == "CHARACTER":
             return "".join("\N{REPLACEMENT CHARACTER}" if token == UNK else token for token in tokens)
-        return " ".join("\n" if token == EOS else token for token in tokens).replace("\n ", "\n").replace(" \n", "\n")
+        return " ".join("\n" if token == EOS else token
+                        for token in tokens).replace("\n ", "\n").replace(" \n", "\n")
 
     def save(self, path):
         r"""Write the tokens to a UTF-8 file, one a line, in the order of their indices.
@@ -124,14 +130,15 @@ class Vocabulary:
             temporary.write_bytes("".join(f"{token.translate(escape)}\n" for token in self.tokens).encode())
             os.replace(temporary, path)
         except OSError as error:
-            raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check the free space and "
-                            "the permissions there") from error
+            raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check "
+                            f"the free space and " "the permissions there") from error
         finally:
             temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path):
-        """Return the vocabulary in a file that `save` wrote, or somebody else; its level is WORD if it has <eos>.
+        """Return the vocabulary in a file that `save` wrote, or somebody else; its level is WORD if it has
+        <eos>.
 
         Raises DataError with the line for what is no such file.
         """
@@ -139,14 +146,16 @@ class Vocabulary:
             with open(path, "rb") as file:
                 content = file.read(FILE_LIMIT + 1)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: the vocabulary cannot be read ({getattr(error, 'strerror', None) or error}); check the "
-                            "path and its permissions") from error
+            raise DataError(f"{path}: the vocabulary cannot be read "
+                            f"({getattr(error, 'strerror', None) or error}); check the " "path and its "
+                            "permissions") from error
         if len(content) > FILE_LIMIT:
-            raise DataError(f"{path}: expected a vocabulary of at most {FILE_LIMIT >> 20} MiB, got more; is this a text? A "
-                            "text is named without .vocabulary at its end")
+            raise DataError(f"{path}: expected a vocabulary of at most {FILE_LIMIT >> 20} MiB, got more; is "
+                            f"this a text? A " "text is named without .vocabulary at its end")
         text = decoded(content.removeprefix(b"\xef\xbb\xbf"), path)
         lines = text.removesuffix("\n").split("\n") if text else []
-        tokens = [_unescaped(line.removesuffix("\r"), f"{path}:{number}") for number, line in enumerate(lines, 1)]
+        tokens = [_unescaped(line.removesuffix("\r"), f"{path}:{number}")
+                  for number, line in enumerate(lines, 1)]
         level = "WORD" if EOS in tokens else "CHARACTER"
         if fault := _fault(tokens, level):
             raise DataError(f"{path}:{fault[0] + 1}: {fault[1]}")
@@ -158,10 +167,11 @@ def _fault(tokens, level):
     first = {}
     for index, token in enumerate(tokens):
         if first.setdefault(token, index) != index:
-            return index, f"expected different tokens, got {token!r} again, as token {first[token]}; leave one out"
+            return (index, f"expected different tokens, got {token!r} again, as token {first[token]}; leave "
+                    f"one out")
         if level == "CHARACTER" and token != UNK and len(token) != 1:
-            return index, (f"expected one character, got {token!r}; correct it (a vocabulary of words holds {EOS}, which this "
-                           "one does not)")
+            return index, (f"expected one character, got {token!r}; correct it (a vocabulary of words holds "
+                           f"{EOS}, which this " "one does not)")
         if level == "WORD" and token.split() != [token]:
             return index, f"expected a word without white space, got {token!r}; correct it"
     for token in SPECIAL[level]:
@@ -183,8 +193,8 @@ def decoded(content, path, lines_before=0):
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = lines_before + content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: expected text in UTF-8, got the byte 0x{content[error.start]:02X}; convert the file, "
-                        f"e.g. with iconv -t UTF-8, or name another one") from None
+        raise DataError(f"{path}:{line}: expected text in UTF-8, got the byte 0x{content[error.start]:02X}; "
+                        f"convert the file, e.g. with iconv -t UTF-8, or name another one") from None
 
 
 def _unescaped(line, where):
@@ -193,7 +203,7 @@ def _unescaped(line, where):
 
     def plain(escape):
         if escape[0] not in UNESCAPED:
-            raise DataError(f"{where}: expected {' or '.join(UNESCAPED)}, got {escape[0]} in {line!r}; write a backslash as "
-                            "\\\\")
+            raise DataError(f"{where}: expected {' or '.join(UNESCAPED)}, got {escape[0]} in {line!r}; write "
+                            f"a backslash as " "\\\\")
         return UNESCAPED[escape[0]]
     return re.sub(r"\\.?", plain, line)

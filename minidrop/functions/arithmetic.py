@@ -36,7 +36,8 @@ class Product(Function):
         return _product(xs)
 
     def backward(self, backend, gy, wanted):
-        return tuple(gy * _product(self.xs[:i] + self.xs[i + 1:]) if want else None for i, want in enumerate(wanted))
+        return tuple(gy * _product(self.xs[:i] + self.xs[i + 1:]) if want else None
+                     for i, want in enumerate(wanted))
 
 
 class Maximum(Function):

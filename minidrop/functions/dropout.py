@@ -1,4 +1,5 @@
-"""Dropout: Bernoulli (ordinary), Gaussian, by a drawn pattern (compact), and by an explicit mask (the oracle)."""
+"""Dropout: Bernoulli (ordinary), Gaussian, by a drawn pattern (compact), and by an explicit mask (the
+oracle)."""
 
 import math
 
@@ -11,7 +12,8 @@ from minidrop.patterns.draw import NOTHING
 class Dropout(Function):
     """y = x * m * scale, m ~ Bernoulli(1 - rate) for every element, from (key, element) alone.
 
-    Srivastava et al. 2014, inverted as in Caffe: scale = 1 / (1 - rate) by default, identity in the test phase.
+    Srivastava et al. 2014, inverted as in Caffe: scale = 1 / (1 - rate) by default, identity in the test
+    phase.
     """
 
     def __init__(self, rate, key, scale=None):
@@ -27,7 +29,8 @@ class Dropout(Function):
 
 
 class SharedDropout(Function):
-    """y = x * m * scale with one m for all entries along `axes`: drawn as in `Dropout` for a shape with length 1 there."""
+    """y = x * m * scale with one m for all entries along `axes`: drawn as in `Dropout` for a shape with
+    length 1 there."""
 
     def __init__(self, rate, key, scale, axes):
         self.rate, self.key, self.scale, self.axes = rate, key, scale, axes
@@ -137,7 +140,8 @@ def gaussian_dropout(x, rate, key):
 
 
 def take(x, kept, axis=1):
-    """Return x with only the kept entries of `axis`, carrying `kept`. Equal to x times the 0/1 mask of `kept`."""
+    """Return x with only the kept entries of `axis`, carrying `kept`. Equal to x times the 0/1 mask of
+    `kept`."""
     return Take(kept, axis % x.ndim).apply(expand(x))
 
 
@@ -159,9 +163,9 @@ def multiply_mask(x, mask):
 def approx_dropout(x, draw, axis=1, scaled=False):
     """Drop what `draw` drops from `axis` of x and scale the rest.
 
-    Units: if x already lacks the dropped ones (their producer did not compute them) only the scale is left to do, and
-    not even that where it is `scaled`; otherwise they are gathered. Either way the result carries the kept set, so that
-    the next product is smaller. Blocks: x is multiplied by their mask, and stays dense.
+    Units: if x already lacks the dropped ones (their producer did not compute them) only the scale is left to
+    do, and not even that where it is `scaled`; otherwise they are gathered. Either way the result carries the
+    kept set, so that the next product is smaller. Blocks: x is multiplied by their mask, and stays dense.
     """
     if draw is NOTHING:
         return x

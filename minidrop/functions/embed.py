@@ -6,11 +6,12 @@ from minidrop.functions.indices import refuse, whole_numbers
 
 
 class Embed(Function):
-    """y = W[ids] + b: ids (...) whole numbers of 0 .. rows-1, W (rows, columns), b (columns,) -> y (..., columns).
+    """y = W[ids] + b: ids (...) whole numbers of 0 .. rows-1, W (rows, columns), b (columns,) -> y (...,
+    columns).
 
-    If `out_kept` is given, only those columns of W and b are read, and y carries it. The gradient of W is a Block of the
-    rows that occur; what one row gets from several places is added in their order. Raises DataError for an id out of range
-    (naming its place).
+    If `out_kept` is given, only those columns of W and b are read, and y carries it. The gradient of W is a
+    Block of the rows that occur; what one row gets from several places is added in their order. Raises
+    DataError for an id out of range (naming its place).
     """
 
     def __init__(self, out_kept=None):
@@ -19,12 +20,14 @@ class Embed(Function):
     def forward(self, backend, ids, W, b=None):
         out_kept = self.out_kept
         if out_kept is not None and out_kept.total != W.shape[1]:
-            raise ShapeError(f"embed: {out_kept} does not fit W of shape {W.shape}, which has {W.shape[1]} columns")
+            raise ShapeError(f"embed: {out_kept} does not fit W of shape {W.shape}, which has {W.shape[1]} "
+                             f"columns")
         if out_kept is not None and out_kept.is_all:
             out_kept = None
         flat = ids.reshape(-1)
         whole, wrong = whole_numbers(flat, W.shape[0])
-        self.ids = refuse(backend, whole, flat, wrong, "index", W.shape[0], f"the table has {W.shape[0]} rows")
+        self.ids = refuse(backend, whole, flat, wrong, "index", W.shape[0], f"the table has {W.shape[0]} "
+                          f"rows")
         y = backend.lookup(W, self.ids, out_kept)
         if b is not None:
             y += backend.take(b, out_kept, 0)

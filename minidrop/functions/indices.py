@@ -1,4 +1,5 @@
-"""Whole numbers that say which class or which row, stored as integers or as floats; checked before they are used."""
+"""Whole numbers that say which class or which row, stored as integers or as floats; checked before they are
+used."""
 
 import numpy as np
 
@@ -16,14 +17,16 @@ def whole_numbers(flat, limit):
 
 
 def refuse(backend, whole, flat, wrong, what, limit, reason):
-    """Return `whole`, the entries of `flat` as integers, for use as addresses; DataError for the first that is `wrong`.
+    """Return `whole`, the entries of `flat` as integers, for use as addresses; DataError for the first that
+    is `wrong`.
 
-    `place` of the error is the number of that entry. While a step is captured nobody can look: a wrong entry counts as 0.
+    `place` of the error is the number of that entry. While a step is captured nobody can look: a wrong entry
+    counts as 0.
     """
     def error():
         place = int(wrong.argmax())
-        return refused(f"{what} {float(flat[place]):g} at place {place} of the batch is out of range: expected a whole "
-                       f"number of 0..{limit - 1} ({reason})", place)
+        return refused(f"{what} {float(flat[place]):g} at place {place} of the batch is out of range: "
+                       f"expected a whole number of 0..{limit - 1} ({reason})", place)
 
     backend.refuse(wrong, error)
     return backend.xp.where(wrong, 0, whole) if backend.capturing else whole

@@ -1,4 +1,5 @@
-"""The product that dropout can shrink: y = x W^T + b on the kept inputs and the kept outputs only, and what follows it."""
+"""The product that dropout can shrink: y = x W^T + b on the kept inputs and the kept outputs only, and what
+follows it."""
 
 import math
 
@@ -7,11 +8,13 @@ from minidrop.errors import ShapeError
 
 
 class Linear(Function):
-    """y = scale * f(x W^T + b) over the last axis: x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs).
+    """y = scale * f(x W^T + b) over the last axis: x (..., inputs), W (outputs, inputs), b (outputs,) -> y
+    (..., outputs).
 
-    If x carries a kept set, only those columns of W are read; if `out_kept` is given, only those rows of W and entries of
-    b are, and y carries it. All three products (forward, input gradient, weight gradient) have the compact size. With
-    `transpose` W is stored as (inputs, outputs). `activation`: the name of f, one of Backend.activate's.
+    If x carries a kept set, only those columns of W are read; if `out_kept` is given, only those rows of W
+    and entries of b are, and y carries it. All three products (forward, input gradient, weight gradient) have
+    the compact size. With `transpose` W is stored as (inputs, outputs). `activation`: the name of f, one of
+    Backend.activate's.
     """
 
     kept_rule = "native"
@@ -24,19 +27,22 @@ class Linear(Function):
     def forward(self, backend, x, W, b=None):
         in_kept, in_axis = self.input_kept[0]
         if in_kept is not None and in_axis % x.ndim != x.ndim - 1:
-            raise ShapeError(f"linear: x of shape {x.shape} carries a kept set on axis {in_axis}; only the last axis can")
+            raise ShapeError(f"linear: x of shape {x.shape} carries a kept set on axis {in_axis}; only the "
+                             f"last axis can")
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
         logical = x.shape[-1] if in_kept is None else in_kept.total
         if logical != inputs:
             raise ShapeError(f"linear: x has {logical} features, but W of shape {W.shape} expects {inputs}")
         out_kept = self.out_kept
         if out_kept is not None and out_kept.total != outputs:
-            raise ShapeError(f"linear: {out_kept} does not fit W of shape {W.shape}, which has {outputs} outputs")
+            raise ShapeError(f"linear: {out_kept} does not fit W of shape {W.shape}, which has {outputs} "
+                             f"outputs")
         if out_kept is not None and out_kept.is_all:
             out_kept = None
         self.rows, self.cols = (in_kept, out_kept) if self.transpose else (out_kept, in_kept)
         self.lead = x.shape[:-1]
-        self.x = backend.operand(x.reshape(math.prod(self.lead), x.shape[-1]))     # not -1: either length may be 0
+        # not -1: either length may be 0
+        self.x = backend.operand(x.reshape(math.prod(self.lead), x.shape[-1]))
         # Gathered once, read by the forward product and by the input gradient.
         self.W = backend.submatrix(W, self.rows, self.cols)
         y = backend.gemm(self.x, self.W, trans_b=not self.transpose)

@@ -10,10 +10,12 @@ from minidrop.functions.softmax import checked_labels
 
 
 def accuracy(x, label, top_k=1, axis=1, ignore_label=None, per_class=False):
-    """Return the share of places whose label is among the `top_k` highest scores, as a Tensor without gradient.
+    """Return the share of places whose label is among the `top_k` highest scores, as a Tensor without
+    gradient.
 
-    x (outer..., classes at `axis`, inner...). A score equal to the label's counts as higher only in an earlier class.
-    With `per_class` also return the (classes,) accuracies of each class (0 for one that does not occur).
+    x (outer..., classes at `axis`, inner...). A score equal to the label's counts as higher only in an
+    earlier class. With `per_class` also return the (classes,) accuracies of each class (0 for one that does
+    not occur).
     """
     backend, xp = x.backend, x.backend.xp
     rows = _rows(x, axis)
@@ -37,7 +39,8 @@ def accuracy(x, label, top_k=1, axis=1, ignore_label=None, per_class=False):
         own = label[:, None] == classes
         count, right = ((own * which[:, None]).sum(axis=0) for which in (valid, hit * valid))
     else:
-        count, right = (xp.bincount(label, weights=which, minlength=rows.shape[1]) for which in (valid, hit * valid))
+        count, right = (xp.bincount(label, weights=which, minlength=rows.shape[1])
+                        for which in (valid, hit * valid))
     return result, Tensor((right / xp.maximum(count, 1)).astype(x.dtype), backend=backend)
 
 

@@ -20,14 +20,16 @@ class Piece(NamedTuple):
 
 
 class LinearPieces(Function):
-    """y = f(scale * x (W * m)^T + b) for a 0/1 mask m that may differ from sample to sample, one compact product a piece:
+    """y = f(scale * x (W * m)^T + b) for a 0/1 mask m that may differ from sample to sample, one compact
+    product a piece:
 
         y[samples, outputs] = f(scale * x[samples, inputs] W[outputs, inputs]^T + b[outputs])
 
-    x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs), all dense. f: an `activation` of Backend.activate.
-    No two pieces may write the same entry of y, nor read the same entry of x; what no piece writes is f(b), and gives x and W
-    no gradient. Pieces with the same outputs and inputs are multiplied together. The three products of a piece (forward,
-    input gradient, weight gradient) have its size. With `transpose` W is stored as (inputs, outputs). Raises ShapeError.
+    x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs), all dense. f: an `activation` of
+    Backend.activate. No two pieces may write the same entry of y, nor read the same entry of x; what no piece
+    writes is f(b), and gives x and W no gradient. Pieces with the same outputs and inputs are multiplied
+    together. The three products of a piece (forward, input gradient, weight gradient) have its size. With
+    `transpose` W is stored as (inputs, outputs). Raises ShapeError.
     """
 
     def __init__(self, pieces, scale=1.0, transpose=False, activation="none"):
@@ -36,7 +38,8 @@ class LinearPieces(Function):
     def forward(self, backend, x, W, b=None):
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
         if x.shape[-1] != inputs:
-            raise ShapeError(f"linear: x has {x.shape[-1]} features, but W of shape {W.shape} expects {inputs}")
+            raise ShapeError(f"linear: x has {x.shape[-1]} features, but W of shape {W.shape} expects "
+                             f"{inputs}")
         self.shape = x.shape
         x = x.reshape(math.prod(x.shape[:-1]), inputs)
         y = backend.zeros((x.shape[0], outputs), x.dtype)
@@ -46,8 +49,8 @@ class LinearPieces(Function):
         def products():     # one after the other as they are asked for
             for (outs, ins), ranges in groups.items():
                 if (outs.total, ins.total) != (outputs, inputs):
-                    raise ShapeError(f"linear: a piece of {outs} outputs by {ins} inputs does not fit W of shape {W.shape}, "
-                                     f"which has {outputs} outputs and {inputs} inputs")
+                    raise ShapeError(f"linear: a piece of {outs} outputs by {ins} inputs does not fit W of "
+                                     f"shape {W.shape}, which has {outputs} outputs and {inputs} inputs")
                 part = backend.scaled(_gathered(backend, x, ranges, ins), self.scale)
                 rows, cols = (ins, outs) if self.transpose else (outs, ins)
                 weight = backend.submatrix(W, rows, cols)
@@ -80,7 +83,8 @@ class LinearPieces(Function):
         done = backend.gemms(products())
         for _, _, rows, cols, ranges in self.saved:
             if wanted[0]:
-                _scatter(backend, gx, ranges, rows if self.transpose else cols, backend.scaled(next(done), self.scale))
+                _scatter(backend, gx, ranges, rows if self.transpose else cols,
+                         backend.scaled(next(done), self.scale))
             if wanted[1]:
                 blocks.append(Block(next(done), rows, cols))
         self.saved = []
@@ -119,17 +123,19 @@ def linear_pieces(x, W, b, pieces, scale=1.0, transpose=False, activation="none"
 
 
 def tile_pieces(samples, tiles):
-    """Return the Pieces of a pattern of weights: every sample, the (outputs, inputs) of each class of tiles."""
+    """Return the Pieces of a pattern of weights: every sample, the (outputs, inputs) of each class of
+    tiles."""
     return [Piece(0, samples, outputs, inputs) for outputs, inputs in tiles]
 
 
 def block_pieces(samples, outputs, inputs, output_groups=None, input_groups=None):
     """Return the Pieces of a product whose outputs, inputs or both are dropped in blocks.
 
-    The groups are (first, last, Kept) over all samples, or None where that side is whole; `outputs` and `inputs` are its
-    lengths. Where both sides are cut into groups the samples are cut at the ends of either.
+    The groups are (first, last, Kept) over all samples, or None where that side is whole; `outputs` and
+    `inputs` are its lengths. Where both sides are cut into groups the samples are cut at the ends of either.
     """
-    sides = [list(output_groups or [(0, samples, Kept.all(outputs))]), list(input_groups or [(0, samples, Kept.all(inputs))])]
+    sides = [list(output_groups or [(0, samples, Kept.all(outputs))]),
+             list(input_groups or [(0, samples, Kept.all(inputs))])]
     pieces, first = [], 0
     while first < samples:
         kept = []
@@ -158,7 +164,8 @@ class MultiplyBlocks(Function):
             self.grid.check(math.prod(x.shape[:self.axis]), x.shape[self.axis])
             return self._multiply(backend, x)
         self.grid = None
-        masks = [kept.mask(x.dtype) for _, _, kept in self.groups]      # small, made on the host, sent to the device once
+        # small, made on the host, sent to the device once
+        masks = [kept.mask(x.dtype) for _, _, kept in self.groups]
         self.factors = backend.asarray(np.stack(masks) * x.dtype.type(self.scale)) if masks else None
         return self._multiply(backend, x)
 
@@ -166,7 +173,8 @@ class MultiplyBlocks(Function):
         return self._multiply(backend, gy)
 
     def _multiply(self, backend, x):
-        lead, features, rest = math.prod(x.shape[:self.axis]), x.shape[self.axis], math.prod(x.shape[self.axis + 1:])
+        lead, features, rest = (math.prod(x.shape[:self.axis]), x.shape[self.axis],
+                                math.prod(x.shape[self.axis + 1:]))
         flat = x.reshape(lead, features, rest)
         if self.grid is not None:
             return backend.multiply_blocks(flat, self.grid, self.scale).reshape(x.shape)

@@ -1,7 +1,8 @@
 """Recurrent networks over whole sequences.
 
-The product of the inputs is one `linear` for all steps. What stands here begins with its result, the gates' share that comes
-from outside, (T, N, G H) for T steps, N streams, G gates and H units; then follows one product a step for the state.
+The product of the inputs is one `linear` for all steps. What stands here begins with its result, the gates'
+share that comes from outside, (T, N, G H) for T steps, N streams, G gates and H units; then follows one
+product a step for the state.
 """
 
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from minidrop.kept import Kept
 class HiddenDrop:
     """What is dropped of the state h between steps, in one of three forms; by default nothing.
 
-    units: a Kept, time SEQUENCE: the other units are absent from all steps, with their gates, their rows and columns of Wh,
+    units: a Kept, time SEQUENCE: the other units are absent from all steps, with their gates, their rows and
+    columns of Wh,
       and from the result; the state that they carry stays as it was.
-    steps: time STEP: for each step the Kept of the units that the gates read, or None for all.
-    mask: an array that broadcasts to (T, N, H), scale included: the gates read mask * h. With `moving`, a Kept, the state of
+    steps: time STEP: for each step the Kept of the units that the gates read, or None for all. mask: an array
+    that broadcasts to (T, N, H), scale included: the gates read mask * h. With `moving`, a Kept, the state of
       the other units stays as it was: the dense form of `units`.
     scale: without a mask, what h is multiplied by where the gates read it.
     whole: the result is masked or scaled in the same way.
@@ -44,7 +46,8 @@ NOTHING = HiddenDrop()
 
 
 def gate_rows(units, gates):
-    """Return the Kept of what belongs to some units where `gates` blocks of all units stand one after the other."""
+    """Return the Kept of what belongs to some units where `gates` blocks of all units stand one after the
+    other."""
     return None if units is None else Kept.joined([units] * gates)
 
 
@@ -54,7 +57,8 @@ def kept_mask(backend, kept, dtype):
 
 
 def step_masks(backend, steps, total, scale, dtype):
-    """Return the masks of a Kept for each step (None: all), scale included, as an array (steps, 1, total) on the device."""
+    """Return the masks of a Kept for each step (None: all), scale included, as an array (steps, 1, total) on
+    the device."""
     masks = backend.empty((len(steps), 1, total), dtype)
     for t, kept in enumerate(steps):
         masks[t, 0] = 1 if kept is None else kept_mask(backend, kept, dtype)
@@ -63,10 +67,12 @@ def step_masks(backend, steps, total, scale, dtype):
 
 
 class Recurrent(Function):
-    """What LSTM, GRU and RNN have in common: x (T, N, G H), the gates' share from outside; cont (T, N); Wh (G H, H); states.
+    """What LSTM, GRU and RNN have in common: x (T, N, G H), the gates' share from outside; cont (T, N); Wh (G
+    H, H); states.
 
-    cont is 0 where a step begins a sequence (the state before it counts as 0), else 1; it has no gradient. Where units are
-    absent, x and the states come without them (kept sets on their last axes), and so do the results.
+    cont is 0 where a step begins a sequence (the state before it counts as 0), else 1; it has no gradient.
+    Where units are absent, x and the states come without them (kept sets on their last axes), and so do the
+    results.
     """
 
     kept_rule = "native"
@@ -81,13 +87,14 @@ class Recurrent(Function):
         width = total if drop.units is None else drop.units.count
         self.rows = gate_rows(drop.units, self.gates)
         if cont.ndim != 2 or self.input_kept[1][0] is not None:
-            raise ShapeError(f"cont of a recurrent network: expected shape (steps, streams), got {cont.shape}")
+            raise ShapeError(f"cont of a recurrent network: expected shape (steps, streams), got "
+                             f"{cont.shape}")
         steps, streams = cont.shape
         outside = "the gates' share from outside, x Wx^T + b"
         self._expect(outside, x, 0, (steps, streams, self.gates * width), self.rows)
         if Wh.shape != (self.gates * total, total):
-            raise ShapeError(f"expected Wh ({self.gates * total}, {total}), {self.gates} blocks of units x units, got "
-                             f"{Wh.shape}")
+            raise ShapeError(f"expected Wh ({self.gates * total}, {total}), {self.gates} blocks of units x "
+                             f"units, got {Wh.shape}")
         for i, state in enumerate(states):
             place = len(self.input_kept) - len(states) + i
             self._expect("a state of a recurrent network", state, place, (streams, width), drop.units)
@@ -115,12 +122,14 @@ class Recurrent(Function):
         return step_masks(backend, drop.steps, total, drop.scale, dtype)
 
     def read(self, backend, t, h):
-        """Remember what the gates of step t read of the h before, and return its product with Wh^T, (N, G H)."""
+        """Remember what the gates of step t read of the h before, and return its product with Wh^T, (N, G
+        H)."""
         backend.xp.multiply(h, self.reads[t], out=self.before[t])
         kept = self.drop.steps[t] if self.drop.steps is not None else None
         if kept is None:
             return backend.thin_gemm(self.before[t], self.Wh, trans_b=True)
-        return backend.thin_gemm(backend.take(self.before[t], kept, 1), backend.submatrix(self.Wh_rows, kept, None))
+        return backend.thin_gemm(backend.take(self.before[t], kept, 1),
+                                 backend.submatrix(self.Wh_rows, kept, None))
 
     def read_gradient(self, backend, t, d):
         """Return the gradient of the h before step t from that of the product, d (N, G H)."""
@@ -128,7 +137,8 @@ class Recurrent(Function):
         if kept is None:
             gh = backend.thin_gemm(d, self.Wh)
         else:
-            gh = backend.put(backend.thin_gemm(d, backend.submatrix(self.Wh_rows, kept, None), trans_b=True), kept, 1)
+            gh = backend.put(backend.thin_gemm(d, backend.submatrix(self.Wh_rows, kept, None), trans_b=True),
+                             kept, 1)
         return backend.xp.multiply(gh, self.reads[t], out=backend.empty(gh.shape, gh.dtype))
 
     def weight_gradient(self, backend, d):
@@ -140,10 +150,11 @@ class Recurrent(Function):
 
 
 class LSTM(Recurrent):
-    """i f o = sigmoid, g = tanh of x_t + Wh (cont_t h_{t-1});  c_t = cont_t f c_{t-1} + i g;  h_t = o tanh(c_t).
+    """i f o = sigmoid, g = tanh of x_t + Wh (cont_t h_{t-1});  c_t = cont_t f c_{t-1} + i g;  h_t = o
+    tanh(c_t).
 
-    Gates stand in Caffe's order i f o g. Returns h (T, N, H) and the last h and c, (N, H). Hochreiter and Schmidhuber 1997,
-    with the forget gate of Gers et al. 2000.
+    Gates stand in Caffe's order i f o g. Returns h (T, N, H) and the last h and c, (N, H). Hochreiter and
+    Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
 
     gates, states = 4, 2
@@ -156,8 +167,8 @@ class LSTM(Recurrent):
         for t in range(len(x)):
             product = self.read(backend, t, last_h)
             last_h, last_c = h[t], self.cells[t]
-            backend.lstm_step(x[t], product, self._cell_before(t), self.cont[t], self.activated[t], last_c, self.squashed[t],
-                              last_h)
+            backend.lstm_step(x[t], product, self._cell_before(t), self.cont[t], self.activated[t], last_c,
+                              self.squashed[t], last_h)
         return h, last_h.copy(), last_c.copy()
 
     def backward(self, backend, gy, wanted):
@@ -169,7 +180,8 @@ class LSTM(Recurrent):
         for t in reversed(range(shape[0])):
             if gh is not None:
                 dh = dh + gh[t]
-            backend.lstm_step_gradient(self.activated[t], self.squashed[t], self._cell_before(t), self.cont[t], dh, dc, d[t])
+            backend.lstm_step_gradient(self.activated[t], self.squashed[t], self._cell_before(t),
+                                       self.cont[t], dh, dc, d[t])
             dh = self.read_gradient(backend, t, d[t])
         return d, None, self.weight_gradient(backend, d) if wanted[2] else None, dh, dc
 
@@ -178,11 +190,12 @@ class LSTM(Recurrent):
 
 
 class GRU(Recurrent):
-    """r z = sigmoid, n = tanh of x_t + (1, 1, r) (Wh h + bh);  h_t = (1 - z) n + z h, where h = cont_t h_{t-1}.
+    """r z = sigmoid, n = tanh of x_t + (1, 1, r) (Wh h + bh);  h_t = (1 - z) n + z h, where h = cont_t
+    h_{t-1}.
 
-    The reset gate r acts after the product (the variant that needs one product a step; PyTorch's). Gates stand in the order
-    r z n. Returns h (T, N, H) and the last h, (N, H). Of a dropped h the gates read nothing, while z carries the whole h on.
-    Cho et al. 2014.
+    The reset gate r acts after the product (the variant that needs one product a step; PyTorch's). Gates
+    stand in the order r z n. Returns h (T, N, H) and the last h, (N, H). Of a dropped h the gates read
+    nothing, while z carries the whole h on. Cho et al. 2014.
     """
 
     gates = 3
@@ -225,7 +238,8 @@ class GRU(Recurrent):
             dp[t, :, 2 * units:] *= r
             dh = self.read_gradient(backend, t, dp[t]) + dh * z * self.cont[t]
         gWh = self.weight_gradient(backend, dp) if wanted[2] else None
-        gbh = Block(backend.column_sums(dp.reshape(steps * streams, 3 * units)), self.rows) if wanted[3] else None
+        gbh = Block(backend.column_sums(dp.reshape(steps * streams, 3 * units)),
+                    self.rows) if wanted[3] else None
         return dx, None, gWh, gbh, dh
 
 
@@ -261,8 +275,8 @@ class AddToSteps(Function):
     def forward(self, backend, x, s):
         kept, other = (kept for kept, _ in self.input_kept)
         if kept != other or x.shape[1:] != s.shape:
-            raise ShapeError(f"add_to_steps needs x (steps, streams, features) and s (streams, features) of one kept set, got "
-                             f"{x.shape} with {kept} and {s.shape} with {other}")
+            raise ShapeError(f"add_to_steps needs x (steps, streams, features) and s (streams, features) of "
+                             f"one kept set, got {x.shape} with {kept} and {s.shape} with {other}")
         self.output_kept = (kept, 2)
         return x + s
 
@@ -295,8 +309,9 @@ def reverse_steps(x):
 def recur(cell, gates, cont, weights, states=None, drop=NOTHING):
     """Return (h, the last states...) of a recurrent network whose gates' share from outside is known.
 
-    cell: LSTM, GRU or RNN; gates (T, N, G H), without the rows of absent units (`gate_rows`); weights: the parameters of the
-    state; states: (N, H) each, zeros where None. h carries the kept set of `drop.units`; the last states are whole.
+    cell: LSTM, GRU or RNN; gates (T, N, G H), without the rows of absent units (`gate_rows`); weights: the
+    parameters of the state; states: (N, H) each, zeros where None. h carries the kept set of `drop.units`;
+    the last states are whole.
     """
     backend, units = gates.backend, weights[0].shape[1]
     zeros = Tensor(backend.zeros((gates.shape[1], units), gates.dtype), backend=backend)
@@ -310,26 +325,30 @@ def recur(cell, gates, cont, weights, states=None, drop=NOTHING):
         xp = backend.xp
         moves = kept_mask(backend, alive, gates.dtype)
         same = xp.prod(cont.data.astype(gates.dtype), axis=0)[:, None] * (1 - moves)
-        last = [add(expand(new) if drop.units is not None else multiply_mask(new, moves), multiply_mask(old, same))
+        last = [add(expand(new) if drop.units is not None else multiply_mask(new, moves),
+                    multiply_mask(old, same))
                 for new, old in zip(last, states, strict=True)]
     return h, *last
 
 
 def lstm(x, cont, Wx, b, Wh, h0=None, c0=None, drop=NOTHING):
-    """Return (h, last h, last c) of an LSTM over a sequence; states are zero where they are not given. See `LSTM`.
+    """Return (h, last h, last c) of an LSTM over a sequence; states are zero where they are not given. See
+    `LSTM`.
 
-    x (T, N, I), cont (T, N), Wx (4 H, I), b (4 H,), Wh (4 H, H), h0 and c0 (N, H). x may carry a kept set on its last axis:
-    then only those columns of Wx are read, forward and backward.
+    x (T, N, I), cont (T, N), Wx (4 H, I), b (4 H,), Wh (4 H, H), h0 and c0 (N, H). x may carry a kept set on
+    its last axis: then only those columns of Wx are read, forward and backward.
     """
     gates = linear(x, Wx, b, gate_rows(drop.units, 4))
     return recur(LSTM, gates, cont, [Wh], [h0, c0], drop)
 
 
 def gru(x, cont, Wx, bx, Wh, bh, h0=None, drop=NOTHING):
-    """Return (h, last h) of a GRU over a sequence; the state is zero where it is not given. See `GRU` and `lstm`."""
+    """Return (h, last h) of a GRU over a sequence; the state is zero where it is not given. See `GRU` and
+    `lstm`."""
     return recur(GRU, linear(x, Wx, bx, gate_rows(drop.units, 3)), cont, [Wh, bh], [h0], drop)
 
 
 def rnn(x, cont, Wx, b, Wh, h0=None, drop=NOTHING):
-    """Return (h, last h) of a simple recurrent network over a sequence; the state is zero where not given. See `RNN`."""
+    """Return (h, last h) of a simple recurrent network over a sequence; the state is zero where not given.
+    See `RNN`."""
     return recur(RNN, linear(x, Wx, b, drop.units), cont, [Wh], [h0], drop)

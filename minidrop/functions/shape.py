@@ -23,7 +23,8 @@ class Reshape(Function):
 
 
 class Flatten(Function):
-    """Axes `axis` .. `end` as one. A kept set on the first of them goes on, each entry as a run of neighbours."""
+    """Axes `axis` .. `end` as one. A kept set on the first of them goes on, each entry as a run of
+    neighbours."""
 
     kept_rule = "native"
 
@@ -35,8 +36,8 @@ class Flatten(Function):
         rest = math.prod(x.shape[self.axis + 1:self.end + 1])
         if kept is not None:
             if at % x.ndim != self.axis:
-                raise ShapeError(f"flatten from axis {self.axis} on would mix the entries of {kept} on axis {at}; call "
-                                 f"functions.expand on it first")
+                raise ShapeError(f"flatten from axis {self.axis} on would mix the entries of {kept} on axis "
+                                 f"{at}; call functions.expand on it first")
             self.output_kept = (kept.spread(rest), self.axis)
         self.before = x.shape
         return x.reshape(x.shape[:self.axis] + (x.shape[self.axis] * rest,) + x.shape[self.end + 1:])
@@ -46,7 +47,8 @@ class Flatten(Function):
 
 
 class Concat(Function):
-    """Join along `axis`. Where all inputs carry kept sets on that axis, the output carries theirs side by side."""
+    """Join along `axis`. Where all inputs carry kept sets on that axis, the output carries theirs side by
+    side."""
 
     kept_rule = "native"
 
@@ -57,8 +59,9 @@ class Concat(Function):
         kept, axis = [kept for kept, _ in self.input_kept], self.axis % xs[0].ndim
         if any(one is not None for one in kept):
             if any(one is None or its_axis % xs[0].ndim != axis for one, its_axis in self.input_kept):
-                raise ShapeError(f"concat on axis {axis} needs inputs that are all dense, or all with a kept set on it, "
-                                 f"got {', '.join(map(repr, kept))}; call functions.expand on them first")
+                raise ShapeError(f"concat on axis {axis} needs inputs that are all dense, or all with a kept "
+                                 f"set on it, got {', '.join(map(repr, kept))}; call functions.expand on "
+                                 f"them first")
             self.output_kept = (Kept.joined(kept), axis)
         self.ends = list(itertools.accumulate(x.shape[self.axis] for x in xs))
         return backend.concatenate(xs, self.axis)
@@ -79,7 +82,8 @@ class Slice(Function):
         return parts
 
     def backward(self, backend, gy, wanted):
-        whole = [backend.zeros(shape, self.dtype) if g is None else g for g, shape in zip(gy, self.shapes, strict=True)]
+        whole = [backend.zeros(shape, self.dtype) if g is None else g
+                 for g, shape in zip(gy, self.shapes, strict=True)]
         return backend.concatenate(whole, self.axis)
 
 

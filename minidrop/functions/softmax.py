@@ -30,12 +30,12 @@ class SoftmaxCrossEntropy(Function):
     """loss = - sum over places of log softmax(x)[label] / normaliser.
 
     x (outer..., classes at `axis`, inner...), label: one whole number for every place. Places whose label is
-    `ignore_label` count nothing. normalization: "VALID" divides by the places that count, "FULL" by all places,
-    "BATCH_SIZE" by the size of the outer axes (of axis 0 as a rule), "NONE" by 1. Raises DataError for a label out of range
-    (naming its place).
+    `ignore_label` count nothing. normalization: "VALID" divides by the places that count, "FULL" by all
+    places, "BATCH_SIZE" by the size of the outer axes (of axis 0 as a rule), "NONE" by 1. Raises DataError
+    for a label out of range (naming its place).
 
-    With 10,000 classes the scores are the largest array of a net. So there is one more of their size and no other: it holds
-    the probabilities, and backward turns them into the gradient.
+    With 10,000 classes the scores are the largest array of a net. So there is one more of their size and no
+    other: it holds the probabilities, and backward turns them into the gradient.
     """
 
     def __init__(self, axis=1, ignore_label=None, normalization="VALID"):
@@ -48,7 +48,8 @@ class SoftmaxCrossEntropy(Function):
         self.moved = moved.shape
         rows = math.prod(moved.shape[:-1]), moved.shape[-1]
         self.label, self.valid = checked_labels(backend, label, rows, x.dtype, self.ignore_label)
-        self.normaliser = normaliser(backend, self.normalization, rows[0], self.valid, math.prod(x.shape[:self.axis]), x.dtype)
+        self.normaliser = normaliser(backend, self.normalization, rows[0], self.valid,
+                                     math.prod(x.shape[:self.axis]), x.dtype)
         self.probability = probability = backend.empty(rows, x.dtype)
         if moved.flags.c_contiguous:
             source = moved.reshape(rows)
@@ -75,25 +76,29 @@ def batch_size(x):
 
 
 def normaliser(backend, mode, places, valid, batch_size, dtype):
-    """What a summed loss is divided by, as a number of `dtype`; never less than 1, as a batch may hold no valid place.
+    """What a summed loss is divided by, as a number of `dtype`; never less than 1, as a batch may hold no
+    valid place.
 
     `valid`: 0/1 array of `dtype`, or None. How many of its places count, the device alone knows.
     """
     if mode == "VALID" and valid is not None:
         return backend.xp.maximum(valid.sum(), dtype.type(1))
-    return dtype.type(max(1.0, float({"VALID": places, "FULL": places, "BATCH_SIZE": batch_size, "NONE": 1}[mode])))
+    return dtype.type(max(1.0, float({"VALID": places, "FULL": places, "BATCH_SIZE": batch_size,
+                                      "NONE": 1}[mode])))
 
 
 def checked_labels(backend, label, shape, dtype, ignore_label=None):
-    """Return (labels as int64 (places,), 0/1 array of `dtype` of valid places or None where all are) for scores as rows.
+    """Return (labels as int64 (places,), 0/1 array of `dtype` of valid places or None where all are) for
+    scores as rows.
 
-    shape: (places, classes). Raises ShapeError for a wrong number of labels, DataError for one that is no whole number of
-    0 .. classes-1.
+    shape: (places, classes). Raises ShapeError for a wrong number of labels, DataError for one that is no
+    whole number of 0 .. classes-1.
     """
     xp = backend.xp
     places, classes = shape
     if label.size != places:
-        raise ShapeError(f"expected {places} labels, one for every row of scores, got an array of shape {label.shape}")
+        raise ShapeError(f"expected {places} labels, one for every row of scores, got an array of shape "
+                         f"{label.shape}")
     flat = label.reshape(-1)
     whole, wrong = whole_numbers(flat, classes)
     valid = None

@@ -1,7 +1,8 @@
-"""Numba loops for what NumPy does in several passes over memory. References: the generic methods of backend/generic.
+"""Numba loops for what NumPy does in several passes over memory. References: the generic methods of
+backend/generic.
 
-Each takes a range of rows [first, last) and releases the GIL, so that `threads.by_rows` can split the work. Compiled at
-first use and cached on disk. No fastmath: results must not depend on how a loop was vectorised.
+Each takes a range of rows [first, last) and releases the GIL, so that `threads.by_rows` can split the work.
+Compiled at first use and cached on disk. No fastmath: results must not depend on how a loop was vectorised.
 """
 
 import math
@@ -93,7 +94,8 @@ def relu_gradient(gy, y, scale, gx, first, last):
 
 @jit
 def lstm_gradient(gates, squashed, c_before, cont, dh, dc, d):
-    """The gradient of an LSTM's step in one pass: d of the gates' arguments, dc of c becomes that of c_before."""
+    """The gradient of an LSTM's step in one pass: d of the gates' arguments, dc of c becomes that of
+    c_before."""
     one, units = gates.dtype.type(1), dc.shape[1]
     for n in range(dc.shape[0]):
         for j in range(units):
@@ -112,7 +114,8 @@ _CHUNK = 128     # counters at a time: four words each stay in the first-level c
 
 @jit
 def philox_words(first, count, key_low, key_high, words):
-    """words[4 b + w] = word w of Philox4x32-10 (Salmon et al. 2011) for the counter (first + b, 0, 0), b < count.
+    """words[4 b + w] = word w of Philox4x32-10 (Salmon et al. 2011) for the counter (first + b, 0, 0), b <
+    count.
 
     64-bit lanes hold 32-bit words, so that the loop over b becomes vector multiplications.
     """
@@ -149,7 +152,8 @@ def philox_words(first, count, key_low, key_high, words):
 
 @jit
 def dropout(x, y, mask, key_low, key_high, threshold, scale, first, last):
-    """y = x * mask * scale for the elements of blocks first .. last-1 of four; mask = (random word >= threshold)."""
+    """y = x * mask * scale for the elements of blocks first .. last-1 of four; mask = (random word >=
+    threshold)."""
     words = np.empty(4 * _CHUNK, np.uint32)
     zero = x.dtype.type(0)
     for start in range(first, last, _CHUNK):
@@ -164,7 +168,8 @@ def dropout(x, y, mask, key_low, key_high, threshold, scale, first, last):
 
 @jit
 def gaussian(out, key_low, key_high, first, last):
-    """out = numbers of N(0, 1) for the blocks first .. last-1 of four; two words make two numbers (Box and Muller 1958).
+    """out = numbers of N(0, 1) for the blocks first .. last-1 of four; two words make two numbers (Box and
+    Muller 1958).
 
     The logarithm is taken in float64 always, the angle's cosine and sine in the dtype of `out`.
     """

@@ -1,7 +1,7 @@
 """Numba loops that apply an update rule in one pass over memory. Reference: backend/generic/update.py.
 
-The gradient may be compact: W[rows[i]] has row row_of[i] of g (-1: no gradient), whose column j stands at cols[j]. It is
-scattered into one row at a time, and never written as a whole.
+The gradient may be compact: W[rows[i]] has row row_of[i] of g (-1: no gradient), whose column j stands at
+cols[j]. It is scattered into one row at a time, and never written as a whole.
 """
 
 import hashlib
@@ -17,7 +17,8 @@ from minidrop.kernels.cpu import jit
 
 @jit
 def sgd_update(W, history, rows, g, row_of, cols, lr, momentum, decay, l1, grad_scale, first, last):
-    """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history, for rows[first:last].
+    """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history, for
+    rows[first:last].
 
     R(W) = W (L2) or sign(W) (L1).
     """
@@ -111,14 +112,15 @@ def _two(W, a, b, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, 
 
 @lru_cache
 def update_kernel(formula, slots):
-    """Return the loop of a rule with one or two history arrays; `formula`: see UpdateRule. Compiled at first use."""
+    """Return the loop of a rule with one or two history arrays; `formula`: see UpdateRule. Compiled at first
+    use."""
     whole = is_whole(formula)
     if whole:       # what is kept on disk names a module, and the formula's own may not be there next time
         formula = FunctionType(formula.__code__, formula.__globals__, formula.__name__, formula.__defaults__)
         formula.__module__ = __name__
     compiled = numba.njit(error_model="numpy")(formula)
-    # A copy with a global of its own, not a closure: Numba's cache on disk would not notice what comes in through that. The
-    # copy's name is part of the cache's file name, so it tells formulas apart.
+    # A copy with a global of its own, not a closure: Numba's cache on disk would not notice what comes in
+    # through that. The copy's name is part of the cache's file name, so it tells formulas apart.
     loop = FunctionType((_one if slots == 1 else _two).__code__, {**globals(), "step": compiled},
                         f"update_{slots}_{fingerprint(formula)}")
     loop.__qualname__, loop.__module__ = loop.__name__, __name__
@@ -126,7 +128,8 @@ def update_kernel(formula, slots):
 
 
 def is_whole(formula):
-    """Whether the code of a formula alone says what it does, NumPy apart: then no kernel kept under it is out of date."""
+    """Whether the code of a formula alone says what it does, NumPy apart: then no kernel kept under it is out
+    of date."""
     code = formula.__code__
     known = all(inspect.ismodule(formula.__globals__.get(name, np)) for name in code.co_names)
     return known and formula.__closure__ is None and not any(isinstance(c, CodeType) for c in code.co_consts)
@@ -135,5 +138,5 @@ def is_whole(formula):
 def fingerprint(formula):
     """Return a word that differs between formulas that compute something else."""
     code = formula.__code__
-    return hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_argcount,
-                                formula.__defaults__)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names, code.co_varnames,
+                                code.co_argcount, formula.__defaults__)).encode()).hexdigest()[:16]

@@ -1,11 +1,14 @@
-"""How many blocks of how many threads a kernel is launched with: (grid, block) from sizes. Pure functions of integers."""
+"""How many blocks of how many threads a kernel is launched with: (grid, block) from sizes. Pure functions of
+integers."""
 
 COLUMNS = 128           # of a tile: 32 threads with PER_THREAD = 4 columns each (common.cuh)
 ROWS = 8
-BLOCKS = 4096           # enough to fill the largest device several times; a thread then takes several rows or elements
+BLOCKS = 4096           # enough to fill the largest device several times; a thread then takes several rows or
+                        # elements
 THREADS = 256
 TILES = ((64, 64), (128, 64), (128, 128))      # of block_products.cu, rows by columns
-LEAST_TILES = {(128, 64): 120, (128, 128): 240}     # about one, and two, for each multiprocessor of a large device
+LEAST_TILES = {(128, 64): 120, (128, 128): 240}     # about one, and two, for each multiprocessor of a large
+                                                    # device
 _PARTIAL_SUMS = 1024    # of an array: what is left, one block adds up
 _LINES = 16             # of column_sums (sums.cu)
 _TILE = 32              # of transpose (transpose.cu)
@@ -17,7 +20,8 @@ def _parts(count, size):
 
 
 def tiles(n, m):
-    """Tiles of 8 rows by 128 columns over a matrix (n, m): every column has a block, rows may have to share them."""
+    """Tiles of 8 rows by 128 columns over a matrix (n, m): every column has a block, rows may have to share
+    them."""
     across = _parts(m, COLUMNS)
     return (across, min(_parts(n, ROWS), max(1, BLOCKS // across))), (32, ROWS)
 
@@ -61,8 +65,8 @@ def product(m, n, tile_m, tile_n):
 def tile_of_product(m, n, rows=(), columns=()):
     """Return the largest of TILES of which a matrix (m, n) has so many that a device is busy.
 
-    rows, columns: sizes that must be multiples of the tile's. Reasoned, not measured: large tiles read less, small ones share
-    the device more evenly where some have less to do.
+    rows, columns: sizes that must be multiples of the tile's. Reasoned, not measured: large tiles read less,
+    small ones share the device more evenly where some have less to do.
     """
     for tile_m, tile_n in TILES[:0:-1]:
         enough = _parts(m, tile_m) * _parts(n, tile_n) >= LEAST_TILES[tile_m, tile_n]

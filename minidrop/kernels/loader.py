@@ -1,8 +1,8 @@
 """Kernels written in CUDA C++: what their arguments are, whether a call's fit, and how they are compiled.
 
-A `Kernel` names a file of this folder and declares the arguments in the order of the C signature. Sizes and strides are not
-passed by the caller: they follow from the arrays' shapes, which must agree with each other. A *device* is what compiles and
-runs (`Cuda`; the tests have one that runs the same files on the host).
+A `Kernel` names a file of this folder and declares the arguments in the order of the C signature. Sizes and
+strides are not passed by the caller: they follow from the arrays' shapes, which must agree with each other. A
+*device* is what compiles and runs (`Cuda`; the tests have one that runs the same files on the host).
 """
 
 import re
@@ -19,18 +19,19 @@ FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17", "--fmad=false")
 CUPYS_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")     # what CuPy adds to them
 REALS = {"float32": "float", "float64": "double"}
-OPERANDS = ("REAL", "float16", "bfloat16")     # of products, by the value of the macro OPERAND; the last two as bits, uint16
-_NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64, "unsigned long long": np.uint64,
-            "double": np.float64}
+OPERANDS = ("REAL", "float16", "bfloat16")     # of products, by the value of the macro OPERAND; the last two
+                                               # as bits, uint16
+_NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64, "unsigned long "
+            "long": np.uint64, "double": np.float64}
 _LARGEST_INT = 2**31 - 1
 
 
 class Array(NamedTuple):
-    """A pointer to an array: dtype "REAL", "OPERAND" (what the macro of that name says: see OPERANDS) or a NumPy name; `shape`
-    of sizes by name, of which equal names must be equal.
+    """A pointer to an array: dtype "REAL", "OPERAND" (what the macro of that name says: see OPERANDS) or a
+    NumPy name; `shape` of sizes by name, of which equal names must be equal.
 
-    It must be C-contiguous; with `strided` only the last axis of a matrix must be, and the distance of rows follows as
-    another argument (of a vector: the distance of elements). With `optional` it may be None.
+    It must be C-contiguous; with `strided` only the last axis of a matrix must be, and the distance of rows
+    follows as another argument (of a vector: the distance of elements). With `optional` it may be None.
     """
 
     name: str
@@ -41,7 +42,8 @@ class Array(NamedTuple):
 
 
 class Number(NamedTuple):
-    """A number of a C type. With `varying` it may also be an array of one element, read on the device at every launch."""
+    """A number of a C type. With `varying` it may also be an array of one element, read on the device at
+    every launch."""
 
     name: str
     type: str = "REAL"
@@ -67,7 +69,8 @@ class Axis(NamedTuple):
 
 
 class AxisValue(NamedTuple):
-    """A kept set as a kernel takes it: see `unit` and `place` in common.cuh. `start` may be an array, as a varying Number."""
+    """A kept set as a kernel takes it: see `unit` and `place` in common.cuh. `start` may be an array, as a
+    varying Number."""
 
     count: int
     total: int
@@ -80,16 +83,16 @@ class AxisValue(NamedTuple):
 def axis_value(kept, table=None):
     """Return a Kept as an AxisValue; one without the regular form needs its `table` on the device.
 
-    A MovingKept starts where its `start_at` says whenever the kernel runs, in a captured graph too. What its count has too
-    many then are no entries (-1).
-    Raises BackendError for an axis that is too long.
+    A MovingKept starts where its `start_at` says whenever the kernel runs, in a captured graph too. What its
+    count has too many then are no entries (-1). Raises BackendError for an axis that is too long.
     """
     moving = isinstance(kept, MovingKept)
     start, step, width = (0, kept.step, kept.width) if moving else kept.regular or (0, 1, 1)
     if kept.is_all:
         start, step, width = 0, max(1, kept.total), max(1, kept.total)
     if kept.total - min(start, 0) + (kept.step if moving else 0) > _LARGEST_INT:
-        raise BackendError(f"{kept!r}: the GPU kernels count the entries of one axis in 32 bits; this one is too long")
+        raise BackendError(f"{kept!r}: the GPU kernels count the entries of one axis in 32 bits; this one is "
+                           f"too long")
     if not moving and kept.regular is None and not kept.is_all:
         return AxisValue(kept.count, kept.total, 0, 1, 1, table)
     return AxisValue(kept.count, kept.total, kept.start_at if moving else start, min(step, _LARGEST_INT),
@@ -97,9 +100,11 @@ def axis_value(kept, table=None):
 
 
 class Kernel:
-    """One kernel: its name, its file, its arguments in order, and (grid, block) as a function of sizes by name.
+    """One kernel: its name, its file, its arguments in order, and (grid, block) as a function of sizes by
+    name.
 
-    `macros`: for each macro of the file other than REAL the values in use; `fits(macros)` says which go together.
+    `macros`: for each macro of the file other than REAL the values in use; `fits(macros)` says which go
+    together.
     """
 
     def __init__(self, name, file, arguments, grid, fits=None, **macros):
@@ -121,8 +126,9 @@ class Kernel:
         expected = {argument.name for argument in self.arguments if not isinstance(argument, Size)}
         if expected != set(values):
             raise TypeError(f"kernel {self.name} takes {sorted(expected)}, got {sorted(values)}")
-        real = next((values[a.name].dtype.name for a in self.arguments if isinstance(a, Array) and a.dtype == "REAL"
-                     and values[a.name] is not None), "float64")      # where no argument says, it is all the same
+        real = next((values[a.name].dtype.name for a in self.arguments if isinstance(a, Array)
+                     # where no argument says, it is all the same
+                     and a.dtype == "REAL" and values[a.name] is not None), "float64")
         if real not in REALS:
             raise BackendError(f"kernel {self.name}: expected arrays of {' or '.join(REALS)}, got {real}")
         types = {"REAL": real, "OPERAND": "uint16" if macros.get("OPERAND") else real}
@@ -150,17 +156,20 @@ class Kernel:
         if x.dtype != wanted:
             raise BackendError(f"{where}: expected {wanted}, got {x.dtype}")
         if x.ndim != len(argument.shape):
-            raise ShapeError(f"{where}: expected {len(argument.shape)} axes ({', '.join(argument.shape)}), got an array of "
-                             f"shape {x.shape}")
+            raise ShapeError(f"{where}: expected {len(argument.shape)} axes ({', '.join(argument.shape)}), "
+                             f"got an array of shape {x.shape}")
         for size, length in zip(argument.shape, x.shape, strict=True):
             self._agree(size, length, sizes, f"{where} of shape {x.shape}")
         if not argument.strided:
             if not x.flags.c_contiguous:
-                raise BackendError(f"{where}: expected a C-contiguous array, got strides {x.strides} of shape {x.shape}")
+                raise BackendError(f"{where}: expected a C-contiguous array, got strides {x.strides} of "
+                                   f"shape {x.shape}")
             return [x]
         stride, inner = x.strides[0], x.strides[1:]
-        if x.size and (inner not in ((), (x.itemsize,)) and x.shape[1] > 1 or stride % x.itemsize or stride < 0):
-            raise BackendError(f"{where}: expected rows of neighbours, got strides {x.strides} of shape {x.shape}")
+        if x.size and (inner not in ((), (x.itemsize,)) and x.shape[1] > 1 or stride % x.itemsize
+                       or stride < 0):
+            raise BackendError(f"{where}: expected rows of neighbours, got strides {x.strides} of shape "
+                               f"{x.shape}")
         return [x, np.int64(stride // x.itemsize)]
 
     def _axis(self, device, argument, value, sizes):
@@ -169,9 +178,11 @@ class Kernel:
             self._agree(size, length, sizes, where)
         start, start_at = self._varying(device, where, value.start, np.int32)
         if value.table is not None and (device.complaint(value.table) or value.table.dtype != argument.table):
-            complaint = device.complaint(value.table) or f"expected a table of {argument.table}, got {value.table.dtype}"
+            complaint = (device.complaint(value.table) or f"expected a table of {argument.table}, got "
+                         f"{value.table.dtype}")
             raise BackendError(f"{where}: {complaint}")
-        return [start, start_at, np.int32(value.step), np.int32(value.width), np.int32(value.total), value.table]
+        return [start, start_at, np.int32(value.step), np.int32(value.width), np.int32(value.total),
+                value.table]
 
     def _number(self, device, argument, value, real):
         kind = np.dtype(real).type if argument.type == "REAL" else _NUMBERS[argument.type]
@@ -215,7 +226,8 @@ def options(macros):
 
 
 class Cuda:
-    """Runs kernels on CUDA device `index`, on CuPy's current stream. Compiled at first use; `cupy` caches that on disk."""
+    """Runs kernels on CUDA device `index`, on CuPy's current stream. Compiled at first use; `cupy` caches
+    that on disk."""
 
     def __init__(self, index, cupy):
         self.index, self.cupy = index, cupy
@@ -225,19 +237,22 @@ class Cuda:
         """Return why `x` cannot be an argument here, or ''."""
         if not isinstance(x, self.cupy.ndarray):
             return f"expected an array on cuda:{self.index}, got {type(x).__module__}.{type(x).__name__}"
-        return "" if x.device.id == self.index else f"expected an array on cuda:{self.index}, got one on cuda:{x.device.id}"
+        return ("" if x.device.id == self.index else f"expected an array on cuda:{self.index}, got one on "
+                f"cuda:{x.device.id}")
 
     def launch(self, kernel, macros, grid, block, arguments):
-        """Launch `kernel` with bound arguments; BackendError where NVRTC, which compiles it at first, is missing."""
+        """Launch `kernel` with bound arguments; BackendError where NVRTC, which compiles it at first, is
+        missing."""
         null = np.uint64(0)
         try:
             with self.cupy.cuda.Device(self.index):
-                self._function(kernel, macros)(grid, block, tuple(null if x is None else x for x in arguments))
+                self._function(kernel, macros)(grid, block,
+                                               tuple(null if x is None else x for x in arguments))
         except (ImportError, RuntimeError) as error:
             if "nvrtc" not in str(error):
                 raise
-            raise BackendError(f"kernel {kernel.name} cannot be compiled: NVRTC is missing; install it with: pip install "
-                               f"'minidrop[cuda12]' (or [cuda13]) ({error})") from error
+            raise BackendError(f"kernel {kernel.name} cannot be compiled: NVRTC is missing; install it with: "
+                               f"pip install 'minidrop[cuda12]' (or [cuda13]) ({error})") from error
 
     def _function(self, kernel, macros):
         key = (kernel.name, *sorted(macros.items()))
@@ -250,15 +265,18 @@ class Cuda:
 
 
 def compile_for(file, macros, architecture):
-    """Compile a kernel file for "sm_90", say, and return the machine code. Needs CuPy and NVRTC, but no GPU."""
+    """Compile a kernel file for "sm_90", say, and return the machine code. Needs CuPy and NVRTC, but no
+    GPU."""
     # CuPy's own binding: its `cupy.cuda.compiler` asks a device even where the architecture is given.
     from cupy_backends.cuda.libs import nvrtc
     program = nvrtc.createProgram(source(file), file, (), ())
     try:
-        nvrtc.compileProgram(program, (*options(macros), *CUPYS_OPTIONS, f"--gpu-architecture={architecture}"))
+        nvrtc.compileProgram(program, (*options(macros), *CUPYS_OPTIONS,
+                                       f"--gpu-architecture={architecture}"))
         return nvrtc.getCUBIN(program)
     except nvrtc.NVRTCError as error:
         log = nvrtc.getProgramLog(program)
-        raise BackendError(f"{file} with {macros} does not compile for {architecture}: {error}\n{log}") from error
+        raise BackendError(f"{file} with {macros} does not compile for {architecture}: "
+                           f"{error}\n{log}") from error
     finally:
         nvrtc.destroyProgram(program)

@@ -1,9 +1,10 @@
 """Let our own kernels use the second core without fighting BLAS's thread pool.
 
-OpenBLAS's workers spin for tens of milliseconds after every product before they sleep; a kernel thread of ours that starts
-meanwhile shares its core with a spinning one and the step takes *longer*. OPENBLAS_THREAD_TIMEOUT (a power of two, in
-clock ticks) shortens the spin, but OpenBLAS reads it once, when NumPy is loaded. So: if minidrop is imported before NumPy
-it sets a short spin and its kernels run on every core; if NumPy came first they stay on one thread.
+OpenBLAS's workers spin for tens of milliseconds after every product before they sleep; a kernel thread of
+ours that starts meanwhile shares its core with a spinning one and the step takes *longer*.
+OPENBLAS_THREAD_TIMEOUT (a power of two, in clock ticks) shortens the spin, but OpenBLAS reads it once, when
+NumPy is loaded. So: if minidrop is imported before NumPy it sets a short spin and its kernels run on every
+core; if NumPy came first they stay on one thread.
 """
 
 import os
@@ -11,7 +12,8 @@ import queue
 import sys
 import threading
 
-_SPIN_TICKS_LOG2 = "19"   # 2**19 ticks, some 0.2 ms: longer than most gaps between products, shorter than a large kernel
+_SPIN_TICKS_LOG2 = "19"   # 2**19 ticks, some 0.2 ms: longer than most gaps between products, shorter than a
+                          # large kernel
 
 if "numpy" not in sys.modules:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", _SPIN_TICKS_LOG2)
@@ -31,13 +33,15 @@ def _thread_count():
 
 
 COUNT = _thread_count()
-_LEAST_ELEMENTS = 3 << 19       # below this a second thread costs more than it saves (scripts/bench_mlp.py, 1024 and 2048)
+_LEAST_ELEMENTS = 3 << 19       # below this a second thread costs more than it saves (scripts/bench_mlp.py,
+                                # 1024 and 2048)
 _tasks = queue.SimpleQueue()   # (kernel, arguments, where to put None or the exception)
 _workers = []
 
 
 def by_rows(kernel, rows, elements, *args):
-    """Call kernel(*args, first_row, last_row) over 0..rows, split between the kernel threads where `elements` are many.
+    """Call kernel(*args, first_row, last_row) over 0..rows, split between the kernel threads where `elements`
+    are many.
 
     The split never changes a result: every row is computed by one call, in the same order of operations.
     """

@@ -7,7 +7,8 @@ from minidrop.layers.base import Layer, check_label_shape, checked_axis, registe
 
 @register_layer("Accuracy")
 class Accuracy(Layer):
-    """Share of places whose label is among the top_k highest scores; optional second top: accuracy of each class."""
+    """Share of places whose label is among the top_k highest scores; optional second top: accuracy of each
+    class."""
 
     bottoms = (2, 2)
     tops = (1, 2)
@@ -24,4 +25,5 @@ class Accuracy(Layer):
     def forward(self, x, label):
         settings = self.settings
         ignore_label = settings.ignore_label if settings.HasField("ignore_label") else None
-        return functions.accuracy(x, label, settings.top_k, self.axis, ignore_label, len(self.config.top) == 2)
+        return functions.accuracy(x, label, settings.top_k, self.axis, ignore_label,
+                                  len(self.config.top) == 2)

@@ -1,4 +1,5 @@
-"""ApproxDropout: a regular pattern, drawn once an iteration and shared by the batch, says which units live."""
+"""ApproxDropout: a regular pattern, drawn once an iteration and shared by the batch, says which units
+live."""
 
 from minidrop import functions
 from minidrop.errors import ConfigError
@@ -11,10 +12,11 @@ from minidrop.layers.flow import Drops, Pass
 class ApproxDropout(Layer):
     """y = x on the units that the drawn pattern keeps, scaled; zero on the others; in phase TEST y = x.
 
-    The layer's `site` draws what lives. The layer that computes x is given the draw as well and leaves the dropped units
-    out; y carries the kept set, and the layers that read it leave them out, too. Patterns may also drop weights of
-    the product above (TILE), or blocks of activations (BLOCK). In sequences (T, N, I) a pattern holds for all steps, or with
-    time STEP for one (Sarma et al., arXiv 2106.12089). Song and Jiang, arXiv 1805.08939.
+    The layer's `site` draws what lives. The layer that computes x is given the draw as well and leaves the
+    dropped units out; y carries the kept set, and the layers that read it leave them out, too. Patterns may
+    also drop weights of the product above (TILE), or blocks of activations (BLOCK). In sequences (T, N, I) a
+    pattern holds for all steps, or with time STEP for one (Sarma et al., arXiv 2106.12089). Song and Jiang,
+    arXiv 1805.08939.
     """
 
     axis = 1
@@ -25,7 +27,8 @@ class ApproxDropout(Layer):
 
     def setup(self, shape):
         if len(shape) < 2:
-            raise ConfigError(f"ApproxDropout drops features, but the bottom of shape {tuple(shape)} has only a batch axis")
+            raise ConfigError(f"ApproxDropout drops features, but the bottom of shape {tuple(shape)} has "
+                              f"only a batch axis")
         # Features stand last in sequences and vectors, on axis 1 (channels) in images.
         self.axis = checked_axis(1 if len(shape) in (2, 4) else -1, len(shape))
         self.site.total = shape[self.axis]

@@ -1,8 +1,8 @@
 """Layer: what a config file names. One type per file; `register_layer` makes it known.
 
-A layer has shapes and parameters and calls `functions` for its maths. It never imports another layer and never looks at its
-neighbours: what it may do with kept sets it only declares, and the planner decides. What several types share stands here
-(`ProductLayer`, `RandomDrop`).
+A layer has shapes and parameters and calls `functions` for its maths. It never imports another layer and
+never looks at its neighbours: what it may do with kept sets it only declares, and the planner decides. What
+several types share stands here (`ProductLayer`, `RandomDrop`).
 """
 
 import json
@@ -43,9 +43,9 @@ class ParameterSpec:
 class Layer:
     """One layer of a net.
 
-    `bottoms` and `tops` are the least and the greatest count (None: any). `setup` gets the logical shapes of the
-    bottoms and returns those of the tops, raising ShapeError or ConfigError; it allocates nothing. `flow` says how
-    entries pass through, `forward` gets Tensors and heeds `plan` and `drawn`, which the net gives.
+    `bottoms` and `tops` are the least and the greatest count (None: any). `setup` gets the logical shapes of
+    the bottoms and returns those of the tops, raising ShapeError or ConfigError; it allocates nothing. `flow`
+    says how entries pass through, `forward` gets Tensors and heeds `plan` and `drawn`, which the net gives.
     """
 
     type = ""
@@ -53,10 +53,12 @@ class Layer:
     tops = (1, 1)
     is_data = False            # feeds the net, reads no bottom
     is_loss = False            # its first top has loss_weight 1 by default
-    averages = "arithmetic"    # the mean of its tops over test batches; "geometric": exp of the mean of the logarithms
+    averages = "arithmetic"    # the mean of its tops over test batches; "geometric": exp of the mean of the
+                               # logarithms
     batch_weight = 1           # of the batch last seen, in that mean
     stream = None              # the name of its random numbers, if forward draws any: keeps types apart
-    capturable = False         # forward gives the device the same work in every pass, but for what `drawn` holds
+    capturable = False         # forward gives the device the same work in every pass, but for what `drawn`
+                               # holds
     plan = NodePlan()          # given once a mode
     drawn = NodeDraw()         # given for every iteration
 
@@ -73,10 +75,11 @@ class Layer:
         return getattr(self.config, param_fields(self.type)[0])
 
     def options(self, **defaults):
-        """Return the settings in `param_str`, for layers of a user's own: {name: value} with these names and defaults.
+        """Return the settings in `param_str`, for layers of a user's own: {name: value} with these names and
+        defaults.
 
-        A default that is a type asks for a value of it. Raises ConfigError: no JSON object, an unknown name, a missing
-        one, a value of another type than the default.
+        A default that is a type asks for a value of it. Raises ConfigError: no JSON object, an unknown name,
+        a missing one, a value of another type than the default.
         """
         text = self.config.param_str or "{}"
         try:
@@ -84,7 +87,8 @@ class Layer:
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"param_str is no JSON: {error}; got {text[:80]!r}") from None
         if not isinstance(given, dict):
-            raise ConfigError(f'param_str must be a JSON object such as {{"num_output": 32}}, got {text[:80]!r}')
+            raise ConfigError(f'param_str must be a JSON object such as {{"num_output": 32}}, got '
+                              f'{text[:80]!r}')
         for name in given:
             if name not in defaults:
                 raise ConfigError(f"param_str: {self.type} has no setting {name!r}{nearest(name, defaults)} "
@@ -111,14 +115,16 @@ class Layer:
         return [shapes[0]]
 
     def flow(self, shapes):
-        """Return the facts (see layers.flow) of how entries flow through; called after `setup`, with the same shapes.
+        """Return the facts (see layers.flow) of how entries flow through; called after `setup`, with the same
+        shapes.
 
         Default: none, every entry of a top may depend on every entry of a bottom.
         """
         return []
 
     def state_shapes(self):
-        """Return {name: shape} of the arrays that the layer carries from batch to batch in its `state`, zeros at first."""
+        """Return {name: shape} of the arrays that the layer carries from batch to batch in its `state`, zeros
+        at first."""
         return {}
 
     def parameter_specs(self):
@@ -139,7 +145,8 @@ class Layer:
 
 
 class ProductLayer(Layer):
-    """What layers that compute y = x W^T + b have in common: inner_product_param, the shapes, weight and bias.
+    """What layers that compute y = x W^T + b have in common: inner_product_param, the shapes, weight and
+    bias.
 
     x is flattened from `axis` on; W is (num_output, inputs) as in Caffe, or its transpose.
     """
@@ -176,7 +183,8 @@ class ProductLayer(Layer):
 
 
 class RandomDrop(Layer):
-    """What layers with random numbers for single entries have in common: dropout_ratio, and a key for every iteration.
+    """What layers with random numbers for single entries have in common: dropout_ratio, and a key for every
+    iteration.
 
     What they draw is a function of (seed, layer, iteration, entry), the same on every device.
     """

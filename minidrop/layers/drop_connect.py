@@ -9,9 +9,10 @@ from minidrop.layers.flow import Drops
 class DropConnect(RandomDrop, ProductLayer):
     """y = x (W * m / (1 - dropout_ratio))^T + b, m ~ Bernoulli(1 - dropout_ratio) for every weight.
 
-    Wan et al. 2013, "Regularization of Neural Networks using DropConnect", with three differences: one m for the whole
-    batch, where the paper draws one for each record; b is never dropped; and where drops do not act (phase TEST)
-    y = x W^T + b, the mean over all m, where the paper samples from a Gaussian with the mean and variance of y.
+    Wan et al. 2013, "Regularization of Neural Networks using DropConnect", with three differences: one m for
+    the whole batch, where the paper draws one for each record; b is never dropped; and where drops do not act
+    (phase TEST) y = x W^T + b, the mean over all m, where the paper samples from a Gaussian with the mean and
+    variance of y.
     """
 
     stream = "drop connect"
@@ -26,4 +27,5 @@ class DropConnect(RandomDrop, ProductLayer):
         W = self.params["weight"]
         if self.drawn.dropping:
             W = functions.dropout(W, self.rate, self.drawn.key)
-        return functions.linear(x, W, self.params.get("bias"), transpose=self.transpose, activation=self.plan.activation)
+        return functions.linear(x, W, self.params.get("bias"), transpose=self.transpose,
+                                activation=self.plan.activation)

@@ -9,9 +9,9 @@ def pattern_settings(settings):
     """Return the PatternSettings that an ApproxDropoutParameter asks for."""
     return PatternSettings(rate=decimal(settings.dropout_ratio), family=settings.pattern,
                            max_period=settings.max_period, step=settings.step,
-                           scale=settings.Scale.Name(settings.scale), search=settings.Search.Name(settings.search),
-                           tile_size=settings.tile_size, block_samples=settings.block_samples,
-                           block_units=settings.block_units)
+                           scale=settings.Scale.Name(settings.scale),
+                           search=settings.Search.Name(settings.search), tile_size=settings.tile_size,
+                           block_samples=settings.block_samples, block_units=settings.block_units)
 
 
 def drop_site(name, settings, seed):
@@ -19,16 +19,18 @@ def drop_site(name, settings, seed):
     site = DropSite(name, pattern_settings(settings), seed)
     if settings.time == settings.STEP:
         if site.family.drops != "units":
-            raise ConfigError(f"time STEP needs a pattern of units, got {site.family.name}, which drops {site.family.drops}; "
-                              f"remove time, or set pattern to PERIODIC")
+            raise ConfigError(f"time STEP needs a pattern of units, got {site.family.name}, which drops "
+                              f"{site.family.drops}; remove time, or set pattern to PERIODIC")
         if site.settings.scale != "RATE":
             raise ConfigError("time STEP has one scale for all steps, RATE; remove scale")
     return site
 
 
 def set_steps(site, settings, shape):
-    """Tell a site how many patterns an iteration has, for a bottom (steps, streams, units); ConfigError for another."""
+    """Tell a site how many patterns an iteration has, for a bottom (steps, streams, units); ConfigError for
+    another."""
     if settings.time == settings.STEP:
         if len(shape) != 3:
-            raise ConfigError(f"time STEP is for sequences (steps, streams, units), but the bottom has {len(shape)} axes")
+            raise ConfigError(f"time STEP is for sequences (steps, streams, units), but the bottom has "
+                              f"{len(shape)} axes")
         site.steps = shape[0]

@@ -7,11 +7,12 @@ from minidrop.layers.base import RandomDrop, checked_axis, register_layer
 
 @register_layer("Dropout")
 class Dropout(RandomDrop):
-    """y = x * m / (1 - dropout_ratio), m ~ Bernoulli(1 - dropout_ratio); y = x where drops do not act (phase TEST).
+    """y = x * m / (1 - dropout_ratio), m ~ Bernoulli(1 - dropout_ratio); y = x where drops do not act (phase
+    TEST).
 
-    `axes` are those along which m is the same: [2, 3] drops whole channels of images (N, C, H, W), 0 gives sequences
-    (T, N, I) one mask for all steps (Gal and Ghahramani 2016). `shared` adds axis 0, the batch of every blob whose records
-    lie along its first axis; the batch of sequences (T, N, I) is axis 1.
+    `axes` are those along which m is the same: [2, 3] drops whole channels of images (N, C, H, W), 0 gives
+    sequences (T, N, I) one mask for all steps (Gal and Ghahramani 2016). `shared` adds axis 0, the batch of
+    every blob whose records lie along its first axis; the batch of sequences (T, N, I) is axis 1.
     """
 
     stream = "dropout"
@@ -38,6 +39,6 @@ def _shared_axes(settings, shape):
     if twice:
         raise ConfigError(f"{given} name axis {twice[0]} twice; name it once")
     if axes and len(axes) == len(shape):
-        raise ConfigError(f"{given}: that is every axis of the bottom, so one draw would drop everything or nothing; "
-                          f"leave one out")
+        raise ConfigError(f"{given}: that is every axis of the bottom, so one draw would drop everything or "
+                          f"nothing; leave one out")
     return tuple(sorted(axes))

@@ -10,10 +10,11 @@ from minidrop.layers.flow import Product
 
 @register_layer("Embed")
 class Embed(Layer):
-    """y = W[x] + b: x (...) indices of 0 .. input_dim-1, W (input_dim, num_output) -> y (..., num_output), as in Caffe.
+    """y = W[x] + b: x (...) indices of 0 .. input_dim-1, W (input_dim, num_output) -> y (..., num_output), as
+    in Caffe.
 
-    Only the rows that a batch reads have a gradient. Of a drop of units below only the kept columns are read and
-    trained.
+    Only the rows that a batch reads have a gradient. Of a drop of units below only the kept columns are read
+    and trained.
     """
 
     def setup(self, shape):
@@ -34,8 +35,8 @@ class Embed(Layer):
     def flow(self, shapes):
         settings = self.settings
         # Rows are read, not multiplied: a product without inputs.
-        return [Product("weight", math.prod(shapes[0]), 0, settings.num_output, out_axis=self.axis, kinds=("units",),
-                        weight_axes=(1, None), biases=("bias",) * settings.bias_term)]
+        return [Product("weight", math.prod(shapes[0]), 0, settings.num_output, out_axis=self.axis,
+                        kinds=("units",), weight_axes=(1, None), biases=("bias",) * settings.bias_term)]
 
     def forward(self, x):
         return functions.embed(x, self.params["weight"], self.params.get("bias"), self.drawn.outputs.kept)

@@ -6,7 +6,8 @@ from minidrop.layers.base import RandomDrop, register_layer
 
 @register_layer("GaussianDropout")
 class GaussianDropout(RandomDrop):
-    """y = x * (1 + sqrt(p / (1 - p)) e), e ~ N(0, 1), p = dropout_ratio; y = x where drops do not act (phase TEST).
+    """y = x * (1 + sqrt(p / (1 - p)) e), e ~ N(0, 1), p = dropout_ratio; y = x where drops do not act (phase
+    TEST).
 
     Mean and variance of the factor are those of dropout at the same p (Srivastava et al. 2014, section 10).
     """

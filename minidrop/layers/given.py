@@ -9,10 +9,10 @@ from minidrop.patterns.draw import NOTHING, Draw
 class NodePlan:
     """What the planner decided about one layer.
 
-    activation: of a product, the function to apply to what it computes (Backend.activate). scales: of a product, it
-    multiplies the units that it computes by the scale of their drop. done: of an activation or a drop, the product
-    above has done its work. skips: of a drop inside the layer, its products leave out what is dropped; else a mask.
-    expand: the numbers of the bottoms that the net makes dense first.
+    activation: of a product, the function to apply to what it computes (Backend.activate). scales: of a
+    product, it multiplies the units that it computes by the scale of their drop. done: of an activation or a
+    drop, the product above has done its work. skips: of a drop inside the layer, its products leave out what
+    is dropped; else a mask. expand: the numbers of the bottoms that the net makes dense first.
     """
 
     activation: str = "none"
@@ -27,8 +27,8 @@ class NodeDraw:
     """What one iteration drops around one layer, and its random numbers.
 
     outputs: what the layer need not compute. inputs: which blocks of its dense first bottom it need not read.
-    own: what it drops itself. dropping: whether its random drops act. key: of its random numbers, an integer or an
-    array of it on the device; None for a layer without any.
+    own: what it drops itself. dropping: whether its random drops act. key: of its random numbers, an integer
+    or an array of it on the device; None for a layer without any.
     """
 
     outputs: Draw = NOTHING

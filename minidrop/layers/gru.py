@@ -7,7 +7,8 @@ from minidrop.layers.recurrent import RecurrentLayer
 
 @register_layer("GRU")
 class GRU(RecurrentLayer):
-    """A gated recurrent unit as PyTorch's: see `RecurrentLayer` and functions.GRU. Gates stand in the order r z n."""
+    """A gated recurrent unit as PyTorch's: see `RecurrentLayer` and functions.GRU. Gates stand in the order r
+    z n."""
 
     cell = recurrent.GRU
     state_biases = ("recurrent_bias",)

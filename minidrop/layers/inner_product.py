@@ -10,9 +10,10 @@ from minidrop.layers.base import ProductLayer, register_layer
 class InnerProduct(ProductLayer):
     """y = x W^T + b with x flattened from `axis` on; W (num_output, inputs) as in Caffe, or its transpose.
 
-    The one layer that drops can make cheaper: it computes only what a drop below keeps (`drawn.outputs`), reads a compact
-    bottom as it is, and of a dense one only the blocks that a drop above keeps (`drawn.inputs`). `plan` may ask for the
-    activation below: y = f(x W^T + b), times the scale of a drop whose kept set is computed.
+    The one layer that drops can make cheaper: it computes only what a drop below keeps (`drawn.outputs`),
+    reads a compact bottom as it is, and of a dense one only the blocks that a drop above keeps
+    (`drawn.inputs`). `plan` may ask for the activation below: y = f(x W^T + b), times the scale of a drop
+    whose kept set is computed.
     """
 
     def flow(self, shapes):

@@ -9,7 +9,8 @@ from minidrop.layers.base import Layer, register_layer
 
 @register_layer("Input")
 class Input(Layer):
-    """Tops that the caller gives: net.forward(data=x, label=y). Only the batch size may differ from `shape`."""
+    """Tops that the caller gives: net.forward(data=x, label=y). Only the batch size may differ from
+    `shape`."""
 
     bottoms = (0, 0)
     tops = (1, None)
@@ -18,7 +19,8 @@ class Input(Layer):
     def setup(self):
         tops, shapes = self.config.top, self.settings.shape
         if len(shapes) not in (1, len(tops)):
-            raise ConfigError(f"input_param needs one shape, or one for each of the {len(tops)} tops, got {len(shapes)}")
+            raise ConfigError(f"input_param needs one shape, or one for each of the {len(tops)} tops, got "
+                              f"{len(shapes)}")
         shapes = [tuple(shapes[i if len(shapes) > 1 else 0].dim) for i in range(len(tops))]
         for shape in shapes:
             if any(length < 0 for length in shape):
@@ -38,11 +40,14 @@ class Input(Layer):
                     array = backend.upload(self.owners[name], [array])[0]
                 array = array.astype(self.context.dtype, copy=False)
             except (TypeError, ValueError) as error:
-                raise DataError(f"layer {self.name!r}: input {name!r} is no array of numbers ({error})") from None
+                raise DataError(f"layer {self.name!r}: input {name!r} is no array of numbers "
+                                f"({error})") from None
             if array.ndim != len(expected) or tuple(array.shape[1:]) != expected[1:]:
-                raise ShapeError(f"layer {self.name!r}: input {name!r} should have shape {expected} (any batch size), "
-                                 f"got {tuple(array.shape)}")
-            self.given[name] = value if isinstance(value, Tensor) and value.data is array else Tensor(array, backend=backend)
+                raise ShapeError(f"layer {self.name!r}: input {name!r} should have shape {expected} (any "
+                                 f"batch size), got {tuple(array.shape)}")
+            self.given[name] = value if isinstance(value,
+                                                   Tensor) and value.data is array else Tensor(array,
+                                                                                               backend=backend)
 
     def forward(self):
         missing = [name for name in self.config.top if name not in self.given]

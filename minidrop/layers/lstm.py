@@ -7,7 +7,8 @@ from minidrop.layers.recurrent import RecurrentLayer
 
 @register_layer("LSTM")
 class LSTM(RecurrentLayer):
-    """A long short-term memory: see `RecurrentLayer` and functions.LSTM. Gates stand in Caffe's order i f o g."""
+    """A long short-term memory: see `RecurrentLayer` and functions.LSTM. Gates stand in Caffe's order i f o
+    g."""
 
     cell = recurrent.LSTM
     state_names = ("h", "c")

@@ -6,9 +6,11 @@ from minidrop.layers.base import Layer, check_label_shape, checked_axis, loss_se
 
 @register_layer("Perplexity")
 class Perplexity(Layer):
-    """exp(- mean log softmax(x)[label]); bottoms: scores, labels. Of the places that count, those without the ignore_label.
+    """exp(- mean log softmax(x)[label]); bottoms: scores, labels. Of the places that count, those without the
+    ignore_label.
 
-    Over test batches the mean of the log-likelihoods is taken, each place with the same weight, then the exponential.
+    Over test batches the mean of the log-likelihoods is taken, each place with the same weight, then the
+    exponential.
     """
 
     bottoms = (2, 2)
@@ -22,7 +24,8 @@ class Perplexity(Layer):
 
     @property
     def batch_weight(self):
-        """How many places of the last batch count. Whoever asks waits for the device; a training step need not."""
+        """How many places of the last batch count. Whoever asks waits for the device; a training step need
+        not."""
         return self.label.size if self.ignore_label is None else int((self.label != self.ignore_label).sum())
 
     def forward(self, x, label):

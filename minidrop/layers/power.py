@@ -13,7 +13,8 @@ class Power(Layer):
     def __init__(self, config, context):
         super().__init__(config, context)
         settings = self.settings
-        self.power, self.scale, self.shift = (decimal(v) for v in (settings.power, settings.scale, settings.shift))
+        self.power, self.scale, self.shift = (decimal(v)
+                                              for v in (settings.power, settings.scale, settings.shift))
 
     def flow(self, shapes):
         # Below a power of 1 the slope at 0 is infinite, and dense code would multiply it by a mask of 0.

@@ -1,4 +1,5 @@
-"""What LSTM, GRU and RNN have in common: bottoms and tops, parameters, the state carried from batch to batch, dropout."""
+"""What LSTM, GRU and RNN have in common: bottoms and tops, parameters, the state carried from batch to batch,
+dropout."""
 
 import math
 
@@ -14,17 +15,19 @@ from minidrop.layers.flow import OWN, Drops, Product
 
 
 class RecurrentLayer(Layer):
-    """A recurrent network over x (T, N, inputs...), with cont (T, N): 0 where a step begins a sequence, else 1.
+    """A recurrent network over x (T, N, inputs...), with cont (T, N): 0 where a step begins a sequence, else
+    1.
 
-    Bottoms: x, cont [, static (N, ...): an input that is the same at every step] [, with expose_hidden the states before the
-    first step, (1, N, H) each]. Tops: h (T, N, H), of both directions (T, N, 2 H) [, with expose_hidden the states after the
-    last step]. Without expose_hidden the states are carried from batch to batch, without a gradient: truncated
-    backpropagation through time. With `bidirectional` nothing is carried: a batch holds whole sequences.
+    Bottoms: x, cont [, static (N, ...): an input that is the same at every step] [, with expose_hidden the
+    states before the first step, (1, N, H) each]. Tops: h (T, N, H), of both directions (T, N, 2 H) [, with
+    expose_hidden the states after the last step]. Without expose_hidden the states are carried from batch to
+    batch, without a gradient: truncated backpropagation through time. With `bidirectional` nothing is
+    carried: a batch holds whole sequences.
 
-    hidden_dropout drops h between steps. time STEP: the gates of each step read another part of h, the top is whole. time
-    SEQUENCE: some units are absent from all steps of the batch, from gates, weights and top; the state that they carry stays
-    as it was, or becomes 0 where a sequence begins (CONVENTIONAL: it goes on, for it is computed). Both directions drop alike.
-    The states themselves are never scaled.
+    hidden_dropout drops h between steps. time STEP: the gates of each step read another part of h, the top is
+    whole. time SEQUENCE: some units are absent from all steps of the batch, from gates, weights and top; the
+    state that they carry stays as it was, or becomes 0 where a sequence begins (CONVENTIONAL: it goes on, for
+    it is computed). Both directions drop alike. The states themselves are never scaled.
     """
 
     bottoms = (2, 5)
@@ -40,43 +43,49 @@ class RecurrentLayer(Layer):
         self.conventional = config.recurrent_param.hidden_dropout_type == config.recurrent_param.CONVENTIONAL
         self.has_drop = config.recurrent_param.HasField("hidden_dropout")
         if self.conventional and not self.has_drop:
-            raise ConfigError("hidden_dropout_type is given, but no hidden_dropout; add hidden_dropout { dropout_ratio: 0.5 }")
+            raise ConfigError("hidden_dropout_type is given, but no hidden_dropout; add hidden_dropout { "
+                              "dropout_ratio: 0.5 }")
         if self.has_drop and dropout.reshuffle_interval:
-            raise ConfigError("hidden_dropout: the units of a recurrent layer cannot be permuted; remove reshuffle_interval")
+            raise ConfigError("hidden_dropout: the units of a recurrent layer cannot be permuted; remove "
+                              "reshuffle_interval")
         if self.has_drop and not self.conventional:
             self.site = drop_site(config.name, dropout, context.seed)
             if self.site.family.drops != "units":
-                raise ConfigError(f"hidden_dropout needs a pattern of units, got {self.site.family.name}, which drops "
-                                  f"{self.site.family.drops}; set pattern to PERIODIC")
+                raise ConfigError(f"hidden_dropout needs a pattern of units, got {self.site.family.name}, "
+                                  f"which drops {self.site.family.drops}; set pattern to PERIODIC")
         elif self.has_drop:
             self.rate = decimal(dropout.dropout_ratio)
             if not 0 <= self.rate < 1:
                 raise ConfigError(f"hidden_dropout: dropout_ratio must lie in [0, 1), got {self.rate:g}")
         super().__init__(config, context)
 
-    # -- shapes ------------------------------------------------------------------------------------------------------
+    # -- shapes ----------------------------------------------------------------------------------------------
     def setup(self, x, cont, *others):
         settings = self.settings
         if not settings.num_output:
             raise ConfigError("recurrent_param needs num_output, at least 1")
         if len(x) < 3 or tuple(cont) != tuple(x[:2]):
-            raise ShapeError(f"expected x (steps, streams, inputs) and cont (steps, streams), got {tuple(x)} and "
-                             f"{tuple(cont)}")
+            raise ShapeError(f"expected x (steps, streams, inputs) and cont (steps, streams), got {tuple(x)} "
+                             f"and {tuple(cont)}")
         self.exposed, self.both = settings.expose_hidden, settings.bidirectional
         if self.exposed and self.both:
-            raise ConfigError("expose_hidden and bidirectional are both true; a state that goes on in time has one direction")
+            raise ConfigError("expose_hidden and bidirectional are both true; a state that goes on in time "
+                              "has one direction")
         self.steps, self.streams, self.units = x[0], x[1], settings.num_output
         self.inputs, self.flattens = math.prod(x[2:]), len(x) != 3
         count = len(self.state_names) * self.exposed
         states, statics = others[len(others) - count:], others[:len(others) - count]
         if len(others) < count or len(statics) > 1:
-            raise ConfigError(f"expected the bottoms x, cont{', at most one static input' if not count else ''}"
-                              + f", then {count} states (expose_hidden)" * bool(count) + f", got {2 + len(others)}")
+            raise ConfigError(f"expected the bottoms x, "
+                              f"cont{', at most one static input' if not count else ''}" + f", then {count} "
+                              f"states (expose_hidden)" * bool(count) + f", got {2 + len(others)}")
         for name, state in zip(self.state_names, states, strict=False):
             if tuple(state) != (1, self.streams, self.units):
-                raise ShapeError(f"expected the state {name} as (1, {self.streams}, {self.units}), got {tuple(state)}")
+                raise ShapeError(f"expected the state {name} as (1, {self.streams}, {self.units}), got "
+                                 f"{tuple(state)}")
         if statics and (not statics[0] or statics[0][0] != self.streams):
-            raise ShapeError(f"expected a static input for {self.streams} streams, got shape {tuple(statics[0])}")
+            raise ShapeError(f"expected a static input for {self.streams} streams, got shape "
+                             f"{tuple(statics[0])}")
         self.static = math.prod(statics[0][1:]) if statics else None
         if len(self.config.top) not in (1, 1 + count):
             raise ConfigError(f"expected 1 top{f' or {1 + count}' * bool(count)}, got {len(self.config.top)}")
@@ -94,9 +103,12 @@ class RecurrentLayer(Layer):
             specs += [ParameterSpec(f"{prefix}weight", (rows, self.inputs), settings.weight_filler),
                       ParameterSpec(f"{prefix}bias", (rows,), settings.bias_filler)]
             if self.static is not None:
-                specs.append(ParameterSpec(f"{prefix}static_weight", (rows, self.static), settings.weight_filler))
-            specs.append(ParameterSpec(f"{prefix}recurrent_weight", (rows, self.units), settings.weight_filler))
-            specs += [ParameterSpec(f"{prefix}{name}", (rows,), settings.bias_filler) for name in self.state_biases]
+                specs.append(ParameterSpec(f"{prefix}static_weight", (rows, self.static),
+                                           settings.weight_filler))
+            specs.append(ParameterSpec(f"{prefix}recurrent_weight", (rows, self.units),
+                                       settings.weight_filler))
+            specs += [ParameterSpec(f"{prefix}{name}", (rows,), settings.bias_filler)
+                      for name in self.state_biases]
         return specs
 
     def _prefixes(self):
@@ -116,16 +128,18 @@ class RecurrentLayer(Layer):
             facts.append(Product(f"{prefix}weight", places, self.inputs, gates, in_axis=2,
                                  in_spread=math.prod(shapes[0][3:]), **units))
             if self.static is not None:
-                facts.append(Product(f"{prefix}static_weight", self.streams, self.static, gates, bottom=2, **units))
-            facts.append(Product(f"{prefix}recurrent_weight", places, self.units, gates, bottom=OWN, in_axis=2,
-                                 calls=self.steps, **units))
+                facts.append(Product(f"{prefix}static_weight", self.streams, self.static, gates, bottom=2,
+                                     **units))
+            facts.append(Product(f"{prefix}recurrent_weight", places, self.units, gates, bottom=OWN,
+                                 in_axis=2, calls=self.steps, **units))
         if self.site is not None:
             facts.append(Drops(self.site, 0 if whole else OWN, 2, label="hidden_dropout"))
         elif self.has_drop:
-            facts.append(Drops(axis=2, reason="hidden_dropout_type CONVENTIONAL drops every unit of every stream on its own"))
+            facts.append(Drops(axis=2, reason="hidden_dropout_type CONVENTIONAL drops every unit of every "
+                               "stream on its own"))
         return facts
 
-    # -- running -----------------------------------------------------------------------------------------------------
+    # -- running ---------------------------------------------------------------------------------------------
     def forward(self, x, cont, *others):
         self._check_cont(cont)
         if self.flattens:
@@ -152,19 +166,22 @@ class RecurrentLayer(Layer):
 
         def error():
             place = int(wrong.argmax())
-            return refused(f"cont is {float(flat[place]):g} at place {place} of the batch; expected 0 where a sequence "
-                           f"begins, else 1. It is the second bottom, as the third top of TextData", place)
+            return refused(f"cont is {float(flat[place]):g} at place {place} of the batch; expected 0 where "
+                           f"a sequence begins, else 1. It is the second bottom, as the third top of "
+                           f"TextData", place)
 
         cont.backend.refuse(wrong, error)
 
     def _direction(self, prefix, x, cont, static, states, drop):
         parameter = {name.removeprefix(prefix): value for name, value in self.params.items()
                      if name.startswith("reverse_") == bool(prefix)}
-        gates = self._input_product(x, parameter["weight"], parameter["bias"], gate_rows(drop.units, self.cell.gates))
+        gates = self._input_product(x, parameter["weight"], parameter["bias"],
+                                    gate_rows(drop.units, self.cell.gates))
         if static is not None:
             flat = functions.reshape(functions.expand(static), (self.streams, self.static))
             rows = gate_rows(drop.units, self.cell.gates)
-            gates = functions.add_to_steps(gates, functions.linear(flat, parameter["static_weight"], None, rows))
+            gates = functions.add_to_steps(gates,
+                                           functions.linear(flat, parameter["static_weight"], None, rows))
         weights = [parameter[name] for name in ("recurrent_weight", *self.state_biases)]
         if not prefix:
             return recur(self.cell, gates, cont, weights, states, drop)
@@ -189,10 +206,12 @@ class RecurrentLayer(Layer):
         step = self.settings.hidden_dropout.time == self.settings.hidden_dropout.STEP
         if self.conventional:
             ones = x.backend.xp.ones(shape if step else (1, *shape[1:]), x.dtype)
-            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.drawn.key)[0], whole=not step)
+            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.drawn.key)[0],
+                              whole=not step)
         draw = self.drawn.own
         if draw.masked:
-            return HiddenDrop(mask=draw.mask(shape, 2), whole=not step, moving=None if step else draw.draw.every)
+            return HiddenDrop(mask=draw.mask(shape, 2), whole=not step, moving=None if step
+                              else draw.draw.every)
         if step:
             kept = tuple(None if one.is_all else one for _, _, one in draw.groups(self.steps * self.streams))
             if self.plan.skips:

@@ -9,7 +9,8 @@ from minidrop.layers.base import Layer, register_layer
 
 @register_layer("Reshape")
 class Reshape(Layer):
-    """Gives axes `axis` .. `axis + num_axes - 1` the shape `shape { dim }`: 0 copies the bottom's, one -1 is inferred."""
+    """Gives axes `axis` .. `axis + num_axes - 1` the shape `shape { dim }`: 0 copies the bottom's, one -1 is
+    inferred."""
 
     def setup(self, shape):
         return [self.reshaped(shape)]
@@ -22,14 +23,16 @@ class Reshape(Layer):
             raise ConfigError(f"axis {settings.axis} does not exist: the bottom has {len(shape)} axes")
         last = len(shape) if settings.num_axes == -1 else first + settings.num_axes
         if settings.num_axes < -1 or last > len(shape):
-            raise ConfigError(f"num_axes {settings.num_axes} from axis {first} on leaves the bottom's {len(shape)} axes")
+            raise ConfigError(f"num_axes {settings.num_axes} from axis {first} on leaves the bottom's "
+                              f"{len(shape)} axes")
         dims = list(settings.shape.dim)
         if dims.count(-1) > 1 or any(d < -1 for d in dims):
             raise ConfigError(f"shape may hold one -1 and otherwise sizes of 0 or more, got {dims}")
         for i, d in enumerate(dims):
             if d == 0:
                 if first + i >= len(shape):
-                    raise ConfigError(f"dim 0 at place {i} copies axis {first + i}, but the bottom has {len(shape)} axes")
+                    raise ConfigError(f"dim 0 at place {i} copies axis {first + i}, but the bottom has "
+                                      f"{len(shape)} axes")
                 dims[i] = shape[first + i]
         size = math.prod(shape[first:last])
         if -1 in dims:

@@ -7,6 +7,7 @@ from minidrop.layers.recurrent import RecurrentLayer
 
 @register_layer("RNN")
 class RNN(RecurrentLayer):
-    """h_t = tanh(W x_t + b + W_h h_{t-1}): see `RecurrentLayer`. Caffe's second product is an InnerProduct of its own here."""
+    """h_t = tanh(W x_t + b + W_h h_{t-1}): see `RecurrentLayer`. Caffe's second product is an InnerProduct of
+    its own here."""
 
     cell = recurrent.RNN

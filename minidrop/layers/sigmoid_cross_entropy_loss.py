@@ -9,7 +9,8 @@ from minidrop.layers.base import Layer, loss_settings, register_layer
 
 @register_layer("SigmoidCrossEntropyLoss")
 class SigmoidCrossEntropyLoss(Layer):
-    """Cross-entropy of targets in [0, 1] under sigmoid(x), divided by the batch size unless loss_param says otherwise.
+    """Cross-entropy of targets in [0, 1] under sigmoid(x), divided by the batch size unless loss_param says
+    otherwise.
 
     Optional second top: the probabilities sigmoid(x).
     """

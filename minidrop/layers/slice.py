@@ -19,8 +19,8 @@ class Slice(Layer):
             raise ConfigError(f"{count} tops need {count - 1} slice_points, got {len(points)}")
         if not points:
             if length % count:
-                raise ShapeError(f"axis {self.axis} of length {length} cannot be cut into {count} equal parts; "
-                                 f"give slice_points")
+                raise ShapeError(f"axis {self.axis} of length {length} cannot be cut into {count} equal "
+                                 f"parts; give slice_points")
             points = [length // count * i for i in range(1, count)]
         bounds = [0, *points, length]
         if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):

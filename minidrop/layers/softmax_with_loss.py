@@ -6,7 +6,8 @@ from minidrop.layers.base import Layer, check_label_shape, checked_axis, loss_se
 
 @register_layer("SoftmaxWithLoss")
 class SoftmaxWithLoss(Layer):
-    """loss = - mean log softmax(x)[label]; bottoms: scores, labels. Optional second top: the probabilities."""
+    """loss = - mean log softmax(x)[label]; bottoms: scores, labels. Optional second top: the
+    probabilities."""
 
     bottoms = (2, 2)
     tops = (1, 2)

@@ -13,7 +13,8 @@ TOPS = ("data", "label", "cont")
 
 @register_layer("TextData")
 class TextData(DataLayer):
-    """Batches of a text: token indices, the index that follows each, and (third top) cont, all (steps, batch_size).
+    """Batches of a text: token indices, the index that follows each, and (third top) cont, all (steps,
+    batch_size).
 
     Streams (see TextStreams), or with `sentences` one sentence in every stream (see Sentences). cont is 0
     where a sequence begins and 1 where it goes on. `vocabulary` says which token has which index.
@@ -38,8 +39,8 @@ class TextData(DataLayer):
         self.vocabulary = self.text.vocabulary
         shape = streams, steps = settings.batch_size, settings.steps
         if settings.sentences:
-            self.batches = Sentences(self.text.indices, self.vocabulary.eos, *shape, settings.shuffle, self.context.seed,
-                                     self.name, begin, end, source)
+            self.batches = Sentences(self.text.indices, self.vocabulary.eos, *shape, settings.shuffle,
+                                     self.context.seed, self.name, begin, end, source)
         else:
             self.batches = TextStreams(self.text.indices, *shape, begin, end, source)
         return [(steps, streams)] * len(self.config.top)
@@ -81,16 +82,17 @@ class TextData(DataLayer):
         if missing:
             raise ConfigError(f"text_data_param needs {' and '.join(missing)}, at least 1")
         if not 0 <= begin < end <= 1:
-            raise ConfigError(f"begin and end must be shares of the text, 0 <= begin < end <= 1, got {begin:g} and {end:g}")
+            raise ConfigError(f"begin and end must be shares of the text, 0 <= begin < end <= 1, got "
+                              f"{begin:g} and {end:g}")
         if settings.sentences and level != "WORD":
             raise ConfigError("sentences needs level: WORD; characters have no <eos>")
         if settings.shuffle and not settings.sentences:
-            raise ConfigError("shuffle is for sentences; streams go on from batch to batch: leave it out, or add "
-                              "sentences: true")
+            raise ConfigError("shuffle is for sentences; streams go on from batch to batch: leave it out, or "
+                              "add sentences: true")
         special = SPECIAL[level]
         if 0 < settings.vocabulary_size <= len(special):
-            raise ConfigError(f"vocabulary_size must be more than {len(special)} ({', '.join(special)}) or 0, which takes all "
-                              f"tokens, got {settings.vocabulary_size}")
+            raise ConfigError(f"vocabulary_size must be more than {len(special)} ({', '.join(special)}) or "
+                              f"0, which takes all tokens, got {settings.vocabulary_size}")
 
 
 def _found(source, config_path):

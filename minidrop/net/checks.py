@@ -1,4 +1,5 @@
-"""Whether the layers that read a text have room for its vocabulary; else the first rare token would stop a run."""
+"""Whether the layers that read a text have room for its vocabulary; else the first rare token would stop a
+run."""
 
 from minidrop.layers import DataLayer
 
@@ -6,7 +7,8 @@ JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
 
 
 def check_vocabularies(graph, problems):
-    """Add to `problems` each Embed with fewer rows, and each loss or metric with fewer classes, than its text has tokens.
+    """Add to `problems` each Embed with fewer rows, and each loss or metric with fewer classes, than its text
+    has tokens.
 
     Seen is what reads such a data layer directly; a layer without shapes has a mistake that is reported
     already.

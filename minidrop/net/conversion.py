@@ -10,12 +10,14 @@ log = logging.getLogger(__name__)
 
 
 def dropout_kind(kind):
-    """Return a kind as `convert_dropout` knows it, its family spelt as it is registered. Raises ConfigError."""
+    """Return a kind as `convert_dropout` knows it, its family spelt as it is registered. Raises
+    ConfigError."""
     return _parsed(kind)[0]
 
 
 def prepare_nets(configs, kind, overrides):
-    """Turn the drop layers of some NetConfigs into a kind (None: leave them), then apply overrides, which name the new types.
+    """Turn the drop layers of some NetConfigs into a kind (None: leave them), then apply overrides, which
+    name the new types.
 
     A hidden_dropout that an override adds is turned too, unless hidden_dropout_type is given with it.
     """
@@ -27,18 +29,19 @@ def prepare_nets(configs, kind, overrides):
     apply_overrides(configs, overrides)
     for layer, is_new in zip(layers, without, strict=True):
         settings = layer.recurrent_param
-        if kind and is_new and settings.HasField("hidden_dropout") and not settings.HasField("hidden_dropout_type"):
-            _convert_hidden(layer, *_parsed(kind))
+        if (kind and is_new and settings.HasField("hidden_dropout")
+            and not settings.HasField("hidden_dropout_type")): _convert_hidden(layer, *_parsed(kind))
 
 
 def convert_dropout(message, kind):
     """Turn the drop layers of a NetParameter into one kind, in place, each with its dropout_ratio.
 
     "conventional" makes every ApproxDropout a Dropout; "approx" the reverse; "approx:FAMILY" the reverse, and
-    gives all of them that family of patterns, whose name may be in any case. Settings that only the old type has are
-    dropped: patterns one way, `axes` and `shared` the other; so are those of another family that FAMILY does not read,
-    which is logged. DropConnect and GaussianDropout stay what they are. The hidden_dropout of a recurrent layer changes its
-    type and its family alike, but keeps a family of units, which is logged too. ConfigError for another kind.
+    gives all of them that family of patterns, whose name may be in any case. Settings that only the old type
+    has are dropped: patterns one way, `axes` and `shared` the other; so are those of another family that
+    FAMILY does not read, which is logged. DropConnect and GaussianDropout stay what they are. The
+    hidden_dropout of a recurrent layer changes its type and its family alike, but keeps a family of units,
+    which is logged too. ConfigError for another kind.
     """
     kind, family = _parsed(kind)
     for layer in message.layer:
@@ -65,8 +68,8 @@ def _convert_hidden(layer, kind, family):
     if family.drops == "units":
         _set_family(f"layer {layer.name}: hidden_dropout", settings.hidden_dropout, family)
     else:
-        log.info("layer %s: hidden_dropout: pattern %s stays; %s drops %s, a state has units only", layer.name, before,
-                 family.name, family.drops)
+        log.info("layer %s: hidden_dropout: pattern %s stays; %s drops %s, a state has units only",
+                 layer.name, before, family.name, family.drops)
 
 
 def _parsed(kind):
@@ -84,7 +87,8 @@ def _parsed(kind):
 
 
 def _set_family(where, settings, family):
-    """Give an ApproxDropoutParameter a family. Of its settings stay those that both families read: the file is another's."""
+    """Give an ApproxDropoutParameter a family. Of its settings stay those that both families read: the file
+    is another's."""
     before = settings.pattern
     settings.pattern = family.name
     if before == family.name:
@@ -103,8 +107,8 @@ def _set_family(where, settings, family):
         cleared.append("time: STEP")
         settings.ClearField("time")
     if cleared:
-        log.info("%s: pattern %s instead of %s; cleared what it does not read: %s", where, family.name, before,
-                 ", ".join(cleared))
+        log.info("%s: pattern %s instead of %s; cleared what it does not read: %s", where, family.name,
+                 before, ", ".join(cleared))
 
 
 def _move_ratio(old, new):

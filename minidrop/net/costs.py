@@ -17,14 +17,16 @@ class Cost:
 def costs(net, without=None):
     """Return a Cost for every layer: forward, and in phase TRAIN both gradients where they are computed.
 
-    `expected` is the mean over the patterns of all drops; `without` is a Drop that is counted as if it dropped nothing.
+    `expected` is the mean over the patterns of all drops; `without` is a Drop that is counted as if it
+    dropped nothing.
     """
     rows = {node.index: Cost(node) for node in net.graph.nodes}
     trained, training = _trained_blobs(net), net.phase == "TRAIN" and bool(net.losses)
     for node in net.graph.nodes:
         weights_trained = any(parameter.requires_grad for parameter in node.layer.params.values())
         for product in node.products:
-            gradients = [training and _wants_input_gradient(node, product, trained), training and weights_trained]
+            gradients = [training and _wants_input_gradient(node, product, trained), training
+                         and weights_trained]
             drops = [drop for drop in _drops_of(net.plan, node, product) if drop is not without]
             shares = _shares(product, drops) if net.phase == "TRAIN" else [1.0] * 3
             row = rows[node.index]
@@ -61,7 +63,8 @@ def _shares(product, drops):
     share = 1.0
     for drop in drops:
         share *= drop.kept_share
-    # Where each of many calls leaves out other entries, the gradient of the weights, one product for all, stays whole.
+    # Where each of many calls leaves out other entries, the gradient of the weights, one product for all,
+    # stays whole.
     return [share, share, 1.0 if product.calls > 1 and any(drop.varied for drop in drops) else share]
 
 

@@ -1,7 +1,7 @@
 """How the layers of a net hang together: who writes which blob, who reads it, and every mistake in that.
 
-In-place tops are renamed first: a blob `name` written for the k-th time is the BlobRef (name, k), so that "who reads what
-this layer wrote" has one answer however often the file reuses a name.
+In-place tops are renamed first: a blob `name` written for the k-th time is the BlobRef (name, k), so that
+"who reads what this layer wrote" has one answer however often the file reuses a name.
 """
 
 import math
@@ -27,7 +27,8 @@ class BlobRef(NamedTuple):
 
 @dataclass
 class Node:
-    """One layer in its place: its index in the config, its message, and the blob versions it reads and writes."""
+    """One layer in its place: its index in the config, its message, and the blob versions it reads and
+    writes."""
 
     index: int
     config: object
@@ -61,7 +62,8 @@ class Node:
 
     def passes_to(self, ref, axis):
         """The Passes that end in an axis of the blob `ref`, one of the tops."""
-        return [fact for fact in self.passes if fact.top is not None and self.tops[fact.top] == ref and fact.covers(axis)]
+        return [fact for fact in self.passes if fact.top is not None and self.tops[fact.top] == ref
+                and fact.covers(axis)]
 
     def passes_from(self, bottom, axis):
         """The Passes that begin at an axis of a bottom, by its number."""
@@ -74,7 +76,8 @@ class Node:
 
     @cached_property
     def is_own_word(self):
-        """Whether the facts were written with this very `forward` in view: a subclass may have another one."""
+        """Whether the facts were written with this very `forward` in view: a subclass may have another
+        one."""
         kinds = type(self.layer).__mro__
         return ([("flow" in vars(kind)) for kind in kinds].index(True)
                 <= [("forward" in vars(kind)) for kind in kinds].index(True))
@@ -82,7 +85,8 @@ class Node:
 
 @dataclass
 class ParameterNode:
-    """One trained array: what it is, the (node, name) pairs that use it, and its multipliers (None: nobody gives one)."""
+    """One trained array: what it is, the (node, name) pairs that use it, and its multipliers (None: nobody
+    gives one)."""
 
     spec: object
     shared_name: str = ""
@@ -93,8 +97,8 @@ class ParameterNode:
 
 @dataclass
 class Graph:
-    """Nodes in the order of the file, with `writer[ref]`, `readers[ref]` (a list of (node, bottom number)), `shapes[ref]`
-    and the trained `parameters`, shared ones once."""
+    """Nodes in the order of the file, with `writer[ref]`, `readers[ref]` (a list of (node, bottom number)),
+    `shapes[ref]` and the trained `parameters`, shared ones once."""
 
     nodes: list = field(default_factory=list)
     writer: dict = field(default_factory=dict)
@@ -114,7 +118,8 @@ class Graph:
 
 
 class Problems:
-    """Collects every mistake of a net as "file:line:column: layer 'name' (Type): what", to report them together."""
+    """Collects every mistake of a net as "file:line:column: layer 'name' (Type): what", to report them
+    together."""
 
     def __init__(self, config):
         self.config = config
@@ -159,7 +164,8 @@ def _wire(config, problems):
         if not message.name:
             problems.add(index, "a layer needs a name", "type")
         elif message.name in names:
-            problems.add(index, f"there is a layer of this name already, at {config.where(names[message.name])}", "name")
+            problems.add(index, f"there is a layer of this name already, at "
+                         f"{config.where(names[message.name])}", "name")
         names.setdefault(message.name, index)
         for i, bottom in enumerate(message.bottom):
             if bottom in current:
@@ -173,7 +179,8 @@ def _wire(config, problems):
             if top in current and top not in message.bottom:
                 before = graph.writer[current[top]]
                 problems.add(index, f"top {top!r} is written already, by layer {before.name!r} at "
-                                    f"{config.where(before.index)}; give it another name, or read it as bottom too to work "
+                                    f"{config.where(before.index)}; give it another name, or read it as "
+                             f"bottom too to work "
                                     f"in place", ("top", i))
             elif top in list(message.top)[:i]:
                 problems.add(index, f"top {top!r} is named twice", ("top", i))
@@ -211,16 +218,19 @@ def _make_layers(graph, context, problems):
                 reads = f"it reads {' and '.join(own)}" if own else "it has no settings"
                 problems.add(node.index, f"{name} belongs to another layer type; {reads}", name)
         counts_fit = True
-        for what, allowed, got in (("bottom", kind.bottoms, len(message.bottom)), ("top", kind.tops, len(message.top))):
+        for what, allowed, got in (("bottom", kind.bottoms, len(message.bottom)),
+                                   ("top", kind.tops, len(message.top))):
             least, most = allowed
             if got < least or (most is not None and got > most):
                 counts_fit = False
                 problems.add(node.index, f"expected {_count_text(least, most, what)}, got {got}")
         if len(message.loss_weight) not in (0, len(message.top)):
-            problems.add(node.index, f"expected no loss_weight, or one for each of the {len(message.top)} tops, "
+            problems.add(node.index, f"expected no loss_weight, or one for each of the {len(message.top)} "
+                         f"tops, "
                                      f"got {len(message.loss_weight)}", "loss_weight")
         if len(message.propagate_down) not in (0, len(message.bottom)):
-            problems.add(node.index, f"expected no propagate_down, or one for each of the {len(message.bottom)} bottoms, "
+            problems.add(node.index, f"expected no propagate_down, or one for each of the "
+                         f"{len(message.bottom)} bottoms, "
                                      f"got {len(message.propagate_down)}", "propagate_down")
         if counts_fit:
             try:
@@ -245,7 +255,8 @@ def _infer_shapes(graph, problems):
             graph.shapes.update({ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)})
             node.flow = list(node.layer.flow(bottoms))
         except MinidropError as error:
-            inputs = ", ".join(f"{ref.name} {shape}" for ref, shape in zip(node.bottoms, bottoms, strict=True))
+            inputs = ", ".join(f"{ref.name} {shape}"
+                               for ref, shape in zip(node.bottoms, bottoms, strict=True))
             problems.add(node.index, f"{error}" + (f" [bottoms: {inputs}]" if inputs else ""),
                          *param_fields(node.layer.type)[:1])
             continue
@@ -253,7 +264,8 @@ def _infer_shapes(graph, problems):
 
 
 def _add_parameters(graph, node, problems):
-    """Add the node's parameters to the graph; those shared by name are one, with the multipliers that any layer gives."""
+    """Add the node's parameters to the graph; those shared by name are one, with the multipliers that any
+    layer gives."""
     specs, settings = node.layer.parameter_specs(), list(node.config.param)
     if len(settings) > len(specs):
         names = ", ".join(spec.name for spec in specs) or "none"
@@ -271,7 +283,8 @@ def _add_parameters(graph, node, problems):
             shared = ParameterNode(spec, own.name)
             graph.parameters.append(shared)
         elif tuple(shared.spec.shape) != tuple(spec.shape):
-            problems.add(node.index, f"the shared parameter {own.name!r} has shape {tuple(shared.spec.shape)}, but is needed "
+            problems.add(node.index, f"the shared parameter {own.name!r} has shape "
+                         f"{tuple(shared.spec.shape)}, but is needed "
                                      f"as {tuple(spec.shape)}", ("param", i))
         shared.users.append((node, spec.name))
         for field_name in ("lr_mult", "decay_mult"):
@@ -279,6 +292,7 @@ def _add_parameters(graph, node, problems):
                 continue
             value, before = decimal(getattr(own, field_name)), getattr(shared, field_name)
             if before not in (None, value):
-                problems.add(node.index, f"the shared parameter {own.name!r} has {field_name} {before:g} already; give one "
+                problems.add(node.index, f"the shared parameter {own.name!r} has {field_name} {before:g} "
+                             f"already; give one "
                                          f"value", ("param", i), field_name)
             setattr(shared, field_name, value)

@@ -25,22 +25,23 @@ DTYPES = ("float32", "float64")
 class Net:
     """A network in one phase, on one device.
 
-    `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or "cuda:N".
-    `dtype`: "float32" or "float64". `seed`: everything random follows from it. `share`: another Net, whose parameters this
-    one uses where layer and parameter have the same name (a test net beside a train net). `precision`: "float32", "tf32",
-    "float16" or "bfloat16", what products on a GPU round their operands to; all else stays float32. Raises ConfigError with
-    every mistake of the description at once.
+    `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or
+    "cuda:N". `dtype`: "float32" or "float64". `seed`: everything random follows from it. `share`: another
+    Net, whose parameters this one uses where layer and parameter have the same name (a test net beside a
+    train net). `precision`: "float32", "tf32", "float16" or "bfloat16", what products on a GPU round their
+    operands to; all else stays float32. Raises ConfigError with every mistake of the description at once.
 
-    `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the last forward
-    pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` what the planner decided,
-    `reshuffles` whose units change places while a Solver trains the net.
+    `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the
+    last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` what the planner
+    decided, `reshuffles` whose units change places while a Solver trains the net.
     """
 
-    def __init__(self, source, phase="TRAIN", device="auto", dtype="float32", seed=0, level=0, stages=(), share=None,
-                 precision="float32"):
+    def __init__(self, source, phase="TRAIN", device="auto", dtype="float32", seed=0, level=0, stages=(),
+                 share=None, precision="float32"):
         if phase not in ("TRAIN", "TEST"):
             raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
-        dtype = getattr(dtype, "__name__", None) or str(dtype)        # np.float32, np.dtype("float32") or "float32"
+        # np.float32, np.dtype("float32") or "float32"
+        dtype = getattr(dtype, "__name__", None) or str(dtype)
         if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
         config = _as_config(source)
@@ -48,8 +49,8 @@ class Net:
         self.phase, self.seed, self.dtype = phase, int(seed), dtype
         self.backend = get_backend(device, precision)
         if dtype == "float64" and precision != "float32":
-            raise ConfigError(f"precision {precision} rounds products of float32 numbers, but dtype is float64; keep one "
-                              f"of them")
+            raise ConfigError(f"precision {precision} rounds products of float32 numbers, but dtype is "
+                              f"float64; keep one of them")
         context = Context(phase, self.seed, self.dtype, self.backend, config.path)
         self.graph = build_graph(self.config, context)
         self.layers = {node.name: node.layer for node in self.graph.nodes}
@@ -73,7 +74,8 @@ class Net:
         self._data_nodes = [node for node in self.graph.nodes if node.layer.is_data]
         self._other_nodes = [node for node in self.graph.nodes if not node.layer.is_data]
         self._random_nodes = [node for node in self.graph.nodes if node.drops or node.layer.stream is not None
-                              or any(node is drop.producer or node in drop.consumers for drop in self.plan.drops)]
+                              or any(node is drop.producer or node in drop.consumers
+                                     for drop in self.plan.drops)]
         self._forwards = 0      # counts forward passes while nobody has called draw_patterns
         self._drawn = None      # (the iteration drawn last, {node index: Draw})
         self._mode = None
@@ -87,7 +89,8 @@ class Net:
                 try:
                     drop.site.family.check_weights(drop.producer.layer.outputs, drop.producer.layer.inputs)
                 except ConfigError as error:
-                    problems.add(drop.node.index, f"{error} (the weights of {drop.producer.name})", "approx_dropout_param")
+                    problems.add(drop.node.index, f"{error} (the weights of {drop.producer.name})",
+                                 "approx_dropout_param")
         problems.raise_any()
 
     @classmethod
@@ -95,7 +98,7 @@ class Net:
         """Return the Net of a network file; options as in `Net`."""
         return cls(load_net(path), **options)
 
-    # -- parameters --------------------------------------------------------------------------------------------------
+    # -- parameters ------------------------------------------------------------------------------------------
     def _make_parameters(self, share):
         for found in self.graph.parameters:
             node, name = found.users[0]
@@ -105,14 +108,16 @@ class Net:
                 try:
                     data = self.backend.asarray(fill(found.spec.filler, found.spec.shape, rng), self.dtype)
                 except MemoryError as error:
-                    raise BackendError(f"{self.config.where(node.index)}: layer {node.name!r}: {name} of shape "
-                                       f"{tuple(found.spec.shape)} does not fit into memory; make it smaller ({error})"
+                    raise BackendError(f"{self.config.where(node.index)}: layer {node.name!r}: {name} of "
+                                       f"shape {tuple(found.spec.shape)} does not fit into memory; make it "
+                                       f"smaller ({error})"
                                        ) from None
                 multipliers = (1.0 if value is None else value for value in (found.lr_mult, found.decay_mult))
                 parameter = Parameter(data, self.backend, f"{node.name}.{name}", *multipliers)
             elif parameter.shape != tuple(found.spec.shape):
                 raise ConfigError(f"{self.config.where(node.index)}: layer {node.name!r}: {name} has shape "
-                                  f"{tuple(found.spec.shape)} here, but {parameter.shape} in the net it is shared with")
+                                  f"{tuple(found.spec.shape)} here, but {parameter.shape} in the net it is "
+                                  f"shared with")
             for node, name in found.users:
                 node.layer.params[name] = parameter
         self.params = {node.name: node.layer.params for node in self.graph.nodes if node.layer.params}
@@ -131,9 +136,10 @@ class Net:
             for parameter in own.values():
                 parameter.clear_grad()
 
-    # -- patterns ----------------------------------------------------------------------------------------------------
+    # -- patterns --------------------------------------------------------------------------------------------
     def draw_patterns(self, iteration):
-        """Draw what is random in this iteration: the pattern of every drop, and the masks of ordinary dropout.
+        """Draw what is random in this iteration: the pattern of every drop, and the masks of ordinary
+        dropout.
 
         They stay until the next call. A net on which this was never called draws anew in every forward pass.
         """
@@ -153,15 +159,16 @@ class Net:
 
     def acting(self, draws):
         """Return {node index: Draw} with NOTHING for drops at rest, and weights of no product as units."""
-        return {drop.node.index: drop.formed(draws[drop.node.index]) if self.is_dropping(drop.node.layer) else NOTHING
-                for drop in self.plan.drops}
+        return {drop.node.index: drop.formed(draws[drop.node.index]) if self.is_dropping(drop.node.layer)
+                else NOTHING for drop in self.plan.drops}
 
     def is_dropping(self, layer):
         """Whether the drops of a layer act: in phase TRAIN, unless the mode says otherwise."""
         return layer.training if self.mode.dropping is None else self.mode.dropping
 
     def give(self, draws, key_of):
-        """Give each layer its NodeDraw: `draws` as from `acting`, key_of(layer) the key of its random numbers."""
+        """Give each layer its NodeDraw: `draws` as from `acting`, key_of(layer) the key of its random
+        numbers."""
         given = self.plan.node_draws(draws, self.mode.masked)
         for node in self._random_nodes:
             layer = node.layer
@@ -175,8 +182,10 @@ class Net:
 
     @property
     def draws(self):
-        """{layer: Draw} of the iteration drawn last, {} before any; it depends on the iteration alone, not on the mode."""
-        return {drop.node.name: self._drawn[1][drop.node.index] for drop in self.plan.drops} if self._drawn else {}
+        """{layer: Draw} of the iteration drawn last, {} before any; it depends on the iteration alone, not on
+        the mode."""
+        return {drop.node.name: self._drawn[1][drop.node.index]
+                for drop in self.plan.drops} if self._drawn else {}
 
     @property
     def patterns(self):
@@ -186,8 +195,8 @@ class Net:
     def masks(self):
         """{layer: array, scale included, that dense code would multiply by}.
 
-        Of units: it broadcasts over the batch. Of blocks: as large as the batch. Of weights: the mask of the product's
-        weights, (outputs, inputs).
+        Of units: it broadcasts over the batch. Of blocks: as large as the batch. Of weights: the mask of the
+        product's weights, (outputs, inputs).
         """
         draws = self.acting(self._drawn[1]) if self._drawn else {}
         masks = {}
@@ -203,10 +212,11 @@ class Net:
             masks[drop.node.name] = mask.astype(self.dtype)
         return masks
 
-    # -- modes -------------------------------------------------------------------------------------------------------
+    # -- modes -----------------------------------------------------------------------------------------------
     @property
     def mode(self):
-        """The Mode in which the net runs; to set another one gives every layer its plan and its draws anew."""
+        """The Mode in which the net runs; to set another one gives every layer its plan and its draws
+        anew."""
         return self._mode
 
     @mode.setter
@@ -220,17 +230,20 @@ class Net:
         self.give_drawn()
 
     def run_masked_dense(self, masked=True):
-        """Compute everything, every layer by itself, and multiply by explicit masks: the reference for what the plan does."""
+        """Compute everything, every layer by itself, and multiply by explicit masks: the reference for what
+        the plan does."""
         self.mode = replace(self.mode, masked=bool(masked), fused=not masked)
 
     def set_dropping(self, on):
-        """Let the drop layers act or rest, whatever the phase. A new net has them act in phase TRAIN alone."""
+        """Let the drop layers act or rest, whatever the phase. A new net has them act in phase TRAIN
+        alone."""
         self.mode = replace(self.mode, dropping=bool(on))
 
     @contextmanager
     def restored(self):
-        """Put back at the end of this context, also after an error, what passes change: which layers drop, masks or
-        compaction, what is drawn, the places of the data layers, and the states of recurrent ones."""
+        """Put back at the end of this context, also after an error, what passes change: which layers drop,
+        masks or compaction, what is drawn, the places of the data layers, and the states of recurrent
+        ones."""
         mode, forwards, drawn, positions, states = self.mode, self._forwards, self._drawn, self.positions, self.states
         try:
             yield
@@ -239,11 +252,13 @@ class Net:
             self.seek(positions)
             self.set_states(states)
 
-    # -- states ------------------------------------------------------------------------------------------------------
+    # -- states ----------------------------------------------------------------------------------------------
     @property
     def states(self):
-        """{(layer, name): array} of what recurrent layers carry from batch to batch. Forward passes make new arrays."""
-        return {(name, key): array for name, layer in self.layers.items() for key, array in layer.state.items()}
+        """{(layer, name): array} of what recurrent layers carry from batch to batch. Forward passes make new
+        arrays."""
+        return {(name, key): array for name, layer in self.layers.items()
+                for key, array in layer.state.items()}
 
     def set_states(self, states):
         """Let the next forward pass go on from `states`, as the property gives them."""
@@ -253,11 +268,13 @@ class Net:
     def reset_states(self):
         """Let the next forward pass begin with all states 0."""
         for layer in self.layers.values():
-            layer.state = {name: self.backend.zeros(shape, self.dtype) for name, shape in layer.state_shapes().items()}
+            layer.state = {name: self.backend.zeros(shape, self.dtype)
+                           for name, shape in layer.state_shapes().items()}
 
     def _nodes_that_drops_reach(self):
-        """The indexes of the nodes whose tops depend on what is drawn: drop layers, products that leave weights out, and
-        all below. What a product leaves out of its *outputs* does not count: the drop below takes it out of a whole top."""
+        """The indexes of the nodes whose tops depend on what is drawn: drop layers, products that leave
+        weights out, and all below. What a product leaves out of its *outputs* does not count: the drop below
+        takes it out of a whole top."""
         thinned = {drop.producer.index for drop in self.plan.drops if drop.kind == "weights"}
         found, tops = set(), set()
         for node in self.graph.nodes:
@@ -267,10 +284,11 @@ class Net:
         return found
 
     def due_permutations(self, iteration):
-        """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before this iteration of a solver.
+        """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before this iteration of a
+        solver.
 
-        `order` is an int64 NumPy array; entry order[i] of the axis moves to place i. To apply all of them leaves the net
-        the same function up to rounding; a solver must move its history of a parameter alike.
+        `order` is an int64 NumPy array; entry order[i] of the axis moves to place i. To apply all of them
+        leaves the net the same function up to rounding; a solver must move its history of a parameter alike.
         """
         for reshuffle in self.reshuffles:
             if reshuffle.is_due(iteration):
@@ -278,7 +296,7 @@ class Net:
                 for layer, name, axis in reshuffle.moves:
                     yield self.params[layer][name], axis, order
 
-    # -- running -----------------------------------------------------------------------------------------------------
+    # -- running ---------------------------------------------------------------------------------------------
     @property
     def inputs(self):
         """The names that `forward` takes: the tops of the Input layers."""
@@ -290,9 +308,11 @@ class Net:
         return [ref.name for ref in self.output_refs]
 
     def forward(self, **inputs):
-        """Run all layers and return {output name: Tensor}. `inputs` set the tops of the Input layers, by name.
+        """Run all layers and return {output name: Tensor}. `inputs` set the tops of the Input layers, by
+        name.
 
-        A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError naming the layer.
+        A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError
+        naming the layer.
         """
         with self.backend.active():
             self.run = run = Run(self)
@@ -318,20 +338,23 @@ class Net:
         return self.run
 
     def show(self, tensors):
-        """Let blobs and loss be those of {BlobRef: Tensor}, the tensors of a pass done before and now done again."""
+        """Let blobs and loss be those of {BlobRef: Tensor}, the tensors of a pass done before and now done
+        again."""
         self.run = Run(self)
         self.run.tensors, self.run.spent = tensors, True
 
     def rerun(self):
-        """Run only the layers that drops reach, on the batch of the last `forward`; returns what that returns.
+        """Run only the layers that drops reach, on the batch of the last `forward`; returns what that
+        returns.
 
-        `forward` must have run with drops at rest, see `set_dropping`: what it computed above the drops is whole, so it
-        serves every pattern. For passes under no_grad. States of recurrent layers begin as that pass found them, and
-        stay as it left them. Raises DataError.
+        `forward` must have run with drops at rest, see `set_dropping`: what it computed above the drops is
+        whole, so it serves every pattern. For passes under no_grad. States of recurrent layers begin as that
+        pass found them, and stay as it left them. Raises DataError.
         """
         before = self.run
         if not before.whole:
-            raise DataError("rerun needs a forward pass without drops first: set_dropping(False), forward, set_dropping(True)")
+            raise DataError("rerun needs a forward pass without drops first: set_dropping(False), forward, "
+                            "set_dropping(True)")
         with self.backend.active():
             self.run = Run(self)
             return self.run.again(before)
@@ -358,23 +381,27 @@ class Net:
 
     @property
     def loss(self):
-        """The weighted sum of all losses of the last forward pass, as a float (0 for a net without a loss)."""
+        """The weighted sum of all losses of the last forward pass, as a float (0 for a net without a
+        loss)."""
         return self.run.loss
 
     def backward(self, scale=1.0):
-        """Add the gradient of `scale` times the weighted sum of all losses to `grad` of every parameter. Once a forward."""
+        """Add the gradient of `scale` times the weighted sum of all losses to `grad` of every parameter. Once
+        a forward."""
         self.run.backward(scale)
 
     def first_nonfinite(self):
-        """Return (layer name, blob name) of the first top of the last forward pass with a NaN or infinity, or None."""
+        """Return (layer name, blob name) of the first top of the last forward pass with a NaN or infinity, or
+        None."""
         return self.run.first_nonfinite()
 
-    # -- data --------------------------------------------------------------------------------------------------------
+    # -- data ------------------------------------------------------------------------------------------------
     def set_input_arrays(self, data, labels=None, layer=None):
         """Set the arrays of a MemoryData layer (of the only one, or of the one called `layer`)."""
         found = [one for name, one in self.data_layers.items() if one.takes_arrays and layer in (None, name)]
         if len(found) != 1:
-            raise DataError(f"expected one MemoryData layer{f' called {layer!r}' if layer else ''}, the net has {len(found)}")
+            raise DataError(f"expected one MemoryData layer{f' called {layer!r}' if layer else ''}, the net "
+                            f"has {len(found)}")
         found[0].set_arrays(data, labels)
 
     @property
@@ -409,12 +436,14 @@ def _as_config(source):
         return NetConfig.of(source.to_proto())
     if isinstance(source, str | os.PathLike):
         return load_net(source)
-    raise ConfigError(f"a net is built from a NetConfig, NetParameter, NetSpec or path, got {type(source).__name__}")
+    raise ConfigError(f"a net is built from a NetConfig, NetParameter, NetSpec or path, got "
+                      f"{type(source).__name__}")
 
 
 def _loss_weights(node):
     """Yield (blob, weight) for every top of a layer that counts in the loss."""
-    weights = list(node.config.loss_weight) or [float(node.layer.is_loss and i == 0) for i in range(len(node.tops))]
+    weights = list(node.config.loss_weight) or [float(node.layer.is_loss and i == 0)
+                                                for i in range(len(node.tops))]
     for ref, weight in zip(node.tops, weights, strict=True):
         if weight:
             yield ref, decimal(weight)

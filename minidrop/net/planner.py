@@ -1,21 +1,25 @@
 """plan_compaction: decide, once per net, which layers leave dropped entries out and which must put them back.
 
-A pure pass over the graph: it returns a Plan and writes to nobody. For each drop by patterns it walks (blob, axis):
-  upward    from the drop's own top through Passes, while the blob has one reader, to a layer whose Products compute the
-            axis as their outputs and can leave them out. Any Pass may be crossed, whatever f(0) is: its missing entries
-            are dropped anyway. (Blocks that were not computed still pass through it, as numbers without a meaning, so
-            for them f must be finite everywhere.)
-  downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Passes that keep zeros
-            carry it on, Products that read the axis as their inputs consume it, before all others it is expanded.
-            blocks: the drop's top stays dense, with zeros; Products below are given the draw and skip them. Nothing
+A pure pass over the graph: it returns a Plan and writes to nobody. For each drop by patterns it walks (blob,
+axis):
+  upward    from the drop's own top through Passes, while the blob has one reader, to a layer whose Products
+            compute the axis as their outputs and can leave them out. Any Pass may be crossed, whatever f(0)
+            is: its missing entries are dropped anyway. (Blocks that were not computed still pass through it,
+            as numbers without a meaning, so for them f must be finite everywhere.)
+  downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Passes that keep
+  zeros
+            carry it on, Products that read the axis as their inputs consume it, before all others it is
+            expanded.
+            blocks: the drop's top stays dense, with zeros; Products below are given the draw and skip them.
+            Nothing
             has to be put back. weights: they are the producer's own, nothing goes down.
 
-A layer that drops what its own Products compute or read is drop and producer in one. A layer with Products serves drops
-of one kind: the one below it first, and the one above it if that drops the same.
+A layer that drops what its own Products compute or read is drop and producer in one. A layer with Products
+serves drops of one kind: the one below it first, and the one above it if that drops the same.
 
-Last, what a product can do in the pass that adds its bias: the activation below it, and the scale of a drop of units
-whose kept set it computes. Those layers stay, and return their bottom. Only where they work in place: no other reader
-sees the overwritten blob, neither a layer nor the user in `net.blobs`.
+Last, what a product can do in the pass that adds its bias: the activation below it, and the scale of a drop
+of units whose kept set it computes. Those layers stay, and return their bottom. Only where they work in
+place: no other reader sees the overwritten blob, neither a layer nor the user in `net.blobs`.
 """
 
 import math
@@ -29,8 +33,8 @@ from minidrop.patterns.draw import NOTHING, Masked, Units, Weights
 
 @dataclass(frozen=True)
 class Mode:
-    """How a net runs. dropping: whether drops act (None: in phase TRAIN alone). masked: everything is computed and
-    multiplied by explicit masks, the reference. fused: products do what epilogues say."""
+    """How a net runs. dropping: whether drops act (None: in phase TRAIN alone). masked: everything is
+    computed and multiplied by explicit masks, the reference. fused: products do what epilogues say."""
 
     dropping: bool | None = None
     masked: bool = False
@@ -39,7 +43,8 @@ class Mode:
 
 @dataclass
 class Drop:
-    """What the plan does for one drop: the nodes that compute, carry and read only what it keeps, and why not."""
+    """What the plan does for one drop: the nodes that compute, carry and read only what it keeps, and why
+    not."""
 
     node: object
     fact: object                         # its layers.flow.Drops
@@ -73,12 +78,14 @@ class Drop:
 
     @property
     def kept_share(self):
-        """The expected share of a side that it drops from: exactly 1 - rate, whatever the family and the sizes."""
+        """The expected share of a side that it drops from: exactly 1 - rate, whatever the family and the
+        sizes."""
         return 1 - self.site.family.distribution.rate
 
     @property
     def kept_square_share(self):
-        """The expected share of a product of which it drops the same units on both sides: E[kept share squared]."""
+        """The expected share of a product of which it drops the same units on both sides: E[kept share
+        squared]."""
         family = self.site.family
         return float(sum(share * (1 - family.pattern(choice, 0).rate) ** 2 for choice, share
                          in zip(family.distribution.choices, family.distribution.probabilities, strict=True)))
@@ -114,12 +121,14 @@ class Drop:
 
 @dataclass
 class Epilogue:
-    """What a product does for the layers below it: y = scale * f(x W^T + b), with the f and the scale of these nodes."""
+    """What a product does for the layers below it: y = scale * f(x W^T + b), with the f and the scale of
+    these nodes."""
 
     product: object
     activation: object = None            # the node whose function it applies
     function: str = "none"               # that function
-    drop: object = None                  # the node whose scale it applies to the units it computes, if those are not all
+    drop: object = None                  # the node whose scale it applies to the units it computes, if those
+                                         # are not all
 
     @property
     def line(self):
@@ -131,7 +140,8 @@ class Epilogue:
 
 @dataclass
 class Plan:
-    """All drops and epilogues, and `expand`: {node index: numbers of the bottoms whose tensors are made dense first}."""
+    """All drops and epilogues, and `expand`: {node index: numbers of the bottoms whose tensors are made dense
+    first}."""
 
     drops: list = field(default_factory=list)
     epilogues: list = field(default_factory=list)
@@ -157,7 +167,8 @@ class Plan:
         return plans
 
     def node_draws(self, draws, masked=False):
-        """Return {node index: (outputs, inputs, own)} for {index of a drop's node: its Draw}; the others drop nothing."""
+        """Return {node index: (outputs, inputs, own)} for {index of a drop's node: its Draw}; the others drop
+        nothing."""
         given = defaultdict(lambda: [NOTHING] * 3)
         for drop in self.drops:
             draw = draws[drop.node.index]
@@ -224,10 +235,12 @@ class _Walker:
                 return
             facts = [fact for fact in node.passes_to(ref, axis) if fact.spread == 1 and fact.compact]
             if len(facts) != 1 or node.layer.tops[1] != 1:      # another top may show what is left out
-                drop.reason = f"blob {ref.name} is written by {node.name} ({node.config.type}), which computes all of it"
+                drop.reason = (f"blob {ref.name} is written by {node.name} ({node.config.type}), which "
+                               f"computes all of it")
                 return
             if not facts[0].finite and drop.kind == "blocks":
-                drop.reason = f"{node.name} ({node.config.type}) is not finite everywhere, so it has to see real values"
+                drop.reason = (f"{node.name} ({node.config.type}) is not finite everywhere, so it has to see "
+                               f"real values")
                 return
             if node is not drop.node:
                 drop.crossed.append(node)
@@ -281,7 +294,8 @@ class _Walker:
         products = [product for product in node.products if product.bottom == i]
         reads = bool(products) and all(_reads(product, axis, kind) for product in products)
         clash = self._clash(drop, node) if reads else ""
-        facts = [fact for fact in node.passes_from(i, axis) if fact.compact and (fact.keeps_zero or fact.top is None)]
+        facts = [fact for fact in node.passes_from(i, axis) if fact.compact
+                 and (fact.keeps_zero or fact.top is None)]
         if clash:
             drop.unread.append((node, clash))
         if reads and not clash:
@@ -309,18 +323,21 @@ class _Walker:
 
 
 def _reads(product, axis, kind):
-    """Whether a product can leave out entries of `axis` of its bottom: blocks only where each is an input of its own."""
+    """Whether a product can leave out entries of `axis` of its bottom: blocks only where each is an input of
+    its own."""
     return product.in_axis == axis and kind in product.kinds and (kind == "units" or product.in_spread == 1)
 
 
 def _counts_in_loss(writer, ref):
-    return any(weight and top == ref for top, weight in zip(writer.tops, writer.config.loss_weight, strict=False))
+    return any(weight and top == ref for top, weight in zip(writer.tops, writer.config.loss_weight,
+                                                            strict=False))
 
 
 def _epilogues(graph, plan):
     """Yield the Epilogue of every product that has one."""
     scaled = {drop.producer.index: drop.node for drop in plan.drops
-              if drop.producer is not None and drop.kind == "units" and drop.fact.leaves_scale and drop.node.is_own_word}
+              if drop.producer is not None and drop.kind == "units" and drop.fact.leaves_scale
+              and drop.node.is_own_word}
     for node in graph.nodes:
         if not (len(node.products) == 1 and node.products[0].epilogue and node.is_own_word):
             continue

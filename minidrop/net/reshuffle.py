@@ -1,13 +1,16 @@
-"""find_reshuffles: which arrays move when the units of a hidden layer are permuted, so that the net computes the same.
+"""find_reshuffles: which arrays move when the units of a hidden layer are permuted, so that the net computes
+the same.
 
-A regular pattern couples units by their distance: some pairs live and die together far more often than chance would have
-it. `reshuffle_interval` of a drop gives the units of the hidden layer above it other places every so many iterations:
+A regular pattern couples units by their distance: some pairs live and die together far more often than chance
+would have it. `reshuffle_interval` of a drop gives the units of the hidden layer above it other places every
+so many iterations:
 
     W1 <- W1[order, :]    b1 <- b1[order]    W2 <- W2[:, order] for every W2 that reads the units
 
-with the solver's history of these arrays. Up to rounding the net stays the same function; only who is coupled with whom
-changes. The orders follow from (seed, drop, iteration), so a snapshot holds nothing of them. It costs one gather of every
-array that moves, once an interval: for a solver with one history, twice the weights on both sides of the layer.
+with the solver's history of these arrays. Up to rounding the net stays the same function; only who is coupled
+with whom changes. The orders follow from (seed, drop, iteration), so a snapshot holds nothing of them. It
+costs one gather of every array that moves, once an interval: for a solver with one history, twice the weights
+on both sides of the layer.
 """
 
 from dataclasses import dataclass
@@ -21,7 +24,8 @@ from minidrop.rng import generator
 
 @dataclass(frozen=True)
 class Reshuffle:
-    """The units above one drop: how many, how often they move, and the (layer, parameter, axis) that move with them."""
+    """The units above one drop: how many, how often they move, and the (layer, parameter, axis) that move
+    with them."""
 
     drop: str
     writer: str
@@ -46,7 +50,8 @@ class Reshuffle:
 def find_reshuffles(graph, config):
     """Return the Reshuffle of every training drop that asks for one.
 
-    Raises one ConfigError with a line for each drop whose units cannot be permuted without changing what the net computes.
+    Raises one ConfigError with a line for each drop whose units cannot be permuted without changing what the
+    net computes.
     """
     problems, found = Problems(config), []
     for node, fact in [(one, fact) for one in graph.nodes for fact in one.drops]:
@@ -57,7 +62,8 @@ def find_reshuffles(graph, config):
             moves = _moves(graph, config, writer, ref)
         except ConfigError as error:
             problems.add(node.index, f"reshuffle_interval cannot permute the units above: {error}; remove "
-                                     f"reshuffle_interval", *param_fields(node.config.type)[:1], "reshuffle_interval")
+                                     f"reshuffle_interval", *param_fields(node.config.type)[:1],
+                         "reshuffle_interval")
         else:
             units = graph.shapes[ref][fact.axis]
             found.append(Reshuffle(node.name, writer.name, units, fact.reshuffle_interval, moves))
@@ -66,9 +72,11 @@ def find_reshuffles(graph, config):
 
 
 def check_shared(graph, config, reshuffles):
-    """Check that a net which uses the parameters of a training net stays the same function when that one reshuffles.
+    """Check that a net which uses the parameters of a training net stays the same function when that one
+    reshuffles.
 
-    `reshuffles` are the training net's. Raises one ConfigError with a line for each that this net would not follow.
+    `reshuffles` are the training net's. Raises one ConfigError with a line for each that this net would not
+    follow.
     """
     problems = Problems(config)
     nodes = {node.name: node for node in graph.nodes if node.layer.parameter_specs()}
@@ -84,8 +92,10 @@ def check_shared(graph, config, reshuffles):
             if found != expected:
                 raise ConfigError(f"{min(found ^ expected)[0]} does not use them alike in both nets")
         except ConfigError as error:
-            problems.add(place.index, f"the training net permutes the units of {reshuffle.writer} (reshuffle_interval of "
-                                      f"{reshuffle.drop}), and this net, which shares its parameters, cannot follow: "
+            problems.add(place.index, f"the training net permutes the units of {reshuffle.writer} "
+                         f"(reshuffle_interval of "
+                                      f"{reshuffle.drop}), and this net, which shares its parameters, cannot "
+                         f"follow: "
                                       f"{error}; remove reshuffle_interval")
     problems.raise_any()
 
@@ -102,32 +112,37 @@ def _writer(graph, config, drop, axis):
             return writer, ref
         passes = _in_place(writer, writer.passes_to(ref, axis))
         if not passes:
-            raise ConfigError(f"blob {ref.name} is written by {_place(config, writer)}, which has no units that trained "
-                              f"weights define")
+            raise ConfigError(f"blob {ref.name} is written by {_place(config, writer)}, which has no units "
+                              f"that trained weights define")
         ref = writer.bottoms[passes[0].bottom]
 
 
 def _outputs(node, ref):
-    """Return the Products whose outputs are the units of a blob, each weighed by an entry of its own of the parameters."""
+    """Return the Products whose outputs are the units of a blob, each weighed by an entry of its own of the
+    parameters."""
     if any(product.bottom == OWN for product in node.products):
         return []               # what it carries from step to step would have to move as well
     return [product for product in node.products_of(ref) if product.out_axis is not None]
 
 
 def _in_place(node, passes):
-    """Return `passes` if each leaves its entries where they are, and nothing but their place says what becomes of them."""
+    """Return `passes` if each leaves its entries where they are, and nothing but their place says what
+    becomes of them."""
     return [] if any(fact.spread != 1 for fact in passes) or node.layer.parameter_specs() else passes
 
 
 def _moves(graph, config, writer, ref):
-    """Return (layer, parameter, axis) of everything that a permutation of the units of `writer` in `ref` moves."""
+    """Return (layer, parameter, axis) of everything that a permutation of the units of `writer` in `ref`
+    moves."""
     moves, reached, axis = [], [ref], None
     for product in _outputs(writer, ref):
         axis = product.out_axis
-        moves += [(writer, product.parameter, product.weight_axes[0]), *((writer, name, 0) for name in product.biases)]
+        moves += [(writer, product.parameter, product.weight_axes[0]),
+                  *((writer, name, 0) for name in product.biases)]
     for ref in reached:                     # grows on the way down
         source = graph.writer[ref]
-        if any(top == ref and weight for top, weight in zip(source.tops, source.config.loss_weight, strict=False)):
+        if any(top == ref and weight for top, weight in zip(source.tops, source.config.loss_weight,
+                                                            strict=False)):
             raise ConfigError(f"blob {ref.name} of {_place(config, source)} counts in the loss")
         if not graph.readers[ref]:
             raise ConfigError(f"blob {ref.name} of {_place(config, source)} is an output of the net")
@@ -139,8 +154,8 @@ def _moves(graph, config, writer, ref):
             elif passes and not products:
                 reached += [node.tops[fact.top] for fact in passes if fact.top is not None]
             else:
-                raise ConfigError(f"blob {ref.name} is read by {_place(config, node)}, whose result would change with "
-                                  f"their order")
+                raise ConfigError(f"blob {ref.name} is read by {_place(config, node)}, whose result would "
+                                  f"change with their order")
     moved = {(node.index, name) for node, name, _ in moves}
     for parameter in graph.parameters:
         if len(parameter.users) > 1 and any((node.index, name) in moved for node, name in parameter.users):

@@ -9,19 +9,21 @@ from minidrop.layers import DataLayer
 
 
 class Run:
-    """One pass through the nodes of a net. `tensors` are {BlobRef: Tensor}, `states` what recurrent layers carried in.
+    """One pass through the nodes of a net. `tensors` are {BlobRef: Tensor}, `states` what recurrent layers
+    carried in.
 
-    `whole`: every node ran, and no drop acted: what stands above the drops serves every pattern. `spent`: backward has
-    run, or cannot.
+    `whole`: every node ran, and no drop acted: what stands above the drops serves every pattern. `spent`:
+    backward has run, or cannot.
     """
 
     def __init__(self, net, states=None):
         self.net, self.states = net, net.states if states is None else states
         self.tensors, self.whole, self.spent = {}, False, False
 
-    # -- forward -----------------------------------------------------------------------------------------------------
+    # -- forward ---------------------------------------------------------------------------------------------
     def through(self, nodes, tensors):
-        """Run some nodes, in order, on {BlobRef: Tensor} that others wrote before; returns the net's outputs."""
+        """Run some nodes, in order, on {BlobRef: Tensor} that others wrote before; returns the net's
+        outputs."""
         net, self.tensors = self.net, tensors
         for node in nodes:
             bottoms = [tensors[ref] for ref in node.bottoms]
@@ -34,7 +36,8 @@ class Run:
                 tops = node.layer.forward(*bottoms)
             except MinidropError as error:
                 raise type(error)(
-                    f"layer {node.name!r} ({node.config.type}): {error}{self._record(node, error)}") from error
+                    f"layer {node.name!r} ({node.config.type}): "
+                    f"{error}{self._record(node, error)}") from error
             tops = tops if isinstance(tops, tuple) else (tops,)
             if net.force_backward and node.layer.is_data:
                 for top in tops:
@@ -70,7 +73,7 @@ class Run:
                     return f": {record}"
         return ""
 
-    # -- what came of it ---------------------------------------------------------------------------------------------
+    # -- what came of it -------------------------------------------------------------------------------------
     @property
     def blobs(self):
         """{name: Tensor}, of each blob its last version."""
@@ -86,7 +89,8 @@ class Run:
         """The weighted sum of all losses, as a float (0 for a net without a loss)."""
         self._require("loss")
         backend = self.net.backend
-        return sum(weight * float(backend.to_host(self.tensors[ref].data.sum())) for ref, weight in self.net.losses)
+        return sum(weight * float(backend.to_host(self.tensors[ref].data.sum()))
+                   for ref, weight in self.net.losses)
 
     @property
     def loss_array(self):
@@ -99,7 +103,8 @@ class Run:
         """Add the gradient of `scale` times the loss to `grad` of every parameter. Once a run."""
         net = self.net
         if not net.losses:
-            raise ConfigError(f"{net.config.where()}: backward needs a loss, but no layer is one and no loss_weight is set")
+            raise ConfigError(f"{net.config.where()}: backward needs a loss, but no layer is one and no "
+                              f"loss_weight is set")
         self._require("backward")
         if self.spent:
             raise DataError("backward has run already; run forward again first")
@@ -109,7 +114,8 @@ class Run:
         self.spent = True
         xp = net.backend.xp
         with net.backend.active():
-            backward([(tensor, xp.full(tensor.data.shape, weight * scale, tensor.dtype)) for tensor, weight in roots])
+            backward([(tensor, xp.full(tensor.data.shape, weight * scale, tensor.dtype))
+                      for tensor, weight in roots])
 
     def _require(self, what):
         if any(ref not in self.tensors for ref, _ in self.net.losses):

@@ -21,10 +21,13 @@ from minidrop.registry import Registry
 
 SCALES = ("RATE", "PATTERN")
 SEARCHES = ("EXACT", "SGD")
-OWN_SETTINGS = {"max_period": 0, "step": 0, "search": "EXACT", "tile_size": 0, "block_samples": 0, "block_units": 0}
-"""The settings that only some families read, see `PatternFamily.uses`, and what they are where nobody sets them."""
+OWN_SETTINGS = {"max_period": 0, "step": 0, "search": "EXACT", "tile_size": 0, "block_samples": 0,
+                "block_units": 0}
+"""The settings that only some families read, see `PatternFamily.uses`, and what they are where nobody sets
+them."""
 MANY = 2 ** 62
-"""The number of offsets of a choice whose patterns cannot be enumerated: an offset is then the seed of a pattern."""
+"""The number of offsets of a choice whose patterns cannot be enumerated: an offset is then the seed of a
+pattern."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class PatternSettings:
         object.__setattr__(self, "rate", _checked_rate(self.rate))
         if not isinstance(self.family, str):
             raise ConfigError(f"pattern must be a name such as \"PERIODIC\", got {self.family!r}")
-        for name, least in (("max_period", 2), ("step", 2), ("tile_size", 1), ("block_samples", 1), ("block_units", 1)):
+        for name, least in (("max_period", 2), ("step", 2), ("tile_size", 1), ("block_samples", 1),
+                            ("block_units", 1)):
             object.__setattr__(self, name, _checked_length(name, getattr(self, name), least))
         for name, known in (("scale", SCALES), ("search", SEARCHES)):
             value = getattr(self, name)
@@ -96,12 +100,12 @@ def _checked_length(name, value, least):
 class Pattern(ABC):
     """One regular way of dropping, for one iteration.
 
-    rate: share of units it drops; scale: what kept values are multiplied by.
-    drops: "units", the same for the whole batch; "weights" of one product; or "blocks" of activations, each a
-    group of samples by a run of units.
-    A pattern of weights has `tiles(outputs, inputs)` and `weight_mask(outputs, inputs)` too: pairs of Kept, disjoint in
-    both, one compact product each, and the same as a dense 0/1 array, which the oracle holds against them. One of blocks
-    has `groups(samples, total)`: (first, last, Kept) for samples first .. last - 1, all samples in order.
+    rate: share of units it drops; scale: what kept values are multiplied by. drops: "units", the same for the
+    whole batch; "weights" of one product; or "blocks" of activations, each a group of samples by a run of
+    units. A pattern of weights has `tiles(outputs, inputs)` and `weight_mask(outputs, inputs)` too: pairs of
+    Kept, disjoint in both, one compact product each, and the same as a dense 0/1 array, which the oracle
+    holds against them. One of blocks has `groups(samples, total)`: (first, last, Kept) for samples first ..
+    last - 1, all samples in order.
     """
 
     rate: float
@@ -112,7 +116,8 @@ class Pattern(ABC):
     def kept(self, total):
         """Return the Kept of an axis of length `total`; it may be empty where `total` is short.
 
-        For blocks: of the first group of samples. For weights: of units, where no product lies above the drop.
+        For blocks: of the first group of samples. For weights: of units, where no product lies above the
+        drop.
         """
 
 
@@ -175,8 +180,8 @@ class PatternFamily(ABC):
     def __init__(self, settings):
         self.settings = settings
         if settings.scale not in self.scales:
-            raise ConfigError(f"pattern {self.name} has no scale {settings.scale}, only {' and '.join(self.scales)}; "
-                              f"remove scale, or set pattern to another")
+            raise ConfigError(f"pattern {self.name} has no scale {settings.scale}, only "
+                              f"{' and '.join(self.scales)}; remove scale, or set pattern to another")
         for name, untouched in OWN_SETTINGS.items():
             value = getattr(settings, name)
             if name not in self.uses and value != untouched:
@@ -209,35 +214,42 @@ class PatternFamily(ABC):
     def submodels(self, total):
         """Return the number of different kept sets of an axis of length `total`.
 
-        Listed here where that is possible; a family that is not enumerable counts them itself, or nobody knows: None.
+        Listed here where that is possible; a family that is not enumerable counts them itself, or nobody
+        knows: None.
         """
         if not self.enumerable:
             return None
         return len({self.pattern(choice, offset).kept(total)
-                    for choice, probability in zip(self.distribution.choices, self.distribution.probabilities, strict=True)
+                    for choice, probability in zip(self.distribution.choices, self.distribution.probabilities,
+                                                   strict=True)
                     if probability > 0 for offset in range(self.offsets(choice))})
 
     def pattern_entropy(self, total):
-        """Return the entropy, in nats, of what is drawn on an axis of length `total`: H(choices) + E[log offsets].
+        """Return the entropy, in nats, of what is drawn on an axis of length `total`: H(choices) + E[log
+        offsets].
 
-        Patterns that coincide on a short axis count apart. None where a family that is not enumerable does not say.
+        Patterns that coincide on a short axis count apart. None where a family that is not enumerable does
+        not say.
         """
         if not self.enumerable:
             return None
         probabilities, choices = self.distribution.probabilities, self.distribution.choices
-        return entropy(probabilities) + float(probabilities @ [log(self.offsets(choice)) for choice in choices])
+        return entropy(probabilities) + float(probabilities @ [log(self.offsets(choice))
+                                                               for choice in choices])
 
     def check_total(self, total):  # noqa: B027  (most families fit any axis)
         """Raise ConfigError where the settings make no sense on an axis of length `total`."""
 
     def check_weights(self, outputs, inputs):  # noqa: B027
-        """Raise ConfigError where the settings make no sense for a product whose weights (outputs, inputs) are dropped."""
+        """Raise ConfigError where the settings make no sense for a product whose weights (outputs, inputs)
+        are dropped."""
 
     def sites(self, units, inputs=None):
-        """Return the Sites of an axis of `units` (of weights: of a product units x inputs): what `minidrop patterns` counts.
+        """Return the Sites of an axis of `units` (of weights: of a product units x inputs): what `minidrop
+        patterns` counts.
 
-        Single units, for blocks those of the first group of samples, or single weights. A family that drops coarser
-        pieces says so here and in `live`: fewer sites are faster to look at.
+        Single units, for blocks those of the first group of samples, or single weights. A family that drops
+        coarser pieces says so here and in `live`: fewer sites are faster to look at.
         """
         if self.drops == "weights":
             return Sites("weights", self.drops, units, inputs or units)
@@ -262,7 +274,8 @@ class PatternFamily(ABC):
 
     def regular(self, start, step, width):
         """Return a RegularPattern, scaled as the settings ask."""
-        return RegularPattern((step - width) / step, self.scale_of(width / step), start, step, width, drops=self.drops)
+        return RegularPattern((step - width) / step, self.scale_of(width / step), start, step, width,
+                              drops=self.drops)
 
 
 _families = Registry("pattern", "name")

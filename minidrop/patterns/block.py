@@ -19,7 +19,8 @@ BLOCK_SAMPLES = BLOCK_UNITS = 128
 
 @dataclass(frozen=True)
 class BlockPattern(Pattern):
-    """Blocks of block_samples x block_units (0: as many as suit the axis), dropped or kept as `key` chooses."""
+    """Blocks of block_samples x block_units (0: as many as suit the axis), dropped or kept as `key`
+    chooses."""
 
     key: int
     block_samples: int
@@ -30,8 +31,9 @@ class BlockPattern(Pattern):
         return self.groups(1, total)[0][2]
 
     def groups(self, samples, total):
-        """Return (first, last, Kept) for each group of samples: what samples first .. last - 1 keep. BlockGroups, if it drops
-        any: they know their grid, in which nothing but what lives depends on the draw.
+        """Return (first, last, Kept) for each group of samples: what samples first .. last - 1 keep.
+        BlockGroups, if it drops any: they know their grid, in which nothing but what lives depends on the
+        draw.
         """
         if not self.rate:
             return tuple((first, min(first + self.block_samples, samples), Kept.all(total))
@@ -40,7 +42,8 @@ class BlockPattern(Pattern):
 
     def grid(self, samples, total):
         """Return the BlockGrid of activations (samples, total)."""
-        return _random_groups(self.key, self.rate, self.block_samples, self._width(total), samples, total).grid
+        return _random_groups(self.key, self.rate, self.block_samples, self._width(total), samples,
+                              total).grid
 
     def _width(self, total):
         return self.block_units or block_units(self.rate, total)
@@ -48,7 +51,8 @@ class BlockPattern(Pattern):
 
 @lru_cache(maxsize=64)
 def block_units(rate, total):
-    """Return the default width of a block: 128 units, or fewer so that the axis has twice the 1 / (1 - p) blocks it needs."""
+    """Return the default width of a block: 128 units, or fewer so that the axis has twice the 1 / (1 - p)
+    blocks it needs."""
     return max(1, min(BLOCK_UNITS, total // ceil(2 / (1 - Fraction(repr(rate))))))
 
 
@@ -81,10 +85,11 @@ def can_guard(rate, blocks):
 
 @lru_cache(maxsize=64)
 def guarded_rate(rate, blocks):
-    """Return the probability q to drop a block at first, such that after the guard each is dropped with probability `rate`.
+    """Return the probability q to drop a block at first, such that after the guard each is dropped with
+    probability `rate`.
 
-    The guard spares one block at random where all are dropped: rate = q - q^blocks / blocks. Where no q can do that, an
-    axis of fewer than 1 / (1 - rate) blocks, q is the rate and there is no guard.
+    The guard spares one block at random where all are dropped: rate = q - q^blocks / blocks. Where no q can
+    do that, an axis of fewer than 1 / (1 - rate) blocks, q is the rate and there is no guard.
     """
     if not can_guard(rate, blocks):
         return rate
@@ -99,12 +104,14 @@ def guarded_rate(rate, blocks):
 
 @register_pattern("BLOCK")
 class BlockFamily(PatternFamily):
-    """Activations x fall into blocks of block_samples x block_units; each is dropped with probability p, independently.
+    """Activations x fall into blocks of block_samples x block_units; each is dropped with probability p,
+    independently.
 
-    Default: 128 x 128, narrower where the axis is short. A group of samples that would lose all its blocks keeps one,
-    and the others are dropped a little more often for it, so that each block's rate stays p (`guarded_rate`). The
-    products above the drop compute, and those below read, only what lives of each group of samples.
-    Source: Lo, SparseDrop 2024, where blocks may all be dropped and sizes must be multiples of 128.
+    Default: 128 x 128, narrower where the axis is short. A group of samples that would lose all its blocks
+    keeps one, and the others are dropped a little more often for it, so that each block's rate stays p
+    (`guarded_rate`). The products above the drop compute, and those below read, only what lives of each group
+    of samples. Source: Lo, SparseDrop 2024, where blocks may all be dropped and sizes must be multiples of
+    128.
     """
 
     drops = "blocks"
@@ -126,9 +133,10 @@ class BlockFamily(PatternFamily):
         asked, blocks = self.settings.block_units, -(-total // (self.settings.block_units or 1))
         if asked and total and not can_guard(self.settings.rate, blocks):
             least = ceil(1 / (1 - self.settings.exact_rate))
-            raise ConfigError(f"block_units {asked} cuts {total} units into {blocks} block{'s' * (blocks != 1)}, but rate "
-                              f"{self.settings.rate!r} needs {least} at least, or a whole layer would be dropped; set "
-                              f"block_units to {max(1, total // least)} or less, or remove it")
+            raise ConfigError(f"block_units {asked} cuts {total} units into {blocks} "
+                              f"block{'s' * (blocks != 1)}, but rate {self.settings.rate!r} needs {least} at "
+                              f"least, or a whole layer would be dropped; set block_units to "
+                              f"{max(1, total // least)} or less, or remove it")
 
     def sites(self, units, inputs=None):
         """The blocks of the first group of samples."""

@@ -1,4 +1,5 @@
-"""An exact number of units, for the families that fix how many live and draw which: UNIT any set, SLICE a run."""
+"""An exact number of units, for the families that fix how many live and draw which: UNIT any set, SLICE a
+run."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -45,9 +46,11 @@ def random_count(rng, share, total):
 
 
 class CountFamily(PatternFamily):
-    """(1 - p) n of n units live, drawn anew each iteration: a single choice, and its offset is the key of a `kind`.
+    """(1 - p) n of n units live, drawn anew each iteration: a single choice, and its offset is the key of a
+    `kind`.
 
-    Where (1 - p) n is no integer, the two integers next to it are drawn in the proportion that makes the mean exact.
+    Where (1 - p) n is no integer, the two integers next to it are drawn in the proportion that makes the mean
+    exact.
     """
 
     kind = CountPattern     # the subclass whose patterns are drawn
@@ -70,7 +73,8 @@ class CountFamily(PatternFamily):
         return sum(self.ways(count, total) for count in self._odds(total))
 
     def pattern_entropy(self, total):
-        return sum(float(q) * (log(self.ways(count, total)) - log(q)) for count, q in self._odds(total).items())
+        return sum(float(q) * (log(self.ways(count, total)) - log(q))
+                   for count, q in self._odds(total).items())
 
     def _odds(self, total):
         """Return {count: probability}, as `random_count` draws them."""

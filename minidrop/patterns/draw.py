@@ -1,4 +1,5 @@
-"""Draw: what one iteration drops at one place, in each of its forms. Immutable; nobody is told to behave otherwise."""
+"""Draw: what one iteration drops at one place, in each of its forms. Immutable; nobody is told to behave
+otherwise."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,8 @@ from minidrop.patterns.base import Pattern
 
 @dataclass(frozen=True)
 class Draw:
-    """Nothing is dropped, the form that stands for a drop at rest; the other forms override what they differ in.
+    """Nothing is dropped, the form that stands for a drop at rest; the other forms override what they differ
+    in.
 
     scale: what surviving values are multiplied by. kept: of units, a Kept, or None where all live.
     pattern: the Pattern that was drawn, or None.
@@ -27,7 +29,8 @@ class Draw:
         return None
 
     def groups(self, samples):
-        """What lives of `samples` x total activations: (first, last, Kept) for each group of samples, or None."""
+        """What lives of `samples` x total activations: (first, last, Kept) for each group of samples, or
+        None."""
         return None
 
     def grid(self, samples):
@@ -35,7 +38,8 @@ class Draw:
         return None
 
     def kept_sets(self, weights=None):
-        """Every Kept that others are given, in order; `weights`: (outputs, inputs) of the product it belongs to."""
+        """Every Kept that others are given, in order; `weights`: (outputs, inputs) of the product it belongs
+        to."""
         return []
 
     def mask(self, shape, axis):
@@ -43,7 +47,8 @@ class Draw:
         return np.ones([length if i == axis % len(shape) else 1 for i, length in enumerate(shape)])
 
     def weight_mask(self, outputs, inputs):
-        """The array (outputs, inputs), scale included, that dense code multiplies the weights of a product by."""
+        """The array (outputs, inputs), scale included, that dense code multiplies the weights of a product
+        by."""
         return np.ones((outputs, inputs))
 
 
@@ -52,7 +57,8 @@ NOTHING = Draw()
 
 @dataclass(frozen=True)
 class Units(Draw):
-    """The same units for the whole batch: those of `every`, a Kept, live; None of `kept` where that is all of them."""
+    """The same units for the whole batch: those of `every`, a Kept, live; None of `kept` where that is all of
+    them."""
 
     pattern: Pattern = field()
     every: object = field()
@@ -144,7 +150,8 @@ class Steps(Blocks):
         return [pattern.kept(self.total) for pattern in self.patterns]
 
     def groups(self, samples):
-        streams = samples // len(self.patterns)     # samples stand step by step, as in an array (steps, streams, total)
+        streams = samples // len(self.patterns)     # samples stand step by step, as in an array (steps,
+                                                    # streams, total)
         return tuple((t * streams, (t + 1) * streams, kept) for t, kept in enumerate(self.kept_by_step))
 
     def grid(self, samples):
@@ -153,7 +160,8 @@ class Steps(Blocks):
 
 @dataclass(frozen=True)
 class Masked(Draw):
-    """The dense form of another draw: everything is computed, and multiplied by the mask that `draw` gives."""
+    """The dense form of another draw: everything is computed, and multiplied by the mask that `draw`
+    gives."""
 
     draw: Draw
     masked = True

@@ -9,10 +9,9 @@ from minidrop.patterns.sequence import PatternSequence
 class DropSite:
     """The place where one layer drops: what its patterns depend on, and `draw`.
 
-    layer_name, seed: what the sequence of patterns depends on, beside the settings.
-    total: length of the dropped axis; the layer sets it once shapes are known.
-    steps: None where a pattern holds for the whole batch; else the number of steps of its sequences, each of which
-    has a pattern of its own.
+    layer_name, seed: what the sequence of patterns depends on, beside the settings. total: length of the
+    dropped axis; the layer sets it once shapes are known. steps: None where a pattern holds for the whole
+    batch; else the number of steps of its sequences, each of which has a pattern of its own.
     """
 
     def __init__(self, layer_name, settings, seed, total=None):
@@ -22,10 +21,11 @@ class DropSite:
         self.sequence = PatternSequence(self.family, seed, layer_name)
 
     def draw(self, iteration):
-        """Return the Draw of an iteration, whatever was drawn before: a function of the seed and this number alone."""
+        """Return the Draw of an iteration, whatever was drawn before: a function of the seed and this number
+        alone."""
         if self.total is None:
-            raise ShapeError(f"layer {self.layer_name!r}: the length of the dropped axis is not known yet; shape the "
-                             f"layer (set DropSite.total) before drawing")
+            raise ShapeError(f"layer {self.layer_name!r}: the length of the dropped axis is not known yet; "
+                             f"shape the layer (set DropSite.total) before drawing")
         if self.steps is not None:
             first = iteration * self.steps
             patterns = tuple(self.sequence.at(first + t) for t in range(self.steps))
@@ -34,7 +34,8 @@ class DropSite:
         kind = self.family.drops
         if kind == "units":
             return Units(pattern, pattern.kept(self.total), pattern.scale)
-        return Weights(pattern, pattern.scale) if kind == "weights" else Blocks(pattern, self.total, pattern.scale)
+        return Weights(pattern, pattern.scale) if kind == "weights" else Blocks(pattern, self.total,
+                                                                                pattern.scale)
 
     @property
     def kind(self):
@@ -44,7 +45,8 @@ class DropSite:
     def pays(self, backend, rows, calls=1):
         """Whether a product of `rows` rows, done in so many `calls`, is faster without what is dropped.
 
-        One pattern a batch always pays. Where each step has its own, the rows of a pattern must be worth a product.
+        One pattern a batch always pays. Where each step has its own, the rows of a pattern must be worth a
+        product.
         """
         if self.steps is None:
             return True

@@ -1,4 +1,5 @@
-"""BlockGrid: which blocks of activations live, as one small table. BlockGroups: the same, group by group of samples."""
+"""BlockGrid: which blocks of activations live, as one small table. BlockGroups: the same, group by group of
+samples."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,11 +11,12 @@ from minidrop.kept import Kept
 
 
 class BlockGrid:
-    """Activations (samples, units) cut into blocks of block_samples x block_units, the last ones cut off where they end.
+    """Activations (samples, units) cut into blocks of block_samples x block_units, the last ones cut off
+    where they end.
 
-    lives: uint8 (groups of samples, blocks of units), 1 where a block lives and 0 where it is dropped. None where only the
-    device knows, when it runs: what needs it then raises CaptureError.
-    lives_at: None, or an array like `lives` on the device, which is read instead, whenever a kernel runs.
+    lives: uint8 (groups of samples, blocks of units), 1 where a block lives and 0 where it is dropped. None
+    where only the device knows, when it runs: what needs it then raises CaptureError. lives_at: None, or an
+    array like `lives` on the device, which is read instead, whenever a kernel runs.
     """
 
     def __init__(self, lives, block_samples, block_units, lives_at=None):
@@ -29,13 +31,15 @@ class BlockGrid:
         """Raise ShapeError unless this is the grid of activations (samples, units)."""
         needed = -(-samples // self.block_samples), -(-units // self.block_units)
         if self.shape != needed:
-            raise ShapeError(f"blocks of {self.block_samples} x {self.block_units} of activations ({samples}, {units}) need a "
-                             f"grid of {needed[0]} x {needed[1]}, got {self.shape[0]} x {self.shape[1]}")
+            raise ShapeError(f"blocks of {self.block_samples} x {self.block_units} of activations "
+                             f"({samples}, {units}) need a grid of {needed[0]} x {needed[1]}, got "
+                             f"{self.shape[0]} x {self.shape[1]}")
 
     def known(self):
         """Return `lives`; CaptureError where only the device knows."""
         if self.lives is None:
-            raise CaptureError("what lives is asked for, but a captured step knows only how many blocks there are")
+            raise CaptureError("what lives is asked for, but a captured step knows only how many blocks "
+                               "there are")
         return self.lives
 
     def mask(self, samples, units):
@@ -46,9 +50,11 @@ class BlockGrid:
 
 
 class BlockGroups(Sequence):
-    """(first, last, Kept) for each group of samples of activations (samples, total): what samples first .. last - 1 keep.
+    """(first, last, Kept) for each group of samples of activations (samples, total): what samples first ..
+    last - 1 keep.
 
-    Made from `grid`, a BlockGrid, when they are asked for: what reads the grid alone, say with `lives_at`, needs none of them.
+    Made from `grid`, a BlockGrid, when they are asked for: what reads the grid alone, say with `lives_at`,
+    needs none of them.
     """
 
     def __init__(self, grid, samples, total):
@@ -62,8 +68,10 @@ class BlockGroups(Sequence):
                      for i, lives in enumerate(self.grid.known()))
 
     def moving(self, lives_at):
-        """Return the groups that a captured step is given instead: what lives is what an array on the device says."""
-        return BlockGroups(BlockGrid(None, self.grid.block_samples, self.grid.block_units, lives_at), self.samples, self.total)
+        """Return the groups that a captured step is given instead: what lives is what an array on the device
+        says."""
+        return BlockGroups(BlockGrid(None, self.grid.block_samples, self.grid.block_units, lives_at),
+                           self.samples, self.total)
 
     def __len__(self):
         return self.grid.shape[0]

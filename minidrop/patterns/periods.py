@@ -1,4 +1,5 @@
-"""How often each period dp is drawn, for the families that keep one in every dp: ROW of units, TILE of weights."""
+"""How often each period dp is drawn, for the families that keep one in every dp: ROW of units, TILE of
+weights."""
 
 from math import floor
 
@@ -12,9 +13,10 @@ LONGEST_PERIOD = 1024
 class PeriodFamily(PatternFamily):
     """A period dp in 1 .. N by the distribution, an offset uniform in 0 .. dp - 1. A choice is a dp.
 
-    dp drops (dp - 1) / dp; the probabilities of 1 .. N make the mean rate p (search EXACT), or nearly (search SGD).
-    N is max_period, by default the least that p allows, floor(1 / (1 - p)) + 1: with a longer one the rate, which swings
-    between 0 and (N - 1) / N from iteration to iteration, swings wider, and nets learn worse (docs/benchmarks.md).
+    dp drops (dp - 1) / dp; the probabilities of 1 .. N make the mean rate p (search EXACT), or nearly (search
+    SGD). N is max_period, by default the least that p allows, floor(1 / (1 - p)) + 1: with a longer one the
+    rate, which swings between 0 and (N - 1) / N from iteration to iteration, swings wider, and nets learn
+    worse (docs/benchmarks.md).
     """
 
     uses = frozenset({"max_period", "search"})

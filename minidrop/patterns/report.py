@@ -1,4 +1,5 @@
-"""What some settings mean for a layer of so many units: every pattern listed where that is possible, and a real sequence."""
+"""What some settings mean for a layer of so many units: every pattern listed where that is possible, and a
+real sequence."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -13,45 +14,47 @@ from minidrop.patterns.search import entropy, exact_search, sgd_search
 from minidrop.patterns.sequence import PatternSequence
 from minidrop.patterns.statistics import chi_square, column_sums, deviation, joint_keep, row_counts
 
-LISTED = 10 ** 8        # patterns x sites, a byte each: beyond that (ROW with a thousand periods) a sample has to do
+LISTED = 10 ** 8        # patterns x sites, a byte each: beyond that (ROW with a thousand periods) a sample
+                        # has to do
 DRAWN = 2 * 10 ** 8     # the same of a sequence, which ends early where it would need more
 MOST_SITES = 10 ** 7
 SHOWN = 2 ** 16         # so many sites have a figure each
-STRETCHES, STRETCH = 4, 2 ** 11     # of more sites than these together, what lives together is looked at in these
+STRETCHES, STRETCH = 4, 2 ** 11     # of more sites than these together, what lives together is looked at in
+                                    # these
 
 
 def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"):
     """Return what `settings` do to an axis of `units` units, as numbers, strings and lists ready for JSON.
 
-    inputs: of the product whose weights TILE drops, by default as many as units.
-    iterations, seed, layer: the sequence to look at, the one that a layer of that name draws under that random_seed.
+    inputs: of the product whose weights TILE drops, by default as many as units. iterations, seed, layer: the
+    sequence to look at, the one that a layer of that name draws under that random_seed.
 
-    settings, units, inputs: as given, resolved; inputs is None where it does not matter
-    sites: {"what", "drops", "count"} what is dropped or kept as one, see `Sites`: units, weights, tiles of weights, blocks
-    of one group of samples
-    exact: True where all patterns were listed. Else what a formula gives is exact (rates by symmetry: every site is
-    treated alike), and what "sampled" names is estimated from the sequence
-    distribution: one {"choice", "probability", "rate", "scale", "mean_kept"} per choice
-    rate, rate_reached: wished for, and the expected one
-    rate_deviation: standard deviation of the share dropped from iteration to iteration
-    entropy, pattern_entropy: of the choices, and of the patterns (choices and offsets), in nats
+    settings, units, inputs: as given, resolved; inputs is None where it does not matter sites: {"what",
+    "drops", "count"} what is dropped or kept as one, see `Sites`: units, weights, tiles of weights, blocks of
+    one group of samples exact: True where all patterns were listed. Else what a formula gives is exact (rates
+    by symmetry: every site is treated alike), and what "sampled" names is estimated from the sequence
+    distribution: one {"choice", "probability", "rate", "scale", "mean_kept"} per choice rate, rate_reached:
+    wished for, and the expected one rate_deviation: standard deviation of the share dropped from iteration to
+    iteration entropy, pattern_entropy: of the choices, and of the patterns (choices and offsets), in nats
     submodels: how many different ones there are, as text "10^X" from 10^15 on; None where not known
-    iteration_rate: [[share dropped, probability], ...] of an iteration, in steps of 0.001 at most
-    kept: {"min", "mean", "max", "of"} units or weights kept in an iteration; min may be 0 on a very short axis
-    unit_rate: {"min", "mean", "max", "all"} probability of each site to be dropped; "all", here and below: the first SHOWN
-    joint_keep: {"independent", "by_distance", "sites"} P(i and i + d live), d = 1, 2, ..., over that many sites: all, or
-    STRETCHES x STRETCH, from the first site to the last; see `statistics.joint_keep`
-    gemm_share: {"one_side", "both_sides"} expected share of a dense GEMM's work: the kept share where this drop shrinks
-    one side of it; the square where an independent drop, set alike, shrinks the other side too. A drop of weights has
-    one product and no other side: None
-    sequence: {"iterations", "asked", "seed", "layer", "rate", "drops", "distinct", "chi_square", "joint_keep"}: how many
-    iterations were looked at, fewer than asked for where they would need too much memory (DRAWN), mean rate, how often each
-    site was dropped ("min", "mean", "max", "all"), different sub-models, see `statistics`
+    iteration_rate: [[share dropped, probability], ...] of an iteration, in steps of 0.001 at most kept:
+    {"min", "mean", "max", "of"} units or weights kept in an iteration; min may be 0 on a very short axis
+    unit_rate: {"min", "mean", "max", "all"} probability of each site to be dropped; "all", here and below:
+    the first SHOWN joint_keep: {"independent", "by_distance", "sites"} P(i and i + d live), d = 1, 2, ...,
+    over that many sites: all, or STRETCHES x STRETCH, from the first site to the last; see
+    `statistics.joint_keep` gemm_share: {"one_side", "both_sides"} expected share of a dense GEMM's work: the
+    kept share where this drop shrinks one side of it; the square where an independent drop, set alike,
+    shrinks the other side too. A drop of weights has one product and no other side: None sequence:
+    {"iterations", "asked", "seed", "layer", "rate", "drops", "distinct", "chi_square", "joint_keep"}: how
+    many iterations were looked at, fewer than asked for where they would need too much memory (DRAWN), mean
+    rate, how often each site was dropped ("min", "mean", "max", "all"), different sub-models, see
+    `statistics`
 
     Raises ConfigError.
     """
     units = _checked("units", units, "give a layer's num_output")
-    inputs = units if inputs is None else _checked("inputs", inputs, "give how many inputs the product above has")
+    inputs = units if inputs is None else _checked("inputs", inputs, "give how many inputs the product above "
+                                                   "has")
     iterations = _checked("iterations", iterations, "10000 tells much")
     family = get_family(settings)
     family.check_total(units)
@@ -59,8 +62,8 @@ def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"
         family.check_weights(units, inputs)
     sites = family.sites(units, inputs)
     if sites.count > MOST_SITES:
-        raise ConfigError(f"{sites.count} {sites.what} are too many to look at, {MOST_SITES} are possible; give fewer units"
-                          + (" or inputs" if sites.drops == "weights" else ""))
+        raise ConfigError(f"{sites.count} {sites.what} are too many to look at, {MOST_SITES} are possible; "
+                          f"give fewer units" + (" or inputs" if sites.drops == "weights" else ""))
     distribution = family.distribution
     sequence = _sequence(PatternSequence(family, seed, layer), sites, iterations)
     law = _law(family, sites)
@@ -94,13 +97,15 @@ def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"
         "submodels": _readable(_submodels(family, sites, law)),
         "kept": {"min": int(possible.min()), "mean": total * share, "max": int(possible.max()), "of": total},
         "unit_rate": _summary(unit_rate),
-        "joint_keep": {"independent": share ** 2, "by_distance": joint, "sites": min(sites.count, STRETCHES * STRETCH)},
+        "joint_keep": {"independent": share ** 2, "by_distance": joint,
+                       "sites": min(sites.count, STRETCHES * STRETCH)},
         "gemm_share": {"one_side": share, "both_sides": None if sites.drops == "weights" else share ** 2},
         "sequence": {
             "iterations": sequence["iterations"], "asked": iterations, "seed": int(seed), "layer": layer,
             "rate": 1 - drawn_share, "drops": _summary(sequence["drops"]),
             "distinct": sequence["distinct"],
-            "chi_square": chi_square(sequence["live"], sequence["counts"], sequence["rates"], distribution.rate),
+            "chi_square": chi_square(sequence["live"], sequence["counts"], sequence["rates"],
+                                     distribution.rate),
             "joint_keep": _joint(sequence["live"], drawn_weights) if law else joint,
         },
     }
@@ -114,10 +119,11 @@ def first_patterns(settings, units, inputs=None, seed=0, layer="drop1", count=40
 
 
 def search_table(rates=(0.3, 0.5, 0.7, 0.9), lambdas=(0.5, 0.1, 0.01, 0.001), max_period=0):
-    """Return what the paper's search finds for every rate and lambda2 (lambda1 = 1 - lambda2) beside the exact one.
+    """Return what the paper's search finds for every rate and lambda2 (lambda1 = 1 - lambda2) beside the
+    exact one.
 
-    One {"rate", "periods", "lambda2", "reached", "miss", "entropy", "exact_entropy"} each; periods is N, by default
-    8, or as many as the rate needs: 11 for 0.9. Entropies in nats. Raises ConfigError.
+    One {"rate", "periods", "lambda2", "reached", "miss", "entropy", "exact_entropy"} each; periods is N, by
+    default 8, or as many as the rate needs: 11 for 0.9. Entropies in nats. Raises ConfigError.
     """
     rows = []
     for rate in rates:
@@ -145,13 +151,15 @@ def _law(family, sites):
     if sum(offsets for _, _, offsets in choices) * sites.count > LISTED:
         return None
     live = np.empty((sum(offsets for _, _, offsets in choices), sites.count), bool)
-    for row, (choice, offset) in enumerate((choice, offset) for choice, _, offsets in choices for offset in range(offsets)):
+    for row, (choice, offset) in enumerate((choice, offset) for choice, _, offsets in choices
+                                           for offset in range(offsets)):
         live[row] = family.live(family.pattern(choice, offset), sites)
     return live, np.concatenate([np.full(offsets, q / offsets) for _, q, offsets in choices])
 
 
 def _sequence(sequence, sites, iterations):
-    """Return the different patterns of a sequence: what lives, how often each was drawn, the rate of its choice.
+    """Return the different patterns of a sequence: what lives, how often each was drawn, the rate of its
+    choice.
 
     It ends before the first pattern for which DRAWN has no room.
     """
@@ -169,7 +177,8 @@ def _sequence(sequence, sites, iterations):
     packed = np.frombuffer(b"".join(bits for _, bits in table), np.uint8).reshape(len(table), -1)
     live = np.unpackbits(packed, axis=1, count=sites.count).view(bool)
     counts = np.array(list(table.values()), dtype=np.int64)
-    return {"live": live, "counts": counts, "rates": np.array([rate for rate, _ in table]), "iterations": iterations,
+    return {"live": live, "counts": counts, "rates": np.array([rate for rate, _ in table]),
+            "iterations": iterations,
             "drops": iterations - np.rint(column_sums(live, counts)).astype(np.int64),
             "distinct": len({bits for _, bits in table})}
 
@@ -190,7 +199,8 @@ def _joint(live, weights):
 def _histogram(rates, weights):
     values, where = np.unique(np.abs(rates).round(3), return_inverse=True)
     sums = np.bincount(where.ravel(), weights)
-    return [[value, weight] for value, weight in zip(values.tolist(), sums.tolist(), strict=True) if weight > 0]
+    return [[value, weight] for value, weight in zip(values.tolist(), sums.tolist(), strict=True)
+            if weight > 0]
 
 
 def _submodels(family, sites, law):

@@ -1,4 +1,5 @@
-"""Sites: what a pattern drops or keeps as one, in a row: units, weights, tiles of weights, or blocks of activations."""
+"""Sites: what a pattern drops or keeps as one, in a row: units, weights, tiles of weights, or blocks of
+activations."""
 
 from functools import cached_property
 from math import prod
@@ -9,9 +10,10 @@ import numpy as np
 class Sites:
     """The sites of a family on an axis of `units`; for a family of weights, of a product units x inputs.
 
-    what: their name in tables, a plural; drops: what the family drops, "units", "weights" or "blocks".
-    sides: how long the pieces of each axis are, see `pieces`; None where each unit or weight is a site.
-    shape, count: how many sites there are along each axis, and in all; total: how many units or weights they have together.
+    what: their name in tables, a plural; drops: what the family drops, "units", "weights" or "blocks". sides:
+    how long the pieces of each axis are, see `pieces`; None where each unit or weight is a site. shape,
+    count: how many sites there are along each axis, and in all; total: how many units or weights they have
+    together.
     """
 
     def __init__(self, what, drops, units, inputs=None, sides=None):

@@ -1,13 +1,15 @@
 """Figures of a table of patterns: a row for each, what lives of every site, and how often it is drawn.
 
-Tables may have 10^8 entries of one byte each. Products with them convert entries to numbers of eight, some rows at a time.
+Tables may have 10^8 entries of one byte each. Products with them convert entries to numbers of eight, some
+rows at a time.
 """
 
 from math import erfc, sqrt
 
 import numpy as np
 
-CORRELATED_SITES = 1024     # of longer rows so many sites, chosen at random, tell how strongly sites are correlated
+CORRELATED_SITES = 1024     # of longer rows so many sites, chosen at random, tell how strongly sites are
+                            # correlated
 CELLS = 2 ** 20             # entries of a table that are converted to numbers at a time
 
 
@@ -19,7 +21,8 @@ def _parts(live, length=None):
 
 
 def row_counts(live, sizes=None):
-    """Return the (K,) units or weights that live in each row of live (K, n); sizes (n,), None for one in each."""
+    """Return the (K,) units or weights that live in each row of live (K, n); sizes (n,), None for one in
+    each."""
     if sizes is None:
         return live.sum(1)
     return np.concatenate([live[part] @ sizes for part in _parts(live)])
@@ -39,7 +42,8 @@ def deviation(values, weights):
 
 
 def joint_keep(live, weights):
-    """Return P(site i and site i + d both live) for d = 1 .. n-1: the mean over i = 0 .. n-1-d, without wrapping round.
+    """Return P(site i and site i + d both live) for d = 1 .. n-1: the mean over i = 0 .. n-1-d, without
+    wrapping round.
 
     live (K, n) bool, weights (K,) of sum 1 -> (n-1,). By the Fourier transform, so up to rounding.
     """
@@ -58,22 +62,27 @@ def chi_square(live, counts, rates, p):
 
         Q = sum_i (c_i - m)^2 / (N p (1 - p)),     c_i drops of site i in N iterations, m = sum_t u_t
 
-    live (K, n) bool, the different patterns; counts (K,), how often each was drawn, of sum N; rates (K,): u, the
-    probability of each site to be dropped given what choice (period, width) the pattern is of. m is N p but for the
-    rounding of quotas.
+    live (K, n) bool, the different patterns; counts (K,), how often each was drawn, of sum N; rates (K,): u,
+    the probability of each site to be dropped given what choice (period, width) the pattern is of. m is N p
+    but for the rounding of quotas.
 
-    Were all sites and iterations independent, Q would be chi-square with n degrees of freedom. Two things differ:
-    1. Quotas fix how often each choice is drawn, so only offsets vary: c_i has the variance N v, v = mean u (1 - u),
+    Were all sites and iterations independent, Q would be chi-square with n degrees of freedom. Two things
+    differ:
+    1. Quotas fix how often each choice is drawn, so only offsets vary: c_i has the variance N v, v = mean u
+    (1 - u),
        which is less than N p (1 - p) where u varies. Hence E[Q] = n v / (p (1 - p)).
-    2. Sites of one pattern are correlated: Q is a sum of dependent squares, and is matched in mean and variance by a
+    2. Sites of one pattern are correlated: Q is a sum of dependent squares, and is matched in mean and
+    variance by a
        scaled chi-square of nu degrees of freedom (Satterthwaite 1946)
 
            nu = n^2 / sum_ij rho_ij^2,     rho_ij = E[(d_i - u) (d_j - u)] / v
 
-       rho^2 is estimated from the sequence and its bias, some 1/N for each pair, subtracted: r^2 - (1 - r^2) / (N - 2).
+       rho^2 is estimated from the sequence and its bias, some 1/N for each pair, subtracted: r^2 - (1 - r^2)
+       / (N - 2).
     The tail P(chi-square_nu >= Q nu / E[Q]) follows Wilson and Hilferty (1931).
 
-    Returns {"value": Q, "bernoulli": n, "expected": E[Q], "freedom": nu, "p_value"}, or None where nothing varies.
+    Returns {"value": Q, "bernoulli": n, "expected": E[Q], "freedom": nu, "p_value"}, or None where nothing
+    varies.
     """
     iterations, n = int(counts.sum()), live.shape[1]
     weights = counts / iterations
@@ -112,6 +121,7 @@ def _sum_of_squared_correlations(live, weights, rates, v, iterations):
 
 
 def upper_tail(x, freedom):
-    """Return P(chi-square >= x), to about 0.01 from 2 degrees of freedom on, better with more (Wilson and Hilferty)."""
+    """Return P(chi-square >= x), to about 0.01 from 2 degrees of freedom on, better with more (Wilson and
+    Hilferty)."""
     spread = 2 / (9 * freedom)
     return erfc(((max(x, 0.0) / freedom) ** (1 / 3) - (1 - spread)) / sqrt(2 * spread)) / 2

@@ -19,8 +19,8 @@ TILE_SIZE = 32
 class TilePattern(Pattern):
     """Of the tiles of size x size weights, counted row by row, tile t lives iff t mod period = offset.
 
-    Tiles at the right and lower edge are cut off where the weights end. size 0: `tile_size`, so that the shorter side has
-    at least `columns` tiles.
+    Tiles at the right and lower edge are cut off where the weights end. size 0: `tile_size`, so that the
+    shorter side has at least `columns` tiles.
     """
 
     period: int
@@ -29,17 +29,19 @@ class TilePattern(Pattern):
     columns: int = 1
 
     def kept(self, total):
-        """Return the Kept of an axis of length `total`, in runs of `size`: the pattern of a matrix one tile wide."""
+        """Return the Kept of an axis of length `total`, in runs of `size`: the pattern of a matrix one tile
+        wide."""
         if self.period == 1:
             return Kept.all(total)
         size = self.size or tile_size(total, self.columns)
         return Kept(self.offset * size, self.period * size, size, total)
 
     def tiles(self, outputs, inputs):
-        """Return what lives of weights (outputs, inputs) as pairs of Kept: tile rows that keep the same tile columns.
+        """Return what lives of weights (outputs, inputs) as pairs of Kept: tile rows that keep the same tile
+        columns.
 
-        There are `period` such classes. No two share an output or an input, and together they have all of both, so the
-        whole product is one compact product for each class, and so is each of its gradients.
+        There are `period` such classes. No two share an output or an input, and together they have all of
+        both, so the whole product is one compact product for each class, and so is each of its gradients.
         """
         size = self.size or tile_size(min(outputs, inputs), self.columns)
         return _classes(self.period, self.offset, size, outputs, inputs)
@@ -54,9 +56,11 @@ class TilePattern(Pattern):
 
 
 def tile_size(length, columns):
-    """Return the default size of a tile: TILE_SIZE, or less so that an axis of such a length has so many tiles.
+    """Return the default size of a tile: TILE_SIZE, or less so that an axis of such a length has so many
+    tiles.
 
-    With fewer tile columns than dp some outputs would lose all their inputs, with one tile row all would have the same.
+    With fewer tile columns than dp some outputs would lose all their inputs, with one tile row all would have
+    the same.
     """
     return max(1, min(TILE_SIZE, length // columns))
 
@@ -64,8 +68,9 @@ def tile_size(length, columns):
 def counted_columns(columns, period):
     """Return by how much the count of tiles grows from one tile row to the next: `columns`, or a little more.
 
-    With a common divisor of columns and period the same tile columns would survive in many rows, in all of them where
-    the period divides: input units would be dropped, not weights. So tiles that do not exist are counted as well.
+    With a common divisor of columns and period the same tile columns would survive in many rows, in all of
+    them where the period divides: input units would be dropped, not weights. So tiles that do not exist are
+    counted as well.
     """
     while gcd(columns, period) != 1:
         columns += 1
@@ -76,7 +81,8 @@ def counted_columns(columns, period):
 def _classes(period, offset, size, outputs, inputs):
     if period == 1:
         return ((Kept.all(outputs), Kept.all(inputs)),)
-    # Tile (i, j) lives iff i * columns + j = offset (mod period): the rows of class j0 keep j = j0 (mod period).
+    # Tile (i, j) lives iff i * columns + j = offset (mod period): the rows of class j0 keep j = j0 (mod
+    # period).
     inverse = pow(counted_columns(-(-inputs // size), period), -1, period)
     return tuple((Kept((offset - j0) * inverse % period * size, period * size, size, outputs),
                   Kept(j0 * size, period * size, size, inputs)) for j0 in range(period))
@@ -84,11 +90,12 @@ def _classes(period, offset, size, outputs, inputs):
 
 @register_pattern("TILE")
 class TileFamily(PeriodFamily):
-    """Tile (i, j) of tile_size x tile_size weights lives iff (i C + j) mod dp = b, C tile columns, b uniform in 0 .. dp - 1.
+    """Tile (i, j) of tile_size x tile_size weights lives iff (i C + j) mod dp = b, C tile columns, b uniform
+    in 0 .. dp - 1.
 
-    Drops weights of the product whose output the drop layer follows, so of a matrix product a share 1 / dp is left; how
-    dp is drawn: see `PeriodFamily`. Under a drop that follows no product whole units are dropped, in runs of tile_size.
-    Source: Song and Jiang, arXiv 1805.08939, tile pattern, with tiles of 32 x 32.
+    Drops weights of the product whose output the drop layer follows, so of a matrix product a share 1 / dp is
+    left; how dp is drawn: see `PeriodFamily`. Under a drop that follows no product whole units are dropped,
+    in runs of tile_size. Source: Song and Jiang, arXiv 1805.08939, tile pattern, with tiles of 32 x 32.
     """
 
     drops = "weights"
@@ -100,15 +107,16 @@ class TileFamily(PeriodFamily):
         return distribution
 
     def pattern(self, choice, offset):
-        return TilePattern(1 - 1 / choice, self.scale_of(1 / choice), choice, offset, self.settings.tile_size, self.columns,
-                           drops="weights")
+        return TilePattern(1 - 1 / choice, self.scale_of(1 / choice), choice, offset, self.settings.tile_size,
+                           self.columns, drops="weights")
 
     def check_weights(self, outputs, inputs):
         asked, longest = self.settings.tile_size, self.distribution.choices[-1]
         tiles = -(-inputs // (asked or 1))
         if asked and tiles < longest and self.settings.rate:
-            raise ConfigError(f"tile_size {asked} cuts {inputs} inputs into {tiles} tile{'s' * (tiles != 1)}, but one of up "
-                              f"to {longest} is kept, so outputs would be left without any input; set tile_size to "
+            raise ConfigError(f"tile_size {asked} cuts {inputs} inputs into {tiles} "
+                              f"tile{'s' * (tiles != 1)}, but one of up to {longest} is kept, so outputs "
+                              f"would be left without any input; set tile_size to "
                               f"{max(1, inputs // longest)} or less, or remove it")
 
     def sites(self, units, inputs=None):

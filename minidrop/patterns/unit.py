@@ -23,9 +23,9 @@ class UnitPattern(CountPattern):
 class UnitFamily(CountFamily):
     """(1 - p) n of n units live, every such set equally likely; where that is no integer: see `CountFamily`.
 
-    Any two units live together with nearly (1 - p)^2, as if they were independent: the pattern closest to ordinary
-    dropout, and the one that needs an index for every unit.
-    Source: Graham, Reizenstein and Robinson, arXiv 1502.02478 (batchwise dropout); Sarma et al., arXiv 2106.12089.
+    Any two units live together with nearly (1 - p)^2, as if they were independent: the pattern closest to
+    ordinary dropout, and the one that needs an index for every unit. Source: Graham, Reizenstein and
+    Robinson, arXiv 1502.02478 (batchwise dropout); Sarma et al., arXiv 2106.12089.
     """
 
     kind = UnitPattern

@@ -1,4 +1,5 @@
-"""The contract of the project as a function: the compacted net equals the dense net with the explicit mask."""
+"""The contract of the project as a function: the compacted net equals the dense net with the explicit
+mask."""
 
 import numpy as np
 
@@ -6,8 +7,8 @@ import numpy as np
 def run_once(net, iteration, inputs=None, masked=False):
     """Run one forward and backward pass at fixed data; returns (outputs, gradients), dicts of NumPy arrays.
 
-    Outputs are those of the net and "loss", the weighted sum of its losses; gradients are every parameter's and, as
-    "input/NAME", those of the inputs. `masked`: compute everything and multiply by explicit masks.
+    Outputs are those of the net and "loss", the weighted sum of its losses; gradients are every parameter's
+    and, as "input/NAME", those of the inputs. `masked`: compute everything and multiply by explicit masks.
     """
     from minidrop.autograd import Tensor
     inputs = {name: Tensor(net.backend.asarray(x, net.dtype), requires_grad=np.asarray(x).dtype.kind == "f",
@@ -25,18 +26,20 @@ def run_once(net, iteration, inputs=None, masked=False):
         net.run_masked_dense(False)
         net.seek(positions)
         net.set_states(states)
-    gradients = {name: net.backend.to_host(parameter.dense_grad()) for name, parameter in net.parameters().items()}
+    gradients = {name: net.backend.to_host(parameter.dense_grad())
+                 for name, parameter in net.parameters().items()}
     gradients.update({f"input/{name}": net.backend.to_host(tensor.grad) for name, tensor in inputs.items()
                       if tensor.grad is not None})
     return results, gradients
 
 
 def assert_matches_masked_dense(net, iteration, inputs=None, tolerance=1e-9):
-    """Check outputs, loss and every gradient of `net` at `iteration` against the same net run dense with explicit masks.
+    """Check outputs, loss and every gradient of `net` at `iteration` against the same net run dense with
+    explicit masks.
 
-    `inputs`: arrays for the Input layers; nets with data layers read the same batch in both runs. The largest absolute
-    difference may be `tolerance` times the largest value of the dense result (or 1, if that is larger). Raises
-    AssertionError naming the array.
+    `inputs`: arrays for the Input layers; nets with data layers read the same batch in both runs. The largest
+    absolute difference may be `tolerance` times the largest value of the dense result (or 1, if that is
+    larger). Raises AssertionError naming the array.
     """
     compact_results, compact_gradients = run_once(net, iteration, inputs)
     dense_results, dense_gradients = run_once(net, iteration, inputs, masked=True)

@@ -15,7 +15,8 @@ class TestCalibration:
         found.add(np.array([[0.15, 0.85], [0.45, 0.55]]), np.array([1, 1]))
         assert found.accuracy == 3 / 4
         assert found.negative_log_likelihood == pytest.approx(-log(0.9 * 0.3 * 0.85 * 0.55) / 4, rel=1e-14)
-        # bin (0.4, 0.6]: one of one right, confidence 0.55; (0.6, 0.8]: none of one, 0.7; (0.8, 1]: two of two, 0.875
+        # bin (0.4, 0.6]: one of one right, confidence 0.55; (0.6, 0.8]: none of one, 0.7; (0.8, 1]: two of
+        # two, 0.875
         assert found.calibration_error == pytest.approx(0.25 * 0.45 + 0.25 * 0.7 + 0.5 * 0.125, rel=1e-14)
         bins = found.reliability()
         assert [one["count"] for one in bins] == [0, 0, 1, 1, 2]

@@ -10,7 +10,8 @@ from minidrop.apps.timing import Timing, measure_steps, profile_steps
 
 def test_steps_take_turns_and_the_first_of_a_block_is_not_counted():
     calls = []
-    timings = measure_steps({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, iterations=5, warmup=1, block=3)
+    timings = measure_steps({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, iterations=5,
+                            warmup=1, block=3)
     assert "".join(calls) == "ab" + "aaaa" "bbbb" + "bbb" "aaa"
     assert timings["a"].count == timings["b"].count == 5
 
@@ -42,7 +43,8 @@ def test_a_profile_adds_up_and_leaves_the_net_as_it_was():
         net.clear_grads()
 
     profile = profile_steps(net, step, 5)
-    assert not any("forward" in vars(node.layer) for node in net.graph.nodes) and "gemm" not in vars(net.backend)
+    assert not any("forward" in vars(node.layer)
+                   for node in net.graph.nodes) and "gemm" not in vars(net.backend)
     inside = sum(part for layer in profile.layers.values() for part in layer.values())
     assert 0 < profile.gemm < inside < profile.step
     assert list(profile.layers) == [node.name for node in net.graph.nodes]

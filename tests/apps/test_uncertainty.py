@@ -1,4 +1,5 @@
-"""Monte-Carlo dropout: the statistics by hand, the law of the patterns enumerated, and a net left as it was."""
+"""Monte-Carlo dropout: the statistics by hand, the law of the patterns enumerated, and a net left as it
+was."""
 
 from math import log
 
@@ -12,14 +13,16 @@ from minidrop.autograd import no_grad
 from minidrop.config import parse_net
 
 X, LABEL = np.random.default_rng(0).standard_normal((5, 6)), np.array([0, 2, 1, 1, 0])
-INPUT = 'layer { name: "in" type: "Input" top: "data" top: "label" input_param { shape { dim: 5 dim: 6 } shape { dim: 5 } } }'
+INPUT = ('layer { name: "in" type: "Input" top: "data" top: "label" input_param { shape { dim: 5 dim: 6 } '
+         'shape { dim: 5 } } }')
 LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip3" bottom: "label" top: "loss" }'
 ACCURACY = 'layer { name: "accuracy" type: "Accuracy" bottom: "ip3" bottom: "label" top: "accuracy" }'
 
 
 def ip(name, bottom, outputs):
-    return (f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" inner_product_param {{ '
-            f'num_output: {outputs} weight_filler {{ type: "xavier" }} bias_filler {{ type: "uniform" }} }} }}')
+    return (f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" '
+            f'inner_product_param {{ num_output: {outputs} weight_filler {{ type: "xavier" }} bias_filler {{ '
+            f'type: "uniform" }} }} }}')
 
 
 def drop(name, bottom, kind):
@@ -31,14 +34,14 @@ def drop(name, bottom, kind):
 
 
 def text(kind, tail=(LOSS, ACCURACY), source=INPUT):
-    return "\n".join([source, ip("ip1", "data", 16), 'layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }',
-                      drop("drop1", "ip1", kind), ip("ip2", "drop1", 12), drop("drop2", "ip2", kind),
-                      ip("ip3", "drop2", 3), *tail])
+    return "\n".join([source, ip("ip1", "data", 16), 'layer { name: "relu1" type: "ReLU" bottom: "ip1" top: '
+                      '"ip1" }', drop("drop1", "ip1", kind), ip("ip2", "drop1", 12),
+                      drop("drop2", "ip2", kind), ip("ip3", "drop2", 3), *tail])
 
 
 def net_of(text, **options):
-    return md.Net(parse_net(text, "net.prototxt"), **{"phase": "TEST", "device": "cpu", "dtype": "float64", "seed": 3,
-                                                      **options})
+    return md.Net(parse_net(text, "net.prototxt"), **{"phase": "TEST", "device": "cpu", "dtype": "float64",
+                                                      "seed": 3, **options})
 
 
 def one_pass(net, counter, masked=False):
@@ -60,7 +63,7 @@ KINDS = ['pattern: "PERIODIC"', 'pattern: "ROW" scale: PATTERN', 'pattern: "UNIT
          'pattern: "TILE" tile_size: 2', 'pattern: "BLOCK" block_samples: 2', "Dropout", "GaussianDropout"]
 
 
-# -- statistics by hand ------------------------------------------------------------------------------------------------
+# -- statistics by hand --------------------------------------------------------------------------------------
 def test_quality_leaves_out_ignored_places():
     half, sure = np.array([0.5, 0.5]), np.array([1.0, 0.0])
     prediction = Prediction(np.array([sure, half, half]), np.array([half, half, half]), np.zeros((3, 2)),
@@ -76,7 +79,7 @@ def test_quality_leaves_out_ignored_places():
     assert record["monte_carlo"]["mutual_information"] == pytest.approx(log(2) / 2)
 
 
-# -- passes ------------------------------------------------------------------------------------------------------------
+# -- passes --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 def test_equals_whole_passes_with_masks(kind, phase):
@@ -92,8 +95,8 @@ def test_equals_whole_passes_with_masks(kind, phase):
     np.testing.assert_allclose(prediction.std, p.std(axis=0, ddof=1), rtol=0, atol=1e-9)
     total = -(p.mean(axis=0) * np.log(p.mean(axis=0))).sum(axis=1)
     np.testing.assert_allclose(prediction.entropy, total, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(prediction.mutual_information, total + (p * np.log(p)).sum(axis=2).mean(axis=0), rtol=0,
-                               atol=1e-9)
+    np.testing.assert_allclose(prediction.mutual_information,
+                               total + (p * np.log(p)).sum(axis=2).mean(axis=0), rtol=0, atol=1e-9)
     assert (prediction.mutual_information > 0).all()
 
 
@@ -126,14 +129,16 @@ def test_without_drops_all_passes_are_the_deterministic_one(kind):
     assert quality["monte_carlo"]["calibration_error"] == quality["deterministic"]["calibration_error"]
 
 
-@pytest.mark.parametrize("kind, expected_patterns", [('pattern: "PERIODIC" step: 4', 4), ('pattern: "ROW" max_period: 3', 6)])
+@pytest.mark.parametrize("kind, expected_patterns",
+                         [('pattern: "PERIODIC" step: 4', 4), ('pattern: "ROW" max_period: 3', 6)])
 def test_the_mean_goes_to_the_expectation_over_all_patterns(kind, expected_patterns):
     net = net_of("\n".join([INPUT, ip("ip1", "data", 16), drop("drop1", "ip1", kind), ip("ip3", "drop1", 3)]))
     site = net.drop_sites["drop1"]
     family = site.family
     h = X @ net.params["ip1"]["weight"].data.T + net.params["ip1"]["bias"].data
     mean, square, patterns = 0, 0, 0
-    for choice, probability in zip(family.distribution.choices, family.distribution.probabilities, strict=True):
+    for choice, probability in zip(family.distribution.choices, family.distribution.probabilities,
+                                   strict=True):
         for offset in range(family.offsets(choice)):
             pattern = family.pattern(choice, offset)
             mask = np.zeros(16)
@@ -148,7 +153,8 @@ def test_the_mean_goes_to_the_expectation_over_all_patterns(kind, expected_patte
     # Five standard errors of a mean.
     assert (np.abs(found.mean - mean) < 5 * std / passes**0.5).all()
     np.testing.assert_allclose(found.std, std, rtol=0.1)
-    # Inverted dropout of a product without anything after it: the mean over the patterns is the net without drops.
+    # Inverted dropout of a product without anything after it: the mean over the patterns is the net without
+    # drops.
     np.testing.assert_allclose(mean, found.deterministic, rtol=0, atol=1e-9)
 
 
@@ -240,7 +246,8 @@ class TestRerun:
                 return forward(*bottoms)
             layer.forward = counted
         md.monte_carlo(net, 5, data=X, label=LABEL)
-        assert count == {"in": 1, "ip1": 1, "relu1": 1, "drop1": 6, "ip2": 6, "drop2": 6, "ip3": 6, "loss": 6, "accuracy": 6}
+        assert count == {"in": 1, "ip1": 1, "relu1": 1, "drop1": 6, "ip2": 6, "drop2": 6, "ip3": 6, "loss": 6,
+                         "accuracy": 6}
 
     def test_needs_a_whole_forward(self):
         net = net_of(text('pattern: "PERIODIC"'))
@@ -252,7 +259,7 @@ class TestRerun:
             net.rerun()
 
 
-# -- what is reported --------------------------------------------------------------------------------------------------
+# -- what is reported ----------------------------------------------------------------------------------------
 class TestReports:
     def test_default_outputs_are_those_of_the_net_and_what_is_judged(self):
         net = net_of(text("Dropout"))
@@ -271,7 +278,8 @@ class TestReports:
 
     def test_regression_has_blobs_and_no_classes(self):
         loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "ip3" bottom: "target" top: "loss" }'
-        source = INPUT.replace('top: "label"', 'top: "target"').replace("shape { dim: 5 }", "shape { dim: 5 dim: 3 }")
+        source = INPUT.replace('top: "label"', 'top: "target"').replace("shape { dim: 5 }", "shape { dim: 5 "
+                                                                        "dim: 3 }")
         net = net_of(text("Dropout", (loss,), source))
         found = md.monte_carlo(net, 5, data=X, target=np.zeros((5, 3)))
         assert found.predictions == {} and set(found.blobs) == {"loss", "ip3"}
@@ -304,7 +312,8 @@ class TestReports:
         source = INPUT.replace('top: "label"', 'top: "label" top: "coarse"').replace(
             "shape { dim: 5 } }", "shape { dim: 5 } shape { dim: 5 } }")
         second = LOSS.replace('"label"', '"coarse"').replace('"loss"', '"loss2"')
-        found = md.monte_carlo(net_of(text("Dropout", (LOSS, second), source)), 2, data=X, label=LABEL, coarse=np.zeros(5))
+        found = md.monte_carlo(net_of(text("Dropout", (LOSS, second), source)), 2, data=X, label=LABEL,
+                               coarse=np.zeros(5))
         assert list(found.predictions) == ["ip3, label", "ip3, coarse"]
         assert found.predictions["ip3, coarse"].labels.tolist() == [0] * 5
 
@@ -318,7 +327,8 @@ class TestReports:
         labels = np.array([0, 1, 2, 255, 1, 1, 255, 0]).reshape(2, 2, 2)
         found = md.monte_carlo(net, 3, data=scores, label=labels)
         prediction = found.predictions["d"]
-        np.testing.assert_allclose(prediction.deterministic, softmax(scores.transpose(0, 2, 3, 1).reshape(8, 3)))
+        np.testing.assert_allclose(prediction.deterministic,
+                                   softmax(scores.transpose(0, 2, 3, 1).reshape(8, 3)))
         assert prediction.counted.tolist() == [True, True, True, False, True, True, False, True]
         quality = prediction.quality
         assert quality.places == 6
@@ -337,8 +347,10 @@ class TestReports:
 
     def test_nothing_random(self):
         net = net_of("\n".join([INPUT, ip("ip3", "data", 3), LOSS]))
-        for call in (lambda: md.monte_carlo(net, data=X, label=LABEL), lambda: md.evaluate_monte_carlo(net, 1)):
-            with pytest.raises(md.ConfigError, match="nothing is random: the net has no drop layer in phase TEST"):
+        for call in (lambda: md.monte_carlo(net, data=X, label=LABEL),
+                     lambda: md.evaluate_monte_carlo(net, 1)):
+            with pytest.raises(md.ConfigError, match="nothing is random: the net has no drop layer in phase "
+                               "TEST"):
                 call()
 
     def test_unknown_blob(self):
@@ -346,7 +358,7 @@ class TestReports:
             md.monte_carlo(net_of(text("Dropout")), 2, ["ip33"], data=X, label=LABEL)
 
 
-# -- many batches ------------------------------------------------------------------------------------------------------
+# -- many batches --------------------------------------------------------------------------------------------
 @pytest.fixture
 def hdf5_net(tmp_path, monkeypatch):
     rng = np.random.default_rng(4)
@@ -382,24 +394,30 @@ def test_evaluation_is_the_batches_together(hdf5_net, kind):
     assert found.iterations == 3 and found.passes == 4
     for name in ("loss", "accuracy"):
         spreads = [one.blobs[name] for one in batches]
-        assert found.outputs[name].deterministic == pytest.approx(np.mean([one.deterministic for one in spreads]))
+        assert found.outputs[name].deterministic == pytest.approx(np.mean([one.deterministic
+                                                                           for one in spreads]))
         assert found.outputs[name].mean == pytest.approx(np.mean([one.mean for one in spreads]))
         assert found.outputs[name].std == pytest.approx(np.mean([one.std**2 for one in spreads])**0.5)
     quality = found.predictions["ip3"]
     predictions = [one.predictions["ip3"] for one in batches]
     assert quality.places == 15
-    assert quality.mutual_information == pytest.approx(np.mean([one.mutual_information for one in predictions]))
+    assert quality.mutual_information == pytest.approx(np.mean([one.mutual_information
+                                                                for one in predictions]))
     assert quality.entropy["monte_carlo"] == pytest.approx(np.mean([one.entropy for one in predictions]))
-    p, label = np.concatenate([one.mean for one in predictions]), np.concatenate([one.labels for one in predictions])
+    p, label = np.concatenate([one.mean
+                               for one in predictions]), np.concatenate([one.labels for one in predictions])
     assert quality.calibration["monte_carlo"].accuracy == pytest.approx((p.argmax(axis=1) == label).mean())
-    assert quality.calibration["monte_carlo"].negative_log_likelihood == pytest.approx(-np.log(p[np.arange(15), label]).mean())
+    assert (quality.calibration["monte_carlo"].negative_log_likelihood
+            == pytest.approx(-np.log(p[np.arange(15), label]).mean()))
     # Without drops accuracy and likelihood are what the net's own layers say.
-    assert quality.calibration["deterministic"].accuracy == pytest.approx(float(found.outputs["accuracy"].deterministic))
+    assert (quality.calibration["deterministic"].accuracy
+            == pytest.approx(float(found.outputs["accuracy"].deterministic)))
     assert quality.calibration["deterministic"].negative_log_likelihood == pytest.approx(
         float(found.outputs["loss"].deterministic))
     assert set(found.seconds) == {"deterministic", "passes"} and min(found.seconds.values()) > 0
     again = md.evaluate_monte_carlo(net, 3, 4).as_dict()
-    assert repr({**again, "seconds": 0}) == repr({**found.as_dict(), "seconds": 0})        # text, for empty bins are NaN
+    # text, for empty bins are NaN
+    assert repr({**again, "seconds": 0}) == repr({**found.as_dict(), "seconds": 0})
 
 
 def test_the_batch_is_held_while_passes_run(hdf5_net):

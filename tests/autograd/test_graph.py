@@ -56,14 +56,16 @@ def test_several_results_at_once():
     x = leaf(1.0, 2.0)
     trunk = functions.power(x, 2.0)
     a, b = functions.power(trunk, 1.0, 3.0), functions.power(trunk, 1.0, 5.0)
-    backward([(a, np.array([1.0, 1.0])), (b, np.array([10.0, 0.0])), (trunk, np.array([0.0, 100.0])), (x, np.ones(2))])
+    backward([(a, np.array([1.0, 1.0])), (b, np.array([10.0, 0.0])), (trunk, np.array([0.0, 100.0])),
+              (x, np.ones(2))])
     assert x.grad.tolist() == [2 * (3 + 50) + 1, 4 * (3 + 100) + 1]
 
 
 def test_second_backward():
     y = functions.power(leaf(1.0), 2.0)
     y.backward()
-    with pytest.raises(RuntimeError, match="^Power: backward has already run through this graph; run forward again$"):
+    with pytest.raises(RuntimeError, match="^Power: backward has already run through this graph; run forward "
+                       "again$"):
         y.backward()
 
 
@@ -81,7 +83,8 @@ def test_a_deep_graph_needs_no_deep_stack():
     assert x.grad.tolist() == [1.0]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["sum", "product", "square"]), st.integers(0, 99), st.integers(0, 99)),
+@given(st.lists(st.tuples(st.sampled_from(["sum", "product", "square"]), st.integers(0, 99),
+                          st.integers(0, 99)),
                 min_size=1, max_size=8))
 @settings(deadline=None, max_examples=60)
 def test_any_graph(steps):
@@ -91,7 +94,8 @@ def test_any_graph(steps):
         for kind, i, j in steps:
             p, q = values[i % len(values)], values[j % len(values)]
             values.append(functions.weighted_sum([p, q], [0.5, 0.25]) if kind == "sum" else
-                          functions.tanh(p * q) if kind == "product" else functions.tanh(functions.power(p, 2.0)))
+                          functions.tanh(p * q) if kind == "product"
+                          else functions.tanh(functions.power(p, 2.0)))
         return values[-1]
     check_gradients(build, np.array([0.3, -0.7]), np.array([0.9, 0.4]))
 
@@ -151,7 +155,8 @@ def test_no_grad_holds_in_its_own_thread_only():
 
 
 def test_many_readers_of_one_tensor_add_up_in_one_order():
-    """Of functions of equal rank the newest runs first, wherever they lie in memory: the sum is the same to the last bit."""
+    """Of functions of equal rank the newest runs first, wherever they lie in memory: the sum is the same to
+    the last bit."""
     rng = np.random.default_rng(0)
     x, factors = rng.standard_normal(50).astype("f4"), rng.standard_normal((7, 50)).astype("f4")
     expected = factors[-1]
@@ -159,7 +164,8 @@ def test_many_readers_of_one_tensor_add_up_in_one_order():
         expected = expected + factor
     held = []
     for trial in range(20):
-        held.append([bytearray(64 + 8 * i) for i in range(trial)])          # another layout of memory for each trial
+        # another layout of memory for each trial
+        held.append([bytearray(64 + 8 * i) for i in range(trial)])
         tensor = Tensor(x, requires_grad=True)
         tops = [functions.multiply(tensor, Tensor(factor)) for factor in factors]
         backward([(tops[i], np.ones(50, "f4")) for i in rng.permutation(len(tops))])

@@ -31,7 +31,8 @@ def test_a_kept_set_on_the_first_axis():
 
 
 def test_a_kept_set_that_does_not_fit():
-    with pytest.raises(ShapeError, match=r"^tensor x: axis 1 of \(1, 4\) should hold the 3 entries of Kept\(3 of 8"):
+    with pytest.raises(ShapeError, match=r"^tensor x: axis 1 of \(1, 4\) should hold the 3 entries of "
+                       r"Kept\(3 of 8"):
         Tensor(np.zeros((1, 4)), kept=KEPT, name="x")
 
 
@@ -102,8 +103,8 @@ def test_equal_places_in_another_form_are_one_place():
 def test_blocks_at_different_places():
     W, rng = parameter(), np.random.default_rng(0)
     expected = np.zeros((8, 8))
-    places = [(None, None), (KEPT, None), (None, KEPT), (KEPT, KEPT), (Kept(0, 2, 1, 8), KEPT), (Kept(9, 9, 1, 8), None),
-              (Kept(2, 9, 3, 8), Kept.of([0, 5], 8))]
+    places = [(None, None), (KEPT, None), (None, KEPT), (KEPT, KEPT), (Kept(0, 2, 1, 8), KEPT),
+              (Kept(9, 9, 1, 8), None), (Kept(2, 9, 3, 8), Kept.of([0, 5], 8))]
     for rows, cols in places * 2:
         part = rng.standard_normal([8 if kept is None else kept.count for kept in (rows, cols)])
         before = part.copy()

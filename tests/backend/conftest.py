@@ -21,10 +21,11 @@ def interpret():
 
 
 def run_calls(calls, a, b, c):
-    """Do what cuBLAS does with Gemm calls for our operands a and b and result c, flat NumPy arrays; c is changed.
+    """Do what cuBLAS does with Gemm calls for our operands a and b and result c, flat NumPy arrays; c is
+    changed.
 
-    An access outside its buffer raises IndexError; an argument that cuBLAS refuses, and two products of a batch that write
-    the same element, raise ValueError.
+    An access outside its buffer raises IndexError; an argument that cuBLAS refuses, and two products of a
+    batch that write the same element, raise ValueError.
     """
     for call in calls:
         _check(call)
@@ -64,14 +65,15 @@ def _check(call):
         raise ValueError(f"{call}: a batch needs gemmStridedBatched")
 
 
-# -- cuBLAS on host memory -------------------------------------------------------------------------------------------------
+# -- cuBLAS on host memory -----------------------------------------------------------------------------------
 TYPES = {0: np.dtype(np.float32), 1: np.dtype(np.float64), 2: np.dtype(np.float16), 14: np.dtype(np.uint16)}
 
 
 class HostCublas:
     """What `backend.cublas_library` offers, with the same order of arguments, on pointers to host memory.
 
-    Knows the combinations of types that cuBLAS's reference lists for C in float32 or float64; `calls` records their routines.
+    Knows the combinations of types that cuBLAS's reference lists for C in float32 or float64; `calls` records
+    their routines.
     """
 
     CUBLASError = CUBLASError
@@ -79,29 +81,33 @@ class HostCublas:
     def __init__(self):
         self.calls = []
 
-    def gemmEx(self, handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc,
-               computeType, algo):
+    def gemmEx(self, handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype,
+               ldc, computeType, algo):
         self.calls.append("gemmEx")
-        self._run(transa, transb, m, n, k, alpha, A, Atype, lda, 0, B, Btype, ldb, 0, beta, C, Ctype, ldc, 0, 1, computeType)
+        self._run(transa, transb, m, n, k, alpha, A, Atype, lda, 0, B, Btype, ldb, 0, beta, C, Ctype, ldc, 0,
+                  1, computeType)
 
-    def gemmStridedBatchedEx(self, handle, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb,
-                             strideB, beta, C, Ctype, ldc, strideC, batchCount, computeType, algo):
+    def gemmStridedBatchedEx(self, handle, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype,
+                             ldb, strideB, beta, C, Ctype, ldc, strideC, batchCount, computeType, algo):
         self.calls.append("gemmStridedBatchedEx")
-        self._run(transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C, Ctype, ldc, strideC,
-                  batchCount, computeType)
+        self._run(transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C,
+                  Ctype, ldc, strideC, batchCount, computeType)
 
-    def _run(self, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C, Ctype, ldc,
-             strideC, batch, compute):
+    def _run(self, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C,
+             Ctype, ldc, strideC, batch, compute):
         for number in (m, n, k, alpha, A, lda, strideA, B, ldb, strideB, beta, C, ldc, strideC, batch):
             assert type(number) is int, f"ctypes takes no {type(number).__name__} for a pointer or a size"
-        if (Atype, Btype, Ctype, compute) not in ((0, 0, 0, 68), (0, 0, 0, 77), (1, 1, 1, 70), (2, 2, 0, 68), (14, 14, 0, 68)):
+        if (Atype, Btype, Ctype, compute) not in ((0, 0, 0, 68), (0, 0, 0, 77), (1, 1, 1, 70), (2, 2, 0, 68),
+                                                  (14, 14, 0, 68)):
             raise self.CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED")
         alpha, beta = (float(seen(p, 1, TYPES[1 if compute == 70 else 0])[0]) for p in (alpha, beta))
-        call = Gemm(bool(transa), bool(transb), m, n, k, 0, lda, 0, ldb, 0, ldc, alpha, beta, batch, strideA, strideB, strideC)
+        call = Gemm(bool(transa), bool(transb), m, n, k, 0, lda, 0, ldb, 0, ldc, alpha, beta, batch, strideA,
+                    strideB, strideC)
         sizes = [ld * (columns - 1) + rows + stride * (batch - 1) for ld, stride, rows, columns in (
             (lda, strideA, *((k, m) if transa else (m, k))), (ldb, strideB, *((n, k) if transb else (k, n))),
             (ldc, strideC, m, n))]
-        a, b = (values(seen(p, size, TYPES[kind]), compute) for p, size, kind in ((A, sizes[0], Atype), (B, sizes[1], Btype)))
+        a, b = (values(seen(p, size, TYPES[kind]), compute)
+                for p, size, kind in ((A, sizes[0], Atype), (B, sizes[1], Btype)))
         run_calls([call], b, a, seen(C, sizes[2], TYPES[Ctype]))
 
 
@@ -111,7 +117,8 @@ def seen(pointer, count, dtype):
 
 
 def values(numbers, compute):
-    """Return operands as cuBLAS multiplies them: bfloat16 from its bits, TF32 with 10 bits after the point."""
+    """Return operands as cuBLAS multiplies them: bfloat16 from its bits, TF32 with 10 bits after the
+    point."""
     if numbers.dtype == np.uint16:
         return (numbers.astype(np.uint32) << 16).view(np.float32)
     if compute == 77:
@@ -139,13 +146,15 @@ class HostCuda(CudaProducts, Backend):
 
 @pytest.fixture
 def host_cuda():
-    """host_cuda(precision="float32") -> a backend whose products go the CUDA backend's way, on host memory."""
+    """host_cuda(precision="float32") -> a backend whose products go the CUDA backend's way, on host
+    memory."""
     return HostCuda
 
 
 @pytest.fixture(scope="session")
 def emulated_cuda(emulation):
-    """emulated_cuda(precision="float32") -> all that CupyBackend overrides, on host memory: cuBLAS above the kernels."""
+    """emulated_cuda(precision="float32") -> all that CupyBackend overrides, on host memory: cuBLAS above the
+    kernels."""
     class EmulatedCuda(HostCuda, emulation.EmulatedBackend):
         def __init__(self, precision="float32"):
             HostCuda.__init__(self, precision)
@@ -161,7 +170,8 @@ def emulated_cuda(emulation):
 
 @pytest.fixture(scope="session")
 def recorded_cuda(emulated_cuda):
-    """recorded_cuda(precision="float32") -> an emulated_cuda that captures steps and replays them: see recording.py."""
+    """recorded_cuda(precision="float32") -> an emulated_cuda that captures steps and replays them: see
+    recording.py."""
     neighbour("recorded_arrays")
     return neighbour("recording").recorded(emulated_cuda)
 

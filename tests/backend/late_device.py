@@ -1,8 +1,10 @@
-"""A device on which work happens as late, or as oddly, as CUDA allows: what `Uploads` uses of CuPy, on host memory.
+"""A device on which work happens as late, or as oddly, as CUDA allows: what `Uploads` uses of CuPy, on host
+memory.
 
-Streams are queues. An entry runs only when the schedule says so or when the host waits for it, never before what its stream
-was told to wait for. Freed device memory is handed out again at once, as CuPy's pool does; host memory that was freed
-before its copy ran arrives as garbage. So a wait that is missing, or a buffer reused too early, shows as wrong numbers.
+Streams are queues. An entry runs only when the schedule says so or when the host waits for it, never before
+what its stream was told to wait for. Freed device memory is handed out again at once, as CuPy's pool does;
+host memory that was freed before its copy ran arrives as garbage. So a wait that is missing, or a buffer
+reused too early, shows as wrong numbers.
 """
 
 import ctypes
@@ -52,7 +54,7 @@ class LateDevice:
         self.default = self._stream()
         self.cupy = self._module()
 
-    # -- streams -------------------------------------------------------------------------------------------------------
+    # -- streams ---------------------------------------------------------------------------------------------
     def _stream(self, non_blocking=True):
         if not non_blocking:
             raise ValueError("a blocking stream and the default stream would wait for each other")
@@ -75,7 +77,8 @@ class LateDevice:
             for _ in range(self.random.choice((0, 0, 1, 2, 5))):
                 self.step(self.random.choice(self.streams))
         else:
-            self.run({"late": [], "early copies": copying, "early work": computing, "eager": self.streams}[self.schedule])
+            self.run({"late": [], "early copies": copying, "early work": computing,
+                      "eager": self.streams}[self.schedule])
 
     def step(self, stream):
         """Run the next entry of a stream; return whether it could."""
@@ -116,7 +119,7 @@ class LateDevice:
         self.work(lambda: seen.append(memory.copy().view(dtype).reshape(shape)))
         return seen
 
-    # -- memory --------------------------------------------------------------------------------------------------------
+    # -- memory ----------------------------------------------------------------------------------------------
     def allocate(self, nbytes):
         size = -(-max(1, nbytes) // 512) * 512
         free = self.free[self.current, size]
@@ -172,12 +175,13 @@ class LateDevice:
 
         pool = SimpleNamespace(free_all_blocks=lambda: None)
         return SimpleNamespace(
-            ndarray=Bound, empty=Bound, asarray=asarray, asnumpy=asnumpy, get_default_memory_pool=lambda: pool,
-            get_default_pinned_memory_pool=lambda: pool,
+            ndarray=Bound, empty=Bound, asarray=asarray, asnumpy=asnumpy,
+            get_default_memory_pool=lambda: pool, get_default_pinned_memory_pool=lambda: pool,
             cuda=SimpleNamespace(
                 Device=Device, Stream=self._copying_stream, Event=lambda **settings: Event(device),
                 get_current_stream=lambda: self.current, alloc_pinned_memory=self.alloc_pinned_memory,
-                PinnedMemoryPointer=PinnedMemoryPointer, runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
+                PinnedMemoryPointer=PinnedMemoryPointer,
+                runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
                 memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError)))
 
     def _copying_stream(self, non_blocking=False):
@@ -195,7 +199,8 @@ class Stream:
         self.device, self.ptr, self.queue, self.computes = device, number, deque(), True
 
     def wait_event(self, event):
-        if event.mark is not None:          # CUDA: what was recorded when the wait is queued, nothing if nothing was
+        if event.mark is not None:          # CUDA: what was recorded when the wait is queued, nothing if
+                                            # nothing was
             self.device.queue(self, "wait", event.mark)
 
 
@@ -254,7 +259,9 @@ class ndarray:
         del host, owner
 
         def copy():
-            target[...] = GARBAGE if alive() is None else np.frombuffer(ctypes.string_at(address, target.size), np.uint8)
+            target[...] = GARBAGE if alive() is None else np.frombuffer(ctypes.string_at(address,
+                                                                                         target.size),
+                                                                        np.uint8)
         self.device_of.queue(stream, "work", copy)
 
     def write(self, host):
@@ -267,5 +274,6 @@ class ndarray:
             return self
         out, source, own = type(self)(self.shape, dtype), self.bytes, self.dtype
         target = out.bytes
-        self.device_of.work(lambda: target.__setitem__(..., source.copy().view(own).astype(dtype).view(np.uint8).reshape(-1)))
+        self.device_of.work(lambda: target.__setitem__(...,
+                                                       source.copy().view(own).astype(dtype).view(np.uint8).reshape(-1)))
         return out

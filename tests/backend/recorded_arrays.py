@@ -1,4 +1,5 @@
-"""Arrays of a device without a device: what CuPy's have of NumPy's interface, on host memory, each operation a recorder's.
+"""Arrays of a device without a device: what CuPy's have of NumPy's interface, on host memory, each operation
+a recorder's.
 
 `recorder` is that of recording.py: it runs what it is given, or records it.
 """
@@ -11,7 +12,8 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 
 class Memory:
-    """One allocation. Python frees it with the last Tape on it; the bytes stay as long as a graph points there.
+    """One allocation. Python frees it with the last Tape on it; the bytes stay as long as a graph points
+    there.
 
     New ones hold what shows where it is used: NaN, and large integers.
     """
@@ -29,7 +31,8 @@ class Memory:
 
 
 class Tape(NDArrayOperatorsMixin):
-    """An array of the device, with what CuPy's arrays have of NumPy's interface. Single numbers stay 0-d arrays."""
+    """An array of the device, with what CuPy's arrays have of NumPy's interface. Single numbers stay 0-d
+    arrays."""
 
     def __init__(self, recorder, array, memory):
         self.recorder, self.array, self.memory = recorder, array, memory
@@ -80,7 +83,8 @@ class Tape(NDArrayOperatorsMixin):
     def _number(self, kind):
         self.recorder.look(f"{kind.__name__}()")
         if self.ndim:
-            raise TypeError(f"{kind.__name__}() of an array of shape {self.shape}: only 0-d arrays are numbers")
+            raise TypeError(f"{kind.__name__}() of an array of shape {self.shape}: only 0-d arrays are "
+                            f"numbers")
         return kind(self.array)
 
     def __float__(self):
@@ -125,7 +129,8 @@ class Tape(NDArrayOperatorsMixin):
         self.recorder.do("x[index] = value", put, (self, index, value), out=self)
 
     def reshape(self, *shape, order="C"):
-        return self.recorder.function(np.reshape, (self, shape[0] if len(shape) == 1 else shape), {"order": order})
+        return self.recorder.function(np.reshape, (self, shape[0] if len(shape) == 1 else shape),
+                                      {"order": order})
 
     def transpose(self, *axes):
         return self.recorder.function(np.transpose, (self, axes[0] if len(axes) == 1 else axes or None), {})
@@ -150,13 +155,14 @@ class Tape(NDArrayOperatorsMixin):
 
 
 def _forward(owner, name, function):
-    setattr(owner, name, lambda self, *arguments, **options: self.recorder.function(function, (self, *arguments), options))
+    setattr(owner, name, lambda self, *arguments,
+            **options: self.recorder.function(function, (self, *arguments), options))
 
 
 for _name in "shape dtype ndim size itemsize nbytes strides flags".split():
     setattr(Tape, _name, property(lambda self, name=_name: getattr(self.array, name)))
-for _name in ("sum prod max min any all mean argmax argmin take clip ravel squeeze swapaxes var std cumsum dot argsort "
-              "nonzero searchsorted repeat").split():
+for _name in ("sum prod max min any all mean argmax argmin take clip ravel squeeze swapaxes var std cumsum "
+              "dot argsort nonzero searchsorted repeat").split():
     _forward(Tape, _name, getattr(np, _name))
 
 
@@ -186,7 +192,8 @@ def plain(value):
 
 def extent(array):
     """Return how many bytes lie before and from the first entry of an array on."""
-    steps = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)] if array.size else []
+    steps = [(n - 1) * stride for n, stride in zip(array.shape, array.strides,
+                                                   strict=True)] if array.size else []
     return -sum(min(0, step) for step in steps), sum(max(0, step) for step in steps) + array.itemsize
 
 
@@ -235,7 +242,8 @@ class Arrays:
 
     def ascontiguousarray(self, x, dtype=None):
         x = self.asarray(x, dtype)
-        return x if x.ndim and x.flags.c_contiguous else self._recorder.function(np.ascontiguousarray, (x,), {})
+        return x if x.ndim and x.flags.c_contiguous else self._recorder.function(np.ascontiguousarray, (x,),
+                                                                                 {})
 
 
 class _Ufunc:

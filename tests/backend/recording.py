@@ -1,7 +1,9 @@
-"""Capture without a GPU: a backend on host memory that records what it is given to do, and does it later, as CUDA graphs do.
+"""Capture without a GPU: a backend on host memory that records what it is given to do, and does it later, as
+CUDA graphs do.
 
-Its arrays are Tapes (recorded_arrays.py), which never become NumPy's by themselves. While a step is captured nothing runs:
-operations learn the shapes of their results from blank operands, and what needs a value raises CaptureError.
+Its arrays are Tapes (recorded_arrays.py), which never become NumPy's by themselves. While a step is captured
+nothing runs: operations learn the shapes of their results from blank operands, and what needs a value raises
+CaptureError.
 """
 
 import ctypes
@@ -21,12 +23,15 @@ def named(text):
     return {getattr(np, name) for name in text.split() if hasattr(np, name)}
 
 
-ABOUT = named("shape ndim size result_type can_cast promote_types isscalar iscomplexobj isrealobj broadcast_shapes")
-VIEWS = named("reshape ravel transpose moveaxis swapaxes rollaxis squeeze expand_dims broadcast_to broadcast_arrays split "
-              "array_split hsplit vsplit flip atleast_1d atleast_2d atleast_3d ascontiguousarray diagonal")
+ABOUT = named("shape ndim size result_type can_cast promote_types isscalar iscomplexobj isrealobj "
+              "broadcast_shapes")
+VIEWS = named("reshape ravel transpose moveaxis swapaxes rollaxis squeeze expand_dims broadcast_to "
+              "broadcast_arrays split array_split hsplit vsplit flip atleast_1d atleast_2d atleast_3d "
+              "ascontiguousarray diagonal")
 # What CuPy does with plain kernels: it reads nothing, sends nothing from the host and calls no library.
-KERNELS = VIEWS | named("zeros ones full arange eye empty_like zeros_like ones_like full_like sum prod max min amax amin any "
-                        "all mean argmax argmin take take_along_axis where copyto clip copy")
+KERNELS = VIEWS | named("zeros ones full arange eye empty_like zeros_like ones_like full_like sum prod max "
+                        "min amax amin any all mean argmax argmin take take_along_axis where copyto clip "
+                        "copy")
 
 
 def _run(function, arguments, options, targets):
@@ -37,7 +42,7 @@ def _run(function, arguments, options, targets):
         target[...] = part
 
 
-# -- recording -----------------------------------------------------------------------------------------------------------
+# -- recording -----------------------------------------------------------------------------------------------
 class Graph:
     """What a capture recorded: `names` of its operations in order. `launch` does it all on the same memory.
 
@@ -46,7 +51,8 @@ class Graph:
 
     def __init__(self, recorder):
         self.recorder, self.names, self.refused = recorder, [], None
-        self.own = {}           # number -> (bytes, poison) of memory that the capture allocated: its pool keeps it
+        self.own = {}           # number -> (bytes, poison) of memory that the capture allocated: its pool
+                                # keeps it
         self._steps, self._outside = [], {}
 
     def add(self, name, memories, run):
@@ -61,7 +67,8 @@ class Graph:
         self.recorder.look("launch()", "no graph can be launched")
         for memory, name, size in self._outside.values():
             if memory() is None:
-                raise AssertionError(f"the graph reads memory that was freed: {size} bytes, first used by {name}")
+                raise AssertionError(f"the graph reads memory that was freed: {size} bytes, first used by "
+                                     f"{name}")
         self.spoil()
         for run in self._steps:
             run()
@@ -94,7 +101,8 @@ class Recorder:
         if graph.refused:        # as a stream's capture is lost, even if somebody caught the error
             raise CaptureError(graph.refused)
         if changed:
-            raise AssertionError(f"{changed} arrays changed during a capture: something ran that was not recorded")
+            raise AssertionError(f"{changed} arrays changed during a capture: something ran that was not "
+                                 f"recorded")
         return graph
 
     def look(self, what, why="nothing has run, so there is no value yet"):
@@ -107,8 +115,8 @@ class Recorder:
         """TypeError for operands that CuPy would not convert."""
         for x in operands:
             if not isinstance(x, (Tape, *NUMBERS)) and not (isinstance(x, np.ndarray) and x.ndim == 0):
-                raise TypeError(f"{name}: unsupported type {type(x).__module__}.{type(x).__name__} beside arrays of the "
-                                f"device; send it there with backend.asarray")
+                raise TypeError(f"{name}: unsupported type {type(x).__module__}.{type(x).__name__} beside "
+                                f"arrays of the device; send it there with backend.asarray")
 
     def is_basic(self, index):
         """Whether an index, a tuple, makes a view. CaptureError for one that cannot be captured."""
@@ -128,7 +136,8 @@ class Recorder:
         return Tape(self, np.ndarray(shape, dtype, memory.bytes, 0, strides), memory)
 
     def adopt(self, result, operands, fill=True):
-        """Return a result of NumPy's as Tapes: views of the operands' memory as such, all else copied (with `fill`)."""
+        """Return a result of NumPy's as Tapes: views of the operands' memory as such, all else copied (with
+        `fill`)."""
         if isinstance(result, tuple | list):
             return type(result)(self.adopt(one, operands, fill) for one in result)
         if not isinstance(result, np.ndarray | np.generic):
@@ -144,7 +153,8 @@ class Recorder:
         return new
 
     def do(self, name, function, arguments, options=None, out=None):
-        """Return function(*arguments, **options): run with NumPy arrays for Tapes, or recorded. `out`: what it writes to."""
+        """Return function(*arguments, **options): run with NumPy arrays for Tapes, or recorded. `out`: what
+        it writes to."""
         options = options or {}
         operands = tapes(arguments, options)
         with np.errstate(all="ignore"):
@@ -155,8 +165,10 @@ class Recorder:
                 parts = result if isinstance(result, tuple | list) else [result]
                 if all(any(x.memory.holds(part.ctypes.data) for x in operands) for part in parts):
                     return self.adopt(result, operands)
-            result = function(*blank(arguments), **blank(options))     # says what it looks like, and what does not fit
-        arguments, options = plain(arguments), plain(options)      # no Tape: a graph keeps no memory alive but its own
+            # says what it looks like, and what does not fit
+            result = function(*blank(arguments), **blank(options))
+        # no Tape: a graph keeps no memory alive but its own
+        arguments, options = plain(arguments), plain(options)
         made = self.adopt(result, [], fill=False) if out is None else out
         targets = plain(tapes(made)) if out is None else []
         self.graph.add(name, [x.memory for x in (*operands, *tapes(made))],
@@ -177,7 +189,8 @@ class Recorder:
             self.look(name, "CuPy does more for it than launch kernels")
         out = options.get("out")
         out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
-        if any(not isinstance(x, Tape) for x in (out if isinstance(out, tuple) else [] if out is None else [out])):
+        if any(not isinstance(x, Tape) for x in (out if isinstance(out, tuple) else [] if out is None
+                                                 else [out])):
             raise TypeError(f"{name}: out is no array of the device")
         if method == "at":
             out = inputs[0]
@@ -196,7 +209,7 @@ class Recorder:
         return self.do(name, function, arguments, options, out)
 
 
-# -- kernels, cuBLAS, the backend ----------------------------------------------------------------------------------------
+# -- kernels, cuBLAS, the backend ----------------------------------------------------------------------------
 class RecordedKernels:
     """A device for kernels (see kernels/loader.py) that takes Tapes; `inner` runs them."""
 
@@ -208,11 +221,13 @@ class RecordedKernels:
 
     def launch(self, kernel, macros, grid, block, arguments):
         given, memories = plain(tuple(arguments)), [x.memory for x in tapes(*arguments)]
-        self.recorder.run(kernel.name, memories, lambda: self.inner.launch(kernel, macros, grid, block, given))
+        self.recorder.run(kernel.name, memories,
+                          lambda: self.inner.launch(kernel, macros, grid, block, given))
 
 
 class RecordedCublas:
-    """HostCublas, `inner`, whose calls are recorded: pointers of the device as they are, numbers of the host by value."""
+    """HostCublas, `inner`, whose calls are recorded: pointers of the device as they are, numbers of the host
+    by value."""
 
     def __init__(self, recorder, inner):
         self.recorder, self.inner, self.calls, self.CUBLASError = recorder, inner, inner.calls, inner.CUBLASError
@@ -228,7 +243,8 @@ class RecordedCublas:
         memories = [self._memory(routine, given[name]) for name in "ABC"]
         size = 8 if given["computeType"] == 70 else 4
         # A graph remembers the numbers that stood there when it was captured.
-        numbers = [ctypes.create_string_buffer(ctypes.string_at(given[name], size), size) for name in ("alpha", "beta")]
+        numbers = [ctypes.create_string_buffer(ctypes.string_at(given[name], size), size)
+                   for name in ("alpha", "beta")]
         given["alpha"], given["beta"] = map(ctypes.addressof, numbers)
         self.recorder.run(routine.__name__, memories, lambda numbers=numbers: routine(*given.values()))
 
@@ -240,7 +256,8 @@ class RecordedCublas:
 
 
 def recorded(emulated):
-    """Return the class of backends as `emulated` (see conftest.py) whose `capture` works as on a GPU, only stricter."""
+    """Return the class of backends as `emulated` (see conftest.py) whose `capture` works as on a GPU, only
+    stricter."""
     class RecordedCuda(emulated):
         captures = True
 
@@ -248,7 +265,8 @@ def recorded(emulated):
             super().__init__(precision)
             self.recorder = Recorder()
             self.xp = Arrays(self.recorder)
-            self.blas, self.kernels = RecordedCublas(self.recorder, self.blas), RecordedKernels(self.recorder, self.kernels)
+            self.blas, self.kernels = RecordedCublas(self.recorder,
+                                                     self.blas), RecordedKernels(self.recorder, self.kernels)
 
         def capture(self, work):
             self.recorder.look("capture()", "there is one capture at a time")

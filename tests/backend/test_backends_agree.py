@@ -38,7 +38,8 @@ kept_sets = pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT.keys())
 
 
 def memory(test):
-    """Give a test every `layout` in turn, all in one case: setting cases up would take longer than what most of them do."""
+    """Give a test every `layout` in turn, all in one case: setting cases up would take longer than what most
+    of them do."""
     @functools.wraps(test)
     def in_turn(**given):
         for layout in LAYOUTS:
@@ -47,7 +48,8 @@ def memory(test):
             except Exception as error:
                 raise AssertionError(f"{layout} arrays: {error}") from error
     signature = inspect.signature(test)
-    in_turn.__signature__ = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != "layout"])
+    in_turn.__signature__ = signature.replace(parameters=[p for p in signature.parameters.values()
+                                                          if p.name != "layout"])
     return in_turn
 
 
@@ -66,7 +68,9 @@ def array(rng, dtype):
         if layout == "transposed":
             return rng.standard_normal(shape[::-1]).astype(dtype).T
         if layout == "strided":
-            return rng.standard_normal([2 * n for n in shape]).astype(dtype)[tuple(slice(None, None, 2) for _ in shape)]
+            return rng.standard_normal([2 * n
+                                        for n in shape]).astype(dtype)[tuple(slice(None, None, 2)
+                                                                             for _ in shape)]
         return rng.standard_normal(shape).astype(dtype)
     return make
 
@@ -87,8 +91,8 @@ def same(backend, got, expected):
 
 
 @kept_sets
-@pytest.mark.parametrize("shape, axis", [((TOTAL,), 0), ((TOTAL, 5), 0), ((5, TOTAL), 1), ((200, TOTAL), -1), ((TOTAL, 5), -2),
-                                         ((3, TOTAL, 4), 1), ((2, 3, 4, TOTAL), 3)])
+@pytest.mark.parametrize("shape, axis", [((TOTAL,), 0), ((TOTAL, 5), 0), ((5, TOTAL), 1), ((200, TOTAL), -1),
+                                         ((TOTAL, 5), -2), ((3, TOTAL, 4), 1), ((2, 3, 4, TOTAL), 3)])
 def test_take_and_put(backend, array, kept, shape, axis):
     for layout in LAYOUTS:
         x = array(shape, layout)
@@ -131,13 +135,15 @@ def test_submatrix(backend, array, rows, layout):
 @memory
 @pytest.mark.parametrize("trans_a", [False, True])
 @pytest.mark.parametrize("trans_b", [False, True])
-@pytest.mark.parametrize("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (65, 129, 33), (4, 0, 3), (0, 4, 3), (4, 3, 0)])
+@pytest.mark.parametrize("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (65, 129, 33), (4, 0, 3), (0, 4, 3),
+                                                  (4, 3, 0)])
 def test_gemm(backend, array, close, trans_a, trans_b, rows, inner, columns, layout):
     a = array((inner, rows) if trans_a else (rows, inner), layout)
     b = array((columns, inner) if trans_b else (inner, columns), layout)
     got = backend.to_host(backend.gemm(backend.asarray(a), backend.asarray(b), trans_a, trans_b))
     assert got.shape == (rows, columns) and got.dtype == a.dtype
-    close(got, np.einsum("ij,jk->ik", (a.T if trans_a else a).astype(float), (b.T if trans_b else b).astype(float)))
+    close(got, np.einsum("ij,jk->ik", (a.T if trans_a else a).astype(float),
+                         (b.T if trans_b else b).astype(float)))
     close(got, GENERIC.gemm(a, b, trans_a, trans_b))
 
 
@@ -148,14 +154,16 @@ def test_products_of_what_is_kept(product_backend, array, close, rows, layout):
     backend = product_backend
     W = array((TOTAL, TOTAL), layout)
     for cols in KEPT.values():
-        live = W[np.ix_(*(np.arange(TOTAL) if kept is None else kept.indices for kept in (rows, cols)))].astype(float)
+        live = W[np.ix_(*(np.arange(TOTAL) if kept is None else kept.indices
+                          for kept in (rows, cols)))].astype(float)
         block = backend.submatrix(backend.asarray(W), rows, cols)
         for trans_b in (True, False):
             x = array((5, live.shape[1 if trans_b else 0]))
             got = backend.gemm(backend.operand(backend.asarray(x)), block, trans_b=trans_b)
             close(backend.to_host(got), x @ (live.T if trans_b else live))
         part = backend.scaled(block, 0.5)
-        close(backend.to_host(backend.gemm(backend.asarray(np.eye(len(live), dtype=W.dtype)), part)), 0.5 * live)
+        close(backend.to_host(backend.gemm(backend.asarray(np.eye(len(live), dtype=W.dtype)), part)),
+              0.5 * live)
 
 
 @pytest.mark.parametrize("shapes", [[], [(5, 6, 7)], [(5, 6, 7)] * 3, [(5, 6, 7), (5, 6, 6), (5, 5, 7)],
@@ -246,8 +254,8 @@ def test_sum_groups(backend, array, close, groups, columns, layout):
 
 
 IDS = {
-    "one": [3], "the same": [2] * 70, "all different": list(range(40))[::-1], "in turn": [i % 7 for i in range(300)],
-    "far apart": [5, *range(6, 105), 5, 0, 5], "none": [],
+    "one": [3], "the same": [2] * 70, "all different": list(range(40))[::-1],
+    "in turn": [i % 7 for i in range(300)], "far apart": [5, *range(6, 105), 5, 0, 5], "none": [],
 }
 
 
@@ -273,7 +281,8 @@ def test_table_gradient(backend, array, ids, columns, layout):
             same(on, block.dense(on, expected.shape), expected)
             got = on.to_host(block.data)
             assert got[~got.any(axis=1)].shape[0] == len(got) - np.unique(ids).size
-            np.testing.assert_allclose(on.sum_of_squares(block.data), (expected.astype(float) ** 2).sum(), rtol=1e-5)
+            np.testing.assert_allclose(on.sum_of_squares(block.data), (expected.astype(float) ** 2).sum(),
+                                       rtol=1e-5)
 
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
@@ -289,7 +298,8 @@ def test_updates_and_sums_of_a_table_gradient(backend, array, close, ids, cols, 
         gradient = dense + more if both else dense
         expected = momentum * history + 0.1 * (0.5 * gradient + decay * W)
         on_device = [backend.asarray(a.copy()) for a in (W, history)]
-        blocks = [table_block(backend, x, ids, 110, cols), table_block(backend, other, ids[::-1], 110, cols)][:1 + both]
+        blocks = [table_block(backend, x, ids, 110, cols),
+                  table_block(backend, other, ids[::-1], 110, cols)][:1 + both]
         backend.sgd_update(*on_device, blocks, 0.1, momentum, decay, False, 0.5)
         close(backend.to_host(on_device[0]), W - expected)
         if momentum or decay:
@@ -305,7 +315,8 @@ def test_updates_and_sums_of_a_table_gradient(backend, array, close, ids, cols, 
 @memory
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_concatenate(backend, array, axis, layout):
-    parts = [array(shape if axis == 0 else (shape[1], shape[0], 2), layout) for shape in ((3, 5, 2), (1, 5, 2), (0, 5, 2))]
+    parts = [array(shape if axis == 0 else (shape[1], shape[0], 2), layout)
+             for shape in ((3, 5, 2), (1, 5, 2), (0, 5, 2))]
     if axis == -1:
         parts = [part.transpose(0, 2, 1) for part in parts]
     for on in (backend, GENERIC):
@@ -371,7 +382,8 @@ def test_column_sums_and_sum_of_squares(backend, array, close, shape, layout):
     close(backend.sum_of_squares(backend.asarray(x)), (x.astype(float) ** 2).sum())
     y = array((4, 5), layout)
     several = x, y, x[:1]
-    close(backend.sum_of_squares(*map(backend.asarray, several)), sum((a.astype(float) ** 2).sum() for a in several))
+    close(backend.sum_of_squares(*map(backend.asarray, several)),
+          sum((a.astype(float) ** 2).sum() for a in several))
     on_device = backend.squares(*map(backend.asarray, several))
     assert on_device.shape == () and on_device.dtype == np.float64
     assert float(on_device) == backend.sum_of_squares(*map(backend.asarray, several))
@@ -413,7 +425,8 @@ def test_dropout(backend, array, rate, shape, layout):
     same(backend, got_mask, mask)
     same(backend, got_y, y)
     same(backend, got_y, np.where(mask, x * x.dtype.type(1 / (1 - rate)), 0).astype(x.dtype))
-    same(backend, backend.dropout_gradient(backend.asarray(gy), got_mask, 2.0), GENERIC.dropout_gradient(gy, mask, 2.0))
+    same(backend, backend.dropout_gradient(backend.asarray(gy), got_mask, 2.0),
+         GENERIC.dropout_gradient(gy, mask, 2.0))
 
 
 def test_dropout_masks_do_not_depend_on_the_shape(backend):
@@ -450,8 +463,8 @@ def test_gaussian_numbers_do_not_depend_on_the_shape(backend, dtype):
     """Number i is drawn from (key, i) alone, wherever work is split."""
     numbers = backend.to_host(backend.gaussian((1001,), np.dtype(dtype), 5))
     for count in (1, 4, 511, 513, 1000):
-        np.testing.assert_allclose(backend.to_host(backend.gaussian((count,), np.dtype(dtype), 5)), numbers[:count],
-                                   rtol=0, atol=GAUSSIAN_TOLERANCE[dtype])
+        np.testing.assert_allclose(backend.to_host(backend.gaussian((count,), np.dtype(dtype), 5)),
+                                   numbers[:count], rtol=0, atol=GAUSSIAN_TOLERANCE[dtype])
 
 
 def test_gaussian_law(backend, dtype):
@@ -461,7 +474,8 @@ def test_gaussian_law(backend, dtype):
         assert abs((e**power).mean() - mean) < 5 * np.sqrt(variance / e.size), f"moment {power}"
     places = np.sort(e)[::400]
     normal = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in places])
-    assert abs(normal - np.arange(0, e.size, 400) / e.size).max() < 2 / np.sqrt(e.size)     # P(further) < 0.001
+    # P(further) < 0.001
+    assert abs(normal - np.arange(0, e.size, 400) / e.size).max() < 2 / np.sqrt(e.size)
     assert abs(e).max() < math.sqrt(64 * math.log(2))
 
 
@@ -474,11 +488,13 @@ def test_sgd_update(backend, array, close, rows, shape):
         W, history, dense = array(shape), array(shape), array(shape)
         block = GENERIC.submatrix(dense, rows, cols) if len(shape) == 2 else GENERIC.take(dense, rows, 0)
         gradient = Block(block, rows, cols).dense(GENERIC, shape).astype(float)
-        expected = momentum * history + 0.1 * (0.5 * gradient + decay * (np.sign(W) if l1 else W.astype(float)))
+        expected = momentum * history + 0.1 * (0.5 * gradient + decay
+                                               * (np.sign(W) if l1 else W.astype(float)))
         expected_W = W - expected
         expected = expected if momentum or decay else history.copy()       # nobody would read it
         W, history = backend.asarray(W), backend.asarray(history)
-        backend.sgd_update(W, history, [Block(backend.asarray(block), rows, cols)], 0.1, momentum, decay, l1, 0.5)
+        backend.sgd_update(W, history, [Block(backend.asarray(block), rows, cols)], 0.1, momentum, decay, l1,
+                           0.5)
         close(backend.to_host(history), expected, f"history, columns {cols}")
         close(backend.to_host(W), expected_W, f"W, columns {cols}")
 
@@ -486,9 +502,11 @@ def test_sgd_update(backend, array, close, rows, shape):
 @pytest.mark.parametrize("cols", [None, "list", "one in three"])
 @pytest.mark.parametrize("rows", ["None", "list", "empty", "runs"])
 def test_without_momentum_and_decay_only_what_has_a_gradient_is_touched(backend, array, rows, cols):
-    """Bit for bit what the update of everything does; other weights may hold what no arithmetic would leave alone."""
+    """Bit for bit what the update of everything does; other weights may hold what no arithmetic would leave
+    alone."""
     rows, cols = KEPT[rows], KEPT.get(cols)
-    W, g = array((TOTAL, TOTAL)), array((TOTAL if rows is None else rows.count, TOTAL if cols is None else cols.count))
+    W, g = array((TOTAL, TOTAL)), array((TOTAL if rows is None else rows.count, TOTAL if cols is None
+                                         else cols.count))
     touched = Block(np.ones_like(g), rows, cols).dense(GENERIC, W.shape) > 0
     W[~touched] = np.nan
     expected = W.copy()
@@ -520,7 +538,8 @@ def test_without_momentum_blocks_may_overlap(backend, array, close):
     expected = W - 0.1 * sum(block.dense(GENERIC, W.shape).astype(float) for block in blocks)
     for on in (backend, GENERIC):
         on_device = on.asarray(W.copy())
-        on.sgd_update(on_device, on.asarray(W), [Block(on.asarray(b.data), b.rows) for b in blocks], 0.1, 0.0, 0.0, False, 1.0)
+        on.sgd_update(on_device, on.asarray(W), [Block(on.asarray(b.data), b.rows) for b in blocks], 0.1, 0.0,
+                      0.0, False, 1.0)
         close(on.to_host(on_device), expected)
 
 
@@ -532,7 +551,8 @@ def test_sgd_update_of_any_number_of_blocks(backend, array, close, count):
     gradient = sum((block.dense(GENERIC, shape) for block in blocks), np.zeros(shape))
     expected = 0.9 * history + 0.1 * (gradient + 0.01 * W)
     on_device = backend.asarray(W.copy()), backend.asarray(history.copy())
-    backend.sgd_update(*on_device, [Block(backend.asarray(b.data), b.rows) for b in blocks], 0.1, 0.9, 0.01, False, 1.0)
+    backend.sgd_update(*on_device, [Block(backend.asarray(b.data), b.rows) for b in blocks], 0.1, 0.9, 0.01,
+                       False, 1.0)
     close(backend.to_host(on_device[1]), expected)
     close(backend.to_host(on_device[0]), W - expected)
 
@@ -540,10 +560,12 @@ def test_sgd_update_of_any_number_of_blocks(backend, array, close, count):
 def places(which, outputs, inputs):
     """The (rows, columns) of the blocks of a gradient."""
     if which == "overlapping groups":
-        return [(Kept.of([0, 1, 5], outputs), Kept.of([0, 3], inputs)), (Kept.of([1, 2], outputs), Kept.of([0, 1, 2], inputs)),
-                (Kept.of([5], outputs), None)]
-    if which == "no columns in some":       # rows take turns between a block that has no column and one that has a few
-        return [(Kept(0, 2, 1, outputs), Kept.of([], inputs)), (Kept(1, 2, 1, outputs), Kept.of([0, 2], inputs))]
+        return [(Kept.of([0, 1, 5], outputs), Kept.of([0, 3], inputs)),
+                (Kept.of([1, 2], outputs), Kept.of([0, 1, 2], inputs)), (Kept.of([5], outputs), None)]
+    if which == "no columns in some":       # rows take turns between a block that has no column and one that
+                                            # has a few
+        return [(Kept(0, 2, 1, outputs), Kept.of([], inputs)),
+                (Kept(1, 2, 1, outputs), Kept.of([0, 2], inputs))]
     if which == "nothing at all":
         return [(Kept.of([], outputs), None), (None, Kept.of([], inputs))]
     period, size, transposed = which
@@ -551,13 +573,15 @@ def places(which, outputs, inputs):
     return [pair[::-1] for pair in tiles] if transposed else tiles
 
 
-@pytest.mark.parametrize("which", ["overlapping groups", "no columns in some", "nothing at all", (1, 4, False), (2, 4, False),
-                                   (3, 4, True), (5, 2, False), (8, 4, False), (8, 4, True), (2, 32, False)], ids=str)
+@pytest.mark.parametrize("which", ["overlapping groups", "no columns in some", "nothing at all",
+                                   (1, 4, False), (2, 4, False), (3, 4, True), (5, 2, False), (8, 4, False),
+                                   (8, 4, True), (2, 32, False)], ids=str)
 def test_sgd_update_of_blocks_equals_that_of_the_dense_gradient(backend, array, close, which):
     """Tiles have rows of their own and are updated in one pass; what shares rows is summed first."""
     outputs, inputs = 23, 37
     shape = (inputs, outputs) if which[-1] is True else (outputs, inputs)
-    blocks = [Block(array([n if kept is None else kept.count for n, kept in zip(shape, pair, strict=True)]), *pair)
+    blocks = [Block(array([n if kept is None else kept.count for n, kept in zip(shape, pair, strict=True)]),
+                    *pair)
               for pair in places(which, outputs, inputs)]
     gradient = np.zeros(shape)
     for block in blocks:
@@ -580,7 +604,8 @@ def test_sgd_update_of_a_bias_in_blocks(backend, array, close):
     parts = [array((kept.count,)) for kept in rows]
     gradient = sum(GENERIC.put(part, kept, 0) for part, kept in zip(parts, rows, strict=True))
     on_device = backend.asarray(b.copy()), backend.asarray(history.copy())
-    backend.sgd_update(*on_device, [Block(backend.asarray(part), kept) for part, kept in zip(parts, rows, strict=True)],
+    backend.sgd_update(*on_device, [Block(backend.asarray(part), kept)
+                                    for part, kept in zip(parts, rows, strict=True)],
                        0.1, 0.9, 0.01, False, 1.0)
     expected = 0.9 * history + 0.1 * (gradient + 0.01 * b)
     close(backend.to_host(on_device[1]), expected)
@@ -595,7 +620,8 @@ def test_activate(backend, array, close, activation, scale, shape, layout):
     x, gy, b = array(shape, layout), array(shape, layout), array(shape[-1:], layout)
     for bias in (None, b):
         total = x.astype(float) + (0 if bias is None else bias)
-        f = {"none": total, "relu": total * (total > 0), "sigmoid": 1 / (1 + np.exp(-total)), "tanh": np.tanh(total)}
+        f = {"none": total, "relu": total * (total > 0), "sigmoid": 1 / (1 + np.exp(-total)),
+             "tanh": np.tanh(total)}
         f = f[activation]
         slope = {"none": 1, "relu": total > 0, "sigmoid": f * (1 - f), "tanh": 1 - f * f}[activation]
         for on in (backend, GENERIC):
@@ -633,13 +659,16 @@ def test_relu(backend, array, shape, layout):
 def test_a_nan_stays_one(backend, dtype):
     x = backend.asarray(np.array([np.nan, -1, 2], dtype))
     for activation in ("none", "relu", "sigmoid", "tanh"):
-        assert np.isnan(backend.to_host(backend.activate(x, None, activation, 1))).tolist() == [True, False, False]
+        assert np.isnan(backend.to_host(backend.activate(x, None, activation, 1))).tolist() == [True, False,
+                                                                                                False]
         y = x[None] * 1
-        assert np.isnan(backend.to_host(backend.activate(y, x * 0, activation, 2, out=y))).tolist() == [[True, False, False]]
+        assert np.isnan(backend.to_host(backend.activate(y, x * 0, activation, 2,
+                                                         out=y))).tolist() == [[True, False, False]]
 
 
 @memory
-@pytest.mark.parametrize("rows, classes", [(1, 1), (3, 10), (33, 65), (9, 1023), (5, 1024), (5, 1025), (3, 3001), (0, 4)])
+@pytest.mark.parametrize("rows, classes", [(1, 1), (3, 10), (33, 65), (9, 1023), (5, 1024), (5, 1025),
+                                           (3, 3001), (0, 4)])
 def test_cross_entropy(backend, array, close, rows, classes, layout):
     x = array((rows, classes), layout)
     x *= 10
@@ -678,13 +707,15 @@ def test_cross_entropy_shows_what_is_not_finite(backend, dtype, bad, classes):
 
 
 @memory
-@pytest.mark.parametrize("shape, ends", [((1, 1, 1), (1,)), ((130, 9, 1), (64, 128, 130)), ((20, 5, 7), (3, 20)),
-                                         ((6, 150, 2), (1, 2, 3, 4, 5, 6)), ((0, 4, 1), ()), ((3, 0, 1), (3,))])
+@pytest.mark.parametrize("shape, ends", [((1, 1, 1), (1,)), ((130, 9, 1), (64, 128, 130)),
+                                         ((20, 5, 7), (3, 20)), ((6, 150, 2), (1, 2, 3, 4, 5, 6)),
+                                         ((0, 4, 1), ()), ((3, 0, 1), (3,))])
 def test_multiply_groups(backend, array, shape, ends, layout):
     x, factors = array(shape, layout), array((len(ends), shape[1]))
     group = np.repeat(np.arange(len(ends)), np.diff([0, *ends]))
     for on in (backend, GENERIC):
-        same(on, on.multiply_groups(on.asarray(x), list(ends), on.asarray(factors)), x * factors[group][:, :, None])
+        same(on, on.multiply_groups(on.asarray(x), list(ends), on.asarray(factors)),
+             x * factors[group][:, :, None])
 
 
 @memory
@@ -695,7 +726,8 @@ def test_multiply_blocks(backend, array, rng, shape, block, layout):
     grid = BlockGrid(lives.astype(np.uint8), *block)
     x = array(shape, layout)
     for on in (backend, GENERIC):
-        same(on, on.multiply_blocks(on.asarray(x), grid, 1.7), x * (grid.mask(*shape[:2]) * x.dtype.type(1.7))[:, :, None])
+        same(on, on.multiply_blocks(on.asarray(x), grid, 1.7),
+             x * (grid.mask(*shape[:2]) * x.dtype.type(1.7))[:, :, None])
 
 
 @memory
@@ -707,7 +739,8 @@ def test_block_product(backend, array, rng, close, trans_a, trans_b, block, layo
     depth = samples if trans_a else units
     a, b = array((samples, units), layout), array((columns, depth) if trans_b else (depth, columns), layout)
     bias = array((columns,))
-    a_grid, n_grid = (BlockGrid((rng.random((-(-samples // block[0]), -(-n // block[1]))) < 0.5).astype(np.uint8), *block)
+    a_grid, n_grid = (BlockGrid((rng.random((-(-samples // block[0]), -(-n // block[1])))
+                                 < 0.5).astype(np.uint8), *block)
                       for n in (units, columns))
     left, right = a * a_grid.mask(samples, units), b.T if trans_b else b
     n_mask = n_grid.mask(samples, columns)
@@ -715,11 +748,12 @@ def test_block_product(backend, array, rng, close, trans_a, trans_b, block, layo
     for on in (backend, GENERIC):
         assert not on.block_products(a.dtype)       # in these types all of them gather
         same(on, on.block_mask(a_grid), a_grid.lives)
-        got = on.block_product(on.asarray(a), on.asarray(b), trans_a, trans_b, a_grid, n_grid, 2.0, on.asarray(bias))
+        got = on.block_product(on.asarray(a), on.asarray(b), trans_a, trans_b, a_grid, n_grid, 2.0,
+                               on.asarray(bias))
         close(on.to_host(got), expected)
 
 
-# -- recurrent networks ------------------------------------------------------------------------------------------------
+# -- recurrent networks --------------------------------------------------------------------------------------
 @memory
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (31, 33), (64, 32), (129, 65), (0, 4), (4, 0)])
 def test_transposed(backend, array, shape, layout):
@@ -732,8 +766,8 @@ def test_transposed(backend, array, shape, layout):
 
 @memory
 @pytest.mark.parametrize("trans_b", [False, True])
-@pytest.mark.parametrize("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (31, 8, 33), (32, 9, 5), (33, 9, 5), (20, 0, 3),
-                                                  (20, 4, 0), (0, 4, 3)])
+@pytest.mark.parametrize("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (31, 8, 33), (32, 9, 5), (33, 9, 5),
+                                                  (20, 0, 3), (20, 4, 0), (0, 4, 3)])
 def test_thin_gemm(backend, array, close, trans_b, rows, inner, columns, layout):
     """Whatever way its memory runs, and however few the rows are; it may be written to."""
     a, b = array((rows, inner), layout), array((columns, inner) if trans_b else (inner, columns), layout)
@@ -789,7 +823,8 @@ def test_lstm_step(backend, array, close, streams, units, layout):
                         total * i * (1 - g * g)], axis=1)
     expected = [np.concatenate([i, f, o, g], axis=1), c, s, o * s, d, total * f * cont]
     for on in (backend, GENERIC):
-        for name, got, wanted in zip(("gates", "c", "tanh c", "h", "d", "dc"), lstm_step(on, *arrays), expected, strict=True):
+        for name, got, wanted in zip(("gates", "c", "tanh c", "h", "d", "dc"), lstm_step(on, *arrays),
+                                     expected, strict=True):
             assert got.dtype == arrays[0].dtype
             close(got, wanted, name)
     for array_now, then in zip(arrays, before, strict=True):         # nothing that is only read has changed
@@ -821,7 +856,8 @@ def test_arrays(backend, dtype):
 
 @pytest.mark.parametrize("kind", [NumpyBackend, CudaBlocks, CudaProducts, CupyKernels, CupyBackend])
 def test_signatures_do_not_drift(kind):
-    """An override takes the arguments of the method it replaces, and no public method has no generic reference."""
+    """An override takes the arguments of the method it replaces, and no public method has no generic
+    reference."""
     for name, method in vars(kind).items():
         if name.startswith("_") or not inspect.isfunction(method):
             continue

@@ -1,4 +1,5 @@
-"""scripts/bench_gpu.py without a GPU: what it says, a rehearsal on the CPU, and its arithmetic on a cuBLAS on the host."""
+"""scripts/bench_gpu.py without a GPU: what it says, a rehearsal on the CPU, and its arithmetic on a cuBLAS on
+the host."""
 
 import json
 import os
@@ -22,8 +23,8 @@ SCRIPTS = ROOT / "scripts"
 
 def run(*arguments):
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    return subprocess.run([sys.executable, SCRIPTS / "bench_gpu.py", *arguments], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": path}, timeout=300)
+    return subprocess.run([sys.executable, SCRIPTS / "bench_gpu.py", *arguments], capture_output=True,
+                          text=True, env={**os.environ, "PYTHONPATH": path}, timeout=300)
 
 
 @pytest.fixture
@@ -53,7 +54,8 @@ def test_a_rehearsal_goes_through_all_of_it(tmp_path):
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert result["correct"] and result["failures"] == [] and result["skipped"] == []
     cells = {cell["cell"]: cell for cell in result["cells"]}
-    assert list(cells) == ["MLP", "BLOCK", "LSTM"] and len(result["cells"]) == 4       # MLP at two batch sizes
+    # MLP at two batch sizes
+    assert list(cells) == ["MLP", "BLOCK", "LSTM"] and len(result["cells"]) == 4
     assert list(cells["MLP"]["methods"]) == ["Dropout", *(f"{family} p={rate}" for rate in (0.5, 0.7)
                                                           for family in ("PERIODIC", "ROW", "TILE")),
                                              "Dropout uncaptured", "PERIODIC p=0.5 uncaptured"]
@@ -77,7 +79,8 @@ def test_a_wrong_device_stops_it_before_anything_is_measured(scripts, host_cuda,
     monkeypatch.setattr("minidrop.backend.get_backend", lambda *_: broken)
     broken.name = broken
     failures = checks.check_all(broken, ("float32",))
-    assert [text.split(":")[0] for text in failures[:1]] == ["products in float32"] and failures[-1].startswith("both devices")
+    assert [text.split(":")[0]
+            for text in failures[:1]] == ["products in float32"] and failures[-1].startswith("both devices")
     assert capsys.readouterr().out.count("FAILED") == len(failures) >= 2
 
 
@@ -92,7 +95,8 @@ def test_a_device_that_only_refuses_to_work_is_not_correct(scripts, recorded_cud
 
 
 def test_captured_steps_are_checked_first(scripts, recorded_cuda, monkeypatch):
-    """On a backend that captures; a graph that leaves something out is seen, and so is one that is never launched."""
+    """On a backend that captures; a graph that leaves something out is seen, and so is one that is never
+    launched."""
     _, _, checks = scripts
     backend = recorded_cuda()
     backend.name = backend
@@ -116,8 +120,8 @@ def test_the_products_of_a_step_are_those_of_the_net(scripts, host_cuda):
     bench, steps_of, _ = scripts
     backend = host_cuda()
     for method in ("Dropout", "PERIODIC:step=4"):
-        steps = steps_of.MinidropSteps(steps_of.mlp_settings(method, [40, 24], 0.5, 16), steps_of.mlp_batches(16), backend,
-                                       "float32")
+        steps = steps_of.MinidropSteps(steps_of.mlp_settings(method, [40, 24], 0.5, 16),
+                                       steps_of.mlp_batches(16), backend, "float32")
         ms, operations, moved = bench.products_alone(steps, bench.Clock(backend), repeats=2, recorded=8)
         assert ms > 0 and operations == pytest.approx(sum(row.expected for row in costs(steps.net)), rel=1e-6)
         if method == "Dropout":
@@ -136,8 +140,8 @@ def captured_steps(scripts, recorded_cuda):
 
     def make(method, capture=True):
         # Half of these sizes are multiples of 8, so there is no room for units that no start has.
-        made.append(steps_of.MinidropSteps(steps_of.mlp_settings(method, [64, 32], 0.5, 16), steps_of.mlp_batches(16),
-                                           recorded_cuda(), "float32", capture))
+        made.append(steps_of.MinidropSteps(steps_of.mlp_settings(method, [64, 32], 0.5, 16),
+                                           steps_of.mlp_batches(16), recorded_cuda(), "float32", capture))
         return made[-1]
     yield make
     for steps in made:
@@ -176,7 +180,8 @@ def test_the_products_of_captured_steps_are_those_of_their_graphs(scripts, captu
         graphs, launched = steps.captured.graphs, steps.captured.replayed
         ms, operations, _ = bench.products_alone(steps, bench.Clock(steps.backend), repeats=2, recorded=8)
         assert ms > 0 and operations == pytest.approx(sum(row.expected for row in costs(steps.net)), rel=1e-6)
-        assert steps.captured.graphs is graphs and steps.captured.launches and steps.captured.replayed == launched
+        assert (steps.captured.graphs is graphs and steps.captured.launches
+                and steps.captured.replayed == launched)
 
 
 def test_the_floor_adds_the_update_to_the_products(scripts, host_cuda):
@@ -192,7 +197,7 @@ def test_the_floor_adds_the_update_to_the_products(scripts, host_cuda):
     assert result["fits_in_l2"] is True
 
 
-# -- one cell --------------------------------------------------------------------------------------------------------------
+# -- one cell ------------------------------------------------------------------------------------------------
 class Steps:
     """Steps that do nothing; the one numbered `fails` raises."""
 
@@ -214,15 +219,17 @@ class Steps:
 
 @pytest.fixture
 def one_cell(scripts, tmp_path):
-    """one_cell({method: Steps}) -> (what stands in the file after a cell and another one, what was measured)."""
+    """one_cell({method: Steps}) -> (what stands in the file after a cell and another one, what was
+    measured)."""
     bench, *_ = scripts
 
     def run(methods):
-        options = SimpleNamespace(rehearse=True, seconds=60, rounds=1, milliseconds=0.01, warming=0, copy_bytes=1 << 12,
-                                  no_compile=False)
+        options = SimpleNamespace(rehearse=True, seconds=60, rounds=1, milliseconds=0.01, warming=0,
+                                  copy_bytes=1 << 12, no_compile=False)
         made = bench.Bench(options, get_backend("cpu"), time.monotonic(),
                            lambda result: bench.write_json(tmp_path / "gpu.json", result))
-        made.cell("first", {name: lambda steps=steps: steps for name, steps in methods.items()}, {}, "base", network="n")
+        made.cell("first", {name: lambda steps=steps: steps for name, steps in methods.items()}, {}, "base",
+                  network="n")
         made.cell("second", {"base": Steps}, {}, "base")
         assert all(steps.closed for steps in methods.values())
         return json.loads((tmp_path / "gpu.json").read_text())
@@ -234,7 +241,8 @@ def test_a_method_that_fails_leaves_the_others(one_cell):
     assert [cell["cell"] for cell in result["cells"]] == ["first", "second"]
     assert list(result["cells"][0]["methods"]) == ["base"]
     assert result["cells"][0]["failed"] == {"new": "BackendError: no more"}
-    assert result["failed"] == [{"cell": "first", "network": "n", "method": "new", "why": "BackendError: no more"}]
+    assert result["failed"] == [{"cell": "first", "network": "n", "method": "new", "why": "BackendError: no "
+                                 "more"}]
 
 
 @pytest.mark.parametrize("fails", [2, 20])

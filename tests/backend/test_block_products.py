@@ -1,4 +1,5 @@
-"""Products with dropped blocks: the kernel, run on the host, against the generic method and against dense masks."""
+"""Products with dropped blocks: the kernel, run on the host, against the generic method and against dense
+masks."""
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ GENERIC = Backend()
 PRODUCTS = {"forward": (False, True), "input gradient": (False, False), "weight gradient": (True, False)}
 TYPES = ("float32", "float64", "float16", "bfloat16")
 products = pytest.mark.parametrize("product", PRODUCTS)
-masks = pytest.mark.parametrize("a_masked, n_masked", [(False, False), (True, False), (False, True), (True, True)],
+masks = pytest.mark.parametrize("a_masked, n_masked",
+                                [(False, False), (True, False), (False, True), (True, True)],
                                 ids=["whole", "a", "n", "both"])
 
 
@@ -33,7 +35,8 @@ def rounded(x, kind):
     """Numbers as products of that precision read them, in float64."""
     if kind == "bfloat16":
         bits = x.astype(np.float32).view(np.uint32)
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
+        return ((bits + 0x7FFF + (bits >> 16 & 1))
+                & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
     return x.astype(kind if kind == "float64" else np.float32).astype(kind).astype(np.float64)
 
 
@@ -60,7 +63,8 @@ def expected(a, b, trans_a, trans_b, a_grid, n_grid, scale, bias):
     return scale * y + (0 if bias is None else bias)
 
 
-def check(backend, kind, product, samples, units, columns, a_grid=None, n_grid=None, scale=1.5, with_bias=True, arrange=None):
+def check(backend, kind, product, samples, units, columns, a_grid=None, n_grid=None, scale=1.5,
+          with_bias=True, arrange=None):
     trans_a, trans_b = PRODUCTS[product]
     dtype = "float64" if kind == "float64" else "float32"
     a, b = operands(trans_a, trans_b, samples, units, columns)
@@ -69,7 +73,8 @@ def check(backend, kind, product, samples, units, columns, a_grid=None, n_grid=N
     a, b = (x.astype(dtype) for x in (a, b))
     if arrange:
         a, b = arrange(a), arrange(b)
-    got = backend.block_product(a, b, trans_a, trans_b, a_grid, n_grid, scale, None if bias is None else bias.astype(dtype))
+    got = backend.block_product(a, b, trans_a, trans_b, a_grid, n_grid, scale, None if bias is None
+                                else bias.astype(dtype))
     assert got.dtype == dtype and got.shape == want.shape
     size = 1e-12 if kind == "float64" else 2e-6
     np.testing.assert_allclose(got, want, rtol=0, atol=size * max(1.0, np.abs(want).max(initial=0.0)) * 10)
@@ -123,10 +128,12 @@ def test_large_tiles_and_any_memory(emulated_cuda, monkeypatch, kind, product):
         wide[...] = x
         return wide
 
-    np.testing.assert_array_equal(check(backend, kind, product, 256, 256, 256, a_grid, n_grid, arrange=part), whole)
+    np.testing.assert_array_equal(check(backend, kind, product, 256, 256, 256, a_grid, n_grid, arrange=part),
+                                  whole)
     check(backend, kind, product, 256, 256, 256, a_grid, n_grid, arrange=np.asfortranarray)
     used = [key for key in backend.kernels.libraries if key.startswith("block_products")]
-    check(backend, kind, product, 256, 200, 192, random_grid(256, 200, 128, 64), random_grid(256, 192, 128, 64))
+    check(backend, kind, product, 256, 200, 192, random_grid(256, 200, 128, 64),
+          random_grid(256, 192, 128, 64))
     check(backend, kind, product, 140, 200, 192)
     if "16" in kind:
         assert any("-128-128-" in key for key in used)
@@ -139,7 +146,8 @@ def test_bfloat16_without_tensor_cores_for_it(emulated_cuda, emulation, product)
     backend = emulated_cuda("bfloat16")
     backend.kernels = emulation.Emulator(lambda file, text: "#define WITHOUT_TENSOR_CORES\n" * (
         file == "block_products.cu") + text)
-    check(backend, "bfloat16", product, 70, 100, 90, random_grid(70, 100, 64, 25), random_grid(70, 90, 64, 64))
+    check(backend, "bfloat16", product, 70, 100, 90, random_grid(70, 100, 64, 25),
+          random_grid(70, 90, 64, 64))
 
 
 @masks
@@ -188,7 +196,8 @@ def test_a_broken_kernel_is_seen(emulated_cuda, emulation, line, instead):
 
     emulator = emulation.Emulator(change)
     with pytest.raises(AssertionError, match="Not equal"):
-        for kind in ("bfloat16", "float32"):        # threads wait for each other more often where there are tensor cores
+        for kind in ("bfloat16", "float32"):        # threads wait for each other more often where there are
+                                                    # tensor cores
             compare(kind, 131, 331, 77, random_grid(131, 331, 64, 32), random_grid(131, 77, 64, 64, seed=5))
             compare(kind, 330, 64, 128, random_grid(330, 64, 128, 64), random_grid(330, 128, 32, 64))
             compare(kind, 96, 64, 64, random_grid(96, 64, 40, 32, seed=2), random_grid(96, 64, 40, 9))
@@ -217,32 +226,39 @@ def test_nothing_to_multiply(emulated_cuda, grid, on):
     bias = np.arange(7, dtype=np.float32)
     x, W = np.zeros((0, 5), np.float32), np.ones((7, 5), np.float32)
     assert backend.block_product(x, W, False, True, grid, None, 2.0, bias).shape == (0, 7)
-    assert (backend.block_product(x, np.zeros((0, 7), np.float32), True, False, grid) == np.zeros((5, 7))).all()
+    assert (backend.block_product(x, np.zeros((0, 7), np.float32), True, False,
+                                  grid) == np.zeros((5, 7))).all()
     empty = [np.zeros((n, 0), np.float32) for n in (3, 7)]
-    np.testing.assert_array_equal(backend.block_product(*empty, False, True, None, None, 2.0, bias), np.tile(bias, (3, 1)))
+    np.testing.assert_array_equal(backend.block_product(*empty, False, True, None, None, 2.0, bias),
+                                  np.tile(bias, (3, 1)))
 
 
 @pytest.mark.parametrize("on", ["generic", "emulated"])
 def test_what_does_not_fit_is_refused(emulated_cuda, on):
     backend = emulated_cuda("bfloat16") if on == "emulated" else GENERIC
     x, W = np.zeros((9, 5), np.float32), np.zeros((7, 5), np.float32)
-    with pytest.raises(ShapeError, match=r"^block_product: a \(9, 5\) times b \(7, 5\) is no product that it knows$"):
+    with pytest.raises(ShapeError, match=r"^block_product: a \(9, 5\) times b \(7, 5\) is no product that it "
+                       r"knows$"):
         backend.block_product(x, W)
-    with pytest.raises(ShapeError, match=r"^block_product: a \(9, 5\) transposed times b \(7, 9\) transposed is no product"):
+    with pytest.raises(ShapeError, match=r"^block_product: a \(9, 5\) transposed times b \(7, 9\) transposed "
+                       r"is no product"):
         backend.block_product(x, np.zeros((7, 9), np.float32), True, True)
-    with pytest.raises(ShapeError, match=r"^blocks of 4 x 2 of activations \(9, 5\) need a grid of 3 x 3, got 2 x 3$"):
+    with pytest.raises(ShapeError, match=r"^blocks of 4 x 2 of activations \(9, 5\) need a grid of 3 x 3, "
+                       r"got 2 x 3$"):
         backend.block_product(x, W, False, True, random_grid(8, 5, 4, 2))
-    with pytest.raises(ShapeError, match=r"^blocks of 4 x 2 of activations \(9, 7\) need a grid of 3 x 4, got 3 x 3$"):
+    with pytest.raises(ShapeError, match=r"^blocks of 4 x 2 of activations \(9, 7\) need a grid of 3 x 4, "
+                       r"got 3 x 3$"):
         backend.block_product(x, W, False, True, None, random_grid(9, 5, 4, 2))
 
 
 def test_too_long_for_32_bits(emulated_cuda):
     wide = np.broadcast_to(np.float32(0), (1, 2**30 + 1))
-    with pytest.raises(BackendError, match=r"^block_product: the GPU kernels take axes of up to .* is longer$"):
+    with pytest.raises(BackendError, match=r"^block_product: the GPU kernels take axes of up to .* is "
+                       r"longer$"):
         emulated_cuda("bfloat16").block_product(wide, wide, False, True)
 
 
-# -- the function ----------------------------------------------------------------------------------------------------------
+# -- the function --------------------------------------------------------------------------------------------
 PATTERN = BlockPattern(0.5, 2.0, 3, 4, 5, drops="blocks")
 
 
@@ -262,15 +278,19 @@ def test_the_function_equals_the_one_in_pieces(emulated_cuda, transpose, bias, o
     arrays = [x, W, rng.standard_normal(31)] if bias else [x, W]
     groups = [PATTERN.groups(18, 31) if outs else None, PATTERN.groups(18, 23) if ins else None]
     grids = [None if one is None else one.grid for one in groups]
-    in_pieces = gradients(emulated_cuda(), lambda x, W, b=None: block_linear(x, W, b, *groups, 2.0, transpose), *arrays)
+    in_pieces = gradients(emulated_cuda(), lambda x, W,
+                          b=None: block_linear(x, W, b, *groups, 2.0, transpose), *arrays)
     for backend in (emulated_cuda(), GENERIC):
-        skipping = gradients(backend, lambda *given: BlockLinear(*grids, 2.0, transpose).apply(*given), *arrays)
+        skipping = gradients(backend, lambda *given: BlockLinear(*grids, 2.0, transpose).apply(*given),
+                             *arrays)
         for got, want in zip(skipping, in_pieces, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("precision, dtype, skips", [("float32", "float32", False), ("tf32", "float32", False),
-                                                     ("float16", "float32", True), ("bfloat16", "float32", True),
+@pytest.mark.parametrize("precision, dtype, skips",
+                         [("float32", "float32", False), ("tf32", "float32", False),
+                                                     ("float16", "float32", True),
+                          ("bfloat16", "float32", True),
                                                      ("bfloat16", "float64", False)])
 def test_who_skips_and_who_gathers(emulated_cuda, precision, dtype, skips):
     """By device and precision alone, so that a captured step does what the others do, or refuses."""
@@ -288,7 +308,8 @@ def test_who_skips_and_who_gathers(emulated_cuda, precision, dtype, skips):
         with pytest.raises(CaptureError, match="^which blocks live is drawn on the host"):
             block_linear(x, W, None, None, PATTERN.groups(18, 23))
     else:
-        with pytest.raises(CaptureError, match=f"multiplies dropped blocks of {dtype} in pieces, which are others in every "):
+        with pytest.raises(CaptureError, match=f"multiplies dropped blocks of {dtype} in pieces, which are "
+                           f"others in every "):
             block_linear(x, W, None, None, moving)
 
 
@@ -297,7 +318,8 @@ def test_one_upload_serves_all_readers(emulated_cuda, monkeypatch):
     backend.kernels.launches.clear()
     uploads = []
     monkeypatch.setattr(backend, "asarray", lambda x, dtype=None: uploads.append(x) or np.asarray(x, dtype))
-    x, W = Tensor(np.ones((18, 23), np.float32), True, backend), Tensor(np.ones((31, 23), np.float32), True, backend)
+    x, W = Tensor(np.ones((18, 23), np.float32), True, backend), Tensor(np.ones((31, 23), np.float32), True,
+                                                                        backend)
     x = MultiplyBlocks(PATTERN.groups(18, 23), 2.0, 1).apply(x)
     y = block_linear(x, W, None, None, PATTERN.groups(18, 23))
     y.backward(np.ones_like(y.data))
@@ -306,7 +328,8 @@ def test_one_upload_serves_all_readers(emulated_cuda, monkeypatch):
 
 
 NET = """
-layer {{ name: "in" type: "Input" top: "data" top: "label" input_param {{ shape {{ dim: 6 dim: 40 }} shape {{ dim: 6 }} }} }}
+layer {{ name: "in" type: "Input" top: "data" top: "label"
+  input_param {{ shape {{ dim: 6 dim: 40 }} shape {{ dim: 6 }} }} }}
 layer {{ name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
         inner_product_param {{ num_output: 70 weight_filler {{ type: "msra" }} }} }}
 layer {{ name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }}
@@ -326,7 +349,8 @@ def test_a_net_that_skips_equals_the_masked_dense_one(emulated_cuda, rate):
     backend = emulated_cuda()
     backend.block_products = lambda dtype: True
     settings = f'pattern: "BLOCK" dropout_ratio: {rate}'
-    text = NET.format(first=f"{settings} block_samples: 4", second=f"{settings} block_samples: 2 block_units: 3")
+    text = NET.format(first=f"{settings} block_samples: 4", second=f"{settings} block_samples: 2 "
+                      f"block_units: 3")
     net = Net(parse_net(text), device=backend, dtype="float64")
     rng = np.random.default_rng(0)
     inputs = {"data": rng.standard_normal((6, 40)), "label": rng.integers(0, 7, 6)}

@@ -1,4 +1,5 @@
-"""Captured iterations: what a Solver does with graphs, on a backend that captures as a device does and runs on the host."""
+"""Captured iterations: what a Solver does with graphs, on a backend that captures as a device does and runs
+on the host."""
 
 import gc
 import logging
@@ -42,14 +43,14 @@ def drop(name, bottom, kind, more=""):
 def mlp(kind, more="", middle="ReLU"):
     return "\n".join([
         MEMORY, ip("ip1", "data", 45), f'layer {{ name: "act1" type: "{middle}" bottom: "ip1" top: "ip1" }}',
-        drop("drop1", "ip1", kind, more), ip("ip2", "ip1", 37), 'layer { name: "act2" type: "TanH" bottom: "ip2" top: "ip2" }',
-        drop("drop2", "ip2", kind, more), ip("ip3", "ip2", 5),
+        drop("drop1", "ip1", kind, more), ip("ip2", "ip1", 37), 'layer { name: "act2" type: "TanH" bottom: '
+        '"ip2" top: "ip2" }', drop("drop2", "ip2", kind, more), ip("ip3", "ip2", 5),
         'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip3" bottom: "label" top: "loss" }'])
 
 
 def solver(device, net, more="", data=DATA, **options):
-    text = (f"base_lr: 0.05 lr_policy: 'step' gamma: 0.5 stepsize: 15 momentum: 0.9 weight_decay: 0.01 max_iter: 99 "
-            f"random_seed: 4 {more} net_param {{ {net} }}")
+    text = (f"base_lr: 0.05 lr_policy: 'step' gamma: 0.5 stepsize: 15 momentum: 0.9 weight_decay: 0.01 "
+            f"max_iter: 99 random_seed: 4 {more} net_param {{ {net} }}")
     made = md.Solver(parse_solver(text), device=device, **{"dtype": "float64", **options})
     made.net.set_input_arrays(*data)
     return made
@@ -108,8 +109,8 @@ def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cu
     assert step_by_step.captured.replayed == 0
 
 
-@pytest.mark.parametrize("more", ["clip_gradients: 0.5", "momentum: 0 weight_decay: 0", "regularization_type: 'L1'",
-                                  "average_loss: 5 iter_size: 1"])
+@pytest.mark.parametrize("more", ["clip_gradients: 0.5", "momentum: 0 weight_decay: 0",
+                                  "regularization_type: 'L1'", "average_loss: 5 iter_size: 1"])
 def test_other_settings_of_the_update(recorded_cuda, more):
     more = more.replace("momentum: 0", "momentum: 0")
     text = mlp("ROW")
@@ -121,17 +122,20 @@ def test_other_settings_of_the_update(recorded_cuda, more):
     compare(found, run(solver("cpu", text, more, **settings)), rtol=1e-9, atol=1e-11)
 
 
-NUMBERS = {"RMSProp": "rms_decay: 0.9 delta: 1e-3", "AdaGrad": "delta: 1e-3", "AdaDelta": "momentum: 0.9 delta: 1e-3",
-           "Adam": "momentum: 0.9 delta: 1e-3", "AdamW": "momentum: 0.9 delta: 1e-3"}
+NUMBERS = {"RMSProp": "rms_decay: 0.9 delta: 1e-3", "AdaGrad": "delta: 1e-3", "AdaDelta": "momentum: 0.9 "
+           "delta: 1e-3", "Adam": "momentum: 0.9 delta: 1e-3", "AdamW": "momentum: 0.9 delta: 1e-3"}
 
 
 @pytest.mark.parametrize("clip", ["", "clip_gradients: 0.5"])
 @pytest.mark.parametrize("rule", [*known_rules(), "AdamW"])
 def test_every_rule_is_captured(recorded_cuda, adamw, rule, clip):
-    """Its numbers, such as Adam's corrections, are those of the iteration; AdamW is a rule of a user's own."""
-    net = mlp("ROW").replace('name: "ip2"', 'name: "ip2" param { lr_mult: 2 decay_mult: 0.5 } param { decay_mult: 0 }')
-    text = (f"base_lr: 0.01 lr_policy: 'step' gamma: 0.5 stepsize: 15 weight_decay: 0.01 max_iter: 99 random_seed: 4 "
-            f"type: '{rule}' {NUMBERS.get(rule, 'momentum: 0.9')} {clip} net_param {{ {net} }}")
+    """Its numbers, such as Adam's corrections, are those of the iteration; AdamW is a rule of a user's
+    own."""
+    net = mlp("ROW").replace('name: "ip2"', 'name: "ip2" param { lr_mult: 2 decay_mult: 0.5 } param { '
+                             'decay_mult: 0 }')
+    text = (f"base_lr: 0.01 lr_policy: 'step' gamma: 0.5 stepsize: 15 weight_decay: 0.01 max_iter: 99 "
+            f"random_seed: 4 type: '{rule}' {NUMBERS.get(rule, 'momentum: 0.9')} {clip} net_param {{ {net} "
+            f"}}")
     results = []
     for device, launches in ((recorded_cuda(), True), (recorded_cuda(), False), ("cpu", None)):
         made = md.Solver(parse_solver(text), device=device, dtype="float64")
@@ -181,7 +185,8 @@ def test_in_float32_and_lower_precision(recorded_cuda):
         whole = solver(recorded_cuda(precision), mlp("ROW"), dtype="float32", precision=precision)
         found = run(whole)
         assert whole.captured.replayed > 8
-        np.testing.assert_allclose(found["losses"], run(solver("cpu", mlp("ROW"), dtype="float32"))["losses"], rtol=off)
+        np.testing.assert_allclose(found["losses"], run(solver("cpu", mlp("ROW"), dtype="float32"))["losses"],
+                                   rtol=off)
 
 
 def test_blocks_are_captured_where_kernels_skip_them(recorded_cuda):
@@ -192,7 +197,8 @@ def test_blocks_are_captured_where_kernels_skip_them(recorded_cuda):
         results.append(run(whole))
         assert whole.captured.problem == "" and whole.captured.replayed == (23 if launches else 0)
     compare(*results)
-    np.testing.assert_allclose(results[0]["losses"], run(solver("cpu", mlp("BLOCK"), dtype="float32"))["losses"], rtol=0.2)
+    np.testing.assert_allclose(results[0]["losses"],
+                               run(solver("cpu", mlp("BLOCK"), dtype="float32"))["losses"], rtol=0.2)
 
 
 @pytest.mark.parametrize("kind, reason", [
@@ -218,7 +224,8 @@ def test_solvers_that_cannot_be_captured(recorded_cuda):
 def test_room_for_units_that_a_start_does_not_have_may_hold_anything_but_in_a_norm(recorded_cuda):
     """sigmoid(0) stands there: nobody reads it but the norm that gradients are clipped by."""
     text = mlp("ROW", middle="Sigmoid")
-    assert "layer act1, whose f(0) is not 0" in solver(recorded_cuda(), text, "clip_gradients: 0.5").captured.problem
+    assert "layer act1, whose f(0) is not 0" in solver(recorded_cuda(), text, "clip_gradients: "
+                                                       "0.5").captured.problem
     whole = solver(recorded_cuda(), text)
     compare(run(whole), run(solver("cpu", text)), rtol=1e-9, atol=1e-11)
     assert whole.captured.replayed > 8
@@ -249,7 +256,7 @@ def test_a_layer_that_asks_the_host_ends_capturing_and_loses_nothing(recorded_cu
     assert "act1" in whole.captured.problem and whole.captured.replayed == 0
 
 
-# -- how many graphs -------------------------------------------------------------------------------------------------------
+# -- how many graphs -----------------------------------------------------------------------------------------
 def test_a_form_is_captured_when_it_comes_a_second_time(recorded_cuda):
     whole = solver(recorded_cuda(), mlp("Dropout"))
     run(whole, 5)
@@ -308,7 +315,8 @@ def test_graphs_and_their_memory_go_at_once_where_nobody_needs_them(recorded_cud
         elif end == "rebuild":
             whole.rebuild(3)
         else:
-            monkeypatch.setattr(whole.captured.patterns, "form", lambda: (_ for _ in ()).throw(CaptureError("why")))
+            monkeypatch.setattr(whole.captured.patterns, "form",
+                                lambda: (_ for _ in ()).throw(CaptureError("why")))
             whole.step()
             assert whole.captured.problem == "why"
     finally:
@@ -316,7 +324,7 @@ def test_graphs_and_their_memory_go_at_once_where_nobody_needs_them(recorded_cud
     assert alive and not any(alive)
 
 
-# -- errors ----------------------------------------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------------------
 def named(data, labels):
     return {"data": data, "labels": labels}
 
@@ -331,11 +339,13 @@ def broken(record, value):
 
 
 @pytest.mark.parametrize("value, error, text", [
-    (np.nan, NonFiniteError, "iteration 18: the loss is nan; the first output that is not finite is blob 'data'"),
+    (np.nan, NonFiniteError, "iteration 18: the loss is nan; the first output that is not finite is blob "
+     "'data'"),
     ("label", DataError, "label 9 at place 1 of the batch is out of range.*record 21 of the arrays set"),
 ])
 def test_an_error_is_told_as_uncaptured_and_nothing_is_lost(recorded_cuda, value, error, text):
-    """Record 21 comes in iteration 3, and again in 7, 10, 14, 18: the arrays are broken after 15 iterations."""
+    """Record 21 comes in iteration 3, and again in 7, 10, 14, 18: the arrays are broken after 15
+    iterations."""
     whole, other = solver(recorded_cuda(), mlp("ROW")), solver("cpu", mlp("ROW"))
     for made in (whole, other):
         run(made, 15)
@@ -346,7 +356,8 @@ def test_an_error_is_told_as_uncaptured_and_nothing_is_lost(recorded_cuda, value
             made.settle()
         assert made.iteration == 18
     for name, parameter in whole.net.parameters().items():
-        np.testing.assert_allclose(parameter.numpy(), other.net.parameters()[name].numpy(), rtol=1e-9, err_msg=name)
+        np.testing.assert_allclose(parameter.numpy(), other.net.parameters()[name].numpy(), rtol=1e-9,
+                                   err_msg=name)
     assert whole.captured.replayed > 8
     for made in (whole, other):         # and both go on
         made.net.layers["in"].batches.records.arrays = named(*DATA)
@@ -365,14 +376,16 @@ def test_the_loss_is_looked_at_sooner_or_later(recorded_cuda):
 
 def test_arrays_given_by_hand_cannot_be_given_again(recorded_cuda):
     text = mlp("ROW").replace(MEMORY, INPUT)
-    made = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' max_iter: 99 random_seed: 4 net_param {{ {text} }}"),
+    made = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' max_iter: 99 random_seed: 4 net_param "
+                                  f"{{ {text} }}"),
                      device=recorded_cuda(), dtype="float64")
     batch = {"data": DATA[0][:6, :, 0, 0], "label": DATA[1][:6]}
     made.net.layers["in"].give(batch)
     made.step(6)
     made.net.layers["in"].give({"data": batch["data"] * np.nan})
     made.step(2)
-    with pytest.raises(NonFiniteError, match="iteration 6: the loss is nan; the arrays given to the net in that iteration are "
+    with pytest.raises(NonFiniteError, match="iteration 6: the loss is nan; the arrays given to the net in "
+                       "that iteration are "
                                              "gone, so where is not known: set capture_steps: false"):
         made.settle()
     assert made.iteration == 6
@@ -390,7 +403,8 @@ def test_states_stay_as_the_bad_iteration_found_them(recorded_cuda, tmp_path):
     whole, rng = text_solver(recorded_cuda(), text), np.random.default_rng(2)
     give = whole.net.layers["text"].give
     for _ in range(12):
-        give({"data": rng.integers(0, 12, (5, 3)), "label": rng.integers(0, 12, (5, 3)), "cont": np.ones((5, 3))})
+        give({"data": rng.integers(0, 12, (5, 3)), "label": rng.integers(0, 12, (5, 3)),
+              "cont": np.ones((5, 3))})
         whole.step()
     whole.settle()
     before = {place: whole.net.backend.to_host(state).copy() for place, state in whole.net.states.items()}
@@ -405,7 +419,7 @@ def test_states_stay_as_the_bad_iteration_found_them(recorded_cuda, tmp_path):
     assert whole.captured.replayed > 3
 
 
-# -- what others see -------------------------------------------------------------------------------------------------------
+# -- what others see -----------------------------------------------------------------------------------------
 def test_displays_tests_and_snapshots_wait_and_say_what_the_cpu_says(recorded_cuda, tmp_path):
     more = ("display: 5 average_loss: 3 test_interval: 10 test_iter: 2 snapshot: 10 snapshot_keep: 3 "
             f"snapshot_prefix: '{tmp_path}/%s'")
@@ -418,7 +432,8 @@ def test_displays_tests_and_snapshots_wait_and_say_what_the_cpu_says(recorded_cu
             (event.kind, event.iteration, {k: v for k, v in event.values.items() if k != "path"})))
         made.step(24)
     assert len(events["cpu"]) == len(events["gpu"]) > 24
-    for (kind, iteration, values), (other_kind, other, expected) in zip(events["gpu"], events["cpu"], strict=True):
+    for (kind, iteration, values), (other_kind, other, expected) in zip(events["gpu"], events["cpu"],
+                                                                        strict=True):
         assert (kind, iteration, values.keys()) == (other_kind, other, expected.keys())
         for name, value in expected.items():
             np.testing.assert_allclose(values[name], value, rtol=1e-9, err_msg=f"{kind} {iteration} {name}")
@@ -500,7 +515,8 @@ def test_two_solvers_on_a_device_take_turns(recorded_cuda):
 def test_batches_given_by_hand_may_have_several_sizes(recorded_cuda, kind):
     text, found = mlp(kind).replace(MEMORY, INPUT), []
     for device in (recorded_cuda(), "cpu"):
-        made = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' max_iter: 99 random_seed: 4 net_param {{ {text} }}"),
+        made = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' max_iter: 99 random_seed: 4 "
+                                      f"net_param {{ {text} }}"),
                          device=device, dtype="float64")
         for i in range(30):
             size = 6 - 2 * (i % 3 == 1)
@@ -511,7 +527,7 @@ def test_batches_given_by_hand_may_have_several_sizes(recorded_cuda, kind):
     compare(*found, rtol=1e-9, atol=1e-11)
 
 
-# -- recurrent nets --------------------------------------------------------------------------------------------------------
+# -- recurrent nets ------------------------------------------------------------------------------------------
 def language_model(tmp_path, kind="ROW", hidden=""):
     text = tmp_path / "text.txt"
     words = np.random.default_rng(3).choice(list("abcdefgh"), 600)
@@ -521,17 +537,19 @@ def language_model(tmp_path, kind="ROW", hidden=""):
         'layer { name: "text" type: "TextData" top: "data" top: "label" top: "cont" text_data_param { '
         f'source: "{text}" batch_size: 3 steps: 5 }} }}',
         'layer { name: "embed" type: "Embed" bottom: "data" top: "embed" '
-        f'embed_param {{ input_dim: 12 num_output: 26 bias_term: false {FILLER} }} }}', drop("drop1", "embed", kind),
-        f'layer {{ name: "lstm" type: "LSTM" bottom: "embed" bottom: "cont" top: "lstm" {lstm} }}',
-        drop("drop2", "lstm", kind),
+        f'embed_param {{ input_dim: 12 num_output: 26 bias_term: false {FILLER} }} }}',
+        drop("drop1", "embed", kind), f'layer {{ name: "lstm" type: "LSTM" bottom: "embed" bottom: "cont" '
+        f'top: "lstm" {lstm} }}', drop("drop2", "lstm", kind),
         'layer { name: "ip" type: "InnerProduct" bottom: "lstm" top: "ip" '
         f'inner_product_param {{ num_output: 12 axis: 2 {FILLER} }} }}',
-        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" softmax_param { axis: 2 } }'])
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" softmax_param '
+        '{ axis: 2 } }'])
 
 
 def text_solver(device, net):
-    return md.Solver(parse_solver(f"base_lr: 0.5 lr_policy: 'fixed' clip_gradients: 1 momentum: 0.5 max_iter: 99 "
-                                  f"random_seed: 4 net_param {{ {net} }}"), device=device, dtype="float64")
+    return md.Solver(parse_solver(f"base_lr: 0.5 lr_policy: 'fixed' clip_gradients: 1 momentum: 0.5 "
+                                  f"max_iter: 99 random_seed: 4 net_param {{ {net} }}"), device=device,
+                     dtype="float64")
 
 
 @pytest.mark.parametrize("kind, hidden", [("Dropout", ""), ("ROW", ""),
@@ -543,4 +561,5 @@ def test_language_models_with_carried_states(recorded_cuda, tmp_path, kind, hidd
     compare(run(whole, 30), run(other, 30), rtol=1e-8, atol=1e-10)
     assert whole.captured.problem == "" and whole.captured.replayed > 8
     for place, state in other.net.states.items():
-        np.testing.assert_allclose(whole.net.backend.to_host(whole.net.states[place]), state, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(whole.net.backend.to_host(whole.net.states[place]), state, rtol=1e-8,
+                                   atol=1e-10)

@@ -19,7 +19,8 @@ def whole_numbers(shape, seed=0):
 
 
 def laid_out(values, layout):
-    """Return (flat buffer, Matrix) that hold some values in a memory layout; NaN stands where nothing may be read."""
+    """Return (flat buffer, Matrix) that hold some values in a memory layout; NaN stands where nothing may be
+    read."""
     rows, columns = values.shape
     gap, offset = layout.get("gap", 0), layout.get("offset", 0)
     long = (columns if not layout.get("transposed") else rows) + gap
@@ -37,11 +38,12 @@ def places(matrix):
             + np.arange(matrix.columns) * matrix.column_stride)
 
 
-layouts = st.fixed_dictionaries({"transposed": st.booleans(), "gap": st.integers(0, 3), "step": st.integers(1, 4),
-                                 "offset": st.integers(0, 5)})
+layouts = st.fixed_dictionaries({"transposed": st.booleans(), "gap": st.integers(0, 3),
+                                 "step": st.integers(1, 4), "offset": st.integers(0, 5)})
 
 
-@given(SIDES, SIDES, SIDES, layouts, layouts, layouts, st.sampled_from([1.0, -0.5]), st.sampled_from([0.0, 1.0, 2.0]))
+@given(SIDES, SIDES, SIDES, layouts, layouts, layouts, st.sampled_from([1.0, -0.5]),
+       st.sampled_from([0.0, 1.0, 2.0]))
 @settings(deadline=None)
 def test_any_layout(interpret, m, n, k, of_a, of_b, of_c, alpha, beta):
     a_values, b_values = whole_numbers((m, k), 1), whole_numbers((k, n), 2)
@@ -58,7 +60,8 @@ def test_any_layout(interpret, m, n, k, of_a, of_b, of_c, alpha, beta):
 
 
 def test_one_call_by_hand():
-    """y (2, 3) = x (2, 4) W (3, 4)^T, all contiguous: y^T (3 x 2) = W x^T, where cuBLAS reads W^T and x^T as stored."""
+    """y (2, 3) = x (2, 4) W (3, 4)^T, all contiguous: y^T (3 x 2) = W x^T, where cuBLAS reads W^T and x^T as
+    stored."""
     call = product(Matrix.contiguous(2, 4), Matrix.contiguous(3, 4).T, Matrix.contiguous(2, 3))
     assert call == Gemm(transa=True, transb=False, m=3, n=2, k=4, a=0, lda=4, b=0, ldb=4, c=0, ldc=3)
     assert call.routine == "gemm"
@@ -72,9 +75,10 @@ def test_kept_rows_by_hand():
         Gemm(transa=True, transb=False, m=3, n=2, k=4, a=4, lda=12, b=0, ldb=4, c=0, ldc=3)]
 
 
-@pytest.mark.parametrize("matrix", [Matrix(3, 4, 8, 2), Matrix(3, 4, 0, 1), Matrix(3, 4, -4, 1), Matrix(3, 4, 4, -1),
-                                    Matrix(3, 4, 3, 1), Matrix(3, 4, 2**31, 1)],
-                         ids=["both strided", "broadcast", "reversed", "mirrored", "overlapping", "too far apart"])
+@pytest.mark.parametrize("matrix", [Matrix(3, 4, 8, 2), Matrix(3, 4, 0, 1), Matrix(3, 4, -4, 1),
+                                    Matrix(3, 4, 4, -1), Matrix(3, 4, 3, 1), Matrix(3, 4, 2**31, 1)],
+                         ids=["both strided", "broadcast", "reversed", "mirrored", "overlapping",
+                              "too far apart"])
 def test_what_blas_cannot_read_is_not_asked_for(matrix):
     good = Matrix.contiguous(4, 5)
     assert product(matrix, good, Matrix.contiguous(3, 5)) is None
@@ -95,11 +99,12 @@ def test_shapes_that_do_not_fit():
 def test_of_array():
     array = np.zeros((6, 10), np.float32)
     misaligned = np.zeros(6, np.dtype([("a", "i1"), ("b", "f4")]))["b"].reshape(3, 2)
-    for view, expected in ((array, Matrix.contiguous(6, 10)), (array[1::2, 3:7].T, Matrix(4, 3, 1, 20)), (misaligned, None)):
+    for view, expected in ((array, Matrix.contiguous(6, 10)), (array[1::2, 3:7].T, Matrix(4, 3, 1, 20)),
+                           (misaligned, None)):
         assert Matrix.of(view.shape, view.strides, view.itemsize) == expected
 
 
-# -- kept sets -----------------------------------------------------------------------------------------------------------
+# -- kept sets -----------------------------------------------------------------------------------------------
 @st.composite
 def kept_sets(draw, most=24):
     total = draw(st.integers(1, most))
@@ -150,10 +155,12 @@ def test_runs_by_hand():
     assert runs_of(Kept.of([], 27), 27) == []
 
 
-@given(kept_sets(), kept_sets(), SIDES, st.booleans(), st.integers(1, 3), st.integers(1, 9), st.integers(0, 3))
+@given(kept_sets(), kept_sets(), SIDES, st.booleans(), st.integers(1, 3), st.integers(1, 9),
+       st.integers(0, 3))
 @settings(deadline=None, max_examples=300)
 def test_weights_read_in_place(interpret, rows, cols, samples, stored_by_column, least_run, most_calls, gap):
-    """Forward, input gradient and weight gradient of a product with dropped outputs (rows) and inputs (columns)."""
+    """Forward, input gradient and weight gradient of a product with dropped outputs (rows) and inputs
+    (columns)."""
     (rows, outputs), (cols, inputs) = rows, cols
     live_rows, live_cols = indices(rows, outputs), indices(cols, inputs)
     values = whole_numbers((outputs, inputs))
@@ -163,8 +170,8 @@ def test_weights_read_in_place(interpret, rows, cols, samples, stored_by_column,
         k, n = expected_b.shape
         x_values = whole_numbers((samples, k), 5)
         x, y = x_values.ravel().copy(), np.full(samples * n, np.nan)
-        calls = kept_product(Matrix.contiguous(samples, k), b, Matrix.contiguous(samples, n), inner, outer, least_run,
-                             most_calls)
+        calls = kept_product(Matrix.contiguous(samples, k), b, Matrix.contiguous(samples, n), inner, outer,
+                             least_run, most_calls)
         if calls is None:
             continue
         assert len(calls) <= most_calls
@@ -176,7 +183,8 @@ def test_weights_read_in_place(interpret, rows, cols, samples, stored_by_column,
 
 
 @pytest.mark.parametrize("rows, cols, forward, gradient", [
-    # W (200, 300) by rows: calls of forward and of input gradient; None: gathered. The table in backend/cublas.py.
+    # W (200, 300) by rows: calls of forward and of input gradient; None: gathered. The table in
+    # backend/cublas.py.
     (None, None, 1, 1),
     (Kept(1, 3, 1, 200), None, 1, 1),
     (Kept(20, 200, 70, 200), None, 1, 1),
@@ -196,13 +204,15 @@ def test_the_table(rows, cols, forward, gradient):
     W = Matrix.contiguous(200, 300)
     n, k = len(indices(rows, 200)), len(indices(cols, 300))
     x, y = Matrix.contiguous(8, k), Matrix.contiguous(8, n)
-    for expected, calls in ((forward, kept_product(x, W.T, y, cols, rows)), (gradient, kept_product(y, W, x, rows, cols))):
+    for expected, calls in ((forward, kept_product(x, W.T, y, cols, rows)),
+                            (gradient, kept_product(y, W, x, rows, cols))):
         assert (calls and len(calls)) == expected
 
 
 def test_a_batch_of_runs_is_one_call():
     W = Matrix.contiguous(400, 300)
-    [call] = kept_product(Matrix.contiguous(8, 300), W.T, Matrix.contiguous(8, 280), outer=Kept(5, 100, 70, 400))
+    [call] = kept_product(Matrix.contiguous(8, 300), W.T, Matrix.contiguous(8, 280),
+                          outer=Kept(5, 100, 70, 400))
     assert (call.batch, call.stride_a, call.stride_b, call.stride_c) == (4, 100 * 300, 0, 70)
     assert call.routine == "gemmStridedBatched"
 
@@ -211,23 +221,27 @@ def test_kept_samples_are_the_inner_axis_of_a_weight_gradient(interpret):
     """gW = gy[kept]^T x[kept]: both operands strided alike, by their leading dimensions."""
     gy, x = whole_numbers((9, 4), 1), whole_numbers((9, 5), 2)
     part = (1, 3, 3)
-    call = product(Matrix.contiguous(9, 4).part(rows=part).T, Matrix.contiguous(9, 5).part(rows=part), Matrix.contiguous(4, 5))
+    call = product(Matrix.contiguous(9, 4).part(rows=part).T, Matrix.contiguous(9, 5).part(rows=part),
+                   Matrix.contiguous(4, 5))
     assert (call.ldb, call.lda) == (12, 15)
     out = np.full(20, np.nan)
     interpret([call], gy.ravel(), x.ravel(), out)
     np.testing.assert_array_equal(out.reshape(4, 5), gy[1::3].T @ x[1::3])
 
 
-# -- tiles ---------------------------------------------------------------------------------------------------------------
+# -- tiles ---------------------------------------------------------------------------------------------------
 @given(st.integers(2, 5), st.integers(1, 40), st.integers(1, 40), st.integers(1, 6), SIDES, st.integers(0, 4))
 @settings(deadline=None)
 def test_classes_of_tiles_in_one_batch(interpret, period, outputs, inputs, size, samples, offset):
-    """Gathered, filled up with zeros and multiplied at once, all classes give the product with the tiles as a mask."""
+    """Gathered, filled up with zeros and multiplied at once, all classes give the product with the tiles as a
+    mask."""
     pattern = TilePattern(0.5, 1.0, period, offset % period, size, drops="weights")
-    W, x, gy = whole_numbers((outputs, inputs)), whole_numbers((samples, inputs), 1), whole_numbers((samples, outputs), 2)
+    W, x, gy = whole_numbers((outputs, inputs)), whole_numbers((samples, inputs),
+                                                               1), whole_numbers((samples, outputs), 2)
     masked = W * pattern.weight_mask(outputs, inputs)
     classes = pattern.tiles(outputs, inputs)
-    m, n, k = padded([(samples, outs.count, ins.count) for outs, ins in classes], most_waste=np.inf) or (0, 0, 0)
+    m, n, k = padded([(samples, outs.count, ins.count) for outs, ins in classes],
+                     most_waste=np.inf) or (0, 0, 0)
     if not m:
         assert not masked.any()
         return
@@ -270,7 +284,9 @@ def test_the_interpreter_finds_mistakes(interpret):
     c = np.empty(6)
     interpret([Gemm(**good)], a.ravel(), b.ravel(), c)
     np.testing.assert_array_equal(c.reshape(2, 3), a @ b)
-    for change, error in ({"a": 1}, IndexError), ({"ldb": 5}, IndexError), ({"lda": 2}, ValueError), ({"k": 0}, ValueError), (
+    for change, error in ({"a": 1}, IndexError), ({"ldb": 5},
+                                                  IndexError), ({"lda": 2},
+                                                                ValueError), ({"k": 0}, ValueError), (
             {"c": -1}, IndexError), ({"batch": 2}, ValueError), ({"transa": True}, ValueError):
         with pytest.raises(error):
             interpret([Gemm(**{**good, **change})], a.ravel(), b.ravel(), c)

@@ -27,14 +27,15 @@ def path(tmp_path_factory):
     if not COMPILER:
         pytest.skip("no C++ compiler (g++, c++ or clang++) to make a cuBLAS that only writes down its calls")
     library = tmp_path_factory.mktemp("cublas") / cublas_library.file_name(12)
-    subprocess.run([COMPILER, "-std=c++17", "-shared", "-fPIC", str(Path(__file__).with_name("fake_cublas.cpp")), "-o",
-                    str(library)], check=True)
+    subprocess.run([COMPILER, "-std=c++17", "-shared", "-fPIC",
+                    str(Path(__file__).with_name("fake_cublas.cpp")), "-o", str(library)], check=True)
     return library
 
 
 @pytest.fixture
 def fake(path):
-    """fake.calls() -> the calls since the last time, as [name, *numbers]; fake.answer(name, status) from now on."""
+    """fake.calls() -> the calls since the last time, as [name, *numbers]; fake.answer(name, status) from now
+    on."""
     library = ctypes.CDLL(str(path))
     library.calls.restype = ctypes.c_char_p
 
@@ -66,11 +67,12 @@ def workspace():
 
 def test_every_argument_arrives_in_its_place(blas, fake):
     """Numbers that differ, pointers beyond 32 bits, and the default algorithm, which is negative."""
-    arguments = [BIG + 1, 0, 1, 3, 4, 5, BIG + 6, BIG + 7, 14, 8, BIG + 9, 2, 10, BIG + 11, BIG + 12, 0, 13, 68, -1]
+    arguments = [BIG + 1, 0, 1, 3, 4, 5, BIG + 6, BIG + 7, 14, 8, BIG + 9, 2, 10, BIG + 11, BIG + 12, 0, 13,
+                 68, -1]
     blas.gemmEx(*arguments)
     assert fake.calls() == [["gemm", *arguments]]
-    arguments = [BIG + 1, 1, 0, 3, 4, 5, BIG + 6, BIG + 7, 14, 8, BIG + 70, BIG + 9, 2, 10, -BIG, BIG + 11, BIG + 12, 1, 13,
-                 BIG + 14, 2**31 - 1, 77, -1]
+    arguments = [BIG + 1, 1, 0, 3, 4, 5, BIG + 6, BIG + 7, 14, 8, BIG + 70, BIG + 9, 2, 10, -BIG, BIG + 11,
+                 BIG + 12, 1, 13, BIG + 14, 2**31 - 1, 77, -1]
     blas.gemmStridedBatchedEx(*arguments)
     assert fake.calls() == [["batch", *arguments]]
 
@@ -124,8 +126,9 @@ def test_each_thread_and_device_has_a_handle_of_its_own(blas):
 
 
 @pytest.mark.parametrize("status, name", [(1, "NOT_INITIALIZED"), (3, "ALLOC_FAILED"), (7, "INVALID_VALUE"),
-                                          (8, "ARCH_MISMATCH"), (11, "MAPPING_ERROR"), (13, "EXECUTION_FAILED"),
-                                          (14, "INTERNAL_ERROR"), (15, "NOT_SUPPORTED"), (16, "LICENSE_ERROR"), (99, "99")])
+                                          (8, "ARCH_MISMATCH"), (11, "MAPPING_ERROR"),
+                                          (13, "EXECUTION_FAILED"), (14, "INTERNAL_ERROR"),
+                                          (15, "NOT_SUPPORTED"), (16, "LICENSE_ERROR"), (99, "99")])
 def test_errors_name_the_function_and_the_status(blas, fake, status, name):
     fake.answer("gemm", status)
     with pytest.raises(blas.CUBLASError, match=f"^cublasGemmEx: CUBLAS_STATUS_{name}$"):
@@ -140,7 +143,7 @@ def test_a_library_without_our_functions():
         CublasLibrary(ctypes.CDLL(None))
 
 
-# -- in the backend --------------------------------------------------------------------------------------------------------
+# -- in the backend ------------------------------------------------------------------------------------------
 @pytest.fixture
 def make_backend(monkeypatch, path):
     """make_backend(compute capability's major) -> (backend, its CuPy, which has NumPy's arrays)."""
@@ -160,7 +163,8 @@ def make_backend(monkeypatch, path):
             state.memory.append(memory)
             return SimpleNamespace(data=SimpleNamespace(ptr=memory.ctypes.data), nbytes=memory.nbytes)
 
-        runtime = SimpleNamespace(getDeviceCount=lambda: 1, runtimeGetVersion=lambda: 12090, driverGetVersion=lambda: 12080,
+        runtime = SimpleNamespace(getDeviceCount=lambda: 1, runtimeGetVersion=lambda: 12090,
+                                  driverGetVersion=lambda: 12080,
                                   getDeviceProperties=lambda index: {"major": major})
         state.cupy = SimpleNamespace(empty=empty, cuda=SimpleNamespace(
             runtime=runtime, Device=lambda index: index, memory=SimpleNamespace(OutOfMemoryError=MemoryError),
@@ -177,7 +181,8 @@ def make_backend(monkeypatch, path):
 
 
 def test_cupy_is_let_look_where_pip_put_cublas(monkeypatch):
-    """The system's loader does not look there: CuPy loads the library before its module, if it is asked the right way."""
+    """The system's loader does not look there: CuPy loads the library before its module, if it is asked the
+    right way."""
     pytest.importorskip("cupy", reason="CuPy is not installed; pip install 'minidrop[nvrtc]' brings it")
     asked = []
 
@@ -215,7 +220,8 @@ def test_backends_of_all_precisions_share_a_handle(make_backend):
 def test_a_cublas_that_does_not_start(make_backend, fake):
     backend, _ = make_backend()
     fake.answer("create", 1)
-    with pytest.raises(BackendError, match="^cuda:0 cannot multiply: cuBLAS does not start: cublasCreate_v2: CUBLAS_STATUS_"
+    with pytest.raises(BackendError, match="^cuda:0 cannot multiply: cuBLAS does not start: cublasCreate_v2: "
+                       "CUBLAS_STATUS_"
                                            "NOT_INITIALIZED$"):
         backend._cublas()
 
@@ -223,7 +229,8 @@ def test_a_cublas_that_does_not_start(make_backend, fake):
 def test_cublas_is_not_started_while_a_graph_is_captured(make_backend, fake):
     backend, state = make_backend()
     backend.held = []
-    with pytest.raises(CaptureError, match="^cuda:0: cuBLAS cannot be started while a graph is captured; multiply"):
+    with pytest.raises(CaptureError, match="^cuda:0: cuBLAS cannot be started while a graph is captured; "
+                       "multiply"):
         backend._cublas()
     assert fake.calls() == [] and state.memory == []
     backend.held = None
@@ -234,7 +241,8 @@ def test_cublas_is_not_started_while_a_graph_is_captured(make_backend, fake):
 
 @pytest.mark.parametrize("who", ["products", "devices"])
 def test_cublas_is_looked_for_where_pip_puts_it(monkeypatch, who):
-    """CuPy asks `cuda.pathfinder` where a module is asked of its package, not where it is imported by its own name."""
+    """CuPy asks `cuda.pathfinder` where a module is asked of its package, not where it is imported by its own
+    name."""
     libraries, asked = pytest.importorskip("cupy_backends.cuda.libs"), []
     if "cublas" in vars(libraries):
         pytest.skip("CuPy has loaded cuBLAS already")

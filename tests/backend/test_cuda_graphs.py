@@ -22,8 +22,9 @@ class FakeCupy:
     def __init__(self):
         self.log, self.fails, self.room = [], {}, 1000
         self.cuda = SimpleNamespace(
-            MemoryPool=self.pool, Stream=self.stream, using_allocator=self.using_allocator, Memory=self.memory,
-            MemoryPointer=lambda memory, offset: memory, runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError))
+            MemoryPool=self.pool, Stream=self.stream, using_allocator=self.using_allocator,
+            Memory=self.memory, MemoryPointer=lambda memory, offset: memory,
+            runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError))
 
     def do(self, what):
         self.log.append(what)
@@ -32,7 +33,8 @@ class FakeCupy:
 
     def pool(self, allocate):
         return SimpleNamespace(malloc=allocate, free_all_blocks=lambda: self.do("graphs' pool freed"),
-                               set_limit=lambda size: self.do("no limit") if size == 0 else self.do("a limit"))
+                               set_limit=lambda size: self.do("no limit") if size == 0
+                               else self.do("a limit"))
 
     def get_default_memory_pool(self):
         def free():
@@ -122,12 +124,15 @@ def test_there_is_one_capture_at_a_time(backend):
 
 
 def test_memory_that_is_free_between_captures_belongs_to_the_graphs(backend):
-    """CuPy's pools give it back where memory runs out; a graph that is launched later would write to what is not its own."""
+    """CuPy's pools give it back where memory runs out; a graph that is launched later would write to what is
+    not its own."""
     xp, sizes = backend.xp, []
     graph = backend.capture(lambda: sizes.append(xp.allocate(900)))
     other = backend.capture(lambda: sizes.append(xp.allocate(500)))
-    assert sizes == [900, 500] and xp.log.count("default pool freed") == 1 and "graphs' pool freed" not in xp.log
-    with pytest.raises(CaptureError, match="^cuda:0: no memory is left for 5,000 bytes that a graph needs beside"):
+    assert sizes == [900, 500] and xp.log.count("default pool "
+                                                "freed") == 1 and "graphs' pool freed" not in xp.log
+    with pytest.raises(CaptureError, match="^cuda:0: no memory is left for 5,000 bytes that a graph needs "
+                       "beside"):
         backend.capture(lambda: xp.allocate(5000))
     backend._trim_graphs()
     del graph

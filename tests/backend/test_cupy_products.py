@@ -1,4 +1,5 @@
-"""The CUDA backend's products, asked of a cuBLAS that works on host memory: whole networks, without a device."""
+"""The CUDA backend's products, asked of a cuBLAS that works on host memory: whole networks, without a
+device."""
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def cuda(host_cuda):
 
 
 def run(backend, function, *arrays):
-    """Return (outputs, gradients) of a function of Tensors: the first array is data, the others parameters."""
+    """Return (outputs, gradients) of a function of Tensors: the first array is data, the others
+    parameters."""
     tensors = [Tensor(arrays[0], True, backend), *(Parameter(array.copy(), backend) for array in arrays[1:])]
     outputs = function(*tensors)
     y = outputs[0] if isinstance(outputs, tuple) else outputs
@@ -55,9 +57,9 @@ def agree(backend, function, *arrays, **tolerance):
 def test_gemm_of_any_arrays(cuda, rng, dtype, close, layout, trans_a, trans_b):
     def make(*shape):
         full = rng.standard_normal([2 * n for n in shape]).astype(dtype)
-        return {"rows": np.ascontiguousarray(full[:shape[0], :shape[1]]), "columns": full[:shape[0], :shape[1]].T.copy().T,
-                "gaps": full[1:2 * shape[0]:2, :shape[1]], "strided": full[::2, ::2],
-                "reversed": full[:shape[0], :shape[1]][::-1]}[layout]
+        return {"rows": np.ascontiguousarray(full[:shape[0], :shape[1]]),
+                "columns": full[:shape[0], :shape[1]].T.copy().T, "gaps": full[1:2 * shape[0]:2, :shape[1]],
+                "strided": full[::2, ::2], "reversed": full[:shape[0], :shape[1]][::-1]}[layout]
     for m, k, n in ((5, 7, 3), (1, 7, 3), (5, 1, 3), (5, 7, 1), (1, 1, 1)):
         a, b = make(*((k, m) if trans_a else (m, k))), make(*((n, k) if trans_b else (k, n)))
         got = cuda.gemm(a, b, trans_a, trans_b)
@@ -72,7 +74,8 @@ def test_empty_products(cuda, m, k, n):
 
 
 def test_other_types_are_refused(cuda):
-    with pytest.raises(BackendError, match="^cuda:0 on the host: products need float32 or float64, got int64$"):
+    with pytest.raises(BackendError, match="^cuda:0 on the host: products need float32 or float64, got "
+                       "int64$"):
         cuda.gemm(np.ones((2, 2), np.int64), np.ones((2, 2), np.int64))
 
 
@@ -80,7 +83,8 @@ def test_what_cublas_refuses_names_the_call(cuda, monkeypatch):
     def refuse(*_):
         raise cuda.blas.CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED")
     monkeypatch.setattr(cuda.blas, "gemmEx", refuse)
-    with pytest.raises(BackendError, match=r"^cuda:0 on the host: cuBLAS refused a product in float64: CUBLAS_STATUS_NOT_SUPP"
+    with pytest.raises(BackendError, match=r"^cuda:0 on the host: cuBLAS refused a product in float64: "
+                       r"CUBLAS_STATUS_NOT_SUPP"
                                            r"ORTED; Gemm\(transa=False, transb=False, m=4, n=2, k=3"):
         cuda.gemm(np.ones((2, 3)), np.ones((3, 4)))
 
@@ -91,7 +95,8 @@ def test_what_cublas_refuses_names_the_call(cuda, monkeypatch):
 def test_linear_with_kept_sets(cuda, rng, rows, cols, transpose):
     rows, cols = ROWS[rows], COLS[cols]
     x = rng.standard_normal((SAMPLES, INPUTS if cols is None else cols.count))
-    W, b = rng.standard_normal((INPUTS, OUTPUTS) if transpose else (OUTPUTS, INPUTS)), rng.standard_normal(OUTPUTS)
+    W, b = rng.standard_normal((INPUTS, OUTPUTS) if transpose
+                               else (OUTPUTS, INPUTS)), rng.standard_normal(OUTPUTS)
 
     def function(x, W, b):
         x.kept, x.kept_axis = cols, 1
@@ -99,15 +104,16 @@ def test_linear_with_kept_sets(cuda, rng, rows, cols, transpose):
     agree(cuda, function, x, W, b)
 
 
-@pytest.mark.parametrize("rows, cols, gathered", [("one in three", "slice", 0), ("slice", "all", 0), ("list", "all", 1),
-                                                  ("one in three", "one in three", 1), ("wide runs", "all", 0),
-                                                  ("narrow runs", "all", 1)])
+@pytest.mark.parametrize("rows, cols, gathered", [("one in three", "slice", 0), ("slice", "all", 0),
+                                                  ("list", "all", 1), ("one in three", "one in three", 1),
+                                                  ("wide runs", "all", 0), ("narrow runs", "all", 1)])
 def test_nothing_is_gathered_that_lies_well(cuda, rng, monkeypatch, rows, cols, gathered):
     """Where it must be, once for the forward product and the input gradient together."""
     rows, cols = ROWS[rows], COLS[cols]
     count = []
     dense = type(cuda)._dense
-    monkeypatch.setattr(type(cuda), "_dense", lambda self, x: (count.append(x) if isinstance(x, KeptMatrix) else None,
+    monkeypatch.setattr(type(cuda), "_dense", lambda self,
+                        x: (count.append(x) if isinstance(x, KeptMatrix) else None,
                                                               dense(self, x))[1])
     W = cuda.submatrix(rng.standard_normal((OUTPUTS, INPUTS)), rows, cols)
     assert W.shape == (OUTPUTS if rows is None else rows.count, INPUTS if cols is None else cols.count)
@@ -125,7 +131,8 @@ def test_whole_matrices_stay_what_they_are(cuda, rng):
 
 def test_a_kept_matrix_reaches_the_host(cuda, rng):
     W, rows, cols = rng.standard_normal((OUTPUTS, INPUTS)), ROWS["list"], COLS["slice"]
-    np.testing.assert_array_equal(cuda.to_host(cuda.submatrix(W, rows, cols)), W[np.ix_(rows.indices, cols.indices)])
+    np.testing.assert_array_equal(cuda.to_host(cuda.submatrix(W, rows, cols)),
+                                  W[np.ix_(rows.indices, cols.indices)])
     np.testing.assert_array_equal(cuda.to_host(cuda.scaled(cuda.submatrix(W, rows, cols), 2.0)),
                                   2 * W[np.ix_(rows.indices, cols.indices)])
     np.testing.assert_array_equal(cuda.transposed(cuda.submatrix(W, rows, None)), W[rows.indices].T)
@@ -150,10 +157,12 @@ def test_equal_tiles_are_gathered_once(cuda, rng, monkeypatch):
     pattern = TilePattern(0.5, 1.0, 2, 1, 10, drops="weights")
     pieces = tile_pieces(SAMPLES, pattern.tiles(80, 60))
     rounded, counts = type(cuda)._rounded, []
-    monkeypatch.setattr(type(cuda), "_rounded", lambda self, x, *more: (counts.append(x.shape), rounded(self, x, *more))[1])
+    monkeypatch.setattr(type(cuda), "_rounded", lambda self, x,
+                        *more: (counts.append(x.shape), rounded(self, x, *more))[1])
     x, W = rng.standard_normal((SAMPLES, 60)), rng.standard_normal((80, 60))
     agree(cuda, lambda x, W: linear_pieces(x, W, None, pieces), x, W)
-    assert counts == [(SAMPLES, 30)] * 2 + [(40, 30)] * 2 + [(SAMPLES, 40)] * 2       # x, W and gy, two classes each
+    # x, W and gy, two classes each
+    assert counts == [(SAMPLES, 30)] * 2 + [(40, 30)] * 2 + [(SAMPLES, 40)] * 2
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
@@ -183,14 +192,16 @@ def test_recurrent(cuda, rng, drop):
     of(gru, 3)
 
 
-# -- precisions --------------------------------------------------------------------------------------------------------------
-UNIT = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}        # the largest relative error of rounding
+# -- precisions ----------------------------------------------------------------------------------------------
+# the largest relative error of rounding
+UNIT = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 @pytest.mark.parametrize("precision", UNIT)
 @pytest.mark.parametrize("rows, cols", [("all", "all"), ("one in three", "slice"), ("list", "one in three")])
 def test_low_precision_rounds_the_operands_and_nothing_else(host_cuda, rng, precision, rows, cols):
-    """The error of a sum of products of rounded numbers is at most about 2 unit sum |x| |w|, and it is not zero."""
+    """The error of a sum of products of rounded numbers is at most about 2 unit sum |x| |w|, and it is not
+    zero."""
     cuda = host_cuda(precision)
     rows, cols = ROWS[rows], COLS[cols]
     W = rng.standard_normal((OUTPUTS, INPUTS)).astype(np.float32)
@@ -215,8 +226,11 @@ def test_float64_is_never_rounded(host_cuda, rng, precision):
 def test_tiles_in_low_precision(host_cuda, rng, precision):
     pattern = TilePattern(0.5, 1.0, 3, 1, 16, drops="weights")
     pieces = tile_pieces(SAMPLES, pattern.tiles(OUTPUTS, INPUTS))
-    x, W = rng.standard_normal((SAMPLES, INPUTS)).astype(np.float32), rng.standard_normal((OUTPUTS, INPUTS)).astype(np.float32)
-    agree(host_cuda(precision), lambda x, W: linear_pieces(x, W, None, pieces), x, W, rtol=0, atol=100 * UNIT[precision])
+    x, W = rng.standard_normal((SAMPLES,
+                                INPUTS)).astype(np.float32), rng.standard_normal((OUTPUTS,
+                                                                                  INPUTS)).astype(np.float32)
+    agree(host_cuda(precision), lambda x, W: linear_pieces(x, W, None, pieces), x, W, rtol=0,
+          atol=100 * UNIT[precision])
 
 
 def test_bfloat16_by_hand(cuda):
@@ -228,9 +242,10 @@ def test_bfloat16_by_hand(cuda):
         "0x3f80", "0xc000", "0x3f80", "0x3f82", "0x7f80", "0x7f80", "0x7fc0", "0x0", "0x1"]
 
 
-# -- whole networks ----------------------------------------------------------------------------------------------------------
+# -- whole networks ------------------------------------------------------------------------------------------
 NET = """
-layer {{ name: "in" type: "Input" top: "data" top: "label" input_param {{ shape {{ dim: 6 dim: 40 }} shape {{ dim: 6 }} }} }}
+layer {{ name: "in" type: "Input" top: "data" top: "label"
+  input_param {{ shape {{ dim: 6 dim: 40 }} shape {{ dim: 6 }} }} }}
 layer {{ name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
         inner_product_param {{ num_output: 70 weight_filler {{ type: "msra" }} }} }}
 layer {{ name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }}

@@ -1,4 +1,5 @@
-"""Whole nets train on the GPU's overrides as they do on the CPU: what one method returns, the next must be able to read."""
+"""Whole nets train on the GPU's overrides as they do on the CPU: what one method returns, the next must be
+able to read."""
 
 import re
 
@@ -15,7 +16,8 @@ INPUTS = ('layer { name: "in" type: "Input" top: "data" top: "label" '
           'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
 TEXT = ('layer { name: "in" type: "Input" top: "data" top: "label" top: "cont" '
         'input_param { shape { dim: 5 dim: 3 } shape { dim: 5 dim: 3 } shape { dim: 5 dim: 3 } } }')
-LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "label" top: "loss" softmax_param { axis: %d } }'
+LOSS = ('layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "label" top: "loss" softmax_param '
+        '{ axis: %d } }')
 FILLER = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
 
 
@@ -25,35 +27,40 @@ def layer(kind, name, bottom, extra="", more=""):
 
 
 def ip(name, bottom, outputs, axis=1):
-    return layer("InnerProduct", name, bottom, f"inner_product_param {{ num_output: {outputs} axis: {axis} {FILLER} }}")
+    return layer("InnerProduct", name, bottom, f"inner_product_param {{ num_output: {outputs} axis: {axis} "
+                 f"{FILLER} }}")
 
 
 def drop(name, bottom, family):
     if family == "Dropout":
         return layer("Dropout", name, bottom)
-    return layer("ApproxDropout", name, bottom, f'approx_dropout_param {{ pattern: "{family}" {SETTINGS.get(family, "")} }}')
+    return layer("ApproxDropout", name, bottom, f'approx_dropout_param {{ pattern: "{family}" '
+                 f'{SETTINGS.get(family, "")} }}')
 
 
 def mlp(family):
     return [INPUTS, ip("ip1", "data", 45), layer("ReLU", "relu1", "ip1"), drop("drop1", "relu1", family),
             ip("ip2", "drop1", 37), layer("TanH", "tanh2", "ip2"), drop("drop2", "tanh2", family),
-            ip("ip3", "drop2", 21), layer("Sigmoid", "sigmoid3", "ip3"), ip("ip4", "sigmoid3", 7), LOSS % ("ip4", 1)]
+            ip("ip3", "drop2", 21), layer("Sigmoid", "sigmoid3", "ip3"), ip("ip4", "sigmoid3", 7),
+            LOSS % ("ip4", 1)]
 
 
 def mlp_in_place(family):
     """The same; products apply what follows them."""
     net = "\n".join(mlp(family))
-    for name, top in (("relu1", "ip1"), ("drop1", "ip1"), ("tanh2", "ip2"), ("drop2", "ip2"), ("sigmoid3", "ip3")):
+    for name, top in (("relu1", "ip1"), ("drop1", "ip1"), ("tanh2", "ip2"), ("drop2", "ip2"),
+                      ("sigmoid3", "ip3")):
         net = re.sub(f'(bottom|top): "{name}"', rf'\1: "{top}"', net)
     return [INPUTS, net.removeprefix(INPUTS)]
 
 
 def text(family):
-    embed = layer("Embed", "embed", "data", f"embed_param {{ input_dim: 11 num_output: 26 bias_term: false {FILLER} }}")
+    embed = layer("Embed", "embed", "data", f"embed_param {{ input_dim: 11 num_output: 26 bias_term: false "
+                  f"{FILLER} }}")
     lstm = f"recurrent_param {{ num_output: 22 {FILLER} }}"
     return [TEXT, embed, drop("drop1", "embed", family), layer("LSTM", "lstm1", "drop1", lstm, "cont"),
-            drop("drop2", "lstm1", family), layer("LSTM", "lstm2", "drop2", lstm, "cont"), ip("ip", "lstm2", 11, 2),
-            LOSS % ("ip", 2)]
+            drop("drop2", "lstm1", family), layer("LSTM", "lstm2", "drop2", lstm, "cont"),
+            ip("ip", "lstm2", 11, 2), LOSS % ("ip", 2)]
 
 
 def batch(rng, words):
@@ -88,8 +95,10 @@ def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
     for name, value in expected.items():
         np.testing.assert_allclose(parameters[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
     ran = set(cuda.kernels.launches)
-    assert {"cross_entropy", "cross_entropy_gradient"} | ({"sgd_update"} if "0.9" in solver else {"subtract_block"}) <= ran
-    assert ({"lstm_step", "lstm_step_gradient", "link_places", "sum_places"} if layers is text else {"activate"}) <= ran
+    assert {"cross_entropy", "cross_entropy_gradient"} | ({"sgd_update"} if "0.9" in solver
+                                                          else {"subtract_block"}) <= ran
+    assert ({"lstm_step", "lstm_step_gradient", "link_places", "sum_places"} if layers is text
+            else {"activate"}) <= ran
     assert "gemmEx" in cuda.blas.calls
 
 

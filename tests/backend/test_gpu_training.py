@@ -13,7 +13,8 @@ from minidrop.data.sources import cache_dir
 from minidrop.patterns import known_families
 
 MNIST = Path(__file__).resolve().parents[2] / "models" / "mnist_mlp" / "solver.prototxt"
-# Of the 10,000 images of the test set; rounding differs, and after some hundred iterations it has changed the weights.
+# Of the 10,000 images of the test set; rounding differs, and after some hundred iterations it has changed the
+# weights.
 MOST_ACCURACY_APART = 0.005
 FIRST = 5               # iterations in which losses are still alike
 UNCAPTURABLE = ("UNIT", "BLOCK")        # see solver.captured
@@ -27,7 +28,7 @@ def device():
     return "cuda:0"
 
 
-# -- both devices ----------------------------------------------------------------------------------------------------------
+# -- both devices --------------------------------------------------------------------------------------------
 @pytest.fixture
 def images(tmp_path, monkeypatch):
     """MNIST where it is converted; else records as large, ten noisy pictures, under the same names."""
@@ -52,8 +53,9 @@ def make_images(folder):
 
 def train_mnist(device, iterations=500):
     """Return (losses of the first iterations, the test's values, every pattern drawn)."""
-    solver = md.Solver(load_solver(MNIST), [f"max_iter={iterations}", f"test_interval={iterations}", "snapshot=0", "display=0",
-                                            "snapshot_after_train=false"], device=device)
+    solver = md.Solver(load_solver(MNIST), [f"max_iter={iterations}", f"test_interval={iterations}",
+                                            "snapshot=0", "display=0", "snapshot_after_train=false"],
+                       device=device)
     patterns = []
     solver.add_callback(lambda event: event.kind == "step" and patterns.append(
         [str(pattern) for pattern in solver.net.patterns.values()]))
@@ -74,11 +76,12 @@ def test_mnist_mlp_is_as_accurate_on_both_devices(device, images):
     assert abs(on_gpu[1]["accuracy"] - values["accuracy"]) <= MOST_ACCURACY_APART
 
 
-# -- captured steps --------------------------------------------------------------------------------------------------------
+# -- captured steps ------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def nets():
     """The module test_emulated_nets.py, whose mlp(family) and text(family) are nets as lists of layers."""
-    spec = importlib.util.spec_from_file_location("emulated_nets", Path(__file__).with_name("test_emulated_nets.py"))
+    spec = importlib.util.spec_from_file_location("emulated_nets",
+                                                  Path(__file__).with_name("test_emulated_nets.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -88,8 +91,8 @@ def train(layers, device, rng, more="", launches=True, iterations=30, **options)
     """Return (losses, {name: parameter or history}, the solver)."""
     words = "cont" in layers[0]
     clip = "clip_gradients: 5" if words else ""         # a perceptron with a Sigmoid would not be captured
-    text = (f"base_lr: 0.05 lr_policy: 'step' gamma: 0.5 stepsize: 12 momentum: 0.9 weight_decay: 0.001 max_iter: 99 {clip} "
-            f"random_seed: 4 {more} net_param {{ {' '.join(layers)} }}")
+    text = (f"base_lr: 0.05 lr_policy: 'step' gamma: 0.5 stepsize: 12 momentum: 0.9 weight_decay: 0.001 "
+            f"max_iter: 99 {clip} random_seed: 4 {more} net_param {{ {' '.join(layers)} }}")
     solver, losses = md.Solver(parse_solver(text), device=device, **options), []
     if solver.captured is not None:
         solver.captured.launches = launches
@@ -102,7 +105,8 @@ def train(layers, device, rng, more="", launches=True, iterations=30, **options)
         solver.net.layers["in"].give(batch)
         solver.step()
         losses.append(solver.net.loss)
-    solver.settle()         # raises what the device refused: then it has left the weights alone, however often it is asked
+    solver.settle()         # raises what the device refused: then it has left the weights alone, however
+                            # often it is asked
     host = solver.net.backend.to_host
     found = {name: p.numpy() for name, p in solver.net.parameters().items()}
     found |= {f"history {name} {i}": host(array).copy() for name, history in solver.updater.history.items()
@@ -118,7 +122,8 @@ def test_captured_steps_are_the_uncaptured_ones_bit_for_bit(device, nets, kind, 
     """The same work, captured and launched, or given to the device step by step."""
     layers = getattr(nets, kind)(family)
     if family == "GaussianDropout":
-        layers = [line.replace('type: "Dropout"', f'type: "{family}"') for line in getattr(nets, kind)("Dropout")]
+        layers = [line.replace('type: "Dropout"', f'type: "{family}"')
+                  for line in getattr(nets, kind)("Dropout")]
     losses, found, solver = train(layers, device, np.random.default_rng(1), dtype=dtype)
     again, expected, plain = train(layers, device, np.random.default_rng(1), launches=False, dtype=dtype)
     assert losses == again
@@ -141,7 +146,8 @@ def test_captured_steps_in_lower_precision(device, nets, family, precision):
     for name, value in expected.items():
         assert np.array_equal(found[name], value), name
     captured = family != "BLOCK" or precision == "bfloat16"
-    assert (solver.captured.active, solver.captured.replayed > 0) == (captured, captured), solver.captured.problem
+    assert (solver.captured.active,
+            solver.captured.replayed > 0) == (captured, captured), solver.captured.problem
 
 
 @pytest.mark.gpu
@@ -151,7 +157,8 @@ def test_without_capturing_results_are_the_same_to_rounding(device, nets, kind, 
     """Kept rows may then be multiplied where they lie, in another order of sums."""
     layers = getattr(nets, kind)(family)
     losses, found, _ = train(layers, device, np.random.default_rng(1), dtype="float64")
-    again, expected, plain = train(layers, device, np.random.default_rng(1), "capture_steps: false", dtype="float64")
+    again, expected, plain = train(layers, device, np.random.default_rng(1), "capture_steps: false",
+                                   dtype="float64")
     assert plain.captured is None
     np.testing.assert_allclose(losses, again, rtol=1e-9)
     for name, value in expected.items():

@@ -1,4 +1,5 @@
-"""Every kernel has its row: what it computes, its reference, and the measurement that is its reason to exist."""
+"""Every kernel has its row: what it computes, its reference, and the measurement that is its reason to
+exist."""
 
 import re
 from pathlib import Path
@@ -13,7 +14,8 @@ ON_THE_CPU, ON_THE_GPU = (KERNELS / "README.md").read_text().split("\n## On the 
 
 def rows_of(text):
     """Return {kernel: cells of its row}."""
-    return {name: cells.split("|") for name, cells in re.findall(r"^\| `(\w+)` \|(.*)\|$", text, re.MULTILINE)}
+    return {name: cells.split("|")
+            for name, cells in re.findall(r"^\| `(\w+)` \|(.*)\|$", text, re.MULTILINE)}
 
 
 def test_every_numba_kernel_has_a_row_with_figures():

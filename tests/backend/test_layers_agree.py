@@ -1,4 +1,5 @@
-"""Every layer type computes on the GPU what it computes on the CPU; and every method of a backend has a test that says so."""
+"""Every layer type computes on the GPU what it computes on the CPU; and every method of a backend has a test
+that says so."""
 
 import re
 from pathlib import Path
@@ -12,7 +13,8 @@ from minidrop.backend import Backend
 from minidrop.config import parse_net
 from minidrop.layers import known_layers
 
-FILLERS = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
+FILLERS = ('weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: '
+           '.5 }')
 RECURRENT = f"recurrent_param {{ num_output: 5 {FILLERS} }}"
 
 
@@ -33,11 +35,13 @@ CASES = {
     "ApproxDropout": [(f'approx_dropout_param {{ dropout_ratio: 0.5 pattern: "{family}" }}', (X,))
                       for family in ("PERIODIC", "ROW", "SLICE", "UNIT")],
     "Concat": [("", (X, numbers(9, 4)))],
-    "DropConnect": [(f"inner_product_param {{ num_output: 11 {FILLERS} }} dropout_param {{ dropout_ratio: 0.3 }}", (X,))],
+    "DropConnect": [(f"inner_product_param {{ num_output: 11 {FILLERS} }} dropout_param {{ dropout_ratio: "
+                     f"0.3 }}", (X,))],
     "Dropout": [("dropout_param { dropout_ratio: 0.3 }", (X,)),
                 ("dropout_param { dropout_ratio: 0.3 axes: 0 axes: 1 }", (IMAGES,))],
     "DummyData": [('dummy_data_param { shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } }', ())],
-    "Eltwise": [(f"eltwise_param {{ operation: {kind} }}", (X, numbers(9, 13, seed=1))) for kind in ("SUM", "PROD", "MAX")],
+    "Eltwise": [(f"eltwise_param {{ operation: {kind} }}", (X, numbers(9, 13, seed=1)))
+                for kind in ("SUM", "PROD", "MAX")],
     "Embed": [(f"embed_param {{ num_output: 6 input_dim: 11 {FILLERS} }}", (labels(11, 5, 3),))],
     "EuclideanLoss": [("", (X, numbers(9, 13, seed=1)))],
     "Flatten": [("", (IMAGES,))],
@@ -69,7 +73,8 @@ ELSEWHERE = {       # read files; what they give to the device is what MemoryDat
 
 
 def test_every_layer_type_has_a_case():
-    assert sorted([*CASES, *ELSEWHERE]) == known_layers(), "a layer type without a case here (or a case without its type)"
+    assert sorted([*CASES,
+                   *ELSEWHERE]) == known_layers(), "a layer type without a case here (or a case without its type)"
 
 
 def run(kind, settings, bottoms, device):
@@ -80,8 +85,8 @@ def run(kind, settings, bottoms, device):
              f'{" ".join(f"dim: {length}" for length in np.shape(array))} }} }} }}'
              for name, array in zip(names, bottoms, strict=True)]
     blobs = " ".join([*(f'bottom: "{name}"' for name in names), *(f'top: "{top}"' for top in tops)])
-    net = md.Net(parse_net("\n".join([*lines, f'layer {{ name: "l" type: "{kind}" {blobs} {settings} }}'])), device=device,
-                 dtype="float64", seed=3)
+    net = md.Net(parse_net("\n".join([*lines, f'layer {{ name: "l" type: "{kind}" {blobs} {settings} }}'])),
+                 device=device, dtype="float64", seed=3)
     on, inputs = net.backend, {}
     if kind == "MemoryData":
         net.set_input_arrays(numbers(10, 2, 3, 1), labels(5, 10))
@@ -89,18 +94,20 @@ def run(kind, settings, bottoms, device):
         inputs["y"] = numbers(4, 3)
     for name, array in zip(names, bottoms, strict=True):
         real = array.dtype.kind == "f"
-        inputs[name] = Tensor(on.asarray(array.astype(np.float64 if real else np.int64)), requires_grad=real, backend=on)
+        inputs[name] = Tensor(on.asarray(array.astype(np.float64 if real else np.int64)), requires_grad=real,
+                              backend=on)
     net.draw_patterns(1)
     with on.active():
         net.forward(**inputs)
         found = {top: net.blobs[top] for top in tops}
-        seeds = [(y, on.take(on.asarray(numbers(*y.shape, seed=5)), y.kept, y.kept_axis)) for y in found.values()
-                 if y.requires_grad]
+        seeds = [(y, on.take(on.asarray(numbers(*y.shape, seed=5)), y.kept, y.kept_axis))
+                 for y in found.values() if y.requires_grad]
         backward(seeds)
         result = {top: y.numpy() for top, y in found.items()}
         result |= {f"gradient of {name}": on.to_host(x.grad) for name, x in inputs.items()
                    if isinstance(x, Tensor) and x.grad is not None}
-        result |= {f"gradient of {name}": on.to_host(p.grad) for name, p in net.parameters().items() if p.grad is not None}
+        result |= {f"gradient of {name}": on.to_host(p.grad) for name, p in net.parameters().items()
+                   if p.grad is not None}
     net.close()
     return result
 
@@ -113,12 +120,15 @@ def device(request):
     return request.getfixturevalue("backend_of_name")(request.param)
 
 
-@pytest.mark.parametrize("kind, settings, bottoms", [(kind, *case) for kind, cases in CASES.items() for case in cases],
-                         ids=[f"{kind}-{number}" for kind, cases in CASES.items() for number in range(len(cases))])
+@pytest.mark.parametrize("kind, settings, bottoms", [(kind, *case) for kind, cases in CASES.items()
+                                                     for case in cases],
+                         ids=[f"{kind}-{number}" for kind, cases in CASES.items()
+                              for number in range(len(cases))])
 def test_a_layer_agrees(device, kind, settings, bottoms):
     expected, got = (run(kind, settings, bottoms, on) for on in ("cpu", device))
     assert got.keys() == expected.keys()
-    wanted = {"Accuracy", "Perplexity", "Silence", "DummyData", "Input", "MemoryData"}      # nothing to differentiate
+    # nothing to differentiate
+    wanted = {"Accuracy", "Perplexity", "Silence", "DummyData", "Input", "MemoryData"}
     assert (kind in wanted) != any(name.startswith("gradient") for name in expected)
     for name, value in expected.items():
         assert got[name].dtype == value.dtype
@@ -132,10 +142,10 @@ def test_hdf5_and_text_data(device, tmp_path, monkeypatch):
     with h5py.File(tmp_path / "records.h5", "w") as file:
         file["data"], file["label"] = numbers(10, 6), labels(5, 10)
     (tmp_path / "records.txt").write_text(f"{tmp_path / 'records.h5'}\n")
-    for text in (f'type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: "{tmp_path / "records.txt"}" '
-                 f'batch_size: 4 shuffle: true }}',
-                 'type: "TextData" top: "data" top: "label" top: "cont" text_data_param { source: "words.txt" '
-                 'batch_size: 3 steps: 5 }'):
+    for text in (f'type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: '
+                 f'"{tmp_path / "records.txt"}" batch_size: 4 shuffle: true }}',
+                 'type: "TextData" top: "data" top: "label" top: "cont" text_data_param { source: '
+                 '"words.txt" batch_size: 3 steps: 5 }'):
         found = []
         for on in ("cpu", device):
             net = md.Net(parse_net(f'layer {{ name: "d" {text} }}'), device=on, dtype="float64", seed=3)
@@ -151,7 +161,7 @@ def test_hdf5_and_text_data(device, tmp_path, monkeypatch):
                 np.testing.assert_array_equal(ours[name], theirs[name])
 
 
-# -- methods ---------------------------------------------------------------------------------------------------------------
+# -- methods -------------------------------------------------------------------------------------------------
 # What computes nothing, and the file that tests it instead.
 OTHER_TESTS = {"active": "test_cuda_device.py", "trim": "test_on_the_gpu.py", "pinned": "test_on_the_gpu.py",
                "upload": "test_on_the_gpu.py", "fetch": "test_on_the_gpu.py", "capture": "test_on_the_gpu.py",
@@ -162,6 +172,7 @@ OTHER_TESTS = {"active": "test_cuda_device.py", "trim": "test_on_the_gpu.py", "p
 
 def test_every_method_of_a_backend_has_a_test_on_all_of_them():
     text = Path(__file__).with_name("test_backends_agree.py").read_text()
-    methods = {name for name, method in vars(Backend).items() if callable(method) and not name.startswith("_")}
+    methods = {name for name, method in vars(Backend).items() if callable(method)
+               and not name.startswith("_")}
     missing = {name for name in methods if not re.search(rf"\b(on|backend|which|broken|low)\.{name}\(", text)}
     assert missing <= OTHER_TESTS.keys(), "a method of Backend without a test in test_backends_agree.py"

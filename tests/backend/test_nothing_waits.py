@@ -1,6 +1,8 @@
-"""Forward, backward and update of whole nets are captured: nothing is read by the host, and no host array is sent.
+"""Forward, backward and update of whole nets are captured: nothing is read by the host, and no host array is
+sent.
 
-What the recorded device refuses while it captures, see recording.py. Captured steps give the bits of uncaptured ones.
+What the recorded device refuses while it captures, see recording.py. Captured steps give the bits of
+uncaptured ones.
 """
 
 import numpy as np
@@ -34,10 +36,11 @@ def mlp(drop="step: 10", accuracy=True):
     inputs = ('layer { name: "in" type: "Input" top: "data" top: "label" '
               'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
     return [inputs, ip("ip1", "data", 40), layer("ReLU", "relu1", "ip1"), dropped("drop1", "relu1"),
-            ip("ip2", "drop1", 30), layer("TanH", "tanh2", "ip2"), dropped("drop2", "tanh2"), ip("ip3", "drop2", 7),
-            layer("Concat", "both", "ip3", "", "ip3"), ip("ip4", "both", 7),
+            ip("ip2", "drop1", 30), layer("TanH", "tanh2", "ip2"), dropped("drop2", "tanh2"),
+            ip("ip3", "drop2", 7), layer("Concat", "both", "ip3", "", "ip3"), ip("ip4", "both", 7),
             layer("SoftmaxWithLoss", "loss", "ip4", "", "label"),
-            layer("Accuracy", "accuracy", "ip4", 'top: "classes" include { phase: TRAIN }' * accuracy, "label")]
+            layer("Accuracy", "accuracy", "ip4", 'top: "classes" include { phase: TRAIN }' * accuracy,
+                  "label")]
 
 
 def text(kind="LSTM", settings="", normalization="VALID", ignore="ignore_label: 3"):
@@ -48,8 +51,9 @@ def text(kind="LSTM", settings="", normalization="VALID", ignore="ignore_label: 
     return [f'layer {{ name: "in" type: "Input" {tops} input_param {{ {shapes} }} }}',
             layer("Embed", "embed", "data", f"embed_param {{ input_dim: {WORDS} num_output: 10 {FILLER} }}"),
             layer("Dropout", "drop1", "embed"), layer(kind, "rec1", "drop1", recurrent, "cont"),
-            layer("Dropout", "drop2", "rec1", "dropout_param { axes: 0 }"), layer(kind, "rec2", "drop2", recurrent, "cont"),
-            ip("ip", "rec2", WORDS, 2), layer("SoftmaxWithLoss", "loss", "ip", loss, "label"),
+            layer("Dropout", "drop2", "rec1", "dropout_param { axes: 0 }"),
+            layer(kind, "rec2", "drop2", recurrent, "cont"), ip("ip", "rec2", WORDS, 2),
+            layer("SoftmaxWithLoss", "loss", "ip", loss, "label"),
             layer("Perplexity", "perplexity", "ip", loss, "label")]
 
 
@@ -61,11 +65,13 @@ def batches(layers, count=4):
             continue
         words = rng.integers(0, WORDS, (2, STEPS, STREAMS))
         words[1][words[1] == 3] += i < 2      # none to ignore, in the first batches
-        yield {"data": words[0], "label": words[1], "cont": (rng.random((STEPS, STREAMS)) > 0.2).astype(float)}
+        yield {"data": words[0], "label": words[1],
+               "cont": (rng.random((STEPS, STREAMS)) > 0.2).astype(float)}
 
 
 def given(backend, batch, dtype="float32"):
-    return {name: Tensor(backend.asarray(np.asarray(value, dtype)), backend=backend) for name, value in batch.items()}
+    return {name: Tensor(backend.asarray(np.asarray(value, dtype)), backend=backend)
+            for name, value in batch.items()}
 
 
 def do(backend, work, captured):
@@ -82,7 +88,8 @@ def on_device(backend, numbers):
 
 
 def train(layers, backend, solver, captured, iter_size=1):
-    """Return losses, parameters, history and states of some steps, of which all but the first are captured."""
+    """Return losses, parameters, history and states of some steps, of which all but the first are
+    captured."""
     net = Net(parse_net("\n".join(layers)), device=backend, seed=3)
     updater, found = Updater(parse_solver(solver).message, net), []
     for iteration, batch in enumerate(batches(layers)):
@@ -103,7 +110,8 @@ def train(layers, backend, solver, captured, iter_size=1):
                 updater.apply(iteration, rate, iter_size)
 
         do(backend, work, captured and iteration)
-        found += [backend.to_host(array).copy() for blobs in losses for name, array in blobs.items() if name not in net.inputs]
+        found += [backend.to_host(array).copy() for blobs in losses for name, array in blobs.items()
+                  if name not in net.inputs]
     found += [p.numpy() for p in net.parameters().values()]
     found += [backend.to_host(array) for arrays in updater.history.values() for array in arrays]
     return found + [backend.to_host(array) for array in net.states.values()]
@@ -139,10 +147,12 @@ def test_captured_steps_give_the_same_bits(recorded_cuda, emulated_cuda, layers,
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("solver", [MOMENTUM + "clip_gradients: 0.1", "momentum: 0", "type: 'Adam' clip_gradients: 1"])
+@pytest.mark.parametrize("solver", [MOMENTUM + "clip_gradients: 0.1", "momentum: 0", "type: 'Adam' "
+                                    "clip_gradients: 1"])
 @pytest.mark.parametrize("top, place, value, message", [
-    ("data", (1, 2), WORDS, "layer 'embed' (Embed): index 11 at place 6"), ("label", (0, 1), -7, "label -7 at place 1"),
-    ("data", (0, 0), np.nan, "index nan at place 0"), ("cont", (2, 0), 0.5, "layer 'rec1' (LSTM): cont is 0.5 at place 8")])
+    ("data", (1, 2), WORDS, "layer 'embed' (Embed): index 11 at place 6"),
+    ("label", (0, 1), -7, "label -7 at place 1"), ("data", (0, 0), np.nan, "index nan at place 0"),
+    ("cont", (2, 0), 0.5, "layer 'rec1' (LSTM): cont is 0.5 at place 8")])
 def test_what_is_wrong_is_noted_and_changes_nothing(recorded_cuda, solver, top, place, value, message):
     """No address is out of bounds, no weight changes; the same batch, uncaptured, raises the error."""
     device = recorded_cuda()
@@ -207,8 +217,8 @@ def test_a_hidden_drop_is_captured_whether_or_not_its_steps_fit_the_units(record
     text = "\n".join(lstm_of(units))
     results = []
     for device in (recorded_cuda(), "cpu"):
-        solver = Solver(parse_solver(f"base_lr: .1 lr_policy: 'fixed' momentum: .9 max_iter: 99 random_seed: 4 "
-                                     f"net_param {{ {text} }}"), device=device, dtype="float64")
+        solver = Solver(parse_solver(f"base_lr: .1 lr_policy: 'fixed' momentum: .9 max_iter: 99 random_seed: "
+                                     f"4 net_param {{ {text} }}"), device=device, dtype="float64")
         for _ in range(24):
             batch = np.random.default_rng(solver.iteration)
             solver.net.layers["in"].give({"data": batch.standard_normal((STEPS, STREAMS, 6)),
@@ -223,8 +233,9 @@ def test_a_hidden_drop_is_captured_whether_or_not_its_steps_fit_the_units(record
 
 
 def lstm_of(units):
-    shapes = f"shape {{ dim: {STEPS} dim: {STREAMS} dim: 6 }}" + f" shape {{ dim: {STEPS} dim: {STREAMS} }}" * 2
+    shapes = (f"shape {{ dim: {STEPS} dim: {STREAMS} dim: 6 }}" + f" shape {{ dim: {STEPS} dim: {STREAMS} "
+              f"}}" * 2)
     settings = f"recurrent_param {{ num_output: {units} {FILLER} hidden_dropout {{ step: 10 }} }}"
-    return [f'layer {{ name: "in" type: "Input" top: "data" top: "cont" top: "label" input_param {{ {shapes} }} }}',
-            layer("LSTM", "lstm", "data", settings, "cont"), ip("ip", "lstm", 5, 2),
+    return [f'layer {{ name: "in" type: "Input" top: "data" top: "cont" top: "label" input_param {{ {shapes} '
+            f'}} }}', layer("LSTM", "lstm", "data", settings, "cont"), ip("ip", "lstm", 5, 2),
             layer("SoftmaxWithLoss", "loss", "ip", "softmax_param { axis: 2 }", "label")]

@@ -51,8 +51,10 @@ def test_both_devices_train_alike(checks):
 @pytest.mark.parametrize("precision", UNIT)
 def test_low_precision_is_really_used(precision, rng):
     backend = get_backend("cuda:0", precision)
-    a, b = rng.standard_normal((256, 512)).astype(np.float32), rng.standard_normal((512, 128)).astype(np.float32)
-    error = np.abs(backend.to_host(backend.gemm(backend.asarray(a), backend.asarray(b))) - a.astype(float) @ b)
+    a, b = rng.standard_normal((256,
+                                512)).astype(np.float32), rng.standard_normal((512, 128)).astype(np.float32)
+    error = np.abs(backend.to_host(backend.gemm(backend.asarray(a), backend.asarray(b))) - a.astype(float)
+                   @ b)
     assert error.max() > 1e-2 * UNIT[precision] * (np.abs(a) @ np.abs(b)).max()
 
 
@@ -77,12 +79,14 @@ def test_training_in_low_precision_learns(precision, rng):
         layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
           inner_product_param { num_output: 64 weight_filler { type: "msra" } } }
         layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
-        layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "ip1" approx_dropout_param { dropout_ratio: 0.5 } }
+        layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "ip1"
+          approx_dropout_param { dropout_ratio: 0.5 } }
         layer { name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
           inner_product_param { num_output: 2 weight_filler { type: "msra" } } }
         layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }"""
-    solver = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 max_iter: 100 random_seed: 1 precision: "
-                                    f"'{precision}' net_param {{ {net} }}"), device="cuda:0")
+    solver = md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 max_iter: 100 "
+                                    f"random_seed: 1 precision: '{precision}' net_param {{ {net} }}"),
+                       device="cuda:0")
     losses = []
     for _ in range(100):
         solver.net.layers["in"].give({"data": x, "label": label})
@@ -95,18 +99,21 @@ def test_training_in_low_precision_learns(precision, rng):
 
 @pytest.mark.parametrize("precision", ["float32", *UNIT])
 def test_captured_products_are_those_that_were_not_captured(precision, rng):
-    """Bit for bit, with numbers that were not there when they were captured: one product, and a batch of two."""
+    """Bit for bit, with numbers that were not there when they were captured: one product, and a batch of
+    two."""
     backend = get_backend("cuda:0", precision)
 
     def numbers(*shape):
         return backend.asarray(rng.standard_normal(shape).astype(np.float32))
 
     with backend.active():
-        a, b, out = numbers(65, 130), numbers(130, 99), [backend.zeros((65, 99), np.float32) for _ in range(3)]
+        a, b, out = numbers(65, 130), numbers(130, 99), [backend.zeros((65, 99), np.float32)
+                                                         for _ in range(3)]
 
         def work():
             out[0][...] = backend.relu(backend.gemm(backend.operand(a), backend.operand(b)))
-            for place, product in zip(out[1:], backend.gemms([(a, b, False, False), (a, b, False, False)]), strict=True):
+            for place, product in zip(out[1:], backend.gemms([(a, b, False, False), (a, b, False, False)]),
+                                      strict=True):
                 place[...] = product
 
         work()          # makes handles and compiles

@@ -1,4 +1,5 @@
-"""The random words of dropout are those of Philox4x32-10, word for word, and Gaussian numbers come from them."""
+"""The random words of dropout are those of Philox4x32-10, word for word, and Gaussian numbers come from
+them."""
 
 import math
 
@@ -25,7 +26,8 @@ def philox(counter, key):
 @pytest.mark.parametrize("counter, key, words", [
     ((0, 0, 0, 0), (0, 0), "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
     ((LOW,) * 4, (LOW,) * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-    ((0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344), (0xa4093822, 0x299f31d0), "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    ((0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344), (0xa4093822, 0x299f31d0), "d16cfe09 94fdcceb 5001e420 "
+     "24126ea1"),
 ])
 def test_the_reference_gives_the_published_vectors(counter, key, words):
     """The known answers that Random123 publishes."""

@@ -14,8 +14,9 @@ def address(x):
     return x.__array_interface__["data"][0]
 
 
-@pytest.mark.parametrize("shape, dtype", [((3,), "float32"), (BIG, "float32"), ((129, 1001), "float64"), ((1 << 20,), bool),
-                                          ((0, 5), "float64"), ((), "float32"), ((5, 0, 70000), "float32")])
+@pytest.mark.parametrize("shape, dtype", [((3,), "float32"), (BIG, "float32"), ((129, 1001), "float64"),
+                                          ((1 << 20,), bool), ((0, 5), "float64"), ((), "float32"),
+                                          ((5, 0, 70000), "float32")])
 def test_what_is_handed_out(shape, dtype):
     x = BufferPool().empty(shape, dtype)
     assert x.shape == shape and x.dtype == dtype and x.flags.c_contiguous and x.flags.writeable
@@ -38,7 +39,8 @@ def test_freed_memory_is_used_again():
 
 @pytest.mark.parametrize("view", [lambda x: x, lambda x: x[3:5], lambda x: x.T, lambda x: x.reshape(-1)[::7],
                                   lambda x: x.view(np.uint8), lambda x: memoryview(x), lambda x: iter(x),
-                                  lambda x: np.broadcast_to(x, (2, *x.shape)), lambda x: [x[0]], lambda x: x.flat])
+                                  lambda x: np.broadcast_to(x, (2, *x.shape)), lambda x: [x[0]],
+                                  lambda x: x.flat])
 def test_memory_that_is_looked_at_is_not_handed_out(view):
     pool = BufferPool()
     x = pool.empty(BIG, "float32")
@@ -85,7 +87,8 @@ def test_a_larger_free_buffer_serves_a_smaller_request():
     del first
     smaller = pool.empty((60_000,), np.uint8)
     assert smaller.ctypes.data == address and pool.bytes_held == held
-    pool.empty((40_000,), np.uint8)           # half as large is not worth a whole one, and the other is in use anyway
+    pool.empty((40_000,), np.uint8)           # half as large is not worth a whole one, and the other is in
+                                              # use anyway
     assert pool.bytes_held > held
 
 

@@ -1,4 +1,5 @@
-"""Precision of products: refused where there is no GPU; float16 with a scaled loss, on a cuBLAS that works on the host."""
+"""Precision of products: refused where there is no GPU; float16 with a scaled loss, on a cuBLAS that works on
+the host."""
 
 import logging
 
@@ -19,7 +20,8 @@ layer { name: "data" type: "DummyData" top: "data" top: "label"
 layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
   inner_product_param { num_output: 20 weight_filler { type: "msra" } } }
 layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
-layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1" approx_dropout_param { dropout_ratio: 0.5 } }
+layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1"
+  approx_dropout_param { dropout_ratio: 0.5 } }
 layer { name: "ip2" type: "InnerProduct" bottom: "drop1" top: "ip2"
   inner_product_param { num_output: 5 weight_filler { type: "msra" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" %s }
@@ -27,8 +29,8 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: 
 
 
 def make(device, settings="", loss_weight="", **options):
-    text = (f"base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.01 max_iter: 12 random_seed: 3 {settings} "
-            f"net_param {{ {NET % loss_weight} }}")
+    text = (f"base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.01 max_iter: 12 random_seed: 3 "
+            f"{settings} net_param {{ {NET % loss_weight} }}")
     return md.Solver(parse_solver(text), device=device, **options)
 
 
@@ -36,11 +38,11 @@ def weights(solver):
     return {name: p.data.copy() for name, p in solver.net.parameters().items()}
 
 
-# -- on the CPU ------------------------------------------------------------------------------------------------------------
+# -- on the CPU ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_the_cpu_refuses_what_only_a_gpu_has(precision):
-    message = (f"^precision {precision} needs a GPU: on the CPU products are in float32 or float64, the type of all numbers; "
-               f"remove it, or choose --device cuda:N$")
+    message = (f"^precision {precision} needs a GPU: on the CPU products are in float32 or float64, the type "
+               f"of all numbers; remove it, or choose --device cuda:N$")
     for build in (lambda: get_backend("cpu", precision), lambda: make("cpu", f"precision: '{precision}'"),
                   lambda: make("cpu", precision=precision),
                   lambda: md.Net(md.NetSpec("empty").to_proto(), device="cpu", precision=precision)):
@@ -54,18 +56,20 @@ def test_float32_is_what_the_cpu_has():
 
 
 def test_unknown_precision():
-    with pytest.raises(BackendError, match=r"^unknown precision 'bfloat'; did you mean 'bfloat16' or .*\(known: float32, "
+    with pytest.raises(BackendError, match=r"^unknown precision 'bfloat'; did you mean 'bfloat16' or "
+                       r".*\(known: float32, "
                                            r"tf32, float16, bfloat16\)$"):
         get_backend("auto", "bfloat")
 
 
 def test_float64_cannot_have_products_in_less(host_cuda):
-    with pytest.raises(ConfigError, match="^precision tf32 rounds products of float32 numbers, but dtype is float64; keep one "
+    with pytest.raises(ConfigError, match="^precision tf32 rounds products of float32 numbers, but dtype is "
+                       "float64; keep one "
                                           "of them$"):
         make(host_cuda("tf32"), "precision: 'tf32'", dtype="float64")
 
 
-# -- the scale ---------------------------------------------------------------------------------------------------------------
+# -- the scale -----------------------------------------------------------------------------------------------
 def test_the_scale_falls_at_once_and_rises_slowly(monkeypatch):
     monkeypatch.setattr(loss_scale, "GROWS_AFTER", 3)
     scale = LossScale(8.0)
@@ -88,19 +92,21 @@ def test_it_stays_inside_its_bounds(monkeypatch):
 
 def test_it_survives_a_snapshot():
     scale = LossScale(512.0, 17, 3)
-    assert LossScale.of("x.h5", scale.state).state == {"loss_scale": 512.0, "good_steps": 17, "skipped_steps": 3}
+    assert LossScale.of("x.h5", scale.state).state == {"loss_scale": 512.0, "good_steps": 17,
+                                                       "skipped_steps": 3}
     assert LossScale.of("x.h5", {}).state == LossScale().state
 
 
-@pytest.mark.parametrize("change", [{"loss_scale": float("nan")}, {"loss_scale": 0.5}, {"loss_scale": 2.0**30},
-                                    {"loss_scale": "8"}, {"good_steps": -1}, {"good_steps": 2000}, {"skipped_steps": 0.5},
-                                    {"skipped_steps": None}])
+@pytest.mark.parametrize("change", [{"loss_scale": float("nan")}, {"loss_scale": 0.5},
+                                    {"loss_scale": 2.0**30}, {"loss_scale": "8"}, {"good_steps": -1},
+                                    {"good_steps": 2000}, {"skipped_steps": 0.5}, {"skipped_steps": None}])
 def test_a_snapshot_with_an_impossible_scale_is_refused(change):
-    with pytest.raises(SnapshotError, match="^x.h5: refused as a snapshot: expected loss_scale from 1 to 1.67772e"):
+    with pytest.raises(SnapshotError, match="^x.h5: refused as a snapshot: expected loss_scale from 1 to "
+                       "1.67772e"):
         LossScale.of("x.h5", {**LossScale().state, **change})
 
 
-# -- training ----------------------------------------------------------------------------------------------------------------
+# -- training ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("settings", ["", "clip_gradients: 0.3", "iter_size: 2", "type: 'Nesterov'"])
 def test_float16_trains_as_float32_does_to_its_own_rounding(host_cuda, settings):
     exact, low = make("cpu", settings), make(host_cuda("float16"), settings)
@@ -145,8 +151,8 @@ def test_a_step_that_overflows_is_skipped_and_counted(host_cuda, caplog):
     history = {name: [h.copy() for h in own] for name, own in solver.updater.history.items()}
     with caplog.at_level(logging.INFO, "minidrop"):
         solver.step()
-    assert caplog.messages[-1] == ("Iteration 0, gradients are not finite at a loss scale of 307200: no update, the scale is "
-                                   "now 153600")
+    assert caplog.messages[-1] == ("Iteration 0, gradients are not finite at a loss scale of 307200: no "
+                                   "update, the scale is now 153600")
     for name, value in weights(solver).items():
         np.testing.assert_array_equal(value, before[name])
         np.testing.assert_array_equal(solver.updater.history[name][0], history[name][0])
@@ -163,7 +169,8 @@ def test_a_step_that_overflows_is_skipped_and_counted(host_cuda, caplog):
 def test_gradients_that_no_scale_saves_end_the_training(host_cuda):
     solver = make(host_cuda("float16"), "", "loss_weight: 1e30")
     solver.loss_scale.value = 1.0
-    with pytest.raises(NonFiniteError, match=r"^iteration 0: in float16 the gradients are not finite even unscaled. Try a "
+    with pytest.raises(NonFiniteError, match=r"^iteration 0: in float16 the gradients are not finite even "
+                       r"unscaled. Try a "
                                              r"smaller base_lr \(now 0.05\), or precision: \"bfloat16\"$"):
         solver.step()
 

@@ -1,4 +1,5 @@
-"""Captured steps on the host do what a GPU's would: nothing at capture, all at launch, from the memory as it is then."""
+"""Captured steps on the host do what a GPU's would: nothing at capture, all at launch, from the memory as it
+is then."""
 
 import gc
 
@@ -25,7 +26,8 @@ def host(*arrays):
 
 def operands(cuda, dtype="float32"):
     """Return x, W, b and out for `program`."""
-    return [cuda.asarray(numbers(i, *shape, dtype=dtype)) for i, shape in enumerate([(6, 9), (11, 9), (11,), (6, 11)])]
+    return [cuda.asarray(numbers(i, *shape, dtype=dtype))
+            for i, shape in enumerate([(6, 9), (11, 9), (11,), (6, 11)])]
 
 
 def program(cuda, x, W, b, out):
@@ -44,9 +46,10 @@ def program(cuda, x, W, b, out):
     return xp.where(y > 0, y, -y).sum(), rows.reshape(-1), y.astype(np.float64)[3]
 
 
-# -- replay --------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("precision, dtype", [("float32", "float32"), ("float32", "float64"), ("tf32", "float32"),
-                                              ("float16", "float32"), ("bfloat16", "float32")])
+# -- replay --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("precision, dtype", [("float32", "float32"), ("float32", "float64"),
+                                              ("tf32", "float32"), ("float16", "float32"),
+                                              ("bfloat16", "float32")])
 def test_launches_give_the_bits_of_direct_runs(recorded_cuda, precision, dtype):
     def steps(captured):
         cuda, seen = recorded_cuda(precision), []
@@ -85,8 +88,8 @@ def test_cublas_gets_its_numbers_at_capture_and_its_pointers_checked(cuda):
     alpha, beta = np.array([2], np.float32), np.array([0], np.float32)
 
     def product(a):
-        cuda.blas.gemmEx(0, 0, 0, 3, 3, 3, alpha.ctypes.data, a, 0, 3, cuda._pointer(x), 0, 3, beta.ctypes.data,
-                         cuda._pointer(out), 0, 3, 68, -1)
+        cuda.blas.gemmEx(0, 0, 0, 3, 3, 3, alpha.ctypes.data, a, 0, 3, cuda._pointer(x), 0, 3,
+                         beta.ctypes.data, cuda._pointer(out), 0, 3, 68, -1)
 
     graph = cuda.capture(lambda: product(cuda._pointer(x)))
     alpha[0] = beta[0] = 5
@@ -100,9 +103,9 @@ def test_views_are_views_and_not_recorded(cuda):
     x, seen = cuda.asarray(numbers(0, 3, 4, 5)), []
 
     def work():
-        seen.extend([x[1], x[..., 2], x[2, 3, 4], x.T, x.reshape(12, 5), cuda.xp.moveaxis(x, 1, -1), x.view(np.uint32),
-                     *cuda.xp.split(x, 3), *x, cuda.xp.ascontiguousarray(x), x.ravel(), x[:, None],
-                     x.astype(np.float32, copy=False)])
+        seen.extend([x[1], x[..., 2], x[2, 3, 4], x.T, x.reshape(12, 5), cuda.xp.moveaxis(x, 1, -1),
+                     x.view(np.uint32), *cuda.xp.split(x, 3), *x, cuda.xp.ascontiguousarray(x), x.ravel(),
+                     x[:, None], x.astype(np.float32, copy=False)])
 
     assert cuda.capture(work).names == []
     x.set(numbers(1, 3, 4, 5))
@@ -122,13 +125,14 @@ def test_a_reshape_that_copies_is_recorded(cuda):
 
 def test_results_of_one_number_stay_on_the_device(cuda):
     x, xp = cuda.asarray(numbers(0, 3)), cuda.xp
-    for one in (x.sum(), x[1], x.max(), x.any(), x.mean(), x.argmax(), xp.sum(x), x[1] * 2, xp.sqrt(2.0), xp.exp(x[0])):
+    for one in (x.sum(), x[1], x.max(), x.any(), x.mean(), x.argmax(), xp.sum(x), x[1] * 2, xp.sqrt(2.0),
+                xp.exp(x[0])):
         assert type(one) is xp.ndarray and one.shape == ()
     assert float(x[1]) == numbers(0, 3)[1] and bool((x == x).all()) and int(xp.arange(4)[3]) == 3
     assert [float(one) for one in x] == x.tolist()
 
 
-# -- what cannot be captured ---------------------------------------------------------------------------------------------
+# -- what cannot be captured ---------------------------------------------------------------------------------
 FORBIDDEN = {
     "bool": lambda cuda, x: bool((x > 0).any()),
     "if": lambda cuda, x: 1 if x[0, 0] > 0 else 2,
@@ -211,7 +215,8 @@ def test_a_capture_is_lost_even_if_the_error_is_caught(cuda):
         except CaptureError:
             pass
 
-    with pytest.raises(CaptureError, match=r"^float\(\) while a step is being captured: nothing has run, so there"):
+    with pytest.raises(CaptureError, match=r"^float\(\) while a step is being captured: nothing has run, so "
+                       r"there"):
         cuda.capture(work)
 
 
@@ -236,9 +241,9 @@ def test_no_launch_within_a_capture(cuda):
 
 @pytest.mark.parametrize("work", [
     lambda x, array: x + array, lambda x, array: array * x, lambda x, array: x.__iadd__(array),
-    lambda x, array: np.add(x, x, out=array), lambda x, array: x.__setitem__(0, array[0]), lambda x, array: x > array.tolist(),
-    lambda x, array: np.where(x > 0, x, array), lambda x, array: np.concatenate([x, array]),
-    lambda x, array: array.__iadd__(x)])
+    lambda x, array: np.add(x, x, out=array), lambda x, array: x.__setitem__(0, array[0]), lambda x,
+    array: x > array.tolist(), lambda x, array: np.where(x > 0, x, array), lambda x,
+    array: np.concatenate([x, array]), lambda x, array: array.__iadd__(x)])
 def test_host_arrays_are_no_operands(cuda, work):
     """As in CuPy, captured or not."""
     x, array = cuda.asarray(numbers(0, 2, 3)), numbers(1, 2, 3)
@@ -251,7 +256,8 @@ def test_host_arrays_are_no_operands(cuda, work):
 
 def test_numbers_of_the_host_are_constants(cuda):
     x, made = cuda.asarray(numbers(0, 3)), []
-    graph = cuda.capture(lambda: made.extend([2 * x, np.float32(2) * x, x + np.array(1, np.float32), x - True]))
+    graph = cuda.capture(lambda: made.extend([2 * x, np.float32(2) * x, x + np.array(1, np.float32),
+                                              x - True]))
     x.fill(3)
     graph.launch()
     assert [float(y[2]) for y in made] == [6, 6, 4, 2] and all(y.dtype == np.float32 for y in made)
@@ -266,7 +272,7 @@ def test_no_conversion_behind_ones_back(cuda):
         float(x)
 
 
-# -- memory --------------------------------------------------------------------------------------------------------------
+# -- memory --------------------------------------------------------------------------------------------------
 def test_nothing_runs_during_a_capture(cuda):
     x, W, b, out = operands(cuda)
     before, made = host(x, W, b, out), []
@@ -330,7 +336,8 @@ def test_memory_from_outside_must_live(cuda, use):
     graph.launch()      # a view keeps memory alive
     del view
     gc.collect()
-    with pytest.raises(AssertionError, match="^the graph reads memory that was freed: 36 bytes, first used by "):
+    with pytest.raises(AssertionError, match="^the graph reads memory that was freed: 36 bytes, first used "
+                       "by "):
         graph.launch()
 
 
@@ -361,7 +368,8 @@ def test_memory_freed_during_the_capture(cuda):
 
 def test_what_is_not_recorded_is_seen(cuda):
     x = cuda.asarray(numbers(0, 3))
-    with pytest.raises(AssertionError, match="^1 arrays changed during a capture: something ran that was not recorded$"):
+    with pytest.raises(AssertionError, match="^1 arrays changed during a capture: something ran that was not "
+                       "recorded$"):
         cuda.capture(lambda: x.array.fill(1))
     np.testing.assert_array_equal(x.get(), numbers(0, 3))
     made = []
@@ -374,7 +382,7 @@ def test_what_is_not_recorded_is_seen(cuda):
     assert np.isnan(made[0].get()).all()
 
 
-# -- numbers that differ from launch to launch ---------------------------------------------------------------------------
+# -- numbers that differ from launch to launch ---------------------------------------------------------------
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_varying_numbers_take_new_values_at_replay(cuda, momentum):
     """Starts of kept sets, a key and a learning rate in device memory."""
@@ -387,7 +395,8 @@ def test_varying_numbers_take_new_values_at_replay(cuda, momentum):
         cuda.add_block(x, None, kept, cuda.take(W, kept, 1))
         cuda.sgd_update(W, history, [block], lr, momentum, 0.01 if momentum else 0.0, False, 0.5)
         y, mask = cuda.dropout(x, 0.4, 1.5, key)
-        return (part, cuda.put(part, kept, 1), y, cuda.dropout_gradient(y, mask, 2.0), cuda.gaussian((5, 3), np.float32, key))
+        return (part, cuda.put(part, kept, 1), y, cuda.dropout_gradient(y, mask, 2.0),
+                cuda.gaussian((5, 3), np.float32, key))
 
     def arrays():
         return [cuda.asarray(numbers(i, 30, 30)) for i in range(3)]
@@ -403,14 +412,16 @@ def test_varying_numbers_take_new_values_at_replay(cuda, momentum):
         graph.launch()
         expected = work(Kept(start, 3, 1, 30), number, rate, *direct)
         for got, wanted in zip((*made, *state), (*expected, *direct), strict=True):
-            # Beyond this the rate alone is rounded otherwise: its products are taken on the device, in float64.
+            # Beyond this the rate alone is rounded otherwise: its products are taken on the device, in
+            # float64.
             np.testing.assert_allclose(got.get(), wanted.get(), rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(made[0].get() * 0, np.zeros((30, 10)))
         np.testing.assert_array_equal(made[4].get(), expected[4].get())
 
 
 def test_what_an_update_leaves_out_is_asked_for_each_form_anew(recorded_cuda):
-    """Forms share the places where their sets start, and a cache must not take one form's answer for another's."""
+    """Forms share the places where their sets start, and a cache must not take one form's answer for
+    another's."""
     cuda = recorded_cuda()
     starts = [cuda.zeros((1,), np.int32) for _ in range(2)]
     halves = [MovingKept(Kept(0, 4, 2, 12), start_at, ("site", 0, 2)) for start_at in starts]

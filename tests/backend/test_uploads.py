@@ -1,4 +1,5 @@
-"""Uploads on a device that does everything as late, or as oddly, as CUDA allows (late_device.py): numbers stay right."""
+"""Uploads on a device that does everything as late, or as oddly, as CUDA allows (late_device.py): numbers
+stay right."""
 
 import ctypes
 import gc
@@ -68,7 +69,7 @@ def batch(n, rows=4, dtype=np.float32):
     return (np.arange(rows * 300).reshape(rows, 300) % 97 + n).astype(dtype), np.full(rows, n, dtype)
 
 
-# -- numbers ---------------------------------------------------------------------------------------------------------------
+# -- numbers -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("delay", [0, 1, RING - 1])
 @pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "pageable"])
 def test_each_batch_is_read_as_it_was_given(setting, delay, pinned):
@@ -100,7 +101,8 @@ def test_shapes_and_types_may_change_while_the_pool_reuses_memory(setting, rng):
     """The device's own temporaries come from the memory that buffers leave, and buffers from theirs."""
     owner, device = Owner(), setting.device
     for n in range(60):
-        arrays = [x for x in batch(n, int(rng.integers(0, 7)), rng.choice([np.float32, np.float64, np.int64]))]
+        arrays = [x for x in batch(n, int(rng.integers(0, 7)),
+                                   rng.choice([np.float32, np.float64, np.int64]))]
         temporaries = [rng.integers(0, 9, (rows, 300)).astype(np.float32) for rows in (2, 3, 5)]
         for values in temporaries:
             setting.read([device.cupy.asarray(values)], [values])
@@ -123,8 +125,8 @@ def test_a_smaller_batch_takes_the_same_memory(late):
 
 
 def test_any_layout_byte_order_and_size(late):
-    arrays = [np.arange(12.0).reshape(3, 4).T, np.arange(6, dtype=">f4"), np.array(5, np.uint8), np.zeros((0, 3), np.float32),
-              np.array([True, False])]
+    arrays = [np.arange(12.0).reshape(3, 4).T, np.arange(6, dtype=">f4"), np.array(5, np.uint8),
+              np.zeros((0, 3), np.float32), np.array([True, False])]
     for _ in range(2 * RING):
         late.read(late.upload(late, *arrays), [x.astype(x.dtype.newbyteorder("=")) for x in arrays])
     late.read(late.upload(Owner(), [[1, 2], [3, 4]]), [np.array([[1, 2], [3, 4]])])
@@ -160,7 +162,8 @@ def test_an_owner_may_go_while_its_copies_are_under_way(setting):
     del owner
     gc.collect()
     assert gone() is None and not setting.uploads._rings
-    for values in (np.full((4, 300), 5, np.float32), np.full(4, 5, np.float32)):      # takes the memory that was left
+    # takes the memory that was left
+    for values in (np.full((4, 300), 5, np.float32), np.full(4, 5, np.float32)):
         setting.read([setting.device.cupy.asarray(values)], [values])
     setting.read(setting.upload(Owner(), *batch(3)), batch(3))
     setting.read(last, batch(77))
@@ -176,9 +179,10 @@ def test_an_upload_that_fails_changes_nothing(setting):
     setting.check()
 
 
-# -- who waits for whom ----------------------------------------------------------------------------------------------------
+# -- who waits for whom --------------------------------------------------------------------------------------
 def test_a_host_that_the_copies_keep_up_with_never_waits():
-    setting = Setting("early copies")       # nothing is computed until the end, so only the first laps can be copied
+    setting = Setting("early copies")       # nothing is computed until the end, so only the first laps can be
+                                            # copied
     owner = Owner()
     for n in range(RING + 1):
         setting.read(setting.upload(owner, *batch(n)), batch(n))
@@ -234,7 +238,7 @@ def test_host_memory_is_let_go_when_copied(late):
     assert late.device.pinned_alive == 0
 
 
-# -- page-locked memory ----------------------------------------------------------------------------------------------------
+# -- page-locked memory --------------------------------------------------------------------------------------
 def test_what_is_pinned(late):
     pinned, asked = late.uploads.pinned, late.device.pinned_by
     small = np.zeros(100, np.float32)
@@ -249,7 +253,8 @@ def test_what_is_pinned(late):
     assert pinned(rows) is rows
     for other in (first[:, ::2], first.T, first * 2, x.astype(">f8"), first.view(first.dtype.newbyteorder())):
         copy = pinned(other)
-        assert copy is not other and copy.flags.c_contiguous and copy.dtype == np.float64 and copy.dtype.isnative
+        assert (copy is not other and copy.flags.c_contiguous and copy.dtype == np.float64
+                and copy.dtype.isnative)
         assert (copy == other).all() and copy.shape == other.shape
     assert len(asked) == 6
 
@@ -265,7 +270,8 @@ def test_without_page_locked_memory_the_plain_array_is_copied_at_once(setting, c
         x[...] = label[...] = -1
     setting.check()
     assert [record.getMessage() for record in caplog.records] == [
-        "no page-locked memory for 4800 bytes (cudaErrorMemoryAllocation: out of memory): the host waits for its copies"]
+        "no page-locked memory for 4800 bytes (cudaErrorMemoryAllocation: out of memory): the host waits for "
+        "its copies"]
 
 
 def test_threads_pin_at_the_same_time(late):
@@ -299,7 +305,7 @@ def test_cupy_s_own_pointers_are_known(late):
     assert late.uploads.pinned(copy) is copy and late.uploads.pinned(copy[4:1900]).base is copy
 
 
-# -- the backend -----------------------------------------------------------------------------------------------------------
+# -- the backend ---------------------------------------------------------------------------------------------
 @pytest.fixture
 def on_device(setting, monkeypatch):
     """A CupyBackend on `setting`'s device: what moves arrays works."""
@@ -317,7 +323,9 @@ def make_backend(setting, monkeypatch):
 
 def test_numbers_are_sent_in_the_order_of_all_other_work(setting, monkeypatch):
     backend = make_backend(setting, monkeypatch)
-    there, rows = setting.device.cupy.empty((3,), np.uint8), backend.pinned(np.arange(9, dtype=np.uint8).reshape(3, 3))
+    there, rows = setting.device.cupy.empty((3,),
+                                            np.uint8), backend.pinned(np.arange(9,
+                                                                                dtype=np.uint8).reshape(3, 3))
     for row in rows:
         backend.send(there, row)
         setting.read([there], [row.copy()])
@@ -330,8 +338,10 @@ def test_nothing_comes_from_the_host_while_a_step_is_captured(late, monkeypatch)
     backend.capturing = True
     assert backend.asarray(there) is there
     for call, message in [
-        (lambda: backend.asarray(np.zeros((2, 3), np.int64)), "int64 (2, 3) is needed from the host inside the step"),
-        (lambda: backend.asarray([1.5, 2], np.float32), "float32 (2,) is needed from the host inside the step"),
+        (lambda: backend.asarray(np.zeros((2, 3), np.int64)), "int64 (2, 3) is needed from the host inside "
+         "the step"),
+        (lambda: backend.asarray([1.5, 2], np.float32), "float32 (2,) is needed from the host inside the "
+         "step"),
         (lambda: backend.upload(Owner(), [np.zeros((4, 2)), np.zeros(4, np.float32)]),
          "a batch of float64 (4, 2), float32 (4,) is needed from the host inside the step"),
         (lambda: backend.send(there, np.zeros(3)), "float64 (3,) is sent from the host inside the step"),
@@ -368,10 +378,11 @@ def sources(tmp_path, rng):
 LAYERS = {
     "HDF5Data": 'top: "a" top: "b" transform_param {{ scale: 0.5 }} '
                 'hdf5_data_param {{ source: "{0}/list.txt" batch_size: 16 }}',
-    "shuffled": 'top: "a" top: "b" hdf5_data_param {{ source: "{0}/list.txt" batch_size: 9 shuffle: true prefetch: 2 }}',
-    "MemoryData": 'top: "a" top: "b" memory_data_param {{ batch_size: 8 channels: 1 height: 20 width: 20 }}',
-    "TextData": 'top: "a" top: "b" top: "c" text_data_param {{ source: "{0}/words.txt" batch_size: 3 steps: 5 }}',
-    "DummyData": 'top: "a" top: "b" top: "c" dummy_data_param {{ shape {{ dim: 9 }} data_filler {{ type: "gaussian" }} '
+    "shuffled": 'top: "a" top: "b" hdf5_data_param {{ source: "{0}/list.txt" batch_size: 9 shuffle: true '
+    'prefetch: 2 }}', "MemoryData": 'top: "a" top: "b" memory_data_param {{ batch_size: 8 channels: 1 '
+    'height: 20 width: 20 }}', "TextData": 'top: "a" top: "b" top: "c" text_data_param {{ source: '
+    '"{0}/words.txt" batch_size: 3 steps: 5 }}', "DummyData": 'top: "a" top: "b" top: "c" dummy_data_param '
+    '{{ shape {{ dim: 9 }} data_filler {{ type: "gaussian" }} '
                  'data_filler {{ value: 3 }} data_filler {{ type: "uniform" max: 5 }} }}',
     "Input": 'top: "a" top: "b" input_param {{ shape {{ dim: 4 dim: 300 }} shape {{ dim: 4 }} }}',
 }
@@ -400,7 +411,8 @@ def test_data_layers_feed_what_they_feed_on_the_cpu(setting, on_device, kind, so
 
 
 def test_what_is_given_once_stays(setting, on_device):
-    net = Net(parse_net('layer { name: "d" type: "Input" top: "a" top: "b" input_param { shape { dim: 4 dim: 300 } } }'),
+    net = Net(parse_net('layer { name: "d" type: "Input" top: "a" top: "b" input_param { shape { dim: 4 dim: '
+                        '300 } } }'),
               device=on_device)
     once = batch(1000)[0]
     net.forward(a=batch(0)[0], b=once)
@@ -429,7 +441,8 @@ def test_constants_are_made_once(late, monkeypatch):
 def test_the_reading_thread_pins(late, monkeypatch, sources):
     """All that is large: what the thread that trains copies is a row of labels."""
     backend = make_backend(late, monkeypatch)
-    net = Net(parse_net(f'layer {{ name: "d" type: "HDF5Data" {LAYERS["HDF5Data"].format(sources)} }}'), device=backend)
+    net = Net(parse_net(f'layer {{ name: "d" type: "HDF5Data" {LAYERS["HDF5Data"].format(sources)} }}'),
+              device=backend)
     asked = {}
     pinned = late.device.alloc_pinned_memory
 
@@ -446,7 +459,8 @@ def test_the_reading_thread_pins(late, monkeypatch, sources):
 
 def test_a_net_that_nobody_holds_goes_with_its_buffers(late, monkeypatch, sources):
     backend = make_backend(late, monkeypatch)
-    net = Net(parse_net(f'layer {{ name: "d" type: "HDF5Data" {LAYERS["HDF5Data"].format(sources)} }}'), device=backend)
+    net = Net(parse_net(f'layer {{ name: "d" type: "HDF5Data" {LAYERS["HDF5Data"].format(sources)} }}'),
+              device=backend)
     net.forward()
     layer = weakref.ref(net.layers["d"])
     del net
@@ -454,7 +468,7 @@ def test_a_net_that_nobody_holds_goes_with_its_buffers(late, monkeypatch, source
     assert layer() is None and not late.uploads._rings
 
 
-# -- a real device ---------------------------------------------------------------------------------------------------------
+# -- a real device -------------------------------------------------------------------------------------------
 @pytest.mark.gpu
 @pytest.mark.parametrize("busy", [0, 20], ids=["fast", "slow"])
 @pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "pageable"])
@@ -465,7 +479,8 @@ def test_on_a_gpu(backend_of_name, rng, busy, pinned):
         weight = backend.asarray(rng.standard_normal((2048, 2048)).astype(np.float32))
         given, kept, seen = [], [], []
         for n in range(100):
-            arrays = [rng.integers(0, 99, (int(rng.integers(1, 400)), 3000)).astype(np.float32), np.full(7, n)]
+            arrays = [rng.integers(0, 99, (int(rng.integers(1, 400)), 3000)).astype(np.float32),
+                      np.full(7, n)]
             given.append([x.copy() for x in arrays])
             arrays = [backend.pinned(x) for x in arrays] if pinned else arrays
             kept.append(backend.upload(owner, arrays))

@@ -16,10 +16,12 @@ layer { name: "data" type: "HDF5Data" top: "data" top: "label" include { phase: 
 layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
         inner_product_param { num_output: 20 weight_filler { type: "xavier" } } }
 layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
-layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1" approx_dropout_param { dropout_ratio: 0.5 } }
+layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1"
+  approx_dropout_param { dropout_ratio: 0.5 } }
 layer { name: "ip2" type: "InnerProduct" bottom: "drop1" top: "ip2"
         inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
-layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy" include { phase: TEST } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
 """
 SOLVER = """net: "net.prototxt"
@@ -38,7 +40,8 @@ solver_mode: CPU
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """The working folder, with task/net.prototxt and task/solver.prototxt; `solver` and `net` are their paths in it."""
+    """The working folder, with task/net.prototxt and task/solver.prototxt; `solver` and `net` are their paths
+    in it."""
     folder = tmp_path / "task"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -49,7 +52,8 @@ def tiny(tmp_path, monkeypatch):
     (folder / "net.prototxt").write_text(NET)
     (folder / "solver.prototxt").write_text(SOLVER)
     monkeypatch.chdir(tmp_path)
-    return SimpleNamespace(path=tmp_path, folder=folder, solver="task/solver.prototxt", net="task/net.prototxt")
+    return SimpleNamespace(path=tmp_path, folder=folder, solver="task/solver.prototxt",
+                           net="task/net.prototxt")
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from minidrop.cli.caffe_flags import normalise, without
     ("train --solver=s.prototxt -gpu=0", "train --solver=s.prototxt --gpu=0"),
     ("-solver s.prototxt -gpu 0 train", "train --solver s.prototxt --gpu 0"),
     ("-solver=s.prototxt train -snapshot x.h5", "train --solver=s.prototxt --snapshot x.h5"),
-    ("train -sigint_effect snapshot --sighup_effect=none", "train --sigint-effect snapshot --sighup-effect=none"),
+    ("train -sigint_effect snapshot --sighup_effect=none", "train --sigint-effect snapshot "
+     "--sighup-effect=none"),
     ("test -model m -weights w -iterations 5", "test --model m --weights w --iterations 5"),
     ("train --set base_lr=-1 -level -1", "train --set base_lr=-1 --level -1"),
     ("device_query -gpu all", "device_query --gpu all"),

@@ -45,7 +45,8 @@ def test_wrong_usage_exits_with_2(minidrop, arguments, message):
     (["train", "-solver", "task/solver.prototxt", "--set", "base_lrr=1"], "did you mean 'base_lr'?"),
     (["train", "-solver", "task/solver.prototxt", "--dropout", "approx:RWO"], "did you mean 'ROW'?"),
     (["train", "-solver", "task/solver.prototxt", "-snapshot", "nope.h5"], "nope.h5"),
-    (["train", "-solver", "task/solver.prototxt", "-weights", "task/train.h5"], "this is no minidrop snapshot"),
+    (["train", "-solver", "task/solver.prototxt", "-weights", "task/train.h5"], "this is no minidrop "
+     "snapshot"),
     (["test", "-model", "task/net.prototxt", "-weights", "task/train.h5"], "this is no minidrop snapshot"),
     (["patterns", "--family", "perodic"], "did you mean 'PERIODIC'?"),
     (["patterns", "--rate", "1"], "must lie in [0, 1)"),
@@ -86,19 +87,20 @@ def test_precision_without_a_gpu_is_one_clear_line(tiny, minidrop, command):
             "test": ("--model", tiny.net, "--weights", "none.h5")}[command]
     result = minidrop(command, *what, "--device", "cpu", "--precision", "bfloat16")
     assert result.code == 1
-    assert result.err == ("error: precision bfloat16 needs a GPU: on the CPU products are in float32 or float64, the type of "
-                          "all numbers; remove it, or choose --device cuda:N\n")
+    assert result.err == ("error: precision bfloat16 needs a GPU: on the CPU products are in float32 or "
+                          "float64, the type of all numbers; remove it, or choose --device cuda:N\n")
     in_file = minidrop("train", "--solver", tiny.solver, "--device", "cpu", "--set", "precision=tf32")
     assert in_file.code == 1 and "precision tf32 needs a GPU" in in_file.err
 
 
-# -- check -------------------------------------------------------------------------------------------------------------
+# -- check ---------------------------------------------------------------------------------------------------
 def test_check_shows_costs_and_savings(tiny, minidrop):
     result = minidrop("check", tiny.net)
     assert result.code == 0
     train, test = result.out.split("phase TEST")
     rows = {line.split()[0]: line.split() for line in train.splitlines()[:10]}
-    # ip1: 2 * 8 * 6 * 20 operations forward, as many for the weight gradient, none for data; half of it with drop1.
+    # ip1: 2 * 8 * 6 * 20 operations forward, as many for the weight gradient, none for data; half of it with
+    # drop1.
     assert rows["ip1"][1:] == ["InnerProduct", "ip1", "8x20", "140", "0.0038", "0.0019", "(50.0%)"]
     assert rows["ip2"][1:] == ["InnerProduct", "ip2", "8x3", "63", "0.0029", "0.0014", "(50.0%)"]
     assert rows["total"][1:] == ["203", "0.0067", "0.0034", "(50.0%)"]
@@ -118,7 +120,8 @@ def test_check_says_why_a_drop_saves_nothing(tiny, minidrop):
 
 @pytest.mark.parametrize("kind, settings, reason", [
     ("Dropout", "", "it drops every element on its own; try --dropout approx"),
-    ("Dropout", "dropout_param { shared: true }", "it multiplies by zero what has been computed; try --dropout approx"),
+    ("Dropout", "dropout_param { shared: true }", "it multiplies by zero what has been computed; try "
+     "--dropout approx"),
     ("GaussianDropout", "", "it sets no unit to zero, so there is none to leave out"),
     ("DropConnect", "inner_product_param { num_output: 4 }",
      "it drops every weight on its own, and the product is computed whole"),
@@ -148,21 +151,23 @@ layer { name: "s" type: "Silence" bottom: "r" inner_product_param { num_output: 
     assert result.code == 1
     for message in ("solver.prototxt:5:1: lr_policy", "did you mean 'step'?", "did you mean 'InnerProduct'?",
                     "bottom 'ipp' is written by no layer", "python scripts/download_data.py mnist",
-                    "net.prototxt:5:47: layer 's' (Silence): inner_product_param belongs to another layer type"):
+                    "net.prototxt:5:47: layer 's' (Silence): inner_product_param belongs to another layer "
+                    "type"):
         assert message in result.err
     assert "net.prototxt:3:20: layer 'ip': unknown layer type 'InnerProdct'" in result.err
     assert "it has no settings (phase TEST)" in result.err
     assert result.err.endswith("9 mistakes\n")
 
 
-# -- patterns ----------------------------------------------------------------------------------------------------------
+# -- patterns ------------------------------------------------------------------------------------------------
 def test_patterns_as_json(minidrop):
     reports = json.loads(minidrop("patterns", "--rate", "0.5", "--units", "2048", "--json").out)
     assert set(reports) >= {"PERIODIC", "ROW"}
     for one in reports.values():
         assert one["rate_reached"] == pytest.approx(0.5, abs=1e-9)
         assert one["unit_rate"]["min"] == pytest.approx(0.5, abs=1e-9)
-        assert len(one["unit_rate"]["all"]) == {"tiles": 64 * 64, "blocks": 16}.get(one["sites"]["what"], 2048)
+        assert len(one["unit_rate"]["all"]) == {"tiles": 64 * 64,
+                                                "blocks": 16}.get(one["sites"]["what"], 2048)
         assert one["gemm_share"]["one_side"] == pytest.approx(0.5, abs=1e-9)
     row = json.loads(minidrop("patterns", "--family", "row", "--max-period", "4", "--json").out)["ROW"]
     assert [choice["choice"] for choice in row["distribution"]] == ["1 of 1", "1 of 2", "1 of 3", "1 of 4"]
@@ -175,15 +180,17 @@ def test_patterns_for_people(minidrop):
     assert "30.0% with one side dropped, 9.0% with both" in out
 
 
-# -- test, time --------------------------------------------------------------------------------------------------------
+# -- test, time ----------------------------------------------------------------------------------------------
 def test_test_prints_means_and_what_was_not_copied(tiny, minidrop):
     assert minidrop("train", "-solver", tiny.solver, "--out", "o").code == 0
     last = [json.loads(line) for line in (tiny.path / "o/metrics.jsonl").read_text().splitlines()][-1]
-    result = minidrop("test", "-model", tiny.net, "-weights", "o/snapshots/task_iter_40.h5", "-iterations", "2", "--json")
+    result = minidrop("test", "-model", tiny.net, "-weights", "o/snapshots/task_iter_40.h5", "-iterations",
+                      "2", "--json")
     assert result.code == 0
     assert last["phase"] == "TEST"
     assert json.loads(result.out) == {"iterations": 2, "values": last["values"]}
-    result = minidrop("test", "-model", tiny.net, "-weights", "o/snapshots/task_iter_40.h5", "--set", "layer.ip2.name=other")
+    result = minidrop("test", "-model", tiny.net, "-weights", "o/snapshots/task_iter_40.h5", "--set",
+                      "layer.ip2.name=other")
     assert result.code == 0
     assert "not copied: other/weight (not in the file)" in result.err
     assert "not copied: ip2/bias (not in the net)" in result.err
@@ -192,8 +199,8 @@ def test_test_prints_means_and_what_was_not_copied(tiny, minidrop):
 
 
 def test_time_compares_in_one_run(tiny, minidrop):
-    result = minidrop("time", "--solver", tiny.solver, "--compare", "conventional", "--iterations", "12", "--json",
-                      "--device", "cpu")
+    result = minidrop("time", "--solver", tiny.solver, "--compare", "conventional", "--iterations", "12",
+                      "--json", "--device", "cpu")
     numbers = json.loads(result.out)
     assert set(numbers["steps"]) == {"as written", "conventional"}
     assert all(step["count"] == 12 and 0 < step["p10"] <= step["median"] <= step["p90"]
@@ -202,7 +209,8 @@ def test_time_compares_in_one_run(tiny, minidrop):
     assert numbers["speed_up"]["mean"] == pytest.approx(means[1] / means[0])
     layers = numbers["where"]["conventional"]["layers"]
     assert layers["ip2"]["forward"] > 0 and layers["ip2"]["backward"] > 0 and layers["ip2"]["update"] > 0
-    assert layers["drop1"]["backward"] > 0 and layers["drop1"]["update"] == 0 and layers["data"]["backward"] == 0
+    assert (layers["drop1"]["backward"] > 0 and layers["drop1"]["update"] == 0
+            and layers["data"]["backward"] == 0)
     assert 0 < numbers["where"]["as written"]["gemm_share"] < 1
     assert not (tiny.path / "runs").exists()
 
@@ -216,10 +224,11 @@ def test_time_of_a_model_file(tiny, minidrop):
 
 def test_time_feeds_input_layers_itself(tmp_path, minidrop):
     path = tmp_path / "input.prototxt"
-    path.write_text('layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 4 dim: 6 } '
-                    'shape { dim: 4 } } } '
-                    'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 3 } } '
-                    'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss" }')
+    path.write_text('layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 4 dim: 6 '
+                    '} shape { dim: 4 } } } '
+                    'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { '
+                    'num_output: 3 } } layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" '
+                    'top: "loss" }')
     for phase in ("TRAIN", "TEST"):
         result = minidrop("time", "-model", str(path), "-iterations", "3", "-phase", phase)
         assert result.code == 0 and f"{phase} step on " in result.out, result.err

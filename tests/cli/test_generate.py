@@ -14,12 +14,15 @@ layer { name: "text" type: "TextData" top: "data" top: "label" top: "cont"
         text_data_param { source: "text.txt" LEVEL batch_size: 4 steps: 9 } }
 layer { name: "embed" type: "Embed" bottom: "data" top: "embed" embed_param { input_dim: 20 num_output: 12
         weight_filler { type: "uniform" min: -1 max: 1 } } }
-layer { name: "drop1" type: "ApproxDropout" bottom: "embed" top: "drop1" approx_dropout_param { dropout_ratio: 0.2 } }
+layer { name: "drop1" type: "ApproxDropout" bottom: "embed" top: "drop1"
+  approx_dropout_param { dropout_ratio: 0.2 } }
 layer { name: "lstm" type: "LSTM" bottom: "drop1" bottom: "cont" top: "lstm" recurrent_param { num_output: 24
         weight_filler { type: "xavier" } } }
-layer { name: "scores" type: "InnerProduct" bottom: "lstm" top: "scores" inner_product_param { num_output: 20 axis: 2
+layer { name: "scores" type: "InnerProduct" bottom: "lstm" top: "scores"
+  inner_product_param { num_output: 20 axis: 2
         weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" softmax_param { axis: 2 }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss"
+  softmax_param { axis: 2 }
         loss_param { ignore_label: -1 } }
 layer { name: "accuracy" type: "Accuracy" bottom: "scores" bottom: "label" top: "accuracy"
         accuracy_param { axis: 2 ignore_label: -1 } include { phase: TEST } }
@@ -63,8 +66,8 @@ def written(folder, minidrop):
     """written("words", option, ...) -> code, out, err of `minidrop generate` with that net."""
     def call(name, *arguments):
         here = folder / name
-        return minidrop("generate", "--model", here / "net.prototxt", "--weights", here / "weights.h5", "--device", "cpu",
-                        *arguments)
+        return minidrop("generate", "--model", here / "net.prototxt", "--weights", here / "weights.h5",
+                        "--device", "cpu", *arguments)
     return call
 
 
@@ -96,7 +99,8 @@ def test_sentences_begin_anew(written, folder):
     assert written("sentences", "--length", 4, "--temperature", "0").out == "one two three\n\n"
     writer, seen = model(folder, "sentences"), []
     forward = writer.net.forward
-    writer.net.forward = lambda **inputs: (seen.append({name: int(a[0, 0]) for name, a in inputs.items()}), forward(**inputs))
+    writer.net.forward = lambda **inputs: (seen.append({name: int(a[0, 0]) for name, a in inputs.items()}),
+                                           forward(**inputs))
     writer.generate("one two", 4, 0)
     words = [writer.vocabulary[one["data"]] for one in seen]
     assert words == ["<eos>", "one", "two", "three", "<eos>", "one"]
@@ -125,7 +129,8 @@ def test_a_seed_is_a_text(written):
 
 
 def test_temperature_is_what_the_scores_are_divided_by(folder):
-    """The share of each first token over many seeds is softmax(scores / temperature), for a cold and a hot one."""
+    """The share of each first token over many seeds is softmax(scores / temperature), for a cold and a hot
+    one."""
     writer = model(folder)
     writer.net.reset_states()
     tokens = writer.vocabulary.encode("the").tolist()
@@ -163,7 +168,8 @@ def test_a_prompt_and_what_follows_read_right(folder, prompt, expected):
 
 
 def test_a_step_at_a_time_equals_the_whole_sequence(folder):
-    """The scores after each token of the text, one by one through the carried state, are those of a batch of 9 steps."""
+    """The scores after each token of the text, one by one through the carried state, are those of a batch of
+    9 steps."""
     writer = model(folder, dtype="float64")
     net = md.Net(folder / "words" / "net.prototxt", "TEST", "cpu", "float64")
     md.load_weights(net, folder / "words" / "weights.h5")
@@ -181,14 +187,17 @@ def test_unknown_words_are_said(written):
     assert result.code == 0
     assert result.err == "warning: the vocabulary lacks 'bird'; the model reads <unk> instead\n"
     assert result.out.startswith("the bird sat the bird")
-    assert written("characters", "--prompt", "az", "--length", 2).err.startswith("warning: the vocabulary lacks 'z';")
+    assert written("characters", "--prompt", "az", "--length",
+                   2).err.startswith("warning: the vocabulary lacks 'z';")
 
 
 @pytest.mark.parametrize("arguments, code, message", [
-    (["--temperature", "-1"], 2, "-1"), (["--length", "0"], 2, "0 is not in the range"), (["--seed", "-1"], 2, "--seed"),
-    (["--temperature", "nan"], 1, "error: temperature must be a number from 0 on, got nan"),
+    (["--temperature", "-1"], 2, "-1"), (["--length", "0"], 2, "0 is not in the range"),
+    (["--seed", "-1"], 2, "--seed"), (["--temperature", "nan"], 1, "error: temperature must be a number from "
+                                      "0 on, got nan"),
     (["--temperature", "inf"], 1, "error: temperature must be a number from 0 on, got inf"),
-    (["--set", "layer.scores.inner_product_param.num_output=21"], 1, "has shape (20, 24), this net expects (21, 24)"),
+    (["--set", "layer.scores.inner_product_param.num_output=21"], 1, "has shape (20, 24), this net expects "
+     "(21, 24)"),
     (["--set", "layer.text.text_data_param.source=nope.txt"], 1, "source 'nope.txt': no such file"),
     (["--set", "layer.lstm.recurrent_param.bidirectional=true"], 1, "layer 'lstm' is bidirectional"),
     (["--device", "tpu"], 1, "unknown device 'tpu'"),
@@ -208,16 +217,19 @@ def test_without_weights(folder, minidrop):
 @pytest.mark.parametrize("pattern, replacement, message", [
     (r'layer { name: "(loss|accuracy)"(.|\n)*?(?=layer|\Z)', "",
      "no SoftmaxWithLoss, Perplexity or Accuracy layer reads the label 'label'"),
-    (r'TextData" (.*)\n.*', r'Input" \1 input_param { shape { dim: 9 dim: 4 } } }', "no TextData layer in phase TEST"),
+    (r'TextData" (.*)\n.*', r'Input" \1 input_param { shape { dim: 9 dim: 4 } } }', "no TextData layer in "
+     "phase TEST"),
     ("num_output: 20", "num_output: 5",
      r"expected scores for the 8 tokens of the vocabulary along axis 2 of 'scores', got shape \(1, 1, 5\)"),
     (r"\Z", 'layer { name: "more" type: "TextData" top: "x" top: "y" }', r":\d+:\d+: the net has 2 TextData"),
-    (r"\Z", 'layer { name: "more" type: "Input" top: "x" input_param { shape { dim: 1 } } }', "has the input 'x'"),
+    (r"\Z", 'layer { name: "more" type: "Input" top: "x" input_param { shape { dim: 1 } } }', "has the input "
+     "'x'"),
 ])
 def test_nets_that_cannot_write(folder, minidrop, pattern, replacement, message):
     changed = re.sub(pattern, replacement, NET.replace("LEVEL", ""))
     (folder / "words" / "other.prototxt").write_text(changed)
-    result = minidrop("generate", "--model", folder / "words" / "other.prototxt", "--weights", folder / "words" / "weights.h5")
+    result = minidrop("generate", "--model", folder / "words" / "other.prototxt", "--weights",
+                      folder / "words" / "weights.h5")
     assert result.code == 1 and result.err.count("\n") == 1
     assert re.search(message, result.err), result.err
 
@@ -225,17 +237,21 @@ def test_nets_that_cannot_write(folder, minidrop, pattern, replacement, message)
 def test_weights_of_another_net(folder, tmp_path):
     changed = NET.replace("LEVEL", "").replace('name: "scores" type', 'name: "other" type')
     (folder / "words" / "renamed.prototxt").write_text(changed)
-    with pytest.raises(SnapshotError, match="no weights for other/weight, other/bias; was it written by another net"):
+    with pytest.raises(SnapshotError, match="no weights for other/weight, other/bias; was it written by "
+                       "another net"):
         md.TextModel(folder / "words" / "renamed.prototxt", [folder / "words" / "weights.h5"], device="cpu")
 
 
 def test_a_text_that_only_training_reads(folder):
     """The net of phase TRAIN will do, and then too nothing is dropped."""
-    changed = NET.replace("LEVEL", "").replace('type: "TextData"', 'type: "TextData" include { phase: TRAIN }')
+    changed = NET.replace("LEVEL", "").replace('type: "TextData"', 'type: "TextData" include { phase: TRAIN '
+                                               '}')
     (folder / "words" / "train.prototxt").write_text(changed)
-    writer = md.TextModel(folder / "words" / "train.prototxt", [folder / "words" / "weights.h5"], device="cpu")
+    writer = md.TextModel(folder / "words" / "train.prototxt", [folder / "words" / "weights.h5"],
+                          device="cpu")
     assert writer.generate("the dog", 3, 0) == " ran home\n"
-    assert writer.net.phase == "TEST" and not any(map(writer.net.is_dropping, writer.net.drop_layers.values()))
+    assert writer.net.phase == "TEST" and not any(map(writer.net.is_dropping,
+                                                      writer.net.drop_layers.values()))
 
 
 def test_scores_that_are_no_numbers(folder):

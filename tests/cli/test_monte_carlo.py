@@ -54,8 +54,10 @@ def test_text_says_the_same(trained, minidrop):
                          ("expected calibration error", "calibration_error"), ("entropy, mean", "entropy")):
         left, right = (f"{ip2[side][field]:.6g}" for side in ("deterministic", "monte_carlo"))
         assert re.search(rf"^  {title} +{re.escape(left)} +{re.escape(right)}$", out, re.M), out
-    assert re.search(rf"^  mutual information, mean +{ip2['monte_carlo']['mutual_information']:.6g}$", out, re.M)
-    assert re.search(r"^forward passes: [\d.]+ s for the 18 with drops, [\d.]+ s for the 3 without$", out, re.M)
+    assert re.search(rf"^  mutual information, mean +{ip2['monte_carlo']['mutual_information']:.6g}$", out,
+                     re.M)
+    assert re.search(r"^forward passes: [\d.]+ s for the 18 with drops, [\d.]+ s for the 3 without$", out,
+                     re.M)
 
 
 def test_outputs_that_are_no_single_number(trained, tiny, minidrop):
@@ -92,7 +94,8 @@ def test_wrong_use(trained, tiny, minidrop):
     result = minidrop(*trained, "--mc", "1")
     assert result.code == 2 and "1 is not in the range x>=2" in result.err
     net = tiny.folder / "net.prototxt"
-    net.write_text(net.read_text().replace('layer { name: "drop1"', 'layer { include { phase: TRAIN } name: "drop1"')
+    net.write_text(net.read_text().replace('layer { name: "drop1"', 'layer { include { phase: TRAIN } name: '
+                                           '"drop1"')
                    .replace('bottom: "ip1" top: "drop1"', 'bottom: "ip1" top: "ip1"')
                    .replace('bottom: "drop1"', 'bottom: "ip1"'))
     result = minidrop(*trained, "--mc", "3")

@@ -33,12 +33,13 @@ def test_one_family_says_what_is_exact_and_what_is_not(minidrop):
 
 
 def test_options_reach_their_families(minidrop):
-    options = ("--tile-size", "8", "--block-samples", "16", "--block-units", "4", "--inputs", "128", "--step", "4", "--scale",
-               "PATTERN", "--seed", "5", "--layer", "fc", "--json")
+    options = ("--tile-size", "8", "--block-samples", "16", "--block-units", "4", "--inputs", "128", "--step",
+               "4", "--scale", "PATTERN", "--seed", "5", "--layer", "fc", "--json")
     reports = json.loads(minidrop("patterns", *FEW, *options).out)
     assert reports["TILE"]["settings"]["tile_size"] == 8 and reports["TILE"]["sites"]["count"] == 8 * 16
     assert reports["BLOCK"]["settings"]["block_samples"] == 16 and reports["BLOCK"]["sites"]["count"] == 16
-    assert reports["BLOCK"]["settings"]["scale"] == "RATE" and reports["UNIT"]["settings"]["scale"] == "PATTERN"
+    assert (reports["BLOCK"]["settings"]["scale"] == "RATE"
+            and reports["UNIT"]["settings"]["scale"] == "PATTERN")
     assert reports["PERIODIC"]["settings"]["step"] == 4 and reports["ROW"]["settings"]["step"] == 0
     assert {(one["sequence"]["seed"], one["sequence"]["layer"]) for one in reports.values()} == {(5, "fc")}
 
@@ -47,7 +48,8 @@ def test_options_reach_their_families(minidrop):
     (["--family", "UNIT", "--tile-size", "8"], "pattern UNIT has no tile_size, got tile_size: 8"),
     (["--family", "BLOCK", "--scale", "PATTERN"], "pattern BLOCK has no scale PATTERN, only RATE"),
     (["--family", "BLOCK", "--block-units", "64"], "block_units 64 cuts 64 units into 1 block"),
-    (["--family", "slices"], "unknown pattern 'slices'; did you mean 'SLICE'? (known patterns: BLOCK, PERIODIC, "),
+    (["--family", "slices"], "unknown pattern 'slices'; did you mean 'SLICE'? (known patterns: BLOCK, "
+     "PERIODIC, "),
     (["--iterations", "0"], "iterations must be an integer of at least 1, got 0"),
     (["--inputs", "0"], "inputs must be an integer of at least 1, got 0"),
     (["--png", "no/such/x.png"], "--png no/such/x.png: there is no folder no/such; make it"),
@@ -69,7 +71,8 @@ def test_a_shortened_sequence_says_so(minidrop, monkeypatch):
     assert "only 50 of 200 iterations are looked at: more would need too much memory" in out
     assert "seen in 50 iterations" in out and "50 iterations of layer 'drop1', seed 0: mean rate" in out
     monkeypatch.setattr("minidrop.patterns.report.STRETCH", 8)
-    assert "units, seen in 50 iterations, among 32 of them; 0.250" in minidrop("patterns", *FEW, "--family", "UNIT").out
+    assert "units, seen in 50 iterations, among 32 of them; 0.250" in minidrop("patterns", *FEW, "--family",
+                                                                               "UNIT").out
 
 
 @pytest.mark.parametrize("units, unit_axis, distance_axis", [
@@ -77,9 +80,11 @@ def test_a_shortened_sequence_says_so(minidrop, monkeypatch):
     (40, "unit 0" + " " * 32 + "39", "distance 1" + " " * 27 + "39"),
 ])
 def test_axis_labels_stand_apart(units, unit_axis, distance_axis):
-    lines = [line.strip() for line in text_plots(report(PatternSettings(0.5), units, iterations=20), 100).splitlines()]
+    lines = [line.strip() for line in text_plots(report(PatternSettings(0.5), units, iterations=20),
+                                                 100).splitlines()]
     assert unit_axis in lines
-    assert [line for line in lines if line.startswith("distance")] == ([distance_axis] if distance_axis else [])
+    assert [line for line in lines if line.startswith("distance")] == ([distance_axis] if distance_axis
+                                                                       else [])
 
 
 def test_search_table(minidrop):
@@ -90,7 +95,8 @@ def test_search_table(minidrop):
                                               ["0.5", "8", "0.5", "0.5643", "+0.0643"],
                                               ["0.7", "8", "0.5", "0.6814", "-0.0186"],
                                               ["0.9", "11", "0.5", "0.8080", "-0.0920"]]
-    assert json.loads(minidrop("patterns", "--search-table", "--json").out)[0]["reached"] == pytest.approx(0.431, abs=5e-4)
+    assert json.loads(minidrop("patterns", "--search-table",
+                               "--json").out)[0]["reached"] == pytest.approx(0.431, abs=5e-4)
 
 
 def test_plots_of_characters(minidrop):
@@ -118,7 +124,8 @@ def test_png(minidrop, tmp_path):
     assert result.code == 0 and f"drawn into {file}" in result.out
     assert file.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and file.stat().st_size > 50000
     for rate, units in (("0", "5"), ("0.5", "1")):
-        result = minidrop("patterns", "--rate", rate, "--units", units, "--iterations", "5", "--png", tmp_path / "small.svg")
+        result = minidrop("patterns", "--rate", rate, "--units", units, "--iterations", "5", "--png",
+                          tmp_path / "small.svg")
         assert result.code == 0
     result = minidrop("patterns", *FEW, "--json", "--png", tmp_path / "b.png")
     assert json.loads(result.out) and "drawn into" in result.err

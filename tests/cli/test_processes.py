@@ -20,12 +20,13 @@ SECONDS = 60          # no child may take longer
 
 
 def environment():
-    return {**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_DEBUG": "", "MINIDROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_DEBUG": "", "MINIDROP_THREADS": "1",
+            "OMP_NUM_THREADS": "1"}
 
 
 def start(*arguments, **options):
-    return subprocess.Popen([sys.executable, "-m", "minidrop", *map(str, arguments)], env=environment(), text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen([sys.executable, "-m", "minidrop", *map(str, arguments)], env=environment(),
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def finish(child):
@@ -68,17 +69,19 @@ def test_the_installed_script(tiny):
         pytest.skip("minidrop is not installed beside this Python: no console script to run")
 
     def run(*arguments):
-        done = subprocess.run([script, *map(str, arguments)], env=environment(), capture_output=True, text=True,
-                              timeout=SECONDS)
+        done = subprocess.run([script, *map(str, arguments)], env=environment(), capture_output=True,
+                              text=True, timeout=SECONDS)
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout
 
     assert "drop1 (PERIODIC) saves" in run("check", tiny.net)
     assert "done: 40 iterations" in run("train", "--solver", tiny.solver, "--out", "o")
-    assert "accuracy = " in run("test", "--model", tiny.net, "--weights", "o/snapshots/task_iter_40.h5", "--iterations", 2)
+    assert "accuracy = " in run("test", "--model", tiny.net, "--weights", "o/snapshots/task_iter_40.h5",
+                                "--iterations", 2)
 
 
-@pytest.mark.parametrize("options", [(), ("--dropout", "conventional", "--set", "type=Adam", "--set", "momentum=0.9")])
+@pytest.mark.parametrize("options", [(), ("--dropout", "conventional", "--set", "type=Adam", "--set",
+                                          "momentum=0.9")])
 def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
     settings = (*options, "--set", "max_iter=1500", "--set", "snapshot=100", "--set", "display=7", "--set",
                 "average_loss=10", "--set", "test_interval=150", "--set", "snapshot_best=accuracy")
@@ -102,7 +105,8 @@ def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
     for name in ("task_iter_1500.h5", "task_best.h5"):
         a, b = (weights_of(tiny.path / run / "snapshots" / name) for run in ("whole", "killed"))
         assert set(a) == set(b) and all(a[key].tobytes() == b[key].tobytes() for key in a)
-    assert (tiny.path / "killed/metrics.jsonl").read_bytes() == (tiny.path / "whole/metrics.jsonl").read_bytes()
+    assert (tiny.path / "killed/metrics.jsonl").read_bytes() == (tiny.path
+                                                                 / "whole/metrics.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -120,12 +124,14 @@ def test_a_stop_signal_snapshots_and_says_how_to_go_on(tiny, weights_of, name):
     assert (tiny.path / f"o o/snapshots/task_iter_{iteration}.h5").exists()
     command = shlex.split(again.removeprefix("go on with: "))
     assert command[0] == "minidrop"
-    # The printed command goes on where the run stopped, and the end equals that of a run that was never stopped.
+    # The printed command goes on where the run stopped, and the end equals that of a run that was never
+    # stopped.
     child = start(*command[1:], "--set", f"max_iter={iteration + 30}")
     out, _ = finish(child)
     assert child.returncode == 0 and f"going on at iteration {iteration} from " in out
     finish(train(tiny, "whole", *LONG, "--set", f"max_iter={iteration + 30}"))
-    a, b = (weights_of(tiny.path / run / f"snapshots/task_iter_{iteration + 30}.h5") for run in ("o o", "whole"))
+    a, b = (weights_of(tiny.path / run / f"snapshots/task_iter_{iteration + 30}.h5")
+            for run in ("o o", "whole"))
     assert all(np.array_equal(a[key], b[key]) for key in a)
 
 
@@ -162,7 +168,8 @@ def test_a_second_interrupt_stops_at_once(tiny):
     # One iteration takes minutes here; the first signal waits for its end, the second does not.
     child = train(tiny, "o", "--set", "iter_size=100000000")
     wait_for(child, tiny.path / "o/metrics.jsonl")
-    while not (tiny.path / "o/metrics.jsonl").read_text():      # the test at iteration 0, which comes right before it
+    # the test at iteration 0, which comes right before it
+    while not (tiny.path / "o/metrics.jsonl").read_text():
         assert child.poll() is None
         time.sleep(0.05)
     time.sleep(0.3)
@@ -194,7 +201,8 @@ def test_mistakes_and_broken_pipes_are_quiet(tiny):
     child = start("train", "--solver", "task/typo.prototxt")
     _, err = finish(child)
     assert child.returncode == 1
-    assert err == "error: task/typo.prototxt:2:1: SolverParameter has no field 'base_lrr'; did you mean 'base_lr'?\n"
+    assert (err == "error: task/typo.prototxt:2:1: SolverParameter has no field 'base_lrr'; did you mean "
+            "'base_lr'?\n")
     child = train(tiny, "o", *LONG, "--set", "display=1")
     child.stdout.close()
     assert child.wait(SECONDS) == 1
@@ -206,8 +214,8 @@ def on_terminal(columns, *arguments):
     """Run minidrop on a terminal of so many columns; returns (exit code, everything it drew)."""
     parent, terminal = os.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    child = subprocess.Popen([sys.executable, "-m", "minidrop", *arguments], env=environment(), stdout=terminal,
-                             stderr=terminal, stdin=terminal)
+    child = subprocess.Popen([sys.executable, "-m", "minidrop", *arguments], env=environment(),
+                             stdout=terminal, stderr=terminal, stdin=terminal)
     os.close(terminal)
     text = b""
     while True:

@@ -14,7 +14,8 @@ def test_a_run_folder(tiny, minidrop):
     result = minidrop("train", "--solver", tiny.solver)
     assert result.code == 0 and result.err == ""
     (folder,) = (tiny.path / "runs").iterdir()
-    assert folder.name.startswith("task-2")                 # the solver's folder, where the file is just called solver
+    # the solver's folder, where the file is just called solver
+    assert folder.name.startswith("task-2")
     assert sorted(path.name for path in folder.iterdir()) == [
         "metrics.jsonl", "net.prototxt", "run.json", "snapshots", "solver.prototxt", "train.log"]
     assert sorted(path.name for path in (folder / "snapshots").iterdir()) == [
@@ -29,15 +30,16 @@ def test_a_run_folder(tiny, minidrop):
     assert out.count("ip1 computes only the units kept by drop1") == 1
     assert out[-1].startswith("done: 40 iterations in ")
     accuracy = f"accuracy = {lines[-1]['values']['accuracy']:.6g}"
-    assert accuracy in out[-1] and f"snapshots: {folder.relative_to(tiny.path)}/snapshots/task_iter_*.h5" in out[-1]
+    assert (accuracy in out[-1]
+            and f"snapshots: {folder.relative_to(tiny.path)}/snapshots/task_iter_*.h5" in out[-1])
     assert any(line.startswith("Iteration 20 (") and " iter/s), loss = " in line for line in out)
     log = (folder / "train.log").read_text()
     assert all(line in log for line in out)
 
 
 def test_the_resolved_files_train_the_same_net(tiny, minidrop, weights_of):
-    code = minidrop("train", "--solver", tiny.solver, "--out", "a", "--seed", "9", "--set", "base_lr=0.1", "--dropout",
-                    "approx:ROW", "--set", "layer.ip1.inner_product_param.num_output=30").code
+    code = minidrop("train", "--solver", tiny.solver, "--out", "a", "--seed", "9", "--set", "base_lr=0.1",
+                    "--dropout", "approx:ROW", "--set", "layer.ip1.inner_product_param.num_output=30").code
     assert code == 0
     solver = (tiny.path / "a/solver.prototxt").read_text()
     assert "base_lr: 0.1" in solver and "random_seed: 9" in solver
@@ -47,14 +49,16 @@ def test_the_resolved_files_train_the_same_net(tiny, minidrop, weights_of):
     for name in ("train.txt", "train.h5"):
         (tiny.path / name).write_bytes((tiny.folder / name).read_bytes())
     assert minidrop("train", "--solver", "a/solver.prototxt", "--out", "b").code == 0
-    a, b = (weights_of(tiny.path / path) for path in ("a/snapshots/task_iter_40.h5", "b/snapshots/a_iter_40.h5"))
+    a, b = (weights_of(tiny.path / path)
+            for path in ("a/snapshots/task_iter_40.h5", "b/snapshots/a_iter_40.h5"))
     assert all(np.array_equal(a[key], b[key]) for key in a)
 
 
 def test_snapshot_prefix_of_the_file_is_honoured(tiny, minidrop):
     assert minidrop("train", "--solver", tiny.solver, "--set", "snapshot_prefix=snaps/x").code == 0
     assert (tiny.path / "snaps/x_iter_40.h5").exists()
-    out = minidrop("train", "--solver", tiny.solver, "--set", "snapshot_prefix=snaps/x", "--resume", "auto").out
+    out = minidrop("train", "--solver", tiny.solver, "--set", "snapshot_prefix=snaps/x", "--resume",
+                   "auto").out
     assert "going on at iteration 40 from snaps/x_iter_40.h5" in out
     # Of another run under the same prefix, started later than these snapshots, nothing is taken.
     command = ("train", "--solver", tiny.solver, "--set", "snapshot_prefix=snaps/x", "--out", "new")
@@ -80,7 +84,8 @@ def test_resumed_in_parts_equals_uninterrupted(tiny, minidrop, weights_of):
     assert result.code == 0
     assert "going on at iteration 20 from parts/snapshots/task_iter_20.h5" in result.out
     assert "the solver's settings are not what they were: max_iter: 20; now max_iter: 40" in result.err
-    assert (tiny.path / "parts/metrics.jsonl").read_bytes() == (tiny.path / "whole/metrics.jsonl").read_bytes()
+    assert (tiny.path / "parts/metrics.jsonl").read_bytes() == (tiny.path
+                                                                / "whole/metrics.jsonl").read_bytes()
     a, b = (weights_of(tiny.path / run / "snapshots/task_iter_40.h5") for run in ("whole", "parts"))
     assert set(a) == set(b) and all(np.array_equal(a[key], b[key]) for key in a)
 
@@ -90,43 +95,50 @@ def test_resume_auto_takes_this_solvers_newest_run_and_skips_broken_snapshots(ti
     assert result.code == 0
     assert "no earlier run of task/solver.prototxt under runs: starting anew" in result.out
     (folder,) = (tiny.path / "runs").iterdir()
-    assert minidrop("train", "--solver", tiny.solver, "--dropout", "conventional").code == 0      # is another training
+    # is another training
+    assert minidrop("train", "--solver", tiny.solver, "--dropout", "conventional").code == 0
     newest = folder / "snapshots/task_iter_40.h5"
     newest.write_bytes(newest.read_bytes()[:-100])
     result = minidrop("train", "--solver", tiny.solver, "-snapshot", "auto")
     assert result.code == 0
     assert "passed over: " in result.err and "task_iter_40.h5" in result.err
-    assert f"going on at iteration 30 from {folder.relative_to(tiny.path)}/snapshots/task_iter_30.h5" in result.out
+    assert (f"going on at iteration 30 from "
+            f"{folder.relative_to(tiny.path)}/snapshots/task_iter_30.h5" in result.out)
 
 
 def test_a_folder_without_a_snapshot_starts_anew(tiny, minidrop):
-    assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--set", "snapshot=0", "--set", "max_iter=7", "--set",
-                    "snapshot_after_train=false").code == 0
+    assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--set", "snapshot=0", "--set",
+                    "max_iter=7", "--set", "snapshot_after_train=false").code == 0
     result = minidrop("train", "--solver", tiny.solver, "--out", "o", "--resume", "auto")
     assert "no snapshot of task/solver.prototxt yet in o: starting anew" in result.out
-    assert [line["iteration"] for line in lines_of(tiny.path / "o")].count(0) == 2      # a test and a display, once
+    # a test and a display, once
+    assert [line["iteration"] for line in lines_of(tiny.path / "o")].count(0) == 2
 
 
 def test_resume_from_a_file_and_weights(tiny, minidrop):
     assert minidrop("train", "--solver", tiny.solver, "--out", "o").code == 0
     result = minidrop("train", "--solver", tiny.solver, "-snapshot=o/snapshots/task_iter_30.h5", "--out", "p")
     assert "going on at iteration 30 from o/snapshots/task_iter_30.h5" in result.out
-    assert [line for line in lines_of(tiny.path / "o") if line["iteration"] >= 30] == lines_of(tiny.path / "p")
-    result = minidrop("train", "--solver", tiny.solver, "-weights", "o/snapshots/task_iter_40.h5", "--out", "q", "--set",
-                      "layer.ip2.name=other")
+    assert [line for line in lines_of(tiny.path / "o")
+            if line["iteration"] >= 30] == lines_of(tiny.path / "p")
+    result = minidrop("train", "--solver", tiny.solver, "-weights", "o/snapshots/task_iter_40.h5", "--out",
+                      "q", "--set", "layer.ip2.name=other")
     assert result.code == 0
     assert "2 of 4 parameters copied" in result.out
     assert "not copied: other/weight" in result.err
     assert "not copied: other/weight" in (tiny.path / "q/train.log").read_text()
-    result = minidrop("train", "--solver", tiny.solver, "-snapshot=o/snapshots/task_iter_30.h5", "--seed", "4")
+    result = minidrop("train", "--solver", tiny.solver, "-snapshot=o/snapshots/task_iter_30.h5", "--seed",
+                      "4")
     assert result.code == 1 and "was written with random_seed 3, this solver says 4" in result.err
-    result = minidrop("train", "--solver", tiny.solver, "-snapshot=o/snapshots/task_iter_30.h5", "--dropout", "conventional")
+    result = minidrop("train", "--solver", tiny.solver, "-snapshot=o/snapshots/task_iter_30.h5", "--dropout",
+                      "conventional")
     assert result.code == 0 and "written with --dropout not given, now it is conventional" in result.err
 
 
 def test_dropout_families_fit_files_with_another_familys_settings(tiny, minidrop):
     net = tiny.folder / "net.prototxt"
-    net.write_text(net.read_text().replace("dropout_ratio: 0.5", 'dropout_ratio: 0.5 pattern: "ROW" max_period: 8'))
+    net.write_text(net.read_text().replace("dropout_ratio: 0.5", 'dropout_ratio: 0.5 pattern: "ROW" '
+                                           'max_period: 8'))
     assert minidrop("check", tiny.solver, "--dropout", "approx:periodic").code == 0
     assert minidrop("time", "-model", tiny.net, "-iterations", "1", "--dropout", "approx:BLOCK").code == 0
     command = ("train", "--solver", tiny.solver, "--set", "max_iter=10", "--out", "o")
@@ -138,14 +150,17 @@ def test_dropout_families_fit_files_with_another_familys_settings(tiny, minidrop
     assert result.code == 0 and "--dropout" not in result.err       # one spelling, one training
     result = minidrop("check", tiny.solver, "--dropout", "approx:tiles")
     assert result.code == 1
-    assert result.err.startswith("error: --dropout approx:tiles: unknown pattern 'tiles'; did you mean 'TILE'?")
+    assert result.err.startswith("error: --dropout approx:tiles: unknown pattern 'tiles'; did you mean "
+                                 "'TILE'?")
 
 
 def test_patterns_that_are_not_what_they_were(tiny, minidrop):
     settings = "layer.drop1.approx_dropout_param.step=10"
-    assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--set", "max_iter=10", "--set", settings).code == 0
+    assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--set", "max_iter=10", "--set",
+                    settings).code == 0
     result = minidrop("train", "--solver", tiny.solver, "--out", "o", "--resume", "auto")
-    line = "the patterns of drop1 are not what they were: 5 of 10; now 15 of 30; set step: 10 to go on as before"
+    line = ("the patterns of drop1 are not what they were: 5 of 10; now 15 of 30; set step: 10 to go on as "
+            "before")
     assert result.code == 0 and f"warning: {line}\n" in result.err
     assert line in (tiny.path / "o/train.log").read_text()
 
@@ -189,8 +204,10 @@ def test_a_folder_that_cannot_be_written(tiny, minidrop):
 
 
 def test_several_nets_are_written_down(tiny, minidrop):
-    text = (tiny.folder / "solver.prototxt").read_text().replace('net: "net.prototxt"', 'train_net: "net.prototxt"\n'
-                                                                 'test_net: "other.prototxt" test_net: "net.prototxt"')
+    text = (tiny.folder / "solver.prototxt").read_text().replace('net: "net.prototxt"',
+                                                                 'train_net: "net.prototxt"\n'
+                                                                 'test_net: "other.prototxt" test_net: '
+                                                                 '"net.prototxt"')
     (tiny.folder / "several.prototxt").write_text(text + "test_iter: 1")
     (tiny.folder / "other.prototxt").write_text((tiny.folder / "net.prototxt").read_text())
     result = minidrop("train", "--solver", "task/several.prototxt", "--out", "o")
@@ -200,14 +217,16 @@ def test_several_nets_are_written_down(tiny, minidrop):
     assert 'train_net: "net.prototxt"' in solver
     assert [line for line in solver.splitlines() if line.startswith("test_net")] == [
         'test_net: "test_net_0.prototxt"', 'test_net: "net.prototxt"']
-    assert minidrop("check", "o/solver.prototxt").code == 1                # the data does not stand beside these
+    # the data does not stand beside these
+    assert minidrop("check", "o/solver.prototxt").code == 1
     assert {line["net"] for line in lines_of(tiny.path / "o") if line["phase"] == "TEST"} == {0, 1}
 
 
 def test_what_has_no_effect_is_said(tiny, minidrop):
     assert minidrop("train", "--solver", tiny.solver, "--out", "a", "--set", "max_iter=10").code == 0
-    result = minidrop("train", "--solver", tiny.solver, "--out", "b", "--resume", "a/snapshots/task_iter_10.h5", "--dtype",
-                      "float64", "--set", "max_iter=5", "--set", "test_interval=0", "--set", "snapshot_best=accuracy")
+    result = minidrop("train", "--solver", tiny.solver, "--out", "b", "--resume",
+                      "a/snapshots/task_iter_10.h5", "--dtype", "float64", "--set", "max_iter=5", "--set",
+                      "test_interval=0", "--set", "snapshot_best=accuracy")
     assert result.code == 0
     assert "warning: the snapshot was written with --dtype float32, now it is float64" in result.err
     assert "warning: nothing is left to train: max_iter is 5; raise it with --set max_iter=N" in result.err

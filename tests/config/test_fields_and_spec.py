@@ -24,8 +24,9 @@ def test_param_fields(layer_type, expected):
 
 
 def test_every_param_field_belongs_to_some_type():
-    types = ("Accuracy ApproxDropout Concat Dropout DummyData Eltwise Embed Flatten HDF5Data InnerProduct Input LSTM "
-             "MemoryData Power ReLU Reshape Sigmoid Slice Softmax SoftmaxWithLoss TanH TextData").split()
+    types = ("Accuracy ApproxDropout Concat Dropout DummyData Eltwise Embed Flatten HDF5Data InnerProduct "
+             "Input LSTM MemoryData Power ReLU Reshape Sigmoid Slice Softmax SoftmaxWithLoss TanH "
+             "TextData").split()
     assert {name for layer_type in types for name in param_fields(layer_type)} == set(all_param_fields())
 
 

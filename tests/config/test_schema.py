@@ -64,8 +64,8 @@ CAFFE = {
     "InputParameter": "shape 1",
     "MemoryDataParameter": "batch_size 1, channels 2, height 3, width 4",
     "PowerParameter": "power 1 1, scale 2 1, shift 3 0",
-    "RecurrentParameter": "num_output 1, weight_filler 2, bias_filler 3, debug_info 4 False, expose_hidden 5 False",
-    "ReLUParameter": "negative_slope 1 0, engine 2 0",
+    "RecurrentParameter": "num_output 1, weight_filler 2, bias_filler 3, debug_info 4 False, expose_hidden 5 "
+    "False", "ReLUParameter": "negative_slope 1 0, engine 2 0",
     "ReshapeParameter": "shape 1, axis 2 0, num_axes 3 -1",
     "SigmoidParameter": "engine 1 0",
     "SliceParameter": "axis 3 1, slice_point 2, slice_dim 1 1",
@@ -74,15 +74,17 @@ CAFFE = {
 }
 OWN = {
     "ApproxDropoutParameter": "dropout_ratio 1 0.5, pattern 2 PERIODIC, max_period 3 0, step 4 0, scale 5 "
-                              "0, search 6 0, tile_size 7 0, block_samples 8 0, block_units 9 0, reshuffle_interval 10 0, "
+                              "0, search 6 0, tile_size 7 0, block_samples 8 0, block_units 9 0, "
+    "reshuffle_interval 10 0, "
                               "time 11 0",
     "DropoutParameter": "axes 5000, shared 5001 False",
     "LayerParameter": "approx_dropout_param 5000, text_data_param 5001, param_str 5002",
     "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0",
-    "TextDataParameter": "source 1, batch_size 2, steps 3, level 4 0, vocabulary 5, vocabulary_size 6 0, begin 7 0, end 8 1, "
+    "TextDataParameter": "source 1, batch_size 2, steps 3, level 4 0, vocabulary 5, vocabulary_size 6 0, "
+    "begin 7 0, end 8 1, "
                          "sentences 9 False, shuffle 10 False",
-    "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001, precision 5002 float32, capture_steps 5003 True",
-    "HDF5DataParameter": "prefetch 5000 4",
+    "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001, precision 5002 float32, capture_steps 5003 "
+    "True", "HDF5DataParameter": "prefetch 5000 4",
 }
 ENUMS = {
     "Phase": "TRAIN TEST", "FillerParameter.VarianceNorm": "FAN_IN FAN_OUT AVERAGE",

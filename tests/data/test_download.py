@@ -261,11 +261,13 @@ def test_texts_of_another_content(tmp_path, server, pack, end):
                         f"{path}: expected a text of the sha256 86c4e6aa9db7c042ec79f339dcb96d42b0075e16",
                         "fetch it again")
     server.files["/input.txt"] = b"First Citizen:"
-    result = run_script("tinyshakespeare", "--mirror", server.url, cache=tmp_path / "cache", data=folder.parent)
+    result = run_script("tinyshakespeare", "--mirror", server.url, cache=tmp_path / "cache",
+                        data=folder.parent)
     assert result.returncode == 1
     warning, error = result.stderr.splitlines()
     assert warning.startswith(f"warning: {path}: expected a text of the sha256") and "left alone" in warning
-    assert error.startswith("error: input.txt: no mirror delivered it") and "6fb458f1232090904fb40fe944165e91" in error
+    assert error.startswith("error: input.txt: no mirror delivered "
+                            "it") and "6fb458f1232090904fb40fe944165e91" in error
     assert os.listdir(tmp_path / "cache/tinyshakespeare") == []
 
 
@@ -278,13 +280,14 @@ def test_a_text_that_is_downloaded(tmp_path, server):
     result = run_script("tinyshakespeare", "--mirror", server.url, cache=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "tinyshakespeare/input.txt").read_bytes() == server.files["/input.txt"]
-    assert run_script("tinyshakespeare", "--force", cache=tmp_path).returncode == 0 and len(server.requests) == 1
+    assert run_script("tinyshakespeare", "--force",
+                      cache=tmp_path).returncode == 0 and len(server.requests) == 1
 
 
 def test_texts_that_are_absent(tmp_path):
     fails_with_one_line(run_script("ptb", "--from", tmp_path, cache=tmp_path / "cache"),
-                        "expected the files ptb.train.txt, ptb.valid.txt, ptb.test.txt, or these with .xz or .gz",
-                        "got no ptb.train.txt; put it there or leave out --from")
+                        "expected the files ptb.train.txt, ptb.valid.txt, ptb.test.txt, or these with .xz or "
+                        ".gz", "got no ptb.train.txt; put it there or leave out --from")
 
 
 def test_a_damaged_cache_is_made_again(tmp_path):

@@ -45,12 +45,15 @@ class TestVocabulary:
     def test_size_keeps_the_most_frequent(self):
         words = "b a c a <unk> <unk> <unk> c d".split()
         assert Vocabulary.build(words, 4).tokens == ("<unk>", "<eos>", "a", "c")
-        assert Vocabulary.build(words, 100).tokens == Vocabulary.build(words).tokens == ("<unk>", "<eos>", "a", "c", "b", "d")
+        assert Vocabulary.build(words,
+                                100).tokens == Vocabulary.build(words).tokens == ("<unk>", "<eos>", "a", "c",
+                                                                                  "b", "d")
         assert Vocabulary.build("hello", 3, "CHARACTER").tokens == ("<unk>", "l", "h")
 
     @pytest.mark.parametrize("level, size", [("WORD", 1), ("WORD", 2), ("CHARACTER", 1)])
     def test_a_size_without_room_for_a_word(self, level, size):
-        with pytest.raises(DataError, match=f"more than {size if level == 'CHARACTER' else 2} .* got {size}$"):
+        with pytest.raises(DataError, match=f"more than {size if level == 'CHARACTER' else 2} .* got "
+                           f"{size}$"):
             Vocabulary.build("ab", size, level)
 
     def test_words(self):
@@ -69,7 +72,8 @@ class TestVocabulary:
 
     def test_equal_if_tokens_and_level_are(self):
         tokens = ["<unk>", "<eos>", "a"]
-        assert Vocabulary(tokens) == Vocabulary(iter(tokens)) and hash(Vocabulary(tokens)) == hash(Vocabulary(tokens))
+        assert (Vocabulary(tokens) == Vocabulary(iter(tokens))
+                and hash(Vocabulary(tokens)) == hash(Vocabulary(tokens)))
         assert Vocabulary(tokens) != Vocabulary(tokens[::-1]) and Vocabulary(tokens) != tokens
         assert Vocabulary(["<unk>"], "CHARACTER") != Vocabulary(["<unk>", "a"], "CHARACTER")
 
@@ -79,7 +83,8 @@ class TestVocabulary:
             Vocabulary(["<unk>", "<eos>", "a"]).decode(indices)
 
     @pytest.mark.parametrize("tokens, level, message", [
-        (["<unk>", "a", "<eos>", "a"], "WORD", r"token 3: expected different tokens, got 'a' again, as token 1"),
+        (["<unk>", "a", "<eos>", "a"], "WORD", r"token 3: expected different tokens, got 'a' again, as token "
+         r"1"),
         (["<eos>", "a"], "WORD", "token 2: expected <unk> among the tokens, got none"),
         (["<unk>", "a"], "WORD", "token 2: expected <eos> among the tokens, got none"),
         ([], "CHARACTER", "token 0: expected <unk> among"),
@@ -119,7 +124,8 @@ class TestVocabulary:
         ("a\nb\n", 3, "expected <unk> among the tokens, got none; add it"),
         ("<unk>\nab\n", 2, "expected one character, got 'ab'; correct it (a vocabulary of words holds <eos>"),
         ("<unk>\n\na\n", 2, "expected a token, got an empty line"),
-        ("<unk>\na\\q\n", 2, "expected \\\\ or \\n or \\r or \\t or \\s, got \\q in 'a\\\\q'; write a backslash as \\\\"),
+        ("<unk>\na\\q\n", 2, "expected \\\\ or \\n or \\r or \\t or \\s, got \\q in 'a\\\\q'; write a "
+         "backslash as \\\\"),
         ("<unk>\na\\\n", 2, "got \\ in"),
         ("<eos>\n<unk>\na\\sb\n", 3, "expected a word without white space, got 'a b'"),
         (b"<unk>\na\n\xff\n", 3, "expected text in UTF-8, got the byte 0xFF"),
@@ -182,11 +188,13 @@ class TestReadText:
         vocabulary.save(tmp_path / "train.vocabulary")
         for source in (train, tmp_path / "train.vocabulary"):
             got = read_text(test, vocabulary=source)
-            assert got.vocabulary == vocabulary == read_vocabulary(source) and got.indices.tolist() == [0, 4, 1]
+            assert got.vocabulary == vocabulary == read_vocabulary(source) and got.indices.tolist() == [0, 4,
+                                                                                                        1]
         assert read_text(test, vocabulary=tmp_path / "train.vocabulary", size=7).vocabulary == vocabulary
         with pytest.raises(DataError, match="expected 5 tokens, the vocabulary_size, got 7"):
             read_text(test, vocabulary=tmp_path / "train.vocabulary", size=5)
-        with pytest.raises(DataError, match="expected a vocabulary of level CHARACTER, got one of level WORD"):
+        with pytest.raises(DataError, match="expected a vocabulary of level CHARACTER, got one of level "
+                           "WORD"):
             read_text(test, "CHARACTER", tmp_path / "train.vocabulary")
 
     def test_a_text_in_use_is_read_once(self, make, monkeypatch):
@@ -221,7 +229,8 @@ class TestReadText:
 
     def test_a_python_without_sources(self, monkeypatch, tmp_path):
         monkeypatch.setattr(text.sysconfig, "get_path", lambda name: str(tmp_path))
-        with pytest.raises(DataError, match=f"python-stdlib: expected the sources .* in {tmp_path}, got none"):
+        with pytest.raises(DataError, match=f"python-stdlib: expected the sources .* in {tmp_path}, got "
+                           f"none"):
             read_text("python-stdlib")
 
     @pytest.mark.parametrize("content, message", [
@@ -229,7 +238,8 @@ class TestReadText:
         (b"a\nb \xe4 c\n", "a.txt:2: expected text in UTF-8, got the byte 0xE4; convert the file"),
         (b"a\n" * 70 + b"b \xc3", "a.txt:71: expected text in UTF-8, got the byte 0xC3"),
         (gzip.compress(LINES.encode(), mtime=0)[:-3], "a.txt: expected a whole gzip file, got a damaged one"),
-        (gzip.compress(bytes(1000), mtime=0)[:12] + b"\xff" * 9, "a.txt: expected a whole gzip file, got a damaged one"),
+        (gzip.compress(bytes(1000), mtime=0)[:12] + b"\xff" * 9, "a.txt: expected a whole gzip file, got a "
+         "damaged one"),
         (lzma.compress(LINES.encode())[:-3], "a.txt: expected a whole xz file, got a damaged one"),
     ])
     def test_damaged_files(self, make, monkeypatch, content, message):
@@ -265,7 +275,8 @@ class TestReadText:
 
     def test_tiny_shakespeare(self):
         got = read_text(*real("tinyshakespeare/input.txt.xz"), "CHARACTER")
-        assert len(got.indices) == 1_115_394 and len(got.vocabulary) == 65 + 1 and (got.indices != got.vocabulary.unk).all()
+        assert (len(got.indices) == 1_115_394 and len(got.vocabulary) == 65 + 1
+                and (got.indices != got.vocabulary.unk).all())
         assert got.vocabulary.decode(got.indices[:14]) == "First Citizen:"
 
 
@@ -288,13 +299,16 @@ class TestTextStreams:
         streams = TextStreams(np.arange(100, 123), 3, 2)          # 7 tokens a stream, 2 remain
         assert (streams.length, streams.batches_per_pass) == (7, 3)
         assert lists(streams.batch(0)) == {"data": [[100, 107, 114], [101, 108, 115]],
-                                           "label": [[101, 108, 115], [102, 109, 116]], "cont": [[0, 0, 0], [1, 1, 1]]}
+                                           "label": [[101, 108, 115], [102, 109, 116]],
+                                           "cont": [[0, 0, 0], [1, 1, 1]]}
         assert lists(streams.batch(2)) == {"data": [[104, 111, 118], [105, 112, 119]],
-                                           "label": [[105, 112, 119], [106, 113, 120]], "cont": [[1, 1, 1], [1, 1, 1]]}
+                                           "label": [[105, 112, 119], [106, 113, 120]],
+                                           "cont": [[1, 1, 1], [1, 1, 1]]}
         assert lists(streams.batch(3)) == lists(streams.batch(0))
 
     @settings(max_examples=60, deadline=None)
-    @given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 60), st.lists(st.integers(0, 99), min_size=1, max_size=5))
+    @given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 60),
+           st.lists(st.integers(0, 99), min_size=1, max_size=5))
     def test_against_the_straightforward_way(self, count, steps, more, numbers):
         tokens = np.random.default_rng(more).integers(0, 50, count * (steps + 1) + more)
         streams = TextStreams(tokens, count, steps)
@@ -322,7 +336,8 @@ class TestTextStreams:
         if fits:
             assert TextStreams(np.arange(count), 4, 5).batches_per_pass == 1
         else:
-            with pytest.raises(DataError, match=r"^x.txt: expected at least 24 tokens for 4 streams of 5 steps, got 23; use"):
+            with pytest.raises(DataError, match=r"^x.txt: expected at least 24 tokens for 4 streams of 5 "
+                               r"steps, got 23; use"):
                 TextStreams(np.arange(count), 4, 5, name="x.txt")
 
     def test_an_empty_part(self):
@@ -349,11 +364,12 @@ class TestSentences:
                                              "label": [[5, 7, 8], [6, 0, 9], [0, -1, 10], [-1, -1, 11]],
                                              "cont": [[0, 0, 0]] + [[1, 1, 1]] * 3}
         long = Sentences(self.TOKENS[:-1], 0, 3, 5).batch(0)       # the last line has no <eos>
-        assert long["label"][:, 2].tolist() == [8, 9, 10, 11, 0] and long["data"][:, 2].tolist() == [0, 8, 9, 10, 11]
+        assert long["label"][:, 2].tolist() == [8, 9, 10, 11,
+                                                0] and long["data"][:, 2].tolist() == [0, 8, 9, 10, 11]
 
     @settings(max_examples=60, deadline=None)
-    @given(st.lists(st.integers(0, 6), min_size=1, max_size=12).filter(any), st.integers(1, 5), st.integers(1, 8),
-           st.booleans(), st.integers(0, 20))
+    @given(st.lists(st.integers(0, 6), min_size=1, max_size=12).filter(any), st.integers(1, 5),
+           st.integers(1, 8), st.booleans(), st.integers(0, 20))
     def test_against_the_straightforward_way(self, lengths, streams, steps, shuffle, n):
         tokens, known = [], []
         for line, length in enumerate(lengths):
@@ -366,7 +382,8 @@ class TestSentences:
         for stream in range(streams):
             number, place = divmod(n * streams + stream, len(known))
             if number not in passes:
-                passes[number] = [sentence_of(sentences, known, number * len(known) + i) for i in range(len(known))]
+                passes[number] = [sentence_of(sentences, known, number * len(known) + i)
+                                  for i in range(len(known))]
                 assert sorted(passes[number]) == list(range(len(known)))
             chosen = known[passes[number][place]] if shuffle else known[place]
             data, label = [0, *chosen], [*chosen, 0]

@@ -18,7 +18,8 @@ from minidrop.testing import assert_matches_masked_dense
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "aligned_family.py"
 NET = """
-layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 4 dim: 9 } shape { dim: 4 dim: 3 } } }
+layer { name: "in" type: "Input" top: "x" top: "y"
+  input_param { shape { dim: 4 dim: 9 } shape { dim: 4 dim: 3 } } }
 layer { name: "ip1" type: "InnerProduct" bottom: "x" top: "ip1"
         inner_product_param { num_output: 100 weight_filler { type: "msra" } } }
 layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1"
@@ -44,7 +45,8 @@ def aligned():
 def test_every_unit_lives_as_often_as_it_should(aligned, rate):
     family = get_family(PatternSettings(rate, "ALIGNED"))
     lives = np.zeros(100)
-    for choice, probability in zip(family.distribution.choices, family.distribution.probabilities, strict=True):
+    for choice, probability in zip(family.distribution.choices, family.distribution.probabilities,
+                                   strict=True):
         for offset in range(family.offsets(choice)):
             kept = family.pattern(choice, offset).kept(100)
             lives += probability / family.offsets(choice) * kept.mask(float)
@@ -54,10 +56,12 @@ def test_every_unit_lives_as_often_as_it_should(aligned, rate):
 
 def test_the_planner_and_the_oracle_know_it(aligned):
     net = Net(parse_net(NET), device="cpu", dtype="float64")
-    assert list(net.plan.lines()) == ["ip1 computes only the units kept by drop1", "ip2 reads only the units kept by drop1"]
+    assert list(net.plan.lines()) == ["ip1 computes only the units kept by drop1", "ip2 reads only the units "
+                                      "kept by drop1"]
     rng = np.random.default_rng(0)
     for iteration in range(10):
-        assert_matches_masked_dense(net, iteration, {"x": rng.standard_normal((4, 9)), "y": rng.standard_normal((4, 3))})
+        assert_matches_masked_dense(net, iteration,
+                                    {"x": rng.standard_normal((4, 9)), "y": rng.standard_normal((4, 3))})
 
 
 def test_its_mistakes_are_explained(aligned):
@@ -79,11 +83,12 @@ def test_the_file_runs():
 def test_the_command_line_imports_it(command, tmp_path):
     (tmp_path / "net.prototxt").write_text(NET)
     arguments = [part.format(net=tmp_path / "net.prototxt") for part in command]
-    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", FILE, *arguments], capture_output=True, text=True,
-                            timeout=120)
+    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", FILE, *arguments],
+                            capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert "ALIGNED" in result.stdout
-    without = subprocess.run([sys.executable, "-m", "minidrop", *arguments], capture_output=True, text=True, timeout=120)
+    without = subprocess.run([sys.executable, "-m", "minidrop", *arguments], capture_output=True, text=True,
+                             timeout=120)
     assert without.returncode == 1 and "unknown pattern 'ALIGNED'" in without.stderr
 
 
@@ -92,18 +97,21 @@ def test_training_goes_on_from_a_snapshot(tmp_path):
                       'layer { name: "in" type: "DummyData" top: "x" top: "y" dummy_data_param { '
                       'data_filler { type: "gaussian" std: 1 }')
     (tmp_path / "net.prototxt").write_text(net)
-    (tmp_path / "solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 6 '
-                                              "snapshot: 3 random_seed: 1 solver_mode: CPU display: 1")
+    (tmp_path / "solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" '
+                                              'momentum: 0.9 max_iter: 6 ' "snapshot: 3 random_seed: 1 "
+                                              "solver_mode: CPU display: 1")
 
     def train(*more, imports=("--import", FILE)):
-        return subprocess.run([sys.executable, "-m", "minidrop", *imports, "train", "--solver", "solver.prototxt", *more],
+        return subprocess.run([sys.executable, "-m", "minidrop", *imports, "train", "--solver",
+                               "solver.prototxt", *more],
                               capture_output=True, text=True, timeout=120, cwd=tmp_path)
 
     def arrays_of(run):
         snapshot, = (tmp_path / run / "snapshots").glob("*_iter_6.h5")
         return read_snapshot(snapshot).arrays
 
-    for arguments in (["--out", "whole"], ["--out", "parts", "--set", "max_iter=3"], ["--out", "parts", "--resume", "auto"]):
+    for arguments in (["--out", "whole"], ["--out", "parts", "--set", "max_iter=3"],
+                      ["--out", "parts", "--resume", "auto"]):
         result = train(*arguments)
         assert result.returncode == 0, result.stderr
     assert "going on at iteration 3" in result.stdout
@@ -119,17 +127,19 @@ def test_training_goes_on_from_a_snapshot(tmp_path):
     ("no_such_module_here", "--import no_such_module_here: ModuleNotFoundError: No module named"),
 ])
 def test_what_cannot_be_imported(name, message):
-    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", name, "devices"], capture_output=True, text=True,
-                            timeout=120)
-    assert result.returncode == 1 and result.stderr.startswith(f"error: {message}") and "Traceback" not in result.stderr
+    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", name, "devices"],
+                            capture_output=True, text=True, timeout=120)
+    assert (result.returncode == 1 and result.stderr.startswith(f"error: {message}")
+            and "Traceback" not in result.stderr)
 
 
-@pytest.mark.parametrize("code, message", [("def", "own.py: SyntaxError: "), ("x = 1\n1 / 0", "own.py:2: ZeroDivisionError: "),
+@pytest.mark.parametrize("code, message", [("def", "own.py: SyntaxError: "),
+                                           ("x = 1\n1 / 0", "own.py:2: ZeroDivisionError: "),
                                            ("import no_such_module_here", "own.py:1: ModuleNotFoundError: ")])
 def test_what_fails_in_imported_code(code, message, tmp_path):
     (tmp_path / "own.py").write_text(code)
-    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", "own.py", "devices"], capture_output=True,
-                            text=True, timeout=120, cwd=tmp_path)
+    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", "own.py", "devices"],
+                            capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stderr.startswith(f"error: --import {message}")
 
@@ -139,7 +149,8 @@ def test_imported_code_comes_once_before_or_after_caffes_flags_and_hides_no_modu
     (tmp_path / "net.prototxt").write_text(NET.replace("ALIGNED", "ROW"))
     imports = ["--import", "copy.py", "--import=./copy.py"]
     for arguments in ([*imports, "-phase=TRAIN", "check"], ["-phase", "TRAIN", *imports, "check"]):
-        result = subprocess.run([sys.executable, "-m", "minidrop", *arguments, "net.prototxt"], capture_output=True, text=True,
-                                timeout=120, cwd=tmp_path, env={**os.environ, "PYTHONSAFEPATH": "1"})
+        result = subprocess.run([sys.executable, "-m", "minidrop", *arguments, "net.prototxt"],
+                                capture_output=True, text=True, timeout=120, cwd=tmp_path,
+                                env={**os.environ, "PYTHONSAFEPATH": "1"})
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("imported") == 1 and "phase TRAIN" in result.stdout

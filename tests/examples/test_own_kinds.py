@@ -15,7 +15,8 @@ from minidrop.patterns.report import first_patterns, report
 from minidrop.testing import assert_matches_masked_dense
 
 NET = """
-layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 7 dim: 9 } shape { dim: 7 dim: 3 } } }
+layer { name: "in" type: "Input" top: "x" top: "y"
+  input_param { shape { dim: 7 dim: 9 } shape { dim: 7 dim: 3 } } }
 layer { name: "ip1" type: "InnerProduct" bottom: "x" top: "ip1"
         inner_product_param { num_output: 12 weight_filler { type: "msra" } } }
 layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1"
@@ -36,7 +37,8 @@ class ChessPattern(Pattern):
         return Kept(self.parity, 2, 1, total)
 
     def tiles(self, outputs, inputs):
-        return tuple((Kept((self.parity + side) % 2, 2, 1, outputs), Kept(side, 2, 1, inputs)) for side in (0, 1))
+        return tuple((Kept((self.parity + side) % 2, 2, 1, outputs), Kept(side, 2, 1, inputs))
+                     for side in (0, 1))
 
     def weight_mask(self, outputs, inputs):
         return (np.arange(outputs)[:, None] + np.arange(inputs)) % 2 == self.parity
@@ -52,7 +54,8 @@ class HalvesPattern(Pattern):
         return Kept(self.side * (total // 2), total, total // 2, total)
 
     def groups(self, samples, total):
-        return tuple((first, min(first + 4, samples), HalvesPattern(0.5, 2.0, (self.side + first // 4) % 2).kept(total))
+        return tuple((first, min(first + 4, samples),
+                      HalvesPattern(0.5, 2.0, (self.side + first // 4) % 2).kept(total))
                      for first in range(0, samples, 4))
 
 
@@ -87,10 +90,12 @@ def test_what_its_sites_are(name):
     sites = family.sites(6, 4)
     live = family.live(family.pattern("half", 1), sites)
     if name == "CHESS":
-        assert (sites.what, sites.drops, sites.count, sites.total, sites.sizes) == ("weights", "weights", 24, 24, None)
+        assert (sites.what, sites.drops, sites.count, sites.total,
+                sites.sizes) == ("weights", "weights", 24, 24, None)
         assert live.reshape(6, 4).astype(int).tolist() == [[0, 1, 0, 1], [1, 0, 1, 0]] * 3
     else:
-        assert (sites.what, sites.drops, sites.count, sites.total, sites.sizes) == ("units", "blocks", 6, 6, None)
+        assert (sites.what, sites.drops, sites.count, sites.total,
+                sites.sizes) == ("units", "blocks", 6, 6, None)
         assert live.astype(int).tolist() == [0, 0, 0, 1, 1, 1]
 
 
@@ -113,14 +118,16 @@ def test_the_planner_and_the_oracle_know_it(name):
     net = Net(parse_net(NET % name), device="cpu", dtype="float64")
     rng = np.random.default_rng(0)
     for iteration in range(6):
-        assert_matches_masked_dense(net, iteration, {"x": rng.standard_normal((7, 9)), "y": rng.standard_normal((7, 3))})
+        assert_matches_masked_dense(net, iteration,
+                                    {"x": rng.standard_normal((7, 9)), "y": rng.standard_normal((7, 3))})
     kind = "ip1 multiplies only the weights" if name == "CHESS" else "ip1 computes only the blocks"
     assert next(net.plan.lines()) == f"{kind} kept by drop1"
 
 
 def test_the_command_line(name, capsys, tmp_path):
     for more in ([], ["--plot"], ["--json"]):
-        assert run(["patterns", "--family", name, "--units", "12", "--inputs", "8", "--iterations", "50", *more]) == 0
+        assert run(["patterns", "--family", name, "--units", "12", "--inputs", "8", "--iterations", "50",
+                    *more]) == 0
     out = capsys.readouterr().out
     size, site = ("12 x 8 weights", "weight") if name == "CHESS" else ("12 units", "unit")
     assert out.startswith(f"{name}  rate 0.5, {size}\n")

@@ -1,4 +1,5 @@
-"""A layer is one file and its function another: the worked example in docs/examples, used like any other layer."""
+"""A layer is one file and its function another: the worked example in docs/examples, used like any other
+layer."""
 
 import importlib.util
 import os
@@ -77,7 +78,8 @@ def test_compact_equals_masked_dense(module, family, rate):
 def test_costs_are_counted(module):
     net = net_of("dropout_ratio: 0.5")
     rows = {row.node.name: row for row in costs(net)}
-    assert rows["conv1"].dense == 2 * 2 * (4 * 7 * 6) * (3 * 9) * 16            # forward, and the weights' gradient
+    # forward, and the weights' gradient
+    assert rows["conv1"].dense == 2 * 2 * (4 * 7 * 6) * (3 * 9) * 16
     assert rows["conv1"].expected == rows["conv1"].dense / 2
     assert rows["conv2"].expected == rows["conv2"].dense / 4 and rows["ip"].expected == rows["ip"].dense / 2
     assert all(saved > 0 for _, saved in drop_savings(net))
@@ -112,13 +114,15 @@ def test_wrong_settings_name_the_layer(module, settings, message):
     text = NET.replace('{"num_output": 16, "kernel_size": 3}', settings) % ("", "")
     with pytest.raises(ConfigError) as caught:
         Net(parse_net(text, "net.prototxt"), device="cpu")
-    assert "layer 'conv1' (PlainConvolution)" in str(caught.value) and message.split(", did")[0] in str(caught.value)
+    assert ("layer 'conv1' (PlainConvolution)" in str(caught.value)
+            and message.split(", did")[0] in str(caught.value))
 
 
 def test_check_from_the_command_line(tmp_path):
     (tmp_path / "net.prototxt").write_text(NET % ("", ""))
-    done = subprocess.run([sys.executable, "-m", "minidrop", "--import", FOLDER / "convolution_layer.py", "check",
-                           tmp_path / "net.prototxt"], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", "minidrop", "--import", FOLDER / "convolution_layer.py",
+                           "check", tmp_path / "net.prototxt"], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(FOLDER.parents[1])})
     assert done.returncode == 0, done.stderr
-    assert "conv2 reads only the units kept by drop1" in done.stdout and "drop2 (PERIODIC) saves" in done.stdout
+    assert ("conv2 reads only the units kept by drop1" in done.stdout and "drop2 (PERIODIC) "
+            "saves" in done.stdout)

@@ -46,15 +46,16 @@ def test_far_values(agrees_with_torch):
     agrees_with_torch(functions.softmax, lambda x: F.softmax(x, 1), x)
     target = np.full((1, 7), 0.25)
     agrees_with_torch(lambda x: functions.sigmoid_cross_entropy(x, target),
-                      lambda x: F.binary_cross_entropy_with_logits(x, torch.tensor(target), reduction="sum"), x)
+                      lambda x: F.binary_cross_entropy_with_logits(x, torch.tensor(target), reduction="sum"),
+                      x)
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3), (0,)])
 def test_linear(agrees_with_torch, lead):
     agrees_with_torch(functions.linear, F.linear, numbers(*lead, 7), numbers(4, 7), numbers(4))
     agrees_with_torch(functions.linear, F.linear, numbers(*lead, 7), numbers(4, 7))
-    agrees_with_torch(lambda x, W, b: functions.linear(x, W, b, transpose=True), lambda x, W, b: F.linear(x, W.T, b),
-                      numbers(*lead, 7), numbers(7, 4), numbers(4))
+    agrees_with_torch(lambda x, W, b: functions.linear(x, W, b, transpose=True), lambda x, W,
+                      b: F.linear(x, W.T, b), numbers(*lead, 7), numbers(7, 4), numbers(4))
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3), (0,)])
@@ -74,7 +75,8 @@ def test_linear_and_what_follows(agrees_with_torch, name, theirs, scale, lead):
 
 IN_SETS = {"no": None, "one in three": KEPT, "wrapped": Kept(-1, 4, 2, 7), "none kept": Kept(9, 9, 1, 7),
            "list": Kept.of([0, 6], 7)}
-OUT_SETS = {"no": None, "every other": Kept(0, 2, 1, 9), "runs": Kept(2, 5, 3, 9), "none kept": Kept(9, 9, 1, 9)}
+OUT_SETS = {"no": None, "every other": Kept(0, 2, 1, 9), "runs": Kept(2, 5, 3, 9),
+            "none kept": Kept(9, 9, 1, 9)}
 
 
 @pytest.mark.parametrize("in_kept", IN_SETS.values(), ids=IN_SETS)
@@ -82,10 +84,11 @@ OUT_SETS = {"no": None, "every other": Kept(0, 2, 1, 9), "runs": Kept(2, 5, 3, 9
 @pytest.mark.parametrize("transpose", [False, True])
 @pytest.mark.parametrize("lead", [(5,), (2, 3)])
 def test_linear_with_kept_sets(agrees_with_torch, in_kept, out_kept, transpose, lead):
-    in_mask, out_mask = (1 if kept is None else torch.tensor(kept.mask(float)) for kept in (in_kept, out_kept))
+    in_mask, out_mask = (1 if kept is None else torch.tensor(kept.mask(float))
+                         for kept in (in_kept, out_kept))
     agrees_with_torch(
-        lambda x, W, b: functions.linear(functions.take(x, in_kept, -1) if in_kept is not None else x, W, b, out_kept,
-                                         transpose),
+        lambda x, W, b: functions.linear(functions.take(x, in_kept, -1) if in_kept is not None else x, W, b,
+                                         out_kept, transpose),
         lambda x, W, b: F.linear(x * in_mask, W.T if transpose else W, b) * out_mask,
         numbers(*lead, 7), numbers(7, 9) if transpose else numbers(9, 7), numbers(9))
 
@@ -95,26 +98,29 @@ def test_linear_with_kept_sets(agrees_with_torch, in_kept, out_kept, transpose, 
 def test_embed(agrees_with_torch, lead, kept):
     ids = np.random.default_rng(4).integers(0, 6, lead)
     mask = 1 if kept is None else MASK
-    agrees_with_torch(lambda ids, W: functions.embed(ids, W, None, kept), lambda ids, W: F.embedding(ids, W) * mask, ids,
-                      numbers(6, 7))
-    agrees_with_torch(lambda ids, W, b: functions.embed(ids, W, b, kept), lambda ids, W, b: (F.embedding(ids, W) + b) * mask,
-                      ids, numbers(6, 7), numbers(7))
+    agrees_with_torch(lambda ids, W: functions.embed(ids, W, None, kept), lambda ids,
+                      W: F.embedding(ids, W) * mask, ids, numbers(6, 7))
+    agrees_with_torch(lambda ids, W, b: functions.embed(ids, W, b, kept), lambda ids, W,
+                      b: (F.embedding(ids, W) + b) * mask, ids, numbers(6, 7), numbers(7))
 
 
 def test_arithmetic(agrees_with_torch):
     a, b, c = (numbers(3, 4, seed=seed) for seed in range(3))
     agrees_with_torch(functions.add, torch.add, a, b)
     agrees_with_torch(functions.multiply, torch.mul, a, b)
-    agrees_with_torch(lambda *xs: functions.weighted_sum(xs, (2, -1, 0.5)), lambda a, b, c: 2 * a - b + 0.5 * c, a, b, c)
+    agrees_with_torch(lambda *xs: functions.weighted_sum(xs, (2, -1, 0.5)), lambda a, b,
+                      c: 2 * a - b + 0.5 * c, a, b, c)
     agrees_with_torch(lambda *xs: functions.product(xs), lambda a, b, c: a * b * c, a, np.zeros((3, 4)), c)
-    agrees_with_torch(lambda *xs: functions.maximum(xs), lambda a, b, c: torch.maximum(torch.maximum(a, b), c), a, b, c)
+    agrees_with_torch(lambda *xs: functions.maximum(xs), lambda a, b,
+                      c: torch.maximum(torch.maximum(a, b), c), a, b, c)
 
 
 def test_moving(agrees_with_torch):
     x = numbers(2, 6, 3, 4)
     agrees_with_torch(lambda x: functions.slice(x, [1, 4]), lambda x: torch.split(x, [1, 3, 2], 1), x)
     agrees_with_torch(lambda x: functions.slice(x, [], -1), lambda x: (x * 1,), x)
-    agrees_with_torch(lambda a, b: functions.concat([a, b], 2), lambda a, b: torch.cat([a, b], 2), x, numbers(2, 6, 1, 4))
+    agrees_with_torch(lambda a, b: functions.concat([a, b], 2), lambda a, b: torch.cat([a, b], 2), x,
+                      numbers(2, 6, 1, 4))
     agrees_with_torch(lambda x: functions.flatten(x, 1, 2), lambda x: torch.flatten(x, 1, 2), x)
     agrees_with_torch(lambda x: functions.reshape(x, (4, -1)), lambda x: x.reshape(4, -1), x)
     agrees_with_torch(functions.flatten, lambda x: x.reshape(0, 72), np.zeros((0, 6, 3, 4)))
@@ -123,36 +129,42 @@ def test_moving(agrees_with_torch):
 LABELS = np.array([[[0, 4], [2, 2]], [[1, 3], [4, 2]], [[2, 0], [0, 1]]])
 
 
-@pytest.mark.parametrize("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", "outer"), ("NONE", 1)])
+@pytest.mark.parametrize("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", "outer"),
+                                                    ("NONE", 1)])
 @pytest.mark.parametrize("ignore_label", [None, 2, 0, 99])
 @pytest.mark.parametrize("axis", [1, 2, -1])
 @pytest.mark.parametrize("label_dtype", [np.int64, np.uint8, np.float32])
 def test_softmax_cross_entropy(agrees_with_torch, normalization, divisor, ignore_label, axis, label_dtype):
     x = np.moveaxis(numbers(3, 5, 2, 2), 1, axis)
     label = LABELS.astype(label_dtype)
-    places = {"valid": (LABELS != ignore_label).sum(), "outer": {1: 3, 2: 6, -1: 12}[axis]}.get(divisor, divisor)
+    places = {"valid": (LABELS != ignore_label).sum(),
+              "outer": {1: 3, 2: 6, -1: 12}[axis]}.get(divisor, divisor)
 
     def theirs(x):
         target = torch.tensor(LABELS)
         return F.cross_entropy(torch.movedim(x, axis, 1), target, reduction="sum",
                                ignore_index=-100 if ignore_label is None else ignore_label) / places
-    agrees_with_torch(lambda x: functions.softmax_cross_entropy(x, label, axis, ignore_label, normalization), theirs, x)
+    agrees_with_torch(lambda x: functions.softmax_cross_entropy(x, label, axis, ignore_label, normalization),
+                      theirs, x)
 
 
 @pytest.mark.parametrize("normalization", ["VALID", "FULL", "BATCH_SIZE", "NONE"])
 def test_softmax_cross_entropy_of_ignored_places_only(forward_backward, normalization):
-    (loss,), (gx,) = forward_backward(lambda x: functions.softmax_cross_entropy(x, [7, 7], 1, 7, normalization), numbers(2, 3))
+    (loss,), (gx,
+              ) = forward_backward(lambda x: functions.softmax_cross_entropy(x, [7, 7], 1, 7, normalization),
+                                   numbers(2, 3))
     assert loss == 0 and not gx.any()
 
 
 def test_euclidean_loss(agrees_with_torch):
-    agrees_with_torch(functions.euclidean_loss, lambda a, b: F.mse_loss(a, b, reduction="sum") / 6, numbers(3, 4, 2),
-                      numbers(3, 4, 2, seed=1))
-    agrees_with_torch(functions.euclidean_loss, lambda a, b: F.mse_loss(a, b.reshape(3, 4), reduction="sum") / 6,
-                      numbers(3, 4), numbers(3, 2, 2))
+    agrees_with_torch(functions.euclidean_loss, lambda a, b: F.mse_loss(a, b, reduction="sum") / 6,
+                      numbers(3, 4, 2), numbers(3, 4, 2, seed=1))
+    agrees_with_torch(functions.euclidean_loss, lambda a,
+                      b: F.mse_loss(a, b.reshape(3, 4), reduction="sum") / 6, numbers(3, 4), numbers(3, 2, 2))
 
 
-@pytest.mark.parametrize("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", 3), ("NONE", 1)])
+@pytest.mark.parametrize("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", 3),
+                                                    ("NONE", 1)])
 @pytest.mark.parametrize("ignore_label", [None, 1])
 def test_sigmoid_cross_entropy(agrees_with_torch, normalization, divisor, ignore_label):
     target = np.random.default_rng(3).integers(0, 2, (3, 4)).astype(float)
@@ -160,5 +172,5 @@ def test_sigmoid_cross_entropy(agrees_with_torch, normalization, divisor, ignore
     divisor = float(weight.sum()) if divisor == "valid" else divisor
     agrees_with_torch(
         lambda x: functions.sigmoid_cross_entropy(x, target.reshape(12), ignore_label, normalization),
-        lambda x: F.binary_cross_entropy_with_logits(x, torch.tensor(target), weight, reduction="sum") / divisor,
-        numbers(3, 4))
+        lambda x: F.binary_cross_entropy_with_logits(x, torch.tensor(target), weight, reduction="sum")
+        / divisor, numbers(3, 4))

@@ -50,7 +50,8 @@ def test_few_or_no_indices(shape):
 def test_what_one_row_gets_is_added_in_order(dtype):
     """A sum of floats depends on its order, so the order is fixed: the same bits every time."""
     rng = np.random.default_rng(1)
-    ids, gy = rng.integers(0, 7, 500), (rng.standard_normal((500, 65)) * 10.0 ** rng.integers(-6, 6, (500, 1))).astype(dtype)
+    ids, gy = rng.integers(0, 7, 500), (rng.standard_normal((500, 65))
+                                        * 10.0 ** rng.integers(-6, 6, (500, 1))).astype(dtype)
     results = []
     for _ in range(2):
         W_ = Parameter(table(9, 65).astype(dtype))
@@ -80,22 +81,22 @@ def test_no_array_of_the_tables_size_is_made():
 
 
 @pytest.mark.parametrize("ids, value, place", [
-    ([0, 4, 1], "4", 1), ([0, 1, -1], "-1", 2), ([0.5, 1, 2], "0.5", 0), ([0, np.nan, 9], "nan", 1), ([np.inf], "inf", 0),
-    ([[0, 1], [2, 7]], "7", 3),
+    ([0, 4, 1], "4", 1), ([0, 1, -1], "-1", 2), ([0.5, 1, 2], "0.5", 0), ([0, np.nan, 9], "nan", 1),
+    ([np.inf], "inf", 0), ([[0, 1], [2, 7]], "7", 3),
 ])
 def test_an_index_out_of_range(ids, value, place):
     with pytest.raises(DataError) as caught:
         functions.embed(Tensor(np.array(ids)), Tensor(W))
-    assert str(caught.value) == (f"index {value} at place {place} of the batch is out of range: expected a whole number of "
-                                 f"0..3 (the table has 4 rows)")
+    assert str(caught.value) == (f"index {value} at place {place} of the batch is out of range: expected a "
+                                 f"whole number of 0..3 (the table has 4 rows)")
     assert caught.value.place == place
 
 
 def test_a_kept_set_that_does_not_fit():
     with pytest.raises(ShapeError) as caught:
         functions.embed(Tensor(np.array([1])), Tensor(W), None, Kept(0, 2, 1, 4))
-    assert str(caught.value) == ("embed: Kept(2 of 4: 1 of every 2 from 0) does not fit W of shape (4, 3), which has 3 "
-                                 "columns")
+    assert str(caught.value) == ("embed: Kept(2 of 4: 1 of every 2 from 0) does not fit W of shape (4, 3), "
+                                 "which has 3 columns")
 
 
 def test_indices_get_no_gradient():

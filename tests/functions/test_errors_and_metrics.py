@@ -13,14 +13,15 @@ SCORES = np.zeros((4, 3))
 @pytest.mark.parametrize("function", [functions.softmax_cross_entropy, functions.accuracy])
 class TestLabels:
     @pytest.mark.parametrize("label, value, place", [
-        ([0, 1, 3, 2], "3", 2), ([-1, 1, 2, 2], "-1", 0), ([0, 1, 2, 0.5], "0.5", 3), ([0, np.nan, 2, 9], "nan", 1),
-        ([0, 1, 2, np.inf], "inf", 3), ([0, 1e300, 2, 2], "1e+300", 1), ([0, 2**62, 2, 2], "4.61169e+18", 1),
+        ([0, 1, 3, 2], "3", 2), ([-1, 1, 2, 2], "-1", 0), ([0, 1, 2, 0.5], "0.5", 3),
+        ([0, np.nan, 2, 9], "nan", 1), ([0, 1, 2, np.inf], "inf", 3), ([0, 1e300, 2, 2], "1e+300", 1),
+        ([0, 2**62, 2, 2], "4.61169e+18", 1),
     ])
     def test_out_of_range(self, function, label, value, place):
         with pytest.raises(DataError) as caught:
             function(Tensor(SCORES), Tensor(np.array(label)))
-        assert str(caught.value) == (f"label {value} at place {place} of the batch is out of range: expected a whole "
-                                     f"number of 0..2 (the scores have 3 classes)")
+        assert str(caught.value) == (f"label {value} at place {place} of the batch is out of range: expected "
+                                     f"a whole number of 0..2 (the scores have 3 classes)")
         assert caught.value.place == place
 
     def test_the_place_counts_over_all_axes(self, function):
@@ -38,14 +39,17 @@ class TestLabels:
     def test_wrong_number(self, function, shape):
         with pytest.raises(ShapeError) as caught:
             function(Tensor(SCORES), Tensor(np.zeros(shape)))
-        assert str(caught.value) == f"expected 4 labels, one for every row of scores, got an array of shape {shape}"
+        assert (str(caught.value) == f"expected 4 labels, one for every row of scores, got an array of shape "
+                f"{shape}")
 
 
 @pytest.mark.parametrize("call, message", [
     (lambda x: x + Tensor(np.zeros(3)), "sum: tensors of one shape expected, got (4, 3), (3,)"),
     (lambda x: x * Tensor(2.0), "product: tensors of one shape expected, got (4, 3), ()"),
-    (lambda x: functions.maximum([x, Tensor(np.zeros((4, 1)))]), "maximum: tensors of one shape expected, got (4, 3), (4, 1)"),
-    (lambda x: functions.linear(x, Tensor(np.zeros((2, 5)))), "linear: x has 3 features, but W of shape (2, 5) expects 5"),
+    (lambda x: functions.maximum([x, Tensor(np.zeros((4, 1)))]), "maximum: tensors of one shape expected, "
+     "got (4, 3), (4, 1)"),
+    (lambda x: functions.linear(x, Tensor(np.zeros((2, 5)))), "linear: x has 3 features, but W of shape (2, "
+     "5) expects 5"),
     (lambda x: functions.linear(x, Tensor(np.zeros((2, 5))), transpose=True),
      "linear: x has 3 features, but W of shape (2, 5) expects 2"),
     (lambda x: functions.linear(x, Tensor(np.zeros((2, 3))), out_kept=Kept(0, 2, 1, 3)),
@@ -54,7 +58,8 @@ class TestLabels:
      "linear: x of shape (2, 3) carries a kept set on axis 0; only the last axis can"),
     (lambda x: functions.take(x, Kept(0, 2, 1, 9)),
      "take: Kept(5 of 9: 1 of every 2 from 0) does not fit axis 1 of shape (4, 3)"),
-    (lambda x: functions.euclidean_loss(x, Tensor(np.zeros((4, 2)))), "euclidean loss: shapes (4, 3) and (4, 2) differ"),
+    (lambda x: functions.euclidean_loss(x, Tensor(np.zeros((4, 2)))), "euclidean loss: shapes (4, 3) and (4, "
+     "2) differ"),
     (lambda x: functions.sigmoid_cross_entropy(x, Tensor(np.zeros(4))),
      "sigmoid cross-entropy: shapes (4, 3) and (4,) differ"),
     (lambda x: functions.softmax(functions.take(x, Kept(0, 2, 1, 3))),
@@ -88,7 +93,8 @@ def test_accuracy(data, ignore_label, top_k):
     some_label = st.sampled_from([0, 1, 2, 3, 4] + ([77] if ignore_label == 77 else []))
     label = np.array(data.draw(st.lists(some_label, min_size=len(scores), max_size=len(scores))))
     share, by_class = plain_accuracy(scores, label, top_k, ignore_label)
-    got, got_by_class = functions.accuracy(Tensor(scores), Tensor(label), top_k, 1, ignore_label, per_class=True)
+    got, got_by_class = functions.accuracy(Tensor(scores), Tensor(label), top_k, 1, ignore_label,
+                                           per_class=True)
     assert float(got) == pytest.approx(share, abs=1e-12)
     np.testing.assert_allclose(got_by_class.numpy(), by_class, atol=1e-12)
     assert float(functions.accuracy(Tensor(scores), Tensor(label), top_k, 1, ignore_label)) == float(got)
@@ -98,7 +104,8 @@ def test_accuracy(data, ignore_label, top_k):
 def test_accuracy_along_any_axis(backend, dtype, rng, axis):
     scores, label = rng.standard_normal((6, 5)), rng.integers(0, 5, 6)
     x = np.moveaxis(scores.reshape(2, 3, 5), -1, axis).astype(dtype)
-    got = functions.accuracy(Tensor(backend.asarray(x)), Tensor(backend.asarray(label.reshape(2, 3))), 2, axis)
+    got = functions.accuracy(Tensor(backend.asarray(x)), Tensor(backend.asarray(label.reshape(2, 3))), 2,
+                             axis)
     assert got.dtype == dtype and got.shape == () and not got.requires_grad
     assert float(got) == pytest.approx(plain_accuracy(scores, label, 2, None)[0], rel=1e-6)
 

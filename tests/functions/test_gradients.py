@@ -101,7 +101,8 @@ CASES |= {
     "linear of all": (functions.linear, A, W, b),
     "linear without b": (functions.linear, A, W),
     "linear of sequences": (functions.linear, numbers(2, 3, TOTAL), W, b),
-    "linear with dropped weights": (lambda x, W, b: functions.linear(x, functions.dropout(W, 0.4, key=3), b), A, W, b),
+    "linear with dropped weights": (lambda x, W, b: functions.linear(x, functions.dropout(W, 0.4, key=3), b),
+                                    A, W, b),
     "dropout 4-D, axes": (lambda x: functions.dropout(x, 0.4, key=3, axes=(0, -1)), numbers(2, 6, 3, 2)),
     "linear of a vector": (functions.linear, numbers(TOTAL), W, b),
     "embed": (functions.embed, labels(2, 3, classes=4), numbers(5, 4), numbers(4)),
@@ -110,7 +111,8 @@ CASES |= {
     "softmax 4-D": (lambda x: functions.softmax(x, 1), numbers(2, 3, 2, 2)),
     "euclidean_loss": (functions.euclidean_loss, A, B),
     "euclidean_loss of numbers": (functions.euclidean_loss, numbers(), numbers(seed=1)),
-    "sigmoid_cross_entropy": (lambda x: functions.sigmoid_cross_entropy(x, numbers(3, TOTAL, low=0, high=1)), A),
+    "sigmoid_cross_entropy": (lambda x: functions.sigmoid_cross_entropy(x, numbers(3, TOTAL, low=0, high=1)),
+                              A),
     "sigmoid_cross_entropy, ignoring":
         (lambda x: functions.sigmoid_cross_entropy(x, labels(3, TOTAL, classes=3) - 1, -1, "VALID"), A),
 }
@@ -124,12 +126,14 @@ _tiles = functions.tile_pieces(3, TilePattern(2 / 3, 3.0, 3, 1, 2, drops="weight
 _blocks = functions.block_pieces(3, 5, TOTAL, [(0, 1, Kept.of([1, 4], 5)), (1, 3, Kept.all(5))],
                                  [(0, 2, KEPT["regular"]), (2, 3, KEPT["list"])])
 for _transpose in (False, True):
-    for _name, _pieces in (("tiles", _tiles), ("blocks", _blocks), ("one piece", functions.block_pieces(3, 5, TOTAL))):
+    for _name, _pieces in (("tiles", _tiles), ("blocks", _blocks),
+                           ("one piece", functions.block_pieces(3, 5, TOTAL))):
         CASES[f"linear_pieces, {_name}, transpose {_transpose}"] = (
             lambda x, W, b, p=_pieces, t=_transpose: functions.linear_pieces(x, W, b, p, 1.5, t),
             A, W.T if _transpose else W, b)
     CASES[f"linear_pieces, no b, transpose {_transpose}"] = (
-        lambda x, W, t=_transpose: functions.linear_pieces(x, W, None, _tiles, 1.0, t), A, W.T if _transpose else W)
+        lambda x, W, t=_transpose: functions.linear_pieces(x, W, None, _tiles, 1.0, t), A, W.T if _transpose
+        else W)
     for _sides in ((True, False), (False, True), (True, True)):
         _groups = [BlockPattern(0.5, 2.0, 3, 2, 2, drops="blocks").groups(3, n) if dropped else None
                    for n, dropped in zip((5, TOTAL), _sides, strict=True)]
@@ -138,7 +142,8 @@ for _transpose in (False, True):
             A, W.T if _transpose else W, b)
         _grids = [None if groups is None else groups.grid for groups in _groups]
         CASES[f"BlockLinear, {_sides}, transpose {_transpose}"] = (
-            lambda x, W, b, g=_grids, t=_transpose: BlockLinear(*g, 1.5, t).apply(x, W, b), A, W.T if _transpose else W, b)
+            lambda x, W, b, g=_grids, t=_transpose: BlockLinear(*g, 1.5, t).apply(x, W, b), A,
+            W.T if _transpose else W, b)
         CASES[f"BlockLinear, then tanh, {_sides}, transpose {_transpose}"] = (
             lambda x, W, b, g=_grids, t=_transpose: BlockLinear(*g, 1.5, t, "tanh").apply(x, W, b),
             A, W.T if _transpose else W, b)
@@ -146,7 +151,8 @@ for _activation in ("none", "relu", "sigmoid", "tanh"):
     for _scale in (1, 2.5):
         for _given in ((A, W, b), (A, W), (numbers(2, 3, TOTAL), W, b), (numbers(TOTAL), W, b)):
             CASES[f"linear, then {_activation} times {_scale}, {len(_given)} inputs, {_given[0].ndim}-D"] = (
-                lambda x, W, b=None, f=_activation, s=_scale: functions.linear(x, W, b, None, False, f, s), *_given)
+                lambda x, W, b=None, f=_activation, s=_scale: functions.linear(x, W, b, None, False, f,
+                                                                               s), *_given)
         CASES[f"linear, kept, then {_activation} times {_scale}"] = (
             lambda x, W, b, f=_activation, s=_scale: functions.linear(
                 functions.take(x, KEPT["regular"]), W, b, Kept.of([1, 4], 5), False, f, s), A, W, b)
@@ -155,7 +161,8 @@ for _activation in ("none", "relu", "sigmoid", "tanh"):
     CASES[f"linear_pieces, no b, then {_activation}"] = (
         lambda x, W, f=_activation: functions.linear_pieces(x, W, None, _blocks, 1.0, False, f), A, W)
 CASES |= {
-    "linear, then relu times less than 0": (lambda *xs: functions.linear(*xs, activation="relu", scale=-1.5), A, W, b),
+    "linear, then relu times less than 0": (lambda *xs: functions.linear(*xs, activation="relu", scale=-1.5),
+                                            A, W, b),
     "linear, then relu times 0": (lambda *xs: functions.linear(*xs, activation="relu", scale=0), A, W, b),
     "linear, then none times 0": (lambda *xs: functions.linear(*xs, scale=0), A, W, b),
 }
@@ -164,8 +171,8 @@ for _axis, _shape in ((1, (4, TOTAL)), (1, (2, TOTAL, 3, 2)), (-1, (2, 3, TOTAL)
         CASES[f"approx_dropout of blocks, axis {_axis} of {len(_shape)}, masked {_masked}"] = (
             lambda x, a=_axis, m=_masked: functions.approx_dropout(x, block_draw(m), a), numbers(*_shape))
 for _name, _kept in KEPT.items():
-    CASES[f"embed, kept {_name}"] = (lambda ids, W, b, kept=_kept: functions.embed(ids, W, b, kept), labels(2, 4), W.T @ W,
-                                     numbers(TOTAL))
+    CASES[f"embed, kept {_name}"] = (lambda ids, W, b, kept=_kept: functions.embed(ids, W, b, kept),
+                                     labels(2, 4), W.T @ W, numbers(TOTAL))
 for _normalization in ("VALID", "FULL", "BATCH_SIZE", "NONE"):
     for _ignore in (None, 2):
         CASES[f"softmax_cross_entropy {_normalization}, ignoring {_ignore}"] = (

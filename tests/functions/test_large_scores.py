@@ -73,7 +73,8 @@ def test_one_array_of_the_size_of_the_scores(rng, axis):
     backend = Counting()
     x = np.moveaxis(rng.standard_normal((35, 20, 10_000), np.float32), -1, axis)
     x = np.ascontiguousarray(x)
-    tensor, label = Tensor(x, requires_grad=True, backend=backend), Tensor(rng.integers(0, 10_000, (35, 20)), backend=backend)
+    tensor, label = Tensor(x, requires_grad=True, backend=backend), Tensor(rng.integers(0, 10_000, (35, 20)),
+                                                                           backend=backend)
     tracemalloc.start()
     try:
         loss = functions.softmax_cross_entropy(tensor, label, axis, ignore_label=7)
@@ -125,7 +126,8 @@ class TestPerplexity:
                 assert float(got) == pytest.approx(np.exp(loss), rel=1e-5)
 
     def test_of_equal_scores_is_the_number_of_classes(self, dtype):
-        assert float(functions.perplexity(Tensor(np.zeros((6, 250), dtype)), Tensor(np.arange(6)))) == pytest.approx(250)
+        assert float(functions.perplexity(Tensor(np.zeros((6, 250), dtype)),
+                                          Tensor(np.arange(6)))) == pytest.approx(250)
 
     @pytest.mark.parametrize("far", [1e4, np.inf])
     def test_too_large_is_infinite_without_a_warning(self, dtype, far):

@@ -24,15 +24,18 @@ def tile_pattern(period, offset, size):
 
 class TestHowAProductIsCut:
     def test_one_side(self):
-        assert block_pieces(6, 5, 4, OUTPUT_GROUPS) == [(0, 2, A, Kept.all(4)), (2, 4, B, Kept.all(4)), (4, 6, C, Kept.all(4))]
-        assert block_pieces(6, 5, 4, None, [(0, 4, P), (4, 6, Q)]) == [(0, 4, Kept.all(5), P), (4, 6, Kept.all(5), Q)]
+        assert block_pieces(6, 5, 4, OUTPUT_GROUPS) == [(0, 2, A, Kept.all(4)), (2, 4, B, Kept.all(4)),
+                                                        (4, 6, C, Kept.all(4))]
+        assert block_pieces(6, 5, 4, None, [(0, 4, P), (4, 6, Q)]) == [(0, 4, Kept.all(5), P),
+                                                                       (4, 6, Kept.all(5), Q)]
 
     def test_both_sides_at_the_same_places(self):
         assert block_pieces(6, 5, 4, OUTPUT_GROUPS, [(0, 2, P), (2, 4, Q), (4, 6, P)]) == [
             (0, 2, A, P), (2, 4, B, Q), (4, 6, C, P)]
 
     def test_both_sides_at_multiples(self):
-        assert block_pieces(6, 5, 4, OUTPUT_GROUPS, [(0, 4, P), (4, 6, Q)]) == [(0, 2, A, P), (2, 4, B, P), (4, 6, C, Q)]
+        assert block_pieces(6, 5, 4, OUTPUT_GROUPS,
+                            [(0, 4, P), (4, 6, Q)]) == [(0, 2, A, P), (2, 4, B, P), (4, 6, C, Q)]
 
     def test_both_sides_anywhere(self):
         assert block_pieces(6, 5, 4, OUTPUT_GROUPS, [(0, 3, P), (3, 6, Q)]) == [
@@ -60,7 +63,8 @@ class TestHowAProductIsCut:
 class TestAgainstTorch:
     @pytest.mark.parametrize("outputs, inputs", [(9, 7), (2, 7), (9, 2), (1, 1)])
     @pytest.mark.parametrize("period, size", [(1, 2), (2, 2), (3, 1), (5, 3), (2, 32)])
-    def test_dropped_weights_in_tiles(self, agrees_with_torch, transpose, lead, outputs, inputs, period, size):
+    def test_dropped_weights_in_tiles(self, agrees_with_torch, transpose, lead, outputs, inputs, period,
+                                      size):
         torch = pytest.importorskip("torch")
         for offset in range(period):
             pattern = tile_pattern(period, offset, size)
@@ -87,9 +91,10 @@ class TestAgainstTorch:
         pieces = block_pieces(samples, 9, 7, outs, ins)
         W = numbers(9, 7)
         W = W.T if transpose else W
-        agrees_with_torch(lambda x, W, b: linear_pieces(x, W, b, pieces, 1.0, transpose), masked, numbers(*lead, 7), W,
-                          numbers(9))
-        agrees_with_torch(lambda x, W: linear_pieces(x, W, None, pieces, 1.0, transpose), masked, numbers(*lead, 7), W)
+        agrees_with_torch(lambda x, W, b: linear_pieces(x, W, b, pieces, 1.0, transpose), masked,
+                          numbers(*lead, 7), W, numbers(9))
+        agrees_with_torch(lambda x, W: linear_pieces(x, W, None, pieces, 1.0, transpose), masked,
+                          numbers(*lead, 7), W)
 
 
 def block_draws():
@@ -99,14 +104,16 @@ def block_draws():
     return {side: site.draw(4) for side, site in sites.items()}
 
 
-@pytest.mark.parametrize("wanted", [(True, True, True), (False, True, True), (True, False, True), (False, False, True),
-                                    (True, False, False)])
+@pytest.mark.parametrize("wanted", [(True, True, True), (False, True, True), (True, False, True),
+                                    (False, False, True), (True, False, False)])
 def test_gradients_that_nobody_wants_cost_nothing(monkeypatch, wanted):
-    x, W, b = (Tensor(numbers(*shape), requires_grad=want) for shape, want in zip(((6, 6), (4, 6), (4,)), wanted, strict=True))
+    x, W, b = (Tensor(numbers(*shape), requires_grad=want)
+               for shape, want in zip(((6, 6), (4, 6), (4,)), wanted, strict=True))
     y = linear_pieces(x, W, b, tile_pieces(6, tile_pattern(2, 0, 2).tiles(4, 6)), 2.0)
     products = []
     gemm = type(x.backend).gemm
-    monkeypatch.setattr(type(x.backend), "gemm", lambda *given, **more: products.append(1) or gemm(*given, **more))
+    monkeypatch.setattr(type(x.backend), "gemm", lambda *given, **more: products.append(1)
+                        or gemm(*given, **more))
     y.backward()
     assert len(products) == 2 * (wanted[0] + wanted[1])         # two classes of tiles
     assert [tensor.grad is not None for tensor in (x, W, b)] == list(wanted)
@@ -114,14 +121,17 @@ def test_gradients_that_nobody_wants_cost_nothing(monkeypatch, wanted):
 
 def test_the_gradient_of_a_parameter_is_the_pieces_themselves():
     W = Parameter(numbers(4, 6))
-    linear_pieces(Tensor(numbers(5, 6)), W, None, tile_pieces(5, tile_pattern(2, 0, 2).tiles(4, 6)), 2.0).backward()
+    linear_pieces(Tensor(numbers(5, 6)), W, None, tile_pieces(5, tile_pattern(2, 0, 2).tiles(4, 6)),
+                  2.0).backward()
     assert [block.data.shape for block in W.blocks] == [(2, 4), (2, 2)]
     assert W.grad[:2, 2:4].tolist() == [[0, 0], [0, 0]] == W.grad[2:, :2].tolist()
-    np.testing.assert_allclose(W.grad[:2, [0, 1, 4, 5]], 2 * numbers(5, 6).sum(axis=0)[None, [0, 1, 4, 5]].repeat(2, 0))
+    np.testing.assert_allclose(W.grad[:2, [0, 1, 4, 5]],
+                               2 * numbers(5, 6).sum(axis=0)[None, [0, 1, 4, 5]].repeat(2, 0))
     np.testing.assert_array_equal(Blocks(W.blocks, W.dtype).dense(W.backend, (4, 6)), W.grad)
 
 
-@pytest.mark.parametrize("pieces", [block_pieces(0, 5, 4, []), block_pieces(0, 5, 4), [Piece(0, 0, A, P)]], ids=len)
+@pytest.mark.parametrize("pieces", [block_pieces(0, 5, 4, []), block_pieces(0, 5, 4), [Piece(0, 0, A, P)]],
+                         ids=len)
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("transpose", [False, True])
 def test_an_empty_batch(backend, dtype, pieces, trained, transpose):
@@ -134,7 +144,8 @@ def test_an_empty_batch(backend, dtype, pieces, trained, transpose):
     y.backward()
     gradients = [tensor.grad for tensor in (x, b)] + [W.dense_grad() if trained else W.grad]
     for tensor, gradient in zip((x, b, W), gradients, strict=True):
-        assert gradient.shape == tensor.shape and gradient.dtype == dtype and not backend.to_host(gradient).any()
+        assert (gradient.shape == tensor.shape and gradient.dtype == dtype
+                and not backend.to_host(gradient).any())
 
 
 def test_a_computed_weight_of_an_empty_batch():
@@ -153,15 +164,16 @@ def test_what_no_piece_writes_is_the_bias():
         assert (y[first:last][:, kept.indices] != kept.indices).all()
 
 
-@pytest.mark.parametrize("shape, axis, lead", [((6, 5), 1, 6), ((6, 5, 2, 3), 1, 6), ((3, 2, 5), 2, 6), ((3, 2, 5), -1, 6),
-                                               ((0, 5), 1, 0), ((6, 5, 0), 1, 6)])
+@pytest.mark.parametrize("shape, axis, lead", [((6, 5), 1, 6), ((6, 5, 2, 3), 1, 6), ((3, 2, 5), 2, 6),
+                                               ((3, 2, 5), -1, 6), ((0, 5), 1, 0), ((6, 5, 0), 1, 6)])
 def test_multiply_blocks(shape, axis, lead, dtype, backend):
     x = numbers(*shape).astype(dtype)
     groups = OUTPUT_GROUPS if lead else []
     factors = np.zeros((lead, 5))
     for first, last, kept in groups:
         factors[first:last, kept.indices] = 2
-    expected = (x.reshape(lead, 5, int(np.prod(shape[axis % len(shape) + 1:]))) * factors[:, :, None]).reshape(shape)
+    expected = (x.reshape(lead, 5, int(np.prod(shape[axis % len(shape) + 1:])))
+                * factors[:, :, None]).reshape(shape)
     tensor = Tensor(backend.asarray(x), requires_grad=True, backend=backend)
     y = MultiplyBlocks(groups, 2.0, axis % len(shape)).apply(tensor)
     assert y.dtype == dtype
@@ -174,12 +186,13 @@ W = Tensor(np.zeros((5, 4)))
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda x: linear_pieces(x, W, None, block_pieces(6, 5, 4)), "linear: x has 3 features, but W of shape (5, 4) expects 4"),
+    (lambda x: linear_pieces(x, W, None, block_pieces(6, 5, 4)), "linear: x has 3 features, but W of shape "
+     "(5, 4) expects 4"),
     (lambda x: linear_pieces(x, W, None, block_pieces(6, 5, 4), transpose=True),
      "linear: x has 3 features, but W of shape (5, 4) expects 5"),
     (lambda x: linear_pieces(x, Tensor(np.zeros((5, 3))), None, [Piece(0, 6, A, Kept(0, 2, 1, 4))]),
-     "linear: a piece of Kept(2 of 5) outputs by Kept(2 of 4: 1 of every 2 from 0) inputs does not fit W of shape (5, 3), "
-     "which has 5 outputs and 3 inputs"),
+     "linear: a piece of Kept(2 of 5) outputs by Kept(2 of 4: 1 of every 2 from 0) inputs does not fit W of "
+     "shape (5, 3), which has 5 outputs and 3 inputs"),
     (lambda x: linear_pieces(functions.take(x, Kept(0, 2, 1, 3)), Tensor(np.zeros((5, 3))), None, []),
      "LinearPieces needs every unit of its input, which carries Kept(2 of 3: 1 of every 2 from 0); "
      "call functions.expand on it first"),

@@ -1,4 +1,5 @@
-"""LSTM, GRU and RNN over sequences: against PyTorch's cells, central differences, and the dense net with a mask."""
+"""LSTM, GRU and RNN over sequences: against PyTorch's cells, central differences, and the dense net with a
+mask."""
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from minidrop.functions import recurrent
 from minidrop.functions.recurrent import HiddenDrop, add_to_steps, gate_rows, recur, reverse_steps
 
 STEPS, STREAMS, INPUTS, UNITS = 5, 3, 7, 4
-KEPT = {"one in three": Kept(1, 3, 1, INPUTS), "wrapped": Kept(-1, 4, 2, INPUTS), "list": Kept.of([0, 5], INPUTS),
-        "none kept": Kept(9, 9, 1, INPUTS)}
+KEPT = {"one in three": Kept(1, 3, 1, INPUTS), "wrapped": Kept(-1, 4, 2, INPUTS),
+        "list": Kept.of([0, 5], INPUTS), "none kept": Kept(9, 9, 1, INPUTS)}
 KINDS = {"lstm": (4, 1, 2), "gru": (3, 2, 1), "rnn": (1, 1, 1)}        # gates, biases, states
 CONT = {"one sequence": np.ones((STEPS, STREAMS)),
         "sequences begin anywhere": np.array([[1, 0, 1], [1, 1, 1], [0, 1, 1], [1, 1, 0], [1, 0, 1.0]])}
@@ -24,7 +25,8 @@ def operands(kind, steps=STEPS, streams=STREAMS, inputs=INPUTS, units=UNITS):
     gates, biases, states = KINDS[kind]
     weights = [numbers(gates * units, inputs), numbers(gates * units, seed=1), numbers(gates * units, units)]
     weights += [numbers(gates * units, seed=2)] * (biases == 2)
-    return numbers(steps, streams, inputs), weights, [numbers(streams, units, seed=3 + i) for i in range(states)]
+    return numbers(steps, streams, inputs), weights, [numbers(streams, units, seed=3 + i)
+                                                      for i in range(states)]
 
 
 def torch_sequence(torch, kind, cont):
@@ -72,7 +74,8 @@ class TestAgainstTorch:
         torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
         x, weights, states = operands(kind)
         mask, theirs = torch.tensor(kept.mask(float)), torch_sequence(torch, kind, cont)
-        agrees_with_torch(ours(kind, cont, kept), lambda x, *rest: theirs(x * mask, *rest), x, *weights, *states)
+        agrees_with_torch(ours(kind, cont, kept), lambda x, *rest: theirs(x * mask, *rest), x, *weights,
+                          *states)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (7, 2, 3, 5), (2, 6, 9, 1), (4, 1, 2, 8)])
@@ -101,7 +104,8 @@ def test_a_state_that_is_not_given_is_zero_and_one_carried_on_continues(kind):
     first = ours(kind, cont[:2])(Tensor(x[:2]), *tensors)
     second = ours(kind, cont[2:])(Tensor(x[2:]), *tensors, *first[1:])
     np.testing.assert_array_equal(whole[0].numpy(), zeros[0].numpy())
-    np.testing.assert_allclose(np.concatenate([first[0].numpy(), second[0].numpy()]), whole[0].numpy(), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(np.concatenate([first[0].numpy(), second[0].numpy()]), whole[0].numpy(),
+                               rtol=1e-6, atol=1e-7)
     for carried, last in zip(second[1:], whole[1:], strict=True):
         np.testing.assert_allclose(carried.numpy(), last.numpy(), rtol=1e-6, atol=1e-7)
 
@@ -136,13 +140,16 @@ def test_only_the_kept_columns_of_the_weight_get_a_gradient(kind):
 @pytest.mark.parametrize("change, message", [
     ({"x": numbers(5, 3)}, "linear: x has 3 features, but W of shape (4, 7) expects 7"),
     ({"x": numbers(5, 3, 6)}, "linear: x has 6 features, but W of shape (4, 7) expects 7"),
-    ({"x": numbers(5, 2, 7)}, "the gates' share from outside, x Wx^T + b: expected shape (5, 3, 4) with all units on the last "
+    ({"x": numbers(5, 2, 7)}, "the gates' share from outside, x Wx^T + b: expected shape (5, 3, 4) with all "
+     "units on the last "
                               "axis, got (5, 2, 4) with all units on axis 2"),
-    ({"x": numbers(5, 3, 1, 7)}, "the gates' share from outside, x Wx^T + b: expected shape (5, 3, 4) with all units on the "
+    ({"x": numbers(5, 3, 1, 7)}, "the gates' share from outside, x Wx^T + b: expected shape (5, 3, 4) with "
+     "all units on the "
                                  "last axis, got (5, 3, 1, 4) with all units on axis 3"),
     ({"cont": np.ones(5)}, "cont of a recurrent network: expected shape (steps, streams), got (5,)"),
     ({"Wh": numbers(5, 4)}, "expected Wh (4, 4), 1 blocks of units x units, got (5, 4)"),
-    ({"h0": numbers(2, 4)}, "a state of a recurrent network: expected shape (3, 4) with all units on the last axis, "
+    ({"h0": numbers(2, 4)}, "a state of a recurrent network: expected shape (3, 4) with all units on the "
+     "last axis, "
                             "got (2, 4) with all units on axis 1"),
 ])
 def test_what_does_not_fit_is_refused(change, message):
@@ -160,9 +167,10 @@ def test_a_kept_set_on_another_axis_is_refused():
                       *[Tensor(w) for w in weights])
 
 
-# -- what is dropped of the state --------------------------------------------------------------------------------------
-UNIT_SETS = {"every other": Kept(0, 2, 1, UNITS), "runs": Kept(1, 2, 2, UNITS), "list": Kept.of([0, 3], UNITS),
-             "one": Kept.of([2], UNITS), "none kept": Kept.of([], UNITS), "all": Kept.all(UNITS)}
+# -- what is dropped of the state ----------------------------------------------------------------------------
+UNIT_SETS = {"every other": Kept(0, 2, 1, UNITS), "runs": Kept(1, 2, 2, UNITS),
+             "list": Kept.of([0, 3], UNITS), "one": Kept.of([2], UNITS), "none kept": Kept.of([], UNITS),
+             "all": Kept.all(UNITS)}
 every_cont = pytest.mark.parametrize("cont", CONT.values(), ids=CONT)
 TIGHT = {"rtol": 0, "atol": 1e-12}
 
@@ -183,11 +191,13 @@ def values_and_gradients(function, arrays):
     tensors = [Tensor(array, requires_grad=True) for array in arrays]
     outputs = function(*tensors)
     backward([(y, np.random.default_rng(i).uniform(0.5, 1.5, y.shape)) for i, y in enumerate(outputs)])
-    return [y.numpy() for y in outputs] + [x.grad if x.grad is not None else np.zeros(x.shape) for x in tensors]
+    return [y.numpy() for y in outputs] + [x.grad if x.grad is not None else np.zeros(x.shape)
+                                           for x in tensors]
 
 
 def assert_same(kind, one, other, arrays=None):
-    """Two ways to compute agree in float64 to 1e-12: h, last states, gradients of x, weights and first states."""
+    """Two ways to compute agree in float64 to 1e-12: h, last states, gradients of x, weights and first
+    states."""
     x, weights, states = operands(kind)
     arrays = arrays or [x, *weights, *states]
     results = [values_and_gradients(way, arrays) for way in (one, other)]
@@ -206,11 +216,13 @@ class TestAbsentUnits:
             compact = HiddenDrop(units=units, scale=scale, whole=True)
             dense = HiddenDrop(mask=mask, moving=units, whole=True)
             assert_same(kind, dropped(kind, cont, compact), dropped(kind, cont, dense))
-            assert_same(kind, dropped(kind, cont, compact, KEPT["wrapped"]), dropped(kind, cont, dense, KEPT["wrapped"]))
+            assert_same(kind, dropped(kind, cont, compact, KEPT["wrapped"]),
+                        dropped(kind, cont, dense, KEPT["wrapped"]))
 
     def test_their_state_stays_or_becomes_zero_where_a_sequence_begins(self, kind, units, cont):
         x, weights, states = operands(kind)
-        h, *last = dropped(kind, cont, HiddenDrop(units=units, whole=True))(*map(Tensor, (x, *weights, *states)))
+        h, *last = dropped(kind, cont,
+                           HiddenDrop(units=units, whole=True))(*map(Tensor, (x, *weights, *states)))
         absent = ~units.mask()
         stays = cont.all(axis=0)[:, None]
         assert not h.numpy()[:, :, absent].any()
@@ -227,7 +239,9 @@ class TestAbsentUnits:
         if not units.count:
             assert not h.numpy().any()
             return
-        expected, *expected_last = ours(kind, cont)(*map(Tensor, (x, *small, *[s[:, units.indices] for s in states])))
+        expected, *expected_last = ours(kind,
+                                        cont)(*map(Tensor,
+                                                   (x, *small, *[s[:, units.indices] for s in states])))
         np.testing.assert_allclose(h.numpy()[:, :, units.indices], expected.numpy(), **TIGHT)
         for got, wanted in zip(last, expected_last, strict=True):
             np.testing.assert_allclose(got.numpy()[:, units.indices], wanted.numpy(), **TIGHT)
@@ -238,7 +252,8 @@ def test_absent_units_touch_only_their_part_of_the_weights(kind):
     units, (x, weights, _) = UNIT_SETS["list"], operands(kind)
     parameters = [Parameter(w) for w in weights]
     gates = KINDS[kind][0]
-    h, *_ = getattr(functions, kind)(Tensor(x), Tensor(CONT["one sequence"]), *parameters, drop=HiddenDrop(units=units))
+    h, *_ = getattr(functions, kind)(Tensor(x), Tensor(CONT["one sequence"]), *parameters,
+                                     drop=HiddenDrop(units=units))
     assert (h.kept, h.kept_axis, h.data.shape) == (units, 2, (STEPS, STREAMS, 2))
     h.backward()
     rows = gate_rows(units, gates)
@@ -259,7 +274,8 @@ STEP_SETS = {"units, all, none": (Kept(0, 2, 1, UNITS), None, Kept.of([], UNITS)
 def test_steps_equal_the_mask(kind, steps, cont):
     """Each step has its own small product; the states are whole, h is not masked."""
     mask = 2.0 * np.stack([np.ones(UNITS) if kept is None else kept.mask(float) for kept in steps])[:, None]
-    assert_same(kind, dropped(kind, cont, HiddenDrop(steps=steps, scale=2.0)), dropped(kind, cont, HiddenDrop(mask=mask)))
+    assert_same(kind, dropped(kind, cont, HiddenDrop(steps=steps, scale=2.0)),
+                dropped(kind, cont, HiddenDrop(mask=mask)))
 
 
 def test_the_products_of_steps_have_the_size_of_what_is_kept(monkeypatch):
@@ -267,7 +283,8 @@ def test_the_products_of_steps_have_the_size_of_what_is_kept(monkeypatch):
     backend, inner = Tensor(x).backend, []
     thin = type(backend).thin_gemm
     monkeypatch.setattr(type(backend), "thin_gemm",
-                        lambda self, a, b, trans_b=False: inner.append(a.shape[1]) or thin(self, a, b, trans_b))
+                        lambda self, a, b, trans_b=False: inner.append(a.shape[1])
+                        or thin(self, a, b, trans_b))
     steps = STEP_SETS["units, all, none"]
     dropped("lstm", CONT["one sequence"], HiddenDrop(steps=steps))(*map(Tensor, (x, *weights, *states)))
     assert inner == [2, 4, 0, 3, 1]
@@ -304,7 +321,8 @@ def test_of_a_dropped_state_a_gru_carries_all():
 
 @pytest.mark.parametrize("drop", [HiddenDrop(units=UNIT_SETS["list"], scale=2.0, whole=True),
                                   HiddenDrop(steps=STEP_SETS["units, all, none"], scale=2.0),
-                                  HiddenDrop(mask=np.array([[[0, 2.0, 0, 2.0]]]), moving=Kept.of([1, 3], UNITS), whole=True)],
+                                  HiddenDrop(mask=np.array([[[0, 2.0, 0, 2.0]]]),
+                                             moving=Kept.of([1, 3], UNITS), whole=True)],
                          ids=["units", "steps", "mask"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_with_drops(kind, drop):
@@ -316,14 +334,15 @@ def test_gradients_with_drops(kind, drop):
 def test_a_gate_share_with_another_kept_set_is_refused(kind):
     x, weights, _ = operands(kind)
     cell, gates = {"lstm": (recurrent.LSTM, 4), "gru": (recurrent.GRU, 3), "rnn": (recurrent.RNN, 1)}[kind]
-    share = functions.linear(Tensor(x), Tensor(weights[0]), Tensor(weights[1]), gate_rows(UNIT_SETS["list"], gates))
+    share = functions.linear(Tensor(x), Tensor(weights[0]), Tensor(weights[1]),
+                             gate_rows(UNIT_SETS["list"], gates))
     told = r"the gates' share from outside, x Wx\^T \+ b: expected shape \(5, 3, .*got .*with Kept\(\d+ of \d+"
     with pytest.raises(ShapeError, match=told):
         recur(cell, share, Tensor(CONT["one sequence"]), [Tensor(w) for w in weights[2:]],
               drop=HiddenDrop(units=UNIT_SETS["every other"]))
 
 
-# -- small functions ---------------------------------------------------------------------------------------------------
+# -- small functions -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("units", UNIT_SETS.values(), ids=UNIT_SETS)
 @pytest.mark.parametrize("gates", [1, 3, 4])
 def test_gate_rows(units, gates):
@@ -363,7 +382,7 @@ def test_add_to_steps_of_other_kept_sets_is_refused():
             add_to_steps(*xs)
 
 
-# -- concat of kept sets -----------------------------------------------------------------------------------------------
+# -- concat of kept sets -------------------------------------------------------------------------------------
 def test_concat_of_kept_sets():
     a, b, c = (numbers(2, 3, n) for n in (4, 7, 1))
     sets = UNIT_SETS["list"], KEPT["wrapped"], Kept.of([], 1)
@@ -380,9 +399,10 @@ def test_concat_of_kept_sets():
 @pytest.mark.parametrize("axes, concat_axis", [((2, None), 2), ((1, 1), 2), ((2, 2), 1), ((1, 2), 1)])
 def test_concat_of_kept_sets_that_do_not_fit_is_refused(axes, concat_axis):
     kept = Kept.of([0, 2], 4)
-    xs = [Tensor(numbers(2, 4, 4)) if axis is None else functions.take(Tensor(numbers(2, 4, 4)), kept, axis) for axis in axes]
+    xs = [Tensor(numbers(2, 4, 4)) if axis is None else functions.take(Tensor(numbers(2, 4, 4)), kept, axis)
+          for axis in axes]
     with pytest.raises(ShapeError) as caught:
         functions.concat(xs, concat_axis)
     got = ", ".join("None" if axis is None else "Kept(2 of 4)" for axis in axes)
-    assert str(caught.value) == (f"concat on axis {concat_axis} needs inputs that are all dense, or all with a kept set on "
-                                 f"it, got {got}; call functions.expand on them first")
+    assert str(caught.value) == (f"concat on axis {concat_axis} needs inputs that are all dense, or all with "
+                                 f"a kept set on it, got {got}; call functions.expand on them first")

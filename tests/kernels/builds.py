@@ -1,7 +1,9 @@
-"""What compilers make of a kernel is kept between runs, and made by one process for all: most of a run would go there.
+"""What compilers make of a kernel is kept between runs, and made by one process for all: most of a run would
+go there.
 
-In $MINIDROP_TEST_CACHE, else minidrop-tests in the user's cache folder. A file's name is a hash of everything that its
-content depends on, so nothing ever has to be thrown away by hand; what no run has used for a month goes by itself.
+In $MINIDROP_TEST_CACHE, else minidrop-tests in the user's cache folder. A file's name is a hash of everything
+that its content depends on, so nothing ever has to be thrown away by hand; what no run has used for a month
+goes by itself.
 """
 
 import hashlib
@@ -12,7 +14,8 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:         # not a POSIX system: two processes may then make the same file, each of them whole
+except ImportError:         # not a POSIX system: two processes may then make the same file, each of them
+                            # whole
     fcntl = None
 
 KEPT_SECONDS = 30 * 24 * 3600
@@ -27,7 +30,8 @@ def folder():
 
 
 def built(parts, suffix, make):
-    """Return the path of a file that depends on the texts `parts` alone; make(path) is called where it is not there yet."""
+    """Return the path of a file that depends on the texts `parts` alone; make(path) is called where it is not
+    there yet."""
     key = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:40]
     path = folder() / f"{key}{suffix}"
     if not path.is_file():

@@ -1,4 +1,5 @@
-"""A device that runs the CUDA kernels on the host, and a backend on it: NumPy's arrays, the GPU's kernels and overrides."""
+"""A device that runs the CUDA kernels on the host, and a backend on it: NumPy's arrays, the GPU's kernels and
+overrides."""
 
 import ctypes
 import platform
@@ -41,7 +42,8 @@ class Emulator:
                  else np.array(x) for x in arguments]
         places = [box.ctypes.data if isinstance(box, np.ndarray) else ctypes.addressof(box) for box in boxes]
         run = getattr(self.library(kernel.file, macros), f"run_{kernel.name}")
-        if run((ctypes.c_void_p * len(places))(*places), (ctypes.c_uint * 4)(*grid, *block), int(self.backwards)):
+        if run((ctypes.c_void_p * len(places))(*places), (ctypes.c_uint * 4)(*grid, *block),
+               int(self.backwards)):
             raise RuntimeError(f"{kernel.name}: some threads wait at a barrier that others never reach")
 
     def library(self, file, macros):
@@ -68,15 +70,18 @@ def compiler_version():
 
 def compiled(text, flags):
     """Return the library that a C++ text becomes."""
-    command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-w", *flags, "-x", "c++", "-"]
+    command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-w", *flags, "-x",
+               "c++", "-"]
 
     def make(path):
         subprocess.run([*command, f"-I{HEADER.parent}", "-o", str(path)], check=True, input=text, text=True)
-    return ctypes.CDLL(str(built((*command, compiler_version(), platform.machine(), HEADER.read_text(), text), ".so", make)))
+    return ctypes.CDLL(str(built((*command, compiler_version(), platform.machine(), HEADER.read_text(), text),
+                                 ".so", make)))
 
 
 class EmulatedBackend(CudaBlocks, CupyKernels, Backend):
-    """What CupyBackend overrides with kernels, on NumPy arrays. New arrays hold NaN: what is not written shows."""
+    """What CupyBackend overrides with kernels, on NumPy arrays. New arrays hold NaN: what is not written
+    shows."""
 
     name = "emulated"
 

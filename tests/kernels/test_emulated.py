@@ -1,6 +1,8 @@
-"""The emulation itself: it sees broken kernels, and numbers that stand in device memory are read when a kernel runs.
+"""The emulation itself: it sees broken kernels, and numbers that stand in device memory are read when a
+kernel runs.
 
-What the kernels compute is compared in tests/backend/test_backends_agree.py, whose backends include the emulated one.
+What the kernels compute is compared in tests/backend/test_backends_agree.py, whose backends include the
+emulated one.
 """
 
 import numpy as np
@@ -29,7 +31,8 @@ def scatter(on):
 
 def update(on):
     W, history = numbers(70, 300), numbers(70, 300)[::-1].copy()
-    on.sgd_update(W, history, [Block(numbers(ROWS.count, COLUMNS.count), ROWS, COLUMNS)], 0.1, 0.9, 0.01, True, 0.5)
+    on.sgd_update(W, history, [Block(numbers(ROWS.count, COLUMNS.count), ROWS, COLUMNS)], 0.1, 0.9, 0.01,
+                  True, 0.5)
     return np.stack([W, history])
 
 
@@ -58,7 +61,8 @@ def table(on):
 
 def descent(on):
     W, ids = numbers(30, 70), np.array([3, 3, 29, 3, 0])
-    on.sgd_update(W, np.zeros_like(W), [Block(*on.table_gradient(numbers(5, 70), ids, 30))], 0.1, 0.0, 0.0, False, 0.5)
+    on.sgd_update(W, np.zeros_like(W), [Block(*on.table_gradient(numbers(5, 70), ids, 30))], 0.1, 0.0, 0.0,
+                  False, 0.5)
     more = numbers(30, 70)
     Block(*on.table_gradient(numbers(5, 70), ids, 30)).add_to(on, more, 2)
     return W, more
@@ -69,7 +73,8 @@ def squares(on):
 
 
 def agree(work, on):
-    """True where two runs, in which threads take turns in either order, give what the generic backend gives."""
+    """True where two runs, in which threads take turns in either order, give what the generic backend
+    gives."""
     expected = work(GENERIC)
     for _ in range(2):
         got = work(on)
@@ -97,7 +102,8 @@ def test_the_kernels_agree(emulated, work):
     (sums, "sums.cu", "        __syncthreads();\n    }", "    }"),
     (sums, "sums.cu", "half; half /= 2", "half > 1; half /= 2"),
     (squares, "sums.cu", "half = SUMMANDS / 2; half; half /= 2", "half = SUMMANDS / 2; half > 1; half /= 2"),
-    (squares, "sums.cu", "    part[threadIdx.x] = mine;\n    __syncthreads();", "    part[threadIdx.x] = mine;"),
+    (squares, "sums.cu", "    part[threadIdx.x] = mine;\n    __syncthreads();", "    part[threadIdx.x] = "
+     "mine;"),
     (squares, "sums.cu", "out[blockIdx.x] = sum", "out[0] = sum"),
     (table, "table.cu", "j = threadIdx.x; j < i", "j = threadIdx.x + 1; j < i"),
     (table, "table.cu", "step = 16; step; step", "step = 16; step > 1; step"),
@@ -127,7 +133,8 @@ def test_a_broken_kernel_is_seen(emulation, work, file, line, instead):
 def test_a_barrier_that_some_threads_never_reach_is_an_error(emulation):
     line = "    __syncthreads();\n    for (int half"
     broken = emulation.EmulatedBackend(lambda name, text: text.replace(line, "    if (threadIdx.y)" + line))
-    with pytest.raises(RuntimeError, match="^column_sums: some threads wait at a barrier that others never reach$"):
+    with pytest.raises(RuntimeError, match="^column_sums: some threads wait at a barrier that others never "
+                       "reach$"):
         sums(broken)
 
 
@@ -141,7 +148,8 @@ def moving(kept, start):
 def test_a_start_in_device_memory(emulated):
     (rows, new_rows), (cols, new_cols) = moving(Kept(2, 7, 4, 70), 1), moving(Kept(-3, 10, 5, 300), 4)
     W, history, g, x = numbers(70, 300), numbers(70, 300), numbers(rows.count, cols.count), numbers(2, 70, 3)
-    np.testing.assert_array_equal(emulated.submatrix(W, rows, cols), W[np.ix_(new_rows.indices, new_cols.indices)])
+    np.testing.assert_array_equal(emulated.submatrix(W, rows, cols),
+                                  W[np.ix_(new_rows.indices, new_cols.indices)])
     np.testing.assert_array_equal(emulated.take(x, rows, 1), x[:, new_rows.indices])
     np.testing.assert_array_equal(emulated.put(g, rows, 0), GENERIC.put(g, new_rows, 0))
     every_third, moved = moving(Kept(0, 3, 1, 300), 2)
@@ -180,7 +188,8 @@ def test_trouble_leaves_everything_as_it_is(emulated, monkeypatch, decay, moment
               "a bias": [Block(numbers(ROWS.count), ROWS)]}[parts]
     results = []
     for trouble in (None, 0, 1, -5):
-        monkeypatch.setattr(emulated, "trouble", None if trouble is None else np.array([trouble], np.int32), raising=False)
+        monkeypatch.setattr(emulated, "trouble", None if trouble is None else np.array([trouble], np.int32),
+                            raising=False)
         results.append((numbers(*shape), numbers(*shape) + 1))
         emulated.sgd_update(*results[-1], blocks, 0.1, momentum, decay, False, 0.5)
     before = numbers(*shape), numbers(*shape) + 1
@@ -210,8 +219,8 @@ def test_a_grid_of_fewer_threads_than_elements(emulated, monkeypatch):
     monkeypatch.setattr("minidrop.kernels.grids._LARGEST_Y", 2)
     W = numbers(150, 300)
     for work in (lambda on: on.relu(W), lambda on: on.relu_gradient(W, W[::-1].copy()),
-                 lambda on: on.dropout(W, 0.3, 2.0, 5)[0], lambda on: on.submatrix(W, Kept(1, 3, 2, 150), COLUMNS),
-                 lambda on: on.transposed(W)):
+                 lambda on: on.dropout(W, 0.3, 2.0, 5)[0],
+                 lambda on: on.submatrix(W, Kept(1, 3, 2, 150), COLUMNS), lambda on: on.transposed(W)):
         np.testing.assert_array_equal(work(emulated), work(GENERIC))
     assert cuda.transpose.grid({"n": 150, "m": 300}, {}) == ((10, 2), (32, 8))
 

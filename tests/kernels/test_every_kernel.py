@@ -1,7 +1,7 @@
 """Every kernel against the generic reference: on the GPU where there is one, and always on the host.
 
-Small on purpose: scripts/sanitize.py runs this file's GPU cases under compute-sanitizer, which is slow. What methods do with
-the kernels in all their forms is compared in tests/backend/test_backends_agree.py.
+Small on purpose: scripts/sanitize.py runs this file's GPU cases under compute-sanitizer, which is slow. What
+methods do with the kernels in all their forms is compared in tests/backend/test_backends_agree.py.
 """
 
 import numpy as np
@@ -26,7 +26,8 @@ class Arrays:
         self.on, self.dtype = on, np.dtype(dtype)
 
     def __call__(self, *shape, seed=0):
-        return self.on.asarray(np.random.default_rng([seed, *shape]).standard_normal(shape).astype(self.dtype))
+        return self.on.asarray(np.random.default_rng([seed,
+                                                      *shape]).standard_normal(shape).astype(self.dtype))
 
     def one(self, value, kind):
         """A number in device memory."""
@@ -42,7 +43,8 @@ def sets(n):
 
 
 def moving(make, kept):
-    """The same set, of which a kernel reads the start where it runs; the generic backend is given what everybody knows."""
+    """The same set, of which a kernel reads the start where it runs; the generic backend is given what
+    everybody knows."""
     moved = MovingKept(kept, make.one(kept.regular[0], np.int32))
     return kept if make.on is GENERIC or kept.count < moved.count else moved        # see with_room
 
@@ -141,8 +143,9 @@ def subtract_block(make, n, m):
             make.on.trouble = None if make.on is GENERIC else make.one(wrong, np.int32)
             try:
                 if not (wrong and make.on is GENERIC):
-                    make.on.sgd_update(W, make(n, m), [Block(make(rows.count, cols.count, seed=1), rows, cols)], 0.1, 0.0, 0.0,
-                                       False, 0.5)
+                    make.on.sgd_update(W, make(n, m),
+                                       [Block(make(rows.count, cols.count, seed=1), rows, cols)], 0.1, 0.0,
+                                       0.0, False, 0.5)
             finally:
                 make.on.trouble = before
             yield W
@@ -156,7 +159,8 @@ def activate(make, n, m):
 
 def activate_gradient(make, n, m):
     for name in ("none", "relu", "sigmoid", "tanh"):
-        yield make.on.activate_gradient(make(n, m), make.on.activate(make(n, m, seed=1), None, name, 2.0), name, 2.0)
+        yield make.on.activate_gradient(make(n, m), make.on.activate(make(n, m, seed=1), None, name, 2.0),
+                                        name, 2.0)
 
 
 def dropout(make, n, m):
@@ -192,7 +196,8 @@ def lstm_step_gradient(make, n, m):
 def _lstm(make, n, m):
     activated, c, squashed, h = (make.on.empty((n, width), make.dtype) for width in (4 * m, m, m, m))
     cont = make.on.asarray((np.arange(n) % 3 > 0).astype(make.dtype)[:, None])
-    make.on.lstm_step(make(n, 4 * m), make(n, 4 * m, seed=1), make(n, m, seed=2), cont, activated, c, squashed, h)
+    make.on.lstm_step(make(n, 4 * m), make(n, 4 * m, seed=1), make(n, m, seed=2), cont, activated, c,
+                      squashed, h)
     dc, d = make(n, m, seed=4), make.on.empty((n, 4 * m), make.dtype)
     make.on.lstm_step_gradient(activated, squashed, make(n, m, seed=2), cont, make(n, m, seed=3), dc, d)
     return activated, c, squashed, h, dc, d
@@ -229,7 +234,8 @@ def multiply_blocks(make, n, m):
 
 
 def block_product(make, n, m):
-    """Forward and both gradients, blocks of x and of y dropped: in the type of `make`, for which the reference is exact."""
+    """Forward and both gradients, blocks of x and of y dropped: in the type of `make`, for which the
+    reference is exact."""
     x, W, gy, b = make(n, m), make(65, m, seed=1), make(n, 65, seed=2), make(65, seed=3)
     for size in ((64, 32), (7, 9)):
         ins, outs = blocks(n, m, *size), blocks(n, 65, *size)
@@ -248,9 +254,10 @@ def transpose(make, n, m):
 
 
 WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
-    take_block, round_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows, subtract_block,
-    activate, activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient,
-    column_sums, sum_groups, link_places, sum_of_squares, multiply_groups, multiply_blocks, block_product, transpose)}
+    take_block, round_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows,
+    subtract_block, activate, activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient,
+    lstm_step, lstm_step_gradient, column_sums, sum_groups, link_places, sum_of_squares, multiply_groups,
+    multiply_blocks, block_product, transpose)}
 
 
 def test_every_kernel_has_a_case():
@@ -280,7 +287,8 @@ def test_a_kernel_does_what_its_reference_does(on, dtype, monkeypatch, name, n, 
             got = [on.to_host(x) for x in WORK[name](Arrays(on, dtype), n, m)]
         for number, (a, b) in enumerate(zip(got, expected, strict=True)):
             assert a.dtype == b.dtype and a.shape == b.shape
-            np.testing.assert_allclose(a, b, rtol=NO_CHANGE[dtype], atol=NO_CHANGE[dtype], err_msg=f"result {number}")
+            np.testing.assert_allclose(a, b, rtol=NO_CHANGE[dtype], atol=NO_CHANGE[dtype],
+                                       err_msg=f"result {number}")
     assert name in launched or (n, m) == (1, 1)
 
 
@@ -291,7 +299,8 @@ def test_numbers_are_rounded_to_16_bits(on, kind):
     numbers = np.concatenate([rng.standard_normal(10_000) * 10.0 ** rng.integers(-9, 38, 10_000),
                               [np.inf, -np.inf, np.nan, 0, -0.0, 65504, 65519.9, 65520, -65520],
                               [2.0**-24, 2.0**-25, 3 * 2.0**-25],
-                              1 + np.arange(512) * 2.0**-9, 1 + np.arange(512) * 2.0**-12]).astype(np.float32)[None]
+                              1 + np.arange(512) * 2.0**-9,
+                              1 + np.arange(512) * 2.0**-12]).astype(np.float32)[None]
     out, expected = on.asarray(np.zeros(numbers.shape, np.uint16)), np.zeros(numbers.shape, np.uint16)
     on.round_block(on.asarray(numbers), None, None, 1, kind, out)
     with np.errstate(over="ignore"):

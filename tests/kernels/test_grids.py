@@ -40,7 +40,8 @@ def test_rows_columns_and_squares():
 @pytest.mark.parametrize("n", [0, 1, 31, 129, 70_000, 2**31, 2**36])
 @pytest.mark.parametrize("m", [0, 1, 129, 70_000, 2**31 - 1])
 def test_limits(n, m):
-    for grid, block in (grids.tiles(n, m), grids.elements(n * m), grids.counters(n * m), grids.rows(min(n, LARGEST_X), 256),
-                        grids.columns(m), grids.squares(n, m), grids.product(min(n, 2**20), min(m, 2**20), 64, 64)):
+    for grid, block in (grids.tiles(n, m), grids.elements(n * m), grids.counters(n * m),
+                        grids.rows(min(n, LARGEST_X), 256), grids.columns(m), grids.squares(n, m),
+                        grids.product(min(n, 2**20), min(m, 2**20), 64, 64)):
         assert 1 <= grid[0] <= LARGEST_X and 1 <= grid[1] <= LARGEST_Y
         assert block[0] * block[1] <= MOST_THREADS and block[0] % 32 == 0

@@ -1,4 +1,5 @@
-"""Launches: sizes and strides follow from the arrays, and what does not fit is refused by name before anything runs."""
+"""Launches: sizes and strides follow from the arrays, and what does not fit is refused by name before
+anything runs."""
 
 import re
 from contextlib import nullcontext
@@ -54,19 +55,27 @@ def test_nothing_to_do_is_not_launched():
 
 
 @pytest.mark.parametrize("changes, error, message", [
-    ({"out": array(70, 41)}, ShapeError, r"kernel transpose: argument out of shape \(70, 41\): expected n = 40 as in the "
+    ({"out": array(70, 41)}, ShapeError, r"kernel transpose: argument out of shape \(70, 41\): expected n = "
+     r"40 as in the "
                                          r"arguments before, got 41"),
-    ({"out": array(70)}, ShapeError, r"kernel transpose: argument out: expected 2 axes \(m, n\), got an array of shape "
+    ({"out": array(70)}, ShapeError, r"kernel transpose: argument out: expected 2 axes \(m, n\), got an "
+     r"array of shape "
                                      r"\(70,\)"),
-    ({"out": array(70, 40, dtype="float64")}, BackendError, "kernel transpose: argument out: expected float32, got float64"),
-    ({"out": array(40, 70).T}, BackendError, r"kernel transpose: argument out: expected a C-contiguous array, got strides "
+    ({"out": array(70, 40, dtype="float64")}, BackendError, "kernel transpose: argument out: expected "
+     "float32, got float64"),
+    ({"out": array(40, 70).T}, BackendError, r"kernel transpose: argument out: expected a C-contiguous "
+     r"array, got strides "
                                              r"\(4, 280\) of shape \(70, 40\)"),
-    ({"W": array(40, 140)[:, ::2]}, BackendError, r"kernel transpose: argument W: expected rows of neighbours, got strides "
+    ({"W": array(40, 140)[:, ::2]}, BackendError, r"kernel transpose: argument W: expected rows of "
+     r"neighbours, got strides "
                                                   r"\(560, 8\) of shape \(40, 70\)"),
-    ({"W": array(40, 70)[::-1]}, BackendError, r"kernel transpose: argument W: expected rows of neighbours, got strides "
+    ({"W": array(40, 70)[::-1]}, BackendError, r"kernel transpose: argument W: expected rows of neighbours, "
+     r"got strides "
                                                r"\(-280, 4\)"),
-    ({"W": array(40, 70, dtype="int32")}, BackendError, "kernel transpose: expected arrays of float32 or float64, got int32"),
-    ({"out": memoryview(b"")}, BackendError, "kernel transpose: argument out: expected an array here, got memoryview"),
+    ({"W": array(40, 70, dtype="int32")}, BackendError, "kernel transpose: expected arrays of float32 or "
+     "float64, got int32"),
+    ({"out": memoryview(b"")}, BackendError, "kernel transpose: argument out: expected an array here, got "
+     "memoryview"),
     ({"more": 1}, TypeError, r"kernel transpose takes \['W', 'out'\], got \['W', 'more', 'out'\]"),
 ])
 def test_what_does_not_fit(changes, error, message):
@@ -82,13 +91,15 @@ def test_varying_numbers_are_read_on_the_device():
     assert [(int(value), at is key) for value, at in pairs] == [(2**63 + 1, False), (7, False), (0, True)]
     assert [type(value) for value, _ in pairs] == [np.uint64] * 3 and pairs[0][1] is None
     for wrong in (np.array([5], np.int64), np.array([5, 6], np.uint64)):
-        with pytest.raises(BackendError, match="gaussian: argument key: expected a number or an array of one uint64, got"):
+        with pytest.raises(BackendError, match="gaussian: argument key: expected a number or an array of one "
+                           "uint64, got"):
             cuda.gaussian(device, {"out": array(3), "key": wrong})
 
 
 @pytest.mark.parametrize("kept, expected", [
-    (Kept(2, 7, 4, 23), (2, 7, 4)), (Kept(-3, 10, 5, 23), (-3, 10, 5)), (Kept.all(23), (0, 23, 23)), (Kept.all(0), (0, 1, 1)),
-    (Kept.of(range(23), 23), (0, 23, 23)), (Kept(2, 2**40, 2**35, 23), (2, 2**31 - 1, 2**31 - 1)),
+    (Kept(2, 7, 4, 23), (2, 7, 4)), (Kept(-3, 10, 5, 23), (-3, 10, 5)), (Kept.all(23), (0, 23, 23)),
+    (Kept.all(0), (0, 1, 1)), (Kept.of(range(23), 23), (0, 23, 23)),
+    (Kept(2, 2**40, 2**35, 23), (2, 2**31 - 1, 2**31 - 1)),
 ])
 def test_axis(kept, expected):
     assert axis_value(kept, "table") == (kept.count, kept.total, *expected, None)
@@ -100,7 +111,8 @@ def test_a_table_has_the_type_that_the_kernel_reads():
             (cuda.take_block, {"W": x, "out": array(3, 2)}, np.int32, np.int64),
             (cuda.expand, {"x": array(3, 2), "out": x}, np.int64, np.int32)):
         values = {**arrays, "rows": axis_value(Kept.all(3))}
-        with pytest.raises(BackendError, match=f"cols: expected a table of {np.dtype(right)}, got {np.dtype(wrong)}$"):
+        with pytest.raises(BackendError, match=f"cols: expected a table of {np.dtype(right)}, got "
+                           f"{np.dtype(wrong)}$"):
             kernel(device, {**values, "cols": axis_value(kept, np.zeros(9, wrong))})
         kernel(device, {**values, "cols": axis_value(kept, np.zeros(9, right))})
 
@@ -130,7 +142,8 @@ def cupy(monkeypatch):
     """A stand-in for CuPy in which NumPy's arrays are the device's."""
     monkeypatch.setattr(Module, "made", [])
     monkeypatch.setattr(Module, "launched", [])
-    return SimpleNamespace(ndarray=np.ndarray, RawModule=Module, cuda=SimpleNamespace(Device=lambda index: nullcontext()))
+    return SimpleNamespace(ndarray=np.ndarray, RawModule=Module,
+                           cuda=SimpleNamespace(Device=lambda index: nullcontext()))
 
 
 def on_device_0(device):
@@ -144,13 +157,14 @@ def test_cuda_compiles_a_variant_once_and_passes_null_for_what_is_not_there(cupy
     for activation in (1, 2, 1):
         cuda.activate(device, {"x": x, "b": None, "y": x, "scale": 2}, ACTIVATION=activation)
     text = loader.source("activation.cu")
-    assert Module.made == [(text, ("--std=c++17", "--fmad=false", f"-DACTIVATION={n}", "-DREAL=float")) for n in (1, 2)]
+    assert Module.made == [(text, ("--std=c++17", "--fmad=false", f"-DACTIVATION={n}", "-DREAL=float"))
+                           for n in (1, 2)]
     assert [name for name, *_ in Module.launched] == ["activate"] * 3
     name, grid, block, arguments = Module.launched[0]
     assert (grid, block) == ((1, 1), (32, 8))
     assert arguments[0] is x and (type(arguments[2]), arguments[2]) == (np.uint64, 0)
-    assert [type(n) for n in arguments[1:]] == [np.int64, np.uint64, np.int64, np.ndarray, np.int64, np.float32, np.int64,
-                                                np.int64]
+    assert [type(n) for n in arguments[1:]] == [np.int64, np.uint64, np.int64, np.ndarray, np.int64,
+                                                np.float32, np.int64, np.int64]
 
 
 def test_cuda_refuses_what_lives_elsewhere(cupy):
@@ -158,12 +172,14 @@ def test_cuda_refuses_what_lives_elsewhere(cupy):
     device = loader.Cuda(0, cupy)
     assert device.complaint(cupy.ndarray()) == "expected an array on cuda:0, got one on cuda:1"
     assert device.complaint(array(3)) == "expected an array on cuda:0, got numpy.ndarray"
-    with pytest.raises(BackendError, match="^kernel gaussian: argument out: expected an array on cuda:0, got numpy.ndarray$"):
+    with pytest.raises(BackendError, match="^kernel gaussian: argument out: expected an array on cuda:0, got "
+                       "numpy.ndarray$"):
         cuda.gaussian(device, {"out": array(3), "key": 1})
 
 
 @pytest.mark.parametrize("message, expected, error", [
-    ("Failure finding libnvrtc.so", "^kernel gaussian cannot be compiled: NVRTC is missing; install it with", BackendError),
+    ("Failure finding libnvrtc.so", "^kernel gaussian cannot be compiled: NVRTC is missing; install it with",
+     BackendError),
     ("out of luck", "^out of luck$", RuntimeError)])
 def test_a_missing_compiler_is_explained(cupy, monkeypatch, message, expected, error):
     def get_function(self, name):
@@ -178,7 +194,8 @@ FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
 
 def signatures(file):
     """Yield (kernel, its C parameters with the macros of common.cuh written out) of a file."""
-    for name, text in re.findall(r'extern "C" __global__ void (\w+)\(([^{]*)\)\s*\{', _without_bounds(loader.source(file))):
+    for name, text in re.findall(r'extern "C" __global__ void (\w+)\(([^{]*)\)\s*\{',
+                                 _without_bounds(loader.source(file))):
         text = re.sub(r"KEPT\((\w+)\)", r"int \1_start, const int* \1_start_at, int \1_step, int \1_width, "
                                          r"int \1_total, const void* \1_table", text)
         text = re.sub(r"VARYING\(([\w ]+), (\w+)\)", r"\1 \2_value, const \1* \2_at", text)
@@ -192,8 +209,8 @@ def _without_bounds(text):
 def declared(argument):
     """The C parameters of a declared argument."""
     if isinstance(argument, Array):
-        kind = {"REAL": "REAL", "OPERAND": "Operand", "float64": "double", "int32": "int", "int64": "long long",
-                "uint8": "unsigned char"}[argument.dtype]
+        kind = {"REAL": "REAL", "OPERAND": "Operand", "float64": "double", "int32": "int",
+                "int64": "long long", "uint8": "unsigned char"}[argument.dtype]
         yield rf"(const )?{kind}\* {argument.name}"
         if argument.strided:
             yield f"long long {argument.name}_stride"

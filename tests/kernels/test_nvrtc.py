@@ -11,12 +11,14 @@ from minidrop.kernels import cuda, loader
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 VARIANTS = {"-".join(map(str, (kernel.file, *macros.values()))): (kernel.file, macros)
             for kernel in cuda.KERNELS.values() for macros in kernel.variants()}
-# Code differs between 75 and what came later. So every variant is compiled for one of each, and for the others those of
-# float32; of the one large kernel those of one tile and one product. Of these others only the newest is always compiled for.
+# Code differs between 75 and what came later. So every variant is compiled for one of each, and for the
+# others those of float32; of the one large kernel those of one tile and one product. Of these others only the
+# newest is always compiled for.
 _MOST = {"REAL": "float", "TILE_M": 128, "TILE_N": 128, "TRANS_A": 0, "TRANS_B": 1}
 CASES = {f"{name}-sm_{architecture}": (*variant, architecture) for name, variant in VARIANTS.items()
          for architecture in ARCHITECTURES
-         if architecture in (75, 90) or all(_MOST.get(macro, value) == value for macro, value in variant[1].items())}
+         if architecture in (75, 90) or all(_MOST.get(macro, value) == value
+                                            for macro, value in variant[1].items())}
 CASES = {name: pytest.param(*case, marks=() if case[2] in (75, 90, max(ARCHITECTURES)) else pytest.mark.full)
          for name, case in CASES.items()}
 
@@ -24,12 +26,14 @@ CASES = {name: pytest.param(*case, marks=() if case[2] in (75, 90, max(ARCHITECT
 @pytest.fixture(scope="module")
 def known():
     """The architectures that this NVRTC knows."""
-    pytest.importorskip("cupy", reason="CuPy is not installed; pip install 'minidrop[nvrtc]' brings it and NVRTC")
+    pytest.importorskip("cupy", reason="CuPy is not installed; pip install 'minidrop[nvrtc]' brings it and "
+                        "NVRTC")
     from cupy_backends.cuda.libs import nvrtc
     try:
         return nvrtc.getSupportedArchs()
     except (ImportError, RuntimeError) as error:
-        pytest.skip(f"NVRTC is not installed ({str(error).splitlines()[0]}); pip install 'minidrop[nvrtc]' brings it")
+        pytest.skip(f"NVRTC is not installed ({str(error).splitlines()[0]}); pip install 'minidrop[nvrtc]' "
+                    f"brings it")
 
 
 @pytest.fixture
@@ -57,11 +61,14 @@ def test_compiles(known, compiled, file, macros, architecture):
 
 
 def stack_bytes(code):
-    """What each kernel of an ELF file needs of local memory: EIATTR_FRAME_SIZE, 0x11, in its section .nv.info."""
-    [sections], [size, count, names] = struct.unpack_from("<Q", code, 0x28), struct.unpack_from("<HHH", code, 0x3A)
+    """What each kernel of an ELF file needs of local memory: EIATTR_FRAME_SIZE, 0x11, in its section
+    .nv.info."""
+    [sections], [size, count, names] = struct.unpack_from("<Q", code,
+                                                          0x28), struct.unpack_from("<HHH", code, 0x3A)
     headers = [struct.unpack_from("<IIQQQQ", code, sections + i * size) for i in range(count)]
     name_of = [code[headers[names][4] + header[0]:].split(b"\0")[0] for header in headers]
-    [(*_, place, length)] = [header for header, name in zip(headers, name_of, strict=True) if name == b".nv.info"]
+    [(*_, place, length)] = [header for header, name in zip(headers, name_of, strict=True)
+                             if name == b".nv.info"]
     end, found = place + length, []
     while place < end:
         form, attribute, value = struct.unpack_from("<BBH", code, place)
@@ -83,6 +90,8 @@ def test_what_was_kept_is_what_the_compiler_makes(known, compiled):
 def test_a_mistake_is_told_with_its_line(known, monkeypatch):
     text = loader.source("transpose.cu")
     monkeypatch.setattr(loader, "source", lambda file: text.replace("__syncthreads();", "__syncthread();", 1))
-    with pytest.raises(BackendError, match=r"(?s)^transpose\.cu with {'REAL': 'float'} does not compile for sm_90: .*"
-                                           r'transpose\.cu\(\d+\): error: identifier "__syncthread" is undefined'):
+    with pytest.raises(BackendError, match=r"(?s)^transpose\.cu with {'REAL': 'float'} does not compile for "
+                       r"sm_90: .*"
+                                           r'transpose\.cu\(\d+\): error: identifier "__syncthread" is '
+                       r'undefined'):
         loader.compile_for("transpose.cu", {"REAL": "float"}, "sm_90")

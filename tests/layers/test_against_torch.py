@@ -32,8 +32,9 @@ ONE_BOTTOM = {
     'type: "Flatten" flatten_param { axis: 0 }': torch.flatten,
     'type: "Flatten" flatten_param { axis: -2 end_axis: -1 }': lambda x: torch.flatten(x, -2),
     'type: "Reshape" reshape_param { shape { dim: 0 dim: -1 } }': lambda x: x.reshape(x.shape[0], -1),
-    'type: "Reshape" reshape_param { shape { dim: 2 dim: -1 } axis: 1 }': lambda x: x.reshape(x.shape[0], 2, -1),
-    'type: "Reshape" reshape_param { shape { dim: 1 } axis: -1 num_axes: 0 }': lambda x: x[..., None],
+    'type: "Reshape" reshape_param { shape { dim: 2 dim: -1 } axis: 1 '
+    '}': lambda x: x.reshape(x.shape[0], 2, -1), 'type: "Reshape" reshape_param { shape { dim: 1 } axis: -1 '
+    'num_axes: 0 }': lambda x: x[..., None],
 }
 
 
@@ -49,13 +50,14 @@ def test_drops_are_the_identity_in_a_test(agrees_with_torch, layer_function, kin
 
 
 def test_split(agrees_with_torch, layer_function):
-    agrees_with_torch(layer_function(layer('type: "Split"', tops="yzw"), X), lambda x: (x * 1, x * 1, x * 1), X)
+    agrees_with_torch(layer_function(layer('type: "Split"', tops="yzw"), X), lambda x: (x * 1, x * 1, x * 1),
+                      X)
 
 
 MANY = {
     'type: "Eltwise"': lambda a, b, c: a + b + c,
-    'type: "Eltwise" eltwise_param { operation: SUM coeff: 0.1 coeff: -1 coeff: 2 }': lambda a, b, c: 0.1 * a - b + 2 * c,
-    'type: "Eltwise" eltwise_param { operation: PROD }': lambda a, b, c: a * b * c,
+    'type: "Eltwise" eltwise_param { operation: SUM coeff: 0.1 coeff: -1 coeff: 2 }': lambda a, b,
+    c: 0.1 * a - b + 2 * c, 'type: "Eltwise" eltwise_param { operation: PROD }': lambda a, b, c: a * b * c,
     'type: "Eltwise" eltwise_param { operation: MAX }': lambda a, b, c: torch.maximum(torch.maximum(a, b), c),
     'type: "Concat"': lambda *xs: torch.cat(xs, 1),
     'type: "Concat" concat_param { axis: -2 }': lambda *xs: torch.cat(xs, -2),
@@ -71,7 +73,8 @@ def test_three_bottoms(agrees_with_torch, layer_function, settings):
 
 def test_concat_of_different_lengths(agrees_with_torch, layer_function):
     arrays = numbers(2, 3), numbers(2, 1), numbers(2, 5)
-    agrees_with_torch(layer_function(layer('type: "Concat"', "abc"), *arrays), lambda *xs: torch.cat(xs, 1), *arrays)
+    agrees_with_torch(layer_function(layer('type: "Concat"', "abc"), *arrays), lambda *xs: torch.cat(xs, 1),
+                      *arrays)
     agrees_with_torch(layer_function(layer('type: "Concat"'), arrays[0]), lambda x: x * 1, arrays[0])
 
 
@@ -100,7 +103,8 @@ def test_inner_product(make_net, close, settings, shape, axis, transpose, bias):
     from minidrop.autograd import backward
     x = numbers(*shape)
     net = make_net(f'''
-        layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ {" ".join(f"dim: {n}" for n in shape)} }} }} }}
+        layer {{ name: "in" type: "Input" top: "x"
+          input_param {{ shape {{ {" ".join(f"dim: {n}" for n in shape)} }} }} }}
         layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param {{
           num_output: 6 transpose: {str(transpose).lower()} bias_term: {str(bias).lower()} {settings}
           weight_filler {{ type: "xavier" }} bias_filler {{ type: "uniform" }} }} }}''')
@@ -115,7 +119,8 @@ def test_inner_product(make_net, close, settings, shape, axis, transpose, bias):
     backward([(y, net.backend.asarray(gy, net.dtype))])
 
     tx, tW = (torch.tensor(np.asarray(host(v), float), requires_grad=True) for v in (tensor.data, W.data))
-    tb = torch.tensor(np.asarray(host(net.params["ip"]["bias"].data), float), requires_grad=True) if bias else None
+    tb = torch.tensor(np.asarray(host(net.params["ip"]["bias"].data), float),
+                      requires_grad=True) if bias else None
     expected = F.linear(tx.reshape(*shape[:axis], -1), tW.T if transpose else tW, tb)
     expected.backward(torch.tensor(gy))
     close(y.numpy(), expected.detach().numpy())
@@ -132,16 +137,19 @@ LABEL = np.array([[1, 0], [2, 2], [0, 1]])
 
 @pytest.mark.parametrize("settings, ignore, divisor", [
     ("", None, 6), ("loss_param { normalization: FULL }", None, 6),
-    ("loss_param { normalization: BATCH_SIZE }", None, "outer"), ("loss_param { normalization: NONE }", None, 1),
-    ("loss_param { ignore_label: 2 }", 2, 4),
-    ("loss_param { ignore_label: 2 normalization: FULL }", 2, 6), ("loss_param { normalize: false }", None, "outer"),
-    ("loss_param { normalize: true ignore_label: 2 }", 2, 4), ("loss_param { normalize: false normalization: NONE }", None, 1),
+    ("loss_param { normalization: BATCH_SIZE }", None, "outer"),
+    ("loss_param { normalization: NONE }", None, 1), ("loss_param { ignore_label: 2 }", 2, 4),
+    ("loss_param { ignore_label: 2 normalization: FULL }", 2, 6),
+    ("loss_param { normalize: false }", None, "outer"), ("loss_param { normalize: true ignore_label: 2 }", 2,
+                                                         4), ("loss_param { normalize: false normalization: "
+                                                              "NONE }", None, 1),
 ])
 @pytest.mark.parametrize("axis", [1, 2])
 def test_softmax_with_loss(agrees_with_torch, layer_function, settings, ignore, divisor, axis):
     """With the second top, the probabilities."""
     x = numbers(3, 3, 2) if axis == 1 else numbers(3, 2, 3)
-    divisor = {1: 3, 2: 6}[axis] if divisor == "outer" else divisor        # Caffe's outer_num, all axes before `axis`
+    # Caffe's outer_num, all axes before `axis`
+    divisor = {1: 3, 2: 6}[axis] if divisor == "outer" else divisor
 
     def reference(x, label):
         scores = torch.movedim(x, axis, 1)

@@ -46,7 +46,8 @@ class TestInput:
     @pytest.mark.parametrize("inputs, error, message", [
         ({"data": np.zeros((2, 4))}, ShapeError,
          "layer 'in': input 'data' should have shape (4, 3) (any batch size), got (2, 4)"),
-        ({"data": np.zeros(3)}, ShapeError, "layer 'in': input 'data' should have shape (4, 3) (any batch size), got (3,)"),
+        ({"data": np.zeros(3)}, ShapeError, "layer 'in': input 'data' should have shape (4, 3) (any batch "
+         "size), got (3,)"),
         ({"dta": 1}, ShapeError, "the net has no input 'dta'; did you mean 'data'? (inputs: data, label)"),
         ({"data": np.zeros((2, 3))}, DataError,
          "layer 'in' (Input): no value for input 'label'; call net.forward(data=..., label=...)"),
@@ -54,7 +55,8 @@ class TestInput:
          "layer 'in' (Input): inputs of one batch expected, got [2, 3] records"),
         ({"data": [["a", "b", "c"]]}, DataError,
          "layer 'in': input 'data' is no array of numbers (could not convert string to float: "),
-        ({"data": [[1, 2, 3], [1, 2]]}, DataError, "layer 'in': input 'data' is no array of numbers (setting an array"),
+        ({"data": [[1, 2, 3], [1, 2]]}, DataError, "layer 'in': input 'data' is no array of numbers (setting "
+         "an array"),
     ])
     def test_what_does_not_fit(self, inputs, error, message):
         net = Net(parse_net(self.TEXT), device="cpu")
@@ -64,7 +66,8 @@ class TestInput:
 
     def test_a_net_without_inputs(self, make_net):
         net = make_net('layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } } }')
-        with pytest.raises(ShapeError, match=r"^the net has no input 'data' \(inputs: none, its data layers feed it\)$"):
+        with pytest.raises(ShapeError, match=r"^the net has no input 'data' \(inputs: none, its data layers "
+                           r"feed it\)$"):
             net.forward(data=1)
 
 
@@ -95,7 +98,8 @@ class TestMemoryData:
         ((np.zeros((3, 2)),), "layer 'm': data should have shape (records, 2, 1, 1), got (3, 2)"),
         ((np.zeros((3, 2, 1, 1)), [1, 2]),
          "layer 'm': expected as many labels as records, at least one; got 3 records and 2 labels"),
-        ((np.zeros((0, 2, 1, 1)),), "layer 'm': expected as many labels as records, at least one; got 0 records and 0 labels"),
+        ((np.zeros((0, 2, 1, 1)),), "layer 'm': expected as many labels as records, at least one; got 0 "
+         "records and 0 labels"),
     ])
     def test_what_does_not_fit(self, arrays, message):
         net = Net(parse_net(self.TEXT % ""), device="cpu")
@@ -107,7 +111,8 @@ class TestMemoryData:
         net = make_net(self.TEXT % "")
         with pytest.raises(DataError) as caught:
             net.forward()
-        assert str(caught.value) == "layer 'm' (MemoryData): no data; call net.set_input_arrays(data, labels) first"
+        assert (str(caught.value) == "layer 'm' (MemoryData): no data; call net.set_input_arrays(data, "
+                "labels) first")
         with pytest.raises(DataError, match="^expected one MemoryData layer called 'x', the net has 0$"):
             net.set_input_arrays(self.DATA, layer="x")
 
@@ -131,7 +136,8 @@ class TestDummyData:
         net = make_net('layer { name: "d" type: "DummyData" top: "a" top: "b" '
                        'dummy_data_param { num: 2 channels: 1 height: 3 width: 4 } }')
         net.forward()
-        assert net.blobs["a"].shape == net.blobs["b"].shape == (2, 1, 3, 4) and not net.blobs["b"].numpy().any()
+        assert net.blobs["a"].shape == net.blobs["b"].shape == (2, 1, 3,
+                                                                4) and not net.blobs["b"].numpy().any()
 
 
 class TestHDF5Data:

@@ -6,7 +6,8 @@ import pytest
 from minidrop.patterns import BLOCK_LENGTH, known_families
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 100 dim: 200 } } }\n'
-DROPOUT = INPUT + 'layer { name: "drop" type: "Dropout" bottom: "x" top: "y" dropout_param { dropout_ratio: 0.3 } }'
+DROPOUT = (INPUT + 'layer { name: "drop" type: "Dropout" bottom: "x" top: "y" dropout_param { dropout_ratio: '
+           '0.3 } }')
 ONES = np.ones((100, 200))
 
 
@@ -83,11 +84,13 @@ class TestApproxDropout:
             y = net.forward(x=x)["y"].numpy()
             expected = np.broadcast_to(net.masks()["drop"], x.shape)
             np.testing.assert_allclose(y, expected, rtol=1e-6)
-            is_whole = net.plan.drops[0].kind == "blocks"       # a mask of blocks has an entry for every sample too
+            # a mask of blocks has an entry for every sample too
+            is_whole = net.plan.drops[0].kind == "blocks"
             assert net.masks()["drop"].size == (np.prod(x.shape[:axis + 1]) if is_whole else 20)
 
     def test_images_into_a_product_over_the_width_alone(self, make_net, close, family):
-        """The kept set is on the channels; a product over the last axis cannot read that, and must get it dense."""
+        """The kept set is on the channels; a product over the last axis cannot read that, and must get it
+        dense."""
         text = (self.TEXT % family).replace("dim: 100 dim: 200", "dim: 2 dim: 8 dim: 3 dim: 5") + '''
             layer { name: "ip" type: "InnerProduct" bottom: "y" top: "z"
                     inner_product_param { num_output: 4 axis: 3 weight_filler { type: "xavier" } } }'''

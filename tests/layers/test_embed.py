@@ -14,25 +14,27 @@ SMALL = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 2"}
 
 def inputs(*names):
     tops = " ".join(f'top: "{name}"' for name in names)
-    return f'layer {{ name: "in" type: "Input" {tops} input_param {{ shape {{ dim: {STEPS} dim: {STREAMS} }} }} }}'
+    return (f'layer {{ name: "in" type: "Input" {tops} input_param {{ shape {{ dim: {STEPS} dim: {STREAMS} '
+            f'}} }} }}')
 
 
 def embed(name, bottom, settings="", more=""):
     filler = 'type: "uniform" min: -1 max: 1'
     return (f'layer {{ name: "{name}" type: "Embed" bottom: "{bottom}" top: "{name}" {more} embed_param '
-            f'{{ num_output: {COLUMNS} input_dim: {ROWS} weight_filler {{ {filler} }} bias_filler {{ {filler} }} '
-            f'{settings} }} }}')
+            f'{{ num_output: {COLUMNS} input_dim: {ROWS} weight_filler {{ {filler} }} bias_filler {{ '
+            f'{filler} }} {settings} }} }}')
 
 
 def drop(bottom, pattern="PERIODIC"):
-    return (f'layer {{ name: "drop" type: "ApproxDropout" bottom: "{bottom}" top: "drop" approx_dropout_param '
-            f'{{ dropout_ratio: 0.5 pattern: "{pattern}" {SMALL.get(pattern, "")} }} }}')
+    return (f'layer {{ name: "drop" type: "ApproxDropout" bottom: "{bottom}" top: "drop" '
+            f'approx_dropout_param {{ dropout_ratio: 0.5 pattern: "{pattern}" {SMALL.get(pattern, "")} }} }}')
 
 
 HEAD = '''
     layer { name: "ip" type: "InnerProduct" bottom: "drop" top: "ip"
             inner_product_param { num_output: 7 axis: 2 weight_filler { type: "msra" } } }
-    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "loss" softmax_param { axis: 2 } }'''
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "loss"
+      softmax_param { axis: 2 } }'''
 TANH = 'layer { name: "act" type: "TanH" bottom: "emb" top: "act" }'
 
 
@@ -42,7 +44,8 @@ def net_of(backend, *layers):
 
 def batch(seed=0):
     rng = np.random.default_rng(seed)
-    return {"x": rng.integers(0, ROWS, (STEPS, STREAMS)).astype(float), "t": rng.integers(0, CLASSES, (STEPS, STREAMS))}
+    return {"x": rng.integers(0, ROWS, (STEPS, STREAMS)).astype(float),
+            "t": rng.integers(0, CLASSES, (STEPS, STREAMS))}
 
 
 @pytest.mark.parametrize("bias", ["", "bias_term: false"])
@@ -72,9 +75,11 @@ def test_only_kept_columns_are_read_and_have_a_gradient(backend):
     net.forward(**batch())
     net.backward()
     kept = net.draws["drop"].kept
-    assert net.blobs["emb"].data.shape == (STEPS, STREAMS, kept.count) and net.blobs["emb"].shape[-1] == COLUMNS
+    assert net.blobs["emb"].data.shape == (STEPS, STREAMS,
+                                           kept.count) and net.blobs["emb"].shape[-1] == COLUMNS
     (block,), (bias,) = (net.params["emb"][name].blocks for name in ("weight", "bias"))
-    assert block.cols == kept and block.data.shape == (block.rows.count, kept.count) and bias.data.shape == (kept.count,)
+    assert block.cols == kept and block.data.shape == (block.rows.count,
+                                                       kept.count) and bias.data.shape == (kept.count,)
     with_gradient = backend.to_host(net.params["emb"]["weight"].grad).any(axis=1)
     assert np.flatnonzero(with_gradient).tolist() == sorted(set(batch()["x"].ravel()))
     if backend.name == "cpu":       # a GPU has a row for each place
@@ -83,8 +88,8 @@ def test_only_kept_columns_are_read_and_have_a_gradient(backend):
 
 def test_a_drop_of_another_axis_is_not_left_out(backend):
     """A drop of a blob with four axes is one of channels, axis 1."""
-    net = net_of(backend, 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 } } }',
-                 embed("emb", "x"), drop("emb"))
+    net = net_of(backend, 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 '
+                 'dim: 4 } } }', embed("emb", "x"), drop("emb"))
     assert net.plan.drops[0].producer is None
     assert net.plan.drops[0].reason == "emb does not compute the dropped axis as its outputs"
 
@@ -109,7 +114,8 @@ def test_two_readers_of_one_table(backend):
 @pytest.mark.parametrize("shape", [(), (5,), (5, 3), (2, 3, 4)])
 def test_reads_rows_and_adds_the_bias(make_net, shape):
     dims = " ".join(f"dim: {length}" for length in shape)
-    net = make_net(f'layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ {dims} }} }} }}' + embed("emb", "x"))
+    net = make_net(f'layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ {dims} }} }} '
+                   f'}}' + embed("emb", "x"))
     W, b = (net.backend.to_host(net.params["emb"][name].data) for name in ("weight", "bias"))
     assert W.shape == (ROWS, COLUMNS) and b.shape == (COLUMNS,)
     x = np.random.default_rng(0).integers(0, ROWS, shape)
@@ -122,5 +128,5 @@ def test_an_index_out_of_range_names_the_layer(make_net):
     x[1, 2] = 11
     with pytest.raises(DataError) as caught:
         net.forward(x=x)
-    assert str(caught.value) == ("layer 'emb' (Embed): index 11 at place 5 of the batch is out of range: expected a whole "
-                                 "number of 0..10 (the table has 11 rows)")
+    assert str(caught.value) == ("layer 'emb' (Embed): index 11 at place 5 of the batch is out of range: "
+                                 "expected a whole number of 0..10 (the table has 11 rows)")

@@ -1,4 +1,5 @@
-"""The drops that make no product smaller: Dropout with one mask along some axes, DropConnect, GaussianDropout."""
+"""The drops that make no product smaller: Dropout with one mask along some axes, DropConnect,
+GaussianDropout."""
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ RATE = 0.3
 
 def text(kind, shape, settings=""):
     """An Input and a layer `l` of a kind with dropout_ratio 0.3; `settings` go into dropout_param."""
-    product = ('inner_product_param { num_output: 40 weight_filler { type: "gaussian" } bias_filler { type: "uniform" } }'
-               if kind == "DropConnect" else "")
+    product = ('inner_product_param { num_output: 40 weight_filler { type: "gaussian" } bias_filler { type: '
+               '"uniform" } }' if kind == "DropConnect" else "")
     return f'''
-        layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ {" ".join(f"dim: {n}" for n in shape)} }} }} }}
+        layer {{ name: "in" type: "Input" top: "x"
+          input_param {{ shape {{ {" ".join(f"dim: {n}" for n in shape)} }} }} }}
         layer {{ name: "l" type: "{kind}" bottom: "x" top: "y" {product}
                  dropout_param {{ dropout_ratio: {RATE} {settings} }} }}'''
 
@@ -49,7 +51,8 @@ def torch():
     return pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
 
 
-SHARED = [                                                    # shape, settings, axes along which the mask is the same
+# shape, settings, axes along which the mask is the same
+SHARED = [
     ((50, 200, 3, 4), "axes: 2 axes: 3", (2, 3)),             # whole channels of images
     ((50, 200, 3, 4), "axes: -1 axes: -2", (2, 3)),
     ((7, 50, 200), "axes: 0", (0,)),                          # one mask for all steps of a sequence
@@ -61,7 +64,8 @@ SHARED = [                                                    # shape, settings,
 
 @pytest.mark.parametrize("shape, settings, axes", SHARED)
 class TestOneMaskAlongAxes:
-    def test_same_along_the_axes_and_bernoulli_across_the_others(self, make_net, dtype, shape, settings, axes):
+    def test_same_along_the_axes_and_bernoulli_across_the_others(self, make_net, dtype, shape, settings,
+                                                                 axes):
         factor = factor_of(make_net(text("Dropout", shape, settings)))
         assert set(np.unique(factor)) == {0, np.dtype(dtype).type(1 / (1 - RATE))}
         own = factor[tuple(slice(1) if i in axes else slice(None) for i in range(len(shape)))]
@@ -70,7 +74,8 @@ class TestOneMaskAlongAxes:
         for axis in (axis for axis in range(len(shape)) if own.shape[axis] > 1):
             means = (own == 0).mean(axis=tuple(a for a in range(len(shape)) if a != axis))
             spread = means.std() * np.sqrt(own.size / len(means) / (RATE * (1 - RATE)))
-            assert abs(spread - 1) < 5 / np.sqrt(2 * len(means)), "the mask is also shared along an axis that is not named"
+            assert abs(spread - 1) < 5 / np.sqrt(2
+                                                 * len(means)), "the mask is also shared along an axis that is not named"
 
     def test_the_mask_is_that_of_the_shape_with_ones(self, make_net, dtype, shape, settings, axes):
         factor = factor_of(make_net(text("Dropout", shape, settings), seed=9), 4)
@@ -99,7 +104,8 @@ def test_another_batch_size_than_the_file_s(make_net):
 
 def test_without_axes_the_mask_is_drawn_for_every_element(make_net, dtype):
     net = make_net(text("Dropout", (13, 17)), seed=3)
-    expected, _ = Backend().dropout(np.ones((13, 17), dtype), RATE, 1 / (1 - RATE), stream_key(3, "dropout", "l", 2))
+    expected, _ = Backend().dropout(np.ones((13, 17), dtype), RATE, 1 / (1 - RATE),
+                                    stream_key(3, "dropout", "l", 2))
     np.testing.assert_array_equal(factor_of(net, 2), expected)
 
 
@@ -114,7 +120,8 @@ class TestGaussianDropout:
             assert abs((a * b).mean()) < 5 / np.sqrt(a.size)
             assert abs(((a**2 - 1) * (b**2 - 1)).mean()) < 5 * 2 / np.sqrt(a.size)
         for axis in (0, 1):         # neither units nor records have noise in common
-            assert abs(e.mean(axis=axis).std() * np.sqrt(e.shape[axis]) - 1) < 5 / np.sqrt(2 * e.shape[1 - axis])
+            assert abs(e.mean(axis=axis).std() * np.sqrt(e.shape[axis])
+                       - 1) < 5 / np.sqrt(2 * e.shape[1 - axis])
 
     def test_against_torch(self, make_net, torch, close):
         net, x = make_net(text("GaussianDropout", (5, 6))), np.random.default_rng(0).standard_normal((5, 6))
@@ -146,7 +153,8 @@ class TestDropConnect:
             spread = mask.mean(axis=axis).std() * np.sqrt(mask.shape[axis] / (RATE * (1 - RATE)))
             assert abs(spread - 1) < 5 / np.sqrt(2 * mask.shape[1 - axis])
 
-    @pytest.mark.parametrize("settings, shape, axis", [("", (3, 4), 1), ("", (3, 2, 4), 1), ("axis: 2", (3, 2, 4), 2),
+    @pytest.mark.parametrize("settings, shape, axis",
+                             [("", (3, 4), 1), ("", (3, 2, 4), 1), ("axis: 2", (3, 2, 4), 2),
                                                        ("axis: -1", (2, 3, 4, 5), 3)])
     @pytest.mark.parametrize("transpose", [False, True])
     @pytest.mark.parametrize("bias", [False, True])
@@ -167,7 +175,8 @@ class TestDropConnect:
         tW = torch.tensor(params["weight"], requires_grad=True)
         tb = torch.tensor(params["bias"], requires_grad=True) if bias else None
         dropped = tW * torch.tensor(mask / (1 - RATE))
-        expected = torch.nn.functional.linear(tx.reshape(*shape[:axis], -1), dropped.T if transpose else dropped, tb)
+        expected = torch.nn.functional.linear(tx.reshape(*shape[:axis], -1), dropped.T if transpose
+                                              else dropped, tb)
         expected.backward(torch.tensor(gradient_of(y.shape)))
         close(y, expected.detach().numpy())
         close(gx, tx.grad.numpy())
@@ -179,7 +188,8 @@ class TestDropConnect:
         assert (product.rows, product.inputs, product.outputs) == (np.prod(shape[:axis]), inputs, 6)
 
     def test_in_a_test_it_is_a_product(self, make_net, close):
-        net, x = make_net(text("DropConnect", (3, 4)), phase="TEST"), np.random.default_rng(0).standard_normal((3, 4))
+        net, x = make_net(text("DropConnect", (3, 4)),
+                          phase="TEST"), np.random.default_rng(0).standard_normal((3, 4))
         W, b = (net.backend.to_host(net.params["l"][name].data).astype(float) for name in ("weight", "bias"))
         close(net.forward(x=x)["y"].numpy(), x @ W.T + b)
 
@@ -234,7 +244,8 @@ class TestEveryKind:
                 np.testing.assert_array_equal(got, want)
 
     def test_nothing_dropped(self, make_net, kind):
-        layers, x = text(kind, (8, 60), KINDS[kind]).replace("0.3", "0"), np.random.default_rng(0).standard_normal((8, 60))
+        layers, x = text(kind, (8, 60),
+                         KINDS[kind]).replace("0.3", "0"), np.random.default_rng(0).standard_normal((8, 60))
         train, test = make_net(layers), make_net(layers, phase="TEST")
         np.testing.assert_array_equal(run(train, x)[0], run(test, x)[0])
 
@@ -272,7 +283,8 @@ def beside(kind, where):
 @pytest.mark.parametrize("where", ["above", "below", "both"])
 @pytest.mark.parametrize("kind", BESIDE)
 def test_beside_an_approx_dropout(kind, where):
-    """They compute everything: what comes compact is expanded before them, what a drop below them wants is gathered."""
+    """They compute everything: what comes compact is expanded before them, what a drop below them wants is
+    gathered."""
     net, rng = beside(kind, where), np.random.default_rng(0)
     plan = {drop.node.name: drop for drop in net.plan.drops}
     if "above" in plan:
@@ -290,14 +302,17 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
     """Snapshots hold DropConnect's parameters; what is drawn follows from seed and iteration."""
     layers = f'''
         layer {{ name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {{
-          shape {{ dim: 8 dim: 6 }} shape {{ dim: 8 }} data_filler {{ type: "gaussian" }} data_filler {{ value: 2 }} }} }}
-        layer {{ name: "dc" type: "DropConnect" bottom: "data" top: "dc" inner_product_param {{ num_output: 20 {FILLERS} }} }}
+          shape {{ dim: 8 dim: 6 }} shape {{ dim: 8 }} data_filler {{ type: "gaussian" }} data_filler {{
+            value: 2 }} }} }}
+        layer {{ name: "dc" type: "DropConnect" bottom: "data" top: "dc"
+          inner_product_param {{ num_output: 20 {FILLERS} }} }}
         layer {{ name: "noise" type: "GaussianDropout" bottom: "dc" top: "dc" }}
         layer {{ name: "drop" type: "Dropout" bottom: "dc" top: "dc" dropout_param {{ shared: true }} }}
-        layer {{ name: "ip" type: "InnerProduct" bottom: "dc" top: "ip" inner_product_param {{ num_output: 5 {FILLERS} }} }}
+        layer {{ name: "ip" type: "InnerProduct" bottom: "dc" top: "ip"
+          inner_product_param {{ num_output: 5 {FILLERS} }} }}
         layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}'''
-    settings = ("base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 max_iter: 10 random_seed: 3 snapshot: 4 solver_mode: CPU "
-                f"net_param {{ {layers} }}")
+    settings = ("base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 max_iter: 10 random_seed: 3 snapshot: 4 "
+                "solver_mode: CPU " f"net_param {{ {layers} }}")
 
     def make(folder):
         return Solver(parse_solver(settings), snapshot_prefix=f"{tmp_path / folder}/net")

@@ -11,24 +11,28 @@ from minidrop.testing import run_once
 KINDS = {"LSTM": 4, "GRU": 3, "RNN": 1}          # gates
 TYPES = {"LSTM": 'type: "LSTM"', "GRU": 'type: "GRU"', "RNN": 'type: "RNN"'}
 every_kind = pytest.mark.parametrize("kind", KINDS)
-FILLERS = 'weight_filler { type: "uniform" min: -0.4 max: 0.4 } bias_filler { type: "uniform" min: -0.5 max: 0.5 }'
+FILLERS = ('weight_filler { type: "uniform" min: -0.4 max: 0.4 } bias_filler { type: "uniform" min: -0.5 '
+           'max: 0.5 }')
 STEPS, STREAMS, INPUTS, UNITS = 5, 3, 6, 4
 
 
 def inputs_text(**shapes):
     """An Input layer for every blob."""
     return "\n".join(f'layer {{ name: "in_{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
-                     f'{" ".join(f"dim: {length}" for length in shape)} }} }} }}' for name, shape in shapes.items())
+                     f'{" ".join(f"dim: {length}" for length in shape)} }} }} }}'
+                     for name, shape in shapes.items())
 
 
 def recurrent(kind, name="r", bottoms=("x", "cont"), tops=None, units=UNITS, settings=""):
-    blobs = " ".join([*(f'bottom: "{blob}"' for blob in bottoms), *(f'top: "{blob}"' for blob in tops or (name,))])
-    return f'layer {{ name: "{name}" {TYPES[kind]} {blobs} recurrent_param {{ num_output: {units} {FILLERS} {settings} }} }}'
+    blobs = " ".join([*(f'bottom: "{blob}"' for blob in bottoms), *(f'top: "{blob}"' for blob in tops
+                                                                    or (name,))])
+    return (f'layer {{ name: "{name}" {TYPES[kind]} {blobs} recurrent_param {{ num_output: {units} {FILLERS} '
+            f'{settings} }} }}')
 
 
 def net_of(*layers, x=(STEPS, STREAMS, INPUTS), phase="TRAIN", dtype="float64", seed=0, **shapes):
-    return md.Net(parse_net("\n".join([inputs_text(x=x, cont=x[:2], **shapes), *layers]), "net.prototxt"), phase, "cpu", dtype,
-                  seed)
+    return md.Net(parse_net("\n".join([inputs_text(x=x, cont=x[:2], **shapes), *layers]), "net.prototxt"),
+                  phase, "cpu", dtype, seed)
 
 
 def numbers(*shape, seed=0):
@@ -43,7 +47,7 @@ def forward(net, **inputs):
     return {name: tensor.numpy() for name, tensor in net.forward(**inputs).items()}
 
 
-# -- against PyTorch ---------------------------------------------------------------------------------------------------
+# -- against PyTorch -----------------------------------------------------------------------------------------
 @pytest.fixture
 def torch():
     """PyTorch on one thread: its products are tiny here, and waiting threads cost more than they do."""
@@ -55,17 +59,21 @@ def torch():
 
 
 def theirs(torch, net, kind, inputs, units, layers, both, dtype):
-    """Return PyTorch's module with the parameters of the layers r0, r1, .., of another order of gates and two biases."""
-    module = getattr(torch.nn, kind)(inputs, units, num_layers=layers, bidirectional=both).to(getattr(torch, dtype))
+    """Return PyTorch's module with the parameters of the layers r0, r1, .., of another order of gates and two
+    biases."""
+    module = getattr(torch.nn, kind)(inputs, units, num_layers=layers,
+                                     bidirectional=both).to(getattr(torch, dtype))
     with torch.no_grad():
         for i in range(layers):
             own = {name: parameter.data for name, parameter in net.params[f"r{i}"].items()}
             for prefix, suffix in (("", ""), ("reverse_", "_reverse"))[:1 + both]:
-                weight, bias, recurrent_weight = (own[prefix + name] for name in ("weight", "bias", "recurrent_weight"))
+                weight, bias, recurrent_weight = (own[prefix + name]
+                                                  for name in ("weight", "bias", "recurrent_weight"))
                 other = own.get(f"{prefix}recurrent_bias", np.zeros_like(bias))
                 for name, value in (("weight_ih", weight), ("weight_hh", recurrent_weight), ("bias_ih", bias),
                                     ("bias_hh", other)):
-                    getattr(module, f"{name}_l{i}{suffix}").copy_(torch.from_numpy(value[gate_order(kind, units)]))
+                    getattr(module,
+                            f"{name}_l{i}{suffix}").copy_(torch.from_numpy(value[gate_order(kind, units)]))
     return module
 
 
@@ -81,7 +89,8 @@ def assert_equals_torch(torch, kind, sizes, layers, both, dtype, carried):
     stack = [recurrent(kind, f"r{i}", (f"r{i - 1}" if i else "x", "cont"), units=units,
                        settings=f"bidirectional: {str(both).lower()}") for i in range(layers)]
     top = f"r{layers - 1}"
-    stack.append(f'layer {{ name: "loss" type: "EuclideanLoss" bottom: "{top}" bottom: "target" top: "loss" }}')
+    stack.append(f'layer {{ name: "loss" type: "EuclideanLoss" bottom: "{top}" bottom: "target" top: "loss" '
+                 f'}}')
     stack.append(f'layer {{ name: "out" type: "Split" bottom: "{top}" top: "out" }}')
     target = numbers(steps, streams, units * (1 + both), seed=9)
     net = net_of(*stack, x=(steps, streams, inputs), dtype=dtype, seed=3, target=target.shape)
@@ -102,17 +111,19 @@ def assert_equals_torch(torch, kind, sizes, layers, both, dtype, carried):
         pairs = {"h": (outputs["out"], expected), "input/x": (gradients["input/x"], given.grad)}
         for i in range(layers):
             for prefix, suffix in (("", ""), ("reverse_", "_reverse"))[:1 + both]:
-                for ours, name in (("weight", "weight_ih"), ("recurrent_weight", "weight_hh"), ("bias", "bias_ih"),
-                                   ("recurrent_bias", "bias_hh")):
+                for ours, name in (("weight", "weight_ih"), ("recurrent_weight", "weight_hh"),
+                                   ("bias", "bias_ih"), ("recurrent_bias", "bias_hh")):
                     if f"r{i}/{prefix}{ours}" in gradients:
                         inverse = np.argsort(gate_order(kind, units))
                         pairs[f"r{i}/{prefix}{ours}"] = (gradients[f"r{i}/{prefix}{ours}"],
-                                                         getattr(module, f"{name}_l{i}{suffix}").grad[inverse])
+                                                         getattr(module,
+                                                                 f"{name}_l{i}{suffix}").grad[inverse])
         assert set(gradients) - {"input/target", "input/cont"} == set(pairs) - {"h"}
         for name, (got, wanted) in pairs.items():
             wanted = wanted.detach().numpy()
             size = max(1.0, abs(wanted).max())
-            np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * size, err_msg=f"{name}, batch {batch}")
+            np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * size, err_msg=f"{name}, batch "
+                                       f"{batch}")
 
 
 SIZES = [(5, 3, 6, 4), (1, 1, 1, 1), (7, 2, 3, 5), (2, 6, 9, 1), (12, 9, 8, 17)]
@@ -130,7 +141,7 @@ class TestAgainstTorch:
         assert_equals_torch(torch, kind, sizes, layers, True, dtype, False)
 
 
-# -- states ------------------------------------------------------------------------------------------------------------
+# -- states --------------------------------------------------------------------------------------------------
 @every_kind
 def test_carried_batches_equal_one_long_sequence(kind):
     x, cont = numbers(12, STREAMS, INPUTS), np.ones((12, STREAMS))
@@ -181,7 +192,8 @@ def test_where_cont_is_0_a_stream_begins_anew(kind):
 @every_kind
 def test_no_gradient_goes_back_into_the_batch_before(kind):
     """Truncated: the second batch's gradients are those of a net whose states were set as constants."""
-    layers = [recurrent(kind), 'layer { name: "loss" type: "EuclideanLoss" bottom: "r" bottom: "t" top: "loss" }']
+    layers = [recurrent(kind), 'layer { name: "loss" type: "EuclideanLoss" bottom: "r" bottom: "t" top: '
+              '"loss" }']
     data = {"cont": ones(), "t": numbers(STEPS, STREAMS, UNITS)}
     net, other = (net_of(*layers, t=data["t"].shape) for _ in range(2))
     net.forward(x=numbers(STEPS, STREAMS, INPUTS, seed=1), **data)
@@ -197,8 +209,9 @@ def test_no_gradient_goes_back_into_the_batch_before(kind):
 def test_exposed_states_equal_carrying_by_hand(kind):
     names = ("h", "c") if kind == "LSTM" else ("h",)
     shapes = {f"{name}0": (1, STREAMS, UNITS) for name in names}
-    exposed = net_of(recurrent(kind, bottoms=("x", "cont", *shapes), tops=("r", *[f"{name}T" for name in names]),
-                               settings="expose_hidden: true"), **shapes)
+    exposed = net_of(recurrent(kind, bottoms=("x", "cont", *shapes),
+                               tops=("r", *[f"{name}T" for name in names]), settings="expose_hidden: true"),
+                     **shapes)
     carrying = net_of(recurrent(kind))
     assert exposed.states == {}
     states = {name: np.zeros(shape) for name, shape in shapes.items()}
@@ -239,11 +252,12 @@ def test_backward_in_time_a_sequence_ends_where_the_next_begins(kind):
     cont[[0, 2]] = 0
     whole = forward(net_of(recurrent(kind, settings="bidirectional: true"), x=x.shape), x=x, cont=cont)["r"]
     for part in (slice(0, 2), slice(2, 6)):
-        alone = forward(net_of(recurrent(kind, settings="bidirectional: true"), x=x[part].shape), x=x[part], cont=cont[part])
+        alone = forward(net_of(recurrent(kind, settings="bidirectional: true"), x=x[part].shape), x=x[part],
+                        cont=cont[part])
         np.testing.assert_allclose(whole[part], alone["r"], rtol=0, atol=1e-14)
 
 
-# -- bottoms -----------------------------------------------------------------------------------------------------------
+# -- bottoms -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("static", [(STREAMS, 2), (STREAMS,), (STREAMS, 2, 3)])
 @pytest.mark.parametrize("settings", ["", "bidirectional: true"])
 @every_kind
@@ -256,21 +270,23 @@ def test_a_static_input_equals_one_concatenated_to_every_step(kind, settings, st
     joined = np.concatenate([x, np.broadcast_to(flat, (STEPS, *flat.shape))], axis=2)
     other = net_of(recurrent(kind, settings=settings), loss, x=joined.shape, t=t.shape)
     for name, parameter in other.params["r"].items():
-        parameter.data[...] = (net.params["r"][name].data if not name.endswith("weight") or "recurrent" in name else
-                               np.concatenate([net.params["r"][name].data,
-                                               net.params["r"][name.replace("weight", "static_weight")].data], axis=1))
+        parameter.data[...] = (net.params["r"][name].data if not name.endswith("weight")
+                               or "recurrent" in name else np.concatenate([net.params["r"][name].data,
+                                               net.params["r"][name.replace("weight", "static_weight")].data],
+                                                                          axis=1))
     (got, gradients), (wanted, expected) = (run_once(net, 0, {"x": x, "cont": ones(), "s": s, "t": t}),
                                             run_once(other, 0, {"x": joined, "cont": ones(), "t": t}))
     close = {"rtol": 0, "atol": 1e-12}
     np.testing.assert_allclose(got["loss"], wanted["loss"], **close)
     np.testing.assert_allclose(gradients["input/x"], expected["input/x"][:, :, :INPUTS], **close)
-    np.testing.assert_allclose(gradients["input/s"].reshape(STREAMS, -1), expected["input/x"][:, :, INPUTS:].sum(axis=0),
-                               **close)
+    np.testing.assert_allclose(gradients["input/s"].reshape(STREAMS, -1),
+                               expected["input/x"][:, :, INPUTS:].sum(axis=0), **close)
     for prefix in ("", "reverse_") if settings else ("",):
         weight = expected[f"r/{prefix}weight"]
         np.testing.assert_allclose(gradients[f"r/{prefix}weight"], weight[:, :INPUTS], **close)
         np.testing.assert_allclose(gradients[f"r/{prefix}static_weight"], weight[:, INPUTS:], **close)
-        np.testing.assert_allclose(gradients[f"r/{prefix}recurrent_weight"], expected[f"r/{prefix}recurrent_weight"], **close)
+        np.testing.assert_allclose(gradients[f"r/{prefix}recurrent_weight"],
+                                   expected[f"r/{prefix}recurrent_weight"], **close)
 
 
 @every_kind
@@ -285,7 +301,8 @@ def test_images_at_every_step_are_flattened(kind):
 
 @every_kind
 def test_what_a_drop_above_leaves_out_is_not_read(kind):
-    drop = 'layer { name: "d" type: "ApproxDropout" bottom: "x" top: "d" approx_dropout_param { pattern: "UNIT" } }'
+    drop = ('layer { name: "d" type: "ApproxDropout" bottom: "x" top: "d" approx_dropout_param { pattern: '
+            '"UNIT" } }')
     net = net_of(drop, recurrent(kind, bottoms=("d", "cont")))
     assert list(net.plan.lines())[-1] == "r reads only the units kept by d"
     images = net_of(drop, recurrent(kind, bottoms=("d", "cont")), x=(STEPS, STREAMS, 2, 3, 4))
@@ -294,7 +311,7 @@ def test_what_a_drop_above_leaves_out_is_not_read(kind):
     assert net.blobs["d"].kept.count == 3 and net.blobs["r"].kept is None
 
 
-# -- settings ----------------------------------------------------------------------------------------------------------
+# -- settings ------------------------------------------------------------------------------------------------
 X3, CONT2 = (STEPS, STREAMS, INPUTS), (STEPS, STREAMS)
 
 
@@ -315,7 +332,8 @@ def error_of(text, **shapes):
      "expose_hidden and bidirectional are both true; a state that goes on in time has one direction"),
     ("", {"x": X3, "cont": CONT2, "s": (3, 2), "more": (3, 2)}, 1,
      "expected the bottoms x, cont, at most one static input, got 4"),
-    ("expose_hidden: true", {"x": X3, "cont": CONT2}, 1, "expected the bottoms x, cont, then 2 states (expose_hidden), got 2"),
+    ("expose_hidden: true", {"x": X3, "cont": CONT2}, 1, "expected the bottoms x, cont, then 2 states "
+     "(expose_hidden), got 2"),
     ("expose_hidden: true", {"x": X3, "cont": CONT2, "h": (1, 3, 4)}, 1,
      "expected the bottoms x, cont, then 2 states (expose_hidden), got 3"),
     ("expose_hidden: true", {"x": X3, "cont": CONT2, "h": (1, 3, 4), "c": (3, 4)}, 1,
@@ -324,7 +342,8 @@ def error_of(text, **shapes):
      "expected the state h as (1, 3, 4), got (1, 3, 5)"),
     ("", {"x": X3, "cont": CONT2, "s": (5, 2)}, 1, "expected a static input for 3 streams, got shape (5, 2)"),
     ("", {"x": X3, "cont": CONT2}, 2, "expected 1 top, got 2"),
-    ("expose_hidden: true", {"x": X3, "cont": CONT2, "h": (1, 3, 4), "c": (1, 3, 4)}, 2, "expected 1 top or 3, got 2"),
+    ("expose_hidden: true", {"x": X3, "cont": CONT2, "h": (1, 3, 4), "c": (1, 3, 4)}, 2, "expected 1 top or "
+     "3, got 2"),
     ("hidden_dropout { dropout_ratio: 0.5 reshuffle_interval: 3 }", {"x": X3, "cont": CONT2}, 1,
      "hidden_dropout: the units of a recurrent layer cannot be permuted; remove reshuffle_interval"),
     ('hidden_dropout { pattern: "TILE" }', {"x": X3, "cont": CONT2}, 1,
@@ -339,8 +358,10 @@ def error_of(text, **shapes):
      "hidden_dropout: dropout_ratio must lie in [0, 1), got -0.5"),
 ])
 def test_what_is_refused(settings, shapes, tops, message):
-    told = error_of(recurrent("LSTM", bottoms=tuple(shapes), tops=("a", "b", "c")[:tops], settings=settings), **shapes)
-    assert told.startswith("net.prototxt:") and "layer 'r' (LSTM): " in told and message in told and "\n" not in told
+    told = error_of(recurrent("LSTM", bottoms=tuple(shapes), tops=("a", "b", "c")[:tops], settings=settings),
+                    **shapes)
+    assert (told.startswith("net.prototxt:") and "layer 'r' (LSTM): " in told and message in told
+            and "\n" not in told)
 
 
 def test_num_output_is_needed():
@@ -349,21 +370,27 @@ def test_num_output_is_needed():
 
 
 @pytest.mark.parametrize("settings, message", [
-    ('pattern: "TILE" time: STEP', "time STEP needs a pattern of units, got TILE, which drops weights; remove time"),
-    ('pattern: "BLOCK" time: STEP', "time STEP needs a pattern of units, got BLOCK, which drops blocks; remove time"),
+    ('pattern: "TILE" time: STEP', "time STEP needs a pattern of units, got TILE, which drops weights; "
+     "remove time"),
+    ('pattern: "BLOCK" time: STEP', "time STEP needs a pattern of units, got BLOCK, which drops blocks; "
+     "remove time"),
     ("time: STEP scale: PATTERN", "time STEP has one scale for all steps, RATE; remove scale"),
 ])
 def test_drops_by_steps_that_are_refused(settings, message):
-    drop = f'layer {{ name: "d" type: "ApproxDropout" bottom: "x" top: "d" approx_dropout_param {{ {settings} }} }}'
+    drop = (f'layer {{ name: "d" type: "ApproxDropout" bottom: "x" top: "d" approx_dropout_param {{ '
+            f'{settings} }} }}')
     assert message in error_of(drop, x=X3)
 
 
 def test_a_drop_by_steps_is_for_sequences():
-    drop = 'layer { name: "d" type: "ApproxDropout" bottom: "x" top: "d" approx_dropout_param { time: STEP } }'
-    assert "time STEP is for sequences (steps, streams, units), but the bottom has 2 axes" in error_of(drop, x=(5, 6))
+    drop = ('layer { name: "d" type: "ApproxDropout" bottom: "x" top: "d" approx_dropout_param { time: STEP '
+            '} }')
+    assert "time STEP is for sequences (steps, streams, units), but the bottom has 2 axes" in error_of(drop,
+                                                                                                       x=(5,
+                                                                                                          6))
 
 
-# -- hidden_dropout_type CONVENTIONAL ----------------------------------------------------------------------------------
+# -- hidden_dropout_type CONVENTIONAL ------------------------------------------------------------------------
 def conventional(kind="LSTM", time="SEQUENCE", rate=0.3, units=UNITS, **options):
     settings = f"hidden_dropout {{ dropout_ratio: {rate} time: {time} }} hidden_dropout_type: CONVENTIONAL"
     return net_of(recurrent(kind, units=units, settings=settings), **options)
@@ -379,7 +406,8 @@ def hidden_mask(net, iteration):
 
 @every_kind
 def test_sequence_masks_units_of_streams_for_all_steps(kind):
-    """The dropped units of a stream are zero in every step of the top, the others are scaled; each batch draws anew."""
+    """The dropped units of a stream are zero in every step of the top, the others are scaled; each batch
+    draws anew."""
     net, seen = conventional(kind, rate=0.5, units=50), []
     for iteration in range(4):
         net.draw_patterns(iteration)
@@ -388,7 +416,8 @@ def test_sequence_masks_units_of_streams_for_all_steps(kind):
         assert (zero == zero[0]).all() and (zero[0, 0] != zero[0, 1]).any()
         seen.append(zero[0])
         mask = hidden_mask(net, iteration)
-        assert mask.shape == (1, STREAMS, 50) and ((mask == 0) == zero[:1]).all() and set(np.unique(mask)) == {0.0, 2.0}
+        assert mask.shape == (1, STREAMS,
+                              50) and ((mask == 0) == zero[:1]).all() and set(np.unique(mask)) == {0.0, 2.0}
     assert all((a != b).any() for a, b in zip(seen, seen[1:], strict=False))
 
 
@@ -402,7 +431,8 @@ def test_step_masks_only_what_the_gates_read(kind):
     h = forward(net, x=x, cont=ones())["r"]
     assert (h != 0).all()
     plain = forward(net_of(recurrent(kind, units=50)), x=x, cont=ones())["r"]
-    np.testing.assert_allclose(h[0], plain[0], rtol=0, atol=1e-14)        # the state before the first step is 0
+    # the state before the first step is 0
+    np.testing.assert_allclose(h[0], plain[0], rtol=0, atol=1e-14)
     assert (h[1:] != plain[1:]).any()
 
 
@@ -454,7 +484,8 @@ def test_conventional_gradients(settings, shares):
     drop = "hidden_dropout { dropout_ratio: 0.4 time: STEP } hidden_dropout_type: CONVENTIONAL"
     t = numbers(STEPS, STREAMS, UNITS * (1 + shares), seed=2)
     net = net_of(recurrent("LSTM", settings=f"{drop} {settings}"),
-                 'layer { name: "loss" type: "EuclideanLoss" bottom: "r" bottom: "t" top: "loss" }', t=t.shape)
+                 'layer { name: "loss" type: "EuclideanLoss" bottom: "r" bottom: "t" top: "loss" }',
+                 t=t.shape)
     data = {"x": numbers(STEPS, STREAMS, INPUTS), "cont": ones(), "t": t}
     _, gradients = run_once(net, 3, data)
     for name, parameter in net.params["r"].items():
@@ -464,7 +495,8 @@ def test_conventional_gradients(settings, shares):
             parameter.data[place] += step
             values.append(run_once(net, 3, data)[0]["loss"])
             parameter.data[place] -= step
-        assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradients[f"r/{name}"][place], rel=1e-5, abs=1e-8), name
+        assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradients[f"r/{name}"][place], rel=1e-5,
+                                                               abs=1e-8), name
 
 
 @pytest.mark.parametrize("type_", ["APPROX", "CONVENTIONAL"])
@@ -481,5 +513,6 @@ def test_a_cont_that_is_neither_0_nor_1_is_refused(wrong):
     net = net_of(recurrent("RNN"), x=(5, 3, 6))
     cont = np.ones((5, 3))
     cont[1, 2] = wrong
-    with pytest.raises(md.DataError, match=r"layer 'r' \(RNN\): cont is .* at place 5 of the batch; expected 0"):
+    with pytest.raises(md.DataError, match=r"layer 'r' \(RNN\): cont is .* at place 5 of the batch; expected "
+                       r"0"):
         net.forward(x=np.zeros((5, 3, 6)), cont=cont)

@@ -25,14 +25,16 @@ def test_every_layer_type_is_tested():
 
 
 def test_a_type_is_registered_once():
-    with pytest.raises(ValueError, match="^layer type 'ReLU' is registered twice: by <class .*ReLU'> and <class .*Other'>$"):
+    with pytest.raises(ValueError, match="^layer type 'ReLU' is registered twice: by <class .*ReLU'> and "
+                       "<class .*Other'>$"):
         register_layer("ReLU")(type("Other", (Layer,), {}))
     assert layer_class("ReLU").type == "ReLU"
 
 
 def net_of(layer, *shapes):
     inputs = [f'layer {{ name: "in_{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
-              f'{" ".join(f"dim: {n}" for n in shape)} }} }} }}' for name, shape in zip("abcdef", shapes, strict=False)]
+              f'{" ".join(f"dim: {n}" for n in shape)} }} }} }}'
+              for name, shape in zip("abcdef", shapes, strict=False)]
     return Net(parse_net("\n".join([*inputs, layer]), "net.prototxt"), device="cpu")
 
 
@@ -46,49 +48,61 @@ MISTAKES = [
     (text("InnerProduct"), [M], "inner_product_param needs num_output, at least 1"),
     (text("InnerProduct", "inner_product_param { num_output: 2 axis: 2 }"), [M],
      "axis 2 does not exist: the bottom has 2 axes"),
-    (text("InnerProduct", "inner_product_param { num_output: 2 axis: -2 }"), [M], "axis 0 is the batch; expected 1 or more"),
+    (text("InnerProduct", "inner_product_param { num_output: 2 axis: -2 }"), [M], "axis 0 is the batch; "
+     "expected 1 or more"),
     (text("InnerProduct", "inner_product_param { num_output: 2 }"), [(3, 0)],
      "bottom of shape (3, 0) has no features from axis 1 on"),
     (text("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "xaver" } }'), [M],
-     "weight_filler: unknown filler 'xaver'; did you mean 'xavier'? (known fillers: constant, gaussian, msra, "
-     "positive_unitball, uniform, xavier)"),
-    (text("InnerProduct", 'inner_product_param { num_output: 2 bias_filler { type: "gaussian" sparse: 1 } }'), [M],
-     "bias_filler: a sparse gaussian filler needs a matrix, got shape (2,)"),
-    (text("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "msra" sparse: 1 } }'), [M],
-     "weight_filler: filler 'msra' has no `sparse`; only gaussian has"),
-    (text("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "uniform" min: 2 max: 1 } }'), [M],
+     "weight_filler: unknown filler 'xaver'; did you mean 'xavier'? (known fillers: constant, gaussian, "
+     "msra, positive_unitball, uniform, xavier)"),
+    (text("InnerProduct", 'inner_product_param { num_output: 2 bias_filler { type: "gaussian" sparse: 1 } }'),
+     [M], "bias_filler: a sparse gaussian filler needs a matrix, got shape (2,)"),
+    (text("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "msra" sparse: 1 } }'),
+     [M], "weight_filler: filler 'msra' has no `sparse`; only gaussian has"),
+    (text("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "uniform" min: 2 max: 1 '
+          '} }'), [M],
      "weight_filler: uniform filler: min 2 is above max 1"),
-    (text("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "gaussian" std: -1 } }'), [M],
-     "weight_filler: filler: std must not be negative, got -1"),
+    (text("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "gaussian" std: -1 } }'),
+     [M], "weight_filler: filler: std must not be negative, got -1"),
     (text("Dropout", "dropout_param { dropout_ratio: 1 }"), [M], "dropout_ratio must lie in [0, 1), got 1"),
-    (text("Dropout", "dropout_param { dropout_ratio: -0.1 }"), [M], "dropout_ratio must lie in [0, 1), got -0.1"),
+    (text("Dropout", "dropout_param { dropout_ratio: -0.1 }"), [M], "dropout_ratio must lie in [0, 1), got "
+     "-0.1"),
     (text("Dropout", "dropout_param { axes: 2 }"), [M], "axes: 2 does not exist: the bottom has 2 axes"),
     (text("Dropout", "dropout_param { axes: -3 }"), [M], "axes: -3 does not exist: the bottom has 2 axes"),
-    (text("Dropout", "dropout_param { axes: 1 axes: -3 }"), [IMAGES], "axes [1, -3] name axis 1 twice; name it once"),
-    (text("Dropout", "dropout_param { axes: 0 shared: true }"), [M], "axes [0] and shared name axis 0 twice; name it once"),
-    (text("Dropout", "dropout_param { shared: true }"), [()], "shared: axis 0 does not exist: the bottom has 0 axes"),
+    (text("Dropout", "dropout_param { axes: 1 axes: -3 }"), [IMAGES], "axes [1, -3] name axis 1 twice; name "
+     "it once"),
+    (text("Dropout", "dropout_param { axes: 0 shared: true }"), [M], "axes [0] and shared name axis 0 twice; "
+     "name it once"),
+    (text("Dropout", "dropout_param { shared: true }"), [()], "shared: axis 0 does not exist: the bottom has "
+     "0 axes"),
     (text("Dropout", "dropout_param { axes: 0 axes: -1 }"), [M],
-     "axes [0, -1]: that is every axis of the bottom, so one draw would drop everything or nothing; leave one out"),
+     "axes [0, -1]: that is every axis of the bottom, so one draw would drop everything or nothing; leave "
+     "one out"),
     (text("Dropout", "dropout_param { axes: 1 shared: true }"), [M],
-     "axes [1] and shared: that is every axis of the bottom, so one draw would drop everything or nothing; leave one out"),
+     "axes [1] and shared: that is every axis of the bottom, so one draw would drop everything or nothing; "
+     "leave one out"),
     (text("Dropout", "dropout_param { shared: true }"), [(3,)],
      "shared: that is every axis of the bottom, so one draw would drop everything or nothing; leave one out"),
-    (text("GaussianDropout", "dropout_param { dropout_ratio: 1 }"), [M], "dropout_ratio must lie in [0, 1), got 1"),
+    (text("GaussianDropout", "dropout_param { dropout_ratio: 1 }"), [M], "dropout_ratio must lie in [0, 1), "
+     "got 1"),
     (text("GaussianDropout", "dropout_param { axes: 1 }"), [M],
      "axes and shared are settings of Dropout; GaussianDropout has no use for them"),
     (text("DropConnect", "inner_product_param { num_output: 2 } dropout_param { dropout_ratio: -0.5 }"), [M],
      "dropout_ratio must lie in [0, 1), got -0.5"),
     (text("DropConnect", "inner_product_param { num_output: 2 } dropout_param { shared: true }"), [M],
      "axes and shared are settings of Dropout; DropConnect has no use for them"),
-    (text("DropConnect", "dropout_param { dropout_ratio: 0.5 }"), [M], "inner_product_param needs num_output, at least 1"),
+    (text("DropConnect", "dropout_param { dropout_ratio: 0.5 }"), [M], "inner_product_param needs "
+     "num_output, at least 1"),
     (text("DropConnect", "inner_product_param { num_output: 2 axis: 2 }"), [M],
      "axis 2 does not exist: the bottom has 2 axes"),
     (text("DropConnect", 'inner_product_param { num_output: 2 weight_filler { type: "xaver" } }'), [M],
-     "weight_filler: unknown filler 'xaver'; did you mean 'xavier'? (known fillers: constant, gaussian, msra, "
-     "positive_unitball, uniform, xavier)"),
-    (text("ApproxDropout"), [(3,)], "ApproxDropout drops features, but the bottom of shape (3,) has only a batch axis"),
+     "weight_filler: unknown filler 'xaver'; did you mean 'xavier'? (known fillers: constant, gaussian, "
+     "msra, positive_unitball, uniform, xavier)"),
+    (text("ApproxDropout"), [(3,)], "ApproxDropout drops features, but the bottom of shape (3,) has only a "
+     "batch axis"),
     (text("Softmax", "softmax_param { axis: 2 }"), [M], "axis 2 does not exist: the bottom has 2 axes"),
-    (text("SoftmaxWithLoss", "softmax_param { axis: -3 }", "ab"), [M, (3,)], "axis -3 does not exist: the bottom has 2 axes"),
+    (text("SoftmaxWithLoss", "softmax_param { axis: -3 }", "ab"), [M, (3,)], "axis -3 does not exist: the "
+     "bottom has 2 axes"),
     (text("SoftmaxWithLoss", "", "ab"), [M, (4,)],
      "scores of shape (3, 4) (classes on axis 1) need 3 labels, but the label blob has shape (4,)"),
     (text("Accuracy", "", "ab"), [IMAGES, (2,)],
@@ -99,62 +113,77 @@ MISTAKES = [
      "top_k must lie in 1..4, the number of classes, got 0"),
     (text("Embed", "embed_param { input_dim: 5 }"), [M], "embed_param needs num_output, at least 1"),
     (text("Embed", "embed_param { num_output: 5 }"), [M], "embed_param needs input_dim, at least 1"),
-    (text("Perplexity", "softmax_param { axis: 2 }", "ab"), [M, (3,)], "axis 2 does not exist: the bottom has 2 axes"),
+    (text("Perplexity", "softmax_param { axis: 2 }", "ab"), [M, (3,)], "axis 2 does not exist: the bottom "
+     "has 2 axes"),
     (text("Perplexity", "", "ab"), [M, (4,)],
      "scores of shape (3, 4) (classes on axis 1) need 3 labels, but the label blob has shape (4,)"),
     (text("EuclideanLoss", "", "ab"), [M, (4, 3)], "bottoms of one shape expected, got (3, 4) and (4, 3)"),
-    (text("SigmoidCrossEntropyLoss", "", "ab"), [M, (4, 4)], "bottoms of one size expected, got (3, 4) and (4, 4)"),
+    (text("SigmoidCrossEntropyLoss", "", "ab"), [M, (4, 4)], "bottoms of one size expected, got (3, 4) and "
+     "(4, 4)"),
     (text("Concat", "", "ab"), [M, (2, 4)], "bottoms may differ on axis 1 only, got (3, 4), (2, 4)"),
     (text("Concat", "", "ab"), [M, (3, 4, 1)], "bottoms may differ on axis 1 only, got (3, 4), (3, 4, 1)"),
-    (text("Concat", "concat_param { axis: 1 concat_dim: 1 }", "ab"), [M, M], "axis and concat_dim are both given; keep axis"),
-    (text("Concat", "concat_param { concat_dim: 2 }", "ab"), [M, M], "concat_dim 2 does not exist: the bottom has 2 axes"),
+    (text("Concat", "concat_param { axis: 1 concat_dim: 1 }", "ab"), [M, M], "axis and concat_dim are both "
+     "given; keep axis"),
+    (text("Concat", "concat_param { concat_dim: 2 }", "ab"), [M, M], "concat_dim 2 does not exist: the "
+     "bottom has 2 axes"),
     (text("Slice", "", tops="yzw"), [M],
      "axis 1 of length 4 cannot be cut into 3 equal parts; give slice_points"),
     (text("Slice", "slice_param { slice_point: 1 }", tops="yzw"), [M], "3 tops need 2 slice_points, got 1"),
     (text("Slice", "slice_param { slice_point: 3 slice_point: 3 }", tops="yzw"), [M],
      "slice_points must rise strictly within 1..3, got [3, 3]"),
-    (text("Slice", "slice_param { slice_point: 4 }", tops="yz"), [M], "slice_points must rise strictly within 1..3, got [4]"),
-    (text("Slice", "slice_param { axis: 1 slice_dim: 1 }", tops="yz"), [M], "axis and slice_dim are both given; keep axis"),
+    (text("Slice", "slice_param { slice_point: 4 }", tops="yz"), [M], "slice_points must rise strictly "
+     "within 1..3, got [4]"),
+    (text("Slice", "slice_param { axis: 1 slice_dim: 1 }", tops="yz"), [M], "axis and slice_dim are both "
+     "given; keep axis"),
     (text("Eltwise", "", "ab"), [M, (3, 5)], "bottoms of one shape expected, got (3, 4), (3, 5)"),
-    (text("Eltwise", "eltwise_param { coeff: 1 }", "ab"), [M, M], "2 bottoms need as many coeff or none, got 1"),
+    (text("Eltwise", "eltwise_param { coeff: 1 }", "ab"), [M, M], "2 bottoms need as many coeff or none, got "
+     "1"),
     (text("Eltwise", "eltwise_param { operation: MAX coeff: 1 coeff: 1 }", "ab"), [M, M],
      "coeff belongs to operation SUM, not MAX"),
     (text("Flatten", "flatten_param { axis: 2 end_axis: 1 }"), [IMAGES], "end_axis 1 lies before axis 2"),
-    (text("Flatten", "flatten_param { end_axis: 4 }"), [IMAGES], "end_axis 4 does not exist: the bottom has 4 axes"),
+    (text("Flatten", "flatten_param { end_axis: 4 }"), [IMAGES], "end_axis 4 does not exist: the bottom has "
+     "4 axes"),
     (text("Reshape", "reshape_param { shape { dim: 5 dim: -1 } }"), [M],
      "cannot infer the -1 of [5, -1]: 12 elements are no multiple of 5"),
     (text("Reshape", "reshape_param { shape { dim: -1 dim: -1 } }"), [M],
      "shape may hold one -1 and otherwise sizes of 0 or more, got [-1, -1]"),
     (text("Reshape", "reshape_param { shape { dim: 0 dim: 0 dim: 0 } }"), [M],
      "dim 0 at place 2 copies axis 2, but the bottom has 2 axes"),
-    (text("Reshape", "reshape_param { shape { dim: 5 dim: 2 } }"), [M], "12 elements (3, 4) do not fill shape (5, 2)"),
-    (text("Reshape", "reshape_param { shape { dim: 5 } axis: 3 }"), [M], "axis 3 does not exist: the bottom has 2 axes"),
+    (text("Reshape", "reshape_param { shape { dim: 5 dim: 2 } }"), [M], "12 elements (3, 4) do not fill "
+     "shape (5, 2)"),
+    (text("Reshape", "reshape_param { shape { dim: 5 } axis: 3 }"), [M], "axis 3 does not exist: the bottom "
+     "has 2 axes"),
     (text("Reshape", "reshape_param { shape { dim: 5 } axis: 1 num_axes: 2 }"), [M],
      "num_axes 2 from axis 1 on leaves the bottom's 2 axes"),
     (text("Input", "input_param { shape { dim: 1 } shape { dim: 1 } }", "", "yzw"), [],
      "input_param needs one shape, or one for each of the 3 tops, got 2"),
-    (text("Input", "input_param { shape { dim: -1 } }", ""), [], "input_param: sizes must not be negative, got (-1,)"),
+    (text("Input", "input_param { shape { dim: -1 } }", ""), [], "input_param: sizes must not be negative, "
+     "got (-1,)"),
     (text("DummyData", "dummy_data_param { shape { dim: 1 } num: 1 }", ""), [],
      "dummy_data_param: give shape, or num/channels/height/width, not both"),
     (text("DummyData", "dummy_data_param { num: 1 channels: 2 height: 1 }", ""), [],
      "dummy_data_param: num, channels, height and width need the same number of entries"),
-    (text("DummyData", "", "", "yz"), [], "dummy_data_param needs one shape, or one for each of the 2 tops, got 0"),
+    (text("DummyData", "", "", "yz"), [], "dummy_data_param needs one shape, or one for each of the 2 tops, "
+     "got 0"),
     (text("DummyData", "dummy_data_param { shape { dim: -2 } }", ""), [],
      "dummy_data_param: sizes must not be negative, got (-2,)"),
-    (text("DummyData", "dummy_data_param { shape { dim: 2 } data_filler { } data_filler { } }", "", "yzw"), [],
-     "dummy_data_param needs no data_filler, one, or one for each of the 3 tops, got 2"),
+    (text("DummyData", "dummy_data_param { shape { dim: 2 } data_filler { } data_filler { } }", "", "yzw"),
+     [], "dummy_data_param needs no data_filler, one, or one for each of the 3 tops, got 2"),
     (text("DummyData", 'dummy_data_param { shape { } data_filler { type: "xavier" } }', ""), [],
-     "filler 'xavier' scales by numbers of connections, which shape () has not; use constant, uniform or gaussian"),
+     "filler 'xavier' scales by numbers of connections, which shape () has not; use constant, uniform or "
+     "gaussian"),
     (text("MemoryData", "memory_data_param { batch_size: 2 height: 1 }", ""), [],
      "memory_data_param needs channels, width, at least 1"),
-    (text("MemoryData", "memory_data_param { batch_size: 2 channels: 2 height: 1 width: 1 } transform_param { mirror: true }",
-          ""), [], "transform_param: mirror is not supported yet; scale and mean_value are"),
+    (text("MemoryData", "memory_data_param { batch_size: 2 channels: 2 height: 1 width: 1 } transform_param "
+          "{ mirror: true }", ""), [], "transform_param: mirror is not supported yet; scale and mean_value "
+     "are"),
     (text("MemoryData", "memory_data_param { batch_size: 2 channels: 2 height: 1 width: 1 } "
           "transform_param { mean_value: 1 mean_value: 1 mean_value: 1 }", ""), [],
      "transform_param: expected one mean_value, or one for each of the 2 channels, got 3"),
     (text("HDF5Data", "hdf5_data_param { batch_size: 2 }", ""), [],
      "hdf5_data_param needs a source, the text file that lists the HDF5 files"),
-    (text("HDF5Data", 'hdf5_data_param { source: "x.txt" }', ""), [], "hdf5_data_param needs a batch_size, at least 1"),
+    (text("HDF5Data", 'hdf5_data_param { source: "x.txt" }', ""), [], "hdf5_data_param needs a batch_size, "
+     "at least 1"),
 ]
 
 
@@ -164,14 +193,16 @@ def test_mistake(layer, shapes, message):
         net_of(layer, *shapes)
     kind = re.search(r'type: "(\w+)"', layer)[1]
     line = len(shapes) + 1
-    found = re.fullmatch(r"net\.prototxt:(\d+):\d+: layer 'l' \((\w+)\): (.*?)(?: \[bottoms: (.*)\])?", str(caught.value))
+    found = re.fullmatch(r"net\.prototxt:(\d+):\d+: layer 'l' \((\w+)\): (.*?)(?: \[bottoms: (.*)\])?",
+                         str(caught.value))
     assert found, str(caught.value)
     assert (int(found[1]), found[2], found[3]) == (line, kind, message)
 
 
 def test_a_missing_source_says_how_to_make_it(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"layer 'l' \(HDF5Data\): .*make it with: python scripts/download_data.py mnist$"):
+    with pytest.raises(ConfigError, match=r"layer 'l' \(HDF5Data\): .*make it with: python "
+                       r"scripts/download_data.py mnist$"):
         net_of(text("HDF5Data", 'hdf5_data_param { source: "mnist/train.txt" batch_size: 2 }', ""))
 
 
@@ -201,14 +232,16 @@ def test_accuracy_layer(make_net, rng, dtype):
     assert out["by_class"].numpy().tolist() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("ignored, expected", [("", [0, 1, 2, 3, 4, 5]), ("loss_param { ignore_label: 4 }", [0, 1, 2, 5])])
+@pytest.mark.parametrize("ignored, expected",
+                         [("", [0, 1, 2, 3, 4, 5]), ("loss_param { ignore_label: 4 }", [0, 1, 2, 5])])
 def test_perplexity_layer(make_net, rng, dtype, ignored, expected):
     """exp of the mean over the places that count, here along the last axis."""
     scores, label = rng.standard_normal((2, 3, 5)), np.array([[0, 3, 1], [4, 4, 2]])
     net = make_net(f'''
         layer {{ name: "in" type: "Input" top: "x" top: "t"
                 input_param {{ shape {{ dim: 2 dim: 3 dim: 5 }} shape {{ dim: 2 dim: 3 }} }} }}
-        layer {{ name: "p" type: "Perplexity" bottom: "x" bottom: "t" top: "p" softmax_param {{ axis: -1 }} {ignored} }}''')
+        layer {{ name: "p" type: "Perplexity" bottom: "x" bottom: "t" top: "p"
+          softmax_param {{ axis: -1 }} {ignored} }}''')
     probability = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
     chosen = np.take_along_axis(probability, label[..., None], -1).reshape(-1)[expected]
     p = net.forward(x=scores, t=label)["p"]

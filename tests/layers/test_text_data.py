@@ -11,7 +11,8 @@ from minidrop.data import Sentences, TextStreams, read_text
 from minidrop.net import Net
 
 TOPS = ("data", "label", "cont")
-WORDS = "".join(f"w{i} w{i + 1}\n" for i in range(40))      # 120 tokens, 43 different ones with <unk> and <eos>
+# 120 tokens, 43 different ones with <unk> and <eos>
+WORDS = "".join(f"w{i} w{i + 1}\n" for i in range(40))
 
 
 def net_text(settings, tops=TOPS):
@@ -49,7 +50,8 @@ def test_streams(source, make_net, dtype):
     assert reader.batches_per_pass == 9
     assert batches(net, 20) == expected(reader, range(20))        # through the end of the text, twice
     assert all(net.blobs[name].dtype == dtype for name in TOPS)
-    assert [row["cont"][0] for row in batches(net, 8)] == [[1.0] * 3] * 7 + [[0.0] * 3]      # batch 27 = 3 * 9
+    # batch 27 = 3 * 9
+    assert [row["cont"][0] for row in batches(net, 8)] == [[1.0] * 3] * 7 + [[0.0] * 3]
     assert net.layers["text"].vocabulary == read_text(source).vocabulary
 
 
@@ -83,12 +85,14 @@ def test_sentences(source, make_net):
     assert batches(shuffled, 15) == expected(Sentences(indices, eos, 3, 4, True, 9, "text"), range(15))
     (first,) = batches(make_net(net_text(settings)), 1)
     vocabulary = shuffled.layers["text"].vocabulary
-    assert [vocabulary[int(row[1])] if row[1] >= 0 else None for row in first["label"]] == ["w1", "w2", "<eos>", None]
+    assert [vocabulary[int(row[1])] if row[1] >= 0 else None
+            for row in first["label"]] == ["w1", "w2", "<eos>", None]
     assert first["cont"] == [[0] * 3, [1] * 3, [1] * 3, [1] * 3]
 
 
 def test_train_and_test_share_the_vocabulary_and_divide_the_text(source, make_net):
-    nets = [make_net(net_text(f'source: "words.txt" batch_size: 1 steps: 5 {part}')) for part in ("end: 0.9", "begin: 0.9")]
+    nets = [make_net(net_text(f'source: "words.txt" batch_size: 1 steps: 5 {part}'))
+            for part in ("end: 0.9", "begin: 0.9")]
     layers = [net.layers["text"] for net in nets]
     assert layers[0].text is layers[1].text
     assert [layer.batches.length for layer in layers] == [108, 12]
@@ -103,9 +107,11 @@ def test_characters_and_the_vocabulary_of_another_file(source, make_net):
     assert vocabulary.decode(np.array(batches(net, 1)[0]["label"])) == "0 \N{REPLACEMENT CHARACTER}\n"
     assert vocabulary == read_text(source, "CHARACTER").vocabulary and len(vocabulary) == 14
     vocabulary.save(source.parent / "words.vocabulary")
-    again = make_net(net_text(settings.replace("words.txt", "words.vocabulary") + " level: CHARACTER", TOPS[:2]))
+    again = make_net(net_text(settings.replace("words.txt", "words.vocabulary") + " level: CHARACTER",
+                              TOPS[:2]))
     assert again.layers["text"].vocabulary == vocabulary and batches(again, 1) == [
-        {"data": vocabulary.encode("w0 x")[:, None].tolist(), "label": vocabulary.encode("0 x\n")[:, None].tolist()}]
+        {"data": vocabulary.encode("w0 x")[:, None].tolist(),
+         "label": vocabulary.encode("0 x\n")[:, None].tolist()}]
 
 
 def test_the_size_of_the_vocabulary(source, make_net):
@@ -115,7 +121,8 @@ def test_the_size_of_the_vocabulary(source, make_net):
 
 
 def test_the_standard_library(make_net):
-    net = make_net(net_text('source: "python-stdlib" batch_size: 2 steps: 30 level: CHARACTER vocabulary_size: 90'))
+    net = make_net(net_text('source: "python-stdlib" batch_size: 2 steps: 30 level: CHARACTER '
+                            'vocabulary_size: 90'))
     layer = net.layers["text"]
     (first,) = batches(net, 1)
     text = read_text("python-stdlib", "CHARACTER", size=90)
@@ -125,14 +132,17 @@ def test_the_standard_library(make_net):
 def test_a_wrong_label_is_found_in_the_text(source):
     """An index that the scores have no column for: the message says which token of which stream it is."""
     net = Net(parse_net(net_text('source: "words.txt" batch_size: 3 steps: 4') + '''
-        layer { name: "scores" type: "DummyData" top: "scores" dummy_data_param { shape { dim: 12 dim: 43 } } }
-        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }'''), device="cpu")
+        layer { name: "scores" type: "DummyData" top: "scores"
+          dummy_data_param { shape { dim: 12 dim: 43 } } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label"
+          top: "loss" }'''), device="cpu")
     net.seek(1)
     # A net with fewer classes than tokens is refused: let the tokens have other indices instead.
     reader = net.layers["text"].batches = TextStreams(read_text(source).indices + 33, 3, 4, name=source)
     labels = reader.batch(1)["label"].reshape(-1)
     place = int(np.argmax(labels >= 43))
-    with pytest.raises(DataError, match=rf"token {4 + place // 3} of stream {place % 3} of {source}") as caught:
+    with pytest.raises(DataError, match=rf"token {4 + place // 3} of stream {place % 3} of "
+                       rf"{source}") as caught:
         net.forward()
     assert str(int(labels[place])) in str(caught.value)
 
@@ -150,13 +160,14 @@ def test_record_of_sentences(source, make_net):
     ("SoftmaxWithLoss", "loss_param"), ("Perplexity", "loss_param"), ("Accuracy", "accuracy_param")])
 def test_padding_without_ignore_label_explains_itself(source, judge, ignore):
     net = net_text('source: "words.txt" batch_size: 3 steps: 4 sentences: true') + f'''
-        layer {{ name: "scores" type: "DummyData" top: "scores" dummy_data_param {{ shape {{ dim: 12 dim: 43 }} }} }}
+        layer {{ name: "scores" type: "DummyData" top: "scores"
+          dummy_data_param {{ shape {{ dim: 12 dim: 43 }} }} }}
         layer {{ name: "judge" type: "{judge}" bottom: "scores" bottom: "label" top: "judge" %s }}'''
     with pytest.raises(DataError) as caught:
         Net(parse_net(net % ""), device="cpu").forward()
     assert str(caught.value).endswith(
-        f"padding after line 1 of {source}, labelled -1: set loss_param {{ ignore_label: -1 }}, of Accuracy accuracy_param "
-        f"{{ ignore_label: -1 }}")
+        f"padding after line 1 of {source}, labelled -1: set loss_param {{ ignore_label: -1 }}, of Accuracy "
+        f"accuracy_param {{ ignore_label: -1 }}")
     Net(parse_net(net % f"{ignore} {{ ignore_label: -1 }}"), device="cpu").forward()        # which is right
 
 
@@ -167,30 +178,35 @@ ENOUGH = 'source: "words.txt" batch_size: 2 steps: 3'
     ("batch_size: 2 steps: 3", "text_data_param needs a source, a text file or 'python-stdlib'"),
     ('source: "words.txt"', "text_data_param needs batch_size and steps, at least 1"),
     ('source: "words.txt" batch_size: 2', "text_data_param needs steps, at least 1"),
-    (ENOUGH + " begin: 0.5 end: 0.5", "begin and end must be shares of the text, 0 <= begin < end <= 1, got 0.5 and 0.5"),
+    (ENOUGH + " begin: 0.5 end: 0.5", "begin and end must be shares of the text, 0 <= begin < end <= 1, got "
+     "0.5 and 0.5"),
     (ENOUGH + " end: 1.1", "begin and end must be shares of the text, 0 <= begin < end <= 1, got 0 and 1.1"),
-    (ENOUGH + " begin: -0.1", "begin and end must be shares of the text, 0 <= begin < end <= 1, got -0.1 and 1"),
+    (ENOUGH + " begin: -0.1", "begin and end must be shares of the text, 0 <= begin < end <= 1, got -0.1 and "
+     "1"),
     (ENOUGH + " sentences: true level: CHARACTER", "sentences needs level: WORD; characters have no <eos>"),
-    (ENOUGH + " shuffle: true", "shuffle is for sentences; streams go on from batch to batch: leave it out, or add sentences: "
-     "true"),
-    (ENOUGH + " vocabulary_size: 2", "vocabulary_size must be more than 2 (<unk>, <eos>) or 0, which takes all tokens, got 2"),
+    (ENOUGH + " shuffle: true", "shuffle is for sentences; streams go on from batch to batch: leave it out, "
+     "or add sentences: true"),
+    (ENOUGH + " vocabulary_size: 2", "vocabulary_size must be more than 2 (<unk>, <eos>) or 0, which takes "
+     "all tokens, got 2"),
     (ENOUGH + " level: CHARACTER vocabulary_size: 1",
      "vocabulary_size must be more than 1 (<unk>) or 0, which takes all tokens, got 1"),
     ('source: "words.txt" batch_size: 30 steps: 4',
-     "words.txt: expected at least 150 tokens for 30 streams of 4 steps, got 120; use fewer streams, fewer steps or a longer "
-     "text"),
+     "words.txt: expected at least 150 tokens for 30 streams of 4 steps, got 120; use fewer streams, fewer "
+     "steps or a longer text"),
     (ENOUGH + ' vocabulary: "nothing.txt"', "source 'nothing.txt': no such file"),
     ('source: "bad.txt" batch_size: 2 steps: 3', "bad.txt:2: expected text in UTF-8, got the byte 0xFF"),
     ('source: "." batch_size: 2 steps: 3', "source '.': expected a text file, got the folder"),
     ('source: "ptb/train.txt" batch_size: 2 steps: 3', "make it with: python scripts/download_data.py ptb"),
-    ('source: "tinyshakespeare/input.txt" batch_size: 2 steps: 3', "python scripts/download_data.py tinyshakespeare"),
+    ('source: "tinyshakespeare/input.txt" batch_size: 2 steps: 3', "python scripts/download_data.py "
+     "tinyshakespeare"),
 ])
 def test_mistakes(source, settings, message):
     (source.parent / "bad.txt").write_bytes(b"a\nb\xff\n")
     with pytest.raises(ConfigError) as caught:
         Net(parse_net(net_text(settings), "net.prototxt"), device="cpu")
     text = str(caught.value)
-    assert re.match(r"net\.prototxt:1:\d+: layer 'text' \(TextData\): ", text) and message in text and "\n" not in text
+    assert re.match(r"net\.prototxt:1:\d+: layer 'text' \(TextData\): ",
+                    text) and message in text and "\n" not in text
 
 
 @pytest.mark.parametrize("tops", [("data",), ("data", "label", "cont", "more")])

@@ -9,8 +9,10 @@ from minidrop.net import Net
 
 NET = """layer { name: "text" type: "TextData" top: "data" top: "label" top: "cont"
   text_data_param { source: "words.txt" batch_size: 2 steps: 3 TEXT } }
-layer { name: "embed" type: "Embed" bottom: "BOTTOM" top: "embed" embed_param { input_dim: ROWS num_output: 4 } }
-layer { name: "scores" type: "InnerProduct" bottom: "embed" top: "scores" inner_product_param { num_output: CLASSES axis: 2 } }
+layer { name: "embed" type: "Embed" bottom: "BOTTOM" top: "embed"
+  embed_param { input_dim: ROWS num_output: 4 } }
+layer { name: "scores" type: "InnerProduct" bottom: "embed" top: "scores"
+  inner_product_param { num_output: CLASSES axis: 2 } }
 layer { name: "judge" type: "JUDGE" bottom: "scores" bottom: "label" top: "judge" AXIS }
 """
 JUDGES = {"SoftmaxWithLoss": "softmax_param { axis: 2 }", "Perplexity": "softmax_param { axis: -1 }",
@@ -27,7 +29,8 @@ def texts(tmp_path, monkeypatch):
 
 
 def net_text(rows=12, classes=12, judge="SoftmaxWithLoss", text="", bottom="data"):
-    values = {"ROWS": rows, "CLASSES": classes, "JUDGE": judge, "AXIS": JUDGES[judge], "TEXT": text, "BOTTOM": bottom}
+    values = {"ROWS": rows, "CLASSES": classes, "JUDGE": judge, "AXIS": JUDGES[judge], "TEXT": text,
+              "BOTTOM": bottom}
     result = NET
     for name, value in values.items():
         result = result.replace(name, str(value))
@@ -44,15 +47,16 @@ def mistakes(**options):
 def test_room_for_every_token(judge):
     for room in (12, 13):
         Net(parse_net(net_text(room, room, judge)), device="cpu").forward()
-    Net(parse_net(net_text(5, 5, judge, "vocabulary_size: 5")), device="cpu").forward()         # as the message says
+    # as the message says
+    Net(parse_net(net_text(5, 5, judge, "vocabulary_size: 5")), device="cpu").forward()
 
 
 @pytest.mark.parametrize("bottom", ["data", "label"])
 def test_too_few_rows(bottom):
     place = "net.prototxt:3:" + str(net_text(11, bottom=bottom).split("\n")[2].index("input_dim") + 1)
     assert mistakes(rows=11, bottom=bottom) == [
-        f"{place}: layer 'embed' (Embed): input_dim is 11, but the vocabulary of 'text' has 12 tokens; set input_dim: 12, or "
-        f"vocabulary_size: 11 in text_data_param"]
+        f"{place}: layer 'embed' (Embed): input_dim is 11, but the vocabulary of 'text' has 12 tokens; set "
+        f"input_dim: 12, or vocabulary_size: 11 in text_data_param"]
 
 
 def test_cont_holds_no_tokens():
@@ -63,8 +67,8 @@ def test_cont_holds_no_tokens():
 def test_too_few_classes(judge):
     (line,) = mistakes(classes=11, judge=judge)
     assert line.startswith("net.prototxt:5:") and line.split(": ", 1)[1] == (
-        f"layer 'judge' ({judge}): 'scores' has 11 classes on axis 2, but the vocabulary of 'text' has 12 tokens; set "
-        f"num_output: 12 {WRITES}, or vocabulary_size: 11 in text_data_param")
+        f"layer 'judge' ({judge}): 'scores' has 11 classes on axis 2, but the vocabulary of 'text' has 12 "
+        f"tokens; set num_output: 12 {WRITES}, or vocabulary_size: 11 in text_data_param")
 
 
 @pytest.mark.parametrize("room, text", [(2, ""), (11, 'vocabulary: "words.vocabulary"')])
@@ -76,7 +80,8 @@ def test_a_vocabulary_that_cannot_shrink(room, text):
 def test_reported_with_other_mistakes():
     lines = mistakes(rows=3, classes=3, judge="Accuracy")
     assert [line.split(" (")[0].split(": ", 1)[1] for line in lines] == ["layer 'embed'", "layer 'judge'"]
-    (line,) = mistakes(text="begin: 1", rows=3)         # a text with a mistake has no vocabulary to compare with
+    (line,) = mistakes(text="begin: 1", rows=3)         # a text with a mistake has no vocabulary to compare
+                                                        # with
     assert "begin and end must be shares" in line
 
 
@@ -86,4 +91,5 @@ def test_check_shows_the_tokens(tmp_path, capsys, text, tokens):
     with pytest.raises(SystemExit) as ended:
         main(["check", str(tmp_path / "net.prototxt")])
     assert ended.value.code == 0
-    assert capsys.readouterr().out.count(f"  text: {tokens} tokens in the vocabulary\n") == 2         # in both phases
+    # in both phases
+    assert capsys.readouterr().out.count(f"  text: {tokens} tokens in the vocabulary\n") == 2

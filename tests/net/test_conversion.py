@@ -43,7 +43,8 @@ def test_conversions_drop_what_only_the_old_type_has():
     """`axes` and `shared` mean nothing to ApproxDropout; layers that drop otherwise stay what they are."""
     message = parse_net("""
         layer { name: "a" type: "Dropout" dropout_param { dropout_ratio: 0.3 axes: 2 axes: 3 shared: true } }
-        layer { name: "b" type: "DropConnect" inner_product_param { num_output: 3 } dropout_param { dropout_ratio: 0.3 } }
+        layer { name: "b" type: "DropConnect" inner_product_param { num_output: 3 }
+          dropout_param { dropout_ratio: 0.3 } }
         layer { name: "c" type: "GaussianDropout" dropout_param { dropout_ratio: 0.3 } }""").message
     before = [str(layer) for layer in message.layer[1:]]
     convert_dropout(message, "approx:ROW")
@@ -72,19 +73,23 @@ def test_unknown_kind(kind):
 
 # Every setting that a family reads, none at its default, and both scales where it has both.
 OWN = {"PERIODIC": "step: 6 scale: PATTERN", "ROW": "max_period: 8 search: SGD scale: PATTERN",
-       "TILE": "max_period: 6 search: SGD tile_size: 4 scale: PATTERN", "BLOCK": "block_samples: 2 block_units: 4",
-       "UNIT": "scale: PATTERN", "SLICE": "scale: PATTERN"}
-FIELDS = {"PERIODIC": {"step", "scale"}, "ROW": {"max_period", "search", "scale"}, "UNIT": {"scale"}, "SLICE": {"scale"},
-          "TILE": {"max_period", "search", "tile_size", "scale"}, "BLOCK": {"block_samples", "block_units"}}
+       "TILE": "max_period: 6 search: SGD tile_size: 4 scale: PATTERN", "BLOCK": "block_samples: 2 "
+       "block_units: 4", "UNIT": "scale: PATTERN", "SLICE": "scale: PATTERN"}
+FIELDS = {"PERIODIC": {"step", "scale"}, "ROW": {"max_period", "search", "scale"}, "UNIT": {"scale"},
+          "SLICE": {"scale"}, "TILE": {"max_period", "search", "tile_size", "scale"},
+          "BLOCK": {"block_samples", "block_units"}}
 MORE = "dropout_ratio: 0.3 reshuffle_interval: 5"
 
 
 def net_of(settings):
     return parse_net(f"""
       layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ dim: 6 dim: 24 }} }} }}
-      layer {{ name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" inner_product_param {{ num_output: 24 }} }}
-      layer {{ name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1" approx_dropout_param {{ {settings} }} }}
-      layer {{ name: "ip2" type: "InnerProduct" bottom: "drop1" top: "ip2" inner_product_param {{ num_output: 3 }} }}""")
+      layer {{ name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
+        inner_product_param {{ num_output: 24 }} }}
+      layer {{ name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1"
+        approx_dropout_param {{ {settings} }} }}
+      layer {{ name: "ip2" type: "InnerProduct" bottom: "drop1" top: "ip2"
+        inner_product_param {{ num_output: 3 }} }}""")
 
 
 def test_the_tables_here_know_all_families():
@@ -140,8 +145,8 @@ def test_no_family_clears_nothing():
     assert str(config.message) == before
 
 
-@pytest.mark.parametrize("kind, expected", [("approx:row", "approx:ROW"), ("approx:Tile", "approx:TILE"), ("approx", "approx"),
-                                            ("conventional", "conventional")])
+@pytest.mark.parametrize("kind, expected", [("approx:row", "approx:ROW"), ("approx:Tile", "approx:TILE"),
+                                            ("approx", "approx"), ("conventional", "conventional")])
 def test_kinds_have_one_spelling(kind, expected):
     assert dropout_kind(kind) == expected
 
@@ -164,14 +169,15 @@ def test_unknown_family(name, message):
     assert str(config.message) == before
 
 
-# -- sequences ---------------------------------------------------------------------------------------------------------
+# -- sequences -----------------------------------------------------------------------------------------------
 def recurrent(hidden="dropout_ratio: 0.5", time="", kind="APPROX"):
     """A drop of (T, N, F), and an LSTM with hidden_dropout."""
     return parse_net(f"""
       layer {{ name: "in" type: "Input" top: "x" top: "cont"
               input_param {{ shape {{ dim: 3 dim: 2 dim: 24 }} shape {{ dim: 3 dim: 2 }} }} }}
       layer {{ name: "drop" type: "ApproxDropout" bottom: "x" top: "drop" approx_dropout_param {{ {time} }} }}
-      layer {{ name: "lstm" type: "LSTM" bottom: "drop" bottom: "cont" top: "h" recurrent_param {{ num_output: 24
+      layer {{ name: "lstm" type: "LSTM" bottom: "drop" bottom: "cont" top: "h"
+        recurrent_param {{ num_output: 24
               hidden_dropout {{ {hidden} }} hidden_dropout_type: {kind} }} }}""")
 
 
@@ -182,7 +188,8 @@ def converted_lines(config, kind, caplog):
     return [record.getMessage() for record in caplog.records], config.message.layer[2].recurrent_param
 
 
-@pytest.mark.parametrize("kind, expected", [("conventional", 1), ("approx", 0), ("approx:ROW", 0), ("approx:TILE", 0)])
+@pytest.mark.parametrize("kind, expected", [("conventional", 1), ("approx", 0), ("approx:ROW", 0),
+                                            ("approx:TILE", 0)])
 @pytest.mark.parametrize("before", ["APPROX", "CONVENTIONAL"])
 def test_hidden_dropout_is_of_one_type_with_the_others(before, kind, expected, caplog):
     _, settings = converted_lines(recurrent("dropout_ratio: 0.3 time: STEP", kind=before), kind, caplog)
@@ -193,14 +200,16 @@ def test_hidden_dropout_is_of_one_type_with_the_others(before, kind, expected, c
 def test_hidden_dropout_takes_a_family_of_units(caplog):
     lines, settings = converted_lines(recurrent("dropout_ratio: 0.3 step: 6"), "approx:unit", caplog)
     assert (settings.hidden_dropout.pattern, settings.hidden_dropout.HasField("step")) == ("UNIT", False)
-    assert lines == ["layer lstm: hidden_dropout: pattern UNIT instead of PERIODIC; cleared what it does not read: step: 6"]
+    assert lines == ["layer lstm: hidden_dropout: pattern UNIT instead of PERIODIC; cleared what it does not "
+                     "read: step: 6"]
 
 
 @pytest.mark.parametrize("family, drops", [("TILE", "weights"), ("BLOCK", "blocks")])
 def test_hidden_dropout_keeps_its_family_where_the_new_one_drops_no_units(family, drops, caplog):
     lines, settings = converted_lines(recurrent('pattern: "ROW" max_period: 6'), f"approx:{family}", caplog)
     assert (settings.hidden_dropout.pattern, settings.hidden_dropout.max_period) == ("ROW", 6)
-    assert lines == [f"layer lstm: hidden_dropout: pattern ROW stays; {family} drops {drops}, a state has units only"]
+    assert lines == [f"layer lstm: hidden_dropout: pattern ROW stays; {family} drops {drops}, a state has "
+                     f"units only"]
 
 
 @pytest.mark.parametrize("family", known_families())

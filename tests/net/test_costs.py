@@ -1,4 +1,5 @@
-"""What drops save: the products of a step are counted and equal what the drawn masks leave, for every family and product.
+"""What drops save: the products of a step are counted and equal what the drawn masks leave, for every family
+and product.
 
 And the mean over a whole block of iterations is what `minidrop check` announces.
 """
@@ -11,7 +12,8 @@ from minidrop.net import Net
 from minidrop.net.costs import costs, drop_savings
 from minidrop.patterns import BLOCK_LENGTH, known_families
 
-ROWS, WIDTHS = 12, {"ip1": (40, 60), "ip2": (60, 120), "ip3": (120, 10)}    # inputs, outputs: 30 divides what drops
+# inputs, outputs: 30 divides what drops
+ROWS, WIDTHS = 12, {"ip1": (40, 60), "ip2": (60, 120), "ip3": (120, 10)}
 SETTINGS = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 4"}
 INPUTS = ('layer { name: "in" type: "Input" top: "data" top: "label" '
           'input_param { shape { dim: 12 dim: 40 } shape { dim: 12 } } }')
@@ -20,13 +22,14 @@ INPUTS = ('layer { name: "in" type: "Input" top: "data" top: "label" '
 def make_net(first, second, rate=0.5):
     layers, bottom = [INPUTS], "data"
     for number, family in ((1, first), (2, second), (3, "")):
-        layers.append(f'layer {{ name: "ip{number}" type: "InnerProduct" bottom: "{bottom}" top: "ip{number}" '
-                      f'inner_product_param {{ num_output: {WIDTHS[f"ip{number}"][1]} weight_filler {{ type: "msra" }} }} }}')
+        layers.append(f'layer {{ name: "ip{number}" type: "InnerProduct" bottom: "{bottom}" top: '
+                      f'"ip{number}" inner_product_param {{ num_output: {WIDTHS[f"ip{number}"][1]} '
+                      f'weight_filler {{ type: "msra" }} }} }}')
         bottom = f"drop{number}"
         if family:
             settings = f'dropout_ratio: {rate} pattern: "{family}" {SETTINGS.get(family, "")}'
-            layers.append(f'layer {{ name: "{bottom}" type: "ApproxDropout" bottom: "ip{number}" top: "{bottom}" '
-                          f'approx_dropout_param {{ {settings} }} }}')
+            layers.append(f'layer {{ name: "{bottom}" type: "ApproxDropout" bottom: "ip{number}" top: '
+                          f'"{bottom}" approx_dropout_param {{ {settings} }} }}')
     layers.append('layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip3" bottom: "label" top: "loss" }')
     return Net(parse_net("\n".join(layers)), device="cpu", dtype="float64")
 
@@ -43,8 +46,8 @@ def families_of(net):
 def left_by_the_masks(net):
     """{product: multiplications of one pass that the drawn masks leave}, counted entry by entry.
 
-    A product that leaves out weights reads all of its input; one that serves a drop of units or blocks reads what the drop
-    above keeps only where both drop the same.
+    A product that leaves out weights reads all of its input; one that serves a drop of units or blocks reads
+    what the drop above keeps only where both drop the same.
     """
     masks = {name: mask != 0 for name, mask in net.masks().items()}
     kinds = {drop.node.name: drop.kind for drop in net.plan.drops}
@@ -65,7 +68,8 @@ def left_by_the_masks(net):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """counted(net, iteration) -> multiplications in (forward products, input gradients, weight gradients) of one step."""
+    """counted(net, iteration) -> multiplications in (forward products, input gradients, weight gradients) of
+    one step."""
     def run(net, iteration):
         calls = []
         gemm = type(net.backend).gemm
@@ -114,7 +118,8 @@ def test_the_products_are_the_formula_of_each_family(counted):
     """By hand, from the numbers that were drawn: units multiply, tiles and blocks add up."""
     dense = {name: ROWS * a * b for name, (a, b) in WIDTHS.items()}
     for family in ("UNIT", "SLICE", "PERIODIC"):
-        assert counted(make_net(family, family), 3)[0] == dense["ip1"] / 2 + dense["ip2"] / 4 + dense["ip3"] / 2
+        assert counted(make_net(family, family),
+                       3)[0] == dense["ip1"] / 2 + dense["ip2"] / 4 + dense["ip3"] / 2
     net = make_net("ROW", "ROW")
     for iteration in range(5):
         forward = counted(net, iteration)[0]
@@ -125,7 +130,8 @@ def test_the_products_are_the_formula_of_each_family(counted):
         forward = counted(net, iteration)[0]
         tiles = [sum(number % pattern.period == pattern.offset
                      for row in range(rows) for number in range(row * stride(columns, pattern.period),
-                                                                row * stride(columns, pattern.period) + columns))
+                                                                row * stride(columns, pattern.period)
+                                                                + columns))
                  for (_, pattern), rows, columns in zip(drawn(net), (15, 30), (10, 15), strict=True)]
         assert forward == ROWS * (16 * tiles[0] + 16 * tiles[1] + 120 * 10)
     net = make_net("BLOCK", "BLOCK")
@@ -137,12 +143,14 @@ def test_the_products_are_the_formula_of_each_family(counted):
 
 
 def stride(columns, period):
-    """The tiles of a row, and those that are counted though they do not exist: no common divisor with the period."""
+    """The tiles of a row, and those that are counted though they do not exist: no common divisor with the
+    period."""
     return next(n for n in range(columns, columns + period + 1) if np.gcd(n, period) == 1)
 
 
-# How far the mean over a block of 1000 iterations may be from the one announced, relative to it. Every pattern of the first
-# three has one size; TILE and ROW keep quotas, and ROW's two drops meet by chance in ip2; BLOCK is chance altogether.
+# How far the mean over a block of 1000 iterations may be from the one announced, relative to it. Every
+# pattern of the first three has one size; TILE and ROW keep quotas, and ROW's two drops meet by chance in
+# ip2; BLOCK is chance altogether.
 TOLERANCE = {"UNIT": 1e-12, "SLICE": 1e-12, "PERIODIC": 1e-12, "TILE": 0.001, "ROW": 0.01, "BLOCK": 0.02}
 
 
@@ -159,13 +167,16 @@ def test_the_mean_is_what_check_announces(family, rate):
     for name, (inputs, outputs) in WIDTHS.items():
         passes = 2 if name == "ip1" else 3
         assert rows[name].dense == 2 * passes * ROWS * inputs * outputs
-        assert 2 * passes * sums[name] / BLOCK_LENGTH == pytest.approx(rows[name].expected, rel=TOLERANCE.get(family, 0.05))
+        assert 2 * passes * sums[name] / BLOCK_LENGTH == pytest.approx(rows[name].expected,
+                                                                       rel=TOLERANCE.get(family, 0.05))
 
 
 def test_expected_shares_are_exact():
-    """Each drop leaves 1 - rate of a side, of the weights, or of the blocks; so ip2 keeps the square, but for TILE."""
+    """Each drop leaves 1 - rate of a side, of the weights, or of the blocks; so ip2 keeps the square, but for
+    TILE."""
     for family in known_families():
-        rows = {row.node.name: row.expected / row.dense for row in costs(make_net(family, family, 0.7)) if row.dense}
+        rows = {row.node.name: row.expected / row.dense for row in costs(make_net(family, family, 0.7))
+                if row.dense}
         tiles = family == "TILE"
         assert rows == {"ip1": pytest.approx(0.3), "ip2": pytest.approx(0.3 if tiles else 0.09),
                         "ip3": pytest.approx(1 if tiles else 0.3)}

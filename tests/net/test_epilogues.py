@@ -1,4 +1,5 @@
-"""Products that apply the activation and the scale below them: what is decided, what the user sees, and the same bits."""
+"""Products that apply the activation and the scale below them: what is decided, what the user sees, and the
+same bits."""
 
 import numpy as np
 import pytest
@@ -49,8 +50,9 @@ def net_of(*layers, device="cpu", dtype="float64", **options):
 
 def mlp(family="PERIODIC", rate=0.5, extra="", bias=""):
     """Two products that apply ReLU and scale, one that applies the sigmoid, and one that applies nothing."""
-    return [ip("ip1", "data", 29, bias), layer("ReLU", "relu1", "ip1"), drop("drop1", "ip1", family, rate, extra=extra),
-            ip("ip2", "ip1", 31, bias), layer("ReLU", "relu2", "ip2"), drop("drop2", "ip2", family, rate, extra=extra),
+    return [ip("ip1", "data", 29, bias), layer("ReLU", "relu1", "ip1"),
+            drop("drop1", "ip1", family, rate, extra=extra), ip("ip2", "ip1", 31, bias),
+            layer("ReLU", "relu2", "ip2"), drop("drop2", "ip2", family, rate, extra=extra),
             ip("ip3", "ip2", 18), layer("Sigmoid", "sigmoid3", "ip3"), ip("ip4", "ip3", 7), LOSS % "ip4"]
 
 
@@ -58,16 +60,17 @@ def applied(*layers):
     return [line for line in net_of(*layers).plan.lines() if " applies " in line]
 
 
-# -- decisions -------------------------------------------------------------------------------------------------------------
+# -- decisions -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("family", ["Dropout", *known_families()])
 def test_what_products_apply(family):
     scale = " and the scale of drop{}" if family in UNITS else ""
-    assert applied(*mlp(family)) == ["ip1 applies relu1" + scale.format(1), "ip2 applies relu2" + scale.format(2),
-                                     "ip3 applies sigmoid3"]
+    assert applied(*mlp(family)) == ["ip1 applies relu1" + scale.format(1),
+                                     "ip2 applies relu2" + scale.format(2), "ip3 applies sigmoid3"]
 
 
 @pytest.mark.parametrize("chain, lines", [
-    ([layer("TanH", "t", "ip1"), drop("d", "ip1")], ["ip1 applies t"]),           # whose gradient needs y / scale
+    # whose gradient needs y / scale
+    ([layer("TanH", "t", "ip1"), drop("d", "ip1")], ["ip1 applies t"]),
     ([layer("Sigmoid", "s", "ip1"), drop("d", "ip1")], ["ip1 applies s"]),
     ([drop("d", "ip1")], ["ip1 applies the scale of d"]),
     ([drop("d", "ip1"), layer("ReLU", "r", "ip1")], ["ip1 applies the scale of d"]),
@@ -82,16 +85,21 @@ def test_only_what_a_product_can_do_in_one_pass(chain, lines):
 @pytest.mark.parametrize("layers, lines", [
     # Tops of their own are what a user may look at.
     ([ip("ip1", "data"), layer("ReLU", "r", "ip1", "r"), drop("d", "r"), ip("ip2", "r", 7)], []),
-    ([ip("ip1", "data"), layer("ReLU", "r", "ip1"), drop("d", "ip1", top="d"), ip("ip2", "d", 7)], ["ip1 applies r"]),
-    # A second reader, here of what the product writes before the rectifier overwrites it.
-    ([ip("ip1", "data"), layer("Silence", "look", "ip1").replace(' top: "ip1"', ""), layer("ReLU", "r", "ip1"),
-      drop("d", "ip1"), ip("ip2", "ip1", 7)], []),
-    ([ip("ip1", "data"), layer("ReLU", "r", "ip1"), layer("Silence", "look", "ip1").replace(' top: "ip1"', ""),
-      drop("d", "ip1"), ip("ip2", "ip1", 7)], ["ip1 applies r"]),
-    ([ip("ip1", "data", more="loss_weight: 1"), layer("ReLU", "r", "ip1"), drop("d", "ip1"), ip("ip2", "ip1", 7)], []),
-    ([ip("ip1", "data"), layer("ReLU", "r", "ip1", extra="loss_weight: 1"), drop("d", "ip1"), ip("ip2", "ip1", 7)],
+    ([ip("ip1", "data"), layer("ReLU", "r", "ip1"), drop("d", "ip1", top="d"), ip("ip2", "d", 7)],
      ["ip1 applies r"]),
-    ([ip("ip1", "data"), layer("ReLU", "r", "ip1"), drop("d", "ip1", extra=""), ip("ip2", "ip1", 7, more="loss_weight: 1")],
+    # A second reader, here of what the product writes before the rectifier overwrites it.
+    ([ip("ip1", "data"), layer("Silence", "look", "ip1").replace(' top: "ip1"', ""),
+      layer("ReLU", "r", "ip1"), drop("d", "ip1"), ip("ip2", "ip1", 7)], []),
+    ([ip("ip1", "data"), layer("ReLU", "r", "ip1"),
+      layer("Silence", "look", "ip1").replace(' top: "ip1"', ""), drop("d", "ip1"), ip("ip2", "ip1", 7)],
+     ["ip1 applies r"]),
+    ([ip("ip1", "data", more="loss_weight: 1"), layer("ReLU", "r", "ip1"), drop("d", "ip1"),
+      ip("ip2", "ip1", 7)], []),
+    ([ip("ip1", "data"), layer("ReLU", "r", "ip1", extra="loss_weight: 1"), drop("d", "ip1"),
+      ip("ip2", "ip1", 7)],
+     ["ip1 applies r"]),
+    ([ip("ip1", "data"), layer("ReLU", "r", "ip1"), drop("d", "ip1", extra=""),
+      ip("ip2", "ip1", 7, more="loss_weight: 1")],
      ["ip1 applies r and the scale of d"]),
     ([layer("DropConnect", "ip1", "data", "ip1", f"inner_product_param {{ num_output: 24 {FILLER} }}"),
       layer("ReLU", "r", "ip1"), drop("d", "ip1"), ip("ip2", "ip1", 7)], ["ip1 applies r"]),
@@ -132,7 +140,8 @@ def test_a_subclass_promises_nothing(own_types):
         settings = InnerProductParameter(num_output=7, bias_filler={"type": "uniform"})
 
         def forward(self, x):
-            return md.functions.linear(x, self.params["weight"] + md.Tensor(np.ones((7, 13))), self.params["bias"])
+            return md.functions.linear(x, self.params["weight"] + md.Tensor(np.ones((7, 13))),
+                                       self.params["bias"])
 
     @register_layer("PlainTanH")
     class PlainTanH(TanH):
@@ -140,7 +149,8 @@ def test_a_subclass_promises_nothing(own_types):
             return md.functions.tanh(x)
 
     def net(product, activation):
-        product = layer(PlainProduct.type, "ip", "data", "ip") if product is PlainProduct else ip("ip", "data", 7)
+        product = layer(PlainProduct.type, "ip", "data",
+                        "ip") if product is PlainProduct else ip("ip", "data", 7)
         return net_of(product, layer(activation.type, "f", "ip"), LOSS % "ip")
 
     for product, activation in ((InnerProduct, TanH), (InnerProduct, PlainTanH), (PlainProduct, TanH)):
@@ -152,7 +162,7 @@ def test_a_subclass_promises_nothing(own_types):
         np.testing.assert_allclose(one.blobs["ip"].numpy(), y, atol=1e-14)
 
 
-# -- values ----------------------------------------------------------------------------------------------------------------
+# -- values --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("rate", [0, 0.3, 0.5, 0.7, 0.9])
 @pytest.mark.parametrize("family", known_families())
 def test_the_contract_holds(family, rate, backend):
@@ -167,13 +177,17 @@ def test_the_contract_holds_in_sequences(family, extra):
               'input_param { shape { dim: 4 dim: 3 dim: 10 } shape { dim: 4 dim: 3 dim: 5 } } }')
     x = np.random.default_rng(0)
     text = "\n".join((inputs, ip("ip1", "data", 16, "axis: 2"), layer("ReLU", "relu1", "ip1"),
-                      drop("drop1", "ip1", family, extra=extra), ip("ip2", "ip1", 5, "axis: 2"), layer("TanH", "tanh2", "ip2"),
+                      drop("drop1", "ip1", family, extra=extra), ip("ip2", "ip1", 5, "axis: 2"),
+                      layer("TanH", "tanh2", "ip2"),
                       layer("EuclideanLoss", "loss", 'ip2" bottom: "t', "loss")))
     net = Net(parse_net(text), device="cpu", dtype="float64", seed=3)
     scale = " and the scale of drop1" if family == "ROW" and not extra else ""
-    assert [line for line in net.plan.lines() if " applies " in line] == ["ip1 applies relu1" + scale, "ip2 applies tanh2"]
+    assert [line for line in net.plan.lines() if " applies " in line] == ["ip1 applies relu1" + scale,
+                                                                          "ip2 applies tanh2"]
     for iteration in range(6):
-        assert_matches_masked_dense(net, iteration, {"data": x.standard_normal((4, 3, 10)), "t": x.standard_normal((4, 3, 5))})
+        assert_matches_masked_dense(net, iteration,
+                                    {"data": x.standard_normal((4, 3, 10)),
+                                     "t": x.standard_normal((4, 3, 5))})
 
 
 def trained(family, dtype, fused, extra, bias):
@@ -195,13 +209,15 @@ def trained(family, dtype, fused, extra, bias):
 @pytest.mark.parametrize("family, extra", [*((family, "") for family in ("Dropout", *known_families())),
                                            ("ROW", "scale: PATTERN"), ("ROW", "max_period: 3")])
 def test_the_same_bits_as_one_layer_after_the_other(family, extra, bias, dtype):
-    """ROW draws now and then the pattern that keeps everything, whose scale is then not 1, but with PATTERN."""
+    """ROW draws now and then the pattern that keeps everything, whose scale is then not 1, but with
+    PATTERN."""
     assert trained(family, dtype, True, extra, bias) == trained(family, dtype, False, extra, bias)
 
 
 def test_patterns_that_keep_everything_are_among_these():
     net = net_of(*mlp("ROW"))
-    kept = [net.draw_patterns(i) or (net.draws["drop1"].kept is None, net.draws["drop1"].scale) for i in range(8)]
+    kept = [net.draw_patterns(i) or (net.draws["drop1"].kept is None, net.draws["drop1"].scale)
+            for i in range(8)]
     assert {(True, 2.0), (False, 2.0)} == set(kept)
 
 
@@ -237,7 +253,8 @@ def test_at_rest_nothing_is_scaled(family):
 
 @pytest.mark.parametrize("family", ["Dropout", *known_families()])
 def test_a_rerun_equals_a_whole_pass(family):
-    """The product above the first drop is not run again, and its output is not scaled: the drop has to do that."""
+    """The product above the first drop is not run again, and its output is not scaled: the drop has to do
+    that."""
     net = net_of(*mlp(family), phase="TEST")
     with no_grad():
         net.set_dropping(False)
@@ -306,10 +323,11 @@ def test_what_diverges_is_found():
     assert net.first_nonfinite() == ("ip2", "ip2")
 
 
-# -- launches --------------------------------------------------------------------------------------------------------------
+# -- launches ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("family", ["Dropout", *known_families()])
 def test_on_the_gpu_each_product_is_followed_by_one_launch(emulated, family):
-    """Activation kernels: one forward and one backward for each product, one forward for the last, which has a bias alone."""
+    """Activation kernels: one forward and one backward for each product, one forward for the last, which has
+    a bias alone."""
     reference = run_once(net_of(*mlp(family)), 1, BATCH)
     cuda = net_of(*mlp(family), device=emulated)
     emulated.kernels.launches.clear()

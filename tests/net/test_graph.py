@@ -23,51 +23,57 @@ def report(text):
     return str(caught.value).split("\n")
 
 
-KNOWN = ("(known types: Accuracy, ApproxDropout, Concat, DropConnect, Dropout, DummyData, Eltwise, Embed, EuclideanLoss, "
-         "Flatten, GRU, GaussianDropout, HDF5Data, InnerProduct, Input, LSTM, MemoryData, Perplexity, Power, RNN, ReLU, "
-         "Reshape, Sigmoid, SigmoidCrossEntropyLoss, Silence, Slice, Softmax, SoftmaxWithLoss, Split, TanH, TextData)")
+KNOWN = ("(known types: Accuracy, ApproxDropout, Concat, DropConnect, Dropout, DummyData, Eltwise, Embed, "
+         "EuclideanLoss, Flatten, GRU, GaussianDropout, HDF5Data, InnerProduct, Input, LSTM, MemoryData, "
+         "Perplexity, Power, RNN, ReLU, Reshape, Sigmoid, SigmoidCrossEntropyLoss, Silence, Slice, Softmax, "
+         "SoftmaxWithLoss, Split, TanH, TextData)")
 MISTAKES = {
     "unknown type": (
         'layer { name: "r" type: "Relu" bottom: "data" top: "r" }',
         f"net.prototxt:3:19: layer 'r': unknown layer type 'Relu'; did you mean 'ReLU'? {KNOWN}"),
     "no type at all": (
-        'layer { name: "r" bottom: "data" top: "r" }', f"net.prototxt:3:1: layer 'r': unknown layer type '' {KNOWN}"),
+        'layer { name: "r" bottom: "data" top: "r" }', f"net.prototxt:3:1: layer 'r': unknown layer type '' "
+        f"{KNOWN}"),
     "settings of another type": (
         'layer { name: "r" type: "ReLU" bottom: "data" top: "r" power_param { scale: 2 } }',
-        "net.prototxt:3:56: layer 'r' (ReLU): power_param belongs to another layer type; it reads relu_param"),
+        "net.prototxt:3:56: layer 'r' (ReLU): power_param belongs to another layer type; it reads "
+        "relu_param"),
     "settings of another type, where two are read": (
-        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "data" bottom: "label" top: "r" dropout_param { } }',
-        "net.prototxt:3:83: layer 'l' (SoftmaxWithLoss): dropout_param belongs to another layer type; it reads "
-        "softmax_param and loss_param"),
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "data" bottom: "label" top: "r" dropout_param { } '
+        '}', "net.prototxt:3:83: layer 'l' (SoftmaxWithLoss): dropout_param belongs to another layer type; "
+        "it reads softmax_param and loss_param"),
     "settings of a type that has none": (
         'layer { name: "s" type: "Silence" bottom: "data" relu_param { } }',
-        "net.prototxt:3:50: layer 's' (Silence): relu_param belongs to another layer type; it has no settings"),
+        "net.prototxt:3:50: layer 's' (Silence): relu_param belongs to another layer type; it has no "
+        "settings"),
     "missing bottom": (
         'layer { name: "r" type: "ReLU" bottom: "dota" top: "r" }',
-        "net.prototxt:3:32: layer 'r' (ReLU): bottom 'dota' is written by no layer; did you mean 'data'? (the blobs written "
-        "so far end with 'data', 'label')"),
+        "net.prototxt:3:32: layer 'r' (ReLU): bottom 'dota' is written by no layer; did you mean 'data'? "
+        "(the blobs written so far end with 'data', 'label')"),
     "two writers": (
         'layer { name: "a" type: "ReLU" bottom: "data" top: "y" }\n'
         'layer { name: "b" type: "ReLU" bottom: "data" top: "y" }',
-        "net.prototxt:4:47: layer 'b' (ReLU): top 'y' is written already, by layer 'a' at net.prototxt:3:1; give it another "
-        "name, or read it as bottom too to work in place"),
+        "net.prototxt:4:47: layer 'b' (ReLU): top 'y' is written already, by layer 'a' at net.prototxt:3:1; "
+        "give it another name, or read it as bottom too to work in place"),
     "one top twice": (
         'layer { name: "s" type: "Split" bottom: "data" top: "y" top: "y" }',
         "net.prototxt:3:57: layer 's' (Split): top 'y' is named twice"),
     "a cycle": (
-        'layer { name: "a" type: "ReLU" bottom: "z" top: "y" }\nlayer { name: "b" type: "ReLU" bottom: "y" top: "z" }',
-        "net.prototxt:3:32: layer 'a' (ReLU): bottom 'z' is written only below, by layer 'b': the layers form a cycle or "
-        "stand in the wrong order"),
+        'layer { name: "a" type: "ReLU" bottom: "z" top: "y" }\nlayer { name: "b" type: "ReLU" bottom: "y" '
+        'top: "z" }', "net.prototxt:3:32: layer 'a' (ReLU): bottom 'z' is written only below, by layer 'b': "
+        "the layers form a cycle or stand in the wrong order"),
     "a layer that feeds itself": (
         'layer { name: "a" type: "ReLU" bottom: "y" top: "y" }',
-        "net.prototxt:3:32: layer 'a' (ReLU): bottom 'y' is written by this layer alone: the layer would feed itself"),
+        "net.prototxt:3:32: layer 'a' (ReLU): bottom 'y' is written by this layer alone: the layer would "
+        "feed itself"),
     "shapes that do not fit": (
         'layer { name: "l" type: "EuclideanLoss" bottom: "data" bottom: "label" top: "l" }',
         "net.prototxt:3:1: layer 'l' (EuclideanLoss): bottoms of one shape expected, got (4, 6) and (4,) "
         "[bottoms: data (4, 6), label (4,)]"),
     "more params than parameters": (
         ip("i", "data", "i", "num_output: 2 bias_term: false", "param { } param { lr_mult: 2 }"),
-        "net.prototxt:3:74: layer 'i' (InnerProduct): 2 `param` entries, but the layer has 1 parameter (weight)"),
+        "net.prototxt:3:74: layer 'i' (InnerProduct): 2 `param` entries, but the layer has 1 parameter "
+        "(weight)"),
     "params of a layer without parameters": (
         'layer { name: "r" type: "ReLU" bottom: "data" top: "r" param { } }',
         "net.prototxt:3:56: layer 'r' (ReLU): 1 `param` entries, but the layer has 0 parameters (none)"),
@@ -87,7 +93,8 @@ MISTAKES = {
         'layer { name: "c" type: "Concat" top: "c" }',
         "net.prototxt:3:1: layer 'c' (Concat): expected at least 1 bottom, got 0"),
     "no top": (
-        'layer { name: "r" type: "ReLU" bottom: "data" }', "net.prototxt:3:1: layer 'r' (ReLU): expected 1 top, got 0"),
+        'layer { name: "r" type: "ReLU" bottom: "data" }', "net.prototxt:3:1: layer 'r' (ReLU): expected 1 "
+        "top, got 0"),
     "too many tops": (
         'layer { name: "a" type: "Accuracy" bottom: "data" bottom: "label" top: "a" top: "b" top: "c" }',
         "net.prototxt:3:1: layer 'a' (Accuracy): expected 1 to 2 tops, got 3"),
@@ -96,15 +103,16 @@ MISTAKES = {
         "net.prototxt:3:56: layer 'r' (ReLU): expected no loss_weight, or one for each of the 1 tops, got 2"),
     "propagate_down": (
         'layer { name: "r" type: "ReLU" bottom: "data" top: "r" propagate_down: true propagate_down: true }',
-        "net.prototxt:3:56: layer 'r' (ReLU): expected no propagate_down, or one for each of the 1 bottoms, got 2"),
+        "net.prototxt:3:56: layer 'r' (ReLU): expected no propagate_down, or one for each of the 1 bottoms, "
+        "got 2"),
     "pattern": (
-        'layer { name: "d" type: "ApproxDropout" bottom: "data" top: "d" approx_dropout_param { pattern: "PERIODICAL" } }',
-        "net.prototxt:3:65: layer 'd' (ApproxDropout): unknown pattern 'PERIODICAL'; did you mean 'PERIODIC'? (known "
-        "patterns: BLOCK, PERIODIC, ROW, SLICE, TILE, UNIT)"),
+        'layer { name: "d" type: "ApproxDropout" bottom: "data" top: "d" approx_dropout_param { pattern: '
+        '"PERIODICAL" } }', "net.prototxt:3:65: layer 'd' (ApproxDropout): unknown pattern 'PERIODICAL'; did "
+        "you mean 'PERIODIC'? (known patterns: BLOCK, PERIODIC, ROW, SLICE, TILE, UNIT)"),
     "dropout ratio": (
-        'layer { name: "d" type: "ApproxDropout" bottom: "data" top: "d" approx_dropout_param { dropout_ratio: 1 } }',
-        "net.prototxt:3:65: layer 'd' (ApproxDropout): rate (dropout_ratio) must lie in [0, 1), got 1.0; it is the share of "
-        "units to drop: 0 drops nothing, 0.5 every other one"),
+        'layer { name: "d" type: "ApproxDropout" bottom: "data" top: "d" approx_dropout_param { '
+        'dropout_ratio: 1 } }', "net.prototxt:3:65: layer 'd' (ApproxDropout): rate (dropout_ratio) must lie "
+        "in [0, 1), got 1.0; it is the share of units to drop: 0 drops nothing, 0.5 every other one"),
 }
 
 
@@ -121,7 +129,8 @@ def test_all_mistakes_are_in_one_report():
     for number, (text, message) in enumerate(MISTAKES.values()):
         if "top 'y'" in message or "'z'" in message or "'y'" in message:
             continue                         # those share blob names
-        for old in ("name: \"r\"", "name: \"s\"", "name: \"l\"", "name: \"i\"", "name: \"c\"", "name: \"a\"", "name: \"d\""):
+        for old in ("name: \"r\"", "name: \"s\"", "name: \"l\"", "name: \"i\"", "name: \"c\"", "name: \"a\"",
+                    "name: \"d\""):
             text = text.replace(old, f'name: "n{number}"')
         for old in ("r", "s", "l", "i", "c", "a", "b", "d"):
             text = text.replace(f'top: "{old}"', f'top: "{old}{number}"')
@@ -134,9 +143,10 @@ def test_all_mistakes_are_in_one_report():
 
 
 def test_what_follows_from_a_mistake_is_not_reported_too():
-    lines = report(DATA + ip("ip1", "data", "a", "") + ip("ip2", "a", "b") + ip("ip3", "b", "c", "num_output: 0"))
-    assert lines == ["net.prototxt:3:67: layer 'ip1' (InnerProduct): inner_product_param needs num_output, at least 1 "
-                     "[bottoms: data (4, 6)]"]
+    lines = report(DATA + ip("ip1", "data", "a", "") + ip("ip2", "a", "b")
+                   + ip("ip3", "b", "c", "num_output: 0"))
+    assert lines == ["net.prototxt:3:67: layer 'ip1' (InnerProduct): inner_product_param needs num_output, "
+                     "at least 1 [bottoms: data (4, 6)]"]
 
 
 def test_a_net_without_layers():

@@ -42,14 +42,16 @@ def layer(kind, name, bottom, top=None, extra=""):
 
 def drop(name, bottom, top=None, rate=0.5, pattern="PERIODIC", extra=""):
     family, settings = PATTERNS[pattern]
-    if rate > 0.8 and "tile_size" in settings:      # one tile of up to eleven lives, and larger ones are refused here
+    if rate > 0.8 and "tile_size" in settings:      # one tile of up to eleven lives, and larger ones are
+                                                    # refused here
         settings = "tile_size: 1"
     return layer("ApproxDropout", name, bottom, top,
                  f'approx_dropout_param {{ dropout_ratio: {rate} pattern: "{family}" {settings} {extra} }}')
 
 
 def make_net(*layers, backend="cpu", seed=0):
-    return Net(parse_net("\n".join((INPUTS, *layers))), device=getattr(backend, "name", backend), dtype="float64", seed=seed)
+    return Net(parse_net("\n".join((INPUTS, *layers))), device=getattr(backend, "name", backend),
+               dtype="float64", seed=seed)
 
 
 def batch(rows=6, seed=0):
@@ -80,9 +82,10 @@ def names(nodes):
 @every_pattern
 class TestEveryFamilyAndRate:
     def test_chain_of_two_drops(self, pattern, rate, backend):
-        net = make_net(ip("ip1", "data", 29), layer("ReLU", "relu1", "ip1", "ip1"), drop("drop1", "ip1", None, rate, pattern),
-                       ip("ip2", "drop1", 31), layer("ReLU", "relu2", "ip2", "ip2"),
-                       drop("drop2", "ip2", "ip2", rate, pattern), ip("ip3", "ip2", 7), LOSS % "ip3", backend=backend)
+        net = make_net(ip("ip1", "data", 29), layer("ReLU", "relu1", "ip1", "ip1"),
+                       drop("drop1", "ip1", None, rate, pattern), ip("ip2", "drop1", 31),
+                       layer("ReLU", "relu2", "ip2", "ip2"), drop("drop2", "ip2", "ip2", rate, pattern),
+                       ip("ip3", "ip2", 7), LOSS % "ip3", backend=backend)
         assert [d.producer.name for d in net.plan.drops] == ["ip1", "ip2"]
         assert [names(d.consumers) for d in net.plan.drops] == ([[], []] if kind_of(pattern) == "weights"
                                                                 else [["ip2"], ["ip3"]])
@@ -92,8 +95,8 @@ class TestEveryFamilyAndRate:
         """Some draws keep no unit, tile or block at all."""
         if pattern == "BLOCK 4 x 2" and rate > 0.5:
             pytest.skip("refused: an axis of two blocks cannot drop more than half of them")
-        net = make_net(ip("ip1", "data", 3), drop("drop1", "ip1", None, rate, pattern), ip("ip2", "drop1", 7), LOSS % "ip2",
-                       backend=backend)
+        net = make_net(ip("ip1", "data", 3), drop("drop1", "ip1", None, rate, pattern), ip("ip2", "drop1", 7),
+                       LOSS % "ip2", backend=backend)
         for iteration in range(24):
             assert_matches_masked_dense(net, iteration, batch())
 
@@ -105,7 +108,8 @@ class TestEveryFamilyAndRate:
 def test_both_scales_stored_either_way_with_and_without_bias(pattern, scale, bias, transpose):
     if scale not in get_family(PatternSettings(family=PATTERNS[pattern][0])).scales:
         pytest.skip("refused: this family has no such scale")
-    check(make_net(ip("ip1", "data", 29, f"{bias} {transpose}"), drop("drop1", "ip1", None, 0.6, pattern, f"scale: {scale}"),
+    check(make_net(ip("ip1", "data", 29, f"{bias} {transpose}"),
+                   drop("drop1", "ip1", None, 0.6, pattern, f"scale: {scale}"),
                    ip("ip2", "drop1", 7, transpose), LOSS % "ip2"))
 
 
@@ -122,35 +126,41 @@ class TestElementwiseLayers:
         return {"leaky": "ReLU", "scaling": "Power", "shifting": "Power"}.get(kind, kind)
 
     def test_above_a_drop_any_may_be_crossed(self, kind, pattern):
-        net = make_net(ip("ip1", "data", 29), layer(self.type_of(kind), "act", "ip1", None, ELEMENTWISE[kind]),
+        net = make_net(ip("ip1", "data", 29), layer(self.type_of(kind), "act", "ip1", None,
+                                                    ELEMENTWISE[kind]),
                        drop("drop1", "act", pattern=pattern), ip("ip2", "drop1", 7), LOSS % "ip2")
         assert net.plan.drops[0].producer.name == "ip1" and names(net.plan.drops[0].crossed) == ["act"]
         check(net, 6)
 
     def test_below_a_drop_only_zero_preserving_ones_carry(self, kind, pattern):
         net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern),
-                       layer(self.type_of(kind), "act", "drop1", None, ELEMENTWISE[kind]), ip("ip2", "act", 7), LOSS % "ip2")
+                       layer(self.type_of(kind), "act", "drop1", None, ELEMENTWISE[kind]),
+                       ip("ip2", "act", 7), LOSS % "ip2")
         carries = kind not in ("Sigmoid", "shifting") and kind_of(pattern) != "weights"
         assert names(net.plan.drops[0].carriers) == (["act"] if carries else [])
         assert names(net.plan.drops[0].consumers) == (["ip2"] if carries else [])
-        assert names(net.plan.drops[0].expanders) == ([] if carries or kind_of(pattern) != "units" else ["act"])
+        assert names(net.plan.drops[0].expanders) == ([] if carries or kind_of(pattern) != "units"
+                                                      else ["act"])
         check(net, 6)
 
 
 @every_pattern
 class TestStructures:
     def test_fan_out_above_the_drop(self, pattern):
-        """The product above cannot leave anything out: units are gathered, blocks multiplied by their mask."""
-        net = make_net(ip("ip1", "data", 29), layer("ReLU", "relu1", "ip1"), drop("drop1", "relu1", pattern=pattern),
-                       ip("ip2", "drop1", 7), ip("other", "relu1", 7), LOSS % "ip2",
-                       'layer { name: "loss2" type: "EuclideanLoss" bottom: "other" bottom: "ip2" top: "loss2" }')
+        """The product above cannot leave anything out: units are gathered, blocks multiplied by their
+        mask."""
+        net = make_net(ip("ip1", "data", 29), layer("ReLU", "relu1", "ip1"),
+                       drop("drop1", "relu1", pattern=pattern), ip("ip2", "drop1", 7),
+                       ip("other", "relu1", 7), LOSS % "ip2", 'layer { name: "loss2" type: "EuclideanLoss" '
+                       'bottom: "other" bottom: "ip2" top: "loss2" }')
         plan = net.plan.drops[0]
-        assert (plan.producer, plan.reason, names(plan.consumers)) == (None, "blob relu1 has 2 readers", ["ip2"])
+        assert (plan.producer, plan.reason, names(plan.consumers)) == (None, "blob relu1 has 2 readers",
+                                                                       ["ip2"])
         check(net)
 
     def test_fan_out_below_the_drop_feeds_both(self, pattern):
-        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), ip("a", "drop1", 7), ip("b", "drop1", 7),
-                       SUM % ("a", "b"), LOSS % "sum")
+        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), ip("a", "drop1", 7),
+                       ip("b", "drop1", 7), SUM % ("a", "b"), LOSS % "sum")
         assert names(net.plan.drops[0].consumers) == ([] if kind_of(pattern) == "weights" else ["a", "b"])
         check(net)
 
@@ -181,8 +191,9 @@ class TestStructures:
         check(net)
 
     def test_drop_that_nothing_can_use_still_drops(self, pattern):
-        net = make_net(ip("ip1", "data", 29), layer("Softmax", "soft", "ip1"), drop("drop1", "soft", pattern=pattern),
-                       layer("Sigmoid", "sig", "drop1"), ip("ip2", "sig", 7), LOSS % "ip2")
+        net = make_net(ip("ip1", "data", 29), layer("Softmax", "soft", "ip1"),
+                       drop("drop1", "soft", pattern=pattern), layer("Sigmoid", "sig", "drop1"),
+                       ip("ip2", "sig", 7), LOSS % "ip2")
         assert not net.plan.drops[0].saves
         check(net)
 
@@ -192,7 +203,8 @@ class TestStructures:
         check(net, 12)
 
     def test_drop_whose_top_is_an_output_of_the_net(self, pattern):
-        net = make_net(ip("ip1", "data", 7), drop("drop1", "ip1", pattern=pattern), ip("ip2", "data", 7), LOSS % "ip2")
+        net = make_net(ip("ip1", "data", 7), drop("drop1", "ip1", pattern=pattern), ip("ip2", "data", 7),
+                       LOSS % "ip2")
         check(net)
         assert net.forward(**batch())["drop1"].shape == (6, 7)
 
@@ -201,8 +213,8 @@ class TestStructures:
         """One weight, two drops: a site belongs to a layer, and the gradients of both places add up."""
         share = 'param { name: "w" } param { name: "b" }'
         net = make_net(ip("ip1", "data", 13, transpose, share), drop("drop1", "ip1", pattern=pattern),
-                       ip("ip2", "drop1", 13, transpose, share), drop("drop2", "ip2", rate=0.6, pattern=pattern),
-                       ip("ip3", "drop2", 7), LOSS % "ip3")
+                       ip("ip2", "drop1", 13, transpose, share),
+                       drop("drop2", "ip2", rate=0.6, pattern=pattern), ip("ip3", "drop2", 7), LOSS % "ip3")
         assert net.params["ip1"]["weight"] is net.params["ip2"]["weight"]
         check(net)
 
@@ -215,11 +227,12 @@ class TestStructures:
 
     def test_sequences_drop_on_the_last_axis(self, pattern):
         """Shape (T, N, I): every step of every record is a sample of its own, in blocks of samples too."""
-        inputs = 'layer { name: "in" type: "Input" top: "data" top: "label" input_param { shape { dim: 3 dim: 2 dim: 13 } '
+        inputs = ('layer { name: "in" type: "Input" top: "data" top: "label" input_param { shape { dim: 3 '
+                  'dim: 2 dim: 13 } ')
         text = "\n".join((inputs + "shape { dim: 3 dim: 2 } } }", ip("ip1", "data", 29, "axis: 2"),
                           drop("drop1", "ip1", pattern=pattern), ip("ip2", "drop1", 7, "axis: 2"),
-                          'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" '
-                          'softmax_param { axis: 2 } }'))
+                          'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: '
+                          '"loss" softmax_param { axis: 2 } }'))
         net = Net(parse_net(text), device="cpu", dtype="float64")
         assert net.plan.drops[0].producer.name == "ip1"
         assert names(net.plan.drops[0].consumers) == ([] if kind_of(pattern) == "weights" else ["ip2"])
@@ -229,7 +242,8 @@ class TestStructures:
                                                          "label": rng.integers(0, 7, (3, 2))})
 
     def test_images_drop_channels(self, pattern):
-        inputs = 'layer { name: "in" type: "Input" top: "x" top: "label" input_param { shape { dim: 6 dim: 9 dim: 2 dim: 3 } '
+        inputs = ('layer { name: "in" type: "Input" top: "x" top: "label" input_param { shape { dim: 6 dim: '
+                  '9 dim: 2 dim: 3 } ')
         net = Net(parse_net("\n".join((inputs + "shape { dim: 6 } } }", drop("drop1", "x", pattern=pattern),
                                        layer("ReLU", "relu", "drop1"), ip("ip1", "relu", 7), LOSS % "ip1"))),
                   device="cpu", dtype="float64")
@@ -237,7 +251,8 @@ class TestStructures:
         assert names(net.plan.drops[0].consumers) == ([] if kind_of(pattern) == "blocks" else ["ip1"])
         rng = np.random.default_rng(0)
         for iteration in range(8):
-            assert_matches_masked_dense(net, iteration, {"x": rng.standard_normal((6, 9, 2, 3)), "label": batch()["label"]})
+            assert_matches_masked_dense(net, iteration,
+                                        {"x": rng.standard_normal((6, 9, 2, 3)), "label": batch()["label"]})
 
     def test_ordinary_dropout_beside_it(self, pattern):
         check(make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), ip("ip2", "drop1", 31),
@@ -250,7 +265,8 @@ class TestStructures:
 
     def test_phase_test_keeps_everything(self, pattern):
         net = Net(parse_net("\n".join((INPUTS, ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern),
-                                       ip("ip2", "drop1", 7), LOSS % "ip2"))), phase="TEST", device="cpu", dtype="float64")
+                                       ip("ip2", "drop1", 7), LOSS % "ip2"))), phase="TEST", device="cpu",
+                  dtype="float64")
         net.draw_patterns(3)
         net.forward(**batch())
         x, W, b = batch()["data"], net.params["ip1"]["weight"].data, net.params["ip1"]["bias"].data
@@ -274,8 +290,8 @@ class TestMasks:
     """`masks` are what dense code multiplies by, computed here by hand from a forward pass."""
 
     def forward(self, pattern):
-        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", rate=0.3, pattern=pattern), ip("ip2", "drop1", 7),
-                       LOSS % "ip2")
+        net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", rate=0.3, pattern=pattern),
+                       ip("ip2", "drop1", 7), LOSS % "ip2")
         iteration = next(i for i in range(20) if net.draw_patterns(i) or not net.masks()["drop1"].all())
         net.draw_patterns(iteration)
         net.forward(**batch())
@@ -312,7 +328,8 @@ def test_without_draw_patterns_every_forward_draws():
 @every_pattern
 def test_a_wrong_scale_is_caught(monkeypatch, pattern):
     """The oracle can fail: it notices a compact path that forgets the scale."""
-    net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), ip("ip2", "drop1", 7), LOSS % "ip2")
+    net = make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), ip("ip2", "drop1", 7),
+                   LOSS % "ip2")
     right = Plan.node_draws
 
     def unscaled(plan, draws, masked=False):

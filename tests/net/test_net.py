@@ -9,15 +9,18 @@ from minidrop.autograd import no_grad
 from minidrop.config import parse_net
 
 TEXT = '''
-layer { name: "in" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 dim: 6 } shape { dim: 4 } } }
+layer { name: "in" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 4 dim: 6 } shape { dim: 4 } } }
 layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" inner_product_param { num_output: 8
         weight_filler { type: "xavier" } bias_filler { type: "uniform" } } }
 layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
 layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1" approx_dropout_param { step: 4 } }
 layer { name: "ip2" type: "InnerProduct" bottom: "drop1" top: "ip2" inner_product_param { num_output: 3
         weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" include { phase: TRAIN } }
-layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy" include { phase: TEST } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss"
+  include { phase: TRAIN } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
 '''
 X, LABEL = np.random.default_rng(0).standard_normal((4, 6)), np.array([0, 2, 1, 1])
 
@@ -27,28 +30,32 @@ def net_of(text, **options):
 
 
 def ip(name, bottom, more="", outputs=6):
-    return (f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {more} inner_product_param {{ '
-            f'num_output: {outputs} weight_filler {{ type: "xavier" }} }} }}\n')
+    return (f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {more} '
+            f'inner_product_param {{ num_output: {outputs} weight_filler {{ type: "xavier" }} }} }}\n')
 
 
 INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 4 dim: 6 } } }\n'
 
 
 def summed(bottom, weight=1):
-    return f'layer {{ name: "s_{bottom}" type: "Power" bottom: "{bottom}" top: "s_{bottom}" loss_weight: {weight} }}\n'
+    return (f'layer {{ name: "s_{bottom}" type: "Power" bottom: "{bottom}" top: "s_{bottom}" loss_weight: '
+            f'{weight} }}\n')
 
 
 class TestSurface:
     def test_from_file(self, tmp_path):
         (tmp_path / "net.prototxt").write_text(TEXT)
-        net = md.Net.from_file(str(tmp_path / "net.prototxt"), phase="TRAIN", device="cpu", dtype="float64", seed=0)
-        assert net.params["ip1"]["weight"].data.shape == (8, 6) and net.params["ip1"]["bias"].data.shape == (8,)
+        net = md.Net.from_file(str(tmp_path / "net.prototxt"), phase="TRAIN", device="cpu", dtype="float64",
+                               seed=0)
+        assert net.params["ip1"]["weight"].data.shape == (8,
+                                                          6) and net.params["ip1"]["bias"].data.shape == (8,)
         assert net.params["ip1"]["weight"].grad is None
         assert list(net.params) == ["ip1", "ip2"] and list(net.layers)[:3] == ["in", "ip1", "relu1"]
         assert list(net.parameters()) == ["ip1/weight", "ip1/bias", "ip2/weight", "ip2/bias"]
         net.draw_patterns(3)
         mask = net.masks()["drop1"]
-        assert mask.shape == (1, 8) and net.patterns["drop1"].kept(8).mask().tolist() == (mask[0] != 0).tolist()
+        assert mask.shape == (1,
+                              8) and net.patterns["drop1"].kept(8).mask().tolist() == (mask[0] != 0).tolist()
         out = net.forward(data=X, label=LABEL)
         assert list(out) == net.outputs == ["loss"] and float(out["loss"]) == net.loss
         net.backward()
@@ -79,8 +86,8 @@ class TestSurface:
         np.testing.assert_allclose(test.blobs["ip2"].numpy(), 2 * before)
 
     def test_a_shared_net_of_another_shape(self):
-        message = (r"^net.prototxt:3:1: layer 'ip1': weight has shape \(9, 6\) here, but \(8, 6\) in the net it is shared "
-                   r"with$")
+        message = (r"^net.prototxt:3:1: layer 'ip1': weight has shape \(9, 6\) here, but \(8, 6\) in the net "
+                   r"it is shared with$")
         with pytest.raises(md.ConfigError, match=message):
             net_of(TEXT.replace("num_output: 8", "num_output: 9"), share=net_of(TEXT))
 
@@ -100,7 +107,8 @@ class TestSurface:
             net_of(TEXT, **options)
 
     def test_wrong_source(self):
-        with pytest.raises(md.ConfigError, match="^a net is built from a NetConfig, NetParameter, NetSpec or path, got int$"):
+        with pytest.raises(md.ConfigError, match="^a net is built from a NetConfig, NetParameter, NetSpec or "
+                           "path, got int$"):
             md.Net(3)
 
     def test_the_seed_says_everything(self):
@@ -131,7 +139,8 @@ class TestBackward:
         net = net_of(INPUT + ip("ip", "data"))
         net.forward(data=X)
         assert net.loss == 0
-        with pytest.raises(md.ConfigError, match="backward needs a loss, but no layer is one and no loss_weight is set$"):
+        with pytest.raises(md.ConfigError, match="backward needs a loss, but no layer is one and no "
+                           "loss_weight is set$"):
             net.backward()
 
     def test_gradients_add_up_until_cleared(self):
@@ -164,7 +173,8 @@ class TestBackward:
         assert net.loss == pytest.approx(4)        # probabilities of four records
 
     def test_propagate_down(self):
-        text = INPUT + ip("one", "data") + ip("two", "one", "propagate_down: false") + ip("three", "one") + summed("two")
+        text = INPUT + ip("one", "data") + ip("two", "one", "propagate_down: "
+                                              "false") + ip("three", "one") + summed("two")
         net = net_of(text + summed("three"))
         net.forward(data=X)
         net.backward()
@@ -179,8 +189,8 @@ class TestBackward:
 
     def test_frozen_parameters_cost_nothing(self):
         frozen = "param { lr_mult: 0 } param { lr_mult: 2 decay_mult: 0.1 }"
-        net = net_of(INPUT + ip("one", "data", "param { lr_mult: 0 } param { lr_mult: 0 }") + ip("two", "one", frozen)
-                     + summed("two"))
+        net = net_of(INPUT + ip("one", "data", "param { lr_mult: 0 } param { lr_mult: 0 }")
+                     + ip("two", "one", frozen) + summed("two"))
         net.forward(data=X)
         assert net.blobs["one"].creator is None
         net.backward()
@@ -215,20 +225,22 @@ class TestSharedParameters:
 
     def test_another_shape(self):
         text = INPUT + ip("one", "data", 'param { name: "W" }') + ip("two", "one", 'param { name: "W" }', 5)
-        message = (r"^net.prototxt:3:\d+: layer 'two' \(InnerProduct\): the shared parameter 'W' has shape \(6, 6\), but is "
-                   r"needed as \(5, 6\)$")
+        message = (r"^net.prototxt:3:\d+: layer 'two' \(InnerProduct\): the shared parameter 'W' has shape "
+                   r"\(6, 6\), but is needed as \(5, 6\)$")
         with pytest.raises(md.ConfigError, match=message):
             net_of(text)
 
     def test_another_lr_mult(self):
         text = (INPUT + ip("one", "data", 'param { name: "W" lr_mult: 1 }')
                 + ip("two", "one", 'param { name: "W" lr_mult: 2 }'))
-        with pytest.raises(md.ConfigError, match=r"^net.prototxt:3:\d+: layer 'two' \(InnerProduct\): the shared parameter "
+        with pytest.raises(md.ConfigError, match=r"^net.prototxt:3:\d+: layer 'two' \(InnerProduct\): the "
+                           r"shared parameter "
                                                  r"'W' has lr_mult 1 already; give one value$"):
             net_of(text)
 
     def test_an_lr_mult_given_once_counts_for_all(self):
-        text = INPUT + ip("one", "data", 'param { name: "W" }') + ip("two", "one", 'param { name: "W" lr_mult: 2 }')
+        text = INPUT + ip("one", "data", 'param { name: "W" '
+                          '}') + ip("two", "one", 'param { name: "W" lr_mult: 2 }')
         assert net_of(text).params["one"]["weight"].lr_mult == 2
 
 
@@ -261,19 +273,19 @@ class TestLabelErrors:
         net = net_of(TEXT)
         with pytest.raises(md.DataError) as caught:
             net.forward(data=X, label=[0, 1, 7, 0])
-        assert str(caught.value) == ("layer 'loss' (SoftmaxWithLoss): label 7 at place 2 of the batch is out of range: "
-                                     "expected a whole number of 0..2 (the scores have 3 classes)")
+        assert str(caught.value) == ("layer 'loss' (SoftmaxWithLoss): label 7 at place 2 of the batch is out "
+                                     "of range: expected a whole number of 0..2 (the scores have 3 classes)")
 
-    LOSS = ip("ip", "data", outputs=3) + ('layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" '
-                                          'top: "loss" %s }')
+    LOSS = ip("ip", "data", outputs=3) + ('layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: '
+                                          '"label" top: "loss" %s }')
 
     def test_memory_data(self):
         net = net_of('layer { name: "m" type: "MemoryData" top: "data" top: "label" '
                      'memory_data_param { batch_size: 2 channels: 6 height: 1 width: 1 } }' + self.LOSS % "")
         net.set_input_arrays(np.zeros((5, 6, 1, 1)), [0, 1, 2, -4, 0])
         net.forward()
-        message = (r"^layer 'loss' \(SoftmaxWithLoss\): label -4 at place 1 of the batch is out of range: .*: "
-                   r"record 3 of the arrays set$")
+        message = (r"^layer 'loss' \(SoftmaxWithLoss\): label -4 at place 1 of the batch is out of range: "
+                   r".*: record 3 of the arrays set$")
         with pytest.raises(md.DataError, match=message):
             net.forward()
 
@@ -295,17 +307,19 @@ class TestLabelErrors:
         with pytest.raises(md.DataError) as caught:
             net.forward()
         assert str(caught.value) == (
-            f"layer 'loss' (SoftmaxWithLoss): label 9 at place 1 of the batch is out of range: expected a whole number of "
-            f"0..2 (the scores have 3 classes): {source}/1.h5: record 2")
+            f"layer 'loss' (SoftmaxWithLoss): label 9 at place 1 of the batch is out of range: expected a "
+            f"whole number of 0..2 (the scores have 3 classes): {source}/1.h5: record 2")
         net.close()
 
     def test_a_record_with_many_labels(self, source):
         """The place counts labels, the record number records."""
         net = net_of(f'layer {{ name: "h" type: "HDF5Data" top: "scores" top: "map" hdf5_data_param {{ '
                      f'source: "{source}/list.txt" batch_size: 4 }} }}'
-                     'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "map" top: "loss" }')
+                     'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "map" top: '
+                     '"loss" }')
         net.forward()
-        with pytest.raises(md.DataError, match=rf"label 9 at place 3 of the batch .*: {source}/1.h5: record 2$"):
+        with pytest.raises(md.DataError, match=rf"label 9 at place 3 of the batch .*: {source}/1.h5: record "
+                           rf"2$"):
             net.forward()
         net.close()
 
@@ -327,7 +341,8 @@ def test_force_backward_gives_the_data_a_gradient():
 
 def test_the_gradient_of_constant_data_is_that_of_the_last_iteration():
     net = net_of('force_backward: true layer { name: "d" type: "DummyData" top: "data" dummy_data_param { '
-                 'shape { dim: 4 dim: 5 } data_filler { type: "constant" value: 2 } } }' + ip("one", "data") + summed("one"))
+                 'shape { dim: 4 dim: 5 } data_filler { type: "constant" value: 2 } } '
+                 '}' + ip("one", "data") + summed("one"))
     for _ in range(3):
         net.forward()
         net.backward()
@@ -337,7 +352,8 @@ def test_the_gradient_of_constant_data_is_that_of_the_last_iteration():
 
 
 def test_parameters_that_do_not_fit_into_memory_name_their_layer():
-    with pytest.raises(md.BackendError, match=r"layer 'one': weight of shape \(4000000000, 6\) does not fit into memory"):
+    with pytest.raises(md.BackendError, match=r"layer 'one': weight of shape \(4000000000, 6\) does not fit "
+                       r"into memory"):
         net_of(INPUT + ip("one", "data", outputs=4_000_000_000))
 
 

@@ -7,13 +7,15 @@ from minidrop.errors import ConfigError
 from minidrop.net import Net
 from minidrop.patterns.draw import NOTHING, Masked
 
-INPUT = 'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 6 %s } shape { dim: 6 dim: 8 } } }'
+INPUT = ('layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 6 %s } shape { dim: '
+         '6 dim: 8 } } }')
 FAMILIES = {"units": "PERIODIC", "weights": "TILE", "blocks": "BLOCK"}
 every_kind = pytest.mark.parametrize("kind", FAMILIES)
 
 
 def ip(name, bottom, outputs=8, extra="", more=""):
-    return layer("InnerProduct", name, bottom, f"inner_product_param {{ num_output: {outputs} {extra} }} {more}")
+    return layer("InnerProduct", name, bottom, f"inner_product_param {{ num_output: {outputs} {extra} }} "
+                 f"{more}")
 
 
 def layer(kind, name, bottom, extra=""):
@@ -39,8 +41,8 @@ def names(nodes):
     ("blocks", ["ip1 computes only the blocks kept by d", "ip2 reads only the blocks kept by d"]),
 ])
 def test_between_two_products(kind, lines):
-    plan = plan_of(ip("ip1", "x"), layer("Sigmoid", "sig", "ip1"), drop("d", "sig", kind), layer("TanH", "tanh", "d"),
-                   ip("ip2", "tanh"))
+    plan = plan_of(ip("ip1", "x"), layer("Sigmoid", "sig", "ip1"), drop("d", "sig", kind),
+                   layer("TanH", "tanh", "d"), ip("ip2", "tanh"))
     assert list(plan.lines()) == lines
     one, = plan.drops
     assert (one.producer.name, names(one.crossed), one.reason, one.unread) == ("ip1", ["sig"], "", [])
@@ -57,16 +59,19 @@ def test_between_two_products(kind, lines):
                       {one.node.index: (NOTHING, NOTHING, Masked(draw))})
 
 
-HOW = {"units": "gathers", "weights": "gathers runs of units, and drops no weights", "blocks": "multiplies by a mask"}
+HOW = {"units": "gathers", "weights": "gathers runs of units, and drops no weights",
+       "blocks": "multiplies by a mask"}
 
 
 @every_kind
 @pytest.mark.parametrize("above, reason, shape", [
     ([], "blob x is written by in (Input), which computes all of it", (13,)),
     ([ip("ip1", "x"), layer("ReLU", "x1", "ip1"), ip("other", "ip1")], "blob ip1 has 2 readers", (13,)),
-    ([ip("ip1", "x", more="loss_weight: 1"), layer("ReLU", "x1", "ip1")], "blob ip1 counts in the loss", (13,)),
+    ([ip("ip1", "x", more="loss_weight: 1"), layer("ReLU", "x1", "ip1")], "blob ip1 counts in the loss",
+     (13,)),
     ([ip("x1", "x", extra="axis: 3")], "x1 does not compute the dropped axis as its outputs", (5, 3, 4)),
-    ([ip("ip1", "x"), layer("Softmax", "x1", "ip1")], "blob x1 is written by x1 (Softmax), which computes all of it", (13,)),
+    ([ip("ip1", "x"), layer("Softmax", "x1", "ip1")], "blob x1 is written by x1 (Softmax), which computes "
+     "all of it", (13,)),
     ([ip("ip1", "x"), drop("x1", "ip1", "units")], "blob x1 comes from another drop, x1", (13,)),
     ([layer("DropConnect", "x1", "x", "inner_product_param { num_output: 8 }")],
      "blob x1 is written by x1 (DropConnect), which computes all of it", (13,)),
@@ -85,7 +90,8 @@ def test_why_the_product_above_is_whole(kind, above, reason, shape):
      ["the units dropped by d are put back as zeros before sig (Sigmoid)"],
      ["sig reads all of d: it cannot leave anything out"]),
     ([layer("Reshape", "r", "d", "reshape_param { shape { dim: 0 dim: 4 dim: 2 } }"), ip("ip2", "r")],
-     ["the units dropped by d are put back as zeros before r (Reshape)"], ["r reads all of d: it cannot leave anything out"]),
+     ["the units dropped by d are put back as zeros before r (Reshape)"],
+     ["r reads all of d: it cannot leave anything out"]),
     ([layer("EuclideanLoss", "loss", 'd" bottom: "t')],
      ["the units dropped by d are put back as zeros before loss (EuclideanLoss)"],
      ["loss reads all of d: it cannot leave anything out"]),
@@ -116,14 +122,16 @@ KINDS = list(FAMILIES)
 @pytest.mark.parametrize("first", KINDS)
 @pytest.mark.parametrize("second", KINDS)
 def test_a_product_between_two_drops_serves_one_kind(first, second):
-    plan = plan_of(ip("ip1", "x"), drop("d1", "ip1", first), ip("ip2", "d1"), drop("d2", "ip2", second), ip("ip3", "d2"))
+    plan = plan_of(ip("ip1", "x"), drop("d1", "ip1", first), ip("ip2", "d1"), drop("d2", "ip2", second),
+                   ip("ip3", "d2"))
     computes = {"units": "computes only the units", "weights": "multiplies only the weights",
                 "blocks": "computes only the blocks"}
     expected = [f"ip1 {computes[first]} kept by d1"]
     if first == second and first != "weights":
         expected.append(f"ip2 reads only the {first} kept by d1")
     elif first != "weights":
-        expected += ["the units dropped by d1 are put back as zeros before ip2 (InnerProduct)"] * (first == "units")
+        expected += ["the units dropped by d1 are put back as zeros before ip2 "
+                     "(InnerProduct)"] * (first == "units")
         expected.append(f"ip2 reads all of d1: it serves the drop below it, which drops {second}")
     expected.append(f"ip2 {computes[second]} kept by d2")
     if second != "weights":
@@ -133,18 +141,21 @@ def test_a_product_between_two_drops_serves_one_kind(first, second):
 
 
 def test_a_product_beside_such_a_one_still_reads_less():
-    plan = plan_of(ip("ip1", "x"), drop("d1", "ip1", "units"), ip("a", "d1"), drop("d2", "a", "weights"), ip("b", "d1"))
+    plan = plan_of(ip("ip1", "x"), drop("d1", "ip1", "units"), ip("a", "d1"), drop("d2", "a", "weights"),
+                   ip("b", "d1"))
     one = plan.drops[0]
     assert (names(one.consumers), names(one.expanders)) == (["b"], ["a"])
-    assert [(node.name, why) for node, why in one.unread] == [("a", "it serves the drop below it, which drops weights")]
+    assert [(node.name, why) for node, why in one.unread] == [("a", "it serves the drop below it, which "
+                                                               "drops weights")]
 
 
 def test_weights_of_no_product_let_the_product_above_another_drop_be():
     """TILE on the data drops units, and so agrees with a drop of units below the product."""
     plan = plan_of(drop("d1", "x", "weights"), ip("ip1", "d1"), drop("d2", "ip1", "units"), ip("ip2", "d2"))
     assert list(plan.lines()) == [
-        "d1 gathers runs of units, and drops no weights: blob x is written by in (Input), which computes all of it",
-        "ip1 reads only the units kept by d1", "ip1 computes only the units kept by d2", "ip2 reads only the units kept by d2"]
+        "d1 gathers runs of units, and drops no weights: blob x is written by in (Input), which computes all "
+        "of it", "ip1 reads only the units kept by d1", "ip1 computes only the units kept by d2",
+        "ip2 reads only the units kept by d2"]
 
 
 @pytest.mark.parametrize("power, crossed", [(-1, False), (0.5, False), (2, True)])
@@ -159,12 +170,17 @@ def test_blocks_do_not_pass_where_numbers_without_a_meaning_could_become_nan(pow
     assert plan_of(ip("ip1", "x"), power_layer, drop("d", "pow", "units")).drops[0].producer is not None
 
 
-@pytest.mark.parametrize("size, inputs, told", [(32, 64, "cuts 64 inputs into 2 tiles, but one of up to 3 is kept"),
-                                                (40, 30, "cuts 30 inputs into 1 tile, but one of up to 3 is kept")])
+@pytest.mark.parametrize("size, inputs, told",
+                         [(32, 64, "cuts 64 inputs into 2 tiles, but one of up to 3 is kept"),
+                                                (40, 30, "cuts 30 inputs into 1 tile, but one of up to 3 is "
+                                                 "kept")])
 def test_tiles_too_large_for_a_product_are_refused(size, inputs, told):
-    tiles = layer("ApproxDropout", "d", "ip1", f'approx_dropout_param {{ pattern: "TILE" tile_size: {size} }}')
+    tiles = layer("ApproxDropout", "d", "ip1", f'approx_dropout_param {{ pattern: "TILE" tile_size: {size} '
+                  f'}}')
     with pytest.raises(ConfigError) as caught:
         plan_of(ip("ip1", "x", 100), tiles, shape=(inputs,))
-    assert str(caught.value).startswith("<string>:3:") and "layer 'd' (ApproxDropout): tile_size" in str(caught.value)
+    assert (str(caught.value).startswith("<string>:3:") and "layer 'd' (ApproxDropout): "
+            "tile_size" in str(caught.value))
     assert told in str(caught.value) and str(caught.value).endswith("or remove it (the weights of ip1)")
-    plan_of(ip("ip1", "x", 100), tiles.replace(f"tile_size: {size}", f"tile_size: {inputs // 3}"), shape=(inputs,))
+    plan_of(ip("ip1", "x", 100), tiles.replace(f"tile_size: {size}", f"tile_size: {inputs // 3}"),
+            shape=(inputs,))

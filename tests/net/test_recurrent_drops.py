@@ -1,7 +1,8 @@
-"""Dropout around and inside recurrent layers: the compacted net equals the dense one with masks; plans, costs, states.
+"""Dropout around and inside recurrent layers: the compacted net equals the dense one with masks; plans,
+costs, states.
 
-Embed, a drop, one or two recurrent layers, each with a drop behind it (NR, the last before the projection) and
-hidden_dropout (RH), InnerProduct and SoftmaxWithLoss over axis 2.
+Embed, a drop, one or two recurrent layers, each with a drop behind it (NR, the last before the projection)
+and hidden_dropout (RH), InnerProduct and SoftmaxWithLoss over axis 2.
 """
 
 import numpy as np
@@ -32,14 +33,14 @@ def drop_settings(family, rate=0.5, time="SEQUENCE"):
     return f'dropout_ratio: {rate} pattern: "{family}" time: {time} {settings}'
 
 
-def text(kind="LSTM", layers=1, nr="", rh="", type_="APPROX", both=False, units=12, steps=STEPS, streams=STREAMS, width=WIDTH,
-         source=None, words=WORDS):
+def text(kind="LSTM", layers=1, nr="", rh="", type_="APPROX", both=False, units=12, steps=STEPS,
+         streams=STREAMS, width=WIDTH, source=None, words=WORDS):
     """A language model; `nr` and `rh` are settings of drops, "" for none."""
-    lines = [source or f'layer {{ name: "in" type: "Input" top: "data" top: "label" top: "cont" input_param {{ '
-             f'shape {{ dim: {steps} dim: {streams} }} shape {{ dim: {steps} dim: {streams} }} '
+    lines = [source or f'layer {{ name: "in" type: "Input" top: "data" top: "label" top: "cont" input_param '
+             f'{{ shape {{ dim: {steps} dim: {streams} }} shape {{ dim: {steps} dim: {streams} }} '
              f'shape {{ dim: {steps} dim: {streams} }} }} }}',
-             f'layer {{ name: "embed" type: "Embed" bottom: "data" top: "embed" embed_param {{ num_output: {width} '
-             f'input_dim: {words} {UNIFORM} }} }}']
+             f'layer {{ name: "embed" type: "Embed" bottom: "data" top: "embed" embed_param {{ num_output: '
+             f'{width} input_dim: {words} {UNIFORM} }} }}']
 
     def drop(name, blob):
         if nr:
@@ -50,12 +51,12 @@ def text(kind="LSTM", layers=1, nr="", rh="", type_="APPROX", both=False, units=
     blob = drop("drop0", "embed")
     for i in range(1, layers + 1):
         hidden = f"hidden_dropout {{ {rh} }} hidden_dropout_type: {type_}" if rh else ""
-        lines.append(f'layer {{ name: "r{i}" type: "{kind}" bottom: "{blob}" bottom: "cont" top: "r{i}" recurrent_param {{ '
-                     f'num_output: {units} {UNIFORM} bias_filler {{ type: "uniform" }} bidirectional: {str(both).lower()} '
-                     f'{hidden} }} }}')
+        lines.append(f'layer {{ name: "r{i}" type: "{kind}" bottom: "{blob}" bottom: "cont" top: "r{i}" '
+                     f'recurrent_param {{ num_output: {units} {UNIFORM} bias_filler {{ type: "uniform" }} '
+                     f'bidirectional: {str(both).lower()} {hidden} }} }}')
         blob = drop(f"drop{i}", f"r{i}")
-    lines.append(f'layer {{ name: "scores" type: "InnerProduct" bottom: "{blob}" top: "scores" inner_product_param {{ '
-                 f'num_output: {words} axis: 2 {UNIFORM} }} }}')
+    lines.append(f'layer {{ name: "scores" type: "InnerProduct" bottom: "{blob}" top: "scores" '
+                 f'inner_product_param {{ num_output: {words} axis: 2 {UNIFORM} }} }}')
     lines.append('layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" '
                  'softmax_param { axis: 2 } }')
     return "\n".join(lines)
@@ -98,7 +99,7 @@ def pays(request, monkeypatch):
     return request.param
 
 
-# -- the contract ------------------------------------------------------------------------------------------------------
+# -- the contract --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("rate", [0, 0.3, 0.5, 0.7, 0.9])
 @pytest.mark.parametrize("family", known_families())
 def test_every_family_and_rate_around_an_lstm(family, rate):
@@ -132,7 +133,8 @@ def test_steps_that_drop_the_same(kind, period, pays):
 def test_every_family_and_rate_of_the_state(time, family, rate, monkeypatch):
     """Units are few: some draws keep none."""
     pays = Backend.pays
-    monkeypatch.setattr(Backend, "pays", lambda self, rows, share, calls=1: calls > 1 or pays(self, rows, share))
+    monkeypatch.setattr(Backend, "pays", lambda self, rows, share, calls=1: calls > 1
+                        or pays(self, rows, share))
     check(net_of("LSTM", rh=drop_settings(family, rate, time)), 4)
 
 
@@ -141,8 +143,8 @@ def test_every_family_and_rate_of_the_state(time, family, rate, monkeypatch):
 @pytest.mark.parametrize("nr", ["", "SEQUENCE", "STEP"])
 @every_kind
 def test_drops_of_inputs_and_state_together(kind, nr, rh, both, pays):
-    net = net_of(kind, 2, nr and drop_settings("UNIT", 0.5, nr), drop_settings("PERIODIC", 0.5, rh) + " step: 4", both=both,
-                 units=13, width=9)
+    net = net_of(kind, 2, nr and drop_settings("UNIT", 0.5, nr),
+                 drop_settings("PERIODIC", 0.5, rh) + " step: 4", both=both, units=13, width=9)
     check(net, 2)
 
 
@@ -150,7 +152,8 @@ def test_drops_of_inputs_and_state_together(kind, nr, rh, both, pays):
 @pytest.mark.parametrize("rh", ["SEQUENCE", "STEP"])
 @pytest.mark.parametrize("both", [False, True])
 def test_a_layer_with_drops_of_another_kind_around_it(nr, rh, both):
-    check(net_of("LSTM", 2, drop_settings(nr), drop_settings("ROW", 0.5, rh) + " max_period: 4", both=both), 2)
+    check(net_of("LSTM", 2, drop_settings(nr), drop_settings("ROW", 0.5, rh) + " max_period: 4", both=both),
+          2)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (7, 1), (6, 5)], ids=str)
@@ -158,12 +161,14 @@ def test_a_layer_with_drops_of_another_kind_around_it(nr, rh, both):
 def test_other_sizes(kind, sizes, pays):
     size = dict(zip(("steps", "streams"), sizes, strict=True))
     for time in ("SEQUENCE", "STEP"):
-        net = net_of(kind, 1, drop_settings("UNIT", 0.5, time), drop_settings("UNIT", 0.5, time), units=5, **size)
+        net = net_of(kind, 1, drop_settings("UNIT", 0.5, time), drop_settings("UNIT", 0.5, time), units=5,
+                     **size)
         check(net, 2, **size)
 
 
 def test_dropped_sets_really_drop():
-    """What the checks above compare: half of the units, in every place, another half in the next iteration."""
+    """What the checks above compare: half of the units, in every place, another half in the next
+    iteration."""
     net = net_of("LSTM", 2, drop_settings("UNIT", 0.5, "STEP"), drop_settings("UNIT"))
     masks = []
     for iteration in range(3):
@@ -186,10 +191,11 @@ def test_float32():
         assert_matches_masked_dense(net, iteration, batch(iteration), tolerance=2e-5)
 
 
-# -- the carried state of a dropped unit -------------------------------------------------------------------------------
+# -- the carried state of a dropped unit ---------------------------------------------------------------------
 @every_kind
 def test_the_carried_state_of_a_dropped_unit_stays_or_becomes_zero(kind):
-    """SEQUENCE: it stays as it was, bit for bit, through the batches that drop the unit; 0 where a sequence begins."""
+    """SEQUENCE: it stays as it was, bit for bit, through the batches that drop the unit; 0 where a sequence
+    begins."""
     net = net_of(kind, rh=drop_settings("UNIT"))
     net.set_dropping(False)
     net.forward(**batch(9, whole=True))
@@ -228,10 +234,11 @@ def test_the_carried_state_is_not_scaled():
     net.draw_patterns(0)
     net.forward(**batch(0))
     kept = net.masks()["r1"].reshape(-1) != 0
-    np.testing.assert_allclose(net.blobs["r1"].numpy()[-1][:, kept], 2 * net.states["r1", "h"][:, kept], rtol=1e-14)
+    np.testing.assert_allclose(net.blobs["r1"].numpy()[-1][:, kept], 2 * net.states["r1", "h"][:, kept],
+                               rtol=1e-14)
 
 
-# -- the plan ----------------------------------------------------------------------------------------------------------
+# -- the plan ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("nr, rh, both, expected", [
     ("UNIT", "", False, ["embed computes only the units kept by drop0",
                          "r1 reads only the units kept by drop0",
@@ -257,7 +264,8 @@ def test_the_carried_state_is_not_scaled():
         "scores reads only the blocks kept by drop1"]),
 ])
 def test_what_the_plan_says(nr, rh, both, expected):
-    net = net_of("LSTM", nr=nr and drop_settings(nr), rh=rh and drop_settings("UNIT", 0.5, rh), both=both, streams=32)
+    net = net_of("LSTM", nr=nr and drop_settings(nr), rh=rh and drop_settings("UNIT", 0.5, rh), both=both,
+                 streams=32)
     assert list(net.plan.lines()) == expected
 
 
@@ -277,7 +285,7 @@ def test_conventional_hidden_dropout_has_no_place_in_the_plan():
         "hidden_dropout_type CONVENTIONAL drops every unit of every stream on its own"]
 
 
-# -- costs -------------------------------------------------------------------------------------------------------------
+# -- costs ---------------------------------------------------------------------------------------------------
 def counted(net, monkeypatch, iteration, inputs):
     """Multiplications in all products of one forward and backward pass."""
     total = []
@@ -292,7 +300,8 @@ def counted(net, monkeypatch, iteration, inputs):
     with monkeypatch.context() as patch:
         patch.setattr(kind, "gemm", lambda self, a, b, trans_a=False, trans_b=False: counting(
             gemm, a, b, gemm(self, a, b, trans_a, trans_b)))
-        patch.setattr(kind, "thin_gemm", lambda self, a, b, trans_b=False: counting(thin, a, b, thin(self, a, b, trans_b)))
+        patch.setattr(kind, "thin_gemm", lambda self, a, b,
+                      trans_b=False: counting(thin, a, b, thin(self, a, b, trans_b)))
         net.clear_grads()
         net.draw_patterns(iteration)
         net.forward(**inputs)
@@ -308,15 +317,16 @@ def test_check_announces_what_is_multiplied(kind, nr, rh, both, monkeypatch):
     """Every pattern of UNIT has one size here: each iteration costs exactly the mean."""
     monkeypatch.setattr(Backend, "pays", lambda *_: True)
     size = {"steps": 6, "streams": 8}
-    net = net_of(kind, 2, nr and drop_settings("UNIT", 0.5, nr), rh and drop_settings("UNIT", 0.5, rh), both=both, units=12,
-                 **size)
+    net = net_of(kind, 2, nr and drop_settings("UNIT", 0.5, nr), rh and drop_settings("UNIT", 0.5, rh),
+                 both=both, units=12, **size)
     rows = costs(net)
     for iteration in range(2):
         assert 2 * counted(net, monkeypatch, iteration, batch(iteration, **size)) == pytest.approx(
             sum(row.expected for row in rows), rel=1e-12)
     assert (sum(row.expected for row in rows) < sum(row.dense for row in rows)) == bool(nr or rh)
     net.set_dropping(False)
-    assert 2 * counted(net, monkeypatch, 0, batch(0, **size)) == pytest.approx(sum(row.dense for row in rows), rel=1e-12)
+    assert 2 * counted(net, monkeypatch, 0,
+                       batch(0, **size)) == pytest.approx(sum(row.dense for row in rows), rel=1e-12)
 
 
 @pytest.mark.parametrize("rh", ["", "SEQUENCE", "STEP"])
@@ -324,15 +334,18 @@ def test_check_announces_what_is_multiplied(kind, nr, rh, both, monkeypatch):
 def test_of_weights_that_are_not_trained_no_gradient_is_announced(frozen, rh, monkeypatch):
     """The gradient goes on through the state if something above is trained."""
     pays = Backend.pays
-    monkeypatch.setattr(Backend, "pays", lambda self, rows, share, calls=1: calls > 1 or pays(self, rows, share))
+    monkeypatch.setattr(Backend, "pays", lambda self, rows, share, calls=1: calls > 1
+                        or pays(self, rows, share))
     fixed = "param { lr_mult: 0 } " * 3
-    description = text(rh=rh and drop_settings("UNIT", 0.5, rh)).replace('type: "LSTM"', f'type: "LSTM" {fixed}')
+    description = text(rh=rh and drop_settings("UNIT", 0.5, rh)).replace('type: "LSTM"', f'type: "LSTM" '
+                                                                         f'{fixed}')
     if "embed" in frozen:
         description = description.replace('type: "Embed"', f'type: "Embed" {fixed[:len(fixed) // 3 * 2]}')
     net = md.Net(parse_net(description), device="cpu", dtype="float64")
     got, row = counted(net, monkeypatch, 0, batch(0)), {row.node.name: row for row in costs(net)}
     assert 2 * got == pytest.approx(sum(one.expected for one in row.values()), rel=1e-12)
-    passes, state, outside = (1 if "embed" in frozen else 2), 2 * STEPS * STREAMS * 12 * 48, 2 * STEPS * STREAMS * WIDTH * 48
+    passes, state, outside = (1 if "embed" in frozen
+                              else 2), 2 * STEPS * STREAMS * 12 * 48, 2 * STEPS * STREAMS * WIDTH * 48
     assert row["r1"].dense == passes * (state + outside)
     factor = {"": (1, 1), "SEQUENCE": (0.25, 0.5), "STEP": (0.5, 1)}[rh]
     assert row["r1"].expected == passes * (factor[0] * state + factor[1] * outside)
@@ -342,12 +355,14 @@ def test_costs_by_hand():
     """SEQUENCE: gates x units falls to a quarter; STEP: two of the three products to a half."""
     state = 2 * STEPS * 32 * 12 * 48
     outside = 3 * 2 * STEPS * 32 * WIDTH * 48
-    for time, expected in (("SEQUENCE", 3 * state / 4 + outside / 2), ("STEP", 2 * state / 2 + state + outside)):
-        row = {row.node.name: row for row in costs(net_of("LSTM", rh=drop_settings("UNIT", 0.5, time), streams=32))}["r1"]
+    for time, expected in (("SEQUENCE", 3 * state / 4 + outside / 2),
+                           ("STEP", 2 * state / 2 + state + outside)):
+        row = {row.node.name: row
+               for row in costs(net_of("LSTM", rh=drop_settings("UNIT", 0.5, time), streams=32))}["r1"]
         assert (row.dense, row.expected) == (3 * state + outside, pytest.approx(expected))
 
 
-# -- a net as it was ---------------------------------------------------------------------------------------------------
+# -- a net as it was -----------------------------------------------------------------------------------------
 def state_copies(net):
     return {key: array.copy() for key, array in net.states.items()}
 
@@ -451,12 +466,15 @@ def test_monte_carlo_over_batches_begins_with_all_states_zero():
     again = md.evaluate_monte_carlo(net, 2, 3)
     assert_states(net, before)
     for part in ("deterministic", "mean", "std"):
-        np.testing.assert_array_equal(getattr(again.outputs["loss"], part), getattr(first.outputs["loss"], part))
+        np.testing.assert_array_equal(getattr(again.outputs["loss"], part),
+                                      getattr(first.outputs["loss"], part))
 
 
-# -- when leaving out by steps pays ------------------------------------------------------------------------------------
-@pytest.mark.parametrize("streams, rate, steps, pays", [(32, 0.5, 20, True), (31, 0.5, 20, False), (100, 0, 20, False),
-                                                        (100, 0.5, 3, False), (10, 0.75, 20, False), (11, 0.75, 20, True)])
+# -- when leaving out by steps pays --------------------------------------------------------------------------
+@pytest.mark.parametrize("streams, rate, steps, pays",
+                         [(32, 0.5, 20, True), (31, 0.5, 20, False), (100, 0, 20, False),
+                                                        (100, 0.5, 3, False), (10, 0.75, 20, False),
+                          (11, 0.75, 20, True)])
 def test_when_the_gates_skip_what_a_step_drops(streams, rate, steps, pays):
     net = net_of("LSTM", rh=drop_settings("UNIT", rate, "STEP"), streams=streams, steps=steps, units=24)
     assert net.layers["r1"].plan.skips == pays

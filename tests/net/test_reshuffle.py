@@ -1,4 +1,5 @@
-"""reshuffle_interval: what moves when hidden units are permuted, that the net stays the same function, and every refusal."""
+"""reshuffle_interval: what moves when hidden units are permuted, that the net stays the same function, and
+every refusal."""
 
 import numpy as np
 import pytest
@@ -30,11 +31,13 @@ def layer(kind, name, bottom, top=None, extra=""):
 
 
 def drop(name, bottom, top=None, every=3, extra="", more=""):
-    return layer("ApproxDropout", name, bottom, top, f"approx_dropout_param {{ reshuffle_interval: {every} {extra} }} {more}")
+    return layer("ApproxDropout", name, bottom, top, f"approx_dropout_param {{ reshuffle_interval: {every} "
+                 f"{extra} }} {more}")
 
 
 def net_of(*layers, inputs=INPUT, **options):
-    return md.Net(parse_net(inputs + "".join(layers), "net.prototxt"), **{"device": "cpu", "dtype": "float64", **options})
+    return md.Net(parse_net(inputs + "".join(layers), "net.prototxt"),
+                  **{"device": "cpu", "dtype": "float64", **options})
 
 
 def apply_due(net, iteration):
@@ -56,39 +59,43 @@ PLAIN = (ip("ip1", "data", 29), RELU1, drop("drop1", "ip1"), ip("ip2", "drop1", 
 W1, B1, W2 = ("ip1", "weight", 0), ("ip1", "bias", 0), ("ip2", "weight", 1)
 NETS = {
     "plain": (PLAIN, [(W1, B1, W2)]),
-    "transposed": ((ip("ip1", "data", 29, "transpose: true"), drop("drop1", "ip1"), ip("ip2", "drop1", 7, "transpose: true"),
-                    LOSS % "ip2"), [(("ip1", "weight", 1), B1, ("ip2", "weight", 0))]),
-    "no bias": ((ip("ip1", "data", 29, "bias_term: false"), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2"),
+    "transposed": ((ip("ip1", "data", 29, "transpose: true"), drop("drop1", "ip1"),
+                    ip("ip2", "drop1", 7, "transpose: true"), LOSS % "ip2"),
+                   [(("ip1", "weight", 1), B1, ("ip2", "weight", 0))]),
+    "no bias": ((ip("ip1", "data", 29, "bias_term: false"), drop("drop1", "ip1"), ip("ip2", "drop1", 7),
+                 LOSS % "ip2"),
                 [(W1, W2)]),
     "two readers below": (
         (ip("ip1", "data", 29), drop("drop1", "ip1"), layer("TanH", "tanh", "drop1"), ip("ip2", "tanh", 7),
-         ip("other", "drop1", 7), 'layer { name: "sum" type: "Eltwise" bottom: "ip2" bottom: "other" top: "sum" }\n',
-         LOSS % "sum"), [(W1, B1, ("other", "weight", 1), W2)]),
+         ip("other", "drop1", 7), 'layer { name: "sum" type: "Eltwise" bottom: "ip2" bottom: "other" top: '
+         '"sum" }\n', LOSS % "sum"), [(W1, B1, ("other", "weight", 1), W2)]),
     "a reader beside the drop": (
         (ip("ip1", "data", 29), layer("Sigmoid", "act", "ip1"), drop("drop1", "act"), ip("ip2", "drop1", 7),
-         ip("skip", "ip1", 7), 'layer { name: "sum" type: "Eltwise" bottom: "ip2" bottom: "skip" top: "sum" }\n',
-         LOSS % "sum"), [(W1, B1, ("skip", "weight", 1), W2)]),
+         ip("skip", "ip1", 7), 'layer { name: "sum" type: "Eltwise" bottom: "ip2" bottom: "skip" top: "sum" '
+         '}\n', LOSS % "sum"), [(W1, B1, ("skip", "weight", 1), W2)]),
     "split and silence": (
         (ip("ip1", "data", 29), layer("Split", "split", "ip1", "a", 'top: "b" top: "c"'), drop("drop1", "a"),
          ip("ip2", "drop1", 7), ip("other", "b", 7), 'layer { name: "hush" type: "Silence" bottom: "c" }\n',
          'layer { name: "sum" type: "Eltwise" bottom: "ip2" bottom: "other" top: "sum" }\n', LOSS % "sum"),
         [(W1, B1, ("other", "weight", 1), W2)]),
     "an element dropout on the way": (
-        (ip("ip1", "data", 29), layer("Dropout", "soft", "ip1"), drop("drop1", "soft"), ip("ip2", "drop1", 7), LOSS % "ip2"),
+        (ip("ip1", "data", 29), layer("Dropout", "soft", "ip1"), drop("drop1", "soft"), ip("ip2", "drop1", 7),
+         LOSS % "ip2"),
         [(W1, B1, W2)]),
     "noise on the way": (
-        (ip("ip1", "data", 29), drop("drop1", "ip1"), layer("GaussianDropout", "noise", "drop1"), ip("ip2", "noise", 7),
-         LOSS % "ip2"), [(W1, B1, W2)]),
+        (ip("ip1", "data", 29), drop("drop1", "ip1"), layer("GaussianDropout", "noise", "drop1"),
+         ip("ip2", "noise", 7), LOSS % "ip2"), [(W1, B1, W2)]),
     "weights dropped below": (
-        (ip("ip1", "data", 29), drop("drop1", "ip1"), ip("ip2", "drop1", 7).replace("InnerProduct", "DropConnect"),
-         LOSS % "ip2"), [(W1, B1, W2)]),
+        (ip("ip1", "data", 29), drop("drop1", "ip1"),
+         ip("ip2", "drop1", 7).replace("InnerProduct", "DropConnect"), LOSS % "ip2"), [(W1, B1, W2)]),
     "two drops on one hidden layer": (
-        (ip("ip1", "data", 29), drop("dropA", "ip1"), drop("dropB", "dropA", every=2), ip("ip2", "dropB", 7), LOSS % "ip2"),
+        (ip("ip1", "data", 29), drop("dropA", "ip1"), drop("dropB", "dropA", every=2), ip("ip2", "dropB", 7),
+         LOSS % "ip2"),
         [(W1, B1, W2), (W1, B1, W2)]),
     "three hidden layers": (
-        (ip("ip1", "data", 29), RELU1, drop("drop1", "ip1", "ip1"), ip("ip2", "ip1", 31), layer("ReLU", "relu2", "ip2", "ip2"),
-         drop("drop2", "ip2", "ip2"), ip("ip3", "ip2", 17), drop("drop3", "ip3", every=6), ip("ip4", "drop3", 7),
-         LOSS % "ip4"),
+        (ip("ip1", "data", 29), RELU1, drop("drop1", "ip1", "ip1"), ip("ip2", "ip1", 31),
+         layer("ReLU", "relu2", "ip2", "ip2"), drop("drop2", "ip2", "ip2"), ip("ip3", "ip2", 17),
+         drop("drop3", "ip3", every=6), ip("ip4", "drop3", 7), LOSS % "ip4"),
         [(W1, B1, W2), (("ip2", "weight", 0), ("ip2", "bias", 0), ("ip3", "weight", 1)),
          (("ip3", "weight", 0), ("ip3", "bias", 0), ("ip4", "weight", 1))]),
     "sequences": (
@@ -161,7 +168,8 @@ def test_every_drop_has_its_own_order_and_schedule():
     net = net_of(*NETS["three hidden layers"][0])
     due = {k: [p.name for p, _, _ in net.due_permutations(k)] for k in range(7)}
     first = ["ip1.weight", "ip1.bias", "ip2.weight", "ip2.weight", "ip2.bias", "ip3.weight"]
-    assert due == {0: [], 1: [], 2: [], 3: first, 4: [], 5: [], 6: [*first, "ip3.weight", "ip3.bias", "ip4.weight"]}
+    assert due == {0: [], 1: [], 2: [], 3: first, 4: [], 5: [],
+                   6: [*first, "ip3.weight", "ip3.bias", "ip4.weight"]}
 
 
 def test_lines():
@@ -172,57 +180,67 @@ def test_lines():
 
 
 def test_a_net_for_testing_alone_needs_none():
-    """Where nothing is trained, nothing is permuted and nothing refused: the hidden layer may be an output."""
+    """Where nothing is trained, nothing is permuted and nothing refused: the hidden layer may be an
+    output."""
     assert net_of(ip("ip1", "data", 29), drop("drop1", "ip1"), phase="TEST").reshuffles == []
 
 
 READ = "blob {0} is read by {1} at net.prototxt:{2}:1, whose result would change with their order"
 REFUSED = {
     "data": ((drop("drop1", "data"), ip("ip2", "drop1", 7), LOSS % "ip2"),
-             "blob data is written by in (Input) at net.prototxt:1:1, which has no units that trained weights define"),
+             "blob data is written by in (Input) at net.prototxt:1:1, which has no units that trained "
+             "weights define"),
     "concat above": (
-        (ip("ip1", "data", 20), 'layer { name: "cat" type: "Concat" bottom: "ip1" bottom: "data" top: "cat" }\n',
-         drop("drop1", "cat"), ip("ip2", "drop1", 7), LOSS % "ip2"),
-        "blob cat is written by cat (Concat) at net.prototxt:3:1, which has no units that trained weights define"),
-    "loss": ((ip("ip1", "data", 7), drop("drop1", "ip1"), LOSS % "drop1"), READ.format("drop1", "loss (SoftmaxWithLoss)", 4)),
+        (ip("ip1", "data", 20), 'layer { name: "cat" type: "Concat" bottom: "ip1" bottom: "data" top: "cat" '
+         '}\n', drop("drop1", "cat"), ip("ip2", "drop1", 7), LOSS % "ip2"),
+        "blob cat is written by cat (Concat) at net.prototxt:3:1, which has no units that trained weights "
+        "define"),
+    "loss": ((ip("ip1", "data", 7), drop("drop1", "ip1"), LOSS % "drop1"),
+             READ.format("drop1", "loss (SoftmaxWithLoss)", 4)),
     "euclidean loss": (
         (ip("ip1", "data", 13), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2",
          'layer { name: "l2" type: "EuclideanLoss" bottom: "ip1" bottom: "data" top: "l2" }\n'),
         READ.format("ip1", "l2 (EuclideanLoss)", 6)),
     "concat": ((ip("ip1", "data", 20), drop("drop1", "ip1"),
-                'layer { name: "cat" type: "Concat" bottom: "drop1" bottom: "data" top: "cat" }\n', ip("ip2", "cat", 7),
-                LOSS % "ip2"), READ.format("drop1", "cat (Concat)", 4)),
+                'layer { name: "cat" type: "Concat" bottom: "drop1" bottom: "data" top: "cat" }\n',
+                ip("ip2", "cat", 7), LOSS % "ip2"), READ.format("drop1", "cat (Concat)", 4)),
     "eltwise": ((ip("ip1", "data", 13), drop("drop1", "ip1"),
-                 'layer { name: "sum" type: "Eltwise" bottom: "drop1" bottom: "data" top: "sum" }\n', ip("ip2", "sum", 7),
-                 LOSS % "ip2"), READ.format("drop1", "sum (Eltwise)", 4)),
-    "softmax": ((ip("ip1", "data", 20), drop("drop1", "ip1"), layer("Softmax", "soft", "drop1"), ip("ip2", "soft", 7),
-                 LOSS % "ip2"), READ.format("drop1", "soft (Softmax)", 4)),
-    "slice": ((ip("ip1", "data", 20), drop("drop1", "ip1"), layer("Slice", "cut", "drop1", "a", 'top: "b"'), ip("ip2", "a", 7),
-               ip("ip3", "b", 7), LOSS % "ip2"), READ.format("drop1", "cut (Slice)", 4)),
+                 'layer { name: "sum" type: "Eltwise" bottom: "drop1" bottom: "data" top: "sum" }\n',
+                 ip("ip2", "sum", 7), LOSS % "ip2"), READ.format("drop1", "sum (Eltwise)", 4)),
+    "softmax": ((ip("ip1", "data", 20), drop("drop1", "ip1"), layer("Softmax", "soft", "drop1"),
+                 ip("ip2", "soft", 7), LOSS % "ip2"), READ.format("drop1", "soft (Softmax)", 4)),
+    "slice": ((ip("ip1", "data", 20), drop("drop1", "ip1"), layer("Slice", "cut", "drop1", "a", 'top: "b"'),
+               ip("ip2", "a", 7), ip("ip3", "b", 7), LOSS % "ip2"), READ.format("drop1", "cut (Slice)", 4)),
     "metric": ((ip("ip1", "data", 20), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2",
                 'layer { name: "acc" type: "Accuracy" bottom: "ip1" bottom: "label" top: "acc" }\n'),
                READ.format("ip1", "acc (Accuracy)", 6)),
     "reshape": ((ip("ip1", "data", 20), drop("drop1", "ip1"),
                  layer("Reshape", "shape", "drop1", None, "reshape_param { shape { dim: 0 dim: 4 dim: 5 } }"),
                  ip("ip2", "shape", 7), LOSS % "ip2"), READ.format("drop1", "shape (Reshape)", 4)),
-    "loss_weight": ((ip("ip1", "data", 20, more="loss_weight: 0.5"), drop("drop1", "ip1"), ip("ip2", "drop1", 7),
-                     LOSS % "ip2"), "blob ip1 of ip1 (InnerProduct) at net.prototxt:2:1 counts in the loss"),
+    "loss_weight": ((ip("ip1", "data", 20, more="loss_weight: 0.5"), drop("drop1", "ip1"),
+                     ip("ip2", "drop1", 7), LOSS % "ip2"), "blob ip1 of ip1 (InnerProduct) at "
+                    "net.prototxt:2:1 counts in the loss"),
     "loss_weight on the way": (
-        (ip("ip1", "data", 20), layer("ReLU", "relu1", "ip1", None, "loss_weight: 0.5"), drop("drop1", "relu1"),
-         ip("ip2", "drop1", 7), LOSS % "ip2"), "blob relu1 of relu1 (ReLU) at net.prototxt:3:1 counts in the loss"),
+        (ip("ip1", "data", 20), layer("ReLU", "relu1", "ip1", None, "loss_weight: 0.5"),
+         drop("drop1", "relu1"), ip("ip2", "drop1", 7), LOSS % "ip2"), "blob relu1 of relu1 (ReLU) at "
+        "net.prototxt:3:1 counts in the loss"),
     "loss_weight on the drop": (
-        (ip("ip1", "data", 20), drop("drop1", "ip1", more="loss_weight: 2"), ip("ip2", "drop1", 7), LOSS % "ip2"),
+        (ip("ip1", "data", 20), drop("drop1", "ip1", more="loss_weight: 2"), ip("ip2", "drop1", 7),
+         LOSS % "ip2"),
         "blob drop1 of drop1 (ApproxDropout) at net.prototxt:3:1 counts in the loss"),
-    "output of the net": ((ip("ip1", "data", 20), layer("ReLU", "seen", "ip1"), drop("drop1", "ip1"), ip("ip2", "drop1", 7),
-                           LOSS % "ip2"), "blob seen of seen (ReLU) at net.prototxt:3:1 is an output of the net"),
+    "output of the net": ((ip("ip1", "data", 20), layer("ReLU", "seen", "ip1"), drop("drop1", "ip1"),
+                           ip("ip2", "drop1", 7), LOSS % "ip2"), "blob seen of seen (ReLU) at "
+                          "net.prototxt:3:1 is an output of the net"),
     "shared weight above": (
         (ip("ip1", "data", 13, more='param { name: "W" }'), drop("drop1", "ip1"), ip("ip2", "drop1", 13),
          ip("ip3", "ip2", 13, more='param { name: "W" }'), LOSS % "ip3"),
-        "the parameter 'W' is shared by ip1 (InnerProduct) at net.prototxt:2:1 and ip3 (InnerProduct) at net.prototxt:5:1"),
+        "the parameter 'W' is shared by ip1 (InnerProduct) at net.prototxt:2:1 and ip3 (InnerProduct) at "
+        "net.prototxt:5:1"),
     "shared weight below": (
         (ip("ip1", "data", 13), drop("drop1", "ip1"), ip("ip2", "drop1", 13, more='param { name: "W" }'),
          ip("ip3", "ip2", 13, more='param { name: "W" }'), LOSS % "ip3"),
-        "the parameter 'W' is shared by ip2 (InnerProduct) at net.prototxt:4:1 and ip3 (InnerProduct) at net.prototxt:5:1"),
+        "the parameter 'W' is shared by ip2 (InnerProduct) at net.prototxt:4:1 and ip3 (InnerProduct) at "
+        "net.prototxt:5:1"),
 }
 
 
@@ -234,41 +252,49 @@ def test_refused(name):
     message = str(caught.value)
     place = next(i for i, text in enumerate((INPUT, *layers), 1) if '"ApproxDropout"' in text)
     column = (INPUT, *layers)[place - 1].index("reshuffle_interval") + 1
-    assert message == (f"net.prototxt:{place}:{column}: layer 'drop1' (ApproxDropout): reshuffle_interval cannot permute the "
-                       f"units above: {reason}; remove reshuffle_interval")
-    net_of(*(text.replace("reshuffle_interval: 3", "") for text in layers))        # without it nothing is wrong
+    assert message == (f"net.prototxt:{place}:{column}: layer 'drop1' (ApproxDropout): reshuffle_interval "
+                       f"cannot permute the units above: {reason}; remove reshuffle_interval")
+    # without it nothing is wrong
+    net_of(*(text.replace("reshuffle_interval: 3", "") for text in layers))
 
 
 def test_an_inner_product_over_several_axes_as_one_is_refused():
     layers = (ip("ip1", "steps", 20, "axis: 2"), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2")
-    with pytest.raises(md.ConfigError, match=r"blob drop1 is read by ip2 \(InnerProduct\) at net.prototxt:5:1, whose result"):
+    with pytest.raises(md.ConfigError, match=r"blob drop1 is read by ip2 \(InnerProduct\) at "
+                       r"net.prototxt:5:1, whose result"):
         net_of(*layers, inputs=INPUT + STEPS)
 
 
 def test_a_drop_of_another_axis_is_refused():
-    images = 'layer { name: "in2" type: "Input" top: "steps" input_param { shape { dim: 6 dim: 2 dim: 3 dim: 5 } } }\n'
+    images = ('layer { name: "in2" type: "Input" top: "steps" input_param { shape { dim: 6 dim: 2 dim: 3 '
+              'dim: 5 } } }\n')
     layers = (ip("ip1", "steps", 20, "axis: 3"), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2")
-    with pytest.raises(md.ConfigError, match=r"axis 1 of blob ip1 is dropped, but the units of ip1 \(InnerProduct\) at "
+    with pytest.raises(md.ConfigError, match=r"axis 1 of blob ip1 is dropped, but the units of ip1 "
+                       r"\(InnerProduct\) at "
                                              r"net.prototxt:3:1 lie on axis 3"):
         net_of(*layers, inputs=INPUT + images)
 
 
 @pytest.mark.parametrize("layers, reason", [
-    ((RELU1, drop("drop1", "ip1")), "blob ip1 is written by relu1 (ReLU) at net.prototxt:3:1, which has no units"),
-    ((drop("drop1", "ip1", "ip1"), RELU1), "blob ip1 is read by relu1 (ReLU) at net.prototxt:4:1, whose result would change"),
+    ((RELU1, drop("drop1", "ip1")), "blob ip1 is written by relu1 (ReLU) at net.prototxt:3:1, which has no "
+     "units"),
+    ((drop("drop1", "ip1", "ip1"), RELU1), "blob ip1 is read by relu1 (ReLU) at net.prototxt:4:1, whose "
+     "result would change"),
 ], ids=["above", "below"])
 def test_an_elementwise_layer_with_trained_values_of_its_own_is_refused(monkeypatch, layers, reason):
     """Nothing says which of its values belongs to which unit."""
     relu = md.layers.layer_class("ReLU")
-    monkeypatch.setattr(relu, "parameter_specs", lambda self: [ParameterSpec("slope", (29,), pb.FillerParameter())])
+    monkeypatch.setattr(relu, "parameter_specs",
+                        lambda self: [ParameterSpec("slope", (29,), pb.FillerParameter())])
     with pytest.raises(md.ConfigError) as caught:
-        net_of(ip("ip1", "data", 29), *layers, ip("ip2", layers[1].split('top: "')[1].split('"')[0], 7), LOSS % "ip2")
+        net_of(ip("ip1", "data", 29), *layers, ip("ip2", layers[1].split('top: "')[1].split('"')[0], 7),
+               LOSS % "ip2")
     assert reason in str(caught.value)
 
 
 def test_a_flatten_that_changes_nothing_leaves_units_in_their_places():
-    net = net_of(ip("ip1", "data", 20), drop("drop1", "ip1"), layer("Flatten", "flat", "drop1"), ip("ip2", "flat", 7),
-                 LOSS % "ip2")
+    net = net_of(ip("ip1", "data", 20), drop("drop1", "ip1"), layer("Flatten", "flat", "drop1"),
+                 ip("ip2", "flat", 7), LOSS % "ip2")
     assert net.reshuffles[0].moves == (("ip1", "weight", 0), ("ip1", "bias", 0), ("ip2", "weight", 1))
 
 
@@ -298,9 +324,10 @@ def test_a_net_that_shares_the_parameters_must_be_able_to_follow(name):
         net_of(*layers, inputs=INPUT + WIDE, phase="TEST", share=train)
     message = str(caught.value)
     assert message.startswith("net.prototxt:3:1: layer 'ip") and reason in message, message
-    assert ("the training net permutes the units of ip1 (reshuffle_interval of drop1), and this net, which shares its "
-            "parameters, cannot follow") in message
-    net_of(*layers, inputs=INPUT + WIDE, phase="TEST", share=net_of(*PLAIN[:2], drop("drop1", "ip1", every=0), *PLAIN[3:]))
+    assert ("the training net permutes the units of ip1 (reshuffle_interval of drop1), and this net, which "
+            "shares its parameters, cannot follow") in message
+    net_of(*layers, inputs=INPUT + WIDE, phase="TEST",
+           share=net_of(*PLAIN[:2], drop("drop1", "ip1", every=0), *PLAIN[3:]))
 
 
 @pytest.mark.parametrize("layers", [

@@ -39,7 +39,8 @@ def test_groups_and_blocks():
 def test_the_grid_says_what_the_groups_say(samples, total):
     groups = block(0.5, block_samples=4, block_units=3).pattern("blocks", 11).groups(samples, total)
     grid = groups.grid
-    assert (grid.block_samples, grid.block_units) == (4, 3) and grid.shape == (-(-samples // 4), -(-total // 3))
+    assert (grid.block_samples, grid.block_units) == (4,
+                                                      3) and grid.shape == (-(-samples // 4), -(-total // 3))
     mask = grid.mask(samples, total)
     for first, last, kept in groups:
         assert (mask[first:last] == kept.mask()).all()
@@ -50,7 +51,8 @@ def test_the_grid_says_what_the_groups_say(samples, total):
 
 
 def test_without_drops_there_is_no_grid():
-    assert block(0.0, block_samples=4).pattern("blocks", 0).groups(6, 8) == ((0, 4, Kept.all(8)), (4, 6, Kept.all(8)))
+    assert block(0.0, block_samples=4).pattern("blocks",
+                                               0).groups(6, 8) == ((0, 4, Kept.all(8)), (4, 6, Kept.all(8)))
 
 
 def test_groups_of_which_only_the_device_knows_what_lives():
@@ -58,13 +60,15 @@ def test_groups_of_which_only_the_device_knows_what_lives():
     moving = groups.moving(np.zeros((3, 3), np.uint8))
     assert len(moving) == 3 and moving.grid.shape == groups.grid.shape
     for ask in (lambda: moving[0], lambda: list(moving), lambda: moving.grid.mask(10, 8)):
-        with pytest.raises(CaptureError, match="^what lives is asked for, but a captured step knows only how many blocks"):
+        with pytest.raises(CaptureError, match="^what lives is asked for, but a captured step knows only how "
+                           "many blocks"):
             ask()
 
 
 def test_a_grid_that_does_not_fit():
     grid = BlockGrid(np.ones((2, 3), np.uint8), 4, 2)
-    with pytest.raises(ShapeError, match=r"^blocks of 4 x 2 of activations \(9, 6\) need a grid of 3 x 3, got 2 x 3$"):
+    with pytest.raises(ShapeError, match=r"^blocks of 4 x 2 of activations \(9, 6\) need a grid of 3 x 3, "
+                       r"got 2 x 3$"):
         grid.mask(9, 6)
 
 
@@ -73,7 +77,8 @@ def test_kept_is_the_first_group():
     assert one.kept(80) == one.groups(100, 80)[0][2]
 
 
-@pytest.mark.parametrize("rate, blocks", [(0.5, 2), (0.5, 4), (0.3, 2), (0.7, 8), (0.9, 20), (0.75, 4), (0.9, 10), (0.5, 3)])
+@pytest.mark.parametrize("rate, blocks", [(0.5, 2), (0.5, 4), (0.3, 2), (0.7, 8), (0.9, 20), (0.75, 4),
+                                          (0.9, 10), (0.5, 3)])
 def test_the_rate_before_the_guard(rate, blocks):
     assert can_guard(rate, blocks)
     q = guarded_rate(rate, blocks)
@@ -91,11 +96,13 @@ def test_the_guard_keeps_the_rate_by_listing_every_outcome(rate, blocks):
     assert dropped == pytest.approx(np.full(blocks, rate), abs=1e-12)
 
 
-@pytest.mark.parametrize("rate, blocks", [(0.5, 2), (0.5, 3), (0.7, 4), (0.75, 4), (0.9, 10), (0.9, 16), (0.3, 5)])
+@pytest.mark.parametrize("rate, blocks", [(0.5, 2), (0.5, 3), (0.7, 4), (0.75, 4), (0.9, 10), (0.9, 16),
+                                          (0.3, 5)])
 def test_no_group_is_empty_and_every_block_has_the_rate(rate, blocks):
     live = living(rate, blocks)
     assert live.any(axis=1).all()
-    assert live.mean(axis=0) == pytest.approx(np.full(blocks, 1 - rate), abs=5 * (rate * (1 - rate) / DRAWS) ** 0.5)
+    assert live.mean(axis=0) == pytest.approx(np.full(blocks, 1 - rate),
+                                              abs=5 * (rate * (1 - rate) / DRAWS) ** 0.5)
 
 
 @pytest.mark.parametrize("rate, blocks", [(0.5, 1), (0.7, 3), (0.9, 9)])
@@ -103,7 +110,8 @@ def test_too_few_blocks_have_no_guard(rate, blocks):
     assert not can_guard(rate, blocks) and guarded_rate(rate, blocks) == rate
     live = living(rate, blocks)
     assert abs((~live).all(axis=1).mean() - rate ** blocks) < 5 * 0.5 / DRAWS ** 0.5
-    assert live.mean(axis=0) == pytest.approx(np.full(blocks, 1 - rate), abs=5 * (rate * (1 - rate) / DRAWS) ** 0.5)
+    assert live.mean(axis=0) == pytest.approx(np.full(blocks, 1 - rate),
+                                              abs=5 * (rate * (1 - rate) / DRAWS) ** 0.5)
 
 
 def test_as_few_blocks_as_a_guard_can_do_with_keep_exactly_one():
@@ -120,7 +128,8 @@ def test_blocks_are_independent():
 
 def test_groups_of_samples_are_independent():
     family = block(0.5, block_samples=1, block_units=1)
-    live = np.array([[kept.mask() for _, _, kept in family.pattern("blocks", key).groups(3, 8)] for key in range(DRAWS)])
+    live = np.array([[kept.mask() for _, _, kept in family.pattern("blocks", key).groups(3, 8)]
+                     for key in range(DRAWS)])
     for a, b in ((0, 1), (0, 2), (1, 2)):
         correlation = np.corrcoef(live[:, a].ravel(), live[:, b].ravel())[0, 1]
         assert abs(correlation) < 5 / (8 * DRAWS) ** 0.5
@@ -166,7 +175,8 @@ def test_default_group():
 
 
 @pytest.mark.parametrize("rate, width, total, message", [
-    (0.5, 100, 100, "block_units 100 cuts 100 units into 1 block, but rate 0.5 needs 2 at least, or a whole layer would "
+    (0.5, 100, 100, "block_units 100 cuts 100 units into 1 block, but rate 0.5 needs 2 at least, or a whole "
+     "layer would "
                     "be dropped; set block_units to 50 or less, or remove it"),
     (0.7, 128, 300, "block_units 128 cuts 300 units into 3 blocks, but rate 0.7 needs 4 at least, .*; "
                     "set block_units to 75 or less"),

@@ -26,7 +26,8 @@ def of(draw, total=20):
 
 
 def test_nothing_is_the_identity():
-    assert NOTHING.kept is None and NOTHING.scale == 1 and NOTHING.tiles(3, 4) is NOTHING.groups(5) is NOTHING.grid(5)
+    assert NOTHING.kept is None and NOTHING.scale == 1 and NOTHING.tiles(3,
+                                                                         4) is NOTHING.groups(5) is NOTHING.grid(5)
     assert of(NOTHING) == [1] * 20 and (NOTHING.weight_mask(3, 4) == 1).all() and NOTHING.kept_sets() == []
 
 
@@ -85,7 +86,8 @@ def test_rate_zero_is_the_identity(name):
 def test_masked_hides_what_is_kept():
     for draw in (site().draw(2), site(name="BLOCK").draw(0)):
         masked = Masked(draw)
-        assert masked.kept is None and masked.groups(4) is None and masked.scale == 2 and masked.pattern is draw.pattern
+        assert (masked.kept is None and masked.groups(4) is None and masked.scale == 2
+                and masked.pattern is draw.pattern)
         np.testing.assert_array_equal(masked.mask((5, 20), 1), draw.mask((5, 20), 1))
     draw = site(name="TILE").draw(0)
     assert Masked(draw).tiles(20, 8) is None
@@ -109,9 +111,10 @@ def test_the_kept_sets_of_a_captured_step_stand_in_for_its_own():
     assert site(0).draw(0).kept_sets() == []
 
 
-# -- weights -----------------------------------------------------------------------------------------------------------
+# -- weights -------------------------------------------------------------------------------------------------
 def test_weights_of_no_product_are_units_in_runs():
-    draw = first(site(name="TILE", total=10, tile_size=3), lambda pattern: pattern.period == 3 and pattern.offset == 1)
+    draw = first(site(name="TILE", total=10, tile_size=3), lambda pattern: pattern.period == 3
+                 and pattern.offset == 1)
     units = draw.as_units(10)
     assert isinstance(draw, Weights) and isinstance(units, Units) and units.kept.indices.tolist() == [3, 4, 5]
     assert of(units, 10) == [0, 0, 0, 2, 2, 2, 0, 0, 0, 0]
@@ -127,7 +130,7 @@ def test_weights_of_the_product_above():
     assert draw.given(sets[::-1]).tiles(10, 7) == tuple(zip(sets[::-1][::2], sets[::-1][1::2], strict=True))
 
 
-# -- blocks and steps --------------------------------------------------------------------------------------------------
+# -- blocks and steps ----------------------------------------------------------------------------------------
 def test_blocks():
     draw = site(name="BLOCK", total=10, block_samples=4, block_units=3).draw(0)
     assert isinstance(draw, Blocks) and draw.kept is None and draw.tiles(10, 7) is None and draw.scale == 2

@@ -23,7 +23,8 @@ DRAWS = 2000
 
 
 def law(family):
-    """Yield patterns of a family with their probabilities: all of them, or a sample where they cannot be listed."""
+    """Yield patterns of a family with their probabilities: all of them, or a sample where they cannot be
+    listed."""
     if not family.enumerable:
         sequence = PatternSequence(family, 7, "law")
         yield from ((sequence.at(i), 1 / DRAWS) for i in range(DRAWS))
@@ -36,7 +37,8 @@ def law(family):
 
 
 def margin(family, rate):
-    """How far an expectation over `law` may be off: nothing, or five standard deviations of a share of DRAWS draws."""
+    """How far an expectation over `law` may be off: nothing, or five standard deviations of a share of DRAWS
+    draws."""
     return 1e-12 if family.enumerable else 5 * (rate * (1 - rate) / DRAWS) ** 0.5 + 1e-12
 
 
@@ -161,7 +163,8 @@ def test_draw_reaches_every_offset_equally_often(name):
 def test_submodels_against_those_that_turn_up(name, rate):
     family = get_family(settings_of(name, rate))
     for total in (1, 2, 5, 7):
-        seen = {pattern.kept(total).mask().tobytes() for pattern, probability in law(family) if probability > 0}
+        seen = {pattern.kept(total).mask().tobytes() for pattern, probability in law(family)
+                if probability > 0}
         # by chance the least likely ones may stay out of a sample
         if family.enumerable or rate <= 0.5:
             assert len(seen) == family.submodels(total)
@@ -222,8 +225,9 @@ def test_a_setting_that_the_family_would_ignore_is_an_error(name, setting, messa
 
 def test_which_settings_each_family_reads():
     uses = {name: set(get_family(settings_of(name, 0.5)).uses) for name in known_families()}
-    for name, expected in {"BLOCK": {"block_samples", "block_units"}, "PERIODIC": {"step"}, "ROW": {"max_period", "search"},
-                           "SLICE": set(), "TILE": {"max_period", "search", "tile_size"}, "UNIT": set()}.items():
+    for name, expected in {"BLOCK": {"block_samples", "block_units"}, "PERIODIC": {"step"},
+                           "ROW": {"max_period", "search"}, "SLICE": set(),
+                           "TILE": {"max_period", "search", "tile_size"}, "UNIT": set()}.items():
         assert uses[name] == expected
     assert set().union(*uses.values()) <= set(OWN_SETTINGS)
 

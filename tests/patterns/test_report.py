@@ -22,7 +22,8 @@ def test_periodic():
                                       "scale": pytest.approx(1 / 0.7), "mean_kept": pytest.approx(70)}]
     assert found["rate"] == found["rate_reached"] == 0.3 and found["exact"] and not found["sampled"]
     assert found["rate_deviation"] == pytest.approx(0, abs=1e-12)
-    assert found["entropy"] == 0 and found["pattern_entropy"] == pytest.approx(math.log(10)) and found["submodels"] == 10
+    assert (found["entropy"] == 0 and found["pattern_entropy"] == pytest.approx(math.log(10))
+            and found["submodels"] == 10)
     assert found["kept"] == {"min": 70, "mean": pytest.approx(70), "max": 70, "of": 100}
     assert found["iteration_rate"] == [[0.3, pytest.approx(1)]]
     assert found["gemm_share"] == {"one_side": pytest.approx(0.7), "both_sides": pytest.approx(0.49)}
@@ -41,7 +42,8 @@ def test_row_of_two_periods():
     assert found["kept"] == {"min": 2, "mean": pytest.approx(3), "max": 5, "of": 5}
     # shares 1, 0.6, 0.4 with 0.2, 0.4, 0.4
     assert found["rate_deviation"] == pytest.approx(math.sqrt(0.2 + 0.4 * 0.36 + 0.4 * 0.16 - 0.36))
-    assert found["iteration_rate"] == [[0, pytest.approx(0.2)], [0.4, pytest.approx(0.4)], [0.6, pytest.approx(0.4)]]
+    assert found["iteration_rate"] == [[0, pytest.approx(0.2)], [0.4, pytest.approx(0.4)],
+                                       [0.6, pytest.approx(0.4)]]
     choices = -0.2 * math.log(0.2) - 0.8 * math.log(0.8)
     assert found["entropy"] == pytest.approx(choices) and found["submodels"] == 3
     assert found["pattern_entropy"] == pytest.approx(choices + 0.8 * math.log(2))
@@ -56,7 +58,8 @@ def test_the_joint_probabilities_of_row():
 
 
 def test_row_swings_and_periodic_does_not():
-    assert short(PatternSettings(0.5, "ROW", max_period=8), 2048)["rate_deviation"] == pytest.approx(0.356, abs=1e-3)
+    assert short(PatternSettings(0.5, "ROW", max_period=8),
+                 2048)["rate_deviation"] == pytest.approx(0.356, abs=1e-3)
     assert short(PatternSettings(0.5, step=10), 2048)["rate_deviation"] < 1e-3
     # of the 8 units beyond 68 steps of 30, 8 of the 30 starts keep all, 8 none, and two each keep 1 .. 7
     deviation = math.sqrt((2 * 8 * 16 + 2 * (9 + 4 + 1 + 0 + 1 + 4 + 9)) / 30) / 2048
@@ -69,32 +72,39 @@ def test_unit():
     assert found["sites"] == {"what": "units", "drops": "units", "count": 60}
     assert found["kept"] == {"min": 30, "mean": 30, "max": 30, "of": 60}
     assert found["rate_deviation"] == pytest.approx(0, abs=1e-12)
-    assert found["submodels"] == "10^17" and found["pattern_entropy"] == pytest.approx(math.log(math.comb(60, 30)))
+    assert found["submodels"] == "10^17" and found["pattern_entropy"] == pytest.approx(math.log(math.comb(60,
+                                                                                                          30)))
     assert found["sequence"]["distinct"] == 300
-    assert found["joint_keep"]["by_distance"][0] == pytest.approx(30 / 60 * 29 / 59, abs=5 * 0.5 / math.sqrt(300 * 20))
+    assert found["joint_keep"]["by_distance"][0] == pytest.approx(30 / 60 * 29 / 59,
+                                                                  abs=5 * 0.5 / math.sqrt(300 * 20))
 
 
 def test_slice():
     found = short(PatternSettings(0.5, "SLICE"), 10, iterations=3000)
     assert found["submodels"] == 10 == found["sequence"]["distinct"]
     # a straight pair at distance d lives in 5 - d of 10 runs
-    assert found["joint_keep"]["by_distance"][:4] == pytest.approx([0.4, 0.3, 0.2, 0.1], abs=5 * 0.5 / math.sqrt(3000))
+    assert found["joint_keep"]["by_distance"][:4] == pytest.approx([0.4, 0.3, 0.2, 0.1],
+                                                                   abs=5 * 0.5 / math.sqrt(3000))
 
 
 def test_tile():
     found = short(PatternSettings(0.5, "TILE", tile_size=8), 20, inputs=50)
-    assert found["sites"] == {"what": "tiles", "drops": "weights", "count": 3 * 7} and found["inputs"] == 50 and found["exact"]
-    assert found["kept"]["of"] == 1000 and found["kept"]["mean"] == pytest.approx(500) and found["kept"]["max"] == 1000
+    assert found["sites"] == {"what": "tiles", "drops": "weights",
+                              "count": 3 * 7} and found["inputs"] == 50 and found["exact"]
+    assert (found["kept"]["of"] == 1000 and found["kept"]["mean"] == pytest.approx(500)
+            and found["kept"]["max"] == 1000)
     assert found["gemm_share"] == {"one_side": pytest.approx(0.5), "both_sides": None}
     assert found["submodels"] == 1 + 2 + 3 and found["unit_rate"]["all"] == pytest.approx([0.5] * 21)
-    assert short(PatternSettings(0.5, "TILE"), 64)["sites"]["count"] == 4 * 4     # four tiles an axis, at least
+    # four tiles an axis, at least
+    assert short(PatternSettings(0.5, "TILE"), 64)["sites"]["count"] == 4 * 4
     assert short(PatternSettings(0.5), 64)["inputs"] is None
 
 
 def test_block():
     found = short(PatternSettings(0.5, "BLOCK", block_units=25), 100, iterations=4000)
     assert found["sites"] == {"what": "blocks", "drops": "blocks", "count": 4} and found["submodels"] == 15
-    assert found["kept"] == {"min": 25, "mean": 50, "max": 100, "of": 100} and found["unit_rate"]["all"] == [0.5] * 4
+    assert found["kept"] == {"min": 25, "mean": 50, "max": 100,
+                             "of": 100} and found["unit_rate"]["all"] == [0.5] * 4
     assert found["sequence"]["distinct"] == 15
     assert found["gemm_share"] == {"one_side": 0.5, "both_sides": 0.25}
     with pytest.raises(ConfigError, match="block_units 100 cuts 100 units into 1 block"):
@@ -147,8 +157,10 @@ def test_the_sequence(name):
 @pytest.mark.parametrize("name", known_families())
 def test_nothing_dropped(name):
     found = short(PatternSettings(0, name), 48)
-    assert found["submodels"] == 1 and found["pattern_entropy"] == 0 and found["sequence"]["chi_square"] is None
-    assert found["sequence"]["rate"] == 0 and found["sequence"]["distinct"] == 1 and found["iteration_rate"] == [[0, 1]]
+    assert (found["submodels"] == 1 and found["pattern_entropy"] == 0
+            and found["sequence"]["chi_square"] is None)
+    assert (found["sequence"]["rate"] == 0 and found["sequence"]["distinct"] == 1
+            and found["iteration_rate"] == [[0, 1]])
 
 
 def test_sgd_search_is_reported_as_it_is():
@@ -172,7 +184,7 @@ def test_too_many_patterns_to_list_are_sampled():
     assert found["pattern_entropy"] == pytest.approx(found["entropy"] + q @ np.log(np.arange(1, 1025)))
 
 
-# -- long axes ---------------------------------------------------------------------------------------------------------
+# -- long axes -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", known_families())
 def test_a_long_axis_fits_into_memory(name):
     tracemalloc.start()
@@ -181,10 +193,12 @@ def test_a_long_axis_fits_into_memory(name):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # tables of 600 x 65536 units are 39 MB of bytes, and 315 MB as numbers of eight; a product has 4 million tiles
+    # tables of 600 x 65536 units are 39 MB of bytes, and 315 MB as numbers of eight; a product has 4 million
+    # tiles
     assert peak < (350e6 if name == "TILE" else 150e6)
     assert found["sequence"]["iterations"] == 600 and found["unit_rate"]["mean"] == pytest.approx(0.5)
-    assert len(found["unit_rate"]["all"]) == len(found["sequence"]["drops"]["all"]) == min(65536, found["sites"]["count"])
+    assert len(found["unit_rate"]["all"]) == len(found["sequence"]["drops"]["all"]) == min(65536,
+                                                                                           found["sites"]["count"])
     if name in ("PERIODIC", "ROW"):
         # what lives together does not change along the axis, so stretches tell the same as all of it
         short_axis = report(PatternSettings(0.5, name), 6000, iterations=5)["joint_keep"]
@@ -207,7 +221,8 @@ def test_a_sequence_that_needs_too_much_memory_ends_early(monkeypatch):
 
 
 @pytest.mark.parametrize("settings, units, message", [
-    (PatternSettings(0.5, "TILE", tile_size=1), 65536, "4294967296 tiles are too many to look at, 10000000 are possible; "
+    (PatternSettings(0.5, "TILE", tile_size=1), 65536, "4294967296 tiles are too many to look at, 10000000 "
+     "are possible; "
                                                        "give fewer units or inputs"),
     (PatternSettings(0.5, "ROW"), 10 ** 9, "1000000000 units are too many to look at, .*; give fewer units"),
 ])
@@ -225,8 +240,8 @@ def test_what_the_family_objects_to():
 def test_ready_for_json(name):
     found = short(PatternSettings(0.35, name), np.int64(12), iterations=np.int64(50))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["settings"] == {"rate": 0.35, "family": name, "max_period": 0, "step": 0, "scale": "RATE", "search": "EXACT",
-                                 "tile_size": 0, "block_samples": 0, "block_units": 0}
+    assert found["settings"] == {"rate": 0.35, "family": name, "max_period": 0, "step": 0, "scale": "RATE",
+                                 "search": "EXACT", "tile_size": 0, "block_samples": 0, "block_units": 0}
 
 
 def test_a_number_too_long_for_json_is_text():
@@ -240,12 +255,14 @@ def test_whole_numbers(name, value):
         report(PatternSettings(), **{"units": 10, name: value})
 
 
-# -- the table of searches ---------------------------------------------------------------------------------------------
+# -- the table of searches -----------------------------------------------------------------------------------
 def test_search_table():
     rows = {(row["rate"], row["lambda2"]): row for row in search_table()}
-    assert sorted(rows) == sorted((rate, lambda2) for rate in (0.3, 0.5, 0.7, 0.9) for lambda2 in (0.001, 0.01, 0.1, 0.5))
+    assert sorted(rows) == sorted((rate, lambda2) for rate in (0.3, 0.5, 0.7, 0.9)
+                                  for lambda2 in (0.001, 0.01, 0.1, 0.5))
     for rate, reached in ((0.3, 0.431), (0.5, 0.564), (0.7, 0.681)):
-        assert rows[rate, 0.5]["reached"] == pytest.approx(reached, abs=5e-4) and rows[rate, 0.5]["periods"] == 8
+        assert rows[rate, 0.5]["reached"] == pytest.approx(reached,
+                                                           abs=5e-4) and rows[rate, 0.5]["periods"] == 8
         assert rows[rate, 0.5]["miss"] == pytest.approx(reached - rate, abs=5e-4)
     for rate, reached in ((0.3, 0.302), (0.5, 0.501), (0.7, 0.6996)):
         assert rows[rate, 0.01]["reached"] == pytest.approx(reached, abs=5e-4)

@@ -31,8 +31,8 @@ def test_period_one_keeps_everything():
     assert row(0.5).offsets(1) == 1 and row(0.5).pattern(1, 0).kept(9).is_all
 
 
-@pytest.mark.parametrize("rate, longest", [(0.05, 2), (0.3, 2), (0.5, 3), (0.7, 4), (0.75, 5), (0.8, 6), (0.9, 11),
-                                           (0.99, 101)])
+@pytest.mark.parametrize("rate, longest", [(0.05, 2), (0.3, 2), (0.5, 3), (0.7, 4), (0.75, 5), (0.8, 6),
+                                           (0.9, 11), (0.99, 101)])
 def test_default_longest_period(rate, longest):
     assert row(rate).distribution.choices == tuple(range(1, longest + 1))
 
@@ -45,7 +45,9 @@ def test_a_rate_that_is_no_decimal():
 
 
 def test_the_figures_of_the_exact_search():
-    assert row(0.5, max_period=8).distribution.probabilities[:4] == pytest.approx([0.314, 0.143, 0.110, 0.097], abs=5e-4)
+    assert row(0.5,
+               max_period=8).distribution.probabilities[:4] == pytest.approx([0.314, 0.143, 0.110, 0.097],
+                                                                             abs=5e-4)
     assert row(0.4, max_period=2).distribution.probabilities == pytest.approx([0.2, 0.8], abs=1e-12)
 
 

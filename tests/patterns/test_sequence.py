@@ -75,7 +75,8 @@ def test_drawn_patterns_are_fixed_for_ever():
     assert drawn == [(2, 0), (2, 1), (3, 2), (3, 1), (2, 0), (2, 0)]
     assert [(one.at(i).period, one.at(i).offset) for one in [sequence("TILE")] for i in range(6)] == drawn
     one = sequence("ROW", max_period=8)
-    assert [(one.at(i).step, one.at(i).start) for i in range(6)] == [(1, 0), (1, 0), (6, 2), (3, 1), (2, 1), (3, 1)]
+    assert [(one.at(i).step, one.at(i).start) for i in range(6)] == [(1, 0), (1, 0), (6, 2), (3, 1), (2, 1),
+                                                                     (3, 1)]
     assert [sequence("PERIODIC", step=10).at(i).start for i in range(6)] == [3, 5, 9, 5, 1, 1]
     for name, expected in (("UNIT", [[0, 4, 6, 7], [1, 4, 6, 7], [1, 2, 3, 7]]),
                            ("SLICE", [[1, 2, 3, 4], [0, 1, 2, 3], [4, 5, 6, 7]])):

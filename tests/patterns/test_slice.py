@@ -55,18 +55,20 @@ def test_where_the_length_is_no_integer_two_take_turns(rate, total, low, odds):
 
 
 def test_units_at_the_ends_live_as_often_as_those_in_the_middle():
-    # where runs end at the last unit, the two ends of this axis would live 1/6 of the time and the middle always
+    # where runs end at the last unit, the two ends of this axis would live 1/6 of the time and the middle
+    # always
     mean = sum(kept.mask(float) for kept in runs(0.5, 10)) / 2000
     assert mean == pytest.approx(np.full(10, 0.5), abs=5 * 0.5 / 2000 ** 0.5)
 
 
 def test_a_pattern_is_a_function_of_its_key():
     one = family(0.5)
-    assert one.pattern("run", 5).kept(640) == one.pattern("run", 5).kept(640) != one.pattern("run", 6).kept(640)
+    assert one.pattern("run", 5).kept(640) == one.pattern("run",
+                                                          5).kept(640) != one.pattern("run", 6).kept(640)
 
 
-@pytest.mark.parametrize("rate, total, expected", [(0.5, 4, 4), (0.5, 5, 10), (0.9, 3, 1 + 3), (0.3, 1, 2), (0, 5, 1),
-                                                   (0.5, 0, 1)])
+@pytest.mark.parametrize("rate, total, expected", [(0.5, 4, 4), (0.5, 5, 10), (0.9, 3, 1 + 3), (0.3, 1, 2),
+                                                   (0, 5, 1), (0.5, 0, 1)])
 def test_submodels(rate, total, expected):
     assert family(rate).submodels(total) == expected
 

@@ -1,4 +1,5 @@
-"""The figures of a table of patterns against their definitions, and the chi-square against SciPy-free facts."""
+"""The figures of a table of patterns against their definitions, and the chi-square against SciPy-free
+facts."""
 
 import math
 
@@ -6,7 +7,8 @@ import numpy as np
 import pytest
 
 from minidrop.patterns import statistics
-from minidrop.patterns.statistics import chi_square, column_sums, deviation, joint_keep, row_counts, upper_tail
+from minidrop.patterns.statistics import (chi_square, column_sums, deviation, joint_keep, row_counts,
+                                          upper_tail)
 
 
 def table(rng, rows, n):
@@ -35,7 +37,8 @@ def test_deviation():
 def test_some_rows_at_a_time_are_all_rows(cells, monkeypatch):
     live, weights = table(np.random.default_rng(9), 40, 6)
     sizes, counts = np.arange(6), np.arange(1, 41)
-    expected = (weights @ live, live @ sizes, joint_keep(live, weights), chi_square(live, counts, np.full(40, 0.6), 0.6))
+    expected = (weights @ live, live @ sizes, joint_keep(live, weights),
+                chi_square(live, counts, np.full(40, 0.6), 0.6))
     monkeypatch.setattr(statistics, "CELLS", cells)
     found = (column_sums(live, weights), row_counts(live, sizes), joint_keep(live, weights),
              chi_square(live, counts, np.full(40, 0.6), 0.6))
@@ -44,7 +47,8 @@ def test_some_rows_at_a_time_are_all_rows(cells, monkeypatch):
 
 
 def sequence(rng, iterations, n, rate=0.3, copies=1, shift=0.0):
-    """Independent drops; each column stands `copies` times; the first half of the axis is dropped more often by shift."""
+    """Independent drops; each column stands `copies` times; the first half of the axis is dropped more often
+    by shift."""
     rates = np.where(np.arange(n) < n / 2, rate + shift, rate - shift)
     return np.repeat(rng.random((iterations, n)) >= rates, copies, axis=1)
 
@@ -89,7 +93,8 @@ def test_a_wrong_rate_is_found():
 
 
 def test_quotas_leave_only_the_offsets():
-    # period 2 in half of the iterations, nothing dropped in the others, offsets evenly: p = 1/4, v = 1/2 * 1/4
+    # period 2 in half of the iterations, nothing dropped in the others, offsets evenly: p = 1/4, v = 1/2 *
+    # 1/4
     live = np.array([[True] * 6, [True, False] * 3, [False, True] * 3])
     found = chi_square(live, np.array([500, 240, 260]), np.array([0, 0.5, 0.5]), 0.25)
     # 260 and 240 drops where 250 are expected
@@ -108,8 +113,8 @@ def test_nothing_varies():
 
 @pytest.mark.parametrize("freedom, x, expected", [
     # tables of the chi-square distribution
-    (1, 3.841, 0.05), (2, 4.605, 0.10), (3, 7.815, 0.05), (3, 2.366, 0.50), (10, 18.307, 0.05), (10, 4.865, 0.90),
-    (100, 124.342, 0.05), (1000, 1074.679, 0.05),
+    (1, 3.841, 0.05), (2, 4.605, 0.10), (3, 7.815, 0.05), (3, 2.366, 0.50), (10, 18.307, 0.05),
+    (10, 4.865, 0.90), (100, 124.342, 0.05), (1000, 1074.679, 0.05),
 ])
 def test_upper_tail(freedom, x, expected):
     assert upper_tail(x, freedom) == pytest.approx(expected, abs=0.01 if freedom <= 3 else 5e-4)

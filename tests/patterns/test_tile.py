@@ -58,11 +58,13 @@ def test_classes_are_the_mask(period, data, size, outputs, inputs):
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 40), st.integers(1, 40))
 def test_every_weight_lives_at_exactly_one_offset(period, size, outputs, inputs):
-    assert (sum(pattern(period, offset, size).weight_mask(outputs, inputs) for offset in range(period)) == 1).all()
+    assert (sum(pattern(period, offset, size).weight_mask(outputs, inputs)
+                for offset in range(period)) == 1).all()
 
 
 @pytest.mark.parametrize("columns, period, expected", [
-    (4, 2, 5), (64, 8, 65), (6, 4, 7), (10, 6, 11), (9, 3, 10), (8, 15, 8), (25, 30, 29), (5, 1, 5), (0, 3, 1),
+    (4, 2, 5), (64, 8, 65), (6, 4, 7), (10, 6, 11), (9, 3, 10), (8, 15, 8), (25, 30, 29), (5, 1, 5),
+    (0, 3, 1),
 ])
 def test_counted_columns(columns, period, expected):
     assert counted_columns(columns, period) == expected and gcd(expected, period) == 1
@@ -71,7 +73,8 @@ def test_counted_columns(columns, period, expected):
 @pytest.mark.parametrize("period", range(2, 25))
 @pytest.mark.parametrize("columns", [1, 2, 12, 24, 30])
 def test_no_input_loses_all_its_weights(period, columns):
-    # with as many tile rows as the period, each column has its living tile; and each row where columns suffice
+    # with as many tile rows as the period, each column has its living tile; and each row where columns
+    # suffice
     for offset in (0, period - 1):
         mask = pattern(period, offset).weight_mask(period, columns)
         assert (mask.sum(0) == 1).all()
@@ -116,7 +119,8 @@ def test_the_size_of_a_tile():
     assert [tile_size(length, 4) for length in (2048, 128, 127, 9, 3, 0)] == [32, 32, 31, 2, 1, 1]
     for rate, length, size in ((0.5, 2048, 32), (0.5, 64, 16), (0.9, 2048, 32), (0.9, 100, 5)):
         chosen, asked = tile(rate).pattern(2, 1), tile(rate, tile_size=size).pattern(2, 1)
-        assert chosen.tiles(5000, length) == asked.tiles(5000, length) and chosen.kept(length) == asked.kept(length)
+        assert chosen.tiles(5000, length) == asked.tiles(5000,
+                                                         length) and chosen.kept(length) == asked.kept(length)
         assert chosen.tiles(length, 5000) == asked.tiles(length, 5000)
         assert np.array_equal(chosen.weight_mask(700, length), asked.weight_mask(700, length))
     with pytest.raises(ConfigError, match="tile_size must be 0 .* or an integer of at least 1, got -1"):
@@ -137,7 +141,8 @@ def test_the_default_size_follows_the_shorter_side(rate, columns, sizes):
             mask = tile(rate).pattern(3, 1).weight_mask(outputs, length)
             expected = tile(rate, tile_size=size).pattern(3, 1)
             assert np.array_equal(mask, expected.weight_mask(outputs, length))
-            if length > 2 * size:       # the first tile row keeps tile 1 of every 3: nothing else of the first two
+            if length > 2 * size:       # the first tile row keeps tile 1 of every 3: nothing else of the
+                                        # first two
                 assert mask[0, :2 * size].tolist() == [0] * size + [1] * size
 
 
@@ -172,7 +177,8 @@ def test_every_output_keeps_a_weight(inputs):
         for offset in range(period):
             kept = family.pattern(period, offset).weight_mask(300, inputs).sum(1)
             assert kept.min() >= (inputs if period == 1 else 1)
-    # with the 32 x 32 of wide layers the 64 inputs would be two tiles, and one in three outputs would get nothing
+    # with the 32 x 32 of wide layers the 64 inputs would be two tiles, and one in three outputs would get
+    # nothing
     assert not tile(0.5, tile_size=32).pattern(3, 0).weight_mask(300, 64).sum(1).all()
 
 

@@ -19,7 +19,8 @@ def sets(family, total, draws, seed=0):
     return [tuple(sequence.at(i).kept(total).indices.tolist()) for i in range(draws)]
 
 
-@pytest.mark.parametrize("rate, total, count", [(0.5, 10, 5), (0.3, 10, 7), (0.9, 10, 1), (0.75, 2048, 512), (0.1, 10, 9)])
+@pytest.mark.parametrize("rate, total, count", [(0.5, 10, 5), (0.3, 10, 7), (0.9, 10, 1), (0.75, 2048, 512),
+                                                (0.1, 10, 9)])
 def test_the_number_is_exact(rate, total, count):
     assert {len(kept) for kept in sets(unit(rate), total, 200)} == {count}
 

@@ -1,4 +1,5 @@
-"""scripts/reproduce_lstm.py and scripts/bench_lstm.py: models, methods, what they run, keep, and make of it."""
+"""scripts/reproduce_lstm.py and scripts/bench_lstm.py: models, methods, what they run, keep, and make of
+it."""
 
 import importlib
 import json
@@ -17,7 +18,8 @@ from click.testing import CliRunner
 from minidrop import ConfigError, Net, NonFiniteError
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-NAMES = ("bench_lstm", "bench_workers", "lstm_models", "lstm_report", "lstm_runs", "reproduce_lstm", "reproduce_runs")
+NAMES = ("bench_lstm", "bench_workers", "lstm_models", "lstm_report", "lstm_runs", "reproduce_lstm",
+         "reproduce_runs")
 
 
 @pytest.fixture
@@ -51,11 +53,12 @@ def run(scripts, *arguments):
 
 
 def bench(folder, *arguments):
-    return subprocess.run([sys.executable, SCRIPTS / "bench_lstm.py", *map(str, arguments)], capture_output=True, text=True,
-                          timeout=200, cwd=folder, env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)})
+    return subprocess.run([sys.executable, SCRIPTS / "bench_lstm.py", *map(str, arguments)],
+                          capture_output=True, text=True, timeout=200, cwd=folder,
+                          env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)})
 
 
-# -- methods ---------------------------------------------------------------------------------------------------------------
+# -- methods -------------------------------------------------------------------------------------------------
 PERIODIC, STEP, SEQUENCE = {"pattern": "PERIODIC"}, {"time": "STEP"}, {"time": "SEQUENCE"}
 
 
@@ -64,14 +67,16 @@ PERIODIC, STEP, SEQUENCE = {"pattern": "PERIODIC"}, {"time": "STEP"}, {"time": "
     ("Dropout", None, None, "APPROX", ""),
     ("NR", PERIODIC | SEQUENCE, None, "APPROX", ""),
     ("NR STEP always", PERIODIC | STEP, None, "APPROX", "always"),
-    ("NR ROW:max_period=3,scale=PATTERN STEP", {"pattern": "ROW", "max_period": 3, "scale": 1} | STEP, None, "APPROX", ""),
+    ("NR ROW:max_period=3,scale=PATTERN STEP", {"pattern": "ROW", "max_period": 3, "scale": 1} | STEP, None,
+     "APPROX", ""),
     ("RH STEP", None, PERIODIC | STEP, "APPROX", ""),
     ("RH UNIT STEP dense", None, {"pattern": "UNIT"} | STEP, "APPROX", "dense"),
     ("RH CONVENTIONAL STEP", None, STEP, "CONVENTIONAL", ""),
     ("NR+RH SEQUENCE", PERIODIC | SEQUENCE, PERIODIC | SEQUENCE, "APPROX", ""),
 ])
 def test_methods_say_what_stands_where(scripts, text, inputs, hidden, kind, how):
-    assert scripts.lstm_models.parse_method(text) == scripts.lstm_models.Method(text, inputs, hidden, kind, how)
+    assert scripts.lstm_models.parse_method(text) == scripts.lstm_models.Method(text, inputs, hidden, kind,
+                                                                                how)
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -80,8 +85,10 @@ def test_methods_say_what_stands_where(scripts, text, inputs, hidden, kind, how)
     ("conventional STEP", "method 'conventional STEP': ordinary dropout has no settings; write conventional"),
     ("NR ROWS", "method 'NR ROWS': unknown pattern 'ROWS'; did you mean 'ROW'?"),
     ("NR ROW:period=3", "'period' is no setting; did you mean 'max_period'?"),
-    ("NR STEP dense", "'dense' is not understood; expected NR [FAMILY[:setting=value,...]] [STEP | SEQUENCE] [always]"),
-    ("RH STEP ROW", "'ROW' is not understood; expected RH [FAMILY[:setting=value,...]] [STEP | SEQUENCE] [dense | always]"),
+    ("NR STEP dense", "'dense' is not understood; expected NR [FAMILY[:setting=value,...]] [STEP | SEQUENCE] "
+     "[always]"),
+    ("RH STEP ROW", "'ROW' is not understood; expected RH [FAMILY[:setting=value,...]] [STEP | SEQUENCE] "
+     "[dense | always]"),
     ("NR CONVENTIONAL", "CONVENTIONAL stands after RH alone"),
 ])
 def test_mistakes_in_methods(scripts, text, expected):
@@ -92,16 +99,18 @@ def test_mistakes_in_methods(scripts, text, expected):
 
 def test_a_method_that_cannot_have_a_rate(scripts):
     scripts.lstm_models.check_methods(["conventional", "RH CONVENTIONAL", "NR ROW:max_period=3"], [0.3, 0.5])
-    with pytest.raises(ConfigError, match="^method 'RH ROW:max_period=3' at rate 0.7: max_period 3 is too small"):
+    with pytest.raises(ConfigError, match="^method 'RH ROW:max_period=3' at rate 0.7: max_period 3 is too "
+                       "small"):
         scripts.lstm_models.check_methods(["RH ROW:max_period=3"], [0.3, 0.7])
 
 
-# -- models ----------------------------------------------------------------------------------------------------------------
+# -- models --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("method, drops, hidden", [
     ("conventional", {"drop_embed": "Dropout", "drop1": "Dropout", "drop2": "Dropout"}, None),
     ("NR STEP", {"drop_embed": "ApproxDropout", "drop1": "ApproxDropout", "drop2": "ApproxDropout"}, None),
     ("RH STEP", {"drop_embed": "Dropout", "drop1": "Dropout", "drop2": "Dropout"}, "STEP"),
-    ("NR+RH STEP", {"drop_embed": "ApproxDropout", "drop1": "ApproxDropout", "drop2": "ApproxDropout"}, "STEP"),
+    ("NR+RH STEP", {"drop_embed": "ApproxDropout", "drop1": "ApproxDropout", "drop2": "ApproxDropout"},
+     "STEP"),
     ("NR+RH SEQUENCE", {"drop_embed": "ApproxDropout"}, "SEQUENCE"),
 ])
 def test_drops_stand_in_their_places(scripts, tiny, method, drops, hidden):
@@ -120,7 +129,8 @@ def test_drops_stand_in_their_places(scripts, tiny, method, drops, hidden):
 @pytest.mark.parametrize("method, kept", [
     ("conventional", 1),
     ("NR", (2 * (4 / 2 + 4) * 200**2 + 200 * 10000 / 2) / (2 * (4 + 4) * 200**2 + 200 * 10000)),
-    ("NR+RH SEQUENCE", (2 * (4 / 4 + 4 / 4) * 200**2 + 200 * 10000 / 2) / (2 * (4 + 4) * 200**2 + 200 * 10000)),
+    ("NR+RH SEQUENCE",
+     (2 * (4 / 4 + 4 / 4) * 200**2 + 200 * 10000 / 2) / (2 * (4 + 4) * 200**2 + 200 * 10000)),
 ])
 def test_bound_of_the_products(scripts, method, kept):
     assert scripts.reproduce_lstm.bound("ptb_small", 0.5, method) == pytest.approx(1 / kept, rel=1e-6)
@@ -140,17 +150,21 @@ def test_a_shorter_training_falls_at_the_same_shares(scripts, tiny):
 
 
 @pytest.mark.parametrize("name, layers, units, words, steps, streams", [
-    ("ptb_small", 2, 200, 10000, 20, 20), ("ptb_medium", 2, 650, 10000, 35, 20), ("ptb_large", 2, 1500, 10000, 35, 20),
-    ("caption_lm_2", 2, 1000, 8801, 20, 100), ("caption_lm_3", 3, 1000, 8801, 20, 100), ("quick_lm", 2, 128, 2000, 20, 20),
+    ("ptb_small", 2, 200, 10000, 20, 20), ("ptb_medium", 2, 650, 10000, 35,
+                                           20), ("ptb_large", 2, 1500, 10000, 35, 20),
+    ("caption_lm_2", 2, 1000, 8801, 20, 100), ("caption_lm_3", 3, 1000, 8801, 20,
+                                               100), ("quick_lm", 2, 128, 2000, 20, 20),
 ])
 def test_models_are_those_of_the_files(scripts, name, layers, units, words, steps, streams):
     model = scripts.lstm_models.MODELS[name]
     net = scripts.lstm_models.language_model(model, "conventional", model.rate)
     kinds = [layer.type for layer in net.layer if layer.name not in ("perplexity", "accuracy")]
-    assert kinds == ["Input", "Embed", "Dropout", *["LSTM", "Dropout"] * layers, "InnerProduct", "SoftmaxWithLoss"]
+    assert kinds == ["Input", "Embed", "Dropout", *["LSTM", "Dropout"] * layers, "InnerProduct",
+                     "SoftmaxWithLoss"]
     assert [list(shape.dim) for shape in net.layer[0].input_param.shape] == [[steps, streams]] * 3
     assert {layer.recurrent_param.num_output for layer in net.layer if layer.type == "LSTM"} == {units}
-    assert next(layer for layer in net.layer if layer.type == "InnerProduct").inner_product_param.num_output == words
+    assert next(layer for layer in net.layer
+                if layer.type == "InnerProduct").inner_product_param.num_output == words
 
 
 def test_dense_and_always_compute_the_same(scripts, tiny, monkeypatch):
@@ -167,7 +181,8 @@ def test_dense_and_always_compute_the_same(scripts, tiny, monkeypatch):
             solver.step(3)
             losses[method], skips[method] = solver.smoothed_loss, solver.net.layers["lstm1"].plan.skips
             consumers = [drop.consumers for drop in solver.net.plan.drops if drop.node.name == "drop1"]
-            assert not consumers or bool(consumers[0]) == (method == "NR STEP always")     # 4 streams do not pay
+            # 4 streams do not pay
+            assert not consumers or bool(consumers[0]) == (method == "NR STEP always")
     assert skips["RH STEP always"] is True and skips["RH STEP dense"] is False
     assert losses["RH STEP dense"] == pytest.approx(losses["RH STEP"], rel=1e-5)
     assert losses["RH STEP always"] == pytest.approx(losses["RH STEP"], rel=1e-5)
@@ -176,7 +191,8 @@ def test_dense_and_always_compute_the_same(scripts, tiny, monkeypatch):
 
 def test_torch_is_given_the_same_model(scripts, tiny):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    own, peer = scripts.bench_lstm.MinidropSteps(tiny, "Dropout", 0.5), scripts.bench_lstm.TorchSteps(tiny, "torch", 0.5)
+    own, peer = scripts.bench_lstm.MinidropSteps(tiny, "Dropout",
+                                                 0.5), scripts.bench_lstm.TorchSteps(tiny, "torch", 0.5)
     count = sum(parameter.data.size for parameter in own.solver.net.parameters().values())
     # PyTorch has a second bias of four gates in each layer.
     assert sum(parameter.numel() for parameter in peer.parameters) == count + 2 * 4 * 20
@@ -188,7 +204,7 @@ def test_torch_is_given_the_same_model(scripts, tiny):
     assert all(part.abs().sum() > 0 for part in peer.state)
 
 
-# -- times -----------------------------------------------------------------------------------------------------------------
+# -- times ---------------------------------------------------------------------------------------------------
 def test_time_of_a_step_weighs_kinds(scripts):
     times = [("a", 1.0), ("a", 1.2), ("a", 90.0), ("b", 4.0)]
     assert scripts.bench_workers.step_time(times, {"a": 0.5, "b": 0.25, "c": 0.25}) == (
@@ -200,7 +216,8 @@ def test_time_of_a_step_stands_on_a_line(scripts):
     times = [(x, 1 + 2 * x) for x in rng.random(40)] + [(0.5, 50.0), (0.1, 70.0)]
     seconds, share = scripts.bench_workers.step_time(times, 0.3)
     assert seconds == pytest.approx(1.6, rel=0.02) and share == 1
-    assert scripts.bench_workers.line_at([(0.5, 1.0), (0.5, 2.0), (0.5, 9.0)], 0.4) == 2       # all keep the same: the median
+    # all keep the same: the median
+    assert scripts.bench_workers.line_at([(0.5, 1.0), (0.5, 2.0), (0.5, 9.0)], 0.4) == 2
 
 
 def test_steps_say_what_their_patterns_keep(scripts, tiny):
@@ -213,19 +230,21 @@ def test_steps_say_what_their_patterns_keep(scripts, tiny):
 
 def test_bench_lstm_measures_any_method(tmp_path):
     methods = ["NR", "NR ROW", "RH STEP dense", "RH STEP", "NR+RH SEQUENCE"]
-    done = bench(tmp_path, "--models", "quick_lm", "--blocks", 1, "--block-seconds", 0.02, "--json", "lstm.json", "--methods",
-                 *methods)
+    done = bench(tmp_path, "--models", "quick_lm", "--blocks", 1, "--block-seconds", 0.02, "--json",
+                 "lstm.json", "--methods", *methods)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[1].split()[:3] == ["model", "p", "method"] and len(lines) == 2 + 6
-    assert [method for method, line in zip(["Dropout", *methods], lines[2:], strict=True) if f" {method} " in line] == [
+    assert [method for method, line in zip(["Dropout", *methods], lines[2:], strict=True)
+            if f" {method} " in line] == [
         "Dropout", *methods]
     cell, = json.loads((tmp_path / "lstm.json").read_text())["cells"]
     assert (cell["model"], cell["rate"], list(cell["methods"])) == ("quick_lm", 0.3, ["Dropout", *methods])
     assert all(one["ms"] > 0 and one["memory_mib"] > 10 for one in cell["methods"].values())
     assert cell["methods"]["Dropout"]["bound"] == 1 and "bound" not in cell["methods"]["RH STEP dense"]
     # 400 tokens; 128 units, 2000 words; two operations, three passes.
-    assert cell["methods"]["Dropout"]["gflop"] == pytest.approx(400 * 2 * 3 * (2 * 8 * 128**2 + 128 * 2000) / 1e9)
+    assert cell["methods"]["Dropout"]["gflop"] == pytest.approx(400 * 2 * 3 * (2 * 8 * 128**2 + 128 * 2000)
+                                                                / 1e9)
 
 
 @pytest.mark.parametrize("arguments, expected", [
@@ -240,7 +259,7 @@ def test_mistakes_on_the_command_line_of_bench_lstm(tmp_path, arguments, expecte
     assert expected in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
-# -- runs ------------------------------------------------------------------------------------------------------------------
+# -- runs ----------------------------------------------------------------------------------------------------
 @pytest.fixture
 def selection(scripts):
     methods = ("conventional", "NR ROW", "NR")
@@ -307,14 +326,16 @@ def test_speed_measures_what_is_missing_beside_conventional(scripts, selection, 
 
 def test_trainings_from_the_command_line(scripts, text, tmp_path):
     out = tmp_path / "out"
-    command = ["--quick", "--part", "cases", "--stage", "training", "--methods", "NR+RH SEQUENCE", "--iterations", "50",
-               "--text", text, "--out", out, "--jobs", "2"]
+    command = ["--quick", "--part", "cases", "--stage", "training", "--methods", "NR+RH SEQUENCE",
+               "--iterations", "50", "--text", text, "--out", out, "--jobs", "2"]
     done = run(scripts, *command)
     assert done.exit_code == 0, done.output
-    records = {record["method"]: record for record in scripts.reproduce_runs.Store(out / "results.jsonl").records}
+    records = {record["method"]: record
+               for record in scripts.reproduce_runs.Store(out / "results.jsonl").records}
     assert set(records) == {"conventional", "NR+RH SEQUENCE"}
     for record in records.values():
-        assert 7 < record["perplexity"] < 40                 # 13 different tokens; 2000 before it has learnt anything
+        # 13 different tokens; 2000 before it has learnt anything
+        assert 7 < record["perplexity"] < 40
         assert [point[0] for point in record["curve"]] == [25, 50]
         assert 0 < record["curve"][0][1] < record["curve"][1][1] == record["seconds"]
         assert math.exp(record["curve"][1][3]) == pytest.approx(record["perplexity"], rel=1e-3)
@@ -332,8 +353,8 @@ def test_trainings_from_the_command_line(scripts, text, tmp_path):
 
 
 def test_an_interrupted_training_goes_on_from_its_snapshot(scripts, tiny, text, tmp_path, monkeypatch):
-    key = {"stage": "training", "net": "tiny", "rate": 0.5, "method": "NR+RH SEQUENCE", "seed": 1, "text": str(text),
-           "iterations": 75}
+    key = {"stage": "training", "net": "tiny", "rate": 0.5, "method": "NR+RH SEQUENCE", "seed": 1,
+           "text": str(text), "iterations": 75}
     whole = scripts.reproduce_lstm.train(key)
     keep = scripts.reproduce_lstm.keep
 
@@ -358,7 +379,8 @@ def test_a_training_that_diverges_is_a_result(scripts, tiny, text, tmp_path, mon
         raise NonFiniteError("the loss is nan")
 
     monkeypatch.setattr(scripts.reproduce_lstm, "finish", finish)
-    key = {"stage": "training", "net": "tiny", "rate": 0.5, "method": "NR", "seed": 1, "text": str(text), "iterations": 2}
+    key = {"stage": "training", "net": "tiny", "rate": 0.5, "method": "NR", "seed": 1, "text": str(text),
+           "iterations": 2}
     assert scripts.reproduce_lstm.train(key) == {"perplexity": None, "accuracy": None, "seconds": None,
                                                  "diverged": "the loss is nan"}
 
@@ -372,8 +394,10 @@ def test_the_parts_of_ptb_share_a_vocabulary(scripts, tmp_path, monkeypatch):
     model = replace(scripts.lstm_models.MODELS["quick_lm"], streams=2)
     net = scripts.lstm_models.language_model(model, "conventional", 0.5, "ptb")
     # Two streams: 800 tokens in streams of 400, 399 of them read; 400 in streams of 200.
-    assert [scripts.lstm_models.batches_per_pass(net, phase) for phase in ("TRAIN", "TEST")] == [399 // 20, 199 // 20]
-    train, test = (Net(net, phase, device="cpu", stages=["test"]).layers["text"] for phase in ("TRAIN", "TEST"))
+    assert [scripts.lstm_models.batches_per_pass(net, phase)
+            for phase in ("TRAIN", "TEST")] == [399 // 20, 199 // 20]
+    train, test = (Net(net, phase, device="cpu", stages=["test"]).layers["text"]
+                   for phase in ("TRAIN", "TEST"))
     assert train.vocabulary is test.vocabulary and "unseen" not in test.vocabulary.tokens
     assert test.settings.source == "ptb/test.txt"
 
@@ -381,10 +405,11 @@ def test_the_parts_of_ptb_share_a_vocabulary(scripts, tmp_path, monkeypatch):
 def test_other_texts_are_cut_into_two_parts(scripts, tiny, text):
     net = scripts.lstm_models.language_model(tiny, "NR", 0.5, str(text))
     # 8000 tokens, 7200 and 800 of them in four streams.
-    assert [scripts.lstm_models.batches_per_pass(net, phase) for phase in ("TRAIN", "TEST")] == [1799 // 20, 199 // 20]
+    assert [scripts.lstm_models.batches_per_pass(net, phase)
+            for phase in ("TRAIN", "TEST")] == [1799 // 20, 199 // 20]
 
 
-# -- table and figure ------------------------------------------------------------------------------------------------------
+# -- table and figure ----------------------------------------------------------------------------------------
 @pytest.fixture
 def results(scripts, selection, tmp_path):
     """A store of some of the selection's runs, made by hand."""
@@ -394,21 +419,24 @@ def results(scripts, selection, tmp_path):
             (first, "conventional", 100.0, 0.25, 60.0), (first, "NR ROW", 104.0, 0.24, 40.0),
             (first, "NR", 100.5, 0.2525, 30.0), (second, "conventional", None, None, None),
             (third, "conventional", 130.0, 0.2, 12.0)):
-        curve = perplexity and [[i, seconds * i / 4, 5.0 - i / 10, 5.2 - i / 10, perplexity, accuracy] for i in range(1, 5)]
-        store.add({**selection.run(cell, method, 1), "perplexity": perplexity, "accuracy": accuracy, "seconds": seconds,
-                   "curve": curve, "threads": 2})
+        curve = perplexity and [[i, seconds * i / 4, 5.0 - i / 10, 5.2 - i / 10, perplexity, accuracy]
+                                for i in range(1, 5)]
+        store.add({**selection.run(cell, method, 1), "perplexity": perplexity, "accuracy": accuracy,
+                   "seconds": seconds, "curve": curve, "threads": 2})
     store.add({**selection.speed(first, "NR ROW"), "speed_up": 1.5})
-    store.add({**selection.run(third, "NR STEP", 1) | {"iterations": 5}, "perplexity": 1.0})       # another run
+    # another run
+    store.add({**selection.run(third, "NR STEP", 1) | {"iterations": 5}, "perplexity": 1.0})
     return store
 
 
 def test_tables(scripts, selection, results):
-    rows = scripts.lstm_report.rows_of(selection, results, bound=lambda net, rate, method: 1.0 + (method != "conventional"))
+    rows = scripts.lstm_report.rows_of(selection, results, bound=lambda net, rate,
+                                       method: 1.0 + (method != "conventional"))
     lines = scripts.lstm_report.text_of(rows).splitlines()
     assert len({len(line) for line in lines[4:10]}) == 1                 # the columns line up
     tables = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
-    heads = ["net", "p", "method", "speed-up", "bound", "paper", "iterations", "seconds", "perplexity", "to conventional",
-             "accuracy %", "difference"]
+    heads = ["net", "p", "method", "speed-up", "bound", "paper", "iterations", "seconds", "perplexity",
+             "to conventional", "accuracy %", "difference"]
     name, other = ["caption_lm_2", "0.3"], ["caption_lm_2", "0.5"]
     assert tables == [
         heads,
@@ -427,12 +455,14 @@ def test_figure(scripts, selection, results, tmp_path):
     rows = scripts.lstm_report.rows_of(selection, results, bound=lambda net, rate, method: 1.0)
     assert scripts.lstm_report.draw(rows, tmp_path / "figure.png") is True
     pixels = imread(tmp_path / "figure.png")[..., :3]
-    for color, panels in zip(scripts.lstm_report.COLORS, ([True, True], [True, False], [True, False]), strict=False):
+    for color, panels in zip(scripts.lstm_report.COLORS, ([True, True], [True, False], [True, False]),
+                             strict=False):
         color = np.array([int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)])
         found = np.abs(pixels[150:] - color).max(axis=2) < 0.02        # below the legend
         middle = pixels.shape[1] // 2
         assert [part.sum() > 100 for part in (found[:, :middle], found[:, middle:])] == panels
-    assert scripts.lstm_report.draw([], tmp_path / "none.png") is False and not (tmp_path / "none.png").exists()
+    assert scripts.lstm_report.draw([],
+                                    tmp_path / "none.png") is False and not (tmp_path / "none.png").exists()
 
 
 def test_without_matplotlib_one_line_says_how_to_install_it(scripts, text, tmp_path, monkeypatch):
@@ -440,8 +470,8 @@ def test_without_matplotlib_one_line_says_how_to_install_it(scripts, text, tmp_p
     selection = scripts.reproduce_lstm.make_selection(("cases",), None, None, None, str(text), None,
                                                       scripts.reproduce_lstm.QUICK)
     store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
-    store.add({**selection.run(selection.cells[0], "NR", 1), "perplexity": 9.0, "accuracy": 0.5, "seconds": 1.0, "threads": 1,
-               "curve": [[300, 1.0, 2.3, 2.2, 9.0, 0.5]]})
+    store.add({**selection.run(selection.cells[0], "NR", 1), "perplexity": 9.0, "accuracy": 0.5,
+               "seconds": 1.0, "threads": 1, "curve": [[300, 1.0, 2.3, 2.2, 9.0, 0.5]]})
     done = run(scripts, "--quick", "--part", "cases", "--report", "--text", text, "--out", tmp_path)
     assert done.exit_code == 0 and "python -m pip install 'minidrop[plot]'" in done.output
     assert (tmp_path / "table.md").exists() and not (tmp_path / "figure.png").exists()

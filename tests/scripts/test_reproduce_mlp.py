@@ -1,4 +1,5 @@
-"""scripts/reproduce_mlp.py and scripts/bench_mlp.py: what they run, what they keep, and what they make of it."""
+"""scripts/reproduce_mlp.py and scripts/bench_mlp.py: what they run, what they keep, and what they make of
+it."""
 
 import importlib
 import json
@@ -45,16 +46,17 @@ def cache(scripts, tmp_path, monkeypatch):
 
 @pytest.fixture
 def selection(scripts):
-    return scripts.reproduce_runs.Selection(nets=("32x16",), rates=(0.3, 0.5), methods=("conventional", "ROW", "PERIODIC"),
-                                            seeds=2, iterations=20, learning_rate=0.1, learning_rates=(0.05, 0.1), blocks=2,
-                                            block_seconds=0.1)
+    return scripts.reproduce_runs.Selection(nets=("32x16",), rates=(0.3, 0.5),
+                                            methods=("conventional", "ROW", "PERIODIC"), seeds=2,
+                                            iterations=20, learning_rate=0.1, learning_rates=(0.05, 0.1),
+                                            blocks=2, block_seconds=0.1)
 
 
 def run(scripts, *arguments):
     return CliRunner().invoke(scripts.reproduce_mlp.main, [str(argument) for argument in arguments])
 
 
-# -- methods ---------------------------------------------------------------------------------------------------------------
+# -- methods -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("text, expected", [
     ("conventional", ("Dropout", {})),
     ("Dropout", ("Dropout", {})),
@@ -69,10 +71,13 @@ def test_methods_are_families_with_settings(scripts, text, expected):
 
 @pytest.mark.parametrize("text, expected", [
     ("ROWS", "method 'ROWS': unknown pattern 'ROWS'; did you mean 'ROW'? (known: conventional, "),
-    ("conventional:step=3", "method 'conventional:step=3': ordinary dropout has no settings; write conventional"),
-    ("ROW:period=3", "method 'ROW:period=3': 'period' is no setting; did you mean 'max_period'? (settings: max_period, "),
+    ("conventional:step=3", "method 'conventional:step=3': ordinary dropout has no settings; write "
+     "conventional"),
+    ("ROW:period=3", "method 'ROW:period=3': 'period' is no setting; did you mean 'max_period'? (settings: "
+     "max_period, "),
     ("ROW:pattern=ROW", "'pattern' is no setting"),
-    ("ROW:max_period=three", "method 'ROW:max_period=three': 'max_period' takes an integer from 0 to 4294967295, got 'three'"),
+    ("ROW:max_period=three", "method 'ROW:max_period=three': 'max_period' takes an integer from 0 to "
+     "4294967295, got 'three'"),
     ("ROW:scale=BOTH", "'scale' has no value 'BOTH'; its values are RATE, PATTERN"),
     ("ROW:max_period", "'max_period' takes an integer"),
 ])
@@ -84,12 +89,14 @@ def test_mistakes_in_methods(scripts, text, expected):
 
 def test_a_method_that_cannot_have_a_rate(scripts):
     scripts.bench_mlp.check_methods(["conventional", "ROW:max_period=3"], [0.3, 0.5])
-    with pytest.raises(ConfigError, match="^method 'ROW:max_period=3' at rate 0.7: max_period 3 is too small"):
+    with pytest.raises(ConfigError, match="^method 'ROW:max_period=3' at rate 0.7: max_period 3 is too "
+                       "small"):
         scripts.bench_mlp.check_methods(["conventional", "ROW:max_period=3"], [0.3, 0.7])
 
 
 def test_lists_of_methods(scripts):
-    assert scripts.reproduce_mlp.split_methods("ROW:max_period=3,scale=PATTERN,conventional, PERIODIC:step=4 ROW,ROW") == (
+    assert scripts.reproduce_mlp.split_methods("ROW:max_period=3,scale=PATTERN,conventional, PERIODIC:step=4 "
+                                               "ROW,ROW") == (
         "ROW:max_period=3,scale=PATTERN", "conventional", "PERIODIC:step=4", "ROW")
 
 
@@ -99,7 +106,8 @@ def test_lists_of_methods(scripts):
     (["--learning-rates", "fast"], 2, "could not convert string to float: 'fast'"),
     (["--stage", "all"], 2, "'all' is not one of 'speed', 'accuracy', 'best'"),
     (["--methods", "ROW,PERIODICAL"], 1, "unknown pattern 'PERIODICAL'; did you mean 'PERIODIC'?"),
-    (["--methods", "ROW:max_period=2"], 1, "method 'ROW:max_period=2' at rate 0.5: max_period 2 is too small"),
+    (["--methods", "ROW:max_period=2"], 1, "method 'ROW:max_period=2' at rate 0.5: max_period 2 is too "
+     "small"),
     (["--report"], 1, "holds none of these runs; leave out --report to make them"),
 ])
 def test_mistakes_on_the_command_line(scripts, tmp_path, arguments, code, expected):
@@ -116,7 +124,7 @@ def test_without_data_it_says_how_to_get_it_before_it_runs(scripts, tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
-# -- what the products cost ------------------------------------------------------------------------------------------------
+# -- what the products cost ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("method, shares", [
     ("conventional", (1, 1, 1)),
     ("ROW", (1 / 2, 1 / 4, 1 / 2)),            # of outputs, of both, of inputs
@@ -126,7 +134,8 @@ def test_without_data_it_says_how_to_get_it_before_it_runs(scripts, tmp_path, mo
 def test_bound_of_the_products(scripts, method, shares):
     if method not in ("conventional", *known_families()):
         pytest.skip(f"there is no family {method}")
-    # A multiply and an add; no gradient for the images, so two passes in the first product and three in the others.
+    # A multiply and an add; no gradient for the images, so two passes in the first product and three in the
+    # others.
     dense = [2 * 128 * count for count in (784 * 2048 * 2, 2048 * 2048 * 3, 2048 * 10 * 3)]
     expected = sum(cost * share for cost, share in zip(dense, shares, strict=True))
     net = Net(scripts.bench_mlp.mlp(method, (2048, 2048), 0.5, filler="constant"), device="cpu")
@@ -146,9 +155,11 @@ def test_the_choice_of_an_iteration_is_that_of_its_pattern(family):
 
 def test_bench_mlp_measures_any_method(scripts, tmp_path):
     # Of 60 and 30 units PERIODIC keeps the same number every time, so that its products can be timed alone.
-    methods = ["ROW:max_period=4", *(name for name in ("PERIODIC", "TILE", "BLOCK") if name in known_families())]
-    done = subprocess.run([sys.executable, SCRIPTS / "bench_mlp.py", "--sizes", "60x30", "--rates", "0.5", "--blocks", "1",
-                           "--block-seconds", "0.02", "--json", tmp_path / "mlp.json", "--methods", *methods],
+    methods = ["ROW:max_period=4", *(name for name in ("PERIODIC", "TILE", "BLOCK")
+                                     if name in known_families())]
+    done = subprocess.run([sys.executable, SCRIPTS / "bench_mlp.py", "--sizes", "60x30", "--rates", "0.5",
+                           "--blocks", "1", "--block-seconds", "0.02", "--json", tmp_path / "mlp.json",
+                           "--methods", *methods],
                           capture_output=True, text=True, timeout=120, cwd=tmp_path,
                           env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)})
     assert done.returncode == 0, done.stderr
@@ -156,17 +167,19 @@ def test_bench_mlp_measures_any_method(scripts, tmp_path):
     assert [line.split()[2] for line in lines[2:]] == ["Dropout", *methods]
     assert "bound" in lines[1] and lines[2].split()[4:6] == ["1.00x", "1.00x"]
     cell, = json.loads((tmp_path / "mlp.json").read_text())["cells"]
-    assert set(cell["methods"]["PERIODIC"]) == {"ms", "steps", "weight_measured", "memory_mib", "gemm_ms", "gemm_share",
-                                                "gflop", "bound"}
-    assert set(cell["methods"]["ROW:max_period=4"]) == {"ms", "steps", "weight_measured", "memory_mib", "bound"}
+    assert set(cell["methods"]["PERIODIC"]) == {"ms", "steps", "weight_measured", "memory_mib", "gemm_ms",
+                                                "gemm_share", "gflop", "bound"}
+    assert set(cell["methods"]["ROW:max_period=4"]) == {"ms", "steps", "weight_measured", "memory_mib",
+                                                        "bound"}
     assert all(one["ms"] > 0 and one["bound"] >= 1 for one in cell["methods"].values())
 
 
-# -- the store -------------------------------------------------------------------------------------------------------------
+# -- the store -----------------------------------------------------------------------------------------------
 def test_a_store_keeps_runs_and_forgets_half_a_line(scripts, selection, tmp_path):
     path = tmp_path / "results.jsonl"
     store = scripts.reproduce_runs.Store(path)
-    first, second, third = (selection.run("32x16", rate, "ROW", seed) for rate, seed in ((0.3, 1), (0.3, 2), (0.5, 1)))
+    first, second, third = (selection.run("32x16", rate, "ROW", seed)
+                            for rate, seed in ((0.3, 1), (0.3, 2), (0.5, 1)))
     store.add({**first, "accuracy": 0.5})
     store.add({**second, "accuracy": 0.25})
     assert store.missing([first, third, second, third]) == [third]
@@ -184,8 +197,8 @@ def test_everything_that_defines_a_run_is_in_its_key(scripts, selection, tmp_pat
     store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
     key = selection.run("32x16", 0.3, "ROW", 1)
     store.add({**key, "accuracy": 0.5})
-    others = {"stage": "validation", "net": "32x32", "rate": 0.5, "method": "ROW:step=3", "seed": 2, "iterations": 21,
-              "learning_rate": 0.2}
+    others = {"stage": "validation", "net": "32x32", "rate": 0.5, "method": "ROW:step=3", "seed": 2,
+              "iterations": 21, "learning_rate": 0.2}
     assert set(others) == set(key)
     assert store.find(key) and not any(store.find(key | {name: value}) for name, value in others.items())
     assert not store.find(selection.speed("32x16", 0.3, "ROW"))
@@ -194,17 +207,19 @@ def test_everything_that_defines_a_run_is_in_its_key(scripts, selection, tmp_pat
 def test_a_broken_line_in_the_middle_is_named(scripts, tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"stage": "speed"}\nnot JSON\n{"stage": "speed"}\n')
-    with pytest.raises(DataError, match=r"results.jsonl:2: expected one run as a JSON object, got b'not JSON'; delete"):
+    with pytest.raises(DataError, match=r"results.jsonl:2: expected one run as a JSON object, got b'not "
+                       r"JSON'; delete"):
         scripts.reproduce_runs.Store(path)
 
 
-# -- stages ----------------------------------------------------------------------------------------------------------------
+# -- stages --------------------------------------------------------------------------------------------------
 def test_speed_measures_what_is_missing_beside_conventional(scripts, selection, tmp_path, monkeypatch):
     calls = []
 
     def measure(net, rate, methods, blocks, block_seconds):
         calls.append((net, rate, methods, blocks, block_seconds))
-        return {method: {"ms": {"conventional": 12.0, "ROW": 4.0, "PERIODIC": 3.0}[method]} for method in methods}
+        return {method: {"ms": {"conventional": 12.0, "ROW": 4.0, "PERIODIC": 3.0}[method]}
+                for method in methods}
 
     monkeypatch.setattr(scripts.bench_mlp, "measure", measure)
     store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
@@ -220,11 +235,12 @@ def test_speed_measures_what_is_missing_beside_conventional(scripts, selection, 
 
 def test_accuracy_from_the_command_line(scripts, cache, tmp_path):
     out = tmp_path / "out"
-    command = ["--nets", "32x16", "--rates", "0.5", "--methods", "ROW", "--seeds", "1", "--iterations", "30", "--stage",
-               "accuracy", "--out", out, "--jobs", "2"]
+    command = ["--nets", "32x16", "--rates", "0.5", "--methods", "ROW", "--seeds", "1", "--iterations", "30",
+               "--stage", "accuracy", "--out", out, "--jobs", "2"]
     done = run(scripts, *command)
     assert done.exit_code == 0, done.output
-    records = {record["method"]: record for record in scripts.reproduce_runs.Store(out / "results.jsonl").records}
+    records = {record["method"]: record
+               for record in scripts.reproduce_runs.Store(out / "results.jsonl").records}
     assert set(records) == {"conventional", "ROW"}
     assert all(0.2 < record["accuracy"] <= 1 for record in records.values())     # guessing gives 0.1
     table = (out / "table.md").read_text()
@@ -241,7 +257,8 @@ def test_accuracy_from_the_command_line(scripts, cache, tmp_path):
     assert run(scripts, *command, "--report").output.count("learning rate 0.1  seed 1") == 0
 
 
-def test_best_is_chosen_by_validation_and_trained_on_everything(scripts, selection, cache, tmp_path, monkeypatch):
+def test_best_is_chosen_by_validation_and_trained_on_everything(scripts, selection, cache, tmp_path,
+                                                                monkeypatch):
     validation = {("conventional", 0.3, 0.05): 0.9, ("ROW", 0.5, 0.1): 0.9, ("PERIODIC", 0.5, 0.05): 0.9}
     made = []
 
@@ -257,7 +274,8 @@ def test_best_is_chosen_by_validation_and_trained_on_everything(scripts, selecti
     store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
     scripts.reproduce_mlp.find_best(selection, store, 1, tmp_path)
     assert made == [("validation", tmp_path / "validation")] * 12 + [("accuracy", None)] * 6
-    finals = [(r["method"], r["rate"], r["learning_rate"], r["seed"]) for r in store.records if r["stage"] == "accuracy"]
+    finals = [(r["method"], r["rate"], r["learning_rate"], r["seed"]) for r in store.records
+              if r["stage"] == "accuracy"]
     assert finals == [(*best, seed) for best in validation for seed in (1, 2)]
     rows = scripts.reproduce_report.best_rows(selection, store)
     assert [(row.method, row.rate, row.learning_rate, row.validation, row.difference) for row in rows] == [
@@ -297,8 +315,8 @@ def test_a_training_that_fails_ends_the_run(scripts, selection, cache, tmp_path)
 
 def test_a_worker_does_not_outlive_its_parent(scripts, selection, cache):
     key = selection.run("32x16", 0.5, "ROW", 1) | {"iterations": 10**9}
-    process = subprocess.Popen([sys.executable, SCRIPTS / "reproduce_mlp.py", "--worker"], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, SCRIPTS / "reproduce_mlp.py", "--worker"],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdin.write(json.dumps([key, None]) + "\n")
     process.stdin.flush()
     with pytest.raises(subprocess.TimeoutExpired):
@@ -308,21 +326,24 @@ def test_a_worker_does_not_outlive_its_parent(scripts, selection, cache):
     process.stdout.close()
 
 
-# -- table and figure ------------------------------------------------------------------------------------------------------
+# -- table and figure ----------------------------------------------------------------------------------------
 @pytest.fixture
 def results(scripts, tmp_path):
     """A selection and a store, of 2048x2048 at 0.5 and 0.3, made by hand."""
-    selection = scripts.reproduce_runs.Selection(nets=("2048x2048",), rates=(0.3, 0.5), seeds=2, iterations=4000,
-                                                 methods=("conventional", "ROW", "UNIT"), learning_rate=0.1,
-                                                 learning_rates=(0.1,), blocks=8, block_seconds=0.5)
+    selection = scripts.reproduce_runs.Selection(nets=("2048x2048",), rates=(0.3, 0.5), seeds=2,
+                                                 iterations=4000, methods=("conventional", "ROW", "UNIT"),
+                                                 learning_rate=0.1, learning_rates=(0.1,), blocks=8,
+                                                 block_seconds=0.5)
     store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
-    for method, accuracies in {"conventional": (0.985, 0.983), "ROW": (0.977, 0.979), "UNIT": (0.984, None)}.items():
+    for method, accuracies in {"conventional": (0.985, 0.983), "ROW": (0.977, 0.979),
+                               "UNIT": (0.984, None)}.items():
         for seed, accuracy in enumerate(accuracies, 1):
             store.add({**selection.run("2048x2048", 0.5, method, seed), "accuracy": accuracy})
     store.add({**selection.speed("2048x2048", 0.5, "ROW"), "speed_up": 2.704})
     store.add({**selection.run("2048x2048", 0.3, "conventional", 1), "accuracy": 0.98})
     store.add({**selection.run("2048x2048", 0.3, "ROW", 1), "accuracy": None})
-    store.add({**selection.run("2048x2048", 0.5, "conventional", 1) | {"iterations": 300}, "accuracy": 0.1})    # another run
+    # another run
+    store.add({**selection.run("2048x2048", 0.5, "conventional", 1) | {"iterations": 300}, "accuracy": 0.1})
     for method, accuracy in (("conventional", 0.981), ("ROW", 0.982), ("UNIT", None)):
         for rate in (0.3, 0.5):
             store.add({**selection.run("2048x2048", rate, method, 1, 0.1, "validation"),
@@ -333,7 +354,8 @@ def results(scripts, tmp_path):
 def test_tables(scripts, results):
     selection, store = results
     report = scripts.reproduce_report
-    rows = report.rows_of(selection, store, bound=lambda net, rate, method: 1.0 if method == "conventional" else 3.3156)
+    rows = report.rows_of(selection, store, bound=lambda net, rate, method: 1.0 if method == "conventional"
+                          else 3.3156)
     assert report.text_of(selection, rows, report.best_rows(selection, store)) == """\
 MNIST, 784-h1-h2-10; 4000 iterations of batch 128, learning rate 0.1 falling to 0 (models/mnist_mlp); 2 seeds, mean ± \
 standard deviation.
@@ -372,13 +394,15 @@ def test_figure(scripts, results, tmp_path):
 
 def test_figure_of_nothing_but_conventional_is_none(scripts, tmp_path):
     pytest.importorskip("matplotlib", reason="the figure needs matplotlib (the extra `plot`)")
-    scripts.reproduce_report.draw([scripts.reproduce_report.Row("32x16", 0.5, "conventional", 1.0)], tmp_path / "figure.png")
+    scripts.reproduce_report.draw([scripts.reproduce_report.Row("32x16", 0.5, "conventional", 1.0)],
+                                  tmp_path / "figure.png")
     assert not (tmp_path / "figure.png").exists()
 
 
 def test_without_matplotlib_one_line_says_how_to_install_it(scripts, results, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(scripts.reproduce_mlp, "bound", lambda net, rate, method: 1.0)
-    done = run(scripts, "--report", "--nets", "2048x2048", "--methods", "ROW,UNIT", "--seeds", "2", "--out", tmp_path)
+    done = run(scripts, "--report", "--nets", "2048x2048", "--methods", "ROW,UNIT", "--seeds", "2", "--out",
+               tmp_path)
     assert done.exit_code == 0 and "python -m pip install 'minidrop[plot]'" in done.output
     assert (tmp_path / "table.md").exists() and not (tmp_path / "figure.png").exists()

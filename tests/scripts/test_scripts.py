@@ -29,12 +29,13 @@ def environment(tmp_path_factory):
 
 
 def run(environment, script, *arguments, folder=ROOT):
-    return subprocess.run([sys.executable, SCRIPTS / script, *arguments], capture_output=True, text=True, env=environment,
-                          cwd=folder, timeout=300)
+    return subprocess.run([sys.executable, SCRIPTS / script, *arguments], capture_output=True, text=True,
+                          env=environment, cwd=folder, timeout=300)
 
 
 def test_compare_dropout_prints_a_table(environment):
-    done = run(environment, "compare_dropout.py", "--iterations", "20", "--block", "10", "--families", "PERIODIC,ROW")
+    done = run(environment, "compare_dropout.py", "--iterations", "20", "--block", "10", "--families",
+               "PERIODIC,ROW")
     assert done.returncode == 0, done.stderr
     head, empty, columns, rule, *rows = done.stdout.rstrip("\n").split("\n")
     assert head == "models/digits_mlp/solver.prototxt: 20 iterations, on cpu"
@@ -49,8 +50,8 @@ def test_compare_dropout_prints_a_table(environment):
 
 
 def test_compare_dropout_json(environment):
-    done = run(environment, "compare_dropout.py", "--iterations", "25", "--block", "10", "--seeds", "2", "--json",
-               "--metric", "loss")
+    done = run(environment, "compare_dropout.py", "--iterations", "25", "--block", "10", "--seeds", "2",
+               "--json", "--metric", "loss")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["iterations"], result["seeds"], result["first_seed"]) == (25, 2, 1)
@@ -67,7 +68,8 @@ def test_compare_dropout_json(environment):
 
 
 def test_compare_dropout_is_repeatable_but_for_the_clock(environment):
-    results = [json.loads(run(environment, "compare_dropout.py", "--iterations", "10", "--json", "--block", block).stdout)
+    results = [json.loads(run(environment, "compare_dropout.py", "--iterations", "10", "--json", "--block",
+                              block).stdout)
                for block in ("3", "10")]
     accuracies = [[method["accuracy"] for method in result["methods"]] for result in results]
     assert accuracies[0] == accuracies[1]
@@ -136,7 +138,8 @@ class TestSanitize:
         def make(folder, status=0):
             path = tmp_path / folder / "compute-sanitizer"
             path.parent.mkdir(parents=True)
-            path.write_text(f'#!/bin/sh\necho "$@"\necho "========= ERROR SUMMARY: {status} errors"\nexit {status}\n')
+            path.write_text(f'#!/bin/sh\necho "$@"\necho "========= ERROR SUMMARY: {status} errors"\nexit '
+                            f'{status}\n')
             path.chmod(0o755)
             return path
         return make
@@ -152,7 +155,8 @@ class TestSanitize:
         home = tool("home/bin")
         assert sanitize.find_sanitizer({"CUDA_HOME": str(home.parents[1])}, roots) == str(home)
         on_path = tool("path")
-        assert sanitize.find_sanitizer({"CUDA_HOME": str(home.parents[1]), "PATH": str(on_path.parent)}, roots) == str(on_path)
+        assert sanitize.find_sanitizer({"CUDA_HOME": str(home.parents[1]), "PATH": str(on_path.parent)},
+                                       roots) == str(on_path)
         assert of_pip is None or "nvidia" in of_pip
 
     def test_without_the_tool(self, sanitize, monkeypatch):
@@ -171,8 +175,8 @@ class TestSanitize:
             word = "ok    " if status == 0 else "FAILED"
             assert [line for line in lines if line.startswith(word)] == [
                 f"{word}  {name}: ERROR SUMMARY: {status} errors" for name in ("memcheck", "racecheck")]
-        assert any("--tool racecheck --error-exitcode 9" in line and line.endswith("-p sanitize -m gpu tests/kernels")
-                   for line in lines)
+        assert any("--tool racecheck --error-exitcode 9" in line
+                   and line.endswith("-p sanitize -m gpu tests/kernels") for line in lines)
 
 
 def test_mistakes_of_shell_scripts():

@@ -1,4 +1,5 @@
-"""Snapshots know the vocabulary that a net was trained on: weights that meet another one are not silently used."""
+"""Snapshots know the vocabulary that a net was trained on: weights that meet another one are not silently
+used."""
 
 import logging
 
@@ -19,7 +20,8 @@ layer {{ name: "embed" type: "Embed" bottom: "data" top: "embed"
   embed_param {{ num_output: 4 input_dim: 5 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "scores" type: "InnerProduct" bottom: "embed" top: "scores"
   inner_product_param {{ num_output: 5 axis: 2 weight_filler {{ type: "xavier" }} }} }}
-layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" softmax_param {{ axis: 2 }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss"
+  softmax_param {{ axis: 2 }} }}
 """
 
 
@@ -31,8 +33,9 @@ def texts(tmp_path):
 
 
 def solver(source):
-    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 solver_mode: CPU "
-                                  f"net_param {{ {NET.format(source=source)} }}"), snapshot_prefix=f"{source}.run")
+    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 solver_mode: "
+                                  f"CPU net_param {{ {NET.format(source=source)} }}"),
+                     snapshot_prefix=f"{source}.run")
 
 
 def warnings(caplog, act):
@@ -55,8 +58,8 @@ def test_the_same_vocabulary_passes_and_another_is_told(texts, caplog):
     for act in (lambda s: s.restore(path), lambda s: md.load_weights(s.net, path)):
         assert warnings(caplog, lambda act=act: act(solver(texts / "one.txt"))) == []
         assert warnings(caplog, lambda act=act: act(solver(texts / "other.txt"))) == [
-            f"{path}: its net was trained on another vocabulary than that of text: the tokens have other indices now. Name "
-            f"the same text, or the .vocabulary file that was saved of it"]
+            f"{path}: its net was trained on another vocabulary than that of text: the tokens have other "
+            f"indices now. Name the same text, or the .vocabulary file that was saved of it"]
 
 
 def test_text_that_is_generated_is_told_too(texts, caplog):
@@ -82,15 +85,17 @@ layer {{ name: "text" type: "TextData" top: "data" top: "label" include {{ phase
   text_data_param {{ source: "one.txt" level: CHARACTER batch_size: 2 steps: 3 }} }}
 layer {{ name: "{name}" type: "TextData" top: "data" top: "label" include {{ phase: TEST }}
   text_data_param {{ {settings} level: {level} batch_size: 2 steps: 3 }} }}
-layer {{ name: "embed" type: "Embed" bottom: "data" top: "scores" embed_param {{ num_output: 9 input_dim: 9 }} }}
-layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" softmax_param {{ axis: 2 }} }}
+layer {{ name: "embed" type: "Embed" bottom: "data" top: "scores"
+  embed_param {{ num_output: 9 input_dim: 9 }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss"
+  softmax_param {{ axis: 2 }} }}
 """
 
 
 def with_test_net(settings, name="text", level="CHARACTER", extra=""):
     net = PHASES.format(settings=settings, name=name, level=level)
-    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 test_iter: 1 test_interval: 5 {extra} "
-                                  f"solver_mode: CPU net_param {{ {net} }}"))
+    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 test_iter: 1 test_interval: "
+                                  f"5 {extra} solver_mode: CPU net_param {{ {net} }}"))
 
 
 @pytest.mark.parametrize("settings, level, tokens, remedy", [
@@ -103,15 +108,16 @@ def with_test_net(settings, name="text", level="CHARACTER", extra=""):
 def test_a_test_net_with_another_vocabulary(texts, monkeypatch, settings, level, tokens, remedy):
     monkeypatch.setenv("MINIDROP_CACHE", str(texts))
     (texts / "more.txt").write_text("abcde" * 9)
-    (texts / "one.txt").write_text("abababaabcabab " * 30 + "x y ")          # 7 tokens: <unk>, a, b, blank, c, x, y
+    # 7 tokens: <unk>, a, b, blank, c, x, y
+    (texts / "one.txt").write_text("abababaabcabab " * 30 + "x y ")
     for name in ("text", "another_name"):
         with pytest.raises(ConfigError) as caught:
             with_test_net(settings, name, level, "snapshot_best: 'nothing'")
         first, second = str(caught.value).split("\n")
         assert "the test nets have no output 'nothing'" in first
         assert second.split(": ", 1)[1] == (
-            f"test net 0: layer {name!r} has another vocabulary ({tokens} tokens) than the training net's (7 tokens): set "
-            f"{remedy} in its text_data_param")
+            f"test net 0: layer {name!r} has another vocabulary ({tokens} tokens) than the training net's (7 "
+            f"tokens): set {remedy} in its text_data_param")
 
 
 @pytest.mark.parametrize("settings", ['source: "one.txt"', 'source: "other.txt" vocabulary: "one.txt"'])
@@ -124,14 +130,15 @@ def resized(source, text):
     """The solver above, its TextData with other settings."""
     changed = NET.format(source=source).replace("batch_size: 2 steps: 3", text)
     assert text in changed
-    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 solver_mode: CPU "
-                                  f"net_param {{ {changed} }}"), snapshot_prefix=f"{source}.run")
+    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 solver_mode: "
+                                  f"CPU net_param {{ {changed} }}"), snapshot_prefix=f"{source}.run")
 
 
 @pytest.mark.parametrize("text, before, now", [
     ("batch_size: 4 steps: 3", "batch_size: 2", "batch_size: 4"),
     ("batch_size: 2 steps: 5", "steps: 3", "steps: 5"),
-    ("batch_size: 1 steps: 2 end: 0.5", "batch_size: 2, steps: 3, end: 1.0", "batch_size: 1, steps: 2, end: 0.5"),
+    ("batch_size: 1 steps: 2 end: 0.5", "batch_size: 2, steps: 3, end: 1.0", "batch_size: 1, steps: 2, end: "
+     "0.5"),
     ("batch_size: 2 steps: 3 begin: 0.25", "begin: 0.0", "begin: 0.25"),
 ])
 def test_a_place_in_the_text_that_moves_is_told(texts, caplog, text, before, now):
@@ -140,11 +147,12 @@ def test_a_place_in_the_text_that_moves_is_told(texts, caplog, text, before, now
     assert warnings(caplog, lambda: solver(source).restore(path)) == []
     assert warnings(caplog, lambda: md.load_weights(resized(source, text).net, path)) == []
     assert warnings(caplog, lambda: resized(source, text).restore(path)) == [
-        f"{path}: was written when text had {before}; now it has {now}. The place in the text moves: the run goes on from the "
-        f"same batch number, which is elsewhere now"]
+        f"{path}: was written when text had {before}; now it has {now}. The place in the text moves: the run "
+        f"goes on from the same batch number, which is elsewhere now"]
 
 
-@pytest.mark.parametrize("record", [None, "", "[1]", '{"text": 3}', '{"text": {"batch_size": "2", "steps": [1]}}'])
+@pytest.mark.parametrize("record", [None, "", "[1]", '{"text": 3}', '{"text": {"batch_size": "2", "steps": '
+                                    '[1]}}'])
 def test_what_is_no_record_of_places_counts_as_none(texts, caplog, record):
     path = solver(texts / "one.txt").snapshot()
     snapshot = read_snapshot(path)
@@ -171,7 +179,8 @@ class Letters(md.DataLayer):
 
 
 LETTERS = """
-layer { name: "letters" type: "Letters" top: "data" top: "label" param_str: '{"letters": "%s", "batch_size": %d}' }
+layer { name: "letters" type: "Letters" top: "data" top: "label"
+  param_str: '{"letters": "%s", "batch_size": %d}' }
 layer { name: "embed" type: "Embed" bottom: "data" top: "scores"
   embed_param { num_output: 4 input_dim: %d weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }
@@ -194,6 +203,8 @@ def test_data_of_a_users_own_answers_as_a_text_does(tmp_path, caplog):
         assert "was written when letters had batch_size: 4; now it has batch_size: 6" in places
         with pytest.raises(ConfigError, match="the vocabulary of .letters. has 4 tokens; set input_dim: 4$"):
             letters(tmp_path, rows=3)
-        with pytest.raises(ConfigError, match=r"test net 0: layer 'letters' has another vocabulary \(4 tokens\) than the "
+        with pytest.raises(ConfigError, match=r"test net 0: layer 'letters' has another vocabulary \(4 "
+                           r"tokens\) than the "
                                               r"training net's \(4 tokens\): set the same vocabulary"):
-            letters(tmp_path, tests=f"test_iter: 1 test_interval: 9 test_net_param {{ {LETTERS % ('cba', 4, 4)} }}")
+            letters(tmp_path, tests=f"test_iter: 1 test_interval: 9 test_net_param {{ "
+                    f"{LETTERS % ('cba', 4, 4)} }}")

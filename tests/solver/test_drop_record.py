@@ -23,14 +23,15 @@ layer {{ name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
   inner_product_param {{ num_output: 5 weight_filler {{ type: "msra" }} }} }}
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }}
 """
-DROP = 'layer {{ name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "ip1" approx_dropout_param {{ {} }} }}'
+DROP = ('layer {{ name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "ip1" approx_dropout_param {{ {} }} '
+        '}}')
 
 
 def solver(settings, tmp_path="/nonexistent"):
     """A Solver whose drop1 has some settings; None: it has no drop layer."""
     net = NET.format(drop="" if settings is None else DROP.format(settings))
-    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 solver_mode: CPU "
-                                  f"net_param {{ {net} }}"), snapshot_prefix=f"{tmp_path}/x")
+    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 solver_mode: "
+                                  f"CPU net_param {{ {net} }}"), snapshot_prefix=f"{tmp_path}/x")
 
 
 def written(settings, tmp_path, **attrs):
@@ -55,12 +56,14 @@ ROW = 'pattern: "ROW"'
 
 def test_the_record(tmp_path):
     record = json.loads(read_snapshot(written("dropout_ratio: 0.25 step: 10", tmp_path)).attrs["patterns"])
-    assert record == {"drop1": {"family": "PERIODIC", "choices": ["7 of 10", "8 of 10"], "probabilities": [0.5, 0.5]}}
+    assert record == {"drop1": {"family": "PERIODIC", "choices": ["7 of 10", "8 of 10"],
+                                "probabilities": [0.5, 0.5]}}
     assert read_snapshot(written(None, tmp_path)).attrs["patterns"] == "{}"
 
 
-@pytest.mark.parametrize("settings", ["", "step: 10", ROW, f"{ROW} search: SGD max_period: 300", 'pattern: "TILE"',
-                                      'pattern: "BLOCK"', 'pattern: "UNIT"', 'pattern: "SLICE"', "dropout_ratio: 0", None])
+@pytest.mark.parametrize("settings", ["", "step: 10", ROW, f"{ROW} search: SGD max_period: 300",
+                                      'pattern: "TILE"', 'pattern: "BLOCK"', 'pattern: "UNIT"',
+                                      'pattern: "SLICE"', "dropout_ratio: 0", None])
 def test_the_same_patterns_warn_of_nothing(tmp_path, caplog, settings):
     assert warnings_of(settings, written(settings, tmp_path), caplog) == []
 
@@ -74,7 +77,8 @@ def test_the_same_patterns_warn_of_nothing(tmp_path, caplog, settings):
 ])
 def test_other_patterns_are_named(tmp_path, caplog, old, new, message):
     """The advice is given only where it holds."""
-    assert warnings_of(new, written(old, tmp_path), caplog) == [f"the patterns of drop1 are not what they were: {message}"]
+    assert warnings_of(new, written(old, tmp_path), caplog) == [f"the patterns of drop1 are not what they "
+                                                                f"were: {message}"]
 
 
 def test_a_long_distribution_is_shortened_and_its_setting_found(tmp_path, caplog):
@@ -85,12 +89,15 @@ def test_a_long_distribution_is_shortened_and_its_setting_found(tmp_path, caplog
 
 def test_another_search_is_another_distribution(tmp_path, caplog):
     """The same choices at other probabilities."""
-    (line,) = warnings_of(f"{ROW} max_period: 8", written(f"{ROW} max_period: 8 search: SGD", tmp_path), caplog)
-    assert line.startswith("the patterns of drop1 are not what they were: 1 of 1 (") and "to go on" not in line
+    (line,) = warnings_of(f"{ROW} max_period: 8", written(f"{ROW} max_period: 8 search: SGD", tmp_path),
+                          caplog)
+    assert line.startswith("the patterns of drop1 are not what they were: 1 of 1 "
+                           "(") and "to go on" not in line
 
 
 def test_the_advice_makes_it_the_same_run(tmp_path, caplog, monkeypatch):
-    """An unchanged file after a default has changed: it warns, and with the setting advised the patterns are the old ones."""
+    """An unchanged file after a default has changed: it warns, and with the setting advised the patterns are
+    the old ones."""
     monkeypatch.setattr(periodic, "DEFAULT_STEP", 10)
     get_family.cache_clear()
     old = solver("", tmp_path)
@@ -99,7 +106,8 @@ def test_the_advice_makes_it_the_same_run(tmp_path, caplog, monkeypatch):
     monkeypatch.undo()
     get_family.cache_clear()
     assert warnings_of("", path, caplog) == [
-        "the patterns of drop1 are not what they were: 5 of 10; now 15 of 30; set step: 10 to go on as before"]
+        "the patterns of drop1 are not what they were: 5 of 10; now 15 of 30; set step: 10 to go on as "
+        "before"]
     assert warnings_of("step: 10", path, caplog) == []
     ends = []
     for settings in ("step: 10", ""):
@@ -114,8 +122,8 @@ def test_the_advice_makes_it_the_same_run(tmp_path, caplog, monkeypatch):
 def test_an_older_snapshot_loads_and_says_that_it_cannot_be_compared(tmp_path, caplog):
     path = written("", tmp_path, patterns=None)
     assert warnings_of("", path, caplog) == [
-        f"{path} has no record of its patterns (it was written by an earlier version): they cannot be compared with those of "
-        f"drop1 now"]
+        f"{path} has no record of its patterns (it was written by an earlier version): they cannot be "
+        f"compared with those of drop1 now"]
     assert warnings_of(None, path, caplog) == []
 
 
@@ -126,22 +134,25 @@ def test_drops_that_only_one_side_has_are_no_change_of_patterns(tmp_path, caplog
 
 
 def forged(**parts):
-    return json.dumps({"drop1": {"family": "PERIODIC", "choices": ["5 of 10"], "probabilities": [1.0], **parts}})
+    return json.dumps({"drop1": {"family": "PERIODIC", "choices": ["5 of 10"], "probabilities": [1.0],
+                                 **parts}})
 
 
 @pytest.mark.parametrize("text", [
-    "", "{", "[]", "null", "[" * 100_000, 7, 1.5, json.dumps({"drop1": None}), json.dumps({"drop1": {}}), forged(more=1),
-    forged(family=3), forged(family="\x1b[2J"), forged(family="F" * 201), forged(choices=[]), forged(choices="5"),
-    forged(choices=[["5"]]), forged(choices=["a\nb"]), forged(choices=["1", "2"]), forged(choices=[], probabilities=[]),
-    forged(probabilities=["1"]), forged(probabilities=[float("nan")]), forged(probabilities=[-0.5]),
-    forged(probabilities=[1.5]), forged(probabilities=[float("inf")]), forged(probabilities=[True]),
-    forged(probabilities=None), forged().replace("1.0", "1" * 10_000)], ids=lambda text: str(text)[:40])
+    "", "{", "[]", "null", "[" * 100_000, 7, 1.5, json.dumps({"drop1": None}), json.dumps({"drop1": {}}),
+    forged(more=1), forged(family=3), forged(family="\x1b[2J"), forged(family="F" * 201), forged(choices=[]),
+    forged(choices="5"), forged(choices=[["5"]]), forged(choices=["a\nb"]), forged(choices=["1", "2"]),
+    forged(choices=[], probabilities=[]), forged(probabilities=["1"]), forged(probabilities=[float("nan")]),
+    forged(probabilities=[-0.5]), forged(probabilities=[1.5]), forged(probabilities=[float("inf")]),
+    forged(probabilities=[True]), forged(probabilities=None), forged().replace("1.0", "1" * 10_000)],
+                         ids=lambda text: str(text)[:40])
 def test_a_forged_record_is_refused_and_changes_nothing(tmp_path, text):
     path = written("", tmp_path, patterns=text)
     other = solver("")
     other.step(2)
     before = {name: p.data.copy() for name, p in other.net.parameters().items()}
-    with pytest.raises(md.SnapshotError, match="refused as a snapshot: expected patterns to describe the drops of a net"):
+    with pytest.raises(md.SnapshotError, match="refused as a snapshot: expected patterns to describe the "
+                       "drops of a net"):
         other.restore(path)
     assert other.iteration == 2
     for name, value in before.items():

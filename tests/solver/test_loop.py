@@ -1,4 +1,5 @@
-"""The training loop: Caffe's order of things, resuming, stopping at NaN, and compact training equal to dense training."""
+"""The training loop: Caffe's order of things, resuming, stopping at NaN, and compact training equal to dense
+training."""
 
 import json
 
@@ -13,16 +14,20 @@ name: "tiny"
 layer { name: "data" type: "DummyData" top: "data" top: "label"
   dummy_data_param { shape { dim: 8 dim: 6 } shape { dim: 8 }
     data_filler { type: "gaussian" } data_filler { type: "constant" value: 2 } } }
-layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" param { } param { lr_mult: 2 decay_mult: 0 }
+layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" param { } param { lr_mult: 2
+  decay_mult: 0 }
   inner_product_param { num_output: 20 weight_filler { type: "msra" } } }
 layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
-layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1" approx_dropout_param { dropout_ratio: 0.5 } }
+layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1"
+  approx_dropout_param { dropout_ratio: 0.5 } }
 layer { name: "ip2" type: "InnerProduct" bottom: "drop1" top: "ip2"
   inner_product_param { num_output: 5 weight_filler { type: "msra" } } }
-layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy" include { phase: TEST } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
 """
-BASE = "base_lr: 0.05 lr_policy: 'step' gamma: 0.5 stepsize: 4 momentum: 0.9 weight_decay: 0.01 max_iter: 12 random_seed: 3\n"
+BASE = ("base_lr: 0.05 lr_policy: 'step' gamma: 0.5 stepsize: 4 momentum: 0.9 weight_decay: 0.01 max_iter: "
+        "12 random_seed: 3\n")
 
 
 def make(settings="", tmp_path="/nonexistent", net=NET, dtype="float64", base=BASE, **options):
@@ -53,8 +58,10 @@ RULES = {"SGD": "momentum: 0.9", "Nesterov": "momentum: 0.9", "AdaGrad": "", "RM
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("family", ["PERIODIC", "ROW"])
 def test_compact_training_equals_masked_dense_training(rule, family, regularization):
-    """Every rule acts on all weights as with ordinary dropout: one that was dropped has gradient 0 and is not frozen."""
-    base = f"base_lr: 0.05 lr_policy: 'fixed' type: '{rule}' {RULES[rule]} weight_decay: 0.01 max_iter: 99 random_seed: 3 "
+    """Every rule acts on all weights as with ordinary dropout: one that was dropped has gradient 0 and is not
+    frozen."""
+    base = (f"base_lr: 0.05 lr_policy: 'fixed' type: '{rule}' {RULES[rule]} weight_decay: 0.01 max_iter: 99 "
+            f"random_seed: 3 ")
     settings = f"regularization_type: '{regularization}' clip_gradients: 0.3 iter_size: 2"
     compact, dense = (make(settings, base=base, dropout=f"approx:{family}") for _ in range(2))
     dense.net.run_masked_dense()
@@ -69,8 +76,8 @@ def test_order_of_the_loop(tmp_path):
     events = events_of(solver)
     solver.solve()
     seen = [(e.kind, e.iteration) for e in events if e.kind != "step"]
-    assert seen == [("test", 0), ("display", 0), ("test", 4), ("display", 5), ("snapshot", 6), ("test", 8), ("display", 10),
-                    ("snapshot", 12), ("display", 12), ("test", 12)]
+    assert seen == [("test", 0), ("display", 0), ("test", 4), ("display", 5), ("snapshot", 6), ("test", 8),
+                    ("display", 10), ("snapshot", 12), ("display", 12), ("test", 12)]
     assert [e.iteration for e in events if e.kind == "step"] == list(range(1, 13))
     assert set(events[0].values) == {"accuracy", "loss"}
     rates = [e.values["lr"] for e in events if e.kind == "step"]
@@ -180,7 +187,8 @@ def run_steps(solver, count):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_resumed_run_equals_uninterrupted_run(tmp_path, rule):
-    base = f"base_lr: 0.05 lr_policy: 'fixed' type: '{rule}' {RULES[rule]} weight_decay: 0.01 max_iter: 12 random_seed: 3 "
+    base = (f"base_lr: 0.05 lr_policy: 'fixed' type: '{rule}' {RULES[rule]} weight_decay: 0.01 max_iter: 12 "
+            f"random_seed: 3 ")
     settings = "snapshot: 5 average_loss: 4 iter_size: 2 test_iter: 2 test_interval: 4"
     whole = make(settings, tmp_path, base=base, dtype="float32")
     all_events = events_of(whole)
@@ -224,7 +232,8 @@ class TestRestoreRefuses:
     @pytest.mark.parametrize("options, message", [
         ({"net": NET.replace("num_output: 20", "num_output: 24")},
          r"data/ip1/weight has shape \(20, 6\), this net expects \(24, 6\)\. Did num_output"),
-        ({"net": NET.replace('"ip2"', '"score"')}, r"is no snapshot of this net: it has no data/score/weight; did you mean"),
+        ({"net": NET.replace('"ip2"', '"score"')}, r"is no snapshot of this net: it has no "
+         r"data/score/weight; did you mean"),
         ({"base": BASE.replace("random_seed: 3", "random_seed: 4")}, r"random_seed 3, this solver says 4"),
         ({"base": BASE + "type: 'Nesterov'"}, r"written by solver type 'SGD', this one is 'Nesterov'"),
     ])
@@ -253,8 +262,8 @@ class TestLoadWeights:
         other = make(net=NET.replace('name: "ip2"', 'name: "score"'))
         copied, left = md.load_weights(other.net, path)
         assert copied == ["ip1/weight", "ip1/bias"]
-        assert left == ["score/weight (not in the file)", "score/bias (not in the file)", "ip2/bias (not in the net)",
-                        "ip2/weight (not in the net)"]
+        assert left == ["score/weight (not in the file)", "score/bias (not in the file)", "ip2/bias (not in "
+                        "the net)", "ip2/weight (not in the net)"]
         assert "not copied: score/weight" in caplog.text
         np.testing.assert_array_equal(weights(other)["ip1/weight"], weights(first)["ip1/weight"])
 
@@ -263,16 +272,19 @@ class TestLoadWeights:
         renamed = NET.replace('"ip1"', '"a"').replace('"ip2"', '"b"')
         with pytest.raises(md.SnapshotError, match="holds no parameter of this net"):
             md.load_weights(make(net=renamed).net, path)
-        with pytest.raises(md.SnapshotError, match=r"ip1/weight has shape \(20, 6\), this net expects \(9, 6\)"):
+        with pytest.raises(md.SnapshotError, match=r"ip1/weight has shape \(20, 6\), this net expects \(9, "
+                           r"6\)"):
             md.load_weights(make(net=NET.replace("num_output: 20", "num_output: 9")).net, path)
 
 
 def test_keeps_the_newest_and_the_best(tmp_path):
-    solver = make("snapshot: 2 snapshot_keep: 2 snapshot_best: '-loss' test_iter: 1 test_interval: 3", tmp_path)
+    solver = make("snapshot: 2 snapshot_keep: 2 snapshot_best: '-loss' test_iter: 1 test_interval: 3",
+                  tmp_path)
     events = events_of(solver)
     solver.solve()
     values = {e.iteration: e.values["loss"] for e in events if e.kind == "test"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny_best.h5", "tiny_iter_10.h5", "tiny_iter_12.h5"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny_best.h5", "tiny_iter_10.h5",
+                                                          "tiny_iter_12.h5"]
     from minidrop.snapshot import read_header
     assert read_header(tmp_path / "tiny_best.h5")["iteration"] == min(values, key=values.get)
     assert solver.best == min(values.values())
@@ -289,8 +301,9 @@ def test_stops_at_the_first_nonfinite_loss_and_keeps_the_snapshot(tmp_path):
 
 
 def test_every_mistake_in_one_report():
-    text = ("base_lr: 0.1 lr_policy: 'stepp' momentum: 1.5 max_iter: 0 regularization_type: 'L3' snapshot_best: 'acuracy' "
-            "net_param { layer { name: 'ip' type: 'InnerProductt' bottom: 'x' top: 'y' } }")
+    text = ("base_lr: 0.1 lr_policy: 'stepp' momentum: 1.5 max_iter: 0 regularization_type: 'L3' "
+            "snapshot_best: 'acuracy' net_param { layer { name: 'ip' type: 'InnerProductt' bottom: 'x' top: "
+            "'y' } }")
     with pytest.raises(md.ConfigError) as caught:
         md.Solver(parse_solver(text, "s.prototxt"))
     report = str(caught.value)
@@ -302,7 +315,8 @@ def test_every_mistake_in_one_report():
 
 
 def test_unknown_best_output_is_found_before_training():
-    with pytest.raises(md.ConfigError, match=r"test nets have no output 'acuracy'; did you mean 'accuracy'\?"):
+    with pytest.raises(md.ConfigError, match=r"test nets have no output 'acuracy'; did you mean "
+                       r"'accuracy'\?"):
         make("test_iter: 1 test_interval: 3 snapshot_best: 'acuracy'")
 
 
@@ -369,7 +383,8 @@ def test_a_forged_state_is_refused_and_changes_nothing(tmp_path, what, value, me
 
 def test_large_outputs_are_not_copied_into_every_display():
     wide = NET + """
-      layer { name: "extra" type: "InnerProduct" bottom: "data" top: "extra" inner_product_param { num_output: 50 } }
+      layer { name: "extra" type: "InnerProduct" bottom: "data" top: "extra"
+        inner_product_param { num_output: 50 } }
       layer { name: "few" type: "Slice" bottom: "label" top: "few" slice_param { axis: 0 } }"""
     solver = make("display: 1", net=wide)
     events = events_of(solver)
@@ -386,7 +401,8 @@ def test_restoring_a_drawn_seed_keeps_the_arrays_that_were_set(tmp_path):
         weight_filler { type: "msra" } } }
       layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }"""
     rng = np.random.default_rng(0)
-    first, second = (make(net=net, base=BASE.replace("random_seed: 3", ""), tmp_path=tmp_path) for _ in range(2))
+    first, second = (make(net=net, base=BASE.replace("random_seed: 3", ""), tmp_path=tmp_path)
+                     for _ in range(2))
     x, y = rng.standard_normal((16, 6, 1, 1)), rng.integers(0, 3, 16)
     for solver in (first, second):
         solver.net.set_input_arrays(x, y)

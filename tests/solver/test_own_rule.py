@@ -50,10 +50,12 @@ def test_it_is_pytorchs(adamw, rng):
     for given in gradients:
         p.grad = torch.tensor(Blocks(given, w.dtype).dense(Backend(), w.shape))
         optimizer.step()
-    np.testing.assert_allclose(steps(adamw, NumpyBackend(), w, gradients)[0], p.detach().numpy(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(steps(adamw, NumpyBackend(), w, gradients)[0], p.detach().numpy(), rtol=1e-9,
+                               atol=1e-12)
 
 
-# Trains one step; prints how often the kernel was found on disk and how often it was compiled, and the weights.
+# Trains one step; prints how often the kernel was found on disk and how often it was compiled, and the
+# weights.
 STEP = """
 import minidrop, numpy as np
 from minidrop.kernels import cpu_update
@@ -69,8 +71,9 @@ print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.value
 
 def test_kernels_are_kept_on_disk_and_a_changed_formula_is_compiled_anew(tmp_path):
     def run(result):
-        done = subprocess.run([sys.executable, "-c", STEP.format(result=result)], capture_output=True, text=True, check=True,
-                              cwd=ROOT, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
+        done = subprocess.run([sys.executable, "-c", STEP.format(result=result)], capture_output=True,
+                              text=True, check=True, cwd=ROOT,
+                              env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
         return done.stdout.split()
     assert run("w - lr * h") == ["0", "1", "0.75"]
     assert run("w - lr * h") == ["1", "0", "0.75"]

@@ -1,4 +1,5 @@
-"""Training with carried states: a resumed run equals one that never stopped, and what of a snapshot is refused or ignored."""
+"""Training with carried states: a resumed run equals one that never stopped, and what of a snapshot is
+refused or ignored."""
 
 import numpy as np
 import pytest
@@ -24,19 +25,23 @@ def make(tmp_path, monkeypatch):
         net = f"""
           layer {{ name: "text" type: "TextData" top: "data" top: "label" top: "cont" text_data_param {{
                   source: "text.txt" batch_size: {streams} steps: 5 level: CHARACTER }} }}
-          layer {{ name: "embed" type: "Embed" bottom: "data" top: "embed" embed_param {{ num_output: 6 input_dim: 9
+          layer {{ name: "embed" type: "Embed" bottom: "data" top: "embed"
+            embed_param {{ num_output: 6 input_dim: 9
                   {UNIFORM} }} }}
-          layer {{ name: "r" type: "{kind}" bottom: "embed" bottom: "cont" top: "h" recurrent_param {{ num_output: 8
+          layer {{ name: "r" type: "{kind}" bottom: "embed" bottom: "cont" top: "h"
+            recurrent_param {{ num_output: 8
                   {UNIFORM} {hidden} }} }}
           layer {{ name: "drop" type: "ApproxDropout" bottom: "h" top: "drop"
                   approx_dropout_param {{ time: STEP pattern: "UNIT" }} }}
-          layer {{ name: "ip" type: "InnerProduct" bottom: "drop" top: "ip" inner_product_param {{ num_output: 9 axis: 2
+          layer {{ name: "ip" type: "InnerProduct" bottom: "drop" top: "ip"
+            inner_product_param {{ num_output: 9 axis: 2
                   {UNIFORM} }} }}
           layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss"
                   softmax_param {{ axis: 2 }} }}"""
-        text = (f"base_lr: 0.5 lr_policy: 'fixed' momentum: 0.9 max_iter: 12 random_seed: {seed} solver_mode: CPU "
-                f"clip_gradients: 1 {settings} net_param {{ {net} }}")
-        return md.Solver(parse_solver(text), snapshot_prefix=str(tmp_path / name), **{"dtype": "float32", **options})
+        text = (f"base_lr: 0.5 lr_policy: 'fixed' momentum: 0.9 max_iter: 12 random_seed: {seed} "
+                f"solver_mode: CPU clip_gradients: 1 {settings} net_param {{ {net} }}")
+        return md.Solver(parse_solver(text), snapshot_prefix=str(tmp_path / name),
+                         **{"dtype": "float32", **options})
     return build
 
 
@@ -82,8 +87,8 @@ def test_another_batch_size_is_named_as_the_reason(make):
     with pytest.raises(md.SnapshotError) as caught:
         make(streams=2).restore(path)
     assert str(caught.value) == (
-        f"{path}: state/r/h has shape (4, 8), this net expects (2, 8). Did batch_size of the data change? --weights starts "
-        f"with new states")
+        f"{path}: state/r/h has shape (4, 8), this net expects (2, 8). Did batch_size of the data change? "
+        f"--weights starts with new states")
     md.load_weights(make(streams=2).net, path)          # which is right
 
 
@@ -104,7 +109,8 @@ def test_a_net_without_states_has_none_in_its_snapshot(make):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda arrays: arrays.pop("state/r/c"), "is no snapshot of this net: it has no state/r/c; did you mean 'state/r/h'?"),
+    (lambda arrays: arrays.pop("state/r/c"), "is no snapshot of this net: it has no state/r/c; did you mean "
+     "'state/r/h'?"),
     (lambda arrays: arrays.update({"state/r/h": np.zeros((5, 8), "f4")}),
      "state/r/h has shape (5, 8), this net expects (4, 8)"),
     (lambda arrays: arrays.update({"state/other/h": np.zeros((4, 8), "f4")}),
@@ -168,12 +174,14 @@ def test_training_equals_masked_dense_training(make, hidden):
     for solver in (compact, dense):
         solver.step(10)
     for name, parameter in compact.net.parameters().items():
-        np.testing.assert_allclose(parameter.data, dense.net.parameters()[name].data, rtol=0, atol=1e-10, err_msg=name)
+        np.testing.assert_allclose(parameter.data, dense.net.parameters()[name].data, rtol=0, atol=1e-10,
+                                   err_msg=name)
     for key, array in compact.net.states.items():
         np.testing.assert_allclose(array, dense.net.states[key], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("dropout, kinds", [("conventional", ("Dropout", True)), ("approx", ("ApproxDropout", False)),
+@pytest.mark.parametrize("dropout, kinds", [("conventional", ("Dropout", True)),
+                                            ("approx", ("ApproxDropout", False)),
                                             ("approx:PERIODIC", ("ApproxDropout", False))])
 def test_the_option_dropout_reaches_the_state(make, dropout, kinds):
     solver = make("LSTM", HIDDENS["SEQUENCE"], dropout=dropout)

@@ -32,7 +32,8 @@ def run(name, gradients, lr=0.1, w=(1.0, -2.0), dtype="f8", options=None, **upda
     history, steps = [np.zeros_like(p.data) for _ in range(rule.slots)], []
     for t, g in enumerate(gradients):
         p = parameter(p.data, g)
-        rule.update(Backend, p, history, rule.numbers(lr[t] if isinstance(lr, list) else lr, decay, t), **update)
+        rule.update(Backend, p, history, rule.numbers(lr[t] if isinstance(lr, list) else lr, decay, t),
+                    **update)
         steps.append(p.data.copy())
     return steps, history
 
@@ -204,16 +205,19 @@ LAYOUTS = {
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_compact_gradients_equal_dense_ones(name, dtype, layout):
-    """One pass over memory with blocks, and the formula on whole arrays: the same bits, for matrices and for four axes."""
+    """One pass over memory with blocks, and the formula on whole arrays: the same bits, for matrices and for
+    four axes."""
     rng = np.random.default_rng(3)
-    rule = get_rule(SolverParameter(type=name, **({"momentum": 0.9} if name not in ("AdaGrad", "RMSProp") else {})))
+    rule = get_rule(SolverParameter(type=name, **({"momentum": 0.9} if name not in ("AdaGrad", "RMSProp")
+                                                  else {})))
     for shape in ((12, 10), (12, 5, 2, 1)):
         for decay, l1 in ((0.0, False), (0.01, False), (0.01, True)):
             w = rng.standard_normal(shape).astype(dtype)
             compact, dense = Parameter(w.copy()), Parameter(w.copy())
             histories = [[np.zeros_like(w) for _ in range(rule.slots)] for _ in range(2)]
             for iteration in range(3):
-                blocks = [Block(rng.standard_normal((12 if rows is None else rows.count, 10 if cols is None else cols.count))
+                blocks = [Block(rng.standard_normal((12 if rows is None else rows.count, 10 if cols is None
+                                                     else cols.count))
                                 .astype(dtype), rows, cols) for rows, cols in LAYOUTS[layout]]
                 compact.clear_grad()
                 compact.accumulate(Blocks(blocks, dtype))
@@ -223,8 +227,10 @@ def test_compact_gradients_equal_dense_ones(name, dtype, layout):
                 if name == "SGD":
                     rule.update(Backend, dense, histories[1], numbers, decay, l1, 0.5)
                 else:
-                    Generic().rule_update(dense.data, histories[1], dense.blocks, rule, numbers, decay, l1, 0.5)
-                for got, expected in zip((compact.data, *histories[0]), (dense.data, *histories[1]), strict=True):
+                    Generic().rule_update(dense.data, histories[1], dense.blocks, rule, numbers, decay, l1,
+                                          0.5)
+                for got, expected in zip((compact.data, *histories[0]), (dense.data, *histories[1]),
+                                         strict=True):
                     np.testing.assert_array_equal(got, expected)
 
 

@@ -34,14 +34,15 @@ def device_count():
 
 
 class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
-    """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cuda.products`."""
+    """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see
+    `backend.cuda.products`."""
 
     def __init__(self, index, precision="float32"):
         count, reason = device_count()
         if index >= count:
             devices = f"there {'is 1 device' if count == 1 else f'are {count} devices'}, numbered from 0"
-            raise BackendError(f"device cuda:{index} cannot be used: {reason or devices}; use --device cpu, or see "
-                               f"`minidrop devices`")
+            raise BackendError(f"device cuda:{index} cannot be used: {reason or devices}; use --device cpu, "
+                               f"or see `minidrop devices`")
         self.name = f"cuda:{index}"
         self.index = index
         self.precision = precision
@@ -55,15 +56,17 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
     def describe(self):
         properties = cupy.cuda.runtime.getDeviceProperties(self.index)
         precision = "" if self.precision == "float32" else f", products in {self.precision}"
-        return (f"{self.name} ({properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, "
-                f"CuPy {cupy.__version__}, CUDA runtime {_version(cupy.cuda.runtime.runtimeGetVersion())}, "
-                f"driver for CUDA {_version(cupy.cuda.runtime.driverGetVersion())}{precision})")
+        return (f"{self.name} ({properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} "
+                f"GiB, CuPy {cupy.__version__}, CUDA runtime "
+                f"{_version(cupy.cuda.runtime.runtimeGetVersion())}, driver for CUDA "
+                f"{_version(cupy.cuda.runtime.driverGetVersion())}{precision})")
 
-    # -- arrays ------------------------------------------------------------------------------------------------------
+    # -- arrays ----------------------------------------------------------------------------------------------
     def asarray(self, x, dtype=None):
         if self.capturing and not _is_on_a_device(x):
             raise CaptureError(f"{_name_of(x, dtype)} is needed from the host inside the step")
-        with self.device, self._memory_explained(lambda: (np.shape(x), dtype or getattr(x, "dtype", np.float64))):
+        with self.device, self._memory_explained(lambda: (np.shape(x), dtype
+                                                          or getattr(x, "dtype", np.float64))):
             return cupy.asarray(x, dtype)
 
     def empty(self, shape, dtype):
@@ -82,7 +85,8 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
     def upload(self, owner, arrays):
         hosts = [x for x in arrays if not _is_on_a_device(x)]
         if self.capturing and hosts:
-            raise CaptureError(f"a batch of {', '.join(_name_of(x) for x in hosts)} is needed from the host inside the step")
+            raise CaptureError(f"a batch of {', '.join(_name_of(x) for x in hosts)} is needed from the host "
+                               f"inside the step")
         with self._memory_explained():
             uploaded = iter(self._uploads.upload(owner, hosts, self.empty))
         return [self.asarray(x) if _is_on_a_device(x) else next(uploaded) for x in arrays]
@@ -114,7 +118,8 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
             raise self._out_of_memory(error, *(asked() if asked else ())) from error
 
     def _out_of_memory(self, error, shape=None, dtype=None):
-        """Return the BackendError of an allocation that failed: of an array, or of a temporary that only CuPy knows."""
+        """Return the BackendError of an allocation that failed: of an array, or of a temporary that only CuPy
+        knows."""
         wanted = str(error)
         if shape is not None:
             shape = shape if isinstance(shape, tuple) else (shape,)
@@ -124,15 +129,15 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
             free, total = cupy.cuda.runtime.memGetInfo()
             pool = cupy.get_default_memory_pool()
             held, used = pool.total_bytes(), pool.used_bytes()
-        return BackendError(f"{self.name} is out of memory: {wanted}; of its {total:,} bytes {free:,} are free, and {used:,} "
-                            f"of the {held:,} held here are in use; make batch_size or the layers smaller, or end what else "
-                            f"runs on the device")
+        return BackendError(f"{self.name} is out of memory: {wanted}; of its {total:,} bytes {free:,} are "
+                            f"free, and {used:,} of the {held:,} held here are in use; make batch_size or "
+                            f"the layers smaller, or end what else runs on the device")
 
-    # -- kept sets ---------------------------------------------------------------------------------------------------
+    # -- kept sets -------------------------------------------------------------------------------------------
     def _index(self, kept):
         return kept.index if isinstance(kept.index, slice) else self._index_table(kept)
 
-    # -- cuBLAS ------------------------------------------------------------------------------------------------------
+    # -- cuBLAS ----------------------------------------------------------------------------------------------
     def _pointer(self, array):
         return array.data.ptr
 
@@ -143,24 +148,27 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
                 self._blas = cublas_library.load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
             except (ImportError, OSError, AttributeError) as error:     # CuPy itself imports without the CUDA libraries
                 major = cupy.cuda.runtime.driverGetVersion() // 1000
-                raise BackendError(f"{self.name} cannot multiply: cuBLAS is missing ({str(error).splitlines()[0]}); install "
-                                   f"it with: python -m pip install 'minidrop[cuda{13 if major >= 13 else 12}]'") from error
+                raise BackendError(f"{self.name} cannot multiply: cuBLAS is missing "
+                                   f"({str(error).splitlines()[0]}); install it with: python -m pip install "
+                                   f"'minidrop[cuda{13 if major >= 13 else 12}]'") from error
         try:
-            return self._blas, self._blas.handle(self.index, cupy.cuda.get_current_stream().ptr, self._new_workspace)
+            return self._blas, self._blas.handle(self.index, cupy.cuda.get_current_stream().ptr,
+                                                 self._new_workspace)
         except cublas_library.CUBLASError as error:
             raise BackendError(f"{self.name} cannot multiply: cuBLAS does not start: {error}") from error
 
     def _new_workspace(self):
         if self.held is not None:
-            raise CaptureError(f"{self.name}: cuBLAS cannot be started while a graph is captured; multiply once before, in "
-                               f"the same thread")
+            raise CaptureError(f"{self.name}: cuBLAS cannot be started while a graph is captured; multiply "
+                               f"once before, in the same thread")
         size = cublas_library.workspace_bytes(cupy.cuda.runtime.getDeviceProperties(self.index)["major"])
         memory = self.empty((size,), np.uint8)
         return memory.data.ptr, size, memory
 
 
 def _is_on_a_device(x):
-    return isinstance(x, cupy.ndarray) or hasattr(x, "__cuda_array_interface__")       # CuPy's and other libraries'
+    # CuPy's and other libraries'
+    return isinstance(x, cupy.ndarray) or hasattr(x, "__cuda_array_interface__")
 
 
 def _name_of(x, dtype=None):

@@ -1,9 +1,9 @@
 """Products of a CUDA device that leave out dropped blocks of activations: see kernels/block_products.cu.
 
-What lives is a small table in device memory that the kernels look into, so shapes and launches are the same for every draw,
-and a captured step can be replayed with another table. In float16 and bfloat16 that is how BLOCK is multiplied. In float32,
-tf32 and float64 the kernels have no tensor cores: there what lives is gathered and multiplied group by group
-(`functions.pieces`).
+What lives is a small table in device memory that the kernels look into, so shapes and launches are the same
+for every draw, and a captured step can be replayed with another table. In float16 and bfloat16 that is how
+BLOCK is multiplied. In float32, tf32 and float64 the kernels have no tensor cores: there what lives is
+gathered and multiplied group by group (`functions.pieces`).
 """
 
 from functools import lru_cache
@@ -15,7 +15,8 @@ from minidrop.errors import BackendError
 from minidrop.kernels import cuda, grids
 from minidrop.kernels.loader import OPERANDS, REALS
 
-_LARGEST = 2**30        # of an axis: kernels count its entries, and where a block beyond them would end, in 32 bits
+_LARGEST = 2**30        # of an axis: kernels count its entries, and where a block beyond them would end, in
+                        # 32 bits
 
 
 class CudaBlocks(Backend):
@@ -31,17 +32,20 @@ class CudaBlocks(Backend):
         return self._kind(dtype) in OPERANDS
 
     def block_mask(self, grid):
-        # One upload for all layers that read a grid. While a step is captured the table must not be one that stays as it is.
-        return super().block_mask(grid) if self.capturing or grid.lives_at is not None else self._block_mask(grid)
+        # One upload for all layers that read a grid. While a step is captured the table must not be one that
+        # stays as it is.
+        return (super().block_mask(grid) if self.capturing or grid.lives_at is not None
+                else self._block_mask(grid))
 
     def block_product(self, a, b, trans_a=False, trans_b=False, a_grid=None, n_grid=None, scale=1, bias=None):
         check_block_product(a, b, trans_a, trans_b, a_grid, n_grid)
         if max(*a.shape, *b.shape) > _LARGEST:
-            raise BackendError(f"block_product: the GPU kernels take axes of up to 2**30 entries; one of a {a.shape} and b "
-                               f"{b.shape} is longer")
+            raise BackendError(f"block_product: the GPU kernels take axes of up to 2**30 entries; one of a "
+                               f"{a.shape} and b {b.shape} is longer")
         kind = self._kind(a.dtype)
         operand = OPERANDS.index(kind) if kind in OPERANDS else 0
-        c = self.empty((a.shape[1] if trans_a else a.shape[0], b.shape[0] if trans_b else b.shape[1]), a.dtype)
+        c = self.empty((a.shape[1] if trans_a else a.shape[0], b.shape[0] if trans_b else b.shape[1]),
+                       a.dtype)
         if not c.size or not all(a.shape):
             c.fill(0)
             if bias is not None:
@@ -53,16 +57,18 @@ class CudaBlocks(Backend):
         else:
             a, b = (x.astype(c.dtype, copy=False) for x in (a, b))
         tile_m, tile_n = self._tile(*c.shape, trans_a, a_grid, n_grid) if operand else grids.TILES[0]
-        self._run(cuda.block_product, {"OPERAND": operand, "TRANS_A": int(trans_a), "TRANS_B": int(trans_b), "TILE_M": tile_m,
-                                       "TILE_N": tile_n},
+        self._run(cuda.block_product, {"OPERAND": operand, "TRANS_A": int(trans_a), "TRANS_B": int(trans_b),
+                                       "TILE_M": tile_m, "TILE_N": tile_n},
                   a=a, b=b, c=c, bias=None if bias is None else self._flat(bias), scale=scale,
                   **self._mask_of("a", a_grid), **self._mask_of("n", n_grid))
         return c
 
     def _mask_of(self, name, grid):
         """Return the arguments of a kernel that say what lives."""
-        lives, samples, units = (None, 1, 1) if grid is None else (self.block_mask(grid), grid.block_samples, grid.block_units)
-        return {f"{name}_lives": lives, f"{name}_samples": min(samples, _LARGEST), f"{name}_units": min(units, _LARGEST)}
+        lives, samples, units = (None, 1, 1) if grid is None else (self.block_mask(grid), grid.block_samples,
+                                                                   grid.block_units)
+        return {f"{name}_lives": lives, f"{name}_samples": min(samples, _LARGEST),
+                f"{name}_units": min(units, _LARGEST)}
 
     def _tile(self, m, n, trans_a, a_grid, n_grid):
         """Return the tile of a result (m, n): one of which blocks are whole parts, if there is one."""
@@ -74,6 +80,6 @@ class CudaBlocks(Backend):
         if x.dtype.name not in REALS or not x.size:
             return super().multiply_blocks(x, grid, scale)
         y = self.empty(x.shape, x.dtype)
-        self._run(cuda.multiply_blocks, x=self.xp.ascontiguousarray(x), lives=self.block_mask(grid), y=y, scale=scale,
-                  samples=grid.block_samples, units=grid.block_units)
+        self._run(cuda.multiply_blocks, x=self.xp.ascontiguousarray(x), lives=self.block_mask(grid), y=y,
+                  scale=scale, samples=grid.block_samples, units=grid.block_units)
         return y

@@ -1,14 +1,17 @@
 """What to ask of cuBLAS: the arguments of its products, computed without a GPU.
 
-cuBLAS multiplies column-major matrices, C = alpha op(A) op(B) + beta C, each with a leading dimension: the distance between
-two of its columns. A row-major matrix read so is its transpose, so y = a b is asked for as y^T = b^T a^T: cuBLAS's A lies in
-the memory of our b, its B in that of our a. Everything here counts in elements, from the first element of each buffer.
+cuBLAS multiplies column-major matrices, C = alpha op(A) op(B) + beta C, each with a leading dimension: the
+distance between two of its columns. A row-major matrix read so is its transpose, so y = a b is asked for as
+y^T = b^T a^T: cuBLAS's A lies in the memory of our b, its B in that of our a. Everything here counts in
+elements, from the first element of each buffer.
 
-A leading dimension larger than needed skips memory. So of a weight matrix W (outputs x inputs, row by row) this can be read
-where it lies, without a copy; x and y are compact, their columns the kept inputs and outputs:
+A leading dimension larger than needed skips memory. So of a weight matrix W (outputs x inputs, row by row)
+this can be read where it lies, without a copy; x and y are compact, their columns the kept inputs and
+outputs:
 
     kept of W                  forward y = x W^T            input gradient gx = gy W       weight gradient gW = gy^T x
-    -------------------------  ---------------------------  -----------------------------  ---------------------------
+    -------------------------  ---------------------------  -----------------------------
+    ---------------------------
     rows, one in every `step`  one product, ld = step * ld  one product, ld = step * ld    reads no W: x and gy are
     rows, one run (a slice)    one product, an offset       one product, an offset         compact already, and gW is
     rows, runs of `width`      a batch, one run each; the   gather: each run adds to the   written as a compact block,
@@ -20,21 +23,24 @@ where it lies, without a copy; x and y are compact, their columns the kept input
                                memory, and BLAS has no stride inside a column
     a list                     gather
 
-Of W stored as (inputs x outputs) the lines for rows and columns change places. Kept rows and kept columns together need a
-line each that can; else both are gathered at once, and the compact block serves forward and input gradient. A batch of narrow
-runs computes mostly padding, and many calls cost more than a gather: `LEAST_RUN` and `MOST_CALLS` say from where a gather is
-taken (reasoned; no GPU has measured it yet). A kept set of samples, rows of x and gy, is the summed axis of a weight
-gradient: there both operands are read with leading dimensions multiplied alike.
+Of W stored as (inputs x outputs) the lines for rows and columns change places. Kept rows and kept columns
+together need a line each that can; else both are gathered at once, and the compact block serves forward and
+input gradient. A batch of narrow runs computes mostly padding, and many calls cost more than a gather:
+`LEAST_RUN` and `MOST_CALLS` say from where a gather is taken (reasoned; no GPU has measured it yet). A kept
+set of samples, rows of x and gy, is the summed axis of a weight gradient: there both operands are read with
+leading dimensions multiplied alike.
 
-Tiles (`patterns.tile`) drop weights in classes, a product each of gathered operands. `padded` says how classes of nearly
-the same shape become one strided-batched product: operands filled up with zeros give results filled up with zeros.
+Tiles (`patterns.tile`) drop weights in classes, a product each of gathered operands. `padded` says how
+classes of nearly the same shape become one strided-batched product: operands filled up with zeros give
+results filled up with zeros.
 """
 
 from dataclasses import dataclass, replace
 
 from minidrop.errors import BackendError
 
-LEAST_RUN = 64      # width of a run from which a batch of runs is taken: the narrowest tile of cuBLAS's fast kernels
+LEAST_RUN = 64      # width of a run from which a batch of runs is taken: the narrowest tile of cuBLAS's fast
+                    # kernels
 MOST_CALLS = 4      # calls for one product
 _INT_MAX = 2**31 - 1
 
@@ -51,7 +57,8 @@ class Matrix:
 
     @classmethod
     def of(cls, shape, strides, itemsize):
-        """Return the Matrix of an array, first element at 0; None where its strides are no multiples of its items."""
+        """Return the Matrix of an array, first element at 0; None where its strides are no multiples of its
+        items."""
         if any(stride % itemsize for stride in strides):
             return None
         return cls(*shape, *(stride // itemsize for stride in strides))
@@ -78,8 +85,8 @@ class Matrix:
 class Gemm:
     """One call, in cuBLAS's order: `a` lies in the buffer of our right operand, `b` in that of our left one.
 
-    transa, transb: False for CUBLAS_OP_N, True for CUBLAS_OP_T. With a batch of more than one, product number i begins at
-    a + i * stride_a, b + i * stride_b and c + i * stride_c.
+    transa, transb: False for CUBLAS_OP_N, True for CUBLAS_OP_T. With a batch of more than one, product number
+    i begins at a + i * stride_a, b + i * stride_b and c + i * stride_c.
     """
 
     transa: bool
@@ -107,10 +114,11 @@ class Gemm:
 
 
 def product(a, b, c, alpha=1.0, beta=0.0):
-    """Return the Gemm of c = alpha a b + beta c for three Matrix of our own, row-major, kind; None where BLAS has none.
+    """Return the Gemm of c = alpha a b + beta c for three Matrix of our own, row-major, kind; None where BLAS
+    has none.
 
-    a (m, k), b (k, n), c (m, n). a and b need neighbours in memory along rows or columns, c along its rows. Nothing may be
-    empty. Raises BackendError where the shapes do not fit.
+    a (m, k), b (k, n), c (m, n). a and b need neighbours in memory along rows or columns, c along its rows.
+    Nothing may be empty. Raises BackendError where the shapes do not fit.
     """
     if (a.columns, a.rows, b.columns) != (b.rows, c.rows, c.columns):
         raise BackendError(f"product: ({a.rows}, {a.columns}) times ({b.rows}, {b.columns}) does not give "
@@ -118,18 +126,20 @@ def product(a, b, c, alpha=1.0, beta=0.0):
     left, right, out = _stored(a), _stored(b), _stored(c, transposed=(False,))
     if left is None or right is None or out is None:
         return None
-    return Gemm(right[0], left[0], b.columns, a.rows, a.columns, b.offset, right[1], a.offset, left[1], c.offset, out[1],
-                alpha, beta)
+    return Gemm(right[0], left[0], b.columns, a.rows, a.columns, b.offset, right[1], a.offset, left[1],
+                c.offset, out[1], alpha, beta)
 
 
 def batched(a, b, c, strides, batch, alpha=1.0):
-    """Return the Gemm of `batch` products c_i = alpha a_i b_i; strides: from one a, b and c to the next. None as `product`."""
+    """Return the Gemm of `batch` products c_i = alpha a_i b_i; strides: from one a, b and c to the next. None
+    as `product`."""
     call = product(a, b, c, alpha)
     return call and replace(call, batch=batch, stride_b=strides[0], stride_a=strides[1], stride_c=strides[2])
 
 
 def _stored(matrix, transposed=(False, True)):
-    """Return (transposed, leading dimension) of a matrix that cuBLAS is to read as its transpose; None if it cannot."""
+    """Return (transposed, leading dimension) of a matrix that cuBLAS is to read as its transpose; None if it
+    cannot."""
     for flip in transposed:
         m = matrix.T if flip else matrix
         # An axis of length 1 is never stepped along: whatever its stride, the least that is legal will do.
@@ -140,10 +150,11 @@ def _stored(matrix, transposed=(False, True)):
     return None
 
 
-# -- kept sets -----------------------------------------------------------------------------------------------------------
+# -- kept sets -----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Runs:
-    """Part of a kept set: `runs` runs of `width` entries, `step` from one to the next; they stand at `at` in compact data."""
+    """Part of a kept set: `runs` runs of `width` entries, `step` from one to the next; they stand at `at` in
+    compact data."""
 
     first: int
     width: int
@@ -164,7 +175,8 @@ class Runs:
 
     def each(self):
         """Return every run as a part of its own."""
-        return [Runs(self.first + i * self.step, self.width, 1, 1, self.at + i * self.width) for i in range(self.runs)]
+        return [Runs(self.first + i * self.step, self.width, 1, 1, self.at + i * self.width)
+                for i in range(self.runs)]
 
 
 def runs_of(kept, total):
@@ -201,14 +213,16 @@ def runs_of(kept, total):
 def kept_product(a, b, c, inner=None, outer=None, least_run=LEAST_RUN, most_calls=MOST_CALLS):
     """Return the calls of c = a b[inner, outer], b read where it lies; None where it has to be gathered.
 
-    a (m, kept k), b (k, n), c (m, kept n); inner and outer: Kept of b's rows and columns, None for all. The order of the
-    calls counts: a later one may add to what an earlier one wrote. There are none where a kept set is empty.
+    a (m, kept k), b (k, n), c (m, kept n); inner and outer: Kept of b's rows and columns, None for all. The
+    order of the calls counts: a later one may add to what an earlier one wrote. There are none where a kept
+    set is empty.
     """
     inner_runs, outer_runs = runs_of(inner, b.rows), runs_of(outer, b.columns)
     if inner_runs is None or outer_runs is None:
         return None
     # What one stride does not describe is summed up run by run.
-    inner_runs = [one for part in inner_runs for one in ([part] if part.simple else part.each()[:most_calls + 1])]
+    inner_runs = [one for part in inner_runs
+                  for one in ([part] if part.simple else part.each()[:most_calls + 1])]
     calls = []
     for part in outer_runs:
         for number, sum_part in enumerate(inner_runs):
@@ -220,7 +234,8 @@ def kept_product(a, b, c, inner=None, outer=None, least_run=LEAST_RUN, most_call
 
 
 def _partial(a, b, c, inner, outer, beta, least_run):
-    """Return the Gemm of one part of a sum and one part of the columns; None if there is none, or it would not pay."""
+    """Return the Gemm of one part of a sum and one part of the columns; None if there is none, or it would
+    not pay."""
     a = a.part(columns=(inner.at, 1, inner.count))
     c = c.part(columns=(outer.at, 1, outer.count if outer.simple else outer.width))
     if outer.simple:
@@ -228,14 +243,17 @@ def _partial(a, b, c, inner, outer, beta, least_run):
     if outer.width < least_run:
         return None
     call = product(a, b.part(inner.simple, (outer.first, 1, outer.width)), c, beta=beta)
-    return call and replace(call, batch=outer.runs, stride_a=outer.step * b.column_stride, stride_c=outer.width)
+    return call and replace(call, batch=outer.runs, stride_a=outer.step * b.column_stride,
+                            stride_c=outer.width)
 
 
-# -- many products at once -----------------------------------------------------------------------------------------------
+# -- many products at once -----------------------------------------------------------------------------------
 def padded(shapes, most_waste=0.25):
-    """Return the (m, n, k) that products of several shapes (m, n, k) are filled up to, to be one batch; None if not worth it.
+    """Return the (m, n, k) that products of several shapes (m, n, k) are filled up to, to be one batch; None
+    if not worth it.
 
-    Each is the largest of its kind; worth it is a batch that computes at most `most_waste` more than its products.
+    Each is the largest of its kind; worth it is a batch that computes at most `most_waste` more than its
+    products.
     """
     largest = tuple(max(shape[i] for shape in shapes) for i in range(3))
     asked = sum(m * n * k for m, n, k in shapes)

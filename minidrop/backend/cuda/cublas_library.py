@@ -1,6 +1,8 @@
-"""cuBLAS itself, called through ctypes: CuPy's wrapper refuses every call while a stream is captured, cuBLAS does not.
+"""cuBLAS itself, called through ctypes: CuPy's wrapper refuses every call while a stream is captured, cuBLAS
+does not.
 
-What is asked of it is computed in `backend.cublas`; everything here is pointers and numbers, as in NVIDIA's reference.
+What is asked of it is computed in `backend.cublas`; everything here is pointers and numbers, as in NVIDIA's
+reference.
 """
 
 import ctypes
@@ -10,8 +12,9 @@ from functools import lru_cache
 from importlib import import_module
 from threading import get_ident
 
-_STATUS = {1: "NOT_INITIALIZED", 3: "ALLOC_FAILED", 7: "INVALID_VALUE", 8: "ARCH_MISMATCH", 11: "MAPPING_ERROR",
-           13: "EXECUTION_FAILED", 14: "INTERNAL_ERROR", 15: "NOT_SUPPORTED", 16: "LICENSE_ERROR"}
+_STATUS = {1: "NOT_INITIALIZED", 3: "ALLOC_FAILED", 7: "INVALID_VALUE", 8: "ARCH_MISMATCH",
+           11: "MAPPING_ERROR", 13: "EXECUTION_FAILED", 14: "INTERNAL_ERROR", 15: "NOT_SUPPORTED",
+           16: "LICENSE_ERROR"}
 _HOST_POINTERS, _DEFAULT_MATH = 0, 0
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 _ARGUMENTS = {
@@ -21,8 +24,8 @@ _ARGUMENTS = {
     "cublasSetPointerMode_v2": (_P, _I),
     "cublasSetMathMode": (_P, _I),
     "cublasGemmEx": (*[_P, _I, _I, _I, _I, _I, _P], *[_P, _I, _I], *[_P, _I, _I], _P, *[_P, _I, _I], _I, _I),
-    "cublasGemmStridedBatchedEx": (*[_P, _I, _I, _I, _I, _I, _P], *[_P, _I, _I, _L], *[_P, _I, _I, _L], _P, *[_P, _I, _I, _L],
-                                   _I, _I, _I),
+    "cublasGemmStridedBatchedEx": (*[_P, _I, _I, _I, _I, _I, _P], *[_P, _I, _I, _L], *[_P, _I, _I, _L], _P,
+                                   *[_P, _I, _I, _L], _I, _I, _I),
 }
 
 
@@ -38,8 +41,9 @@ def workspace_bytes(major):
 class CublasLibrary:
     """The functions of a loaded cuBLAS that we use, and a handle for each thread and device.
 
-    gemmEx and gemmStridedBatchedEx take the arguments of cublasGemmEx and cublasGemmStridedBatchedEx in their order, all of
-    them int; alpha and beta are addresses in host memory. CUBLASError where cuBLAS returns an error.
+    gemmEx and gemmStridedBatchedEx take the arguments of cublasGemmEx and cublasGemmStridedBatchedEx in their
+    order, all of them int; alpha and beta are addresses in host memory. CUBLASError where cuBLAS returns an
+    error.
     """
 
     CUBLASError = CUBLASError
@@ -53,13 +57,14 @@ class CublasLibrary:
         self.gemmEx, self.gemmStridedBatchedEx = library.cublasGemmEx, library.cublasGemmStridedBatchedEx
 
     def handle(self, device, stream, new_workspace):
-        """Return this thread's handle of a device, which must be the current one, working on a stream, given as its address.
+        """Return this thread's handle of a device, which must be the current one, working on a stream, given
+        as its address.
 
-        new_workspace() -> (address, bytes, owner) is called for a new handle alone. What a thread runs on several streams
-        must wait for each other, since they share it.
+        new_workspace() -> (address, bytes, owner) is called for a new handle alone. What a thread runs on
+        several streams must wait for each other, since they share it.
         """
-        # Handles are for ever: a captured step goes on to use the workspace of the thread that captured it. The system gives
-        # the number of a thread that has ended to another one, which takes its handle over.
+        # Handles are for ever: a captured step goes on to use the workspace of the thread that captured it.
+        # The system gives the number of a thread that has ended to another one, which takes its handle over.
         key = device, get_ident()
         handle = self._handles.get(key)
         if handle is None:
@@ -67,8 +72,8 @@ class CublasLibrary:
         if handle.stream != stream:
             handle.stream = None
             self._library.cublasSetStream_v2(handle.address, stream)
-            # That took the workspace away. Without one of its own cuBLAS may allocate inside of a capture, and choose another
-            # algorithm, which rounds otherwise, when several streams are at work.
+            # That took the workspace away. Without one of its own cuBLAS may allocate inside of a capture,
+            # and choose another algorithm, which rounds otherwise, when several streams are at work.
             self._library.cublasSetWorkspace_v2(handle.address, *handle.workspace)
             handle.stream = stream
         return handle.address
@@ -96,15 +101,18 @@ def _succeeded(status, function, _arguments):
 
 @lru_cache
 def load(major):
-    """Return the CublasLibrary of CUDA `major`, that which CuPy uses. ImportError, OSError or AttributeError without one."""
+    """Return the CublasLibrary of CUDA `major`, that which CuPy uses. ImportError, OSError or AttributeError
+    without one."""
     cupys_module("cublas")      # once that is there, the library's name is enough
     return CublasLibrary(CDLL(file_name(major)))
 
 
 def cupys_module(library):
-    """Return CuPy's own module of a library of CUDA, say "cublas". ImportError where that library is not found."""
-    # As an attribute: only its package loads the library first, from where pip, conda or the system put it. Imported by its
-    # full name, the module would look where the system's loader looks, which knows nothing of pip's packages.
+    """Return CuPy's own module of a library of CUDA, say "cublas". ImportError where that library is not
+    found."""
+    # As an attribute: only its package loads the library first, from where pip, conda or the system put it.
+    # Imported by its full name, the module would look where the system's loader looks, which knows nothing of
+    # pip's packages.
     libraries = import_module("cupy_backends.cuda.libs")
     try:
         return getattr(libraries, library)

@@ -28,7 +28,8 @@ class Device:
 
 @dataclass(frozen=True)
 class CudaFacts:
-    """Versions are (major, minor), or None; `missing`: (library, why) pairs; `problem`: why there is no device."""
+    """Versions are (major, minor), or None; `missing`: (library, why) pairs; `problem`: why there is no
+    device."""
 
     devices: tuple = ()
     problem: str = ""
@@ -41,25 +42,28 @@ class CudaFacts:
 
     def lines(self):
         """Return the lines that `minidrop devices` prints."""
-        lines = [f"cuda:{d.index} ({d.name}, {d.memory / 2**30:.1f} GiB, {d.free / 2**30:.1f} GiB free, compute capability "
-                 f"{d.capability})" for d in self.devices]
+        lines = [f"cuda:{d.index} ({d.name}, {d.memory / 2**30:.1f} GiB, {d.free / 2**30:.1f} GiB free, "
+                 f"compute capability {d.capability})" for d in self.devices]
         if not self.devices:
             lines.append(f"no GPU: {self.problem}")
         if self.driver or self.cupy:
             lines.append("CUDA: " + ", ".join(filter(None, (
-                self.driver and f"driver {self.release + ' ' if self.release else ''}for CUDA {_text(self.driver)}",
-                self.runtime and f"CUDA runtime {_text(self.runtime)}",
-                self.cupy and f"CuPy {self.cupy}{' (' + ', '.join(self.packages) + ')' if self.packages else ''}"))))
+                self.driver and f"driver {self.release + ' ' if self.release else ''}for CUDA "
+                f"{_text(self.driver)}", self.runtime and f"CUDA runtime {_text(self.runtime)}",
+                self.cupy
+                and f"CuPy {self.cupy}{' (' + ', '.join(self.packages) + ')' if self.packages else ''}"))))
         lines += [f"missing: {name} ({why})" for name, why in self.missing]
         return lines + self.advice()
 
     def advice(self):
         """Return what to do, as lines; none where nothing is missing."""
         if self.driver is None:
-            return [] if self.devices else ["There is no NVIDIA driver either. With a GPU and its driver: python -m pip "
-                                            "install 'minidrop[cuda12]' (or [cuda13] where nvidia-smi says CUDA 13)"]
+            return [] if self.devices else ["There is no NVIDIA driver either. With a GPU and its driver: "
+                                            "python -m pip install 'minidrop[cuda12]' (or [cuda13] where "
+                                            "nvidia-smi says CUDA 13)"]
         if self.driver < (12, 0):
-            return [f"The NVIDIA driver supports CUDA {_text(self.driver)} only; install a driver for CUDA 12 or newer first"]
+            return [f"The NVIDIA driver supports CUDA {_text(self.driver)} only; install a driver for CUDA "
+                    f"12 or newer first"]
         extra = "cuda13" if self.driver >= (13, 0) else "cuda12"
         # A CuPy for an older CUDA works with a newer driver; the other way round it does not.
         wrong = [name for name in self.packages if name == "cupy-cuda13x" and extra == "cuda12"]
@@ -67,11 +71,13 @@ class CudaFacts:
         if self.packages and not surplus and self.packages[0] in ("cupy-cuda12x", "cupy-cuda13x"):
             extra = f"cuda{self.packages[0][9:11]}"
         if surplus:
-            why = "is for a newer CUDA than the driver's" if wrong else "stands beside another CuPy: keep one of them"
-            return [f"{', '.join(surplus)} {why}: python -m pip uninstall -y {' '.join(self.packages)} && python -m pip "
-                    f"install 'minidrop[{extra}]'"]
+            why = ("is for a newer CUDA than the driver's" if wrong else "stands beside another CuPy: keep "
+                   "one of them")
+            return [f"{', '.join(surplus)} {why}: python -m pip uninstall -y {' '.join(self.packages)} && "
+                    f"python -m pip install 'minidrop[{extra}]'"]
         if self.cupy is None or self.missing:
-            return [f"The NVIDIA driver supports CUDA {_text(self.driver)}: python -m pip install 'minidrop[{extra}]'"]
+            return [f"The NVIDIA driver supports CUDA {_text(self.driver)}: python -m pip install "
+                    f"'minidrop[{extra}]'"]
         return []
 
 
@@ -94,7 +100,8 @@ def _device(cupy, index):
     properties = runtime.getDeviceProperties(index)
     with cupy.cuda.Device(index):
         free, total = runtime.memGetInfo()
-    return Device(index, properties["name"].decode(), total, free, f"{properties['major']}.{properties['minor']}")
+    return Device(index, properties["name"].decode(), total, free,
+                  f"{properties['major']}.{properties['minor']}")
 
 
 def _missing(library):

@@ -12,9 +12,9 @@ _NO_MEMORY = 2          # cudaErrorMemoryAllocation
 class CudaGraphs:
     """`Backend.capture` and `fetch` for CuPy; needs `self.device` and `self._cublas`.
 
-    All graphs of a device share one pool of memory of their own: nobody else is given what a graph writes to, and graphs
-    run one after the other, so the arrays that one needs only while it runs may be those of the next. What the pool has
-    free is therefore in use for as long as there is a graph.
+    All graphs of a device share one pool of memory of their own: nobody else is given what a graph writes to,
+    and graphs run one after the other, so the arrays that one needs only while it runs may be those of the
+    next. What the pool has free is therefore in use for as long as there is a graph.
     """
 
     captures = True
@@ -27,8 +27,10 @@ class CudaGraphs:
         with self.device:
             if self._graph_pool is None:
                 self._graph_pool, self._graphs = cuda.MemoryPool(self._graph_memory), WeakSet()
-                self._graph_pool.set_limit(size=0)      # none, not that of CuPy's pool: at a limit pools free, too
-                self._graph_stream = cuda.Stream(non_blocking=True)     # the default stream cannot be captured
+                self._graph_pool.set_limit(size=0)      # none, not that of CuPy's pool: at a limit pools
+                                                        # free, too
+                # the default stream cannot be captured
+                self._graph_stream = cuda.Stream(non_blocking=True)
             self._cublas()      # a thread that has not multiplied yet could not start it within the capture
             stream, was = self._graph_stream, self.capturing
             self.held, self.capturing = [], True
@@ -61,8 +63,8 @@ class CudaGraphs:
     def _graph_memory(self, size):
         """Return new device memory for the graphs' pool; CaptureError where there is none.
 
-        Where memory runs out CuPy's pools give back what they have free and ask again. Here that is what graphs write to, so
-        the pool must not see that error; what is free elsewhere is given back instead.
+        Where memory runs out CuPy's pools give back what they have free and ask again. Here that is what
+        graphs write to, so the pool must not see that error; what is free elsewhere is given back instead.
         """
         cuda = self.xp.cuda
         for again in (True, False):
@@ -73,7 +75,8 @@ class CudaGraphs:
                     raise
             if again:
                 self.xp.get_default_memory_pool().free_all_blocks()
-        raise CaptureError(f"{self.name}: no memory is left for {size:,} bytes that a graph needs beside what runs uncaptured")
+        raise CaptureError(f"{self.name}: no memory is left for {size:,} bytes that a graph needs beside "
+                           f"what runs uncaptured")
 
     def _trim_graphs(self):
         """Give the graphs' memory back, if there is no graph any more."""

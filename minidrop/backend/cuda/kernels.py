@@ -1,6 +1,8 @@
-"""The methods of a backend that run the CUDA kernels of minidrop/kernels. Shared by every backend that has a device for them.
+"""The methods of a backend that run the CUDA kernels of minidrop/kernels. Shared by every backend that has a
+device for them.
 
-Arrays of other types than float32 and float64 take the generic way. What cannot be read row by row is copied first.
+Arrays of other types than float32 and float64 take the generic way. What cannot be read row by row is copied
+first.
 """
 
 import math
@@ -40,7 +42,8 @@ class CupyKernels(Backend):
         self._known_rest = lru_cache(maxsize=256)(_rest)
 
     def _table(self, array):
-        """Return a host array on the device: a constant, so the first iteration of a form may send it, but no graph."""
+        """Return a host array on the device: a constant, so the first iteration of a form may send it, but no
+        graph."""
         was, self.capturing = self.capturing, self.held is not None
         try:
             return self.asarray(array)
@@ -63,7 +66,7 @@ class CupyKernels(Backend):
         """Launch a kernel of kernels/cuda.py."""
         kernel(self.kernels, values, **macros or {})
 
-    # -- kept sets -----------------------------------------------------------------------------------------------------
+    # -- kept sets -------------------------------------------------------------------------------------------
     def take(self, x, kept, axis):
         if kept is None or kept.is_all:
             return x
@@ -76,7 +79,8 @@ class CupyKernels(Backend):
         shape, rows, cols = form
         out = self.empty(tuple(kept.count if i == axis else n for i, n in enumerate(x.shape)), x.dtype)
         flat = out.reshape(shape[0] if rows is None else rows.count, shape[1] if cols is None else cols.count)
-        self._run(cuda.take_block, W=self._rows(x, shape), rows=self._axis(rows, shape[0]), cols=self._axis(cols, shape[1]),
+        self._run(cuda.take_block, W=self._rows(x, shape), rows=self._axis(rows, shape[0]),
+                  cols=self._axis(cols, shape[1]),
                  out=flat)
         return out
 
@@ -114,7 +118,8 @@ class CupyKernels(Backend):
             self._run(cuda.add_block, x=x, out=out, factor=1, **axes)
 
     def _block(self, out, rows, cols, x):
-        """Return (out, x, what else a kernel takes) for one that changes out[rows, cols] by x; None where no kernel can."""
+        """Return (out, x, what else a kernel takes) for one that changes out[rows, cols] by x; None where no
+        kernel can."""
         if out.ndim == 1:
             rows, cols = None, rows if cols is None else cols
             out, x = out[None], x.reshape(1, -1)
@@ -140,7 +145,8 @@ class CupyKernels(Backend):
             super().round_block(W, rows, cols, factor, kind, out)
             return
         self._run(cuda.round_block, {"OPERAND": OPERANDS.index(kind)}, W=self._rows(W, W.shape),
-                  rows=self._axis(rows, W.shape[0]), cols=self._axis(cols, W.shape[1]), out=out, factor=factor)
+                  rows=self._axis(rows, W.shape[0]), cols=self._axis(cols, W.shape[1]), out=out,
+                  factor=factor)
 
     def lookup(self, W, ids, cols):
         if not _real(W):
@@ -178,7 +184,7 @@ class CupyKernels(Backend):
                   ends=self._hold(self._group_ends(tuple(ends))), y=y)
         return y
 
-    # -- activations, sums ---------------------------------------------------------------------------------------------
+    # -- activations, sums -----------------------------------------------------------------------------------
     def add_to_rows(self, y, b):
         if not _real(y) or not _straight(y) or b.dtype != y.dtype:
             super().add_to_rows(y, b)
@@ -189,11 +195,12 @@ class CupyKernels(Backend):
         return self.activate(x, None, "relu", 1)
 
     def activate(self, x, b, activation, scale, out=None):
-        if not _real(x) or b is not None and b.dtype != x.dtype or out is not None and not out.flags.c_contiguous:
-            return super().activate(x, b, activation, scale, out)
+        if (not _real(x) or b is not None and b.dtype != x.dtype or out is not None
+            and not out.flags.c_contiguous): return super().activate(x, b, activation, scale, out)
         y = self.empty(x.shape, x.dtype) if out is None else out
         shape = (math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim > 1 or b is not None else (1, x.size)
-        self._run(cuda.activate, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, x=self._rows(x, shape), b=b,
+        self._run(cuda.activate, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, x=self._rows(x, shape),
+                  b=b,
                  y=y.reshape(shape), scale=scale)
         return y
 
@@ -201,7 +208,8 @@ class CupyKernels(Backend):
         if not _real(gy) or y.dtype != gy.dtype:
             return super().activate_gradient(gy, y, activation, scale)
         gx = self.empty(gy.shape, gy.dtype)
-        self._run(cuda.activate_gradient, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, gy=self._flat(gy),
+        self._run(cuda.activate_gradient, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)},
+                  gy=self._flat(gy),
                  y=self._flat(y), gx=gx.reshape(-1), scale=scale)
         return gx
 
@@ -219,12 +227,13 @@ class CupyKernels(Backend):
         self._run(cuda.transpose, W=self._rows(W, W.shape), out=out)
         return out
 
-    # -- loss ----------------------------------------------------------------------------------------------------------
+    # -- loss ------------------------------------------------------------------------------------------------
     def cross_entropy(self, x, label, probability):
         if not _real(x):
             return super().cross_entropy(x, label, probability)
         logarithm = self.empty(x.shape[:1], x.dtype)
-        self._run(cuda.cross_entropy, {"ROW_THREADS": _row_threads(x.shape[1])}, x=self._rows(x, x.shape), label=label,
+        self._run(cuda.cross_entropy, {"ROW_THREADS": _row_threads(x.shape[1])}, x=self._rows(x, x.shape),
+                  label=label,
                  p=probability, logarithm=logarithm, smallest=np.finfo(x.dtype).tiny)
         return logarithm
 
@@ -232,16 +241,18 @@ class CupyKernels(Backend):
         if not _real(probability):
             super().cross_entropy_gradient(probability, label, factor)
             return
-        self._run(cuda.cross_entropy_gradient, {"ROW_THREADS": cuda.ROW_THREADS[0]}, p=probability, label=label,
+        self._run(cuda.cross_entropy_gradient, {"ROW_THREADS": cuda.ROW_THREADS[0]}, p=probability,
+                  label=label,
                  factor=self._flat(factor), factor_step=int(factor.size > 1))
 
-    # -- recurrent networks --------------------------------------------------------------------------------------------
+    # -- recurrent networks ----------------------------------------------------------------------------------
     def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
         if not _real(x):
             super().lstm_step(x, product, c_before, cont, activated, c, squashed, h)
             return
         self._run(cuda.lstm_step, x=self._rows(x, x.shape), product=self._rows(product, product.shape),
-                 c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont), activated=activated, c=c,
+                 c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont), activated=activated,
+                  c=c,
                  squashed=squashed, h=h)
 
     def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
@@ -249,10 +260,11 @@ class CupyKernels(Backend):
             super().lstm_step_gradient(activated, squashed, c_before, cont, dh, dc, d)
             return
         self._run(cuda.lstm_step_gradient, activated=activated, squashed=squashed,
-                 c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont), dh=self.xp.ascontiguousarray(dh), dc=dc,
+                 c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont),
+                  dh=self.xp.ascontiguousarray(dh), dc=dc,
                  d=d)
 
-    # -- dropout -------------------------------------------------------------------------------------------------------
+    # -- dropout ---------------------------------------------------------------------------------------------
     def dropout(self, x, rate, scale, key):
         if not _real(x):
             return super().dropout(x, rate, scale, key)
@@ -266,7 +278,8 @@ class CupyKernels(Backend):
     def _dropped(self, x, rate, scale, key):
         """Return x * mask * scale with the mask that (rate, key) draw."""
         y = self.empty(x.shape, x.dtype)
-        self._run(cuda.dropout, x=self._flat(x), y=y.reshape(-1), key=key, threshold=dropout_threshold(rate), scale=scale)
+        self._run(cuda.dropout, x=self._flat(x), y=y.reshape(-1), key=key, threshold=dropout_threshold(rate),
+                  scale=scale)
         return y
 
     def gaussian(self, shape, dtype, key):
@@ -276,7 +289,7 @@ class CupyKernels(Backend):
         self._run(cuda.gaussian, out=out.reshape(-1), key=key)
         return out
 
-    # -- solver --------------------------------------------------------------------------------------------------------
+    # -- solver ----------------------------------------------------------------------------------------------
     def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
         if not (_real(W) and W.ndim and W.flags.c_contiguous and history.flags.c_contiguous) \
                 or any(block.data.dtype != W.dtype for block in blocks):
@@ -290,7 +303,8 @@ class CupyKernels(Backend):
             return
         shape = (1, W.size) if W.ndim == 1 else (len(W), W.size // max(1, len(W)))
         step = {**rate, "momentum": momentum, "decay": decay, "l1": l1}
-        W, history, parts = W.reshape(shape), history.reshape(shape), [_of_matrix(block, W) for block in blocks]
+        W, history, parts = W.reshape(shape), history.reshape(shape), [_of_matrix(block, W)
+                                                                       for block in blocks]
         known = len(parts) > 1 and not any(isinstance(rows, TableKept) for _, rows, _ in parts)
         rest = self._rest(tuple(rows for _, rows, _ in parts), shape[0]) if known else None
         if len(parts) > 1 and rest is None:
@@ -301,7 +315,8 @@ class CupyKernels(Backend):
         if len(parts) == 1 and parts[0][0].size:
             g, rows, cols = parts[0]
             g = g.reshape(shape[0] if rows is None else rows.count, shape[1] if cols is None else cols.count)
-            self._run(cuda.sgd_update, W=W, history=history, g=self._rows(g, g.shape), rows=self._places(rows, shape[0]),
+            self._run(cuda.sgd_update, W=W, history=history, g=self._rows(g, g.shape),
+                      rows=self._places(rows, shape[0]),
                      cols=self._places(cols, shape[1]), **step)
             return
         if len(parts) < 2:
@@ -315,7 +330,8 @@ class CupyKernels(Backend):
             self._update_rows(W, history, None, rest, None, step)
 
     def _rest(self, parts, total):
-        # Moving sets are equal where they start together, whatever their step and count: they are no key of a cache.
+        # Moving sets are equal where they start together, whatever their step and count: they are no key of a
+        # cache.
         return (_rest if any(map(_moving, parts)) else self._known_rest)(parts, total)
 
     def _update_rows(self, W, history, g, rows, cols, step):
@@ -340,7 +356,7 @@ class CupyKernels(Backend):
         self._run(cuda.add_up, x=sums, out=total)
         return total.reshape(())
 
-    # -- what kernels are given ----------------------------------------------------------------------------------------
+    # -- what kernels are given ------------------------------------------------------------------------------
     def _rows(self, x, shape):
         """Return `x` as a matrix (or vector) whose rows a kernel can read, copied if need be."""
         if x.shape != shape:
@@ -360,9 +376,11 @@ class CupyKernels(Backend):
 
     def _axis_value(self, kept, total, table_of):
         if isinstance(kept, TableKept):
-            return AxisValue(kept.count, kept.total, 0, 1, 1, kept.ids if table_of is self._index_table else kept.places)
+            return AxisValue(kept.count, kept.total, 0, 1, 1, kept.ids if table_of is self._index_table
+                             else kept.places)
         if isinstance(kept, RepeatedKept):
-            return AxisValue(kept.count, kept.total, 0, 1, 1, self._tables(kept)[table_of is self._place_table])
+            return AxisValue(kept.count, kept.total, 0, 1, 1,
+                             self._tables(kept)[table_of is self._place_table])
         kept = Kept.all(total) if kept is None else kept
         return axis_value(kept, None if _moving(kept) or kept.regular else self._hold(table_of(kept)))
 
@@ -370,7 +388,8 @@ class CupyKernels(Backend):
         """Return (units, places) of a RepeatedKept: made once, by the step that reads them."""
         if kept.tables is None:
             part, times = kept.part, kept.times
-            units, places = self.empty((times, part.count), np.int64), self.empty((times, part.total), np.int32)
+            units, places = self.empty((times, part.count),
+                                       np.int64), self.empty((times, part.total), np.int32)
             self._run(cuda.repeat_kept, kept=self._axis(part, part.total), units=units, places=places)
             kept.tables = units.reshape(-1), places.reshape(-1)
         return kept.tables
@@ -381,7 +400,8 @@ class CupyKernels(Backend):
         return self._table(places)
 
     def _as_matrix(self, shape, kept, axis):
-        """Return (shape, rows, cols) that mean the same for a matrix; None where the set has no regular form to do it."""
+        """Return (shape, rows, cols) that mean the same for a matrix; None where the set has no regular form
+        to do it."""
         before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1:])
         if after == 1:
             return (before, shape[axis]), None, kept
@@ -400,7 +420,8 @@ def _real(x):
 
 
 def _straight(x):
-    """True for a vector, or a matrix of rows whose entries are neighbours, in which later rows lie further on."""
+    """True for a vector, or a matrix of rows whose entries are neighbours, in which later rows lie further
+    on."""
     if x.ndim == 1:
         return x.strides[0] >= 0
     return x.ndim == 2 and (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and x.strides[0] >= 0
@@ -418,7 +439,8 @@ def _of_matrix(block, W):
 
 
 def _rest(parts, total):
-    """Return the Kept of the rows that no part has; None where two parts share a row, or where only the device knows it."""
+    """Return the Kept of the rows that no part has; None where two parts share a row, or where only the
+    device knows it."""
     if are_family(parts):
         return Kept.of([], total)
     if not are_disjoint(parts, total):

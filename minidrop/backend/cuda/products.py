@@ -1,8 +1,9 @@
-"""Products of matrices on a CUDA device, through cuBLAS with explicit leading dimensions: see `backend.cublas`.
+"""Products of matrices on a CUDA device, through cuBLAS with explicit leading dimensions: see
+`backend.cublas`.
 
-Nothing is gathered before a product asks for it: `submatrix` returns a KeptMatrix, which `gemm` reads where it lies if it can.
-With a precision below float32 operands are rounded on their way into a product, sums are kept in float32, and everything
-else, weights included, stays float32.
+Nothing is gathered before a product asks for it: `submatrix` returns a KeptMatrix, which `gemm` reads where
+it lies if it can. With a precision below float32 operands are rounded on their way into a product, sums are
+kept in float32, and everything else, weights included, stays float32.
 """
 
 from functools import lru_cache
@@ -27,7 +28,8 @@ _DEFAULT_ALGORITHM = -1
 
 
 class KeptMatrix:
-    """factor * base[rows, cols], not computed yet; rows and cols are Kepts or None. Only products know what to do with it."""
+    """factor * base[rows, cols], not computed yet; rows and cols are Kepts or None. Only products know what
+    to do with it."""
 
     __slots__ = ("base", "rows", "cols", "factor", "shape", "block", "stack")
 
@@ -36,7 +38,8 @@ class KeptMatrix:
     def __init__(self, base, rows=None, cols=None, factor=1.0):
         self.base, self.factor = base, factor
         self.rows, self.cols = (None if kept is None or kept.is_all else kept for kept in (rows, cols))
-        self.shape = tuple(n if kept is None else kept.count for kept, n in zip((self.rows, self.cols), base.shape,
+        self.shape = tuple(n if kept is None else kept.count
+                           for kept, n in zip((self.rows, self.cols), base.shape,
                                                                                 strict=True))
         self.block = None       # what products read, once it is gathered or rounded
         self.stack = None       # (stack, number) where it lies among others: see `CudaProducts.gemms`
@@ -70,7 +73,7 @@ class CudaProducts:
     def transposed(self, W):
         return super().transposed(self._dense(W))
 
-    # -- one product ---------------------------------------------------------------------------------------------------
+    # -- one product -----------------------------------------------------------------------------------------
     def gemm(self, a, b, trans_a=False, trans_b=False):
         m, k = a.shape[::-1] if trans_a else a.shape
         n = b.shape[0 if trans_b else 1]
@@ -79,7 +82,8 @@ class CudaProducts:
             out.fill(0)
             return out
         a = self._read(a, kind)
-        if not isinstance(b, KeptMatrix) or b.block is not None or not self._in_place(a, b, out, trans_a, trans_b, kind):
+        if not isinstance(b, KeptMatrix) or b.block is not None or not self._in_place(a, b, out, trans_a,
+                                                                                      trans_b, kind):
             b = self._read(b, kind)
             self._launch(_product(_matrix(a), _matrix(b), trans_a, trans_b), a, b, out, kind)
         return out
@@ -87,7 +91,8 @@ class CudaProducts:
     def _in_place(self, a, b, out, trans_a, trans_b, kind):
         """Multiply by a KeptMatrix where it lies, if that can be done; returns whether it was."""
         matrix = _matrix(b.base)
-        if kind in _HALF or b.factor != 1 or matrix is None or any(isinstance(kept, MovingKept) for kept in (b.rows, b.cols)):
+        if kind in _HALF or b.factor != 1 or matrix is None or any(isinstance(kept, MovingKept)
+                                                                   for kept in (b.rows, b.cols)):
             return False
         calls = _kept_product(_matrix(a), matrix, trans_a, trans_b, b.rows, b.cols)
         if calls is None:
@@ -96,7 +101,8 @@ class CudaProducts:
         return True
 
     def _read(self, x, kind):
-        """Return a matrix as an array that cuBLAS can read: gathered, rounded, and copied only where that cannot be helped."""
+        """Return a matrix as an array that cuBLAS can read: gathered, rounded, and copied only where that
+        cannot be helped."""
         if isinstance(x, KeptMatrix):
             if x.block is None:
                 x.block = self._rounded(x, kind) if kind in _HALF else self._read(self._dense(x), kind)
@@ -105,7 +111,7 @@ class CudaProducts:
             return self._rounded(x, kind)
         return self.xp.ascontiguousarray(x) if _matrix(x) is None else x
 
-    # -- many products -------------------------------------------------------------------------------------------------
+    # -- many products ---------------------------------------------------------------------------------------
     def gemms(self, products):
         """As one strided batch where the shapes are nearly the same, filled up with zeros."""
         products = list(products)
@@ -113,9 +119,11 @@ class CudaProducts:
         for trans in sorted({(trans_a, trans_b) for _, _, trans_a, trans_b in products}):
             members = [i for i, (_, _, *own) in enumerate(products) if tuple(own) == trans]
             pairs = [products[i][:2] for i in members]
-            shapes = [(*(a.shape[::-1] if trans[0] else a.shape), b.shape[0 if trans[1] else 1]) for a, b in pairs]
+            shapes = [(*(a.shape[::-1] if trans[0] else a.shape), b.shape[0 if trans[1] else 1])
+                      for a, b in pairs]
             size = padded([(m, n, k) for m, k, n in shapes]) if len(pairs) > 1 else None
-            done = self._batch(pairs, trans, size, shapes) if size else [self.gemm(a, b, *trans) for a, b in pairs]
+            done = self._batch(pairs, trans, size,
+                               shapes) if size else [self.gemm(a, b, *trans) for a, b in pairs]
             for i, result in zip(members, done, strict=True):
                 results[i] = result
         return iter(results)
@@ -127,18 +135,20 @@ class CudaProducts:
         a = self._stacked([a for a, _ in pairs], (k, m) if trans[0] else (m, k), kind)
         b = self._stacked([b for _, b in pairs], (n, k) if trans[1] else (k, n), kind)
         out = self.empty((len(pairs), m, n), pairs[0][0].dtype)
-        call = batched(_turned(_matrix(a[0]), trans[0]), _turned(_matrix(b[0]), trans[1]), Matrix.contiguous(m, n),
+        call = batched(_turned(_matrix(a[0]), trans[0]), _turned(_matrix(b[0]), trans[1]),
+                       Matrix.contiguous(m, n),
                        (*(x.strides[0] // x.itemsize for x in (a, b)), m * n), len(pairs))
         self._launch([call], a, b, out, kind)
         return [self.xp.ascontiguousarray(block[:rows, :columns])
                 for block, (rows, _, columns) in zip(out, shapes, strict=True)]
 
     def _stacked(self, matrices, shape, kind):
-        """Return matrices as an array (count, *shape), zero where one is smaller. KeptMatrix remember it for the next time."""
+        """Return matrices as an array (count, *shape), zero where one is smaller. KeptMatrix remember it for
+        the next time."""
         stack = getattr(matrices[0], "stack", None)
         if stack is not None and stack[0].shape == (len(matrices), *shape) and all(
-                isinstance(x, KeptMatrix) and x.stack is not None and x.stack[0] is stack[0] and x.stack[1] == i
-                for i, x in enumerate(matrices)):
+                isinstance(x, KeptMatrix) and x.stack is not None and x.stack[0] is stack[0]
+                and x.stack[1] == i for i, x in enumerate(matrices)):
             return stack[0]
         full = all(x.shape == shape for x in matrices)
         dtype = np.uint16 if kind in _HALF else matrices[0].dtype
@@ -149,14 +159,15 @@ class CudaProducts:
                 x.stack = stack, i
         return stack
 
-    # -- types ---------------------------------------------------------------------------------------------------------
+    # -- types -----------------------------------------------------------------------------------------------
     def _kind(self, dtype):
         if dtype not in (np.float32, np.float64):
             raise BackendError(f"{self.name}: products need float32 or float64, got {dtype}")
         return self.precision if dtype == np.float32 else "float64"
 
     def _padded(self, make, shape, dtype):
-        """Return a new array whose rows begin on multiples of 16 bytes: tensor cores are fast with no others."""
+        """Return a new array whose rows begin on multiples of 16 bytes: tensor cores are fast with no
+        others."""
         whole = 16 // np.dtype(dtype).itemsize
         return make((*shape[:-1], -(-shape[-1] // whole) * whole), dtype)[..., :shape[-1]]
 
@@ -171,7 +182,7 @@ class CudaProducts:
             out[...] = self._dense(x)
         return out
 
-    # -- cuBLAS --------------------------------------------------------------------------------------------------------
+    # -- cuBLAS ----------------------------------------------------------------------------------------------
     def _launch(self, calls, a, b, out, kind):
         """Run Gemm calls on three arrays, in order; from here on they are pointers."""
         blas, handle = self._cublas()
@@ -181,20 +192,22 @@ class CudaProducts:
             left = (pointer_b + call.a * b.itemsize, operand_type, call.lda)
             right = (pointer_a + call.b * a.itemsize, operand_type, call.ldb)
             result = (pointer_c + call.c * out.itemsize, result_type, call.ldc)
-            shape = (handle, int(call.transa), int(call.transb), call.m, call.n, call.k, _scalar(call.alpha, scalar)[0])
+            shape = (handle, int(call.transa), int(call.transb), call.m, call.n, call.k,
+                     _scalar(call.alpha, scalar)[0])
             beta, _alive = _scalar(call.beta, scalar)
             end = (compute, _DEFAULT_ALGORITHM)
             try:
                 if call.routine == "gemm":
                     blas.gemmEx(*shape, *left, *right, beta, *result, *end)
                 else:
-                    blas.gemmStridedBatchedEx(*shape, *left, call.stride_a, *right, call.stride_b, beta, *result,
-                                              call.stride_c, call.batch, *end)
+                    blas.gemmStridedBatchedEx(*shape, *left, call.stride_a, *right, call.stride_b, beta,
+                                              *result, call.stride_c, call.batch, *end)
             except blas.CUBLASError as error:
-                raise BackendError(f"{self.name}: cuBLAS refused a product in {kind}: {error}; {call}") from error
+                raise BackendError(f"{self.name}: cuBLAS refused a product in {kind}: {error}; "
+                                   f"{call}") from error
 
 
-# -- asked for again and again: a step's products have the shapes of the step before ---------------------------------------
+# -- asked for again and again: a step's products have the shapes of the step before -------------------------
 def _matrix(array):
     """Return the Matrix of an array at offset 0; None where no leading dimension describes its memory."""
     return _layout(array.shape, array.strides, array.itemsize)
@@ -203,7 +216,8 @@ def _matrix(array):
 @lru_cache(maxsize=4096)
 def _layout(shape, strides, itemsize):
     matrix = Matrix.of(shape, strides, itemsize)
-    return matrix if matrix and product(matrix, Matrix.contiguous(shape[1], 1), Matrix.contiguous(shape[0], 1)) else None
+    return matrix if matrix and product(matrix, Matrix.contiguous(shape[1], 1),
+                                        Matrix.contiguous(shape[0], 1)) else None
 
 
 @lru_cache(maxsize=4096)

@@ -2,11 +2,12 @@
 
 
 class TableKept:
-    """The rows of a table that the places of a batch name: what `rows` of a `Block` is where nobody asks which they are.
+    """The rows of a table that the places of a batch name: what `rows` of a `Block` is where nobody asks
+    which they are.
 
-    ids: int64 (count,), the row that each place names; one row may be named several times. places: int32 (total,), the first
-    place that names a row, -1 where none does: that place has the gradient of the row, the others have zeros. Both belong to
-    one device, and their shapes say nothing of the batch.
+    ids: int64 (count,), the row that each place names; one row may be named several times. places: int32
+    (total,), the first place that names a row, -1 where none does: that place has the gradient of the row,
+    the others have zeros. Both belong to one device, and their shapes say nothing of the batch.
     """
 
     __slots__ = ("ids", "places")

@@ -1,4 +1,5 @@
-"""Batches on their way to the device: copied from page-locked memory on a stream of their own, while the device computes."""
+"""Batches on their way to the device: copied from page-locked memory on a stream of their own, while the
+device computes."""
 
 import logging
 from collections import deque
@@ -9,20 +10,24 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 RING = 8                # what an upload returns holds until so many later uploads of the same owner
-_WORTH_PINNING = 4096   # bytes; copying less takes no longer than asking for page-locked memory in another thread
+_WORTH_PINNING = 4096   # bytes; copying less takes no longer than asking for page-locked memory in another
+                        # thread
 
 _log = logging.getLogger(__name__)
 
 
 class Uploads:
-    """Copies host arrays to one device on a second stream; `cupy` is the module, `device` its cupy.cuda.Device.
+    """Copies host arrays to one device on a second stream; `cupy` is the module, `device` its
+    cupy.cuda.Device.
 
-    Two streams take part, the one that is current in `upload` (it computes) and the one that copies, and neither the host nor
-    the copies wait for more than they must:
+    Two streams take part, the one that is current in `upload` (it computes) and the one that copies, and
+    neither the host nor the copies wait for more than they must:
 
     - What computes waits for the copy, on the device.
-    - A copy writes over a batch that was returned RING + 1 uploads before. It waits for all that was queued before the
-      *last* upload began, so whatever reads a batch before RING more uploads have begun has read it; and it may run while
+    - A copy writes over a batch that was returned RING + 1 uploads before. It waits for all that was queued
+    before the
+      *last* upload began, so whatever reads a batch before RING more uploads have begun has read it; and it
+      may run while
       the device computes on the last batch.
     - The host waits only where it is RING + 1 uploads ahead of the copies.
 
@@ -32,21 +37,24 @@ class Uploads:
     def __init__(self, cupy, device):
         self._cupy, self._device = cupy, device
         self._rings = WeakKeyDictionary()       # owner -> {stream: _Ring}
-        self._flying = deque()                  # (event, host arrays) of copies not known to be done, in their order
+        self._flying = deque()                  # (event, host arrays) of copies not known to be done, in
+                                                # their order
         self._lock = Lock()
         self._warned = False
 
     @cached_property
     def _copies(self):
-        # Non-blocking: otherwise it and the default stream, on which the device computes, would wait for each other.
+        # Non-blocking: otherwise it and the default stream, on which the device computes, would wait for each
+        # other.
         return self._cupy.cuda.Stream(non_blocking=True)
 
-    # -- host --------------------------------------------------------------------------------------------------------
+    # -- host ------------------------------------------------------------------------------------------------
     def pinned(self, x, least=_WORTH_PINNING):
         """Return a copy of a host array in page-locked memory, in C order and the machine's byte order.
 
-        An array that is one, or that has fewer than `least` bytes, is returned as it is, and so is one for which there is
-        no page-locked memory. Any thread may call this. The copy must not change once it has been given to `upload`.
+        An array that is one, or that has fewer than `least` bytes, is returned as it is, and so is one for
+        which there is no page-locked memory. Any thread may call this. The copy must not change once it has
+        been given to `upload`.
         """
         if x.nbytes < least or self._is_pinned(x):
             return x
@@ -56,7 +64,8 @@ class Uploads:
                 memory = cuda.alloc_pinned_memory(x.nbytes)
         except (cuda.runtime.CUDARuntimeError, MemoryError) as error:
             if not self._warned:
-                _log.warning("no page-locked memory for %d bytes (%s): the host waits for its copies", x.nbytes, error)
+                _log.warning("no page-locked memory for %d bytes (%s): the host waits for its copies",
+                             x.nbytes, error)
             self._warned = True
             return x
         out = np.ndarray(x.shape, dtype, memory)
@@ -67,14 +76,15 @@ class Uploads:
         base = x
         while isinstance(base, np.ndarray):
             base = base.base
-        return isinstance(base, self._cupy.cuda.PinnedMemoryPointer) and x.flags.c_contiguous and x.dtype.isnative
+        return isinstance(base,
+                          self._cupy.cuda.PinnedMemoryPointer) and x.flags.c_contiguous and x.dtype.isnative
 
-    # -- device ------------------------------------------------------------------------------------------------------
+    # -- device ----------------------------------------------------------------------------------------------
     def upload(self, owner, arrays, empty):
         """Return host arrays as device arrays that hold until RING more uploads of `owner` have begun.
 
-        `owner` is any object with a weak reference and a hash; its buffers live as long as it, or as what was returned.
-        `empty(shape, dtype)` allocates on the device.
+        `owner` is any object with a weak reference and a hash; its buffers live as long as it, or as what was
+        returned. `empty(shape, dtype)` allocates on the device.
         """
         if not arrays:
             return []
@@ -109,7 +119,8 @@ class Uploads:
 
         self._flying.append((slot.copied, hosts))
         if not all(self._is_pinned(host) for host in hosts if host.nbytes):
-            slot.copied.synchronize()           # the caller may change a pageable array as soon as it has its call back
+            slot.copied.synchronize()           # the caller may change a pageable array as soon as it has its
+                                                # call back
         return list(slot.arrays)
 
     def trim(self):
@@ -126,10 +137,12 @@ class Uploads:
 
 
 class _Ring:
-    """The buffers of one owner for one stream: one more than RING, so that a copy need not wait for the last batch's work."""
+    """The buffers of one owner for one stream: one more than RING, so that a copy need not wait for the last
+    batch's work."""
 
     def __init__(self, cupy, stream):
-        self.stream = stream                                    # held: another stream must not get its pointer
+        # held: another stream must not get its pointer
+        self.stream = stream
         self.begun = cupy.cuda.Event(disable_timing=True)       # recorded on `stream` as each upload begins
         self.slots = [_Slot(cupy) for _ in range(RING + 1)]
         self.count = 0
@@ -143,16 +156,19 @@ class _Ring:
 
 
 class _Slot:
-    """Device arrays of one upload; their memory grows with what comes and is never given back before the slot."""
+    """Device arrays of one upload; their memory grows with what comes and is never given back before the
+    slot."""
 
     def __init__(self, cupy):
         self._cupy = cupy
-        self.copied = cupy.cuda.Event(block=True, disable_timing=True)     # block: a waiting host leaves its core alone
+        # block: a waiting host leaves its core alone
+        self.copied = cupy.cuda.Event(block=True, disable_timing=True)
         self.memory = []        # one array for each of the upload's, at least as large
         self.arrays = []
 
     def reserve(self, hosts, empty):
-        """Set `arrays` to device arrays shaped like `hosts`; return whether memory had to be allocated for one."""
+        """Set `arrays` to device arrays shaped like `hosts`; return whether memory had to be allocated for
+        one."""
         memory, arrays, fresh = [], [], False
         for i, host in enumerate(hosts):
             dtype = host.dtype.newbyteorder("=")

@@ -29,11 +29,13 @@ class Arrays:
         return np.asarray(x)
 
     def active(self):
-        """Return a context in which new arrays and work belong to this device, whatever the thread used before."""
+        """Return a context in which new arrays and work belong to this device, whatever the thread used
+        before."""
         return nullcontext()
 
     def concatenate(self, arrays, axis=0):
-        """Return arrays joined along `axis`, each written into its place: a list of addresses would go to the device first."""
+        """Return arrays joined along `axis`, each written into its place: a list of addresses would go to the
+        device first."""
         axis %= arrays[0].ndim
         shape = list(arrays[0].shape)
         shape[axis] = sum(x.shape[axis] for x in arrays)
@@ -71,32 +73,36 @@ class Arrays:
     def upload(self, owner, arrays):
         """Return the arrays of a batch on this device; types stay, and what is there already is not copied.
 
-        What is returned holds until eight later uploads of the same `owner`, any object that can be referred to weakly.
+        What is returned holds until eight later uploads of the same `owner`, any object that can be referred
+        to weakly.
         """
         return [self.asarray(x) for x in arrays]
 
     def send(self, target, source):
         """Copy a host array to an array of this device like it, in the order of all other work.
 
-        `source` lies in memory that `pinned` returned, and must not change before the copy is done, which nobody waits for.
+        `source` lies in memory that `pinned` returned, and must not change before the copy is done, which
+        nobody waits for.
         """
         target[...] = self.asarray(source)
 
     def fetch(self, x):
-        """Return an object whose get() returns the content that x has now on the host; a device copies meanwhile."""
+        """Return an object whose get() returns the content that x has now on the host; a device copies
+        meanwhile."""
         return _Fetched(self.to_host(x).copy())
 
     def refuse(self, wrong, error):
         """Raise the exception error() where an entry of the bool array `wrong` is True.
 
-        A step that is being captured cannot look: it notes on the device that something is wrong, and whoever replays it
-        looks later (see solver.captured).
+        A step that is being captured cannot look: it notes on the device that something is wrong, and whoever
+        replays it looks later (see solver.captured).
         """
         if bool(wrong.any()):
             raise error()
 
     def capture(self, work):
-        """Return what work() gives the device to do as a graph: `launch()` does it, as often as wanted. CaptureError."""
+        """Return what work() gives the device to do as a graph: `launch()` does it, as often as wanted.
+        CaptureError."""
         raise CaptureError(f"{self.name} captures nothing")
 
 

@@ -20,7 +20,8 @@ PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
 class Backend(Arrays, Products, KeptSets, Neural, Random, Updates):
-    """Arrays and products on one device. `xp` is its array module (NumPy or CuPy); `name` is "cpu" or "cuda:N".
+    """Arrays and products on one device. `xp` is its array module (NumPy or CuPy); `name` is "cpu" or
+    "cuda:N".
 
     `precision`, one of PRECISIONS: what products of float32 arrays round their operands to; float64 is never
     rounded.

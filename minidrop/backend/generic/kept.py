@@ -29,8 +29,8 @@ class KeptSets:
         out[:, slice(None) if kept is None else self._index(kept)] = x
 
     def add_block(self, out, rows, cols, x):
-        """out[rows, cols] += x for two kept sets of a matrix (None: all); a vector has at most one. `x` may be any array
-        of `out`'s size where both are None."""
+        """out[rows, cols] += x for two kept sets of a matrix (None: all); a vector has at most one. `x` may
+        be any array of `out`'s size where both are None."""
         if rows is None and cols is None:
             out += x.reshape(out.shape)
             return
@@ -42,7 +42,8 @@ class KeptSets:
         out[tuple(at)] += x
 
     def submatrix(self, W, rows, cols):
-        """Return W[rows, cols] for two kept sets (None: all), for products and `scaled` alone: devices may gather later."""
+        """Return W[rows, cols] for two kept sets (None: all), for products and `scaled` alone: devices may
+        gather later."""
         return self.take(self.take(W, rows, 0), cols, 1)
 
     def round_block(self, W, rows, cols, factor, kind, out):
@@ -51,23 +52,27 @@ class KeptSets:
         To the nearest, to even where halfway; NaN stays NaN.
         """
         xp = self.xp
-        x = xp.ascontiguousarray(self.xp.multiply(KeptSets.submatrix(self, W, rows, cols), W.dtype.type(factor)))
+        x = xp.ascontiguousarray(self.xp.multiply(KeptSets.submatrix(self, W, rows, cols),
+                                                  W.dtype.type(factor)))
         if kind == "float16":
             out[...] = x.astype(np.float16).view(np.uint16)
             return
         bits = x.view(np.uint32)
-        bits = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+        bits = ((bits + np.uint32(0x7FFF)
+                 + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
         out[...] = xp.where(xp.isnan(x), np.uint16(0x7FC0), bits)
 
     def lookup(self, W, ids, cols):
-        """Return W[ids][:, cols]: ids any row numbers in an int64 array, repeated or not, cols a kept set (None: all)."""
+        """Return W[ids][:, cols]: ids any row numbers in an int64 array, repeated or not, cols a kept set
+        (None: all)."""
         return self.take(W[ids], cols, 1)
 
     def table_gradient(self, x, ids, rows):
-        """Return (g, kept): the sum of what each row of a table has got, where row ids[i] has got x[i]; kept are rows of it.
+        """Return (g, kept): the sum of what each row of a table has got, where row ids[i] has got x[i]; kept
+        are rows of it.
 
-        ids: int64 (places,) of 0 .. rows-1, x (places, columns). What one row gets from several places is added in their
-        order. `kept` may be a `TableKept`, which only a device knows.
+        ids: int64 (places,) of 0 .. rows-1, x (places, columns). What one row gets from several places is
+        added in their order. `kept` may be a `TableKept`, which only a device knows.
         """
         ids = self.to_host(ids)
         order = np.argsort(ids, kind="stable")      # stable: the places of one row stay in their order
@@ -78,8 +83,8 @@ class KeptSets:
     def sum_groups(self, x, order, starts):
         """Return the sums of groups of rows of a matrix, the same for every call with the same arguments.
 
-        Group i are the rows order[starts[i]:starts[i + 1]], the last goes to the end: (rows, columns) -> (groups, columns).
-        `order` and `starts` are int64 arrays on the host; no group is empty.
+        Group i are the rows order[starts[i]:starts[i + 1]], the last goes to the end: (rows, columns) ->
+        (groups, columns). `order` and `starts` are int64 arrays on the host; no group is empty.
         """
         xp = self.xp
         if not len(starts):
@@ -89,7 +94,8 @@ class KeptSets:
     def multiply_groups(self, x, ends, factors):
         """Return x (rows, features, rest) times the factors (groups, features) of each row's group.
 
-        Group i has the rows ends[i - 1] .. ends[i] - 1; `ends` are host integers, the last is the number of rows.
+        Group i has the rows ends[i - 1] .. ends[i] - 1; `ends` are host integers, the last is the number of
+        rows.
         """
         y, first = self.empty(x.shape, x.dtype), 0
         for last, factor in zip(ends, factors, strict=True):

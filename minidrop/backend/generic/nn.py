@@ -15,7 +15,8 @@ class Neural:
         return self.activate_gradient(gy, y, "relu", 1)
 
     def activate(self, x, b, activation, scale, out=None):
-        """Return scale * f(x + b): activation "none", "relu", "sigmoid" or "tanh" names f; b (columns,) or None.
+        """Return scale * f(x + b): activation "none", "relu", "sigmoid" or "tanh" names f; b (columns,) or
+        None.
 
         `out`: where to write it, x itself or an array like it.
         """
@@ -52,9 +53,11 @@ class Neural:
         return gx * f * (1 - f) if activation == "sigmoid" else gx * (1 - f * f)
 
     def cross_entropy(self, x, label, probability):
-        """Write softmax of the rows of x (rows, classes) to `probability` and return ln of each label's, (rows,).
+        """Write softmax of the rows of x (rows, classes) to `probability` and return ln of each label's,
+        (rows,).
 
-        x may be `probability`; label: int64 (rows,). A probability below the smallest normal number counts as that.
+        x may be `probability`; label: int64 (rows,). A probability below the smallest normal number counts as
+        that.
         """
         xp, smallest = self.xp, np.finfo(x.dtype).tiny
         logarithm = self.empty(x.shape[:1], x.dtype)
@@ -64,13 +67,15 @@ class Neural:
             xp.subtract(part, part.max(axis=1, keepdims=True), out=p)
             xp.exp(p, out=p)
             p /= p.sum(axis=1, keepdims=True)
-            logarithm[first:last] = xp.log(xp.maximum(p[xp.arange(last - first), label[first:last]], smallest))
+            logarithm[first:last] = xp.log(xp.maximum(p[xp.arange(last - first), label[first:last]],
+                                                      smallest))
 
         self.in_chunks(rows, *x.shape, x.dtype.itemsize)
         return logarithm
 
     def cross_entropy_gradient(self, probability, label, factor):
-        """probability = (probability - onehot(label)) * factor, in place; factor: one number, or (rows, 1), as an array."""
+        """probability = (probability - onehot(label)) * factor, in place; factor: one number, or (rows, 1),
+        as an array."""
         def rows(first, last):
             p = probability[first:last]
             p[self.xp.arange(last - first), label[first:last]] -= 1
@@ -87,8 +92,8 @@ class Neural:
     def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
         """One step of an LSTM; writes the gates i f o g after their functions, c, tanh(c) and h.
 
-        x, product (N, 4 H): the gates' shares from outside and from the state; c_before (N, H); cont (N, 1) of 0 and 1.
-        i f o = sigmoid, g = tanh;  c = cont f c_before + i g;  h = o tanh(c).
+        x, product (N, 4 H): the gates' shares from outside and from the state; c_before (N, H); cont (N, 1)
+        of 0 and 1. i f o = sigmoid, g = tanh;  c = cont f c_before + i g;  h = o tanh(c).
         """
         xp, units = self.xp, c.shape[1]
         xp.add(x, product, out=activated)
@@ -102,7 +107,8 @@ class Neural:
         xp.multiply(o, squashed, out=h)
 
     def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
-        """The gradient of `lstm_step` from dh and dc, of h and c: writes d of the gates' shares; dc becomes c_before's."""
+        """The gradient of `lstm_step` from dh and dc, of h and c: writes d of the gates' shares; dc becomes
+        c_before's."""
         units = dh.shape[1]
         i, f, o, g = (activated[:, k * units:(k + 1) * units] for k in range(4))
         dc += dh * o * (1 - squashed * squashed)

@@ -14,7 +14,8 @@ class Products:
         return self.xp.matmul(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
 
     def gemms(self, products):
-        """Yield gemm(*product) for each (a, b, trans_a, trans_b), in order. A device may take them all at once."""
+        """Yield gemm(*product) for each (a, b, trans_a, trans_b), in order. A device may take them all at
+        once."""
         for one in products:
             yield self.gemm(*one)
 
@@ -24,19 +25,22 @@ class Products:
 
     def scaled(self, x, factor):
         """Return factor * x, for products and for others; `x` itself where the factor is 1."""
-        return x if factor == 1 else self.xp.multiply(x, x.dtype.type(factor), out=self.empty(x.shape, x.dtype))
+        return x if factor == 1 else self.xp.multiply(x, x.dtype.type(factor),
+                                                      out=self.empty(x.shape, x.dtype))
 
     def thin_gemm(self, a, b, trans_b=False):
-        """Return a op(b), as `gemm`, where `a` has few rows; the result's memory may run along its columns."""
+        """Return a op(b), as `gemm`, where `a` has few rows; the result's memory may run along its
+        columns."""
         return self.gemm(a, b, trans_b=trans_b)
 
     def pays(self, rows, kept_share, calls=1):
-        """Whether products that leave out all but `kept_share` of a side are faster than one whole product with zeros.
+        """Whether products that leave out all but `kept_share` of a side are faster than one whole product
+        with zeros.
 
-        rows: of each of them. calls: 1 where other patterns stand beside each other in one batch, whose gathers and
-        gradients each cost their own (135 rows at half kept lost a third of the speed); else how many products follow
-        one another anyway, of which each becomes smaller (20 rows at half kept gained nothing, 100 a seventh).
-        Measured: docs/benchmarks.md, "NR STEP" and "RH STEP".
+        rows: of each of them. calls: 1 where other patterns stand beside each other in one batch, whose
+        gathers and gradients each cost their own (135 rows at half kept lost a third of the speed); else how
+        many products follow one another anyway, of which each becomes smaller (20 rows at half kept gained
+        nothing, 100 a seventh). Measured: docs/benchmarks.md, "NR STEP" and "RH STEP".
         """
         if calls == 1:
             return rows * (1 - kept_share) >= 400 * kept_share
@@ -51,7 +55,8 @@ class Products:
         return x.sum(axis=0)
 
     def block_products(self, dtype):
-        """Whether `block_product` is how this device best leaves out dead blocks; else what lives is gathered."""
+        """Whether `block_product` is how this device best leaves out dead blocks; else what lives is
+        gathered."""
         return False
 
     def block_mask(self, grid):
@@ -59,16 +64,17 @@ class Products:
         if grid.lives_at is not None:
             return grid.lives_at
         if self.capturing:
-            raise CaptureError("which blocks live is drawn on the host in every iteration; a captured step needs it on the "
-                               "device (BlockGrid.lives_at)")
+            raise CaptureError("which blocks live is drawn on the host in every iteration; a captured step "
+                               "needs it on the device (BlockGrid.lives_at)")
         return self.asarray(grid.lives)
 
     def block_product(self, a, b, trans_a=False, trans_b=False, a_grid=None, n_grid=None, scale=1, bias=None):
-        """Return scale * op(a) op(b) + bias (b and bias as in `gemm` and `add_to_rows`), dead blocks counting as zeros.
+        """Return scale * op(a) op(b) + bias (b and bias as in `gemm` and `add_to_rows`), dead blocks counting
+        as zeros.
 
-        a_grid: BlockGrid of `a`, stored as (samples, units) whatever trans_a. n_grid: of what has the same samples and the
-        result's columns: the result itself, whose dead blocks are the bias, or with trans_a, where samples are summed, b.
-        None: all lives. Not both trans_a and trans_b. Raises ShapeError.
+        a_grid: BlockGrid of `a`, stored as (samples, units) whatever trans_a. n_grid: of what has the same
+        samples and the result's columns: the result itself, whose dead blocks are the bias, or with trans_a,
+        where samples are summed, b. None: all lives. Not both trans_a and trans_b. Raises ShapeError.
         """
         check_block_product(a, b, trans_a, trans_b, a_grid, n_grid)
         a = self._masked(a, a_grid)
@@ -85,13 +91,15 @@ class Products:
         """Return a matrix with zeros where blocks are dead."""
         if grid is None:
             return x
-        rows, columns = (self.xp.arange(n) // size for n, size in zip(x.shape, (grid.block_samples, grid.block_units),
+        rows, columns = (self.xp.arange(n) // size
+                         for n, size in zip(x.shape, (grid.block_samples, grid.block_units),
                                                                       strict=True))
         return self.xp.where(self.block_mask(grid)[rows[:, None], columns] != 0, x, x.dtype.type(0))
 
     def multiply_blocks(self, x, grid, scale):
         """Return x (samples, units, rest) times `scale` where blocks live, times 0 where they are dead."""
-        rows, columns = (self.xp.arange(n) // size for n, size in zip(x.shape, (grid.block_samples, grid.block_units),
+        rows, columns = (self.xp.arange(n) // size
+                         for n, size in zip(x.shape, (grid.block_samples, grid.block_units),
                                                                       strict=False))
         factors = self.block_mask(grid)[rows[:, None], columns].astype(x.dtype) * x.dtype.type(scale)
         return self.xp.multiply(x, factors[:, :, None], out=self.empty(x.shape, x.dtype))
@@ -101,8 +109,8 @@ def check_block_product(a, b, trans_a, trans_b, a_grid, n_grid):
     """Raise ShapeError where the arguments of `block_product` do not fit each other."""
     depth, columns = b.shape[::-1] if trans_b else b.shape
     if trans_a and trans_b or a.shape[0 if trans_a else 1] != depth:
-        raise ShapeError(f"block_product: a {a.shape}{' transposed' * trans_a} times b {b.shape}{' transposed' * trans_b} is "
-                         f"no product that it knows")
+        raise ShapeError(f"block_product: a {a.shape}{' transposed' * trans_a} times b "
+                         f"{b.shape}{' transposed' * trans_b} is no product that it knows")
     for grid, units in ((a_grid, a.shape[1]), (n_grid, columns)):
         if grid is not None:
             grid.check(a.shape[0], units)

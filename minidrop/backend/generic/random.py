@@ -9,7 +9,8 @@ class Random:
     """Masks of ordinary dropout, and normal numbers, from counters (Philox)."""
 
     def dropout(self, x, rate, scale, key):
-        """Return (y, mask): y = x * mask * scale with mask ~ Bernoulli(1 - rate), element i drawn from (key, i) alone.
+        """Return (y, mask): y = x * mask * scale with mask ~ Bernoulli(1 - rate), element i drawn from (key,
+        i) alone.
 
         `mask` is for `dropout_gradient`: a 0/1 array, or what can be made one with `to_host`.
         Philox4x32-10 (Salmon et al. 2011), counter i // 4, word i % 4: the same mask on every device.
@@ -26,13 +27,16 @@ class Random:
         return gx
 
     def gaussian(self, shape, dtype, key):
-        """Return numbers of N(0, 1), number i drawn from (key, i) alone; the same for all dtypes, to rounding.
+        """Return numbers of N(0, 1), number i drawn from (key, i) alone; the same for all dtypes, to
+        rounding.
 
-        Box and Muller 1958 on the words of `dropout`: words 2k and 2k + 1 make u and v = (word + 1) / 2**32 in (0, 1], and
-        numbers 2k and 2k + 1 are sqrt(-2 ln u) times cos and sin of 2 pi v. None is beyond sqrt(64 ln 2) = 6.66.
+        Box and Muller 1958 on the words of `dropout`: words 2k and 2k + 1 make u and v = (word + 1) / 2**32
+        in (0, 1], and numbers 2k and 2k + 1 are sqrt(-2 ln u) times cos and sin of 2 pi v. None is beyond
+        sqrt(64 ln 2) = 6.66.
         """
         xp, size = self.xp, math.prod(shape)
-        # In float64 whatever the dtype: a u near 1, rounded to float32, would lose most digits of its logarithm.
+        # In float64 whatever the dtype: a u near 1, rounded to float32, would lose most digits of its
+        # logarithm.
         uniform = ((_words(xp, size + size % 2, key).astype(np.float64) + 1) * 2.0**-32).reshape(-1, 2)
         radius, angle = xp.sqrt(-2 * xp.log(uniform[:, 0])), 2 * math.pi * uniform[:, 1]
         pairs = xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)

@@ -27,7 +27,8 @@ class Updates:
         W -= history
 
     def rule_update(self, W, history, blocks, rule, numbers, decay, l1, grad_scale):
-        """W, history = rule.formula(W, g, *history, *numbers) with g = grad_scale * gW + decay * R(W). In place.
+        """W, history = rule.formula(W, g, *history, *numbers) with g = grad_scale * gW + decay * R(W). In
+        place.
 
         `blocks` and R as in `sgd_update`; `rule`: an UpdateRule, whose formula is elementwise. For captured
         steps `numbers` and `grad_scale` may be float64 arrays (1,), and nothing changes where `trouble` is
@@ -53,7 +54,8 @@ class Updates:
         target[...] = new
 
     def sum_of_squares(self, *arrays):
-        """Return the sum of the squares of all elements of some arrays as a host float; the device is waited for once."""
+        """Return the sum of the squares of all elements of some arrays as a host float; the device is waited
+        for once."""
         return float(self.squares(*arrays))
 
     def squares(self, *arrays):

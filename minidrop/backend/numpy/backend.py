@@ -14,7 +14,8 @@ _THIN = 32       # rows
 
 
 class NumpyBackend(Updates, Backend):
-    """Runs on the host. Big temporaries come from a pool; products go to BLAS with `out=` so that none is allocated."""
+    """Runs on the host. Big temporaries come from a pool; products go to BLAS with `out=` so that none is
+    allocated."""
 
     name = "cpu"
 
@@ -51,7 +52,8 @@ class NumpyBackend(Updates, Backend):
     def thin_gemm(self, a, b, trans_b=False):
         if a.shape[0] > _THIN:
             return self.gemm(a, b, trans_b=trans_b)
-        # The other way round: OpenBLAS is a quarter faster where the short side is the inner one of the result.
+        # The other way round: OpenBLAS is a quarter faster where the short side is the inner one of the
+        # result.
         b = b if trans_b else b.T
         return np.dot(b, a.T, out=self.empty((b.shape[0], a.shape[0]), a.dtype)).T
 
@@ -107,7 +109,8 @@ class NumpyBackend(Updates, Backend):
         from minidrop.kernels import cpu
         out = self.empty((rows.count, cols.count), W.dtype)
         # W lies in main memory as a rule: a gathered element costs about as much as two streamed ones.
-        threads.by_rows(cpu.take_block, rows.count, 2 * rows.count * W.shape[1], W, rows.indices, cols.indices, out)
+        threads.by_rows(cpu.take_block, rows.count, 2 * rows.count * W.shape[1], W, rows.indices,
+                        cols.indices, out)
         return out
 
     def lookup(self, W, ids, cols):
@@ -126,12 +129,14 @@ class NumpyBackend(Updates, Backend):
         return out
 
     def _straight(self, W, rows, cols):
-        """Return W[rows, cols] where each side is None (all) or has one or two runs: straight blocks, nothing is gathered."""
+        """Return W[rows, cols] where each side is None (all) or has one or two runs: straight blocks, nothing
+        is gathered."""
         row_runs = (slice(0, W.shape[0]),) if rows is None else rows.runs
         col_runs = (slice(0, W.shape[1]),) if cols is None else cols.runs
         if cols is None and len(row_runs) == 1 and W.flags.c_contiguous:
             return W[row_runs[0]]
-        # Side by side in an array of their own: given a view of some columns, NumPy's dot would copy it as well.
+        # Side by side in an array of their own: given a view of some columns, NumPy's dot would copy it as
+        # well.
         count = [W.shape[i] if kept is None else kept.count for i, kept in enumerate((rows, cols))]
         out = self.empty(tuple(count), W.dtype)
         i = 0
@@ -158,8 +163,8 @@ class NumpyBackend(Updates, Backend):
                 b = self.zeros(x.shape[1:], x.dtype)
             if activation in ("none", "relu") and b is not None and b.dtype == x.dtype:
                 from minidrop.kernels import cpu
-                threads.by_rows(cpu.activate, x.shape[0], x.size, x, np.ascontiguousarray(b), activation == "relu",
-                                x.dtype.type(scale))
+                threads.by_rows(cpu.activate, x.shape[0], x.size, x, np.ascontiguousarray(b),
+                                activation == "relu", x.dtype.type(scale))
                 return x
             if b is not None:
                 self.add_to_rows(x, b)
@@ -171,8 +176,8 @@ class NumpyBackend(Updates, Backend):
             return super().activate_gradient(gy, y, activation, scale)
         from minidrop.kernels import cpu
         gx = self.empty(gy.shape, gy.dtype)
-        threads.by_rows(cpu.relu_gradient, gy.size, gy.size, gy.reshape(-1), y.reshape(-1), gy.dtype.type(scale),
-                        gx.reshape(-1))
+        threads.by_rows(cpu.relu_gradient, gy.size, gy.size, gy.reshape(-1), y.reshape(-1),
+                        gy.dtype.type(scale), gx.reshape(-1))
         return gx
 
     def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
@@ -184,15 +189,15 @@ class NumpyBackend(Updates, Backend):
         x = np.ascontiguousarray(x)
         y, mask = self.empty(x.shape, x.dtype), self.empty(x.shape, np.bool_)
         # Random words: an element costs about as much as four streamed ones.
-        threads.by_rows(cpu.dropout, -(-x.size // 4), 4 * x.size, x.reshape(-1), y.reshape(-1), mask.reshape(-1),
-                        np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32), np.uint32(dropout_threshold(rate)),
-                        x.dtype.type(scale))
+        threads.by_rows(cpu.dropout, -(-x.size // 4), 4 * x.size, x.reshape(-1), y.reshape(-1),
+                        mask.reshape(-1), np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32),
+                        np.uint32(dropout_threshold(rate)), x.dtype.type(scale))
         return y, mask
 
     def gaussian(self, shape, dtype, key):
         from minidrop.kernels import cpu
         out = self.empty(shape, dtype)
         # A logarithm, a root and an angle: a number costs about as much as ten streamed elements.
-        threads.by_rows(cpu.gaussian, -(-out.size // 4), 10 * out.size, out.reshape(-1), np.uint64(key & 0xFFFFFFFF),
-                        np.uint64(key >> 32))
+        threads.by_rows(cpu.gaussian, -(-out.size // 4), 10 * out.size, out.reshape(-1),
+                        np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32))
         return out

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 
 _SMALLEST = 1 << 15          # below this malloc reuses its own memory well
-# A page: where a kernel writes y[i] while it reads x[i + 16], and both lie 64 bytes apart in their pages, the processor takes
-# the read for one of what was just written, and waits (ordinary dropout took three times as long, on some addresses).
+# A page: where a kernel writes y[i] while it reads x[i + 16], and both lie 64 bytes apart in their pages, the
+# processor takes the read for one of what was just written, and waits (ordinary dropout took three times as
+# long, on some addresses).
 _ALIGNMENT = 4096
 
 
@@ -18,17 +19,17 @@ def _references(buffers):
         return sys.getrefcount(buffer)
 
 
-# What sys.getrefcount reports for a buffer that only the pool holds: its place in the list, the loop's name, the argument,
-# of which newer Pythons do not count all.
+# What sys.getrefcount reports for a buffer that only the pool holds: its place in the list, the loop's name,
+# the argument, of which newer Pythons do not count all.
 _ONLY_THE_POOL = _references([np.empty(1, np.uint8)])
 
 
 class BufferPool:
     """Hands out NumPy arrays over buffers that it takes back when nobody holds a view of them any more.
 
-    Every array's `base` is the buffer itself, so CPython's reference count says whether it is free; there is no `release`
-    to forget. Sizes are rounded up to one of eight steps per power of two: shapes that change a little from iteration to
-    iteration share buffers.
+    Every array's `base` is the buffer itself, so CPython's reference count says whether it is free; there is
+    no `release` to forget. Sizes are rounded up to one of eight steps per power of two: shapes that change a
+    little from iteration to iteration share buffers.
     """
 
     def __init__(self):

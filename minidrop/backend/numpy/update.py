@@ -22,8 +22,9 @@ class Updates:
             W, history = W[None], history[None]
         number = W.dtype.type
         for rows, *gradient in places:
-            threads.by_rows(cpu_update.sgd_update, rows.size, rows.size * W.shape[1], W, history, rows, *gradient, number(lr),
-                            number(momentum), number(decay), bool(l1), number(grad_scale))
+            threads.by_rows(cpu_update.sgd_update, rows.size, rows.size * W.shape[1], W, history, rows,
+                            *gradient, number(lr), number(momentum), number(decay), bool(l1),
+                            number(grad_scale))
 
     def rule_update(self, W, history, blocks, rule, numbers, decay, l1, grad_scale):
         W, history = _matrix(W), [_matrix(array) for array in history]
@@ -37,11 +38,12 @@ class Updates:
         number, kernel = W.dtype.type, cpu_update.update_kernel(rule.formula, len(history))
         numbers = tuple(number(one) for one in numbers)
         for rows, *gradient in places:
-            threads.by_rows(kernel, rows.size, 2 * rows.size * W.shape[1], W, history[0], history[-1], rows, *gradient,
-                            numbers, number(decay), bool(l1), number(grad_scale))
+            threads.by_rows(kernel, rows.size, 2 * rows.size * W.shape[1], W, history[0], history[-1], rows,
+                            *gradient, numbers, number(decay), bool(l1), number(grad_scale))
 
     def _partition(self, W, blocks):
-        """Return what `_places` says of some blocks, of their sum where they share rows; None where no kernel fits."""
+        """Return what `_places` says of some blocks, of their sum where they share rows; None where no kernel
+        fits."""
         if not (blocks and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f"):
             return None
         places = _places([(_matrix(block.data), block.rows, block.cols) for block in blocks], W.shape)
@@ -61,7 +63,8 @@ class Updates:
             w = W
             if W.ndim == 1:       # a matrix of one row
                 w, g, rows, cols = W[None], g[None], None, rows if cols is None else cols
-            every = [np.arange(n) if kept is None else kept.indices for kept, n in zip((rows, cols), w.shape, strict=True)]
+            every = [np.arange(n) if kept is None else kept.indices
+                     for kept, n in zip((rows, cols), w.shape, strict=True)]
             threads.by_rows(cpu_update.subtract_block, len(g), g.size, w, *every, g, rate)
 
 
@@ -71,10 +74,11 @@ def _matrix(x):
 
 
 def _places(blocks, shape):
-    """Return (rows, g, row_of, cols) for each of some blocks (g, rows, cols), all rows of W once; None if blocks share a row.
+    """Return (rows, g, row_of, cols) for each of some blocks (g, rows, cols), all rows of W once; None if
+    blocks share a row.
 
-    W[rows[i]] has row row_of[i] of g, in the columns cols, or no gradient (-1). A bias is a matrix of one row, its kept set
-    that row's columns.
+    W[rows[i]] has row row_of[i] of g, in the columns cols, or no gradient (-1). A bias is a matrix of one
+    row, its kept set that row's columns.
     """
     if len(shape) == 1:
         shape, blocks = (1, *shape), [(g[None], None, rows) for g, rows, _ in blocks]
