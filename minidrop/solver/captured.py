@@ -42,7 +42,8 @@ class CapturedSteps:
     """
 
     def __init__(self, solver):
-        self.solver, self.net, self.backend, self.losses = solver, solver.net, solver.net.backend, solver._losses
+        self.solver, self.net, self.backend = solver, solver.net, solver.net.backend
+        self.losses = solver._losses
         self.graphs = {}                # signature -> _Graph
         self.seen = Counter()           # how often each signature was drawn
         self.replayed = 0               # iterations that were a launch

@@ -216,8 +216,8 @@ class Solver:
 
     def _nonfinite(self, loss):
         found = self.net.first_nonfinite()
-        place = f"the first output that is not finite is blob {found[1]!r} of layer {found[0]!r}" if found else (
-            "every output of the net is finite: the sum of the losses overflows")
+        place = (f"the first output that is not finite is blob {found[1]!r} of layer {found[0]!r}" if found
+                 else "every output of the net is finite: the sum of the losses overflows")
         last = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
         return NonFiniteError(f"iteration {self.iteration}: the loss is {loss}; {place}. Try a smaller "
                               f"base_lr (now {self.learning_rate:g}) or clip_gradients{last}")
