@@ -9,8 +9,15 @@ from minidrop.apps.uncertainty import evaluate_monte_carlo, monte_carlo
 from minidrop.autograd import Function, Parameter, Tensor, check_gradients, no_grad
 from minidrop.config import NetParameter, NetSpec, SolverParameter
 from minidrop.config import layers as L
-from minidrop.errors import (BackendError, ConfigError, DataError, MinidropError, NonFiniteError, ShapeError,
-                             SnapshotError)
+from minidrop.errors import (
+                             BackendError,
+                             ConfigError,
+                             DataError,
+                             MinidropError,
+                             NonFiniteError,
+                             ShapeError,
+                             SnapshotError,
+)
 from minidrop.kept import Kept
 from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net

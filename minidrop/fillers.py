@@ -48,8 +48,8 @@ def fan(settings, shape):
     size = math.prod(shape)
     fan_in = size / shape[0]
     fan_out = size / shape[1] if len(shape) > 1 else size
-    return {settings.FAN_IN: fan_in, settings.FAN_OUT: fan_out}.get(settings.variance_norm,
-                                                                    (fan_in + fan_out) / 2)
+    average = (fan_in + fan_out) / 2
+    return {settings.FAN_IN: fan_in, settings.FAN_OUT: fan_out}.get(settings.variance_norm, average)
 
 
 @register_filler("constant")

@@ -361,8 +361,8 @@ def print_cell(name, facts, results, failed):
     print(f"\n{name} {title}\n  {'method':<25} {'ms':>9} {'speed-up':>9} {'paper':>6} {'host us':>8} "
           f"{'gemm ms':>8} {'floor ms':>8} {'%':>4}")
     for method, r in results.items():
-        floor = f"{r['gemm_ms']:8.4f} {r['floor_ms']:8.4f} {100 * r['share_of_floor']:4.0f}{' L2' * r['fits_in_l2']}" \
-            if "floor_ms" in r else ""
+        floor = (f"{r['gemm_ms']:8.4f} {r['floor_ms']:8.4f} {100 * r['share_of_floor']:4.0f}"
+                 f"{' L2' * r['fits_in_l2']}" if "floor_ms" in r else "")
         paper = facts.get("paper", {}).get(method)
         host = "" if r["host_us"] is None else f"{r['host_us']:.0f}"
         print(f"  {method:<25} {r['ms']:9.4f} {r['speed_up']:8.2f}x {f'{paper:.2f}' if paper else '':>6} "

@@ -22,8 +22,16 @@ from statistics import mean
 import bench_workers
 from bench_workers import Worker, serve
 from drop_methods import product_operations
-from lstm_models import (DROPS, INPUTS, MODELS, check_methods, language_model, make_solver, parse_method,
-                         solver_settings)
+from lstm_models import (
+    DROPS,
+    INPUTS,
+    MODELS,
+    check_methods,
+    language_model,
+    make_solver,
+    parse_method,
+    solver_settings,
+)
 
 DEFAULT_MODELS = ("ptb_small", "ptb_medium", "caption_lm_2", "caption_lm_3")
 METHODS = ("NR", "NR ROW", "NR STEP", "NR STEP always", "RH CONVENTIONAL STEP", "RH STEP dense", "RH STEP",
@@ -210,8 +218,8 @@ def main():
         table = [(name, rate, ["torch", "torch fused", *methods]) for name, rate, methods in table]
     width = max(len(method) for _, _, methods in table for method in methods)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; float32; ms are medians\n"
-          f"{'model':>12} {'p':>4} "
-          f"{'method':<{width}} {'ms/step':>9} {'/Dropout':>10} {'bound':>6} {'/torch':>9} {'GFLOP':>8} {'GFLOP/s':>8} {'MiB':>7}", flush=True)
+          f"{'model':>12} {'p':>4} {'method':<{width}} {'ms/step':>9} {'/Dropout':>10} {'bound':>6} "
+          f"{'/torch':>9} {'GFLOP':>8} {'GFLOP/s':>8} {'MiB':>7}", flush=True)
     done = []
     for name, rate, methods in table:
         results = measure(name, rate, methods, options.blocks, options.block_seconds)

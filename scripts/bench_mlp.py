@@ -232,8 +232,8 @@ def main():
         methods = ["torch", "torch fused SGD", *methods]
     width = max(16, *map(len, methods))
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; batch {BATCH}, float32; ms "
-          f"are medians\n{'network':>10} {'p':>3} "
-          f"{'method':<{width}} {'ms/step':>8} {'/Dropout':>10} {'bound':>6} {'/torch':>9} {'products ms':>14} {'MiB':>7}", flush=True)
+          f"are medians\n{'network':>10} {'p':>3} {'method':<{width}} {'ms/step':>8} {'/Dropout':>10} "
+          f"{'bound':>6} {'/torch':>9} {'products ms':>14} {'MiB':>7}", flush=True)
     table = []
     for size in options.sizes:
         for rate in options.rates:

@@ -120,11 +120,10 @@ def _introduce(solver, folder, device):
         log.warning("%s: snapshot_best has no effect while test_interval is 0: no test is made",
                     solver.config.where("snapshot_best"))
     reason = cuda_devices()[1]
-    if (device == "auto" and reason and settings.HasField("solver_mode")
-        and settings.solver_mode == settings.GPU): log.warning("%s: solver_mode is GPU, but there is none "
-                                                               "(%s): training on the CPU",
-                                                               solver.config.where("solver_mode"),
-                    reason)
+    gpu_wanted = settings.HasField("solver_mode") and settings.solver_mode == settings.GPU
+    if device == "auto" and reason and gpu_wanted:
+        log.warning("%s: solver_mode is GPU, but there is none (%s): training on the CPU",
+                    solver.config.where("solver_mode"), reason)
 
 
 def _train(solver, signals, view, narrator, again):

@@ -311,8 +311,9 @@ class Sentences:
         number = self._chosen(n)[stream]
         line = f"line {self.lines[number] + 1} of {self.name}"
         if step > self.lengths[number]:
-            return (f"padding after {line}, labelled {PADDING}: set loss_param {{ ignore_label: {PADDING} "
-                    f"}}, of Accuracy accuracy_param {{ ignore_label: {PADDING} }}")
+            return (f"padding after {line}, labelled {PADDING}: set loss_param "
+                    f"{{ ignore_label: {PADDING} }}, of Accuracy accuracy_param "
+                    f"{{ ignore_label: {PADDING} }}")
         return f"token {step} of {line}"
 
     def _chosen(self, n):

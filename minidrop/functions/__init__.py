@@ -5,8 +5,15 @@ from minidrop.autograd import Tensor
 from minidrop.functions.activation import power, relu, sigmoid, tanh
 from minidrop.functions.arithmetic import add, maximum, multiply, product, weighted_sum
 from minidrop.functions.blocks import block_linear
-from minidrop.functions.dropout import (approx_dropout, dropout, expand, gaussian_dropout, multiply_mask,
-                                        scale, take)
+from minidrop.functions.dropout import (
+                                        approx_dropout,
+                                        dropout,
+                                        expand,
+                                        gaussian_dropout,
+                                        multiply_mask,
+                                        scale,
+                                        take,
+)
 from minidrop.functions.embed import embed
 from minidrop.functions.linear import linear
 from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy

@@ -18,8 +18,8 @@ class BlockLinear(Function):
     """
 
     def __init__(self, output_grid=None, input_grid=None, scale=1.0, transpose=False, activation="none"):
-        self.output_grid, self.input_grid, self.scale, self.transpose = output_grid, input_grid, scale, transpose
-        self.activation = activation
+        self.output_grid, self.input_grid = output_grid, input_grid
+        self.scale, self.transpose, self.activation = scale, transpose, activation
 
     def forward(self, backend, x, W, b=None):
         inputs = W.shape[0 if self.transpose else 1]

@@ -108,7 +108,8 @@ class Kernel:
     """
 
     def __init__(self, name, file, arguments, grid, fits=None, **macros):
-        self.name, self.file, self.arguments, self.grid, self.macros = name, file, tuple(arguments), grid, macros
+        self.name, self.file, self.arguments = name, file, tuple(arguments)
+        self.grid, self.macros = grid, macros
         self.fits = fits or (lambda macros: True)
 
     def __call__(self, device, values, **macros):

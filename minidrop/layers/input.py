@@ -45,9 +45,8 @@ class Input(Layer):
             if array.ndim != len(expected) or tuple(array.shape[1:]) != expected[1:]:
                 raise ShapeError(f"layer {self.name!r}: input {name!r} should have shape {expected} (any "
                                  f"batch size), got {tuple(array.shape)}")
-            self.given[name] = value if isinstance(value,
-                                                   Tensor) and value.data is array else Tensor(array,
-                                                                                               backend=backend)
+            same = isinstance(value, Tensor) and value.data is array
+            self.given[name] = value if same else Tensor(array, backend=backend)
 
     def forward(self):
         missing = [name for name in self.config.top if name not in self.given]

@@ -30,7 +30,8 @@ def prepare_nets(configs, kind, overrides):
     for layer, is_new in zip(layers, without, strict=True):
         settings = layer.recurrent_param
         if (kind and is_new and settings.HasField("hidden_dropout")
-            and not settings.HasField("hidden_dropout_type")): _convert_hidden(layer, *_parsed(kind))
+                and not settings.HasField("hidden_dropout_type")):
+            _convert_hidden(layer, *_parsed(kind))
 
 
 def convert_dropout(message, kind):

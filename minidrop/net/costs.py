@@ -25,14 +25,14 @@ def costs(net, without=None):
     for node in net.graph.nodes:
         weights_trained = any(parameter.requires_grad for parameter in node.layer.params.values())
         for product in node.products:
-            gradients = [training and _wants_input_gradient(node, product, trained), training
-                         and weights_trained]
+            gradients = [training and _wants_input_gradient(node, product, trained),
+                         training and weights_trained]
             drops = [drop for drop in _drops_of(net.plan, node, product) if drop is not without]
             shares = _shares(product, drops) if net.phase == "TRAIN" else [1.0] * 3
             row = rows[node.index]
             row.dense += product.operations * (1 + sum(gradients))
-            row.expected += product.operations * (shares[0] + sum(share * wanted for share, wanted
-                                                                  in zip(shares[1:], gradients, strict=True)))
+            passes = zip(shares, (True, *gradients), strict=True)
+            row.expected += product.operations * sum(share * wanted for share, wanted in passes)
     return list(rows.values())
 
 

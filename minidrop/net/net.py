@@ -244,7 +244,8 @@ class Net:
         """Put back at the end of this context, also after an error, what passes change: which layers drop,
         masks or compaction, what is drawn, the places of the data layers, and the states of recurrent
         ones."""
-        mode, forwards, drawn, positions, states = self.mode, self._forwards, self._drawn, self.positions, self.states
+        mode, forwards, drawn = self.mode, self._forwards, self._drawn
+        positions, states = self.positions, self.states
         try:
             yield
         finally:

@@ -34,8 +34,8 @@ class DropSite:
         kind = self.family.drops
         if kind == "units":
             return Units(pattern, pattern.kept(self.total), pattern.scale)
-        return Weights(pattern, pattern.scale) if kind == "weights" else Blocks(pattern, self.total,
-                                                                                pattern.scale)
+        return (Weights(pattern, pattern.scale) if kind == "weights"
+                else Blocks(pattern, self.total, pattern.scale))
 
     @property
     def kind(self):

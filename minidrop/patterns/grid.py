@@ -20,7 +20,13 @@ class BlockGrid:
     """
 
     def __init__(self, lives, block_samples, block_units, lives_at=None):
-        self.lives, self.block_samples, self.block_units, self.lives_at = lives, block_samples, block_units, lives_at
+        self.lives, self.lives_at = lives, lives_at
+        self.block_samples, self.block_units = block_samples, block_units
+
+    @property
+    def block_shape(self):
+        """(samples, units) of one block."""
+        return self.block_samples, self.block_units
 
     @property
     def shape(self):

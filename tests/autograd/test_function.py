@@ -64,7 +64,8 @@ def test_same_carries_the_kept_set_on():
 
 
 def test_same_refuses_different_sets():
-    message = r"^Same needs inputs with one kept set, got Kept.*from 0\), Kept.*from 1\); call functions.expand on them first$"
+    message = (r"^Same needs inputs with one kept set, got Kept.*from 0\), Kept.*from 1\); "
+               r"call functions.expand on them first$")
     with pytest.raises(ShapeError, match=message):
         Same().apply(compact(), compact(OTHER))
     with pytest.raises(ShapeError, match=r"^Same needs inputs with one kept set, got .*, None; call"):

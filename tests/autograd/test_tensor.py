@@ -31,8 +31,8 @@ def test_a_kept_set_on_the_first_axis():
 
 
 def test_a_kept_set_that_does_not_fit():
-    with pytest.raises(ShapeError, match=r"^tensor x: axis 1 of \(1, 4\) should hold the 3 entries of "
-                       r"Kept\(3 of 8"):
+    with pytest.raises(ShapeError,
+                       match=r"^tensor x: axis 1 of \(1, 4\) should hold the 3 entries of Kept\(3 of 8"):
         Tensor(np.zeros((1, 4)), kept=KEPT, name="x")
 
 

@@ -274,6 +274,8 @@ class ndarray:
             return self
         out, source, own = type(self)(self.shape, dtype), self.bytes, self.dtype
         target = out.bytes
-        self.device_of.work(lambda: target.__setitem__(...,
-                                                       source.copy().view(own).astype(dtype).view(np.uint8).reshape(-1)))
+        def convert():
+            target[...] = source.copy().view(own).astype(dtype).view(np.uint8).reshape(-1)
+
+        self.device_of.work(convert)
         return out

@@ -230,7 +230,8 @@ class RecordedCublas:
     by value."""
 
     def __init__(self, recorder, inner):
-        self.recorder, self.inner, self.calls, self.CUBLASError = recorder, inner, inner.calls, inner.CUBLASError
+        self.recorder, self.inner = recorder, inner
+        self.calls, self.CUBLASError = inner.calls, inner.CUBLASError
 
     def gemmEx(self, *arguments):
         self._call(self.inner.gemmEx, arguments)

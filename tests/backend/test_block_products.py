@@ -185,7 +185,7 @@ def test_dead_blocks_are_never_read(emulated_cuda, kind, product, a_masked, n_ma
 def test_a_broken_kernel_is_seen(emulated_cuda, emulation, line, instead):
     """One change to the kernel, and the comparison fails."""
     def change(file, text):
-        assert file != "block_products.cu" or line in text, "block_products.cu has changed: this test must too"
+        assert file != "block_products.cu" or line in text, "block_products.cu has changed: change this too"
         return text.replace(line, instead)
 
     def compare(kind, *sizes):
@@ -237,24 +237,25 @@ def test_nothing_to_multiply(emulated_cuda, grid, on):
 def test_what_does_not_fit_is_refused(emulated_cuda, on):
     backend = emulated_cuda("bfloat16") if on == "emulated" else GENERIC
     x, W = np.zeros((9, 5), np.float32), np.zeros((7, 5), np.float32)
-    with pytest.raises(ShapeError, match=r"^block_product: a \(9, 5\) times b \(7, 5\) is no product that it "
-                       r"knows$"):
+    with pytest.raises(ShapeError,
+                       match=r"^block_product: a \(9, 5\) times b \(7, 5\) is no product that it knows$"):
         backend.block_product(x, W)
-    with pytest.raises(ShapeError, match=r"^block_product: a \(9, 5\) transposed times b \(7, 9\) transposed "
-                       r"is no product"):
+    with pytest.raises(ShapeError,
+                       match=r"^block_product: a \(9, 5\) transposed times b \(7, 9\) transposed is no "
+                       r"product"):
         backend.block_product(x, np.zeros((7, 9), np.float32), True, True)
-    with pytest.raises(ShapeError, match=r"^blocks of 4 x 2 of activations \(9, 5\) need a grid of 3 x 3, "
-                       r"got 2 x 3$"):
+    with pytest.raises(ShapeError,
+                       match=r"^blocks of 4 x 2 of activations \(9, 5\) need a grid of 3 x 3, got 2 x 3$"):
         backend.block_product(x, W, False, True, random_grid(8, 5, 4, 2))
-    with pytest.raises(ShapeError, match=r"^blocks of 4 x 2 of activations \(9, 7\) need a grid of 3 x 4, "
-                       r"got 3 x 3$"):
+    with pytest.raises(ShapeError,
+                       match=r"^blocks of 4 x 2 of activations \(9, 7\) need a grid of 3 x 4, got 3 x 3$"):
         backend.block_product(x, W, False, True, None, random_grid(9, 5, 4, 2))
 
 
 def test_too_long_for_32_bits(emulated_cuda):
     wide = np.broadcast_to(np.float32(0), (1, 2**30 + 1))
-    with pytest.raises(BackendError, match=r"^block_product: the GPU kernels take axes of up to .* is "
-                       r"longer$"):
+    with pytest.raises(BackendError,
+                       match=r"^block_product: the GPU kernels take axes of up to .* is longer$"):
         emulated_cuda("bfloat16").block_product(wide, wide, False, True)
 
 

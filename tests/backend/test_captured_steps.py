@@ -538,9 +538,9 @@ def language_model(tmp_path, kind="ROW", hidden=""):
         f'source: "{text}" batch_size: 3 steps: 5 }} }}',
         'layer { name: "embed" type: "Embed" bottom: "data" top: "embed" '
         f'embed_param {{ input_dim: 12 num_output: 26 bias_term: false {FILLER} }} }}',
-        drop("drop1", "embed", kind), f'layer {{ name: "lstm" type: "LSTM" bottom: "embed" bottom: "cont" '
-        f'top: "lstm" {lstm} }}', drop("drop2", "lstm", kind),
-        'layer { name: "ip" type: "InnerProduct" bottom: "lstm" top: "ip" '
+        drop("drop1", "embed", kind),
+        f'layer {{ name: "lstm" type: "LSTM" bottom: "embed" bottom: "cont" top: "lstm" {lstm} }}',
+        drop("drop2", "lstm", kind), 'layer { name: "ip" type: "InnerProduct" bottom: "lstm" top: "ip" '
         f'inner_product_param {{ num_output: 12 axis: 2 {FILLER} }} }}',
         'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" softmax_param '
         '{ axis: 2 } }'])

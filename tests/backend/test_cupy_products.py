@@ -83,7 +83,8 @@ def test_what_cublas_refuses_names_the_call(cuda, monkeypatch):
     def refuse(*_):
         raise cuda.blas.CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED")
     monkeypatch.setattr(cuda.blas, "gemmEx", refuse)
-    with pytest.raises(BackendError, match=r"^cuda:0 on the host: cuBLAS refused a product in float64: "
+    with pytest.raises(BackendError,
+                       match=r"^cuda:0 on the host: cuBLAS refused a product in float64: "
                        r"CUBLAS_STATUS_NOT_SUPP"
                                            r"ORTED; Gemm\(transa=False, transb=False, m=4, n=2, k=3"):
         cuda.gemm(np.ones((2, 3)), np.ones((3, 4)))

@@ -27,15 +27,15 @@ def layer(kind, name, bottom, extra="", more=""):
 
 
 def ip(name, bottom, outputs, axis=1):
-    return layer("InnerProduct", name, bottom, f"inner_product_param {{ num_output: {outputs} axis: {axis} "
-                 f"{FILLER} }}")
+    return layer("InnerProduct", name, bottom, f"inner_product_param "
+                 f"{{ num_output: {outputs} axis: {axis} {FILLER} }}")
 
 
 def drop(name, bottom, family):
     if family == "Dropout":
         return layer("Dropout", name, bottom)
-    return layer("ApproxDropout", name, bottom, f'approx_dropout_param {{ pattern: "{family}" '
-                 f'{SETTINGS.get(family, "")} }}')
+    return layer("ApproxDropout", name, bottom, f'approx_dropout_param '
+                 f'{{ pattern: "{family}" {SETTINGS.get(family, "")} }}')
 
 
 def mlp(family):
@@ -55,8 +55,8 @@ def mlp_in_place(family):
 
 
 def text(family):
-    embed = layer("Embed", "embed", "data", f"embed_param {{ input_dim: 11 num_output: 26 bias_term: false "
-                  f"{FILLER} }}")
+    embed = layer("Embed", "embed", "data",
+                  f"embed_param {{ input_dim: 11 num_output: 26 bias_term: false {FILLER} }}")
     lstm = f"recurrent_param {{ num_output: 22 {FILLER} }}"
     return [TEXT, embed, drop("drop1", "embed", family), layer("LSTM", "lstm1", "drop1", lstm, "cont"),
             drop("drop2", "lstm1", family), layer("LSTM", "lstm2", "drop2", lstm, "cont"),

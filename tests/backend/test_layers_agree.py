@@ -35,8 +35,8 @@ CASES = {
     "ApproxDropout": [(f'approx_dropout_param {{ dropout_ratio: 0.5 pattern: "{family}" }}', (X,))
                       for family in ("PERIODIC", "ROW", "SLICE", "UNIT")],
     "Concat": [("", (X, numbers(9, 4)))],
-    "DropConnect": [(f"inner_product_param {{ num_output: 11 {FILLERS} }} dropout_param {{ dropout_ratio: "
-                     f"0.3 }}", (X,))],
+    "DropConnect": [(f"inner_product_param {{ num_output: 11 {FILLERS} }} dropout_param "
+                     f"{{ dropout_ratio: 0.3 }}", (X,))],
     "Dropout": [("dropout_param { dropout_ratio: 0.3 }", (X,)),
                 ("dropout_param { dropout_ratio: 0.3 axes: 0 axes: 1 }", (IMAGES,))],
     "DummyData": [('dummy_data_param { shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } }', ())],
@@ -73,8 +73,8 @@ ELSEWHERE = {       # read files; what they give to the device is what MemoryDat
 
 
 def test_every_layer_type_has_a_case():
-    assert sorted([*CASES,
-                   *ELSEWHERE]) == known_layers(), "a layer type without a case here (or a case without its type)"
+    cases = sorted([*CASES, *ELSEWHERE])
+    assert cases == known_layers(), "a layer type without a case here (or a case without its type)"
 
 
 def run(kind, settings, bottoms, device):
@@ -142,8 +142,8 @@ def test_hdf5_and_text_data(device, tmp_path, monkeypatch):
     with h5py.File(tmp_path / "records.h5", "w") as file:
         file["data"], file["label"] = numbers(10, 6), labels(5, 10)
     (tmp_path / "records.txt").write_text(f"{tmp_path / 'records.h5'}\n")
-    for text in (f'type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: '
-                 f'"{tmp_path / "records.txt"}" batch_size: 4 shuffle: true }}',
+    for text in (f'type: "HDF5Data" top: "data" top: "label" hdf5_data_param '
+                 f'{{ source: "{tmp_path / "records.txt"}" batch_size: 4 shuffle: true }}',
                  'type: "TextData" top: "data" top: "label" top: "cont" text_data_param { source: '
                  '"words.txt" batch_size: 3 steps: 5 }'):
         found = []

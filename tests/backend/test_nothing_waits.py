@@ -233,8 +233,8 @@ def test_a_hidden_drop_is_captured_whether_or_not_its_steps_fit_the_units(record
 
 
 def lstm_of(units):
-    shapes = (f"shape {{ dim: {STEPS} dim: {STREAMS} dim: 6 }}" + f" shape {{ dim: {STEPS} dim: {STREAMS} "
-              f"}}" * 2)
+    shapes = (f"shape {{ dim: {STEPS} dim: {STREAMS} dim: 6 }}" + f" shape {{ dim: {STEPS} dim: {STREAMS} }}"
+              * 2)
     settings = f"recurrent_param {{ num_output: {units} {FILLER} hidden_dropout {{ step: 10 }} }}"
     return [f'layer {{ name: "in" type: "Input" top: "data" top: "cont" top: "label" input_param {{ {shapes} '
             f'}} }}', layer("LSTM", "lstm", "data", settings, "cont"), ip("ip", "lstm", 5, 2),

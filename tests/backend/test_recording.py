@@ -215,8 +215,8 @@ def test_a_capture_is_lost_even_if_the_error_is_caught(cuda):
         except CaptureError:
             pass
 
-    with pytest.raises(CaptureError, match=r"^float\(\) while a step is being captured: nothing has run, so "
-                       r"there"):
+    with pytest.raises(CaptureError,
+                       match=r"^float\(\) while a step is being captured: nothing has run, so there"):
         cuda.capture(work)
 
 

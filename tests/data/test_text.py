@@ -83,8 +83,8 @@ class TestVocabulary:
             Vocabulary(["<unk>", "<eos>", "a"]).decode(indices)
 
     @pytest.mark.parametrize("tokens, level, message", [
-        (["<unk>", "a", "<eos>", "a"], "WORD", r"token 3: expected different tokens, got 'a' again, as token "
-         r"1"),
+        (["<unk>", "a", "<eos>", "a"], "WORD",
+         r"token 3: expected different tokens, got 'a' again, as token 1"),
         (["<eos>", "a"], "WORD", "token 2: expected <unk> among the tokens, got none"),
         (["<unk>", "a"], "WORD", "token 2: expected <eos> among the tokens, got none"),
         ([], "CHARACTER", "token 0: expected <unk> among"),
@@ -336,8 +336,9 @@ class TestTextStreams:
         if fits:
             assert TextStreams(np.arange(count), 4, 5).batches_per_pass == 1
         else:
-            with pytest.raises(DataError, match=r"^x.txt: expected at least 24 tokens for 4 streams of 5 "
-                               r"steps, got 23; use"):
+            with pytest.raises(DataError,
+                               match=r"^x.txt: expected at least 24 tokens for 4 streams of 5 steps, got 23; "
+                               r"use"):
                 TextStreams(np.arange(count), 4, 5, name="x.txt")
 
     def test_an_empty_part(self):

@@ -20,7 +20,7 @@ from minidrop.testing import assert_matches_masked_dense
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "examples"
 CONV = '''layer {{ name: "{0}" type: "PlainConvolution" bottom: "{1}" top: "{0}"
-                   param_str: '{{{{"num_output": {2}, "kernel_size": 3}}}}' }}'''.replace("{{{{", "{{").replace("}}}}", "}}")
+                   param_str: '{{"num_output": {2}, "kernel_size": 3}}' }}'''
 DROP = 'layer {{ name: "{0}" type: "ApproxDropout" bottom: "{1}" top: "{1}" approx_dropout_param {{ {2} }} }}'
 NET = "\n".join([
     'layer { name: "in" type: "Input" top: "x" top: "y"',

@@ -336,7 +336,8 @@ def test_a_gate_share_with_another_kept_set_is_refused(kind):
     cell, gates = {"lstm": (recurrent.LSTM, 4), "gru": (recurrent.GRU, 3), "rnn": (recurrent.RNN, 1)}[kind]
     share = functions.linear(Tensor(x), Tensor(weights[0]), Tensor(weights[1]),
                              gate_rows(UNIT_SETS["list"], gates))
-    told = r"the gates' share from outside, x Wx\^T \+ b: expected shape \(5, 3, .*got .*with Kept\(\d+ of \d+"
+    told = (r"the gates' share from outside, x Wx\^T \+ b: expected shape \(5, 3, .*"
+            r"got .*with Kept\(\d+ of \d+")
     with pytest.raises(ShapeError, match=told):
         recur(cell, share, Tensor(CONT["one sequence"]), [Tensor(w) for w in weights[2:]],
               drop=HiddenDrop(units=UNIT_SETS["every other"]))

@@ -55,22 +55,22 @@ def test_nothing_to_do_is_not_launched():
 
 
 @pytest.mark.parametrize("changes, error, message", [
-    ({"out": array(70, 41)}, ShapeError, r"kernel transpose: argument out of shape \(70, 41\): expected n = "
-     r"40 as in the "
+    ({"out": array(70, 41)}, ShapeError,
+     r"kernel transpose: argument out of shape \(70, 41\): expected n = 40 as in the "
                                          r"arguments before, got 41"),
-    ({"out": array(70)}, ShapeError, r"kernel transpose: argument out: expected 2 axes \(m, n\), got an "
-     r"array of shape "
+    ({"out": array(70)}, ShapeError,
+     r"kernel transpose: argument out: expected 2 axes \(m, n\), got an array of shape "
                                      r"\(70,\)"),
     ({"out": array(70, 40, dtype="float64")}, BackendError, "kernel transpose: argument out: expected "
      "float32, got float64"),
-    ({"out": array(40, 70).T}, BackendError, r"kernel transpose: argument out: expected a C-contiguous "
-     r"array, got strides "
+    ({"out": array(40, 70).T}, BackendError,
+     r"kernel transpose: argument out: expected a C-contiguous array, got strides "
                                              r"\(4, 280\) of shape \(70, 40\)"),
-    ({"W": array(40, 140)[:, ::2]}, BackendError, r"kernel transpose: argument W: expected rows of "
-     r"neighbours, got strides "
+    ({"W": array(40, 140)[:, ::2]}, BackendError,
+     r"kernel transpose: argument W: expected rows of neighbours, got strides "
                                                   r"\(560, 8\) of shape \(40, 70\)"),
-    ({"W": array(40, 70)[::-1]}, BackendError, r"kernel transpose: argument W: expected rows of neighbours, "
-     r"got strides "
+    ({"W": array(40, 70)[::-1]}, BackendError,
+     r"kernel transpose: argument W: expected rows of neighbours, got strides "
                                                r"\(-280, 4\)"),
     ({"W": array(40, 70, dtype="int32")}, BackendError, "kernel transpose: expected arrays of float32 or "
      "float64, got int32"),

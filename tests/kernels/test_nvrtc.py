@@ -90,8 +90,8 @@ def test_what_was_kept_is_what_the_compiler_makes(known, compiled):
 def test_a_mistake_is_told_with_its_line(known, monkeypatch):
     text = loader.source("transpose.cu")
     monkeypatch.setattr(loader, "source", lambda file: text.replace("__syncthreads();", "__syncthread();", 1))
-    with pytest.raises(BackendError, match=r"(?s)^transpose\.cu with {'REAL': 'float'} does not compile for "
-                       r"sm_90: .*"
+    with pytest.raises(BackendError,
+                       match=r"(?s)^transpose\.cu with {'REAL': 'float'} does not compile for sm_90: .*"
                                            r'transpose\.cu\(\d+\): error: identifier "__syncthread" is '
                        r'undefined'):
         loader.compile_for("transpose.cu", {"REAL": "float"}, "sm_90")

@@ -66,8 +66,8 @@ class TestInput:
 
     def test_a_net_without_inputs(self, make_net):
         net = make_net('layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } } }')
-        with pytest.raises(ShapeError, match=r"^the net has no input 'data' \(inputs: none, its data layers "
-                           r"feed it\)$"):
+        with pytest.raises(ShapeError,
+                           match=r"^the net has no input 'data' \(inputs: none, its data layers feed it\)$"):
             net.forward(data=1)
 
 

@@ -114,8 +114,8 @@ def test_two_readers_of_one_table(backend):
 @pytest.mark.parametrize("shape", [(), (5,), (5, 3), (2, 3, 4)])
 def test_reads_rows_and_adds_the_bias(make_net, shape):
     dims = " ".join(f"dim: {length}" for length in shape)
-    net = make_net(f'layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ {dims} }} }} '
-                   f'}}' + embed("emb", "x"))
+    net = make_net(f'layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ {dims} }} }} }}'
+                   + embed("emb", "x"))
     W, b = (net.backend.to_host(net.params["emb"][name].data) for name in ("weight", "bias"))
     assert W.shape == (ROWS, COLUMNS) and b.shape == (COLUMNS,)
     x = np.random.default_rng(0).integers(0, ROWS, shape)

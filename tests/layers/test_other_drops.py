@@ -74,8 +74,8 @@ class TestOneMaskAlongAxes:
         for axis in (axis for axis in range(len(shape)) if own.shape[axis] > 1):
             means = (own == 0).mean(axis=tuple(a for a in range(len(shape)) if a != axis))
             spread = means.std() * np.sqrt(own.size / len(means) / (RATE * (1 - RATE)))
-            assert abs(spread - 1) < 5 / np.sqrt(2
-                                                 * len(means)), "the mask is also shared along an axis that is not named"
+            limit = 5 / np.sqrt(2 * len(means))
+            assert abs(spread - 1) < limit, "the mask is also shared along an axis that is not named"
 
     def test_the_mask_is_that_of_the_shape_with_ones(self, make_net, dtype, shape, settings, axes):
         factor = factor_of(make_net(text("Dropout", shape, settings), seed=9), 4)
@@ -264,8 +264,8 @@ def beside(kind, where):
     """A net with an ApproxDropout above or below the layer `l` of a kind, or on both sides of it."""
     drop = '''layer { name: "%s" type: "ApproxDropout" bottom: "%s" top: "%s"
                       approx_dropout_param { dropout_ratio: 0.4 } }'''
-    product = 'layer { name: "%s" type: "InnerProduct" bottom: "%s" top: "%s" inner_product_param { num_output: %d ' + (
-        FILLERS + " } }")
+    product = ('layer { name: "%s" type: "InnerProduct" bottom: "%s" top: "%s" '
+               'inner_product_param { num_output: %d ' + FILLERS + " } }")
     lines, blob = [INPUTS, product % ("ip1", "data", "ip1", 29)], "ip1"
     if where != "below":
         lines.append(drop % ("above", blob, "above"))

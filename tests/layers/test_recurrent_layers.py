@@ -513,6 +513,6 @@ def test_a_cont_that_is_neither_0_nor_1_is_refused(wrong):
     net = net_of(recurrent("RNN"), x=(5, 3, 6))
     cont = np.ones((5, 3))
     cont[1, 2] = wrong
-    with pytest.raises(md.DataError, match=r"layer 'r' \(RNN\): cont is .* at place 5 of the batch; expected "
-                       r"0"):
+    with pytest.raises(md.DataError,
+                       match=r"layer 'r' \(RNN\): cont is .* at place 5 of the batch; expected 0"):
         net.forward(x=np.zeros((5, 3, 6)), cont=cont)

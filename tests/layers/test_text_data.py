@@ -141,8 +141,8 @@ def test_a_wrong_label_is_found_in_the_text(source):
     reader = net.layers["text"].batches = TextStreams(read_text(source).indices + 33, 3, 4, name=source)
     labels = reader.batch(1)["label"].reshape(-1)
     place = int(np.argmax(labels >= 43))
-    with pytest.raises(DataError, match=rf"token {4 + place // 3} of stream {place % 3} of "
-                       rf"{source}") as caught:
+    with pytest.raises(DataError,
+                       match=rf"token {4 + place // 3} of stream {place % 3} of {source}") as caught:
         net.forward()
     assert str(int(labels[place])) in str(caught.value)
 

@@ -23,8 +23,8 @@ def make_net(first, second, rate=0.5):
     layers, bottom = [INPUTS], "data"
     for number, family in ((1, first), (2, second), (3, "")):
         layers.append(f'layer {{ name: "ip{number}" type: "InnerProduct" bottom: "{bottom}" top: '
-                      f'"ip{number}" inner_product_param {{ num_output: {WIDTHS[f"ip{number}"][1]} '
-                      f'weight_filler {{ type: "msra" }} }} }}')
+                      f'"ip{number}" inner_product_param '
+                      f'{{ num_output: {WIDTHS[f"ip{number}"][1]} weight_filler {{ type: "msra" }} }} }}')
         bottom = f"drop{number}"
         if family:
             settings = f'dropout_ratio: {rate} pattern: "{family}" {SETTINGS.get(family, "")}'

@@ -22,8 +22,9 @@ def mlp(*drops, more="", width=20):
     bottom = "data"
     for i, pattern in enumerate(drops, 1):
         if pattern != "none":
-            layers += [product(f"ip{i}", bottom, width + i, more), f'layer {{ name: "relu{i}" type: "ReLU" '
-                       f'bottom: "ip{i}" top: "ip{i}" }}', drop(f"drop{i}", f"ip{i}", pattern)]
+            layers += [product(f"ip{i}", bottom, width + i, more),
+                       f'layer {{ name: "relu{i}" type: "ReLU" bottom: "ip{i}" ' f'top: "ip{i}" }}',
+                       drop(f"drop{i}", f"ip{i}", pattern)]
             bottom = f"drop{i}"
     layers += [product("ip", bottom, 7, more),
                'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }']
@@ -102,8 +103,8 @@ def solver(net, settings, dtype):
             'value: 2 } } }')
     text = "\n".join([data, *net.split("\n")[1:]])
     return md.Solver(parse_solver(f"base_lr: 0.05 lr_policy: 'fixed' max_iter: 99 random_seed: 3 momentum: "
-                                  f"0.9 weight_decay: 0.01 solver_mode: CPU {settings} net_param {{ {text} "
-                                  f"}}"), dtype=dtype)
+                                  f"0.9 weight_decay: 0.01 solver_mode: CPU {settings} net_param "
+                                  f"{{ {text} }}"), dtype=dtype)
 
 
 @pytest.mark.parametrize("transpose", ["", "transpose: true"])

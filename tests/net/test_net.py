@@ -233,8 +233,8 @@ class TestSharedParameters:
     def test_another_lr_mult(self):
         text = (INPUT + ip("one", "data", 'param { name: "W" lr_mult: 1 }')
                 + ip("two", "one", 'param { name: "W" lr_mult: 2 }'))
-        with pytest.raises(md.ConfigError, match=r"^net.prototxt:3:\d+: layer 'two' \(InnerProduct\): the "
-                           r"shared parameter "
+        with pytest.raises(md.ConfigError,
+                           match=r"^net.prototxt:3:\d+: layer 'two' \(InnerProduct\): the shared parameter "
                                                  r"'W' has lr_mult 1 already; give one value$"):
             net_of(text)
 
@@ -318,8 +318,8 @@ class TestLabelErrors:
                      'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "map" top: '
                      '"loss" }')
         net.forward()
-        with pytest.raises(md.DataError, match=rf"label 9 at place 3 of the batch .*: {source}/1.h5: record "
-                           rf"2$"):
+        with pytest.raises(md.DataError,
+                           match=rf"label 9 at place 3 of the batch .*: {source}/1.h5: record 2$"):
             net.forward()
         net.close()
 
@@ -352,8 +352,8 @@ def test_the_gradient_of_constant_data_is_that_of_the_last_iteration():
 
 
 def test_parameters_that_do_not_fit_into_memory_name_their_layer():
-    with pytest.raises(md.BackendError, match=r"layer 'one': weight of shape \(4000000000, 6\) does not fit "
-                       r"into memory"):
+    with pytest.raises(md.BackendError,
+                       match=r"layer 'one': weight of shape \(4000000000, 6\) does not fit into memory"):
         net_of(INPUT + ip("one", "data", outputs=4_000_000_000))
 
 

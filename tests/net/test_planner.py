@@ -175,8 +175,8 @@ def test_blocks_do_not_pass_where_numbers_without_a_meaning_could_become_nan(pow
                                                 (40, 30, "cuts 30 inputs into 1 tile, but one of up to 3 is "
                                                  "kept")])
 def test_tiles_too_large_for_a_product_are_refused(size, inputs, told):
-    tiles = layer("ApproxDropout", "d", "ip1", f'approx_dropout_param {{ pattern: "TILE" tile_size: {size} '
-                  f'}}')
+    tiles = layer("ApproxDropout", "d", "ip1", f'approx_dropout_param '
+                  f'{{ pattern: "TILE" tile_size: {size} }}')
     with pytest.raises(ConfigError) as caught:
         plan_of(ip("ip1", "x", 100), tiles, shape=(inputs,))
     assert (str(caught.value).startswith("<string>:3:") and "layer 'd' (ApproxDropout): "

@@ -36,11 +36,12 @@ def drop_settings(family, rate=0.5, time="SEQUENCE"):
 def text(kind="LSTM", layers=1, nr="", rh="", type_="APPROX", both=False, units=12, steps=STEPS,
          streams=STREAMS, width=WIDTH, source=None, words=WORDS):
     """A language model; `nr` and `rh` are settings of drops, "" for none."""
-    lines = [source or f'layer {{ name: "in" type: "Input" top: "data" top: "label" top: "cont" input_param '
-             f'{{ shape {{ dim: {steps} dim: {streams} }} shape {{ dim: {steps} dim: {streams} }} '
+    lines = [source
+             or f'layer {{ name: "in" type: "Input" top: "data" top: "label" top: "cont" input_param {{ '
+             f'shape {{ dim: {steps} dim: {streams} }} shape {{ dim: {steps} dim: {streams} }} '
              f'shape {{ dim: {steps} dim: {streams} }} }} }}',
              f'layer {{ name: "embed" type: "Embed" bottom: "data" top: "embed" embed_param {{ num_output: '
-             f'{width} input_dim: {words} {UNIFORM} }} }}']
+             f'{width} ' f'input_dim: {words} {UNIFORM} }} }}']
 
     def drop(name, blob):
         if nr:

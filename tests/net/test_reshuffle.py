@@ -31,8 +31,8 @@ def layer(kind, name, bottom, top=None, extra=""):
 
 
 def drop(name, bottom, top=None, every=3, extra="", more=""):
-    return layer("ApproxDropout", name, bottom, top, f"approx_dropout_param {{ reshuffle_interval: {every} "
-                 f"{extra} }} {more}")
+    return layer("ApproxDropout", name, bottom, top, f"approx_dropout_param "
+                 f"{{ reshuffle_interval: {every} {extra} }} {more}")
 
 
 def net_of(*layers, inputs=INPUT, **options):
@@ -260,8 +260,8 @@ def test_refused(name):
 
 def test_an_inner_product_over_several_axes_as_one_is_refused():
     layers = (ip("ip1", "steps", 20, "axis: 2"), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2")
-    with pytest.raises(md.ConfigError, match=r"blob drop1 is read by ip2 \(InnerProduct\) at "
-                       r"net.prototxt:5:1, whose result"):
+    with pytest.raises(md.ConfigError,
+                       match=r"blob drop1 is read by ip2 \(InnerProduct\) at net.prototxt:5:1, whose result"):
         net_of(*layers, inputs=INPUT + STEPS)
 
 
@@ -269,8 +269,8 @@ def test_a_drop_of_another_axis_is_refused():
     images = ('layer { name: "in2" type: "Input" top: "steps" input_param { shape { dim: 6 dim: 2 dim: 3 '
               'dim: 5 } } }\n')
     layers = (ip("ip1", "steps", 20, "axis: 3"), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2")
-    with pytest.raises(md.ConfigError, match=r"axis 1 of blob ip1 is dropped, but the units of ip1 "
-                       r"\(InnerProduct\) at "
+    with pytest.raises(md.ConfigError,
+                       match=r"axis 1 of blob ip1 is dropped, but the units of ip1 \(InnerProduct\) at "
                                              r"net.prototxt:3:1 lie on axis 3"):
         net_of(*layers, inputs=INPUT + images)
 

@@ -67,8 +67,8 @@ def test_groups_of_which_only_the_device_knows_what_lives():
 
 def test_a_grid_that_does_not_fit():
     grid = BlockGrid(np.ones((2, 3), np.uint8), 4, 2)
-    with pytest.raises(ShapeError, match=r"^blocks of 4 x 2 of activations \(9, 6\) need a grid of 3 x 3, "
-                       r"got 2 x 3$"):
+    with pytest.raises(ShapeError,
+                       match=r"^blocks of 4 x 2 of activations \(9, 6\) need a grid of 3 x 3, got 2 x 3$"):
         grid.mask(9, 6)
 
 

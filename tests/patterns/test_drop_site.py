@@ -26,8 +26,8 @@ def of(draw, total=20):
 
 
 def test_nothing_is_the_identity():
-    assert NOTHING.kept is None and NOTHING.scale == 1 and NOTHING.tiles(3,
-                                                                         4) is NOTHING.groups(5) is NOTHING.grid(5)
+    assert NOTHING.kept is None and NOTHING.scale == 1
+    assert NOTHING.tiles(3, 4) is NOTHING.groups(5) is NOTHING.grid(5)
     assert of(NOTHING) == [1] * 20 and (NOTHING.weight_mask(3, 4) == 1).all() and NOTHING.kept_sets() == []
 
 

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 from minidrop.patterns import statistics
-from minidrop.patterns.statistics import (chi_square, column_sums, deviation, joint_keep, row_counts,
-                                          upper_tail)
+from minidrop.patterns.statistics import (
+    chi_square,
+    column_sums,
+    deviation,
+    joint_keep,
+    row_counts,
+    upper_tail,
+)
 
 
 def table(rng, rows, n):

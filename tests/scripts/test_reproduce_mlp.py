@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (the expected report has wide tables)
 """scripts/reproduce_mlp.py and scripts/bench_mlp.py: what they run, what they keep, and what they make of
 it."""
 
@@ -207,8 +208,8 @@ def test_everything_that_defines_a_run_is_in_its_key(scripts, selection, tmp_pat
 def test_a_broken_line_in_the_middle_is_named(scripts, tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"stage": "speed"}\nnot JSON\n{"stage": "speed"}\n')
-    with pytest.raises(DataError, match=r"results.jsonl:2: expected one run as a JSON object, got b'not "
-                       r"JSON'; delete"):
+    with pytest.raises(DataError,
+                       match=r"results.jsonl:2: expected one run as a JSON object, got b'not JSON'; delete"):
         scripts.reproduce_runs.Store(path)
 
 

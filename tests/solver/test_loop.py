@@ -232,8 +232,8 @@ class TestRestoreRefuses:
     @pytest.mark.parametrize("options, message", [
         ({"net": NET.replace("num_output: 20", "num_output: 24")},
          r"data/ip1/weight has shape \(20, 6\), this net expects \(24, 6\)\. Did num_output"),
-        ({"net": NET.replace('"ip2"', '"score"')}, r"is no snapshot of this net: it has no "
-         r"data/score/weight; did you mean"),
+        ({"net": NET.replace('"ip2"', '"score"')},
+         r"is no snapshot of this net: it has no data/score/weight; did you mean"),
         ({"base": BASE.replace("random_seed: 3", "random_seed: 4")}, r"random_seed 3, this solver says 4"),
         ({"base": BASE + "type: 'Nesterov'"}, r"written by solver type 'SGD', this one is 'Nesterov'"),
     ])
@@ -272,8 +272,8 @@ class TestLoadWeights:
         renamed = NET.replace('"ip1"', '"a"').replace('"ip2"', '"b"')
         with pytest.raises(md.SnapshotError, match="holds no parameter of this net"):
             md.load_weights(make(net=renamed).net, path)
-        with pytest.raises(md.SnapshotError, match=r"ip1/weight has shape \(20, 6\), this net expects \(9, "
-                           r"6\)"):
+        with pytest.raises(md.SnapshotError,
+                           match=r"ip1/weight has shape \(20, 6\), this net expects \(9, 6\)"):
             md.load_weights(make(net=NET.replace("num_output: 20", "num_output: 9")).net, path)
 
 
@@ -315,8 +315,8 @@ def test_every_mistake_in_one_report():
 
 
 def test_unknown_best_output_is_found_before_training():
-    with pytest.raises(md.ConfigError, match=r"test nets have no output 'acuracy'; did you mean "
-                       r"'accuracy'\?"):
+    with pytest.raises(md.ConfigError,
+                       match=r"test nets have no output 'acuracy'; did you mean 'accuracy'\?"):
         make("test_iter: 1 test_interval: 3 snapshot_best: 'acuracy'")
 
 

@@ -146,7 +146,7 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
         if self._blas is None:
             try:
                 self._blas = cublas_library.load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
-            except (ImportError, OSError, AttributeError) as error:     # CuPy itself imports without the CUDA libraries
+            except (ImportError, OSError, AttributeError) as error:     # CuPy imports without CUDA libraries
                 major = cupy.cuda.runtime.driverGetVersion() // 1000
                 raise BackendError(f"{self.name} cannot multiply: cuBLAS is missing "
                                    f"({str(error).splitlines()[0]}); install it with: python -m pip install "

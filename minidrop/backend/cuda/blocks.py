@@ -65,8 +65,8 @@ class CudaBlocks(Backend):
 
     def _mask_of(self, name, grid):
         """Return the arguments of a kernel that say what lives."""
-        lives, samples, units = (None, 1, 1) if grid is None else (self.block_mask(grid), grid.block_samples,
-                                                                   grid.block_units)
+        lives = None if grid is None else self.block_mask(grid)
+        samples, units = (1, 1) if grid is None else grid.block_shape
         return {f"{name}_lives": lives, f"{name}_samples": min(samples, _LARGEST),
                 f"{name}_units": min(units, _LARGEST)}
 

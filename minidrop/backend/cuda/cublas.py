@@ -9,19 +9,20 @@ A leading dimension larger than needed skips memory. So of a weight matrix W (ou
 this can be read where it lies, without a copy; x and y are compact, their columns the kept inputs and
 outputs:
 
-    kept of W                  forward y = x W^T            input gradient gx = gy W       weight gradient gW = gy^T x
-    -------------------------  ---------------------------  -----------------------------
-    ---------------------------
-    rows, one in every `step`  one product, ld = step * ld  one product, ld = step * ld    reads no W: x and gy are
-    rows, one run (a slice)    one product, an offset       one product, an offset         compact already, and gW is
-    rows, runs of `width`      a batch, one run each; the   gather: each run adds to the   written as a compact block,
-                               cut runs at the ends apart   same gx (two runs: two calls)  which is what the update
-    columns, one run           one product, an offset       one product, an offset         takes. Only one product,
-    columns, runs of `width`   gather: each run adds to     a batch, one run each          never a gather, whatever
-                               the same y (two: two calls)                                 is kept.
-    columns, one in `step`     gather: neither axis of what is left has neighbours in
-                               memory, and BLAS has no stride inside a column
-    a list                     gather
+    kept of W                 forward y = x W^T          input gradient gx = gy W
+    ------------------------  -------------------------  -------------------------------
+    rows, one in every step   one product, ld step * ld  one product, ld step * ld
+    rows, one run (a slice)   one product, an offset     one product, an offset
+    rows, runs of width       a batch, one run each;     gather: each run adds to the
+                              cut runs at the ends apart same gx (two runs: two calls)
+    columns, one run          one product, an offset     one product, an offset
+    columns, runs of width    gather: each run adds to   a batch, one run each
+                              the same y (two: two calls)
+    columns, one in step      gather: neither axis of what is left has neighbours in memory
+    a list                    gather
+
+The weight gradient gW = gy^T x reads no W: x and gy are compact already, and gW is written as a compact
+block, which the update takes. It is always one product, never a gather.
 
 Of W stored as (inputs x outputs) the lines for rows and columns change places. Kept rows and kept columns
 together need a line each that can; else both are gathered at once, and the compact block serves forward and

@@ -195,8 +195,9 @@ class CupyKernels(Backend):
         return self.activate(x, None, "relu", 1)
 
     def activate(self, x, b, activation, scale, out=None):
-        if (not _real(x) or b is not None and b.dtype != x.dtype or out is not None
-            and not out.flags.c_contiguous): return super().activate(x, b, activation, scale, out)
+        if (not _real(x) or b is not None and b.dtype != x.dtype
+                or out is not None and not out.flags.c_contiguous):
+            return super().activate(x, b, activation, scale, out)
         y = self.empty(x.shape, x.dtype) if out is None else out
         shape = (math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim > 1 or b is not None else (1, x.size)
         self._run(cuda.activate, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, x=self._rows(x, shape),
@@ -303,8 +304,8 @@ class CupyKernels(Backend):
             return
         shape = (1, W.size) if W.ndim == 1 else (len(W), W.size // max(1, len(W)))
         step = {**rate, "momentum": momentum, "decay": decay, "l1": l1}
-        W, history, parts = W.reshape(shape), history.reshape(shape), [_of_matrix(block, W)
-                                                                       for block in blocks]
+        parts = [_of_matrix(block, W) for block in blocks]
+        W, history = W.reshape(shape), history.reshape(shape)
         known = len(parts) > 1 and not any(isinstance(rows, TableKept) for _, rows, _ in parts)
         rest = self._rest(tuple(rows for _, rows, _ in parts), shape[0]) if known else None
         if len(parts) > 1 and rest is None:

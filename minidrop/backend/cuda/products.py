@@ -38,9 +38,8 @@ class KeptMatrix:
     def __init__(self, base, rows=None, cols=None, factor=1.0):
         self.base, self.factor = base, factor
         self.rows, self.cols = (None if kept is None or kept.is_all else kept for kept in (rows, cols))
-        self.shape = tuple(n if kept is None else kept.count
-                           for kept, n in zip((self.rows, self.cols), base.shape,
-                                                                                strict=True))
+        sides = zip((self.rows, self.cols), base.shape, strict=True)
+        self.shape = tuple(n if kept is None else kept.count for kept, n in sides)
         self.block = None       # what products read, once it is gathered or rounded
         self.stack = None       # (stack, number) where it lies among others: see `CudaProducts.gemms`
 
@@ -82,8 +81,8 @@ class CudaProducts:
             out.fill(0)
             return out
         a = self._read(a, kind)
-        if not isinstance(b, KeptMatrix) or b.block is not None or not self._in_place(a, b, out, trans_a,
-                                                                                      trans_b, kind):
+        gathered = not isinstance(b, KeptMatrix) or b.block is not None
+        if gathered or not self._in_place(a, b, out, trans_a, trans_b, kind):
             b = self._read(b, kind)
             self._launch(_product(_matrix(a), _matrix(b), trans_a, trans_b), a, b, out, kind)
         return out
@@ -91,8 +90,8 @@ class CudaProducts:
     def _in_place(self, a, b, out, trans_a, trans_b, kind):
         """Multiply by a KeptMatrix where it lies, if that can be done; returns whether it was."""
         matrix = _matrix(b.base)
-        if kind in _HALF or b.factor != 1 or matrix is None or any(isinstance(kept, MovingKept)
-                                                                   for kept in (b.rows, b.cols)):
+        moves = any(isinstance(kept, MovingKept) for kept in (b.rows, b.cols))
+        if kind in _HALF or b.factor != 1 or matrix is None or moves:
             return False
         calls = _kept_product(_matrix(a), matrix, trans_a, trans_b, b.rows, b.cols)
         if calls is None:

@@ -92,15 +92,13 @@ class Products:
         if grid is None:
             return x
         rows, columns = (self.xp.arange(n) // size
-                         for n, size in zip(x.shape, (grid.block_samples, grid.block_units),
-                                                                      strict=True))
+                         for n, size in zip(x.shape, grid.block_shape, strict=True))
         return self.xp.where(self.block_mask(grid)[rows[:, None], columns] != 0, x, x.dtype.type(0))
 
     def multiply_blocks(self, x, grid, scale):
         """Return x (samples, units, rest) times `scale` where blocks live, times 0 where they are dead."""
         rows, columns = (self.xp.arange(n) // size
-                         for n, size in zip(x.shape, (grid.block_samples, grid.block_units),
-                                                                      strict=False))
+                         for n, size in zip(x.shape, grid.block_shape, strict=False))
         factors = self.block_mask(grid)[rows[:, None], columns].astype(x.dtype) * x.dtype.type(scale)
         return self.xp.multiply(x, factors[:, :, None], out=self.empty(x.shape, x.dtype))
 
