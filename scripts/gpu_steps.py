@@ -251,6 +251,7 @@ class BlockProduct:
     def __init__(self, backend, size, rate, block=128):
         from minidrop.autograd import Parameter, Tensor
         from minidrop.patterns import PatternSettings, get_family
+        from minidrop.patterns.draw import NOTHING, Blocks
         self.backend = backend
         family = get_family(PatternSettings(family="BLOCK", rate=rate, block_samples=block,
                                             block_units=block))
@@ -260,35 +261,33 @@ class BlockProduct:
         self.x, self.W = Tensor(arrays[0], True, backend), Parameter(arrays[1], backend)
         self.gy, self.rate, self.count, self.graph = arrays[2], rate, 0, None
         # Of each draw the same sparsity in the mean; eight take turns.
-        self.groups = [family.pattern("blocks", draw).groups(size, size)
-                       for draw in range(BATCHES)] if rate else [None]
+        self.draws = [Blocks(family.pattern("blocks", draw), size, 1 / (1 - rate))
+                      for draw in range(BATCHES)] if rate else [NOTHING]
         with backend.active():
             if backend.captures and (not rate or backend.block_products(arrays[0].dtype)):
                 self._capture()
 
     def _capture(self):
-        moving = None
+        moving = self.draws[0]
         if self.rate:
-            self.tables = [self.backend.asarray(groups.grid.lives) for groups in self.groups]
+            self.tables = [self.backend.asarray(draw.grid(len(self.x.data)).lives) for draw in self.draws]
             self.lives = self.tables[0].copy()
-            moving = self.groups[0].moving(self.lives)
+            moving = moving.given(self.lives)
         self._work(moving)      # compiles
         self.graph = self.backend.capture(lambda: self._work(moving))
 
-    def _work(self, groups):
-        from minidrop.functions.blocks import block_linear
+    def _work(self, draw):
         from minidrop.functions.linear import linear
         self.x.clear_grad()
         self.W.clear_grad()
-        y = linear(self.x, self.W) if groups is None else block_linear(self.x, self.W, None, None, groups,
-                                                                       1 / (1 - self.rate))
+        y = linear(self.x, self.W, scale=draw.scale, inputs=draw)
         y.backward(self.gy)
 
     def step(self):
-        draw = self.count % len(self.groups)
+        draw = self.count % len(self.draws)
         with self.backend.active():
             if self.graph is None:
-                self._work(self.groups[draw])
+                self._work(self.draws[draw])
             else:
                 if self.rate:
                     self.lives[...] = self.tables[draw]

@@ -4,30 +4,28 @@ uses."""
 from minidrop.autograd import Tensor
 from minidrop.functions.activation import power, relu, sigmoid, tanh
 from minidrop.functions.arithmetic import add, maximum, multiply, product, weighted_sum
-from minidrop.functions.blocks import block_linear
 from minidrop.functions.dropout import (
-                                        approx_dropout,
-                                        dropout,
-                                        expand,
-                                        gaussian_dropout,
-                                        multiply_mask,
-                                        scale,
-                                        take,
+    approx_dropout,
+    dropout,
+    expand,
+    gaussian_dropout,
+    multiply_mask,
+    scale,
+    take,
 )
 from minidrop.functions.embed import embed
 from minidrop.functions.linear import linear
 from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy
 from minidrop.functions.metric import accuracy, perplexity
-from minidrop.functions.pieces import block_pieces, linear_pieces, tile_pieces
 from minidrop.functions.recurrent import HiddenDrop, add_to_steps, gru, lstm, reverse_steps, rnn
 from minidrop.functions.shape import concat, flatten, reshape, slice
 from minidrop.functions.softmax import softmax, softmax_cross_entropy
 
-__all__ = ["HiddenDrop", "accuracy", "add", "add_to_steps", "approx_dropout", "block_linear", "block_pieces",
-           "concat", "dropout", "embed", "euclidean_loss", "expand", "flatten", "gaussian_dropout", "gru",
-           "linear", "linear_pieces", "lstm", "maximum", "multiply", "multiply_mask", "perplexity", "power",
-           "product", "relu", "reshape", "reverse_steps", "rnn", "scale", "sigmoid", "sigmoid_cross_entropy",
-           "slice", "softmax", "softmax_cross_entropy", "take", "tanh", "tile_pieces", "weighted_sum"]
+__all__ = ["HiddenDrop", "accuracy", "add", "add_to_steps", "approx_dropout", "concat", "dropout", "embed",
+           "euclidean_loss", "expand", "flatten", "gaussian_dropout", "gru", "linear", "lstm", "maximum",
+           "multiply", "multiply_mask", "perplexity", "power", "product", "relu", "reshape", "reverse_steps",
+           "rnn", "scale", "sigmoid", "sigmoid_cross_entropy", "slice", "softmax", "softmax_cross_entropy",
+           "take", "tanh", "weighted_sum"]
 
 # Operators belong to Tensor, their maths to this floor above it.
 Tensor.__add__ = add

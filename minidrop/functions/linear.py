@@ -1,30 +1,47 @@
-"""The product that dropout can shrink: y = x W^T + b on the kept inputs and the kept outputs only, and what
-follows it."""
+"""The product that dropout can shrink: y = f(x W^T + b), computed on what draws keep."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from minidrop.autograd import Block, Function
+import numpy as np
+
+from minidrop.autograd import Block, Function, Tensor
+from minidrop.backend import Backend
 from minidrop.errors import ShapeError
+from minidrop.functions.blocks import block_product
+from minidrop.functions.dropout import multiply_mask
+from minidrop.functions.pieces import PieceProduct, tile_pieces
+from minidrop.kept import Kept
+from minidrop.patterns.draw import NOTHING, Draw, Units
 
 
 class Linear(Function):
-    """y = scale * f(x W^T + b) over the last axis: x (..., inputs), W (outputs, inputs), b (outputs,) -> y
-    (..., outputs).
+    """y = scale * f(x W'^T + b) over the last axis; W' is W without the weights that are dropped.
 
-    If x carries a kept set, only those columns of W are read; if `out_kept` is given, only those rows of W
-    and entries of b are, and y carries it. All three products (forward, input gradient, weight gradient) have
-    the compact size. With `transpose` W is stored as (inputs, outputs). `activation`: the name of f, one of
-    Backend.activate's.
+    x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs). With `transpose` W is stored as
+    (inputs, outputs). f: an `activation` of Backend.activate. What `outputs`, a Draw, drops is not computed:
+    of units, y carries the kept set; weights count as 0, the others are multiplied by the scale of the draw;
+    dropped blocks of y are f(b). Dropped blocks of x, by `inputs`, are read as 0 and get no gradient. If x
+    carries a kept set, only those columns of W are read. All three products (forward, input gradient, weight
+    gradient) have the compact size. Raises ShapeError.
     """
 
     kept_rule = "native"
 
-    def __init__(self, out_kept=None, transpose=False, activation="none", scale=1.0):
-        self.out_kept = out_kept
-        self.transpose = transpose
+    def __init__(self, outputs: Draw = NOTHING, inputs: Draw = NOTHING, transpose: bool = False,
+                 activation: str = "none", scale: float = 1.0):
+        self.outputs, self.inputs, self.transpose = outputs, inputs, transpose
         self.activation, self.scale = activation, scale
 
-    def forward(self, backend, x, W, b=None):
+    @property
+    def plain(self) -> bool:
+        """Whether nothing follows the bias."""
+        return self.activation == "none" and self.scale == 1
+
+    def forward(self, backend: Backend, x: np.ndarray, W: np.ndarray,
+                b: np.ndarray | None = None) -> np.ndarray:
         in_kept, in_axis = self.input_kept[0]
         if in_kept is not None and in_axis % x.ndim != x.ndim - 1:
             raise ShapeError(f"linear: x of shape {x.shape} carries a kept set on axis {in_axis}; only the "
@@ -33,45 +50,93 @@ class Linear(Function):
         logical = x.shape[-1] if in_kept is None else in_kept.total
         if logical != inputs:
             raise ShapeError(f"linear: x has {logical} features, but W of shape {W.shape} expects {inputs}")
-        out_kept = self.out_kept
-        if out_kept is not None and out_kept.total != outputs:
-            raise ShapeError(f"linear: {out_kept} does not fit W of shape {W.shape}, which has {outputs} "
-                             f"outputs")
-        if out_kept is not None and out_kept.is_all:
-            out_kept = None
-        self.rows, self.cols = (in_kept, out_kept) if self.transpose else (out_kept, in_kept)
-        self.lead = x.shape[:-1]
-        # not -1: either length may be 0
-        self.x = backend.operand(x.reshape(math.prod(self.lead), x.shape[-1]))
-        # Gathered once, read by the forward product and by the input gradient.
-        self.W = backend.submatrix(W, self.rows, self.cols)
-        y = backend.gemm(self.x, self.W, trans_b=not self.transpose)
-        b = None if b is None else backend.take(b, out_kept, 0)
-        if self.activation != "none" or self.scale != 1:
+        self.lead, self.features = x.shape[:-1], x.shape[-1]
+        samples = math.prod(self.lead)      # not -1: either length may be 0
+        self.product = self.choose_product(backend, W, samples, in_kept)
+        out_kept = self.product.out_kept
+        y = self.product.forward(backend, x.reshape(samples, self.features), W, b if self.plain else None)
+        if not self.plain:
+            b = None if b is None else backend.take(b, out_kept, 0)
             self.y = y = backend.activate(y, b, self.activation, self.scale, out=y)
-        elif b is not None:
-            backend.add_to_rows(y, b)
         self.output_kept = (out_kept, len(self.lead))
         return y.reshape(*self.lead, y.shape[-1])
 
-    def backward(self, backend, gy, wanted):
-        gy = gy.reshape(self.x.shape[0], gy.shape[-1])
-        if self.activation != "none" or self.scale != 1:
+    def choose_product(self, backend: Backend, W: np.ndarray, samples: int, in_kept: Kept | None):
+        """Return what multiplies x (samples, inputs) by W: a KeptProduct, PieceProduct or GridProduct."""
+        inputs, outputs = W.shape if self.transpose else W.shape[::-1]
+        tiles = self.outputs.tiles(outputs, inputs)
+        groups = self.outputs.groups(samples), self.inputs.groups(samples)
+        # Where units of y are left out too, the dropped blocks of x are read: they hold zeros.
+        if tiles is None and (groups == (None, None) or self.outputs.kept is not None):
+            return KeptProduct(self.outputs.kept, in_kept, W.shape, self.transpose)
+        if in_kept is not None:
+            raise ShapeError(f"linear: with dropped weights or blocks x must have all of its units, but it "
+                             f"carries {in_kept}; call functions.expand on it first")
+        if tiles is not None:
+            return PieceProduct(tile_pieces(samples, tiles), self.outputs.scale, self.transpose)
+        return block_product(backend, W, samples, *groups, self.transpose)
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
+        gy = gy.reshape(math.prod(self.lead), gy.shape[-1])
+        if not self.plain:
             gy = backend.activate_gradient(gy, self.y, self.activation, self.scale)
-        gx = gW = gb = None
+        gx, gW = self.product.backward(backend, gy, wanted)
+        if gx is not None:
+            gx = gx.reshape(*self.lead, self.features)
+        gb = None
+        if len(wanted) > 2 and wanted[2]:
+            gb = Block(backend.column_sums(gy), self.product.out_kept)
+        return (gx, gW, gb)[:len(wanted)]
+
+
+class KeptProduct:
+    """x W^T of the kept inputs, which x has, and the kept outputs; None for all."""
+
+    def __init__(self, out_kept: Kept | None, in_kept: Kept | None, W_shape: Sequence[int], transpose: bool):
+        outputs = W_shape[1 if transpose else 0]
+        if out_kept is not None and out_kept.total != outputs:
+            raise ShapeError(f"linear: {out_kept} does not fit W of shape {W_shape}, which has {outputs} "
+                             f"outputs")
+        self.out_kept = None if out_kept is None or out_kept.is_all else out_kept
+        self.rows, self.cols = (in_kept, self.out_kept) if transpose else (self.out_kept, in_kept)
+        self.transpose = transpose
+
+    def forward(self, backend, x, W, b):
+        """Return x W^T + b, (samples, kept outputs)."""
+        self.x = backend.operand(x)
+        # Gathered once, read by the forward product and by the input gradient.
+        self.W = backend.submatrix(W, self.rows, self.cols)
+        y = backend.gemm(self.x, self.W, trans_b=not self.transpose)
+        if b is not None:
+            backend.add_to_rows(y, backend.take(b, self.out_kept, 0))
+        return y
+
+    def backward(self, backend, gy, wanted):
+        """Return the gradients of x and of W, a Block; None for one that is not wanted."""
+        gx = gW = None
         W, self.W = self.W, None
         operand = backend.operand(gy)
         if wanted[0]:
-            gx = backend.gemm(operand, W, trans_b=self.transpose).reshape(self.lead + (self.x.shape[1],))
+            gx = backend.gemm(operand, W, trans_b=self.transpose)
         del W      # its buffer, still in the cache, is the right size for gW
         if wanted[1]:
             a, b = (self.x, operand) if self.transpose else (operand, self.x)
             gW = Block(backend.gemm(a, b, trans_a=True), self.rows, self.cols)
-        if len(wanted) > 2 and wanted[2]:
-            gb = Block(backend.column_sums(gy), self.output_kept[0])
-        return (gx, gW, gb)[:len(wanted)]
+        return gx, gW
 
 
-def linear(x, W, b=None, out_kept=None, transpose=False, activation="none", scale=1.0):
-    """Return scale * f(x W^T + b) over the last axis of x; see `Linear`."""
-    return Linear(out_kept, transpose, activation, scale).apply(*((x, W) if b is None else (x, W, b)))
+def linear(x: Tensor, W: Tensor, b: Tensor | None = None, outputs: Draw | Kept | None = None,
+           transpose: bool = False, activation: str = "none", scale: float = 1.0,
+           inputs: Draw = NOTHING) -> Tensor:
+    """Return scale * f(x W^T + b) over the last axis of x; see `Linear`.
+
+    outputs: what the product need not compute, a Draw, or the Kept of the units that it does; inputs: which
+    blocks of x it need not read. Of a masked draw of weights all are multiplied by the mask.
+    """
+    if outputs is None or isinstance(outputs, Kept):
+        outputs = NOTHING if outputs is None else Units(None, outputs, 1.0)
+    if outputs.masked:
+        rows, cols = W.shape[::-1] if transpose else W.shape
+        mask = outputs.weight_mask(rows, cols)
+        W = multiply_mask(W, mask.T if transpose else mask)
+    return Linear(outputs, inputs, transpose, activation, scale).apply(*((x, W) if b is None else (x, W, b)))

@@ -1,6 +1,7 @@
 """A product in pieces: what is left of y = x W^T + b where weights or blocks of activations are dropped."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,29 +20,25 @@ class Piece(NamedTuple):
     inputs: Kept
 
 
-class LinearPieces(Function):
-    """y = f(scale * x (W * m)^T + b) for a 0/1 mask m that may differ from sample to sample, one compact
-    product a piece:
+class PieceProduct:
+    """scale * x (W * m)^T for a 0/1 mask m that may differ from sample to sample, one product a piece:
 
-        y[samples, outputs] = f(scale * x[samples, inputs] W[outputs, inputs]^T + b[outputs])
+        y[samples, outputs] = scale * x[samples, inputs] W[outputs, inputs]^T + b[outputs]
 
-    x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs), all dense. f: an `activation` of
-    Backend.activate. No two pieces may write the same entry of y, nor read the same entry of x; what no piece
-    writes is f(b), and gives x and W no gradient. Pieces with the same outputs and inputs are multiplied
-    together. The three products of a piece (forward, input gradient, weight gradient) have its size. With
-    `transpose` W is stored as (inputs, outputs). Raises ShapeError.
+    No two pieces may write the same entry of y, nor read the same entry of x; what no piece writes is b, and
+    gives x and W no gradient. Pieces with the same outputs and inputs are multiplied together. The three
+    products of a piece (forward, input gradient, weight gradient) have its size. Raises ShapeError.
     """
 
-    def __init__(self, pieces, scale=1.0, transpose=False, activation="none"):
-        self.pieces, self.scale, self.transpose, self.activation = pieces, scale, transpose, activation
+    out_kept = None
 
-    def forward(self, backend, x, W, b=None):
+    def __init__(self, pieces: Sequence[Piece], scale: float = 1.0, transpose: bool = False):
+        self.pieces, self.scale, self.transpose = pieces, scale, transpose
+
+    def forward(self, backend, x, W, b):
+        """Return scale * x (W * m)^T + b, (samples, outputs)."""
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
-        if x.shape[-1] != inputs:
-            raise ShapeError(f"linear: x has {x.shape[-1]} features, but W of shape {W.shape} expects "
-                             f"{inputs}")
-        self.shape = x.shape
-        x = x.reshape(math.prod(x.shape[:-1]), inputs)
+        self.x_shape = x.shape
         y = backend.zeros((x.shape[0], outputs), x.dtype)
         groups = _together(self.pieces)
         self.saved = []
@@ -59,17 +56,13 @@ class LinearPieces(Function):
 
         for ((outs, _), ranges), product in zip(groups.items(), backend.gemms(products()), strict=True):
             _scatter(backend, y, ranges, outs, product)
-        if self.activation != "none":
-            self.y = y = backend.activate(y, b, self.activation, 1, out=y)
-        elif b is not None:
+        if b is not None:
             y += b
-        return y.reshape(*self.shape[:-1], outputs)
+        return y
 
     def backward(self, backend, gy, wanted):
-        gy = gy.reshape(math.prod(self.shape[:-1]), gy.shape[-1])
-        if self.activation != "none":
-            gy = backend.activate_gradient(gy, self.y, self.activation, 1)
-        gx = backend.zeros((gy.shape[0], self.shape[-1]), gy.dtype) if wanted[0] else None
+        """Return the gradients of x and of W, Blocks; None for one that is not wanted."""
+        gx = backend.zeros(self.x_shape, gy.dtype) if wanted[0] else None
         blocks = []
 
         def products():
@@ -88,9 +81,7 @@ class LinearPieces(Function):
             if wanted[1]:
                 blocks.append(Block(next(done), rows, cols))
         self.saved = []
-        gx = gx.reshape(self.shape) if wanted[0] else None
-        gb = backend.column_sums(gy) if len(wanted) > 2 and wanted[2] else None
-        return (gx, Blocks(blocks, gy.dtype) if wanted[1] else None, gb)[:len(wanted)]
+        return gx, Blocks(blocks, gy.dtype) if wanted[1] else None
 
 
 def _together(pieces):
@@ -115,11 +106,6 @@ def _scatter(backend, out, ranges, kept, values):
     for first, last in ranges:
         backend.put_columns(out[first:last], kept, values[done:done + last - first])
         done += last - first
-
-
-def linear_pieces(x, W, b, pieces, scale=1.0, transpose=False, activation="none"):
-    """Return f(the product of x and W in pieces, plus b); see `LinearPieces`."""
-    return LinearPieces(pieces, scale, transpose, activation).apply(*((x, W) if b is None else (x, W, b)))
 
 
 def tile_pieces(samples, tiles):

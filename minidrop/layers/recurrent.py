@@ -175,11 +175,10 @@ class RecurrentLayer(Layer):
     def _direction(self, prefix, x, cont, static, states, drop):
         parameter = {name.removeprefix(prefix): value for name, value in self.params.items()
                      if name.startswith("reverse_") == bool(prefix)}
-        gates = self._input_product(x, parameter["weight"], parameter["bias"],
-                                    gate_rows(drop.units, self.cell.gates))
+        rows = gate_rows(drop.units, self.cell.gates)
+        gates = functions.linear(x, parameter["weight"], parameter["bias"], rows, inputs=self.drawn.inputs)
         if static is not None:
             flat = functions.reshape(functions.expand(static), (self.streams, self.static))
-            rows = gate_rows(drop.units, self.cell.gates)
             gates = functions.add_to_steps(gates,
                                            functions.linear(flat, parameter["static_weight"], None, rows))
         weights = [parameter[name] for name in ("recurrent_weight", *self.state_biases)]
@@ -191,12 +190,6 @@ class RecurrentLayer(Layer):
         turned = Tensor(joined, backend=x.backend)
         h, *last = recur(self.cell, functions.reverse_steps(gates), turned, weights, states, drop)
         return functions.reverse_steps(h), *last
-
-    def _input_product(self, x, W, b, rows):
-        groups = self.drawn.inputs.groups(self.steps * self.streams) if rows is None else None
-        if groups is None:
-            return functions.linear(x, W, b, rows)
-        return functions.block_linear(x, W, b, None, groups)
 
     def _hidden_drop(self, x):
         """Return the HiddenDrop of this iteration."""

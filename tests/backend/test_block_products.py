@@ -3,12 +3,12 @@ masks."""
 
 import numpy as np
 import pytest
+from products import block_linear, linear_grids
 
 from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import Backend, get_backend
 from minidrop.config import parse_net
 from minidrop.errors import BackendError, CaptureError, ShapeError
-from minidrop.functions.blocks import BlockLinear, block_linear
 from minidrop.functions.pieces import MultiplyBlocks
 from minidrop.kernels import cuda, grids
 from minidrop.net import Net
@@ -280,9 +280,9 @@ def test_the_function_equals_the_one_in_pieces(emulated_cuda, transpose, bias, o
     groups = [PATTERN.groups(18, 31) if outs else None, PATTERN.groups(18, 23) if ins else None]
     grids = [None if one is None else one.grid for one in groups]
     in_pieces = gradients(emulated_cuda(), lambda x, W,
-                          b=None: block_linear(x, W, b, *groups, 2.0, transpose), *arrays)
+                          b=None: block_linear(x, W, b, *groups, transpose), *arrays)
     for backend in (emulated_cuda(), GENERIC):
-        skipping = gradients(backend, lambda *given: BlockLinear(*grids, 2.0, transpose).apply(*given),
+        skipping = gradients(backend, lambda x, W, b=None: linear_grids(x, W, b, *grids, transpose),
                              *arrays)
         for got, want in zip(skipping, in_pieces, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)

@@ -3,6 +3,7 @@ device."""
 
 import numpy as np
 import pytest
+from products import linear_pieces
 
 from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import get_backend
@@ -10,7 +11,7 @@ from minidrop.backend.cuda.products import KeptMatrix
 from minidrop.config import parse_net
 from minidrop.errors import BackendError
 from minidrop.functions.linear import linear
-from minidrop.functions.pieces import block_pieces, linear_pieces, tile_pieces
+from minidrop.functions.pieces import block_pieces, tile_pieces
 from minidrop.functions.recurrent import HiddenDrop, gru, lstm
 from minidrop.kept import Kept
 from minidrop.net import Net

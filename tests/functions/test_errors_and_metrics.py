@@ -52,7 +52,7 @@ class TestLabels:
      "5) expects 5"),
     (lambda x: functions.linear(x, Tensor(np.zeros((2, 5))), transpose=True),
      "linear: x has 3 features, but W of shape (2, 5) expects 2"),
-    (lambda x: functions.linear(x, Tensor(np.zeros((2, 3))), out_kept=Kept(0, 2, 1, 3)),
+    (lambda x: functions.linear(x, Tensor(np.zeros((2, 3))), outputs=Kept(0, 2, 1, 3)),
      "linear: Kept(2 of 3: 1 of every 2 from 0) does not fit W of shape (2, 3), which has 2 outputs"),
     (lambda x: functions.linear(functions.take(x, Kept(0, 2, 1, 4), 0), Tensor(np.zeros((2, 3)))),
      "linear: x of shape (2, 3) carries a kept set on axis 0; only the last axis can"),

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from products import block_linear, linear_grids, linear_pieces
 
 from minidrop import Kept, ShapeError, Tensor, check_gradients, functions
-from minidrop.functions.blocks import BlockLinear
+from minidrop.functions.pieces import block_pieces, tile_pieces
 from minidrop.patterns import NOTHING, DropSite, PatternSettings
 from minidrop.patterns.block import BlockPattern
 from minidrop.patterns.draw import Masked
@@ -122,30 +123,30 @@ for _kept_in in (None, *KEPT.values()):
             CASES[f"linear, in {_kept_in}, out {_kept_out}, transpose {_transpose}"] = (
                 lambda x, W, b, i=_kept_in, o=_kept_out, t=_transpose: functions.linear(
                     x if i is None else functions.take(x, i), W, b, o, t), A, W.T if _transpose else W, b)
-_tiles = functions.tile_pieces(3, TilePattern(2 / 3, 3.0, 3, 1, 2, drops="weights").tiles(5, TOTAL))
-_blocks = functions.block_pieces(3, 5, TOTAL, [(0, 1, Kept.of([1, 4], 5)), (1, 3, Kept.all(5))],
+_tiles = tile_pieces(3, TilePattern(2 / 3, 3.0, 3, 1, 2, drops="weights").tiles(5, TOTAL))
+_blocks = block_pieces(3, 5, TOTAL, [(0, 1, Kept.of([1, 4], 5)), (1, 3, Kept.all(5))],
                                  [(0, 2, KEPT["regular"]), (2, 3, KEPT["list"])])
 for _transpose in (False, True):
     for _name, _pieces in (("tiles", _tiles), ("blocks", _blocks),
-                           ("one piece", functions.block_pieces(3, 5, TOTAL))):
+                           ("one piece", block_pieces(3, 5, TOTAL))):
         CASES[f"linear_pieces, {_name}, transpose {_transpose}"] = (
-            lambda x, W, b, p=_pieces, t=_transpose: functions.linear_pieces(x, W, b, p, 1.5, t),
+            lambda x, W, b, p=_pieces, t=_transpose: linear_pieces(x, W, b, p, 1.5, t),
             A, W.T if _transpose else W, b)
     CASES[f"linear_pieces, no b, transpose {_transpose}"] = (
-        lambda x, W, t=_transpose: functions.linear_pieces(x, W, None, _tiles, 1.0, t), A, W.T if _transpose
+        lambda x, W, t=_transpose: linear_pieces(x, W, None, _tiles, 1.0, t), A, W.T if _transpose
         else W)
     for _sides in ((True, False), (False, True), (True, True)):
         _groups = [BlockPattern(0.5, 2.0, 3, 2, 2, drops="blocks").groups(3, n) if dropped else None
                    for n, dropped in zip((5, TOTAL), _sides, strict=True)]
         CASES[f"block_linear, {_sides}, transpose {_transpose}"] = (
-            lambda x, W, b, g=_groups, t=_transpose: functions.block_linear(x, W, b, *g, 1.5, t),
+            lambda x, W, b, g=_groups, t=_transpose: block_linear(x, W, b, *g, t),
             A, W.T if _transpose else W, b)
         _grids = [None if groups is None else groups.grid for groups in _groups]
-        CASES[f"BlockLinear, {_sides}, transpose {_transpose}"] = (
-            lambda x, W, b, g=_grids, t=_transpose: BlockLinear(*g, 1.5, t).apply(x, W, b), A,
+        CASES[f"linear_grids, {_sides}, transpose {_transpose}"] = (
+            lambda x, W, b, g=_grids, t=_transpose: linear_grids(x, W, b, *g, t), A,
             W.T if _transpose else W, b)
-        CASES[f"BlockLinear, then tanh, {_sides}, transpose {_transpose}"] = (
-            lambda x, W, b, g=_grids, t=_transpose: BlockLinear(*g, 1.5, t, "tanh").apply(x, W, b),
+        CASES[f"linear_grids, then tanh, {_sides}, transpose {_transpose}"] = (
+            lambda x, W, b, g=_grids, t=_transpose: linear_grids(x, W, b, *g, t, "tanh"),
             A, W.T if _transpose else W, b)
 for _activation in ("none", "relu", "sigmoid", "tanh"):
     for _scale in (1, 2.5):
@@ -157,9 +158,9 @@ for _activation in ("none", "relu", "sigmoid", "tanh"):
             lambda x, W, b, f=_activation, s=_scale: functions.linear(
                 functions.take(x, KEPT["regular"]), W, b, Kept.of([1, 4], 5), False, f, s), A, W, b)
     CASES[f"linear_pieces, then {_activation}"] = (
-        lambda x, W, b, f=_activation: functions.linear_pieces(x, W, b, _tiles, 1.5, False, f), A, W, b)
+        lambda x, W, b, f=_activation: linear_pieces(x, W, b, _tiles, 1.5, False, f), A, W, b)
     CASES[f"linear_pieces, no b, then {_activation}"] = (
-        lambda x, W, f=_activation: functions.linear_pieces(x, W, None, _blocks, 1.0, False, f), A, W)
+        lambda x, W, f=_activation: linear_pieces(x, W, None, _blocks, 1.0, False, f), A, W)
 CASES |= {
     "linear, then relu times less than 0": (lambda *xs: functions.linear(*xs, activation="relu", scale=-1.5),
                                             A, W, b),
@@ -190,7 +191,7 @@ def test_gradient(name):
 
 
 def test_every_public_function_is_here():
-    without_gradient = {"HiddenDrop", "accuracy", "block_pieces", "perplexity", "tile_pieces"}
+    without_gradient = {"HiddenDrop", "accuracy", "perplexity"}
     elsewhere = {"add_to_steps", "gru", "lstm", "reverse_steps", "rnn"}      # in test_recurrent.py
     checked = {name.split(",")[0].split()[0] for name in CASES} | elsewhere
     assert set(functions.__all__) - checked == without_gradient

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from products import linear_pieces
 
 from minidrop import Kept, Parameter, ShapeError, Tensor, functions
 from minidrop.autograd import Blocks
-from minidrop.functions.pieces import MultiplyBlocks, Piece, block_pieces, linear_pieces, tile_pieces
+from minidrop.functions.pieces import MultiplyBlocks, Piece, block_pieces, tile_pieces
 from minidrop.patterns import DropSite, PatternSettings
 from minidrop.patterns.tile import TilePattern
 
@@ -193,9 +194,10 @@ W = Tensor(np.zeros((5, 4)))
     (lambda x: linear_pieces(x, Tensor(np.zeros((5, 3))), None, [Piece(0, 6, A, Kept(0, 2, 1, 4))]),
      "linear: a piece of Kept(2 of 5) outputs by Kept(2 of 4: 1 of every 2 from 0) inputs does not fit W of "
      "shape (5, 3), which has 5 outputs and 3 inputs"),
-    (lambda x: linear_pieces(functions.take(x, Kept(0, 2, 1, 3)), Tensor(np.zeros((5, 3))), None, []),
-     "LinearPieces needs every unit of its input, which carries Kept(2 of 3: 1 of every 2 from 0); "
-     "call functions.expand on it first"),
+    (lambda x: functions.linear(functions.take(x, Kept(0, 2, 1, 3)), Tensor(np.zeros((5, 3))),
+                                outputs=DropSite("d", PatternSettings(0.5, "BLOCK"), 0, 5).draw(0)),
+     "linear: with dropped weights or blocks x must have all of its units, but it carries "
+     "Kept(2 of 3: 1 of every 2 from 0); call functions.expand on it first"),
 ])
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ShapeError) as caught:
