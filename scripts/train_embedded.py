@@ -116,7 +116,7 @@ def no_net_at_all(train, test, hidden=512, batch_size=64, lr=0.1, iterations=400
 
     def scores(images, drop):
         x = md.Tensor(images.reshape(-1, 64).astype(np.float32) / 16)
-        h = F.relu(F.linear(x, W1, b1, out_kept=drop.kept))     # computes only the units that live
+        h = F.relu(F.linear(x, W1, b1, outputs=drop.kept))     # computes only the units that live
         return F.linear(F.approx_dropout(h, drop), W2, b2)      # reads only those
 
     images, labels = train

@@ -93,13 +93,13 @@ def test_the_command_line_imports_it(command, tmp_path):
 
 
 def test_training_goes_on_from_a_snapshot(tmp_path):
-    net = NET.replace('layer { name: "in" type: "Input" top: "x" top: "y" input_param {',
+    net = NET.replace('layer { name: "in" type: "Input" top: "x" top: "y"\n  input_param {',
                       'layer { name: "in" type: "DummyData" top: "x" top: "y" dummy_data_param { '
                       'data_filler { type: "gaussian" std: 1 }')
     (tmp_path / "net.prototxt").write_text(net)
     (tmp_path / "solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" '
-                                              'momentum: 0.9 max_iter: 6 ' "snapshot: 3 random_seed: 1 "
-                                              "solver_mode: CPU display: 1")
+                                              'momentum: 0.9 max_iter: 6 snapshot: 3 random_seed: 1 '
+                                              'solver_mode: CPU display: 1')
 
     def train(*more, imports=("--import", FILE)):
         return subprocess.run([sys.executable, "-m", "minidrop", *imports, "train", "--solver",

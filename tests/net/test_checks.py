@@ -53,7 +53,7 @@ def test_room_for_every_token(judge):
 
 @pytest.mark.parametrize("bottom", ["data", "label"])
 def test_too_few_rows(bottom):
-    place = "net.prototxt:3:" + str(net_text(11, bottom=bottom).split("\n")[2].index("input_dim") + 1)
+    place = "net.prototxt:4:" + str(net_text(11, bottom=bottom).split("\n")[3].index("input_dim") + 1)
     assert mistakes(rows=11, bottom=bottom) == [
         f"{place}: layer 'embed' (Embed): input_dim is 11, but the vocabulary of 'text' has 12 tokens; set "
         f"input_dim: 12, or vocabulary_size: 11 in text_data_param"]
@@ -66,7 +66,7 @@ def test_cont_holds_no_tokens():
 @pytest.mark.parametrize("judge", JUDGES)
 def test_too_few_classes(judge):
     (line,) = mistakes(classes=11, judge=judge)
-    assert line.startswith("net.prototxt:5:") and line.split(": ", 1)[1] == (
+    assert line.startswith("net.prototxt:7:") and line.split(": ", 1)[1] == (
         f"layer 'judge' ({judge}): 'scores' has 11 classes on axis 2, but the vocabulary of 'text' has 12 "
         f"tokens; set num_output: 12 {WRITES}, or vocabulary_size: 11 in text_data_param")
 

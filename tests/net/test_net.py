@@ -86,7 +86,7 @@ class TestSurface:
         np.testing.assert_allclose(test.blobs["ip2"].numpy(), 2 * before)
 
     def test_a_shared_net_of_another_shape(self):
-        message = (r"^net.prototxt:3:1: layer 'ip1': weight has shape \(9, 6\) here, but \(8, 6\) in the net "
+        message = (r"^net.prototxt:4:1: layer 'ip1': weight has shape \(9, 6\) here, but \(8, 6\) in the net "
                    r"it is shared with$")
         with pytest.raises(md.ConfigError, match=message):
             net_of(TEXT.replace("num_output: 8", "num_output: 9"), share=net_of(TEXT))

@@ -11,8 +11,8 @@ NET = """
 layer { name: "data" type: "DummyData" top: "data" top: "label"
   dummy_data_param { shape { dim: 8 dim: 6 } shape { dim: 8 }
     data_filler { type: "gaussian" } data_filler { type: "constant" value: 2 } } }
-layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" param { } param { lr_mult: 2
-  decay_mult: 0 }
+layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
+  param { } param { lr_mult: 2 decay_mult: 0 }
   inner_product_param { num_output: 20 weight_filler { type: "msra" } bias_filler { type: "uniform" min: -1
     max: 1 } } }
 layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
