@@ -21,6 +21,9 @@ class Kept:
     `index` is what to index an array with: a slice where one describes the set, else an int64 array.
     """
 
+    on_device = False       # True: the host does not know its entries
+    family = None           # of disjoint sets that together are the axis: (anything, how many there are)
+
     __slots__ = ("total", "count", "regular", "_indices", "__dict__")
 
     def __init__(self, start, step, width, total):
@@ -56,7 +59,7 @@ class Kept:
     def joined(cls, parts):
         """Return the set of axes put one after the other, each with its own Kept."""
         first = parts[0]
-        if any(isinstance(part, MovingKept) for part in parts):
+        if any(part.on_device for part in parts):
             if any(part is not first for part in parts):
                 raise CaptureError(f"{', '.join(map(repr, parts))}, one after the other, are known to the "
                                    f"device alone")
@@ -160,86 +163,9 @@ class Kept:
         return f"Kept({self.count} of {self.total}: {width} of every {step} from {start})"
 
 
-class MovingKept(Kept):
-    """A regular set of which only a device knows where it starts, when it runs: for steps that are captured
-    and replayed.
-
-    `start_at` is an array of one int32 there; step, width and total hold for every start that it will be
-    given, and count is the largest that any start has, rounded up to a `multiple`. Where a start has fewer,
-    the last ones are none: devices read zeros there, and what they compute with them stays zero, or nobody
-    reads it. What needs the entries themselves cannot be captured: it raises CaptureError.
-
-    Sets of one `family` (anything, and how many there are) never share an entry, and together have all of the
-    axis.
-    """
-
-    is_all = False          # for some start
-
-    __slots__ = ("step", "width", "start_at", "family", "_repeated")
-
-    def __init__(self, kept, start_at, family=None, multiple=1):
-        _, step, width = kept.regular
-        most = kept.total // step * width + min(width, kept.total % step)
-        self._set(start_at, family, step, width, kept.total, -(-most // multiple) * multiple)
-
-    def _set(self, start_at, family, step, width, total, count):
-        self.start_at, self.family, self._repeated = start_at, family, {}
-        self.step, self.width, self.total, self.count = step, width, total, count
-        return self
-
-    def repeated(self, times):
-        """Return the set of `times` axes put one after the other, each with this set; always the same
-        object."""
-        if times not in self._repeated:
-            self._repeated[times] = RepeatedKept(self, times)
-        return self._repeated[times]
-
-    def spread(self, factor):
-        """Return the set in which every entry has become a run of `factor` neighbours."""
-        start_at = self.start_at * self.start_at.dtype.type(factor)
-        sizes = (factor * n for n in (self.step, self.width, self.total, self.count))
-        return object.__new__(MovingKept)._set(start_at, None, *sizes)
-
-    def _unknown(self):
-        raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many "
-                           "there are")
-
-    regular = indices = index = runs = property(_unknown)
-
-    def mask(self, dtype=bool):
-        self._unknown()
-
-    def __eq__(self, other):
-        """Two are equal where they are given their start together."""
-        return isinstance(other, MovingKept) and self.start_at is other.start_at and self.total == other.total
-
-    def __hash__(self):
-        return id(self.start_at)
-
-    def __repr__(self):
-        return f"MovingKept({self.count} of {self.total}: {self.width} of every {self.step})"
-
-
-class RepeatedKept(MovingKept):
-    """A MovingKept several times, one axis after the other: in general no regular set, so the device makes
-    tables of it.
-
-    part, times: what is repeated how often. tables: None, or what the backend has made of it.
-    """
-
-    __slots__ = ("part", "times", "tables")
-
-    def __init__(self, part, times):
-        self._set(part.start_at, None, part.step, part.width, part.total * times, part.count * times)
-        self.part, self.times, self.tables = part, times, None
-
-    def spread(self, factor):
-        self._unknown()
-
-
 def are_family(sets):
-    """Whether sets are the whole of one family of MovingKepts: disjoint, and together all of the axis."""
-    families = {getattr(kept, "family", None) for kept in sets}
+    """Whether sets are the whole of one family: disjoint, and together all of the axis."""
+    families = {getattr(kept, "family", None) for kept in sets}     # None stands for all of the axis
     return None not in families and [len(sets)] == [members for *_, members in families]
 
 
@@ -248,8 +174,8 @@ def are_disjoint(sets, total):
     sets = [Kept.all(total) if kept is None else kept for kept in sets]
     if len(sets) < 2:
         return True
-    if not all(isinstance(kept, Kept) and not isinstance(kept, MovingKept) for kept in sets):
-        return are_family(sets)         # nobody here can look
+    if any(kept.on_device for kept in sets):
+        return are_family(sets)         # the host does not know their entries
     sets = [kept for kept in sets if kept.count]
     if sum(kept.count for kept in sets) > total:
         return False

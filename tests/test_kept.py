@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidrop.backend.device_sets import MovingKept
 from minidrop.errors import CaptureError
-from minidrop.kept import Kept, MovingKept, are_disjoint, are_family
+from minidrop.kept import Kept, are_disjoint, are_family
 
 
 @st.composite

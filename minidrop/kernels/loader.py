@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from minidrop.errors import BackendError, ShapeError
-from minidrop.kept import MovingKept
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17", "--fmad=false")
@@ -83,10 +82,10 @@ class AxisValue(NamedTuple):
 def axis_value(kept, table=None):
     """Return a Kept as an AxisValue; one without the regular form needs its `table` on the device.
 
-    A MovingKept starts where its `start_at` says whenever the kernel runs, in a captured graph too. What its
-    count has too many then are no entries (-1). Raises BackendError for an axis that is too long.
+    One on the device starts where its `start_at` says at launch, in a captured graph too; what its count has
+    too many then are no entries (-1). Raises BackendError for an axis that is too long.
     """
-    moving = isinstance(kept, MovingKept)
+    moving = kept.on_device
     start, step, width = (0, kept.step, kept.width) if moving else kept.regular or (0, 1, 1)
     if kept.is_all:
         start, step, width = 0, max(1, kept.total), max(1, kept.total)

@@ -4,20 +4,17 @@ import os
 from contextlib import contextmanager
 from dataclasses import replace
 
-from minidrop.autograd import Parameter
 from minidrop.backend import get_backend
 from minidrop.config import NetConfig, NetParameter, NetSpec, decimal, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.errors import BackendError, ConfigError, DataError, ShapeError, nearest
-from minidrop.fillers import fill
+from minidrop.errors import ConfigError, DataError, ShapeError, nearest
 from minidrop.layers import Context, DataLayer
-from minidrop.layers.given import NodeDraw
-from minidrop.net.graph import Problems, build_graph
-from minidrop.net.planner import Mode, plan_compaction
+from minidrop.net.drops import NetDrops
+from minidrop.net.graph import build_graph
+from minidrop.net.parameters import check_dropped_weights, make_parameters
+from minidrop.net.planner import plan_compaction
 from minidrop.net.reshuffle import check_shared, find_reshuffles
 from minidrop.net.run import Run
-from minidrop.patterns.draw import NOTHING
-from minidrop.rng import generator
 
 DTYPES = ("float32", "float64")
 
@@ -59,9 +56,9 @@ class Net:
         self.reshuffles = find_reshuffles(self.graph, self.config)
         if share is not None:
             check_shared(self.graph, self.config, share.reshuffles)
-        self._make_parameters(share)
+        self.params = make_parameters(self.graph, self.config, self.backend, self.dtype, self.seed, share)
         self.plan = plan_compaction(self.graph, self.backend)
-        self._check_dropped_weights()
+        check_dropped_weights(self.plan, self.config)
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in _loss_weights(node)]
         # What every forward pass asks, looked up once.
@@ -69,29 +66,12 @@ class Net:
         self.force_backward = self.config.message.force_backward
         self.detached = {node.index: [i for i, wanted in enumerate(node.config.propagate_down) if not wanted]
                          for node in self.graph.nodes if not all(node.config.propagate_down)}
-        self.reached = self._nodes_that_drops_reach()
         self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
         self._data_nodes = [node for node in self.graph.nodes if node.layer.is_data]
         self._other_nodes = [node for node in self.graph.nodes if not node.layer.is_data]
-        self._random_nodes = [node for node in self.graph.nodes if node.drops or node.layer.stream is not None
-                              or any(node is drop.producer or node in drop.consumers
-                                     for drop in self.plan.drops)]
         self._forwards = 0      # counts forward passes while nobody has called draw_patterns
-        self._drawn = None      # (the iteration drawn last, {node index: Draw})
-        self._mode = None
-        self.mode = Mode()
+        self.drops = NetDrops(self.graph, self.plan)
         self.run = Run(self)
-
-    def _check_dropped_weights(self):
-        problems = Problems(self.config)
-        for drop in self.plan.drops:
-            if drop.kind == "weights":
-                try:
-                    drop.site.family.check_weights(drop.producer.layer.outputs, drop.producer.layer.inputs)
-                except ConfigError as error:
-                    problems.add(drop.node.index, f"{error} (the weights of {drop.producer.name})",
-                                 "approx_dropout_param")
-        problems.raise_any()
 
     @classmethod
     def from_file(cls, path, **options):
@@ -99,29 +79,6 @@ class Net:
         return cls(load_net(path), **options)
 
     # -- parameters ------------------------------------------------------------------------------------------
-    def _make_parameters(self, share):
-        for found in self.graph.parameters:
-            node, name = found.users[0]
-            parameter = share.params.get(node.name, {}).get(name) if share is not None else None
-            if parameter is None:
-                rng = generator(self.seed, "filler", node.name, name)
-                try:
-                    data = self.backend.asarray(fill(found.spec.filler, found.spec.shape, rng), self.dtype)
-                except MemoryError as error:
-                    raise BackendError(f"{self.config.where(node.index)}: layer {node.name!r}: {name} of "
-                                       f"shape {tuple(found.spec.shape)} does not fit into memory; make it "
-                                       f"smaller ({error})"
-                                       ) from None
-                multipliers = (1.0 if value is None else value for value in (found.lr_mult, found.decay_mult))
-                parameter = Parameter(data, self.backend, f"{node.name}.{name}", *multipliers)
-            elif parameter.shape != tuple(found.spec.shape):
-                raise ConfigError(f"{self.config.where(node.index)}: layer {node.name!r}: {name} has shape "
-                                  f"{tuple(found.spec.shape)} here, but {parameter.shape} in the net it is "
-                                  f"shared with")
-            for node, name in found.users:
-                node.layer.params[name] = parameter
-        self.params = {node.name: node.layer.params for node in self.graph.nodes if node.layer.params}
-
     def parameters(self):
         """Return {"layer/name": Parameter}, each parameter once, under the first layer that owns it."""
         unique = {}
@@ -136,56 +93,23 @@ class Net:
             for parameter in own.values():
                 parameter.clear_grad()
 
-    # -- patterns --------------------------------------------------------------------------------------------
+    # -- drops -----------------------------------------------------------------------------------------------
     def draw_patterns(self, iteration):
-        """Draw what is random in this iteration: the pattern of every drop, and the masks of ordinary
-        dropout.
+        """Draw what is random in this iteration: patterns, and the masks of ordinary dropout.
 
         They stay until the next call. A net on which this was never called draws anew in every forward pass.
         """
         self._forwards = None
-        self._draw(iteration)
-
-    def _draw(self, iteration):
-        self._drawn = iteration, {drop.node.index: drop.site.draw(iteration) for drop in self.plan.drops}
-        self.give_drawn()
-
-    def give_drawn(self):
-        """Give every layer its NodeDraw of the drawn iteration, in the mode of this net."""
-        if self._drawn is None:
-            return
-        iteration, draws = self._drawn
-        self.give(self.acting(draws), lambda layer: layer.key(iteration))
-
-    def acting(self, draws):
-        """Return {node index: Draw} with NOTHING for drops at rest, and weights of no product as units."""
-        return {drop.node.index: drop.formed(draws[drop.node.index]) if self.is_dropping(drop.node.layer)
-                else NOTHING for drop in self.plan.drops}
+        self.drops.draw(iteration)
 
     def is_dropping(self, layer):
         """Whether the drops of a layer act: in phase TRAIN, unless the mode says otherwise."""
-        return layer.training if self.mode.dropping is None else self.mode.dropping
-
-    def give(self, draws, key_of):
-        """Give each layer its NodeDraw: `draws` as from `acting`, key_of(layer) the key of its random
-        numbers."""
-        given = self.plan.node_draws(draws, self.mode.masked)
-        for node in self._random_nodes:
-            layer = node.layer
-            layer.drawn = NodeDraw(*given.get(node.index, (NOTHING,) * 3), self.is_dropping(layer),
-                                   None if layer.stream is None else key_of(layer))
-
-    @property
-    def drawn(self):
-        """{node index: Draw} of the iteration drawn last."""
-        return self._drawn[1]
+        return self.drops.is_dropping(layer)
 
     @property
     def draws(self):
-        """{layer: Draw} of the iteration drawn last, {} before any; it depends on the iteration alone, not on
-        the mode."""
-        return {drop.node.name: self._drawn[1][drop.node.index]
-                for drop in self.plan.drops} if self._drawn else {}
+        """{layer: Draw} of the iteration drawn last, {} before any; the mode does not matter."""
+        return self.drops.by_name
 
     @property
     def patterns(self):
@@ -198,45 +122,23 @@ class Net:
         Of units: it broadcasts over the batch. Of blocks: as large as the batch. Of weights: the mask of the
         product's weights, (outputs, inputs).
         """
-        draws = self.acting(self._drawn[1]) if self._drawn else {}
-        masks = {}
-        for drop in self.plan.drops:
-            draw = draws.get(drop.node.index, NOTHING)
-            if drop.kind == "weights":
-                layer = drop.producer.layer
-                mask = draw.weight_mask(layer.outputs, layer.inputs)
-            else:
-                shape, axis = list(self.graph.shapes[drop.node.tops[max(0, drop.fact.top)]]), drop.fact.axis
-                shape[axis] = drop.site.total
-                mask = draw.mask(shape, axis)
-            masks[drop.node.name] = mask.astype(self.dtype)
-        return masks
+        return {name: mask.astype(self.dtype) for name, mask in self.drops.masks().items()}
 
-    # -- modes -----------------------------------------------------------------------------------------------
     @property
     def mode(self):
-        """The Mode in which the net runs; to set another one gives every layer its plan and its draws
-        anew."""
-        return self._mode
+        """The Mode in which the net runs; setting it gives every layer its plan and its draws anew."""
+        return self.drops.mode
 
     @mode.setter
     def mode(self, mode):
-        if self._mode is None or mode.fused != self._mode.fused:
-            for index, plan in self.plan.node_plans(self.graph.nodes, mode.fused).items():
-                self.graph.nodes[index].layer.plan = plan
-        self._mode = mode
-        if self._drawn is None:
-            self.give({drop.node.index: NOTHING for drop in self.plan.drops}, lambda layer: layer.key(0))
-        self.give_drawn()
+        self.drops.mode = mode
 
     def run_masked_dense(self, masked=True):
-        """Compute everything, every layer by itself, and multiply by explicit masks: the reference for what
-        the plan does."""
+        """Compute everything, layer by layer, and multiply by explicit masks: the reference of the plan."""
         self.mode = replace(self.mode, masked=bool(masked), fused=not masked)
 
     def set_dropping(self, on):
-        """Let the drop layers act or rest, whatever the phase. A new net has them act in phase TRAIN
-        alone."""
+        """Let the drop layers act or rest, whatever the phase; in a new net they act in phase TRAIN alone."""
         self.mode = replace(self.mode, dropping=bool(on))
 
     @contextmanager
@@ -244,12 +146,12 @@ class Net:
         """Put back at the end of this context, also after an error, what passes change: which layers drop,
         masks or compaction, what is drawn, the places of the data layers, and the states of recurrent
         ones."""
-        mode, forwards, drawn = self.mode, self._forwards, self._drawn
+        forwards, drops = self._forwards, self.drops.state
         positions, states = self.positions, self.states
         try:
             yield
         finally:
-            self._forwards, self._drawn, self.mode = forwards, drawn, mode
+            self._forwards, self.drops.state = forwards, drops
             self.seek(positions)
             self.set_states(states)
 
@@ -271,18 +173,6 @@ class Net:
         for layer in self.layers.values():
             layer.state = {name: self.backend.zeros(shape, self.dtype)
                            for name, shape in layer.state_shapes().items()}
-
-    def _nodes_that_drops_reach(self):
-        """The indexes of the nodes whose tops depend on what is drawn: drop layers, products that leave
-        weights out, and all below. What a product leaves out of its *outputs* does not count: the drop below
-        takes it out of a whole top."""
-        thinned = {drop.producer.index for drop in self.plan.drops if drop.kind == "weights"}
-        found, tops = set(), set()
-        for node in self.graph.nodes:
-            if node.drops or node.index in thinned or tops & set(node.bottoms):
-                found.add(node.index)
-                tops.update(node.tops)
-        return found
 
     def due_permutations(self, iteration):
         """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before this iteration of a
@@ -319,7 +209,7 @@ class Net:
             self.run = run = Run(self)
             self._give(inputs)
             if self._forwards is not None:
-                self._draw(self._forwards)
+                self.drops.draw(self._forwards)
                 self._forwards += 1
             outputs = run.through(self.graph.nodes, {})
             run.whole = not any(self.is_dropping(layer) for layer in self.drop_layers.values())

@@ -31,16 +31,6 @@ from minidrop.layers.given import NodePlan
 from minidrop.patterns.draw import NOTHING, Masked, Units, Weights
 
 
-@dataclass(frozen=True)
-class Mode:
-    """How a net runs. dropping: whether drops act (None: in phase TRAIN alone). masked: everything is
-    computed and multiplied by explicit masks, the reference. fused: products do what epilogues say."""
-
-    dropping: bool | None = None
-    masked: bool = False
-    fused: bool = True
-
-
 @dataclass
 class Drop:
     """What the plan does for one drop: the nodes that compute, carry and read only what it keeps, and why

@@ -50,12 +50,12 @@ class Run:
         net = self.net
         self.spent = True
         above = {ref: tensor for ref, tensor in before.tensors.items()
-                 if net.graph.writer[ref].index not in net.reached}
+                 if net.graph.writer[ref].index not in net.drops.reached}
         # Pass after pass begins with the same states; they stay as the whole pass left them.
         after = net.states
         net.set_states(before.states)
         try:
-            return self.through([node for node in net.graph.nodes if node.index in net.reached], above)
+            return self.through([node for node in net.graph.nodes if node.index in net.drops.reached], above)
         finally:
             net.set_states(after)
             self.states, self.whole = before.states, True

@@ -8,6 +8,7 @@ import numpy as np
 
 from minidrop.errors import CaptureError
 from minidrop.patterns.base import Pattern
+from minidrop.patterns.grid import BlockGrid, BlockGroups
 
 
 @dataclass(frozen=True)
@@ -110,23 +111,24 @@ class Weights(Draw):
 
 @dataclass(frozen=True)
 class Blocks(Draw):
-    """Blocks of activations, other ones for each group of samples; `lives_at`: see BlockGrid."""
+    """Blocks of activations, other ones for each group of samples; `read`: see `given`."""
 
     pattern: Pattern = field()
     total: int = field()
     scale: float = field()
-    lives_at: object = None
+    read: BlockGrid | None = None
 
     def groups(self, samples):
-        groups = self.pattern.groups(samples, self.total)
-        return groups if self.lives_at is None else groups.moving(self.lives_at)
+        if self.read is not None:
+            return BlockGroups(self.read, samples, self.total)
+        return self.pattern.groups(samples, self.total)
 
     def grid(self, samples):
         return self.pattern.grid(samples, self.total) if self.pattern.rate else None
 
-    def given(self, lives_at):
-        """Return this draw with the table on the device that a captured step reads instead."""
-        return self if lives_at is None else replace(self, lives_at=lives_at)
+    def given(self, grid):
+        """Return this draw with the BlockGrid that a captured step reads instead."""
+        return replace(self, read=grid)
 
     def mask(self, shape, axis):
         axis %= len(shape)

@@ -173,7 +173,7 @@ class CapturedSteps:
                 wanted = {*net.graph.outputs, *(ref for ref, _ in net.losses)}
                 return {ref: _data_alone(run.tensors[ref]) for ref in wanted}
         finally:
-            net.give_drawn()
+            net.drops.give_drawn()
             net.set_states(memory.states)
 
     # -- reading the outcome -------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidrop.autograd import Tensor
+from minidrop.backend.device_sets import MovingKept
 from minidrop.errors import CaptureError
-from minidrop.kept import Kept, MovingKept
+from minidrop.kept import Kept
 from minidrop.net.graph import BlobRef
 
 if TYPE_CHECKING:

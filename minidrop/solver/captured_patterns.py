@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minidrop.backend.device_sets import DeviceGrid, MovingKept
 from minidrop.errors import CaptureError
-from minidrop.kept import MovingKept
 from minidrop.net import Net
 from minidrop.patterns.draw import NOTHING
 
@@ -45,7 +45,7 @@ class CapturedPatterns:
         """Return the Form of the current draws. Raises CaptureError for irregular kept sets."""
         net = self.net
         form, starts, lives = [net.mode, *map(net.is_dropping, net.drop_layers.values())], [], {}
-        for index, draw in net.acting(net.drawn).items():
+        for index, draw in net.drops.acting().items():
             if net.mode.masked:
                 draw = NOTHING
             grid = draw.grid(self.samples.get(index))
@@ -70,10 +70,12 @@ class CapturedPatterns:
              keys: list[np.ndarray]) -> None:
         """Give the layers draws whose starts, lives and keys are read from these device arrays at launch."""
         net, places = self.net, iter(starts)
-        draws = net.acting(net.drawn)
+        draws = net.drops.acting()
         for index, draw in {} if net.mode.masked else draws.items():
             if index in self.samples:
-                draws[index] = draw if draw is NOTHING else draw.given(lives.get(index))
+                if index in lives:
+                    shape = draw.grid(self.samples[index]).block_shape
+                    draws[index] = draw.given(DeviceGrid(lives[index], *shape))
                 continue
             # Of pairs of tiles the outputs are disjoint, and so are the inputs.
             kept_sets = draw.kept_sets(self.weighted.get(index))
@@ -82,7 +84,7 @@ class CapturedPatterns:
                     for i, kept in enumerate(kept_sets)]
             draws[index] = draw if draw is NOTHING else draw.given(sets)
         key_of = {layer.name: key for layer, key in zip(self.keyed, keys, strict=True)}
-        net.give(draws, lambda layer: key_of[layer.name])
+        net.drops.give(draws, lambda layer: key_of[layer.name])
 
 
 def _moves(kept):

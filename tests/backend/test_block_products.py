@@ -7,13 +7,14 @@ from products import block_linear, linear_grids
 
 from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import Backend, get_backend
+from minidrop.backend.device_sets import DeviceGrid
 from minidrop.config import parse_net
 from minidrop.errors import BackendError, CaptureError, ShapeError
 from minidrop.functions.pieces import MultiplyBlocks
 from minidrop.kernels import cuda, grids
 from minidrop.net import Net
 from minidrop.patterns.block import BlockPattern
-from minidrop.patterns.grid import BlockGrid
+from minidrop.patterns.grid import BlockGrid, BlockGroups
 from minidrop.testing import assert_matches_masked_dense
 
 GENERIC = Backend()
@@ -209,7 +210,7 @@ def test_what_lives_may_change_in_device_memory(emulated_cuda):
     backend = emulated_cuda("bfloat16")
     a, b = (x.astype(np.float32) for x in operands(False, True, 100, 80, 70))
     memory = np.zeros((2, 3), np.uint8)
-    moving = BlockGrid(None, 64, 32, lives_at=memory)
+    moving = DeviceGrid(memory, 64, 32)
     for seed in range(3):
         grid = random_grid(100, 80, 64, 32, seed=seed)
         memory[...] = grid.lives
@@ -303,7 +304,8 @@ def test_who_skips_and_who_gathers(emulated_cuda, precision, dtype, skips):
         y.backward(np.ones_like(y.data))
         assert backend.kernels.launches.count("block_product") == 3 * (skips and grid)
     backend.capturing = True
-    moving = PATTERN.groups(18, 23).moving(np.ones((5, 5), np.uint8))
+    grid = PATTERN.grid(18, 23)
+    moving = BlockGroups(DeviceGrid(np.ones((5, 5), np.uint8), *grid.block_shape), 18, 23)
     if skips:
         np.testing.assert_array_equal(block_linear(x, W, None, None, moving).data, np.full((18, 31), 23))
         with pytest.raises(CaptureError, match="^which blocks live is drawn on the host"):

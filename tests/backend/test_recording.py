@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from minidrop.autograd.tensor import Block
+from minidrop.backend.device_sets import MovingKept
 from minidrop.errors import CaptureError
-from minidrop.kept import Kept, MovingKept
+from minidrop.kept import Kept
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 
 from minidrop.autograd import Block
 from minidrop.backend import Backend
-from minidrop.kept import Kept, MovingKept
+from minidrop.backend.device_sets import MovingKept
+from minidrop.kept import Kept
 from minidrop.kernels import cuda
 
 GENERIC = Backend()

@@ -6,11 +6,12 @@ from math import log
 import numpy as np
 import pytest
 
+from minidrop.backend.device_sets import DeviceGrid
 from minidrop.errors import CaptureError, ConfigError, ShapeError
 from minidrop.kept import Kept
 from minidrop.patterns import PatternSequence, PatternSettings, get_family
 from minidrop.patterns.block import block_units, can_guard, guarded_rate
-from minidrop.patterns.grid import BlockGrid
+from minidrop.patterns.grid import BlockGrid, BlockGroups
 
 DRAWS = 4000
 
@@ -57,7 +58,7 @@ def test_without_drops_there_is_no_grid():
 
 def test_groups_of_which_only_the_device_knows_what_lives():
     groups = block(0.5, block_samples=4, block_units=3).pattern("blocks", 11).groups(10, 8)
-    moving = groups.moving(np.zeros((3, 3), np.uint8))
+    moving = BlockGroups(DeviceGrid(np.zeros((3, 3), np.uint8), 4, 3), 10, 8)
     assert len(moving) == 3 and moving.grid.shape == groups.grid.shape
     for ask in (lambda: moving[0], lambda: list(moving), lambda: moving.grid.mask(10, 8)):
         with pytest.raises(CaptureError, match="^what lives is asked for, but a captured step knows only how "

@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from minidrop.backend.device_sets import DeviceGrid
 from minidrop.errors import CaptureError, ConfigError, ShapeError
 from minidrop.patterns import NOTHING, DropSite, PatternSequence, PatternSettings, get_family, known_families
 from minidrop.patterns.draw import Blocks, Masked, Steps, Units, Weights
@@ -141,7 +142,7 @@ def test_blocks():
         assert (mask[begin:end] == 2 * kept.mask(float)).all()
     assert draw.mask((3, 3, 10), 2).reshape(9, 10).tolist() == mask.tolist()
     table = np.zeros((3, 4), np.uint8)
-    assert draw.given(table).groups(9).grid.lives_at is table and draw.given(None) is draw
+    assert draw.given(DeviceGrid(table, 4, 3)).groups(9).grid.table is table
 
 
 def test_steps():

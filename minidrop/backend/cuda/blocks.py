@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from minidrop.backend.device_sets import DeviceGrid
 from minidrop.backend.generic import Backend, check_block_product
 from minidrop.errors import BackendError
 from minidrop.kernels import cuda, grids
@@ -34,7 +35,7 @@ class CudaBlocks(Backend):
     def block_mask(self, grid):
         # One upload for all layers that read a grid. While a step is captured the table must not be one that
         # stays as it is.
-        return (super().block_mask(grid) if self.capturing or grid.lives_at is not None
+        return (super().block_mask(grid) if self.capturing or isinstance(grid, DeviceGrid)
                 else self._block_mask(grid))
 
     def block_product(self, a, b, trans_a=False, trans_b=False, a_grid=None, n_grid=None, scale=1, bias=None):

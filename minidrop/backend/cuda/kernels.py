@@ -6,15 +6,15 @@ first.
 """
 
 import math
-from functools import lru_cache
 
 import numpy as np
 
+from minidrop.backend.cuda.kernel_arguments import KernelArguments, is_straight, rest_of
 from minidrop.backend.cuda.table_kept import TableKept
-from minidrop.backend.generic import Backend, dropout_threshold
-from minidrop.kept import Kept, MovingKept, RepeatedKept, are_disjoint, are_family
+from minidrop.backend.generic import dropout_threshold
+from minidrop.kept import Kept
 from minidrop.kernels import cuda, grids
-from minidrop.kernels.loader import OPERANDS, REALS, AxisValue, axis_value
+from minidrop.kernels.loader import OPERANDS, REALS, AxisValue
 
 
 class RedrawnMask:
@@ -29,32 +29,8 @@ class RedrawnMask:
         return kept if dtype is None else kept.astype(dtype)
 
 
-class CupyKernels(Backend):
-    """Needs `self.kernels`, the device (see kernels/loader.py); `_start_kernels` after it is set."""
-
-    held = None         # while a graph is captured: what it reads of the caches
-
-    def _start_kernels(self):
-        """Make the caches of what kept sets need on the device."""
-        self._index_table = lru_cache(maxsize=256)(lambda kept: self._table(kept.indices))
-        self._place_table = lru_cache(maxsize=256)(self._new_place_table)
-        self._group_ends = lru_cache(maxsize=256)(lambda ends: self._table(np.array(ends, np.int64)))
-        self._known_rest = lru_cache(maxsize=256)(_rest)
-
-    def _table(self, array):
-        """Return a host array on the device: a constant, so the first iteration of a form may send it, but no
-        graph."""
-        was, self.capturing = self.capturing, self.held is not None
-        try:
-            return self.asarray(array)
-        finally:
-            self.capturing = was
-
-    def _hold(self, table):
-        """Return a table of one of the caches; one that a graph reads must live as long as the graph."""
-        if self.held is not None:
-            self.held.append(table)
-        return table
+class CupyKernels(KernelArguments):
+    """Overrides the generic methods that have a kernel."""
 
     def refuse(self, wrong, error):
         if not self.capturing:
@@ -62,16 +38,12 @@ class CupyKernels(Backend):
         elif self.trouble is not None:
             self.trouble |= wrong.any().astype(np.int32)
 
-    def _run(self, kernel, macros=None, /, **values):
-        """Launch a kernel of kernels/cuda.py."""
-        kernel(self.kernels, values, **macros or {})
-
     # -- kept sets -------------------------------------------------------------------------------------------
     def take(self, x, kept, axis):
         if kept is None or kept.is_all:
             return x
         axis %= x.ndim
-        if not _real(x) or axis == 0 and not _moving(kept) and isinstance(kept.index, slice):
+        if not _real(x) or axis == 0 and not kept.on_device and isinstance(kept.index, slice):
             return super().take(x, kept, axis)      # rows: a view, which products read in place
         form = self._as_matrix(x.shape, kept, axis)
         if form is None:
@@ -103,7 +75,7 @@ class CupyKernels(Backend):
         return out
 
     def put_columns(self, out, kept, x):
-        if not _real(out) or not _straight(out) or x.dtype != out.dtype:
+        if not _real(out) or not is_straight(out) or x.dtype != out.dtype:
             super().put_columns(out, kept, x)
             return
         self._run(cuda.put_block, x=self._rows(x, x.shape), rows=self._axis(None, len(out)),
@@ -126,7 +98,7 @@ class CupyKernels(Backend):
         elif rows is None and cols is None and out.flags.c_contiguous:
             out = out.reshape(len(out), -1)
             x = x.reshape(out.shape)
-        if out.ndim != 2 or not _real(out) or not _straight(out) or x.dtype != out.dtype:
+        if out.ndim != 2 or not _real(out) or not is_straight(out) or x.dtype != out.dtype:
             return None
         return out, self._rows(x, x.shape), {
             "rows": self._axis(rows, out.shape[0]), "cols": self._axis(cols, out.shape[1]),
@@ -141,7 +113,7 @@ class CupyKernels(Backend):
         return out
 
     def round_block(self, W, rows, cols, factor, kind, out):
-        if W.dtype != np.float32 or not _straight(out):
+        if W.dtype != np.float32 or not is_straight(out):
             super().round_block(W, rows, cols, factor, kind, out)
             return
         self._run(cuda.round_block, {"OPERAND": OPERANDS.index(kind)}, W=self._rows(W, W.shape),
@@ -186,7 +158,7 @@ class CupyKernels(Backend):
 
     # -- activations, sums -----------------------------------------------------------------------------------
     def add_to_rows(self, y, b):
-        if not _real(y) or not _straight(y) or b.dtype != y.dtype:
+        if not _real(y) or not is_straight(y) or b.dtype != y.dtype:
             super().add_to_rows(y, b)
             return
         self._run(cuda.activate, {"ACTIVATION": 0}, x=y, b=b, y=y, scale=1)
@@ -333,7 +305,8 @@ class CupyKernels(Backend):
     def _rest(self, parts, total):
         # Moving sets are equal where they start together, whatever their step and count: they are no key of a
         # cache.
-        return (_rest if any(map(_moving, parts)) else self._known_rest)(parts, total)
+        known = not any(kept is not None and kept.on_device for kept in parts)
+        return (self._known_rest if known else rest_of)(parts, total)
 
     def _update_rows(self, W, history, g, rows, cols, step):
         self._run(cuda.sgd_update_rows, W=W, history=history, g=None if g is None else self._rows(g, g.shape),
@@ -357,75 +330,9 @@ class CupyKernels(Backend):
         self._run(cuda.add_up, x=sums, out=total)
         return total.reshape(())
 
-    # -- what kernels are given ------------------------------------------------------------------------------
-    def _rows(self, x, shape):
-        """Return `x` as a matrix (or vector) whose rows a kernel can read, copied if need be."""
-        if x.shape != shape:
-            x = self.xp.ascontiguousarray(x).reshape(shape)
-        return x if _straight(x) else self.xp.ascontiguousarray(x)
-
-    def _flat(self, x):
-        return self.xp.ascontiguousarray(x).reshape(-1)
-
-    def _axis(self, kept, total):
-        """Return what a kernel needs to find the j-th kept entry."""
-        return self._axis_value(kept, total, self._index_table)
-
-    def _places(self, kept, total):
-        """Return what a kernel needs to find where an entry stands among the kept ones."""
-        return self._axis_value(kept, total, self._place_table)
-
-    def _axis_value(self, kept, total, table_of):
-        if isinstance(kept, TableKept):
-            return AxisValue(kept.count, kept.total, 0, 1, 1, kept.ids if table_of is self._index_table
-                             else kept.places)
-        if isinstance(kept, RepeatedKept):
-            return AxisValue(kept.count, kept.total, 0, 1, 1,
-                             self._tables(kept)[table_of is self._place_table])
-        kept = Kept.all(total) if kept is None else kept
-        return axis_value(kept, None if _moving(kept) or kept.regular else self._hold(table_of(kept)))
-
-    def _tables(self, kept):
-        """Return (units, places) of a RepeatedKept: made once, by the step that reads them."""
-        if kept.tables is None:
-            part, times = kept.part, kept.times
-            units, places = self.empty((times, part.count),
-                                       np.int64), self.empty((times, part.total), np.int32)
-            self._run(cuda.repeat_kept, kept=self._axis(part, part.total), units=units, places=places)
-            kept.tables = units.reshape(-1), places.reshape(-1)
-        return kept.tables
-
-    def _new_place_table(self, kept):
-        places = np.full(kept.total, -1, np.int32)
-        places[kept.indices] = np.arange(kept.count, dtype=np.int32)
-        return self._table(places)
-
-    def _as_matrix(self, shape, kept, axis):
-        """Return (shape, rows, cols) that mean the same for a matrix; None where the set has no regular form
-        to do it."""
-        before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1:])
-        if after == 1:
-            return (before, shape[axis]), None, kept
-        if before == 1:
-            return (shape[axis], after), kept, None
-        if _moving(kept):
-            return (before, shape[axis] * after), None, kept.spread(after)
-        if kept.regular is None:
-            return None
-        # Every entry of the axis is a run of `after` neighbours.
-        return (before, shape[axis] * after), None, Kept(*(after * n for n in (*kept.regular, kept.total)))
-
 
 def _real(x):
     return x.dtype.name in REALS
-
-
-def _straight(x):
-    """True for a vector, or a matrix of rows whose entries are neighbours, in which later rows lie further
-    on."""
-    if x.ndim == 1:
-        return x.strides[0] >= 0
-    return x.ndim == 2 and (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and x.strides[0] >= 0
 
 
 def _row_threads(classes):
@@ -437,20 +344,3 @@ def _of_matrix(block, W):
     if W.ndim == 1:
         return block.data.reshape(1, -1), None, block.rows if block.cols is None else block.cols
     return block.data, block.rows, block.cols
-
-
-def _rest(parts, total):
-    """Return the Kept of the rows that no part has; None where two parts share a row, or where only the
-    device knows it."""
-    if are_family(parts):
-        return Kept.of([], total)
-    if not are_disjoint(parts, total):
-        return None
-    rest = np.ones(total, np.bool_)
-    for kept in parts:
-        rest[slice(None) if kept is None else kept.index] = False
-    return Kept.of(np.flatnonzero(rest), total)
-
-
-def _moving(kept):
-    return isinstance(kept, MovingKept)

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 from minidrop.backend.cuda.cublas import Matrix, batched, kept_product, padded, product
+from minidrop.backend.device_sets import MovingKept
 from minidrop.errors import BackendError
-from minidrop.kept import MovingKept
 
 _HALF = "float16", "bfloat16"       # operands as the bits of each, uint16: NumPy has no bfloat16
 

@@ -12,7 +12,7 @@ class TableKept:
 
     __slots__ = ("ids", "places")
 
-    is_all = False
+    is_all, on_device, family = False, True, None
 
     def __init__(self, ids, places):
         self.ids, self.places = ids, places

@@ -1,6 +1,7 @@
 """Products of matrices, whole and with dead blocks."""
 
 
+from minidrop.backend.device_sets import DeviceGrid
 from minidrop.errors import CaptureError, ShapeError
 
 
@@ -61,11 +62,11 @@ class Products:
 
     def block_mask(self, grid):
         """Return which blocks live on this device, as the array `lives` of a BlockGrid: for reading only."""
-        if grid.lives_at is not None:
-            return grid.lives_at
+        if isinstance(grid, DeviceGrid):
+            return grid.table
         if self.capturing:
             raise CaptureError("which blocks live is drawn on the host in every iteration; a captured step "
-                               "needs it on the device (BlockGrid.lives_at)")
+                               "needs it on the device (a DeviceGrid)")
         return self.asarray(grid.lives)
 
     def block_product(self, a, b, trans_a=False, trans_b=False, a_grid=None, n_grid=None, scale=1, bias=None):

@@ -1,0 +1,104 @@
+"""Kept sets and grids that lie in device memory, where a captured step reads them at launch."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import numpy as np
+
+from minidrop.errors import CaptureError
+from minidrop.kept import Kept
+from minidrop.patterns.grid import BlockGrid
+
+
+class MovingKept(Kept):
+    """A regular set whose start is read from device memory at launch: for captured steps.
+
+    `start_at` is an array of one int32 there; step, width and total hold for every start that it will be
+    given, and count is the largest that any start has, rounded up to a `multiple`. Where a start has fewer,
+    the last ones are no entries: devices read zeros there, and what they compute with them stays zero or
+    is not read. What needs the entries themselves cannot be captured: it raises CaptureError.
+
+    Sets of one `family` (anything, and how many there are) never share an entry, and together have all of the
+    axis.
+    """
+
+    is_all = False          # for some start
+    on_device = True
+
+    __slots__ = ("step", "width", "start_at", "_repeated")
+
+    def __init__(self, kept, start_at, family=None, multiple=1):
+        _, step, width = kept.regular
+        most = kept.total // step * width + min(width, kept.total % step)
+        self._set(start_at, family, step, width, kept.total, -(-most // multiple) * multiple)
+
+    def _set(self, start_at, family, step, width, total, count):
+        self.start_at, self.family, self._repeated = start_at, family, {}
+        self.step, self.width, self.total, self.count = step, width, total, count
+        return self
+
+    def repeated(self, times):
+        """Return the set of `times` axes put one after the other, each with this set; always the same
+        object."""
+        if times not in self._repeated:
+            self._repeated[times] = RepeatedKept(self, times)
+        return self._repeated[times]
+
+    def spread(self, factor):
+        """Return the set in which every entry has become a run of `factor` neighbours."""
+        start_at = self.start_at * self.start_at.dtype.type(factor)
+        sizes = (factor * n for n in (self.step, self.width, self.total, self.count))
+        return object.__new__(MovingKept)._set(start_at, None, *sizes)
+
+    def _unknown(self):
+        raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many "
+                           "there are")
+
+    regular = indices = index = runs = property(_unknown)
+
+    def mask(self, dtype=bool):
+        self._unknown()
+
+    def __eq__(self, other):
+        """Two are equal where they are given their start together."""
+        return isinstance(other, MovingKept) and self.start_at is other.start_at and self.total == other.total
+
+    def __hash__(self):
+        return id(self.start_at)
+
+    def __repr__(self):
+        return f"MovingKept({self.count} of {self.total}: {self.width} of every {self.step})"
+
+
+class RepeatedKept(MovingKept):
+    """A MovingKept several times, one axis after the other: in general no regular set, so the device makes
+    tables of it.
+
+    part, times: what is repeated how often. tables: None, or what the backend has made of it.
+    """
+
+    __slots__ = ("part", "times", "tables")
+
+    def __init__(self, part, times):
+        self._set(part.start_at, None, part.step, part.width, part.total * times, part.count * times)
+        self.part, self.times, self.tables = part, times, None
+
+    def spread(self, factor):
+        self._unknown()
+
+
+class DeviceGrid(BlockGrid):
+    """A BlockGrid whose `table`, an array like `lives` on the device, is read whenever a kernel runs."""
+
+    def __init__(self, table: np.ndarray, block_samples: int, block_units: int):
+        self.table, self.block_samples, self.block_units = table, block_samples, block_units
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.table.shape
+
+    @property
+    def lives(self) -> NoReturn:
+        raise CaptureError("what lives is asked for, but a captured step knows only how many blocks there "
+                           "are")

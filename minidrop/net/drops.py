@@ -1,0 +1,126 @@
+"""What the drops of a net do: the drawn patterns, the mode, and what each layer is given of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidrop.layers import Layer
+from minidrop.layers.given import NodeDraw
+from minidrop.net.graph import Graph
+from minidrop.net.planner import Plan
+from minidrop.patterns.draw import NOTHING, Draw
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a net runs. dropping: whether drops act (None: in phase TRAIN alone). masked: everything is
+    computed and multiplied by explicit masks, the reference. fused: products do what epilogues say."""
+
+    dropping: bool | None = None
+    masked: bool = False
+    fused: bool = True
+
+
+class NetDrops:
+    """The drops of one net. Layers are given a NodePlan when the mode changes, a NodeDraw when it draws.
+
+    `drawn`: {node index: Draw} of the iteration drawn last, {} before any. `reached`: the indexes of the
+    nodes whose tops depend on what is drawn.
+    """
+
+    def __init__(self, graph: Graph, plan: Plan):
+        self.graph, self.plan = graph, plan
+        self.random_nodes = [node for node in graph.nodes if node.drops or node.layer.stream is not None
+                             or any(node is drop.producer or node in drop.consumers for drop in plan.drops)]
+        self.reached = _reached(graph, plan)
+        self.iteration: int | None = None
+        self.drawn: dict[int, Draw] = {}
+        self._mode: Mode | None = None
+        self.mode = Mode()
+
+    @property
+    def mode(self) -> Mode:
+        """The Mode of the net; setting it gives every layer its plan and its draws anew."""
+        assert self._mode is not None
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        if self._mode is None or mode.fused != self._mode.fused:
+            for index, plan in self.plan.node_plans(self.graph.nodes, mode.fused).items():
+                self.graph.nodes[index].layer.plan = plan
+        self._mode = mode
+        self.give_drawn()
+
+    @property
+    def state(self) -> tuple:
+        """What passes change: (iteration, drawn, mode); set it to go back."""
+        return self.iteration, self.drawn, self.mode
+
+    @state.setter
+    def state(self, state: tuple) -> None:
+        self.iteration, self.drawn, self.mode = state
+
+    def draw(self, iteration: int) -> None:
+        """Draw the patterns of an iteration, and give every layer what it needs of them."""
+        self.iteration = iteration
+        self.drawn = {drop.node.index: drop.site.draw(iteration) for drop in self.plan.drops}
+        self.give_drawn()
+
+    def give_drawn(self) -> None:
+        """Give every layer its NodeDraw of the drawn iteration, in this mode; of nothing before any."""
+        iteration = self.iteration or 0
+        self.give(self.acting(), lambda layer: layer.key(iteration))
+
+    def acting(self) -> dict[int, Draw]:
+        """Return {node index: Draw} with NOTHING for drops at rest, and weights of no product as units."""
+        return {drop.node.index: drop.formed(self.drawn[drop.node.index])
+                if self.drawn and self.is_dropping(drop.node.layer) else NOTHING for drop in self.plan.drops}
+
+    def is_dropping(self, layer: Layer) -> bool:
+        """Whether the drops of a layer act: in phase TRAIN, unless the mode says otherwise."""
+        return layer.training if self.mode.dropping is None else self.mode.dropping
+
+    def give(self, draws: dict[int, Draw], key_of: Callable[[Layer], Any]) -> None:
+        """Give each layer its NodeDraw: `draws` as from `acting`, key_of(layer) its key of random numbers."""
+        given = self.plan.node_draws(draws, self.mode.masked)
+        for node in self.random_nodes:
+            layer = node.layer
+            layer.drawn = NodeDraw(*given.get(node.index, (NOTHING,) * 3), self.is_dropping(layer),
+                                   None if layer.stream is None else key_of(layer))
+
+    @property
+    def by_name(self) -> dict[str, Draw]:
+        """{layer: Draw} of the iteration drawn last."""
+        return {drop.node.name: self.drawn[drop.node.index] for drop in self.plan.drops if self.drawn}
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """Return {layer: float64 array, scale included, that dense code would multiply by}."""
+        draws, masks = self.acting(), {}
+        for drop in self.plan.drops:
+            draw = draws[drop.node.index]
+            if drop.kind == "weights":
+                mask = draw.weight_mask(drop.producer.layer.outputs, drop.producer.layer.inputs)
+            else:
+                shape, axis = list(self.graph.shapes[drop.node.tops[max(0, drop.fact.top)]]), drop.fact.axis
+                shape[axis] = drop.site.total
+                mask = draw.mask(shape, axis)
+            masks[drop.node.name] = mask
+        return masks
+
+
+def _reached(graph, plan):
+    """The indexes of the nodes whose tops depend on what is drawn: drop layers, products that leave weights
+    out, and all below. What a product leaves out of its *outputs* does not count: the drop below takes it out
+    of a whole top."""
+    thinned = {drop.producer.index for drop in plan.drops if drop.kind == "weights"}
+    found, tops = set(), set()
+    for node in graph.nodes:
+        if node.drops or node.index in thinned or tops & set(node.bottoms):
+            found.add(node.index)
+            tops.update(node.tops)
+    return found
