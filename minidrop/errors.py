@@ -16,7 +16,11 @@ class ShapeError(MinidropError):
 
 
 class DataError(MinidropError):
-    """Data is missing, damaged or out of range."""
+    """Data is missing, damaged or out of range. `place`: of the entry in the batch, where it is one entry."""
+
+    def __init__(self, message: str, place: int | None = None):
+        super().__init__(message)
+        self.place = place
 
 
 class SnapshotError(MinidropError):

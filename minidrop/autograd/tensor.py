@@ -88,6 +88,10 @@ class Tensor:
         return gradient.dense(self.backend,
                               self.data.shape) if isinstance(gradient, Block | Blocks) else gradient
 
+    def require_grad(self):
+        """Let backward passes reach this tensor."""
+        self.requires_grad = True
+
     def clear_grad(self):
         """Forget the gradient."""
         self.grad = None

@@ -25,15 +25,8 @@ def refuse(backend, whole, flat, wrong, what, limit, reason):
     """
     def error():
         place = int(wrong.argmax())
-        return refused(f"{what} {float(flat[place]):g} at place {place} of the batch is out of range: "
-                       f"expected a whole number of 0..{limit - 1} ({reason})", place)
+        return DataError(f"{what} {float(flat[place]):g} at place {place} of the batch is out of range: "
+                         f"expected a whole number of 0..{limit - 1} ({reason})", place)
 
     backend.refuse(wrong, error)
     return backend.xp.where(wrong, 0, whole) if backend.capturing else whole
-
-
-def refused(message, place):
-    """Return the DataError about one place of a batch: its `place` lets a net name the record."""
-    error = DataError(message)
-    error.place = place
-    return error

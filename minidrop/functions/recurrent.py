@@ -20,12 +20,11 @@ from minidrop.kept import Kept
 class HiddenDrop:
     """What is dropped of the state h between steps, in one of three forms; by default nothing.
 
-    units: a Kept, time SEQUENCE: the other units are absent from all steps, with their gates, their rows and
-    columns of Wh,
-      and from the result; the state that they carry stays as it was.
-    steps: time STEP: for each step the Kept of the units that the gates read, or None for all. mask: an array
-    that broadcasts to (T, N, H), scale included: the gates read mask * h. With `moving`, a Kept, the state of
-      the other units stays as it was: the dense form of `units`.
+    units: a Kept, time SEQUENCE. The other units are absent from all steps, with their gates, their rows and
+    columns of Wh, and from the result; the state that they carry stays as it was.
+    steps: time STEP. For each step the Kept of the units that the gates read, or None for all.
+    mask: an array that broadcasts to (T, N, H), scale included: the gates read mask * h. With `moving`, a
+    Kept, the state of the other units stays as it was: the dense form of `units`.
     scale: without a mask, what h is multiplied by where the gates read it.
     whole: the result is masked or scaled in the same way.
     """
@@ -46,8 +45,7 @@ NOTHING = HiddenDrop()
 
 
 def gate_rows(units, gates):
-    """Return the Kept of what belongs to some units where `gates` blocks of all units stand one after the
-    other."""
+    """Return the Kept of the rows of some units in `gates` blocks of all units, one after the other."""
     return None if units is None else Kept.joined([units] * gates)
 
 
@@ -332,8 +330,7 @@ def recur(cell, gates, cont, weights, states=None, drop=NOTHING):
 
 
 def lstm(x, cont, Wx, b, Wh, h0=None, c0=None, drop=NOTHING):
-    """Return (h, last h, last c) of an LSTM over a sequence; states are zero where they are not given. See
-    `LSTM`.
+    """Return (h, last h, last c) of an LSTM over a sequence; states not given are zero. See `LSTM`.
 
     x (T, N, I), cont (T, N), Wx (4 H, I), b (4 H,), Wh (4 H, H), h0 and c0 (N, H). x may carry a kept set on
     its last axis: then only those columns of Wx are read, forward and backward.
@@ -343,12 +340,10 @@ def lstm(x, cont, Wx, b, Wh, h0=None, c0=None, drop=NOTHING):
 
 
 def gru(x, cont, Wx, bx, Wh, bh, h0=None, drop=NOTHING):
-    """Return (h, last h) of a GRU over a sequence; the state is zero where it is not given. See `GRU` and
-    `lstm`."""
+    """Return (h, last h) of a GRU over a sequence; a state not given is zero. See `GRU` and `lstm`."""
     return recur(GRU, linear(x, Wx, bx, gate_rows(drop.units, 3)), cont, [Wh, bh], [h0], drop)
 
 
 def rnn(x, cont, Wx, b, Wh, h0=None, drop=NOTHING):
-    """Return (h, last h) of a simple recurrent network over a sequence; the state is zero where not given.
-    See `RNN`."""
+    """Return (h, last h) of a simple recurrent network; a state not given is zero. See `RNN`."""
     return recur(RNN, linear(x, Wx, b, drop.units), cont, [Wh], [h0], drop)

@@ -4,7 +4,7 @@ live."""
 from minidrop import functions
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, checked_axis, register_layer
-from minidrop.layers.drop_settings import drop_site, set_steps
+from minidrop.layers.drop_settings import drop_site, shape_site
 from minidrop.layers.flow import Drops, Pass
 
 
@@ -31,9 +31,7 @@ class ApproxDropout(Layer):
                               f"only a batch axis")
         # Features stand last in sequences and vectors, on axis 1 (channels) in images.
         self.axis = checked_axis(1 if len(shape) in (2, 4) else -1, len(shape))
-        self.site.total = shape[self.axis]
-        self.site.family.check_total(self.site.total)
-        set_steps(self.site, self.settings, shape)
+        shape_site(self.site, self.settings, shape, self.axis)
         return [shape]
 
     def flow(self, shapes):

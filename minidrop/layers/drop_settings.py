@@ -26,11 +26,15 @@ def drop_site(name, settings, seed):
     return site
 
 
-def set_steps(site, settings, shape):
-    """Tell a site how many patterns an iteration has, for a bottom (steps, streams, units); ConfigError for
-    another."""
+def shape_site(site, settings, shape, axis):
+    """Tell a site what it drops of a bottom of some shape: entries of an axis, with time STEP step by step.
+
+    Raises ConfigError where that cannot be.
+    """
+    steps = None
     if settings.time == settings.STEP:
         if len(shape) != 3:
             raise ConfigError(f"time STEP is for sequences (steps, streams, units), but the bottom has "
                               f"{len(shape)} axes")
-        site.steps = shape[0]
+        steps = shape[0]
+    site.shape(shape[axis], steps)

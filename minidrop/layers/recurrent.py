@@ -6,11 +6,10 @@ import math
 from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.config import decimal
-from minidrop.errors import ConfigError, ShapeError
-from minidrop.functions.indices import refused
+from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.functions.recurrent import NOTHING, HiddenDrop, gate_rows, recur, step_masks
 from minidrop.layers.base import Layer, ParameterSpec
-from minidrop.layers.drop_settings import drop_site, set_steps
+from minidrop.layers.drop_settings import drop_site, shape_site
 from minidrop.layers.flow import OWN, Drops, Product
 
 
@@ -90,9 +89,7 @@ class RecurrentLayer(Layer):
         if len(self.config.top) not in (1, 1 + count):
             raise ConfigError(f"expected 1 top{f' or {1 + count}' * bool(count)}, got {len(self.config.top)}")
         if self.site is not None:
-            self.site.total = self.units
-            self.site.family.check_total(self.units)
-            set_steps(self.site, settings.hidden_dropout, x[:2] + (self.units,))
+            shape_site(self.site, settings.hidden_dropout, x[:2] + (self.units,), 2)
         tops = [(*x[:2], self.units * (1 + self.both))] + [(1, self.streams, self.units)] * count
         return tops[:len(self.config.top)]
 
@@ -166,9 +163,9 @@ class RecurrentLayer(Layer):
 
         def error():
             place = int(wrong.argmax())
-            return refused(f"cont is {float(flat[place]):g} at place {place} of the batch; expected 0 where "
-                           f"a sequence begins, else 1. It is the second bottom, as the third top of "
-                           f"TextData", place)
+            return DataError(f"cont is {float(flat[place]):g} at place {place} of the batch; expected 0 "
+                             f"where a sequence begins, else 1. It is the second bottom, as the third top "
+                             f"of TextData", place)
 
         cont.backend.refuse(wrong, error)
 

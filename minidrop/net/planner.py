@@ -1,18 +1,14 @@
 """plan_compaction: decide, once per net, which layers leave dropped entries out and which must put them back.
 
-A pure pass over the graph: it returns a Plan and writes to nobody. For each drop by patterns it walks (blob,
-axis):
+A pure pass over the graph: it returns a Plan and changes nothing. For each drop it walks (blob, axis):
   upward    from the drop's own top through Passes, while the blob has one reader, to a layer whose Products
             compute the axis as their outputs and can leave them out. Any Pass may be crossed, whatever f(0)
-            is: its missing entries are dropped anyway. (Blocks that were not computed still pass through it,
-            as numbers without a meaning, so for them f must be finite everywhere.)
-  downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Passes that keep
-  zeros
-            carry it on, Products that read the axis as their inputs consume it, before all others it is
-            expanded.
+            is: its missing entries are dropped anyway. (Blocks that were not computed pass through it too,
+            with arbitrary values, so for blocks f must be finite everywhere.)
+  downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Passes that
+            keep zeros carry it on, Products that read the axis consume it; before all others it is expanded.
             blocks: the drop's top stays dense, with zeros; Products below are given the draw and skip them.
-            Nothing
-            has to be put back. weights: they are the producer's own, nothing goes down.
+            weights: they are the producer's own, nothing goes down.
 
 A layer that drops what its own Products compute or read is drop and producer in one. A layer with Products
 serves drops of one kind: the one below it first, and the one above it if that drops the same.

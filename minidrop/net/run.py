@@ -41,7 +41,7 @@ class Run:
             tops = tops if isinstance(tops, tuple) else (tops,)
             if net.force_backward and node.layer.is_data:
                 for top in tops:
-                    top.requires_grad = True
+                    top.require_grad()
             tensors.update(zip(node.tops, tops, strict=True))
         return self.outputs
 

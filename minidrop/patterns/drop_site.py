@@ -10,8 +10,8 @@ class DropSite:
     """The place where one layer drops: what its patterns depend on, and `draw`.
 
     layer_name, seed: what the sequence of patterns depends on, beside the settings. total: length of the
-    dropped axis; the layer sets it once shapes are known. steps: None where a pattern holds for the whole
-    batch; else the number of steps of its sequences, each of which has a pattern of its own.
+    dropped axis, once shapes are known. steps: None where a pattern holds for the whole batch; else the
+    number of steps of its sequences, each of which has a pattern of its own.
     """
 
     def __init__(self, layer_name, settings, seed, total=None):
@@ -20,12 +20,17 @@ class DropSite:
         self.family = get_family(settings)
         self.sequence = PatternSequence(self.family, seed, layer_name)
 
+    def shape(self, total, steps=None):
+        """Set the length of the dropped axis, and the number of steps. ConfigError where it is too short."""
+        self.family.check_total(total)
+        self.total, self.steps = total, steps
+
     def draw(self, iteration):
         """Return the Draw of an iteration, whatever was drawn before: a function of the seed and this number
         alone."""
         if self.total is None:
             raise ShapeError(f"layer {self.layer_name!r}: the length of the dropped axis is not known yet; "
-                             f"shape the layer (set DropSite.total) before drawing")
+                             f"call DropSite.shape before drawing")
         if self.steps is not None:
             first = iteration * self.steps
             patterns = tuple(self.sequence.at(first + t) for t in range(self.steps))

@@ -12,7 +12,7 @@ from minidrop.layers import base, register_layer
 from minidrop.layers.inner_product import InnerProduct
 from minidrop.layers.tanh import TanH
 from minidrop.net import Net
-from minidrop.net.planner import Mode
+from minidrop.net.drops import Mode
 from minidrop.patterns import known_families
 from minidrop.solver.updater import Updater
 from minidrop.testing import assert_matches_masked_dense, run_once
