@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh
 make_environment "${MINIDROP_EXTRAS:-test,examples}"
 "$venv/bin/ruff" check .
+"$venv/bin/mypy"
 if [ "${1:-}" = --full ]; then
     shift
     set -- -m "" "$@"

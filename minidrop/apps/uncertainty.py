@@ -37,8 +37,7 @@ class Prediction:
     deterministic, mean, std: class probabilities (places, classes) without drops, averaged over the passes,
     their spread.
     entropy             H[mean] = - sum mean log mean, in nats (places,): all uncertainty
-    mutual_information  H[mean] minus the mean of each pass's entropy (places,): the part on which the passes
-    disagree
+    mutual_information  H[mean] minus the mean of each pass's entropy (places,): what the passes disagree on
                         (BALD; Houlsby et al. 2011, arXiv 1112.5745)
     labels, counted: (places,), and False where the label is the ignore_label; None where the net reads no
     labels.

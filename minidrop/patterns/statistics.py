@@ -68,12 +68,10 @@ def chi_square(live, counts, rates, p):
 
     Were all sites and iterations independent, Q would be chi-square with n degrees of freedom. Two things
     differ:
-    1. Quotas fix how often each choice is drawn, so only offsets vary: c_i has the variance N v, v = mean u
-    (1 - u),
-       which is less than N p (1 - p) where u varies. Hence E[Q] = n v / (p (1 - p)).
+    1. Quotas fix how often each choice is drawn, so only offsets vary: c_i has the variance N v, where
+       v = mean u (1 - u) is less than p (1 - p) where u varies. Hence E[Q] = n v / (p (1 - p)).
     2. Sites of one pattern are correlated: Q is a sum of dependent squares, and is matched in mean and
-    variance by a
-       scaled chi-square of nu degrees of freedom (Satterthwaite 1946)
+       variance by a scaled chi-square of nu degrees of freedom (Satterthwaite 1946)
 
            nu = n^2 / sum_ij rho_ij^2,     rho_ij = E[(d_i - u) (d_j - u)] / v
 

@@ -24,11 +24,9 @@ class Uploads:
     neither the host nor the copies wait for more than they must:
 
     - What computes waits for the copy, on the device.
-    - A copy writes over a batch that was returned RING + 1 uploads before. It waits for all that was queued
-    before the
-      *last* upload began, so whatever reads a batch before RING more uploads have begun has read it; and it
-      may run while
-      the device computes on the last batch.
+    - A copy overwrites a batch that was returned RING + 1 uploads before. It waits for all that was queued
+      before the *last* upload began, so whatever reads a batch before RING more uploads have begun has read
+      it; and it may run while the device computes on the last batch.
     - The host waits only where it is RING + 1 uploads ahead of the copies.
 
     What reads a batch must be queued on the stream of its upload, or be waited for there.
