@@ -1,6 +1,7 @@
 """What minidrop raises for mistakes it can explain; the command line prints them as one line."""
 
 import difflib
+from typing import Any
 
 
 class MinidropError(Exception):
@@ -39,7 +40,7 @@ class NonFiniteError(MinidropError):
     """Training met a NaN or an infinity."""
 
 
-def nearest(name, known, count=3):
+def nearest(name: str, known: Any, count: int = 3) -> str:
     """Return "; did you mean 'a' or 'b'?" for the known names most like `name`, or ''."""
     folded = {str(k).lower(): str(k) for k in known}
     close = difflib.get_close_matches(str(name).lower(), list(folded), n=count, cutoff=0.6)

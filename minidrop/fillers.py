@@ -1,7 +1,11 @@
 """Initial values of parameters, by Caffe's names: constant, uniform, gaussian, positive_unitball, xavier,
 msra."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,23 +13,26 @@ from minidrop.config import decimal
 from minidrop.errors import ConfigError
 from minidrop.registry import Registry
 
+if TYPE_CHECKING:
+    from minidrop.config import FillerParameter
+
 _fillers = Registry("filler")
 _BY_CONNECTIONS = ("xavier", "msra", "positive_unitball")
 
 
-def register_filler(name):
+def register_filler(name: str) -> Callable:
     """Return a decorator for a filler: f(settings, shape, rng) -> float64 array, `settings` a
     FillerParameter."""
     return _fillers.register(name)
 
 
-def fill(settings, shape, rng):
+def fill(settings: FillerParameter, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Return a float64 array of `shape` filled as the FillerParameter `settings` says, from the Generator
     `rng`."""
     return _fillers.get(settings.type)(settings, tuple(shape), rng)
 
 
-def check_filler(settings, shape):
+def check_filler(settings: FillerParameter, shape: tuple[int, ...]) -> None:
     """Raise ConfigError where `settings` names no known filler or cannot fill `shape`."""
     if settings.type not in _fillers:
         raise _fillers.unknown(settings.type)
@@ -42,7 +49,7 @@ def check_filler(settings, shape):
         raise ConfigError(f"filler: std must not be negative, got {settings.std:g}")
 
 
-def fan(settings, shape):
+def fan(settings: FillerParameter, shape: tuple[int, int]) -> float:
     """Return the n of xavier and msra: FAN_IN = size / outputs, FAN_OUT = size / inputs, or their AVERAGE
     (Caffe)."""
     size = math.prod(shape)
@@ -53,19 +60,19 @@ def fan(settings, shape):
 
 
 @register_filler("constant")
-def constant(settings, shape, rng):
+def constant(settings: FillerParameter, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """`value` everywhere."""
     return np.full(shape, decimal(settings.value))
 
 
 @register_filler("uniform")
-def uniform(settings, shape, rng):
+def uniform(settings: FillerParameter, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """U(min, max)."""
     return rng.uniform(decimal(settings.min), decimal(settings.max), shape)
 
 
 @register_filler("gaussian")
-def gaussian(settings, shape, rng):
+def gaussian(settings: FillerParameter, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """N(mean, std^2); with `sparse` = s an input feeds s units on average (an entry stays with probability s
     / outputs)."""
     values = rng.normal(decimal(settings.mean), decimal(settings.std), shape)
@@ -75,20 +82,20 @@ def gaussian(settings, shape, rng):
 
 
 @register_filler("positive_unitball")
-def positive_unitball(settings, shape, rng):
+def positive_unitball(settings: FillerParameter, shape: Any, rng: np.random.Generator) -> Any:
     """U(0, 1), then every row divided by its sum."""
     values = rng.random(shape)
     return values / values.reshape(shape[0], -1).sum(axis=1).reshape((-1,) + (1,) * (len(shape) - 1))
 
 
 @register_filler("xavier")
-def xavier(settings, shape, rng):
+def xavier(settings: FillerParameter, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """U(-a, a), a = sqrt(3 / n) (Glorot and Bengio 2010); n from `fan`."""
     bound = math.sqrt(3 / fan(settings, shape))
     return rng.uniform(-bound, bound, shape)
 
 
 @register_filler("msra")
-def msra(settings, shape, rng):
+def msra(settings: FillerParameter, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """N(0, 2 / n) (He et al. 2015); n from `fan`."""
     return rng.normal(0, math.sqrt(2 / fan(settings, shape)), shape)

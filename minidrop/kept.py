@@ -1,6 +1,9 @@
 """Kept: which entries of one axis survive. Pure integers and slices."""
 
+from __future__ import annotations
+
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +29,7 @@ class Kept:
 
     __slots__ = ("total", "count", "regular", "_indices", "__dict__")
 
-    def __init__(self, start, step, width, total):
+    def __init__(self, start: int, step: int, width: int, total: int):
         start, step, width, total = int(start), int(step), int(width), int(total)
         if not (total >= 0 and 0 < width <= step and -width < start):
             raise ValueError(f"Kept needs 0 < width <= step, start > -width and total >= 0; "
@@ -39,7 +42,7 @@ class Kept:
         self.count = max(0, self.count)
 
     @classmethod
-    def of(cls, indices, total):
+    def of(cls, indices: Any, total: Any) -> Kept:
         """Return the set of the given indices (strictly increasing, within 0 .. total-1)."""
         indices = np.array(indices, dtype=np.int64)     # a copy: frozen below, and the caller's must not be
         if indices.ndim != 1 or (indices.size and (indices[0] < 0 or indices[-1] >= total
@@ -51,12 +54,12 @@ class Kept:
         return self
 
     @classmethod
-    def all(cls, total):
+    def all(cls, total: int) -> Kept:
         """Return the set of all `total` entries."""
         return cls(0, max(1, total), max(1, total), total)
 
     @classmethod
-    def joined(cls, parts):
+    def joined(cls, parts: Any) -> Kept:
         """Return the set of axes put one after the other, each with its own Kept."""
         first = parts[0]
         if any(part.on_device for part in parts):
@@ -72,7 +75,7 @@ class Kept:
         return cls.of(np.concatenate([part.indices + start
                                       for part, start in zip(parts, totals, strict=False)]), totals[-1])
 
-    def spread(self, factor):
+    def spread(self, factor: int) -> Kept:
         """Return the set in which every entry has become a run of `factor` neighbours."""
         if factor == 1:
             return self
@@ -81,12 +84,12 @@ class Kept:
         return Kept.of((self.indices[:, None] * factor + np.arange(factor)).reshape(-1), self.total * factor)
 
     @property
-    def is_all(self):
+    def is_all(self) -> bool:
         """True where nothing is dropped."""
         return self.count == self.total
 
     @cached_property
-    def indices(self):
+    def indices(self) -> np.ndarray:
         """The kept indices as an int64 array of length `count`."""
         if self._indices is not None:
             return self._indices
@@ -97,7 +100,7 @@ class Kept:
         return indices
 
     @cached_property
-    def index(self):
+    def index(self) -> Any:
         """A slice where one describes the set, else `indices`."""
         if self.count == self.total:
             return slice(None)
@@ -111,7 +114,7 @@ class Kept:
         return self.indices
 
     @cached_property
-    def runs(self):
+    def runs(self) -> tuple | None:
         """The set as slices of neighbours if there are one or two of them, else None."""
         if self.is_all:
             return (slice(0, self.total),)
@@ -121,7 +124,7 @@ class Kept:
         ends = ((max(0, first), min(self.total, first + width)) for first in (start, start + step))
         return tuple(slice(first, last) for first, last in ends if first < last)
 
-    def mask(self, dtype=bool):
+    def mask(self, dtype: np.dtype | type = bool) -> np.ndarray:
         """Return a dense 0/1 array of length `total`."""
         mask = np.zeros(self.total, dtype)
         mask[self.index] = 1
@@ -163,13 +166,13 @@ class Kept:
         return f"Kept({self.count} of {self.total}: {width} of every {step} from {start})"
 
 
-def are_family(sets):
+def are_family(sets: Any) -> bool:
     """Whether sets are the whole of one family: disjoint, and together all of the axis."""
     families = {getattr(kept, "family", None) for kept in sets}     # None stands for all of the axis
     return None not in families and [len(sets)] == [members for *_, members in families]
 
 
-def are_disjoint(sets, total):
+def are_disjoint(sets: list, total: int) -> bool:
     """Whether no two of some sets of one axis share an entry. None stands for all of it."""
     sets = [Kept.all(total) if kept is None else kept for kept in sets]
     if len(sets) < 2:

@@ -1,5 +1,6 @@
 """Registry: what config files name, by its name: layers, patterns, update rules, fillers."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from minidrop.errors import ConfigError, nearest
@@ -12,14 +13,14 @@ class Registry:
     attribute: the attribute of a registered object that gets its name; "": none does.
     """
 
-    def __init__(self, what, attribute=""):
+    def __init__(self, what: str, attribute: str = ""):
         self.what, self.attribute = what, attribute
         self._known = {}
 
     def __contains__(self, name):
         return name in self._known
 
-    def register(self, name):
+    def register(self, name: str) -> Callable:
         """Return a decorator that makes a thing known by `name`; ValueError where the name is taken."""
         def add(thing):
             if name in self._known:
@@ -31,11 +32,11 @@ class Registry:
             return thing
         return add
 
-    def names(self):
+    def names(self) -> list[str]:
         """Return the registered names, sorted."""
         return sorted(self._known)
 
-    def get(self, name, any_case=False):
+    def get(self, name: str, any_case: bool = False) -> type:
         """Return what is registered by `name`; ConfigError with the nearest names where nothing is.
 
         any_case: where no name is exactly this one, its lower and upper case do not matter.
@@ -46,14 +47,14 @@ class Registry:
             raise self.unknown(name)
         return self._known[name]
 
-    def unknown(self, name):
+    def unknown(self, name: str) -> ConfigError:
         """Return the ConfigError for a name that is not registered."""
         kinds = f"{self.what.split()[-1]}s"
         return ConfigError(f"unknown {self.what} {name!r}{nearest(name, self._known)} "
                            f"(known {kinds}: {', '.join(self.names())})")
 
     @contextmanager
-    def forgetting(self):
+    def forgetting(self) -> Iterator:
         """Forget at the end of this context what was registered in it: for tests and for notebooks."""
         before = dict(self._known)
         try:

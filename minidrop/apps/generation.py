@@ -3,6 +3,8 @@ carry."""
 
 import math
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +36,8 @@ class TextModel:
     model, SnapshotError where the weights do not fit, DataError where the text of the vocabulary is missing.
     """
 
-    def __init__(self, source, weights=(), device="auto", dtype="float32", level=0, stages=(),
-                 precision="float32"):
+    def __init__(self, source: Any, weights: Any = (), device: str = "auto", dtype: str = "float32",
+                 level: int = 0, stages: Any = (), precision: str = "float32"):
         config = source if isinstance(source, NetConfig) else load_net(source)
         config = _with_text(config, level, stages)
         index = _text_layer(config)
@@ -48,13 +50,13 @@ class TextModel:
         self._check()
         self._load([weights] if isinstance(weights, str | os.PathLike) else weights)
 
-    def unknown(self, prompt):
+    def unknown(self, prompt: str) -> list:
         """Return the different tokens of a prompt that the vocabulary lacks; the model reads <unk> for
         them."""
         tokens = prompt if self.vocabulary.level == "CHARACTER" else prompt.split()
         return [token for token in dict.fromkeys(tokens) if token not in self.vocabulary]
 
-    def generate(self, prompt="", length=200, temperature=1.0, seed=0):
+    def generate(self, prompt: str = "", length: int = 200, temperature: float = 1.0, seed: int = 0) -> str:
         """Return the `length` tokens that follow a prompt, as text: words with blanks before them, or
         characters.
 
@@ -69,7 +71,8 @@ class TextModel:
         """
         return "".join(self.stream(prompt, length, temperature, seed))
 
-    def stream(self, prompt="", length=200, temperature=1.0, seed=0):
+    def stream(self, prompt: str = "", length: int = 200, temperature: float = 1.0,
+               seed: int = 0) -> Iterator:
         """Yield what `generate` returns piece by piece, as soon as it is known."""
         blank = bool(prompt) and not prompt[-1].isspace()
         for token in self.tokens(prompt, length, temperature, seed):
@@ -79,7 +82,8 @@ class TextModel:
                 text, blank = f"{' ' * (blank and not ends)}{text}", not ends
             yield text
 
-    def tokens(self, prompt="", length=200, temperature=1.0, seed=0):
+    def tokens(self, prompt: str = "", length: int = 200, temperature: float = 1.0,
+               seed: int = 0) -> Iterator:
         """Yield the indices of the tokens that follow a prompt; see `generate`."""
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ConfigError(f"temperature must be a number from 0 on, got {temperature:g}")
@@ -97,7 +101,7 @@ class TextModel:
             if i + 1 < length:
                 scores = self._read(token)
 
-    def close(self):
+    def close(self) -> None:
         """Give memory back."""
         self.net.close()
 

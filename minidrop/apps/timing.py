@@ -4,12 +4,18 @@ Machines change speed while they measure. So what is compared runs in turn, in s
 ratios mean something; a step is timed with the device's work finished before and after it.
 """
 
+from __future__ import annotations
+
 import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from minidrop.net.net import Net
 
 
 @dataclass(frozen=True)
@@ -24,13 +30,14 @@ class Timing:
     count: int
 
     @classmethod
-    def of(cls, seconds):
+    def of(cls, seconds: Any) -> Any:
         """Return the Timing of a list of seconds."""
         p10, median, p90 = np.percentile(seconds, (10, 50, 90)).tolist()
         return cls(median, float(np.mean(seconds)), p10, p90, len(seconds))
 
 
-def measure_steps(steps, iterations=100, warmup=5, block=5, synchronize=lambda: None):
+def measure_steps(steps: Any, iterations: int = 100, warmup: int = 5, block: int = 5,
+                  synchronize: Any = lambda: None) -> Any:
     """Return {name: Timing} of functions without arguments, `iterations` timed calls of each.
 
     They take turns in blocks of `block` calls, the order reversed from one round to the next. The first call
@@ -68,16 +75,16 @@ class Profile:
     layers: dict = field(default_factory=dict)      # {layer: {"forward": s, "backward": s, "update": s}}
 
     @property
-    def gemm_share(self):
+    def gemm_share(self) -> float:
         """The share of the step spent in products of matrices."""
         return self.gemm / self.step if self.step else 0.0
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return plain numbers for JSON, in seconds."""
         return {**asdict(self), "gemm_share": self.gemm_share}
 
 
-def profile_steps(net, step, iterations=20, rule=None):
+def profile_steps(net: Net, step: Any, iterations: int = 20, rule: Any = None) -> Any:
     """Return the Profile of `iterations` calls of `step`, which runs `net` (and, in its update, the solver's
     `rule`).
 

@@ -7,9 +7,12 @@ the batch: the spread of each sample is what it should be, but samples of one ba
 may be read from how *they* correlate. Dropout draws for each sample.
 """
 
+from __future__ import annotations
+
 import operator
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +20,9 @@ from minidrop.apps.calibration import Calibration, entropy, share
 from minidrop.autograd import no_grad
 from minidrop.errors import ConfigError, nearest
 from minidrop.solver import BatchMean
+
+if TYPE_CHECKING:
+    from minidrop.net.net import Net
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Prediction:
     counted: np.ndarray | None = None
 
     @property
-    def quality(self):
+    def quality(self) -> Any:
         """The PredictionQuality of this batch alone."""
         found = PredictionQuality()
         found.add(self)
@@ -71,7 +77,8 @@ class MonteCarlo:
     seconds: dict
 
 
-def monte_carlo(net, passes=30, outputs=None, start=0, **inputs):
+def monte_carlo(net: Net, passes: int = 30, outputs: list[str] | None = None, start: int = 0,
+                **inputs: np.ndarray) -> MonteCarlo:
     """Return the MonteCarlo of `passes` forward passes with drops over one batch.
 
     Pass number k draws the patterns of iteration `start` + k: all follows from the net's seed. The batch is
@@ -107,7 +114,7 @@ class Evaluation:
     predictions: dict = field(default_factory=dict)
     seconds: dict = field(default_factory=lambda: {"deterministic": 0.0, "passes": 0.0})
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return plain numbers for JSON."""
         return {"iterations": self.iterations, "passes": self.passes,
                 "values": {name: {part: getattr(spread, part).tolist()
@@ -129,7 +136,7 @@ class PredictionQuality:
         self.places, self.calibration = 0, {}
         self._entropy, self._mutual_information = {"deterministic": 0.0, "monte_carlo": 0.0}, 0.0
 
-    def add(self, prediction):
+    def add(self, prediction: Any) -> None:
         """Count the places of one batch."""
         counted = slice(None) if prediction.counted is None else prediction.counted
         self.places += len(prediction.entropy[counted])
@@ -144,14 +151,14 @@ class PredictionQuality:
                                                                prediction.labels[counted])
 
     @property
-    def entropy(self):
+    def entropy(self) -> Any:
         return {name: share(total, self.places) for name, total in self._entropy.items()}
 
     @property
-    def mutual_information(self):
+    def mutual_information(self) -> np.ndarray:
         return share(self._mutual_information, self.places)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return plain numbers for JSON."""
         sides = {name: {"entropy": mean, **(self.calibration[name].as_dict() if self.calibration else {})}
                  for name, mean in self.entropy.items()}
@@ -159,7 +166,7 @@ class PredictionQuality:
         return {"places": self.places, **sides}
 
 
-def evaluate_monte_carlo(net, iterations, passes=30):
+def evaluate_monte_carlo(net: Net, iterations: int, passes: int = 30) -> Any:
     """Return the Evaluation of `passes` passes with drops over each of the first `iterations` batches of the
     data layers.
 
@@ -187,8 +194,8 @@ def evaluate_monte_carlo(net, iterations, passes=30):
             for name, seconds in one.seconds.items():
                 result.seconds[name] += seconds
     for name, variance in variances.items():
-        deterministic, mean = (mean.value for mean in means[name])
-        result.outputs[name] = Spread(deterministic, mean, np.sqrt(variance / iterations))
+        deterministic, average = (np.asarray(mean.value) for mean in means[name])
+        result.outputs[name] = Spread(deterministic, average, np.sqrt(variance / iterations))
     return result
 
 

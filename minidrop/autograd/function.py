@@ -1,6 +1,10 @@
 """Function: one differentiable operation. What is common to all of them happens in `apply`."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from minidrop.autograd import graph
 from minidrop.autograd.tensor import Tensor
@@ -31,17 +35,17 @@ class Function:
     rank = 0
     age = 0             # how many functions were applied before: which of equal rank runs backward first
 
-    def forward(self, backend, *arrays):
+    def forward(self, backend: Any, *arrays: Any) -> Any:
         raise NotImplementedError
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Any, gy: Any, wanted: Sequence[bool]) -> Any:
         raise NotImplementedError
 
-    def watch_backward(self, watch):
+    def watch_backward(self, watch: Any) -> None:
         """Let watch(backward), a function of the same arguments, run in place of backward: for a clock."""
         self.backward = watch(self.backward)
 
-    def apply(self, *inputs):
+    def apply(self, *inputs: Tensor | np.ndarray) -> Any:
         """Compute the output Tensor (a tuple where there are several). Inputs that are no Tensors go to the
         others' device."""
         backend = next((x.backend for x in inputs if isinstance(x, Tensor)), None)
@@ -85,7 +89,7 @@ class Function:
                              f"first")
         return kept, axis
 
-    def release(self):
+    def release(self) -> None:
         """Drop everything saved for backward."""
         self.__dict__ = {"rank": self.rank, "outputs_count": self.outputs_count}
 

@@ -1,12 +1,15 @@
 """Compare a function's backward with numerical differences. Ships with the library: who adds a layer needs
 it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from minidrop.autograd.tensor import Tensor
 
 
-def numerical_gradient(f, x, gy, epsilon=1e-5):
+def numerical_gradient(f: Callable, x: np.ndarray, gy: list[np.ndarray], epsilon: float = 1e-5) -> np.ndarray:
     """Return d sum(f() * gy) / d x by central differences, changing `x` (a float64 NumPy array) in place and
     back."""
     gradient = np.zeros_like(x)
@@ -22,7 +25,8 @@ def numerical_gradient(f, x, gy, epsilon=1e-5):
     return gradient
 
 
-def check_gradients(function, *arrays, wanted=None, rtol=1e-5, atol=1e-7, seed=0):
+def check_gradients(function: Any, *arrays: np.ndarray, wanted: Any = None, rtol: Any = 1e-5,
+                    atol: Any = 1e-7, seed: Any = 0) -> Any:
     """Check every wanted input's gradient of `function(*tensors)` against central differences in float64.
 
     `function` takes Tensors and returns a Tensor or a tuple of them; `arrays` are its inputs; integer arrays

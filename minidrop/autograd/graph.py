@@ -1,8 +1,17 @@
 """The backward pass: deliver gradients from results to leaves, newest function first."""
 
+from __future__ import annotations
+
 import heapq
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 class _State(threading.local):
@@ -12,13 +21,13 @@ class _State(threading.local):
 _state = _State()
 
 
-def is_recording():
+def is_recording() -> bool:
     """True where functions remember their inputs for a backward pass."""
     return _state.recording
 
 
 @contextmanager
-def no_grad():
+def no_grad() -> Iterator:
     """Within this context nothing is remembered for a backward pass, in this thread."""
     before, _state.recording = _state.recording, False
     try:
@@ -27,7 +36,7 @@ def no_grad():
         _state.recording = before
 
 
-def backward(seeds):
+def backward(seeds: list[tuple[Tensor, np.ndarray]]) -> None:
     """Run the backward pass from `seeds`, pairs (tensor, gradient array of the tensor's physical shape).
 
     A function runs once, after all readers of its outputs: those are younger, and `rank` is one more than the

@@ -1,12 +1,20 @@
 """Tensor: an array, the kept set it carries, and where it came from. Parameter: a tensor that a solver
 trains."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from minidrop.autograd import graph
 from minidrop.backend import backend_of
 from minidrop.errors import ShapeError
 from minidrop.kept import are_disjoint
+
+if TYPE_CHECKING:
+    from minidrop.backend.generic.base import Backend
+    from minidrop.kept import Kept
 
 
 class Tensor:
@@ -20,7 +28,8 @@ class Tensor:
     __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index",
                  "name")
 
-    def __init__(self, data, requires_grad=False, backend=None, kept=None, kept_axis=1, name=None):
+    def __init__(self, data: Any, requires_grad: bool = False, backend: Any = None, kept: Kept | None = None,
+                 kept_axis: int = 1, name: Any = None):
         if not hasattr(data, "dtype"):
             data = np.asarray(data)
             data = data.astype(np.float32) if data.dtype == np.float64 else data
@@ -38,7 +47,7 @@ class Tensor:
                              f"{kept.count} entries of {kept}")
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """Logical shape."""
         if self.kept is None:
             return self.data.shape
@@ -47,14 +56,14 @@ class Tensor:
         return tuple(shape)
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         return self.data.ndim
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self.data.dtype
 
-    def numpy(self):
+    def numpy(self) -> np.ndarray:
         """Return the logical (dense) value as a NumPy array; dropped entries are zero."""
         return self.backend.to_host(self.backend.put(self.data, self.kept, self.kept_axis))
 
@@ -66,7 +75,7 @@ class Tensor:
             raise ShapeError(f"tensor {self.name or ''} of shape {self.shape} is no single number")
         return float(self.numpy().reshape(()))
 
-    def backward(self, gy=None):
+    def backward(self, gy: np.ndarray | None = None) -> None:
         """Add d self / d leaf, times `gy` (default: ones), to the `grad` of every leaf this tensor was
         computed from.
 
@@ -78,21 +87,21 @@ class Tensor:
                              f"got {gy.shape}")
         graph.backward([(self, gy)])
 
-    def accumulate(self, gradient):
+    def accumulate(self, gradient: Any) -> None:
         """Add to `grad` (leaves only)."""
         gradient = self.as_array(gradient)
         self.grad = gradient if self.grad is None else self.grad + gradient
 
-    def as_array(self, gradient):
+    def as_array(self, gradient: Any) -> np.ndarray:
         """Return a gradient of this tensor as an array of the shape of `data`, even if it came as a Block."""
         return gradient.dense(self.backend,
                               self.data.shape) if isinstance(gradient, Block | Blocks) else gradient
 
-    def require_grad(self):
+    def require_grad(self) -> None:
         """Let backward passes reach this tensor."""
         self.requires_grad = True
 
-    def clear_grad(self):
+    def clear_grad(self) -> None:
         """Forget the gradient."""
         self.grad = None
 
@@ -111,22 +120,22 @@ class Block:
 
     __slots__ = ("data", "rows", "cols")
 
-    def __init__(self, data, rows=None, cols=None):
+    def __init__(self, data: np.ndarray, rows: Kept | None = None, cols: Any = None):
         self.data, self.rows, self.cols = data, rows, cols
 
-    def dense(self, backend, shape):
+    def dense(self, backend: Backend, shape: tuple[int, ...]) -> np.ndarray:
         """Return the whole gradient, zeros included."""
         if self.rows is None and self.cols is None:
             return self.data.reshape(shape)
         return backend.put(backend.put(self.data, self.cols, -1), self.rows, 0).reshape(shape)
 
-    def add_to(self, backend, out, factor):
+    def add_to(self, backend: Backend, out: np.ndarray, factor: int) -> None:
         """out += factor * dense, without an array of the size of `out`."""
         data = self.data if factor == 1 else self.data * out.dtype.type(factor)
         backend.add_block(as_matrix(out), self.rows, self.cols, data)
 
 
-def as_matrix(x):
+def as_matrix(x: np.ndarray) -> np.ndarray:
     """Return an array with more than two axes as a view of a matrix, its first axis the rows; others as they
     are."""
     return x if x.ndim <= 2 or not x.size else x.reshape(x.shape[0], -1)
@@ -141,10 +150,10 @@ class Blocks:
 
     __slots__ = ("parts", "dtype")
 
-    def __init__(self, parts, dtype):
+    def __init__(self, parts: list[Block], dtype: np.dtype):
         self.parts, self.dtype = list(parts), dtype
 
-    def dense(self, backend, shape):
+    def dense(self, backend: Backend, shape: tuple[int, ...]) -> np.ndarray:
         """Return the whole gradient, zeros included."""
         if len(self.parts) == 1:
             return self.parts[0].dense(backend, shape)
@@ -163,7 +172,8 @@ class Parameter(Tensor):
 
     __slots__ = ("blocks", "lr_mult", "decay_mult", "_dense")
 
-    def __init__(self, data, backend=None, name=None, lr_mult=1.0, decay_mult=1.0):
+    def __init__(self, data: np.ndarray, backend: Backend | None = None, name: str | None = None,
+                 lr_mult: float = 1.0, decay_mult: float = 1.0):
         self.blocks = []
         self._dense = None
         super().__init__(data, lr_mult != 0, backend, name=name)
@@ -171,7 +181,7 @@ class Parameter(Tensor):
         self.decay_mult = decay_mult
 
     @property
-    def grad(self):
+    def grad(self) -> np.ndarray | None:
         """The dense gradient in the parameter's own layout, or None before the first backward."""
         if not self.blocks:
             return None
@@ -180,22 +190,22 @@ class Parameter(Tensor):
         return self._dense
 
     @grad.setter
-    def grad(self, value):
+    def grad(self, value: np.ndarray | None) -> None:
         self._dense = None
         self.blocks = [] if value is None else [Block(value)]
 
-    def dense_grad(self):
+    def dense_grad(self) -> np.ndarray | None:
         """The dense gradient; zeros before the first backward."""
         return self.backend.zeros(self.shape, self.dtype) if not self.blocks else self.grad
 
-    def has_separate_blocks(self):
+    def has_separate_blocks(self) -> bool:
         """True where no two blocks of the gradient have a row in common, so that none of its entries is in
         two."""
         if len(self.blocks) < 2:
             return True
         return are_disjoint([block.rows for block in self.blocks], self.shape[0])
 
-    def accumulate(self, gradient):
+    def accumulate(self, gradient: Block | Blocks | np.ndarray) -> None:
         """Add a dense array, a Block or Blocks to the gradient.
 
         Blocks at the same place are summed at once. Where all together would be larger than the dense

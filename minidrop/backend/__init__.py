@@ -3,6 +3,8 @@
 import re
 from functools import lru_cache
 
+import numpy as np
+
 from minidrop.backend.generic import PRECISIONS, Backend, sigmoid
 from minidrop.backend.numpy import NumpyBackend
 from minidrop.errors import BackendError, nearest
@@ -10,7 +12,7 @@ from minidrop.errors import BackendError, nearest
 __all__ = ["PRECISIONS", "Backend", "NumpyBackend", "backend_of", "cuda_devices", "get_backend", "sigmoid"]
 
 
-def get_backend(device="auto", precision="float32"):
+def get_backend(device: str = "auto", precision: str = "float32") -> Backend:
     """Return the Backend of "cpu", "cuda:N" or "auto" (a GPU where there is one), with products in one of
     PRECISIONS.
 
@@ -42,13 +44,13 @@ def _cached(name, precision):
 
 
 @lru_cache
-def cuda_devices():
+def cuda_devices() -> tuple[int, str]:
     """Return (count, reason why there are none)."""
     from minidrop.backend.cuda.backend import device_count
     return device_count()
 
 
-def backend_of(array):
+def backend_of(array: np.ndarray) -> Backend:
     """Return the backend on whose device an array lives."""
     if type(array).__module__.partition(".")[0] == "cupy":
         return _cached(f"cuda:{array.device.id}", "float32")

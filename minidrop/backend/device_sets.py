@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class MovingKept(Kept):
 
     __slots__ = ("step", "width", "start_at", "_repeated")
 
-    def __init__(self, kept, start_at, family=None, multiple=1):
+    def __init__(self, kept: Any, start_at: Any, family: Any = None, multiple: Any = 1):
         _, step, width = kept.regular
         most = kept.total // step * width + min(width, kept.total % step)
         self._set(start_at, family, step, width, kept.total, -(-most // multiple) * multiple)
@@ -38,14 +38,14 @@ class MovingKept(Kept):
         self.step, self.width, self.total, self.count = step, width, total, count
         return self
 
-    def repeated(self, times):
+    def repeated(self, times: Any) -> Any:
         """Return the set of `times` axes put one after the other, each with this set; always the same
         object."""
         if times not in self._repeated:
             self._repeated[times] = RepeatedKept(self, times)
         return self._repeated[times]
 
-    def spread(self, factor):
+    def spread(self, factor: np.ndarray) -> Any:
         """Return the set in which every entry has become a run of `factor` neighbours."""
         start_at = self.start_at * self.start_at.dtype.type(factor)
         sizes = (factor * n for n in (self.step, self.width, self.total, self.count))
@@ -57,7 +57,7 @@ class MovingKept(Kept):
 
     regular = indices = index = runs = property(_unknown)
 
-    def mask(self, dtype=bool):
+    def mask(self, dtype: Any = bool) -> None:
         self._unknown()
 
     def __eq__(self, other):
@@ -80,11 +80,11 @@ class RepeatedKept(MovingKept):
 
     __slots__ = ("part", "times", "tables")
 
-    def __init__(self, part, times):
+    def __init__(self, part: Any, times: Any):
         self._set(part.start_at, None, part.step, part.width, part.total * times, part.count * times)
         self.part, self.times, self.tables = part, times, None
 
-    def spread(self, factor):
+    def spread(self, factor: np.ndarray) -> None:
         self._unknown()
 
 

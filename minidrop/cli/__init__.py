@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import traceback
+from typing import Any
 
 import click
 
@@ -26,13 +27,13 @@ ALIASES = {"device_query": "devices", "device-query": "devices"}
 class Commands(click.Group):
     """The commands in the order in which one needs them, with Caffe's names for some."""
 
-    def list_commands(self, context):
+    def list_commands(self, context: Any) -> Any:
         return list(self.commands)
 
-    def get_command(self, context, name):
+    def get_command(self, context: Any, name: str) -> Any:
         return super().get_command(context, ALIASES.get(name, name))
 
-    def resolve_command(self, context, args):
+    def resolve_command(self, context: Any, args: list[str]) -> Any:
         name = args[0]
         if self.get_command(context, name) is None and not name.startswith("-"):
             raise click.UsageError(f"there is no command {name!r}{nearest(name, self.commands)} "
@@ -44,7 +45,7 @@ class Commands(click.Group):
 @click.version_option(minidrop.__version__, "--version", message="%(prog)s %(version)s")
 @click.option("--import", "modules", multiple=True, metavar="FILE.py|MODULE",
               help="Import this Python code first: layers and pattern families of your own. Repeatable.")
-def commands(modules):
+def commands(modules: tuple) -> None:
     """Train networks from Caffe-style files, faster with ApproxDropout than without.
 
     Caffe's spellings work as well: one dash or two, flags before the command, -snapshot, -gpu. With
@@ -58,7 +59,7 @@ for _command in (train, test, time, check, generate, patterns, devices):
     commands.add_command(_command)
 
 
-def import_code(name):
+def import_code(name: str) -> None:
     """Import a module by its name, or a file that ends in .py by its path, once. Raises ConfigError where
     that fails."""
     is_file = name.endswith(".py")
@@ -72,7 +73,7 @@ def import_code(name):
         if not is_file:
             importlib.import_module(name)
             return
-        spec = importlib.util.spec_from_file_location(module_name, name)
+        spec: Any = importlib.util.spec_from_file_location(module_name, name)
         sys.modules[module_name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[module_name])
     except Exception as error:
@@ -85,7 +86,7 @@ def import_code(name):
         raise ConfigError(f"--import {place}: {type(error).__name__}: {error}") from error
 
 
-def run(arguments):
+def run(arguments: list[str]) -> int:
     """Run one command line (without the program's name) and return its exit code.
 
     0 done, 1 an error that the message explains, 2 wrong usage, 128 + N stopped by signal N.
@@ -113,6 +114,6 @@ def run(arguments):
         log.propagate = True
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Run the command line of this process, or `arguments`, and exit."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))

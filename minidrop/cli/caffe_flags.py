@@ -2,6 +2,7 @@
 understood."""
 
 import re
+from typing import Any
 
 # Caffe's flags; each takes a value.
 VALUED = {"solver", "model", "weights", "snapshot", "gpu", "iterations", "phase", "level", "stage",
@@ -10,7 +11,7 @@ BEFORE_COMMAND = {"import"}     # of minidrop itself, with a value too
 _FLAG = re.compile(r"--?([A-Za-z][\w-]+)(=.*)?", re.DOTALL)
 
 
-def normalise(arguments):
+def normalise(arguments: list[str]) -> list[str]:
     """Return the arguments with two dashes before every flag, '-' for '_' in its name, and Caffe's flags
     after the command.
 
@@ -43,7 +44,7 @@ def _split(arguments):
     return own, caffe, arguments[at:]
 
 
-def without(arguments, *names):
+def without(arguments: list[str], *names: Any) -> Any:
     """Return the normalised arguments less the flags `names` and their values."""
     left, skip = [], False
     for argument in arguments:

@@ -1,6 +1,7 @@
 """minidrop check: every mistake of a file at once, or what its nets are and what each drop saves."""
 
 import math
+from typing import Any
 
 import click
 
@@ -23,7 +24,8 @@ PHASES = ("TRAIN", "TEST")
               "network file only.")
 @net_options
 @click.pass_context
-def check(context, files, phase, overrides, dropout, level, stages):
+def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dropout: str | None, level: int,
+          stages: list) -> None:
     """Report all mistakes of files, or show shapes, parameters and costs.
 
     A solver file is checked together with the networks that it names. Nothing is trained.

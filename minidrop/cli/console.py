@@ -2,6 +2,7 @@
 
 import logging
 import logging.handlers
+from typing import Any
 
 import click
 
@@ -15,10 +16,10 @@ class Console(logging.Handler):
         self.show = self.plain
 
     @staticmethod
-    def plain(text, err):
+    def plain(text: str, err: Any) -> None:
         click.echo(text, err=err)
 
-    def emit(self, record):
+    def emit(self, record: Any) -> None:
         # No handleError: a closed pipe has to end the program, not to print a traceback.
         warning = record.levelno >= logging.WARNING
         self.show(f"warning: {record.getMessage()}" if warning else record.getMessage(), warning)
@@ -40,7 +41,7 @@ class RunLog:
         self.logger.setLevel(logging.DEBUG)
         return self
 
-    def open(self, path):
+    def open(self, path: str) -> None:
         """Go on in the file `path`."""
         self.file = logging.FileHandler(path, encoding="utf-8")
         self.file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))

@@ -10,7 +10,7 @@ from minidrop.backend import get_backend
 
 @click.command()
 @click.option("--gpu", hidden=True)
-def devices(gpu):
+def devices(gpu: str | None) -> None:
     """List the devices, and say what a GPU still needs.
 
     Each can be named to --device: cpu, cuda:0, cuda:1 and so on.

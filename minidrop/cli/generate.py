@@ -1,6 +1,7 @@
 """minidrop generate: a language model writes text."""
 
 import sys
+from typing import Any
 
 import click
 
@@ -24,8 +25,9 @@ from minidrop.net.conversion import prepare_nets
               "from it.")
 @net_options
 @device_options
-def generate(model, weights, prompt, length, temperature, seed, overrides, dropout, level, stages, device,
-             gpu, dtype, precision):
+def generate(model: Any, weights: Any, prompt: str, length: int, temperature: Any, seed: int,
+             overrides: tuple, dropout: str | None, level: int, stages: list, device: str, gpu: str | None,
+             dtype: Any, precision: str) -> None:
     """Continue a prompt with text drawn from a trained language model."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")

@@ -1,8 +1,15 @@
 """Options that several commands share."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from minidrop.backend import PRECISIONS, cuda_devices
+
+if TYPE_CHECKING:
+    from minidrop.config.load import NetConfig
 
 
 def _all(*options):
@@ -45,7 +52,7 @@ weights_option = click.option("--weights", multiple=True, callback=_comma_separa
                               help="Copy weights from snapshots, by the names of layers.")
 
 
-def chosen_device(device, gpu):
+def chosen_device(device: str, gpu: str | None) -> Any:
     """Return the device that --device and Caffe's -gpu ask for together. Raises UsageError."""
     if gpu is None:
         return device
@@ -64,7 +71,7 @@ def chosen_device(device, gpu):
     return f"cuda:{int(gpu)}"
 
 
-def stated(config, level, stages):
+def stated(config: NetConfig, level: int, stages: list) -> tuple[int, tuple]:
     """Return (level, stages) of a network file used alone: its own `state`, then what the command line
     says."""
     own = config.message.state

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import click
 
@@ -43,7 +44,8 @@ _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 @click.option("--search-table", "table", is_flag=True,
               help="Compare the paper's search of a distribution with the exact one instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, per-unit figures included, as JSON.")
-def patterns(rate, units, inputs, family, iterations, seed, layer, plot, png, table, as_json, **fields):
+def patterns(rate: float, units: int, inputs: int, family: Any, iterations: int, seed: int, layer: Any,
+             plot: Any, png: Any, table: list[list[str]], as_json: Any, **fields: Any) -> None:
     """Show what a pattern does: distribution, rates, sub-models, products left, and a sequence of real
     draws."""
     if table:

@@ -4,6 +4,7 @@ import os
 import shutil
 from importlib.util import find_spec
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ _FORMATS = (".png", ".pdf", ".svg")
 _INK, _PALE, _REFERENCE = "#1f5a8a", "#dbe7f0", "#c8553d"
 
 
-def text_plots(one, width=None):
+def text_plots(one: Any, width: Any = None) -> Any:
     """Return three plots of a report: the rate of an iteration, the rate of each site, joint keep
     probabilities."""
     width = min(width or shutil.get_terminal_size((100, 24)).columns, 160)
@@ -95,7 +96,7 @@ def _chart(values, reference, low, high, width, first, last):
     return "\n".join(lines) + f"\n            {axis}"
 
 
-def check_picture(path):
+def check_picture(path: str) -> None:
     """Raise ConfigError where no picture can be drawn into `path`: another ending, no such folder, or no
     matplotlib."""
     if os.path.splitext(path)[1].lower() not in _FORMATS:
@@ -112,18 +113,19 @@ def check_picture(path):
                           "pip install 'minidrop[plot]'")
 
 
-def draw_png(path, pairs):
+def draw_png(path: str, pairs: Any) -> None:
     """Draw (report, first patterns) pairs into a file, a row for each. Raises ConfigError, OSError."""
     check_picture(path)
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style = {"font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.axisbelow": True,
+    style: Any = {"font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.axisbelow": True,
              "axes.spines.top": False, "axes.spines.right": False,
              "axes.edgecolor": "#888888", "xtick.color": "#555555", "ytick.color": "#555555"}
     with rc_context(style):
         figure = Figure(figsize=(17, 0.6 + 2.9 * len(pairs)), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06, hspace=0.04)
+        engine: Any = figure.get_layout_engine()
+        engine.set(w_pad=0.12, h_pad=0.06, hspace=0.04)
         rows = figure.subfigures(len(pairs), 1, squeeze=False)[:, 0]
         for (one, first), row in zip(pairs, rows, strict=True):
             row.suptitle(f"{one['settings']['family']}   rate {one['rate']:g}, {one['units']} units, "

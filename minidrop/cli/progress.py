@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import time
+from typing import Any
 
 from minidrop.cli import values
 from minidrop.cli.console import console
@@ -18,7 +19,7 @@ class Narrator:
     With a bar on the screen displays go to the log file alone.
     """
 
-    def __init__(self, iteration, with_bar):
+    def __init__(self, iteration: int, with_bar: Any):
         self.tests = {}
         self.display_level = logging.DEBUG if with_bar else logging.INFO
         self.last = iteration, time.monotonic()
@@ -45,7 +46,7 @@ class Narrator:
 class Bar:
     """A progress bar on stderr: rate, time left, smoothed loss, learning rate. Log lines appear above it."""
 
-    def __init__(self, solver):
+    def __init__(self, solver: Any):
         self.solver = solver
 
     def __enter__(self):
@@ -58,7 +59,7 @@ class Bar:
     def __exit__(self, *_):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Leave the bar as it stands."""
         console.show = console.plain
         self.bar.close()
@@ -70,7 +71,7 @@ class Bar:
             self.bar.set_postfix_str(values.as_text(shown).replace(" = ", "="), refresh=False)
 
 
-def wants_bar(asked):
+def wants_bar(asked: Any) -> Any:
     """Return whether to draw a bar: as asked for with --progress, else on a terminal that says how wide it
     is."""
     if asked is not None:

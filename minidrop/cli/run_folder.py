@@ -17,6 +17,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from minidrop import __version__
 from minidrop.cli import values
@@ -34,14 +35,14 @@ ROOT = Path("runs")
 _NET_FIELDS = ("net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param")
 
 
-def run_name(solver_path):
+def run_name(solver_path: Any) -> Any:
     """Return what runs of a solver file are called: its folder's name where the file is just `solver`, else
     its own."""
     path = Path(solver_path)
     return (path.resolve().parent.name if path.stem == "solver" else path.stem) or "run"
 
 
-def choose(solver, out=None, resume=None):
+def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
     """Return (RunFolder, snapshot to go on from or None) for a Solver, and set where its snapshots go.
 
     out: the folder asked for. resume: None, "auto" or the path of a snapshot. Nothing is written yet. Raises
@@ -99,7 +100,7 @@ def _read_facts(path):
 class RunFolder:
     """The folder `path` of one run of a Solver. A context manager that closes what `begin` opened."""
 
-    def __init__(self, path, name, solver):
+    def __init__(self, path: Any, name: str, solver: Any):
         self.path, self.solver = path, solver
         self.log_path = path / "train.log"
         self.facts = _read_facts(path / "run.json")
@@ -110,7 +111,7 @@ class RunFolder:
             solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, Path(solver.config.path).stem)
         self._metrics = self._lock = None
 
-    def newest_snapshot(self):
+    def newest_snapshot(self) -> Any:
         """Return the path of this run's newest intact snapshot, or None; broken ones are warned of.
 
         The folder is locked first: a process that still trains in it may delete what is found here.
@@ -133,7 +134,7 @@ class RunFolder:
             log.warning("passed over: %s", message)
         return found
 
-    def begin(self):
+    def begin(self) -> None:
         """Make the folder, or go on in it: cut the metrics at the solver's iteration, write the configuration
         down."""
         try:
@@ -194,7 +195,7 @@ class RunFolder:
         if kept != old:
             _write(path, kept)
 
-    def record(self, event):
+    def record(self, event: Any) -> None:
         """Write an Event of the solver down, if it has values to keep."""
         if event.kind not in ("display", "test"):
             return

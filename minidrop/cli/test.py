@@ -1,5 +1,7 @@
 """minidrop test: the mean of a net's outputs in phase TEST, and with --mc how sure the net is of them."""
 
+from typing import Any
+
 import click
 
 from minidrop.apps.uncertainty import evaluate_monte_carlo
@@ -24,8 +26,9 @@ from minidrop.solver import load_weights, run_test
 @net_options
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
-def test(model, weights, iterations, passes, seed, overrides, dropout, level, stages, device, gpu, dtype,
-         precision, as_json):
+def test(model: Any, weights: Any, iterations: int, passes: int, seed: int, overrides: tuple,
+         dropout: str | None, level: int, stages: list, device: str, gpu: str | None, dtype: Any,
+         precision: str, as_json: Any) -> None:
     """Print the mean of each output of a trained net, in phase TEST."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")

@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -36,8 +37,9 @@ _WARM_UP = {False: 5, True: 300}      # steps; True: where every form of the pat
 @net_options
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers, in seconds, as JSON.")
-def time(solver, model, compare, iterations, phase, overrides, dropout, level, stages, device, gpu, dtype,
-         precision, as_json):
+def time(solver: Any, model: Any, compare: Any, iterations: int, phase: Any, overrides: tuple,
+         dropout: str | None, level: int, stages: list, device: str, gpu: str | None, dtype: Any,
+         precision: str, as_json: Any) -> None:
     """Measure a training step: how long, where, and against another dropout.
 
     Both nets run in turn in the same process, in short blocks, every step with another drawn pattern.

@@ -4,6 +4,7 @@ import logging
 import shlex
 import time
 from contextlib import ExitStack, nullcontext
+from typing import Any
 
 import click
 
@@ -40,8 +41,9 @@ log = logging.getLogger(__name__)
 @click.option("--progress/--no-progress", default=None, help="A progress bar, or plain lines. [default: a "
               "bar on a terminal]")
 @click.pass_context
-def train(context, solver, overrides, dropout, level, stages, device, gpu, dtype, precision, weights, resume,
-          out, seed, sigint_effect, sighup_effect, progress):
+def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, level: int, stages: list,
+          device: str, gpu: str | None, dtype: Any, precision: str, weights: Any, resume: Any, out: Any,
+          seed: int, sigint_effect: Any, sighup_effect: Any, progress: Any) -> None:
     """Train a net.
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless

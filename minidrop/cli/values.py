@@ -2,19 +2,20 @@
 
 import json
 import math
+from typing import Any
 
 
-def number(value):
+def number(value: Any) -> Any:
     """Return a value as short text; vectors as a list."""
     return "[" + ", ".join(map(number, value)) + "]" if isinstance(value, list) else f"{value:.6g}"
 
 
-def as_text(values):
+def as_text(values: Any) -> Any:
     """Return "accuracy = 0.98, loss = 0.07"."""
     return ", ".join(f"{name} = {number(value)}" for name, value in values.items())
 
 
-def as_json(record):
+def as_json(record: Any) -> Any:
     """Return one line of JSON; NaN and infinities, which JSON cannot say, become null."""
     return json.dumps(_finite(record), allow_nan=False)
 

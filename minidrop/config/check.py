@@ -1,12 +1,19 @@
 """Hold a scanned file against the schema: every unknown name, wrong value and duplicate, with its place."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_encoding, text_format
 from google.protobuf.descriptor import FieldDescriptor as F
+from google.protobuf.message import Message
 
 from minidrop.config.source_map import locate
 from minidrop.errors import nearest
+
+if TYPE_CHECKING:
+    from minidrop.config.source_map import SourceMap
 
 MAX_PROBLEMS = 20
 FLOAT32_END = 3.4028235677973366e38        # from here on a number rounds to an infinite float32
@@ -15,7 +22,7 @@ _V1 = ("'layers' is Caffe's old (V1) format, which is not read; write `layer { t
        "for `layers { type: INNER_PRODUCT ... }` (Caffe's upgrade_net_proto_text does it for a whole file)")
 
 
-def check(source, descriptor, other=None):
+def check(source: SourceMap, descriptor: Message, other: Message | None = None) -> list:
     """Return the problems of a scanned file as "file:line:column: ..." strings, in the file's order.
 
     `descriptor` is the message that the file should hold; `other` one that it may hold by mistake.
@@ -63,7 +70,7 @@ def _check_value(entry, field, problems):
     return problem_of(entry.text, field)
 
 
-def problem_of(text, field):
+def problem_of(text: str, field: Message) -> Any:
     """Return what is wrong with `text` as the value of a field that is no message, or None."""
     if field.type == field.TYPE_STRING:
         return f"'{field.name}' takes text in quotes: write {field.name}: \"{_short(text)[1:-1]}\""
@@ -80,7 +87,7 @@ def problem_of(text, field):
     return None
 
 
-def value_of(text, field):
+def value_of(text: str, field: Message) -> float:
     """Return the value of a text for a field, neither message nor string; ValueError where it has none."""
     if field.type == field.TYPE_ENUM:
         return text_format.ParseEnum(field, text)
@@ -99,7 +106,7 @@ _EXPECTED = {F.TYPE_BOOL: "true or false", F.TYPE_STRING: "text in quotes", F.TY
              F.TYPE_UINT32: "an integer from 0 to 4294967295"}
 
 
-def is_repeated(field):
+def is_repeated(field: Message) -> bool:
     """Return whether a field is repeated, on every protobuf release that we allow."""
     try:
         return field.is_repeated
@@ -107,7 +114,7 @@ def is_repeated(field):
         return field.label == field.LABEL_REPEATED
 
 
-def expected(field):
+def expected(field: Message) -> Any:
     """Return in words what a field that is no message takes."""
     if field.type == field.TYPE_ENUM:
         return f"one of {', '.join(value.name for value in field.enum_type.values)}"
@@ -151,7 +158,7 @@ _ESCAPED = re.compile(rf"(?:[^\\]|\\(?:{_ESCAPE}))*")
 _FILES = {"NetParameter": "network", "SolverParameter": "solver"}
 
 
-def is_character(c):
+def is_character(c: str) -> bool:
     """Return whether a name or a value may hold this character: all but NUL and lone surrogates."""
     return c != "\0" and not "\ud800" <= c <= "\udfff"
 

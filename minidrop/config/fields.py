@@ -19,7 +19,7 @@ _BESIDES = {
 
 
 @cache
-def param_fields(layer_type):
+def param_fields(layer_type: str) -> tuple[str, ...]:
     """Return the names of the *_param fields that a layer type reads, its own first, e.g. ("relu_param",).
 
     By convention type X reads the field whose message is XParameter, and a type that ends in Loss reads
@@ -33,7 +33,7 @@ def param_fields(layer_type):
 
 
 @cache
-def all_param_fields():
+def all_param_fields() -> tuple[str, ...]:
     """Return the names of all *_param fields of a LayerParameter."""
     return tuple(field.name for field in LayerParameter.DESCRIPTOR.fields
                  if field.message_type is not None and field.name.endswith("_param"))

@@ -1,8 +1,12 @@
 """Read network and solver files: text -> NetConfig or SolverConfig, or a ConfigError with every place."""
 
+from __future__ import annotations
+
 import difflib
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf import text_format
@@ -23,7 +27,7 @@ class NetConfig:
     rules have taken layers out.
     """
 
-    message: minidrop_pb2.NetParameter
+    message: Any
     path: str | None = None
     source: SourceMap = field(default_factory=lambda: SourceMap("<network>"))
     origins: list = field(default_factory=list)
@@ -32,7 +36,7 @@ class NetConfig:
         if not self.origins:
             self.origins = [(("layer", i),) for i in range(len(self.message.layer))]
 
-    def where(self, layer_index=None, *fields):
+    def where(self, layer_index: int | None = None, *fields: str) -> str:
         """Return "file:line:column" of a layer's field: where(3, "param", "lr_mult"), where(0, "bottom").
 
         A step may be (name, index). Without a layer index: the network's own fields. Falls back to the
@@ -42,7 +46,7 @@ class NetConfig:
         return self.source.where(*origin, *fields)
 
     @classmethod
-    def of(cls, message, name="<network>"):
+    def of(cls, message: str, name: str = "<network>") -> Any:
         """Return the NetConfig of a NetParameter built in memory; the caller's message is left as it is."""
         config = cls(_copy(message), None, SourceMap(name))
         _modernise_inputs(config)
@@ -53,15 +57,15 @@ class NetConfig:
 class SolverConfig:
     """A solver file as written: the SolverParameter, the file it came from, and where each field stands."""
 
-    message: minidrop_pb2.SolverParameter
+    message: Any
     path: str | None = None
     source: SourceMap = field(default_factory=lambda: SourceMap("<solver>"))
 
-    def where(self, *fields):
+    def where(self, *fields: Any) -> str:
         """Return "file:line:column" of a field: where("base_lr"), where(("test_iter", 1))."""
         return self.source.where(*fields)
 
-    def inline_net(self, name, index=0):
+    def inline_net(self, name: str, index: int = 0) -> NetConfig:
         """Return the NetConfig of a network written inside the solver file, e.g. in "net_param"."""
         value = getattr(self.message, name)
         if is_repeated(self.message.DESCRIPTOR.fields_by_name[name]):
@@ -71,14 +75,14 @@ class SolverConfig:
         return config
 
     @classmethod
-    def of(cls, message, name="<solver>"):
+    def of(cls, message: str, name: str = "<solver>") -> Any:
         """Return the SolverConfig of a SolverParameter built in memory; the caller's message stays."""
         config = cls(_copy(message), None, SourceMap(name))
         _modernise_type(config)
         return config
 
 
-def load_net(path):
+def load_net(path: Path | str) -> NetConfig:
     """Read a network file; ConfigError names file, line and column of every mistake."""
     path = os.fspath(path)
     config = parse_net(read_text(path), path)
@@ -86,7 +90,7 @@ def load_net(path):
     return config
 
 
-def load_solver(path):
+def load_solver(path: Any) -> Any:
     """Read a solver file; ConfigError names file, line and column of every mistake."""
     path = os.fspath(path)
     config = parse_solver(read_text(path), path)
@@ -94,26 +98,26 @@ def load_solver(path):
     return config
 
 
-def parse_net(text, name="<string>"):
+def parse_net(text: str, name: str = "<string>") -> NetConfig:
     """Return the NetConfig of a text; `name` stands for the file in messages."""
     config = NetConfig(*_parse(text, name, minidrop_pb2.NetParameter, minidrop_pb2.SolverParameter))
     _modernise_inputs(config)
     return config
 
 
-def parse_solver(text, name="<string>"):
+def parse_solver(text: str, name: str = "<string>") -> SolverConfig:
     """Return the SolverConfig of a text; `name` stands for the file in messages."""
     config = SolverConfig(*_parse(text, name, minidrop_pb2.SolverParameter, minidrop_pb2.NetParameter))
     _modernise_type(config)
     return config
 
 
-def decimal(x):
+def decimal(x: float) -> float:
     """Return the shortest decimal that a 32-bit float can have been written as: 0.1, not 0.100000001."""
     return float(str(np.float32(x)))
 
 
-def read_text(path):
+def read_text(path: str) -> str:
     """Return the text of a file; ConfigError where it is missing, no plain text, or larger than 4 MiB."""
     try:
         with open(path, "rb") as file:

@@ -1,13 +1,19 @@
 """Which networks a solver file names, and in which state each is used."""
 
+from __future__ import annotations
+
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from minidrop.config.check import is_repeated
 from minidrop.config.load import NetConfig, load_net
 from minidrop.config.minidrop_pb2 import TEST, TRAIN, NetState
 from minidrop.config.state import filter_state
 from minidrop.errors import ConfigError
+
+if TYPE_CHECKING:
+    from minidrop.config.load import SolverConfig
 
 _TRAIN_FIELDS = ("train_net_param", "train_net", "net_param", "net")
 
@@ -20,12 +26,12 @@ class NetChoice:
     state: NetState
     iterations: int | None = None
 
-    def filtered(self):
+    def filtered(self) -> Any:
         """Return the NetConfig with the layers that the state lets in."""
         return filter_state(self.config, self.state.phase, self.state.level, tuple(self.state.stage))
 
 
-def solver_nets(solver, level=None, stages=()):
+def solver_nets(solver: SolverConfig, level: Any = None, stages: tuple = ()) -> tuple[NetChoice, list]:
     """Return (train, tests): the NetChoice to train and the list of those to test, of a SolverConfig.
 
     The train network is the one of train_net_param, train_net, net_param, net. Tests are those of

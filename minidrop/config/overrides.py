@@ -1,23 +1,30 @@
 """Change a configuration without editing its file: --set."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from minidrop.config.check import expected, is_character, is_repeated, problem_of, value_of
 from minidrop.config.load import NetConfig
 from minidrop.config.minidrop_pb2 import LayerParameter
 from minidrop.errors import ConfigError, nearest
 
+if TYPE_CHECKING:
+    from minidrop.config.load import SolverConfig
+
 _STEP = re.compile(r"([A-Za-z_]\w*)(?:\[(\d+)\])?\Z")
 
 
-def split_overrides(assignments):
+def split_overrides(assignments: tuple) -> tuple[list, list]:
     """Return (those of a solver file, those that begin with "layer."), each a list of "path=value"."""
     texts = _texts(assignments)
     layers = [text for text in texts if text.startswith("layer.")]
     return [text for text in texts if not text.startswith("layer.")], layers
 
 
-def apply_overrides(config, assignments):
+def apply_overrides(config: SolverConfig | list[NetConfig], assignments: Sequence[str]) -> None:
     """Change the message of a NetConfig or SolverConfig, or of several, in place.
 
     An assignment is "field=value" or, for every layer of a name, "layer.NAME.field.field=value"; a mapping

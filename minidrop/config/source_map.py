@@ -1,6 +1,9 @@
 """Where in a text-format file each field stands. Protobuf's parser keeps no positions: this scanner does."""
 
+from __future__ import annotations
+
 import re
+from typing import Any
 
 from minidrop.errors import ConfigError
 
@@ -21,7 +24,7 @@ class Entry:
 
     __slots__ = ("name", "place", "children", "text", "kind", "value_place", "in_list")
 
-    def __init__(self, name, place):
+    def __init__(self, name: str, place: tuple[int, int]):
         self.name, self.place, self.value_place = name, place, place
         self.children = self.text = self.kind = None
         self.in_list = False
@@ -30,17 +33,17 @@ class Entry:
 class SourceMap:
     """The positions, as (line, column) counted from 1, of the fields of one file."""
 
-    def __init__(self, name, entries=(), place=None):
+    def __init__(self, name: str, entries: Any = (), place: Any = None):
         self.name, self.entries, self.place = name, entries, place
 
-    def position(self, *path):
+    def position(self, *path: str | tuple[str, int]) -> tuple[int, int]:
         """Return (line, column) of a field, or of the nearest enclosing one there is; None where nothing is.
 
         A step of the path is a field name or (field name, index): position(("layer", 3), "param", "lr_mult").
         """
         return self._find(path)[0]
 
-    def within(self, *path):
+    def within(self, *path: tuple[str, int]) -> SourceMap:
         """Return the SourceMap of the message at `path`, whose own paths begin there."""
         place, entries = self._find(path)
         return SourceMap(self.name, entries, place)
@@ -55,17 +58,17 @@ class SourceMap:
             place, entries = same[index].place, same[index].children or ()
         return place, entries
 
-    def where(self, *path):
+    def where(self, *path: str | tuple[str, int]) -> str:
         """Return "file:line:column" of a field, or "file" alone where no position is known."""
         return locate(self.name, self.position(*path))
 
 
-def locate(name, place):
+def locate(name: str, place: tuple[int, int]) -> str:
     """Return "name:line:column", or the name alone where `place` is None."""
     return name if place is None else f"{name}:{place[0]}:{place[1]}"
 
 
-def scan(text, name):
+def scan(text: str, name: str) -> SourceMap:
     """Return the SourceMap of a text in protobuf's text format; ConfigError where it breaks the grammar.
 
     Field names and values are not looked at here: see check.py.

@@ -11,6 +11,7 @@ or, where names come from a loop, n.add("InnerProduct", name="ip1", bottom="data
 """
 
 import operator
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor as F
 
@@ -23,14 +24,14 @@ from minidrop.errors import ConfigError, nearest
 class Top:
     """One output blob of a layer that a NetSpec describes."""
 
-    def __init__(self, layer, index):
+    def __init__(self, layer: Any, index: int | None):
         self.layer, self.index, self.name = layer, index, None
 
 
 class LayerSpec:
     """One layer: its type, bottoms (Tops or blob names), number of tops, and settings."""
 
-    def __init__(self, type, bottoms, ntop=1, in_place=False, **settings):
+    def __init__(self, type: str, bottoms: Any, ntop: int = 1, in_place: bool = False, **settings: Any):
         if in_place and not (len(bottoms) == ntop == 1):
             raise ConfigError(f"a {type} layer in place takes one bottom and one top, got {len(bottoms)} and "
                               f"{ntop}")
@@ -58,7 +59,7 @@ layers = _Layers()
 class NetSpec:
     """A network under construction. Setting an attribute to a Top names blob and layer."""
 
-    def __init__(self, name=""):
+    def __init__(self, name: str = ""):
         self.__dict__.update(_net_name=name, _tops={}, _order=[])
 
     def __setattr__(self, name, top):
@@ -80,7 +81,7 @@ class NetSpec:
     def __getitem__(self, name):
         return getattr(self, name)
 
-    def add(self, type, name, bottom=(), top=None, **settings):
+    def add(self, type: str, name: str, bottom: Any = (), top: Any = None, **settings: Any) -> Any:
         """Add a layer; return its Top, a tuple of them, or () for one without tops.
 
         `bottom` and `top` are one blob or a list; a bottom is a Top or a blob's name, `top` is [name] unless
@@ -95,7 +96,7 @@ class NetSpec:
             self._name(_blob_name(blob, type), one)
         return layer.tops[0] if len(layer.tops) == 1 else layer.tops
 
-    def to_proto(self):
+    def to_proto(self) -> Any:
         """Return the NetParameter. ConfigError names the layer and setting that does not fit."""
         net, blobs = NetParameter(), {}
         assign(net, "name", self._net_name, "NetSpec")
@@ -153,7 +154,7 @@ def _set(layer, name, value, where):
     raise ConfigError(f"{where}: has no setting {name!r}{nearest(name, sorted(known))}")
 
 
-def assign(message, name, value, where=""):
+def assign(message: str, name: str, value: str, where: str = "") -> None:
     """Set a field from plain Python values: dicts for messages, lists for repeated fields, names for enums.
 
     A BlobShape may be a list of integers. ConfigError, which begins with `where`, for what does not fit.

@@ -1,11 +1,15 @@
 """Which layers are in: include and exclude rules held against phase, level and stages."""
 
+from typing import Any
+
+from google.protobuf.message import Message
+
 from minidrop.config import minidrop_pb2
 from minidrop.config.load import NetConfig
 from minidrop.errors import ConfigError
 
 
-def filter_state(config, phase, level=0, stages=()):
+def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()) -> NetConfig:
     """Return a new NetConfig with the layers that the state lets in; `config` is left as it is.
 
     A layer with include rules is in where any of them holds, one with exclude rules is in where none of them
@@ -31,14 +35,14 @@ def filter_state(config, phase, level=0, stages=()):
     return filtered
 
 
-def is_in(layer, state):
+def is_in(layer: Any, state: Any) -> bool:
     """Return whether the rules of a LayerParameter let it in under a NetState."""
     if layer.include:
         return any(holds(rule, state) for rule in layer.include)
     return not any(holds(rule, state) for rule in layer.exclude)
 
 
-def holds(rule, state):
+def holds(rule: Message, state: Any) -> bool:
     """Return whether all that a NetStateRule says is true of a NetState."""
     return not ((rule.HasField("phase") and rule.phase != state.phase)
                 or (rule.HasField("min_level") and state.level < rule.min_level)

@@ -1,11 +1,17 @@
 """Batches: the batches of a training run, made of any Records."""
 
+from __future__ import annotations
+
 import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minidrop.errors import DataError
 from minidrop.rng import generator
+
+if TYPE_CHECKING:
+    from minidrop.data.records import Records
 
 
 class Batches:
@@ -22,7 +28,8 @@ class Batches:
     from any thread.
     """
 
-    def __init__(self, records, batch_size, shuffle=False, seed=0, layer_name="", window_bytes=32 << 20):
+    def __init__(self, records: Records, batch_size: int, shuffle: bool = False, seed: int = 0,
+                 layer_name: str = "", window_bytes: int = 32 << 20):
         if batch_size < 1:
             raise DataError(f"layer {layer_name!r}: expected a batch_size of at least 1, got {batch_size}; "
                             "correct it")
@@ -38,7 +45,7 @@ class Batches:
         self._window = self._window_number = self._order = self._order_of = None
         self._lock = threading.Lock()
 
-    def batch(self, n):
+    def batch(self, n: int) -> dict[str, np.ndarray]:
         """Return batch number n (0, 1, ...) by name: arrays batch_size x record shape, of their own type."""
         number, place = divmod(int(n), self.window_batches)
         if number < 0:
@@ -55,7 +62,7 @@ class Batches:
             part = slice(place * self.batch_size, (place + 1) * self.batch_size)
             return {name: array[part].copy() for name, array in self._window.items()}
 
-    def where(self, n, place):
+    def where(self, n: int, place: int) -> str:
         """Return which record entry `place` of batch n is, for messages about it."""
         with self._lock:
             indices, _ = next(self._runs(n * self.batch_size + place, 1))

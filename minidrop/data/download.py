@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from minidrop.errors import DataError
 
@@ -19,7 +20,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 PAUSE = 0.2                 # seconds before the second attempt, doubled each time
 
 
-def download(file_name, md5, mirrors, folder):
+def download(file_name: str, md5: str, mirrors: Any, folder: Any) -> Any:
     """Download a file of known md5 to `folder`, from the first mirror that has it; return its path.
 
     Bytes gather in `folder`/FILE.part, which survives a failure; the file gets its name only when its md5 is
@@ -46,7 +47,7 @@ def download(file_name, md5, mirrors, folder):
                     "its folder with --from")
 
 
-def fetch(url, part, md5):
+def fetch(url: str, part: Any, md5: str) -> Any:
     """Fill the file `part` from `url`, going on from what is there, until it has the md5; else DataError."""
     reason = ""
     for attempt in range(ATTEMPTS):
@@ -118,7 +119,7 @@ def _receive(url, part, begin):
         raise http.client.HTTPException(f"broke off after {size} of {total} bytes")
 
 
-def md5_of(path):
+def md5_of(path: Any) -> Any:
     """Return the md5 of a file; it guards against damage, not against malice."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class HDF5Records(Records):
     stays open.
     """
 
-    def __init__(self, list_path, names):
+    def __init__(self, list_path: Any, names: tuple[str, ...]):
         self.list_path, self.names = Path(list_path), tuple(names)
         self.files = _read_list(self.list_path)
         self.layout = None                  # agreed by all files
@@ -37,25 +38,25 @@ class HDF5Records(Records):
         return int(self._starts[-1])
 
     @property
-    def parts(self):
+    def parts(self) -> tuple[int, int]:
         return self.counts
 
     @property
-    def name(self):
+    def name(self) -> str:
         return str(self.list_path)
 
-    def where(self, index):
+    def where(self, index: int) -> str:
         file = self._file_of(index)
         return f"{self.files[file]}: record {index - self._starts[file]}"
 
-    def read(self, indices):
+    def read(self, indices: np.ndarray) -> Any:
         """Return the records of these indices, in the order given, by name."""
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         out = self.empty(indices.size)
         self.read_into(out, indices)
         return out
 
-    def read_into(self, out, indices):
+    def read_into(self, out: dict[str, np.ndarray], indices: np.ndarray) -> None:
         """Fill `out` with the records of these indices.
 
         Those of one file are gathered in one pass over it, in blocks of about 2 MiB; blocks without a wanted

@@ -5,7 +5,10 @@ from elsewhere on the machine, and every size is checked before memory is asked 
 """
 
 import math
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from minidrop.errors import DataError, nearest
 
@@ -13,7 +16,7 @@ CHUNK_BYTES_LIMIT = 256 << 20  # a compressed chunk is unpacked as a whole, want
 
 
 @contextmanager
-def open_hdf5(path):
+def open_hdf5(path: Path) -> Iterator:
     """Open an HDF5 file for reading; whatever the library raises meanwhile becomes a DataError."""
     import h5py
 
@@ -28,7 +31,7 @@ def open_hdf5(path):
                         "short or of another kind: make it again") from error
 
 
-def checked_dataset(h5, path, name):
+def checked_dataset(h5: Any, path: Path, name: str) -> Any:
     """Return the dataset `name` after every check that needs no reading of its records."""
     import h5py
 
@@ -59,7 +62,7 @@ def checked_dataset(h5, path, name):
     return dataset
 
 
-def check_storage(dataset, where):
+def check_storage(dataset: Any, where: str) -> None:
     """Refuse sizes that were declared and never written, and chunks that would burst the memory bound."""
     if dataset.chunks is None:
         parts, stored, what = dataset.nbytes, dataset.id.get_storage_size(), "bytes"
@@ -78,6 +81,6 @@ def check_storage(dataset, where):
                             "it with fewer records a chunk")
 
 
-def is_filtered(dataset):
+def is_filtered(dataset: Any) -> bool:
     """Return whether the chunks of a dataset are compressed, checksummed or otherwise filtered."""
     return dataset.chunks is not None and dataset.id.get_create_plist().get_nfilters() > 0

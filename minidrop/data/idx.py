@@ -5,6 +5,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 PIECE = 1 << 20
 
 
-def read_idx(path):
+def read_idx(path: Path) -> Any:
     """Return the array of an idx file, plain or gzip-compressed, in the machine's byte order.
 
     Layout: two zero bytes, a type code, the number of axes (1 byte each); the length of every axis (4 bytes,

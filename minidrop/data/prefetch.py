@@ -3,6 +3,9 @@
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
+
+import numpy as np
 
 
 class Prefetcher:
@@ -14,7 +17,7 @@ class Prefetcher:
     should not refer back to the object that owns the Prefetcher, or that object lives until `close()`.
     """
 
-    def __init__(self, fetch, depth, start=0):
+    def __init__(self, fetch: Callable, depth: int, start: int = 0):
         if depth < 0:
             raise ValueError(f"Prefetcher needs depth >= 0; got {depth}")
         self._state = _State(fetch, int(depth), int(start))
@@ -22,11 +25,11 @@ class Prefetcher:
         self._finalizer = weakref.finalize(self, self._state.stop)
 
     @property
-    def position(self):
+    def position(self) -> int:
         """The index of what the next `get()` returns."""
         return self._state.position
 
-    def get(self):
+    def get(self) -> list[np.ndarray]:
         """Return the next result, waiting for it if need be.
 
         An exception of `fetch` is raised here with its traceback, after the results that came before it. The
@@ -35,11 +38,11 @@ class Prefetcher:
         """
         return self._state.get()
 
-    def seek(self, n):
+    def seek(self, n: int) -> None:
         """Make fetch(n) the next result; what was read ahead is thrown away."""
         self._state.seek(int(n))
 
-    def close(self):
+    def close(self) -> None:
         """Stop the thread. May be called twice."""
         self._finalizer()
 

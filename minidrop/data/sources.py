@@ -13,7 +13,7 @@ text, "tinyshakespeare/input.txt".
 """
 
 
-def cache_dir():
+def cache_dir() -> Path:
     """Return the folder of converted data: $MINIDROP_CACHE, else ~/.cache/minidrop. It need not exist.
 
     Raises DataError where neither the variable nor a home folder is known.
@@ -25,7 +25,7 @@ def cache_dir():
                         "neither; set MINIDROP_CACHE to a folder that can be written") from None
 
 
-def find_source(source, config_path=None, kind="list"):
+def find_source(source: str, config_path: str | None = None, kind: str = "list") -> Path | None:
     """Return the path of the file that `source` names; `kind` says in messages what it should be, "list" or
     "text".
 
@@ -60,7 +60,7 @@ def find_source(source, config_path=None, kind="list"):
     raise DataError(f"source {source!r}: no such file (looked for {looked}); {how_to_make(source)}")
 
 
-def how_to_make(source):
+def how_to_make(source: str) -> str:
     """Return the advice for a missing source: the exact command for a known data set, else what to check."""
     first = Path(source).parts[0] if Path(source).parts else ""
     if first in DATA_SETS:

@@ -1,5 +1,7 @@
 """Text as token indices: reading files, and the batches of a language model made of them."""
 
+from __future__ import annotations
+
 import gzip
 import sys
 import sysconfig
@@ -7,8 +9,10 @@ import threading
 import weakref
 import zlib
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +48,7 @@ _cache = weakref.WeakValueDictionary()      # what is still in use anywhere is n
 _lock = threading.Lock()
 
 
-def read_text(source, level="WORD", vocabulary=None, size=0):
+def read_text(source: Any, level: str = "WORD", vocabulary: Any = None, size: int = 0) -> Text:
     """Return the Text of `source`, encoded with the vocabulary of the text, or `.vocabulary` file,
     `vocabulary`.
 
@@ -73,7 +77,7 @@ def read_text(source, level="WORD", vocabulary=None, size=0):
     return text
 
 
-def read_vocabulary(source, level="WORD", size=0):
+def read_vocabulary(source: Path | str, level: str = "WORD", size: int = 0) -> Any:
     """Return the vocabulary in a `.vocabulary` file, or that of the tokens of a text, as `read_text` takes
     them."""
     key = _key(source), checked_level(level), size
@@ -151,7 +155,7 @@ def _pieces(source):
     yield decoded(whole.removeprefix(b"\xef\xbb\xbf") if start else whole, source, lines)
 
 
-def unpacked(path):
+def unpacked(path: Path) -> Iterator:
     """Yield the bytes of a file in pieces; what gzip or xz has packed is unpacked on the way.
 
     Raises DataError where it cannot be read, is damaged, or gives more than 256 MiB.
@@ -185,7 +189,7 @@ def _unreadable(path, error):
     return DataError(f"{path}: cannot be read ({reason}); check the path and its permissions")
 
 
-def stdlib_files():
+def stdlib_files() -> list[Path]:
     """Return the files of "python-stdlib": the top-level modules of this Python's standard library, sorted by
     name.
 
@@ -202,7 +206,7 @@ def stdlib_files():
     return paths
 
 
-def part_of(count, begin, end):
+def part_of(count: int, begin: float, end: float) -> Any:
     """Return the slice of `count` things from the share `begin` to the share `end`; neighbours neither
     overlap nor gape."""
     return slice(round(begin * count), round(end * count))
@@ -224,7 +228,8 @@ class TextStreams:
     Raises DataError where the text is too short for one batch.
     """
 
-    def __init__(self, indices, streams, steps, begin=0.0, end=1.0, name="the text"):
+    def __init__(self, indices: np.ndarray, streams: int, steps: int, begin: float = 0.0, end: float = 1.0,
+                 name: Path | str = "the text"):
         part = part_of(len(indices), begin, end)
         indices = np.asarray(indices, np.int32)[part]
         self.streams, self.steps, self.name, self.first = int(streams), int(steps), str(name), part.start
@@ -236,7 +241,7 @@ class TextStreams:
                             f"streams, fewer steps or a longer text")
         self._rows = indices[:self.length * self.streams].reshape(self.streams, self.length)
 
-    def batch(self, n):
+    def batch(self, n: int) -> dict[str, np.ndarray]:
         """Return batch number n (0, 1, ...): data, label and cont by name."""
         place = self._place(n)
         rows = self._rows[:, place:place + self.steps + 1]
@@ -245,7 +250,7 @@ class TextStreams:
         return {"data": np.array(rows[:, :-1].T, order="C"), "label": np.array(rows[:, 1:].T, order="C"),
                 "cont": cont}
 
-    def where(self, n, place):
+    def where(self, n: int, place: int) -> str:
         """Return "token NUMBER of stream STREAM of FILE" for entry `place` of the flattened batch n."""
         step, stream = divmod(place, self.streams)
         return f"token {self._place(n) + step} of stream {stream} of {self.name}"
@@ -270,8 +275,9 @@ class Sentences:
     Raises DataError where there is no sentence.
     """
 
-    def __init__(self, indices, eos, streams, steps, shuffle=False, seed=0, layer_name="", begin=0.0, end=1.0,
-                 name="the text"):
+    def __init__(self, indices: np.ndarray, eos: Any, streams: int, steps: int, shuffle: bool = False,
+                 seed: int = 0, layer_name: str = "", begin: float = 0.0, end: float = 1.0,
+                 name: Path | str = "the text"):
         self.indices = np.asarray(indices, np.int32)
         self.eos, self.streams, self.steps, self.name = int(eos), int(streams), int(steps), str(name)
         self.shuffle, self.seed, self.layer_name = bool(shuffle), seed, layer_name
@@ -291,7 +297,7 @@ class Sentences:
     def __len__(self):
         return len(self.lines)
 
-    def batch(self, n):
+    def batch(self, n: int) -> dict[str, np.ndarray]:
         """Return batch number n (0, 1, ...): data, label and cont by name."""
         chosen = self._chosen(n)
         step = np.arange(self.steps)[:, None]
@@ -304,7 +310,7 @@ class Sentences:
         cont[0] = 0
         return {"data": data, "label": label, "cont": cont}
 
-    def where(self, n, place):
+    def where(self, n: int, place: int) -> str:
         """Return "token NUMBER of line LINE of FILE" for entry `place` of the flattened batch n, or what
         padding needs."""
         step, stream = divmod(place, self.streams)

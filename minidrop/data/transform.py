@@ -1,6 +1,7 @@
 """What a TransformationParameter does to the first top of a data layer."""
 
 import numpy as np
+from google.protobuf.message import Message
 
 from minidrop.config import decimal
 from minidrop.errors import ConfigError
@@ -8,7 +9,7 @@ from minidrop.errors import ConfigError
 _ONLY_FOR_IMAGES = ("mirror", "crop_size", "mean_file", "force_color", "force_gray")
 
 
-def check_transform(settings, shape):
+def check_transform(settings: Message, shape: tuple[int, ...]) -> None:
     """Raise ConfigError where `settings` asks for what records of `shape` cannot have, or what is not built
     yet."""
     for name in _ONLY_FOR_IMAGES:
@@ -20,7 +21,7 @@ def check_transform(settings, shape):
                           f"channels, got {len(settings.mean_value)}")
 
 
-def transform(settings, x, dtype):
+def transform(settings: Message, x: np.ndarray, dtype: str) -> np.ndarray:
     """Return (x - mean_value) * scale as `dtype`; x: (records, ...), a mean for every channel where axis 1 is
     one."""
     if settings.mean_value:

@@ -1,5 +1,7 @@
 """Vocabulary: which token of a text has which index."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import re
@@ -7,6 +9,7 @@ from collections import Counter
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +23,7 @@ ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", " ": "\\s"}
 UNESCAPED = {escape: token for token, escape in ESCAPES.items()}
 
 
-def tokens_of(text, level):
+def tokens_of(text: str, level: str) -> list[str] | str:
     """Return the tokens of a text: its characters, or its words with <eos> for every line end."""
     return text if level == "CHARACTER" else text.replace("\n", f" {EOS} ").split()
 
@@ -37,7 +40,7 @@ class Vocabulary:
     <eos>.
     """
 
-    def __init__(self, tokens, level="WORD"):
+    def __init__(self, tokens: list[str], level: str = "WORD"):
         self.tokens, self.level = tuple(tokens), checked_level(level)
         if fault := _fault(self.tokens, level):
             raise DataError(f"vocabulary: token {fault[0]}: {fault[1]}")
@@ -45,14 +48,14 @@ class Vocabulary:
         self.unk, self.eos = self._index[UNK], self._index[EOS] if level == "WORD" else None
 
     @classmethod
-    def build(cls, tokens, size=0, level="WORD"):
+    def build(cls, tokens: str, size: int = 0, level: str = "WORD") -> Any:
         """Return the vocabulary of an iterable of tokens: all, or with <unk> and <eos> the `size` most
         frequent ones."""
         counts = Counter(tokens)
         return cls.from_counts(counts.keys(), counts.values(), size, level)
 
     @classmethod
-    def from_counts(cls, tokens, counts, size=0, level="WORD"):
+    def from_counts(cls, tokens: Any, counts: Any, size: int = 0, level: str = "WORD") -> Vocabulary:
         """Return the vocabulary of different tokens, in the order of their first appearance, with their
         counts."""
         special = SPECIAL[checked_level(level)]
@@ -65,7 +68,7 @@ class Vocabulary:
         return cls([*special, *ordered][:size or None], level)
 
     @cached_property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """A short text that differs, as good as surely, for any other vocabulary: a hash of the tokens in
         their order."""
         return hashlib.blake2b("\n".join(map(repr, self.tokens)).encode(), digest_size=16).hexdigest()
@@ -90,20 +93,20 @@ class Vocabulary:
     def __repr__(self):
         return f"<Vocabulary of {len(self)} tokens, level {self.level}>"
 
-    def index(self, token):
+    def index(self, token: Any) -> Any:
         """Return the index of a token, <unk>'s for one that is not here."""
         return self._index.get(token, self.unk)
 
-    def indices(self, tokens):
+    def indices(self, tokens: list[str] | str) -> np.ndarray:
         """Return the indices of an iterable of tokens, int32."""
         return np.fromiter(map(self._index.get, tokens, repeat(self.unk)), np.int32)
 
-    def encode(self, text):
+    def encode(self, text: str) -> np.ndarray:
         """Return the indices of a text's tokens, int32; at word level <eos> stands for every line end in
         it."""
         return self.indices(tokens_of(text, self.level))
 
-    def decode(self, indices):
+    def decode(self, indices: np.ndarray) -> str:
         """Return the text of indices: words with blanks between them, a line end for <eos>; or characters.
 
         An unknown character is written as U+FFFD. Raises DataError for an index outside 0..len - 1.
@@ -118,7 +121,7 @@ class Vocabulary:
         return " ".join("\n" if token == EOS else token
                         for token in tokens).replace("\n ", "\n").replace(" \n", "\n")
 
-    def save(self, path):
+    def save(self, path: Path) -> None:
         r"""Write the tokens to a UTF-8 file, one a line, in the order of their indices.
 
         In a token \\ stands for a backslash, \n \r \t for line end, return and tab, \s for a blank.
@@ -136,7 +139,7 @@ class Vocabulary:
             temporary.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: Path) -> Vocabulary:
         """Return the vocabulary in a file that `save` wrote, or somebody else; its level is WORD if it has
         <eos>.
 
@@ -180,14 +183,14 @@ def _fault(tokens, level):
     return None
 
 
-def checked_level(level):
+def checked_level(level: str) -> str:
     """Return `level` if it is one; else ValueError, for it is no data's fault."""
     if level not in LEVELS:
         raise ValueError(f"expected a level out of {LEVELS}, got {level!r}")
     return level
 
 
-def decoded(content, path, lines_before=0):
+def decoded(content: bytes, path: Path, lines_before: int = 0) -> str:
     """Return bytes as text; DataError with the line where they are no UTF-8."""
     try:
         return content.decode("utf-8")

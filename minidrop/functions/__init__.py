@@ -14,10 +14,11 @@ from minidrop.functions.dropout import (
     take,
 )
 from minidrop.functions.embed import embed
+from minidrop.functions.hidden_drop import HiddenDrop
 from minidrop.functions.linear import linear
 from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy
 from minidrop.functions.metric import accuracy, perplexity
-from minidrop.functions.recurrent import HiddenDrop, add_to_steps, gru, lstm, reverse_steps, rnn
+from minidrop.functions.recurrent import add_to_steps, gru, lstm, reverse_steps, rnn
 from minidrop.functions.shape import concat, flatten, reshape, slice
 from minidrop.functions.softmax import softmax, softmax_cross_entropy
 

@@ -1,6 +1,17 @@
 """Elementwise functions of one tensor. All carry a kept set on (`kept_rule = "same"`)."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from minidrop.autograd import Function
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.backend.generic.base import Backend
 
 
 class ReLU(Function):
@@ -8,10 +19,10 @@ class ReLU(Function):
 
     kept_rule = "same"
 
-    def __init__(self, negative_slope=0.0):
+    def __init__(self, negative_slope: float = 0.0):
         self.negative_slope = negative_slope
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         y = backend.relu(x)
         if self.negative_slope:
             self.x = x
@@ -20,7 +31,7 @@ class ReLU(Function):
             self.y = y
         return y
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         if self.negative_slope:
             slope = gy.dtype.type(self.negative_slope)
             return backend.xp.where(self.x > 0, gy, gy * slope)
@@ -32,11 +43,11 @@ class Sigmoid(Function):
 
     kept_rule = "same"
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         self.y = backend.activate(x, None, "sigmoid", 1)
         return self.y
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return backend.activate_gradient(gy, self.y, "sigmoid", 1)
 
 
@@ -45,11 +56,11 @@ class TanH(Function):
 
     kept_rule = "same"
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         self.y = backend.activate(x, None, "tanh", 1)
         return self.y
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return backend.activate_gradient(gy, self.y, "tanh", 1)
 
 
@@ -58,15 +69,15 @@ class Power(Function):
 
     kept_rule = "same"
 
-    def __init__(self, power=1.0, scale=1.0, shift=0.0):
+    def __init__(self, power: float = 1.0, scale: float = 1.0, shift: float = 0.0):
         self.power, self.scale, self.shift = power, scale, shift
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         number = x.dtype.type
         self.inner = inner = x * number(self.scale) + number(self.shift)
         return inner if self.power == 1 else inner ** number(self.power)
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         number = gy.dtype.type
         if self.power == 1:
             return gy * number(self.scale)
@@ -75,21 +86,21 @@ class Power(Function):
         return gy * self.inner ** number(self.power - 1) * number(self.power * self.scale)
 
 
-def relu(x, negative_slope=0.0):
+def relu(x: Tensor, negative_slope: float = 0.0) -> Tensor:
     """Return max(x, 0) + negative_slope * min(x, 0)."""
     return ReLU(negative_slope).apply(x)
 
 
-def sigmoid(x):
+def sigmoid(x: Tensor) -> Tensor:
     """Return 1 / (1 + exp(-x))."""
     return Sigmoid().apply(x)
 
 
-def tanh(x):
+def tanh(x: Tensor) -> Tensor:
     """Return tanh(x)."""
     return TanH().apply(x)
 
 
-def power(x, power=1.0, scale=1.0, shift=0.0):
+def power(x: Tensor, power: float = 1.0, scale: float = 1.0, shift: float = 0.0) -> Tensor:
     """Return (shift + scale * x) ** power."""
     return Power(power, scale, shift).apply(x)

@@ -1,7 +1,18 @@
 """Elementwise functions of several tensors."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.backend.generic.base import Backend
 
 
 class WeightedSum(Function):
@@ -9,10 +20,10 @@ class WeightedSum(Function):
 
     kept_rule = "same"
 
-    def __init__(self, coeff):
+    def __init__(self, coeff: tuple[float, ...]):
         self.coeff = coeff
 
-    def forward(self, backend, *xs):
+    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray | None:
         _check_shapes("sum", xs)
         total = None
         for c, x in zip(self.coeff, xs, strict=True):
@@ -20,7 +31,7 @@ class WeightedSum(Function):
             total = term if total is None else total + term
         return total
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple[np.ndarray, ...]:
         return tuple((gy if c == 1 else gy * gy.dtype.type(c)) if want else None
                      for c, want in zip(self.coeff, wanted, strict=True))
 
@@ -30,12 +41,12 @@ class Product(Function):
 
     kept_rule = "same"
 
-    def forward(self, backend, *xs):
+    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray | None:
         _check_shapes("product", xs)
         self.xs = xs
         return _product(xs)
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
         return tuple(gy * _product(self.xs[:i] + self.xs[i + 1:]) if want else None
                      for i, want in enumerate(wanted))
 
@@ -45,7 +56,7 @@ class Maximum(Function):
 
     kept_rule = "same"
 
-    def forward(self, backend, *xs):
+    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray | None:
         _check_shapes("maximum", xs)
         xp = backend.xp
         y, self.winner = xs[0], xp.zeros(xs[0].shape, "int32")
@@ -54,7 +65,7 @@ class Maximum(Function):
             y = xp.maximum(x, y)
         return y
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Any) -> tuple[np.ndarray, ...]:
         return tuple(gy * (self.winner == i) if want else None for i, want in enumerate(wanted))
 
 
@@ -70,26 +81,26 @@ def _product(xs):
     return product
 
 
-def weighted_sum(xs, coeff=None):
+def weighted_sum(xs: Sequence[Tensor], coeff: Sequence[float] | None = None) -> Tensor | None:
     """Return sum_i coeff_i x_i for tensors of one shape."""
     return WeightedSum(tuple(coeff) if coeff else (1.0,) * len(xs)).apply(*xs)
 
 
-def add(a, b):
+def add(a: Tensor, b: Tensor) -> Tensor | None:
     """Return a + b for tensors of one shape."""
     return weighted_sum((a, b))
 
 
-def multiply(a, b):
+def multiply(a: Tensor, b: Tensor) -> Tensor | None:
     """Return a * b for tensors of one shape."""
     return Product().apply(a, b)
 
 
-def product(xs):
+def product(xs: Sequence[Tensor]) -> Tensor:
     """Return the elementwise product of tensors of one shape."""
     return Product().apply(*xs)
 
 
-def maximum(xs):
+def maximum(xs: Sequence[Tensor]) -> Tensor | None:
     """Return the elementwise maximum of tensors of one shape."""
     return Maximum().apply(*xs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,16 +23,16 @@ class GridProduct:
 
     out_kept = None
 
-    def __init__(self, output_grid: BlockGrid | None, input_grid: BlockGrid | None, transpose: bool):
+    def __init__(self, output_grid: Any, input_grid: BlockGrid | None, transpose: bool):
         self.output_grid, self.input_grid, self.transpose = output_grid, input_grid, transpose
 
-    def forward(self, backend, x, W, b):
+    def forward(self, backend: Backend, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return x W^T + b, (samples, outputs)."""
         self.x, self.W = backend.operand(x), backend.operand(W)
         return backend.block_product(self.x, self.W, False, not self.transpose, self.input_grid,
                                      self.output_grid, 1.0, b)
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
         """Return the gradients of x and of W, a Block; None for one that is not wanted."""
         gx = gW = None
         operand = backend.operand(gy)
@@ -46,8 +47,8 @@ class GridProduct:
         return gx, gW
 
 
-def block_product(backend: Backend, W: np.ndarray, samples: int, output_groups: Sequence | None,
-                  input_groups: Sequence | None, transpose: bool) -> GridProduct | PieceProduct:
+def block_product(backend: Backend, W: np.ndarray, samples: int, output_groups: Any,
+                  input_groups: Any, transpose: bool) -> GridProduct | PieceProduct:
     """Return the product by W where outputs, inputs or both are dropped in groups, as `Draw.groups` says.
 
     Where all groups come with their grid (BlockGroups) and the device has kernels for it that pay, they skip
@@ -55,8 +56,9 @@ def block_product(backend: Backend, W: np.ndarray, samples: int, output_groups: 
     """
     given = [groups for groups in (output_groups, input_groups) if groups is not None]
     if all(hasattr(groups, "grid") for groups in given) and backend.block_products(W.dtype):
-        grids = (None if groups is None else groups.grid for groups in (output_groups, input_groups))
-        return GridProduct(*grids, transpose)
+        output_grid, input_grid = (None if groups is None else groups.grid
+                                   for groups in (output_groups, input_groups))
+        return GridProduct(output_grid, input_grid, transpose)
     if backend.capturing and any(hasattr(groups, "grid") for groups in given):
         raise CaptureError(f"{backend.name} multiplies dropped blocks of {W.dtype} in pieces, which are "
                            f"others in every iteration; with precision bfloat16 such a step can be captured")

@@ -1,12 +1,24 @@
 """Dropout: Bernoulli (ordinary), Gaussian, by a drawn pattern (compact), and by an explicit mask (the
 oracle)."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.functions.pieces import MultiplyBlocks
 from minidrop.patterns.draw import NOTHING
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.backend.generic.base import Backend
+    from minidrop.kept import Kept
+    from minidrop.patterns.draw import Draw
 
 
 class Dropout(Function):
@@ -16,15 +28,15 @@ class Dropout(Function):
     phase.
     """
 
-    def __init__(self, rate, key, scale=None):
+    def __init__(self, rate: float, key: int, scale: float | None = None):
         self.rate, self.key = rate, key
         self.scale = 1 / (1 - rate) if scale is None else scale
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         y, self.mask = backend.dropout(x, self.rate, self.scale, self.key)
         return y
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return backend.dropout_gradient(gy, self.mask, self.scale)
 
 
@@ -32,15 +44,15 @@ class SharedDropout(Function):
     """y = x * m * scale with one m for all entries along `axes`: drawn as in `Dropout` for a shape with
     length 1 there."""
 
-    def __init__(self, rate, key, scale, axes):
+    def __init__(self, rate: float, key: int, scale: float, axes: set[int]):
         self.rate, self.key, self.scale, self.axes = rate, key, scale, axes
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         shape = tuple(1 if i in self.axes else length for i, length in enumerate(x.shape))
         self.factor, _ = backend.dropout(backend.xp.ones(shape, x.dtype), self.rate, self.scale, self.key)
         return backend.xp.multiply(x, self.factor, out=backend.empty(x.shape, x.dtype))
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return backend.xp.multiply(gy, self.factor, out=backend.empty(gy.shape, gy.dtype))
 
 
@@ -50,16 +62,16 @@ class GaussianDropout(Function):
     Srivastava et al. 2014, section 10: the factor has the mean and the variance of dropout's m / (1 - rate).
     """
 
-    def __init__(self, rate, key):
+    def __init__(self, rate: float, key: int):
         self.deviation, self.key = math.sqrt(rate / (1 - rate)), key
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         self.factor = backend.gaussian(x.shape, x.dtype, self.key)
         self.factor *= x.dtype.type(self.deviation)
         self.factor += x.dtype.type(1)
         return backend.xp.multiply(x, self.factor, out=backend.empty(x.shape, x.dtype))
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return backend.xp.multiply(gy, self.factor, out=backend.empty(gy.shape, gy.dtype))
 
 
@@ -68,29 +80,29 @@ class Scale(Function):
 
     kept_rule = "same"
 
-    def __init__(self, factor):
+    def __init__(self, factor: float):
         self.factor = factor
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         return backend.xp.multiply(x, x.dtype.type(self.factor), out=backend.empty(x.shape, x.dtype))
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return self.forward(backend, gy)
 
 
 class Take(Function):
     """Keep only the entries of `axis` in `kept`: dense x -> compact y that carries the set."""
 
-    def __init__(self, kept, axis):
+    def __init__(self, kept: Kept, axis: int):
         self.kept, self.axis = kept, axis
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         if self.kept is not None and self.kept.total != x.shape[self.axis]:
             raise ShapeError(f"take: {self.kept} does not fit axis {self.axis} of shape {x.shape}")
         self.output_kept = (self.kept, self.axis)
         return backend.take(x, self.kept, self.axis)
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return backend.put(gy, self.kept, self.axis)
 
 
@@ -99,29 +111,30 @@ class Expand(Function):
 
     kept_rule = "native"
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         self.kept, self.axis = self.input_kept[0]
         return backend.put(x, self.kept, self.axis)
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return backend.take(gy, self.kept, self.axis)
 
 
 class MultiplyMask(Function):
     """y = x * mask for a constant mask that broadcasts."""
 
-    def __init__(self, mask):
+    def __init__(self, mask: np.ndarray):
         self.mask = mask
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         self.mask = backend.asarray(self.mask, x.dtype)
         return x * self.mask
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return gy * self.mask
 
 
-def dropout(x, rate, key, scale=None, axes=()):
+def dropout(x: Tensor, rate: float, key: Any, scale: float | None = None,
+            axes: tuple[int, ...] = ()) -> Tensor:
     """Return x with every element dropped with probability `rate`, the rest scaled by 1 / (1 - rate).
 
     Along `axes` (negative ones count from the end) all entries are dropped or kept together.
@@ -134,33 +147,33 @@ def dropout(x, rate, key, scale=None, axes=()):
     return SharedDropout(rate, key, scale, {axis % x.ndim for axis in axes}).apply(x)
 
 
-def gaussian_dropout(x, rate, key):
+def gaussian_dropout(x: Tensor, rate: float, key: Any) -> Tensor:
     """Return x with every element multiplied by a random number of mean 1 and variance rate / (1 - rate)."""
     return x if rate == 0 else GaussianDropout(rate, key).apply(x)
 
 
-def take(x, kept, axis=1):
+def take(x: Tensor, kept: Kept, axis: int = 1) -> Tensor:
     """Return x with only the kept entries of `axis`, carrying `kept`. Equal to x times the 0/1 mask of
     `kept`."""
     return Take(kept, axis % x.ndim).apply(expand(x))
 
 
-def expand(x):
+def expand(x: Tensor) -> Tensor:
     """Return x dense: zeros stand where its kept set drops. x itself where it is dense already."""
     return x if x.kept is None else Expand().apply(x)
 
 
-def scale(x, factor):
+def scale(x: Tensor, factor: float) -> Tensor:
     """Return factor * x; a kept set is carried on."""
     return x if factor == 1 else Scale(factor).apply(x)
 
 
-def multiply_mask(x, mask):
+def multiply_mask(x: Tensor, mask: Any) -> Tensor:
     """Return x * mask for a constant, broadcasting mask."""
     return MultiplyMask(mask).apply(expand(x))
 
 
-def approx_dropout(x, draw, axis=1, scaled=False):
+def approx_dropout(x: Tensor, draw: Draw, axis: int = 1, scaled: bool = False) -> Tensor:
     """Drop what `draw` drops from `axis` of x and scale the rest.
 
     Units: if x already lacks the dropped ones (their producer did not compute them) only the scale is left to

@@ -1,8 +1,20 @@
 """A table of vectors: the rows that a batch reads, and a gradient for those rows alone."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from minidrop.autograd import Block, Function
 from minidrop.errors import ShapeError
 from minidrop.functions.indices import refuse, whole_numbers
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.backend.generic.base import Backend
+    from minidrop.kept import Kept
 
 
 class Embed(Function):
@@ -14,10 +26,11 @@ class Embed(Function):
     DataError for an id out of range (naming its place).
     """
 
-    def __init__(self, out_kept=None):
+    def __init__(self, out_kept: Kept | None = None):
         self.out_kept = out_kept
 
-    def forward(self, backend, ids, W, b=None):
+    def forward(self, backend: Backend, ids: np.ndarray, W: np.ndarray,
+                b: np.ndarray | None = None) -> np.ndarray | None:
         out_kept = self.out_kept
         if out_kept is not None and out_kept.total != W.shape[1]:
             raise ShapeError(f"embed: {out_kept} does not fit W of shape {W.shape}, which has {W.shape[1]} "
@@ -35,7 +48,7 @@ class Embed(Function):
         self.output_kept = (out_kept, ids.ndim)
         return y.reshape(*ids.shape, y.shape[1])
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
         gy = gy.reshape(self.ids.size, gy.shape[-1])
         out_kept = self.output_kept[0]
         gW = gb = None
@@ -46,6 +59,6 @@ class Embed(Function):
         return (None, gW, gb)[:len(wanted)]
 
 
-def embed(ids, W, b=None, out_kept=None):
+def embed(ids: Tensor, W: Tensor, b: Tensor | None = None, out_kept: Kept | None = None) -> Tensor | None:
     """Return the rows of W that `ids` name, plus b; see `Embed`."""
     return Embed(out_kept).apply(*((ids, W) if b is None else (ids, W, b)))

@@ -1,12 +1,19 @@
 """Whole numbers that say which class or which row, stored as integers or as floats; checked before they are
 used."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from minidrop.errors import DataError
 
+if TYPE_CHECKING:
+    from minidrop.backend.generic.base import Backend
 
-def whole_numbers(flat, limit):
+
+def whole_numbers(flat: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (int64 array, bool array of the entries that are no whole number of 0 .. limit-1)."""
     with np.errstate(invalid="ignore"):      # NaN and infinities become some integer, unlike themselves
         whole = flat.astype(np.int64)
@@ -16,7 +23,8 @@ def whole_numbers(flat, limit):
     return whole, wrong
 
 
-def refuse(backend, whole, flat, wrong, what, limit, reason):
+def refuse(backend: Backend, whole: np.ndarray, flat: np.ndarray, wrong: np.ndarray, what: str, limit: int,
+           reason: str) -> np.ndarray:
     """Return `whole`, the entries of `flat` as integers, for use as addresses; DataError for the first that
     is `wrong`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Linear(Function):
 
     kept_rule = "native"
 
-    def __init__(self, outputs: Draw = NOTHING, inputs: Draw = NOTHING, transpose: bool = False,
+    def __init__(self, outputs: Any = NOTHING, inputs: Any = NOTHING, transpose: bool = False,
                  activation: str = "none", scale: float = 1.0):
         self.outputs, self.inputs, self.transpose = outputs, inputs, transpose
         self.activation, self.scale = activation, scale
@@ -61,7 +62,7 @@ class Linear(Function):
         self.output_kept = (out_kept, len(self.lead))
         return y.reshape(*self.lead, y.shape[-1])
 
-    def choose_product(self, backend: Backend, W: np.ndarray, samples: int, in_kept: Kept | None):
+    def choose_product(self, backend: Backend, W: np.ndarray, samples: Any, in_kept: Kept | None) -> Any:
         """Return what multiplies x (samples, inputs) by W: a KeptProduct, PieceProduct or GridProduct."""
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
         tiles = self.outputs.tiles(outputs, inputs)
@@ -101,7 +102,7 @@ class KeptProduct:
         self.rows, self.cols = (in_kept, self.out_kept) if transpose else (self.out_kept, in_kept)
         self.transpose = transpose
 
-    def forward(self, backend, x, W, b):
+    def forward(self, backend: Backend, x: np.ndarray, W: np.ndarray, b: np.ndarray | None) -> np.ndarray:
         """Return x W^T + b, (samples, kept outputs)."""
         self.x = backend.operand(x)
         # Gathered once, read by the forward product and by the input gradient.
@@ -111,7 +112,7 @@ class KeptProduct:
             backend.add_to_rows(y, backend.take(b, self.out_kept, 0))
         return y
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
         """Return the gradients of x and of W, a Block; None for one that is not wanted."""
         gx = gW = None
         W, self.W = self.W, None

@@ -1,21 +1,32 @@
 """Losses on real-valued targets."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.functions.softmax import batch_size, normaliser
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.backend.generic.base import Backend
 
 
 class EuclideanLoss(Function):
     """loss = sum (a - b)^2 / (2 N), N = length of axis 0, as in Caffe."""
 
-    def forward(self, backend, a, b):
+    def forward(self, backend: Backend, a: np.ndarray, b: np.ndarray) -> float | None:
         if a.shape != b.shape and a.size != b.size:
             raise ShapeError(f"euclidean loss: shapes {a.shape} and {b.shape} differ")
         self.shape_of_b, self.batch_size = b.shape, batch_size(a)
         self.difference = a - b.reshape(a.shape).astype(a.dtype, copy=False)
         return ((self.difference ** 2).sum() / a.dtype.type(2 * self.batch_size)).reshape(())
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
         g = self.difference * (gy / gy.dtype.type(self.batch_size))
         return g if wanted[0] else None, -g.reshape(self.shape_of_b) if wanted[1] else None
 
@@ -27,10 +38,10 @@ class SigmoidCrossEntropy(Function):
     `SoftmaxCrossEntropy`; Caffe's default here is BATCH_SIZE. No gradient for t.
     """
 
-    def __init__(self, ignore_label=None, normalization="BATCH_SIZE"):
+    def __init__(self, ignore_label: int | None = None, normalization: str = "BATCH_SIZE"):
         self.ignore_label, self.normalization = ignore_label, normalization
 
-    def forward(self, backend, x, target):
+    def forward(self, backend: Backend, x: np.ndarray, target: np.ndarray) -> float | None:
         xp = backend.xp
         if x.size != target.size:
             raise ShapeError(f"sigmoid cross-entropy: shapes {x.shape} and {target.shape} differ")
@@ -44,15 +55,16 @@ class SigmoidCrossEntropy(Function):
         self.normaliser = normaliser(backend, self.normalization, x.size, self.valid, batch_size(x), x.dtype)
         return (losses.sum() / self.normaliser).reshape(())
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple[np.ndarray, None]:
         return self.difference * (gy / self.normaliser), None
 
 
-def euclidean_loss(a, b):
+def euclidean_loss(a: Tensor, b: Tensor) -> Tensor | None:
     """Return sum (a - b)^2 / (2 N)."""
     return EuclideanLoss().apply(a, b)
 
 
-def sigmoid_cross_entropy(x, target, ignore_label=None, normalization="BATCH_SIZE"):
+def sigmoid_cross_entropy(x: Tensor, target: Tensor | np.ndarray, ignore_label: int | None = None,
+                          normalization: str = "BATCH_SIZE") -> Tensor | None:
     """Return the cross-entropy of targets in [0, 1] under sigmoid(x); see `SigmoidCrossEntropy`."""
     return SigmoidCrossEntropy(ignore_label, normalization).apply(x, target)

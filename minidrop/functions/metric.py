@@ -1,6 +1,7 @@
 """Measures without a gradient. Of arrays as large as the scores they make only pieces that stay in cache."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,8 @@ from minidrop.functions.dropout import expand
 from minidrop.functions.softmax import checked_labels
 
 
-def accuracy(x, label, top_k=1, axis=1, ignore_label=None, per_class=False):
+def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_label: Any = None,
+             per_class: bool = False) -> Tensor | tuple[Tensor, Tensor] | None:
     """Return the share of places whose label is among the `top_k` highest scores, as a Tensor without
     gradient.
 
@@ -29,14 +31,14 @@ def accuracy(x, label, top_k=1, axis=1, ignore_label=None, per_class=False):
         # A row with a NaN score is never right, whatever comparisons with NaN say.
         hit[first:last] = (ahead < top_k) & ~xp.isnan(scores).any(axis=1)
 
-    backend.in_chunks(count, *rows.shape, rows.dtype.itemsize)
+    backend.in_chunks(count, len(rows), rows.shape[1], rows.dtype.itemsize)
     valid = xp.ones_like(hit) if valid is None else valid
     share = (hit * valid).sum() / xp.maximum(valid.sum(), 1)
     result = Tensor(share.reshape(()).astype(x.dtype), backend=backend)
     if not per_class:
         return result
     if backend.capturing:      # CuPy's bincount asks the device how many bins it needs
-        own = label[:, None] == classes
+        own = label[:, None] == classes  # type: ignore[index]
         count, right = ((own * which[:, None]).sum(axis=0) for which in (valid, hit * valid))
     else:
         count, right = (xp.bincount(label, weights=which, minlength=rows.shape[1])
@@ -44,7 +46,7 @@ def accuracy(x, label, top_k=1, axis=1, ignore_label=None, per_class=False):
     return result, Tensor((right / xp.maximum(count, 1)).astype(x.dtype), backend=backend)
 
 
-def perplexity(x, label, axis=1, ignore_label=None):
+def perplexity(x: Tensor, label: Tensor, axis: int = 1, ignore_label: Any = None) -> Tensor | None:
     """Return exp(- mean log softmax(x)[label]) over the places that count, as a Tensor without gradient.
 
     x (outer..., classes at `axis`, inner...). 1 where no place counts, infinite where the mean is too large.
@@ -61,7 +63,7 @@ def perplexity(x, label, axis=1, ignore_label=None):
         loss[first:last] = xp.log(xp.exp(scores - highest).sum(axis=1)) - own[:, 0]
 
     with np.errstate(over="ignore", invalid="ignore"):
-        backend.in_chunks(log_likelihood, *rows.shape, rows.dtype.itemsize)
+        backend.in_chunks(log_likelihood, len(rows), rows.shape[1], rows.dtype.itemsize)
         if valid is not None:
             loss = xp.where(valid > 0, loss, 0)
         mean = loss.sum() / (max(1.0, len(rows)) if valid is None else xp.maximum(valid.sum(), 1.0))

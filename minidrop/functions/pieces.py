@@ -1,14 +1,20 @@
 """A product in pieces: what is left of y = x W^T + b where weights or blocks of activations are dropped."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from minidrop.autograd import Block, Blocks, Function
 from minidrop.errors import ShapeError
 from minidrop.kept import Kept
+
+if TYPE_CHECKING:
+    from minidrop.backend.generic.base import Backend
+    from minidrop.patterns.grid import BlockGroups
 
 
 class Piece(NamedTuple):
@@ -35,7 +41,7 @@ class PieceProduct:
     def __init__(self, pieces: Sequence[Piece], scale: float = 1.0, transpose: bool = False):
         self.pieces, self.scale, self.transpose = pieces, scale, transpose
 
-    def forward(self, backend, x, W, b):
+    def forward(self, backend: Backend, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> Any:
         """Return scale * x (W * m)^T + b, (samples, outputs)."""
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
         self.x_shape = x.shape
@@ -60,7 +66,7 @@ class PieceProduct:
             y += b
         return y
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
         """Return the gradients of x and of W, Blocks; None for one that is not wanted."""
         gx = backend.zeros(self.x_shape, gy.dtype) if wanted[0] else None
         blocks = []
@@ -108,13 +114,15 @@ def _scatter(backend, out, ranges, kept, values):
         done += last - first
 
 
-def tile_pieces(samples, tiles):
+def tile_pieces(samples: int, tiles: tuple[tuple[Kept, Kept], ...]) -> list[Piece]:
     """Return the Pieces of a pattern of weights: every sample, the (outputs, inputs) of each class of
     tiles."""
     return [Piece(0, samples, outputs, inputs) for outputs, inputs in tiles]
 
 
-def block_pieces(samples, outputs, inputs, output_groups=None, input_groups=None):
+def block_pieces(samples: int, outputs: int, inputs: int,
+                 output_groups: BlockGroups | Sequence[tuple[int, int, Kept]] | None = None,
+                 input_groups: BlockGroups | Sequence[tuple[int, int, Kept]] | None = None) -> list[Piece]:
     """Return the Pieces of a product whose outputs, inputs or both are dropped in blocks.
 
     The groups are (first, last, Kept) over all samples, or None where that side is whole; `outputs` and
@@ -141,10 +149,10 @@ class MultiplyBlocks(Function):
     If they come with their grid (BlockGroups), a device that skips blocks reads that, as its products do.
     """
 
-    def __init__(self, groups, scale, axis):
+    def __init__(self, groups: BlockGroups, scale: float, axis: int):
         self.groups, self.scale, self.axis = groups, scale, axis
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         self.grid, self.factors = getattr(self.groups, "grid", None), None
         if self.grid is not None and backend.reads_grids:
             self.grid.check(math.prod(x.shape[:self.axis]), x.shape[self.axis])
@@ -155,7 +163,7 @@ class MultiplyBlocks(Function):
         self.factors = backend.asarray(np.stack(masks) * x.dtype.type(self.scale)) if masks else None
         return self._multiply(backend, x)
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return self._multiply(backend, gy)
 
     def _multiply(self, backend, x):

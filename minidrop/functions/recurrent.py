@@ -5,56 +5,32 @@ share that comes from outside, (T, N, G H) for T steps, N streams, G gates and H
 product a step for the state.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from minidrop.autograd import Block, Function, Tensor
 from minidrop.backend import sigmoid
 from minidrop.errors import ShapeError
 from minidrop.functions.arithmetic import add
 from minidrop.functions.dropout import expand, multiply_mask, scale, take
+from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
 from minidrop.functions.linear import linear
 from minidrop.kept import Kept
 
-
-@dataclass(frozen=True)
-class HiddenDrop:
-    """What is dropped of the state h between steps, in one of three forms; by default nothing.
-
-    units: a Kept, time SEQUENCE. The other units are absent from all steps, with their gates, their rows and
-    columns of Wh, and from the result; the state that they carry stays as it was.
-    steps: time STEP. For each step the Kept of the units that the gates read, or None for all.
-    mask: an array that broadcasts to (T, N, H), scale included: the gates read mask * h. With `moving`, a
-    Kept, the state of the other units stays as it was: the dense form of `units`.
-    scale: without a mask, what h is multiplied by where the gates read it.
-    whole: the result is masked or scaled in the same way.
-    """
-
-    units: Kept | None = None
-    steps: tuple | None = None
-    mask: object = None
-    moving: Kept | None = None
-    scale: float = 1.0
-    whole: bool = False
-
-    def __post_init__(self):
-        if self.units is not None and self.units.is_all:       # then nothing carries a kept set
-            object.__setattr__(self, "units", None)
+if TYPE_CHECKING:
+    from minidrop.backend.generic.base import Backend
 
 
-NOTHING = HiddenDrop()
-
-
-def gate_rows(units, gates):
-    """Return the Kept of the rows of some units in `gates` blocks of all units, one after the other."""
-    return None if units is None else Kept.joined([units] * gates)
-
-
-def kept_mask(backend, kept, dtype):
+def kept_mask(backend: Backend, kept: Kept, dtype: np.dtype) -> np.ndarray:
     """Return the 0/1 array of a Kept, made on the device: what is kept may be known there alone."""
     return backend.put(backend.xp.ones(kept.count, dtype), kept, 0)
 
 
-def step_masks(backend, steps, total, scale, dtype):
+def step_masks(backend: Backend, steps: tuple, total: int, scale: float, dtype: np.dtype) -> np.ndarray:
     """Return the masks of a Kept for each step (None: all), scale included, as an array (steps, 1, total) on
     the device."""
     masks = backend.empty((len(steps), 1, total), dtype)
@@ -76,10 +52,11 @@ class Recurrent(Function):
     kept_rule = "native"
     gates, states = 1, 1
 
-    def __init__(self, drop=NOTHING):
+    def __init__(self, drop: HiddenDrop = NOTHING):
         self.drop = drop
 
-    def prepare(self, backend, x, cont, Wh, *states):
+    def prepare(self, backend: Backend, x: np.ndarray, cont: np.ndarray, Wh: np.ndarray,
+                *states: np.ndarray) -> None:
         """Check shapes and kept sets; remember what the steps need."""
         drop, total = self.drop, Wh.shape[1]
         width = total if drop.units is None else drop.units.count
@@ -119,7 +96,7 @@ class Recurrent(Function):
             return dtype.type(drop.scale)
         return step_masks(backend, drop.steps, total, drop.scale, dtype)
 
-    def read(self, backend, t, h):
+    def read(self, backend: Backend, t: int, h: np.ndarray) -> np.ndarray:
         """Remember what the gates of step t read of the h before, and return its product with Wh^T, (N, G
         H)."""
         backend.xp.multiply(h, self.reads[t], out=self.before[t])
@@ -129,7 +106,7 @@ class Recurrent(Function):
         return backend.thin_gemm(backend.take(self.before[t], kept, 1),
                                  backend.submatrix(self.Wh_rows, kept, None))
 
-    def read_gradient(self, backend, t, d):
+    def read_gradient(self, backend: Backend, t: int, d: np.ndarray) -> np.ndarray:
         """Return the gradient of the h before step t from that of the product, d (N, G H)."""
         kept = self.drop.steps[t] if self.drop.steps is not None else None
         if kept is None:
@@ -139,7 +116,7 @@ class Recurrent(Function):
                              kept, 1)
         return backend.xp.multiply(gh, self.reads[t], out=backend.empty(gh.shape, gh.dtype))
 
-    def weight_gradient(self, backend, d):
+    def weight_gradient(self, backend: Backend, d: np.ndarray) -> Block:
         """Return gWh from the gradients of all products, d (T, N, G H)."""
         # Not -1: where nothing is kept, a length is 0.
         rows = d.shape[0] * d.shape[1]
@@ -157,7 +134,8 @@ class LSTM(Recurrent):
 
     gates, states = 4, 2
 
-    def forward(self, backend, x, cont, Wh, h0, c0):
+    def forward(self, backend: Backend, x: np.ndarray, cont: np.ndarray, Wh: np.ndarray, h0: np.ndarray,
+                c0: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         self.prepare(backend, x, cont, Wh, h0, c0)
         self.activated = backend.empty(x.shape, x.dtype)
         h, self.cells, self.squashed = (backend.empty(self.before.shape, x.dtype) for _ in range(3))
@@ -169,7 +147,8 @@ class LSTM(Recurrent):
                               self.squashed[t], last_h)
         return h, last_h.copy(), last_c.copy()
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: tuple[np.ndarray, np.ndarray | None, np.ndarray | None],
+                 wanted: Sequence[bool]) -> tuple:
         gh, g_last_h, g_last_c = gy
         shape, dtype = self.before.shape, self.before.dtype
         d = backend.empty(self.activated.shape, dtype)
@@ -198,7 +177,8 @@ class GRU(Recurrent):
 
     gates = 3
 
-    def forward(self, backend, x, cont, Wh, bh, h0):
+    def forward(self, backend: Backend, x: np.ndarray, cont: np.ndarray, Wh: np.ndarray, bh: np.ndarray,
+                h0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         xp, units = backend.xp, h0.shape[1]
         self.prepare(backend, x, cont, Wh, h0)
         bh = backend.take(bh, self.rows, 0)
@@ -218,7 +198,8 @@ class GRU(Recurrent):
             last = h[t]
         return h, last.copy()
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: tuple[np.ndarray, np.ndarray | None],
+                 wanted: Sequence[bool]) -> tuple:
         gh, g_last = gy
         steps, streams, units = self.before.shape
         dx = backend.empty(self.activated.shape, self.activated.dtype)
@@ -244,7 +225,8 @@ class GRU(Recurrent):
 class RNN(Recurrent):
     """h_t = tanh(x_t + Wh (cont_t h_{t-1})). Returns h (T, N, H) and the last h, (N, H). Elman 1990."""
 
-    def forward(self, backend, x, cont, Wh, h0):
+    def forward(self, backend: Backend, x: np.ndarray, cont: np.ndarray, Wh: np.ndarray,
+                h0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.prepare(backend, x, cont, Wh, h0)
         self.h, last = backend.empty(x.shape, x.dtype), h0
         for t in range(len(x)):
@@ -253,7 +235,8 @@ class RNN(Recurrent):
             last = backend.xp.tanh(product, out=self.h[t])
         return self.h, last.copy()
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: tuple[np.ndarray, np.ndarray | None],
+                 wanted: Sequence[bool]) -> tuple[np.ndarray, None, Block | None, np.ndarray]:
         gh, g_last = gy
         d = backend.empty(self.h.shape, self.h.dtype)
         dh = backend.zeros(d.shape[1:], d.dtype) if g_last is None else g_last
@@ -270,7 +253,7 @@ class AddToSteps(Function):
 
     kept_rule = "native"
 
-    def forward(self, backend, x, s):
+    def forward(self, backend: Backend, x: np.ndarray, s: np.ndarray) -> np.ndarray:
         kept, other = (kept for kept, _ in self.input_kept)
         if kept != other or x.shape[1:] != s.shape:
             raise ShapeError(f"add_to_steps needs x (steps, streams, features) and s (streams, features) of "
@@ -278,7 +261,8 @@ class AddToSteps(Function):
         self.output_kept = (kept, 2)
         return x + s
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray,
+                 wanted: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
         return gy, gy.sum(axis=0)
 
 
@@ -287,24 +271,25 @@ class ReverseSteps(Function):
 
     kept_rule = "same"
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         return x[::-1]
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return gy[::-1]
 
 
-def add_to_steps(x, s):
+def add_to_steps(x: Tensor, s: Tensor) -> Tensor:
     """Return x_t + s for every step of x (T, N, F); s (N, F)."""
     return AddToSteps().apply(x, s)
 
 
-def reverse_steps(x):
+def reverse_steps(x: Tensor) -> Tensor:
     """Return the steps of x, axis 0, from the last to the first; a kept set is carried on."""
     return ReverseSteps().apply(x)
 
 
-def recur(cell, gates, cont, weights, states=None, drop=NOTHING):
+def recur(cell: Any, gates: Tensor, cont: Tensor, weights: list[Tensor], states: Any = None,
+          drop: HiddenDrop = NOTHING) -> tuple[Tensor, ...]:
     """Return (h, the last states...) of a recurrent network whose gates' share from outside is known.
 
     cell: LSTM, GRU or RNN; gates (T, N, G H), without the rows of absent units (`gate_rows`); weights: the
@@ -329,7 +314,8 @@ def recur(cell, gates, cont, weights, states=None, drop=NOTHING):
     return h, *last
 
 
-def lstm(x, cont, Wx, b, Wh, h0=None, c0=None, drop=NOTHING):
+def lstm(x: Tensor, cont: Tensor, Wx: Tensor, b: Tensor, Wh: Tensor, h0: Any = None, c0: Any = None,
+         drop: Any = NOTHING) -> Any:
     """Return (h, last h, last c) of an LSTM over a sequence; states not given are zero. See `LSTM`.
 
     x (T, N, I), cont (T, N), Wx (4 H, I), b (4 H,), Wh (4 H, H), h0 and c0 (N, H). x may carry a kept set on
@@ -339,11 +325,13 @@ def lstm(x, cont, Wx, b, Wh, h0=None, c0=None, drop=NOTHING):
     return recur(LSTM, gates, cont, [Wh], [h0, c0], drop)
 
 
-def gru(x, cont, Wx, bx, Wh, bh, h0=None, drop=NOTHING):
+def gru(x: Tensor, cont: Tensor, Wx: Tensor, bx: Tensor, Wh: Tensor, bh: Tensor, h0: Any = None,
+        drop: Any = NOTHING) -> Any:
     """Return (h, last h) of a GRU over a sequence; a state not given is zero. See `GRU` and `lstm`."""
     return recur(GRU, linear(x, Wx, bx, gate_rows(drop.units, 3)), cont, [Wh, bh], [h0], drop)
 
 
-def rnn(x, cont, Wx, b, Wh, h0=None, drop=NOTHING):
+def rnn(x: Tensor, cont: Tensor, Wx: Tensor, b: Tensor, Wh: Tensor, h0: Any = None,
+        drop: Any = NOTHING) -> Any:
     """Return (h, last h) of a simple recurrent network; a state not given is zero. See `RNN`."""
     return recur(RNN, linear(x, Wx, b, drop.units), cont, [Wh], [h0], drop)

@@ -1,24 +1,34 @@
 """Moving data about: reshape, concat, slice."""
 
+from __future__ import annotations
+
 import itertools
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.kept import Kept
 
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.backend.generic.base import Backend
+
 
 class Reshape(Function):
     """The same elements in another shape."""
 
-    def __init__(self, shape):
+    def __init__(self, shape: tuple[int, ...]):
         self.shape = tuple(shape)
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         self.before = x.shape
         return x.reshape(self.shape)
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return gy.reshape(self.before)
 
 
@@ -28,10 +38,10 @@ class Flatten(Function):
 
     kept_rule = "native"
 
-    def __init__(self, axis, end):
+    def __init__(self, axis: int, end: int):
         self.axis, self.end = axis, end
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         kept, at = self.input_kept[0]
         rest = math.prod(x.shape[self.axis + 1:self.end + 1])
         if kept is not None:
@@ -42,7 +52,7 @@ class Flatten(Function):
         self.before = x.shape
         return x.reshape(x.shape[:self.axis] + (x.shape[self.axis] * rest,) + x.shape[self.end + 1:])
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return gy.reshape(self.before)
 
 
@@ -52,10 +62,10 @@ class Concat(Function):
 
     kept_rule = "native"
 
-    def __init__(self, axis=1):
+    def __init__(self, axis: int = 1):
         self.axis = axis
 
-    def forward(self, backend, *xs):
+    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray:
         kept, axis = [kept for kept, _ in self.input_kept], self.axis % xs[0].ndim
         if any(one is not None for one in kept):
             if any(one is None or its_axis % xs[0].ndim != axis for one, its_axis in self.input_kept):
@@ -66,42 +76,42 @@ class Concat(Function):
         self.ends = list(itertools.accumulate(x.shape[self.axis] for x in xs))
         return backend.concatenate(xs, self.axis)
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple[np.ndarray, ...]:
         return tuple(backend.xp.split(gy, self.ends[:-1], axis=self.axis))
 
 
 class Slice(Function):
     """Cut `axis` before each of `points` into len(points) + 1 outputs."""
 
-    def __init__(self, points, axis=1):
+    def __init__(self, points: list[int], axis: int = 1):
         self.points, self.axis = list(points), axis
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> tuple[np.ndarray, ...]:
         parts = tuple(backend.xp.split(x, self.points, axis=self.axis))
         self.shapes, self.dtype = [part.shape for part in parts], x.dtype
         return parts
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: tuple, wanted: Sequence[bool]) -> np.ndarray:
         whole = [backend.zeros(shape, self.dtype) if g is None else g
                  for g, shape in zip(gy, self.shapes, strict=True)]
         return backend.concatenate(whole, self.axis)
 
 
-def reshape(x, shape):
+def reshape(x: Tensor, shape: Any) -> Tensor:
     """Return x with another shape; one entry of `shape` may be -1."""
     return Reshape(shape).apply(x)
 
 
-def flatten(x, axis=1, end_axis=-1):
+def flatten(x: Tensor, axis: int = 1, end_axis: int = -1) -> Tensor:
     """Return x with axes `axis` .. `end_axis` made one."""
     return Flatten(axis % x.ndim, end_axis % x.ndim).apply(x)
 
 
-def concat(xs, axis=1):
+def concat(xs: Sequence[Tensor], axis: Any = 1) -> Tensor:
     """Return the tensors joined along `axis`."""
     return Concat(axis).apply(*xs)
 
 
-def slice(x, points, axis=1):
+def slice(x: Tensor, points: list[int], axis: Any = 1) -> Any:
     """Return x cut along `axis` before each of `points`, as a tuple."""
     return Slice(points, axis).apply(x)

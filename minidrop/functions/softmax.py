@@ -1,19 +1,29 @@
 """Softmax and the loss built on it."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.functions.indices import refuse, whole_numbers
 
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.backend.generic.base import Backend
+
 
 class Softmax(Function):
     """y_i = exp(x_i) / sum_j exp(x_j) along `axis`."""
 
-    def __init__(self, axis=1):
+    def __init__(self, axis: int = 1):
         self.axis = axis
 
-    def forward(self, backend, x):
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         xp = backend.xp
         y = x - x.max(axis=self.axis, keepdims=True)
         xp.exp(y, out=y)
@@ -21,7 +31,7 @@ class Softmax(Function):
         self.y = y
         return y
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         product = gy * self.y
         return product - self.y * product.sum(axis=self.axis, keepdims=True)
 
@@ -38,10 +48,10 @@ class SoftmaxCrossEntropy(Function):
     other: it holds the probabilities, and backward turns them into the gradient.
     """
 
-    def __init__(self, axis=1, ignore_label=None, normalization="VALID"):
+    def __init__(self, axis: int = 1, ignore_label: int | None = None, normalization: str = "VALID"):
         self.axis, self.ignore_label, self.normalization = axis, ignore_label, normalization
 
-    def forward(self, backend, x, label):
+    def forward(self, backend: Backend, x: np.ndarray, label: np.ndarray) -> float:
         xp = backend.xp
         self.axis = self.axis % x.ndim
         moved = xp.moveaxis(x, self.axis, -1)
@@ -61,7 +71,7 @@ class SoftmaxCrossEntropy(Function):
             losses *= self.valid
         return (losses.sum() / -self.normaliser).reshape(())
 
-    def backward(self, backend, gy, wanted):
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple[np.ndarray, None]:
         factor = gy / self.normaliser
         if self.valid is not None:
             factor = (self.valid * factor)[:, None]
@@ -70,12 +80,13 @@ class SoftmaxCrossEntropy(Function):
         return backend.xp.moveaxis(gx.reshape(self.moved), -1, self.axis), None
 
 
-def batch_size(x):
+def batch_size(x: np.ndarray) -> int:
     """The length of axis 0 of an array; 1 for a single number."""
     return max(1, x.shape[0]) if x.ndim else 1
 
 
-def normaliser(backend, mode, places, valid, batch_size, dtype):
+def normaliser(backend: Backend, mode: str, places: int, valid: np.ndarray | None, batch_size: int,
+               dtype: np.dtype) -> float:
     """What a summed loss is divided by, as a number of `dtype`; never less than 1, as a batch may hold no
     valid place.
 
@@ -87,7 +98,8 @@ def normaliser(backend, mode, places, valid, batch_size, dtype):
                                       "NONE": 1}[mode])))
 
 
-def checked_labels(backend, label, shape, dtype, ignore_label=None):
+def checked_labels(backend: Backend, label: np.ndarray, shape: tuple[int, int], dtype: np.dtype,
+                   ignore_label: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Return (labels as int64 (places,), 0/1 array of `dtype` of valid places or None where all are) for
     scores as rows.
 
@@ -111,11 +123,12 @@ def checked_labels(backend, label, shape, dtype, ignore_label=None):
     return refuse(backend, whole, flat, wrong, "label", classes, f"the scores have {classes} classes"), valid
 
 
-def softmax(x, axis=1):
+def softmax(x: Tensor, axis: int = 1) -> Tensor | None:
     """Return exp(x) / sum exp(x) along `axis`."""
     return Softmax(axis).apply(x)
 
 
-def softmax_cross_entropy(x, label, axis=1, ignore_label=None, normalization="VALID"):
+def softmax_cross_entropy(x: Tensor, label: Tensor | np.ndarray, axis: int = 1,
+                          ignore_label: int | None = None, normalization: str = "VALID") -> Tensor:
     """Return the mean negative log-likelihood of `label` under softmax(x); see `SoftmaxCrossEntropy`."""
     return SoftmaxCrossEntropy(axis, ignore_label, normalization).apply(x, label)

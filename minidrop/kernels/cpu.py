@@ -6,14 +6,16 @@ Compiled at first use and cached on disk. No fastmath: results must not depend o
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
 
 
-def jit(function):
+def jit(function: Any) -> Callable:
     """Compile a loop at first use, and cache it on disk."""
-    options = {"nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:        # no folder for the cache can be written: every process compiles for itself
@@ -21,7 +23,7 @@ def jit(function):
 
 
 @jit
-def take_block(W, rows, cols, out, first, last):
+def take_block(W: Any, rows: Any, cols: Any, out: Any, first: Any, last: Any) -> None:
     """out[i, j] = W[rows[i], cols[j]]."""
     for i in range(first, last):
         source = rows[i]
@@ -30,7 +32,7 @@ def take_block(W, rows, cols, out, first, last):
 
 
 @jit
-def take_columns(W, cols, out, first, last):
+def take_columns(W: Any, cols: Any, out: Any, first: Any, last: Any) -> None:
     """out[i, j] = W[i, cols[j]]."""
     for i in range(first, last):
         for j in range(cols.size):
@@ -38,7 +40,7 @@ def take_columns(W, cols, out, first, last):
 
 
 @jit
-def put_columns(x, cols, out, first, last):
+def put_columns(x: np.ndarray, cols: Any, out: Any, first: Any, last: Any) -> None:
     """out[i, cols[j]] = x[i, j]."""
     for i in range(first, last):
         for j in range(cols.size):
@@ -46,7 +48,7 @@ def put_columns(x, cols, out, first, last):
 
 
 @jit
-def sum_groups(x, order, bounds, out, first, last):
+def sum_groups(x: np.ndarray, order: Any, bounds: Any, out: Any, first: Any, last: Any) -> None:
     """out[i] = the sum of the rows x[order[j]], bounds[i] <= j < bounds[i + 1], one after the other."""
     for i in range(first, last):
         total = out[i]
@@ -60,7 +62,7 @@ def sum_groups(x, order, bounds, out, first, last):
 
 
 @jit
-def relu(x, y, first, last):
+def relu(x: np.ndarray, y: Any, first: Any, last: Any) -> None:
     """y = max(x, 0); NaN stays NaN, so that a diverging net is noticed."""
     x, y = x[first:last], y[first:last]      # counting from 0, the loop needs no check for negative indices
     zero = x.dtype.type(0)
@@ -69,7 +71,7 @@ def relu(x, y, first, last):
 
 
 @jit
-def activate(y, b, relu, scale, first, last):
+def activate(y: Any, b: Any, relu: Any, scale: Any, first: Any, last: Any) -> None:
     """y = scale * max(y + b, 0), or scale * (y + b) where not `relu`, in place for rows first .. last-1."""
     zero = y.dtype.type(0)
     for i in range(first, last):
@@ -84,7 +86,7 @@ def activate(y, b, relu, scale, first, last):
 
 
 @jit
-def relu_gradient(gy, y, scale, gx, first, last):
+def relu_gradient(gy: Any, y: Any, scale: Any, gx: Any, first: Any, last: Any) -> None:
     """gx = gy * scale where y > 0, else 0."""
     gy, y, gx = gy[first:last], y[first:last], gx[first:last]
     zero = gy.dtype.type(0)
@@ -93,7 +95,7 @@ def relu_gradient(gy, y, scale, gx, first, last):
 
 
 @jit
-def lstm_gradient(gates, squashed, c_before, cont, dh, dc, d):
+def lstm_gradient(gates: Any, squashed: Any, c_before: Any, cont: Any, dh: Any, dc: Any, d: Any) -> None:
     """The gradient of an LSTM's step in one pass: d of the gates' arguments, dc of c becomes that of
     c_before."""
     one, units = gates.dtype.type(1), dc.shape[1]
@@ -113,7 +115,7 @@ _CHUNK = 128     # counters at a time: four words each stay in the first-level c
 
 
 @jit
-def philox_words(first, count, key_low, key_high, words):
+def philox_words(first: Any, count: int, key_low: Any, key_high: Any, words: Any) -> None:
     """words[4 b + w] = word w of Philox4x32-10 (Salmon et al. 2011) for the counter (first + b, 0, 0), b <
     count.
 
@@ -151,7 +153,8 @@ def philox_words(first, count, key_low, key_high, words):
 
 
 @jit
-def dropout(x, y, mask, key_low, key_high, threshold, scale, first, last):
+def dropout(x: np.ndarray, y: Any, mask: Any, key_low: Any, key_high: Any, threshold: Any, scale: Any,
+            first: Any, last: Any) -> None:
     """y = x * mask * scale for the elements of blocks first .. last-1 of four; mask = (random word >=
     threshold)."""
     words = np.empty(4 * _CHUNK, np.uint32)
@@ -167,7 +170,7 @@ def dropout(x, y, mask, key_low, key_high, threshold, scale, first, last):
 
 
 @jit
-def gaussian(out, key_low, key_high, first, last):
+def gaussian(out: Any, key_low: Any, key_high: Any, first: Any, last: Any) -> None:
     """out = numbers of N(0, 1) for the blocks first .. last-1 of four; two words make two numbers (Box and
     Muller 1958).
 

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 from functools import lru_cache
 from types import CodeType, FunctionType
+from typing import Any
 
 import numba
 import numpy as np
@@ -16,7 +17,8 @@ from minidrop.kernels.cpu import jit
 
 
 @jit
-def sgd_update(W, history, rows, g, row_of, cols, lr, momentum, decay, l1, grad_scale, first, last):
+def sgd_update(W: Any, history: Any, rows: Any, g: Any, row_of: Any, cols: Any, lr: Any, momentum: Any,
+               decay: Any, l1: Any, grad_scale: Any, first: Any, last: Any) -> None:
     """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history, for
     rows[first:last].
 
@@ -54,7 +56,7 @@ def sgd_update(W, history, rows, g, row_of, cols, lr, momentum, decay, l1, grad_
 
 
 @jit
-def subtract_block(W, rows, cols, g, rate, first, last):
+def subtract_block(W: Any, rows: Any, cols: Any, g: Any, rate: Any, first: Any, last: Any) -> None:
     """W[rows[i], cols[j]] -= rate * g[i, j]."""
     all_columns = cols.size == W.shape[1]
     for i in range(first, last):
@@ -68,7 +70,7 @@ def subtract_block(W, rows, cols, g, rate, first, last):
 
 
 @jit
-def regularised(w, g, row, cols, decay, l1, grad_scale, out):
+def regularised(w: Any, g: Any, row: Any, cols: Any, decay: Any, l1: Any, grad_scale: Any, out: Any) -> None:
     """out = grad_scale * (row `row` of g, or zeros) + decay * R(w)."""
     if row < 0:
         out[:] = 0
@@ -111,7 +113,7 @@ def _two(W, a, b, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, 
 
 
 @lru_cache
-def update_kernel(formula, slots):
+def update_kernel(formula: Any, slots: Any) -> Any:
     """Return the loop of a rule with one or two history arrays; `formula`: see UpdateRule. Compiled at first
     use."""
     whole = is_whole(formula)
@@ -127,7 +129,7 @@ def update_kernel(formula, slots):
     return jit(loop) if whole else numba.njit(nogil=True, error_model="numpy")(loop)
 
 
-def is_whole(formula):
+def is_whole(formula: Any) -> Any:
     """Whether the code of a formula alone says what it does, NumPy apart: then no kernel kept under it is out
     of date."""
     code = formula.__code__
@@ -135,7 +137,7 @@ def is_whole(formula):
     return known and formula.__closure__ is None and not any(isinstance(c, CodeType) for c in code.co_consts)
 
 
-def fingerprint(formula):
+def fingerprint(formula: Any) -> Any:
     """Return a word that differs between formulas that compute something else."""
     code = formula.__code__
     return hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names, code.co_varnames,

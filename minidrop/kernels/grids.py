@@ -1,6 +1,8 @@
 """How many blocks of how many threads a kernel is launched with: (grid, block) from sizes. Pure functions of
 integers."""
 
+from typing import Any
+
 COLUMNS = 128           # of a tile: 32 threads with PER_THREAD = 4 columns each (common.cuh)
 ROWS = 8
 BLOCKS = 4096           # enough to fill the largest device several times; a thread then takes several rows or
@@ -19,50 +21,50 @@ def _parts(count, size):
     return max(1, -(-count // size))
 
 
-def tiles(n, m):
+def tiles(n: int, m: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Tiles of 8 rows by 128 columns over a matrix (n, m): every column has a block, rows may have to share
     them."""
     across = _parts(m, COLUMNS)
     return (across, min(_parts(n, ROWS), max(1, BLOCKS // across))), (32, ROWS)
 
 
-def elements(n):
+def elements(n: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """One thread an element, or one for several a whole grid apart."""
     return (min(_parts(n, THREADS), BLOCKS), 1), (THREADS, 1)
 
 
-def counters(n):
+def counters(n: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """One thread for four elements (dropout.cu)."""
     return elements(-(-n // 4))
 
 
-def partial_sums(n):
+def partial_sums(n: int) -> int:
     """How many blocks share a sum of n elements."""
     return min(_parts(n, 4 * THREADS), _PARTIAL_SUMS)
 
 
-def rows(n, row_threads):
+def rows(n: int, row_threads: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """`row_threads` threads a row, 256 a block."""
     lines = THREADS // row_threads
     return (_parts(n, lines), 1), (row_threads, lines)
 
 
-def columns(m):
+def columns(m: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Blocks of 32 columns, whose threads share the rows."""
     return (_parts(m, 32), 1), (32, _LINES)
 
 
-def squares(n, m):
+def squares(n: int, m: int) -> Any:
     """Blocks of 32 x 8 threads for tiles of 32 x 32."""
     return (_parts(m, _TILE), min(_parts(n, _TILE), _LARGEST_Y)), (32, 8)
 
 
-def product(m, n, tile_m, tile_n):
+def product(m: int, n: int, tile_m: Any, tile_n: Any) -> Any:
     """A block for each tile of a matrix (m, n)."""
     return (_parts(m, tile_m) * _parts(n, tile_n), 1), (2 * tile_n, 1)
 
 
-def tile_of_product(m, n, rows=(), columns=()):
+def tile_of_product(m: Any, n: Any, rows: Any = (), columns: Any = ()) -> Any:
     """Return the largest of TILES of which a matrix (m, n) has so many that a device is busy.
 
     rows, columns: sizes that must be multiples of the tile's. Reasoned, not measured: large tiles read less,

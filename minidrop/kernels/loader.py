@@ -5,14 +5,20 @@ strides are not passed by the caller: they follow from the arrays' shapes, which
 *device* is what compiles and runs (`Cuda`; the tests have one that runs the same files on the host).
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from minidrop.errors import BackendError, ShapeError
+
+if TYPE_CHECKING:
+    pass
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17", "--fmad=false")
@@ -79,7 +85,7 @@ class AxisValue(NamedTuple):
     table: object = None
 
 
-def axis_value(kept, table=None):
+def axis_value(kept: Any, table: np.ndarray | None = None) -> AxisValue:
     """Return a Kept as an AxisValue; one without the regular form needs its `table` on the device.
 
     One on the device starts where its `start_at` says at launch, in a captured graph too; what its count has
@@ -106,7 +112,8 @@ class Kernel:
     together.
     """
 
-    def __init__(self, name, file, arguments, grid, fits=None, **macros):
+    def __init__(self, name: str, file: str, arguments: list, grid: Callable, fits: Callable | None = None,
+                 **macros: Any):
         self.name, self.file, self.arguments = name, file, tuple(arguments)
         self.grid, self.macros = grid, macros
         self.fits = fits or (lambda macros: True)
@@ -121,7 +128,8 @@ class Kernel:
             return
         device.launch(self, {"REAL": REALS[real], **macros}, *self.grid(sizes, macros), arguments)
 
-    def bind(self, device, values, macros):
+    def bind(self, device: Any, values: Any,
+             macros: dict[str, int]) -> tuple[str, dict[str, int], list[np.ndarray | None]]:
         """Return (dtype of REAL, sizes by name, C arguments: arrays, None for null, NumPy numbers)."""
         expected = {argument.name for argument in self.arguments if not isinstance(argument, Size)}
         if expected != set(values):
@@ -205,7 +213,7 @@ class Kernel:
         if known != length:
             raise ShapeError(f"{where}: expected {size} = {known} as in the arguments before, got {length}")
 
-    def variants(self):
+    def variants(self) -> list[dict[str, int | str]]:
         """Return the macros of every variant in use: REAL times the file's own."""
         found = [{"REAL": real} for real in REALS.values()]
         for name, choices in self.macros.items():
@@ -214,13 +222,13 @@ class Kernel:
 
 
 @lru_cache
-def source(file):
+def source(file: str) -> str:
     """Return the text of a kernel file with what it includes of this folder put in its place."""
     text = (FOLDER / file).read_text(encoding="utf-8")
     return re.sub(r'^#include "([\w.]+)"$', lambda found: source(found[1]), text, flags=re.MULTILINE)
 
 
-def options(macros):
+def options(macros: Any) -> Any:
     """Return the compiler's options for the macros of one variant."""
     return OPTIONS + tuple(f"-D{name}={value}" for name, value in sorted(macros.items()))
 
@@ -229,18 +237,18 @@ class Cuda:
     """Runs kernels on CUDA device `index`, on CuPy's current stream. Compiled at first use; `cupy` caches
     that on disk."""
 
-    def __init__(self, index, cupy):
+    def __init__(self, index: Any, cupy: Any):
         self.index, self.cupy = index, cupy
         self._functions = {}
 
-    def complaint(self, x):
+    def complaint(self, x: np.ndarray) -> Any:
         """Return why `x` cannot be an argument here, or ''."""
         if not isinstance(x, self.cupy.ndarray):
             return f"expected an array on cuda:{self.index}, got {type(x).__module__}.{type(x).__name__}"
         return ("" if x.device.id == self.index else f"expected an array on cuda:{self.index}, got one on "
                 f"cuda:{x.device.id}")
 
-    def launch(self, kernel, macros, grid, block, arguments):
+    def launch(self, kernel: Any, macros: Any, grid: Callable, block: Any, arguments: Any) -> None:
         """Launch `kernel` with bound arguments; BackendError where NVRTC, which compiles it at first, is
         missing."""
         null = np.uint64(0)
@@ -264,7 +272,7 @@ class Cuda:
         return self.cupy.RawModule(code=source(file), options=options(dict(macros)))
 
 
-def compile_for(file, macros, architecture):
+def compile_for(file: str, macros: Any, architecture: Any) -> Any:
     """Compile a kernel file for "sm_90", say, and return the machine code. Needs CuPy and NVRTC, but no
     GPU."""
     # CuPy's own binding: its `cupy.cuda.compiler` asks a device even where the architecture is given.

@@ -11,6 +11,8 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 
 _SPIN_TICKS_LOG2 = "19"   # 2**19 ticks, some 0.2 ms: longer than most gaps between products, shorter than a
                           # large kernel
@@ -39,7 +41,7 @@ _tasks = queue.SimpleQueue()   # (kernel, arguments, where to put None or the ex
 _workers = []
 
 
-def by_rows(kernel, rows, elements, *args):
+def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
     """Call kernel(*args, first_row, last_row) over 0..rows, split between the kernel threads where `elements`
     are many.
 

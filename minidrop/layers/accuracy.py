@@ -1,8 +1,15 @@
 """Accuracy."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop import functions
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("Accuracy")
@@ -13,7 +20,7 @@ class Accuracy(Layer):
     bottoms = (2, 2)
     tops = (1, 2)
 
-    def setup(self, scores, labels):
+    def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple[int, ...]] | None:
         settings = self.settings
         self.axis = checked_axis(settings.axis, len(scores))
         classes = scores[self.axis]
@@ -22,7 +29,7 @@ class Accuracy(Layer):
         check_label_shape(scores, labels, self.axis)
         return [(), (classes,)][:len(self.config.top)]
 
-    def forward(self, x, label):
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor] | None:
         settings = self.settings
         ignore_label = settings.ignore_label if settings.HasField("ignore_label") else None
         return functions.accuracy(x, label, settings.top_k, self.axis, ignore_label,

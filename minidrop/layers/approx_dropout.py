@@ -1,11 +1,20 @@
 """ApproxDropout: a regular pattern, drawn once an iteration and shared by the batch, says which units
 live."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop import functions
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, checked_axis, register_layer
 from minidrop.layers.drop_settings import drop_site, shape_site
 from minidrop.layers.flow import Drops, Pass
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.config import LayerParameter
+    from minidrop.layers.base import Context
 
 
 @register_layer("ApproxDropout")
@@ -21,11 +30,11 @@ class ApproxDropout(Layer):
 
     axis = 1
 
-    def __init__(self, config, context):
+    def __init__(self, config: LayerParameter, context: Context):
         super().__init__(config, context)
         self.site = drop_site(config.name, config.approx_dropout_param, context.seed)
 
-    def setup(self, shape):
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         if len(shape) < 2:
             raise ConfigError(f"ApproxDropout drops features, but the bottom of shape {tuple(shape)} has "
                               f"only a batch axis")
@@ -34,9 +43,9 @@ class ApproxDropout(Layer):
         shape_site(self.site, self.settings, shape, self.axis)
         return [shape]
 
-    def flow(self, shapes):
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Drops | Pass]:
         return [Pass(keeps_zero=True), Drops(self.site, axis=self.axis, leaves_scale=True,
                                              reshuffle_interval=self.settings.reshuffle_interval)]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return functions.approx_dropout(x, self.drawn.own, self.axis, scaled=self.plan.done)

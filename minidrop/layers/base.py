@@ -5,9 +5,15 @@ never looks at its neighbours: what it may do with kept sets it only declares, a
 several types share stands here (`ProductLayer`, `RandomDrop`).
 """
 
+from __future__ import annotations
+
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import Message
 
 from minidrop.config import decimal, param_fields
 from minidrop.errors import ConfigError, ShapeError, nearest
@@ -15,6 +21,9 @@ from minidrop.layers.flow import Drops, Pass, Product
 from minidrop.layers.given import NodeDraw, NodePlan
 from minidrop.registry import Registry
 from minidrop.rng import stream_key
+
+if TYPE_CHECKING:
+    from minidrop.config import LayerParameter
 
 _types = Registry("layer type", "type")
 
@@ -62,7 +71,7 @@ class Layer:
     plan = NodePlan()          # given once a mode
     drawn = NodeDraw()         # given for every iteration
 
-    def __init__(self, config, context):
+    def __init__(self, config: LayerParameter, context: Context):
         self.config = config
         self.name = config.name
         self.context = context
@@ -70,11 +79,11 @@ class Layer:
         self.state = {}            # {name: array}; every forward pass makes new ones
 
     @property
-    def settings(self):
+    def settings(self) -> Message:
         """The layer's own *_param message; its defaults where the file has none."""
         return getattr(self.config, param_fields(self.type)[0])
 
-    def options(self, **defaults):
+    def options(self, **defaults: Any) -> Any:
         """Return the settings in `param_str`, for layers of a user's own: {name: value} with these names and
         defaults.
 
@@ -107,14 +116,14 @@ class Layer:
         return found
 
     @property
-    def training(self):
+    def training(self) -> bool:
         return self.context.phase == "TRAIN"
 
-    def setup(self, *shapes):
+    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Return the shapes of the tops. Default: one top like the first bottom."""
         return [shapes[0]]
 
-    def flow(self, shapes):
+    def flow(self, shapes: list[tuple[int, ...]]) -> list:
         """Return the facts (see layers.flow) of how entries flow through; called after `setup`, with the same
         shapes.
 
@@ -122,25 +131,25 @@ class Layer:
         """
         return []
 
-    def state_shapes(self):
+    def state_shapes(self) -> dict:
         """Return {name: shape} of the arrays that the layer carries from batch to batch in its `state`, zeros
         at first."""
         return {}
 
-    def parameter_specs(self):
+    def parameter_specs(self) -> list:
         """Return the ParameterSpecs; called after `setup`."""
         return []
 
-    def forward(self, *bottoms):
+    def forward(self, *bottoms: Any) -> Any:
         """Return the top Tensor, or a tuple of them."""
         raise NotImplementedError
 
-    def key(self, iteration):
+    def key(self, iteration: int) -> int:
         """Return the key of an iteration's random numbers: no two layers, iterations or ranks share one."""
         rank = (self.context.rank,) if self.context.rank else ()
         return stream_key(self.context.seed, self.stream, self.name, iteration, *rank)
 
-    def close(self):
+    def close(self) -> None:
         """Release threads and files."""
 
 
@@ -151,7 +160,7 @@ class ProductLayer(Layer):
     x is flattened from `axis` on; W is (num_output, inputs) as in Caffe, or its transpose.
     """
 
-    def setup(self, shape):
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings
         if not settings.num_output:
             raise ConfigError("inner_product_param needs num_output, at least 1")
@@ -165,7 +174,7 @@ class ProductLayer(Layer):
         self.flattens = len(shape) != self.axis + 1
         return [tuple(shape[:self.axis]) + (self.outputs,)]
 
-    def parameter_specs(self):
+    def parameter_specs(self) -> list[ParameterSpec]:
         settings = self.settings
         shape = (self.inputs, self.outputs) if settings.transpose else (self.outputs, self.inputs)
         specs = [ParameterSpec("weight", shape, settings.weight_filler)]
@@ -173,7 +182,7 @@ class ProductLayer(Layer):
             specs.append(ParameterSpec("bias", (self.outputs,), settings.bias_filler))
         return specs
 
-    def product(self, shape, kinds=()):
+    def product(self, shape: Any, kinds: Any = ()) -> Product:
         """Return the Product of this layer, which can leave out what `kinds` names."""
         flat = shape[self.axis:]
         return Product("weight", math.prod(shape[:self.axis]), self.inputs, self.outputs, in_axis=self.axis,
@@ -192,7 +201,7 @@ class RandomDrop(Layer):
     reads_axes = False         # has a use for `axes` and `shared`
     reason = ""                # why it makes no product smaller
 
-    def setup(self, *shapes):
+    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.config.dropout_param
         self.rate = decimal(settings.dropout_ratio)
         if not 0 <= self.rate < 1:
@@ -201,33 +210,33 @@ class RandomDrop(Layer):
             raise ConfigError(f"axes and shared are settings of Dropout; {self.type} has no use for them")
         return super().setup(*shapes)
 
-    def flow(self, shapes):
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Drops | Pass]:
         return [Pass(keeps_zero=True, compact=False), Drops(reason=self.reason)]
 
 
-def register_layer(name):
+def register_layer(name: str) -> Callable:
     """Return a class decorator that makes a Layer known by its type name."""
     return _types.register(name)
 
 
-def known_layers():
+def known_layers() -> list[str]:
     """Return the registered type names, sorted."""
     return _types.names()
 
 
-def layer_class(type_name):
+def layer_class(type_name: str) -> type:
     """Return the Layer class of a type; ConfigError with the nearest names where it is unknown."""
     return _types.get(type_name)
 
 
-def checked_axis(axis, ndim, what="axis"):
+def checked_axis(axis: int, ndim: int, what: str = "axis") -> int:
     """Return `axis` as a non-negative number; ConfigError where the blob has no such axis."""
     if not -ndim <= axis < ndim:
         raise ConfigError(f"{what} {axis} does not exist: the bottom has {ndim} axes")
     return axis % ndim
 
 
-def axis_with_alias(settings, old_name, ndim):
+def axis_with_alias(settings: Message, old_name: str, ndim: int) -> int:
     """Return the axis of a message (Concat, Slice) that has an older name for it too."""
     if settings.HasField(old_name):
         if settings.HasField("axis"):
@@ -236,7 +245,7 @@ def axis_with_alias(settings, old_name, ndim):
     return checked_axis(settings.axis, ndim)
 
 
-def check_label_shape(scores, labels, axis):
+def check_label_shape(scores: tuple[int, ...], labels: Any, axis: int) -> None:
     """Raise ShapeError unless there is one label for every place of `scores` without `axis`."""
     places = math.prod(scores[:axis]) * math.prod(scores[axis + 1:])
     if math.prod(labels) != places:
@@ -244,7 +253,7 @@ def check_label_shape(scores, labels, axis):
                          f"but the label blob has shape {tuple(labels)}")
 
 
-def loss_settings(config, default="VALID"):
+def loss_settings(config: LayerParameter, default: str = "VALID") -> tuple[int | None, str]:
     """Return (ignore_label or None, normalization mode) of a layer's loss_param.
 
     The old field `normalize` counts where the new one is absent.

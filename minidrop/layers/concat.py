@@ -1,8 +1,15 @@
 """Concat."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop import functions
 from minidrop.errors import ShapeError
 from minidrop.layers.base import Layer, axis_with_alias, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("Concat")
@@ -11,7 +18,7 @@ class Concat(Layer):
 
     bottoms = (1, None)
 
-    def setup(self, *shapes):
+    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]] | None:
         first = list(shapes[0])
         self.axis = axis_with_alias(self.settings, "concat_dim", len(first))
         for shape in shapes[1:]:
@@ -23,5 +30,5 @@ class Concat(Layer):
         first[self.axis] = sum(shape[self.axis] for shape in shapes)
         return [tuple(first)]
 
-    def forward(self, *bottoms):
+    def forward(self, *bottoms: Tensor) -> Tensor:
         return functions.concat(bottoms, self.axis)

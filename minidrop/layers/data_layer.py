@@ -1,6 +1,9 @@
 """DataLayer: what all layers have in common that read batches from somewhere."""
 
+from __future__ import annotations
+
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from minidrop.autograd import Tensor
 from minidrop.config import LayerParameter
@@ -8,6 +11,9 @@ from minidrop.data import Batches, Prefetcher, Vocabulary
 from minidrop.data.transform import check_transform, transform
 from minidrop.errors import DataError, nearest
 from minidrop.layers.base import Layer
+
+if TYPE_CHECKING:
+    from minidrop.data.records import Records
 
 
 class DataLayer(Layer):
@@ -40,11 +46,11 @@ class DataLayer(Layer):
     reader = None
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         """The names, in what `batches` returns, of the arrays for the tops."""
         return tuple(self.config.top)
 
-    def feed(self, records, batch_size, shuffle=False):
+    def feed(self, records: Records, batch_size: int, shuffle: bool = False) -> list[tuple[int, ...]] | None:
         """Read batches of these Records from number 0 on; returns the shapes of the tops."""
         self.close()
         batches = Batches(records, batch_size, shuffle, self.context.seed, self.name)
@@ -57,13 +63,13 @@ class DataLayer(Layer):
         self.batches, self.position = batches, 0
         return [(batches.batch_size, *records.shapes(name)) for name in self.names]
 
-    def seek(self, position):
+    def seek(self, position: int) -> None:
         """Let the next forward be batch number `position`."""
         self.position = position
         if self.reader:
             self.reader.seek(position)
 
-    def record_of(self, place):
+    def record_of(self, place: Any) -> str:
         """Say which record stood at `place` of the last batch; "" where nobody could look it up.
 
         The place counts through the first `record_axes` axes.
@@ -74,7 +80,7 @@ class DataLayer(Layer):
         """Return the settings that decide where batch number n begins; a snapshot records them."""
         return {}
 
-    def settings_for(self, other: "DataLayer") -> str:
+    def settings_for(self, other: DataLayer) -> str:
         """Return the settings, as text for a message, that give this layer the vocabulary of `other`."""
         return "the same vocabulary"
 
@@ -87,10 +93,10 @@ class DataLayer(Layer):
         """Return the vocabulary of a layer, which has `token_tops` and is described in the file `path`."""
         raise NotImplementedError
 
-    def adopt(self, other):
+    def adopt(self, other: Any) -> None:
         """Take over what the caller has given `other`, the same layer of a net built before."""
 
-    def forward(self):
+    def forward(self) -> tuple[Tensor, ...]:
         arrays = self._next()
         self.position += 1
         backend = self.context.backend
@@ -107,7 +113,7 @@ class DataLayer(Layer):
             self.reader = Prefetcher(read, self.prefetch, self.position)
         return self.reader.get()
 
-    def close(self):
+    def close(self) -> None:
         if self.reader:
             self.reader.close()
             self.reader = None

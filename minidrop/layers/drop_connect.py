@@ -1,8 +1,16 @@
 """DropConnect: drops single weights of a product, not units."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop import functions
 from minidrop.layers.base import ProductLayer, RandomDrop, register_layer
 from minidrop.layers.flow import Drops
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.layers.flow import Product
 
 
 @register_layer("DropConnect")
@@ -18,10 +26,10 @@ class DropConnect(RandomDrop, ProductLayer):
     stream = "drop connect"
     reason = "it drops every weight on its own, and the product is computed whole"
 
-    def flow(self, shapes):
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Drops | Product]:
         return [self.product(*shapes), Drops(reason=self.reason)]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if x.ndim != self.axis + 1:
             x = functions.flatten(x, self.axis)
         W = self.params["weight"]

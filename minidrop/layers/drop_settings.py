@@ -1,11 +1,15 @@
 """From an ApproxDropoutParameter to a DropSite."""
 
+from typing import Any
+
+from google.protobuf.message import Message
+
 from minidrop.config import decimal
 from minidrop.errors import ConfigError
 from minidrop.patterns import DropSite, PatternSettings
 
 
-def pattern_settings(settings):
+def pattern_settings(settings: Message) -> PatternSettings:
     """Return the PatternSettings that an ApproxDropoutParameter asks for."""
     return PatternSettings(rate=decimal(settings.dropout_ratio), family=settings.pattern,
                            max_period=settings.max_period, step=settings.step,
@@ -14,7 +18,7 @@ def pattern_settings(settings):
                            block_samples=settings.block_samples, block_units=settings.block_units)
 
 
-def drop_site(name, settings, seed):
+def drop_site(name: str, settings: Message, seed: int) -> DropSite:
     """Return the DropSite of a layer. ConfigError where the settings do not go together."""
     site = DropSite(name, pattern_settings(settings), seed)
     if settings.time == settings.STEP:
@@ -26,7 +30,7 @@ def drop_site(name, settings, seed):
     return site
 
 
-def shape_site(site, settings, shape, axis):
+def shape_site(site: DropSite, settings: Any, shape: Any, axis: int) -> None:
     """Tell a site what it drops of a bottom of some shape: entries of an axis, with time STEP step by step.
 
     Raises ConfigError where that cannot be.

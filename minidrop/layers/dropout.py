@@ -1,8 +1,15 @@
 """Dropout: every element on its own, or one mask along some axes. The products around it stay whole."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop import functions
 from minidrop.errors import ConfigError
 from minidrop.layers.base import RandomDrop, checked_axis, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("Dropout")
@@ -19,14 +26,14 @@ class Dropout(RandomDrop):
     reads_axes = True
     reason = "it drops every element on its own; try --dropout approx"
 
-    def setup(self, shape):
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         tops = super().setup(shape)
         self.axes = _shared_axes(self.settings, shape)
         if self.axes:
             self.reason = "it multiplies by zero what has been computed; try --dropout approx"
         return tops
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return functions.dropout(x, self.rate, self.drawn.key, axes=self.axes) if self.drawn.dropping else x
 
 

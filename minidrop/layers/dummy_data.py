@@ -15,7 +15,7 @@ from minidrop.rng import generator
 class DummyData(DataLayer):
     """Tops from fillers: constant ones once, random ones anew in every forward."""
 
-    def setup(self):
+    def setup(self) -> list[tuple[int, ...]] | None:
         settings, count = self.settings, len(self.config.top)
         old = [settings.num, settings.channels, settings.height, settings.width]
         if settings.shape and any(old):
@@ -45,11 +45,11 @@ class DummyData(DataLayer):
         return self.shapes
 
     @property
-    def names(self):
+    def names(self) -> tuple[int, ...]:
         """The numbers of the tops that change."""
         return tuple(i for i in range(len(self.shapes)) if i not in self.constant)
 
-    def forward(self):
+    def forward(self) -> tuple[Tensor, ...]:
         backend = self.context.backend
         changing = dict(zip(self.names, super().forward(), strict=True))
         for i, array in self.constant.items():

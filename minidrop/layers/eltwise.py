@@ -1,9 +1,16 @@
 """Eltwise."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from minidrop import functions
 from minidrop.config import decimal
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("Eltwise")
@@ -12,7 +19,7 @@ class Eltwise(Layer):
 
     bottoms = (2, None)
 
-    def setup(self, *shapes):
+    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]] | None:
         settings = self.settings
         self.operation = settings.EltwiseOp.Name(settings.operation)
         if len(settings.coeff) not in (0, len(shapes)):
@@ -24,7 +31,7 @@ class Eltwise(Layer):
             raise ShapeError(f"bottoms of one shape expected, got {', '.join(str(tuple(s)) for s in shapes)}")
         return [shapes[0]]
 
-    def forward(self, *bottoms):
+    def forward(self, *bottoms: Tensor) -> Any:
         if self.operation == "SUM":
             return functions.weighted_sum(bottoms, self.coeff)
         return functions.product(bottoms) if self.operation == "PROD" else functions.maximum(bottoms)

@@ -1,11 +1,17 @@
 """Embed: a vector for each index."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, ParameterSpec, register_layer
 from minidrop.layers.flow import Product
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("Embed")
@@ -17,7 +23,7 @@ class Embed(Layer):
     and trained.
     """
 
-    def setup(self, shape):
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]] | None:
         settings = self.settings
         for field in ("num_output", "input_dim"):
             if not getattr(settings, field):
@@ -25,18 +31,18 @@ class Embed(Layer):
         self.axis = len(shape)
         return [(*shape, settings.num_output)]
 
-    def parameter_specs(self):
+    def parameter_specs(self) -> list[ParameterSpec]:
         settings = self.settings
         specs = [ParameterSpec("weight", (settings.input_dim, settings.num_output), settings.weight_filler)]
         if settings.bias_term:
             specs.append(ParameterSpec("bias", (settings.num_output,), settings.bias_filler))
         return specs
 
-    def flow(self, shapes):
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Product]:
         settings = self.settings
         # Rows are read, not multiplied: a product without inputs.
         return [Product("weight", math.prod(shapes[0]), 0, settings.num_output, out_axis=self.axis,
                         kinds=("units",), weight_axes=(1, None), biases=("bias",) * settings.bias_term)]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         return functions.embed(x, self.params["weight"], self.params.get("bias"), self.drawn.outputs.kept)

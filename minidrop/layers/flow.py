@@ -30,7 +30,7 @@ class Pass:
     compact: bool = True
     activation: str = ""
 
-    def covers(self, axis):
+    def covers(self, axis: int) -> bool:
         """Whether this holds of an axis."""
         return self.axis in (None, axis)
 
@@ -63,7 +63,7 @@ class Product:
     epilogue: bool = False
 
     @property
-    def operations(self):
+    def operations(self) -> float:
         """Multiplications and additions of one forward pass."""
         return 2.0 * self.rows * self.inputs * self.outputs
 

@@ -1,7 +1,14 @@
 """GaussianDropout: noise as strong as dropout's, on every unit."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop import functions
 from minidrop.layers.base import RandomDrop, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("GaussianDropout")
@@ -15,5 +22,5 @@ class GaussianDropout(RandomDrop):
     stream = "gaussian dropout"
     reason = "it sets no unit to zero, so there is none to leave out"
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return functions.gaussian_dropout(x, self.rate, self.drawn.key) if self.drawn.dropping else x

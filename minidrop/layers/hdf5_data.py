@@ -13,7 +13,7 @@ class HDF5Data(DataLayer):
     The first top goes through transform_param (scale, mean_value). A thread reads `prefetch` batches ahead.
     """
 
-    def setup(self):
+    def setup(self) -> list[tuple[int, ...]] | None:
         settings = self.settings
         if not settings.source:
             raise ConfigError("hdf5_data_param needs a source, the text file that lists the HDF5 files")

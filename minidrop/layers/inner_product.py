@@ -1,7 +1,15 @@
 """InnerProduct: y = x W^T + b."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from minidrop import functions
 from minidrop.layers.base import ProductLayer, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.layers.flow import Product
 
 
 @register_layer("InnerProduct")
@@ -14,10 +22,10 @@ class InnerProduct(ProductLayer):
     whose kept set is computed.
     """
 
-    def flow(self, shapes):
+    def flow(self, shapes: Any) -> list[Product]:
         return [self.product(*shapes, kinds=("units", "weights", "blocks"))]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if x.ndim != self.axis + 1:
             x = functions.flatten(x, self.axis)
         below = self.drawn.outputs

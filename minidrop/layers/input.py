@@ -16,7 +16,7 @@ class Input(Layer):
     tops = (1, None)
     is_data = True
 
-    def setup(self):
+    def setup(self) -> list[tuple[int, ...]]:
         tops, shapes = self.config.top, self.settings.shape
         if len(shapes) not in (1, len(tops)):
             raise ConfigError(f"input_param needs one shape, or one for each of the {len(tops)} tops, got "
@@ -30,7 +30,7 @@ class Input(Layer):
         self.given = {}
         return shapes
 
-    def give(self, values):
+    def give(self, values: dict[str, Tensor]) -> None:
         """Set the arrays of the next forward by top name; ShapeError where one does not fit."""
         for name, value in values.items():
             backend, expected = self.context.backend, self.shapes[name]
@@ -48,7 +48,7 @@ class Input(Layer):
             same = isinstance(value, Tensor) and value.data is array
             self.given[name] = value if same else Tensor(array, backend=backend)
 
-    def forward(self):
+    def forward(self) -> tuple[Tensor, ...]:
         missing = [name for name in self.config.top if name not in self.given]
         if missing:
             names = ", ".join(f"{name}=..." for name in self.config.top)

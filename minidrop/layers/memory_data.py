@@ -1,5 +1,9 @@
 """MemoryData."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from minidrop.data import ArrayRecords
@@ -7,6 +11,9 @@ from minidrop.data.transform import check_transform
 from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.layers.base import register_layer
 from minidrop.layers.data_layer import DataLayer
+
+if TYPE_CHECKING:
+    pass
 
 
 @register_layer("MemoryData")
@@ -17,10 +24,10 @@ class MemoryData(DataLayer):
     takes_arrays = True
 
     @property
-    def names(self):
+    def names(self) -> Any:
         return ("data", "labels")[:len(self.config.top)]
 
-    def setup(self):
+    def setup(self) -> list[tuple[int, ...]] | None:
         settings = self.settings
         sizes = {name: getattr(settings, name) for name in ("batch_size", "channels", "height", "width")}
         missing = [name for name, size in sizes.items() if not size]
@@ -31,7 +38,7 @@ class MemoryData(DataLayer):
         check_transform(self.config.transform_param, self.record)
         return [(self.batch_size, *self.record), (self.batch_size,)][:len(self.config.top)]
 
-    def set_arrays(self, data, labels=None):
+    def set_arrays(self, data: np.ndarray, labels: Any = None) -> None:
         """Set what to read: data (records, channels, height, width), labels (records,)."""
         data = np.asarray(data)
         labels = np.zeros(len(data)) if labels is None else np.asarray(labels).reshape(-1)
@@ -44,11 +51,11 @@ class MemoryData(DataLayer):
                              f"got {len(data)} records and {len(labels)} labels")
         self.feed(ArrayRecords({"data": data, "labels": labels}, "the arrays set"), self.batch_size)
 
-    def adopt(self, other):
+    def adopt(self, other: Any) -> None:
         if other.batches is not None:
             self.feed(other.batches.records, self.batch_size)
 
-    def forward(self):
+    def forward(self) -> Any:
         if self.batches is None:
             raise DataError("no data; call net.set_input_arrays(data, labels) first")
         return super().forward()

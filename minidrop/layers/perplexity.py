@@ -1,7 +1,14 @@
 """Perplexity."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop import functions
 from minidrop.layers.base import Layer, check_label_shape, checked_axis, loss_settings, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("Perplexity")
@@ -16,18 +23,18 @@ class Perplexity(Layer):
     bottoms = (2, 2)
     averages = "geometric"
 
-    def setup(self, scores, labels):
+    def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple] | None:
         self.axis = checked_axis(self.config.softmax_param.axis, len(scores))
         check_label_shape(scores, labels, self.axis)
         self.ignore_label, _ = loss_settings(self.config)
         return [()]
 
     @property
-    def batch_weight(self):
+    def batch_weight(self) -> int:
         """How many places of the last batch count. Whoever asks waits for the device; a training step need
         not."""
         return self.label.size if self.ignore_label is None else int((self.label != self.ignore_label).sum())
 
-    def forward(self, x, label):
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | None:
         self.label = label.data
         return functions.perplexity(x, label, self.axis, self.ignore_label)

@@ -1,25 +1,34 @@
 """Power."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop import functions
 from minidrop.config import decimal
 from minidrop.layers.base import Layer, register_layer
 from minidrop.layers.flow import Pass
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.config import LayerParameter
+    from minidrop.layers.base import Context
 
 
 @register_layer("Power")
 class Power(Layer):
     """y = (shift + scale * x) ** power."""
 
-    def __init__(self, config, context):
+    def __init__(self, config: LayerParameter, context: Context):
         super().__init__(config, context)
         settings = self.settings
         self.power, self.scale, self.shift = (decimal(v)
                                               for v in (settings.power, settings.scale, settings.shift))
 
-    def flow(self, shapes):
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
         # Below a power of 1 the slope at 0 is infinite, and dense code would multiply it by a mask of 0.
         return [Pass(keeps_zero=self.shift == 0 and self.power >= 1,
                      finite=self.power >= 0 and self.power == int(self.power))]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return functions.power(x, self.power, self.scale, self.shift)

@@ -1,16 +1,24 @@
 """What LSTM, GRU and RNN have in common: bottoms and tops, parameters, the state carried from batch to batch,
 dropout."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.config import decimal
 from minidrop.errors import ConfigError, DataError, ShapeError
-from minidrop.functions.recurrent import NOTHING, HiddenDrop, gate_rows, recur, step_masks
+from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
+from minidrop.functions.recurrent import recur, step_masks
 from minidrop.layers.base import Layer, ParameterSpec
 from minidrop.layers.drop_settings import drop_site, shape_site
 from minidrop.layers.flow import OWN, Drops, Product
+
+if TYPE_CHECKING:
+    from minidrop.config import LayerParameter
+    from minidrop.layers.base import Context
 
 
 class RecurrentLayer(Layer):
@@ -36,7 +44,7 @@ class RecurrentLayer(Layer):
     state_names = ("h",)
     state_biases = ()                        # biases besides the first, each of every gate
 
-    def __init__(self, config, context):
+    def __init__(self, config: LayerParameter, context: Context):
         dropout = config.recurrent_param.hidden_dropout
         self.site = None
         self.conventional = config.recurrent_param.hidden_dropout_type == config.recurrent_param.CONVENTIONAL
@@ -59,7 +67,7 @@ class RecurrentLayer(Layer):
         super().__init__(config, context)
 
     # -- shapes ----------------------------------------------------------------------------------------------
-    def setup(self, x, cont, *others):
+    def setup(self, x: tuple[int, ...], cont: tuple[int, int], *others: Any) -> list[tuple[int, ...]]:
         settings = self.settings
         if not settings.num_output:
             raise ConfigError("recurrent_param needs num_output, at least 1")
@@ -93,7 +101,7 @@ class RecurrentLayer(Layer):
         tops = [(*x[:2], self.units * (1 + self.both))] + [(1, self.streams, self.units)] * count
         return tops[:len(self.config.top)]
 
-    def parameter_specs(self):
+    def parameter_specs(self) -> list[ParameterSpec]:
         settings, rows = self.settings, self.cell.gates * self.units
         specs = []
         for prefix in self._prefixes():
@@ -111,16 +119,16 @@ class RecurrentLayer(Layer):
     def _prefixes(self):
         return ("", "reverse_") if self.both else ("",)
 
-    def state_shapes(self):
+    def state_shapes(self) -> dict[str, tuple[int, int]]:
         carried = not (self.exposed or self.both)
         return {name: (self.streams, self.units) for name in self.state_names if carried}
 
-    def flow(self, shapes):
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Product]:
         places, gates = self.steps * self.streams, self.cell.gates * self.units
         # A gate of a unit is an output of its own: units can be left out by a drop of the layer's own alone.
         whole = self.site is not None and self.site.steps is None
-        units = {"out_axis": 2 if whole else None, "kinds": ("units", "blocks")}
-        facts = []
+        units: dict[str, Any] = {"out_axis": 2 if whole else None, "kinds": ("units", "blocks")}
+        facts: list[Any] = []
         for prefix in self._prefixes():
             facts.append(Product(f"{prefix}weight", places, self.inputs, gates, in_axis=2,
                                  in_spread=math.prod(shapes[0][3:]), **units))
@@ -137,7 +145,7 @@ class RecurrentLayer(Layer):
         return facts
 
     # -- running ---------------------------------------------------------------------------------------------
-    def forward(self, x, cont, *others):
+    def forward(self, x: Tensor, cont: Tensor, *others: Any) -> Any:
         self._check_cont(cont)
         if self.flattens:
             x = functions.flatten(x, 2)

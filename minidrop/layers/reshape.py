@@ -1,10 +1,16 @@
 """Reshape."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("Reshape")
@@ -12,10 +18,10 @@ class Reshape(Layer):
     """Gives axes `axis` .. `axis + num_axes - 1` the shape `shape { dim }`: 0 copies the bottom's, one -1 is
     inferred."""
 
-    def setup(self, shape):
+    def setup(self, shape: Any) -> list[tuple[int, ...]] | None:
         return [self.reshaped(shape)]
 
-    def reshaped(self, shape):
+    def reshaped(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the new shape for a bottom of `shape`."""
         settings = self.settings
         first = settings.axis if settings.axis >= 0 else len(shape) + 1 + settings.axis
@@ -44,5 +50,5 @@ class Reshape(Layer):
             raise ShapeError(f"{size} elements {tuple(shape[first:last])} do not fill shape {tuple(dims)}")
         return tuple(shape[:first]) + tuple(dims) + tuple(shape[last:])
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return functions.reshape(x, self.reshaped(x.shape))

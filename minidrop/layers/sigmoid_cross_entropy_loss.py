@@ -1,10 +1,16 @@
 """SigmoidCrossEntropyLoss."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.errors import ShapeError
 from minidrop.layers.base import Layer, loss_settings, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("SigmoidCrossEntropyLoss")
@@ -19,13 +25,13 @@ class SigmoidCrossEntropyLoss(Layer):
     tops = (1, 2)
     is_loss = True
 
-    def setup(self, scores, targets):
+    def setup(self, scores: tuple[int, int], targets: tuple[int, int]) -> list[tuple[int, ...]] | None:
         if math.prod(scores) != math.prod(targets):
             raise ShapeError(f"bottoms of one size expected, got {tuple(scores)} and {tuple(targets)}")
         self.ignore_label, self.normalization = loss_settings(self.config, default="BATCH_SIZE")
         self.with_probabilities = len(self.config.top) == 2
         return [(), scores][:len(self.config.top)]
 
-    def forward(self, x, target):
+    def forward(self, x: Tensor, target: Tensor) -> Any:
         value = functions.sigmoid_cross_entropy(x, target, self.ignore_label, self.normalization)
         return (value, functions.sigmoid(x)) if self.with_probabilities else value

@@ -1,8 +1,15 @@
 """Slice."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from minidrop import functions
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, axis_with_alias, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("Slice")
@@ -11,7 +18,7 @@ class Slice(Layer):
 
     tops = (1, None)
 
-    def setup(self, shape):
+    def setup(self, shape: Any) -> list[tuple[int, ...]] | None:
         self.axis = axis_with_alias(self.settings, "slice_dim", len(shape))
         length, count = shape[self.axis], len(self.config.top)
         points = list(self.settings.slice_point)
@@ -29,5 +36,5 @@ class Slice(Layer):
         return [tuple(shape[:self.axis]) + (b - a,) + tuple(shape[self.axis + 1:])
                 for a, b in zip(bounds, bounds[1:], strict=False)]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return functions.slice(x, self.points, self.axis)

@@ -1,7 +1,14 @@
 """SoftmaxWithLoss."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from minidrop import functions
 from minidrop.layers.base import Layer, check_label_shape, checked_axis, loss_settings, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("SoftmaxWithLoss")
@@ -13,13 +20,13 @@ class SoftmaxWithLoss(Layer):
     tops = (1, 2)
     is_loss = True
 
-    def setup(self, scores, labels):
+    def setup(self, scores: tuple[int, ...], labels: tuple[int, int]) -> list[tuple[int, ...]]:
         self.axis = checked_axis(self.config.softmax_param.axis, len(scores))
         check_label_shape(scores, labels, self.axis)
         self.ignore_label, self.normalization = loss_settings(self.config)
         self.with_probabilities = len(self.config.top) == 2
         return [(), scores][:len(self.config.top)]
 
-    def forward(self, x, label):
+    def forward(self, x: Tensor, label: Tensor) -> Any:
         value = functions.softmax_cross_entropy(x, label, self.axis, self.ignore_label, self.normalization)
         return (value, functions.softmax(x, self.axis)) if self.with_probabilities else value

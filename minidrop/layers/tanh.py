@@ -1,8 +1,15 @@
 """TanH."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop import functions
 from minidrop.layers.base import Layer, register_layer
 from minidrop.layers.flow import Pass
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("TanH")
@@ -10,8 +17,8 @@ class TanH(Layer):
     """y = tanh(x)."""
 
 
-    def flow(self, shapes):
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
         return [Pass(keeps_zero=True, activation="tanh")]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x if self.plan.done else functions.tanh(x)

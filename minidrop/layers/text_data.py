@@ -1,5 +1,7 @@
 """TextData."""
 
+from typing import Any
+
 from minidrop.config import LayerParameter, decimal
 from minidrop.data import Sentences, TextStreams, Vocabulary, find_source, read_text, read_vocabulary
 from minidrop.data.text import STDLIB
@@ -25,10 +27,10 @@ class TextData(DataLayer):
     record_axes = 2        # a record is one token: record_of wants places in (steps, streams)
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         return TOPS[:len(self.config.top)]
 
-    def setup(self):
+    def setup(self) -> list[tuple[int, int]] | None:
         settings = self.settings
         level = settings.Level.Name(settings.level)
         begin, end = decimal(settings.begin), decimal(settings.end)
@@ -69,7 +71,7 @@ class TextData(DataLayer):
             remedy.insert(0, f'vocabulary: "{name}"')
         return f"{' '.join(remedy)} in its text_data_param"
 
-    def settings_for_size(self, tokens: int) -> str:
+    def settings_for_size(self, tokens: Any) -> str:
         if self.settings.vocabulary.endswith(".vocabulary") or tokens <= len(SPECIAL[self.vocabulary.level]):
             return ""           # there vocabulary_size cannot be that
         return f"vocabulary_size: {tokens} in text_data_param"

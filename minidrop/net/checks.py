@@ -1,12 +1,19 @@
 """Whether the layers that read a text have room for its vocabulary; else the first rare token would stop a
 run."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop.layers import DataLayer
+
+if TYPE_CHECKING:
+    from minidrop.net.graph import Graph, Problems
 
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
 
 
-def check_vocabularies(graph, problems):
+def check_vocabularies(graph: Graph, problems: Problems) -> None:
     """Add to `problems` each Embed with fewer rows, and each loss or metric with fewer classes, than its text
     has tokens.
 

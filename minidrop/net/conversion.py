@@ -1,21 +1,29 @@
 """Turn the drop layers of a net into another kind without editing its file: --dropout."""
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from minidrop.config import apply_overrides, decimal
 from minidrop.errors import ConfigError
 from minidrop.patterns.base import OWN_SETTINGS, find_family
 
+if TYPE_CHECKING:
+    from minidrop.config import NetParameter
+    from minidrop.config.load import NetConfig
+
 log = logging.getLogger(__name__)
 
 
-def dropout_kind(kind):
+def dropout_kind(kind: str) -> str:
     """Return a kind as `convert_dropout` knows it, its family spelt as it is registered. Raises
     ConfigError."""
     return _parsed(kind)[0]
 
 
-def prepare_nets(configs, kind, overrides):
+def prepare_nets(configs: list[NetConfig], kind: str | None, overrides: Sequence[str]) -> None:
     """Turn the drop layers of some NetConfigs into a kind (None: leave them), then apply overrides, which
     name the new types.
 
@@ -34,7 +42,7 @@ def prepare_nets(configs, kind, overrides):
             _convert_hidden(layer, *_parsed(kind))
 
 
-def convert_dropout(message, kind):
+def convert_dropout(message: NetParameter, kind: str) -> None:
     """Turn the drop layers of a NetParameter into one kind, in place, each with its dropout_ratio.
 
     "conventional" makes every ApproxDropout a Dropout; "approx" the reverse; "approx:FAMILY" the reverse, and

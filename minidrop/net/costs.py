@@ -1,8 +1,16 @@
 """What the products of a net cost, dense and with its drops: plain counting, nothing is run."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from minidrop.layers.flow import OWN
+
+if TYPE_CHECKING:
+    from minidrop.net.net import Net
+    from minidrop.net.planner import Drop
 
 
 @dataclass
@@ -14,7 +22,7 @@ class Cost:
     expected: float = 0.0
 
 
-def costs(net, without=None):
+def costs(net: Net, without: Drop | None = None) -> list[Cost]:
     """Return a Cost for every layer: forward, and in phase TRAIN both gradients where they are computed.
 
     `expected` is the mean over the patterns of all drops; `without` is a Drop that is counted as if it
@@ -68,7 +76,7 @@ def _shares(product, drops):
     return [share, share, 1.0 if product.calls > 1 and any(drop.varied for drop in drops) else share]
 
 
-def drop_savings(net):
+def drop_savings(net: Net) -> Iterator:
     """Yield (drop, operations that the net would need more if this drop alone dropped nothing)."""
     total = sum(row.expected for row in costs(net))
     for drop in net.plan.drops:

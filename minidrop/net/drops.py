@@ -11,7 +11,7 @@ import numpy as np
 from minidrop.layers import Layer
 from minidrop.layers.given import NodeDraw
 from minidrop.net.graph import Graph
-from minidrop.net.planner import Plan
+from minidrop.net.plan import Plan
 from minidrop.patterns.draw import NOTHING, Draw
 
 
@@ -90,7 +90,8 @@ class NetDrops:
         given = self.plan.node_draws(draws, self.mode.masked)
         for node in self.random_nodes:
             layer = node.layer
-            layer.drawn = NodeDraw(*given.get(node.index, (NOTHING,) * 3), self.is_dropping(layer),
+            outputs, inputs, own = given.get(node.index, (NOTHING,) * 3)
+            layer.drawn = NodeDraw(outputs, inputs, own, self.is_dropping(layer),
                                    None if layer.stream is None else key_of(layer))
 
     @property

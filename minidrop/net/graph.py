@@ -4,10 +4,13 @@ In-place tops are renamed first: a blob `name` written for the k-th time is the 
 "who reads what this layer wrote" has one answer however often the file reuses a name.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from minidrop.config import all_param_fields, decimal, param_fields
 from minidrop.config import minidrop_pb2 as pb
@@ -16,6 +19,10 @@ from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
 from minidrop.layers.flow import Drops, Pass, Product
 from minidrop.net.checks import check_vocabularies
+
+if TYPE_CHECKING:
+    from minidrop.config.load import NetConfig
+    from minidrop.layers.base import Context
 
 
 class BlobRef(NamedTuple):
@@ -38,44 +45,44 @@ class Node:
     flow: list = field(default_factory=list)         # the facts of its layer, see layers.flow
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.config.name
 
     @cached_property
-    def products(self):
+    def products(self) -> list:
         """The layer's Products."""
         return [fact for fact in self.flow if isinstance(fact, Product)]
 
     @cached_property
-    def drops(self):
+    def drops(self) -> list:
         """What the layer drops."""
         return [fact for fact in self.flow if isinstance(fact, Drops)]
 
     @cached_property
-    def passes(self):
+    def passes(self) -> list[Pass]:
         """The layer's Passes."""
         return [fact for fact in self.flow if isinstance(fact, Pass)]
 
-    def products_of(self, ref):
+    def products_of(self, ref: BlobRef) -> list:
         """The Products whose result is the blob `ref`."""
         return [fact for fact in self.products if self.tops[fact.top] == ref]
 
-    def passes_to(self, ref, axis):
+    def passes_to(self, ref: BlobRef, axis: int) -> list[Pass]:
         """The Passes that end in an axis of the blob `ref`, one of the tops."""
         return [fact for fact in self.passes if fact.top is not None and self.tops[fact.top] == ref
                 and fact.covers(axis)]
 
-    def passes_from(self, bottom, axis):
+    def passes_from(self, bottom: int, axis: int) -> list[Pass]:
         """The Passes that begin at an axis of a bottom, by its number."""
         return [fact for fact in self.passes if fact.bottom == bottom and fact.covers(axis)]
 
     @property
-    def activation(self):
+    def activation(self) -> str:
         """The name of the activation that the layer is, "" if it is none."""
         return self.passes[0].activation if len(self.passes) == 1 else ""
 
     @cached_property
-    def is_own_word(self):
+    def is_own_word(self) -> bool:
         """Whether the facts were written with this very `forward` in view: a subclass may have another
         one."""
         kinds = type(self.layer).__mro__
@@ -107,12 +114,12 @@ class Graph:
     parameters: list = field(default_factory=list)
 
     @property
-    def parameter_count(self):
+    def parameter_count(self) -> int:
         """Number of trained values."""
         return sum(math.prod(parameter.spec.shape) for parameter in self.parameters)
 
     @property
-    def outputs(self):
+    def outputs(self) -> list[BlobRef]:
         """The blob versions that nobody reads, in the order they are written."""
         return [ref for ref in self.writer if not self.readers[ref]]
 
@@ -121,22 +128,22 @@ class Problems:
     """Collects every mistake of a net as "file:line:column: layer 'name' (Type): what", to report them
     together."""
 
-    def __init__(self, config):
+    def __init__(self, config: NetConfig):
         self.config = config
         self.found = []          # (index of the layer, line)
 
-    def add(self, index, what, *place, with_type=True):
+    def add(self, index: int, what: str, *place: str, with_type: bool = True) -> None:
         layer = self.config.message.layer[index]
         kind = f" ({layer.type})" if with_type else ""
         self.found.append((index, f"{self.config.where(index, *place)}: layer {layer.name!r}{kind}: {what}"))
 
-    def raise_any(self):
+    def raise_any(self) -> None:
         """Raise one ConfigError with all lines in the order of the layers."""
         if self.found:
             raise ConfigError("\n".join(line for _, line in sorted(self.found, key=lambda pair: pair[0])))
 
 
-def build_graph(config, context):
+def build_graph(config: NetConfig, context: Context) -> Graph:
     """Return the Graph of a filtered NetConfig, its layers made and their shapes known; nothing is allocated.
 
     Raises one ConfigError that holds every mistake found, one a line.
@@ -296,3 +303,12 @@ def _add_parameters(graph, node, problems):
                              f"already; give one "
                                          f"value", ("param", i), field_name)
             setattr(shared, field_name, value)
+
+
+def loss_weights(node: Node) -> Iterator:
+    """Yield (blob, weight) for every top of a layer that counts in the loss."""
+    weights = list(node.config.loss_weight) or [float(node.layer.is_loss and i == 0)
+                                                for i in range(len(node.tops))]
+    for ref, weight in zip(node.tops, weights, strict=True):
+        if weight:
+            yield ref, decimal(weight)

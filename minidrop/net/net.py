@@ -1,20 +1,35 @@
 """Net: a network built from its description. Forward, backward, parameters and blobs by name."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from minidrop.backend import get_backend
-from minidrop.config import NetConfig, NetParameter, NetSpec, decimal, filter_state, load_net
+from minidrop.config import NetConfig, NetParameter, NetSpec, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, DataError, ShapeError, nearest
 from minidrop.layers import Context, DataLayer
 from minidrop.net.drops import NetDrops
-from minidrop.net.graph import build_graph
+from minidrop.net.graph import build_graph, loss_weights
 from minidrop.net.parameters import check_dropped_weights, make_parameters
 from minidrop.net.planner import plan_compaction
 from minidrop.net.reshuffle import check_shared, find_reshuffles
 from minidrop.net.run import Run
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Parameter, Tensor
+    from minidrop.layers.base import Layer
+    from minidrop.net.drops import Mode
+    from minidrop.net.graph import BlobRef
+    from minidrop.patterns.base import Pattern
+    from minidrop.patterns.draw import Draw
 
 DTYPES = ("float32", "float64")
 
@@ -33,8 +48,9 @@ class Net:
     decided, `reshuffles` whose units change places while a Solver trains the net.
     """
 
-    def __init__(self, source, phase="TRAIN", device="auto", dtype="float32", seed=0, level=0, stages=(),
-                 share=None, precision="float32"):
+    def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str = "auto", dtype: str = "float32",
+                 seed: int = 0, level: int = 0, stages: tuple = (), share: Any = None,
+                 precision: str = "float32"):
         if phase not in ("TRAIN", "TEST"):
             raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
         # np.float32, np.dtype("float32") or "float32"
@@ -60,7 +76,7 @@ class Net:
         self.plan = plan_compaction(self.graph, self.backend)
         check_dropped_weights(self.plan, self.config)
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
-        self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in _loss_weights(node)]
+        self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in loss_weights(node)]
         # What every forward pass asks, looked up once.
         self.output_refs = self.graph.outputs
         self.force_backward = self.config.message.force_backward
@@ -74,12 +90,12 @@ class Net:
         self.run = Run(self)
 
     @classmethod
-    def from_file(cls, path, **options):
+    def from_file(cls, path: str | Path, **options: Any) -> Net:
         """Return the Net of a network file; options as in `Net`."""
         return cls(load_net(path), **options)
 
     # -- parameters ------------------------------------------------------------------------------------------
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Return {"layer/name": Parameter}, each parameter once, under the first layer that owns it."""
         unique = {}
         for layer, own in self.params.items():
@@ -87,14 +103,14 @@ class Net:
                 unique.setdefault(id(parameter), (f"{layer}/{name}", parameter))
         return dict(unique.values())
 
-    def clear_grads(self):
+    def clear_grads(self) -> None:
         """Forget all gradients."""
         for own in self.params.values():
             for parameter in own.values():
                 parameter.clear_grad()
 
     # -- drops -----------------------------------------------------------------------------------------------
-    def draw_patterns(self, iteration):
+    def draw_patterns(self, iteration: int) -> None:
         """Draw what is random in this iteration: patterns, and the masks of ordinary dropout.
 
         They stay until the next call. A net on which this was never called draws anew in every forward pass.
@@ -102,21 +118,22 @@ class Net:
         self._forwards = None
         self.drops.draw(iteration)
 
-    def is_dropping(self, layer):
+    def is_dropping(self, layer: Layer) -> bool:
         """Whether the drops of a layer act: in phase TRAIN, unless the mode says otherwise."""
         return self.drops.is_dropping(layer)
 
     @property
-    def draws(self):
+    def draws(self) -> dict[str, Draw]:
         """{layer: Draw} of the iteration drawn last, {} before any; the mode does not matter."""
         return self.drops.by_name
 
     @property
-    def patterns(self):
+    def patterns(self) -> dict[str, Pattern | None]:
         """{layer: Pattern} as drawn last, None before any."""
-        return {**dict.fromkeys(self.drop_sites), **{name: draw.pattern for name, draw in self.draws.items()}}
+        found: dict[str, Pattern | None] = dict.fromkeys(self.drop_sites)
+        return {**found, **{name: draw.pattern for name, draw in self.draws.items()}}
 
-    def masks(self):
+    def masks(self) -> dict[str, np.ndarray]:
         """{layer: array, scale included, that dense code would multiply by}.
 
         Of units: it broadcasts over the batch. Of blocks: as large as the batch. Of weights: the mask of the
@@ -125,24 +142,24 @@ class Net:
         return {name: mask.astype(self.dtype) for name, mask in self.drops.masks().items()}
 
     @property
-    def mode(self):
+    def mode(self) -> Mode:
         """The Mode in which the net runs; setting it gives every layer its plan and its draws anew."""
         return self.drops.mode
 
     @mode.setter
-    def mode(self, mode):
+    def mode(self, mode: Mode) -> None:
         self.drops.mode = mode
 
-    def run_masked_dense(self, masked=True):
+    def run_masked_dense(self, masked: bool = True) -> None:
         """Compute everything, layer by layer, and multiply by explicit masks: the reference of the plan."""
         self.mode = replace(self.mode, masked=bool(masked), fused=not masked)
 
-    def set_dropping(self, on):
+    def set_dropping(self, on: bool) -> None:
         """Let the drop layers act or rest, whatever the phase; in a new net they act in phase TRAIN alone."""
         self.mode = replace(self.mode, dropping=bool(on))
 
     @contextmanager
-    def restored(self):
+    def restored(self) -> Iterator:
         """Put back at the end of this context, also after an error, what passes change: which layers drop,
         masks or compaction, what is drawn, the places of the data layers, and the states of recurrent
         ones."""
@@ -157,24 +174,24 @@ class Net:
 
     # -- states ----------------------------------------------------------------------------------------------
     @property
-    def states(self):
+    def states(self) -> dict:
         """{(layer, name): array} of what recurrent layers carry from batch to batch. Forward passes make new
         arrays."""
         return {(name, key): array for name, layer in self.layers.items()
                 for key, array in layer.state.items()}
 
-    def set_states(self, states):
+    def set_states(self, states: dict) -> None:
         """Let the next forward pass go on from `states`, as the property gives them."""
         for (name, key), array in states.items():
             self.layers[name].state[key] = array
 
-    def reset_states(self):
+    def reset_states(self) -> None:
         """Let the next forward pass begin with all states 0."""
         for layer in self.layers.values():
             layer.state = {name: self.backend.zeros(shape, self.dtype)
                            for name, shape in layer.state_shapes().items()}
 
-    def due_permutations(self, iteration):
+    def due_permutations(self, iteration: int) -> Iterator:
         """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before this iteration of a
         solver.
 
@@ -189,16 +206,16 @@ class Net:
 
     # -- running ---------------------------------------------------------------------------------------------
     @property
-    def inputs(self):
+    def inputs(self) -> list[str]:
         """The names that `forward` takes: the tops of the Input layers."""
         return [top for layer in self._input_layers for top in layer.shapes]
 
     @property
-    def outputs(self):
+    def outputs(self) -> list[str]:
         """The names of the blobs that nobody reads: losses, metrics, scores."""
         return [ref.name for ref in self.output_refs]
 
-    def forward(self, **inputs):
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Run all layers and return {output name: Tensor}. `inputs` set the tops of the Input layers, by
         name.
 
@@ -215,26 +232,26 @@ class Net:
             run.whole = not any(self.is_dropping(layer) for layer in self.drop_layers.values())
             return outputs
 
-    def read(self):
+    def read(self) -> Any:
         """Run the data layers alone and return {BlobRef: Tensor} of their tops, for `compute`."""
         with self.backend.active():
             self.run = Run(self)
             self.run.through(self._data_nodes, {})
             return self.run.tensors
 
-    def compute(self, data):
+    def compute(self, data: np.ndarray) -> Any:
         """Run all layers but those of data, on tensors as `read` returns them; returns the Run."""
         self.run = Run(self)
         self.run.through(self._other_nodes, dict(data))
         return self.run
 
-    def show(self, tensors):
+    def show(self, tensors: dict) -> None:
         """Let blobs and loss be those of {BlobRef: Tensor}, the tensors of a pass done before and now done
         again."""
         self.run = Run(self)
         self.run.tensors, self.run.spent = tensors, True
 
-    def rerun(self):
+    def rerun(self) -> dict[str, Tensor]:
         """Run only the layers that drops reach, on the batch of the last `forward`; returns what that
         returns.
 
@@ -259,11 +276,11 @@ class Net:
             layer.give({name: inputs[name] for name in layer.shapes if name in inputs})
 
     @property
-    def blobs(self):
+    def blobs(self) -> dict[str, Tensor]:
         """{name: Tensor} of the last forward pass."""
         return self.run.blobs
 
-    def tensor(self, ref):
+    def tensor(self, ref: BlobRef) -> Tensor:
         """Return the Tensor of a BlobRef, one version of a blob, as of the last forward pass.
 
         Of versions that an epilogue (see planner) skips this is the one after it.
@@ -271,23 +288,23 @@ class Net:
         return self.run.tensors[ref]
 
     @property
-    def loss(self):
+    def loss(self) -> float:
         """The weighted sum of all losses of the last forward pass, as a float (0 for a net without a
         loss)."""
         return self.run.loss
 
-    def backward(self, scale=1.0):
+    def backward(self, scale: float = 1.0) -> None:
         """Add the gradient of `scale` times the weighted sum of all losses to `grad` of every parameter. Once
         a forward."""
         self.run.backward(scale)
 
-    def first_nonfinite(self):
+    def first_nonfinite(self) -> tuple[str, str]:
         """Return (layer name, blob name) of the first top of the last forward pass with a NaN or infinity, or
         None."""
         return self.run.first_nonfinite()
 
     # -- data ------------------------------------------------------------------------------------------------
-    def set_input_arrays(self, data, labels=None, layer=None):
+    def set_input_arrays(self, data: np.ndarray, labels: Any = None, layer: Any = None) -> None:
         """Set the arrays of a MemoryData layer (of the only one, or of the one called `layer`)."""
         found = [one for name, one in self.data_layers.items() if one.takes_arrays and layer in (None, name)]
         if len(found) != 1:
@@ -296,21 +313,21 @@ class Net:
         found[0].set_arrays(data, labels)
 
     @property
-    def data_layers(self):
+    def data_layers(self) -> dict[str, Layer]:
         """{name: layer} of all that read batches themselves, which Input layers do not."""
         return {name: layer for name, layer in self.layers.items() if isinstance(layer, DataLayer)}
 
     @property
-    def positions(self):
+    def positions(self) -> dict[str, int]:
         """{data layer: number of batches read}."""
         return {name: layer.position for name, layer in self.data_layers.items()}
 
-    def seek(self, positions):
+    def seek(self, positions: Any) -> None:
         """Let the next batch of each data layer be the given one; an integer stands for all of them."""
         for name, layer in self.data_layers.items():
             layer.seek(positions if isinstance(positions, int) else positions.get(name, 0))
 
-    def close(self):
+    def close(self) -> None:
         """Stop reading threads, close files, and give memory back."""
         for layer in self.layers.values():
             layer.close()
@@ -329,12 +346,3 @@ def _as_config(source):
         return load_net(source)
     raise ConfigError(f"a net is built from a NetConfig, NetParameter, NetSpec or path, got "
                       f"{type(source).__name__}")
-
-
-def _loss_weights(node):
-    """Yield (blob, weight) for every top of a layer that counts in the loss."""
-    weights = list(node.config.loss_weight) or [float(node.layer.is_loss and i == 0)
-                                                for i in range(len(node.tops))]
-    for ref, weight in zip(node.tops, weights, strict=True):
-        if weight:
-            yield ref, decimal(weight)

@@ -10,7 +10,7 @@ from minidrop.config import NetConfig
 from minidrop.errors import BackendError, ConfigError
 from minidrop.fillers import fill
 from minidrop.net.graph import Graph, Problems
-from minidrop.net.planner import Plan
+from minidrop.net.plan import Plan
 from minidrop.rng import generator
 
 if TYPE_CHECKING:

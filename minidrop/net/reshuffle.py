@@ -13,13 +13,22 @@ costs one gather of every array that moves, once an interval: for a solver with 
 on both sides of the layer.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from minidrop.config import param_fields
 from minidrop.errors import ConfigError
 from minidrop.layers.flow import OWN
 from minidrop.net.graph import Problems
 from minidrop.rng import generator
+
+if TYPE_CHECKING:
+    from minidrop.config.load import NetConfig
+    from minidrop.net.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -34,20 +43,20 @@ class Reshuffle:
     moves: tuple
 
     @property
-    def line(self):
+    def line(self) -> Any:
         """One line for the log."""
         return f"{self.drop} permutes the units of {self.writer} every {self.interval} iterations"
 
-    def is_due(self, iteration):
+    def is_due(self, iteration: int) -> bool:
         """True where the units move before this iteration. They never do before the first."""
         return iteration > 0 and iteration % self.interval == 0
 
-    def order(self, seed, iteration):
+    def order(self, seed: int, iteration: int) -> np.ndarray:
         """Return the permutation for an iteration as an int64 array: unit order[i] moves to place i."""
         return generator(seed, "reshuffle", self.drop, iteration).permutation(self.units)
 
 
-def find_reshuffles(graph, config):
+def find_reshuffles(graph: Graph, config: NetConfig) -> list:
     """Return the Reshuffle of every training drop that asks for one.
 
     Raises one ConfigError with a line for each drop whose units cannot be permuted without changing what the
@@ -71,7 +80,7 @@ def find_reshuffles(graph, config):
     return found
 
 
-def check_shared(graph, config, reshuffles):
+def check_shared(graph: Graph, config: NetConfig, reshuffles: list) -> None:
     """Check that a net which uses the parameters of a training net stays the same function when that one
     reshuffles.
 

@@ -1,11 +1,18 @@
 """Run: one forward pass of a net, its tensors, and what is asked of them."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.autograd import Tensor, backward
 from minidrop.errors import ConfigError, DataError, MinidropError
 from minidrop.layers import DataLayer
+
+if TYPE_CHECKING:
+    from minidrop.net.graph import Node
+    from minidrop.net.net import Net
 
 
 class Run:
@@ -16,12 +23,12 @@ class Run:
     backward has run, or cannot.
     """
 
-    def __init__(self, net, states=None):
+    def __init__(self, net: Net, states: Any = None):
         self.net, self.states = net, net.states if states is None else states
         self.tensors, self.whole, self.spent = {}, False, False
 
     # -- forward ---------------------------------------------------------------------------------------------
-    def through(self, nodes, tensors):
+    def through(self, nodes: list[Node], tensors: dict) -> dict[str, Tensor]:
         """Run some nodes, in order, on {BlobRef: Tensor} that others wrote before; returns the net's
         outputs."""
         net, self.tensors = self.net, tensors
@@ -45,7 +52,7 @@ class Run:
             tensors.update(zip(node.tops, tops, strict=True))
         return self.outputs
 
-    def again(self, before):
+    def again(self, before: Run) -> dict[str, Tensor]:
         """Run only the nodes that drops reach, on what another Run, a whole one, computed above them."""
         net = self.net
         self.spent = True
@@ -75,17 +82,17 @@ class Run:
 
     # -- what came of it -------------------------------------------------------------------------------------
     @property
-    def blobs(self):
+    def blobs(self) -> dict[str, Tensor]:
         """{name: Tensor}, of each blob its last version."""
         return {ref.name: tensor for ref, tensor in self.tensors.items()}
 
     @property
-    def outputs(self):
+    def outputs(self) -> dict[str, Tensor]:
         """{name: Tensor} of the blobs that nobody reads."""
         return {ref.name: self.tensors[ref] for ref in self.net.output_refs if ref in self.tensors}
 
     @property
-    def loss(self):
+    def loss(self) -> float:
         """The weighted sum of all losses, as a float (0 for a net without a loss)."""
         self._require("loss")
         backend = self.net.backend
@@ -93,13 +100,13 @@ class Run:
                    for ref, weight in self.net.losses)
 
     @property
-    def loss_array(self):
+    def loss_array(self) -> Any:
         """`loss` as a float64 array (1,) on the device, which nobody waits for."""
         self._require("loss_array")
         losses = [weight * self.tensors[ref].data.sum().astype("float64") for ref, weight in self.net.losses]
         return sum(losses[1:], losses[0]).reshape(1)
 
-    def backward(self, scale=1.0):
+    def backward(self, scale: float = 1.0) -> None:
         """Add the gradient of `scale` times the loss to `grad` of every parameter. Once a run."""
         net = self.net
         if not net.losses:
@@ -121,7 +128,7 @@ class Run:
         if any(ref not in self.tensors for ref, _ in self.net.losses):
             raise DataError(f"{what} needs a forward pass first")
 
-    def first_nonfinite(self):
+    def first_nonfinite(self) -> Any:
         """Return (layer name, blob name) of the first top with a NaN or infinity, or None."""
         xp = self.net.backend.xp
         for node in self.net.graph.nodes:

@@ -3,13 +3,17 @@
 rate -> PatternSettings -> PatternFamily (a distribution) -> PatternSequence -> DropSite, once per iteration.
 """
 
+from __future__ import annotations
+
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from math import log
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +73,7 @@ class PatternSettings:
                                   + (nearest(value, known) or f"; {known[0]} is the default"))
 
     @property
-    def exact_rate(self):
+    def exact_rate(self) -> Any:
         """The rate as the fraction its decimal form spells: 0.9 is 9/10, so (1 - rate) * 10 is exactly 1."""
         return Fraction(repr(self.rate))
 
@@ -113,7 +117,7 @@ class Pattern(ABC):
     drops: str = field(default="units", kw_only=True)
 
     @abstractmethod
-    def kept(self, total):
+    def kept(self, total: int | None) -> None:
         """Return the Kept of an axis of length `total`; it may be empty where `total` is short.
 
         For blocks: of the first group of samples. For weights: of units, where no product lies above the
@@ -134,7 +138,7 @@ class RegularPattern(Pattern):
     step: int
     width: int
 
-    def kept(self, total):
+    def kept(self, total: int) -> Kept:
         """Return the Kept of an axis of length `total`; recent ones are shared, index arrays included."""
         return _regular_kept(self.start, self.step, self.width, total)
 
@@ -151,7 +155,7 @@ class PatternDistribution:
     """The choices of a family, how often each is drawn, and the expected drop rate that follows."""
 
     choices: tuple
-    probabilities: np.ndarray
+    probabilities: Any      # anything that makes an array
     rate: float
 
     def __post_init__(self):
@@ -177,7 +181,7 @@ class PatternFamily(ABC):
     uses = frozenset()      # which of OWN_SETTINGS this family reads
     scales = SCALES
 
-    def __init__(self, settings):
+    def __init__(self, settings: PatternSettings):
         self.settings = settings
         if settings.scale not in self.scales:
             raise ConfigError(f"pattern {self.name} has no scale {settings.scale}, only "
@@ -191,27 +195,27 @@ class PatternFamily(ABC):
         self.distribution = self.build_distribution()
 
     @abstractmethod
-    def build_distribution(self):
+    def build_distribution(self) -> None:
         """Return the PatternDistribution of `self.settings`. Raises ConfigError where they cannot be met."""
 
     @abstractmethod
-    def offsets(self, choice):
+    def offsets(self, choice: Any) -> int:
         """Return how many equally likely offsets a choice has."""
 
     @abstractmethod
-    def pattern(self, choice, offset):
+    def pattern(self, choice: int | str, offset: int) -> None:
         """Return the Pattern of a choice and an offset in 0 .. offsets(choice) - 1."""
 
     @abstractmethod
-    def describe(self, choice):
+    def describe(self, choice: int | str) -> None:
         """Return a few words for tables, e.g. "1 of 3"."""
 
     @property
-    def enumerable(self):
+    def enumerable(self) -> bool:
         """True where all patterns can be listed, choice by choice and offset by offset."""
         return all(self.offsets(choice) < MANY for choice in self.distribution.choices)
 
-    def submodels(self, total):
+    def submodels(self, total: int) -> Any:
         """Return the number of different kept sets of an axis of length `total`.
 
         Listed here where that is possible; a family that is not enumerable counts them itself, or nobody
@@ -224,7 +228,7 @@ class PatternFamily(ABC):
                                                    strict=True)
                     if probability > 0 for offset in range(self.offsets(choice))})
 
-    def pattern_entropy(self, total):
+    def pattern_entropy(self, total: int | None) -> Any:
         """Return the entropy, in nats, of what is drawn on an axis of length `total`: H(choices) + E[log
         offsets].
 
@@ -237,14 +241,14 @@ class PatternFamily(ABC):
         return entropy(probabilities) + float(probabilities @ [log(self.offsets(choice))
                                                                for choice in choices])
 
-    def check_total(self, total):  # noqa: B027  (most families fit any axis)
+    def check_total(self, total: int) -> None:  # noqa: B027  (most families fit any axis)
         """Raise ConfigError where the settings make no sense on an axis of length `total`."""
 
-    def check_weights(self, outputs, inputs):  # noqa: B027
+    def check_weights(self, outputs: int, inputs: int) -> None:  # noqa: B027
         """Raise ConfigError where the settings make no sense for a product whose weights (outputs, inputs)
         are dropped."""
 
-    def sites(self, units, inputs=None):
+    def sites(self, units: int, inputs: int | None = None) -> Any:
         """Return the Sites of an axis of `units` (of weights: of a product units x inputs): what `minidrop
         patterns` counts.
 
@@ -255,24 +259,24 @@ class PatternFamily(ABC):
             return Sites("weights", self.drops, units, inputs or units)
         return Sites("units", self.drops, units)
 
-    def live(self, pattern, sites):
+    def live(self, pattern: Any, sites: Any) -> Any:
         """Return the bool array (sites.count,) of which `sites` live under a pattern of this family."""
         if self.drops == "weights":
             return np.asarray(pattern.weight_mask(sites.units, sites.inputs)).astype(bool, copy=False).ravel()
         return pattern.kept(sites.units).mask(bool)
 
-    def draw(self, choice, rng):
+    def draw(self, choice: Any, rng: Any) -> Any:
         """Return the Pattern of a choice at an offset drawn from `rng`."""
         return self.pattern(choice, int(rng.integers(self.offsets(choice))))
 
-    def scale_of(self, kept_share):
+    def scale_of(self, kept_share: Any) -> float:
         """Return the scale, as the settings ask, of a pattern that keeps such a share.
 
         RATE takes the rate that the distribution reaches: under SGD search not quite the one asked for.
         """
         return 1 / kept_share if self.settings.scale == "PATTERN" else 1 / (1 - self.distribution.rate)
 
-    def regular(self, start, step, width):
+    def regular(self, start: int, step: int, width: int) -> Pattern:
         """Return a RegularPattern, scaled as the settings ask."""
         return RegularPattern((step - width) / step, self.scale_of(width / step), start, step, width,
                               drops=self.drops)
@@ -281,23 +285,23 @@ class PatternFamily(ABC):
 _families = Registry("pattern", "name")
 
 
-def register_pattern(name):
+def register_pattern(name: str) -> Callable:
     """Return a class decorator: makes a PatternFamily known by `name` in configs and on the command line."""
     return _families.register(name)
 
 
-def known_families():
+def known_families() -> list[str]:
     """Return the registered names, sorted."""
     return _families.names()
 
 
-def find_family(name):
+def find_family(name: str) -> type | None:
     """Return the PatternFamily class registered by a name, in any case. ConfigError for an unknown one."""
     return _families.get(name, any_case=True)
 
 
 @lru_cache(maxsize=128)
-def get_family(settings):
+def get_family(settings: PatternSettings) -> PatternFamily | None:
     """Return the PatternFamily for some PatternSettings (searched once, then shared: families do not change).
 
     Names in settings are exact. Raises ConfigError: unknown family, or settings that it cannot meet.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil, comb, exp, log, log1p
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +27,11 @@ class BlockPattern(Pattern):
     block_samples: int
     block_units: int
 
-    def kept(self, total):
+    def kept(self, total: int) -> Kept:
         """Return the Kept of an axis of length `total` in the first group of samples."""
         return self.groups(1, total)[0][2]
 
-    def groups(self, samples, total):
+    def groups(self, samples: int, total: int) -> Any:
         """Return (first, last, Kept) for each group of samples: what samples first .. last - 1 keep.
         BlockGroups, if it drops any: they know their grid, in which nothing but what lives depends on the
         draw.
@@ -40,7 +41,7 @@ class BlockPattern(Pattern):
                          for first in range(0, samples, self.block_samples))
         return _random_groups(self.key, self.rate, self.block_samples, self._width(total), samples, total)
 
-    def grid(self, samples, total):
+    def grid(self, samples: int, total: int) -> BlockGrid:
         """Return the BlockGrid of activations (samples, total)."""
         return _random_groups(self.key, self.rate, self.block_samples, self._width(total), samples,
                               total).grid
@@ -50,7 +51,7 @@ class BlockPattern(Pattern):
 
 
 @lru_cache(maxsize=64)
-def block_units(rate, total):
+def block_units(rate: float, total: int) -> int:
     """Return the default width of a block: 128 units, or fewer so that the axis has twice the 1 / (1 - p)
     blocks it needs."""
     return max(1, min(BLOCK_UNITS, total // ceil(2 / (1 - Fraction(repr(rate))))))
@@ -78,13 +79,13 @@ def _living_blocks(key, number, rate, blocks):
     return lives
 
 
-def can_guard(rate, blocks):
+def can_guard(rate: float, blocks: int) -> bool:
     """True where one block can always live although each is dropped with probability `rate`."""
     return rate <= 1 - 1 / blocks
 
 
 @lru_cache(maxsize=64)
-def guarded_rate(rate, blocks):
+def guarded_rate(rate: float, blocks: int) -> float:
     """Return the probability q to drop a block at first, such that after the guard each is dropped with
     probability `rate`.
 
@@ -118,18 +119,18 @@ class BlockFamily(PatternFamily):
     uses = frozenset({"block_samples", "block_units"})
     scales = ("RATE",)      # what lives differs from group to group, and a pattern has one scale
 
-    def build_distribution(self):
+    def build_distribution(self) -> PatternDistribution:
         return PatternDistribution(("blocks",), [1.0], self.settings.rate)
 
-    def offsets(self, choice):
+    def offsets(self, choice: str) -> int:
         return MANY if self.settings.rate else 1
 
-    def pattern(self, choice, offset):
+    def pattern(self, choice: str, offset: int) -> Pattern:
         settings = self.settings
         return BlockPattern(settings.rate, self.scale_of(1 - settings.rate), offset,
                             settings.block_samples or BLOCK_SAMPLES, settings.block_units, drops="blocks")
 
-    def check_total(self, total):
+    def check_total(self, total: int) -> None:
         asked, blocks = self.settings.block_units, -(-total // (self.settings.block_units or 1))
         if asked and total and not can_guard(self.settings.rate, blocks):
             least = ceil(1 / (1 - self.settings.exact_rate))
@@ -138,17 +139,17 @@ class BlockFamily(PatternFamily):
                               f"least, or a whole layer would be dropped; set block_units to "
                               f"{max(1, total // least)} or less, or remove it")
 
-    def sites(self, units, inputs=None):
+    def sites(self, units: int, inputs: Any = None) -> Sites:
         """The blocks of the first group of samples."""
         width = self.settings.block_units or block_units(self.settings.rate, units)
         return Sites("blocks", self.drops, units, sides=(pieces(width, units),))
 
-    def live(self, pattern, sites):
+    def live(self, pattern: Any, sites: Any) -> np.ndarray:
         if not pattern.rate:
             return np.ones(sites.count, bool)
         return _living_blocks(pattern.key, 0, pattern.rate, sites.count)
 
-    def submodels(self, total):
+    def submodels(self, total: int) -> int:
         """Of one group of samples."""
         if not self.settings.rate:
             return 1
@@ -157,7 +158,7 @@ class BlockFamily(PatternFamily):
             return 2 ** blocks
         return blocks if guarded_rate(self.settings.rate, blocks) == 1 else 2 ** blocks - 1
 
-    def pattern_entropy(self, total):
+    def pattern_entropy(self, total: int) -> float:
         """Of one group of samples; exact, guard included."""
         p = self.settings.rate
         if not p:
@@ -176,5 +177,5 @@ class BlockFamily(PatternFamily):
             nats -= exp(log(comb(blocks, live)) + one) * one
         return nats
 
-    def describe(self, choice):
+    def describe(self, choice: str) -> str:
         return f"{1 - self.settings.rate:g} of the blocks"

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import floor, log
+from typing import Any
+
+import numpy as np
 
 from minidrop.kept import Kept
 from minidrop.patterns.base import MANY, Pattern, PatternDistribution, PatternFamily
@@ -21,13 +24,13 @@ class CountPattern(Pattern):
 
     stream = ""     # keeps the random numbers of different families apart
 
-    def kept(self, total):
+    def kept(self, total: int) -> Kept:
         """Return the Kept of an axis of length `total`; recent ones are shared, index arrays included."""
         return _random_kept(type(self), self.key, self.share, total)
 
     @staticmethod
     @abstractmethod
-    def choose(rng, count, total):
+    def choose(rng: np.random.Generator, count: int, total: int | None) -> None:
         """Return a Kept of `count` of `total` units, at random from `rng`."""
 
 
@@ -39,7 +42,7 @@ def _random_kept(kind, key, share, total):
     return kind.choose(rng, random_count(rng, share, total), total)
 
 
-def random_count(rng, share, total):
+def random_count(rng: np.random.Generator, share: Any, total: int) -> int:
     """Return share * total, rounded up or down at random so that its mean is exact."""
     exact = share * total
     return floor(exact) + int(rng.random() < exact - floor(exact))
@@ -53,26 +56,26 @@ class CountFamily(PatternFamily):
     exact.
     """
 
-    kind = CountPattern     # the subclass whose patterns are drawn
+    kind: Any = CountPattern     # the subclass whose patterns are drawn
 
-    def build_distribution(self):
+    def build_distribution(self) -> PatternDistribution:
         self.share = 1 - self.settings.exact_rate
         return PatternDistribution(("count",), [1.0], self.settings.rate)
 
-    def offsets(self, choice):
+    def offsets(self, choice: str) -> int:
         return MANY if self.settings.rate else 1
 
-    def pattern(self, choice, offset):
+    def pattern(self, choice: str, offset: int) -> Pattern:
         return self.kind(self.settings.rate, self.scale_of(float(self.share)), offset, self.share)
 
     @abstractmethod
-    def ways(self, count, total):
+    def ways(self, count: int, total: int) -> int:
         """Return how many equally likely sets of `count` of `total` units there are."""
 
-    def submodels(self, total):
+    def submodels(self, total: int) -> int:
         return sum(self.ways(count, total) for count in self._odds(total))
 
-    def pattern_entropy(self, total):
+    def pattern_entropy(self, total: int) -> Any:
         return sum(float(q) * (log(self.ways(count, total)) - log(q))
                    for count, q in self._odds(total).items())
 

@@ -1,14 +1,21 @@
 """Draw: what one iteration drops at one place, in each of its forms. Immutable; nobody is told to behave
 otherwise."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.errors import CaptureError
 from minidrop.patterns.base import Pattern
 from minidrop.patterns.grid import BlockGrid, BlockGroups
+
+if TYPE_CHECKING:
+    from minidrop.kept import Kept
 
 
 @dataclass(frozen=True)
@@ -25,29 +32,29 @@ class Draw:
     pattern = None
     masked = False
 
-    def tiles(self, outputs, inputs):
+    def tiles(self, outputs: int, inputs: int) -> Any:
         """What lives of the weights of a product: (outputs, inputs) pairs of Kept, or None for all."""
         return None
 
-    def groups(self, samples):
+    def groups(self, samples: int) -> Any:
         """What lives of `samples` x total activations: (first, last, Kept) for each group of samples, or
         None."""
         return None
 
-    def grid(self, samples):
+    def grid(self, samples: Any) -> Any:
         """The BlockGrid of `samples` x total activations, or None where no table says which blocks live."""
         return None
 
-    def kept_sets(self, weights=None):
+    def kept_sets(self, weights: Any = None) -> list:
         """Every Kept that others are given, in order; `weights`: (outputs, inputs) of the product it belongs
         to."""
         return []
 
-    def mask(self, shape, axis):
+    def mask(self, shape: Sequence[int], axis: int) -> np.ndarray:
         """The array, scale included, that dense code multiplies activations of `shape` by; it broadcasts."""
         return np.ones([length if i == axis % len(shape) else 1 for i, length in enumerate(shape)])
 
-    def weight_mask(self, outputs, inputs):
+    def weight_mask(self, outputs: int, inputs: int) -> np.ndarray:
         """The array (outputs, inputs), scale included, that dense code multiplies the weights of a product
         by."""
         return np.ones((outputs, inputs))
@@ -61,22 +68,22 @@ class Units(Draw):
     """The same units for the whole batch: those of `every`, a Kept, live; None of `kept` where that is all of
     them."""
 
-    pattern: Pattern = field()
+    pattern: Pattern | None = field()
     every: object = field()
     scale: float = field()
 
     @property
-    def kept(self):
+    def kept(self) -> Any:
         return None if self.every.is_all else self.every
 
-    def kept_sets(self, weights=None):
+    def kept_sets(self, weights: Any = None) -> list[Kept]:
         return [] if self.kept is None else [self.kept]
 
-    def given(self, sets):
+    def given(self, sets: list[Kept]) -> Draw:
         """Return this draw with the kept sets that a captured step reads instead."""
         return replace(self, every=sets[0]) if sets else self
 
-    def mask(self, shape, axis):
+    def mask(self, shape: Sequence[int], axis: int) -> np.ndarray:
         return (self.every.mask(np.float64) * self.scale).reshape(
             [-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
 
@@ -89,22 +96,22 @@ class Weights(Draw):
     scale: float = field()
     sets: tuple = None
 
-    def tiles(self, outputs, inputs):
+    def tiles(self, outputs: int, inputs: int) -> tuple[tuple[Kept, Kept], ...]:
         if self.sets is None:
             return self.pattern.tiles(outputs, inputs)
         return tuple(zip(self.sets[::2], self.sets[1::2], strict=True))
 
-    def kept_sets(self, weights=None):
+    def kept_sets(self, weights: Any = None) -> list[Kept]:
         return [kept for tile in self.pattern.tiles(*weights) for kept in tile]
 
-    def given(self, sets):
+    def given(self, sets: list[Kept]) -> Draw:
         """As `Units.given`."""
         return replace(self, sets=tuple(sets))
 
-    def weight_mask(self, outputs, inputs):
+    def weight_mask(self, outputs: int, inputs: int) -> np.ndarray:
         return self.pattern.weight_mask(outputs, inputs).astype(np.float64) * self.scale
 
-    def as_units(self, total):
+    def as_units(self, total: Any) -> Draw:
         """Return the Units that are dropped where no product has taken the weights: runs of them."""
         return Units(self.pattern, self.pattern.kept(total), self.scale)
 
@@ -118,19 +125,19 @@ class Blocks(Draw):
     scale: float = field()
     read: BlockGrid | None = None
 
-    def groups(self, samples):
+    def groups(self, samples: Any) -> BlockGroups:
         if self.read is not None:
             return BlockGroups(self.read, samples, self.total)
         return self.pattern.groups(samples, self.total)
 
-    def grid(self, samples):
+    def grid(self, samples: Any) -> Any:
         return self.pattern.grid(samples, self.total) if self.pattern.rate else None
 
-    def given(self, grid):
+    def given(self, grid: Any) -> Draw:
         """Return this draw with the BlockGrid that a captured step reads instead."""
         return replace(self, read=grid)
 
-    def mask(self, shape, axis):
+    def mask(self, shape: Sequence[int], axis: int) -> np.ndarray:
         axis %= len(shape)
         samples = int(np.prod(shape[:axis]))
         mask = np.full((samples, self.total), self.scale)
@@ -147,16 +154,16 @@ class Steps(Blocks):
     layer: str = ""
 
     @cached_property
-    def kept_by_step(self):
+    def kept_by_step(self) -> list[Kept]:
         """The Kept of each step."""
         return [pattern.kept(self.total) for pattern in self.patterns]
 
-    def groups(self, samples):
+    def groups(self, samples: int) -> tuple[tuple[int, int, Kept], ...]:
         streams = samples // len(self.patterns)     # samples stand step by step, as in an array (steps,
                                                     # streams, total)
         return tuple((t * streams, (t + 1) * streams, kept) for t, kept in enumerate(self.kept_by_step))
 
-    def grid(self, samples):
+    def grid(self, samples: int) -> Any:
         raise CaptureError(f"layer {self.layer!r} draws another pattern for each step")
 
 
@@ -169,15 +176,15 @@ class Masked(Draw):
     masked = True
 
     @property
-    def scale(self):
+    def scale(self) -> float:
         return self.draw.scale
 
     @property
-    def pattern(self):
+    def pattern(self) -> Any:
         return self.draw.pattern
 
-    def mask(self, shape, axis):
+    def mask(self, shape: tuple[int, ...], axis: int) -> np.ndarray:
         return self.draw.mask(shape, axis)
 
-    def weight_mask(self, outputs, inputs):
+    def weight_mask(self, outputs: int, inputs: int) -> np.ndarray:
         return self.draw.weight_mask(outputs, inputs)

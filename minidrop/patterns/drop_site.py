@@ -1,9 +1,17 @@
 """DropSite: the place where one layer drops. It draws, and holds nothing of what it drew."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from minidrop.errors import ShapeError
 from minidrop.patterns.base import get_family
 from minidrop.patterns.draw import Blocks, Steps, Units, Weights
 from minidrop.patterns.sequence import PatternSequence
+
+if TYPE_CHECKING:
+    from minidrop.patterns.base import PatternSettings
+    from minidrop.patterns.draw import Draw
 
 
 class DropSite:
@@ -14,18 +22,18 @@ class DropSite:
     number of steps of its sequences, each of which has a pattern of its own.
     """
 
-    def __init__(self, layer_name, settings, seed, total=None):
+    def __init__(self, layer_name: str, settings: PatternSettings, seed: int, total: int | None = None):
         self.layer_name, self.settings, self.seed = layer_name, settings, seed
         self.total, self.steps = total, None
         self.family = get_family(settings)
         self.sequence = PatternSequence(self.family, seed, layer_name)
 
-    def shape(self, total, steps=None):
+    def shape(self, total: int, steps: Any = None) -> None:
         """Set the length of the dropped axis, and the number of steps. ConfigError where it is too short."""
         self.family.check_total(total)
         self.total, self.steps = total, steps
 
-    def draw(self, iteration):
+    def draw(self, iteration: int) -> Draw:
         """Return the Draw of an iteration, whatever was drawn before: a function of the seed and this number
         alone."""
         if self.total is None:
@@ -43,11 +51,11 @@ class DropSite:
                 else Blocks(pattern, self.total, pattern.scale))
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         """What a product must be able to leave out for this site: "units", "weights" or "blocks"."""
         return self.family.drops if self.steps is None else "blocks"
 
-    def pays(self, backend, rows, calls=1):
+    def pays(self, backend: Any, rows: int, calls: int = 1) -> bool:
         """Whether a product of `rows` rows, done in so many `calls`, is faster without what is dropped.
 
         One pattern a batch always pays. Where each step has its own, the rows of a pattern must be worth a
@@ -64,7 +72,7 @@ class DropSite:
         return f"DropSite({self.layer_name!r}, {self.settings}, total={self.total})"
 
 
-def expected_patterns(family, draws):
+def expected_patterns(family: Any, draws: int) -> float:
     """Return the expected number of different patterns among some draws."""
     if not family.enumerable:
         return draws

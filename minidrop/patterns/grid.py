@@ -3,6 +3,7 @@ samples."""
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -21,16 +22,16 @@ class BlockGrid:
         self.lives, self.block_samples, self.block_units = lives, block_samples, block_units
 
     @property
-    def block_shape(self):
+    def block_shape(self) -> tuple[int, int]:
         """(samples, units) of one block."""
         return self.block_samples, self.block_units
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """(groups of samples, blocks of units)."""
         return self.lives.shape
 
-    def check(self, samples, units):
+    def check(self, samples: int, units: int) -> None:
         """Raise ShapeError unless this is the grid of activations (samples, units)."""
         needed = -(-samples // self.block_samples), -(-units // self.block_units)
         if self.shape != needed:
@@ -38,7 +39,7 @@ class BlockGrid:
                              f"({samples}, {units}) need a grid of {needed[0]} x {needed[1]}, got "
                              f"{self.shape[0]} x {self.shape[1]}")
 
-    def mask(self, samples, units):
+    def mask(self, samples: int, units: int) -> np.ndarray | None:
         """Return the dense bool mask (samples, units), on the host."""
         self.check(samples, units)
         rows, columns = np.arange(samples) // self.block_samples, np.arange(units) // self.block_units
@@ -52,7 +53,7 @@ class BlockGroups(Sequence):
     Made from `grid`, a BlockGrid, when they are asked for: what reads the grid alone needs none of them.
     """
 
-    def __init__(self, grid, samples, total):
+    def __init__(self, grid: Any, samples: int, total: int):
         self.grid, self.samples, self.total = grid, samples, total
 
     @cached_property

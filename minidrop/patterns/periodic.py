@@ -1,10 +1,16 @@
 """PERIODIC, the default: keep a run of `width` units of every `step`, from a random start; a steady rate."""
 
+from __future__ import annotations
+
 from fractions import Fraction
 from math import ceil, floor
+from typing import TYPE_CHECKING, Any
 
 from minidrop.errors import ConfigError
 from minidrop.patterns.base import PatternDistribution, PatternFamily, register_pattern
+
+if TYPE_CHECKING:
+    from minidrop.patterns.base import Pattern
 
 DEFAULT_STEP = 30
 LONGEST_STEP = 65536
@@ -22,7 +28,7 @@ class PeriodicFamily(PatternFamily):
 
     uses = frozenset({"step"})
 
-    def build_distribution(self):
+    def build_distribution(self) -> PatternDistribution:
         share = 1 - self.settings.exact_rate
         self.step = self.choose_step(share)
         narrow = floor(share * self.step + NEGLIGIBLE)
@@ -31,7 +37,7 @@ class PeriodicFamily(PatternFamily):
             return PatternDistribution((narrow,), [1.0], self.settings.rate)
         return PatternDistribution((narrow, narrow + 1), [1 - beyond, beyond], self.settings.rate)
 
-    def choose_step(self, share):
+    def choose_step(self, share: Any) -> int:
         """Return the step for a kept share; raises ConfigError where it keeps less than one unit."""
         asked, least = self.settings.step, ceil(1 / share)
         step = asked or max(DEFAULT_STEP, least)
@@ -43,11 +49,11 @@ class PeriodicFamily(PatternFamily):
             raise ConfigError(f"pattern PERIODIC has steps up to {LONGEST_STEP}; {got}; lower it")
         return step
 
-    def offsets(self, choice):
+    def offsets(self, choice: int) -> int:
         return 1 if choice == self.step else self.step
 
-    def pattern(self, choice, offset):
+    def pattern(self, choice: int, offset: int) -> Pattern:
         return self.regular(offset, self.step, choice)
 
-    def describe(self, choice):
+    def describe(self, choice: int) -> str:
         return f"{choice} of {self.step}"

@@ -21,7 +21,7 @@ class PeriodFamily(PatternFamily):
 
     uses = frozenset({"max_period", "search"})
 
-    def build_distribution(self):
+    def build_distribution(self) -> PatternDistribution | None:
         p = self.settings.rate
         longest = self.longest_period()
         if p == 0:
@@ -33,7 +33,7 @@ class PeriodFamily(PatternFamily):
         probabilities = sgd_search(rates, p)
         return PatternDistribution(periods, probabilities, float(probabilities @ rates))
 
-    def longest_period(self):
+    def longest_period(self) -> int | None:
         """Return N; raises ConfigError where the one asked for, or any within the limit, misses the rate."""
         share = 1 - self.settings.exact_rate
         asked = self.settings.max_period
@@ -49,8 +49,8 @@ class PeriodFamily(PatternFamily):
                               f"{least}, or remove it")
         return longest
 
-    def offsets(self, choice):
+    def offsets(self, choice: int) -> int:
         return choice
 
-    def describe(self, choice):
+    def describe(self, choice: int | str) -> str:
         return f"1 of {choice}"

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import asdict
 from functools import lru_cache
 from math import log10
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,8 @@ STRETCHES, STRETCH = 4, 2 ** 11     # of more sites than these together, what li
                                     # these
 
 
-def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"):
+def report(settings: PatternSettings, units: int, inputs: Any = None, iterations: int = 10000, seed: int = 0,
+           layer: str = "drop1") -> Any:
     """Return what `settings` do to an axis of `units` units, as numbers, strings and lists ready for JSON.
 
     inputs: of the product whose weights TILE drops, by default as many as units. iterations, seed, layer: the
@@ -111,14 +113,16 @@ def report(settings, units, inputs=None, iterations=10000, seed=0, layer="drop1"
     }
 
 
-def first_patterns(settings, units, inputs=None, seed=0, layer="drop1", count=40):
+def first_patterns(settings: PatternSettings, units: int, inputs: Any = None, seed: Any = 0,
+                   layer: str = "drop1", count: Any = 40) -> Any:
     """Return the bool array (count, sites) of what lives in the first iterations, of SHOWN sites at most."""
     family = get_family(settings)
     sites, sequence = family.sites(units, inputs), PatternSequence(family, seed, layer)
     return np.array([family.live(sequence.at(i), sites)[:SHOWN] for i in range(count)])
 
 
-def search_table(rates=(0.3, 0.5, 0.7, 0.9), lambdas=(0.5, 0.1, 0.01, 0.001), max_period=0):
+def search_table(rates: Any = (0.3, 0.5, 0.7, 0.9), lambdas: Any = (0.5, 0.1, 0.01, 0.001),
+                 max_period: Any = 0) -> Any:
     """Return what the paper's search finds for every rate and lambda2 (lambda1 = 1 - lambda2) beside the
     exact one.
 

@@ -1,7 +1,14 @@
 """ROW: keep one unit in every dp, dp drawn anew each iteration (the paper's row pattern)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop.patterns.base import register_pattern
 from minidrop.patterns.periods import PeriodFamily
+
+if TYPE_CHECKING:
+    from minidrop.patterns.base import Pattern
 
 
 @register_pattern("ROW")
@@ -11,5 +18,5 @@ class RowFamily(PeriodFamily):
     Source: Song and Jiang, arXiv 1805.08939, row pattern; scale PATTERN is their dp, if they scale so.
     """
 
-    def pattern(self, choice, offset):
+    def pattern(self, choice: int, offset: int) -> Pattern:
         return self.regular(offset, choice, 1)

@@ -1,18 +1,20 @@
 """How often to draw each period, so that the mean drop rate is p and patterns stay as varied as possible."""
 
+from typing import Any
+
 import numpy as np
 
 from minidrop.errors import ConfigError
 
 
-def entropy(probabilities):
+def entropy(probabilities: np.ndarray) -> Any:
     """Return -sum d log d in nats."""
     d = np.asarray(probabilities, dtype=np.float64)
     d = d[d > 0]
     return abs(float((d * np.log(d)).sum()))
 
 
-def exact_search(rates, p):
+def exact_search(rates: Any, p: float) -> np.ndarray:
     """Return the probabilities of largest entropy whose mean rate is p.
 
     maximise -sum d log d  subject to  sum d = 1, d.u = p     =>     d_i = exp(beta u_i) / sum_j exp(beta u_j)
@@ -39,7 +41,8 @@ def exact_search(rates, p):
             high = beta
 
 
-def sgd_search(rates, p, lambda1=0.99, lambda2=0.01, learning_rate=1.0, tolerance=1e-9, max_steps=20000):
+def sgd_search(rates: Any, p: float, lambda1: float = 0.99, lambda2: float = 0.01, learning_rate: float = 1.0,
+               tolerance: float = 1e-9, max_steps: int = 20000) -> np.ndarray:
     """Return the probabilities that the paper's Algorithm 1 finds: gradient descent on v, d = softmax(v).
 
     loss = lambda1 (d.u - p)^2 + lambda2 / N sum d log d,     lambda1 + lambda2 = 1

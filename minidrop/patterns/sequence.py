@@ -1,8 +1,15 @@
 """Which pattern each iteration uses: quotas kept, order shuffled, and nothing to save but the seed."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from minidrop.rng import generator
+
+if TYPE_CHECKING:
+    pass
 
 BLOCK_LENGTH = 1000
 
@@ -18,7 +25,7 @@ class PatternSequence:
     cut into blocks here, so that a sequence does not depend on how long the training is.
     """
 
-    def __init__(self, family, seed, layer_name):
+    def __init__(self, family: Any, seed: int, layer_name: str):
         self.family = family
         self.seed = seed
         self.layer_name = layer_name
@@ -27,12 +34,12 @@ class PatternSequence:
         self._offsets = np.array([family.offsets(choice) for choice in self._choices], dtype=np.int64)
         self._cached = (None, None)
 
-    def at(self, counter):
+    def at(self, counter: int) -> Any:
         """Return the Pattern of iteration `counter` >= 0. Calls in order are cheapest, any order will do."""
         choice, offset = self._drawn(counter)
         return self.family.pattern(self._choices[choice], offset)
 
-    def choice_at(self, counter):
+    def choice_at(self, counter: int) -> Any:
         """Return the choice that at(counter) is a pattern of: what it costs, but not where it drops."""
         return self._choices[self._drawn(counter)[0]]
 
@@ -53,7 +60,7 @@ class PatternSequence:
         return list(zip(choices.tolist(), offsets.tolist(), strict=True))
 
 
-def quotas(probabilities, length):
+def quotas(probabilities: np.ndarray, length: int) -> np.ndarray:
     """Return counts of sum `length`, as `probabilities` by largest remainder; among equals the first wins."""
     exact = np.asarray(probabilities, dtype=np.float64) * length
     counts = np.floor(exact).astype(np.int64)

@@ -3,6 +3,7 @@ activations."""
 
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ class Sites:
     together.
     """
 
-    def __init__(self, what, drops, units, inputs=None, sides=None):
+    def __init__(self, what: str, drops: str, units: int, inputs: Any = None,
+                 sides: tuple[np.ndarray, ...] | None = None):
         self.what, self.drops, self.units, self.inputs = what, drops, units, inputs
         self.sides = sides
         axes = (units, inputs) if drops == "weights" else (units,)
@@ -24,7 +26,7 @@ class Sites:
         self.count, self.total = prod(self.shape), prod(axes)
 
     @cached_property
-    def sizes(self):
+    def sizes(self) -> Any:
         """The (count,) units or weights in each site, row by row; None where it is one in each."""
         if self.sides is None:
             return None
@@ -34,6 +36,6 @@ class Sites:
         return sizes.ravel()
 
 
-def pieces(size, total):
+def pieces(size: int, total: int) -> np.ndarray:
     """Return the lengths of the pieces of `size` that `total` falls into; the last may be shorter."""
     return np.diff(np.r_[np.arange(0, total, size), total])

@@ -1,5 +1,9 @@
 """SLICE: keep one run of neighbouring units from a random start, the same for the whole batch."""
 
+from typing import Any
+
+import numpy as np
+
 from minidrop.kept import Kept
 from minidrop.patterns.base import register_pattern
 from minidrop.patterns.counts import CountFamily, CountPattern
@@ -12,7 +16,7 @@ class SlicePattern(CountPattern):
     stream = "slice"
 
     @staticmethod
-    def choose(rng, count, total):
+    def choose(rng: np.random.Generator, count: int, total: int) -> Kept:
         if count == total:
             return Kept.all(total)
         if not count:
@@ -33,8 +37,8 @@ class SliceFamily(CountFamily):
 
     kind = SlicePattern
 
-    def ways(self, count, total):
+    def ways(self, count: int, total: int | None) -> Any:
         return 1 if count in (0, total) else total
 
-    def describe(self, choice):
+    def describe(self, choice: int | str) -> str:
         return f"a run of {1 - self.settings.rate:g}"

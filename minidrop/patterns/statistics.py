@@ -5,6 +5,7 @@ rows at a time.
 """
 
 from math import erfc, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def _parts(live, length=None):
         yield slice(first, first + rows)
 
 
-def row_counts(live, sizes=None):
+def row_counts(live: Any, sizes: Any = None) -> Any:
     """Return the (K,) units or weights that live in each row of live (K, n); sizes (n,), None for one in
     each."""
     if sizes is None:
@@ -28,7 +29,7 @@ def row_counts(live, sizes=None):
     return np.concatenate([live[part] @ sizes for part in _parts(live)])
 
 
-def column_sums(live, weights):
+def column_sums(live: Any, weights: Any) -> Any:
     """Return weights @ live as (n,) float64, for live (K, n) bool, weights (K,)."""
     total = np.zeros(live.shape[1])
     for part in _parts(live):
@@ -36,12 +37,12 @@ def column_sums(live, weights):
     return total
 
 
-def deviation(values, weights):
+def deviation(values: Any, weights: tuple[int, int] | None) -> Any:
     """Return the standard deviation of values (K,) drawn with weights (K,) of sum 1."""
     return sqrt(float(weights @ (values - weights @ values) ** 2))
 
 
-def joint_keep(live, weights):
+def joint_keep(live: Any, weights: Any) -> Any:
     """Return P(site i and site i + d both live) for d = 1 .. n-1: the mean over i = 0 .. n-1-d, without
     wrapping round.
 
@@ -57,7 +58,7 @@ def joint_keep(live, weights):
     return np.clip(pairs / np.arange(n - 1, 0, -1), 0, 1)
 
 
-def chi_square(live, counts, rates, p):
+def chi_square(live: Any, counts: Any, rates: Any, p: float) -> Any:
     """Return how evenly a sequence drops its sites, against independent (Bernoulli) drops of rate p.
 
         Q = sum_i (c_i - m)^2 / (N p (1 - p)),     c_i drops of site i in N iterations, m = sum_t u_t
@@ -118,7 +119,7 @@ def _sum_of_squared_correlations(live, weights, rates, v, iterations):
     return n + (others * n * (n - 1) / (m * (m - 1)) if m > 1 else 0)
 
 
-def upper_tail(x, freedom):
+def upper_tail(x: Any, freedom: Any) -> Any:
     """Return P(chi-square >= x), to about 0.01 from 2 degrees of freedom on, better with more (Wilson and
     Hilferty)."""
     spread = 2 / (9 * freedom)

@@ -1,8 +1,11 @@
 """TILE: keep one tile of weights in every dp, dp drawn anew each iteration (the paper's tile pattern)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, gcd
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +14,9 @@ from minidrop.kept import Kept
 from minidrop.patterns.base import Pattern, register_pattern
 from minidrop.patterns.periods import PeriodFamily
 from minidrop.patterns.sites import Sites, pieces
+
+if TYPE_CHECKING:
+    pass
 
 TILE_SIZE = 32
 
@@ -28,7 +34,7 @@ class TilePattern(Pattern):
     size: int
     columns: int = 1
 
-    def kept(self, total):
+    def kept(self, total: int) -> Kept:
         """Return the Kept of an axis of length `total`, in runs of `size`: the pattern of a matrix one tile
         wide."""
         if self.period == 1:
@@ -36,7 +42,7 @@ class TilePattern(Pattern):
         size = self.size or tile_size(total, self.columns)
         return Kept(self.offset * size, self.period * size, size, total)
 
-    def tiles(self, outputs, inputs):
+    def tiles(self, outputs: int, inputs: int) -> tuple[tuple[Kept, Kept], ...]:
         """Return what lives of weights (outputs, inputs) as pairs of Kept: tile rows that keep the same tile
         columns.
 
@@ -46,7 +52,7 @@ class TilePattern(Pattern):
         size = self.size or tile_size(min(outputs, inputs), self.columns)
         return _classes(self.period, self.offset, size, outputs, inputs)
 
-    def weight_mask(self, outputs, inputs):
+    def weight_mask(self, outputs: int, inputs: int) -> np.ndarray:
         """Return the dense 0/1 array (outputs, inputs), tile by tile from the definition."""
         size = self.size or tile_size(min(outputs, inputs), self.columns)
         rows, columns = -(-outputs // size), -(-inputs // size)
@@ -55,7 +61,7 @@ class TilePattern(Pattern):
         return living[np.arange(outputs) // size][:, np.arange(inputs) // size]
 
 
-def tile_size(length, columns):
+def tile_size(length: int, columns: int) -> int:
     """Return the default size of a tile: TILE_SIZE, or less so that an axis of such a length has so many
     tiles.
 
@@ -65,7 +71,7 @@ def tile_size(length, columns):
     return max(1, min(TILE_SIZE, length // columns))
 
 
-def counted_columns(columns, period):
+def counted_columns(columns: int, period: int) -> int:
     """Return by how much the count of tiles grows from one tile row to the next: `columns`, or a little more.
 
     With a common divisor of columns and period the same tile columns would survive in many rows, in all of
@@ -101,16 +107,16 @@ class TileFamily(PeriodFamily):
     drops = "weights"
     uses = PeriodFamily.uses | {"tile_size"}
 
-    def build_distribution(self):
+    def build_distribution(self) -> Any:
         distribution = super().build_distribution()
         self.columns = max(distribution.choices[-1], ceil(2 / (1 - self.settings.exact_rate)))
         return distribution
 
-    def pattern(self, choice, offset):
+    def pattern(self, choice: int, offset: int) -> Pattern:
         return TilePattern(1 - 1 / choice, self.scale_of(1 / choice), choice, offset, self.settings.tile_size,
                            self.columns, drops="weights")
 
-    def check_weights(self, outputs, inputs):
+    def check_weights(self, outputs: int, inputs: int) -> None:
         asked, longest = self.settings.tile_size, self.distribution.choices[-1]
         tiles = -(-inputs // (asked or 1))
         if asked and tiles < longest and self.settings.rate:
@@ -119,11 +125,11 @@ class TileFamily(PeriodFamily):
                               f"would be left without any input; set tile_size to "
                               f"{max(1, inputs // longest)} or less, or remove it")
 
-    def sites(self, units, inputs=None):
+    def sites(self, units: int, inputs: int | None = None) -> Any:
         """The tiles, counted row by row."""
         inputs = inputs or units
         size = self.settings.tile_size or tile_size(min(units, inputs), self.columns)
         return Sites("tiles", self.drops, units, inputs, (pieces(size, units), pieces(size, inputs)))
 
-    def live(self, pattern, sites):
+    def live(self, pattern: Any, sites: Any) -> Any:
         return replace(pattern, size=1).weight_mask(*sites.shape).astype(bool).ravel()

@@ -1,6 +1,9 @@
 """UNIT: keep an exact number of units chosen at random, the same for the whole batch."""
 
 from math import comb
+from typing import Any
+
+import numpy as np
 
 from minidrop.kept import Kept
 from minidrop.patterns.base import register_pattern
@@ -13,7 +16,7 @@ class UnitPattern(CountPattern):
     stream = "units"
 
     @staticmethod
-    def choose(rng, count, total):
+    def choose(rng: np.random.Generator, count: int, total: int) -> Kept:
         indices = rng.permutation(total)[:count]
         indices.sort()
         return Kept.of(indices, total)
@@ -30,8 +33,8 @@ class UnitFamily(CountFamily):
 
     kind = UnitPattern
 
-    def ways(self, count, total):
+    def ways(self, count: int, total: int) -> Any:
         return comb(total, count)
 
-    def describe(self, choice):
+    def describe(self, choice: int | str) -> str:
         return f"{1 - self.settings.rate:g} of all"

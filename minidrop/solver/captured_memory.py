@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class CapturedMemory:
         host_rates[:], host_keys[:] = [number for own in rates for number in own], keys
         host_starts[:len(starts)] = starts
         self.backend.send(self.numbers, numbers)
-        tables = self.backend.upload(self, [*lives.values()]) if lives else ()
+        tables: Any = self.backend.upload(self, [*lives.values()]) if lives else ()
         for index, table in zip(lives, tables, strict=True):
             if index not in self.lives:
                 self.lives[index] = self.backend.empty(table.shape, table.dtype)

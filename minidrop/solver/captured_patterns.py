@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class CapturedPatterns:
         """Return the keys of an iteration's random numbers."""
         return [layer.key(iteration) for layer in self.keyed]
 
-    def give(self, starts: Iterable[np.ndarray], lives: dict[int, np.ndarray],
+    def give(self, starts: Iterable[np.ndarray], lives: Any,
              keys: list[np.ndarray]) -> None:
         """Give the layers draws whose starts, lives and keys are read from these device arrays at launch."""
         net, places = self.net, iter(starts)

@@ -9,7 +9,6 @@ import math
 import re
 from dataclasses import replace
 from os import PathLike
-from typing import Any
 
 from minidrop.errors import ConfigError, SnapshotError
 from minidrop.net import Net
@@ -39,7 +38,7 @@ def _as_short_text(text):
     return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:_LONGEST_TEXT])
 
 
-def read_record(path: str | PathLike, text: Any) -> dict[str, dict]:
+def read_record(path: str | PathLike, text: str) -> dict[str, dict]:
     """Return what `drop_record` wrote, as a dict. Raises SnapshotError for anything else."""
     try:
         record = json.loads(text) if isinstance(text, str) else None

@@ -1,10 +1,18 @@
 """The contract of the project as a function: the compacted net equals the dense net with the explicit
 mask."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
+if TYPE_CHECKING:
+    from minidrop.net.net import Net
 
-def run_once(net, iteration, inputs=None, masked=False):
+
+def run_once(net: Net, iteration: int, inputs: Any = None,
+             masked: bool = False) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Run one forward and backward pass at fixed data; returns (outputs, gradients), dicts of NumPy arrays.
 
     Outputs are those of the net and "loss", the weighted sum of its losses; gradients are every parameter's
@@ -33,7 +41,8 @@ def run_once(net, iteration, inputs=None, masked=False):
     return results, gradients
 
 
-def assert_matches_masked_dense(net, iteration, inputs=None, tolerance=1e-9):
+def assert_matches_masked_dense(net: Net, iteration: int, inputs: dict[str, np.ndarray] | None = None,
+                                tolerance: float = 1e-9) -> None:
     """Check outputs, loss and every gradient of `net` at `iteration` against the same net run dense with
     explicit masks.
 

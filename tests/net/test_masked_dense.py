@@ -10,7 +10,7 @@ import pytest
 
 from minidrop.config import parse_net
 from minidrop.net import Net
-from minidrop.net.planner import Plan
+from minidrop.net.plan import Plan
 from minidrop.patterns import PatternSettings, get_family, known_families
 from minidrop.patterns.draw import NOTHING
 from minidrop.testing import assert_matches_masked_dense

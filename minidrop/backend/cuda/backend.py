@@ -3,7 +3,9 @@
 Imported only when asked for.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +24,7 @@ except ImportError:
     cupy = None
 
 
-def device_count():
+def device_count() -> tuple[int, str]:
     """Return (count, reason): how many CUDA devices can be used, and why none where it is 0."""
     if cupy is None:
         return 0, "CuPy is not installed; install it with: pip install 'minidrop[cuda12]' (or [cuda13])"
@@ -37,7 +39,7 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
     """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see
     `backend.cuda.products`."""
 
-    def __init__(self, index, precision="float32"):
+    def __init__(self, index: Any, precision: str = "float32"):
         count, reason = device_count()
         if index >= count:
             devices = f"there {'is 1 device' if count == 1 else f'are {count} devices'}, numbered from 0"
@@ -53,7 +55,7 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
         self._uploads = Uploads(cupy, self.device)
         self._blas = None
 
-    def describe(self):
+    def describe(self) -> str:
         properties = cupy.cuda.runtime.getDeviceProperties(self.index)
         precision = "" if self.precision == "float32" else f", products in {self.precision}"
         return (f"{self.name} ({properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} "
@@ -62,27 +64,27 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
                 f"{_version(cupy.cuda.runtime.driverGetVersion())}{precision})")
 
     # -- arrays ----------------------------------------------------------------------------------------------
-    def asarray(self, x, dtype=None):
+    def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
         if self.capturing and not _is_on_a_device(x):
             raise CaptureError(f"{_name_of(x, dtype)} is needed from the host inside the step")
         with self.device, self._memory_explained(lambda: (np.shape(x), dtype
                                                           or getattr(x, "dtype", np.float64))):
             return cupy.asarray(x, dtype)
 
-    def empty(self, shape, dtype):
+    def empty(self, shape: Any, dtype: Any) -> np.ndarray:
         try:
             return cupy.empty(shape, dtype)
         except cupy.cuda.memory.OutOfMemoryError as error:
             raise self._out_of_memory(error, shape, dtype) from error
 
-    def to_host(self, x):
+    def to_host(self, x: Any) -> np.ndarray:
         x = self._dense(x)
         return cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x)
 
-    def pinned(self, x):
+    def pinned(self, x: Any) -> np.ndarray:
         return self._uploads.pinned(x)
 
-    def upload(self, owner, arrays):
+    def upload(self, owner: Any, arrays: Any) -> Any:
         hosts = [x for x in arrays if not _is_on_a_device(x)]
         if self.capturing and hosts:
             raise CaptureError(f"a batch of {', '.join(_name_of(x) for x in hosts)} is needed from the host "
@@ -91,22 +93,22 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
             uploaded = iter(self._uploads.upload(owner, hosts, self.empty))
         return [self.asarray(x) if _is_on_a_device(x) else next(uploaded) for x in arrays]
 
-    def send(self, target, source):
+    def send(self, target: Any, source: Any) -> None:
         if self.capturing:
             raise CaptureError(f"{_name_of(source)} is sent from the host inside the step")
         target.set(source, stream=cupy.cuda.get_current_stream())
 
     @contextmanager
-    def active(self):
+    def active(self) -> Iterator:
         with self.device, self._memory_explained():
             yield
 
-    def trim(self):
+    def trim(self) -> None:
         self._uploads.trim()
         self._trim_graphs()
         cupy.get_default_memory_pool().free_all_blocks()
 
-    def synchronize(self):
+    def synchronize(self) -> None:
         self.device.synchronize()
 
     @contextmanager

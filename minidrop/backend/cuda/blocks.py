@@ -6,7 +6,10 @@ BLOCK is multiplied. In float32, tf32 and float64 the kernels have no tensor cor
 gathered and multiplied group by group (`functions.pieces`).
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +18,9 @@ from minidrop.backend.generic import Backend, check_block_product
 from minidrop.errors import BackendError
 from minidrop.kernels import cuda, grids
 from minidrop.kernels.loader import OPERANDS, REALS
+
+if TYPE_CHECKING:
+    from minidrop.patterns.grid import BlockGrid
 
 _LARGEST = 2**30        # of an axis: kernels count its entries, and where a block beyond them would end, in
                         # 32 bits
@@ -29,16 +35,17 @@ class CudaBlocks(Backend):
         super()._start_kernels()
         self._block_mask = lru_cache(maxsize=64)(super().block_mask)
 
-    def block_products(self, dtype):
+    def block_products(self, dtype: Any) -> bool:
         return self._kind(dtype) in OPERANDS
 
-    def block_mask(self, grid):
+    def block_mask(self, grid: BlockGrid) -> np.ndarray:
         # One upload for all layers that read a grid. While a step is captured the table must not be one that
         # stays as it is.
         return (super().block_mask(grid) if self.capturing or isinstance(grid, DeviceGrid)
                 else self._block_mask(grid))
 
-    def block_product(self, a, b, trans_a=False, trans_b=False, a_grid=None, n_grid=None, scale=1, bias=None):
+    def block_product(self, a: Any, b: Any, trans_a: bool = False, trans_b: bool = False, a_grid: Any = None,
+                      n_grid: Any = None, scale: Any = 1, bias: Any = None) -> Any:
         check_block_product(a, b, trans_a, trans_b, a_grid, n_grid)
         if max(*a.shape, *b.shape) > _LARGEST:
             raise BackendError(f"block_product: the GPU kernels take axes of up to 2**30 entries; one of a "
@@ -57,7 +64,8 @@ class CudaBlocks(Backend):
             a, b = a.view(np.uint16), b.view(np.uint16)
         else:
             a, b = (x.astype(c.dtype, copy=False) for x in (a, b))
-        tile_m, tile_n = self._tile(*c.shape, trans_a, a_grid, n_grid) if operand else grids.TILES[0]
+        m, n = c.shape
+        tile_m, tile_n = self._tile(m, n, trans_a, a_grid, n_grid) if operand else grids.TILES[0]
         self._run(cuda.block_product, {"OPERAND": operand, "TRANS_A": int(trans_a), "TRANS_B": int(trans_b),
                                        "TILE_M": tile_m, "TILE_N": tile_n},
                   a=a, b=b, c=c, bias=None if bias is None else self._flat(bias), scale=scale,
@@ -77,7 +85,7 @@ class CudaBlocks(Backend):
         rows += [a_grid.block_units] if trans_a and a_grid is not None else []
         return grids.tile_of_product(m, n, tuple(rows), () if n_grid is None else (n_grid.block_units,))
 
-    def multiply_blocks(self, x, grid, scale):
+    def multiply_blocks(self, x: np.ndarray, grid: Any, scale: float) -> np.ndarray:
         if x.dtype.name not in REALS or not x.size:
             return super().multiply_blocks(x, grid, scale)
         y = self.empty(x.shape, x.dtype)

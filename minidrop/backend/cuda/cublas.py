@@ -36,9 +36,15 @@ classes of nearly the same shape become one strided-batched product: operands fi
 results filled up with zeros.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from minidrop.errors import BackendError
+
+if TYPE_CHECKING:
+    from minidrop.kept import Kept
 
 LEAST_RUN = 64      # width of a run from which a batch of runs is taken: the narrowest tile of cuBLAS's fast
                     # kernels
@@ -57,7 +63,7 @@ class Matrix:
     offset: int = 0
 
     @classmethod
-    def of(cls, shape, strides, itemsize):
+    def of(cls, shape: tuple[int, int], strides: tuple[int, int], itemsize: int) -> Any:
         """Return the Matrix of an array, first element at 0; None where its strides are no multiples of its
         items."""
         if any(stride % itemsize for stride in strides):
@@ -65,16 +71,16 @@ class Matrix:
         return cls(*shape, *(stride // itemsize for stride in strides))
 
     @classmethod
-    def contiguous(cls, rows, columns, offset=0):
+    def contiguous(cls, rows: int, columns: int, offset: int = 0) -> Matrix:
         """Return the Matrix of a C-contiguous array."""
         return cls(rows, columns, max(1, columns), 1, offset)
 
     @property
-    def T(self):  # noqa: N802
+    def T(self) -> Matrix:  # noqa: N802
         """The transpose: the same memory."""
         return Matrix(self.columns, self.rows, self.column_stride, self.row_stride, self.offset)
 
-    def part(self, rows=None, columns=None):
+    def part(self, rows: tuple[int, ...] | None = None, columns: tuple[int, ...] | None = None) -> Matrix:
         """Return the Matrix of rows and columns given as (first, step, count); None for all."""
         first, step, count = rows or (0, 1, self.rows)
         left, hop, width = columns or (0, 1, self.columns)
@@ -109,12 +115,12 @@ class Gemm:
     stride_c: int = 0
 
     @property
-    def routine(self):
+    def routine(self) -> str:
         """The name of the routine, without its type."""
         return "gemm" if self.batch == 1 else "gemmStridedBatched"
 
 
-def product(a, b, c, alpha=1.0, beta=0.0):
+def product(a: Matrix, b: Matrix, c: Matrix, alpha: float = 1.0, beta: float = 0.0) -> Gemm | None:
     """Return the Gemm of c = alpha a b + beta c for three Matrix of our own, row-major, kind; None where BLAS
     has none.
 
@@ -131,7 +137,7 @@ def product(a, b, c, alpha=1.0, beta=0.0):
                 c.offset, out[1], alpha, beta)
 
 
-def batched(a, b, c, strides, batch, alpha=1.0):
+def batched(a: Matrix, b: Matrix, c: Matrix, strides: tuple[int, ...], batch: int, alpha: float = 1.0) -> Any:
     """Return the Gemm of `batch` products c_i = alpha a_i b_i; strides: from one a, b and c to the next. None
     as `product`."""
     call = product(a, b, c, alpha)
@@ -164,23 +170,23 @@ class Runs:
     at: int
 
     @property
-    def count(self):
+    def count(self) -> int:
         return self.width * self.runs
 
     @property
-    def simple(self):
+    def simple(self) -> tuple[int, ...] | None:
         """(first, step, count) where one stride describes it; else None."""
         if self.runs == 1:
             return self.first, 1, self.width
         return (self.first, self.step, self.runs) if self.width == 1 else None
 
-    def each(self):
+    def each(self) -> list[Runs]:
         """Return every run as a part of its own."""
         return [Runs(self.first + i * self.step, self.width, 1, 1, self.at + i * self.width)
                 for i in range(self.runs)]
 
 
-def runs_of(kept, total):
+def runs_of(kept: Kept | None, total: int) -> list[Runs] | None:
     """Return a kept set of an axis of length `total` (None: all of it) as Runs, in order; None for a list.
 
     At most three: a first run that is cut off, whole ones, and a last one that is cut off.
@@ -211,7 +217,8 @@ def runs_of(kept, total):
     return parts
 
 
-def kept_product(a, b, c, inner=None, outer=None, least_run=LEAST_RUN, most_calls=MOST_CALLS):
+def kept_product(a: Matrix, b: Matrix, c: Matrix, inner: Kept | None = None, outer: Kept | None = None,
+                 least_run: int = LEAST_RUN, most_calls: int = MOST_CALLS) -> list[Gemm] | None:
     """Return the calls of c = a b[inner, outer], b read where it lies; None where it has to be gathered.
 
     a (m, kept k), b (k, n), c (m, kept n); inner and outer: Kept of b's rows and columns, None for all. The
@@ -249,7 +256,7 @@ def _partial(a, b, c, inner, outer, beta, least_run):
 
 
 # -- many products at once -----------------------------------------------------------------------------------
-def padded(shapes, most_waste=0.25):
+def padded(shapes: list[tuple[int, ...]], most_waste: float = 0.25) -> tuple[int, ...] | None:
     """Return the (m, n, k) that products of several shapes (m, n, k) are filled up to, to be one batch; None
     if not worth it.
 

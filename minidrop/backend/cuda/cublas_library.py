@@ -11,6 +11,7 @@ from ctypes import CDLL
 from functools import lru_cache
 from importlib import import_module
 from threading import get_ident
+from typing import Any
 
 _STATUS = {1: "NOT_INITIALIZED", 3: "ALLOC_FAILED", 7: "INVALID_VALUE", 8: "ARCH_MISMATCH",
            11: "MAPPING_ERROR", 13: "EXECUTION_FAILED", 14: "INTERNAL_ERROR", 15: "NOT_SUPPORTED",
@@ -33,7 +34,7 @@ class CUBLASError(Exception):
     """cuBLAS refused a call; names the function and the status."""
 
 
-def workspace_bytes(major):
+def workspace_bytes(major: Any) -> Any:
     """Return how much memory NVIDIA recommends to give cuBLAS on a device of compute capability major.x."""
     return (32 if major >= 9 else 4) * 2**20
 
@@ -48,7 +49,7 @@ class CublasLibrary:
 
     CUBLASError = CUBLASError
 
-    def __init__(self, library):
+    def __init__(self, library: Any):
         for name, arguments in _ARGUMENTS.items():
             function = getattr(library, name)
             function.argtypes, function.restype, function.errcheck = arguments, ctypes.c_int, _succeeded
@@ -56,7 +57,7 @@ class CublasLibrary:
         self._handles = {}
         self.gemmEx, self.gemmStridedBatchedEx = library.cublasGemmEx, library.cublasGemmStridedBatchedEx
 
-    def handle(self, device, stream, new_workspace):
+    def handle(self, device: str, stream: Any, new_workspace: Any) -> Any:
         """Return this thread's handle of a device, which must be the current one, working on a stream, given
         as its address.
 
@@ -100,14 +101,14 @@ def _succeeded(status, function, _arguments):
 
 
 @lru_cache
-def load(major):
+def load(major: Any) -> Any:
     """Return the CublasLibrary of CUDA `major`, that which CuPy uses. ImportError, OSError or AttributeError
     without one."""
     cupys_module("cublas")      # once that is there, the library's name is enough
     return CublasLibrary(CDLL(file_name(major)))
 
 
-def cupys_module(library):
+def cupys_module(library: Any) -> Any:
     """Return CuPy's own module of a library of CUDA, say "cublas". ImportError where that library is not
     found."""
     # As an attribute: only its package loads the library first, from where pip, conda or the system put it.
@@ -120,6 +121,6 @@ def cupys_module(library):
         return import_module(f"{libraries.__name__}.{library}")
 
 
-def file_name(major, system=os.name):
+def file_name(major: Any, system: Any = os.name) -> Any:
     """Return what the cuBLAS of CUDA `major` is called."""
     return f"cublas64_{major}.dll" if system == "nt" else f"libcublas.so.{major}"

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from minidrop.backend.cuda import backend as cuda
 from minidrop.backend.cuda.cublas_library import cupys_module
@@ -40,14 +41,14 @@ class CudaFacts:
     packages: tuple = ()
     missing: tuple = ()
 
-    def lines(self):
+    def lines(self) -> list[str]:
         """Return the lines that `minidrop devices` prints."""
         lines = [f"cuda:{d.index} ({d.name}, {d.memory / 2**30:.1f} GiB, {d.free / 2**30:.1f} GiB free, "
                  f"compute capability {d.capability})" for d in self.devices]
         if not self.devices:
             lines.append(f"no GPU: {self.problem}")
         if self.driver or self.cupy:
-            lines.append("CUDA: " + ", ".join(filter(None, (
+            lines.append("CUDA: " + ", ".join(filter(None, (  # type: ignore[arg-type]
                 self.driver and f"driver {self.release + ' ' if self.release else ''}for CUDA "
                 f"{_text(self.driver)}", self.runtime and f"CUDA runtime {_text(self.runtime)}",
                 self.cupy
@@ -55,7 +56,7 @@ class CudaFacts:
         lines += [f"missing: {name} ({why})" for name, why in self.missing]
         return lines + self.advice()
 
-    def advice(self):
+    def advice(self) -> Any:
         """Return what to do, as lines; none where nothing is missing."""
         if self.driver is None:
             return [] if self.devices else ["There is no NVIDIA driver either. With a GPU and its driver: "
@@ -81,7 +82,7 @@ class CudaFacts:
         return []
 
 
-def cuda_facts():
+def cuda_facts() -> Any:
     """Return the CudaFacts of this machine. Asks every device, so it takes a moment."""
     cupy = cuda.cupy
     count, problem = cuda.device_count()

@@ -1,5 +1,7 @@
 """Work of a CUDA device captured into a graph, which one call launches again as often as wanted."""
 
+from collections.abc import Callable
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
@@ -20,7 +22,7 @@ class CudaGraphs:
     captures = True
     _graph_pool = _graph_stream = None
 
-    def capture(self, work):
+    def capture(self, work: Callable) -> Any:
         if self.held is not None:
             raise CaptureError(f"{self.name}: a capture within a capture")
         cuda = self.xp.cuda
@@ -84,7 +86,7 @@ class CudaGraphs:
             with self.device:
                 self._graph_pool.free_all_blocks()
 
-    def fetch(self, x):
+    def fetch(self, x: Any) -> Any:
         cuda = self.xp.cuda
         memory = cuda.alloc_pinned_memory(x.nbytes)
         there = _on_host(memory, x)
@@ -97,10 +99,10 @@ class CudaGraphs:
 class CudaGraph:
     """A captured graph. `held`: arrays that lie outside the graphs' pool and that it reads."""
 
-    def __init__(self, graph, held):
+    def __init__(self, graph: Any, held: Any):
         self.graph, self.held = graph, held
 
-    def launch(self):
+    def launch(self) -> None:
         """Give the device the captured work, on the current stream."""
         self.graph.launch()
 
@@ -108,10 +110,10 @@ class CudaGraph:
 class Fetched:
     """An array on its way to the host."""
 
-    def __init__(self, array, done):
+    def __init__(self, array: np.ndarray, done: Any):
         self.array, self.done = array, done
 
-    def get(self):
+    def get(self) -> Any:
         """Wait for it and return it."""
         self.done.synchronize()
         return self.array

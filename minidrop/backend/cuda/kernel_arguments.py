@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -103,7 +104,7 @@ class KernelArguments(Backend):
         return (before, shape[axis] * after), None, Kept(*(after * n for n in (*kept.regular, kept.total)))
 
 
-def is_straight(x):
+def is_straight(x: Any) -> bool:
     """True for a vector, or a matrix of rows whose entries are neighbours, in which later rows lie further
     on."""
     if x.ndim == 1:
@@ -111,7 +112,7 @@ def is_straight(x):
     return x.ndim == 2 and (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and x.strides[0] >= 0
 
 
-def rest_of(parts, total):
+def rest_of(parts: Any, total: int) -> Any:
     """Return the Kept of the rows that no part has; None where two parts share a row, or where only the
     device knows it."""
     if are_family(parts):

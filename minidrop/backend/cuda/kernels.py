@@ -5,41 +5,37 @@ Arrays of other types than float32 and float64 take the generic way. What cannot
 first.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.backend.cuda.kernel_arguments import KernelArguments, is_straight, rest_of
+from minidrop.backend.cuda.redrawn_mask import RedrawnMask
 from minidrop.backend.cuda.table_kept import TableKept
 from minidrop.backend.generic import dropout_threshold
 from minidrop.kept import Kept
 from minidrop.kernels import cuda, grids
 from minidrop.kernels.loader import OPERANDS, REALS, AxisValue
 
-
-class RedrawnMask:
-    """The mask of a dropout: not stored, drawn again where it is needed."""
-
-    def __init__(self, backend, shape, dtype, rate, key):
-        self.backend, self.shape, self.dtype, self.rate, self.key = backend, shape, dtype, rate, key
-
-    def __array__(self, dtype=None, copy=None):
-        ones = self.backend.xp.ones(self.shape, self.dtype)
-        kept = self.backend.to_host(self.backend._dropped(ones, self.rate, 1, self.key)) != 0
-        return kept if dtype is None else kept.astype(dtype)
+if TYPE_CHECKING:
+    from minidrop.backend.cuda.cublas import Matrix
 
 
 class CupyKernels(KernelArguments):
     """Overrides the generic methods that have a kernel."""
 
-    def refuse(self, wrong, error):
+    def refuse(self, wrong: np.ndarray, error: Callable) -> None:
         if not self.capturing:
             super().refuse(wrong, error)
         elif self.trouble is not None:
             self.trouble |= wrong.any().astype(np.int32)
 
     # -- kept sets -------------------------------------------------------------------------------------------
-    def take(self, x, kept, axis):
+    def take(self, x: np.ndarray, kept: Kept | None, axis: int) -> np.ndarray:
         if kept is None or kept.is_all:
             return x
         axis %= x.ndim
@@ -56,7 +52,7 @@ class CupyKernels(KernelArguments):
                  out=flat)
         return out
 
-    def put(self, x, kept, axis):
+    def put(self, x: np.ndarray, kept: Kept | None, axis: int) -> np.ndarray:
         if kept is None:
             return x
         axis %= x.ndim
@@ -74,14 +70,14 @@ class CupyKernels(KernelArguments):
                  out=out.reshape(n, m))
         return out
 
-    def put_columns(self, out, kept, x):
+    def put_columns(self, out: np.ndarray, kept: Kept | None, x: np.ndarray) -> None:
         if not _real(out) or not is_straight(out) or x.dtype != out.dtype:
             super().put_columns(out, kept, x)
             return
         self._run(cuda.put_block, x=self._rows(x, x.shape), rows=self._axis(None, len(out)),
                  cols=self._axis(kept, out.shape[1]), out=out)
 
-    def add_block(self, out, rows, cols, x):
+    def add_block(self, out: np.ndarray, rows: Kept | None, cols: Kept | None, x: np.ndarray) -> None:
         found = self._block(out, rows, cols, x)
         if found is None:
             super().add_block(out, rows, cols, x)
@@ -104,7 +100,7 @@ class CupyKernels(KernelArguments):
             "rows": self._axis(rows, out.shape[0]), "cols": self._axis(cols, out.shape[1]),
             "places": rows.places if isinstance(rows, TableKept) else None}
 
-    def submatrix(self, W, rows, cols):
+    def submatrix(self, W: np.ndarray, rows: Kept | None, cols: Kept | None) -> np.ndarray:
         if cols is None or cols.is_all or not _real(W):
             return self.take(self.take(W, rows, 0), cols, 1)
         out = self.empty((W.shape[0] if rows is None else rows.count, cols.count), W.dtype)
@@ -112,7 +108,8 @@ class CupyKernels(KernelArguments):
                  cols=self._axis(cols, W.shape[1]), out=out)
         return out
 
-    def round_block(self, W, rows, cols, factor, kind, out):
+    def round_block(self, W: np.ndarray, rows: Any, cols: Kept | None, factor: np.ndarray, kind: str,
+                    out: np.ndarray | None) -> None:
         if W.dtype != np.float32 or not is_straight(out):
             super().round_block(W, rows, cols, factor, kind, out)
             return
@@ -120,7 +117,7 @@ class CupyKernels(KernelArguments):
                   rows=self._axis(rows, W.shape[0]), cols=self._axis(cols, W.shape[1]), out=out,
                   factor=factor)
 
-    def lookup(self, W, ids, cols):
+    def lookup(self, W: np.ndarray, ids: np.ndarray, cols: Kept | None) -> np.ndarray:
         if not _real(W):
             return super().lookup(W, ids, cols)
         out = self.empty((ids.size, W.shape[1] if cols is None else cols.count), W.dtype)
@@ -129,7 +126,7 @@ class CupyKernels(KernelArguments):
                  cols=self._axis(cols, W.shape[1]), out=out)
         return out
 
-    def sum_groups(self, x, order, starts):
+    def sum_groups(self, x: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
         if not _real(x):
             return super().sum_groups(x, order, starts)
         out = self.empty((len(starts), x.shape[1]), x.dtype)
@@ -138,7 +135,8 @@ class CupyKernels(KernelArguments):
                      bounds=self.asarray(np.append(starts, len(order))), out=out)
         return out
 
-    def table_gradient(self, x, ids, rows):
+    def table_gradient(self, x: np.ndarray, ids: np.ndarray,
+                       rows: int) -> tuple[np.ndarray, Kept | TableKept]:
         if not (_real(x) and ids.size):
             return super().table_gradient(x, ids, rows)
         ids, next_place = self.xp.ascontiguousarray(ids), self.empty(ids.shape, np.int32)
@@ -148,7 +146,7 @@ class CupyKernels(KernelArguments):
         self._run(cuda.sum_places, x=self._rows(x, x.shape), ids=ids, places=places, next=next_place, g=g)
         return g, TableKept(ids, places)
 
-    def multiply_groups(self, x, ends, factors):
+    def multiply_groups(self, x: Any, ends: list[int], factors: np.ndarray) -> Any:
         if not _real(x) or not ends or not x.size:
             return super().multiply_groups(x, ends, factors)
         y = self.empty(x.shape, x.dtype)
@@ -157,16 +155,17 @@ class CupyKernels(KernelArguments):
         return y
 
     # -- activations, sums -----------------------------------------------------------------------------------
-    def add_to_rows(self, y, b):
+    def add_to_rows(self, y: np.ndarray, b: np.ndarray) -> None:
         if not _real(y) or not is_straight(y) or b.dtype != y.dtype:
             super().add_to_rows(y, b)
             return
         self._run(cuda.activate, {"ACTIVATION": 0}, x=y, b=b, y=y, scale=1)
 
-    def relu(self, x):
+    def relu(self, x: Any) -> Any:
         return self.activate(x, None, "relu", 1)
 
-    def activate(self, x, b, activation, scale, out=None):
+    def activate(self, x: np.ndarray, b: Any, activation: str, scale: float,
+                 out: np.ndarray | None = None) -> np.ndarray:
         if (not _real(x) or b is not None and b.dtype != x.dtype
                 or out is not None and not out.flags.c_contiguous):
             return super().activate(x, b, activation, scale, out)
@@ -177,7 +176,7 @@ class CupyKernels(KernelArguments):
                  y=y.reshape(shape), scale=scale)
         return y
 
-    def activate_gradient(self, gy, y, activation, scale):
+    def activate_gradient(self, gy: np.ndarray, y: np.ndarray, activation: str, scale: float) -> np.ndarray:
         if not _real(gy) or y.dtype != gy.dtype:
             return super().activate_gradient(gy, y, activation, scale)
         gx = self.empty(gy.shape, gy.dtype)
@@ -186,14 +185,14 @@ class CupyKernels(KernelArguments):
                  y=self._flat(y), gx=gx.reshape(-1), scale=scale)
         return gx
 
-    def column_sums(self, x):
+    def column_sums(self, x: np.ndarray) -> np.ndarray:
         if not _real(x) or x.ndim != 2 or not x.size:
             return super().column_sums(x)
         out = self.empty(x.shape[1:], x.dtype)
         self._run(cuda.column_sums, x=self._rows(x, x.shape), out=out)
         return out
 
-    def transposed(self, W):
+    def transposed(self, W: np.ndarray) -> Any:
         if not _real(W):
             return super().transposed(W)
         out = self.empty(W.shape[::-1], W.dtype)
@@ -201,7 +200,7 @@ class CupyKernels(KernelArguments):
         return out
 
     # -- loss ------------------------------------------------------------------------------------------------
-    def cross_entropy(self, x, label, probability):
+    def cross_entropy(self, x: np.ndarray, label: np.ndarray, probability: np.ndarray) -> np.ndarray:
         if not _real(x):
             return super().cross_entropy(x, label, probability)
         logarithm = self.empty(x.shape[:1], x.dtype)
@@ -210,7 +209,7 @@ class CupyKernels(KernelArguments):
                  p=probability, logarithm=logarithm, smallest=np.finfo(x.dtype).tiny)
         return logarithm
 
-    def cross_entropy_gradient(self, probability, label, factor):
+    def cross_entropy_gradient(self, probability: np.ndarray, label: np.ndarray, factor: Any) -> None:
         if not _real(probability):
             super().cross_entropy_gradient(probability, label, factor)
             return
@@ -219,7 +218,8 @@ class CupyKernels(KernelArguments):
                  factor=self._flat(factor), factor_step=int(factor.size > 1))
 
     # -- recurrent networks ----------------------------------------------------------------------------------
-    def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
+    def lstm_step(self, x: Any, product: np.ndarray, c_before: np.ndarray, cont: np.ndarray,
+                  activated: np.ndarray, c: Matrix | np.ndarray, squashed: np.ndarray, h: np.ndarray) -> None:
         if not _real(x):
             super().lstm_step(x, product, c_before, cont, activated, c, squashed, h)
             return
@@ -228,7 +228,8 @@ class CupyKernels(KernelArguments):
                   c=c,
                  squashed=squashed, h=h)
 
-    def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
+    def lstm_step_gradient(self, activated: np.ndarray, squashed: np.ndarray, c_before: np.ndarray,
+                           cont: np.ndarray, dh: np.ndarray, dc: np.ndarray, d: np.ndarray) -> None:
         if not _real(dh):
             super().lstm_step_gradient(activated, squashed, c_before, cont, dh, dc, d)
             return
@@ -238,12 +239,12 @@ class CupyKernels(KernelArguments):
                  d=d)
 
     # -- dropout ---------------------------------------------------------------------------------------------
-    def dropout(self, x, rate, scale, key):
+    def dropout(self, x: np.ndarray, rate: float, scale: float, key: int) -> Any:
         if not _real(x):
             return super().dropout(x, rate, scale, key)
         return self._dropped(x, rate, scale, key), RedrawnMask(self, x.shape, x.dtype, rate, key)
 
-    def dropout_gradient(self, gy, mask, scale):
+    def dropout_gradient(self, gy: np.ndarray, mask: RedrawnMask, scale: float) -> np.ndarray:
         if not isinstance(mask, RedrawnMask):
             return super().dropout_gradient(gy, mask, scale)
         return self._dropped(gy, mask.rate, scale, mask.key)
@@ -255,7 +256,7 @@ class CupyKernels(KernelArguments):
                   scale=scale)
         return y
 
-    def gaussian(self, shape, dtype, key):
+    def gaussian(self, shape: Any, dtype: Any, key: int) -> Any:
         if np.dtype(dtype).name not in REALS:
             return super().gaussian(shape, dtype, key)
         out = self.empty(shape, dtype)
@@ -263,7 +264,8 @@ class CupyKernels(KernelArguments):
         return out
 
     # -- solver ----------------------------------------------------------------------------------------------
-    def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
+    def sgd_update(self, W: np.ndarray, history: np.ndarray, blocks: list, lr: float, momentum: float,
+                   decay: float, l1: bool, grad_scale: float) -> None:
         if not (_real(W) and W.ndim and W.flags.c_contiguous and history.flags.c_contiguous) \
                 or any(block.data.dtype != W.dtype for block in blocks):
             super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
@@ -312,13 +314,13 @@ class CupyKernels(KernelArguments):
         self._run(cuda.sgd_update_rows, W=W, history=history, g=None if g is None else self._rows(g, g.shape),
                  rows=self._axis(rows, W.shape[0]), cols=self._places(cols, W.shape[1]), **step)
 
-    def keep_if_well(self, target, new):
+    def keep_if_well(self, target: Any, new: Any) -> None:
         if self.trouble is None:
             super().keep_if_well(target, new)
         else:
             self.xp.copyto(target, new, where=self.trouble == 0)
 
-    def squares(self, *arrays):
+    def squares(self, *arrays: np.ndarray) -> Any:
         arrays = [x for x in arrays if x.size]
         if not arrays or not all(map(_real, arrays)):
             return super().squares(*arrays)

@@ -6,13 +6,20 @@ it lies if it can. With a precision below float32 operands are rounded on their 
 kept in float32, and everything else, weights included, stays float32.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.backend.cuda.cublas import Matrix, batched, kept_product, padded, product
 from minidrop.backend.device_sets import MovingKept
 from minidrop.errors import BackendError
+
+if TYPE_CHECKING:
+    from minidrop.kept import Kept
 
 _HALF = "float16", "bfloat16"       # operands as the bits of each, uint16: NumPy has no bfloat16
 
@@ -35,7 +42,8 @@ class KeptMatrix:
 
     ndim = 2
 
-    def __init__(self, base, rows=None, cols=None, factor=1.0):
+    def __init__(self, base: np.ndarray, rows: Kept | None = None, cols: Kept | None = None,
+                 factor: float = 1.0):
         self.base, self.factor = base, factor
         self.rows, self.cols = (None if kept is None or kept.is_all else kept for kept in (rows, cols))
         sides = zip((self.rows, self.cols), base.shape, strict=True)
@@ -44,21 +52,21 @@ class KeptMatrix:
         self.stack = None       # (stack, number) where it lies among others: see `CudaProducts.gemms`
 
     @property
-    def dtype(self):
+    def dtype(self) -> Any:
         return self.base.dtype
 
 
 class CudaProducts:
     """The products of a Backend, for arrays that live on one CUDA device."""
 
-    def operand(self, x):
+    def operand(self, x: np.ndarray) -> Any:
         return KeptMatrix(x) if self._kind(x.dtype) in _HALF else x
 
-    def submatrix(self, W, rows, cols):
+    def submatrix(self, W: np.ndarray, rows: Kept | None, cols: Kept | None) -> KeptMatrix | np.ndarray:
         whole = all(kept is None or kept.is_all for kept in (rows, cols))
         return self.operand(W) if whole else KeptMatrix(W, rows, cols)
 
-    def scaled(self, x, factor):
+    def scaled(self, x: Any, factor: Any) -> KeptMatrix | np.ndarray:
         if isinstance(x, KeptMatrix):
             return KeptMatrix(x.base, x.rows, x.cols, x.factor * factor)
         return super().scaled(x, factor)
@@ -69,11 +77,11 @@ class CudaProducts:
             return x
         return super().scaled(super().submatrix(x.base, x.rows, x.cols), x.factor)
 
-    def transposed(self, W):
+    def transposed(self, W: np.ndarray) -> Any:
         return super().transposed(self._dense(W))
 
     # -- one product -----------------------------------------------------------------------------------------
-    def gemm(self, a, b, trans_a=False, trans_b=False):
+    def gemm(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:
         m, k = a.shape[::-1] if trans_a else a.shape
         n = b.shape[0 if trans_b else 1]
         out, kind = self.empty((m, n), a.dtype), self._kind(a.dtype)
@@ -111,7 +119,7 @@ class CudaProducts:
         return self.xp.ascontiguousarray(x) if _matrix(x) is None else x
 
     # -- many products ---------------------------------------------------------------------------------------
-    def gemms(self, products):
+    def gemms(self, products: Any) -> Iterator:
         """As one strided batch where the shapes are nearly the same, filled up with zeros."""
         products = list(products)
         results = [None] * len(products)

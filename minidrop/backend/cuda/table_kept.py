@@ -1,5 +1,7 @@
 """TableKept: which rows of a table a batch names, known on the device alone."""
 
+import numpy as np
+
 
 class TableKept:
     """The rows of a table that the places of a batch name: what `rows` of a `Block` is where nobody asks
@@ -14,16 +16,16 @@ class TableKept:
 
     is_all, on_device, family = False, True, None
 
-    def __init__(self, ids, places):
+    def __init__(self, ids: np.ndarray, places: np.ndarray):
         self.ids, self.places = ids, places
 
     @property
-    def count(self):
+    def count(self) -> int:
         """The number of places."""
         return self.ids.size
 
     @property
-    def total(self):
+    def total(self) -> int:
         """The number of rows of the table."""
         return self.places.size
 

@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from functools import cached_property
 from threading import Lock
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -32,7 +33,7 @@ class Uploads:
     What reads a batch must be queued on the stream of its upload, or be waited for there.
     """
 
-    def __init__(self, cupy, device):
+    def __init__(self, cupy: Any, device: str):
         self._cupy, self._device = cupy, device
         self._rings = WeakKeyDictionary()       # owner -> {stream: _Ring}
         self._flying = deque()                  # (event, host arrays) of copies not known to be done, in
@@ -47,7 +48,7 @@ class Uploads:
         return self._cupy.cuda.Stream(non_blocking=True)
 
     # -- host ------------------------------------------------------------------------------------------------
-    def pinned(self, x, least=_WORTH_PINNING):
+    def pinned(self, x: Any, least: Any = _WORTH_PINNING) -> np.ndarray:
         """Return a copy of a host array in page-locked memory, in C order and the machine's byte order.
 
         An array that is one, or that has fewer than `least` bytes, is returned as it is, and so is one for
@@ -78,7 +79,7 @@ class Uploads:
                           self._cupy.cuda.PinnedMemoryPointer) and x.flags.c_contiguous and x.dtype.isnative
 
     # -- device ----------------------------------------------------------------------------------------------
-    def upload(self, owner, arrays, empty):
+    def upload(self, owner: Any, arrays: Any, empty: Any) -> Any:
         """Return host arrays as device arrays that hold until RING more uploads of `owner` have begun.
 
         `owner` is any object with a weak reference and a hash; its buffers live as long as it, or as what was
@@ -121,7 +122,7 @@ class Uploads:
                                                 # call back
         return list(slot.arrays)
 
-    def trim(self):
+    def trim(self) -> None:
         """Give page-locked memory that nobody uses back to the system."""
         with self._lock:
             self._forget()

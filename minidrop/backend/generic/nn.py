@@ -1,20 +1,23 @@
 """Activations, the softmax loss, and the steps of recurrent networks."""
 
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 
 
 class Neural:
     """The maths of neural networks that is more than one ufunc."""
 
-    def relu(self, x):
+    def relu(self, x: Any) -> Any:
         """Return max(x, 0)."""
         return self.xp.maximum(x, 0, out=self.empty(x.shape, x.dtype))
 
-    def relu_gradient(self, gy, y):
+    def relu_gradient(self, gy: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return gy where y = relu(x) is above 0, else 0."""
         return self.activate_gradient(gy, y, "relu", 1)
 
-    def activate(self, x, b, activation, scale, out=None):
+    def activate(self, x: np.ndarray, b: Any, activation: str, scale: float, out: Any = None) -> np.ndarray:
         """Return scale * f(x + b): activation "none", "relu", "sigmoid" or "tanh" names f; b (columns,) or
         None.
 
@@ -38,7 +41,7 @@ class Neural:
             y *= number(scale)
         return y
 
-    def activate_gradient(self, gy, y, activation, scale):
+    def activate_gradient(self, gy: np.ndarray, y: np.ndarray, activation: str, scale: Any) -> np.ndarray:
         """Return gy * scale * f'(x) from y = scale * f(x); scale is not 0 where f is "sigmoid" or "tanh"."""
         number = gy.dtype.type
         if activation == "relu":
@@ -52,7 +55,7 @@ class Neural:
         gx = gy if scale == 1 else gy * number(scale)
         return gx * f * (1 - f) if activation == "sigmoid" else gx * (1 - f * f)
 
-    def cross_entropy(self, x, label, probability):
+    def cross_entropy(self, x: np.ndarray, label: np.ndarray, probability: np.ndarray) -> np.ndarray:
         """Write softmax of the rows of x (rows, classes) to `probability` and return ln of each label's,
         (rows,).
 
@@ -73,7 +76,7 @@ class Neural:
         self.in_chunks(rows, *x.shape, x.dtype.itemsize)
         return logarithm
 
-    def cross_entropy_gradient(self, probability, label, factor):
+    def cross_entropy_gradient(self, probability: np.ndarray, label: np.ndarray, factor: Any) -> None:
         """probability = (probability - onehot(label)) * factor, in place; factor: one number, or (rows, 1),
         as an array."""
         def rows(first, last):
@@ -83,13 +86,14 @@ class Neural:
 
         self.in_chunks(rows, *probability.shape, probability.dtype.itemsize)
 
-    def transposed(self, W):
+    def transposed(self, W: np.ndarray) -> np.ndarray:
         """Return W^T as a C-contiguous array."""
         out = self.empty(W.shape[::-1], W.dtype)
         out[...] = W.T
         return out
 
-    def lstm_step(self, x, product, c_before, cont, activated, c, squashed, h):
+    def lstm_step(self, x: np.ndarray, product: np.ndarray, c_before: np.ndarray, cont: np.ndarray,
+                  activated: np.ndarray, c: Any, squashed: np.ndarray, h: np.ndarray) -> None:
         """One step of an LSTM; writes the gates i f o g after their functions, c, tanh(c) and h.
 
         x, product (N, 4 H): the gates' shares from outside and from the state; c_before (N, H); cont (N, 1)
@@ -106,7 +110,8 @@ class Neural:
         xp.tanh(c, out=squashed)
         xp.multiply(o, squashed, out=h)
 
-    def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
+    def lstm_step_gradient(self, activated: np.ndarray, squashed: np.ndarray, c_before: np.ndarray,
+                           cont: np.ndarray, dh: np.ndarray, dc: np.ndarray, d: np.ndarray) -> None:
         """The gradient of `lstm_step` from dh and dc, of h and c: writes d of the gates' shares; dc becomes
         c_before's."""
         units = dh.shape[1]
@@ -119,6 +124,6 @@ class Neural:
         dc *= f * cont
 
 
-def sigmoid(xp, x):
+def sigmoid(xp: ModuleType, x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)), which does not overflow."""
     return 0.5 * (xp.tanh(0.5 * x) + 1)

@@ -1,40 +1,50 @@
 """Products of matrices, whole and with dead blocks."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from minidrop.backend.device_sets import DeviceGrid
 from minidrop.errors import CaptureError, ShapeError
+
+if TYPE_CHECKING:
+    from minidrop.backend.cuda.cublas import Matrix
+    from minidrop.patterns.grid import BlockGrid
 
 
 class Products:
     """Dense products, and products that leave blocks of activations out."""
 
-    def gemm(self, a, b, trans_a=False, trans_b=False):
+    def gemm(self, a: Any, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:
         """Return op(a) op(b) for matrices, op(m) = m or m^T."""
         a = a.T if trans_a else a
         b = b.T if trans_b else b
         return self.xp.matmul(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
 
-    def gemms(self, products):
+    def gemms(self, products: Iterator) -> Iterator:
         """Yield gemm(*product) for each (a, b, trans_a, trans_b), in order. A device may take them all at
         once."""
         for one in products:
             yield self.gemm(*one)
 
-    def operand(self, x):
+    def operand(self, x: np.ndarray) -> np.ndarray:
         """Return a matrix in the form in which several products read it best: for them alone."""
         return x
 
-    def scaled(self, x, factor):
+    def scaled(self, x: np.ndarray, factor: Any) -> np.ndarray:
         """Return factor * x, for products and for others; `x` itself where the factor is 1."""
         return x if factor == 1 else self.xp.multiply(x, x.dtype.type(factor),
                                                       out=self.empty(x.shape, x.dtype))
 
-    def thin_gemm(self, a, b, trans_b=False):
+    def thin_gemm(self, a: Matrix | np.ndarray, b: Any, trans_b: bool = False) -> Any:
         """Return a op(b), as `gemm`, where `a` has few rows; the result's memory may run along its
         columns."""
         return self.gemm(a, b, trans_b=trans_b)
 
-    def pays(self, rows, kept_share, calls=1):
+    def pays(self, rows: float, kept_share: float, calls: int = 1) -> bool:
         """Whether products that leave out all but `kept_share` of a side are faster than one whole product
         with zeros.
 
@@ -47,20 +57,20 @@ class Products:
             return rows * (1 - kept_share) >= 400 * kept_share
         return calls >= 4 and rows * (1 - kept_share) >= 32 * kept_share
 
-    def add_to_rows(self, y, b):
+    def add_to_rows(self, y: np.ndarray, b: Any) -> None:
         """y += b for every row of a matrix, in place."""
         y += b
 
-    def column_sums(self, x):
+    def column_sums(self, x: np.ndarray) -> np.ndarray:
         """Return the sum of the rows of a matrix: (rows, columns) -> (columns,)."""
         return x.sum(axis=0)
 
-    def block_products(self, dtype):
+    def block_products(self, dtype: np.dtype) -> bool:
         """Whether `block_product` is how this device best leaves out dead blocks; else what lives is
         gathered."""
         return False
 
-    def block_mask(self, grid):
+    def block_mask(self, grid: Any) -> np.ndarray:
         """Return which blocks live on this device, as the array `lives` of a BlockGrid: for reading only."""
         if isinstance(grid, DeviceGrid):
             return grid.table
@@ -69,7 +79,9 @@ class Products:
                                "needs it on the device (a DeviceGrid)")
         return self.asarray(grid.lives)
 
-    def block_product(self, a, b, trans_a=False, trans_b=False, a_grid=None, n_grid=None, scale=1, bias=None):
+    def block_product(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False,
+                      a_grid: BlockGrid | None = None, n_grid: BlockGrid | None = None, scale: float = 1,
+                      bias: np.ndarray | None = None) -> np.ndarray:
         """Return scale * op(a) op(b) + bias (b and bias as in `gemm` and `add_to_rows`), dead blocks counting
         as zeros.
 
@@ -96,7 +108,7 @@ class Products:
                          for n, size in zip(x.shape, grid.block_shape, strict=True))
         return self.xp.where(self.block_mask(grid)[rows[:, None], columns] != 0, x, x.dtype.type(0))
 
-    def multiply_blocks(self, x, grid, scale):
+    def multiply_blocks(self, x: Any, grid: Any, scale: float) -> Any:
         """Return x (samples, units, rest) times `scale` where blocks live, times 0 where they are dead."""
         rows, columns = (self.xp.arange(n) // size
                          for n, size in zip(x.shape, grid.block_shape, strict=False))
@@ -104,7 +116,8 @@ class Products:
         return self.xp.multiply(x, factors[:, :, None], out=self.empty(x.shape, x.dtype))
 
 
-def check_block_product(a, b, trans_a, trans_b, a_grid, n_grid):
+def check_block_product(a: Any, b: np.ndarray, trans_a: bool, trans_b: bool, a_grid: BlockGrid | None,
+                        n_grid: BlockGrid | None) -> None:
     """Raise ShapeError where the arguments of `block_product` do not fit each other."""
     depth, columns = b.shape[::-1] if trans_b else b.shape
     if trans_a and trans_b or a.shape[0 if trans_a else 1] != depth:

@@ -1,6 +1,7 @@
 """Random numbers of single entries: a function of a key and a place, the same on every device."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ import numpy as np
 class Random:
     """Masks of ordinary dropout, and normal numbers, from counters (Philox)."""
 
-    def dropout(self, x, rate, scale, key):
+    def dropout(self, x: np.ndarray, rate: float, scale: float, key: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (y, mask): y = x * mask * scale with mask ~ Bernoulli(1 - rate), element i drawn from (key,
         i) alone.
 
@@ -20,13 +21,13 @@ class Random:
         mask = words >= xp.uint64(dropout_threshold(rate))
         return (x * mask * x.dtype.type(scale)).astype(x.dtype, copy=False), mask
 
-    def dropout_gradient(self, gy, mask, scale):
+    def dropout_gradient(self, gy: np.ndarray, mask: np.ndarray, scale: float) -> np.ndarray:
         """Return gy * mask * scale."""
         gx = self.xp.multiply(gy, mask, out=self.empty(gy.shape, gy.dtype))
         gx *= gy.dtype.type(scale)
         return gx
 
-    def gaussian(self, shape, dtype, key):
+    def gaussian(self, shape: Any, dtype: Any, key: int) -> Any:
         """Return numbers of N(0, 1), number i drawn from (key, i) alone; the same for all dtypes, to
         rounding.
 
@@ -43,7 +44,7 @@ class Random:
         return pairs.reshape(-1)[:size].reshape(shape).astype(dtype)
 
 
-def dropout_threshold(rate):
+def dropout_threshold(rate: float) -> int:
     """The 32-bit word from which on an element is kept: P(word < threshold) = rate."""
     return min(round(rate * 2.0**32), 2**32 - 1)
 

@@ -1,12 +1,15 @@
 """What changes weights."""
 
+from typing import Any
+
 import numpy as np
 
 
 class Updates:
     """The update rules on a device, and the norm of gradients."""
 
-    def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
+    def sgd_update(self, W: np.ndarray, history: np.ndarray, blocks: Any, lr: float, momentum: float,
+                   decay: float, l1: bool, grad_scale: Any) -> None:
         """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history. In place.
 
         `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W.
@@ -26,7 +29,8 @@ class Updates:
             block.add_to(self, history, lr * grad_scale)
         W -= history
 
-    def rule_update(self, W, history, blocks, rule, numbers, decay, l1, grad_scale):
+    def rule_update(self, W: np.ndarray, history: Any, blocks: Any, rule: Any, numbers: Any, decay: float,
+                    l1: bool, grad_scale: Any) -> None:
         """W, history = rule.formula(W, g, *history, *numbers) with g = grad_scale * gW + decay * R(W). In
         place.
 
@@ -49,16 +53,16 @@ class Updates:
         for array, value in zip((W, *history), new, strict=True):
             self.keep_if_well(array, value)
 
-    def keep_if_well(self, target, new):
+    def keep_if_well(self, target: Any, new: Any) -> None:
         """target[...] = new, unless `trouble` is set on the device: then `target` stays as it is."""
         target[...] = new
 
-    def sum_of_squares(self, *arrays):
+    def sum_of_squares(self, *arrays: np.ndarray) -> float:
         """Return the sum of the squares of all elements of some arrays as a host float; the device is waited
         for once."""
         return float(self.squares(*arrays))
 
-    def squares(self, *arrays):
+    def squares(self, *arrays: np.ndarray) -> float:
         """As `sum_of_squares`, but the float64 stays on the device, shape (): nobody waits for it."""
         total = self.xp.zeros((), np.float64)
         for array in arrays:

@@ -1,11 +1,19 @@
 """The CPU: NumPy, BLAS through it, and Numba loops where NumPy would pass over memory several times."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from minidrop.backend.generic import Backend, dropout_threshold
 from minidrop.backend.numpy.pool import BufferPool
 from minidrop.backend.numpy.update import Updates
 from minidrop.kernels import threads
+
+if TYPE_CHECKING:
+    from minidrop.kept import Kept
 
 _CHUNK_BYTES = 1 << 19      # an array of this size and another one made of it stay in a core's own cache
 
@@ -22,13 +30,13 @@ class NumpyBackend(Updates, Backend):
     def __init__(self):
         self.pool = BufferPool()
 
-    def empty(self, shape, dtype):
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return self.pool.empty(shape, dtype)
 
-    def trim(self):
+    def trim(self) -> None:
         self.pool.trim()
 
-    def in_chunks(self, work, rows, columns, itemsize):
+    def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int) -> None:
         step = max(1, _CHUNK_BYTES // max(1, columns * itemsize))
         errors = np.geterr()
 
@@ -40,16 +48,16 @@ class NumpyBackend(Updates, Backend):
         # Work in several passes: an element costs more than those that other kernels stream.
         threads.by_rows(some, rows, rows * columns * itemsize)
 
-    def describe(self):
+    def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
 
-    def gemm(self, a, b, trans_a=False, trans_b=False):
+    def gemm(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:
         a = a.T if trans_a else a
         b = b.T if trans_b else b
         # dot, not matmul: it hands a transposed operand to BLAS as it is, and knows A A^T.
         return np.dot(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
 
-    def thin_gemm(self, a, b, trans_b=False):
+    def thin_gemm(self, a: np.ndarray, b: np.ndarray, trans_b: bool = False) -> np.ndarray:
         if a.shape[0] > _THIN:
             return self.gemm(a, b, trans_b=trans_b)
         # The other way round: OpenBLAS is a quarter faster where the short side is the inner one of the
@@ -57,13 +65,13 @@ class NumpyBackend(Updates, Backend):
         b = b if trans_b else b.T
         return np.dot(b, a.T, out=self.empty((b.shape[0], a.shape[0]), a.dtype)).T
 
-    def add_to_rows(self, y, b):
+    def add_to_rows(self, y: np.ndarray, b: np.ndarray) -> None:
         def some(first, last):
             y[first:last] += b
 
         threads.by_rows(some, y.shape[0], y.size)
 
-    def column_sums(self, x):
+    def column_sums(self, x: np.ndarray) -> np.ndarray:
         if x.shape[1] < 2 * threads.COUNT:      # a single column would be summed pairwise: another result
             return super().column_sums(x)
         out = self.empty(x.shape[1:], x.dtype)
@@ -74,7 +82,7 @@ class NumpyBackend(Updates, Backend):
         threads.by_rows(some, x.shape[1], x.size)
         return out
 
-    def take(self, x, kept, axis):
+    def take(self, x: np.ndarray, kept: Kept | None, axis: int) -> np.ndarray:
         if kept is None or kept.is_all:
             return x
         if isinstance(kept.index, slice) and x.ndim == 1:
@@ -92,14 +100,14 @@ class NumpyBackend(Updates, Backend):
         # mode="clip" writes straight into `out`; the default mode copies through a buffer.
         return np.take(x, kept.indices, axis=axis, out=out, mode="clip")
 
-    def put_columns(self, out, kept, x):
+    def put_columns(self, out: np.ndarray, kept: Kept | None, x: np.ndarray) -> None:
         if kept is None or kept.is_all or isinstance(kept.index, slice):
             super().put_columns(out, kept, x)
             return
         from minidrop.kernels import cpu
         threads.by_rows(cpu.put_columns, x.shape[0], x.size, x, kept.indices, out)
 
-    def submatrix(self, W, rows, cols):
+    def submatrix(self, W: np.ndarray, rows: Kept | None, cols: Kept | None) -> np.ndarray:
         rows = None if rows is not None and rows.is_all else rows
         cols = None if cols is not None and cols.is_all else cols
         if rows is None or cols is None or not W.flags.c_contiguous:
@@ -113,7 +121,7 @@ class NumpyBackend(Updates, Backend):
                         cols.indices, out)
         return out
 
-    def lookup(self, W, ids, cols):
+    def lookup(self, W: np.ndarray, ids: np.ndarray, cols: Kept | None) -> np.ndarray:
         if cols is None or cols.is_all:
             # mode="clip" writes straight into `out`; see `take`.
             return np.take(W, ids, axis=0, out=self.empty((ids.size, W.shape[1]), W.dtype), mode="clip")
@@ -122,7 +130,7 @@ class NumpyBackend(Updates, Backend):
         threads.by_rows(cpu.take_block, ids.size, 2 * ids.size * W.shape[1], W, ids, cols.indices, out)
         return out
 
-    def sum_groups(self, x, order, starts):
+    def sum_groups(self, x: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
         from minidrop.kernels import cpu
         out = self.empty((starts.size, x.shape[1]), x.dtype)
         threads.by_rows(cpu.sum_groups, starts.size, x.size, x, order, np.append(starts, order.size), out)
@@ -149,7 +157,7 @@ class NumpyBackend(Updates, Backend):
             i = i_end
         return out
 
-    def relu(self, x):
+    def relu(self, x: np.ndarray) -> np.ndarray:
         if not x.flags.c_contiguous:
             return super().relu(x)
         from minidrop.kernels import cpu
@@ -157,7 +165,8 @@ class NumpyBackend(Updates, Backend):
         threads.by_rows(cpu.relu, x.size, x.size, x.reshape(-1), y.reshape(-1))
         return y
 
-    def activate(self, x, b, activation, scale, out=None):
+    def activate(self, x: np.ndarray, b: np.ndarray | None, activation: str, scale: float,
+                 out: np.ndarray | None = None) -> np.ndarray:
         if out is x and x.ndim == 2 and x.flags.c_contiguous and x.dtype.kind == "f":
             if activation == "relu" and b is None:
                 b = self.zeros(x.shape[1:], x.dtype)
@@ -171,7 +180,7 @@ class NumpyBackend(Updates, Backend):
                 b = None
         return super().activate(x, b, activation, scale, out)
 
-    def activate_gradient(self, gy, y, activation, scale):
+    def activate_gradient(self, gy: np.ndarray, y: np.ndarray, activation: str, scale: float) -> np.ndarray:
         if activation != "relu" or scale <= 0 or not (gy.flags.c_contiguous and gy.dtype == y.dtype):
             return super().activate_gradient(gy, y, activation, scale)
         from minidrop.kernels import cpu
@@ -180,11 +189,12 @@ class NumpyBackend(Updates, Backend):
                         gy.dtype.type(scale), gx.reshape(-1))
         return gx
 
-    def lstm_step_gradient(self, activated, squashed, c_before, cont, dh, dc, d):
+    def lstm_step_gradient(self, activated: np.ndarray, squashed: np.ndarray, c_before: np.ndarray,
+                           cont: np.ndarray, dh: np.ndarray, dc: np.ndarray, d: np.ndarray) -> None:
         from minidrop.kernels import cpu
         cpu.lstm_gradient(activated, squashed, c_before, cont, dh, dc, d)
 
-    def dropout(self, x, rate, scale, key):
+    def dropout(self, x: np.ndarray, rate: float, scale: float, key: int) -> tuple[np.ndarray, np.ndarray]:
         from minidrop.kernels import cpu
         x = np.ascontiguousarray(x)
         y, mask = self.empty(x.shape, x.dtype), self.empty(x.shape, np.bool_)
@@ -194,7 +204,7 @@ class NumpyBackend(Updates, Backend):
                         np.uint32(dropout_threshold(rate)), x.dtype.type(scale))
         return y, mask
 
-    def gaussian(self, shape, dtype, key):
+    def gaussian(self, shape: tuple[int, int], dtype: np.dtype, key: int) -> np.ndarray:
         from minidrop.kernels import cpu
         out = self.empty(shape, dtype)
         # A logarithm, a root and an angle: a number costs about as much as ten streamed elements.

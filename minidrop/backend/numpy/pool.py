@@ -3,6 +3,7 @@
 import bisect
 import math
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class BufferPool:
         self._buffers = {}       # size -> buffers
         self._sizes = []         # in rising order
 
-    def empty(self, shape, dtype):
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return an uninitialised C-contiguous array."""
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
@@ -68,12 +69,12 @@ class BufferPool:
         self._buffers.setdefault(room, []).append(buffer)
         return buffer
 
-    def trim(self):
+    def trim(self) -> None:
         """Forget the buffers that nobody uses, so that their memory goes back."""
         for size, buffers in self._buffers.items():
             self._buffers[size] = [buffer for buffer in buffers if sys.getrefcount(buffer) > _ONLY_THE_POOL]
 
     @property
-    def bytes_held(self):
+    def bytes_held(self) -> Any:
         """Total size of all buffers, in use or free."""
         return sum(room * len(buffers) for room, buffers in self._buffers.items())

@@ -1,5 +1,7 @@
 """What changes weights on the CPU: one pass over memory, compact gradients as they are."""
 
+from typing import Any
+
 import numpy as np
 
 from minidrop.kernels import threads
@@ -8,7 +10,8 @@ from minidrop.kernels import threads
 class Updates:
     """Overrides of backend/generic/update.py."""
 
-    def sgd_update(self, W, history, blocks, lr, momentum, decay, l1, grad_scale):
+    def sgd_update(self, W: np.ndarray, history: np.ndarray, blocks: Any, lr: Any, momentum: Any, decay: Any,
+                   l1: bool, grad_scale: Any) -> None:
         W, history = _matrix(W), _matrix(history)
         if not momentum and not decay and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
             self._descend(W, blocks, W.dtype.type(lr) * W.dtype.type(grad_scale))
@@ -26,7 +29,8 @@ class Updates:
                             *gradient, number(lr), number(momentum), number(decay), bool(l1),
                             number(grad_scale))
 
-    def rule_update(self, W, history, blocks, rule, numbers, decay, l1, grad_scale):
+    def rule_update(self, W: np.ndarray, history: Any, blocks: Any, rule: Any, numbers: Any, decay: Any,
+                    l1: bool, grad_scale: Any) -> None:
         W, history = _matrix(W), [_matrix(array) for array in history]
         places = self._partition(W, blocks) if len(history) in (1, 2) and rule.compiled else None
         if places is None:

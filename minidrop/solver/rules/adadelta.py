@@ -1,6 +1,7 @@
 """AdaDelta."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class AdaDelta(UpdateRule):
         return lr, self.momentum, 1 - self.momentum, self.delta
 
     @staticmethod
-    def formula(w, g, h, d, lr, keep, rest, delta) -> tuple:
+    def formula(w: Any, g: Any, h: Any, d: Any, lr: float, keep: Any, rest: Any, delta: Any) -> tuple:
         h = h * keep + g * g * rest
         u = g * np.sqrt(d + delta) / np.sqrt(h + delta)
         return w - u * lr, h, d * keep + u * u * rest

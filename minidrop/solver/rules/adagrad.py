@@ -1,6 +1,7 @@
 """AdaGrad."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,6 @@ class AdaGrad(UpdateRule):
         return lr, self.delta
 
     @staticmethod
-    def formula(w, g, h, lr, delta) -> tuple:
+    def formula(w: Any, g: Any, h: Any, lr: float, delta: Any) -> tuple:
         h = h + g * g
         return w - g / (np.sqrt(h) + delta) * lr, h

@@ -1,6 +1,7 @@
 """Adam."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ class Adam(UpdateRule):
                 self.delta)
 
     @staticmethod
-    def formula(w, g, m, v, rate, keep, rest, keep2, rest2, delta) -> tuple:
+    def formula(w: Any, g: Any, m: Any, v: Any, rate: float, keep: Any, rest: Any, keep2: Any, rest2: Any,
+                delta: Any) -> tuple:
         v = v * keep2 + g * g * rest2
         m = m * keep + g * rest
         return w - m / (np.sqrt(v) + delta) * rate, m, v

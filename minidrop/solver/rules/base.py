@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class UpdateRule:
         raise NotImplementedError
 
     @staticmethod
-    def formula(w, g, *history_and_numbers) -> tuple:
+    def formula(w: Any, g: Any, *history_and_numbers: Any) -> tuple:
         """Return (new w, new history...) for arrays or for single numbers, each operation rounded on its own.
 
         In captured steps the numbers are arrays of shape () on the device, whose values it cannot ask for.

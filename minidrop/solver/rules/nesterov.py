@@ -1,5 +1,7 @@
 """Nesterov's accelerated gradient."""
 
+from typing import Any
+
 from minidrop.solver.rules.base import UpdateRule, register_rule
 
 
@@ -17,7 +19,7 @@ class Nesterov(UpdateRule):
         return lr, self.momentum
 
     @staticmethod
-    def formula(w, g, h, lr, momentum) -> tuple:
+    def formula(w: Any, g: Any, h: Any, lr: float, momentum: float) -> tuple:
         g = g * lr
         h = h * momentum + g
         return w - (g + h * momentum), h

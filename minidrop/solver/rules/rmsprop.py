@@ -1,6 +1,7 @@
 """RMSProp."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,6 @@ class RMSProp(UpdateRule):
         return lr, self.rms_decay, 1 - self.rms_decay, self.delta
 
     @staticmethod
-    def formula(w, g, h, lr, keep, rest, delta) -> tuple:
+    def formula(w: Any, g: Any, h: Any, lr: float, keep: Any, rest: Any, delta: Any) -> tuple:
         h = h * keep + g * g * rest
         return w - g / (np.sqrt(h) + delta) * lr, h

@@ -1,0 +1,169 @@
+"""Plan: what each drop of a net does, decided once by `plan_compaction`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from minidrop.layers.given import NodePlan
+from minidrop.patterns.draw import NOTHING, Masked, Units, Weights
+
+if TYPE_CHECKING:
+    from minidrop.net.graph import Node
+    from minidrop.patterns.draw import Draw
+    from minidrop.patterns.drop_site import DropSite
+
+
+@dataclass
+class Drop:
+    """What the plan does for one drop: the nodes that compute, carry and read only what it keeps, and why
+    not."""
+
+    node: object
+    fact: object                         # its layers.flow.Drops
+    producer: object = None              # the node that computes only what is kept
+    crossed: list = field(default_factory=list)
+    carriers: list = field(default_factory=list)
+    consumers: list = field(default_factory=list)
+    expanders: list = field(default_factory=list)
+    reason: str = ""                     # why there is no producer
+    unread: list = field(default_factory=list)      # (node, why) of layers below that read all of it
+
+    @property
+    def site(self) -> DropSite:
+        return self.fact.site
+
+    @property
+    def kind(self) -> str:
+        """"units", "weights" or "blocks": what it does here. Weights of no product are units, in runs."""
+        kind = self.site.kind
+        return "units" if kind == "weights" and self.producer is None else kind
+
+    @property
+    def varied(self) -> Any:
+        """True where products that follow one another leave out other entries each."""
+        return self.site.steps is not None
+
+    @property
+    def saves(self) -> bool:
+        """True where some product becomes smaller."""
+        return self.producer is not None or bool(self.consumers)
+
+    @property
+    def kept_share(self) -> float:
+        """The expected share of a side that it drops from: exactly 1 - rate, whatever the family and the
+        sizes."""
+        return 1 - self.site.family.distribution.rate
+
+    @property
+    def kept_square_share(self) -> Any:
+        """The expected share of a product of which it drops the same units on both sides: E[kept share
+        squared]."""
+        family = self.site.family
+        return float(sum(share * (1 - family.pattern(choice, 0).rate) ** 2 for choice, share
+                         in zip(family.distribution.choices, family.distribution.probabilities, strict=True)))
+
+    def formed(self, draw: Draw) -> Draw:
+        """Return a Draw of the site in the form that it has here: weights of no product are units."""
+        return draw.as_units(self.site.total) if isinstance(draw, Weights) and self.producer is None else draw
+
+    def lines(self) -> Iterator:
+        """One line for each decision."""
+        name, kind, label = self.node.name, self.kind, self.fact.label
+        if self.producer is self.node:
+            yield f"{name} computes only the {kind} kept by its {label}"
+        elif self.producer is not None:
+            verb = "multiplies only the weights" if kind == "weights" else f"computes only the {kind}"
+            yield f"{self.producer.name} {verb} kept by {name}"
+        elif self.site.kind == "weights":
+            yield f"{name} gathers runs of units, and drops no weights: {self.reason}"
+        elif kind == "units":
+            yield f"{name} gathers: {self.reason}"
+        elif self.node not in self.consumers:
+            yield f"{name} multiplies {f'what its {label} drops ' if label else ''}by a mask: {self.reason}"
+        for node in self.consumers:
+            yield (f"{name} reads of its own top only what its {label} keeps" if node is self.node else
+                   f"{node.name} reads only the {kind} kept by {name}")
+        for node in self.expanders:
+            yield f"the units dropped by {name} are put back as zeros before {node.name} ({node.config.type})"
+        for node, why in self.unread:
+            yield f"{node.name} reads all of {name}: {why}"
+        if not self.saves:
+            yield f"{name} saves nothing: no product computes or reads its {kind}"
+
+
+@dataclass
+class Epilogue:
+    """What a product does for the layers below it: y = scale * f(x W^T + b), with the f and the scale of
+    these nodes."""
+
+    product: object
+    activation: object = None            # the node whose function it applies
+    function: str = "none"               # that function
+    drop: object = None                  # the node whose scale it applies to the units it computes, if those
+                                         # are not all
+
+    @property
+    def line(self) -> str:
+        parts = [self.activation.name] if self.activation is not None else []
+        if self.drop is not None:
+            parts.append(f"the scale of {self.drop.name}")
+        return f"{self.product.name} applies {' and '.join(parts)}"
+
+
+@dataclass
+class Plan:
+    """All drops and epilogues, and `expand`: {node index: numbers of the bottoms whose tensors are made dense
+    first}."""
+
+    drops: list = field(default_factory=list)
+    epilogues: list = field(default_factory=list)
+    expand: dict = field(default_factory=lambda: defaultdict(set))
+
+    def node_plans(self, nodes: list[Node], fused: bool = True) -> dict[int, NodePlan]:
+        """Return the NodePlan of each node; without `fused` every layer does its own work."""
+        plans = {node.index: NodePlan(expand=frozenset(self.expand.get(node.index, ()))) for node in nodes}
+
+        def set_of(node, **fields):
+            plans[node.index] = replace(plans[node.index], **fields)
+
+        for drop in self.drops:
+            if drop.node is drop.producer or drop.node in drop.consumers:
+                set_of(drop.node, skips=True)
+        for epilogue in self.epilogues if fused else ():
+            if epilogue.activation is not None:
+                set_of(epilogue.product, activation=epilogue.function)
+                set_of(epilogue.activation, done=True)
+            if epilogue.drop is not None:
+                set_of(epilogue.product, scales=True)
+                set_of(epilogue.drop, done=True)
+        return plans
+
+    def node_draws(self, draws: dict, masked: bool = False) -> dict:
+        """Return {node index: (outputs, inputs, own)} for {index of a drop's node: its Draw}; the others drop
+        nothing."""
+        given = defaultdict(lambda: [NOTHING] * 3)
+        for drop in self.drops:
+            draw = draws[drop.node.index]
+            if draw is NOTHING:
+                continue
+            own = drop.node.index
+            taken = isinstance(draw, Weights)
+            if not taken:
+                given[own][2] = Masked(draw) if masked else draw
+            if drop.producer is not None and drop.producer is not drop.node and (taken or not masked):
+                given[drop.producer.index][0] = Masked(draw) if masked else draw
+            if not masked and not isinstance(draw, Units | Weights):
+                for node in drop.consumers:
+                    if node is not drop.node:
+                        given[node.index][1] = draw
+        return {index: tuple(three) for index, three in given.items()}
+
+    def lines(self) -> Iterator:
+        """One line for each decision, for the log."""
+        for drop in self.drops:
+            yield from drop.lines()
+        for epilogue in self.epilogues:
+            yield epilogue.line
