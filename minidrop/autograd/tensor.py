@@ -194,9 +194,10 @@ class Parameter(Tensor):
         self._dense = None
         self.blocks = [] if value is None else [Block(value)]
 
-    def dense_grad(self) -> np.ndarray | None:
+    def dense_grad(self) -> np.ndarray:
         """The dense gradient; zeros before the first backward."""
-        return self.backend.zeros(self.shape, self.dtype) if not self.blocks else self.grad
+        grad = self.grad
+        return self.backend.zeros(self.shape, self.dtype) if grad is None else grad
 
     def has_separate_blocks(self) -> bool:
         """True where no two blocks of the gradient have a row in common, so that none of its entries is in

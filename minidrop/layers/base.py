@@ -57,17 +57,15 @@ class Layer:
     says how entries pass through, `forward` gets Tensors and heeds `plan` and `drawn`, which the net gives.
     """
 
-    type = ""
-    bottoms = (1, 1)
-    tops = (1, 1)
+    type: str = ""
+    bottoms: tuple[int, int | None] = (1, 1)
+    tops: tuple[int, int | None] = (1, 1)
     is_data = False            # feeds the net, reads no bottom
     is_loss = False            # its first top has loss_weight 1 by default
-    averages = "arithmetic"    # the mean of its tops over test batches; "geometric": exp of the mean of the
-                               # logarithms
-    batch_weight = 1           # of the batch last seen, in that mean
-    stream = None              # the name of its random numbers, if forward draws any: keeps types apart
-    capturable = False         # forward gives the device the same work in every pass, but for what `drawn`
-                               # holds
+    averages = "arithmetic"    # the mean of its tops over test batches; "geometric": exp of mean logarithm
+    batch_weight: float = 1    # of the last batch, in that mean
+    stream: str | None = None  # the name of its random numbers, if forward draws any: keeps types apart
+    capturable = False         # forward does the same work in every pass, but for what `drawn` holds
     plan = NodePlan()          # given once a mode
     drawn = NodeDraw()         # given for every iteration
 

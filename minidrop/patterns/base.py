@@ -117,7 +117,7 @@ class Pattern(ABC):
     drops: str = field(default="units", kw_only=True)
 
     @abstractmethod
-    def kept(self, total: int | None) -> None:
+    def kept(self, total: int) -> Kept:
         """Return the Kept of an axis of length `total`; it may be empty where `total` is short.
 
         For blocks: of the first group of samples. For weights: of units, where no product lies above the
@@ -176,10 +176,10 @@ class PatternFamily(ABC):
     choice has MANY offsets.
     """
 
-    name = ""
-    drops = "units"
-    uses = frozenset()      # which of OWN_SETTINGS this family reads
-    scales = SCALES
+    name: str = ""
+    drops: str = "units"
+    uses: frozenset[str] = frozenset()      # which of OWN_SETTINGS this family reads
+    scales: tuple[str, ...] = SCALES
 
     def __init__(self, settings: PatternSettings):
         self.settings = settings
@@ -195,7 +195,7 @@ class PatternFamily(ABC):
         self.distribution = self.build_distribution()
 
     @abstractmethod
-    def build_distribution(self) -> None:
+    def build_distribution(self) -> PatternDistribution:
         """Return the PatternDistribution of `self.settings`. Raises ConfigError where they cannot be met."""
 
     @abstractmethod
@@ -203,11 +203,11 @@ class PatternFamily(ABC):
         """Return how many equally likely offsets a choice has."""
 
     @abstractmethod
-    def pattern(self, choice: int | str, offset: int) -> None:
+    def pattern(self, choice: Any, offset: int) -> Pattern:
         """Return the Pattern of a choice and an offset in 0 .. offsets(choice) - 1."""
 
     @abstractmethod
-    def describe(self, choice: int | str) -> None:
+    def describe(self, choice: Any) -> str:
         """Return a few words for tables, e.g. "1 of 3"."""
 
     @property

@@ -30,7 +30,7 @@ class CountPattern(Pattern):
 
     @staticmethod
     @abstractmethod
-    def choose(rng: np.random.Generator, count: int, total: int | None) -> None:
+    def choose(rng: np.random.Generator, count: int, total: int) -> Kept:
         """Return a Kept of `count` of `total` units, at random from `rng`."""
 
 
