@@ -15,6 +15,7 @@ uninterrupted one.
 import json
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ class RunFolder:
         since = 0 if self.own_prefix else self.facts.get("started", 0)
         skipped, found = [], None
         for path in list_snapshots(prefix.parent, skipped):
-            if path.name.startswith(f"{prefix.name}_") and path.stat().st_mtime >= since:
+            # Another prefix may begin with this one.
+            own = re.fullmatch(re.escape(prefix.name) + r"_(iter_\d+|best)\.h5", path.name)
+            if own and path.stat().st_mtime >= since:
                 try:
                     read_header(path)
                     found = path

@@ -61,13 +61,14 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
         run_log = stack.enter_context(RunLog())
         trained = Solver(load_solver(solver), overrides, dropout, device, dtype, level, stages,
-                         precision=precision)
+                         precision=precision, initial_weights=False)
         stack.callback(trained.close)
         folder, start = choose(trained, out, resume)
         stack.enter_context(folder)
         if start:
             _restore(trained, start)
         else:
+            trained.load_initial_weights()
             for path in weights:
                 copied, _ = load_weights(trained.net, path)
                 log.info("%s: %d of %d parameters copied", path, len(copied), len(trained.net.parameters()))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from minidrop import functions
 from minidrop.errors import ConfigError
-from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
+from minidrop.layers.base import Layer, check_label_shape, checked_axis, labels_that_count, register_layer
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -27,10 +27,15 @@ class Accuracy(Layer):
         if not 1 <= settings.top_k <= classes:
             raise ConfigError(f"top_k must lie in 1..{classes}, the number of classes, got {settings.top_k}")
         check_label_shape(scores, labels, self.axis)
+        self.ignore_label = settings.ignore_label if settings.HasField("ignore_label") else None
         return [(), (classes,)][:len(self.config.top)]
 
+    @property
+    def batch_weight(self) -> float:
+        """The share of the last batch's labels that count. Asking waits for the device."""
+        return labels_that_count(self.label, self.ignore_label)
+
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor] | None:
-        settings = self.settings
-        ignore_label = settings.ignore_label if settings.HasField("ignore_label") else None
-        return functions.accuracy(x, label, settings.top_k, self.axis, ignore_label,
+        self.label = label.data
+        return functions.accuracy(x, label, self.settings.top_k, self.axis, self.ignore_label,
                                   len(self.config.top) == 2)

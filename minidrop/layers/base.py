@@ -243,12 +243,27 @@ def axis_with_alias(settings: Message, old_name: str, ndim: int) -> int:
     return checked_axis(settings.axis, ndim)
 
 
+MOST_COUNTED = {"float32": 2**24, "float64": 2**53}     # whole numbers that a dtype tells apart
+
+
+def check_countable(count: int, dtype: str, what: str) -> None:
+    """Raise ConfigError where indices of 0 .. count - 1, which travel as numbers of `dtype`, run together."""
+    if count > MOST_COUNTED[dtype]:
+        raise ConfigError(f"{what} is {count}, but {dtype} tells indices apart only up to "
+                          f"{MOST_COUNTED[dtype]}; use dtype float64 (--dtype float64)")
+
+
 def check_label_shape(scores: tuple[int, ...], labels: Any, axis: int) -> None:
     """Raise ShapeError unless there is one label for every place of `scores` without `axis`."""
     places = math.prod(scores[:axis]) * math.prod(scores[axis + 1:])
     if math.prod(labels) != places:
         raise ShapeError(f"scores of shape {tuple(scores)} (classes on axis {axis}) need {places} labels, "
                          f"but the label blob has shape {tuple(labels)}")
+
+
+def labels_that_count(label: Any, ignore_label: int | None) -> float:
+    """Return the share of labels that are not `ignore_label`: the weight of a batch in means over batches."""
+    return 1 if ignore_label is None or not label.size else float((label != ignore_label).mean())
 
 
 def loss_settings(config: LayerParameter, default: str = "VALID") -> tuple[int | None, str]:

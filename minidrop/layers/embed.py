@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.errors import ConfigError
-from minidrop.layers.base import Layer, ParameterSpec, register_layer
+from minidrop.layers.base import Layer, ParameterSpec, check_countable, register_layer
 from minidrop.layers.flow import Product
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Embed(Layer):
         for field in ("num_output", "input_dim"):
             if not getattr(settings, field):
                 raise ConfigError(f"embed_param needs {field}, at least 1")
+        check_countable(settings.input_dim, self.context.dtype, "input_dim")
         self.axis = len(shape)
         return [(*shape, settings.num_output)]
 

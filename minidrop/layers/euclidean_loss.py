@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
 
 @register_layer("EuclideanLoss")
 class EuclideanLoss(Layer):
-    """loss = sum (a - b)^2 / (2 N)."""
+    """loss = sum (a - b)^2 / (2 N), N the batch size. As in Caffe (N, 1) and (N,) may meet."""
 
     bottoms = (2, 2)
     is_loss = True
 
     def setup(self, a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple]:
-        if tuple(a) != tuple(b):
-            raise ShapeError(f"bottoms of one shape expected, got {tuple(a)} and {tuple(b)}")
+        if tuple(a[:1]) != tuple(b[:1]) or math.prod(a) != math.prod(b):
+            raise ShapeError(f"expected bottoms with one batch size and as many values, got {tuple(a)} and "
+                             f"{tuple(b)}")
         return [()]
 
     def forward(self, a: Tensor, b: Tensor) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.errors import ShapeError
-from minidrop.layers.base import Layer, loss_settings, register_layer
+from minidrop.layers.base import Layer, labels_that_count, loss_settings, register_layer
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -32,6 +32,12 @@ class SigmoidCrossEntropyLoss(Layer):
         self.with_probabilities = len(self.config.top) == 2
         return [(), scores][:len(self.config.top)]
 
+    @property
+    def batch_weight(self) -> float:
+        """The share of the last batch's labels that count. Asking waits for the device."""
+        return labels_that_count(self.label, self.ignore_label if self.normalization == "VALID" else None)
+
     def forward(self, x: Tensor, target: Tensor) -> Any:
+        self.label = target.data
         value = functions.sigmoid_cross_entropy(x, target, self.ignore_label, self.normalization)
         return (value, functions.sigmoid(x)) if self.with_probabilities else value

@@ -21,20 +21,25 @@ class Slice(Layer):
     def setup(self, shape: Any) -> list[tuple[int, ...]] | None:
         self.axis = axis_with_alias(self.settings, "slice_dim", len(shape))
         length, count = shape[self.axis], len(self.config.top)
-        points = list(self.settings.slice_point)
+        points = self.settings.slice_point
         if points and len(points) != count - 1:
             raise ConfigError(f"{count} tops need {count - 1} slice_points, got {len(points)}")
+        bounds = [0, *self.points(length), length]
+        return [tuple(shape[:self.axis]) + (b - a,) + tuple(shape[self.axis + 1:])
+                for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def points(self, length: int) -> list[int]:
+        """Return where an axis of some length is cut. A batch may have another length than the net's."""
+        points, count = list(self.settings.slice_point), len(self.config.top)
         if not points:
             if length % count:
                 raise ShapeError(f"axis {self.axis} of length {length} cannot be cut into {count} equal "
                                  f"parts; give slice_points")
-            points = [length // count * i for i in range(1, count)]
+            return [length // count * i for i in range(1, count)]
         bounds = [0, *points, length]
         if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
-            raise ConfigError(f"slice_points must rise strictly within 1..{length - 1}, got {points}")
-        self.points = points
-        return [tuple(shape[:self.axis]) + (b - a,) + tuple(shape[self.axis + 1:])
-                for a, b in zip(bounds, bounds[1:], strict=False)]
+            raise ShapeError(f"slice_points must rise strictly within 1..{length - 1}, got {points}")
+        return points
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return functions.slice(x, self.points, self.axis)
+        return functions.slice(x, self.points(x.shape[self.axis]), self.axis)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
-from minidrop.layers.base import Layer, check_label_shape, checked_axis, loss_settings, register_layer
+from minidrop.layers.base import (
+    Layer,
+    check_label_shape,
+    checked_axis,
+    labels_that_count,
+    loss_settings,
+    register_layer,
+)
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -27,6 +34,12 @@ class SoftmaxWithLoss(Layer):
         self.with_probabilities = len(self.config.top) == 2
         return [(), scores][:len(self.config.top)]
 
+    @property
+    def batch_weight(self) -> float:
+        """The share of the last batch's labels that count. Asking waits for the device."""
+        return labels_that_count(self.label, self.ignore_label if self.normalization == "VALID" else None)
+
     def forward(self, x: Tensor, label: Tensor) -> Any:
+        self.label = label.data
         value = functions.softmax_cross_entropy(x, label, self.axis, self.ignore_label, self.normalization)
         return (value, functions.softmax(x, self.axis)) if self.with_probabilities else value

@@ -21,7 +21,10 @@ def check_vocabularies(graph: Graph, problems: Problems) -> None:
     already.
     """
     for node in graph.nodes:
-        if not all(ref in graph.shapes for ref in node.tops):
+        blobs = [*node.bottoms, *node.tops]
+        if node.layer is None or len(blobs) < 2 or not all(ref in graph.shapes for ref in blobs):
+            continue
+        if node.config.type in JUDGES and len(node.bottoms) < 2:
             continue
         if node.config.type == "Embed":
             text, room = _text(graph, node.bottoms[0]), node.config.embed_param.input_dim

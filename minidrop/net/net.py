@@ -91,17 +91,24 @@ class Net:
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> Net:
-        """Return the Net of a network file; options as in `Net`."""
+        """As `Net`, of a network file."""
         return cls(load_net(path), **options)
 
     # -- parameters ------------------------------------------------------------------------------------------
     def parameters(self) -> dict[str, Parameter]:
         """Return {"layer/name": Parameter}, each parameter once, under the first layer that owns it."""
-        unique = {}
+        return {names[0]: parameter for parameter, names in self._owned()}
+
+    def owners(self) -> dict[str, list[str]]:
+        """Return {"layer/name": all names of that Parameter, this one first}, as `parameters` is ordered."""
+        return {names[0]: names for _, names in self._owned()}
+
+    def _owned(self):
+        found: dict[int, tuple[Parameter, list[str]]] = {}
         for layer, own in self.params.items():
             for name, parameter in own.items():
-                unique.setdefault(id(parameter), (f"{layer}/{name}", parameter))
-        return dict(unique.values())
+                found.setdefault(id(parameter), (parameter, []))[1].append(f"{layer}/{name}")
+        return found.values()
 
     def clear_grads(self) -> None:
         """Forget all gradients."""
@@ -113,7 +120,7 @@ class Net:
     def draw_patterns(self, iteration: int) -> None:
         """Draw what is random in this iteration: patterns, and the masks of ordinary dropout.
 
-        They stay until the next call. A net on which this was never called draws anew in every forward pass.
+        They stay until the next call. Without any call every forward pass draws anew.
         """
         self._forwards = None
         self.drops.draw(iteration)
@@ -160,9 +167,8 @@ class Net:
 
     @contextmanager
     def restored(self) -> Iterator:
-        """Put back at the end of this context, also after an error, what passes change: which layers drop,
-        masks or compaction, what is drawn, the places of the data layers, and the states of recurrent
-        ones."""
+        """Put back at the end of this context what passes change: the mode, what is drawn, the places of the
+        data layers, and the states of recurrent ones."""
         forwards, drops = self._forwards, self.drops.state
         positions, states = self.positions, self.states
         try:
@@ -192,8 +198,7 @@ class Net:
                            for name, shape in layer.state_shapes().items()}
 
     def due_permutations(self, iteration: int) -> Iterator:
-        """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before this iteration of a
-        solver.
+        """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before an iteration.
 
         `order` is an int64 NumPy array; entry order[i] of the axis moves to place i. To apply all of them
         leaves the net the same function up to rounding; a solver must move its history of a parameter alike.
@@ -246,8 +251,7 @@ class Net:
         return self.run
 
     def show(self, tensors: dict) -> None:
-        """Let blobs and loss be those of {BlobRef: Tensor}, the tensors of a pass done before and now done
-        again."""
+        """Let blobs and loss be those of {BlobRef: Tensor}, the tensors of a pass that is repeated."""
         self.run = Run(self)
         self.run.tensors, self.run.spent = tensors, True
 
@@ -294,13 +298,11 @@ class Net:
         return self.run.loss
 
     def backward(self, scale: float = 1.0) -> None:
-        """Add the gradient of `scale` times the weighted sum of all losses to `grad` of every parameter. Once
-        a forward."""
+        """Add the gradient of `scale` times the loss to `grad` of every parameter. Once a forward."""
         self.run.backward(scale)
 
-    def first_nonfinite(self) -> tuple[str, str]:
-        """Return (layer name, blob name) of the first top of the last forward pass with a NaN or infinity, or
-        None."""
+    def first_nonfinite(self) -> tuple[str, str] | None:
+        """Return (layer, blob) of the first top of the last pass that is not finite, or None."""
         return self.run.first_nonfinite()
 
     # -- data ------------------------------------------------------------------------------------------------

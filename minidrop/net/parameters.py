@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from minidrop.autograd import Parameter
@@ -16,17 +17,20 @@ from minidrop.rng import generator
 if TYPE_CHECKING:
     from minidrop.net.net import Net
 
+log = logging.getLogger(__name__)
+
 
 def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: str, seed: int,
                     share: Net | None) -> dict[str, dict[str, Parameter]]:
     """Make the parameters of a graph and give them to their layers; returns {layer: {name: Parameter}}.
 
-    Those that `share` has under the same layer and name are its own. Raises ConfigError where the shapes
+    Those that `share` has under the name of any of their owners are its own; of the others a warning tells
+    that nothing trains them. Raises ConfigError where the shapes
     differ, BackendError where one does not fit into memory.
     """
     for found in graph.parameters:
         node, name = found.users[0]
-        parameter = share.params.get(node.name, {}).get(name) if share is not None else None
+        parameter = _shared(share, found.users) if share is not None else None
         place = f"{config.where(node.index)}: layer {node.name!r}: {name}"
         if parameter is None:
             rng = generator(seed, "filler", node.name, name)
@@ -43,6 +47,17 @@ def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: st
         for node, name in found.users:
             node.layer.params[name] = parameter
     return {node.name: node.layer.params for node in graph.nodes if node.layer.params}
+
+
+def _shared(net, users):
+    """Return the Parameter of another net under any of its owners' names, or None, with a warning."""
+    for node, name in users:
+        if name in net.params.get(node.name, ()):
+            return net.params[node.name][name]
+    node, name = users[0]
+    log.warning("layer %r: the net that this one shares weights with has no %s of that layer: it keeps the "
+                "values of its filler", node.name, name)
+    return None
 
 
 def check_dropped_weights(plan: Plan, config: NetConfig) -> None:

@@ -74,11 +74,15 @@ class Run:
             return ""
         for ref in reversed(node.bottoms):
             layer = self.net.graph.writer[ref].layer
-            if isinstance(layer, DataLayer):
-                places_a_record = math.prod(self.tensors[ref].shape[layer.record_axes:])
-                if record := layer.record_of(place // places_a_record):
-                    return f": {record}"
+            if record := self._record_at(layer, ref, place):
+                return f": {record}"
         return ""
+
+    def _record_at(self, layer, ref, place):
+        """The record that a data layer read to one place of a top, in words; "" where nobody knows."""
+        if not isinstance(layer, DataLayer):
+            return ""
+        return layer.record_of(place // math.prod(self.tensors[ref].shape[layer.record_axes:])) or ""
 
     # -- what came of it -------------------------------------------------------------------------------------
     @property
@@ -128,11 +132,21 @@ class Run:
         if any(ref not in self.tensors for ref, _ in self.net.losses):
             raise DataError(f"{what} needs a forward pass first")
 
-    def first_nonfinite(self) -> Any:
+    def first_nonfinite(self) -> tuple[str, str] | None:
         """Return (layer name, blob name) of the first top with a NaN or infinity, or None."""
+        found = self._nonfinite()
+        return found and (found[0].name, found[1].name)
+
+    def nonfinite_record(self) -> str:
+        """Return which record of the data has the first NaN or infinity, in words; "" where no data have."""
+        found = self._nonfinite()
+        if found is None or not found[0].layer.is_data:
+            return ""
+        node, ref = found
+        place = int((~self.net.backend.xp.isfinite(self.tensors[ref].data)).reshape(-1).argmax())
+        return self._record_at(node.layer, ref, place)
+
+    def _nonfinite(self):
         xp = self.net.backend.xp
-        for node in self.net.graph.nodes:
-            for ref in node.tops:
-                if ref in self.tensors and not bool(xp.isfinite(self.tensors[ref].data).all()):
-                    return node.name, ref.name
-        return None
+        return next(((node, ref) for node in self.net.graph.nodes for ref in node.tops
+                     if ref in self.tensors and not bool(xp.isfinite(self.tensors[ref].data).all())), None)

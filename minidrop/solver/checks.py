@@ -20,6 +20,9 @@ def solver_problems(config: SolverConfig) -> list[str]:
                          ("snapshot", 0), ("test_interval", 0)):
         if getattr(settings, field) < least:
             found.append((field, f"{field} must be at least {least}, got {getattr(settings, field)}"))
+    if settings.HasField("clip_gradients") and settings.clip_gradients == 0:
+        found.append(("clip_gradients", "clip_gradients: 0 makes every gradient 0, so nothing would be "
+                                        "trained; remove it to clip nothing"))
     if settings.regularization_type not in ("L1", "L2"):
         found.append(("regularization_type",
                       f"regularization_type must be L1 or L2, got {settings.regularization_type!r}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidrop.autograd import no_grad
+from minidrop.errors import DataError
 from minidrop.layers import Layer
 from minidrop.net import Net
 
@@ -13,25 +14,39 @@ def run_test(net: Net, iterations: int, start: int = 0) -> dict[str, float | lis
     """Return {output: mean over batches} of a net in phase TEST, and "total_loss", the sum of its losses.
 
     Batches are counted from number `start`. Which mean is taken, and how a batch is weighted, is decided by
-    the layer that writes the output: `averages` and `batch_weight` of `Layer`.
+    the layer that writes the output: `averages` and `batch_weight` of `Layer`. Labels that are ignored count
+    in no mean.
     """
     net.seek(start)
     net.reset_states()
     writers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
-    means, loss = {name: BatchMean(layer) for name, layer in writers.items()}, 0.0
+    means = {name: BatchMean(layer) for name, layer in writers.items()}
+    losses = [(ref, weight, BatchMean(net.graph.writer[ref].layer)) for ref, weight in net.losses]
     with no_grad():
         for _ in range(iterations):
             for name, tensor in net.forward().items():
-                means[name].add(tensor.numpy().astype(np.float64))
-            loss += net.loss
-    return {**{name: as_plain(mean.value) for name, mean in means.items()}, "total_loss": loss / iterations}
+                value = tensor.numpy().astype(np.float64)
+                if np.isnan(value).any():
+                    _refuse_nonfinite_data(net)
+                means[name].add(value)
+            for ref, _, mean in losses:
+                mean.add(net.tensor(ref).numpy().astype(np.float64).sum())
+    total = sum(weight * mean.value for _, weight, mean in losses)
+    return {**{name: as_plain(mean.value) for name, mean in means.items()}, "total_loss": float(total)}
+
+
+def _refuse_nonfinite_data(net):
+    """Raise DataError where an output is not finite because the data are not; a net may do that by itself."""
+    if record := net.run.nonfinite_record():
+        raise DataError(f"test data hold a NaN or infinity: {record}; leave that record out, or mend it")
 
 
 class BatchMean:
     """The mean of a layer's top over batches, as the layer's `averages` and `batch_weight` say."""
 
     def __init__(self, layer: Layer):
-        self.layer, self.weight = layer, 0
+        self.layer = layer
+        self.weight: float = 0
         self.sum: np.ndarray | float = 0.0
 
     def add(self, value: np.ndarray) -> None:
@@ -48,7 +63,7 @@ class BatchMean:
     @property
     def value(self) -> np.ndarray | float:
         """The mean of the values so far."""
-        mean = self.sum / max(1, self.weight)
+        mean = self.sum / (self.weight or 1)
         return np.exp(mean) if self.layer.averages == "geometric" else mean
 
 

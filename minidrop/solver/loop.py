@@ -12,6 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import cuda_devices
 from minidrop.config import (
@@ -69,6 +71,8 @@ class Solver:
     raised some iterations after the one that caused it, by the first call that asks for a result; weights and
     states are as that iteration found them.
 
+    `initial_weights`: False leaves the files that `weights` names unread, for a solver to be restored.
+
     `choices` is (train, tests): the NetChoice of each net, overrides applied. `settings` is the resolved
     SolverParameter. `steps` runs the iterations.
 
@@ -83,7 +87,8 @@ class Solver:
     def __init__(self, source: SolverConfig | SolverParameter | str | PathLike,
                  overrides: Mapping | Sequence[str] = (), dropout: str | None = None, device: str = "auto",
                  dtype: str = "float32", level: int | None = None, stages: Sequence[str] = (),
-                 snapshot_prefix: str | PathLike | None = None, precision: str | None = None):
+                 snapshot_prefix: str | PathLike | None = None, precision: str | None = None,
+                 initial_weights: bool = True):
         self.config = _as_config(source)
         dropout = dropout and dropout_kind(dropout)
         train, tests = _prepared_nets(self.config, overrides, precision, dropout, level, stages)
@@ -97,8 +102,8 @@ class Solver:
         warn_of_ignored(self.config)
         seed = self.settings.random_seed
         self.build(seed if seed >= 0 else secrets.randbits(31))
-        for path in self.settings.weights:
-            state.load_weights(self.net, path)
+        if initial_weights:
+            self.load_initial_weights()
 
     @classmethod
     def from_file(cls, path: str | PathLike, overrides: Mapping | Sequence[str] = (),
@@ -132,6 +137,12 @@ class Solver:
         self.steps: EagerSteps | CapturedSteps = steps(self)
         self._snapshot_iteration: int | None = None
         self._tested: dict[int, dict] = {}
+
+    def load_initial_weights(self) -> None:
+        """Copy the weights of the files that `weights` of the solver names; each is looked for beside it."""
+        for name in self.settings.weights:
+            beside = Path(self.config.path).parent / name if self.config.path else Path(name)
+            state.load_weights(self.net, beside if beside.exists() else name)
 
     def rebuild(self, seed: int) -> None:
         """Make everything anew for another seed; arrays set with set_input_arrays stay set."""
@@ -238,10 +249,14 @@ class Solver:
         return results
 
     def test(self, index: int = 0) -> dict[str, float | list]:
-        """Return {output: mean over test_iter batches} of a test net, from the first record on."""
+        """Return {output: mean over test_iter batches} of a test net, from the first record on.
+
+        Outputs of more than 100 values are left out; `run_test` has them.
+        """
         self.settle()
         net, choice = self.test_nets[index], self.choices[1][index]
-        values = run_test(net, choice.iterations)
+        values = {name: value for name, value in run_test(net, choice.iterations).items()
+                  if np.size(value) <= _MOST_VALUES_SHOWN}
         if not self.settings.test_compute_loss:
             values.pop("total_loss")
         self._tested[index] = values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from os import PathLike
 from pathlib import Path
@@ -49,6 +50,8 @@ def write(solver: Solver, path: Path) -> None:
              "net": str(solver.net.config.message), "solver": str(solver.settings),
              "patterns": drop_record(solver.net), "vocabularies": vocabulary_record(solver.net),
              "texts": place_record(solver.net)}
+    if shared := [names for names in solver.net.owners().values() if len(names) > 1]:
+        attrs["shared"] = json.dumps(shared)
     if solver.best is not None:
         attrs["best"] = float(solver.best)
     if solver.net.backend.precision != "float32":
@@ -153,23 +156,41 @@ def load_weights(net: Net, path: str | PathLike,
     snapshot = read_snapshot(path)
     found = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
              if key.startswith("data/")}
-    targets = net.parameters()
-    common = [name for name in targets if name in found]
+    for names in _shared_names(path, snapshot.attrs):
+        for name in names[1:]:
+            if names[0] in found:
+                found.setdefault(name, found[names[0]])
+    targets, owners = net.parameters(), net.owners()
+    source = {name: own for name in targets for own in reversed(owners[name]) if own in found}
+    common = [name for name in targets if name in source]
     if not common:
         raise SnapshotError(f"{path}: holds no parameter of this net (it has "
                             f"{', '.join(sorted(found)[:6]) or 'none'}; the net has "
                             f"{', '.join(sorted(targets)[:6]) or 'none'})")
     for name in common:
-        _check_shape(path, name, found[name], targets[name].data)
+        _check_shape(path, name, found[source[name]], targets[name].data)
     for name in common:
-        targets[name].data[...] = net.backend.asarray(found[name], net.dtype)
-    left = [f"{name} (not in the file)" for name in targets if name not in found]
-    left += [f"{name} (not in the net)" for name in found if name not in targets]
+        targets[name].data[...] = net.backend.asarray(found[source[name]], net.dtype)
+    used = {id(found[own]) for own in source.values()}
+    left = [f"{name} (not in the file)" for name in targets if name not in common]
+    left += [f"{name} (not in the net)" for name, value in found.items() if id(value) not in used]
     for name in left:
         log.warning("%s: not copied: %s", path, name)
     vocabularies = vocabularies_of(net) if vocabularies is None else vocabularies
     warn_of_other_vocabularies(path, snapshot.attrs, vocabularies)
     return common, left
+
+
+def _shared_names(path, attrs):
+    """Return lists of the names of one parameter each, the first that of its array."""
+    try:
+        shared = json.loads(attrs.get("shared", "[]"))
+        if all(isinstance(name, str) for names in shared for name in names) and all(map(len, shared)):
+            return shared
+    except (TypeError, ValueError):
+        pass
+    raise SnapshotError(f"{path}: refused as a snapshot: expected shared to be lists of names, got "
+                        f"{str(attrs['shared'])[:80]!r}")
 
 
 def _check_shape(path, name, value, target, hint=_WEIGHT_HINT):

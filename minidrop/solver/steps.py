@@ -77,7 +77,8 @@ class EagerSteps:
         solver = self.solver
         iteration, iter_size, loss_scale = solver.iteration, solver.settings.iter_size, solver.loss_scale
         if loss_scale is None:
-            solver.updater.apply(iteration, lr, iter_size)
+            if broken := solver.updater.apply(iteration, lr, iter_size):
+                raise self._nonfinite_gradient(broken)
             return
         scale = loss_scale.value
         finite = solver.updater.apply_if_finite(iteration, lr, iter_size, scale)
@@ -91,11 +92,23 @@ class EagerSteps:
     def _nonfinite(self, loss: float) -> NonFiniteError:
         solver = self.solver
         found = solver.net.first_nonfinite()
+        record = solver.net.run.nonfinite_record()
+        if found is not None and record:
+            return NonFiniteError(f"iteration {solver.iteration}: the loss is {loss}, because the data hold "
+                                  f"a NaN or infinity: {record} (blob {found[1]!r} of layer {found[0]!r}); "
+                                  f"leave that record out, or mend it")
         place = "every output of the net is finite: the sum of the losses overflows" if found is None else (
             f"the first output that is not finite is blob {found[1]!r} of layer {found[0]!r}")
         last = f"; the last snapshot is {solver.last_snapshot}" if solver.last_snapshot else ""
         return NonFiniteError(f"iteration {solver.iteration}: the loss is {loss}; {place}. Try a smaller "
                               f"base_lr (now {solver.learning_rate:g}) or clip_gradients{last}")
+
+    def _nonfinite_gradient(self, name: str) -> NonFiniteError:
+        solver = self.solver
+        last = f"; the last snapshot is {solver.last_snapshot}" if solver.last_snapshot else ""
+        return NonFiniteError(f"iteration {solver.iteration}: the loss is finite, but the gradient of {name} "
+                              f"is not; nothing was updated. A division or a square root at 0 does that, or "
+                              f"a base_lr that is too large (now {solver.learning_rate:g}){last}")
 
     @property
     def smoothed_loss(self) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidrop.autograd import Parameter
 from minidrop.config import SolverParameter, decimal
-from minidrop.errors import CaptureError
+from minidrop.errors import CaptureError, NonFiniteError
 from minidrop.net import Net
 from minidrop.solver.rules import get_rule
 
@@ -43,10 +43,24 @@ class Updater:
         return {(a, b): tuple(map(float, self.rule.numbers(lr * a, self.decay * b, iteration)))
                 for a, b in pairs}
 
-    def apply(self, iteration: int, lr: float, iter_size: int = 1) -> None:
-        """Update the weights by the gradients of `iter_size` backward passes, and forget the gradients."""
+    def apply(self, iteration: int, lr: float, iter_size: int = 1) -> str | None:
+        """Update the weights by the gradients of `iter_size` backward passes, and forget the gradients.
+
+        Where a gradient is not finite nothing is updated: returns the name of the parameter nearest to the
+        loss that has one, "layer/name"; else None.
+        """
         with self.backend.active():
-            self._apply(self.numbers(iteration, lr), self._clip_scale() / iter_size)
+            norm = self._norm()
+            if not math.isfinite(norm) and (broken := self._broken()):
+                return broken
+            self._apply(self.numbers(iteration, lr), self._clip_scale(norm) / iter_size)
+            return None
+
+    def _broken(self):
+        """The name of the last parameter with a NaN or infinity in its gradient, or None."""
+        isfinite = self.backend.xp.isfinite
+        return next((name for name, p in reversed(self.parameters.items())
+                     if not all(bool(isfinite(part).all()) for part in _separate_parts(p))), None)
 
     def apply_numbers(self, numbers: dict[tuple[float, float], tuple[np.ndarray, ...]],
                       iter_size: int = 1) -> None:
@@ -55,8 +69,9 @@ class Updater:
         numbers: as the method of that name returns them, each a float64 array (1,) on the device.
         """
         with self.backend.active():
-            scale = self._clip_scale_on_device() if self.clip >= 0 else 1.0
-            self._apply(numbers, scale / iter_size)
+            norm = self.backend.xp.sqrt(self.backend.squares(*self._parts())).reshape(1)
+            self.backend.refuse(~self.backend.xp.isfinite(norm), _nonfinite_gradient)
+            self._apply(numbers, self._clip_scale_on_device(norm) / iter_size)
 
     def apply_if_finite(self, iteration: int, lr: float, iter_size: int = 1, loss_scale: float = 1.0) -> bool:
         """As `apply`, for gradients that are `loss_scale` times too large; returns whether they are finite.
@@ -92,16 +107,16 @@ class Updater:
             for array in (parameter.data, *history):
                 array[...] = self.backend.xp.take(array, places, axis=axis)
 
-    def _clip_scale(self, norm=None):
+    def _clip_scale(self, norm):
         if self.clip < 0:
             return 1.0
-        norm = self._norm() if norm is None else norm
         return self.clip / norm if norm > self.clip else 1.0
 
-    def _clip_scale_on_device(self):
+    def _clip_scale_on_device(self, norm):
         """As `_clip_scale`, to the last bit, as a float64 array (1,)."""
+        if self.clip < 0:
+            return 1.0
         xp = self.backend.xp
-        norm = xp.sqrt(self.backend.squares(*self._parts())).reshape(1)
         return xp.where(norm > self.clip, self.clip / xp.maximum(norm, self.clip), 1.0)
 
     def _norm(self):
@@ -110,6 +125,10 @@ class Updater:
     def _parts(self):
         # All at once: every sum that leaves a device is one more wait for it.
         return [part for p in self.parameters.values() for part in _separate_parts(p)]
+
+
+def _nonfinite_gradient():
+    return NonFiniteError("the loss is finite, but a gradient is not; nothing was updated")
 
 
 def _separate_parts(parameter):

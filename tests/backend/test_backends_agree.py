@@ -862,4 +862,10 @@ def test_signatures_do_not_drift(kind):
         if name.startswith("_") or not inspect.isfunction(method):
             continue
         assert hasattr(Backend, name), f"{kind.__name__}.{name} has no generic reference"
-        assert inspect.signature(method) == inspect.signature(getattr(Backend, name)), name
+        assert bare(method) == bare(getattr(Backend, name)), name
+
+
+def bare(method):
+    """The signature without its types, which an override may narrow."""
+    given = inspect.signature(method)
+    return [one.replace(annotation=one.empty) for one in given.parameters.values()]

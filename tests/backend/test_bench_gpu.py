@@ -263,6 +263,6 @@ def test_blocks_are_multiplied_in_one_launch(scripts, recorded_cuda, rate):
         steps.step()
         got = [on.to_host(x).copy() for x in (steps.x.grad, steps.W.grad)]
         x, W, gy = (on.to_host(array).astype(float) for array in (steps.x.data, steps.W.data, steps.gy))
-        lives = steps.groups[number % 8].grid.mask(64, 64) / (1 - rate) if rate else 1
+        lives = steps.draws[number % 8].grid(64).mask(64, 64) / (1 - rate) if rate else 1
         for array, expected in zip(got, ((gy @ W) * lives, gy.T @ (x * lives)), strict=True):
             np.testing.assert_allclose(array, expected, atol=0.02 * abs(expected).max())

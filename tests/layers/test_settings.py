@@ -117,7 +117,8 @@ MISTAKES = [
      "has 2 axes"),
     (text("Perplexity", "", "ab"), [M, (4,)],
      "scores of shape (3, 4) (classes on axis 1) need 3 labels, but the label blob has shape (4,)"),
-    (text("EuclideanLoss", "", "ab"), [M, (4, 3)], "bottoms of one shape expected, got (3, 4) and (4, 3)"),
+    (text("EuclideanLoss", "", "ab"), [M, (4, 3)], "expected bottoms with one batch size and as many values, "
+     "got (3, 4) and (4, 3)"),
     (text("SigmoidCrossEntropyLoss", "", "ab"), [M, (4, 4)], "bottoms of one size expected, got (3, 4) and "
      "(4, 4)"),
     (text("Concat", "", "ab"), [M, (2, 4)], "bottoms may differ on axis 1 only, got (3, 4), (2, 4)"),

@@ -68,7 +68,8 @@ MISTAKES = {
         "feed itself"),
     "shapes that do not fit": (
         'layer { name: "l" type: "EuclideanLoss" bottom: "data" bottom: "label" top: "l" }',
-        "net.prototxt:3:1: layer 'l' (EuclideanLoss): bottoms of one shape expected, got (4, 6) and (4,) "
+        "net.prototxt:3:1: layer 'l' (EuclideanLoss): expected bottoms with one batch size and as many "
+        "values, got (4, 6) and (4,) "
         "[bottoms: data (4, 6), label (4,)]"),
     "more params than parameters": (
         ip("i", "data", "i", "num_output: 2 bias_term: false", "param { } param { lr_mult: 2 }"),

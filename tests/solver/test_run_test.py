@@ -6,6 +6,7 @@ import pytest
 import minidrop as md
 from minidrop import layers
 from minidrop.config import parse_net
+from minidrop.errors import DataError
 from minidrop.solver import run_test
 
 BATCHES, PLACES, CLASSES = 3, 4, 5
@@ -44,16 +45,21 @@ def test_perplexity_is_that_of_all_places(data):
 
 
 def test_places_that_do_not_count_weigh_nothing(data):
-    """Batches of 4, 1 and 0 valid places: five places, each with the same weight in the perplexity.
-
-    A loss and an accuracy are plain means over batches, as in Caffe.
-    """
+    """Batches of 4, 1 and 0 valid places: five places, each with the same weight in every mean."""
     labels, scores = data
     labels[5:] = -1
     values = values_of(labels, scores, IGNORING)
     likelihood = log_likelihood(labels[:5], scores[:5])
     assert values["perplexity"] == pytest.approx(np.exp(-likelihood.mean()), rel=1e-12)
-    assert values["loss"] == pytest.approx(-(likelihood[:4].mean() + likelihood[4]) / 3, rel=1e-12)
+    assert values["loss"] == values["total_loss"] == pytest.approx(-likelihood.mean(), rel=1e-12)
+    assert values["accuracy"] == pytest.approx((scores[:5].argmax(axis=1) == labels[:5]).mean(), rel=1e-12)
+
+
+def test_a_nan_in_test_data_is_named(data):
+    labels, scores = data
+    scores[6, 0] = np.nan
+    with pytest.raises(DataError, match="^test data hold a NaN or infinity: .*6"):
+        values_of(labels, scores)
 
 
 def test_where_nothing_counts(data):

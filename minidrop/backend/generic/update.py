@@ -1,5 +1,6 @@
 """What changes weights."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,12 @@ class Updates:
     def sum_of_squares(self, *arrays: np.ndarray) -> float:
         """Return the sum of the squares of all elements of some arrays as a host float; the device is waited
         for once."""
-        return float(self.squares(*arrays))
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(self.squares(*arrays))
+        if math.isfinite(total) or not arrays:
+            return total
+        # Squares of float32 overflow above 1.8e19; in float64 those numbers do not.
+        return float(sum(self.xp.square(array.astype(np.float64)).sum() for array in arrays))
 
     def squares(self, *arrays: np.ndarray) -> float:
         """As `sum_of_squares`, but the float64 stays on the device, shape (): nobody waits for it."""

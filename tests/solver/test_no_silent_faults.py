@@ -1,0 +1,192 @@
+"""What once went wrong without a word: each is refused, named, or right."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+import minidrop as md
+from minidrop.config import parse_net, parse_solver
+from minidrop.errors import ConfigError, NonFiniteError, SnapshotError
+from minidrop.net import Net
+from minidrop.solver import Solver, load_weights
+
+DATA = '''layer { name: "d" type: "HDF5Data" top: "data" top: "label"
+          hdf5_data_param { source: "list.txt" batch_size: 4 } }\n'''
+LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }\n'
+
+
+def ip(name="ip", bottom="data", more=""):
+    return (f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {more} '
+            f'inner_product_param {{ num_output: 3 weight_filler {{ type: "xavier" }} }} }}\n')
+
+
+def solver_of(tmp_path, net, settings="", x=None, **options):
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype("f") if x is None else x
+    with h5py.File(tmp_path / "a.h5", "w") as h5:
+        h5["data"], h5["label"] = x, np.arange(len(x)) % 3
+    (tmp_path / "list.txt").write_text("a.h5\n")
+    (tmp_path / "net.prototxt").write_text(net)
+    path = tmp_path / "solver.prototxt"
+    path.write_text(f'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 4 random_seed: 1 '
+                    f'{settings}')
+    return Solver(str(path), device="cpu", **options)
+
+
+def test_clipping_to_zero_is_refused():
+    text = 'net_param { } base_lr: 1 lr_policy: "fixed" max_iter: 1 clip_gradients: 0'
+    with pytest.raises(ConfigError, match="clip_gradients: 0 makes every gradient 0"):
+        Solver(parse_solver(text, "solver.prototxt"), device="cpu")
+
+
+class TestGradients:
+    # The distance of two equal vectors: the square root at 0 has an infinite gradient, that of the square is
+    # 0.
+    NET = DATA + ip("ia", more='param { name: "w" } param { name: "b" }') + ip(
+        "ib", more='param { name: "w" } param { name: "b" }') + '''
+        layer { name: "difference" type: "Eltwise" bottom: "ia" bottom: "ib" top: "difference"
+          eltwise_param { coeff: 1 coeff: -1 } }
+        layer { name: "square" type: "Power" bottom: "difference" top: "square" power_param { power: 2 } }
+        layer { name: "root" type: "Power" bottom: "square" top: "root" power_param { power: 0.5 }
+          loss_weight: 1 }
+        layer { name: "quiet" type: "Silence" bottom: "label" }'''
+
+    def test_one_that_is_not_finite_stops_before_the_update(self, tmp_path):
+        solver = solver_of(tmp_path, self.NET)
+        before = {name: p.data.copy() for name, p in solver.net.parameters().items()}
+        with pytest.raises(NonFiniteError, match=r"^iteration 0: the loss is finite, but the gradient of "
+                           r"ia/bias"):
+            solver.step(1)
+        assert all(np.array_equal(p.data, before[name]) for name, p in solver.net.parameters().items())
+
+    @pytest.mark.parametrize("clip", ["", "clip_gradients: 1"])
+    def test_huge_ones_are_finite(self, tmp_path, clip):
+        """Their squares overflow in float32; clipped, they still train."""
+        solver = solver_of(tmp_path, DATA + ip() + LOSS.replace(" }\n", " loss_weight: 1e25 }\n"),
+                           clip + " momentum: 0")
+        before = solver.net.params["ip"]["weight"].data.copy()
+        solver.step(1)
+        change = np.abs(solver.net.params["ip"]["weight"].data - before)
+        assert np.isfinite(change).all() and change.max() > (0 if clip else 1e20)
+        if clip:
+            total = sum(np.square(p.data.astype(float) - q).sum() for p, q in (
+                (solver.net.params["ip"]["weight"], before), (solver.net.params["ip"]["bias"], 0)))
+            assert np.sqrt(total) == pytest.approx(0.1, rel=1e-5)        # base_lr times the norm of 1
+
+
+def test_a_nan_in_the_data_is_named(tmp_path):
+    x = np.ones((12, 4), "f")
+    x[6, 2] = np.nan
+    with pytest.raises(NonFiniteError, match=r"the data hold a NaN or infinity: .*a\.h5: record 6 "
+                       r"") as caught:
+        solver_of(tmp_path, DATA + ip() + LOSS, x=x).step(3)
+    assert "base_lr" not in str(caught.value)
+
+
+class TestNames:
+    SHARED = 'param { name: "w" } param { name: "b" }'
+    SIAMESE = DATA + ip("ia", more=SHARED) + ip("ib", more=SHARED) + '''
+        layer { name: "loss" type: "EuclideanLoss" bottom: "ia" bottom: "ib" top: "loss" }
+        layer { name: "quiet" type: "Silence" bottom: "label" }'''
+
+    def test_shared_weights_are_found_under_either_name(self, tmp_path):
+        solver = solver_of(tmp_path, self.SIAMESE)
+        solver.snapshot(tmp_path / "a.snapshot.h5")
+        for name in ("ia", "ib"):
+            inputs = ('layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 4 } } '
+                      '}\n')
+            net = Net(parse_net(inputs + ip(name)), device="cpu", seed=9)
+            copied, left = load_weights(net, tmp_path / "a.snapshot.h5")
+            assert copied == [f"{name}/weight", f"{name}/bias"] and left == []
+            np.testing.assert_array_equal(net.params[name]["weight"].data,
+                                          solver.net.params["ia"]["weight"].data)
+
+    @pytest.mark.parametrize("shared", ["{}", "[1]", "[[]]", '[["a", 2]]', "no JSON"])
+    def test_damaged_names_are_refused(self, tmp_path, shared):
+        from minidrop.snapshot import read_snapshot, write_snapshot
+        solver = solver_of(tmp_path, self.SIAMESE)
+        solver.snapshot(tmp_path / "a.snapshot.h5")
+        snapshot = read_snapshot(tmp_path / "a.snapshot.h5")
+        assert json.loads(snapshot.attrs["shared"]) == [["ia/weight", "ib/weight"], ["ia/bias", "ib/bias"]]
+        snapshot.attrs["shared"] = shared
+        write_snapshot(tmp_path / "b.h5", snapshot)
+        if shared != "{}":                  # no names at all
+            with pytest.raises(SnapshotError, match="expected shared to be lists of names"):
+                load_weights(solver.net, tmp_path / "b.h5")
+
+    def test_a_test_net_uses_trained_weights_in_any_order(self, tmp_path):
+        probe = ip("probe", more='include { phase: TEST } param { name: "w" } param { name: "b" }')
+        solver = solver_of(tmp_path, DATA + probe + ip(more=self.SHARED) + LOSS
+                           + 'layer { name: "q" type: "Silence" bottom: "probe" include { phase: TEST } }',
+                           "test_iter: 1 test_interval: 100")
+        assert solver.test_nets[0].params["ip"]["weight"] is solver.net.params["ip"]["weight"]
+
+    def test_what_nothing_trains_is_told(self, tmp_path, caplog):
+        other = ip("other", more="include { phase: TEST }")
+        solver_of(tmp_path, DATA + other + ip() + LOSS
+                  + 'layer { name: "q" type: "Silence" bottom: "other" include { phase: TEST } }',
+                  "test_iter: 1 test_interval: 100")
+        assert ("layer 'other': the net that this one shares weights with has no weight of that "
+                "layer" in caplog.text)
+
+
+class TestInitialWeights:
+    def test_they_lie_beside_the_solver(self, tmp_path, monkeypatch):
+        trained = solver_of(tmp_path, DATA + ip() + LOSS)
+        trained.step(2)
+        trained.snapshot(tmp_path / "pre.h5")
+        monkeypatch.chdir("/")
+        again = solver_of(tmp_path, DATA + ip() + LOSS, 'weights: "pre.h5"')
+        np.testing.assert_array_equal(again.net.params["ip"]["weight"].data,
+                                      trained.net.params["ip"]["weight"].data)
+
+    def test_a_solver_to_be_restored_needs_none(self, tmp_path):
+        settings = 'weights: "gone.h5"'
+        with pytest.raises(SnapshotError, match="gone.h5"):
+            solver_of(tmp_path, DATA + ip() + LOSS, settings)
+        assert solver_of(tmp_path, DATA + ip() + LOSS, settings, initial_weights=False).iteration == 0
+
+
+def test_large_outputs_are_left_out_of_tests(tmp_path):
+    wide = DATA + ip() + LOSS + '''layer { name: "wide" type: "InnerProduct" bottom: "data" top: "wide"
+        inner_product_param { num_output: 30 } include { phase: TEST } }'''
+    assert set(solver_of(tmp_path, wide, "test_iter: 1 test_interval: 9 test_compute_loss: "
+                         "true").test(0)) == {
+        "loss", "total_loss"}
+
+
+class TestShapes:
+    @pytest.mark.parametrize("points, sizes", [("", {6: (3, 3), 4: (2, 2)}), ("slice_point: 2", {6: (2, 4)})])
+    def test_slice_of_another_batch(self, points, sizes):
+        net = Net(parse_net(f'''layer {{ name: "in" type: "Input" top: "x"
+              input_param {{ shape {{ dim: 8 dim: 3 }} }} }}
+            layer {{ name: "s" type: "Slice" bottom: "x" top: "a" top: "b"
+              slice_param {{ axis: 0 {points} }} }}'''),
+                  device="cpu")
+        for batch, expected in sizes.items():
+            out = net.forward(x=np.ones((batch, 3)))
+            assert (out["a"].shape[0], out["b"].shape[0]) == expected
+        with pytest.raises(md.ShapeError, match="equal parts|rise strictly"):
+            net.forward(x=np.ones((5 if not points else 2, 3)))
+
+    def test_euclidean_loss_of_a_column_and_a_row(self):
+        net = Net(parse_net('''layer { name: "in" type: "Input" top: "a" top: "b"
+              input_param { shape { dim: 4 dim: 1 } shape { dim: 4 } } }
+            layer { name: "l" type: "EuclideanLoss" bottom: "a" bottom: "b" top: "l" }'''), device="cpu",
+                  dtype="float64")
+        a, b = np.random.default_rng(0).normal(size=(2, 4))
+        assert float(net.forward(a=a[:, None], b=b)["l"]) == pytest.approx(np.square(a - b).sum() / 8,
+                                                                           rel=1e-12)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_indices_that_a_float_cannot_tell_apart(self, dtype):
+        text = '''layer {{ name: "in" type: "Input" top: "i" input_param {{ shape {{ dim: 3 }} }} }}
+            layer {{ name: "e" type: "Embed" bottom: "i" top: "e"
+              embed_param {{ input_dim: {} num_output: 1 }} }}'''
+        if dtype == "float32":
+            with pytest.raises(ConfigError, match="input_dim is 16777217, but float32 tells indices apart "
+                               "only"):
+                Net(parse_net(text.format(2**24 + 1)), device="cpu")
+        else:
+            Net(parse_net(text.format(2**24 + 1)), device="cpu", dtype=dtype)
