@@ -1,10 +1,40 @@
 """What the library logs, shown to people: information on stdout, warnings on stderr."""
 
+import errno
 import logging
 import logging.handlers
+import sys
 from typing import Any
 
 import click
+
+
+class Terminal:
+    """stdout or stderr, which may go away while a training runs: from then on what is written is lost."""
+
+    def __init__(self, name: str):
+        self.name = name        # looked up at each use: tests and click replace the streams
+
+    def __getattr__(self, name):
+        return getattr(getattr(sys, self.name), name)
+
+    def write(self, text: str) -> None:
+        """Write text, or nothing where the terminal is gone."""
+        self._do("write", text)
+
+    def flush(self) -> None:
+        """Flush, where there still is a terminal."""
+        self._do("flush")
+
+    def _do(self, method, *arguments):
+        try:
+            getattr(getattr(sys, self.name), method)(*arguments)
+        except OSError as error:
+            if error.errno != errno.EIO:        # of a terminal that is gone; a closed pipe ends the program
+                raise
+
+
+STREAMS: dict[bool, Any] = {False: Terminal("stdout"), True: Terminal("stderr")}
 
 
 class Console(logging.Handler):
@@ -17,7 +47,7 @@ class Console(logging.Handler):
 
     @staticmethod
     def plain(text: str, err: Any) -> None:
-        click.echo(text, err=err)
+        click.echo(text, STREAMS[bool(err)])
 
     def emit(self, record: Any) -> None:
         # No handleError: a closed pipe has to end the program, not to print a traceback.

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from minidrop.cli import values
-from minidrop.cli.console import console
+from minidrop.cli.console import STREAMS, console
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ class Bar:
     def __enter__(self):
         from tqdm import tqdm
         self.bar = tqdm(total=self.solver.settings.max_iter, initial=self.solver.iteration, unit="iter",
-                        file=sys.stderr, dynamic_ncols=True, smoothing=0.1)
-        console.show = lambda text, err: self.bar.write(text, file=sys.stderr if err else sys.stdout)
+                        file=STREAMS[True], dynamic_ncols=True, smoothing=0.1)
+        console.show = lambda text, err: self.bar.write(text, file=STREAMS[bool(err)])
         return self
 
     def __exit__(self, *_):

@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def run_name(solver_path: Any) -> Any:
 def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
     """Return (RunFolder, snapshot to go on from or None) for a Solver, and set where its snapshots go.
 
-    out: the folder asked for. resume: None, "auto" or the path of a snapshot. Nothing is written yet. Raises
-    ConfigError where a new run would mix with an old one.
+    out: the folder asked for. resume: None, "auto" or the path of a snapshot. Nothing is written yet, but for
+    the empty folder of a new run. Raises ConfigError where a new run would mix with an old one.
     """
     name = run_name(solver.config.path)
     if resume == "auto":
@@ -68,10 +69,18 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
 
 
 def _fresh(name):
+    """Make a folder for a new run, and return its path; another one for each start within one second."""
     stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return next(path for path in (ROOT / f"{stem}{suffix}"
-                                  for suffix in ("", *(f"-{i}" for i in range(2, 10**6))))
-                if not path.exists())
+    for suffix in ("", *(f"-{i}" for i in range(2, 10**6))):
+        path = ROOT / f"{stem}{suffix}"
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+        except OSError:
+            return path         # `begin` says why it cannot be written
+    raise ConfigError(f"{ROOT}: has too many runs of {stem}")
 
 
 def _newest_run(solver):
@@ -176,6 +185,8 @@ class RunFolder:
         for file in (self._metrics, self._lock):
             if file:
                 file.close()
+        with suppress(OSError):     # a run that never began leaves no empty folder
+            self.path.rmdir()
 
     def _lock_folder(self):
         if self._lock:

@@ -27,6 +27,9 @@ def open_hdf5(path: Path) -> Iterator:
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "unable to lock file" in reason:
+            raise DataError(f"{path}: is locked by another process, probably one that is writing it; wait "
+                            f"until that has ended") from error
         raise DataError(f"{path}: expected a readable HDF5 file, got: {reason}; the file is damaged, cut "
                         "short or of another kind: make it again") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from minidrop.autograd import no_grad
@@ -10,12 +12,17 @@ from minidrop.layers import Layer
 from minidrop.net import Net
 
 
-def run_test(net: Net, iterations: int, start: int = 0) -> dict[str, float | list]:
+class TestStopped(Exception):
+    """A test was asked to stop between two batches."""
+
+
+def run_test(net: Net, iterations: int, start: int = 0,
+             should_stop: Callable[[], object] = lambda: False) -> dict[str, float | list]:
     """Return {output: mean over batches} of a net in phase TEST, and "total_loss", the sum of its losses.
 
     Batches are counted from number `start`. Which mean is taken, and how a batch is weighted, is decided by
     the layer that writes the output: `averages` and `batch_weight` of `Layer`. Labels that are ignored count
-    in no mean.
+    in no mean. Raises TestStopped where `should_stop()`, asked before each batch, is true.
     """
     net.seek(start)
     net.reset_states()
@@ -24,6 +31,8 @@ def run_test(net: Net, iterations: int, start: int = 0) -> dict[str, float | lis
     losses = [(ref, weight, BatchMean(net.graph.writer[ref].layer)) for ref, weight in net.losses]
     with no_grad():
         for _ in range(iterations):
+            if should_stop():
+                raise TestStopped
             for name, tensor in net.forward().items():
                 value = tensor.numpy().astype(np.float64)
                 if np.isnan(value).any():

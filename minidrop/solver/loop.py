@@ -31,7 +31,7 @@ from minidrop.solver import state
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import solver_problems, warn_of_ignored
 from minidrop.solver.data_record import vocabulary_problems
-from minidrop.solver.evaluation import as_plain, run_test
+from minidrop.solver.evaluation import TestStopped, as_plain, run_test
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.lr_policy import learning_rate
 from minidrop.solver.steps import EagerSteps
@@ -164,10 +164,22 @@ class Solver:
         """Train until max_iter, then write the last snapshot and test.
 
         Returns the values of the last test of the first test net, {} without one. `should_stop(solver)` is
-        asked between iterations; a run that it stops ends without a test.
+        asked between iterations and between the batches of tests; a run that it stops ends without a test.
         """
+        self._should_stop = should_stop
+        try:
+            return self._solve()
+        except TestStopped:         # before the iteration that it belongs to
+            return {}
+        finally:
+            del self._should_stop
+
+    def _should_stop(self, _solver):
+        return False
+
+    def _solve(self):
         while self.iteration < self.settings.max_iter:
-            if should_stop(self):
+            if self._should_stop(self):
                 return {}
             self.step()
         if self.settings.snapshot_after_train and self._snapshot_iteration != self.iteration:
@@ -255,13 +267,16 @@ class Solver:
         """
         self.settle()
         net, choice = self.test_nets[index], self.choices[1][index]
-        values = {name: value for name, value in run_test(net, choice.iterations).items()
+        values = {name: value for name, value in self._run_test(net, choice.iterations).items()
                   if np.size(value) <= _MOST_VALUES_SHOWN}
         if not self.settings.test_compute_loss:
             values.pop("total_loss")
         self._tested[index] = values
         self._tell("test", values, index)
         return values
+
+    def _run_test(self, net, iterations):
+        return run_test(net, iterations, should_stop=lambda: self._should_stop(self))
 
     # -- callbacks and snapshots -----------------------------------------------------------------------------
     def add_callback(self, function: Callable[[Event], object]) -> Callable[[Event], object]:

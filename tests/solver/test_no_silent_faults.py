@@ -1,16 +1,21 @@
 """What once went wrong without a word: each is refused, named, or right."""
 
+import errno
 import json
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
 
 import minidrop as md
+from minidrop.cli import run_folder
+from minidrop.cli.console import STREAMS
 from minidrop.config import parse_net, parse_solver
 from minidrop.errors import ConfigError, NonFiniteError, SnapshotError
 from minidrop.net import Net
-from minidrop.solver import Solver, load_weights
+from minidrop.solver import Solver, evaluation, load_weights
 
 DATA = '''layer { name: "d" type: "HDF5Data" top: "data" top: "label"
           hdf5_data_param { source: "list.txt" batch_size: 4 } }\n'''
@@ -190,3 +195,56 @@ class TestShapes:
                 Net(parse_net(text.format(2**24 + 1)), device="cpu")
         else:
             Net(parse_net(text.format(2**24 + 1)), device="cpu", dtype=dtype)
+
+
+class TestStopping:
+    NET = DATA + ip() + LOSS
+    SETTINGS = "test_iter: 50 test_interval: 2 test_initialization: false"
+
+    def test_a_test_ends_between_two_batches(self, tmp_path):
+        """Asked 6 times in two iterations and a test: nothing of the third iteration has begun."""
+        solver, whole = (solver_of(tmp_path, self.NET, self.SETTINGS) for _ in range(2))
+        asked = []
+        assert solver.solve(lambda _: asked.append(1) or len(asked) > 5) == {}
+        assert solver.iteration == 2 and len(asked) == 6
+        assert solver.solve() == whole.solve()
+        np.testing.assert_array_equal(solver.net.params["ip"]["weight"].data,
+                                      whole.net.params["ip"]["weight"].data)
+
+    def test_run_test_says_that_it_was_stopped(self, tmp_path):
+        net = solver_of(tmp_path, self.NET, self.SETTINGS).test_nets[0]
+        with pytest.raises(evaluation.TestStopped):
+            evaluation.run_test(net, 3, should_stop=lambda: True)
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    class Closed(Gone):
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    STREAMS[False].write("lost")
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        STREAMS[False].write("a closed pipe ends the program")
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_folder.time, "strftime", lambda form: "20260101-000000")
+    found = [run_folder._fresh("run").name for _ in range(3)]
+    assert found == ["run-20260101-000000", "run-20260101-000000-2", "run-20260101-000000-3"]
+
+
+def test_a_locked_file_is_called_locked(tmp_path):
+    solver = solver_of(tmp_path, DATA + ip() + LOSS)
+    solver.close()
+    with h5py.File(tmp_path / "a.h5", "a"), pytest.raises(ConfigError, match="a.h5: is locked by another "
+                                                          "process"):
+        code = f"import minidrop as md; md.Net.from_file({str(tmp_path / 'net.prototxt')!r}, device='cpu')"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        raise ConfigError(done.stderr.splitlines()[-1])
