@@ -1,20 +1,21 @@
 """Time each Numba kernel of the NumPy backend against its generic NumPy reference, in turn in one run.
 
-    python scripts/bench_kernels.py [--json FILE]
+    python scripts/benchmarks/bench_kernels.py [--json FILE]
 
 One row a kernel: what minidrop/kernels/README.md gives as the reason that it exists.
 """
 
 import argparse
 import json
-import statistics
-import time
+from functools import partial
+from pathlib import Path
 
 import minidrop
 
 # isort: split
 import numpy as np
 
+from minidrop.apps.timing import measure_steps
 from minidrop.autograd import Block
 from minidrop.backend import Backend, get_backend
 
@@ -57,24 +58,17 @@ def main():
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--repeat", type=int, default=60)
     options = parser.parse_args()
-    generic, numba = Backend(), get_backend("cpu")
-    print(numba.describe())
+    backends = {"numpy": Backend(), "kernel": get_backend("cpu")}
+    print(backends["kernel"].describe())
     print(f"{'kernel':<18} {'what':<52} {'NumPy ms':>9} {'kernel ms':>9} {'ratio':>6}")
     table = []
     for kernel, what, run in cases():
-        times = {backend: [] for backend in (generic, numba)}
-        for i in range(options.repeat + 3):
-            for backend in (generic, numba):
-                begin = time.perf_counter()
-                run(backend)
-                if i >= 3:
-                    times[backend].append(1e3 * (time.perf_counter() - begin))
-        slow, fast = (statistics.median(times[backend]) for backend in (generic, numba))
+        timings = measure_steps({name: partial(run, backend) for name, backend in backends.items()}, options.repeat, 3, 1)
+        slow, fast = (1e3 * timing.median for timing in timings.values())
         print(f"{kernel:<18} {what:<52} {slow:9.3f} {fast:9.3f} {slow / fast:5.1f}x", flush=True)
         table.append({"kernel": kernel, "what": what, "numpy_ms": slow, "kernel_ms": fast})
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(table, file, indent=1)
+        Path(options.json).write_text(json.dumps(table, indent=1))
 
 
 if __name__ == "__main__":
