@@ -26,10 +26,11 @@ from minidrop.errors import DataError
 class IdxSet:
     """A data set in four idx files like MNIST's: their md5s, who serves them, the records of each part."""
 
-    md5: dict
+    files: dict
     mirrors: tuple
     counts: tuple = (60000, 10000)
     size: tuple = (28, 28)
+    ends = ("",)
 
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -37,17 +38,17 @@ TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.
 
 IDX_SETS = {
     "mnist": IdxSet(
-        md5={TRAIN_IMAGES: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-             TRAIN_LABELS: "d53e105ee54ea40749a09fcbcd1e9432",
-             TEST_IMAGES: "9fb629c4189551a2d022fa330f9573f3",
-             TEST_LABELS: "ec29112dd5afa0611ce80d1b7f02629c"},
+        files={TRAIN_IMAGES: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+               TRAIN_LABELS: "d53e105ee54ea40749a09fcbcd1e9432",
+               TEST_IMAGES: "9fb629c4189551a2d022fa330f9573f3",
+               TEST_LABELS: "ec29112dd5afa0611ce80d1b7f02629c"},
         mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/",
                  "https://storage.googleapis.com/cvdf-datasets/mnist/")),
     "fashion-mnist": IdxSet(
-        md5={TRAIN_IMAGES: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-             TRAIN_LABELS: "25c81989df183df01b3e8a0aad5dffbe",
-             TEST_IMAGES: "bef4ecab320f06d8554ea6380940ec79",
-             TEST_LABELS: "bb300cfdad3c16e7a12a480ee83cd310"},
+        files={TRAIN_IMAGES: "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+               TRAIN_LABELS: "25c81989df183df01b3e8a0aad5dffbe",
+               TEST_IMAGES: "bef4ecab320f06d8554ea6380940ec79",
+               TEST_LABELS: "bb300cfdad3c16e7a12a480ee83cd310"},
         mirrors=("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
                  "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/")),
 }
@@ -68,6 +69,7 @@ class TextSet:
 
     files: dict
     mirrors: tuple
+    ends = ("", ".xz", ".gz")
 
 
 TEXT_SETS = {
@@ -196,7 +198,7 @@ def has_texts(target, text_set):
 def write_texts(name, target, text_set, folder=None, mirrors=()):
     """Write the files of a text set, unpacked, to the folder `target`; DataError where one cannot be had."""
     for file_name, file in text_set.files.items():
-        text = find_text(name, file, folder)
+        text = at_hand(name, text_set, file.raw, lambda path, file=file: text_of(path, file.sha256), folder)
         if text is None:
             text = text_of(download(file.raw, file.md5, mirrors or text_set.mirrors,
                                     cache_dir() / "raw" / name), file.sha256)
@@ -204,25 +206,28 @@ def write_texts(name, target, text_set, folder=None, mirrors=()):
         click.echo(f"{name}: {len(text)} bytes -> {target / file_name}, source \"{name}/{file_name}\"")
 
 
-def find_text(name, file, folder=None):
-    """Return the bytes of a text that is at hand in `folder`, else $MINIDROP_DATA/NAME or the cache; None
-    where it is not."""
-    packed = [f"{file.raw}{end}" for end in ("", ".xz", ".gz")]
-    if folder is not None:
-        path = next((folder / name for name in packed if (folder / name).is_file()), None)
-        if path is None:
-            raise DataError(f"--from {folder}: expected the files "
-                            f"{', '.join(known.raw for known in TEXT_SETS[name].files.values())}, or these "
-                            f"with .xz or .gz, got no {file.raw}; put it there or leave out --from")
-        return text_of(path, file.sha256)
+def at_hand(name, data_set, raw, read, folder=None):
+    """Return read(path) of a raw file in `folder`, or else in $MINIDROP_DATA/NAME or the cache; None where it
+    is in neither.
+
+    DataError where it is not in `folder`, or another file than expected.
+    """
     read_only = os.environ.get("MINIDROP_DATA")
-    for place in ([Path(read_only) / name] if read_only else []) + [cache_dir() / "raw" / name]:
-        for path in (place / name for name in packed):
-            if path.is_file():
-                try:
-                    return text_of(path, file.sha256)
-                except DataError as error:
-                    click.echo(f"warning: {error}; it is left alone and another copy is looked for", err=True)
+    places = [folder] if folder else [*([Path(read_only) / name] if read_only else []),
+                                      cache_dir() / "raw" / name]
+    for path in (place / f"{raw}{end}" for place in places for end in data_set.ends):
+        if path.is_file():
+            try:
+                return read(path)
+            except DataError as error:
+                if folder:
+                    raise
+                click.echo(f"warning: {error}; it is left alone and another copy is looked for", err=True)
+    if folder:
+        packed = ", or these with .xz or .gz" if len(data_set.ends) > 1 else ""
+        known = ", ".join(getattr(file, "raw", file_name) for file_name, file in data_set.files.items())
+        raise DataError(f"--from {folder}: expected the files {known}{packed}, got no {raw}; put it there or "
+                        f"leave out --from")
     return None
 
 
@@ -233,6 +238,14 @@ def text_of(path, sha256):
         raise DataError(f"{path}: expected a text of the sha256 {sha256}, got {got}; the file is damaged or "
                         f"another one: " "fetch it again")
     return text
+
+
+def checked(path, md5):
+    """Return a path; DataError where its file has another md5."""
+    if (got := md5_of(path)) != md5:
+        raise DataError(f"{path}: expected the md5 {md5}, got {got}; the file is damaged or another one: "
+                        f"fetch it again")
+    return path
 
 
 def load_digits():
@@ -255,44 +268,24 @@ def load_digits():
 
 def load_idx(name, idx_set, folder=None, mirrors=()):
     """Return {"train": (images, labels), "test": ...} of an idx set, downloading what is not at hand."""
-    paths = {file_name: locate(name, file_name, md5, folder, mirrors or idx_set.mirrors)
-             for file_name, md5 in idx_set.md5.items()}
-    parts = {}
-    for part, count, image_file, label_file in (("train", idx_set.counts[0], TRAIN_IMAGES, TRAIN_LABELS),
-                                                ("test", idx_set.counts[1], TEST_IMAGES, TEST_LABELS)):
-        images, labels = read_idx(paths[image_file]), read_idx(paths[label_file])
-        for path, array, shape in ((paths[image_file], images, (count, *idx_set.size)),
-                                   (paths[label_file], labels, (count,))):
+    arrays, parts = {}, {}
+    for file_name, md5 in idx_set.files.items():
+        path = at_hand(name, idx_set, file_name, lambda path, md5=md5: checked(path, md5),
+                       folder) or download(
+            file_name, md5, mirrors or idx_set.mirrors, cache_dir() / "raw" / name)
+        arrays[file_name] = path, read_idx(path)
+    for part, count, *names in (("train", idx_set.counts[0], TRAIN_IMAGES, TRAIN_LABELS),
+                                ("test", idx_set.counts[1], TEST_IMAGES, TEST_LABELS)):
+        for (path, array), shape in zip((arrays[one] for one in names), ((count, *idx_set.size), (count,)),
+                                        strict=True):
             if array.shape != shape or array.dtype != np.uint8:
                 raise DataError(f"{path}: expected uint8 of shape {shape}, got {array.dtype} of shape "
-                                f"{array.shape}; this is another file: fetch it again")
+                                f"{array.shape}; this is " "another file: fetch it again")
+        (_, images), (path, labels) = (arrays[one] for one in names)
         if labels.max() > 9:
-            raise DataError(f"{paths[label_file]}: expected labels 0..9, got {labels.max()}; fetch the file "
-                            "again")
+            raise DataError(f"{path}: expected labels 0..9, got {labels.max()}; fetch the file again")
         parts[part] = images, labels.astype(np.int64)
     return parts
-
-
-def locate(name, file_name, md5, folder, mirrors):
-    """Return where a raw file with this md5 is: `folder`, $MINIDROP_DATA/NAME, the cache, or downloaded."""
-    if folder is not None:
-        path = folder / file_name
-        if not path.is_file():
-            raise DataError(f"--from {folder}: expected the files {', '.join(IDX_SETS[name].md5)}, got no "
-                            f"{file_name}; put it there or leave out --from")
-        if (got := md5_of(path)) != md5:
-            raise DataError(f"{path}: expected the md5 {md5}, got {got}; the file is damaged or another one: "
-                            "fetch it again")
-        return path
-    raw = cache_dir() / "raw" / name
-    read_only = os.environ.get("MINIDROP_DATA")
-    for path in ([Path(read_only) / name / file_name] if read_only else []) + [raw / file_name]:
-        if path.is_file():
-            if md5_of(path) == md5:
-                return path
-            click.echo(f"warning: {path}: not the md5 {md5}; it is left alone and another copy is looked "
-                       "for", err=True)
-    return download(file_name, md5, mirrors, raw)
 
 
 if __name__ == "__main__":

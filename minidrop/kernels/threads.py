@@ -35,8 +35,8 @@ def _thread_count():
 
 
 COUNT = _thread_count()
-_LEAST_ELEMENTS = 3 << 19       # below this a second thread costs more than it saves (scripts/bench_mlp.py,
-                                # 1024 and 2048)
+# Below this a second thread costs more than it saves (scripts/benchmarks/bench_mlp.py, 1024 and 2048).
+_LEAST_ELEMENTS = 3 << 19
 _tasks = queue.SimpleQueue()   # (kernel, arguments, where to put None or the exception)
 _workers = []
 

@@ -1,6 +1,7 @@
-"""scripts/bench_gpu.py without a GPU: what it says, a rehearsal on the CPU, and its arithmetic on a cuBLAS on
-the host."""
+"""bench_gpu.py without a GPU: what it says, a rehearsal on the CPU, and its arithmetic on a cuBLAS on the
+host."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from minidrop.net.costs import costs
 from minidrop.solver import captured
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ROOT / "scripts"
+SCRIPTS = ROOT / "scripts" / "benchmarks"
 
 
 def run(*arguments):
@@ -30,12 +31,10 @@ def run(*arguments):
 @pytest.fixture
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import bench_gpu
-    import gpu_checks
-    import gpu_steps
-    yield bench_gpu, gpu_steps, gpu_checks
-    for name in ("bench_gpu", "gpu_steps", "gpu_checks", "bench_mlp", "bench_workers", "drop_methods"):
-        sys.modules.pop(name, None)
+    names = ("bench_gpu", "bench_models", "bench_steps", "gpu_checks", "gpu_timing")
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    for path in SCRIPTS.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 def test_without_a_gpu_it_says_so_in_one_line_and_exits_with_2(tmp_path):
@@ -66,7 +65,6 @@ def test_a_rehearsal_goes_through_all_of_it(tmp_path):
 
 def test_a_wrong_device_stops_it_before_anything_is_measured(scripts, host_cuda, monkeypatch, capsys):
     """Every check can fail: here a product that is one unit too large in one place."""
-    _, _, checks = scripts
     broken = host_cuda()
     gemm = type(broken).gemm
 
@@ -78,7 +76,7 @@ def test_a_wrong_device_stops_it_before_anything_is_measured(scripts, host_cuda,
     monkeypatch.setattr(type(broken), "gemm", wrong)
     monkeypatch.setattr("minidrop.backend.get_backend", lambda *_: broken)
     broken.name = broken
-    failures = checks.check_all(broken, ("float32",))
+    failures = scripts.gpu_checks.check_all(broken, ("float32",))
     assert [text.split(":")[0]
             for text in failures[:1]] == ["products in float32"] and failures[-1].startswith("both devices")
     assert capsys.readouterr().out.count("FAILED") == len(failures) >= 2
@@ -86,24 +84,22 @@ def test_a_wrong_device_stops_it_before_anything_is_measured(scripts, host_cuda,
 
 def test_a_device_that_only_refuses_to_work_is_not_correct(scripts, recorded_cuda, monkeypatch):
     """It leaves all weights as they are, captured or not: equal, and wrong."""
-    _, _, checks = scripts
     backend = recorded_cuda()
     backend.name = backend
     monkeypatch.setattr(backend, "refuse", lambda wrong, error: backend.trouble.fill(1))
     with pytest.raises(MinidropError, match="^iteration 0: "):
-        checks.check_captured(backend)
+        scripts.gpu_checks.check_captured(backend)
 
 
 def test_captured_steps_are_checked_first(scripts, recorded_cuda, monkeypatch):
     """On a backend that captures; a graph that leaves something out is seen, and so is one that is never
     launched."""
-    _, _, checks = scripts
     backend = recorded_cuda()
     backend.name = backend
-    checks.check_captured(backend)
+    scripts.gpu_checks.check_captured(backend)
     monkeypatch.setattr(captured.CapturedSteps, "_room", lambda self, signature: False)
     with pytest.raises(AssertionError, match="^PERIODIC: no step was captured: no form was drawn twice$"):
-        checks.check_captured(backend)
+        scripts.gpu_checks.check_captured(backend)
     monkeypatch.undo()
     send, calls = captured.CapturedMemory.send, []
 
@@ -113,16 +109,16 @@ def test_captured_steps_are_checked_first(scripts, recorded_cuda, monkeypatch):
         send(memory, lr * (1.0 + 1e-6 * (len(calls) == 30)), *more)
     monkeypatch.setattr(captured.CapturedMemory, "send", late)
     with pytest.raises(AssertionError, match="PERIODIC: "):
-        checks.check_captured(backend)
+        scripts.gpu_checks.check_captured(backend)
 
 
 def test_the_products_of_a_step_are_those_of_the_net(scripts, host_cuda):
-    bench, steps_of, _ = scripts
     backend = host_cuda()
     for method in ("Dropout", "PERIODIC:step=4"):
-        steps = steps_of.MinidropSteps(steps_of.mlp_settings(method, [40, 24], 0.5, 16),
-                                       steps_of.mlp_batches(16), backend, "float32")
-        ms, operations, moved = bench.products_alone(steps, bench.Clock(backend), repeats=2, recorded=8)
+        steps = scripts.bench_steps.MinidropSteps(scripts.bench_models.Perceptron((40, 24), 16), method, 0.5,
+                                                  backend)
+        clock = scripts.gpu_timing.Clock(backend)
+        ms, operations, moved = scripts.gpu_timing.products_alone(steps, clock, repeats=2, recorded=8)
         assert ms > 0 and operations == pytest.approx(sum(row.expected for row in costs(steps.net)), rel=1e-6)
         if method == "Dropout":
             # Of each layer three products (of the first two) of the same three matrices.
@@ -135,13 +131,12 @@ def test_the_products_of_a_step_are_those_of_the_net(scripts, host_cuda):
 @pytest.fixture
 def captured_steps(scripts, recorded_cuda):
     """captured_steps(method, capture) -> MinidropSteps on a backend that captures, and works on the host."""
-    _, steps_of, _ = scripts
     made = []
 
     def make(method, capture=True):
         # Half of these sizes are multiples of 8, so there is no room for units that no start has.
-        made.append(steps_of.MinidropSteps(steps_of.mlp_settings(method, [64, 32], 0.5, 16),
-                                           steps_of.mlp_batches(16), recorded_cuda(), "float32", capture))
+        made.append(scripts.bench_steps.MinidropSteps(scripts.bench_models.Perceptron((64, 32), 16), method,
+                                                      0.5, recorded_cuda(), capture=capture))
         return made[-1]
     yield make
     for steps in made:
@@ -149,48 +144,47 @@ def captured_steps(scripts, recorded_cuda):
 
 
 def test_only_launches_of_captured_steps_count(scripts, captured_steps):
-    bench, *_ = scripts
     steps, plain = captured_steps("Dropout"), captured_steps("Dropout", False)
     assert [steps.step() for _ in range(4)] == [None, None, "", ""] and steps.captured.replayed == 3
     assert [plain.step() for _ in range(4)] == [""] * 4 and plain.captured is None
-    results = bench.measure({"captured": steps, "plain": plain}, bench.Clock(steps.backend), 1, 1, 0)
+    results = scripts.gpu_timing.measure({"captured": steps, "plain": plain},
+                                         scripts.gpu_timing.Clock(steps.backend), 1, 1, 0)
     assert (results["captured"]["launches"], results["plain"]["launches"]) == (1, None)
     assert all(result["host_us"] > 0 and result["ms"] > 0 for result in results.values())
 
 
 def test_the_host_is_timed_in_short_bursts_with_nothing_ahead(scripts, captured_steps):
     """A burst with a step that was no launch shows something else."""
-    bench, *_ = scripts
     steps = captured_steps("Dropout")
-    clock, done = bench.Clock(steps.backend), []
+    clock, done = scripts.gpu_timing.Clock(steps.backend), []
 
     def step():
         done.append(steps.solver.iteration)
         return steps.step()
     assert clock.host(step) is None and clock.host(step) > 0
-    assert len(done) == 2 * bench.BURST <= 12
+    assert len(done) == 2 * scripts.gpu_timing.BURST <= 12
 
 
 def test_the_products_of_captured_steps_are_those_of_their_graphs(scripts, captured_steps):
-    bench, *_ = scripts
     for method in ("Dropout", "PERIODIC:step=4"):
         steps = captured_steps(method)
         for _ in range(5):
             steps.step()
         graphs, launched = steps.captured.graphs, steps.captured.replayed
-        ms, operations, _ = bench.products_alone(steps, bench.Clock(steps.backend), repeats=2, recorded=8)
+        clock = scripts.gpu_timing.Clock(steps.backend)
+        ms, operations, _ = scripts.gpu_timing.products_alone(steps, clock, repeats=2, recorded=8)
         assert ms > 0 and operations == pytest.approx(sum(row.expected for row in costs(steps.net)), rel=1e-6)
         assert (steps.captured.graphs is graphs and steps.captured.launches
                 and steps.captured.replayed == launched)
 
 
 def test_the_floor_adds_the_update_to_the_products(scripts, host_cuda):
-    bench, steps_of, _ = scripts
     backend = host_cuda()
-    settings = steps_of.mlp_settings("ROW", [40, 24], 0.5, 16)
-    steps = steps_of.MinidropSteps(settings, steps_of.mlp_batches(16), backend, "float32")
+    steps = scripts.bench_steps.MinidropSteps(scripts.bench_models.Perceptron((40, 24), 16), "ROW", 0.5,
+                                              backend)
     result = {"ms": 10.0}
-    bench.add_floor(result, steps, bench.Clock(backend), per_second=1e9, cache=10**9)
+    scripts.gpu_timing.add_floor(result, steps, scripts.gpu_timing.Clock(backend), per_second=1e9,
+                                 cache=10**9)
     assert result["update_bytes"] == 16 * steps.parameters()
     assert result["floor_ms"] == pytest.approx(result["gemm_ms"] + result["update_bytes"] / 1e6)
     assert result["share_of_floor"] == pytest.approx(result["floor_ms"] / 10)
@@ -221,13 +215,12 @@ class Steps:
 def one_cell(scripts, tmp_path):
     """one_cell({method: Steps}) -> (what stands in the file after a cell and another one, what was
     measured)."""
-    bench, *_ = scripts
 
     def run(methods):
         options = SimpleNamespace(rehearse=True, seconds=60, rounds=1, milliseconds=0.01, warming=0,
                                   copy_bytes=1 << 12, no_compile=False)
-        made = bench.Bench(options, get_backend("cpu"), time.monotonic(),
-                           lambda result: bench.write_json(tmp_path / "gpu.json", result))
+        made = scripts.bench_gpu.Bench(options, get_backend("cpu"), time.monotonic(),
+                           lambda result: scripts.bench_gpu.write_json(tmp_path / "gpu.json", result))
         made.cell("first", {name: lambda steps=steps: steps for name, steps in methods.items()}, {}, "base",
                   network="n")
         made.cell("second", {"base": Steps}, {}, "base")
@@ -255,8 +248,7 @@ def test_a_cell_that_fails_leaves_the_others(one_cell, fails):
 @pytest.mark.parametrize("rate", [0, 0.5])
 def test_blocks_are_multiplied_in_one_launch(scripts, recorded_cuda, rate):
     """Each with the table of its own draw: results are those of products that leave out the same blocks."""
-    _, steps_of, _ = scripts
-    steps = steps_of.BlockProduct(recorded_cuda("bfloat16"), 64, rate, block=16)
+    steps = scripts.bench_steps.BlockProduct(recorded_cuda("bfloat16"), 64, rate, block=16)
     on = steps.backend
     assert steps.graph is not None
     for number in range(10):

@@ -24,7 +24,7 @@ def device():
 
 @pytest.fixture
 def checks(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts" / "benchmarks"))
     import gpu_checks
     yield gpu_checks
     sys.modules.pop("gpu_checks", None)

@@ -191,7 +191,7 @@ def test_mistakes_of_shell_scripts():
 
 
 def test_the_package_imports_no_script():
-    names = {script.stem for script in SCRIPTS.glob("*.py")}
+    names = {script.stem for script in SCRIPTS.rglob("*.py")}
     for path in (ROOT / "minidrop").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (

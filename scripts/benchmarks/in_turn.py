@@ -1,11 +1,8 @@
 """Time several methods in turn: each has a process of its own, which sleeps while the others run.
 
 So machine noise hits all of them alike, no thread pool spins beside another, and each has its own peak
-memory. A script starts itself again as `SCRIPT --worker ...` for each method; that process calls `serve`, and
-the first one `measure`.
-
-What does the steps has `step()`, which runs one training step and returns what its cost depends on (its
-kind), and `weights()`, which says how to make one time of those of all kinds; see `step_time`.
+memory. The process of a method calls `serve`, the process that compares them `measure`. Steps are as in
+bench_steps.py.
 """
 
 import json
@@ -17,8 +14,7 @@ from statistics import median
 
 
 def serve(steps, **commands):
-    """Obey commands from standard input, one a line, and answer each with a line of JSON. `commands`: name ->
-    f(count)."""
+    """Answer each command, a line of standard input, with a line of JSON. `commands`: {name: f(count)}."""
     import resource
 
     def run(count):
@@ -40,8 +36,8 @@ class Worker:
     """A method's process, asked from here."""
 
     def __init__(self, script, *arguments):
-        command = [sys.executable, script, "--worker", *map(str, arguments)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([sys.executable, script, *map(str, arguments)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
 
     def ask(self, command, count=0):
         try:
@@ -61,21 +57,19 @@ class Worker:
         self.process.stdout.close()
 
 
-def measure(workers, blocks, block_seconds, warm_up=3, estimate=5, wake=2, least=3, after_turn=None):
-    """Return {name: {"ms", "steps", "weight_measured", "memory_mib"}} for the workers by name, which take
-    turns.
+def measure(workers, blocks, block_seconds, after_turn=None):
+    """Return {name: {"ms", "steps", "weight_measured", "memory_mib"}} for {name: worker}, which take turns.
 
-    A turn takes `block_seconds`, but at least `least` steps, after `wake` steps that are not counted: they
-    wake caches and thread pools up again. `after_turn(name, worker, steps)` runs at the end of each.
+    A turn takes `block_seconds`, but at least two steps, after two that are not counted: they wake caches and
+    thread pools up again. `after_turn(name, worker, steps)` runs at the end of each.
     """
     counts, times = {}, {name: [] for name in workers}
     for name, worker in workers.items():
-        worker.ask("steps", warm_up)                              # compiles, allocates
-        expected = median(t for _, t in worker.ask("steps", estimate))
-        counts[name] = max(least, round(block_seconds / expected))
+        worker.ask("steps", 3)                              # compiles, allocates
+        counts[name] = max(2, round(block_seconds / median(t for _, t in worker.ask("steps", 3))))
     for _ in range(blocks):
         for name, worker in workers.items():
-            worker.ask("steps", wake)
+            worker.ask("steps", 2)
             times[name] += worker.ask("steps", counts[name])
             if after_turn:
                 after_turn(name, worker, counts[name])
@@ -105,8 +99,7 @@ def step_time(times, weights):
 
 
 def line_at(points, x):
-    """Return y at x on the line whose slope is the median of all pairs' slopes (Theil and Sen): outliers do
-    not move it."""
+    """Return y at x on the Theil-Sen line, whose slope is the median of all pairs' slopes."""
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(points, 2) if abs(b[0] - a[0]) > 1e-9]
     slope = median(slopes) if slopes else 0.0
     return median(y - slope * (own - x) for own, y in points)

@@ -1,14 +1,9 @@
 # ruff: noqa: E501 (the expected report has wide tables)
-"""scripts/reproduce_mlp.py and scripts/bench_mlp.py: what they run, what they keep, and what they make of
-it."""
+"""reproduce_mlp.py and bench_mlp.py: what they run, what they keep, and what they make of it."""
 
-import importlib
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,16 +12,6 @@ from click.testing import CliRunner
 from minidrop import ConfigError, DataError, MinidropError, Net
 from minidrop.data import HDF5Records
 from minidrop.patterns import PatternSequence, PatternSettings, get_family, known_families
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """The modules of the scripts, imported as they import each other: by name."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    names = ("bench_mlp", "download_data", "reproduce_mlp", "reproduce_report", "reproduce_runs")
-    return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
 @pytest.fixture
@@ -41,16 +26,14 @@ def cache(scripts, tmp_path, monkeypatch):
     scripts.download_data.write_part(folder, "train", images[:480], labels[:480])
     scripts.download_data.write_part(folder, "test", images[480:], labels[480:])
     monkeypatch.setenv("MINIDROP_CACHE", str(folder.parent))
-    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS.parent), prepend=os.pathsep)
     return folder
 
 
 @pytest.fixture
-def selection(scripts):
-    return scripts.reproduce_runs.Selection(nets=("32x16",), rates=(0.3, 0.5),
-                                            methods=("conventional", "ROW", "PERIODIC"), seeds=2,
-                                            iterations=20, learning_rate=0.1, learning_rates=(0.05, 0.1),
-                                            blocks=2, block_seconds=0.1)
+def cells(scripts):
+    training = {"stage": "accuracy", "iterations": 20, "learning_rate": 0.1}
+    return [scripts.reproduction.Cell("32x16", rate, ("conventional", "ROW", "PERIODIC"), training,
+                                      {"blocks": 2, "block_seconds": 0.1}, 2) for rate in (0.3, 0.5)]
 
 
 def run(scripts, *arguments):
@@ -59,15 +42,15 @@ def run(scripts, *arguments):
 
 # -- methods -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("text, expected", [
-    ("conventional", ("Dropout", {})),
-    ("Dropout", ("Dropout", {})),
-    ("PERIODIC", ("ApproxDropout", {"pattern": "PERIODIC"})),
-    ("ROW:max_period=3,scale=PATTERN", ("ApproxDropout", {"pattern": "ROW", "max_period": 3, "scale": 1})),
-    ("PERIODIC:step=20,reshuffle_interval=500", ("ApproxDropout", {"pattern": "PERIODIC", "step": 20,
-                                                                   "reshuffle_interval": 500})),
+    ("conventional", None),
+    ("Dropout", None),
+    ("PERIODIC", {"pattern": "PERIODIC"}),
+    ("ROW:max_period=3,scale=PATTERN", {"pattern": "ROW", "max_period": 3, "scale": 1}),
+    ("PERIODIC:step=20,reshuffle_interval=500",
+     {"pattern": "PERIODIC", "step": 20, "reshuffle_interval": 500}),
 ])
 def test_methods_are_families_with_settings(scripts, text, expected):
-    assert scripts.bench_mlp.parse_method(text) == expected
+    assert scripts.drop_methods.parse_method(text) == scripts.drop_methods.Method(text, expected)
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -84,20 +67,20 @@ def test_methods_are_families_with_settings(scripts, text, expected):
 ])
 def test_mistakes_in_methods(scripts, text, expected):
     with pytest.raises(ConfigError) as error:
-        scripts.bench_mlp.parse_method(text)
+        scripts.drop_methods.parse_method(text)
     assert expected in str(error.value)
 
 
 def test_a_method_that_cannot_have_a_rate(scripts):
-    scripts.bench_mlp.check_methods(["conventional", "ROW:max_period=3"], [0.3, 0.5])
+    scripts.bench_models.Perceptron(()).check(["conventional", "ROW:max_period=3"], [0.3, 0.5])
     with pytest.raises(ConfigError, match="^method 'ROW:max_period=3' at rate 0.7: max_period 3 is too "
                        "small"):
-        scripts.bench_mlp.check_methods(["conventional", "ROW:max_period=3"], [0.3, 0.7])
+        scripts.bench_models.Perceptron(()).check(["conventional", "ROW:max_period=3"], [0.3, 0.7])
 
 
 def test_lists_of_methods(scripts):
-    assert scripts.reproduce_mlp.split_methods("ROW:max_period=3,scale=PATTERN,conventional, PERIODIC:step=4 "
-                                               "ROW,ROW") == (
+    assert scripts.reproduction.split_methods("ROW:max_period=3,scale=PATTERN,conventional, PERIODIC:step=4 "
+                                              "ROW,ROW") == (
         "ROW:max_period=3,scale=PATTERN", "conventional", "PERIODIC:step=4", "ROW")
 
 
@@ -139,11 +122,13 @@ def test_bound_of_the_products(scripts, method, shares):
     # others.
     dense = [2 * 128 * count for count in (784 * 2048 * 2, 2048 * 2048 * 3, 2048 * 10 * 3)]
     expected = sum(cost * share for cost, share in zip(dense, shares, strict=True))
-    net = Net(scripts.bench_mlp.mlp(method, (2048, 2048), 0.5, filler="constant"), device="cpu")
-    assert scripts.bench_mlp.product_operations(net) == pytest.approx((sum(dense), expected))
+    models = scripts.bench_models
+    model = models.find_model("2048x2048")
+    net = Net(models.with_constant_weights(model.net(method, 0.5)), device="cpu")
+    assert models.product_operations(net) == pytest.approx((sum(dense), expected))
     # The whole: 3.32 where both sides of the large product shrink, 1.99 where only one does.
     bound = {1: 1.0, 1 / 4: 3.3156, 1 / 2: 1.9923}[shares[1]]
-    assert scripts.reproduce_mlp.bound("2048x2048", 0.5, method) == pytest.approx(bound, abs=1e-4)
+    assert model.bound(method, 0.5) == pytest.approx(bound, abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["ROW", "PERIODIC"])
@@ -158,63 +143,61 @@ def test_bench_mlp_measures_any_method(scripts, tmp_path):
     # Of 60 and 30 units PERIODIC keeps the same number every time, so that its products can be timed alone.
     methods = ["ROW:max_period=4", *(name for name in ("PERIODIC", "TILE", "BLOCK")
                                      if name in known_families())]
-    done = subprocess.run([sys.executable, SCRIPTS / "bench_mlp.py", "--sizes", "60x30", "--rates", "0.5",
-                           "--blocks", "1", "--block-seconds", "0.02", "--json", tmp_path / "mlp.json",
+    done = subprocess.run([sys.executable, scripts.folder / "bench_mlp.py", "--sizes", "60x30", "--rates",
+                           "0.5", "--blocks", "1", "--block-seconds", "0.02", "--json", tmp_path / "mlp.json",
                            "--methods", *methods],
-                          capture_output=True, text=True, timeout=120, cwd=tmp_path,
-                          env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)})
+                          capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[2] for line in lines[2:]] == ["Dropout", *methods]
     assert "bound" in lines[1] and lines[2].split()[4:6] == ["1.00x", "1.00x"]
     cell, = json.loads((tmp_path / "mlp.json").read_text())["cells"]
-    assert set(cell["methods"]["PERIODIC"]) == {"ms", "steps", "weight_measured", "memory_mib", "gemm_ms",
-                                                "gemm_share", "gflop", "bound"}
-    assert set(cell["methods"]["ROW:max_period=4"]) == {"ms", "steps", "weight_measured", "memory_mib",
-                                                        "bound"}
+    all_have = {"ms", "steps", "weight_measured", "memory_mib", "bound", "gflop", "gflop_per_second"}
+    assert set(cell["methods"]["PERIODIC"]) == all_have | {"gemm_ms", "gemm_share"}
+    assert set(cell["methods"]["ROW:max_period=4"]) == all_have
     assert all(one["ms"] > 0 and one["bound"] >= 1 for one in cell["methods"].values())
 
 
 # -- the store -----------------------------------------------------------------------------------------------
-def test_a_store_keeps_runs_and_forgets_half_a_line(scripts, selection, tmp_path):
+def test_a_store_keeps_runs_and_forgets_half_a_line(scripts, cells, tmp_path):
     path = tmp_path / "results.jsonl"
-    store = scripts.reproduce_runs.Store(path)
-    first, second, third = (selection.run("32x16", rate, "ROW", seed)
-                            for rate, seed in ((0.3, 1), (0.3, 2), (0.5, 1)))
+    store = scripts.reproduction.Store(path)
+    first, second, third = (cell.run("ROW", seed)
+                            for cell, seed in ((cells[0], 1), (cells[0], 2), (cells[1], 1)))
     store.add({**first, "accuracy": 0.5})
     store.add({**second, "accuracy": 0.25})
     assert store.missing([first, third, second, third]) == [third]
 
     path.write_bytes(path.read_bytes() + b'{"stage": "accuracy", "net": "32x16", "ra')
-    again = scripts.reproduce_runs.Store(path)
+    again = scripts.reproduction.Store(path)
     assert again.missing([first, third, second]) == [third]
     again.add({**third, "accuracy": 0.75})
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["accuracy"] for line in lines] == [0.5, 0.25, 0.75]
-    assert scripts.reproduce_runs.Store(path).find(third) == {**third, "accuracy": 0.75}
+    assert scripts.reproduction.Store(path).find(third) == {**third, "accuracy": 0.75}
 
 
-def test_everything_that_defines_a_run_is_in_its_key(scripts, selection, tmp_path):
-    store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
-    key = selection.run("32x16", 0.3, "ROW", 1)
+def test_everything_that_defines_a_run_is_in_its_key(scripts, cells, tmp_path):
+    store = scripts.reproduction.Store(tmp_path / "results.jsonl")
+    key = cells[0].run("ROW", 1)
     store.add({**key, "accuracy": 0.5})
     others = {"stage": "validation", "net": "32x32", "rate": 0.5, "method": "ROW:step=3", "seed": 2,
               "iterations": 21, "learning_rate": 0.2}
     assert set(others) == set(key)
     assert store.find(key) and not any(store.find(key | {name: value}) for name, value in others.items())
-    assert not store.find(selection.speed("32x16", 0.3, "ROW"))
+    assert not store.find(cells[0].speed("ROW"))
 
 
 def test_a_broken_line_in_the_middle_is_named(scripts, tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"stage": "speed"}\nnot JSON\n{"stage": "speed"}\n')
-    with pytest.raises(DataError,
-                       match=r"results.jsonl:2: expected one run as a JSON object, got b'not JSON'; delete"):
-        scripts.reproduce_runs.Store(path)
+    with pytest.raises(DataError, match=r"results.jsonl:2: expected one run as a JSON object, got b'not "
+                       r"JSON'; delete"):
+        scripts.reproduction.Store(path)
 
 
 # -- stages --------------------------------------------------------------------------------------------------
-def test_speed_measures_what_is_missing_beside_conventional(scripts, selection, tmp_path, monkeypatch):
+def test_speed_measures_what_is_missing_beside_conventional(scripts, cells, tmp_path, monkeypatch):
     calls = []
 
     def measure(net, rate, methods, blocks, block_seconds):
@@ -222,15 +205,15 @@ def test_speed_measures_what_is_missing_beside_conventional(scripts, selection, 
         return {method: {"ms": {"conventional": 12.0, "ROW": 4.0, "PERIODIC": 3.0}[method]}
                 for method in methods}
 
-    monkeypatch.setattr(scripts.bench_mlp, "measure", measure)
-    store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
-    store.add({**selection.speed("32x16", 0.3, "ROW"), "speed_up": 2.5})
-    scripts.reproduce_mlp.measure_speed(selection, store)
+    monkeypatch.setattr(scripts.bench_cpu, "measure", measure)
+    store = scripts.reproduction.Store(tmp_path / "results.jsonl")
+    store.add({**cells[0].speed("ROW"), "speed_up": 2.5})
+    scripts.reproduction.measure_speed(cells, store)
     assert calls == [("32x16", 0.3, ["conventional", "PERIODIC"], 2, 0.1),
                      ("32x16", 0.5, ["conventional", "ROW", "PERIODIC"], 2, 0.1)]
     assert [(record["rate"], record["method"], record["speed_up"]) for record in store.records] == [
         (0.3, "ROW", 2.5), (0.3, "PERIODIC", 4), (0.5, "ROW", 3), (0.5, "PERIODIC", 4)]
-    scripts.reproduce_mlp.measure_speed(selection, store)
+    scripts.reproduction.measure_speed(cells, store)
     assert len(calls) == 2
 
 
@@ -241,14 +224,14 @@ def test_accuracy_from_the_command_line(scripts, cache, tmp_path):
     done = run(scripts, *command)
     assert done.exit_code == 0, done.output
     records = {record["method"]: record
-               for record in scripts.reproduce_runs.Store(out / "results.jsonl").records}
+               for record in scripts.reproduction.Store(out / "results.jsonl").records}
     assert set(records) == {"conventional", "ROW"}
     assert all(0.2 < record["accuracy"] <= 1 for record in records.values())     # guessing gives 0.1
     table = (out / "table.md").read_text()
     assert table in done.output and f"{100 * records['ROW']['accuracy']:.2f}" in table
 
     # The record's key is all that a training depends on, but for the rounding of another number of threads.
-    key = {name: value for name, value in records["ROW"].items() if name != "accuracy"}
+    key = {name: value for name, value in records["ROW"].items() if name not in ("accuracy", "threads")}
     assert scripts.reproduce_mlp.train(key)["accuracy"] == pytest.approx(records["ROW"]["accuracy"], abs=0.02)
 
     before = (out / "results.jsonl").read_bytes()
@@ -258,12 +241,11 @@ def test_accuracy_from_the_command_line(scripts, cache, tmp_path):
     assert run(scripts, *command, "--report").output.count("learning rate 0.1  seed 1") == 0
 
 
-def test_best_is_chosen_by_validation_and_trained_on_everything(scripts, selection, cache, tmp_path,
-                                                                monkeypatch):
+def test_best_is_chosen_by_validation_and_trained_on_everything(scripts, cells, cache, tmp_path, monkeypatch):
     validation = {("conventional", 0.3, 0.05): 0.9, ("ROW", 0.5, 0.1): 0.9, ("PERIODIC", 0.5, 0.05): 0.9}
     made = []
 
-    def train_all(keys, store, jobs, parts=None):
+    def train_all(script, keys, store, jobs, parts=None):
         for key in store.missing(keys):
             made.append((key["stage"], parts))
             own = key["method"], key["rate"], key["learning_rate"]
@@ -272,16 +254,17 @@ def test_best_is_chosen_by_validation_and_trained_on_everything(scripts, selecti
             store.add({**key, "accuracy": None if diverged else value})
 
     monkeypatch.setattr(scripts.reproduce_mlp, "train_all", train_all)
-    store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
-    scripts.reproduce_mlp.find_best(selection, store, 1, tmp_path)
-    assert made == [("validation", tmp_path / "validation")] * 12 + [("accuracy", None)] * 6
+    store = scripts.reproduction.Store(tmp_path / "results.jsonl")
+    scripts.reproduce_mlp.find_best(cells, (0.05, 0.1), store, 1, tmp_path)
+    assert made == [("validation", str(tmp_path / "validation"))] * 12 + [("accuracy", None)] * 6
     finals = [(r["method"], r["rate"], r["learning_rate"], r["seed"]) for r in store.records
               if r["stage"] == "accuracy"]
     assert finals == [(*best, seed) for best in validation for seed in (1, 2)]
-    rows = scripts.reproduce_report.best_rows(selection, store)
-    assert [(row.method, row.rate, row.learning_rate, row.validation, row.difference) for row in rows] == [
-        ("conventional", 0.3, 0.05, 90, None), ("ROW", 0.5, 0.1, 90, 0), ("PERIODIC", 0.5, 0.05, 90, 0)]
-    assert [row.accuracies for row in rows] == [pytest.approx([61, 62])] * 3
+    rows = scripts.reproduce_mlp.best_rows(cells, (0.05, 0.1), store)
+    assert [(row.method, row.cell.rate, row.cell.training["learning_rate"], value, row.difference)
+            for row, value in rows] == [
+        ("conventional", 0.3, 0.05, 0.9, None), ("ROW", 0.5, 0.1, 0.9, 0), ("PERIODIC", 0.5, 0.05, 0.9, 0)]
+    assert [row.values("accuracy") for row, _ in rows] == [pytest.approx([61, 62])] * 3
 
 
 def test_validation_takes_the_last_sixth_of_the_training_records(scripts, cache, tmp_path):
@@ -293,30 +276,30 @@ def test_validation_takes_the_last_sixth_of_the_training_records(scripts, cache,
         np.testing.assert_array_equal(rest[name], whole[name][400:])
 
 
-def test_validation_reads_its_own_parts(scripts, selection, cache, tmp_path):
+def test_validation_reads_its_own_parts(scripts, cells, cache, tmp_path):
     """Where all records to test on are of one class that training never saw, no answer is right."""
     images = np.zeros((100, 28, 28), np.uint8)
     scripts.download_data.write_part(tmp_path, "train", images, np.zeros(100))
     scripts.download_data.write_part(tmp_path, "test", images, np.full(100, 7))
-    key = selection.run("32x16", 0.5, "ROW", 1, stage="validation")
+    key = cells[1].run("ROW", 1, stage="validation")
     assert scripts.reproduce_mlp.train(key, tmp_path)["accuracy"] == 0
 
 
-def test_a_training_that_diverges_is_a_result(scripts, selection, cache):
-    result = scripts.reproduce_mlp.train(selection.run("32x16", 0.5, "conventional", 1, learning_rate=1e30))
+def test_a_training_that_diverges_is_a_result(scripts, cells, cache):
+    result = scripts.reproduce_mlp.train(cells[1].run("conventional", 1, learning_rate=1e30))
     assert result["accuracy"] is None and "the loss is" in result["diverged"]
 
 
-def test_a_training_that_fails_ends_the_run(scripts, selection, cache, tmp_path):
-    store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
+def test_a_training_that_fails_ends_the_run(scripts, cells, cache, tmp_path):
+    store = scripts.reproduction.Store(tmp_path / "results.jsonl")
     with pytest.raises(MinidropError, match="a training has failed, its error stands above: .*'NONE'"):
-        scripts.reproduce_mlp.train_all([selection.run("32x16", 0.5, "NONE", 1)], store, 1)
+        scripts.reproduction.train_all(scripts.reproduce_mlp.__file__, [cells[1].run("NONE", 1)], store, 1)
     assert not store.records
 
 
-def test_a_worker_does_not_outlive_its_parent(scripts, selection, cache):
-    key = selection.run("32x16", 0.5, "ROW", 1) | {"iterations": 10**9}
-    process = subprocess.Popen([sys.executable, SCRIPTS / "reproduce_mlp.py", "--worker"],
+def test_a_worker_does_not_outlive_its_parent(scripts, cells, cache):
+    key = cells[1].run("ROW", 1) | {"iterations": 10**9}
+    process = subprocess.Popen([sys.executable, scripts.folder / "reproduce_mlp.py", "--worker"],
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdin.write(json.dumps([key, None]) + "\n")
     process.stdin.flush()
@@ -330,34 +313,32 @@ def test_a_worker_does_not_outlive_its_parent(scripts, selection, cache):
 # -- table and figure ----------------------------------------------------------------------------------------
 @pytest.fixture
 def results(scripts, tmp_path):
-    """A selection and a store, of 2048x2048 at 0.5 and 0.3, made by hand."""
-    selection = scripts.reproduce_runs.Selection(nets=("2048x2048",), rates=(0.3, 0.5), seeds=2,
-                                                 iterations=4000, methods=("conventional", "ROW", "UNIT"),
-                                                 learning_rate=0.1, learning_rates=(0.1,), blocks=8,
-                                                 block_seconds=0.5)
-    store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
+    """Cells and a store, of 2048x2048 at 0.5 and 0.3, made by hand."""
+    low, high = cells = scripts.reproduce_mlp.make_cells(
+        ("2048x2048",), (0.3, 0.5), ("ROW", "UNIT"), 2, 4000, {"blocks": 8, "block_seconds": 0.5})
+    store = scripts.reproduction.Store(tmp_path / "results.jsonl")
     for method, accuracies in {"conventional": (0.985, 0.983), "ROW": (0.977, 0.979),
                                "UNIT": (0.984, None)}.items():
         for seed, accuracy in enumerate(accuracies, 1):
-            store.add({**selection.run("2048x2048", 0.5, method, seed), "accuracy": accuracy})
-    store.add({**selection.speed("2048x2048", 0.5, "ROW"), "speed_up": 2.704})
-    store.add({**selection.run("2048x2048", 0.3, "conventional", 1), "accuracy": 0.98})
-    store.add({**selection.run("2048x2048", 0.3, "ROW", 1), "accuracy": None})
-    # another run
-    store.add({**selection.run("2048x2048", 0.5, "conventional", 1) | {"iterations": 300}, "accuracy": 0.1})
+            store.add({**high.run(method, seed), "accuracy": accuracy})
+    store.add({**high.speed("ROW"), "speed_up": 2.704})
+    store.add({**low.run("conventional", 1), "accuracy": 0.98})
+    store.add({**low.run("ROW", 1), "accuracy": None})
+    store.add({**high.run("conventional", 1, iterations=300), "accuracy": 0.1})    # another run
     for method, accuracy in (("conventional", 0.981), ("ROW", 0.982), ("UNIT", None)):
-        for rate in (0.3, 0.5):
-            store.add({**selection.run("2048x2048", rate, method, 1, 0.1, "validation"),
-                       "accuracy": accuracy and accuracy + rate / 100})
-    return selection, store
+        for cell in cells:
+            store.add({**cell.run(method, 1, stage="validation"), "accuracy": accuracy
+                       and accuracy + cell.rate / 100})
+    return cells, store
 
 
-def test_tables(scripts, results):
-    selection, store = results
-    report = scripts.reproduce_report
-    rows = report.rows_of(selection, store, bound=lambda net, rate, method: 1.0 if method == "conventional"
-                          else 3.3156)
-    assert report.text_of(selection, rows, report.best_rows(selection, store)) == """\
+def test_tables(scripts, results, monkeypatch):
+    cells, store = results
+    report = scripts.reproduction_report
+    monkeypatch.setattr(report.Row, "bound", property(lambda row: 1.0 if row.method == "conventional"
+                                                      else 3.3156))
+    best = scripts.reproduce_mlp.best_rows(cells, (0.1,), store)
+    assert scripts.reproduce_mlp.text_of(report.rows_of(cells, store), best) == """\
 MNIST, 784-h1-h2-10; 4000 iterations of batch 128, learning rate 0.1 falling to 0 (models/mnist_mlp); 2 seeds, mean ± \
 standard deviation.
 Speed-up: a whole training step, conventional dropout over the method, in one run. Bound: the same for the operations of the \
@@ -384,25 +365,25 @@ Each method at its own best rate and learning rate: chosen on the last sixth of 
 def test_figure(scripts, results, tmp_path):
     pytest.importorskip("matplotlib", reason="the figure needs matplotlib (the extra `plot`)")
     from matplotlib.image import imread
-    rows = scripts.reproduce_report.rows_of(*results, bound=lambda net, rate, method: 1.0)
-    scripts.reproduce_report.draw(rows, tmp_path / "figure.png")
+    assert scripts.reproduce_mlp.draw(scripts.reproduction_report.rows_of(*results),
+                                      tmp_path / "figure.png") is True
     pixels = imread(tmp_path / "figure.png")[..., :3]
     assert pixels.shape[0] == 1080                                 # two panels, one above the other
-    color = np.array([int(scripts.reproduce_report.COLORS[0][i:i + 2], 16) / 255 for i in (1, 3, 5)])
+    color = np.array([int(scripts.reproduction_report.COLORS[0][i:i + 2], 16) / 255 for i in (1, 3, 5)])
     bars = np.abs(pixels - color).max(axis=2) < 0.02               # ROW, the first method that is drawn
     assert bars[:540].sum() > 1000 and bars[540:].sum() > 1000
 
 
-def test_figure_of_nothing_but_conventional_is_none(scripts, tmp_path):
+def test_figure_of_nothing_but_conventional_is_none(scripts, cells, tmp_path):
     pytest.importorskip("matplotlib", reason="the figure needs matplotlib (the extra `plot`)")
-    scripts.reproduce_report.draw([scripts.reproduce_report.Row("32x16", 0.5, "conventional", 1.0)],
-                                  tmp_path / "figure.png")
+    row = scripts.reproduction_report.Row(cells[0], "conventional", 1.0)
+    assert scripts.reproduce_mlp.draw([row], tmp_path / "figure.png") is False
     assert not (tmp_path / "figure.png").exists()
 
 
 def test_without_matplotlib_one_line_says_how_to_install_it(scripts, results, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr(scripts.reproduce_mlp, "bound", lambda net, rate, method: 1.0)
+    monkeypatch.setattr(scripts.reproduction_report.Row, "bound", 1.0)
     done = run(scripts, "--report", "--nets", "2048x2048", "--methods", "ROW,UNIT", "--seeds", "2", "--out",
                tmp_path)
     assert done.exit_code == 0 and "python -m pip install 'minidrop[plot]'" in done.output

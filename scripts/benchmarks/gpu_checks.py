@@ -42,8 +42,7 @@ def check_all(backend, precisions):
 
 
 def check_products(backend, precision):
-    """Products of whole matrices and of kept ones, every way that `backend.cublas` reads them, against
-    float64."""
+    """Products of whole and of kept matrices, every way that `backend.cublas` reads them, against float64."""
     from minidrop.backend import get_backend
     from minidrop.kept import Kept
     low, rng = get_backend(backend.name, precision), np.random.default_rng(0)
@@ -65,8 +64,8 @@ def check_products(backend, precision):
                         right = live.T if trans else live
                         x = rng.standard_normal((samples, len(right))).astype(np.float32)
                         got = low.to_host(low.gemm(low.operand(low.asarray(x)), block, trans_b=trans))
-                        bound = (2.1 * UNIT[precision] + 4 * len(right)
-                                 * 2.0**-24) * (np.abs(x) @ np.abs(right)) + 1e-30
+                        rounding = 2.1 * UNIT[precision] + 4 * len(right) * 2.0**-24
+                        bound = rounding * (np.abs(x) @ np.abs(right)) + 1e-30
                         if not (np.abs(got - x.astype(float) @ right) <= bound).all():
                             raise AssertionError(f"W ({outputs}, {inputs})[{rows}, {cols}], trans_b={trans}: "
                                                  f"{np.abs(got - x.astype(float) @ right).max():g} off")
@@ -131,8 +130,7 @@ def check_nets(backend, iterations=4):
 
 
 def check_captured(backend):
-    """Launches of graphs leave the same bits in all weights, in float32; nothing to check where steps are not
-    captured."""
+    """Launches of graphs leave the same bits in all weights, in float32, where steps are captured."""
     for family in ("PERIODIC", "ROW", "TILE"):
         weights, solver = trained(backend.name, family, "float32", iterations=40)
         expected, plain = trained(backend.name, family, "float32", launches=False, iterations=40)
@@ -151,8 +149,7 @@ def check_training(backend):
 
 
 def trained(device, family, dtype, launches=True, iterations=20):
-    """Return ({name: weights}, the solver) of a small network after some iterations; without `launches` none
-    is a graph's."""
+    """Return ({name: weights}, the solver) of a trained net; without `launches` no step is a graph's."""
     from minidrop import Solver
     from minidrop.config import parse_solver
     rng = np.random.default_rng(2)
@@ -167,7 +164,6 @@ def trained(device, family, dtype, launches=True, iterations=20):
     for i in range(iterations):
         solver.net.layers["in"].give(batches[i % 4])
         solver.step()
-    solver.settle()     # raises what was wrong: a device that refuses to update leaves the same bits however
-                        # often it is asked
-    return {name: solver.net.backend.to_host(p.data).copy()
-            for name, p in solver.net.parameters().items()}, solver
+    solver.settle()     # raises what was wrong: a device that never updates leaves the same bits every time
+    weights = {name: solver.net.backend.to_host(p.data).copy() for name, p in solver.net.parameters().items()}
+    return weights, solver

@@ -1,33 +1,17 @@
-"""scripts/reproduce_lstm.py and scripts/bench_lstm.py: models, methods, what they run, keep, and make of
-it."""
+"""reproduce_lstm.py and bench_lstm.py: models, methods, what they run, keep, and make of it."""
 
-import importlib
 import json
 import math
 import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from minidrop import ConfigError, Net, NonFiniteError
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-NAMES = ("bench_lstm", "bench_workers", "lstm_models", "lstm_report", "lstm_runs", "reproduce_lstm",
-         "reproduce_runs")
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """The modules of the scripts, imported as they import each other: by name."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS.parent), prepend=os.pathsep)
-    return SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
 
 
 @pytest.fixture
@@ -43,8 +27,8 @@ def text(tmp_path):
 @pytest.fixture
 def tiny(scripts, monkeypatch):
     """A model for this process alone, in MODELS too."""
-    model = replace(scripts.lstm_models.MODELS["quick_lm"], units=20, vocabulary=15, streams=4)
-    monkeypatch.setitem(scripts.lstm_models.MODELS, "tiny", model)
+    model = replace(scripts.bench_models.MODELS["quick_lm"], units=20, vocabulary=15, streams=4)
+    monkeypatch.setitem(scripts.bench_models.MODELS, "tiny", model)
     return model
 
 
@@ -52,10 +36,9 @@ def run(scripts, *arguments):
     return CliRunner().invoke(scripts.reproduce_lstm.main, [str(argument) for argument in arguments])
 
 
-def bench(folder, *arguments):
-    return subprocess.run([sys.executable, SCRIPTS / "bench_lstm.py", *map(str, arguments)],
-                          capture_output=True, text=True, timeout=200, cwd=folder,
-                          env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)})
+def bench(scripts, folder, *arguments):
+    return subprocess.run([sys.executable, scripts.folder / "bench_lstm.py", *map(str, arguments)],
+                          capture_output=True, text=True, timeout=200, cwd=folder, env=os.environ)
 
 
 # -- methods -------------------------------------------------------------------------------------------------
@@ -75,8 +58,8 @@ PERIODIC, STEP, SEQUENCE = {"pattern": "PERIODIC"}, {"time": "STEP"}, {"time": "
     ("NR+RH SEQUENCE", PERIODIC | SEQUENCE, PERIODIC | SEQUENCE, "APPROX", ""),
 ])
 def test_methods_say_what_stands_where(scripts, text, inputs, hidden, kind, how):
-    assert scripts.lstm_models.parse_method(text) == scripts.lstm_models.Method(text, inputs, hidden, kind,
-                                                                                how)
+    assert scripts.drop_methods.parse_recurrent_method(text) == scripts.drop_methods.Method(text, inputs,
+                                                                                            hidden, kind, how)
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -93,15 +76,16 @@ def test_methods_say_what_stands_where(scripts, text, inputs, hidden, kind, how)
 ])
 def test_mistakes_in_methods(scripts, text, expected):
     with pytest.raises(ConfigError) as error:
-        scripts.lstm_models.parse_method(text)
+        scripts.drop_methods.parse_recurrent_method(text)
     assert expected in str(error.value)
 
 
 def test_a_method_that_cannot_have_a_rate(scripts):
-    scripts.lstm_models.check_methods(["conventional", "RH CONVENTIONAL", "NR ROW:max_period=3"], [0.3, 0.5])
+    scripts.bench_models.MODELS["quick_lm"].check(["conventional", "RH CONVENTIONAL", "NR ROW:max_period=3"],
+                                                  [0.3, 0.5])
     with pytest.raises(ConfigError, match="^method 'RH ROW:max_period=3' at rate 0.7: max_period 3 is too "
                        "small"):
-        scripts.lstm_models.check_methods(["RH ROW:max_period=3"], [0.3, 0.7])
+        scripts.bench_models.MODELS["quick_lm"].check(["RH ROW:max_period=3"], [0.3, 0.7])
 
 
 # -- models --------------------------------------------------------------------------------------------------
@@ -114,7 +98,7 @@ def test_a_method_that_cannot_have_a_rate(scripts):
     ("NR+RH SEQUENCE", {"drop_embed": "ApproxDropout"}, "SEQUENCE"),
 ])
 def test_drops_stand_in_their_places(scripts, tiny, method, drops, hidden):
-    net = scripts.lstm_models.language_model(tiny, method, 0.3)
+    net = tiny.net(method, 0.3)
     layers = {layer.name: layer for layer in net.layer}
     assert {name: layer.type for name, layer in layers.items() if "Dropout" in layer.type} == drops
     for name in ("lstm1", "lstm2"):
@@ -133,20 +117,19 @@ def test_drops_stand_in_their_places(scripts, tiny, method, drops, hidden):
      (2 * (4 / 4 + 4 / 4) * 200**2 + 200 * 10000 / 2) / (2 * (4 + 4) * 200**2 + 200 * 10000)),
 ])
 def test_bound_of_the_products(scripts, method, kept):
-    assert scripts.reproduce_lstm.bound("ptb_small", 0.5, method) == pytest.approx(1 / kept, rel=1e-6)
+    assert scripts.bench_models.MODELS["ptb_small"].bound(method, 0.5) == pytest.approx(1 / kept, rel=1e-6)
 
 
 def test_a_shorter_training_falls_at_the_same_shares(scripts, tiny):
-    models = scripts.lstm_models
-    net = models.language_model(tiny, "conventional", 0.5)
-    whole = models.solver_settings(tiny, net, tiny.solver.max_iter)
-    assert list(whole.stepvalue) == list(tiny.solver.stepvalue) and whole.base_lr == tiny.solver.base_lr
-    tenth = models.solver_settings(tiny, net, tiny.solver.max_iter // 10, random_seed=7, test_iter=[3])
+    net, file = tiny.net("conventional", 0.5), tiny.file_solver
+    whole = tiny.solver_settings(net, file.max_iter)
+    assert list(whole.stepvalue) == list(file.stepvalue) and whole.base_lr == file.base_lr
+    tenth = tiny.solver_settings(net, file.max_iter // 10, random_seed=7, test_iter=[3])
     assert list(tenth.stepvalue) == pytest.approx([step / 10 for step in whole.stepvalue], abs=1)
     assert (tenth.random_seed, list(tenth.test_iter), tenth.gamma) == (7, [3], whole.gamma)
-    caption = models.MODELS["caption_lm_3"]
-    half = caption.solver.max_iter // 2
-    assert models.solver_settings(caption, net, half).stepsize == caption.solver.stepsize // 2
+    caption = scripts.bench_models.MODELS["caption_lm_3"]
+    half = caption.file_solver.max_iter // 2
+    assert caption.solver_settings(net, half).stepsize == caption.file_solver.stepsize // 2
 
 
 @pytest.mark.parametrize("name, layers, units, words, steps, streams", [
@@ -156,8 +139,8 @@ def test_a_shorter_training_falls_at_the_same_shares(scripts, tiny):
                                                100), ("quick_lm", 2, 128, 2000, 20, 20),
 ])
 def test_models_are_those_of_the_files(scripts, name, layers, units, words, steps, streams):
-    model = scripts.lstm_models.MODELS[name]
-    net = scripts.lstm_models.language_model(model, "conventional", model.rate)
+    model = scripts.bench_models.MODELS[name]
+    net = model.net("conventional", model.rate)
     kinds = [layer.type for layer in net.layer if layer.name not in ("perplexity", "accuracy")]
     assert kinds == ["Input", "Embed", "Dropout", *["LSTM", "Dropout"] * layers, "InnerProduct",
                      "SoftmaxWithLoss"]
@@ -173,11 +156,10 @@ def test_dense_and_always_compute_the_same(scripts, tiny, monkeypatch):
     for method in ("RH STEP", "RH STEP dense", "RH STEP always", "NR STEP", "NR STEP always"):
         with monkeypatch.context() as patch:
             patch.setattr(Backend, "pays", Backend.pays)          # put back what the methods change
-            net = scripts.lstm_models.language_model(tiny, method, 0.5)
-            settings = scripts.lstm_models.solver_settings(tiny, net, 9, random_seed=1, base_lr=1e-3)
-            solver = scripts.lstm_models.make_solver(settings, method)
-            data, label, cont = scripts.bench_lstm.token_batches(tiny)[0]
-            solver.net.layers["text"].give({"data": data, "label": label, "cont": cont})
+            net = tiny.net(method, 0.5)
+            settings = tiny.solver_settings(net, 9, random_seed=1, base_lr=1e-3)
+            solver = scripts.bench_models.make_solver(settings, tiny.parse(method))
+            solver.net.layers["text"].give(tiny.batches()[0])
             solver.step(3)
             losses[method], skips[method] = solver.smoothed_loss, solver.net.layers["lstm1"].plan.skips
             consumers = [drop.consumers for drop in solver.net.plan.drops if drop.node.name == "drop1"]
@@ -191,14 +173,13 @@ def test_dense_and_always_compute_the_same(scripts, tiny, monkeypatch):
 
 def test_torch_is_given_the_same_model(scripts, tiny):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    own, peer = scripts.bench_lstm.MinidropSteps(tiny, "Dropout",
-                                                 0.5), scripts.bench_lstm.TorchSteps(tiny, "torch", 0.5)
+    own, peer = scripts.bench_steps.MinidropSteps(tiny, "Dropout",
+                                                  0.5), scripts.bench_steps.torch_steps(tiny, 0.5)
     count = sum(parameter.data.size for parameter in own.solver.net.parameters().values())
     # PyTorch has a second bias of four gates in each layer.
     assert sum(parameter.numel() for parameter in peer.parameters) == count + 2 * 4 * 20
     before = [parameter.clone() for parameter in peer.parameters]
-    for steps in (own, peer):
-        assert [steps.step() for _ in range(3)] == [1.0] * 3
+    assert [(own.step(), peer.step()) for _ in range(3)] == [(1.0, "")] * 3
     assert own.solver.smoothed_loss == pytest.approx(math.log(15), rel=0.05)           # weights near 0
     assert not any(a.equal(b) for a, b in zip(before, peer.parameters, strict=True))
     assert all(part.abs().sum() > 0 for part in peer.state)
@@ -207,30 +188,30 @@ def test_torch_is_given_the_same_model(scripts, tiny):
 # -- times ---------------------------------------------------------------------------------------------------
 def test_time_of_a_step_weighs_kinds(scripts):
     times = [("a", 1.0), ("a", 1.2), ("a", 90.0), ("b", 4.0)]
-    assert scripts.bench_workers.step_time(times, {"a": 0.5, "b": 0.25, "c": 0.25}) == (
+    assert scripts.in_turn.step_time(times, {"a": 0.5, "b": 0.25, "c": 0.25}) == (
         pytest.approx(1.2 * 2 / 3 + 4.0 / 3), 0.75)
 
 
 def test_time_of_a_step_stands_on_a_line(scripts):
     rng = np.random.default_rng(0)
     times = [(x, 1 + 2 * x) for x in rng.random(40)] + [(0.5, 50.0), (0.1, 70.0)]
-    seconds, share = scripts.bench_workers.step_time(times, 0.3)
+    seconds, share = scripts.in_turn.step_time(times, 0.3)
     assert seconds == pytest.approx(1.6, rel=0.02) and share == 1
     # all keep the same: the median
-    assert scripts.bench_workers.line_at([(0.5, 1.0), (0.5, 2.0), (0.5, 9.0)], 0.4) == 2
+    assert scripts.in_turn.line_at([(0.5, 1.0), (0.5, 2.0), (0.5, 9.0)], 0.4) == 2
 
 
 def test_steps_say_what_their_patterns_keep(scripts, tiny):
-    steps = scripts.bench_lstm.MinidropSteps(tiny, "NR ROW", 0.5)
+    steps = scripts.bench_steps.MinidropSteps(tiny, "NR ROW", 0.5)
     kept = [steps.step() for _ in range(12)]
     assert len(set(kept)) > 2 and steps.weights() == pytest.approx(0.5, abs=1e-6)
-    steps = scripts.bench_lstm.MinidropSteps(tiny, "NR+RH SEQUENCE", 0.3)
+    steps = scripts.bench_steps.MinidropSteps(tiny, "NR+RH SEQUENCE", 0.3)
     assert steps.step() == pytest.approx(0.7) == steps.weights()
 
 
-def test_bench_lstm_measures_any_method(tmp_path):
+def test_bench_lstm_measures_any_method(scripts, tmp_path):
     methods = ["NR", "NR ROW", "RH STEP dense", "RH STEP", "NR+RH SEQUENCE"]
-    done = bench(tmp_path, "--models", "quick_lm", "--blocks", 1, "--block-seconds", 0.02, "--json",
+    done = bench(scripts, tmp_path, "--models", "quick_lm", "--blocks", 1, "--block-seconds", 0.02, "--json",
                  "lstm.json", "--methods", *methods)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -253,20 +234,22 @@ def test_bench_lstm_measures_any_method(tmp_path):
     (["--methods", "NR", "NR ROWS"], "method 'NR ROWS': unknown pattern 'ROWS'"),
     (["--peer", "keras"], "argument --peer: invalid choice: 'keras'"),
 ])
-def test_mistakes_on_the_command_line_of_bench_lstm(tmp_path, arguments, expected):
-    done = bench(tmp_path, *arguments)
+def test_mistakes_on_the_command_line_of_bench_lstm(scripts, tmp_path, arguments, expected):
+    done = bench(scripts, tmp_path, *arguments)
     assert done.returncode == 2 and not done.stdout
     assert expected in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
 # -- runs ----------------------------------------------------------------------------------------------------
 @pytest.fixture
-def selection(scripts):
-    methods = ("conventional", "NR ROW", "NR")
-    cells = [("table2", "caption_lm_2", 0.3, methods), ("table2", "caption_lm_2", 0.5, methods),
-             ("cases", "ptb_small", 0.3, ("conventional", "NR STEP"))]
-    return scripts.lstm_runs.Selection.of(cells, {"caption_lm_2": "ptb", "ptb_small": "ptb"},
-                                          {"caption_lm_2": 2000, "ptb_small": 300}, 1, 2, 0.1)
+def cells(scripts):
+    def cell(net, rate, iterations, part, *methods):
+        training = {"stage": "training", "text": "ptb", "iterations": iterations}
+        return scripts.reproduction.Cell(net, rate, ("conventional", *methods), training,
+                                         {"blocks": 2, "block_seconds": 0.1}, part=part)
+    return [cell("caption_lm_2", 0.3, 2000, "table2", "NR ROW", "NR"),
+            cell("caption_lm_2", 0.5, 2000, "table2", "NR ROW", "NR"),
+            cell("ptb_small", 0.3, 300, "cases", "NR STEP")]
 
 
 @pytest.mark.parametrize("arguments, code, expected", [
@@ -284,14 +267,19 @@ def test_mistakes_on_the_command_line(scripts, tmp_path, arguments, code, expect
 
 
 def test_what_is_run_unless_asked_otherwise(scripts, text):
-    make, full = scripts.reproduce_lstm.make_selection, scripts.reproduce_lstm.FULL
-    selection = make(("table2",), None, None, None, str(text), None, full)
-    assert [(cell.net, cell.rate, cell.iterations) for cell in selection.cells] == [
+    def made(part):
+        return scripts.reproduce_lstm.make_cells((part,), None, None, None, str(text), None, 1,
+                                                 scripts.reproduce_lstm.FULL)
+
+    cells = made("table2")
+    assert [(cell.net, cell.rate, cell.training["iterations"]) for cell in cells] == [
         (net, rate, 2000) for net in ("caption_lm_2", "caption_lm_3") for rate in (0.3, 0.5, 0.7)]
-    assert selection.cells[0].methods == ("conventional", "NR ROW", "NR TILE", "NR")
-    cells = make(("cases",), None, None, None, str(text), None, full).cells
-    assert [(cell.net, cell.rate, cell.iterations) for cell in cells] == [("ptb_small", 0.3, 30199),
-                                                                          ("ptb_medium", 0.5, 17251)]
+    assert cells[0].methods == ("conventional", "NR ROW", "NR TILE", "NR")
+    cells = made("cases")
+    assert [(cell.net, cell.rate, cell.training["iterations"])
+            for cell in cells] == [("ptb_small", 0.3, 30199),
+                                                                                      ("ptb_medium", 0.5,
+                                                                                       17251)]
     assert cells[0].methods == ("conventional", "NR", "NR STEP", "NR+RH STEP", "NR+RH SEQUENCE")
 
 
@@ -306,18 +294,18 @@ def test_the_text_unless_asked_otherwise(scripts, tmp_path, monkeypatch):
     assert [default(net) for net in ("ptb_small", "char_lstm")] == ["ptb", "tinyshakespeare/input.txt"]
 
 
-def test_speed_measures_what_is_missing_beside_conventional(scripts, selection, tmp_path, monkeypatch):
+def test_speed_measures_what_is_missing_beside_conventional(scripts, cells, tmp_path, monkeypatch):
     calls = []
 
     def measure(net, rate, methods, blocks, block_seconds):
         calls.append((net, rate, methods, blocks, block_seconds))
         return {method: {"ms": {"conventional": 12.0, "NR ROW": 4.0}.get(method, 3.0)} for method in methods}
 
-    monkeypatch.setattr(scripts.bench_lstm, "measure", measure)
-    store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
-    store.add({**selection.speed(selection.cells[0], "NR ROW"), "speed_up": 2.5})
+    monkeypatch.setattr(scripts.bench_cpu, "measure", measure)
+    store = scripts.reproduction.Store(tmp_path / "results.jsonl")
+    store.add({**cells[0].speed("NR ROW"), "speed_up": 2.5})
     for _ in range(2):
-        scripts.reproduce_lstm.measure_speed(selection, store)
+        scripts.reproduction.measure_speed(cells, store)
     assert calls == [("caption_lm_2", 0.3, ["conventional", "NR"], 2, 0.1),
                      ("caption_lm_2", 0.5, ["conventional", "NR ROW", "NR"], 2, 0.1),
                      ("ptb_small", 0.3, ["conventional", "NR STEP"], 2, 0.1)]
@@ -331,7 +319,7 @@ def test_trainings_from_the_command_line(scripts, text, tmp_path):
     done = run(scripts, *command)
     assert done.exit_code == 0, done.output
     records = {record["method"]: record
-               for record in scripts.reproduce_runs.Store(out / "results.jsonl").records}
+               for record in scripts.reproduction.Store(out / "results.jsonl").records}
     assert set(records) == {"conventional", "NR+RH SEQUENCE"}
     for record in records.values():
         # 13 different tokens; 2000 before it has learnt anything
@@ -347,7 +335,7 @@ def test_trainings_from_the_command_line(scripts, text, tmp_path):
     (out / "results.jsonl").write_bytes(before[:-20])               # killed while it wrote the last line
     assert run(scripts, *command).output.count("seed 1") == 1
     assert run(scripts, *command, "--report").output.count("seed 1") == 0
-    again = scripts.reproduce_runs.Store(out / "results.jsonl").records
+    again = scripts.reproduction.Store(out / "results.jsonl").records
     assert {record["method"]: record["perplexity"] for record in again} == pytest.approx(
         {method: record["perplexity"] for method, record in records.items()}, rel=0.01)
 
@@ -391,10 +379,10 @@ def test_the_parts_of_ptb_share_a_vocabulary(scripts, tmp_path, monkeypatch):
     (tmp_path / "ptb").mkdir()
     (tmp_path / "ptb" / "train.txt").write_text("b a a\n" * 200)
     (tmp_path / "ptb" / "test.txt").write_text("a unseen b\n" * 100)
-    model = replace(scripts.lstm_models.MODELS["quick_lm"], streams=2)
-    net = scripts.lstm_models.language_model(model, "conventional", 0.5, "ptb")
+    model = replace(scripts.bench_models.MODELS["quick_lm"], streams=2)
+    net = model.net("conventional", 0.5, "ptb")
     # Two streams: 800 tokens in streams of 400, 399 of them read; 400 in streams of 200.
-    assert [scripts.lstm_models.batches_per_pass(net, phase)
+    assert [scripts.bench_models.batches_per_pass(net, phase)
             for phase in ("TRAIN", "TEST")] == [399 // 20, 199 // 20]
     train, test = (Net(net, phase, device="cpu", stages=["test"]).layers["text"]
                    for phase in ("TRAIN", "TEST"))
@@ -403,36 +391,36 @@ def test_the_parts_of_ptb_share_a_vocabulary(scripts, tmp_path, monkeypatch):
 
 
 def test_other_texts_are_cut_into_two_parts(scripts, tiny, text):
-    net = scripts.lstm_models.language_model(tiny, "NR", 0.5, str(text))
+    net = tiny.net("NR", 0.5, str(text))
     # 8000 tokens, 7200 and 800 of them in four streams.
-    assert [scripts.lstm_models.batches_per_pass(net, phase)
+    assert [scripts.bench_models.batches_per_pass(net, phase)
             for phase in ("TRAIN", "TEST")] == [1799 // 20, 199 // 20]
 
 
 # -- table and figure ----------------------------------------------------------------------------------------
 @pytest.fixture
-def results(scripts, selection, tmp_path):
+def results(scripts, cells, tmp_path):
     """A store of some of the selection's runs, made by hand."""
-    store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
-    first, second, third = selection.cells
+    store = scripts.reproduction.Store(tmp_path / "results.jsonl")
+    first, second, third = cells
     for cell, method, perplexity, accuracy, seconds in (
             (first, "conventional", 100.0, 0.25, 60.0), (first, "NR ROW", 104.0, 0.24, 40.0),
             (first, "NR", 100.5, 0.2525, 30.0), (second, "conventional", None, None, None),
             (third, "conventional", 130.0, 0.2, 12.0)):
         curve = perplexity and [[i, seconds * i / 4, 5.0 - i / 10, 5.2 - i / 10, perplexity, accuracy]
                                 for i in range(1, 5)]
-        store.add({**selection.run(cell, method, 1), "perplexity": perplexity, "accuracy": accuracy,
-                   "seconds": seconds, "curve": curve, "threads": 2})
-    store.add({**selection.speed(first, "NR ROW"), "speed_up": 1.5})
+        store.add({**cell.run(method, 1), "perplexity": perplexity, "accuracy": accuracy, "seconds": seconds,
+                   "curve": curve, "threads": 2})
+    store.add({**first.speed("NR ROW"), "speed_up": 1.5})
     # another run
-    store.add({**selection.run(third, "NR STEP", 1) | {"iterations": 5}, "perplexity": 1.0})
+    store.add({**third.run("NR STEP", 1) | {"iterations": 5}, "perplexity": 1.0, "accuracy": 1.0})
     return store
 
 
-def test_tables(scripts, selection, results):
-    rows = scripts.lstm_report.rows_of(selection, results, bound=lambda net, rate,
-                                       method: 1.0 + (method != "conventional"))
-    lines = scripts.lstm_report.text_of(rows).splitlines()
+def test_tables(scripts, cells, results, monkeypatch):
+    report = scripts.reproduction_report
+    monkeypatch.setattr(report.Row, "bound", property(lambda row: 1.0 + (row.method != "conventional")))
+    lines = scripts.reproduce_lstm.text_of(report.rows_of(cells, results)).splitlines()
     assert len({len(line) for line in lines[4:10]}) == 1                 # the columns line up
     tables = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     heads = ["net", "p", "method", "speed-up", "bound", "paper", "iterations", "seconds", "perplexity",
@@ -449,29 +437,30 @@ def test_tables(scripts, selection, results):
     ]
 
 
-def test_figure(scripts, selection, results, tmp_path):
+def test_figure(scripts, cells, results, tmp_path):
     pytest.importorskip("matplotlib", reason="the figure needs matplotlib (the extra `plot`)")
     from matplotlib.image import imread
-    rows = scripts.lstm_report.rows_of(selection, results, bound=lambda net, rate, method: 1.0)
-    assert scripts.lstm_report.draw(rows, tmp_path / "figure.png") is True
+    rows = scripts.reproduction_report.rows_of(cells, results)
+    assert scripts.reproduce_lstm.draw(rows, tmp_path / "figure.png") is True
     pixels = imread(tmp_path / "figure.png")[..., :3]
-    for color, panels in zip(scripts.lstm_report.COLORS, ([True, True], [True, False], [True, False]),
+    for color, panels in zip(scripts.reproduction_report.COLORS, ([True, True], [True, False], [True, False]),
                              strict=False):
         color = np.array([int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)])
         found = np.abs(pixels[150:] - color).max(axis=2) < 0.02        # below the legend
         middle = pixels.shape[1] // 2
         assert [part.sum() > 100 for part in (found[:, :middle], found[:, middle:])] == panels
-    assert scripts.lstm_report.draw([],
-                                    tmp_path / "none.png") is False and not (tmp_path / "none.png").exists()
+    assert scripts.reproduce_lstm.draw([],
+                                       tmp_path
+                                       / "none.png") is False and not (tmp_path / "none.png").exists()
 
 
 def test_without_matplotlib_one_line_says_how_to_install_it(scripts, text, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    selection = scripts.reproduce_lstm.make_selection(("cases",), None, None, None, str(text), None,
-                                                      scripts.reproduce_lstm.QUICK)
-    store = scripts.reproduce_runs.Store(tmp_path / "results.jsonl")
-    store.add({**selection.run(selection.cells[0], "NR", 1), "perplexity": 9.0, "accuracy": 0.5,
-               "seconds": 1.0, "threads": 1, "curve": [[300, 1.0, 2.3, 2.2, 9.0, 0.5]]})
+    cell, = scripts.reproduce_lstm.make_cells(("cases",), None, None, None, str(text), None, 1,
+                                              scripts.reproduce_lstm.QUICK)
+    store = scripts.reproduction.Store(tmp_path / "results.jsonl")
+    store.add({**cell.run("NR", 1), "perplexity": 9.0, "accuracy": 0.5, "seconds": 1.0, "threads": 1,
+               "curve": [[300, 1.0, 2.3, 2.2, 9.0, 0.5]]})
     done = run(scripts, "--quick", "--part", "cases", "--report", "--text", text, "--out", tmp_path)
     assert done.exit_code == 0 and "python -m pip install 'minidrop[plot]'" in done.output
     assert (tmp_path / "table.md").exists() and not (tmp_path / "figure.png").exists()

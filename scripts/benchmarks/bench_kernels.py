@@ -1,20 +1,21 @@
 """Time each Numba kernel of the NumPy backend against its generic NumPy reference, in turn in one run.
 
-    python scripts/bench_kernels.py [--json FILE]
+    python scripts/benchmarks/bench_kernels.py [--json FILE]
 
 One row a kernel: what minidrop/kernels/README.md gives as the reason that it exists.
 """
 
 import argparse
 import json
-import statistics
-import time
+from functools import partial
+from pathlib import Path
 
 import minidrop
 
 # isort: split
 import numpy as np
 
+from minidrop.apps.timing import measure_steps
 from minidrop.autograd import Block
 from minidrop.backend import Backend, get_backend
 
@@ -29,9 +30,8 @@ def cases(units=2048, rows=128):
     yield "take_block", f"W {units}x{units}, 5 of 10 on both axes", lambda b: b.submatrix(W, kept, kept)
     yield "take_columns", f"x {rows}x{units}, 5 of 10", lambda b: b.take(x, kept, 1)
     y, part = np.zeros_like(x), rng.standard_normal((rows, kept.count), np.float32)
-    yield "put_columns", f"x {rows}x{kept.count} into {rows}x{units}, 5 of 10", lambda b: b.put_columns(y,
-                                                                                                        kept,
-                                                                                                        part)
+    yield ("put_columns", f"x {rows}x{kept.count} into {rows}x{units}, 5 of 10",
+           lambda b: b.put_columns(y, kept, part))
     yield ("sgd_update", f"W {units}x{units}, gradient for 5 of 10 on both axes",
            lambda b: b.sgd_update(W, history, [Block(g, kept, kept)], 1e-6, 0.9, 5e-4, False, 1.0))
     yield ("subtract_block", f"W {units}x{units}, gradient for 5 of 10 on both axes",
@@ -41,8 +41,8 @@ def cases(units=2048, rows=128):
     order = np.argsort(ids, kind="stable")
     starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
     vectors = rng.standard_normal((ids.size, 1000), np.float32)
-    yield "sum_groups", f"2000x1000, {starts.size} different indices", lambda b: b.sum_groups(vectors, order,
-                                                                                              starts)
+    yield ("sum_groups", f"2000x1000, {starts.size} different indices",
+           lambda b: b.sum_groups(vectors, order, starts))
     gates, c, dh, cont = (rng.standard_normal((20, columns), np.float32) for columns in (2600, 650, 650, 1))
     yield ("lstm_gradient", "20 streams, 650 units: a step back",
            lambda b: b.lstm_step_gradient(gates, c, c, cont, dh, dh.copy(), np.empty_like(gates)))
@@ -61,24 +61,18 @@ def main():
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--repeat", type=int, default=60)
     options = parser.parse_args()
-    generic, numba = Backend(), get_backend("cpu")
-    print(numba.describe())
+    backends = {"numpy": Backend(), "kernel": get_backend("cpu")}
+    print(backends["kernel"].describe())
     print(f"{'kernel':<18} {'what':<52} {'NumPy ms':>9} {'kernel ms':>9} {'ratio':>6}")
     table = []
     for kernel, what, run in cases():
-        times = {backend: [] for backend in (generic, numba)}
-        for i in range(options.repeat + 3):
-            for backend in (generic, numba):
-                begin = time.perf_counter()
-                run(backend)
-                if i >= 3:
-                    times[backend].append(1e3 * (time.perf_counter() - begin))
-        slow, fast = (statistics.median(times[backend]) for backend in (generic, numba))
+        timings = measure_steps({name: partial(run, backend) for name, backend in backends.items()},
+                                options.repeat, 3, 1)
+        slow, fast = (1e3 * timing.median for timing in timings.values())
         print(f"{kernel:<18} {what:<52} {slow:9.3f} {fast:9.3f} {slow / fast:5.1f}x", flush=True)
         table.append({"kernel": kernel, "what": what, "numpy_ms": slow, "kernel_ms": fast})
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(table, file, indent=1)
+        Path(options.json).write_text(json.dumps(table, indent=1))
 
 
 if __name__ == "__main__":
