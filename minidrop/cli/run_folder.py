@@ -187,6 +187,8 @@ class RunFolder:
                 file.close()
         with suppress(OSError):     # a run that never began leaves no empty folder
             self.path.rmdir()
+            if self.path.parent == ROOT:
+                ROOT.rmdir()
 
     def _lock_folder(self):
         if self._lock:

@@ -69,7 +69,7 @@ class Updater:
         numbers: as the method of that name returns them, each a float64 array (1,) on the device.
         """
         with self.backend.active():
-            norm = self.backend.xp.sqrt(self.backend.squares(*self._parts())).reshape(1)
+            norm = self._device_norm()
             self.backend.refuse(~self.backend.xp.isfinite(norm), _nonfinite_gradient)
             self._apply(numbers, self._clip_scale_on_device(norm) / iter_size)
 
@@ -121,6 +121,10 @@ class Updater:
 
     def _norm(self):
         return math.sqrt(self.backend.sum_of_squares(*self._parts()))
+
+    def _device_norm(self):
+        """As `_norm`, a float64 array (1,) that nobody waits for."""
+        return self.backend.xp.sqrt(self.backend.squares(*self._parts())).reshape(1)
 
     def _parts(self):
         # All at once: every sum that leaves a device is one more wait for it.

@@ -339,8 +339,7 @@ def broken(record, value):
 
 
 @pytest.mark.parametrize("value, error, text", [
-    (np.nan, NonFiniteError, "iteration 18: the loss is nan; the first output that is not finite is blob "
-     "'data'"),
+    (np.nan, NonFiniteError, "iteration 18: the loss is nan, because the data hold a NaN or .*: record 21"),
     ("label", DataError, "label 9 at place 1 of the batch is out of range.*record 21 of the arrays set"),
 ])
 def test_an_error_is_told_as_uncaptured_and_nothing_is_lost(recorded_cuda, value, error, text):
