@@ -28,6 +28,7 @@ def run_test(net: Net, iterations: int, start: int = 0,
     net.reset_states()
     writers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
     means = {name: BatchMean(layer) for name, layer in writers.items()}
+    loss = 0.0
     losses = [(ref, weight, BatchMean(net.graph.writer[ref].layer)) for ref, weight in net.losses]
     with no_grad():
         for _ in range(iterations):
@@ -38,9 +39,13 @@ def run_test(net: Net, iterations: int, start: int = 0,
                 if np.isnan(value).any():
                     _refuse_nonfinite_data(net)
                 means[name].add(value)
+            loss += net.loss
             for ref, _, mean in losses:
                 mean.add(net.tensor(ref).numpy().astype(np.float64).sum())
-    total = sum(weight * mean.value for _, weight, mean in losses)
+    if all(mean.weight == iterations for *_, mean in losses):       # every label counts
+        total = loss / iterations
+    else:
+        total = sum(weight * mean.value for _, weight, mean in losses)
     return {**{name: as_plain(mean.value) for name, mean in means.items()}, "total_loss": float(total)}
 
 
