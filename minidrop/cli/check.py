@@ -20,8 +20,8 @@ PHASES = ("TRAIN", "TEST")
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="MODEL_OR_SOLVER...")
-@click.option("--phase", type=click.Choice(PHASES, case_sensitive=False), help="Look at one phase of a "
-              "network file only.")
+@click.option("--phase", type=click.Choice(PHASES, case_sensitive=False),
+              help="Look at one phase of a network file only.")
 @net_options
 @click.pass_context
 def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dropout: str | None, level: int,

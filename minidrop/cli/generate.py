@@ -12,8 +12,8 @@ from minidrop.net.conversion import prepare_nets
 
 
 @click.command()
-@click.option("--model", required=True, metavar="FILE", help="The network file; it reads a text with a "
-              "TextData layer.")
+@click.option("--model", required=True, metavar="FILE",
+              help="The network file; it reads a text with a TextData layer.")
 @weights_option
 @click.option("--prompt", default="", metavar="TEXT", help="What the text begins with.")
 @click.option("--length", type=click.IntRange(1), default=200, show_default=True,
@@ -21,8 +21,8 @@ from minidrop.net.conversion import prepare_nets
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True,
               help="Scores are divided by it: below 1 the likely becomes likelier, 0 always takes the most "
               "likely token.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="What is drawn follows "
-              "from it.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="What is drawn follows from it.")
 @net_options
 @device_options
 def generate(model: Any, weights: Any, prompt: str, length: int, temperature: Any, seed: int,

@@ -18,26 +18,26 @@ _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 @click.command()
 @click.option("--rate", type=float, default=0.5, show_default=True, help="Expected share of what is dropped.")
 @click.option("--units", type=int, default=2048, show_default=True, help="Units of the layer (num_output).")
-@click.option("--inputs", type=int, help="TILE: inputs of the product above the drop; as many as units by "
-              "default.")
-@click.option("--family", default="all", show_default=True, metavar="all|NAME", help="A pattern's name, in "
-              "any case.")
+@click.option("--inputs", type=int,
+              help="TILE: inputs of the product above the drop; as many as units by default.")
+@click.option("--family", default="all", show_default=True, metavar="all|NAME",
+              help="A pattern's name, in any case.")
 @click.option("--max-period", type=int, default=0, help="ROW, TILE: longest period; 0: the family's choice.")
-@click.option("--step", type=int, default=0, help="PERIODIC: length of the repeated piece; 0: the family's "
-              "choice.")
+@click.option("--step", type=int, default=0,
+              help="PERIODIC: length of the repeated piece; 0: the family's choice.")
 @click.option("--tile-size", type=int, default=0,
               help="TILE: weights along the side of a tile; 0: 32, or fewer on short sides.")
 @click.option("--block-samples", type=int, default=0, help="BLOCK: samples of a block; 0: 128.")
-@click.option("--block-units", type=int, default=0, help="BLOCK: units of a block; 0: 128, or fewer on a "
-              "short axis.")
+@click.option("--block-units", type=int, default=0,
+              help="BLOCK: units of a block; 0: 128, or fewer on a short axis.")
 @click.option("--scale", type=click.Choice(SCALES, case_sensitive=False), default="RATE", show_default=True,
               help="Scale what is kept by the expected rate, or by the drawn pattern.")
 @click.option("--search", type=click.Choice(SEARCHES, case_sensitive=False), default="EXACT",
               show_default=True, help="How the probabilities of several periods are found.")
-@click.option("--iterations", type=int, default=10000, show_default=True, help="Length of the sequence to "
-              "look at.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The sequence's "
-              "random_seed.")
+@click.option("--iterations", type=int, default=10000, show_default=True,
+              help="Length of the sequence to look at.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="The sequence's random_seed.")
 @click.option("--layer", default="drop1", show_default=True, metavar="NAME", help="The sequence's layer.")
 @click.option("--plot", is_flag=True, help="Draw with characters as well.")
 @click.option("--png", metavar="FILE", help="Draw into a file; needs matplotlib.")

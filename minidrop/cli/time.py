@@ -25,13 +25,13 @@ _WARM_UP = {False: 5, True: 300}      # steps; True: where every form of the pat
 
 @click.command()
 @click.option("--solver", metavar="FILE", help="The solver file.")
-@click.option("--model", metavar="FILE", help="A network file instead, trained by SGD with momentum and "
-              "weight decay.")
+@click.option("--model", metavar="FILE",
+              help="A network file instead, trained by SGD with momentum and weight decay.")
 @click.option("--compare", metavar="KIND", help="Measure beside it the net with this dropout: conventional, "
               "approx, "
                                                 "approx:FAMILY.")
-@click.option("--iterations", type=click.IntRange(1), default=50, show_default=True, help="Steps to measure "
-              "of each net.")
+@click.option("--iterations", type=click.IntRange(1), default=50, show_default=True,
+              help="Steps to measure of each net.")
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TRAIN",
               show_default=True, help="TRAIN: whole training steps. TEST: forward passes (with --model).")
 @net_options

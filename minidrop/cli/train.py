@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
               help="What Ctrl-C does.")
 @click.option("--sighup-effect", type=click.Choice(EFFECTS), default="snapshot", show_default=True,
               help="What a hang-up signal does.")
-@click.option("--progress/--no-progress", default=None, help="A progress bar, or plain lines. [default: a "
-              "bar on a terminal]")
+@click.option("--progress/--no-progress", default=None,
+              help="A progress bar, or plain lines. [default: a bar on a terminal]")
 @click.pass_context
 def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, level: int, stages: list,
           device: str, gpu: str | None, dtype: Any, precision: str, weights: Any, resume: Any, out: Any,

@@ -98,6 +98,7 @@ class Solver:
         self.snapshot_prefix = str(snapshot_prefix or self.settings.snapshot_prefix
                                    or Path(self.config.path or "minidrop").stem)
         self.callbacks: list[Callable[[Event], object]] = []
+        self._should_stop: Callable[[Solver], object] = _never
         self.after_backward: list[Callable[[dict[str, Parameter]], object]] = []
         warn_of_ignored(self.config)
         seed = self.settings.random_seed
@@ -140,7 +141,7 @@ class Solver:
 
     def load_initial_weights(self) -> None:
         """Copy the weights of the files that `weights` of the solver names; each is looked for beside it."""
-        for name in self.settings.weights:
+        for name in (name.strip() for text in self.settings.weights for name in text.split(",")):
             beside = Path(self.config.path).parent / name if self.config.path else Path(name)
             state.load_weights(self.net, beside if beside.exists() else name)
 
@@ -172,10 +173,7 @@ class Solver:
         except TestStopped:         # before the iteration that it belongs to
             return {}
         finally:
-            del self._should_stop
-
-    def _should_stop(self, _solver):
-        return False
+            self._should_stop = _never
 
     def _solve(self):
         while self.iteration < self.settings.max_iter:
@@ -263,20 +261,17 @@ class Solver:
     def test(self, index: int = 0) -> dict[str, float | list]:
         """Return {output: mean over test_iter batches} of a test net, from the first record on.
 
-        Outputs of more than 100 values are left out; `run_test` has them.
+        The event leaves outputs of more than 100 values out.
         """
         self.settle()
         net, choice = self.test_nets[index], self.choices[1][index]
-        values = {name: value for name, value in self._run_test(net, choice.iterations).items()
-                  if np.size(value) <= _MOST_VALUES_SHOWN}
+        values = run_test(net, choice.iterations, should_stop=lambda: self._should_stop(self))
         if not self.settings.test_compute_loss:
             values.pop("total_loss")
         self._tested[index] = values
-        self._tell("test", values, index)
+        self._tell("test", {name: value for name, value in values.items()
+                            if np.size(value) <= _MOST_VALUES_SHOWN}, index)
         return values
-
-    def _run_test(self, net, iterations):
-        return run_test(net, iterations, should_stop=lambda: self._should_stop(self))
 
     # -- callbacks and snapshots -----------------------------------------------------------------------------
     def add_callback(self, function: Callable[[Event], object]) -> Callable[[Event], object]:
@@ -322,6 +317,10 @@ def _small_values(outputs):
     """Return the small outputs as plain numbers, without `loss`, which is displayed smoothed."""
     return {name: as_plain(tensor.numpy()) for name, tensor in outputs.items()
             if name != "loss" and tensor.data.size <= _MOST_VALUES_SHOWN}
+
+
+def _never(_solver):
+    return False
 
 
 def _as_config(source):

@@ -60,7 +60,7 @@ class Updater:
         """The name of the last parameter with a NaN or infinity in its gradient, or None."""
         isfinite = self.backend.xp.isfinite
         return next((name for name, p in reversed(self.parameters.items())
-                     if not all(bool(isfinite(part).all()) for part in _separate_parts(p))), None)
+                     if not all(bool(isfinite(part).all()) for part in _blocks(p))), None)
 
     def apply_numbers(self, numbers: dict[tuple[float, float], tuple[np.ndarray, ...]],
                       iter_size: int = 1) -> None:
@@ -127,16 +127,23 @@ class Updater:
         return self.backend.xp.sqrt(self.backend.squares(*self._parts())).reshape(1)
 
     def _parts(self):
-        # All at once: every sum that leaves a device is one more wait for it.
-        return [part for p in self.parameters.values() for part in _separate_parts(p)]
+        """Arrays that hold all gradients; with clipping their squares add up to those of the gradients.
+
+        Without it they only have to show whether the gradients are finite, so blocks may overlap, and nothing
+        dense is written. All at once: every sum that leaves a device is one more wait for it.
+        """
+        parts_of = _blocks if self.clip < 0 else _separate_parts
+        return [part for p in self.parameters.values() for part in parts_of(p)]
 
 
 def _nonfinite_gradient():
     return NonFiniteError("the loss is finite, but a gradient is not; nothing was updated")
 
 
+def _blocks(parameter):
+    return [block.data for block in parameter.blocks]
+
+
 def _separate_parts(parameter):
     """Return arrays whose squares add up to those of the gradient; what its blocks leave out is zero."""
-    if parameter.has_separate_blocks():
-        return [block.data for block in parameter.blocks]
-    return [parameter.grad]
+    return _blocks(parameter) if parameter.has_separate_blocks() else [parameter.grad]

@@ -36,7 +36,7 @@ def solver_of(tmp_path, net, settings="", x=None, **options):
     path = tmp_path / "solver.prototxt"
     path.write_text(f'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 4 random_seed: 1 '
                     f'{settings}')
-    return Solver(str(path), device="cpu", **options)
+    return Solver(str(path), device="cpu", snapshot_prefix=tmp_path / "m", **options)
 
 
 def test_clipping_to_zero_is_refused():
@@ -146,6 +146,16 @@ class TestInitialWeights:
         np.testing.assert_array_equal(again.net.params["ip"]["weight"].data,
                                       trained.net.params["ip"]["weight"].data)
 
+    def test_several_may_stand_in_one_string(self, tmp_path):
+        """As in Caffe; of two files with the same layer the later counts."""
+        for name, iterations in (("one", 3), ("two", 1)):
+            other = solver_of(tmp_path, DATA + ip() + LOSS)
+            other.step(iterations)
+            other.snapshot(tmp_path / f"{name}.h5")
+        again = solver_of(tmp_path, DATA + ip() + LOSS, 'weights: "one.h5, two.h5"')
+        np.testing.assert_array_equal(again.net.params["ip"]["weight"].data,
+                                      other.net.params["ip"]["weight"].data)
+
     def test_a_solver_to_be_restored_needs_none(self, tmp_path):
         settings = 'weights: "gone.h5"'
         with pytest.raises(SnapshotError, match="gone.h5"):
@@ -156,9 +166,12 @@ class TestInitialWeights:
 def test_large_outputs_are_left_out_of_tests(tmp_path):
     wide = DATA + ip() + LOSS + '''layer { name: "wide" type: "InnerProduct" bottom: "data" top: "wide"
         inner_product_param { num_output: 30 } include { phase: TEST } }'''
-    assert set(solver_of(tmp_path, wide, "test_iter: 1 test_interval: 9 test_compute_loss: "
-                         "true").test(0)) == {
-        "loss", "total_loss"}
+    solver = solver_of(tmp_path, wide, "test_iter: 1 test_interval: 9 snapshot_best: 'wide'")
+    told = []
+    solver.add_callback(told.append)
+    result, = solver.test_all()             # has them all, and the best snapshot may go by their mean
+    assert set(result) == {"loss", "wide"} and solver.best == pytest.approx(np.mean(result["wide"]))
+    assert set(told[0].values) == {"loss"}
 
 
 class TestShapes:
