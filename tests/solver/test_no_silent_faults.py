@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import minidrop as md
+from minidrop.autograd import Blocks
 from minidrop.cli import run_folder
 from minidrop.cli.console import STREAMS
 from minidrop.config import parse_net, parse_solver
@@ -78,6 +79,23 @@ class TestGradients:
             total = sum(np.square(p.data.astype(float) - q).sum() for p, q in (
                 (solver.net.params["ip"]["weight"], before), (solver.net.params["ip"]["bias"], 0)))
             assert np.sqrt(total) == pytest.approx(0.1, rel=1e-5)        # base_lr times the norm of 1
+
+
+    @pytest.mark.parametrize("clip", ["", "clip_gradients: 1"])
+    def test_only_clipping_needs_the_dense_gradient_of_blocks_that_overlap(self, tmp_path, monkeypatch, clip):
+        drop = """layer { name: "drop" type: "ApproxDropout" bottom: "wide" top: "wide"
+          approx_dropout_param { pattern: "BLOCK" block_samples: 2 block_units: 8 dropout_ratio: 0.7 } }\n"""
+        wide = ip("wide").replace("num_output: 3", "num_output: 64")
+        solver = solver_of(tmp_path, DATA + wide + drop + ip(bottom="wide") + LOSS, clip)
+        overlap = []
+        while not overlap:
+            solver.iteration += 1
+            solver.steps.forward_backward()
+            overlap = [p for p in solver.net.parameters().values() if not p.has_separate_blocks()]
+        written, dense = [], Blocks.dense
+        monkeypatch.setattr(Blocks, "dense", lambda *given: written.append(1) or dense(*given))
+        assert np.isfinite(solver.updater._norm())
+        assert len(written) == (len(overlap) if clip else 0)
 
 
 def test_a_nan_in_the_data_is_named(tmp_path):
