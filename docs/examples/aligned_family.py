@@ -49,6 +49,12 @@ class AlignedFamily(PatternFamily):
         return PatternDistribution((SECTOR * narrow, SECTOR * (narrow + 1)), [1 - beyond, beyond],
                                    self.settings.rate)
 
+    def check_total(self, total):
+        longest_gap = self.step - min(self.distribution.choices)
+        if self.settings.rate and longest_gap >= total:
+            raise ConfigError(f"step {self.step} could drop all of {total} units; set step to "
+                              f"{max(SECTOR, total // SECTOR * SECTOR)} or less, or pattern to PERIODIC")
+
     def offsets(self, choice):
         return 1 if choice == self.step else self.step // SECTOR
 

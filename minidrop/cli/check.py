@@ -99,6 +99,7 @@ def _report(net):
         if layer.vocabulary is not None:
             yield f"  {name}: {len(layer.vocabulary):,} tokens in the vocabulary"
     if net.phase == "TRAIN":
+        yield from (f"  {drop.node.name} {drop.site.adapted}" for drop in net.plan.drops if drop.site.adapted)
         for line in (*net.plan.lines(), *(reshuffle.line for reshuffle in net.reshuffles)):
             yield f"  {line}"
         for drop, saved in drop_savings(net):

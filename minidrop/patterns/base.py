@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import log
@@ -32,6 +32,8 @@ them."""
 MANY = 2 ** 62
 """The number of offsets of a choice whose patterns cannot be enumerated: an offset is then the seed of a
 pattern."""
+
+_LARGEST_DENOMINATOR = 2 ** 16
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,13 @@ class PatternSettings:
 
     @property
     def exact_rate(self) -> Any:
-        """The rate as the fraction its decimal form spells: 0.9 is 9/10, so (1 - rate) * 10 is exactly 1."""
-        return Fraction(repr(self.rate))
+        """The rate as the fraction it stands for: 0.9 is 9/10, so (1 - rate) * 10 is exactly 1.
+
+        That of the smallest terms which is this float, 2 / 3 say; else what its decimal form spells.
+        """
+        spelt = Fraction(repr(self.rate))
+        simple = spelt.limit_denominator(_LARGEST_DENOMINATOR)
+        return simple if float(simple) == self.rate else spelt
 
 
 def _checked_rate(rate):
@@ -131,7 +138,7 @@ class RegularPattern(Pattern):
 
     The run that `start` begins wraps round, so with `start` uniform every unit of an axis of *any* length
     lives with probability exactly width / step. The price: an axis shorter than `step` may keep no unit at
-    all in some iterations, so a count of 0 is legal.
+    all in some iterations, so a count of 0 is legal; `PatternFamily.fitted` avoids such patterns.
     """
 
     start: int
@@ -241,6 +248,25 @@ class PatternFamily(ABC):
         return entropy(probabilities) + float(probabilities @ [log(self.offsets(choice))
                                                                for choice in choices])
 
+    def fitted(self, total: int) -> PatternFamily:
+        """Return the family for an axis of length `total`: no pattern of it drops the whole axis.
+
+        That is this one, or one of the same name with the settings that `fit` returns. Its rate is at most
+        1 - 1 / total, that of one unit kept.
+        """
+        settings = self.settings
+        if total and settings.rate > (total - 1) / total:
+            settings = replace(settings, rate=(total - 1) / total)
+        return get_family(self.fit(settings, total) if settings.rate else settings)
+
+    def fit(self, settings: PatternSettings, total: int) -> PatternSettings:
+        """Return settings of the same rate under which every pattern keeps some of `total` units.
+
+        settings.rate: above 0, at most 1 - 1 / total. A family whose patterns may be longer than the axis
+        makes them shorter here.
+        """
+        return settings
+
     def check_total(self, total: int) -> None:  # noqa: B027  (most families fit any axis)
         """Raise ConfigError where the settings make no sense on an axis of length `total`."""
 
@@ -301,7 +327,7 @@ def find_family(name: str) -> type | None:
 
 
 @lru_cache(maxsize=128)
-def get_family(settings: PatternSettings) -> PatternFamily | None:
+def get_family(settings: PatternSettings) -> PatternFamily:
     """Return the PatternFamily for some PatternSettings (searched once, then shared: families do not change).
 
     Names in settings are exact. Raises ConfigError: unknown family, or settings that it cannot meet.

@@ -132,7 +132,7 @@ class BlockFamily(PatternFamily):
 
     def check_total(self, total: int) -> None:
         asked, blocks = self.settings.block_units, -(-total // (self.settings.block_units or 1))
-        if asked and total and not can_guard(self.settings.rate, blocks):
+        if asked and total and not can_guard(min(self.settings.rate, (total - 1) / total), blocks):
             least = ceil(1 / (1 - self.settings.exact_rate))
             raise ConfigError(f"block_units {asked} cuts {total} units into {blocks} "
                               f"block{'s' * (blocks != 1)}, but rate {self.settings.rate!r} needs {least} at "

@@ -29,9 +29,28 @@ class DropSite:
         self.sequence = PatternSequence(self.family, seed, layer_name)
 
     def shape(self, total: int, steps: Any = None) -> None:
-        """Set the length of the dropped axis, and the number of steps. ConfigError where it is too short."""
-        self.family.check_total(total)
+        """Set the length of the dropped axis, and the number of steps; fits the family to it.
+
+        ConfigError where it is too short.
+        """
+        asked = get_family(self.settings)
+        asked.check_total(total)
+        self.family = asked.fitted(total)
+        self.sequence = PatternSequence(self.family, self.seed, self.layer_name)
         self.total, self.steps = total, steps
+
+    @property
+    def adapted(self) -> str:
+        """What `shape` changed so that no iteration drops the whole axis; "" where nothing."""
+        asked, rate = get_family(self.settings), self.family.settings.rate
+        if self.family is asked:
+            return ""
+        units = f"{self.total} unit{'s' * (self.total != 1)}"
+        if rate != self.settings.rate:
+            return (f"drops at rate {rate:.6g}, not {self.settings.rate:g}: one of its {units} lives in "
+                    f"every iteration")
+        return (f"keeps {_described(self.family)}, not {_described(asked)}: it has {units}, and no iteration "
+                f"drops all")
 
     def draw(self, iteration: int) -> Draw:
         """Return the Draw of an iteration, whatever was drawn before: a function of the seed and this number
@@ -81,3 +100,8 @@ def expected_patterns(family: Any, draws: int) -> float:
         offsets = family.offsets(choice)
         found += offsets * (1 - (1 - share / offsets) ** draws)
     return max(1.0, found)
+
+
+def _described(family):
+    choices = family.distribution.choices
+    return " to ".join(dict.fromkeys(family.describe(choice) for choice in (choices[0], choices[-1])))

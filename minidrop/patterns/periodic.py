@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from minidrop.errors import ConfigError
 from minidrop.patterns.base import PatternDistribution, PatternFamily, register_pattern
 
 if TYPE_CHECKING:
-    from minidrop.patterns.base import Pattern
+    from minidrop.patterns.base import Pattern, PatternSettings
 
 DEFAULT_STEP = 30
 LONGEST_STEP = 65536
@@ -22,8 +23,8 @@ class PeriodicFamily(PatternFamily):
     """Unit i lives iff (i - start) mod step < width, start uniform in 0 .. step - 1.
 
     width = (1 - p) step where that is an integer; else the two integers next to it, in the proportion that
-    makes the mean rate exactly p. `step` is 30 by default, or the least that keeps one unit (p = 0.98: 50): a
-    width of 0, an iteration that drops everything, is never drawn. A choice is a width.
+    makes the mean rate exactly p. `step` is 30 by default, or the least that keeps one unit (p = 0.98: 50);
+    on an axis of fewer units it is their number. So no iteration drops everything. A choice is a width.
     """
 
     uses = frozenset({"step"})
@@ -48,6 +49,10 @@ class PeriodicFamily(PatternFamily):
             got = f"got step: {asked}" if asked else f"rate {self.settings.rate!r} needs {least}"
             raise ConfigError(f"pattern PERIODIC has steps up to {LONGEST_STEP}; {got}; lower it")
         return step
+
+    def fit(self, settings: PatternSettings, total: int) -> PatternSettings:
+        step = settings.step or max(DEFAULT_STEP, ceil(1 / (1 - settings.exact_rate)))
+        return replace(settings, step=total) if step > total else settings
 
     def offsets(self, choice: int) -> int:
         return 1 if choice == self.step else self.step

@@ -1,10 +1,11 @@
 """How often each period dp is drawn, for the families that keep one in every dp: ROW of units, TILE of
 weights."""
 
-from math import floor
+from dataclasses import replace
+from math import ceil, floor
 
 from minidrop.errors import ConfigError
-from minidrop.patterns.base import PatternDistribution, PatternFamily
+from minidrop.patterns.base import PatternDistribution, PatternFamily, PatternSettings
 from minidrop.patterns.search import exact_search, sgd_search
 
 LONGEST_PERIOD = 1024
@@ -28,6 +29,8 @@ class PeriodFamily(PatternFamily):
             return PatternDistribution((1,), [1.0], 0.0)
         periods = tuple(range(1, longest + 1))
         rates = [(dp - 1) / dp for dp in periods]
+        if p == rates[-1]:
+            return PatternDistribution((longest,), [1.0], p)
         if self.settings.search == "EXACT":
             return PatternDistribution(periods, exact_search(rates, p), p)
         probabilities = sgd_search(rates, p)
@@ -37,9 +40,8 @@ class PeriodFamily(PatternFamily):
         """Return N; raises ConfigError where the one asked for, or any within the limit, misses the rate."""
         share = 1 - self.settings.exact_rate
         asked = self.settings.max_period
-        least = floor(1 / share) + 1
-        least += (least - 1) / least <= self.settings.rate      # 2/3 is no decimal, and as a float it is both
-        longest = asked or least
+        least = ceil(1 / share)
+        longest = asked or _default_period(self.settings)
         if longest > LONGEST_PERIOD:
             got = f"got max_period: {asked}" if asked else f"rate {self.settings.rate!r} needs {longest}"
             raise ConfigError(f"pattern {self.name} has periods up to {LONGEST_PERIOD}; {got}; lower it")
@@ -49,8 +51,16 @@ class PeriodFamily(PatternFamily):
                               f"{least}, or remove it")
         return longest
 
+    def fit(self, settings: PatternSettings, total: int) -> PatternSettings:
+        longest = settings.max_period or _default_period(settings)
+        return replace(settings, max_period=total) if longest > total else settings
+
     def offsets(self, choice: int) -> int:
         return choice
 
     def describe(self, choice: int | str) -> str:
         return f"1 of {choice}"
+
+
+def _default_period(settings):
+    return floor(1 / (1 - settings.exact_rate)) + 1

@@ -60,6 +60,7 @@ def report(settings: PatternSettings, units: int, inputs: Any = None, iterations
     iterations = _checked("iterations", iterations, "10000 tells much")
     family = get_family(settings)
     family.check_total(units)
+    family = family.fitted(units)
     if family.drops == "weights":
         family.check_weights(units, inputs)
     sites = family.sites(units, inputs)
@@ -116,7 +117,7 @@ def report(settings: PatternSettings, units: int, inputs: Any = None, iterations
 def first_patterns(settings: PatternSettings, units: int, inputs: Any = None, seed: Any = 0,
                    layer: str = "drop1", count: Any = 40) -> Any:
     """Return the bool array (count, sites) of what lives in the first iterations, of SHOWN sites at most."""
-    family = get_family(settings)
+    family = get_family(settings).fitted(units)
     sites, sequence = family.sites(units, inputs), PatternSequence(family, seed, layer)
     return np.array([family.live(sequence.at(i), sites)[:SHOWN] for i in range(count)])
 

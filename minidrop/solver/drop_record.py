@@ -77,7 +77,7 @@ def warn_of_other_patterns(path: str | PathLike, record: dict[str, dict] | None,
             continue        # a drop that is new is one more layer, and the net's description says so
         both = old["family"] != new["family"]
         log.warning("the patterns of %s are not what they were: %s; now %s%s", name, _shown(old, both),
-                    _shown(new, both), _advice(old, site.family))
+                    _shown(new, both), _advice(old, site))
 
 
 def _equal(old, new):
@@ -95,8 +95,9 @@ def _shown(one, with_family):
     return f"{one['family']} " * with_family + ", ".join(parts)
 
 
-def _advice(old, family):
+def _advice(old, site):
     """Return "; set FIELD: VALUE to go on as before" if such a setting restores the old patterns, else ""."""
+    family = site.family
     if old["family"] != family.name:
         return ""
     for field in _REPRODUCING:
@@ -104,7 +105,7 @@ def _advice(old, family):
             continue
         for value in re.findall(r"(?<!\d)\d{1,5}(?!\d)", old["choices"][-1])[-2:]:
             try:
-                other = get_family(replace(family.settings, **{field: int(value)}))
+                other = get_family(replace(site.settings, **{field: int(value)})).fitted(site.total)
             except ConfigError:
                 continue
             if _equal(old, _described(other)):

@@ -106,3 +106,10 @@ def test_a_net_where_drops_save_little_or_nothing(tmp_path, minidrop, family, ac
     out = minidrop("check", path, "--phase", "TRAIN", "--dropout", f"approx:{family}").out
     after_table = out.split("one batch", 1)[1].splitlines()[1:]
     assert [line.strip() for line in after_table if line.strip()] == told
+
+
+def test_a_pattern_fitted_to_a_narrow_layer_is_said(tmp_path, minidrop):
+    path = tmp_path / "net.prototxt"
+    path.write_text(NET % ("ReLU", 0.5))
+    out = minidrop("check", path, "--phase", "TRAIN").out
+    assert "drop1 keeps 5 of 10, not 15 of 30: it has 10 units, and no iteration drops all" in out

@@ -157,3 +157,37 @@ def test_steps():
 
 def test_repr_names_the_layer():
     assert repr(site()).startswith("DropSite('drop1', PatternSettings(rate=0.5")
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.5, 2 / 3, 0.9, 0.95])
+@pytest.mark.parametrize("name", known_families())
+def test_no_iteration_drops_a_whole_axis_and_the_rate_is_kept(name, rate):
+    for total in (1, 2, 3, 5, 8, 16, 29, 40):
+        one = site(rate, name)
+        one.shape(total)
+        reached = min(rate, (total - 1) / total)
+        assert one.family.distribution.rate == pytest.approx(reached, abs=1e-9)
+        assert one.draw(0).scale == pytest.approx(1 / (1 - reached))
+        counts = np.array([one.draw(i).pattern.kept(total).count for i in range(100)])
+        assert counts.min() >= 1
+        if one.family.drops == "weights":
+            assert all(one.draw(i).weight_mask(total, inputs).any()
+                       for i in range(20) for inputs in (1, 2, 9))
+        if name in ("UNIT", "SLICE") or name == "PERIODIC" and total < 30:      # steady: the next integers
+            assert abs(counts - total * (1 - reached)).max() < 1
+
+
+@pytest.mark.parametrize("name, rate, total, settings, words", [
+    ("PERIODIC", 0.5, 8, {}, "keeps 4 of 8, not 15 of 30: it has 8 units, and no iteration drops all"),
+    ("PERIODIC", 0.5, 9, {"step": 64}, "keeps 4 of 9 to 5 of 9, not 32 of 64: it has 9 units, and no"),
+    ("PERIODIC", 0.5, 30, {}, ""),
+    ("ROW", 0.8, 7, {"max_period": 12}, "keeps 1 of 1 to 1 of 7, not 1 of 1 to 1 of 12: it has 7 units"),
+    ("UNIT", 0.9, 4, {}, "drops at rate 0.75, not 0.9: one of its 4 units lives in every iteration"),
+    ("BLOCK", 0.9, 1, {}, "drops at rate 0, not 0.9: one of its 1 unit lives in every iteration"),
+])
+def test_what_was_adapted_is_said(name, rate, total, settings, words):
+    one = site(rate, name, **settings)
+    one.shape(total)
+    assert one.adapted.startswith(words) and bool(one.adapted) == bool(words)
+    one.shape(200)
+    assert not one.adapted and one.family is get_family(one.settings)

@@ -38,10 +38,11 @@ def test_default_longest_period(rate, longest):
 
 
 def test_a_rate_that_is_no_decimal():
-    # as a float 2/3 is a little less, but no less than what 1 of 3 drops
+    # as a float 2/3 is a little less, but it stands for what 1 of 3 drops
     assert row(2 / 3).distribution.choices == (1, 2, 3, 4)
-    with pytest.raises(ConfigError, match="set max_period to at least 4, or remove it"):
-        row(2 / 3, max_period=3)
+    assert row(2 / 3, max_period=3).distribution.choices == (3,)
+    with pytest.raises(ConfigError, match="set max_period to at least 3, or remove it"):
+        row(2 / 3, max_period=2)
 
 
 def test_the_figures_of_the_exact_search():
@@ -57,7 +58,7 @@ def test_sgd_search_says_the_rate_it_reaches_and_scales_by_it():
     assert family.pattern(2, 0).scale == 1 / (1 - family.distribution.rate)
 
 
-@pytest.mark.parametrize("rate, max_period, least", [(0.5, 2, 3), (0.75, 4, 5), (0.8, 4, 6), (0.9, 10, 11)])
+@pytest.mark.parametrize("rate, max_period, least", [(0.6, 2, 3), (0.75, 3, 4), (0.8, 4, 5), (0.9, 9, 10)])
 def test_a_max_period_that_cannot_reach_the_rate(rate, max_period, least):
     with pytest.raises(ConfigError, match=f"max_period {max_period} is too small for rate {rate}: .* "
                                           f"set max_period to at least {least}, or remove it"):
