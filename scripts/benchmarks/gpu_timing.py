@@ -97,22 +97,22 @@ def products_alone(steps, clock, repeats=20, recorded=8):
     Means over several steps; of captured ones, of their graphs. None where no product was seen.
     """
     backend, launches = steps.backend, []
-    launch = type(backend)._launch
+    launch = backend.blas.launch
 
     def recording(calls, *more):
         launches.append((calls, *more))
-        launch(backend, calls, *more)
+        launch(calls, *more)
 
-    backend._launch = recording
+    backend.blas.launch = recording
     try:
         with getattr(steps, "piece_by_piece", nullcontext)():
             clock.times(steps.step, recorded)
     finally:
-        del backend._launch
+        del backend.blas.launch
 
     def again():
         for one in launches:
-            launch(backend, *one)
+            launch(*one)
 
     if not launches:
         return None
@@ -160,7 +160,7 @@ def bandwidth(backend, clock, size=1 << 30):
 
 def add_floor(result, steps, clock, per_second, cache):
     """Add to a method's figures what the hardware allows."""
-    if not hasattr(steps.backend, "_launch"):       # a rehearsal on the CPU
+    if not hasattr(steps.backend, "blas"):       # a rehearsal on the CPU
         return
     alone = products_alone(steps, clock)
     if alone is None:

@@ -266,18 +266,19 @@ def recorded(emulated):
             super().__init__(precision)
             self.recorder = Recorder()
             self.xp = Arrays(self.recorder)
-            self.blas, self.kernels = RecordedCublas(self.recorder,
-                                                     self.blas), RecordedKernels(self.recorder, self.kernels)
+            self.blas.library = RecordedCublas(self.recorder, self.blas.library)
+            self.blas.pointer = lambda array: array.array.ctypes.data
+            self.kernels = RecordedKernels(self.recorder, self.kernels)
 
         def capture(self, work):
             self.recorder.look("capture()", "there is one capture at a time")
-            was, self.capturing, self.held = self.capturing, True, []
+            was, self.capturing, self.graphs.held = self.capturing, True, []
             try:
                 graph = self.recorder.capture(work)
-                graph.held = self.held
+                graph.held = self.graphs.held
                 return graph
             finally:
-                self.capturing, self.held = was, None
+                self.capturing, self.graphs.held = was, None
 
         def empty(self, shape, dtype):
             return self.xp.empty(shape, dtype)
@@ -291,8 +292,5 @@ def recorded(emulated):
 
         def trim(self):
             self.recorder.look("trim()", "no memory can be freed")
-
-        def _pointer(self, array):
-            return array.array.ctypes.data
 
     return RecordedCuda

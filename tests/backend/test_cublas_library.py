@@ -202,19 +202,19 @@ def test_cupy_is_let_look_where_pip_put_cublas(monkeypatch):
 @pytest.mark.parametrize("major, size", [(7, 4 * 2**20), (8, 4 * 2**20), (9, 32 * 2**20), (12, 32 * 2**20)])
 def test_the_backend_gives_what_nvidia_recommends(make_backend, fake, major, size):
     backend, state = make_backend(major)
-    blas, handle = backend._cublas()
+    blas, handle = backend.blas.handle()
     [memory] = state.memory
     assert workspace_bytes(major) == memory.nbytes == size
     assert fake.calls()[-2:] == [["stream", handle, BIG + 8], ["workspace", handle, memory.ctypes.data, size]]
     state.stream = 0
-    assert backend._cublas() == (blas, handle) and len(state.memory) == 1
+    assert backend.blas.handle() == (blas, handle) and len(state.memory) == 1
     assert [name for name, *_ in fake.calls()] == ["stream", "workspace"]
 
 
 def test_backends_of_all_precisions_share_a_handle(make_backend):
     backend, state = make_backend()
     other = CupyBackend(0, "tf32")
-    assert other._cublas() == backend._cublas() and len(state.memory) == 1
+    assert other.blas.handle() == backend.blas.handle() and len(state.memory) == 1
 
 
 def test_a_cublas_that_does_not_start(make_backend, fake):
@@ -223,20 +223,20 @@ def test_a_cublas_that_does_not_start(make_backend, fake):
     with pytest.raises(BackendError, match="^cuda:0 cannot multiply: cuBLAS does not start: cublasCreate_v2: "
                        "CUBLAS_STATUS_"
                                            "NOT_INITIALIZED$"):
-        backend._cublas()
+        backend.blas.handle()
 
 
 def test_cublas_is_not_started_while_a_graph_is_captured(make_backend, fake):
     backend, state = make_backend()
-    backend.held = []
+    backend.graphs.held = []
     with pytest.raises(CaptureError, match="^cuda:0: cuBLAS cannot be started while a graph is captured; "
                        "multiply"):
-        backend._cublas()
+        backend.blas.handle()
     assert fake.calls() == [] and state.memory == []
-    backend.held = None
-    handle = backend._cublas()
-    backend.held, state.stream = [], BIG + 9
-    assert backend._cublas() == handle and fake.calls()[-2][0] == "stream"
+    backend.graphs.held = None
+    handle = backend.blas.handle()
+    backend.graphs.held, state.stream = [], BIG + 9
+    assert backend.blas.handle() == handle and fake.calls()[-2][0] == "stream"
 
 
 @pytest.mark.parametrize("who", ["products", "devices"])

@@ -128,7 +128,7 @@ def test_without_cublas_products_say_how_to_get_it(cupy, monkeypatch):
     with pytest.raises(BackendError,
                        match=r"^cuda:0 cannot multiply: cuBLAS is missing \(.*\); install it with: python -m "
                                            r"pip install 'minidrop\[cuda12\]'$"):
-        CupyBackend(0)._cublas()
+        CupyBackend(0).blas.handle()
 
 
 # -- minidrop devices ----------------------------------------------------------------------------------------

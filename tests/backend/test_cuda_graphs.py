@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from minidrop.backend import Backend
-from minidrop.backend.cuda.graphs import CudaGraphs
+from minidrop.backend.cuda.backend import CupyBackend
+from minidrop.backend.cuda.graphs import Graphs
 from minidrop.errors import CaptureError
 
 
@@ -74,34 +74,37 @@ class FakeCupy:
         return Stream()
 
 
-class Graphs(CudaGraphs, Backend):
-    name, held = "cuda:0", None
+class Device:
+    """Graphs on a FakeCupy, and what starts cuBLAS."""
 
     def __init__(self):
-        self.xp, self.device = FakeCupy(), nullcontext()
+        self.xp = FakeCupy()
+        self.graphs = Graphs("cuda:0", self.xp, nullcontext())
 
-    def _cublas(self):
-        assert self.held is None
+    def start(self):
+        assert self.graphs.held is None
         self.xp.do("cuBLAS")
+
+    def capture(self, work):
+        return self.graphs.capture(work, self.start)
 
 
 @pytest.fixture
 def backend():
-    return Graphs()
+    return Device()
 
 
 def test_a_graph_is_captured_on_a_stream_of_its_own_and_launched_on_the_current_one(backend):
     table = object()
 
     def work():
-        assert backend.capturing
-        backend.held.append(table)
+        backend.graphs.held.append(table)
         backend.xp.do("work")
 
     graph = backend.capture(work)
     graph.launch()
     assert backend.xp.log == ["no limit", "cuBLAS", "enter", "begin", "work", "end", "exit", "launch"]
-    assert graph.held == [table] and backend.held is None and not backend.capturing
+    assert graph.held == [table] and backend.graphs.held is None
 
 
 @pytest.mark.parametrize("place", ["begin", "work", "end"])
@@ -113,7 +116,7 @@ def test_whatever_goes_wrong_ends_the_capture_and_the_next_one_works(backend, pl
     with pytest.raises(raised, match=text):
         backend.capture(lambda: backend.xp.do("work"))
     assert backend.xp.log[-1] == "exit" and ("end" in backend.xp.log) == (place != "begin")
-    assert backend.held is None and not backend.capturing
+    assert backend.graphs.held is None
     backend.xp.fails = {}
     backend.capture(lambda: None).launch()
 
@@ -134,13 +137,13 @@ def test_memory_that_is_free_between_captures_belongs_to_the_graphs(backend):
     with pytest.raises(CaptureError, match="^cuda:0: no memory is left for 5,000 bytes that a graph needs "
                        "beside"):
         backend.capture(lambda: xp.allocate(5000))
-    backend._trim_graphs()
+    backend.graphs.trim()
     del graph
-    backend._trim_graphs()
+    backend.graphs.trim()
     assert "graphs' pool freed" not in xp.log
     other.launch()
     del other
-    backend._trim_graphs()
+    backend.graphs.trim()
     assert xp.log[-1] == "graphs' pool freed"
 
 
@@ -155,5 +158,19 @@ def test_other_errors_of_an_allocation_stay_what_they_are(backend, monkeypatch):
 
 
 def test_nothing_is_trimmed_before_the_first_capture(backend):
-    backend._trim_graphs()
+    backend.graphs.trim()
     assert backend.xp.log == []
+
+
+@pytest.mark.parametrize("error", [None, CaptureError("why")])
+def test_a_backend_knows_that_it_captures(backend, error):
+    cuda, seen = object.__new__(CupyBackend), []
+    cuda.graphs, cuda.blas = backend.graphs, SimpleNamespace(handle=backend.start)
+
+    def work():
+        seen.append(cuda.capturing)
+        if error:
+            raise error
+    with pytest.raises(CaptureError) if error else nullcontext():
+        cuda.capture(work).launch()
+    assert seen == [True] and not cuda.capturing

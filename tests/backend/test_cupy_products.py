@@ -71,7 +71,7 @@ def test_gemm_of_any_arrays(cuda, rng, dtype, close, layout, trans_a, trans_b):
 @pytest.mark.parametrize("m, k, n", [(0, 3, 4), (3, 0, 4), (3, 4, 0)])
 def test_empty_products(cuda, m, k, n):
     np.testing.assert_array_equal(cuda.gemm(np.ones((m, k)), np.ones((k, n))), np.zeros((m, n)))
-    assert cuda.blas.calls == []
+    assert cuda.blas.library.calls == []
 
 
 def test_other_types_are_refused(cuda):
@@ -82,8 +82,8 @@ def test_other_types_are_refused(cuda):
 
 def test_what_cublas_refuses_names_the_call(cuda, monkeypatch):
     def refuse(*_):
-        raise cuda.blas.CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED")
-    monkeypatch.setattr(cuda.blas, "gemmEx", refuse)
+        raise cuda.blas.library.CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED")
+    monkeypatch.setattr(cuda.blas.library, "gemmEx", refuse)
     with pytest.raises(BackendError,
                        match=r"^cuda:0 on the host: cuBLAS refused a product in float64: "
                        r"CUBLAS_STATUS_NOT_SUPP"
@@ -151,7 +151,7 @@ def test_tiles(cuda, rng, period, transpose, size):
     pieces = tile_pieces(SAMPLES, pattern.tiles(OUTPUTS, INPUTS))
     agree(cuda, lambda x, W, b: linear_pieces(x, W, b, pieces, 1.5, transpose), x, W, b)
     if (period, size) == (2, 16):
-        assert cuda.blas.calls == ["gemmStridedBatchedEx"] * 3
+        assert cuda.blas.library.calls == ["gemmStridedBatchedEx"] * 3
 
 
 def test_equal_tiles_are_gathered_once(cuda, rng, monkeypatch):
@@ -270,4 +270,4 @@ def test_a_compact_net_equals_the_masked_dense_one(cuda, rng, family, rate):
     inputs = {"data": rng.standard_normal((6, 40)), "label": rng.integers(0, 7, 6)}
     for iteration in range(6):
         assert_matches_masked_dense(net, iteration, inputs)
-    assert cuda.blas.calls
+    assert cuda.blas.library.calls

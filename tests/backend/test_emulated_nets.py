@@ -99,7 +99,7 @@ def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
                                                           else {"subtract_block"}) <= ran
     assert ({"lstm_step", "lstm_step_gradient", "link_places", "sum_places"} if layers is text
             else {"activate"}) <= ran
-    assert "gemmEx" in cuda.blas.calls
+    assert "gemmEx" in cuda.blas.library.calls
 
 
 @pytest.mark.parametrize("family", ["Dropout", *known_families()])

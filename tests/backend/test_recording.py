@@ -79,9 +79,9 @@ def test_a_graph_holds_kernels_products_and_numpy_in_their_order(cuda):
     cuda.kernels.launches.clear()
     graph = cuda.capture(lambda: cuda.relu(cuda.gemm(x, x.T) + 1).fill(2))
     assert graph.names == ["gemmEx", "add", "activate", "fill"]
-    assert cuda.kernels.launches == cuda.blas.calls == []
+    assert cuda.kernels.launches == cuda.blas.library.calls == []
     graph.launch()
-    assert (cuda.kernels.launches, cuda.blas.calls) == (["activate"], ["gemmEx"])
+    assert (cuda.kernels.launches, cuda.blas.library.calls) == (["activate"], ["gemmEx"])
 
 
 def test_cublas_gets_its_numbers_at_capture_and_its_pointers_checked(cuda):
@@ -89,10 +89,10 @@ def test_cublas_gets_its_numbers_at_capture_and_its_pointers_checked(cuda):
     alpha, beta = np.array([2], np.float32), np.array([0], np.float32)
 
     def product(a):
-        cuda.blas.gemmEx(0, 0, 0, 3, 3, 3, alpha.ctypes.data, a, 0, 3, cuda._pointer(x), 0, 3,
-                         beta.ctypes.data, cuda._pointer(out), 0, 3, 68, -1)
+        cuda.blas.library.gemmEx(0, 0, 0, 3, 3, 3, alpha.ctypes.data, a, 0, 3, cuda.blas.pointer(x), 0, 3,
+                         beta.ctypes.data, cuda.blas.pointer(out), 0, 3, 68, -1)
 
-    graph = cuda.capture(lambda: product(cuda._pointer(x)))
+    graph = cuda.capture(lambda: product(cuda.blas.pointer(x)))
     alpha[0] = beta[0] = 5
     graph.launch()
     np.testing.assert_allclose(out.get(), 2 * numbers(0, 3, 3) @ numbers(0, 3, 3), rtol=1e-5)
@@ -427,8 +427,8 @@ def test_what_an_update_leaves_out_is_asked_for_each_form_anew(recorded_cuda):
     starts = [cuda.zeros((1,), np.int32) for _ in range(2)]
     halves = [MovingKept(Kept(0, 4, 2, 12), start_at, ("site", 0, 2)) for start_at in starts]
     thirds = [MovingKept(Kept(0, 3, 1, 12), start_at, ("site", 0, 3)) for start_at in starts]
-    assert cuda._rest(tuple(halves), 12) == Kept.of([], 12)
-    assert cuda._rest(tuple(thirds), 12) is None
+    assert cuda.tables.rest(tuple(halves), 12) == Kept.of([], 12)
+    assert cuda.tables.rest(tuple(thirds), 12) is None
     known = Kept(0, 2, 1, 12), Kept(1, 4, 1, 12)
-    assert cuda._rest(known, 12) == Kept(3, 4, 1, 12)
-    assert cuda._rest(known, 12) is cuda._rest(known, 12)
+    assert cuda.tables.rest(known, 12) == Kept(3, 4, 1, 12)
+    assert cuda.tables.rest(known, 12) is cuda.tables.rest(known, 12)

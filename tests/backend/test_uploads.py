@@ -17,6 +17,7 @@ from minidrop import Tensor
 from minidrop.backend import get_backend
 from minidrop.backend.cuda import backend as cupy_backend
 from minidrop.backend.cuda.backend import CupyBackend
+from minidrop.backend.cuda.graphs import Graphs
 from minidrop.backend.cuda.uploads import RING, Uploads
 from minidrop.config import parse_net
 from minidrop.errors import CaptureError
@@ -317,7 +318,7 @@ def make_backend(setting, monkeypatch):
     monkeypatch.setattr(cupy_backend, "cupy", cupy)
     backend = object.__new__(CupyBackend)
     backend.name, backend.index, backend.xp, backend.device = "cuda:0", 0, cupy, cupy.cuda.Device()
-    backend._uploads = setting.uploads
+    backend._uploads, backend.graphs = setting.uploads, Graphs("cuda:0", cupy, backend.device)
     return backend
 
 

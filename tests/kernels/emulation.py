@@ -13,6 +13,8 @@ import numpy as np
 
 from minidrop.backend import Backend
 from minidrop.backend.cuda.blocks import CudaBlocks
+from minidrop.backend.cuda.graphs import Graphs
+from minidrop.backend.cuda.kept_tables import KeptTables
 from minidrop.backend.cuda.kernels import CupyKernels
 from minidrop.kernels import loader
 
@@ -86,8 +88,10 @@ class EmulatedBackend(CudaBlocks, CupyKernels, Backend):
     name = "emulated"
 
     def __init__(self, change=None):
-        self.kernels = Emulator(change)
-        self._start_kernels()
+        self.start(Emulator(change))
+
+    def start(self, kernels):
+        self.kernels, self.graphs, self.tables = kernels, Graphs(self.name, None, None), KeptTables(self)
 
     def empty(self, shape, dtype):
         out = np.empty(shape, dtype)

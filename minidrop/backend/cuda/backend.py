@@ -3,15 +3,16 @@
 Imported only when asked for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from minidrop.backend.cuda import cublas_library
+from minidrop.backend.cuda.blas import Blas
 from minidrop.backend.cuda.blocks import CudaBlocks
-from minidrop.backend.cuda.graphs import CudaGraphs
+from minidrop.backend.cuda.graphs import CudaGraph, Fetched, Graphs, fetch
+from minidrop.backend.cuda.kept_tables import KeptTables
 from minidrop.backend.cuda.kernels import CupyKernels
 from minidrop.backend.cuda.products import CudaProducts
 from minidrop.backend.cuda.uploads import Uploads
@@ -35,9 +36,14 @@ def device_count() -> tuple[int, str]:
     return count, "" if count else f"CuPy {cupy.__version__} finds no CUDA device"
 
 
-class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
-    """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see
-    `backend.cuda.products`."""
+class CupyBackend(CudaProducts, CudaBlocks, CupyKernels):
+    """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cuda.products`.
+
+    Its parts: `blas` multiplies, `kernels` launches our own kernels, `tables` are the kept sets they read,
+    `graphs` captures. Its bases are the operations that go another way here than in backend/generic.
+    """
+
+    captures = True
 
     def __init__(self, index: Any, precision: str = "float32"):
         count, reason = device_count()
@@ -50,10 +56,11 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
         self.precision = precision
         self.xp = cupy
         self.device = cupy.cuda.Device(index)
+        self.graphs = Graphs(self.name, cupy, self.device)
+        self.blas = Blas(self.name, index, cupy, self.graphs, self.empty)
         self.kernels = Cuda(index, cupy)
-        self._start_kernels()
+        self.tables = KeptTables(self)
         self._uploads = Uploads(cupy, self.device)
-        self._blas = None
 
     def describe(self) -> str:
         properties = cupy.cuda.runtime.getDeviceProperties(self.index)
@@ -105,7 +112,7 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
 
     def trim(self) -> None:
         self._uploads.trim()
-        self._trim_graphs()
+        self.graphs.trim()
         cupy.get_default_memory_pool().free_all_blocks()
 
     def synchronize(self) -> None:
@@ -135,37 +142,22 @@ class CupyBackend(CudaGraphs, CudaProducts, CudaBlocks, CupyKernels):
                             f"free, and {used:,} of the {held:,} held here are in use; make batch_size or "
                             f"the layers smaller, or end what else runs on the device")
 
-    # -- kept sets -------------------------------------------------------------------------------------------
-    def _index(self, kept):
-        return kept.index if isinstance(kept.index, slice) else self._index_table(kept)
+    # -- captures --------------------------------------------------------------------------------------------
+    def capture(self, work: Callable) -> CudaGraph:
+        was = self.capturing
 
-    # -- cuBLAS ----------------------------------------------------------------------------------------------
-    def _pointer(self, array):
-        return array.data.ptr
-
-    def _cublas(self):
-        """Return (cuBLAS, this thread's handle of the device, on the current stream)."""
-        if self._blas is None:
+        def captured():
+            self.capturing = True
             try:
-                self._blas = cublas_library.load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
-            except (ImportError, OSError, AttributeError) as error:     # CuPy imports without CUDA libraries
-                major = cupy.cuda.runtime.driverGetVersion() // 1000
-                raise BackendError(f"{self.name} cannot multiply: cuBLAS is missing "
-                                   f"({str(error).splitlines()[0]}); install it with: python -m pip install "
-                                   f"'minidrop[cuda{13 if major >= 13 else 12}]'") from error
-        try:
-            return self._blas, self._blas.handle(self.index, cupy.cuda.get_current_stream().ptr,
-                                                 self._new_workspace)
-        except cublas_library.CUBLASError as error:
-            raise BackendError(f"{self.name} cannot multiply: cuBLAS does not start: {error}") from error
+                work()
+            finally:
+                self.capturing = was
 
-    def _new_workspace(self):
-        if self.held is not None:
-            raise CaptureError(f"{self.name}: cuBLAS cannot be started while a graph is captured; multiply "
-                               f"once before, in the same thread")
-        size = cublas_library.workspace_bytes(cupy.cuda.runtime.getDeviceProperties(self.index)["major"])
-        memory = self.empty((size,), np.uint8)
-        return memory.data.ptr, size, memory
+        # A thread that has not multiplied yet could not start cuBLAS within the capture.
+        return self.graphs.capture(captured, self.blas.handle)
+
+    def fetch(self, x: Any) -> Fetched:
+        return fetch(cupy, x)
 
 
 def _is_on_a_device(x):

@@ -8,13 +8,13 @@ gathered and multiplied group by group (`functions.pieces`).
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidrop.backend.cuda.launches import KernelLaunches
 from minidrop.backend.device_sets import DeviceGrid
-from minidrop.backend.generic import Backend, check_block_product
+from minidrop.backend.generic import check_block_product
 from minidrop.errors import BackendError
 from minidrop.kernels import cuda, grids
 from minidrop.kernels.loader import OPERANDS, REALS
@@ -26,23 +26,18 @@ _LARGEST = 2**30        # of an axis: kernels count its entries, and where a blo
                         # 32 bits
 
 
-class CudaBlocks(Backend):
-    """Needs what `CudaProducts` and `CupyKernels` have; stands before the latter."""
+class CudaBlocks(KernelLaunches):
+    """Overrides the products of blocks; `_kind` and `_read` are those of `CudaProducts`."""
 
     reads_grids = True
-
-    def _start_kernels(self):
-        super()._start_kernels()
-        self._block_mask = lru_cache(maxsize=64)(super().block_mask)
 
     def block_products(self, dtype: Any) -> bool:
         return self._kind(dtype) in OPERANDS
 
     def block_mask(self, grid: BlockGrid) -> np.ndarray:
-        # One upload for all layers that read a grid. While a step is captured the table must not be one that
-        # stays as it is.
+        # While a step is captured the table must not be one that stays as it is.
         return (super().block_mask(grid) if self.capturing or isinstance(grid, DeviceGrid)
-                else self._block_mask(grid))
+                else self.tables.lives(grid))
 
     def block_product(self, a: Any, b: Any, trans_a: bool = False, trans_b: bool = False, a_grid: Any = None,
                       n_grid: Any = None, scale: Any = 1, bias: Any = None) -> Any:
@@ -66,10 +61,10 @@ class CudaBlocks(Backend):
             a, b = (x.astype(c.dtype, copy=False) for x in (a, b))
         m, n = c.shape
         tile_m, tile_n = self._tile(m, n, trans_a, a_grid, n_grid) if operand else grids.TILES[0]
-        self._run(cuda.block_product, {"OPERAND": operand, "TRANS_A": int(trans_a), "TRANS_B": int(trans_b),
-                                       "TILE_M": tile_m, "TILE_N": tile_n},
-                  a=a, b=b, c=c, bias=None if bias is None else self._flat(bias), scale=scale,
-                  **self._mask_of("a", a_grid), **self._mask_of("n", n_grid))
+        macros = {"OPERAND": operand, "TRANS_A": int(trans_a), "TRANS_B": int(trans_b), "TILE_M": tile_m,
+                  "TILE_N": tile_n}
+        self._run(cuda.block_product, macros, a=a, b=b, c=c, bias=None if bias is None else self._flat(bias),
+                  scale=scale, **self._mask_of("a", a_grid), **self._mask_of("n", n_grid))
         return c
 
     def _mask_of(self, name, grid):

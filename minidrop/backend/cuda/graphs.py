@@ -1,6 +1,9 @@
 """Work of a CUDA device captured into a graph, which one call launches again as often as wanted."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -11,64 +14,65 @@ from minidrop.errors import CaptureError
 _NO_MEMORY = 2          # cudaErrorMemoryAllocation
 
 
-class CudaGraphs:
-    """`Backend.capture` and `fetch` for CuPy; needs `self.device` and `self._cublas`.
+class Graphs:
+    """The graphs of one device. held: while one is captured, what it reads of the caches; else None.
 
-    All graphs of a device share one pool of memory of their own: nobody else is given what a graph writes to,
-    and graphs run one after the other, so the arrays that one needs only while it runs may be those of the
-    next. What the pool has free is therefore in use for as long as there is a graph.
+    All share one pool of memory of their own: nobody else is given what a graph writes to, and graphs run one
+    after the other, so the arrays that one needs only while it runs may be those of the next. What the pool
+    has free is therefore in use for as long as there is a graph.
     """
 
-    captures = True
-    _graph_pool = _graph_stream = None
+    def __init__(self, name: str, cupy: Any, device: Any):
+        self.name, self._cupy, self._device = name, cupy, device
+        self.held = None
+        self._pool = self._stream = None
+        self._all: WeakSet = WeakSet()
 
-    def capture(self, work: Callable) -> Any:
+    def capture(self, work: Callable, start: Callable) -> CudaGraph:
+        """Return the CudaGraph of what work() asks of the device; start() is called just before.
+
+        CaptureError, also for other errors on the way; the device is then as before.
+        """
         if self.held is not None:
             raise CaptureError(f"{self.name}: a capture within a capture")
-        cuda = self.xp.cuda
-        with self.device:
-            if self._graph_pool is None:
-                self._graph_pool, self._graphs = cuda.MemoryPool(self._graph_memory), WeakSet()
-                self._graph_pool.set_limit(size=0)      # none, not that of CuPy's pool: at a limit pools
-                                                        # free, too
-                # the default stream cannot be captured
-                self._graph_stream = cuda.Stream(non_blocking=True)
-            self._cublas()      # a thread that has not multiplied yet could not start it within the capture
-            stream, was = self._graph_stream, self.capturing
-            self.held, self.capturing = [], True
+        cuda = self._cupy.cuda
+        with self._device:
+            if self._pool is None:
+                self._pool = cuda.MemoryPool(self._memory)
+                self._pool.set_limit(size=0)    # none, not that of CuPy's pool: at a limit pools free, too
+                self._stream = cuda.Stream(non_blocking=True)       # the default stream cannot be captured
+            start()
+            self.held = []
             try:
-                with cuda.using_allocator(self._graph_pool.malloc), stream:
-                    stream.begin_capture()
-                    try:
-                        work()
-                    except BaseException:
-                        self._abandon(stream)
-                        raise
-                    graph = stream.end_capture()
+                with cuda.using_allocator(self._pool.malloc), self._stream:
+                    graph = CudaGraph(self._captured(work), self.held)
             except (CaptureError, KeyboardInterrupt):
                 raise
             except Exception as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise CaptureError(f"{self.name}: {type(error).__name__}: {reason}") from error
             finally:
-                held, self.held, self.capturing = self.held, None, was
-        graph = CudaGraph(graph, held)
-        self._graphs.add(graph)
+                self.held = None
+        self._all.add(graph)
         return graph
 
-    def _abandon(self, stream):
+    def _captured(self, work):
+        self._stream.begin_capture()
         try:
-            stream.end_capture()
-        except Exception:       # the capture has failed already: this ends it
-            pass
+            work()
+        except BaseException:
+            with suppress(Exception):       # the capture has failed already: this ends it
+                self._stream.end_capture()
+            raise
+        return self._stream.end_capture()
 
-    def _graph_memory(self, size):
-        """Return new device memory for the graphs' pool; CaptureError where there is none.
+    def _memory(self, size):
+        """Return new device memory for the pool; CaptureError where there is none.
 
         Where memory runs out CuPy's pools give back what they have free and ask again. Here that is what
         graphs write to, so the pool must not see that error; what is free elsewhere is given back instead.
         """
-        cuda = self.xp.cuda
+        cuda = self._cupy.cuda
         for again in (True, False):
             try:
                 return cuda.MemoryPointer(cuda.Memory(size), 0)
@@ -76,24 +80,15 @@ class CudaGraphs:
                 if error.status != _NO_MEMORY:
                     raise
             if again:
-                self.xp.get_default_memory_pool().free_all_blocks()
+                self._cupy.get_default_memory_pool().free_all_blocks()
         raise CaptureError(f"{self.name}: no memory is left for {size:,} bytes that a graph needs beside "
                            f"what runs uncaptured")
 
-    def _trim_graphs(self):
+    def trim(self) -> None:
         """Give the graphs' memory back, if there is no graph any more."""
-        if self._graph_pool is not None and not self._graphs and self.held is None:
-            with self.device:
-                self._graph_pool.free_all_blocks()
-
-    def fetch(self, x: Any) -> Any:
-        cuda = self.xp.cuda
-        memory = cuda.alloc_pinned_memory(x.nbytes)
-        there = _on_host(memory, x)
-        x.get(out=there, blocking=False)
-        done = cuda.Event(disable_timing=True)
-        done.record()
-        return Fetched(there, done)
+        if self._pool is not None and not self._all and self.held is None:
+            with self._device:
+                self._pool.free_all_blocks()
 
 
 class CudaGraph:
@@ -107,6 +102,16 @@ class CudaGraph:
         self.graph.launch()
 
 
+def fetch(cupy: Any, x: Any) -> Fetched:
+    """Send an array to the host, on the current stream; nobody waits for it."""
+    memory = cupy.cuda.alloc_pinned_memory(x.nbytes)
+    there = np.frombuffer(memory, x.dtype, x.size).reshape(x.shape)
+    x.get(out=there, blocking=False)
+    done = cupy.cuda.Event(disable_timing=True)
+    done.record()
+    return Fetched(there, done)
+
+
 class Fetched:
     """An array on its way to the host."""
 
@@ -118,6 +123,3 @@ class Fetched:
         self.done.synchronize()
         return self.array
 
-
-def _on_host(memory, like):
-    return np.frombuffer(memory, like.dtype, like.size).reshape(like.shape)

@@ -8,48 +8,41 @@ first.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidrop.backend.cuda.kernel_arguments import KernelArguments, is_straight, rest_of
+from minidrop.backend.cuda.launches import is_real, is_straight
 from minidrop.backend.cuda.redrawn_mask import RedrawnMask
 from minidrop.backend.cuda.table_kept import TableKept
+from minidrop.backend.cuda.updates import CudaUpdates
 from minidrop.backend.generic import dropout_threshold
 from minidrop.kept import Kept
-from minidrop.kernels import cuda, grids
+from minidrop.kernels import cuda
 from minidrop.kernels.loader import OPERANDS, REALS, AxisValue
 
 if TYPE_CHECKING:
     from minidrop.backend.cuda.cublas import Matrix
 
 
-class CupyKernels(KernelArguments):
+class CupyKernels(CudaUpdates):
     """Overrides the generic methods that have a kernel."""
-
-    def refuse(self, wrong: np.ndarray, error: Callable) -> None:
-        if not self.capturing:
-            super().refuse(wrong, error)
-        elif self.trouble is not None:
-            self.trouble |= wrong.any().astype(np.int32)
 
     # -- kept sets -------------------------------------------------------------------------------------------
     def take(self, x: np.ndarray, kept: Kept | None, axis: int) -> np.ndarray:
         if kept is None or kept.is_all:
             return x
         axis %= x.ndim
-        if not _real(x) or axis == 0 and not kept.on_device and isinstance(kept.index, slice):
+        if not is_real(x) or axis == 0 and not kept.on_device and isinstance(kept.index, slice):
             return super().take(x, kept, axis)      # rows: a view, which products read in place
-        form = self._as_matrix(x.shape, kept, axis)
+        form = _as_matrix(x.shape, kept, axis)
         if form is None:
             return super().take(x, kept, axis)
         shape, rows, cols = form
         out = self.empty(tuple(kept.count if i == axis else n for i, n in enumerate(x.shape)), x.dtype)
         flat = out.reshape(shape[0] if rows is None else rows.count, shape[1] if cols is None else cols.count)
-        self._run(cuda.take_block, W=self._rows(x, shape), rows=self._axis(rows, shape[0]),
-                  cols=self._axis(cols, shape[1]),
-                 out=flat)
+        self._run(cuda.take_block, W=self._rows(x, shape), rows=self.tables.axis(rows, shape[0]),
+                  cols=self.tables.axis(cols, shape[1]), out=flat)
         return out
 
     def put(self, x: np.ndarray, kept: Kept | None, axis: int) -> np.ndarray:
@@ -57,7 +50,7 @@ class CupyKernels(KernelArguments):
             return x
         axis %= x.ndim
         shape = tuple(kept.total if i == axis else n for i, n in enumerate(x.shape))
-        form = self._as_matrix(shape, kept, axis) if _real(x) else None
+        form = _as_matrix(shape, kept, axis) if is_real(x) else None
         if form is None:
             return super().put(x, kept, axis)
         (n, m), rows, cols = form
@@ -66,16 +59,16 @@ class CupyKernels(KernelArguments):
             out.fill(0)
             return out
         flat = (n if rows is None else rows.count, m if cols is None else cols.count)
-        self._run(cuda.expand, x=self._rows(x, flat), rows=self._places(rows, n), cols=self._places(cols, m),
-                 out=out.reshape(n, m))
+        self._run(cuda.expand, x=self._rows(x, flat), rows=self.tables.places(rows, n),
+                  cols=self.tables.places(cols, m), out=out.reshape(n, m))
         return out
 
     def put_columns(self, out: np.ndarray, kept: Kept | None, x: np.ndarray) -> None:
-        if not _real(out) or not is_straight(out) or x.dtype != out.dtype:
+        if not is_real(out) or not is_straight(out) or x.dtype != out.dtype:
             super().put_columns(out, kept, x)
             return
-        self._run(cuda.put_block, x=self._rows(x, x.shape), rows=self._axis(None, len(out)),
-                 cols=self._axis(kept, out.shape[1]), out=out)
+        self._run(cuda.put_block, x=self._rows(x, x.shape), rows=self.tables.axis(None, len(out)),
+                  cols=self.tables.axis(kept, out.shape[1]), out=out)
 
     def add_block(self, out: np.ndarray, rows: Kept | None, cols: Kept | None, x: np.ndarray) -> None:
         found = self._block(out, rows, cols, x)
@@ -85,59 +78,44 @@ class CupyKernels(KernelArguments):
             out, x, axes = found
             self._run(cuda.add_block, x=x, out=out, factor=1, **axes)
 
-    def _block(self, out, rows, cols, x):
-        """Return (out, x, what else a kernel takes) for one that changes out[rows, cols] by x; None where no
-        kernel can."""
-        if out.ndim == 1:
-            rows, cols = None, rows if cols is None else cols
-            out, x = out[None], x.reshape(1, -1)
-        elif rows is None and cols is None and out.flags.c_contiguous:
-            out = out.reshape(len(out), -1)
-            x = x.reshape(out.shape)
-        if out.ndim != 2 or not _real(out) or not is_straight(out) or x.dtype != out.dtype:
-            return None
-        return out, self._rows(x, x.shape), {
-            "rows": self._axis(rows, out.shape[0]), "cols": self._axis(cols, out.shape[1]),
-            "places": rows.places if isinstance(rows, TableKept) else None}
-
     def submatrix(self, W: np.ndarray, rows: Kept | None, cols: Kept | None) -> np.ndarray:
-        if cols is None or cols.is_all or not _real(W):
+        if cols is None or cols.is_all or not is_real(W):
             return self.take(self.take(W, rows, 0), cols, 1)
         out = self.empty((W.shape[0] if rows is None else rows.count, cols.count), W.dtype)
-        self._run(cuda.take_block, W=self._rows(W, W.shape), rows=self._axis(rows, W.shape[0]),
-                 cols=self._axis(cols, W.shape[1]), out=out)
+        self._run(cuda.take_block, W=self._rows(W, W.shape), rows=self.tables.axis(rows, W.shape[0]),
+                  cols=self.tables.axis(cols, W.shape[1]), out=out)
         return out
 
     def round_block(self, W: np.ndarray, rows: Any, cols: Kept | None, factor: np.ndarray, kind: str,
-                    out: np.ndarray | None) -> None:
+                    out: np.ndarray) -> None:
         if W.dtype != np.float32 or not is_straight(out):
             super().round_block(W, rows, cols, factor, kind, out)
             return
         self._run(cuda.round_block, {"OPERAND": OPERANDS.index(kind)}, W=self._rows(W, W.shape),
-                  rows=self._axis(rows, W.shape[0]), cols=self._axis(cols, W.shape[1]), out=out,
+                  rows=self.tables.axis(rows, W.shape[0]), cols=self.tables.axis(cols, W.shape[1]), out=out,
                   factor=factor)
 
     def lookup(self, W: np.ndarray, ids: np.ndarray, cols: Kept | None) -> np.ndarray:
-        if not _real(W):
+        if not is_real(W):
             return super().lookup(W, ids, cols)
         out = self.empty((ids.size, W.shape[1] if cols is None else cols.count), W.dtype)
         self._run(cuda.take_block, W=self._rows(W, W.shape),
-                 rows=AxisValue(ids.size, W.shape[0], 0, 1, 1, self.xp.ascontiguousarray(ids)),
-                 cols=self._axis(cols, W.shape[1]), out=out)
+                  rows=AxisValue(ids.size, W.shape[0], 0, 1, 1, self.xp.ascontiguousarray(ids)),
+                  cols=self.tables.axis(cols, W.shape[1]), out=out)
         return out
 
     def sum_groups(self, x: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        if not _real(x):
+        if not is_real(x):
             return super().sum_groups(x, order, starts)
         out = self.empty((len(starts), x.shape[1]), x.dtype)
         if len(starts):
             self._run(cuda.sum_groups, x=self._rows(x, x.shape), order=self.asarray(order),
-                     bounds=self.asarray(np.append(starts, len(order))), out=out)
+                      bounds=self.asarray(np.append(starts, len(order))), out=out)
         return out
 
     def table_gradient(self, x: np.ndarray, ids: np.ndarray,
                        rows: int) -> tuple[np.ndarray, Kept | TableKept]:
-        if not (_real(x) and ids.size):
+        if not (is_real(x) and ids.size):
             return super().table_gradient(x, ids, rows)
         ids, next_place = self.xp.ascontiguousarray(ids), self.empty(ids.shape, np.int32)
         places, g = self.empty((rows,), np.int32), self.empty(x.shape, x.dtype)
@@ -147,16 +125,16 @@ class CupyKernels(KernelArguments):
         return g, TableKept(ids, places)
 
     def multiply_groups(self, x: Any, ends: list[int], factors: np.ndarray) -> Any:
-        if not _real(x) or not ends or not x.size:
+        if not is_real(x) or not ends or not x.size:
             return super().multiply_groups(x, ends, factors)
         y = self.empty(x.shape, x.dtype)
         self._run(cuda.multiply_groups, x=self.xp.ascontiguousarray(x), factors=factors,
-                  ends=self._hold(self._group_ends(tuple(ends))), y=y)
+                  ends=self.tables.ends(ends), y=y)
         return y
 
     # -- activations, sums -----------------------------------------------------------------------------------
     def add_to_rows(self, y: np.ndarray, b: np.ndarray) -> None:
-        if not _real(y) or not is_straight(y) or b.dtype != y.dtype:
+        if not is_real(y) or not is_straight(y) or b.dtype != y.dtype:
             super().add_to_rows(y, b)
             return
         self._run(cuda.activate, {"ACTIVATION": 0}, x=y, b=b, y=y, scale=1)
@@ -166,34 +144,32 @@ class CupyKernels(KernelArguments):
 
     def activate(self, x: np.ndarray, b: Any, activation: str, scale: float,
                  out: np.ndarray | None = None) -> np.ndarray:
-        if (not _real(x) or b is not None and b.dtype != x.dtype
+        if (not is_real(x) or b is not None and b.dtype != x.dtype
                 or out is not None and not out.flags.c_contiguous):
             return super().activate(x, b, activation, scale, out)
         y = self.empty(x.shape, x.dtype) if out is None else out
         shape = (math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim > 1 or b is not None else (1, x.size)
         self._run(cuda.activate, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)}, x=self._rows(x, shape),
-                  b=b,
-                 y=y.reshape(shape), scale=scale)
+                  b=b, y=y.reshape(shape), scale=scale)
         return y
 
     def activate_gradient(self, gy: np.ndarray, y: np.ndarray, activation: str, scale: float) -> np.ndarray:
-        if not _real(gy) or y.dtype != gy.dtype:
+        if not is_real(gy) or y.dtype != gy.dtype:
             return super().activate_gradient(gy, y, activation, scale)
         gx = self.empty(gy.shape, gy.dtype)
         self._run(cuda.activate_gradient, {"ACTIVATION": cuda.ACTIVATIONS.index(activation)},
-                  gy=self._flat(gy),
-                 y=self._flat(y), gx=gx.reshape(-1), scale=scale)
+                  gy=self._flat(gy), y=self._flat(y), gx=gx.reshape(-1), scale=scale)
         return gx
 
     def column_sums(self, x: np.ndarray) -> np.ndarray:
-        if not _real(x) or x.ndim != 2 or not x.size:
+        if not is_real(x) or x.ndim != 2 or not x.size:
             return super().column_sums(x)
         out = self.empty(x.shape[1:], x.dtype)
         self._run(cuda.column_sums, x=self._rows(x, x.shape), out=out)
         return out
 
     def transposed(self, W: np.ndarray) -> Any:
-        if not _real(W):
+        if not is_real(W):
             return super().transposed(W)
         out = self.empty(W.shape[::-1], W.dtype)
         self._run(cuda.transpose, W=self._rows(W, W.shape), out=out)
@@ -201,46 +177,42 @@ class CupyKernels(KernelArguments):
 
     # -- loss ------------------------------------------------------------------------------------------------
     def cross_entropy(self, x: np.ndarray, label: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        if not _real(x):
+        if not is_real(x):
             return super().cross_entropy(x, label, probability)
         logarithm = self.empty(x.shape[:1], x.dtype)
         self._run(cuda.cross_entropy, {"ROW_THREADS": _row_threads(x.shape[1])}, x=self._rows(x, x.shape),
-                  label=label,
-                 p=probability, logarithm=logarithm, smallest=np.finfo(x.dtype).tiny)
+                  label=label, p=probability, logarithm=logarithm, smallest=np.finfo(x.dtype).tiny)
         return logarithm
 
     def cross_entropy_gradient(self, probability: np.ndarray, label: np.ndarray, factor: Any) -> None:
-        if not _real(probability):
+        if not is_real(probability):
             super().cross_entropy_gradient(probability, label, factor)
             return
         self._run(cuda.cross_entropy_gradient, {"ROW_THREADS": cuda.ROW_THREADS[0]}, p=probability,
-                  label=label,
-                 factor=self._flat(factor), factor_step=int(factor.size > 1))
+                  label=label, factor=self._flat(factor), factor_step=int(factor.size > 1))
 
     # -- recurrent networks ----------------------------------------------------------------------------------
     def lstm_step(self, x: Any, product: np.ndarray, c_before: np.ndarray, cont: np.ndarray,
                   activated: np.ndarray, c: Matrix | np.ndarray, squashed: np.ndarray, h: np.ndarray) -> None:
-        if not _real(x):
+        if not is_real(x):
             super().lstm_step(x, product, c_before, cont, activated, c, squashed, h)
             return
         self._run(cuda.lstm_step, x=self._rows(x, x.shape), product=self._rows(product, product.shape),
-                 c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont), activated=activated,
-                  c=c,
-                 squashed=squashed, h=h)
+                  c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont), activated=activated,
+                  c=c, squashed=squashed, h=h)
 
     def lstm_step_gradient(self, activated: np.ndarray, squashed: np.ndarray, c_before: np.ndarray,
                            cont: np.ndarray, dh: np.ndarray, dc: np.ndarray, d: np.ndarray) -> None:
-        if not _real(dh):
+        if not is_real(dh):
             super().lstm_step_gradient(activated, squashed, c_before, cont, dh, dc, d)
             return
         self._run(cuda.lstm_step_gradient, activated=activated, squashed=squashed,
-                 c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont),
-                  dh=self.xp.ascontiguousarray(dh), dc=dc,
-                 d=d)
+                  c_before=self.xp.ascontiguousarray(c_before), cont=self._flat(cont),
+                  dh=self.xp.ascontiguousarray(dh), dc=dc, d=d)
 
     # -- dropout ---------------------------------------------------------------------------------------------
     def dropout(self, x: np.ndarray, rate: float, scale: float, key: int) -> Any:
-        if not _real(x):
+        if not is_real(x):
             return super().dropout(x, rate, scale, key)
         return self._dropped(x, rate, scale, key), RedrawnMask(self, x.shape, x.dtype, rate, key)
 
@@ -263,86 +235,21 @@ class CupyKernels(KernelArguments):
         self._run(cuda.gaussian, out=out.reshape(-1), key=key)
         return out
 
-    # -- solver ----------------------------------------------------------------------------------------------
-    def sgd_update(self, W: np.ndarray, history: np.ndarray, blocks: list, lr: float, momentum: float,
-                   decay: float, l1: bool, grad_scale: float) -> None:
-        if not (_real(W) and W.ndim and W.flags.c_contiguous and history.flags.c_contiguous) \
-                or any(block.data.dtype != W.dtype for block in blocks):
-            super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
-            return
-        rate = {"lr": lr, "grad_scale": grad_scale, "trouble": self.trouble}
-        if not momentum and not decay:
-            for block in blocks:
-                w, g, axes = self._block(W, block.rows, block.cols, block.data)
-                self._run(cuda.subtract_block, W=w, g=g, **axes, **rate)
-            return
-        shape = (1, W.size) if W.ndim == 1 else (len(W), W.size // max(1, len(W)))
-        step = {**rate, "momentum": momentum, "decay": decay, "l1": l1}
-        parts = [_of_matrix(block, W) for block in blocks]
-        W, history = W.reshape(shape), history.reshape(shape)
-        known = len(parts) > 1 and not any(isinstance(rows, TableKept) for _, rows, _ in parts)
-        rest = self._rest(tuple(rows for _, rows, _ in parts), shape[0]) if known else None
-        if len(parts) > 1 and rest is None:
-            total = self.zeros(shape, W.dtype)
-            for g, rows, cols in parts:
-                self.add_block(total, rows, cols, g)
-            parts = [(total, None, None)]
-        if len(parts) == 1 and parts[0][0].size:
-            g, rows, cols = parts[0]
-            g = g.reshape(shape[0] if rows is None else rows.count, shape[1] if cols is None else cols.count)
-            self._run(cuda.sgd_update, W=W, history=history, g=self._rows(g, g.shape),
-                      rows=self._places(rows, shape[0]),
-                     cols=self._places(cols, shape[1]), **step)
-            return
-        if len(parts) < 2:
-            parts, rest = [], Kept.all(shape[0])
-        for g, rows, cols in parts:
-            if g.size:
-                self._update_rows(W, history, g, rows, cols, step)
-            else:
-                self._update_rows(W, history, None, rows, None, step)
-        if rest.count:
-            self._update_rows(W, history, None, rest, None, step)
-
-    def _rest(self, parts, total):
-        # Moving sets are equal where they start together, whatever their step and count: they are no key of a
-        # cache.
-        known = not any(kept is not None and kept.on_device for kept in parts)
-        return (self._known_rest if known else rest_of)(parts, total)
-
-    def _update_rows(self, W, history, g, rows, cols, step):
-        self._run(cuda.sgd_update_rows, W=W, history=history, g=None if g is None else self._rows(g, g.shape),
-                 rows=self._axis(rows, W.shape[0]), cols=self._places(cols, W.shape[1]), **step)
-
-    def keep_if_well(self, target: Any, new: Any) -> None:
-        if self.trouble is None:
-            super().keep_if_well(target, new)
-        else:
-            self.xp.copyto(target, new, where=self.trouble == 0)
-
-    def squares(self, *arrays: np.ndarray) -> Any:
-        arrays = [x for x in arrays if x.size]
-        if not arrays or not all(map(_real, arrays)):
-            return super().squares(*arrays)
-        blocks = [grids.partial_sums(x.size) for x in arrays]
-        sums, total, first = self.empty((sum(blocks),), np.float64), self.empty((1,), np.float64), 0
-        for x, count in zip(arrays, blocks, strict=True):
-            self._run(cuda.sum_of_squares, x=self._flat(x), out=sums[first:first + count])
-            first += count
-        self._run(cuda.add_up, x=sums, out=total)
-        return total.reshape(())
-
-
-def _real(x):
-    return x.dtype.name in REALS
-
 
 def _row_threads(classes):
     return cuda.ROW_THREADS[classes > cuda.ROWS_OF_A_WARP]
 
 
-def _of_matrix(block, W):
-    """Return (g, rows, cols) of a block for W as a matrix: a vector is one row of it."""
-    if W.ndim == 1:
-        return block.data.reshape(1, -1), None, block.rows if block.cols is None else block.cols
-    return block.data, block.rows, block.cols
+def _as_matrix(shape, kept, axis):
+    """Return (shape, rows, cols) that mean the same for a matrix; None where the set has no regular form."""
+    before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1:])
+    if after == 1:
+        return (before, shape[axis]), None, kept
+    if before == 1:
+        return (shape[axis], after), kept, None
+    if kept.on_device:
+        return (before, shape[axis] * after), None, kept.spread(after)
+    if kept.regular is None:
+        return None
+    # Every entry of the axis is a run of `after` neighbours.
+    return (before, shape[axis] * after), None, Kept(*(after * n for n in (*kept.regular, kept.total)))

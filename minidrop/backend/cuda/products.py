@@ -14,24 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidrop.backend.cuda.blas import Blas
 from minidrop.backend.cuda.cublas import Matrix, batched, kept_product, padded, product
 from minidrop.backend.device_sets import MovingKept
+from minidrop.backend.generic import Backend
 from minidrop.errors import BackendError
 
 if TYPE_CHECKING:
     from minidrop.kept import Kept
 
 _HALF = "float16", "bfloat16"       # operands as the bits of each, uint16: NumPy has no bfloat16
-
-# cudaDataType of the operands, that of the result, cublasComputeType_t, and the type of alpha and beta.
-_TYPES = {
-    "float32": (0, 0, 68, np.float32),
-    "float64": (1, 1, 70, np.float64),
-    "tf32": (0, 0, 77, np.float32),
-    "float16": (2, 0, 68, np.float32),
-    "bfloat16": (14, 0, 68, np.float32),
-}
-_DEFAULT_ALGORITHM = -1
 
 
 class KeptMatrix:
@@ -56,8 +48,10 @@ class KeptMatrix:
         return self.base.dtype
 
 
-class CudaProducts:
-    """The products of a Backend, for arrays that live on one CUDA device."""
+class CudaProducts(Backend):
+    """The products of a Backend, for arrays that live on one CUDA device, by its `blas`."""
+
+    blas: Blas
 
     def operand(self, x: np.ndarray) -> Any:
         return KeptMatrix(x) if self._kind(x.dtype) in _HALF else x
@@ -92,7 +86,7 @@ class CudaProducts:
         gathered = not isinstance(b, KeptMatrix) or b.block is not None
         if gathered or not self._in_place(a, b, out, trans_a, trans_b, kind):
             b = self._read(b, kind)
-            self._launch(_product(_matrix(a), _matrix(b), trans_a, trans_b), a, b, out, kind)
+            self.blas.launch(_product(_matrix(a), _matrix(b), trans_a, trans_b), a, b, out, kind)
         return out
 
     def _in_place(self, a, b, out, trans_a, trans_b, kind):
@@ -104,7 +98,7 @@ class CudaProducts:
         calls = _kept_product(_matrix(a), matrix, trans_a, trans_b, b.rows, b.cols)
         if calls is None:
             return False
-        self._launch(calls, a, b.base, out, kind)
+        self.blas.launch(calls, a, b.base, out, kind)
         return True
 
     def _read(self, x, kind):
@@ -145,7 +139,7 @@ class CudaProducts:
         call = batched(_turned(_matrix(a[0]), trans[0]), _turned(_matrix(b[0]), trans[1]),
                        Matrix.contiguous(m, n),
                        (*(x.strides[0] // x.itemsize for x in (a, b)), m * n), len(pairs))
-        self._launch([call], a, b, out, kind)
+        self.blas.launch([call], a, b, out, kind)
         return [self.xp.ascontiguousarray(block[:rows, :columns])
                 for block, (rows, _, columns) in zip(out, shapes, strict=True)]
 
@@ -189,31 +183,6 @@ class CudaProducts:
             out[...] = self._dense(x)
         return out
 
-    # -- cuBLAS ----------------------------------------------------------------------------------------------
-    def _launch(self, calls, a, b, out, kind):
-        """Run Gemm calls on three arrays, in order; from here on they are pointers."""
-        blas, handle = self._cublas()
-        operand_type, result_type, compute, scalar = _TYPES[kind]
-        pointer_a, pointer_b, pointer_c = (self._pointer(array) for array in (a, b, out))
-        for call in calls:
-            left = (pointer_b + call.a * b.itemsize, operand_type, call.lda)
-            right = (pointer_a + call.b * a.itemsize, operand_type, call.ldb)
-            result = (pointer_c + call.c * out.itemsize, result_type, call.ldc)
-            shape = (handle, int(call.transa), int(call.transb), call.m, call.n, call.k,
-                     _scalar(call.alpha, scalar)[0])
-            beta, _alive = _scalar(call.beta, scalar)
-            end = (compute, _DEFAULT_ALGORITHM)
-            try:
-                if call.routine == "gemm":
-                    blas.gemmEx(*shape, *left, *right, beta, *result, *end)
-                else:
-                    blas.gemmStridedBatchedEx(*shape, *left, call.stride_a, *right, call.stride_b, beta,
-                                              *result, call.stride_c, call.batch, *end)
-            except blas.CUBLASError as error:
-                raise BackendError(f"{self.name}: cuBLAS refused a product in {kind}: {error}; "
-                                   f"{call}") from error
-
-
 # -- asked for again and again: a step's products have the shapes of the step before -------------------------
 def _matrix(array):
     """Return the Matrix of an array at offset 0; None where no leading dimension describes its memory."""
@@ -242,10 +211,3 @@ def _kept_product(a, b, trans_a, trans_b, rows, cols):
 
 def _turned(matrix, transpose):
     return matrix.T if transpose else matrix
-
-
-@lru_cache(maxsize=256)
-def _scalar(value, dtype):
-    """Return (pointer, array) of one number on the host: the array has to live while the pointer is used."""
-    array = np.array(value, dtype)
-    return array.ctypes.data, array
