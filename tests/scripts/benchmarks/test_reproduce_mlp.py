@@ -90,8 +90,8 @@ def test_lists_of_methods(scripts):
     (["--learning-rates", "fast"], 2, "could not convert string to float: 'fast'"),
     (["--stage", "all"], 2, "'all' is not one of 'speed', 'accuracy', 'best'"),
     (["--methods", "ROW,PERIODICAL"], 1, "unknown pattern 'PERIODICAL'; did you mean 'PERIODIC'?"),
-    (["--methods", "ROW:max_period=2"], 1, "method 'ROW:max_period=2' at rate 0.5: max_period 2 is too "
-     "small"),
+    (["--methods", "PERIODIC:step=70000"], 1, "method 'PERIODIC:step=70000' at rate 0.5: pattern PERIODIC has "
+     "steps up to 65536"),
     (["--report"], 1, "holds none of these runs; leave out --report to make them"),
 ])
 def test_mistakes_on_the_command_line(scripts, tmp_path, arguments, code, expected):
