@@ -6,6 +6,7 @@ import logging
 import re
 import weakref
 
+import nets
 import numpy as np
 import pytest
 
@@ -24,20 +25,14 @@ MEMORY = ('layer { name: "in" type: "MemoryData" top: "data" top: "label" '
 INPUT = ('layer { name: "in" type: "Input" top: "data" top: "label" '
          'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
 DATA = np.random.default_rng(7).standard_normal((22, 13, 1, 1)), np.random.default_rng(8).integers(0, 5, 22)
-EXTRA = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 2"}
 
 
 def ip(name, bottom, outputs):
-    return (f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" '
-            f'inner_product_param {{ num_output: {outputs} {FILLER} }} }}')
+    return nets.ip(name, bottom, outputs, fillers=FILLER)
 
 
 def drop(name, bottom, kind, more=""):
-    if kind in ("Dropout", "GaussianDropout"):
-        return f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{bottom}" }}'
-    settings = f'dropout_ratio: 0.5 pattern: "{kind}" {EXTRA.get(kind, "")} {more}'
-    return (f'layer {{ name: "{name}" type: "ApproxDropout" bottom: "{bottom}" top: "{bottom}" '
-            f'approx_dropout_param {{ {settings} }} }}')
+    return nets.drop(name, bottom, kind, bottom, f"dropout_ratio: 0.5 {more}")
 
 
 def mlp(kind, more="", middle="ReLU"):

@@ -1,19 +1,19 @@
 """Whole nets train on the GPU's overrides as they do on the CPU: what one method returns, the next must be
 able to read."""
 
+
 import re
 
+import nets
 import numpy as np
 import pytest
+from nets import IMAGES, drop, layer
 
 from minidrop.config import parse_net, parse_solver
 from minidrop.net import Net
 from minidrop.patterns import known_families
 from minidrop.solver.updater import Updater
 
-SETTINGS = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 2"}
-INPUTS = ('layer { name: "in" type: "Input" top: "data" top: "label" '
-          'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
 TEXT = ('layer { name: "in" type: "Input" top: "data" top: "label" top: "cont" '
         'input_param { shape { dim: 5 dim: 3 } shape { dim: 5 dim: 3 } shape { dim: 5 dim: 3 } } }')
 LOSS = ('layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "label" top: "loss" softmax_param '
@@ -21,25 +21,12 @@ LOSS = ('layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "labe
 FILLER = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
 
 
-def layer(kind, name, bottom, extra="", more=""):
-    bottoms = " ".join(f'bottom: "{one}"' for one in (bottom, *more.split()))
-    return f'layer {{ name: "{name}" type: "{kind}" {bottoms} top: "{name}" {extra} }}'
-
-
 def ip(name, bottom, outputs, axis=1):
-    return layer("InnerProduct", name, bottom, f"inner_product_param "
-                 f"{{ num_output: {outputs} axis: {axis} {FILLER} }}")
-
-
-def drop(name, bottom, family):
-    if family == "Dropout":
-        return layer("Dropout", name, bottom)
-    return layer("ApproxDropout", name, bottom, f'approx_dropout_param '
-                 f'{{ pattern: "{family}" {SETTINGS.get(family, "")} }}')
+    return nets.ip(name, bottom, outputs, f"axis: {axis}", fillers=FILLER)
 
 
 def mlp(family):
-    return [INPUTS, ip("ip1", "data", 45), layer("ReLU", "relu1", "ip1"), drop("drop1", "relu1", family),
+    return [IMAGES, ip("ip1", "data", 45), layer("ReLU", "relu1", "ip1"), drop("drop1", "relu1", family),
             ip("ip2", "drop1", 37), layer("TanH", "tanh2", "ip2"), drop("drop2", "tanh2", family),
             ip("ip3", "drop2", 21), layer("Sigmoid", "sigmoid3", "ip3"), ip("ip4", "sigmoid3", 7),
             LOSS % ("ip4", 1)]
@@ -51,15 +38,15 @@ def mlp_in_place(family):
     for name, top in (("relu1", "ip1"), ("drop1", "ip1"), ("tanh2", "ip2"), ("drop2", "ip2"),
                       ("sigmoid3", "ip3")):
         net = re.sub(f'(bottom|top): "{name}"', rf'\1: "{top}"', net)
-    return [INPUTS, net.removeprefix(INPUTS)]
+    return [IMAGES, net.removeprefix(IMAGES)]
 
 
 def text(family):
-    embed = layer("Embed", "embed", "data",
-                  f"embed_param {{ input_dim: 11 num_output: 26 bias_term: false {FILLER} }}")
+    embed = layer("Embed", "embed", "data", more=(
+        f"embed_param {{ input_dim: 11 num_output: 26 bias_term: false {FILLER} }}"))
     lstm = f"recurrent_param {{ num_output: 22 {FILLER} }}"
-    return [TEXT, embed, drop("drop1", "embed", family), layer("LSTM", "lstm1", "drop1", lstm, "cont"),
-            drop("drop2", "lstm1", family), layer("LSTM", "lstm2", "drop2", lstm, "cont"),
+    return [TEXT, embed, drop("drop1", "embed", family), layer("LSTM", "lstm1", "drop1 cont", more=lstm),
+            drop("drop2", "lstm1", family), layer("LSTM", "lstm2", "drop2 cont", more=lstm),
             ip("ip", "lstm2", 11, 2), LOSS % ("ip", 2)]
 
 

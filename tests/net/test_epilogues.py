@@ -1,6 +1,7 @@
 """Products that apply the activation and the scale below them: what is decided, what the user sees, and the
 same bits."""
 
+import nets
 import numpy as np
 import pytest
 
@@ -17,35 +18,25 @@ from minidrop.patterns import known_families
 from minidrop.solver.updater import Updater
 from minidrop.testing import assert_matches_masked_dense, run_once
 
-INPUTS = ('layer { name: "in" type: "Input" top: "data" top: "label" '
-          'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
-LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "label" top: "loss" }'
-SMALL = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 2"}
 UNITS = ("PERIODIC", "ROW", "UNIT", "SLICE")
-FILLER = 'weight_filler { type: "msra" } bias_filler { type: "uniform" min: -1 max: 1 }'
-rng = np.random.default_rng(0)
-BATCH = {"data": rng.standard_normal((6, 13)), "label": rng.integers(0, 7, 6)}
+BATCH = nets.images()
 
 
 def ip(name, bottom, outputs=24, extra="", more=""):
-    settings = f"inner_product_param {{ num_output: {outputs} {FILLER} {extra} }}"
-    return layer("InnerProduct", name, bottom, name, f"{settings} {more}")
+    return nets.ip(name, bottom, outputs, extra, more)
 
 
 def layer(kind, name, bottom, top=None, extra=""):
     """A layer that works in place, unless it has a top."""
-    return f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{top or bottom}" {extra} }}'
+    return nets.layer(kind, name, bottom, top or bottom, extra)
 
 
 def drop(name, bottom, family="PERIODIC", rate=0.5, top=None, extra=""):
-    if family == "Dropout":
-        return layer("Dropout", name, bottom, top)
-    settings = f'dropout_ratio: {rate} pattern: "{family}" {SMALL.get(family, "")} {extra}'
-    return layer("ApproxDropout", name, bottom, top, f"approx_dropout_param {{ {settings} }}")
+    return nets.drop(name, bottom, family, top or bottom, f"dropout_ratio: {rate} {extra}")
 
 
-def net_of(*layers, device="cpu", dtype="float64", **options):
-    return Net(parse_net("\n".join((INPUTS, *layers))), device=device, dtype=dtype, seed=3, **options)
+def net_of(*layers, **options):
+    return nets.net_of(nets.IMAGES, *layers, **{"seed": 3, **options})
 
 
 def mlp(family="PERIODIC", rate=0.5, extra="", bias=""):
@@ -53,7 +44,7 @@ def mlp(family="PERIODIC", rate=0.5, extra="", bias=""):
     return [ip("ip1", "data", 29, bias), layer("ReLU", "relu1", "ip1"),
             drop("drop1", "ip1", family, rate, extra=extra), ip("ip2", "ip1", 31, bias),
             layer("ReLU", "relu2", "ip2"), drop("drop2", "ip2", family, rate, extra=extra),
-            ip("ip3", "ip2", 18), layer("Sigmoid", "sigmoid3", "ip3"), ip("ip4", "ip3", 7), LOSS % "ip4"]
+            ip("ip3", "ip2", 18), layer("Sigmoid", "sigmoid3", "ip3"), ip("ip4", "ip3", 7), nets.LOSS % "ip4"]
 
 
 def applied(*layers):
@@ -79,7 +70,7 @@ def test_what_products_apply(family):
     ([layer("ReLU", "r", "ip1", extra="relu_param { negative_slope: 0.1 }"), drop("d", "ip1")], []),
 ])
 def test_only_what_a_product_can_do_in_one_pass(chain, lines):
-    assert applied(ip("ip1", "data"), *chain, ip("ip2", "ip1", 7), LOSS % "ip2") == lines
+    assert applied(ip("ip1", "data"), *chain, ip("ip2", "ip1", 7), nets.LOSS % "ip2") == lines
 
 
 @pytest.mark.parametrize("layers, lines", [
@@ -101,11 +92,11 @@ def test_only_what_a_product_can_do_in_one_pass(chain, lines):
     ([ip("ip1", "data"), layer("ReLU", "r", "ip1"), drop("d", "ip1", extra=""),
       ip("ip2", "ip1", 7, more="loss_weight: 1")],
      ["ip1 applies r and the scale of d"]),
-    ([layer("DropConnect", "ip1", "data", "ip1", f"inner_product_param {{ num_output: 24 {FILLER} }}"),
+    ([layer("DropConnect", "ip1", "data", "ip1", f"inner_product_param {{ num_output: 24 {nets.FILLERS} }}"),
       layer("ReLU", "r", "ip1"), drop("d", "ip1"), ip("ip2", "ip1", 7)], ["ip1 applies r"]),
 ])
 def test_only_what_nobody_sees_is_left_out(layers, lines):
-    net = net_of(*layers, LOSS % "ip2")
+    net = net_of(*layers, nets.LOSS % "ip2")
     assert [line for line in net.plan.lines() if " applies " in line] == lines
     for iteration in range(4):
         assert_matches_masked_dense(net, iteration, BATCH)
@@ -151,7 +142,7 @@ def test_a_subclass_promises_nothing(own_types):
     def net(product, activation):
         product = layer(PlainProduct.type, "ip", "data",
                         "ip") if product is PlainProduct else ip("ip", "data", 7)
-        return net_of(product, layer(activation.type, "f", "ip"), LOSS % "ip")
+        return net_of(product, layer(activation.type, "f", "ip"), nets.LOSS % "ip")
 
     for product, activation in ((InnerProduct, TanH), (InnerProduct, PlainTanH), (PlainProduct, TanH)):
         one = net(product, activation)
@@ -179,7 +170,7 @@ def test_the_contract_holds_in_sequences(family, extra):
     text = "\n".join((inputs, ip("ip1", "data", 16, "axis: 2"), layer("ReLU", "relu1", "ip1"),
                       drop("drop1", "ip1", family, extra=extra), ip("ip2", "ip1", 5, "axis: 2"),
                       layer("TanH", "tanh2", "ip2"),
-                      layer("EuclideanLoss", "loss", 'ip2" bottom: "t', "loss")))
+                      layer("EuclideanLoss", "loss", "ip2 t", "loss")))
     net = Net(parse_net(text), device="cpu", dtype="float64", seed=3)
     scale = " and the scale of drop1" if family == "ROW" and not extra else ""
     assert [line for line in net.plan.lines() if " applies " in line] == ["ip1 applies relu1" + scale,
@@ -307,7 +298,7 @@ def test_units_that_change_places():
 
 def test_a_bottom_that_passes_no_gradient_down():
     text = layer("ReLU", "r", "ip1", extra="propagate_down: false")
-    net = net_of(ip("ip1", "data"), text, drop("d", "ip1"), ip("ip2", "ip1", 7), LOSS % "ip2")
+    net = net_of(ip("ip1", "data"), text, drop("d", "ip1"), ip("ip2", "ip1", 7), nets.LOSS % "ip2")
     assert "ip1 applies r and the scale of d" in net.plan.lines()
     net.draw_patterns(0)
     net.forward(**BATCH)

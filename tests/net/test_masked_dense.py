@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from nets import IMAGES, LOSS, SMALL, images, ip, layer, net_of
 
 from minidrop.config import parse_net
 from minidrop.net import Net
@@ -16,28 +17,13 @@ from minidrop.patterns.draw import NOTHING
 from minidrop.testing import assert_matches_masked_dense
 
 RATES = (0, 0.3, 0.5, 0.7, 0.9)
-# Settings under which even these small nets have several tiles, and several groups of samples.
-SMALL = {"TILE": "tile_size: 4", "BLOCK": "block_samples: 2"}
 PATTERNS = {family: (family, SMALL.get(family, "")) for family in known_families()} | {
     "TILE of 3": ("TILE", "tile_size: 3"), "TILE of all": ("TILE", ""), "TILE of 1": ("TILE", "tile_size: 1"),
     "BLOCK 4 x 2": ("BLOCK", "block_samples: 4 block_units: 2"),      # 6 samples: a whole group and a rest
     "BLOCK of all samples": ("BLOCK", "")}
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
 
-INPUTS = ('layer { name: "in" type: "Input" top: "data" top: "label" '
-          'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }')
-LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "label" top: "loss" }'
 SUM = 'layer { name: "sum" type: "Eltwise" bottom: "%s" bottom: "%s" top: "sum" }'
-
-
-def ip(name, bottom, outputs, extra="", more=""):
-    filler = 'weight_filler { type: "msra" } bias_filler { type: "uniform" min: -1 max: 1 }'
-    return (f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" '
-            f'inner_product_param {{ num_output: {outputs} {filler} {extra} }} {more} }}')
-
-
-def layer(kind, name, bottom, top=None, extra=""):
-    return f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{top or name}" {extra} }}'
 
 
 def drop(name, bottom, top=None, rate=0.5, pattern="PERIODIC", extra=""):
@@ -50,20 +36,14 @@ def drop(name, bottom, top=None, rate=0.5, pattern="PERIODIC", extra=""):
 
 
 def make_net(*layers, backend="cpu", seed=0):
-    return Net(parse_net("\n".join((INPUTS, *layers))), device=getattr(backend, "name", backend),
-               dtype="float64", seed=seed)
-
-
-def batch(rows=6, seed=0):
-    rng = np.random.default_rng(seed)
-    return {"data": rng.standard_normal((rows, 13)), "label": rng.integers(0, 7, rows)}
+    return net_of(IMAGES, *layers, device=getattr(backend, "name", backend), seed=seed)
 
 
 def check(net, iterations=8):
     """The contract holds, and over these iterations each drop really drops something of what it drops."""
     shares = {name: [] for name in net.drop_sites}
     for iteration in range(iterations):
-        assert_matches_masked_dense(net, iteration, batch())
+        assert_matches_masked_dense(net, iteration, images())
         for name, mask in net.masks().items():
             shares[name].append((mask != 0).mean())
     assert all(min(found) < 1 or not net.drop_sites[name].settings.rate for name, found in shares.items())
@@ -98,7 +78,7 @@ class TestEveryFamilyAndRate:
         net = make_net(ip("ip1", "data", 3), drop("drop1", "ip1", None, rate, pattern), ip("ip2", "drop1", 7),
                        LOSS % "ip2", backend=backend)
         for iteration in range(24):
-            assert_matches_masked_dense(net, iteration, batch())
+            assert_matches_masked_dense(net, iteration, images())
 
 
 @pytest.mark.parametrize("transpose", ["", "transpose: true"])
@@ -206,7 +186,7 @@ class TestStructures:
         net = make_net(ip("ip1", "data", 7), drop("drop1", "ip1", pattern=pattern), ip("ip2", "data", 7),
                        LOSS % "ip2")
         check(net)
-        assert net.forward(**batch())["drop1"].shape == (6, 7)
+        assert net.forward(**images())["drop1"].shape == (6, 7)
 
     @pytest.mark.parametrize("transpose", ["", "transpose: true"])
     def test_weight_shared_by_two_sites(self, pattern, transpose):
@@ -252,7 +232,7 @@ class TestStructures:
         rng = np.random.default_rng(0)
         for iteration in range(8):
             assert_matches_masked_dense(net, iteration,
-                                        {"x": rng.standard_normal((6, 9, 2, 3)), "label": batch()["label"]})
+                                        {"x": rng.standard_normal((6, 9, 2, 3)), "label": images()["label"]})
 
     def test_ordinary_dropout_beside_it(self, pattern):
         check(make_net(ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), ip("ip2", "drop1", 31),
@@ -264,12 +244,12 @@ class TestStructures:
                        ip("ip2", "cat", 7), LOSS % "ip2"))
 
     def test_phase_test_keeps_everything(self, pattern):
-        net = Net(parse_net("\n".join((INPUTS, ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern),
+        net = Net(parse_net("\n".join((IMAGES, ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern),
                                        ip("ip2", "drop1", 7), LOSS % "ip2"))), phase="TEST", device="cpu",
                   dtype="float64")
         net.draw_patterns(3)
-        net.forward(**batch())
-        x, W, b = batch()["data"], net.params["ip1"]["weight"].data, net.params["ip1"]["bias"].data
+        net.forward(**images())
+        x, W, b = images()["data"], net.params["ip1"]["weight"].data, net.params["ip1"]["bias"].data
         assert net.blobs["drop1"].kept is None
         np.testing.assert_allclose(net.blobs["drop1"].numpy(), x @ W.T + b, atol=1e-12)
         assert (net.masks()["drop1"] == 1).all()
@@ -294,10 +274,10 @@ class TestMasks:
                        ip("ip2", "drop1", 7), LOSS % "ip2")
         iteration = next(i for i in range(20) if net.draw_patterns(i) or not net.masks()["drop1"].all())
         net.draw_patterns(iteration)
-        net.forward(**batch())
+        net.forward(**images())
         mask = net.masks()["drop1"]
         assert set(np.unique(mask.round(12))) == {0, round(1 / 0.7, 12)}
-        x, W, b = batch()["data"], net.params["ip1"]["weight"].data, net.params["ip1"]["bias"].data
+        x, W, b = images()["data"], net.params["ip1"]["weight"].data, net.params["ip1"]["bias"].data
         return net.blobs["drop1"].numpy(), mask, x, W, b
 
     @pytest.mark.parametrize("pattern, shape", [("PERIODIC", (1, 29)), ("UNIT", (1, 29)), ("BLOCK", (6, 29)),
@@ -317,11 +297,11 @@ def test_without_draw_patterns_every_forward_draws():
     net = make_net(ip("ip1", "data", 40), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2")
     drawn = []
     for _ in range(8):
-        net.forward(**batch())
+        net.forward(**images())
         drawn.append(net.patterns["drop1"])
     assert len(set(drawn)) > 1
     net.draw_patterns(3)
-    pinned = [net.forward(**batch()) and net.patterns["drop1"] for _ in range(3)]
+    pinned = [net.forward(**images()) and net.patterns["drop1"] for _ in range(3)]
     assert len(set(pinned)) == 1
 
 
@@ -339,4 +319,4 @@ def test_a_wrong_scale_is_caught(monkeypatch, pattern):
     monkeypatch.setattr(Plan, "node_draws", unscaled)
     with pytest.raises(AssertionError, match="output loss|gradient"):
         for iteration in range(8):
-            assert_matches_masked_dense(net, iteration, batch())
+            assert_matches_masked_dense(net, iteration, images())

@@ -3,6 +3,7 @@ holds."""
 
 import numpy as np
 import pytest
+from nets import images
 
 import minidrop as md
 from minidrop.config import parse_net, parse_solver
@@ -42,15 +43,10 @@ def drop(name, bottom, pattern):
             f'approx_dropout_param {{ pattern: "{pattern.split()[0]}" {SETTINGS.get(pattern, "")} }} }}')
 
 
-def batch(seed):
-    rng = np.random.default_rng(seed)
-    return {"data": rng.standard_normal((6, 13)), "label": rng.integers(0, 7, 6)}
-
-
 def check(text, iterations=10, device="cpu"):
     net = md.Net(parse_net(text), device=device, dtype="float64")
     for iteration in range(iterations):
-        assert_matches_masked_dense(net, iteration, batch(iteration))
+        assert_matches_masked_dense(net, iteration, images(iteration))
     return net
 
 

@@ -1,5 +1,6 @@
 """What the planner decides for drops of units, weights and blocks, and what it says."""
 
+import nets
 import pytest
 
 from minidrop.config import parse_net
@@ -14,12 +15,11 @@ every_kind = pytest.mark.parametrize("kind", FAMILIES)
 
 
 def ip(name, bottom, outputs=8, extra="", more=""):
-    return layer("InnerProduct", name, bottom, f"inner_product_param {{ num_output: {outputs} {extra} }} "
-                 f"{more}")
+    return nets.ip(name, bottom, outputs, extra, more, fillers="")
 
 
-def layer(kind, name, bottom, extra=""):
-    return f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{name}" {extra} }}'
+def layer(kind, name, bottoms, extra=""):
+    return nets.layer(kind, name, bottoms, more=extra)
 
 
 def drop(name, bottom, kind):
@@ -92,7 +92,7 @@ def test_why_the_product_above_is_whole(kind, above, reason, shape):
     ([layer("Reshape", "r", "d", "reshape_param { shape { dim: 0 dim: 4 dim: 2 } }"), ip("ip2", "r")],
      ["the units dropped by d are put back as zeros before r (Reshape)"],
      ["r reads all of d: it cannot leave anything out"]),
-    ([layer("EuclideanLoss", "loss", 'd" bottom: "t')],
+    ([layer("EuclideanLoss", "loss", "d t")],
      ["the units dropped by d are put back as zeros before loss (EuclideanLoss)"],
      ["loss reads all of d: it cannot leave anything out"]),
     ([layer("Dropout", "other", "d")],

@@ -1,43 +1,28 @@
 """reshuffle_interval: what moves when hidden units are permuted, that the net stays the same function, and
 every refusal."""
 
+import nets
 import numpy as np
 import pytest
+from nets import IMAGES, LOSS, images, ip, layer
 
 import minidrop as md
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.config import parse_net
 from minidrop.layers.base import ParameterSpec
 from minidrop.patterns import known_families
 from minidrop.rng import generator
 from minidrop.testing import assert_matches_masked_dense
 
-INPUT = ('layer { name: "in" type: "Input" top: "data" top: "label" '
-         'input_param { shape { dim: 6 dim: 13 } shape { dim: 6 } } }\n')
-LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "label" top: "loss" }\n'
-RNG = np.random.default_rng(0)
-BATCH = {"data": RNG.standard_normal((6, 13)), "label": RNG.integers(0, 7, 6)}
-
-
-def ip(name, bottom, outputs, extra="", more=""):
-    filler = 'weight_filler { type: "msra" } ' + ("" if "bias_term" in extra else
-                                                  'bias_filler { type: "uniform" min: -1 max: 1 }')
-    return (f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {more} '
-            f'inner_product_param {{ num_output: {outputs} {filler} {extra} }} }}\n')
-
-
-def layer(kind, name, bottom, top=None, extra=""):
-    return f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{top or name}" {extra} }}\n'
+BATCH = images()
 
 
 def drop(name, bottom, top=None, every=3, extra="", more=""):
-    return layer("ApproxDropout", name, bottom, top, f"approx_dropout_param "
-                 f"{{ reshuffle_interval: {every} {extra} }} {more}")
+    return layer("ApproxDropout", name, bottom, top,
+                 f"approx_dropout_param {{ reshuffle_interval: {every} {extra} }} {more}")
 
 
-def net_of(*layers, inputs=INPUT, **options):
-    return md.Net(parse_net(inputs + "".join(layers), "net.prototxt"),
-                  **{"device": "cpu", "dtype": "float64", **options})
+def net_of(*layers, inputs=IMAGES, **options):
+    return nets.net_of(inputs, *layers, **options)
 
 
 def apply_due(net, iteration):
@@ -68,15 +53,15 @@ NETS = {
     "two readers below": (
         (ip("ip1", "data", 29), drop("drop1", "ip1"), layer("TanH", "tanh", "drop1"), ip("ip2", "tanh", 7),
          ip("other", "drop1", 7), 'layer { name: "sum" type: "Eltwise" bottom: "ip2" bottom: "other" top: '
-         '"sum" }\n', LOSS % "sum"), [(W1, B1, ("other", "weight", 1), W2)]),
+         '"sum" }', LOSS % "sum"), [(W1, B1, ("other", "weight", 1), W2)]),
     "a reader beside the drop": (
         (ip("ip1", "data", 29), layer("Sigmoid", "act", "ip1"), drop("drop1", "act"), ip("ip2", "drop1", 7),
          ip("skip", "ip1", 7), 'layer { name: "sum" type: "Eltwise" bottom: "ip2" bottom: "skip" top: "sum" '
-         '}\n', LOSS % "sum"), [(W1, B1, ("skip", "weight", 1), W2)]),
+         '}', LOSS % "sum"), [(W1, B1, ("skip", "weight", 1), W2)]),
     "split and silence": (
         (ip("ip1", "data", 29), layer("Split", "split", "ip1", "a", 'top: "b" top: "c"'), drop("drop1", "a"),
-         ip("ip2", "drop1", 7), ip("other", "b", 7), 'layer { name: "hush" type: "Silence" bottom: "c" }\n',
-         'layer { name: "sum" type: "Eltwise" bottom: "ip2" bottom: "other" top: "sum" }\n', LOSS % "sum"),
+         ip("ip2", "drop1", 7), ip("other", "b", 7), 'layer { name: "hush" type: "Silence" bottom: "c" }',
+         'layer { name: "sum" type: "Eltwise" bottom: "ip2" bottom: "other" top: "sum" }', LOSS % "sum"),
         [(W1, B1, ("other", "weight", 1), W2)]),
     "an element dropout on the way": (
         (ip("ip1", "data", 29), layer("Dropout", "soft", "ip1"), drop("drop1", "soft"), ip("ip2", "drop1", 7),
@@ -102,7 +87,7 @@ NETS = {
         (ip("ip1", "steps", 29, "axis: 2"), drop("drop1", "ip1"), ip("ip2", "drop1", 7, "axis: 2"),
          layer("Flatten", "flat", "ip2"), LOSS % "flat"), [(W1, B1, W2)]),
 }
-STEPS = 'layer { name: "in2" type: "Input" top: "steps" input_param { shape { dim: 6 dim: 4 dim: 5 } } }\n'
+STEPS = '\nlayer { name: "in2" type: "Input" top: "steps" input_param { shape { dim: 6 dim: 4 dim: 5 } } }'
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -110,8 +95,9 @@ class TestTheNetStaysTheSameFunction:
     def build(self, name, **options):
         layers, moves = NETS[name]
         sequences = name == "sequences"
-        inputs = {**BATCH, **({"steps": RNG.standard_normal((6, 4, 5))} if sequences else {})}
-        return net_of(*layers, inputs=INPUT + STEPS * sequences, **options), moves, inputs
+        steps = {"steps": np.random.default_rng(1).standard_normal((6, 4, 5))} if sequences else {}
+        inputs = BATCH | steps
+        return net_of(*layers, inputs=IMAGES + STEPS * sequences, **options), moves, inputs
 
     def test_what_moves(self, name):
         net, moves, _ = self.build(name)
@@ -192,27 +178,27 @@ REFUSED = {
              "weights define"),
     "concat above": (
         (ip("ip1", "data", 20), 'layer { name: "cat" type: "Concat" bottom: "ip1" bottom: "data" top: "cat" '
-         '}\n', drop("drop1", "cat"), ip("ip2", "drop1", 7), LOSS % "ip2"),
+         '}', drop("drop1", "cat"), ip("ip2", "drop1", 7), LOSS % "ip2"),
         "blob cat is written by cat (Concat) at net.prototxt:3:1, which has no units that trained weights "
         "define"),
     "loss": ((ip("ip1", "data", 7), drop("drop1", "ip1"), LOSS % "drop1"),
              READ.format("drop1", "loss (SoftmaxWithLoss)", 4)),
     "euclidean loss": (
         (ip("ip1", "data", 13), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2",
-         'layer { name: "l2" type: "EuclideanLoss" bottom: "ip1" bottom: "data" top: "l2" }\n'),
+         'layer { name: "l2" type: "EuclideanLoss" bottom: "ip1" bottom: "data" top: "l2" }'),
         READ.format("ip1", "l2 (EuclideanLoss)", 6)),
     "concat": ((ip("ip1", "data", 20), drop("drop1", "ip1"),
-                'layer { name: "cat" type: "Concat" bottom: "drop1" bottom: "data" top: "cat" }\n',
+                'layer { name: "cat" type: "Concat" bottom: "drop1" bottom: "data" top: "cat" }',
                 ip("ip2", "cat", 7), LOSS % "ip2"), READ.format("drop1", "cat (Concat)", 4)),
     "eltwise": ((ip("ip1", "data", 13), drop("drop1", "ip1"),
-                 'layer { name: "sum" type: "Eltwise" bottom: "drop1" bottom: "data" top: "sum" }\n',
+                 'layer { name: "sum" type: "Eltwise" bottom: "drop1" bottom: "data" top: "sum" }',
                  ip("ip2", "sum", 7), LOSS % "ip2"), READ.format("drop1", "sum (Eltwise)", 4)),
     "softmax": ((ip("ip1", "data", 20), drop("drop1", "ip1"), layer("Softmax", "soft", "drop1"),
                  ip("ip2", "soft", 7), LOSS % "ip2"), READ.format("drop1", "soft (Softmax)", 4)),
     "slice": ((ip("ip1", "data", 20), drop("drop1", "ip1"), layer("Slice", "cut", "drop1", "a", 'top: "b"'),
                ip("ip2", "a", 7), ip("ip3", "b", 7), LOSS % "ip2"), READ.format("drop1", "cut (Slice)", 4)),
     "metric": ((ip("ip1", "data", 20), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2",
-                'layer { name: "acc" type: "Accuracy" bottom: "ip1" bottom: "label" top: "acc" }\n'),
+                'layer { name: "acc" type: "Accuracy" bottom: "ip1" bottom: "label" top: "acc" }'),
                READ.format("ip1", "acc (Accuracy)", 6)),
     "reshape": ((ip("ip1", "data", 20), drop("drop1", "ip1"),
                  layer("Reshape", "shape", "drop1", None, "reshape_param { shape { dim: 0 dim: 4 dim: 5 } }"),
@@ -250,8 +236,8 @@ def test_refused(name):
     with pytest.raises(md.ConfigError) as caught:
         net_of(*layers)
     message = str(caught.value)
-    place = next(i for i, text in enumerate((INPUT, *layers), 1) if '"ApproxDropout"' in text)
-    column = (INPUT, *layers)[place - 1].index("reshuffle_interval") + 1
+    place = next(i for i, text in enumerate((IMAGES, *layers), 1) if '"ApproxDropout"' in text)
+    column = (IMAGES, *layers)[place - 1].index("reshuffle_interval") + 1
     assert message == (f"net.prototxt:{place}:{column}: layer 'drop1' (ApproxDropout): reshuffle_interval "
                        f"cannot permute the units above: {reason}; remove reshuffle_interval")
     # without it nothing is wrong
@@ -262,17 +248,17 @@ def test_an_inner_product_over_several_axes_as_one_is_refused():
     layers = (ip("ip1", "steps", 20, "axis: 2"), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2")
     with pytest.raises(md.ConfigError,
                        match=r"blob drop1 is read by ip2 \(InnerProduct\) at net.prototxt:5:1, whose result"):
-        net_of(*layers, inputs=INPUT + STEPS)
+        net_of(*layers, inputs=IMAGES + STEPS)
 
 
 def test_a_drop_of_another_axis_is_refused():
     images = ('layer { name: "in2" type: "Input" top: "steps" input_param { shape { dim: 6 dim: 2 dim: 3 '
-              'dim: 5 } } }\n')
+              'dim: 5 } } }')
     layers = (ip("ip1", "steps", 20, "axis: 3"), drop("drop1", "ip1"), ip("ip2", "drop1", 7), LOSS % "ip2")
     with pytest.raises(md.ConfigError,
                        match=r"axis 1 of blob ip1 is dropped, but the units of ip1 \(InnerProduct\) at "
                                              r"net.prototxt:3:1 lie on axis 3"):
-        net_of(*layers, inputs=INPUT + images)
+        net_of(*layers, inputs=f"{IMAGES}\n{images}")
 
 
 @pytest.mark.parametrize("layers, reason", [
@@ -313,7 +299,7 @@ TEST_NETS = {
     "units as output": ((*PLAIN, layer("ReLU", "seen", "ip1")),
                         "blob seen of seen (ReLU) at net.prototxt:8:1 is an output of the net"),
 }
-WIDE = 'layer { name: "in2" type: "Input" top: "wide" input_param { shape { dim: 6 dim: 29 } } }\n'
+WIDE = '\nlayer { name: "in2" type: "Input" top: "wide" input_param { shape { dim: 6 dim: 29 } } }'
 
 
 @pytest.mark.parametrize("name", TEST_NETS)
@@ -321,12 +307,12 @@ def test_a_net_that_shares_the_parameters_must_be_able_to_follow(name):
     layers, reason = TEST_NETS[name]
     train = net_of(*PLAIN)
     with pytest.raises(md.ConfigError) as caught:
-        net_of(*layers, inputs=INPUT + WIDE, phase="TEST", share=train)
+        net_of(*layers, inputs=IMAGES + WIDE, phase="TEST", share=train)
     message = str(caught.value)
     assert message.startswith("net.prototxt:3:1: layer 'ip") and reason in message, message
     assert ("the training net permutes the units of ip1 (reshuffle_interval of drop1), and this net, which "
             "shares its parameters, cannot follow") in message
-    net_of(*layers, inputs=INPUT + WIDE, phase="TEST",
+    net_of(*layers, inputs=IMAGES + WIDE, phase="TEST",
            share=net_of(*PLAIN[:2], drop("drop1", "ip1", every=0), *PLAIN[3:]))
 
 
