@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.data.hdf5_checks import check_storage, checked_dataset, is_filtered, open_hdf5
+from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.probe import probe
 from minidrop.data.records import Records
 from minidrop.data.sources import DATA_SETS, how_to_make
@@ -15,6 +16,7 @@ from minidrop.errors import DataError
 BLOCK_BYTES = 2 << 20          # what one read asks of the HDF5 library
 SINGLE_ROW_BYTES = 64 << 10    # reading this much costs about as much as one more call
 LIST_BYTES_LIMIT = 16 << 20
+BATCH_BYTES_LIMIT = 1 << 30
 SUFFIXES = (".h5", ".hdf5")
 
 
@@ -33,6 +35,7 @@ class HDF5Records(Records):
     def __init__(self, list_path: Any, names: tuple[str, ...]):
         self.list_path, self.names = Path(list_path), tuple(names)
         self.files = _read_list(self.list_path)
+        self.packed = False                 # whether any dataset is compressed
         probe(self.files, self.names)
         first = {path: self._look(path) for path in dict.fromkeys(self.files)}
         self.stored = [first[path] for path in self.files]      # each: {name: (shape, type)}
@@ -50,6 +53,15 @@ class HDF5Records(Records):
     @property
     def name(self) -> str:
         return str(self.list_path)
+
+    def empty(self, count: int) -> dict[str, np.ndarray]:
+        """As of Records; DataError for more than BATCH_BYTES_LIMIT of compressed records: a small file can
+        unfold to a thousand times its size."""
+        if self.packed and count * self.record_bytes > raised(BATCH_BYTES_LIMIT):
+            raise DataError(f"{self.name}: expected batches of at most {BATCH_BYTES_LIMIT >> 20} MiB of "
+                            f"compressed records, got {count} records of {self.record_bytes} bytes; use a "
+                            f"smaller batch_size, or, {how_to_raise()}")
+        return super().empty(count)
 
     def where(self, index: int) -> str:
         file = self._file_of(index)
@@ -105,6 +117,7 @@ class HDF5Records(Records):
             for name in self.names:
                 dataset = checked_dataset(h5, path, name)
                 check_storage(dataset, f"{path}: dataset {name!r}")
+                self.packed |= is_filtered(dataset)
                 found[name] = dataset.shape, dataset.dtype.newbyteorder("=")
                 count = found[self.names[0]][0][0]
                 if dataset.shape[0] != count:
@@ -130,7 +143,7 @@ class HDF5Records(Records):
 def _read_list(path):
     try:
         with open(path, "rb") as file:
-            content = file.read(LIST_BYTES_LIMIT + 1)
+            content = file.read(raised(LIST_BYTES_LIMIT) + 1)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: the list file cannot be read "
                         f"({getattr(error, 'strerror', None) or error}); {_remedy(path)}") from error
@@ -141,7 +154,7 @@ def _read_list(path):
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         lines = ["\0"]
-    if len(content) > LIST_BYTES_LIMIT or any("\0" in line for line in lines):
+    if len(content) > raised(LIST_BYTES_LIMIT) or any("\0" in line for line in lines):
         raise DataError(f"{path}: expected a text file that names one HDF5 file a line, got something else; "
                         "correct the source")
     names = [line.strip() for line in lines]

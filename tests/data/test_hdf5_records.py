@@ -261,6 +261,18 @@ def test_chunks_that_are_not_where_the_shape_has_them(tmp_path, listed, size, of
         listed("a.h5")
 
 
+def test_chunks_that_share_their_bytes(tmp_path, listed):
+    with h5py.File(tmp_path / "a.h5", "w") as h5:
+        data = h5.create_dataset("data", data=np.zeros(40_000, "u1"), chunks=(10_000,))
+        first, *others = (data.id.get_chunk_info(number).byte_offset for number in range(4))
+    content = (tmp_path / "a.h5").read_bytes()
+    for old, new in [(len(content), first + 10_000), *((other, first) for other in others)]:
+        content = content.replace(struct.pack("<Q", old), struct.pack("<Q", new))
+    (tmp_path / "a.h5").write_bytes(content[:first + 10_000])
+    with pytest.raises(DataError, match="'data': expected chunks that do not overlap, got 40000 bytes"):
+        listed("a.h5", datasets=["data"])
+
+
 def test_a_file_changed_during_the_run(tmp_path, listed):
     write(tmp_path / "a.h5", 10)
     records = listed("a.h5")
