@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from minidrop.data.hdf5_checks import check_storage, checked_dataset, is_filtered, open_hdf5
+from minidrop.data.limits import how_to_raise, raised
+from minidrop.data.probe import probe
 from minidrop.data.records import Records
 from minidrop.data.sources import DATA_SETS, how_to_make
 from minidrop.errors import DataError
@@ -14,14 +16,17 @@ from minidrop.errors import DataError
 BLOCK_BYTES = 2 << 20          # what one read asks of the HDF5 library
 SINGLE_ROW_BYTES = 64 << 10    # reading this much costs about as much as one more call
 LIST_BYTES_LIMIT = 16 << 20
+BATCH_BYTES_LIMIT = 1 << 30
+SUFFIXES = (".h5", ".hdf5")
 
 
 class HDF5Records(Records):
     """The records of the HDF5 files that a list file names, one file a line.
 
     A relative name is looked for beside the list file, then in the working folder. Every file holds one
-    dataset for each of `names`; all have the same number of records, their first axis, and agree over the
-    files in the other axes and in the type (integers, floats or booleans of at most 8 bytes).
+    dataset for each of `names` (integers, floats or booleans of at most 8 bytes); all have the same number of
+    records, their first axis, and agree over the files in the other axes. Where files store a dataset in
+    different types, it is read in the one that holds all of them.
 
     Raises DataError, here or when reading, for what is missing, damaged, inconsistent or refused. No file
     stays open.
@@ -30,8 +35,12 @@ class HDF5Records(Records):
     def __init__(self, list_path: Any, names: tuple[str, ...]):
         self.list_path, self.names = Path(list_path), tuple(names)
         self.files = _read_list(self.list_path)
-        self.layout = None                  # agreed by all files
-        self.counts = tuple(self._count(file) for file in range(len(self.files)))
+        self.packed = False                 # whether any dataset is compressed
+        probe(self.files, self.names)
+        first = {path: self._look(path) for path in dict.fromkeys(self.files)}
+        self.stored = [first[path] for path in self.files]      # each: {name: (shape, type)}
+        self.counts = tuple(next(iter(arrays.values()))[0][0] for arrays in self.stored)
+        self.layout = self._agreed(first)
         self._starts = np.cumsum((0, *self.counts))
 
     def __len__(self):
@@ -44,6 +53,15 @@ class HDF5Records(Records):
     @property
     def name(self) -> str:
         return str(self.list_path)
+
+    def empty(self, count: int) -> dict[str, np.ndarray]:
+        """As of Records; DataError for more than BATCH_BYTES_LIMIT of compressed records: a small file can
+        unfold to a thousand times its size."""
+        if self.packed and count * self.record_bytes > raised(BATCH_BYTES_LIMIT):
+            raise DataError(f"{self.name}: expected batches of at most {BATCH_BYTES_LIMIT >> 20} MiB of "
+                            f"compressed records, got {count} records of {self.record_bytes} bytes; use a "
+                            f"smaller batch_size, or, {how_to_raise()}")
+        return super().empty(count)
 
     def where(self, index: int) -> str:
         file = self._file_of(index)
@@ -85,39 +103,47 @@ class HDF5Records(Records):
         with open_hdf5(path) as h5:
             for name in self.names:
                 dataset = checked_dataset(h5, path, name)
-                at_start = (self.counts[file], *self.shapes(name)), self.dtypes(name)
-                if (dataset.shape, dataset.dtype.newbyteorder("=")) != at_start:
-                    raise DataError(f"{path}: dataset {name!r}: expected {at_start[1]} of "
-                                    f"{at_start[0]} as at the start, got {dataset.dtype} of "
-                                    f"{dataset.shape}; do not change data files during a run")
+                shape, dtype = self.stored[file][name]
+                if (dataset.shape, dataset.dtype.newbyteorder("=")) != (shape, dtype):
+                    raise DataError(f"{path}: dataset {name!r}: expected {dtype} of {shape} as at the "
+                                    f"start, got {dataset.dtype} of {dataset.shape}; do not change data "
+                                    "files during a run")
                 _gather(dataset, rows, places, out[name])
 
-    def _count(self, file):
-        path, count, first = self.files[file], None, {}
+    def _look(self, path):
+        """Return {name: (shape, type)} of the datasets of a file, after every check."""
+        found = {}
         with open_hdf5(path) as h5:
             for name in self.names:
                 dataset = checked_dataset(h5, path, name)
                 check_storage(dataset, f"{path}: dataset {name!r}")
-                if count is None:
-                    count = dataset.shape[0]
-                elif dataset.shape[0] != count:
+                self.packed |= is_filtered(dataset)
+                found[name] = dataset.shape, dataset.dtype.newbyteorder("=")
+                count = found[self.names[0]][0][0]
+                if dataset.shape[0] != count:
                     raise DataError(f"{path}: expected as many records of {name!r} as of {self.names[0]!r}, "
                                     f"{count}, got {dataset.shape[0]}; rewrite the file")
-                first[name] = dataset.shape[1:], dataset.dtype.newbyteorder("=")
-        if self.layout is None:
-            self.layout = first
-        for name, (shape, dtype) in self.layout.items():
-            if first[name] != (shape, dtype):
-                raise DataError(f"{path}: dataset {name!r}: expected records of shape {shape} and type "
-                                f"{dtype} as in {self.files[0]}, got shape {first[name][0]} and type "
-                                f"{first[name][1]}; all files of a list must agree")
-        return count
+        return found
+
+    def _agreed(self, files):
+        """Return the layout of all files: one shape, and a type that holds what each of them stores."""
+        layout = {}
+        for name, (expected, _) in files[self.files[0]].items():
+            for path, arrays in files.items():
+                shape, _ = arrays[name]
+                if shape[1:] != expected[1:]:
+                    raise DataError(f"{path}: dataset {name!r}: expected records of shape {expected[1:]} "
+                                    f"as in {self.files[0]}, got shape {shape[1:]}; all files of a list "
+                                    "must agree")
+            types = {arrays[name][1] for arrays in files.values()}
+            layout[name] = expected[1:], types.pop() if len(types) == 1 else np.result_type(*types)
+        return layout
 
 
 def _read_list(path):
     try:
         with open(path, "rb") as file:
-            content = file.read(LIST_BYTES_LIMIT + 1)
+            content = file.read(raised(LIST_BYTES_LIMIT) + 1)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: the list file cannot be read "
                         f"({getattr(error, 'strerror', None) or error}); {_remedy(path)}") from error
@@ -128,27 +154,38 @@ def _read_list(path):
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         lines = ["\0"]
-    if len(content) > LIST_BYTES_LIMIT or any("\0" in line for line in lines):
+    if len(content) > raised(LIST_BYTES_LIMIT) or any("\0" in line for line in lines):
         raise DataError(f"{path}: expected a text file that names one HDF5 file a line, got something else; "
                         "correct the source")
-    files = []
-    for number, name in enumerate((line.strip() for line in lines), start=1):
-        if not name:
-            continue
-        places = list(dict.fromkeys((path.parent / name, Path(name))))
-        try:
-            found = [place for place in places if place.is_file()]
-        except OSError as error:
-            raise DataError(f"{path}:{number}: expected the name of an HDF5 file, got one that the system "
-                            f"refuses ({error.strerror}); {_remedy(path)}") from error
-        if not found:
-            raise DataError(f"{path}:{number}: no such file {name!r} (looked for "
-                            f"{', '.join(str(place.absolute()) for place in places)}); {_remedy(path)}")
-        files.append(found[0])
+    names = [line.strip() for line in lines]
+    # A list may name a file many times; it is looked for once.
+    places = {}
+    for number, name in enumerate(names, start=1):
+        if name and name not in places:
+            places[name] = _place(path, number, name)
+    files = [places[name] for name in names if name]
     if not files:
         raise DataError(f"{path}: expected at least one line with the name of an HDF5 file, got none; "
                         f"{_remedy(path)}")
     return files
+
+
+def _place(path, number, name):
+    """Return the file that line `number` of the list file `path` names."""
+    places = list(dict.fromkeys((path.parent / name, Path(name))))
+    try:
+        found = [place for place in places if place.is_file()]
+    except OSError as error:
+        raise DataError(f"{path}:{number}: expected the name of an HDF5 file, got one that the system "
+                        f"refuses ({error.strerror}); {_remedy(path)}") from error
+    if found:
+        return found[0]
+    # A `source` may name any file of this machine: no message repeats what is in it.
+    if not name.lower().endswith(SUFFIXES):
+        raise DataError(f"{path}:{number}: expected the name of an HDF5 file, got a line that names none and "
+                        f"does not end in {' or '.join(SUFFIXES)}; {_remedy(path)}")
+    raise DataError(f"{path}:{number}: no such file {name!r} (looked for "
+                    f"{', '.join(str(place.absolute()) for place in places)}); {_remedy(path)}")
 
 
 def _remedy(list_path):

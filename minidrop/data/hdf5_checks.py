@@ -5,13 +5,18 @@ from elsewhere on the machine, and every size is checked before memory is asked 
 """
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import DataError, nearest
 
+FLETCHER32 = 3                 # the number of that filter
 CHUNK_BYTES_LIMIT = 256 << 20  # a compressed chunk is unpacked as a whole, wanted or not
 
 
@@ -66,22 +71,55 @@ def checked_dataset(h5: Any, path: Path, name: str) -> Any:
 
 
 def check_storage(dataset: Any, where: str) -> None:
-    """Refuse sizes that were declared and never written, and chunks that would burst the memory bound."""
+    """Refuse sizes that were declared and never written, chunks that would burst the memory bound, and chunks
+    that are not where the shape has them: the HDF5 library reads those and crashes."""
+    file_size = os.stat(dataset.file.filename).st_size
     if dataset.chunks is None:
-        parts, stored, what = dataset.nbytes, dataset.id.get_storage_size(), "bytes"
-    else:
-        parts = math.prod(-(-length // chunk)
-                          for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        stored, what = dataset.id.get_num_chunks(), "chunks"
+        _check_count(dataset, where, dataset.nbytes, dataset.id.get_storage_size(), "bytes")
+        _check_count(dataset, where, dataset.nbytes, file_size - (dataset.id.get_offset() or 0), "bytes")
+        return
+    grid = [-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+    _check_count(dataset, where, math.prod(grid), dataset.id.get_num_chunks(), "chunks")
+    if is_filtered(dataset):
+        band = min(dataset.chunks[0], dataset.shape[0]) * math.prod(dataset.shape[1:])
+        if max(band, math.prod(dataset.chunks)) * dataset.dtype.itemsize > raised(CHUNK_BYTES_LIMIT):
+            raise DataError(f"{where}: expected compressed chunks whose records take at most "
+                            f"{CHUNK_BYTES_LIMIT >> 20} MiB, got the chunk shape {dataset.chunks}; rewrite "
+                            f"it with fewer records a chunk, or, {how_to_raise()}")
+    _check_chunks(dataset, where, grid, file_size)
+
+
+def _check_count(dataset, where, parts, stored, what):
     if stored < parts:
         raise DataError(f"{where}: expected {parts} {what} of data for the shape {dataset.shape}, got "
                         f"{stored}; the file was not written to the end: make it again")
-    if is_filtered(dataset):
-        band = min(dataset.chunks[0], dataset.shape[0]) * math.prod(dataset.shape[1:])
-        if max(band, math.prod(dataset.chunks)) * dataset.dtype.itemsize > CHUNK_BYTES_LIMIT:
-            raise DataError(f"{where}: expected compressed chunks whose records take at most "
-                            f"{CHUNK_BYTES_LIMIT >> 20} MiB, got the chunk shape {dataset.chunks}; rewrite "
-                            "it with fewer records a chunk")
+
+
+def _check_chunks(dataset, where, grid, file_size):
+    """Look up every chunk: each place of the grid has its own, inside the file, of a size that can be."""
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+    least = 5 if FLETCHER32 in filters else 1 if filters else size      # its checksum takes 4 bytes
+    found = np.zeros(math.prod(grid), bool)
+    total = 0
+
+    def look(chunk):
+        nonlocal total
+        total += chunk.size
+        places = [divmod(*pair) for pair in zip(chunk.chunk_offset, dataset.chunks, strict=True)]
+        inside = all(not rest and place < length for (place, rest), length in zip(places, grid, strict=True))
+        if not inside or not least <= chunk.size <= file_size - chunk.byte_offset:
+            raise DataError(f"{where}: expected chunks of {dataset.chunks} that fill the shape "
+                            f"{dataset.shape} and lie in the file, got one of {chunk.size} bytes at "
+                            f"{tuple(chunk.chunk_offset)}; the file is damaged: make it again")
+        found[np.ravel_multi_index([place for place, _ in places], grid)] = True
+
+    dataset.id.chunk_iter(look)
+    _check_count(dataset, where, found.size, int(found.sum()), "chunks")
+    if total > file_size:       # a megabyte that stands for a thousand chunks
+        raise DataError(f"{where}: expected chunks that do not overlap, got {total} bytes of them in a "
+                        f"file of {file_size}; the file is damaged: make it again")
 
 
 def is_filtered(dataset: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.data.limits import check_unpacked
 from minidrop.errors import DataError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -33,7 +34,7 @@ def read_idx(path: Path) -> Any:
             if not compressed:
                 return _read(file, path)
             with gzip.GzipFile(fileobj=file) as unpacked:
-                return _read(unpacked, path)
+                return _read(unpacked, path, is_packed=True)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: expected a whole gzip file, got a damaged one ({error}); fetch it again"
                         ) from error
@@ -43,7 +44,7 @@ def read_idx(path: Path) -> Any:
                         ) from error
 
 
-def _read(file, path):
+def _read(file, path, is_packed=False):
     zeros, code, axes = struct.unpack(">HBB", _take(file, 4, path, "a header of 4 bytes"))
     if zeros or code not in TYPES or not axes:
         raise DataError(f"{path}: expected an idx header (0, a type code out of "
@@ -55,6 +56,8 @@ def _read(file, path):
                         "again")
     dtype = np.dtype(TYPES[code])
     size = math.prod(shape) * dtype.itemsize
+    if is_packed:
+        check_unpacked(size, path)
     body = _take(file, size, path, f"{size} bytes for the shape {shape} of {dtype.newbyteorder('=')}")
     if file.read(1):
         raise DataError(f"{path}: expected the file to end after {size} bytes for the shape {shape}, got "

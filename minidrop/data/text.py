@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.data.vocabulary import Vocabulary, checked_level, decoded, tokens_of
+from minidrop.data.limits import check_unpacked, how_to_raise, raised
+from minidrop.data.vocabulary import Vocabulary, check_different, checked_level, decoded, tokens_of, words_of
 from minidrop.errors import DataError
 from minidrop.rng import generator
 
 STDLIB = "python-stdlib"
-SIZE_LIMIT = 256 << 20      # of a text, unpacked: a small file must not fill the memory
+SIZE_LIMIT = 256 << 20      # of a text, unpacked; it takes about 8 bytes of memory a byte
 PIECE = 1 << 20
 XZ_MAGIC, GZIP_MAGIC = b"\xfd7zXZ\0", b"\x1f\x8b"
 PADDING = -1                # the label that Sentences gives to steps after the end
@@ -123,8 +124,11 @@ def _raw(source, key):
     index.default_factory = index.__len__       # a token that is new gets the next number
     parts, last = [], ""
     for piece in _pieces(source):
-        tokens = tokens_of(piece, level)
-        parts.append(np.fromiter(map(index.__getitem__, tokens), np.int32, len(tokens)))
+        # A line may be as long as the text; a list of its words would take 30 times as much.
+        long = level == "WORD" and len(piece) > 4 * PIECE
+        tokens = words_of(piece) if long else tokens_of(piece, level)
+        parts.append(np.fromiter(map(index.__getitem__, tokens), np.int32, -1 if long else len(tokens)))
+        check_different(len(index), source)
         last = piece[-1:] or last
     if level == "WORD" and last not in ("", "\n"):
         parts.append(np.fromiter(map(index.__getitem__, tokens_of("\n", level)), np.int32))
@@ -158,7 +162,8 @@ def _pieces(source):
 def unpacked(path: Path) -> Iterator:
     """Yield the bytes of a file in pieces; what gzip or xz has packed is unpacked on the way.
 
-    Raises DataError where it cannot be read, is damaged, or gives more than 256 MiB.
+    Raises DataError where it cannot be read, is damaged, or gives more than 256 MiB or, packed, more than an
+    honest file would.
     """
     import lzma
 
@@ -173,9 +178,11 @@ def unpacked(path: Path) -> Iterator:
                 stream = lzma.LZMAFile(file) if magic == XZ_MAGIC else file
             while piece := stream.read(PIECE):
                 size += len(piece)
-                if size > SIZE_LIMIT:
+                if size > raised(SIZE_LIMIT):
                     raise DataError(f"{path}: expected a text of at most {SIZE_LIMIT >> 20} MiB, got more; "
-                                    f"cut it into " "several files")
+                                    f"cut it into several files, or, {how_to_raise()}")
+                if stream is not file:
+                    check_unpacked(size, path)
                 yield piece
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path}: expected a whole {'xz' if magic == XZ_MAGIC else 'gzip'} file, got a "
@@ -325,14 +332,17 @@ class Sentences:
     def _chosen(self, n):
         if n < 0:
             raise ValueError(f"batch numbers begin at 0; got {n}")
-        passes, places = np.divmod(n * self.streams + np.arange(self.streams), len(self))
+        # In Python's numbers as far as it goes: a snapshot may say any n.
+        passed, place = divmod(n * self.streams, len(self))
+        passes, places = np.divmod(place + np.arange(self.streams), len(self))
         if not self.shuffle:
             return places
-        wanted = range(int(passes[0]), int(passes[-1]) + 1)
+        passes = [passed + further for further in passes.tolist()]
+        wanted = range(passes[0], passes[-1] + 1)
         self._orders = {number: self._orders.get(number, None) for number in wanted}
         for number, order in self._orders.items():
             if order is None:
                 rng = generator(self.seed, "sentences", self.layer_name, number)
                 self._orders[number] = rng.permutation(len(self))
         return np.array([self._orders[number][place]
-                         for number, place in zip(passes.tolist(), places.tolist(), strict=True)])
+                         for number, place in zip(passes, places.tolist(), strict=True)])

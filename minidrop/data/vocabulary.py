@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import DataError
 
 UNK, EOS = "<unk>", "<eos>"
 LEVELS = ("WORD", "CHARACTER")
 SPECIAL = {"WORD": (UNK, EOS), "CHARACTER": (UNK,)}
 FILE_LIMIT = 64 << 20
+TOKENS_LIMIT = 4 << 20      # different ones; each takes some 250 bytes
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", " ": "\\s"}
 UNESCAPED = {escape: token for token, escape in ESCAPES.items()}
 
@@ -26,6 +29,11 @@ UNESCAPED = {escape: token for token, escape in ESCAPES.items()}
 def tokens_of(text: str, level: str) -> list[str] | str:
     """Return the tokens of a text: its characters, or its words with <eos> for every line end."""
     return text if level == "CHARACTER" else text.replace("\n", f" {EOS} ").split()
+
+
+def words_of(text: str) -> Iterator[str]:
+    """Yield what `tokens_of` returns at level "WORD", one after the other."""
+    return (word.group() for word in re.finditer(r"\S+", text.replace("\n", f" {EOS} ")))
 
 
 class Vocabulary:
@@ -147,14 +155,15 @@ class Vocabulary:
         """
         try:
             with open(path, "rb") as file:
-                content = file.read(FILE_LIMIT + 1)
+                content = file.read(raised(FILE_LIMIT) + 1)
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: the vocabulary cannot be read "
                             f"({getattr(error, 'strerror', None) or error}); check the " "path and its "
                             "permissions") from error
-        if len(content) > FILE_LIMIT:
+        if len(content) > raised(FILE_LIMIT):
             raise DataError(f"{path}: expected a vocabulary of at most {FILE_LIMIT >> 20} MiB, got more; is "
-                            f"this a text? A " "text is named without .vocabulary at its end")
+                            f"this a text? A text is named without .vocabulary at its end; {how_to_raise()}")
+        check_different(content.count(b"\n"), path)
         text = decoded(content.removeprefix(b"\xef\xbb\xbf"), path)
         lines = text.removesuffix("\n").split("\n") if text else []
         tokens = [_unescaped(line.removesuffix("\r"), f"{path}:{number}")
@@ -181,6 +190,13 @@ def _fault(tokens, level):
         if token not in first:
             return len(tokens), f"expected {token} among the tokens, got none; add it"
     return None
+
+
+def check_different(count: int, source: Path | str) -> None:
+    """Raise DataError where a text or vocabulary has more different tokens than memory should go to."""
+    if count > raised(TOKENS_LIMIT):
+        raise DataError(f"{source}: expected at most {TOKENS_LIMIT} different tokens, got {count} or more; "
+                        f"{how_to_raise()}")
 
 
 def checked_level(level: str) -> str:

@@ -1,3 +1,5 @@
+import struct
+
 import h5py
 import numpy as np
 import pytest
@@ -157,27 +159,49 @@ def test_a_link_on_the_way_is_refused(tmp_path, listed):
         listed("a.h5", datasets=["group/data"])
 
 
-def test_files_must_agree(tmp_path, listed):
+def test_files_must_agree_in_the_shape_of_a_record(tmp_path, listed):
     write(tmp_path / "a.h5")
-    for name, data in (("shape", np.zeros((5, 2, 3), "f4")), ("dtype", np.zeros((5, 2, 2), "f8"))):
-        with h5py.File(tmp_path / f"{name}.h5", "w") as h5:
-            h5["data"], h5["label"] = data, np.arange(5)
-        expected = (rf"{name}.h5: dataset 'data': expected records of shape \(2, 2\) and type float32 as in "
-                    r".*a.h5, got shape .* all files of a list must agree")
-        with pytest.raises(DataError, match=expected):
-            listed("a.h5", f"{name}.h5")
+    with h5py.File(tmp_path / "shape.h5", "w") as h5:
+        h5["data"], h5["label"] = np.zeros((5, 2, 3), "f4"), np.arange(5)
+    with pytest.raises(DataError, match=r"shape.h5: dataset 'data': expected records of shape \(2, 2\) as in "
+                       r".*a.h5, got shape \(2, 3\); all files of a list must agree"):
+        listed("a.h5", "shape.h5")
+
+
+@pytest.mark.parametrize("types, read_as", [(("f4", "f8"), "f8"), (("f8", "f4"), "f8"), (("f4", "u1"), "f4"),
+                                            (("i8", "f4"), "f8"), (("?", "f4"), "f4"), (("u1", "i2"), "i2"),
+                                            (("f4", ">f4"), "f4")])
+def test_files_of_different_types_are_read_in_one_that_holds_both(tmp_path, listed, types, read_as):
+    for number, dtype in enumerate(types):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as h5:
+            h5["x"] = np.array([[0, 1], [1, 0]], dtype)
+    records = listed("0.h5", "1.h5", datasets=["x"])
+    got = records.read([3, 0, 2])["x"]
+    assert got.tolist() == [[1, 0], [0, 1], [0, 1]] and got.dtype == read_as == records.dtypes("x")
+
+
+def test_a_file_is_looked_at_once_however_often_the_list_names_it(tmp_path, listed, monkeypatch):
+    write(tmp_path / "a.h5")
+    opened = []
+    open_hdf5 = hdf5_module.open_hdf5
+    monkeypatch.setattr(hdf5_module, "open_hdf5", lambda path: opened.append(path) or open_hdf5(path))
+    records = listed(*["a.h5"] * 500)
+    assert (len(records), len(opened)) == (5000, 1)
+    assert records.read([4999])["label"].tolist() == [9]
 
 
 @pytest.mark.parametrize("content, message", [
     (b"", "expected at least one line"), (b" \n\n", "expected at least one line"),
     (b"ok.h5\nnone.h5\n", "list.txt:2: no such file 'none.h5'"), (b"\xff\xfe", "got something else"),
-    (b"a\0b", "got something else"), (b"x" * 5000, "no such file|system refuses"),
+    (b"a\0b", "got something else"), (b"x" * 5000, "a line that names none|system refuses"),
+    (b"ok.h5\nroot:*:20228:0\n", "list.txt:2: expected the name of an HDF5 file, got a line that names none"),
     (b"\x89HDF\r\n\x1a\nrest", "expected a text file that names HDF5 files, got an HDF5 file")])
 def test_wrong_lists(tmp_path, content, message):
     write(tmp_path / "ok.h5")
     (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         HDF5Records(tmp_path / "list.txt", ("data",))
+    assert "20228" not in str(caught.value)      # no message repeats a foreign file
 
 
 def test_a_missing_file_of_a_known_data_set_names_the_command(tmp_path):
@@ -209,6 +233,44 @@ def test_a_damaged_chunk_is_found_when_it_is_read(tmp_path, listed):
     assert records.read([3])["label"].tolist() == [3]
     with pytest.raises(DataError, match="a.h5: expected a readable HDF5 file"):
         records.read([550])
+
+
+def chunk_key(size, *offset):
+    """The entry of a chunk in the index of the older form of HDF5: size, filters left out, place, 0."""
+    return struct.pack(f"<II{len(offset) + 1}Q", size, 0, *offset, 0)
+
+
+@pytest.mark.parametrize("size, offset, message", [
+    (0, (3, 0, 0), r"got one of 0 bytes at \(3, 0, 0\)"),
+    (4, (3, 0, 0), r"got one of 4 bytes at \(3, 0, 0\)"),               # less than its checksum takes
+    (2**31, (3, 0, 0), r"got one of 2147483648 bytes at \(3, 0, 0\)"),
+    (None, (3, 2, 0), r"bytes at \(3, 2, 0\)"),                         # beside the shape
+    (None, (4, 0, 0), r"bytes at \(4, 0, 0\)|bad coordinate"),          # between two places
+    (None, (2**40, 0, 0), r"bytes at \(1099511627776, 0, 0\)|bad coordinate"),
+    (None, (0, 0, 0), "expected 4 chunks of data for the shape .* got 3"),  # twice the same place
+])
+def test_chunks_that_are_not_where_the_shape_has_them(tmp_path, listed, size, offset, message):
+    write(tmp_path / "a.h5", chunks=(3, 2, 2), compression="gzip", fletcher32=True)
+    with h5py.File(tmp_path / "a.h5") as h5:
+        stored = h5["data"].id.get_chunk_info(1).size
+    content = (tmp_path / "a.h5").read_bytes()
+    assert content.count(chunk_key(stored, 3, 0, 0)) == 1
+    (tmp_path / "a.h5").write_bytes(content.replace(
+        chunk_key(stored, 3, 0, 0), chunk_key(stored if size is None else size, *offset)))
+    with pytest.raises(DataError, match=message):
+        listed("a.h5")
+
+
+def test_chunks_that_share_their_bytes(tmp_path, listed):
+    with h5py.File(tmp_path / "a.h5", "w") as h5:
+        data = h5.create_dataset("data", data=np.zeros(40_000, "u1"), chunks=(10_000,))
+        first, *others = (data.id.get_chunk_info(number).byte_offset for number in range(4))
+    content = (tmp_path / "a.h5").read_bytes()
+    for old, new in [(len(content), first + 10_000), *((other, first) for other in others)]:
+        content = content.replace(struct.pack("<Q", old), struct.pack("<Q", new))
+    (tmp_path / "a.h5").write_bytes(content[:first + 10_000])
+    with pytest.raises(DataError, match="'data': expected chunks that do not overlap, got 40000 bytes"):
+        listed("a.h5", datasets=["data"])
 
 
 def test_a_file_changed_during_the_run(tmp_path, listed):

@@ -368,6 +368,13 @@ class TestSentences:
         assert long["label"][:, 2].tolist() == [8, 9, 10, 11,
                                                 0] and long["data"][:, 2].tolist() == [0, 8, 9, 10, 11]
 
+    @pytest.mark.parametrize("shuffle", [False, True])
+    def test_a_batch_far_beyond_what_int64_counts(self, shuffle):
+        sentences = Sentences(self.TOKENS, 0, 6, 4, shuffle)
+        batch = sentences.batch(2**62)
+        assert sorted(batch["data"][1]) == [5, 5, 7, 7, 8, 8]       # two passes of three lines
+        assert sentences.where(2**62, 0).startswith("token 0 of line ")
+
     @settings(max_examples=60, deadline=None)
     @given(st.lists(st.integers(0, 6), min_size=1, max_size=12).filter(any), st.integers(1, 5),
            st.integers(1, 8), st.booleans(), st.integers(0, 20))
