@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_encoding, text_format
@@ -10,29 +11,29 @@ from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.message import Message
 
 from minidrop.config.source_map import locate
-from minidrop.errors import nearest
+from minidrop.errors import MOST_MISTAKES, ConfigError, nearest
 
 if TYPE_CHECKING:
     from minidrop.config.source_map import SourceMap
 
-MAX_PROBLEMS = 20
 FLOAT32_END = 3.4028235677973366e38        # from here on a number rounds to an infinite float32
 
 _V1 = ("'layers' is Caffe's old (V1) format, which is not read; write `layer { type: \"InnerProduct\" ... }` "
        "for `layers { type: INNER_PRODUCT ... }` (Caffe's upgrade_net_proto_text does it for a whole file)")
 
 
-def check(source: SourceMap, descriptor: Message, other: Message | None = None) -> list:
-    """Return the problems of a scanned file as "file:line:column: ..." strings, in the file's order.
+def check(source: SourceMap, descriptor: Message, other: Message | None = None) -> None:
+    """Raise one ConfigError with the problems of a scanned file, "file:line:column: ...", in its order.
 
     `descriptor` is the message that the file should hold; `other` one that it may hold by mistake.
     """
-    problems = []
+    problems = []               # (place, text, or what returns it where it takes a search)
     _check_message(source.entries, descriptor, problems, other)
-    lines = [f"{locate(source.name, place)}: {text}" for place, text in sorted(problems)]
-    if len(lines) > MAX_PROBLEMS:
-        lines[MAX_PROBLEMS:] = [f"{source.name}: and {len(lines) - MAX_PROBLEMS} more mistakes"]
-    return lines
+    if problems:
+        problems.sort(key=lambda problem: problem[0])
+        shown = problems[:MOST_MISTAKES]
+        raise ConfigError.of([f"{locate(source.name, place)}: {say() if callable(say) else say}"
+                              for place, say in shown], len(problems) - len(shown))
 
 
 def _check_message(entries, descriptor, problems, other=None):
@@ -40,7 +41,7 @@ def _check_message(entries, descriptor, problems, other=None):
     for entry in entries:
         field = descriptor.fields_by_name.get(entry.name)
         if field is None:
-            problems.append((entry.place, _unknown(entry, descriptor, other)))
+            problems.append((entry.place, partial(_unknown, entry, descriptor, other)))
             continue
         if not is_repeated(field):
             if entry.in_list:

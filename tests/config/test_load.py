@@ -220,8 +220,23 @@ def test_all_mistakes_in_one_report_in_the_files_order():
 
 def test_a_flood_of_mistakes_is_cut():
     lines = message_of("x: 1\n" * 1000).splitlines()
-    assert len(lines) == 21
-    assert lines[-1] == "net.prototxt: and 980 more mistakes"
+    assert len(lines) == 101
+    assert lines[99].startswith("net.prototxt:100:1: ")
+    assert lines[-1] == "... and 900 more mistakes"
+
+
+def test_of_a_flood_only_what_is_shown_is_searched_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr("minidrop.config.check.nearest", lambda name, known: asked.append(name) or "")
+    message_of("".join(f"x{i}: 1\n" for i in range(1000)))
+    assert asked == [f"x{i}" for i in range(100)]
+
+
+def test_a_field_is_found_without_a_look_at_every_other_one():
+    source = parse_net("layer { }\n" * 50).source
+    index = source.entries.by_name
+    assert [source.position(("layer", i)) for i in range(50)] == [(i + 1, 1) for i in range(50)]
+    assert source.entries.by_name is index and set(index) == {"layer"}
 
 
 def test_deep_nesting_is_no_crash():
