@@ -28,6 +28,6 @@ from minidrop.config.state import filter_state
 __all__ = [
     "FillerParameter", "LayerParameter", "NetChoice", "NetConfig", "NetParameter", "NetSpec", "NetState",
     "SolverConfig", "SolverParameter", "SourceMap", "TEST", "TRAIN", "all_param_fields",
-    "apply_overrides", "as_net_config", "decimal", "filter_state", "layer_types", "layers", "load_net", "load_solver",
-    "param_fields", "parse_net", "parse_solver", "solver_nets", "split_overrides",
+    "apply_overrides", "as_net_config", "decimal", "filter_state", "layer_types", "layers",
+    "load_net", "load_solver", "param_fields", "parse_net", "parse_solver", "solver_nets", "split_overrides",
 ]

@@ -348,3 +348,26 @@ def test_a_thousand_layers_load_in_a_moment():
     assert len(config.message.layer) == 1002
     assert time.perf_counter() - start < 5
     assert config.where(1001) == "<string>:4340:24"
+
+
+CAFFE = """layer { name: "conv1" type: "Convolution" top: "conv1" convolution_param { num_output: 20 } }
+layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1" }
+layer { name: "ip" type: "InnerProdct" bottom: "pool1" top: "ip" inner_product_param { num_output: 10 } }
+layer { name: "lost" type: "ReLU" convolution_param { } }
+"""
+
+
+def test_a_layer_type_that_nobody_knows_is_named_before_its_settings():
+    """Of all layers of the file, and a known type's unknown settings beside them."""
+    types, settings = "unknown layer type", "LayerParameter has no field 'convolution_param'"
+    lines = message_of(CAFFE).splitlines()
+    for line, start in zip(lines, (f"1:29: layer 'conv1': {types} 'Convolution' (known",
+                                   f"2:29: layer 'pool1': {types} 'Pooling'",
+                                   f"3:26: layer 'ip': {types} 'InnerProdct'; did you mean 'InnerProduct'?",
+                                   f"4:35: {settings}"), strict=True):
+        assert line.startswith(f"net.prototxt:{start}")
+    assert message_of(CAFFE.splitlines()[0]).startswith(f"net.prototxt:1:29: layer 'conv1': {types}")
+
+
+def test_a_file_that_can_be_read_leaves_unknown_types_to_the_net():
+    assert parse_net(CAFFE.splitlines()[1]).message.layer[0].type == "Pooling"
