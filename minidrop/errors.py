@@ -1,7 +1,15 @@
 """What minidrop raises for mistakes it can explain; the command line prints them as one line."""
 
+from __future__ import annotations
+
 import difflib
+import heapq
+import os
+from collections.abc import Iterable
 from typing import Any
+
+MOST_MISTAKES = 100         # of one description that are put into words
+_MOST_COMPARED = 200        # names, and characters of one, that a search for the nearest looks at closely
 
 
 class MinidropError(Exception):
@@ -9,7 +17,32 @@ class MinidropError(Exception):
 
 
 class ConfigError(MinidropError):
-    """A network or solver description, or a setting, is wrong."""
+    """A network or solver description, or a setting, is wrong. `hidden`: mistakes that it only counts."""
+
+    hidden = 0
+
+    @classmethod
+    def of(cls, lines: Iterable[str], hidden: int = 0) -> ConfigError:
+        """Return the error of several mistakes, each once: the first hundred, and how many more there are."""
+        lines = list(dict.fromkeys(lines))
+        hidden += len(lines[MOST_MISTAKES:])
+        more = [f"... and {hidden} more mistake{'s' * (hidden != 1)}"] if hidden else []
+        error = cls("\n".join(lines[:MOST_MISTAKES] + more))
+        error.hidden = hidden
+        return error
+
+    @classmethod
+    def together(cls, errors: Iterable[ConfigError]) -> ConfigError:
+        """Return one error for several. What they only count is often the same: the greatest count stands."""
+        errors = list(errors)
+        return cls.of([line for error in errors for line in error.lines],
+                      max((error.hidden for error in errors), default=0))
+
+    @property
+    def lines(self) -> list[str]:
+        """The mistakes that are put into words, one a line."""
+        lines = str(self).split("\n")
+        return lines[:-1] if self.hidden else lines
 
 
 class ShapeError(MinidropError):
@@ -41,7 +74,18 @@ class NonFiniteError(MinidropError):
 
 
 def nearest(name: str, known: Any, count: int = 3) -> str:
-    """Return "; did you mean 'a' or 'b'?" for the known names most like `name`, or ''."""
-    folded = {str(k).lower(): str(k) for k in known}
-    close = difflib.get_close_matches(str(name).lower(), list(folded), n=count, cutoff=0.6)
+    """Return "; did you mean 'a' or 'b'?" for the known names most like `name`, or ''.
+
+    Of very many names those that begin and end most like it are compared; no very long one is.
+    """
+    wanted = str(name).lower()
+    folded = {text.lower(): text for text in map(str, known) if len(text) <= _MOST_COMPARED}
+    candidates = list(folded)
+    if len(wanted) > _MOST_COMPARED:
+        return ""
+    if len(candidates) > _MOST_COMPARED:
+        candidates = heapq.nlargest(_MOST_COMPARED, candidates, key=lambda other: (
+            len(os.path.commonprefix([wanted, other]))
+            + len(os.path.commonprefix([wanted[::-1], other[::-1]]))))
+    close = difflib.get_close_matches(wanted, candidates, n=count, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(folded[c]) for c in close)}?" if close else ""

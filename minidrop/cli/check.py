@@ -36,7 +36,8 @@ def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dr
             nets = _nets(path, phase, overrides, dropout, level, stages)
         except MinidropError as error:
             lines = str(error).split("\n")
-            wrong += len(lines)
+            hidden = getattr(error, "hidden", 0)
+            wrong += len(lines) + (hidden and hidden - 1)       # the last line counts them
             click.echo("\n".join(f"error: {line}" for line in lines), err=True)
             continue
         for title, net in nets:
@@ -55,16 +56,19 @@ def _nets(path, phase, overrides, dropout, level, stages):
         return [("phase TRAIN", solver.net), *tests]
     config = load_net(path)
     prepare_nets([config], dropout, overrides)
-    nets, problems = {}, {}
+    nets, problems, hidden = {}, {}, 0
     phases = [phase] if phase else PHASES
     for name in phases:
         try:
             nets[name] = Net(config, name, "cpu", "float32", 0, *stated(config, level, stages),
                              share=nets.get("TRAIN"))
         except MinidropError as error:
-            problems[name] = str(error).split("\n")
+            problems[name] = getattr(error, "lines", None) or str(error).split("\n")
+            hidden = max(hidden, getattr(error, "hidden", 0))
     if problems:
-        raise ConfigError("\n".join(_merged(problems, phases)))
+        for net in nets.values():
+            net.close()
+        raise ConfigError.of(_merged(problems, phases), hidden)
     return [(f"phase {name}", net) for name, net in nets.items()]
 
 

@@ -1,6 +1,6 @@
 """Network and solver descriptions: the schema, files, rules, overrides, and building them in Python."""
 
-from minidrop.config.fields import all_param_fields, param_fields
+from minidrop.config.fields import all_param_fields, layer_types, param_fields
 from minidrop.config.load import (
                                   NetConfig,
                                   SolverConfig,
@@ -22,12 +22,12 @@ from minidrop.config.minidrop_pb2 import (
 from minidrop.config.nets import NetChoice, solver_nets
 from minidrop.config.overrides import apply_overrides, split_overrides
 from minidrop.config.source_map import SourceMap
-from minidrop.config.spec import NetSpec, layers
+from minidrop.config.spec import NetSpec, as_net_config, layers
 from minidrop.config.state import filter_state
 
 __all__ = [
     "FillerParameter", "LayerParameter", "NetChoice", "NetConfig", "NetParameter", "NetSpec", "NetState",
     "SolverConfig", "SolverParameter", "SourceMap", "TEST", "TRAIN", "all_param_fields",
-    "apply_overrides", "decimal", "filter_state", "layers", "load_net", "load_solver",
-    "param_fields", "parse_net", "parse_solver", "solver_nets", "split_overrides",
+    "apply_overrides", "as_net_config", "decimal", "filter_state", "layer_types", "layers",
+    "load_net", "load_solver", "param_fields", "parse_net", "parse_solver", "solver_nets", "split_overrides",
 ]

@@ -3,44 +3,67 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_encoding, text_format
 from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.message import Message
 
+from minidrop.config.fields import layer_types
 from minidrop.config.source_map import locate
-from minidrop.errors import nearest
+from minidrop.errors import MOST_MISTAKES, ConfigError, nearest
 
 if TYPE_CHECKING:
     from minidrop.config.source_map import SourceMap
 
-MAX_PROBLEMS = 20
 FLOAT32_END = 3.4028235677973366e38        # from here on a number rounds to an infinite float32
 
 _V1 = ("'layers' is Caffe's old (V1) format, which is not read; write `layer { type: \"InnerProduct\" ... }` "
        "for `layers { type: INNER_PRODUCT ... }` (Caffe's upgrade_net_proto_text does it for a whole file)")
 
 
-def check(source: SourceMap, descriptor: Message, other: Message | None = None) -> list:
-    """Return the problems of a scanned file as "file:line:column: ..." strings, in the file's order.
+def check(source: SourceMap, descriptor: Message, other: Message | None = None) -> None:
+    """Raise one ConfigError with the problems of a scanned file, "file:line:column: ...", in its order.
 
     `descriptor` is the message that the file should hold; `other` one that it may hold by mistake.
     """
-    problems = []
+    problems = _Problems()
     _check_message(source.entries, descriptor, problems, other)
-    lines = [f"{locate(source.name, place)}: {text}" for place, text in sorted(problems)]
-    if len(lines) > MAX_PROBLEMS:
-        lines[MAX_PROBLEMS:] = [f"{source.name}: and {len(lines) - MAX_PROBLEMS} more mistakes"]
-    return lines
+    if problems or problems.foreign:
+        problems += problems.types
+        problems.sort(key=lambda problem: problem[0])
+        shown = problems[:MOST_MISTAKES]
+        raise ConfigError.of([f"{locate(source.name, place)}: {say() if callable(say) else say}"
+                              for place, say in shown], len(problems) - len(shown))
+
+
+class _Problems(list):
+    """(place, text, or what returns it where it takes a search) of every mistake.
+
+    `types`: those of layers whose type nobody knows. The net reports them with all its other mistakes, if it
+    gets that far: not where there are mistakes here, or `foreign` settings of such a layer.
+    """
+
+    def __init__(self):
+        self.types, self.foreign = [], False
 
 
 def _check_message(entries, descriptor, problems, other=None):
-    first = {}
+    first, is_foreign = {}, False
+    if descriptor.name == "LayerParameter":
+        kind = _text_of(entries, "type")
+        is_foreign = bool(kind) and kind not in layer_types
+        if is_foreign:
+            place = entries.by_name["type"][0].value_place
+            problems.types.append((place, partial(_unknown_type, _text_of(entries, "name"), kind)))
     for entry in entries:
         field = descriptor.fields_by_name.get(entry.name)
+        if field is None and is_foreign and entry.name.endswith("_param"):
+            problems.foreign = True
+            continue
         if field is None:
-            problems.append((entry.place, _unknown(entry, descriptor, other)))
+            problems.append((entry.place, partial(_unknown, entry, descriptor, other)))
             continue
         if not is_repeated(field):
             if entry.in_list:
@@ -123,16 +146,33 @@ def expected(field: Message) -> Any:
 
 def _check_string(entry, field):
     try:
-        if not all(_ESCAPED.fullmatch(part) for part in entry.text):
-            raise ValueError
-        raw = b"".join(text_encoding.CUnescape(part[1:-1]) for part in entry.text)
-        text = raw.decode("utf-8")
+        text = _unescaped(entry)
     except ValueError:
         return (f"'{field.name}' holds an escape that stands for no character; write the character itself, "
                 f"got {_short(''.join(entry.text))}")
     if "\0" in text:
         return f"'{field.name}' may not hold a NUL character"
     return None
+
+
+def _text_of(entries, name):
+    """Return the text that a message gives for a string field, "" where it gives none."""
+    entry = entries.by_name.get(name, [None])[0]
+    try:
+        return _unescaped(entry) if entry is not None and entry.kind == "string" else ""
+    except ValueError:
+        return ""
+
+
+def _unescaped(entry):
+    """Return the text of a string as written; ValueError where an escape stands for no character."""
+    if not all(_ESCAPED.fullmatch(part) for part in entry.text):
+        raise ValueError(entry.text)
+    return b"".join(text_encoding.CUnescape(part[1:-1]) for part in entry.text).decode("utf-8")
+
+
+def _unknown_type(layer, kind):
+    return f"layer {layer!r}: {layer_types.unknown(kind)}"
 
 
 def _unknown(entry, descriptor, other):

@@ -3,6 +3,9 @@
 from functools import cache
 
 from minidrop.config.minidrop_pb2 import LayerParameter
+from minidrop.registry import Registry
+
+layer_types = Registry("layer type", "type")        # what `type` of a layer may say; layers/ fills it
 
 # What a type reads besides the field whose message is named after it.
 _BESIDES = {

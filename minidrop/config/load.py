@@ -161,9 +161,7 @@ def _parse(text, name, message_class, other):
         place = text.count("\n", 0, error.start) + 1, error.start - text.rfind("\n", 0, error.start)
         raise ConfigError(f"{locate(name, place)}: holds a lone surrogate, which is no character") from None
     source = scan(text, name)
-    problems = check(source, message_class.DESCRIPTOR, other.DESCRIPTOR)
-    if problems:
-        raise ConfigError("\n".join(problems))
+    check(source, message_class.DESCRIPTOR, other.DESCRIPTOR)
     message = message_class()
     try:
         text_format.Parse(text, message)

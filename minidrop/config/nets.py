@@ -31,56 +31,84 @@ class NetChoice:
         return filter_state(self.config, self.state.phase, self.state.level, tuple(self.state.stage))
 
 
-def solver_nets(solver: SolverConfig, level: Any = None, stages: tuple = ()) -> tuple[NetChoice, list]:
+def solver_nets(solver: SolverConfig, level: Any = None, stages: tuple = (),
+                mistakes: list[ConfigError] | None = None) -> tuple[NetChoice | None, list[NetChoice]]:
     """Return (train, tests): the NetChoice to train and the list of those to test, of a SolverConfig.
 
     The train network is the one of train_net_param, train_net, net_param, net. Tests are those of
     test_net_param and test_net, then, where test_iter counts more than these, the common network of net_param
     or net. A state is built from the phase, then the network's own `state`, then train_state or test_state,
     then `level` and `stages` (for the train network, as on Caffe's command line). A file is looked for beside
-    the working folder, then beside the solver file; one file read twice is one NetConfig. ConfigError where
-    the fields do not fit each other.
+    the working folder, then beside the solver file; one file read twice is one NetConfig. ConfigError
+    with every mistake; with a list `mistakes` they are added there instead, and what is found is returned.
     """
-    message, loaded = solver.message, {}
-    given = [name for name in _TRAIN_FIELDS if message.HasField(name)]
-    if not given:
-        raise ConfigError(f"{solver.where()}: no network to train; give one of net, train_net, net_param, "
-                          "train_net_param")
-    if len(given) > 1:
-        both = " and ".join(given[:2])
-        raise ConfigError(f"{solver.where(given[1])}: {both} both give the network to train; keep one")
-    train = NetChoice(_config(solver, given[0], 0, loaded), NetState(phase=TRAIN))
-    _refine(train, message.train_state if message.HasField("train_state") else None, level, stages)
-    return train, _tests(solver, loaded)
+    found = _Finder(solver, [] if mistakes is None else mistakes)
+    train, tests = found.train(level, stages), found.tests()
+    if mistakes is None and found.mistakes:
+        raise ConfigError.together(found.mistakes)
+    return train, tests
 
 
-def _tests(solver, loaded):
-    message = solver.message
-    fields = [("test_net_param", i) for i in range(len(message.test_net_param))]
-    fields += [("test_net", i) for i in range(len(message.test_net))]
-    count = len(message.test_iter)
-    common = next((name for name in ("net_param", "net") if message.HasField(name)), None)
-    if common and count > len(fields):
-        fields += [(common, 0)] * (count - len(fields))
-    if count != len(fields):
-        raise ConfigError(f"{solver.where('test_iter')}: expected one test_iter for each test network, "
-                          f"{len(fields)} in all, got {count}")
-    states = message.test_state
-    if states and len(states) != len(fields):
-        raise ConfigError(f"{solver.where('test_state')}: expected no test_state, or one for each test "
-                          f"network, {len(fields)} in all, got {len(states)}")
-    if fields and not message.HasField("test_interval"):
-        raise ConfigError(f"{solver.where('test_iter')}: {len(fields)} test networks but no test_interval; "
-                          "add one (0 never tests), or remove test_iter")
-    tests = []
-    for i, (name, index) in enumerate(fields):
-        if message.test_iter[i] < 1:
-            raise ConfigError(f"{solver.where(('test_iter', i))}: 'test_iter' must be at least 1, got "
-                              f"{message.test_iter[i]}")
-        test = NetChoice(_config(solver, name, index, loaded), NetState(phase=TEST), message.test_iter[i])
-        _refine(test, states[i] if states else None, None, ())
-        tests.append(test)
-    return tests
+class _Finder:
+    """Finds the networks of a solver, and every mistake in how they are given."""
+
+    def __init__(self, solver, mistakes):
+        self.solver, self.message = solver, solver.message
+        self.loaded, self.mistakes = {}, mistakes
+
+    def add(self, place, what):
+        self.mistakes.append(ConfigError(f"{self.solver.where(*place)}: {what}"))
+
+    def train(self, level, stages):
+        """Return the NetChoice to train, None where it has a mistake."""
+        message = self.message
+        given = [name for name in _TRAIN_FIELDS if message.HasField(name)]
+        if not given:
+            self.add((), "no network to train; give one of net, train_net, net_param, train_net_param")
+            return None
+        if len(given) > 1:
+            self.add(given[1:2], f"{' and '.join(given[:2])} both give the network to train; keep one")
+            return None
+        state = message.train_state if message.HasField("train_state") else None
+        return self.choice(given[0], 0, TRAIN, None, state, level, stages)
+
+    def tests(self):
+        """Return the NetChoices to test."""
+        message = self.message
+        fields = [("test_net_param", i) for i in range(len(message.test_net_param))]
+        fields += [("test_net", i) for i in range(len(message.test_net))]
+        iterations, states = message.test_iter, message.test_state
+        count = len(iterations)
+        common = next((name for name in ("net_param", "net") if message.HasField(name)), None)
+        if common and count > len(fields):
+            fields += [(common, 0)] * (count - len(fields))
+        if count != len(fields):
+            self.add(["test_iter"], f"expected one test_iter for each test network, {len(fields)} in all, "
+                                    f"got {count}")
+        if states and len(states) != len(fields):
+            self.add(["test_state"], f"expected no test_state, or one for each test network, {len(fields)} "
+                                     f"in all, got {len(states)}")
+        if fields and not message.HasField("test_interval"):
+            self.add(["test_iter"], f"{len(fields)} test networks but no test_interval; add one (0 never "
+                                    f"tests), or remove test_iter")
+        for i, value in enumerate(iterations):
+            if value < 1:
+                self.add([("test_iter", i)], f"'test_iter' must be at least 1, got {value}")
+        choices = [self.choice(*field, TEST, iterations[i] if i < count else 1,
+                               states[i] if i < len(states) else None)
+                   for i, field in enumerate(fields)]
+        return [choice for choice in choices if choice is not None]
+
+    def choice(self, name, index, phase, iterations, state, level=None, stages=()):
+        """Return the NetChoice of a field of the solver, None where its file has a mistake."""
+        try:
+            config = _config(self.solver, name, index, self.loaded)
+        except ConfigError as error:
+            self.mistakes.append(error)
+            return None
+        choice = NetChoice(config, NetState(phase=phase), iterations)
+        _refine(choice, state, level, stages)
+        return choice
 
 
 def _refine(choice, state, level, stages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Any
 
 from minidrop.errors import ConfigError
@@ -30,11 +31,22 @@ class Entry:
         self.in_list = False
 
 
+class _Entries(list):
+    """The fields of a message in the order of the file; found by name once they are all there."""
+
+    @cached_property
+    def by_name(self):
+        found: dict[str, list[Entry]] = {}
+        for entry in self:
+            found.setdefault(entry.name, []).append(entry)
+        return found
+
+
 class SourceMap:
     """The positions, as (line, column) counted from 1, of the fields of one file."""
 
     def __init__(self, name: str, entries: Any = (), place: Any = None):
-        self.name, self.entries, self.place = name, entries, place
+        self.name, self.entries, self.place = name, _Entries(entries), place
 
     def position(self, *path: str | tuple[str, int]) -> tuple[int, int]:
         """Return (line, column) of a field, or of the nearest enclosing one there is; None where nothing is.
@@ -52,10 +64,11 @@ class SourceMap:
         entries, place = self.entries, self.place
         for step in path:
             name, index = (step, 0) if isinstance(step, str) else step
-            same = [entry for entry in entries if entry.name == name]
+            same = entries.by_name.get(name, ())
             if not 0 <= index < len(same):
-                return place, ()
-            place, entries = same[index].place, same[index].children or ()
+                return place, _Entries()
+            place = same[index].place
+            entries = _Entries() if same[index].children is None else same[index].children
         return place, entries
 
     def where(self, *path: str | tuple[str, int]) -> str:
@@ -179,7 +192,7 @@ class _Scanner:
         if not (self.kind == "mark" and self.token in _CLOSING):
             self.fail(f"expected '{{' for the next '{entry.name}' of the list, got {self.found()}")
         open_messages.append((entry, _CLOSING[self.next()], children))
-        entry.children, entry.kind = [], "message"
+        entry.children, entry.kind = _Entries(), "message"
         return entry.children
 
     def another(self, entry):

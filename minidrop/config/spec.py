@@ -11,12 +11,14 @@ or, where names come from a loop, n.add("InnerProduct", name="ip1", bottom="data
 """
 
 import operator
+import os
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor as F
 
 from minidrop.config.check import FLOAT32_END, expected, is_character, is_repeated
 from minidrop.config.fields import param_fields
+from minidrop.config.load import NetConfig, load_net
 from minidrop.config.minidrop_pb2 import LayerParameter, NetParameter
 from minidrop.errors import ConfigError, nearest
 
@@ -230,3 +232,17 @@ def _scalar(field, value, where):
 _FITS = {F.TYPE_INT32: lambda n, _: -2**31 <= n < 2**31, F.TYPE_UINT32: lambda n, _: 0 <= n < 2**32,
          F.TYPE_INT64: lambda n, _: -2**63 <= n < 2**63, F.TYPE_FLOAT: lambda n, _: abs(n) < FLOAT32_END,
          F.TYPE_ENUM: lambda n, field: n in field.enum_type.values_by_number}
+
+
+def as_net_config(source: NetConfig | NetParameter | NetSpec | str | os.PathLike) -> NetConfig:
+    """Return the NetConfig of what describes a net, the path of a file as well; ConfigError for all else."""
+    if isinstance(source, NetConfig):
+        return source
+    if isinstance(source, NetParameter):
+        return NetConfig.of(source)
+    if isinstance(source, NetSpec):
+        return NetConfig.of(source.to_proto())
+    if isinstance(source, str | os.PathLike):
+        return load_net(os.fspath(source))
+    raise ConfigError(f"a net is built from a NetConfig, NetParameter, NetSpec or path, got "
+                      f"{type(source).__name__}")

@@ -9,12 +9,14 @@ from minidrop.config.load import NetConfig
 from minidrop.errors import ConfigError
 
 
-def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()) -> NetConfig:
+def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = (),
+                 mistakes: list[ConfigError] | None = None) -> NetConfig:
     """Return a new NetConfig with the layers that the state lets in; `config` is left as it is.
 
     A layer with include rules is in where any of them holds, one with exclude rules is in where none of them
-    holds. A rule holds where all that it says does. ConfigError where a layer has both kinds. The result's
-    `message.state` says the state.
+    holds. A rule holds where all that it says does. ConfigError where a layer has both kinds;
+    with a list `mistakes` it is added there instead, and the layer is held against its include rules. The
+    result's `message.state` says the state.
     """
     state = minidrop_pb2.NetState(phase=phase, level=level, stage=stages)
     net = minidrop_pb2.NetParameter()
@@ -26,11 +28,13 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
         if layer.include and layer.exclude:
             problems.append(f"{config.where(i, 'exclude')}: layer '{layer.name}' has include and exclude "
                             "rules; keep one kind")
-        elif is_in(layer, state):
+        if is_in(layer, state):
             net.layer.add().CopyFrom(layer)
             origins.append(config.origins[i])
-    if problems:
-        raise ConfigError("\n".join(problems))
+    if problems and mistakes is None:
+        raise ConfigError.of(problems)
+    if problems and mistakes is not None:
+        mistakes.append(ConfigError.of(problems))
     filtered = NetConfig(net, config.path, config.source, origins)
     return filtered
 

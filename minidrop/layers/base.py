@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import Message
 
 from minidrop.config import decimal, param_fields
+from minidrop.config import layer_types as _types
 from minidrop.errors import ConfigError, ShapeError, nearest
 from minidrop.layers.flow import Drops, Pass, Product
 from minidrop.layers.given import NodeDraw, NodePlan
-from minidrop.registry import Registry
 from minidrop.rng import stream_key
 
 if TYPE_CHECKING:
     from minidrop.config import LayerParameter
-
-_types = Registry("layer type", "type")
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from minidrop.config import all_param_fields, decimal, param_fields
+from minidrop.config import all_param_fields, decimal, layer_types, param_fields
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.errors import ConfigError, MinidropError, nearest
+from minidrop.errors import MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
 from minidrop.layers.flow import Drops, Pass, Product
 from minidrop.net.checks import check_vocabularies
+from minidrop.net.problems import Problems
 
 if TYPE_CHECKING:
     from minidrop.config.load import NetConfig
@@ -43,6 +45,7 @@ class Node:
     tops: list
     layer: object = None
     flow: list = field(default_factory=list)         # the facts of its layer, see layers.flow
+    is_sound: bool = False                           # its layer is made, and the shapes of its tops are known
 
     @property
     def name(self) -> str:
@@ -124,48 +127,31 @@ class Graph:
         return [ref for ref in self.writer if not self.readers[ref]]
 
 
-class Problems:
-    """Collects every mistake of a net as "file:line:column: layer 'name' (Type): what", to report them
-    together."""
-
-    def __init__(self, config: NetConfig):
-        self.config = config
-        self.found = []          # (index of the layer, line)
-
-    def add(self, index: int, what: str, *place: str, with_type: bool = True) -> None:
-        layer = self.config.message.layer[index]
-        kind = f" ({layer.type})" if with_type else ""
-        self.found.append((index, f"{self.config.where(index, *place)}: layer {layer.name!r}{kind}: {what}"))
-
-    def raise_any(self) -> None:
-        """Raise one ConfigError with all lines in the order of the layers."""
-        if self.found:
-            raise ConfigError("\n".join(line for _, line in sorted(self.found, key=lambda pair: pair[0])))
-
-
-def build_graph(config: NetConfig, context: Context) -> Graph:
+def build_graph(config: NetConfig, context: Context, problems: Problems | None = None) -> Graph:
     """Return the Graph of a filtered NetConfig, its layers made and their shapes known; nothing is allocated.
 
-    Raises one ConfigError that holds every mistake found, one a line.
+    Raises one ConfigError that holds every mistake found, one a line. With `problems` they are added there
+    instead; then nodes that are not sound stand in the Graph.
     """
-    problems = Problems(config)
+    found = Problems(config) if problems is None else problems
     if not config.message.layer:
-        raise ConfigError(f"{config.where()}: the net has no layers in phase {context.phase}")
-    graph = _wire(config, problems)
-    _make_layers(graph, context, problems)
-    _infer_shapes(graph, problems)
-    check_vocabularies(graph, problems)
-    problems.raise_any()
+        found.lines.append(f"{config.where()}: the net has no layers in phase {context.phase}")
+    graph = _wire(config, found)
+    _make_layers(graph, context, found)
+    _infer_shapes(graph, found)
+    check_vocabularies(graph, found)
+    if problems is None:
+        found.raise_any()
     return graph
 
 
 def _wire(config, problems):
     graph, current, names = Graph(), {}, {}
     messages = config.message.layer
-    written_later = {}
+    first_written = {}
     for index, message in enumerate(messages):
         for top in message.top:
-            written_later.setdefault(top, []).append(index)
+            first_written.setdefault(top, index)
     for index, message in enumerate(messages):
         node = Node(index, message, [], [])
         if not message.name:
@@ -180,17 +166,19 @@ def _wire(config, problems):
                 graph.readers[ref].append((node, i))
             else:
                 ref = None
-                problems.add(index, _missing(bottom, index, current, written_later, messages), ("bottom", i))
+                problems.add(index, partial(_missing, bottom, index, current, len(current),
+                                            first_written.get(bottom), messages), ("bottom", i))
             node.bottoms.append(ref)
+        read, written = set(message.bottom), set()
         for i, top in enumerate(message.top):
-            if top in current and top not in message.bottom:
+            if top in current and top not in read:
                 before = graph.writer[current[top]]
                 problems.add(index, f"top {top!r} is written already, by layer {before.name!r} at "
                                     f"{config.where(before.index)}; give it another name, or read it as "
-                             f"bottom too to work "
-                                    f"in place", ("top", i))
-            elif top in list(message.top)[:i]:
+                                    f"bottom too to work in place", ("top", i))
+            elif top in written:
                 problems.add(index, f"top {top!r} is named twice", ("top", i))
+            written.add(top)
             ref = BlobRef(top, current[top].version + 1 if top in current else 0)
             node.tops.append(ref)
             graph.writer[ref], graph.readers[ref] = node, []
@@ -199,27 +187,26 @@ def _wire(config, problems):
     return graph
 
 
-def _missing(bottom, index, current, written_later, messages):
-    later = [i for i in written_later.get(bottom, ()) if i >= index]
-    if later and later[0] == index:
+def _missing(bottom, index, blobs, count, writer, messages):
+    """Say why layer `index` cannot read `bottom`: of `blobs` the first `count` are written above it."""
+    if writer == index:
         return f"bottom {bottom!r} is written by this layer alone: the layer would feed itself"
-    if later:
-        return (f"bottom {bottom!r} is written only below, by layer {messages[later[0]].name!r}: "
+    if writer is not None:
+        return (f"bottom {bottom!r} is written only below, by layer {messages[writer].name!r}: "
                 f"the layers form a cycle or stand in the wrong order")
-    known = ", ".join(repr(name) for name in list(current)[-6:])
-    return (f"bottom {bottom!r} is written by no layer{nearest(bottom, current)}"
+    above = list(islice(blobs, count))
+    known = ", ".join(map(repr, above[-6:]))
+    return (f"bottom {bottom!r} is written by no layer{nearest(bottom, above)}"
             + (f" (the blobs written so far end with {known})" if known else ""))
 
 
 def _make_layers(graph, context, problems):
     for node in graph.nodes:
         message = node.config
-        try:
-            kind = layer_class(message.type)
-        except ConfigError as error:
-            problems.add(node.index, str(error), "type", with_type=False)
+        if message.type not in layer_types:
+            problems.add(node.index, partial(_unknown_type, message.type), "type", with_type=False)
             continue
-        own = param_fields(message.type)
+        kind, own = layer_class(message.type), param_fields(message.type)
         for name in all_param_fields():
             if message.HasField(name) and name not in own:
                 reads = f"it reads {' and '.join(own)}" if own else "it has no settings"
@@ -233,12 +220,11 @@ def _make_layers(graph, context, problems):
                 problems.add(node.index, f"expected {_count_text(least, most, what)}, got {got}")
         if len(message.loss_weight) not in (0, len(message.top)):
             problems.add(node.index, f"expected no loss_weight, or one for each of the {len(message.top)} "
-                         f"tops, "
-                                     f"got {len(message.loss_weight)}", "loss_weight")
+                                     f"tops, got {len(message.loss_weight)}", "loss_weight")
         if len(message.propagate_down) not in (0, len(message.bottom)):
             problems.add(node.index, f"expected no propagate_down, or one for each of the "
-                         f"{len(message.bottom)} bottoms, "
-                                     f"got {len(message.propagate_down)}", "propagate_down")
+                                     f"{len(message.bottom)} bottoms, got {len(message.propagate_down)}",
+                         "propagate_down")
         if counts_fit:
             try:
                 phase = pb.Phase.Name(message.phase) if message.HasField("phase") else context.phase
@@ -247,12 +233,17 @@ def _make_layers(graph, context, problems):
                 problems.add(node.index, str(error), *own[:1])
 
 
+def _unknown_type(name):
+    return str(layer_types.unknown(name))
+
+
 def _count_text(least, most, what):
     count = str(least) if least == most else f"at least {least}" if most is None else f"{least} to {most}"
     return f"{count} {what}{'s' * ((most or least) != 1)}"
 
 
 def _infer_shapes(graph, problems):
+    shared = {}                # {name: ParameterNode}
     for node in graph.nodes:
         if node.layer is None or any(ref not in graph.shapes for ref in node.bottoms):
             continue           # this layer's or an earlier mistake is reported already
@@ -267,10 +258,11 @@ def _infer_shapes(graph, problems):
             problems.add(node.index, f"{error}" + (f" [bottoms: {inputs}]" if inputs else ""),
                          *param_fields(node.layer.type)[:1])
             continue
-        _add_parameters(graph, node, problems)
+        node.is_sound = True
+        _add_parameters(graph, node, shared, problems)
 
 
-def _add_parameters(graph, node, problems):
+def _add_parameters(graph, node, named, problems):
     """Add the node's parameters to the graph; those shared by name are one, with the multipliers that any
     layer gives."""
     specs, settings = node.layer.parameter_specs(), list(node.config.param)
@@ -285,14 +277,14 @@ def _add_parameters(graph, node, problems):
             problems.add(node.index, f"{spec.name}_filler: {error}", *param_fields(node.layer.type)[:1],
                          f"{spec.name}_filler")
         own = settings[i] if i < len(settings) else pb.ParamSpec()
-        shared = next((p for p in graph.parameters if own.name and p.shared_name == own.name), None)
+        shared = named.get(own.name) if own.name else None
         if shared is None:
-            shared = ParameterNode(spec, own.name)
+            shared = named[own.name] = ParameterNode(spec, own.name)
             graph.parameters.append(shared)
         elif tuple(shared.spec.shape) != tuple(spec.shape):
             problems.add(node.index, f"the shared parameter {own.name!r} has shape "
-                         f"{tuple(shared.spec.shape)}, but is needed "
-                                     f"as {tuple(spec.shape)}", ("param", i))
+                                     f"{tuple(shared.spec.shape)}, but is needed as {tuple(spec.shape)}",
+                         ("param", i))
         shared.users.append((node, spec.name))
         for field_name in ("lr_mult", "decay_mult"):
             if not own.HasField(field_name):
@@ -300,8 +292,7 @@ def _add_parameters(graph, node, problems):
             value, before = decimal(getattr(own, field_name)), getattr(shared, field_name)
             if before not in (None, value):
                 problems.add(node.index, f"the shared parameter {own.name!r} has {field_name} {before:g} "
-                             f"already; give one "
-                                         f"value", ("param", i), field_name)
+                                         f"already; give one value", ("param", i), field_name)
             setattr(shared, field_name, value)
 
 

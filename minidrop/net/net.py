@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.backend import get_backend
-from minidrop.config import NetConfig, NetParameter, NetSpec, filter_state, load_net
+from minidrop.config import NetConfig, as_net_config, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, DataError, ShapeError, nearest
 from minidrop.layers import Context, DataLayer
 from minidrop.net.drops import NetDrops
 from minidrop.net.graph import build_graph, loss_weights
-from minidrop.net.parameters import check_dropped_weights, make_parameters
+from minidrop.net.parameters import check_dropped_weights, check_shapes, make_parameters
 from minidrop.net.planner import plan_compaction
+from minidrop.net.problems import Problems
 from minidrop.net.reshuffle import check_shared, find_reshuffles
 from minidrop.net.run import Run
 
@@ -57,24 +57,28 @@ class Net:
         dtype = getattr(dtype, "__name__", None) or str(dtype)
         if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
-        config = _as_config(source)
-        self.config = filter_state(config, getattr(pb, phase), level, stages)
+        config = as_net_config(source)
+        mistakes: list[ConfigError] = []
+        self.config = filter_state(config, getattr(pb, phase), level, stages, mistakes)
         self.phase, self.seed, self.dtype = phase, int(seed), dtype
         self.backend = get_backend(device, precision)
         if dtype == "float64" and precision != "float32":
             raise ConfigError(f"precision {precision} rounds products of float32 numbers, but dtype is "
                               f"float64; keep one of them")
         context = Context(phase, self.seed, self.dtype, self.backend, config.path)
-        self.graph = build_graph(self.config, context)
+        problems = Problems(self.config, [line for error in mistakes for line in error.lines])
+        self.graph = build_graph(self.config, context, problems)
+        self.reshuffles = find_reshuffles(self.graph, problems)
+        if share is not None:
+            check_shared(self.graph, problems, share.reshuffles)
+            check_shapes(self.graph, problems, share)
+        self.plan = plan_compaction(self.graph, self.backend)
+        check_dropped_weights(self.plan, problems)
+        problems.raise_any()
         self.layers = {node.name: node.layer for node in self.graph.nodes}
         self.reset_states()
         self.drop_layers = {node.name: node.layer for node in self.graph.nodes if node.drops}
-        self.reshuffles = find_reshuffles(self.graph, self.config)
-        if share is not None:
-            check_shared(self.graph, self.config, share.reshuffles)
         self.params = make_parameters(self.graph, self.config, self.backend, self.dtype, self.seed, share)
-        self.plan = plan_compaction(self.graph, self.backend)
-        check_dropped_weights(self.plan, self.config)
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in loss_weights(node)]
         # What every forward pass asks, looked up once.
@@ -335,16 +339,3 @@ class Net:
             layer.close()
         self.run = Run(self)
         self.backend.trim()
-
-
-def _as_config(source):
-    if isinstance(source, NetConfig):
-        return source
-    if isinstance(source, NetParameter):
-        return NetConfig.of(source)
-    if isinstance(source, NetSpec):
-        return NetConfig.of(source.to_proto())
-    if isinstance(source, str | os.PathLike):
-        return load_net(source)
-    raise ConfigError(f"a net is built from a NetConfig, NetParameter, NetSpec or path, got "
-                      f"{type(source).__name__}")

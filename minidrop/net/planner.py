@@ -179,7 +179,7 @@ def _epilogues(graph, plan):
         if not (len(node.products) == 1 and node.products[0].epilogue and node.is_own_word):
             continue
         found, below = Epilogue(node), _in_place_reader(graph, node)
-        if below is not None and below.is_own_word and below.activation:
+        if below is not None and below.activation and below.is_own_word:
             found.activation, found.function, below = below, below.activation, _in_place_reader(graph, below)
         # The gradients of the others are computed from f(x), which y / scale gives back rounded once more.
         keeps_bits = found.function in ("none", "relu")

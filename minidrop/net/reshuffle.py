@@ -23,12 +23,11 @@ import numpy as np
 from minidrop.config import param_fields
 from minidrop.errors import ConfigError
 from minidrop.layers.flow import OWN
-from minidrop.net.graph import Problems
 from minidrop.rng import generator
 
 if TYPE_CHECKING:
-    from minidrop.config.load import NetConfig
     from minidrop.net.graph import Graph
+    from minidrop.net.problems import Problems
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,16 @@ class Reshuffle:
         return generator(seed, "reshuffle", self.drop, iteration).permutation(self.units)
 
 
-def find_reshuffles(graph: Graph, config: NetConfig) -> list:
+class _Unknown(Exception):
+    """A layer with a mistake reads the units: what becomes of them is not known."""
+
+
+def find_reshuffles(graph: Graph, problems: Problems) -> list:
     """Return the Reshuffle of every training drop that asks for one.
 
-    Raises one ConfigError with a line for each drop whose units cannot be permuted without changing what the
-    net computes.
+    Adds to `problems` each drop whose units cannot be permuted without changing what the net computes.
     """
-    problems, found = Problems(config), []
+    config, found = problems.config, []
     for node, fact in [(one, fact) for one in graph.nodes for fact in one.drops]:
         if not (fact.reshuffle_interval and node.layer.training):
             continue
@@ -73,22 +75,22 @@ def find_reshuffles(graph: Graph, config: NetConfig) -> list:
             problems.add(node.index, f"reshuffle_interval cannot permute the units above: {error}; remove "
                                      f"reshuffle_interval", *param_fields(node.config.type)[:1],
                          "reshuffle_interval")
+        except _Unknown:
+            continue
         else:
             units = graph.shapes[ref][fact.axis]
             found.append(Reshuffle(node.name, writer.name, units, fact.reshuffle_interval, moves))
-    problems.raise_any()
     return found
 
 
-def check_shared(graph: Graph, config: NetConfig, reshuffles: list) -> None:
+def check_shared(graph: Graph, problems: Problems, reshuffles: list) -> None:
     """Check that a net which uses the parameters of a training net stays the same function when that one
     reshuffles.
 
-    `reshuffles` are the training net's. Raises one ConfigError with a line for each that this net would not
-    follow.
+    `reshuffles` are the training net's. Adds to `problems` each that this net would not follow.
     """
-    problems = Problems(config)
-    nodes = {node.name: node for node in graph.nodes if node.layer.parameter_specs()}
+    config = problems.config
+    nodes = {node.name: node for node in graph.nodes if node.is_sound and node.layer.parameter_specs()}
     for reshuffle in reshuffles:
         expected = {move for move in reshuffle.moves if move[0] in nodes}
         if not expected:
@@ -102,11 +104,10 @@ def check_shared(graph: Graph, config: NetConfig, reshuffles: list) -> None:
                 raise ConfigError(f"{min(found ^ expected)[0]} does not use them alike in both nets")
         except ConfigError as error:
             problems.add(place.index, f"the training net permutes the units of {reshuffle.writer} "
-                         f"(reshuffle_interval of "
-                                      f"{reshuffle.drop}), and this net, which shares its parameters, cannot "
-                         f"follow: "
-                                      f"{error}; remove reshuffle_interval")
-    problems.raise_any()
+                                      f"(reshuffle_interval of {reshuffle.drop}), and this net, which shares "
+                                      f"its parameters, cannot follow: {error}; remove reshuffle_interval")
+        except _Unknown:
+            continue
 
 
 def _writer(graph, config, drop, axis):
@@ -156,6 +157,8 @@ def _moves(graph, config, writer, ref):
         if not graph.readers[ref]:
             raise ConfigError(f"blob {ref.name} of {_place(config, source)} is an output of the net")
         for node, i in graph.readers[ref]:
+            if not node.is_sound:
+                raise _Unknown
             products = [product for product in node.products if product.bottom == i]
             passes = _in_place(node, node.passes_from(i, axis))
             if products and all(product.in_axis == axis and product.in_spread == 1 for product in products):

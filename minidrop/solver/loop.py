@@ -15,25 +15,17 @@ from typing import Any
 import numpy as np
 
 from minidrop.autograd import Parameter, Tensor
-from minidrop.backend import cuda_devices
-from minidrop.config import (
-    SolverConfig,
-    SolverParameter,
-    apply_overrides,
-    load_solver,
-    solver_nets,
-    split_overrides,
-)
+from minidrop.config import SolverConfig, SolverParameter, load_solver
 from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError
 from minidrop.net import Net
-from minidrop.net.conversion import dropout_kind, prepare_nets
+from minidrop.net.conversion import dropout_kind
 from minidrop.solver import state
 from minidrop.solver.captured import CapturedSteps
-from minidrop.solver.checks import solver_problems, warn_of_ignored
-from minidrop.solver.data_record import vocabulary_problems
+from minidrop.solver.checks import warn_of_ignored
 from minidrop.solver.evaluation import TestStopped, as_plain, run_test
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.lr_policy import learning_rate
+from minidrop.solver.prepare import as_solver_config, built_nets, chosen_device, prepared_nets
 from minidrop.solver.steps import EagerSteps
 from minidrop.solver.updater import Updater
 
@@ -89,12 +81,12 @@ class Solver:
                  dtype: str = "float32", level: int | None = None, stages: Sequence[str] = (),
                  snapshot_prefix: str | PathLike | None = None, precision: str | None = None,
                  initial_weights: bool = True):
-        self.config = _as_config(source)
-        dropout = dropout and dropout_kind(dropout)
-        train, tests = _prepared_nets(self.config, overrides, precision, dropout, level, stages)
+        self.config = as_solver_config(source)
+        dropout, mistakes = dropout and dropout_kind(dropout), []
+        train, tests = prepared_nets(self.config, overrides, precision, dropout, level, stages, mistakes)
         self.settings = self.config.message
         self.choices = train, tests
-        self.device, self.dtype, self.dropout = _device(self.settings, device), dtype, dropout
+        self.device, self.dtype, self.dropout = chosen_device(self.settings, device), dtype, dropout
         self.snapshot_prefix = str(snapshot_prefix or self.settings.snapshot_prefix
                                    or Path(self.config.path or "minidrop").stem)
         self.callbacks: list[Callable[[Event], object]] = []
@@ -102,7 +94,7 @@ class Solver:
         self.after_backward: list[Callable[[dict[str, Parameter]], object]] = []
         warn_of_ignored(self.config)
         seed = self.settings.random_seed
-        self.build(seed if seed >= 0 else secrets.randbits(31))
+        self.build(seed if seed >= 0 else secrets.randbits(31), mistakes)
         if initial_weights:
             self.load_initial_weights()
 
@@ -112,24 +104,14 @@ class Solver:
         """Return the Solver of a solver file; options as in `Solver`."""
         return cls(load_solver(path), overrides, **options)
 
-    def build(self, seed: int) -> None:
-        """Make the nets and the update rule for a seed, at iteration 0."""
+    def build(self, seed: int, mistakes: Sequence[ConfigError] = ()) -> None:
+        """Make the nets and the update rule for a seed, at iteration 0. Raises `mistakes`, known already,
+        together with those that it finds."""
         train, tests = self.choices
-        problems = solver_problems(self.config)
-        nets: list[Net] = []
-        for choice in (train, *tests):
-            try:
-                nets.append(self._net(choice, seed, nets[0] if nets else None))
-            except ConfigError as error:
-                problems += [line for line in str(error).split("\n") if line not in problems]
-        if len(nets) == 1 + len(tests):
-            problems += state.best_problems(self.config, nets[1:])
-            problems += vocabulary_problems(nets[0], nets[1:])
-        if problems:
-            raise ConfigError("\n".join(problems))
+        self.net: Net
+        self.net, *self.test_nets = built_nets(
+            self.config, (train, *tests), lambda choice, share: self._net(choice, seed, share), mistakes)
         self.seed = seed
-        self.net: Net = nets[0]
-        self.test_nets: list[Net] = nets[1:]
         self.updater = Updater(self.settings, self.net)
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
         self.iteration = 0
@@ -321,29 +303,3 @@ def _small_values(outputs):
 
 def _never(_solver):
     return False
-
-
-def _as_config(source):
-    if isinstance(source, SolverConfig):
-        return source
-    if isinstance(source, SolverParameter):
-        return SolverConfig.of(source)
-    return load_solver(source)
-
-
-def _prepared_nets(config, overrides, precision, dropout, level, stages):
-    """Apply overrides to the solver and, once, to each net; returns (train, tests), NetChoices."""
-    own, in_layers = split_overrides(overrides)
-    apply_overrides(config, [*own, f"precision={precision}"] if precision else own)
-    train, tests = solver_nets(config, level, stages)
-    nets = list({id(choice.config): choice.config for choice in (train, *tests)}.values())
-    prepare_nets(nets, dropout, in_layers)
-    return train, tests
-
-
-def _device(settings, device):
-    if device != "auto":
-        return device
-    if settings.solver_mode == settings.CPU or not cuda_devices()[0]:
-        return "cpu"
-    return f"cuda:{settings.device_id}"

@@ -220,8 +220,23 @@ def test_all_mistakes_in_one_report_in_the_files_order():
 
 def test_a_flood_of_mistakes_is_cut():
     lines = message_of("x: 1\n" * 1000).splitlines()
-    assert len(lines) == 21
-    assert lines[-1] == "net.prototxt: and 980 more mistakes"
+    assert len(lines) == 101
+    assert lines[99].startswith("net.prototxt:100:1: ")
+    assert lines[-1] == "... and 900 more mistakes"
+
+
+def test_of_a_flood_only_what_is_shown_is_searched_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr("minidrop.config.check.nearest", lambda name, known: asked.append(name) or "")
+    message_of("".join(f"x{i}: 1\n" for i in range(1000)))
+    assert asked == [f"x{i}" for i in range(100)]
+
+
+def test_a_field_is_found_without_a_look_at_every_other_one():
+    source = parse_net("layer { }\n" * 50).source
+    index = source.entries.by_name
+    assert [source.position(("layer", i)) for i in range(50)] == [(i + 1, 1) for i in range(50)]
+    assert source.entries.by_name is index and set(index) == {"layer"}
 
 
 def test_deep_nesting_is_no_crash():
@@ -333,3 +348,26 @@ def test_a_thousand_layers_load_in_a_moment():
     assert len(config.message.layer) == 1002
     assert time.perf_counter() - start < 5
     assert config.where(1001) == "<string>:4340:24"
+
+
+CAFFE = """layer { name: "conv1" type: "Convolution" top: "conv1" convolution_param { num_output: 20 } }
+layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1" }
+layer { name: "ip" type: "InnerProdct" bottom: "pool1" top: "ip" inner_product_param { num_output: 10 } }
+layer { name: "lost" type: "ReLU" convolution_param { } }
+"""
+
+
+def test_a_layer_type_that_nobody_knows_is_named_before_its_settings():
+    """Of all layers of the file, and a known type's unknown settings beside them."""
+    types, settings = "unknown layer type", "LayerParameter has no field 'convolution_param'"
+    lines = message_of(CAFFE).splitlines()
+    for line, start in zip(lines, (f"1:29: layer 'conv1': {types} 'Convolution' (known",
+                                   f"2:29: layer 'pool1': {types} 'Pooling'",
+                                   f"3:26: layer 'ip': {types} 'InnerProdct'; did you mean 'InnerProduct'?",
+                                   f"4:35: {settings}"), strict=True):
+        assert line.startswith(f"net.prototxt:{start}")
+    assert message_of(CAFFE.splitlines()[0]).startswith(f"net.prototxt:1:29: layer 'conv1': {types}")
+
+
+def test_a_file_that_can_be_read_leaves_unknown_types_to_the_net():
+    assert parse_net(CAFFE.splitlines()[1]).message.layer[0].type == "Pooling"

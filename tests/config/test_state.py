@@ -134,7 +134,7 @@ def test_tests_can_be_turned_off():
     ('net: "a"\ntrain_net: "b"',
      "s.prototxt:1:1: train_net and net both give the network to train; keep one"),
     ('\n  net: "no.prototxt"', "s.prototxt:2:3: network file not found as 'no.prototxt'"),
-    ('net_param { } test_net_param { }',
+    ('net_param { } test_net_param { } test_interval: 1',
      "s.prototxt:1:1: expected one test_iter for each test network, 1 in all, got 0"),
     ('train_net_param { } test_iter: 5',
      "s.prototxt:1:21: expected one test_iter for each test network, 0 in all, got 1"),

@@ -1,0 +1,84 @@
+"""What a Solver is made of: its settings, and the nets that they name, with overrides applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+from minidrop.backend import cuda_devices
+from minidrop.config import (
+    NetChoice,
+    SolverConfig,
+    SolverParameter,
+    apply_overrides,
+    load_solver,
+    solver_nets,
+    split_overrides,
+)
+from minidrop.errors import ConfigError
+from minidrop.net import Net
+from minidrop.net.conversion import prepare_nets
+from minidrop.solver.checks import solver_problems
+from minidrop.solver.data_record import vocabulary_problems
+from minidrop.solver.state import best_problems
+
+
+def as_solver_config(source: SolverConfig | SolverParameter | str | PathLike) -> SolverConfig:
+    """Return the SolverConfig of what describes a solver, the path of a file as well."""
+    if isinstance(source, SolverConfig):
+        return source
+    if isinstance(source, SolverParameter):
+        return SolverConfig.of(source)
+    return load_solver(source)
+
+
+def prepared_nets(config: SolverConfig, overrides: Any, precision: str | None,
+                  dropout: str | None, level: int | None, stages: Sequence[str],
+                  mistakes: list[ConfigError]) -> tuple[NetChoice | None, list[Any]]:
+    """Apply overrides to the solver and, once, to each net; returns (train, tests).
+
+    Mistakes in how the solver gives its nets are added to `mistakes`; those of overrides are raised.
+    """
+    own, in_layers = split_overrides(overrides)
+    apply_overrides(config, [*own, f"precision={precision}"] if precision else own)
+    train, tests = solver_nets(config, level, tuple(stages), mistakes)
+    nets = list({id(choice.config): choice.config for choice in (train, *tests) if choice}.values())
+    if mistakes and in_layers:          # it might name a layer of a net that is missing
+        raise ConfigError.together([ConfigError.of(solver_problems(config)), *mistakes])
+    prepare_nets(nets, dropout, in_layers)
+    return train, tests
+
+
+def built_nets(config: SolverConfig, choices: Sequence[NetChoice | None],
+               build: Callable[[NetChoice, Net | None], Net], mistakes: Sequence[ConfigError]) -> list[Net]:
+    """Return build(choice, the net to train) of the net to train and of those to test.
+
+    Raises one ConfigError with every mistake of the solver's fields and of its nets.
+    """
+    nets: list[Net | None] = []
+    errors = [ConfigError.of(solver_problems(config)), *mistakes]
+    for choice in choices:
+        try:
+            nets.append(build(choice, nets[0] if nets else None) if choice is not None else None)
+        except ConfigError as error:
+            nets.append(None)
+            errors.append(error)
+    sound = [net for net in nets if net is not None]
+    if len(sound) == len(nets):
+        errors += [ConfigError.of(best_problems(config, sound[1:])),
+                   ConfigError.of(vocabulary_problems(sound[0], sound[1:]))]
+    if any(str(error) for error in errors):
+        for net in sound:
+            net.close()
+        raise ConfigError.together(error for error in errors if str(error))
+    return sound
+
+
+def chosen_device(settings: SolverParameter, device: str) -> str:
+    """Return the device that `device` means; "auto" follows solver_mode and falls back to the CPU."""
+    if device != "auto":
+        return device
+    if settings.solver_mode == settings.CPU or not cuda_devices()[0]:
+        return "cpu"
+    return f"cuda:{settings.device_id}"
