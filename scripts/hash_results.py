@@ -15,7 +15,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MINIDROP_THREADS", "2")
 
-import minidrop as md  # before NumPy, as its documentation asks
+import minidrop as md
 
 # isort: split
 import argparse

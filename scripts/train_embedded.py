@@ -6,7 +6,7 @@
 Each function stands alone and may be copied into a project. Nothing is downloaded; it takes a few seconds.
 """
 
-import minidrop as md  # before NumPy: only then do minidrop's own kernels use every core
+import minidrop as md
 
 # isort: split
 import tempfile

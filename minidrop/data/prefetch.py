@@ -1,5 +1,6 @@
 """Reading ahead: a thread that prepares the next batches while the current one is used."""
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -63,8 +64,13 @@ class _State:
         self.generation = 0            # results of an older generation are thrown away
         self.ready = deque()           # (result, exception) of positions position .. ahead - 1
         self.failed = self.closed = False
-        self.changed = threading.Condition()
         self.thread = None
+        self.make_locks()
+        _states.add(self)
+
+    def make_locks(self):
+        self.changed = threading.Condition()
+        self.reading = threading.RLock()        # held while the thread is in fetch()
 
     def get(self):
         with self.changed:
@@ -115,7 +121,8 @@ class _State:
                     return
                 n, generation = self.ahead, self.generation
             try:
-                result = self.fetch(n)
+                with self.reading:
+                    result = self.fetch(n)
             except BaseException as caught:
                 error = caught
             with self.changed:
@@ -135,3 +142,36 @@ class _State:
             thread = self.thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5)
+
+    def go_on_alone(self):
+        """In a forked child: there is no thread any more, and what it read ahead is read again."""
+        self.make_locks()
+        self.thread = None
+        self.rewind(self.position)
+
+
+# A fork waits until no thread reads: a child would find the HDF5 library, and fetch(), in the midst of it.
+_states: weakref.WeakSet = weakref.WeakSet()
+_paused: list[_State] = []
+
+
+def _pause():
+    _paused[:] = _states
+    for state in _paused:
+        state.reading.acquire()
+
+
+def _go_on():
+    for state in _paused:
+        state.reading.release()
+    _paused.clear()
+
+
+def _go_on_in_child():
+    for state in _paused:
+        state.go_on_alone()
+    _paused.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_pause, after_in_parent=_go_on, after_in_child=_go_on_in_child)

@@ -2,23 +2,54 @@
 
 OpenBLAS's workers spin for tens of milliseconds after every product before they sleep; a kernel thread of
 ours that starts meanwhile shares its core with a spinning one and the step takes *longer*.
-OPENBLAS_THREAD_TIMEOUT (a power of two, in clock ticks) shortens the spin, but OpenBLAS reads it once, when
-NumPy is loaded. So: if minidrop is imported before NumPy it sets a short spin and its kernels run on every
-core; if NumPy came first they stay on one thread.
+OPENBLAS_THREAD_TIMEOUT (a power of two, in clock ticks) shortens the spin. OpenBLAS reads it once, when
+NumPy is loaded. So minidrop sets it when it is imported; where NumPy came first it has OpenBLAS read it again
+and start its workers anew. Where that cannot be done our kernels stay on one thread, and `notice` says so.
 """
 
+import ctypes
+import logging
 import os
 import queue
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
+
+_VARIABLE = "OPENBLAS_THREAD_TIMEOUT"
 _SPIN_TICKS_LOG2 = "19"   # 2**19 ticks, some 0.2 ms: longer than most gaps between products, shorter than a
                           # large kernel
 
-if "numpy" not in sys.modules:
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", _SPIN_TICKS_LOG2)
+
+def _spin_is_short():
+    """Shorten the spin; return whether OpenBLAS knows of it."""
+    if _VARIABLE in os.environ:         # the user's choice, or that of a program that knew of us
+        return True
+    os.environ[_VARIABLE] = _SPIN_TICKS_LOG2
+    if "numpy" not in sys.modules or _read_again(Path(sys.modules["numpy"].__file__ or "")):
+        return True
+    del os.environ[_VARIABLE]
+    return False
+
+
+def _read_again(numpy_file):
+    """Let the OpenBLAS of NumPy's wheel read its environment again; return whether it took the timeout."""
+    folders = (numpy_file.parent.with_name("numpy.libs"), numpy_file.parent / ".dylibs")
+    for path in (path for folder in folders for path in folder.glob("*openblas*")):
+        try:
+            blas = ctypes.CDLL(str(path))
+            blas.openblas_read_env()
+            if blas.openblas_thread_timeout() != int(_SPIN_TICKS_LOG2):
+                return False
+            blas.blas_thread_shutdown_()
+            blas.blas_thread_init()
+            return True
+        except (OSError, AttributeError):       # another build: it has no such functions
+            pass
+    return False
 
 
 def _cores():
@@ -31,14 +62,37 @@ def _thread_count():
     chosen = os.environ.get("MINIDROP_THREADS", "")
     if chosen.isdigit() and int(chosen) > 0:
         return int(chosen)
-    return _cores() if os.environ.get("OPENBLAS_THREAD_TIMEOUT") else 1
+    return _cores() if _is_short else 1
 
 
+_is_short = _spin_is_short()
 COUNT = _thread_count()
 # Below this a second thread costs more than it saves (scripts/benchmarks/bench_mlp.py, 1024 and 2048).
 _LEAST_ELEMENTS = 3 << 19
 _tasks = queue.SimpleQueue()   # (kernel, arguments, where to put None or the exception)
 _workers = []
+_noticed = False
+
+
+def notice() -> None:
+    """Warn, once, where kernels have to stay on one of several cores."""
+    global _noticed
+    if COUNT == 1 < _cores() and not _is_short and not _noticed:
+        log.warning("NumPy was imported before minidrop, and its BLAS cannot be told to share the cores: "
+                    "minidrop's own kernels use one; import minidrop first, or set %s=%s", _VARIABLE,
+                    _SPIN_TICKS_LOG2)
+    _noticed = True
+
+
+def _forget_workers():
+    """A forked child has none of its parent's threads."""
+    global _tasks
+    _tasks = queue.SimpleQueue()
+    _workers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_workers)
 
 
 def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
@@ -68,8 +122,9 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
 
 
 def _work():
+    tasks = _tasks
     while True:
-        kernel, args, done = _tasks.get()
+        kernel, args, done = tasks.get()
         try:
             kernel(*args)
         except BaseException as error:      # handed to the caller

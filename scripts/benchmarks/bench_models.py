@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import minidrop as md  # before NumPy
+import minidrop as md
 
 # isort: split
 import numpy as np

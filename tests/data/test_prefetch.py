@@ -1,4 +1,5 @@
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -131,3 +132,31 @@ def test_a_program_that_never_closes_still_ends():
 def test_a_negative_depth_is_refused():
     with pytest.raises(ValueError, match="depth >= 0"):
         Prefetcher(lambda n: n, -1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_reads_on_by_itself():
+    """The fork waits for the thread, which may be inside the HDF5 library; the child has no such thread."""
+    code = """
+import os, signal, threading, time
+from minidrop.data.prefetch import Prefetcher
+inside = threading.Event()
+def fetch(n):
+    if n == 3:
+        inside.set()
+        time.sleep(0.1)
+        inside.clear()
+    return n
+reader = Prefetcher(fetch, 2)
+print([reader.get() for _ in range(2)], flush=True)
+inside.wait()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    print(inside.is_set(), [reader.get() for _ in range(4)], flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1], [reader.get() for _ in range(4)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+                          check=True)
+    assert done.stdout.splitlines() == ["[0, 1]", "False [2, 3, 4, 5]", "0 [2, 3, 4, 5]"]

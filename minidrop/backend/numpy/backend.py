@@ -29,6 +29,7 @@ class NumpyBackend(Updates, Backend):
 
     def __init__(self):
         self.pool = BufferPool()
+        threads.notice()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return self.pool.empty(shape, dtype)

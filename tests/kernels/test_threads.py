@@ -1,0 +1,66 @@
+"""Threads of kernels: either order of imports, and children of a fork."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2 if hasattr(os, "sched_getaffinity") else True,
+                               reason="needs two cores, and a system that says how many")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+
+def run(code):
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.startswith(("OPENBLAS", "OMP_NUM", "MINIDROP_THREADS"))}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True,
+                          timeout=120, check=True)
+
+
+@two_cores
+@pytest.mark.parametrize("before", ["", "import numpy as np; np.ones((500, 500)) @ np.ones((500, 500))"])
+def test_kernels_use_every_core_whatever_was_imported_first(before):
+    done = run(f"{before}\nimport os, minidrop\nfrom minidrop.kernels import threads\n"
+               "print(threads.COUNT == len(os.sched_getaffinity(0)), os.environ['OPENBLAS_THREAD_TIMEOUT'])")
+    assert done.stdout.split() == ["True", "19"] and not done.stderr
+
+
+@two_cores
+def test_a_blas_that_cannot_be_told_is_said_once():
+    done = run("""
+import logging; logging.basicConfig(format="%(levelname)s %(message)s")
+import ctypes, numpy as np
+class Other:                # a BLAS without OpenBLAS's functions
+    def __init__(self, *args): pass
+ctypes.CDLL, was = Other, ctypes.CDLL
+from minidrop.kernels import threads
+ctypes.CDLL = was
+from minidrop.backend.numpy.backend import NumpyBackend
+NumpyBackend(), NumpyBackend()
+print(threads.COUNT)""")
+    assert done.stdout == "1\n" and done.stderr.startswith("WARNING NumPy was imported before minidrop")
+    assert done.stderr.count("\n") == 1
+
+
+@forks
+def test_a_forked_child_has_kernels_of_its_own():
+    done = run("""
+import os, signal
+os.environ["MINIDROP_THREADS"] = "3"
+import numpy as np
+from minidrop.kernels import threads
+def fill(out, first, last):
+    out[first:last] = np.arange(first, last)
+def total():
+    out = np.zeros(1000)
+    threads.by_rows(fill, 1000, 1 << 30, out)
+    return int(out.sum())
+print(total(), len(threads._workers), flush=True)
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    print(total(), len(threads._workers), flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1], total())""")
+    assert done.stdout.split() == ["499500", "2", "499500", "2", "0", "499500"]
