@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from minidrop.cli.options import net_options, stated
+from minidrop.cli.console import echo, visible_name
+from minidrop.cli.options import Command, net_options, stated
 from minidrop.config import NetParameter, SolverParameter, load_net, load_solver
 from minidrop.config.load import read_text
 from minidrop.config.source_map import scan
@@ -18,7 +19,7 @@ from minidrop.solver import Solver
 PHASES = ("TRAIN", "TEST")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, metavar="MODEL_OR_SOLVER...")
 @click.option("--phase", type=click.Choice(PHASES, case_sensitive=False),
               help="Look at one phase of a network file only.")
@@ -38,13 +39,13 @@ def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dr
             lines = str(error).split("\n")
             hidden = getattr(error, "hidden", 0)
             wrong += len(lines) + (hidden and hidden - 1)       # the last line counts them
-            click.echo("\n".join(f"error: {line}" for line in lines), err=True)
+            echo("\n".join(f"error: {line}" for line in lines), err=True)
             continue
         for title, net in nets:
-            click.echo("\n".join([f"{path}: {title}", *_report(net), ""]))
+            echo("\n".join([f"{path}: {title}", *_report(net), ""]))
             net.close()
     if wrong:
-        click.echo(f"{wrong} mistake{'s' * (wrong != 1)}", err=True)
+        echo(f"{wrong} mistake{'s' * (wrong != 1)}", err=True)
         context.exit(1)
 
 
@@ -141,6 +142,7 @@ def _mega(flops):
 
 
 def _aligned(table):
+    table = [[visible_name(cell) for cell in row] for row in table]
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     for row in table:
         left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
