@@ -15,6 +15,7 @@ from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.net.costs import costs, drop_savings
 from minidrop.solver import Solver
+from minidrop.solver.prepare import described_nets
 
 PHASES = ("TRAIN", "TEST")
 
@@ -52,9 +53,14 @@ def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dr
 def _nets(path, phase, overrides, dropout, level, stages):
     """Return [(title, Net)] of a file; ConfigError with all its mistakes."""
     if _is_solver(path):
-        solver = Solver(load_solver(path), overrides, dropout, "cpu", level=level, stages=stages)
-        tests = [(f"test net {i}, phase TEST", net) for i, net in enumerate(solver.test_nets)]
-        return [("phase TRAIN", solver.net), *tests]
+        config = load_solver(path)
+        if config.message.weights or any(text.startswith("weights") for text in overrides):
+            # They have to fit.
+            solver = Solver(config, overrides, dropout, "cpu", level=level, stages=stages)
+            train, *tests = solver.net, *solver.test_nets
+        else:
+            train, *tests = described_nets(config, overrides, dropout, level, stages)
+        return [("phase TRAIN", train), *((f"test net {i}, phase TEST", net) for i, net in enumerate(tests))]
     config = load_net(path)
     prepare_nets([config], dropout, overrides)
     nets, problems, hidden = {}, {}, 0
@@ -62,7 +68,7 @@ def _nets(path, phase, overrides, dropout, level, stages):
     for name in phases:
         try:
             nets[name] = Net(config, name, "cpu", "float32", 0, *stated(config, level, stages),
-                             share=nets.get("TRAIN"))
+                             share=nets.get("TRAIN"), fills=False)
         except MinidropError as error:
             problems[name] = getattr(error, "lines", None) or str(error).split("\n")
             hidden = max(hidden, getattr(error, "hidden", 0))
