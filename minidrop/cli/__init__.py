@@ -12,7 +12,7 @@ import click
 import minidrop
 from minidrop.cli.caffe_flags import normalise
 from minidrop.cli.check import check
-from minidrop.cli.console import console
+from minidrop.cli.console import console, echo
 from minidrop.cli.devices import devices
 from minidrop.cli.generate import generate
 from minidrop.cli.patterns import patterns
@@ -107,7 +107,7 @@ def run(arguments: list[str]) -> int:
             traceback.print_exc()
         else:
             for line in (str(error) or "out of memory").split("\n"):
-                click.echo(f"error: {line}", err=True)
+                echo(f"error: {line}", err=True)
         return 1
     finally:
         log.removeHandler(console)

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from minidrop.cli.options import net_options, stated
+from minidrop.cli.console import echo, visible_name
+from minidrop.cli.options import Command, net_options, stated
 from minidrop.config import NetParameter, SolverParameter, load_net, load_solver
 from minidrop.config.load import read_text
 from minidrop.config.source_map import scan
@@ -14,11 +15,12 @@ from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.net.costs import costs, drop_savings
 from minidrop.solver import Solver
+from minidrop.solver.prepare import described_nets
 
 PHASES = ("TRAIN", "TEST")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, metavar="MODEL_OR_SOLVER...")
 @click.option("--phase", type=click.Choice(PHASES, case_sensitive=False),
               help="Look at one phase of a network file only.")
@@ -38,22 +40,27 @@ def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dr
             lines = str(error).split("\n")
             hidden = getattr(error, "hidden", 0)
             wrong += len(lines) + (hidden and hidden - 1)       # the last line counts them
-            click.echo("\n".join(f"error: {line}" for line in lines), err=True)
+            echo("\n".join(f"error: {line}" for line in lines), err=True)
             continue
         for title, net in nets:
-            click.echo("\n".join([f"{path}: {title}", *_report(net), ""]))
+            echo("\n".join([f"{path}: {title}", *_report(net), ""]))
             net.close()
     if wrong:
-        click.echo(f"{wrong} mistake{'s' * (wrong != 1)}", err=True)
+        echo(f"{wrong} mistake{'s' * (wrong != 1)}", err=True)
         context.exit(1)
 
 
 def _nets(path, phase, overrides, dropout, level, stages):
     """Return [(title, Net)] of a file; ConfigError with all its mistakes."""
     if _is_solver(path):
-        solver = Solver(load_solver(path), overrides, dropout, "cpu", level=level, stages=stages)
-        tests = [(f"test net {i}, phase TEST", net) for i, net in enumerate(solver.test_nets)]
-        return [("phase TRAIN", solver.net), *tests]
+        config = load_solver(path)
+        if config.message.weights or any(text.startswith("weights") for text in overrides):
+            # They have to fit.
+            solver = Solver(config, overrides, dropout, "cpu", level=level, stages=stages)
+            train, *tests = solver.net, *solver.test_nets
+        else:
+            train, *tests = described_nets(config, overrides, dropout, level, stages)
+        return [("phase TRAIN", train), *((f"test net {i}, phase TEST", net) for i, net in enumerate(tests))]
     config = load_net(path)
     prepare_nets([config], dropout, overrides)
     nets, problems, hidden = {}, {}, 0
@@ -61,7 +68,7 @@ def _nets(path, phase, overrides, dropout, level, stages):
     for name in phases:
         try:
             nets[name] = Net(config, name, "cpu", "float32", 0, *stated(config, level, stages),
-                             share=nets.get("TRAIN"))
+                             share=nets.get("TRAIN"), fills=False)
         except MinidropError as error:
             problems[name] = getattr(error, "lines", None) or str(error).split("\n")
             hidden = max(hidden, getattr(error, "hidden", 0))
@@ -142,6 +149,7 @@ def _mega(flops):
 
 
 def _aligned(table):
+    table = [[visible_name(cell) for cell in row] for row in table]
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     for row in table:
         left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]

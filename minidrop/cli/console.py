@@ -3,10 +3,35 @@
 import errno
 import logging
 import logging.handlers
+import re
 import sys
 from typing import Any
 
 import click
+
+# What moves the cursor, rings, colours or turns the direction of writing, which a terminal would obey.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Return a text with control characters, but newlines and tabs, and bytes that are no text as escapes."""
+    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def visible_name(name: str) -> str:
+    """Return a name as `visible`, on one line."""
+    return visible(name).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def printable(text: str, err: bool = False) -> str:
+    """Return a text as `visible`, with escapes for what stdout or stderr cannot encode, too."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    return visible(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
+    """Print a text to stdout or stderr, as `printable`."""
+    click.echo(printable(text, err), STREAMS[err], nl=nl)
 
 
 class Terminal:
@@ -52,10 +77,16 @@ class Console(logging.Handler):
     def emit(self, record: Any) -> None:
         # No handleError: a closed pipe has to end the program, not to print a traceback.
         warning = record.levelno >= logging.WARNING
-        self.show(f"warning: {record.getMessage()}" if warning else record.getMessage(), warning)
+        text = printable(record.getMessage(), warning)
+        self.show(f"warning: {text}" if warning else text, warning)
 
 
 console = Console()
+
+
+class _Visible(logging.Formatter):
+    def format(self, record):
+        return visible(super().format(record))
 
 
 class RunLog:
@@ -73,8 +104,8 @@ class RunLog:
 
     def open(self, path: str) -> None:
         """Go on in the file `path`."""
-        self.file = logging.FileHandler(path, encoding="utf-8")
-        self.file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        self.file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        self.file.setFormatter(_Visible("%(asctime)s %(levelname)-7s %(message)s"))
         self.logger.addHandler(self.file)
         self.waiting.setTarget(self.file)
         self._stop(self.waiting)

@@ -6,9 +6,11 @@ import click
 import numpy as np
 
 from minidrop.backend import get_backend
+from minidrop.cli.console import echo
+from minidrop.cli.options import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--gpu", hidden=True)
 def devices(gpu: str | None) -> None:
     """List the devices, and say what a GPU still needs.
@@ -18,10 +20,10 @@ def devices(gpu: str | None) -> None:
     from minidrop.backend.cuda.facts import cuda_facts  # loads CuPy
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    click.echo(f"{get_backend('cpu').describe()}, {_blas()}, {cores} core{'s' * (cores != 1)}")
+    echo(f"{get_backend('cpu').describe()}, {_blas()}, {cores} core{'s' * (cores != 1)}")
     for line in cuda_facts().lines():
         if gpu in (None, "all") or not line.startswith("cuda:") or line.startswith(f"cuda:{gpu} "):
-            click.echo(line)
+            echo(line)
 
 
 def _blas():

@@ -6,12 +6,13 @@ from typing import Any
 import click
 
 from minidrop.apps.generation import TextModel
-from minidrop.cli.options import chosen_device, device_options, net_options, stated, weights_option
+from minidrop.cli.console import echo
+from minidrop.cli.options import Command, chosen_device, device_options, net_options, stated, weights_option
 from minidrop.config import load_net
 from minidrop.net.conversion import prepare_nets
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--model", required=True, metavar="FILE",
               help="The network file; it reads a text with a TextData layer.")
 @weights_option
@@ -38,19 +39,22 @@ def generate(model: Any, weights: Any, prompt: str, length: int, temperature: An
     try:
         if unknown := writer.unknown(prompt):
             names = ", ".join(map(repr, unknown))
-            click.echo(f"warning: the vocabulary lacks {names}; the model reads <unk> instead", err=True)
+            echo(f"warning: the vocabulary lacks {names}; the model reads <unk> instead", err=True)
         pieces = writer.stream(prompt, length, temperature, seed)
         first = next(pieces)            # before anything is printed: what is wrong with the arguments is
                                         # known now
         _write(prompt + first)
         for piece in pieces:
             _write(piece)
-        click.echo()
+        echo()
     finally:
         writer.close()
 
 
 def _write(text):
-    """Print text at once, with ? for what the terminal cannot show."""
+    """Print text at once: with escapes for what a terminal would obey, and ? for what a file cannot hold."""
+    if sys.stdout.isatty():
+        echo(text, nl=False)
+        return
     encoding = sys.stdout.encoding or "utf-8"
     click.echo(text.encode(encoding, "replace").decode(encoding), nl=False)

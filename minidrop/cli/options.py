@@ -7,9 +7,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minidrop.backend import PRECISIONS, cuda_devices
+from minidrop.cli.console import echo
 
 if TYPE_CHECKING:
     from minidrop.config.load import NetConfig
+
+
+class Command(click.Command):
+    """A command whose options take no empty text, which a shell puts for a variable that is not set."""
+
+    may_be_empty = ("prompt",)
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        rest = super().parse_args(context, arguments)
+        for option in self.params:
+            value = context.params.get(option.name or "")
+            if "" in (value if isinstance(value, tuple | list) else (value,)) and (
+                    option.name not in self.may_be_empty):
+                raise click.UsageError(f"{option.opts[0]} is empty (a shell variable that is not set?): give "
+                                       f"a value, or leave it out", context)
+        return rest
 
 
 def _all(*options):
@@ -21,7 +38,7 @@ def _all(*options):
 
 
 def _comma_separated(_context, _option, values):
-    return [part for value in values for part in value.split(",") if part]
+    return [part for value in values for part in value.split(",") if part or not value]
 
 
 net_options = _all(
@@ -61,7 +78,7 @@ def chosen_device(device: str, gpu: str | None) -> Any:
     if gpu == "all":
         count = cuda_devices()[0]
         if count > 1:
-            click.echo(f"warning: -gpu all: training uses one GPU; cuda:0 of {count} is taken", err=True)
+            echo(f"warning: -gpu all: training uses one GPU; cuda:0 of {count} is taken", err=True)
         return "cuda:0"
     if "," in gpu:
         raise click.UsageError(f"-gpu {gpu}: training uses one GPU; name one of them, as in -gpu "

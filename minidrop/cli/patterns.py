@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from minidrop.cli.console import echo
+from minidrop.cli.options import Command
 from minidrop.cli.plots import check_picture, draw_png, text_plots
 from minidrop.patterns import PatternSettings, get_family, known_families
 from minidrop.patterns.base import OWN_SETTINGS, SCALES, SEARCHES, find_family
@@ -15,7 +17,7 @@ _CHOICES = 24       # a longer distribution is shortened in the middle
 _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--rate", type=float, default=0.5, show_default=True, help="Expected share of what is dropped.")
 @click.option("--units", type=int, default=2048, show_default=True, help="Units of the layer (num_output).")
 @click.option("--inputs", type=int,
@@ -50,21 +52,21 @@ def patterns(rate: float, units: int, inputs: int, family: Any, iterations: int,
     draws."""
     if table:
         rows = search_table(max_period=fields["max_period"])
-        click.echo(json.dumps(rows, indent=1) if as_json else _search_table(rows))
+        echo(json.dumps(rows, indent=1) if as_json else _search_table(rows))
         return
     if png:
         check_picture(png)
     wanted = _each_family(PatternSettings(rate, **fields), family)
     reports = {one.family: report(one, units, inputs, iterations, seed, layer) for one in wanted}
     if as_json:
-        click.echo(json.dumps(reports, indent=1))
+        echo(json.dumps(reports, indent=1))
     else:
         for i, one in enumerate(reports.values()):
-            click.echo("\n" * (i > 0) + _table(one) + ("\n\n" + text_plots(one) if plot else ""))
+            echo("\n" * (i > 0) + _table(one) + ("\n\n" + text_plots(one) if plot else ""))
     if png:
         draw_png(png, [(one, first_patterns(settings, units, inputs, seed, layer))
                        for settings, one in zip(wanted, reports.values(), strict=True)])
-        click.echo(f"drawn into {png}", err=as_json)
+        echo(f"drawn into {png}", err=as_json)
 
 
 def _each_family(wanted, family):

@@ -6,14 +6,15 @@ import click
 
 from minidrop.apps.uncertainty import evaluate_monte_carlo
 from minidrop.cli import values as shown
-from minidrop.cli.options import chosen_device, device_options, net_options, stated, weights_option
+from minidrop.cli.console import echo
+from minidrop.cli.options import Command, chosen_device, device_options, net_options, stated, weights_option
 from minidrop.config import load_net
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.solver import load_weights, run_test
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--model", required=True, metavar="FILE", help="The network file.")
 @weights_option
 @click.option("--iterations", type=click.IntRange(1), default=50, show_default=True,
@@ -39,7 +40,7 @@ def test(model: Any, weights: Any, iterations: int, passes: int, seed: int, over
     try:
         for path in weights:
             copied, _ = load_weights(net, path)
-            click.echo(f"{path}: {len(copied)} of {len(net.parameters())} parameters copied", err=as_json)
+            echo(f"{path}: {len(copied)} of {len(net.parameters())} parameters copied", err=as_json)
         if passes:
             evaluation = evaluate_monte_carlo(net, iterations, passes)
         else:
@@ -49,11 +50,11 @@ def test(model: Any, weights: Any, iterations: int, passes: int, seed: int, over
     finally:
         net.close()
     if passes:
-        click.echo(shown.as_json(evaluation.as_dict()) if as_json else _table(evaluation, net.backend.name))
+        echo(shown.as_json(evaluation.as_dict()) if as_json else _table(evaluation, net.backend.name))
     elif as_json:
-        click.echo(shown.as_json({"iterations": iterations, "values": values}))
+        echo(shown.as_json({"iterations": iterations, "values": values}))
     else:
-        click.echo(f"{iterations} batches on {net.backend.name}: {shown.as_text(values)}")
+        echo(f"{iterations} batches on {net.backend.name}: {shown.as_text(values)}")
 
 
 def _table(evaluation, device):

@@ -9,7 +9,8 @@ import click
 
 from minidrop.apps.timing import measure_steps, profile_steps
 from minidrop.autograd import no_grad
-from minidrop.cli.options import chosen_device, device_options, net_options, stated
+from minidrop.cli.console import echo, visible_name
+from minidrop.cli.options import Command, chosen_device, device_options, net_options, stated
 from minidrop.config import SolverParameter, load_net, load_solver
 from minidrop.errors import ConfigError
 from minidrop.net import Net
@@ -23,7 +24,7 @@ _PROFILED = 20
 _WARM_UP = {False: 5, True: 300}      # steps; True: where every form of the patterns is captured at first
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--solver", metavar="FILE", help="The solver file.")
 @click.option("--model", metavar="FILE",
               help="A network file instead, trained by SGD with momentum and weight decay.")
@@ -77,7 +78,7 @@ def time(solver: Any, model: Any, compare: Any, iterations: int, phase: Any, ove
     if compare:
         first, second = timings.values()
         result["speed_up"] = {"mean": second.mean / first.mean, "median": second.median / first.median}
-    click.echo(json.dumps(result, indent=1) if as_json else _table(result))
+    echo(json.dumps(result, indent=1) if as_json else _table(result))
 
 
 def _training(solver, model, overrides, dropout, level, stages, device, dtype, precision):
@@ -144,7 +145,7 @@ def _table(result):
 
 
 def _row(name, parts, step):
-    return (f"  {name:<16} {parts['forward'] * 1e3:>9.3f} {parts['backward'] * 1e3:>9.3f} "
+    return (f"  {visible_name(name):<16} {parts['forward'] * 1e3:>9.3f} {parts['backward'] * 1e3:>9.3f} "
             f"{parts['update'] * 1e3:>9.3f} {sum(parts.values()) / step:>7.1%}")
 
 

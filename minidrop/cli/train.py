@@ -12,7 +12,7 @@ from minidrop.backend import cuda_devices
 from minidrop.cli import values
 from minidrop.cli.caffe_flags import without
 from minidrop.cli.console import RunLog
-from minidrop.cli.options import chosen_device, device_options, net_options, weights_option
+from minidrop.cli.options import Command, chosen_device, device_options, net_options, weights_option
 from minidrop.cli.progress import Bar, Narrator, wants_bar
 from minidrop.cli.run_folder import choose
 from minidrop.config import load_solver
@@ -24,7 +24,7 @@ from minidrop.solver.signals import EFFECTS, StopSignals
 log = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--solver", required=True, metavar="FILE", help="The solver file.")
 @net_options
 @device_options

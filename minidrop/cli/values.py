@@ -4,6 +4,8 @@ import json
 import math
 from typing import Any
 
+from minidrop.cli.console import visible_name
+
 
 def number(value: Any) -> Any:
     """Return a value as short text; vectors as a list."""
@@ -12,7 +14,7 @@ def number(value: Any) -> Any:
 
 def as_text(values: Any) -> Any:
     """Return "accuracy = 0.98, loss = 0.07"."""
-    return ", ".join(f"{name} = {number(value)}" for name, value in values.items())
+    return ", ".join(f"{visible_name(name)} = {number(value)}" for name, value in values.items())
 
 
 def as_json(record: Any) -> Any:

@@ -113,8 +113,9 @@ def parse_solver(text: str, name: str = "<string>") -> SolverConfig:
 
 
 def decimal(x: float) -> float:
-    """Return the shortest decimal that a 32-bit float can have been written as: 0.1, not 0.100000001."""
-    return float(str(np.float32(x)))
+    """Return the shortest decimal that a 32-bit float can have been written as: 0.1, not 0.100000001; 0 for
+    -0.0."""
+    return float(str(np.float32(x))) + 0.0
 
 
 def read_text(path: str) -> str:

@@ -1,16 +1,33 @@
-"""Whether the layers that read a text have room for its vocabulary; else the first rare token would stop a
-run."""
+"""Whether the arrays of a layer fit any memory, and whether the layers that read a text have room for its
+vocabulary; else the first rare token would stop a run."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from minidrop.errors import ConfigError
 from minidrop.layers import DataLayer
 
 if TYPE_CHECKING:
-    from minidrop.net.graph import Graph, Problems
+    from minidrop.net.graph import BlobRef, Graph, Node
+    from minidrop.net.problems import Problems
 
+MOST_ENTRIES = 2**46        # of an array: 256 TiB of float32, as far as processors' addresses reach
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
+
+
+def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:
+    """Raise ConfigError for an array of a layer that has been set up, a top, a parameter or a state, that no
+    memory can hold."""
+    arrays = [(f"top {ref.name!r}", shape) for ref, shape in tops.items()]
+    arrays += [(spec.name, spec.shape) for spec in node.layer.parameter_specs()]
+    arrays += [(f"the state {name!r}", shape) for name, shape in node.layer.state_shapes().items()]
+    for what, shape in arrays:
+        count = math.prod(length for length in shape if length)
+        if count > MOST_ENTRIES:
+            raise ConfigError(f"{what} of shape {tuple(shape)} would have {count:.3g} entries, which no "
+                              f"memory holds; make it smaller")
 
 
 def check_vocabularies(graph: Graph, problems: Problems) -> None:

@@ -19,7 +19,7 @@ from minidrop.errors import MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
 from minidrop.layers.flow import Drops, Pass, Product
-from minidrop.net.checks import check_vocabularies
+from minidrop.net.checks import check_sizes, check_vocabularies
 from minidrop.net.problems import Problems
 
 if TYPE_CHECKING:
@@ -250,7 +250,9 @@ def _infer_shapes(graph, problems):
         bottoms = [graph.shapes[ref] for ref in node.bottoms]
         try:
             shapes = node.layer.setup(*bottoms)
-            graph.shapes.update({ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)})
+            found = {ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)}
+            check_sizes(node, found)
+            graph.shapes.update(found)
             node.flow = list(node.layer.flow(bottoms))
         except MinidropError as error:
             inputs = ", ".join(f"{ref.name} {shape}"

@@ -13,7 +13,7 @@ import numpy as np
 from minidrop.backend import get_backend
 from minidrop.config import NetConfig, as_net_config, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.errors import ConfigError, DataError, ShapeError, nearest
+from minidrop.errors import BackendError, ConfigError, DataError, ShapeError, nearest
 from minidrop.layers import Context, DataLayer
 from minidrop.net.drops import NetDrops
 from minidrop.net.graph import build_graph, loss_weights
@@ -41,7 +41,8 @@ class Net:
     "cuda:N". `dtype`: "float32" or "float64". `seed`: everything random follows from it. `share`: another
     Net, whose parameters this one uses where layer and parameter have the same name (a test net beside a
     train net). `precision`: "float32", "tf32", "float16" or "bfloat16", what products on a GPU round their
-    operands to; all else stays float32. Raises ConfigError with every mistake of the description at once.
+    operands to; all else stays float32. `fills`: False takes no memory for parameters and states, for a net
+    that is looked at and not run. Raises ConfigError with every mistake of the description at once.
 
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the
     last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` what the planner
@@ -50,7 +51,7 @@ class Net:
 
     def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str = "auto", dtype: str = "float32",
                  seed: int = 0, level: int = 0, stages: tuple = (), share: Any = None,
-                 precision: str = "float32"):
+                 precision: str = "float32", fills: bool = True):
         if phase not in ("TRAIN", "TEST"):
             raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
         # np.float32, np.dtype("float32") or "float32"
@@ -76,9 +77,10 @@ class Net:
         check_dropped_weights(self.plan, problems)
         problems.raise_any()
         self.layers = {node.name: node.layer for node in self.graph.nodes}
-        self.reset_states()
+        if fills:
+            self.reset_states()
         self.drop_layers = {node.name: node.layer for node in self.graph.nodes if node.drops}
-        self.params = make_parameters(self.graph, self.config, self.backend, self.dtype, self.seed, share)
+        self.params = make_parameters(self.graph, self.config, self.backend, dtype, self.seed, share, fills)
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in loss_weights(node)]
         # What every forward pass asks, looked up once.
@@ -197,9 +199,13 @@ class Net:
 
     def reset_states(self) -> None:
         """Let the next forward pass begin with all states 0."""
-        for layer in self.layers.values():
-            layer.state = {name: self.backend.zeros(shape, self.dtype)
-                           for name, shape in layer.state_shapes().items()}
+        for node in self.graph.nodes:
+            try:
+                node.layer.state = {name: self.backend.zeros(shape, self.dtype)
+                                    for name, shape in node.layer.state_shapes().items()}
+            except MemoryError as error:
+                raise BackendError(f"{self.config.where(node.index)}: layer {node.name!r}: its state does "
+                                   f"not fit into memory; make it smaller ({error})") from None
 
     def due_permutations(self, iteration: int) -> Iterator:
         """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before an iteration.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from minidrop.autograd import Parameter
 from minidrop.backend import Backend
 from minidrop.config import NetConfig
@@ -22,11 +24,12 @@ log = logging.getLogger(__name__)
 
 
 def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: str, seed: int,
-                    share: Net | None) -> dict[str, dict[str, Parameter]]:
+                    share: Net | None, fills: bool = True) -> dict[str, dict[str, Parameter]]:
     """Make the parameters of a graph and give them to their layers; returns {layer: {name: Parameter}}.
 
     Those that `share` has under the name of any of their owners are its own; of the others a warning tells
-    that nothing trains them. Raises BackendError where one does not fit into memory.
+    that nothing trains them. fills: False gives them no memory of their own, and zeros to read. Raises
+    BackendError where one does not fit into memory.
     """
     for found in graph.parameters:
         node, name = found.users[0]
@@ -36,11 +39,12 @@ def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: st
             if share is not None:
                 log.warning("layer %r: the net that this one shares weights with has no %s of that layer: it "
                             "keeps the values of its filler", node.name, name)
-            rng = generator(seed, "filler", node.name, name)
+            shape, rng = tuple(found.spec.shape), generator(seed, "filler", node.name, name)
             try:
-                data = backend.asarray(fill(found.spec.filler, found.spec.shape, rng), dtype)
+                data = (backend.asarray(fill(found.spec.filler, shape, rng), dtype) if fills
+                        else np.broadcast_to(np.zeros((), dtype), shape))
             except MemoryError as error:
-                raise BackendError(f"{place} of shape {tuple(found.spec.shape)} does not fit into memory; "
+                raise BackendError(f"{place} of shape {shape} does not fit into memory; "
                                    f"make it smaller ({error})") from None
             multipliers = (1.0 if value is None else value for value in (found.lr_mult, found.decay_mult))
             parameter = Parameter(data, backend, f"{node.name}.{name}", *multipliers)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.autograd import Tensor, backward
-from minidrop.errors import ConfigError, DataError, MinidropError
+from minidrop.errors import BackendError, ConfigError, DataError, MinidropError
 from minidrop.layers import DataLayer
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class Run:
                 raise type(error)(
                     f"layer {node.name!r} ({node.config.type}): "
                     f"{error}{self._record(node, error)}") from error
+            except MemoryError as error:
+                raise BackendError(f"layer {node.name!r} ({node.config.type}): what it computes does not fit "
+                                   f"into memory; make it smaller ({error})") from None
             tops = tops if isinstance(tops, tuple) else (tops,)
             if net.force_backward and node.layer.is_data:
                 for top in tops:

@@ -18,8 +18,8 @@ from minidrop.config import (
 )
 from minidrop.errors import ConfigError
 from minidrop.net import Net
-from minidrop.net.conversion import prepare_nets
-from minidrop.solver.checks import solver_problems
+from minidrop.net.conversion import dropout_kind, prepare_nets
+from minidrop.solver.checks import solver_problems, warn_of_ignored
 from minidrop.solver.data_record import vocabulary_problems
 from minidrop.solver.state import best_problems
 
@@ -82,3 +82,21 @@ def chosen_device(settings: SolverParameter, device: str) -> str:
     if settings.solver_mode == settings.CPU or not cuda_devices()[0]:
         return "cpu"
     return f"cuda:{settings.device_id}"
+
+
+def described_nets(config: SolverConfig, overrides: Any = (), dropout: str | None = None,
+                   level: int | None = None, stages: Sequence[str] = ()) -> list[Net]:
+    """Return the net to train and those to test of a solver, to be looked at and not run: see `fills` of Net.
+
+    Raises one ConfigError with every mistake of the solver and of its nets.
+    """
+    mistakes: list[ConfigError] = []
+    kind = dropout and dropout_kind(dropout)
+    train, tests = prepared_nets(config, overrides, None, kind, level, stages, mistakes)
+    warn_of_ignored(config)
+
+    def build(choice, share):
+        phase = "TRAIN" if choice.iterations is None else "TEST"
+        return Net(choice.config, phase, "cpu", "float32", 0, choice.state.level, tuple(choice.state.stage),
+                   share, fills=False)
+    return built_nets(config, (train, *tests), build, mistakes)
