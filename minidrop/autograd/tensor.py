@@ -218,6 +218,12 @@ class Parameter(Tensor):
         if len(self.blocks) > 1 and sum(block.data.size for block in self.blocks) > self.data.size:
             self.blocks = [Block(Blocks(self.blocks, self.dtype).dense(self.backend, self.shape))]
 
+    def scale_grad(self, factor: float) -> None:
+        """Multiply the gradient by a number."""
+        self._dense = None
+        self.blocks = [Block(block.data * self.dtype.type(factor), block.rows, block.cols)
+                       for block in self.blocks]
+
     def _add(self, block):
         for i, old in enumerate(self.blocks):
             if old.rows == block.rows and old.cols == block.cols:

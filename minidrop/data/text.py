@@ -273,10 +273,11 @@ class Sentences:
 
     A sentence w_1 ... w_k is what stands before an <eos>; empty ones are left out. In its stream
 
-        data = <eos> w_1 ... w_k <eos> ...,  label = w_1 ... w_k <eos> -1 ...,  cont = 0 1 1 ...
+        data = <eos> w_1 ... w_k <eos> ...,  label = w_1 ... w_k <eos> -1 ...,  cont = 0 1 ... 1 0 ...
 
-    cut or padded to `steps`; the label -1 is for ignore_label. All are (steps, streams), int32. A batch is
-    never partial but goes on into the next pass. With `shuffle` every pass has its own order, a function of
+    cut or padded to `steps`; the label -1 is for ignore_label, and the cont 0 of padding keeps it apart from
+    the words, in whichever direction they are read. All are (steps, streams), int32. A batch is never partial
+    but goes on into the next pass. With `shuffle` every pass has its own order, a function of
     (seed, layer_name, pass) alone. `begin` and `end`: the part of the sentences that is read, as shares.
 
     Raises DataError where there is no sentence.
@@ -313,8 +314,7 @@ class Sentences:
         data = np.full((self.steps, self.streams), self.eos, np.int32)
         data[1:] = words[:-1]
         label = np.where(step <= self.lengths[chosen], words, PADDING).astype(np.int32)
-        cont = np.ones((self.steps, self.streams), np.int32)
-        cont[0] = 0
+        cont = ((step > 0) & (step <= self.lengths[chosen])).astype(np.int32)
         return {"data": data, "label": label, "cont": cont}
 
     def where(self, n: int, place: int) -> str:

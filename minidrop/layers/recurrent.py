@@ -29,7 +29,8 @@ class RecurrentLayer(Layer):
     states before the first step, (1, N, H) each]. Tops: h (T, N, H), of both directions (T, N, 2 H) [, with
     expose_hidden the states after the last step]. Without expose_hidden the states are carried from batch to
     batch, without a gradient: truncated backpropagation through time. With `bidirectional` nothing is
-    carried: a batch holds whole sequences.
+    carried: a batch holds whole sequences. Padding has cont 0 at each of its steps, so that neither direction
+    carries it into a sequence.
 
     hidden_dropout drops h between steps. time STEP: the gates of each step read another part of h, the top is
     whole. time SEQUENCE: some units are absent from all steps of the batch, from gates, weights and top; the

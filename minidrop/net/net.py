@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -307,8 +307,8 @@ class Net:
         loss)."""
         return self.run.loss
 
-    def backward(self, scale: float = 1.0) -> None:
-        """Add the gradient of `scale` times the loss to `grad` of every parameter. Once a forward."""
+    def backward(self, scale: float | Sequence[float] = 1.0) -> None:
+        """Add the gradient of `scale` (or one a loss) times the loss to every `grad`. Once a forward."""
         self.run.backward(scale)
 
     def first_nonfinite(self) -> tuple[str, str] | None:

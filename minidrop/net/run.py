@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
@@ -101,10 +102,20 @@ class Run:
     @property
     def loss(self) -> float:
         """The weighted sum of all losses, as a float (0 for a net without a loss)."""
+        return sum(self.losses)
+
+    @property
+    def losses(self) -> list[float]:
+        """Each loss times its loss_weight, as `Net.losses` lists them."""
         self._require("loss")
         backend = self.net.backend
-        return sum(weight * float(backend.to_host(self.tensors[ref].data.sum()))
-                   for ref, weight in self.net.losses)
+        return [weight * float(backend.to_host(self.tensors[ref].data.sum()))
+                for ref, weight in self.net.losses]
+
+    @property
+    def loss_counts(self) -> list[float]:
+        """How much of the batch counts in each loss: `Layer.batch_weight`. Asking may wait for the device."""
+        return [float(self.net.graph.writer[ref].layer.batch_weight) for ref, _ in self.net.losses]
 
     @property
     def loss_array(self) -> Any:
@@ -113,8 +124,11 @@ class Run:
         losses = [weight * self.tensors[ref].data.sum().astype("float64") for ref, weight in self.net.losses]
         return sum(losses[1:], losses[0]).reshape(1)
 
-    def backward(self, scale: float = 1.0) -> None:
-        """Add the gradient of `scale` times the loss to `grad` of every parameter. Once a run."""
+    def backward(self, scale: float | Sequence[float] = 1.0) -> None:
+        """Add the gradient of `scale` times the loss to `grad` of every parameter. Once a run.
+
+        scale: a number, or one for each of `Net.losses`.
+        """
         net = self.net
         if not net.losses:
             raise ConfigError(f"{net.config.where()}: backward needs a loss, but no layer is one and no "
@@ -122,14 +136,16 @@ class Run:
         self._require("backward")
         if self.spent:
             raise DataError("backward has run already; run forward again first")
-        roots = [(self.tensors[ref], weight) for ref, weight in net.losses if self.tensors[ref].requires_grad]
+        scales = [scale] * len(net.losses) if isinstance(scale, int | float) else scale
+        roots = [(self.tensors[ref], weight * own)
+                 for (ref, weight), own in zip(net.losses, scales, strict=True)
+                 if self.tensors[ref].requires_grad]
         if not roots:
             raise DataError("backward finds nothing to do: forward ran under no_grad, or every lr_mult is 0")
         self.spent = True
         xp = net.backend.xp
         with net.backend.active():
-            backward([(tensor, xp.full(tensor.data.shape, weight * scale, tensor.dtype))
-                      for tensor, weight in roots])
+            backward([(tensor, xp.full(tensor.data.shape, seed, tensor.dtype)) for tensor, seed in roots])
 
     def _require(self, what):
         if any(ref not in self.tensors for ref, _ in self.net.losses):

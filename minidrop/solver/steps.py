@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidrop.autograd import Tensor
+from minidrop.autograd import Tensor, no_grad
 from minidrop.errors import NonFiniteError
 
 if TYPE_CHECKING:
@@ -51,22 +51,19 @@ class EagerSteps:
         return values
 
     def forward_backward(self) -> dict[str, Tensor]:
-        """Run forward and backward iter_size times; returns the net's outputs of the last pass."""
-        solver = self.solver
-        net, iter_size = solver.net, solver.settings.iter_size
-        net.clear_grads()
-        loss = 0.0
-        for part in range(iter_size):
-            net.draw_patterns(solver.iteration * iter_size + part)
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):     # the loss is checked
-                outputs = net.forward()
-                part_loss = net.loss
-                if not math.isfinite(part_loss):
-                    raise self._nonfinite(part_loss)
-                net.backward(solver.loss_scale.value if solver.loss_scale else 1.0)
-            loss += part_loss / iter_size
-        self.losses.append(loss)
-        return outputs
+        """Run forward and backward iter_size times; returns the net's outputs of the last pass.
+
+        Losses and gradients are those of one batch of all passes: where labels are ignored, each loss weighs
+        a pass by the labels that count in it.
+        """
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):     # losses are checked
+            passes = _Passes(self)
+            if not passes.run():
+                # Losses weigh the passes differently, each by a share of a total that is not known yet.
+                passes = _Passes(self, passes.look_ahead())
+                passes.run()
+        self.losses.append(passes.loss)
+        return passes.outputs
 
     def after_backward(self) -> None:
         """Call the solver's hooks for the gradients of an iteration."""
@@ -89,7 +86,7 @@ class EagerSteps:
             log.info("Iteration %d, gradients are not finite at a loss scale of %g: no update, the scale is "
                      "now %g", iteration, scale, loss_scale.value)
 
-    def _nonfinite(self, loss: float) -> NonFiniteError:
+    def nonfinite(self, loss: float) -> NonFiniteError:
         solver = self.solver
         found = solver.net.first_nonfinite()
         record = solver.net.run.nonfinite_record()
@@ -123,3 +120,75 @@ class EagerSteps:
 
     def close(self) -> None:
         """Free what the device holds for iterations. Nothing to do here."""
+
+
+class _Passes:
+    """The iter_size passes of one iteration.
+
+    factors: what each loss of each pass is multiplied by; None where each pass is weighed as a whole, which
+    needs losses that agree on how much of it counts, and a division in the end.
+    """
+
+    def __init__(self, steps: EagerSteps, factors: np.ndarray | None = None):
+        self.steps, self.solver, self.net = steps, steps.solver, steps.solver.net
+        self.size = self.solver.settings.iter_size
+        self.factors = factors
+        self.begin = self.net.positions, self.net.states
+        self.outputs: dict[str, Tensor] = {}
+        self.loss = 0.0
+
+    def run(self) -> bool:
+        """Add up gradients and losses; False, and nothing is of use, where losses do not agree."""
+        net, loss_scale = self.net, self.solver.loss_scale
+        scale = loss_scale.value if loss_scale else 1.0
+        net.clear_grads()
+        losses, counts = [], []
+        for part in range(self.size):
+            own = self._forward(part)
+            losses.append(own)
+            if self.factors is not None:
+                net.backward(list(self.factors[part] * scale))
+                continue
+            counted = set(net.run.loss_counts) if self.size > 1 else set()
+            if len(counted) > 1:
+                return False
+            counts.append([*counted] or [1.0])
+            net.backward(scale * counts[-1][0])
+        factors = self.factors
+        if factors is None:
+            factors = _shares(counts)
+            if (total := sum(count for count, in counts)) not in (0, self.size):
+                for parameter in self.solver.updater.parameters.values():
+                    parameter.scale_grad(self.size / total)
+        for own, factor in zip(losses, factors, strict=True):
+            self.loss += sum(np.multiply(own, factor).tolist()) / self.size
+        return True
+
+    def look_ahead(self) -> np.ndarray:
+        """Run all passes forward only and go back to where they began; returns their `factors`."""
+        net = self.net
+        net.seek(self.begin[0])
+        net.set_states(self.begin[1])
+        counts = []
+        with net.restored(), no_grad():
+            for part in range(self.size):
+                self._forward(part)
+                counts.append(net.run.loss_counts)
+        return _shares(counts)
+
+    def _forward(self, part):
+        """Run one pass forward; returns its losses."""
+        net = self.net
+        net.draw_patterns(self.solver.iteration * self.size + part)
+        self.outputs = net.forward()
+        losses = net.run.losses
+        if not math.isfinite(sum(losses)):
+            raise self.steps.nonfinite(sum(losses))
+        return losses
+
+
+def _shares(counts):
+    """Return each column of (passes, losses) divided by its mean; a column of zeros as it is."""
+    counts = np.array(counts, np.float64)
+    total = counts.sum(axis=0)
+    return counts * len(counts) / np.where(total == 0, 1, total)

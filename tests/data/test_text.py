@@ -363,7 +363,7 @@ class TestSentences:
         assert len(sentences) == 3 and sentences.batches_per_pass == 1
         assert lists(sentences.batch(0)) == {"data": [[0, 0, 0], [5, 7, 8], [6, 0, 9], [0, 0, 10]],
                                              "label": [[5, 7, 8], [6, 0, 9], [0, -1, 10], [-1, -1, 11]],
-                                             "cont": [[0, 0, 0]] + [[1, 1, 1]] * 3}
+                                             "cont": [[0, 0, 0], [1, 1, 1], [1, 0, 1], [0, 0, 1]]}
         long = Sentences(self.TOKENS[:-1], 0, 3, 5).batch(0)       # the last line has no <eos>
         assert long["label"][:, 2].tolist() == [8, 9, 10, 11,
                                                 0] and long["data"][:, 2].tolist() == [0, 8, 9, 10, 11]
@@ -398,7 +398,7 @@ class TestSentences:
             pad = max(0, steps - len(data))
             assert batch["data"][:, stream].tolist() == (data + [0] * pad)[:steps]
             assert batch["label"][:, stream].tolist() == (label + [-1] * pad)[:steps]
-            assert batch["cont"][:, stream].tolist() == [0] + [1] * (steps - 1)
+            assert batch["cont"][:, stream].tolist() == ([0] + [1] * len(chosen) + [0] * pad)[:steps]
 
     def test_each_pass_seed_and_layer_has_its_own_order(self):
         tokens = [x for i in range(1, 41) for x in (i, 0)]

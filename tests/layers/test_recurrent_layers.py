@@ -141,6 +141,39 @@ class TestAgainstTorch:
         assert_equals_torch(torch, kind, sizes, layers, True, dtype, False)
 
 
+@pytest.mark.parametrize("both", [False, True])
+@every_kind
+def test_padded_sequences_are_those_that_torch_packs(torch, kind, both):
+    """Outputs at every word, and gradients: no direction reads padding, whatever stands there."""
+    lengths, width = [5, 2, 4], UNITS * (1 + both)
+    inside = np.arange(STEPS)[:, None] < lengths
+    cont = inside.astype(float)
+    cont[0] = 0
+    loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "words" bottom: "t" top: "loss" }'
+    words = ('layer { name: "w" type: "Eltwise" bottom: "r0" bottom: "m" top: "words" '
+             'eltwise_param { operation: PROD } }')
+    shape = (STEPS, STREAMS, width)
+    net = net_of(recurrent(kind, "r0", settings=f"bidirectional: {str(both).lower()}"), words, loss, t=shape,
+                 m=shape)
+    module = theirs(torch, net, kind, INPUTS, UNITS, 1, both, "float64")
+    x, target = numbers(STEPS, STREAMS, INPUTS), numbers(*shape) * inside[:, :, None]
+    given = torch.tensor(x, requires_grad=True)
+    rnn = torch.nn.utils.rnn
+    packed = module(rnn.pack_padded_sequence(given, lengths, enforce_sorted=False))[0]
+    expected = rnn.pad_packed_sequence(packed, total_length=STEPS)[0]
+    (0.5 * ((expected - torch.tensor(target)) ** 2).sum() / STEPS).backward()
+    mask = np.broadcast_to(inside[:, :, None], shape).astype(float)
+    outputs, gradients = run_once(net, 0, {"x": x, "cont": cont, "t": target, "m": mask})
+    close = {"rtol": 0, "atol": 1e-12}
+    np.testing.assert_allclose(net.blobs["words"].numpy(), expected.detach().numpy(), **close)
+    np.testing.assert_allclose(gradients["input/x"], given.grad.numpy(), **close)
+    inverse = np.argsort(gate_order(kind, UNITS))
+    for prefix, suffix in (("", ""), ("reverse_", "_reverse"))[:1 + both]:
+        for ours, name in (("weight", "weight_ih"), ("recurrent_weight", "weight_hh"), ("bias", "bias_ih")):
+            wanted = getattr(module, f"{name}_l0{suffix}").grad.numpy()[inverse]
+            np.testing.assert_allclose(gradients[f"r0/{prefix}{ours}"], wanted, **close)
+
+
 # -- states --------------------------------------------------------------------------------------------------
 @every_kind
 def test_carried_batches_equal_one_long_sequence(kind):

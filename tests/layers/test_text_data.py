@@ -87,7 +87,7 @@ def test_sentences(source, make_net):
     vocabulary = shuffled.layers["text"].vocabulary
     assert [vocabulary[int(row[1])] if row[1] >= 0 else None
             for row in first["label"]] == ["w1", "w2", "<eos>", None]
-    assert first["cont"] == [[0] * 3, [1] * 3, [1] * 3, [1] * 3]
+    assert first["cont"] == [[0] * 3, [1] * 3, [1] * 3, [0] * 3]
 
 
 def test_train_and_test_share_the_vocabulary_and_divide_the_text(source, make_net):

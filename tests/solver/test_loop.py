@@ -108,6 +108,57 @@ def test_iter_size_accumulates_like_one_larger_batch():
         np.testing.assert_allclose(value, solvers[1].net.parameters()[name].data, atol=1e-12)
 
 
+IGNORING = """layer { name: "data" type: "MemoryData" top: "data" top: "label"
+    memory_data_param { batch_size: %d channels: 6 height: 1 width: 1 } }
+  layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 4
+    weight_filler { type: "msra" } } }
+  layer { name: "slice" type: "Slice" bottom: "ip" top: "one" top: "rest" slice_param { slice_point: 1 } }
+"""
+LOSSES = {
+    "softmax": """layer { name: "a" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "a"
+      loss_weight: 0.5 loss_param { ignore_label: 3 normalization: %s } }""",
+    "sigmoid": """layer { name: "b" type: "SigmoidCrossEntropyLoss" bottom: "one" bottom: "label" top: "b"
+      loss_weight: 2 loss_param { ignore_label: 0 normalization: %s } }""",
+    "euclidean": """layer { name: "c" type: "EuclideanLoss" bottom: "one" bottom: "label" top: "c" }""",
+    "same labels": """layer { name: "d" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "d"
+      loss_param { ignore_label: 3 } softmax_param { axis: -1 } }"""}
+
+
+@pytest.mark.parametrize("normalization", ["VALID", "FULL", "BATCH_SIZE"])
+@pytest.mark.parametrize("losses", ["softmax", "sigmoid", "softmax sigmoid", "softmax euclidean",
+                                    "sigmoid euclidean softmax", "softmax same-labels"])
+def test_iter_size_with_ignored_labels_steps_like_one_larger_batch(losses, normalization):
+    """Also clipped, and with several losses that weigh the passes differently; some passes count nothing."""
+    net = IGNORING + "".join(LOSSES[name.replace("-", " ")].replace("%s", normalization)
+                             for name in losses.split())
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((32, 6, 1, 1)), rng.integers(0, 2, 32)
+    if "sigmoid" not in losses:
+        y = rng.choice([0, 1, 2, 3], 32, p=[0.2, 0.2, 0.1, 0.5])
+    y[8:10], y[2:4] = 0, 0 if "sigmoid" in losses else 3
+    found = []
+    for size in (1, 4):
+        solver = make(f"iter_size: {size} clip_gradients: {0.3 * size}", net=net % (8 // size))
+        solver.net.set_input_arrays(x, y)
+        solver.step(4)
+        assert solver.net.positions == {"data": 4 * size}
+        found.append((solver.losses[-1], weights(solver)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    for name, value in found[0][1].items():
+        np.testing.assert_allclose(value, found[1][1][name], atol=1e-12)
+
+
+def test_passes_in_which_every_label_is_ignored_leave_the_weights():
+    solver = make("iter_size: 2 weight_decay: 0", net=(IGNORING + LOSSES["same labels"]) % 4,
+                  base="base_lr: 1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 ")
+    solver.net.set_input_arrays(np.ones((8, 6, 1, 1)), np.full(8, 3))
+    before = weights(solver)
+    solver.step()
+    assert solver.losses[-1] == 0
+    for name, value in weights(solver).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
 def test_clip_gradients_scales_to_the_norm():
     solver = make("clip_gradients: 1e-3", base="base_lr: 1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 ")
     before = weights(solver)
