@@ -153,7 +153,7 @@ def _read(dataset):
         return
     if dataset.chunks:
         dataset.id.get_num_chunks()
-        dataset.id.chunk_iter(lambda chunk: None)
+        getattr(dataset.id, "chunk_iter", lambda look: None)(lambda chunk: None)     # HDF5 from 1.12.3 on
     rows = dataset.chunks[0] if dataset.chunks else 1
     row_bytes = max(1, dataset.nbytes // dataset.shape[0])
     packed = dataset.id.get_create_plist().get_nfilters()
