@@ -6,7 +6,7 @@ from elsewhere on the machine, and every size is checked before memory is asked 
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,11 +115,20 @@ def _check_chunks(dataset, where, grid, file_size):
                             f"{tuple(chunk.chunk_offset)}; the file is damaged: make it again")
         found[np.ravel_multi_index([place for place, _ in places], grid)] = True
 
-    dataset.id.chunk_iter(look)
+    look_at_chunks(dataset.id, look)
     _check_count(dataset, where, found.size, int(found.sum()), "chunks")
     if total > file_size:       # a megabyte that stands for a thousand chunks
         raise DataError(f"{where}: expected chunks that do not overlap, got {total} bytes of them in a "
                         f"file of {file_size}; the file is damaged: make it again")
+
+
+def look_at_chunks(dataset_id: Any, look: Callable) -> None:
+    """Call `look` with the StoreInfo of every chunk: in one pass, where HDF5 can (1.12.3)."""
+    if hasattr(dataset_id, "chunk_iter"):
+        dataset_id.chunk_iter(look)
+    else:
+        for number in range(dataset_id.get_num_chunks()):
+            look(dataset_id.get_chunk_info(number))
 
 
 def is_filtered(dataset: Any) -> bool:

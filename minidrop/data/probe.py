@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-SECONDS = 10            # of processor time that one file may take
+SECONDS = 5             # of processor time that one file may take
 READ_SECONDS = 2        # after which no more of it is read
 MEMORY = 2 << 30        # that the HDF5 library may ask for: chunks of 256 MiB, unpacked in several steps
 READ_BYTES = 16 << 20   # at a time
@@ -25,8 +25,8 @@ _PROF = getattr(signal, "SIGPROF", 0)
 _passed: set[tuple] = set()
 
 
-def probe(paths: Iterable[Path], names: Iterable[str]) -> None:
-    """Raise DataError where reading the datasets `names` of one of the files crashes or never ends.
+def probe(paths: Iterable[Path], names: Iterable[str] | None = None) -> None:
+    """Raise DataError where reading the datasets `names` of a file, or all in it, crashes or never ends.
 
     Each file is tried once in a process, until it changes. MINIDROP_TRUST_DATA=1 tries none; nor is any tried
     where no other process can be started.
@@ -34,7 +34,7 @@ def probe(paths: Iterable[Path], names: Iterable[str]) -> None:
     from minidrop.data.limits import how_to_raise, raised
     from minidrop.errors import DataError
 
-    names = tuple(names)
+    names = None if names is None else tuple(names)
     files = {_key(path, names): str(path) for path in paths}
     untried = {key: path for key, path in files.items() if key not in _passed}
     trusting = os.environ.get("MINIDROP_TRUST_DATA", "0") not in ("", "0")
@@ -102,8 +102,11 @@ def _main():
             signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         try:
             with h5py.File(path, "r") as h5:
-                for name in request["names"]:
-                    _read(h5, name)
+                if request["names"] is None:
+                    _read_all(h5, set())
+                else:
+                    for name in request["names"]:
+                        _read(_find(h5, name))
         except _Unreadable as error:
             print(number, error, flush=True)
             return
@@ -112,26 +115,53 @@ def _main():
     print("done", flush=True)
 
 
-def _read(h5, name):
-    """Read a dataset as a run would, in slices of whole chunks; nothing that lies outside the file."""
+def _find(h5, name):
+    """Return what is called `name` in the file itself, or None."""
     import h5py
 
-    group = h5
+    found = h5
     for part in filter(None, name.split("/")):
-        if not isinstance(group, h5py.Group) or not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            return
-        group = group[part]
-    if not isinstance(group, h5py.Dataset) or group.is_virtual or group.external or not group.shape:
+        if not isinstance(found, h5py.Group) or not isinstance(found.get(part, getlink=True), h5py.HardLink):
+            return None
+        found = found[part]
+    return found
+
+
+def _read_all(group, seen):
+    """Read the attributes of a group and all below it, as far as no link leads out or round in a circle."""
+    import h5py
+
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:
         return
-    rows = group.chunks[0] if group.chunks else 1
-    row_bytes = max(1, group.nbytes // group.shape[0])
-    step = max(1, READ_BYTES // row_bytes // rows) * rows
-    filtered = group.id.get_create_plist().get_nfilters()
+    seen.add(address)
+    list(group.attrs.values())
+    if isinstance(group, h5py.Group):
+        for name in group:
+            item = _find(group, name)
+            if item is not None:
+                _read_all(item, seen)
+    else:
+        _read(group)
+
+
+def _read(dataset):
+    """Read a dataset as a run would: the index of its chunks, and what is packed in slices of chunks."""
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external or not dataset.shape:
+        return
+    if dataset.chunks:
+        dataset.id.get_num_chunks()
+        getattr(dataset.id, "chunk_iter", lambda look: None)(lambda chunk: None)     # HDF5 from 1.12.3 on
+    rows = dataset.chunks[0] if dataset.chunks else 1
+    row_bytes = max(1, dataset.nbytes // dataset.shape[0])
+    packed = dataset.id.get_create_plist().get_nfilters()
+    step = max(1, READ_BYTES // row_bytes // rows) * rows if packed else 1
     begin = time.process_time()
-    starts = range(0, group.shape[0], step) if filtered else (0, group.shape[0] - 1)
-    for start in starts:
+    for start in range(0, dataset.shape[0], step) if packed else (0, dataset.shape[0] - 1):
         try:
-            group[start:start + step if filtered else start + 1]
+            dataset[start:start + step]
         except Exception as error:
             raise _Unreadable(" ".join(str(error).split()) or "too little memory") from error
         if time.process_time() - begin > READ_SECONDS:

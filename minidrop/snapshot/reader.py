@@ -1,10 +1,12 @@
 """Reading a snapshot that anybody may have made."""
 
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
-from minidrop.errors import SnapshotError
+from minidrop.data.probe import probe
+from minidrop.errors import DataError, SnapshotError
 from minidrop.snapshot.content import MAX_DEPTH, Snapshot, is_plain
 from minidrop.snapshot.seal import Disk, digest_of, open_regular, read_seal
 
@@ -32,6 +34,7 @@ def _read(path, reader):
             seal = read_seal(file, path)
             if digest_of(file, seal) != seal.digest:
                 raise SnapshotError(f"{path}: the snapshot is damaged (wrong checksum); use an older one")
+            _probe(path)
             disk = Disk(file)
             with h5py.File(disk, "r") as root:
                 if root.id.get_create_plist().get_version()[0] < 2:
@@ -50,6 +53,14 @@ def _read(path, reader):
         raise SnapshotError(f"{path}: not enough memory to read the snapshot") from error
     except Exception as error:  # a file forged to confuse h5py can make it raise nearly anything
         raise SnapshotError(f"{path}: refused as a snapshot: its structure is broken ({error})") from error
+
+
+def _probe(path):
+    """A seal is no signature: what a forger sealed can crash the HDF5 library all the same."""
+    try:
+        probe([Path(path)])
+    except DataError as error:
+        raise SnapshotError(f"{error}, or use a snapshot that minidrop wrote") from None
 
 
 def _read_root(root, size):

@@ -6,7 +6,7 @@
 A mutant is a function of (kind, seed, number) alone. A process reads them one after the other, with a limit
 on its memory, and is watched: what kills it, hangs it or raises anything but a MinidropError is a fault, and
 its files are kept in --keep. HDF5 files are read without the process that minidrop first tries them in; what
-crashes is tried again with it, and only what then crashes is a fault. Exit status 1 where there was one.
+crashes or hangs is tried again with it, and is a fault if it still does. Exit status 1 where there was one.
 """
 
 import argparse
@@ -53,12 +53,12 @@ def main():
 def campaign(options, kind):
     """Try all mutants of a kind and print a line; returns how many faults there were."""
     outcomes, slowest, peak, faults = Counter(), (0.0, options.first), 0, 0
-    number, end = options.first, options.first + options.count
+    number, end, told = options.first, options.first + options.count, set()
     while number < end:
         for report in watched(options, kind, number, end):
             number = report["number"] + 1
             again = None
-            if kind == "hdf5" and report["outcome"] == "crash":
+            if report["outcome"] in ("crash", "hang"):
                 again, = watched(options, kind, report["number"], number, MINIDROP_TRUST_DATA="0")
                 outcomes["stopped by the probe"] += again["outcome"] == "refused"
             report = again or report
@@ -68,10 +68,14 @@ def campaign(options, kind):
             if report["outcome"] not in ("read", "refused"):
                 faults += 1
                 folder = kept(options, kind, report["number"])
-                print(f"{kind} {report['number']}: {report['outcome']}, kept in {folder}\n"
-                      f"{report.get('trace', '')}", flush=True)
-    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    print(f"{kind}: {options.count} mutants of seed {options.seed}: {told}; the slowest {slowest[0]:.1f} s "
+                trace = report.get("trace", "")
+                print(f"{kind} {report['number']}: {report['outcome']}, kept in {folder}", flush=True)
+                place = "".join(line for line in trace.split("\n") if line.startswith("  File"))
+                if place not in told:           # the first of its kind
+                    print(trace, flush=True)
+                told.add(place)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    print(f"{kind}: {options.count} mutants of seed {options.seed}: {counts}; the slowest {slowest[0]:.1f} s "
           f"(number {slowest[1]}), at most {peak >> 20} MiB more memory", flush=True)
     return faults
 
@@ -127,7 +131,6 @@ def work(options):
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         module = importlib.import_module(options.kinds)
-        from minidrop.errors import MinidropError
         os.chdir(folder)
         kind = module.KINDS[options.kind](Path(folder))
         limit_memory()
@@ -140,7 +143,7 @@ def work(options):
             before, begin = peak(), time.monotonic()
             try:
                 kind.read(Path(folder))
-            except MinidropError as error:
+            except module.MinidropError as error:
                 report["outcome"] = "refused" if str(error).strip() else "refused without a word"
             except Exception as error:
                 report.update(outcome=type(error).__name__, trace=traceback.format_exc())

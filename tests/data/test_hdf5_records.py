@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from minidrop.data import HDF5Records
 from minidrop.data import hdf5 as hdf5_module
+from minidrop.data.hdf5_checks import look_at_chunks
 from minidrop.errors import DataError
 
 
@@ -259,6 +260,19 @@ def test_chunks_that_are_not_where_the_shape_has_them(tmp_path, listed, size, of
         chunk_key(stored, 3, 0, 0), chunk_key(stored if size is None else size, *offset)))
     with pytest.raises(DataError, match=message):
         listed("a.h5")
+
+
+def test_chunks_are_looked_at_in_older_libraries_too(tmp_path):
+    class OlderID:
+        def __init__(self, dataset_id):
+            self.get_num_chunks, self.get_chunk_info = dataset_id.get_num_chunks, dataset_id.get_chunk_info
+
+    write(tmp_path / "a.h5", chunks=(3, 2, 2))
+    with h5py.File(tmp_path / "a.h5") as h5:
+        found = [[], []]
+        look_at_chunks(h5["data"].id, found[0].append)
+        look_at_chunks(OlderID(h5["data"].id), found[1].append)
+    assert sorted(found[0]) == sorted(found[1]) and len(found[0]) == 4
 
 
 def test_chunks_that_share_their_bytes(tmp_path, listed):

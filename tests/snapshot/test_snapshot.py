@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from minidrop.data import probe  # the module: minidrop.data does not export the function
 from minidrop.errors import SnapshotError
 from minidrop.snapshot import (
     Snapshot,
@@ -539,6 +540,7 @@ def test_mutated_snapshots(path, valid, data):
 
 RESEALED = """
 import random, resource, sys
+from minidrop.data import probe  # the module: minidrop.data does not export the function
 from minidrop.errors import SnapshotError
 from minidrop.snapshot import read_snapshot, seal
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
@@ -572,6 +574,19 @@ def test_mutated_and_sealed_again(valid, tmp_path):
                            timeout=120, cwd=ROOT)
     assert child.returncode == 0, child.stderr[-2000:]
     assert child.stdout == "1500\n"
+
+
+def test_a_snapshot_that_crashes_the_library_is_refused(path, valid, monkeypatch):
+    path.write_bytes(valid)
+    monkeypatch.delenv("MINIDROP_TRUST_DATA")
+    assert read_snapshot(path).attrs == example().attrs         # tried once, and whole
+    program = path.with_name("crash.py")
+    program.write_text("import os, signal\nprint(0, flush=True)\nos.kill(os.getpid(), signal.SIGSEGV)")
+    monkeypatch.setattr(probe, "PROGRAM", str(program))
+    assert read_header(path) == example().attrs
+    os.utime(path, (1, 1))
+    with pytest.raises(SnapshotError, match="7.h5: .* a crash of the HDF5 library .* that minidrop wrote"):
+        read_snapshot(path)
 
 
 # Folders
