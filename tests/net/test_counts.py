@@ -9,8 +9,8 @@ from minidrop.layers import known_layers, layer_class
 BLOBS = 6
 DATA = (f'layer {{ name: "in" type: "Input" {" ".join(f"""top: "x{i}" """ for i in range(BLOBS))} '
         f'input_param {{ shape {{ dim: 4 dim: 3 }} }} }}\n')
-CASES = [(kind, bottoms, tops) for kind in known_layers()
-         for bottoms, tops in ((0, 0), (0, 1), (1, 0), (2, 0), (BLOBS, BLOBS), (2, 1), (1, 2), (0, 2), (3, 1))]
+COUNTS = (0, 0), (0, 1), (1, 0), (2, 0), (BLOBS, BLOBS), (2, 1), (1, 2), (0, 2), (3, 1)
+CASES = [(kind, bottoms, tops) for kind in known_layers() for bottoms, tops in COUNTS]
 
 
 def words(allowed, what):
@@ -22,8 +22,8 @@ def words(allowed, what):
 @pytest.mark.parametrize("kind, bottoms, tops", CASES)
 def test_numbers_of_blobs(kind, bottoms, tops):
     """Wrong ones are named; where both are right, what the layer lacks is one line each, and no traceback."""
-    text = (f'{DATA}layer {{ name: "it" type: "{kind}" {" ".join(f"""bottom: "x{i}" """ for i in range(bottoms))} '
-            f'{" ".join(f"""top: "y{i}" """ for i in range(tops))} }}')
+    blobs = [f'bottom: "x{i}"' for i in range(bottoms)] + [f'top: "y{i}"' for i in range(tops)]
+    text = f'{DATA}layer {{ name: "it" type: "{kind}" {" ".join(blobs)} }}'
     wrong = [f"net.prototxt:2:1: layer 'it' ({kind}): {words(allowed, what)}, got {got}"
              for what, allowed, got in (("bottom", layer_class(kind).bottoms, bottoms),
                                         ("top", layer_class(kind).tops, tops))
