@@ -16,8 +16,8 @@ def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_lab
     gradient.
 
     x (outer..., classes at `axis`, inner...). As in Caffe a score equal to the label's counts as higher: a
-    net that gives all classes one score is never right, unless top_k is all of them. With `per_class` also return the (classes,) accuracies of each class (0 for one that does
-    not occur).
+    net that gives all classes one score is never right, unless top_k is all of them. With `per_class` also
+    return the (classes,) accuracies of each class (0 for one that does not occur).
     """
     backend, xp = x.backend, x.backend.xp
     rows = _rows(x, axis)
