@@ -43,6 +43,18 @@ class TestLabels:
                 f"{shape}")
 
 
+@pytest.mark.parametrize("value, ignore", [(-0.5, None), (1.5, None), (np.nan, None), (np.inf, 2), (-1, 2)])
+def test_a_target_of_the_sigmoid_loss_is_a_probability(value, ignore):
+    target = np.array([[0, 1, 0.3], [1, value, 0]])
+    with pytest.raises(DataError) as caught:
+        functions.sigmoid_cross_entropy(Tensor(SCORES[:2]), Tensor(target), ignore)
+    assert str(caught.value) == (f"target {value:g} at place 4 of the batch is out of range: expected a "
+                                 f"number of 0..1, or the ignore_label")
+    assert caught.value.place == 4
+    if np.isfinite(value):
+        functions.sigmoid_cross_entropy(Tensor(SCORES[:2]), Tensor(target), value)
+
+
 @pytest.mark.parametrize("call, message", [
     (lambda x: x + Tensor(np.zeros(3)), "sum: tensors of one shape expected, got (4, 3), (3,)"),
     (lambda x: x * Tensor(2.0), "product: tensors of one shape expected, got (4, 3), ()"),
