@@ -134,6 +134,8 @@ def mlp(*kinds, parts="ip29 ReLU drop ip32 ReLU drop", data=RECORDS, losses=LOSS
 def language(kind, around=None, inside=None, more=(), blobs="", tops="r", data=TEXT, units=12, **settings):
     """Return a language model: a recurrent layer, with drops around it and inside, of its state, if given."""
     settings = UNIFORM | ({} if inside is None else {"hidden_dropout": inside}) | settings
+    if kind == "RNN":
+        settings = {"output_product": False} | settings
     drops = [] if around is None else [drop("drop0", "embed", **around), drop("drop1", "r", **around)]
     judge = {"bottoms": "scores label", "axis": 2, "loss_param": {"ignore_label": -1}}
     return net(data, *more, layer("Embed", "embed", "data", num_output=10, input_dim=WORDS, **UNIFORM),
@@ -282,6 +284,11 @@ def sequences():
             if at == "SEQUENCE" or family not in SMALL:
                 message = language(kind, {"kind": family, "time": at}, {"pattern": "SLICE"})
                 yield f"{kind}/inputs/{family}/{at}", message, {"dtype": "float64"}
+        if kind == "RNN":
+            nets = {"output": {}, "output both": {"bidirectional": True}}
+            for state, (name, more) in product(states, nets.items()):
+                message = language(kind, {"kind": "UNIT"}, state, output_product=True, **more)
+                yield f"RNN/{name}/{state}", message, {}
         for settings in ({}, {"sentences": True, "shuffle": True, "vocabulary_size": 15},
                          {"level": "CHARACTER", "begin": 0.1, "end": 0.8}):
             message = language(kind, {}, {"time": "STEP"}, data=text(4, 7, **settings))

@@ -27,7 +27,8 @@ class Calibration:
         """Count places: probability (places, classes), labels (places,) whole numbers."""
         own = probability[np.arange(len(labels)), labels]
         confidence = probability.max(axis=1, initial=0)
-        hits = (probability.argmax(axis=1) == labels) & np.isfinite(confidence)
+        # As in functions.accuracy: a tie counts against the prediction.
+        hits = ((probability >= own[:, None]).sum(axis=1) == 1) & np.isfinite(confidence)
         # The inner edges alone: whatever rounding does to a 0 or a 1, it falls into the first or the last
         # bin.
         at = np.searchsorted(np.arange(1, self.bins) / self.bins, confidence, side="left")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Function
-from minidrop.errors import ShapeError
+from minidrop.errors import DataError, ShapeError
 from minidrop.functions.softmax import batch_size, normaliser
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class SigmoidCrossEntropy(Function):
     """loss = - sum [t log s(x) + (1 - t) log(1 - s(x))] / normaliser, s the sigmoid, t in [0, 1].
 
     Evaluated as max(x, 0) - x t + log(1 + exp(-|x|)), which cannot overflow. `normalization` as in
-    `SoftmaxCrossEntropy`; Caffe's default here is BATCH_SIZE. No gradient for t.
+    `SoftmaxCrossEntropy`; Caffe's default here is BATCH_SIZE. No gradient for t. Raises DataError for a
+    target that is no number of 0..1 (naming its place), unless it is the `ignore_label`.
     """
 
     def __init__(self, ignore_label: int | None = None, normalization: str = "BATCH_SIZE"):
@@ -47,6 +48,10 @@ class SigmoidCrossEntropy(Function):
             raise ShapeError(f"sigmoid cross-entropy: shapes {x.shape} and {target.shape} differ")
         target = target.reshape(x.shape).astype(x.dtype, copy=False)
         self.valid = None if self.ignore_label is None else (target != self.ignore_label).astype(x.dtype)
+        wrong = ~((target >= 0) & (target <= 1))        # NaN is
+        if self.valid is not None:
+            wrong &= target != self.ignore_label
+        backend.refuse(wrong, lambda: _no_target(target.reshape(-1), wrong))
         losses = xp.maximum(x, 0) - x * target + xp.log1p(xp.exp(-xp.abs(x)))
         half = x.dtype.type(0.5)
         self.difference = xp.tanh(x * half) * half + half - target
@@ -57,6 +62,12 @@ class SigmoidCrossEntropy(Function):
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple[np.ndarray, None]:
         return self.difference * (gy / self.normaliser), None
+
+
+def _no_target(target, wrong):
+    place = int(wrong.reshape(-1).argmax())
+    return DataError(f"target {float(target[place]):g} at place {place} of the batch is out of range: "
+                     f"expected a number of 0..1, or the ignore_label", place)
 
 
 def euclidean_loss(a: Tensor, b: Tensor) -> Tensor | None:

@@ -15,9 +15,9 @@ def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_lab
     """Return the share of places whose label is among the `top_k` highest scores, as a Tensor without
     gradient.
 
-    x (outer..., classes at `axis`, inner...). A score equal to the label's counts as higher only in an
-    earlier class. With `per_class` also return the (classes,) accuracies of each class (0 for one that does
-    not occur).
+    x (outer..., classes at `axis`, inner...). As in Caffe a score equal to the label's counts as higher: a
+    net that gives all classes one score is never right, unless top_k is all of them. With `per_class` also
+    return the (classes,) accuracies of each class (0 for one that does not occur).
     """
     backend, xp = x.backend, x.backend.xp
     rows = _rows(x, axis)
@@ -27,7 +27,7 @@ def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_lab
     def count(first, last):
         scores, labels = rows[first:last], label[first:last, None]
         own = xp.take_along_axis(scores, labels, axis=1)
-        ahead = ((scores > own) | ((scores == own) & (classes < labels))).sum(axis=1)
+        ahead = (scores >= own).sum(axis=1) - 1         # not the label's own
         # A row with a NaN score is never right, whatever comparisons with NaN say.
         hit[first:last] = (ahead < top_k) & ~xp.isnan(scores).any(axis=1)
 

@@ -7,7 +7,8 @@ everything out.
 from dataclasses import dataclass
 
 OWN = -1
-"""The bottom of a Product that reads the layer's own top, of the step before."""
+"""The bottom of a Product that reads the layer's own result, of the step before; its top where that is a
+state which the layer's other Products read, and no top of the layer."""
 
 
 @dataclass(frozen=True)

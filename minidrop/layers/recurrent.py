@@ -35,7 +35,8 @@ class RecurrentLayer(Layer):
     hidden_dropout drops h between steps. time STEP: the gates of each step read another part of h, the top is
     whole. time SEQUENCE: some units are absent from all steps of the batch, from gates, weights and top; the
     state that they carry stays as it was, or becomes 0 where a sequence begins (CONVENTIONAL: it goes on, for
-    it is computed). Both directions drop alike. The states themselves are never scaled.
+    it is computed). Both directions drop alike. The states themselves are never scaled. Where
+    the top is a product of h (RNN), that reads what would be the top, and all of it is computed.
     """
 
     bottoms = (2, 5)
@@ -44,6 +45,7 @@ class RecurrentLayer(Layer):
     cell = None                              # of functions.recurrent
     state_names = ("h",)
     state_biases = ()                        # biases besides the first, each of every gate
+    projects = False                         # the top is a product of h, not h
 
     def __init__(self, config: LayerParameter, context: Context):
         dropout = config.recurrent_param.hidden_dropout
@@ -72,6 +74,8 @@ class RecurrentLayer(Layer):
         settings = self.settings
         if not settings.num_output:
             raise ConfigError("recurrent_param needs num_output, at least 1")
+        if settings.HasField("output_product") and self.type != "RNN":
+            raise ConfigError(f"output_product is a setting of RNN; {self.type} has none, remove it")
         if len(x) < 3 or tuple(cont) != tuple(x[:2]):
             raise ShapeError(f"expected x (steps, streams, inputs) and cont (steps, streams), got {tuple(x)} "
                              f"and {tuple(cont)}")
@@ -115,6 +119,9 @@ class RecurrentLayer(Layer):
                                        settings.weight_filler))
             specs += [ParameterSpec(f"{prefix}{name}", (rows,), settings.bias_filler)
                       for name in self.state_biases]
+            if self.projects:
+                specs += [ParameterSpec(f"{prefix}output_weight", (self.units,) * 2, settings.weight_filler),
+                          ParameterSpec(f"{prefix}output_bias", (self.units,), settings.bias_filler)]
         return specs
 
     def _prefixes(self):
@@ -128,7 +135,9 @@ class RecurrentLayer(Layer):
         places, gates = self.steps * self.streams, self.cell.gates * self.units
         # A gate of a unit is an output of its own: units can be left out by a drop of the layer's own alone.
         whole = self.site is not None and self.site.steps is None
-        units: dict[str, Any] = {"out_axis": 2 if whole else None, "kinds": ("units", "blocks")}
+        h = OWN if self.projects else 0
+        kinds = ("units", "blocks")
+        units: dict[str, Any] = {"top": h, "out_axis": 2 if whole else None, "kinds": kinds}
         facts: list[Any] = []
         for prefix in self._prefixes():
             facts.append(Product(f"{prefix}weight", places, self.inputs, gates, in_axis=2,
@@ -138,8 +147,12 @@ class RecurrentLayer(Layer):
                                      **units))
             facts.append(Product(f"{prefix}recurrent_weight", places, self.units, gates, bottom=OWN,
                                  in_axis=2, calls=self.steps, **units))
+            if self.projects:
+                facts.append(Product(f"{prefix}output_weight", places, self.units, self.units, bottom=OWN,
+                                     in_axis=2 if whole else None, out_axis=None if self.both else 2,
+                                     kinds=kinds, biases=(f"{prefix}output_bias",)))
         if self.site is not None:
-            facts.append(Drops(self.site, 0 if whole else OWN, 2, label="hidden_dropout"))
+            facts.append(Drops(self.site, h if whole else OWN, 2, label="hidden_dropout"))
         elif self.has_drop:
             facts.append(Drops(axis=2, reason="hidden_dropout_type CONVENTIONAL drops every unit of every "
                                "stream on its own"))
@@ -189,13 +202,21 @@ class RecurrentLayer(Layer):
                                            functions.linear(flat, parameter["static_weight"], None, rows))
         weights = [parameter[name] for name in ("recurrent_weight", *self.state_biases)]
         if not prefix:
-            return recur(self.cell, gates, cont, weights, states, drop)
+            h, *last = recur(self.cell, gates, cont, weights, states, drop)
+            return self._projected(h, parameter), *last
         # Read from its end, a step is joined to the one before it if it was joined to the one after it.
         joined = x.backend.empty(cont.data.shape, cont.data.dtype)
         joined[:1], joined[1:] = 0, cont.data[1:][::-1]
         turned = Tensor(joined, backend=x.backend)
         h, *last = recur(self.cell, functions.reverse_steps(gates), turned, weights, states, drop)
-        return functions.reverse_steps(h), *last
+        return self._projected(functions.reverse_steps(h), parameter), *last
+
+    def _projected(self, h, parameter):
+        """Return what stands in the top: h, or its product."""
+        if not self.projects:
+            return h
+        return functions.linear(h, parameter["output_weight"], parameter["output_bias"],
+                                self.drawn.outputs, activation="tanh")
 
     def _hidden_drop(self, x):
         """Return the HiddenDrop of this iteration."""

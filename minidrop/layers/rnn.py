@@ -1,13 +1,28 @@
 """RNN."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from minidrop.functions import recurrent
 from minidrop.layers.base import register_layer
 from minidrop.layers.recurrent import RecurrentLayer
 
+if TYPE_CHECKING:
+    from minidrop.config import LayerParameter
+    from minidrop.layers.base import Context
+
 
 @register_layer("RNN")
 class RNN(RecurrentLayer):
-    """h_t = tanh(W x_t + b + W_h h_{t-1}): see `RecurrentLayer`. Caffe's second product is an InnerProduct of
-    its own here."""
+    """Caffe's: h_t = tanh(W x_t + b + W_h h_{t-1}), top o_t = tanh(W_o h_t + b_o); see `RecurrentLayer`.
+
+    The state is h, and so is the top with `output_product: false` (Elman 1990, PyTorch's RNN). Parameters
+    stand in Caffe's order: weight, bias, static_weight, recurrent_weight, output_weight, output_bias.
+    """
 
     cell = recurrent.RNN
+
+    def __init__(self, config: LayerParameter, context: Context):
+        super().__init__(config, context)
+        self.projects = config.recurrent_param.output_product

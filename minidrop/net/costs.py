@@ -54,7 +54,8 @@ def _wants_input_gradient(node, product, trained):
 
 def _drops_of(plan, node, product):
     """Return the drops that make a product smaller, once for each side."""
-    found = [drop for drop in plan.drops if drop.producer is node and product.out_axis is not None]
+    found = [drop for drop in plan.drops if drop.producer is node and product.out_axis is not None
+             and (product.top == OWN) == (drop.node is node and drop.fact.top == OWN)]
     reads = product.bottom in (0, OWN) and product.in_axis is not None
     for drop in plan.drops:
         own = drop.node is node

@@ -18,7 +18,7 @@ from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
-from minidrop.layers.flow import Drops, Pass, Product
+from minidrop.layers.flow import OWN, Drops, Pass, Product
 from minidrop.net.checks import check_sizes, check_vocabularies
 from minidrop.net.problems import Problems
 
@@ -68,7 +68,8 @@ class Node:
 
     def products_of(self, ref: BlobRef) -> list:
         """The Products whose result is the blob `ref`."""
-        return [fact for fact in self.products if self.tops[fact.top] == ref]
+        return [fact for fact in self.products
+                if fact.top != OWN and self.tops[fact.top] == ref]
 
     def passes_to(self, ref: BlobRef, axis: int) -> list[Pass]:
         """The Passes that end in an axis of the blob `ref`, one of the tops."""

@@ -53,11 +53,14 @@ class _Walker:
 
     def __init__(self, graph, backend, plan):
         self.graph, self.backend, self.plan = graph, backend, plan
-        self.served = {}            # {node index: the drop whose outputs it leaves out}
+        self.served = {}        # {(node index, whether of its state): the drop whose outputs it leaves out}
 
     def up(self, drop):
         """Find the producer of what a drop drops, or the reason why there is none."""
         if drop.fact.top == OWN:
+            state = [product for product in drop.node.products if product.top == OWN]
+            if any(product.out_axis is not None for product in state):
+                drop.producer, self.served[drop.node.index, True] = drop.node, drop
             return
         node, ref, axis = drop.node, drop.node.tops[drop.fact.top], drop.fact.axis
         while True:
@@ -65,7 +68,7 @@ class _Walker:
             if any(product.kinds and product.out_axis is not None for product in products):
                 drop.reason = self._refusal(drop, node, ref, axis, products)
                 if not drop.reason:
-                    drop.producer, self.served[node.index] = node, drop
+                    drop.producer, self.served[node.index, False] = node, drop
                 return
             if node is not drop.node and any(fact.site is not None for fact in node.drops) and not products:
                 drop.reason = f"blob {ref.name} comes from another drop, {node.name}"
@@ -96,17 +99,21 @@ class _Walker:
         kind = drop.site.kind
         if any(kind not in product.kinds for product in products):
             return f"{node.name} ({node.config.type}) can leave out no {kind}"
+        within = self.served.get((node.index, True))
+        if within is not None and within.kind != kind:
+            return f"{node.name} serves its own {within.fact.label}, which drops {within.kind}"
         lead = math.prod(self.graph.shapes[ref][:axis])
         if not drop.site.pays(self.backend, lead):
             return TOO_FEW_ROWS
-        if node.index in self.served or any(product.out_axis != axis for product in products):
+        if (node.index, False) in self.served or any(product.out_axis != axis for product in products):
             return f"{node.name} does not compute the dropped axis as its outputs"
         return ""
 
     def down(self, drop):
         """Find who carries, reads or must expand what a drop drops below it."""
         if drop.fact.top == OWN:
-            self._within(drop)
+            if drop.producer is None:
+                self._within(drop)
             return
         if drop.kind == "weights":
             return
@@ -120,7 +127,8 @@ class _Walker:
 
     def _within(self, drop):
         """A drop of what the layer's own Products read of its top."""
-        read = [product for product in drop.node.products if product.bottom == OWN]
+        read = [product for product in drop.node.products
+                if product.bottom == OWN and product.in_axis is not None]
         if all(drop.site.pays(self.backend, product.rows / product.calls, product.calls) for product in read):
             drop.consumers.append(drop.node)
         else:
@@ -130,7 +138,7 @@ class _Walker:
         kind, axis = drop.kind, carrying[node.bottoms[i]]
         products = [product for product in node.products if product.bottom == i]
         reads = bool(products) and all(_reads(product, axis, kind) for product in products)
-        clash = self._clash(drop, node) if reads else ""
+        clash = self._clash(drop, node, products[0].top == OWN) if reads else ""
         facts = [fact for fact in node.passes_from(i, axis) if fact.compact
                  and (fact.keeps_zero or fact.top is None)]
         if clash:
@@ -147,11 +155,11 @@ class _Walker:
         elif not clash:
             drop.unread.append((node, "it cannot leave anything out"))
 
-    def _clash(self, drop, node):
+    def _clash(self, drop, node, state):
         """Say why a layer with Products cannot leave out what a drop above it drops; "" where it can."""
         if not drop.site.pays(self.backend, math.prod(self.graph.shapes[drop.node.tops[0]][:drop.fact.axis])):
             return TOO_FEW_ROWS
-        below = self.served.get(node.index)
+        below = self.served.get((node.index, state))
         if below is None or below.kind == drop.kind:
             return ""
         if below.node is node:

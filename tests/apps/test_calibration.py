@@ -45,6 +45,11 @@ class TestCalibration:
         found.add(np.full((1, 2), np.nan), np.array([0]))
         assert found.accuracy == 0 and found.count.sum() == 1
 
+    def test_a_tie_counts_against_the_prediction(self):
+        found = Calibration()
+        found.add(np.array([[0.5, 0.5], [0.4, 0.6]]), np.array([0, 1]))
+        assert found.accuracy == 0.5
+
     def test_entropy(self):
         np.testing.assert_allclose(entropy(np.array([[0.5, 0.5, 0], [1, 0, 0], [0.25, 0.25, 0.5]])),
                                    [log(2), 0, 1.5 * log(2)], rtol=1e-15)

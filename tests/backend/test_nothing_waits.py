@@ -129,6 +129,7 @@ NETS = {
     "text, no momentum": (text(), "momentum: 0 clip_gradients: 0.1"),
     "text, RMSProp": (text(), "type: 'RMSProp' rms_decay: 0.9 delta: 1e-5 weight_decay: 0.01"),
     "text, GRU": (text("GRU", normalization="BATCH_SIZE"), MOMENTUM),
+    "text, output product": (text("RNN", "hidden_dropout { step: 10 }", ignore=""), MOMENTUM),
     "text, two directions": (text("RNN", "bidirectional: true", ignore=""), MOMENTUM),
     "text, conventional": (text("LSTM", "hidden_dropout { } hidden_dropout_type: CONVENTIONAL"), MOMENTUM),
     "text, units": (text("GRU", "hidden_dropout { step: 10 }"), MOMENTUM + "clip_gradients: 0.1"),

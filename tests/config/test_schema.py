@@ -79,7 +79,8 @@ OWN = {
                               "time 11 0",
     "DropoutParameter": "axes 5000, shared 5001 False",
     "LayerParameter": "approx_dropout_param 5000, text_data_param 5001, param_str 5002",
-    "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0",
+    "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0, "
+    "output_product 5003 True",
     "TextDataParameter": "source 1, batch_size 2, steps 3, level 4 0, vocabulary 5, vocabulary_size 6 0, "
     "begin 7 0, end 8 1, "
                          "sentences 9 False, shuffle 10 False",

@@ -43,6 +43,18 @@ class TestLabels:
                 f"{shape}")
 
 
+@pytest.mark.parametrize("value, ignore", [(-0.5, None), (1.5, None), (np.nan, None), (np.inf, 2), (-1, 2)])
+def test_a_target_of_the_sigmoid_loss_is_a_probability(value, ignore):
+    target = np.array([[0, 1, 0.3], [1, value, 0]])
+    with pytest.raises(DataError) as caught:
+        functions.sigmoid_cross_entropy(Tensor(SCORES[:2]), Tensor(target), ignore)
+    assert str(caught.value) == (f"target {value:g} at place 4 of the batch is out of range: expected a "
+                                 f"number of 0..1, or the ignore_label")
+    assert caught.value.place == 4
+    if np.isfinite(value):
+        functions.sigmoid_cross_entropy(Tensor(SCORES[:2]), Tensor(target), value)
+
+
 @pytest.mark.parametrize("call, message", [
     (lambda x: x + Tensor(np.zeros(3)), "sum: tensors of one shape expected, got (4, 3), (3,)"),
     (lambda x: x * Tensor(2.0), "product: tensors of one shape expected, got (4, 3), ()"),
@@ -73,12 +85,12 @@ def test_shapes_that_do_not_fit(call, message):
 
 
 def plain_accuracy(scores, labels, top_k, ignore_label):
-    """Count by sorting: among equal scores the earlier class is ahead; a row with a NaN is wrong."""
+    """Count by sorting: among equal scores the label comes last; a row with a NaN is wrong."""
     right, count = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
     for row, label in zip(scores.tolist(), labels.tolist(), strict=True):
         if label == ignore_label:
             continue
-        best = sorted(range(len(row)), key=lambda c: (-row[c], c))[:top_k]
+        best = sorted(range(len(row)), key=lambda c, label=label, row=row: (-row[c], c == label))[:top_k]
         count[label] += 1
         right[label] += label in best and not any(np.isnan(row))
     return right.sum() / max(1, count.sum()), right / np.maximum(count, 1)
@@ -98,6 +110,11 @@ def test_accuracy(data, ignore_label, top_k):
     assert float(got) == pytest.approx(share, abs=1e-12)
     np.testing.assert_allclose(got_by_class.numpy(), by_class, atol=1e-12)
     assert float(functions.accuracy(Tensor(scores), Tensor(label), top_k, 1, ignore_label)) == float(got)
+
+
+@pytest.mark.parametrize("top_k, expected", [(1, 0), (2, 0), (3, 1)])
+def test_one_score_for_all_classes_is_no_prediction(top_k, expected):
+    assert float(functions.accuracy(Tensor(SCORES), Tensor([0, 1, 2, 0]), top_k)) == expected
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])

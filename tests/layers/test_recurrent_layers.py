@@ -26,6 +26,8 @@ def inputs_text(**shapes):
 def recurrent(kind, name="r", bottoms=("x", "cont"), tops=None, units=UNITS, settings=""):
     blobs = " ".join([*(f'bottom: "{blob}"' for blob in bottoms), *(f'top: "{blob}"' for blob in tops
                                                                     or (name,))])
+    if kind == "RNN" and "output_product" not in settings:
+        settings += " output_product: false"        # PyTorch's
     return (f'layer {{ name: "{name}" {TYPES[kind]} {blobs} recurrent_param {{ num_output: {units} {FILLERS} '
             f'{settings} }} }}')
 
@@ -342,6 +344,65 @@ def test_what_a_drop_above_leaves_out_is_not_read(kind):
     assert list(images.plan.lines())[1] == f"the units dropped by d are put back as zeros before r ({kind})"
     net.forward(x=numbers(STEPS, STREAMS, INPUTS), cont=ones())
     assert net.blobs["d"].kept.count == 3 and net.blobs["r"].kept is None
+
+
+# -- Caffe's RNN ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("more", ["static", "expose_hidden", "bidirectional"])
+def test_the_rnn_of_a_caffe_file_has_an_output_product(torch, more):
+    """rnn_layer.cpp, step by step: top, state, gradients, and the order of the parameters."""
+    both, bottoms, shapes, tops = more == "bidirectional", ("x", "cont"), {}, ("r",)
+    if more == "static":
+        bottoms, shapes = (*bottoms, "s"), {"s": (STREAMS, 2)}
+    elif more == "expose_hidden":
+        bottoms, shapes, tops = (*bottoms, "h0"), {"h0": (1, STREAMS, UNITS)}, ("r", "hT")
+    given = {name: numbers(*shape, seed=5) for name, shape in shapes.items()}
+    given |= {"x": numbers(STEPS, STREAMS, INPUTS), "cont": ones(),
+              "t": numbers(STEPS, STREAMS, UNITS * (1 + both))}
+    given["cont"][2, 1] = given["cont"][0, 0] = 0
+    settings = f"output_product: true {more}: true" if more != "static" else "output_product: true"
+    loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "o" bottom: "t" top: "loss" }'
+    split = 'layer { name: "split" type: "Split" bottom: "r" top: "o" top: "out" }'
+    net = net_of(recurrent("RNN", bottoms=bottoms, tops=tops, settings=settings), split, loss,
+                 t=given["t"].shape, **shapes)
+    outputs, gradients = run_once(net, 0, given)
+    static = ["static_weight"] * (more == "static")
+    names = ["weight", "bias", *static, "recurrent_weight", "output_weight", "output_bias"]
+    assert list(net.params["r"]) == names + [f"reverse_{name}" for name in names] * both
+    values = {name: torch.tensor(p.data, requires_grad=True) for name, p in net.params["r"].items()}
+    x, cont = torch.tensor(given["x"], requires_grad=True), torch.tensor(given["cont"])
+
+    def direction(prefix, order):
+        own = {name: values[prefix + name] for name in names}
+        h = torch.tensor(given["h0"][0]) if "h0" in given else torch.zeros(STREAMS, UNITS).double()
+        tops = [None] * STEPS
+        for t in order:
+            joined = cont[t] if not prefix else cont[t + 1] if t + 1 < STEPS else torch.zeros(STREAMS)
+            h = x[t] @ own["weight"].T + own["bias"] + (joined[:, None] * h) @ own["recurrent_weight"].T
+            if static:
+                h = h + torch.tensor(given["s"]) @ own["static_weight"].T
+            h = torch.tanh(h)
+            tops[t] = torch.tanh(h @ own["output_weight"].T + own["output_bias"])
+        return torch.stack(tops), h
+
+    expected, last = direction("", range(STEPS))
+    if both:
+        expected = torch.cat([expected, direction("reverse_", range(STEPS)[::-1])[0]], 2)
+    (0.5 * ((expected - torch.tensor(given["t"])) ** 2).sum() / STEPS).backward()
+    close = {"rtol": 0, "atol": 1e-12}
+    np.testing.assert_allclose(outputs["out"], expected.detach().numpy(), **close)
+    if more == "expose_hidden":
+        np.testing.assert_allclose(outputs["hT"][0], last.detach().numpy(), **close)
+    for name, value in values.items():
+        np.testing.assert_allclose(gradients[f"r/{name}"], value.grad.numpy(), err_msg=name, **close)
+    np.testing.assert_allclose(gradients["input/x"], x.grad.numpy(), **close)
+
+
+def test_a_file_that_says_nothing_of_the_output_product_means_caffes():
+    plain = recurrent("RNN", settings="output_product: true").replace("output_product: true", "")
+    assert "output_weight" in net_of(plain).params["r"]
+    assert "output_weight" not in net_of(recurrent("RNN")).params["r"]
+    assert "output_product is a setting of RNN; GRU has none" in error_of(
+        recurrent("GRU", settings="output_product: false"), x=X3, cont=CONT2)
 
 
 # -- settings ------------------------------------------------------------------------------------------------
