@@ -1,7 +1,7 @@
 """Trying HDF5 files in a process of its own: damaged ones can crash the HDF5 library, and whoever called it.
 
 `probe` starts this file as a program, with limits on memory and time. It opens each file as a run would and
-reads what the library has to unpack, for up to READ_SECONDS a file; a crash there is a DataError here. It is
+reads what the library has to unpack, for up to READ_SECONDS a dataset; a crash there is a DataError here. It is
 a program by its path, not by multiprocessing, so that it works from any script; it needs nothing of minidrop,
 so that it starts fast.
 """
@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 SECONDS = 5             # of processor time that one file may take
-READ_SECONDS = 2        # after which no more of it is read
+READ_SECONDS = 2        # of it, after which no more of a dataset is read
+ALL_SECONDS = 20        # for all files, after which only the first slice of each dataset is read
 MEMORY = 2 << 30        # that the HDF5 library may ask for: chunks of 256 MiB, unpacked in several steps
 READ_BYTES = 16 << 20   # at a time
 PROGRAM = __file__
@@ -164,7 +165,8 @@ def _read(dataset):
             dataset[start:start + step]
         except Exception as error:
             raise _Unreadable(" ".join(str(error).split()) or "too little memory") from error
-        if time.process_time() - begin > READ_SECONDS:
+        now = time.process_time()
+        if now - begin > READ_SECONDS or now > ALL_SECONDS:
             break
 
 
