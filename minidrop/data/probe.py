@@ -1,9 +1,9 @@
 """Trying HDF5 files in a process of its own: damaged ones can crash the HDF5 library, and whoever called it.
 
 `probe` starts this file as a program, with limits on memory and time. It opens each file as a run would and
-reads what the library has to unpack, for up to READ_SECONDS a dataset; a crash there is a DataError here. It is
-a program by its path, not by multiprocessing, so that it works from any script; it needs nothing of minidrop,
-so that it starts fast.
+reads what the library has to unpack, for up to READ_SECONDS a file; a crash there is a DataError here. It is a
+program by its path, not by multiprocessing, so that it works from any script; it needs nothing of minidrop, so
+that it starts fast.
 """
 
 import json
@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 SECONDS = 5             # of processor time that one file may take
-READ_SECONDS = 2        # of it, after which no more of a dataset is read
-ALL_SECONDS = 20        # for all files, after which only the first slice of each dataset is read
+READ_SECONDS = 2        # of it, after which only the first slice of each further dataset is read
+ALL_SECONDS = 20        # of all files, after which it is the same
 MEMORY = 2 << 30        # that the HDF5 library may ask for: chunks of 256 MiB, unpacked in several steps
 READ_BYTES = 16 << 20   # at a time
 PROGRAM = __file__
@@ -102,12 +102,13 @@ def _main():
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         try:
+            end = min(time.process_time() + READ_SECONDS, ALL_SECONDS)
             with h5py.File(path, "r") as h5:
                 if request["names"] is None:
-                    _read_all(h5, set())
+                    _read_all(h5, set(), end)
                 else:
                     for name in request["names"]:
-                        _read(_find(h5, name))
+                        _read(_find(h5, name), end)
         except _Unreadable as error:
             print(number, error, flush=True)
             return
@@ -128,7 +129,7 @@ def _find(h5, name):
     return found
 
 
-def _read_all(group, seen):
+def _read_all(group, seen, end):
     """Read the attributes of a group and all below it, as far as no link leads out or round in a circle."""
     import h5py
 
@@ -141,12 +142,12 @@ def _read_all(group, seen):
         for name in group:
             item = _find(group, name)
             if item is not None:
-                _read_all(item, seen)
+                _read_all(item, seen, end)
     else:
-        _read(group)
+        _read(group, end)
 
 
-def _read(dataset):
+def _read(dataset, end):
     """Read a dataset as a run would: the index of its chunks, and what is packed in slices of chunks."""
     import h5py
 
@@ -159,14 +160,12 @@ def _read(dataset):
     row_bytes = max(1, dataset.nbytes // dataset.shape[0])
     packed = dataset.id.get_create_plist().get_nfilters()
     step = max(1, READ_BYTES // row_bytes // rows) * rows if packed else 1
-    begin = time.process_time()
     for start in range(0, dataset.shape[0], step) if packed else (0, dataset.shape[0] - 1):
         try:
             dataset[start:start + step]
         except Exception as error:
             raise _Unreadable(" ".join(str(error).split()) or "too little memory") from error
-        now = time.process_time()
-        if now - begin > READ_SECONDS or now > ALL_SECONDS:
+        if time.process_time() > end:
             break
 
 
