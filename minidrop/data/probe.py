@@ -1,9 +1,9 @@
 """Trying HDF5 files in a process of its own: damaged ones can crash the HDF5 library, and whoever called it.
 
 `probe` starts this file as a program, with limits on memory and time. It opens each file as a run would and
-reads what the library has to unpack, for up to READ_SECONDS a file; a crash there is a DataError here. It is a
-program by its path, not by multiprocessing, so that it works from any script; it needs nothing of minidrop, so
-that it starts fast.
+reads what the library has to unpack, for up to READ_SECONDS a file; a crash there is a DataError here. It is
+a program by its path, not by multiprocessing, so that it works from any script; it needs nothing of minidrop,
+so that it starts fast.
 """
 
 import json
