@@ -18,6 +18,7 @@ import os
 import random
 import resource
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -82,8 +83,9 @@ def campaign(options, kind):
 
 def watched(options, kind, first, end, **environment):
     """Yield a report for each mutant, from a process that reads them; the last one if it dies or hangs."""
-    command = [sys.executable, __file__, "--worker", "--kind", kind, "--seed", str(options.seed), "--kinds",
-               options.kinds, "--first", str(first), "--count", str(end - first)]
+    command = [sys.executable, __file__, "--worker", "--kind", kind, "--kinds", options.kinds,
+               "--seed", str(options.seed), "--seconds", str(options.seconds),
+               "--first", str(first), "--count", str(end - first)]
     environment = {**os.environ, "MINIDROP_TRUST_DATA": "1", "OPENBLAS_NUM_THREADS": "1",
                    "MINIDROP_THREADS": "1", **environment}
     # It says so when it has started, which may take long where much else runs.
@@ -140,6 +142,7 @@ def work(options):
             files = kind.mutant(mutation(options.seed, options.kind, number))
             write(files, Path(folder))
             report = {"number": number, "outcome": "read"}
+            signal.alarm(10 + 2 * int(options.seconds))     # nobody watches any more: who did was killed
             before, begin = peak(), time.monotonic()
             try:
                 kind.read(Path(folder))
