@@ -12,6 +12,7 @@ import numpy as np
 
 from minidrop.autograd import Tensor
 from minidrop.errors import NonFiniteError
+from minidrop.solver.debug_info import DebugInfo, wants_debug_info
 
 if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
@@ -42,16 +43,23 @@ class EagerSteps:
         show(values, {output name: Tensor}) is called before the update. Raises NonFiniteError.
         """
         solver = self.solver
-        outputs = self.forward_backward()
+        shown = solver.settings.display and solver.iteration % solver.settings.display == 0
+        debug = DebugInfo(solver) if shown and wants_debug_info(solver) else None
+        outputs = self.forward_backward(debug)
         self.after_backward()
+        if debug:
+            debug.backward()
         scale = solver.loss_scale
         values = {"loss": self.smoothed_loss, "lr": lr, **(scale.values if scale is not None else {})}
         show(values, outputs)
         self._update(lr)
+        if debug:
+            debug.update()
         return values
 
-    def forward_backward(self) -> dict[str, Tensor]:
-        """Run forward and backward iter_size times; returns the net's outputs of the last pass."""
+    def forward_backward(self, debug: DebugInfo | None = None) -> dict[str, Tensor]:
+        """Run forward and backward iter_size times; returns the net's outputs of the last pass, which `debug`
+        is shown."""
         solver = self.solver
         net, iter_size = solver.net, solver.settings.iter_size
         net.clear_grads()
@@ -63,6 +71,8 @@ class EagerSteps:
                 part_loss = net.loss
                 if not math.isfinite(part_loss):
                     raise self._nonfinite(part_loss)
+                if debug and part == iter_size - 1:
+                    debug.forward()
                 net.backward(solver.loss_scale.value if solver.loss_scale else 1.0)
             loss += part_loss / iter_size
         self.losses.append(loss)
