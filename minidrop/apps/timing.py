@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidrop.backend.generic.products import Products
+
 if TYPE_CHECKING:
     from minidrop.net.net import Net
 
@@ -94,8 +96,8 @@ def profile_steps(net: Net, step: Any, iterations: int = 20, rule: Any = None) -
     with ExitStack() as stack:
         for node in net.graph.nodes:
             stack.enter_context(_replaced(node.layer, "forward", _timed_layer(clock, node)))
-        stack.enter_context(_replaced(net.backend, "gemm",
-                                      clock.timed(net.backend.gemm, lambda *_: ("gemm", ""))))
+        for name, timed in _timed_products(clock, net.backend):
+            stack.enter_context(_replaced(net.backend, name, timed))
         if rule is not None:
             stack.enter_context(_replaced(rule, "update", clock.timed(
                 rule.update, lambda _backend, parameter, *_: ("update", parameter.name.rsplit(".", 1)[0]))))
@@ -124,8 +126,34 @@ class _Clock:
                 return function(*args, **keywords)
             finally:
                 self.synchronize()
-                self.seconds[key_of(*args)] += time.perf_counter() - start
+                self.seconds[key_of(*args, **keywords)] += time.perf_counter() - start
         return timed
+
+
+def _timed_products(clock, backend):
+    """Yield (name, timed method) of all that multiplies matrices on a device; one that calls another counts
+    once."""
+    inside = []
+
+    def once(function):
+        timed = clock.timed(function, lambda *_, **__: ("gemm", ""))
+
+        def outermost(*args, **keywords):
+            if inside:
+                return function(*args, **keywords)
+            inside.append(function)
+            try:
+                return timed(*args, **keywords)
+            finally:
+                inside.pop()
+        return outermost
+
+    yield "gemm", once(backend.gemm)
+    # As every device has them these are gemm and something more, which does not count.
+    for name in ("thin_gemm", "gemms", "block_product"):
+        if getattr(type(backend), name) is not getattr(Products, name):
+            own = getattr(backend, name)
+            yield name, once((lambda products, own=own: list(own(products))) if name == "gemms" else own)
 
 
 def _timed_layer(clock, node):

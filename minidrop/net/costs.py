@@ -31,10 +31,10 @@ def costs(net: Net, without: Drop | None = None) -> list[Cost]:
     rows = {node.index: Cost(node) for node in net.graph.nodes}
     trained, training = _trained_blobs(net), net.phase == "TRAIN" and bool(net.losses)
     for node in net.graph.nodes:
-        weights_trained = any(parameter.requires_grad for parameter in node.layer.params.values())
         for product in node.products:
+            weights = node.layer.params.get(product.parameter)
             gradients = [training and _wants_input_gradient(node, product, trained),
-                         training and weights_trained]
+                         training and weights is not None and weights.requires_grad]
             drops = [drop for drop in _drops_of(net.plan, node, product) if drop is not without]
             shares = _shares(product, drops) if net.phase == "TRAIN" else [1.0] * 3
             row = rows[node.index]

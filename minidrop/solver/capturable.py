@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from minidrop.solver.debug_info import wants_debug_info
+
 if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
 
@@ -23,6 +25,7 @@ def problem_of(solver: Solver) -> str:
         (net.config.message.force_backward, "force_backward is set"),
         (bool(unclear) and solver.updater.clip >= 0,
          f"clip_gradients with layer {', '.join(unclear)}, whose f(0) is not 0"),
+        (wants_debug_info(solver), "debug_info reads every blob and gradient"),
         (not net.losses, "the net has no loss"),
         (bool(foreign), f"{', '.join(foreign)} does not say that it is capturable"),
     ]

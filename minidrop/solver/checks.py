@@ -8,8 +8,7 @@ from minidrop.solver.rules import check_rule
 
 log = logging.getLogger(__name__)
 
-_IGNORED = {"debug_info": "minidrop time shows where the time goes, and a NaN is always located",
-            "snapshot_diff": "snapshots hold no gradients", "snapshot_format": "snapshots are HDF5"}
+_IGNORED = {"snapshot_diff": "snapshots hold no gradients", "snapshot_format": "snapshots are HDF5"}
 
 
 def solver_problems(config: SolverConfig) -> list[str]:
@@ -38,3 +37,6 @@ def warn_of_ignored(config: SolverConfig) -> None:
     for field, reason in _IGNORED.items():
         if settings.HasField(field) and getattr(settings, field):
             log.warning("%s: %s has no effect: %s", config.where(field), field, reason)
+    if settings.debug_info and not settings.display:
+        log.warning("%s: debug_info has no effect while display is 0: it is logged with each display",
+                    config.where("debug_info"))

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidrop.autograd import Tensor, no_grad
 from minidrop.errors import NonFiniteError
+from minidrop.solver.debug_info import DebugInfo, wants_debug_info
 
 if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
@@ -42,25 +43,31 @@ class EagerSteps:
         show(values, {output name: Tensor}) is called before the update. Raises NonFiniteError.
         """
         solver = self.solver
-        outputs = self.forward_backward()
+        shown = solver.settings.display and solver.iteration % solver.settings.display == 0
+        debug = DebugInfo(solver) if shown and wants_debug_info(solver) else None
+        outputs = self.forward_backward(debug)
         self.after_backward()
+        if debug:
+            debug.backward()
         scale = solver.loss_scale
         values = {"loss": self.smoothed_loss, "lr": lr, **(scale.values if scale is not None else {})}
         show(values, outputs)
         self._update(lr)
+        if debug:
+            debug.update()
         return values
 
-    def forward_backward(self) -> dict[str, Tensor]:
-        """Run forward and backward iter_size times; returns the net's outputs of the last pass.
+    def forward_backward(self, debug: DebugInfo | None = None) -> dict[str, Tensor]:
+        """Run iter_size passes forward and backward; returns the outputs of the last one, which `debug` sees.
 
         Losses and gradients are those of one batch of all passes: where labels are ignored, each loss weighs
         a pass by the labels that count in it.
         """
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):     # losses are checked
-            passes = _Passes(self)
+            passes = _Passes(self, debug)
             if not passes.run():
                 # Losses weigh the passes differently, each by a share of a total that is not known yet.
-                passes = _Passes(self, passes.look_ahead())
+                passes = _Passes(self, debug, passes.look_ahead())
                 passes.run()
         self.losses.append(passes.loss)
         return passes.outputs
@@ -129,10 +136,10 @@ class _Passes:
     needs losses that agree on how much of it counts, and a division in the end.
     """
 
-    def __init__(self, steps: EagerSteps, factors: np.ndarray | None = None):
+    def __init__(self, steps: EagerSteps, debug: DebugInfo | None, factors: np.ndarray | None = None):
         self.steps, self.solver, self.net = steps, steps.solver, steps.solver.net
         self.size = self.solver.settings.iter_size
-        self.factors = factors
+        self.debug, self.factors = debug, factors
         self.begin = self.net.positions, self.net.states
         self.outputs: dict[str, Tensor] = {}
         self.loss = 0.0
@@ -147,13 +154,16 @@ class _Passes:
             own = self._forward(part)
             losses.append(own)
             if self.factors is not None:
-                net.backward(list(self.factors[part] * scale))
-                continue
-            counted = set(net.run.loss_counts) if self.size > 1 else set()
-            if len(counted) > 1:
-                return False
-            counts.append([*counted] or [1.0])
-            net.backward(scale * counts[-1][0])
+                weights = list(self.factors[part] * scale)
+            else:
+                counted = set(net.run.loss_counts) if self.size > 1 else set()
+                if len(counted) > 1:
+                    return False
+                counts.append([*counted] or [1.0])
+                weights = scale * counts[-1][0]
+            if self.debug and part == self.size - 1:
+                self.debug.forward()
+            net.backward(weights)
         factors = self.factors
         if factors is None:
             factors = _shares(counts)

@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 import pytest
 
 import minidrop as md
@@ -51,3 +52,40 @@ def test_a_profile_adds_up_and_leaves_the_net_as_it_was():
     for name, parts in profile.layers.items():
         assert parts["forward"] > 0 and parts["update"] == 0
         assert (parts["backward"] > 0) == (name in ("ip1", "drop1", "ip2", "loss"))
+
+
+class Slow:
+    """A clock that moves on by a second in every product, however it is asked for."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("minidrop.apps.timing.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("minidrop.backend.numpy.backend.np", self)
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def dot(self, *args, **keywords):
+        self.now += 1
+        return np.dot(*args, **keywords)
+
+
+@pytest.mark.parametrize("kind, batch", [("LSTM", 2), ("LSTM", 40), ("GRU", 2), ("RNN", 2)])
+def test_every_product_of_a_recurrent_layer_counts(kind, batch, monkeypatch):
+    """The steps of a small batch are thin products, which are no calls of gemm."""
+    n = md.NetSpec("net")
+    n.x, n.cont = md.L.DummyData(shape=[{"dim": [3, batch, 8]}, {"dim": [3, batch]}], ntop=2,
+                                 data_filler=[{"type": "gaussian"}, {"type": "constant", "value": 1}])
+    n.it = getattr(md.L, kind)(n.x, n.cont, num_output=5, weight_filler={"type": "xavier"}, loss_weight=1)
+    net = md.Net(n.to_proto(), device="cpu")
+    clock = Slow(monkeypatch)
+
+    def step():
+        net.forward()
+        net.backward()
+        net.clear_grads()
+    step()
+    once, clock.now = clock.now, 0.0
+    profile = profile_steps(net, step, 2)
+    assert once > 4 and profile.gemm == once == profile.step
+    assert not {"gemm", "thin_gemm"} & set(vars(net.backend))

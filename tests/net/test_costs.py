@@ -190,3 +190,15 @@ def test_what_one_drop_saves():
     saved = {drop.node.name: count for drop, count in drop_savings(make_net("BLOCK", "BLOCK"))}
     assert saved == {"drop1": pytest.approx(dense["ip1"] / 2 + dense["ip2"] / 4),
                      "drop2": pytest.approx(dense["ip2"] / 4 + dense["ip3"] / 2)}
+
+
+def test_weights_that_are_not_trained_have_no_gradient():
+    """Also where the bias beside them is trained."""
+    fixed = "param { lr_mult: 0 } param { lr_mult: 1 }"
+    text = (f'{INPUTS} layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip" '
+            f'inner_product_param {{ num_output: 10 }} PARAM }} '
+            f'layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}')
+    forward = 2.0 * ROWS * 40 * 10
+    for param, passes in (("", 2), (fixed, 1)):
+        net = Net(parse_net(text.replace("PARAM", param)), device="cpu")
+        assert {row.node.name: row.dense for row in costs(net)}["ip"] == passes * forward

@@ -396,7 +396,8 @@ def test_fields_without_effect_are_named_once(caplog):
     make("debug_info: true snapshot_diff: true snapshot_format: BINARYPROTO test_compute_loss: true")
     said = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
     assert [message.split(": ")[1] for message in said] == [
-        "debug_info has no effect", "snapshot_diff has no effect", "snapshot_format has no effect"]
+        "snapshot_diff has no effect", "snapshot_format has no effect",
+        "debug_info has no effect while display is 0"]
     caplog.clear()
     make("snapshot_format: HDF5")
     assert not caplog.records

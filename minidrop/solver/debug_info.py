@@ -1,0 +1,101 @@
+"""debug_info: Caffe's mean absolute values of blobs, parameters and their gradients, at every display."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minidrop.solver.loop import Solver
+
+log = logging.getLogger(__name__)
+
+
+def wants_debug_info(solver: Solver) -> bool:
+    """Whether the solver file or the train net asks for debug_info."""
+    return solver.settings.debug_info or solver.net.config.message.debug_info
+
+
+class DebugInfo:
+    """Logs one iteration: [Forward], [Backward] and [Update] lines, as Caffe's Net does, mean |x| each.
+
+    What is dropped counts as 0, on both ways. Gradients are those of the last of iter_size passes for blobs,
+    of all passes for parameters. Of a blob that several layers read the whole gradient is shown.
+    """
+
+    def __init__(self, solver: Solver):
+        self.solver, self.net = solver, solver.net
+        # The sum of absolute values, by (id of the function, number of its output).
+        self.gradients: dict[tuple[int, int], float] = {}
+        self.functions: dict[int, Any] = {}                 # that are watched: none may die and lend its id
+        self.before: dict[str, Any] = {}
+
+    def forward(self) -> None:
+        """Log the blobs and parameters of a forward pass, and watch its functions for `backward`."""
+        for node in self.net.graph.nodes:
+            for ref in node.tops:
+                tensor = self.net.tensor(ref)
+                self._say("Forward", node.name, f"top blob {ref.name} data", tensor.data, tensor.shape)
+                self._watch(tensor.creator)
+            for name, parameter in node.layer.params.items():
+                self._say("Forward", node.name, f"param blob {name} data", parameter.data, parameter.shape)
+
+    def _watch(self, function):
+        if function is None or id(function) in self.functions:
+            return
+        self.functions[id(function)] = function
+
+        def watch(backward):
+            def watched(backend, gy, wanted):
+                for i, gradient in enumerate(gy if isinstance(gy, tuple) else (gy,)):
+                    if gradient is not None:
+                        self.gradients[id(function), i] = self._sum(gradient)
+                return backward(backend, gy, wanted)
+            return watched
+        function.watch_backward(watch)
+
+    def backward(self) -> None:
+        """Log the gradients of blobs and parameters, and the norms of all parameters and gradients."""
+        for node in reversed(self.net.graph.nodes):
+            for ref in node.bottoms:
+                tensor = self.net.tensor(ref)
+                key = id(tensor.creator), tensor.output_index
+                if key in self.gradients:
+                    log.info("    [Backward] Layer %s, bottom blob %s diff: %g", node.name, ref.name,
+                             self.gradients[key] / max(math.prod(tensor.shape), 1) / self._scale)
+            for name, parameter in node.layer.params.items():
+                if parameter.requires_grad:
+                    self._say("Backward", node.name, f"param blob {name} diff", parameter.dense_grad(),
+                              parameter.shape, self._scale)
+        trained = self.solver.updater.parameters
+        data, diff = [p.data for p in trained.values()], [p.dense_grad() for p in trained.values()]
+        log.info("    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)",
+                 sum(map(self._sum, data)), sum(map(self._sum, diff)) / self._scale,
+                 self._length(data), self._length(diff) / self._scale)
+        self.before = {name: parameter.data.copy() for name, parameter in trained.items()}
+
+    def update(self) -> None:
+        """Log the parameters after an update, and by how much it changed them."""
+        for name, parameter in self.solver.updater.parameters.items():
+            layer, _, own = name.rpartition("/")
+            log.info("    [Update] Layer %s, param %s data: %g; diff: %g", layer, own,
+                     self._mean(parameter.data), self._mean(parameter.data - self.before[name]))
+
+    @property
+    def _scale(self):
+        """What gradients are multiplied by: only in float16 by something."""
+        return self.solver.loss_scale.value if self.solver.loss_scale is not None else 1.0
+
+    def _sum(self, array):
+        """The sum of absolute values."""
+        return float(self.net.backend.to_host(abs(array).sum(dtype="float64")))
+
+    def _length(self, arrays):
+        return math.sqrt(self.net.backend.sum_of_squares(*arrays))
+
+    def _mean(self, array, shape=None):
+        return self._sum(array) / max(math.prod(array.shape if shape is None else shape), 1)
+
+    def _say(self, way, layer, what, array, shape, scale=1.0):
+        log.info("    [%s] Layer %s, %s: %g", way, layer, what, self._mean(array, shape) / scale)
