@@ -129,14 +129,10 @@ def test_nothing_that_runs_data_as_code(path):
 
 
 def test_importing_minidrop_is_light():
-    code = ("import json, sys, time; begin = time.perf_counter(); import minidrop; "
-            "print(json.dumps([time.perf_counter() - begin, sorted(sys.modules)]))")
-    for _ in range(3):          # the first run may have to read everything from disk
-        seconds, modules = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True,
-                                                     text=True, check=True, cwd=PACKAGE.parent).stdout)
-        if seconds < 1:
-            break
-    assert seconds < 1
+    code = "import json, sys; import minidrop; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          cwd=PACKAGE.parent)
+    modules = json.loads(done.stdout)
     assert "minidrop.net" in modules
     heavy = {"cupy", "numba", "h5py", "torch", "sklearn", "click", "tqdm", "socket", "ssl", "http.client",
              "urllib.request"}
