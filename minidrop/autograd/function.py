@@ -25,15 +25,26 @@ class Function:
       "native"  the function itself reads `input_kept` and sets `output_kept` = (kept, axis), or a list, one
       for each output;
       "dense"   it cannot work on compact data: a compact input raises ShapeError.
-    An instance is used once.
+    An instance is used once. What it stores has a slot in its class; a class without `__slots__` stores what
+    it likes.
     """
 
+    __slots__ = ("inputs", "outputs_count", "returns_tuple", "rank", "age", "input_kept", "output_kept",
+                 "_watched")
+
     kept_rule = "dense"
-    outputs_count = 1
-    returns_tuple = False
-    inputs = None
-    rank = 0
-    age = 0             # how many functions were applied before: which of equal rank runs backward first
+    _saved: tuple[str, ...] = ("input_kept", "output_kept")
+
+    def __init_subclass__(cls, **more: Any):
+        super().__init_subclass__(**more)
+        cls._saved = (*cls._saved, *cls.__dict__.get("__slots__", ()))
+
+    def __new__(cls, *_args: Any, **_settings: Any):
+        self = super().__new__(cls)
+        self.inputs, self._watched = None, None
+        self.outputs_count, self.returns_tuple = 1, False
+        self.rank = self.age = 0        # of equal rank the youngest runs backward first
+        return self
 
     def forward(self, backend: Any, *arrays: Any) -> Any:
         raise NotImplementedError
@@ -43,7 +54,11 @@ class Function:
 
     def watch_backward(self, watch: Any) -> None:
         """Let watch(backward), a function of the same arguments, run in place of backward: for a clock."""
-        self.backward = watch(self.backward)
+        self._watched = watch(self._watched or self.backward)
+
+    def run_backward(self, backend: Any, gy: Any, wanted: Sequence[bool]) -> Any:
+        """Return what `backward` does, which a clock may watch."""
+        return (self._watched or self.backward)(backend, gy, wanted)
 
     def apply(self, *inputs: Tensor | np.ndarray) -> Any:
         """Compute the output Tensor (a tuple where there are several). Inputs that are no Tensors go to the
@@ -91,7 +106,11 @@ class Function:
 
     def release(self) -> None:
         """Drop everything saved for backward."""
-        self.__dict__ = {"rank": self.rank, "outputs_count": self.outputs_count}
+        self.inputs = self._watched = None
+        for name in self._saved:
+            if hasattr(self, name):
+                delattr(self, name)
+        getattr(self, "__dict__", {}).clear()
 
 
 def _on(backend, tensor):

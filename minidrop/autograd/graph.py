@@ -70,7 +70,7 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]]) -> None:
                                f"forward again")
         wanted = tuple(tensor.requires_grad for tensor in inputs)
         gy = tuple(gradients) if function.returns_tuple else gradients[0]
-        results = function.backward(inputs[0].backend, gy, wanted)
+        results = function.run_backward(inputs[0].backend, gy, wanted)
         function.release()
         results = results if isinstance(results, tuple) else (results,)
         for tensor, want, gradient in zip(inputs, wanted, results, strict=True):

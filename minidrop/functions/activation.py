@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class ReLU(Function):
     """y = max(x, 0) + negative_slope * min(x, 0)."""
 
+    __slots__ = ("negative_slope", "x", "y")
     kept_rule = "same"
 
     def __init__(self, negative_slope: float = 0.0):
@@ -41,6 +42,7 @@ class ReLU(Function):
 class Sigmoid(Function):
     """y = 1 / (1 + exp(-x)), written with tanh so that it cannot overflow."""
 
+    __slots__ = ("y",)
     kept_rule = "same"
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
@@ -54,6 +56,7 @@ class Sigmoid(Function):
 class TanH(Function):
     """y = tanh(x)."""
 
+    __slots__ = ("y",)
     kept_rule = "same"
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
@@ -67,6 +70,7 @@ class TanH(Function):
 class Power(Function):
     """y = (shift + scale * x) ** power."""
 
+    __slots__ = ("power", "scale", "shift", "inner")
     kept_rule = "same"
 
     def __init__(self, power: float = 1.0, scale: float = 1.0, shift: float = 0.0):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class WeightedSum(Function):
     """y = sum_i coeff_i x_i."""
 
+    __slots__ = ("coeff",)
     kept_rule = "same"
 
     def __init__(self, coeff: tuple[float, ...]):
@@ -39,6 +40,7 @@ class WeightedSum(Function):
 class Product(Function):
     """y = prod_i x_i. The gradient multiplies the other factors, so that a zero factor does no harm."""
 
+    __slots__ = ("xs",)
     kept_rule = "same"
 
     def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray | None:
@@ -54,6 +56,7 @@ class Product(Function):
 class Maximum(Function):
     """y = max_i x_i; of equal inputs the first gets the gradient."""
 
+    __slots__ = ("winner",)
     kept_rule = "same"
 
     def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray | None:

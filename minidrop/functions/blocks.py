@@ -21,6 +21,7 @@ class GridProduct:
     get a gradient of 0; those of y are b.
     """
 
+    __slots__ = ("output_grid", "input_grid", "transpose", "x", "W")
     out_kept = None
 
     def __init__(self, output_grid: Any, input_grid: BlockGrid | None, transpose: bool):

@@ -28,6 +28,8 @@ class Dropout(Function):
     phase.
     """
 
+    __slots__ = ("rate", "key", "scale", "mask")
+
     def __init__(self, rate: float, key: int, scale: float | None = None):
         self.rate, self.key = rate, key
         self.scale = 1 / (1 - rate) if scale is None else scale
@@ -43,6 +45,8 @@ class Dropout(Function):
 class SharedDropout(Function):
     """y = x * m * scale with one m for all entries along `axes`: drawn as in `Dropout` for a shape with
     length 1 there."""
+
+    __slots__ = ("rate", "key", "scale", "axes", "factor")
 
     def __init__(self, rate: float, key: int, scale: float, axes: set[int]):
         self.rate, self.key, self.scale, self.axes = rate, key, scale, axes
@@ -62,6 +66,8 @@ class GaussianDropout(Function):
     Srivastava et al. 2014, section 10: the factor has the mean and the variance of dropout's m / (1 - rate).
     """
 
+    __slots__ = ("deviation", "key", "factor")
+
     def __init__(self, rate: float, key: int):
         self.deviation, self.key = math.sqrt(rate / (1 - rate)), key
 
@@ -78,6 +84,7 @@ class GaussianDropout(Function):
 class Scale(Function):
     """y = factor * x."""
 
+    __slots__ = ("factor",)
     kept_rule = "same"
 
     def __init__(self, factor: float):
@@ -92,6 +99,8 @@ class Scale(Function):
 
 class Take(Function):
     """Keep only the entries of `axis` in `kept`: dense x -> compact y that carries the set."""
+
+    __slots__ = ("kept", "axis")
 
     def __init__(self, kept: Kept, axis: int):
         self.kept, self.axis = kept, axis
@@ -109,6 +118,7 @@ class Take(Function):
 class Expand(Function):
     """Return to full length, zero where dropped: compact x -> dense y. The transpose of `Take`."""
 
+    __slots__ = ("kept", "axis")
     kept_rule = "native"
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
@@ -121,6 +131,8 @@ class Expand(Function):
 
 class MultiplyMask(Function):
     """y = x * mask for a constant mask that broadcasts."""
+
+    __slots__ = ("mask",)
 
     def __init__(self, mask: np.ndarray):
         self.mask = mask

@@ -26,6 +26,8 @@ class Embed(Function):
     DataError for an id out of range (naming its place).
     """
 
+    __slots__ = ("out_kept", "ids", "rows")
+
     def __init__(self, out_kept: Kept | None = None):
         self.out_kept = out_kept
 

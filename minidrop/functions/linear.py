@@ -29,6 +29,7 @@ class Linear(Function):
     gradient) have the compact size. Raises ShapeError.
     """
 
+    __slots__ = ("outputs", "transpose", "activation", "scale", "lead", "features", "product", "y")
     kept_rule = "native"
 
     def __init__(self, outputs: Any = NOTHING, inputs: Any = NOTHING, transpose: bool = False,
@@ -92,6 +93,8 @@ class Linear(Function):
 
 class KeptProduct:
     """x W^T of the kept inputs, which x has, and the kept outputs; None for all."""
+
+    __slots__ = ("out_kept", "rows", "cols", "transpose", "x", "W")
 
     def __init__(self, out_kept: Kept | None, in_kept: Kept | None, W_shape: Sequence[int], transpose: bool):
         outputs = W_shape[1 if transpose else 0]

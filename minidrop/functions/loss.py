@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class EuclideanLoss(Function):
     """loss = sum (a - b)^2 / (2 N), N = length of axis 0, as in Caffe."""
 
+    __slots__ = ("shape_of_b", "batch_size", "difference")
+
     def forward(self, backend: Backend, a: np.ndarray, b: np.ndarray) -> float | None:
         if a.shape != b.shape and a.size != b.size:
             raise ShapeError(f"euclidean loss: shapes {a.shape} and {b.shape} differ")
@@ -38,6 +40,8 @@ class SigmoidCrossEntropy(Function):
     `SoftmaxCrossEntropy`; Caffe's default here is BATCH_SIZE. No gradient for t. Raises DataError for a
     target that is no number of 0..1 (naming its place), unless it is the `ignore_label`.
     """
+
+    __slots__ = ("ignore_label", "normalization", "valid", "difference", "normaliser")
 
     def __init__(self, ignore_label: int | None = None, normalization: str = "BATCH_SIZE"):
         self.ignore_label, self.normalization = ignore_label, normalization

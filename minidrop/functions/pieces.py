@@ -36,6 +36,7 @@ class PieceProduct:
     products of a piece (forward, input gradient, weight gradient) have its size. Raises ShapeError.
     """
 
+    __slots__ = ("pieces", "scale", "transpose", "x_shape", "saved")
     out_kept = None
 
     def __init__(self, pieces: Sequence[Piece], scale: float = 1.0, transpose: bool = False):
@@ -148,6 +149,8 @@ class MultiplyBlocks(Function):
 
     If they come with their grid (BlockGroups), a device that skips blocks reads that, as its products do.
     """
+
+    __slots__ = ("groups", "scale", "axis", "grid", "factors")
 
     def __init__(self, groups: BlockGroups, scale: float, axis: int):
         self.groups, self.scale, self.axis = groups, scale, axis

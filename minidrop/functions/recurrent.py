@@ -49,6 +49,7 @@ class Recurrent(Function):
     results.
     """
 
+    __slots__ = ("drop", "rows", "cont", "reads", "Wh", "Wh_rows", "before")
     kept_rule = "native"
     gates, states = 1, 1
 
@@ -132,6 +133,7 @@ class LSTM(Recurrent):
     Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
 
+    __slots__ = ("activated", "cells", "squashed", "c0")
     gates, states = 4, 2
 
     def forward(self, backend: Backend, x: np.ndarray, cont: np.ndarray, Wh: np.ndarray, h0: np.ndarray,
@@ -175,6 +177,7 @@ class GRU(Recurrent):
     nothing, while z carries the whole h on. Cho et al. 2014.
     """
 
+    __slots__ = ("activated", "carried", "hidden")
     gates = 3
 
     def forward(self, backend: Backend, x: np.ndarray, cont: np.ndarray, Wh: np.ndarray, bh: np.ndarray,
@@ -225,6 +228,8 @@ class GRU(Recurrent):
 class RNN(Recurrent):
     """h_t = tanh(x_t + Wh (cont_t h_{t-1})). Returns h (T, N, H) and the last h, (N, H). Elman 1990."""
 
+    __slots__ = ("h",)
+
     def forward(self, backend: Backend, x: np.ndarray, cont: np.ndarray, Wh: np.ndarray,
                 h0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.prepare(backend, x, cont, Wh, h0)
@@ -251,6 +256,7 @@ class RNN(Recurrent):
 class AddToSteps(Function):
     """y_t = x_t + s: x (T, N, F), s (N, F), of one kept set."""
 
+    __slots__ = ()
     kept_rule = "native"
 
     def forward(self, backend: Backend, x: np.ndarray, s: np.ndarray) -> np.ndarray:
@@ -269,6 +275,7 @@ class AddToSteps(Function):
 class ReverseSteps(Function):
     """The steps of a sequence in reverse order: y_t = x_{T-1-t}."""
 
+    __slots__ = ()
     kept_rule = "same"
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:

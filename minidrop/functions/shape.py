@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Reshape(Function):
     """The same elements in another shape."""
 
+    __slots__ = ("shape", "before")
+
     def __init__(self, shape: tuple[int, ...]):
         self.shape = tuple(shape)
 
@@ -36,6 +38,7 @@ class Flatten(Function):
     """Axes `axis` .. `end` as one. A kept set on the first of them goes on, each entry as a run of
     neighbours."""
 
+    __slots__ = ("axis", "end", "before")
     kept_rule = "native"
 
     def __init__(self, axis: int, end: int):
@@ -60,6 +63,7 @@ class Concat(Function):
     """Join along `axis`. Where all inputs carry kept sets on that axis, the output carries theirs side by
     side."""
 
+    __slots__ = ("axis", "ends")
     kept_rule = "native"
 
     def __init__(self, axis: int = 1):
@@ -82,6 +86,8 @@ class Concat(Function):
 
 class Slice(Function):
     """Cut `axis` before each of `points` into len(points) + 1 outputs."""
+
+    __slots__ = ("points", "axis", "shapes", "dtype")
 
     def __init__(self, points: list[int], axis: int = 1):
         self.points, self.axis = list(points), axis

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Softmax(Function):
     """y_i = exp(x_i) / sum_j exp(x_j) along `axis`."""
 
+    __slots__ = ("axis", "y")
+
     def __init__(self, axis: int = 1):
         self.axis = axis
 
@@ -47,6 +49,9 @@ class SoftmaxCrossEntropy(Function):
     With 10,000 classes the scores are the largest array of a net. So there is one more of their size and no
     other: it holds the probabilities, and backward turns them into the gradient.
     """
+
+    __slots__ = ("axis", "ignore_label", "normalization", "moved", "label", "valid", "normaliser",
+                 "probability")
 
     def __init__(self, axis: int = 1, ignore_label: int | None = None, normalization: str = "VALID"):
         self.axis, self.ignore_label, self.normalization = axis, ignore_label, normalization

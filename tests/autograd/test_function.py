@@ -160,3 +160,40 @@ def test_plain_arrays_go_to_the_device_of_the_tensors():
     assert functions.softmax_cross_entropy(scores, [0, 2]).backend is backend
     assert functions.add([[1, 2, 3]], Tensor(np.ones((1, 3)), backend=backend)).backend is backend
     assert backend.moved == 2
+
+
+def subclasses(kind):
+    for one in kind.__subclasses__():
+        yield one
+        yield from subclasses(one)
+
+
+def test_what_our_functions_store_has_slots():
+    ours = [kind for kind in subclasses(Function) if kind.__module__.startswith("minidrop.")]
+    assert len(ours) > 25 and [kind for kind in ours if kind.__dictoffset__] == []
+
+
+def test_release_forgets_what_was_stored_with_and_without_slots():
+    for kind, name in ((functions.activation.Sigmoid, "y"), (Double, "seen")):
+        y = kind().apply(Tensor(np.ones((2, 3)), requires_grad=True))
+        function = y.creator
+        assert getattr(function, name) is not None
+        y.backward(np.ones((2, 3)))
+        assert not hasattr(function, name) and function.inputs is None
+
+
+def test_watches_of_backward_add_up():
+    seen = []
+
+    def watch(name):
+        def watching(backward):
+            def watched(*arguments):
+                seen.append(name)
+                return backward(*arguments)
+            return watched
+        return watching
+    y = functions.sigmoid(Tensor(np.zeros(3), requires_grad=True))
+    y.creator.watch_backward(watch("inner"))
+    y.creator.watch_backward(watch("outer"))
+    y.backward(np.ones(3))
+    assert seen == ["outer", "inner"]
