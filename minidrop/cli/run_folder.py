@@ -4,7 +4,8 @@
     solver.prototxt      the solver and its nets as they were used: overrides applied, the seed filled in
     net.prototxt
     train.log            everything said, with the time
-    metrics.jsonl        one object a line: {"iteration", "phase", "values"}; for TEST also "net", its number
+    metrics.jsonl        one object a line: {"iteration", "phase", "values"}; for TEST also "net", its number;
+                         what `loss` and `total_loss` are says Event of minidrop.solver
     snapshots/NAME_iter_N.h5
 
 metrics.jsonl holds nothing that differs between two runs with one seed: no times, no paths. What a killed run

@@ -11,7 +11,7 @@ import click
 from minidrop.backend import cuda_devices
 from minidrop.cli import values
 from minidrop.cli.caffe_flags import without
-from minidrop.cli.console import RunLog
+from minidrop.cli.console import RunLog, visible_name
 from minidrop.cli.options import Command, chosen_device, device_options, net_options, weights_option
 from minidrop.cli.progress import Bar, Narrator, wants_bar
 from minidrop.cli.run_folder import choose
@@ -119,6 +119,8 @@ def _introduce(solver, folder, device):
              solver.net.backend.describe(), folder.path)
     for line in (*solver.net.plan.lines(), *(reshuffle.line for reshuffle in solver.net.reshuffles)):
         log.info("%s", line)
+    if line := training_loss(solver):
+        log.info("%s", line)
     if settings.snapshot_best and not settings.test_interval:
         log.warning("%s: snapshot_best has no effect while test_interval is 0: no test is made",
                     solver.config.where("snapshot_best"))
@@ -127,6 +129,17 @@ def _introduce(solver, folder, device):
     if device == "auto" and reason and gpu_wanted:
         log.warning("%s: solver_mode is GPU, but there is none (%s): training on the CPU",
                     solver.config.where("solver_mode"), reason)
+
+
+def training_loss(solver: Solver) -> str:
+    """Say what `loss` is in the lines of a training, "" where it is the net's one output of that name."""
+    losses, over = solver.net.losses, solver.settings.average_loss
+    terms = " + ".join(f"{weight:g} {visible_name(ref.name)}" if weight != 1 else visible_name(ref.name)
+                       for ref, weight in losses)
+    if not losses or (terms == "loss" and over == 1):
+        return ""
+    mean = f", mean of the last {over} iterations" if over > 1 else ""
+    return f"loss in training is {terms}, without weight decay{mean}; in tests every output has its own name"
 
 
 def _train(solver, signals, view, narrator, again):

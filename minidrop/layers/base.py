@@ -63,7 +63,8 @@ class Layer:
     averages = "arithmetic"    # the mean of its tops over test batches; "geometric": exp of mean logarithm
     batch_weight: float = 1    # of the last batch, in that mean
     stream: str | None = None  # the name of its random numbers, if forward draws any: keeps types apart
-    capturable = False         # forward does the same work in every pass, but for what `drawn` holds
+    # forward does the same work in every pass, but for what `drawn` holds; a subclass has to say so again
+    capturable = False
     plan = NodePlan()          # given once a mode
     drawn = NodeDraw()         # given for every iteration
 

@@ -16,8 +16,9 @@ def problem_of(solver: Solver) -> str:
     # A MovingKept may have room for more units than live. f(0) stands there and would count in the norm.
     unclear = sorted({node.name for drop in net.plan.drops for node in drop.crossed
                       if not all(fact.keeps_zero for fact in node.passes)})
+    # A subclass does something else than the class that said so: its own class has to say it.
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
-               if not layer.capturable and not layer.is_data]
+               if not vars(type(layer)).get("capturable", False) and not layer.is_data]
     reasons = [
         (settings.iter_size != 1, f"iter_size is {settings.iter_size}"),
         (solver.loss_scale is not None,

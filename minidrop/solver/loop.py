@@ -38,9 +38,12 @@ _MOST_VALUES_SHOWN = 100
 class Event:
     """What callbacks get: `kind`, "test", "step", "display" or "snapshot"; the iteration; its values by name.
 
-    A "step" has the loss and the learning rate, a "display" also the net's small outputs. A "test" event has
-    `net`, the number of the test net; a "snapshot" event has the value "path". On a GPU to read the loss of a
-    "step" waits for the device; it has to be read within the callback.
+    A "step" has `loss` and `lr`, a "display" also the net's small outputs, but for one called loss. There
+    `loss` is the training loss: the weighted sum of all losses of the net, without weight decay, its mean
+    over the last `average_loss` iterations. A "test" event has `net`, the number of the test net, and the
+    mean of each output over the batches: there `loss` is the output of that name, and `total_loss`, with
+    test_compute_loss, the weighted sum of all losses. A "snapshot" event has the value "path". On a GPU to
+    read the loss of a "step" waits for the device; it has to be read within the callback.
     """
 
     kind: str
@@ -224,7 +227,7 @@ class Solver:
 
     @property
     def losses(self) -> deque[float]:
-        """The last `average_loss` losses."""
+        """The training losses of the last `average_loss` iterations: weighted sums, without weight decay."""
         self.settle()
         return self.steps.losses
 
