@@ -1,1 +1,1 @@
-"""What uses a trained or a training net: generation, uncertainty, calibration, timing."""
+"""Applications of a net in training or trained: generation, uncertainty, calibration, timing."""

@@ -1,4 +1,4 @@
-"""How good predicted probabilities are: how often right, and whether they mean what they say."""
+"""How good predicted probabilities are: accuracy, negative log-likelihood and calibration."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ BINS = 15
 
 
 class Calibration:
-    """How good predicted probabilities are, over places that come a batch at a time.
+    """How good predicted probabilities are, over places that are added a batch at a time.
 
-    accuracy                 share of places whose most probable class (the first of equals) is the label
+    accuracy                 share of places whose label is the most probable class; a tie is wrong
     negative_log_likelihood  mean of -log p[label], in nats
-    calibration_error        sum over bins b of n_b / n * |accuracy_b - confidence_b|, the confidence being
+    calibration_error        sum over bins b of n_b / n * |accuracy_b - confidence_b|, where the confidence is
                              the largest probability of a place; bin b of B holds ((b - 1) / B, b / B] (Guo et
                              al. 2017, arXiv 1706.04599, equation 3)
-    They are NaN before the first place.
+    All are NaN before the first place.
     """
 
     def __init__(self, bins: Any = BINS):
@@ -24,13 +24,12 @@ class Calibration:
         self._hits, self._confidence, self._log_loss = np.zeros(bins), np.zeros(bins), 0.0
 
     def add(self, probability: np.ndarray, labels: np.ndarray) -> None:
-        """Count places: probability (places, classes), labels (places,) whole numbers."""
+        """Add places: probability (places, classes), labels (places,) integers."""
         own = probability[np.arange(len(labels)), labels]
         confidence = probability.max(axis=1, initial=0)
         # As in functions.accuracy: a tie counts against the prediction.
         hits = ((probability >= own[:, None]).sum(axis=1) == 1) & np.isfinite(confidence)
-        # The inner edges alone: whatever rounding does to a 0 or a 1, it falls into the first or the last
-        # bin.
+        # Inner edges only: a 0 or 1 falls into the first or last bin, however it was rounded.
         at = np.searchsorted(np.arange(1, self.bins) / self.bins, confidence, side="left")
         self.count += np.bincount(at, minlength=self.bins)
         self._hits += np.bincount(at, hits, self.bins)
@@ -51,7 +50,7 @@ class Calibration:
         return share(np.abs(self._hits - self._confidence).sum(), self.count.sum())
 
     def reliability(self) -> list:
-        """Return [{from, to, count, accuracy, confidence}] by bin; the last two are NaN in an empty one."""
+        """Return [{from, to, count, accuracy, confidence}], one per bin; the last two are NaN if empty."""
         return [{"from": b / self.bins, "to": (b + 1) / self.bins, "count": int(self.count[b]),
                  "accuracy": share(self._hits[b], self.count[b]),
                  "confidence": share(self._confidence[b], self.count[b])} for b in range(self.bins)]
@@ -68,5 +67,5 @@ def entropy(probability: np.ndarray) -> np.ndarray:
 
 
 def share(part: Any, whole: float) -> Any:
-    """Return part / whole; NaN where whole is 0."""
+    """Return part / whole; NaN if whole is 0."""
     return float(part / whole) if whole else float("nan")

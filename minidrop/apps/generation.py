@@ -1,5 +1,4 @@
-"""Text from a trained language model: one stream, one token at a time, through the state that its layers
-carry."""
+"""Generating text with a language model: one stream, one token at a time, with state carried in between."""
 
 import math
 import os
@@ -17,23 +16,22 @@ from minidrop.net import Net
 from minidrop.rng import generator
 from minidrop.solver import load_weights
 
-# the first found says which blob holds the scores, on which axis
+# The first of these that the net has says which blob holds the scores, and on which axis.
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
 
 
 class TextModel:
-    """A language model that writes text: a net with a TextData layer, for one stream of one step, and its
-    vocabulary.
+    """A language model that generates text: a net with a TextData layer, run on one token at a time.
 
-    `source`: a NetConfig or the path of a network file. Its net of phase TEST is taken, or that of TRAIN if
-    only that reads a text; Input layers stand in place of TextData, and what reads the labels (losses,
-    metrics) is left out. The scores are what a SoftmaxWithLoss, else a Perplexity or Accuracy layer judges.
-    weights: paths of snapshots, which together have to hold every parameter; without them the net writes
-    noise. device, dtype, level, stages, precision: as of `Net`.
+    `source`: a NetConfig or the path of a network file. The net of phase TEST is used, or that of TRAIN if
+    only that one reads text. An Input layer replaces TextData, and layers that read the labels (losses,
+    metrics) are removed. The scores are what a SoftmaxWithLoss, else a Perplexity or Accuracy layer reads.
+    weights: paths of snapshots, which together must hold every parameter; without them the output is noise.
+    device, dtype, level, stages, precision: as for `Net`.
 
-    `net` is the net, `vocabulary` says which token has which index, `sentences` whether every <eos> begins a
-    new sequence, as in the batches that such a model learns from. Raises ConfigError where the net is no such
-    model, SnapshotError where the weights do not fit, DataError where the text of the vocabulary is missing.
+    `net` is the net, `vocabulary` maps tokens to indices, `sentences` says whether every <eos> begins a new
+    sequence, as in the batches that such a model is trained on. Raises ConfigError if the net is not such a
+    model, SnapshotError if the weights do not fit, DataError if the text of the vocabulary is missing.
     """
 
     def __init__(self, source: Any, weights: Any = (), device: str = "auto", dtype: str = "float32",
@@ -51,29 +49,27 @@ class TextModel:
         self._load([weights] if isinstance(weights, str | os.PathLike) else weights)
 
     def unknown(self, prompt: str) -> list:
-        """Return the different tokens of a prompt that the vocabulary lacks; the model reads <unk> for
-        them."""
+        """Return the distinct tokens of a prompt missing from the vocabulary: the model reads <unk>."""
         tokens = prompt if self.vocabulary.level == "CHARACTER" else prompt.split()
         return [token for token in dict.fromkeys(tokens) if token not in self.vocabulary]
 
     def generate(self, prompt: str = "", length: int = 200, temperature: float = 1.0, seed: int = 0) -> str:
-        """Return the `length` tokens that follow a prompt, as text: words with blanks before them, or
-        characters.
+        """Return the `length` tokens that follow a prompt, as text.
 
-        prompt + generate(prompt) reads right: the first word too brings its blank, unless the prompt is empty
-        or ends with white space.
+        Words come with a blank before them, so that prompt + generate(prompt) reads correctly; the first one
+        has no blank if the prompt is empty or ends with white space.
 
         The model reads the prompt; then each token is drawn from softmax(scores / temperature), in float64,
-        and read in its turn. temperature 0 takes the most likely one. Without a prompt, and always if
-        `sentences`, the model begins with <eos>, at level CHARACTER with a line end. All follows from the
-        arguments: two calls return the same. Raises ConfigError for a temperature or length below 0,
+        and fed back. temperature 0 takes the most likely one. Without a prompt the model begins with <eos>,
+        at level CHARACTER with a line end; if `sentences`, it begins with <eos> in any case. The result
+        depends on the arguments alone. Raises ConfigError for a temperature or length below 0,
         NonFiniteError.
         """
         return "".join(self.stream(prompt, length, temperature, seed))
 
     def stream(self, prompt: str = "", length: int = 200, temperature: float = 1.0,
                seed: int = 0) -> Iterator:
-        """Yield what `generate` returns piece by piece, as soon as it is known."""
+        """Yield the text that `generate` returns token by token, as soon as each is drawn."""
         blank = bool(prompt) and not prompt[-1].isspace()
         for token in self.tokens(prompt, length, temperature, seed):
             text = self.vocabulary.decode([token])
@@ -102,11 +98,11 @@ class TextModel:
                 scores = self._read(token)
 
     def close(self) -> None:
-        """Give memory back."""
+        """Release the net's memory."""
         self.net.close()
 
     def _beginning(self, prompt):
-        """Return the indices that the model reads before it writes."""
+        """Return the indices that the model reads before it generates."""
         vocabulary = self.vocabulary
         tokens = vocabulary.encode(prompt).tolist()
         if vocabulary.level == "WORD":
@@ -114,7 +110,7 @@ class TextModel:
         return tokens or [vocabulary.index("\n")]
 
     def _read(self, token, first=False):
-        """Run the net on one token and return the scores of the next one, float64."""
+        """Run the net on one token and return the scores of the next, float64."""
         inputs = {self._data: np.full((1, 1), token)}
         if self._cont:
             begins = first or (self.sentences and token == self.vocabulary.eos)
@@ -159,15 +155,17 @@ def _choose(scores, temperature, rng):
     """Return an index drawn from softmax(scores / temperature)."""
     if not temperature:
         return int(scores.argmax())
-    with np.errstate(over="ignore"):        # -inf is what a huge difference comes to
+    with np.errstate(over="ignore"):        # a huge difference becomes -inf
         odds = np.exp((scores - scores.max()) / temperature)
     sums = np.cumsum(odds)
     return int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
 
 
 def _with_text(config, level, stages):
-    """Return the NetConfig of the phase that has a TextData layer, TEST before TRAIN; its layers are in in
-    any phase."""
+    """Return the NetConfig of the phase that has a TextData layer, TEST before TRAIN.
+
+    Its layers lose their include and exclude rules: they are part of the net in any phase.
+    """
     for phase in (pb.TEST, pb.TRAIN):
         filtered = filter_state(config, phase, level, tuple(stages))
         if any(map(_reads_text, filtered.message.layer)):
@@ -205,8 +203,10 @@ def _vocabulary(config, index):
 
 
 def _for_one_step(config, index):
-    """Return (NetConfig with Input in place of TextData and without what reads its labels, name of the
-    scores, their axis)."""
+    """Return (NetConfig for generation, name of the blob of scores, its axis of classes).
+
+    An Input layer replaces TextData, and what reads its labels is removed.
+    """
     layers = config.message.layer
     text = layers[index]
     fed = pb.LayerParameter(name=text.name, type="Input", top=[text.top[0], *text.top[2:]])
@@ -229,5 +229,5 @@ def _for_one_step(config, index):
     message.CopyFrom(config.message)
     message.ClearField("layer")
     message.layer.extend(layer for layer, _ in kept)
-    return NetConfig(message, config.path, config.source,
-                     [origin for _, origin in kept]), judge.bottom[0], axis
+    return (NetConfig(message, config.path, config.source, [origin for _, origin in kept]),
+            judge.bottom[0], axis)

@@ -1,7 +1,7 @@
-"""Measuring training steps: several against each other in one run, and where the time of one goes.
+"""Timing training steps: comparing several in one run, and profiling where the time of one goes.
 
-Machines change speed while they measure. So what is compared runs in turn, in short blocks, and only then do
-ratios mean something; a step is timed with the device's work finished before and after it.
+Machines change speed during a measurement. So the candidates take turns in short blocks; only then are ratios
+meaningful. The device is synchronized before and after each timed step.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a step over `count` steps. The mean counts where steps differ by design, as with patterns of
-    several periods; the median is the steadier number where all steps do the same work."""
+    """Seconds per step over `count` steps.
+
+    Use the mean if steps differ by design, as with patterns of several periods; the median is more stable if
+    all steps do the same work.
+    """
 
     median: float
     mean: float
@@ -40,11 +43,11 @@ class Timing:
 
 def measure_steps(steps: Any, iterations: int = 100, warmup: int = 5, block: int = 5,
                   synchronize: Any = lambda: None) -> Any:
-    """Return {name: Timing} of functions without arguments, `iterations` timed calls of each.
+    """Return {name: Timing} of functions without arguments, with `iterations` timed calls of each.
 
-    They take turns in blocks of `block` calls, the order reversed from one round to the next. The first call
-    of a block is not counted: it finds the caches full of another one's data. `synchronize` waits for the
-    device.
+    They take turns in blocks of `block` calls; the order is reversed after each round. With several functions
+    an extra call before each block is not timed: it finds the caches full of another function's data.
+    `synchronize` waits for the device.
     """
     for step in steps.values():
         for _ in range(warmup):
@@ -69,8 +72,7 @@ def measure_steps(steps: Any, iterations: int = 100, warmup: int = 5, block: int
 
 @dataclass
 class Profile:
-    """Where the seconds of a step go: by layer forward, backward and in the update, and in all products
-    together."""
+    """Where the seconds of a step go: forward, backward and update of each layer, and all matrix products."""
 
     step: float = 0.0
     gemm: float = 0.0
@@ -78,7 +80,7 @@ class Profile:
 
     @property
     def gemm_share(self) -> float:
-        """The share of the step spent in products of matrices."""
+        """The share of the step spent in matrix products."""
         return self.gemm / self.step if self.step else 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -87,10 +89,9 @@ class Profile:
 
 
 def profile_steps(net: Net, step: Any, iterations: int = 20, rule: Any = None) -> Any:
-    """Return the Profile of `iterations` calls of `step`, which runs `net` (and, in its update, the solver's
-    `rule`).
+    """Return the Profile of `iterations` calls of `step`, which runs `net` and perhaps the solver's `rule`.
 
-    Taking the time of every part costs a little itself: use `measure_steps` for how long a step takes.
+    Timing every part has a cost of its own: use `measure_steps` to learn how long a step takes.
     """
     clock = _Clock(net.backend.synchronize)
     with ExitStack() as stack:
@@ -112,7 +113,7 @@ def profile_steps(net: Net, step: Any, iterations: int = 20, rule: Any = None) -
 
 
 class _Clock:
-    """Adds up the seconds that functions take, by a key."""
+    """Accumulates the seconds that functions take, by key."""
 
     def __init__(self, synchronize):
         self.synchronize = synchronize
@@ -131,8 +132,7 @@ class _Clock:
 
 
 def _timed_products(clock, backend):
-    """Yield (name, timed method) of all that multiplies matrices on a device; one that calls another counts
-    once."""
+    """Yield (name, timed method) of all matrix products of a device; nested calls count once."""
     inside = []
 
     def once(function):
@@ -149,7 +149,7 @@ def _timed_products(clock, backend):
         return outermost
 
     yield "gemm", once(backend.gemm)
-    # As every device has them these are gemm and something more, which does not count.
+    # The generic versions are gemm plus other work, which does not count; overrides are products themselves.
     for name in ("thin_gemm", "gemms", "block_product"):
         if getattr(type(backend), name) is not getattr(Products, name):
             own = getattr(backend, name)
@@ -157,8 +157,7 @@ def _timed_products(clock, backend):
 
 
 def _timed_layer(clock, node):
-    """Return the layer's forward, timed, which also lets the backward of every function it called be
-    timed."""
+    """Return the layer's forward, timed; it also makes every function it called time its backward."""
     forward = clock.timed(node.layer.forward, lambda *_: ("forward", node.name))
 
     def timed(*bottoms):
@@ -178,7 +177,7 @@ def _timed_layer(clock, node):
 
 @contextmanager
 def _replaced(owner, name, value):
-    """Let `owner` itself have the attribute `name`, in front of its class's, for a while."""
+    """Temporarily shadow a class attribute with the attribute `name` on the instance `owner`."""
     setattr(owner, name, value)
     try:
         yield

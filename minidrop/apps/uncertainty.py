@@ -1,10 +1,10 @@
-"""Monte-Carlo dropout: how sure a net is of what it says, from passes in which its drops stay on.
+"""Monte-Carlo dropout: a net's uncertainty, from several passes with its drops left on.
 
-Each pass draws other patterns, so it runs another thinned net; the spread of their outputs is the net's
-uncertainty (Gal and Ghahramani 2016, arXiv 1506.02142). What stands above the first drops is computed once,
-and compacted products make every pass cheaper than one without drops. A pattern of ApproxDropout is shared by
-the batch: the spread of each sample is what it should be, but samples of one batch stray together, so nothing
-may be read from how *they* correlate. Dropout draws for each sample.
+Each pass draws new patterns, so it runs a different thinned net; the spread of their outputs is the net's
+uncertainty (Gal and Ghahramani 2016, arXiv 1506.02142). Layers before the first drops are computed once, and
+compact products make every pass cheaper than one without drops. A pattern of ApproxDropout is shared by the
+batch: the spread of each sample is correct, but the samples of a batch vary together, so *their* correlation
+means nothing. Dropout draws for each sample.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spread:
-    """A blob over the passes, as float64 arrays of its shape: its value without drops, the mean, and the
-    standard deviation of one pass (divided by passes - 1)."""
+    """Statistics of a blob over the passes, as float64 arrays of its shape.
+
+    deterministic: its value without drops. mean, std: mean and sample standard deviation of the passes
+    (divided by passes - 1).
+    """
 
     deterministic: np.ndarray
     mean: np.ndarray
@@ -37,15 +40,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a net says about classes, at all places of a batch: scores (outer.., classes at an axis, inner..)
-    as rows.
+    """A net's predicted class probabilities at all places of a batch, one row per place.
 
+    Made from scores (outer..., classes at an axis, inner...).
     deterministic, mean, std: class probabilities (places, classes) without drops, averaged over the passes,
-    their spread.
-    entropy             H[mean] = - sum mean log mean, in nats (places,): all uncertainty
-    mutual_information  H[mean] minus the mean of each pass's entropy (places,): what the passes disagree on
+    and their standard deviation.
+    entropy             H[mean] = - sum mean log mean, in nats, (places,): the total uncertainty
+    mutual_information  H[mean] minus the mean entropy of the passes, (places,): how much the passes disagree
                         (BALD; Houlsby et al. 2011, arXiv 1112.5745)
-    labels, counted: (places,), and False where the label is the ignore_label; None where the net reads no
+    labels, counted: (places,), counted False where the label is the ignore_label; None if the net reads no
     labels.
     """
 
@@ -67,9 +70,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class MonteCarlo:
-    """Passes over one batch: {name: Spread} of blobs, {name of the scores: Prediction} where a net
-    classifies, and the seconds that the forward passes took: "deterministic" the one without drops, which
-    reads the data, "passes" all others."""
+    """The result of several passes over one batch.
+
+    blobs: {name: Spread}. predictions: {name of the scores: Prediction} if the net classifies. seconds of the
+    forward passes: "deterministic" of the one without drops, which reads the data, "passes" of all others.
+    """
 
     passes: int
     blobs: dict
@@ -81,13 +86,13 @@ def monte_carlo(net: Net, passes: int = 30, outputs: list[str] | None = None, st
                 **inputs: np.ndarray) -> MonteCarlo:
     """Return the MonteCarlo of `passes` forward passes with drops over one batch.
 
-    Pass number k draws the patterns of iteration `start` + k: all follows from the net's seed. The batch is
-    the next of the data layers, or `inputs` as in `net.forward`. outputs: names of blobs to report (default:
-    the net's outputs, and what its losses and Accuracy layers judge). Classes are predicted where a
-    SoftmaxWithLoss, an Accuracy or, last in the net, a Softmax stands; Accuracy is taken to read scores, or
-    probabilities from a Softmax. The net is left as it was, its place in the data included. Memory: a few
-    arrays for each reported blob, however many passes. Raises ConfigError where nothing is random, a name is
-    unknown or `passes` is less than 2; and what `forward` raises.
+    Pass k draws the patterns of iteration `start` + k, so the result depends on the net's seed alone. The
+    batch is the next one of the data layers, or `inputs` as in `net.forward`. outputs: names of blobs to
+    report (default: the net's outputs, and what its losses and Accuracy layers read). A Prediction is made
+    for each SoftmaxWithLoss, Accuracy, and Softmax at the end of the net; Accuracy is assumed to read scores,
+    or probabilities from a Softmax. The net is left as it was, including its position in the data. Memory: a
+    few arrays per reported blob, regardless of the number of passes. Raises ConfigError if nothing is random,
+    a name is unknown or `passes` is less than 2; and what `forward` raises.
     """
     passes = _checked(net, passes)
     outputs = _judged(net) if outputs is None else list(outputs)
@@ -102,10 +107,10 @@ def monte_carlo(net: Net, passes: int = 30, outputs: list[str] | None = None, st
 
 @dataclass
 class Evaluation:
-    """Passes over many batches.
+    """The result of several passes over each of many batches.
 
-    outputs: {name: Spread} of the net's outputs: means over the batches, and the root of the mean variance of
-    one pass. predictions: {name of the scores: PredictionQuality}; seconds as in `MonteCarlo`, summed.
+    outputs: {name: Spread} of the net's outputs: means over the batches; std is the root of the batches' mean
+    variance. predictions: {name of the scores: PredictionQuality}. seconds: as in `MonteCarlo`, summed.
     """
 
     iterations: int
@@ -125,11 +130,11 @@ class Evaluation:
 
 
 class PredictionQuality:
-    """Predictions of classes over many batches, without drops and averaged over the passes, side by side.
+    """Quality of class predictions over many batches: without drops, and averaged over the passes.
 
-    places: how many count; entropy: {"deterministic": mean, "monte_carlo": mean} in nats, mutual_information
-    a mean too; calibration: {"deterministic": Calibration, "monte_carlo": Calibration}, {} where the net
-    reads no labels.
+    places: number of places that count. entropy: {"deterministic": mean, "monte_carlo": mean}, in nats.
+    mutual_information: a mean, too. calibration: {"deterministic": Calibration, "monte_carlo": Calibration},
+    {} if the net reads no labels.
     """
 
     def __init__(self):
@@ -137,7 +142,7 @@ class PredictionQuality:
         self._entropy, self._mutual_information = {"deterministic": 0.0, "monte_carlo": 0.0}, 0.0
 
     def add(self, prediction: Any) -> None:
-        """Count the places of one batch."""
+        """Add the places of one batch."""
         counted = slice(None) if prediction.counted is None else prediction.counted
         self.places += len(prediction.entropy[counted])
         self._entropy["deterministic"] += entropy(prediction.deterministic[counted]).sum()
@@ -146,9 +151,8 @@ class PredictionQuality:
         if prediction.labels is not None:
             for name, probability in (("deterministic", prediction.deterministic),
                                       ("monte_carlo", prediction.mean)):
-                self.calibration.setdefault(name,
-                                            Calibration()).add(probability[counted],
-                                                               prediction.labels[counted])
+                self.calibration.setdefault(name, Calibration()).add(
+                    probability[counted], prediction.labels[counted])
 
     @property
     def entropy(self) -> Any:
@@ -167,10 +171,9 @@ class PredictionQuality:
 
 
 def evaluate_monte_carlo(net: Net, iterations: int, passes: int = 30) -> Any:
-    """Return the Evaluation of `passes` passes with drops over each of the first `iterations` batches of the
-    data layers.
+    """Return the Evaluation of `passes` passes with drops over each of the data's first `iterations` batches.
 
-    No two passes share their patterns, also not in different batches. Everything else as in `monte_carlo`.
+    Every pass draws its own patterns, also across batches. Everything else as in `monte_carlo`.
     """
     passes = _checked(net, passes)
     result = Evaluation(iterations, passes)
@@ -179,8 +182,7 @@ def evaluate_monte_carlo(net: Net, iterations: int, passes: int = 30) -> Any:
     variances = {}
     with no_grad(), net.restored():
         net.seek(0)
-        _sample(net, 2, [], 0, {})      # compiles kernels and opens files, so that no second of that is
-                                        # counted below
+        _sample(net, 2, [], 0, {})      # warms up: compiling kernels and opening files is not timed below
         net.seek(0)
         net.reset_states()
         for batch in range(iterations):
@@ -238,8 +240,7 @@ def _sample(net, passes, outputs, start, inputs):
 
 
 class _Moments:
-    """Mean and standard deviation of arrays that come one by one (Welford 1962): equal arrays give exactly
-    0."""
+    """Running mean and standard deviation of arrays (Welford 1962): of equal arrays exactly 0."""
 
     def __init__(self):
         self.count, self.mean, self._squares = 0, np.float64(0), np.float64(0)
@@ -258,8 +259,7 @@ class _Moments:
 
 @dataclass(frozen=True)
 class _Head:
-    """Where a net predicts classes: blob versions of scores and labels, the axis of the classes, labels that
-    do not count."""
+    """Where a net predicts classes: refs of scores and labels, the axis of classes, the ignored labels."""
 
     scores: object
     axis: int
@@ -290,7 +290,7 @@ def _heads(graph):
 
 
 def _above(graph, ref, *kinds):
-    """Return the blob that `ref` is made of by layers of some types alone."""
+    """Return the blob that `ref` is made from, skipping back over layers of the types `kinds`."""
     while graph.writer[ref].config.type in kinds:
         ref = graph.writer[ref].bottoms[0]
     return ref
@@ -305,8 +305,7 @@ def _probabilities(net, head):
 
 
 def _labels(net, head):
-    """Return (labels, counted), or (None, None). That they are whole numbers in range the net's own layer has
-    checked."""
+    """Return (labels, counted), or (None, None). The net's own layer has checked their range."""
     if head.labels is None:
         return None, None
     labels = net.tensor(head.labels).numpy().reshape(-1).astype(np.int64)
