@@ -1,6 +1,6 @@
-"""Where records come from: finding sources, reading idx, HDF5 and text files, batches, reading ahead.
+"""Where records come from: finding sources, reading idx, HDF5 and text files, batching, prefetching.
 
-Importing this package opens no file and loads no HDF5 library; both happen when a reader is made.
+Importing this package opens no file and does not load the HDF5 library; both happen when a reader is made.
 """
 
 from minidrop.data.batches import Batches

@@ -1,4 +1,4 @@
-"""Batches: the batches of a training run, made of any Records."""
+"""Batches: the batches of a training run, made from any Records."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 class Batches:
     """The batches of a run: batch(n) is a pure function of n, so resuming needs only the next number.
 
-    Records are taken epoch after epoch; a batch is never partial but goes on into the next epoch. With
-    `shuffle`, as in Caffe, each epoch has its own order of parts (of files) and its own order of records in
-    each part, and parts are not interleaved. The orders depend on (seed, layer_name, epoch) alone.
+    Records are taken epoch after epoch; a batch is never partial but continues into the next epoch. With
+    `shuffle`, as in Caffe, each epoch has its own order of parts (of files) and of the records in each part;
+    parts are not interleaved. The orders depend on (seed, layer_name, epoch) alone.
 
-    Memory: neighbouring batches are read together, as many as fit into `window_bytes` (at least one, at most
-    about an epoch); that window, what the Records need for reading (of HDF5 files one block of 2 MiB), and
-    for `shuffle` 12 bytes for each record of the part being read. One window is held at a time. Records that
-    are in memory are read without a window, and the arrays of a batch may be views of theirs. May be called
-    from any thread.
+    Memory: one window of neighbouring batches, which are read together, as many as fit into `window_bytes`
+    (at least one, at most about an epoch); what the Records need for reading (for HDF5 files one block of
+    2 MiB); and for `shuffle` 12 bytes per record of the part being read. Records in memory are read without a
+    window, and the arrays of a batch may be views of theirs. Thread-safe.
     """
 
     def __init__(self, records: Records, batch_size: int, shuffle: bool = False, seed: int = 0,
@@ -46,7 +45,7 @@ class Batches:
         self._lock = threading.Lock()
 
     def batch(self, n: int) -> dict[str, np.ndarray]:
-        """Return batch number n (0, 1, ...) by name: arrays batch_size x record shape, of their own type."""
+        """Return batch n (0, 1, ...) as {name: array (batch_size, *record shape)}, of the records' dtype."""
         number, place = divmod(int(n), self.window_batches)
         if number < 0:
             raise ValueError(f"batch numbers begin at 0; got {n}")
@@ -55,7 +54,7 @@ class Batches:
                 runs = [indices for indices, _ in self._runs(int(n) * self.batch_size, self.batch_size)]
                 return self.records.read(np.concatenate(runs) if len(runs) > 1 else runs[0])
             if number != self._window_number:
-                # The old window goes first, so that there are never two.
+                # Drop the old window first, so that there are never two.
                 self._window = self._window_number = None
                 self._window = self._fill(number)
                 self._window_number = number
@@ -63,7 +62,7 @@ class Batches:
             return {name: array[part].copy() for name, array in self._window.items()}
 
     def where(self, n: int, place: int) -> str:
-        """Return which record entry `place` of batch n is, for messages about it."""
+        """Describe the record that is entry `place` of batch n, for messages."""
         with self._lock:
             indices, _ = next(self._runs(n * self.batch_size + place, 1))
         return self.records.where(int(indices[0]))
@@ -77,9 +76,9 @@ class Batches:
         return window
 
     def _runs(self, position, size):
-        """Yield (indices, place), each in one part: which records stand from `place` on.
+        """Yield (indices, place): records of one part, and where in the result they begin.
 
-        Together they are `size` records from `position` on.
+        Together they are the `size` records from `position` on.
         """
         parts = self.records.parts
         starts = np.cumsum((0, *parts)).tolist()
@@ -101,7 +100,7 @@ class Batches:
                 if place == size:
                     return
 
-    # The names of these streams say "hdf5" for every source: another name would give old runs another order.
+    # These streams are named "hdf5" for every source: another name would change the order of old runs.
     def _part_order(self, epoch, parts):
         if not self.shuffle or parts == 1:
             return range(parts)

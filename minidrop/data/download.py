@@ -1,4 +1,4 @@
-"""Fetching a file of known md5 over HTTP: mirrors in turn, going on after a break, a progress bar."""
+"""Downloading a file of known md5 over HTTP: several mirrors, resuming, a progress bar."""
 
 import errno
 import hashlib
@@ -14,17 +14,17 @@ from minidrop.errors import DataError
 
 PIECE = 1 << 18
 SIZE_LIMIT = 256 << 20      # a server that never stops must not fill the disk
-ATTEMPTS = 4                # at one mirror, each going on where the last one broke off
+ATTEMPTS = 4                # at one mirror, each resuming where the last one broke off
 TIMEOUT = 30                # seconds without a byte
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 PAUSE = 0.2                 # seconds before the second attempt, doubled each time
 
 
 def download(file_name: str, md5: str, mirrors: Any, folder: Any) -> Any:
-    """Download a file of known md5 to `folder`, from the first mirror that has it; return its path.
+    """Download a file of known md5 to `folder`, from the first mirror that delivers it; return its path.
 
-    Bytes gather in `folder`/FILE.part, which survives a failure; the file gets its name only when its md5 is
-    right. Raises DataError that gives every mirror's reason.
+    Bytes are written to `folder`/FILE.part, which survives a failure; the file is renamed only once its md5
+    is right. Raises DataError with every mirror's reason.
     """
     folder = Path(folder)
     part, path = folder / f"{file_name}.part", folder / file_name
@@ -48,7 +48,7 @@ def download(file_name: str, md5: str, mirrors: Any, folder: Any) -> Any:
 
 
 def fetch(url: str, part: Any, md5: str) -> Any:
-    """Fill the file `part` from `url`, going on from what is there, until it has the md5; else DataError."""
+    """Download `url` to the file `part`, resuming it, until the md5 is right. Raises DataError otherwise."""
     reason = ""
     for attempt in range(ATTEMPTS):
         begin = part.stat().st_size if part.exists() else 0
@@ -59,7 +59,7 @@ def fetch(url: str, part: Any, md5: str) -> Any:
         except urllib.error.HTTPError as error:
             error.close()
             reason = f"HTTP {error.code} {error.reason}"
-            if error.code == 416 and begin:     # what is here is as long as their file or longer: start over
+            if error.code == 416 and begin:     # ours is as long as theirs or longer, but wrong: start over
                 part.unlink()
                 continue
             if error.code < 500 and error.code not in (408, 429):
@@ -78,7 +78,7 @@ def fetch(url: str, part: Any, md5: str) -> Any:
                 return
             reason = f"expected the md5 {md5}, got {got}"
             part.unlink()
-            # An older piece may be to blame; without one the mirror's file is another one.
+            # An older part may be to blame; without one the mirror has a different file.
             if not begin:
                 break
             continue
@@ -90,7 +90,7 @@ def fetch(url: str, part: Any, md5: str) -> Any:
 
 
 def _receive(url, part, begin):
-    """Append to `part` what the server sends from byte `begin` on, or all of it where it knows no ranges."""
+    """Append to `part` what the server sends from byte `begin` on; start over if it ignores ranges."""
     from tqdm import tqdm
 
     headers = {"User-Agent": "minidrop", "Accept-Encoding": "identity"}
@@ -120,7 +120,7 @@ def _receive(url, part, begin):
 
 
 def md5_of(path: Any) -> Any:
-    """Return the md5 of a file; it guards against damage, not against malice."""
+    """Return the md5 of a file: it guards against damage, not against malice."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         while piece := file.read(PIECE):

@@ -13,20 +13,20 @@ from minidrop.data.records import Records
 from minidrop.data.sources import DATA_SETS, how_to_make
 from minidrop.errors import DataError
 
-BLOCK_BYTES = 2 << 20          # what one read asks of the HDF5 library
-SINGLE_ROW_BYTES = 64 << 10    # reading this much costs about as much as one more call
+BLOCK_BYTES = 2 << 20          # of one read from the HDF5 library
+SINGLE_ROW_BYTES = 64 << 10    # reading this much takes about as long as another call
 LIST_BYTES_LIMIT = 16 << 20
 BATCH_BYTES_LIMIT = 1 << 30
 SUFFIXES = (".h5", ".hdf5")
 
 
 class HDF5Records(Records):
-    """The records of the HDF5 files that a list file names, one file a line.
+    """The records of the HDF5 files that a list file names, one per line.
 
-    A relative name is looked for beside the list file, then in the working folder. Every file holds one
-    dataset for each of `names` (integers, floats or booleans of at most 8 bytes); all have the same number of
-    records, their first axis, and agree over the files in the other axes. Where files store a dataset in
-    different types, it is read in the one that holds all of them.
+    A relative name is looked up beside the list file, then in the working directory. Every file has one
+    dataset for each of `names` (integers, floats or booleans of at most 8 bytes). Axis 0 counts the records
+    and agrees within a file; the other axes agree across files. If files store a dataset in different dtypes,
+    it is read as their common dtype.
 
     Raises DataError, here or when reading, for what is missing, damaged, inconsistent or refused. No file
     stays open.
@@ -55,8 +55,10 @@ class HDF5Records(Records):
         return str(self.list_path)
 
     def empty(self, count: int) -> dict[str, np.ndarray]:
-        """As of Records; DataError for more than BATCH_BYTES_LIMIT of compressed records: a small file can
-        unfold to a thousand times its size."""
+        """As in Records. Raises DataError for more than BATCH_BYTES_LIMIT of compressed records.
+
+        A small file can decompress to a thousand times its size.
+        """
         if self.packed and count * self.record_bytes > raised(BATCH_BYTES_LIMIT):
             raise DataError(f"{self.name}: expected batches of at most {BATCH_BYTES_LIMIT >> 20} MiB of "
                             f"compressed records, got {count} records of {self.record_bytes} bytes; use a "
@@ -68,7 +70,7 @@ class HDF5Records(Records):
         return f"{self.files[file]}: record {index - self._starts[file]}"
 
     def read(self, indices: np.ndarray) -> Any:
-        """Return the records of these indices, in the order given, by name."""
+        """Return {name: array} of the records with these indices, in the order given."""
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         out = self.empty(indices.size)
         self.read_into(out, indices)
@@ -77,8 +79,8 @@ class HDF5Records(Records):
     def read_into(self, out: dict[str, np.ndarray], indices: np.ndarray) -> None:
         """Fill `out` with the records of these indices.
 
-        Those of one file are gathered in one pass over it, in blocks of about 2 MiB; blocks without a wanted
-        record are never read. Memory: one block, and the places.
+        The records of one file are gathered in one pass over it, in blocks of about 2 MiB; blocks without a
+        wanted record are never read. Memory: one block, and the indices.
         """
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         if not indices.size:
@@ -98,7 +100,7 @@ class HDF5Records(Records):
         return int(np.searchsorted(self._starts, index, side="right")) - 1
 
     def _read_file(self, file, rows, places, out):
-        """Set out[name][places[i]] to the record rows[i] of a file, for increasing rows."""
+        """Set out[name][places[i]] to record rows[i] of a file, for increasing rows."""
         path = self.files[file]
         with open_hdf5(path) as h5:
             for name in self.names:
@@ -126,7 +128,7 @@ class HDF5Records(Records):
         return found
 
     def _agreed(self, files):
-        """Return the layout of all files: one shape, and a type that holds what each of them stores."""
+        """Return the layout of all files: one shape, and a dtype that holds what each of them stores."""
         layout = {}
         for name, (expected, _) in files[self.files[0]].items():
             for path, arrays in files.items():
@@ -158,7 +160,7 @@ def _read_list(path):
         raise DataError(f"{path}: expected a text file that names one HDF5 file a line, got something else; "
                         "correct the source")
     names = [line.strip() for line in lines]
-    # A list may name a file many times; it is looked for once.
+    # A list may name a file many times; it is looked up once.
     places = {}
     for number, name in enumerate(names, start=1):
         if name and name not in places:
@@ -180,7 +182,7 @@ def _place(path, number, name):
                         f"refuses ({error.strerror}); {_remedy(path)}") from error
     if found:
         return found[0]
-    # A `source` may name any file of this machine: no message repeats what is in it.
+    # A `source` may name any file on this machine: no message repeats its contents.
     if not name.lower().endswith(SUFFIXES):
         raise DataError(f"{path}:{number}: expected the name of an HDF5 file, got a line that names none and "
                         f"does not end in {' or '.join(SUFFIXES)}; {_remedy(path)}")

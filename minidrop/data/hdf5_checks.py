@@ -1,7 +1,7 @@
-"""Opening HDF5 files that somebody else may have written.
+"""Opening untrusted HDF5 files.
 
-Data files are other people's: links, virtual and external storage are refused, for each would let a file read
-from elsewhere on the machine, and every size is checked before memory is asked for.
+Links, virtual and external storage are refused, because they would let a file read from elsewhere on the
+machine, and every size is checked before memory is allocated.
 """
 
 import math
@@ -17,12 +17,12 @@ from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import DataError, nearest
 
 FLETCHER32 = 3                 # the number of that filter
-CHUNK_BYTES_LIMIT = 256 << 20  # a compressed chunk is unpacked as a whole, wanted or not
+CHUNK_BYTES_LIMIT = 256 << 20  # a compressed chunk is always unpacked as a whole
 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator:
-    """Open an HDF5 file for reading; whatever the library raises meanwhile becomes a DataError."""
+    """Open an HDF5 file for reading; whatever the library raises in the context becomes a DataError."""
     import h5py
 
     try:
@@ -40,7 +40,7 @@ def open_hdf5(path: Path) -> Iterator:
 
 
 def checked_dataset(h5: Any, path: Path, name: str) -> Any:
-    """Return the dataset `name` after every check that needs no reading of its records."""
+    """Return the dataset `name` after every check that does not read its records."""
     import h5py
 
     parts, group = [part for part in name.split("/") if part], h5
@@ -71,8 +71,11 @@ def checked_dataset(h5: Any, path: Path, name: str) -> Any:
 
 
 def check_storage(dataset: Any, where: str) -> None:
-    """Refuse sizes that were declared and never written, chunks that would burst the memory bound, and chunks
-    that are not where the shape has them: the HDF5 library reads those and crashes."""
+    """Raise DataError for storage that does not match a dataset's shape, or that needs too much memory.
+
+    Refused are sizes that were declared but never written, chunks beyond CHUNK_BYTES_LIMIT, and chunks
+    outside the grid that the shape implies, which crash the HDF5 library.
+    """
     file_size = os.stat(dataset.file.filename).st_size
     if dataset.chunks is None:
         _check_count(dataset, where, dataset.nbytes, dataset.id.get_storage_size(), "bytes")
@@ -96,11 +99,11 @@ def _check_count(dataset, where, parts, stored, what):
 
 
 def _check_chunks(dataset, where, grid, file_size):
-    """Look up every chunk: each place of the grid has its own, inside the file, of a size that can be."""
+    """Check every chunk: each place of the grid has one, inside the file, of a plausible size."""
     size = math.prod(dataset.chunks) * dataset.dtype.itemsize
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
-    least = 5 if FLETCHER32 in filters else 1 if filters else size      # its checksum takes 4 bytes
+    least = 5 if FLETCHER32 in filters else 1 if filters else size      # Fletcher-32 adds 4 bytes
     found = np.zeros(math.prod(grid), bool)
     total = 0
 
@@ -117,13 +120,13 @@ def _check_chunks(dataset, where, grid, file_size):
 
     look_at_chunks(dataset.id, look)
     _check_count(dataset, where, found.size, int(found.sum()), "chunks")
-    if total > file_size:       # a megabyte that stands for a thousand chunks
+    if total > file_size:       # chunks overlap: one megabyte posing as a thousand chunks
         raise DataError(f"{where}: expected chunks that do not overlap, got {total} bytes of them in a "
                         f"file of {file_size}; the file is damaged: make it again")
 
 
 def look_at_chunks(dataset_id: Any, look: Callable) -> None:
-    """Call `look` with the StoreInfo of every chunk: in one pass, where HDF5 can (1.12.3)."""
+    """Call `look` with the StoreInfo of every chunk, in one pass if HDF5 can (from 1.12.3 on)."""
     if hasattr(dataset_id, "chunk_iter"):
         dataset_id.chunk_iter(look)
     else:

@@ -18,12 +18,12 @@ PIECE = 1 << 20
 
 
 def read_idx(path: Path) -> Any:
-    """Return the array of an idx file, plain or gzip-compressed, in the machine's byte order.
+    """Return the array of an idx file, plain or gzip-compressed, in native byte order.
 
-    Layout: two zero bytes, a type code, the number of axes (1 byte each); the length of every axis (4 bytes,
+    Layout: two zero bytes, a type code, the number of axes (1 byte each); the length of each axis (4 bytes,
     big-endian); the entries, last axis fastest. Nothing may follow them.
 
-    Raises DataError where the file is missing, cut short, too long, or not of this layout.
+    Raises DataError if the file is missing, truncated, too long, or not in this layout.
     Source: the description of the format on the MNIST page (Y. LeCun, C. Cortes, C. Burges).
     """
     path = Path(path)
@@ -36,12 +36,11 @@ def read_idx(path: Path) -> Any:
             with gzip.GzipFile(fileobj=file) as unpacked:
                 return _read(unpacked, path, is_packed=True)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: expected a whole gzip file, got a damaged one ({error}); fetch it again"
-                        ) from error
+        raise DataError(f"{path}: expected a whole gzip file, got a damaged one ({error}); "
+                        "fetch it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path and its "
-                        "permissions"
-                        ) from error
+                        "permissions") from error
 
 
 def _read(file, path, is_packed=False):
@@ -66,7 +65,7 @@ def _read(file, path, is_packed=False):
 
 
 def _take(file, size, path, expected):
-    # In pieces: a header that promises terabytes must not allocate them before the file has delivered.
+    # In pieces, so that a header that announces terabytes cannot make us allocate them.
     body = bytearray()
     while len(body) < size:
         piece = file.read(min(PIECE, size - len(body)))

@@ -1,4 +1,4 @@
-"""Reading ahead: a thread that prepares the next batches while the current one is used."""
+"""Prefetching: a thread that prepares the next batches while the current one is in use."""
 
 import os
 import threading
@@ -10,37 +10,36 @@ import numpy as np
 
 
 class Prefetcher:
-    """Call fetch(n), fetch(n + 1), ... in a thread and hand the results out in this order.
+    """Call fetch(n), fetch(n + 1), ... in a thread and return the results in this order.
 
     At most `depth` results wait at a time, besides the one being made; depth 0 calls `fetch` directly,
     without a thread. The thread starts with the first `get()`, so that a `seek()` before it costs nothing. It
-    is a daemon, and it ends with `close()`, with the Prefetcher itself, or with the interpreter. `fetch`
-    should not refer back to the object that owns the Prefetcher, or that object lives until `close()`.
+    is a daemon thread, and ends with `close()`, with the Prefetcher itself, or with the interpreter. `fetch`
+    should not refer back to the owner of the Prefetcher, which would then live until `close()`.
     """
 
     def __init__(self, fetch: Callable, depth: int, start: int = 0):
         if depth < 0:
             raise ValueError(f"Prefetcher needs depth >= 0; got {depth}")
         self._state = _State(fetch, int(depth), int(start))
-        # Runs at interpreter exit too: a thread cut off inside the HDF5 library could bring the process down.
+        # Runs at interpreter exit too: a thread killed inside the HDF5 library could crash the process.
         self._finalizer = weakref.finalize(self, self._state.stop)
 
     @property
     def position(self) -> int:
-        """The index of what the next `get()` returns."""
+        """The index of the result that the next `get()` returns."""
         return self._state.position
 
     def get(self) -> list[np.ndarray]:
-        """Return the next result, waiting for it if need be.
+        """Return the next result, waiting for it if necessary.
 
-        An exception of `fetch` is raised here with its traceback, after the results that came before it. The
-        position stays, so that the next `get()` tries the same index again. Raises ValueError after
-        `close()`.
+        An exception of `fetch` is raised here with its traceback, after the results before it. The position
+        does not change, so the next `get()` tries the same index again. Raises ValueError after `close()`.
         """
         return self._state.get()
 
     def seek(self, n: int) -> None:
-        """Make fetch(n) the next result; what was read ahead is thrown away."""
+        """Make fetch(n) the next result; prefetched results are discarded."""
         self._state.seek(int(n))
 
     def close(self) -> None:
@@ -55,13 +54,13 @@ class Prefetcher:
 
 
 class _State:
-    """What thread and Prefetcher share; apart, so that the thread does not keep the Prefetcher alive."""
+    """What thread and Prefetcher share: separate, so that the thread does not keep the Prefetcher alive."""
 
     def __init__(self, fetch, depth, position):
         self.fetch, self.depth = fetch, depth
         self.position = position       # of the next get()
         self.ahead = position          # of the next fetch()
-        self.generation = 0            # results of an older generation are thrown away
+        self.generation = 0            # results of an older generation are discarded
         self.ready = deque()           # (result, exception) of positions position .. ahead - 1
         self.failed = self.closed = False
         self.thread = None
@@ -84,7 +83,7 @@ class _State:
                 self.thread = threading.Thread(target=self.run, name="minidrop-prefetch", daemon=True)
                 self.thread.start()
             if self.failed and not self.ready:
-                self.rewind(self.position)      # the error has been raised: this call tries again
+                self.rewind(self.position)      # the error has already been raised: this call retries
                 self.changed.notify_all()
             while not self.ready and not self.closed:
                 self.changed.wait()
@@ -100,7 +99,7 @@ class _State:
 
     def seek(self, n):
         with self.changed:
-            # A restart at the place where it stands already would only throw good work away.
+            # Restarting at the current position would only discard good results.
             if n != self.position:
                 self.rewind(n)
                 self.changed.notify_all()
@@ -131,7 +130,7 @@ class _State:
                     self.ahead += 1
                     self.failed = error is not None
                     self.changed.notify_all()
-            # Waiting for the next turn must not keep what has been handed out alive.
+            # Do not keep a result that has been handed out alive while waiting.
             result = error = None
 
     def stop(self):
@@ -144,13 +143,13 @@ class _State:
             thread.join(timeout=5)
 
     def go_on_alone(self):
-        """In a forked child: there is no thread any more, and what it read ahead is read again."""
+        """Reset in a forked child, which has no thread: what was prefetched is read again."""
         self.make_locks()
         self.thread = None
         self.rewind(self.position)
 
 
-# A fork waits until no thread reads: a child would find the HDF5 library, and fetch(), in the midst of it.
+# A fork waits until no thread reads: a child would inherit the HDF5 library, and fetch(), in mid-operation.
 _states: weakref.WeakSet = weakref.WeakSet()
 _paused: list[_State] = []
 

@@ -1,9 +1,9 @@
-"""Trying HDF5 files in a process of its own: damaged ones can crash the HDF5 library, and whoever called it.
+"""Trying HDF5 files in a separate process: damaged ones can crash the HDF5 library, and its caller with it.
 
-`probe` starts this file as a program, with limits on memory and time. It opens each file as a run would and
-reads what the library has to unpack, for up to READ_SECONDS a file; a crash there is a DataError here. It is
-a program by its path, not by multiprocessing, so that it works from any script; it needs nothing of minidrop,
-so that it starts fast.
+`probe` runs this file as a program, with limits on memory and time. It opens each file as a run would and
+reads what the library has to unpack, for up to READ_SECONDS per file; a crash there is a DataError here. It
+is started by its path, not by multiprocessing, so that it works from any script, and imports nothing from
+minidrop, so that it starts fast.
 """
 
 import json
@@ -15,22 +15,22 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-SECONDS = 5             # of processor time that one file may take
-READ_SECONDS = 2        # of it, after which only the first slice of each further dataset is read
-ALL_SECONDS = 20        # of all files, after which it is the same
-MEMORY = 2 << 30        # that the HDF5 library may ask for: chunks of 256 MiB, unpacked in several steps
-READ_BYTES = 16 << 20   # at a time
+SECONDS = 5             # of CPU time that one file may take
+READ_SECONDS = 2        # of CPU time per file, after which only the first slice of each dataset is read
+ALL_SECONDS = 20        # the same for all files together
+MEMORY = 2 << 30        # for the HDF5 library: chunks of 256 MiB, unpacked in several steps
+READ_BYTES = 16 << 20   # of one read
 PROGRAM = __file__
-PAUSE_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE")      # somebody ended it, not the file
+PAUSE_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE")      # ended by somebody, not by the file
 _PROF = getattr(signal, "SIGPROF", 0)
 _passed: set[tuple] = set()
 
 
 def probe(paths: Iterable[Path], names: Iterable[str] | None = None) -> None:
-    """Raise DataError where reading the datasets `names` of a file, or all in it, crashes or never ends.
+    """Raise DataError if reading the datasets `names` of a file (None: all of them) crashes or hangs.
 
-    Each file is tried once in a process, until it changes. MINIDROP_TRUST_DATA=1 tries none; nor is any tried
-    where no other process can be started.
+    Each file is tried once per process, and again when it changes. None is tried with MINIDROP_TRUST_DATA=1,
+    or if no process can be started.
     """
     from minidrop.data.limits import how_to_raise, raised
     from minidrop.errors import DataError
@@ -45,7 +45,7 @@ def probe(paths: Iterable[Path], names: Iterable[str] | None = None) -> None:
     request = json.dumps({"search": sys.path, "files": list(untried.values()), "names": names,
                           "memory": memory, "seconds": SECONDS})
     try:
-        # A session of its own: Ctrl-C is for the run, which may have a handler and go on.
+        # In its own session: Ctrl-C is meant for the run, which may handle it and go on.
         child = subprocess.Popen([sys.executable, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                  stderr=subprocess.DEVNULL, start_new_session=True,
                                  env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
@@ -53,7 +53,7 @@ def probe(paths: Iterable[Path], names: Iterable[str] | None = None) -> None:
         return
     with child:
         try:
-            import h5py  # noqa: F401  needed next, and loads while the other process does the same
+            import h5py  # noqa: F401  needed next anyway; imported while the child imports it, too
             output, _ = child.communicate(request.encode())
         except BaseException:
             child.kill()
@@ -76,7 +76,7 @@ def probe(paths: Iterable[Path], names: Iterable[str] | None = None) -> None:
 def _key(path, names):
     try:
         status = os.stat(path)
-    except OSError:             # opening it will say so
+    except OSError:             # opening the file will report this
         return str(path), names
     return os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns, names
 
@@ -88,7 +88,7 @@ def _crashed(code):
 
 # -- the other process ---------------------------------------------------------------------------------------
 class _Unreadable(Exception):
-    """Data cannot be read within the limit of memory: damaged, or a small chunk that unfolds to gigabytes."""
+    """Data cannot be read within the memory limit: damaged, or a small chunk that unpacks to gigabytes."""
 
 
 def _main():
@@ -112,13 +112,13 @@ def _main():
         except _Unreadable as error:
             print(number, error, flush=True)
             return
-        except Exception:       # it cannot even be opened: the run will say why
+        except Exception:       # it cannot even be opened: the run will report why
             continue
     print("done", flush=True)
 
 
 def _find(h5, name):
-    """Return what is called `name` in the file itself, or None."""
+    """Return the object called `name` if it is in the file itself, else None."""
     import h5py
 
     found = h5
@@ -130,7 +130,7 @@ def _find(h5, name):
 
 
 def _read_all(group, seen, end):
-    """Read the attributes of a group and all below it, as far as no link leads out or round in a circle."""
+    """Read the attributes of a group and everything below it, but follow only hard links, and no cycles."""
     import h5py
 
     address = h5py.h5o.get_info(group.id).addr
@@ -148,7 +148,7 @@ def _read_all(group, seen, end):
 
 
 def _read(dataset, end):
-    """Read a dataset as a run would: the index of its chunks, and what is packed in slices of chunks."""
+    """Read a dataset as a run would: the index of its chunks, and packed data in slices of whole chunks."""
     import h5py
 
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external or not dataset.shape:
@@ -172,7 +172,7 @@ def _read(dataset, end):
 def _limit_memory(size):
     try:
         import resource
-    except ImportError:         # not a POSIX system: there the run is kept from crashes alone
+    except ImportError:         # not a POSIX system: the run is protected from crashes only
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

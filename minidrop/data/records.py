@@ -1,4 +1,4 @@
-"""Records: what a data layer reads, whatever it is kept in."""
+"""Records: what a data layer reads, however it is stored."""
 
 import math
 from functools import cached_property
@@ -10,51 +10,52 @@ from minidrop.errors import DataError
 
 
 class Records:
-    """A source of records 0 ... len - 1, each some arrays by name. A subclass gives `__len__` and `read`.
+    """A source of records 0 ... len - 1, each a set of named arrays. A subclass defines `__len__` and `read`.
 
-    Every record has arrays of the same names, shapes and types. What is read must depend on the index alone,
-    or no run could be repeated or resumed. A thread that reads ahead may call `read`, never two at a time.
+    All records have arrays of the same names, shapes and dtypes. What is read must depend on the index alone,
+    so that runs can be repeated and resumed. `read` may be called from a prefetching thread, but never by two
+    threads at a time.
     """
 
-    in_memory = False          # reading neighbours together gains nothing: Batches then keeps no window
+    in_memory = False          # True: reading neighbours together gains nothing, so Batches keeps no window
 
     def __len__(self):
         raise NotImplementedError
 
     def read(self, indices: np.ndarray) -> Any:
-        """Return {name: array with the records first} of these indices, an int64 array, in this order."""
+        """Return {name: array (count, *record shape)} of these indices (int64), in this order."""
         raise NotImplementedError
 
     def where(self, index: int) -> str:
-        """Return a text that says where one record stands, for messages about it."""
+        """Describe where a record is, for messages."""
         return f"record {index}"
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """The numbers of records of the parts, e.g. files, that shuffling does not mix."""
+        """The number of records of each part, e.g. file; shuffling does not mix parts."""
         return (len(self),)
 
     @cached_property
     def layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """{name: (shape of one record, type)}."""
+        """{name: (shape of one record, dtype)}."""
         first = self.read(np.zeros(1, np.int64))
         return {name: (array.shape[1:], array.dtype) for name, array in first.items()}
 
     def shapes(self, name: str) -> tuple[int, ...]:
-        """Return the shape of one record of the array `name`, without the axis of records."""
+        """Return the shape of the array `name` in one record, without the axis of records."""
         return self.layout[name][0]
 
     def dtypes(self, name: str) -> np.dtype:
-        """Return the type of the array `name`."""
+        """Return the dtype of the array `name`."""
         return self.layout[name][1]
 
     @property
     def record_bytes(self) -> int:
-        """The size in bytes of one record, all names together."""
+        """The size of one record in bytes, all arrays together."""
         return sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.layout.values())
 
     def empty(self, count: int) -> dict[str, np.ndarray]:
-        """Return uninitialised arrays for `count` records by name; DataError where memory is short."""
+        """Return {name: uninitialised array} for `count` records. Raises DataError if memory is short."""
         try:
             return {name: np.empty((count, *shape), dtype) for name, (shape, dtype) in self.layout.items()}
         except (MemoryError, ValueError) as error:
@@ -63,7 +64,7 @@ class Records:
 
     @property
     def name(self) -> str:
-        """What messages call this source."""
+        """The name of this source in messages."""
         return type(self).__name__
 
     def read_into(self, out: dict[str, np.ndarray], indices: np.ndarray) -> None:
@@ -91,7 +92,7 @@ class ArrayRecords(Records):
         return len(next(iter(self.arrays.values())))
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the records of these indices: views of the arrays where they stand next to each other."""
+        """Return the records of these indices: views of the arrays if the indices are consecutive."""
         rows = indices
         if len(indices) and (np.diff(indices) == 1).all():
             rows = slice(int(indices[0]), int(indices[-1]) + 1)

@@ -1,4 +1,4 @@
-"""Where a `source` of a config file is looked for, and what to say when it is not there."""
+"""Where a `source` of a config file is looked up, and what to say if it is not found."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ text, "tinyshakespeare/input.txt".
 def cache_dir() -> Path:
     """Return the folder of converted data: $MINIDROP_CACHE, else ~/.cache/minidrop. It need not exist.
 
-    Raises DataError where neither the variable nor a home folder is known.
+    Raises DataError if neither the variable nor a home folder is known.
     """
     try:
         return Path(os.environ.get("MINIDROP_CACHE") or "~/.cache/minidrop").expanduser()
@@ -26,12 +26,11 @@ def cache_dir() -> Path:
 
 
 def find_source(source: str, config_path: str | None = None, kind: str = "list") -> Path | None:
-    """Return the path of the file that `source` names; `kind` says in messages what it should be, "list" or
-    "text".
+    """Return the path of the file that `source` names.
 
-    A relative name is looked for in the working folder, then beside the config file, then in `cache_dir()`.
-    Raises DataError that lists these places and, for a known data set, the command that makes the file; the
-    caller knows which line of which file asked for it.
+    A relative name is looked up in the working directory, then beside the config file, then in `cache_dir()`.
+    kind: what messages call the file, "list" or "text". Raises DataError with the places tried and, for a
+    known data set, the command that makes the file; the caller adds the line that names the source.
     """
     if not source:
         raise DataError(f"source: expected the name of a {kind} file, got an empty one; write e.g. "
@@ -61,7 +60,7 @@ def find_source(source: str, config_path: str | None = None, kind: str = "list")
 
 
 def how_to_make(source: str) -> str:
-    """Return the advice for a missing source: the exact command for a known data set, else what to check."""
+    """Return the advice for a missing source: the command that makes a known data set, else what to check."""
     first = Path(source).parts[0] if Path(source).parts else ""
     if first in DATA_SETS:
         return f"make it with: python scripts/download_data.py {first}"

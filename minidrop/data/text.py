@@ -1,4 +1,4 @@
-"""Text as token indices: reading files, and the batches of a language model made of them."""
+"""Text as token indices: reading files, and making batches for a language model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from minidrop.errors import DataError
 from minidrop.rng import generator
 
 STDLIB = "python-stdlib"
-SIZE_LIMIT = 256 << 20      # of a text, unpacked; it takes about 8 bytes of memory a byte
+SIZE_LIMIT = 256 << 20      # of a text, unpacked; each byte takes about 8 bytes of memory
 PIECE = 1 << 20
 XZ_MAGIC, GZIP_MAGIC = b"\xfd7zXZ\0", b"\x1f\x8b"
-PADDING = -1                # the label that Sentences gives to steps after the end
+PADDING = -1                # the label that Sentences gives to steps after the end of a sentence
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,27 +39,27 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class _Raw:
-    """A text as numbers of its different tokens, in the order of their first appearance."""
+    """A text as numbers of its distinct tokens, which are in the order of their first appearance."""
 
     tokens: list
     numbers: np.ndarray
 
 
-_cache = weakref.WeakValueDictionary()      # what is still in use anywhere is not read again
+_cache = weakref.WeakValueDictionary()      # whatever is still in use is not read again
 _lock = threading.Lock()
 
 
 def read_text(source: Any, level: str = "WORD", vocabulary: Any = None, size: int = 0) -> Text:
-    """Return the Text of `source`, encoded with the vocabulary of the text, or `.vocabulary` file,
-    `vocabulary`.
+    """Return the Text of `source`, encoded with a vocabulary.
 
-    source, vocabulary: a path, plain or compressed with gzip or xz, or "python-stdlib"; no vocabulary means
-    the source's own, in which `size` (0: all) limits the number of tokens. At level "WORD" tokens are what
-    stands between white space, and every line ends with <eos>; at level "CHARACTER" they are the characters
-    as they stand.
+    source: a path, plain or compressed with gzip or xz, or "python-stdlib". vocabulary: a `.vocabulary` file,
+    or a text like `source` whose vocabulary is used, by default `source` itself. size: limits the number of
+    tokens of a vocabulary made from a text; 0: no limit. At level "WORD" tokens are separated by white space,
+    and every line ends with <eos>; at level "CHARACTER" every character is a token.
 
-    A Text that somebody still holds is not read again while its files are the same (path, time of change,
-    size). Raises DataError with file and line for what is missing, damaged, no UTF-8, empty or too long.
+    A Text that is still referenced is not read again while its files are unchanged (path, modification time,
+    size). Raises DataError with file and line for a file that is missing, damaged, not UTF-8, empty or too
+    long.
     """
     checked_level(level)
     vocabulary = source if vocabulary is None else vocabulary
@@ -79,8 +79,7 @@ def read_text(source: Any, level: str = "WORD", vocabulary: Any = None, size: in
 
 
 def read_vocabulary(source: Path | str, level: str = "WORD", size: int = 0) -> Any:
-    """Return the vocabulary in a `.vocabulary` file, or that of the tokens of a text, as `read_text` takes
-    them."""
+    """Return the vocabulary of a `.vocabulary` file or of a text, as `read_text` uses it."""
     key = _key(source), checked_level(level), size
     with _lock:
         vocabulary = _cache.get(key)
@@ -94,10 +93,10 @@ def _vocabulary(source, level, size, raw=None):
         vocabulary = Vocabulary.load(source)
         if vocabulary.level != level:
             raise DataError(f"{source}: expected a vocabulary of level {level}, got one of level "
-                            f"{vocabulary.level}; change " "the level, or name another file")
+                            f"{vocabulary.level}; change the level, or name another file")
         if size and len(vocabulary) != size:
             raise DataError(f"{source}: expected {size} tokens, the vocabulary_size, got {len(vocabulary)}; "
-                            f"leave " "vocabulary_size out, it limits vocabularies that are made of a text")
+                            "leave vocabulary_size out, it limits vocabularies that are made of a text")
         return vocabulary
     raw = raw or _raw(source, (_key(source), level))
     return Vocabulary.from_counts(raw.tokens, np.bincount(raw.numbers, minlength=len(raw.tokens)), size,
@@ -121,10 +120,10 @@ def _raw(source, key):
         return raw
     level = key[1]
     index = defaultdict()
-    index.default_factory = index.__len__       # a token that is new gets the next number
+    index.default_factory = index.__len__       # a new token gets the next number
     parts, last = [], ""
     for piece in _pieces(source):
-        # A line may be as long as the text; a list of its words would take 30 times as much.
+        # A line may be as long as the text; a list of its words would take 30 times the memory.
         long = level == "WORD" and len(piece) > 4 * PIECE
         tokens = words_of(piece) if long else tokens_of(piece, level)
         parts.append(np.fromiter(map(index.__getitem__, tokens), np.int32, -1 if long else len(tokens)))
@@ -143,7 +142,7 @@ def _pieces(source):
     """Yield the text in pieces of whole lines."""
     if str(source) == STDLIB:
         for path in stdlib_files():
-            # Some modules are in other encodings; they are read all the same, and alike everywhere.
+            # Modules in other encodings are read, too, with the same result on every machine.
             content = path.read_bytes().decode("utf-8", "replace")
             yield content if content.endswith("\n") else content + "\n"
         return
@@ -160,10 +159,10 @@ def _pieces(source):
 
 
 def unpacked(path: Path) -> Iterator:
-    """Yield the bytes of a file in pieces; what gzip or xz has packed is unpacked on the way.
+    """Yield the bytes of a file in pieces, decompressing gzip and xz.
 
-    Raises DataError where it cannot be read, is damaged, or gives more than 256 MiB or, packed, more than an
-    honest file would.
+    Raises DataError if the file cannot be read, is damaged, or unpacks to more than 256 MiB or more than an
+    honest packed file would (`check_unpacked`).
     """
     import lzma
 
@@ -186,7 +185,7 @@ def unpacked(path: Path) -> Iterator:
                 yield piece
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path}: expected a whole {'xz' if magic == XZ_MAGIC else 'gzip'} file, got a "
-                        f"damaged one ({error}); " "fetch it again") from error
+                        f"damaged one ({error}); fetch it again") from error
     except (OSError, ValueError, MemoryError) as error:     # an xz file may ask for any amount of memory
         raise _unreadable(path, error) from error
 
@@ -197,42 +196,40 @@ def _unreadable(path, error):
 
 
 def stdlib_files() -> list[Path]:
-    """Return the files of "python-stdlib": the top-level modules of this Python's standard library, sorted by
-    name.
+    """Return the files of "python-stdlib": top-level modules of the standard library, sorted by name.
 
-    Left out is what is no part of it or differs from machine to machine. Raises DataError where this Python
-    keeps no sources.
+    Files that are not part of it, or differ from machine to machine, are left out. Raises DataError if this
+    Python has no sources.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     paths = [path for path in sorted(folder.glob("*.py"), key=lambda path: path.name)
              if path.stem in sys.stdlib_module_names and not path.stem.startswith("_sysconfigdata")
              and path.is_file()]
     if not paths:
-        raise DataError(f"{STDLIB}: expected the sources of the standard library in {folder}, got none (this "
-                        f"Python keeps " "them elsewhere); name a text file as the source")
+        raise DataError(f"{STDLIB}: expected the sources of the standard library in {folder}, got none "
+                        "(this Python keeps them elsewhere); name a text file as the source")
     return paths
 
 
 def part_of(count: int, begin: float, end: float) -> Any:
-    """Return the slice of `count` things from the share `begin` to the share `end`; neighbours neither
-    overlap nor gape."""
+    """Return the slice of `count` items from share `begin` to share `end`; adjacent shares tile exactly."""
     return slice(round(begin * count), round(end * count))
 
 
 class TextStreams:
-    """A text as parallel streams: batch n holds steps n * steps ... of every one.
+    """A text as parallel streams: batch n holds `steps` steps of each, from step n * steps on.
 
-    Of M tokens stream s has those from s * length on, length = M // streams; what remains is dropped. The
-    last token of a stream is read as a label only, so a pass has (length - 1) // steps batches. Batch n of
-    the first pass is, with t = 0 ... steps - 1:
+    Of M tokens stream s has the `length` tokens from s * length on, length = M // streams; the rest is
+    dropped. The last token of a stream is read as a label only, so a pass has (length - 1) // steps batches.
+    Batch n of the first pass is, with t = 0 ... steps - 1:
 
         data[t, s] = x[s * length + n * steps + t],  label[t, s] = x[s * length + n * steps + t + 1]
 
     and cont[t, s] is 0 for the very first step of a pass, else 1. All are (steps, streams), int32. Batch n is
-    a function of n alone; after a pass the text begins anew. `begin` and `end`: the part of the tokens that
-    is read, as shares.
+    a function of n alone; after each pass the text starts over. `begin` and `end`: the part of the tokens to
+    read, as shares.
 
-    Raises DataError where the text is too short for one batch.
+    Raises DataError if the text is too short for one batch.
     """
 
     def __init__(self, indices: np.ndarray, streams: int, steps: int, begin: float = 0.0, end: float = 1.0,
@@ -269,18 +266,18 @@ class TextStreams:
 
 
 class Sentences:
-    """A text as sentences, one in every stream: for models that begin anew with each, like those of captions.
+    """A text as sentences, one per stream: for models that start over with each, such as caption models.
 
-    A sentence w_1 ... w_k is what stands before an <eos>; empty ones are left out. In its stream
+    A sentence w_1 ... w_k is the words before an <eos>; empty ones are left out. In its stream
 
         data = <eos> w_1 ... w_k <eos> ...,  label = w_1 ... w_k <eos> -1 ...,  cont = 0 1 ... 1 0 ...
 
-    cut or padded to `steps`; the label -1 is for ignore_label, and the cont 0 of padding keeps it apart from
-    the words, in whichever direction they are read. All are (steps, streams), int32. A batch is never partial
-    but goes on into the next pass. With `shuffle` every pass has its own order, a function of
-    (seed, layer_name, pass) alone. `begin` and `end`: the part of the sentences that is read, as shares.
+    truncated or padded to `steps`. The label -1 is meant for ignore_label; cont is 0 at padding, which keeps
+    it apart from the words in either direction. All are (steps, streams), int32. A batch is never partial but
+    continues into the next pass. With `shuffle` every pass has its own order, a function of
+    (seed, layer_name, pass) alone. `begin` and `end`: the part of the sentences to read, as shares.
 
-    Raises DataError where there is no sentence.
+    Raises DataError if there is no sentence.
     """
 
     def __init__(self, indices: np.ndarray, eos: Any, streams: int, steps: int, shuffle: bool = False,
@@ -297,7 +294,7 @@ class Sentences:
         lines = lines[part_of(len(lines), begin, end)]
         if not len(lines):
             raise DataError(f"{name}: expected at least one sentence, a line with a word, got none in this "
-                            f"part of the text; " "name another source or correct begin and end")
+                            "part of the text; name another source or correct begin and end")
         self.lines, self.starts, self.lengths = lines, starts[lines], (ends - starts)[lines]
         self.batches_per_pass = -(-len(lines) // self.streams)
         self._orders = {}
@@ -318,8 +315,10 @@ class Sentences:
         return {"data": data, "label": label, "cont": cont}
 
     def where(self, n: int, place: int) -> str:
-        """Return "token NUMBER of line LINE of FILE" for entry `place` of the flattened batch n, or what
-        padding needs."""
+        """Return "token NUMBER of line LINE of FILE" for entry `place` of the flattened batch n.
+
+        For padding: the line before it, and the ignore_label to set.
+        """
         step, stream = divmod(place, self.streams)
         number = self._chosen(n)[stream]
         line = f"line {self.lines[number] + 1} of {self.name}"
@@ -332,7 +331,7 @@ class Sentences:
     def _chosen(self, n):
         if n < 0:
             raise ValueError(f"batch numbers begin at 0; got {n}")
-        # In Python's numbers as far as it goes: a snapshot may say any n.
+        # In Python integers as far as possible: a snapshot may hold any n.
         passed, place = divmod(n * self.streams, len(self))
         passes, places = np.divmod(place + np.arange(self.streams), len(self))
         if not self.shuffle:

@@ -10,8 +10,7 @@ _ONLY_FOR_IMAGES = ("mirror", "crop_size", "mean_file", "force_color", "force_gr
 
 
 def check_transform(settings: Message, shape: tuple[int, ...]) -> None:
-    """Raise ConfigError where `settings` asks for what records of `shape` cannot have, or what is not built
-    yet."""
+    """Raise ConfigError if `settings` do not suit records of `shape`, or ask for what is unsupported."""
     for name in _ONLY_FOR_IMAGES:
         if settings.HasField(name):
             raise ConfigError(f"transform_param: {name} is not supported yet; scale and mean_value are")
@@ -22,8 +21,7 @@ def check_transform(settings: Message, shape: tuple[int, ...]) -> None:
 
 
 def transform(settings: Message, x: np.ndarray, dtype: str) -> np.ndarray:
-    """Return (x - mean_value) * scale as `dtype`; x: (records, ...), a mean for every channel where axis 1 is
-    one."""
+    """Return (x - mean_value) * scale as `dtype`; x (records, ...), several means go along axis 1."""
     if settings.mean_value:
         mean = np.array([decimal(value) for value in settings.mean_value], dtype)
         x = x - (mean.reshape((1, -1) + (1,) * (x.ndim - 2)) if mean.size > 1 else mean)

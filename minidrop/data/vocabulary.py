@@ -21,7 +21,7 @@ UNK, EOS = "<unk>", "<eos>"
 LEVELS = ("WORD", "CHARACTER")
 SPECIAL = {"WORD": (UNK, EOS), "CHARACTER": (UNK,)}
 FILE_LIMIT = 64 << 20
-TOKENS_LIMIT = 4 << 20      # different ones; each takes some 250 bytes
+TOKENS_LIMIT = 4 << 20      # distinct tokens; each takes about 250 bytes
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", " ": "\\s"}
 UNESCAPED = {escape: token for token, escape in ESCAPES.items()}
 
@@ -32,20 +32,20 @@ def tokens_of(text: str, level: str) -> list[str] | str:
 
 
 def words_of(text: str) -> Iterator[str]:
-    """Yield what `tokens_of` returns at level "WORD", one after the other."""
+    """Yield the tokens that `tokens_of` returns at level "WORD", one at a time."""
     return (word.group() for word in re.finditer(r"\S+", text.replace("\n", f" {EOS} ")))
 
 
 class Vocabulary:
-    """The different tokens of a text, numbered from 0; <unk> stands for every other one.
+    """The distinct tokens of a text, numbered from 0; <unk> stands for every other one.
 
     `tokens` are in the order of their indices. `build` puts <unk> first (index 0), at word level <eos>
-    second, and then the most frequent token first; tokens that are equally frequent are in the order of their
-    first appearance. A word <unk> or <eos> that stands in the text is that same token. At level "CHARACTER"
-    every token but <unk> is one character, a line end is a character like others, and there is no <eos>.
+    second, then the others, the most frequent first; equally frequent ones are in the order of their first
+    appearance. A word <unk> or <eos> in the text is that same token. At level "CHARACTER" every token but
+    <unk> is one character, a line end is an ordinary character, and there is no <eos>.
 
-    Raises DataError for a token that comes twice, that no text of this level can hold, or a missing <unk> or
-    <eos>.
+    Raises DataError for a token that occurs twice or that no text of this level can contain, or if <unk> or
+    <eos> is missing.
     """
 
     def __init__(self, tokens: list[str], level: str = "WORD"):
@@ -57,15 +57,16 @@ class Vocabulary:
 
     @classmethod
     def build(cls, tokens: str, size: int = 0, level: str = "WORD") -> Any:
-        """Return the vocabulary of an iterable of tokens: all, or with <unk> and <eos> the `size` most
-        frequent ones."""
+        """Return the vocabulary of an iterable of tokens: all, or the `size` most frequent ones.
+
+        `size` includes <unk> and <eos>.
+        """
         counts = Counter(tokens)
         return cls.from_counts(counts.keys(), counts.values(), size, level)
 
     @classmethod
     def from_counts(cls, tokens: Any, counts: Any, size: int = 0, level: str = "WORD") -> Vocabulary:
-        """Return the vocabulary of different tokens, in the order of their first appearance, with their
-        counts."""
+        """Return the vocabulary of distinct tokens, given in order of first appearance, with their counts."""
         special = SPECIAL[checked_level(level)]
         if size and size <= len(special):
             raise DataError(f"vocabulary: expected a size of more than {len(special)} ({', '.join(special)}) "
@@ -77,8 +78,7 @@ class Vocabulary:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short text that differs, as good as surely, for any other vocabulary: a hash of the tokens in
-        their order."""
+        """A hash of the tokens in their order, practically unique to this vocabulary."""
         return hashlib.blake2b("\n".join(map(repr, self.tokens)).encode(), digest_size=16).hexdigest()
 
     def __len__(self):
@@ -102,7 +102,7 @@ class Vocabulary:
         return f"<Vocabulary of {len(self)} tokens, level {self.level}>"
 
     def index(self, token: Any) -> Any:
-        """Return the index of a token, <unk>'s for one that is not here."""
+        """Return the index of a token, that of <unk> for an unknown one."""
         return self._index.get(token, self.unk)
 
     def indices(self, tokens: list[str] | str) -> np.ndarray:
@@ -110,14 +110,13 @@ class Vocabulary:
         return np.fromiter(map(self._index.get, tokens, repeat(self.unk)), np.int32)
 
     def encode(self, text: str) -> np.ndarray:
-        """Return the indices of a text's tokens, int32; at word level <eos> stands for every line end in
-        it."""
+        """Return the indices of a text's tokens, int32; at word level every line end is an <eos>."""
         return self.indices(tokens_of(text, self.level))
 
     def decode(self, indices: np.ndarray) -> str:
-        """Return the text of indices: words with blanks between them, a line end for <eos>; or characters.
+        """Return the text of indices: words joined by blanks, <eos> as a line end; or characters.
 
-        An unknown character is written as U+FFFD. Raises DataError for an index outside 0..len - 1.
+        At character level <unk> becomes U+FFFD. Raises DataError for an index outside 0..len - 1.
         """
         indices = np.asarray(indices).reshape(-1).astype(np.int64)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
@@ -130,7 +129,7 @@ class Vocabulary:
                         for token in tokens).replace("\n ", "\n").replace(" \n", "\n")
 
     def save(self, path: Path) -> None:
-        r"""Write the tokens to a UTF-8 file, one a line, in the order of their indices.
+        r"""Write the tokens to a UTF-8 file, one per line, in the order of their indices.
 
         In a token \\ stands for a backslash, \n \r \t for line end, return and tab, \s for a blank.
         """
@@ -142,23 +141,22 @@ class Vocabulary:
             os.replace(temporary, path)
         except OSError as error:
             raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check "
-                            f"the free space and " "the permissions there") from error
+                            "the free space and the permissions there") from error
         finally:
             temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """Return the vocabulary in a file that `save` wrote, or somebody else; its level is WORD if it has
-        <eos>.
+        """Return the vocabulary of a file in the format of `save`; its level is WORD if it has <eos>.
 
-        Raises DataError with the line for what is no such file.
+        Raises DataError with the line if the file is not in that format.
         """
         try:
             with open(path, "rb") as file:
                 content = file.read(raised(FILE_LIMIT) + 1)
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: the vocabulary cannot be read "
-                            f"({getattr(error, 'strerror', None) or error}); check the " "path and its "
+                            f"({getattr(error, 'strerror', None) or error}); check the path and its "
                             "permissions") from error
         if len(content) > raised(FILE_LIMIT):
             raise DataError(f"{path}: expected a vocabulary of at most {FILE_LIMIT >> 20} MiB, got more; is "
@@ -175,7 +173,7 @@ class Vocabulary:
 
 
 def _fault(tokens, level):
-    """Return (index, what is wrong) of the first token that cannot be there, or None."""
+    """Return (index, what is wrong) of the first invalid token, or None."""
     first = {}
     for index, token in enumerate(tokens):
         if first.setdefault(token, index) != index:
@@ -183,7 +181,7 @@ def _fault(tokens, level):
                     f"one out")
         if level == "CHARACTER" and token != UNK and len(token) != 1:
             return index, (f"expected one character, got {token!r}; correct it (a vocabulary of words holds "
-                           f"{EOS}, which this " "one does not)")
+                           f"{EOS}, which this one does not)")
         if level == "WORD" and token.split() != [token]:
             return index, f"expected a word without white space, got {token!r}; correct it"
     for token in SPECIAL[level]:
@@ -193,21 +191,21 @@ def _fault(tokens, level):
 
 
 def check_different(count: int, source: Path | str) -> None:
-    """Raise DataError where a text or vocabulary has more different tokens than memory should go to."""
+    """Raise DataError if a text or vocabulary has so many distinct tokens that they would fill the memory."""
     if count > raised(TOKENS_LIMIT):
         raise DataError(f"{source}: expected at most {TOKENS_LIMIT} different tokens, got {count} or more; "
                         f"{how_to_raise()}")
 
 
 def checked_level(level: str) -> str:
-    """Return `level` if it is one; else ValueError, for it is no data's fault."""
+    """Return `level` if it is valid. Raises ValueError otherwise: the caller's mistake, not the data's."""
     if level not in LEVELS:
         raise ValueError(f"expected a level out of {LEVELS}, got {level!r}")
     return level
 
 
 def decoded(content: bytes, path: Path, lines_before: int = 0) -> str:
-    """Return bytes as text; DataError with the line where they are no UTF-8."""
+    """Return bytes decoded as UTF-8. Raises DataError with the line if they are not UTF-8."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -223,6 +221,6 @@ def _unescaped(line, where):
     def plain(escape):
         if escape[0] not in UNESCAPED:
             raise DataError(f"{where}: expected {' or '.join(UNESCAPED)}, got {escape[0]} in {line!r}; write "
-                            f"a backslash as " "\\\\")
+                            "a backslash as \\\\")
         return UNESCAPED[escape[0]]
     return re.sub(r"\\.?", plain, line)
