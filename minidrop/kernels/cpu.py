@@ -1,8 +1,7 @@
-"""Numba loops for what NumPy does in several passes over memory. References: the generic methods of
-backend/generic.
+"""Numba loops for what takes NumPy several passes over memory. Their references are in backend/generic.
 
 Each takes a range of rows [first, last) and releases the GIL, so that `threads.by_rows` can split the work.
-Compiled at first use and cached on disk. No fastmath: results must not depend on how a loop was vectorised.
+Compiled on first use and cached on disk. No fastmath: results must not depend on how a loop was vectorised.
 """
 
 import math
@@ -14,11 +13,11 @@ import numpy as np
 
 
 def jit(function: Any) -> Callable:
-    """Compile a loop at first use, and cache it on disk."""
+    """Compile a loop on first use, and cache it on disk."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
-    except RuntimeError:        # no folder for the cache can be written: every process compiles for itself
+    except RuntimeError:        # the cache cannot be written: every process compiles for itself
         return numba.njit(**options)(function)
 
 
@@ -49,7 +48,7 @@ def put_columns(x: np.ndarray, cols: Any, out: Any, first: Any, last: Any) -> No
 
 @jit
 def sum_groups(x: np.ndarray, order: Any, bounds: Any, out: Any, first: Any, last: Any) -> None:
-    """out[i] = the sum of the rows x[order[j]], bounds[i] <= j < bounds[i + 1], one after the other."""
+    """out[i] = the sum of the rows x[order[j]] for bounds[i] <= j < bounds[i + 1], added in order."""
     for i in range(first, last):
         total = out[i]
         row = x[order[bounds[i]]]
@@ -63,8 +62,8 @@ def sum_groups(x: np.ndarray, order: Any, bounds: Any, out: Any, first: Any, las
 
 @jit
 def relu(x: np.ndarray, y: Any, first: Any, last: Any) -> None:
-    """y = max(x, 0); NaN stays NaN, so that a diverging net is noticed."""
-    x, y = x[first:last], y[first:last]      # counting from 0, the loop needs no check for negative indices
+    """y = max(x, 0); NaN stays NaN, so that divergence is noticed."""
+    x, y = x[first:last], y[first:last]      # counting from 0 saves the loop a check for negative indices
     zero = x.dtype.type(0)
     for i in range(x.size):
         y[i] = zero if x[i] <= zero else x[i]
@@ -72,7 +71,7 @@ def relu(x: np.ndarray, y: Any, first: Any, last: Any) -> None:
 
 @jit
 def activate(y: Any, b: Any, relu: Any, scale: Any, first: Any, last: Any) -> None:
-    """y = scale * max(y + b, 0), or scale * (y + b) where not `relu`, in place for rows first .. last-1."""
+    """y = scale * max(y + b, 0), or scale * (y + b) if not `relu`, in place for rows first .. last-1."""
     zero = y.dtype.type(0)
     for i in range(first, last):
         row = y[i]
@@ -96,8 +95,7 @@ def relu_gradient(gy: Any, y: Any, scale: Any, gx: Any, first: Any, last: Any) -
 
 @jit
 def lstm_gradient(gates: Any, squashed: Any, c_before: Any, cont: Any, dh: Any, dc: Any, d: Any) -> None:
-    """The gradient of an LSTM's step in one pass: d of the gates' arguments, dc of c becomes that of
-    c_before."""
+    """The gradient of an LSTM step in one pass: d of the gates' inputs; dc of c becomes that of c_before."""
     one, units = gates.dtype.type(1), dc.shape[1]
     for n in range(dc.shape[0]):
         for j in range(units):
@@ -111,15 +109,14 @@ def lstm_gradient(gates: Any, squashed: Any, c_before: Any, cont: Any, dh: Any, 
             dc[n, j] = dcell * (f * cont[n, 0])
 
 
-_CHUNK = 128     # counters at a time: four words each stay in the first-level cache
+_CHUNK = 128     # counters at a time: their four words each stay in the L1 cache
 
 
 @jit
 def philox_words(first: Any, count: int, key_low: Any, key_high: Any, words: Any) -> None:
-    """words[4 b + w] = word w of Philox4x32-10 (Salmon et al. 2011) for the counter (first + b, 0, 0), b <
-    count.
+    """words[4 b + w] = word w of Philox4x32-10 for the counter (first + b, 0, 0), b < count.
 
-    64-bit lanes hold 32-bit words, so that the loop over b becomes vector multiplications.
+    32-bit words are held in 64-bit lanes, so that the loop over b vectorises. Source: Salmon et al. 2011.
     """
     low32 = np.uint64(0xFFFFFFFF)
     shift = np.uint64(32)
@@ -155,8 +152,7 @@ def philox_words(first: Any, count: int, key_low: Any, key_high: Any, words: Any
 @jit
 def dropout(x: np.ndarray, y: Any, mask: Any, key_low: Any, key_high: Any, threshold: Any, scale: Any,
             first: Any, last: Any) -> None:
-    """y = x * mask * scale for the elements of blocks first .. last-1 of four; mask = (random word >=
-    threshold)."""
+    """y = x * mask * scale for blocks first .. last-1 of four elements; mask = (random word >= threshold)."""
     words = np.empty(4 * _CHUNK, np.uint32)
     zero = x.dtype.type(0)
     for start in range(first, last, _CHUNK):
@@ -171,10 +167,10 @@ def dropout(x: np.ndarray, y: Any, mask: Any, key_low: Any, key_high: Any, thres
 
 @jit
 def gaussian(out: Any, key_low: Any, key_high: Any, first: Any, last: Any) -> None:
-    """out = numbers of N(0, 1) for the blocks first .. last-1 of four; two words make two numbers (Box and
-    Muller 1958).
+    """out = samples of N(0, 1) for blocks first .. last-1 of four elements, two from two words.
 
-    The logarithm is taken in float64 always, the angle's cosine and sine in the dtype of `out`.
+    The logarithm is always taken in float64, the cosine and sine of the angle in the dtype of `out`. Source:
+    Box and Muller 1958.
     """
     words = np.empty(4 * _CHUNK, np.uint32)
     real = out.dtype.type

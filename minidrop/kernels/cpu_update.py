@@ -1,7 +1,7 @@
 """Numba loops that apply an update rule in one pass over memory. Reference: backend/generic/update.py.
 
-The gradient may be compact: W[rows[i]] has row row_of[i] of g (-1: no gradient), whose column j stands at
-cols[j]. It is scattered into one row at a time, and never written as a whole.
+The gradient may be compact: W[rows[i]] has row row_of[i] of g (-1: no gradient), whose column j belongs to
+column cols[j] of W. It is scattered into one row at a time, never as a whole.
 """
 
 import hashlib
@@ -19,10 +19,9 @@ from minidrop.kernels.cpu import jit
 @jit
 def sgd_update(W: Any, history: Any, rows: Any, g: Any, row_of: Any, cols: Any, lr: Any, momentum: Any,
                decay: Any, l1: Any, grad_scale: Any, first: Any, last: Any) -> None:
-    """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history, for
-    rows[first:last].
+    """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history.
 
-    R(W) = W (L2) or sign(W) (L1).
+    For rows[first:last]; R(W) = W (L2) or sign(W) (L1).
     """
     columns = W.shape[1]
     all_columns = cols.size == columns
@@ -78,7 +77,7 @@ def regularised(w: Any, g: Any, row: Any, cols: Any, decay: Any, l1: Any, grad_s
         for j in range(out.size):
             out[j] = g[row, j] * grad_scale
     else:
-        # What is not among the columns is set below: only those may hold anything of the row before.
+        # Clear all columns first: those not in `cols` may hold values of the previous row.
         out[:] = 0
         for j in range(cols.size):
             out[cols[j]] = g[row, j] * grad_scale
@@ -91,7 +90,7 @@ def regularised(w: Any, g: Any, row: Any, cols: Any, decay: Any, l1: Any, grad_s
                 out[j] += w[j] * decay
 
 
-step = None     # the compiled formula: each copy of the two loops below has its own under this name
+step = None     # the compiled formula: each copy of the two loops below has a global of this name
 
 
 def _one(W, a, _, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, last):
@@ -114,15 +113,17 @@ def _two(W, a, b, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, 
 
 @lru_cache
 def update_kernel(formula: Any, slots: Any) -> Any:
-    """Return the loop of a rule with one or two history arrays; `formula`: see UpdateRule. Compiled at first
-    use."""
+    """Return the loop of a rule with one or two history arrays, compiled on first use.
+
+    formula: see UpdateRule; slots: the number of history arrays.
+    """
     whole = is_whole(formula)
-    if whole:       # what is kept on disk names a module, and the formula's own may not be there next time
+    if whole:       # the disk cache stores a module's name, and the formula's own may not exist next time
         formula = FunctionType(formula.__code__, formula.__globals__, formula.__name__, formula.__defaults__)
         formula.__module__ = __name__
     compiled = numba.njit(error_model="numpy")(formula)
-    # A copy with a global of its own, not a closure: Numba's cache on disk would not notice what comes in
-    # through that. The copy's name is part of the cache's file name, so it tells formulas apart.
+    # A copy with a global of its own, not a closure: Numba's disk cache would not notice a changed closure.
+    # The copy's name is part of the cache's file name, so it tells formulas apart.
     loop = FunctionType((_one if slots == 1 else _two).__code__, {**globals(), "step": compiled},
                         f"update_{slots}_{fingerprint(formula)}")
     loop.__qualname__, loop.__module__ = loop.__name__, __name__
@@ -130,15 +131,14 @@ def update_kernel(formula: Any, slots: Any) -> Any:
 
 
 def is_whole(formula: Any) -> Any:
-    """Whether the code of a formula alone says what it does, NumPy apart: then no kernel kept under it is out
-    of date."""
+    """Whether a formula depends on nothing but its code and modules, so that a cached kernel stays valid."""
     code = formula.__code__
     known = all(inspect.ismodule(formula.__globals__.get(name, np)) for name in code.co_names)
     return known and formula.__closure__ is None and not any(isinstance(c, CodeType) for c in code.co_consts)
 
 
 def fingerprint(formula: Any) -> Any:
-    """Return a word that differs between formulas that compute something else."""
+    """Return a short hash that differs between formulas that compute different things."""
     code = formula.__code__
     return hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names, code.co_varnames,
                                 code.co_argcount, formula.__defaults__)).encode()).hexdigest()[:16]

@@ -1,12 +1,11 @@
-"""The CUDA kernels: each one's file, arguments and launch. What they compute stands in the files and in
-README.md."""
+"""The CUDA kernels: each one's file, arguments and launch. README.md and the files say what they compute."""
 
 from minidrop.kernels import grids
 from minidrop.kernels.loader import OPERANDS, Array, Axis, Kernel, Number, Size
 
-ACTIVATIONS = ("none", "relu", "sigmoid", "tanh")       # by their number in activation.cu
+ACTIVATIONS = ("none", "relu", "sigmoid", "tanh")       # in the order of their numbers in activation.cu
 ROW_THREADS = (32, 256)
-ROWS_OF_A_WARP = 1024       # up to so many classes a warp takes a row (softmax.cu)
+ROWS_OF_A_WARP = 1024       # up to this many classes, one warp handles a row (softmax.cu)
 
 
 def _tiles(sizes, macros):
@@ -26,8 +25,10 @@ def _counters(sizes, macros):
 
 
 def _fits(macros):
-    """Variants of block_product: 16-bit operands have float sums; for others arithmetic is the limit, not
-    what tiles read."""
+    """Whether a variant of block_product is in use.
+
+    16-bit operands have float sums. Others need no large tiles: they are limited by arithmetic, not by reads.
+    """
     tile, fast = (macros["TILE_M"], macros["TILE_N"]), macros["OPERAND"] > 0
     if macros["TRANS_A"] and macros["TRANS_B"] or fast and macros["REAL"] != "float":
         return False
@@ -35,48 +36,47 @@ def _fits(macros):
 
 
 _SIZES = Size("n"), Size("m")
-_KEPT = Axis("rows", "n", "N"), Axis("cols", "m", "M")             # of n x m, compact, out of N x M
-# the compact part of n x m
+_KEPT = Axis("rows", "n", "N"), Axis("cols", "m", "M")             # a compact n x m out of N x M
+# a compact part, count x columns, of n x m
 _PLACES = Axis("rows", "count", "n", "int32"), Axis("cols", "columns", "m", "int32")
 _TROUBLE = Array("trouble", ("flags",), "int32", optional=True)
 _RATE = Number("lr", "double", varying=True), Number("grad_scale", "double", varying=True)
 _STEP = (*_RATE, Number("momentum", varying=True), Number("decay", varying=True), Number("l1", "int"),
          _TROUBLE, *_SIZES)
-# of rows that may name one row of N several times
+# for rows that may name one row of N several times
 _FIRST_PLACES = Array("places", ("N",), "int32", optional=True)
 
-take_block = Kernel("take_block", "take.cu", [Array("W", ("N", "M"), strided=True), *_KEPT,
-                                              Array("out", ("n", "m")), *_SIZES],
-                    _tiles)
-put_block = Kernel("put_block", "take.cu", [Array("x", ("n", "m"), strided=True), *_KEPT,
-                                            Array("out", ("N", "M"), strided=True), *_SIZES], _tiles)
+take_block = Kernel("take_block", "take.cu", [
+    Array("W", ("N", "M"), strided=True), *_KEPT, Array("out", ("n", "m")), *_SIZES], _tiles)
+put_block = Kernel("put_block", "take.cu", [
+    Array("x", ("n", "m"), strided=True), *_KEPT, Array("out", ("N", "M"), strided=True), *_SIZES], _tiles)
 add_block = Kernel("add_block", "take.cu", [
     Array("x", ("n", "m"), strided=True), *_KEPT, _FIRST_PLACES, Array("out", ("N", "M"), strided=True),
     Number("factor", varying=True), *_SIZES], _tiles)
-expand = Kernel("expand", "take.cu", [Array("x", ("count", "columns"), strided=True), *_PLACES,
-                                      Array("out", ("n", "m")), *_SIZES], _tiles)
+expand = Kernel("expand", "take.cu", [
+    Array("x", ("count", "columns"), strided=True), *_PLACES, Array("out", ("n", "m")), *_SIZES], _tiles)
 sgd_update = Kernel("sgd_update", "update.cu", [
     Array("W", ("n", "m")), Array("history", ("n", "m")), Array("g", ("count", "columns"), strided=True),
     *_PLACES, *_STEP], _tiles)
 sgd_update_rows = Kernel("sgd_update_rows", "update.cu", [
-    Array("W", ("N", "m")), Array("history", ("N", "m")), Array("g", ("n", "columns"), strided=True,
-                                                                optional=True),
+    Array("W", ("N", "m")), Array("history", ("N", "m")),
+    Array("g", ("n", "columns"), strided=True, optional=True),
     Axis("rows", "n", "N"), Axis("cols", "columns", "m", "int32"), *_STEP], _tiles)
 subtract_block = Kernel("subtract_block", "update.cu", [
     Array("W", ("N", "M"), strided=True), Array("g", ("n", "m"), strided=True), *_KEPT, _FIRST_PLACES, *_RATE,
     _TROUBLE, *_SIZES], _tiles)
-round_block = Kernel(
-    "round_block", "round.cu", [Array("W", ("N", "M"), strided=True), *_KEPT,
-                                Array("out", ("n", "m"), "OPERAND", strided=True), Number("factor"), *_SIZES],
+round_block = Kernel("round_block", "round.cu", [
+    Array("W", ("N", "M"), strided=True), *_KEPT, Array("out", ("n", "m"), "OPERAND", strided=True),
+    Number("factor"), *_SIZES],
     _tiles, lambda macros: macros["REAL"] == "float" and macros["OPERAND"] > 0, OPERAND=range(len(OPERANDS)))
 repeat_kept = Kernel("repeat_kept", "take.cu", [
     Axis("kept", "count", "total"), Array("units", ("times", "count"), "int64"),
-    Array("places", ("times", "total"), "int32"), Size("count"), Size("total"), Size("times")], lambda sizes,
-                     macros: grids.elements(sizes["times"] * sizes["total"]))
+    Array("places", ("times", "total"), "int32"), Size("count"), Size("total"), Size("times")],
+    lambda sizes, macros: grids.elements(sizes["times"] * sizes["total"]))
 activate = Kernel("activate", "activation.cu", [
     Array("x", ("n", "m"), strided=True), Array("b", ("m",), strided=True, optional=True),
-    Array("y", ("n", "m"), strided=True), Number("scale"), *_SIZES], _tiles,
-                  ACTIVATION=range(len(ACTIVATIONS)))
+    Array("y", ("n", "m"), strided=True), Number("scale"), *_SIZES],
+    _tiles, ACTIVATION=range(len(ACTIVATIONS)))
 activate_gradient = Kernel("activate_gradient", "activation.cu", [
     Array("gy", ("n",)), Array("y", ("n",)), Array("gx", ("n",)), Number("scale"), Size("n")], _elements,
     ACTIVATION=range(len(ACTIVATIONS)))
@@ -102,19 +102,19 @@ lstm_step_gradient = Kernel("lstm_step_gradient", "lstm.cu", [
     Array("activated", ("streams", "gates")), Array("squashed", ("streams", "units")),
     Array("c_before", ("streams", "units")), Array("cont", ("streams",)), Array("dh", ("streams", "units")),
     Array("dc", ("streams", "units")), Array("d", ("streams", "gates")), Size("streams"), Size("units")],
-                            _units)
-column_sums = Kernel("column_sums", "sums.cu", [Array("x", ("n", "m"), strided=True), Array("out", ("m",)),
-                                                *_SIZES],
-                     lambda sizes, macros: grids.columns(sizes["m"]))
+    _units)
+column_sums = Kernel("column_sums", "sums.cu", [
+    Array("x", ("n", "m"), strided=True), Array("out", ("m",)), *_SIZES],
+    lambda sizes, macros: grids.columns(sizes["m"]))
 sum_groups = Kernel("sum_groups", "sums.cu", [
     Array("x", ("rows", "m"), strided=True), Array("order", ("places",), "int64"),
     Array("bounds", ("ends",), "int64"), Array("out", ("n", "m")), *_SIZES], _tiles)
 sum_of_squares = Kernel("sum_of_squares", "sums.cu", [
     Array("x", ("n",)), Array("out", ("blocks",), "float64"), Size("blocks"), Size("n")],
     lambda sizes, macros: ((sizes["blocks"], 1), (grids.THREADS, 1)))
-add_up = Kernel("add_up", "sums.cu", [Array("x", ("n",), "float64"), Array("out", ("sums",), "float64"),
-                                      Size("n")],
-                lambda sizes, macros: ((1, 1), (grids.THREADS, 1)))
+add_up = Kernel("add_up", "sums.cu", [
+    Array("x", ("n",), "float64"), Array("out", ("sums",), "float64"), Size("n")],
+    lambda sizes, macros: ((1, 1), (grids.THREADS, 1)))
 link_places = Kernel("link_places", "table.cu", [
     Array("ids", ("n",), "int64"), Array("places", ("rows",), "int32"), Array("next", ("n",), "int32"),
     Size("n")], lambda sizes, macros: grids.rows(sizes["n"], 32))
@@ -124,27 +124,26 @@ sum_places = Kernel("sum_places", "table.cu", [
 multiply_groups = Kernel("multiply_groups", "blocks.cu", [
     Array("x", ("n", "features", "rest")), Array("factors", ("groups", "features")),
     Array("ends", ("groups",), "int64"), Array("y", ("n", "features", "rest")), Size("groups"),
-    Size("features"), Size("rest"), Size("n")], lambda sizes,
-                         macros: grids.tiles(sizes["n"], sizes["features"] * sizes["rest"]))
+    Size("features"), Size("rest"), Size("n")],
+    lambda sizes, macros: grids.tiles(sizes["n"], sizes["features"] * sizes["rest"]))
 multiply_blocks = Kernel("multiply_blocks", "blocks.cu", [
     Array("x", ("n", "features", "rest")), Array("lives", ("groups", "blocks"), "uint8"),
-    Array("y", ("n", "features", "rest")),
-    Number("samples", "long long"), Number("units", "long long"), Number("scale"), Size("blocks"),
-    Size("features"), Size("rest"), Size("n")], lambda sizes,
-                         macros: grids.tiles(sizes["n"], sizes["features"] * sizes["rest"]))
+    Array("y", ("n", "features", "rest")), Number("samples", "long long"), Number("units", "long long"),
+    Number("scale"), Size("blocks"), Size("features"), Size("rest"), Size("n")],
+    lambda sizes, macros: grids.tiles(sizes["n"], sizes["features"] * sizes["rest"]))
 block_product = Kernel("block_product", "block_products.cu", [
     Array("a", ("a_rows", "a_columns"), "OPERAND", strided=True),
     Array("b", ("b_rows", "b_columns"), "OPERAND", strided=True), Array("c", ("m", "n")),
-    Array("bias", ("n",), optional=True), Array("a_lives", ("a_groups", "a_blocks"), "uint8", strided=True,
-                                                optional=True), Number("a_samples", "int"),
-    Number("a_units", "int"), Array("n_lives", ("n_groups", "n_blocks"), "uint8", strided=True,
-                                    optional=True),
-    Number("n_samples", "int"), Number("n_units", "int"), Number("scale"), Size("m"), Size("n"),
-    Size("a_rows"), Size("a_columns")],
+    Array("bias", ("n",), optional=True),
+    Array("a_lives", ("a_groups", "a_blocks"), "uint8", strided=True, optional=True),
+    Number("a_samples", "int"), Number("a_units", "int"),
+    Array("n_lives", ("n_groups", "n_blocks"), "uint8", strided=True, optional=True),
+    Number("n_samples", "int"), Number("n_units", "int"), Number("scale"),
+    Size("m"), Size("n"), Size("a_rows"), Size("a_columns")],
     lambda sizes, macros: grids.product(sizes["m"], sizes["n"], macros["TILE_M"], macros["TILE_N"]), _fits,
     OPERAND=range(len(OPERANDS)), TRANS_A=(0, 1), TRANS_B=(0, 1), TILE_M=(64, 128), TILE_N=(64, 128))
-transpose = Kernel("transpose", "transpose.cu", [Array("W", ("n", "m"), strided=True),
-                                                 Array("out", ("m", "n")), *_SIZES],
-                   lambda sizes, macros: grids.squares(sizes["n"], sizes["m"]))
+transpose = Kernel("transpose", "transpose.cu", [
+    Array("W", ("n", "m"), strided=True), Array("out", ("m", "n")), *_SIZES],
+    lambda sizes, macros: grids.squares(sizes["n"], sizes["m"]))
 
 KERNELS = {kernel.name: kernel for kernel in list(vars().values()) if isinstance(kernel, Kernel)}

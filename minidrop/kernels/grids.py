@@ -1,17 +1,14 @@
-"""How many blocks of how many threads a kernel is launched with: (grid, block) from sizes. Pure functions of
-integers."""
+"""Launch configurations: (grid, block) of a kernel from its sizes. Pure functions of integers."""
 
 from typing import Any
 
 COLUMNS = 128           # of a tile: 32 threads with PER_THREAD = 4 columns each (common.cuh)
 ROWS = 8
-BLOCKS = 4096           # enough to fill the largest device several times; a thread then takes several rows or
-                        # elements
+BLOCKS = 4096           # fills the largest device several times; beyond, a thread takes several rows
 THREADS = 256
 TILES = ((64, 64), (128, 64), (128, 128))      # of block_products.cu, rows by columns
-LEAST_TILES = {(128, 64): 120, (128, 128): 240}     # about one, and two, for each multiprocessor of a large
-                                                    # device
-_PARTIAL_SUMS = 1024    # of an array: what is left, one block adds up
+LEAST_TILES = {(128, 64): 120, (128, 128): 240}     # about one, and two, per SM of a large device
+_PARTIAL_SUMS = 1024    # of an array, at most; one block adds them up
 _LINES = 16             # of column_sums (sums.cu)
 _TILE = 32              # of transpose (transpose.cu)
 _LARGEST_Y = 65535      # what CUDA allows
@@ -22,29 +19,28 @@ def _parts(count, size):
 
 
 def tiles(n: int, m: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Tiles of 8 rows by 128 columns over a matrix (n, m): every column has a block, rows may have to share
-    them."""
+    """Tiles of 8 rows by 128 columns of a matrix (n, m); a block may take several tiles of one column."""
     across = _parts(m, COLUMNS)
     return (across, min(_parts(n, ROWS), max(1, BLOCKS // across))), (32, ROWS)
 
 
 def elements(n: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """One thread an element, or one for several a whole grid apart."""
+    """One thread per element, or a grid-stride loop where there are more."""
     return (min(_parts(n, THREADS), BLOCKS), 1), (THREADS, 1)
 
 
 def counters(n: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """One thread for four elements (dropout.cu)."""
+    """One thread per four elements (dropout.cu)."""
     return elements(-(-n // 4))
 
 
 def partial_sums(n: int) -> int:
-    """How many blocks share a sum of n elements."""
+    """Return how many blocks share a sum of n elements."""
     return min(_parts(n, 4 * THREADS), _PARTIAL_SUMS)
 
 
 def rows(n: int, row_threads: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """`row_threads` threads a row, 256 a block."""
+    """`row_threads` threads per row, 256 per block."""
     lines = THREADS // row_threads
     return (_parts(n, lines), 1), (row_threads, lines)
 
@@ -60,15 +56,15 @@ def squares(n: int, m: int) -> Any:
 
 
 def product(m: int, n: int, tile_m: Any, tile_n: Any) -> Any:
-    """A block for each tile of a matrix (m, n)."""
+    """One block per tile of a matrix (m, n)."""
     return (_parts(m, tile_m) * _parts(n, tile_n), 1), (2 * tile_n, 1)
 
 
 def tile_of_product(m: Any, n: Any, rows: Any = (), columns: Any = ()) -> Any:
-    """Return the largest of TILES of which a matrix (m, n) has so many that a device is busy.
+    """Return the largest of TILES of which a matrix (m, n) has enough to keep a device busy.
 
     rows, columns: sizes that must be multiples of the tile's. Reasoned, not measured: large tiles read less,
-    small ones share the device more evenly where some have less to do.
+    small ones balance the load better if some have less to do.
     """
     for tile_m, tile_n in TILES[:0:-1]:
         enough = _parts(m, tile_m) * _parts(n, tile_n) >= LEAST_TILES[tile_m, tile_n]

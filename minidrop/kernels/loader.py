@@ -1,8 +1,8 @@
-"""Kernels written in CUDA C++: what their arguments are, whether a call's fit, and how they are compiled.
+"""Kernels in CUDA C++: declaring their arguments, checking those of a call, and compiling.
 
-A `Kernel` names a file of this folder and declares the arguments in the order of the C signature. Sizes and
-strides are not passed by the caller: they follow from the arrays' shapes, which must agree with each other. A
-*device* is what compiles and runs (`Cuda`; the tests have one that runs the same files on the host).
+A `Kernel` names a file in this folder and declares the arguments in the order of the C signature. Sizes and
+strides are not passed by the caller: they follow from the shapes of the arrays, which must agree. A *device*
+compiles and launches kernels (`Cuda`; the tests have one that runs the same files on the host).
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17", "--fmad=false")
-CUPYS_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")     # what CuPy adds to them
+CUPYS_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")     # CuPy adds these
 REALS = {"float32": "float", "float64": "double"}
-OPERANDS = ("REAL", "float16", "bfloat16")     # of products, by the value of the macro OPERAND; the last two
-                                               # as bits, uint16
-_NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64, "unsigned long "
-            "long": np.uint64, "double": np.float64}
+OPERANDS = ("REAL", "float16", "bfloat16")     # by the value of the macro OPERAND; 16-bit ones as uint16
+_NUMBERS = {"int": np.int32, "unsigned int": np.uint32, "long long": np.int64,
+            "unsigned long long": np.uint64, "double": np.float64}
 _LARGEST_INT = 2**31 - 1
 
 
 class Array(NamedTuple):
-    """A pointer to an array: dtype "REAL", "OPERAND" (what the macro of that name says: see OPERANDS) or a
-    NumPy name; `shape` of sizes by name, of which equal names must be equal.
+    """A pointer to an array.
 
-    It must be C-contiguous; with `strided` only the last axis of a matrix must be, and the distance of rows
-    follows as another argument (of a vector: the distance of elements). With `optional` it may be None.
+    dtype: "REAL", "OPERAND" (the macro of that name, see OPERANDS) or a NumPy name. shape: names of sizes;
+    equal names must have equal values. The array must be C-contiguous. With `strided` only the last axis of a
+    matrix must be, and the row stride (of a vector: the stride) is passed as another argument. With
+    `optional` it may be None.
     """
 
     name: str
@@ -47,8 +47,7 @@ class Array(NamedTuple):
 
 
 class Number(NamedTuple):
-    """A number of a C type. With `varying` it may also be an array of one element, read on the device at
-    every launch."""
+    """A number of a C type; if `varying`, it may be an array of one element, read on the device at launch."""
 
     name: str
     type: str = "REAL"
@@ -62,9 +61,9 @@ class Size(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """A kept set: `count` of the `total` entries of an axis, both sizes by name. Its value is an `AxisValue`.
+    """A kept set: `count` of the `total` entries of an axis, both names of sizes; its value: an `AxisValue`.
 
-    table: "int64" where the kernel asks for `unit`, "int32" where it asks for `place` (common.cuh).
+    table: "int64" if the kernel calls `unit`, "int32" if it calls `place` (common.cuh).
     """
 
     name: str
@@ -74,8 +73,7 @@ class Axis(NamedTuple):
 
 
 class AxisValue(NamedTuple):
-    """A kept set as a kernel takes it: see `unit` and `place` in common.cuh. `start` may be an array, as a
-    varying Number."""
+    """A kept set as a kernel takes it, see `unit` and `place` in common.cuh; `start` as a varying Number."""
 
     count: int
     total: int
@@ -86,10 +84,10 @@ class AxisValue(NamedTuple):
 
 
 def axis_value(kept: Any, table: np.ndarray | None = None) -> AxisValue:
-    """Return a Kept as an AxisValue; one without the regular form needs its `table` on the device.
+    """Return a Kept as an AxisValue; a set that is not regular needs its `table` on the device.
 
-    One on the device starts where its `start_at` says at launch, in a captured graph too; what its count has
-    too many then are no entries (-1). Raises BackendError for an axis that is too long.
+    A set on the device has its start read from `start_at` at launch, also in a captured graph; entries beyond
+    those that it then has are -1. Raises BackendError for an axis that is too long.
     """
     moving = kept.on_device
     start, step, width = (0, kept.step, kept.width) if moving else kept.regular or (0, 1, 1)
@@ -105,11 +103,10 @@ def axis_value(kept: Any, table: np.ndarray | None = None) -> AxisValue:
 
 
 class Kernel:
-    """One kernel: its name, its file, its arguments in order, and (grid, block) as a function of sizes by
-    name.
+    """One kernel: its name, its file, its arguments in order, and how it is launched.
 
-    `macros`: for each macro of the file other than REAL the values in use; `fits(macros)` says which go
-    together.
+    `grid(sizes, macros)` returns (grid, block). `macros`: for each macro of the file other than REAL the
+    values in use; `fits(macros)` tells whether a combination is used.
     """
 
     def __init__(self, name: str, file: str, arguments: list, grid: Callable, fits: Callable | None = None,
@@ -119,9 +116,9 @@ class Kernel:
         self.fits = fits or (lambda macros: True)
 
     def __call__(self, device, values, **macros):
-        """Run on `device`: values {argument: value}; nothing is launched where a size is 0.
+        """Run on `device`: values {argument: value}; nothing is launched if a size is 0.
 
-        Raises ShapeError or BackendError, naming kernel, argument, what was expected and what came.
+        Raises ShapeError or BackendError with the kernel, the argument, what was expected and what it got.
         """
         real, sizes, arguments = self.bind(device, values, macros)
         if not all(sizes.values()):
@@ -135,7 +132,7 @@ class Kernel:
         if expected != set(values):
             raise TypeError(f"kernel {self.name} takes {sorted(expected)}, got {sorted(values)}")
         real = next((values[a.name].dtype.name for a in self.arguments if isinstance(a, Array)
-                     # where no argument says, it is all the same
+                     # if no argument says, it does not matter
                      and a.dtype == "REAL" and values[a.name] is not None), "float64")
         if real not in REALS:
             raise BackendError(f"kernel {self.name}: expected arrays of {' or '.join(REALS)}, got {real}")
@@ -150,7 +147,7 @@ class Kernel:
                 given += self._number(device, argument, values[argument.name], real)
             else:
                 given.append(argument)
-        # Sizes last: a later argument may have been the one to say them.
+        # Sizes last: a later argument may have determined them.
         return real, sizes, [np.int64(sizes[a.name]) if isinstance(a, Size) else a for a in given]
 
     def _array(self, device, argument, x, types, sizes):
@@ -214,7 +211,7 @@ class Kernel:
             raise ShapeError(f"{where}: expected {size} = {known} as in the arguments before, got {length}")
 
     def variants(self) -> list[dict[str, int | str]]:
-        """Return the macros of every variant in use: REAL times the file's own."""
+        """Return the macros of every variant in use: each REAL with each combination of the file's own."""
         found = [{"REAL": real} for real in REALS.values()]
         for name, choices in self.macros.items():
             found = [{**one, name: choice} for one in found for choice in choices]
@@ -223,34 +220,35 @@ class Kernel:
 
 @lru_cache
 def source(file: str) -> str:
-    """Return the text of a kernel file with what it includes of this folder put in its place."""
+    """Return the text of a kernel file with its includes from this folder inlined."""
     text = (FOLDER / file).read_text(encoding="utf-8")
     return re.sub(r'^#include "([\w.]+)"$', lambda found: source(found[1]), text, flags=re.MULTILINE)
 
 
 def options(macros: Any) -> Any:
-    """Return the compiler's options for the macros of one variant."""
+    """Return the compiler options for the macros of one variant."""
     return OPTIONS + tuple(f"-D{name}={value}" for name, value in sorted(macros.items()))
 
 
 class Cuda:
-    """Runs kernels on CUDA device `index`, on CuPy's current stream. Compiled at first use; `cupy` caches
-    that on disk."""
+    """Runs kernels on CUDA device `index`, on CuPy's current stream.
+
+    They are compiled on first use; CuPy caches them on disk.
+    """
 
     def __init__(self, index: Any, cupy: Any):
         self.index, self.cupy = index, cupy
         self._functions = {}
 
     def complaint(self, x: np.ndarray) -> Any:
-        """Return why `x` cannot be an argument here, or ''."""
+        """Return why `x` cannot be an argument on this device, or ''."""
         if not isinstance(x, self.cupy.ndarray):
             return f"expected an array on cuda:{self.index}, got {type(x).__module__}.{type(x).__name__}"
-        return ("" if x.device.id == self.index else f"expected an array on cuda:{self.index}, got one on "
-                f"cuda:{x.device.id}")
+        return ("" if x.device.id == self.index
+                else f"expected an array on cuda:{self.index}, got one on cuda:{x.device.id}")
 
     def launch(self, kernel: Any, macros: Any, grid: Callable, block: Any, arguments: Any) -> None:
-        """Launch `kernel` with bound arguments; BackendError where NVRTC, which compiles it at first, is
-        missing."""
+        """Launch `kernel` with bound arguments. Raises BackendError if NVRTC, the compiler, is missing."""
         null = np.uint64(0)
         try:
             with self.cupy.cuda.Device(self.index):
@@ -273,9 +271,11 @@ class Cuda:
 
 
 def compile_for(file: str, macros: Any, architecture: Any) -> Any:
-    """Compile a kernel file for "sm_90", say, and return the machine code. Needs CuPy and NVRTC, but no
-    GPU."""
-    # CuPy's own binding: its `cupy.cuda.compiler` asks a device even where the architecture is given.
+    """Compile a kernel file for an architecture such as "sm_90" and return the cubin.
+
+    Needs CuPy and NVRTC, but no GPU.
+    """
+    # CuPy's binding, because `cupy.cuda.compiler` queries a device even if the architecture is given.
     from cupy_backends.cuda.libs import nvrtc
     program = nvrtc.createProgram(source(file), file, (), ())
     try:

@@ -1,10 +1,10 @@
-"""Let our own kernels use the second core without fighting BLAS's thread pool.
+"""Let our own kernels use several cores without competing with BLAS's thread pool.
 
 OpenBLAS's workers spin for tens of milliseconds after every product before they sleep; a kernel thread of
-ours that starts meanwhile shares its core with a spinning one and the step takes *longer*.
+ours that starts meanwhile shares its core with a spinning worker, and the step takes *longer*.
 OPENBLAS_THREAD_TIMEOUT (a power of two, in clock ticks) shortens the spin. OpenBLAS reads it once, when
-NumPy is loaded. So minidrop sets it when it is imported; where NumPy came first it has OpenBLAS read it again
-and start its workers anew. Where that cannot be done our kernels stay on one thread, and `notice` says so.
+NumPy is loaded. So minidrop sets it when it is imported; if NumPy came first, it has OpenBLAS read it again
+and restart its workers. If that is impossible, our kernels stay on one thread, and `notice` says so.
 """
 
 import ctypes
@@ -20,13 +20,12 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _VARIABLE = "OPENBLAS_THREAD_TIMEOUT"
-_SPIN_TICKS_LOG2 = "19"   # 2**19 ticks, some 0.2 ms: longer than most gaps between products, shorter than a
-                          # large kernel
+_SPIN_TICKS_LOG2 = "19"   # about 0.2 ms: longer than most gaps between products, shorter than a large kernel
 
 
 def _spin_is_short():
-    """Shorten the spin; return whether OpenBLAS knows of it."""
-    if _VARIABLE in os.environ:         # the user's choice, or that of a program that knew of us
+    """Shorten the spin; return whether OpenBLAS uses the new timeout."""
+    if _VARIABLE in os.environ:         # chosen by the user, or by a program that starts us
         return True
     os.environ[_VARIABLE] = _SPIN_TICKS_LOG2
     if "numpy" not in sys.modules or _read_again(Path(sys.modules["numpy"].__file__ or "")):
@@ -36,7 +35,7 @@ def _spin_is_short():
 
 
 def _read_again(numpy_file):
-    """Let the OpenBLAS of NumPy's wheel read its environment again; return whether it took the timeout."""
+    """Make the OpenBLAS of NumPy's wheel read its environment again; return whether it took the timeout."""
     folders = (numpy_file.parent.with_name("numpy.libs"), numpy_file.parent / ".dylibs")
     for path in (path for folder in folders for path in folder.glob("*openblas*")):
         try:
@@ -47,7 +46,7 @@ def _read_again(numpy_file):
             blas.blas_thread_shutdown_()
             blas.blas_thread_init()
             return True
-        except (OSError, AttributeError):       # another build: it has no such functions
+        except (OSError, AttributeError):       # another build, without these functions
             pass
     return False
 
@@ -75,7 +74,7 @@ _noticed = False
 
 
 def notice() -> None:
-    """Warn, once, where kernels have to stay on one of several cores."""
+    """Warn, once, if kernels have to stay on one of several cores."""
     global _noticed
     if COUNT == 1 < _cores() and not _is_short and not _noticed:
         log.warning("NumPy was imported before minidrop, and its BLAS cannot be told to share the cores: "
@@ -96,10 +95,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
-    """Call kernel(*args, first_row, last_row) over 0..rows, split between the kernel threads where `elements`
-    are many.
+    """Call kernel(*args, first_row, last_row) over 0..rows, split between the kernel threads if it pays.
 
-    The split never changes a result: every row is computed by one call, in the same order of operations.
+    elements: the amount of work, in streamed array elements. The split never changes a result: every row is
+    computed by one call, in the same order of operations.
     """
     parts = min(COUNT, rows) if elements >= _LEAST_ELEMENTS else 1
     if parts < 2:
@@ -115,7 +114,7 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
     try:
         kernel(*args, *bounds[:2])
     finally:
-        errors = [done.get() for _ in range(1, parts)]      # nobody may still write to `args` after this call
+        errors = [done.get() for _ in range(1, parts)]      # no thread may write to `args` after this call
     for error in errors:
         if error is not None:
             raise error
@@ -127,8 +126,8 @@ def _work():
         kernel, args, done = tasks.get()
         try:
             kernel(*args)
-        except BaseException as error:      # handed to the caller
+        except BaseException as error:      # passed to the caller
             done.put(error)
         else:
             done.put(None)
-        del kernel, args, done              # or the last arrays would live until the next task
+        del kernel, args, done              # otherwise the last arrays would live until the next task
