@@ -13,11 +13,10 @@ __all__ = ["PRECISIONS", "Backend", "NumpyBackend", "backend_of", "cuda_devices"
 
 
 def get_backend(device: str = "auto", precision: str = "float32") -> Backend:
-    """Return the Backend of "cpu", "cuda:N" or "auto" (a GPU where there is one), with products in one of
-    PRECISIONS.
+    """Return the Backend of "cpu", "cuda:N" or "auto" (a GPU if there is one).
 
-    A Backend is returned as it is. BackendError where the device cannot be used, or knows only products in
-    float32.
+    precision: of products, one of PRECISIONS. A Backend is returned unchanged. Raises BackendError if the
+    device cannot be used or does not support the precision.
     """
     if isinstance(device, Backend):
         return device
@@ -45,13 +44,13 @@ def _cached(name, precision):
 
 @lru_cache
 def cuda_devices() -> tuple[int, str]:
-    """Return (count, reason why there are none)."""
+    """Return (number of CUDA devices, reason why there are none)."""
     from minidrop.backend.cuda.backend import device_count
     return device_count()
 
 
 def backend_of(array: np.ndarray) -> Backend:
-    """Return the backend on whose device an array lives."""
+    """Return the Backend of the device that holds an array."""
     if type(array).__module__.partition(".")[0] == "cupy":
         return _cached(f"cuda:{array.device.id}", "float32")
     return _cached("cpu", "float32")

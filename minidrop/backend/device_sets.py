@@ -1,4 +1,4 @@
-"""Kept sets and grids that lie in device memory, where a captured step reads them at launch."""
+"""Kept sets and grids in device memory, from which a captured step reads them at launch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ class MovingKept(Kept):
     """A regular set whose start is read from device memory at launch: for captured steps.
 
     `start_at` is an array of one int32 there; step, width and total hold for every start that it will be
-    given, and count is the largest that any start has, rounded up to a `multiple`. Where a start has fewer,
-    the last ones are no entries: devices read zeros there, and what they compute with them stays zero or
-    is not read. What needs the entries themselves cannot be captured: it raises CaptureError.
+    given, and count is the largest for any start, rounded up to a `multiple`. If a start has fewer entries,
+    the last ones do not exist: devices read zeros for them, and what they compute from those stays zero or is
+    not read. Code that needs the entries themselves cannot be captured and raises CaptureError.
 
-    Sets of one `family` (anything, and how many there are) never share an entry, and together have all of the
-    axis.
+    Sets of one `family`, (any object, number of sets), never share an entry and together cover the axis.
     """
 
-    is_all = False          # for some start
+    is_all = False          # for some start, at least
     on_device = True
 
     __slots__ = ("step", "width", "start_at", "_repeated")
@@ -39,14 +38,13 @@ class MovingKept(Kept):
         return self
 
     def repeated(self, times: Any) -> Any:
-        """Return the set of `times` axes put one after the other, each with this set; always the same
-        object."""
+        """Return the set of `times` consecutive axes, each with this set; always the same object."""
         if times not in self._repeated:
             self._repeated[times] = RepeatedKept(self, times)
         return self._repeated[times]
 
     def spread(self, factor: np.ndarray) -> Any:
-        """Return the set in which every entry has become a run of `factor` neighbours."""
+        """Return the set in which every entry becomes a run of `factor` neighbours."""
         start_at = self.start_at * self.start_at.dtype.type(factor)
         sizes = (factor * n for n in (self.step, self.width, self.total, self.count))
         return object.__new__(MovingKept)._set(start_at, None, *sizes)
@@ -61,7 +59,7 @@ class MovingKept(Kept):
         self._unknown()
 
     def __eq__(self, other):
-        """Two are equal where they are given their start together."""
+        """Two are equal if they share their start."""
         return isinstance(other, MovingKept) and self.start_at is other.start_at and self.total == other.total
 
     def __hash__(self):
@@ -72,10 +70,9 @@ class MovingKept(Kept):
 
 
 class RepeatedKept(MovingKept):
-    """A MovingKept several times, one axis after the other: in general no regular set, so the device makes
-    tables of it.
+    """A MovingKept repeated for several consecutive axes: generally not regular, so the device makes tables.
 
-    part, times: what is repeated how often. tables: None, or what the backend has made of it.
+    part: the set that is repeated `times` times. tables: None until the backend has made them.
     """
 
     __slots__ = ("part", "times", "tables")
@@ -89,7 +86,7 @@ class RepeatedKept(MovingKept):
 
 
 class DeviceGrid(BlockGrid):
-    """A BlockGrid whose `table`, an array like `lives` on the device, is read whenever a kernel runs."""
+    """A BlockGrid whose `table`, like `lives` but on the device, is read whenever a kernel runs."""
 
     def __init__(self, table: np.ndarray, block_samples: int, block_units: int):
         self.table, self.block_samples, self.block_units = table, block_samples, block_units

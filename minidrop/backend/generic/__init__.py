@@ -1,4 +1,4 @@
-"""The operations of every device, written once in `xp`: the reference of each override."""
+"""The operations of every device, written once in `xp`: the reference for each override."""
 
 from minidrop.backend.generic.base import PRECISIONS, Backend
 from minidrop.backend.generic.nn import sigmoid

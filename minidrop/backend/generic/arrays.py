@@ -1,4 +1,4 @@
-"""Arrays, how they come to the device and go from it, and what of its work may be captured."""
+"""Arrays, moving them to a device and back, and capturing its work."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -10,7 +10,7 @@ from minidrop.errors import CaptureError
 
 
 class Arrays:
-    """Making, moving and joining arrays; what differs where work waits on a device."""
+    """Making, moving and joining arrays; synchronizing with a device and capturing its work."""
 
     def empty(self, shape: Any, dtype: Any) -> np.ndarray:
         """Return an uninitialised C-contiguous array."""
@@ -31,13 +31,14 @@ class Arrays:
         return np.asarray(x)
 
     def active(self) -> Any:
-        """Return a context in which new arrays and work belong to this device, whatever the thread used
-        before."""
+        """Return a context that makes this device the current one for new arrays and work."""
         return nullcontext()
 
     def concatenate(self, arrays: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
-        """Return arrays joined along `axis`, each written into its place: a list of addresses would go to the
-        device first."""
+        """Return arrays joined along `axis`.
+
+        Each is written into its place; a single kernel would need a list of addresses on the device first.
+        """
         axis %= arrays[0].ndim
         shape = list(arrays[0].shape)
         shape[axis] = sum(x.shape[axis] for x in arrays)
@@ -49,62 +50,59 @@ class Arrays:
         return out
 
     def trim(self) -> None:
-        """Give memory that is held for reuse back to the system."""
+        """Return memory that is held for reuse to the system."""
 
     def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int) -> None:
-        """Call work(first, last) until all rows 0 .. rows-1 of a matrix have been in one call: here in one.
+        """Call work(first, last) until each of rows 0 .. rows-1 was in one call: here in a single one.
 
-        A device may have a reason for smaller pieces, in any order and at the same time.
+        A device may use smaller chunks, in any order and in parallel.
         """
         work(0, rows)
 
     def synchronize(self) -> None:
-        """Wait until all work given to the device is done."""
+        """Wait until all queued work of the device is done."""
 
     def describe(self) -> str:
-        """Return one line for people: the device and what computes on it."""
+        """Return one line for users: the device and the libraries that compute on it."""
         return self.name
 
     def pinned(self, x: np.ndarray) -> np.ndarray:
-        """Return a host array as one that `upload` can copy while the host goes on; threads may call it.
+        """Return a host array as one that `upload` can copy asynchronously. Thread-safe.
 
-        It may be the same array. It must not change any more once it has been given to `upload`.
+        It may be the same array. It must not be changed after it has been passed to `upload`.
         """
         return x
 
     def upload(self, owner: Any, arrays: list) -> list[np.ndarray] | None:
-        """Return the arrays of a batch on this device; types stay, and what is there already is not copied.
+        """Return the arrays of a batch on this device; dtypes stay, and arrays of this device are not copied.
 
-        What is returned holds until eight later uploads of the same `owner`, any object that can be referred
-        to weakly.
+        The result is valid until eight later uploads of the same `owner`, any weakly referenceable object.
         """
         return [self.asarray(x) for x in arrays]
 
     def send(self, target: Any, source: Any) -> None:
-        """Copy a host array to an array of this device like it, in the order of all other work.
+        """Copy a host array to an array of this device of the same shape and dtype, in stream order.
 
-        `source` lies in memory that `pinned` returned, and must not change before the copy is done, which
-        nobody waits for.
+        `source` is in memory that `pinned` returned, and must not change before the copy is done. The call
+        does not wait for it.
         """
         target[...] = self.asarray(source)
 
     def fetch(self, x: Any) -> Any:
-        """Return an object whose get() returns the content that x has now on the host; a device copies
-        meanwhile."""
+        """Return an object whose get() returns the present value of x on the host, copied asynchronously."""
         return _Fetched(self.to_host(x).copy())
 
     def refuse(self, wrong: np.ndarray, error: Callable) -> None:
-        """Raise the exception error() where an entry of the bool array `wrong` is True.
+        """Raise the exception error() if an entry of the bool array `wrong` is True.
 
-        A step that is being captured cannot look: it notes on the device that something is wrong, and whoever
-        replays it looks later (see solver.captured).
+        A step that is being captured cannot look at values: it sets a flag on the device, which is checked
+        after a replay (see solver.captured).
         """
         if bool(wrong.any()):
             raise error()
 
     def capture(self, work: Callable) -> Any:
-        """Return what work() gives the device to do as a graph: `launch()` does it, as often as wanted.
-        CaptureError."""
+        """Return the device work of work() as a graph that `launch()` replays. Raises CaptureError."""
         raise CaptureError(f"{self.name} captures nothing")
 
 

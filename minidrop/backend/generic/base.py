@@ -1,7 +1,7 @@
 """Backend: the operations that may differ between devices, written once in `xp`.
 
-Every generic method is the reference: a device overrides one only where a measurement says so, and the
-backends-agree tests compare the override with it. One family of operations a file.
+Every generic method is the reference: a device overrides one only if a measurement says so, and the
+backends-agree tests compare the override with it. Each file has one family of operations.
 """
 
 from collections.abc import Iterator
@@ -20,24 +20,23 @@ PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
 class Backend(Arrays, Products, KeptSets, Neural, Random, Updates):
-    """Arrays and products on one device. `xp` is its array module (NumPy or CuPy); `name` is "cpu" or
-    "cuda:N".
+    """Arrays and operations on one device.
 
-    `precision`, one of PRECISIONS: what products of float32 arrays round their operands to; float64 is never
-    rounded.
+    xp: its array module (NumPy or CuPy). name: "cpu" or "cuda:N". precision: what products of float32 arrays
+    round their operands to, one of PRECISIONS; float64 is never rounded.
     """
 
     name = "generic"
     precision = "float32"
     xp = np
-    reads_grids = False     # has kernels that look into BlockGrids on the device
-    captures = False        # whether `capture` can do anything
-    capturing = False       # True while work is captured, or done as if it were: the host looks at nothing
-    trouble = None          # while capturing: an array of one int32, not 0 once something was wrong
+    reads_grids = False     # whether its kernels read BlockGrids on the device
+    captures = False        # whether `capture` is supported
+    capturing = False       # True while work is captured, or done as if it were: the host reads no values
+    trouble = None          # while capturing: an array of one int32, nonzero once something went wrong
 
     @contextmanager
     def as_captured(self, trouble: np.ndarray) -> Iterator[None]:
-        """Within this context work is done as if it were captured; what is wrong is noted in `trouble`."""
+        """Within this context work is done as if it were captured; errors set the flag `trouble`."""
         was, self.capturing, self.trouble = self.capturing, True, trouble
         try:
             yield

@@ -1,4 +1,4 @@
-"""Taking what kept sets keep out of arrays, and putting it back."""
+"""Gathering the entries of kept sets from arrays, and scattering them back."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ class KeptSets:
     """Gathers, scatters and sums by kept sets and by index."""
 
     def take(self, x: np.ndarray, kept: Kept | None, axis: int) -> np.ndarray:
-        """Return only the kept entries of `axis`; all of `x` where `kept` is None."""
+        """Return only the kept entries of `axis`; `x` itself if `kept` is None."""
         if kept is None:
             return x
         return x[self._at(kept, axis, x.ndim)]
@@ -27,12 +27,14 @@ class KeptSets:
         return out
 
     def put_columns(self, out: np.ndarray, kept: Kept | None, x: np.ndarray) -> None:
-        """out[:, kept] = x for matrices; the other columns stay as they are (None: all)."""
+        """out[:, kept] = x for matrices (None: all columns); other columns are left unchanged."""
         out[:, slice(None) if kept is None else self._index(kept)] = x
 
     def add_block(self, out: np.ndarray, rows: Kept | None, cols: Kept | None, x: np.ndarray) -> None:
-        """out[rows, cols] += x for two kept sets of a matrix (None: all); a vector has at most one. `x` may
-        be any array of `out`'s size where both are None."""
+        """out[rows, cols] += x for two kept sets of a matrix (None: all).
+
+        A vector has at most one. If both are None, `x` may have any shape of the size of `out`.
+        """
         if rows is None and cols is None:
             out += x.reshape(out.shape)
             return
@@ -40,19 +42,21 @@ class KeptSets:
         if out.ndim == 1:
             at = [at[1] if rows is None else at[0]]
         elif not any(isinstance(index, slice) for index in at):
-            at[0] = at[0][:, None]      # two lists: crossed, not paired
+            at[0] = at[0][:, None]      # two index arrays: outer indexing, not pairwise
         out[tuple(at)] += x
 
     def submatrix(self, W: Any, rows: Kept | None, cols: Kept | None) -> np.ndarray:
-        """Return W[rows, cols] for two kept sets (None: all), for products and `scaled` alone: devices may
-        gather later."""
+        """Return W[rows, cols] for two kept sets (None: all).
+
+        Only products and `scaled` may read the result: a device may gather lazily.
+        """
         return self.take(self.take(W, rows, 0), cols, 1)
 
     def round_block(self, W: np.ndarray, rows: Any, cols: Any, factor: np.ndarray, kind: str,
                     out: Any) -> None:
         """out = the bits of factor * W[rows, cols] as "float16" or "bfloat16": float32 -> uint16.
 
-        To the nearest, to even where halfway; NaN stays NaN.
+        Rounds to nearest, ties to even; NaN stays NaN.
         """
         xp = self.xp
         x = xp.ascontiguousarray(self.xp.multiply(KeptSets.submatrix(self, W, rows, cols),
@@ -66,16 +70,15 @@ class KeptSets:
         out[...] = xp.where(xp.isnan(x), np.uint16(0x7FC0), bits)
 
     def lookup(self, W: np.ndarray, ids: np.ndarray, cols: Kept | None) -> np.ndarray:
-        """Return W[ids][:, cols]: ids any row numbers in an int64 array, repeated or not, cols a kept set
-        (None: all)."""
+        """Return W[ids][:, cols]: ids an int64 array of row numbers, cols a kept set (None: all)."""
         return self.take(W[ids], cols, 1)
 
     def table_gradient(self, x: np.ndarray, ids: np.ndarray, rows: int) -> tuple[np.ndarray, Kept]:
-        """Return (g, kept): the sum of what each row of a table has got, where row ids[i] has got x[i]; kept
-        are rows of it.
+        """Return (g, kept): g[j] = sum of x[i] over all i with ids[i] = kept[j], the gradient of W[ids].
 
-        ids: int64 (places,) of 0 .. rows-1, x (places, columns). What one row gets from several places is
-        added in their order. `kept` may be a `TableKept`, which only a device knows.
+        ids: int64 (places,) in 0 .. rows-1; x (places, columns); kept: the rows that occur. Contributions to
+        one row are added in the order of their places. `kept` may be a `TableKept`, which only a device can
+        read.
         """
         ids = self.to_host(ids)
         order = np.argsort(ids, kind="stable")      # stable: the places of one row stay in their order
@@ -84,10 +87,10 @@ class KeptSets:
         return self.sum_groups(x, order, starts), Kept.of(ordered[starts], rows)
 
     def sum_groups(self, x: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """Return the sums of groups of rows of a matrix, the same for every call with the same arguments.
+        """Return the sums of groups of rows of a matrix, deterministic: (rows, columns) -> (groups, columns).
 
-        Group i are the rows order[starts[i]:starts[i + 1]], the last goes to the end: (rows, columns) ->
-        (groups, columns). `order` and `starts` are int64 arrays on the host; no group is empty.
+        Group i has the rows order[starts[i]:starts[i + 1]]; the last extends to the end. `order` and `starts`
+        are int64 arrays on the host; no group is empty.
         """
         xp = self.xp
         if not len(starts):
@@ -97,8 +100,7 @@ class KeptSets:
     def multiply_groups(self, x: np.ndarray, ends: list[int], factors: np.ndarray) -> np.ndarray:
         """Return x (rows, features, rest) times the factors (groups, features) of each row's group.
 
-        Group i has the rows ends[i - 1] .. ends[i] - 1; `ends` are host integers, the last is the number of
-        rows.
+        Group i has the rows ends[i - 1] .. ends[i] - 1; `ends` are host integers, the last of them `rows`.
         """
         y, first = self.empty(x.shape, x.dtype), 0
         for last, factor in zip(ends, factors, strict=True):

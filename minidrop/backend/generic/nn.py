@@ -7,21 +7,20 @@ import numpy as np
 
 
 class Neural:
-    """The maths of neural networks that is more than one ufunc."""
+    """Operations of neural networks that take more than one ufunc."""
 
     def relu(self, x: Any) -> Any:
         """Return max(x, 0)."""
         return self.xp.maximum(x, 0, out=self.empty(x.shape, x.dtype))
 
     def relu_gradient(self, gy: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return gy where y = relu(x) is above 0, else 0."""
+        """Return gy where y = relu(x) > 0, else 0."""
         return self.activate_gradient(gy, y, "relu", 1)
 
     def activate(self, x: np.ndarray, b: Any, activation: str, scale: float, out: Any = None) -> np.ndarray:
-        """Return scale * f(x + b): activation "none", "relu", "sigmoid" or "tanh" names f; b (columns,) or
-        None.
+        """Return scale * f(x + b); f: activation "none", "relu", "sigmoid" or "tanh"; b (columns,) or None.
 
-        `out`: where to write it, x itself or an array like it.
+        `out`: where to write the result, x itself or an array like it.
         """
         xp, number = self.xp, x.dtype.type
         y = self.empty(x.shape, x.dtype) if out is None else out
@@ -42,7 +41,7 @@ class Neural:
         return y
 
     def activate_gradient(self, gy: np.ndarray, y: np.ndarray, activation: str, scale: Any) -> np.ndarray:
-        """Return gy * scale * f'(x) from y = scale * f(x); scale is not 0 where f is "sigmoid" or "tanh"."""
+        """Return gy * scale * f'(x) from y = scale * f(x); scale is not 0 if f is "sigmoid" or "tanh"."""
         number = gy.dtype.type
         if activation == "relu":
             gx = self.xp.multiply(gy, (y if scale > 0 else -y) > 0, out=self.empty(gy.shape, gy.dtype))
@@ -56,11 +55,10 @@ class Neural:
         return gx * f * (1 - f) if activation == "sigmoid" else gx * (1 - f * f)
 
     def cross_entropy(self, x: np.ndarray, label: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        """Write softmax of the rows of x (rows, classes) to `probability` and return ln of each label's,
-        (rows,).
+        """Write softmax of the rows of x to `probability`; return ln of each label's probability, (rows,).
 
-        x may be `probability`; label: int64 (rows,). A probability below the smallest normal number counts as
-        that.
+        x (rows, classes), may be `probability` itself; label: int64 (rows,). Probabilities below the smallest
+        normal number are raised to it before the logarithm.
         """
         xp, smallest = self.xp, np.finfo(x.dtype).tiny
         logarithm = self.empty(x.shape[:1], x.dtype)
@@ -77,8 +75,7 @@ class Neural:
         return logarithm
 
     def cross_entropy_gradient(self, probability: np.ndarray, label: np.ndarray, factor: Any) -> None:
-        """probability = (probability - onehot(label)) * factor, in place; factor: one number, or (rows, 1),
-        as an array."""
+        """probability = (probability - onehot(label)) * factor, in place; factor: array () or (rows, 1)."""
         def rows(first, last):
             p = probability[first:last]
             p[self.xp.arange(last - first), label[first:last]] -= 1
@@ -94,7 +91,7 @@ class Neural:
 
     def lstm_step(self, x: np.ndarray, product: np.ndarray, c_before: np.ndarray, cont: np.ndarray,
                   activated: np.ndarray, c: Any, squashed: np.ndarray, h: np.ndarray) -> None:
-        """One step of an LSTM; writes the gates i f o g after their functions, c, tanh(c) and h.
+        """One step of an LSTM; writes the activated gates i f o g, c, squashed = tanh(c), and h.
 
         x, product (N, 4 H): the gates' shares from outside and from the state; c_before (N, H); cont (N, 1)
         of 0 and 1. i f o = sigmoid, g = tanh;  c = cont f c_before + i g;  h = o tanh(c).
@@ -112,8 +109,10 @@ class Neural:
 
     def lstm_step_gradient(self, activated: np.ndarray, squashed: np.ndarray, c_before: np.ndarray,
                            cont: np.ndarray, dh: np.ndarray, dc: np.ndarray, d: np.ndarray) -> None:
-        """The gradient of `lstm_step` from dh and dc, of h and c: writes d of the gates' shares; dc becomes
-        c_before's."""
+        """The gradient of `lstm_step`, given dh and dc of h and c.
+
+        Writes d, the gradient of x and of product; dc becomes the gradient of c_before.
+        """
         units = dh.shape[1]
         i, f, o, g = (activated[:, k * units:(k + 1) * units] for k in range(4))
         dc += dh * o * (1 - squashed * squashed)
@@ -125,5 +124,5 @@ class Neural:
 
 
 def sigmoid(xp: ModuleType, x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), which does not overflow."""
+    """Return 1 / (1 + exp(-x)), without overflow."""
     return 0.5 * (xp.tanh(0.5 * x) + 1)

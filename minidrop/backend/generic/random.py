@@ -1,4 +1,4 @@
-"""Random numbers of single entries: a function of a key and a place, the same on every device."""
+"""Random numbers per element: a function of a key and an index, the same on every device."""
 
 import math
 from typing import Any
@@ -7,13 +7,12 @@ import numpy as np
 
 
 class Random:
-    """Masks of ordinary dropout, and normal numbers, from counters (Philox)."""
+    """Masks of ordinary dropout, and normal samples, from a counter-based generator (Philox)."""
 
     def dropout(self, x: np.ndarray, rate: float, scale: float, key: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (y, mask): y = x * mask * scale with mask ~ Bernoulli(1 - rate), element i drawn from (key,
-        i) alone.
+        """Return (y, mask): y = x * mask * scale, mask ~ Bernoulli(1 - rate), element i from (key, i) alone.
 
-        `mask` is for `dropout_gradient`: a 0/1 array, or what can be made one with `to_host`.
+        `mask` is for `dropout_gradient`: a 0/1 array, or an object that `to_host` turns into one.
         Philox4x32-10 (Salmon et al. 2011), counter i // 4, word i % 4: the same mask on every device.
         """
         xp = self.xp
@@ -28,16 +27,14 @@ class Random:
         return gx
 
     def gaussian(self, shape: Any, dtype: Any, key: int) -> Any:
-        """Return numbers of N(0, 1), number i drawn from (key, i) alone; the same for all dtypes, to
-        rounding.
+        """Return samples of N(0, 1), sample i from (key, i) alone; equal for all dtypes, up to rounding.
 
-        Box and Muller 1958 on the words of `dropout`: words 2k and 2k + 1 make u and v = (word + 1) / 2**32
-        in (0, 1], and numbers 2k and 2k + 1 are sqrt(-2 ln u) times cos and sin of 2 pi v. None is beyond
+        Box and Muller 1958 on the words of `dropout`: words 2k and 2k + 1 give u and v = (word + 1) / 2**32
+        in (0, 1], and samples 2k and 2k + 1 are sqrt(-2 ln u) times cos and sin of 2 pi v. None is beyond
         sqrt(64 ln 2) = 6.66.
         """
         xp, size = self.xp, math.prod(shape)
-        # In float64 whatever the dtype: a u near 1, rounded to float32, would lose most digits of its
-        # logarithm.
+        # In float64 for every dtype: a u near 1, rounded to float32, would lose most digits of its logarithm.
         uniform = ((_words(xp, size + size % 2, key).astype(np.float64) + 1) * 2.0**-32).reshape(-1, 2)
         radius, angle = xp.sqrt(-2 * xp.log(uniform[:, 0])), 2 * math.pi * uniform[:, 1]
         pairs = xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)
@@ -45,18 +42,18 @@ class Random:
 
 
 def dropout_threshold(rate: float) -> int:
-    """The 32-bit word from which on an element is kept: P(word < threshold) = rate."""
+    """Return the least 32-bit word that keeps an element: P(word < threshold) = rate."""
     return min(round(rate * 2.0**32), 2**32 - 1)
 
 
 def _words(xp, count, key):
-    """The first `count` random words of a key, as uint64."""
+    """Return the first `count` random words of a key, as uint64."""
     blocks = xp.arange(-(-count // 4), dtype=np.uint64)
     return xp.stack(_philox(xp, blocks, key), axis=1).reshape(-1)[:count]
 
 
 def _philox(xp, blocks, key):
-    """Philox4x32-10 of the counters (block, 0, 0) as four uint64 arrays of 32-bit words."""
+    """Return Philox4x32-10 of the counters (block, 0, 0) as four uint64 arrays of 32-bit words."""
     low32, shift = xp.uint64(0xFFFFFFFF), xp.uint64(32)
     c0, c1 = blocks & low32, blocks >> shift
     c2 = c3 = xp.zeros_like(blocks)

@@ -1,4 +1,4 @@
-"""What changes weights."""
+"""Updates of the weights."""
 
 import math
 from typing import Any
@@ -14,9 +14,9 @@ class Updates:
         """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history. In place.
 
         `blocks` is the gradient as a list of `Block`s (see autograd.tensor); R(W) = sign(W) if `l1` else W.
-        Without momentum nobody reads the history; without decay either, it is left as it is, and so are the
-        weights that have no gradient. For captured steps `lr` and `grad_scale` may be float64 arrays (1,),
-        and nothing changes where `trouble` is set.
+        Without momentum the history is never read; without momentum and decay it is left unchanged, and so
+        are weights that have no gradient. For captured steps `lr` and `grad_scale` may be float64 arrays
+        (1,), and nothing changes if `trouble` is set.
         """
         xp = self.xp
         if not momentum and not decay:
@@ -32,12 +32,10 @@ class Updates:
 
     def rule_update(self, W: np.ndarray, history: Any, blocks: Any, rule: Any, numbers: Any, decay: float,
                     l1: bool, grad_scale: Any) -> None:
-        """W, history = rule.formula(W, g, *history, *numbers) with g = grad_scale * gW + decay * R(W). In
-        place.
+        """W, history = rule.formula(W, g, *history, *numbers), g = grad_scale * gW + decay * R(W). In place.
 
         `blocks` and R as in `sgd_update`; `rule`: an UpdateRule, whose formula is elementwise. For captured
-        steps `numbers` and `grad_scale` may be float64 arrays (1,), and nothing changes where `trouble` is
-        set.
+        steps `numbers` and `grad_scale` may be float64 arrays (1,), and nothing changes if `trouble` is set.
         """
         xp, number = self.xp, W.dtype.type
         grad_scale, *numbers = (_as_number(one, number) for one in (grad_scale, *numbers))
@@ -55,21 +53,20 @@ class Updates:
             self.keep_if_well(array, value)
 
     def keep_if_well(self, target: Any, new: Any) -> None:
-        """target[...] = new, unless `trouble` is set on the device: then `target` stays as it is."""
+        """target[...] = new, unless `trouble` is set on the device."""
         target[...] = new
 
     def sum_of_squares(self, *arrays: np.ndarray) -> float:
-        """Return the sum of the squares of all elements of some arrays as a host float; the device is waited
-        for once."""
+        """Return the sum of squares of all elements of the arrays as a host float: one synchronization."""
         with np.errstate(over="ignore", invalid="ignore"):
             total = float(self.squares(*arrays))
         if math.isfinite(total) or not arrays:
             return total
-        # Squares of float32 overflow above 1.8e19; in float64 those numbers do not.
+        # Squares overflow float32 for numbers above 1.8e19, but not float64.
         return float(sum(self.xp.square(array.astype(np.float64)).sum() for array in arrays))
 
     def squares(self, *arrays: np.ndarray) -> float:
-        """As `sum_of_squares`, but the float64 stays on the device, shape (): nobody waits for it."""
+        """As `sum_of_squares`, but the float64 stays on the device, shape (), without synchronization."""
         total = self.xp.zeros((), np.float64)
         for array in arrays:
             flat = array.reshape(-1)
@@ -78,5 +75,5 @@ class Updates:
 
 
 def _as_number(one, number):
-    """Return a number in an array's type; one that lies on the device stays there, with shape ()."""
+    """Return a number as type `number`; one that is an array on the device stays there, with shape ()."""
     return one.astype(number).reshape(()) if getattr(one, "shape", ()) else number(one)

@@ -1,4 +1,4 @@
-"""The CPU: NumPy, BLAS through it, and Numba loops."""
+"""The CPU: NumPy, its BLAS, and Numba loops."""
 
 from minidrop.backend.numpy.backend import NumpyBackend
 

@@ -1,4 +1,4 @@
-"""The CPU: NumPy, BLAS through it, and Numba loops where NumPy would pass over memory several times."""
+"""The CPU: NumPy, its BLAS, and Numba loops where NumPy would need several passes over memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from minidrop.kernels import threads
 if TYPE_CHECKING:
     from minidrop.kept import Kept
 
-_CHUNK_BYTES = 1 << 19      # an array of this size and another one made of it stay in a core's own cache
+_CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a core's own cache
 
 
 _THIN = 32       # rows
 
 
 class NumpyBackend(Updates, Backend):
-    """Runs on the host. Big temporaries come from a pool; products go to BLAS with `out=` so that none is
-    allocated."""
+    """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
     name = "cpu"
 
@@ -42,11 +41,11 @@ class NumpyBackend(Updates, Backend):
         errors = np.geterr()
 
         def some(first, last):
-            with np.errstate(**errors):       # another thread knows nothing of the caller's
+            with np.errstate(**errors):       # errstate is per thread: pass the caller's on
                 for start in range(first, last, step):
                     work(start, min(last, start + step))
 
-        # Work in several passes: an element costs more than those that other kernels stream.
+        # `work` takes several passes, so an element costs more than a streamed one.
         threads.by_rows(some, rows, rows * columns * itemsize)
 
     def describe(self) -> str:
@@ -55,14 +54,13 @@ class NumpyBackend(Updates, Backend):
     def gemm(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:
         a = a.T if trans_a else a
         b = b.T if trans_b else b
-        # dot, not matmul: it hands a transposed operand to BLAS as it is, and knows A A^T.
+        # dot, not matmul: it passes a transposed operand to BLAS without a copy, and has a case for A A^T.
         return np.dot(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
 
     def thin_gemm(self, a: np.ndarray, b: np.ndarray, trans_b: bool = False) -> np.ndarray:
         if a.shape[0] > _THIN:
             return self.gemm(a, b, trans_b=trans_b)
-        # The other way round: OpenBLAS is a quarter faster where the short side is the inner one of the
-        # result.
+        # Transposed: OpenBLAS is a quarter faster if the short side is the inner axis of the result.
         b = b if trans_b else b.T
         return np.dot(b, a.T, out=self.empty((b.shape[0], a.shape[0]), a.dtype)).T
 
@@ -73,7 +71,7 @@ class NumpyBackend(Updates, Backend):
         threads.by_rows(some, y.shape[0], y.size)
 
     def column_sums(self, x: np.ndarray) -> np.ndarray:
-        if x.shape[1] < 2 * threads.COUNT:      # a single column would be summed pairwise: another result
+        if x.shape[1] < 2 * threads.COUNT:      # a single column would be summed pairwise: a different result
             return super().column_sums(x)
         out = self.empty(x.shape[1:], x.dtype)
 
@@ -117,7 +115,7 @@ class NumpyBackend(Updates, Backend):
             return self._straight(W, rows, cols)
         from minidrop.kernels import cpu
         out = self.empty((rows.count, cols.count), W.dtype)
-        # W lies in main memory as a rule: a gathered element costs about as much as two streamed ones.
+        # W is usually in main memory: a gathered element costs about as much as two streamed ones.
         threads.by_rows(cpu.take_block, rows.count, 2 * rows.count * W.shape[1], W, rows.indices,
                         cols.indices, out)
         return out
@@ -138,14 +136,12 @@ class NumpyBackend(Updates, Backend):
         return out
 
     def _straight(self, W, rows, cols):
-        """Return W[rows, cols] where each side is None (all) or has one or two runs: straight blocks, nothing
-        is gathered."""
+        """Return W[rows, cols], copied block by block; each side is None (all) or has one or two runs."""
         row_runs = (slice(0, W.shape[0]),) if rows is None else rows.runs
         col_runs = (slice(0, W.shape[1]),) if cols is None else cols.runs
         if cols is None and len(row_runs) == 1 and W.flags.c_contiguous:
             return W[row_runs[0]]
-        # Side by side in an array of their own: given a view of some columns, NumPy's dot would copy it as
-        # well.
+        # Copied into a contiguous array: NumPy's dot would copy a view of some columns as well.
         count = [W.shape[i] if kept is None else kept.count for i, kept in enumerate((rows, cols))]
         out = self.empty(tuple(count), W.dtype)
         i = 0
@@ -208,7 +204,7 @@ class NumpyBackend(Updates, Backend):
     def gaussian(self, shape: tuple[int, int], dtype: np.dtype, key: int) -> np.ndarray:
         from minidrop.kernels import cpu
         out = self.empty(shape, dtype)
-        # A logarithm, a root and an angle: a number costs about as much as ten streamed elements.
+        # A logarithm, a root and an angle: an element costs about as much as ten streamed ones.
         threads.by_rows(cpu.gaussian, -(-out.size // 4), 10 * out.size, out.reshape(-1),
                         np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32))
         return out

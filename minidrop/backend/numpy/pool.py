@@ -1,4 +1,4 @@
-"""Reuse of big temporaries: a fresh one costs a page fault for every 4 KiB, in every iteration."""
+"""Reuse of large temporaries: a fresh one costs a page fault per 4 KiB, in every iteration."""
 
 import bisect
 import math
@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 
 _SMALLEST = 1 << 15          # below this malloc reuses its own memory well
-# A page: where a kernel writes y[i] while it reads x[i + 16], and both lie 64 bytes apart in their pages, the
-# processor takes the read for one of what was just written, and waits (ordinary dropout took three times as
-# long, on some addresses).
+# A page: if a kernel writes y[i] while it reads x[i + 16], and both have the same offset in their pages, the
+# processor assumes that the read depends on the write, and waits (4K aliasing; at some addresses ordinary
+# dropout took three times as long).
 _ALIGNMENT = 4096
 
 
 def _references(buffers):
-    """Return sys.getrefcount of the first entry of a list, asked for in the way of `BufferPool.empty`."""
+    """Return sys.getrefcount of the first entry of a list, obtained in the same way as in `_free_one`."""
     for buffer in buffers:
         return sys.getrefcount(buffer)
 
 
-# What sys.getrefcount reports for a buffer that only the pool holds: its place in the list, the loop's name,
-# the argument, of which newer Pythons do not count all.
+# What sys.getrefcount reports for a buffer that only the pool holds: the list entry, the loop variable and
+# the argument, not all of which newer Pythons count.
 _ONLY_THE_POOL = _references([np.empty(1, np.uint8)])
 
 
 class BufferPool:
-    """Hands out NumPy arrays over buffers that it takes back when nobody holds a view of them any more.
+    """Provides NumPy arrays over buffers that are reused once no view of them is left.
 
     Every array's `base` is the buffer itself, so CPython's reference count says whether it is free; there is
     no `release` to forget. Sizes are rounded up to one of eight steps per power of two: shapes that change a
@@ -35,7 +35,7 @@ class BufferPool:
 
     def __init__(self):
         self._buffers = {}       # size -> buffers
-        self._sizes = []         # in rising order
+        self._sizes = []         # in ascending order
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return an uninitialised C-contiguous array."""
@@ -70,7 +70,7 @@ class BufferPool:
         return buffer
 
     def trim(self) -> None:
-        """Forget the buffers that nobody uses, so that their memory goes back."""
+        """Drop the unused buffers, so that their memory is freed."""
         for size, buffers in self._buffers.items():
             self._buffers[size] = [buffer for buffer in buffers if sys.getrefcount(buffer) > _ONLY_THE_POOL]
 

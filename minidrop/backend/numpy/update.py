@@ -1,4 +1,4 @@
-"""What changes weights on the CPU: one pass over memory, compact gradients as they are."""
+"""Updates of the weights on the CPU: one pass over memory, with gradients in compact form."""
 
 from typing import Any
 
@@ -46,8 +46,7 @@ class Updates:
                             *gradient, numbers, number(decay), bool(l1), number(grad_scale))
 
     def _partition(self, W, blocks):
-        """Return what `_places` says of some blocks, of their sum where they share rows; None where no kernel
-        fits."""
+        """Return `_places` of blocks, or of their sum if they share rows; None if no kernel fits."""
         if not (blocks and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f"):
             return None
         places = _places([(_matrix(block.data), block.rows, block.cols) for block in blocks], W.shape)
@@ -73,16 +72,15 @@ class Updates:
 
 
 def _matrix(x):
-    """Return an array with more than two axes as a view of a matrix, its first axis the rows."""
+    """Return x as a matrix view with axis 0 as rows if it has more than two axes."""
     return x.reshape(x.shape[0], -1) if x.ndim > 2 and x.size and x.flags.c_contiguous else x
 
 
 def _places(blocks, shape):
-    """Return (rows, g, row_of, cols) for each of some blocks (g, rows, cols), all rows of W once; None if
-    blocks share a row.
+    """Return (rows, g, row_of, cols) for each block (g, rows, cols); None if blocks share a row.
 
-    W[rows[i]] has row row_of[i] of g, in the columns cols, or no gradient (-1). A bias is a matrix of one
-    row, its kept set that row's columns.
+    Together they have each row of W once. W[rows[i]] has row row_of[i] of g, in the columns cols, or no
+    gradient (-1). A bias is a matrix of one row, and its kept set that of the columns.
     """
     if len(shape) == 1:
         shape, blocks = (1, *shape), [(g[None], None, rows) for g, rows, _ in blocks]
