@@ -1,6 +1,6 @@
-"""One CUDA device through CuPy: products through cuBLAS, our own kernels, the rest the generic `xp` methods.
+"""One CUDA device through CuPy: products by cuBLAS, our own kernels, and generic `xp` methods otherwise.
 
-Imported only when asked for.
+Imported only on demand.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ except ImportError:
 
 
 def device_count() -> tuple[int, str]:
-    """Return (count, reason): how many CUDA devices can be used, and why none where it is 0."""
+    """Return (count, reason): the number of usable CUDA devices, and why there is none if it is 0."""
     if cupy is None:
         return 0, "CuPy is not installed; install it with: pip install 'minidrop[cuda12]' (or [cuda13])"
     try:
@@ -37,10 +37,10 @@ def device_count() -> tuple[int, str]:
 
 
 class CupyBackend(CudaProducts, CudaBlocks, CupyKernels):
-    """Runs on CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cuda.products`.
+    """CUDA device `index`. `precision`: of products of float32 arrays, see `backend.cuda.products`.
 
-    Its parts: `blas` multiplies, `kernels` launches our own kernels, `tables` are the kept sets they read,
-    `graphs` captures. Its bases are the operations that go another way here than in backend/generic.
+    `blas` multiplies, `kernels` launches our own kernels, `tables` holds the kept sets that they read, and
+    `graphs` captures. The base classes override operations of backend/generic.
     """
 
     captures = True
@@ -74,8 +74,8 @@ class CupyBackend(CudaProducts, CudaBlocks, CupyKernels):
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
         if self.capturing and not _is_on_a_device(x):
             raise CaptureError(f"{_name_of(x, dtype)} is needed from the host inside the step")
-        with self.device, self._memory_explained(lambda: (np.shape(x), dtype
-                                                          or getattr(x, "dtype", np.float64))):
+        with self.device, self._memory_explained(
+                lambda: (np.shape(x), dtype or getattr(x, "dtype", np.float64))):
             return cupy.asarray(x, dtype)
 
     def empty(self, shape: Any, dtype: Any) -> np.ndarray:
@@ -120,15 +120,14 @@ class CupyBackend(CudaProducts, CudaBlocks, CupyKernels):
 
     @contextmanager
     def _memory_explained(self, asked=None):
-        """Turn CuPy's error where memory runs out into one that says what was asked for and what is there."""
+        """Turn CuPy's out-of-memory error into one that says what was requested and what is free."""
         try:
             yield
         except cupy.cuda.memory.OutOfMemoryError as error:
             raise self._out_of_memory(error, *(asked() if asked else ())) from error
 
     def _out_of_memory(self, error, shape=None, dtype=None):
-        """Return the BackendError of an allocation that failed: of an array, or of a temporary that only CuPy
-        knows."""
+        """Return the BackendError of a failed allocation: of an array, or of a temporary within CuPy."""
         wanted = str(error)
         if shape is not None:
             shape = shape if isinstance(shape, tuple) else (shape,)
@@ -153,7 +152,7 @@ class CupyBackend(CudaProducts, CudaBlocks, CupyKernels):
             finally:
                 self.capturing = was
 
-        # A thread that has not multiplied yet could not start cuBLAS within the capture.
+        # A thread without a cuBLAS handle could not create one during the capture.
         return self.graphs.capture(captured, self.blas.handle)
 
     def fetch(self, x: Any) -> Fetched:
@@ -161,16 +160,16 @@ class CupyBackend(CudaProducts, CudaBlocks, CupyKernels):
 
 
 def _is_on_a_device(x):
-    # CuPy's and other libraries'
+    # of CuPy, or of other libraries
     return isinstance(x, cupy.ndarray) or hasattr(x, "__cuda_array_interface__")
 
 
 def _name_of(x, dtype=None):
-    """Say what a host array is, for messages."""
+    """Return dtype and shape of a host array, for messages."""
     x = np.asarray(x)
     return f"{np.dtype(dtype or x.dtype)} {x.shape}"
 
 
 def _version(number):
-    """CUDA's version numbers: 12040 is 12.4."""
+    """Return CUDA's version number as text: 12040 is 12.4."""
     return f"{number // 1000}.{number % 1000 // 10}"

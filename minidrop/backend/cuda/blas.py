@@ -1,4 +1,4 @@
-"""cuBLAS on one device: a handle for each thread, and a launch for the calls that `cublas.py` works out."""
+"""cuBLAS on one device: a handle per thread, and launching the calls that `cublas.py` computes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minidrop.backend.cuda.cublas import Gemm
 from minidrop.backend.cuda.graphs import Graphs
 from minidrop.errors import BackendError, CaptureError
 
-# cudaDataType of the operands, that of the result, cublasComputeType_t, and the type of alpha and beta.
+# cudaDataType of the operands and of the result, cublasComputeType_t, and the dtype of alpha and beta.
 _TYPES = {
     "float32": (0, 0, 68, np.float32),
     "float64": (1, 1, 70, np.float64),
@@ -27,7 +27,7 @@ _DEFAULT_ALGORITHM = -1
 class Blas:
     """cuBLAS for the arrays of one device.
 
-    name, index: of the device; cupy: the module; graphs: what captures there; empty(shape, dtype): allocates.
+    name, index: of the device; cupy: the module; graphs: the device's Graphs; empty(shape, dtype): allocates.
     """
 
     def __init__(self, name: str, index: int, cupy: Any, graphs: Graphs, empty: Callable):
@@ -35,9 +35,9 @@ class Blas:
         self._library = None
 
     def handle(self) -> tuple[Any, int]:
-        """Return (cuBLAS, this thread's handle of the device, on the current stream).
+        """Return (cuBLAS, this thread's handle for the device, set to the current stream).
 
-        BackendError where there is none.
+        Raises BackendError if cuBLAS is missing or does not start.
         """
         runtime = self._cupy.cuda.runtime
         if self._library is None:
@@ -55,9 +55,9 @@ class Blas:
             raise BackendError(f"{self.name} cannot multiply: cuBLAS does not start: {error}") from error
 
     def launch(self, calls: Iterable[Gemm], a: Any, b: Any, out: Any, kind: str) -> None:
-        """Run Gemm calls on three arrays, in order; from here on they are pointers.
+        """Run Gemm calls on three arrays, in order.
 
-        kind: of the operands, a key of _TYPES. BackendError where cuBLAS refuses.
+        kind: of the operands, a key of _TYPES. Raises BackendError if cuBLAS refuses a call.
         """
         blas, handle = self.handle()
         operand_type, result_type, compute, scalar = _TYPES[kind]
@@ -81,7 +81,7 @@ class Blas:
                                    f"{call}") from error
 
     def pointer(self, array: Any) -> int:
-        """Return where an array begins in device memory."""
+        """Return the device address of an array."""
         return array.data.ptr
 
     def _new_workspace(self):
@@ -96,6 +96,6 @@ class Blas:
 
 @lru_cache(maxsize=256)
 def _scalar(value, dtype):
-    """Return (pointer, array) of one number on the host: the array has to live while the pointer is used."""
+    """Return (pointer, array) of a number on the host; the array must live as long as the pointer is used."""
     array = np.array(value, dtype)
     return array.ctypes.data, array

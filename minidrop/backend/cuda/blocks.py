@@ -1,9 +1,9 @@
-"""Products of a CUDA device that leave out dropped blocks of activations: see kernels/block_products.cu.
+"""Products on a CUDA device that skip dropped blocks of activations: see kernels/block_products.cu.
 
-What lives is a small table in device memory that the kernels look into, so shapes and launches are the same
-for every draw, and a captured step can be replayed with another table. In float16 and bfloat16 that is how
-BLOCK is multiplied. In float32, tf32 and float64 the kernels have no tensor cores: there what lives is
-gathered and multiplied group by group (`functions.pieces`).
+The kernels read which blocks live from a small table in device memory, so shapes and launches are the same
+for every draw, and a captured step can be replayed with another table. That is how BLOCK is multiplied in
+float16 and bfloat16. In float32, tf32 and float64 the kernels do not use tensor cores: there the living
+blocks are gathered and multiplied group by group (`functions.pieces`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from minidrop.kernels.loader import OPERANDS, REALS
 if TYPE_CHECKING:
     from minidrop.patterns.grid import BlockGrid
 
-_LARGEST = 2**30        # of an axis: kernels count its entries, and where a block beyond them would end, in
-                        # 32 bits
+_LARGEST = 2**30        # axis length: kernels count entries, and the end of a last block, in 32 bits
 
 
 class CudaBlocks(KernelLaunches):
-    """Overrides the products of blocks; `_kind` and `_read` are those of `CudaProducts`."""
+    """Overrides the products with dropped blocks; `_kind` and `_read` come from `CudaProducts`."""
 
     reads_grids = True
 
@@ -35,7 +34,7 @@ class CudaBlocks(KernelLaunches):
         return self._kind(dtype) in OPERANDS
 
     def block_mask(self, grid: BlockGrid) -> np.ndarray:
-        # While a step is captured the table must not be one that stays as it is.
+        # A captured step must not read a cached table, which never changes.
         return (super().block_mask(grid) if self.capturing or isinstance(grid, DeviceGrid)
                 else self.tables.lives(grid))
 
@@ -68,14 +67,14 @@ class CudaBlocks(KernelLaunches):
         return c
 
     def _mask_of(self, name, grid):
-        """Return the arguments of a kernel that say what lives."""
+        """Return the kernel arguments that describe a grid."""
         lives = None if grid is None else self.block_mask(grid)
         samples, units = (1, 1) if grid is None else grid.block_shape
         return {f"{name}_lives": lives, f"{name}_samples": min(samples, _LARGEST),
                 f"{name}_units": min(units, _LARGEST)}
 
     def _tile(self, m, n, trans_a, a_grid, n_grid):
-        """Return the tile of a result (m, n): one of which blocks are whole parts, if there is one."""
+        """Return the tile size for a result (m, n): one that divides the blocks, if there is one."""
         rows = [grid.block_samples for grid in (a_grid, n_grid) if grid is not None and not trans_a]
         rows += [a_grid.block_units] if trans_a and a_grid is not None else []
         return grids.tile_of_product(m, n, tuple(rows), () if n_grid is None else (n_grid.block_units,))

@@ -1,13 +1,12 @@
-"""What to ask of cuBLAS: the arguments of its products, computed without a GPU.
+"""The arguments of cuBLAS calls for our products, computed without a GPU.
 
 cuBLAS multiplies column-major matrices, C = alpha op(A) op(B) + beta C, each with a leading dimension: the
-distance between two of its columns. A row-major matrix read so is its transpose, so y = a b is asked for as
-y^T = b^T a^T: cuBLAS's A lies in the memory of our b, its B in that of our a. Everything here counts in
-elements, from the first element of each buffer.
+distance between two of its columns. It reads a row-major matrix as its transpose, so y = a b is computed as
+y^T = b^T a^T: cuBLAS's A is in the memory of our b, its B in that of our a. All distances are in elements,
+from the first element of each buffer.
 
-A leading dimension larger than needed skips memory. So of a weight matrix W (outputs x inputs, row by row)
-this can be read where it lies, without a copy; x and y are compact, their columns the kept inputs and
-outputs:
+A leading dimension larger than necessary skips memory. So these parts of a weight matrix W (outputs x inputs,
+row-major) can be read in place; x and y are compact, with the kept inputs and outputs as columns:
 
     kept of W                 forward y = x W^T          input gradient gx = gy W
     ------------------------  -------------------------  -------------------------------
@@ -18,22 +17,21 @@ outputs:
     columns, one run          one product, an offset     one product, an offset
     columns, runs of width    gather: each run adds to   a batch, one run each
                               the same y (two: two calls)
-    columns, one in step      gather: neither axis of what is left has neighbours in memory
+    columns, one in step      gather: neither axis of the part is contiguous
     a list                    gather
 
-The weight gradient gW = gy^T x reads no W: x and gy are compact already, and gW is written as a compact
+The weight gradient gW = gy^T x does not read W: x and gy are already compact, and gW is written as a compact
 block, which the update takes. It is always one product, never a gather.
 
-Of W stored as (inputs x outputs) the lines for rows and columns change places. Kept rows and kept columns
-together need a line each that can; else both are gathered at once, and the compact block serves forward and
-input gradient. A batch of narrow runs computes mostly padding, and many calls cost more than a gather:
-`LEAST_RUN` and `MOST_CALLS` say from where a gather is taken (reasoned; no GPU has measured it yet). A kept
-set of samples, rows of x and gy, is the summed axis of a weight gradient: there both operands are read with
-leading dimensions multiplied alike.
+For W stored as (inputs x outputs), rows and columns in this table are swapped. Kept rows and kept columns
+together can be read in place if each can; otherwise both are gathered in one pass, and the compact block
+serves forward and input gradient. A batch of narrow runs computes mostly padding, and many calls cost more
+than a gather: `LEAST_RUN` and `MOST_CALLS` set the limits (reasoned; not yet measured on a GPU). A kept set
+of samples, rows of x and gy, is the summed axis of a weight gradient: both operands are then read with
+leading dimensions multiplied by the same step.
 
-Tiles (`patterns.tile`) drop weights in classes, a product each of gathered operands. `padded` says how
-classes of nearly the same shape become one strided-batched product: operands filled up with zeros give
-results filled up with zeros.
+Tiles (`patterns.tile`) drop weights in classes, each one product of gathered operands. `padded` says how
+classes of similar shapes become one strided-batched product: zero-padded operands give zero-padded results.
 """
 
 from __future__ import annotations
@@ -46,15 +44,14 @@ from minidrop.errors import BackendError
 if TYPE_CHECKING:
     from minidrop.kept import Kept
 
-LEAST_RUN = 64      # width of a run from which a batch of runs is taken: the narrowest tile of cuBLAS's fast
-                    # kernels
-MOST_CALLS = 4      # calls for one product
+LEAST_RUN = 64      # least width of a run in a batch of runs: the narrowest tile of cuBLAS's fast kernels
+MOST_CALLS = 4      # most calls for one product
 _INT_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Where a matrix lies in a buffer: element (i, j) at offset + i * row_stride + j * column_stride."""
+    """The layout of a matrix in a buffer: element (i, j) at offset + i * row_stride + j * column_stride."""
 
     rows: int
     columns: int
@@ -64,8 +61,7 @@ class Matrix:
 
     @classmethod
     def of(cls, shape: tuple[int, int], strides: tuple[int, int], itemsize: int) -> Any:
-        """Return the Matrix of an array, first element at 0; None where its strides are no multiples of its
-        items."""
+        """Return the Matrix of an array, at offset 0; None if the itemsize does not divide its strides."""
         if any(stride % itemsize for stride in strides):
             return None
         return cls(*shape, *(stride // itemsize for stride in strides))
@@ -77,11 +73,11 @@ class Matrix:
 
     @property
     def T(self) -> Matrix:  # noqa: N802
-        """The transpose: the same memory."""
+        """The transpose, in the same memory."""
         return Matrix(self.columns, self.rows, self.column_stride, self.row_stride, self.offset)
 
     def part(self, rows: tuple[int, ...] | None = None, columns: tuple[int, ...] | None = None) -> Matrix:
-        """Return the Matrix of rows and columns given as (first, step, count); None for all."""
+        """Return the Matrix of some rows and columns, each given as (first, step, count) or None for all."""
         first, step, count = rows or (0, 1, self.rows)
         left, hop, width = columns or (0, 1, self.columns)
         return Matrix(count, width, self.row_stride * step, self.column_stride * hop,
@@ -90,10 +86,10 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Gemm:
-    """One call, in cuBLAS's order: `a` lies in the buffer of our right operand, `b` in that of our left one.
+    """One call, in cuBLAS's order: `a` is in the buffer of our right operand, `b` in that of our left one.
 
-    transa, transb: False for CUBLAS_OP_N, True for CUBLAS_OP_T. With a batch of more than one, product number
-    i begins at a + i * stride_a, b + i * stride_b and c + i * stride_c.
+    transa, transb: False for CUBLAS_OP_N, True for CUBLAS_OP_T. In a batch of several, product i begins at
+    a + i * stride_a, b + i * stride_b and c + i * stride_c.
     """
 
     transa: bool
@@ -116,16 +112,15 @@ class Gemm:
 
     @property
     def routine(self) -> str:
-        """The name of the routine, without its type."""
+        """The name of the routine, without its type prefix."""
         return "gemm" if self.batch == 1 else "gemmStridedBatched"
 
 
 def product(a: Matrix, b: Matrix, c: Matrix, alpha: float = 1.0, beta: float = 0.0) -> Gemm | None:
-    """Return the Gemm of c = alpha a b + beta c for three Matrix of our own, row-major, kind; None where BLAS
-    has none.
+    """Return the Gemm of c = alpha a b + beta c for row-major Matrix a, b and c; None if BLAS has none.
 
-    a (m, k), b (k, n), c (m, n). a and b need neighbours in memory along rows or columns, c along its rows.
-    Nothing may be empty. Raises BackendError where the shapes do not fit.
+    a (m, k), b (k, n), c (m, n), none empty. a and b must have stride 1 along rows or columns, c along rows.
+    Raises BackendError if the shapes are incompatible.
     """
     if (a.columns, a.rows, b.columns) != (b.rows, c.rows, c.columns):
         raise BackendError(f"product: ({a.rows}, {a.columns}) times ({b.rows}, {b.columns}) does not give "
@@ -138,18 +133,19 @@ def product(a: Matrix, b: Matrix, c: Matrix, alpha: float = 1.0, beta: float = 0
 
 
 def batched(a: Matrix, b: Matrix, c: Matrix, strides: tuple[int, ...], batch: int, alpha: float = 1.0) -> Any:
-    """Return the Gemm of `batch` products c_i = alpha a_i b_i; strides: from one a, b and c to the next. None
-    as `product`."""
+    """Return the Gemm of `batch` products c_i = alpha a_i b_i, or None as `product` does.
+
+    strides: from one a, b and c to the next.
+    """
     call = product(a, b, c, alpha)
     return call and replace(call, batch=batch, stride_b=strides[0], stride_a=strides[1], stride_c=strides[2])
 
 
 def _stored(matrix, transposed=(False, True)):
-    """Return (transposed, leading dimension) of a matrix that cuBLAS is to read as its transpose; None if it
-    cannot."""
+    """Return (transposed, leading dimension) of a matrix for cuBLAS to read as its transpose, or None."""
     for flip in transposed:
         m = matrix.T if flip else matrix
-        # An axis of length 1 is never stepped along: whatever its stride, the least that is legal will do.
+        # The stride of an axis of length 1 does not matter: use the least legal one.
         step = m.row_stride if m.rows > 1 else max(1, m.columns)
         beside = m.column_stride == 1 or m.columns == 1
         if beside and m.columns <= step <= _INT_MAX and m.rows <= _INT_MAX:
@@ -160,8 +156,7 @@ def _stored(matrix, transposed=(False, True)):
 # -- kept sets -----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Runs:
-    """Part of a kept set: `runs` runs of `width` entries, `step` from one to the next; they stand at `at` in
-    compact data."""
+    """Part of a kept set: `runs` runs of `width` entries, `step` apart; at `at` in compact data."""
 
     first: int
     width: int
@@ -175,7 +170,7 @@ class Runs:
 
     @property
     def simple(self) -> tuple[int, ...] | None:
-        """(first, step, count) where one stride describes it; else None."""
+        """(first, step, count) if a single stride describes it, else None."""
         if self.runs == 1:
             return self.first, 1, self.width
         return (self.first, self.step, self.runs) if self.width == 1 else None
@@ -189,7 +184,7 @@ class Runs:
 def runs_of(kept: Kept | None, total: int) -> list[Runs] | None:
     """Return a kept set of an axis of length `total` (None: all of it) as Runs, in order; None for a list.
 
-    At most three: a first run that is cut off, whole ones, and a last one that is cut off.
+    There are at most three: a partial first run, whole runs, and a partial last one.
     """
     if kept is None or kept.is_all:
         return [Runs(0, total, 1, 1, 0)] if total else []
@@ -205,7 +200,7 @@ def runs_of(kept: Kept | None, total: int) -> list[Runs] | None:
     if width == 1:
         return [Runs(start, 1, step, kept.count, 0)]
     parts, at, first = [], 0, start
-    if start < 0:           # its first run began before the axis
+    if start < 0:           # the first run begins before the axis
         at = min(start + width, kept.total)
         parts, first = [Runs(0, at, 1, 1, 0)], start + step
     runs = max(0, (kept.total - first - width) // step + 1)
@@ -219,16 +214,16 @@ def runs_of(kept: Kept | None, total: int) -> list[Runs] | None:
 
 def kept_product(a: Matrix, b: Matrix, c: Matrix, inner: Kept | None = None, outer: Kept | None = None,
                  least_run: int = LEAST_RUN, most_calls: int = MOST_CALLS) -> list[Gemm] | None:
-    """Return the calls of c = a b[inner, outer], b read where it lies; None where it has to be gathered.
+    """Return the calls of c = a b[inner, outer] that read b in place; None if it has to be gathered.
 
     a (m, kept k), b (k, n), c (m, kept n); inner and outer: Kept of b's rows and columns, None for all. The
-    order of the calls counts: a later one may add to what an earlier one wrote. There are none where a kept
+    order of the calls matters: a later one may add to the result of an earlier one. There are none if a kept
     set is empty.
     """
     inner_runs, outer_runs = runs_of(inner, b.rows), runs_of(outer, b.columns)
     if inner_runs is None or outer_runs is None:
         return None
-    # What one stride does not describe is summed up run by run.
+    # Parts that no single stride describes are summed run by run.
     inner_runs = [one for part in inner_runs
                   for one in ([part] if part.simple else part.each()[:most_calls + 1])]
     calls = []
@@ -242,8 +237,7 @@ def kept_product(a: Matrix, b: Matrix, c: Matrix, inner: Kept | None = None, out
 
 
 def _partial(a, b, c, inner, outer, beta, least_run):
-    """Return the Gemm of one part of a sum and one part of the columns; None if there is none, or it would
-    not pay."""
+    """Return the Gemm of one part of the sum and one part of the columns; None if impossible or too slow."""
     a = a.part(columns=(inner.at, 1, inner.count))
     c = c.part(columns=(outer.at, 1, outer.count if outer.simple else outer.width))
     if outer.simple:
@@ -257,11 +251,9 @@ def _partial(a, b, c, inner, outer, beta, least_run):
 
 # -- many products at once -----------------------------------------------------------------------------------
 def padded(shapes: list[tuple[int, ...]], most_waste: float = 0.25) -> tuple[int, ...] | None:
-    """Return the (m, n, k) that products of several shapes (m, n, k) are filled up to, to be one batch; None
-    if not worth it.
+    """Return the (m, n, k) that products of `shapes` are padded to in one batch; None if it does not pay.
 
-    Each is the largest of its kind; worth it is a batch that computes at most `most_waste` more than its
-    products.
+    Each is the largest of its kind. A batch pays if padding adds at most the share `most_waste` of work.
     """
     largest = tuple(max(shape[i] for shape in shapes) for i in range(3))
     asked = sum(m * n * k for m, n, k in shapes)

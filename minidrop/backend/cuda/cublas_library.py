@@ -1,8 +1,7 @@
-"""cuBLAS itself, called through ctypes: CuPy's wrapper refuses every call while a stream is captured, cuBLAS
-does not.
+"""cuBLAS itself, called through ctypes.
 
-What is asked of it is computed in `backend.cublas`; everything here is pointers and numbers, as in NVIDIA's
-reference.
+CuPy's wrapper refuses every call while a stream is captured; cuBLAS does not. `backend.cuda.cublas` computes
+the arguments; here are only pointers and numbers, as in NVIDIA's reference.
 """
 
 import ctypes
@@ -31,20 +30,20 @@ _ARGUMENTS = {
 
 
 class CUBLASError(Exception):
-    """cuBLAS refused a call; names the function and the status."""
+    """cuBLAS refused a call; the message has the function and the status."""
 
 
 def workspace_bytes(major: Any) -> Any:
-    """Return how much memory NVIDIA recommends to give cuBLAS on a device of compute capability major.x."""
+    """Return the workspace size that NVIDIA recommends for a device of compute capability major.x."""
     return (32 if major >= 9 else 4) * 2**20
 
 
 class CublasLibrary:
-    """The functions of a loaded cuBLAS that we use, and a handle for each thread and device.
+    """The functions of a loaded cuBLAS that we use, and a handle per thread and device.
 
-    gemmEx and gemmStridedBatchedEx take the arguments of cublasGemmEx and cublasGemmStridedBatchedEx in their
-    order, all of them int; alpha and beta are addresses in host memory. CUBLASError where cuBLAS returns an
-    error.
+    gemmEx and gemmStridedBatchedEx take the arguments of cublasGemmEx and cublasGemmStridedBatchedEx in the
+    same order, all as int; alpha and beta are addresses in host memory. Raises CUBLASError if cuBLAS returns
+    an error.
     """
 
     CUBLASError = CUBLASError
@@ -58,14 +57,13 @@ class CublasLibrary:
         self.gemmEx, self.gemmStridedBatchedEx = library.cublasGemmEx, library.cublasGemmStridedBatchedEx
 
     def handle(self, device: str, stream: Any, new_workspace: Any) -> Any:
-        """Return this thread's handle of a device, which must be the current one, working on a stream, given
-        as its address.
+        """Return this thread's handle for the current device, set to a stream, given as its address.
 
-        new_workspace() -> (address, bytes, owner) is called for a new handle alone. What a thread runs on
-        several streams must wait for each other, since they share it.
+        device: the current one. new_workspace() -> (address, bytes, owner) is called only for a new handle.
+        If a thread uses several streams, they must wait for each other, because they share the workspace.
         """
-        # Handles are for ever: a captured step goes on to use the workspace of the thread that captured it.
-        # The system gives the number of a thread that has ended to another one, which takes its handle over.
+        # Handles are never freed: a captured step goes on using the workspace of the thread that captured it.
+        # The system reuses the ids of threads that have ended, and a new thread takes over the handle.
         key = device, get_ident()
         handle = self._handles.get(key)
         if handle is None:
@@ -73,8 +71,8 @@ class CublasLibrary:
         if handle.stream != stream:
             handle.stream = None
             self._library.cublasSetStream_v2(handle.address, stream)
-            # That took the workspace away. Without one of its own cuBLAS may allocate inside of a capture,
-            # and choose another algorithm, which rounds otherwise, when several streams are at work.
+            # That reset the workspace. Without one cuBLAS may allocate during a capture, and may choose
+            # another algorithm, with other rounding, if several streams are in use.
             self._library.cublasSetWorkspace_v2(handle.address, *handle.workspace)
             handle.stream = stream
         return handle.address
@@ -102,25 +100,26 @@ def _succeeded(status, function, _arguments):
 
 @lru_cache
 def load(major: Any) -> Any:
-    """Return the CublasLibrary of CUDA `major`, that which CuPy uses. ImportError, OSError or AttributeError
-    without one."""
-    cupys_module("cublas")      # once that is there, the library's name is enough
+    """Return the CublasLibrary of CUDA `major`, the one that CuPy uses.
+
+    Raises ImportError, OSError or AttributeError if there is none.
+    """
+    cupys_module("cublas")      # once that is loaded, the library's file name is enough
     return CublasLibrary(CDLL(file_name(major)))
 
 
 def cupys_module(library: Any) -> Any:
-    """Return CuPy's own module of a library of CUDA, say "cublas". ImportError where that library is not
-    found."""
-    # As an attribute: only its package loads the library first, from where pip, conda or the system put it.
-    # Imported by its full name, the module would look where the system's loader looks, which knows nothing of
-    # pip's packages.
+    """Return CuPy's module for a CUDA library, e.g. "cublas". Raises ImportError if that is missing."""
+    # As an attribute: only the package loads the library first, wherever pip, conda or the system put it.
+    # Imported by its full name, the module would use the system's loader, which does not search pip's
+    # packages.
     libraries = import_module("cupy_backends.cuda.libs")
     try:
         return getattr(libraries, library)
-    except AttributeError:      # a CuPy before 14 finds nothing for anybody
+    except AttributeError:      # CuPy before 14 does not search for libraries
         return import_module(f"{libraries.__name__}.{library}")
 
 
 def file_name(major: Any, system: Any = os.name) -> Any:
-    """Return what the cuBLAS of CUDA `major` is called."""
+    """Return the file name of cuBLAS of CUDA `major`."""
     return f"cublas64_{major}.dll" if system == "nt" else f"libcublas.so.{major}"

@@ -1,4 +1,4 @@
-"""What this machine has for CUDA, what is missing, and the command that brings it."""
+"""What CUDA software and devices this machine has, what is missing, and the command that installs it."""
 
 import ctypes
 import os
@@ -29,8 +29,10 @@ class Device:
 
 @dataclass(frozen=True)
 class CudaFacts:
-    """Versions are (major, minor), or None; `missing`: (library, why) pairs; `problem`: why there is no
-    device."""
+    """The state of CUDA on a machine.
+
+    Versions are (major, minor), or None. missing: (library, reason) pairs. problem: why there is no device.
+    """
 
     devices: tuple = ()
     problem: str = ""
@@ -57,7 +59,7 @@ class CudaFacts:
         return lines + self.advice()
 
     def advice(self) -> Any:
-        """Return what to do, as lines; none where nothing is missing."""
+        """Return what to do, as lines; none if nothing is missing."""
         if self.driver is None:
             return [] if self.devices else ["There is no NVIDIA driver either. With a GPU and its driver: "
                                             "python -m pip install 'minidrop[cuda12]' (or [cuda13] where "
@@ -66,14 +68,14 @@ class CudaFacts:
             return [f"The NVIDIA driver supports CUDA {_text(self.driver)} only; install a driver for CUDA "
                     f"12 or newer first"]
         extra = "cuda13" if self.driver >= (13, 0) else "cuda12"
-        # A CuPy for an older CUDA works with a newer driver; the other way round it does not.
+        # A CuPy for an older CUDA works with a newer driver, but not vice versa.
         wrong = [name for name in self.packages if name == "cupy-cuda13x" and extra == "cuda12"]
         surplus = wrong or list(self.packages[1:])
         if self.packages and not surplus and self.packages[0] in ("cupy-cuda12x", "cupy-cuda13x"):
             extra = f"cuda{self.packages[0][9:11]}"
         if surplus:
-            why = ("is for a newer CUDA than the driver's" if wrong else "stands beside another CuPy: keep "
-                   "one of them")
+            why = ("is for a newer CUDA than the driver's" if wrong
+                   else "stands beside another CuPy: keep one of them")
             return [f"{', '.join(surplus)} {why}: python -m pip uninstall -y {' '.join(self.packages)} && "
                     f"python -m pip install 'minidrop[{extra}]'"]
         if self.cupy is None or self.missing:
@@ -83,7 +85,7 @@ class CudaFacts:
 
 
 def cuda_facts() -> Any:
-    """Return the CudaFacts of this machine. Asks every device, so it takes a moment."""
+    """Return the CudaFacts of this machine. Queries every device, so it takes a moment."""
     cupy = cuda.cupy
     count, problem = cuda.device_count()
     facts = {"problem": problem, "driver": _driver(), "release": _release(), "packages": _packages()}
@@ -109,9 +111,9 @@ def _missing(library):
     """Return (name, why) if CuPy cannot load a library."""
     try:
         module = cupys_module(library)
-        if library == "nvrtc":      # loaded when it is asked for something
+        if library == "nvrtc":      # loaded only on first use
             module.getVersion()
-    except Exception as error:      # whatever the loader says
+    except Exception as error:      # whatever the loader raises
         return LIBRARIES[library], (str(error).splitlines() or [type(error).__name__])[0]
     return None
 
@@ -129,7 +131,7 @@ def _driver():
 
 
 def _release():
-    """Return the driver's own version, as 550.54.14, where the system shows it."""
+    """Return the driver's own version, e.g. 550.54.14, or None if the system does not show it."""
     try:
         found = re.search(r"\b(\d{3,}\.\d[\d.]*)\b", _RELEASE.read_text(errors="replace"))
     except OSError:
@@ -138,7 +140,7 @@ def _release():
 
 
 def _packages():
-    """Return which of PACKAGES pip has installed."""
+    """Return which of PACKAGES are installed."""
     found = []
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Work of a CUDA device captured into a graph, which one call launches again as often as wanted."""
+"""Capturing the work of a CUDA device into a graph, which a single call replays."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NO_MEMORY = 2          # cudaErrorMemoryAllocation
 
 
 class Graphs:
-    """The graphs of one device. held: while one is captured, what it reads of the caches; else None.
+    """The graphs of one device. held: while one is captured, the cached arrays that it reads; else None.
 
-    All share one pool of memory of their own: nobody else is given what a graph writes to, and graphs run one
-    after the other, so the arrays that one needs only while it runs may be those of the next. What the pool
-    has free is therefore in use for as long as there is a graph.
+    All graphs share a memory pool of their own, so no other code gets the memory that a graph writes to.
+    Graphs run one after another, so they may share temporaries. Free memory of the pool is therefore still in
+    use as long as there is a graph.
     """
 
     def __init__(self, name: str, cupy: Any, device: Any):
@@ -29,9 +29,9 @@ class Graphs:
         self._all: WeakSet = WeakSet()
 
     def capture(self, work: Callable, start: Callable) -> CudaGraph:
-        """Return the CudaGraph of what work() asks of the device; start() is called just before.
+        """Return the CudaGraph of the device work of work(); start() is called just before the capture.
 
-        CaptureError, also for other errors on the way; the device is then as before.
+        Raises CaptureError, also for other errors during the capture; the device is then as before.
         """
         if self.held is not None:
             raise CaptureError(f"{self.name}: a capture within a capture")
@@ -39,7 +39,7 @@ class Graphs:
         with self._device:
             if self._pool is None:
                 self._pool = cuda.MemoryPool(self._memory)
-                self._pool.set_limit(size=0)    # none, not that of CuPy's pool: at a limit pools free, too
+                self._pool.set_limit(size=0)    # none, unlike CuPy's pool: at a limit pools free memory, too
                 self._stream = cuda.Stream(non_blocking=True)       # the default stream cannot be captured
             start()
             self.held = []
@@ -61,16 +61,16 @@ class Graphs:
         try:
             work()
         except BaseException:
-            with suppress(Exception):       # the capture has failed already: this ends it
+            with suppress(Exception):       # the capture has already failed: this ends it
                 self._stream.end_capture()
             raise
         return self._stream.end_capture()
 
     def _memory(self, size):
-        """Return new device memory for the pool; CaptureError where there is none.
+        """Return new device memory for the pool. Raises CaptureError if there is none.
 
-        Where memory runs out CuPy's pools give back what they have free and ask again. Here that is what
-        graphs write to, so the pool must not see that error; what is free elsewhere is given back instead.
+        When memory runs out, CuPy's pools release their free memory and retry. Here graphs write to that
+        memory, so the pool must not see the error; free memory of the default pool is released instead.
         """
         cuda = self._cupy.cuda
         for again in (True, False):
@@ -85,25 +85,25 @@ class Graphs:
                            f"what runs uncaptured")
 
     def trim(self) -> None:
-        """Give the graphs' memory back, if there is no graph any more."""
+        """Release the graphs' memory if no graph is left."""
         if self._pool is not None and not self._all and self.held is None:
             with self._device:
                 self._pool.free_all_blocks()
 
 
 class CudaGraph:
-    """A captured graph. `held`: arrays that lie outside the graphs' pool and that it reads."""
+    """A captured graph. `held`: arrays outside the graphs' pool that it reads."""
 
     def __init__(self, graph: Any, held: Any):
         self.graph, self.held = graph, held
 
     def launch(self) -> None:
-        """Give the device the captured work, on the current stream."""
+        """Queue the captured work on the current stream."""
         self.graph.launch()
 
 
 def fetch(cupy: Any, x: Any) -> Fetched:
-    """Send an array to the host, on the current stream; nobody waits for it."""
+    """Start copying an array to the host, asynchronously on the current stream."""
     memory = cupy.cuda.alloc_pinned_memory(x.nbytes)
     there = np.frombuffer(memory, x.dtype, x.size).reshape(x.shape)
     x.get(out=there, blocking=False)
@@ -119,7 +119,7 @@ class Fetched:
         self.array, self.done = array, done
 
     def get(self) -> Any:
-        """Wait for it and return it."""
+        """Wait for the copy and return it."""
         self.done.synchronize()
         return self.array
 

@@ -1,4 +1,4 @@
-"""Kept sets as the arguments of kernels: numbers where they are regular, else tables on the device."""
+"""Kept sets as arguments of kernels: numbers if they are regular, otherwise tables on the device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class KeptTables:
-    """What the kept sets and grids of a backend's kernels need in device memory, in caches.
+    """Caches of the tables in device memory that kernels need to read kept sets and grids.
 
     A table that a graph reads lives as long as the graph.
     """
@@ -35,11 +35,11 @@ class KeptTables:
         self._lives = lru_cache(maxsize=64)(lambda grid: Products.block_mask(backend, grid))
 
     def axis(self, kept: Kept | TableKept | None, total: int) -> AxisValue:
-        """Return what a kernel needs to find the j-th kept entry of an axis."""
+        """Return the AxisValue with which a kernel finds the j-th kept entry of an axis."""
         return self._value(kept, total, self._index)
 
     def places(self, kept: Kept | TableKept | None, total: int) -> AxisValue:
-        """Return what a kernel needs to find where an entry stands among the kept ones."""
+        """Return the AxisValue with which a kernel finds the position of an entry among the kept ones."""
         return self._value(kept, total, self._place)
 
     def index(self, kept: Kept) -> Any:
@@ -51,13 +51,12 @@ class KeptTables:
         return self._held(self._ends(tuple(ends)))
 
     def lives(self, grid: BlockGrid) -> np.ndarray:
-        """Return which blocks of a grid live, on the device: one upload for all layers that read the grid."""
+        """Return which blocks of a grid live, on the device, uploaded once for all layers that read it."""
         return self._lives(grid)
 
     def rest(self, parts: tuple[Kept | None, ...], total: int) -> Kept | None:
-        """As `rest_of`, remembered where that is possible."""
-        # Moving sets are equal where they start together, whatever their step and count: they are no key of a
-        # cache.
+        """As `rest_of`, cached if possible."""
+        # Moving sets compare equal if they share their start, whatever their step and count: no cache keys.
         known = not any(kept is not None and kept.on_device for kept in parts)
         return (self._rest if known else rest_of)(parts, total)
 
@@ -72,7 +71,7 @@ class KeptTables:
         return axis_value(kept, None if kept.on_device or kept.regular else self._held(table_of(kept)))
 
     def _repeated(self, kept):
-        """Return (units, places) of a RepeatedKept: made once, by the step that reads them."""
+        """Return (units, places) of a RepeatedKept, made once, by the first step that reads them."""
         if kept.tables is None:
             part, times = kept.part, kept.times
             units = self.backend.empty((times, part.count), np.int64)
@@ -88,8 +87,7 @@ class KeptTables:
         return self._sent(places)
 
     def _sent(self, array):
-        """Return a host array on the device: a constant, so the first iteration of a form may send it, but no
-        graph."""
+        """Return a constant host array on the device. A step done as if captured may send it, a graph not."""
         backend = self.backend
         was, backend.capturing = backend.capturing, backend.graphs.held is not None
         try:
@@ -98,15 +96,14 @@ class KeptTables:
             backend.capturing = was
 
     def _held(self, table):
-        """Return a table of one of the caches; one that a graph reads must live as long as the graph."""
+        """Return a cached table, and keep it alive for the graph that is being captured, if any."""
         if self.backend.graphs.held is not None:
             self.backend.graphs.held.append(table)
         return table
 
 
 def rest_of(parts: tuple[Kept | None, ...], total: int) -> Kept | None:
-    """Return the Kept of the rows that no part has; None where two parts share a row, or where only the
-    device knows it."""
+    """Return the Kept of the rows in no part; None if parts share a row, or only the device knows whether."""
     if are_family(parts):
         return Kept.of([], total)
     if not are_disjoint(list(parts), total):

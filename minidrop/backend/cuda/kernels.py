@@ -1,8 +1,7 @@
-"""The methods of a backend that run the CUDA kernels of minidrop/kernels. Shared by every backend that has a
-device for them.
+"""The methods of a backend that run the CUDA kernels of minidrop/kernels.
 
-Arrays of other types than float32 and float64 take the generic way. What cannot be read row by row is copied
-first.
+Shared by every backend that has a device for them. Arrays of dtypes other than float32 and float64 use the
+generic methods. Arrays that cannot be read row by row are copied first.
 """
 
 from __future__ import annotations
@@ -222,7 +221,7 @@ class CupyKernels(CudaUpdates):
         return self._dropped(gy, mask.rate, scale, mask.key)
 
     def _dropped(self, x, rate, scale, key):
-        """Return x * mask * scale with the mask that (rate, key) draw."""
+        """Return x * mask * scale with the mask drawn from (rate, key)."""
         y = self.empty(x.shape, x.dtype)
         self._run(cuda.dropout, x=self._flat(x), y=y.reshape(-1), key=key, threshold=dropout_threshold(rate),
                   scale=scale)
@@ -241,7 +240,7 @@ def _row_threads(classes):
 
 
 def _as_matrix(shape, kept, axis):
-    """Return (shape, rows, cols) that mean the same for a matrix; None where the set has no regular form."""
+    """Return the equivalent (shape, rows, cols) for a matrix; None if the set is not regular."""
     before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1:])
     if after == 1:
         return (before, shape[axis]), None, kept
@@ -251,5 +250,5 @@ def _as_matrix(shape, kept, axis):
         return (before, shape[axis] * after), None, kept.spread(after)
     if kept.regular is None:
         return None
-    # Every entry of the axis is a run of `after` neighbours.
+    # Every entry of the axis is a run of `after` entries.
     return (before, shape[axis] * after), None, Kept(*(after * n for n in (*kept.regular, kept.total)))

@@ -1,4 +1,4 @@
-"""What all operations with a kernel need: a launch, and arrays in a form that kernels read."""
+"""What all operations with a kernel need: launching it, and arrays in a layout that kernels read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from minidrop.kernels.loader import REALS
 class KernelLaunches(Backend):
     """A backend that launches kernels.
 
-    kernels: the device that launches them (kernels/loader.py). tables: what kept sets are to them. graphs:
+    kernels: the device that launches them (kernels/loader.py). tables: kept sets as their arguments. graphs:
     where work is captured.
     """
 
@@ -30,7 +30,7 @@ class KernelLaunches(Backend):
         kernel(self.kernels, values, **macros or {})
 
     def _rows(self, x, shape):
-        """Return `x` as a matrix (or vector) whose rows a kernel can read, copied if need be."""
+        """Return `x` as a matrix (or vector) whose rows a kernel can read, copied if necessary."""
         if x.shape != shape:
             x = self.xp.ascontiguousarray(x).reshape(shape)
         return x if is_straight(x) else self.xp.ascontiguousarray(x)
@@ -42,8 +42,7 @@ class KernelLaunches(Backend):
         return self.tables.index(kept)
 
     def _block(self, out, rows, cols, x):
-        """Return (out, x, what else a kernel takes) for one that changes out[rows, cols] by x; None where no
-        kernel can."""
+        """Return (out, x, other arguments) of a kernel that updates out[rows, cols]; None if none can."""
         if out.ndim == 1:
             rows, cols = None, rows if cols is None else cols
             out, x = out[None], x.reshape(1, -1)
@@ -64,13 +63,12 @@ class KernelLaunches(Backend):
 
 
 def is_real(x: np.ndarray) -> bool:
-    """True for arrays of a type that the kernels compute in."""
+    """True for arrays of a dtype that the kernels compute in."""
     return x.dtype.name in REALS
 
 
 def is_straight(x: np.ndarray) -> bool:
-    """True for a vector, or a matrix of rows whose entries are neighbours, in which later rows lie further
-    on."""
+    """True for a vector or a matrix with contiguous rows, and no negative stride along axis 0."""
     if x.ndim == 1:
         return x.strides[0] >= 0
     return x.ndim == 2 and (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and x.strides[0] >= 0

@@ -1,9 +1,8 @@
-"""Products of matrices on a CUDA device, through cuBLAS with explicit leading dimensions: see
-`backend.cublas`.
+"""Matrix products on a CUDA device, by cuBLAS with explicit leading dimensions: see `backend.cuda.cublas`.
 
-Nothing is gathered before a product asks for it: `submatrix` returns a KeptMatrix, which `gemm` reads where
-it lies if it can. With a precision below float32 operands are rounded on their way into a product, sums are
-kept in float32, and everything else, weights included, stays float32.
+Gathers are lazy: `submatrix` returns a KeptMatrix, which `gemm` reads in place if it can. With a precision
+below float32, operands are rounded on their way into a product, sums are accumulated in float32, and
+everything else, weights included, stays float32.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ _HALF = "float16", "bfloat16"       # operands as the bits of each, uint16: NumP
 
 
 class KeptMatrix:
-    """factor * base[rows, cols], not computed yet; rows and cols are Kepts or None. Only products know what
-    to do with it."""
+    """factor * base[rows, cols], not yet computed; rows and cols: Kept or None. Only products can read it."""
 
     __slots__ = ("base", "rows", "cols", "factor", "shape", "block", "stack")
 
@@ -40,8 +38,8 @@ class KeptMatrix:
         self.rows, self.cols = (None if kept is None or kept.is_all else kept for kept in (rows, cols))
         sides = zip((self.rows, self.cols), base.shape, strict=True)
         self.shape = tuple(n if kept is None else kept.count for kept, n in sides)
-        self.block = None       # what products read, once it is gathered or rounded
-        self.stack = None       # (stack, number) where it lies among others: see `CudaProducts.gemms`
+        self.block = None       # the array that products read, once it is gathered or rounded
+        self.stack = None       # (stack, index) if it is part of a batch: see `CudaProducts.gemms`
 
     @property
     def dtype(self) -> Any:
@@ -49,7 +47,7 @@ class KeptMatrix:
 
 
 class CudaProducts(Backend):
-    """The products of a Backend, for arrays that live on one CUDA device, by its `blas`."""
+    """The products of a Backend, for arrays on one CUDA device, by its `blas`."""
 
     blas: Blas
 
@@ -66,7 +64,7 @@ class CudaProducts(Backend):
         return super().scaled(x, factor)
 
     def _dense(self, x):
-        """Return a KeptMatrix as an array of its own type; anything else as it is."""
+        """Return a KeptMatrix as an array of its dtype; anything else unchanged."""
         if not isinstance(x, KeptMatrix):
             return x
         return super().scaled(super().submatrix(x.base, x.rows, x.cols), x.factor)
@@ -90,7 +88,7 @@ class CudaProducts(Backend):
         return out
 
     def _in_place(self, a, b, out, trans_a, trans_b, kind):
-        """Multiply by a KeptMatrix where it lies, if that can be done; returns whether it was."""
+        """Multiply by a KeptMatrix without gathering it, if possible; return whether it was."""
         matrix = _matrix(b.base)
         moves = any(isinstance(kept, MovingKept) for kept in (b.rows, b.cols))
         if kind in _HALF or b.factor != 1 or matrix is None or moves:
@@ -102,8 +100,7 @@ class CudaProducts(Backend):
         return True
 
     def _read(self, x, kind):
-        """Return a matrix as an array that cuBLAS can read: gathered, rounded, and copied only where that
-        cannot be helped."""
+        """Return a matrix as an array for cuBLAS: gathered, rounded or copied only if necessary."""
         if isinstance(x, KeptMatrix):
             if x.block is None:
                 x.block = self._rounded(x, kind) if kind in _HALF else self._read(self._dense(x), kind)
@@ -114,7 +111,7 @@ class CudaProducts(Backend):
 
     # -- many products ---------------------------------------------------------------------------------------
     def gemms(self, products: Any) -> Iterator:
-        """As one strided batch where the shapes are nearly the same, filled up with zeros."""
+        """As in the generic backend; as one zero-padded strided batch if the shapes are similar."""
         products = list(products)
         results = [None] * len(products)
         for trans in sorted({(trans_a, trans_b) for _, _, trans_a, trans_b in products}):
@@ -123,14 +120,14 @@ class CudaProducts(Backend):
             shapes = [(*(a.shape[::-1] if trans[0] else a.shape), b.shape[0 if trans[1] else 1])
                       for a, b in pairs]
             size = padded([(m, n, k) for m, k, n in shapes]) if len(pairs) > 1 else None
-            done = self._batch(pairs, trans, size,
-                               shapes) if size else [self.gemm(a, b, *trans) for a, b in pairs]
+            done = (self._batch(pairs, trans, size, shapes) if size
+                    else [self.gemm(a, b, *trans) for a, b in pairs])
             for i, result in zip(members, done, strict=True):
                 results[i] = result
         return iter(results)
 
     def _batch(self, pairs, trans, size, shapes):
-        """Return the products of some pairs, each as a contiguous array."""
+        """Return the products of the pairs, each as a contiguous array."""
         m, n, k = size
         kind = self._kind(pairs[0][0].dtype)
         a = self._stacked([a for a, _ in pairs], (k, m) if trans[0] else (m, k), kind)
@@ -144,8 +141,7 @@ class CudaProducts(Backend):
                 for block, (rows, _, columns) in zip(out, shapes, strict=True)]
 
     def _stacked(self, matrices, shape, kind):
-        """Return matrices as an array (count, *shape), zero where one is smaller. KeptMatrix remember it for
-        the next time."""
+        """Return matrices as one zero-padded array (count, *shape); KeptMatrix objects cache it."""
         stack = getattr(matrices[0], "stack", None)
         if stack is not None and stack[0].shape == (len(matrices), *shape) and all(
                 isinstance(x, KeptMatrix) and x.stack is not None and x.stack[0] is stack[0]
@@ -167,13 +163,12 @@ class CudaProducts(Backend):
         return self.precision if dtype == np.float32 else "float64"
 
     def _padded(self, make, shape, dtype):
-        """Return a new array whose rows begin on multiples of 16 bytes: tensor cores are fast with no
-        others."""
+        """Return a new array with rows aligned to 16 bytes, which fast tensor core kernels require."""
         whole = 16 // np.dtype(dtype).itemsize
         return make((*shape[:-1], -(-shape[-1] // whole) * whole), dtype)[..., :shape[-1]]
 
     def _rounded(self, x, kind, out=None):
-        """Return a matrix in the type of `kind`'s operands, in rows of its own, or written into `out`."""
+        """Return a matrix in the dtype of `kind`'s operands, in a new array with aligned rows or in `out`."""
         if out is None:
             out = self._padded(self.empty, x.shape, np.uint16 if kind in _HALF else x.dtype)
         if kind in _HALF:
@@ -183,9 +178,10 @@ class CudaProducts(Backend):
             out[...] = self._dense(x)
         return out
 
-# -- asked for again and again: a step's products have the shapes of the step before -------------------------
+
+# -- cached: a step's products have the shapes of the step before --------------------------------------------
 def _matrix(array):
-    """Return the Matrix of an array at offset 0; None where no leading dimension describes its memory."""
+    """Return the Matrix of an array at offset 0; None if no leading dimension describes its memory."""
     return _layout(array.shape, array.strides, array.itemsize)
 
 

@@ -1,4 +1,4 @@
-"""RedrawnMask: the mask of a dropout that takes no memory."""
+"""RedrawnMask: a dropout mask that takes no memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from minidrop.backend.generic import Backend
 
 
 class RedrawnMask:
-    """The mask of a dropout: not stored, drawn again where it is needed."""
+    """The mask of a dropout: not stored, but drawn again when it is needed."""
 
     def __init__(self, backend: Backend, shape: tuple[int, int], dtype: np.dtype, rate: float, key: int):
         self.backend, self.shape, self.dtype, self.rate, self.key = backend, shape, dtype, rate, key

@@ -1,15 +1,14 @@
-"""TableKept: which rows of a table a batch names, known on the device alone."""
+"""TableKept: which rows of a table a batch reads, known on the device alone."""
 
 import numpy as np
 
 
 class TableKept:
-    """The rows of a table that the places of a batch name: what `rows` of a `Block` is where nobody asks
-    which they are.
+    """The rows of a table that a batch reads, as the `rows` of a `Block` whose entries the host never needs.
 
-    ids: int64 (count,), the row that each place names; one row may be named several times. places: int32
-    (total,), the first place that names a row, -1 where none does: that place has the gradient of the row,
-    the others have zeros. Both belong to one device, and their shapes say nothing of the batch.
+    ids: int64 (count,), the row that each place reads, possibly repeated. places: int32 (total,), the first
+    place that reads a row, or -1: that place has the row's whole gradient, further places of the row have
+    zeros. Both are on one device, and their shapes do not depend on the contents of the batch.
     """
 
     __slots__ = ("ids", "places")

@@ -1,4 +1,4 @@
-"""SGD on a CUDA device: one pass over memory, compact gradients included."""
+"""SGD on a CUDA device: one pass over memory, also for compact gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minidrop.kernels import cuda, grids
 
 
 class CudaUpdates(KernelLaunches):
-    """Overrides the updates that have a kernel, and the norm."""
+    """Overrides the updates that have a kernel, and the sum of squares."""
 
     def sgd_update(self, W: np.ndarray, history: np.ndarray, blocks: list, lr: float, momentum: float,
                    decay: float, l1: bool, grad_scale: float) -> None:
@@ -79,7 +79,7 @@ class CudaUpdates(KernelLaunches):
 
 
 def _of_matrix(block, W):
-    """Return (g, rows, cols) of a block for W as a matrix: a vector is one row of it."""
+    """Return (g, rows, cols) of a block for W as a matrix; a vector is a single row."""
     if W.ndim == 1:
         return block.data.reshape(1, -1), None, block.rows if block.cols is None else block.cols
     return block.data, block.rows, block.cols

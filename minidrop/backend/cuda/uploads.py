@@ -1,5 +1,4 @@
-"""Batches on their way to the device: copied from page-locked memory on a stream of their own, while the
-device computes."""
+"""Uploading batches to a device from page-locked memory, on a separate stream while the device computes."""
 
 import logging
 from collections import deque
@@ -10,50 +9,45 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-RING = 8                # what an upload returns holds until so many later uploads of the same owner
-_WORTH_PINNING = 4096   # bytes; copying less takes no longer than asking for page-locked memory in another
-                        # thread
+RING = 8                # an upload's result is valid until this many later uploads of the same owner
+_WORTH_PINNING = 4096   # bytes; copying less is as fast as allocating page-locked memory in another thread
 
 _log = logging.getLogger(__name__)
 
 
 class Uploads:
-    """Copies host arrays to one device on a second stream; `cupy` is the module, `device` its
-    cupy.cuda.Device.
+    """Copies host arrays to one device on a second stream.
 
-    Two streams take part, the one that is current in `upload` (it computes) and the one that copies, and
-    neither the host nor the copies wait for more than they must:
+    cupy: the module; device: its cupy.cuda.Device. Two streams take part, the one that is current in `upload`
+    (the compute stream) and the copy stream, and neither the host nor the copies wait longer than necessary:
 
-    - What computes waits for the copy, on the device.
-    - A copy overwrites a batch that was returned RING + 1 uploads before. It waits for all that was queued
-      before the *last* upload began, so whatever reads a batch before RING more uploads have begun has read
-      it; and it may run while the device computes on the last batch.
-    - The host waits only where it is RING + 1 uploads ahead of the copies.
+    - The compute stream waits for the copy, on the device.
+    - A copy overwrites the batch that was returned RING + 1 uploads before. It waits for everything queued
+      before the *last* upload began, so reads of a batch that were queued before RING more uploads began are
+      done; and it may run while the device computes on the last batch.
+    - The host waits only if it is RING + 1 uploads ahead of the copies.
 
-    What reads a batch must be queued on the stream of its upload, or be waited for there.
+    Work that reads a batch must be queued on the stream of its upload, or that stream must wait for it.
     """
 
     def __init__(self, cupy: Any, device: str):
         self._cupy, self._device = cupy, device
         self._rings = WeakKeyDictionary()       # owner -> {stream: _Ring}
-        self._flying = deque()                  # (event, host arrays) of copies not known to be done, in
-                                                # their order
+        self._flying = deque()                  # (event, host arrays) of copies that may be pending, in order
         self._lock = Lock()
         self._warned = False
 
     @cached_property
     def _copies(self):
-        # Non-blocking: otherwise it and the default stream, on which the device computes, would wait for each
-        # other.
+        # Non-blocking: otherwise it and the default stream, which computes, would wait for each other.
         return self._cupy.cuda.Stream(non_blocking=True)
 
     # -- host ------------------------------------------------------------------------------------------------
     def pinned(self, x: Any, least: Any = _WORTH_PINNING) -> np.ndarray:
-        """Return a copy of a host array in page-locked memory, in C order and the machine's byte order.
+        """Return a copy of a host array in page-locked memory, in C order and native byte order.
 
-        An array that is one, or that has fewer than `least` bytes, is returned as it is, and so is one for
-        which there is no page-locked memory. Any thread may call this. The copy must not change once it has
-        been given to `upload`.
+        An array that is already such a copy, has fewer than `least` bytes, or finds no page-locked memory is
+        returned unchanged. Thread-safe. The copy must not be changed after it has been passed to `upload`.
         """
         if x.nbytes < least or self._is_pinned(x):
             return x
@@ -75,14 +69,14 @@ class Uploads:
         base = x
         while isinstance(base, np.ndarray):
             base = base.base
-        return isinstance(base,
-                          self._cupy.cuda.PinnedMemoryPointer) and x.flags.c_contiguous and x.dtype.isnative
+        return (isinstance(base, self._cupy.cuda.PinnedMemoryPointer)
+                and x.flags.c_contiguous and x.dtype.isnative)
 
     # -- device ----------------------------------------------------------------------------------------------
     def upload(self, owner: Any, arrays: Any, empty: Any) -> Any:
-        """Return host arrays as device arrays that hold until RING more uploads of `owner` have begun.
+        """Return host arrays as device arrays that are valid until RING more uploads of `owner` have begun.
 
-        `owner` is any object with a weak reference and a hash; its buffers live as long as it, or as what was
+        `owner` is any weakly referenceable, hashable object; its buffers live as long as it, or as the arrays
         returned. `empty(shape, dtype)` allocates on the device.
         """
         if not arrays:
@@ -97,9 +91,9 @@ class Uploads:
     def _upload(self, ring, arrays, empty):
         slot = ring.next()
         self._forget()
-        # Small ones too: from pageable memory the driver would wait for all that the copy has to wait for.
+        # Small ones too: from pageable memory, the driver would block until the copy may run.
         hosts = [self.pinned(x, least=1) for x in arrays]
-        # All that may fail stands above: no event is recorded for an upload that does not happen.
+        # Everything that may fail comes first: no event is recorded for an upload that does not happen.
         fresh = slot.reserve(hosts, empty)
 
         copies = self._copies
@@ -107,7 +101,7 @@ class Uploads:
             copies.wait_event(ring.begun)       # as it was recorded when the last upload began
         ring.begun.record(ring.stream)
         if fresh:
-            # The pool may have given memory that what is queued now has yet to read.
+            # The pool may have returned memory that queued work has yet to read.
             copies.wait_event(ring.begun)
         for array, host in zip(slot.arrays, hosts, strict=True):
             if host.nbytes:
@@ -118,36 +112,34 @@ class Uploads:
 
         self._flying.append((slot.copied, hosts))
         if not all(self._is_pinned(host) for host in hosts if host.nbytes):
-            slot.copied.synchronize()           # the caller may change a pageable array as soon as it has its
-                                                # call back
+            slot.copied.synchronize()           # the caller may change a pageable array after the call
         return list(slot.arrays)
 
     def trim(self) -> None:
-        """Give page-locked memory that nobody uses back to the system."""
+        """Return unused page-locked memory to the system."""
         with self._lock:
             self._forget()
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def _forget(self):
-        """Let go of the host arrays whose copies are done."""
-        # They are held here, not in the ring: its owner may die while a copy is under way.
+        """Release the host arrays whose copies are done."""
+        # They are held here, not in the ring: its owner may be freed while a copy is pending.
         while self._flying and self._flying[0][0].done:
             self._flying.popleft()
 
 
 class _Ring:
-    """The buffers of one owner for one stream: one more than RING, so that a copy need not wait for the last
-    batch's work."""
+    """The buffers of one owner for one stream: RING + 1, so that copies need not wait for the last batch."""
 
     def __init__(self, cupy, stream):
-        # held: another stream must not get its pointer
+        # held, so that no other stream can get its address
         self.stream = stream
         self.begun = cupy.cuda.Event(disable_timing=True)       # recorded on `stream` as each upload begins
         self.slots = [_Slot(cupy) for _ in range(RING + 1)]
         self.count = 0
 
     def next(self):
-        """Return the slot of the next upload, waiting for its last copy where that is still under way."""
+        """Return the slot of the next upload, waiting for its last copy if that is still pending."""
         slot = self.slots[self.count % len(self.slots)]
         if self.count >= len(self.slots):
             slot.copied.synchronize()
@@ -155,19 +147,17 @@ class _Ring:
 
 
 class _Slot:
-    """Device arrays of one upload; their memory grows with what comes and is never given back before the
-    slot."""
+    """Device arrays of one upload; their memory grows as needed and is freed only with the slot."""
 
     def __init__(self, cupy):
         self._cupy = cupy
-        # block: a waiting host leaves its core alone
+        # block: a waiting host does not spin
         self.copied = cupy.cuda.Event(block=True, disable_timing=True)
-        self.memory = []        # one array for each of the upload's, at least as large
+        self.memory = []        # one array for each array of the upload, at least as large
         self.arrays = []
 
     def reserve(self, hosts, empty):
-        """Set `arrays` to device arrays shaped like `hosts`; return whether memory had to be allocated for
-        one."""
+        """Set `arrays` to device arrays shaped like `hosts`; return whether any memory was allocated."""
         memory, arrays, fresh = [], [], False
         for i, host in enumerate(hosts):
             dtype = host.dtype.newbyteorder("=")
