@@ -168,8 +168,8 @@ def _timed_layer(clock, node):
             function = waiting.pop()
             if function is not None and id(function) not in below:
                 below.add(id(function))
-                function.watch_backward(lambda backward: clock.timed(backward,
-                                                                     lambda *_: ("backward", node.name)))
+                function.watch_backward(
+                    lambda backward: clock.timed(backward, lambda *_: ("backward", node.name)))
                 waiting += [tensor.creator for tensor in function.inputs or ()]
         return tops
     return timed

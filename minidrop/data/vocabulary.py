@@ -177,8 +177,8 @@ def _fault(tokens, level):
     first = {}
     for index, token in enumerate(tokens):
         if first.setdefault(token, index) != index:
-            return (index, f"expected different tokens, got {token!r} again, as token {first[token]}; leave "
-                    f"one out")
+            return index, (f"expected different tokens, got {token!r} again, as token {first[token]}; leave "
+                           f"one out")
         if level == "CHARACTER" and token != UNK and len(token) != 1:
             return index, (f"expected one character, got {token!r}; correct it (a vocabulary of words holds "
                            f"{EOS}, which this one does not)")

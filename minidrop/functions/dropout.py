@@ -170,7 +170,7 @@ def take(x: Tensor, kept: Kept, axis: int = 1) -> Tensor:
 
 
 def expand(x: Tensor) -> Tensor:
-    """Return x dense: zeros stand where its kept set drops. x itself where it is dense already."""
+    """Return x dense, with zeros where its kept set drops; x itself if it is dense already."""
     return x if x.kept is None else Expand().apply(x)
 
 

@@ -221,8 +221,8 @@ class GRU(Recurrent):
             dp[t, :, 2 * units:] *= r
             dh = self.read_gradient(backend, t, dp[t]) + dh * z * self.cont[t]
         gWh = self.weight_gradient(backend, dp) if wanted[2] else None
-        gbh = Block(backend.column_sums(dp.reshape(steps * streams, 3 * units)),
-                    self.rows) if wanted[3] else None
+        gbh = (Block(backend.column_sums(dp.reshape(steps * streams, 3 * units)), self.rows) if wanted[3]
+               else None)
         return dx, None, gWh, gbh, dh
 
 

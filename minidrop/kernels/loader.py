@@ -252,8 +252,8 @@ class Cuda:
         null = np.uint64(0)
         try:
             with self.cupy.cuda.Device(self.index):
-                self._function(kernel, macros)(grid, block,
-                                               tuple(null if x is None else x for x in arguments))
+                self._function(kernel, macros)(
+                    grid, block, tuple(null if x is None else x for x in arguments))
         except (ImportError, RuntimeError) as error:
             if "nvrtc" not in str(error):
                 raise

@@ -202,7 +202,7 @@ class PatternFamily(ABC):
 
     @abstractmethod
     def build_distribution(self) -> PatternDistribution:
-        """Return the PatternDistribution of `self.settings`. Raises ConfigError where they cannot be met."""
+        """Return the PatternDistribution of `self.settings`. Raises ConfigError if they cannot be met."""
 
     @abstractmethod
     def offsets(self, choice: Any) -> int:
@@ -218,7 +218,7 @@ class PatternFamily(ABC):
 
     @property
     def enumerable(self) -> bool:
-        """True where all patterns can be listed, choice by choice and offset by offset."""
+        """True if all patterns can be listed, choice by choice and offset by offset."""
         return all(self.offsets(choice) < MANY for choice in self.distribution.choices)
 
     def submodels(self, total: int) -> Any:
@@ -242,8 +242,8 @@ class PatternFamily(ABC):
         if not self.enumerable:
             return None
         probabilities, choices = self.distribution.probabilities, self.distribution.choices
-        return entropy(probabilities) + float(probabilities @ [log(self.offsets(choice))
-                                                               for choice in choices])
+        return entropy(probabilities) + float(
+            probabilities @ [log(self.offsets(choice)) for choice in choices])
 
     def fitted(self, total: int) -> PatternFamily:
         """Return the family for an axis of length `total`: none of its patterns drops the whole axis.

@@ -146,7 +146,7 @@ def _checked(name, value, advice):
 
 
 def _law(family, sites):
-    """Return every pattern as (live, probability), or None where they are too many to list."""
+    """Return every pattern as (live, probability), or None if there are too many to list."""
     choices = [(choice, probability, family.offsets(choice)) for choice, probability
                in zip(family.distribution.choices, family.distribution.probabilities.tolist(), strict=True)]
     if sum(offsets for _, _, offsets in choices) * sites.count > LISTED:

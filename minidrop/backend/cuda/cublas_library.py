@@ -111,8 +111,7 @@ def load(major: Any) -> Any:
 def cupys_module(library: Any) -> Any:
     """Return CuPy's module for a CUDA library, e.g. "cublas". Raises ImportError if that is missing."""
     # As an attribute: only the package loads the library first, wherever pip, conda or the system put it.
-    # Imported by its full name, the module would use the system's loader, which does not search pip's
-    # packages.
+    # Imported by its full name, the module would use the system's loader, which ignores pip's packages.
     libraries = import_module("cupy_backends.cuda.libs")
     try:
         return getattr(libraries, library)

@@ -76,8 +76,8 @@ class KeptTables:
             part, times = kept.part, kept.times
             units = self.backend.empty((times, part.count), np.int64)
             places = self.backend.empty((times, part.total), np.int32)
-            cuda.repeat_kept(self.backend.kernels, dict(kept=self.axis(part, part.total), units=units,
-                                                        places=places))
+            cuda.repeat_kept(self.backend.kernels,
+                             dict(kept=self.axis(part, part.total), units=units, places=places))
             kept.tables = units.reshape(-1), places.reshape(-1)
         return kept.tables
 

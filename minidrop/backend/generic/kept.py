@@ -59,14 +59,14 @@ class KeptSets:
         Rounds to nearest, ties to even; NaN stays NaN.
         """
         xp = self.xp
-        x = xp.ascontiguousarray(self.xp.multiply(KeptSets.submatrix(self, W, rows, cols),
-                                                  W.dtype.type(factor)))
+        x = xp.ascontiguousarray(
+            self.xp.multiply(KeptSets.submatrix(self, W, rows, cols), W.dtype.type(factor)))
         if kind == "float16":
             out[...] = x.astype(np.float16).view(np.uint16)
             return
         bits = x.view(np.uint32)
-        bits = ((bits + np.uint32(0x7FFF)
-                 + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+        bits = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+                >> np.uint32(16)).astype(np.uint16)
         out[...] = xp.where(xp.isnan(x), np.uint16(0x7FC0), bits)
 
     def lookup(self, W: np.ndarray, ids: np.ndarray, cols: Kept | None) -> np.ndarray:

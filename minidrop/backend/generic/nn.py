@@ -68,8 +68,8 @@ class Neural:
             xp.subtract(part, part.max(axis=1, keepdims=True), out=p)
             xp.exp(p, out=p)
             p /= p.sum(axis=1, keepdims=True)
-            logarithm[first:last] = xp.log(xp.maximum(p[xp.arange(last - first), label[first:last]],
-                                                      smallest))
+            logarithm[first:last] = xp.log(
+                xp.maximum(p[xp.arange(last - first), label[first:last]], smallest))
 
         self.in_chunks(rows, *x.shape, x.dtype.itemsize)
         return logarithm

@@ -35,8 +35,8 @@ class Products:
 
     def scaled(self, x: np.ndarray, factor: Any) -> np.ndarray:
         """Return factor * x, for products or other operations; `x` itself if the factor is 1."""
-        return x if factor == 1 else self.xp.multiply(x, x.dtype.type(factor),
-                                                      out=self.empty(x.shape, x.dtype))
+        return (x if factor == 1
+                else self.xp.multiply(x, x.dtype.type(factor), out=self.empty(x.shape, x.dtype)))
 
     def thin_gemm(self, a: Matrix | np.ndarray, b: Any, trans_b: bool = False) -> Any:
         """Return a op(b), as `gemm` does, for an `a` with few rows; the result may be column-major."""

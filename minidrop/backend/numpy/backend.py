@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from minidrop.kept import Kept
 
 _CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a core's own cache
-
-
-_THIN = 32       # rows
+_THIN = 32                  # rows
 
 
 class NumpyBackend(Updates, Backend):
