@@ -110,7 +110,7 @@ class TextModel:
         return tokens or [vocabulary.index("\n")]
 
     def _read(self, token, first=False):
-        """Run the net on one token and return the scores of the next, float64."""
+        """Run the net on one token and return the scores of the next one, float64."""
         inputs = {self._data: np.full((1, 1), token)}
         if self._cont:
             begins = first or (self.sentences and token == self.vocabulary.eos)

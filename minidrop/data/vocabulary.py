@@ -141,7 +141,7 @@ class Vocabulary:
             os.replace(temporary, path)
         except OSError as error:
             raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check "
-                            "the free space and the permissions there") from error
+                            f"the free space and " "the permissions there") from error
         finally:
             temporary.unlink(missing_ok=True)
 
