@@ -139,7 +139,7 @@ def training_loss(solver: Solver) -> str:
     if not losses or (terms == "loss" and over == 1):
         return ""
     mean = f", mean of the last {over} iterations" if over > 1 else ""
-    return f"loss in training is {terms}, without weight decay{mean}; in tests every output has its own name"
+    return f"training shows {terms} as its loss, without weight decay{mean}; tests show every output"
 
 
 def _train(solver, signals, view, narrator, again):
