@@ -26,7 +26,8 @@ def solver(losses, settings=""):
 @pytest.mark.parametrize("losses, settings, said", [
     (ONE.replace("TOP", "loss").replace("MORE", ""), "", ""),
     (ONE.replace("TOP", "error").replace("MORE", ""), "", "error as its loss, without weight decay;"),
-    (ONE.replace("TOP", "loss").replace("MORE", "loss_weight: 3"), "", "3 loss as its loss, without weight decay;"),
+    (ONE.replace("TOP", "loss").replace("MORE", "loss_weight: 3"), "",
+     "3 loss as its loss, without weight decay;"),
     (ONE.replace("TOP", "loss").replace("MORE", ""), "average_loss: 7",
      "loss as its loss, without weight decay, mean of the last 7 iterations;"),
     (TWO, "", "loss + 0.5 more as its loss, without weight decay;"),
