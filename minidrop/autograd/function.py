@@ -8,7 +8,7 @@ import numpy as np
 
 from minidrop.autograd import graph
 from minidrop.autograd.tensor import Tensor
-from minidrop.errors import ShapeError
+from minidrop.errors import KeptError
 
 _ages = itertools.count(1)
 
@@ -24,7 +24,7 @@ class Function:
       "same"    elementwise: all inputs share one kept set and the output carries it;
       "native"  the function itself reads `input_kept` and sets `output_kept` = (kept, axis), or a list, one
       for each output;
-      "dense"   it cannot work on compact data: a compact input raises ShapeError.
+      "dense"   it cannot work on compact data: a compact input raises KeptError.
     An instance is used once. What it stores has a slot in its class; a class without `__slots__` stores what
     it likes.
     """
@@ -95,13 +95,12 @@ class Function:
             return None, 1
         name = type(self).__name__
         if self.kept_rule == "dense":
-            raise ShapeError(f"{name} needs every unit of its input, which carries {compact[0].kept}; "
-                             f"call functions.expand on it first")
+            raise KeptError(f"{name} needs every unit of its input, which carries {compact[0].kept}; "
+                            f"call functions.expand on it first")
         kept, axis = compact[0].kept, compact[0].kept_axis
         if any((x.kept, x.kept_axis) != (kept, axis) for x in inputs):
-            raise ShapeError(f"{name} needs inputs with one kept set, got "
-                             f"{', '.join(repr(x.kept) for x in inputs)}; call functions.expand on them "
-                             f"first")
+            raise KeptError(f"{name} needs inputs with one kept set, got "
+                            f"{', '.join(repr(x.kept) for x in inputs)}; call functions.expand on them first")
         return kept, axis
 
     def release(self) -> None:

@@ -86,6 +86,7 @@ class Net:
         # What every forward pass asks, looked up once.
         self.output_refs = self.graph.outputs
         self.force_backward = self.config.message.force_backward
+        self.broken_promises: set[int] = set()      # nodes that turned out to need every unit
         self.detached = {node.index: [i for i, wanted in enumerate(node.config.propagate_down) if not wanted]
                          for node in self.graph.nodes if not all(node.config.propagate_down)}
         self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
