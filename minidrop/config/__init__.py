@@ -19,7 +19,7 @@ from minidrop.config.minidrop_pb2 import (
                                   NetState,
                                   SolverParameter,
 )
-from minidrop.config.nets import NetChoice, solver_nets
+from minidrop.config.nets import NetChoice, as_net_config, solver_nets
 from minidrop.config.overrides import apply_overrides, split_overrides
 from minidrop.config.source_map import SourceMap
 from minidrop.config.spec import NetSpec, layers
@@ -28,6 +28,6 @@ from minidrop.config.state import filter_state
 __all__ = [
     "FillerParameter", "LayerParameter", "NetChoice", "NetConfig", "NetParameter", "NetSpec", "NetState",
     "SolverConfig", "SolverParameter", "SourceMap", "TEST", "TRAIN", "all_param_fields",
-    "apply_overrides", "decimal", "filter_state", "layers", "load_net", "load_solver",
+    "apply_overrides", "as_net_config", "decimal", "filter_state", "layers", "load_net", "load_solver",
     "param_fields", "parse_net", "parse_solver", "solver_nets", "split_overrides",
 ]

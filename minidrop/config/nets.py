@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop.config.check import is_repeated
 from minidrop.config.load import NetConfig, load_net
-from minidrop.config.minidrop_pb2 import TEST, TRAIN, NetState
+from minidrop.config.minidrop_pb2 import TEST, TRAIN, NetParameter, NetState
+from minidrop.config.spec import NetSpec
 from minidrop.config.state import filter_state
 from minidrop.errors import ConfigError
 
@@ -113,3 +114,17 @@ def _find(solver, path, place):
             return candidate
     looked = " nor as ".join(repr(candidate) for candidate in dict.fromkeys((path, beside)))
     raise ConfigError(f"{solver.where(place)}: network file not found as {looked}")
+
+
+def as_net_config(source: object) -> NetConfig:
+    """Return the NetConfig of what a net is built from; ConfigError for anything else."""
+    if isinstance(source, NetConfig):
+        return source
+    if isinstance(source, NetParameter):
+        return NetConfig.of(source)
+    if isinstance(source, NetSpec):
+        return NetConfig.of(source.to_proto())
+    if isinstance(source, str | os.PathLike):
+        return load_net(os.fspath(source))
+    raise ConfigError(f"a net is built from a NetConfig, NetParameter, NetSpec or path, got "
+                      f"{type(source).__name__}")

@@ -19,6 +19,7 @@ from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
 from minidrop.layers.flow import OWN, Drops, Pass, Product
 from minidrop.net.checks import check_vocabularies
+from minidrop.patterns.drop_site import DropSite
 
 if TYPE_CHECKING:
     from minidrop.config.load import NetConfig
@@ -262,6 +263,7 @@ def _infer_shapes(graph, problems):
             shapes = node.layer.setup(*bottoms)
             graph.shapes.update({ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)})
             node.flow = list(node.layer.flow(bottoms))
+            _check_drawn(node)
         except MinidropError as error:
             inputs = ", ".join(f"{ref.name} {shape}"
                                for ref, shape in zip(node.bottoms, bottoms, strict=True))
@@ -269,6 +271,15 @@ def _infer_shapes(graph, problems):
                          *param_fields(node.layer.type)[:1])
             continue
         _add_parameters(graph, node, problems)
+
+
+def _check_drawn(node):
+    """Raise ConfigError where a layer holds a DropSite that the net would never draw."""
+    drawn = [fact.site for fact in node.drops]
+    for name, site in vars(node.layer).items():
+        if isinstance(site, DropSite) and not any(site is one for one in drawn):
+            raise ConfigError(f"nobody draws {name}, a DropSite: flow must return a Drops of it, or it would "
+                              f"drop nothing")
 
 
 def _add_parameters(graph, node, problems):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.backend import get_backend
-from minidrop.config import NetConfig, NetParameter, NetSpec, filter_state, load_net
+from minidrop.config import NetConfig, as_net_config, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, DataError, ShapeError, nearest
 from minidrop.layers import Context, DataLayer
@@ -57,7 +56,7 @@ class Net:
         dtype = getattr(dtype, "__name__", None) or str(dtype)
         if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
-        config = _as_config(source)
+        config = as_net_config(source)
         self.config = filter_state(config, getattr(pb, phase), level, stages)
         self.phase, self.seed, self.dtype = phase, int(seed), dtype
         self.backend = get_backend(device, precision)
@@ -221,8 +220,8 @@ class Net:
         return [ref.name for ref in self.output_refs]
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """Run all layers and return {output name: Tensor}. `inputs` set the tops of the Input layers, by
-        name.
+        """Run all layers and return {output name: Tensor}. `inputs` are the tops of the Input layers, by
+        name, in this pass; those left out must have been set with `set_inputs`.
 
         A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError
         naming the layer.
@@ -230,23 +229,35 @@ class Net:
         with self.backend.active():
             self.run = run = Run(self)
             self._give(inputs)
-            if self._forwards is not None:
-                self.drops.draw(self._forwards)
-                self._forwards += 1
+            self._draw_if_due()
             outputs = run.through(self.graph.nodes, {})
             run.whole = not any(self.is_dropping(layer) for layer in self.drop_layers.values())
             return outputs
+
+    def _draw_if_due(self):
+        if self._forwards is not None:
+            self.drops.draw(self._forwards)
+            self._forwards += 1
+
+    def set_inputs(self, **inputs: Tensor | np.ndarray) -> None:
+        """Set inputs that every later pass reads, unless `forward` is given others; a Solver reads them too.
+
+        Raises DataError or ShapeError naming the layer."""
+        with self.backend.active():
+            self._give(inputs, stay=True)
 
     def read(self) -> Any:
         """Run the data layers alone and return {BlobRef: Tensor} of their tops, for `compute`."""
         with self.backend.active():
             self.run = Run(self)
+            self._give({})
             self.run.through(self._data_nodes, {})
             return self.run.tensors
 
     def compute(self, data: np.ndarray) -> Any:
         """Run all layers but those of data, on tensors as `read` returns them; returns the Run."""
         self.run = Run(self)
+        self._draw_if_due()
         self.run.through(self._other_nodes, dict(data))
         return self.run
 
@@ -271,13 +282,13 @@ class Net:
             self.run = Run(self)
             return self.run.again(before)
 
-    def _give(self, inputs):
+    def _give(self, inputs, stay=False):
         unknown = [name for name in inputs if name not in self.inputs]
         if unknown:
             raise ShapeError(f"the net has no input {unknown[0]!r}{nearest(unknown[0], self.inputs)} "
                              f"(inputs: {', '.join(self.inputs) or 'none, its data layers feed it'})")
         for layer in self._input_layers:
-            layer.give({name: inputs[name] for name in layer.shapes if name in inputs})
+            layer.give({name: inputs[name] for name in layer.shapes if name in inputs}, stay)
 
     @property
     def blobs(self) -> dict[str, Tensor]:
@@ -335,16 +346,3 @@ class Net:
             layer.close()
         self.run = Run(self)
         self.backend.trim()
-
-
-def _as_config(source):
-    if isinstance(source, NetConfig):
-        return source
-    if isinstance(source, NetParameter):
-        return NetConfig.of(source)
-    if isinstance(source, NetSpec):
-        return NetConfig.of(source.to_proto())
-    if isinstance(source, str | os.PathLike):
-        return load_net(source)
-    raise ConfigError(f"a net is built from a NetConfig, NetParameter, NetSpec or path, got "
-                      f"{type(source).__name__}")
