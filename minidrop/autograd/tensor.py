@@ -28,6 +28,9 @@ class Tensor:
     __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index",
                  "name")
 
+    # NumPy leaves operators to the Tensor beside an array; as its own results they would lose the gradient.
+    __array_ufunc__ = None
+
     def __init__(self, data: Any, requires_grad: bool = False, backend: Any = None, kept: Kept | None = None,
                  kept_axis: int = 1, name: Any = None):
         if not hasattr(data, "dtype"):
@@ -76,11 +79,14 @@ class Tensor:
         return float(self.numpy().reshape(()))
 
     def backward(self, gy: np.ndarray | None = None) -> None:
-        """Add d self / d leaf, times `gy` (default: ones), to the `grad` of every leaf this tensor was
-        computed from.
+        """Add d self / d leaf, times `gy`, to the `grad` of every leaf this tensor was computed from.
 
-        Raises ShapeError where `gy` has not the physical shape of this tensor.
+        A single number needs no `gy`: 1. Raises ShapeError where others lack it, or where it has not the
+        physical shape of this tensor.
         """
+        if gy is None and self.data.size != 1:
+            raise ShapeError(f"backward: a tensor of shape {self.shape} is no single number, whose gradient "
+                             f"is 1; give gy, an array of the physical shape {self.data.shape}")
         gy = self.backend.xp.ones_like(self.data) if gy is None else self.backend.asarray(gy, self.data.dtype)
         if gy.shape != self.data.shape:
             raise ShapeError(f"backward: gy should have the physical shape of the tensor, {self.data.shape}, "

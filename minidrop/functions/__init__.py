@@ -29,5 +29,5 @@ __all__ = ["HiddenDrop", "accuracy", "add", "add_to_steps", "approx_dropout", "c
            "take", "tanh", "weighted_sum"]
 
 # Operators belong to Tensor, their maths to this floor above it.
-Tensor.__add__ = add
-Tensor.__mul__ = multiply
+Tensor.__add__ = Tensor.__radd__ = add
+Tensor.__mul__ = Tensor.__rmul__ = multiply

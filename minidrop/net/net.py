@@ -174,8 +174,7 @@ class Net:
 
     @contextmanager
     def restored(self) -> Iterator:
-        """Put back at the end of this context what passes change: the mode, what is drawn, the places of the
-        data layers, and the states of recurrent ones."""
+        """Put back at the end what passes change: mode, draws, places in the data, recurrent states."""
         forwards, drops = self._forwards, self.drops.state
         positions, states = self.positions, self.states
         try:
@@ -188,8 +187,7 @@ class Net:
     # -- states ----------------------------------------------------------------------------------------------
     @property
     def states(self) -> dict:
-        """{(layer, name): array} of what recurrent layers carry from batch to batch. Forward passes make new
-        arrays."""
+        """{(layer, name): array} of what recurrent layers carry; every forward pass makes new arrays."""
         return {(name, key): array for name, layer in self.layers.items()
                 for key, array in layer.state.items()}
 
@@ -214,11 +212,9 @@ class Net:
         `order` is an int64 NumPy array; entry order[i] of the axis moves to place i. To apply all of them
         leaves the net the same function up to rounding; a solver must move its history of a parameter alike.
         """
-        for reshuffle in self.reshuffles:
-            if reshuffle.is_due(iteration):
-                order = reshuffle.order(self.seed, iteration)
-                for layer, name, axis in reshuffle.moves:
-                    yield self.params[layer][name], axis, order
+        for reshuffle in (one for one in self.reshuffles if one.is_due(iteration)):
+            order = reshuffle.order(self.seed, iteration)
+            yield from ((self.params[layer][name], axis, order) for layer, name, axis in reshuffle.moves)
 
     # -- running ---------------------------------------------------------------------------------------------
     @property
@@ -232,32 +228,41 @@ class Net:
         return [ref.name for ref in self.output_refs]
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """Run all layers and return {output name: Tensor}. `inputs` set the tops of the Input layers, by
-        name.
+        """Run all layers and return {output name: Tensor}.
 
-        A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError
-        naming the layer.
+        `inputs` are the tops of Input layers, by name; those left out must have been set with `set_inputs`. A
+        Tensor's value is `.numpy()`; `float()` works for losses. DataError or ShapeError name the layer.
         """
         with self.backend.active():
             self.run = run = Run(self)
             self._give(inputs)
-            if self._forwards is not None:
-                self.drops.draw(self._forwards)
-                self._forwards += 1
+            self._draw_if_due()
             outputs = run.through(self.graph.nodes, {})
             run.whole = not any(self.is_dropping(layer) for layer in self.drop_layers.values())
             return outputs
+
+    def _draw_if_due(self):
+        if self._forwards is not None:
+            self.drops.draw(self._forwards)
+            self._forwards += 1
+
+    def set_inputs(self, **inputs: Tensor | np.ndarray) -> None:
+        """Set inputs that every later pass reads, of a Solver too, unless `forward` is given others."""
+        with self.backend.active():
+            self._give(inputs, stay=True)
 
     def read(self) -> Any:
         """Run the data layers alone and return {BlobRef: Tensor} of their tops, for `compute`."""
         with self.backend.active():
             self.run = Run(self)
+            self._give({})
             self.run.through(self._data_nodes, {})
             return self.run.tensors
 
     def compute(self, data: np.ndarray) -> Any:
         """Run all layers but those of data, on tensors as `read` returns them; returns the Run."""
         self.run = Run(self)
+        self._draw_if_due()
         self.run.through(self._other_nodes, dict(data))
         return self.run
 
@@ -267,8 +272,7 @@ class Net:
         self.run.tensors, self.run.spent = tensors, True
 
     def rerun(self) -> dict[str, Tensor]:
-        """Run only the layers that drops reach, on the batch of the last `forward`; returns what that
-        returns.
+        """Run only the layers that drops reach, on the batch of the last `forward`; returns the outputs.
 
         `forward` must have run with drops at rest, see `set_dropping`: what it computed above the drops is
         whole, so it serves every pattern. For passes under no_grad. States of recurrent layers begin as that
@@ -282,13 +286,13 @@ class Net:
             self.run = Run(self)
             return self.run.again(before)
 
-    def _give(self, inputs):
+    def _give(self, inputs, stay=False):
         unknown = [name for name in inputs if name not in self.inputs]
         if unknown:
             raise ShapeError(f"the net has no input {unknown[0]!r}{nearest(unknown[0], self.inputs)} "
                              f"(inputs: {', '.join(self.inputs) or 'none, its data layers feed it'})")
         for layer in self._input_layers:
-            layer.give({name: inputs[name] for name in layer.shapes if name in inputs})
+            layer.give({name: inputs[name] for name in layer.shapes if name in inputs}, stay)
 
     @property
     def blobs(self) -> dict[str, Tensor]:
@@ -304,8 +308,7 @@ class Net:
 
     @property
     def loss(self) -> float:
-        """The weighted sum of all losses of the last forward pass, as a float (0 for a net without a
-        loss)."""
+        """The weighted sum of all losses of the last forward pass, as a float (0 without a loss)."""
         return self.run.loss
 
     def backward(self, scale: float | Sequence[float] = 1.0) -> None:
