@@ -150,8 +150,7 @@ class Net:
     def masks(self) -> dict[str, np.ndarray]:
         """{layer: array, scale included, that dense code would multiply by}.
 
-        Of units: it broadcasts over the batch. Of blocks: as large as the batch. Of weights: the mask of the
-        product's weights, (outputs, inputs).
+        Of units it broadcasts over the batch, of blocks it is as large; of weights (outputs, inputs).
         """
         return {name: mask.astype(self.dtype) for name, mask in self.drops.masks().items()}
 
