@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ except ImportError:                # Windows
 log = logging.getLogger(__name__)
 
 ROOT = Path("runs")
+_FACTS_BYTES = 1 << 20
 _NET_FIELDS = ("net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param")
 
 
@@ -57,6 +59,7 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
         if path is None:
             log.info("no earlier run of %s under %s: starting anew", solver.config.path, ROOT)
         else:
+            _check_free(path)
             folder = RunFolder(path, name, solver)
             start = folder.newest_snapshot()
             if start is None:
@@ -66,6 +69,7 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
     if resume is None and (path / "run.json").exists():
         raise ConfigError(f"--out {path}: holds a run already; go on with --resume auto, or name another "
                           f"folder")
+    _check_free(path)
     return RunFolder(path, name, solver), resume if resume != "auto" else None
 
 
@@ -82,6 +86,15 @@ def _fresh(name):
         except OSError:
             return path         # `begin` says why it cannot be written
     raise ConfigError(f"{ROOT}: has too many runs of {stem}")
+
+
+def _check_free(path):
+    """Raise ConfigError where a folder that is no run's holds what a run would replace."""
+    if not (path / "run.json").exists():
+        for name in ("solver.prototxt", "net.prototxt", "metrics.jsonl", "train.log"):
+            if (path / name).exists():
+                raise ConfigError(f"--out {path}: is no run folder and holds a {name}, which the run would "
+                                  f"replace; name another folder")
 
 
 def _newest_run(solver):
@@ -101,10 +114,19 @@ def _identity(solver):
 
 
 def _read_facts(path):
+    """Return what run.json says, {} without one; a broken one is warned of and says nothing."""
     try:
+        if not path.exists():
+            return {}
+        if not path.is_file() or path.stat().st_size > _FACTS_BYTES:
+            raise ValueError(f"is no file of at most {_FACTS_BYTES} bytes")
         facts = json.loads(path.read_text(encoding="utf-8"))
-        return facts if isinstance(facts, dict) and isinstance(facts.get("started", 0), int | float) else {}
-    except (OSError, ValueError):
+        if (not isinstance(facts, dict) or not isinstance(facts.get("run", ""), str)
+                or not isinstance(facts.get("started", 0.0), int | float)):
+            raise ValueError("holds other things than a run's")
+        return facts
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning("%s: cannot be read (%s): passed over", path, getattr(error, "strerror", None) or error)
         return {}
 
 
@@ -115,37 +137,49 @@ class RunFolder:
         self.path, self.solver = path, solver
         self.log_path = path / "train.log"
         self.facts = _read_facts(path / "run.json")
+        self.run = self.facts.get("run") or secrets.token_hex(8)
         self.own_prefix = not solver.settings.snapshot_prefix
-        if self.own_prefix:
-            solver.snapshot_prefix = str(path / "snapshots" / name)
-        elif os.path.isdir(solver.snapshot_prefix):         # as Caffe reads a prefix that is a folder
-            solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, Path(solver.config.path).stem)
+        prefix = str(path / "snapshots" / name) if self.own_prefix else solver.snapshot_prefix
+        if os.path.isdir(prefix):           # as Caffe reads a prefix that is a folder
+            prefix = os.path.join(prefix, Path(solver.config.path).stem)
+        solver.place_snapshots(prefix, self.run)
         self._metrics = self._lock = None
 
     def newest_snapshot(self) -> Any:
         """Return the path of this run's newest intact snapshot, or None; broken ones are warned of.
 
-        The folder is locked first: a process that still trains in it may delete what is found here.
+        The folder is locked first: a process that still trains in it may delete what is found here. Raises
+        ConfigError where this run's snapshots have been replaced by those of another with the same prefix.
         """
         if self.path.is_dir():
             self._lock_folder()
-        prefix = Path(self.solver.snapshot_prefix)
-        # Under a prefix of the solver file an older run may have left snapshots of later iterations.
-        since = 0 if self.own_prefix else self.facts.get("started", 0)
-        skipped, found = [], None
-        for path in list_snapshots(prefix.parent, skipped):
-            # Another prefix may begin with this one.
-            own = re.fullmatch(re.escape(prefix.name) + r"_(iter_\d+|best)\.h5", path.name)
-            if own and path.stat().st_mtime >= since:
-                try:
-                    read_header(path)
+        skipped, foreign, found = [], None, None
+        for path in self._snapshots(skipped):
+            try:
+                if not self._is_foreign(read_header(path)):
                     found = path
                     break
-                except SnapshotError as error:
-                    skipped.append(str(error))
+                foreign = foreign or path
+            except SnapshotError as error:
+                skipped.append(str(error))
         for message in skipped:
             log.warning("passed over: %s", message)
+        if foreign and not found and self.facts.get("has_snapshots"):
+            raise ConfigError(f"--resume auto: {foreign} is a snapshot of another run with this "
+                              f"snapshot_prefix, and none of the run in {self.path} is left; go on from it "
+                              f"with --resume FILE, or start anew with another --out")
         return found
+
+    def _snapshots(self, skipped=None):
+        """Yield the snapshots under the prefix, the latest first. Another prefix may begin with this one."""
+        prefix = Path(self.solver.snapshot_prefix)
+        for path in list_snapshots(prefix.parent, skipped):
+            if re.fullmatch(re.escape(prefix.name) + r"_(iter_\d+|best)\.h5", path.name):
+                yield path
+
+    def _is_foreign(self, header):
+        """Whether a snapshot under a prefix of the solver file is another run's; older ones name none."""
+        return not self.own_prefix and header.get("run", "") != self.facts.get("run", "")
 
     def begin(self) -> None:
         """Make the folder, or go on in it: cut the metrics at the solver's iteration, write the configuration
@@ -153,10 +187,11 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
-            facts = {**_identity(self.solver), "started": time.time(), "minidrop": __version__}
+            facts = {**_identity(self.solver), "run": self.run, "started": time.time(),
+                     "minidrop": __version__}
             self.facts = {**facts, **self.facts,
                           "snapshot_prefix": os.path.abspath(self.solver.snapshot_prefix)}
-            _write(self.path / "run.json", json.dumps(self.facts, indent=1) + "\n")
+            self._write_facts()
             self._write_configuration()
             self._cut_metrics()
             self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8", buffering=1)
@@ -165,6 +200,14 @@ class RunFolder:
                               f"{error.strerror or error}; choose another one") from error
         if not self.own_prefix:
             self._check_prefix()
+            other = next((path for path in self._snapshots() if self.solver.written.is_foreign(path)), None)
+            if other:
+                log.warning("%s: %s is a snapshot of another run; those of the same iterations will be "
+                            "replaced, so set another snapshot_prefix for each run",
+                            self.solver.config.where("snapshot_prefix"), other)
+
+    def _write_facts(self):
+        _write(self.path / "run.json", json.dumps(self.facts, indent=1) + "\n")
 
     def _check_prefix(self):
         """Find out now, not at the first snapshot, that a snapshot_prefix of the solver file cannot be
@@ -213,7 +256,10 @@ class RunFolder:
             _write(path, kept)
 
     def record(self, event: Any) -> None:
-        """Write an Event of the solver down, if it has values to keep."""
+        """Write an Event of the solver down, if it has values to keep, and that there are snapshots."""
+        if event.kind == "snapshot" and not self.facts.get("has_snapshots"):
+            self.facts["has_snapshots"] = True
+            self._write_facts()
         if event.kind not in ("display", "test"):
             return
         line = {"iteration": event.iteration, "phase": "TEST" if event.kind == "test" else "TRAIN"}

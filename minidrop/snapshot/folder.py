@@ -21,11 +21,11 @@ def list_snapshots(folder: str | os.PathLike, skipped: list[str] | None = None) 
     for path in _files(folder, ".h5"):
         try:
             with open_regular(path) as file:
-                found.append((read_seal(file, path).iteration, os.fstat(file.fileno()).st_mtime_ns, path))
+                found.append((read_seal(file, path).iteration, path))
         except (SnapshotError, OSError) as error:
             if skipped is not None:
                 skipped.append(str(error))
-    return [path for *_, path in sorted(found, reverse=True)]
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def newest_valid(folder: str | os.PathLike, skipped: list[str] | None = None) -> Path | None:
@@ -44,15 +44,18 @@ def newest_valid(folder: str | os.PathLike, skipped: list[str] | None = None) ->
 
 
 def prune(folder: str | os.PathLike, keep: int, protect: Iterable[str | os.PathLike] = (),
-          prefix: str = "") -> list[Path]:
+          prefix: str = "", leave: Iterable[Path] = ()) -> list[Path]:
     """Delete all but the `keep` latest snapshots in `folder` whose names begin with `prefix`.
+
+    Those in `leave` are others': they neither count nor are deleted.
 
     Also deletes leftovers of writers that were killed.
     keep = 0 keeps all. Paths in `protect` (the best, the one resumed from) are never deleted; nor are broken
     files, files that are no snapshots, and symbolic links. Returns the deleted paths. Raises SnapshotError.
     """
     protected = {os.path.realpath(path) for path in protect}
-    numbered = [path for path in list_snapshots(folder) if path.name.startswith(prefix)] if keep else []
+    numbered = [path for path in list_snapshots(folder) if path.name.startswith(prefix)
+                and path not in set(leave)] if keep else []
     doomed = [path for path in numbered[keep:]
               if not path.is_symlink() and os.path.realpath(path) not in protected]
     try:

@@ -13,7 +13,7 @@ import numpy as np
 from minidrop.config import SolverConfig
 from minidrop.errors import SnapshotError, nearest
 from minidrop.net import Net
-from minidrop.snapshot import Snapshot, join_key, prune, read_snapshot, split_key, write_snapshot
+from minidrop.snapshot import Snapshot, join_key, read_snapshot, split_key, write_snapshot
 from minidrop.solver.data_record import (
     place_record,
     places_of,
@@ -52,6 +52,8 @@ def write(solver: Solver, path: Path) -> None:
              "texts": place_record(solver.net)}
     if shared := [names for names in solver.net.owners().values() if len(names) > 1]:
         attrs["shared"] = json.dumps(shared)
+    if solver.written.run:
+        attrs["run"] = solver.written.run
     if solver.best is not None:
         attrs["best"] = float(solver.best)
     if solver.net.backend.precision != "float32":
@@ -128,6 +130,8 @@ def _checked_state(path, arrays, attrs):
         if not isinstance(attrs[name], int) or not 0 <= attrs[name] < 2 ** 63:
             raise SnapshotError(f"{path}: refused as a snapshot: expected {name} to be an integer from 0 on, "
                                 f"got {attrs[name]!r}")
+    if not isinstance(attrs.get("run", ""), str):
+        raise SnapshotError(f"{path}: refused as a snapshot: expected run to be a text, got {attrs['run']!r}")
     if not isinstance(attrs.get("best", 0.0), int | float):
         raise SnapshotError(f"{path}: refused as a snapshot: expected best to be a number, got "
                             f"{attrs['best']!r}")
@@ -209,23 +213,23 @@ def best_problems(config: SolverConfig, test_nets: list[Net]) -> list[str]:
             f"(outputs: {', '.join(outputs) or 'none, there is no test net'})"]
 
 
+def writes_snapshots(solver: Solver) -> bool:
+    """Whether a training writes snapshots unasked: each `snapshot` iterations, or at its end to a prefix."""
+    settings = solver.settings
+    return settings.snapshot > 0 or settings.snapshot_after_train and solver.has_prefix
+
+
 def keep_best(solver: Solver, results: list[dict]) -> None:
     """Write PREFIX_best.h5 if the output that snapshot_best names is better than ever.
 
     "-loss" means smaller is better. The first test net with that output counts; a NaN is never better.
+    Nothing is written where no snapshots are, see `writes_snapshots`.
     """
     wanted = solver.settings.snapshot_best
-    if not wanted:
+    if not wanted or not writes_snapshots(solver):
         return
     name, sign = wanted.removeprefix("-"), -1 if wanted.startswith("-") else 1
     value = float(np.mean(next(result[name] for result in results if name in result)))
     if not np.isnan(value) and (solver.best is None or sign * value > sign * solver.best):
         solver.best = value
         write(solver, Path(f"{solver.snapshot_prefix}_best.h5"))
-
-
-def prune_old(solver: Solver, newest: Path) -> None:
-    """Delete all but the snapshot_keep newest numbered snapshots of this prefix (0 keeps all)."""
-    if solver.settings.snapshot_keep:
-        prefix = Path(solver.snapshot_prefix)
-        prune(prefix.parent, solver.settings.snapshot_keep, protect=[newest], prefix=f"{prefix.name}_iter_")
