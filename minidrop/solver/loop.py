@@ -101,6 +101,7 @@ class Solver:
         self._should_stop: Callable[[Solver], object] = _never
         self.after_backward: list[Callable[[dict[str, Parameter]], object]] = []
         warn_of_ignored(self.config)
+        self._nets: list[Net] = []
         seed = self.settings.random_seed
         self.build(seed if seed >= 0 else secrets.randbits(31))
         if initial_weights:
@@ -127,6 +128,9 @@ class Solver:
             problems += vocabulary_problems(nets[0], nets[1:])
         if problems:
             raise ConfigError("\n".join(problems))
+        for old, new in zip(self._nets, nets, strict=False):        # who holds a net goes on with it
+            old.become(new)
+        nets = self._nets = self._nets or nets
         self.seed = seed
         self.net: Net = nets[0]
         self.test_nets: list[Net] = nets[1:]
@@ -146,14 +150,11 @@ class Solver:
             state.load_weights(self.net, beside if beside.exists() else name)
 
     def rebuild(self, seed: int) -> None:
-        """Make everything anew for another seed; arrays set with set_input_arrays stay set."""
-        before, steps = (self.net, *self.test_nets), self.steps
+        """Make everything anew for another seed; the nets stay the same objects, and read the
+        arrays and inputs that were set."""
+        steps = self.steps
         self.build(seed)
         steps.close()
-        for old, new in zip(before, (self.net, *self.test_nets), strict=True):
-            for name, layer in old.data_layers.items():
-                new.layers[name].adopt(layer)
-            old.close()
 
     def _net(self, choice, seed, share):
         phase = "TRAIN" if choice.iterations is None else "TEST"

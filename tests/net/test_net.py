@@ -380,7 +380,7 @@ class TestInputs:
         net = md.Net(parse_net(self.TEXT), device="cpu")
         net.forward(a=np.ones((2, 3)), b=np.ones((2, 3)))
         for given, missing in (({"a": np.ones((2, 3))}, "b"), ({}, "a")):
-            message = f"^layer 'in' .Input.: no value for input '{missing}' in this pass; .*_inputs.{missing}="
+            message = f"^layer 'in' .Input.: no value for input '{missing}' in this pass; .*s.{missing}="
             with pytest.raises(md.DataError, match=message):
                 net.forward(**given)
         with pytest.raises(md.DataError, match="no value for input 'a'"):
