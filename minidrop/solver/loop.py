@@ -128,8 +128,10 @@ class Solver:
             problems += vocabulary_problems(nets[0], nets[1:])
         if problems:
             raise ConfigError("\n".join(problems))
-        for old, new in zip(self._nets, nets, strict=False):        # who holds a net goes on with it
-            old.become(new)
+        if self._nets:
+            self.steps.close()
+            for old, new in zip(self._nets, nets, strict=True):     # who holds a net goes on with it
+                old.become(new)
         nets = self._nets = self._nets or nets
         self.seed = seed
         self.net: Net = nets[0]
@@ -152,9 +154,7 @@ class Solver:
     def rebuild(self, seed: int) -> None:
         """Make everything anew for another seed; the nets stay the same objects, and read the
         arrays and inputs that were set."""
-        steps = self.steps
         self.build(seed)
-        steps.close()
 
     def _net(self, choice, seed, share):
         phase = "TRAIN" if choice.iterations is None else "TEST"
