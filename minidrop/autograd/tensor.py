@@ -224,6 +224,14 @@ class Parameter(Tensor):
         if len(self.blocks) > 1 and sum(block.data.size for block in self.blocks) > self.data.size:
             self.blocks = [Block(Blocks(self.blocks, self.dtype).dense(self.backend, self.shape))]
 
+    def copy_from(self, other: Parameter) -> None:
+        """Take over values, gradient and multipliers of a Parameter of the same shape."""
+        self.data[...] = other.data
+        self._dense = None
+        self.blocks = [Block(block.data.copy(), block.rows, block.cols) for block in other.blocks]
+        self.requires_grad = other.requires_grad
+        self.lr_mult, self.decay_mult = other.lr_mult, other.decay_mult
+
     def scale_grad(self, factor: float) -> None:
         """Multiply the gradient by a number."""
         self._dense = None

@@ -1,5 +1,7 @@
 """Input."""
 
+from typing import Any
+
 import numpy as np
 
 from minidrop.autograd import Tensor
@@ -58,6 +60,9 @@ class Input(Layer):
             self.set |= given
         else:
             self.given = given
+
+    def adopt(self, other: Any) -> None:
+        self.set = dict(other.set)
 
     def forward(self) -> tuple[Tensor, ...]:
         found = self.set | self.given

@@ -13,10 +13,11 @@ import numpy as np
 from minidrop.backend import get_backend
 from minidrop.config import NetConfig, as_net_config, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.errors import BackendError, ConfigError, DataError, ShapeError, nearest
+from minidrop.errors import ConfigError, DataError, ShapeError, nearest
 from minidrop.layers import Context, DataLayer
 from minidrop.net.drops import NetDrops
 from minidrop.net.graph import build_graph, loss_weights
+from minidrop.net.lifetime import Lifetime, OneThread
 from minidrop.net.parameters import check_dropped_weights, check_shapes, make_parameters
 from minidrop.net.planner import plan_compaction
 from minidrop.net.problems import Problems
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64")
 
 
-class Net:
+class Net(Lifetime):
     """A network in one phase, on one device.
 
     `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or
@@ -47,6 +48,8 @@ class Net:
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the
     last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` what the planner
     decided, `reshuffles` whose units change places while a Solver trains the net.
+
+    A Net serves one thread at a time. copy.deepcopy copies it; it is not pickled but written to snapshots.
     """
 
     def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str = "auto", dtype: str = "float32",
@@ -62,6 +65,7 @@ class Net:
         mistakes: list[ConfigError] = []
         self.config = filter_state(config, getattr(pb, phase), level, stages, mistakes)
         self.phase, self.seed, self.dtype = phase, int(seed), dtype
+        self.level, self.stages, self.share, self.guard = level, stages, share, OneThread()
         self.backend = get_backend(device, precision)
         if dtype == "float64" and precision != "float32":
             raise ConfigError(f"precision {precision} rounds products of float32 numbers, but dtype is "
@@ -183,28 +187,6 @@ class Net:
             self.seek(positions)
             self.set_states(states)
 
-    # -- states ----------------------------------------------------------------------------------------------
-    @property
-    def states(self) -> dict:
-        """{(layer, name): array} of what recurrent layers carry; every forward pass makes new arrays."""
-        return {(name, key): array for name, layer in self.layers.items()
-                for key, array in layer.state.items()}
-
-    def set_states(self, states: dict) -> None:
-        """Let the next forward pass go on from `states`, as the property gives them."""
-        for (name, key), array in states.items():
-            self.layers[name].state[key] = array
-
-    def reset_states(self) -> None:
-        """Let the next forward pass begin with all states 0."""
-        for node in self.graph.nodes:
-            try:
-                node.layer.state = {name: self.backend.zeros(shape, self.dtype)
-                                    for name, shape in node.layer.state_shapes().items()}
-            except MemoryError as error:
-                raise BackendError(f"{self.config.where(node.index)}: layer {node.name!r}: its state does "
-                                   f"not fit into memory; make it smaller ({error})") from None
-
     def due_permutations(self, iteration: int) -> Iterator:
         """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before an iteration.
 
@@ -232,13 +214,19 @@ class Net:
         `inputs` are the tops of Input layers, by name; those left out must have been set with `set_inputs`. A
         Tensor's value is `.numpy()`; `float()` works for losses. DataError or ShapeError name the layer.
         """
-        with self.backend.active():
+        with self._at_work():
             self.run = run = Run(self)
             self._give(inputs)
             self._draw_if_due()
             outputs = run.through(self.graph.nodes, {})
             run.whole = not any(self.is_dropping(layer) for layer in self.drop_layers.values())
             return outputs
+
+    @contextmanager
+    def _at_work(self):
+        with self.guard(), self.backend.active():
+            self.guard.note()
+            yield
 
     def _draw_if_due(self):
         if self._forwards is not None:
@@ -247,12 +235,12 @@ class Net:
 
     def set_inputs(self, **inputs: Tensor | np.ndarray) -> None:
         """Set inputs that every later pass reads, of a Solver too, unless `forward` is given others."""
-        with self.backend.active():
+        with self.guard(), self.backend.active():
             self._give(inputs, stay=True)
 
     def read(self) -> Any:
         """Run the data layers alone and return {BlobRef: Tensor} of their tops, for `compute`."""
-        with self.backend.active():
+        with self._at_work():
             self.run = Run(self)
             self._give({})
             self.run.through(self._data_nodes, {})
@@ -281,7 +269,7 @@ class Net:
         if not before.whole:
             raise DataError("rerun needs a forward pass without drops first: set_dropping(False), forward, "
                             "set_dropping(True)")
-        with self.backend.active():
+        with self._at_work():
             self.run = Run(self)
             return self.run.again(before)
 
@@ -308,11 +296,14 @@ class Net:
     @property
     def loss(self) -> float:
         """The weighted sum of all losses of the last forward pass, as a float (0 without a loss)."""
+        self.guard.check()
         return self.run.loss
 
     def backward(self, scale: float | Sequence[float] = 1.0) -> None:
         """Add the gradient of `scale` (or one a loss) times the loss to every `grad`. Once a forward."""
-        self.run.backward(scale)
+        self.guard.check()
+        with self.guard():
+            self.run.backward(scale)
 
     def first_nonfinite(self) -> tuple[str, str] | None:
         """Return (layer, blob) of the first top of the last pass that is not finite, or None."""

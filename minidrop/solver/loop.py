@@ -103,6 +103,7 @@ class Solver:
         self._should_stop: Callable[[Solver], object] = _never
         self.after_backward: list[Callable[[dict[str, Parameter]], object]] = []
         warn_of_ignored(self.config)
+        self._nets: list[Net] = []
         seed = self.settings.random_seed
         self.build(seed if seed >= 0 else secrets.randbits(31), mistakes)
         if initial_weights:
@@ -118,9 +119,15 @@ class Solver:
         """Make the nets and the update rule for a seed, at iteration 0. Raises `mistakes`, known already,
         together with those that it finds."""
         train, tests = self.choices
+        nets = built_nets(self.config, (train, *tests), lambda choice, share: self._net(choice, seed, share),
+                          mistakes)
+        if self._nets:
+            self.steps.close()
+            for old, new in zip(self._nets, nets, strict=True):     # who holds a net goes on with it
+                old.become(new)
+        self._nets = self._nets or nets
         self.net: Net
-        self.net, *self.test_nets = built_nets(
-            self.config, (train, *tests), lambda choice, share: self._net(choice, seed, share), mistakes)
+        self.net, *self.test_nets = self._nets
         self.seed = seed
         self.updater = Updater(self.settings, self.net)
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
@@ -142,14 +149,9 @@ class Solver:
             state.load_weights(self.net, beside if beside.exists() else name)
 
     def rebuild(self, seed: int) -> None:
-        """Make everything anew for another seed; arrays set with set_input_arrays stay set."""
-        before, steps = (self.net, *self.test_nets), self.steps
+        """Make everything anew for another seed; the nets stay the same objects, and read the
+        arrays and inputs that were set."""
         self.build(seed)
-        steps.close()
-        for old, new in zip(before, (self.net, *self.test_nets), strict=True):
-            for name, layer in old.data_layers.items():
-                new.layers[name].adopt(layer)
-            old.close()
 
     def _net(self, choice, seed, share):
         phase = "TRAIN" if choice.iterations is None else "TEST"

@@ -1,6 +1,7 @@
 """minidrop generate and TextModel: what a model has learnt comes out again, alike for every way to ask."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -263,6 +264,23 @@ def test_scores_that_are_no_numbers(folder):
         writer.generate("the")
     bias[...] = healthy
     assert writer.generate("the") == before         # nothing of it is left in the states
+
+
+@pytest.mark.parametrize("name", ["words", "characters", "sentences"])
+def test_generators_that_take_turns_do_not_disturb_each_other(folder, name):
+    writer = model(folder, name)
+    prompt = "a" if name == "characters" else "the"
+    asked = [{"prompt": prompt, "length": 12, "seed": seed} for seed in (0, 1)]
+    expected = [writer.generate(**one) for one in asked]
+    pieces = list(zip(*(writer.stream(**one) for one in asked), strict=True))
+    assert ["".join(own) for own in zip(*pieces, strict=True)] == expected
+
+
+def test_threads_may_share_a_writer(folder):
+    writer = model(folder)
+    expected = [writer.generate("the", 25, seed=seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda seed: writer.generate("the", 25, seed=seed), range(4))) == expected
 
 
 def test_wrong_use_from_python(folder):

@@ -262,6 +262,23 @@ def test_same_seed_same_run_other_seed_other_run():
     assert not np.array_equal(weights(runs[0])["ip1/weight"], weights(runs[2])["ip1/weight"])
 
 
+def test_nets_held_before_restore_are_those_that_go_on(tmp_path):
+    base = BASE.replace("random_seed: 3", "")
+    whole, solver = (make("test_iter: 1 test_interval: 2", tmp_path, base=base) for _ in range(2))
+    whole.step(3)
+    net, tested = solver.net, solver.test_nets[0]
+    solver.restore(whole.snapshot())
+    assert solver.seed == whole.seed and solver.net is net and solver.test_nets == [tested]
+    assert net.seed == whole.seed
+    for one in (whole, solver):
+        one.step(2)
+    assert_same_weights(whole, solver)
+    for name, parameter in net.parameters().items():
+        assert parameter is tested.parameters()[name] is solver.updater.parameters[name]
+    net.forward()
+    assert net.draws["drop1"].kept == net.blobs["drop1"].kept
+
+
 def test_restore_brings_back_a_random_seed(tmp_path):
     base = BASE.replace("random_seed: 3", "")
     first, second = (make(base=base, tmp_path=tmp_path) for _ in range(2))
