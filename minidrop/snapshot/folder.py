@@ -1,15 +1,13 @@
 """The snapshots in a run's folder."""
 
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from minidrop.errors import SnapshotError
+from minidrop.files import sweep
 from minidrop.snapshot.reader import read_header
 from minidrop.snapshot.seal import open_regular, read_seal
-
-_LEFTOVER_AGE = 600  # seconds
 
 
 def list_snapshots(folder: str | os.PathLike, skipped: list[str] | None = None) -> list[Path]:
@@ -56,10 +54,9 @@ def prune(folder: str | os.PathLike, keep: int, protect: Iterable[str | os.PathL
     doomed = [path for path in numbered[keep:]
               if not path.is_symlink() and os.path.realpath(path) not in protected]
     try:
-        doomed += [path for path in _files(folder, ".part")
-                   if path.name.startswith(".") and time.time() - path.stat().st_mtime > _LEFTOVER_AGE]
         for path in doomed:
             path.unlink(missing_ok=True)
+        doomed += sweep(folder)
     except OSError as error:
         raise SnapshotError(f"{folder}: old snapshots could not be deleted: {error.strerror}") from error
     return doomed

@@ -148,7 +148,9 @@ class Solver:
 
         Returns the values of the last test of the first test net, {} without one. `should_stop(solver)` is
         asked between iterations and between the batches of tests; a run that it stops ends without a test.
+        Raises SnapshotError at once where no snapshot could be written under its name.
         """
+        state.check_names(self)
         self._should_stop = should_stop
         try:
             return self._solve()

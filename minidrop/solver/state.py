@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from os import PathLike
@@ -13,7 +14,15 @@ import numpy as np
 from minidrop.config import SolverConfig
 from minidrop.errors import SnapshotError, nearest
 from minidrop.net import Net
-from minidrop.snapshot import Snapshot, join_key, prune, read_snapshot, split_key, write_snapshot
+from minidrop.snapshot import (
+    Snapshot,
+    check_keys,
+    join_key,
+    prune,
+    read_snapshot,
+    split_key,
+    write_snapshot,
+)
 from minidrop.solver.data_record import (
     place_record,
     places_of,
@@ -59,6 +68,18 @@ def write(solver: Solver, path: Path) -> None:
     if solver.loss_scale is not None:
         attrs.update(solver.loss_scale.state)
     write_snapshot(path, Snapshot(arrays, attrs))
+
+
+def check_names(solver: Solver) -> None:
+    """Raise SnapshotError where the name of a file or of an array is too long for a snapshot."""
+    path = Path(f"{solver.snapshot_prefix}_iter_{solver.settings.max_iter}.h5")
+    check_keys(path, _state_arrays(solver))
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise SnapshotError(f"{path}: no snapshot can have this name, which is too long; choose a "
+                                f"shorter snapshot_prefix") from error
 
 
 def _state_arrays(solver):
@@ -225,7 +246,7 @@ def keep_best(solver: Solver, results: list[dict]) -> None:
 
 
 def prune_old(solver: Solver, newest: Path) -> None:
-    """Delete all but the snapshot_keep newest numbered snapshots of this prefix (0 keeps all)."""
-    if solver.settings.snapshot_keep:
-        prefix = Path(solver.snapshot_prefix)
-        prune(prefix.parent, solver.settings.snapshot_keep, protect=[newest], prefix=f"{prefix.name}_iter_")
+    """Delete all but the snapshot_keep newest numbered snapshots of this prefix (0 keeps all), and
+    leftovers of writers that were killed."""
+    prefix = Path(solver.snapshot_prefix)
+    prune(prefix.parent, solver.settings.snapshot_keep, protect=[newest], prefix=f"{prefix.name}_iter_")
