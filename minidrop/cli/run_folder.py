@@ -26,6 +26,7 @@ from typing import Any
 from minidrop import __version__
 from minidrop.cli import values
 from minidrop.errors import ConfigError, DataError, SnapshotError
+from minidrop.files import check_output, open_to_append, replace, sweep, write_all
 from minidrop.snapshot import list_snapshots, read_header
 
 try:
@@ -118,8 +119,9 @@ def _read_facts(path):
     try:
         if not path.exists():
             return {}
-        if not path.is_file() or path.stat().st_size > _FACTS_BYTES:
-            raise ValueError(f"is no file of at most {_FACTS_BYTES} bytes")
+        check_output(path)          # reading a pipe would wait for ever
+        if path.stat().st_size > _FACTS_BYTES:
+            raise ValueError(f"is larger than {_FACTS_BYTES} bytes")
         facts = json.loads(path.read_text(encoding="utf-8"))
         if (not isinstance(facts, dict) or not isinstance(facts.get("run", ""), str)
                 or not isinstance(facts.get("started", 0.0), int | float)):
@@ -143,7 +145,8 @@ class RunFolder:
         if os.path.isdir(prefix):           # as Caffe reads a prefix that is a folder
             prefix = os.path.join(prefix, Path(solver.config.path).stem)
         solver.place_snapshots(prefix, self.run)
-        self._metrics = self._lock = None
+        self._metrics: Any = None
+        self._lock: Any = None
 
     def newest_snapshot(self) -> Any:
         """Return the path of this run's newest intact snapshot, or None; broken ones are warned of.
@@ -194,10 +197,9 @@ class RunFolder:
             self._write_facts()
             self._write_configuration()
             self._cut_metrics()
-            self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8", buffering=1)
+            self._metrics = open_to_append(self.path / "metrics.jsonl")
         except OSError as error:
-            raise ConfigError(f"--out {self.path}: the run folder cannot be written: "
-                              f"{error.strerror or error}; choose another one") from error
+            raise self._unwritable(error) from error
         if not self.own_prefix:
             self._check_prefix()
             other = next((path for path in self._snapshots() if self.solver.written.is_foreign(path)), None)
@@ -205,9 +207,18 @@ class RunFolder:
                 log.warning("%s: %s is a snapshot of another run; those of the same iterations will be "
                             "replaced, so set another snapshot_prefix for each run",
                             self.solver.config.where("snapshot_prefix"), other)
+        # Nobody else writes here; to a prefix of the solver file somebody may.
+        sweep(self.path, age=0)
+        sweep(Path(self.solver.snapshot_prefix).parent, *([0] if self.own_prefix else []))
 
     def _write_facts(self):
-        _write(self.path / "run.json", json.dumps(self.facts, indent=1) + "\n")
+        replace(self.path / "run.json", json.dumps(self.facts, indent=1) + "\n")
+
+    def _unwritable(self, error):
+        path = error.filename
+        inside = f"{path}: " if path and str(path) != str(self.path) else ""
+        return ConfigError(f"--out {self.path}: the run folder cannot be written: {inside}"
+                           f"{error.strerror or error}; choose another one")
 
     def _check_prefix(self):
         """Find out now, not at the first snapshot, that a snapshot_prefix of the solver file cannot be
@@ -237,7 +248,10 @@ class RunFolder:
     def _lock_folder(self):
         if self._lock:
             return
-        self._lock = open(self.log_path, "a")
+        try:
+            self._lock = open_to_append(self.log_path)
+        except OSError as error:
+            raise self._unwritable(error) from error
         if fcntl:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -249,11 +263,12 @@ class RunFolder:
 
     def _cut_metrics(self):
         path = self.path / "metrics.jsonl"
+        check_output(path)
         old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         kept = "".join(line for line in old.splitlines(keepends=True)
                        if _is_before(line, self.solver.iteration))
         if kept != old:
-            _write(path, kept)
+            replace(path, kept)
 
     def record(self, event: Any) -> None:
         """Write an Event of the solver down, if it has values to keep, and that there are snapshots."""
@@ -266,10 +281,10 @@ class RunFolder:
         if event.kind == "test":
             line["net"] = event.net
         try:
-            self._metrics.write(values.as_json({**line, "values": event.values}) + "\n")
+            write_all(self._metrics, (values.as_json({**line, "values": event.values}) + "\n").encode())
         except OSError as error:
             raise DataError(f"{self.path / 'metrics.jsonl'}: cannot be written: "
-                            f"{error.strerror or error}") from error
+                            f"{error.strerror or error}; go on later with --resume auto") from error
 
     def _write_configuration(self):
         train, tests = self.solver.choices
@@ -290,8 +305,8 @@ class RunFolder:
                 files[name] = test.config
                 settings.test_net.append(name)
         for name, config in files.items():
-            _write(self.path / name, str(config.message))
-        _write(self.path / "solver.prototxt", str(settings))
+            replace(self.path / name, str(config.message))
+        replace(self.path / "solver.prototxt", str(settings))
 
 
 def _is_before(line, iteration):
@@ -300,10 +315,3 @@ def _is_before(line, iteration):
         return line.endswith("\n") and json.loads(line)["iteration"] < iteration
     except (ValueError, KeyError, TypeError):
         return False
-
-
-def _write(path, text):
-    """Replace a file as a whole."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

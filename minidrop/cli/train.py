@@ -159,7 +159,7 @@ def _train(solver, signals, view, narrator, again):
             log.info("stopped by %s after iteration %d; snapshot %s\ngo on with: %s", signals.stop_requested,
                      solver.iteration, path, again)
             return signals.exit_code
-    except MinidropError as error:
+    except (MinidropError, OSError) as error:
         log.debug("error: %s", error)      # for the log file; the command line prints it itself
         raise
     tests = "; ".join(values.as_text(result) for result in narrator.tests.values())

@@ -18,7 +18,7 @@ snapshot holds.
 from minidrop.snapshot.content import Snapshot, join_key, split_key
 from minidrop.snapshot.folder import list_snapshots, newest_valid, prune
 from minidrop.snapshot.reader import read_header, read_snapshot
-from minidrop.snapshot.writer import write_snapshot
+from minidrop.snapshot.writer import check_keys, write_snapshot
 
-__all__ = ["Snapshot", "join_key", "split_key", "write_snapshot", "read_snapshot", "read_header",
-           "list_snapshots", "newest_valid", "prune"]
+__all__ = ["Snapshot", "check_keys", "join_key", "split_key", "write_snapshot", "read_snapshot",
+           "read_header", "list_snapshots", "newest_valid", "prune"]

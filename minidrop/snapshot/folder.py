@@ -1,15 +1,13 @@
 """The snapshots in a run's folder."""
 
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from minidrop.errors import SnapshotError
+from minidrop.files import sweep
 from minidrop.snapshot.reader import read_header
 from minidrop.snapshot.seal import open_regular, read_seal
-
-_LEFTOVER_AGE = 600  # seconds
 
 
 def list_snapshots(folder: str | os.PathLike, skipped: list[str] | None = None) -> list[Path]:
@@ -47,10 +45,8 @@ def prune(folder: str | os.PathLike, keep: int, protect: Iterable[str | os.PathL
           prefix: str = "", leave: Iterable[Path] = ()) -> list[Path]:
     """Delete all but the `keep` latest snapshots in `folder` whose names begin with `prefix`.
 
-    Those in `leave` are others': they neither count nor are deleted.
-
-    Also deletes leftovers of writers that were killed.
-    keep = 0 keeps all. Paths in `protect` (the best, the one resumed from) are never deleted; nor are broken
+    Those in `leave` are others': they neither count nor are deleted. Also deletes leftovers of writers that
+    were killed. keep = 0 keeps all. Paths in `protect` (the best, the one resumed from) are never deleted; nor are broken
     files, files that are no snapshots, and symbolic links. Returns the deleted paths. Raises SnapshotError.
     """
     protected = {os.path.realpath(path) for path in protect}
@@ -59,10 +55,9 @@ def prune(folder: str | os.PathLike, keep: int, protect: Iterable[str | os.PathL
     doomed = [path for path in numbered[keep:]
               if not path.is_symlink() and os.path.realpath(path) not in protected]
     try:
-        doomed += [path for path in _files(folder, ".part")
-                   if path.name.startswith(".") and time.time() - path.stat().st_mtime > _LEFTOVER_AGE]
         for path in doomed:
             path.unlink(missing_ok=True)
+        doomed += sweep(folder)
     except OSError as error:
         raise SnapshotError(f"{folder}: old snapshots could not be deleted: {error.strerror}") from error
     return doomed

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import signal
 import stat
+import threading
 from dataclasses import dataclass
 from io import FileIO
 from typing import Any
@@ -89,12 +91,32 @@ class Disk:
     """The file as HDF5 sees it: the first error is kept in `error`, and from then on the file only pretends.
 
     HDF5 that cannot write its last bytes cannot close the file either, and then fails again when the process
-    ends. So it is let finish, and the user of this class raises the error afterwards.
+    ends. So it is let finish, and the user of this class raises the error afterwards. Within `with disk:` so
+    is what a signal's handler raises, KeyboardInterrupt above all: it must not pass through HDF5 either.
     """
 
     def __init__(self, file: FileIO):
         self.file = file
         self.error: BaseException | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(handler := signal.getsignal(number)):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame):
+        try:
+            self._handlers[number](number, frame)
+        except BaseException as error:
+            self.error = self.error or error
 
     def write(self, data: Any) -> int:
         """Write all of `data`, unless there was an error."""

@@ -164,8 +164,10 @@ class Solver:
 
         Returns the values of the last test of the first test net, {} without one. `should_stop(solver)` is
         asked between iterations and between the batches of tests, and so is whether `stop` was called; a run
-        that ends early writes its last snapshot too, but does not test.
+        that ends early writes its last snapshot too, but does not test. Raises SnapshotError at once where no
+        snapshot could be written under its name.
         """
+        state.check_names(self)
         self._stopping, self._should_stop = False, lambda solver: self._stopping or should_stop(solver)
         try:
             while self.iteration < self.settings.max_iter and not self._should_stop(self):
@@ -299,8 +301,7 @@ class Solver:
         self.written.add(path, self.smoothed_loss)
         self.last_snapshot, self._snapshot_iteration = path, self.iteration
         self._tell("snapshot", {"path": str(path)})
-        if self.settings.snapshot_keep:
-            self.written.prune(Path(self.snapshot_prefix), self.settings.snapshot_keep, path)
+        self.written.prune(Path(self.snapshot_prefix), self.settings.snapshot_keep, path)
         return path
 
     @property

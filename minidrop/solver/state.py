@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from os import PathLike
@@ -13,7 +14,14 @@ import numpy as np
 from minidrop.config import SolverConfig
 from minidrop.errors import SnapshotError, nearest
 from minidrop.net import Net
-from minidrop.snapshot import Snapshot, join_key, read_snapshot, split_key, write_snapshot
+from minidrop.snapshot import (
+    Snapshot,
+    check_keys,
+    join_key,
+    read_snapshot,
+    split_key,
+    write_snapshot,
+)
 from minidrop.solver.data_record import (
     place_record,
     places_of,
@@ -61,6 +69,18 @@ def write(solver: Solver, path: Path) -> None:
     if solver.loss_scale is not None:
         attrs.update(solver.loss_scale.state)
     write_snapshot(path, Snapshot(arrays, attrs))
+
+
+def check_names(solver: Solver) -> None:
+    """Raise SnapshotError where the name of a file or of an array is too long for a snapshot."""
+    path = Path(f"{solver.snapshot_prefix}_iter_{solver.settings.max_iter}.h5")
+    check_keys(path, _state_arrays(solver))
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise SnapshotError(f"{path}: no snapshot can have this name, which is too long; choose a "
+                                f"shorter snapshot_prefix") from error
 
 
 def _state_arrays(solver):

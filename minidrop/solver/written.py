@@ -46,11 +46,14 @@ class Written:
         return self._foreign[path]
 
     def prune(self, prefix: Path, keep: int, newest: Path) -> None:
-        """Delete all but the `keep` newest numbered snapshots of a prefix, and that of the lowest loss."""
+        """Delete all but the `keep` newest numbered snapshots of a prefix and that of the lowest loss.
+
+        keep 0: all stay. Leftovers of writers that were killed are deleted too.
+        """
         protect = [newest, *([best] if (best := self.best) else [])]
         start = f"{prefix.name}_iter_"
         foreign = [path for path in list_snapshots(prefix.parent) if path.name.startswith(start)
-                   and path not in self._losses and self.is_foreign(path)]
+                   and path not in self._losses and self.is_foreign(path)] if keep else []
         prune(prefix.parent, keep, protect, start, foreign)
 
     @property

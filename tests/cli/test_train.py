@@ -252,7 +252,8 @@ def test_runs_with_one_prefix_do_not_go_on_from_each_other(tiny, minidrop):
     lost = minidrop(*command, "--out", "a", "--resume", "auto")
     assert lost.code == 1 and lost.err == (
         "error: --resume auto: snaps/x_iter_40.h5 is a snapshot of another run with this snapshot_prefix, "
-        "and none of the run in a is left; go on from it with --resume FILE, or start anew with another --out\n")
+        "and none of the run in a is left; go on from it with --resume FILE, or start anew with another "
+        "--out\n")
     assert minidrop(*command, "--out", "c", "--resume", "snaps/x_iter_20.h5").code == 0
 
 
