@@ -46,8 +46,8 @@ def prune(folder: str | os.PathLike, keep: int, protect: Iterable[str | os.PathL
     """Delete all but the `keep` latest snapshots in `folder` whose names begin with `prefix`.
 
     Those in `leave` are others': they neither count nor are deleted. Also deletes leftovers of writers that
-    were killed. keep = 0 keeps all. Paths in `protect` (the best, the one resumed from) are never deleted; nor
-    are broken files, files that are no snapshots, and symbolic links. Returns the deleted paths. Raises
+    were killed. keep = 0 keeps all. Paths in `protect` (the best, the one resumed from) are never deleted;
+    nor are broken files, files that are no snapshots, and symbolic links. Returns the deleted paths. Raises
     SnapshotError.
     """
     protected = {os.path.realpath(path) for path in protect}
