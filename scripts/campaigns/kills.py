@@ -179,6 +179,7 @@ def contents(path):
     from minidrop.snapshot import read_snapshot
 
     snapshot = read_snapshot(path)
+    snapshot.attrs.pop("run", "")           # its name: the one thing in which two runs differ
     return snapshot.attrs, {key: (array.dtype, array.shape, array.tobytes())
                             for key, array in snapshot.arrays.items()}
 
