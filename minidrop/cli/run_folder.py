@@ -93,7 +93,7 @@ def _check_free(path):
     """Raise ConfigError where a folder that is no run's holds what a run would replace."""
     if not (path / "run.json").exists():
         for name in ("solver.prototxt", "net.prototxt", "metrics.jsonl", "train.log"):
-            if (path / name).exists():
+            if (path / name).is_file():
                 raise ConfigError(f"--out {path}: is no run folder and holds a {name}, which the run would "
                                   f"replace; name another folder")
 
@@ -117,9 +117,8 @@ def _identity(solver):
 def _read_facts(path):
     """Return what run.json says, {} without one; a broken one is warned of and says nothing."""
     try:
-        if not path.exists():
+        if not path.is_file():      # reading a pipe would wait for ever; `begin` refuses it
             return {}
-        check_output(path)          # reading a pipe would wait for ever
         if path.stat().st_size > _FACTS_BYTES:
             raise ValueError(f"is larger than {_FACTS_BYTES} bytes")
         facts = json.loads(path.read_text(encoding="utf-8"))

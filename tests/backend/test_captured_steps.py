@@ -395,15 +395,14 @@ def test_states_stay_as_the_bad_iteration_found_them(recorded_cuda, tmp_path):
     text = "\n".join(['layer { name: "text" type: "Input" top: "data" top: "label" top: "cont" '
                       f'input_param {{ {shapes} }} }}', *layers])
     whole, rng = text_solver(recorded_cuda(), text), np.random.default_rng(2)
-    give = whole.net.layers["text"].give
     for _ in range(12):
-        give({"data": rng.integers(0, 12, (5, 3)), "label": rng.integers(0, 12, (5, 3)),
-              "cont": np.ones((5, 3))})
+        whole.net.set_inputs(data=rng.integers(0, 12, (5, 3)), label=rng.integers(0, 12, (5, 3)),
+                             cont=np.ones((5, 3)))
         whole.step()
     whole.settle()
     before = {place: whole.net.backend.to_host(state).copy() for place, state in whole.net.states.items()}
     for bad in ({"cont": np.full((5, 3), 0.5)}, {"cont": np.ones((5, 3)), "data": np.full((5, 3), 12)}):
-        give(bad)
+        whole.net.set_inputs(**bad)
         whole.step(3)
         with pytest.raises(DataError, match="iteration 12: a label, an index or cont is out of range"):
             whole.settle()

@@ -133,9 +133,8 @@ def test_temperature_is_what_the_scores_are_divided_by(folder):
     """The share of each first token over many seeds is softmax(scores / temperature), for a cold and a hot
     one."""
     writer = model(folder)
-    writer.net.reset_states()
     tokens = writer.vocabulary.encode("the").tolist()
-    scores = writer._read(tokens[0], first=True)
+    scores, _ = writer._read(tokens[0], None)
     for temperature in (3, 9):
         odds = np.exp(scores / temperature)
         expected = odds / odds.sum()
@@ -177,9 +176,9 @@ def test_a_step_at_a_time_equals_the_whole_sequence(folder):
     net.forward()
     data, expected = net.blobs["data"].numpy(), net.blobs["scores"].numpy()
     for stream in range(4):
-        writer.net.reset_states()
+        states = None
         for step in range(9):
-            scores = writer._read(int(data[step, stream]), step == 0)
+            scores, states = writer._read(int(data[step, stream]), states)
             np.testing.assert_allclose(scores, expected[step, stream, :len(scores)], rtol=1e-10, atol=1e-12)
 
 
