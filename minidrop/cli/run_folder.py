@@ -16,7 +16,6 @@ uninterrupted one.
 import json
 import logging
 import os
-import re
 import secrets
 import time
 from contextlib import suppress
@@ -25,9 +24,11 @@ from typing import Any
 
 from minidrop import __version__
 from minidrop.cli import values
+from minidrop.cli.prefix import PrefixLock
+from minidrop.cli.run_facts import ROOT, identity, newest_run, next_number, read_facts, resolved_seed
 from minidrop.errors import ConfigError, DataError, SnapshotError
 from minidrop.files import check_output, open_to_append, replace, sweep, write_all
-from minidrop.snapshot import list_snapshots, read_header
+from minidrop.snapshot import read_header, under_prefix
 
 try:
     import fcntl
@@ -36,8 +37,6 @@ except ImportError:                # Windows
 
 log = logging.getLogger(__name__)
 
-ROOT = Path("runs")
-_FACTS_BYTES = 1 << 20
 _NET_FIELDS = ("net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param")
 
 
@@ -56,13 +55,17 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
     """
     name = run_name(solver.config.path)
     if resume == "auto":
-        path = Path(out) if out else _newest_run(solver)
+        path = Path(out) if out else newest_run(solver)
         if path is None:
             log.info("no earlier run of %s under %s: starting anew", solver.config.path, ROOT)
         else:
             _check_free(path)
             folder = RunFolder(path, name, solver)
-            start = folder.newest_snapshot()
+            try:
+                start = folder.newest_snapshot()
+            except BaseException:
+                folder.__exit__()       # nobody else will
+                raise
             if start is None:
                 log.info("no snapshot of %s yet in %s: starting anew", solver.config.path, path)
             return folder, start
@@ -92,43 +95,11 @@ def _fresh(name):
 def _check_free(path):
     """Raise ConfigError where a folder that is no run's holds what a run would replace."""
     if not (path / "run.json").exists():
-        for name in ("solver.prototxt", "net.prototxt", "metrics.jsonl", "train.log"):
+        for name in ("solver.prototxt", "net.prototxt", "metrics.jsonl", "train.log",
+                     *sorted(other.name for other in path.glob("test_net_*.prototxt"))):
             if (path / name).is_file():
                 raise ConfigError(f"--out {path}: is no run folder and holds a {name}, which the run would "
                                   f"replace; name another folder")
-
-
-def _newest_run(solver):
-    wanted = _identity(solver)
-    found = []
-    for path in ROOT.glob("*/run.json"):
-        facts = _read_facts(path)
-        if all(facts.get(key) == value for key, value in wanted.items()):
-            found.append((facts.get("started", 0), path.parent))
-    return max(found, default=(0, None))[1]
-
-
-def _identity(solver):
-    """What makes two commands train the same thing; other settings may change between a run and its
-    resumption."""
-    return {"solver": os.path.realpath(solver.config.path), "dropout": solver.dropout, "dtype": solver.dtype}
-
-
-def _read_facts(path):
-    """Return what run.json says, {} without one; a broken one is warned of and says nothing."""
-    try:
-        if not path.is_file():      # reading a pipe would wait for ever; `begin` refuses it
-            return {}
-        if path.stat().st_size > _FACTS_BYTES:
-            raise ValueError(f"is larger than {_FACTS_BYTES} bytes")
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if (not isinstance(facts, dict) or not isinstance(facts.get("run", ""), str)
-                or not isinstance(facts.get("started", 0.0), int | float)):
-            raise ValueError("holds other things than a run's")
-        return facts
-    except (OSError, ValueError, RecursionError) as error:
-        log.warning("%s: cannot be read (%s): passed over", path, getattr(error, "strerror", None) or error)
-        return {}
 
 
 class RunFolder:
@@ -137,7 +108,8 @@ class RunFolder:
     def __init__(self, path: Any, name: str, solver: Any):
         self.path, self.solver = path, solver
         self.log_path = path / "train.log"
-        self.facts = _read_facts(path / "run.json")
+        file = path / "run.json"
+        self.facts = read_facts(file, log.warning) if file.is_file() else {}    # `begin` refuses a pipe
         self.run = self.facts.get("run") or secrets.token_hex(8)
         self.own_prefix = not solver.settings.snapshot_prefix
         prefix = str(path / "snapshots" / name) if self.own_prefix else solver.snapshot_prefix
@@ -146,6 +118,8 @@ class RunFolder:
         solver.place_snapshots(prefix, self.run)
         self._metrics: Any = None
         self._lock: Any = None
+        self._prefix_lock = PrefixLock(solver.config.where("snapshot_prefix"), prefix, path)
+        self._folder: Any = None        # open, so that nothing else gets its number while it is missing
 
     def newest_snapshot(self) -> Any:
         """Return the path of this run's newest intact snapshot, or None; broken ones are warned of.
@@ -155,10 +129,12 @@ class RunFolder:
         """
         if self.path.is_dir():
             self._lock_folder()
+        if not self.own_prefix:
+            self._prefix_lock.take()
         skipped, foreign, found = [], None, None
-        for path in self._snapshots(skipped):
+        for seal, path in under_prefix(self.solver.snapshot_prefix, skipped):
             try:
-                if not self._is_foreign(read_header(path)):
+                if self._is_own(seal, read_header(path)):
                     found = path
                     break
                 foreign = foreign or path
@@ -172,25 +148,24 @@ class RunFolder:
                               f"with --resume FILE, or start anew with another --out")
         return found
 
-    def _snapshots(self, skipped=None):
-        """Yield the snapshots under the prefix, the latest first. Another prefix may begin with this one."""
-        prefix = Path(self.solver.snapshot_prefix)
-        for path in list_snapshots(prefix.parent, skipped):
-            if re.fullmatch(re.escape(prefix.name) + r"_(iter_\d+|best)\.h5", path.name):
-                yield path
-
-    def _is_foreign(self, header):
-        """Whether a snapshot under a prefix of the solver file is another run's; older ones name none."""
-        return not self.own_prefix and header.get("run", "") != self.facts.get("run", "")
+    def _is_own(self, seal, header):
+        """Whether a snapshot under the prefix is of this run; older ones name none, but have its seed."""
+        if self.own_prefix:
+            return True
+        return (seal.run == self.facts.get("run") if seal.run
+                else header.get("seed") == resolved_seed(self.path))
 
     def begin(self) -> None:
         """Make the folder, or go on in it: cut the metrics at the solver's iteration, write the configuration
         down."""
+        if not self.own_prefix:
+            self._check_prefix()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
-            facts = {**_identity(self.solver), "run": self.run, "started": time.time(),
-                     "minidrop": __version__}
+            self._folder = _open_folder(self.path)
+            facts = {**identity(self.solver), "run": self.run, "number": next_number(),
+                     "started": time.time(), "minidrop": __version__}
             self.facts = {**facts, **self.facts,
                           "snapshot_prefix": os.path.abspath(self.solver.snapshot_prefix)}
             self._write_facts()
@@ -200,12 +175,12 @@ class RunFolder:
         except OSError as error:
             raise self._unwritable(error) from error
         if not self.own_prefix:
-            self._check_prefix()
-            other = next((path for path in self._snapshots() if self.solver.written.is_foreign(path)), None)
-            if other:
+            others = [path for seal, path in under_prefix(self.solver.snapshot_prefix)
+                      if self.solver.written.is_foreign(seal)]
+            if others:
                 log.warning("%s: %s is a snapshot of another run; those of the same iterations will be "
                             "replaced, so set another snapshot_prefix for each run",
-                            self.solver.config.where("snapshot_prefix"), other)
+                            self.solver.config.where("snapshot_prefix"), others[0])
         # Nobody else writes here; to a prefix of the solver file somebody may.
         sweep(self.path, age=0)
         sweep(Path(self.solver.snapshot_prefix).parent, *([0] if self.own_prefix else []))
@@ -221,7 +196,7 @@ class RunFolder:
 
     def _check_prefix(self):
         """Find out now, not at the first snapshot, that a snapshot_prefix of the solver file cannot be
-        written."""
+        written, or that another run writes there."""
         folder = Path(self.solver.snapshot_prefix).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -231,6 +206,7 @@ class RunFolder:
         if reason:
             raise ConfigError(f"{self.solver.config.where('snapshot_prefix')}: snapshots cannot be written "
                               f"to the folder {folder}: {reason}; choose another snapshot_prefix")
+        self._prefix_lock.take()
 
     def __enter__(self):
         return self
@@ -239,6 +215,9 @@ class RunFolder:
         for file in (self._metrics, self._lock):
             if file:
                 file.close()
+        if self._folder is not None:
+            os.close(self._folder)
+        self._prefix_lock.release()
         with suppress(OSError):     # a run that never began leaves no empty folder
             self.path.rmdir()
             if self.path.parent == ROOT:
@@ -270,7 +249,16 @@ class RunFolder:
             replace(path, kept)
 
     def record(self, event: Any) -> None:
-        """Write an Event of the solver down, if it has values to keep, and that there are snapshots."""
+        """Write an Event of the solver down, if it has values to keep, and that there are snapshots.
+
+        Raises DataError where it cannot be written, or the folder is gone.
+        """
+        if event.kind == "step" and self._is_gone():
+            self.facts["has_snapshots"] = True      # nothing is written into what may be another's folder
+            path = self.solver.snapshot()
+            raise DataError(f"--out {self.path}: the run folder was removed or renamed while the training "
+                            f"ran, which ends after iteration {event.iteration}; go on with --resume {path} "
+                            f"and another --out")
         if event.kind == "snapshot" and not self.facts.get("has_snapshots"):
             self.facts["has_snapshots"] = True
             self._write_facts()
@@ -284,6 +272,14 @@ class RunFolder:
         except OSError as error:
             raise DataError(f"{self.path / 'metrics.jsonl'}: cannot be written: "
                             f"{error.strerror or error}; go on later with --resume auto") from error
+
+    def _is_gone(self):
+        if self._folder is None:
+            return False
+        try:
+            return not os.path.samestat(os.fstat(self._folder), os.stat(self.path))
+        except OSError:
+            return True
 
     def _write_configuration(self):
         train, tests = self.solver.choices
@@ -306,6 +302,14 @@ class RunFolder:
         for name, config in files.items():
             replace(self.path / name, str(config.message))
         replace(self.path / "solver.prototxt", str(settings))
+
+
+def _open_folder(path):
+    """Return a descriptor of a folder, or None where the system has none."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except (OSError, AttributeError):       # Windows
+        return None
 
 
 def _is_before(line, iteration):

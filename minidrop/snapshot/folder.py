@@ -1,13 +1,14 @@
 """The snapshots in a run's folder."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from minidrop.errors import SnapshotError
 from minidrop.files import sweep
 from minidrop.snapshot.reader import read_header
-from minidrop.snapshot.seal import open_regular, read_seal
+from minidrop.snapshot.seal import Seal, open_regular, read_seal
 
 
 def list_snapshots(folder: str | os.PathLike, skipped: list[str] | None = None) -> list[Path]:
@@ -15,15 +16,30 @@ def list_snapshots(folder: str | os.PathLike, skipped: list[str] | None = None) 
 
     Only seals and lengths are looked at. A message for every broken *.h5 file is added to the list `skipped`.
     """
+    return [path for _, path in sealed(_files(folder, ".h5"), skipped)]
+
+
+def under_prefix(prefix: str | os.PathLike, skipped: list[str] | None = None) -> list[tuple[Seal, Path]]:
+    """Return (seal, path) of the snapshots PREFIX_iter_N.h5 and PREFIX_best.h5, latest iteration first.
+
+    As `list_snapshots`; names that only begin with the prefix are those of another one.
+    """
+    folder, name = os.path.split(prefix)
+    own = re.compile(re.escape(name) + r"_(iter_\d+|best)\.h5")
+    return sealed([path for path in _files(folder or ".", ".h5") if own.fullmatch(path.name)], skipped)
+
+
+def sealed(paths: Iterable[Path], skipped: list[str] | None = None) -> list[tuple[Seal, Path]]:
+    """Return (seal, path) of the files that are snapshots, as `list_snapshots`; no clock has a say."""
     found = []
-    for path in _files(folder, ".h5"):
+    for path in paths:
         try:
             with open_regular(path) as file:
-                found.append((read_seal(file, path).iteration, path))
+                found.append((read_seal(file, path), path))
         except (SnapshotError, OSError) as error:
             if skipped is not None:
                 skipped.append(str(error))
-    return [path for _, path in sorted(found, reverse=True)]
+    return sorted(found, key=lambda one: (one[0].iteration, one[1]), reverse=True)
 
 
 def newest_valid(folder: str | os.PathLike, skipped: list[str] | None = None) -> Path | None:

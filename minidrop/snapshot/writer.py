@@ -1,6 +1,7 @@
 """Writing a snapshot whole or not at all."""
 
 import errno
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from minidrop.errors import SnapshotError
 from minidrop.files import replacing
-from minidrop.snapshot.content import MAX_DEPTH, Snapshot, is_plain
+from minidrop.snapshot.content import MAX_DEPTH, Snapshot, is_plain, is_run_name
 from minidrop.snapshot.seal import SEAL_SIZE, Disk, write_seal
 
 
@@ -28,7 +29,8 @@ def write_snapshot(path: str | os.PathLike, snapshot: Snapshot) -> None:
         with replacing(path) as file:
             _write_hdf5(file, snapshot)
             iteration = snapshot.attrs.get("iteration", 0)
-            write_seal(file, 0 if isinstance(iteration, str) else int(iteration))
+            number = 0 if isinstance(iteration, str) else int(iteration)
+            write_seal(file, number, *_of_run(snapshot.attrs))
             os.fsync(file.fileno())
         _flush_folder(path.parent)
     except OSError as error:
@@ -67,10 +69,18 @@ def _check_attributes(path, attributes):
                                 "and no text may hold a NUL")
         if name == "iteration" and not isinstance(value, str) and not np.isfinite(value):
             raise SnapshotError(f"{path}: attribute 'iteration': expected an integer from 0 on, got {value}")
+        if name == "run" and not is_run_name(value):
+            raise SnapshotError(f"{path}: attribute 'run': expected 16 hexadecimal digits, got {value!r}")
         if isinstance(value, int | np.integer) and not -(2**63) <= value < 2**64:
             raise SnapshotError(f"{path}: attribute {name!r}: {value} does not fit into 64 bits")
         if isinstance(value, str) and not _is_utf8(value):
             raise SnapshotError(f"{path}: attribute {name!r} cannot be stored as UTF-8 text")
+
+
+def _of_run(attributes):
+    """Return (run, loss) as a seal has them."""
+    loss = attributes.get("loss", math.nan)
+    return attributes.get("run", ""), math.nan if isinstance(loss, str) else float(loss)
 
 
 def _is_storable(name):

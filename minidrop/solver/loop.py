@@ -318,6 +318,7 @@ class Solver:
             self.settle()
         state.restore(self, path)
         self.last_snapshot, self._snapshot_iteration = Path(path), self.iteration
+        self.written.recall(Path(self.snapshot_prefix), self.iteration)
         self.written.add(Path(path), self.smoothed_loss)
 
     def close(self) -> None:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.config import SolverConfig
-from minidrop.errors import SnapshotError, nearest
+from minidrop.errors import NonFiniteError, SnapshotError, nearest
 from minidrop.net import Net
 from minidrop.snapshot import (
     Snapshot,
     check_keys,
+    is_run_name,
     join_key,
     read_snapshot,
     split_key,
@@ -43,13 +44,20 @@ _STATE_HINT = "Did batch_size of the data change? --weights starts with new stat
 
 
 def write(solver: Solver, path: Path) -> None:
-    """Write weights, history, positions, seed and descriptions of a Solver to `path`, atomically."""
+    """Write weights, history, positions, seed and descriptions of a Solver to `path`, atomically.
+
+    Raises NonFiniteError where training could not go on from there.
+    """
+    to_host = solver.net.backend.to_host
+    arrays = {key: to_host(array) for key, array in _state_arrays(solver).items()}
+    if broken := _nonfinite(arrays):
+        raise NonFiniteError(f"iteration {solver.iteration}: {broken} is not finite, so no snapshot was "
+                             f"written. Try a smaller base_lr (now {solver.learning_rate:g}) or "
+                             f"clip_gradients{solver.written.advice()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SnapshotError(f"{path}: the folder cannot be made: {error.strerror}") from error
-    to_host = solver.net.backend.to_host
-    arrays = {key: to_host(array) for key, array in _state_arrays(solver).items()}
     arrays["solver/losses"] = np.array(solver.losses, np.float64)
     arrays.update({join_key("positions", name): np.array([position], np.int64)
                    for name, position in solver.net.positions.items()})
@@ -61,7 +69,7 @@ def write(solver: Solver, path: Path) -> None:
     if shared := [names for names in solver.net.owners().values() if len(names) > 1]:
         attrs["shared"] = json.dumps(shared)
     if solver.written.run:
-        attrs["run"] = solver.written.run
+        attrs.update(run=solver.written.run, loss=solver.smoothed_loss)
     if solver.best is not None:
         attrs["best"] = float(solver.best)
     if solver.net.backend.precision != "float32":
@@ -90,6 +98,12 @@ def _state_arrays(solver):
         arrays.update({f"{_key('solver/history', name)}/{i}": h for i, h in enumerate(history)})
     arrays.update({join_key("state", *names): array for names, array in solver.net.states.items()})
     return arrays
+
+
+def _nonfinite(arrays):
+    """The key of an array that holds a NaN or infinity, or None."""
+    return next((key for key, array in arrays.items()
+                 if array.dtype.kind == "f" and not np.isfinite(array).all()), None)
 
 
 def _key(group, name):
@@ -129,6 +143,9 @@ def restore(solver: Solver, path: str | PathLike) -> None:
     if found - set(expected):
         raise SnapshotError(f"{path}: is no snapshot of this net: it has {min(found - set(expected))}, the "
                             f"net has not")
+    if broken := _nonfinite({key: arrays[key] for key in expected}):
+        raise SnapshotError(f"{path}: training cannot go on from here: {broken} is not finite; use an older "
+                            f"one")
     if seed != solver.seed:
         solver.rebuild(seed)
     for key, target in _state_arrays(solver).items():
@@ -150,8 +167,9 @@ def _checked_state(path, arrays, attrs):
         if not isinstance(attrs[name], int) or not 0 <= attrs[name] < 2 ** 63:
             raise SnapshotError(f"{path}: refused as a snapshot: expected {name} to be an integer from 0 on, "
                                 f"got {attrs[name]!r}")
-    if not isinstance(attrs.get("run", ""), str):
-        raise SnapshotError(f"{path}: refused as a snapshot: expected run to be a text, got {attrs['run']!r}")
+    if not is_run_name(attrs.get("run", "0" * 16)):
+        raise SnapshotError(f"{path}: refused as a snapshot: expected run to be 16 hexadecimal digits, got "
+                            f"{str(attrs['run'])[:80]!r}")
     if not isinstance(attrs.get("best", 0.0), int | float):
         raise SnapshotError(f"{path}: refused as a snapshot: expected best to be a number, got "
                             f"{attrs['best']!r}")

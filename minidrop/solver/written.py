@@ -6,8 +6,7 @@ import logging
 import math
 from pathlib import Path
 
-from minidrop.errors import SnapshotError
-from minidrop.snapshot import list_snapshots, prune, read_header
+from minidrop.snapshot import Seal, prune, sealed, under_prefix
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +20,6 @@ class Written:
     def __init__(self, run: str = ""):
         self.run = run
         self._losses: dict[Path, float] = {}
-        self._foreign: dict[Path, bool] = {}        # files that were looked into
         self._warned = False
 
     def add(self, path: Path, loss: float) -> None:
@@ -29,21 +27,24 @@ class Written:
         self._losses.pop(path, None)
         self._losses[path] = loss
 
+    def recall(self, prefix: Path, iteration: int) -> None:
+        """Remember what this run wrote under a prefix, up to an iteration from which it now goes on."""
+        if self.run:
+            for seal, path in reversed(under_prefix(prefix)):
+                if seal.run == self.run and seal.iteration <= iteration:
+                    self.add(path, seal.loss)
+
     def begin(self, path: Path) -> None:
         """Warn, once, that a snapshot of another run is about to be replaced."""
-        if not self._warned and path not in self._losses and path.is_file() and self.is_foreign(path):
+        if not self._warned and path not in self._losses and any(
+                self.is_foreign(seal) for seal, _ in sealed([path])):
             self._warned = True
             log.warning("%s is a snapshot of another run with this snapshot_prefix, and is replaced; set "
                         "another one for each run", path)
 
-    def is_foreign(self, path: Path) -> bool:
-        """Whether a snapshot names another run; one that names none, or cannot be read, does not."""
-        if path not in self._foreign:
-            try:
-                self._foreign[path] = read_header(path).get("run", self.run) != self.run
-            except SnapshotError:
-                self._foreign[path] = False
-        return self._foreign[path]
+    def is_foreign(self, seal: Seal) -> bool:
+        """Whether a snapshot names another run; one that names none does not."""
+        return seal.run not in ("", self.run)
 
     def prune(self, prefix: Path, keep: int, newest: Path) -> None:
         """Delete all but the `keep` newest numbered snapshots of a prefix and that of the lowest loss.
@@ -51,10 +52,8 @@ class Written:
         keep 0: all stay. Leftovers of writers that were killed are deleted too.
         """
         protect = [newest, *([best] if (best := self.best) else [])]
-        start = f"{prefix.name}_iter_"
-        foreign = [path for path in list_snapshots(prefix.parent) if path.name.startswith(start)
-                   and path not in self._losses and self.is_foreign(path)] if keep else []
-        prune(prefix.parent, keep, protect, start, foreign)
+        foreign = [path for seal, path in under_prefix(prefix) if self.is_foreign(seal)] if keep else []
+        prune(prefix.parent, keep, protect, f"{prefix.name}_iter_", foreign)
 
     @property
     def best(self) -> Path | None:

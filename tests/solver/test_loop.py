@@ -524,8 +524,9 @@ def test_a_script_without_a_prefix_finds_no_files_it_did_not_ask_for(tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["minidrop_iter_12.h5"]
 
 
-def test_the_best_is_not_written_where_snapshots_are_off(tmp_path):
+def test_the_best_is_not_written_where_snapshots_are_off_which_is_said(tmp_path, caplog):
     solver = make("test_iter: 1 test_interval: 2 snapshot_best: '-loss' snapshot_after_train: false",
                   tmp_path)
     solver.solve()
     assert not list(tmp_path.iterdir())
+    assert "snapshot_best has no effect: snapshots are off" in caplog.text
