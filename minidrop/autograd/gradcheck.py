@@ -1,5 +1,4 @@
-"""Compare a function's backward with numerical differences. Ships with the library: who adds a layer needs
-it."""
+"""Compare a function's backward with numerical differences: part of the library, for authors of layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +9,10 @@ from minidrop.autograd.tensor import Tensor
 
 
 def numerical_gradient(f: Callable, x: np.ndarray, gy: list[np.ndarray], epsilon: float = 1e-5) -> np.ndarray:
-    """Return d sum(f() * gy) / d x by central differences, changing `x` (a float64 NumPy array) in place and
-    back."""
+    """Return d sum(f() * gy) / d x by central differences.
+
+    `x`, a float64 NumPy array, is perturbed in place and restored.
+    """
     gradient = np.zeros_like(x)
     for i in np.ndindex(x.shape):
         middle = x[i]
@@ -30,7 +31,7 @@ def check_gradients(function: Any, *arrays: np.ndarray, wanted: Any = None, rtol
     """Check every wanted input's gradient of `function(*tensors)` against central differences in float64.
 
     `function` takes Tensors and returns a Tensor or a tuple of them; `arrays` are its inputs; integer arrays
-    are never differentiated. Raises AssertionError naming the input, the worst place and both values.
+    are never differentiated. Raises AssertionError with the input, the worst entry and both values.
     """
     arrays = [np.array(a, np.float64) if np.asarray(a).dtype.kind == "f" else np.asarray(a) for a in arrays]
     wanted = [a.dtype.kind == "f" for a in arrays] if wanted is None else wanted

@@ -22,7 +22,7 @@ _state = _State()
 
 
 def is_recording() -> bool:
-    """True where functions remember their inputs for a backward pass."""
+    """True if functions remember their inputs for a backward pass."""
     return _state.recording
 
 
@@ -39,12 +39,12 @@ def no_grad() -> Iterator:
 def backward(seeds: list[tuple[Tensor, np.ndarray]]) -> None:
     """Run the backward pass from `seeds`, pairs (tensor, gradient array of the tensor's physical shape).
 
-    A function runs once, after all readers of its outputs: those are younger, and `rank` is one more than the
-    oldest input's creator's. Gradients reach the leaves through `accumulate`. The graph is taken apart on the
-    way, so that memory is freed early; a second backward needs a second forward.
+    A function runs once, after all readers of its outputs: their `rank` is higher, because a rank is one more
+    than the highest among the creators of the inputs. Gradients reach the leaves through `accumulate`. The
+    graph is taken apart on the way, so that memory is freed early; a second backward needs a second forward.
     """
     waiting = {}         # Function -> gradients of its outputs
-    order = []           # heap of (-rank, -age, Function): sums must not depend on where memory was free
+    order = []           # heap of (-rank, -age, Function): the order of sums must not depend on addresses
 
     def deliver(tensor, gradient):
         function = tensor.creator

@@ -1,4 +1,4 @@
-"""Elementwise functions of one tensor. All carry a kept set on (`kept_rule = "same"`)."""
+"""Elementwise functions of one tensor. All pass its kept set on (`kept_rule = "same"`)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ReLU(Function):
 
 
 class Sigmoid(Function):
-    """y = 1 / (1 + exp(-x)), written with tanh so that it cannot overflow."""
+    """y = 1 / (1 + exp(-x)), computed with tanh so that it cannot overflow."""
 
     __slots__ = ("y",)
     kept_rule = "same"

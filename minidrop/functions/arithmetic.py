@@ -38,7 +38,7 @@ class WeightedSum(Function):
 
 
 class Product(Function):
-    """y = prod_i x_i. The gradient multiplies the other factors, so that a zero factor does no harm."""
+    """y = prod_i x_i. The gradient multiplies the other factors, so a factor of zero does no harm."""
 
     __slots__ = ("xs",)
     kept_rule = "same"

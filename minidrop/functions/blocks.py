@@ -1,4 +1,4 @@
-"""The product of activations that are dropped in blocks: by kernels that skip them, or in pieces."""
+"""Products of activations that are dropped in blocks: by kernels that skip blocks, or in pieces."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from minidrop.patterns.grid import BlockGrid
 class GridProduct:
     """x W^T where blocks of x, of y or of both are dropped, by kernels that skip them.
 
-    The grids are BlockGrids over all samples, None where a side is whole. Dead blocks of x are read as 0 and
-    get a gradient of 0; those of y are b.
+    The grids are BlockGrids over all samples, None for a side without dropped blocks. Dropped blocks of x are
+    read as 0 and get a gradient of 0; those of y are b.
     """
 
     __slots__ = ("output_grid", "input_grid", "transpose", "x", "W")
@@ -48,12 +48,12 @@ class GridProduct:
         return gx, gW
 
 
-def block_product(backend: Backend, W: np.ndarray, samples: int, output_groups: Any,
-                  input_groups: Any, transpose: bool) -> GridProduct | PieceProduct:
-    """Return the product by W where outputs, inputs or both are dropped in groups, as `Draw.groups` says.
+def block_product(backend: Backend, W: np.ndarray, samples: int, output_groups: Any, input_groups: Any,
+                  transpose: bool) -> GridProduct | PieceProduct:
+    """Return the product with W where outputs, inputs or both are dropped in groups, see `Draw.groups`.
 
-    Where all groups come with their grid (BlockGroups) and the device has kernels for it that pay, they skip
-    what is dropped; else it is done in pieces, which a captured step cannot replay: CaptureError.
+    If all groups have a grid (BlockGroups) and the device has kernels for it that pay, the product skips what
+    is dropped. Otherwise it is done in pieces; a captured step cannot replay those and raises CaptureError.
     """
     given = [groups for groups in (output_groups, input_groups) if groups is not None]
     if all(hasattr(groups, "grid") for groups in given) and backend.block_products(W.dtype):

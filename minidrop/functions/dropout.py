@@ -1,5 +1,4 @@
-"""Dropout: Bernoulli (ordinary), Gaussian, by a drawn pattern (compact), and by an explicit mask (the
-oracle)."""
+"""Dropout: Bernoulli (ordinary), Gaussian, by a drawn pattern (compact), or by a mask (the oracle)."""
 
 from __future__ import annotations
 
@@ -22,10 +21,9 @@ if TYPE_CHECKING:
 
 
 class Dropout(Function):
-    """y = x * m * scale, m ~ Bernoulli(1 - rate) for every element, from (key, element) alone.
+    """y = x * m * scale, m ~ Bernoulli(1 - rate) for every element, a function of (key, element) alone.
 
-    Srivastava et al. 2014, inverted as in Caffe: scale = 1 / (1 - rate) by default, identity in the test
-    phase.
+    Srivastava et al. 2014, inverted as in Caffe: scale = 1 / (1 - rate) by default, identity when testing.
     """
 
     __slots__ = ("rate", "key", "scale", "mask")
@@ -43,8 +41,10 @@ class Dropout(Function):
 
 
 class SharedDropout(Function):
-    """y = x * m * scale with one m for all entries along `axes`: drawn as in `Dropout` for a shape with
-    length 1 there."""
+    """y = x * m * scale with one m for all entries along `axes`.
+
+    m is drawn as in `Dropout`, for a shape of length 1 along `axes`.
+    """
 
     __slots__ = ("rate", "key", "scale", "axes", "factor")
 
@@ -61,7 +61,7 @@ class SharedDropout(Function):
 
 
 class GaussianDropout(Function):
-    """y = x * (1 + sqrt(rate / (1 - rate)) e), e ~ N(0, 1) for every element, from (key, element) alone.
+    """y = x * (1 + sqrt(rate / (1 - rate)) e), e ~ N(0, 1) per element, a function of (key, element) alone.
 
     Srivastava et al. 2014, section 10: the factor has the mean and the variance of dropout's m / (1 - rate).
     """
@@ -98,7 +98,7 @@ class Scale(Function):
 
 
 class Take(Function):
-    """Keep only the entries of `axis` in `kept`: dense x -> compact y that carries the set."""
+    """Keep only the entries of `axis` in `kept`: dense x -> compact y that carries `kept`."""
 
     __slots__ = ("kept", "axis")
 
@@ -116,7 +116,7 @@ class Take(Function):
 
 
 class Expand(Function):
-    """Return to full length, zero where dropped: compact x -> dense y. The transpose of `Take`."""
+    """Restore the full length, zero where dropped: compact x -> dense y. The transpose of `Take`."""
 
     __slots__ = ("kept", "axis")
     kept_rule = "native"
@@ -165,8 +165,7 @@ def gaussian_dropout(x: Tensor, rate: float, key: Any) -> Tensor:
 
 
 def take(x: Tensor, kept: Kept, axis: int = 1) -> Tensor:
-    """Return x with only the kept entries of `axis`, carrying `kept`. Equal to x times the 0/1 mask of
-    `kept`."""
+    """Return x with only the kept entries of `axis`, carrying `kept`: x times the 0/1 mask, compactly."""
     return Take(kept, axis % x.ndim).apply(expand(x))
 
 
@@ -176,7 +175,7 @@ def expand(x: Tensor) -> Tensor:
 
 
 def scale(x: Tensor, factor: float) -> Tensor:
-    """Return factor * x; a kept set is carried on."""
+    """Return factor * x; a kept set is passed on."""
     return x if factor == 1 else Scale(factor).apply(x)
 
 
@@ -188,9 +187,10 @@ def multiply_mask(x: Tensor, mask: Any) -> Tensor:
 def approx_dropout(x: Tensor, draw: Draw, axis: int = 1, scaled: bool = False) -> Tensor:
     """Drop what `draw` drops from `axis` of x and scale the rest.
 
-    Units: if x already lacks the dropped ones (their producer did not compute them) only the scale is left to
-    do, and not even that where it is `scaled`; otherwise they are gathered. Either way the result carries the
-    kept set, so that the next product is smaller. Blocks: x is multiplied by their mask, and stays dense.
+    Units: if x already lacks the dropped ones (their producer did not compute them), only the scale remains
+    to be applied, or nothing if x is `scaled`; otherwise the kept ones are gathered. Either way the result
+    carries the kept set, so the next product is smaller. Blocks: x is multiplied by their mask and stays
+    dense.
     """
     if draw is NOTHING:
         return x

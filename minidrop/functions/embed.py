@@ -1,4 +1,4 @@
-"""A table of vectors: the rows that a batch reads, and a gradient for those rows alone."""
+"""Embedding lookup: the rows of a table that a batch reads, and a gradient for those rows alone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 
 
 class Embed(Function):
-    """y = W[ids] + b: ids (...) whole numbers of 0 .. rows-1, W (rows, columns), b (columns,) -> y (...,
-    columns).
+    """y = W[ids] + b: ids (...), W (rows, columns), b (columns,) -> y (..., columns).
 
-    If `out_kept` is given, only those columns of W and b are read, and y carries it. The gradient of W is a
-    Block of the rows that occur; what one row gets from several places is added in their order. Raises
-    DataError for an id out of range (naming its place).
+    ids are integers in 0 .. rows-1, of any dtype. If `out_kept` is given, only those columns of W and b are
+    read, and y carries it. The gradient of W is a Block of the rows that occur; contributions to one row are
+    added in the order of their places. Raises DataError for an id out of range, with its place.
     """
 
     __slots__ = ("out_kept", "ids", "rows")
@@ -41,8 +40,8 @@ class Embed(Function):
             out_kept = None
         flat = ids.reshape(-1)
         whole, wrong = whole_numbers(flat, W.shape[0])
-        self.ids = refuse(backend, whole, flat, wrong, "index", W.shape[0], f"the table has {W.shape[0]} "
-                          f"rows")
+        self.ids = refuse(backend, whole, flat, wrong, "index", W.shape[0],
+                          f"the table has {W.shape[0]} rows")
         y = backend.lookup(W, self.ids, out_kept)
         if b is not None:
             y += backend.take(b, out_kept, 0)
@@ -62,5 +61,5 @@ class Embed(Function):
 
 
 def embed(ids: Tensor, W: Tensor, b: Tensor | None = None, out_kept: Kept | None = None) -> Tensor | None:
-    """Return the rows of W that `ids` name, plus b; see `Embed`."""
+    """Return the rows W[ids], plus b; see `Embed`."""
     return Embed(out_kept).apply(*((ids, W) if b is None else (ids, W, b)))

@@ -1,5 +1,4 @@
-"""Whole numbers that say which class or which row, stored as integers or as floats; checked before they are
-used."""
+"""Indices of classes or rows, stored as integers or as floats, and checked before they are used."""
 
 from __future__ import annotations
 
@@ -14,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def whole_numbers(flat: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (int64 array, bool array of the entries that are no whole number of 0 .. limit-1)."""
-    with np.errstate(invalid="ignore"):      # NaN and infinities become some integer, unlike themselves
+    """Return (int64 array, bool array: which entries are not whole numbers in 0 .. limit-1)."""
+    with np.errstate(invalid="ignore"):      # NaN and infinities become integers, which differ from them
         whole = flat.astype(np.int64)
-    wrong = whole.view(np.uint64) >= limit           # a negative number is a huge one
+    wrong = whole.view(np.uint64) >= limit           # negative numbers become huge ones
     if flat.dtype.kind == "f":
         wrong |= whole != flat
     return whole, wrong
@@ -25,11 +24,10 @@ def whole_numbers(flat: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]
 
 def refuse(backend: Backend, whole: np.ndarray, flat: np.ndarray, wrong: np.ndarray, what: str, limit: int,
            reason: str) -> np.ndarray:
-    """Return `whole`, the entries of `flat` as integers, for use as addresses; DataError for the first that
-    is `wrong`.
+    """Return `whole`, the entries of `flat` as safe indices. Raises DataError for the first that is `wrong`.
 
-    `place` of the error is the number of that entry. While a step is captured nobody can look: a wrong entry
-    counts as 0.
+    The error's `place` is the position of that entry. While a step is being captured values cannot be
+    inspected, so wrong entries are replaced by 0.
     """
     def error():
         place = int(wrong.argmax())

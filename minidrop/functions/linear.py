@@ -1,4 +1,4 @@
-"""The product that dropout can shrink: y = f(x W^T + b), computed on what draws keep."""
+"""The product that dropout can shrink: y = f(x W^T + b), computed only for what draws keep."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from minidrop.patterns.draw import NOTHING, Draw, Units
 
 
 class Linear(Function):
-    """y = scale * f(x W'^T + b) over the last axis; W' is W without the weights that are dropped.
+    """y = scale * f(x W'^T + b) over the last axis; W' is W without the dropped weights.
 
     x (..., inputs), W (outputs, inputs), b (outputs,) -> y (..., outputs). With `transpose` W is stored as
-    (inputs, outputs). f: an `activation` of Backend.activate. What `outputs`, a Draw, drops is not computed:
-    of units, y carries the kept set; weights count as 0, the others are multiplied by the scale of the draw;
-    dropped blocks of y are f(b). Dropped blocks of x, by `inputs`, are read as 0 and get no gradient. If x
-    carries a kept set, only those columns of W are read. All three products (forward, input gradient, weight
-    gradient) have the compact size. Raises ShapeError.
+    (inputs, outputs). f: an `activation` of Backend.activate.
+
+    What `outputs`, a Draw, drops is not computed. Units: y carries the kept set. Weights: the dropped ones
+    count as 0, the others are multiplied by the draw's scale. Blocks: dropped blocks of y are f(b).
+    Blocks of x that `inputs`, a Draw, drops are read as 0 and get no gradient. If x carries a kept set, only
+    those columns of W are read. All three products (forward, input gradient, weight gradient) have the
+    compact size. Raises ShapeError.
     """
 
     __slots__ = ("outputs", "transpose", "activation", "scale", "lead", "features", "product", "y")
@@ -39,7 +41,7 @@ class Linear(Function):
 
     @property
     def plain(self) -> bool:
-        """Whether nothing follows the bias."""
+        """Whether neither activation nor scale follows the bias."""
         return self.activation == "none" and self.scale == 1
 
     def forward(self, backend: Backend, x: np.ndarray, W: np.ndarray,
@@ -68,7 +70,7 @@ class Linear(Function):
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
         tiles = self.outputs.tiles(outputs, inputs)
         groups = self.outputs.groups(samples), self.inputs.groups(samples)
-        # Where units of y are left out too, the dropped blocks of x are read: they hold zeros.
+        # If units of y are left out too, the dropped blocks of x are read after all: they hold zeros.
         if tiles is None and (groups == (None, None) or self.outputs.kept is not None):
             return KeptProduct(self.outputs.kept, in_kept, W.shape, self.transpose)
         if in_kept is not None:
@@ -92,7 +94,7 @@ class Linear(Function):
 
 
 class KeptProduct:
-    """x W^T of the kept inputs, which x has, and the kept outputs; None for all."""
+    """x W^T for the kept outputs, from a compact x that has only the kept inputs; None for all."""
 
     __slots__ = ("out_kept", "rows", "cols", "transpose", "x", "W")
 
@@ -108,7 +110,7 @@ class KeptProduct:
     def forward(self, backend: Backend, x: np.ndarray, W: np.ndarray, b: np.ndarray | None) -> np.ndarray:
         """Return x W^T + b, (samples, kept outputs)."""
         self.x = backend.operand(x)
-        # Gathered once, read by the forward product and by the input gradient.
+        # Gathered once, for the forward product and the input gradient.
         self.W = backend.submatrix(W, self.rows, self.cols)
         y = backend.gemm(self.x, self.W, trans_b=not self.transpose)
         if b is not None:
@@ -134,8 +136,8 @@ def linear(x: Tensor, W: Tensor, b: Tensor | None = None, outputs: Draw | Kept |
            inputs: Draw = NOTHING) -> Tensor:
     """Return scale * f(x W^T + b) over the last axis of x; see `Linear`.
 
-    outputs: what the product need not compute, a Draw, or the Kept of the units that it does; inputs: which
-    blocks of x it need not read. Of a masked draw of weights all are multiplied by the mask.
+    outputs: a Draw of what need not be computed, or the Kept of the units to compute. inputs: a Draw of the
+    blocks of x that need not be read. A masked draw of weights multiplies W by its mask.
     """
     if outputs is None or isinstance(outputs, Kept):
         outputs = NOTHING if outputs is None else Units(None, outputs, 1.0)

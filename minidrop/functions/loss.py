@@ -38,7 +38,7 @@ class SigmoidCrossEntropy(Function):
 
     Evaluated as max(x, 0) - x t + log(1 + exp(-|x|)), which cannot overflow. `normalization` as in
     `SoftmaxCrossEntropy`; Caffe's default here is BATCH_SIZE. No gradient for t. Raises DataError for a
-    target that is no number of 0..1 (naming its place), unless it is the `ignore_label`.
+    target outside 0..1, with its place, unless it is the `ignore_label`.
     """
 
     __slots__ = ("ignore_label", "normalization", "valid", "difference", "normaliser")
@@ -52,7 +52,7 @@ class SigmoidCrossEntropy(Function):
             raise ShapeError(f"sigmoid cross-entropy: shapes {x.shape} and {target.shape} differ")
         target = target.reshape(x.shape).astype(x.dtype, copy=False)
         self.valid = None if self.ignore_label is None else (target != self.ignore_label).astype(x.dtype)
-        wrong = ~((target >= 0) & (target <= 1))        # NaN is
+        wrong = ~((target >= 0) & (target <= 1))        # true for NaN
         if self.valid is not None:
             wrong &= target != self.ignore_label
         backend.refuse(wrong, lambda: _no_target(target.reshape(-1), wrong))

@@ -1,4 +1,4 @@
-"""Measures without a gradient. Of arrays as large as the scores they make only pieces that stay in cache."""
+"""Metrics without a gradient, computed on chunks of the scores that stay in cache."""
 
 import math
 from typing import Any
@@ -12,12 +12,11 @@ from minidrop.functions.softmax import checked_labels
 
 def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_label: Any = None,
              per_class: bool = False) -> Tensor | tuple[Tensor, Tensor] | None:
-    """Return the share of places whose label is among the `top_k` highest scores, as a Tensor without
-    gradient.
+    """Return the share of places whose label is among the `top_k` highest scores, without gradient.
 
     x (outer..., classes at `axis`, inner...). As in Caffe a score equal to the label's counts as higher: a
-    net that gives all classes one score is never right, unless top_k is all of them. With `per_class` also
-    return the (classes,) accuracies of each class (0 for one that does not occur).
+    net that gives all classes the same score is never right, unless top_k includes all of them. With
+    `per_class` also return the accuracies of the classes, (classes,), 0 for a class that does not occur.
     """
     backend, xp = x.backend, x.backend.xp
     rows = _rows(x, axis)
@@ -47,9 +46,9 @@ def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_lab
 
 
 def perplexity(x: Tensor, label: Tensor, axis: int = 1, ignore_label: Any = None) -> Tensor | None:
-    """Return exp(- mean log softmax(x)[label]) over the places that count, as a Tensor without gradient.
+    """Return exp(- mean log softmax(x)[label]) over the valid places, without gradient.
 
-    x (outer..., classes at `axis`, inner...). 1 where no place counts, infinite where the mean is too large.
+    x (outer..., classes at `axis`, inner...). 1 if no place is valid, infinite if the mean is too large.
     """
     backend, xp = x.backend, x.backend.xp
     rows = _rows(x, axis)

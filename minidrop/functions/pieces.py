@@ -1,4 +1,4 @@
-"""A product in pieces: what is left of y = x W^T + b where weights or blocks of activations are dropped."""
+"""A product in pieces: what remains of y = x W^T + b when weights or blocks of activations are dropped."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Piece(NamedTuple):
 
 
 class PieceProduct:
-    """scale * x (W * m)^T for a 0/1 mask m that may differ from sample to sample, one product a piece:
+    """scale * x (W * m)^T for a 0/1 mask m that may differ from sample to sample, one product per piece:
 
         y[samples, outputs] = scale * x[samples, inputs] W[outputs, inputs]^T + b[outputs]
 
-    No two pieces may write the same entry of y, nor read the same entry of x; what no piece writes is b, and
-    gives x and W no gradient. Pieces with the same outputs and inputs are multiplied together. The three
-    products of a piece (forward, input gradient, weight gradient) have its size. Raises ShapeError.
+    No two pieces may write the same entry of y, nor read the same entry of x. Entries that no piece writes
+    are b, and give x and W no gradient. Pieces with the same outputs and inputs are multiplied together. The
+    three products of a piece (forward, input gradient, weight gradient) have its size. Raises ShapeError.
     """
 
     __slots__ = ("pieces", "scale", "transpose", "x_shape", "saved")
@@ -50,7 +50,7 @@ class PieceProduct:
         groups = _together(self.pieces)
         self.saved = []
 
-        def products():     # one after the other as they are asked for
+        def products():     # lazily: a device that multiplies one at a time also gathers one at a time
             for (outs, ins), ranges in groups.items():
                 if (outs.total, ins.total) != (outputs, inputs):
                     raise ShapeError(f"linear: a piece of {outs} outputs by {ins} inputs does not fit W of "
@@ -100,7 +100,7 @@ def _together(pieces):
 
 
 def _gathered(backend, x, ranges, kept):
-    """Return the kept columns of some ranges of rows, one below the other, for products."""
+    """Return the kept columns of some ranges of rows, stacked, for products."""
     if len(ranges) == 1:
         [(first, last)] = ranges
         return backend.submatrix(x[first:last], None, kept)
@@ -116,8 +116,7 @@ def _scatter(backend, out, ranges, kept, values):
 
 
 def tile_pieces(samples: int, tiles: tuple[tuple[Kept, Kept], ...]) -> list[Piece]:
-    """Return the Pieces of a pattern of weights: every sample, the (outputs, inputs) of each class of
-    tiles."""
+    """Return the Pieces of a pattern of weights: for all samples, one per (outputs, inputs) of `tiles`."""
     return [Piece(0, samples, outputs, inputs) for outputs, inputs in tiles]
 
 
@@ -126,8 +125,8 @@ def block_pieces(samples: int, outputs: int, inputs: int,
                  input_groups: BlockGroups | Sequence[tuple[int, int, Kept]] | None = None) -> list[Piece]:
     """Return the Pieces of a product whose outputs, inputs or both are dropped in blocks.
 
-    The groups are (first, last, Kept) over all samples, or None where that side is whole; `outputs` and
-    `inputs` are its lengths. Where both sides are cut into groups the samples are cut at the ends of either.
+    The groups are (first, last, Kept) over all samples, or None for a side without dropped blocks; `outputs`
+    and `inputs` are the lengths of the sides. Samples are split wherever a group of either side ends.
     """
     sides = [list(output_groups or [(0, samples, Kept.all(outputs))]),
              list(input_groups or [(0, samples, Kept.all(inputs))])]
@@ -145,9 +144,10 @@ def block_pieces(samples: int, outputs: int, inputs: int,
 
 
 class MultiplyBlocks(Function):
-    """y = scale * x on what lives, 0 elsewhere; `groups` as in `block_pieces`, over the places before `axis`.
+    """y = scale * x where blocks live, 0 elsewhere; `groups` as in `block_pieces`.
 
-    If they come with their grid (BlockGroups), a device that skips blocks reads that, as its products do.
+    The samples of the groups are the axes before `axis`, taken as one. If the groups have a grid
+    (BlockGroups), a device that skips blocks reads the grid, as its products do.
     """
 
     __slots__ = ("groups", "scale", "axis", "grid", "factors")
@@ -161,7 +161,7 @@ class MultiplyBlocks(Function):
             self.grid.check(math.prod(x.shape[:self.axis]), x.shape[self.axis])
             return self._multiply(backend, x)
         self.grid = None
-        # small, made on the host, sent to the device once
+        # Small, so made on the host and copied to the device once.
         masks = [kept.mask(x.dtype) for _, _, kept in self.groups]
         self.factors = backend.asarray(np.stack(masks) * x.dtype.type(self.scale)) if masks else None
         return self._multiply(backend, x)

@@ -1,8 +1,8 @@
 """Recurrent networks over whole sequences.
 
-The product of the inputs is one `linear` for all steps. What stands here begins with its result, the gates'
-share that comes from outside, (T, N, G H) for T steps, N streams, G gates and H units; then follows one
-product a step for the state.
+The inputs are multiplied by one `linear` for all steps. The functions here take its result, the gates' share
+from outside, (T, N, G H) for T steps, N streams, G gates and H units, and do one product per step for the
+state.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 
 
 def kept_mask(backend: Backend, kept: Kept, dtype: np.dtype) -> np.ndarray:
-    """Return the 0/1 array of a Kept, made on the device: what is kept may be known there alone."""
+    """Return the 0/1 mask of a Kept, made on the device: only the device may know what is kept."""
     return backend.put(backend.xp.ones(kept.count, dtype), kept, 0)
 
 
 def step_masks(backend: Backend, steps: tuple, total: int, scale: float, dtype: np.dtype) -> np.ndarray:
-    """Return the masks of a Kept for each step (None: all), scale included, as an array (steps, 1, total) on
-    the device."""
+    """Return masks (steps, 1, total), scale included, on the device: one per Kept of `steps` (None: all)."""
     masks = backend.empty((len(steps), 1, total), dtype)
     for t, kept in enumerate(steps):
         masks[t, 0] = 1 if kept is None else kept_mask(backend, kept, dtype)
@@ -41,12 +40,11 @@ def step_masks(backend: Backend, steps: tuple, total: int, scale: float, dtype: 
 
 
 class Recurrent(Function):
-    """What LSTM, GRU and RNN have in common: x (T, N, G H), the gates' share from outside; cont (T, N); Wh (G
-    H, H); states.
+    """What LSTM, GRU and RNN have in common.
 
-    cont is 0 where a step begins a sequence (the state before it counts as 0), else 1; it has no gradient.
-    Where units are absent, x and the states come without them (kept sets on their last axes), and so do the
-    results.
+    x (T, N, G H): the gates' share from outside; cont (T, N); Wh (G H, H); states (N, H). cont is 0 where a
+    sequence begins (the state before it counts as 0), else 1; it has no gradient. If units are absent, x and
+    the states come without them (kept sets on their last axes), and so do the results.
     """
 
     __slots__ = ("drop", "rows", "cont", "reads", "Wh", "Wh_rows", "before")
@@ -78,7 +76,7 @@ class Recurrent(Function):
         self.reads = self.cont * self._mask(backend, x.dtype, total)
         self.Wh = backend.submatrix(Wh, self.rows, drop.units)
         self.Wh_rows = backend.transposed(self.Wh) if drop.steps is not None else None
-        self.before = backend.empty((steps, streams, width), x.dtype)        # what the gates read of h
+        self.before = backend.empty((steps, streams, width), x.dtype)        # h as the gates read it
         self.output_kept = [(drop.units, 2), *[(drop.units, 1)] * len(states)]
 
     def _expect(self, what, array, i, shape, kept):
@@ -89,7 +87,7 @@ class Recurrent(Function):
                              f"{array.shape} with {own} on axis {axis}")
 
     def _mask(self, backend, dtype, total):
-        """What h is multiplied by where the gates read it: broadcasts to (T, N, H)."""
+        """Return what the gates multiply h by when they read it; broadcasts to (T, N, H)."""
         drop = self.drop
         if drop.mask is not None:
             return backend.asarray(drop.mask, dtype)
@@ -98,8 +96,7 @@ class Recurrent(Function):
         return step_masks(backend, drop.steps, total, drop.scale, dtype)
 
     def read(self, backend: Backend, t: int, h: np.ndarray) -> np.ndarray:
-        """Remember what the gates of step t read of the h before, and return its product with Wh^T, (N, G
-        H)."""
+        """Store what the gates of step t read of the previous h; return its product with Wh^T, (N, G H)."""
         backend.xp.multiply(h, self.reads[t], out=self.before[t])
         kept = self.drop.steps[t] if self.drop.steps is not None else None
         if kept is None:
@@ -108,7 +105,7 @@ class Recurrent(Function):
                                  backend.submatrix(self.Wh_rows, kept, None))
 
     def read_gradient(self, backend: Backend, t: int, d: np.ndarray) -> np.ndarray:
-        """Return the gradient of the h before step t from that of the product, d (N, G H)."""
+        """Return the gradient of the h before step t, given that of the product, d (N, G H)."""
         kept = self.drop.steps[t] if self.drop.steps is not None else None
         if kept is None:
             gh = backend.thin_gemm(d, self.Wh)
@@ -119,18 +116,20 @@ class Recurrent(Function):
 
     def weight_gradient(self, backend: Backend, d: np.ndarray) -> Block:
         """Return gWh from the gradients of all products, d (T, N, G H)."""
-        # Not -1: where nothing is kept, a length is 0.
+        # Not -1: if nothing is kept, a length is 0.
         rows = d.shape[0] * d.shape[1]
         d, before = d.reshape(rows, d.shape[2]), self.before.reshape(rows, self.before.shape[2])
         return Block(backend.gemm(d, before, trans_a=True), self.rows, self.drop.units)
 
 
 class LSTM(Recurrent):
-    """i f o = sigmoid, g = tanh of x_t + Wh (cont_t h_{t-1});  c_t = cont_t f c_{t-1} + i g;  h_t = o
-    tanh(c_t).
+    """LSTM: returns h (T, N, H) and the last h and c, (N, H).
 
-    Gates stand in Caffe's order i f o g. Returns h (T, N, H) and the last h and c, (N, H). Hochreiter and
-    Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+        i f o = sigmoid, g = tanh of x_t + Wh (cont_t h_{t-1})
+        c_t = cont_t f c_{t-1} + i g,     h_t = o tanh(c_t)
+
+    Gates are in Caffe's order i f o g. Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers
+    et al. 2000.
     """
 
     __slots__ = ("activated", "cells", "squashed", "c0")
@@ -169,12 +168,14 @@ class LSTM(Recurrent):
 
 
 class GRU(Recurrent):
-    """r z = sigmoid, n = tanh of x_t + (1, 1, r) (Wh h + bh);  h_t = (1 - z) n + z h, where h = cont_t
-    h_{t-1}.
+    """GRU: returns h (T, N, H) and the last h, (N, H).
 
-    The reset gate r acts after the product (the variant that needs one product a step; PyTorch's). Gates
-    stand in the order r z n. Returns h (T, N, H) and the last h, (N, H). Of a dropped h the gates read
-    nothing, while z carries the whole h on. Cho et al. 2014.
+        r z = sigmoid, n = tanh of x_t + (1, 1, r) (Wh h + bh),     h = cont_t h_{t-1}
+        h_t = (1 - z) n + z h
+
+    The reset gate r acts after the product, as in PyTorch: this variant needs one product per step. Gates are
+    in the order r z n. The gates read nothing of the dropped part of h, while z carries all of h on. Source:
+    Cho et al. 2014.
     """
 
     __slots__ = ("activated", "carried", "hidden")
@@ -254,7 +255,7 @@ class RNN(Recurrent):
 
 
 class AddToSteps(Function):
-    """y_t = x_t + s: x (T, N, F), s (N, F), of one kept set."""
+    """y_t = x_t + s: x (T, N, F), s (N, F), both with the same kept set."""
 
     __slots__ = ()
     kept_rule = "native"
@@ -291,17 +292,17 @@ def add_to_steps(x: Tensor, s: Tensor) -> Tensor:
 
 
 def reverse_steps(x: Tensor) -> Tensor:
-    """Return the steps of x, axis 0, from the last to the first; a kept set is carried on."""
+    """Return x with its steps (axis 0) reversed; a kept set is passed on."""
     return ReverseSteps().apply(x)
 
 
 def recur(cell: Any, gates: Tensor, cont: Tensor, weights: list[Tensor], states: Any = None,
           drop: HiddenDrop = NOTHING) -> tuple[Tensor, ...]:
-    """Return (h, the last states...) of a recurrent network whose gates' share from outside is known.
+    """Return (h, the last states...) of a recurrent network, given the gates' share from outside.
 
     cell: LSTM, GRU or RNN; gates (T, N, G H), without the rows of absent units (`gate_rows`); weights: the
-    parameters of the state; states: (N, H) each, zeros where None. h carries the kept set of `drop.units`;
-    the last states are whole.
+    parameters that multiply the state; states: (N, H) each, zeros if None. h carries the kept set of
+    `drop.units`; the last states are dense.
     """
     backend, units = gates.backend, weights[0].shape[1]
     zeros = Tensor(backend.zeros((gates.shape[1], units), gates.dtype), backend=backend)
@@ -326,7 +327,7 @@ def lstm(x: Tensor, cont: Tensor, Wx: Tensor, b: Tensor, Wh: Tensor, h0: Any = N
     """Return (h, last h, last c) of an LSTM over a sequence; states not given are zero. See `LSTM`.
 
     x (T, N, I), cont (T, N), Wx (4 H, I), b (4 H,), Wh (4 H, H), h0 and c0 (N, H). x may carry a kept set on
-    its last axis: then only those columns of Wx are read, forward and backward.
+    its last axis: then forward and backward read only those columns of Wx.
     """
     gates = linear(x, Wx, b, gate_rows(drop.units, 4))
     return recur(LSTM, gates, cont, [Wh], [h0, c0], drop)

@@ -1,4 +1,4 @@
-"""Moving data about: reshape, concat, slice."""
+"""Rearranging data: reshape, flatten, concat, slice."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ class Reshape(Function):
 
 
 class Flatten(Function):
-    """Axes `axis` .. `end` as one. A kept set on the first of them goes on, each entry as a run of
-    neighbours."""
+    """Merge axes `axis` .. `end`. A kept set on the first of them is passed on, each entry as a run."""
 
     __slots__ = ("axis", "end", "before")
     kept_rule = "native"
@@ -60,8 +59,7 @@ class Flatten(Function):
 
 
 class Concat(Function):
-    """Join along `axis`. Where all inputs carry kept sets on that axis, the output carries theirs side by
-    side."""
+    """Join along `axis`. If all inputs carry kept sets on that axis, the output carries them joined."""
 
     __slots__ = ("axis", "ends")
     kept_rule = "native"
@@ -109,7 +107,7 @@ def reshape(x: Tensor, shape: Any) -> Tensor:
 
 
 def flatten(x: Tensor, axis: int = 1, end_axis: int = -1) -> Tensor:
-    """Return x with axes `axis` .. `end_axis` made one."""
+    """Return x with axes `axis` .. `end_axis` merged into one."""
     return Flatten(axis % x.ndim, end_axis % x.ndim).apply(x)
 
 

@@ -41,13 +41,13 @@ class Softmax(Function):
 class SoftmaxCrossEntropy(Function):
     """loss = - sum over places of log softmax(x)[label] / normaliser.
 
-    x (outer..., classes at `axis`, inner...), label: one whole number for every place. Places whose label is
-    `ignore_label` count nothing. normalization: "VALID" divides by the places that count, "FULL" by all
-    places, "BATCH_SIZE" by the size of the outer axes (of axis 0 as a rule), "NONE" by 1. Raises DataError
-    for a label out of range (naming its place).
+    x (outer..., classes at `axis`, inner...), label: one integer per place. Places whose label is
+    `ignore_label` do not count. normalization: "VALID" divides by the number of places that count, "FULL" by
+    that of all places, "BATCH_SIZE" by the size of the outer axes (usually axis 0), "NONE" by 1. Raises
+    DataError for a label out of range, with its place.
 
-    With 10,000 classes the scores are the largest array of a net. So there is one more of their size and no
-    other: it holds the probabilities, and backward turns them into the gradient.
+    With 10,000 classes the scores are the largest array of a net. So only one other array of their size is
+    made: it holds the probabilities, and backward turns them into the gradient.
     """
 
     __slots__ = ("axis", "ignore_label", "normalization", "moved", "label", "valid", "normaliser",
@@ -86,16 +86,15 @@ class SoftmaxCrossEntropy(Function):
 
 
 def batch_size(x: np.ndarray) -> int:
-    """The length of axis 0 of an array; 1 for a single number."""
+    """Return the length of axis 0, at least 1; 1 for a scalar."""
     return max(1, x.shape[0]) if x.ndim else 1
 
 
 def normaliser(backend: Backend, mode: str, places: int, valid: np.ndarray | None, batch_size: int,
                dtype: np.dtype) -> float:
-    """What a summed loss is divided by, as a number of `dtype`; never less than 1, as a batch may hold no
-    valid place.
+    """Return the divisor of a summed loss, of `dtype`: at least 1, as a batch may have no valid place.
 
-    `valid`: 0/1 array of `dtype`, or None. How many of its places count, the device alone knows.
+    `valid`: 0/1 array of `dtype`, or None. It is summed on the device, without a transfer to the host.
     """
     if mode == "VALID" and valid is not None:
         return backend.xp.maximum(valid.sum(), dtype.type(1))
@@ -105,11 +104,10 @@ def normaliser(backend: Backend, mode: str, places: int, valid: np.ndarray | Non
 
 def checked_labels(backend: Backend, label: np.ndarray, shape: tuple[int, int], dtype: np.dtype,
                    ignore_label: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return (labels as int64 (places,), 0/1 array of `dtype` of valid places or None where all are) for
-    scores as rows.
+    """Return (labels as int64 (places,), 0/1 array of `dtype` (places,) of the valid ones; None if all are).
 
-    shape: (places, classes). Raises ShapeError for a wrong number of labels, DataError for one that is no
-    whole number of 0 .. classes-1.
+    shape: (places, classes) of the scores. Raises ShapeError for a wrong number of labels, DataError for a
+    label that is not an integer in 0 .. classes-1.
     """
     xp = backend.xp
     places, classes = shape

@@ -27,11 +27,9 @@ SCALES = ("RATE", "PATTERN")
 SEARCHES = ("EXACT", "SGD")
 OWN_SETTINGS = {"max_period": 0, "step": 0, "search": "EXACT", "tile_size": 0, "block_samples": 0,
                 "block_units": 0}
-"""The settings that only some families read, see `PatternFamily.uses`, and what they are where nobody sets
-them."""
+"""The settings that only some families read, see `PatternFamily.uses`, with their defaults."""
 MANY = 2 ** 62
-"""The number of offsets of a choice whose patterns cannot be enumerated: an offset is then the seed of a
-pattern."""
+"""Number of offsets of a choice whose patterns cannot be enumerated: an offset then seeds a pattern."""
 
 _LARGEST_DENOMINATOR = 2 ** 16
 
@@ -40,13 +38,13 @@ _LARGEST_DENOMINATOR = 2 ** 16
 class PatternSettings:
     """What a user may say about one drop; the fields of `approx_dropout_param`.
 
-    rate: expected share of dropped units, 0 <= rate < 1; 0 is the identity. A value that float32 holds
-    exactly is taken for the decimal a user wrote: 0.3 out of a float32 field means 0.3, not 0.30000001.
+    rate: expected share of dropped units, 0 <= rate < 1; 0 is the identity. A float32 value is read as the
+    shortest decimal that gives it: 0.3 from a float32 field means 0.3, not 0.30000001.
     family: a registered name, see `known_families`.
     max_period, step, tile_size, block_samples, block_units: 0 leaves the choice to the family.
-    scale: RATE multiplies what is kept by 1 / (1 - rate) in every iteration, *also in one that drops
-    nothing*: only so is the expectation over the distribution right. PATTERN multiplies by 1 / (kept share of
-    the drawn pattern), right within each iteration.
+    scale: RATE multiplies what is kept by 1 / (1 - rate) in every iteration, *even in one that drops
+    nothing*: otherwise the expectation over the distribution would be wrong. PATTERN multiplies by
+    1 / (kept share of the drawn pattern), which is right within each iteration.
     search: how a family with several periods finds their probabilities, see `minidrop.patterns.search`.
     Raises ConfigError.
     """
@@ -78,7 +76,7 @@ class PatternSettings:
     def exact_rate(self) -> Any:
         """The rate as the fraction it stands for: 0.9 is 9/10, so (1 - rate) * 10 is exactly 1.
 
-        That of the smallest terms which is this float, 2 / 3 say; else what its decimal form spells.
+        The simplest fraction that rounds to this float, say 2 / 3; failing that, its decimal form.
         """
         spelt = Fraction(repr(self.rate))
         simple = spelt.limit_denominator(_LARGEST_DENOMINATOR)
@@ -113,10 +111,12 @@ class Pattern(ABC):
 
     rate: share of units it drops; scale: what kept values are multiplied by. drops: "units", the same for the
     whole batch; "weights" of one product; or "blocks" of activations, each a group of samples by a run of
-    units. A pattern of weights has `tiles(outputs, inputs)` and `weight_mask(outputs, inputs)` too: pairs of
-    Kept, disjoint in both, one compact product each, and the same as a dense 0/1 array, which the oracle
-    holds against them. One of blocks has `groups(samples, total)`: (first, last, Kept) for samples first ..
-    last - 1, all samples in order.
+    units.
+
+    A pattern of weights also has `tiles(outputs, inputs)`, pairs of Kept that share no output and no input,
+    each one compact product; and `weight_mask(outputs, inputs)`, the same as a dense 0/1 array, which the
+    oracle compares with. A pattern of blocks has `groups(samples, total)`: (first, last, Kept) for samples
+    first .. last - 1, covering all samples in order.
     """
 
     rate: float
@@ -127,8 +127,7 @@ class Pattern(ABC):
     def kept(self, total: int) -> Kept:
         """Return the Kept of an axis of length `total`; it may be empty where `total` is short.
 
-        For blocks: of the first group of samples. For weights: of units, where no product lies above the
-        drop.
+        For blocks: of the first group of samples. For weights: of the units, if no product precedes the drop.
         """
 
 
@@ -136,7 +135,7 @@ class Pattern(ABC):
 class RegularPattern(Pattern):
     """Keep `width` units of every `step`: unit i lives iff (i - start) mod step < width, 0 <= start < step.
 
-    The run that `start` begins wraps round, so with `start` uniform every unit of an axis of *any* length
+    The run that begins at `start` wraps around, so with `start` uniform every unit of an axis of *any* length
     lives with probability exactly width / step. The price: an axis shorter than `step` may keep no unit at
     all in some iterations, so a count of 0 is legal; `PatternFamily.fitted` avoids such patterns.
     """
@@ -178,9 +177,9 @@ class PatternDistribution:
 class PatternFamily(ABC):
     """All patterns of one name for given settings. A subclass says what the choices are and what each draws.
 
-    Drawing takes two steps: a choice by the distribution (say the period), then one of its `offsets(choice)`
-    equally likely offsets. A family needs no other random number: what it can do can be enumerated, unless a
-    choice has MANY offsets.
+    Drawing takes two steps: a choice from the distribution (say the period), then one of its
+    `offsets(choice)` equally likely offsets. A family uses no other randomness, so its patterns can be
+    enumerated, unless a choice has MANY offsets.
     """
 
     name: str = ""
@@ -225,8 +224,7 @@ class PatternFamily(ABC):
     def submodels(self, total: int) -> Any:
         """Return the number of different kept sets of an axis of length `total`.
 
-        Listed here where that is possible; a family that is not enumerable counts them itself, or nobody
-        knows: None.
+        Counted by listing them; None for a family that is not enumerable and does not override this.
         """
         if not self.enumerable:
             return None
@@ -236,11 +234,10 @@ class PatternFamily(ABC):
                     if probability > 0 for offset in range(self.offsets(choice))})
 
     def pattern_entropy(self, total: int | None) -> Any:
-        """Return the entropy, in nats, of what is drawn on an axis of length `total`: H(choices) + E[log
-        offsets].
+        """Return the entropy, in nats, of the draw on an axis of length `total`: H(choices) + E[log offsets].
 
-        Patterns that coincide on a short axis count apart. None where a family that is not enumerable does
-        not say.
+        Patterns that coincide on a short axis count separately. None for a family that is not enumerable and
+        does not override this.
         """
         if not self.enumerable:
             return None
@@ -249,10 +246,10 @@ class PatternFamily(ABC):
                                                                for choice in choices])
 
     def fitted(self, total: int) -> PatternFamily:
-        """Return the family for an axis of length `total`: no pattern of it drops the whole axis.
+        """Return the family for an axis of length `total`: none of its patterns drops the whole axis.
 
         That is this one, or one of the same name with the settings that `fit` returns. Its rate is at most
-        1 - 1 / total, that of one unit kept.
+        1 - 1 / total, which keeps one unit.
         """
         settings = self.settings
         if total and settings.rate > (total - 1) / total:
@@ -262,31 +259,29 @@ class PatternFamily(ABC):
     def fit(self, settings: PatternSettings, total: int) -> PatternSettings:
         """Return settings of the same rate under which every pattern keeps some of `total` units.
 
-        settings.rate: above 0, at most 1 - 1 / total. A family whose patterns may be longer than the axis
-        makes them shorter here.
+        settings.rate is above 0 and at most 1 - 1 / total. A family whose patterns may be longer than the
+        axis shortens them here.
         """
         return settings
 
     def check_total(self, total: int) -> None:  # noqa: B027  (most families fit any axis)
-        """Raise ConfigError where the settings make no sense on an axis of length `total`."""
+        """Raise ConfigError if the settings make no sense on an axis of length `total`."""
 
     def check_weights(self, outputs: int, inputs: int) -> None:  # noqa: B027
-        """Raise ConfigError where the settings make no sense for a product whose weights (outputs, inputs)
-        are dropped."""
+        """Raise ConfigError if the settings make no sense for dropping weights (outputs, inputs)."""
 
     def sites(self, units: int, inputs: int | None = None) -> Any:
-        """Return the Sites of an axis of `units` (of weights: of a product units x inputs): what `minidrop
-        patterns` counts.
+        """Return the Sites of an axis of `units`, or of weights (units, inputs), for `minidrop patterns`.
 
-        Single units, for blocks those of the first group of samples, or single weights. A family that drops
-        coarser pieces says so here and in `live`: fewer sites are faster to look at.
+        Single units (for blocks, those of the first group of samples) or single weights. A family that drops
+        coarser pieces overrides this and `live`: fewer sites are faster to examine.
         """
         if self.drops == "weights":
             return Sites("weights", self.drops, units, inputs or units)
         return Sites("units", self.drops, units)
 
     def live(self, pattern: Any, sites: Any) -> Any:
-        """Return the bool array (sites.count,) of which `sites` live under a pattern of this family."""
+        """Return a bool array (sites.count,): which `sites` live under a pattern of this family."""
         if self.drops == "weights":
             return np.asarray(pattern.weight_mask(sites.units, sites.inputs)).astype(bool, copy=False).ravel()
         return pattern.kept(sites.units).mask(bool)
@@ -296,9 +291,10 @@ class PatternFamily(ABC):
         return self.pattern(choice, int(rng.integers(self.offsets(choice))))
 
     def scale_of(self, kept_share: Any) -> float:
-        """Return the scale, as the settings ask, of a pattern that keeps such a share.
+        """Return the scale of a pattern that keeps `kept_share`, as the settings ask.
 
-        RATE takes the rate that the distribution reaches: under SGD search not quite the one asked for.
+        RATE uses the rate that the distribution reaches, which SGD search makes slightly different from the
+        one asked for.
         """
         return 1 / kept_share if self.settings.scale == "PATTERN" else 1 / (1 - self.distribution.rate)
 
@@ -312,7 +308,7 @@ _families = Registry("pattern", "name")
 
 
 def register_pattern(name: str) -> Callable:
-    """Return a class decorator: makes a PatternFamily known by `name` in configs and on the command line."""
+    """Return a class decorator that registers a PatternFamily as `name`, for configs and the command line."""
     return _families.register(name)
 
 
@@ -322,14 +318,14 @@ def known_families() -> list[str]:
 
 
 def find_family(name: str) -> type | None:
-    """Return the PatternFamily class registered by a name, in any case. ConfigError for an unknown one."""
+    """Return the PatternFamily class registered under a name, in any case. ConfigError if it is unknown."""
     return _families.get(name, any_case=True)
 
 
 @lru_cache(maxsize=128)
 def get_family(settings: PatternSettings) -> PatternFamily:
-    """Return the PatternFamily for some PatternSettings (searched once, then shared: families do not change).
+    """Return the PatternFamily of PatternSettings, built once and then shared: families are immutable.
 
-    Names in settings are exact. Raises ConfigError: unknown family, or settings that it cannot meet.
+    Names in settings are case-sensitive. Raises ConfigError for an unknown family or settings it cannot meet.
     """
     return _families.get(settings.family)(settings)

@@ -20,8 +20,10 @@ BLOCK_SAMPLES = BLOCK_UNITS = 128
 
 @dataclass(frozen=True)
 class BlockPattern(Pattern):
-    """Blocks of block_samples x block_units (0: as many as suit the axis), dropped or kept as `key`
-    chooses."""
+    """Blocks of block_samples x block_units, dropped or kept by random numbers from `key`.
+
+    block_units 0: as wide as suits the axis, see `block_units`.
+    """
 
     key: int
     block_samples: int
@@ -33,8 +35,9 @@ class BlockPattern(Pattern):
 
     def groups(self, samples: int, total: int) -> Any:
         """Return (first, last, Kept) for each group of samples: what samples first .. last - 1 keep.
-        BlockGroups, if it drops any: they know their grid, in which nothing but what lives depends on the
-        draw.
+
+        A pattern that drops anything returns BlockGroups, which have a grid: its shape does not depend on the
+        draw, only its entries do.
         """
         if not self.rate:
             return tuple((first, min(first + self.block_samples, samples), Kept.all(total))
@@ -52,8 +55,10 @@ class BlockPattern(Pattern):
 
 @lru_cache(maxsize=64)
 def block_units(rate: float, total: int) -> int:
-    """Return the default width of a block: 128 units, or fewer so that the axis has twice the 1 / (1 - p)
-    blocks it needs."""
+    """Return the default width of a block: 128 units, or fewer if the axis is short.
+
+    Fewer, so that the axis has twice the 1 / (1 - p) blocks it needs.
+    """
     return max(1, min(BLOCK_UNITS, total // ceil(2 / (1 - Fraction(repr(rate))))))
 
 
@@ -69,7 +74,7 @@ def _random_groups(key, rate, block_samples, width, samples, total):
 
 @lru_cache(maxsize=256)
 def _living_blocks(key, number, rate, blocks):
-    """Return the bool array (blocks,) of which blocks of a group of samples live, for a rate above 0."""
+    """Return a bool array (blocks,): which blocks of a group of samples live, for a rate above 0."""
     rng = generator(key, "blocks", number)
     lives = rng.random(blocks) >= guarded_rate(rate, blocks)
     spared = rng.integers(blocks)
@@ -80,17 +85,16 @@ def _living_blocks(key, number, rate, blocks):
 
 
 def can_guard(rate: float, blocks: int) -> bool:
-    """True where one block can always live although each is dropped with probability `rate`."""
+    """True if one block can always live although each is dropped with probability `rate`."""
     return rate <= 1 - 1 / blocks
 
 
 @lru_cache(maxsize=64)
 def guarded_rate(rate: float, blocks: int) -> float:
-    """Return the probability q to drop a block at first, such that after the guard each is dropped with
-    probability `rate`.
+    """Return the probability q of dropping a block before the guard that makes it `rate` after the guard.
 
-    The guard spares one block at random where all are dropped: rate = q - q^blocks / blocks. Where no q can
-    do that, an axis of fewer than 1 / (1 - rate) blocks, q is the rate and there is no guard.
+    If all blocks are dropped, the guard spares one at random: rate = q - q^blocks / blocks. No q solves that
+    on an axis of fewer than 1 / (1 - rate) blocks; then q is the rate and there is no guard.
     """
     if not can_guard(rate, blocks):
         return rate
@@ -105,14 +109,13 @@ def guarded_rate(rate: float, blocks: int) -> float:
 
 @register_pattern("BLOCK")
 class BlockFamily(PatternFamily):
-    """Activations x fall into blocks of block_samples x block_units; each is dropped with probability p,
-    independently.
+    """Drop each block of block_samples x block_units activations independently with probability p.
 
     Default: 128 x 128, narrower where the axis is short. A group of samples that would lose all its blocks
-    keeps one, and the others are dropped a little more often for it, so that each block's rate stays p
-    (`guarded_rate`). The products above the drop compute, and those below read, only what lives of each group
-    of samples. Source: Lo, SparseDrop 2024, where blocks may all be dropped and sizes must be multiples of
-    128.
+    keeps one, and the others are dropped slightly more often to make up for it, so each block's rate stays p
+    (`guarded_rate`). The product before the drop computes, and the product after it reads, only what lives of
+    each group of samples.
+    Source: Lo, SparseDrop 2024, where all blocks may be dropped and sizes must be multiples of 128.
     """
 
     drops = "blocks"
@@ -140,7 +143,7 @@ class BlockFamily(PatternFamily):
                               f"{max(1, total // least)} or less, or remove it")
 
     def sites(self, units: int, inputs: Any = None) -> Sites:
-        """The blocks of the first group of samples."""
+        """Return the blocks of the first group of samples as Sites."""
         width = self.settings.block_units or block_units(self.settings.rate, units)
         return Sites("blocks", self.drops, units, sides=(pieces(width, units),))
 
@@ -150,7 +153,7 @@ class BlockFamily(PatternFamily):
         return _living_blocks(pattern.key, 0, pattern.rate, sites.count)
 
     def submodels(self, total: int) -> int:
-        """Of one group of samples."""
+        """Return the number of different kept sets of one group of samples."""
         if not self.settings.rate:
             return 1
         blocks = -(-total // (self.settings.block_units or block_units(self.settings.rate, total)))
@@ -159,7 +162,7 @@ class BlockFamily(PatternFamily):
         return blocks if guarded_rate(self.settings.rate, blocks) == 1 else 2 ** blocks - 1
 
     def pattern_entropy(self, total: int) -> float:
-        """Of one group of samples; exact, guard included."""
+        """Return the entropy, in nats, of one group of samples; exact, guard included."""
         p = self.settings.rate
         if not p:
             return 0.0
@@ -170,7 +173,7 @@ class BlockFamily(PatternFamily):
             return log(blocks)
         nats = 0.0
         for live in range(guarded, blocks + 1):
-            # log of the probability of one set of so many living blocks, and how many such sets there are
+            # log of the probability of one particular set of `live` blocks; comb() counts such sets
             one = live * log1p(-q) + (blocks - live) * log(q)
             if live == 1 and guarded:
                 one = float(np.logaddexp(one, blocks * log(q) - log(blocks)))

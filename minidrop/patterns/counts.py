@@ -1,5 +1,4 @@
-"""An exact number of units, for the families that fix how many live and draw which: UNIT any set, SLICE a
-run."""
+"""Families that fix how many units live and draw which: UNIT draws any set, SLICE a run."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from minidrop.rng import generator
 
 @dataclass(frozen=True)
 class CountPattern(Pattern):
-    """Keep `share` of the units of an axis; which, `key` says, and `choose` of the subclass."""
+    """Keep `share` of the units of an axis, which the subclass's `choose` draws with `key`."""
 
     key: int
     share: Fraction
@@ -31,7 +30,7 @@ class CountPattern(Pattern):
     @staticmethod
     @abstractmethod
     def choose(rng: np.random.Generator, count: int, total: int) -> Kept:
-        """Return a Kept of `count` of `total` units, at random from `rng`."""
+        """Return a Kept of `count` of `total` units, drawn from `rng`."""
 
 
 @lru_cache(maxsize=64)
@@ -49,11 +48,10 @@ def random_count(rng: np.random.Generator, share: Any, total: int) -> int:
 
 
 class CountFamily(PatternFamily):
-    """(1 - p) n of n units live, drawn anew each iteration: a single choice, and its offset is the key of a
-    `kind`.
+    """(1 - p) n of n units live, drawn anew each iteration.
 
-    Where (1 - p) n is no integer, the two integers next to it are drawn in the proportion that makes the mean
-    exact.
+    There is a single choice, and its offset is the key of a `kind`. If (1 - p) n is not an integer, the two
+    nearest integers are drawn in the proportion that makes the mean exact.
     """
 
     kind: Any = CountPattern     # the subclass whose patterns are drawn
@@ -80,6 +78,6 @@ class CountFamily(PatternFamily):
                    for count, q in self._odds(total).items())
 
     def _odds(self, total):
-        """Return {count: probability}, as `random_count` draws them."""
+        """Return {count: probability} of what `random_count` draws."""
         least, rest = divmod(self.share * total, 1)
         return {least: 1 - rest, least + 1: rest} if rest else {least: 1}

@@ -1,5 +1,4 @@
-"""Draw: what one iteration drops at one place, in each of its forms. Immutable; nobody is told to behave
-otherwise."""
+"""Draw: what one iteration drops at one site, in its various forms. Immutable; layers only read it."""
 
 from __future__ import annotations
 
@@ -20,10 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Draw:
-    """Nothing is dropped, the form that stands for a drop at rest; the other forms override what they differ
-    in.
+    """Nothing is dropped: the form of an inactive drop, and the base of the other forms.
 
-    scale: what surviving values are multiplied by. kept: of units, a Kept, or None where all live.
+    scale: what surviving values are multiplied by. kept: the Kept of the units, or None if all live.
     pattern: the Pattern that was drawn, or None.
     """
 
@@ -33,30 +31,27 @@ class Draw:
     masked = False
 
     def tiles(self, outputs: int, inputs: int) -> Any:
-        """What lives of the weights of a product: (outputs, inputs) pairs of Kept, or None for all."""
+        """What lives of a product's weights: (outputs, inputs) pairs of Kept, or None if all live."""
         return None
 
     def groups(self, samples: int) -> Any:
-        """What lives of `samples` x total activations: (first, last, Kept) for each group of samples, or
-        None."""
+        """What lives of activations (samples, total): (first, last, Kept) per group of samples, or None."""
         return None
 
     def grid(self, samples: Any) -> Any:
-        """The BlockGrid of `samples` x total activations, or None where no table says which blocks live."""
+        """The BlockGrid of activations (samples, total), or None if no grid describes what lives."""
         return None
 
     def kept_sets(self, weights: Any = None) -> list:
-        """Every Kept that others are given, in order; `weights`: (outputs, inputs) of the product it belongs
-        to."""
+        """Every Kept of this draw that layers read, in order; `weights`: (outputs, inputs) of its product."""
         return []
 
     def mask(self, shape: Sequence[int], axis: int) -> np.ndarray:
-        """The array, scale included, that dense code multiplies activations of `shape` by; it broadcasts."""
+        """The mask, scale included, that dense code multiplies activations of `shape` by; it broadcasts."""
         return np.ones([length if i == axis % len(shape) else 1 for i, length in enumerate(shape)])
 
     def weight_mask(self, outputs: int, inputs: int) -> np.ndarray:
-        """The array (outputs, inputs), scale included, that dense code multiplies the weights of a product
-        by."""
+        """The mask (outputs, inputs), scale included, that dense code multiplies a product's weights by."""
         return np.ones((outputs, inputs))
 
 
@@ -65,8 +60,7 @@ NOTHING = Draw()
 
 @dataclass(frozen=True)
 class Units(Draw):
-    """The same units for the whole batch: those of `every`, a Kept, live; None of `kept` where that is all of
-    them."""
+    """The same units for the whole batch: those of the Kept `every` live. `kept` is None if all live."""
 
     pattern: Pattern | None = field()
     every: object = field()
@@ -90,7 +84,7 @@ class Units(Draw):
 
 @dataclass(frozen=True)
 class Weights(Draw):
-    """Weights of one product; `sets`, if given, are read in place of the pattern's own."""
+    """Weights of one product; `sets`, if given, replace the pattern's own."""
 
     pattern: Pattern = field()
     scale: float = field()
@@ -112,13 +106,13 @@ class Weights(Draw):
         return self.pattern.weight_mask(outputs, inputs).astype(np.float64) * self.scale
 
     def as_units(self, total: Any) -> Draw:
-        """Return the Units that are dropped where no product has taken the weights: runs of them."""
+        """Return the Units, in runs, that are dropped instead when no product drops the weights."""
         return Units(self.pattern, self.pattern.kept(total), self.scale)
 
 
 @dataclass(frozen=True)
 class Blocks(Draw):
-    """Blocks of activations, other ones for each group of samples; `read`: see `given`."""
+    """Blocks of activations, different ones for each group of samples; `read`: see `given`."""
 
     pattern: Pattern = field()
     total: int = field()
@@ -148,7 +142,7 @@ class Blocks(Draw):
 
 @dataclass(frozen=True)
 class Steps(Blocks):
-    """Units of sequences (steps, streams, total), other ones at each step: `patterns`, one a step."""
+    """Units of sequences (steps, streams, total), different ones at each step: `patterns`, one per step."""
 
     patterns: tuple = ()
     layer: str = ""
@@ -159,8 +153,7 @@ class Steps(Blocks):
         return [pattern.kept(self.total) for pattern in self.patterns]
 
     def groups(self, samples: int) -> tuple[tuple[int, int, Kept], ...]:
-        streams = samples // len(self.patterns)     # samples stand step by step, as in an array (steps,
-                                                    # streams, total)
+        streams = samples // len(self.patterns)     # samples are ordered by step: (steps, streams, total)
         return tuple((t * streams, (t + 1) * streams, kept) for t, kept in enumerate(self.kept_by_step))
 
     def grid(self, samples: int) -> Any:
@@ -169,8 +162,7 @@ class Steps(Blocks):
 
 @dataclass(frozen=True)
 class Masked(Draw):
-    """The dense form of another draw: everything is computed, and multiplied by the mask that `draw`
-    gives."""
+    """The dense form of another draw: everything is computed and multiplied by the mask of `draw`."""
 
     draw: Draw
     masked = True

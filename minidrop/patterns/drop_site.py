@@ -1,4 +1,4 @@
-"""DropSite: the place where one layer drops. It draws, and holds nothing of what it drew."""
+"""DropSite: the place where one layer drops. It draws, and keeps nothing of what it drew."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class DropSite:
     """The place where one layer drops: what its patterns depend on, and `draw`.
 
-    layer_name, seed: what the sequence of patterns depends on, beside the settings. total: length of the
-    dropped axis, once shapes are known. steps: None where a pattern holds for the whole batch; else the
-    number of steps of its sequences, each of which has a pattern of its own.
+    layer_name, seed: what the sequence of patterns depends on, besides the settings. total: length of the
+    dropped axis, once shapes are known. steps: None if one pattern holds for the whole batch; otherwise the
+    number of steps of a sequence, each with a pattern of its own.
     """
 
     def __init__(self, layer_name: str, settings: PatternSettings, seed: int, total: int | None = None):
@@ -29,9 +29,9 @@ class DropSite:
         self.sequence = PatternSequence(self.family, seed, layer_name)
 
     def shape(self, total: int, steps: Any = None) -> None:
-        """Set the length of the dropped axis, and the number of steps; fits the family to it.
+        """Set the length of the dropped axis and the number of steps, and fit the family to them.
 
-        ConfigError where it is too short.
+        Raises ConfigError if the axis is too short.
         """
         asked = get_family(self.settings)
         asked.check_total(total)
@@ -41,7 +41,7 @@ class DropSite:
 
     @property
     def adapted(self) -> str:
-        """What `shape` changed so that no iteration drops the whole axis; "" where nothing."""
+        """What `shape` changed so that no iteration drops the whole axis; "" if nothing."""
         asked, rate = get_family(self.settings), self.family.settings.rate
         if self.family is asked:
             return ""
@@ -53,8 +53,7 @@ class DropSite:
                 f"drops all")
 
     def draw(self, iteration: int) -> Draw:
-        """Return the Draw of an iteration, whatever was drawn before: a function of the seed and this number
-        alone."""
+        """Return the Draw of an iteration: a function of the seed and `iteration` alone."""
         if self.total is None:
             raise ShapeError(f"layer {self.layer_name!r}: the length of the dropped axis is not known yet; "
                              f"call DropSite.shape before drawing")
@@ -75,10 +74,10 @@ class DropSite:
         return self.family.drops if self.steps is None else "blocks"
 
     def pays(self, backend: Any, rows: int, calls: int = 1) -> bool:
-        """Whether a product of `rows` rows, done in so many `calls`, is faster without what is dropped.
+        """Whether skipping what is dropped makes a product of `rows` rows, done in `calls` calls, faster.
 
-        One pattern a batch always pays. Where each step has its own, the rows of a pattern must be worth a
-        product.
+        One pattern per batch always pays. If each step has its own, the rows that share a pattern must be
+        worth a product.
         """
         if self.steps is None:
             return True
@@ -92,7 +91,7 @@ class DropSite:
 
 
 def expected_patterns(family: Any, draws: int) -> float:
-    """Return the expected number of different patterns among some draws."""
+    """Return the expected number of different patterns among `draws` draws."""
     if not family.enumerable:
         return draws
     found = 0.0

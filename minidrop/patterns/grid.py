@@ -1,5 +1,4 @@
-"""BlockGrid: which blocks of activations live, as one small table. BlockGroups: the same, group by group of
-samples."""
+"""BlockGrid: which blocks of activations live, as one small table; BlockGroups: the same, group by group."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,8 +11,7 @@ from minidrop.kept import Kept
 
 
 class BlockGrid:
-    """Activations (samples, units) cut into blocks of block_samples x block_units, the last ones cut off
-    where they end.
+    """Activations (samples, units) in blocks of block_samples x block_units; the last may be smaller.
 
     lives: uint8 (groups of samples, blocks of units), 1 where a block lives and 0 where it is dropped.
     """
@@ -47,10 +45,10 @@ class BlockGrid:
 
 
 class BlockGroups(Sequence):
-    """(first, last, Kept) for each group of samples of activations (samples, total): what samples first ..
-    last - 1 keep.
+    """Sequence of (first, last, Kept), one per group of samples: what samples first .. last - 1 keep.
 
-    Made from `grid`, a BlockGrid, when they are asked for: what reads the grid alone needs none of them.
+    For activations (samples, total). Computed from `grid`, a BlockGrid, on first access: code that reads the
+    grid alone never needs them.
     """
 
     def __init__(self, grid: Any, samples: int, total: int):

@@ -22,9 +22,9 @@ NEGLIGIBLE = Fraction(1, 10**9)     # of a unit: 1/3 as a float misses a third o
 class PeriodicFamily(PatternFamily):
     """Unit i lives iff (i - start) mod step < width, start uniform in 0 .. step - 1.
 
-    width = (1 - p) step where that is an integer; else the two integers next to it, in the proportion that
-    makes the mean rate exactly p. `step` is 30 by default, or the least that keeps one unit (p = 0.98: 50);
-    on an axis of fewer units it is their number. So no iteration drops everything. A choice is a width.
+    width = (1 - p) step if that is an integer; otherwise the two nearest integers, in the proportion that
+    makes the mean rate exactly p. `step` is 30 by default, or the least that keeps one unit (p = 0.98: 50),
+    but never more than the length of the axis. So no iteration drops everything. A choice is a width.
     """
 
     uses = frozenset({"step"})
@@ -39,7 +39,7 @@ class PeriodicFamily(PatternFamily):
         return PatternDistribution((narrow, narrow + 1), [1 - beyond, beyond], self.settings.rate)
 
     def choose_step(self, share: Any) -> int:
-        """Return the step for a kept share; raises ConfigError where it keeps less than one unit."""
+        """Return the step for a kept share. Raises ConfigError if it would keep less than one unit."""
         asked, least = self.settings.step, ceil(1 / share)
         step = asked or max(DEFAULT_STEP, least)
         if asked and asked < least:

@@ -1,5 +1,4 @@
-"""How often each period dp is drawn, for the families that keep one in every dp: ROW of units, TILE of
-weights."""
+"""How often each period dp is drawn by families that keep one in every dp: ROW of units, TILE of weights."""
 
 from dataclasses import replace
 from math import ceil, floor
@@ -12,12 +11,12 @@ LONGEST_PERIOD = 1024
 
 
 class PeriodFamily(PatternFamily):
-    """A period dp in 1 .. N by the distribution, an offset uniform in 0 .. dp - 1. A choice is a dp.
+    """A period dp in 1 .. N drawn from the distribution, and an offset uniform in 0 .. dp - 1.
 
-    dp drops (dp - 1) / dp; the probabilities of 1 .. N make the mean rate p (search EXACT), or nearly (search
-    SGD). N is max_period, by default the least that p allows, floor(1 / (1 - p)) + 1: with a longer one the
-    rate, which swings between 0 and (N - 1) / N from iteration to iteration, swings wider, and nets learn
-    worse (docs/benchmarks.md).
+    A choice is a dp, which drops (dp - 1) / dp; the probabilities of 1 .. N make the mean rate p (search
+    EXACT), or nearly p (search SGD). N is max_period, by default floor(1 / (1 - p)) + 1. From iteration to
+    iteration the rate varies between 0 and (N - 1) / N: with a larger N it varies more, and nets learn worse
+    (docs/benchmarks.md).
     """
 
     uses = frozenset({"max_period", "search"})
@@ -37,7 +36,7 @@ class PeriodFamily(PatternFamily):
         return PatternDistribution(periods, probabilities, float(probabilities @ rates))
 
     def longest_period(self) -> int | None:
-        """Return N; raises ConfigError where the one asked for, or any within the limit, misses the rate."""
+        """Return N. Raises ConfigError if max_period, or any N up to the limit, cannot reach the rate."""
         share = 1 - self.settings.exact_rate
         asked = self.settings.max_period
         least = ceil(1 / share)

@@ -1,5 +1,4 @@
-"""What some settings mean for a layer of so many units: every pattern listed where that is possible, and a
-real sequence."""
+"""What settings mean for a layer: all their patterns, if those can be listed, and an actual sequence."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -15,13 +14,11 @@ from minidrop.patterns.search import entropy, exact_search, sgd_search
 from minidrop.patterns.sequence import PatternSequence
 from minidrop.patterns.statistics import chi_square, column_sums, deviation, joint_keep, row_counts
 
-LISTED = 10 ** 8        # patterns x sites, a byte each: beyond that (ROW with a thousand periods) a sample
-                        # has to do
-DRAWN = 2 * 10 ** 8     # the same of a sequence, which ends early where it would need more
+LISTED = 10 ** 8        # most patterns x sites to list, a byte each; beyond (ROW, 1000 periods) we sample
+DRAWN = 2 * 10 ** 8     # the same for a sequence, which ends early where it would need more
 MOST_SITES = 10 ** 7
-SHOWN = 2 ** 16         # so many sites have a figure each
-STRETCHES, STRETCH = 4, 2 ** 11     # of more sites than these together, what lives together is looked at in
-                                    # these
+SHOWN = 2 ** 16         # most sites that have a figure each
+STRETCHES, STRETCH = 4, 2 ** 11     # joint_keep of more sites than these have is taken over these alone
 
 
 def report(settings: PatternSettings, units: int, inputs: Any = None, iterations: int = 10000, seed: int = 0,
@@ -29,34 +26,33 @@ def report(settings: PatternSettings, units: int, inputs: Any = None, iterations
     """Return what `settings` do to an axis of `units` units, as numbers, strings and lists ready for JSON.
 
     inputs: of the product whose weights TILE drops, by default as many as units. iterations, seed, layer: the
-    sequence to look at, the one that a layer of that name draws under that random_seed.
+    sequence to examine, the one that a layer of that name draws under that random_seed. Raises ConfigError.
 
-    settings, units, inputs: as given, resolved; inputs is None where it does not matter sites: {"what",
-    "drops", "count"} what is dropped or kept as one, see `Sites`: units, weights, tiles of weights, blocks of
-    one group of samples exact: True where all patterns were listed. Else what a formula gives is exact (rates
-    by symmetry: every site is treated alike), and what "sampled" names is estimated from the sequence
-    distribution: one {"choice", "probability", "rate", "scale", "mean_kept"} per choice rate, rate_reached:
-    wished for, and the expected one rate_deviation: standard deviation of the share dropped from iteration to
-    iteration entropy, pattern_entropy: of the choices, and of the patterns (choices and offsets), in nats
-    submodels: how many different ones there are, as text "10^X" from 10^15 on; None where not known
-    iteration_rate: [[share dropped, probability], ...] of an iteration, in steps of 0.001 at most kept:
-    {"min", "mean", "max", "of"} units or weights kept in an iteration; min may be 0 on a very short axis
-    unit_rate: {"min", "mean", "max", "all"} probability of each site to be dropped; "all", here and below:
-    the first SHOWN joint_keep: {"independent", "by_distance", "sites"} P(i and i + d live), d = 1, 2, ...,
-    over that many sites: all, or STRETCHES x STRETCH, from the first site to the last; see
-    `statistics.joint_keep` gemm_share: {"one_side", "both_sides"} expected share of a dense GEMM's work: the
-    kept share where this drop shrinks one side of it; the square where an independent drop, set alike,
-    shrinks the other side too. A drop of weights has one product and no other side: None sequence:
-    {"iterations", "asked", "seed", "layer", "rate", "drops", "distinct", "chi_square", "joint_keep"}: how
-    many iterations were looked at, fewer than asked for where they would need too much memory (DRAWN), mean
-    rate, how often each site was dropped ("min", "mean", "max", "all"), different sub-models, see
-    `statistics`
-
-    Raises ConfigError.
+    settings, units, inputs: as given, resolved; inputs is None where it does not matter.
+    sites: {"what", "drops", "count"}, what is dropped or kept as one, see `Sites`.
+    exact: True if all patterns were listed. Otherwise formulas are still exact (rates by symmetry: every site
+        is treated alike), and what "sampled" names is estimated from the sequence.
+    distribution: one {"choice", "probability", "rate", "scale", "mean_kept"} per choice.
+    rate, rate_reached: the rate asked for, and the expected one.
+    rate_deviation: standard deviation of the dropped share from iteration to iteration.
+    entropy, pattern_entropy: of the choices, and of the patterns (choices and offsets), in nats.
+    submodels: number of different ones, as text "10^X" above 10^15; None if unknown.
+    iteration_rate: [[share dropped, probability], ...] of an iteration, rounded to 0.001.
+    kept: {"min", "mean", "max", "of"}, units or weights kept in an iteration.
+    unit_rate: {"min", "mean", "max", "all"}, probability that a site is dropped; "all": of the first SHOWN.
+    joint_keep: {"independent", "by_distance", "sites"}, P(i and i + d both live) for d = 1, 2, ... over
+        "sites" sites: all, or STRETCHES x STRETCH from the first to the last; see `statistics.joint_keep`.
+    gemm_share: {"one_side", "both_sides"}, expected share of a dense GEMM's work: the kept share if this drop
+        shrinks one side of it, its square if an independent drop with equal settings shrinks the other side
+        too. A drop of weights has one product and no other side: None.
+    sequence: {"iterations", "asked", "seed", "layer", "rate", "drops", "distinct", "chi_square",
+        "joint_keep"}: iterations examined (fewer than asked if they need too much memory, see DRAWN), mean
+        rate, how often each site was dropped ("min", "mean", "max", "all"), number of different sub-models,
+        and what `statistics` computes.
     """
     units = _checked("units", units, "give a layer's num_output")
-    inputs = units if inputs is None else _checked("inputs", inputs, "give how many inputs the product above "
-                                                   "has")
+    inputs = (units if inputs is None
+              else _checked("inputs", inputs, "give how many inputs the product above has"))
     iterations = _checked("iterations", iterations, "10000 tells much")
     family = get_family(settings)
     family.check_total(units)
@@ -116,7 +112,7 @@ def report(settings: PatternSettings, units: int, inputs: Any = None, iterations
 
 def first_patterns(settings: PatternSettings, units: int, inputs: Any = None, seed: Any = 0,
                    layer: str = "drop1", count: Any = 40) -> Any:
-    """Return the bool array (count, sites) of what lives in the first iterations, of SHOWN sites at most."""
+    """Return a bool array (count, sites): what lives in the first iterations, of at most SHOWN sites."""
     family = get_family(settings).fitted(units)
     sites, sequence = family.sites(units, inputs), PatternSequence(family, seed, layer)
     return np.array([family.live(sequence.at(i), sites)[:SHOWN] for i in range(count)])
@@ -124,11 +120,11 @@ def first_patterns(settings: PatternSettings, units: int, inputs: Any = None, se
 
 def search_table(rates: Any = (0.3, 0.5, 0.7, 0.9), lambdas: Any = (0.5, 0.1, 0.01, 0.001),
                  max_period: Any = 0) -> Any:
-    """Return what the paper's search finds for every rate and lambda2 (lambda1 = 1 - lambda2) beside the
-    exact one.
+    """Return what the paper's search finds for each rate and lambda2, beside the exact solution.
 
-    One {"rate", "periods", "lambda2", "reached", "miss", "entropy", "exact_entropy"} each; periods is N, by
-    default 8, or as many as the rate needs: 11 for 0.9. Entropies in nats. Raises ConfigError.
+    lambda1 = 1 - lambda2. One {"rate", "periods", "lambda2", "reached", "miss", "entropy", "exact_entropy"}
+    each; periods is N, by default 8, or as many as the rate needs: 11 for 0.9. Entropies in nats. Raises
+    ConfigError.
     """
     rows = []
     for rate in rates:
@@ -163,10 +159,9 @@ def _law(family, sites):
 
 
 def _sequence(sequence, sites, iterations):
-    """Return the different patterns of a sequence: what lives, how often each was drawn, the rate of its
-    choice.
+    """Return the different patterns of a sequence: what lives, how often each was drawn, its choice's rate.
 
-    It ends before the first pattern for which DRAWN has no room.
+    It ends before the first pattern for which DRAWN leaves no room.
     """
     @lru_cache(maxsize=64)
     def row(pattern):

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class RowFamily(PeriodFamily):
     """Unit i lives iff i mod dp = b, b uniform in 0 .. dp - 1; how dp is drawn: see `PeriodFamily`.
 
-    Source: Song and Jiang, arXiv 1805.08939, row pattern; scale PATTERN is their dp, if they scale so.
+    Source: Song and Jiang, arXiv 1805.08939, row pattern; scale PATTERN is their dp, if that is how they
+    scale.
     """
 
     def pattern(self, choice: int, offset: int) -> Pattern:

@@ -15,13 +15,12 @@ def entropy(probabilities: np.ndarray) -> Any:
 
 
 def exact_search(rates: Any, p: float) -> np.ndarray:
-    """Return the probabilities of largest entropy whose mean rate is p.
+    """Return the maximum-entropy probabilities whose mean rate is p.
 
     maximise -sum d log d  subject to  sum d = 1, d.u = p     =>     d_i = exp(beta u_i) / sum_j exp(beta u_j)
 
-    rates: u, shape (N,); p: min(u) <= p < max(u). The mean grows with beta; bisection finds it to the last
-    bit.
-    Raises ConfigError where no distribution over `rates` has mean p.
+    rates: u, shape (N,); p: min(u) <= p < max(u). The mean grows with beta; bisection finds beta to the last
+    bit. Raises ConfigError if no distribution over `rates` has mean p.
     """
     u = _checked_rates(rates, p)
     if p == u.min():

@@ -1,4 +1,4 @@
-"""Which pattern each iteration uses: quotas kept, order shuffled, and nothing to save but the seed."""
+"""Which pattern each iteration uses: in exact proportion, shuffled, with nothing to save but the seed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class PatternSequence:
 
     Iterations come in blocks of BLOCK_LENGTH (1000). In each block every choice appears in proportion to its
     probability, rounded to whole iterations by largest remainder, in shuffled order; the offset of each
-    iteration is uniform and independent. So the mean rate of a block is the expected one to about 1 /
-    BLOCK_LENGTH, and a choice less likely than some 1 / (2 BLOCK_LENGTH) may never appear.
+    iteration is uniform and independent. So the mean rate of a block is within about 1 / BLOCK_LENGTH of the
+    expected one, and a choice less likely than about 1 / (2 BLOCK_LENGTH) may never appear.
     Source: Song and Jiang, arXiv 1805.08939 (frequency = probability x iterations, unrolled and shuffled);
-    cut into blocks here, so that a sequence does not depend on how long the training is.
+    split into blocks here, so that a sequence does not depend on the length of the training.
     """
 
     def __init__(self, family: Any, seed: int, layer_name: str):
@@ -35,12 +35,12 @@ class PatternSequence:
         self._cached = (None, None)
 
     def at(self, counter: int) -> Any:
-        """Return the Pattern of iteration `counter` >= 0. Calls in order are cheapest, any order will do."""
+        """Return the Pattern of iteration `counter` >= 0. Any order works; calls in order are cheapest."""
         choice, offset = self._drawn(counter)
         return self.family.pattern(self._choices[choice], offset)
 
     def choice_at(self, counter: int) -> Any:
-        """Return the choice that at(counter) is a pattern of: what it costs, but not where it drops."""
+        """Return the choice behind at(counter): it determines the cost, but not where the pattern drops."""
         return self._choices[self._drawn(counter)[0]]
 
     def _drawn(self, counter):
@@ -61,7 +61,7 @@ class PatternSequence:
 
 
 def quotas(probabilities: np.ndarray, length: int) -> np.ndarray:
-    """Return counts of sum `length`, as `probabilities` by largest remainder; among equals the first wins."""
+    """Apportion `length` by `probabilities` (largest remainder, ties to the first); return the counts."""
     exact = np.asarray(probabilities, dtype=np.float64) * length
     counts = np.floor(exact).astype(np.int64)
     missing = length - int(counts.sum())

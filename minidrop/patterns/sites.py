@@ -1,5 +1,4 @@
-"""Sites: what a pattern drops or keeps as one, in a row: units, weights, tiles of weights, or blocks of
-activations."""
+"""Sites: what a pattern drops or keeps as one: units, weights, tiles of weights, or blocks of activations."""
 
 from functools import cached_property
 from math import prod
@@ -9,12 +8,11 @@ import numpy as np
 
 
 class Sites:
-    """The sites of a family on an axis of `units`; for a family of weights, of a product units x inputs.
+    """The sites of a family on an axis of `units`; if it drops weights, on weights (units, inputs).
 
-    what: their name in tables, a plural; drops: what the family drops, "units", "weights" or "blocks". sides:
-    how long the pieces of each axis are, see `pieces`; None where each unit or weight is a site. shape,
-    count: how many sites there are along each axis, and in all; total: how many units or weights they have
-    together.
+    what: their name in tables, a plural. drops: what the family drops, "units", "weights" or "blocks".
+    sides: the lengths of the pieces along each axis, see `pieces`; None if each unit or weight is a site.
+    shape, count: number of sites along each axis, and in all. total: number of units or weights in all sites.
     """
 
     def __init__(self, what: str, drops: str, units: int, inputs: Any = None,
@@ -27,7 +25,7 @@ class Sites:
 
     @cached_property
     def sizes(self) -> Any:
-        """The (count,) units or weights in each site, row by row; None where it is one in each."""
+        """Number of units or weights in each site, (count,), row by row; None if each has one."""
         if self.sides is None:
             return None
         sizes = self.sides[0]
@@ -37,5 +35,5 @@ class Sites:
 
 
 def pieces(size: int, total: int) -> np.ndarray:
-    """Return the lengths of the pieces of `size` that `total` falls into; the last may be shorter."""
+    """Return the lengths of `total` split into pieces of `size`; the last may be shorter."""
     return np.diff(np.r_[np.arange(0, total, size), total])

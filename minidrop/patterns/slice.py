@@ -10,8 +10,7 @@ from minidrop.patterns.counts import CountFamily, CountPattern
 
 
 class SlicePattern(CountPattern):
-    """Keep a run of `share` of the units of an axis, from a start that `key` chooses; past the end it goes on
-    at 0."""
+    """Keep a run of `share` of the units of an axis, from a start drawn with `key`; it wraps around."""
 
     stream = "slice"
 
@@ -29,10 +28,11 @@ class SlicePattern(CountPattern):
 class SliceFamily(CountFamily):
     """Units start, start + 1, ..., start + (1 - p) n - 1 live, counted mod n, start uniform in 0 .. n - 1.
 
-    What lives is a straight block of the weights, found without an index. A run that passes the end goes on
-    at unit 0, so that the units near the ends live as often as all others; such a run is two straight blocks.
-    Where (1 - p) n is no integer: see `CountFamily`. Source: Notin et al., SliceOut, arXiv 2007.10909, where
-    runs end at the last unit: there, units in the middle live more often than those at the ends.
+    What lives is a contiguous block of the weights, found without an index. A run that passes the end wraps
+    around to unit 0, so that units near the ends live as often as all others; such a run is two contiguous
+    blocks. If (1 - p) n is not an integer: see `CountFamily`.
+    Source: Notin et al., SliceOut, arXiv 2007.10909, where runs end at the last unit, so units in the middle
+    live more often than those at the ends.
     """
 
     kind = SlicePattern

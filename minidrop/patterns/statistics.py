@@ -1,6 +1,6 @@
-"""Figures of a table of patterns: a row for each, what lives of every site, and how often it is drawn.
+"""Statistics of a table of patterns: one row per pattern, which sites live, and how often it is drawn.
 
-Tables may have 10^8 entries of one byte each. Products with them convert entries to numbers of eight, some
+Tables may have 10^8 entries of one byte each. Products with them convert entries to 8-byte numbers, a few
 rows at a time.
 """
 
@@ -9,21 +9,19 @@ from typing import Any
 
 import numpy as np
 
-CORRELATED_SITES = 1024     # of longer rows so many sites, chosen at random, tell how strongly sites are
-                            # correlated
+CORRELATED_SITES = 1024     # sites, at random, that the correlation is estimated from where rows have more
 CELLS = 2 ** 20             # entries of a table that are converted to numbers at a time
 
 
 def _parts(live, length=None):
-    """Yield slices of rows of some CELLS entries, a row counting as `length` of them."""
+    """Yield slices of rows of about CELLS entries, each row counted as `length` entries."""
     rows = max(1, CELLS // max(1, length or live.shape[1]))
     for first in range(0, len(live), rows):
         yield slice(first, first + rows)
 
 
 def row_counts(live: Any, sizes: Any = None) -> Any:
-    """Return the (K,) units or weights that live in each row of live (K, n); sizes (n,), None for one in
-    each."""
+    """Return how many units or weights live in each row of live (K, n); sizes (n,) of the sites, None: 1."""
     if sizes is None:
         return live.sum(1)
     return np.concatenate([live[part] @ sizes for part in _parts(live)])
@@ -43,10 +41,10 @@ def deviation(values: Any, weights: tuple[int, int] | None) -> Any:
 
 
 def joint_keep(live: Any, weights: Any) -> Any:
-    """Return P(site i and site i + d both live) for d = 1 .. n-1: the mean over i = 0 .. n-1-d, without
-    wrapping round.
+    """Return P(site i and site i + d both live) for d = 1 .. n-1, the mean over i = 0 .. n-1-d.
 
-    live (K, n) bool, weights (K,) of sum 1 -> (n-1,). By the Fourier transform, so up to rounding.
+    live (K, n) bool, weights (K,) of sum 1 -> (n-1,). Without wrapping around. Computed by FFT, so exact up
+    to rounding.
     """
     n = live.shape[1]
     length = 1 << (2 * n - 1).bit_length()
@@ -64,23 +62,23 @@ def chi_square(live: Any, counts: Any, rates: Any, p: float) -> Any:
         Q = sum_i (c_i - m)^2 / (N p (1 - p)),     c_i drops of site i in N iterations, m = sum_t u_t
 
     live (K, n) bool, the different patterns; counts (K,), how often each was drawn, of sum N; rates (K,): u,
-    the probability of each site to be dropped given what choice (period, width) the pattern is of. m is N p
-    but for the rounding of quotas.
+    the probability that a site is dropped given the choice (period, width) of its pattern. m is N p up to the
+    rounding of quotas.
 
-    Were all sites and iterations independent, Q would be chi-square with n degrees of freedom. Two things
+    If all sites and iterations were independent, Q would be chi-square with n degrees of freedom. Two things
     differ:
-    1. Quotas fix how often each choice is drawn, so only offsets vary: c_i has the variance N v, where
-       v = mean u (1 - u) is less than p (1 - p) where u varies. Hence E[Q] = n v / (p (1 - p)).
-    2. Sites of one pattern are correlated: Q is a sum of dependent squares, and is matched in mean and
-       variance by a scaled chi-square of nu degrees of freedom (Satterthwaite 1946)
+    1. Quotas fix how often each choice is drawn, so only offsets vary: c_i has variance N v, where
+       v = mean u (1 - u) is less than p (1 - p) if u varies. Hence E[Q] = n v / (p (1 - p)).
+    2. Sites of one pattern are correlated: Q is a sum of dependent squares, approximated by a scaled
+       chi-square of nu degrees of freedom with the same mean and variance (Satterthwaite 1946)
 
            nu = n^2 / sum_ij rho_ij^2,     rho_ij = E[(d_i - u) (d_j - u)] / v
 
-       rho^2 is estimated from the sequence and its bias, some 1/N for each pair, subtracted: r^2 - (1 - r^2)
-       / (N - 2).
+       rho^2 is estimated from the sequence, less its bias of about 1/N per pair:
+       r^2 - (1 - r^2) / (N - 2).
     The tail P(chi-square_nu >= Q nu / E[Q]) follows Wilson and Hilferty (1931).
 
-    Returns {"value": Q, "bernoulli": n, "expected": E[Q], "freedom": nu, "p_value"}, or None where nothing
+    Returns {"value": Q, "bernoulli": n, "expected": E[Q], "freedom": nu, "p_value"}, or None if nothing
     varies.
     """
     iterations, n = int(counts.sum()), live.shape[1]
@@ -105,7 +103,7 @@ def _sum_of_squared_correlations(live, weights, rates, v, iterations):
     def residuals(part):
         return ((~live[part] - rates[part, None]) * np.sqrt(weights[part] / v)[:, None]).astype(np.float32)
 
-    # |R^T R| = |R R^T|, and the smaller of the two is cheap where few patterns are different.
+    # |R^T R| = |R R^T|, and the smaller of the two is cheap if there are few different patterns.
     if len(live) < m:
         all_rows = residuals(slice(None))
         products = all_rows @ all_rows.T
@@ -120,7 +118,6 @@ def _sum_of_squared_correlations(live, weights, rates, v, iterations):
 
 
 def upper_tail(x: Any, freedom: Any) -> Any:
-    """Return P(chi-square >= x), to about 0.01 from 2 degrees of freedom on, better with more (Wilson and
-    Hilferty)."""
+    """Return P(chi-square >= x) by Wilson and Hilferty, within 0.01 or so from 2 degrees of freedom on."""
     spread = 2 / (9 * freedom)
     return erfc(((max(x, 0.0) / freedom) ** (1 / 3) - (1 - spread)) / sqrt(2 * spread)) / 2

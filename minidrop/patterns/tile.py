@@ -23,10 +23,10 @@ TILE_SIZE = 32
 
 @dataclass(frozen=True)
 class TilePattern(Pattern):
-    """Of the tiles of size x size weights, counted row by row, tile t lives iff t mod period = offset.
+    """Of the tiles of size x size weights, numbered row by row, tile t lives iff t mod period = offset.
 
-    Tiles at the right and lower edge are cut off where the weights end. size 0: `tile_size`, so that the
-    shorter side has at least `columns` tiles.
+    Tiles at the right and bottom edges end where the weights end. size 0: `tile_size`, so that the shorter
+    side has at least `columns` tiles.
     """
 
     period: int
@@ -35,19 +35,18 @@ class TilePattern(Pattern):
     columns: int = 1
 
     def kept(self, total: int) -> Kept:
-        """Return the Kept of an axis of length `total`, in runs of `size`: the pattern of a matrix one tile
-        wide."""
+        """Return the Kept of an axis of length `total`, in runs of `size`, as of a matrix one tile wide."""
         if self.period == 1:
             return Kept.all(total)
         size = self.size or tile_size(total, self.columns)
         return Kept(self.offset * size, self.period * size, size, total)
 
     def tiles(self, outputs: int, inputs: int) -> tuple[tuple[Kept, Kept], ...]:
-        """Return what lives of weights (outputs, inputs) as pairs of Kept: tile rows that keep the same tile
-        columns.
+        """Return what lives of weights (outputs, inputs) as pairs of Kept, one per class of tile rows.
 
-        There are `period` such classes. No two share an output or an input, and together they have all of
-        both, so the whole product is one compact product for each class, and so is each of its gradients.
+        The tile rows of a class keep the same tile columns. There are `period` classes. No two share an
+        output or an input, and together they cover all of both, so the whole product is one compact product
+        per class, and so is each of its gradients.
         """
         size = self.size or tile_size(min(outputs, inputs), self.columns)
         return _classes(self.period, self.offset, size, outputs, inputs)
@@ -62,21 +61,20 @@ class TilePattern(Pattern):
 
 
 def tile_size(length: int, columns: int) -> int:
-    """Return the default size of a tile: TILE_SIZE, or less so that an axis of such a length has so many
-    tiles.
+    """Return the default tile size: TILE_SIZE, or less so that an axis of `length` has `columns` tiles.
 
-    With fewer tile columns than dp some outputs would lose all their inputs, with one tile row all would have
-    the same.
+    With fewer tile columns than dp some outputs would lose all their inputs; with a single tile row all
+    outputs would keep the same ones.
     """
     return max(1, min(TILE_SIZE, length // columns))
 
 
 def counted_columns(columns: int, period: int) -> int:
-    """Return by how much the count of tiles grows from one tile row to the next: `columns`, or a little more.
+    """Return how far tile numbers advance from one tile row to the next: `columns`, or slightly more.
 
-    With a common divisor of columns and period the same tile columns would survive in many rows, in all of
-    them where the period divides: input units would be dropped, not weights. So tiles that do not exist are
-    counted as well.
+    If columns and period had a common divisor, the same tile columns would survive in many rows, and in all
+    of them if the period divides columns: input units would be dropped, not weights. So nonexistent tiles are
+    numbered as well.
     """
     while gcd(columns, period) != 1:
         columns += 1
@@ -87,8 +85,8 @@ def counted_columns(columns: int, period: int) -> int:
 def _classes(period, offset, size, outputs, inputs):
     if period == 1:
         return ((Kept.all(outputs), Kept.all(inputs)),)
-    # Tile (i, j) lives iff i * columns + j = offset (mod period): the rows of class j0 keep j = j0 (mod
-    # period).
+    # Tile (i, j) lives iff i * columns + j = offset (mod period).
+    # The rows of class j0 keep the columns j = j0 (mod period).
     inverse = pow(counted_columns(-(-inputs // size), period), -1, period)
     return tuple((Kept((offset - j0) * inverse % period * size, period * size, size, outputs),
                   Kept(j0 * size, period * size, size, inputs)) for j0 in range(period))
@@ -96,12 +94,12 @@ def _classes(period, offset, size, outputs, inputs):
 
 @register_pattern("TILE")
 class TileFamily(PeriodFamily):
-    """Tile (i, j) of tile_size x tile_size weights lives iff (i C + j) mod dp = b, C tile columns, b uniform
-    in 0 .. dp - 1.
+    """Tile (i, j) of tile_size x tile_size weights lives iff (i C + j) mod dp = b, b uniform in 0 .. dp - 1.
 
-    Drops weights of the product whose output the drop layer follows, so of a matrix product a share 1 / dp is
-    left; how dp is drawn: see `PeriodFamily`. Under a drop that follows no product whole units are dropped,
-    in runs of tile_size. Source: Song and Jiang, arXiv 1805.08939, tile pattern, with tiles of 32 x 32.
+    C: number of tile columns; how dp is drawn: see `PeriodFamily`. Drops weights of the product that precedes
+    the drop layer, so a share 1 / dp of the matrix product remains. A drop that follows no product drops
+    whole units, in runs of tile_size.
+    Source: Song and Jiang, arXiv 1805.08939, tile pattern, with tiles of 32 x 32.
     """
 
     drops = "weights"
@@ -126,7 +124,7 @@ class TileFamily(PeriodFamily):
                               f"{max(1, inputs // longest)} or less, or remove it")
 
     def sites(self, units: int, inputs: int | None = None) -> Any:
-        """The tiles, counted row by row."""
+        """Return the tiles, numbered row by row, as Sites."""
         inputs = inputs or units
         size = self.settings.tile_size or tile_size(min(units, inputs), self.columns)
         return Sites("tiles", self.drops, units, inputs, (pieces(size, units), pieces(size, inputs)))

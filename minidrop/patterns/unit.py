@@ -11,7 +11,7 @@ from minidrop.patterns.counts import CountFamily, CountPattern
 
 
 class UnitPattern(CountPattern):
-    """Keep `share` of the units of an axis, chosen by `key`."""
+    """Keep `share` of the units of an axis, any set, drawn with `key`."""
 
     stream = "units"
 
@@ -24,11 +24,12 @@ class UnitPattern(CountPattern):
 
 @register_pattern("UNIT")
 class UnitFamily(CountFamily):
-    """(1 - p) n of n units live, every such set equally likely; where that is no integer: see `CountFamily`.
+    """(1 - p) n of n units live, every such set equally likely; if that is not an integer: see `CountFamily`.
 
-    Any two units live together with nearly (1 - p)^2, as if they were independent: the pattern closest to
-    ordinary dropout, and the one that needs an index for every unit. Source: Graham, Reizenstein and
-    Robinson, arXiv 1502.02478 (batchwise dropout); Sarma et al., arXiv 2106.12089.
+    Any two units live together with a probability of nearly (1 - p)^2, as if they were independent: the
+    pattern closest to ordinary dropout, and the one that needs an index for every unit.
+    Source: Graham, Reizenstein and Robinson, arXiv 1502.02478 (batchwise dropout); Sarma et al., arXiv
+    2106.12089.
     """
 
     kind = UnitPattern
