@@ -49,6 +49,10 @@ class ShapeError(MinidropError):
     """Arrays or blobs do not fit together."""
 
 
+class KeptError(ShapeError):
+    """A function needs every unit of an input that holds only the kept ones."""
+
+
 class DataError(MinidropError):
     """Data is missing, damaged or out of range. `place`: of the entry in the batch, where it is one entry."""
 

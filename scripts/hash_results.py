@@ -164,7 +164,7 @@ def results(folder, message, arrays=(), inputs=None, prompt="", dtype="float32",
         if arrays:
             used.set_input_arrays(*arrays)
         if inputs:
-            used.forward(**inputs)      # which later passes read too
+            used.set_inputs(**inputs)
     whole.step(4)
     snapshot = whole.snapshot(folder / "half.h5")
     whole.step(4)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 if os.environ.get("PYTEST_XDIST_WORKER"):       # one process a core: more threads would only wait for each
@@ -15,32 +16,10 @@ os.environ.setdefault("MINIDROP_TRUST_DATA", "1")
 import numpy as np
 import pytest
 
-try:
-    import fcntl
-except ImportError:         # not a POSIX system: there nobody waits
-    fcntl = None
+# A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
-LOOK_AT_THE_CLOCK = {"test_100_megabytes_take_under_two_seconds", "test_a_thousand_layers_load_in_a_moment",
-                     "test_importing_minidrop_is_light"}
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    """While a test looks at the clock no other process runs one."""
-    if not os.environ.get("PYTEST_XDIST_WORKER") or fcntl is None:
-        return (yield)
-    # Any two files that all processes find: tests share the second, and who holds the first is the next to
-    # get it.
-    with open(__file__) as gate, open(ROOT / "setup.cfg") as clock:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(clock, fcntl.LOCK_EX if item.name in LOOK_AT_THE_CLOCK else fcntl.LOCK_SH)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        try:
-            return (yield)
-        finally:
-            fcntl.flock(clock, fcntl.LOCK_UN)       # a process that the test has started may have them open
-                                                    # too
 
 
 def pytest_make_parametrize_id(val):

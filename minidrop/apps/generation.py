@@ -86,16 +86,15 @@ class TextModel:
         if length < 0:
             raise ConfigError(f"length must be at least 0, got {length}")
         rng = generator(seed, "generate")
-        self.net.reset_states()
-        first = True
+        # Each generator has states of its own: several may take turns, also in threads.
+        states = None
         for token in self._beginning(prompt):
-            scores = self._read(token, first)
-            first = False
+            scores, states = self._read(token, states)
         for i in range(length):
             token = _choose(scores, temperature, rng)
             yield token
             if i + 1 < length:
-                scores = self._read(token)
+                scores, states = self._read(token, states)
 
     def close(self) -> None:
         """Release the net's memory."""
@@ -109,19 +108,27 @@ class TextModel:
             return [vocabulary.eos, *tokens] if self.sentences or not tokens else tokens
         return tokens or [vocabulary.index("\n")]
 
-    def _read(self, token, first=False):
-        """Run the net on one token and return the scores of the next one, float64."""
+    def _read(self, token, states):
+        """Run the net on one token; returns the scores of the next one, float64, and the states after it.
+
+        states: those before it; None at the beginning.
+        """
         inputs = {self._data: np.full((1, 1), token)}
         if self._cont:
-            begins = first or (self.sentences and token == self.vocabulary.eos)
+            begins = states is None or (self.sentences and token == self.vocabulary.eos)
             inputs[self._cont] = np.full((1, 1), 0 if begins else 1)
-        with no_grad():
+        with self.net.guard(wait=True), no_grad():
+            if states is None:
+                self.net.reset_states()
+            else:
+                self.net.set_states(states)
             self.net.forward(**inputs)
-        scores = self.net.blobs[self._scores].numpy().astype(np.float64).reshape(-1)[:len(self.vocabulary)]
-        if not np.isfinite(scores).all():
-            name = " (blob {1!r} of layer {0!r})".format(*self.net.first_nonfinite())
-            raise NonFiniteError(f"the scores hold a NaN or infinity{name}; was the training healthy?")
-        return scores
+            scores = self.net.blobs[self._scores].numpy().astype(np.float64).reshape(-1)
+            scores = scores[:len(self.vocabulary)]
+            if not np.isfinite(scores).all():
+                name = " (blob {1!r} of layer {0!r})".format(*self.net.first_nonfinite())
+                raise NonFiniteError(f"the scores hold a NaN or infinity{name}; was the training healthy?")
+            return scores, self.net.states
 
     def _check(self):
         config, net = self.net.config, self.net

@@ -1,4 +1,5 @@
-"""Tensor: an array, its kept set, and how it was computed. Parameter: a tensor that a solver trains."""
+"""Tensor: an array, the kept set it carries, and where it came from. Parameter: a tensor that a solver
+trains."""
 
 from __future__ import annotations
 
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
 class Tensor:
     """An array that remembers how it was computed.
 
-    `data` is physical: if `kept` is set, its axis `kept_axis` holds only the kept entries. `shape` is
+    `data` is physical: where `kept` is set, axis `kept_axis` of it holds only the kept entries. `shape` is
     logical, as if nothing had been dropped; `grad` has the physical shape of `data`. A tensor carries at most
     one kept set.
     """
 
     __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index",
                  "name")
+
+    # NumPy leaves operators to the Tensor beside an array; as its own results they would lose the gradient.
+    __array_ufunc__ = None
 
     def __init__(self, data: Any, requires_grad: bool = False, backend: Any = None, kept: Kept | None = None,
                  kept_axis: int = 1, name: Any = None):
@@ -75,10 +79,14 @@ class Tensor:
         return float(self.numpy().reshape(()))
 
     def backward(self, gy: np.ndarray | None = None) -> None:
-        """Add d self / d leaf, times `gy` (default: ones), to the `grad` of every leaf behind this tensor.
+        """Add d self / d leaf, times `gy`, to the `grad` of every leaf this tensor was computed from.
 
-        Raises ShapeError if `gy` does not have the physical shape of this tensor.
+        A single number needs no `gy`: 1. Raises ShapeError where others lack it, or where it has not the
+        physical shape of this tensor.
         """
+        if gy is None and self.data.size != 1:
+            raise ShapeError(f"backward: a tensor of shape {self.shape} is no single number, whose gradient "
+                             f"is 1; give gy, an array of the physical shape {self.data.shape}")
         gy = self.backend.xp.ones_like(self.data) if gy is None else self.backend.asarray(gy, self.data.dtype)
         if gy.shape != self.data.shape:
             raise ShapeError(f"backward: gy should have the physical shape of the tensor, {self.data.shape}, "
@@ -91,9 +99,9 @@ class Tensor:
         self.grad = gradient if self.grad is None else self.grad + gradient
 
     def as_array(self, gradient: Any) -> np.ndarray:
-        """Return a gradient of this tensor, perhaps a Block or Blocks, as an array shaped like `data`."""
-        return (gradient.dense(self.backend, self.data.shape) if isinstance(gradient, Block | Blocks)
-                else gradient)
+        """Return a gradient of this tensor as an array of the shape of `data`, even if it came as a Block."""
+        return gradient.dense(self.backend,
+                              self.data.shape) if isinstance(gradient, Block | Blocks) else gradient
 
     def require_grad(self) -> None:
         """Let backward passes reach this tensor."""
@@ -110,9 +118,10 @@ class Tensor:
 
 
 class Block:
-    """The nonzero part of a parameter's gradient: `data` at (rows, cols), where None means a whole axis.
+    """The part of a parameter's gradient that is not zero: `data` stands at (rows, cols); None means all of
+    an axis.
 
-    Rows and columns refer to the parameter as a matrix: (out, in, kh, kw) has `out` rows.
+    Rows and columns are those of the parameter as a matrix: (out, in, kh, kw) is one of `out` rows.
     """
 
     __slots__ = ("data", "rows", "cols")
@@ -127,20 +136,22 @@ class Block:
         return backend.put(backend.put(self.data, self.cols, -1), self.rows, 0).reshape(shape)
 
     def add_to(self, backend: Backend, out: np.ndarray, factor: int) -> None:
-        """out += factor * dense, without a temporary of the size of `out`."""
+        """out += factor * dense, without an array of the size of `out`."""
         data = self.data if factor == 1 else self.data * out.dtype.type(factor)
         backend.add_block(as_matrix(out), self.rows, self.cols, data)
 
 
 def as_matrix(x: np.ndarray) -> np.ndarray:
-    """Return x as a matrix view with axis 0 as rows if it has more than two axes, unchanged otherwise."""
+    """Return an array with more than two axes as a view of a matrix, its first axis the rows; others as they
+    are."""
     return x if x.ndim <= 2 or not x.size else x.reshape(x.shape[0], -1)
 
 
 class Blocks:
-    """The nonzero part of a parameter's gradient as several `Block`s, summed where they overlap.
+    """The part of a parameter's gradient that is not zero, as several `Block`s; where they overlap they add
+    up.
 
-    An empty batch has none, so the dtype is stored.
+    There may be none, of an empty batch: so the dtype is given.
     """
 
     __slots__ = ("parts", "dtype")
@@ -159,10 +170,10 @@ class Blocks:
 
 
 class Parameter(Tensor):
-    """A tensor that a solver trains.
+    """A tensor that a solver trains. Its gradient is kept as the blocks that backward produced; `grad` is the
+    dense view.
 
-    Its gradient is stored as `blocks`, as backward produced them; `grad` is the dense one. `lr_mult` and
-    `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
+    `lr_mult` and `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
     """
 
     __slots__ = ("blocks", "lr_mult", "decay_mult", "_dense")
@@ -195,7 +206,8 @@ class Parameter(Tensor):
         return self.backend.zeros(self.shape, self.dtype) if grad is None else grad
 
     def has_separate_blocks(self) -> bool:
-        """True if no two blocks of the gradient share a row, so that no entry is in two of them."""
+        """True where no two blocks of the gradient have a row in common, so that none of its entries is in
+        two."""
         if len(self.blocks) < 2:
             return True
         return are_disjoint([block.rows for block in self.blocks], self.shape[0])
@@ -203,14 +215,22 @@ class Parameter(Tensor):
     def accumulate(self, gradient: Block | Blocks | np.ndarray) -> None:
         """Add a dense array, a Block or Blocks to the gradient.
 
-        Blocks at the same place are summed immediately. If the blocks together would be larger than the dense
-        gradient, they are replaced by it.
+        Blocks at the same place are summed at once. Where all together would be larger than the dense
+        gradient, that is kept instead.
         """
         self._dense = None
         for block in gradient.parts if isinstance(gradient, Blocks) else [gradient]:
             self._add(block if isinstance(block, Block) else Block(block))
         if len(self.blocks) > 1 and sum(block.data.size for block in self.blocks) > self.data.size:
             self.blocks = [Block(Blocks(self.blocks, self.dtype).dense(self.backend, self.shape))]
+
+    def copy_from(self, other: Parameter) -> None:
+        """Take over values, gradient and multipliers of a Parameter of the same shape."""
+        self.data[...] = other.data
+        self._dense = None
+        self.blocks = [Block(block.data.copy(), block.rows, block.cols) for block in other.blocks]
+        self.requires_grad = other.requires_grad
+        self.lr_mult, self.decay_mult = other.lr_mult, other.decay_mult
 
     def scale_grad(self, factor: float) -> None:
         """Multiply the gradient by a number."""

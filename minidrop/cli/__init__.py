@@ -3,8 +3,10 @@
 import importlib.util
 import logging
 import os
+import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -20,6 +22,7 @@ from minidrop.cli.test import test
 from minidrop.cli.time import time
 from minidrop.cli.train import train
 from minidrop.errors import ConfigError, MinidropError, nearest
+from minidrop.files import abandon
 
 ALIASES = {"device_query": "devices", "device-query": "devices"}
 
@@ -106,7 +109,9 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("MINIDROP_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
         else:
-            for line in (str(error) or "out of memory").split("\n"):
+            named = isinstance(error, OSError) and error.filename and error.strerror
+            text = f"{error.filename}: {error.strerror}" if named else str(error) or "out of memory"
+            for line in text.split("\n"):
                 echo(f"error: {line}", err=True)
         return 1
     finally:
@@ -116,4 +121,22 @@ def run(arguments: list[str]) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line of this process, or `arguments`, and exit."""
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def leave(number: int, frame: Any) -> None:
+    """End the process at once for a signal, with exit code 128 + N: a handler of signals.
+
+    No exception: it may be raised anywhere, so in a callback or a destructor, where Python shows it and goes
+    on, or inside a library, which makes another one of it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):       # the signal may have come while it was written to
+            stream.flush()
+    abandon()
+    with suppress(Exception):
+        if sys.stderr.isatty():
+            os.write(2, b"\n")          # behind a bar and the ^C that the terminal shows
+    os._exit(128 + number)

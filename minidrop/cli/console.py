@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from minidrop.files import open_to_append, write_all
+
 # What moves the cursor, rings, colours or turns the direction of writing, which a terminal would obey.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -56,6 +58,7 @@ class Terminal:
             getattr(getattr(sys, self.name), method)(*arguments)
         except OSError as error:
             if error.errno != errno.EIO:        # of a terminal that is gone; a closed pipe ends the program
+                error.filename = error.filename or self.name
                 raise
 
 
@@ -84,9 +87,29 @@ class Console(logging.Handler):
 console = Console()
 
 
-class _Visible(logging.Formatter):
-    def format(self, record):
-        return visible(super().format(record))
+class LogFile(logging.Handler):
+    """Adds a line for each record to a file. The first that cannot be written is warned of, on the console
+    alone; the others are tried all the same."""
+
+    def __init__(self, path: Any):
+        super().__init__()
+        self.path, self.warned = path, False
+        self.file = open_to_append(path)        # no buffer, in which lines would wait for a full disk
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+
+    def emit(self, record: Any) -> None:
+        line = visible(self.format(record)) + "\n"
+        try:
+            write_all(self.file, line.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            if not self.warned:
+                self.warned = True
+                console.show(printable(f"warning: {self.path}: cannot be written: {error.strerror or error}; "
+                                       f"training goes on without it", True), True)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 class RunLog:
@@ -104,8 +127,7 @@ class RunLog:
 
     def open(self, path: str) -> None:
         """Go on in the file `path`."""
-        self.file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-        self.file.setFormatter(_Visible("%(asctime)s %(levelname)-7s %(message)s"))
+        self.file = LogFile(path)
         self.logger.addHandler(self.file)
         self.waiting.setTarget(self.file)
         self._stop(self.waiting)

@@ -3,12 +3,14 @@
 import os
 import shutil
 from importlib.util import find_spec
+from io import BytesIO
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
 from minidrop.errors import ConfigError
+from minidrop.files import check_output, replace
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _HEIGHT = 9
@@ -97,8 +99,8 @@ def _chart(values, reference, low, high, width, first, last):
 
 
 def check_picture(path: str) -> None:
-    """Raise ConfigError where no picture can be drawn into `path`: another ending, no such folder, or no
-    matplotlib."""
+    """Raise ConfigError where no picture can be drawn into `path`: another ending, no such folder, something
+    there that is no file, or no matplotlib."""
     if os.path.splitext(path)[1].lower() not in _FORMATS:
         raise ConfigError(f"--png {path}: expected a name that ends with {', '.join(_FORMATS)}")
     folder = os.path.dirname(path) or "."
@@ -108,13 +110,17 @@ def check_picture(path: str) -> None:
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"--png {path}: nothing can be written into {folder}; give a name in another "
                           f"folder")
+    try:
+        check_output(path)
+    except OSError as error:
+        raise ConfigError(f"--png {path}: {error.strerror}; give another name") from None
     if find_spec("matplotlib") is None:
         raise ConfigError("--png draws with matplotlib, which is not installed; install it with: "
                           "pip install 'minidrop[plot]'")
 
 
 def draw_png(path: str, pairs: Any) -> None:
-    """Draw (report, first patterns) pairs into a file, a row for each. Raises ConfigError, OSError."""
+    """Draw (report, first patterns) pairs into a file, a row for each. Raises ConfigError."""
     check_picture(path)
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -136,7 +142,13 @@ def draw_png(path: str, pairs: Any) -> None:
             _draw_sites(axes[1], one)
             _draw_joint(axes[2], one)
             _draw_first(axes[3], one, first)
-        figure.savefig(path, dpi=110, facecolor="white")
+        picture = BytesIO()
+        figure.savefig(picture, format=os.path.splitext(path)[1][1:].lower(), dpi=110, facecolor="white")
+    try:
+        replace(path, picture.getvalue())
+    except OSError as error:
+        raise ConfigError(f"--png {path}: cannot be written: {error.strerror or error}; free some space, or "
+                          f"give a name in another folder") from error
 
 
 def _draw_iterations(axes, one):

@@ -16,7 +16,7 @@ uninterrupted one.
 import json
 import logging
 import os
-import re
+import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +24,11 @@ from typing import Any
 
 from minidrop import __version__
 from minidrop.cli import values
+from minidrop.cli.prefix import PrefixLock
+from minidrop.cli.run_facts import ROOT, identity, newest_run, next_number, read_facts, resolved_seed
 from minidrop.errors import ConfigError, DataError, SnapshotError
-from minidrop.snapshot import list_snapshots, read_header
+from minidrop.files import check_output, open_to_append, replace, sweep, write_all
+from minidrop.snapshot import read_header, under_prefix
 
 try:
     import fcntl
@@ -34,7 +37,6 @@ except ImportError:                # Windows
 
 log = logging.getLogger(__name__)
 
-ROOT = Path("runs")
 _NET_FIELDS = ("net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param")
 
 
@@ -53,12 +55,17 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
     """
     name = run_name(solver.config.path)
     if resume == "auto":
-        path = Path(out) if out else _newest_run(solver)
+        path = Path(out) if out else newest_run(solver)
         if path is None:
             log.info("no earlier run of %s under %s: starting anew", solver.config.path, ROOT)
         else:
+            _check_free(path)
             folder = RunFolder(path, name, solver)
-            start = folder.newest_snapshot()
+            try:
+                start = folder.newest_snapshot()
+            except BaseException:
+                folder.__exit__()       # nobody else will
+                raise
             if start is None:
                 log.info("no snapshot of %s yet in %s: starting anew", solver.config.path, path)
             return folder, start
@@ -66,6 +73,7 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
     if resume is None and (path / "run.json").exists():
         raise ConfigError(f"--out {path}: holds a run already; go on with --resume auto, or name another "
                           f"folder")
+    _check_free(path)
     return RunFolder(path, name, solver), resume if resume != "auto" else None
 
 
@@ -84,28 +92,14 @@ def _fresh(name):
     raise ConfigError(f"{ROOT}: has too many runs of {stem}")
 
 
-def _newest_run(solver):
-    wanted = _identity(solver)
-    found = []
-    for path in ROOT.glob("*/run.json"):
-        facts = _read_facts(path)
-        if all(facts.get(key) == value for key, value in wanted.items()):
-            found.append((facts.get("started", 0), path.parent))
-    return max(found, default=(0, None))[1]
-
-
-def _identity(solver):
-    """What makes two commands train the same thing; other settings may change between a run and its
-    resumption."""
-    return {"solver": os.path.realpath(solver.config.path), "dropout": solver.dropout, "dtype": solver.dtype}
-
-
-def _read_facts(path):
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return facts if isinstance(facts, dict) and isinstance(facts.get("started", 0), int | float) else {}
-    except (OSError, ValueError):
-        return {}
+def _check_free(path):
+    """Raise ConfigError where a folder that is no run's holds what a run would replace."""
+    if not (path / "run.json").exists():
+        for name in ("solver.prototxt", "net.prototxt", "metrics.jsonl", "train.log",
+                     *sorted(other.name for other in path.glob("test_net_*.prototxt"))):
+            if (path / name).is_file():
+                raise ConfigError(f"--out {path}: is no run folder and holds a {name}, which the run would "
+                                  f"replace; name another folder")
 
 
 class RunFolder:
@@ -114,61 +108,95 @@ class RunFolder:
     def __init__(self, path: Any, name: str, solver: Any):
         self.path, self.solver = path, solver
         self.log_path = path / "train.log"
-        self.facts = _read_facts(path / "run.json")
+        file = path / "run.json"
+        self.facts = read_facts(file, log.warning) if file.is_file() else {}    # `begin` refuses a pipe
+        self.run = self.facts.get("run") or secrets.token_hex(8)
         self.own_prefix = not solver.settings.snapshot_prefix
-        if self.own_prefix:
-            solver.snapshot_prefix = str(path / "snapshots" / name)
-        elif os.path.isdir(solver.snapshot_prefix):         # as Caffe reads a prefix that is a folder
-            solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, Path(solver.config.path).stem)
-        self._metrics = self._lock = None
+        prefix = str(path / "snapshots" / name) if self.own_prefix else solver.snapshot_prefix
+        if os.path.isdir(prefix):           # as Caffe reads a prefix that is a folder
+            prefix = os.path.join(prefix, Path(solver.config.path).stem)
+        solver.place_snapshots(prefix, self.run)
+        self._metrics: Any = None
+        self._lock: Any = None
+        self._prefix_lock = PrefixLock(solver.config.where("snapshot_prefix"), prefix, path)
+        self._folder: Any = None        # open, so that nothing else gets its number while it is missing
 
     def newest_snapshot(self) -> Any:
         """Return the path of this run's newest intact snapshot, or None; broken ones are warned of.
 
-        The folder is locked first: a process that still trains in it may delete what is found here.
+        The folder is locked first: a process that still trains in it may delete what is found here. Raises
+        ConfigError where this run's snapshots have been replaced by those of another with the same prefix.
         """
         if self.path.is_dir():
             self._lock_folder()
-        prefix = Path(self.solver.snapshot_prefix)
-        # Under a prefix of the solver file an older run may have left snapshots of later iterations.
-        since = 0 if self.own_prefix else self.facts.get("started", 0)
-        skipped, found = [], None
-        for path in list_snapshots(prefix.parent, skipped):
-            # Another prefix may begin with this one.
-            own = re.fullmatch(re.escape(prefix.name) + r"_(iter_\d+|best)\.h5", path.name)
-            if own and path.stat().st_mtime >= since:
-                try:
-                    read_header(path)
+        if not self.own_prefix:
+            self._prefix_lock.take()
+        skipped, foreign, found = [], None, None
+        for seal, path in under_prefix(self.solver.snapshot_prefix, skipped):
+            try:
+                if self._is_own(seal, read_header(path)):
                     found = path
                     break
-                except SnapshotError as error:
-                    skipped.append(str(error))
+                foreign = foreign or path
+            except SnapshotError as error:
+                skipped.append(str(error))
         for message in skipped:
             log.warning("passed over: %s", message)
+        if foreign and not found and self.facts.get("has_snapshots"):
+            raise ConfigError(f"--resume auto: {foreign} is a snapshot of another run with this "
+                              f"snapshot_prefix, and none of the run in {self.path} is left; go on from it "
+                              f"with --resume FILE, or start anew with another --out")
         return found
+
+    def _is_own(self, seal, header):
+        """Whether a snapshot under the prefix is of this run; older ones name none, but have its seed."""
+        if self.own_prefix:
+            return True
+        return (seal.run == self.facts.get("run") if seal.run
+                else header.get("seed") == resolved_seed(self.path))
 
     def begin(self) -> None:
         """Make the folder, or go on in it: cut the metrics at the solver's iteration, write the configuration
         down."""
+        if not self.own_prefix:
+            self._check_prefix()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
-            facts = {**_identity(self.solver), "started": time.time(), "minidrop": __version__}
+            self._folder = _open_folder(self.path)
+            facts = {**identity(self.solver), "run": self.run, "number": next_number(),
+                     "started": time.time(), "minidrop": __version__}
             self.facts = {**facts, **self.facts,
                           "snapshot_prefix": os.path.abspath(self.solver.snapshot_prefix)}
-            _write(self.path / "run.json", json.dumps(self.facts, indent=1) + "\n")
+            self._write_facts()
             self._write_configuration()
             self._cut_metrics()
-            self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8", buffering=1)
+            self._metrics = open_to_append(self.path / "metrics.jsonl")
         except OSError as error:
-            raise ConfigError(f"--out {self.path}: the run folder cannot be written: "
-                              f"{error.strerror or error}; choose another one") from error
+            raise self._unwritable(error) from error
         if not self.own_prefix:
-            self._check_prefix()
+            others = [path for seal, path in under_prefix(self.solver.snapshot_prefix)
+                      if self.solver.written.is_foreign(seal)]
+            if others:
+                log.warning("%s: %s is a snapshot of another run; those of the same iterations will be "
+                            "replaced, so set another snapshot_prefix for each run",
+                            self.solver.config.where("snapshot_prefix"), others[0])
+        # Nobody else writes here; to a prefix of the solver file somebody may.
+        sweep(self.path, age=0)
+        sweep(Path(self.solver.snapshot_prefix).parent, *([0] if self.own_prefix else []))
+
+    def _write_facts(self):
+        replace(self.path / "run.json", json.dumps(self.facts, indent=1) + "\n")
+
+    def _unwritable(self, error):
+        path = error.filename
+        inside = f"{path}: " if path and str(path) != str(self.path) else ""
+        return ConfigError(f"--out {self.path}: the run folder cannot be written: {inside}"
+                           f"{error.strerror or error}; choose another one")
 
     def _check_prefix(self):
         """Find out now, not at the first snapshot, that a snapshot_prefix of the solver file cannot be
-        written."""
+        written, or that another run writes there."""
         folder = Path(self.solver.snapshot_prefix).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -178,6 +206,7 @@ class RunFolder:
         if reason:
             raise ConfigError(f"{self.solver.config.where('snapshot_prefix')}: snapshots cannot be written "
                               f"to the folder {folder}: {reason}; choose another snapshot_prefix")
+        self._prefix_lock.take()
 
     def __enter__(self):
         return self
@@ -186,6 +215,9 @@ class RunFolder:
         for file in (self._metrics, self._lock):
             if file:
                 file.close()
+        if self._folder is not None:
+            os.close(self._folder)
+        self._prefix_lock.release()
         with suppress(OSError):     # a run that never began leaves no empty folder
             self.path.rmdir()
             if self.path.parent == ROOT:
@@ -194,7 +226,10 @@ class RunFolder:
     def _lock_folder(self):
         if self._lock:
             return
-        self._lock = open(self.log_path, "a")
+        try:
+            self._lock = open_to_append(self.log_path)
+        except OSError as error:
+            raise self._unwritable(error) from error
         if fcntl:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,24 +241,45 @@ class RunFolder:
 
     def _cut_metrics(self):
         path = self.path / "metrics.jsonl"
+        check_output(path)
         old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         kept = "".join(line for line in old.splitlines(keepends=True)
                        if _is_before(line, self.solver.iteration))
         if kept != old:
-            _write(path, kept)
+            replace(path, kept)
 
     def record(self, event: Any) -> None:
-        """Write an Event of the solver down, if it has values to keep."""
+        """Write an Event of the solver down, if it has values to keep, and that there are snapshots.
+
+        Raises DataError where it cannot be written, or the folder is gone.
+        """
+        if event.kind == "step" and self._is_gone():
+            self.facts["has_snapshots"] = True      # nothing is written into what may be another's folder
+            path = self.solver.snapshot()
+            raise DataError(f"--out {self.path}: the run folder was removed or renamed while the training "
+                            f"ran, which ends after iteration {event.iteration}; go on with --resume {path} "
+                            f"and another --out")
+        if event.kind == "snapshot" and not self.facts.get("has_snapshots"):
+            self.facts["has_snapshots"] = True
+            self._write_facts()
         if event.kind not in ("display", "test"):
             return
         line = {"iteration": event.iteration, "phase": "TEST" if event.kind == "test" else "TRAIN"}
         if event.kind == "test":
             line["net"] = event.net
         try:
-            self._metrics.write(values.as_json({**line, "values": event.values}) + "\n")
+            write_all(self._metrics, (values.as_json({**line, "values": event.values}) + "\n").encode())
         except OSError as error:
             raise DataError(f"{self.path / 'metrics.jsonl'}: cannot be written: "
-                            f"{error.strerror or error}") from error
+                            f"{error.strerror or error}; go on later with --resume auto") from error
+
+    def _is_gone(self):
+        if self._folder is None:
+            return False
+        try:
+            return not os.path.samestat(os.fstat(self._folder), os.stat(self.path))
+        except OSError:
+            return True
 
     def _write_configuration(self):
         train, tests = self.solver.choices
@@ -244,8 +300,16 @@ class RunFolder:
                 files[name] = test.config
                 settings.test_net.append(name)
         for name, config in files.items():
-            _write(self.path / name, str(config.message))
-        _write(self.path / "solver.prototxt", str(settings))
+            replace(self.path / name, str(config.message))
+        replace(self.path / "solver.prototxt", str(settings))
+
+
+def _open_folder(path):
+    """Return a descriptor of a folder, or None where the system has none."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except (OSError, AttributeError):       # Windows
+        return None
 
 
 def _is_before(line, iteration):
@@ -254,10 +318,3 @@ def _is_before(line, iteration):
         return line.endswith("\n") and json.loads(line)["iteration"] < iteration
     except (ValueError, KeyError, TypeError):
         return False
-
-
-def _write(path, text):
-    """Replace a file as a whole."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -116,7 +116,7 @@ def _feed_zeros(net):
     for node in net.graph.nodes:
         if node.config.type == "Input":
             node.layer.give({ref.name: net.backend.zeros(net.graph.shapes[ref], net.dtype)
-                             for ref in node.tops})
+                             for ref in node.tops}, stay=True)
 
 
 def _table(result):

@@ -139,7 +139,7 @@ def training_loss(solver: Solver) -> str:
     if not losses or (terms == "loss" and over == 1):
         return ""
     mean = f", mean of the last {over} iterations" if over > 1 else ""
-    return f"loss in training is {terms}, without weight decay{mean}; in tests every output has its own name"
+    return f"training shows {terms} as its loss, without weight decay{mean}; tests show every output"
 
 
 def _train(solver, signals, view, narrator, again):
@@ -155,11 +155,11 @@ def _train(solver, signals, view, narrator, again):
         with view:
             solver.solve(should_stop)
         if solver.iteration < solver.settings.max_iter or signals.stop_requested:
-            path = solver.snapshot()
+            path = solver.last_snapshot if solver.is_saved else solver.snapshot()
             log.info("stopped by %s after iteration %d; snapshot %s\ngo on with: %s", signals.stop_requested,
                      solver.iteration, path, again)
             return signals.exit_code
-    except MinidropError as error:
+    except (MinidropError, OSError) as error:
         log.debug("error: %s", error)      # for the log file; the command line prints it itself
         raise
     tests = "; ".join(values.as_text(result) for result in narrator.tests.values())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minidrop.errors import DataError
+from minidrop.files import open_to_append, write_all
 
 PIECE = 1 << 18
 SIZE_LIMIT = 256 << 20      # a server that never stops must not fill the disk
@@ -106,14 +107,15 @@ def _receive(url, part, begin):
         length = response.headers.get("Content-Length", "")
         total = begin + int(length) if length.isdigit() else None
         size = begin
-        with (open(part, "ab" if begin else "wb") as file,
+        with (open_to_append(part) as file,
               tqdm(desc=part.stem, total=total, initial=begin, unit="B", unit_scale=True,
                    disable=None) as bar):
+            file.truncate(begin)
             while piece := response.read(PIECE):
                 size += len(piece)
                 if size > SIZE_LIMIT:
                     raise ValueError(f"it sends more than {SIZE_LIMIT >> 20} MiB")
-                file.write(piece)
+                write_all(file, piece)
                 bar.update(len(piece))
     if total is not None and size < total:
         raise http.client.HTTPException(f"broke off after {size} of {total} bytes")

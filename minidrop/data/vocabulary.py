@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import numpy as np
 
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import DataError
+from minidrop.files import replace
 
 UNK, EOS = "<unk>", "<eos>"
 LEVELS = ("WORD", "CHARACTER")
@@ -133,17 +133,12 @@ class Vocabulary:
 
         In a token \\ stands for a backslash, \n \r \t for line end, return and tab, \s for a blank.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         escape = str.maketrans(ESCAPES)
         try:
-            temporary.write_bytes("".join(f"{token.translate(escape)}\n" for token in self.tokens).encode())
-            os.replace(temporary, path)
+            replace(path, "".join(f"{token.translate(escape)}\n" for token in self.tokens))
         except OSError as error:
             raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check "
                             f"the free space and " "the permissions there") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:

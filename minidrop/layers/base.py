@@ -146,6 +146,9 @@ class Layer:
         rank = (self.context.rank,) if self.context.rank else ()
         return stream_key(self.context.seed, self.stream, self.name, iteration, *rank)
 
+    def adopt(self, other: Any) -> None:
+        """Take over what the caller has given `other`, the same layer of a net built before."""
+
     def close(self) -> None:
         """Release threads and files."""
 

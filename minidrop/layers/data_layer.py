@@ -93,9 +93,6 @@ class DataLayer(Layer):
         """Return the vocabulary of a layer, which has `token_tops` and is described in the file `path`."""
         raise NotImplementedError
 
-    def adopt(self, other: Any) -> None:
-        """Take over what the caller has given `other`, the same layer of a net built before."""
-
     def forward(self) -> tuple[Tensor, ...]:
         arrays = self._next()
         self.position += 1

@@ -1,5 +1,7 @@
 """Input."""
 
+from typing import Any
+
 import numpy as np
 
 from minidrop.autograd import Tensor
@@ -9,8 +11,10 @@ from minidrop.layers.base import Layer, register_layer
 
 @register_layer("Input")
 class Input(Layer):
-    """Tops that the caller gives: net.forward(data=x, label=y). Only the batch size may differ from
-    `shape`."""
+    """Tops that the caller gives: net.forward(data=x, label=y) for one pass, net.set_inputs(label=y) for all.
+
+    Only the batch size may differ from `shape`.
+    """
 
     bottoms = (0, 0)
     tops = (1, None)
@@ -26,18 +30,23 @@ class Input(Layer):
             if any(length < 0 for length in shape):
                 raise ConfigError(f"input_param: sizes must not be negative, got {shape}")
         self.shapes = dict(zip(tops, shapes, strict=True))
-        self.owners = {top: _Owner() for top in tops}       # apart: tops may be given at different times
-        self.given = {}
+        # Owners apart: tops may be given at different times.
+        self.owners = {(top, stay): _Owner() for top in tops for stay in (False, True)}
+        self.given, self.set = {}, {}
         return shapes
 
-    def give(self, values: dict[str, Tensor]) -> None:
-        """Set the arrays of the next forward by top name; ShapeError where one does not fit."""
+    def give(self, values: dict[str, Tensor], stay: bool = False) -> None:
+        """Set the arrays of the next forward by top name, with `stay` of all that are not given their own.
+
+        Raises ShapeError where one does not fit.
+        """
+        given = {}
         for name, value in values.items():
             backend, expected = self.context.backend, self.shapes[name]
             try:
                 array = value.data if isinstance(value, Tensor) else value
                 if array is value or value.backend is not backend:
-                    array = backend.upload(self.owners[name], [array])[0]
+                    array = backend.upload(self.owners[name, stay], [array])[0]
                 array = array.astype(self.context.dtype, copy=False)
             except (TypeError, ValueError) as error:
                 raise DataError(f"layer {self.name!r}: input {name!r} is no array of numbers "
@@ -46,14 +55,23 @@ class Input(Layer):
                 raise ShapeError(f"layer {self.name!r}: input {name!r} should have shape {expected} (any "
                                  f"batch size), got {tuple(array.shape)}")
             same = isinstance(value, Tensor) and value.data is array
-            self.given[name] = value if same else Tensor(array, backend=backend)
+            given[name] = value if same else Tensor(array, backend=backend)
+        if stay:
+            self.set |= given
+        else:
+            self.given = given
+
+    def adopt(self, other: Any) -> None:
+        self.set = dict(other.set)
 
     def forward(self) -> tuple[Tensor, ...]:
-        missing = [name for name in self.config.top if name not in self.given]
+        found = self.set | self.given
+        missing = [name for name in self.config.top if name not in found]
         if missing:
             names = ", ".join(f"{name}=..." for name in self.config.top)
-            raise DataError(f"no value for input {missing[0]!r}; call net.forward({names})")
-        tops = tuple(self.given[name] for name in self.config.top)
+            raise DataError(f"no value for input {missing[0]!r} in this pass; call net.forward({names}), or "
+                            f"net.set_inputs({missing[0]}=...) for all passes")
+        tops = tuple(found[name] for name in self.config.top)
         batches = {int(np.shape(top.data)[0]) for top in tops if top.ndim}
         declared = {self.shapes[name][0] for name in self.config.top if self.shapes[name]}
         if len(declared) == 1 and len(batches) > 1:

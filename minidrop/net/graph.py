@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minidrop.config import all_param_fields, decimal, layer_types, param_fields
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.errors import MinidropError, nearest
+from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
 from minidrop.layers.flow import OWN, Drops, Pass, Product
 from minidrop.net.checks import check_sizes, check_vocabularies
 from minidrop.net.problems import Problems
+from minidrop.patterns.drop_site import DropSite
 
 if TYPE_CHECKING:
     from minidrop.config.load import NetConfig
@@ -255,6 +256,7 @@ def _infer_shapes(graph, problems):
             check_sizes(node, found)
             graph.shapes.update(found)
             node.flow = list(node.layer.flow(bottoms))
+            _check_drawn(node)
         except MinidropError as error:
             inputs = ", ".join(f"{ref.name} {shape}"
                                for ref, shape in zip(node.bottoms, bottoms, strict=True))
@@ -263,6 +265,15 @@ def _infer_shapes(graph, problems):
             continue
         node.is_sound = True
         _add_parameters(graph, node, shared, problems)
+
+
+def _check_drawn(node):
+    """Raise ConfigError where a layer holds a DropSite that the net would never draw."""
+    drawn = [fact.site for fact in node.drops]
+    for name, site in vars(node.layer).items():
+        if isinstance(site, DropSite) and not any(site is one for one in drawn):
+            raise ConfigError(f"nobody draws {name}, a DropSite: flow must return a Drops of it, or it would "
+                              f"drop nothing")
 
 
 def _add_parameters(graph, node, named, problems):

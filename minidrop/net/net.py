@@ -13,10 +13,11 @@ import numpy as np
 from minidrop.backend import get_backend
 from minidrop.config import NetConfig, as_net_config, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.errors import BackendError, ConfigError, DataError, ShapeError, nearest
+from minidrop.errors import ConfigError, DataError, ShapeError, nearest
 from minidrop.layers import Context, DataLayer
 from minidrop.net.drops import NetDrops
 from minidrop.net.graph import build_graph, loss_weights
+from minidrop.net.lifetime import Lifetime, OneThread
 from minidrop.net.parameters import check_dropped_weights, check_shapes, make_parameters
 from minidrop.net.planner import plan_compaction
 from minidrop.net.problems import Problems
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64")
 
 
-class Net:
+class Net(Lifetime):
     """A network in one phase, on one device.
 
     `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or
@@ -47,6 +48,8 @@ class Net:
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the
     last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` what the planner
     decided, `reshuffles` whose units change places while a Solver trains the net.
+
+    A Net serves one thread at a time. copy.deepcopy copies it; it is not pickled but written to snapshots.
     """
 
     def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str = "auto", dtype: str = "float32",
@@ -62,6 +65,7 @@ class Net:
         mistakes: list[ConfigError] = []
         self.config = filter_state(config, getattr(pb, phase), level, stages, mistakes)
         self.phase, self.seed, self.dtype = phase, int(seed), dtype
+        self.level, self.stages, self.share, self.guard = level, stages, share, OneThread()
         self.backend = get_backend(device, precision)
         if dtype == "float64" and precision != "float32":
             raise ConfigError(f"precision {precision} rounds products of float32 numbers, but dtype is "
@@ -86,6 +90,7 @@ class Net:
         # What every forward pass asks, looked up once.
         self.output_refs = self.graph.outputs
         self.force_backward = self.config.message.force_backward
+        self.broken_promises: set[int] = set()      # nodes that turned out to need every unit
         self.detached = {node.index: [i for i, wanted in enumerate(node.config.propagate_down) if not wanted]
                          for node in self.graph.nodes if not all(node.config.propagate_down)}
         self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
@@ -149,8 +154,7 @@ class Net:
     def masks(self) -> dict[str, np.ndarray]:
         """{layer: array, scale included, that dense code would multiply by}.
 
-        Of units: it broadcasts over the batch. Of blocks: as large as the batch. Of weights: the mask of the
-        product's weights, (outputs, inputs).
+        Of units it broadcasts over the batch, of blocks it is as large; of weights (outputs, inputs).
         """
         return {name: mask.astype(self.dtype) for name, mask in self.drops.masks().items()}
 
@@ -173,8 +177,7 @@ class Net:
 
     @contextmanager
     def restored(self) -> Iterator:
-        """Put back at the end of this context what passes change: the mode, what is drawn, the places of the
-        data layers, and the states of recurrent ones."""
+        """Put back at the end what passes change: mode, draws, places in the data, recurrent states."""
         forwards, drops = self._forwards, self.drops.state
         positions, states = self.positions, self.states
         try:
@@ -184,40 +187,15 @@ class Net:
             self.seek(positions)
             self.set_states(states)
 
-    # -- states ----------------------------------------------------------------------------------------------
-    @property
-    def states(self) -> dict:
-        """{(layer, name): array} of what recurrent layers carry from batch to batch. Forward passes make new
-        arrays."""
-        return {(name, key): array for name, layer in self.layers.items()
-                for key, array in layer.state.items()}
-
-    def set_states(self, states: dict) -> None:
-        """Let the next forward pass go on from `states`, as the property gives them."""
-        for (name, key), array in states.items():
-            self.layers[name].state[key] = array
-
-    def reset_states(self) -> None:
-        """Let the next forward pass begin with all states 0."""
-        for node in self.graph.nodes:
-            try:
-                node.layer.state = {name: self.backend.zeros(shape, self.dtype)
-                                    for name, shape in node.layer.state_shapes().items()}
-            except MemoryError as error:
-                raise BackendError(f"{self.config.where(node.index)}: layer {node.name!r}: its state does "
-                                   f"not fit into memory; make it smaller ({error})") from None
-
     def due_permutations(self, iteration: int) -> Iterator:
         """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before an iteration.
 
         `order` is an int64 NumPy array; entry order[i] of the axis moves to place i. To apply all of them
         leaves the net the same function up to rounding; a solver must move its history of a parameter alike.
         """
-        for reshuffle in self.reshuffles:
-            if reshuffle.is_due(iteration):
-                order = reshuffle.order(self.seed, iteration)
-                for layer, name, axis in reshuffle.moves:
-                    yield self.params[layer][name], axis, order
+        for reshuffle in (one for one in self.reshuffles if one.is_due(iteration)):
+            order = reshuffle.order(self.seed, iteration)
+            yield from ((self.params[layer][name], axis, order) for layer, name, axis in reshuffle.moves)
 
     # -- running ---------------------------------------------------------------------------------------------
     @property
@@ -231,32 +209,47 @@ class Net:
         return [ref.name for ref in self.output_refs]
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """Run all layers and return {output name: Tensor}. `inputs` set the tops of the Input layers, by
-        name.
+        """Run all layers and return {output name: Tensor}.
 
-        A Tensor's logical value is `.numpy()`; `float()` works for losses. Raises DataError or ShapeError
-        naming the layer.
+        `inputs` are the tops of Input layers, by name; those left out must have been set with `set_inputs`. A
+        Tensor's value is `.numpy()`; `float()` works for losses. DataError or ShapeError name the layer.
         """
-        with self.backend.active():
+        with self._at_work():
             self.run = run = Run(self)
             self._give(inputs)
-            if self._forwards is not None:
-                self.drops.draw(self._forwards)
-                self._forwards += 1
+            self._draw_if_due()
             outputs = run.through(self.graph.nodes, {})
             run.whole = not any(self.is_dropping(layer) for layer in self.drop_layers.values())
             return outputs
 
+    @contextmanager
+    def _at_work(self):
+        with self.guard(), self.backend.active():
+            self.guard.note()
+            yield
+
+    def _draw_if_due(self):
+        if self._forwards is not None:
+            self.drops.draw(self._forwards)
+            self._forwards += 1
+
+    def set_inputs(self, **inputs: Tensor | np.ndarray) -> None:
+        """Set inputs that every later pass reads, of a Solver too, unless `forward` is given others."""
+        with self.guard(), self.backend.active():
+            self._give(inputs, stay=True)
+
     def read(self) -> Any:
         """Run the data layers alone and return {BlobRef: Tensor} of their tops, for `compute`."""
-        with self.backend.active():
+        with self._at_work():
             self.run = Run(self)
+            self._give({})
             self.run.through(self._data_nodes, {})
             return self.run.tensors
 
     def compute(self, data: np.ndarray) -> Any:
         """Run all layers but those of data, on tensors as `read` returns them; returns the Run."""
         self.run = Run(self)
+        self._draw_if_due()
         self.run.through(self._other_nodes, dict(data))
         return self.run
 
@@ -266,8 +259,7 @@ class Net:
         self.run.tensors, self.run.spent = tensors, True
 
     def rerun(self) -> dict[str, Tensor]:
-        """Run only the layers that drops reach, on the batch of the last `forward`; returns what that
-        returns.
+        """Run only the layers that drops reach, on the batch of the last `forward`; returns the outputs.
 
         `forward` must have run with drops at rest, see `set_dropping`: what it computed above the drops is
         whole, so it serves every pattern. For passes under no_grad. States of recurrent layers begin as that
@@ -277,17 +269,17 @@ class Net:
         if not before.whole:
             raise DataError("rerun needs a forward pass without drops first: set_dropping(False), forward, "
                             "set_dropping(True)")
-        with self.backend.active():
+        with self._at_work():
             self.run = Run(self)
             return self.run.again(before)
 
-    def _give(self, inputs):
+    def _give(self, inputs, stay=False):
         unknown = [name for name in inputs if name not in self.inputs]
         if unknown:
             raise ShapeError(f"the net has no input {unknown[0]!r}{nearest(unknown[0], self.inputs)} "
                              f"(inputs: {', '.join(self.inputs) or 'none, its data layers feed it'})")
         for layer in self._input_layers:
-            layer.give({name: inputs[name] for name in layer.shapes if name in inputs})
+            layer.give({name: inputs[name] for name in layer.shapes if name in inputs}, stay)
 
     @property
     def blobs(self) -> dict[str, Tensor]:
@@ -303,13 +295,15 @@ class Net:
 
     @property
     def loss(self) -> float:
-        """The weighted sum of all losses of the last forward pass, as a float (0 for a net without a
-        loss)."""
+        """The weighted sum of all losses of the last forward pass, as a float (0 without a loss)."""
+        self.guard.check()
         return self.run.loss
 
     def backward(self, scale: float | Sequence[float] = 1.0) -> None:
         """Add the gradient of `scale` (or one a loss) times the loss to every `grad`. Once a forward."""
-        self.run.backward(scale)
+        self.guard.check()
+        with self.guard():
+            self.run.backward(scale)
 
     def first_nonfinite(self) -> tuple[str, str] | None:
         """Return (layer, blob) of the first top of the last pass that is not finite, or None."""

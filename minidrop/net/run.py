@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.autograd import Tensor, backward
-from minidrop.errors import BackendError, ConfigError, DataError, MinidropError
+from minidrop.errors import BackendError, ConfigError, DataError, KeptError, MinidropError
 from minidrop.layers import DataLayer
 
 if TYPE_CHECKING:
     from minidrop.net.graph import Node
     from minidrop.net.net import Net
+
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -41,7 +44,7 @@ class Run:
                 tensor = bottoms[i]
                 bottoms[i] = Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
             try:
-                tops = node.layer.forward(*bottoms)
+                tops = self._tops(node, bottoms)
             except MinidropError as error:
                 raise type(error)(
                     f"layer {node.name!r} ({node.config.type}): "
@@ -70,6 +73,21 @@ class Run:
         finally:
             net.set_states(after)
             self.states, self.whole = before.states, True
+
+    def _tops(self, node, bottoms):
+        """Return what a layer computes: on every unit, if its functions need more than its flow says."""
+        promised = self.net.broken_promises
+        if node.index in promised:
+            bottoms = [functions.expand(x) for x in bottoms]
+        try:
+            return node.layer.forward(*bottoms)
+        except KeptError as error:
+            if node.index in promised or all(x.kept is None for x in bottoms):
+                raise
+            log.warning("layer %r (%s): its flow says that it can work on the kept units alone, but %s; it "
+                        "gets all of them, and skips nothing", node.name, node.config.type, error)
+            promised.add(node.index)
+            return self._tops(node, bottoms)
 
     def _record(self, node, error):
         """Say which record of the data a DataError about one place of a batch means."""

@@ -1,16 +1,21 @@
 """What a snapshot holds, and how its arrays are called."""
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 import numpy as np
 
 MAX_DEPTH = 32
+_RUN_NAME = re.compile("[0-9a-f]{16}")
 
 
 @dataclass
 class Snapshot:
-    """The state of a run: arrays by key, such as "data/ip1/weight" (see join_key), and attributes by name."""
+    """The state of a run: arrays by key, such as "data/ip1/weight" (see join_key), and attributes by name.
+
+    The attributes "iteration", "run" (see is_run_name) and "loss" are in the seal, too.
+    """
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     attrs: dict[str, str | int | float] = field(default_factory=dict)
@@ -33,6 +38,11 @@ def _quote(part):
     if part in ("", "."):  # HDF5 has no empty name and takes "." for the group itself
         return "%2E" if part else "%"
     return part.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+
+
+def is_run_name(name: object) -> bool:
+    """Whether `name` can be what a run is called in its snapshots: 16 hexadecimal digits, drawn at random."""
+    return isinstance(name, str) and _RUN_NAME.fullmatch(name) is not None
 
 
 def is_plain(dtype: np.dtype) -> bool:

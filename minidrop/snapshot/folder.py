@@ -1,15 +1,14 @@
 """The snapshots in a run's folder."""
 
 import os
-import time
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from minidrop.errors import SnapshotError
+from minidrop.files import sweep
 from minidrop.snapshot.reader import read_header
-from minidrop.snapshot.seal import open_regular, read_seal
-
-_LEFTOVER_AGE = 600  # seconds
+from minidrop.snapshot.seal import Seal, open_regular, read_seal
 
 
 def list_snapshots(folder: str | os.PathLike, skipped: list[str] | None = None) -> list[Path]:
@@ -17,15 +16,30 @@ def list_snapshots(folder: str | os.PathLike, skipped: list[str] | None = None) 
 
     Only seals and lengths are looked at. A message for every broken *.h5 file is added to the list `skipped`.
     """
+    return [path for _, path in sealed(_files(folder, ".h5"), skipped)]
+
+
+def under_prefix(prefix: str | os.PathLike, skipped: list[str] | None = None) -> list[tuple[Seal, Path]]:
+    """Return (seal, path) of the snapshots PREFIX_iter_N.h5 and PREFIX_best.h5, latest iteration first.
+
+    As `list_snapshots`; names that only begin with the prefix are those of another one.
+    """
+    folder, name = os.path.split(prefix)
+    own = re.compile(re.escape(name) + r"_(iter_\d+|best)\.h5")
+    return sealed([path for path in _files(folder or ".", ".h5") if own.fullmatch(path.name)], skipped)
+
+
+def sealed(paths: Iterable[Path], skipped: list[str] | None = None) -> list[tuple[Seal, Path]]:
+    """Return (seal, path) of the files that are snapshots, as `list_snapshots`; no clock has a say."""
     found = []
-    for path in _files(folder, ".h5"):
+    for path in paths:
         try:
             with open_regular(path) as file:
-                found.append((read_seal(file, path).iteration, os.fstat(file.fileno()).st_mtime_ns, path))
+                found.append((read_seal(file, path), path))
         except (SnapshotError, OSError) as error:
             if skipped is not None:
                 skipped.append(str(error))
-    return [path for *_, path in sorted(found, reverse=True)]
+    return sorted(found, key=lambda one: (one[0].iteration, one[1]), reverse=True)
 
 
 def newest_valid(folder: str | os.PathLike, skipped: list[str] | None = None) -> Path | None:
@@ -44,22 +58,23 @@ def newest_valid(folder: str | os.PathLike, skipped: list[str] | None = None) ->
 
 
 def prune(folder: str | os.PathLike, keep: int, protect: Iterable[str | os.PathLike] = (),
-          prefix: str = "") -> list[Path]:
+          prefix: str = "", leave: Iterable[Path] = ()) -> list[Path]:
     """Delete all but the `keep` latest snapshots in `folder` whose names begin with `prefix`.
 
-    Also deletes leftovers of writers that were killed.
-    keep = 0 keeps all. Paths in `protect` (the best, the one resumed from) are never deleted; nor are broken
-    files, files that are no snapshots, and symbolic links. Returns the deleted paths. Raises SnapshotError.
+    Those in `leave` are others': they neither count nor are deleted. Also deletes leftovers of writers that
+    were killed. keep = 0 keeps all. Paths in `protect` (the best, the one resumed from) are never deleted;
+    nor are broken files, files that are no snapshots, and symbolic links. Returns the deleted paths. Raises
+    SnapshotError.
     """
     protected = {os.path.realpath(path) for path in protect}
-    numbered = [path for path in list_snapshots(folder) if path.name.startswith(prefix)] if keep else []
+    numbered = [path for path in list_snapshots(folder) if path.name.startswith(prefix)
+                and path not in set(leave)] if keep else []
     doomed = [path for path in numbered[keep:]
               if not path.is_symlink() and os.path.realpath(path) not in protected]
     try:
-        doomed += [path for path in _files(folder, ".part")
-                   if path.name.startswith(".") and time.time() - path.stat().st_mtime > _LEFTOVER_AGE]
         for path in doomed:
             path.unlink(missing_ok=True)
+        doomed += sweep(folder)
     except OSError as error:
         raise SnapshotError(f"{folder}: old snapshots could not be deleted: {error.strerror}") from error
     return doomed

@@ -36,13 +36,14 @@ def _read(path, reader):
                 raise SnapshotError(f"{path}: the snapshot is damaged (wrong checksum); use an older one")
             _probe(path)
             disk = Disk(file)
-            with h5py.File(disk, "r") as root:
-                if root.id.get_create_plist().get_version()[0] < 2:
-                    raise _Refused("an older form of HDF5, whose headers have no checksums")
-                result = reader(root, seal.size)
-            if disk.error is not None:
-                raise disk.error
-            return result
+            try:
+                with disk, h5py.File(disk, "r") as root:
+                    if root.id.get_create_plist().get_version()[0] < 2:
+                        raise _Refused("an older form of HDF5, whose headers have no checksums")
+                    return reader(root, seal.size)
+            finally:
+                if disk.error is not None:      # then what h5py says of zeros is no fault of the file
+                    raise disk.error
     except _Refused as error:
         raise SnapshotError(f"{path}: refused as a snapshot: {error}; use one that minidrop wrote") from None
     except SnapshotError:

@@ -1,31 +1,42 @@
 """The file behind a snapshot: its seal, its checksum, and how HDF5 is let at it."""
 
 import hashlib
+import math
 import os
+import signal
 import stat
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from io import FileIO
 from typing import Any
 
 from minidrop.errors import SnapshotError
+from minidrop.snapshot.content import is_run_name
 
-FORMAT = 1
+FORMATS = ("1", "2")        # 2 says which run wrote the snapshot, and its loss
 SEAL_SIZE = 512
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Seal:
-    """What the first lines of a snapshot say; the digest covers those above it and all after the seal."""
+    """What the first lines of a snapshot say; the digest covers those above it and all after the seal.
+
+    run: "" where the snapshot names none, as those of format 1. loss: NaN where it was not known.
+    """
 
     iteration: int
     size: int
     digest: str = ""
+    run: str = ""
+    loss: float = math.nan
 
     @property
     def claims(self) -> bytes:
-        """The three lines above the digest."""
-        return f"minidrop snapshot {FORMAT}\niteration {self.iteration}\nbytes {self.size}\n".encode()
+        """The lines above the digest."""
+        run = f"run {self.run}\nloss {self.loss!r}\n" if self.run else ""
+        return (f"minidrop snapshot {2 if self.run else 1}\niteration {self.iteration}\nbytes {self.size}\n"
+                f"{run}").encode()
 
     def __bytes__(self):
         return (self.claims + f"sha256 {self.digest}\n".encode()).ljust(SEAL_SIZE, b"\0")
@@ -43,10 +54,10 @@ def open_regular(path: str | os.PathLike) -> FileIO:
         raise SnapshotError(f"{path!r}: this cannot be the name of a snapshot ({error})") from None
 
 
-def write_seal(file: FileIO, iteration: int) -> None:
+def write_seal(file: FileIO, iteration: int, run: str = "", loss: float = math.nan) -> None:
     """Write the seal of a file whose other bytes are final."""
-    seal = Seal(iteration, os.fstat(file.fileno()).st_size)
-    seal = Seal(seal.iteration, seal.size, digest_of(file, seal))
+    seal = Seal(iteration, os.fstat(file.fileno()).st_size, "", run, loss)
+    seal = replace(seal, digest=digest_of(file, seal))
     file.seek(0)
     file.write(bytes(seal))
 
@@ -58,15 +69,17 @@ def read_seal(file: FileIO, path: str | os.PathLike) -> Seal:
     if words[0][:2] != [b"minidrop", b"snapshot"] or len(words[0]) != 3:
         raise SnapshotError(f"{path}: this is no minidrop snapshot")
     version = words[0][2].decode(errors="replace")
-    if version != str(FORMAT):
-        raise SnapshotError(f"{path}: expected snapshot format {FORMAT}, got {version[:20]!r}; "
+    if version not in FORMATS:
+        raise SnapshotError(f"{path}: expected snapshot format {' or '.join(FORMATS)}, got {version[:20]!r}; "
                             "use the version of minidrop that wrote it")
     try:
-        (_, iteration), (_, size), (_, digest) = words[1:4]
-        seal = Seal(int(iteration), int(size), digest.decode())
-    except ValueError:
+        (_, iteration), (_, size), *of_run, (_, digest) = words[1:4 if version == "1" else 6]
+        run, loss = (of_run[0][1].decode(), float(of_run[1][1])) if of_run else ("", math.nan)
+        seal = Seal(int(iteration), int(size), digest.decode(), run, loss)
+    except (ValueError, IndexError):
         seal = None
-    if seal is None or bytes(seal) != raw:  # the digest covers neither its own line nor the padding
+    # The digest covers neither its own line nor the padding.
+    if seal is None or bytes(seal) != raw or not is_run_name(seal.run or "0" * 16):
         raise SnapshotError(f"{path}: the snapshot is damaged (its first lines); use an older one")
     actual = os.fstat(file.fileno()).st_size
     if actual != seal.size:
@@ -89,12 +102,32 @@ class Disk:
     """The file as HDF5 sees it: the first error is kept in `error`, and from then on the file only pretends.
 
     HDF5 that cannot write its last bytes cannot close the file either, and then fails again when the process
-    ends. So it is let finish, and the user of this class raises the error afterwards.
+    ends. So it is let finish, and the user of this class raises the error afterwards. Within `with disk:` so
+    is what a signal's handler raises, KeyboardInterrupt above all: it must not pass through HDF5 either.
     """
 
     def __init__(self, file: FileIO):
         self.file = file
         self.error: BaseException | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(handler := signal.getsignal(number)):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame):
+        try:
+            self._handlers[number](number, frame)
+        except BaseException as error:
+            self.error = self.error or error
 
     def write(self, data: Any) -> int:
         """Write all of `data`, unless there was an error."""

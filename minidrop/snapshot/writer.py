@@ -1,14 +1,16 @@
 """Writing a snapshot whole or not at all."""
 
-import contextlib
 import errno
+import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from minidrop.errors import SnapshotError
-from minidrop.snapshot.content import MAX_DEPTH, Snapshot, is_plain
+from minidrop.files import replacing
+from minidrop.snapshot.content import MAX_DEPTH, Snapshot, is_plain, is_run_name
 from minidrop.snapshot.seal import SEAL_SIZE, Disk, write_seal
 
 
@@ -20,35 +22,38 @@ def write_snapshot(path: str | os.PathLike, snapshot: Snapshot) -> None:
     is left behind and an older file at `path` is untouched.
     """
     path = Path(path)
+    check_keys(path, snapshot.arrays)
     _check_arrays(path, snapshot.arrays)
     _check_attributes(path, snapshot.attrs)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
-            with open(temporary, "w+b", buffering=0) as file:
-                _write_hdf5(file, snapshot)
-                iteration = snapshot.attrs.get("iteration", 0)
-                write_seal(file, 0 if isinstance(iteration, str) else int(iteration))
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _flush_folder(path.parent)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        with replacing(path) as file:
+            _write_hdf5(file, snapshot)
+            iteration = snapshot.attrs.get("iteration", 0)
+            number = 0 if isinstance(iteration, str) else int(iteration)
+            write_seal(file, number, *_of_run(snapshot.attrs))
+            os.fsync(file.fileno())
+        _flush_folder(path.parent)
     except OSError as error:
         advice = _advice(error, path, snapshot)
         raise SnapshotError(f"{path}: the snapshot was not written: {advice}") from error
 
 
-def _check_arrays(path, arrays):
-    folders = {key[:i] for key in arrays for i, letter in enumerate(key) if letter == "/"}
-    for key, array in arrays.items():
+def check_keys(path: str | os.PathLike, keys: Iterable[str]) -> None:
+    """Raise SnapshotError where arrays of these keys cannot be in one snapshot, which would be `path`."""
+    keys = set(keys)
+    folders = {key[:i] for key in keys for i, letter in enumerate(key) if letter == "/"}
+    for key in keys:
         parts = key.split("/")
         if "" in parts or "." in parts or not _is_storable(key) or len(parts) > MAX_DEPTH:
-            raise SnapshotError(f"{path}: {key[:80]!r} cannot be an array's key; build keys with join_key")
+            raise SnapshotError(f"{path}: {key[:80]!r} cannot be an array's key; build keys with "
+                                "join_key, of names that are not very long")
         if key in folders:
             raise SnapshotError(f"{path}: key {key!r} is also the beginning of another key; "
                                 "build keys with join_key")
+
+
+def _check_arrays(path, arrays):
+    for key, array in arrays.items():
         if not isinstance(array, np.ndarray) or not is_plain(array.dtype):
             raise SnapshotError(f"{path}: array {key!r}: expected a NumPy array of booleans, integers or "
                                 f"floats up to 8 bytes, got {getattr(array, 'dtype', type(array).__name__)}")
@@ -62,10 +67,20 @@ def _check_attributes(path, attributes):
         if not name or not _is_storable(name) or (isinstance(value, str) and "\0" in value):
             raise SnapshotError(f"{path}: attribute {name[:80]!r}: a name must not be empty or very long, "
                                 "and no text may hold a NUL")
+        if name == "iteration" and not isinstance(value, str) and not np.isfinite(value):
+            raise SnapshotError(f"{path}: attribute 'iteration': expected an integer from 0 on, got {value}")
+        if name == "run" and not is_run_name(value):
+            raise SnapshotError(f"{path}: attribute 'run': expected 16 hexadecimal digits, got {value!r}")
         if isinstance(value, int | np.integer) and not -(2**63) <= value < 2**64:
             raise SnapshotError(f"{path}: attribute {name!r}: {value} does not fit into 64 bits")
         if isinstance(value, str) and not _is_utf8(value):
             raise SnapshotError(f"{path}: attribute {name!r} cannot be stored as UTF-8 text")
+
+
+def _of_run(attributes):
+    """Return (run, loss) as a seal has them."""
+    loss = attributes.get("loss", math.nan)
+    return attributes.get("run", ""), math.nan if isinstance(loss, str) else float(loss)
 
 
 def _is_storable(name):
@@ -81,7 +96,7 @@ def _write_hdf5(file, snapshot):
 
     disk = Disk(file)
     # v108: headers that every HDF5 since 2008 reads, and no limit of 64 KiB on an attribute.
-    with h5py.File(disk, "w", libver=("v108", "v108"), userblock_size=SEAL_SIZE) as root:
+    with disk, h5py.File(disk, "w", libver=("v108", "v108"), userblock_size=SEAL_SIZE) as root:
         for name, value in snapshot.attrs.items():
             root.attrs.create(name, *_attribute(value))
         for key, array in snapshot.arrays.items():
@@ -125,4 +140,4 @@ def _advice(error, path, snapshot):
         return f"the folder {path.parent} cannot be written to; choose another one"
     if error.errno == errno.ENOENT:
         return f"the folder {path.parent} does not exist; create it or choose another one"
-    return str(error)
+    return error.strerror or str(error)

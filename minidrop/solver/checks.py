@@ -37,6 +37,9 @@ def warn_of_ignored(config: SolverConfig) -> None:
     for field, reason in _IGNORED.items():
         if settings.HasField(field) and getattr(settings, field):
             log.warning("%s: %s has no effect: %s", config.where(field), field, reason)
+    if settings.snapshot_best and not settings.snapshot and not settings.snapshot_after_train:
+        log.warning("%s: snapshot_best has no effect: snapshots are off (snapshot is 0, snapshot_after_train "
+                    "false)", config.where("snapshot_best"))
     if settings.debug_info and not settings.display:
         log.warning("%s: debug_info has no effect while display is 0: it is logged with each display",
                     config.where("debug_info"))

@@ -7,7 +7,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from minidrop.solver.lr_policy import learning_rate
 from minidrop.solver.prepare import as_solver_config, built_nets, chosen_device, prepared_nets
 from minidrop.solver.steps import EagerSteps
 from minidrop.solver.updater import Updater
+from minidrop.solver.written import Written
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Event:
     iteration: int
     values: Mapping
     net: int = 0
+    solver: Solver | None = field(default=None, compare=False, repr=False)
 
 
 class Solver:
@@ -66,6 +68,9 @@ class Solver:
     raised some iterations after the one that caused it, by the first call that asks for a result; weights and
     states are as that iteration found them.
 
+    Where no prefix is given, nothing is written without being asked for: only each `snapshot` iterations and
+    by `snapshot()`, into the working folder. `stop()` ends training after the iteration, from a callback too.
+
     `initial_weights`: False leaves the files that `weights` names unread, for a solver to be restored.
 
     `choices` is (train, tests): the NetChoice of each net, overrides applied. `settings` is the resolved
@@ -78,6 +83,7 @@ class Solver:
     """
 
     last_snapshot: Path | None = None
+    _stopping = False
 
     def __init__(self, source: SolverConfig | SolverParameter | str | PathLike,
                  overrides: Mapping | Sequence[str] = (), dropout: str | None = None, device: str = "auto",
@@ -90,12 +96,14 @@ class Solver:
         self.settings = self.config.message
         self.choices = train, tests
         self.device, self.dtype, self.dropout = chosen_device(self.settings, device), dtype, dropout
-        self.snapshot_prefix = str(snapshot_prefix or self.settings.snapshot_prefix
-                                   or Path(self.config.path or "minidrop").stem)
+        prefix = snapshot_prefix or self.settings.snapshot_prefix
+        self.place_snapshots(prefix or Path(self.config.path or "minidrop").stem)
+        self.has_prefix = bool(prefix)
         self.callbacks: list[Callable[[Event], object]] = []
         self._should_stop: Callable[[Solver], object] = _never
         self.after_backward: list[Callable[[dict[str, Parameter]], object]] = []
         warn_of_ignored(self.config)
+        self._nets: list[Net] = []
         seed = self.settings.random_seed
         self.build(seed if seed >= 0 else secrets.randbits(31), mistakes)
         if initial_weights:
@@ -111,9 +119,15 @@ class Solver:
         """Make the nets and the update rule for a seed, at iteration 0. Raises `mistakes`, known already,
         together with those that it finds."""
         train, tests = self.choices
+        nets = built_nets(self.config, (train, *tests), lambda choice, share: self._net(choice, seed, share),
+                          mistakes)
+        if self._nets:
+            self.steps.close()
+            for old, new in zip(self._nets, nets, strict=True):     # who holds a net goes on with it
+                old.become(new)
+        self._nets = self._nets or nets
         self.net: Net
-        self.net, *self.test_nets = built_nets(
-            self.config, (train, *tests), lambda choice, share: self._net(choice, seed, share), mistakes)
+        self.net, *self.test_nets = self._nets
         self.seed = seed
         self.updater = Updater(self.settings, self.net)
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
@@ -124,6 +138,10 @@ class Solver:
         self._snapshot_iteration: int | None = None
         self._tested: dict[int, dict] = {}
 
+    def place_snapshots(self, prefix: str | PathLike, run: str = "") -> None:
+        """Let snapshots be PREFIX_iter_N.h5, with the name of a run in them if one is given."""
+        self.snapshot_prefix, self.has_prefix, self.written = str(prefix), True, Written(run)
+
     def load_initial_weights(self) -> None:
         """Copy the weights of the files that `weights` of the solver names; each is looked for beside it."""
         for name in (name.strip() for text in self.settings.weights for name in text.split(",")):
@@ -131,14 +149,9 @@ class Solver:
             state.load_weights(self.net, beside if beside.exists() else name)
 
     def rebuild(self, seed: int) -> None:
-        """Make everything anew for another seed; arrays set with set_input_arrays stay set."""
-        before, steps = (self.net, *self.test_nets), self.steps
+        """Make everything anew for another seed; the nets stay the same objects, and read the
+        arrays and inputs that were set."""
         self.build(seed)
-        steps.close()
-        for old, new in zip(before, (self.net, *self.test_nets), strict=True):
-            for name, layer in old.data_layers.items():
-                new.layers[name].adopt(layer)
-            old.close()
 
     def _net(self, choice, seed, share):
         phase = "TRAIN" if choice.iterations is None else "TEST"
@@ -150,23 +163,24 @@ class Solver:
         """Train until max_iter, then write the last snapshot and test.
 
         Returns the values of the last test of the first test net, {} without one. `should_stop(solver)` is
-        asked between iterations and between the batches of tests; a run that it stops ends without a test.
+        asked between iterations and between the batches of tests, and so is whether `stop` was called; a run
+        that ends early writes its last snapshot too, but does not test. Raises SnapshotError at once where no
+        snapshot could be written under its name.
         """
-        self._should_stop = should_stop
+        state.check_names(self)
+        self._stopping, self._should_stop = False, lambda solver: self._stopping or should_stop(solver)
         try:
-            return self._solve()
+            while self.iteration < self.settings.max_iter and not self._should_stop(self):
+                self._step()
+            stopped = self.iteration < self.settings.max_iter
         except TestStopped:         # before the iteration that it belongs to
-            return {}
+            stopped = True
         finally:
             self._should_stop = _never
-
-    def _solve(self):
-        while self.iteration < self.settings.max_iter:
-            if self._should_stop(self):
-                return {}
-            self.step()
-        if self.settings.snapshot_after_train and self._snapshot_iteration != self.iteration:
+        if self.settings.snapshot_after_train and not self.is_saved and state.writes_snapshots(self):
             self.snapshot()
+        if stopped:
+            return {}
         if self.losses:
             self._tell("display", {"loss": self.smoothed_loss, "lr": self.learning_rate})
         if self.settings.test_interval:
@@ -174,12 +188,20 @@ class Solver:
         return self._tested.get(0, {})
 
     def step(self, iterations: int = 1) -> None:
-        """Run iterations: test, reshuffle if due; forward and backward; update; snapshot if due.
+        """Run iterations, up to one in which `stop` is called: test, reshuffle if due; forward and backward;
+        update; snapshot if due.
 
         Raises NonFiniteError, before the update, where the loss is NaN or infinite.
         """
+        self._stopping = False
         for _ in range(iterations):
             self._step()
+            if self._stopping:
+                return
+
+    def stop(self) -> None:
+        """End `solve` or `step` after this iteration, or between two batches of a test."""
+        self._stopping = True
 
     def _step(self) -> None:
         settings = self.settings
@@ -266,7 +288,7 @@ class Solver:
 
     def _tell(self, kind, values, net=0):
         if self.callbacks:
-            event = Event(kind, self.iteration, values, net)
+            event = Event(kind, self.iteration, values, net, self)
             for function in self.callbacks:
                 function(event)
 
@@ -274,11 +296,18 @@ class Solver:
         """Write all that a resumed run needs to `path` (default: PREFIX_iter_N.h5); returns the path."""
         self.settle()
         path = Path(path) if path else Path(f"{self.snapshot_prefix}_iter_{self.iteration}.h5")
+        self.written.begin(path)
         state.write(self, path)
+        self.written.add(path, self.smoothed_loss)
         self.last_snapshot, self._snapshot_iteration = path, self.iteration
         self._tell("snapshot", {"path": str(path)})
-        state.prune_old(self, path)
+        self.written.prune(Path(self.snapshot_prefix), self.settings.snapshot_keep, path)
         return path
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the last snapshot is of this iteration."""
+        return self._snapshot_iteration == self.iteration
 
     def restore(self, path: str | PathLike) -> None:
         """Go on from a snapshot as if the run had never stopped.
@@ -289,6 +318,8 @@ class Solver:
             self.settle()
         state.restore(self, path)
         self.last_snapshot, self._snapshot_iteration = Path(path), self.iteration
+        self.written.recall(Path(self.snapshot_prefix), self.iteration)
+        self.written.add(Path(path), self.smoothed_loss)
 
     def close(self) -> None:
         """Stop reading threads, and free what the device holds for captured iterations."""

@@ -17,8 +17,9 @@ class StopSignals:
                     snapshot()
 
     SIGINT and SIGHUP have the effect "stop", "snapshot" or "none"; SIGTERM always asks to stop. A SIGINT
-    that would stop, while a stop is asked for, raises KeyboardInterrupt at once. The old handlers come
-    back at the end. Outside the main thread, where Python allows no handlers, nothing is caught or requested.
+    that would stop, while a stop is asked for, is left to the handler of before: Python's own raises
+    KeyboardInterrupt at once. The old handlers come back at the end. Outside the main thread, where Python
+    allows no handlers, nothing is caught or requested.
 
     stop_requested: the name of the first signal that asked to stop ("SIGINT", "SIGTERM", "SIGHUP"), or None.
     snapshot_requested: True from a signal with that effect until take_snapshot_request.
@@ -52,17 +53,18 @@ class StopSignals:
         return self
 
     def __exit__(self, *_):
-        while self._old:
-            name, handler = self._old.popitem()
+        for name, handler in self._old.items():
             # None: the old handler was not set from Python, which then cannot set it again.
             signal.signal(getattr(signal, name), signal.SIG_DFL if handler is None else handler)
+        self._old.clear()
 
-    def _handle(self, number, _frame):
+    def _handle(self, number, frame):
         name = signal.Signals(number).name
         effect = self._effects[name]
         if effect == "snapshot":
             self.snapshot_requested = True
         elif effect == "stop":
             if name == "SIGINT" and self.stop_requested:
-                raise KeyboardInterrupt
+                old = self._old.get(name)
+                (old if callable(old) else signal.default_int_handler)(number, frame)
             self.stop_requested = self.stop_requested or name

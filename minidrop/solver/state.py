@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from os import PathLike
@@ -11,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.config import SolverConfig
-from minidrop.errors import SnapshotError, nearest
+from minidrop.errors import NonFiniteError, SnapshotError, nearest
 from minidrop.net import Net
-from minidrop.snapshot import Snapshot, join_key, prune, read_snapshot, split_key, write_snapshot
+from minidrop.snapshot import (
+    Snapshot,
+    check_keys,
+    is_run_name,
+    join_key,
+    read_snapshot,
+    split_key,
+    write_snapshot,
+)
 from minidrop.solver.data_record import (
     place_record,
     places_of,
@@ -35,13 +44,20 @@ _STATE_HINT = "Did batch_size of the data change? --weights starts with new stat
 
 
 def write(solver: Solver, path: Path) -> None:
-    """Write weights, history, positions, seed and descriptions of a Solver to `path`, atomically."""
+    """Write weights, history, positions, seed and descriptions of a Solver to `path`, atomically.
+
+    Raises NonFiniteError where training could not go on from there.
+    """
+    to_host = solver.net.backend.to_host
+    arrays = {key: to_host(array) for key, array in _state_arrays(solver).items()}
+    if broken := _nonfinite(arrays):
+        raise NonFiniteError(f"iteration {solver.iteration}: {broken} is not finite, so no snapshot was "
+                             f"written. Try a smaller base_lr (now {solver.learning_rate:g}) or "
+                             f"clip_gradients{solver.written.advice()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SnapshotError(f"{path}: the folder cannot be made: {error.strerror}") from error
-    to_host = solver.net.backend.to_host
-    arrays = {key: to_host(array) for key, array in _state_arrays(solver).items()}
     arrays["solver/losses"] = np.array(solver.losses, np.float64)
     arrays.update({join_key("positions", name): np.array([position], np.int64)
                    for name, position in solver.net.positions.items()})
@@ -52,6 +68,8 @@ def write(solver: Solver, path: Path) -> None:
              "texts": place_record(solver.net)}
     if shared := [names for names in solver.net.owners().values() if len(names) > 1]:
         attrs["shared"] = json.dumps(shared)
+    if solver.written.run:
+        attrs.update(run=solver.written.run, loss=solver.smoothed_loss)
     if solver.best is not None:
         attrs["best"] = float(solver.best)
     if solver.net.backend.precision != "float32":
@@ -61,6 +79,18 @@ def write(solver: Solver, path: Path) -> None:
     write_snapshot(path, Snapshot(arrays, attrs))
 
 
+def check_names(solver: Solver) -> None:
+    """Raise SnapshotError where the name of a file or of an array is too long for a snapshot."""
+    path = Path(f"{solver.snapshot_prefix}_iter_{solver.settings.max_iter}.h5")
+    check_keys(path, _state_arrays(solver))
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise SnapshotError(f"{path}: no snapshot can have this name, which is too long; choose a "
+                                f"shorter snapshot_prefix") from error
+
+
 def _state_arrays(solver):
     """Every array that training changes, by its key in a snapshot."""
     arrays = {_key("data", name): p.data for name, p in solver.net.parameters().items()}
@@ -68,6 +98,12 @@ def _state_arrays(solver):
         arrays.update({f"{_key('solver/history', name)}/{i}": h for i, h in enumerate(history)})
     arrays.update({join_key("state", *names): array for names, array in solver.net.states.items()})
     return arrays
+
+
+def _nonfinite(arrays):
+    """The key of an array that holds a NaN or infinity, or None."""
+    return next((key for key, array in arrays.items()
+                 if array.dtype.kind == "f" and not np.isfinite(array).all()), None)
 
 
 def _key(group, name):
@@ -107,6 +143,9 @@ def restore(solver: Solver, path: str | PathLike) -> None:
     if found - set(expected):
         raise SnapshotError(f"{path}: is no snapshot of this net: it has {min(found - set(expected))}, the "
                             f"net has not")
+    if broken := _nonfinite({key: arrays[key] for key in expected}):
+        raise SnapshotError(f"{path}: training cannot go on from here: {broken} is not finite; use an older "
+                            f"one")
     if seed != solver.seed:
         solver.rebuild(seed)
     for key, target in _state_arrays(solver).items():
@@ -128,6 +167,9 @@ def _checked_state(path, arrays, attrs):
         if not isinstance(attrs[name], int) or not 0 <= attrs[name] < 2 ** 63:
             raise SnapshotError(f"{path}: refused as a snapshot: expected {name} to be an integer from 0 on, "
                                 f"got {attrs[name]!r}")
+    if not is_run_name(attrs.get("run", "0" * 16)):
+        raise SnapshotError(f"{path}: refused as a snapshot: expected run to be 16 hexadecimal digits, got "
+                            f"{str(attrs['run'])[:80]!r}")
     if not isinstance(attrs.get("best", 0.0), int | float):
         raise SnapshotError(f"{path}: refused as a snapshot: expected best to be a number, got "
                             f"{attrs['best']!r}")
@@ -209,23 +251,23 @@ def best_problems(config: SolverConfig, test_nets: list[Net]) -> list[str]:
             f"(outputs: {', '.join(outputs) or 'none, there is no test net'})"]
 
 
+def writes_snapshots(solver: Solver) -> bool:
+    """Whether a training writes snapshots unasked: each `snapshot` iterations, or at its end to a prefix."""
+    settings = solver.settings
+    return settings.snapshot > 0 or settings.snapshot_after_train and solver.has_prefix
+
+
 def keep_best(solver: Solver, results: list[dict]) -> None:
     """Write PREFIX_best.h5 if the output that snapshot_best names is better than ever.
 
     "-loss" means smaller is better. The first test net with that output counts; a NaN is never better.
+    Nothing is written where no snapshots are, see `writes_snapshots`.
     """
     wanted = solver.settings.snapshot_best
-    if not wanted:
+    if not wanted or not writes_snapshots(solver):
         return
     name, sign = wanted.removeprefix("-"), -1 if wanted.startswith("-") else 1
     value = float(np.mean(next(result[name] for result in results if name in result)))
     if not np.isnan(value) and (solver.best is None or sign * value > sign * solver.best):
         solver.best = value
         write(solver, Path(f"{solver.snapshot_prefix}_best.h5"))
-
-
-def prune_old(solver: Solver, newest: Path) -> None:
-    """Delete all but the snapshot_keep newest numbered snapshots of this prefix (0 keeps all)."""
-    if solver.settings.snapshot_keep:
-        prefix = Path(solver.snapshot_prefix)
-        prune(prefix.parent, solver.settings.snapshot_keep, protect=[newest], prefix=f"{prefix.name}_iter_")

@@ -103,16 +103,16 @@ class EagerSteps:
                                   f"leave that record out, or mend it")
         place = "every output of the net is finite: the sum of the losses overflows" if found is None else (
             f"the first output that is not finite is blob {found[1]!r} of layer {found[0]!r}")
-        last = f"; the last snapshot is {solver.last_snapshot}" if solver.last_snapshot else ""
         return NonFiniteError(f"iteration {solver.iteration}: the loss is {loss}; {place}. Try a smaller "
-                              f"base_lr (now {solver.learning_rate:g}) or clip_gradients{last}")
+                              f"base_lr (now {solver.learning_rate:g}) or clip_gradients"
+                              f"{solver.written.advice()}")
 
     def _nonfinite_gradient(self, name: str) -> NonFiniteError:
         solver = self.solver
-        last = f"; the last snapshot is {solver.last_snapshot}" if solver.last_snapshot else ""
         return NonFiniteError(f"iteration {solver.iteration}: the loss is finite, but the gradient of {name} "
                               f"is not; nothing was updated. A division or a square root at 0 does that, or "
-                              f"a base_lr that is too large (now {solver.learning_rate:g}){last}")
+                              f"a base_lr that is too large (now {solver.learning_rate:g})"
+                              f"{solver.written.advice()}")
 
     @property
     def smoothed_loss(self) -> float:

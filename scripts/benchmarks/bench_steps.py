@@ -75,7 +75,6 @@ class MinidropSteps:
             with_constant_weights(settings.net_param)
         self.solver = make_solver(settings, model.parse(method), device=device, precision=precision)
         self.net, self.backend = self.solver.net, self.solver.net.backend
-        self.input = next(layer for layer in self.net.layers.values() if layer.type == "Input")
         self.kinds = (Shares if (model.by_share if by_share is None else by_share) else Choices)(self.net)
         self.weights = self.kinds.weights
         with self.backend.active():
@@ -100,7 +99,7 @@ class MinidropSteps:
 
     def step(self):
         counter, (launches, graphs) = self.solver.iteration, self._counts()
-        self.input.give(self.batches[counter % BATCHES])
+        self.net.set_inputs(**self.batches[counter % BATCHES])
         self.solver.step()
         return None if self.captured and self._counts() != (launches + 1, graphs) else self.kinds.of(counter)
 

@@ -162,7 +162,7 @@ def trained(device, family, dtype, launches=True, iterations=20):
     if solver.captured is not None:
         solver.captured.launches = launches
     for i in range(iterations):
-        solver.net.layers["in"].give(batches[i % 4])
+        solver.net.set_inputs(**batches[i % 4])
         solver.step()
     solver.settle()     # raises what was wrong: a device that never updates leaves the same bits every time
     weights = {name: solver.net.backend.to_host(p.data).copy() for name, p in solver.net.parameters().items()}

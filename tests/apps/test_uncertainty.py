@@ -71,7 +71,8 @@ def test_quality_leaves_out_ignored_places():
                             np.array([True, True, False]))
     record = prediction.quality.as_dict()
     assert record["places"] == 2
-    assert record["deterministic"]["accuracy"] == 0.5 and record["monte_carlo"]["accuracy"] == 0.5
+    assert record["deterministic"]["accuracy"] == 0.5
+    assert record["monte_carlo"]["accuracy"] == 0       # of ties
     assert record["deterministic"]["negative_log_likelihood"] == pytest.approx(log(2) / 2)
     assert record["monte_carlo"]["negative_log_likelihood"] == pytest.approx(log(2))
     assert record["deterministic"]["entropy"] == pytest.approx(log(2) / 2)

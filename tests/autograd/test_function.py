@@ -118,18 +118,18 @@ def test_unwanted_gradients_are_not_asked_for():
             asked.append(wanted)
             return super().backward(backend, gy, wanted)
     a, b = Tensor(np.ones(2), requires_grad=True), Tensor(np.ones(2))
-    Spy().apply(a, b).backward()
+    Spy().apply(a, b).backward(np.ones(2))
     assert asked == [(True, False)] and b.grad is None and a.grad.tolist() == [2, 2]
 
 
 def test_several_outputs_and_one_that_nobody_reads():
     x = Tensor(np.ones(2), requires_grad=True)
     first, second = Pair().apply(x)
-    second.backward()
+    second.backward(np.ones(2))
     assert x.grad.tolist() == [10, 10]
     first, second = Pair().apply(x)
     function = first.creator
-    (first + second).backward()
+    (first + second).backward(np.ones(2))
     assert x.grad.tolist() == [21, 21]
     assert not hasattr(function, "got"), "what was saved for backward is dropped"
 
@@ -137,7 +137,7 @@ def test_several_outputs_and_one_that_nobody_reads():
 def test_a_tuple_of_one_output():
     x = Tensor(np.ones((3, 2)), requires_grad=True)
     y, = One().apply(x)
-    y.backward()
+    y.backward(np.ones(y.shape))
     assert x.grad.tolist() == [[3, 3]] * 3
 
 

@@ -71,7 +71,7 @@ def test_second_backward():
 
 def test_no_part_of_the_graph_is_run_for_a_tensor_without_gradient():
     y = functions.power(Tensor(np.ones(2)), 2.0)
-    y.backward()
+    y.backward(np.ones(2))
     assert y.creator is None
 
 

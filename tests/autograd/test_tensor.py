@@ -62,10 +62,43 @@ def test_operators():
     assert (a + b).numpy().tolist() == [4, 7] and (a * b).numpy().tolist() == [3, 10]
 
 
+@pytest.mark.parametrize("array", [np.array([3.0, 5.0]), np.float32([3, 5])], ids=["float64", "float32"])
+def test_an_array_before_the_operator_loses_no_gradient(array):
+    """NumPy would make a plain array of it."""
+    x = Parameter(np.array([1.0, 2.0]))
+    for y, value, gradient in ((array * x, [3, 10], [3, 5]), (array + x, [4, 7], [1, 1]),
+                               (x * array, [3, 10], [3, 5]), (x + array, [4, 7], [1, 1])):
+        assert isinstance(y, Tensor) and y.numpy().tolist() == value
+        y.backward(np.ones(2))
+        assert x.grad.tolist() == gradient
+        x.clear_grad()
+
+
+@pytest.mark.parametrize("call", [lambda a, x: a - x, lambda a, x: a / x, lambda a, x: a @ x,
+                                  lambda a, x: a ** x, lambda a, x: a > x,
+                                  lambda a, x: np.float64(2) - x, lambda a, x: np.exp(x),
+                                  lambda a, x: np.multiply(a, x)])
+def test_what_a_tensor_has_no_operator_for_is_refused(call):
+    with pytest.raises(TypeError):
+        call(np.ones(2), Parameter(np.ones(2)))
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 1), (0,)])
+def test_the_gradient_of_several_numbers_has_to_be_given(shape):
+    x = Tensor(np.ones(shape), requires_grad=True)
+    with pytest.raises(ShapeError) as caught:
+        functions.power(x, 2.0).backward()
+    assert str(caught.value) == (f"backward: a tensor of shape {shape} is no single number, whose gradient "
+                                 f"is 1; give gy, an array of the physical shape {shape}")
+    one = Tensor(np.ones((1, 1)), requires_grad=True)
+    functions.power(one, 2.0).backward()
+    assert one.grad.tolist() == [[2]]
+
+
 def test_gradients_of_leaves_add_up():
     x = Tensor(np.array([1.0, 2.0]), requires_grad=True)
     for _ in range(2):
-        functions.power(x, 2.0).backward()
+        functions.power(x, 2.0).backward(np.ones(2))
     assert x.grad.tolist() == [4, 8]
     x.clear_grad()
     assert x.grad is None
@@ -135,7 +168,7 @@ def test_a_computed_weight_gets_an_ordinary_gradient(rng):
     compact = functions.take(Tensor(x), KEPT)
     y = functions.linear(compact, functions.power(V_tensor, 2.0))
     np.testing.assert_allclose(y.numpy(), (x * KEPT.mask()) @ (V * V).T)
-    y.backward()
+    y.backward(np.ones(y.shape))
     expected = np.broadcast_to((x * KEPT.mask()).sum(axis=0), V.shape) * 2 * V
     np.testing.assert_allclose(V_tensor.grad, expected)
 

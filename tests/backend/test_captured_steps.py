@@ -374,16 +374,16 @@ def test_arrays_given_by_hand_cannot_be_given_again(recorded_cuda):
                                   f"{{ {text} }}"),
                      device=recorded_cuda(), dtype="float64")
     batch = {"data": DATA[0][:6, :, 0, 0], "label": DATA[1][:6]}
-    made.net.layers["in"].give(batch)
+    made.net.set_inputs(**batch)
     made.step(6)
-    made.net.layers["in"].give({"data": batch["data"] * np.nan})
+    made.net.set_inputs(data=batch["data"] * np.nan)
     made.step(2)
     with pytest.raises(NonFiniteError, match="iteration 6: the loss is nan; the arrays given to the net in "
                        "that iteration are "
                                              "gone, so where is not known: set capture_steps: false"):
         made.settle()
     assert made.iteration == 6
-    made.net.layers["in"].give({**batch, "label": batch["label"] + 5})
+    made.net.set_inputs(**{**batch, "label": batch["label"] + 5})
     made.step()
     with pytest.raises(DataError, match="iteration 6: a label, an index or cont is out of range"):
         made.settle()
@@ -395,15 +395,14 @@ def test_states_stay_as_the_bad_iteration_found_them(recorded_cuda, tmp_path):
     text = "\n".join(['layer { name: "text" type: "Input" top: "data" top: "label" top: "cont" '
                       f'input_param {{ {shapes} }} }}', *layers])
     whole, rng = text_solver(recorded_cuda(), text), np.random.default_rng(2)
-    give = whole.net.layers["text"].give
     for _ in range(12):
-        give({"data": rng.integers(0, 12, (5, 3)), "label": rng.integers(0, 12, (5, 3)),
-              "cont": np.ones((5, 3))})
+        whole.net.set_inputs(data=rng.integers(0, 12, (5, 3)), label=rng.integers(0, 12, (5, 3)),
+                             cont=np.ones((5, 3)))
         whole.step()
     whole.settle()
     before = {place: whole.net.backend.to_host(state).copy() for place, state in whole.net.states.items()}
     for bad in ({"cont": np.full((5, 3), 0.5)}, {"cont": np.ones((5, 3)), "data": np.full((5, 3), 12)}):
-        give(bad)
+        whole.net.set_inputs(**bad)
         whole.step(3)
         with pytest.raises(DataError, match="iteration 12: a label, an index or cont is out of range"):
             whole.settle()
@@ -514,7 +513,7 @@ def test_batches_given_by_hand_may_have_several_sizes(recorded_cuda, kind):
                          device=device, dtype="float64")
         for i in range(30):
             size = 6 - 2 * (i % 3 == 1)
-            made.net.layers["in"].give({"data": DATA[0][:size, :, 0, 0], "label": DATA[1][:size]})
+            made.net.set_inputs(data=DATA[0][:size, :, 0, 0], label=DATA[1][:size])
             made.step()
         found.append({name: parameter.numpy() for name, parameter in made.net.parameters().items()})
         assert device == "cpu" or made.captured.replayed > 8

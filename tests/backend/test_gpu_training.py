@@ -102,7 +102,7 @@ def train(layers, device, rng, more="", launches=True, iterations=30, **options)
                  "label": rng.integers(0, 11 if words else 7, shape)}
         if words:
             batch["cont"] = (rng.random(shape) > 0.2).astype(float)
-        solver.net.layers["in"].give(batch)
+        solver.net.set_inputs(**batch)
         solver.step()
         losses.append(solver.net.loss)
     solver.settle()         # raises what the device refused: then it has left the weights alone, however

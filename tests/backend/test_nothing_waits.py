@@ -222,9 +222,9 @@ def test_a_hidden_drop_is_captured_whether_or_not_its_steps_fit_the_units(record
                                      f"4 net_param {{ {text} }}"), device=device, dtype="float64")
         for _ in range(24):
             batch = np.random.default_rng(solver.iteration)
-            solver.net.layers["in"].give({"data": batch.standard_normal((STEPS, STREAMS, 6)),
-                                          "cont": np.ones((STEPS, STREAMS)),
-                                          "label": batch.integers(0, 5, (STEPS, STREAMS))})
+            solver.net.set_inputs(data=batch.standard_normal((STEPS, STREAMS, 6)),
+                                  cont=np.ones((STEPS, STREAMS)),
+                                  label=batch.integers(0, 5, (STEPS, STREAMS)))
             solver.step()
         results.append([p.numpy() for p in solver.net.parameters().values()])
         if device != "cpu":

@@ -89,7 +89,7 @@ def test_training_in_low_precision_learns(precision, rng):
                        device="cuda:0")
     losses = []
     for _ in range(100):
-        solver.net.layers["in"].give({"data": x, "label": label})
+        solver.net.set_inputs(data=x, label=label)
         solver.step()
         losses.append(solver.losses[-1])
     assert np.mean(losses[-10:]) < 0.1 * losses[0]

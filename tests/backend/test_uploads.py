@@ -416,7 +416,7 @@ def test_what_is_given_once_stays(setting, on_device):
                         '300 } } }'),
               device=on_device)
     once = batch(1000)[0]
-    net.forward(a=batch(0)[0], b=once)
+    net.set_inputs(b=once)
     there = setting.device.cupy.asarray(batch(5)[0])
     for n in range(100):
         given = there if n % 30 == 0 else Tensor(there, backend=on_device) if n % 30 == 1 else batch(n)[0]

@@ -57,7 +57,9 @@ def test_a_stream_that_cannot_encode_a_name(monkeypatch):
     assert stream.buffer.getvalue() == rb"\xe9 \udcff" + b"\n" + rb"\xe9 \udcff" + b"\n"
 
 
-def test_the_log_file_takes_names_that_are_no_text(tmp_path):
+def test_the_log_file_takes_names_that_are_no_text(tmp_path, monkeypatch):
+    # What pytest captures goes from process to process, as text.
+    monkeypatch.setattr(logging.getLogger("minidrop"), "propagate", False)
     with RunLog() as log:
         logging.getLogger("minidrop").info("é \udcff")
         log.open(tmp_path / "train.log")

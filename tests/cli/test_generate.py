@@ -1,6 +1,7 @@
 """minidrop generate and TextModel: what a model has learnt comes out again, alike for every way to ask."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -132,9 +133,8 @@ def test_temperature_is_what_the_scores_are_divided_by(folder):
     """The share of each first token over many seeds is softmax(scores / temperature), for a cold and a hot
     one."""
     writer = model(folder)
-    writer.net.reset_states()
     tokens = writer.vocabulary.encode("the").tolist()
-    scores = writer._read(tokens[0], first=True)
+    scores, _ = writer._read(tokens[0], None)
     for temperature in (3, 9):
         odds = np.exp(scores / temperature)
         expected = odds / odds.sum()
@@ -176,9 +176,9 @@ def test_a_step_at_a_time_equals_the_whole_sequence(folder):
     net.forward()
     data, expected = net.blobs["data"].numpy(), net.blobs["scores"].numpy()
     for stream in range(4):
-        writer.net.reset_states()
+        states = None
         for step in range(9):
-            scores = writer._read(int(data[step, stream]), step == 0)
+            scores, states = writer._read(int(data[step, stream]), states)
             np.testing.assert_allclose(scores, expected[step, stream, :len(scores)], rtol=1e-10, atol=1e-12)
 
 
@@ -263,6 +263,23 @@ def test_scores_that_are_no_numbers(folder):
         writer.generate("the")
     bias[...] = healthy
     assert writer.generate("the") == before         # nothing of it is left in the states
+
+
+@pytest.mark.parametrize("name", ["words", "characters", "sentences"])
+def test_generators_that_take_turns_do_not_disturb_each_other(folder, name):
+    writer = model(folder, name)
+    prompt = "a" if name == "characters" else "the"
+    asked = [{"prompt": prompt, "length": 12, "seed": seed} for seed in (0, 1)]
+    expected = [writer.generate(**one) for one in asked]
+    pieces = list(zip(*(writer.stream(**one) for one in asked), strict=True))
+    assert ["".join(own) for own in zip(*pieces, strict=True)] == expected
+
+
+def test_threads_may_share_a_writer(folder):
+    writer = model(folder)
+    expected = [writer.generate("the", 25, seed=seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda seed: writer.generate("the", 25, seed=seed), range(4))) == expected
 
 
 def test_wrong_use_from_python(folder):

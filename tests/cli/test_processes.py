@@ -238,3 +238,15 @@ def test_a_terminal_gets_a_bar(tiny):
     code, text = on_terminal(0, "train", "--solver", tiny.solver)       # it does not say how wide it is
     assert code == 0
     assert "40/40" not in text and "Iteration 25" in text
+
+
+def test_many_interrupts_end_it_at_once_and_print_nothing(tiny):
+    """While it writes one snapshot after the other, most of the time inside HDF5."""
+    child = train(tiny, "o", *LONG, "--set", "snapshot=1")
+    wait_for(child, tiny.path / "o/snapshots/task_iter_5.h5")
+    for _ in range(6):
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.001)
+    out, err = finish(child)
+    assert (child.returncode, err) == (130, "")
+    assert [path.name for path in (tiny.path / "o").rglob("*.part")] == []

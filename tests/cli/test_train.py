@@ -1,6 +1,7 @@
 """minidrop train in this process: the run folder, resuming, errors."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -239,3 +240,49 @@ def test_a_snapshot_prefix_that_cannot_be_written_is_found_before_training(tiny,
     assert result.code == 1 and "Iteration" not in result.out
     assert "snapshots cannot be written to the folder file: " in result.err
     assert result.err.rstrip().endswith("choose another snapshot_prefix")
+
+
+# -- one run beside another ----------------------------------------------------------------------------------
+def test_runs_with_one_prefix_do_not_go_on_from_each_other(tiny, minidrop):
+    command = ("train", "--solver", tiny.solver, "--set", "snapshot_prefix=snaps/x")
+    assert "another run" not in minidrop(*command, "--out", "a", "--set", "max_iter=20").err
+    second = minidrop(*command, "--out", "b", "--set", "max_iter=40")
+    assert second.code == 0
+    assert second.err.count("snaps/x_iter_20.h5 is a snapshot of another run; those of the same") == 1
+    lost = minidrop(*command, "--out", "a", "--resume", "auto")
+    assert lost.code == 1 and lost.err == (
+        "error: --resume auto: snaps/x_iter_40.h5 is a snapshot of another run with this snapshot_prefix, "
+        "and none of the run in a is left; go on from it with --resume FILE, or start anew with another "
+        "--out\n")
+    assert minidrop(*command, "--out", "c", "--resume", "snaps/x_iter_20.h5").code == 0
+
+
+def test_file_times_do_not_matter(tiny, minidrop):
+    command = ("train", "--solver", tiny.solver, "--set", "snapshot_prefix=snaps/x", "--out", "a")
+    assert minidrop(*command, "--set", "max_iter=20").code == 0
+    for path in (tiny.path / "snaps").iterdir():
+        os.utime(path, (0, 0))
+    assert "going on at iteration 20 from snaps/x_iter_20.h5" in minidrop(*command, "--resume", "auto").out
+
+
+@pytest.mark.parametrize("name", ["solver.prototxt", "net.prototxt", "metrics.jsonl"])
+@pytest.mark.parametrize("resume", [(), ("--resume", "auto")])
+def test_a_folder_with_other_files_is_no_run_folder(tiny, minidrop, name, resume):
+    (tiny.path / "mine").mkdir()
+    (tiny.path / "mine" / name).write_text("# mine\n")
+    result = minidrop("train", "--solver", tiny.solver, "--out", "mine", *resume)
+    assert result.code == 1 and f"--out mine: is no run folder and holds a {name}" in result.err
+    assert [path.name for path in (tiny.path / "mine").iterdir()] == [name]
+    assert (tiny.path / "mine" / name).read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 100_000, "\0", "[1]", '{"started": "x"}', '{"run": 3}', "x" * (2 << 20)],
+    ids=["deep", "binary", "list", "started", "run", "long"])
+def test_a_broken_run_json_is_passed_over(tiny, minidrop, text):
+    assert minidrop("train", "--solver", tiny.solver, "--set", "max_iter=20").code == 0
+    (tiny.path / "runs/broken").mkdir()
+    (tiny.path / "runs/broken/run.json").write_text(text)
+    result = minidrop("train", "--solver", tiny.solver, "--resume", "auto")
+    assert result.code == 0 and "going on at iteration 20" in result.out
+    assert result.err.count("warning: runs/broken/run.json: cannot be read") == 1

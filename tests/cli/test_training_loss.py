@@ -25,15 +25,16 @@ def solver(losses, settings=""):
 
 @pytest.mark.parametrize("losses, settings, said", [
     (ONE.replace("TOP", "loss").replace("MORE", ""), "", ""),
-    (ONE.replace("TOP", "error").replace("MORE", ""), "", "error, without weight decay;"),
-    (ONE.replace("TOP", "loss").replace("MORE", "loss_weight: 3"), "", "3 loss, without weight decay;"),
+    (ONE.replace("TOP", "error").replace("MORE", ""), "", "error as its loss, without weight decay;"),
+    (ONE.replace("TOP", "loss").replace("MORE", "loss_weight: 3"), "",
+     "3 loss as its loss, without weight decay;"),
     (ONE.replace("TOP", "loss").replace("MORE", ""), "average_loss: 7",
-     "loss, without weight decay, mean of the last 7 iterations;"),
-    (TWO, "", "loss + 0.5 more, without weight decay;"),
+     "loss as its loss, without weight decay, mean of the last 7 iterations;"),
+    (TWO, "", "loss + 0.5 more as its loss, without weight decay;"),
 ])
 def test_what_the_loss_is(losses, settings, said):
     line = training_loss(solver(losses, settings))
-    assert line == (f"loss in training is {said} in tests every output has its own name" if said else "")
+    assert line == (f"training shows {said} tests show every output" if said else "")
 
 
 def test_the_values_are_what_the_words_say():

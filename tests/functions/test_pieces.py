@@ -115,7 +115,7 @@ def test_gradients_that_nobody_wants_cost_nothing(monkeypatch, wanted):
     gemm = type(x.backend).gemm
     monkeypatch.setattr(type(x.backend), "gemm", lambda *given, **more: products.append(1)
                         or gemm(*given, **more))
-    y.backward()
+    y.backward(y.backend.xp.ones_like(y.data))
     assert len(products) == 2 * (wanted[0] + wanted[1])         # two classes of tiles
     assert [tensor.grad is not None for tensor in (x, W, b)] == list(wanted)
 
@@ -123,7 +123,7 @@ def test_gradients_that_nobody_wants_cost_nothing(monkeypatch, wanted):
 def test_the_gradient_of_a_parameter_is_the_pieces_themselves():
     W = Parameter(numbers(4, 6))
     linear_pieces(Tensor(numbers(5, 6)), W, None, tile_pieces(5, tile_pattern(2, 0, 2).tiles(4, 6)),
-                  2.0).backward()
+                  2.0).backward(np.ones((5, 4)))
     assert [block.data.shape for block in W.blocks] == [(2, 4), (2, 2)]
     assert W.grad[:2, 2:4].tolist() == [[0, 0], [0, 0]] == W.grad[2:, :2].tolist()
     np.testing.assert_allclose(W.grad[:2, [0, 1, 4, 5]],
@@ -142,7 +142,7 @@ def test_an_empty_batch(backend, dtype, pieces, trained, transpose):
     W = Parameter(data, backend) if trained else Tensor(data, True, backend)
     y = linear_pieces(x, W, b, pieces, 2.0, transpose)
     assert y.shape == (0, 5)
-    y.backward()
+    y.backward(y.backend.xp.ones_like(y.data))
     gradients = [tensor.grad for tensor in (x, b)] + [W.dense_grad() if trained else W.grad]
     for tensor, gradient in zip((x, b, W), gradients, strict=True):
         assert (gradient.shape == tensor.shape and gradient.dtype == dtype
@@ -152,7 +152,7 @@ def test_an_empty_batch(backend, dtype, pieces, trained, transpose):
 def test_a_computed_weight_of_an_empty_batch():
     """W is no leaf: its gradient goes on as an array."""
     V = Tensor(numbers(5, 4), requires_grad=True)
-    linear_pieces(Tensor(np.zeros((0, 4))), functions.power(V, 2.0), None, []).backward()
+    linear_pieces(Tensor(np.zeros((0, 4))), functions.power(V, 2.0), None, []).backward(np.ones((0, 5)))
     assert V.grad.shape == (5, 4) and not V.grad.any()
 
 

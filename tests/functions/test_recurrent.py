@@ -132,7 +132,7 @@ def test_only_the_kept_columns_of_the_weight_get_a_gradient(kind):
     x, weights, _ = operands(kind)
     Wx = Parameter(weights[0])
     h, *_ = ours(kind, CONT["one sequence"], kept)(Tensor(x), Wx, *[Tensor(w) for w in weights[1:]])
-    h.backward()
+    h.backward(np.ones(h.data.shape))
     block, = Wx.blocks
     assert (block.rows, block.cols) == (None, kept) and block.data.shape == (len(weights[0]), kept.count)
 
@@ -255,7 +255,7 @@ def test_absent_units_touch_only_their_part_of_the_weights(kind):
     h, *_ = getattr(functions, kind)(Tensor(x), Tensor(CONT["one sequence"]), *parameters,
                                      drop=HiddenDrop(units=units))
     assert (h.kept, h.kept_axis, h.data.shape) == (units, 2, (STEPS, STREAMS, 2))
-    h.backward()
+    h.backward(np.ones(h.data.shape))
     rows = gate_rows(units, gates)
     (Wx,), (b,), (Wh,) = (parameter.blocks for parameter in parameters[:3])
     assert (Wx.rows, Wx.cols, Wx.data.shape) == (rows, None, (2 * gates, INPUTS))

@@ -32,8 +32,9 @@ class TestInput:
 
     def test_values_stay_until_others_come(self, make_net):
         net = make_net(self.TEXT)
-        net.forward(data=np.ones((2, 3)), label=[0, 1])
-        assert net.forward(data=[[5, 6, 7], [8, 9, 1]])["y"].numpy().tolist() == [[10, 12, 14], [16, 18, 2]]
+        net.set_inputs(data=np.ones((2, 3)), label=[0, 1])
+        net.set_inputs(data=[[5, 6, 7], [8, 9, 1]])
+        assert net.forward()["y"].numpy().tolist() == [[10, 12, 14], [16, 18, 2]]
         assert net.forward()["label"].numpy().tolist() == [0, 1]
 
     def test_a_tensor_that_wants_its_gradient(self, make_net, dtype, backend):
@@ -50,7 +51,8 @@ class TestInput:
          "size), got (3,)"),
         ({"dta": 1}, ShapeError, "the net has no input 'dta'; did you mean 'data'? (inputs: data, label)"),
         ({"data": np.zeros((2, 3))}, DataError,
-         "layer 'in' (Input): no value for input 'label'; call net.forward(data=..., label=...)"),
+         "layer 'in' (Input): no value for input 'label' in this pass; call net.forward(data=..., "
+         "label=...), or net.set_inputs(label=...) for all passes"),
         ({"data": np.zeros((2, 3)), "label": np.zeros(3)}, ShapeError,
          "layer 'in' (Input): inputs of one batch expected, got [2, 3] records"),
         ({"data": [["a", "b", "c"]]}, DataError,

@@ -7,6 +7,9 @@ import pytest
 import minidrop as md
 from minidrop.autograd import no_grad
 from minidrop.config import parse_net
+from minidrop.layers import base
+from minidrop.patterns import PatternSettings
+from minidrop.patterns.drop_site import DropSite
 
 TEXT = '''
 layer { name: "in" type: "Input" top: "data" top: "label"
@@ -371,3 +374,55 @@ def test_backward_after_no_grad_says_so():
 @pytest.mark.parametrize("dtype", [np.float32, np.dtype("float32"), "float32"])
 def test_dtype_may_be_a_name_or_a_type(dtype):
     assert net_of(TEXT, dtype=dtype).dtype == "float32"
+
+
+class TestInputs:
+    TEXT = 'layer { name: "in" type: "Input" top: "a" top: "b" input_param { shape { dim: 2 dim: 3 } } }'
+
+    def test_one_left_out_is_refused_and_not_that_of_the_last_batch(self):
+        net = md.Net(parse_net(self.TEXT), device="cpu")
+        net.forward(a=np.ones((2, 3)), b=np.ones((2, 3)))
+        for given, missing in (({"a": np.ones((2, 3))}, "b"), ({}, "a")):
+            message = (f"^layer 'in' .Input.: no value for input '{missing}' in this pass; "
+                       f".*_inputs.{missing}=")
+            with pytest.raises(md.DataError, match=message):
+                net.forward(**given)
+        with pytest.raises(md.DataError, match="no value for input 'a'"):
+            net.read()
+
+    def test_one_that_is_set_stays_and_may_be_given_another_value_for_one_pass(self):
+        net = md.Net(parse_net(self.TEXT), device="cpu")
+        net.set_inputs(b=np.full((2, 3), 7))
+        for b in (None, 5, None):
+            more = {} if b is None else {"b": np.full((2, 3), b)}
+            outputs = net.forward(a=np.ones((2, 3)), **more)
+            assert outputs["b"].numpy().tolist() == [[b or 7] * 3] * 2
+        with pytest.raises(md.ShapeError, match="the net has no input 'c'"):
+            net.set_inputs(c=1)
+
+
+DROPPING = """layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 dim: 8 } } }
+  layer { name: "d" type: "ApproxDropout" bottom: "x" top: "d" approx_dropout_param { pattern: "UNIT" } }"""
+
+
+def test_passes_by_hand_draw_as_forward_does():
+    """Nobody called draw_patterns: compute draws, and so drops, the units of passes 0, 1, ..."""
+    net, other = (md.Net(parse_net(DROPPING), device="cpu") for _ in range(2))
+    for _ in range(3):
+        net.compute(net.read())
+        other.forward()
+        assert net.patterns == other.patterns and net.blobs["d"].kept == other.blobs["d"].kept is not None
+        assert net.masks()["d"].tolist() == other.masks()["d"].tolist()
+
+
+def test_a_site_that_nobody_would_draw_is_refused():
+    with base._types.forgetting():
+        @md.register_layer("Forgetful")
+        class Forgetful(md.Layer):
+            def setup(self, shape):
+                self.site = DropSite(self.name, PatternSettings(), 0, shape[1])
+                return [shape]
+
+        text = DROPPING.split("approx_dropout_param")[0].replace("ApproxDropout", "Forgetful") + "}"
+        with pytest.raises(md.ConfigError, match="layer 'd'.*nobody draws site, a DropSite: flow"):
+            md.Net(parse_net(text), device="cpu")

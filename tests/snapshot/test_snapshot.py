@@ -150,6 +150,8 @@ def test_any_names_can_be_keys(tmp_path_factory, parts):
     ({}, {"x": "\udc80"}, "cannot be stored as UTF-8"),
     ({}, {"": 1}, "must not be empty"),
     ({}, {"x": 2**64}, "does not fit into 64 bits"),
+    ({}, {"iteration": float("nan")}, "attribute 'iteration': expected an integer from 0 on, got nan"),
+    ({}, {"iteration": np.float32("inf")}, "got inf"),
 ])
 def test_what_cannot_be_stored_is_refused_before_writing(path, arrays, attrs, message):
     if message == "got float128" and np.dtype("longdouble").itemsize == 8:
@@ -225,7 +227,7 @@ def test_read_only_folder_as_the_system_reports_it(path, monkeypatch, code):
     write_snapshot(path, example(7))
 
     def fail(file, mode="r", *_, original=open, **options):
-        if "w" in mode:
+        if "x" in mode:
             raise OSError(code, os.strerror(code), str(file))
         return original(file, mode, **options)
 
@@ -266,6 +268,52 @@ def test_interrupted_write_leaves_the_old_file(path, monkeypatch):
         write_snapshot(path, example(8))
     monkeypatch.undo()
     assert os.listdir(path.parent) == [path.name]
+    assert_same(example(7), read_snapshot(path))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals to oneself")
+@pytest.mark.parametrize("method", ["write", "readinto", "seek", "tell", "truncate", "flush"])
+def test_what_a_signals_handler_raises_does_not_pass_through_hdf5(path, monkeypatch, method):
+    """Its handler runs between any two lines of Python, so within all that HDF5 calls."""
+    write_snapshot(path, example(7))
+    original, calls = getattr(seal.Disk, method), []
+
+    def interrupted(disk, *arguments):
+        calls.append(method)
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(disk, *arguments)
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(seal.Disk, method, interrupted)
+    for action in (lambda: write_snapshot(path, example(7)), lambda: read_snapshot(path)):
+        calls.clear()
+        try:
+            action()
+        except KeyboardInterrupt:
+            assert calls
+        else:
+            assert not calls
+    monkeypatch.undo()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert os.listdir(path.parent) == [path.name]
+    assert_same(example(7), read_snapshot(path))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals to oneself")
+def test_a_handler_that_only_takes_note_stops_no_snapshot(path, monkeypatch):
+    noted, original = [], seal.Disk.write
+
+    def write(disk, data):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(disk, data)
+
+    monkeypatch.setattr(seal.Disk, "write", write)
+    old = signal.signal(signal.SIGINT, lambda *_: noted.append(1))
+    try:
+        write_snapshot(path, example(7))
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert noted
     assert_same(example(7), read_snapshot(path))
 
 
@@ -331,8 +379,8 @@ def test_damaged_files(path):
     refuse(path, r"damaged \(wrong checksum\); use an older one")
     path.write_bytes(whole.replace(b"iteration 7", b"iteration 8", 1))
     refuse(path, "wrong checksum")
-    path.write_bytes(whole.replace(b"snapshot 1", b"snapshot 2", 1))
-    refuse(path, "expected snapshot format 1, got '2'; use the version of minidrop that wrote it")
+    path.write_bytes(whole.replace(b"snapshot 1", b"snapshot 3", 1))
+    refuse(path, "expected snapshot format 1 or 2, got '3'; use the version of minidrop that wrote it")
 
 
 def link_to(target):
@@ -644,11 +692,14 @@ def test_a_truncated_file_does_not_count_as_kept(tmp_path):
 def test_prune_leaves_links_and_removes_leftovers(tmp_path):
     fill(tmp_path, 10, 20)
     (tmp_path / "latest.h5").symlink_to("run_iter_10.h5")
-    for name, age in ((".run_iter_30.h5.123.part", 3600), (".run_iter_40.h5.124.part", 1)):
+    old, new = ".minidrop-0123456789abcdef.part", ".minidrop-fedcba9876543210.part"
+    for name, age in ((old, 3600), (".run_iter_30.h5.123.part", 3600), (new, 1), (".other.part", 3600)):
         (tmp_path / name).write_bytes(b"half")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    assert names(prune(tmp_path, 9)) == [".run_iter_30.h5.123.part"]
-    assert (tmp_path / "latest.h5").is_symlink() and (tmp_path / ".run_iter_40.h5.124.part").exists()
+    for keep in (9, 0):         # the second time nothing is left to do
+        assert sorted(names(prune(tmp_path, keep))) == [old, ".run_iter_30.h5.123.part"][:keep]
+    assert (tmp_path / "latest.h5").is_symlink()
+    assert (tmp_path / new).exists() and (tmp_path / ".other.part").exists()
 
 
 def test_importing_costs_nothing():

@@ -262,6 +262,23 @@ def test_same_seed_same_run_other_seed_other_run():
     assert not np.array_equal(weights(runs[0])["ip1/weight"], weights(runs[2])["ip1/weight"])
 
 
+def test_nets_held_before_restore_are_those_that_go_on(tmp_path):
+    base = BASE.replace("random_seed: 3", "")
+    whole, solver = (make("test_iter: 1 test_interval: 2", tmp_path, base=base) for _ in range(2))
+    whole.step(3)
+    net, tested = solver.net, solver.test_nets[0]
+    solver.restore(whole.snapshot())
+    assert solver.seed == whole.seed and solver.net is net and solver.test_nets == [tested]
+    assert net.seed == whole.seed
+    for one in (whole, solver):
+        one.step(2)
+    assert_same_weights(whole, solver)
+    for name, parameter in net.parameters().items():
+        assert parameter is tested.parameters()[name] is solver.updater.parameters[name]
+    net.forward()
+    assert net.draws["drop1"].kept == net.blobs["drop1"].kept
+
+
 def test_restore_brings_back_a_random_seed(tmp_path):
     base = BASE.replace("random_seed: 3", "")
     first, second = (make(base=base, tmp_path=tmp_path) for _ in range(2))
@@ -385,10 +402,11 @@ def test_dropout_and_overrides(tmp_path):
     assert row.net.drop_sites["drop1"].settings.family == "ROW"
 
 
-def test_stopping_early_makes_no_last_test(tmp_path):
+def test_stopping_early_makes_no_last_test_and_keeps_the_last_state(tmp_path):
     solver = make("test_iter: 1 test_interval: 100 test_initialization: false", tmp_path)
     assert solver.solve(should_stop=lambda s: s.iteration == 3) == {}
-    assert solver.iteration == 3 and not list(tmp_path.iterdir())
+    assert solver.iteration == 3 and solver.is_saved
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny_iter_3.h5"]
     assert json.dumps(solver.solve())
 
 
@@ -463,3 +481,52 @@ def test_restoring_a_drawn_seed_keeps_the_arrays_that_were_set(tmp_path):
     for solver in (first, second):
         solver.step(3)
     assert_same_weights(first, second)
+
+
+# -- which snapshots there are -------------------------------------------------------------------------------
+def test_the_snapshot_of_the_lowest_loss_stays_and_is_recommended(tmp_path):
+    solver = make("snapshot: 1 snapshot_keep: 2 snapshot_after_train: false", tmp_path)
+    losses = iter([3.0, 1.0, 2.0, 5.0, 9.0, 20.0])
+
+    def diverge(event):
+        if event.kind == "step":
+            solver.losses.clear()
+            solver.losses.append(next(losses))
+    solver.add_callback(diverge)
+    solver.step(6)
+    names = sorted(path.name for path in tmp_path.glob("*.h5"))
+    assert names == ["tiny_iter_2.h5", "tiny_iter_5.h5", "tiny_iter_6.h5"]
+    assert solver.written.advice() == (f"; the last snapshot is {tmp_path}/tiny_iter_6.h5, that of the "
+                                       f"lowest loss (1) is {tmp_path}/tiny_iter_2.h5")
+
+
+def test_a_callback_stops_training_and_knows_its_solver(tmp_path):
+    solver, seen = make("test_iter: 1 test_interval: 2 snapshot_after_train: false", tmp_path), []
+
+    def stop(event):
+        seen.append(event.solver)
+        if event.kind == "step" and event.iteration >= 3:
+            event.solver.stop()
+    solver.add_callback(stop)
+    assert solver.solve() == {} and solver.iteration == 3 and set(seen) == {solver}
+    solver.step(5)
+    assert solver.iteration == 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_script_without_a_prefix_finds_no_files_it_did_not_ask_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = "test_iter: 1 test_interval: 2 snapshot_best: '-loss'"
+    solver = md.Solver(parse_solver(f"{BASE} {settings} solver_mode: CPU net_param {{ {NET} }}"))
+    solver.solve()
+    assert not list(tmp_path.iterdir())
+    solver.snapshot()
+    assert [path.name for path in tmp_path.iterdir()] == ["minidrop_iter_12.h5"]
+
+
+def test_the_best_is_not_written_where_snapshots_are_off_which_is_said(tmp_path, caplog):
+    solver = make("test_iter: 1 test_interval: 2 snapshot_best: '-loss' snapshot_after_train: false",
+                  tmp_path)
+    solver.solve()
+    assert not list(tmp_path.iterdir())
+    assert "snapshot_best has no effect: snapshots are off" in caplog.text

@@ -159,7 +159,7 @@ def test_dense_and_always_compute_the_same(scripts, tiny, monkeypatch):
             net = tiny.net(method, 0.5)
             settings = tiny.solver_settings(net, 9, random_seed=1, base_lr=1e-3)
             solver = scripts.bench_models.make_solver(settings, tiny.parse(method))
-            solver.net.layers["text"].give(tiny.batches()[0])
+            solver.net.set_inputs(**tiny.batches()[0])
             solver.step(3)
             losses[method], skips[method] = solver.smoothed_loss, solver.net.layers["lstm1"].plan.skips
             consumers = [drop.consumers for drop in solver.net.plan.drops if drop.node.name == "drop1"]

@@ -1,0 +1,140 @@
+"""Files of a run that cannot be written: one line that names the file, and what was left is swept."""
+
+import errno
+import logging
+import os
+import sys
+
+import pytest
+
+from minidrop import files
+from minidrop.cli import plots, run_folder
+
+console = sys.modules["minidrop.cli.console"]      # minidrop.cli.console is its handler
+
+
+@pytest.fixture
+def full():
+    """open_to_append of a disk that is full."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs a device that is always full")
+    return lambda path: open("/dev/full", "ab", buffering=0)
+
+
+def fail(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_costs_the_log_and_one_warning(tiny, minidrop, monkeypatch, full):
+    monkeypatch.setattr(console, "open_to_append", full)
+    for bar in ("--progress", "--no-progress"):
+        result = minidrop("train", "--solver", tiny.solver, "--out", bar[2:], bar)
+        assert result.code == 0 and (tiny.path / bar[2:] / "snapshots/task_iter_40.h5").exists()
+        assert result.err.count("warning") == 1 and "error" not in result.err.lower()
+        assert (f"warning: {bar[2:]}/train.log: cannot be written: No space left on device; training goes on "
+                "without it\n") in result.err
+
+
+def test_the_log_goes_on_when_there_is_space_again(tmp_path, full, capsys):
+    log = console.LogFile(tmp_path / "a")
+    disk, log.file = log.file, full("a")
+    records = [logging.makeLogRecord({"msg": text, "levelname": "INFO"}) for text in ("1", "2", "3")]
+    log.emit(records[0])
+    log.emit(records[1])
+    log.file.close()
+    log.file = disk
+    log.emit(records[2])
+    log.close()
+    assert (tmp_path / "a").read_text().endswith(" INFO    3\n") and capsys.readouterr().err.count("\n") == 1
+
+
+def test_metrics_that_cannot_be_written_end_the_run(tiny, minidrop, monkeypatch, full):
+    monkeypatch.setattr(run_folder, "open_to_append",
+                        lambda path: (full if path.name == "metrics.jsonl" else files.open_to_append)(path))
+    result = minidrop("train", "--solver", tiny.solver, "--out", "o")
+    message = ("error: o/metrics.jsonl: cannot be written: No space left on device; go on later with "
+               "--resume auto\n")
+    assert (result.code, result.err) == (1, message)
+    assert message.strip() in (tiny.path / "o/train.log").read_text()
+    monkeypatch.undo()
+    os.chdir(tiny.path)
+    assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--resume", "auto").code == 0
+
+
+def test_a_run_folder_on_a_full_disk_is_named_with_the_file(tiny, minidrop, monkeypatch):
+    monkeypatch.setattr(files, "write_all", fail)
+    result = minidrop("train", "--solver", tiny.solver, "--out", "o")
+    assert (result.code, result.err) == (1, "error: --out o: the run folder cannot be written: o/run.json: "
+                                            "No space left on device; choose another one\n")
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_an_output_that_is_full_is_named(tiny, minidrop, monkeypatch, name):
+    class Full:
+        encoding = "utf-8"
+        write = flush = fail
+
+    monkeypatch.setattr(f"sys.{name}", Full())
+    with pytest.raises(OSError) as caught:
+        console.echo("a", err=name == "stderr")
+    assert caught.value.filename == name
+    if name == "stdout":
+        result = minidrop("check", tiny.net)
+        assert (result.code, result.err) == (1, "error: stdout: No space left on device\n")
+
+
+def test_a_picture_that_cannot_be_written(tmp_path, minidrop, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    command = ("patterns", "--family", "ROW", "--units", "64", "--iterations", "20", "--png", "a.png")
+    os.mkfifo("a.png")
+    result = minidrop(*command)
+    assert result.code == 1 and result.out == ""
+    assert result.err.startswith("error: --png a.png: expected a regular file or none, got a link, a pipe or")
+    os.unlink("a.png")
+    monkeypatch.setattr(plots, "replace", fail)
+    result = minidrop(*command)
+    assert result.code == 1 and os.listdir() == []
+    assert "error: --png a.png: cannot be written: No space left on device; free some space" in result.err
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "train.log", "net.prototxt"])
+def test_a_pipe_in_the_run_folder_is_refused(tiny, minidrop, name):
+    (tiny.path / "o").mkdir()
+    os.mkfifo(tiny.path / "o" / name)
+    result = minidrop("train", "--solver", tiny.solver, "--out", "o", "--resume", "auto")
+    assert (result.code, result.err) == (1, f"error: --out o: the run folder cannot be written: o/{name}: "
+                                            "expected a regular file or none, got a link, a pipe or a "
+                                            "device; choose another one\n")
+
+
+def test_a_resumed_run_sweeps_what_killed_ones_left(tiny, minidrop):
+    assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--set", "max_iter=10").code == 0
+    part = ".minidrop-0123456789abcdef.part"
+    for folder in ("o", "o/snapshots", "elsewhere"):
+        os.makedirs(folder, exist_ok=True)
+        (tiny.path / folder / part).write_bytes(b"half")
+    assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--resume", "auto").code == 0
+    assert not list((tiny.path / "o").rglob(part))
+    # Another run may be writing under a prefix of the solver file: there only what is old goes.
+    shared = ("train", "--solver", tiny.solver, "--set", "snapshot_prefix=elsewhere/x", "--set", "max_iter=1")
+    assert minidrop(*shared).code == 0 and (tiny.path / "elsewhere" / part).exists()
+    os.utime(tiny.path / "elsewhere" / part, (0, 0))
+    assert minidrop(*shared).code == 0 and not (tiny.path / "elsewhere" / part).exists()
+
+
+def test_names_that_are_too_long_are_refused_before_training(tiny, minidrop):
+    long = "snapshots/" + "n" * 246
+    for prefix, fits in ((long, False), (long[:-5], True)):         # and _iter_40.h5, 11 characters
+        result = minidrop("train", "--solver", tiny.solver, "--set", f"snapshot_prefix={prefix}")
+        assert result.code == (0 if fits else 1)
+    result = minidrop("train", "--solver", tiny.solver, "--set", f"snapshot_prefix={long}")
+    assert "Iteration" not in result.out and result.err == (
+        f"error: {long}_iter_40.h5: no snapshot can have this name, which is too long; choose a shorter "
+        "snapshot_prefix\n")
+    text = (tiny.folder / "net.prototxt").read_text().replace('name: "ip2"', f'name: "{"i" * 29_990}"')
+    (tiny.folder / "net.prototxt").write_text(text)
+    result = minidrop("train", "--solver", tiny.solver)
+    assert result.code == 1 and "Iteration" not in result.out
+    assert result.err.endswith(" cannot be an array's key; build keys with join_key, of names that are "
+                               "not very long\n")

@@ -1,0 +1,116 @@
+"""Outputs are replaced whole or not at all, and pipes, devices and links are left alone."""
+
+import errno
+import os
+import time
+
+import pytest
+
+from minidrop import files
+from minidrop.data import Vocabulary
+from minidrop.errors import DataError, SnapshotError
+from minidrop.snapshot import Snapshot, write_snapshot
+
+NOT_REGULAR = "expected a regular file or none, got a link, a pipe or a device"
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("needs named pipes")
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / ("n" * 255)           # as long as a name can be
+    for content in (b"a", "\N{EURO SIGN}"):
+        files.replace(path, content)
+    assert path.read_text(encoding="utf-8") == "\N{EURO SIGN}" and os.listdir(tmp_path) == [path.name]
+
+
+def test_a_failure_leaves_the_old_file_and_says_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    files.replace(path, b"old")
+    with pytest.raises(OSError) as caught, files.replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(path)
+    with pytest.raises(KeyboardInterrupt), files.replacing(path) as file:
+        file.write(b"new")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_no_planted_link_is_followed(tmp_path, monkeypatch):
+    victim, path = tmp_path / "victim", tmp_path / "a"
+    victim.write_text("precious")
+    path.symlink_to("victim")
+    files.replace(path, b"new")
+    assert not path.is_symlink() and path.read_bytes() == b"new" and victim.read_text() == "precious"
+    # Somebody who guesses the name of the temporary file wins nothing either.
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: "0" * 16)
+    (tmp_path / ".minidrop-0000000000000000.part").symlink_to("victim")
+    with pytest.raises(FileExistsError):
+        files.replace(path, b"newer")
+    assert path.read_bytes() == b"new" and victim.read_text() == "precious"
+
+
+def test_links_pipes_and_devices_are_not_appended_to(tmp_path, pipe):
+    with files.open_to_append(tmp_path / "a") as file:
+        file.write(b"1")
+    with files.open_to_append(tmp_path / "a") as file:
+        file.write(b"2")
+    assert (tmp_path / "a").read_bytes() == b"12"
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "nowhere").symlink_to("b")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (tmp_path / "link", tmp_path / "nowhere", pipe, "/dev/null"):
+        with pytest.raises(OSError, match=NOT_REGULAR):
+            files.open_to_append(path)
+    os.close(reader)
+    with pytest.raises(OSError, match=NOT_REGULAR):
+        files.open_to_append(pipe)
+    assert not (tmp_path / "b").exists()
+
+
+def test_pipes_and_devices_are_not_replaced(tmp_path, pipe):
+    for path in (pipe, "/dev/null"):
+        with pytest.raises(OSError, match=NOT_REGULAR):
+            files.replace(path, b"")
+    with pytest.raises(SnapshotError, match=f"pipe: the snapshot was not written: {NOT_REGULAR}"):
+        write_snapshot(pipe, Snapshot())
+    with pytest.raises(DataError, match=f"pipe: the vocabulary cannot be written .{NOT_REGULAR}"):
+        Vocabulary(["<unk>", "a"], "CHARACTER").save(pipe)
+    with pytest.raises(SnapshotError, match="null"):
+        write_snapshot("a\0b", Snapshot())
+    assert os.listdir(tmp_path) == ["pipe"] and pipe.is_fifo()
+
+
+def test_all_is_written_where_the_system_takes_it_in_parts():
+    class Slow:
+        taken = b""
+
+        def write(self, data):
+            self.taken += bytes(data[:2])
+            return len(data[:2])
+
+    files.write_all(file := Slow(), b"seven..")
+    assert file.taken == b"seven.."
+
+
+def test_what_killed_writers_left_is_swept(tmp_path):
+    name = ".minidrop-0123456789abcdef.part"
+    (tmp_path / name).write_bytes(b"")
+    (tmp_path / "victim").write_bytes(b"")
+    (tmp_path / name.replace("0", "1")).symlink_to("victim")
+    assert files.sweep(tmp_path) == []
+    os.utime(tmp_path / name, (time.time() - files.LEFTOVER_AGE,) * 2)
+    assert files.sweep(tmp_path) == [tmp_path / name] and files.sweep(tmp_path / "nowhere") == []
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_a_process_that_ends_at_once_leaves_no_temporary_file(tmp_path):
+    with pytest.raises(FileNotFoundError), files.replacing(tmp_path / "a"):
+        assert len(os.listdir(tmp_path)) == 1
+        files.abandon()
+        assert os.listdir(tmp_path) == []
