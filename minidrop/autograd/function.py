@@ -1,4 +1,4 @@
-"""Function: one differentiable operation. What is common to all of them happens in `apply`."""
+"""Function: one differentiable operation. What all of them have in common is in `apply`."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ class Function:
     """One differentiable operation on arrays, first order only.
 
     `forward(backend, *arrays)` returns an array (or a tuple of them) and stores on `self` what
-    `backward(backend, gy, wanted)` needs; backward returns one array, `Block` or None per input. Where
-    forward returned a tuple, `gy` is one.
+    `backward(backend, gy, wanted)` needs; backward returns one array, `Block` or None per input. If forward
+    returned a tuple, `gy` is one.
 
     `kept_rule` says what happens to kept sets:
-      "same"    elementwise: all inputs share one kept set and the output carries it;
-      "native"  the function itself reads `input_kept` and sets `output_kept` = (kept, axis), or a list, one
-      for each output;
-      "dense"   it cannot work on compact data: a compact input raises KeptError.
-    An instance is used once. What it stores has a slot in its class; a class without `__slots__` stores what
-    it likes.
+      "same"    elementwise: all inputs share one kept set, and the output carries it;
+      "native"  the function itself reads `input_kept` and sets `output_kept` = (kept, axis), or a list with
+                one for each output;
+      "dense"   the function cannot work on compact data: a compact input raises KeptError.
+    An instance is used once. It stores values in the slots of its class; a class without `__slots__` may
+    store anything.
     """
 
     __slots__ = ("inputs", "outputs_count", "returns_tuple", "rank", "age", "input_kept", "output_kept",
@@ -43,7 +43,7 @@ class Function:
         self = super().__new__(cls)
         self.inputs, self._watched = None, None
         self.outputs_count, self.returns_tuple = 1, False
-        self.rank = self.age = 0        # of equal rank the youngest runs backward first
+        self.rank = self.age = 0        # among equal ranks the youngest runs backward first
         return self
 
     def forward(self, backend: Any, *arrays: Any) -> Any:
@@ -53,16 +53,15 @@ class Function:
         raise NotImplementedError
 
     def watch_backward(self, watch: Any) -> None:
-        """Let watch(backward), a function of the same arguments, run in place of backward: for a clock."""
+        """Run watch(backward), a function with the same arguments, in place of backward: for timing."""
         self._watched = watch(self._watched or self.backward)
 
     def run_backward(self, backend: Any, gy: Any, wanted: Sequence[bool]) -> Any:
-        """Return what `backward` does, which a clock may watch."""
+        """Run `backward`, through the watches of `watch_backward`, and return its result."""
         return (self._watched or self.backward)(backend, gy, wanted)
 
     def apply(self, *inputs: Tensor | np.ndarray) -> Any:
-        """Compute the output Tensor (a tuple where there are several). Inputs that are no Tensors go to the
-        others' device."""
+        """Compute the output Tensor, or a tuple of them. Other inputs become Tensors on the same device."""
         backend = next((x.backend for x in inputs if isinstance(x, Tensor)), None)
         inputs = tuple(x if isinstance(x, Tensor) else _on(backend, Tensor(x)) for x in inputs)
         backend = inputs[0].backend

@@ -1,5 +1,4 @@
-"""Tensor: an array, the kept set it carries, and where it came from. Parameter: a tensor that a solver
-trains."""
+"""Tensor: an array, its kept set, and how it was computed. Parameter: a tensor that a solver trains."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 class Tensor:
     """An array that remembers how it was computed.
 
-    `data` is physical: where `kept` is set, axis `kept_axis` of it holds only the kept entries. `shape` is
+    `data` is physical: if `kept` is set, its axis `kept_axis` holds only the kept entries. `shape` is
     logical, as if nothing had been dropped; `grad` has the physical shape of `data`. A tensor carries at most
     one kept set.
     """
@@ -28,7 +27,7 @@ class Tensor:
     __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index",
                  "name")
 
-    # NumPy leaves operators to the Tensor beside an array; as its own results they would lose the gradient.
+    # NumPy then leaves array + tensor to Tensor; its own result would have no gradient.
     __array_ufunc__ = None
 
     def __init__(self, data: Any, requires_grad: bool = False, backend: Any = None, kept: Kept | None = None,
@@ -81,8 +80,8 @@ class Tensor:
     def backward(self, gy: np.ndarray | None = None) -> None:
         """Add d self / d leaf, times `gy`, to the `grad` of every leaf this tensor was computed from.
 
-        A single number needs no `gy`: 1. Raises ShapeError where others lack it, or where it has not the
-        physical shape of this tensor.
+        `gy` may be omitted for a single number: it is then 1. Raises ShapeError if it is missing otherwise,
+        or does not have the physical shape of this tensor.
         """
         if gy is None and self.data.size != 1:
             raise ShapeError(f"backward: a tensor of shape {self.shape} is no single number, whose gradient "
@@ -99,9 +98,9 @@ class Tensor:
         self.grad = gradient if self.grad is None else self.grad + gradient
 
     def as_array(self, gradient: Any) -> np.ndarray:
-        """Return a gradient of this tensor as an array of the shape of `data`, even if it came as a Block."""
-        return gradient.dense(self.backend,
-                              self.data.shape) if isinstance(gradient, Block | Blocks) else gradient
+        """Return a gradient of this tensor, perhaps a Block or Blocks, as an array shaped like `data`."""
+        return (gradient.dense(self.backend, self.data.shape) if isinstance(gradient, Block | Blocks)
+                else gradient)
 
     def require_grad(self) -> None:
         """Let backward passes reach this tensor."""
@@ -118,10 +117,9 @@ class Tensor:
 
 
 class Block:
-    """The part of a parameter's gradient that is not zero: `data` stands at (rows, cols); None means all of
-    an axis.
+    """The nonzero part of a parameter's gradient: `data` at (rows, cols), where None means a whole axis.
 
-    Rows and columns are those of the parameter as a matrix: (out, in, kh, kw) is one of `out` rows.
+    Rows and columns refer to the parameter as a matrix: (out, in, kh, kw) has `out` rows.
     """
 
     __slots__ = ("data", "rows", "cols")
@@ -136,22 +134,20 @@ class Block:
         return backend.put(backend.put(self.data, self.cols, -1), self.rows, 0).reshape(shape)
 
     def add_to(self, backend: Backend, out: np.ndarray, factor: int) -> None:
-        """out += factor * dense, without an array of the size of `out`."""
+        """out += factor * dense, without a temporary of the size of `out`."""
         data = self.data if factor == 1 else self.data * out.dtype.type(factor)
         backend.add_block(as_matrix(out), self.rows, self.cols, data)
 
 
 def as_matrix(x: np.ndarray) -> np.ndarray:
-    """Return an array with more than two axes as a view of a matrix, its first axis the rows; others as they
-    are."""
+    """Return x as a matrix view with axis 0 as rows if it has more than two axes, unchanged otherwise."""
     return x if x.ndim <= 2 or not x.size else x.reshape(x.shape[0], -1)
 
 
 class Blocks:
-    """The part of a parameter's gradient that is not zero, as several `Block`s; where they overlap they add
-    up.
+    """The nonzero part of a parameter's gradient as several `Block`s, summed where they overlap.
 
-    There may be none, of an empty batch: so the dtype is given.
+    An empty batch has none, so the dtype is stored.
     """
 
     __slots__ = ("parts", "dtype")
@@ -170,10 +166,10 @@ class Blocks:
 
 
 class Parameter(Tensor):
-    """A tensor that a solver trains. Its gradient is kept as the blocks that backward produced; `grad` is the
-    dense view.
+    """A tensor that a solver trains.
 
-    `lr_mult` and `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
+    Its gradient is stored as `blocks`, as backward produced them; `grad` is the dense one. `lr_mult` and
+    `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
     """
 
     __slots__ = ("blocks", "lr_mult", "decay_mult", "_dense")
@@ -206,8 +202,7 @@ class Parameter(Tensor):
         return self.backend.zeros(self.shape, self.dtype) if grad is None else grad
 
     def has_separate_blocks(self) -> bool:
-        """True where no two blocks of the gradient have a row in common, so that none of its entries is in
-        two."""
+        """True if no two blocks of the gradient share a row, so that no entry is in two of them."""
         if len(self.blocks) < 2:
             return True
         return are_disjoint([block.rows for block in self.blocks], self.shape[0])
@@ -215,8 +210,8 @@ class Parameter(Tensor):
     def accumulate(self, gradient: Block | Blocks | np.ndarray) -> None:
         """Add a dense array, a Block or Blocks to the gradient.
 
-        Blocks at the same place are summed at once. Where all together would be larger than the dense
-        gradient, that is kept instead.
+        Blocks at the same place are summed immediately. If the blocks together would be larger than the dense
+        gradient, they are replaced by it.
         """
         self._dense = None
         for block in gradient.parts if isinstance(gradient, Blocks) else [gradient]:
@@ -225,7 +220,7 @@ class Parameter(Tensor):
             self.blocks = [Block(Blocks(self.blocks, self.dtype).dense(self.backend, self.shape))]
 
     def copy_from(self, other: Parameter) -> None:
-        """Take over values, gradient and multipliers of a Parameter of the same shape."""
+        """Copy values, gradient and multipliers from a Parameter of the same shape."""
         self.data[...] = other.data
         self._dense = None
         self.blocks = [Block(block.data.copy(), block.rows, block.cols) for block in other.blocks]

@@ -138,7 +138,7 @@ class Vocabulary:
             replace(path, "".join(f"{token.translate(escape)}\n" for token in self.tokens))
         except OSError as error:
             raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check "
-                            f"the free space and " "the permissions there") from error
+                            "the free space and the permissions there") from error
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:

@@ -1,5 +1,4 @@
-"""Stateless differentiable maths on Tensors: what layers are made of, and what a script without a config file
-uses."""
+"""Stateless differentiable functions of Tensors: what layers call, and scripts without a config file."""
 
 from minidrop.autograd import Tensor
 from minidrop.functions.activation import power, relu, sigmoid, tanh
@@ -28,6 +27,6 @@ __all__ = ["HiddenDrop", "accuracy", "add", "add_to_steps", "approx_dropout", "c
            "rnn", "scale", "sigmoid", "sigmoid_cross_entropy", "slice", "softmax", "softmax_cross_entropy",
            "take", "tanh", "weighted_sum"]
 
-# Operators belong to Tensor, their maths to this floor above it.
+# The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.__add__ = Tensor.__radd__ = add
 Tensor.__mul__ = Tensor.__rmul__ = multiply
