@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from minidrop.errors import SnapshotError
@@ -58,17 +58,17 @@ def newest_valid(folder: str | os.PathLike, skipped: list[str] | None = None) ->
 
 
 def prune(folder: str | os.PathLike, keep: int, protect: Iterable[str | os.PathLike] = (),
-          prefix: str = "", leave: Iterable[Path] = ()) -> list[Path]:
+          prefix: str = "", own: Callable[[Seal], bool] = lambda seal: True) -> list[Path]:
     """Delete all but the `keep` latest snapshots in `folder` whose names begin with `prefix`.
 
-    Those in `leave` are others': they neither count nor are deleted. Also deletes leftovers of writers that
-    were killed. keep = 0 keeps all. Paths in `protect` (the best, the one resumed from) are never deleted;
+    Those that are not `own(seal)` neither count nor are deleted. Also deletes leftovers of writers that were
+    killed. keep = 0 keeps all. Paths in `protect` (the best, the one resumed from) are never deleted;
     nor are broken files, files that are no snapshots, and symbolic links. Returns the deleted paths. Raises
     SnapshotError.
     """
     protected = {os.path.realpath(path) for path in protect}
-    numbered = [path for path in list_snapshots(folder) if path.name.startswith(prefix)
-                and path not in set(leave)] if keep else []
+    wanted = [path for path in _files(folder, ".h5") if path.name.startswith(prefix)] if keep else []
+    numbered = [path for seal, path in sealed(wanted) if own(seal)]
     doomed = [path for path in numbered[keep:]
               if not path.is_symlink() and os.path.realpath(path) not in protected]
     try:

@@ -116,8 +116,11 @@ class Solver:
         return cls(load_solver(path), overrides, **options)
 
     def build(self, seed: int, mistakes: Sequence[ConfigError] = ()) -> None:
-        """Make the nets and the update rule for a seed, at iteration 0. Raises `mistakes`, known already,
-        together with those that it finds."""
+        """Make the nets and the update rule for a seed, at iteration 0.
+
+        Made again, the nets stay the same objects, and read the arrays and inputs that were set. Raises
+        `mistakes`, known already, together with those that it finds.
+        """
         train, tests = self.choices
         nets = built_nets(self.config, (train, *tests), lambda choice, share: self._net(choice, seed, share),
                           mistakes)
@@ -148,11 +151,6 @@ class Solver:
             beside = Path(self.config.path).parent / name if self.config.path else Path(name)
             state.load_weights(self.net, beside if beside.exists() else name)
 
-    def rebuild(self, seed: int) -> None:
-        """Make everything anew for another seed; the nets stay the same objects, and read the
-        arrays and inputs that were set."""
-        self.build(seed)
-
     def _net(self, choice, seed, share):
         phase = "TRAIN" if choice.iterations is None else "TEST"
         return Net(choice.config, phase, self.device, self.dtype, seed, choice.state.level,
@@ -167,7 +165,8 @@ class Solver:
         that ends early writes its last snapshot too, but does not test. Raises SnapshotError at once where no
         snapshot could be written under its name.
         """
-        state.check_names(self)
+        if self.has_prefix or self.settings.snapshot:
+            state.check_names(self)
         self._stopping, self._should_stop = False, lambda solver: self._stopping or should_stop(solver)
         try:
             while self.iteration < self.settings.max_iter and not self._should_stop(self):

@@ -147,7 +147,7 @@ def restore(solver: Solver, path: str | PathLike) -> None:
         raise SnapshotError(f"{path}: training cannot go on from here: {broken} is not finite; use an older "
                             f"one")
     if seed != solver.seed:
-        solver.rebuild(seed)
+        solver.build(seed)
     for key, target in _state_arrays(solver).items():
         target[...] = solver.net.backend.asarray(arrays[key], target.dtype)
     solver.iteration = attrs["iteration"]
@@ -269,5 +269,7 @@ def keep_best(solver: Solver, results: list[dict]) -> None:
     name, sign = wanted.removeprefix("-"), -1 if wanted.startswith("-") else 1
     value = float(np.mean(next(result[name] for result in results if name in result)))
     if not np.isnan(value) and (solver.best is None or sign * value > sign * solver.best):
+        path = Path(f"{solver.snapshot_prefix}_best.h5")
+        solver.written.begin(path)
         solver.best = value
-        write(solver, Path(f"{solver.snapshot_prefix}_best.h5"))
+        write(solver, path)

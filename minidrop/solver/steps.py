@@ -140,51 +140,58 @@ class _Passes:
         self.steps, self.solver, self.net = steps, steps.solver, steps.solver.net
         self.size = self.solver.settings.iter_size
         self.debug, self.factors = debug, factors
-        self.begin = self.net.positions, self.net.states
+        self.begin = (self.net.positions, self.net.states) if self.size > 1 else None
         self.outputs: dict[str, Tensor] = {}
-        self.loss = 0.0
+        self.loss = self.total = 0.0        # total: how much counts, of all passes
 
     def run(self) -> bool:
         """Add up gradients and losses; False, and nothing is of use, where losses do not agree."""
         net, loss_scale = self.net, self.solver.loss_scale
         scale = loss_scale.value if loss_scale else 1.0
         net.clear_grads()
-        losses, counts = [], []
         for part in range(self.size):
-            own = self._forward(part)
-            losses.append(own)
-            if self.factors is not None:
-                weights = list(self.factors[part] * scale)
-            else:
-                counted = set(net.run.loss_counts) if self.size > 1 else set()
-                if len(counted) > 1:
-                    return False
-                counts.append([*counted] or [1.0])
-                weights = scale * counts[-1][0]
+            losses = self._forward(part)
+            weights = self._weights(part)
+            if weights is None:
+                return False
             if self.debug and part == self.size - 1:
                 self.debug.forward()
-            net.backward(weights)
-        factors = self.factors
-        if factors is None:
-            factors = _shares(counts)
-            if (total := sum(count for count, in counts)) not in (0, self.size):
-                for parameter in self.solver.updater.parameters.values():
-                    parameter.scale_grad(self.size / total)
-        for own, factor in zip(losses, factors, strict=True):
-            self.loss += sum(np.multiply(own, factor).tolist()) / self.size
+            net.backward([scale * weight for weight in weights])
+            self.loss += sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / self.size
+        if self.total not in (0, self.size):
+            self.loss *= self.size / self.total
+            for parameter in self.solver.updater.parameters.values():
+                parameter.scale_grad(self.size / self.total)
         return True
 
+    def _weights(self, part):
+        """What each loss of a pass is multiplied by; None where they do not agree on how much counts."""
+        if self.factors is not None:
+            self.total += 1
+            return self.factors[part].tolist()
+        counts = self.net.run.loss_counts if self.size > 1 else []
+        if len(set(counts)) > 1:
+            return None
+        self.total += counts[0] if counts else 1
+        return counts or [1.0] * len(self.net.losses)
+
     def look_ahead(self) -> np.ndarray:
-        """Run all passes forward only and go back to where they began; returns their `factors`."""
+        """Run all passes forward only and go back to where they began; returns their `factors`.
+
+        Each is what counts in a loss of a pass, divided by the mean over the passes; 0 where nothing counts.
+        """
         net = self.net
-        net.seek(self.begin[0])
-        net.set_states(self.begin[1])
-        counts = []
+        positions, states = self.begin
+        net.seek(positions)
+        net.set_states(states)
         with net.restored(), no_grad():
-            for part in range(self.size):
-                self._forward(part)
-                counts.append(net.run.loss_counts)
-        return _shares(counts)
+            counts = np.array([self._counts(part) for part in range(self.size)], np.float64)
+        total = counts.sum(axis=0)
+        return counts * self.size / np.where(total == 0, 1, total)
+
+    def _counts(self, part):
+        self._forward(part)
+        return self.net.run.loss_counts
 
     def _forward(self, part):
         """Run one pass forward; returns its losses."""
@@ -195,10 +202,3 @@ class _Passes:
         if not math.isfinite(sum(losses)):
             raise self.steps.nonfinite(sum(losses))
         return losses
-
-
-def _shares(counts):
-    """Return each column of (passes, losses) divided by its mean; a column of zeros as it is."""
-    counts = np.array(counts, np.float64)
-    total = counts.sum(axis=0)
-    return counts * len(counts) / np.where(total == 0, 1, total)

@@ -51,9 +51,11 @@ class Written:
 
         keep 0: all stay. Leftovers of writers that were killed are deleted too.
         """
-        protect = [newest, *([best] if (best := self.best) else [])]
-        foreign = [path for seal, path in under_prefix(prefix) if self.is_foreign(seal)] if keep else []
-        prune(prefix.parent, keep, protect, f"{prefix.name}_iter_", foreign)
+        best = self.best if keep else None
+        protect = [path for path in (newest, best) if path is not None]
+        for path in prune(prefix.parent, keep, protect, f"{prefix.name}_iter_",
+                          lambda seal: not self.is_foreign(seal)):
+            self._losses.pop(path, None)
 
     @property
     def best(self) -> Path | None:

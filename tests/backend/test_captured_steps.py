@@ -308,7 +308,7 @@ def test_graphs_and_their_memory_go_at_once_where_nobody_needs_them(recorded_cud
         if end == "close":
             whole.close()
         elif end == "rebuild":
-            whole.rebuild(3)
+            whole.build(3)
         else:
             monkeypatch.setattr(whole.captured.patterns, "form",
                                 lambda: (_ for _ in ()).throw(CaptureError("why")))
