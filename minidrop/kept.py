@@ -1,7 +1,8 @@
-"""Kept: which entries of one axis survive. Pure integers and slices."""
+"""Kept: which entries of one axis survive; KeptByGroup: others for each group of samples. Integers only."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -164,6 +165,78 @@ class Kept:
             return f"Kept({self.count} of {self.total})"
         start, step, width = self.regular
         return f"Kept({self.count} of {self.total}: {width} of every {step} from {start})"
+
+
+class KeptByGroup:
+    """The surviving entries of an axis of length `total` for each of several groups of samples: `sets`.
+
+    The samples lie along the axis before the kept one. Of n samples group i of G has those from i n // G to
+    (i + 1) n // G - 1; some groups are empty where n < G. An array of the kept entries is as wide as the
+    largest set. A group with fewer uses the first columns, and nobody reads its others.
+    """
+
+    __slots__ = ("sets", "total", "count")
+
+    def __init__(self, sets: Iterable[Kept]):
+        self.sets = tuple(sets)
+        self.total, self.count = self.sets[0].total, max(kept.count for kept in self.sets)
+        if any(kept.total != self.total for kept in self.sets):
+            raise ValueError(f"groups keep entries of one axis, got axes of "
+                             f"{[kept.total for kept in self.sets]} entries")
+
+    @property
+    def is_all(self) -> bool:
+        """True where no group drops anything."""
+        return all(kept.is_all for kept in self.sets)
+
+    @property
+    def is_even(self) -> bool:
+        """True where all groups keep as many entries."""
+        return all(kept.count == self.count for kept in self.sets)
+
+    def bounds(self, samples: int) -> list[tuple[int, int]]:
+        """Return (first, last) for each group: it has samples first .. last - 1."""
+        return group_bounds(samples, len(self.sets))
+
+    def parts(self, samples: int) -> list[tuple[int, int, Kept]]:
+        """Return (first, last, Kept) in order: groups without samples left out, equal neighbours joined."""
+        found: list = []
+        for (first, last), kept in zip(self.bounds(samples), self.sets, strict=True):
+            if found and found[-1][2] == kept:
+                found[-1] = found[-1][0], last, kept
+            elif first < last:
+                found.append((first, last, kept))
+        return found
+
+    def each(self, change: Callable[[Kept], Kept]) -> KeptByGroup:
+        """Return the sets that `change` makes of those of this one."""
+        return KeptByGroup(map(change, self.sets))
+
+    def spread(self, factor: int) -> KeptByGroup:
+        """Return the sets in which every entry has become a run of `factor` neighbours."""
+        return self.each(lambda kept: kept.spread(factor))
+
+    def mask(self, samples: int, dtype: np.dtype | type = bool) -> np.ndarray:
+        """Return a dense 0/1 array (samples, total)."""
+        mask = np.zeros((samples, self.total), dtype)
+        for first, last, kept in self.parts(samples):
+            mask[first:last] = kept.mask(dtype)
+        return mask
+
+    def __eq__(self, other):
+        return self is other or isinstance(other, KeptByGroup) and self.sets == other.sets
+
+    def __hash__(self):
+        return hash(self.sets)
+
+    def __repr__(self):
+        return f"KeptByGroup({', '.join(map(repr, self.sets))})"
+
+
+def group_bounds(samples: int, groups: int) -> list[tuple[int, int]]:
+    """Return (first, last) for each of `groups` runs of samples, as equal as they can be."""
+    ends = [i * samples // groups for i in range(groups + 1)]
+    return list(zip(ends[:-1], ends[1:], strict=True))
 
 
 def are_family(sets: Any) -> bool:

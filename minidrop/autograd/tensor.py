@@ -67,7 +67,7 @@ class Tensor:
 
     def numpy(self) -> np.ndarray:
         """Return the logical (dense) value as a NumPy array; dropped entries are zero."""
-        return self.backend.to_host(self.backend.put(self.data, self.kept, self.kept_axis))
+        return self.backend.to_host(self.backend.expand(self.data, self.kept, self.kept_axis))
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self.numpy(), dtype, copy=copy)

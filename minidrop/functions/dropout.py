@@ -109,10 +109,10 @@ class Take(Function):
         if self.kept is not None and self.kept.total != x.shape[self.axis]:
             raise ShapeError(f"take: {self.kept} does not fit axis {self.axis} of shape {x.shape}")
         self.output_kept = (self.kept, self.axis)
-        return backend.take(x, self.kept, self.axis)
+        return backend.compact(x, self.kept, self.axis)
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
-        return backend.put(gy, self.kept, self.axis)
+        return backend.expand(gy, self.kept, self.axis)
 
 
 class Expand(Function):
@@ -123,10 +123,10 @@ class Expand(Function):
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         self.kept, self.axis = self.input_kept[0]
-        return backend.put(x, self.kept, self.axis)
+        return backend.expand(x, self.kept, self.axis)
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
-        return backend.take(gy, self.kept, self.axis)
+        return backend.compact(gy, self.kept, self.axis)
 
 
 class MultiplyMask(Function):

@@ -9,7 +9,9 @@ import numpy as np
 
 from minidrop.autograd import Block, Function
 from minidrop.errors import ShapeError
+from minidrop.functions.groups import by_groups
 from minidrop.functions.indices import refuse, whole_numbers
+from minidrop.kept import KeptByGroup
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -60,6 +62,9 @@ class Embed(Function):
         return (None, gW, gb)[:len(wanted)]
 
 
-def embed(ids: Tensor, W: Tensor, b: Tensor | None = None, out_kept: Kept | None = None) -> Tensor | None:
-    """Return the rows W[ids], plus b; see `Embed`."""
+def embed(ids: Tensor, W: Tensor, b: Tensor | None = None,
+          out_kept: Kept | KeptByGroup | None = None) -> Tensor:
+    """Return the rows W[ids], plus b; see `Embed`. A KeptByGroup is of samples on the last axis of ids."""
+    if isinstance(out_kept, KeptByGroup):
+        return by_groups(lambda kept, part: embed(part, W, b, kept), [ids], out_kept, ids.ndim - 1)
     return Embed(out_kept).apply(*((ids, W) if b is None else (ids, W, b)))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from minidrop.kept import Kept
+from minidrop.kept import Kept, KeptByGroup
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class HiddenDrop:
     Kept, the state of the other units is left unchanged: the dense form of `units`.
     scale: without a mask, what the gates multiply h by when they read it.
     whole: the result is masked or scaled in the same way.
+
+    units, moving and those of steps may be a KeptByGroup of the streams; see `split`.
     """
 
-    units: Kept | None = None
+    units: Any = None
     steps: tuple | None = None
     mask: object = None
-    moving: Kept | None = None
+    moving: Any = None
     scale: float = 1.0
     whole: bool = False
 
@@ -31,10 +34,27 @@ class HiddenDrop:
         if self.units is not None and self.units.is_all:       # nothing needs to carry a kept set then
             object.__setattr__(self, "units", None)
 
+    def split(self) -> list[HiddenDrop]:
+        """Return what is dropped in each group of streams, [self] where that is the same in all.
+
+        A mask is of all streams anyway.
+        """
+        grouped = next((kept for kept in (self.units, *(self.steps or ())) if isinstance(kept, KeptByGroup)),
+                       None)
+        return [self] if grouped is None else [self._of_group(i) for i in range(len(grouped.sets))]
+
+    def _of_group(self, i):
+        units = None if self.units is None else self.units.sets[i]
+        steps = self.steps and tuple(None if kept is None or kept.sets[i].is_all else kept.sets[i]
+                                     for kept in self.steps)
+        return replace(self, units=units, steps=steps)
+
 
 NOTHING = HiddenDrop()
 
 
-def gate_rows(units: Kept | None, gates: int) -> Kept | None:
-    """Return the Kept of the rows of `units` in `gates` consecutive blocks of all units; None if all live."""
+def gate_rows(units: Any, gates: int) -> Any:
+    """Return the rows of `units` in `gates` consecutive blocks of all units; None if all live."""
+    if isinstance(units, KeptByGroup):
+        return units.each(lambda kept: Kept.joined([kept] * gates))
     return None if units is None else Kept.joined([units] * gates)

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.autograd import Block, Function, Tensor
+from minidrop.autograd import Block, Blocks, Function, Tensor
 from minidrop.backend import Backend
 from minidrop.errors import ShapeError
 from minidrop.functions.blocks import block_product
 from minidrop.functions.dropout import multiply_mask
+from minidrop.functions.group_product import GroupProduct
 from minidrop.functions.pieces import PieceProduct, tile_pieces
-from minidrop.kept import Kept
+from minidrop.kept import Kept, KeptByGroup
 from minidrop.patterns.draw import NOTHING, Draw, Units
 
 
@@ -57,21 +58,24 @@ class Linear(Function):
         self.lead, self.features = x.shape[:-1], x.shape[-1]
         samples = math.prod(self.lead)      # not -1: either length may be 0
         self.product = self.choose_product(backend, W, samples, in_kept)
-        out_kept = self.product.out_kept
         y = self.product.forward(backend, x.reshape(samples, self.features), W, b if self.plain else None)
         if not self.plain:
-            b = None if b is None else backend.take(b, out_kept, 0)
-            self.y = y = backend.activate(y, b, self.activation, self.scale, out=y)
-        self.output_kept = (out_kept, len(self.lead))
+            for part, kept in _outputs(self.product, y):
+                own = None if b is None else backend.take(b, kept, 0)
+                backend.activate(part, own, self.activation, self.scale, out=part)
+            self.y = y
+        self.output_kept = (self.product.out_kept, len(self.lead))
         return y.reshape(*self.lead, y.shape[-1])
 
     def choose_product(self, backend: Backend, W: np.ndarray, samples: Any, in_kept: Kept | None) -> Any:
-        """Return what multiplies x (samples, inputs) by W: a KeptProduct, PieceProduct or GridProduct."""
+        """Return what multiplies x (samples, inputs) by W: a Kept-, Group-, Piece- or GridProduct."""
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
         tiles = self.outputs.tiles(outputs, inputs)
         groups = self.outputs.groups(samples), self.inputs.groups(samples)
         # If units of y are left out too, the dropped blocks of x are read after all: they hold zeros.
         if tiles is None and (groups == (None, None) or self.outputs.kept is not None):
+            if any(isinstance(kept, KeptByGroup) for kept in (self.outputs.kept, in_kept)):
+                return GroupProduct(self.outputs.kept, in_kept, W.shape, self.transpose, self.lead)
             return KeptProduct(self.outputs.kept, in_kept, W.shape, self.transpose)
         if in_kept is not None:
             raise ShapeError(f"linear: with dropped weights or blocks x must have all of its units, but it "
@@ -89,8 +93,14 @@ class Linear(Function):
             gx = gx.reshape(*self.lead, self.features)
         gb = None
         if len(wanted) > 2 and wanted[2]:
-            gb = Block(backend.column_sums(gy), self.product.out_kept)
+            gb = Blocks([Block(backend.column_sums(part.reshape(-1, part.shape[-1])), kept)
+                         for part, kept in _outputs(self.product, gy)], gy.dtype)
         return (gx, gW, gb)[:len(wanted)]
+
+
+def _outputs(product, y):
+    """Return [(rows of y, what they keep)]: all of them, or one entry for each group of samples."""
+    return product.outputs(y) if isinstance(product, GroupProduct) else [(y, product.out_kept)]
 
 
 class KeptProduct:
@@ -136,10 +146,11 @@ def linear(x: Tensor, W: Tensor, b: Tensor | None = None, outputs: Draw | Kept |
            inputs: Draw = NOTHING) -> Tensor:
     """Return scale * f(x W^T + b) over the last axis of x; see `Linear`.
 
-    outputs: a Draw of what need not be computed, or the Kept of the units to compute. inputs: a Draw of the
+    outputs: a Draw of what need not be computed, or the Kept of the units to compute (a KeptByGroup of the
+    samples, which lie along the axis before the last one). inputs: a Draw of the
     blocks of x that need not be read. A masked draw of weights multiplies W by its mask.
     """
-    if outputs is None or isinstance(outputs, Kept):
+    if outputs is None or isinstance(outputs, Kept | KeptByGroup):
         outputs = NOTHING if outputs is None else Units(None, outputs, 1.0)
     if outputs.masked:
         rows, cols = W.shape[::-1] if transpose else W.shape

@@ -17,24 +17,34 @@ from minidrop.backend import sigmoid
 from minidrop.errors import ShapeError
 from minidrop.functions.arithmetic import add
 from minidrop.functions.dropout import expand, multiply_mask, scale, take
+from minidrop.functions.groups import JoinGroups, SplitGroups
 from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
 from minidrop.functions.linear import linear
-from minidrop.kept import Kept
+from minidrop.kept import Kept, KeptByGroup, group_bounds
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
 
 
-def kept_mask(backend: Backend, kept: Kept, dtype: np.dtype) -> np.ndarray:
-    """Return the 0/1 mask of a Kept, made on the device: only the device may know what is kept."""
-    return backend.put(backend.xp.ones(kept.count, dtype), kept, 0)
+def kept_mask(backend: Backend, kept: Kept | KeptByGroup, dtype: np.dtype, streams: int) -> np.ndarray:
+    """Return the 0/1 mask (units,) of a Kept, or (streams, units) of a KeptByGroup.
+
+    Made on the device: only that may know what is kept.
+    """
+    lead = (streams,) if isinstance(kept, KeptByGroup) else ()
+    return backend.expand(backend.xp.ones((*lead, kept.count), dtype), kept, len(lead))
 
 
-def step_masks(backend: Backend, steps: tuple, total: int, scale: float, dtype: np.dtype) -> np.ndarray:
-    """Return masks (steps, 1, total), scale included, on the device: one per Kept of `steps` (None: all)."""
-    masks = backend.empty((len(steps), 1, total), dtype)
+def step_masks(backend: Backend, steps: tuple, streams: int, total: int, scale: float,
+               dtype: np.dtype) -> np.ndarray:
+    """Return masks (steps, streams or 1, total), scale included, on the device.
+
+    steps: a Kept or a KeptByGroup of the streams for each step (None: all).
+    """
+    grouped = any(isinstance(kept, KeptByGroup) for kept in steps)
+    masks = backend.empty((len(steps), streams if grouped else 1, total), dtype)
     for t, kept in enumerate(steps):
-        masks[t, 0] = 1 if kept is None else kept_mask(backend, kept, dtype)
+        masks[t] = 1 if kept is None else kept_mask(backend, kept, dtype, streams)
     masks *= dtype.type(scale)
     return masks
 
@@ -93,7 +103,7 @@ class Recurrent(Function):
             return backend.asarray(drop.mask, dtype)
         if drop.steps is None:
             return dtype.type(drop.scale)
-        return step_masks(backend, drop.steps, total, drop.scale, dtype)
+        return step_masks(backend, drop.steps, self.cont.shape[1], total, drop.scale, dtype)
 
     def read(self, backend: Backend, t: int, h: np.ndarray) -> np.ndarray:
         """Store what the gates of step t read of the previous h; return its product with Wh^T, (N, G H)."""
@@ -302,8 +312,11 @@ def recur(cell: Any, gates: Tensor, cont: Tensor, weights: list[Tensor], states:
 
     cell: LSTM, GRU or RNN; gates (T, N, G H), without the rows of absent units (`gate_rows`); weights: the
     parameters that multiply the state; states: (N, H) each, zeros if None. h carries the kept set of
-    `drop.units`; the last states are dense.
+    `drop.units`; the last states are dense. Groups of streams that drop other units each run on their own.
     """
+    drops = drop.split()
+    if len(drops) > 1:
+        return _recur_groups(cell, gates, cont, weights, states, drop.units, drops)
     backend, units = gates.backend, weights[0].shape[1]
     zeros = Tensor(backend.zeros((gates.shape[1], units), gates.dtype), backend=backend)
     states = [zeros if state is None else state for state in states or [None] * cell.states]
@@ -314,12 +327,27 @@ def recur(cell: Any, gates: Tensor, cont: Tensor, weights: list[Tensor], states:
         h = scale(h, drop.scale) if drop.mask is None else multiply_mask(h, drop.mask)
     if alive is not None:
         xp = backend.xp
-        moves = kept_mask(backend, alive, gates.dtype)
+        moves = kept_mask(backend, alive, gates.dtype, gates.shape[1])
         same = xp.prod(cont.data.astype(gates.dtype), axis=0)[:, None] * (1 - moves)
         last = [add(expand(new) if drop.units is not None else multiply_mask(new, moves),
                     multiply_mask(old, same))
                 for new, old in zip(last, states, strict=True)]
     return h, *last
+
+
+def _recur_groups(cell, gates, cont, weights, states, units, drops):
+    """As `recur` for groups of streams: `drops` has a HiddenDrop for each; `units` is their KeptByGroup."""
+    streams, groups = gates.shape[1], len(drops)
+    states = states or [None] * cell.states
+    split = [SplitGroups(groups, 1).apply(x) for x in (gates, cont)]
+    split += [[None] * groups if state is None else SplitGroups(groups, 0).apply(state) for state in states]
+    inhabited = [drop for drop, (first, last) in zip(drops, group_bounds(streams, groups), strict=True)
+                 if first < last]
+    done = [recur(cell, own_gates, own_cont, weights, own, drop)
+            for drop, own_gates, own_cont, *own in zip(inhabited, *split, strict=False)]
+    h, *last = zip(*done, strict=True)
+    return (JoinGroups(units, 1, streams).apply(*h),
+            *[JoinGroups(None, 0, streams).apply(*one) for one in last])
 
 
 def lstm(x: Tensor, cont: Tensor, Wx: Tensor, b: Tensor, Wh: Tensor, h0: Any = None, c0: Any = None,

@@ -11,7 +11,9 @@ import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
-from minidrop.kept import Kept
+from minidrop.functions.dropout import expand
+from minidrop.functions.groups import JoinGroups, SplitGroups
+from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -113,7 +115,19 @@ def flatten(x: Tensor, axis: int = 1, end_axis: int = -1) -> Tensor:
 
 def concat(xs: Sequence[Tensor], axis: Any = 1) -> Tensor:
     """Return the tensors joined along `axis`."""
-    return Concat(axis).apply(*xs)
+    groups = {len(x.kept.sets) for x in xs if isinstance(x.kept, KeptByGroup)}
+    if len(groups) > 1:             # the samples are cut at other places in each
+        xs = [expand(x) for x in xs]
+    return Concat(axis).apply(*xs) if len(groups) != 1 else _concat_groups(xs, axis % xs[0].ndim, *groups)
+
+
+def _concat_groups(xs, axis, groups):
+    """Join tensors group by group: in each a group may have fewer entries than another."""
+    sets = [x.kept.sets if isinstance(x.kept, KeptByGroup) else (x.kept,) * groups for x in xs]
+    split = [SplitGroups(groups, axis - 1).apply(x) for x in xs]
+    joined = [Concat(axis).apply(*parts) for parts in zip(*split, strict=True)]
+    kept = KeptByGroup(map(Kept.joined, zip(*sets, strict=True)))
+    return JoinGroups(kept, axis - 1, xs[0].shape[axis - 1]).apply(*joined)
 
 
 def slice(x: Tensor, points: list[int], axis: Any = 1) -> Any:

@@ -15,7 +15,8 @@ def pattern_settings(settings: Message) -> PatternSettings:
                            max_period=settings.max_period, step=settings.step,
                            scale=settings.Scale.Name(settings.scale),
                            search=settings.Search.Name(settings.search), tile_size=settings.tile_size,
-                           block_samples=settings.block_samples, block_units=settings.block_units)
+                           block_samples=settings.block_samples, block_units=settings.block_units,
+                           groups=settings.groups, grouping=settings.Grouping.Name(settings.grouping))
 
 
 def drop_site(name: str, settings: Message, seed: int) -> DropSite:

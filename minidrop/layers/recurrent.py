@@ -233,8 +233,8 @@ class RecurrentLayer(Layer):
             return HiddenDrop(mask=draw.mask(shape, 2), whole=not step, moving=None if step
                               else draw.draw.every)
         if step:
-            kept = tuple(None if one.is_all else one for _, _, one in draw.groups(self.steps * self.streams))
+            kept = tuple(None if one.is_all else one for one in draw.by_step)
             if self.plan.skips:
                 return HiddenDrop(steps=kept, scale=draw.scale)
-            return HiddenDrop(mask=step_masks(x.backend, kept, self.units, draw.scale, x.dtype))
+            return HiddenDrop(mask=step_masks(x.backend, kept, self.streams, self.units, draw.scale, x.dtype))
         return HiddenDrop(units=draw.kept, scale=draw.scale, whole=True)

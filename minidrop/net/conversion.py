@@ -105,7 +105,8 @@ def _set_family(where, settings, family):
     cleared = []
     for name in OWN_SETTINGS:
         if name not in family.uses and settings.HasField(name):
-            value = settings.Search.Name(settings.search) if name == "search" else getattr(settings, name)
+            value, kind = getattr(settings, name), settings.DESCRIPTOR.fields_by_name[name].enum_type
+            value = value if kind is None else kind.values_by_number[value].name
             cleared.append(f"{name}: {value}")
             settings.ClearField(name)
     scale = settings.Scale.Name(settings.scale)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
-from math import log
+from math import floor, log
 from numbers import Real
 from typing import Any
 
@@ -25,8 +25,9 @@ from minidrop.registry import Registry
 
 SCALES = ("RATE", "PATTERN")
 SEARCHES = ("EXACT", "SGD")
+GROUPINGS = ("STRATIFIED", "INDEPENDENT")
 OWN_SETTINGS = {"max_period": 0, "step": 0, "search": "EXACT", "tile_size": 0, "block_samples": 0,
-                "block_units": 0}
+                "block_units": 0, "groups": 0, "grouping": "STRATIFIED"}
 """The settings that only some families read, see `PatternFamily.uses`, with their defaults."""
 MANY = 2 ** 62
 """Number of offsets of a choice whose patterns cannot be enumerated: an offset then seeds a pattern."""
@@ -41,7 +42,9 @@ class PatternSettings:
     rate: expected share of dropped units, 0 <= rate < 1; 0 is the identity. A float32 value is read as the
     shortest decimal that gives it: 0.3 from a float32 field means 0.3, not 0.30000001.
     family: a registered name, see `known_families`.
-    max_period, step, tile_size, block_samples, block_units: 0 leaves the choice to the family.
+    max_period, step, tile_size, block_samples, block_units, groups: 0 leaves the choice to the family.
+    groups: into how many runs of samples a batch is cut, each with a pattern of its own. grouping: STRATIFIED
+    moves one pattern on by equal parts from group to group; INDEPENDENT draws the place of each on its own.
     scale: RATE multiplies what is kept by 1 / (1 - rate) in every iteration, *even in one that drops
     nothing*: otherwise the expectation over the distribution would be wrong. PATTERN multiplies by
     1 / (kept share of the drawn pattern), which is right within each iteration.
@@ -58,15 +61,17 @@ class PatternSettings:
     tile_size: int = 0
     block_samples: int = 0
     block_units: int = 0
+    groups: int = 0
+    grouping: str = "STRATIFIED"
 
     def __post_init__(self):
         object.__setattr__(self, "rate", _checked_rate(self.rate))
         if not isinstance(self.family, str):
             raise ConfigError(f"pattern must be a name such as \"PERIODIC\", got {self.family!r}")
         for name, least in (("max_period", 2), ("step", 2), ("tile_size", 1), ("block_samples", 1),
-                            ("block_units", 1)):
+                            ("block_units", 1), ("groups", 1)):
             object.__setattr__(self, name, _checked_length(name, getattr(self, name), least))
-        for name, known in (("scale", SCALES), ("search", SEARCHES)):
+        for name, known in (("scale", SCALES), ("search", SEARCHES), ("grouping", GROUPINGS)):
             value = getattr(self, name)
             if value not in known:
                 raise ConfigError(f"{name} must be {' or '.join(known)}, got {value!r}"
@@ -130,6 +135,10 @@ class Pattern(ABC):
         For blocks: of the first group of samples. For weights: of the units, if no product precedes the drop.
         """
 
+    def moved(self, share: Fraction) -> Pattern:
+        """Return the pattern of units moved on by a share of its period, 0 <= share < 1: equally likely."""
+        raise NotImplementedError(f"{type(self).__name__} drops no units by groups")
+
 
 @dataclass(frozen=True)
 class RegularPattern(Pattern):
@@ -147,6 +156,9 @@ class RegularPattern(Pattern):
     def kept(self, total: int) -> Kept:
         """Return the Kept of an axis of length `total`; recent ones are shared, index arrays included."""
         return _regular_kept(self.start, self.step, self.width, total)
+
+    def moved(self, share: Fraction) -> RegularPattern:
+        return replace(self, start=(self.start + floor(share * self.step)) % self.step)
 
 
 @lru_cache(maxsize=64)
@@ -186,6 +198,7 @@ class PatternFamily(ABC):
     drops: str = "units"
     uses: frozenset[str] = frozenset()      # which of OWN_SETTINGS this family reads
     scales: tuple[str, ...] = SCALES
+    default_groups: int = 1
 
     def __init__(self, settings: PatternSettings):
         self.settings = settings
@@ -215,6 +228,11 @@ class PatternFamily(ABC):
     @abstractmethod
     def describe(self, choice: Any) -> str:
         """Return a few words for tables, e.g. "1 of 3"."""
+
+    @property
+    def groups(self) -> int:
+        """Into how many groups a batch is cut, each with a pattern of its own."""
+        return self.settings.groups or self.default_groups
 
     @property
     def enumerable(self) -> bool:

@@ -1,7 +1,9 @@
 """Families that fix how many units live and draw which: UNIT draws any set, SLICE a run."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import floor, log
@@ -16,29 +18,36 @@ from minidrop.rng import generator
 
 @dataclass(frozen=True)
 class CountPattern(Pattern):
-    """Keep `share` of the units of an axis, which the subclass's `choose` draws with `key`."""
+    """Keep `share` of the units of an axis, which the subclass's `choose` draws with `key`.
+
+    place: how far the pattern is moved on, as a share of the axis.
+    """
 
     key: int
     share: Fraction
+    place: Fraction = Fraction(0)
 
     stream = ""     # keeps the random numbers of different families apart
 
     def kept(self, total: int) -> Kept:
         """Return the Kept of an axis of length `total`; recent ones are shared, index arrays included."""
-        return _random_kept(type(self), self.key, self.share, total)
+        return _random_kept(type(self), self.key, self.share, self.place, total)
+
+    def moved(self, share: Fraction) -> CountPattern:
+        return replace(self, place=(self.place + share) % 1)
 
     @staticmethod
     @abstractmethod
-    def choose(rng: np.random.Generator, count: int, total: int) -> Kept:
-        """Return a Kept of `count` of `total` units, drawn from `rng`."""
+    def choose(rng: np.random.Generator, count: int, total: int, first: int) -> Kept:
+        """Return a Kept of `count` of `total` units, drawn from `rng` and moved on by `first` places."""
 
 
 @lru_cache(maxsize=64)
-def _random_kept(kind, key, share, total):
+def _random_kept(kind, key, share, place, total):
     if share == 1:
         return Kept.all(total)
     rng = generator(key, kind.stream, total)
-    return kind.choose(rng, random_count(rng, share, total), total)
+    return kind.choose(rng, random_count(rng, share, total), total, floor(place * total))
 
 
 def random_count(rng: np.random.Generator, share: Any, total: int) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.errors import CaptureError
+from minidrop.kept import KeptByGroup
 from minidrop.patterns.base import Pattern
 from minidrop.patterns.grid import BlockGrid, BlockGroups
 
@@ -60,7 +60,7 @@ NOTHING = Draw()
 
 @dataclass(frozen=True)
 class Units(Draw):
-    """The same units for the whole batch: those of the Kept `every` live. `kept` is None if all live."""
+    """The units of `every` live: a Kept for the whole batch, or a KeptByGroup. `kept` is None if all live."""
 
     pattern: Pattern | None = field()
     every: object = field()
@@ -71,15 +71,25 @@ class Units(Draw):
         return None if self.every.is_all else self.every
 
     def kept_sets(self, weights: Any = None) -> list[Kept]:
-        return [] if self.kept is None else [self.kept]
+        if self.kept is None:
+            return []
+        return list(self.kept.sets) if isinstance(self.kept, KeptByGroup) else [self.kept]
 
     def given(self, sets: list[Kept]) -> Draw:
         """Return this draw with the kept sets that a captured step reads instead."""
-        return replace(self, every=sets[0]) if sets else self
+        if not sets:
+            return self
+        return replace(self, every=KeptByGroup(sets) if isinstance(self.every, KeptByGroup) else sets[0])
 
     def mask(self, shape: Sequence[int], axis: int) -> np.ndarray:
-        return (self.every.mask(np.float64) * self.scale).reshape(
-            [-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
+        axis %= len(shape)
+        spread = [length if i == axis else 1 for i, length in enumerate(shape)]
+        if isinstance(self.every, KeptByGroup):
+            spread[axis - 1] = shape[axis - 1]
+            mask = self.every.mask(shape[axis - 1], np.float64)
+        else:
+            mask = self.every.mask(np.float64)
+        return (mask * self.scale).reshape(spread)
 
 
 @dataclass(frozen=True)
@@ -142,22 +152,25 @@ class Blocks(Draw):
 
 @dataclass(frozen=True)
 class Steps(Blocks):
-    """Units of sequences (steps, streams, total), different ones at each step: `patterns`, one per step."""
+    """Units of sequences (steps, streams, total), different ones at each step: those of `by_step` live.
 
-    patterns: tuple = ()
+    by_step: a Kept or a KeptByGroup of the streams for each step.
+    """
+
+    by_step: tuple = ()
     layer: str = ""
 
-    @cached_property
-    def kept_by_step(self) -> list[Kept]:
-        """The Kept of each step."""
-        return [pattern.kept(self.total) for pattern in self.patterns]
-
     def groups(self, samples: int) -> tuple[tuple[int, int, Kept], ...]:
-        streams = samples // len(self.patterns)     # samples are ordered by step: (steps, streams, total)
-        return tuple((t * streams, (t + 1) * streams, kept) for t, kept in enumerate(self.kept_by_step))
+        streams = samples // len(self.by_step)      # samples are ordered by step: (steps, streams, total)
+        return tuple((t * streams + first, t * streams + last, kept) for t, every in enumerate(self.by_step)
+                     for first, last, kept in _parts(every, streams))
 
     def grid(self, samples: int) -> Any:
         raise CaptureError(f"layer {self.layer!r} draws another pattern for each step")
+
+
+def _parts(every, samples):
+    return every.parts(samples) if isinstance(every, KeptByGroup) else [(0, samples, every)]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minidrop.errors import ShapeError
+from minidrop.kept import KeptByGroup
 from minidrop.patterns.base import get_family
 from minidrop.patterns.draw import Blocks, Steps, Units, Weights
 from minidrop.patterns.sequence import PatternSequence
@@ -59,14 +60,20 @@ class DropSite:
                              f"call DropSite.shape before drawing")
         if self.steps is not None:
             first = iteration * self.steps
-            patterns = tuple(self.sequence.at(first + t) for t in range(self.steps))
-            return Steps(patterns[0], self.total, patterns[0].scale, None, patterns, self.layer_name)
-        pattern = self.sequence.at(iteration)
-        kind = self.family.drops
-        if kind == "units":
-            return Units(pattern, pattern.kept(self.total), pattern.scale)
+            patterns = [self.sequence.groups_at(first + t) for t in range(self.steps)]
+            return Steps(patterns[0][0], self.total, patterns[0][0].scale, None,
+                         tuple(map(self._kept, patterns)), self.layer_name)
+        if self.family.drops == "units":
+            patterns = self.sequence.groups_at(iteration)
+            return Units(patterns[0], self._kept(patterns), patterns[0].scale)
+        pattern, kind = self.sequence.at(iteration), self.family.drops
         return (Weights(pattern, pattern.scale) if kind == "weights"
                 else Blocks(pattern, self.total, pattern.scale))
+
+    def _kept(self, patterns):
+        """Return what patterns, one for each group of samples, keep."""
+        sets = [pattern.kept(self.total) for pattern in patterns]
+        return sets[0] if len(sets) == 1 else KeptByGroup(sets)
 
     @property
     def kind(self) -> str:

@@ -27,7 +27,7 @@ class PeriodicFamily(PatternFamily):
     but never more than the length of the axis. So no iteration drops everything. A choice is a width.
     """
 
-    uses = frozenset({"step"})
+    uses = frozenset({"step", "groups", "grouping"})
 
     def build_distribution(self) -> PatternDistribution:
         share = 1 - self.settings.exact_rate

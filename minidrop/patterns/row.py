@@ -19,5 +19,7 @@ class RowFamily(PeriodFamily):
     scale.
     """
 
+    uses = PeriodFamily.uses | {"groups", "grouping"}
+
     def pattern(self, choice: int, offset: int) -> Pattern:
         return self.regular(offset, choice, 1)

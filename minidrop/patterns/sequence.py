@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from minidrop.rng import generator
-
-if TYPE_CHECKING:
-    pass
 
 BLOCK_LENGTH = 1000
 
@@ -38,6 +36,22 @@ class PatternSequence:
         """Return the Pattern of iteration `counter` >= 0. Any order works; calls in order are cheapest."""
         choice, offset = self._drawn(counter)
         return self.family.pattern(self._choices[choice], offset)
+
+    def groups_at(self, counter: int) -> tuple:
+        """Return the Patterns of iteration `counter`, one for each group of samples, at(counter) first.
+
+        All are of one choice. STRATIFIED: that of group i of G is moved on by i / G of its period.
+        INDEPENDENT: each other one has an offset of its own, uniform and independent.
+        """
+        first, groups = self.at(counter), self.family.groups
+        if groups == 1:
+            return (first,)
+        if self.family.settings.grouping == "STRATIFIED":
+            return tuple(first.moved(Fraction(i, groups)) for i in range(groups))
+        choice = self.choice_at(counter)
+        rng = generator(self.seed, "groups", self.layer_name, counter)
+        offsets = rng.integers(self.family.offsets(choice), size=groups - 1)
+        return first, *[self.family.pattern(choice, offset) for offset in offsets.tolist()]
 
     def choice_at(self, counter: int) -> Any:
         """Return the choice behind at(counter): it determines the cost, but not where the pattern drops."""

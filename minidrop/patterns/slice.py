@@ -15,12 +15,12 @@ class SlicePattern(CountPattern):
     stream = "slice"
 
     @staticmethod
-    def choose(rng: np.random.Generator, count: int, total: int) -> Kept:
+    def choose(rng: np.random.Generator, count: int, total: int, first: int) -> Kept:
         if count == total:
             return Kept.all(total)
         if not count:
             return Kept.of([], total)
-        start = int(rng.integers(total))
+        start = (int(rng.integers(total)) + first) % total
         return Kept(start if start + count <= total else start - total, total, count, total)
 
 
@@ -36,6 +36,7 @@ class SliceFamily(CountFamily):
     """
 
     kind = SlicePattern
+    uses = frozenset({"groups", "grouping"})
 
     def ways(self, count: int, total: int | None) -> Any:
         return 1 if count in (0, total) else total

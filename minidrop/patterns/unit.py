@@ -16,10 +16,9 @@ class UnitPattern(CountPattern):
     stream = "units"
 
     @staticmethod
-    def choose(rng: np.random.Generator, count: int, total: int) -> Kept:
-        indices = rng.permutation(total)[:count]
-        indices.sort()
-        return Kept.of(indices, total)
+    def choose(rng: np.random.Generator, count: int, total: int, first: int) -> Kept:
+        order = np.roll(rng.permutation(total), -first)
+        return Kept.of(np.sort(order[:count]), total)
 
 
 @register_pattern("UNIT")
@@ -33,6 +32,7 @@ class UnitFamily(CountFamily):
     """
 
     kind = UnitPattern
+    uses = frozenset({"groups", "grouping"})
 
     def ways(self, count: int, total: int) -> Any:
         return comb(total, count)

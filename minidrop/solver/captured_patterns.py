@@ -78,11 +78,11 @@ class CapturedPatterns:
                     shape = draw.grid(self.samples[index]).block_shape
                     draws[index] = draw.given(DeviceGrid(lives[index], *shape))
                 continue
-            # Of pairs of tiles the outputs are disjoint, and so are the inputs.
             kept_sets = draw.kept_sets(self.weighted.get(index))
-            pairs = len(kept_sets) // 2
-            sets = [MovingKept(kept, next(places), (index, i % 2, pairs), MULTIPLE) if _moves(kept) else kept
-                    for i, kept in enumerate(kept_sets)]
+            # Of pairs of tiles the outputs are disjoint, and so are the inputs.
+            pairs = len(kept_sets) // 2 if index in self.weighted else 0
+            sets = [MovingKept(kept, next(places), (index, i % 2, pairs) if pairs else None, MULTIPLE)
+                    if _moves(kept) else kept for i, kept in enumerate(kept_sets)]
             draws[index] = draw if draw is NOTHING else draw.given(sets)
         key_of = {layer.name: key for layer, key in zip(self.keyed, keys, strict=True)}
         net.drops.give(draws, lambda layer: key_of[layer.name])

@@ -20,7 +20,12 @@ RATES = (0, 0.3, 0.5, 0.7, 0.9)
 PATTERNS = {family: (family, SMALL.get(family, "")) for family in known_families()} | {
     "TILE of 3": ("TILE", "tile_size: 3"), "TILE of all": ("TILE", ""), "TILE of 1": ("TILE", "tile_size: 1"),
     "BLOCK 4 x 2": ("BLOCK", "block_samples: 4 block_units: 2"),      # 6 samples: a whole group and a rest
-    "BLOCK of all samples": ("BLOCK", "")}
+    "BLOCK of all samples": ("BLOCK", ""),
+    "PERIODIC by 2": ("PERIODIC", "groups: 2"), "ROW by 3": ("ROW", "groups: 3"),
+    "UNIT by 4": ("UNIT", "groups: 4"),                               # 6 samples: groups of 1, 2, 1 and 2
+    "SLICE by 9": ("SLICE", "groups: 9"),                             # some without any sample
+    "PERIODIC by 4, each drawn": ("PERIODIC", "groups: 4 grouping: INDEPENDENT"),
+    "UNIT by 2, each drawn": ("UNIT", "groups: 2 grouping: INDEPENDENT")}
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
 
 SUM = 'layer { name: "sum" type: "Eltwise" bottom: "%s" bottom: "%s" top: "sum" }'

@@ -73,10 +73,14 @@ class CudaProducts(Backend):
         return super().transposed(self._dense(W))
 
     # -- one product -----------------------------------------------------------------------------------------
-    def gemm(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:
+    def gemm(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False,
+             out: np.ndarray | None = None) -> np.ndarray:
+        if out is not None and not out.flags.c_contiguous:
+            out[...] = self.gemm(a, b, trans_a, trans_b)
+            return out
         m, k = a.shape[::-1] if trans_a else a.shape
-        n = b.shape[0 if trans_b else 1]
-        out, kind = self.empty((m, n), a.dtype), self._kind(a.dtype)
+        n, kind = b.shape[0 if trans_b else 1], self._kind(a.dtype)
+        out = self.empty((m, n), a.dtype) if out is None else out
         if not out.size or not k:
             out.fill(0)
             return out
@@ -113,17 +117,23 @@ class CudaProducts(Backend):
     def gemms(self, products: Any) -> Iterator:
         """As in the generic backend; as one zero-padded strided batch if the shapes are similar."""
         products = list(products)
-        results = [None] * len(products)
-        for trans in sorted({(trans_a, trans_b) for _, _, trans_a, trans_b in products}):
-            members = [i for i, (_, _, *own) in enumerate(products) if tuple(own) == trans]
+        outs = [one[4] if len(one) > 4 else None for one in products]
+        products = [one[:4] for one in products]
+        results: list = [None] * len(products)
+        for trans in sorted({one[2:] for one in products}):
+            members = [i for i, one in enumerate(products) if one[2:] == trans]
             pairs = [products[i][:2] for i in members]
             shapes = [(*(a.shape[::-1] if trans[0] else a.shape), b.shape[0 if trans[1] else 1])
                       for a, b in pairs]
             size = padded([(m, n, k) for m, k, n in shapes]) if len(pairs) > 1 else None
-            done = (self._batch(pairs, trans, size, shapes) if size
-                    else [self.gemm(a, b, *trans) for a, b in pairs])
-            for i, result in zip(members, done, strict=True):
+            if not size:
+                for i, (a, b) in zip(members, pairs, strict=True):
+                    results[i] = self.gemm(a, b, *trans, out=outs[i])
+                continue
+            for i, result in zip(members, self._batch(pairs, trans, size, shapes), strict=True):
                 results[i] = result
+                if (out := outs[i]) is not None:
+                    out[...], results[i] = result, out
         return iter(results)
 
     def _batch(self, pairs, trans, size, shapes):

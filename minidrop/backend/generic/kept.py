@@ -4,11 +4,32 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.kept import Kept
+from minidrop.kept import Kept, KeptByGroup
 
 
 class KeptSets:
     """Gathers, scatters and sums by kept sets and by index."""
+
+    def compact(self, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int) -> np.ndarray:
+        """Return only the kept entries of `axis`, as `take`; of each group of samples its own."""
+        if not isinstance(kept, KeptByGroup):
+            return self.take(x, kept, axis)
+        axis %= x.ndim
+        shape = tuple(kept.count if i == axis else n for i, n in enumerate(x.shape))
+        out = (self.empty if kept.is_even else self.zeros)(shape, x.dtype)
+        for place, own in _places(kept, axis, x.shape):
+            out[(*place, slice(0, own.count))] = self.take(x[place], own, axis)
+        return out
+
+    def expand(self, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int) -> np.ndarray:
+        """Return `x` with `axis` at full length, zero where it is not kept: the transpose of `compact`."""
+        if not isinstance(kept, KeptByGroup):
+            return self.put(x, kept, axis)
+        axis %= x.ndim
+        out = self.empty(tuple(kept.total if i == axis else n for i, n in enumerate(x.shape)), x.dtype)
+        for place, own in _places(kept, axis, x.shape):
+            out[place] = self.put(x[(*place, slice(0, own.count))], own, axis)
+        return out
 
     def take(self, x: np.ndarray, kept: Kept | None, axis: int) -> np.ndarray:
         """Return only the kept entries of `axis`; `x` itself if `kept` is None."""
@@ -113,3 +134,9 @@ class KeptSets:
 
     def _at(self, kept, axis, ndim):
         return (slice(None),) * (axis % ndim) + (self._index(kept),)
+
+
+def _places(kept, axis, shape):
+    """Yield (index of the axes up to that of samples, Kept) for each group of a KeptByGroup on `axis`."""
+    for first, last, own in kept.parts(shape[axis - 1]):
+        yield (*[slice(None)] * (axis - 1), slice(first, last)), own

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 class Products:
     """Dense products, and products that skip dropped blocks of activations."""
 
-    def gemm(self, a: Any, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:
-        """Return op(a) op(b) for matrices, op(m) = m or m^T."""
+    def gemm(self, a: Any, b: np.ndarray, trans_a: bool = False, trans_b: bool = False,
+             out: np.ndarray | None = None) -> np.ndarray:
+        """Return op(a) op(b) for matrices, op(m) = m or m^T, written to `out` if that is given."""
         a = a.T if trans_a else a
         b = b.T if trans_b else b
-        return self.xp.matmul(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
+        out = self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out
+        return self.xp.matmul(a, b, out=out)
 
     def gemms(self, products: Iterator) -> Iterator:
-        """Yield gemm(*product) for each (a, b, trans_a, trans_b), in order; a device may batch them."""
+        """Yield gemm(*product) for each (a, b, trans_a, trans_b[, out]) in order; a device may batch them."""
         for one in products:
             yield self.gemm(*one)
 

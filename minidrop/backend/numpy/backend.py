@@ -49,11 +49,14 @@ class NumpyBackend(Updates, Backend):
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
 
-    def gemm(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:
+    def gemm(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False,
+             out: np.ndarray | None = None) -> np.ndarray:
         a = a.T if trans_a else a
         b = b.T if trans_b else b
+        if out is not None and not out.flags.c_contiguous:
+            return np.matmul(a, b, out=out)
         # dot, not matmul: it passes a transposed operand to BLAS without a copy, and has a case for A A^T.
-        return np.dot(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype))
+        return np.dot(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out)
 
     def thin_gemm(self, a: np.ndarray, b: np.ndarray, trans_b: bool = False) -> np.ndarray:
         if a.shape[0] > _THIN:
