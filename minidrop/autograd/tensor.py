@@ -202,10 +202,12 @@ class Parameter(Tensor):
         return self.backend.zeros(self.shape, self.dtype) if grad is None else grad
 
     def has_separate_blocks(self) -> bool:
-        """True if no two blocks of the gradient share a row, so that no entry is in two of them."""
+        """True if no entry is in two blocks of the gradient: no two share a row, or no two share a column."""
         if len(self.blocks) < 2:
             return True
-        return are_disjoint([block.rows for block in self.blocks], self.shape[0])
+        sides = [block.rows for block in self.blocks], [block.cols for block in self.blocks]
+        return any(are_disjoint(sets, total) for sets, total in zip(sides, as_matrix(self.data).shape,
+                                                                    strict=False))
 
     def accumulate(self, gradient: Block | Blocks | np.ndarray) -> None:
         """Add a dense array, a Block or Blocks to the gradient.

@@ -47,6 +47,15 @@ def put_columns(x: np.ndarray, cols: Any, out: Any, first: Any, last: Any) -> No
 
 
 @jit
+def add_block(out: Any, rows: Any, cols: Any, x: np.ndarray, first: Any, last: Any) -> None:
+    """out[rows[i], cols[j]] += x[i, j]."""
+    for i in range(first, last):
+        row, own = out[rows[i]], x[i]
+        for j in range(cols.size):
+            row[cols[j]] += own[j]
+
+
+@jit
 def sum_groups(x: np.ndarray, order: Any, bounds: Any, out: Any, first: Any, last: Any) -> None:
     """out[i] = the sum of the rows x[order[j]] for bounds[i] <= j < bounds[i + 1], added in order."""
     for i in range(first, last):

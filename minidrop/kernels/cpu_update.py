@@ -1,7 +1,8 @@
 """Numba loops that apply an update rule in one pass over memory. Reference: backend/generic/update.py.
 
-The gradient may be compact: W[rows[i]] has row row_of[i] of g (-1: no gradient), whose column j belongs to
-column cols[j] of W. It is scattered into one row at a time, never as a whole.
+The gradient comes in compact blocks: row i of W has row row_ofs[b][i] of block gs[b] (-1: none), whose column
+j belongs to column cols[b][j] of W. What several blocks have for one entry is added, in their order. Rows are
+put together one at a time, so a dense gradient is never written.
 """
 
 import hashlib
@@ -17,31 +18,48 @@ from minidrop.kernels.cpu import jit
 
 
 @jit
-def sgd_update(W: Any, history: Any, rows: Any, g: Any, row_of: Any, cols: Any, lr: Any, momentum: Any,
-               decay: Any, l1: Any, grad_scale: Any, first: Any, last: Any) -> None:
+def gradient_row(i: Any, gs: Any, row_ofs: Any, cols: Any, out: Any) -> Any:
+    """Return row i of the gradient: of the one block that has all of it, else put together in `out`."""
+    owners = 0
+    owner = 0
+    for b in range(len(gs)):
+        if row_ofs[b][i] >= 0:
+            owners += 1
+            owner = b
+    if owners == 1 and cols[owner].size == out.size:
+        return gs[owner][row_ofs[owner][i]]
+    out[:] = 0
+    first = True
+    for b in range(len(gs)):
+        row = row_ofs[b][i]
+        if row < 0:
+            continue
+        g, places = gs[b][row], cols[b]
+        if first:               # stored, not added: 0 + -0.0 has another sign
+            for j in range(places.size):
+                out[places[j]] = g[j]
+        else:
+            for j in range(places.size):
+                out[places[j]] += g[j]
+        first = False
+    return out
+
+
+@jit
+def sgd_update(W: Any, history: Any, gs: Any, row_ofs: Any, cols: Any, lr: Any, momentum: Any, decay: Any,
+               l1: Any, grad_scale: Any, first: Any, last: Any) -> None:
     """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history.
 
-    For rows[first:last]; R(W) = W (L2) or sign(W) (L1).
+    For rows first .. last - 1; R(W) = W (L2) or sign(W) (L1).
     """
     columns = W.shape[1]
-    all_columns = cols.size == columns
-    dense_row = np.zeros(columns, W.dtype)
-    no_gradient = np.zeros(columns, W.dtype)
+    room = np.empty(columns, W.dtype)
     l1_decay = lr * decay if l1 else W.dtype.type(0)
     l2_decay = W.dtype.type(0) if l1 else lr * decay
     rate = lr * grad_scale
     for i in range(first, last):
-        w, h = W[rows[i]], history[rows[i]]
-        row = row_of[i]
-        if row >= 0:
-            if all_columns:
-                gradient = g[row]
-            else:
-                for j in range(cols.size):
-                    dense_row[cols[j]] = g[row, j]
-                gradient = dense_row
-        else:
-            gradient = no_gradient
+        w, h = W[i], history[i]
+        gradient = gradient_row(i, gs, row_ofs, cols, room)
         if l1:
             for j in range(columns):
                 new = momentum * h[j] + (rate * gradient[j] + l1_decay * np.sign(w[j]))
@@ -69,18 +87,10 @@ def subtract_block(W: Any, rows: Any, cols: Any, g: Any, rate: Any, first: Any, 
 
 
 @jit
-def regularised(w: Any, g: Any, row: Any, cols: Any, decay: Any, l1: Any, grad_scale: Any, out: Any) -> None:
-    """out = grad_scale * (row `row` of g, or zeros) + decay * R(w)."""
-    if row < 0:
-        out[:] = 0
-    elif cols.size == out.size:
-        for j in range(out.size):
-            out[j] = g[row, j] * grad_scale
-    else:
-        # Clear all columns first: those not in `cols` may hold values of the previous row.
-        out[:] = 0
-        for j in range(cols.size):
-            out[cols[j]] = g[row, j] * grad_scale
+def regularised(w: Any, g: Any, decay: Any, l1: Any, grad_scale: Any, out: Any) -> None:
+    """out = grad_scale * g + decay * R(w); `out` may be g."""
+    for j in range(out.size):
+        out[j] = g[j] * grad_scale
     if decay != 0:
         if l1:
             for j in range(out.size):
@@ -93,20 +103,20 @@ def regularised(w: Any, g: Any, row: Any, cols: Any, decay: Any, l1: Any, grad_s
 step = None     # the compiled formula: each copy of the two loops below has a global of this name
 
 
-def _one(W, a, _, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, last):
+def _one(W, a, _, gs, row_ofs, cols, numbers, decay, l1, grad_scale, first, last):
     gradient = np.empty(W.shape[1], W.dtype)
     for i in range(first, last):
-        w, h = W[rows[i]], a[rows[i]]
-        regularised(w, g, row_of[i], cols, decay, l1, grad_scale, gradient)
+        w, h = W[i], a[i]
+        regularised(w, gradient_row(i, gs, row_ofs, cols, gradient), decay, l1, grad_scale, gradient)
         for j in range(w.size):
             w[j], h[j] = step(w[j], gradient[j], h[j], *numbers)
 
 
-def _two(W, a, b, rows, g, row_of, cols, numbers, decay, l1, grad_scale, first, last):
+def _two(W, a, b, gs, row_ofs, cols, numbers, decay, l1, grad_scale, first, last):
     gradient = np.empty(W.shape[1], W.dtype)
     for i in range(first, last):
-        w, h, k = W[rows[i]], a[rows[i]], b[rows[i]]
-        regularised(w, g, row_of[i], cols, decay, l1, grad_scale, gradient)
+        w, h, k = W[i], a[i], b[i]
+        regularised(w, gradient_row(i, gs, row_ofs, cols, gradient), decay, l1, grad_scale, gradient)
         for j in range(w.size):
             w[j], h[j], k[j] = step(w[j], gradient[j], h[j], k[j], *numbers)
 

@@ -103,6 +103,30 @@ def pays(request, monkeypatch):
 
 
 # -- the contract --------------------------------------------------------------------------------------------
+GROUPS = {"2": "groups: 2", "3": "groups: 3", "more than streams": "groups: 5",
+          "2, each drawn": "groups: 2 grouping: INDEPENDENT"}
+
+
+@pytest.mark.parametrize("time", ["SEQUENCE", "STEP"])
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("family", OF_UNITS)
+@every_kind
+def test_groups_of_streams_around_and_inside(kind, family, groups, time, monkeypatch):
+    """With an uneven number of units: the groups keep more and fewer of them."""
+    monkeypatch.setattr(Backend, "pays", lambda *_: True)
+    settings = f"{drop_settings(family, time=time)} {GROUPS[groups]}"
+    for both in (False, True):
+        check(net_of(kind, nr=settings, rh=settings, both=both, units=11, width=9))
+
+
+@pytest.mark.parametrize("nr, rh", [("groups: 2", ""), ("", "groups: 2"), ("groups: 2", "groups: 3"),
+                                    ("groups: 3 time: STEP", "groups: 2 time: STEP"),
+                                    ("groups: 2", "groups: 1"), ("groups: 1 time: STEP", "groups: 3")])
+@every_kind
+def test_different_groups_meet(kind, nr, rh):
+    check(net_of(kind, 2, nr, rh, streams=4, units=13), streams=4)
+
+
 @pytest.mark.parametrize("rate", [0, 0.3, 0.5, 0.7, 0.9])
 @pytest.mark.parametrize("family", known_families())
 def test_every_family_and_rate_around_an_lstm(family, rate):

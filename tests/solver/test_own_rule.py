@@ -64,7 +64,7 @@ def formula(w, g, h, lr):
     return {result}, h
 kernel = cpu_update.update_kernel(formula, 1)
 W, h, g, every = np.ones((2, 3)), np.zeros((2, 3)), np.full((2, 3), 0.5), np.arange(3)
-kernel(W, h, h, every[:2], g, every[:2], every, (np.float64(0.5),), np.float64(0), False, np.float64(1), 0, 2)
+kernel(W, h, h, (g,), (every[:2],), (every,), (np.float64(0.5),), np.float64(0), False, np.float64(1), 0, 2)
 print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()), W[0, 0])
 """
 

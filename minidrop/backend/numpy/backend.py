@@ -107,6 +107,15 @@ class NumpyBackend(Updates, Backend):
         from minidrop.kernels import cpu
         threads.by_rows(cpu.put_columns, x.shape[0], x.size, x, kept.indices, out)
 
+    def add_block(self, out: np.ndarray, rows: Kept | None, cols: Kept | None, x: np.ndarray) -> None:
+        indexed = cols is not None and not isinstance(cols.index, slice)
+        if not indexed or out.ndim != 2 or not (out.flags.c_contiguous and out.dtype == x.dtype):
+            super().add_block(out, rows, cols, x)
+            return
+        from minidrop.kernels import cpu
+        places = np.arange(len(out)) if rows is None else rows.indices
+        threads.by_rows(cpu.add_block, len(x), 2 * x.size, out, places, cols.indices, x)
+
     def submatrix(self, W: np.ndarray, rows: Kept | None, cols: Kept | None) -> np.ndarray:
         rows = None if rows is not None and rows.is_all else rows
         cols = None if cols is not None and cols.is_all else cols

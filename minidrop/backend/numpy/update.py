@@ -1,10 +1,13 @@
 """Updates of the weights on the CPU: one pass over memory, with gradients in compact form."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from minidrop.kernels import threads
+
+_MOST_BLOCKS = 16           # beyond them a dense sum is written first
 
 
 class Updates:
@@ -16,46 +19,46 @@ class Updates:
         if not momentum and not decay and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
             self._descend(W, blocks, W.dtype.type(lr) * W.dtype.type(grad_scale))
             return
-        places = self._partition(W, blocks)
-        if places is None:
+        gradient = self._gradient(W, blocks)
+        if gradient is None:
             super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
             return
         from minidrop.kernels import cpu_update
         if W.ndim == 1:
             W, history = W[None], history[None]
         number = W.dtype.type
-        for rows, *gradient in places:
-            threads.by_rows(cpu_update.sgd_update, rows.size, rows.size * W.shape[1], W, history, rows,
-                            *gradient, number(lr), number(momentum), number(decay), bool(l1),
-                            number(grad_scale))
+        threads.by_rows(cpu_update.sgd_update, len(W), W.size, W, history, *gradient, number(lr),
+                        number(momentum), number(decay), bool(l1), number(grad_scale))
 
     def rule_update(self, W: np.ndarray, history: Any, blocks: Any, rule: Any, numbers: Any, decay: Any,
                     l1: bool, grad_scale: Any) -> None:
         W, history = _matrix(W), [_matrix(array) for array in history]
-        places = self._partition(W, blocks) if len(history) in (1, 2) and rule.compiled else None
-        if places is None:
+        gradient = self._gradient(W, blocks) if len(history) in (1, 2) and rule.compiled else None
+        if gradient is None:
             super().rule_update(W, history, blocks, rule, numbers, decay, l1, grad_scale)
             return
         from minidrop.kernels import cpu_update
         if W.ndim == 1:
             W, history = W[None], [array[None] for array in history]
         number, kernel = W.dtype.type, cpu_update.update_kernel(rule.formula, len(history))
-        numbers = tuple(number(one) for one in numbers)
-        for rows, *gradient in places:
-            threads.by_rows(kernel, rows.size, 2 * rows.size * W.shape[1], W, history[0], history[-1], rows,
-                            *gradient, numbers, number(decay), bool(l1), number(grad_scale))
+        threads.by_rows(kernel, len(W), 2 * W.size, W, history[0], history[-1], *gradient,
+                        tuple(number(one) for one in numbers), number(decay), bool(l1), number(grad_scale))
 
-    def _partition(self, W, blocks):
-        """Return `_places` of blocks, or of their sum if they share rows; None if no kernel fits."""
+    def _gradient(self, W, blocks):
+        """Return (gs, row_ofs, cols) for the kernels, see kernels/cpu_update.py; None if none fits."""
         if not (blocks and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f"):
             return None
-        places = _places([(_matrix(block.data), block.rows, block.cols) for block in blocks], W.shape)
-        if places is None:
+        parts = [(_matrix(block.data), block.rows, block.cols) for block in blocks]
+        if len(parts) > _MOST_BLOCKS:
             total = self.zeros(W.shape, W.dtype)
             for block in blocks:
                 block.add_to(self, total, 1)
-            places = _places([(total, None, None)], W.shape)
-        return places
+            parts = [(total, None, None)]
+        if W.ndim == 1:         # a matrix of one row, of which a kept set is the columns
+            parts = [(g.reshape(1, -1), None, rows if cols is None else cols) for g, rows, cols in parts]
+        rows, columns = W.shape if W.ndim == 2 else (1, W.size)
+        return _columnwise([(np.ascontiguousarray(g, W.dtype), _row_of(kept, rows, len(g)),
+                             _all(columns) if cols is None else cols.indices) for g, kept, cols in parts])
 
     def _descend(self, W, blocks, rate):
         """W -= rate * gradient."""
@@ -66,7 +69,7 @@ class Updates:
             w = W
             if W.ndim == 1:       # a matrix of one row
                 w, g, rows, cols = W[None], g[None], None, rows if cols is None else cols
-            every = [np.arange(n) if kept is None else kept.indices
+            every = [_all(n) if kept is None else kept.indices
                      for kept, n in zip((rows, cols), w.shape, strict=True)]
             threads.by_rows(cpu_update.subtract_block, len(g), g.size, w, *every, g, rate)
 
@@ -76,28 +79,29 @@ def _matrix(x):
     return x.reshape(x.shape[0], -1) if x.ndim > 2 and x.size and x.flags.c_contiguous else x
 
 
-def _places(blocks, shape):
-    """Return (rows, g, row_of, cols) for each block (g, rows, cols); None if blocks share a row.
+def _row_of(kept, rows, count):
+    """Return (rows,): the place of each row of W among the `count` kept ones, -1 for none."""
+    if kept is None:
+        return np.arange(rows)
+    row_of = np.full(rows, -1)
+    row_of[kept.index] = np.arange(count)
+    return row_of
 
-    Together they have each row of W once. W[rows[i]] has row row_of[i] of g, in the columns cols, or no
-    gradient (-1). A bias is a matrix of one row, and its kept set that of the columns.
+
+@lru_cache(maxsize=64)
+def _all(columns):
+    """Return 0 .. columns - 1, read-only as the indices of a Kept are: one type for compiled loops."""
+    every = np.arange(columns)
+    every.flags.writeable = False
+    return every
+
+
+def _columnwise(parts):
+    """Return three tuples from [(g, row_of, cols)]; 1, 2, 4, 8 or 16 long, so that few loops are compiled.
+
+    What fills them up has no row.
     """
-    if len(shape) == 1:
-        shape, blocks = (1, *shape), [(g[None], None, rows) for g, rows, _ in blocks]
-    every = np.arange(shape[0])
-    row_of = np.full(shape[0], -1)
-    places = []
-    for g, rows, cols in blocks:
-        index = slice(None) if rows is None else rows.index
-        if len(blocks) > 1 and (row_of[index] >= 0).any():
-            return None
-        row_of[index] = every[:len(g)]
-        places.append((every if rows is None else rows.indices, g, every[:len(g)],
-                       np.arange(shape[1]) if cols is None else cols.indices))
-    if len(blocks) == 1:
-        return [(every, g, row_of, places[0][3])]
-    rest = np.flatnonzero(row_of < 0)
-    if rest.size:
-        indices, g, own, cols = places[0]
-        places[0] = np.concatenate([indices, rest]), g, np.concatenate([own, np.full(rest.size, -1)]), cols
-    return places
+    g, row_of, cols = parts[0]
+    length = 1 << (len(parts) - 1).bit_length()
+    nothing = g[:0], np.full(len(row_of), -1), cols
+    return tuple(zip(*parts, *[nothing] * (length - len(parts)), strict=True))
