@@ -31,7 +31,7 @@ class Embed(Function):
         self.out_kept = out_kept
 
     def forward(self, backend: Backend, ids: np.ndarray, W: np.ndarray,
-                b: np.ndarray | None = None) -> np.ndarray | None:
+                b: np.ndarray | None = None) -> np.ndarray:
         out_kept = self.out_kept
         if out_kept is not None and out_kept.total != W.shape[1]:
             raise ShapeError(f"embed: {out_kept} does not fit W of shape {W.shape}, which has {W.shape[1]} "
@@ -60,6 +60,6 @@ class Embed(Function):
         return (None, gW, gb)[:len(wanted)]
 
 
-def embed(ids: Tensor, W: Tensor, b: Tensor | None = None, out_kept: Kept | None = None) -> Tensor | None:
+def embed(ids: Tensor, W: Tensor, b: Tensor | None = None, out_kept: Kept | None = None) -> Tensor:
     """Return the rows W[ids], plus b; see `Embed`."""
     return Embed(out_kept).apply(*((ids, W) if b is None else (ids, W, b)))

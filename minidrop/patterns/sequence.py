@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from minidrop.rng import generator
-
-if TYPE_CHECKING:
-    pass
 
 BLOCK_LENGTH = 1000
 
