@@ -1,4 +1,4 @@
-"""The command line: `minidrop COMMAND`. Commands parse, call and print; one file for each."""
+"""The command line: `minidrop COMMAND`. Commands parse, call and print; one file per command."""
 
 import importlib.util
 import logging
@@ -28,7 +28,7 @@ ALIASES = {"device_query": "devices", "device-query": "devices"}
 
 
 class Commands(click.Group):
-    """The commands in the order in which one needs them, with Caffe's names for some."""
+    """The commands, in the order of their use, with Caffe's names for some."""
 
     def list_commands(self, context: Any) -> Any:
         return list(self.commands)
@@ -63,12 +63,11 @@ for _command in (train, test, time, check, generate, patterns, devices):
 
 
 def import_code(name: str) -> None:
-    """Import a module by its name, or a file that ends in .py by its path, once. Raises ConfigError where
-    that fails."""
+    """Import a module by name, or a .py file by path, once; raises ConfigError if that fails."""
     is_file = name.endswith(".py")
     if is_file and not os.path.isfile(name):
         raise ConfigError(f"--import {name}: there is no such file")
-    # A name of its own: a file called copy.py must not stand for the standard library's.
+    # A unique name: a file called copy.py must not replace the standard library's module.
     module_name = "minidrop_import:" + os.path.realpath(name) if is_file else name
     if module_name in sys.modules:
         return
@@ -120,23 +119,23 @@ def run(arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line of this process, or `arguments`, and exit."""
+    """Run `arguments`, by default those of this process, and exit."""
     if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def leave(number: int, frame: Any) -> None:
-    """End the process at once for a signal, with exit code 128 + N: a handler of signals.
+    """Signal handler that ends the process at once, with exit code 128 + N.
 
-    No exception: it may be raised anywhere, so in a callback or a destructor, where Python shows it and goes
-    on, or inside a library, which makes another one of it.
+    It raises no exception: that could happen anywhere, such as in a callback or a destructor, where Python
+    prints and ignores it, or inside a library that converts it into another one.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):       # the signal may have come while it was written to
+        with suppress(Exception):       # the signal may have interrupted a write to it
             stream.flush()
     abandon()
     with suppress(Exception):
         if sys.stderr.isatty():
-            os.write(2, b"\n")          # behind a bar and the ^C that the terminal shows
+            os.write(2, b"\n")          # after a bar and the ^C that the terminal shows
     os._exit(128 + number)

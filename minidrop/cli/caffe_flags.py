@@ -1,21 +1,18 @@
-"""Caffe's way of writing a command line, turned into ours: `caffe -solver=s.prototxt -gpu 0 train` is
-understood."""
+"""Converts Caffe's command lines to ours, such as `-solver=s.prototxt -gpu 0 train`."""
 
 import re
-from typing import Any
 
 # Caffe's flags; each takes a value.
 VALUED = {"solver", "model", "weights", "snapshot", "gpu", "iterations", "phase", "level", "stage",
           "sigint-effect", "sighup-effect"}
-BEFORE_COMMAND = {"import"}     # of minidrop itself, with a value too
+BEFORE_COMMAND = {"import"}     # minidrop's own; takes a value as well
 _FLAG = re.compile(r"--?([A-Za-z][\w-]+)(=.*)?", re.DOTALL)
 
 
 def normalise(arguments: list[str]) -> list[str]:
-    """Return the arguments with two dashes before every flag, '-' for '_' in its name, and Caffe's flags
-    after the command.
+    """Return the arguments in our form: --flag-name for every flag, and Caffe's flags after the command.
 
-    What follows "--" stays as it is, and so do flags of one letter.
+    Everything after "--" is unchanged, and so are flags of one letter.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     spelled = [_spelled(argument) for argument in arguments[:end]]
@@ -29,8 +26,7 @@ def _spelled(argument):
 
 
 def _split(arguments):
-    """Return (flags that stay before the command, Caffe's flags before it, the rest, which begins with the
-    command)."""
+    """Return (our flags before the command, Caffe's flags before it, the rest from the command on)."""
     at, own, caffe = 0, [], []
     while at < len(arguments):
         found = _FLAG.fullmatch(arguments[at])
@@ -44,8 +40,8 @@ def _split(arguments):
     return own, caffe, arguments[at:]
 
 
-def without(arguments: list[str], *names: Any) -> Any:
-    """Return the normalised arguments less the flags `names` and their values."""
+def without(arguments: list[str], *names: str) -> list[str]:
+    """Return the normalised arguments without the flags `names` and their values."""
     left, skip = [], False
     for argument in arguments:
         found = _FLAG.fullmatch(argument)

@@ -1,4 +1,4 @@
-"""minidrop check: every mistake of a file at once, or what its nets are and what each drop saves."""
+"""minidrop check: reports every mistake of a file, or its nets and what each drop saves."""
 
 import math
 from typing import Any
@@ -39,7 +39,7 @@ def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dr
         except MinidropError as error:
             lines = str(error).split("\n")
             hidden = getattr(error, "hidden", 0)
-            wrong += len(lines) + (hidden and hidden - 1)       # the last line counts them
+            wrong += len(lines) + (hidden and hidden - 1)       # the last line counts the hidden ones
             echo("\n".join(f"error: {line}" for line in lines), err=True)
             continue
         for title, net in nets:
@@ -51,11 +51,11 @@ def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dr
 
 
 def _nets(path, phase, overrides, dropout, level, stages):
-    """Return [(title, Net)] of a file; ConfigError with all its mistakes."""
+    """Return [(title, Net)] of a file; raises ConfigError with all its mistakes."""
     if _is_solver(path):
         config = load_solver(path)
         if config.message.weights or any(text.startswith("weights") for text in overrides):
-            # They have to fit.
+            # The weights have to fit as well.
             solver = Solver(config, overrides, dropout, "cpu", level=level, stages=stages)
             train, *tests = solver.net, *solver.test_nets
         else:
@@ -80,14 +80,14 @@ def _nets(path, phase, overrides, dropout, level, stages):
 
 
 def _merged(problems, phases):
-    """Return the mistakes of all phases, each once; those that not every phase has say where they are."""
+    """Return the mistakes of all phases, each once; those not in every phase name theirs."""
     return list(dict.fromkeys(
         line if all(line in problems.get(other, ()) for other in phases) else f"{line} (phase {name})"
         for name, lines in problems.items() for line in lines))
 
 
 def _is_solver(path):
-    """Return whether a file looks more like a solver's than like a network's, by the names of its fields."""
+    """Return whether a file has more fields of a solver file than of a network file."""
     names = [entry.name for entry in scan(read_text(path), path).entries]
     score = {kind: sum(name in kind.DESCRIPTOR.fields_by_name for name in names)
              for kind in (SolverParameter, NetParameter)}
@@ -114,7 +114,7 @@ def _report(net):
         for line in (*net.plan.lines(), *(reshuffle.line for reshuffle in net.reshuffles)):
             yield f"  {line}"
         for drop, saved in drop_savings(net):
-            if drop.saves:          # of one that saves nothing the plan says so, and why
+            if drop.saves:          # otherwise the plan gives the reason
                 yield f"  {drop.node.name} ({drop.site.family.name}) saves {_saving(drop, saved, dense)}"
         for node in net.graph.nodes:
             for reason in (fact.reason for fact in node.drops if fact.reason):
@@ -122,7 +122,7 @@ def _report(net):
 
 
 def _saving(drop, saved, dense):
-    """Say how much a drop saves, and where if not on both of its sides."""
+    """Return how much a drop saves, and where, if not on both of its sides."""
     if not saved:
         return "nothing: dropout_ratio is 0"
     sides = [node.name for node in (drop.producer, *drop.consumers) if node is not None]

@@ -1,4 +1,4 @@
-"""What the library logs, shown to people: information on stdout, warnings on stderr."""
+"""Output of the command line: log records of level INFO on stdout, warnings on stderr."""
 
 import errno
 import logging
@@ -11,33 +11,33 @@ import click
 
 from minidrop.files import open_to_append, write_all
 
-# What moves the cursor, rings, colours or turns the direction of writing, which a terminal would obey.
+# Characters with which a terminal moves the cursor, rings, colours, or changes the writing direction.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def visible(text: str) -> str:
-    """Return a text with control characters, but newlines and tabs, and bytes that are no text as escapes."""
+    """Return a text with control characters, except newlines and tabs, as escapes."""
     return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def visible_name(name: str) -> str:
-    """Return a name as `visible`, on one line."""
+    """Return a name as `visible` does, on one line."""
     return visible(name).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def printable(text: str, err: bool = False) -> str:
-    """Return a text as `visible`, with escapes for what stdout or stderr cannot encode, too."""
+    """Return a text as `visible` does, also with escapes for what stdout or stderr cannot encode."""
     encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
     return visible(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
-    """Print a text to stdout or stderr, as `printable`."""
+    """Print a text to stdout or stderr, made `printable`."""
     click.echo(printable(text, err), STREAMS[err], nl=nl)
 
 
 class Terminal:
-    """stdout or stderr, which may go away while a training runs: from then on what is written is lost."""
+    """stdout or stderr, which may disappear during a training; later output is then lost."""
 
     def __init__(self, name: str):
         self.name = name        # looked up at each use: tests and click replace the streams
@@ -46,18 +46,18 @@ class Terminal:
         return getattr(getattr(sys, self.name), name)
 
     def write(self, text: str) -> None:
-        """Write text, or nothing where the terminal is gone."""
+        """Write text, if the terminal still exists."""
         self._do("write", text)
 
     def flush(self) -> None:
-        """Flush, where there still is a terminal."""
+        """Flush, if the terminal still exists."""
         self._do("flush")
 
     def _do(self, method, *arguments):
         try:
             getattr(getattr(sys, self.name), method)(*arguments)
         except OSError as error:
-            if error.errno != errno.EIO:        # of a terminal that is gone; a closed pipe ends the program
+            if error.errno != errno.EIO:        # EIO: the terminal is gone; a closed pipe ends the program
                 error.filename = error.filename or self.name
                 raise
 
@@ -66,8 +66,7 @@ STREAMS: dict[bool, Any] = {False: Terminal("stdout"), True: Terminal("stderr")}
 
 
 class Console(logging.Handler):
-    """Shows log records of level INFO and above. A progress bar puts its own `show(text, err)` here while it
-    is drawn."""
+    """Shows log records of level INFO and above; a progress bar replaces `show(text, err)` while drawn."""
 
     def __init__(self):
         super().__init__(logging.INFO)
@@ -78,7 +77,7 @@ class Console(logging.Handler):
         click.echo(text, STREAMS[bool(err)])
 
     def emit(self, record: Any) -> None:
-        # No handleError: a closed pipe has to end the program, not to print a traceback.
+        # No handleError: a closed pipe must end the program without a traceback.
         warning = record.levelno >= logging.WARNING
         text = printable(record.getMessage(), warning)
         self.show(f"warning: {text}" if warning else text, warning)
@@ -88,13 +87,12 @@ console = Console()
 
 
 class LogFile(logging.Handler):
-    """Adds a line for each record to a file. The first that cannot be written is warned of, on the console
-    alone; the others are tried all the same."""
+    """Appends a line per record to a file; the first failure is reported on the console only."""
 
     def __init__(self, path: Any):
         super().__init__()
         self.path, self.warned = path, False
-        self.file = open_to_append(path)        # no buffer, in which lines would wait for a full disk
+        self.file = open_to_append(path)        # unbuffered, so that a full disk is noticed at once
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
 
     def emit(self, record: Any) -> None:
@@ -113,8 +111,7 @@ class LogFile(logging.Handler):
 
 
 class RunLog:
-    """Lets INFO pass, and writes everything down to DEBUG into a file with the time; what came before `open`
-    too."""
+    """Writes all records down to DEBUG, with times, to a file, including those from before `open`."""
 
     def __enter__(self):
         self.logger = logging.getLogger("minidrop")
@@ -126,7 +123,7 @@ class RunLog:
         return self
 
     def open(self, path: str) -> None:
-        """Go on in the file `path`."""
+        """Append all records, also earlier ones, to the file `path`."""
         self.file = LogFile(path)
         self.logger.addHandler(self.file)
         self.waiting.setTarget(self.file)

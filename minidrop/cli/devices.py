@@ -1,4 +1,4 @@
-"""minidrop devices: what can compute here, and what a GPU still needs."""
+"""minidrop devices: lists the devices, and what a GPU still needs."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""minidrop generate: a language model writes text."""
+"""minidrop generate: writes text with a language model."""
 
 import sys
 from typing import Any
@@ -41,8 +41,7 @@ def generate(model: Any, weights: Any, prompt: str, length: int, temperature: An
             names = ", ".join(map(repr, unknown))
             echo(f"warning: the vocabulary lacks {names}; the model reads <unk> instead", err=True)
         pieces = writer.stream(prompt, length, temperature, seed)
-        first = next(pieces)            # before anything is printed: what is wrong with the arguments is
-                                        # known now
+        first = next(pieces)            # raises errors in the arguments before anything is printed
         _write(prompt + first)
         for piece in pieces:
             _write(piece)
@@ -52,7 +51,7 @@ def generate(model: Any, weights: Any, prompt: str, length: int, temperature: An
 
 
 def _write(text):
-    """Print text at once: with escapes for what a terminal would obey, and ? for what a file cannot hold."""
+    """Print text at once: control characters as escapes on a terminal, unencodable ones as ? in a file."""
     if sys.stdout.isatty():
         echo(text, nl=False)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Command(click.Command):
-    """A command whose options take no empty text, which a shell puts for a variable that is not set."""
+    """A command whose options refuse empty text, which a shell inserts for an unset variable."""
 
     may_be_empty = ("prompt",)
 
@@ -69,8 +69,8 @@ weights_option = click.option("--weights", multiple=True, callback=_comma_separa
                               help="Copy weights from snapshots, by the names of layers.")
 
 
-def chosen_device(device: str, gpu: str | None) -> Any:
-    """Return the device that --device and Caffe's -gpu ask for together. Raises UsageError."""
+def chosen_device(device: str, gpu: str | None) -> str:
+    """Return the device that --device or Caffe's -gpu selects; raises UsageError."""
     if gpu is None:
         return device
     if device != "auto":
@@ -89,8 +89,7 @@ def chosen_device(device: str, gpu: str | None) -> Any:
 
 
 def stated(config: NetConfig, level: int, stages: list) -> tuple[int, tuple]:
-    """Return (level, stages) of a network file used alone: its own `state`, then what the command line
-    says."""
+    """Return (level, stages) of a network file used alone: its `state`, then the command line's."""
     own = config.message.state
     return own.level if level is None else level, (*own.stage,
                                                    *(stage for stage in stages if stage not in own.stage))

@@ -1,4 +1,4 @@
-"""minidrop patterns: what the settings of a drop mean for a layer of so many units."""
+"""minidrop patterns: what the settings of a drop mean for a layer of a given size."""
 
 import json
 from dataclasses import replace
@@ -48,8 +48,7 @@ _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 @click.option("--json", "as_json", is_flag=True, help="Print everything, per-unit figures included, as JSON.")
 def patterns(rate: float, units: int, inputs: int, family: Any, iterations: int, seed: int, layer: Any,
              plot: Any, png: Any, table: list[list[str]], as_json: Any, **fields: Any) -> None:
-    """Show what a pattern does: distribution, rates, sub-models, products left, and a sequence of real
-    draws."""
+    """Show what a pattern does: distribution, rates, sub-models, products left, and real draws."""
     if table:
         rows = search_table(max_period=fields["max_period"])
         echo(json.dumps(rows, indent=1) if as_json else _search_table(rows))
@@ -72,7 +71,7 @@ def patterns(rate: float, units: int, inputs: int, family: Any, iterations: int,
 def _each_family(wanted, family):
     if family.lower() != "all":
         return [replace(wanted, family=find_family(family).name)]
-    # Beside others a family leaves out what it does not read; asked for alone, it objects.
+    # Among all, a family ignores settings that it does not read; alone, it raises an error for them.
     each = []
     for name in known_families():
         other = get_family(PatternSettings(family=name))

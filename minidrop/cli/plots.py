@@ -1,4 +1,4 @@
-"""Plots of a pattern's report: with characters for a terminal, with matplotlib into a file."""
+"""Plots of a pattern's report: as text for a terminal, with matplotlib for a file."""
 
 import os
 import shutil
@@ -18,9 +18,8 @@ _FORMATS = (".png", ".pdf", ".svg")
 _INK, _PALE, _REFERENCE = "#1f5a8a", "#dbe7f0", "#c8553d"
 
 
-def text_plots(one: Any, width: Any = None) -> Any:
-    """Return three plots of a report: the rate of an iteration, the rate of each site, joint keep
-    probabilities."""
+def text_plots(one: Any, width: int | None = None) -> str:
+    """Return three text plots of a report: rates of iterations, rates of sites, joint keep probabilities."""
     width = min(width or shutil.get_terminal_size((100, 24)).columns, 160)
     what, drawn, rate = one["sites"]["what"], one["sequence"], one["rate_reached"]
     parts = [f"  share dropped in an iteration{_source(one)}\n" + _bars(one["iteration_rate"], width)]
@@ -40,7 +39,7 @@ def text_plots(one: Any, width: Any = None) -> Any:
 
 
 def _which(shown, one):
-    """"1024 units", or "the first 65536 of 4194304 tiles" where not all have a figure."""
+    """Return "1024 units", or "the first 65536 of 4194304 tiles" if not all are known."""
     sites = one["sites"]
     return (f"the first {shown} of {sites['count']} {sites['what']}" if shown < sites["count"]
             else f"{shown} {sites['what']}")
@@ -62,7 +61,7 @@ def _bars(pairs, width):
 
 
 def _merged(pairs, bins):
-    """Merge rates that differ by a unit more or less; put the rest into bins where it is too much to show."""
+    """Merge rates that differ by about one unit, and bin the result if there is too much to show."""
     groups = np.split(np.array(pairs), np.flatnonzero(np.diff([rate for rate, _ in pairs]) > 0.004) + 1)
     merged = [[float(rates @ weights / weights.sum()), float(weights.sum())]
               for rates, weights in (g.T for g in groups)]
@@ -78,8 +77,7 @@ def _merged(pairs, bins):
 
 
 def _chart(values, reference, low, high, width, first, last):
-    """Draw values from left to right, several in a column where they are many: from their least to their
-    greatest."""
+    """Return a chart of values from left to right; a column with several spans their range."""
     columns = np.array_split(values, min(values.size, width - 14))
     canvas = np.full((_HEIGHT, len(columns)), " ")
 
@@ -99,8 +97,10 @@ def _chart(values, reference, low, high, width, first, last):
 
 
 def check_picture(path: str) -> None:
-    """Raise ConfigError where no picture can be drawn into `path`: another ending, no such folder, something
-    there that is no file, or no matplotlib."""
+    """Raise ConfigError if no picture can be drawn to `path`.
+
+    The reasons are an unknown ending, a missing folder, something there that is not a file, or no matplotlib.
+    """
     if os.path.splitext(path)[1].lower() not in _FORMATS:
         raise ConfigError(f"--png {path}: expected a name that ends with {', '.join(_FORMATS)}")
     folder = os.path.dirname(path) or "."
@@ -120,7 +120,7 @@ def check_picture(path: str) -> None:
 
 
 def draw_png(path: str, pairs: Any) -> None:
-    """Draw (report, first patterns) pairs into a file, a row for each. Raises ConfigError."""
+    """Draw (report, first patterns) pairs to a file, one row each; raises ConfigError."""
     check_picture(path)
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -173,7 +173,7 @@ def _draw_sites(axes, one):
 
 def _draw_joint(axes, one):
     joint = np.array(one["joint_keep"]["by_distance"])
-    joint = joint[:max(1, (joint.size + 1) // 2)]       # of longer distances there are few pairs
+    joint = joint[:max(1, (joint.size + 1) // 2)]       # longer distances have few pairs
     if joint.size:
         distance = np.arange(1, joint.size + 1)
         axes.plot(distance[:32], joint[:32], color=_INK, lw=0.8, alpha=0.5)
@@ -192,7 +192,7 @@ def _draw_joint(axes, one):
 def _draw_first(axes, one, first):
     from matplotlib.colors import ListedColormap
 
-    # As much of the axis as leaves single runs visible.
+    # As much of the axis as keeps single runs visible.
     n = first.shape[1]
     changes = np.abs(np.diff(first.astype(np.int8), axis=1)).sum() / len(first)
     shown = min(n, max(120, int(60 * n / max(changes, 1))))

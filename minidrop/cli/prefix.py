@@ -1,4 +1,4 @@
-"""The prefix of a run's snapshots, where one process alone may write."""
+"""PrefixLock: lets only one process write snapshots with a prefix."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class PrefixLock:
-    """Held while a process trains with a prefix: the locked file .NAME.lock, which says whose it is."""
+    """The locked file .NAME.lock, held while a process trains with a prefix; it names the holder."""
 
     def __init__(self, where: str, prefix: str, holder: str):
         self.where, self.prefix, self.holder = where, Path(prefix), os.path.abspath(holder)
@@ -25,7 +25,7 @@ class PrefixLock:
         self._file: int | None = None
 
     def take(self) -> None:
-        """Lock the prefix, whose folder may not be there yet: then nothing is done. Raises ConfigError."""
+        """Lock the prefix, if its folder exists; raises ConfigError if another run holds it."""
         while fcntl and self._file is None:
             try:
                 file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -34,7 +34,7 @@ class PrefixLock:
                 return
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._file = file if self._is_ours(file) else None      # or its holder has just deleted it
+                self._file = file if self._is_ours(file) else None      # else its holder has just deleted it
             except BlockingIOError:
                 holder = visible_name(os.pread(file, 1000, 0).decode(errors="replace")) or "another folder"
                 raise ConfigError(f"{self.where}: {self.prefix} is in use by the run in {holder}, which is "
@@ -46,7 +46,7 @@ class PrefixLock:
                 if self._file is None:
                     os.close(file)
         if self._file is not None:
-            with suppress(OSError):         # a full disk: then it does not say whose it is
+            with suppress(OSError):         # a full disk: then it does not name the holder
                 os.truncate(self._file, 0)
                 os.pwrite(self._file, os.fsencode(self.holder), 0)
 
@@ -57,7 +57,7 @@ class PrefixLock:
             return False
 
     def release(self) -> None:
-        """Delete the file, while it is locked, and unlock it."""
+        """Delete the file while it is locked, then unlock it."""
         if self._file is not None:
             with suppress(OSError):
                 self.path.unlink()

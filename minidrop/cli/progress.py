@@ -1,4 +1,4 @@
-"""What a person sees of a training: one line for each display and test, or a bar."""
+"""The output of a training: one line per display and test, or a progress bar."""
 
 import logging
 import os
@@ -13,10 +13,9 @@ log = logging.getLogger(__name__)
 
 
 class Narrator:
-    """Logs displays, tests and snapshots of a Solver in Caffe's words; `tests` holds the last values of every
-    test net.
+    """Logs displays, tests and snapshots of a Solver in Caffe's words.
 
-    With a bar on the screen displays go to the log file alone.
+    `tests` is {test net: its last values}. With a bar on the screen, displays only go to the log file.
     """
 
     def __init__(self, iteration: int, with_bar: Any):
@@ -60,20 +59,19 @@ class Bar:
         self.close()
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar and leave it on the screen."""
         console.show = console.plain
         self.bar.close()
 
     def __call__(self, event):
-        # True where it was drawn: a text for each step costs too much
+        # update returns True if it was drawn; a text for each step costs too much.
         if event.kind == "step" and self.bar.update(1):
             shown = {name: event.values[name] for name in ("loss", "lr")}
             self.bar.set_postfix_str(values.as_text(shown).replace(" = ", "="), refresh=False)
 
 
-def wants_bar(asked: Any) -> Any:
-    """Return whether to draw a bar: as asked for with --progress, else on a terminal that says how wide it
-    is."""
+def wants_bar(asked: bool | None) -> bool:
+    """Return whether to draw a bar: as --progress says, by default on a terminal of known width."""
     if asked is not None:
         return asked
     try:

@@ -1,4 +1,4 @@
-"""What run.json says of a run, and which run a solver goes on with."""
+"""run.json: the facts of a run, and which run a solver continues."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ _MOST_BYTES = 1 << 20
 
 
 def newest_run(solver: Any) -> Path | None:
-    """Return the folder under ROOT of the newest run of a Solver, or None; broken ones are warned of."""
+    """Return the folder under ROOT of the newest run of a Solver, or None; warns of broken ones."""
     wanted = identity(solver)
     found = [(facts.get("number", 0), facts.get("started", 0), path) for path, facts in _runs(log.warning)
              if all(facts.get(key) == value for key, value in wanted.items())]
@@ -26,7 +26,7 @@ def newest_run(solver: Any) -> Path | None:
 
 
 def next_number() -> int:
-    """Return a number above those of all runs so far, whatever the clock says."""
+    """Return a number above those of all runs so far, independent of the clock."""
     return 1 + max((facts.get("number", 0) for _, facts in _runs()), default=0)
 
 
@@ -35,16 +35,14 @@ def _runs(warn=log.debug):
 
 
 def identity(solver: Any) -> dict[str, str | None]:
-    """Return what makes two commands train the same; other settings may change between a run and its
-    resumption."""
+    """Return the settings by which a run is found again; others may change when it is resumed."""
     return {"solver": os.path.realpath(solver.config.path), "dropout": solver.dropout, "dtype": solver.dtype}
 
 
 def read_facts(path: Path, warn: Callable = log.debug) -> dict[str, Any]:
-    """Return what a run.json says; {} without one, and for a broken one, which is told to warn(message, ...).
-    """
+    """Return the content of a run.json; {} if it is missing, or broken, which warn(message, ...) reports."""
     try:
-        check_output(path)          # reading a pipe would wait for ever
+        check_output(path)          # reading a pipe would block
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"is larger than {_MOST_BYTES} bytes")
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -65,7 +63,7 @@ def _is_sound(facts):
 
 
 def resolved_seed(folder: Path) -> int | None:
-    """Return the seed in the solver file that a run wrote down in its folder, or None."""
+    """Return the seed in the solver file that a run wrote to its folder, or None."""
     try:
         text = (folder / "solver.prototxt").read_text(encoding="utf-8")
     except (OSError, ValueError):

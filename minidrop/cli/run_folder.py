@@ -1,14 +1,14 @@
-"""The folder of one training run, and which folder and snapshot to go on with.
+"""The folder of one training run, and which folder and snapshot to continue from.
 
-    run.json             which solver this is a run of, since when, and where its snapshots are
+    run.json             the solver of the run, its start, and where its snapshots are
     solver.prototxt      the solver and its nets as they were used: overrides applied, the seed filled in
     net.prototxt
-    train.log            everything said, with the time
-    metrics.jsonl        one object a line: {"iteration", "phase", "values"}; for TEST also "net", its number;
-                         what `loss` and `total_loss` are says Event of minidrop.solver
+    train.log            the whole output, with times
+    metrics.jsonl        one object per line: {"iteration", "phase", "values"}, for TEST also "net", its
+                         number; for `loss` and `total_loss` see Event of minidrop.solver
     snapshots/NAME_iter_N.h5
 
-metrics.jsonl holds nothing that differs between two runs with one seed: no times, no paths. What a killed run
+metrics.jsonl contains no times and no paths, so it is the same for two runs with one seed. What a killed run
 wrote after its last snapshot is cut off on resuming, so the file of a resumed run equals that of an
 uninterrupted one.
 """
@@ -40,18 +40,17 @@ log = logging.getLogger(__name__)
 _NET_FIELDS = ("net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param")
 
 
-def run_name(solver_path: Any) -> Any:
-    """Return what runs of a solver file are called: its folder's name where the file is just `solver`, else
-    its own."""
+def run_name(solver_path: Any) -> str:
+    """Return the name of runs of a solver file: the file's, or its folder's if the file is named `solver`."""
     path = Path(solver_path)
     return (path.resolve().parent.name if path.stem == "solver" else path.stem) or "run"
 
 
 def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
-    """Return (RunFolder, snapshot to go on from or None) for a Solver, and set where its snapshots go.
+    """Return (RunFolder, snapshot to continue from or None) for a Solver, and set where its snapshots go.
 
-    out: the folder asked for. resume: None, "auto" or the path of a snapshot. Nothing is written yet, but for
-    the empty folder of a new run. Raises ConfigError where a new run would mix with an old one.
+    out: the requested folder. resume: None, "auto" or the path of a snapshot. Nothing is written yet, except
+    the empty folder of a new run. Raises ConfigError if a new run would mix with an old one.
     """
     name = run_name(solver.config.path)
     if resume == "auto":
@@ -64,7 +63,7 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
             try:
                 start = folder.newest_snapshot()
             except BaseException:
-                folder.__exit__()       # nobody else will
+                folder.__exit__()       # the caller does not get it
                 raise
             if start is None:
                 log.info("no snapshot of %s yet in %s: starting anew", solver.config.path, path)
@@ -78,7 +77,7 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
 
 
 def _fresh(name):
-    """Make a folder for a new run, and return its path; another one for each start within one second."""
+    """Make a folder for a new run and return its path; unique even for starts within one second."""
     stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     for suffix in ("", *(f"-{i}" for i in range(2, 10**6))):
         path = ROOT / f"{stem}{suffix}"
@@ -88,12 +87,12 @@ def _fresh(name):
         except FileExistsError:
             continue
         except OSError:
-            return path         # `begin` says why it cannot be written
+            return path         # `begin` reports why it cannot be written
     raise ConfigError(f"{ROOT}: has too many runs of {stem}")
 
 
 def _check_free(path):
-    """Raise ConfigError where a folder that is no run's holds what a run would replace."""
+    """Raise ConfigError if a folder that belongs to no run holds files that a run would replace."""
     if not (path / "run.json").exists():
         for name in ("solver.prototxt", "net.prototxt", "metrics.jsonl", "train.log",
                      *sorted(other.name for other in path.glob("test_net_*.prototxt"))):
@@ -103,7 +102,7 @@ def _check_free(path):
 
 
 class RunFolder:
-    """The folder `path` of one run of a Solver. A context manager that closes what `begin` opened."""
+    """The folder `path` of one run of a Solver: a context manager that closes what `begin` opened."""
 
     def __init__(self, path: Any, name: str, solver: Any):
         self.path, self.solver = path, solver
@@ -113,19 +112,19 @@ class RunFolder:
         self.run = self.facts.get("run") or secrets.token_hex(8)
         self.own_prefix = not solver.settings.snapshot_prefix
         prefix = str(path / "snapshots" / name) if self.own_prefix else solver.snapshot_prefix
-        if os.path.isdir(prefix):           # as Caffe reads a prefix that is a folder
+        if os.path.isdir(prefix):           # as in Caffe for a prefix that is a folder
             prefix = os.path.join(prefix, Path(solver.config.path).stem)
         solver.place_snapshots(prefix, self.run)
         self._metrics: Any = None
         self._lock: Any = None
         self._prefix_lock = PrefixLock(solver.config.where("snapshot_prefix"), prefix, path)
-        self._folder: Any = None        # open, so that nothing else gets its number while it is missing
+        self._folder: Any = None        # kept open, so that no other folder gets its inode number
 
-    def newest_snapshot(self) -> Any:
-        """Return the path of this run's newest intact snapshot, or None; broken ones are warned of.
+    def newest_snapshot(self) -> Path | None:
+        """Return the path of this run's newest intact snapshot, or None; warns of broken ones.
 
-        The folder is locked first: a process that still trains in it may delete what is found here. Raises
-        ConfigError where this run's snapshots have been replaced by those of another with the same prefix.
+        The folder is locked first, since a process that still trains in it could delete the snapshot. Raises
+        ConfigError if this run's snapshots have been replaced by those of another with the same prefix.
         """
         if self.path.is_dir():
             self._lock_folder()
@@ -149,15 +148,14 @@ class RunFolder:
         return found
 
     def _is_own(self, seal, header):
-        """Whether a snapshot under the prefix is of this run; older ones name none, but have its seed."""
+        """Whether a snapshot under the prefix is of this run; old formats name no run, but have its seed."""
         if self.own_prefix:
             return True
         return (seal.run == self.facts.get("run") if seal.run
                 else header.get("seed") == resolved_seed(self.path))
 
     def begin(self) -> None:
-        """Make the folder, or go on in it: cut the metrics at the solver's iteration, write the configuration
-        down."""
+        """Create the folder or continue in it: cut metrics.jsonl at the iteration, write the rest."""
         if not self.own_prefix:
             self._check_prefix()
         try:
@@ -181,7 +179,7 @@ class RunFolder:
                 log.warning("%s: %s is a snapshot of another run; those of the same iterations will be "
                             "replaced, so set another snapshot_prefix for each run",
                             self.solver.config.where("snapshot_prefix"), others[0])
-        # Nobody else writes here; to a prefix of the solver file somebody may.
+        # Only this run writes here, but others may use a prefix of the solver file.
         sweep(self.path, age=0)
         sweep(Path(self.solver.snapshot_prefix).parent, *([0] if self.own_prefix else []))
 
@@ -195,8 +193,7 @@ class RunFolder:
                            f"{error.strerror or error}; choose another one")
 
     def _check_prefix(self):
-        """Find out now, not at the first snapshot, that a snapshot_prefix of the solver file cannot be
-        written, or that another run writes there."""
+        """Raise ConfigError at once if snapshots cannot be written to the prefix, or another run uses it."""
         folder = Path(self.solver.snapshot_prefix).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +215,7 @@ class RunFolder:
         if self._folder is not None:
             os.close(self._folder)
         self._prefix_lock.release()
-        with suppress(OSError):     # a run that never began leaves no empty folder
+        with suppress(OSError):     # do not leave the empty folder of a run that never began
             self.path.rmdir()
             if self.path.parent == ROOT:
                 ROOT.rmdir()
@@ -249,12 +246,12 @@ class RunFolder:
             replace(path, kept)
 
     def record(self, event: Any) -> None:
-        """Write an Event of the solver down, if it has values to keep, and that there are snapshots.
+        """Record an Event of the solver: the values of displays and tests, and that there are snapshots.
 
-        Raises DataError where it cannot be written, or the folder is gone.
+        Raises DataError if it cannot be written or the folder is gone.
         """
         if event.kind == "step" and self._is_gone():
-            self.facts["has_snapshots"] = True      # nothing is written into what may be another's folder
+            self.facts["has_snapshots"] = True      # not written: the path may be another run's folder
             path = self.solver.snapshot()
             raise DataError(f"--out {self.path}: the run folder was removed or renamed while the training "
                             f"ran, which ends after iteration {event.iteration}; go on with --resume {path} "
@@ -305,7 +302,7 @@ class RunFolder:
 
 
 def _open_folder(path):
-    """Return a descriptor of a folder, or None where the system has none."""
+    """Return a descriptor of a folder, or None if the system has none."""
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except (OSError, AttributeError):       # Windows
@@ -313,7 +310,7 @@ def _open_folder(path):
 
 
 def _is_before(line, iteration):
-    """Whether a line of metrics.jsonl is whole and was written before the snapshot of `iteration`."""
+    """Whether a line of metrics.jsonl is complete and from before the snapshot of `iteration`."""
     try:
         return line.endswith("\n") and json.loads(line)["iteration"] < iteration
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""minidrop test: the mean of a net's outputs in phase TEST, and with --mc how sure the net is of them."""
+"""minidrop test: the mean of a net's outputs in phase TEST, with --mc also their uncertainty."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def test(model: Any, weights: Any, iterations: int, passes: int, seed: int, over
             evaluation = evaluate_monte_carlo(net, iterations, passes)
         else:
             values = run_test(net, iterations)
-            if len(net.losses) < 2:         # then it is one of the outputs, or 0
+            if len(net.losses) < 2:         # then total_loss is one of the outputs, or 0
                 values.pop("total_loss")
     finally:
         net.close()

@@ -1,4 +1,4 @@
-"""minidrop time: how long a training step takes, where, and against the same net with another dropout."""
+"""minidrop time: measures a training step by layer, and against the same net with another dropout."""
 
 import json
 from contextlib import nullcontext
@@ -17,20 +17,18 @@ from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.solver import Solver
 
-# Only the step itself is to run, and the learning rate must not leave its schedule however many steps that
-# takes.
+# Run only the step itself, with a learning rate that is defined for any number of steps.
 _STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "lr_policy=fixed"]
 _PROFILED = 20
-_WARM_UP = {False: 5, True: 300}      # steps; True: where every form of the patterns is captured at first
+_WARM_UP = {False: 5, True: 300}      # steps; True: if captured, enough for every form of the patterns
 
 
 @click.command(cls=Command)
 @click.option("--solver", metavar="FILE", help="The solver file.")
 @click.option("--model", metavar="FILE",
               help="A network file instead, trained by SGD with momentum and weight decay.")
-@click.option("--compare", metavar="KIND", help="Measure beside it the net with this dropout: conventional, "
-              "approx, "
-                                                "approx:FAMILY.")
+@click.option("--compare", metavar="KIND", help="Also measure the net with this dropout: "
+              "conventional, approx, approx:FAMILY.")
 @click.option("--iterations", type=click.IntRange(1), default=50, show_default=True,
               help="Steps to measure of each net.")
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TRAIN",
@@ -82,7 +80,7 @@ def time(solver: Any, model: Any, compare: Any, iterations: int, phase: Any, ove
 
 
 def _training(solver, model, overrides, dropout, level, stages, device, dtype, precision):
-    """Return (net, one whole training step, update rule, a context in which steps run layer by layer)."""
+    """Return (net, a whole training step, update rule, a context in which steps run layer by layer)."""
     if solver:
         source = load_solver(solver)
     else:
@@ -98,7 +96,7 @@ def _training(solver, model, overrides, dropout, level, stages, device, dtype, p
 
 
 def _forward(_solver, model, overrides, dropout, level, stages, device, dtype, precision):
-    """Return (net, one forward pass, None, a context), as `_training`."""
+    """Return (net, a forward pass, None, a context), like `_training`."""
     config = load_net(model)
     prepare_nets([config], dropout, overrides)
     net = Net(config, "TEST", device, dtype, 0, *stated(config, level, stages), precision=precision

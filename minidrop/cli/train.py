@@ -1,4 +1,4 @@
-"""minidrop train: train a net as a solver file says, in a run folder that can be gone on with."""
+"""minidrop train: trains a net as a solver file says, in a run folder from which it can be resumed."""
 
 import logging
 import shlex
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 @device_options
 @weights_option
 @click.option("--resume", "--snapshot", "resume", metavar="auto|FILE",
-              help="Go on from a snapshot; auto: the newest one of this solver's newest run (or of --out), "
+              help="Resume from a snapshot; auto: the newest one of this solver's newest run (or of --out), "
               "in its folder.")
 @click.option("--out", metavar="DIR", help="The run folder. [default: runs/<solver>-<time>]")
-@click.option("--seed", type=click.IntRange(0), help="Instead of the file's random_seed.")
+@click.option("--seed", type=click.IntRange(0), help="Replaces the file's random_seed.")
 @click.option("--sigint-effect", type=click.Choice(EFFECTS), default="stop", show_default=True,
               help="What Ctrl-C does.")
 @click.option("--sighup-effect", type=click.Choice(EFFECTS), default="snapshot", show_default=True,
@@ -48,7 +48,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
     the solver file sets snapshot_prefix). Ctrl-C or SIGTERM finishes the iteration, writes a snapshot and
-    exits with 130 or 143; a second Ctrl-C stops at once; SIGHUP writes a snapshot and goes on.
+    exits with 130 or 143; a second Ctrl-C stops at once; SIGHUP writes a snapshot and continues.
     """
     if weights and resume not in (None, "auto"):
         raise click.UsageError("--weights and --resume (Caffe's -snapshot) exclude each other: a snapshot "
@@ -57,7 +57,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
     if seed is not None:
         overrides = (*overrides, f"random_seed={seed}")
     with ExitStack() as stack:
-        # Before the nets are built, so that a signal during that long work is not lost.
+        # Before the nets are built, which takes long, so that no signal is lost.
         signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
         run_log = stack.enter_context(RunLog())
         trained = Solver(load_solver(solver), overrides, dropout, device, dtype, level, stages,
@@ -87,7 +87,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
 
 
 def _restore(solver, path):
-    """Restore a snapshot and say what is not as it was when the snapshot was written."""
+    """Restore a snapshot and warn of settings that have changed since it was written."""
     solver.restore(path)
     log.info("going on at iteration %d from %s", solver.iteration, path)
     before = read_header(path)
@@ -132,7 +132,7 @@ def _introduce(solver, folder, device):
 
 
 def training_loss(solver: Solver) -> str:
-    """Say what `loss` is in the lines of a training, "" where it is the net's one output of that name."""
+    """Return what `loss` means in the lines of a training; "" if it is the net's only loss, of that name."""
     losses, over = solver.net.losses, solver.settings.average_loss
     terms = " + ".join(f"{weight:g} {visible_name(ref.name)}" if weight != 1 else visible_name(ref.name)
                        for ref, weight in losses)
@@ -143,7 +143,7 @@ def training_loss(solver: Solver) -> str:
 
 
 def _train(solver, signals, view, narrator, again):
-    """Train to the end, to a signal or to an error; returns the exit code."""
+    """Train to the end, a signal or an error; returns the exit code."""
     began, first = time.monotonic(), solver.iteration
 
     def should_stop(solver):
@@ -160,7 +160,7 @@ def _train(solver, signals, view, narrator, again):
                      solver.iteration, path, again)
             return signals.exit_code
     except (MinidropError, OSError) as error:
-        log.debug("error: %s", error)      # for the log file; the command line prints it itself
+        log.debug("error: %s", error)      # for the log file; the command line prints it
         raise
     tests = "; ".join(values.as_text(result) for result in narrator.tests.values())
     log.info("done: %d iterations in %.1f s; %ssnapshots: %s", solver.iteration - first,

@@ -1,4 +1,4 @@
-"""Values of a net's outputs, as text for people and as JSON."""
+"""Formats values of a net's outputs as text and as JSON."""
 
 import json
 import math
@@ -7,18 +7,18 @@ from typing import Any
 from minidrop.cli.console import visible_name
 
 
-def number(value: Any) -> Any:
-    """Return a value as short text; vectors as a list."""
+def number(value: Any) -> str:
+    """Return a number as short text, or a list of them in brackets."""
     return "[" + ", ".join(map(number, value)) + "]" if isinstance(value, list) else f"{value:.6g}"
 
 
-def as_text(values: Any) -> Any:
-    """Return "accuracy = 0.98, loss = 0.07"."""
+def as_text(values: Any) -> str:
+    """Return values by name as text such as "accuracy = 0.98, loss = 0.07"."""
     return ", ".join(f"{visible_name(name)} = {number(value)}" for name, value in values.items())
 
 
-def as_json(record: Any) -> Any:
-    """Return one line of JSON; NaN and infinities, which JSON cannot say, become null."""
+def as_json(record: Any) -> str:
+    """Return one line of JSON; NaN and infinities, which JSON lacks, become null."""
     return json.dumps(_finite(record), allow_nan=False)
 
 

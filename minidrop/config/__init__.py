@@ -1,23 +1,23 @@
-"""Network and solver descriptions: the schema, files, rules, overrides, and building them in Python."""
+"""Network and solver descriptions: schema, files, rules, overrides, and building them in Python."""
 
 from minidrop.config.fields import all_param_fields, layer_types, param_fields
 from minidrop.config.load import (
-                                  NetConfig,
-                                  SolverConfig,
-                                  decimal,
-                                  load_net,
-                                  load_solver,
-                                  parse_net,
-                                  parse_solver,
+    NetConfig,
+    SolverConfig,
+    decimal,
+    load_net,
+    load_solver,
+    parse_net,
+    parse_solver,
 )
 from minidrop.config.minidrop_pb2 import (
-                                  TEST,
-                                  TRAIN,
-                                  FillerParameter,
-                                  LayerParameter,
-                                  NetParameter,
-                                  NetState,
-                                  SolverParameter,
+    TEST,
+    TRAIN,
+    FillerParameter,
+    LayerParameter,
+    NetParameter,
+    NetState,
+    SolverParameter,
 )
 from minidrop.config.nets import NetChoice, solver_nets
 from minidrop.config.overrides import apply_overrides, split_overrides

@@ -1,10 +1,10 @@
-"""Hold a scanned file against the schema: every unknown name, wrong value and duplicate, with its place."""
+"""Checks a scanned file against the schema: unknown names, wrong values and duplicates, with positions."""
 
 from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.protobuf import text_encoding, text_format
 from google.protobuf.descriptor import FieldDescriptor as F
@@ -17,16 +17,16 @@ from minidrop.errors import MOST_MISTAKES, ConfigError, nearest
 if TYPE_CHECKING:
     from minidrop.config.source_map import SourceMap
 
-FLOAT32_END = 3.4028235677973366e38        # from here on a number rounds to an infinite float32
+FLOAT32_END = 3.4028235677973366e38        # numbers from here on round to an infinite float32
 
 _V1 = ("'layers' is Caffe's old (V1) format, which is not read; write `layer { type: \"InnerProduct\" ... }` "
        "for `layers { type: INNER_PRODUCT ... }` (Caffe's upgrade_net_proto_text does it for a whole file)")
 
 
 def check(source: SourceMap, descriptor: Message, other: Message | None = None) -> None:
-    """Raise one ConfigError with the problems of a scanned file, "file:line:column: ...", in its order.
+    """Raise one ConfigError with all problems of a scanned file, "file:line:column: ...", in file order.
 
-    `descriptor` is the message that the file should hold; `other` one that it may hold by mistake.
+    `descriptor` is that of the message in the file; `other` that of one it may contain by mistake.
     """
     problems = _Problems()
     _check_message(source.entries, descriptor, problems, other)
@@ -39,10 +39,10 @@ def check(source: SourceMap, descriptor: Message, other: Message | None = None) 
 
 
 class _Problems(list):
-    """(place, text, or what returns it where it takes a search) of every mistake.
+    """The mistakes of a file as (place, text or a function that returns it).
 
-    `types`: those of layers whose type nobody knows. The net reports them with all its other mistakes, if it
-    gets that far: not where there are mistakes here, or `foreign` settings of such a layer.
+    `types`: the mistakes of unknown layer types. The net reports them with all its other mistakes, but it is
+    not built if there are mistakes here or `foreign` settings of such a layer.
     """
 
     def __init__(self):
@@ -93,8 +93,8 @@ def _check_value(entry, field, problems):
     return problem_of(entry.text, field)
 
 
-def problem_of(text: str, field: Message) -> Any:
-    """Return what is wrong with `text` as the value of a field that is no message, or None."""
+def problem_of(text: str, field: F) -> str | None:
+    """Return what is wrong with `text` as the value of a field that is not a message, or None."""
     if field.type == field.TYPE_STRING:
         return f"'{field.name}' takes text in quotes: write {field.name}: \"{_short(text)[1:-1]}\""
     try:
@@ -110,8 +110,8 @@ def problem_of(text: str, field: Message) -> Any:
     return None
 
 
-def value_of(text: str, field: Message) -> float:
-    """Return the value of a text for a field, neither message nor string; ValueError where it has none."""
+def value_of(text: str, field: F) -> float:
+    """Return the value of a text for a field that is neither message nor string; may raise ValueError."""
     if field.type == field.TYPE_ENUM:
         return text_format.ParseEnum(field, text)
     return _PARSERS[field.type](text)
@@ -129,16 +129,16 @@ _EXPECTED = {F.TYPE_BOOL: "true or false", F.TYPE_STRING: "text in quotes", F.TY
              F.TYPE_UINT32: "an integer from 0 to 4294967295"}
 
 
-def is_repeated(field: Message) -> bool:
-    """Return whether a field is repeated, on every protobuf release that we allow."""
+def is_repeated(field: F) -> bool:
+    """Return whether a field is repeated, in every supported protobuf release."""
     try:
         return field.is_repeated
-    except AttributeError:                     # protobuf 6.30 has only the label, later ones warn of it
+    except AttributeError:                     # protobuf 6.30 has only the label, later releases deprecate it
         return field.label == field.LABEL_REPEATED
 
 
-def expected(field: Message) -> Any:
-    """Return in words what a field that is no message takes."""
+def expected(field: F) -> str:
+    """Return in words what a field that is not a message takes."""
     if field.type == field.TYPE_ENUM:
         return f"one of {', '.join(value.name for value in field.enum_type.values)}"
     return _EXPECTED[field.type]
@@ -156,7 +156,7 @@ def _check_string(entry, field):
 
 
 def _text_of(entries, name):
-    """Return the text that a message gives for a string field, "" where it gives none."""
+    """Return the text that a message gives for a string field, "" if it gives none."""
     entry = entries.by_name.get(name, [None])[0]
     try:
         return _unescaped(entry) if entry is not None and entry.kind == "string" else ""
@@ -165,7 +165,7 @@ def _text_of(entries, name):
 
 
 def _unescaped(entry):
-    """Return the text of a string as written; ValueError where an escape stands for no character."""
+    """Return the text of a string as written; raises ValueError if an escape stands for no character."""
     if not all(_ESCAPED.fullmatch(part) for part in entry.text):
         raise ValueError(entry.text)
     return b"".join(text_encoding.CUnescape(part[1:-1]) for part in entry.text).decode("utf-8")
@@ -192,14 +192,14 @@ def _unknown(entry, descriptor, other):
     return f"{descriptor.name} has no field {_short(name)}{hint}"
 
 
-# What may follow a backslash; protobuf's Python reader gets \\u wrong, and warns of what it does not know.
+# What may follow a backslash; protobuf's Python reader misreads \\u, and only warns of unknown escapes.
 _ESCAPE = r"""[abfnrtv\\'"]|x[0-9A-Fa-f]{1,2}|[0-3][0-7]{2}|[0-7]{1,2}(?![0-7])"""
 _ESCAPED = re.compile(rf"(?:[^\\]|\\(?:{_ESCAPE}))*")
 _FILES = {"NetParameter": "network", "SolverParameter": "solver"}
 
 
 def is_character(c: str) -> bool:
-    """Return whether a name or a value may hold this character: all but NUL and lone surrogates."""
+    """Return whether names and values may contain this character: any but NUL and lone surrogates."""
     return c != "\0" and not "\ud800" <= c <= "\udfff"
 
 

@@ -5,9 +5,9 @@ from functools import cache
 from minidrop.config.minidrop_pb2 import LayerParameter
 from minidrop.registry import Registry
 
-layer_types = Registry("layer type", "type")        # what `type` of a layer may say; layers/ fills it
+layer_types = Registry("layer type", "type")        # the valid values of a layer's `type`; filled by layers/
 
-# What a type reads besides the field whose message is named after it.
+# The fields that a type reads besides the one whose message is named after it.
 _BESIDES = {
     "DropConnect": ("inner_product_param", "dropout_param"),
     "GRU": ("recurrent_param",),
@@ -25,8 +25,8 @@ _BESIDES = {
 def param_fields(layer_type: str) -> tuple[str, ...]:
     """Return the names of the *_param fields that a layer type reads, its own first, e.g. ("relu_param",).
 
-    By convention type X reads the field whose message is XParameter, and a type that ends in Loss reads
-    loss_param too. A type that the schema knows nothing of reads none.
+    By convention type X reads the field whose message is XParameter, and a type that ends in Loss also reads
+    loss_param. A type that the schema does not know reads none.
     """
     own = tuple(field.name for field in LayerParameter.DESCRIPTOR.fields
                 if field.message_type is not None and field.message_type.name == f"{layer_type}Parameter"

@@ -1,4 +1,4 @@
-"""Read network and solver files: text -> NetConfig or SolverConfig, or a ConfigError with every place."""
+"""Reads network and solver files: text -> NetConfig or SolverConfig, or a ConfigError with all mistakes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from minidrop.config.check import check, is_repeated
 from minidrop.config.source_map import SourceMap, locate, scan
 from minidrop.errors import ConfigError
 
-MAX_BYTES = 4 << 20        # ten thousand layers take about half of it
+MAX_BYTES = 4 << 20        # about twice the size of ten thousand layers
 
 
 @dataclass
 class NetConfig:
-    """A network as written: the NetParameter, the file it came from, and where in it each field stands.
+    """A network as written: the NetParameter, its file, and the position of each field in it.
 
-    `origins[i]` is the path in `source` of the layer that is now layer i, so that positions stay right when
-    rules have taken layers out.
+    `origins[i]` is the path in `source` of the layer that is now layer i, so that positions stay right after
+    rules have removed layers.
     """
 
     message: Any
@@ -39,15 +39,15 @@ class NetConfig:
     def where(self, layer_index: int | None = None, *fields: str) -> str:
         """Return "file:line:column" of a layer's field: where(3, "param", "lr_mult"), where(0, "bottom").
 
-        A step may be (name, index). Without a layer index: the network's own fields. Falls back to the
-        nearest enclosing field that is written.
+        A step may be (name, index). Without a layer index: the network's own fields. A field that is not
+        written has the position of the nearest enclosing one.
         """
         origin = () if layer_index is None else self.origins[layer_index]
         return self.source.where(*origin, *fields)
 
     @classmethod
-    def of(cls, message: str, name: str = "<network>") -> Any:
-        """Return the NetConfig of a NetParameter built in memory; the caller's message is left as it is."""
+    def of(cls, message: Any, name: str = "<network>") -> NetConfig:
+        """Return the NetConfig of a NetParameter built in memory, which is copied."""
         config = cls(_copy(message), None, SourceMap(name))
         _modernise_inputs(config)
         return config
@@ -55,7 +55,7 @@ class NetConfig:
 
 @dataclass
 class SolverConfig:
-    """A solver file as written: the SolverParameter, the file it came from, and where each field stands."""
+    """A solver file as written: the SolverParameter, its file, and the position of each field in it."""
 
     message: Any
     path: str | None = None
@@ -75,23 +75,23 @@ class SolverConfig:
         return config
 
     @classmethod
-    def of(cls, message: str, name: str = "<solver>") -> Any:
-        """Return the SolverConfig of a SolverParameter built in memory; the caller's message stays."""
+    def of(cls, message: Any, name: str = "<solver>") -> SolverConfig:
+        """Return the SolverConfig of a SolverParameter built in memory, which is copied."""
         config = cls(_copy(message), None, SourceMap(name))
         _modernise_type(config)
         return config
 
 
 def load_net(path: Path | str) -> NetConfig:
-    """Read a network file; ConfigError names file, line and column of every mistake."""
+    """Read a network file; raises ConfigError with file, line and column of every mistake."""
     path = os.fspath(path)
     config = parse_net(read_text(path), path)
     config.path = path
     return config
 
 
-def load_solver(path: Any) -> Any:
-    """Read a solver file; ConfigError names file, line and column of every mistake."""
+def load_solver(path: Any) -> SolverConfig:
+    """Read a solver file; raises ConfigError with file, line and column of every mistake."""
     path = os.fspath(path)
     config = parse_solver(read_text(path), path)
     config.path = path
@@ -99,27 +99,26 @@ def load_solver(path: Any) -> Any:
 
 
 def parse_net(text: str, name: str = "<string>") -> NetConfig:
-    """Return the NetConfig of a text; `name` stands for the file in messages."""
+    """Return the NetConfig of a text; `name` is the file name in messages."""
     config = NetConfig(*_parse(text, name, minidrop_pb2.NetParameter, minidrop_pb2.SolverParameter))
     _modernise_inputs(config)
     return config
 
 
 def parse_solver(text: str, name: str = "<string>") -> SolverConfig:
-    """Return the SolverConfig of a text; `name` stands for the file in messages."""
+    """Return the SolverConfig of a text; `name` is the file name in messages."""
     config = SolverConfig(*_parse(text, name, minidrop_pb2.SolverParameter, minidrop_pb2.NetParameter))
     _modernise_type(config)
     return config
 
 
 def decimal(x: float) -> float:
-    """Return the shortest decimal that a 32-bit float can have been written as: 0.1, not 0.100000001; 0 for
-    -0.0."""
+    """Return the shortest decimal of a 32-bit float: 0.1, not 0.100000001; 0 for -0.0."""
     return float(str(np.float32(x))) + 0.0
 
 
 def read_text(path: str) -> str:
-    """Return the text of a file; ConfigError where it is missing, no plain text, or larger than 4 MiB."""
+    """Return the text of a file; raises ConfigError if it is missing, not UTF-8, or larger than 4 MiB."""
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -166,7 +165,7 @@ def _parse(text, name, message_class, other):
     message = message_class()
     try:
         text_format.Parse(text, message)
-    except text_format.ParseError as error:      # nothing known reaches this: check() is meant to be stricter
+    except text_format.ParseError as error:      # should not happen: check() is meant to be stricter
         line, column = error.GetLine(), error.GetColumn()
         raise ConfigError(f"{locate(name, line and (line, column))}: {error}") from None
     except (ValueError, TypeError) as error:
@@ -181,7 +180,7 @@ def _copy(message):
 
 
 def _modernise_inputs(config):
-    """Turn input, input_shape and input_dim into one Input layer in front of all others."""
+    """Replace input, input_shape and input_dim by one Input layer before all others."""
     net, source = config.message, config.source
     inputs, shapes, dims = len(net.input), len(net.input_shape), len(net.input_dim)
     if not (inputs or shapes or dims):
@@ -213,7 +212,7 @@ def _modernise_inputs(config):
 
 
 def _modernise_type(config):
-    """Turn solver_type into type."""
+    """Replace solver_type by type."""
     solver = config.message
     if not solver.HasField("solver_type"):
         return

@@ -1,4 +1,4 @@
-"""Which networks a solver file names, and in which state each is used."""
+"""solver_nets: the networks that a solver file names, and the state of each."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _TRAIN_FIELDS = ("train_net_param", "train_net", "net_param", "net")
 
 @dataclass
 class NetChoice:
-    """A network of a solver: its unfiltered NetConfig, its NetState, and batches a test (None: training)."""
+    """A network of a solver: its unfiltered NetConfig, NetState, and batches per test (None: training)."""
 
     config: NetConfig
     state: NetState
     iterations: int | None = None
 
-    def filtered(self) -> Any:
-        """Return the NetConfig with the layers that the state lets in."""
+    def filtered(self) -> NetConfig:
+        """Return the NetConfig with only the layers that the state includes."""
         return filter_state(self.config, self.state.phase, self.state.level, tuple(self.state.stage))
 
 
@@ -35,12 +35,12 @@ def solver_nets(solver: SolverConfig, level: Any = None, stages: tuple = (),
                 mistakes: list[ConfigError] | None = None) -> tuple[NetChoice | None, list[NetChoice]]:
     """Return (train, tests): the NetChoice to train and the list of those to test, of a SolverConfig.
 
-    The train network is the one of train_net_param, train_net, net_param, net. Tests are those of
-    test_net_param and test_net, then, where test_iter counts more than these, the common network of net_param
-    or net. A state is built from the phase, then the network's own `state`, then train_state or test_state,
-    then `level` and `stages` (for the train network, as on Caffe's command line). A file is looked for beside
-    the working folder, then beside the solver file; one file read twice is one NetConfig. ConfigError
-    with every mistake; with a list `mistakes` they are added there instead, and what is found is returned.
+    The train network is given by exactly one of train_net_param, train_net, net_param and net. The test
+    networks are those of test_net_param and test_net, then, if test_iter has more entries, the common network
+    of net_param or net. A state is merged from the phase, the network's own `state`, train_state or
+    test_state, and (train network only, as on Caffe's command line) `level` and `stages`. A file is looked up
+    in the working folder, then beside the solver file; a file used twice is one NetConfig. Raises one
+    ConfigError with every mistake; with a list `mistakes` they are added there instead.
     """
     found = _Finder(solver, [] if mistakes is None else mistakes)
     train, tests = found.train(level, stages), found.tests()
@@ -60,7 +60,7 @@ class _Finder:
         self.mistakes.append(ConfigError(f"{self.solver.where(*place)}: {what}"))
 
     def train(self, level, stages):
-        """Return the NetChoice to train, None where it has a mistake."""
+        """Return the NetChoice to train, None if it has a mistake."""
         message = self.message
         given = [name for name in _TRAIN_FIELDS if message.HasField(name)]
         if not given:
@@ -100,7 +100,7 @@ class _Finder:
         return [choice for choice in choices if choice is not None]
 
     def choice(self, name, index, phase, iterations, state, level=None, stages=()):
-        """Return the NetChoice of a field of the solver, None where its file has a mistake."""
+        """Return the NetChoice of a field of the solver, None if its file has a mistake."""
         try:
             config = _config(self.solver, name, index, self.loaded)
         except ConfigError as error:

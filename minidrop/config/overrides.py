@@ -1,4 +1,4 @@
-"""Change a configuration without editing its file: --set."""
+"""Overrides: changes to a configuration without editing its file (--set)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STEP = re.compile(r"([A-Za-z_]\w*)(?:\[(\d+)\])?\Z")
 
 
 def split_overrides(assignments: tuple) -> tuple[list, list]:
-    """Return (those of a solver file, those that begin with "layer."), each a list of "path=value"."""
+    """Return (overrides of a solver file, those that begin with "layer."), as lists of "path=value"."""
     texts = _texts(assignments)
     layers = [text for text in texts if text.startswith("layer.")]
     return [text for text in texts if not text.startswith("layer.")], layers
@@ -28,10 +28,9 @@ def apply_overrides(config: SolverConfig | list[NetConfig], assignments: Sequenc
     """Change the message of a NetConfig or SolverConfig, or of several, in place.
 
     An assignment is "field=value" or, for every layer of a name, "layer.NAME.field.field=value"; a mapping
-    {"field": value} does as well. A repeated field takes "[1, 2]" or one value, which replace all it had;
-    "field[1]=value" changes one element, or adds one at the end. Each assignment has to fit one of the
-    configurations at least: a "layer." one a network with such a layer, another one a configuration with such
-    a field. ConfigError otherwise.
+    {"field": value} is also accepted. A repeated field takes "[1, 2]" or one value, which replaces all its
+    elements; "field[1]=value" changes one element, or appends one. Raises ConfigError unless each assignment
+    fits at least one configuration: a network with such a layer, or a configuration with such a field.
     """
     configs = list(config) if isinstance(config, list | tuple) else [config]
     for text in _texts(assignments):
@@ -93,7 +92,7 @@ def _set_in_fields(configs, path, value, where):
 
 
 def _assign(message, path, value, where):
-    """Walk the dotted path down from `message` and set its last field."""
+    """Follow the dotted path from `message` and set its last field."""
     steps = path.split(".")
     for i, step in enumerate(steps):
         match = _STEP.match(step)
@@ -117,7 +116,7 @@ def _assign(message, path, value, where):
 
 
 def _element(message, field, index, where):
-    """Return element `index` of a repeated message, a new one where it is the first after the end."""
+    """Return element `index` of a repeated message, appending a new one if it is the next."""
     values = getattr(message, field.name)
     if index is None:
         raise ConfigError(f"{where}: '{field.name}' is repeated; say which one: {field.name}[0]")
@@ -151,7 +150,7 @@ def _set_value(message, field, index, text, where):
 
 
 def _value(field, text, where):
-    """Return the Python value of a text for a field that is no message."""
+    """Return the Python value of a text for a field that is not a message."""
     if field.type == field.TYPE_STRING:
         quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'"
         return text[1:-1] if quoted else text

@@ -1,4 +1,4 @@
-"""Where in a text-format file each field stands. Protobuf's parser keeps no positions: this scanner does."""
+"""SourceMap: the position of each field in a text-format file, which protobuf's parser does not keep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CLOSING = {"{": "}", "<": ">"}
 
 
 class Entry:
-    """One field as written: its name and place, and its children (a message) or the text of its value."""
+    """One field as written: its name and place, and its children (of a message) or the text of its value."""
 
     __slots__ = ("name", "place", "children", "text", "kind", "value_place", "in_list")
 
@@ -32,7 +32,7 @@ class Entry:
 
 
 class _Entries(list):
-    """The fields of a message in the order of the file; found by name once they are all there."""
+    """The fields of a message in file order; `by_name` is valid once they are complete."""
 
     @cached_property
     def by_name(self):
@@ -48,15 +48,15 @@ class SourceMap:
     def __init__(self, name: str, entries: Any = (), place: Any = None):
         self.name, self.entries, self.place = name, _Entries(entries), place
 
-    def position(self, *path: str | tuple[str, int]) -> tuple[int, int]:
-        """Return (line, column) of a field, or of the nearest enclosing one there is; None where nothing is.
+    def position(self, *path: str | tuple[str, int]) -> tuple[int, int] | None:
+        """Return (line, column) of a field, or of the nearest enclosing one; None if there is none.
 
         A step of the path is a field name or (field name, index): position(("layer", 3), "param", "lr_mult").
         """
         return self._find(path)[0]
 
     def within(self, *path: tuple[str, int]) -> SourceMap:
-        """Return the SourceMap of the message at `path`, whose own paths begin there."""
+        """Return the SourceMap of the message at `path`, with paths relative to it."""
         place, entries = self._find(path)
         return SourceMap(self.name, entries, place)
 
@@ -72,19 +72,19 @@ class SourceMap:
         return place, entries
 
     def where(self, *path: str | tuple[str, int]) -> str:
-        """Return "file:line:column" of a field, or "file" alone where no position is known."""
+        """Return "file:line:column" of a field, or only "file" if no position is known."""
         return locate(self.name, self.position(*path))
 
 
-def locate(name: str, place: tuple[int, int]) -> str:
-    """Return "name:line:column", or the name alone where `place` is None."""
+def locate(name: str, place: tuple[int, int] | None) -> str:
+    """Return "name:line:column", or only the name if `place` is None."""
     return name if place is None else f"{name}:{place[0]}:{place[1]}"
 
 
 def scan(text: str, name: str) -> SourceMap:
-    """Return the SourceMap of a text in protobuf's text format; ConfigError where it breaks the grammar.
+    """Return the SourceMap of a text in protobuf's text format; raises ConfigError for a syntax error.
 
-    Field names and values are not looked at here: see check.py.
+    Field names and values are not checked here, but in check.py.
     """
     return SourceMap(name, _Scanner(text, name).entries(), (1, 1))
 
@@ -92,7 +92,7 @@ def scan(text: str, name: str) -> SourceMap:
 class _Scanner:
     def __init__(self, text, name):
         self.text, self.name = text, name
-        self.at = 0                                  # where the current token begins
+        self.at = 0                                  # the offset of the current token
         self.line, self.line_start, self.counted = 1, 0, 0
         self.advance(0)
 
@@ -140,7 +140,7 @@ class _Scanner:
 
     def entries(self):
         root = children = []
-        open_messages = []                           # (entry, its closing mark, the list it stands in)
+        open_messages = []                           # (entry, its closing mark, the list that contains it)
         while True:
             if self.kind == "end":
                 if open_messages:
@@ -196,7 +196,7 @@ class _Scanner:
         return entry.children
 
     def another(self, entry):
-        """Read what follows a message; return whether it stands in a list that goes on."""
+        """Read what follows a message; return whether it is in a list that continues."""
         if entry.in_list and self.take(","):
             return True
         if entry.in_list and not self.take("]"):

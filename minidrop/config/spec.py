@@ -1,4 +1,4 @@
-"""NetSpec: describe a network in Python instead of in a file; the result is the same NetParameter.
+"""NetSpec: describes a network in Python instead of in a file; the result is the same NetParameter.
 
     n = NetSpec("mlp")
     n.data, n.label = layers.HDF5Data(ntop=2, source="mnist/train.txt", batch_size=128)
@@ -7,7 +7,7 @@
     n.loss = layers.SoftmaxWithLoss(n.relu1, n.label)
     net = Net(n.to_proto())
 
-or, where names come from a loop, n.add("InnerProduct", name="ip1", bottom="data", num_output=1024).
+or, if names come from a loop, n.add("InnerProduct", name="ip1", bottom="data", num_output=1024).
 """
 
 import operator
@@ -59,7 +59,7 @@ layers = _Layers()
 
 
 class NetSpec:
-    """A network under construction. Setting an attribute to a Top names blob and layer."""
+    """A network under construction; setting an attribute to a Top names its blob and layer."""
 
     def __init__(self, name: str = ""):
         self.__dict__.update(_net_name=name, _tops={}, _order=[])
@@ -84,11 +84,11 @@ class NetSpec:
         return getattr(self, name)
 
     def add(self, type: str, name: str, bottom: Any = (), top: Any = None, **settings: Any) -> Any:
-        """Add a layer; return its Top, a tuple of them, or () for one without tops.
+        """Add a layer and return its Top, a tuple of them, or () for a layer without tops.
 
-        `bottom` and `top` are one blob or a list; a bottom is a Top or a blob's name, `top` is [name] unless
-        given. A setting is a field of LayerParameter or of the type's own message. ConfigError for one that
-        is neither.
+        `bottom` and `top` are one blob or a list; a bottom is a Top or a blob's name, `top` is [name] by
+        default. A setting is a field of LayerParameter or of the type's own message; raises ConfigError for
+        any other.
         """
         bottoms = [bottom] if isinstance(bottom, str | Top) else list(bottom)
         tops = [name] if top is None else [top] if isinstance(top, str) else list(top)
@@ -99,7 +99,7 @@ class NetSpec:
         return layer.tops[0] if len(layer.tops) == 1 else layer.tops
 
     def to_proto(self) -> Any:
-        """Return the NetParameter. ConfigError names the layer and setting that does not fit."""
+        """Return the NetParameter; raises ConfigError with the layer and setting that does not fit."""
         net, blobs = NetParameter(), {}
         assign(net, "name", self._net_name, "NetSpec")
         for number, layer in enumerate(self._order, 1):
@@ -122,7 +122,7 @@ class NetSpec:
         self._tops[name] = top
 
     def _enter(self, layer):
-        """Put a layer, and before it those that it reads, into the running order."""
+        """Append a layer to the running order, after the layers that it reads."""
         waiting = [layer]
         while waiting:
             readers = [bottom.layer for bottom in waiting[-1].bottoms if isinstance(bottom, Top)]
@@ -156,10 +156,11 @@ def _set(layer, name, value, where):
     raise ConfigError(f"{where}: has no setting {name!r}{nearest(name, sorted(known))}")
 
 
-def assign(message: str, name: str, value: str, where: str = "") -> None:
+def assign(message: Any, name: str, value: Any, where: str = "") -> None:
     """Set a field from plain Python values: dicts for messages, lists for repeated fields, names for enums.
 
-    A BlobShape may be a list of integers. ConfigError, which begins with `where`, for what does not fit.
+    A BlobShape may be a list of integers. Raises ConfigError, prefixed with `where`, for a value that does
+    not fit.
     """
     field = message.DESCRIPTOR.fields_by_name.get(name)
     if field is None:
@@ -235,7 +236,7 @@ _FITS = {F.TYPE_INT32: lambda n, _: -2**31 <= n < 2**31, F.TYPE_UINT32: lambda n
 
 
 def as_net_config(source: NetConfig | NetParameter | NetSpec | str | os.PathLike) -> NetConfig:
-    """Return the NetConfig of what describes a net, the path of a file as well; ConfigError for all else."""
+    """Return the NetConfig of a description of a net or the path of a file; otherwise raises ConfigError."""
     if isinstance(source, NetConfig):
         return source
     if isinstance(source, NetParameter):

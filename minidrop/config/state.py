@@ -1,4 +1,4 @@
-"""Which layers are in: include and exclude rules held against phase, level and stages."""
+"""filter_state: applies include and exclude rules for a phase, level and stages."""
 
 from typing import Any
 
@@ -11,12 +11,11 @@ from minidrop.errors import ConfigError
 
 def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = (),
                  mistakes: list[ConfigError] | None = None) -> NetConfig:
-    """Return a new NetConfig with the layers that the state lets in; `config` is left as it is.
+    """Return a new NetConfig with only the layers that the state includes; `config` is unchanged.
 
-    A layer with include rules is in where any of them holds, one with exclude rules is in where none of them
-    holds. A rule holds where all that it says does. ConfigError where a layer has both kinds;
-    with a list `mistakes` it is added there instead, and the layer is held against its include rules. The
-    result's `message.state` says the state.
+    A layer with include rules is included if any of them holds, one with exclude rules if none holds. A rule
+    holds if all its conditions do. Raises ConfigError if a layer has both kinds; with a list `mistakes` it is
+    added there instead, and the include rules apply. The result's `message.state` is the state.
     """
     state = minidrop_pb2.NetState(phase=phase, level=level, stage=stages)
     net = minidrop_pb2.NetParameter()
@@ -40,14 +39,14 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
 
 
 def is_in(layer: Any, state: Any) -> bool:
-    """Return whether the rules of a LayerParameter let it in under a NetState."""
+    """Return whether the rules of a LayerParameter include it in a NetState."""
     if layer.include:
         return any(holds(rule, state) for rule in layer.include)
     return not any(holds(rule, state) for rule in layer.exclude)
 
 
 def holds(rule: Message, state: Any) -> bool:
-    """Return whether all that a NetStateRule says is true of a NetState."""
+    """Return whether all conditions of a NetStateRule hold for a NetState."""
     return not ((rule.HasField("phase") and rule.phase != state.phase)
                 or (rule.HasField("min_level") and state.level < rule.min_level)
                 or (rule.HasField("max_level") and state.level > rule.max_level)

@@ -24,9 +24,9 @@ class WeightedSum(Function):
     def __init__(self, coeff: tuple[float, ...]):
         self.coeff = coeff
 
-    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray | None:
+    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray:
         _check_shapes("sum", xs)
-        total = None
+        total: Any = None
         for c, x in zip(self.coeff, xs, strict=True):
             term = x if c == 1 else x * x.dtype.type(c)
             total = term if total is None else total + term
@@ -43,7 +43,7 @@ class Product(Function):
     __slots__ = ("xs",)
     kept_rule = "same"
 
-    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray | None:
+    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray:
         _check_shapes("product", xs)
         self.xs = xs
         return _product(xs)
@@ -59,7 +59,7 @@ class Maximum(Function):
     __slots__ = ("winner",)
     kept_rule = "same"
 
-    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray | None:
+    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray:
         _check_shapes("maximum", xs)
         xp = backend.xp
         y, self.winner = xs[0], xp.zeros(xs[0].shape, "int32")
@@ -84,17 +84,17 @@ def _product(xs):
     return product
 
 
-def weighted_sum(xs: Sequence[Tensor], coeff: Sequence[float] | None = None) -> Tensor | None:
+def weighted_sum(xs: Sequence[Tensor], coeff: Sequence[float] | None = None) -> Tensor:
     """Return sum_i coeff_i x_i for tensors of one shape."""
     return WeightedSum(tuple(coeff) if coeff else (1.0,) * len(xs)).apply(*xs)
 
 
-def add(a: Tensor, b: Tensor) -> Tensor | None:
+def add(a: Tensor, b: Tensor) -> Tensor:
     """Return a + b for tensors of one shape."""
     return weighted_sum((a, b))
 
 
-def multiply(a: Tensor, b: Tensor) -> Tensor | None:
+def multiply(a: Tensor, b: Tensor) -> Tensor:
     """Return a * b for tensors of one shape."""
     return Product().apply(a, b)
 
@@ -104,6 +104,6 @@ def product(xs: Sequence[Tensor]) -> Tensor:
     return Product().apply(*xs)
 
 
-def maximum(xs: Sequence[Tensor]) -> Tensor | None:
+def maximum(xs: Sequence[Tensor]) -> Tensor:
     """Return the elementwise maximum of tensors of one shape."""
     return Maximum().apply(*xs)

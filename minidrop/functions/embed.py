@@ -33,7 +33,7 @@ class Embed(Function):
         self.out_kept = out_kept
 
     def forward(self, backend: Backend, ids: np.ndarray, W: np.ndarray,
-                b: np.ndarray | None = None) -> np.ndarray | None:
+                b: np.ndarray | None = None) -> np.ndarray:
         out_kept = self.out_kept
         if out_kept is not None and out_kept.total != W.shape[1]:
             raise ShapeError(f"embed: {out_kept} does not fit W of shape {W.shape}, which has {W.shape[1]} "

@@ -21,7 +21,7 @@ class EuclideanLoss(Function):
 
     __slots__ = ("shape_of_b", "batch_size", "difference")
 
-    def forward(self, backend: Backend, a: np.ndarray, b: np.ndarray) -> float | None:
+    def forward(self, backend: Backend, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         if a.shape != b.shape and a.size != b.size:
             raise ShapeError(f"euclidean loss: shapes {a.shape} and {b.shape} differ")
         self.shape_of_b, self.batch_size = b.shape, batch_size(a)
@@ -46,7 +46,7 @@ class SigmoidCrossEntropy(Function):
     def __init__(self, ignore_label: int | None = None, normalization: str = "BATCH_SIZE"):
         self.ignore_label, self.normalization = ignore_label, normalization
 
-    def forward(self, backend: Backend, x: np.ndarray, target: np.ndarray) -> float | None:
+    def forward(self, backend: Backend, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         xp = backend.xp
         if x.size != target.size:
             raise ShapeError(f"sigmoid cross-entropy: shapes {x.shape} and {target.shape} differ")
@@ -74,12 +74,12 @@ def _no_target(target, wrong):
                      f"expected a number of 0..1, or the ignore_label", place)
 
 
-def euclidean_loss(a: Tensor, b: Tensor) -> Tensor | None:
+def euclidean_loss(a: Tensor, b: Tensor) -> Tensor:
     """Return sum (a - b)^2 / (2 N)."""
     return EuclideanLoss().apply(a, b)
 
 
 def sigmoid_cross_entropy(x: Tensor, target: Tensor | np.ndarray, ignore_label: int | None = None,
-                          normalization: str = "BATCH_SIZE") -> Tensor | None:
+                          normalization: str = "BATCH_SIZE") -> Tensor:
     """Return the cross-entropy of targets in [0, 1] under sigmoid(x); see `SigmoidCrossEntropy`."""
     return SigmoidCrossEntropy(ignore_label, normalization).apply(x, target)

@@ -11,7 +11,7 @@ from minidrop.functions.softmax import checked_labels
 
 
 def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_label: Any = None,
-             per_class: bool = False) -> Tensor | tuple[Tensor, Tensor] | None:
+             per_class: bool = False) -> Tensor | tuple[Tensor, Tensor]:
     """Return the share of places whose label is among the `top_k` highest scores, without gradient.
 
     x (outer..., classes at `axis`, inner...). As in Caffe a score equal to the label's counts as higher: a
@@ -45,7 +45,7 @@ def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_lab
     return result, Tensor((right / xp.maximum(count, 1)).astype(x.dtype), backend=backend)
 
 
-def perplexity(x: Tensor, label: Tensor, axis: int = 1, ignore_label: Any = None) -> Tensor | None:
+def perplexity(x: Tensor, label: Tensor, axis: int = 1, ignore_label: Any = None) -> Tensor:
     """Return exp(- mean log softmax(x)[label]) over the valid places, without gradient.
 
     x (outer..., classes at `axis`, inner...). 1 if no place is valid, infinite if the mean is too large.

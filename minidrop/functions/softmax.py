@@ -56,7 +56,7 @@ class SoftmaxCrossEntropy(Function):
     def __init__(self, axis: int = 1, ignore_label: int | None = None, normalization: str = "VALID"):
         self.axis, self.ignore_label, self.normalization = axis, ignore_label, normalization
 
-    def forward(self, backend: Backend, x: np.ndarray, label: np.ndarray) -> float:
+    def forward(self, backend: Backend, x: np.ndarray, label: np.ndarray) -> np.ndarray:
         xp = backend.xp
         self.axis = self.axis % x.ndim
         moved = xp.moveaxis(x, self.axis, -1)
@@ -91,7 +91,7 @@ def batch_size(x: np.ndarray) -> int:
 
 
 def normaliser(backend: Backend, mode: str, places: int, valid: np.ndarray | None, batch_size: int,
-               dtype: np.dtype) -> float:
+               dtype: np.dtype) -> np.ndarray | np.floating:
     """Return the divisor of a summed loss, of `dtype`: at least 1, as a batch may have no valid place.
 
     `valid`: 0/1 array of `dtype`, or None. It is summed on the device, without a transfer to the host.
@@ -126,7 +126,7 @@ def checked_labels(backend: Backend, label: np.ndarray, shape: tuple[int, int], 
     return refuse(backend, whole, flat, wrong, "label", classes, f"the scores have {classes} classes"), valid
 
 
-def softmax(x: Tensor, axis: int = 1) -> Tensor | None:
+def softmax(x: Tensor, axis: int = 1) -> Tensor:
     """Return exp(x) / sum exp(x) along `axis`."""
     return Softmax(axis).apply(x)
 

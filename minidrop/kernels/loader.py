@@ -11,14 +11,11 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minidrop.errors import BackendError, ShapeError
-
-if TYPE_CHECKING:
-    pass
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17", "--fmad=false")

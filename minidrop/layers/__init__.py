@@ -1,4 +1,4 @@
-"""The layer types, one a file. Importing this package registers them all."""
+"""The layer types, one per file. Importing this package registers them all."""
 
 import importlib
 import pkgutil
@@ -11,6 +11,6 @@ __all__ = ["Context", "DataLayer", "Layer", "ParameterSpec", "known_layers", "la
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-# Of these it is known; whoever adds a layer of their own says so themselves.
+# Known to hold for the built-in types; a user-defined layer has to declare it itself.
 for _name in known_layers():
     layer_class(_name).capturable = True

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 @register_layer("Accuracy")
 class Accuracy(Layer):
-    """Share of places whose label is among the top_k highest scores; optional second top: accuracy of each
-    class."""
+    """The share of labels that are among the `top_k` highest scores.
+
+    Optional second top: the accuracy of each class.
+    """
 
     bottoms = (2, 2)
     tops = (1, 2)
 
-    def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple[int, ...]] | None:
+    def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings
         self.axis = checked_axis(settings.axis, len(scores))
         classes = scores[self.axis]
@@ -32,10 +34,10 @@ class Accuracy(Layer):
 
     @property
     def batch_weight(self) -> float:
-        """The share of the last batch's labels that count. Asking waits for the device."""
+        """The share of the last batch's labels that count; reading it waits for the device."""
         return labels_that_count(self.label, self.ignore_label)
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor] | None:
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         self.label = label.data
         return functions.accuracy(x, label, self.settings.top_k, self.axis, self.ignore_label,
                                   len(self.config.top) == 2)

@@ -1,5 +1,4 @@
-"""ApproxDropout: a regular pattern, drawn once an iteration and shared by the batch, says which units
-live."""
+"""ApproxDropout: one regular pattern per iteration, shared by the batch, decides which units are kept."""
 
 from __future__ import annotations
 
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
 
 @register_layer("ApproxDropout")
 class ApproxDropout(Layer):
-    """y = x on the units that the drawn pattern keeps, scaled; zero on the others; in phase TEST y = x.
+    """y = scale * x on the units that the drawn pattern keeps, 0 on the others; in phase TEST y = x.
 
-    The layer's `site` draws what lives. The layer that computes x is given the draw as well and leaves the
-    dropped units out; y carries the kept set, and the layers that read it leave them out, too. Patterns may
-    also drop weights of the product above (TILE), or blocks of activations (BLOCK). In sequences (T, N, I) a
-    pattern holds for all steps, or with time STEP for one (Sarma et al., arXiv 2106.12089). Song and Jiang,
-    arXiv 1805.08939.
+    The layer's `site` draws the pattern. The product that computes x is given the draw as well and leaves the
+    dropped units out; y carries the kept set, and the layers that read y leave them out too. Patterns may
+    also drop weights of the product above (TILE) or blocks of activations (BLOCK). In sequences (T, N, I) one
+    pattern holds for all steps, or with time STEP each step has its own (Sarma et al., arXiv 2106.12089).
+    Source: Song and Jiang, arXiv 1805.08939.
     """
 
     axis = 1
@@ -38,7 +37,7 @@ class ApproxDropout(Layer):
         if len(shape) < 2:
             raise ConfigError(f"ApproxDropout drops features, but the bottom of shape {tuple(shape)} has "
                               f"only a batch axis")
-        # Features stand last in sequences and vectors, on axis 1 (channels) in images.
+        # Features are the last axis of vectors and sequences, and axis 1 (channels) of images.
         self.axis = checked_axis(1 if len(shape) in (2, 4) else -1, len(shape))
         shape_site(self.site, self.settings, shape, self.axis)
         return [shape]

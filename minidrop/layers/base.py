@@ -1,8 +1,8 @@
-"""Layer: what a config file names. One type per file; `register_layer` makes it known.
+"""Layer: the base class of the layer types that a network file names, one per file.
 
 A layer has shapes and parameters and calls `functions` for its maths. It never imports another layer and
-never looks at its neighbours: what it may do with kept sets it only declares, and the planner decides. What
-several types share stands here (`ProductLayer`, `RandomDrop`).
+never looks at its neighbours: it only declares what it can do with kept sets, and the planner decides. Code
+that several types share is here (`ProductLayer`, `RandomDrop`).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """What a layer may know of the net it is built for."""
+    """What a layer knows of the net it is built for."""
 
     phase: str                     # "TRAIN" or "TEST"
     seed: int
     dtype: str
     backend: object
-    config_path: str | None = None   # the network file, for sources that stand beside it
-    rank: int = 0                  # of several that train together: their noise must differ
+    config_path: str | None = None   # the network file: data sources are looked up beside it
+    rank: int = 0                  # among processes that train together: their noise must differ
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """A parameter that a layer needs: its name, shape and FillerParameter."""
+    """The name, shape and FillerParameter of a parameter that a layer needs."""
 
     name: str
     shape: tuple
@@ -50,42 +50,44 @@ class ParameterSpec:
 class Layer:
     """One layer of a net.
 
-    `bottoms` and `tops` are the least and the greatest count (None: any). `setup` gets the logical shapes of
-    the bottoms and returns those of the tops, raising ShapeError or ConfigError; it allocates nothing. `flow`
-    says how entries pass through, `forward` gets Tensors and heeds `plan` and `drawn`, which the net gives.
+    `bottoms` and `tops` are the least and the greatest number of each (None: no limit). `setup` takes the
+    logical shapes of the bottoms and returns those of the tops; it raises ShapeError or ConfigError, and
+    allocates nothing. `flow` describes how entries pass through. `forward` takes Tensors and follows `plan`
+    and `drawn`, which the net sets.
     """
 
     type: str = ""
     bottoms: tuple[int, int | None] = (1, 1)
     tops: tuple[int, int | None] = (1, 1)
-    is_data = False            # feeds the net, reads no bottom
+    is_data = False            # feeds the net and has no bottoms
     is_loss = False            # its first top has loss_weight 1 by default
-    averages = "arithmetic"    # the mean of its tops over test batches; "geometric": exp of mean logarithm
-    batch_weight: float = 1    # of the last batch, in that mean
-    stream: str | None = None  # the name of its random numbers, if forward draws any: keeps types apart
-    # forward does the same work in every pass, but for what `drawn` holds; a subclass has to say so again
+    averages = "arithmetic"    # mean of its tops over test batches; "geometric": exp of the mean logarithm
+    batch_weight: float = 1    # the weight of the last batch in that mean
+    stream: str | None = None  # names the random numbers that forward draws, if any; differs between types
+    # Whether forward does the same work in every pass, apart from what `drawn` holds. Not inherited: a
+    # subclass has to set it again.
     capturable = False
-    plan = NodePlan()          # given once a mode
-    drawn = NodeDraw()         # given for every iteration
+    plan = NodePlan()          # set once per mode
+    drawn = NodeDraw()         # set for every iteration
 
     def __init__(self, config: LayerParameter, context: Context):
         self.config = config
         self.name = config.name
         self.context = context
         self.params = {}
-        self.state = {}            # {name: array}; every forward pass makes new ones
+        self.state = {}            # {name: array}, replaced in every forward pass
 
     @property
     def settings(self) -> Message:
-        """The layer's own *_param message; its defaults where the file has none."""
+        """The layer's own *_param message, with default values where the file has none."""
         return getattr(self.config, param_fields(self.type)[0])
 
     def options(self, **defaults: Any) -> Any:
-        """Return the settings in `param_str`, for layers of a user's own: {name: value} with these names and
-        defaults.
+        """Return the settings in the `param_str` of a user-defined layer, as {name: value}.
 
-        A default that is a type asks for a value of it. Raises ConfigError: no JSON object, an unknown name,
-        a missing one, a value of another type than the default.
+        `defaults` gives their names and default values; a default that is a type makes the setting mandatory,
+        with a value of that type. Raises ConfigError if param_str is not a JSON object, or if a setting is
+        unknown, missing, or of another type than its default.
         """
         text = self.config.param_str or "{}"
         try:
@@ -117,24 +119,22 @@ class Layer:
         return self.context.phase == "TRAIN"
 
     def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Return the shapes of the tops. Default: one top like the first bottom."""
+        """Return the shapes of the tops; by default one top shaped like the first bottom."""
         return [shapes[0]]
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list:
-        """Return the facts (see layers.flow) of how entries flow through; called after `setup`, with the same
-        shapes.
+        """Return the flow facts of the layer (see layers.flow); called after `setup`, with the same shapes.
 
-        Default: none, every entry of a top may depend on every entry of a bottom.
+        By default there are none: every entry of a top may depend on every entry of a bottom.
         """
         return []
 
     def state_shapes(self) -> dict:
-        """Return {name: shape} of the arrays that the layer carries from batch to batch in its `state`, zeros
-        at first."""
+        """Return {name: shape} of the arrays carried from batch to batch in `state`; they start as zeros."""
         return {}
 
     def parameter_specs(self) -> list:
-        """Return the ParameterSpecs; called after `setup`."""
+        """Return the list of ParameterSpecs; called after `setup`."""
         return []
 
     def forward(self, *bottoms: Any) -> Any:
@@ -142,22 +142,21 @@ class Layer:
         raise NotImplementedError
 
     def key(self, iteration: int) -> int:
-        """Return the key of an iteration's random numbers: no two layers, iterations or ranks share one."""
+        """Return the key of an iteration's random numbers, different for each layer, iteration and rank."""
         rank = (self.context.rank,) if self.context.rank else ()
         return stream_key(self.context.seed, self.stream, self.name, iteration, *rank)
 
     def adopt(self, other: Any) -> None:
-        """Take over what the caller has given `other`, the same layer of a net built before."""
+        """Take over what the caller has set on `other`, the same layer of an earlier net."""
 
     def close(self) -> None:
-        """Release threads and files."""
+        """Stop threads and close files."""
 
 
 class ProductLayer(Layer):
-    """What layers that compute y = x W^T + b have in common: inner_product_param, the shapes, weight and
-    bias.
+    """Base class of layers that compute y = x W^T + b, with inner_product_param as settings.
 
-    x is flattened from `axis` on; W is (num_output, inputs) as in Caffe, or its transpose.
+    x is flattened from `axis` on; W has shape (num_output, inputs) as in Caffe, or is its transpose.
     """
 
     def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -183,7 +182,7 @@ class ProductLayer(Layer):
         return specs
 
     def product(self, shape: Any, kinds: Any = ()) -> Product:
-        """Return the Product of this layer, which can leave out what `kinds` names."""
+        """Return the Product of this layer; `kinds` says what it can leave out."""
         flat = shape[self.axis:]
         return Product("weight", math.prod(shape[:self.axis]), self.inputs, self.outputs, in_axis=self.axis,
                        out_axis=self.axis, kinds=kinds, in_spread=math.prod(flat[1:]),
@@ -192,14 +191,13 @@ class ProductLayer(Layer):
 
 
 class RandomDrop(Layer):
-    """What layers with random numbers for single entries have in common: dropout_ratio, and a key for every
-    iteration.
+    """Base class of layers that draw a random number per entry: dropout_ratio, and a key per iteration.
 
-    What they draw is a function of (seed, layer, iteration, entry), the same on every device.
+    The numbers are a function of (seed, layer, iteration, entry), the same on every device.
     """
 
-    reads_axes = False         # has a use for `axes` and `shared`
-    reason = ""                # why it makes no product smaller
+    reads_axes = False         # whether `axes` and `shared` apply
+    reason = ""                # why no product becomes smaller
 
     def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.config.dropout_param
@@ -215,7 +213,7 @@ class RandomDrop(Layer):
 
 
 def register_layer(name: str) -> Callable:
-    """Return a class decorator that makes a Layer known by its type name."""
+    """Return a class decorator that registers a Layer under its type name."""
     return _types.register(name)
 
 
@@ -225,19 +223,19 @@ def known_layers() -> list[str]:
 
 
 def layer_class(type_name: str) -> type:
-    """Return the Layer class of a type; ConfigError with the nearest names where it is unknown."""
+    """Return the Layer class of a type; raises ConfigError, with the nearest names, for an unknown one."""
     return _types.get(type_name)
 
 
 def checked_axis(axis: int, ndim: int, what: str = "axis") -> int:
-    """Return `axis` as a non-negative number; ConfigError where the blob has no such axis."""
+    """Return `axis` as a non-negative number; raises ConfigError if the bottom has no such axis."""
     if not -ndim <= axis < ndim:
         raise ConfigError(f"{what} {axis} does not exist: the bottom has {ndim} axes")
     return axis % ndim
 
 
 def axis_with_alias(settings: Message, old_name: str, ndim: int) -> int:
-    """Return the axis of a message (Concat, Slice) that has an older name for it too."""
+    """Return the axis of a message (Concat, Slice) that also has an older name for it."""
     if settings.HasField(old_name):
         if settings.HasField("axis"):
             raise ConfigError(f"axis and {old_name} are both given; keep axis")
@@ -245,18 +243,18 @@ def axis_with_alias(settings: Message, old_name: str, ndim: int) -> int:
     return checked_axis(settings.axis, ndim)
 
 
-MOST_COUNTED = {"float32": 2**24, "float64": 2**53}     # whole numbers that a dtype tells apart
+MOST_COUNTED = {"float32": 2**24, "float64": 2**53}     # up to here every integer is exact
 
 
 def check_countable(count: int, dtype: str, what: str) -> None:
-    """Raise ConfigError where indices of 0 .. count - 1, which travel as numbers of `dtype`, run together."""
+    """Raise ConfigError unless `dtype` represents every index 0 .. count - 1 exactly."""
     if count > MOST_COUNTED[dtype]:
         raise ConfigError(f"{what} is {count}, but {dtype} tells indices apart only up to "
                           f"{MOST_COUNTED[dtype]}; use dtype float64 (--dtype float64)")
 
 
 def check_label_shape(scores: tuple[int, ...], labels: Any, axis: int) -> None:
-    """Raise ShapeError unless there is one label for every place of `scores` without `axis`."""
+    """Raise ShapeError unless there is one label for every position of `scores` apart from `axis`."""
     places = math.prod(scores[:axis]) * math.prod(scores[axis + 1:])
     if math.prod(labels) != places:
         raise ShapeError(f"scores of shape {tuple(scores)} (classes on axis {axis}) need {places} labels, "
@@ -264,14 +262,14 @@ def check_label_shape(scores: tuple[int, ...], labels: Any, axis: int) -> None:
 
 
 def labels_that_count(label: Any, ignore_label: int | None) -> float:
-    """Return the share of labels that are not `ignore_label`: the weight of a batch in means over batches."""
+    """Return the share of labels that are not `ignore_label`, a batch's weight in means over batches."""
     return 1 if ignore_label is None or not label.size else float((label != ignore_label).mean())
 
 
 def loss_settings(config: LayerParameter, default: str = "VALID") -> tuple[int | None, str]:
     """Return (ignore_label or None, normalization mode) of a layer's loss_param.
 
-    The old field `normalize` counts where the new one is absent.
+    The older field `normalize` applies if `normalization` is absent.
     """
     loss = config.loss_param
     mode = default

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @register_layer("Concat")
 class Concat(Layer):
-    """Joins its bottoms along `axis`."""
+    """Concatenates its bottoms along `axis`."""
 
     bottoms = (1, None)
 
-    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]] | None:
+    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
         first = list(shapes[0])
         self.axis = axis_with_alias(self.settings, "concat_dim", len(first))
         for shape in shapes[1:]:

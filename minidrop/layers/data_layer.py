@@ -1,4 +1,4 @@
-"""DataLayer: what all layers have in common that read batches from somewhere."""
+"""DataLayer: the base class of layers that read batches."""
 
 from __future__ import annotations
 
@@ -17,41 +17,44 @@ if TYPE_CHECKING:
 
 
 class DataLayer(Layer):
-    """A layer that feeds the net with batches 0, 1, 2, ...; batch number n depends on the seed and n alone.
+    """A layer that feeds the net with batches 0, 1, 2, ...; batch n depends on the seed and n alone.
 
-    So a resumed run needs only `position`, the number of the next one. A subclass has a `setup` that ends in
-    `return self.feed(records, batch_size)`, with any Records; or one that sets `batches`, an object with
-    batch(n) -> {name: array} and where(n, place) -> text, and returns the shapes of the tops. It may set
-    `prefetch`, too.
+    So a resumed run needs only `position`, the number of the next batch. A subclass defines `setup`: either
+    it ends in `return self.feed(records, batch_size)`, with any Records; or it sets `batches`, an object with
+    batch(n) -> {name: array} and where(n, place) -> text, and returns the shapes of the tops. It may also set
+    `prefetch`.
 
         @register_layer("Squares")
         class Squares(DataLayer):
             def setup(self):
                 return self.feed(SquareRecords(), batch_size=32, shuffle=True)
 
-    Each top is the array of its name, in the net's type. The first goes through transform_param, which those
-    types have that the schema allows it.
+    Each top is the array of the same name, in the net's dtype. The first is transformed as transform_param
+    says, in those types for which the schema allows it.
     """
 
     bottoms = (0, 0)
     tops = (1, None)
     is_data = True
-    record_axes = 1            # the axes of the tops, from the first on, that count records
-    takes_arrays = False       # has `set_arrays`, for Net.set_input_arrays
-    vocabulary: Vocabulary | None = None      # which token has which index, where it reads tokens
-    token_tops: tuple[int, ...] = ()    # the tops that hold indices of tokens
-    prefetch = 0               # how many batches a thread reads ahead; 0: none, and there is no thread
+    record_axes = 1            # the number of leading axes of the tops that count records
+    takes_arrays = False       # whether it has `set_arrays`, for Net.set_input_arrays
+    vocabulary: Vocabulary | None = None      # maps tokens to indices, if it reads tokens
+    token_tops: tuple[int, ...] = ()    # the numbers of the tops that hold token indices
+    prefetch = 0               # how many batches a thread reads ahead; 0: no thread
     batches = None
     position = 0
     reader = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names, in what `batches` returns, of the arrays for the tops."""
+        """For each top, the name of its array in a batch."""
         return tuple(self.config.top)
 
-    def feed(self, records: Records, batch_size: int, shuffle: bool = False) -> list[tuple[int, ...]] | None:
-        """Read batches of these Records from number 0 on; returns the shapes of the tops."""
+    def feed(self, records: Records, batch_size: int, shuffle: bool = False) -> list[tuple[int, ...]]:
+        """Read batches of these Records from number 0 on, and return the shapes of the tops.
+
+        Raises DataError if the records lack the array of a top.
+        """
         self.close()
         batches = Batches(records, batch_size, shuffle, self.context.seed, self.name)
         for name in self.names:
@@ -64,33 +67,33 @@ class DataLayer(Layer):
         return [(batches.batch_size, *records.shapes(name)) for name in self.names]
 
     def seek(self, position: int) -> None:
-        """Let the next forward be batch number `position`."""
+        """Make batch number `position` the next one."""
         self.position = position
         if self.reader:
             self.reader.seek(position)
 
     def record_of(self, place: Any) -> str:
-        """Say which record stood at `place` of the last batch; "" where nobody could look it up.
+        """Return which record was at `place` of the last batch, in words; "" if that cannot be looked up.
 
-        The place counts through the first `record_axes` axes.
+        `place` counts through the first `record_axes` axes.
         """
         return self.batches.where(self.position - 1, place)
 
     def place_settings(self) -> dict[str, int | float]:
-        """Return the settings that decide where batch number n begins; a snapshot records them."""
+        """Return the settings that decide where batch n begins; a snapshot records them."""
         return {}
 
     def settings_for(self, other: DataLayer) -> str:
-        """Return the settings, as text for a message, that give this layer the vocabulary of `other`."""
+        """Return, as text for a message, the settings that give this layer the vocabulary of `other`."""
         return "the same vocabulary"
 
     def settings_for_size(self, tokens: int) -> str:
-        """Return the settings, as text for a message, for a vocabulary of that many tokens; "": none."""
+        """Return, as text for a message, the settings for a vocabulary of `tokens` tokens, or ""."""
         return ""
 
     @classmethod
     def read_vocabulary(cls, config: LayerParameter, path: str | None) -> Vocabulary:
-        """Return the vocabulary of a layer, which has `token_tops` and is described in the file `path`."""
+        """Return the vocabulary of a layer with `token_tops`, which the file `path` describes."""
         raise NotImplementedError
 
     def forward(self) -> tuple[Tensor, ...]:
@@ -105,7 +108,7 @@ class DataLayer(Layer):
         if not self.prefetch:
             return _arrays(self.batches, *how, self.position)
         if self.reader is None:
-            # Not a bound method: the thread must not keep a net alive that nobody holds any more.
+            # Not a bound method: the thread must not keep alive a net that has no other references.
             read = partial(_pinned, self.context.backend, self.batches, *how)
             self.reader = Prefetcher(read, self.prefetch, self.position)
         return self.reader.get()

@@ -1,4 +1,4 @@
-"""DropConnect: drops single weights of a product, not units."""
+"""DropConnect: drops individual weights of a product, not units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @register_layer("DropConnect")
 class DropConnect(RandomDrop, ProductLayer):
-    """y = x (W * m / (1 - dropout_ratio))^T + b, m ~ Bernoulli(1 - dropout_ratio) for every weight.
+    """y = x (W * m / (1 - dropout_ratio))^T + b, m ~ Bernoulli(1 - dropout_ratio) per weight.
 
     Wan et al. 2013, "Regularization of Neural Networks using DropConnect", with three differences: one m for
     the whole batch, where the paper draws one for each record; b is never dropped; and where drops do not act

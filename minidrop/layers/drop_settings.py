@@ -1,4 +1,4 @@
-"""From an ApproxDropoutParameter to a DropSite."""
+"""Converts an ApproxDropoutParameter into a DropSite."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from minidrop.patterns import DropSite, PatternSettings
 
 
 def pattern_settings(settings: Message) -> PatternSettings:
-    """Return the PatternSettings that an ApproxDropoutParameter asks for."""
+    """Return the PatternSettings of an ApproxDropoutParameter."""
     return PatternSettings(rate=decimal(settings.dropout_ratio), family=settings.pattern,
                            max_period=settings.max_period, step=settings.step,
                            scale=settings.Scale.Name(settings.scale),
@@ -20,7 +20,7 @@ def pattern_settings(settings: Message) -> PatternSettings:
 
 
 def drop_site(name: str, settings: Message, seed: int) -> DropSite:
-    """Return the DropSite of a layer. ConfigError where the settings do not go together."""
+    """Return the DropSite of a layer; raises ConfigError for settings that contradict each other."""
     site = DropSite(name, pattern_settings(settings), seed)
     if settings.time == settings.STEP:
         if site.family.drops != "units":
@@ -32,9 +32,9 @@ def drop_site(name: str, settings: Message, seed: int) -> DropSite:
 
 
 def shape_site(site: DropSite, settings: Any, shape: Any, axis: int) -> None:
-    """Tell a site what it drops of a bottom of some shape: entries of an axis, with time STEP step by step.
+    """Give a site the shape it drops from: the entries of `axis`, separately for each step with time STEP.
 
-    Raises ConfigError where that cannot be.
+    Raises ConfigError if the shape does not allow that.
     """
     steps = None
     if settings.time == settings.STEP:

@@ -1,4 +1,4 @@
-"""Dropout: every element on its own, or one mask along some axes. The products around it stay whole."""
+"""Dropout: each element independently, or one mask shared along some axes. No product becomes smaller."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @register_layer("Dropout")
 class Dropout(RandomDrop):
-    """y = x * m / (1 - dropout_ratio), m ~ Bernoulli(1 - dropout_ratio); y = x where drops do not act (phase
-    TEST).
+    """y = x * m / (1 - p), m ~ Bernoulli(1 - p), p = dropout_ratio.
 
-    `axes` are those along which m is the same: [2, 3] drops whole channels of images (N, C, H, W), 0 gives
-    sequences (T, N, I) one mask for all steps (Gal and Ghahramani 2016). `shared` adds axis 0, the batch of
-    every blob whose records lie along its first axis; the batch of sequences (T, N, I) is axis 1.
+    y = x where drops do not act (phase TEST). `axes` are those along which m is the same: [2, 3] drops whole
+    channels of images (N, C, H, W), 0 gives sequences (T, N, I) one mask for all steps (Gal and Ghahramani
+    2016). `shared` adds axis 0, the batch axis of blobs whose first axis counts records; in sequences
+    (T, N, I) the batch is axis 1.
     """
 
     stream = "dropout"
@@ -38,7 +38,7 @@ class Dropout(RandomDrop):
 
 
 def _shared_axes(settings, shape):
-    """Return the axes along which one mask is shared, as non-negative numbers; ConfigError for wrong ones."""
+    """Return the axes along which one mask is shared, non-negative; raises ConfigError for invalid ones."""
     axes = [checked_axis(axis, len(shape), "axes:") for axis in settings.axes]
     axes += [checked_axis(0, len(shape), "shared: axis")] * settings.shared
     given = " and ".join([f"axes {list(settings.axes)}"] * bool(settings.axes) + ["shared"] * settings.shared)

@@ -13,9 +13,9 @@ from minidrop.rng import generator
 
 @register_layer("DummyData")
 class DummyData(DataLayer):
-    """Tops from fillers: constant ones once, random ones anew in every forward."""
+    """Tops from fillers: constant ones filled once, random ones anew in every forward pass."""
 
-    def setup(self) -> list[tuple[int, ...]] | None:
+    def setup(self) -> list[tuple[int, ...]]:
         settings, count = self.settings, len(self.config.top)
         old = [settings.num, settings.channels, settings.height, settings.width]
         if settings.shape and any(old):
@@ -55,13 +55,13 @@ class DummyData(DataLayer):
         for i, array in self.constant.items():
             if array is None:
                 self.constant[i] = backend.asarray(self.batches.values(i, 0))
-        # New Tensors each time, also over constant arrays: one that lived on would add up its gradients.
+        # New Tensors each time, even for constant arrays: a reused one would accumulate its gradients.
         return tuple(changing[i] if i in changing else Tensor(self.constant[i], backend=backend)
                      for i in range(len(self.shapes)))
 
 
 class _Filled:
-    """Batches of what fillers make, by the number of the top."""
+    """Batches made by fillers, as {number of the top: array}."""
 
     def __init__(self, fillers, shapes, seed, layer_name, dtype):
         self.fillers, self.shapes, self.dtype = fillers, shapes, dtype
@@ -72,10 +72,10 @@ class _Filled:
         return {i: self.values(i, n) for i, filler in enumerate(self.fillers) if filler.type != "constant"}
 
     def values(self, i, n):
-        """Return what top number i is in batch n."""
+        """Return the array of top i in batch n."""
         rng = generator(self.seed, "dummy data", self.layer_name, i, n)
         return np.asarray(fillers.fill(self.fillers[i], self.shapes[i], rng), self.dtype)
 
     def where(self, n, place):
-        """Return "": nobody has made these records."""
+        """Return "": generated records have no source."""
         return ""

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @register_layer("Eltwise")
 class Eltwise(Layer):
-    """SUM (with one coeff a bottom), PROD or MAX of bottoms of one shape."""
+    """Elementwise SUM (with an optional coeff per bottom), PROD or MAX of bottoms of equal shape."""
 
     bottoms = (2, None)
 
-    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]] | None:
+    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings
         self.operation = settings.EltwiseOp.Name(settings.operation)
         if len(settings.coeff) not in (0, len(shapes)):

@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
 @register_layer("Embed")
 class Embed(Layer):
-    """y = W[x] + b: x (...) indices of 0 .. input_dim-1, W (input_dim, num_output) -> y (..., num_output), as
-    in Caffe.
+    """y = W[x] + b: indices x (...) in 0 .. input_dim-1 -> y (..., num_output), as in Caffe.
 
-    Only the rows that a batch reads have a gradient. Of a drop of units below only the kept columns are read
-    and trained.
+    W has shape (input_dim, num_output). Only the rows that a batch reads have a gradient. With a drop of
+    units below, only the kept columns are read and trained.
     """
 
-    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]] | None:
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings
         for field in ("num_output", "input_dim"):
             if not getattr(settings, field):
@@ -41,7 +40,7 @@ class Embed(Layer):
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Product]:
         settings = self.settings
-        # Rows are read, not multiplied: a product without inputs.
+        # Rows are looked up, not multiplied: a product without inputs.
         return [Product("weight", math.prod(shapes[0]), 0, settings.num_output, out_axis=self.axis,
                         kinds=("units",), weight_axes=(1, None), biases=("bias",) * settings.bias_term)]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @register_layer("EuclideanLoss")
 class EuclideanLoss(Layer):
-    """loss = sum (a - b)^2 / (2 N), N the batch size. As in Caffe (N, 1) and (N,) may meet."""
+    """loss = sum (a - b)^2 / (2 N), N the batch size; as in Caffe, (N, 1) matches (N,)."""
 
     bottoms = (2, 2)
     is_loss = True

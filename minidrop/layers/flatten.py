@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @register_layer("Flatten")
 class Flatten(Layer):
-    """Makes axes `axis` .. `end_axis` one."""
+    """Merges axes `axis` .. `end_axis` into one."""
 
-    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]] | None:
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         self.axis = checked_axis(self.settings.axis, len(shape))
         self.end_axis = checked_axis(self.settings.end_axis, len(shape), "end_axis")
         if self.end_axis < self.axis:

@@ -1,25 +1,27 @@
-"""How entries flow through a layer: the facts from which planner, costs, check and reshuffling work
-everything out.
+"""Flow facts: how entries of blobs pass through a layer.
 
-`Layer.flow(shapes)` returns a list of them. Bottoms, tops and axes are numbers; an axis is counted from 0.
+`Layer.flow(shapes)` returns a list of them; planner, costs, checks and reshuffling use nothing else. Bottoms,
+tops and axes are numbers; axes count from 0.
 """
 
 from dataclasses import dataclass
 
 OWN = -1
-"""The bottom of a Product that reads the layer's own result, of the step before; its top where that is a
-state which the layer's other Products read, and no top of the layer."""
+"""As the bottom of a Product: it reads the layer's own result of the previous step. As its top: its result
+is a state that the layer's other Products read, not a top of the layer."""
 
 
 @dataclass(frozen=True)
 class Pass:
     """Entry i of the top's axis is computed from entry i of the bottom's axis alone.
 
-    bottom, top: their numbers; top None: the layer reads the bottom, and makes nothing of it. axis: the axis
-    of which that holds; None: every axis. spread: each entry becomes a run of so many neighbours. keeps_zero:
-    an entry that is zero throughout stays zero. finite: finite input gives finite output and slope. compact:
-    computes correctly where entries are missing; False where each has, say, a random number by its place.
-    activation: the name in Backend.activate of the function that this is, "" if none.
+    bottom, top: their numbers; top None: the layer reads the bottom and computes nothing from it.
+    axis: the axis for which this holds; None: every axis.
+    spread: each entry becomes this many neighbouring entries.
+    keeps_zero: an entry that is zero throughout stays zero.
+    finite: finite input gives finite output and derivative.
+    compact: correct even if entries are missing; False if, say, each has a random number tied to its place.
+    activation: the name of the function in Backend.activate, "" if there is none.
     """
 
     bottom: int = 0
@@ -32,20 +34,22 @@ class Pass:
     activation: str = ""
 
     def covers(self, axis: int) -> bool:
-        """Whether this holds of an axis."""
+        """Whether this holds for an axis."""
         return self.axis in (None, axis)
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product of matrices that may leave out entries of the bottom's `in_axis` and of the top's `out_axis`.
+    """A matrix product that may leave out entries of the bottom's `in_axis` and of the top's `out_axis`.
 
-    parameter: the name of the weights, of which axis weight_axes[0] counts the outputs and weight_axes[1] the
-    inputs; biases: other parameters with one entry an output. An axis that is None is no side of the product
-    on its own. kinds: what it can leave out, of "units", "weights" and "blocks". in_spread: an entry of
-    in_axis is so many neighbouring inputs. rows, inputs, outputs: its size in one forward pass, in `calls`
-    products one after the other. epilogue: applies an activation and the scale of a drop of units to what it
-    computes (NodePlan).
+    parameter: the name of the weights.
+    rows, inputs, outputs: its size in one forward pass, split into `calls` successive products.
+    in_axis, out_axis: None if no single axis is that side of the product.
+    kinds: what it can leave out, of "units", "weights" and "blocks".
+    in_spread: the number of neighbouring inputs that an entry of in_axis stands for.
+    weight_axes: the axes of the weights that count the outputs and the inputs; None as above.
+    biases: the names of other parameters with one entry per output.
+    epilogue: can apply an activation and the scale of a drop of units to its result (see NodePlan).
     """
 
     parameter: str
@@ -65,18 +69,18 @@ class Product:
 
     @property
     def operations(self) -> float:
-        """Multiplications and additions of one forward pass."""
+        """The number of multiplications and additions in one forward pass."""
         return 2.0 * self.rows * self.inputs * self.outputs
 
 
 @dataclass(frozen=True)
 class Drops:
-    """The layer drops entries: of `axis` of its top, or, with top OWN, of what its own Products read of that.
+    """The layer drops entries of `axis` of its top; with top OWN, of what its own Products read of that top.
 
-    site: the DropSite of a drop by patterns; None where no product can be made smaller, and `reason` says
-    why. leaves_scale: may leave the scale of units that the product above computed to that product.
-    reshuffle_interval: the units above get other places every so many iterations (see reshuffle); 0: never.
-    label: what it is called in messages, where that is not the layer's name.
+    site: the DropSite of a drop by patterns; None if no product can become smaller, for the given `reason`.
+    leaves_scale: the product above that computes the kept units may apply their scale instead.
+    reshuffle_interval: the units above are permuted every so many iterations (see net.reshuffle); 0: never.
+    label: its name in messages, if not the layer's name.
     """
 
     site: object = None

@@ -1,4 +1,4 @@
-"""GaussianDropout: noise as strong as dropout's, on every unit."""
+"""GaussianDropout: multiplicative Gaussian noise with the variance of dropout."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @register_layer("GaussianDropout")
 class GaussianDropout(RandomDrop):
-    """y = x * (1 + sqrt(p / (1 - p)) e), e ~ N(0, 1), p = dropout_ratio; y = x where drops do not act (phase
-    TEST).
+    """y = x * (1 + sqrt(p / (1 - p)) e), e ~ N(0, 1), p = dropout_ratio.
 
-    Mean and variance of the factor are those of dropout at the same p (Srivastava et al. 2014, section 10).
+    y = x where drops do not act (phase TEST). The factor has the mean and the variance of dropout's at the
+    same p (Srivastava et al. 2014, section 10).
     """
 
     stream = "gaussian dropout"

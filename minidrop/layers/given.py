@@ -1,4 +1,4 @@
-"""What a net gives a layer: a NodePlan, once, and a NodeDraw for every iteration. A layer only reads them."""
+"""What a net sets on a layer: a NodePlan per mode, a NodeDraw per iteration. The layer only reads them."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,13 @@ from minidrop.patterns.draw import NOTHING, Draw
 
 @dataclass(frozen=True)
 class NodePlan:
-    """What the planner decided about one layer.
+    """What the planner decided for one layer.
 
-    activation: of a product, the function to apply to what it computes (Backend.activate). scales: of a
-    product, it multiplies the units that it computes by the scale of their drop. done: of an activation or a
-    drop, the product above has done its work. skips: of a drop inside the layer, its products leave out what
-    is dropped; else a mask. expand: the numbers of the bottoms that the net makes dense first.
+    activation: for a product, the function it applies to its result (Backend.activate).
+    scales: for a product, it multiplies the units that it computes by the scale of their drop.
+    done: for an activation or a drop, the product above has already done its work.
+    skips: for a drop inside the layer, its products leave out what is dropped; otherwise a mask is applied.
+    expand: the numbers of the bottoms that the net makes dense first.
     """
 
     activation: str = "none"
@@ -24,11 +25,13 @@ class NodePlan:
 
 @dataclass(frozen=True)
 class NodeDraw:
-    """What one iteration drops around one layer, and its random numbers.
+    """What one iteration drops around one layer, and the key of the layer's random numbers.
 
-    outputs: what the layer need not compute. inputs: which blocks of its dense first bottom it need not read.
-    own: what it drops itself. dropping: whether its random drops act. key: of its random numbers, an integer
-    or an array of it on the device; None for a layer without any.
+    outputs: what the layer need not compute.
+    inputs: which blocks of its dense first bottom it need not read.
+    own: what it drops itself.
+    dropping: whether its random drops act.
+    key: an integer, or a device array that holds it; None for a layer without random numbers.
     """
 
     outputs: Draw = NOTHING

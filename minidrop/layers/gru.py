@@ -7,8 +7,7 @@ from minidrop.layers.recurrent import RecurrentLayer
 
 @register_layer("GRU")
 class GRU(RecurrentLayer):
-    """A gated recurrent unit as PyTorch's: see `RecurrentLayer` and functions.GRU. Gates stand in the order r
-    z n."""
+    """A gated recurrent unit as in PyTorch, gates in the order r z n; see `RecurrentLayer`, functions.GRU."""
 
     cell = recurrent.GRU
     state_biases = ("recurrent_bias",)

@@ -8,12 +8,12 @@ from minidrop.layers.data_layer import DataLayer
 
 @register_layer("HDF5Data")
 class HDF5Data(DataLayer):
-    """Batches from the HDF5 files that `source` lists; each top is the dataset of its name.
+    """Batches from the HDF5 files that `source` lists; each top is the dataset of the same name.
 
     The first top goes through transform_param (scale, mean_value). A thread reads `prefetch` batches ahead.
     """
 
-    def setup(self) -> list[tuple[int, ...]] | None:
+    def setup(self) -> list[tuple[int, ...]]:
         settings = self.settings
         if not settings.source:
             raise ConfigError("hdf5_data_param needs a source, the text file that lists the HDF5 files")

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class InnerProduct(ProductLayer):
     """y = x W^T + b with x flattened from `axis` on; W (num_output, inputs) as in Caffe, or its transpose.
 
-    The one layer that drops can make cheaper: it computes only what a drop below keeps (`drawn.outputs`),
-    reads a compact bottom as it is, and of a dense one only the blocks that a drop above keeps
-    (`drawn.inputs`). `plan` may ask for the activation below: y = f(x W^T + b), times the scale of a drop
-    whose kept set is computed.
+    Drops make it cheaper: it computes only what the drop below keeps (`drawn.outputs`), reads a compact
+    bottom as it is, and of a dense one only the blocks that the drop above keeps (`drawn.inputs`). If `plan`
+    says so, it also applies the activation below, y = f(x W^T + b), and the scale of the drop whose kept
+    units it computes.
     """
 
     def flow(self, shapes: Any) -> list[Product]:
@@ -29,7 +29,7 @@ class InnerProduct(ProductLayer):
         if x.ndim != self.axis + 1:
             x = functions.flatten(x, self.axis)
         below = self.drawn.outputs
-        # With all units the drop below applies its scale: it may have been at rest when they were computed.
+        # If all units are computed, the drop below applies its scale itself: it may have been off then.
         scale = below.scale if below.kept is not None and self.plan.scales else 1.0
         return functions.linear(x, self.params["weight"], self.params.get("bias"), below, self.transpose,
                                 self.plan.activation, scale, self.drawn.inputs)

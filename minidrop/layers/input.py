@@ -11,7 +11,7 @@ from minidrop.layers.base import Layer, register_layer
 
 @register_layer("Input")
 class Input(Layer):
-    """Tops that the caller gives: net.forward(data=x, label=y) for one pass, net.set_inputs(label=y) for all.
+    """Tops given by the caller: net.forward(data=x, label=y) for one pass, net.set_inputs(label=y) for all.
 
     Only the batch size may differ from `shape`.
     """
@@ -30,15 +30,15 @@ class Input(Layer):
             if any(length < 0 for length in shape):
                 raise ConfigError(f"input_param: sizes must not be negative, got {shape}")
         self.shapes = dict(zip(tops, shapes, strict=True))
-        # Owners apart: tops may be given at different times.
+        # Separate owners of uploads, since tops may be given at different times.
         self.owners = {(top, stay): _Owner() for top in tops for stay in (False, True)}
         self.given, self.set = {}, {}
         return shapes
 
     def give(self, values: dict[str, Tensor], stay: bool = False) -> None:
-        """Set the arrays of the next forward by top name, with `stay` of all that are not given their own.
+        """Set the arrays of the next pass by top name; with `stay`, of every pass that is given no others.
 
-        Raises ShapeError where one does not fit.
+        Raises DataError for what is not an array of numbers, ShapeError for one that does not fit.
         """
         given = {}
         for name, value in values.items():
@@ -80,4 +80,4 @@ class Input(Layer):
 
 
 class _Owner:
-    """Whose uploads those of a top are."""
+    """The owner of a top's uploads, see Backend.upload."""

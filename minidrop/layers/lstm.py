@@ -7,8 +7,7 @@ from minidrop.layers.recurrent import RecurrentLayer
 
 @register_layer("LSTM")
 class LSTM(RecurrentLayer):
-    """A long short-term memory: see `RecurrentLayer` and functions.LSTM. Gates stand in Caffe's order i f o
-    g."""
+    """A long short-term memory, gates in Caffe's order i f o g; see `RecurrentLayer`, functions.LSTM."""
 
     cell = recurrent.LSTM
     state_names = ("h", "c")

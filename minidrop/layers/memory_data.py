@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,22 +12,19 @@ from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.layers.base import register_layer
 from minidrop.layers.data_layer import DataLayer
 
-if TYPE_CHECKING:
-    pass
-
 
 @register_layer("MemoryData")
 class MemoryData(DataLayer):
-    """Batches of the arrays that net.set_input_arrays(data, labels) sets, in order, round and round."""
+    """Batches of the arrays set by net.set_input_arrays(data, labels), read in order and cyclically."""
 
     tops = (1, 2)
     takes_arrays = True
 
     @property
-    def names(self) -> Any:
+    def names(self) -> tuple[str, ...]:
         return ("data", "labels")[:len(self.config.top)]
 
-    def setup(self) -> list[tuple[int, ...]] | None:
+    def setup(self) -> list[tuple[int, ...]]:
         settings = self.settings
         sizes = {name: getattr(settings, name) for name in ("batch_size", "channels", "height", "width")}
         missing = [name for name, size in sizes.items() if not size]
@@ -39,7 +36,7 @@ class MemoryData(DataLayer):
         return [(self.batch_size, *self.record), (self.batch_size,)][:len(self.config.top)]
 
     def set_arrays(self, data: np.ndarray, labels: Any = None) -> None:
-        """Set what to read: data (records, channels, height, width), labels (records,)."""
+        """Set the arrays to read: data (records, channels, height, width), labels (records,)."""
         data = np.asarray(data)
         labels = np.zeros(len(data)) if labels is None else np.asarray(labels).reshape(-1)
         if tuple(data.shape[1:]) != self.record:

@@ -13,17 +13,15 @@ if TYPE_CHECKING:
 
 @register_layer("Perplexity")
 class Perplexity(Layer):
-    """exp(- mean log softmax(x)[label]); bottoms: scores, labels. Of the places that count, those without the
-    ignore_label.
+    """exp(- mean log softmax(x)[label]) over the labels that are not ignore_label; bottoms: scores, labels.
 
-    Over test batches the mean of the log-likelihoods is taken, each place with the same weight, then the
-    exponential.
+    Over test batches the log-likelihoods are averaged first, each label with the same weight.
     """
 
     bottoms = (2, 2)
     averages = "geometric"
 
-    def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple] | None:
+    def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple]:
         self.axis = checked_axis(self.config.softmax_param.axis, len(scores))
         check_label_shape(scores, labels, self.axis)
         self.ignore_label, _ = loss_settings(self.config)
@@ -31,10 +29,9 @@ class Perplexity(Layer):
 
     @property
     def batch_weight(self) -> int:
-        """How many places of the last batch count. Whoever asks waits for the device; a training step need
-        not."""
+        """The number of the last batch's labels that count; reading it waits for the device."""
         return self.label.size if self.ignore_label is None else int((self.label != self.ignore_label).sum())
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor | None:
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
         self.label = label.data
         return functions.perplexity(x, label, self.axis, self.ignore_label)

@@ -26,7 +26,7 @@ class Power(Layer):
                                               for v in (settings.power, settings.scale, settings.shift))
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
-        # Below a power of 1 the slope at 0 is infinite, and dense code would multiply it by a mask of 0.
+        # For power < 1 the derivative at 0 is infinite, and dense code would multiply it by a mask of 0.
         return [Pass(keeps_zero=self.shift == 0 and self.power >= 1,
                      finite=self.power >= 0 and self.power == int(self.power))]
 

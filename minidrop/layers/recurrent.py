@@ -1,5 +1,4 @@
-"""What LSTM, GRU and RNN have in common: bottoms and tops, parameters, the state carried from batch to batch,
-dropout."""
+"""RecurrentLayer: the base class of LSTM, GRU and RNN."""
 
 from __future__ import annotations
 
@@ -22,30 +21,30 @@ if TYPE_CHECKING:
 
 
 class RecurrentLayer(Layer):
-    """A recurrent network over x (T, N, inputs...), with cont (T, N): 0 where a step begins a sequence, else
-    1.
+    """A recurrent network over x (T, N, inputs...); cont (T, N) is 0 where a sequence begins, else 1.
 
     Bottoms: x, cont [, static (N, ...): an input that is the same at every step] [, with expose_hidden the
     states before the first step, (1, N, H) each]. Tops: h (T, N, H), of both directions (T, N, 2 H) [, with
     expose_hidden the states after the last step]. Without expose_hidden the states are carried from batch to
-    batch, without a gradient: truncated backpropagation through time. With `bidirectional` nothing is
+    batch without a gradient (truncated backpropagation through time). With `bidirectional` nothing is
     carried: a batch holds whole sequences. Padding has cont 0 at each of its steps, so that neither direction
     carries it into a sequence.
 
-    hidden_dropout drops h between steps. time STEP: the gates of each step read another part of h, the top is
-    whole. time SEQUENCE: some units are absent from all steps of the batch, from gates, weights and top; the
-    state that they carry stays as it was, or becomes 0 where a sequence begins (CONVENTIONAL: it goes on, for
-    it is computed). Both directions drop alike. The states themselves are never scaled. Where
-    the top is a product of h (RNN), that reads what would be the top, and all of it is computed.
+    hidden_dropout drops h between steps. With time STEP the gates of each step read another subset of h, and
+    the top is complete. With time SEQUENCE some units are absent from all steps of the batch: from gates,
+    weights and top. Their carried state stays as it was, or becomes 0 where a sequence begins (CONVENTIONAL:
+    it is computed as usual). Both directions drop the same units. The states themselves are never scaled. If
+    the top is a product of h (RNN), that product reads what would otherwise be the top, and is computed in
+    full.
     """
 
     bottoms = (2, 5)
     tops = (1, 3)
     stream = "hidden dropout"
-    cell = None                              # of functions.recurrent
+    cell = None                              # a class of functions.recurrent
     state_names = ("h",)
-    state_biases = ()                        # biases besides the first, each of every gate
-    projects = False                         # the top is a product of h, not h
+    state_biases = ()                        # further biases, each with an entry per gate and unit
+    projects = False                         # whether the top is a product of h instead of h
 
     def __init__(self, config: LayerParameter, context: Context):
         dropout = config.recurrent_param.hidden_dropout
@@ -133,7 +132,7 @@ class RecurrentLayer(Layer):
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Product]:
         places, gates = self.steps * self.streams, self.cell.gates * self.units
-        # A gate of a unit is an output of its own: units can be left out by a drop of the layer's own alone.
+        # Each gate of a unit is a separate output, so only the layer's own drop can leave units out.
         whole = self.site is not None and self.site.steps is None
         h = OWN if self.projects else 0
         kinds = ("units", "blocks")
@@ -179,7 +178,7 @@ class RecurrentLayer(Layer):
         return h, *[functions.reshape(state, (1, *state.shape)) for state in last]
 
     def _check_cont(self, cont):
-        """Raise DataError where cont is neither 0 nor 1."""
+        """Raise DataError if an entry of cont is neither 0 nor 1."""
         flat = cont.data.reshape(-1)
         wrong = (flat != 0) & (flat != 1)
 
@@ -204,7 +203,7 @@ class RecurrentLayer(Layer):
         if not prefix:
             h, *last = recur(self.cell, gates, cont, weights, states, drop)
             return self._projected(h, parameter), *last
-        # Read from its end, a step is joined to the one before it if it was joined to the one after it.
+        # In reverse, step t continues from step t + 1 if step t + 1 continued from step t.
         joined = x.backend.empty(cont.data.shape, cont.data.dtype)
         joined[:1], joined[1:] = 0, cont.data[1:][::-1]
         turned = Tensor(joined, backend=x.backend)
@@ -212,7 +211,7 @@ class RecurrentLayer(Layer):
         return self._projected(functions.reverse_steps(h), parameter), *last
 
     def _projected(self, h, parameter):
-        """Return what stands in the top: h, or its product."""
+        """Return the top: h, or its product."""
         if not self.projects:
             return h
         return functions.linear(h, parameter["output_weight"], parameter["output_bias"],

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 class ReLU(Layer):
     """y = max(x, 0) + negative_slope * min(x, 0)."""
 
-
     def __init__(self, config: LayerParameter, context: Context):
         super().__init__(config, context)
         self.negative_slope = decimal(self.settings.negative_slope)

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 @register_layer("Reshape")
 class Reshape(Layer):
-    """Gives axes `axis` .. `axis + num_axes - 1` the shape `shape { dim }`: 0 copies the bottom's, one -1 is
-    inferred."""
+    """Gives axes `axis` .. `axis + num_axes - 1` the shape `shape { dim }`.
 
-    def setup(self, shape: Any) -> list[tuple[int, ...]] | None:
+    A dim of 0 copies the bottom's; one -1 is inferred.
+    """
+
+    def setup(self, shape: Any) -> list[tuple[int, ...]]:
         return [self.reshaped(shape)]
 
     def reshaped(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @register_layer("RNN")
 class RNN(RecurrentLayer):
-    """Caffe's: h_t = tanh(W x_t + b + W_h h_{t-1}), top o_t = tanh(W_o h_t + b_o); see `RecurrentLayer`.
+    """Caffe's RNN: h_t = tanh(W x_t + b + W_h h_{t-1}), top o_t = tanh(W_o h_t + b_o); see `RecurrentLayer`.
 
     The state is h, and so is the top with `output_product: false` (Elman 1990, PyTorch's RNN). Parameters
-    stand in Caffe's order: weight, bias, static_weight, recurrent_weight, output_weight, output_bias.
+    are in Caffe's order: weight, bias, static_weight, recurrent_weight, output_weight, output_bias.
     """
 
     cell = recurrent.RNN

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 @register_layer("Sigmoid")
 class Sigmoid(Layer):
-    """y = 1 / (1 + exp(-x)). f(0) = 1/2, so dropped units must be put back before it."""
-
+    """y = 1 / (1 + exp(-x)). Since f(0) = 1/2, dropped units must be put back before it."""
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
         return [Pass(activation="sigmoid")]

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 @register_layer("SigmoidCrossEntropyLoss")
 class SigmoidCrossEntropyLoss(Layer):
-    """Cross-entropy of targets in [0, 1] under sigmoid(x), divided by the batch size unless loss_param says
-    otherwise.
+    """Cross-entropy of targets in [0, 1] under sigmoid(x).
+
+    It is divided by the batch size unless loss_param sets another normalization.
 
     Optional second top: the probabilities sigmoid(x).
     """
@@ -25,7 +26,7 @@ class SigmoidCrossEntropyLoss(Layer):
     tops = (1, 2)
     is_loss = True
 
-    def setup(self, scores: tuple[int, int], targets: tuple[int, int]) -> list[tuple[int, ...]] | None:
+    def setup(self, scores: tuple[int, ...], targets: tuple[int, ...]) -> list[tuple[int, ...]]:
         if math.prod(scores) != math.prod(targets):
             raise ShapeError(f"bottoms of one size expected, got {tuple(scores)} and {tuple(targets)}")
         self.ignore_label, self.normalization = loss_settings(self.config, default="BATCH_SIZE")
@@ -34,7 +35,7 @@ class SigmoidCrossEntropyLoss(Layer):
 
     @property
     def batch_weight(self) -> float:
-        """The share of the last batch's labels that count. Asking waits for the device."""
+        """The share of the last batch's labels that count; reading it waits for the device."""
         return labels_that_count(self.label, self.ignore_label if self.normalization == "VALID" else None)
 
     def forward(self, x: Tensor, target: Tensor) -> Any:

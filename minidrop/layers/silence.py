@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @register_layer("Silence")
 class Silence(Layer):
-    """Reads blobs so that they are no outputs of the net; computes nothing."""
+    """Reads blobs so that they are not outputs of the net; computes nothing."""
 
     bottoms = (1, None)
     tops = (0, 0)

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @register_layer("Slice")
 class Slice(Layer):
-    """Cuts its bottom along `axis` before each slice_point, or into equal parts where there are none."""
+    """Cuts its bottom along `axis` before each slice_point, or into equal parts if there are none."""
 
     tops = (1, None)
 
-    def setup(self, shape: Any) -> list[tuple[int, ...]] | None:
+    def setup(self, shape: Any) -> list[tuple[int, ...]]:
         self.axis = axis_with_alias(self.settings, "slice_dim", len(shape))
         length, count = shape[self.axis], len(self.config.top)
         points = self.settings.slice_point
@@ -29,7 +29,10 @@ class Slice(Layer):
                 for a, b in zip(bounds, bounds[1:], strict=False)]
 
     def points(self, length: int) -> list[int]:
-        """Return where an axis of some length is cut. A batch may have another length than the net's."""
+        """Return where an axis of `length` entries is cut; raises ShapeError if that is impossible.
+
+        A batch may have another length than the net's.
+        """
         points, count = list(self.settings.slice_point), len(self.config.top)
         if not points:
             if length % count:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Softmax(Layer):
     """y_i = exp(x_i) / sum_j exp(x_j) along `axis`."""
 
-    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]] | None:
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         self.axis = checked_axis(self.settings.axis, len(shape))
         return [shape]
 

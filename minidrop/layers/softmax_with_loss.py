@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 @register_layer("SoftmaxWithLoss")
 class SoftmaxWithLoss(Layer):
-    """loss = - mean log softmax(x)[label]; bottoms: scores, labels. Optional second top: the
-    probabilities."""
+    """loss = - mean log softmax(x)[label]; bottoms: scores, labels.
+
+    Optional second top: the probabilities softmax(x).
+    """
 
     bottoms = (2, 2)
     tops = (1, 2)
     is_loss = True
 
-    def setup(self, scores: tuple[int, ...], labels: tuple[int, int]) -> list[tuple[int, ...]]:
+    def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple[int, ...]]:
         self.axis = checked_axis(self.config.softmax_param.axis, len(scores))
         check_label_shape(scores, labels, self.axis)
         self.ignore_label, self.normalization = loss_settings(self.config)
@@ -36,7 +38,7 @@ class SoftmaxWithLoss(Layer):
 
     @property
     def batch_weight(self) -> float:
-        """The share of the last batch's labels that count. Asking waits for the device."""
+        """The share of the last batch's labels that count; reading it waits for the device."""
         return labels_that_count(self.label, self.ignore_label if self.normalization == "VALID" else None)
 
     def forward(self, x: Tensor, label: Tensor) -> Any:

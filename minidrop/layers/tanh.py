@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 class TanH(Layer):
     """y = tanh(x)."""
 
-
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
         return [Pass(keeps_zero=True, activation="tanh")]
 

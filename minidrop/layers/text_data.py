@@ -15,22 +15,21 @@ TOPS = ("data", "label", "cont")
 
 @register_layer("TextData")
 class TextData(DataLayer):
-    """Batches of a text: token indices, the index that follows each, and (third top) cont, all (steps,
-    batch_size).
+    """Batches of a text: token indices, the index that follows each, and optionally cont.
 
-    Streams (see TextStreams), or with `sentences` one sentence in every stream (see Sentences). cont is 0
-    where a sequence begins and 1 where it goes on. `vocabulary` says which token has which index.
+    All tops are (steps, batch_size): streams (see TextStreams), or with `sentences` one sentence per stream
+    (see Sentences). cont is 0 where a sequence begins, else 1. `vocabulary` maps tokens to indices.
     """
 
     tops = (2, 3)
     token_tops = (0, 1)
-    record_axes = 2        # a record is one token: record_of wants places in (steps, streams)
+    record_axes = 2        # a record is one token: record_of takes places in (steps, streams)
 
     @property
     def names(self) -> tuple[str, ...]:
         return TOPS[:len(self.config.top)]
 
-    def setup(self) -> list[tuple[int, int]] | None:
+    def setup(self) -> list[tuple[int, int]]:
         settings = self.settings
         level = settings.Level.Name(settings.level)
         begin, end = decimal(settings.begin), decimal(settings.end)
@@ -73,7 +72,7 @@ class TextData(DataLayer):
 
     def settings_for_size(self, tokens: Any) -> str:
         if self.settings.vocabulary.endswith(".vocabulary") or tokens <= len(SPECIAL[self.vocabulary.level]):
-            return ""           # there vocabulary_size cannot be that
+            return ""           # vocabulary_size cannot have that value there
         return f"vocabulary_size: {tokens} in text_data_param"
 
     def _check(self, level, begin, end):
@@ -98,5 +97,5 @@ class TextData(DataLayer):
 
 
 def _found(source, config_path):
-    """Return the path of a text, None for none; what comes with Python is found by its name."""
+    """Return the path of a text, None for "", and STDLIB, the text that comes with Python, as it is."""
     return find_source(source, config_path, "text") if source not in ("", STDLIB) else source or None

@@ -1,5 +1,7 @@
-"""Whether the arrays of a layer fit any memory, and whether the layers that read a text have room for its
-vocabulary; else the first rare token would stop a run."""
+"""Checks of sizes: that arrays fit into memory, and that layers which read a text have room for its tokens.
+
+Without the latter the first rare token would stop a run.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,12 @@ if TYPE_CHECKING:
     from minidrop.net.graph import BlobRef, Graph, Node
     from minidrop.net.problems import Problems
 
-MOST_ENTRIES = 2**46        # of an array: 256 TiB of float32, as far as processors' addresses reach
+MOST_ENTRIES = 2**46        # per array: 256 TiB of float32, the reach of 48-bit addresses
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
 
 
 def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:
-    """Raise ConfigError for an array of a layer that has been set up, a top, a parameter or a state, that no
-    memory can hold."""
+    """Raise ConfigError if a top, parameter or state of a layer that has been set up fits into no memory."""
     arrays = [(f"top {ref.name!r}", shape) for ref, shape in tops.items()]
     arrays += [(spec.name, spec.shape) for spec in node.layer.parameter_specs()]
     arrays += [(f"the state {name!r}", shape) for name, shape in node.layer.state_shapes().items()]
@@ -31,11 +32,10 @@ def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:
 
 
 def check_vocabularies(graph: Graph, problems: Problems) -> None:
-    """Add to `problems` each Embed with fewer rows, and each loss or metric with fewer classes, than its text
-    has tokens.
+    """Add to `problems` each Embed with fewer rows, or loss with fewer classes, than its text's tokens.
 
-    Seen is what reads such a data layer directly; a layer without shapes has a mistake that is reported
-    already.
+    Metrics count as losses. Only layers that read a data layer directly are checked. Layers without shapes
+    are skipped: their mistake is reported already.
     """
     for node in graph.nodes:
         blobs = [*node.bottoms, *node.tops]
@@ -61,7 +61,7 @@ def check_vocabularies(graph: Graph, problems: Problems) -> None:
 
 
 def _text(graph, ref):
-    """Return the node of the data layer that writes the tokens `ref`, or None."""
+    """Return the node of the data layer that writes `ref` as token indices, or None."""
     node = graph.writer[ref]
     tokens = node.layer.token_tops if isinstance(node.layer, DataLayer) else ()
     return node if any(node.tops[i] == ref for i in tokens) else None

@@ -1,4 +1,4 @@
-"""Turn the drop layers of a net into another kind without editing its file: --dropout."""
+"""Converts the drop layers of a net to another kind without editing its file: --dropout."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ log = logging.getLogger(__name__)
 
 
 def dropout_kind(kind: str) -> str:
-    """Return a kind as `convert_dropout` knows it, its family spelt as it is registered. Raises
-    ConfigError."""
+    """Return a kind for `convert_dropout`, its family spelt as registered; raises ConfigError if unknown."""
     return _parsed(kind)[0]
 
 
 def prepare_nets(configs: list[NetConfig], kind: str | None, overrides: Sequence[str]) -> None:
-    """Turn the drop layers of some NetConfigs into a kind (None: leave them), then apply overrides, which
-    name the new types.
+    """Convert the drop layers of NetConfigs to a kind (None: leave them), then apply overrides, in place.
 
-    A hidden_dropout that an override adds is turned too, unless hidden_dropout_type is given with it.
+    The overrides refer to the new types. A hidden_dropout that an override adds is converted too, unless
+    hidden_dropout_type is given with it.
     """
     for config in configs:
         if kind:
@@ -43,14 +42,14 @@ def prepare_nets(configs: list[NetConfig], kind: str | None, overrides: Sequence
 
 
 def convert_dropout(message: NetParameter, kind: str) -> None:
-    """Turn the drop layers of a NetParameter into one kind, in place, each with its dropout_ratio.
+    """Convert the drop layers of a NetParameter to one kind, in place; each keeps its dropout_ratio.
 
-    "conventional" makes every ApproxDropout a Dropout; "approx" the reverse; "approx:FAMILY" the reverse, and
-    gives all of them that family of patterns, whose name may be in any case. Settings that only the old type
-    has are dropped: patterns one way, `axes` and `shared` the other; so are those of another family that
-    FAMILY does not read, which is logged. DropConnect and GaussianDropout stay what they are. The
-    hidden_dropout of a recurrent layer changes its type and its family alike, but keeps a family of units,
-    which is logged too. ConfigError for another kind.
+    "conventional" makes every ApproxDropout a Dropout; "approx" does the reverse; "approx:FAMILY" also gives
+    all of them that family of patterns, its name in any case. Settings that the new type lacks are dropped:
+    patterns one way, `axes` and `shared` the other. Settings of the old family that FAMILY does not read are
+    dropped and logged. DropConnect and GaussianDropout stay as they are. The hidden_dropout of a recurrent
+    layer is converted likewise, but if FAMILY does not drop units it keeps its family, which is logged.
+    Raises ConfigError for another kind.
     """
     kind, family = _parsed(kind)
     for layer in message.layer:
@@ -69,7 +68,7 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
 
 
 def _convert_hidden(layer, kind, family):
-    """Turn the hidden_dropout of a recurrent layer into a kind."""
+    """Convert the hidden_dropout of a recurrent layer to a kind."""
     settings, before = layer.recurrent_param, layer.recurrent_param.hidden_dropout.pattern
     settings.hidden_dropout_type = settings.CONVENTIONAL if kind == "conventional" else settings.APPROX
     if family is None:
@@ -96,12 +95,11 @@ def _parsed(kind):
 
 
 def _set_family(where, settings, family):
-    """Give an ApproxDropoutParameter a family. Of its settings stay those that both families read: the file
-    is another's."""
+    """Give an ApproxDropoutParameter a family, and clear the settings that this family does not read."""
     before = settings.pattern
     settings.pattern = family.name
     if before == family.name:
-        return              # its settings were meant for it: what it does not read is a mistake of the file
+        return              # its settings were written for it: one that it does not read is a mistake
     cleared = []
     for name in OWN_SETTINGS:
         if name not in family.uses and settings.HasField(name):

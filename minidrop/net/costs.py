@@ -1,4 +1,4 @@
-"""What the products of a net cost, dense and with its drops: plain counting, nothing is run."""
+"""The cost of the products of a net, dense and with its drops: counted, not measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Cost:
-    """Operations (2 a multiplication with its addition) in the products of one layer for one batch."""
+    """Operations in the products of one layer for one batch; a multiply-add counts as 2."""
 
     node: object
     dense: float = 0.0
@@ -23,10 +23,10 @@ class Cost:
 
 
 def costs(net: Net, without: Drop | None = None) -> list[Cost]:
-    """Return a Cost for every layer: forward, and in phase TRAIN both gradients where they are computed.
+    """Return a Cost for every layer: forward, and in phase TRAIN those gradients that are computed.
 
-    `expected` is the mean over the patterns of all drops; `without` is a Drop that is counted as if it
-    dropped nothing.
+    `expected` is the mean over the patterns of all drops. The Drop `without` is counted as if it dropped
+    nothing.
     """
     rows = {node.index: Cost(node) for node in net.graph.nodes}
     trained, training = _trained_blobs(net), net.phase == "TRAIN" and bool(net.losses)
@@ -45,7 +45,7 @@ def costs(net: Net, without: Drop | None = None) -> list[Cost]:
 
 
 def _wants_input_gradient(node, product, trained):
-    """Whether the gradient of what a product reads is computed."""
+    """Whether the gradient of a product's input is computed."""
     if product.bottom == OWN:
         return node.tops[0] in trained
     wanted = node.config.propagate_down or [True] * len(node.bottoms)
@@ -53,7 +53,7 @@ def _wants_input_gradient(node, product, trained):
 
 
 def _drops_of(plan, node, product):
-    """Return the drops that make a product smaller, once for each side."""
+    """Return the drops that make a product smaller, one entry per side."""
     found = [drop for drop in plan.drops if drop.producer is node and product.out_axis is not None
              and (product.top == OWN) == (drop.node is node and drop.fact.top == OWN)]
     reads = product.bottom in (0, OWN) and product.in_axis is not None
@@ -66,26 +66,26 @@ def _drops_of(plan, node, product):
 
 
 def _shares(product, drops):
-    """Return the shares that are left of the forward product, of its input's gradient and of its weights'."""
+    """Return the shares left of a product, of its input's gradient and of its weights' gradient."""
     if len(drops) == 2 and drops[0] is drops[1]:
         return [drops[0].kept_square_share] * 3
     share = 1.0
     for drop in drops:
         share *= drop.kept_share
-    # Where each of many calls leaves out other entries, the gradient of the weights, one product for all,
-    # stays whole.
+    # If each of several calls leaves out other entries, the gradient of the weights, one product for all
+    # calls, leaves out nothing.
     return [share, share, 1.0 if product.calls > 1 and any(drop.varied for drop in drops) else share]
 
 
 def drop_savings(net: Net) -> Iterator:
-    """Yield (drop, operations that the net would need more if this drop alone dropped nothing)."""
+    """Yield (drop, operations it saves: how many more there would be if it alone dropped nothing)."""
     total = sum(row.expected for row in costs(net))
     for drop in net.plan.drops:
         yield drop, sum(row.expected for row in costs(net, drop)) - total
 
 
 def _trained_blobs(net):
-    """The blobs whose gradient is needed, because something trained lies above them."""
+    """Return the blobs whose gradient is needed because a trained parameter lies above them."""
     found = set()
     for node in net.graph.nodes:
         own = any(parameter.requires_grad for parameter in node.layer.params.values())

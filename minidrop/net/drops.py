@@ -1,4 +1,4 @@
-"""What the drops of a net do: the drawn patterns, the mode, and what each layer is given of them."""
+"""NetDrops: the drops of a running net, its mode, the drawn patterns, and what each layer is given."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from minidrop.patterns.draw import NOTHING, Draw
 
 @dataclass(frozen=True)
 class Mode:
-    """How a net runs. dropping: whether drops act (None: in phase TRAIN alone). masked: everything is
-    computed and multiplied by explicit masks, the reference. fused: products do what epilogues say."""
+    """How a net runs.
+
+    dropping: whether drops act; None: in phase TRAIN only.
+    masked: everything is computed and multiplied by explicit masks, the reference.
+    fused: products apply their epilogues.
+    """
 
     dropping: bool | None = None
     masked: bool = False
@@ -26,10 +30,10 @@ class Mode:
 
 
 class NetDrops:
-    """The drops of one net. Layers are given a NodePlan when the mode changes, a NodeDraw when it draws.
+    """The drops of one net; it gives layers a NodePlan when the mode changes and a NodeDraw for each draw.
 
-    `drawn`: {node index: Draw} of the iteration drawn last, {} before any. `reached`: the indexes of the
-    nodes whose tops depend on what is drawn.
+    `drawn`: {node index: Draw} of the iteration drawn last, {} before any. `reached`: the indices of the
+    nodes whose tops depend on the draws.
     """
 
     def __init__(self, graph: Graph, plan: Plan):
@@ -44,7 +48,7 @@ class NetDrops:
 
     @property
     def mode(self) -> Mode:
-        """The Mode of the net; setting it gives every layer its plan and its draws anew."""
+        """The Mode of the net; setting it renews the plan and the draws of every layer."""
         assert self._mode is not None
         return self._mode
 
@@ -58,7 +62,7 @@ class NetDrops:
 
     @property
     def state(self) -> tuple:
-        """What passes change: (iteration, drawn, mode); set it to go back."""
+        """What passes change, (iteration, drawn, mode); assign it to restore."""
         return self.iteration, self.drawn, self.mode
 
     @state.setter
@@ -66,18 +70,21 @@ class NetDrops:
         self.iteration, self.drawn, self.mode = state
 
     def draw(self, iteration: int) -> None:
-        """Draw the patterns of an iteration, and give every layer what it needs of them."""
+        """Draw the patterns of an iteration, and give every layer its NodeDraw."""
         self.iteration = iteration
         self.drawn = {drop.node.index: drop.site.draw(iteration) for drop in self.plan.drops}
         self.give_drawn()
 
     def give_drawn(self) -> None:
-        """Give every layer its NodeDraw of the drawn iteration, in this mode; of nothing before any."""
+        """Give every layer its NodeDraw of the drawn iteration in this mode; NOTHING before any draw."""
         iteration = self.iteration or 0
         self.give(self.acting(), lambda layer: layer.key(iteration))
 
     def acting(self) -> dict[int, Draw]:
-        """Return {node index: Draw} with NOTHING for drops at rest, and weights of no product as units."""
+        """Return {node index: Draw} of all drops, NOTHING for those that do not act.
+
+        Weights that no product can leave out are dropped as units.
+        """
         return {drop.node.index: drop.formed(self.drawn[drop.node.index])
                 if self.drawn and self.is_dropping(drop.node.layer) else NOTHING for drop in self.plan.drops}
 
@@ -86,7 +93,7 @@ class NetDrops:
         return layer.training if self.mode.dropping is None else self.mode.dropping
 
     def give(self, draws: dict[int, Draw], key_of: Callable[[Layer], Any]) -> None:
-        """Give each layer its NodeDraw: `draws` as from `acting`, key_of(layer) its key of random numbers."""
+        """Give each layer its NodeDraw from `draws`, as `acting` returns them, and its key, key_of(layer)."""
         given = self.plan.node_draws(draws, self.mode.masked)
         for node in self.random_nodes:
             layer = node.layer
@@ -100,7 +107,7 @@ class NetDrops:
         return {drop.node.name: self.drawn[drop.node.index] for drop in self.plan.drops if self.drawn}
 
     def masks(self) -> dict[str, np.ndarray]:
-        """Return {layer: float64 array, scale included, that dense code would multiply by}."""
+        """Return {layer: float64 mask, scale included, by which dense code would multiply}."""
         draws, masks = self.acting(), {}
         for drop in self.plan.drops:
             draw = draws[drop.node.index]
@@ -115,9 +122,11 @@ class NetDrops:
 
 
 def _reached(graph, plan):
-    """The indexes of the nodes whose tops depend on what is drawn: drop layers, products that leave weights
-    out, and all below. What a product leaves out of its *outputs* does not count: the drop below takes it out
-    of a whole top."""
+    """Return the indices of the nodes whose tops depend on the draws.
+
+    Those are drop layers, products that leave out weights, and all nodes below them. A product that leaves
+    out *outputs* does not count: the drop below it can also take them out of a complete top.
+    """
     thinned = {drop.producer.index for drop in plan.drops if drop.kind == "weights"}
     found, tops = set(), set()
     for node in graph.nodes:

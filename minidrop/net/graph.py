@@ -1,7 +1,7 @@
-"""How the layers of a net hang together: who writes which blob, who reads it, and every mistake in that.
+"""The graph of a net: which layer writes and which read each blob, and every mistake in that.
 
-In-place tops are renamed first: a blob `name` written for the k-th time is the BlobRef (name, k), so that
-"who reads what this layer wrote" has one answer however often the file reuses a name.
+In-place tops are renamed first: the k-th version of a blob `name` is BlobRef (name, k), so that "who reads
+what this layer wrote" has one answer however often the file reuses a name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class BlobRef(NamedTuple):
-    """One version of a blob: the `version`-th time that a layer wrote `name`."""
+    """One version of a blob: `version` counts from 0 how often `name` was written before."""
 
     name: str
     version: int
@@ -37,16 +37,15 @@ class BlobRef(NamedTuple):
 
 @dataclass
 class Node:
-    """One layer in its place: its index in the config, its message, and the blob versions it reads and
-    writes."""
+    """One layer of a graph: its index in the config, its message, the blob versions it reads and writes."""
 
     index: int
     config: object
     bottoms: list
     tops: list
     layer: object = None
-    flow: list = field(default_factory=list)         # the facts of its layer, see layers.flow
-    is_sound: bool = False                           # its layer is made, and the shapes of its tops are known
+    flow: list = field(default_factory=list)         # the flow facts of its layer, see layers.flow
+    is_sound: bool = False                           # its layer is made and the shapes of its tops are known
 
     @property
     def name(self) -> str:
@@ -59,7 +58,7 @@ class Node:
 
     @cached_property
     def drops(self) -> list:
-        """What the layer drops."""
+        """The layer's Drops."""
         return [fact for fact in self.flow if isinstance(fact, Drops)]
 
     @cached_property
@@ -68,28 +67,27 @@ class Node:
         return [fact for fact in self.flow if isinstance(fact, Pass)]
 
     def products_of(self, ref: BlobRef) -> list:
-        """The Products whose result is the blob `ref`."""
+        """Return the Products whose result is the blob `ref`."""
         return [fact for fact in self.products
                 if fact.top != OWN and self.tops[fact.top] == ref]
 
     def passes_to(self, ref: BlobRef, axis: int) -> list[Pass]:
-        """The Passes that end in an axis of the blob `ref`, one of the tops."""
+        """Return the Passes to an axis of the blob `ref`, one of the tops."""
         return [fact for fact in self.passes if fact.top is not None and self.tops[fact.top] == ref
                 and fact.covers(axis)]
 
     def passes_from(self, bottom: int, axis: int) -> list[Pass]:
-        """The Passes that begin at an axis of a bottom, by its number."""
+        """Return the Passes from an axis of bottom number `bottom`."""
         return [fact for fact in self.passes if fact.bottom == bottom and fact.covers(axis)]
 
     @property
     def activation(self) -> str:
-        """The name of the activation that the layer is, "" if it is none."""
+        """The name of the activation that the layer computes, "" if it is none."""
         return self.passes[0].activation if len(self.passes) == 1 else ""
 
     @cached_property
     def is_own_word(self) -> bool:
-        """Whether the facts were written with this very `forward` in view: a subclass may have another
-        one."""
+        """Whether `flow` describes this very `forward`: a subclass may override forward alone."""
         kinds = type(self.layer).__mro__
         return ([("flow" in vars(kind)) for kind in kinds].index(True)
                 <= [("forward" in vars(kind)) for kind in kinds].index(True))
@@ -97,8 +95,7 @@ class Node:
 
 @dataclass
 class ParameterNode:
-    """One trained array: what it is, the (node, name) pairs that use it, and its multipliers (None: nobody
-    gives one)."""
+    """One trained array: its spec, the (node, name) pairs that use it, its multipliers (None: not given)."""
 
     spec: object
     shared_name: str = ""
@@ -109,8 +106,11 @@ class ParameterNode:
 
 @dataclass
 class Graph:
-    """Nodes in the order of the file, with `writer[ref]`, `readers[ref]` (a list of (node, bottom number)),
-    `shapes[ref]` and the trained `parameters`, shared ones once."""
+    """The nodes in file order, with the blobs and parameters that connect them.
+
+    `writer[ref]` is a node, `readers[ref]` a list of (node, bottom number), `shapes[ref]` a logical shape.
+    `parameters` are the trained ones, shared ones once.
+    """
 
     nodes: list = field(default_factory=list)
     writer: dict = field(default_factory=dict)
@@ -120,20 +120,20 @@ class Graph:
 
     @property
     def parameter_count(self) -> int:
-        """Number of trained values."""
+        """The number of trained values."""
         return sum(math.prod(parameter.spec.shape) for parameter in self.parameters)
 
     @property
     def outputs(self) -> list[BlobRef]:
-        """The blob versions that nobody reads, in the order they are written."""
+        """The blob versions that no layer reads, in the order they are written."""
         return [ref for ref in self.writer if not self.readers[ref]]
 
 
 def build_graph(config: NetConfig, context: Context, problems: Problems | None = None) -> Graph:
-    """Return the Graph of a filtered NetConfig, its layers made and their shapes known; nothing is allocated.
+    """Return the Graph of a filtered NetConfig, with layers made and shapes inferred; allocates nothing.
 
-    Raises one ConfigError that holds every mistake found, one a line. With `problems` they are added there
-    instead; then nodes that are not sound stand in the Graph.
+    Raises one ConfigError with every mistake found, one per line. With `problems` they are added there
+    instead, and the Graph may hold nodes that are not sound.
     """
     found = Problems(config) if problems is None else problems
     if not config.message.layer:
@@ -190,7 +190,7 @@ def _wire(config, problems):
 
 
 def _missing(bottom, index, blobs, count, writer, messages):
-    """Say why layer `index` cannot read `bottom`: of `blobs` the first `count` are written above it."""
+    """Return why layer `index` cannot read `bottom`; the first `count` of `blobs` are written above it."""
     if writer == index:
         return f"bottom {bottom!r} is written by this layer alone: the layer would feed itself"
     if writer is not None:
@@ -248,7 +248,7 @@ def _infer_shapes(graph, problems):
     shared = {}                # {name: ParameterNode}
     for node in graph.nodes:
         if node.layer is None or any(ref not in graph.shapes for ref in node.bottoms):
-            continue           # this layer's or an earlier mistake is reported already
+            continue           # a mistake of this or an earlier layer is reported already
         bottoms = [graph.shapes[ref] for ref in node.bottoms]
         try:
             shapes = node.layer.setup(*bottoms)
@@ -268,17 +268,16 @@ def _infer_shapes(graph, problems):
 
 
 def _check_drawn(node):
-    """Raise ConfigError where a layer holds a DropSite that the net would never draw."""
+    """Raise ConfigError if a layer holds a DropSite that the net would never draw."""
     drawn = [fact.site for fact in node.drops]
     for name, site in vars(node.layer).items():
         if isinstance(site, DropSite) and not any(site is one for one in drawn):
-            raise ConfigError(f"nobody draws {name}, a DropSite: flow must return a Drops of it, or it would "
-                              f"drop nothing")
+            raise ConfigError(f"the DropSite {name} is never drawn, so it would drop nothing: flow must "
+                              f"return a Drops of it")
 
 
 def _add_parameters(graph, node, named, problems):
-    """Add the node's parameters to the graph; those shared by name are one, with the multipliers that any
-    layer gives."""
+    """Add the node's parameters to the graph; those shared by name are merged, with their multipliers."""
     specs, settings = node.layer.parameter_specs(), list(node.config.param)
     if len(settings) > len(specs):
         names = ", ".join(spec.name for spec in specs) or "none"
@@ -311,7 +310,7 @@ def _add_parameters(graph, node, named, problems):
 
 
 def loss_weights(node: Node) -> Iterator:
-    """Yield (blob, weight) for every top of a layer that counts in the loss."""
+    """Yield (blob, weight) for every top of a node that counts in the loss."""
     weights = list(node.config.loss_weight) or [float(node.layer.is_loss and i == 0)
                                                 for i in range(len(node.tops))]
     for ref, weight in zip(node.tops, weights, strict=True):

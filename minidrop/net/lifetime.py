@@ -1,4 +1,4 @@
-"""What a Net is beside its passes: one thread's at a time, copied as a whole, and replaced in its place."""
+"""The parts of Net that outlast a pass: its one thread, recurrent states, copying, and replacement."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class OneThread:
-    """Refuses a second thread in a net where one is at work: the layers hold what a single pass needs.
+    """Refuses a second thread while one runs the net, as the layers hold the state of a single pass.
 
-    Also refused is what a thread asks of its own pass where another thread has run one since.
+    Also refuses to show a thread the results of its pass if another thread has run one since.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class OneThread:
 
     @contextmanager
     def __call__(self, wait: bool = False) -> Iterator[None]:
-        """Within this context no other thread is let in. Where one is in, wait for it, or raise DataError."""
+        """Keep other threads out of this context; if one is in it, wait for it, or raise DataError."""
         if not self._lock.acquire(blocking=wait):
             raise DataError(_ONE)
         try:
@@ -39,11 +39,11 @@ class OneThread:
             self._lock.release()
 
     def note(self) -> None:
-        """Note that this thread begins a pass."""
+        """Record that this thread begins a pass."""
         self._own.ran, self._last = True, threading.get_ident()
 
     def check(self) -> None:
-        """Raise DataError where this thread has run a pass, but another one the last."""
+        """Raise DataError if this thread has run a pass and another thread a later one."""
         if self._last != threading.get_ident() and hasattr(self._own, "ran"):
             raise DataError(_ONE)
 
@@ -53,7 +53,7 @@ _ONE = ("another thread runs this net: a Net serves one thread at a time; give e
 
 
 class Lifetime:
-    """The part of Net that outlasts passes: states, copies, a net in the place of another."""
+    """The part of Net that outlasts passes: recurrent states, copying, replacement."""
 
     layers: dict[str, Layer]
     graph: Graph
@@ -63,17 +63,17 @@ class Lifetime:
 
     @property
     def states(self) -> dict:
-        """{(layer, name): array} of what recurrent layers carry; every forward pass makes new arrays."""
+        """{(layer, name): array} of the recurrent states; every forward pass makes new arrays."""
         return {(name, key): array for name, layer in self.layers.items()
                 for key, array in layer.state.items()}
 
     def set_states(self, states: dict) -> None:
-        """Let the next forward pass go on from `states`, as the property gives them."""
+        """Let the next forward pass continue from `states`, in the form of the property."""
         for (name, key), array in states.items():
             self.layers[name].state[key] = array
 
     def reset_states(self) -> None:
-        """Let the next forward pass begin with all states 0."""
+        """Set all states to 0 for the next forward pass; raises BackendError if memory is short."""
         for node in self.graph.nodes:
             try:
                 node.layer.state = {name: self.backend.zeros(shape, self.dtype)
@@ -83,10 +83,10 @@ class Lifetime:
                                    f"not fit into memory; make it smaller ({error})") from None
 
     def __deepcopy__(self: Any, memo: dict) -> Net:
-        """Return a net of the same description, with weights, gradients, states, places of its own.
+        """Return an independent net: weights, gradients, states and positions in the data are copied.
 
-        Data are read from the same sources. The tensors of the last pass are not copied; the net that
-        this one shares parameters with is.
+        Data are read from the same sources. The tensors of the last pass are not copied; a net that this one
+        shares parameters with is.
         """
         share = copy.deepcopy(self.share, memo)
         new = type(self)(self.config, self.phase, self.backend, self.dtype, self.seed, self.level,
@@ -110,9 +110,9 @@ class Lifetime:
                             "--weights); within a process copy.deepcopy copies it")
 
     def become(self: Any, new: Net) -> None:
-        """Take the place of a net that was built anew from the same description, `new`, which is given up.
+        """Take over the contents of `new`, a net of the same description; do not use `new` afterwards.
 
-        The mode stays, and so does what the caller has set to be read: arrays and inputs.
+        The mode stays, and so do the arrays and inputs that the caller has set.
         """
         mode, share = self.mode, self.share
         for name, layer in self.layers.items():

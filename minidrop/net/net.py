@@ -1,4 +1,4 @@
-"""Net: a network built from its description. Forward, backward, parameters and blobs by name."""
+"""Net: a network built from its description, with forward, backward, and parameters and blobs by name."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Net(Lifetime):
     `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or
     "cuda:N". `dtype`: "float32" or "float64". `seed`: everything random follows from it. `share`: another
     Net, whose parameters this one uses where layer and parameter have the same name (a test net beside a
-    train net). `precision`: "float32", "tf32", "float16" or "bfloat16", what products on a GPU round their
-    operands to; all else stays float32. `fills`: False takes no memory for parameters and states, for a net
-    that is looked at and not run. Raises ConfigError with every mistake of the description at once.
+    train net). `precision`: "float32", "tf32", "float16" or "bfloat16", to which products on a GPU round
+    their operands; all else stays float32. `fills`: False allocates no parameters and states, for a net that
+    is inspected but not run. Raises one ConfigError with every mistake of the description.
 
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the
-    last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` what the planner
-    decided, `reshuffles` whose units change places while a Solver trains the net.
+    last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` the planner's
+    decisions, `reshuffles` the units that are permuted while a Solver trains the net.
 
-    A Net serves one thread at a time. copy.deepcopy copies it; it is not pickled but written to snapshots.
+    A Net serves one thread at a time. copy.deepcopy copies it; it cannot be pickled; snapshots save it.
     """
 
     def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str = "auto", dtype: str = "float32",
@@ -87,7 +87,7 @@ class Net(Lifetime):
         self.params = make_parameters(self.graph, self.config, self.backend, dtype, self.seed, share, fills)
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in loss_weights(node)]
-        # What every forward pass asks, looked up once.
+        # Looked up once, as every forward pass needs it.
         self.output_refs = self.graph.outputs
         self.force_backward = self.config.message.force_backward
         self.broken_promises: set[int] = set()      # nodes that turned out to need every unit
@@ -96,22 +96,22 @@ class Net(Lifetime):
         self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
         self._data_nodes = [node for node in self.graph.nodes if node.layer.is_data]
         self._other_nodes = [node for node in self.graph.nodes if not node.layer.is_data]
-        self._forwards = 0      # counts forward passes while nobody has called draw_patterns
+        self._forwards = 0      # counts forward passes; None after a call of draw_patterns
         self.drops = NetDrops(self.graph, self.plan)
         self.run = Run(self)
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> Net:
-        """As `Net`, of a network file."""
+        """Return the Net of a network file; options as for `Net`."""
         return cls(load_net(path), **options)
 
     # -- parameters ------------------------------------------------------------------------------------------
     def parameters(self) -> dict[str, Parameter]:
-        """Return {"layer/name": Parameter}, each parameter once, under the first layer that owns it."""
+        """Return {"layer/name": Parameter}, each parameter once, under its first owner."""
         return {names[0]: parameter for parameter, names in self._owned()}
 
     def owners(self) -> dict[str, list[str]]:
-        """Return {"layer/name": all names of that Parameter, this one first}, as `parameters` is ordered."""
+        """Return {"layer/name": its Parameter's names, this one first}, in the order of `parameters`."""
         return {names[0]: names for _, names in self._owned()}
 
     def _owned(self):
@@ -122,16 +122,16 @@ class Net(Lifetime):
         return found.values()
 
     def clear_grads(self) -> None:
-        """Forget all gradients."""
+        """Clear all gradients."""
         for own in self.params.values():
             for parameter in own.values():
                 parameter.clear_grad()
 
     # -- drops -----------------------------------------------------------------------------------------------
     def draw_patterns(self, iteration: int) -> None:
-        """Draw what is random in this iteration: patterns, and the masks of ordinary dropout.
+        """Draw the random parts of an iteration: patterns, and the masks of ordinary dropout.
 
-        They stay until the next call. Without any call every forward pass draws anew.
+        They stay until the next call. If it is never called, every forward pass draws anew.
         """
         self._forwards = None
         self.drops.draw(iteration)
@@ -142,25 +142,26 @@ class Net(Lifetime):
 
     @property
     def draws(self) -> dict[str, Draw]:
-        """{layer: Draw} of the iteration drawn last, {} before any; the mode does not matter."""
+        """{layer: Draw} of the iteration drawn last, {} before any, whatever the mode."""
         return self.drops.by_name
 
     @property
     def patterns(self) -> dict[str, Pattern | None]:
-        """{layer: Pattern} as drawn last, None before any."""
+        """{layer: Pattern} as drawn last, None before any draw."""
         found: dict[str, Pattern | None] = dict.fromkeys(self.drop_sites)
         return {**found, **{name: draw.pattern for name, draw in self.draws.items()}}
 
     def masks(self) -> dict[str, np.ndarray]:
-        """{layer: array, scale included, that dense code would multiply by}.
+        """Return {layer: mask, scale included, by which dense code would multiply}.
 
-        Of units it broadcasts over the batch, of blocks it is as large; of weights (outputs, inputs).
+        A mask of units broadcasts over the batch, one of blocks is as large as the blob, one of weights is
+        (outputs, inputs).
         """
         return {name: mask.astype(self.dtype) for name, mask in self.drops.masks().items()}
 
     @property
     def mode(self) -> Mode:
-        """The Mode in which the net runs; setting it gives every layer its plan and its draws anew."""
+        """The Mode in which the net runs; setting it renews the plan and the draws of every layer."""
         return self.drops.mode
 
     @mode.setter
@@ -168,16 +169,16 @@ class Net(Lifetime):
         self.drops.mode = mode
 
     def run_masked_dense(self, masked: bool = True) -> None:
-        """Compute everything, layer by layer, and multiply by explicit masks: the reference of the plan."""
+        """Compute every layer in full and multiply by explicit masks: the reference for the plan."""
         self.mode = replace(self.mode, masked=bool(masked), fused=not masked)
 
     def set_dropping(self, on: bool) -> None:
-        """Let the drop layers act or rest, whatever the phase; in a new net they act in phase TRAIN alone."""
+        """Turn the drop layers on or off in any phase; in a new net they act in phase TRAIN only."""
         self.mode = replace(self.mode, dropping=bool(on))
 
     @contextmanager
     def restored(self) -> Iterator:
-        """Put back at the end what passes change: mode, draws, places in the data, recurrent states."""
+        """Restore on exit what passes change: mode, draws, positions in the data, recurrent states."""
         forwards, drops = self._forwards, self.drops.state
         positions, states = self.positions, self.states
         try:
@@ -188,10 +189,11 @@ class Net(Lifetime):
             self.set_states(states)
 
     def due_permutations(self, iteration: int) -> Iterator:
-        """Yield (parameter, axis, order) for all that `reshuffle_interval` moves before an iteration.
+        """Yield (parameter, axis, order) for each permutation that `reshuffle_interval` asks for.
 
-        `order` is an int64 NumPy array; entry order[i] of the axis moves to place i. To apply all of them
-        leaves the net the same function up to rounding; a solver must move its history of a parameter alike.
+        They are due before `iteration`. `order` is an int64 NumPy array; entry order[i] of the axis moves to
+        place i. Applying all of them leaves the net the same function up to rounding; a solver must permute
+        its history of each parameter in the same way.
         """
         for reshuffle in (one for one in self.reshuffles if one.is_due(iteration)):
             order = reshuffle.order(self.seed, iteration)
@@ -205,14 +207,14 @@ class Net(Lifetime):
 
     @property
     def outputs(self) -> list[str]:
-        """The names of the blobs that nobody reads: losses, metrics, scores."""
+        """The names of the blobs that no layer reads: losses, metrics, scores."""
         return [ref.name for ref in self.output_refs]
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Run all layers and return {output name: Tensor}.
 
         `inputs` are the tops of Input layers, by name; those left out must have been set with `set_inputs`. A
-        Tensor's value is `.numpy()`; `float()` works for losses. DataError or ShapeError name the layer.
+        Tensor's value is `.numpy()`; `float()` works for losses. Errors, such as DataError, name the layer.
         """
         with self._at_work():
             self.run = run = Run(self)
@@ -234,12 +236,12 @@ class Net(Lifetime):
             self._forwards += 1
 
     def set_inputs(self, **inputs: Tensor | np.ndarray) -> None:
-        """Set inputs that every later pass reads, of a Solver too, unless `forward` is given others."""
+        """Set the inputs of every later pass, also of a Solver's, unless `forward` is given others."""
         with self.guard(), self.backend.active():
             self._give(inputs, stay=True)
 
     def read(self) -> Any:
-        """Run the data layers alone and return {BlobRef: Tensor} of their tops, for `compute`."""
+        """Run only the data layers and return {BlobRef: Tensor} of their tops, for `compute`."""
         with self._at_work():
             self.run = Run(self)
             self._give({})
@@ -247,23 +249,23 @@ class Net(Lifetime):
             return self.run.tensors
 
     def compute(self, data: np.ndarray) -> Any:
-        """Run all layers but those of data, on tensors as `read` returns them; returns the Run."""
+        """Run all layers except data layers, on tensors as `read` returns them, and return the Run."""
         self.run = Run(self)
         self._draw_if_due()
         self.run.through(self._other_nodes, dict(data))
         return self.run
 
     def show(self, tensors: dict) -> None:
-        """Let blobs and loss be those of {BlobRef: Tensor}, the tensors of a pass that is repeated."""
+        """Let blobs and loss refer to `tensors`, the {BlobRef: Tensor} of a repeated pass."""
         self.run = Run(self)
         self.run.tensors, self.run.spent = tensors, True
 
     def rerun(self) -> dict[str, Tensor]:
-        """Run only the layers that drops reach, on the batch of the last `forward`; returns the outputs.
+        """Run only the layers that drops affect, on the batch of the last `forward`, and return the outputs.
 
-        `forward` must have run with drops at rest, see `set_dropping`: what it computed above the drops is
-        whole, so it serves every pattern. For passes under no_grad. States of recurrent layers begin as that
-        pass found them, and stay as it left them. Raises DataError.
+        That `forward` must have run with drops off (see `set_dropping`), so that what it computed above the
+        drops is complete and serves every pattern; otherwise DataError is raised. For passes under no_grad.
+        Recurrent states begin as in that pass, and stay as it left them.
         """
         before = self.run
         if not before.whole:
@@ -287,9 +289,9 @@ class Net(Lifetime):
         return self.run.blobs
 
     def tensor(self, ref: BlobRef) -> Tensor:
-        """Return the Tensor of a BlobRef, one version of a blob, as of the last forward pass.
+        """Return the Tensor of a BlobRef, one version of a blob, from the last forward pass.
 
-        Of versions that an epilogue (see planner) skips this is the one after it.
+        For a version that an epilogue (see planner) skips, this is the next version.
         """
         return self.run.tensors[ref]
 
@@ -300,7 +302,7 @@ class Net(Lifetime):
         return self.run.loss
 
     def backward(self, scale: float | Sequence[float] = 1.0) -> None:
-        """Add the gradient of `scale` (or one a loss) times the loss to every `grad`. Once a forward."""
+        """Add the gradient of `scale` times the loss to every `grad`, once a forward; see `Run.backward`."""
         self.guard.check()
         with self.guard():
             self.run.backward(scale)
@@ -311,7 +313,7 @@ class Net(Lifetime):
 
     # -- data ------------------------------------------------------------------------------------------------
     def set_input_arrays(self, data: np.ndarray, labels: Any = None, layer: Any = None) -> None:
-        """Set the arrays of a MemoryData layer (of the only one, or of the one called `layer`)."""
+        """Set the arrays of the MemoryData layer called `layer`, or of the only one."""
         found = [one for name, one in self.data_layers.items() if one.takes_arrays and layer in (None, name)]
         if len(found) != 1:
             raise DataError(f"expected one MemoryData layer{f' called {layer!r}' if layer else ''}, the net "
@@ -320,7 +322,7 @@ class Net(Lifetime):
 
     @property
     def data_layers(self) -> dict[str, Layer]:
-        """{name: layer} of all that read batches themselves, which Input layers do not."""
+        """{name: layer} of the layers that read batches; Input layers do not."""
         return {name: layer for name, layer in self.layers.items() if isinstance(layer, DataLayer)}
 
     @property
@@ -329,12 +331,12 @@ class Net(Lifetime):
         return {name: layer.position for name, layer in self.data_layers.items()}
 
     def seek(self, positions: Any) -> None:
-        """Let the next batch of each data layer be the given one; an integer stands for all of them."""
+        """Set the number of the next batch, as {data layer: number} or as one number for all."""
         for name, layer in self.data_layers.items():
             layer.seek(positions if isinstance(positions, int) else positions.get(name, 0))
 
     def close(self) -> None:
-        """Stop reading threads, close files, and give memory back."""
+        """Stop reader threads, close files, and free memory."""
         for layer in self.layers.values():
             layer.close()
         self.run = Run(self)

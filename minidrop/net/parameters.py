@@ -1,4 +1,4 @@
-"""The parameters of a net: made and filled, or shared with another net."""
+"""The parameters of a net: created and filled, or shared with another net."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: str, seed: int,
                     share: Net | None, fills: bool = True) -> dict[str, dict[str, Parameter]]:
-    """Make the parameters of a graph and give them to their layers; returns {layer: {name: Parameter}}.
+    """Create the parameters of a graph, give them to their layers, and return {layer: {name: Parameter}}.
 
-    Those that `share` has under the name of any of their owners are its own; of the others a warning tells
-    that nothing trains them. fills: False gives them no memory of their own, and zeros to read. Raises
-    BackendError where one does not fit into memory.
+    Those that `share` has under the name of any of their owners are taken from it; a warning names each of
+    the others. fills: False gives them no memory, and they read as zeros. Raises BackendError if one does not
+    fit into memory.
     """
     for found in graph.parameters:
         node, name = found.users[0]
@@ -60,7 +60,7 @@ def _shared(net, users):
 
 
 def check_shapes(graph: Graph, problems: Problems, share: Net) -> None:
-    """Add to `problems` each parameter that has another shape in the net it is shared with."""
+    """Add to `problems` each parameter whose shape differs in the net it is shared with."""
     for found in graph.parameters:
         node, name = found.users[0]
         parameter, shape = _shared(share, found.users), tuple(found.spec.shape)
@@ -70,7 +70,7 @@ def check_shapes(graph: Graph, problems: Problems, share: Net) -> None:
 
 
 def check_dropped_weights(plan: Plan, problems: Problems) -> None:
-    """Add to `problems` each pattern of weights that does not fit the product that it drops weights of."""
+    """Add to `problems` each pattern of weights that does not fit the weights of its product."""
     for drop in plan.drops:
         if drop.kind == "weights":
             try:

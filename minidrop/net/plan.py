@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from minidrop.layers.given import NodePlan
 from minidrop.patterns.draw import NOTHING, Masked, Units, Weights
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Drop:
-    """What the plan does for one drop: the nodes that compute, carry and read only what it keeps, and why
-    not."""
+    """What the plan does for one drop: which nodes compute, carry and read only what it keeps, or why not."""
 
     node: object
     fact: object                         # its layers.flow.Drops
@@ -29,7 +28,7 @@ class Drop:
     consumers: list = field(default_factory=list)
     expanders: list = field(default_factory=list)
     reason: str = ""                     # why there is no producer
-    unread: list = field(default_factory=list)      # (node, why) of layers below that read all of it
+    unread: list = field(default_factory=list)      # (node, why) of layers below that read everything
 
     @property
     def site(self) -> DropSite:
@@ -37,40 +36,41 @@ class Drop:
 
     @property
     def kind(self) -> str:
-        """"units", "weights" or "blocks": what it does here. Weights of no product are units, in runs."""
+        """What it drops here: "units", "weights" or "blocks".
+
+        Weights that no product can leave out are dropped as runs of units.
+        """
         kind = self.site.kind
         return "units" if kind == "weights" and self.producer is None else kind
 
     @property
-    def varied(self) -> Any:
-        """True where products that follow one another leave out other entries each."""
+    def varied(self) -> bool:
+        """Whether successive products leave out different entries."""
         return self.site.steps is not None
 
     @property
     def saves(self) -> bool:
-        """True where some product becomes smaller."""
+        """Whether some product becomes smaller."""
         return self.producer is not None or bool(self.consumers)
 
     @property
     def kept_share(self) -> float:
-        """The expected share of a side that it drops from: exactly 1 - rate, whatever the family and the
-        sizes."""
+        """The expected share of kept entries: exactly 1 - rate, whatever the family and the sizes."""
         return 1 - self.site.family.distribution.rate
 
     @property
-    def kept_square_share(self) -> Any:
-        """The expected share of a product of which it drops the same units on both sides: E[kept share
-        squared]."""
+    def kept_square_share(self) -> float:
+        """The expected share of a product with the same drop on both sides: E[kept share squared]."""
         family = self.site.family
         return float(sum(share * (1 - family.pattern(choice, 0).rate) ** 2 for choice, share
                          in zip(family.distribution.choices, family.distribution.probabilities, strict=True)))
 
     def formed(self, draw: Draw) -> Draw:
-        """Return a Draw of the site in the form that it has here: weights of no product are units."""
+        """Return a Draw of the site in the form it has here, see `kind`."""
         return draw.as_units(self.site.total) if isinstance(draw, Weights) and self.producer is None else draw
 
     def lines(self) -> Iterator:
-        """One line for each decision."""
+        """Yield one line of text per decision."""
         name, kind, label = self.node.name, self.kind, self.fact.label
         if self.producer is self.node:
             yield f"{name} computes only the {kind} kept by its {label}"
@@ -96,14 +96,12 @@ class Drop:
 
 @dataclass
 class Epilogue:
-    """What a product does for the layers below it: y = scale * f(x W^T + b), with the f and the scale of
-    these nodes."""
+    """What a product computes for the layers below it: y = scale * f(x W^T + b)."""
 
     product: object
-    activation: object = None            # the node whose function it applies
-    function: str = "none"               # that function
-    drop: object = None                  # the node whose scale it applies to the units it computes, if those
-                                         # are not all
+    activation: object = None            # the node whose function f it applies
+    function: str = "none"               # the name of f
+    drop: object = None                  # the node whose scale it applies, if it computes only the kept units
 
     @property
     def line(self) -> str:
@@ -115,15 +113,17 @@ class Epilogue:
 
 @dataclass
 class Plan:
-    """All drops and epilogues, and `expand`: {node index: numbers of the bottoms whose tensors are made dense
-    first}."""
+    """The drops and epilogues of a net.
+
+    `expand` is {node index: numbers of the bottoms that are made dense first}.
+    """
 
     drops: list = field(default_factory=list)
     epilogues: list = field(default_factory=list)
     expand: dict = field(default_factory=lambda: defaultdict(set))
 
     def node_plans(self, nodes: list[Node], fused: bool = True) -> dict[int, NodePlan]:
-        """Return the NodePlan of each node; without `fused` every layer does its own work."""
+        """Return the NodePlan of each node; without `fused` there are no epilogues."""
         plans = {node.index: NodePlan(expand=frozenset(self.expand.get(node.index, ()))) for node in nodes}
 
         def set_of(node, **fields):
@@ -142,8 +142,10 @@ class Plan:
         return plans
 
     def node_draws(self, draws: dict, masked: bool = False) -> dict:
-        """Return {node index: (outputs, inputs, own)} for {index of a drop's node: its Draw}; the others drop
-        nothing."""
+        """Return {node index: (outputs, inputs, own)}, see NodeDraw; nodes left out drop nothing.
+
+        `draws` is {index of a drop's node: its Draw}.
+        """
         given = defaultdict(lambda: [NOTHING] * 3)
         for drop in self.drops:
             draw = draws[drop.node.index]
@@ -162,7 +164,7 @@ class Plan:
         return {index: tuple(three) for index, three in given.items()}
 
     def lines(self) -> Iterator:
-        """One line for each decision, for the log."""
+        """Yield one line of text per decision, for the log."""
         for drop in self.drops:
             yield from drop.lines()
         for epilogue in self.epilogues:

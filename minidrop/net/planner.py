@@ -1,4 +1,4 @@
-"""plan_compaction: decide, once per net, which layers leave dropped entries out and which must put them back.
+"""plan_compaction: decides once per net which layers leave dropped entries out and which put them back.
 
 A pure pass over the graph: it returns a Plan and changes nothing. For each drop it walks (blob, axis):
   upward    from the drop's own top through Passes, while the blob has one reader, to a layer whose Products
@@ -8,14 +8,15 @@ A pure pass over the graph: it returns a Plan and changes nothing. For each drop
   downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Passes that
             keep zeros carry it on, Products that read the axis consume it; before all others it is expanded.
             blocks: the drop's top stays dense, with zeros; Products below are given the draw and skip them.
-            weights: they are the producer's own, nothing goes down.
+            weights: they belong to the producer, nothing goes down.
 
 A layer that drops what its own Products compute or read is drop and producer in one. A layer with Products
-serves drops of one kind: the one below it first, and the one above it if that drops the same.
+serves drops of one kind: the drop below it first, then the drop above it if that is of the same kind.
 
-Last, what a product can do in the pass that adds its bias: the activation below it, and the scale of a drop
-of units whose kept set it computes. Those layers stay, and return their bottom. Only where they work in
-place: no other reader sees the overwritten blob, neither a layer nor the user in `net.blobs`.
+Epilogues come last: what a product can do in the pass that adds its bias, namely the activation below it and
+the scale of a drop of units whose kept set it computes. Those layers stay in the net and return their bottom.
+They must work in place, so that no other reader sees the overwritten blob, neither a layer nor the user in
+`net.blobs`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from minidrop.net.plan import Drop, Epilogue, Plan
 
 
 def plan_compaction(graph: Graph, backend: Backend) -> Plan:
-    """Return the Plan for a built Graph. Whether a saving pays is what the backend's cost rule says."""
+    """Return the Plan for a built Graph; the backend's cost rule decides whether a saving pays."""
     plan = Plan()
     for node in graph.nodes:
         plan.drops += [Drop(node, fact) for fact in node.drops if fact.site is not None]
@@ -49,14 +50,14 @@ TOO_FEW_ROWS = "with so few streams a product for each pattern of a step costs m
 
 
 class _Walker:
-    """Walks (blob, axis) for every drop, and notes who serves which."""
+    """Walks (blob, axis) for every drop, and records which node serves which drop."""
 
     def __init__(self, graph, backend, plan):
         self.graph, self.backend, self.plan = graph, backend, plan
-        self.served = {}        # {(node index, whether of its state): the drop whose outputs it leaves out}
+        self.served = {}        # {(node index, whether for its state): the drop that it serves}
 
     def up(self, drop):
-        """Find the producer of what a drop drops, or the reason why there is none."""
+        """Find the producer for a drop, or the reason why there is none."""
         if drop.fact.top == OWN:
             state = [product for product in drop.node.products if product.top == OWN]
             if any(product.out_axis is not None for product in state):
@@ -74,7 +75,7 @@ class _Walker:
                 drop.reason = f"blob {ref.name} comes from another drop, {node.name}"
                 return
             facts = [fact for fact in node.passes_to(ref, axis) if fact.spread == 1 and fact.compact]
-            if len(facts) != 1 or node.layer.tops[1] != 1:      # another top may show what is left out
+            if len(facts) != 1 or node.layer.tops[1] != 1:      # another top may show the missing entries
                 drop.reason = (f"blob {ref.name} is written by {node.name} ({node.config.type}), which "
                                f"computes all of it")
                 return
@@ -95,7 +96,7 @@ class _Walker:
                 return
 
     def _refusal(self, drop, node, ref, axis, products):
-        """Say why a layer with Products cannot leave out what a drop drops of its top; "" where it can."""
+        """Return why a layer with Products cannot leave out the dropped part of its top; "" if it can."""
         kind = drop.site.kind
         if any(kind not in product.kinds for product in products):
             return f"{node.name} ({node.config.type}) can leave out no {kind}"
@@ -110,7 +111,7 @@ class _Walker:
         return ""
 
     def down(self, drop):
-        """Find who carries, reads or must expand what a drop drops below it."""
+        """Find the nodes below a drop that carry, read or must expand its result."""
         if drop.fact.top == OWN:
             if drop.producer is None:
                 self._within(drop)
@@ -120,13 +121,13 @@ class _Walker:
         carrying = {drop.node.tops[drop.fact.top]: drop.fact.axis}
         for node in self.graph.nodes[drop.node.index + 1:]:
             if any(fact.site is not None for fact in node.drops) and not node.products:
-                continue        # another drop: it makes dense what it is not to drop
+                continue        # another drop: it expands its bottom itself where needed
             for i, ref in enumerate(node.bottoms):
                 if ref in carrying:
                     self._meet(drop, node, i, carrying)
 
     def _within(self, drop):
-        """A drop of what the layer's own Products read of its top."""
+        """Plan a drop of what the layer's own Products read of its top."""
         read = [product for product in drop.node.products
                 if product.bottom == OWN and product.in_axis is not None]
         if all(drop.site.pays(self.backend, product.rows / product.calls, product.calls) for product in read):
@@ -156,7 +157,7 @@ class _Walker:
             drop.unread.append((node, "it cannot leave anything out"))
 
     def _clash(self, drop, node, state):
-        """Say why a layer with Products cannot leave out what a drop above it drops; "" where it can."""
+        """Return why a layer with Products cannot leave out what a drop above it drops; "" if it can."""
         if not drop.site.pays(self.backend, math.prod(self.graph.shapes[drop.node.tops[0]][:drop.fact.axis])):
             return TOO_FEW_ROWS
         below = self.served.get((node.index, state))
@@ -168,8 +169,7 @@ class _Walker:
 
 
 def _reads(product, axis, kind):
-    """Whether a product can leave out entries of `axis` of its bottom: blocks only where each is an input of
-    its own."""
+    """Whether a product can leave out entries of `axis` of its bottom; blocks only if each is one input."""
     return product.in_axis == axis and kind in product.kinds and (kind == "units" or product.in_spread == 1)
 
 
@@ -189,7 +189,7 @@ def _epilogues(graph, plan):
         found, below = Epilogue(node), _in_place_reader(graph, node)
         if below is not None and below.activation and below.is_own_word:
             found.activation, found.function, below = below, below.activation, _in_place_reader(graph, below)
-        # The gradients of the others are computed from f(x), which y / scale gives back rounded once more.
+        # The other functions take their gradients from f(x); y / scale would add a rounding.
         keeps_bits = found.function in ("none", "relu")
         if below is not None and below is scaled.get(node.index) and keeps_bits:
             found.drop = below
@@ -198,7 +198,7 @@ def _epilogues(graph, plan):
 
 
 def _in_place_reader(graph, node):
-    """Return the node that overwrites the one top of `node`, if nobody else reads it; None otherwise."""
+    """Return the node that overwrites the one top of `node`, if no other layer reads it, else None."""
     ref = node.tops[0]
     if len(graph.readers[ref]) != 1 or _counts_in_loss(node, ref):
         return None

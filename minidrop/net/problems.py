@@ -1,4 +1,4 @@
-"""Every mistake of a net, collected by the passes that build it, to be reported together."""
+"""Problems: the mistakes of a net, collected while it is built and reported together."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 
 
 class Problems:
-    """Collects every mistake of a net as "file:line:column: layer 'name' (Type): what", to report them
-    together.
+    """The mistakes of a net, each reported as "file:line:column: layer 'name' (Type): what".
 
-    `lines`: what is known already, of no layer that is left.
+    `lines`: mistakes found before, in none of the layers of `config`.
     """
 
     def __init__(self, config: NetConfig, lines: Iterable[str] = ()):

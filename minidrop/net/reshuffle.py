@@ -1,22 +1,21 @@
-"""find_reshuffles: which arrays move when the units of a hidden layer are permuted, so that the net computes
-the same.
+"""find_reshuffles: which arrays to permute together with the units of a hidden layer.
 
-A regular pattern couples units by their distance: some pairs live and die together far more often than chance
-would have it. `reshuffle_interval` of a drop gives the units of the hidden layer above it other places every
-so many iterations:
+A regular pattern couples units by their distance: some pairs are kept or dropped together far more often than
+by chance. A drop with `reshuffle_interval` therefore permutes the units of the hidden layer above it every so
+many iterations:
 
     W1 <- W1[order, :]    b1 <- b1[order]    W2 <- W2[:, order] for every W2 that reads the units
 
-with the solver's history of these arrays. Up to rounding the net stays the same function; only who is coupled
-with whom changes. The orders follow from (seed, drop, iteration), so a snapshot holds nothing of them. It
-costs one gather of every array that moves, once an interval: for a solver with one history, twice the weights
-on both sides of the layer.
+and the solver's history of these arrays likewise. Up to rounding the net stays the same function; only the
+coupling changes. The orders follow from (seed, drop, iteration), so a snapshot need not store them. The cost
+is one gather of every permuted array per interval: for a solver with one history, twice the weights on both
+sides of the layer.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,8 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reshuffle:
-    """The units above one drop: how many, how often they move, and the (layer, parameter, axis) that move
-    with them."""
+    """The units above one drop: their number, the interval, and each (layer, parameter, axis) to permute."""
 
     drop: str
     writer: str
@@ -42,12 +40,12 @@ class Reshuffle:
     moves: tuple
 
     @property
-    def line(self) -> Any:
+    def line(self) -> str:
         """One line for the log."""
         return f"{self.drop} permutes the units of {self.writer} every {self.interval} iterations"
 
     def is_due(self, iteration: int) -> bool:
-        """True where the units move before this iteration. They never do before the first."""
+        """Whether the units are permuted before this iteration; never before the first."""
         return iteration > 0 and iteration % self.interval == 0
 
     def order(self, seed: int, iteration: int) -> np.ndarray:
@@ -56,7 +54,7 @@ class Reshuffle:
 
 
 class _Unknown(Exception):
-    """A layer with a mistake reads the units: what becomes of them is not known."""
+    """A layer with a mistake reads the units, so the effect of a permutation is not known."""
 
 
 def find_reshuffles(graph: Graph, problems: Problems) -> list:
@@ -84,10 +82,9 @@ def find_reshuffles(graph: Graph, problems: Problems) -> list:
 
 
 def check_shared(graph: Graph, problems: Problems, reshuffles: list) -> None:
-    """Check that a net which uses the parameters of a training net stays the same function when that one
-    reshuffles.
+    """Check that a net which shares a training net's parameters can follow its reshuffles.
 
-    `reshuffles` are the training net's. Adds to `problems` each that this net would not follow.
+    `reshuffles` are the training net's. Adds to `problems` each that would change what this net computes.
     """
     config = problems.config
     nodes = {node.name: node for node in graph.nodes if node.is_sound and node.layer.parameter_specs()}
@@ -111,7 +108,7 @@ def check_shared(graph: Graph, problems: Problems, reshuffles: list) -> None:
 
 
 def _writer(graph, config, drop, axis):
-    """Return the node whose outputs are the units that `drop` drops, and the blob that it writes them to."""
+    """Return the node whose outputs are the units that `drop` drops, and the blob it writes them to."""
     ref = drop.bottoms[0]
     while True:
         writer = graph.writer[ref]
@@ -128,28 +125,25 @@ def _writer(graph, config, drop, axis):
 
 
 def _outputs(node, ref):
-    """Return the Products whose outputs are the units of a blob, each weighed by an entry of its own of the
-    parameters."""
+    """Return the Products whose outputs are the units of a blob, each with its own slice of the weights."""
     if any(product.bottom == OWN for product in node.products):
-        return []               # what it carries from step to step would have to move as well
+        return []               # the state carried from step to step would have to be permuted as well
     return [product for product in node.products_of(ref) if product.out_axis is not None]
 
 
 def _in_place(node, passes):
-    """Return `passes` if each leaves its entries where they are, and nothing but their place says what
-    becomes of them."""
+    """Return `passes` if each keeps its entries in place and the layer has no parameters, else []."""
     return [] if any(fact.spread != 1 for fact in passes) or node.layer.parameter_specs() else passes
 
 
 def _moves(graph, config, writer, ref):
-    """Return (layer, parameter, axis) of everything that a permutation of the units of `writer` in `ref`
-    moves."""
+    """Return each (layer, parameter, axis) to permute with the units of `writer` in `ref`."""
     moves, reached, axis = [], [ref], None
     for product in _outputs(writer, ref):
         axis = product.out_axis
         moves += [(writer, product.parameter, product.weight_axes[0]),
                   *((writer, name, 0) for name in product.biases)]
-    for ref in reached:                     # grows on the way down
+    for ref in reached:                     # grows in the loop
         source = graph.writer[ref]
         if any(top == ref and weight for top, weight in zip(source.tops, source.config.loss_weight,
                                                             strict=False)):

@@ -1,4 +1,4 @@
-"""Run: one forward pass of a net, its tensors, and what is asked of them."""
+"""Run: one forward pass of a net, its tensors and results."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """One pass through the nodes of a net. `tensors` are {BlobRef: Tensor}, `states` what recurrent layers
-    carried in.
+    """One pass through the nodes of a net.
 
-    `whole`: every node ran, and no drop acted: what stands above the drops serves every pattern. `spent`:
-    backward has run, or cannot.
+    `tensors` is {BlobRef: Tensor}. `states`: the recurrent states at its start. `whole`: every node ran and
+    no drop acted, so that what is above the drops serves every pattern. `spent`: backward has run, or cannot.
     """
 
     def __init__(self, net: Net, states: Any = None):
@@ -33,8 +32,7 @@ class Run:
 
     # -- forward ---------------------------------------------------------------------------------------------
     def through(self, nodes: list[Node], tensors: dict) -> dict[str, Tensor]:
-        """Run some nodes, in order, on {BlobRef: Tensor} that others wrote before; returns the net's
-        outputs."""
+        """Run `nodes` in order on the {BlobRef: Tensor} written so far, and return the net's outputs."""
         net, self.tensors = self.net, tensors
         for node in nodes:
             bottoms = [tensors[ref] for ref in node.bottoms]
@@ -60,12 +58,12 @@ class Run:
         return self.outputs
 
     def again(self, before: Run) -> dict[str, Tensor]:
-        """Run only the nodes that drops reach, on what another Run, a whole one, computed above them."""
+        """Run only the nodes that drops affect, on what the whole Run `before` computed above them."""
         net = self.net
         self.spent = True
         above = {ref: tensor for ref, tensor in before.tensors.items()
                  if net.graph.writer[ref].index not in net.drops.reached}
-        # Pass after pass begins with the same states; they stay as the whole pass left them.
+        # Each such pass begins with the same states; in the end they are what the whole pass left.
         after = net.states
         net.set_states(before.states)
         try:
@@ -75,7 +73,7 @@ class Run:
             self.states, self.whole = before.states, True
 
     def _tops(self, node, bottoms):
-        """Return what a layer computes: on every unit, if its functions need more than its flow says."""
+        """Return the tops of a layer, from dense bottoms if its functions need more than its flow says."""
         promised = self.net.broken_promises
         if node.index in promised:
             bottoms = [functions.expand(x) for x in bottoms]
@@ -90,7 +88,7 @@ class Run:
             return self._tops(node, bottoms)
 
     def _record(self, node, error):
-        """Say which record of the data a DataError about one place of a batch means."""
+        """Return, in words, the record that a DataError about one place of a batch means; "" if unknown."""
         place = getattr(error, "place", None)
         if place is None:
             return ""
@@ -101,20 +99,20 @@ class Run:
         return ""
 
     def _record_at(self, layer, ref, place):
-        """The record that a data layer read to one place of a top, in words; "" where nobody knows."""
+        """Return, in words, the record that a data layer read to one place of a top; "" if unknown."""
         if not isinstance(layer, DataLayer):
             return ""
         return layer.record_of(place // math.prod(self.tensors[ref].shape[layer.record_axes:])) or ""
 
-    # -- what came of it -------------------------------------------------------------------------------------
+    # -- results ---------------------------------------------------------------------------------------------
     @property
     def blobs(self) -> dict[str, Tensor]:
-        """{name: Tensor}, of each blob its last version."""
+        """{name: Tensor} of the last version of each blob."""
         return {ref.name: tensor for ref, tensor in self.tensors.items()}
 
     @property
     def outputs(self) -> dict[str, Tensor]:
-        """{name: Tensor} of the blobs that nobody reads."""
+        """{name: Tensor} of the blobs that no layer reads."""
         return {ref.name: self.tensors[ref] for ref in self.net.output_refs if ref in self.tensors}
 
     @property
@@ -132,20 +130,21 @@ class Run:
 
     @property
     def loss_counts(self) -> list[float]:
-        """How much of the batch counts in each loss: `Layer.batch_weight`. Asking may wait for the device."""
+        """The `Layer.batch_weight` of the batch in each loss; reading it may wait for the device."""
         return [float(self.net.graph.writer[ref].layer.batch_weight) for ref, _ in self.net.losses]
 
     @property
     def loss_array(self) -> Any:
-        """`loss` as a float64 array (1,) on the device, which nobody waits for."""
+        """`loss` as a float64 array (1,) on the device; reading it does not wait for the device."""
         self._require("loss_array")
         losses = [weight * self.tensors[ref].data.sum().astype("float64") for ref, weight in self.net.losses]
         return sum(losses[1:], losses[0]).reshape(1)
 
     def backward(self, scale: float | Sequence[float] = 1.0) -> None:
-        """Add the gradient of `scale` times the loss to `grad` of every parameter. Once a run.
+        """Add the gradient of `scale` times the loss to `grad` of every parameter, once per run.
 
-        scale: a number, or one for each of `Net.losses`.
+        scale: a number, or one for each of `Net.losses`. Raises ConfigError for a net without a loss,
+        DataError if backward has run already or nothing can be trained.
         """
         net = self.net
         if not net.losses:
@@ -175,7 +174,7 @@ class Run:
         return found and (found[0].name, found[1].name)
 
     def nonfinite_record(self) -> str:
-        """Return which record of the data has the first NaN or infinity, in words; "" where no data have."""
+        """Return, in words, the data record with the first NaN or infinity; "" if the data have none."""
         found = self._nonfinite()
         if found is None or not found[0].layer.is_data:
             return ""

@@ -335,7 +335,7 @@ def known_families() -> list[str]:
     return _families.names()
 
 
-def find_family(name: str) -> type | None:
+def find_family(name: str) -> type:
     """Return the PatternFamily class registered under a name, in any case. ConfigError if it is unknown."""
     return _families.get(name, any_case=True)
 

@@ -37,7 +37,7 @@ class BlockGrid:
                              f"({samples}, {units}) need a grid of {needed[0]} x {needed[1]}, got "
                              f"{self.shape[0]} x {self.shape[1]}")
 
-    def mask(self, samples: int, units: int) -> np.ndarray | None:
+    def mask(self, samples: int, units: int) -> np.ndarray:
         """Return the dense bool mask (samples, units), on the host."""
         self.check(samples, units)
         rows, columns = np.arange(samples) // self.block_samples, np.arange(units) // self.block_units

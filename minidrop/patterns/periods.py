@@ -21,7 +21,7 @@ class PeriodFamily(PatternFamily):
 
     uses = frozenset({"max_period", "search"})
 
-    def build_distribution(self) -> PatternDistribution | None:
+    def build_distribution(self) -> PatternDistribution:
         p = self.settings.rate
         longest = self.longest_period()
         if p == 0:
@@ -35,7 +35,7 @@ class PeriodFamily(PatternFamily):
         probabilities = sgd_search(rates, p)
         return PatternDistribution(periods, probabilities, float(probabilities @ rates))
 
-    def longest_period(self) -> int | None:
+    def longest_period(self) -> int:
         """Return N. Raises ConfigError if max_period, or any N up to the limit, cannot reach the rate."""
         share = 1 - self.settings.exact_rate
         asked = self.settings.max_period

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, gcd
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from minidrop.errors import ConfigError
 from minidrop.kept import Kept
-from minidrop.patterns.base import Pattern, register_pattern
+from minidrop.patterns.base import Pattern, PatternDistribution, register_pattern
 from minidrop.patterns.periods import PeriodFamily
 from minidrop.patterns.sites import Sites, pieces
-
-if TYPE_CHECKING:
-    pass
 
 TILE_SIZE = 32
 
@@ -105,7 +102,7 @@ class TileFamily(PeriodFamily):
     drops = "weights"
     uses = PeriodFamily.uses | {"tile_size"}
 
-    def build_distribution(self) -> Any:
+    def build_distribution(self) -> PatternDistribution:
         distribution = super().build_distribution()
         self.columns = max(distribution.choices[-1], ceil(2 / (1 - self.settings.exact_rate)))
         return distribution

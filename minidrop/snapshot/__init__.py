@@ -1,4 +1,4 @@
-"""Snapshots: one HDF5 file, written whole or not at all, and read with distrust.
+"""Snapshots: HDF5 files, written atomically and read as untrusted.
 
     write_snapshot(path, Snapshot({"data/ip1/weight": W}, {"iteration": 500}))
     snapshot = read_snapshot(path)
@@ -9,12 +9,12 @@ The HDF5 file begins with a user block of 512 bytes, which HDF5 tools skip. It h
     iteration 500
     bytes 1234567                  the length of the whole file
     run 0123456789abcdef           which run wrote it
-    loss 0.25                      the training's, to see where it began to rise
-    sha256 0f3a...                 of the lines above and of everything behind the user block
+    loss 0.25                      the training loss, to see where it began to rise
+    sha256 0f3a...                 of the lines above and of everything after the user block
 
 The seal is checked before the HDF5 library sees a single byte, so a damaged file can neither crash it nor be
-half read. It is no signature: whoever means harm can seal a file too, so the reader refuses all that no
-snapshot holds.
+read in part. It is not a signature: an attacker can seal a file too, so the reader refuses everything that a
+snapshot never contains.
 """
 
 from minidrop.snapshot.content import Snapshot, is_run_name, join_key, split_key

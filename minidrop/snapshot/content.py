@@ -1,4 +1,4 @@
-"""What a snapshot holds, and how its arrays are called."""
+"""Snapshot: the content of a snapshot, and the keys of its arrays."""
 
 import re
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ _RUN_NAME = re.compile("[0-9a-f]{16}")
 class Snapshot:
     """The state of a run: arrays by key, such as "data/ip1/weight" (see join_key), and attributes by name.
 
-    The attributes "iteration", "run" (see is_run_name) and "loss" are in the seal, too.
+    The attributes "iteration", "run" (see is_run_name) and "loss" are also in the seal.
     """
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -24,13 +24,13 @@ class Snapshot:
 def join_key(*parts: object) -> str:
     """Return the array key of the given parts, e.g. join_key("data", "ip1", "weight") = "data/ip1/weight".
 
-    Any text may be a part: a '/' in it becomes %2F, and the like, so no two lists of parts share a key.
+    A part may be any text; special characters are quoted ('/' as %2F), so that keys are unique.
     """
     return "/".join(_quote(str(part)) for part in parts)
 
 
 def split_key(key: str) -> tuple[str, ...]:
-    """Return the parts that join_key was given, as a tuple."""
+    """Return the parts from which join_key made `key`, as a tuple."""
     return tuple("" if part == "%" else unquote(part) for part in key.split("/"))
 
 
@@ -41,7 +41,7 @@ def _quote(part):
 
 
 def is_run_name(name: object) -> bool:
-    """Whether `name` can be what a run is called in its snapshots: 16 hexadecimal digits, drawn at random."""
+    """Whether `name` can be the name of a run in its snapshots: 16 (random) hexadecimal digits."""
     return isinstance(name, str) and _RUN_NAME.fullmatch(name) is not None
 
 

@@ -12,9 +12,9 @@ from minidrop.snapshot.seal import Seal, open_regular, read_seal
 
 
 def list_snapshots(folder: str | os.PathLike, skipped: list[str] | None = None) -> list[Path]:
-    """Return the paths of the snapshots (*.h5) in `folder`, latest iteration first; [] without such a folder.
+    """Return the paths of the snapshots (*.h5) in `folder`, latest iteration first; [] if it does not exist.
 
-    Only seals and lengths are looked at. A message for every broken *.h5 file is added to the list `skipped`.
+    Only seals and lengths are checked. A message for every broken *.h5 file is added to the list `skipped`.
     """
     return [path for _, path in sealed(_files(folder, ".h5"), skipped)]
 
@@ -22,7 +22,7 @@ def list_snapshots(folder: str | os.PathLike, skipped: list[str] | None = None) 
 def under_prefix(prefix: str | os.PathLike, skipped: list[str] | None = None) -> list[tuple[Seal, Path]]:
     """Return (seal, path) of the snapshots PREFIX_iter_N.h5 and PREFIX_best.h5, latest iteration first.
 
-    As `list_snapshots`; names that only begin with the prefix are those of another one.
+    Otherwise as `list_snapshots`. Longer names that begin with the prefix belong to another prefix.
     """
     folder, name = os.path.split(prefix)
     own = re.compile(re.escape(name) + r"_(iter_\d+|best)\.h5")
@@ -30,7 +30,7 @@ def under_prefix(prefix: str | os.PathLike, skipped: list[str] | None = None) ->
 
 
 def sealed(paths: Iterable[Path], skipped: list[str] | None = None) -> list[tuple[Seal, Path]]:
-    """Return (seal, path) of the files that are snapshots, as `list_snapshots`; no clock has a say."""
+    """Return (seal, path) of the files that are snapshots, sorted by iteration, latest first."""
     found = []
     for path in paths:
         try:
@@ -45,7 +45,7 @@ def sealed(paths: Iterable[Path], skipped: list[str] | None = None) -> list[tupl
 def newest_valid(folder: str | os.PathLike, skipped: list[str] | None = None) -> Path | None:
     """Return the path of the intact snapshot of the latest iteration in `folder`, or None.
 
-    A message for every broken file that was passed over is appended to the list `skipped`.
+    A message for every broken file on the way is added to the list `skipped`.
     """
     for path in list_snapshots(folder, skipped):
         try:

@@ -1,4 +1,4 @@
-"""Reading a snapshot that anybody may have made."""
+"""Reads snapshots, which may come from anybody."""
 
 from os import PathLike
 from pathlib import Path
@@ -14,9 +14,9 @@ from minidrop.snapshot.seal import Disk, digest_of, open_regular, read_seal
 def read_snapshot(path: str | PathLike) -> Snapshot:
     """Return the Snapshot in the file `path`; the arrays are new, C-contiguous, of the stored dtype.
 
-    Raises SnapshotError for anything but an intact snapshot of a known format version. Links other than plain
-    ones, data outside the file, and types other than numbers and fixed-length text are refused, and no array
-    is allocated that the file does not really hold.
+    Raises SnapshotError for anything but an intact snapshot of a known format version. Soft and external
+    links, data outside the file, and types other than numbers and fixed-length text are refused, and no array
+    is allocated that the file does not contain.
     """
     return _read(path, _read_root)
 
@@ -42,7 +42,7 @@ def _read(path, reader):
                         raise _Refused("an older form of HDF5, whose headers have no checksums")
                     return reader(root, seal.size)
             finally:
-                if disk.error is not None:      # then what h5py says of zeros is no fault of the file
+                if disk.error is not None:      # then h5py read zeros in its place
                     raise disk.error
     except _Refused as error:
         raise SnapshotError(f"{path}: refused as a snapshot: {error}; use one that minidrop wrote") from None
@@ -57,7 +57,7 @@ def _read(path, reader):
 
 
 def _probe(path):
-    """A seal is no signature: what a forger sealed can crash the HDF5 library all the same."""
+    """Refuse a file that crashes the HDF5 library; the seal does not exclude a forged one."""
     try:
         probe([Path(path)])
     except DataError as error:
@@ -77,7 +77,7 @@ def _address(item):
 
 
 def _read_group(group, prefix, depth, arrays, seen, left):
-    """Add the arrays below `group`. seen: objects met so far; left: [bytes that arrays may still take]."""
+    """Add the arrays below `group`; seen: addresses so far; left: [bytes that arrays may still take]."""
     import h5py
 
     if depth > MAX_DEPTH:
@@ -138,4 +138,4 @@ def _read_attributes(root, size):
 
 
 class _Refused(Exception):
-    """What a file holds that no snapshot of ours does."""
+    """Raised for content that minidrop's snapshots never have."""

@@ -1,4 +1,4 @@
-"""The file behind a snapshot: its seal, its checksum, and how HDF5 is let at it."""
+"""The file of a snapshot: its seal, its checksum, and the file object given to HDF5."""
 
 import hashlib
 import math
@@ -13,16 +13,16 @@ from typing import Any
 from minidrop.errors import SnapshotError
 from minidrop.snapshot.content import is_run_name
 
-FORMATS = ("1", "2")        # 2 says which run wrote the snapshot, and its loss
+FORMATS = ("1", "2")        # 2 adds the run that wrote the snapshot, and its loss
 SEAL_SIZE = 512
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Seal:
-    """What the first lines of a snapshot say; the digest covers those above it and all after the seal.
+    """The first lines of a snapshot; the digest covers the lines above it and everything after the seal.
 
-    run: "" where the snapshot names none, as those of format 1. loss: NaN where it was not known.
+    run: "" if the snapshot names none, as in format 1. loss: NaN if it was not known.
     """
 
     iteration: int
@@ -43,9 +43,9 @@ class Seal:
 
 
 def open_regular(path: str | os.PathLike) -> FileIO:
-    """Return the file `path` opened for reading; SnapshotError for a missing file, a folder or a device."""
+    """Open the file `path` for reading; raises SnapshotError for a missing file, a folder or a device."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
             raise SnapshotError(f"{path}: expected a snapshot file, got a folder or a device")
         return open(path, "rb", buffering=0)
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def open_regular(path: str | os.PathLike) -> FileIO:
 
 
 def write_seal(file: FileIO, iteration: int, run: str = "", loss: float = math.nan) -> None:
-    """Write the seal of a file whose other bytes are final."""
+    """Write the seal of a file whose other bytes are complete."""
     seal = Seal(iteration, os.fstat(file.fileno()).st_size, "", run, loss)
     seal = replace(seal, digest=digest_of(file, seal))
     file.seek(0)
@@ -63,7 +63,7 @@ def write_seal(file: FileIO, iteration: int, run: str = "", loss: float = math.n
 
 
 def read_seal(file: FileIO, path: str | os.PathLike) -> Seal:
-    """Return the Seal of an open file of the right version and length; the digest is not looked at yet."""
+    """Return the Seal of an open file after checking version and length, but not the digest."""
     raw = file.read(SEAL_SIZE)
     words = [line.split(b" ") for line in raw.split(b"\n")]
     if words[0][:2] != [b"minidrop", b"snapshot"] or len(words[0]) != 3:
@@ -89,7 +89,7 @@ def read_seal(file: FileIO, path: str | os.PathLike) -> Seal:
 
 
 def digest_of(file: FileIO, seal: Seal) -> str:
-    """Return the SHA-256, in hexadecimal digits, of the seal's claims and of all that follows the seal."""
+    """Return the SHA-256, in hexadecimal digits, of the seal's claims and everything after the seal."""
     digest = hashlib.sha256(seal.claims)
     file.seek(SEAL_SIZE)
     block = bytearray(_BLOCK)
@@ -99,11 +99,12 @@ def digest_of(file: FileIO, seal: Seal) -> str:
 
 
 class Disk:
-    """The file as HDF5 sees it: the first error is kept in `error`, and from then on the file only pretends.
+    """The file object given to HDF5: it keeps the first error in `error`, and then only pretends to work.
 
-    HDF5 that cannot write its last bytes cannot close the file either, and then fails again when the process
-    ends. So it is let finish, and the user of this class raises the error afterwards. Within `with disk:` so
-    is what a signal's handler raises, KeyboardInterrupt above all: it must not pass through HDF5 either.
+    If HDF5 cannot write its last bytes, it cannot close the file either, and fails again when the process
+    ends. So it is allowed to finish, and the user of this class raises the error afterwards. Within
+    `with disk:` the same holds for exceptions of signal handlers, above all KeyboardInterrupt, which must not
+    pass through HDF5 either.
     """
 
     def __init__(self, file: FileIO):
@@ -132,12 +133,12 @@ class Disk:
     def write(self, data: Any) -> int:
         """Write all of `data`, unless there was an error."""
         rest = memoryview(data).cast("B")
-        while rest and self.error is None:  # a nearly full disk takes a part and says so by the count alone
+        while rest and self.error is None:  # a nearly full disk writes a part and only shows it by the count
             rest = rest[self._attempt(self.file.write, rest) or 0:]
         return len(data)
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; zeros stand for what cannot be read."""
+        """Fill `buffer`, with zeros for what cannot be read."""
         rest = memoryview(buffer).cast("B")
         while rest and (count := self._attempt(self.file.readinto, rest)):
             rest = rest[count:]
@@ -145,20 +146,20 @@ class Disk:
         return len(buffer)
 
     def truncate(self, size: int | None = None) -> int | None:
-        """Set the length of the file."""
+        """Set the length of the file, and return it."""
         self._attempt(self.file.truncate, size)
         return size
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place in the file; returns it."""
+        """Go to a position in the file, and return it."""
         return self.file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the place in the file."""
+        """Return the position in the file."""
         return self.file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        """Read; h5py knows a file by this method, and then uses readinto."""
+        """Read bytes; h5py only tests for this method, and uses readinto."""
         return self.file.read(size)
 
     def flush(self) -> None:
@@ -168,6 +169,6 @@ class Disk:
         if self.error is None:
             try:
                 return action(*arguments)
-            except BaseException as error:  # a KeyboardInterrupt too must not pass through HDF5
+            except BaseException as error:  # not even a KeyboardInterrupt may pass through HDF5
                 self.error = error
         return None

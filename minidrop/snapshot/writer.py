@@ -1,4 +1,4 @@
-"""Writing a snapshot whole or not at all."""
+"""Writes snapshots atomically."""
 
 import errno
 import math
@@ -15,11 +15,11 @@ from minidrop.snapshot.seal import SEAL_SIZE, Disk, write_seal
 
 
 def write_snapshot(path: str | os.PathLike, snapshot: Snapshot) -> None:
-    """Write `snapshot` to `path`, replacing an older file only when the new one is safely on the disk.
+    """Write `snapshot` to `path`; an older file is only replaced once the new one is safely on disk.
 
     The folder must exist. The data goes to a hidden temporary file in the same folder, which is flushed and
     renamed. Raises SnapshotError (full disk, read-only or missing folder, unfit key or value); then nothing
-    is left behind and an older file at `path` is untouched.
+    is left behind and an older file at `path` is unchanged.
     """
     path = Path(path)
     check_keys(path, snapshot.arrays)
@@ -39,7 +39,7 @@ def write_snapshot(path: str | os.PathLike, snapshot: Snapshot) -> None:
 
 
 def check_keys(path: str | os.PathLike, keys: Iterable[str]) -> None:
-    """Raise SnapshotError where arrays of these keys cannot be in one snapshot, which would be `path`."""
+    """Raise SnapshotError unless arrays of these keys fit into one snapshot, named `path` in messages."""
     keys = set(keys)
     folders = {key[:i] for key in keys for i, letter in enumerate(key) if letter == "/"}
     for key in keys:
@@ -78,13 +78,13 @@ def _check_attributes(path, attributes):
 
 
 def _of_run(attributes):
-    """Return (run, loss) as a seal has them."""
+    """Return (run, loss) for a seal."""
     loss = attributes.get("loss", math.nan)
     return attributes.get("run", ""), math.nan if isinstance(loss, str) else float(loss)
 
 
 def _is_storable(name):
-    return "\0" not in name and _is_utf8(name) and len(name.encode()) < 30_000  # HDF5 ends at 64 KiB
+    return "\0" not in name and _is_utf8(name) and len(name.encode()) < 30_000  # the limit of HDF5 is 64 KiB
 
 
 def _is_utf8(text):
@@ -95,7 +95,7 @@ def _write_hdf5(file, snapshot):
     import h5py
 
     disk = Disk(file)
-    # v108: headers that every HDF5 since 2008 reads, and no limit of 64 KiB on an attribute.
+    # v108: readable by every HDF5 since 2008, and without the 64 KiB limit on an attribute.
     with disk, h5py.File(disk, "w", libver=("v108", "v108"), userblock_size=SEAL_SIZE) as root:
         for name, value in snapshot.attrs.items():
             root.attrs.create(name, *_attribute(value))
@@ -107,7 +107,7 @@ def _write_hdf5(file, snapshot):
 
 
 def _attribute(value):
-    """Return (data, shape, dtype) for h5py; text has a fixed length, as the reader demands."""
+    """Return (data, shape, dtype) for h5py; text has a fixed length, as the reader requires."""
     import h5py
 
     if isinstance(value, str):

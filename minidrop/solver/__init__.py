@@ -1,4 +1,4 @@
-"""Training: the loop, the update rules, the learning-rate policies."""
+"""Training: the solver loop, update rules, learning-rate policies, tests."""
 
 from minidrop.solver.evaluation import BatchMean, run_test
 from minidrop.solver.loop import Event, Solver

@@ -1,4 +1,4 @@
-"""Why the iterations of a Solver cannot be captured."""
+"""problem_of: whether the iterations of a Solver can be captured."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def problem_of(solver: Solver) -> str:
-    """Return why the iterations of a solver cannot be captured, "" where they can."""
+    """Return why the iterations of a solver cannot be captured, "" if they can."""
     settings, net = solver.settings, solver.net
-    # A MovingKept may have room for more units than live. f(0) stands there and would count in the norm.
+    # A MovingKept may have more entries than kept units; they hold f(0), which would count in the norm.
     unclear = sorted({node.name for drop in net.plan.drops for node in drop.crossed
                       if not all(fact.keeps_zero for fact in node.passes)})
-    # A subclass does something else than the class that said so: its own class has to say it.
+    # Not inherited: a subclass may behave differently, so it has to declare capturable itself.
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
                if not vars(type(layer)).get("capturable", False) and not layer.is_data]
     reasons = [

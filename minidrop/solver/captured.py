@@ -1,4 +1,4 @@
-"""Whole iterations in one launch: forward, backward and update, captured once per form of the patterns."""
+"""CapturedSteps: whole iterations in one launch each, captured once per form of the drawn patterns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_GRAPHS = 128       # captured forms that are held; a two-layer perceptron has some 30 at most
+MOST_GRAPHS = 128       # kept at a time; a two-layer perceptron needs about 30 at most
 MOST_FORMS = 64 * MOST_GRAPHS   # forms whose frequency is counted
 LOOK_EVERY = RING // 2
 
@@ -29,23 +29,23 @@ LOOK_EVERY = RING // 2
 class CapturedSteps:
     """Runs the iterations of a Solver as graphs of its device. EagerSteps has the same methods.
 
-    What decides shapes and launches is an iteration's *signature*: step, width and scale of every drawn
-    pattern, and the shapes of the batch. (How many units live may depend on the start, too: a MovingKept has
-    room for the most.) All that differs within a signature lies in device memory, and is sent there before a
-    launch: where kept sets start, the keys of random numbers, the numbers of the update. The first iteration
-    of a signature runs as it is, with these numbers read from the device, so that everything is compiled; the
-    second is captured; the others are launches.
+    The *signature* of an iteration decides its shapes and launches: step, width and scale of every drawn
+    pattern, and the shapes of the batch. (The number of kept units may also depend on the start; a MovingKept
+    has room for the largest.) Everything that differs within a signature is in device memory and is sent
+    there before a launch: the starts of kept sets, the keys of random numbers, the numbers of the update. The
+    first iteration of a signature runs eagerly, with these numbers read from the device, so that everything
+    is compiled; the second is captured; the later ones are launches.
 
-    The solver's `after_backward` hooks are called while an iteration runs as it is and while it is captured,
-    not at a launch: what they give the device to do is part of the graph. They may not look at values.
+    The solver's `after_backward` hooks are called when an iteration runs eagerly and when it is captured, not
+    at a launch: the device work that they queue is part of the graph. They must not read values.
 
-    Nobody waits for an iteration. Its loss is kept on the device, and beside it whether anything was wrong: a
-    loss that is not finite, a label out of range. From then on updates leave weights, histories and states
-    alone. `settle` and `look_behind` look, at least every LOOK_EVERY iterations: where something was wrong,
-    the solver goes back to that iteration and does it uncaptured, which raises the error that says what.
+    The host does not wait for an iteration. Its loss stays on the device, together with a flag for errors: a
+    loss that is not finite, a label out of range. Once the flag is set, updates leave weights, histories and
+    states unchanged. `settle` and `look_behind` read the flags, at least every LOOK_EVERY iterations; after
+    an error the solver returns to that iteration and repeats it uncaptured, which raises the exact error.
 
-    A net or solver that cannot be captured runs uncaptured: `problem` says why ('' while steps are captured),
-    and is logged.
+    A net or solver that cannot be captured runs uncaptured; the reason is logged, and kept in `problem`,
+    which is '' while steps are captured.
     """
 
     def __init__(self, solver: Solver):
@@ -54,10 +54,10 @@ class CapturedSteps:
         self.losses = self.uncaptured.losses
         self.graphs: dict[tuple, _Graph] = {}       # by signature
         self.seen: Counter[tuple] = Counter()       # how often each signature was drawn
-        self.replayed = 0               # iterations that were a launch
-        # (iteration, positions of the data layers before it) of those whose outcome has not been read yet.
+        self.replayed = 0               # the number of iterations that were launches
+        # (iteration, positions of the data layers before it) of iterations whose outcome is not read yet.
         self.pending: deque[tuple[int, dict[str, int]]] = deque()
-        self.launches = True    # False: every iteration runs as the first of its signature, for comparison
+        self.launches = True    # False: every iteration runs eagerly, for comparison
         self.patterns = CapturedPatterns(self.net)
         self.problem = problem_of(solver)
         self.memory: CapturedMemory | None = None
@@ -65,18 +65,18 @@ class CapturedSteps:
 
     @property
     def active(self) -> bool:
-        """True while iterations are captured."""
+        """Whether iterations are captured."""
         return not self.problem
 
     @property
     def smoothed_loss(self) -> float:
-        """The mean of `losses`, as far as they have been looked at."""
+        """The mean of `losses`, as far as they have been read."""
         return self.uncaptured.smoothed_loss
 
     def step(self, lr: float, show: Show) -> Mapping:
-        """Do the solver's iteration, captured where possible; otherwise as `EagerSteps.step`.
+        """Run the solver's iteration, captured if possible, otherwise as `EagerSteps.step`.
 
-        In a captured iteration show() is called after the update, and to read the loss waits for the device.
+        In a captured iteration show() is called after the update, and reading the loss waits for the device.
         """
         outputs = None if self.problem else self._step(lr)
         if outputs is None:
@@ -86,7 +86,7 @@ class CapturedSteps:
         return values
 
     def _step(self, lr):
-        """Give the iteration to the device; returns the net's outputs, or None if it must run uncaptured."""
+        """Queue the iteration on the device; returns the net's outputs, or None if it must run uncaptured."""
         solver, net = self.solver, self.net
         positions = net.positions
         net.draw_patterns(solver.iteration)
@@ -109,7 +109,7 @@ class CapturedSteps:
                 outputs = self._run((*form.signature, *shapes), len(form.starts))
             except CaptureError as error:
                 problem = str(error)
-        if problem is not None:         # the error is gone, and with it the arrays that its traceback held
+        if problem is not None:         # outside of except, so that the traceback no longer holds arrays
             self._give_up(problem)
             net.seek(positions)         # the batch is read again
             return None
@@ -117,7 +117,7 @@ class CapturedSteps:
         return outputs
 
     def _memory(self):
-        """Return the memory of all graphs; where it is outdated, new memory, and all graphs are dropped."""
+        """Return the memory that all graphs read; if it is outdated, drop all graphs and make a new one."""
         if self.memory is None or self.memory.is_outdated:
             self.forget()
             self.memory = CapturedMemory(self.solver, len(self.patterns.keyed))
@@ -125,7 +125,7 @@ class CapturedSteps:
 
     # -- running an iteration ------------------------------------------------------------------------------
     def _run(self, signature, starts):
-        if len(self.seen) >= MOST_FORMS:        # the rare ones are counted anew
+        if len(self.seen) >= MOST_FORMS:        # forget the counts of the rarer half
             self.seen = Counter(dict(self.seen.most_common(MOST_FORMS // 2)))
         self.seen[signature] += 1
         graph = self.graphs.get(signature)
@@ -141,7 +141,7 @@ class CapturedSteps:
         return {ref.name: self.net.tensor(ref) for ref in self.net.graph.outputs}
 
     def _room(self, signature):
-        """Make room for a graph whose form is drawn more often than another's; returns whether there is."""
+        """Return whether there is room for a graph; a graph that is drawn less often is dropped for it."""
         if len(self.graphs) < MOST_GRAPHS:
             return True
         rarest = min(self.graphs, key=self.seen.__getitem__)
@@ -156,7 +156,7 @@ class CapturedSteps:
         return _Graph(graph, tensors)
 
     def _work(self, starts):
-        """Give the device an iteration that reads its numbers from `memory`; returns outputs by BlobRef."""
+        """Queue an iteration that reads its numbers from `memory`; returns its outputs by BlobRef."""
         net, memory, backend = self.net, self.memory, self.backend
         try:
             with backend.as_captured(memory.trouble):
@@ -178,14 +178,14 @@ class CapturedSteps:
 
     # -- reading the outcome -------------------------------------------------------------------------------
     def settle(self) -> None:
-        """Wait for all iterations and take over their losses; raises the error of the first that failed."""
+        """Wait for all iterations and record their losses; raises the error of the first that failed."""
         if self.memory is not None and self.pending:
             with self.backend.active():
                 self._take(self.backend.to_host(self.memory.ring))
         self._fetched = None
 
     def look_behind(self) -> None:
-        """Every LOOK_EVERY iterations take over the losses fetched the last time, and fetch the next."""
+        """Every LOOK_EVERY iterations record the losses fetched last time, and start to fetch the next."""
         if self.memory is None or not self.pending or len(self.pending) % LOOK_EVERY:
             return
         with self.backend.active():
@@ -194,11 +194,11 @@ class CapturedSteps:
             self._fetched = len(self.pending), self.backend.fetch(self.memory.ring)
 
     def _take(self, ring, count=None):
-        """Take the outcomes of the first `count` pending iterations from a copy of the ring."""
+        """Record the outcomes of the first `count` pending iterations from a copy of the ring."""
         for _ in range(len(self.pending) if count is None else count):
             iteration, positions = self.pending.popleft()
             loss, trouble = ring[:, iteration % RING].tolist()
-            if trouble:         # all iterations after this one have changed nothing
+            if trouble:         # the iterations after this one have changed nothing
                 self.backend.synchronize()
                 self.pending.clear()
                 self._fetched = None
@@ -207,9 +207,9 @@ class CapturedSteps:
             self.losses.append(loss)
 
     def _repeat(self, iteration, positions, loss):
-        """Raise the error of an iteration that the device refused; the net is as that iteration found it.
+        """Raise the error of an iteration that failed on the device; the net is in its state before it.
 
-        positions: of the data layers before it.
+        positions: of the data layers before the iteration.
         """
         net = self.net
         self.solver.iteration = iteration
@@ -229,15 +229,15 @@ class CapturedSteps:
                    f"set capture_steps: false to see it")
 
     def _give_up(self, problem):
-        """Run uncaptured from now on."""
+        """Run uncaptured from now on, because of `problem`."""
         self.forget()
         self.problem = problem
         log.info("Steps run uncaptured: %s", self.problem)
         self.net.show({})
-        self.backend.trim()     # the graphs' memory is of use to others only now
+        self.backend.trim()     # returns the graphs' memory
 
     def close(self) -> None:
-        """Free all that the device holds for graphs, without looking at the last iterations."""
+        """Free all that the device holds for graphs, without reading the last outcomes."""
         self.pending.clear()
         self._fetched = None
         self._clear()
@@ -246,7 +246,7 @@ class CapturedSteps:
         """Free all graphs and their memory, after `settle`."""
         self.settle()
         if self.memory is not None:
-            self.backend.synchronize()      # numbers may still be on their way
+            self.backend.synchronize()      # copies to the device may be pending
         self._clear()
 
     def _clear(self):
@@ -256,14 +256,14 @@ class CapturedSteps:
 
 
 class _Graph:
-    """A captured iteration and the tensors that it writes."""
+    """A captured iteration and the tensors it writes."""
 
     def __init__(self, graph, tensors: dict[BlobRef, Tensor]):
         self.launch, self.tensors = graph.launch, tensors
 
 
 class _LateValues(Mapping):
-    """The values of a "step" event. The loss is fetched when it is read, which waits for the device."""
+    """The values of a "step" event; reading the loss fetches it, which waits for the device."""
 
     def __init__(self, solver, lr):
         self.solver, self.lr = solver, lr
@@ -279,5 +279,5 @@ class _LateValues(Mapping):
 
 
 def _data_alone(tensor):
-    """Return a tensor without what it was computed from."""
+    """Return a tensor detached from its history."""
     return Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)

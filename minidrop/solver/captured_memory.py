@@ -1,4 +1,4 @@
-"""The device memory in which captured iterations find what differs from one to the next."""
+"""CapturedMemory: the device memory for what differs between captured iterations."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from minidrop.net.graph import BlobRef
 if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
 
-RING = 64               # iterations whose outcome the device remembers
+RING = 64               # the number of iterations whose outcome the device keeps
 MOST_STARTS = 256
 
 
 class CapturedMemory:
-    """What all graphs of a Solver read, and where they note what came of an iteration.
+    """The device arrays that all graphs of a Solver read, and in which they record outcomes.
 
-    `rates`: the numbers of the update, as `Updater.numbers` has them, each a float64 array (1,). `keys`,
-    `starts`: of random numbers and of kept sets, arrays (1,). `lives`: {node index: which of its blocks
-    live}. `trouble`: not 0 once something was wrong. `ring`: (2, RING), the losses of the last iterations and
-    whether there was trouble. `states`: what recurrent layers carry from batch to batch.
+    `rates`: the numbers of the update, as from `Updater.numbers`, each a float64 array (1,). `keys`,
+    `starts`: lists of arrays (1,), the keys of random numbers and the starts of kept sets. `lives`: {node
+    index: which of its blocks are kept}. `trouble`: nonzero after an error. `ring`: (2, RING), the losses of
+    the last iterations, and `trouble` at each. `states`: the states of recurrent layers.
     """
 
     def __init__(self, solver: Solver, keyed: int):
@@ -43,7 +43,7 @@ class CapturedMemory:
         ones = [[part[i:i + 1] for i in range(part.size)] for part in _parts(self.numbers, *counts)]
         places, self.keys, self.starts = iter(ones[0]), ones[1], ones[2]
         self.rates = {pair: tuple(next(places) for _ in own) for pair, own in rates.items()}
-        # A copy may still be under way, but not one of more than RING iterations ago: their outcome is known.
+        # A copy may be pending, but none from more than RING iterations ago: their outcomes have been read.
         host = backend.pinned(np.zeros((2 * RING, size), np.uint8))
         self.sent, self.host = 0, [(numbers, _parts(numbers, *counts)) for numbers in host]
         self.lives: dict[int, np.ndarray] = {}
@@ -54,19 +54,19 @@ class CapturedMemory:
         self.batch: dict[BlobRef, np.ndarray] = {}
 
     def _constants(self):
-        """What graphs hold as constants, though it can change."""
+        """Return what graphs hold as constants although it can change."""
         return self.net.mode, self.updater.constants, list(self.solver.after_backward)
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a weight or history is no longer the array that graphs read, or a constant has changed."""
+        """Whether a weight or history is no longer the array that graphs read, or a constant changed."""
         return (self.constants != self._constants()
                 or any(parameter.data is not array for parameter, array in self.weights)
                 or any(history[i] is not array for history, i, array in self.histories))
 
     def send(self, lr: float, iteration: int, keys: list, starts: list[int],
              lives: dict[int, np.ndarray]) -> None:
-        """Send the numbers of one iteration to the device."""
+        """Send the numbers of one iteration to the device; raises CaptureError for too many starts."""
         starts = [iteration % RING, *starts]
         if len(starts) > MOST_STARTS:
             raise CaptureError(f"the patterns of one iteration have {len(starts)} starts, more than "
@@ -84,7 +84,7 @@ class CapturedMemory:
             self.lives[index][...] = table
 
     def give(self, shapes: tuple, data: dict[BlobRef, Tensor]) -> None:
-        """Copy a batch, and the states as they are, to where graphs of these shapes read them."""
+        """Copy a batch and the current states to the arrays that graphs of these shapes read."""
         if shapes not in self.inputs:
             self.inputs[shapes] = {ref: self.backend.empty(tensor.data.shape, tensor.data.dtype)
                                    for ref, tensor in data.items()}
@@ -97,16 +97,16 @@ class CapturedMemory:
         self.net.set_states(self.states)
 
     def tensors(self) -> dict[BlobRef, Tensor]:
-        """The batch that was given last."""
+        """Return the batch given last, as {BlobRef: Tensor}."""
         return {ref: Tensor(array, backend=self.backend) for ref, array in self.batch.items()}
 
     def keep_states(self) -> None:
-        """Take over the states that the net has come to, unless there is trouble."""
+        """Store the new states of the net, unless there was an error."""
         for place, state in self.net.states.items():
             self.backend.keep_if_well(self.states[place], state)
 
     def note(self, loss: np.ndarray) -> None:
-        """Write loss and trouble to the iteration's place in `ring`."""
+        """Write the loss and `trouble` to the iteration's place in `ring`."""
         place = MovingKept(Kept(0, RING, 1, RING), self.starts[0])
         outcome = self.backend.empty((2, 1), np.float64)
         outcome[0] = loss
@@ -115,7 +115,7 @@ class CapturedMemory:
 
 
 def _parts(numbers, rates, keys):
-    """Return (rates, keys, starts): what the bytes `numbers` hold, as views."""
+    """Return (rates, keys, starts) as views of the bytes `numbers`."""
     ends = 8 * rates, 8 * (rates + keys)
     return (numbers[:ends[0]].view(np.float64), numbers[ends[0]:ends[1]].view(np.uint64),
             numbers[ends[1]:].view(np.int32))

@@ -1,4 +1,4 @@
-"""The form of drawn patterns: what decides shapes and launches. The rest is read from device memory."""
+"""The form of drawn patterns: what decides shapes and launches; the rest is read from device memory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from minidrop.errors import CaptureError
 from minidrop.net import Net
 from minidrop.patterns.draw import NOTHING
 
-MULTIPLE = 8        # of compact sizes: rows of 16-bit numbers then begin on multiples of 16 bytes
+MULTIPLE = 8        # of compact sizes, so that rows of 16-bit numbers are aligned to 16 bytes
 
 
 @dataclass(frozen=True)
 class Form:
-    """What `CapturedPatterns.form` finds.
+    """The draws of one iteration, split into what a graph fixes and what it reads.
 
-    `signature`: step, width and scale of every drawn pattern. `starts`: where its kept sets start. `lives`:
-    {node index: which of its blocks live}.
+    `signature`: step, width and scale of every drawn pattern. `starts`: the starts of the kept sets. `lives`:
+    {node index: which of its blocks are kept}.
     """
 
     signature: tuple
@@ -31,7 +31,7 @@ class Form:
 
 
 class CapturedPatterns:
-    """Finds the form of a Net's draws, and gives its layers draws of that form, read on the device."""
+    """Finds the Form of a Net's draws, and gives its layers such draws, to be read on the device."""
 
     def __init__(self, net: Net):
         self.net = net
@@ -43,7 +43,7 @@ class CapturedPatterns:
         self.keyed = [layer for layer in net.layers.values() if layer.stream is not None]
 
     def form(self) -> Form:
-        """Return the Form of the current draws. Raises CaptureError for irregular kept sets."""
+        """Return the Form of the current draws; raises CaptureError for irregular kept sets."""
         net = self.net
         form, starts, lives = [net.mode, *map(net.is_dropping, net.drop_layers.values())], [], {}
         for index, draw in net.drops.acting().items():
@@ -89,6 +89,6 @@ class CapturedPatterns:
 
 
 def _moves(kept):
-    """Whether a kept set depends on where it starts."""
+    """Whether a kept set depends on its start."""
     _, step, width = kept.regular
     return width < step

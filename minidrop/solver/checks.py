@@ -1,4 +1,4 @@
-"""Mistakes in the fields of a solver file, and fields that have no effect here."""
+"""Checks of a solver file: mistakes in its fields, and fields that have no effect."""
 
 import logging
 
@@ -32,7 +32,7 @@ def solver_problems(config: SolverConfig) -> list[str]:
 
 
 def warn_of_ignored(config: SolverConfig) -> None:
-    """Log a warning for every field that Caffe knows, the file sets and minidrop ignores."""
+    """Log a warning for every field of the file that has no effect in minidrop."""
     settings = config.message
     for field, reason in _IGNORED.items():
         if settings.HasField(field) and getattr(settings, field):

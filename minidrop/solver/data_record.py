@@ -1,6 +1,7 @@
-"""What a snapshot records of the data: vocabularies, and where batches begin. Do a solver's nets share one?
+"""What a snapshot records of the data: vocabularies, and where batches begin.
 
-With another vocabulary the tokens have other indices, and trained weights are noise.
+With another vocabulary the tokens have other indices, and trained weights are noise; so the nets of a solver
+must also share theirs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def vocabularies_of(net: Net) -> dict[str, str]:
-    """Return {data layer: fingerprint} of the vocabularies of a Net's tokens."""
+    """Return {data layer: fingerprint of its vocabulary} of a Net."""
     return {node.name: node.layer.vocabulary.fingerprint for node in _texts(net)}
 
 
@@ -28,7 +29,7 @@ def vocabulary_record(net: Net) -> str:
 
 
 def places_of(net: Net) -> dict[str, dict[str, int | float]]:
-    """Return {data layer: {setting: value}} of what says where batch number n begins."""
+    """Return {data layer: {setting: value}} of the settings that decide where batch n begins."""
     return {name: settings for name, layer in net.data_layers.items() if (settings := layer.place_settings())}
 
 
@@ -38,10 +39,10 @@ def place_record(net: Net) -> str:
 
 
 def vocabulary_problems(train: Net, tests: list[Net]) -> list[str]:
-    """Return what is wrong where a test net reads tokens by another vocabulary than the train net.
+    """Return "file:line:column: what" for each test net's text with another vocabulary than the train net's.
 
-    Each is a line "file:line:column: what". Compared are data layers of the same name; a train net's only one
-    with a vocabulary is compared with any.
+    Data layers of the same name are compared; if the train net has only one with a vocabulary, it is compared
+    with all.
     """
     texts = {node.name: node.layer for node in _texts(train)}
     only = next(iter(texts.values())) if len(texts) == 1 else None
@@ -66,7 +67,7 @@ def _texts(net):
 
 
 def warn_of_other_vocabularies(path: str | PathLike, attrs: Mapping, vocabularies: dict[str, str]) -> None:
-    """Log a warning for every text whose vocabulary is not the one that the snapshot's net was trained on."""
+    """Log a warning for every text with another vocabulary than the snapshot's net was trained on."""
     record = _record(attrs, "vocabularies")
     for name, fingerprint in vocabularies.items():
         if isinstance(record.get(name), str) and record[name] != fingerprint:
@@ -77,7 +78,7 @@ def warn_of_other_vocabularies(path: str | PathLike, attrs: Mapping, vocabularie
 
 def warn_of_other_places(path: str | PathLike, attrs: Mapping,
                          places: dict[str, dict[str, int | float]]) -> None:
-    """Log a warning for every data layer whose batches begin elsewhere than when the snapshot was written."""
+    """Log a warning for every data layer whose batches began elsewhere when the snapshot was written."""
     record = _record(attrs, "texts")
     for name, now in places.items():
         before = record.get(name)
@@ -93,7 +94,7 @@ def warn_of_other_places(path: str | PathLike, attrs: Mapping,
 
 
 def _record(attrs, name):
-    """Return a record of a snapshot as a dict; {} for anything else, since the file may be anybody's."""
+    """Return a record of a snapshot as a dict; {} if it is malformed, since files are not trusted."""
     try:
         record = json.loads(attrs.get(name, ""))
     except (TypeError, ValueError, RecursionError):

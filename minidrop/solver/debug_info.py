@@ -1,4 +1,4 @@
-"""debug_info: Caffe's mean absolute values of blobs, parameters and their gradients, at every display."""
+"""debug_info: mean absolute values of blobs, parameters and gradients at every display, as in Caffe."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def wants_debug_info(solver: Solver) -> bool:
 
 
 class DebugInfo:
-    """Logs one iteration: [Forward], [Backward] and [Update] lines, as Caffe's Net does, mean |x| each.
+    """Logs mean |x| of one iteration in [Forward], [Backward] and [Update] lines, as Caffe's Net does.
 
-    What is dropped counts as 0, on both ways. Gradients are those of the last of iter_size passes for blobs,
-    of all passes for parameters. Of a blob that several layers read the whole gradient is shown.
+    Dropped entries count as 0, in both directions. Gradients of blobs are those of the last of iter_size
+    passes, those of parameters of all passes. For a blob with several readers the total gradient is shown.
     """
 
     def __init__(self, solver: Solver):
         self.solver, self.net = solver, solver.net
-        # The sum of absolute values, by (id of the function, number of its output).
+        # The sum of absolute values by (id of the function, number of its output).
         self.gradients: dict[tuple[int, int], float] = {}
-        self.functions: dict[int, Any] = {}                 # that are watched: none may die and lend its id
+        self.functions: dict[int, Any] = {}                 # watched; kept alive so that no id recurs
         self.before: dict[str, Any] = {}
 
     def forward(self) -> None:
@@ -76,7 +76,7 @@ class DebugInfo:
         self.before = {name: parameter.data.copy() for name, parameter in trained.items()}
 
     def update(self) -> None:
-        """Log the parameters after an update, and by how much it changed them."""
+        """Log the parameters after an update, and the size of the change."""
         for name, parameter in self.solver.updater.parameters.items():
             layer, _, own = name.rpartition("/")
             log.info("    [Update] Layer %s, param %s data: %g; diff: %g", layer, own,
@@ -84,11 +84,11 @@ class DebugInfo:
 
     @property
     def _scale(self):
-        """What gradients are multiplied by: only in float16 by something."""
+        """The factor on the gradients, which is 1 except in float16."""
         return self.solver.loss_scale.value if self.solver.loss_scale is not None else 1.0
 
     def _sum(self, array):
-        """The sum of absolute values."""
+        """Return the sum of absolute values."""
         return float(self.net.backend.to_host(abs(array).sum(dtype="float64")))
 
     def _length(self, arrays):

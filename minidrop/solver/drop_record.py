@@ -1,4 +1,4 @@
-"""What a snapshot records of the patterns of each drop, so that a run that resumes with others is warned.
+"""What a snapshot records of the patterns of each drop, to warn a run that resumes with others.
 
 The description of the net is not enough: a later version may choose other defaults.
 """
@@ -17,8 +17,8 @@ from minidrop.patterns import get_family
 log = logging.getLogger(__name__)
 
 _LONGEST_TEXT = 200
-_TOLERANCE = 1e-6       # searches of a distribution may differ in their last digits from machine to machine
-_REPRODUCING = ("step", "max_period")       # what describe() shows the value of
+_TOLERANCE = 1e-6       # the last digits of a searched distribution may differ between machines
+_REPRODUCING = ("step", "max_period")       # settings whose value describe() shows
 _MOST_SHOWN = 6
 
 
@@ -39,7 +39,7 @@ def _as_short_text(text):
 
 
 def read_record(path: str | PathLike, text: str) -> dict[str, dict]:
-    """Return what `drop_record` wrote, as a dict. Raises SnapshotError for anything else."""
+    """Return the text of `drop_record` as a dict; raises SnapshotError for anything else."""
     try:
         record = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
@@ -74,7 +74,7 @@ def warn_of_other_patterns(path: str | PathLike, record: dict[str, dict] | None,
     for name, site in net.drop_sites.items():
         old, new = record.get(name), _described(site.family)
         if old is None or _equal(old, new):
-            continue        # a drop that is new is one more layer, and the net's description says so
+            continue        # a new drop is one more layer, which the net's description shows
         both = old["family"] != new["family"]
         log.warning("the patterns of %s are not what they were: %s; now %s%s", name, _shown(old, both),
                     _shown(new, both), _advice(old, site))

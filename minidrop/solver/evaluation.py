@@ -1,4 +1,4 @@
-"""What a net comes to on test data: means over batches."""
+"""Evaluation of a net on test data: means over batches."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def run_test(net: Net, iterations: int, start: int = 0,
              should_stop: Callable[[], object] = lambda: False) -> dict[str, float | list]:
     """Return {output: mean over batches} of a net in phase TEST, and "total_loss", the sum of its losses.
 
-    Batches are counted from number `start`. Which mean is taken, and how a batch is weighted, is decided by
-    the layer that writes the output: `averages` and `batch_weight` of `Layer`. Labels that are ignored count
-    in no mean. Raises TestStopped where `should_stop()`, asked before each batch, is true.
+    The first batch is number `start`. The layer that writes an output decides which mean is taken and how a
+    batch is weighted, by `averages` and `batch_weight` of `Layer`. Ignored labels count in no mean. Raises
+    TestStopped if `should_stop()`, called before each batch, returns true.
     """
     net.seek(start)
     net.reset_states()
@@ -50,13 +50,13 @@ def run_test(net: Net, iterations: int, start: int = 0,
 
 
 def _refuse_nonfinite_data(net):
-    """Raise DataError where an output is not finite because the data are not; a net may do that by itself."""
+    """Raise DataError if the data are not finite; a net may also give such outputs by itself."""
     if record := net.run.nonfinite_record():
         raise DataError(f"test data hold a NaN or infinity: {record}; leave that record out, or mend it")
 
 
 class BatchMean:
-    """The mean of a layer's top over batches, as the layer's `averages` and `batch_weight` say."""
+    """The mean of a layer's top over batches, according to its `averages` and `batch_weight`."""
 
     def __init__(self, layer: Layer):
         self.layer = layer
@@ -64,7 +64,7 @@ class BatchMean:
         self.sum: np.ndarray | float = 0.0
 
     def add(self, value: np.ndarray) -> None:
-        """Count the value of one more batch."""
+        """Add the value of one more batch."""
         weight = self.layer.batch_weight
         if not weight:
             return
@@ -82,6 +82,6 @@ class BatchMean:
 
 
 def as_plain(value: np.ndarray | float) -> float | list:
-    """Return an array as a float, or as nested lists of them."""
+    """Return an array as a float or as nested lists of floats."""
     value = np.asarray(value)
     return float(value) if value.ndim == 0 else value.tolist()

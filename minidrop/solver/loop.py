@@ -1,4 +1,4 @@
-"""Solver: trains a net as a solver file says. The loop is Caffe's."""
+"""Solver: trains a net as a solver file says, in Caffe's loop."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ _MOST_VALUES_SHOWN = 100
 
 @dataclass
 class Event:
-    """What callbacks get: `kind`, "test", "step", "display" or "snapshot"; the iteration; its values by name.
+    """The argument of a callback: kind, iteration, and values by name.
 
-    A "step" has `loss` and `lr`, a "display" also the net's small outputs, but for one called loss. There
-    `loss` is the training loss: the weighted sum of all losses of the net, without weight decay, its mean
-    over the last `average_loss` iterations. A "test" event has `net`, the number of the test net, and the
-    mean of each output over the batches: there `loss` is the output of that name, and `total_loss`, with
-    test_compute_loss, the weighted sum of all losses. A "snapshot" event has the value "path". On a GPU to
-    read the loss of a "step" waits for the device; it has to be read within the callback.
+    `kind` is "test", "step", "display" or "snapshot". A "step" has `loss` and `lr`; a "display" also the
+    net's small outputs, except one called loss. There `loss` is the training loss: the weighted sum of all
+    losses of the net, without weight decay, averaged over the last `average_loss` iterations. A "test" has
+    `net`, the number of the test net, and the mean of each output over the batches: there `loss` is the
+    output of that name, and `total_loss`, with test_compute_loss, the weighted sum of all losses. A
+    "snapshot" has the value "path". On a GPU, reading the loss of a "step" waits for the device; it must be
+    read within the callback.
     """
 
     kind: str
@@ -59,17 +60,17 @@ class Solver:
 
     `source`: a SolverConfig, a SolverParameter or the path of a solver file. `overrides`: {"base_lr": 0.05}
     or ["layer.drop1.approx_dropout_param.dropout_ratio=0.3"]. `dropout`: None, "conventional", "approx" or
-    "approx:FAMILY", which turns every drop layer into that kind. `device`: "auto" follows solver_mode and
+    "approx:FAMILY", to which every drop layer is converted. `device`: "auto" follows solver_mode and
     falls back to the CPU. `level`, `stages`: of the train net. `snapshot_prefix`, `precision` (of products on
-    a GPU): instead of the file's; with float16 the gradients are scaled (see `LossScale`). Raises ConfigError
-    with every mistake of the solver file and its nets at once.
+    a GPU): instead of the file's; with float16 the gradients are scaled (see `LossScale`). Raises one
+    ConfigError with every mistake in the solver file and its nets.
 
     On a GPU iterations are captured (see `CapturedSteps`) unless capture_steps is false. Then an error is
-    raised some iterations after the one that caused it, by the first call that asks for a result; weights and
-    states are as that iteration found them.
+    raised some iterations after the one that caused it, by the first call that needs a result; weights and
+    states are then those before the failed iteration.
 
-    Where no prefix is given, nothing is written without being asked for: only each `snapshot` iterations and
-    by `snapshot()`, into the working folder. `stop()` ends training after the iteration, from a callback too.
+    Without a prefix, snapshots are only written every `snapshot` iterations and by `snapshot()`, into the
+    working folder. `stop()` ends training after the current iteration, also from a callback.
 
     `initial_weights`: False leaves the files that `weights` names unread, for a solver to be restored.
 
@@ -77,9 +78,9 @@ class Solver:
     SolverParameter. `steps` runs the iterations.
 
     `after_backward`: functions called with {"layer/name": Parameter} of all trained parameters when the
-    gradients of an iteration are complete (after iter_size passes), before they are clipped and applied. A
-    function may change gradients. In float16 they are still multiplied by `loss_scale`. In captured steps
-    what the functions launch is captured with the iteration, see `CapturedSteps`.
+    gradients of an iteration are complete (after iter_size passes), before they are clipped and applied. They
+    may change the gradients, which in float16 are still multiplied by `loss_scale`. In captured steps their
+    launches are captured with the iteration, see `CapturedSteps`.
     """
 
     last_snapshot: Path | None = None
@@ -126,7 +127,7 @@ class Solver:
                           mistakes)
         if self._nets:
             self.steps.close()
-            for old, new in zip(self._nets, nets, strict=True):     # who holds a net goes on with it
+            for old, new in zip(self._nets, nets, strict=True):     # references to a net stay valid
                 old.become(new)
         self._nets = self._nets or nets
         self.net: Net
@@ -142,11 +143,11 @@ class Solver:
         self._tested: dict[int, dict] = {}
 
     def place_snapshots(self, prefix: str | PathLike, run: str = "") -> None:
-        """Let snapshots be PREFIX_iter_N.h5, with the name of a run in them if one is given."""
+        """Write snapshots to PREFIX_iter_N.h5 from now on, with the name of the run, if given, in them."""
         self.snapshot_prefix, self.has_prefix, self.written = str(prefix), True, Written(run)
 
     def load_initial_weights(self) -> None:
-        """Copy the weights of the files that `weights` of the solver names; each is looked for beside it."""
+        """Copy the weights of the files that the solver file's `weights` names, looked up beside it first."""
         for name in (name.strip() for text in self.settings.weights for name in text.split(",")):
             beside = Path(self.config.path).parent / name if self.config.path else Path(name)
             state.load_weights(self.net, beside if beside.exists() else name)
@@ -160,10 +161,10 @@ class Solver:
     def solve(self, should_stop: Callable[[Solver], bool] = lambda solver: False) -> dict[str, float | list]:
         """Train until max_iter, then write the last snapshot and test.
 
-        Returns the values of the last test of the first test net, {} without one. `should_stop(solver)` is
-        asked between iterations and between the batches of tests, and so is whether `stop` was called; a run
-        that ends early writes its last snapshot too, but does not test. Raises SnapshotError at once where no
-        snapshot could be written under its name.
+        Returns the values of the last test of the first test net, {} if there is none. Between iterations
+        and between test batches training ends if `should_stop(solver)` is true or `stop` was called; it then
+        writes the last snapshot, but does not test. Raises SnapshotError at the start if no snapshot could be
+        written under its name.
         """
         if self.has_prefix or self.settings.snapshot:
             state.check_names(self)
@@ -187,10 +188,10 @@ class Solver:
         return self._tested.get(0, {})
 
     def step(self, iterations: int = 1) -> None:
-        """Run iterations, up to one in which `stop` is called: test, reshuffle if due; forward and backward;
-        update; snapshot if due.
+        """Run iterations, at most up to one in which `stop` is called.
 
-        Raises NonFiniteError, before the update, where the loss is NaN or infinite.
+        Each one tests and reshuffles if due, runs forward and backward, updates, and writes a snapshot if
+        due. Raises NonFiniteError before the update if the loss is NaN or infinite.
         """
         self._stopping = False
         for _ in range(iterations):
@@ -208,7 +209,7 @@ class Solver:
         if settings.test_interval and self.iteration % settings.test_interval == 0 and (
                 self.iteration > 0 or settings.test_initialization):
             self.test_all()
-        # After the tests: the best snapshot, written there, must hold what a resumed run permutes here.
+        # After the tests, which write the best snapshot: a run resumed from it permutes here as well.
         for parameter, axis, order in self.net.due_permutations(self.iteration):
             self.settle()
             self.updater.permute(parameter, axis, order)
@@ -234,11 +235,11 @@ class Solver:
 
     @property
     def captured(self) -> CapturedSteps | None:
-        """`steps` where it captures iterations; None where all run layer by layer."""
+        """`steps` if it captures iterations, else None."""
         return self.steps if isinstance(self.steps, CapturedSteps) else None
 
     def settle(self) -> None:
-        """Wait for all iterations given to the device. Raises the first error of one of them."""
+        """Wait for all iterations queued on the device; raises the error of the first that failed."""
         self.steps.settle()
 
     @property
@@ -259,7 +260,7 @@ class Solver:
         return self.steps.smoothed_loss
 
     def test_all(self) -> list[dict[str, float | list]]:
-        """Test every test net, and keep the best snapshot if asked to; returns {output: mean} of each."""
+        """Test every test net, write the best snapshot if configured, and return {output: mean} of each."""
         results = [self.test(i) for i in range(len(self.test_nets))]
         state.keep_best(self, results)
         return results
@@ -267,7 +268,7 @@ class Solver:
     def test(self, index: int = 0) -> dict[str, float | list]:
         """Return {output: mean over test_iter batches} of a test net, from the first record on.
 
-        The event leaves outputs of more than 100 values out.
+        The "test" event leaves out outputs of more than 100 values.
         """
         self.settle()
         net, choice = self.test_nets[index], self.choices[1][index]
@@ -281,7 +282,7 @@ class Solver:
 
     # -- callbacks and snapshots -----------------------------------------------------------------------------
     def add_callback(self, function: Callable[[Event], object]) -> Callable[[Event], object]:
-        """Call function(event) for every Event: tests, steps, displays, snapshots."""
+        """Call function(event) for every Event from now on; returns the function."""
         self.callbacks.append(function)
         return function
 
@@ -292,7 +293,7 @@ class Solver:
                 function(event)
 
     def snapshot(self, path: str | PathLike | None = None) -> Path:
-        """Write all that a resumed run needs to `path` (default: PREFIX_iter_N.h5); returns the path."""
+        """Write everything a resumed run needs to `path` (default: PREFIX_iter_N.h5), and return the path."""
         self.settle()
         path = Path(path) if path else Path(f"{self.snapshot_prefix}_iter_{self.iteration}.h5")
         self.written.begin(path)
@@ -309,9 +310,9 @@ class Solver:
         return self._snapshot_iteration == self.iteration
 
     def restore(self, path: str | PathLike) -> None:
-        """Go on from a snapshot as if the run had never stopped.
+        """Continue from a snapshot as if the run had never stopped.
 
-        Raises SnapshotError, and the solver is as before.
+        If SnapshotError is raised, the solver is unchanged.
         """
         with suppress(CaptureError, DataError, NonFiniteError):       # of iterations that no longer count
             self.settle()
@@ -321,7 +322,7 @@ class Solver:
         self.written.add(Path(path), self.smoothed_loss)
 
     def close(self) -> None:
-        """Stop reading threads, and free what the device holds for captured iterations."""
+        """Stop reader threads, and free device memory held for captured iterations."""
         self.steps.close()
         self.steps = self.steps.uncaptured
         for net in (self.net, *self.test_nets):
@@ -329,7 +330,7 @@ class Solver:
 
 
 def _small_values(outputs):
-    """Return the small outputs as plain numbers, without `loss`, which is displayed smoothed."""
+    """Return the small outputs as plain numbers, without `loss`, which is shown smoothed."""
     return {name: as_plain(tensor.numpy()) for name, tensor in outputs.items()
             if name != "loss" and tensor.data.size <= _MOST_VALUES_SHOWN}
 

@@ -1,4 +1,4 @@
-"""LossScale: keeps the gradients of a training in float16 inside that type's range."""
+"""LossScale: dynamic loss scaling for training in float16."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ GROWS_AFTER = 2000      # updates without an overflow
 
 
 class LossScale:
-    """A power of two that the loss is multiplied by before backward, and the gradients divided by after it.
+    """A power of two by which the loss is multiplied before backward and the gradients are divided after it.
 
-    float16 ends at 65504 and below 6e-8 is nothing: small gradients would vanish in its products. So the
-    scale is as large as it can be: halved where a gradient overflows, and that step is skipped; doubled after
-    GROWS_AFTER updates in a row. Micikevicius et al. 2018, arXiv 1710.03740, section 3.2.
+    float16 ranges from 6e-8 to 65504, so small gradients would underflow in its products. The scale is kept
+    as large as possible: if a gradient overflows, it is halved and the update is skipped; after GROWS_AFTER
+    updates in a row it is doubled. Source: Micikevicius et al. 2018, arXiv 1710.03740, section 3.2.
     """
 
     def __init__(self, value: float = FIRST, good_steps: int = 0, skipped: int = 0):
         self.value, self.good_steps, self.skipped = value, good_steps, skipped
 
     def note(self, finite: bool) -> bool:
-        """Adapt the scale to whether gradients were finite; returns False if none smaller is left to try."""
+        """Adapt the scale after a step; returns False if gradients overflow even at the smallest scale."""
         if not finite:
             self.skipped += 1
             self.good_steps = 0
@@ -38,17 +38,17 @@ class LossScale:
 
     @property
     def values(self) -> dict[str, float]:
-        """The values in the events of a Solver."""
+        """The values shown in the events of a Solver."""
         return {"loss_scale": self.value, "skipped_steps": self.skipped}
 
     @property
     def state(self) -> dict[str, float]:
-        """The attributes in a snapshot."""
+        """The attributes stored in a snapshot."""
         return {**self.values, "good_steps": self.good_steps}
 
     @classmethod
     def of(cls, path: str | PathLike, attrs: Mapping) -> LossScale:
-        """Return the LossScale in a snapshot's attributes, a new one without. Raises SnapshotError."""
+        """Return the LossScale of a snapshot's attributes, or a new one. May raise SnapshotError."""
         if "loss_scale" not in attrs:
             return cls()
         found: list[Any] = [attrs.get(name) for name in ("loss_scale", "good_steps", "skipped_steps")]

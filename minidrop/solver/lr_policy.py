@@ -1,4 +1,4 @@
-"""The learning rate of an iteration: Caffe's seven policies."""
+"""Learning-rate policies: Caffe's seven."""
 
 import math
 
@@ -20,7 +20,7 @@ _ANY_SIGN = {("sigmoid", "gamma"), ("inv", "power")}
 
 
 def learning_rate(param: SolverParameter, iteration: int) -> float:
-    """Return the learning rate of `iteration` (from 0) by param.lr_policy, as a float.
+    """Return the learning rate of `iteration` (from 0) according to param.lr_policy.
 
         fixed      base_lr
         step       base_lr * gamma ** floor(iteration / stepsize)
@@ -30,8 +30,8 @@ def learning_rate(param: SolverParameter, iteration: int) -> float:
         poly       base_lr * (1 - iteration / max_iter) ** power, 0 from max_iter on
         sigmoid    base_lr / (1 + exp(-gamma * (iteration - stepsize)))
 
-    param: SolverParameter. A rate too large for a float is infinite. Raises ConfigError for an unknown
-    policy, though check_lr_policy finds that, and everything else, beforehand.
+    A rate too large for a float is infinite. Raises ConfigError for an unknown policy; check_lr_policy finds
+    that and every other mistake beforehand.
     """
     base, gamma, power = (decimal(value) for value in (param.base_lr, param.gamma, param.power))
     try:
@@ -56,7 +56,7 @@ def learning_rate(param: SolverParameter, iteration: int) -> float:
 
 
 def check_lr_policy(param: SolverParameter) -> list[tuple[str, str]]:
-    """Return what is wrong with a SolverParameter's learning rate: a list of (field, problem)."""
+    """Return the mistakes in a SolverParameter's learning-rate fields, as a list of (field, problem)."""
     problems = []
     if not _is_given(param, "base_lr"):
         problems.append(("base_lr", "base_lr is missing"))

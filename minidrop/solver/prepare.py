@@ -1,4 +1,4 @@
-"""What a Solver is made of: its settings, and the nets that they name, with overrides applied."""
+"""Prepares a Solver: its settings, and the nets that they name, with overrides applied."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from minidrop.solver.state import best_problems
 
 
 def as_solver_config(source: SolverConfig | SolverParameter | str | PathLike) -> SolverConfig:
-    """Return the SolverConfig of what describes a solver, the path of a file as well."""
+    """Return the SolverConfig of a description of a solver, which may be the path of a file."""
     if isinstance(source, SolverConfig):
         return source
     if isinstance(source, SolverParameter):
@@ -52,9 +52,9 @@ def prepared_nets(config: SolverConfig, overrides: Any, precision: str | None,
 
 def built_nets(config: SolverConfig, choices: Sequence[NetChoice | None],
                build: Callable[[NetChoice, Net | None], Net], mistakes: Sequence[ConfigError]) -> list[Net]:
-    """Return build(choice, the net to train) of the net to train and of those to test.
+    """Return the train net and the test nets, made by build(choice, train net or None).
 
-    Raises one ConfigError with every mistake of the solver's fields and of its nets.
+    Raises one ConfigError with every mistake in the solver's fields and its nets.
     """
     nets: list[Net | None] = []
     errors = [ConfigError.of(solver_problems(config)), *mistakes]
@@ -76,7 +76,7 @@ def built_nets(config: SolverConfig, choices: Sequence[NetChoice | None],
 
 
 def chosen_device(settings: SolverParameter, device: str) -> str:
-    """Return the device that `device` means; "auto" follows solver_mode and falls back to the CPU."""
+    """Return the device to use; "auto" follows solver_mode and falls back to the CPU."""
     if device != "auto":
         return device
     if settings.solver_mode == settings.CPU or not cuda_devices()[0]:
@@ -86,9 +86,9 @@ def chosen_device(settings: SolverParameter, device: str) -> str:
 
 def described_nets(config: SolverConfig, overrides: Any = (), dropout: str | None = None,
                    level: int | None = None, stages: Sequence[str] = ()) -> list[Net]:
-    """Return the net to train and those to test of a solver, to be looked at and not run: see `fills` of Net.
+    """Return the train net and the test nets of a solver, for inspection only (see `fills` of Net).
 
-    Raises one ConfigError with every mistake of the solver and of its nets.
+    Raises one ConfigError with every mistake in the solver and its nets.
     """
     mistakes: list[ConfigError] = []
     kind = dropout and dropout_kind(dropout)

@@ -1,4 +1,4 @@
-"""What a training run does when it is told to stop: finish the iteration, snapshot, leave."""
+"""StopSignals: signals that let a training run finish its iteration, write a snapshot and stop."""
 
 import signal
 import threading
@@ -16,14 +16,14 @@ class StopSignals:
                 if signals.take_snapshot_request():
                     snapshot()
 
-    SIGINT and SIGHUP have the effect "stop", "snapshot" or "none"; SIGTERM always asks to stop. A SIGINT
-    that would stop, while a stop is asked for, is left to the handler of before: Python's own raises
-    KeyboardInterrupt at once. The old handlers come back at the end. Outside the main thread, where Python
-    allows no handlers, nothing is caught or requested.
+    SIGINT and SIGHUP have the effect "stop", "snapshot" or "none"; SIGTERM always requests a stop. A second
+    SIGINT with effect "stop" goes to the previous handler; Python's own raises KeyboardInterrupt at once. The
+    previous handlers are restored on exit. Outside the main thread, where Python allows no handlers, nothing
+    is caught or requested.
 
-    stop_requested: the name of the first signal that asked to stop ("SIGINT", "SIGTERM", "SIGHUP"), or None.
+    stop_requested: the first signal that requested a stop ("SIGINT", "SIGTERM", "SIGHUP"), or None.
     snapshot_requested: True from a signal with that effect until take_snapshot_request.
-    Raises ValueError for an effect that does not exist.
+    Raises ValueError for an unknown effect.
     """
 
     def __init__(self, sigint_effect: str = "stop", sighup_effect: str = "snapshot"):
@@ -36,13 +36,13 @@ class StopSignals:
         self.snapshot_requested = False
 
     def take_snapshot_request(self) -> bool:
-        """Return whether a snapshot was asked for since the last call."""
+        """Return whether a snapshot was requested since the last call."""
         requested, self.snapshot_requested = self.snapshot_requested, False
         return requested
 
     @property
     def exit_code(self) -> int:
-        """128 + the number of the signal that asked to stop (130 for SIGINT, 143 for SIGTERM), or 0."""
+        """128 + the number of the signal that requested a stop (130 for SIGINT, 143 for SIGTERM), or 0."""
         return 128 + getattr(signal, self.stop_requested) if self.stop_requested else 0
 
     def __enter__(self):
@@ -54,7 +54,7 @@ class StopSignals:
 
     def __exit__(self, *_):
         for name, handler in self._old.items():
-            # None: the old handler was not set from Python, which then cannot set it again.
+            # None: the old handler was not set from Python and cannot be restored.
             signal.signal(getattr(signal, name), signal.SIG_DFL if handler is None else handler)
         self._old.clear()
 

@@ -1,4 +1,4 @@
-"""Between a Solver and a file: what a snapshot holds, restoring it, initial weights, old snapshots."""
+"""The state of a Solver in files: writing and restoring snapshots, initial weights, the best snapshot."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _STATE_HINT = "Did batch_size of the data change? --weights starts with new stat
 def write(solver: Solver, path: Path) -> None:
     """Write weights, history, positions, seed and descriptions of a Solver to `path`, atomically.
 
-    Raises NonFiniteError where training could not go on from there.
+    Raises NonFiniteError if a value is not finite, so that training could not continue from it.
     """
     to_host = solver.net.backend.to_host
     arrays = {key: to_host(array) for key, array in _state_arrays(solver).items()}
@@ -80,7 +80,7 @@ def write(solver: Solver, path: Path) -> None:
 
 
 def check_names(solver: Solver) -> None:
-    """Raise SnapshotError where the name of a file or of an array is too long for a snapshot."""
+    """Raise SnapshotError if the name of the file or of an array is too long for a snapshot."""
     path = Path(f"{solver.snapshot_prefix}_iter_{solver.settings.max_iter}.h5")
     check_keys(path, _state_arrays(solver))
     try:
@@ -92,7 +92,7 @@ def check_names(solver: Solver) -> None:
 
 
 def _state_arrays(solver):
-    """Every array that training changes, by its key in a snapshot."""
+    """Return every array that training changes, by its key in a snapshot."""
     arrays = {_key("data", name): p.data for name, p in solver.net.parameters().items()}
     for name, history in solver.updater.history.items():
         arrays.update({f"{_key('solver/history', name)}/{i}": h for i, h in enumerate(history)})
@@ -101,7 +101,7 @@ def _state_arrays(solver):
 
 
 def _nonfinite(arrays):
-    """The key of an array that holds a NaN or infinity, or None."""
+    """Return the key of an array that holds a NaN or infinity, or None."""
     return next((key for key, array in arrays.items()
                  if array.dtype.kind == "f" and not np.isfinite(array).all()), None)
 
@@ -112,9 +112,9 @@ def _key(group, name):
 
 
 def restore(solver: Solver, path: str | PathLike) -> None:
-    """Set a Solver to what `path` holds. Everything is checked before anything is changed.
+    """Set a Solver to the state in `path`; everything is checked before anything is changed.
 
-    Where drops will draw other patterns than when the snapshot was written, a warning is logged.
+    Logs a warning if drops will draw other patterns than when the snapshot was written. Raises SnapshotError.
     """
     snapshot = read_snapshot(path)
     arrays = snapshot.arrays
@@ -162,7 +162,7 @@ def restore(solver: Solver, path: str | PathLike) -> None:
 
 
 def _checked_state(path, arrays, attrs):
-    """Return (losses, {data layer: position}). Raises SnapshotError for values that no run can have."""
+    """Return (losses, {data layer: position}); raises SnapshotError for impossible values."""
     for name in ("iteration", "seed"):
         if not isinstance(attrs[name], int) or not 0 <= attrs[name] < 2 ** 63:
             raise SnapshotError(f"{path}: refused as a snapshot: expected {name} to be an integer from 0 on, "
@@ -191,9 +191,9 @@ def load_weights(net: Net, path: str | PathLike,
                  vocabularies: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
     """Copy the weights in a snapshot to the layers of the same name; returns (copied, left) names.
 
-    `left` lists what the net keeps as it was, and what of the file was not used; both are logged, and so is a
-    vocabulary that is not the snapshot's. `vocabularies`: {layer: fingerprint} in place of those of the net's
-    own texts. Raises SnapshotError where a shape differs, or where nothing at all fits.
+    `left` lists the net's parameters that the file lacks, and the file's that the net lacks; they are logged,
+    and so is another vocabulary than the snapshot's. `vocabularies`: {layer: fingerprint}, instead of those
+    of the net's own texts. Raises SnapshotError if a shape differs or nothing fits.
     """
     snapshot = read_snapshot(path)
     found = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
@@ -224,7 +224,7 @@ def load_weights(net: Net, path: str | PathLike,
 
 
 def _shared_names(path, attrs):
-    """Return lists of the names of one parameter each, the first that of its array."""
+    """Return a list of names for each shared parameter, the name of its array first."""
     try:
         shared = json.loads(attrs.get("shared", "[]"))
         if all(isinstance(name, str) for names in shared for name in names) and all(map(len, shared)):
@@ -252,16 +252,16 @@ def best_problems(config: SolverConfig, test_nets: list[Net]) -> list[str]:
 
 
 def writes_snapshots(solver: Solver) -> bool:
-    """Whether a training writes snapshots unasked: each `snapshot` iterations, or at its end to a prefix."""
+    """Whether training writes snapshots by itself: every `snapshot` iterations, or at its end to a prefix."""
     settings = solver.settings
     return settings.snapshot > 0 or settings.snapshot_after_train and solver.has_prefix
 
 
 def keep_best(solver: Solver, results: list[dict]) -> None:
-    """Write PREFIX_best.h5 if the output that snapshot_best names is better than ever.
+    """Write PREFIX_best.h5 if the output that snapshot_best names is better than ever before.
 
-    "-loss" means smaller is better. The first test net with that output counts; a NaN is never better.
-    Nothing is written where no snapshots are, see `writes_snapshots`.
+    "-loss" means smaller is better. The first test net with that output counts; a NaN is never better. Does
+    nothing if snapshots are off, see `writes_snapshots`.
     """
     wanted = solver.settings.snapshot_best
     if not wanted or not writes_snapshots(solver):

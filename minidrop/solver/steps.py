@@ -1,4 +1,4 @@
-"""Iterations layer by layer: forward, backward, update."""
+"""EagerSteps: iterations run layer by layer: forward, backward, update."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EagerSteps:
         return self
 
     def step(self, lr: float, show: Show) -> Mapping:
-        """Do the solver's current iteration; returns its values by name, those of a "step" event.
+        """Run the solver's current iteration, and return its values by name, those of a "step" event.
 
         show(values, {output name: Tensor}) is called before the update. Raises NonFiniteError.
         """
@@ -58,22 +58,22 @@ class EagerSteps:
         return values
 
     def forward_backward(self, debug: DebugInfo | None = None) -> dict[str, Tensor]:
-        """Run iter_size passes forward and backward; returns the outputs of the last one, which `debug` sees.
+        """Run iter_size passes forward and backward, and return the outputs of the last, which `debug` logs.
 
-        Losses and gradients are those of one batch of all passes: where labels are ignored, each loss weighs
-        a pass by the labels that count in it.
+        Losses and gradients equal those of one batch made of all passes: if labels are ignored, each loss
+        weights a pass by the labels that count in it.
         """
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):     # losses are checked
             passes = _Passes(self, debug)
             if not passes.run():
-                # Losses weigh the passes differently, each by a share of a total that is not known yet.
+                # The losses weight the passes differently, by shares of totals that are not known yet.
                 passes = _Passes(self, debug, passes.look_ahead())
                 passes.run()
         self.losses.append(passes.loss)
         return passes.outputs
 
     def after_backward(self) -> None:
-        """Call the solver's hooks for the gradients of an iteration."""
+        """Call the solver's `after_backward` hooks."""
         for function in self.solver.after_backward:
             function(self.solver.updater.parameters)
 
@@ -94,6 +94,7 @@ class EagerSteps:
                      "now %g", iteration, scale, loss_scale.value)
 
     def nonfinite(self, loss: float) -> NonFiniteError:
+        """Return the error for a loss that is not finite: which blob or which record is the first."""
         solver = self.solver
         found = solver.net.first_nonfinite()
         record = solver.net.run.nonfinite_record()
@@ -120,20 +121,20 @@ class EagerSteps:
         return sum(self.losses) / len(self.losses) if self.losses else math.nan
 
     def settle(self) -> None:
-        """Wait for all iterations given to the device. Nothing to do here."""
+        """Do nothing: no iteration is pending."""
 
     def look_behind(self) -> None:
-        """Take over the losses that the device has computed by now. Nothing to do here."""
+        """Do nothing: every loss is recorded already."""
 
     def close(self) -> None:
-        """Free what the device holds for iterations. Nothing to do here."""
+        """Do nothing: the device holds nothing for later iterations."""
 
 
 class _Passes:
     """The iter_size passes of one iteration.
 
-    factors: what each loss of each pass is multiplied by; None where each pass is weighed as a whole, which
-    needs losses that agree on how much of it counts, and a division in the end.
+    factors: (passes, losses), by which each loss of each pass is multiplied. None: each pass is weighted as a
+    whole, with a division at the end; all losses must then agree on how much of a pass counts.
     """
 
     def __init__(self, steps: EagerSteps, debug: DebugInfo | None, factors: np.ndarray | None = None):
@@ -145,7 +146,7 @@ class _Passes:
         self.loss = self.total = 0.0        # total: how much counts, of all passes
 
     def run(self) -> bool:
-        """Add up gradients and losses; False, and nothing is of use, where losses do not agree."""
+        """Add up gradients and losses; returns False, with unusable results, if the losses do not agree."""
         net, loss_scale = self.net, self.solver.loss_scale
         scale = loss_scale.value if loss_scale else 1.0
         net.clear_grads()

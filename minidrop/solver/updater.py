@@ -1,4 +1,4 @@
-"""From gradients to new weights: clip, divide by iter_size, regularise, apply the rule. Caffe's order."""
+"""Updater: clips, divides by iter_size, regularises, and applies the update rule, in Caffe's order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minidrop.solver.rules import get_rule
 class Updater:
     """The update rule of a SolverParameter with its history for every trained parameter of a net.
 
-    `history["layer/name"]` is a list of arrays shaped like the parameter, zero at first; a snapshot keeps
+    `history["layer/name"]` is a list of arrays shaped like the parameter, zero at first; snapshots keep
     them.
     """
 
@@ -33,21 +33,21 @@ class Updater:
 
     @property
     def constants(self) -> tuple:
-        """The numbers of an update that do not change by themselves from iteration to iteration."""
+        """The numbers of an update that no policy changes between iterations."""
         return (self.decay, self.l1, self.clip, *vars(self.rule).values(),
                 *((p.lr_mult, p.decay_mult) for p in self.parameters.values()))
 
     def numbers(self, iteration: int, lr: float) -> dict[tuple[float, float], tuple[float, ...]]:
-        """Return {(lr_mult, decay_mult): the numbers of the rule's formula} of an iteration."""
+        """Return {(lr_mult, decay_mult): numbers for the rule's formula} of an iteration."""
         pairs = dict.fromkeys((p.lr_mult, p.decay_mult) for p in self.parameters.values())
         return {(a, b): tuple(map(float, self.rule.numbers(lr * a, self.decay * b, iteration)))
                 for a, b in pairs}
 
     def apply(self, iteration: int, lr: float, iter_size: int = 1) -> str | None:
-        """Update the weights by the gradients of `iter_size` backward passes, and forget the gradients.
+        """Update the weights with the gradients of `iter_size` backward passes, and clear the gradients.
 
-        Where a gradient is not finite nothing is updated: returns the name of the parameter nearest to the
-        loss that has one, "layer/name"; else None.
+        If a gradient is not finite, nothing is updated, and the "layer/name" of the last such parameter, the
+        one nearest to the loss, is returned; otherwise None.
         """
         with self.backend.active():
             norm = self._norm()
@@ -57,16 +57,16 @@ class Updater:
             return None
 
     def _broken(self):
-        """The name of the last parameter with a NaN or infinity in its gradient, or None."""
+        """Return the name of the last parameter with a NaN or infinity in its gradient, or None."""
         isfinite = self.backend.xp.isfinite
         return next((name for name, p in reversed(self.parameters.items())
                      if not all(bool(isfinite(part).all()) for part in _blocks(p))), None)
 
     def apply_numbers(self, numbers: dict[tuple[float, float], tuple[np.ndarray, ...]],
                       iter_size: int = 1) -> None:
-        """As `apply`, for captured steps: without waiting for the device.
+        """Update as `apply` does, without waiting for the device, for captured steps.
 
-        numbers: as the method of that name returns them, each a float64 array (1,) on the device.
+        numbers: as `Updater.numbers` returns them, but each a float64 array (1,) on the device.
         """
         with self.backend.active():
             norm = self._device_norm()
@@ -74,10 +74,10 @@ class Updater:
             self._apply(numbers, self._clip_scale_on_device(norm) / iter_size)
 
     def apply_if_finite(self, iteration: int, lr: float, iter_size: int = 1, loss_scale: float = 1.0) -> bool:
-        """As `apply`, for gradients that are `loss_scale` times too large; returns whether they are finite.
+        """Update with gradients that are `loss_scale` times too large; returns whether they are finite.
 
-        If they are not, the weights stay as they are and only the gradients are forgotten. Not while a step
-        is captured.
+        If not, the weights are unchanged and the gradients are cleared. Raises CaptureError while a step is
+        captured.
         """
         if self.backend.capturing:
             raise CaptureError("float16: the host has to see whether the gradients are finite before it "
@@ -113,7 +113,7 @@ class Updater:
         return self.clip / norm if norm > self.clip else 1.0
 
     def _clip_scale_on_device(self, norm):
-        """As `_clip_scale`, to the last bit, as a float64 array (1,)."""
+        """Return the result of `_clip_scale`, bit for bit, as a float64 array (1,)."""
         if self.clip < 0:
             return 1.0
         xp = self.backend.xp
@@ -123,14 +123,14 @@ class Updater:
         return math.sqrt(self.backend.sum_of_squares(*self._parts()))
 
     def _device_norm(self):
-        """As `_norm`, a float64 array (1,) that nobody waits for."""
+        """Return the result of `_norm` as a float64 array (1,), without waiting for the device."""
         return self.backend.xp.sqrt(self.backend.squares(*self._parts())).reshape(1)
 
     def _parts(self):
-        """Arrays that hold all gradients; with clipping their squares add up to those of the gradients.
+        """Return arrays that hold all gradients; with clipping, the sum of their squares is the gradients'.
 
-        Without it they only have to show whether the gradients are finite, so blocks may overlap, and nothing
-        dense is written. All at once: every sum that leaves a device is one more wait for it.
+        Without clipping they only have to show whether the gradients are finite, so blocks may overlap and
+        nothing dense is written. All are summed at once, since each sum read from a device waits for it.
         """
         parts_of = _blocks if self.clip < 0 else _separate_parts
         return [part for p in self.parameters.values() for part in parts_of(p)]
@@ -145,5 +145,5 @@ def _blocks(parameter):
 
 
 def _separate_parts(parameter):
-    """Return arrays whose squares add up to those of the gradient; what its blocks leave out is zero."""
+    """Return arrays whose squares add up to those of the gradient; outside its blocks it is zero."""
     return _blocks(parameter) if parameter.has_separate_blocks() else [parameter.grad]

@@ -1,4 +1,4 @@
-"""The snapshots of one run: which are its own, and which is the one to go back to."""
+"""Written: the snapshots of one run, and which of them to return to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ log = logging.getLogger(__name__)
 
 
 class Written:
-    """What a Solver wrote or was restored from, and the smoothed loss of each.
+    """The snapshots that a Solver wrote or was restored from, with the smoothed loss of each.
 
-    run: the name of the run, which stands in its snapshots; "" for a script, whose snapshots name none.
+    run: the name of the run, which its snapshots contain; "" for a script, whose snapshots contain none.
     """
 
     def __init__(self, run: str = ""):
@@ -23,19 +23,19 @@ class Written:
         self._warned = False
 
     def add(self, path: Path, loss: float) -> None:
-        """Remember a snapshot and the loss at its iteration."""
+        """Record a snapshot and the loss at its iteration."""
         self._losses.pop(path, None)
         self._losses[path] = loss
 
     def recall(self, prefix: Path, iteration: int) -> None:
-        """Remember what this run wrote under a prefix, up to an iteration from which it now goes on."""
+        """Record what this run wrote under a prefix up to `iteration`, from which it continues."""
         if self.run:
             for seal, path in reversed(under_prefix(prefix)):
                 if seal.run == self.run and seal.iteration <= iteration:
                     self.add(path, seal.loss)
 
     def begin(self, path: Path) -> None:
-        """Warn, once, that a snapshot of another run is about to be replaced."""
+        """Warn, once, if writing `path` replaces a snapshot of another run."""
         if not self._warned and path not in self._losses and any(
                 self.is_foreign(seal) for seal, _ in sealed([path])):
             self._warned = True
@@ -43,13 +43,13 @@ class Written:
                         "another one for each run", path)
 
     def is_foreign(self, seal: Seal) -> bool:
-        """Whether a snapshot names another run; one that names none does not."""
+        """Whether a snapshot names another run; False if it names none."""
         return seal.run not in ("", self.run)
 
     def prune(self, prefix: Path, keep: int, newest: Path) -> None:
-        """Delete all but the `keep` newest numbered snapshots of a prefix and that of the lowest loss.
+        """Delete all numbered snapshots of a prefix but the `keep` newest and that of the lowest loss.
 
-        keep 0: all stay. Leftovers of writers that were killed are deleted too.
+        keep 0: all stay. Leftovers of killed writers are deleted as well.
         """
         best = self.best if keep else None
         protect = [path for path in (newest, best) if path is not None]
@@ -59,12 +59,12 @@ class Written:
 
     @property
     def best(self) -> Path | None:
-        """The snapshot of the lowest loss that is still there, the newest of equals; None without any."""
+        """The existing snapshot of the lowest loss, the newest of equals; None if there is none."""
         there = {path: loss for path, loss in self._losses.items() if math.isfinite(loss) and path.exists()}
         return min(reversed(there), key=there.__getitem__, default=None)
 
     def advice(self) -> str:
-        """Say which snapshots to go back to after a divergence; "" where there are none."""
+        """Return a sentence on which snapshots to return to after a divergence; "" if there are none."""
         there = [path for path in self._losses if path.exists()]
         if not there:
             return ""

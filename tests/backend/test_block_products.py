@@ -239,11 +239,11 @@ def test_what_does_not_fit_is_refused(emulated_cuda, on):
     backend = emulated_cuda("bfloat16") if on == "emulated" else GENERIC
     x, W = np.zeros((9, 5), np.float32), np.zeros((7, 5), np.float32)
     with pytest.raises(ShapeError,
-                       match=r"^block_product: a \(9, 5\) times b \(7, 5\) is no product that it knows$"):
+                       match=r"^block_product: a \(9, 5\) times b \(7, 5\) has incompatible shapes$"):
         backend.block_product(x, W)
     with pytest.raises(ShapeError,
-                       match=r"^block_product: a \(9, 5\) transposed times b \(7, 9\) transposed is no "
-                       r"product"):
+                       match=r"^block_product: a \(9, 5\) transposed times b \(7, 9\) transposed is not "
+                       r"supported$"):
         backend.block_product(x, np.zeros((7, 9), np.float32), True, True)
     with pytest.raises(ShapeError,
                        match=r"^blocks of 4 x 2 of activations \(9, 5\) need a grid of 3 x 3, got 2 x 3$"):

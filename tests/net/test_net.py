@@ -424,5 +424,5 @@ def test_a_site_that_nobody_would_draw_is_refused():
                 return [shape]
 
         text = DROPPING.split("approx_dropout_param")[0].replace("ApproxDropout", "Forgetful") + "}"
-        with pytest.raises(md.ConfigError, match="layer 'd'.*nobody draws site, a DropSite: flow"):
+        with pytest.raises(md.ConfigError, match="layer 'd'.*the DropSite site is never drawn.*: flow"):
             md.Net(parse_net(text), device="cpu")

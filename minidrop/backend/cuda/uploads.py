@@ -30,7 +30,7 @@ class Uploads:
     Work that reads a batch must be queued on the stream of its upload, or that stream must wait for it.
     """
 
-    def __init__(self, cupy: Any, device: str):
+    def __init__(self, cupy: Any, device: Any):
         self._cupy, self._device = cupy, device
         self._rings = WeakKeyDictionary()       # owner -> {stream: _Ring}
         self._flying = deque()                  # (event, host arrays) of copies that may be pending, in order

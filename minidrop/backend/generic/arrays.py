@@ -73,7 +73,7 @@ class Arrays:
         """
         return x
 
-    def upload(self, owner: Any, arrays: list) -> list[np.ndarray] | None:
+    def upload(self, owner: Any, arrays: list) -> list[np.ndarray]:
         """Return the arrays of a batch on this device; dtypes stay, and arrays of this device are not copied.
 
         The result is valid until eight later uploads of the same `owner`, any weakly referenceable object.

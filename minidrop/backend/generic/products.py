@@ -118,8 +118,9 @@ def check_block_product(a: Any, b: np.ndarray, trans_a: bool, trans_b: bool, a_g
     """Raise ShapeError if the shapes of the arguments of `block_product` are incompatible."""
     depth, columns = b.shape[::-1] if trans_b else b.shape
     if trans_a and trans_b or a.shape[0 if trans_a else 1] != depth:
+        problem = "is not supported" if trans_a and trans_b else "has incompatible shapes"
         raise ShapeError(f"block_product: a {a.shape}{' transposed' * trans_a} times b "
-                         f"{b.shape}{' transposed' * trans_b} is no product that it knows")
+                         f"{b.shape}{' transposed' * trans_b} {problem}")
     for grid, units in ((a_grid, a.shape[1]), (n_grid, columns)):
         if grid is not None:
             grid.check(a.shape[0], units)

@@ -1,7 +1,7 @@
-"""How a gradient changes the weights: one rule per file, named as in Caffe's `type`.
+"""Update rules, one per file, named as in Caffe's `type`.
 
     rule = get_rule(param)                                  # param: SolverParameter
-    history = [zeros like the weights] * rule.slots         # the state that a snapshot keeps
+    history = [zeros like the weights] * rule.slots         # the state that snapshots keep
     rule.update(backend, parameter, history, rule.numbers(lr=0.01, decay=0.0005, iteration=0), decay=0.0005)
 """
 

@@ -10,12 +10,14 @@ from minidrop.solver.rules.base import UpdateRule, register_rule
 
 @register_rule("AdaDelta")
 class AdaDelta(UpdateRule):
-    """h = momentum * h + (1 - momentum) * g**2
+    """AdaDelta, with history h and d.
+
+    h = momentum * h + (1 - momentum) * g**2
     u = g * sqrt((d + delta) / (h + delta))
     d = momentum * d + (1 - momentum) * u**2
     w -= lr * u
 
-    history: h, d. Source: Zeiler 2012, algorithm 1.
+    Source: Zeiler 2012, algorithm 1.
     """
 
     slots = 2

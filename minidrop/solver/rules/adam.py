@@ -10,11 +10,13 @@ from minidrop.solver.rules.base import UpdateRule, register_rule
 
 @register_rule("Adam")
 class Adam(UpdateRule):
-    """m = momentum * m + (1 - momentum) * g
+    """Adam, with history m and v.
+
+    m = momentum * m + (1 - momentum) * g
     v = momentum2 * v + (1 - momentum2) * g**2
     w -= lr * sqrt(1 - momentum2**t) / (1 - momentum**t) * m / (sqrt(v) + delta),  t = iteration + 1
 
-    history: m, v. Source: Kingma and Ba 2015, the form at the end of section 2; delta is their epsilon-hat.
+    Source: Kingma and Ba 2015, the form at the end of section 2; delta is their epsilon-hat.
     """
 
     slots = 2

@@ -19,13 +19,13 @@ _RULES = Registry("update rule", "name")
 
 
 class UpdateRule:
-    """One way to update a parameter from its gradient: numbers of an iteration and an elementwise formula.
+    """An update rule: an elementwise formula for new weights, and the numbers it takes in an iteration.
 
-    slots: how many history arrays it keeps per parameter, shaped like the weights and zero at first. ranges:
-    the fields of SolverParameter that it reads, {name: (lowest, limit)}, lowest <= value < limit. without:
-    fields that must be 0, because the rule has no use for them. regularises: the gradient gets decay * R(w)
-    before the formula; False for a rule that decays weights itself. compiled: formula can be compiled by
-    Numba, with numbers in the place of arrays.
+    slots: the number of history arrays per parameter, shaped like the weights and zero at first.
+    ranges: the fields of SolverParameter that it reads, {name: (lowest, limit)}, lowest <= value < limit.
+    without: fields that must be 0, because the rule does not use them.
+    regularises: whether weight decay is added to the gradient; False for a rule that decays weights itself.
+    compiled: whether Numba can compile formula, with scalars in place of arrays.
     """
 
     compiled: bool = True
@@ -34,7 +34,7 @@ class UpdateRule:
     ranges: dict[str, tuple[float, float]] = {}
     without: tuple[str, ...] = ()
     name: str = ""
-    # Those of them that `ranges` names are read from the solver file.
+    # Read from the solver file if `ranges` names them.
     momentum: float
     momentum2: float
     rms_decay: float
@@ -45,17 +45,17 @@ class UpdateRule:
             setattr(self, field, decimal(getattr(param, field)))
 
     def numbers(self, lr: float, decay: float, iteration: int) -> tuple[float, ...]:
-        """Return the numbers of the formula, the same for all weights.
+        """Return the numbers that the formula takes, the same for all weights.
 
-        lr and decay: the parameter's lr_mult and decay_mult included. iteration: from 0.
+        lr and decay include the parameter's lr_mult and decay_mult. iteration counts from 0.
         """
         raise NotImplementedError
 
     @staticmethod
     def formula(w: Any, g: Any, *history_and_numbers: Any) -> tuple:
-        """Return (new w, new history...) for arrays or for single numbers, each operation rounded on its own.
+        """Return (new w, new history...) for arrays or scalars, each operation rounded separately.
 
-        In captured steps the numbers are arrays of shape () on the device, whose values it cannot ask for.
+        In captured steps the numbers are device arrays of shape (), whose values must not be read.
         """
         raise NotImplementedError
 
@@ -67,15 +67,15 @@ class UpdateRule:
             g = grad_scale * gradient + decay * sign(w)  (L1, l1=True)
             w, history = formula(w, g, history, numbers)
 
-        numbers: as the method of that name returns them. decay: the parameter's decay_mult included. In
-        captured steps numbers and grad_scale are float64 arrays (1,) on the device.
+        numbers: as the method `numbers` returns them. decay includes the parameter's decay_mult. In captured
+        steps numbers and grad_scale are float64 arrays (1,) on the device.
         """
         backend.rule_update(parameter.data, history, parameter.blocks, self, numbers,
                             decay if self.regularises else 0.0, l1, grad_scale)
 
 
 def register_rule(name: str) -> Callable[[type], type]:
-    """Return a class decorator that makes an UpdateRule known as `name`, the solver's `type`."""
+    """Return a class decorator that registers an UpdateRule under `name`, the solver's `type`."""
     return _RULES.register(name)
 
 
@@ -93,7 +93,7 @@ def get_rule(param: SolverParameter) -> UpdateRule:
 
 
 def check_rule(param: SolverParameter) -> list[tuple[str, str]]:
-    """Return what is wrong with a SolverParameter's rule as a list of (field, problem); [] is good."""
+    """Return the mistakes in a SolverParameter's rule as a list of (field, problem)."""
     if param.type not in _RULES:
         return [("type", f"type: expected one of {', '.join(known_rules())}; "
                          f"got {param.type!r}{nearest(param.type, known_rules())}")]

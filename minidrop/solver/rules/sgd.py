@@ -11,8 +11,8 @@ from minidrop.solver.rules.base import UpdateRule, register_rule
 class SGD(UpdateRule):
     """h = momentum * h + lr * g;  w -= h.
 
-    The learning rate lies inside the history, as in Caffe. The backend does it all, since it can use the
-    compact blocks of a gradient without making it dense.
+    The learning rate is part of the history, as in Caffe. The whole update runs in the backend, which can
+    use the compact blocks of a gradient without making it dense.
     """
 
     ranges = {"momentum": (0, 1)}
