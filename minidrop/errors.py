@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import heapq
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 MOST_MISTAKES = 100         # of one description that are put into words
@@ -75,6 +76,15 @@ class CaptureError(BackendError):
 
 class NonFiniteError(MinidropError):
     """Training met a NaN or an infinity."""
+
+
+@contextmanager
+def fits_into_memory(what: str) -> Iterator[None]:
+    """Within this context a lack of memory is a BackendError that says what does not fit."""
+    try:
+        yield
+    except MemoryError as error:
+        raise BackendError(f"{what} does not fit into memory; make it smaller ({error})") from None
 
 
 def nearest(name: str, known: Any, count: int = 3) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minidrop.errors import MinidropError
+
 if TYPE_CHECKING:
+    from minidrop.autograd.function import Function
     from minidrop.autograd.tensor import Tensor
 
 
@@ -36,12 +39,15 @@ def no_grad() -> Iterator:
         _state.recording = before
 
 
-def backward(seeds: list[tuple[Tensor, np.ndarray]]) -> None:
+def backward(seeds: list[tuple[Tensor, np.ndarray]],
+             failed: Callable[[Function, Exception], object] = lambda function, error: None) -> None:
     """Run the backward pass from `seeds`, pairs (tensor, gradient array of the tensor's physical shape).
 
     A function runs once, after all readers of its outputs: their `rank` is higher, because a rank is one more
     than the highest among the creators of the inputs. Gradients reach the leaves through `accumulate`. The
     graph is taken apart on the way, so that memory is freed early; a second backward needs a second forward.
+    Where a function fails for a user's mistake or for want of memory, failed(function, error) may raise
+    another error.
     """
     waiting = {}         # Function -> gradients of its outputs
     order = []           # heap of (-rank, -age, Function): the order of sums must not depend on addresses
@@ -59,10 +65,7 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]]) -> None:
         gradients, i = waiting[function], tensor.output_index
         gradients[i] = gradient if gradients[i] is None else gradients[i] + gradient
 
-    for tensor, gradient in seeds:
-        deliver(tensor, gradient)
-    while order:
-        function = heapq.heappop(order)[2]
+    def run(function):
         gradients = waiting.pop(function)
         inputs = function.inputs
         if inputs is None:
@@ -76,3 +79,13 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]]) -> None:
         for tensor, want, gradient in zip(inputs, wanted, results, strict=True):
             if want and gradient is not None:
                 deliver(tensor, gradient)
+
+    for tensor, gradient in seeds:
+        deliver(tensor, gradient)
+    while order:
+        function = heapq.heappop(order)[2]
+        try:
+            run(function)
+        except (MinidropError, MemoryError) as error:
+            failed(function, error)
+            raise

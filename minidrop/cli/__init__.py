@@ -1,5 +1,6 @@
 """The command line: `minidrop COMMAND`. Commands parse, call and print; one file per command."""
 
+import atexit
 import importlib.util
 import logging
 import os
@@ -122,6 +123,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run `arguments`, by default those of this process, and exit."""
     if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
+        # Python takes its handlers back before it takes modules apart: an impatient Ctrl-C would kill it.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -5,6 +5,8 @@ import logging
 import logging.handlers
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -84,6 +86,18 @@ class Console(logging.Handler):
 
 
 console = Console()
+
+
+@contextmanager
+def informed() -> Iterator:
+    """Within this context the library's records of level INFO are shown, too."""
+    logger = logging.getLogger("minidrop")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class LogFile(logging.Handler):

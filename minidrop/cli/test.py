@@ -1,12 +1,13 @@
 """minidrop test: the mean of a net's outputs in phase TEST, with --mc also their uncertainty."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import click
 
 from minidrop.apps.uncertainty import evaluate_monte_carlo
 from minidrop.cli import values as shown
-from minidrop.cli.console import echo
+from minidrop.cli.console import echo, informed
 from minidrop.cli.options import Command, chosen_device, device_options, net_options, stated, weights_option
 from minidrop.config import load_net
 from minidrop.net import Net
@@ -44,8 +45,9 @@ def test(model: Any, weights: Any, iterations: int, passes: int, seed: int, over
         if passes:
             evaluation = evaluate_monte_carlo(net, iterations, passes)
         else:
-            values = run_test(net, iterations)
-            if len(net.losses) < 2:         # then total_loss is one of the outputs, or 0
+            with nullcontext() if as_json else informed():      # of debug_info
+                values = run_test(net, iterations)
+            if len(net.losses) < 2:         # then it is one of the outputs, or 0
                 values.pop("total_loss")
     finally:
         net.close()

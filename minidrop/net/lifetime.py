@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from minidrop.errors import BackendError, DataError, SnapshotError
+from minidrop.errors import DataError, SnapshotError, fits_into_memory
 
 if TYPE_CHECKING:
     from minidrop.backend import Backend
@@ -75,12 +75,9 @@ class Lifetime:
     def reset_states(self) -> None:
         """Set all states to 0 for the next forward pass; raises BackendError if memory is short."""
         for node in self.graph.nodes:
-            try:
+            with fits_into_memory(f"{self.config.where(node.index)}: layer {node.name!r}: its state"):
                 node.layer.state = {name: self.backend.zeros(shape, self.dtype)
                                     for name, shape in node.layer.state_shapes().items()}
-            except MemoryError as error:
-                raise BackendError(f"{self.config.where(node.index)}: layer {node.name!r}: its state does "
-                                   f"not fit into memory; make it smaller ({error})") from None
 
     def __deepcopy__(self: Any, memo: dict) -> Net:
         """Return an independent net: weights, gradients, states and positions in the data are copied.

@@ -10,7 +10,7 @@ import numpy as np
 from minidrop.autograd import Parameter
 from minidrop.backend import Backend
 from minidrop.config import NetConfig
-from minidrop.errors import BackendError, ConfigError
+from minidrop.errors import ConfigError, fits_into_memory
 from minidrop.fillers import fill
 from minidrop.net.graph import Graph
 from minidrop.net.plan import Plan
@@ -40,12 +40,9 @@ def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: st
                 log.warning("layer %r: the net that this one shares weights with has no %s of that layer: it "
                             "keeps the values of its filler", node.name, name)
             shape, rng = tuple(found.spec.shape), generator(seed, "filler", node.name, name)
-            try:
+            with fits_into_memory(f"{place} of shape {shape}"):
                 data = (backend.asarray(fill(found.spec.filler, shape, rng), dtype) if fills
                         else np.broadcast_to(np.zeros((), dtype), shape))
-            except MemoryError as error:
-                raise BackendError(f"{place} of shape {shape} does not fit into memory; "
-                                   f"make it smaller ({error})") from None
             multipliers = (1.0 if value is None else value for value in (found.lr_mult, found.decay_mult))
             parameter = Parameter(data, backend, f"{node.name}.{name}", *multipliers)
         for node, name in found.users:

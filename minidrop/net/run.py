@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.autograd import Tensor, backward
-from minidrop.errors import BackendError, ConfigError, DataError, KeptError, MinidropError
+from minidrop.errors import ConfigError, DataError, KeptError, MinidropError, fits_into_memory
 from minidrop.layers import DataLayer
 
 if TYPE_CHECKING:
@@ -43,13 +43,8 @@ class Run:
                 bottoms[i] = Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
             try:
                 tops = self._tops(node, bottoms)
-            except MinidropError as error:
-                raise type(error)(
-                    f"layer {node.name!r} ({node.config.type}): "
-                    f"{error}{self._record(node, error)}") from error
-            except MemoryError as error:
-                raise BackendError(f"layer {node.name!r} ({node.config.type}): what it computes does not fit "
-                                   f"into memory; make it smaller ({error})") from None
+            except (MinidropError, MemoryError) as error:
+                self._raise_of(node, error)
             tops = tops if isinstance(tops, tuple) else (tops,)
             if net.force_backward and node.layer.is_data:
                 for top in tops:
@@ -103,6 +98,24 @@ class Run:
         if not isinstance(layer, DataLayer):
             return ""
         return layer.record_of(place // math.prod(self.tensors[ref].shape[layer.record_axes:])) or ""
+
+    def _raise_of(self, node, error):
+        """Raise an error again, as that of a layer."""
+        place = f"layer {node.name!r} ({node.config.type})"
+        if isinstance(error, MemoryError):
+            with fits_into_memory(f"{place}: what it computes"):
+                raise error
+        raise type(error)(f"{place}: {error}{self._record(node, error)}") from error
+
+    def _raise_of_function(self, function, error):
+        """Raise the error of a function's backward as that of its layer, where it has one.
+
+        Functions age in the order of their calls: its layer is the first whose tops are not older.
+        """
+        for node in self.net.graph.nodes:
+            creators = [self.tensors[ref].creator for ref in node.tops if ref in self.tensors]
+            if any(creator is not None and creator.age >= function.age for creator in creators):
+                self._raise_of(node, error)
 
     # -- results ---------------------------------------------------------------------------------------------
     @property
@@ -162,7 +175,8 @@ class Run:
         self.spent = True
         xp = net.backend.xp
         with net.backend.active():
-            backward([(tensor, xp.full(tensor.data.shape, seed, tensor.dtype)) for tensor, seed in roots])
+            backward([(tensor, xp.full(tensor.data.shape, seed, tensor.dtype)) for tensor, seed in roots],
+                     self._raise_of_function)
 
     def _require(self, what):
         if any(ref not in self.tensors for ref, _ in self.net.losses):

@@ -1,4 +1,4 @@
-"""debug_info: mean absolute values of blobs, parameters and gradients at every display, as in Caffe."""
+"""debug_info: Caffe's mean absolute values of blobs, parameters and their gradients."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minidrop.net import Net
     from minidrop.solver.loop import Solver
 
 log = logging.getLogger(__name__)
@@ -33,13 +34,9 @@ class DebugInfo:
 
     def forward(self) -> None:
         """Log the blobs and parameters of a forward pass, and watch its functions for `backward`."""
-        for node in self.net.graph.nodes:
-            for ref in node.tops:
-                tensor = self.net.tensor(ref)
-                self._say("Forward", node.name, f"top blob {ref.name} data", tensor.data, tensor.shape)
-                self._watch(tensor.creator)
-            for name, parameter in node.layer.params.items():
-                self._say("Forward", node.name, f"param blob {name} data", parameter.data, parameter.shape)
+        log_forward(self.net)
+        for tensor in self.net.run.tensors.values():
+            self._watch(tensor.creator)
 
     def _watch(self, function):
         if function is None or id(function) in self.functions:
@@ -66,8 +63,8 @@ class DebugInfo:
                              self.gradients[key] / max(math.prod(tensor.shape), 1) / self._scale)
             for name, parameter in node.layer.params.items():
                 if parameter.requires_grad:
-                    self._say("Backward", node.name, f"param blob {name} diff", parameter.dense_grad(),
-                              parameter.shape, self._scale)
+                    _say(self.net, "Backward", node.name, f"param blob {name} diff", parameter.dense_grad(),
+                         parameter.shape, self._scale)
         trained = self.solver.updater.parameters
         data, diff = [p.data for p in trained.values()], [p.dense_grad() for p in trained.values()]
         log.info("    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)",
@@ -80,7 +77,8 @@ class DebugInfo:
         for name, parameter in self.solver.updater.parameters.items():
             layer, _, own = name.rpartition("/")
             log.info("    [Update] Layer %s, param %s data: %g; diff: %g", layer, own,
-                     self._mean(parameter.data), self._mean(parameter.data - self.before[name]))
+                     _mean(self.net, parameter.data, parameter.shape),
+                     _mean(self.net, parameter.data - self.before[name], parameter.shape))
 
     @property
     def _scale(self):
@@ -88,14 +86,31 @@ class DebugInfo:
         return self.solver.loss_scale.value if self.solver.loss_scale is not None else 1.0
 
     def _sum(self, array):
-        """Return the sum of absolute values."""
-        return float(self.net.backend.to_host(abs(array).sum(dtype="float64")))
+        return _sum(self.net, array)
 
     def _length(self, arrays):
         return math.sqrt(self.net.backend.sum_of_squares(*arrays))
 
-    def _mean(self, array, shape=None):
-        return self._sum(array) / max(math.prod(array.shape if shape is None else shape), 1)
 
-    def _say(self, way, layer, what, array, shape, scale=1.0):
-        log.info("    [%s] Layer %s, %s: %g", way, layer, what, self._mean(array, shape) / scale)
+def log_forward(net: Net) -> None:
+    """Log the blobs and parameters of the last forward pass of a net, mean |x| each."""
+    for node in net.graph.nodes:
+        for ref in node.tops:
+            tensor = net.tensor(ref)
+            _say(net, "Forward", node.name, f"top blob {ref.name} data", tensor.data, tensor.shape)
+        for name, parameter in node.layer.params.items():
+            _say(net, "Forward", node.name, f"param blob {name} data", parameter.data, parameter.shape)
+
+
+def _sum(net, array):
+    """The sum of absolute values."""
+    return float(net.backend.to_host(abs(array).sum(dtype="float64")))
+
+
+def _mean(net, array, shape):
+    """The mean of absolute values; what is dropped of `shape` is 0."""
+    return _sum(net, array) / max(math.prod(shape), 1)
+
+
+def _say(net, way, layer, what, array, shape, scale=1.0):
+    log.info("    [%s] Layer %s, %s: %g", way, layer, what, _mean(net, array, shape) / scale)

@@ -10,6 +10,7 @@ from minidrop.autograd import no_grad
 from minidrop.errors import DataError
 from minidrop.layers import Layer
 from minidrop.net import Net
+from minidrop.solver.debug_info import log_forward
 
 
 class TestStopped(Exception):
@@ -34,7 +35,10 @@ def run_test(net: Net, iterations: int, start: int = 0,
         for _ in range(iterations):
             if should_stop():
                 raise TestStopped
-            for name, tensor in net.forward().items():
+            outputs = net.forward()
+            if net.config.message.debug_info:
+                log_forward(net)
+            for name, tensor in outputs.items():
                 value = tensor.numpy().astype(np.float64)
                 if np.isnan(value).any():
                     _refuse_nonfinite_data(net)

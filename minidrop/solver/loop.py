@@ -16,7 +16,7 @@ import numpy as np
 
 from minidrop.autograd import Parameter, Tensor
 from minidrop.config import SolverConfig, SolverParameter, load_solver
-from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError
+from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError, fits_into_memory
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
 from minidrop.solver import state
@@ -171,7 +171,7 @@ class Solver:
         self._stopping, self._should_stop = False, lambda solver: self._stopping or should_stop(solver)
         try:
             while self.iteration < self.settings.max_iter and not self._should_stop(self):
-                self._step()
+                self._iterate()
             stopped = self.iteration < self.settings.max_iter
         except TestStopped:         # before the iteration that it belongs to
             stopped = True
@@ -195,13 +195,17 @@ class Solver:
         """
         self._stopping = False
         for _ in range(iterations):
-            self._step()
+            self._iterate()
             if self._stopping:
                 return
 
     def stop(self) -> None:
         """End `solve` or `step` after this iteration, or between two batches of a test."""
         self._stopping = True
+
+    def _iterate(self) -> None:
+        with fits_into_memory(f"iteration {self.iteration}: what it computes"):     # where no layer is known
+            self._step()
 
     def _step(self) -> None:
         settings = self.settings

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidrop.autograd import Parameter
 from minidrop.config import SolverParameter, decimal
-from minidrop.errors import CaptureError, NonFiniteError
+from minidrop.errors import CaptureError, NonFiniteError, fits_into_memory
 from minidrop.net import Net
 from minidrop.solver.rules import get_rule
 
@@ -28,8 +28,11 @@ class Updater:
         self.l1 = settings.regularization_type == "L1"
         self.clip = decimal(settings.clip_gradients)
         with self.backend.active():
-            self.history = {name: [self.backend.xp.zeros_like(p.data) for _ in range(self.rule.slots)]
-                            for name, p in self.parameters.items()}
+            self.history = {name: self._new_history(name) for name in self.parameters}
+
+    def _new_history(self, name):
+        with fits_into_memory(f"{name}: what the solver keeps of it"):
+            return [self.backend.xp.zeros_like(self.parameters[name].data) for _ in range(self.rule.slots)]
 
     @property
     def constants(self) -> tuple:
@@ -95,8 +98,9 @@ class Updater:
     def _apply(self, numbers, scale):
         for name, parameter in self.parameters.items():
             own = numbers[parameter.lr_mult, parameter.decay_mult]
-            self.rule.update(self.backend, parameter, self.history[name], own,
-                             self.decay * parameter.decay_mult, self.l1, scale)
+            with fits_into_memory(f"{name}: its update"):
+                self.rule.update(self.backend, parameter, self.history[name], own,
+                                 self.decay * parameter.decay_mult, self.l1, scale)
             parameter.clear_grad()
 
     def permute(self, parameter: Parameter, axis: int, order: np.ndarray) -> None:

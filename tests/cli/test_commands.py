@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -247,3 +248,17 @@ def test_check_makes_no_parameters(tiny, minidrop, file, monkeypatch):
 def test_check_reads_the_weights_of_a_solver(tiny, minidrop):
     result = minidrop("check", tiny.solver, "--set", "weights=none.h5")
     assert result.code == 1 and "none.h5" in result.err
+
+
+def test_test_tells_the_averages_of_every_batch_where_the_net_has_debug_info(minidrop, tiny):
+    minidrop("train", "--solver", tiny.solver, "--out", "run", "--set", "max_iter=1")
+    weights, = Path("run/snapshots").glob("*_iter_1.h5")
+    arguments = "test", "--weights", weights, "--iterations", "3", "--model", tiny.net
+    plain = minidrop(*arguments).out
+    net = tiny.folder / "net.prototxt"
+    net.write_text("debug_info: true\n" + net.read_text())
+    lines = minidrop(*arguments).out.splitlines()
+    told = [line for line in lines if line.startswith("    [Forward] Layer ")]
+    assert [line for line in lines if line not in told] == plain.splitlines()
+    assert len(told) == 3 * (8 + 4) and sum("top blob loss data: " in line for line in told) == 3
+    assert json.loads(minidrop(*arguments, "--json").out)["iterations"] == 3

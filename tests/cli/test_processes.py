@@ -250,3 +250,24 @@ def test_many_interrupts_end_it_at_once_and_print_nothing(tiny):
     out, err = finish(child)
     assert (child.returncode, err) == (130, "")
     assert [path.name for path in (tiny.path / "o").rglob("*.part")] == []
+
+
+LATE = """
+import os, signal, sys
+from minidrop.cli import main
+
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGINT):
+        kill(process, number)
+
+sys.late = Late()       # dies with sys, when Python's own handlers of signals are gone
+sys.argv[0] = "minidrop"
+main()
+"""
+
+
+@pytest.mark.parametrize("argument, code", [("--version", 0), ("trian", 2)])
+def test_sigint_while_python_ends_leaves_the_exit_code_as_it_is(argument, code):
+    done = subprocess.run([sys.executable, "-c", LATE, argument], env=environment(), capture_output=True,
+                          timeout=SECONDS)
+    assert done.returncode == code

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minidrop as md
-from minidrop.config import decimal, parse_net
+from minidrop.config import decimal, parse_net, parse_solver
 from minidrop.net import parameters
 
 DATA = ('layer { name: "in" type: "Input" top: "x" top: "c" input_param { shape { dim: 2 dim: 3 dim: 4 } '
@@ -52,6 +52,60 @@ def test_a_lack_of_memory_in_a_pass_names_the_layer(monkeypatch):
     monkeypatch.setattr(type(found.layers["big"]), "forward", no_memory)
     with pytest.raises(md.BackendError, match=r"^layer 'big' \(DummyData\): .* not fit into memory.*9 TiB"):
         found.forward()
+
+
+NET = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "one" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 4 } }
+layer { name: "shape" type: "Reshape" bottom: "a" top: "b" reshape_param { shape { dim: 2 dim: 4 } } }
+layer { name: "relu" type: "ReLU" bottom: "b" top: "b" }
+layer { name: "two" type: "InnerProduct" bottom: "b" top: "c" inner_product_param { num_output: 2 } }
+layer { name: "tanh" type: "TanH" bottom: "c" top: "loss" loss_weight: 1 }
+"""
+
+
+@pytest.mark.parametrize("layer", ["one", "relu", "two", "tanh"])
+@pytest.mark.parametrize("error", [MemoryError("9 TiB"), md.BackendError("cuda:0 is out of memory: 9 TiB")])
+def test_a_lack_of_memory_in_backward_names_the_layer(layer, error):
+    found = net(NET)
+    found.forward(x=np.ones((2, 3), np.float32))
+    node = next(node for node in found.graph.nodes if node.name == layer)
+
+    def fail(*_):
+        raise error
+    found.tensor(node.tops[0]).creator.watch_backward(lambda backward: fail)
+    with pytest.raises(md.BackendError, match=rf"^layer '{layer}' \({node.config.type}\): .*memory.*9 TiB"):
+        found.backward()
+
+
+def test_a_gradient_that_does_not_fit_into_memory_names_the_layer_that_wrote_it(monkeypatch):
+    found = net(NET)
+    found.forward(x=np.ones((2, 3), np.float32))
+    monkeypatch.setattr(type(found.params["two"]["weight"]), "accumulate", no_memory)
+    with pytest.raises(md.BackendError, match=r"^layer 'two' \(InnerProduct\): .* fit into memory.*9 TiB"):
+        found.backward()
+
+
+@pytest.mark.parametrize("place, says", [
+    ("after_backward", "iteration 0: what it computes"), ("rule", "two/weight: its update"),
+    ("history", "one/weight: what the solver keeps of it"),
+])
+def test_a_lack_of_memory_elsewhere_in_an_iteration_says_where(place, says, monkeypatch):
+    text = f'net_param {{ {NET} }} base_lr: 0.1 lr_policy: "fixed" max_iter: 3 momentum: 0.9'
+
+    def failing():
+        if place == "history":
+            monkeypatch.setattr(np, "zeros_like", no_memory)
+        solver = md.Solver(parse_solver(text), device="cpu")
+        solver.net.set_inputs(x=np.ones((2, 3), np.float32))
+        if place == "rule":
+            update, two = solver.updater.rule.update, solver.net.params["two"]["weight"]
+            solver.updater.rule.update = lambda backend, parameter, *more: (
+                no_memory() if parameter is two else update(backend, parameter, *more))
+        if place == "after_backward":
+            solver.after_backward.append(no_memory)
+        solver.solve()
+    with pytest.raises(md.BackendError, match=f"^{says} does not fit into memory; make it .*9 TiB"):
+        failing()
 
 
 def test_a_net_that_is_looked_at_makes_no_parameters(monkeypatch):

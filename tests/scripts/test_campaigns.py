@@ -1,20 +1,26 @@
-"""Some damaged files of each kind are read or refused; the campaign sees crashes, hangs and tracebacks."""
+"""Some damaged files of each kind are read or refused, some kills are survived; the campaigns see faults."""
 
+import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-MUTANTS = Path(__file__).resolve().parents[2] / "scripts" / "campaigns" / "mutants.py"
+from minidrop.snapshot import Snapshot, read_snapshot, write_snapshot
+
+CAMPAIGNS = Path(__file__).resolve().parents[2] / "scripts" / "campaigns"
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the campaign watches a process as POSIX has it")
 
 
 def run(folder, *arguments, **environment):
-    return subprocess.run([sys.executable, MUTANTS, "--keep", folder / "kept", *arguments], timeout=120,
-                          capture_output=True, text=True, env={**os.environ, **environment})
+    return subprocess.run([sys.executable, CAMPAIGNS / "mutants.py", "--keep", folder / "kept", *arguments],
+                          timeout=120, capture_output=True, text=True, env={**os.environ, **environment})
 
 
 @pytest.mark.parametrize("kind", ["config", "hdf5", "snapshot", "text"])
@@ -77,3 +83,38 @@ def test_a_hang_is_found(tmp_path):
     done = run(tmp_path, "--kind", "endless", "--kinds", "faults", "--count", "1", "--seconds", "0.1",
                PYTHONPATH=str(tmp_path))
     assert done.returncode == 1 and "endless 0: hang, kept in" in done.stdout
+
+
+# -- kills ---------------------------------------------------------------------------------------------------
+@pytest.fixture
+def kills(monkeypatch):
+    """The module kills.py."""
+    monkeypatch.setattr(sys, "path", [*sys.path])       # to which it adds
+    monkeypatch.setenv("MINIDROP_TRUST_DATA", "1")      # as its main does
+    spec = importlib.util.spec_from_file_location("kills", CAMPAIGNS / "kills.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_few_kills_change_nothing_and_a_change_is_found(kills, tmp_path, capsys):
+    """Shuffling, reading ahead, Adam and iter_size, on a net of the long campaign."""
+    task = kills.Task(tmp_path / "mlp", "mlp", ["max_iter=120", "snapshot=5", "test_interval=40"])
+    options = SimpleNamespace(count=3, seed=1, keep=tmp_path / "kept")
+    assert kills.campaign(options, [task], "kill") == 0
+    told = capsys.readouterr().out
+    assert sum(map(int, re.findall(r"(\d+) (?:while \w+|too late)", told))) == 3
+    assert int(re.search(r"(\d+) snapshots compared; 0 faults", told)[1]) >= 24
+
+    shutil.copytree(task.peace, task.hit, dirs_exist_ok=True)
+    with (task.hit / "metrics.jsonl").open("a") as metrics:
+        metrics.write("{}\n")
+    with pytest.raises(kills.Fault, match="metrics.jsonl is not what it is in peace"):
+        task.after(0)
+    path = task.hit / "snapshots" / "run_iter_10.h5"
+    snapshot = read_snapshot(path)
+    weight = snapshot.arrays["data/ip3/weight"].copy()
+    weight[0, 0] = np.nextafter(weight[0, 0], np.float32(9))
+    write_snapshot(path, Snapshot({**snapshot.arrays, "data/ip3/weight": weight}, snapshot.attrs))
+    with pytest.raises(kills.Fault, match="run_iter_10.h5 is not what it is in peace"):
+        task.after(-9)

@@ -3,6 +3,7 @@
 import logging
 import re
 
+import h5py
 import numpy as np
 import pytest
 
@@ -30,6 +31,30 @@ def solver_of(settings, net=NET):
 def lines_of(caplog):
     return dict(line.strip().rsplit(": ", 1) for line in caplog.messages
                 if re.match(r"    \[(Forward|Backward)\] Layer", line))
+
+
+TEST_NET = """layer { name: "data" type: "HDF5Data" top: "x" top: "y"
+  hdf5_data_param { source: "list.txt" batch_size: 2 } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+  inner_product_param { num_output: 3 weight_filler { type: "constant" value: -0.5 } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "y" top: "loss" }
+"""
+
+
+@pytest.fixture
+def batches(tmp_path, monkeypatch):
+    """Three batches of two records, of which the entries are all 1, all 2, all 3."""
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("a.h5", "w") as file:
+        file["x"] = np.repeat([1, 1, 2, 2, 3, 3], 5).reshape(6, 5).astype(np.float32)
+        file["y"] = np.zeros((6, 3), np.float32)
+    (tmp_path / "list.txt").write_text("a.h5\n")
+
+
+TESTED = [f"    [Forward] Layer {line}" for i in (1, 2, 3) for line in (
+    f"data, top blob x data: {i}", "data, top blob y data: 0", f"ip, top blob ip data: {2.5 * i:g}",
+    "ip, param blob weight data: 0.5", "ip, param blob bias data: 0",
+    f"loss, top blob loss data: {2 * 3 * (2.5 * i)**2 / 4:g}")]
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +116,12 @@ def test_iterations_with_it_are_not_captured():
     assert problem_of(solver_of("debug_info: true")) == "debug_info reads every blob and gradient"
     assert problem_of(solver_of("", "debug_info: true " + NET)) == "debug_info reads every blob and gradient"
     assert not problem_of(solver_of(""))
+
+
+@pytest.mark.parametrize("own, wanted", [("debug_info: true", TESTED), ("", [])])
+def test_a_test_net_tells_every_batch_by_its_own_setting(own, wanted, batches, caplog):
+    """The solver's is of the train net alone, as in Caffe."""
+    solver = solver_of(f"debug_info: true display: 1 test_net_param {{ {own} {TEST_NET} }} test_iter: 3 "
+                       f"test_interval: 9")
+    solver.test()
+    assert [line for line in caplog.messages if line.startswith("    [")] == wanted
