@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import sys
 from pathlib import Path
 
 if os.environ.get("PYTEST_XDIST_WORKER"):       # one process a core: more threads would only wait for each
@@ -18,6 +19,11 @@ import pytest
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Numba keeps its kernels in __pycache__ in any case. Without bytecode there too each worker would rewrite the
+# assertions of all tests, and each process that a test starts compile all of minidrop: a tenth of a run.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ROOT = Path(__file__).resolve().parents[1]
 

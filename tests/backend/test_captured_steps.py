@@ -94,13 +94,13 @@ def own_layer():
 @pytest.mark.parametrize("kind", ["Dropout", "GaussianDropout", "PERIODIC", "ROW", "SLICE", "TILE"])
 def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cuda, kind):
     whole = solver(recorded_cuda(), mlp(kind))
-    found = run(whole, 60)
+    found = run(whole, 32)
     assert whole.captured.problem == ""
     assert whole.captured.replayed > 8
-    compare(found, run(solver("cpu", mlp(kind)), 60), rtol=1e-9, atol=1e-11)
+    compare(found, run(solver("cpu", mlp(kind)), 32), rtol=1e-9, atol=1e-11)
     step_by_step = solver(recorded_cuda(), mlp(kind))
     step_by_step.captured.launches = False
-    compare(found, run(step_by_step, 60))
+    compare(found, run(step_by_step, 32))
     assert step_by_step.captured.replayed == 0
 
 
@@ -137,7 +137,7 @@ def test_every_rule_is_captured(recorded_cuda, adamw, rule, clip):
         made.net.set_input_arrays(*DATA)
         if made.captured:
             made.captured.launches = launches
-        results.append(run(made, 30))
+        results.append(run(made, 22))
         assert not made.captured or made.captured.problem == "" and (made.captured.replayed > 8) == launches
     compare(results[0], results[1])
     compare(results[0], results[2], rtol=1e-8, atol=1e-10)

@@ -163,7 +163,8 @@ layer { name: "s" type: "Silence" bottom: "r" inner_product_param { num_output: 
 
 # -- patterns ------------------------------------------------------------------------------------------------
 def test_patterns_as_json(minidrop):
-    reports = json.loads(minidrop("patterns", "--rate", "0.5", "--units", "2048", "--json").out)
+    reports = json.loads(minidrop("patterns", "--rate", "0.5", "--units", "2048", "--iterations", "1000",
+                                  "--json").out)
     assert set(reports) >= {"PERIODIC", "ROW"}
     for one in reports.values():
         assert one["rate_reached"] == pytest.approx(0.5, abs=1e-9)

@@ -83,7 +83,7 @@ def test_the_installed_script(tiny):
 @pytest.mark.parametrize("options", [(), ("--dropout", "conventional", "--set", "type=Adam", "--set",
                                           "momentum=0.9")])
 def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
-    settings = (*options, "--set", "max_iter=1500", "--set", "snapshot=100", "--set", "display=7", "--set",
+    settings = (*options, "--set", "max_iter=1000", "--set", "snapshot=100", "--set", "display=7", "--set",
                 "average_loss=10", "--set", "test_interval=150", "--set", "snapshot_best=accuracy")
     whole = train(tiny, "whole", *settings)
     finish(whole)
@@ -94,7 +94,7 @@ def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
     for _ in range(3):
         child = train(tiny, "killed", *settings, "--resume", "auto")
         wait_for(child, tiny.path / "killed/snapshots/task_iter_100.h5")
-        time.sleep(moments.uniform(0, 0.5) + 0.4 * kills)           # a resumed one has to start first
+        time.sleep(moments.uniform(0, 0.3) + 0.4 * kills)           # a resumed one has to start first
         child.kill()
         child.communicate(timeout=SECONDS)
         kills += child.returncode == -signal.SIGKILL
@@ -102,7 +102,7 @@ def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
     out, _ = finish(last)
     assert last.returncode == 0 and kills
     assert "going on at iteration " in out
-    for name in ("task_iter_1500.h5", "task_best.h5"):
+    for name in ("task_iter_1000.h5", "task_best.h5"):
         a, b = (weights_of(tiny.path / run / "snapshots" / name) for run in ("whole", "killed"))
         assert set(a) == set(b) and all(a[key].tobytes() == b[key].tobytes() for key in a)
     assert (tiny.path / "killed/metrics.jsonl").read_bytes() == (tiny.path

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from programs import run_here
 
 from minidrop.data import DATA_SETS, HDF5Records, download, find_source
 from minidrop.errors import DataError
@@ -173,10 +174,18 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
 
 # The script itself, as a user runs it.
 
-def run_script(*arguments, cache, data="", **environment):
+def environment(cache, data, more):
+    return {**os.environ, "MINIDROP_CACHE": str(cache), "MINIDROP_DATA": str(data), "no_proxy": "127.0.0.1",
+            **more}
+
+
+def run_script(*arguments, cache, data="", **more):
+    return run_here(SCRIPT, *arguments, environment=environment(cache, data, more))
+
+
+def run_process(*arguments, cache, data="", **more):
     return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True,
-                          env={**os.environ, "MINIDROP_CACHE": str(cache), "MINIDROP_DATA": str(data),
-                               "no_proxy": "127.0.0.1", **environment}, timeout=120)
+                          env=environment(cache, data, more), timeout=120)
 
 
 def fails_with_one_line(result, *parts):
@@ -196,7 +205,7 @@ def real_mnist():
 
 def test_digits(tmp_path, monkeypatch):
     pytest.importorskip("sklearn", reason="scikit-learn is absent")
-    result = run_script("digits", cache=tmp_path)
+    result = run_process("digits", cache=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path))
     parts = [HDF5Records(find_source(f"digits/{part}.txt"), ("data", "label")) for part in ("train", "test")]
@@ -323,7 +332,8 @@ def test_what_the_script_refuses(tmp_path, server):
                                    data=tmp_path / "data"), "outside $MINIDROP_DATA")
     assert not (tmp_path / "data").exists()
     (tmp_path / "file").write_text("")
-    fails_with_one_line(run_script("digits", cache=tmp_path / "file"), "cannot be made", "set MINIDROP_CACHE")
+    fails_with_one_line(run_process("digits", cache=tmp_path / "file"), "cannot be made",
+                        "set MINIDROP_CACHE")
 
 
 @pytest.mark.parametrize("arguments", [["cifar"], [], ["digits", "--from", "."],
@@ -334,7 +344,7 @@ def test_wrong_usage_exits_2(tmp_path, arguments):
 
 
 def test_help():
-    result = run_script("--help", cache="")
+    result = run_process("--help", cache="")
     assert result.returncode == 0
     for word in ("--from", "$MINIDROP_DATA/NAME", "$MINIDROP_CACHE/NAME", *DATA_SETS):
         assert word in result.stdout

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from minidrop import Net
+from minidrop.cli import run
 from minidrop.config import parse_net
 from minidrop.errors import ConfigError
 from minidrop.patterns import PatternSettings, base, get_family
@@ -39,6 +41,25 @@ def aligned():
         spec.loader.exec_module(module)
         yield module
     base.get_family.cache_clear()
+
+
+@pytest.fixture
+def minidrop(tmp_path, monkeypatch, capsys):
+    """minidrop("check", ...) -> a command line in this process, in tmp_path; what it imports is forgotten."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        capsys.readouterr()
+        before = set(sys.modules)
+        with base._families.forgetting():
+            code = run([str(argument) for argument in arguments])
+        base.get_family.cache_clear()
+        for name in set(sys.modules) - before:
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").parent in (tmp_path, FILE.parent):
+                del sys.modules[name]
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+    return call
 
 
 @pytest.mark.parametrize("rate", [0, 0.3, 0.5, 0.7, 0.9])
@@ -80,19 +101,17 @@ def test_the_file_runs():
 
 @pytest.mark.parametrize("command", [["patterns", "--family", "ALIGNED", "--units", "160"],
                                      ["check", "{net}"]])
-def test_the_command_line_imports_it(command, tmp_path):
+def test_the_command_line_imports_it(minidrop, command, tmp_path):
     (tmp_path / "net.prototxt").write_text(NET)
     arguments = [part.format(net=tmp_path / "net.prototxt") for part in command]
-    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", FILE, *arguments],
-                            capture_output=True, text=True, timeout=120)
+    result = minidrop("--import", FILE, *arguments)
     assert result.returncode == 0, result.stderr
     assert "ALIGNED" in result.stdout
-    without = subprocess.run([sys.executable, "-m", "minidrop", *arguments], capture_output=True, text=True,
-                             timeout=120)
+    without = minidrop(*arguments)
     assert without.returncode == 1 and "unknown pattern 'ALIGNED'" in without.stderr
 
 
-def test_training_goes_on_from_a_snapshot(tmp_path):
+def test_training_goes_on_from_a_snapshot(minidrop, tmp_path):
     net = NET.replace('layer { name: "in" type: "Input" top: "x" top: "y"\n  input_param {',
                       'layer { name: "in" type: "DummyData" top: "x" top: "y" dummy_data_param { '
                       'data_filler { type: "gaussian" std: 1 }')
@@ -101,18 +120,20 @@ def test_training_goes_on_from_a_snapshot(tmp_path):
                                               'momentum: 0.9 max_iter: 6 snapshot: 3 random_seed: 1 '
                                               'solver_mode: CPU display: 1')
 
-    def train(*more, imports=("--import", FILE)):
-        return subprocess.run([sys.executable, "-m", "minidrop", *imports, "train", "--solver",
-                               "solver.prototxt", *more],
-                              capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    def process(*arguments):
+        return subprocess.run([sys.executable, "-m", "minidrop", *arguments], capture_output=True, text=True,
+                              timeout=120, cwd=tmp_path)
+
+    def train(*more, imports=("--import", FILE), how=minidrop):
+        return how(*imports, "train", "--solver", "solver.prototxt", *more)
 
     def arrays_of(run):
         snapshot, = (tmp_path / run / "snapshots").glob("*_iter_6.h5")
         return read_snapshot(snapshot).arrays
 
-    for arguments in (["--out", "whole"], ["--out", "parts", "--set", "max_iter=3"],
-                      ["--out", "parts", "--resume", "auto"]):
-        result = train(*arguments)
+    for how, *arguments in ((minidrop, "--out", "whole"), (minidrop, "--out", "parts", "--set", "max_iter=3"),
+                            (process, "--out", "parts", "--resume", "auto")):
+        result = train(*arguments, how=how)
         assert result.returncode == 0, result.stderr
     assert "going on at iteration 3" in result.stdout
     whole, parts = arrays_of("whole"), arrays_of("parts")
@@ -126,9 +147,8 @@ def test_training_goes_on_from_a_snapshot(tmp_path):
     ("nowhere.py", "--import nowhere.py: there is no such file"),
     ("no_such_module_here", "--import no_such_module_here: ModuleNotFoundError: No module named"),
 ])
-def test_what_cannot_be_imported(name, message):
-    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", name, "devices"],
-                            capture_output=True, text=True, timeout=120)
+def test_what_cannot_be_imported(minidrop, name, message):
+    result = minidrop("--import", name, "devices")
     assert (result.returncode == 1 and result.stderr.startswith(f"error: {message}")
             and "Traceback" not in result.stderr)
 
@@ -136,10 +156,9 @@ def test_what_cannot_be_imported(name, message):
 @pytest.mark.parametrize("code, message", [("def", "own.py: SyntaxError: "),
                                            ("x = 1\n1 / 0", "own.py:2: ZeroDivisionError: "),
                                            ("import no_such_module_here", "own.py:1: ModuleNotFoundError: ")])
-def test_what_fails_in_imported_code(code, message, tmp_path):
+def test_what_fails_in_imported_code(minidrop, code, message, tmp_path):
     (tmp_path / "own.py").write_text(code)
-    result = subprocess.run([sys.executable, "-m", "minidrop", "--import", "own.py", "devices"],
-                            capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    result = minidrop("--import", "own.py", "devices")
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stderr.startswith(f"error: --import {message}")
 

@@ -3,6 +3,8 @@
 // first can be turned round, so that a missing barrier shows in one of the two orders.
 //
 // A kernel file is compiled together with this header, a line EMULATE(kernel) for each kernel, by any C++17 compiler.
+#undef _FORTIFY_SOURCE         // its longjmp takes the way to another thread's stack for a mistake
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -10,10 +12,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #define EMULATED
@@ -49,16 +53,22 @@ namespace emulation {
 
 enum Stage { running, at_block_barrier, at_warp_barrier, done };
 
+constexpr std::size_t STACK = 64 * 1024;
+
+// A context is entered once and serves one block after the other. From then on _setjmp and _longjmp switch, which ask the
+// system for nothing; swapcontext, which does so every time, would take most of a run.
 struct Thread {
     ucontext_t context;
+    jmp_buf place;
+    bool begun = false;
     Index index;
     Stage stage;
-    std::vector<char> stack;
+    std::unique_ptr<char[]> stack{new char[STACK]};
 };
 
-static std::vector<Thread> threads;
+static std::vector<std::unique_ptr<Thread>> threads;        // at least as many as a block has
 static std::size_t current;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static std::vector<double> exchanged;      // one place a thread; a double holds every float
 static std::vector<std::array<unsigned int, 6>> fragments;      // one place a thread
 static std::vector<const unsigned char*> rows;
@@ -67,15 +77,40 @@ static void* body_arguments;
 
 static void wait(Stage stage)
 {
-    threads[current].stage = stage;
-    swapcontext(&threads[current].context, &scheduler);
+    Thread& thread = *threads[current];
+    thread.stage = stage;
+    if (!_setjmp(thread.place))
+        _longjmp(scheduler, 1);
 }
 
 static void start()
 {
-    body(body_arguments);
-    threads[current].stage = done;
-    swapcontext(&threads[current].context, &scheduler);
+    for (;;) {
+        body(body_arguments);
+        wait(done);
+    }
+}
+
+// Let a thread run to its next barrier, or to its end.
+static void resume(Thread& thread)
+{
+    if (_setjmp(scheduler))
+        return;
+    if (thread.begun)
+        _longjmp(thread.place, 1);
+    thread.begun = true;
+    setcontext(&thread.context);
+}
+
+static std::unique_ptr<Thread> new_thread()
+{
+    std::unique_ptr<Thread> thread(new Thread);
+    getcontext(&thread->context);
+    thread->context.uc_stack.ss_sp = thread->stack.get();
+    thread->context.uc_stack.ss_size = STACK;
+    thread->context.uc_link = nullptr;
+    makecontext(&thread->context, start, 0);
+    return thread;
 }
 
 // Let the threads first .. last-1 go on if all of them wait at this barrier. One that has ended never arrives: false.
@@ -83,11 +118,11 @@ static bool release(std::size_t first, std::size_t last, Stage stage, bool& any)
 {
     std::size_t waiting = 0;
     for (std::size_t i = first; i < last; ++i)
-        waiting += threads[i].stage == stage;
+        waiting += threads[i]->stage == stage;
     if (waiting && waiting < last - first)
         return false;
     for (std::size_t i = first; i < last && waiting; ++i)
-        threads[i].stage = running;
+        threads[i]->stage = running;
     any |= waiting > 0;
     return true;
 }
@@ -95,25 +130,18 @@ static bool release(std::size_t first, std::size_t last, Stage stage, bool& any)
 // Run one block. Returns 0, or 1 where some threads wait for others that never come.
 static int run_block(bool backwards)
 {
-    const std::size_t count = threads.size();
+    const std::size_t count = blockDim.x * blockDim.y;
     for (std::size_t i = 0; i < count; ++i) {
-        Thread& thread = threads[i];
-        thread.stack.resize(64 * 1024);
-        getcontext(&thread.context);
-        thread.context.uc_stack.ss_sp = thread.stack.data();
-        thread.context.uc_stack.ss_size = thread.stack.size();
-        thread.context.uc_link = nullptr;
         const unsigned int n = static_cast<unsigned int>(i);
-        thread.index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
-        thread.stage = running;
-        makecontext(&thread.context, start, 0);
+        threads[i]->index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
+        threads[i]->stage = running;
     }
     for (;;) {
         for (std::size_t i = 0; i < count; ++i) {
             current = backwards ? count - 1 - i : i;
-            if (threads[current].stage == running) {
-                threadIdx = threads[current].index;
-                swapcontext(&scheduler, &threads[current].context);
+            if (threads[current]->stage == running) {
+                threadIdx = threads[current]->index;
+                resume(*threads[current]);
             }
         }
         bool any = false;
@@ -122,9 +150,11 @@ static int run_block(bool backwards)
         if (!any)
             release(0, count, at_block_barrier, any);
         if (!any) {
-            for (const Thread& thread : threads)
-                if (thread.stage != done)
+            for (std::size_t i = 0; i < count; ++i)
+                if (threads[i]->stage != done) {
+                    threads.clear();        // they are in the midst of this kernel
                     return 1;
+                }
             return 0;
         }
     }
@@ -160,10 +190,12 @@ static int run(void (*one)(void*), void** arguments, const unsigned int* shape, 
     body = one;
     body_arguments = arguments;
     if (BARRIERS) {
-        threads.resize(blockDim.x * blockDim.y);
-        exchanged.assign(threads.size(), 0);
-        fragments.resize(threads.size());
-        rows.resize(threads.size());
+        const std::size_t count = blockDim.x * blockDim.y;
+        while (threads.size() < count)
+            threads.push_back(new_thread());
+        exchanged.assign(count, 0);
+        fragments.resize(count);
+        rows.resize(count);
     }
     const unsigned int blocks = gridDim.x * gridDim.y;
     for (unsigned int i = 0; i < blocks; ++i) {
@@ -202,10 +234,9 @@ static float of_half(unsigned int bits, int type)
         std::memcpy(&value, &bits, 4);
         return value;
     }
-    const int exponent = bits >> 10 & 31;
-    const float part = bits & 1023;
-    value = exponent == 31 ? (part ? NAN : INFINITY)
-          : exponent ? std::ldexp(part + 1024, exponent - 25) : std::ldexp(part, -24);
+    const unsigned int size = (bits & 0x7FFF) << 13;        // exponent and fraction in the places of a float's
+    std::memcpy(&value, &size, 4);
+    value = size < 0x0F800000 ? value * 0x1p112f : size > 0x0F800000 ? NAN : INFINITY;
     return bits >> 15 ? -value : value;
 }
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from programs import run_here
 
 from minidrop import ConfigError, DataError, MinidropError, Net
 from minidrop.data import HDF5Records
@@ -143,10 +144,9 @@ def test_bench_mlp_measures_any_method(scripts, tmp_path):
     # Of 60 and 30 units PERIODIC keeps the same number every time, so that its products can be timed alone.
     methods = ["ROW:max_period=4", *(name for name in ("PERIODIC", "TILE", "BLOCK")
                                      if name in known_families())]
-    done = subprocess.run([sys.executable, scripts.folder / "bench_mlp.py", "--sizes", "60x30", "--rates",
-                           "0.5", "--blocks", "1", "--block-seconds", "0.02", "--json", tmp_path / "mlp.json",
-                           "--methods", *methods],
-                          capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = run_here(scripts.folder / "bench_mlp.py", "--sizes", "60x30", "--rates", "0.5", "--blocks", "1",
+                    "--block-seconds", "0.02", "--json", tmp_path / "mlp.json", "--methods", *methods,
+                    folder=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[2] for line in lines[2:]] == ["Dropout", *methods]
