@@ -17,9 +17,10 @@ from minidrop.functions.hidden_drop import HiddenDrop
 from minidrop.functions.linear import linear
 from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy
 from minidrop.functions.metric import accuracy, perplexity
-from minidrop.functions.recurrent import add_to_steps, gru, lstm, reverse_steps, rnn
+from minidrop.functions.recurrent import gru, lstm, rnn
 from minidrop.functions.shape import concat, flatten, reshape, slice
 from minidrop.functions.softmax import softmax, softmax_cross_entropy
+from minidrop.functions.steps import add_to_steps, reverse_steps
 
 __all__ = ["HiddenDrop", "accuracy", "add", "add_to_steps", "approx_dropout", "concat", "dropout", "embed",
            "euclidean_loss", "expand", "flatten", "gaussian_dropout", "gru", "linear", "lstm", "maximum",
