@@ -10,7 +10,7 @@ from minidrop.cli.console import echo
 from minidrop.cli.options import Command
 from minidrop.cli.plots import check_picture, draw_png, text_plots
 from minidrop.patterns import PatternSettings, get_family, known_families
-from minidrop.patterns.base import OWN_SETTINGS, SCALES, SEARCHES, find_family
+from minidrop.patterns.base import GROUPINGS, OWN_SETTINGS, SCALES, SEARCHES, find_family
 from minidrop.patterns.report import first_patterns, report, search_table
 
 _CHOICES = 24       # a longer distribution is shortened in the middle
@@ -32,6 +32,10 @@ _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 @click.option("--block-samples", type=int, default=0, help="BLOCK: samples of a block; 0: 128.")
 @click.option("--block-units", type=int, default=0,
               help="BLOCK: units of a block; 0: 128, or fewer on a short axis.")
+@click.option("--groups", type=int, default=0,
+              help="Families of units: groups of samples with a pattern each; 0: the family's choice.")
+@click.option("--grouping", type=click.Choice(GROUPINGS, case_sensitive=False), default="STRATIFIED",
+              show_default=True, help="Whether the groups' patterns start equally far apart or anywhere.")
 @click.option("--scale", type=click.Choice(SCALES, case_sensitive=False), default="RATE", show_default=True,
               help="Scale what is kept by the expected rate, or by the drawn pattern.")
 @click.option("--search", type=click.Choice(SEARCHES, case_sensitive=False), default="EXACT",
@@ -106,7 +110,7 @@ def _table(one):
         lines.append(f"  sub-models        "
                      f"{one['submodels']}" + (f"; entropy {nats:.4g} nats" if nats is not None else "")
                      + (f", {one['entropy']:.4g} of them the choice's" if len(rows) > 1 else ""))
-    lines += _joint(one, seen)
+    lines += _joint(one, seen) + _groups(one)
     drops, chi = drawn["drops"], drawn["chi_square"]
     distinct = f"{drawn['distinct']} different sub-model{'s' * (drawn['distinct'] != 1)}"
     if drawn["iterations"] < drawn["asked"]:
@@ -121,6 +125,20 @@ def _table(one):
                      f"all were independent, {chi['expected']:.1f} here ({chi['freedom']:.1f} degrees of "
                      f"freedom): p = {chi['p_value']:.3f}")
     return "\n".join(lines)
+
+
+def _groups(one):
+    groups = one["groups"]
+    if groups is None or groups["count"] == 1:
+        return []
+    shown = ", ".join(f"{share:.3f}" for share in groups["joint_keep"][:6])
+    more = ", ..." if len(groups["joint_keep"]) > 6 else ""
+    title = f"{groups['count']} groups"
+    share = 1 - one["rate_reached"]
+    return [f"  {title:<17} {groups['grouping'].lower()}; a unit lives in {share:.3f} of them, deviation "
+            f"{groups['spread']:.3f};",
+            f"{'':20}in a group and the next, next but one, ...: {shown}{more}; "
+            f"{one['joint_keep']['independent']:.3f} if independent"]
 
 
 def _axis(one):

@@ -11,13 +11,14 @@ import numpy as np
 from minidrop.errors import ConfigError
 from minidrop.patterns.base import PatternSettings, get_family
 from minidrop.patterns.search import entropy, exact_search, sgd_search
-from minidrop.patterns.sequence import PatternSequence
+from minidrop.patterns.sequence import PatternSequence, moved
 from minidrop.patterns.statistics import chi_square, column_sums, deviation, joint_keep, row_counts
 
 LISTED = 10 ** 8        # most patterns x sites to list, a byte each; beyond (ROW, 1000 periods) we sample
 DRAWN = 2 * 10 ** 8     # the same for a sequence, which ends early where it would need more
 MOST_SITES = 10 ** 7
 SHOWN = 2 ** 16         # most sites that have a figure each
+GROUPED = 1000          # iterations of a sequence that the groups are compared in
 STRETCHES, STRETCH = 4, 2 ** 11     # joint_keep of more sites than these have is taken over these alone
 
 
@@ -45,6 +46,10 @@ def report(settings: PatternSettings, units: int, inputs: Any = None, iterations
     gemm_share: {"one_side", "both_sides"}, expected share of a dense GEMM's work: the kept share if this drop
         shrinks one side of it, its square if an independent drop with equal settings shrinks the other side
         too. A drop of weights has one product and no other side: None.
+    groups: None for a family that drops no units; else {"count", "grouping", "joint_keep", "spread"}.
+        joint_keep: for d = 1 .. count - 1, P(a unit lives in group g and in group g + d), the mean over units
+        and groups; spread: the standard deviation of the share of groups in which a unit lives. Both over all
+        patterns, or over the first GROUPED iterations of the sequence where that is not possible.
     sequence: {"iterations", "asked", "seed", "layer", "rate", "drops", "distinct", "chi_square",
         "joint_keep"}: iterations examined (fewer than asked if they need too much memory, see DRAWN), mean
         rate, how often each site was dropped ("min", "mean", "max", "all"), number of different sub-models,
@@ -98,6 +103,7 @@ def report(settings: PatternSettings, units: int, inputs: Any = None, iterations
         "unit_rate": _summary(unit_rate),
         "joint_keep": {"independent": share ** 2, "by_distance": joint,
                        "sites": min(sites.count, STRETCHES * STRETCH)},
+        "groups": _groups(family, sites, PatternSequence(family, seed, layer), iterations, law),
         "gemm_share": {"one_side": share, "both_sides": None if sites.drops == "weights" else share ** 2},
         "sequence": {
             "iterations": sequence["iterations"], "asked": iterations, "seed": int(seed), "layer": layer,
@@ -143,6 +149,28 @@ def _checked(name, value, advice):
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ConfigError(f"{name} must be an integer of at least 1, got {value!r}; {advice}")
     return int(value)
+
+
+def _groups(family, sites, sequence, iterations, law):
+    """Return what the patterns of the groups of samples have to do with one another."""
+    if family.drops != "units":
+        return None
+    count, grouping, distribution = family.groups, family.settings.grouping, family.distribution
+    if law and grouping == "STRATIFIED":
+        drawn = [(probability / family.offsets(choice), moved(family.pattern(choice, offset), count))
+                 for choice, probability in zip(distribution.choices, distribution.probabilities, strict=True)
+                 for offset in range(family.offsets(choice))]
+    else:
+        length = min(iterations, GROUPED)
+        drawn = [(1 / length, sequence.groups_at(i)) for i in range(length)]
+    joint, mean, square = np.zeros(count - 1), 0.0, 0.0
+    for probability, patterns in drawn:
+        live = np.array([family.live(pattern, sites) for pattern in patterns], np.float64)
+        joint += [probability * (live[:-d] * live[d:]).mean() for d in range(1, count)]
+        share = live.mean(axis=0)
+        mean, square = mean + probability * share.mean(), square + probability * (share ** 2).mean()
+    return {"count": count, "grouping": grouping, "joint_keep": joint.tolist(),
+            "spread": float(np.sqrt(max(0.0, square - mean ** 2)))}
 
 
 def _law(family, sites):

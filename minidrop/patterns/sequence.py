@@ -47,7 +47,7 @@ class PatternSequence:
         if groups == 1:
             return (first,)
         if self.family.settings.grouping == "STRATIFIED":
-            return tuple(first.moved(Fraction(i, groups)) for i in range(groups))
+            return moved(first, groups)
         choice = self.choice_at(counter)
         rng = generator(self.seed, "groups", self.layer_name, counter)
         offsets = rng.integers(self.family.offsets(choice), size=groups - 1)
@@ -72,6 +72,11 @@ class PatternSequence:
         choices = rng.permutation(np.repeat(np.arange(self._counts.size), self._counts))
         offsets = rng.integers(self._offsets[choices])
         return list(zip(choices.tolist(), offsets.tolist(), strict=True))
+
+
+def moved(pattern: Any, groups: int) -> tuple:
+    """Return the Patterns of `groups` groups, stratified: that of group i is moved on by i / groups."""
+    return tuple(pattern.moved(Fraction(i, groups)) for i in range(groups))
 
 
 def quotas(probabilities: np.ndarray, length: int) -> np.ndarray:

@@ -20,6 +20,7 @@ _LONGEST_TEXT = 200
 _TOLERANCE = 1e-6       # the last digits of a searched distribution may differ between machines
 _REPRODUCING = ("step", "max_period")       # settings whose value describe() shows
 _MOST_SHOWN = 6
+_GROUPS = re.compile(r"(.*?)(?: in (\d{1,6}) ([A-Z]+) groups)?", re.DOTALL)
 
 
 def drop_record(net: Net) -> str:
@@ -29,8 +30,15 @@ def drop_record(net: Net) -> str:
 
 def _described(family):
     return {"family": _as_short_text(family.name),
-            "choices": [_as_short_text(family.describe(choice)) for choice in family.distribution.choices],
+            "choices": [_as_short_text(family.describe(choice) + _groups(family))
+                        for choice in family.distribution.choices],
             "probabilities": family.distribution.probabilities.tolist()}
+
+
+def _groups(family):
+    """What is said of groups: nothing of a single one, as in records of versions that knew of no others."""
+    count = family.groups
+    return "" if count == 1 else f" in {count} {family.settings.grouping} groups"
 
 
 def _as_short_text(text):
@@ -97,17 +105,22 @@ def _shown(one, with_family):
 
 def _advice(old, site):
     """Return "; set FIELD: VALUE to go on as before" if such a setting restores the old patterns, else ""."""
-    family = site.family
+    family, settings = site.family, site.settings
     if old["family"] != family.name:
         return ""
-    for field in _REPRODUCING:
-        if field not in family.uses:
+    choice, groups, grouping = _GROUPS.fullmatch(old["choices"][-1]).groups()
+    same = {"groups": int(groups or 1), "grouping": grouping or settings.grouping}
+    base = {name: value for name, value in same.items()
+            if name in family.uses and value != (family.groups if name == "groups" else settings.grouping)}
+    ways = [{}, *({field: int(value)} for field in _REPRODUCING if field in family.uses
+                  for value in re.findall(r"(?<!\d)\d{1,5}(?!\d)", choice)[-2:])]
+    for way in ways:
+        wanted = {**way, **base}
+        try:
+            other = get_family(replace(settings, **wanted)).fitted(site.total)
+        except ConfigError:
             continue
-        for value in re.findall(r"(?<!\d)\d{1,5}(?!\d)", old["choices"][-1])[-2:]:
-            try:
-                other = get_family(replace(site.settings, **{field: int(value)})).fitted(site.total)
-            except ConfigError:
-                continue
-            if _equal(old, _described(other)):
-                return f"; set {field}: {int(value)} to go on as before"
+        if wanted and _equal(old, _described(other)):
+            said = ", ".join(f"{name}: {value}" for name, value in wanted.items())
+            return f"; set {said} to go on as before"
     return ""
