@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cases import in_turn
 
 PACKAGE = Path(__file__).resolve().parents[1] / "minidrop"
 
@@ -81,7 +82,7 @@ def mistakes(own, text, is_package=False):
             yield f"{own}:{line}: a layer imports another, {target}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=dotted)
+@in_turn("path", SOURCES)
 def test_imports_go_down(path):
     assert list(mistakes(dotted(path), path.read_text(encoding="utf-8"), path.name == "__init__.py")) == []
 
@@ -117,8 +118,7 @@ def test_the_check_allows_what_it_should():
     assert list(mistakes("solver", "from .loop import Solver", is_package=True)) == []
 
 
-@pytest.mark.parametrize("path", [*SOURCES, PACKAGE / "__init__.py"], ids=lambda path: dotted(path)
-                         or "minidrop")
+@in_turn("path", [*SOURCES, PACKAGE / "__init__.py"])
 def test_nothing_that_runs_data_as_code(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call)

@@ -4,7 +4,7 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
-import pytest
+from cases import in_turn
 
 from minidrop.config import minidrop_pb2
 
@@ -111,6 +111,6 @@ def untyped(body, public=True):
                 yield node.lineno, node.name
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+@in_turn("path", SOURCES)
 def test_public_functions_say_their_types(path):
     assert list(untyped(TREES[path].body)) == []

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.autograd import Block, Blocks, Parameter
 from minidrop.backend import Backend, NumpyBackend, cuda_devices, get_backend
@@ -34,7 +35,7 @@ KEPT = {
     "list": Kept.of([0, 1, 7, 20, 22], TOTAL),
 }
 LAYOUTS = ("contiguous", "transposed", "strided")
-kept_sets = pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT.keys())
+kept_sets = in_turn("kept", KEPT.values(), KEPT.keys())
 
 
 def memory(test):
@@ -613,8 +614,8 @@ def test_sgd_update_of_a_bias_in_blocks(backend, array, close):
 
 
 @memory
-@pytest.mark.parametrize("shape", [(1, 1), (5, 200), (130, 7), (2, 3, 4), (9,), (0, 3)])
-@pytest.mark.parametrize("scale", [1, 2.5])
+@in_turn("shape", [(1, 1), (5, 200), (130, 7), (2, 3, 4), (9,), (0, 3)])
+@in_turn("scale", [1, 2.5])
 @pytest.mark.parametrize("activation", ["none", "relu", "sigmoid", "tanh"])
 def test_activate(backend, array, close, activation, scale, shape, layout):
     x, gy, b = array(shape, layout), array(shape, layout), array(shape[-1:], layout)
@@ -633,8 +634,8 @@ def test_activate(backend, array, close, activation, scale, shape, layout):
 
 
 @memory
-@pytest.mark.parametrize("shape", [(1, 1), (5, 200), (130, 7), (0, 3)])
-@pytest.mark.parametrize("scale", [1, 2.5])
+@in_turn("shape", [(1, 1), (5, 200), (130, 7), (0, 3)])
+@in_turn("scale", [1, 2.5])
 @pytest.mark.parametrize("activation", ["none", "relu", "sigmoid", "tanh"])
 def test_activate_in_place(backend, array, activation, scale, shape, layout):
     x, b = array(shape, layout), array(shape[-1:], layout)

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,9 +49,15 @@ def test_without_a_gpu_it_says_so_in_one_line_and_exits_with_2(tmp_path):
     assert not (tmp_path / "gpu.json").exists()
 
 
-def test_a_rehearsal_goes_through_all_of_it(tmp_path):
-    done = run("--rehearse", "--json", str(tmp_path / "gpu.json"))
-    assert done.returncode == 0, done.stderr
+def test_a_rehearsal_goes_through_all_of_it(scripts, tmp_path, monkeypatch):
+    sizes = [size for size in scripts.gpu_checks.BLOCK_SIZES if max(size[:3]) < 1024]
+    assert 2 < len(sizes) < len(scripts.gpu_checks.BLOCK_SIZES)        # the others are for a GPU
+    monkeypatch.setattr(scripts.gpu_checks, "check_block_products",
+                        partial(scripts.gpu_checks.check_block_products, sizes=sizes))
+    models = scripts.bench_models.MODELS
+    monkeypatch.setitem(models, "quick_lm", replace(models["quick_lm"], units=20, vocabulary=50, streams=4))
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--rehearse", "--json", str(tmp_path / "gpu.json")])
+    assert scripts.bench_gpu.main() == 0
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert result["correct"] and result["failures"] == [] and result["skipped"] == []
     cells = {cell["cell"]: cell for cell in result["cells"]}
@@ -96,17 +104,24 @@ def test_captured_steps_are_checked_first(scripts, recorded_cuda, monkeypatch):
     launched."""
     backend = recorded_cuda()
     backend.name = backend
+    trained, seen = scripts.gpu_checks.trained, []
+
+    def shorter(*arguments, iterations, **more):
+        seen.append(iterations)
+        return trained(*arguments, iterations=iterations - 16, **more)
+    monkeypatch.setattr(scripts.gpu_checks, "trained", shorter)
     scripts.gpu_checks.check_captured(backend)
-    monkeypatch.setattr(captured.CapturedSteps, "_room", lambda self, signature: False)
-    with pytest.raises(AssertionError, match="^PERIODIC: no step was captured: no form was drawn twice$"):
-        scripts.gpu_checks.check_captured(backend)
-    monkeypatch.undo()
+    assert seen == 6 * [40]
+    with monkeypatch.context() as patch:
+        patch.setattr(captured.CapturedSteps, "_room", lambda self, signature: False)
+        with pytest.raises(AssertionError, match="^PERIODIC: no step was captured: no form was drawn twice$"):
+            scripts.gpu_checks.check_captured(backend)
     send, calls = captured.CapturedMemory.send, []
 
     def late(memory, lr, *more):
         """The device learns the learning rate of one iteration too late."""
         calls.append(lr)
-        send(memory, lr * (1.0 + 1e-6 * (len(calls) == 30)), *more)
+        send(memory, lr * (1.0 + 1e-6 * (len(calls) == 20)), *more)
     monkeypatch.setattr(captured.CapturedMemory, "send", late)
     with pytest.raises(AssertionError, match="PERIODIC: "):
         scripts.gpu_checks.check_captured(backend)

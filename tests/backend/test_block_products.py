@@ -3,6 +3,7 @@ masks."""
 
 import numpy as np
 import pytest
+from cases import in_turn
 from products import block_linear, linear_grids
 
 from minidrop.autograd import Parameter, Tensor
@@ -21,9 +22,7 @@ GENERIC = Backend()
 PRODUCTS = {"forward": (False, True), "input gradient": (False, False), "weight gradient": (True, False)}
 TYPES = ("float32", "float64", "float16", "bfloat16")
 products = pytest.mark.parametrize("product", PRODUCTS)
-masks = pytest.mark.parametrize("a_masked, n_masked",
-                                [(False, False), (True, False), (False, True), (True, True)],
-                                ids=["whole", "a", "n", "both"])
+masks = in_turn("a_masked, n_masked", [(False, False), (True, False), (False, True), (True, True)])
 
 
 def random_grid(samples, units, block_samples, block_units, rate=0.5, seed=0):

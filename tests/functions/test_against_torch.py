@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import Kept, functions
 
@@ -129,9 +130,8 @@ def test_moving(agrees_with_torch):
 LABELS = np.array([[[0, 4], [2, 2]], [[1, 3], [4, 2]], [[2, 0], [0, 1]]])
 
 
-@pytest.mark.parametrize("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", "outer"),
-                                                    ("NONE", 1)])
-@pytest.mark.parametrize("ignore_label", [None, 2, 0, 99])
+@in_turn("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", "outer"), ("NONE", 1)])
+@in_turn("ignore_label", [None, 2, 0, 99])
 @pytest.mark.parametrize("axis", [1, 2, -1])
 @pytest.mark.parametrize("label_dtype", [np.int64, np.uint8, np.float32])
 def test_softmax_cross_entropy(agrees_with_torch, normalization, divisor, ignore_label, axis, label_dtype):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 from products import linear_pieces
 
 from minidrop import Kept, Parameter, ShapeError, Tensor, functions
@@ -62,8 +63,8 @@ class TestHowAProductIsCut:
 @pytest.mark.parametrize("transpose", [False, True])
 @pytest.mark.parametrize("lead", [(5,), (2, 3), ()])
 class TestAgainstTorch:
-    @pytest.mark.parametrize("outputs, inputs", [(9, 7), (2, 7), (9, 2), (1, 1)])
-    @pytest.mark.parametrize("period, size", [(1, 2), (2, 2), (3, 1), (5, 3), (2, 32)])
+    @in_turn("outputs, inputs", [(9, 7), (2, 7), (9, 2), (1, 1)])
+    @in_turn("period, size", [(1, 2), (2, 2), (3, 1), (5, 3), (2, 32)])
     def test_dropped_weights_in_tiles(self, agrees_with_torch, transpose, lead, outputs, inputs, period,
                                       size):
         torch = pytest.importorskip("torch")

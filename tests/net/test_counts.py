@@ -1,6 +1,7 @@
 """Every layer type says how many bottoms and tops it takes: too few and too many are one message."""
 
 import pytest
+from cases import in_turn
 
 from minidrop import ConfigError, Net
 from minidrop.config import parse_net
@@ -10,7 +11,6 @@ BLOBS = 6
 DATA = (f'layer {{ name: "in" type: "Input" {" ".join(f"""top: "x{i}" """ for i in range(BLOBS))} '
         f'input_param {{ shape {{ dim: 4 dim: 3 }} }} }}\n')
 COUNTS = (0, 0), (0, 1), (1, 0), (2, 0), (BLOBS, BLOBS), (2, 1), (1, 2), (0, 2), (3, 1)
-CASES = [(kind, bottoms, tops) for kind in known_layers() for bottoms, tops in COUNTS]
 
 
 def words(allowed, what):
@@ -19,7 +19,8 @@ def words(allowed, what):
     return f"expected {count} {what}{'s' * ((most or least) != 1)}"
 
 
-@pytest.mark.parametrize("kind, bottoms, tops", CASES)
+@pytest.mark.parametrize("kind", known_layers())
+@in_turn("bottoms, tops", COUNTS)
 def test_numbers_of_blobs(kind, bottoms, tops):
     """Wrong ones are named; where both are right, what the layer lacks is one line each, and no traceback."""
     blobs = [f'bottom: "x{i}"' for i in range(bottoms)] + [f'top: "y{i}"' for i in range(tops)]

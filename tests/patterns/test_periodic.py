@@ -1,6 +1,7 @@
 """PERIODIC: a run of `width` units of every `step`."""
 
 import pytest
+from cases import in_turn
 
 from minidrop.errors import ConfigError
 from minidrop.patterns import PatternSettings, get_family
@@ -73,7 +74,7 @@ def test_a_step_of_the_user():
     assert periodic(0.5, step=2048).pattern(1024, 100).kept(2048).index == slice(100, 1124)
 
 
-@pytest.mark.parametrize("rate", [i / 200 for i in range(200)] + [0.999, 1e-9])
+@in_turn("rate", [i / 200 for i in range(200)] + [0.999, 1e-9])
 def test_no_iteration_drops_everything(rate):
     assert min(periodic(rate).distribution.choices) >= 1
 

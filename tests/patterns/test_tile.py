@@ -5,6 +5,7 @@ from math import gcd
 
 import numpy as np
 import pytest
+from cases import in_turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,8 +71,8 @@ def test_counted_columns(columns, period, expected):
     assert counted_columns(columns, period) == expected and gcd(expected, period) == 1
 
 
-@pytest.mark.parametrize("period", range(2, 25))
-@pytest.mark.parametrize("columns", [1, 2, 12, 24, 30])
+@in_turn("period", range(2, 25))
+@in_turn("columns", [1, 2, 12, 24, 30])
 def test_no_input_loses_all_its_weights(period, columns):
     # with as many tile rows as the period, each column has its living tile; and each row where columns
     # suffice
