@@ -28,10 +28,14 @@ def ip(name, bottom, outputs, settings="", more="", fillers=FILLERS):
 
 
 def drop(name, bottom, family="PERIODIC", top=None, settings="", more=""):
-    """An ApproxDropout of a family with its SMALL settings, or a layer of the type Dropout."""
+    """An ApproxDropout of a family with its SMALL settings, or a layer of the type Dropout.
+
+    A family may bring settings of its own: "PERIODIC groups: 2".
+    """
+    family, _, own = family.partition(" ")
     if family in ("Dropout", "GaussianDropout"):
         return layer(family, name, bottom, top)
-    settings = f'pattern: "{family}" {SMALL.get(family, "")} {settings}'
+    settings = f'pattern: "{family}" {SMALL.get(family, "")} {own} {settings}'
     return layer("ApproxDropout", name, bottom, top, f"approx_dropout_param {{ {settings} }} {more}")
 
 

@@ -114,7 +114,7 @@ class GroupProduct:
         view = self._view(x, piece, side)
         if len(view) == 1:
             return view[0]
-        return backend.xp.ascontiguousarray(view).reshape(-1, view.shape[2])
+        return backend.xp.ascontiguousarray(view).reshape(view.shape[0] * view.shape[1], view.shape[2])
 
     def _target(self, x, piece, side):
         """Return where a product is to be written at once; None where it has to be moved there."""

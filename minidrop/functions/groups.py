@@ -34,7 +34,7 @@ class SplitGroups(Function):
         inhabited = _inhabited(x.shape[self.axis], sets)
         self.places = [_place(x.ndim, self.axis, bound, kept_axis, own.count if grouped else None)
                        for bound, own in inhabited]
-        self.output_kept = [(None if grouped and own.is_all else own, kept_axis) for _, own in inhabited]
+        self.output_kept = [(own, kept_axis) for _, own in inhabited]
         return tuple(backend.xp.ascontiguousarray(x[place]) for place in self.places)
 
     def backward(self, backend: Backend, gy: tuple, wanted: Sequence[bool]) -> np.ndarray:
@@ -84,9 +84,10 @@ def _inhabited(samples, sets):
 
 
 def _place(ndim, axis, bound, kept_axis, count):
-    """Return the index of a group's entries in an array of all groups; count None: all of an axis."""
+    """Return the index of a group's entries in an array of all groups; count None: all of the kept axis."""
     place = [slice(None)] * ndim
-    place[kept_axis] = slice(count)
+    if count is not None:
+        place[kept_axis] = slice(count)
     place[axis] = slice(*bound)
     return tuple(place)
 

@@ -93,9 +93,13 @@ class Linear(Function):
             gx = gx.reshape(*self.lead, self.features)
         gb = None
         if len(wanted) > 2 and wanted[2]:
-            gb = Blocks([Block(backend.column_sums(part.reshape(-1, part.shape[-1])), kept)
+            gb = Blocks([Block(backend.column_sums(_as_rows(part)), kept)
                          for part, kept in _outputs(self.product, gy)], gy.dtype)
         return (gx, gW, gb)[:len(wanted)]
+
+
+def _as_rows(x):
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])      # not -1: any length may be 0
 
 
 def _outputs(product, y):

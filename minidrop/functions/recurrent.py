@@ -91,6 +91,7 @@ class Recurrent(Function):
 
     def _expect(self, what, array, i, shape, kept):
         own, axis = self.input_kept[i]
+        own = None if own is not None and own.is_all else own
         if array.shape != shape or own != kept or (own is not None and axis % array.ndim != array.ndim - 1):
             kept, own = ("all units" if one is None else one for one in (kept, own))
             raise ShapeError(f"{what}: expected shape {shape} with {kept} on the last axis, got "

@@ -104,6 +104,19 @@ def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cu
     assert step_by_step.captured.replayed == 0
 
 
+@pytest.mark.parametrize("kind, groups", [("PERIODIC", "groups: 2"), ("ROW", "groups: 4"),
+                                          ("PERIODIC", "groups: 3 grouping: INDEPENDENT step: 7")])
+def test_groups_of_samples_are_captured(recorded_cuda, kind, groups):
+    """Sets of all groups are read on the device, padded to one size."""
+    whole = solver(recorded_cuda(), mlp(kind, groups), "clip_gradients: 0.5")
+    found = run(whole, 32)
+    assert whole.captured.problem == "" and whole.captured.replayed > 8
+    compare(found, run(solver("cpu", mlp(kind, groups), "clip_gradients: 0.5"), 32), rtol=1e-9, atol=1e-11)
+    step_by_step = solver(recorded_cuda(), mlp(kind, groups), "clip_gradients: 0.5")
+    step_by_step.captured.launches = False
+    compare(found, run(step_by_step, 32))
+
+
 @pytest.mark.parametrize("more", ["clip_gradients: 0.5", "momentum: 0 weight_decay: 0",
                                   "regularization_type: 'L1'", "average_loss: 5 iter_size: 1"])
 def test_other_settings_of_the_update(recorded_cuda, more):
@@ -547,7 +560,8 @@ def text_solver(device, net):
 
 @pytest.mark.parametrize("kind, hidden", [("Dropout", ""), ("ROW", ""),
                                           ("ROW", 'hidden_dropout { dropout_ratio: 0.5 pattern: "ROW" }'),
-                                          ("Dropout", 'hidden_dropout { dropout_ratio: 0.5 step: 7 }')])
+                                          ("Dropout", 'hidden_dropout { dropout_ratio: 0.5 step: 7 }'),
+                                          ("ROW", "hidden_dropout { step: 7 groups: 2 }")])
 def test_language_models_with_carried_states(recorded_cuda, tmp_path, kind, hidden):
     text = language_model(tmp_path, kind, hidden)
     whole, other = text_solver(recorded_cuda(), text), text_solver("cpu", text)

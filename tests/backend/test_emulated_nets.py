@@ -70,7 +70,7 @@ def train(layers, device, solver, dtype="float64"):
     return losses, {name: p.numpy() for name, p in net.parameters().items()}
 
 
-@pytest.mark.parametrize("family", ["Dropout", *known_families()])
+@pytest.mark.parametrize("family", ["Dropout", *known_families(), "PERIODIC groups: 3", "UNIT groups: 2"])
 @pytest.mark.parametrize("layers", [mlp, mlp_in_place, text])
 @pytest.mark.parametrize("solver", ["momentum: 0.9 weight_decay: 0.01 clip_gradients: 1", "momentum: 0"])
 def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
@@ -89,7 +89,7 @@ def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
     assert "gemmEx" in cuda.blas.library.calls
 
 
-@pytest.mark.parametrize("family", ["Dropout", *known_families()])
+@pytest.mark.parametrize("family", ["Dropout", *known_families(), "PERIODIC groups: 3", "UNIT groups: 2"])
 @pytest.mark.parametrize("layers", [mlp, mlp_in_place, text])
 @pytest.mark.parametrize("precision, off", [("float32", 1e-5), ("float16", 1e-2), ("bfloat16", 5e-2)])
 def test_training_in_float32_and_less(emulated_cuda, layers, family, precision, off):
