@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from minidrop.kept import Kept
 
 
+# A product of several groups of samples gives blocks that overlap; reading them in the update costs less than
+# adding them up before (scripts/benchmarks/bench_groups.py).
+MOST_OF_ONE = 4
+
+
 class Tensor:
     """An array that remembers how it was computed.
 
@@ -213,12 +218,13 @@ class Parameter(Tensor):
         """Add a dense array, a Block or Blocks to the gradient.
 
         Blocks at the same place are summed immediately. If the blocks together would be larger than the dense
-        gradient, they are replaced by it.
+        gradient, or MOST_OF_ONE times as large where they come from one product, they are replaced by it.
         """
         self._dense = None
+        most = self.data.size * (1 if self.blocks else MOST_OF_ONE)
         for block in gradient.parts if isinstance(gradient, Blocks) else [gradient]:
             self._add(block if isinstance(block, Block) else Block(block))
-        if len(self.blocks) > 1 and sum(block.data.size for block in self.blocks) > self.data.size:
+        if len(self.blocks) > 1 and sum(block.data.size for block in self.blocks) > most:
             self.blocks = [Block(Blocks(self.blocks, self.dtype).dense(self.backend, self.shape))]
 
     def copy_from(self, other: Parameter) -> None:
