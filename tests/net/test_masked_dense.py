@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cases import every_pair
 from nets import IMAGES, LOSS, SMALL, images, ip, layer, net_of
 
 from minidrop.config import parse_net
@@ -81,10 +82,8 @@ class TestEveryFamilyAndRate:
             assert_matches_masked_dense(net, iteration, images())
 
 
-@pytest.mark.parametrize("transpose", ["", "transpose: true"])
-@pytest.mark.parametrize("bias", ["", "bias_term: false"])
-@pytest.mark.parametrize("scale", ["RATE", "PATTERN"])
-@every_pattern
+@every_pair(("pattern", list(PATTERNS)), ("scale", ["RATE", "PATTERN"]), ("bias", ["", "bias_term: false"]),
+            ("transpose", ["", "transpose: true"]))
 def test_both_scales_stored_either_way_with_and_without_bias(pattern, scale, bias, transpose):
     if scale not in get_family(PatternSettings(family=PATTERNS[pattern][0])).scales:
         pytest.skip("refused: this family has no such scale")
