@@ -70,7 +70,7 @@ class TestEveryFamilyAndRate:
         assert [d.producer.name for d in net.plan.drops] == ["ip1", "ip2"]
         assert [names(d.consumers) for d in net.plan.drops] == ([[], []] if kind_of(pattern) == "weights"
                                                                 else [["ip2"], ["ip3"]])
-        check(net, 12)
+        check(net, 8)
 
     def test_axis_shorter_than_the_period(self, pattern, rate, backend):
         """Some draws keep no unit, tile or block at all."""
@@ -78,7 +78,7 @@ class TestEveryFamilyAndRate:
             pytest.skip("refused: an axis of two blocks cannot drop more than half of them")
         net = make_net(ip("ip1", "data", 3), drop("drop1", "ip1", None, rate, pattern), ip("ip2", "drop1", 7),
                        LOSS % "ip2", backend=backend)
-        for iteration in range(24):
+        for iteration in range(12):
             assert_matches_masked_dense(net, iteration, images())
 
 
