@@ -1,11 +1,17 @@
-"""Many small cases in one test: to collect, set up and report a case takes longer than it does itself."""
+"""Many small cases in one test, and a choice from tables of many like cases."""
 
 import functools
 import inspect
+import itertools
+
+import pytest
 
 
 def in_turn(names, values, ids=None):
-    """Like pytest.mark.parametrize, but all cases are one test, which says which of them failed."""
+    """Like pytest.mark.parametrize, but all cases are one test, which says which of them failed.
+
+    For cases that take less than to collect, set up and report them.
+    """
     names = [name.strip() for name in names.split(",")]
     values = list(values)
     texts = list(map(ids, values)) if callable(ids) else list(ids or map(str, values))
@@ -24,3 +30,22 @@ def in_turn(names, values, ids=None):
             parameters=[one for one in signature.parameters.values() if one.name not in names])
         return one_after_the_other
     return decorate
+
+
+def every_pair(*factors):
+    """Like pytest.mark.parametrize for each of the factors (names, values), but not all combinations always
+    run: only so many that any two values of any two factors meet. The others run with --full."""
+    combinations = list(itertools.product(*(range(len(values)) for _, values in factors)))
+    pairs = {places: set(itertools.combinations(enumerate(places), 2)) for places in combinations}
+    missing, chosen = set().union(*pairs.values()), set()
+    while missing:
+        best = max(combinations, key=lambda places: len(pairs[places] & missing))
+        chosen.add(best)
+        missing -= pairs[best]
+    cases = []
+    for places in combinations:
+        case = []
+        for place, (names, values) in zip(places, factors, strict=True):
+            case += values[place] if "," in names else [values[place]]
+        cases.append(pytest.param(*case, marks=() if places in chosen else pytest.mark.full))
+    return pytest.mark.parametrize(",".join(names for names, _ in factors), cases)

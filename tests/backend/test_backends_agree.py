@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cases import in_turn
+from cases import every_pair, in_turn
 
 from minidrop.autograd import Block, Blocks, Parameter
 from minidrop.backend import Backend, NumpyBackend, cuda_devices, get_backend
@@ -286,9 +286,8 @@ def test_table_gradient(backend, array, ids, columns, layout):
                                        rtol=1e-5)
 
 
-@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
-@pytest.mark.parametrize("cols", ["None", "runs", "list"])
-@pytest.mark.parametrize("momentum, decay", [(0.0, 0.0), (0.9, 0.0), (0.0, 0.01)])
+@every_pair(("ids", list(IDS.values())), ("cols", ["None", "runs", "list"]),
+            ("momentum, decay", [(0.0, 0.0), (0.9, 0.0), (0.0, 0.01)]))
 def test_updates_and_sums_of_a_table_gradient(backend, array, close, ids, cols, momentum, decay):
     cols = KEPT[cols]
     shape, width = (110, TOTAL), TOTAL if cols is None else cols.count

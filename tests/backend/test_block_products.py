@@ -3,7 +3,7 @@ masks."""
 
 import numpy as np
 import pytest
-from cases import in_turn
+from cases import every_pair, in_turn
 from products import block_linear, linear_grids
 
 from minidrop.autograd import Parameter, Tensor
@@ -96,9 +96,7 @@ SIZES = {
 
 
 @masks
-@pytest.mark.parametrize("size", SIZES)
-@products
-@pytest.mark.parametrize("kind", TYPES)
+@every_pair(("kind", TYPES), ("product", list(PRODUCTS)), ("size", list(SIZES)))
 def test_any_sizes(emulated_cuda, kind, product, size, a_masked, n_masked):
     (samples, units, columns), a_block, n_block = SIZES[size]
     a_grid = random_grid(samples, units, *a_block) if a_masked else None

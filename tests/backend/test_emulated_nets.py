@@ -6,7 +6,7 @@ import re
 
 import nets
 import numpy as np
-import pytest
+from cases import every_pair
 from nets import IMAGES, drop, layer
 
 from minidrop.config import parse_net, parse_solver
@@ -70,9 +70,11 @@ def train(layers, device, solver, dtype="float64"):
     return losses, {name: p.numpy() for name, p in net.parameters().items()}
 
 
-@pytest.mark.parametrize("family", ["Dropout", *known_families(), "PERIODIC groups: 3", "UNIT groups: 2"])
-@pytest.mark.parametrize("layers", [mlp, mlp_in_place, text])
-@pytest.mark.parametrize("solver", ["momentum: 0.9 weight_decay: 0.01 clip_gradients: 1", "momentum: 0"])
+FAMILIES = ["Dropout", *known_families(), "PERIODIC groups: 3", "UNIT groups: 2"]
+
+
+@every_pair(("layers", [mlp, mlp_in_place, text]), ("family", FAMILIES),
+            ("solver", ["momentum: 0.9 weight_decay: 0.01 clip_gradients: 1", "momentum: 0"]))
 def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
     cuda = emulated_cuda()
     cuda.kernels.launches.clear()
@@ -89,9 +91,8 @@ def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
     assert "gemmEx" in cuda.blas.library.calls
 
 
-@pytest.mark.parametrize("family", ["Dropout", *known_families(), "PERIODIC groups: 3", "UNIT groups: 2"])
-@pytest.mark.parametrize("layers", [mlp, mlp_in_place, text])
-@pytest.mark.parametrize("precision, off", [("float32", 1e-5), ("float16", 1e-2), ("bfloat16", 5e-2)])
+@every_pair(("layers", [mlp, mlp_in_place, text]), ("family", FAMILIES),
+            ("precision, off", [("float32", 1e-5), ("float16", 1e-2), ("bfloat16", 5e-2)]))
 def test_training_in_float32_and_less(emulated_cuda, layers, family, precision, off):
     """Products round their operands, kernels do not: losses stay near those of float32."""
     solver = "momentum: 0.9 weight_decay: 0.01"

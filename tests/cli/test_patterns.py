@@ -91,7 +91,8 @@ def test_search_table(minidrop, monkeypatch):
     found = json.loads(minidrop("patterns", "--search-table", "--json").out)
     assert found[0]["reached"] == pytest.approx(0.431, abs=5e-4)
     # the searches take seconds
-    monkeypatch.setattr("minidrop.cli.patterns.search_table", lambda max_period: found)
+    monkeypatch.setattr(importlib.import_module("minidrop.cli.patterns"), "search_table",
+                        lambda max_period: found)
     out = minidrop("patterns", "--search-table").out
     rows = [line.split() for line in out.splitlines() if line.strip()[:2] == "0."]
     assert len(rows) == 16

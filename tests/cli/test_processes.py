@@ -16,7 +16,7 @@ import pytest
 fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")       # needs POSIX
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 60          # no child may take longer
+SECONDS = 180         # no child may take longer
 
 
 def environment():

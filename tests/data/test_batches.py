@@ -115,7 +115,7 @@ def test_a_file_much_larger_than_the_window_is_never_in_memory_as_a_whole(tmp_pa
     with h5py.File(tmp_path / "big.h5", "w") as h5:
         dataset = h5.create_dataset("data", (rows, 1000), "u1", chunks=(1000, 1000), compression="lzf")
         for start in range(0, rows, 5_000):
-            dataset[start:start + 5_000] = start // 5_000
+            dataset[start:start + 5_000] = np.full((5_000, 1000), start // 5_000, np.uint8)
     (tmp_path / "list.txt").write_text("big.h5\n")
     code = ("import resource, sys, h5py; from minidrop.data import HDF5Records, Batches\n"
             "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

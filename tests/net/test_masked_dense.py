@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cases import every_pair
 from nets import IMAGES, LOSS, SMALL, images, ip, layer, net_of
 
 from minidrop.config import parse_net
@@ -74,7 +75,7 @@ class TestEveryFamilyAndRate:
         assert [d.producer.name for d in net.plan.drops] == ["ip1", "ip2"]
         assert [names(d.consumers) for d in net.plan.drops] == ([[], []] if kind_of(pattern) == "weights"
                                                                 else [["ip2"], ["ip3"]])
-        check(net, 12)
+        check(net, 8)
 
     def test_axis_shorter_than_the_period(self, pattern, rate, backend):
         """Some draws keep no unit, tile or block at all."""
@@ -82,14 +83,12 @@ class TestEveryFamilyAndRate:
             pytest.skip("refused: an axis of two blocks cannot drop more than half of them")
         net = make_net(ip("ip1", "data", 3), drop("drop1", "ip1", None, rate, pattern), ip("ip2", "drop1", 7),
                        LOSS % "ip2", backend=backend)
-        for iteration in range(24):
+        for iteration in range(12):
             assert_matches_masked_dense(net, iteration, images())
 
 
-@pytest.mark.parametrize("transpose", ["", "transpose: true"])
-@pytest.mark.parametrize("bias", ["", "bias_term: false"])
-@pytest.mark.parametrize("scale", ["RATE", "PATTERN"])
-@every_pattern
+@every_pair(("pattern", list(PATTERNS)), ("scale", ["RATE", "PATTERN"]), ("bias", ["", "bias_term: false"]),
+            ("transpose", ["", "transpose: true"]))
 def test_both_scales_stored_either_way_with_and_without_bias(pattern, scale, bias, transpose):
     if scale not in get_family(PatternSettings(family=PATTERNS[pattern][0])).scales:
         pytest.skip("refused: this family has no such scale")

@@ -3,6 +3,7 @@ holds."""
 
 import numpy as np
 import pytest
+from cases import every_pair
 from nets import images
 
 import minidrop as md
@@ -50,9 +51,8 @@ def check(text, iterations=10, device="cpu"):
     return net
 
 
-@pytest.mark.parametrize("transpose", ["", "transpose: true"])
-@pytest.mark.parametrize("first", [*known_families(), "BLOCK 4", "BLOCK 3"])
-@pytest.mark.parametrize("second", [*known_families(), "BLOCK 4"])
+@every_pair(("first", [*known_families(), "BLOCK 4", "BLOCK 3"]), ("second", [*known_families(), "BLOCK 4"]),
+            ("transpose", ["", "transpose: true"]))
 def test_any_two_kinds_around_one_product(first, second, transpose, backend):
     """ip2 lies between the drops: it reads what the first keeps only if the second does not bid it to drop
     another kind."""
@@ -103,10 +103,8 @@ def solver(net, settings, dtype):
                                   f"{{ {text} }}"), dtype=dtype)
 
 
-@pytest.mark.parametrize("transpose", ["", "transpose: true"])
-@pytest.mark.parametrize("settings", ["", "iter_size: 2", "iter_size: 3 clip_gradients: 0.3 "
-                                      "regularization_type: 'L1'"])
-@pytest.mark.parametrize("pattern", [*known_families(), "BLOCK 4"])
+@every_pair(("pattern", [*known_families(), "BLOCK 4"]), ("transpose", ["", "transpose: true"]),
+            ("settings", ["", "iter_size: 2", "iter_size: 3 clip_gradients: 0.3 regularization_type: 'L1'"]))
 def test_training_equals_masked_dense_training(pattern, settings, transpose, dtype):
     """Gradients of several passes, drawn anew in each, add up; tiles and blocks update what dense gradients
     would.

@@ -7,6 +7,7 @@ and hidden_dropout (RH), InnerProduct and SoftmaxWithLoss over axis 2.
 
 import numpy as np
 import pytest
+from cases import every_pair
 
 import minidrop as md
 from minidrop.autograd import no_grad
@@ -165,10 +166,8 @@ def test_every_family_and_rate_of_the_state(time, family, rate, monkeypatch):
     check(net_of("LSTM", rh=drop_settings(family, rate, time)), 4)
 
 
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("rh", ["SEQUENCE", "STEP"])
-@pytest.mark.parametrize("nr", ["", "SEQUENCE", "STEP"])
-@every_kind
+@every_pair(("kind", KINDS), ("nr", ["", "SEQUENCE", "STEP"]), ("rh", ["SEQUENCE", "STEP"]),
+            ("both", [False, True]))
 def test_drops_of_inputs_and_state_together(kind, nr, rh, both, pays):
     net = net_of(kind, 2, nr and drop_settings("UNIT", 0.5, nr),
                  drop_settings("PERIODIC", 0.5, rh) + " step: 4", both=both, units=13, width=9)

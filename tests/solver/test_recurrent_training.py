@@ -3,6 +3,7 @@ refused or ignored."""
 
 import numpy as np
 import pytest
+from cases import every_pair
 
 import minidrop as md
 from minidrop.config import parse_solver
@@ -54,9 +55,8 @@ def assert_same_run(a, b):
         np.testing.assert_array_equal(parameter.data, b.net.parameters()[name].data, err_msg=name)
 
 
-@pytest.mark.parametrize("settings", ["", "iter_size: 2", "test_iter: 2 test_interval: 3"])
-@pytest.mark.parametrize("hidden", HIDDENS)
-@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@every_pair(("kind", ["LSTM", "GRU", "RNN"]), ("hidden", list(HIDDENS)),
+            ("settings", ["", "iter_size: 2", "test_iter: 2 test_interval: 3"]))
 def test_resumed_run_equals_uninterrupted_run(make, tmp_path, kind, hidden, settings):
     """Bit for bit, stopped where the streams are in the middle; a test in between changes nothing."""
     whole = make(kind, HIDDENS[hidden], f"snapshot: 5 average_loss: 4 {settings}")

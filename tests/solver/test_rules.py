@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import every_pair
 
 from minidrop.autograd import Block, Blocks, Parameter
 from minidrop.backend import get_backend
@@ -201,9 +202,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@every_pair(("name", list(RULES)), ("dtype", ["f4", "f8"]), ("layout", list(LAYOUTS)))
 def test_compact_gradients_equal_dense_ones(name, dtype, layout):
     """One pass over memory with blocks, and the formula on whole arrays: the same bits, for matrices and for
     four axes."""
