@@ -19,7 +19,7 @@ import numpy as np
 from minidrop.apps.calibration import Calibration, entropy, share
 from minidrop.autograd import no_grad
 from minidrop.errors import ConfigError, nearest
-from minidrop.solver import BatchMean
+from minidrop.solver import mean_of
 
 if TYPE_CHECKING:
     from minidrop.net.net import Net
@@ -177,8 +177,7 @@ def evaluate_monte_carlo(net: Net, iterations: int, passes: int = 30) -> Any:
     """
     passes = _checked(net, passes)
     result = Evaluation(iterations, passes)
-    layers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
-    means = {name: [BatchMean(layer), BatchMean(layer)] for name, layer in layers.items()}
+    means = {ref.name: [mean_of(net, ref), mean_of(net, ref)] for ref in net.graph.outputs}
     variances = {}
     with no_grad(), net.restored():
         net.seek(0)

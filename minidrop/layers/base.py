@@ -75,6 +75,10 @@ class Layer:
         self.params = {}
         self.state = {}            # {name: array}; every forward pass makes new ones
 
+    def weight_of(self, top: int) -> Any:
+        """What the last batch weighs in the mean of a top: `batch_weight`, or an array like the top."""
+        return self.batch_weight
+
     @property
     def settings(self) -> Message:
         """The layer's own *_param message; its defaults where the file has none."""
