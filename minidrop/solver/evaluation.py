@@ -26,6 +26,8 @@ def run_test(net: Net, iterations: int, start: int = 0,
     the layer that writes the output: `averages` and `weight_of` of `Layer`. Labels that are ignored count
     in no mean. Raises TestStopped where `should_stop()`, asked before each batch, is true.
     """
+    if iterations < 1:
+        raise DataError(f"a test needs 1 batch or more, got {iterations}")
     net.seek(start)
     net.reset_states()
     means = {ref.name: mean_of(net, ref) for ref in net.graph.outputs}
