@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ class NetChoice:
         return filter_state(self.config, self.state.phase, self.state.level, tuple(self.state.stage))
 
 
-def solver_nets(solver: SolverConfig, level: Any = None, stages: tuple = (),
+def solver_nets(solver: SolverConfig, level: Any = None, stages: Sequence[str] = (),
                 mistakes: list[ConfigError] | None = None) -> tuple[NetChoice | None, list[NetChoice]]:
     """Return (train, tests): the NetChoice to train and the list of those to test, of a SolverConfig.
 

@@ -12,6 +12,7 @@ from minidrop.config import (
     solver_nets,
 )
 from minidrop.errors import ConfigError
+from minidrop.solver.prepare import prepared_nets
 
 NET = """layer { name: "both" }
 layer { name: "train" include { phase: TRAIN } }
@@ -158,3 +159,4 @@ def test_a_string_is_the_name_of_one_stage_for_a_solver_too():
     config = parse_solver("net_param { }")
     train, _ = solver_nets(config, stages="deploy")
     assert list(train.state.stage) == ["deploy"]
+    assert list(prepared_nets(config, (), None, None, None, "deploy", [])[0].state.stage) == ["deploy"]

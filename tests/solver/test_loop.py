@@ -345,6 +345,14 @@ class TestLoadWeights:
             md.load_weights(make(net=NET.replace("num_output: 20", "num_output: 9")).net, path)
 
 
+@pytest.mark.parametrize("best, warned", [("loss", True), ("-loss", False), ("accuracy", False)])
+def test_the_best_by_a_loss_is_asked_for_with_a_minus(best, warned, caplog):
+    make(f"snapshot: 2 snapshot_best: '{best}' test_iter: 1 test_interval: 3")
+    assert [line for line in caplog.messages if "snapshot_best" in line] == [
+        '<string>:2:14: snapshot_best keeps the snapshot where loss is highest, which is the worst; "-loss" '
+        'asks for the lowest'] * warned
+
+
 def test_keeps_the_newest_and_the_best(tmp_path):
     solver = make("snapshot: 2 snapshot_keep: 2 snapshot_best: '-loss' test_iter: 1 test_interval: 3",
                   tmp_path)
