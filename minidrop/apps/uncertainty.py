@@ -176,6 +176,8 @@ def evaluate_monte_carlo(net: Net, iterations: int, passes: int = 30) -> Any:
     Every pass draws its own patterns, also across batches. Everything else as in `monte_carlo`.
     """
     passes = _checked(net, passes)
+    if iterations < 1:
+        raise ConfigError(f"iterations must be at least 1, got {iterations}")
     result = Evaluation(iterations, passes)
     means = {ref.name: [mean_of(net, ref), mean_of(net, ref)] for ref in net.graph.outputs}
     variances = {}
