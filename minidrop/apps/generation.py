@@ -174,7 +174,7 @@ def _with_text(config, level, stages):
     Its layers lose their include and exclude rules: they are part of the net in any phase.
     """
     for phase in (pb.TEST, pb.TRAIN):
-        filtered = filter_state(config, phase, level, tuple(stages))
+        filtered = filter_state(config, phase, level, stages)
         if any(map(_reads_text, filtered.message.layer)):
             for layer in filtered.message.layer:
                 layer.ClearField("include")

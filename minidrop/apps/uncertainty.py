@@ -19,7 +19,7 @@ import numpy as np
 from minidrop.apps.calibration import Calibration, entropy, share
 from minidrop.autograd import no_grad
 from minidrop.errors import ConfigError, nearest
-from minidrop.solver import BatchMean
+from minidrop.solver import mean_of
 
 if TYPE_CHECKING:
     from minidrop.net.net import Net
@@ -176,9 +176,10 @@ def evaluate_monte_carlo(net: Net, iterations: int, passes: int = 30) -> Any:
     Every pass draws its own patterns, also across batches. Everything else as in `monte_carlo`.
     """
     passes = _checked(net, passes)
+    if iterations < 1:
+        raise ConfigError(f"iterations must be at least 1, got {iterations}")
     result = Evaluation(iterations, passes)
-    layers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
-    means = {name: [BatchMean(layer), BatchMean(layer)] for name, layer in layers.items()}
+    means = {ref.name: [mean_of(net, ref), mean_of(net, ref)] for ref in net.graph.outputs}
     variances = {}
     with no_grad(), net.restored():
         net.seek(0)

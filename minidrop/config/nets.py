@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minidrop.config.check import is_repeated
 from minidrop.config.load import NetConfig, load_net
 from minidrop.config.minidrop_pb2 import TEST, TRAIN, NetState
-from minidrop.config.state import filter_state
+from minidrop.config.state import as_stages, filter_state
 from minidrop.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class NetChoice:
         return filter_state(self.config, self.state.phase, self.state.level, tuple(self.state.stage))
 
 
-def solver_nets(solver: SolverConfig, level: Any = None, stages: tuple = (),
+def solver_nets(solver: SolverConfig, level: Any = None, stages: Sequence[str] = (),
                 mistakes: list[ConfigError] | None = None) -> tuple[NetChoice | None, list[NetChoice]]:
     """Return (train, tests): the NetChoice to train and the list of those to test, of a SolverConfig.
 
@@ -118,7 +119,7 @@ def _refine(choice, state, level, stages):
         choice.state.MergeFrom(state)
     if level is not None:
         choice.state.level = level
-    choice.state.stage.extend(stage for stage in stages if stage not in choice.state.stage)
+    choice.state.stage.extend(stage for stage in as_stages(stages) if stage not in choice.state.stage)
 
 
 def _config(solver, name, index, loaded):

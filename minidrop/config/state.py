@@ -1,5 +1,6 @@
 """filter_state: applies include and exclude rules for a phase, level and stages."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -17,7 +18,7 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
     holds if all its conditions do. Raises ConfigError if a layer has both kinds; with a list `mistakes` it is
     added there instead, and the include rules apply. The result's `message.state` is the state.
     """
-    state = minidrop_pb2.NetState(phase=phase, level=level, stage=stages)
+    state = minidrop_pb2.NetState(phase=phase, level=level, stage=as_stages(stages))
     net = minidrop_pb2.NetParameter()
     net.CopyFrom(config.message)
     net.ClearField("layer")
@@ -36,6 +37,11 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
         mistakes.append(ConfigError.of(problems))
     filtered = NetConfig(net, config.path, config.source, origins)
     return filtered
+
+
+def as_stages(stages: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the names of stages as a tuple; a string is the name of one, not of one for each letter."""
+    return (stages,) if isinstance(stages, str) and stages else tuple(stages)
 
 
 def is_in(layer: Any, state: Any) -> bool:

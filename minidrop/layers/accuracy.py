@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from minidrop import functions
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, check_label_shape, checked_axis, labels_that_count, register_layer
@@ -25,7 +27,7 @@ class Accuracy(Layer):
     def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings
         self.axis = checked_axis(settings.axis, len(scores))
-        classes = scores[self.axis]
+        self.classes = classes = scores[self.axis]
         if not 1 <= settings.top_k <= classes:
             raise ConfigError(f"top_k must lie in 1..{classes}, the number of classes, got {settings.top_k}")
         check_label_shape(scores, labels, self.axis)
@@ -36,6 +38,13 @@ class Accuracy(Layer):
     def batch_weight(self) -> float:
         """The share of the last batch's labels that count; reading it waits for the device."""
         return labels_that_count(self.label, self.ignore_label)
+
+    def weight_of(self, top: int) -> float | np.ndarray:
+        """Of the accuracy of each class: how many labels of that class the last batch has."""
+        if top == 0:
+            return self.batch_weight
+        labels = self.context.backend.to_host(self.label).reshape(-1)
+        return np.bincount(labels[labels != self.ignore_label].astype(np.intp), minlength=self.classes)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         self.label = label.data

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from google.protobuf.message import Message
 
 from minidrop.config import decimal, param_fields
 from minidrop.config import layer_types as _types
-from minidrop.errors import ConfigError, ShapeError, nearest
+from minidrop.errors import ConfigError, DataError, ShapeError, nearest
 from minidrop.layers.flow import Drops, Pass, Product
 from minidrop.layers.given import NodeDraw, NodePlan
 from minidrop.rng import stream_key
@@ -76,6 +77,10 @@ class Layer:
         self.context = context
         self.params = {}
         self.state = {}            # {name: array}, replaced in every forward pass
+
+    def weight_of(self, top: int) -> Any:
+        """What the last batch weighs in the mean of a top: `batch_weight`, or an array like the top."""
+        return self.batch_weight
 
     @property
     def settings(self) -> Message:
@@ -264,6 +269,20 @@ def check_label_shape(scores: tuple[int, ...], labels: Any, axis: int) -> None:
 def labels_that_count(label: Any, ignore_label: int | None) -> float:
     """Return the share of labels that are not `ignore_label`, a batch's weight in means over batches."""
     return 1 if ignore_label is None or not label.size else float((label != ignore_label).mean())
+
+
+def as_numbers(value: Any, convert: Callable[[Any], Any] = np.asarray) -> Any:
+    """Return convert(value), an array of what a caller gives. Raises DataError where it is none of real
+    numbers, or hides some behind a mask, which would be lost."""
+    try:
+        array = convert(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"is no array of numbers ({error})") from None
+    if np.ma.is_masked(value):
+        raise DataError("is no array of numbers (entries are masked; fill them first)")
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"is no array of numbers (its dtype is {array.dtype}; convert it)")
+    return array
 
 
 def loss_settings(config: LayerParameter, default: str = "VALID") -> tuple[int | None, str]:

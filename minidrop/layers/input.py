@@ -6,7 +6,7 @@ import numpy as np
 
 from minidrop.autograd import Tensor
 from minidrop.errors import ConfigError, DataError, ShapeError
-from minidrop.layers.base import Layer, register_layer
+from minidrop.layers.base import Layer, as_numbers, register_layer
 
 
 @register_layer("Input")
@@ -40,17 +40,17 @@ class Input(Layer):
 
         Raises DataError for what is not an array of numbers, ShapeError for one that does not fit.
         """
-        given = {}
+        given, backend = {}, self.context.backend
         for name, value in values.items():
-            backend, expected = self.context.backend, self.shapes[name]
-            try:
-                array = value.data if isinstance(value, Tensor) else value
-                if array is value or value.backend is not backend:
-                    array = backend.upload(self.owners[name, stay], [array])[0]
-                array = array.astype(self.context.dtype, copy=False)
-            except (TypeError, ValueError) as error:
-                raise DataError(f"layer {self.name!r}: input {name!r} is no array of numbers "
-                                f"({error})") from None
+            expected = self.shapes[name]
+            array = value.data if isinstance(value, Tensor) else value
+            if array is value or value.backend is not backend:
+                owner = self.owners[name, stay]
+                try:
+                    array = as_numbers(array, lambda array, owner=owner: backend.upload(owner, [array])[0])
+                except DataError as error:
+                    raise DataError(f"layer {self.name!r}: input {name!r} {error}") from None
+            array = array.astype(self.context.dtype, copy=False)
             if array.ndim != len(expected) or tuple(array.shape[1:]) != expected[1:]:
                 raise ShapeError(f"layer {self.name!r}: input {name!r} should have shape {expected} (any "
                                  f"batch size), got {tuple(array.shape)}")

@@ -9,7 +9,7 @@ import numpy as np
 from minidrop.data import ArrayRecords
 from minidrop.data.transform import check_transform
 from minidrop.errors import ConfigError, DataError, ShapeError
-from minidrop.layers.base import register_layer
+from minidrop.layers.base import as_numbers, register_layer
 from minidrop.layers.data_layer import DataLayer
 
 
@@ -36,17 +36,23 @@ class MemoryData(DataLayer):
         return [(self.batch_size, *self.record), (self.batch_size,)][:len(self.config.top)]
 
     def set_arrays(self, data: np.ndarray, labels: Any = None) -> None:
-        """Set the arrays to read: data (records, channels, height, width), labels (records,)."""
-        data = np.asarray(data)
-        labels = np.zeros(len(data)) if labels is None else np.asarray(labels).reshape(-1)
+        """Set what to read: data (records, channels, height, width), labels (records,)."""
+        data = self._numbers("data", data)
         if tuple(data.shape[1:]) != self.record:
             sizes = ", ".join(map(str, self.record))
             raise ShapeError(f"layer {self.name!r}: data should have shape (records, {sizes}), "
                              f"got {data.shape}")
+        labels = np.zeros(len(data)) if labels is None else self._numbers("labels", labels).reshape(-1)
         if len(data) != len(labels) or not len(data):
             raise ShapeError(f"layer {self.name!r}: expected as many labels as records, at least one; "
                              f"got {len(data)} records and {len(labels)} labels")
         self.feed(ArrayRecords({"data": data, "labels": labels}, "the arrays set"), self.batch_size)
+
+    def _numbers(self, what, value):
+        try:
+            return as_numbers(value)
+        except DataError as error:
+            raise DataError(f"layer {self.name!r}: {what} {error}") from None
 
     def adopt(self, other: Any) -> None:
         if other.batches is not None:

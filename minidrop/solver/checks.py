@@ -1,8 +1,10 @@
 """Checks of a solver file: mistakes in its fields, and fields that have no effect."""
 
 import logging
+from collections.abc import Sequence
 
 from minidrop.config import SolverConfig, decimal
+from minidrop.net import Net
 from minidrop.solver.lr_policy import check_lr_policy
 from minidrop.solver.rules import check_rule
 
@@ -29,6 +31,15 @@ def solver_problems(config: SolverConfig) -> list[str]:
         found.append(("weight_decay",
                       f"weight_decay must not be negative, got {decimal(settings.weight_decay):g}"))
     return [f"{config.where(field)}: {problem}" for field, problem in dict.fromkeys(found)]
+
+
+def warn_of_best(config: SolverConfig, test_nets: Sequence[Net]) -> None:
+    """Log a warning where snapshot_best would keep the snapshot of the greatest loss or perplexity."""
+    name = config.message.snapshot_best
+    writers = [net.graph.writer[ref] for net in test_nets for ref in net.graph.outputs if ref.name == name]
+    if any(node.layer.is_loss or node.config.type == "Perplexity" for node in writers):
+        log.warning("%s: snapshot_best keeps the snapshot where %s is highest, which is the worst; \"-%s\" "
+                    "asks for the lowest", config.where("snapshot_best"), name, name)
 
 
 def warn_of_ignored(config: SolverConfig) -> None:

@@ -10,6 +10,7 @@ from minidrop.autograd import no_grad
 from minidrop.errors import DataError
 from minidrop.layers import Layer
 from minidrop.net import Net
+from minidrop.net.graph import BlobRef
 from minidrop.solver.debug_info import log_forward
 
 
@@ -22,13 +23,14 @@ def run_test(net: Net, iterations: int, start: int = 0,
     """Return {output: mean over batches} of a net in phase TEST, and "total_loss", the sum of its losses.
 
     The first batch is number `start`. The layer that writes an output decides which mean is taken and how a
-    batch is weighted, by `averages` and `batch_weight` of `Layer`. Ignored labels count in no mean. Raises
+    batch is weighted, by `averages` and `weight_of` of `Layer`. Ignored labels count in no mean. Raises
     TestStopped if `should_stop()`, called before each batch, returns true.
     """
+    if iterations < 1:
+        raise DataError(f"a test needs 1 batch or more, got {iterations}")
     net.seek(start)
     net.reset_states()
-    writers = {ref.name: net.graph.writer[ref].layer for ref in net.graph.outputs}
-    means = {name: BatchMean(layer) for name, layer in writers.items()}
+    means = {ref.name: mean_of(net, ref) for ref in net.graph.outputs}
     loss = 0.0
     losses = [(ref, weight, BatchMean(net.graph.writer[ref].layer)) for ref, weight in net.losses]
     with no_grad():
@@ -60,17 +62,17 @@ def _refuse_nonfinite_data(net):
 
 
 class BatchMean:
-    """The mean of a layer's top over batches, according to its `averages` and `batch_weight`."""
+    """The mean of a layer's top over batches, as the layer's `averages` and `weight_of` say."""
 
-    def __init__(self, layer: Layer):
-        self.layer = layer
-        self.weight: float = 0
+    def __init__(self, layer: Layer, top: int = 0):
+        self.layer, self.top = layer, top
+        self.weight: np.ndarray | float = 0
         self.sum: np.ndarray | float = 0.0
 
     def add(self, value: np.ndarray) -> None:
-        """Add the value of one more batch."""
-        weight = self.layer.batch_weight
-        if not weight:
+        """Count the value of one more batch."""
+        weight = self.layer.weight_of(self.top)
+        if not np.any(weight):
             return
         if self.layer.averages == "geometric":
             with np.errstate(divide="ignore"):        # log 0
@@ -81,8 +83,14 @@ class BatchMean:
     @property
     def value(self) -> np.ndarray | float:
         """The mean of the values so far."""
-        mean = self.sum / (self.weight or 1)
+        mean = self.sum / np.where(self.weight == 0, 1, self.weight)
         return np.exp(mean) if self.layer.averages == "geometric" else mean
+
+
+def mean_of(net: Net, ref: BlobRef) -> BatchMean:
+    """Return the BatchMean of an output of a net, without a batch."""
+    node = net.graph.writer[ref]
+    return BatchMean(node.layer, node.tops.index(ref))
 
 
 def as_plain(value: np.ndarray | float) -> float | list:

@@ -21,7 +21,7 @@ from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
 from minidrop.solver import state
 from minidrop.solver.captured import CapturedSteps
-from minidrop.solver.checks import warn_of_ignored
+from minidrop.solver.checks import warn_of_best, warn_of_ignored
 from minidrop.solver.evaluation import TestStopped, as_plain, run_test
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.lr_policy import learning_rate
@@ -107,6 +107,7 @@ class Solver:
         self._nets: list[Net] = []
         seed = self.settings.random_seed
         self.build(seed if seed >= 0 else secrets.randbits(31), mistakes)
+        warn_of_best(self.config, self.test_nets)
         if initial_weights:
             self.load_initial_weights()
 

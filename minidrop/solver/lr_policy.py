@@ -81,6 +81,8 @@ def _problem(policy, field, value):
     if field in ("stepsize", "max_iter"):
         return f"must be at least 1, but is {value}" if value < 1 and policy != "sigmoid" else ""
     if field == "stepvalue":
+        if min(value) < 0:
+            return f"must not be negative, but is {', '.join(map(str, value))}"
         increases = all(a < b for a, b in zip(value, value[1:], strict=False))
         return "" if increases else f"must increase, but is {', '.join(map(str, value))}"
     if not math.isfinite(value) or (value < 0 and (policy, field) not in _ANY_SIGN):

@@ -42,7 +42,7 @@ def prepared_nets(config: SolverConfig, overrides: Any, precision: str | None,
     """
     own, in_layers = split_overrides(overrides)
     apply_overrides(config, [*own, f"precision={precision}"] if precision else own)
-    train, tests = solver_nets(config, level, tuple(stages), mistakes)
+    train, tests = solver_nets(config, level, stages, mistakes)
     nets = list({id(choice.config): choice.config for choice in (train, *tests) if choice}.values())
     if mistakes and in_layers:          # it might name a layer of a net that is missing
         raise ConfigError.together([ConfigError.of(solver_problems(config)), *mistakes])

@@ -193,7 +193,8 @@ def load_weights(net: Net, path: str | PathLike,
 
     `left` lists the net's parameters that the file lacks, and the file's that the net lacks; they are logged,
     and so is another vocabulary than the snapshot's. `vocabularies`: {layer: fingerprint}, instead of those
-    of the net's own texts. Raises SnapshotError if a shape differs or nothing fits.
+    of the net's own texts. Raises SnapshotError if a shape differs, a weight is no finite number of the net's
+    dtype, or nothing fits.
     """
     snapshot = read_snapshot(path)
     found = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
@@ -211,8 +212,13 @@ def load_weights(net: Net, path: str | PathLike,
                             f"{', '.join(sorted(targets)[:6]) or 'none'})")
     for name in common:
         _check_shape(path, name, found[source[name]], targets[name].data)
-    for name in common:
-        targets[name].data[...] = net.backend.asarray(found[source[name]], net.dtype)
+    with np.errstate(over="ignore"):
+        arrays = {name: found[source[name]].astype(net.dtype) for name in common}
+    if broken := _nonfinite(arrays):
+        raise SnapshotError(f"{path}: {broken} has a NaN, an infinity or a number too large for {net.dtype}; "
+                            f"use weights of before")
+    for name, array in arrays.items():
+        targets[name].data[...] = net.backend.asarray(array)
     used = {id(found[own]) for own in source.values()}
     left = [f"{name} (not in the file)" for name in targets if name not in common]
     left += [f"{name} (not in the net)" for name, value in found.items() if id(value) not in used]

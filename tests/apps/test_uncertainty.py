@@ -385,6 +385,8 @@ def test_evaluation_is_the_batches_together(hdf5_net, kind):
     net = hdf5_net(kind)
     net.forward()
     before = net.positions
+    with pytest.raises(md.ConfigError, match="^iterations must be at least 1, got 0$"):
+        md.evaluate_monte_carlo(net, 0, 4)
     found = md.evaluate_monte_carlo(net, 3, 4)
     assert net.positions == before == {"in": 1}
     net.seek(0)

@@ -12,6 +12,7 @@ from minidrop.config import (
     solver_nets,
 )
 from minidrop.errors import ConfigError
+from minidrop.solver.prepare import prepared_nets
 
 NET = """layer { name: "both" }
 layer { name: "train" include { phase: TRAIN } }
@@ -37,6 +38,9 @@ def names(config):
     (("TRAIN", 3), "both train deep not_test not_a_b not_c_d"),
     (("TRAIN", 4), "both train not_test not_a_b not_c_d"),
     (("TRAIN", 0, ["a"]), "both train staged either not_test not_a_b not_c_d"),
+    (("TRAIN", 0, "a"), "both train staged either not_test not_a_b not_c_d"),
+    (("TRAIN", 0, "ab"), "both train not_test not_a_b not_c_d"),
+    (("TRAIN", 0, ""), "both train not_test not_a_b not_c_d"),
     (("TRAIN", 0, ["a", "b"]), "both train either not_test not_c_d"),
     (("TRAIN", 0, ["d"]), "both train not_test not_a_b"),
 ])
@@ -149,3 +153,10 @@ def test_mistakes(text, expected):
     with pytest.raises(ConfigError) as caught:
         choices(text)
     assert str(caught.value) == expected
+
+
+def test_a_string_is_the_name_of_one_stage_for_a_solver_too():
+    config = parse_solver("net_param { }")
+    train, _ = solver_nets(config, stages="deploy")
+    assert list(train.state.stage) == ["deploy"]
+    assert list(prepared_nets(config, (), None, None, None, "deploy", [])[0].state.stage) == ["deploy"]

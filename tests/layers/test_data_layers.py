@@ -56,7 +56,13 @@ class TestInput:
         ({"data": np.zeros((2, 3)), "label": np.zeros(3)}, ShapeError,
          "layer 'in' (Input): inputs of one batch expected, got [2, 3] records"),
         ({"data": [["a", "b", "c"]]}, DataError,
-         "layer 'in': input 'data' is no array of numbers (could not convert string to float: "),
+         "layer 'in': input 'data' is no array of numbers (its dtype is <U1; convert it)"),
+        ({"data": np.ma.masked_less(np.arange(6.0).reshape(2, 3), 2)}, DataError,
+         "layer 'in': input 'data' is no array of numbers (entries are masked; fill them first)"),
+        ({"data": np.full((2, 3), 1 + 2j)}, DataError,
+         "layer 'in': input 'data' is no array of numbers (its dtype is complex128; convert it)"),
+        ({"data": np.full((2, 3), None)}, DataError,
+         "layer 'in': input 'data' is no array of numbers (its dtype is object; convert it)"),
         ({"data": [[1, 2, 3], [1, 2]]}, DataError, "layer 'in': input 'data' is no array of numbers (setting "
          "an array"),
     ])
@@ -108,6 +114,24 @@ class TestMemoryData:
         with pytest.raises(ShapeError) as caught:
             net.set_input_arrays(*arrays)
         assert str(caught.value) == message
+
+    @pytest.mark.parametrize("arrays, message", [
+        ((np.full((3, 2, 1, 1), 1j),), "data is no array of numbers (its dtype is complex128; convert it)"),
+        ((np.ma.masked_equal(DATA, 3),), "data is no array of numbers (entries are masked; fill them first)"),
+        ((DATA, [1, None, 2]), "labels is no array of numbers (its dtype is object; convert it)"),
+        (([[[[1]], [[2]]], [[[1]]]],), "data is no array of numbers (setting an array"),
+    ])
+    def test_what_is_no_numbers(self, arrays, message):
+        """Where NumPy would leave out the imaginary part or the mask, or make NaN of None."""
+        net = Net(parse_net(self.TEXT % ""), device="cpu")
+        with pytest.raises(DataError) as caught:
+            net.set_input_arrays(*arrays)
+        assert str(caught.value).startswith(f"layer 'm': {message}")
+
+    def test_a_mask_that_hides_nothing(self, make_net):
+        net = make_net(self.TEXT % "")
+        net.set_input_arrays(np.ma.array(self.DATA), [7, 8, 9])
+        assert batches(net, 1, "label") == [[7, 8]]
 
     def test_no_data(self, make_net):
         net = make_net(self.TEXT % "")

@@ -243,3 +243,13 @@ def test_a_hidden_dropout_that_an_override_adds_is_turned_too(overrides, expecte
     assert settings.DropoutType.Name(settings.hidden_dropout_type) == expected
     prepare_nets([config], None, [])
     assert settings.DropoutType.Name(settings.hidden_dropout_type) == expected
+
+
+@pytest.mark.parametrize("layer, warned", [
+    ('type: "DropConnect" dropout_param { dropout_ratio: 0.5 }', True), ('type: "Dropout"', False),
+    ('type: "ApproxDropout"', False), ('type: "LSTM" recurrent_param { hidden_dropout { } }', False)])
+def test_a_kind_without_a_layer_to_turn_is_told(layer, warned, caplog):
+    prepare_nets([parse_net(f'layer {{ name: "z" {layer} }}')], "approx:row", [])
+    assert [line for line in caplog.messages if "no effect" in line] == [
+        "--dropout approx:row has no effect: there is no layer of type Dropout or ApproxDropout and no "
+        "hidden_dropout"] * warned

@@ -8,6 +8,7 @@ import pytest
 
 import minidrop as md
 from minidrop.config import parse_solver
+from minidrop.snapshot import Snapshot, write_snapshot
 
 NET = """
 name: "tiny"
@@ -335,6 +336,23 @@ class TestLoadWeights:
         assert "not copied: score/weight" in caplog.text
         np.testing.assert_array_equal(weights(other)["ip1/weight"], weights(first)["ip1/weight"])
 
+    @pytest.mark.parametrize("value, dtype, fits", [
+        (np.nan, "float32", False), (np.inf, "float32", False), (1e300, "float32", False),
+        (1e300, "float64", True)])
+    def test_weights_that_are_no_finite_numbers_are_refused(self, value, dtype, fits, tmp_path):
+        solver = md.Solver(parse_solver(f"{BASE} net_param {{ {NET} }}"), device="cpu", dtype=dtype)
+        before = solver.net.params["ip2"]["bias"].data.copy()
+        arrays = {"data/ip2/weight": np.full((5, 20), value), "data/ip2/bias": np.full(5, 7.0)}
+        write_snapshot(tmp_path / "w.h5", Snapshot(arrays, {}))
+        if fits:
+            md.load_weights(solver.net, tmp_path / "w.h5")
+            assert (solver.net.params["ip2"]["weight"].data == value).all()
+            return
+        with pytest.raises(md.SnapshotError, match="w.h5: ip2/weight has a NaN, an infinity or a number too "
+                                                   "large for float32"):
+            md.load_weights(solver.net, tmp_path / "w.h5")
+        np.testing.assert_array_equal(solver.net.params["ip2"]["bias"].data, before)
+
     def test_refuses_when_nothing_fits_or_a_shape_differs(self, tmp_path):
         path = make(tmp_path=tmp_path).snapshot()
         renamed = NET.replace('"ip1"', '"a"').replace('"ip2"', '"b"')
@@ -343,6 +361,14 @@ class TestLoadWeights:
         with pytest.raises(md.SnapshotError,
                            match=r"ip1/weight has shape \(20, 6\), this net expects \(9, 6\)"):
             md.load_weights(make(net=NET.replace("num_output: 20", "num_output: 9")).net, path)
+
+
+@pytest.mark.parametrize("best, warned", [("loss", True), ("-loss", False), ("accuracy", False)])
+def test_the_best_by_a_loss_is_asked_for_with_a_minus(best, warned, caplog):
+    make(f"snapshot: 2 snapshot_best: '{best}' test_iter: 1 test_interval: 3")
+    assert [line for line in caplog.messages if "snapshot_best" in line] == [
+        '<string>:2:14: snapshot_best keeps the snapshot where loss is highest, which is the worst; "-loss" '
+        'asks for the lowest'] * warned
 
 
 def test_keeps_the_newest_and_the_best(tmp_path):

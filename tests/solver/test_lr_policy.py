@@ -80,6 +80,8 @@ def test_every_missing_field_is_named(policy):
     ('base_lr: 1 lr_policy: "poly" power: 1 max_iter: 0', "max_iter", "must be at least 1, but is 0"),
     ('base_lr: 1 lr_policy: "multistep" gamma: 0.1 stepvalue: 5 stepvalue: 5', "stepvalue",
      "must increase, but is 5, 5"),
+    ('base_lr: 1 lr_policy: "multistep" gamma: 0.1 stepvalue: -3 stepvalue: 5', "stepvalue",
+     "must not be negative, but is -3, 5"),
 ])
 def test_mistakes(text, field, message):
     (where, problem), = check_lr_policy(solver(text))

@@ -55,11 +55,33 @@ def test_places_that_do_not_count_weigh_nothing(data):
     assert values["accuracy"] == pytest.approx((scores[:5].argmax(axis=1) == labels[:5]).mean(), rel=1e-12)
 
 
+@pytest.mark.parametrize("ignoring", [False, True])
+def test_the_accuracy_of_a_class_is_that_of_all_its_places(ignoring, data, monkeypatch):
+    """Not the mean of what it is in each batch, in which a class may be rare or missing."""
+    labels, scores = data
+    labels[:] = [0, 0, 0, 1, 0, 1, 1, 2, 2, 2, 2, 3]        # and no 4
+    scores[np.arange(12), labels] += np.array([1, -1, 1, 1, -1, 1, -1, 1, 1, -1, 1, 1]) * 99
+    if ignoring:
+        labels[[0, 3, 11]] = -1         # of classes 0, 1 and 3
+    monkeypatch.setitem(globals(), "NET", NET.replace('top: "accuracy"', 'top: "accuracy" top: "each"'))
+    values = values_of(labels, scores, IGNORING if ignoring else None)
+    right, counted = ([1, 1, 3, 0, 0], [3, 2, 4, 0, 0]) if ignoring else ([2, 2, 3, 1, 0], [4, 3, 4, 1, 0])
+    np.testing.assert_allclose(values["each"], np.divide(right, np.maximum(counted, 1)), rtol=1e-12)
+    assert values["accuracy"] == pytest.approx(sum(right) / sum(counted), rel=1e-12)
+
+
 def test_a_nan_in_test_data_is_named(data):
     labels, scores = data
     scores[6, 0] = np.nan
     with pytest.raises(DataError, match="^test data hold a NaN or infinity: .*6"):
         values_of(labels, scores)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_batches_are_no_test(count, data):
+    net = md.Net(parse_net(NET % dict.fromkeys(IGNORING, "")), "TEST", "cpu")
+    with pytest.raises(DataError, match=f"^a test needs 1 batch or more, got {count}$"):
+        run_test(net, count)
 
 
 def test_where_nothing_counts(data):
