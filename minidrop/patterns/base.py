@@ -29,6 +29,9 @@ GROUPINGS = ("STRATIFIED", "INDEPENDENT")
 OWN_SETTINGS = {"max_period": 0, "step": 0, "search": "EXACT", "tile_size": 0, "block_samples": 0,
                 "block_units": 0, "groups": 0, "grouping": "STRATIFIED"}
 """The settings that only some families read, see `PatternFamily.uses`, with their defaults."""
+BY_GROUPS = frozenset({"groups", "grouping"})
+"""Those of families whose patterns can be `Pattern.moved` on from group to group."""
+DEFAULT_GROUPS = 2
 MANY = 2 ** 62
 """Number of offsets of a choice whose patterns cannot be enumerated: an offset then seeds a pattern."""
 
@@ -198,7 +201,6 @@ class PatternFamily(ABC):
     drops: str = "units"
     uses: frozenset[str] = frozenset()      # which of OWN_SETTINGS this family reads
     scales: tuple[str, ...] = SCALES
-    default_groups: int = 1
 
     def __init__(self, settings: PatternSettings):
         self.settings = settings
@@ -231,8 +233,8 @@ class PatternFamily(ABC):
 
     @property
     def groups(self) -> int:
-        """Into how many groups a batch is cut, each with a pattern of its own."""
-        return self.settings.groups or self.default_groups
+        """The number of runs of samples that a batch is cut into, each with a pattern of its own."""
+        return self.settings.groups or (DEFAULT_GROUPS if self.uses >= BY_GROUPS else 1)
 
     @property
     def enumerable(self) -> bool:
@@ -263,13 +265,17 @@ class PatternFamily(ABC):
         return entropy(probabilities) + float(
             probabilities @ [log(self.offsets(choice)) for choice in choices])
 
+    def suited(self, total: int) -> PatternFamily:
+        """Return the family with what it may choose by itself chosen for an axis of length `total`."""
+        return self
+
     def fitted(self, total: int) -> PatternFamily:
         """Return the family for an axis of length `total`: none of its patterns drops the whole axis.
 
-        That is this one, or one of the same name with the settings that `fit` returns. Its rate is at most
-        1 - 1 / total, which keeps one unit.
+        That is the `suited` one, or one of the same name with the settings that `fit` returns. Its rate is at
+        most 1 - 1 / total, which keeps one unit.
         """
-        settings = self.settings
+        settings = self.suited(total).settings
         if total and settings.rate > (total - 1) / total:
             settings = replace(settings, rate=(total - 1) / total)
         return get_family(self.fit(settings, total) if settings.rate else settings)

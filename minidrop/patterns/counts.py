@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.kept import Kept
-from minidrop.patterns.base import MANY, Pattern, PatternDistribution, PatternFamily
+from minidrop.patterns.base import BY_GROUPS, MANY, Pattern, PatternDistribution, PatternFamily
 from minidrop.rng import generator
 
 
@@ -64,6 +64,7 @@ class CountFamily(PatternFamily):
     """
 
     kind: Any = CountPattern     # the subclass whose patterns are drawn
+    uses = BY_GROUPS
 
     def build_distribution(self) -> PatternDistribution:
         self.share = 1 - self.settings.exact_rate

@@ -43,7 +43,7 @@ class DropSite:
     @property
     def adapted(self) -> str:
         """What `shape` changed so that no iteration drops the whole axis; "" if nothing."""
-        asked, rate = get_family(self.settings), self.family.settings.rate
+        asked, rate = get_family(self.settings).suited(self.total or 0), self.family.settings.rate
         if self.family is asked:
             return ""
         units = f"{self.total} unit{'s' * (self.total != 1)}"

@@ -8,7 +8,13 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
 from minidrop.errors import ConfigError
-from minidrop.patterns.base import PatternDistribution, PatternFamily, register_pattern
+from minidrop.patterns.base import (
+    BY_GROUPS,
+    PatternDistribution,
+    PatternFamily,
+    get_family,
+    register_pattern,
+)
 
 if TYPE_CHECKING:
     from minidrop.patterns.base import Pattern, PatternSettings
@@ -24,10 +30,11 @@ class PeriodicFamily(PatternFamily):
 
     width = (1 - p) step if that is an integer; otherwise the two nearest integers, in the proportion that
     makes the mean rate exactly p. `step` is 30 by default, or the least that keeps one unit (p = 0.98: 50),
-    but never more than the length of the axis. So no iteration drops everything. A choice is a width.
+    but never more than the length of the axis. So no iteration drops everything. With several groups of
+    samples it is a divisor of that length from 24 to 40, if there is one (see `suited`). A choice is a width.
     """
 
-    uses = frozenset({"step", "groups", "grouping"})
+    uses = BY_GROUPS | {"step"}
 
     def build_distribution(self) -> PatternDistribution:
         share = 1 - self.settings.exact_rate
@@ -49,6 +56,19 @@ class PeriodicFamily(PatternFamily):
             got = f"got step: {asked}" if asked else f"rate {self.settings.rate!r} needs {least}"
             raise ConfigError(f"pattern PERIODIC has steps up to {LONGEST_STEP}; {got}; lower it")
         return step
+
+    def suited(self, total: int) -> PatternFamily:
+        """Return the family with a step that divides `total`, near the default, if there are several groups.
+
+        All groups then keep as many units. Of such steps the nearest to the default whose kept share is a
+        whole number, failing that the nearest.
+        """
+        share = 1 - self.settings.exact_rate
+        steps = [step for step in range(ceil(self.step * 4 / 5), self.step * 4 // 3 + 1) if total % step == 0]
+        if self.settings.step or self.groups == 1 or not (steps and self.settings.rate):
+            return self
+        best = min(steps, key=lambda step: (share * step % 1 != 0, abs(step - self.step), step))
+        return get_family(replace(self.settings, step=best))
 
     def fit(self, settings: PatternSettings, total: int) -> PatternSettings:
         step = settings.step or max(DEFAULT_STEP, ceil(1 / (1 - settings.exact_rate)))

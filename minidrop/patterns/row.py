@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minidrop.patterns.base import register_pattern
+from minidrop.patterns.base import BY_GROUPS, register_pattern
 from minidrop.patterns.periods import PeriodFamily
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class RowFamily(PeriodFamily):
     scale.
     """
 
-    uses = PeriodFamily.uses | {"groups", "grouping"}
+    uses = PeriodFamily.uses | BY_GROUPS
 
     def pattern(self, choice: int, offset: int) -> Pattern:
         return self.regular(offset, choice, 1)

@@ -36,7 +36,6 @@ class SliceFamily(CountFamily):
     """
 
     kind = SlicePattern
-    uses = frozenset({"groups", "grouping"})
 
     def ways(self, count: int, total: int | None) -> Any:
         return 1 if count in (0, total) else total

@@ -32,7 +32,6 @@ class UnitFamily(CountFamily):
     """
 
     kind = UnitPattern
-    uses = frozenset({"groups", "grouping"})
 
     def ways(self, count: int, total: int) -> Any:
         return comb(total, count)

@@ -17,7 +17,7 @@ from minidrop.patterns import (
     known_families,
     register_pattern,
 )
-from minidrop.patterns.base import OWN_SETTINGS
+from minidrop.patterns.base import BY_GROUPS, OWN_SETTINGS
 
 RATES = [0, 0.05, 0.3, 1 / 3, 0.5, 0.7, 0.9, 0.95]
 DRAWS = 2000
@@ -242,9 +242,9 @@ def test_a_setting_that_the_family_would_ignore_is_an_error(name, setting, messa
 
 def test_which_settings_each_family_reads():
     uses = {name: set(get_family(settings_of(name, 0.5)).uses) for name in known_families()}
-    for name, expected in {"BLOCK": {"block_samples", "block_units"}, "PERIODIC": {"step"},
-                           "ROW": {"max_period", "search"}, "SLICE": set(),
-                           "TILE": {"max_period", "search", "tile_size"}, "UNIT": set()}.items():
+    for name, expected in {"BLOCK": {"block_samples", "block_units"}, "PERIODIC": BY_GROUPS | {"step"},
+                           "ROW": BY_GROUPS | {"max_period", "search"}, "SLICE": BY_GROUPS,
+                           "TILE": {"max_period", "search", "tile_size"}, "UNIT": BY_GROUPS}.items():
         assert uses[name] == expected
     assert set().union(*uses.values()) <= set(OWN_SETTINGS)
 

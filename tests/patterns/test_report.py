@@ -243,7 +243,8 @@ def test_ready_for_json(name):
     found = short(PatternSettings(0.35, name), np.int64(12), iterations=np.int64(50))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["settings"] == {"rate": 0.35, "family": name, "max_period": 0, "step": 0, "scale": "RATE",
-                                 "search": "EXACT", "tile_size": 0, "block_samples": 0, "block_units": 0}
+                                 "search": "EXACT", "tile_size": 0, "block_samples": 0, "block_units": 0,
+                                 "groups": 0, "grouping": "STRATIFIED"}
 
 
 def test_a_number_too_long_for_json_is_text():
