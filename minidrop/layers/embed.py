@@ -42,7 +42,8 @@ class Embed(Layer):
         settings = self.settings
         # Rows are looked up, not multiplied: a product without inputs.
         return [Product("weight", math.prod(shapes[0]), 0, settings.num_output, out_axis=self.axis,
-                        kinds=("units",), weight_axes=(1, None), biases=("bias",) * settings.bias_term)]
+                        kinds=("units", "groups"), weight_axes=(1, None),
+                        biases=("bias",) * settings.bias_term)]
 
     def forward(self, x: Tensor) -> Any:
         return functions.embed(x, self.params["weight"], self.params.get("bias"), self.drawn.outputs.kept)

@@ -45,7 +45,8 @@ class Product:
     parameter: the name of the weights.
     rows, inputs, outputs: its size in one forward pass, split into `calls` successive products.
     in_axis, out_axis: None if no single axis is that side of the product.
-    kinds: what it can leave out, of "units", "weights" and "blocks".
+    kinds: what it can leave out, of "units", "weights" and "blocks"; with "groups" as well, other units for
+        each group of samples (a KeptByGroup).
     in_spread: the number of neighbouring inputs that an entry of in_axis stands for.
     weight_axes: the axes of the weights that count the outputs and the inputs; None as above.
     biases: the names of other parameters with one entry per output.
@@ -66,6 +67,10 @@ class Product:
     weight_axes: tuple = (0, 1)
     biases: tuple = ()
     epilogue: bool = False
+
+    def leaves_out(self, kind: str, groups: int = 1) -> bool:
+        """Whether it can leave out "units", "weights" or "blocks"; units that differ between `groups`."""
+        return kind in self.kinds and (groups == 1 or kind != "units" or "groups" in self.kinds)
 
     @property
     def operations(self) -> float:

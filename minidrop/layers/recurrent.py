@@ -135,7 +135,7 @@ class RecurrentLayer(Layer):
         # Each gate of a unit is a separate output, so only the layer's own drop can leave units out.
         whole = self.site is not None and self.site.steps is None
         h = OWN if self.projects else 0
-        kinds = ("units", "blocks")
+        kinds = ("units", "groups", "blocks")
         units: dict[str, Any] = {"top": h, "out_axis": 2 if whole else None, "kinds": kinds}
         facts: list[Any] = []
         for prefix in self._prefixes():

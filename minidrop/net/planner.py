@@ -98,8 +98,10 @@ class _Walker:
     def _refusal(self, drop, node, ref, axis, products):
         """Return why a layer with Products cannot leave out the dropped part of its top; "" if it can."""
         kind = drop.site.kind
-        if any(kind not in product.kinds for product in products):
-            return f"{node.name} ({node.config.type}) can leave out no {kind}"
+        if not all(product.leaves_out(kind, drop.site.groups) for product in products):
+            one = all(product.leaves_out(kind) for product in products)
+            return (f"{node.name} ({node.config.type}) can leave out no {kind}"
+                    + " that differ between groups of samples; try groups: 1" * one)
         within = self.served.get((node.index, True))
         if within is not None and within.kind != kind:
             return f"{node.name} serves its own {within.fact.label}, which drops {within.kind}"
@@ -138,7 +140,7 @@ class _Walker:
     def _meet(self, drop, node, i, carrying):
         kind, axis = drop.kind, carrying[node.bottoms[i]]
         products = [product for product in node.products if product.bottom == i]
-        reads = bool(products) and all(_reads(product, axis, kind) for product in products)
+        reads = bool(products) and all(_reads(product, axis, drop) for product in products)
         clash = self._clash(drop, node, products[0].top == OWN) if reads else ""
         facts = [fact for fact in node.passes_from(i, axis) if fact.compact
                  and (fact.keeps_zero or fact.top is None)]
@@ -168,9 +170,10 @@ class _Walker:
         return f"it serves the drop below it, which drops {below.kind}"
 
 
-def _reads(product, axis, kind):
-    """Whether a product can leave out entries of `axis` of its bottom; blocks only if each is one input."""
-    return product.in_axis == axis and kind in product.kinds and (kind == "units" or product.in_spread == 1)
+def _reads(product, axis, drop):
+    """Return whether a product can leave out entries of `axis` of its bottom; blocks: of single inputs only."""
+    return (product.in_axis == axis and product.leaves_out(drop.kind, drop.site.groups)
+            and (drop.kind == "units" or product.in_spread == 1))
 
 
 def _counts_in_loss(writer, ref):

@@ -80,6 +80,11 @@ class DropSite:
         """What a product must be able to leave out for this site: "units", "weights" or "blocks"."""
         return self.family.drops if self.steps is None else "blocks"
 
+    @property
+    def groups(self) -> int:
+        """The number of groups of samples that drop other units each."""
+        return self.family.groups
+
     def pays(self, backend: Any, rows: int, calls: int = 1) -> bool:
         """Whether skipping what is dropped makes a product of `rows` rows, done in `calls` calls, faster.
 

@@ -31,8 +31,8 @@ class Products:
         kind, operands = type(self.steps.backend), []
         gemm = kind.gemm
 
-        def recording(backend, a, b, trans_a=False, trans_b=False):
-            y = gemm(backend, a, b, trans_a, trans_b)
+        def recording(backend, a, b, trans_a=False, trans_b=False, out=None):
+            y = gemm(backend, a, b, trans_a, trans_b, out)
             a, b = a.copy(), b.copy()
             operands.append((a.T if trans_a else a, b.T if trans_b else b, y.copy()))
             return y

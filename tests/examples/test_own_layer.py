@@ -49,7 +49,20 @@ def module(monkeypatch):
 
 
 def net_of(settings="", **options):
+    if not any(word in settings for word in ("groups", "TILE", "BLOCK")):
+        settings += " groups: 1"
     return Net(parse_net(NET % (settings, settings)), **{"device": "cpu", "dtype": "float64", **options})
+
+
+def test_units_that_differ_between_groups_are_left_to_layers_that_know_of_them(module):
+    net = net_of("groups: 2")
+    lines = list(net.plan.lines())
+    assert lines[0] == ("drop1 gathers: conv1 (PlainConvolution) can leave out no units that differ between "
+                        "groups of samples; try groups: 1")
+    assert "the units dropped by drop1 are put back as zeros before conv2 (PlainConvolution)" in lines
+    assert "ip reads only the units kept by drop2" in lines
+    for iteration in range(3):
+        assert_matches_masked_dense(net, iteration, BATCH)
 
 
 def test_the_function_has_right_values_and_gradients(module):
@@ -119,7 +132,7 @@ def test_wrong_settings_name_the_layer(module, settings, message):
 
 
 def test_check_from_the_command_line(tmp_path):
-    (tmp_path / "net.prototxt").write_text(NET % ("", ""))
+    (tmp_path / "net.prototxt").write_text(NET % ("groups: 1", "groups: 1"))
     done = subprocess.run([sys.executable, "-m", "minidrop", "--import", FOLDER / "convolution_layer.py",
                            "check", tmp_path / "net.prototxt"], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(FOLDER.parents[1])})

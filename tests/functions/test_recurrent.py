@@ -6,7 +6,8 @@ import pytest
 
 from minidrop import Kept, Parameter, ShapeError, Tensor, check_gradients, functions
 from minidrop.functions import recurrent
-from minidrop.functions.recurrent import HiddenDrop, add_to_steps, gate_rows, recur, reverse_steps
+from minidrop.functions.recurrent import HiddenDrop, gate_rows, recur
+from minidrop.functions.steps import add_to_steps, reverse_steps
 
 STEPS, STREAMS, INPUTS, UNITS = 5, 3, 7, 4
 KEPT = {"one in three": Kept(1, 3, 1, INPUTS), "wrapped": Kept(-1, 4, 2, INPUTS),

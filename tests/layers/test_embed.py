@@ -69,7 +69,8 @@ def test_compact_equals_masked_dense(backend, pattern, between, bias):
 
 
 def test_only_kept_columns_are_read_and_have_a_gradient(backend):
-    net = net_of(backend, inputs("x", "t"), embed("emb", "x"), drop("emb"), HEAD)
+    net = net_of(backend, inputs("x", "t"), embed("emb", "x"),
+                 drop("emb").replace("dropout_ratio", "groups: 1 dropout_ratio"), HEAD)
     iteration = next(i for i in range(20) if net.draw_patterns(i) or net.draws["drop"].kept is not None)
     net.draw_patterns(iteration)
     net.forward(**batch())

@@ -74,8 +74,8 @@ def counted(monkeypatch):
         calls = []
         gemm = type(net.backend).gemm
 
-        def counting(self, a, b, trans_a=False, trans_b=False):
-            y = gemm(self, a, b, trans_a, trans_b)
+        def counting(self, a, b, trans_a=False, trans_b=False, out=None):
+            y = gemm(self, a, b, trans_a, trans_b, out)
             calls.append((trans_a, y.shape[0] * (a.shape[0] if trans_a else a.shape[1]) * y.shape[1]))
             return y
 

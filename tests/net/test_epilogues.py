@@ -222,7 +222,8 @@ def test_the_oracle_fuses_nothing():
         assert calls == ["sigmoid"]          # of the layer itself; two rectifiers go through `relu`
         calls.clear()
         run_once(net, 1, BATCH)
-        assert calls == ["relu", "relu", "sigmoid"]
+        groups = net.drop_sites["drop1"].family.groups
+        assert groups == 2 and calls == ["relu"] * 2 * groups + ["sigmoid"]
     finally:
         del net.backend.activate
 
@@ -318,7 +319,8 @@ def test_what_diverges_is_found():
 @pytest.mark.parametrize("family", ["Dropout", *known_families()])
 def test_on_the_gpu_each_product_is_followed_by_one_launch(emulated, family):
     """Activation kernels: one forward and one backward for each product, one forward for the last, which has
-    a bias alone."""
+    a bias alone. (With groups of samples one forward for each group.)"""
+    family += " groups: 1" * (family in UNITS)
     reference = run_once(net_of(*mlp(family)), 1, BATCH)
     cuda = net_of(*mlp(family), device=emulated)
     emulated.kernels.launches.clear()

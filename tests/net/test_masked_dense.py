@@ -22,7 +22,8 @@ PATTERNS = {family: (family, SMALL.get(family, "")) for family in known_families
     "TILE of 3": ("TILE", "tile_size: 3"), "TILE of all": ("TILE", ""), "TILE of 1": ("TILE", "tile_size: 1"),
     "BLOCK 4 x 2": ("BLOCK", "block_samples: 4 block_units: 2"),      # 6 samples: a whole group and a rest
     "BLOCK of all samples": ("BLOCK", ""),
-    "PERIODIC by 2": ("PERIODIC", "groups: 2"), "ROW by 3": ("ROW", "groups: 3"),
+    "PERIODIC by 1": ("PERIODIC", "groups: 1"), "PERIODIC by 2": ("PERIODIC", "groups: 2"),
+    "ROW by 3": ("ROW", "groups: 3"),
     "UNIT by 4": ("UNIT", "groups: 4"),                               # 6 samples: groups of 1, 2, 1 and 2
     "SLICE by 9": ("SLICE", "groups: 9"),                             # some without any sample
     "PERIODIC by 4, each drawn": ("PERIODIC", "groups: 4 grouping: INDEPENDENT"),
@@ -284,8 +285,8 @@ class TestMasks:
         x, W, b = images()["data"], net.params["ip1"]["weight"].data, net.params["ip1"]["bias"].data
         return net.blobs["drop1"].numpy(), mask, x, W, b
 
-    @pytest.mark.parametrize("pattern, shape", [("PERIODIC", (1, 29)), ("UNIT", (1, 29)), ("BLOCK", (6, 29)),
-                                                ("BLOCK 4 x 2", (6, 29))])
+    @pytest.mark.parametrize("pattern, shape", [("PERIODIC by 1", (1, 29)), ("UNIT by 4", (6, 29)),
+                                                ("BLOCK", (6, 29)), ("BLOCK 4 x 2", (6, 29))])
     def test_of_activations(self, pattern, shape):
         y, mask, x, W, b = self.forward(pattern)
         assert mask.shape == shape

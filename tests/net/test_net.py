@@ -57,8 +57,9 @@ class TestSurface:
         assert list(net.parameters()) == ["ip1/weight", "ip1/bias", "ip2/weight", "ip2/bias"]
         net.draw_patterns(3)
         mask = net.masks()["drop1"]
-        assert mask.shape == (1,
-                              8) and net.patterns["drop1"].kept(8).mask().tolist() == (mask[0] != 0).tolist()
+        assert mask.shape == (4, 8)         # two groups of two samples
+        assert net.patterns["drop1"].kept(8).mask().tolist() == (mask[0] != 0).tolist()
+        assert (mask[0] == mask[1]).all() and (mask[2] == mask[3]).all() and (mask[1] != mask[2]).any()
         out = net.forward(data=X, label=LABEL)
         assert list(out) == net.outputs == ["loss"] and float(out["loss"]) == net.loss
         net.backward()
@@ -71,7 +72,7 @@ class TestSurface:
         assert net.loss == pytest.approx(-np.log(p[np.arange(4), LABEL]).mean())
         g = (p - np.eye(3)[LABEL]) / 4
         np.testing.assert_allclose(net.params["ip2"]["weight"].grad, g.T @ (h * mask), rtol=1e-9, atol=1e-15)
-        assert not net.params["ip1"]["weight"].grad[mask[0] == 0].any()
+        assert not net.params["ip1"]["weight"].grad[~mask.any(axis=0)].any()
 
     def test_blobs_are_the_last_version(self):
         net = net_of(TEXT)

@@ -201,13 +201,15 @@ def test_dropped_sets_really_drop():
         net.draw_patterns(iteration)
         masks.append(net.masks())
     assert {name: mask.shape for name, mask in masks[0].items()} == {
-        "drop0": (STEPS, STREAMS, WIDTH), "r1": (1, 1, 12), "drop1": (STEPS, STREAMS, 12), "r2": (1, 1, 12),
+        "drop0": (STEPS, STREAMS, WIDTH), "r1": (1, STREAMS, 12), "drop1": (STEPS, STREAMS, 12),
+        "r2": (1, STREAMS, 12),
         "drop2": (STEPS, STREAMS, 12)}
     for name in masks[0]:
         assert all((mask[name] != 0).mean() == 0.5 for mask in masks)
         assert any((mask[name] != masks[0][name]).any() for mask in masks)
     step = masks[0]["drop0"]
-    assert (step == step[:, :1]).all() and any((step[t] != step[0]).any() for t in range(STEPS))
+    assert (step[:, 1] == step[:, 2]).all() and any((step[t] != step[0]).any() for t in range(STEPS))
+    assert ((step[:, 0] != 0) != (step[:, 1] != 0)).all()       # two groups: stream 0, and streams 1 and 2
     assert (masks[0]["r1"] != masks[0]["r2"]).any()
 
 
@@ -222,7 +224,7 @@ def test_float32():
 def test_the_carried_state_of_a_dropped_unit_stays_or_becomes_zero(kind):
     """SEQUENCE: it stays as it was, bit for bit, through the batches that drop the unit; 0 where a sequence
     begins."""
-    net = net_of(kind, rh=drop_settings("UNIT"))
+    net = net_of(kind, rh=f"{drop_settings('UNIT')} groups: 1")
     net.set_dropping(False)
     net.forward(**batch(9, whole=True))
     net.set_dropping(True)
@@ -257,7 +259,7 @@ def test_by_steps_every_unit_goes_on(kind, pays):
 
 def test_the_carried_state_is_not_scaled():
     """A unit that is kept hands on what it computed; the gates and the top get it scaled."""
-    net = net_of("LSTM", rh=drop_settings("UNIT"))
+    net = net_of("LSTM", rh=f"{drop_settings('UNIT')} groups: 1")
     net.draw_patterns(0)
     net.forward(**batch(0))
     kept = net.masks()["r1"].reshape(-1) != 0
@@ -345,8 +347,8 @@ def counted(net, monkeypatch, iteration, inputs):
     kind = type(net.backend)
     gemm, thin = kind.gemm, kind.thin_gemm
     with monkeypatch.context() as patch:
-        patch.setattr(kind, "gemm", lambda self, a, b, trans_a=False, trans_b=False: counting(
-            gemm, a, b, gemm(self, a, b, trans_a, trans_b)))
+        patch.setattr(kind, "gemm", lambda self, a, b, trans_a=False, trans_b=False, out=None: counting(
+            gemm, a, b, gemm(self, a, b, trans_a, trans_b, out)))
         patch.setattr(kind, "thin_gemm", lambda self, a, b,
                       trans_b=False: counting(thin, a, b, thin(self, a, b, trans_b)))
         net.clear_grads()

@@ -13,6 +13,8 @@ UNITS = [name for name in known_families() if get_family(PatternSettings(0.5, na
 
 
 def site(rate=0.5, name="ROW", total=20, **more):
+    """One group of samples, unless `more` says otherwise: tests/patterns/test_groups.py has several."""
+    more = {"groups": 1, **more} if name in UNITS else more
     return DropSite("drop1", PatternSettings(rate, name, **more), 0, total)
 
 

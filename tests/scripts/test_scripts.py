@@ -110,7 +110,7 @@ def test_train_embedded(environment, tmp_path):
     done = run(environment, "train_embedded.py", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     text = done.stdout
-    assert re.search(r"physical \(128, 5\d\d\), logical \(128, 1024\), mask \(1, 1024\)", text)
+    assert re.search(r"physical \(128, 5\d\d\), logical \(128, 1024\), mask \(128, 1024\)", text)
     assert float(re.search(r"largest difference of a gradient of ip2 (\S+)", text).group(1)) < 1e-9
     assert "equal bit for bit: True" in text
     accuracies = [float(found) for found in re.findall(r"test accuracy (0\.\d+|1\.0+)", text)]

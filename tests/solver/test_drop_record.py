@@ -28,7 +28,9 @@ DROP = ('layer {{ name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "ip1" a
 
 
 def solver(settings, tmp_path="/nonexistent"):
-    """A Solver whose drop1 has some settings; None: it has no drop layer."""
+    """A Solver whose drop1 has some settings, one group unless they say otherwise; None: no drop layer."""
+    if settings is not None and not any(word in settings for word in ("groups", "TILE", "BLOCK")):
+        settings += " groups: 1"
     net = NET.format(drop="" if settings is None else DROP.format(settings))
     return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 solver_mode: "
                                   f"CPU net_param {{ {net} }}"), snapshot_prefix=f"{tmp_path}/x")
@@ -73,6 +75,9 @@ def test_the_same_patterns_warn_of_nothing(tmp_path, caplog, settings):
     ("dropout_ratio: 0.25 step: 10", "dropout_ratio: 0.25",
      "7 of 10 (0.5), 8 of 10 (0.5); now 22 of 30 (0.5), 23 of 30 (0.5); set step: 10 to go on as before"),
     ("dropout_ratio: 0.7", "dropout_ratio: 0.5", "9 of 30; now 15 of 30"),
+    ("", "groups: 2", "15 of 30; now 20 of 40 in 2 STRATIFIED groups; set groups: 1 to go on as before"),
+    ("groups: 3 grouping: INDEPENDENT step: 10", "groups: 2", "5 of 10 in 3 INDEPENDENT groups; now 20 of 40 "
+     "in 2 STRATIFIED groups; set step: 10, groups: 3, grouping: INDEPENDENT to go on as before"),
     (ROW, "", "ROW 1 of 1 (0.159248), 1 of 2 (0.363007), 1 of 3 (0.477745); now PERIODIC 15 of 30"),
 ])
 def test_other_patterns_are_named(tmp_path, caplog, old, new, message):
