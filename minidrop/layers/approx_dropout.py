@@ -1,4 +1,4 @@
-"""ApproxDropout: one regular pattern per iteration, shared by the batch, decides which units are kept."""
+"""ApproxDropout: a regular pattern per iteration, shared by a group of samples, decides what is kept."""
 
 from __future__ import annotations
 

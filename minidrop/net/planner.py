@@ -171,7 +171,7 @@ class _Walker:
 
 
 def _reads(product, axis, drop):
-    """Return whether a product can leave out entries of `axis` of its bottom; blocks: of single inputs only."""
+    """Return whether a product can leave out entries of an axis of its bottom; blocks: single inputs only."""
     return (product.in_axis == axis and product.leaves_out(drop.kind, drop.site.groups)
             and (drop.kind == "units" or product.in_spread == 1))
 

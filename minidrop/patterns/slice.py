@@ -1,4 +1,4 @@
-"""SLICE: keep one run of neighbouring units from a random start, the same for the whole batch."""
+"""SLICE: keep one run of neighbouring units from a random start, the same for a group of samples."""
 
 from typing import Any
 

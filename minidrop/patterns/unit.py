@@ -1,4 +1,4 @@
-"""UNIT: keep an exact number of units chosen at random, the same for the whole batch."""
+"""UNIT: keep an exact number of units chosen at random, the same for a group of samples."""
 
 from math import comb
 from typing import Any

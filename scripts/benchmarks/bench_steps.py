@@ -18,7 +18,7 @@ from minidrop.backend.device_sets import DeviceGrid
 from minidrop.config import decimal
 from minidrop.functions.linear import linear
 from minidrop.patterns import PatternSettings, get_family
-from minidrop.patterns.draw import NOTHING, Blocks
+from minidrop.patterns.draw import NOTHING, Blocks, Steps
 
 
 class Choices:
@@ -50,15 +50,21 @@ class Shares:
 
     def of(self, _counter):
         """Return the share of the step that has just been run."""
-        drawn = [pattern for draw in self.net.draws.values()
-                 for pattern in getattr(draw, "patterns", [draw.pattern])]
-        return float(mean(1 - pattern.rate for pattern in drawn)) if drawn else 1.0
+        drawn = [share for draw in self.net.draws.values() for share in _kept_shares(draw)]
+        return float(mean(drawn)) if drawn else 1.0
 
     def weights(self):
         """Return the mean share, over all that is ever drawn."""
         sizes = [(drop, drop.site.steps or 1) for drop in self.net.plan.drops]      # a pattern a step, or one
         total = sum(size for _, size in sizes)
         return float(sum(size * drop.kept_share for drop, size in sizes) / total) if total else 1.0
+
+
+def _kept_shares(draw):
+    """Return what a draw keeps: a share for each step that has a pattern of its own, else one."""
+    if isinstance(draw, Steps):
+        return [kept.count / kept.total for kept in draw.by_step]
+    return [1 - draw.pattern.rate]
 
 
 class MinidropSteps:

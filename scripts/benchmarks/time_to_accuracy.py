@@ -1,0 +1,173 @@
+#!/usr/bin/env python
+"""Draw test accuracy against training time on MNIST: PyTorch, ordinary dropout here, and groups of samples.
+
+    python scripts/download_data.py mnist
+    python scripts/benchmarks/time_to_accuracy.py --png time_to_accuracy.png --json time_to_accuracy.json
+
+784-h-h-10 with dropout on both hidden layers, models/mnist_mlp's solver: batch 128, a rate that falls to 0,
+momentum, weight decay, clipping. All methods train for the same iterations, one after the other, in short
+stretches that take turns, so that a busy machine slows all alike; tests are not timed. Prints for each method
+the seconds to some accuracies and the last accuracy. Nothing else may run meanwhile.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+import minidrop as md
+from minidrop.config import load_solver
+from minidrop.data import HDF5Records, find_source
+
+SOLVER = Path(__file__).resolve().parents[2] / "models" / "mnist_mlp" / "solver.prototxt"
+METHODS = {"PyTorch, Dropout": None, "Dropout": 0, "one mask": 1, "two groups": 2, "four groups": 4}
+"""{name: groups of samples}; 0: ordinary dropout here, None: in PyTorch."""
+
+
+class MinidropRun:
+    """A Solver of models/mnist_mlp with other sizes and drops."""
+
+    def __init__(self, groups, units, rate, iterations, seed):
+        drop = "approx_dropout_param" if groups else "dropout_param"
+        overrides = {"max_iter": iterations, "display": 0, "snapshot": 0, "test_interval": 0,
+                     "random_seed": seed}
+        for i in (1, 2):
+            overrides[f"layer.ip{i}.inner_product_param.num_output"] = units
+            overrides[f"layer.drop{i}.{drop}.dropout_ratio"] = rate
+            if groups:
+                overrides[f"layer.drop{i}.{drop}.groups"] = groups
+        self.solver = md.Solver(load_solver(SOLVER), overrides, device="cpu",
+                                dropout="approx" if groups else "conventional")
+        self.step, self.close = self.solver.step, self.solver.close
+
+    def accuracy(self):
+        return self.solver.test()["accuracy"]
+
+
+class TorchRun:
+    """The same in PyTorch, as its users write it: nn.Dropout, optim.SGD, clip_grad_norm_."""
+
+    def __init__(self, units, rate, iterations, seed):
+        import torch
+        self.torch, self.iterations, self.done = torch, iterations, 0
+        torch.manual_seed(seed)
+        nn = torch.nn
+        self.net = nn.Sequential(nn.Linear(784, units), nn.ReLU(), nn.Dropout(rate), nn.Linear(units, units),
+                                 nn.ReLU(), nn.Dropout(rate), nn.Linear(units, 10))
+        for layer in self.net[::3]:
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.settings = load_solver(SOLVER).message
+        weights, biases = zip(*((layer.weight, layer.bias) for layer in self.net[::3]), strict=True)
+        self.optimizer = torch.optim.SGD(
+            [{"params": weights, "weight_decay": self.settings.weight_decay}, {"params": biases}],
+            lr=self.settings.base_lr, momentum=self.settings.momentum)
+        self.train, self.test = (self._records(part) for part in ("train", "test"))
+        self.order = torch.empty(0, dtype=torch.long)
+
+    def _records(self, part):
+        records = HDF5Records(find_source(f"mnist/{part}.txt"), ("data", "label"))
+        data, label = records.read(range(len(records))).values()
+        return (self.torch.tensor(data.reshape(len(data), -1) / 255.0, dtype=self.torch.float32),
+                self.torch.tensor(label.astype("int64")))
+
+    def step(self, count):
+        torch, (data, label) = self.torch, self.train
+        self.net.train()
+        for _ in range(count):
+            if len(self.order) < 128:
+                self.order = torch.cat([self.order, torch.randperm(len(data))])
+            chosen, self.order = self.order[:128], self.order[128:]
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.base_lr * (1 - self.done / self.iterations)
+            self.optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(self.net(data[chosen]), label[chosen]).backward()
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip_gradients)
+            self.optimizer.step()
+            self.done += 1
+
+    def accuracy(self):
+        self.net.eval()
+        with self.torch.no_grad():
+            data, label = self.test
+            return (self.net(data).argmax(1) == label).double().mean().item()
+
+    def close(self):
+        pass
+
+
+def measure(units, rate, iterations, stretch, seed):
+    """Return {method: [[iteration, seconds so far, test accuracy], ...]}."""
+    runs = {}
+    for name, groups in METHODS.items():
+        try:
+            runs[name] = (TorchRun(units, rate, iterations, seed) if groups is None
+                          else MinidropRun(groups, units, rate, iterations, seed))
+        except ImportError:
+            click.echo("no PyTorch: its curve is left out", err=True)
+    curves, seconds = {name: [] for name in runs}, dict.fromkeys(runs, 0.0)
+    for done in range(stretch, iterations + 1, stretch):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run.step(stretch)
+            seconds[name] += time.perf_counter() - start
+            curves[name].append([done, seconds[name], run.accuracy()])
+        click.echo(f"{done} of {iterations} iterations", err=True)
+    for run in runs.values():
+        run.close()
+    return curves
+
+
+def table(curves, targets):
+    """Return lines: seconds to each of some accuracies, the seconds of all iterations, the last accuracy."""
+    lines = [f"{'':18}" + "".join(f"{f'to {target:.1%}':>11}" for target in targets)
+             + f"{'all':>9}{'accuracy':>11}"]
+    for name, curve in curves.items():
+        reached = [next((f"{seconds:.1f} s" for _, seconds, accuracy in curve if accuracy >= target), "-")
+                   for target in targets]
+        lines.append(f"{name:18}" + "".join(f"{text:>11}" for text in reached)
+                     + f"{curve[-1][1]:>7.1f} s{curve[-1][2]:>11.2%}")
+    return lines
+
+
+def draw(curves, path):
+    """Draw accuracy against seconds."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot([seconds for _, seconds, _ in curve], [100 * accuracy for *_, accuracy in curve],
+                  label=name, linestyle="--" if "Dropout" in name else "-")
+    best = max(accuracy for curve in curves.values() for *_, accuracy in curve)
+    axes.set(xlabel="seconds of training", ylabel="test accuracy, %", xlim=(0, None),
+             ylim=(100 * best - 2.5, 100 * best + 0.2))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+@click.command(help=__doc__)
+@click.option("--units", default=2048, show_default=True, type=click.IntRange(1))
+@click.option("--rate", default=0.5, show_default=True, type=click.FloatRange(0, 1, max_open=True))
+@click.option("--iterations", default=2000, show_default=True, type=click.IntRange(1))
+@click.option("--stretch", default=100, show_default=True, type=click.IntRange(1),
+              help="Iterations between two tests.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--png", metavar="FILE", help="Draw into a file; needs matplotlib.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the curves.")
+def main(units, rate, iterations, stretch, seed, png, json_file):
+    try:
+        curves = measure(units, rate, iterations, min(stretch, iterations), seed)
+    except md.MinidropError as error:
+        sys.exit(f"error: {error}")
+    click.echo("\n".join(table(curves, (0.97, 0.98, 0.984))))
+    if json_file:
+        Path(json_file).write_text(json.dumps(curves) + "\n")
+    if png:
+        draw(curves, png)
+
+
+if __name__ == "__main__":
+    main()
