@@ -46,6 +46,25 @@ def gradient_row(i: Any, gs: Any, row_ofs: Any, cols: Any, out: Any) -> Any:
 
 
 @jit
+def row_norms(out: Any, columns: Any, gs: Any, row_ofs: Any, cols: Any, first: Any, last: Any) -> None:
+    """out[i] = the norm of row i of the gradient, float64, for rows first .. last - 1."""
+    room = np.empty(columns, gs[0].dtype)
+    sums = np.empty(8)          # as many independent sums as the processor can keep going
+    for i in range(first, last):
+        gradient = gradient_row(i, gs, row_ofs, cols, room)
+        sums[:] = 0
+        whole = columns - columns % 8
+        for j in range(0, whole, 8):
+            for k in range(8):
+                entry = np.float64(gradient[j + k])
+                sums[k] += entry * entry
+        for j in range(whole, columns):
+            entry = np.float64(gradient[j])
+            sums[0] += entry * entry
+        out[i] = np.sqrt(sums.sum())
+
+
+@jit
 def sgd_update(W: Any, history: Any, gs: Any, row_ofs: Any, cols: Any, lr: Any, momentum: Any, decay: Any,
                l1: Any, grad_scale: Any, first: Any, last: Any) -> None:
     """history = momentum * history + lr * (grad_scale * gW + decay * R(W));  W -= history.

@@ -29,9 +29,8 @@ GROUPINGS = ("STRATIFIED", "INDEPENDENT")
 OWN_SETTINGS = {"max_period": 0, "step": 0, "search": "EXACT", "tile_size": 0, "block_samples": 0,
                 "block_units": 0, "groups": 0, "grouping": "STRATIFIED"}
 """The settings that only some families read, see `PatternFamily.uses`, with their defaults."""
-BY_GROUPS = frozenset({"groups", "grouping"})
-"""Those of families whose patterns can be `Pattern.moved` on from group to group."""
-DEFAULT_GROUPS = 2
+BY_GROUPS, DEFAULT_GROUPS = frozenset({"groups", "grouping"}), 2
+"""Those of families whose patterns can be `Pattern.moved` from group to group; how many groups then."""
 MANY = 2 ** 62
 """Number of offsets of a choice whose patterns cannot be enumerated: an offset then seeds a pattern."""
 
@@ -117,9 +116,8 @@ def _checked_length(name, value, least):
 class Pattern(ABC):
     """One regular way of dropping, for one iteration.
 
-    rate: share of units it drops; scale: what kept values are multiplied by. drops: "units", the same for the
-    whole batch; "weights" of one product; or "blocks" of activations, each a group of samples by a run of
-    units.
+    rate: share of units it drops; scale: what kept values are multiplied by. drops: "units"; "weights" of one
+    product; or "blocks" of activations, each a group of samples by a run of units.
 
     A pattern of weights also has `tiles(outputs, inputs)`, pairs of Kept that share no output and no input,
     each one compact product; and `weight_mask(outputs, inputs)`, the same as a dense 0/1 array, which the
@@ -140,7 +138,7 @@ class Pattern(ABC):
 
     def moved(self, share: Fraction) -> Pattern:
         """Return the pattern of units moved on by a share of its period, 0 <= share < 1: equally likely."""
-        raise NotImplementedError(f"{type(self).__name__} drops no units by groups")
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -193,8 +191,7 @@ class PatternFamily(ABC):
     """All patterns of one name for given settings. A subclass says what the choices are and what each draws.
 
     Drawing takes two steps: a choice from the distribution (say the period), then one of its
-    `offsets(choice)` equally likely offsets. A family uses no other randomness, so its patterns can be
-    enumerated, unless a choice has MANY offsets.
+    `offsets(choice)` equally likely offsets. So patterns can be enumerated, unless a choice has MANY offsets.
     """
 
     name: str = ""
@@ -248,16 +245,14 @@ class PatternFamily(ABC):
         """
         if not self.enumerable:
             return None
-        return len({self.pattern(choice, offset).kept(total)
-                    for choice, probability in zip(self.distribution.choices, self.distribution.probabilities,
-                                                   strict=True)
+        drawn = zip(self.distribution.choices, self.distribution.probabilities, strict=True)
+        return len({self.pattern(choice, offset).kept(total) for choice, probability in drawn
                     if probability > 0 for offset in range(self.offsets(choice))})
 
     def pattern_entropy(self, total: int | None) -> Any:
         """Return the entropy, in nats, of the draw on an axis of length `total`: H(choices) + E[log offsets].
 
-        Patterns that coincide on a short axis count separately. None for a family that is not enumerable and
-        does not override this.
+        Patterns that coincide on a short axis count separately. None as for `submodels`.
         """
         if not self.enumerable:
             return None

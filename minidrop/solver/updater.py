@@ -136,8 +136,14 @@ class Updater:
         Without clipping they only have to show whether the gradients are finite, so blocks may overlap and
         nothing dense is written. All are summed at once, since each sum read from a device waits for it.
         """
-        parts_of = _blocks if self.clip < 0 else _separate_parts
+        parts_of = _blocks if self.clip < 0 else self._separate_parts
         return [part for p in self.parameters.values() for part in parts_of(p)]
+
+    def _separate_parts(self, parameter):
+        """Return arrays whose squares add up to those of the gradient; what its blocks leave out is zero."""
+        if parameter.has_separate_blocks():
+            return _blocks(parameter)
+        return self.backend.norm_parts(parameter.data, parameter.blocks)
 
 
 def _nonfinite_gradient():
@@ -146,8 +152,3 @@ def _nonfinite_gradient():
 
 def _blocks(parameter):
     return [block.data for block in parameter.blocks]
-
-
-def _separate_parts(parameter):
-    """Return arrays whose squares add up to those of the gradient; outside its blocks it is zero."""
-    return _blocks(parameter) if parameter.has_separate_blocks() else [parameter.grad]

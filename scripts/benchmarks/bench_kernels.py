@@ -36,6 +36,12 @@ def cases(units=2048, rows=128):
            lambda b: b.sgd_update(W, history, [Block(g, kept, kept)], 1e-6, 0.9, 5e-4, False, 1.0))
     yield ("subtract_block", f"W {units}x{units}, gradient for 5 of 10 on both axes",
            lambda b: b.sgd_update(W, history, [Block(g, kept, kept)], 1e-6, 0.0, 0.0, False, 1.0))
+    total = np.zeros_like(W)
+    yield ("add_block", f"W {units}x{units}, a gradient for 5 of 10 on both axes",
+           lambda b: b.add_block(total, kept, kept, g))
+    overlapping = [Block(g, kept, kept), Block(g, minidrop.Kept(2, 10, 5, units), kept)]
+    yield ("row_norms", f"W {units}x{units}, two overlapping gradients for 5 of 10 on both axes",
+           lambda b: b.norm_parts(W, overlapping))
     # Word numbers of a text: a few are common.
     ids = np.minimum(9999, rng.zipf(1.3, 2000) - 1)
     order = np.argsort(ids, kind="stable")

@@ -51,8 +51,8 @@ def test_splitting_rows_changes_no_result(three_threads, monkeypatch, dtype, rng
         mine, history = W.copy(), np.zeros_like(W)
         number = W.dtype.type
         every = np.arange(1001)
-        threads.by_rows(cpu_update.sgd_update, len(W), W.size, mine, history, every, g, every, np.arange(65),
-                        number(0.1), number(0.9), number(0.01), False, number(1))
+        threads.by_rows(cpu_update.sgd_update, len(W), W.size, mine, history, (g,), (every,),
+                        (np.arange(65),), number(0.1), number(0.9), number(0.01), False, number(1))
         y, mask = get_backend("cpu").dropout(W, 0.5, 2.0, 3)
         rows, cols = Kept(1, 3, 2, 1001), Kept(0, 4, 3, 65)
         gathered = get_backend("cpu").submatrix(W, rows, cols), get_backend("cpu").take(W, cols, 1)

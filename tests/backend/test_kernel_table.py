@@ -8,7 +8,7 @@ from minidrop.backend import Backend
 from minidrop.kernels.cuda import KERNELS as CUDA_KERNELS
 
 KERNELS = Path(__file__).resolve().parents[2] / "minidrop" / "kernels"
-HELPERS = {"philox_words", "regularised"}         # called by kernels
+HELPERS = {"philox_words", "gradient_row", "regularised"}         # called by kernels
 ON_THE_CPU, ON_THE_GPU = (KERNELS / "README.md").read_text().split("\n## On the GPU\n")
 
 

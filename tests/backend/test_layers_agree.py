@@ -101,7 +101,7 @@ def run(kind, settings, bottoms, device):
     with on.active():
         net.forward(**inputs)
         found = {top: net.blobs[top] for top in tops}
-        seeds = [(y, on.take(on.asarray(numbers(*y.shape, seed=5)), y.kept, y.kept_axis))
+        seeds = [(y, on.compact(on.asarray(numbers(*y.shape, seed=5)), y.kept, y.kept_axis))
                  for y in found.values() if y.requires_grad]
         backward(seeds)
         result = {top: y.numpy() for top, y in found.items()}

@@ -30,7 +30,7 @@ def ip(name, bottom, outputs, axis=1):
                  f"{multipliers} inner_product_param {{ num_output: {outputs} axis: {axis} {FILLER} }}")
 
 
-def mlp(drop="step: 10", accuracy=True):
+def mlp(drop="step: 10 groups: 1", accuracy=True):
     dropped = (lambda name, bottom: layer("Dropout", name, bottom)) if drop == "Dropout" else (
         lambda name, bottom: layer("ApproxDropout", name, bottom, f'approx_dropout_param {{ {drop} }}'))
     inputs = ('layer { name: "in" type: "Input" top: "data" top: "label" '
@@ -122,9 +122,10 @@ NETS = {
     "mlp": (mlp(), MOMENTUM + "clip_gradients: 0.1"),
     "mlp, Dropout": (mlp("Dropout"), MOMENTUM),
     "mlp, no momentum": (mlp(), "momentum: 0 clip_gradients: 1000"),
-    "mlp, L1": (mlp("pattern: 'ROW'", False), MOMENTUM + "regularization_type: 'L1'"),
+    "mlp, L1": (mlp("pattern: 'ROW' groups: 1", False), MOMENTUM + "regularization_type: 'L1'"),
     "mlp, Adam": (mlp(), "type: 'Adam' momentum: 0.9 delta: 1e-8 clip_gradients: 0.1"),
-    "mlp, Nesterov": (mlp("pattern: 'ROW'"), MOMENTUM + "type: 'Nesterov' regularization_type: 'L1'"),
+    "mlp, Nesterov": (mlp("pattern: 'ROW' groups: 1"),
+                      MOMENTUM + "type: 'Nesterov' regularization_type: 'L1'"),
     "text": (text(), MOMENTUM + "clip_gradients: 0.1"),
     "text, no momentum": (text(), "momentum: 0 clip_gradients: 0.1"),
     "text, RMSProp": (text(), "type: 'RMSProp' rms_decay: 0.9 delta: 1e-5 weight_decay: 0.01"),

@@ -160,8 +160,8 @@ def test_patterns_that_are_not_what_they_were(tiny, minidrop):
     assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--set", "max_iter=10", "--set",
                     settings).code == 0
     result = minidrop("train", "--solver", tiny.solver, "--out", "o", "--resume", "auto")
-    line = ("the patterns of drop1 are not what they were: 5 of 10; now 10 of 20; set step: 10 to go on as "
-            "before")
+    line = ("the patterns of drop1 are not what they were: 5 of 10 in 2 STRATIFIED groups; now 10 of 20 in 2 "
+            "STRATIFIED groups; set step: 10 to go on as before")
     assert result.code == 0 and f"warning: {line}\n" in result.err
     assert line in (tiny.path / "o/train.log").read_text()
 

@@ -76,7 +76,7 @@ OWN = {
     "ApproxDropoutParameter": "dropout_ratio 1 0.5, pattern 2 PERIODIC, max_period 3 0, step 4 0, scale 5 "
                               "0, search 6 0, tile_size 7 0, block_samples 8 0, block_units 9 0, "
     "reshuffle_interval 10 0, "
-                              "time 11 0",
+                              "time 11 0, groups 12 0, grouping 13 0",
     "DropoutParameter": "axes 5000, shared 5001 False",
     "LayerParameter": "approx_dropout_param 5000, text_data_param 5001, param_str 5002",
     "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0, "
@@ -97,6 +97,7 @@ ENUMS = {
     "SigmoidParameter.Engine": "DEFAULT CAFFE CUDNN", "SoftmaxParameter.Engine": "DEFAULT CAFFE CUDNN",
     "TanHParameter.Engine": "DEFAULT CAFFE CUDNN", "ApproxDropoutParameter.Scale": "RATE PATTERN",
     "ApproxDropoutParameter.Search": "EXACT SGD", "ApproxDropoutParameter.Time": "SEQUENCE STEP",
+    "ApproxDropoutParameter.Grouping": "STRATIFIED INDEPENDENT",
     "RecurrentParameter.DropoutType": "APPROX CONVENTIONAL", "TextDataParameter.Level": "WORD CHARACTER",
 }
 

@@ -56,6 +56,13 @@ class Updates:
         """target[...] = new, unless `trouble` is set on the device."""
         target[...] = new
 
+    def norm_parts(self, W: np.ndarray, blocks: Any) -> list:
+        """Return arrays whose squares add up to those of a gradient of W in blocks that may overlap."""
+        total = self.zeros(W.shape, W.dtype)
+        for block in blocks:
+            block.add_to(self, total, 1)
+        return [total]
+
     def sum_of_squares(self, *arrays: np.ndarray) -> float:
         """Return the sum of squares of all elements of the arrays as a host float: one synchronization."""
         with np.errstate(over="ignore", invalid="ignore"):

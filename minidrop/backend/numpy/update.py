@@ -44,6 +44,16 @@ class Updates:
         threads.by_rows(kernel, len(W), 2 * W.size, W, history[0], history[-1], *gradient,
                         tuple(number(one) for one in numbers), number(decay), bool(l1), number(grad_scale))
 
+    def norm_parts(self, W: np.ndarray, blocks: Any) -> list:
+        W = _matrix(W)
+        gradient = self._gradient(W, blocks) if W.ndim == 2 else None
+        if gradient is None:
+            return super().norm_parts(W, blocks)
+        from minidrop.kernels import cpu_update
+        norms = np.empty(len(W))
+        threads.by_rows(cpu_update.row_norms, len(W), W.size, norms, W.shape[1], *gradient)
+        return [norms]
+
     def _gradient(self, W, blocks):
         """Return (gs, row_ofs, cols) for the kernels, see kernels/cpu_update.py; None if none fits."""
         if not (blocks and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f"):
