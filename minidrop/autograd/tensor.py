@@ -9,7 +9,7 @@ import numpy as np
 from minidrop.autograd import graph
 from minidrop.backend import backend_of
 from minidrop.errors import ShapeError
-from minidrop.kept import are_disjoint
+from minidrop.kept import KeptByGroup, are_disjoint
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
@@ -73,6 +73,15 @@ class Tensor:
     def numpy(self) -> np.ndarray:
         """Return the logical (dense) value as a NumPy array; dropped entries are zero."""
         return self.backend.to_host(self.backend.expand(self.data, self.kept, self.kept_axis))
+
+    @property
+    def entries(self) -> np.ndarray:
+        """`data`, without the columns that a group with fewer kept entries than another does not use.
+
+        (As a dense array then: what is dropped is zero.)
+        """
+        uneven = isinstance(self.kept, KeptByGroup) and not self.kept.is_even
+        return self.backend.expand(self.data, self.kept, self.kept_axis) if uneven else self.data
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self.numpy(), dtype, copy=copy)

@@ -11,6 +11,7 @@ import numpy as np
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.functions.pieces import MultiplyBlocks
+from minidrop.kept import KeptByGroup
 from minidrop.patterns.draw import NOTHING
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ class Take(Function):
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         if self.kept is not None and self.kept.total != x.shape[self.axis]:
             raise ShapeError(f"take: {self.kept} does not fit axis {self.axis} of shape {x.shape}")
+        if isinstance(self.kept, KeptByGroup) and self.axis == 0:
+            raise ShapeError(f"take: samples lie along the axis before the kept one, but {self.kept} is for "
+                             f"axis 0")
         self.output_kept = (self.kept, self.axis)
         return backend.compact(x, self.kept, self.axis)
 

@@ -32,6 +32,8 @@ class GroupProduct:
     def __init__(self, out_kept: Kept | KeptByGroup | None, in_kept: Kept | KeptByGroup | None,
                  W_shape: Sequence[int], transpose: bool, lead: tuple[int, ...]):
         inputs, outputs = W_shape if transpose else W_shape[::-1]
+        if not lead:
+            raise ShapeError("linear: x has a single axis, so it has no groups of samples")
         if out_kept is not None and out_kept.total != outputs:
             raise ShapeError(f"linear: {out_kept} does not fit W of shape {W_shape}, which has {outputs} "
                              f"outputs")

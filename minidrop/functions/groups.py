@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,10 +31,10 @@ class SplitGroups(Function):
         grouped = isinstance(kept, KeptByGroup)
         sets = kept.sets if grouped else [kept] * self.groups
         self.shape, self.dtype = x.shape, x.dtype
-        inhabited = _inhabited(x.shape[self.axis], sets)
+        own_of = inhabited(x.shape[self.axis], sets)
         self.places = [_place(x.ndim, self.axis, bound, kept_axis, own.count if grouped else None)
-                       for bound, own in inhabited]
-        self.output_kept = [(own, kept_axis) for _, own in inhabited]
+                       for bound, own in own_of]
+        self.output_kept = [(own, kept_axis) for _, own in own_of]
         return tuple(backend.xp.ascontiguousarray(x[place]) for place in self.places)
 
     def backward(self, backend: Backend, gy: tuple, wanted: Sequence[bool]) -> np.ndarray:
@@ -62,7 +62,7 @@ class JoinGroups(Function):
         shape = [self.samples if i == self.axis else n for i, n in enumerate(xs[0].shape)]
         if self.kept is not None:
             own, shape[kept_axis] = self.kept, self.kept.count
-        self.output_kept = own, kept_axis
+        self.output_kept = own, kept_axis % xs[0].ndim
         even = self.kept is None or self.kept.is_even
         y = (backend.empty if even else backend.zeros)(tuple(shape), xs[0].dtype)
         self.places, first = [], 0
@@ -77,8 +77,11 @@ class JoinGroups(Function):
         return tuple(backend.xp.ascontiguousarray(gy[place]) for place in self.places)
 
 
-def _inhabited(samples, sets):
-    """Return (bound, set) of the groups that have samples; of the first where there are none at all."""
+def inhabited(samples: int, sets: Sequence) -> list[tuple[tuple[int, int], Any]]:
+    """Return ((first, last), set) of the groups that have samples; of the first where there are no samples.
+
+    sets: anything that there is one of for each group.
+    """
     pairs = list(zip(group_bounds(samples, len(sets)), sets, strict=True))
     return [(bound, own) for bound, own in pairs if bound[0] < bound[1]] or pairs[:1]
 
@@ -100,6 +103,6 @@ def by_groups(work: Callable[..., Tensor], tensors: Sequence[Tensor], kept: Kept
     """
     samples = tensors[0].shape[axis]
     split = [SplitGroups(len(kept.sets), axis).apply(x) for x in tensors]
-    sets = [own for _, own in _inhabited(samples, kept.sets)]
+    sets = [own for _, own in inhabited(samples, kept.sets)]
     made = [work(own, *parts) for own, *parts in zip(sets, *split, strict=True)]
     return JoinGroups(kept, axis, samples).apply(*made)

@@ -17,10 +17,10 @@ from minidrop.backend import sigmoid
 from minidrop.errors import ShapeError
 from minidrop.functions.arithmetic import add
 from minidrop.functions.dropout import expand, multiply_mask, scale, take
-from minidrop.functions.groups import JoinGroups, SplitGroups
+from minidrop.functions.groups import JoinGroups, SplitGroups, inhabited
 from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
 from minidrop.functions.linear import linear
-from minidrop.kept import Kept, KeptByGroup, group_bounds
+from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
@@ -300,10 +300,8 @@ def _recur_groups(cell, gates, cont, weights, states, units, drops):
     states = states or [None] * cell.states
     split = [SplitGroups(groups, 1).apply(x) for x in (gates, cont)]
     split += [[None] * groups if state is None else SplitGroups(groups, 0).apply(state) for state in states]
-    inhabited = [drop for drop, (first, last) in zip(drops, group_bounds(streams, groups), strict=True)
-                 if first < last]
     done = [recur(cell, own_gates, own_cont, weights, own, drop)
-            for drop, own_gates, own_cont, *own in zip(inhabited, *split, strict=False)]
+            for (_, drop), own_gates, own_cont, *own in zip(inhabited(streams, drops), *split, strict=False)]
     h, *last = zip(*done, strict=True)
     return (JoinGroups(units, 1, streams).apply(*h),
             *[JoinGroups(None, 0, streams).apply(*one) for one in last])

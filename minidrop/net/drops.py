@@ -107,7 +107,10 @@ class NetDrops:
         return {drop.node.name: self.drawn[drop.node.index] for drop in self.plan.drops if self.drawn}
 
     def masks(self) -> dict[str, np.ndarray]:
-        """Return {layer: float64 mask, scale included, by which dense code would multiply}."""
+        """Return {layer: float64 mask, scale included, by which dense code would multiply}.
+
+        With groups of samples a mask has a row for each sample of the batch that the net declares.
+        """
         draws, masks = self.acting(), {}
         for drop in self.plan.drops:
             draw = draws[drop.node.index]

@@ -199,4 +199,4 @@ class Run:
     def _nonfinite(self):
         xp = self.net.backend.xp
         return next(((node, ref) for node in self.net.graph.nodes for ref in node.tops
-                     if ref in self.tensors and not bool(xp.isfinite(self.tensors[ref].data).all())), None)
+                     if ref in self.tensors and not bool(xp.isfinite(self.tensors[ref].entries).all())), None)

@@ -19,8 +19,8 @@ class DropSite:
     """The place where one layer drops: what its patterns depend on, and `draw`.
 
     layer_name, seed: what the sequence of patterns depends on, besides the settings. total: length of the
-    dropped axis, once shapes are known. steps: None if one pattern holds for the whole batch; otherwise the
-    number of steps of a sequence, each with a pattern of its own.
+    dropped axis, once shapes are known. steps: None if a pattern holds for all steps of the batch; otherwise
+    the number of steps of a sequence, each with a pattern of its own.
     """
 
     def __init__(self, layer_name: str, settings: PatternSettings, seed: int, total: int | None = None):
@@ -88,7 +88,7 @@ class DropSite:
     def pays(self, backend: Any, rows: int, calls: int = 1) -> bool:
         """Whether skipping what is dropped makes a product of `rows` rows, done in `calls` calls, faster.
 
-        One pattern per batch always pays. If each step has its own, the rows that share a pattern must be
+        One pattern for all steps always pays. If each step has its own, the rows that share a pattern must be
         worth a product.
         """
         if self.steps is None:

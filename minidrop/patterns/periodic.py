@@ -31,7 +31,7 @@ class PeriodicFamily(PatternFamily):
     width = (1 - p) step if that is an integer; otherwise the two nearest integers, in the proportion that
     makes the mean rate exactly p. `step` is 30 by default, or the least that keeps one unit (p = 0.98: 50),
     but never more than the length of the axis. So no iteration drops everything. With several groups of
-    samples it is a divisor of that length from 24 to 40, if there is one (see `suited`). A choice is a width.
+    samples it is a divisor of that length near that, if there is one (see `suited`). A choice is a width.
     """
 
     uses = BY_GROUPS | {"step"}
@@ -64,7 +64,8 @@ class PeriodicFamily(PatternFamily):
         whole number, failing that the nearest.
         """
         share = 1 - self.settings.exact_rate
-        steps = [step for step in range(ceil(self.step * 4 / 5), self.step * 4 // 3 + 1) if total % step == 0]
+        first = max(ceil(1 / share), ceil(self.step * 4 / 5))
+        steps = [step for step in range(first, self.step * 4 // 3 + 1) if total % step == 0]
         if self.settings.step or self.groups == 1 or not (steps and self.settings.rate):
             return self
         best = min(steps, key=lambda step: (share * step % 1 != 0, abs(step - self.step), step))

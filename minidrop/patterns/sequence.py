@@ -40,7 +40,8 @@ class PatternSequence:
     def groups_at(self, counter: int) -> tuple:
         """Return the Patterns of iteration `counter`, one for each group of samples, at(counter) first.
 
-        All are of one choice. STRATIFIED: that of group i of G is moved on by i / G of its period.
+        All are of one choice (a count of UNIT or SLICE may be rounded otherwise).
+        STRATIFIED: that of group i of G is moved on by i / G of its period.
         INDEPENDENT: each other one has an offset of its own, uniform and independent.
         """
         first, groups = self.at(counter), self.family.groups

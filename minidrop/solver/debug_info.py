@@ -6,6 +6,8 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
+from minidrop.autograd import Tensor
+
 if TYPE_CHECKING:
     from minidrop.net import Net
     from minidrop.solver.loop import Solver
@@ -45,9 +47,12 @@ class DebugInfo:
 
         def watch(backward):
             def watched(backend, gy, wanted):
+                places = function.output_kept
                 for i, gradient in enumerate(gy if isinstance(gy, tuple) else (gy,)):
                     if gradient is not None:
-                        self.gradients[id(function), i] = self._sum(gradient)
+                        place = places[i] if isinstance(places, list) else places
+                        self.gradients[id(function), i] = self._sum(
+                            Tensor(gradient, False, backend, *place).entries)
                 return backward(backend, gy, wanted)
             return watched
         function.watch_backward(watch)
@@ -97,7 +102,7 @@ def log_forward(net: Net) -> None:
     for node in net.graph.nodes:
         for ref in node.tops:
             tensor = net.tensor(ref)
-            _say(net, "Forward", node.name, f"top blob {ref.name} data", tensor.data, tensor.shape)
+            _say(net, "Forward", node.name, f"top blob {ref.name} data", tensor.entries, tensor.shape)
         for name, parameter in node.layer.params.items():
             _say(net, "Forward", node.name, f"param blob {name} data", parameter.data, parameter.shape)
 

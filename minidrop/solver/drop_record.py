@@ -20,7 +20,7 @@ _LONGEST_TEXT = 200
 _TOLERANCE = 1e-6       # the last digits of a searched distribution may differ between machines
 _REPRODUCING = ("step", "max_period")       # settings whose value describe() shows
 _MOST_SHOWN = 6
-_GROUPS = re.compile(r"(.*?)(?: in (\d{1,6}) ([A-Z]+) groups)?", re.DOTALL)
+_WITH_GROUPS = re.compile(r"(.*?)(?: in (\d{1,6}) ([A-Z]+) groups)?", re.DOTALL)
 
 
 def drop_record(net: Net) -> str:
@@ -108,7 +108,7 @@ def _advice(old, site):
     family, settings = site.family, site.settings
     if old["family"] != family.name:
         return ""
-    choice, groups, grouping = _GROUPS.fullmatch(old["choices"][-1]).groups()
+    choice, groups, grouping = _WITH_GROUPS.fullmatch(old["choices"][-1]).groups()
     same = {"groups": int(groups or 1), "grouping": grouping or settings.grouping}
     base = {name: value for name, value in same.items()
             if name in family.uses and value != (family.groups if name == "groups" else settings.grouping)}

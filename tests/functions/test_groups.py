@@ -130,3 +130,34 @@ def test_a_drop_that_nobody_prepared_gathers_group_by_group():
 def test_a_set_of_another_length_is_refused():
     with pytest.raises(ShapeError, match="does not fit W"):
         functions.linear(Tensor(numbers(4, 3)), Tensor(numbers(5, 3)), None, SETS["uneven"])
+
+
+@pytest.mark.parametrize("cell", [functions.lstm, functions.gru, functions.rnn])
+@pytest.mark.parametrize("streams", [0, 1, 4])
+def test_recurrent_networks_of_few_or_no_streams(cell, streams):
+    kept, gates = KeptByGroup([Kept(i, 2, 1, 4) for i in range(2)]), {"lstm": 4, "gru": 3, "rnn": 1}
+    rows = gates[cell.__name__] * 4
+    x, cont = numbers(3, streams, 5), np.ones((3, streams))
+    weights = [numbers(rows, 5), numbers(rows), numbers(rows, 4)] + [numbers(rows)] * (cell is functions.gru)
+    h, *last = cell(Tensor(x), Tensor(cont), *map(Tensor, weights), drop=functions.HiddenDrop(units=kept))
+    assert h.shape == (3, streams, 4) and h.kept_axis == 2
+    assert all(state.shape == (streams, 4) for state in last)
+
+
+def test_what_a_group_does_not_use_is_no_entry():
+    """After a function with f(0) != 0 it holds something; sums and searches for NaN do not see it."""
+    kept = SETS["uneven"]
+    with np.errstate(divide="ignore"):
+        y = functions.power(functions.take(Tensor(abs(numbers(6, TOTAL)) + 1), kept), -1.0)
+    assert not np.isfinite(y.data).all() and np.isfinite(y.entries).all()
+    np.testing.assert_array_equal(y.entries, y.numpy())
+
+
+def test_what_has_no_samples_is_refused():
+    with pytest.raises(ShapeError, match="no groups of samples"):
+        functions.linear(Tensor(numbers(3)), Tensor(numbers(TOTAL, 3)), None, SETS["uneven"])
+    with pytest.raises(ShapeError, match="before the kept one"):
+        functions.take(Tensor(numbers(TOTAL, 2)), SETS["uneven"], 0)
+    x = functions.take(Tensor(numbers(4, TOTAL)), SETS["uneven"])
+    with pytest.raises(ShapeError, match="functions.expand"):
+        functions.concat([x, x], 0)

@@ -111,6 +111,13 @@ def test_more_groups_than_units_or_than_a_period():
         assert found.shape == (7, 3) and found.sum(axis=1).all()
 
 
+@pytest.mark.parametrize("rate", [0.96, 0.965, 0.97, 0.98, 0.985, 0.99])
+def test_a_step_that_is_chosen_keeps_a_unit_at_high_rates(rate):
+    for total in (*range(2, 130), 160, 650, 1000, 1024, 4096):
+        own = get_family(PatternSettings(rate)).fitted(total)
+        assert all(width >= 1 for width in own.distribution.choices) and own.step <= total
+
+
 # -- the draw ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("samples", [0, 1, 2, 3, 7, 8])
 def test_bounds_cover_all_samples_in_runs_of_nearly_one_size(samples):

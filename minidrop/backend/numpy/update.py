@@ -67,7 +67,7 @@ class Updates:
         if W.ndim == 1:         # a matrix of one row, of which a kept set is the columns
             parts = [(g.reshape(1, -1), None, rows if cols is None else cols) for g, rows, cols in parts]
         rows, columns = W.shape if W.ndim == 2 else (1, W.size)
-        return _columnwise([(np.ascontiguousarray(g, W.dtype), _row_of(kept, rows, len(g)),
+        return _columnwise([(np.require(g, W.dtype, "CW"), _row_of(kept, rows, len(g)),
                              _all(columns) if cols is None else cols.indices) for g, kept, cols in parts])
 
     def _descend(self, W, blocks, rate):
