@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 # A product of several groups of samples gives blocks that overlap; reading them in the update costs less than
-# adding them up before (scripts/benchmarks/bench_groups.py).
+# adding them up before (docs/benchmarks.md, "Groups of samples").
 MOST_OF_ONE = 4
 
 

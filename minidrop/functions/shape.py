@@ -12,7 +12,7 @@ import numpy as np
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.functions.dropout import expand
-from minidrop.functions.groups import JoinGroups, SplitGroups
+from minidrop.functions.groups import by_groups
 from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
@@ -125,10 +125,8 @@ def concat(xs: Sequence[Tensor], axis: Any = 1) -> Tensor:
 def _concat_groups(xs, axis, groups):
     """Join tensors group by group: in each a group may have fewer entries than another."""
     sets = [x.kept.sets if isinstance(x.kept, KeptByGroup) else (x.kept,) * groups for x in xs]
-    split = [SplitGroups(groups, axis - 1).apply(x) for x in xs]
-    joined = [Concat(axis).apply(*parts) for parts in zip(*split, strict=True)]
     kept = KeptByGroup(map(Kept.joined, zip(*sets, strict=True)))
-    return JoinGroups(kept, axis - 1, xs[0].shape[axis - 1]).apply(*joined)
+    return by_groups(lambda _, *parts: Concat(axis).apply(*parts), xs, kept, axis - 1)
 
 
 def slice(x: Tensor, points: list[int], axis: Any = 1) -> Any:

@@ -23,17 +23,15 @@ from minidrop.patterns.search import entropy
 from minidrop.patterns.sites import Sites
 from minidrop.registry import Registry
 
-SCALES = ("RATE", "PATTERN")
-SEARCHES = ("EXACT", "SGD")
+SCALES, SEARCHES = ("RATE", "PATTERN"), ("EXACT", "SGD")
 GROUPINGS = ("STRATIFIED", "INDEPENDENT")
 OWN_SETTINGS = {"max_period": 0, "step": 0, "search": "EXACT", "tile_size": 0, "block_samples": 0,
                 "block_units": 0, "groups": 0, "grouping": "STRATIFIED"}
 """The settings that only some families read, see `PatternFamily.uses`, with their defaults."""
-BY_GROUPS, DEFAULT_GROUPS = frozenset({"groups", "grouping"}), 2
+BY_GROUPS, DEFAULT_GROUPS, MOST_GROUPS = frozenset({"groups", "grouping"}), 2, 1024
 """Those of families whose patterns can be `Pattern.moved` from group to group; how many groups then."""
 MANY = 2 ** 62
 """Number of offsets of a choice whose patterns cannot be enumerated: an offset then seeds a pattern."""
-
 _LARGEST_DENOMINATOR = 2 ** 16
 
 
@@ -73,6 +71,8 @@ class PatternSettings:
         for name, least in (("max_period", 2), ("step", 2), ("tile_size", 1), ("block_samples", 1),
                             ("block_units", 1), ("groups", 1)):
             object.__setattr__(self, name, _checked_length(name, getattr(self, name), least))
+        if self.groups > MOST_GROUPS:
+            raise ConfigError(f"groups must be at most {MOST_GROUPS}, got {self.groups}; 2 or 4 serve well")
         for name, known in (("scale", SCALES), ("search", SEARCHES), ("grouping", GROUPINGS)):
             value = getattr(self, name)
             if value not in known:

@@ -18,7 +18,7 @@ from minidrop.rng import generator
 
 @dataclass(frozen=True)
 class CountPattern(Pattern):
-    """Keep `share` of the units of an axis, which the subclass's `choose` draws with `key`.
+    """Keep `share` of the units of an axis, which the subclass draws with `key`.
 
     place: how far the pattern is moved on, as a share of the axis.
     """
@@ -38,16 +38,27 @@ class CountPattern(Pattern):
 
     @staticmethod
     @abstractmethod
-    def choose(rng: np.random.Generator, count: int, total: int, first: int) -> Kept:
-        """Return a Kept of `count` of `total` units, drawn from `rng` and moved on by `first` places."""
+    def draw(rng: np.random.Generator, total: int) -> Any:
+        """Return what is drawn for an axis of `total` units, once for all groups of samples."""
+
+    @staticmethod
+    @abstractmethod
+    def choose(drawn: Any, count: int, total: int, first: int) -> Kept:
+        """Return a Kept of `count` of `total` units from what was drawn, moved on by `first` places."""
 
 
 @lru_cache(maxsize=64)
 def _random_kept(kind, key, share, place, total):
     if share == 1:
         return Kept.all(total)
+    count, drawn = _draw(kind, key, share, total)
+    return kind.choose(drawn, count, total, floor(place * total))
+
+
+@lru_cache(maxsize=16)
+def _draw(kind, key, share, total):
     rng = generator(key, kind.stream, total)
-    return kind.choose(rng, random_count(rng, share, total), total, floor(place * total))
+    return random_count(rng, share, total), kind.draw(rng, total) if total else None
 
 
 def random_count(rng: np.random.Generator, share: Any, total: int) -> int:

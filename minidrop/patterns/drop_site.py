@@ -95,7 +95,9 @@ class DropSite:
             return True
         kept_share = 1 - self.family.distribution.rate
         if calls == 1:
-            rows /= expected_patterns(self.family, self.steps)
+            rows /= expected_patterns(self.family, self.steps * self.groups)
+        else:
+            rows /= self.groups
         return backend.pays(rows, kept_share, calls)
 
     def __repr__(self):

@@ -15,12 +15,16 @@ class SlicePattern(CountPattern):
     stream = "slice"
 
     @staticmethod
-    def choose(rng: np.random.Generator, count: int, total: int, first: int) -> Kept:
+    def draw(rng: np.random.Generator, total: int) -> int:
+        return int(rng.integers(total))
+
+    @staticmethod
+    def choose(drawn: int, count: int, total: int, first: int) -> Kept:
         if count == total:
             return Kept.all(total)
         if not count:
             return Kept.of([], total)
-        start = (int(rng.integers(total)) + first) % total
+        start = (drawn + first) % total
         return Kept(start if start + count <= total else start - total, total, count, total)
 
 

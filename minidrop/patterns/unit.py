@@ -16,9 +16,12 @@ class UnitPattern(CountPattern):
     stream = "units"
 
     @staticmethod
-    def choose(rng: np.random.Generator, count: int, total: int, first: int) -> Kept:
-        order = np.roll(rng.permutation(total), -first)
-        return Kept.of(np.sort(order[:count]), total)
+    def draw(rng: np.random.Generator, total: int) -> np.ndarray:
+        return rng.permutation(total)
+
+    @staticmethod
+    def choose(drawn: np.ndarray, count: int, total: int, first: int) -> Kept:
+        return Kept.of(np.sort(np.roll(drawn, -first)[:count]) if total else [], total)
 
 
 @register_pattern("UNIT")

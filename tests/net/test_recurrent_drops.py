@@ -294,7 +294,7 @@ def test_the_carried_state_is_not_scaled():
 ])
 def test_what_the_plan_says(nr, rh, both, expected):
     net = net_of("LSTM", nr=nr and drop_settings(nr), rh=rh and drop_settings("UNIT", 0.5, rh), both=both,
-                 streams=32)
+                 streams=64)
     assert list(net.plan.lines()) == expected
 
 
@@ -314,7 +314,7 @@ def test_what_the_plan_says(nr, rh, both, expected):
 ])
 def test_what_the_plan_says_of_an_output_product(nr, rh, both, expected):
     net = net_of("RNN", nr=nr and drop_settings(nr), rh=rh and drop_settings("UNIT", 0.5, rh), both=both,
-                 streams=32)
+                 streams=64)
     assert [line for line in net.plan.lines() if "r1" in line] == expected
 
 
@@ -402,12 +402,12 @@ def test_of_weights_that_are_not_trained_no_gradient_is_announced(frozen, rh, mo
 
 def test_costs_by_hand():
     """SEQUENCE: gates x units falls to a quarter; STEP: two of the three products to a half."""
-    state = 2 * STEPS * 32 * 12 * 48
-    outside = 3 * 2 * STEPS * 32 * WIDTH * 48
+    state = 2 * STEPS * 64 * 12 * 48
+    outside = 3 * 2 * STEPS * 64 * WIDTH * 48
     for time, expected in (("SEQUENCE", 3 * state / 4 + outside / 2),
                            ("STEP", 2 * state / 2 + state + outside)):
         row = {row.node.name: row
-               for row in costs(net_of("LSTM", rh=drop_settings("UNIT", 0.5, time), streams=32))}["r1"]
+               for row in costs(net_of("LSTM", rh=drop_settings("UNIT", 0.5, time), streams=64))}["r1"]
         assert (row.dense, row.expected) == (3 * state + outside, pytest.approx(expected))
 
 
@@ -520,12 +520,15 @@ def test_monte_carlo_over_batches_begins_with_all_states_zero():
 
 
 # -- when leaving out by steps pays --------------------------------------------------------------------------
+@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("streams, rate, steps, pays",
                          [(32, 0.5, 20, True), (31, 0.5, 20, False), (100, 0, 20, False),
                                                         (100, 0.5, 3, False), (10, 0.75, 20, False),
                           (11, 0.75, 20, True)])
-def test_when_the_gates_skip_what_a_step_drops(streams, rate, steps, pays):
-    net = net_of("LSTM", rh=drop_settings("UNIT", rate, "STEP"), streams=streams, steps=steps, units=24)
+def test_when_the_gates_skip_what_a_step_drops(streams, rate, steps, pays, groups):
+    """As many streams for each group."""
+    settings = f'{drop_settings("UNIT", rate, "STEP")} groups: {groups}'
+    net = net_of("LSTM", rh=settings, streams=groups * streams, steps=steps, units=24)
     assert net.layers["r1"].plan.skips == pays
     line = "r1 reads of its own top only what its hidden_dropout keeps" if pays else (
         f"r1 multiplies what its hidden_dropout drops by a mask: {planner.TOO_FEW_ROWS}")
@@ -536,9 +539,12 @@ def test_when_the_gates_skip_what_a_step_drops(streams, rate, steps, pays):
 
 @pytest.mark.parametrize("family, streams, pays", [("UNIT", 399, False), ("UNIT", 400, True),
                                                    ("PERIODIC", 100, False), ("ROW", 120, True)])
-def test_when_products_skip_what_a_step_drops(family, streams, pays):
+@pytest.mark.parametrize("groups", [1, 2])
+def test_when_products_skip_what_a_step_drops(family, streams, pays, groups):
     """Rows with one pattern: UNIT never draws one twice, PERIODIC has one a unit, ROW up to 3 has 6."""
-    net = net_of("LSTM", nr=drop_settings(family, 0.5, "STEP"), streams=streams, steps=20)
+    streams *= groups if family == "UNIT" else 1
+    settings = f'{drop_settings(family, 0.5, "STEP")} groups: {groups}'
+    net = net_of("LSTM", nr=settings, streams=streams, steps=20)
     drop = next(drop for drop in net.plan.drops if drop.node.name == "drop0")
     assert bool(drop.consumers) == pays
     assert pays or (drop.unread[0][0].name, drop.unread[0][1]) == ("r1", planner.TOO_FEW_ROWS)

@@ -160,7 +160,8 @@ def test_families_of_blocks_and_weights_have_no_groups(family):
         get_family(PatternSettings(family=family, groups=2))
 
 
-@pytest.mark.parametrize("wrong", [{"groups": -1}, {"groups": 1.5}, {"groups": True}, {"grouping": "RANDOM"}])
+@pytest.mark.parametrize("wrong", [{"groups": -1}, {"groups": 1.5}, {"groups": True}, {"grouping": "RANDOM"},
+                                   {"groups": 1025}, {"groups": 4000000000}])
 def test_wrong_settings_are_refused_by_name(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         PatternSettings(**wrong)
