@@ -10,7 +10,7 @@ import pytest
 def in_turn(names, values, ids=None):
     """Like pytest.mark.parametrize, but all cases are one test, which says which of them failed.
 
-    For cases that take less than to collect, set up and report them.
+    For cases that take less than to collect, set up and report them. One that skips would skip all after it.
     """
     names = [name.strip() for name in names.split(",")]
     values = list(values)

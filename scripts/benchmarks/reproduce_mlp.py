@@ -49,8 +49,8 @@ QUICK = {"nets": ("1024x1024",), "rates": (0.5,), "seeds": 1, "iterations": 300,
 
 
 # -- stages accuracy and best --------------------------------------------------------------------------------
-def train(key, parts=None):
-    """Make one training; returns {"accuracy": on the test records, None where the training diverges}.
+def solver_of(key, parts=None):
+    """Return the Solver of a training. key: its net, method, rate, seed, iterations and learning_rate.
 
     parts: the folder of train.txt and test.txt that stand for the solver's own data.
     """
@@ -71,7 +71,12 @@ def train(key, parts=None):
                 layer.hdf5_data_param.source = str(Path(parts).resolve() / f"{part}.txt")
         config.message.ClearField("net")
         config.message.net_param.CopyFrom(net.message)
-    solver = md.Solver(config, overrides, dropout="conventional" if drop is None else "approx", device="cpu")
+    return md.Solver(config, overrides, dropout="conventional" if drop is None else "approx", device="cpu")
+
+
+def train(key, parts=None):
+    """Make one training; returns {"accuracy": on the test records, None where the training diverges}."""
+    solver = solver_of(key, parts)
     try:
         solver.step(key["iterations"])
         return {"accuracy": solver.test()["accuracy"]}

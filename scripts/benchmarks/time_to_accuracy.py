@@ -16,30 +16,24 @@ import time
 from pathlib import Path
 
 import click
+from reproduce_mlp import SOLVER, solver_of
 
 import minidrop as md
-from minidrop.config import load_solver
+from minidrop.config import decimal, load_solver
 from minidrop.data import HDF5Records, find_source
 
-SOLVER = Path(__file__).resolve().parents[2] / "models" / "mnist_mlp" / "solver.prototxt"
-METHODS = {"PyTorch, Dropout": None, "Dropout": 0, "one mask": 1, "two groups": 2, "four groups": 4}
-"""{name: groups of samples}; 0: ordinary dropout here, None: in PyTorch."""
+METHODS = {"PyTorch, Dropout": None, "Dropout": "conventional", "one mask": "PERIODIC:groups=1",
+           "two groups": "PERIODIC:groups=2", "four groups": "PERIODIC:groups=4"}
+"""{name: method, see drop_methods.py}; None: in PyTorch."""
 
 
 class MinidropRun:
     """A Solver of models/mnist_mlp with other sizes and drops."""
 
-    def __init__(self, groups, units, rate, iterations, seed):
-        drop = "approx_dropout_param" if groups else "dropout_param"
-        overrides = {"max_iter": iterations, "display": 0, "snapshot": 0, "test_interval": 0,
-                     "random_seed": seed}
-        for i in (1, 2):
-            overrides[f"layer.ip{i}.inner_product_param.num_output"] = units
-            overrides[f"layer.drop{i}.{drop}.dropout_ratio"] = rate
-            if groups:
-                overrides[f"layer.drop{i}.{drop}.groups"] = groups
-        self.solver = md.Solver(load_solver(SOLVER), overrides, device="cpu",
-                                dropout="approx" if groups else "conventional")
+    def __init__(self, method, units, rate, iterations, seed):
+        settings = load_solver(SOLVER).message
+        self.solver = solver_of({"net": f"{units}x{units}", "method": method, "rate": rate, "seed": seed,
+                                 "iterations": iterations, "learning_rate": decimal(settings.base_lr)})
         self.step, self.close = self.solver.step, self.solver.close
 
     def accuracy(self):
@@ -101,10 +95,10 @@ class TorchRun:
 def measure(units, rate, iterations, stretch, seed):
     """Return {method: [[iteration, seconds so far, test accuracy], ...]}."""
     runs = {}
-    for name, groups in METHODS.items():
+    for name, method in METHODS.items():
         try:
-            runs[name] = (TorchRun(units, rate, iterations, seed) if groups is None
-                          else MinidropRun(groups, units, rate, iterations, seed))
+            runs[name] = (TorchRun(units, rate, iterations, seed) if method is None
+                          else MinidropRun(method, units, rate, iterations, seed))
         except ImportError:
             click.echo("no PyTorch: its curve is left out", err=True)
     curves, seconds = {name: [] for name in runs}, dict.fromkeys(runs, 0.0)
