@@ -9,10 +9,12 @@ layer_types = Registry("layer type", "type")        # the valid values of a laye
 
 # The fields that a type reads besides the one whose message is named after it.
 _BESIDES = {
+    "Deconvolution": ("convolution_param",),
     "DropConnect": ("inner_product_param", "dropout_param"),
     "GRU": ("recurrent_param",),
     "GaussianDropout": ("dropout_param",),
     "HDF5Data": ("transform_param",),
+    "Im2col": ("convolution_param",),
     "LSTM": ("recurrent_param",),
     "MemoryData": ("transform_param",),
     "Perplexity": ("softmax_param", "loss_param"),
