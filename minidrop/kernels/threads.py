@@ -14,6 +14,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,15 @@ def _spin_is_short():
     return False
 
 
+def _openblas(numpy_file):
+    """Return the paths of the OpenBLAS of NumPy's wheel."""
+    folders = (numpy_file.parent.with_name("numpy.libs"), numpy_file.parent / ".dylibs")
+    return [path for folder in folders for path in folder.glob("*openblas*")]
+
+
 def _read_again(numpy_file):
     """Make the OpenBLAS of NumPy's wheel read its environment again; return whether it took the timeout."""
-    folders = (numpy_file.parent.with_name("numpy.libs"), numpy_file.parent / ".dylibs")
-    for path in (path for folder in folders for path in folder.glob("*openblas*")):
+    for path in _openblas(numpy_file):
         try:
             blas = ctypes.CDLL(str(path))
             blas.openblas_read_env()
@@ -118,6 +124,41 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
     for error in errors:
         if error is not None:
             raise error
+
+
+def by_parts(work: Callable, parts: int, elements: int) -> None:
+    """Call work(first, last) over 0..parts as `by_rows` does, where the work itself multiplies matrices.
+
+    A product of a part's own has BLAS on one thread: as many parts at once keep the cores busier than one
+    product on all of them. Where BLAS cannot be told, or there are too few parts, it keeps its threads.
+    """
+    blas = _blas() if min(COUNT, parts) > 1 else None
+    if blas is None or 2 * parts < COUNT:
+        work(0, parts)
+        return
+    get, put = blas
+    threads = get()
+    put(1)
+    try:
+        by_rows(work, parts, elements)
+    finally:
+        put(threads)
+
+
+@cache
+def _blas():
+    """Return what tells and sets the number of threads of NumPy's OpenBLAS; None where it has neither."""
+    for path in _openblas(Path(sys.modules["numpy"].__file__ or "")):
+        for name in ("scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_",
+                     "openblas_{}_num_threads"):
+            try:
+                library = ctypes.CDLL(str(path))
+                get, put = (getattr(library, name.format(verb)) for verb in ("get", "set"))
+            except (OSError, AttributeError):
+                continue
+            get.argtypes, get.restype, put.argtypes, put.restype = (), ctypes.c_int, (ctypes.c_int,), None
+            return get, put
+    return None
 
 
 def _work():

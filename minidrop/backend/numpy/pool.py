@@ -3,6 +3,7 @@
 import bisect
 import math
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class BufferPool:
     def __init__(self):
         self._buffers = {}       # size -> buffers
         self._sizes = []         # in ascending order
+        self._lock = threading.Lock()       # two threads must not find the same buffer free
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return an uninitialised C-contiguous array."""
@@ -45,10 +47,11 @@ class BufferPool:
             return np.empty(shape, dtype)
         step = 1 << (size.bit_length() - 4)
         room = -(-size // step) * step
-        buffer = self._free_one(room)
-        if buffer is None:
-            buffer = self._new_one(room)
-        return np.ndarray(shape, dtype, buffer)
+        with self._lock:
+            buffer = self._free_one(room)
+            if buffer is None:
+                buffer = self._new_one(room)
+            return np.ndarray(shape, dtype, buffer)
 
     def _free_one(self, room):
         """Return the smallest free buffer of at least `room` bytes and less than twice that, or None."""
@@ -71,8 +74,10 @@ class BufferPool:
 
     def trim(self) -> None:
         """Drop the unused buffers, so that their memory is freed."""
-        for size, buffers in self._buffers.items():
-            self._buffers[size] = [buffer for buffer in buffers if sys.getrefcount(buffer) > _ONLY_THE_POOL]
+        with self._lock:
+            for size, buffers in self._buffers.items():
+                self._buffers[size] = [buffer for buffer in buffers
+                                       if sys.getrefcount(buffer) > _ONLY_THE_POOL]
 
     @property
     def bytes_held(self) -> Any:

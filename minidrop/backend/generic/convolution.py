@@ -1,0 +1,132 @@
+"""Convolution as products of matrices: the columns of an image's windows, and what is added back to them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minidrop.backend.window import Window
+
+Range = tuple[int, int]
+
+
+class Convolutions:
+    """Convolution of images (N, C, *spatial) with any number of spatial axes, for a range of channels.
+
+    `channels` and `outs` say which channels of x and which of y a product reads and writes (None: all): the
+    groups of a grouped convolution are ranges.
+    """
+
+    column_bytes = 1 << 26      # the most that the columns of some images may take; at least one image
+
+    def columns(self, x: np.ndarray, window: Window) -> np.ndarray:
+        """Return the windows of x (N, C, *spatial) as a matrix (C * entries, N * places).
+
+            columns[(c, k), (n, p)] = x[n, c, p * stride + k * dilation - pad], 0 outside of the image
+        """
+        places = window.places(x.shape[2:])
+        padded = self._padded(x, window)
+        item = padded.strides
+        shape = (x.shape[1], *window.size, x.shape[0], *places)
+        strides = (item[1], *(s * d for s, d in zip(item[2:], window.dilation, strict=True)),
+                   item[0], *(s * t for s, t in zip(item[2:], window.stride, strict=True)))
+        view = self.xp.lib.stride_tricks.as_strided(padded, shape, strides)
+        out = self.empty(shape, x.dtype)
+        out[...] = view
+        return out.reshape(x.shape[1] * window.entries, x.shape[0] * math.prod(places))
+
+    def add_columns(self, columns: np.ndarray, window: Window, out: np.ndarray) -> None:
+        """out (N, C, *spatial) = the sum of what columns, shaped as those of `out`, hold for each entry."""
+        places = window.places(out.shape[2:])
+        parts = columns.reshape(out.shape[1], window.entries, out.shape[0], *places)
+        padded = self.zeros((*out.shape[:2], *(n + 2 * p for n, p in zip(out.shape[2:], window.pad, strict=True))),
+                            out.dtype)
+        for k, entry in enumerate(itertools.product(*map(range, window.size))):
+            at = tuple(slice(e * d, e * d + (n - 1) * s + 1, s) for e, d, n, s
+                       in zip(entry, window.dilation, places, window.stride, strict=True))
+            padded[(slice(None), slice(None), *at)] += self.xp.moveaxis(parts[:, k], 0, 1)
+        out[...] = padded[(slice(None), slice(None), *_inner(out.shape[2:], window.pad))]
+
+    def convolve(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, window: Window,
+                 out: np.ndarray, channels: Range | None = None, outs: Range | None = None,
+                 relu: bool = False, scale: float = 1.0) -> None:
+        """Write the convolution of x (N, C, *spatial) with W (O, C, *size) to out (N, O, *places).
+
+            out[n, o, p] = scale f(b[o] + sum over c, k of W[o, c, k] x[n, c, p * stride + k * dilation - pad])
+
+        b: (O,) or None. f: max(., 0) with `relu`, else nothing.
+        """
+        x, y = _range(x, channels), _range(out, outs)
+        matrix = self.operand(W.reshape(len(W), math.prod(W.shape[1:])))
+        for first, last in self._images(x, window):
+            product = self.gemm(matrix, self.operand(self.columns(x[first:last], window)))
+            product = product.reshape(len(W), last - first, *y.shape[2:])
+            y[first:last] = self.xp.moveaxis(product, 0, 1)
+        if b is not None:
+            y += b.reshape(-1, *(1,) * (y.ndim - 2))
+        if relu:
+            self.xp.maximum(y, 0, out=y)
+        if scale != 1:
+            y *= y.dtype.type(scale)
+
+    def convolve_gradients(self, x: np.ndarray | None, W: np.ndarray, gy: np.ndarray, window: Window,
+                           gx: np.ndarray | None = None, channels: Range | None = None,
+                           outs: Range | None = None, wanted: bool = True) -> np.ndarray | None:
+        """Write the gradient of x to gx unless that is None; return that of W as a matrix if it is `wanted`.
+
+            gx[n, c, i] = sum over o and all k, p with i = p * stride + k * dilation - pad of
+                          W[o, c, k] gy[n, o, p]
+            gW[o, (c, k)] = sum over n, p of gy[n, o, p] x[n, c, p * stride + k * dilation - pad]
+
+        x is read for the gradient of W alone.
+        """
+        gy = _range(gy, outs)
+        image = x if gx is None else gx
+        if image is None:
+            return None
+        image = _range(image, channels)
+        matrix = self.operand(W.reshape(len(W), math.prod(W.shape[1:])))
+        gW = self.zeros(matrix.shape if x is None else (len(W), math.prod(W.shape[1:])), gy.dtype) if wanted else None
+        for first, last in self._images(image, window):
+            part = self.xp.ascontiguousarray(self.xp.moveaxis(gy[first:last], 1, 0))
+            part = self.operand(part.reshape(len(W), math.prod(part.shape[1:])))
+            if wanted:
+                columns = self.columns(_range(x, channels)[first:last], window)
+                gW += self.gemm(part, self.operand(columns), trans_b=True)
+            if gx is not None:
+                self.add_columns(self.gemm(matrix, part, trans_a=True), window, image[first:last])
+        return gW
+
+    def channel_sums(self, x: np.ndarray) -> np.ndarray:
+        """Return the sum of each channel of x (N, C, *spatial), (C,)."""
+        return x.sum(axis=(0, *range(2, x.ndim)))
+
+    def _padded(self, x, window):
+        """Return x with zeros around, or x itself."""
+        if not any(window.pad):
+            return x
+        spatial = tuple(n + 2 * p for n, p in zip(x.shape[2:], window.pad, strict=True))
+        padded = self.zeros((*x.shape[:2], *spatial), x.dtype)
+        padded[(slice(None), slice(None), *_inner(x.shape[2:], window.pad))] = x
+        return padded
+
+    def _images(self, x, window) -> Iterator[Range]:
+        """Yield (first, last) of runs of images whose columns fit into `column_bytes`."""
+        one = x.shape[1] * window.entries * math.prod(window.places(x.shape[2:])) * x.dtype.itemsize
+        step = max(1, self.column_bytes // max(1, one))
+        for first in range(0, len(x), step):
+            yield first, min(len(x), first + step)
+
+
+def _range(x: Any, bounds: Range | None) -> Any:
+    """Return the channels `bounds` of x, a view; None: all."""
+    return x if bounds is None else x[:, slice(*bounds)]
+
+
+def _inner(spatial, pad):
+    """Return the index of an image in itself with zeros around."""
+    return tuple(slice(p, p + n) for n, p in zip(spatial, pad, strict=True))

@@ -1,0 +1,260 @@
+"""Convolutions on the CPU: windows of a few images, or of a band of one, gathered and multiplied in the cache.
+
+Each part of a batch has a core, with BLAS on one thread, and buffers of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minidrop.backend.generic.convolution import Convolutions as Generic
+from minidrop.backend.generic.convolution import Range
+from minidrop.backend.window import Window
+from minidrop.kernels import threads
+
+# The windows that are multiplied at once: they stay in the cache next to the core, and are enough rows for
+# BLAS to be fast.
+_CHUNK_BYTES = 1 << 20
+# The gradient of the weights is added up over so many places before the parts of a batch are added: their
+# number depends on the shapes alone, so that the result does not depend on the number of cores.
+_LEAST_PLACES = 340
+_MOST_PARTS = 16
+
+
+class _Chunk(NamedTuple):
+    """Windows that are multiplied at once: of images first .. last - 1, at the places of lines top .. end - 1."""
+
+    first: int
+    last: int
+    top: int
+    end: int
+
+
+class Convolutions(Generic):
+    """Convolution of images with one or two spatial axes by Numba loops and BLAS; others as everywhere."""
+
+    def convolve(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, window: Window,
+                 out: np.ndarray, channels: Range | None = None, outs: Range | None = None,
+                 relu: bool = False, scale: float = 1.0) -> None:
+        if not _is_flat(x, W, out):
+            super().convolve(x, W, b, window, out, channels, outs, relu, scale)
+            return
+        x, out, window = _as_images(x), _as_images(out), _as_window(window)
+        work = _Convolution(self, x.shape, out.shape, len(W), W.dtype, window, channels, outs)
+        bias = np.zeros(len(W), W.dtype) if b is None else np.ascontiguousarray(b)
+        finish = bias, relu, W.dtype.type(scale)
+        if window.is_point:
+            work.run(len(x), lambda first, last: work.multiply(x, work.matrix(W), out, finish, first, last))
+            return
+        filters, chunks = work.filters(W), list(work.chunks(0, len(x)))
+        work.run(len(chunks), lambda first, last: work.forward(x, filters, out, finish, chunks[first:last]))
+
+    def convolve_gradients(self, x: np.ndarray | None, W: np.ndarray, gy: np.ndarray, window: Window,
+                           gx: np.ndarray | None = None, channels: Range | None = None,
+                           outs: Range | None = None, wanted: bool = True) -> np.ndarray | None:
+        image = x if gx is None else gx
+        if image is None or not _is_flat(image, W, gy):
+            return super().convolve_gradients(x, W, gy, window, gx, channels, outs, wanted)
+        x, gx, gy = (None if a is None else _as_images(a) for a in (x, gx, gy))
+        window = _as_window(window)
+        shape = (x if gx is None else gx).shape
+        work = _Convolution(self, shape, gy.shape, len(W), W.dtype, window, channels, outs)
+        parts = work.parts(wanted)
+        sums = [None] * len(parts)
+        weights = work.matrix(W) if window.is_point else work.filters(W)
+        backward = work.point_gradients if window.is_point else work.gradients
+
+        def some(first, last):
+            for part in range(first, last):
+                sums[part] = backward(x if wanted else None, weights, gy, gx, *parts[part])
+
+        work.run(len(parts), some)
+        if not wanted:
+            return None
+        gW = sums[0]
+        for more in sums[1:]:
+            gW += more
+        return gW if window.is_point else work.unswapped(gW)
+
+    def channel_sums(self, x: np.ndarray) -> np.ndarray:
+        if not x.flags.c_contiguous or x.size == 0:
+            return super().channel_sums(x)
+        return np.add.reduce(x.reshape(*x.shape[:2], math.prod(x.shape[2:])), axis=2).sum(axis=0)
+
+
+def _is_flat(x, W, y):
+    """Return whether the loops can do it: one or two spatial axes, something to read, nothing strided."""
+    return (x.ndim in (3, 4) and x.size and W.size and y.size and x.flags.c_contiguous
+            and y.flags.c_contiguous and x.dtype == W.dtype == y.dtype)
+
+
+def _as_images(x):
+    """Return x (N, C, W) as (N, C, 1, W); images as they are."""
+    return x if x.ndim == 4 else x[:, :, None]
+
+
+def _as_window(window):
+    return window if len(window.size) == 2 else window.with_axis()
+
+
+class _Convolution:
+    """The sizes of one convolution, and the loops over its chunks."""
+
+    def __init__(self, backend: Any, x_shape: tuple, y_shape: tuple, outputs: int, dtype: Any, window: Window,
+                 channels: Range | None, outs: Range | None):
+        self.backend, self.window, self.dtype = backend, window, dtype
+        self.images, _, self.height, self.width = x_shape
+        self.lines, self.places = y_shape[2:]
+        self.c, last = channels or (0, x_shape[1])
+        self.channels, self.outputs = last - self.c, outputs
+        self.o = outs[0] if outs else 0
+        self.depth = self.channels * window.entries
+
+    def run(self, parts, work):
+        """Call work(first, last) for the parts of the batch, as many at once as there are cores."""
+        operations = self.images * self.lines * self.places * self.depth * self.outputs
+        threads.by_parts(work, parts, operations // 16)
+
+    def matrix(self, W):
+        """Return W (O, C, ...) as (O, C * entries)."""
+        return np.ascontiguousarray(W).reshape(len(W), self.depth)
+
+    def filters(self, W):
+        """Return W (O, C, entries) as a matrix in the order of the gathered windows: (O, entries * C)."""
+        return self._swapped(self.matrix(W).reshape(len(W), self.channels, self.window.entries))
+
+    def unswapped(self, gW):
+        """Return a matrix in the order of gathered windows in that of W."""
+        return self._swapped(gW.reshape(len(gW), self.window.entries, self.channels))
+
+    def _swapped(self, x):
+        from minidrop.kernels import cpu_conv
+        out = self.backend.empty((len(x), x.shape[2], x.shape[1]), x.dtype)
+        threads.by_rows(cpu_conv.swap_inner, len(x), 4 * x.size, x, out)
+        return out.reshape(len(x), self.depth)
+
+    def chunks(self, first: int, last: int) -> Iterator[_Chunk]:
+        """Yield the Chunks of images first .. last - 1: several images each, or a band of one."""
+        line = self.depth * self.places * self.dtype.itemsize
+        images = _CHUNK_BYTES // (line * self.lines)
+        lines = self.lines if images else max(1, _CHUNK_BYTES // line)
+        for n in range(first, last, max(1, images)):
+            for top in range(0, self.lines, lines):
+                yield _Chunk(n, min(last, n + max(1, images)), top, min(self.lines, top + lines))
+
+    def parts(self, wanted: bool) -> list[Range]:
+        """Return the runs of images whose gradients are computed one after the other."""
+        count = self.images
+        if wanted:
+            count = min(count, _MOST_PARTS, max(1, self.images * self.lines * self.places // _LEAST_PLACES))
+        bounds = [self.images * part // count for part in range(count + 1)]
+        return list(zip(bounds[:-1], bounds[1:], strict=True))
+
+    def forward(self, x, filters, out, finish, chunks):
+        """Write the results of some chunks."""
+        from minidrop.kernels import cpu_conv
+        most = max(self._rows_of(chunk) for chunk in chunks)
+        columns, products = self._empty(most, self.depth), self._empty(most, self.outputs)
+        bands = self._empty(max(self._band(chunk) for chunk in chunks), self._line)
+        y = out.reshape(*out.shape[:2], self.lines * self.places)
+        for chunk in chunks:
+            count = self._rows_of(chunk)
+            self._gather(x, chunk, bands, columns)
+            np.dot(columns[:count], filters.T, out=products[:count])
+            each = (chunk.end - chunk.top) * self.places
+            for i, n in enumerate(range(chunk.first, chunk.last)):
+                cpu_conv.put_outputs(products, i * each, each, y, n, self.o, chunk.top * self.places, *finish)
+
+    def gradients(self, x, filters, gy, gx, first, last):
+        """Write the gradient of images first .. last - 1 to gx, unless it is None; return their gW."""
+        from minidrop.kernels import cpu_conv
+        window, chunks = self.window, list(self.chunks(first, last))
+        most = max(self._rows_of(chunk) for chunk in chunks)
+        columns, rows = self._empty(most, self.depth), self._empty(most, self.outputs)
+        pad = window.pad
+        if x is not None:
+            gW, product = np.zeros(filters.shape, self.dtype), self._empty(*filters.shape)
+            bands = self._empty(max(self._band(chunk) for chunk in chunks), self._line)
+        if gx is not None:
+            images = max(chunk.last - chunk.first for chunk in chunks)
+            padded = self._empty(images, self.height + 2 * pad[0], self.width + 2 * pad[1], self.channels)
+        for chunk in chunks:
+            count, each = self._rows_of(chunk), (chunk.end - chunk.top) * self.places
+            part = rows[:count]
+            for i, n in enumerate(range(chunk.first, chunk.last)):
+                own = part[i * each:(i + 1) * each].reshape(chunk.end - chunk.top, self.places, self.outputs)
+                cpu_conv.image_rows(gy, n, self.o, chunk.top, 0, own)
+            if x is not None:
+                self._gather(x, chunk, bands, columns)
+                np.dot(part.T, columns[:count], out=product)
+                gW += product
+            if gx is None:
+                continue
+            np.dot(part, filters, out=columns[:count])
+            for i, n in enumerate(range(chunk.first, chunk.last)):
+                if chunk.top == 0:
+                    padded[i] = 0
+                cpu_conv.scatter_windows(columns, i * each, window.size, window.stride, window.dilation,
+                                         self.places, chunk.top, chunk.end, padded[i])
+                if chunk.end == self.lines:
+                    cpu_conv.put_image_rows(padded[i], *pad, gx, n, self.c)
+        return gW if x is not None else None
+
+    def multiply(self, x, matrix, out, finish, first, last):
+        """Write the results of a window of one entry for images first .. last - 1: a product for each."""
+        bias, relu, scale = finish
+        for n in range(first, last):
+            y = out[n, self.o:self.o + self.outputs].reshape(self.outputs, -1)
+            np.dot(matrix, self._pixels(x, n), out=y)
+            y += bias[:, None]
+            if relu:
+                np.maximum(y, 0, out=y)
+            if scale != 1:
+                y *= scale
+
+    def point_gradients(self, x, matrix, gy, gx, first, last):
+        """As `gradients`, for a window of one entry."""
+        if x is not None:
+            gW, product = np.zeros(matrix.shape, self.dtype), self._empty(*matrix.shape)
+        for n in range(first, last):
+            part = gy[n, self.o:self.o + self.outputs].reshape(self.outputs, -1)
+            if x is not None:
+                np.dot(part, self._pixels(x, n).T, out=product)
+                gW += product
+            if gx is not None:
+                np.dot(matrix.T, part, out=self._pixels(gx, n))
+        return gW if x is not None else None
+
+    def _pixels(self, x, n):
+        """Return the channels of image n as a matrix (channels, places), a view."""
+        return x[n, self.c:self.c + self.channels].reshape(self.channels, -1)
+
+    def _rows_of(self, chunk):
+        return (chunk.last - chunk.first) * (chunk.end - chunk.top) * self.places
+
+    def _band(self, chunk):
+        """Return the number of lines of the padded image that a chunk reads of each of its images."""
+        return (chunk.end - chunk.top - 1) * self.window.stride[0] + self.window.reach[0]
+
+    @property
+    def _line(self):
+        """The length of one line of a padded image, all its channels."""
+        return (self.width + 2 * self.window.pad[1]) * self.channels
+
+    def _empty(self, *shape):
+        return self.backend.empty(shape, self.dtype)
+
+    def _gather(self, x, chunk, bands, columns):
+        """Gather the windows of a chunk into the rows of `columns`."""
+        from minidrop.kernels import cpu_conv
+        window, skipped = self.window, chunk.top * self.window.stride[0]
+        band = bands[:self._band(chunk)].reshape(self._band(chunk), -1, self.channels)
+        each = (chunk.end - chunk.top) * self.places
+        for i, n in enumerate(range(chunk.first, chunk.last)):
+            cpu_conv.image_rows(x, n, self.c, skipped - window.pad[0], window.pad[1], band)
+            cpu_conv.gather_windows(band, skipped, window.size, window.stride, window.dilation, self.places,
+                                    chunk.top, chunk.end, columns, i * each)
