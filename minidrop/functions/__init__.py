@@ -3,6 +3,7 @@
 from minidrop.autograd import Tensor
 from minidrop.functions.activation import power, relu, sigmoid, tanh
 from minidrop.functions.arithmetic import add, maximum, multiply, product, weighted_sum
+from minidrop.functions.convolution import convolution, deconvolution
 from minidrop.functions.dropout import (
     approx_dropout,
     dropout,
@@ -22,11 +23,11 @@ from minidrop.functions.shape import concat, flatten, reshape, slice
 from minidrop.functions.softmax import softmax, softmax_cross_entropy
 from minidrop.functions.steps import add_to_steps, reverse_steps
 
-__all__ = ["HiddenDrop", "accuracy", "add", "add_to_steps", "approx_dropout", "concat", "dropout", "embed",
-           "euclidean_loss", "expand", "flatten", "gaussian_dropout", "gru", "linear", "lstm", "maximum",
-           "multiply", "multiply_mask", "perplexity", "power", "product", "relu", "reshape", "reverse_steps",
-           "rnn", "scale", "sigmoid", "sigmoid_cross_entropy", "slice", "softmax", "softmax_cross_entropy",
-           "take", "tanh", "weighted_sum"]
+__all__ = ["HiddenDrop", "accuracy", "add", "add_to_steps", "approx_dropout", "concat", "convolution",
+           "deconvolution", "dropout", "embed", "euclidean_loss", "expand", "flatten", "gaussian_dropout",
+           "gru", "linear", "lstm", "maximum", "multiply", "multiply_mask", "perplexity", "power", "product",
+           "relu", "reshape", "reverse_steps", "rnn", "scale", "sigmoid", "sigmoid_cross_entropy", "slice",
+           "softmax", "softmax_cross_entropy", "take", "tanh", "weighted_sum"]
 
 # The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.__add__ = Tensor.__radd__ = add

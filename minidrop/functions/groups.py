@@ -95,14 +95,15 @@ def _place(ndim, axis, bound, kept_axis, count):
     return tuple(place)
 
 
-def by_groups(work: Callable[..., Tensor], tensors: Sequence[Tensor], kept: KeptByGroup,
-              axis: int) -> Tensor:
+def by_groups(work: Callable[..., Tensor], tensors: Sequence[Tensor], kept: KeptByGroup, axis: int,
+              result: KeptByGroup | None) -> Tensor:
     """Return work(Kept of the group, parts...) for each group of the samples of `tensors`, put together.
 
-    axis: of the samples, in `tensors` and in the result, which carries `kept`.
+    axis: of the samples, in `tensors` and in the result, which carries the KeptByGroup `result`; None: what
+    every part carries.
     """
     samples = tensors[0].shape[axis]
     split = [SplitGroups(len(kept.sets), axis).apply(x) for x in tensors]
     sets = [own for _, own in inhabited(samples, kept.sets)]
     made = [work(own, *parts) for own, *parts in zip(sets, *split, strict=True)]
-    return JoinGroups(kept, axis, samples).apply(*made)
+    return JoinGroups(result, axis, samples).apply(*made)

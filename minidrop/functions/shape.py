@@ -126,7 +126,7 @@ def _concat_groups(xs, axis, groups):
     """Join tensors group by group: in each a group may have fewer entries than another."""
     sets = [x.kept.sets if isinstance(x.kept, KeptByGroup) else (x.kept,) * groups for x in xs]
     kept = KeptByGroup(map(Kept.joined, zip(*sets, strict=True)))
-    return by_groups(lambda _, *parts: Concat(axis).apply(*parts), xs, kept, axis - 1)
+    return by_groups(lambda _, *parts: Concat(axis).apply(*parts), xs, kept, axis - 1, kept)
 
 
 def slice(x: Tensor, points: list[int], axis: Any = 1) -> Any:

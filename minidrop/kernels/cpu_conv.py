@@ -135,3 +135,98 @@ def swap_inner(x: Any, out: Any, first: Any, last: Any) -> None:
         for j in range(rows):
             for k in range(columns):
                 target[k * rows + j] = source[j * columns + k]
+
+
+@jit
+def convolve_planes(x: Any, W: Any, size: Any, stride: Any, pad: Any, dilation: Any, y: Any, first: Any,
+                    last: Any) -> None:
+    """y[n, o] = the convolution of x[n, o // m] with W[o], for first <= n * outputs + o < last."""
+    outputs, factor = y.shape[1], y.shape[1] // x.shape[1]
+    for plane in range(first, last):
+        n, o = plane // outputs, plane % outputs
+        image, weights, target = x[n, o // factor], W[o], y[n, o]
+        target[:] = 0
+        for r in range(y.shape[2]):
+            line = target[r]
+            for i in range(size[0]):
+                h = r * stride[0] + i * dilation[0] - pad[0]
+                if h < 0 or h >= x.shape[2]:
+                    continue
+                for j in range(size[1]):
+                    shift = j * dilation[1] - pad[1]
+                    begin = max(0, -(shift // stride[1]))
+                    end = min(line.size, (x.shape[3] - 1 - shift) // stride[1] + 1)
+                    if begin >= end:
+                        continue
+                    weight, at, step = weights[i * size[1] + j], U(begin), U(stride[1])
+                    source = image[h, begin * stride[1] + shift:]
+                    if step == 1:
+                        for k in range(U(end - begin)):
+                            line[at + k] += weight * source[k]
+                    else:
+                        for k in range(U(end - begin)):
+                            line[at + k] += weight * source[k * step]
+
+
+@jit
+def spread_planes(W: Any, gy: Any, size: Any, stride: Any, pad: Any, dilation: Any, gx: Any, first: Any,
+                  last: Any) -> None:
+    """The gradient of the x of `convolve_planes`, for first <= n * channels + c < last."""
+    channels, factor = gx.shape[1], gy.shape[1] // gx.shape[1]
+    for plane in range(first, last):
+        n, c = plane // channels, plane % channels
+        image = gx[n, c]
+        image[:] = 0
+        for o in range(c * factor, (c + 1) * factor):
+            weights, source = W[o], gy[n, o]
+            for r in range(gy.shape[2]):
+                line = source[r]
+                for i in range(size[0]):
+                    h = r * stride[0] + i * dilation[0] - pad[0]
+                    if h < 0 or h >= gx.shape[2]:
+                        continue
+                    for j in range(size[1]):
+                        shift = j * dilation[1] - pad[1]
+                        begin = max(0, -(shift // stride[1]))
+                        end = min(line.size, (gx.shape[3] - 1 - shift) // stride[1] + 1)
+                        if begin >= end:
+                            continue
+                        weight, at, step = weights[i * size[1] + j], U(begin), U(stride[1])
+                        target = image[h, begin * stride[1] + shift:]
+                        if step == 1:
+                            for k in range(U(end - begin)):
+                                target[k] += weight * line[at + k]
+                        else:
+                            for k in range(U(end - begin)):
+                                target[k * step] += weight * line[at + k]
+
+
+@jit
+def plane_weights(x: Any, gy: Any, size: Any, stride: Any, pad: Any, dilation: Any, gW: Any, first: Any,
+                  last: Any) -> None:
+    """gW[o, k] = the gradient of the W of `convolve_planes`, for first <= o < last, summed over n in order."""
+    factor = gy.shape[1] // x.shape[1]
+    sums = np.empty(8, gW.dtype)        # as many independent sums as the processor can keep going
+    for o in range(first, last):
+        for i in range(size[0]):
+            for j in range(size[1]):
+                shift = j * dilation[1] - pad[1]
+                begin = max(0, -(shift // stride[1]))
+                end = min(gy.shape[3], (x.shape[3] - 1 - shift) // stride[1] + 1)
+                sums[:] = 0
+                if begin < end:
+                    at, step, count = U(begin), U(stride[1]), U(end - begin)
+                    whole = count - count % U(8)
+                    for n in range(x.shape[0]):
+                        for r in range(gy.shape[2]):
+                            h = r * stride[0] + i * dilation[0] - pad[0]
+                            if h < 0 or h >= x.shape[2]:
+                                continue
+                            line = gy[n, o, r]
+                            source = x[n, o // factor, h, begin * stride[1] + shift:]
+                            for k in range(U(0), whole, U(8)):
+                                for lane in range(U(8)):
+                                    sums[lane] += line[at + k + lane] * source[(k + lane) * step]
+                            for k in range(whole, count):
+                                sums[k - whole] += line[at + k] * source[k * step]
+                gW[o, i * size[1] + j] = sums.sum()

@@ -43,12 +43,9 @@ class Convolutions:
         """out (N, C, *spatial) = the sum of what columns, shaped as those of `out`, hold for each entry."""
         places = window.places(out.shape[2:])
         parts = columns.reshape(out.shape[1], window.entries, out.shape[0], *places)
-        padded = self.zeros((*out.shape[:2], *(n + 2 * p for n, p in zip(out.shape[2:], window.pad, strict=True))),
-                            out.dtype)
-        for k, entry in enumerate(itertools.product(*map(range, window.size))):
-            at = tuple(slice(e * d, e * d + (n - 1) * s + 1, s) for e, d, n, s
-                       in zip(entry, window.dilation, places, window.stride, strict=True))
-            padded[(slice(None), slice(None), *at)] += self.xp.moveaxis(parts[:, k], 0, 1)
+        padded = self.zeros((*out.shape[:2], *_around(out.shape[2:], window)), out.dtype)
+        for k, at in self._entries(window, places):
+            padded[at] += self.xp.moveaxis(parts[:, k], 0, 1)
         out[...] = padded[(slice(None), slice(None), *_inner(out.shape[2:], window.pad))]
 
     def convolve(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, window: Window,
@@ -76,7 +73,7 @@ class Convolutions:
     def convolve_gradients(self, x: np.ndarray | None, W: np.ndarray, gy: np.ndarray, window: Window,
                            gx: np.ndarray | None = None, channels: Range | None = None,
                            outs: Range | None = None, wanted: bool = True) -> np.ndarray | None:
-        """Write the gradient of x to gx unless that is None; return that of W as a matrix if it is `wanted`.
+        """Write the gradient of x to gx, unless it is None; return that of W, a matrix, if it is `wanted`.
 
             gx[n, c, i] = sum over o and all k, p with i = p * stride + k * dilation - pad of
                           W[o, c, k] gy[n, o, p]
@@ -90,7 +87,7 @@ class Convolutions:
             return None
         image = _range(image, channels)
         matrix = self.operand(W.reshape(len(W), math.prod(W.shape[1:])))
-        gW = self.zeros(matrix.shape if x is None else (len(W), math.prod(W.shape[1:])), gy.dtype) if wanted else None
+        gW = self.zeros((len(W), math.prod(W.shape[1:])), gy.dtype) if wanted else None
         for first, last in self._images(image, window):
             part = self.xp.ascontiguousarray(self.xp.moveaxis(gy[first:last], 1, 0))
             part = self.operand(part.reshape(len(W), math.prod(part.shape[1:])))
@@ -101,6 +98,39 @@ class Convolutions:
                 self.add_columns(self.gemm(matrix, part, trans_a=True), window, image[first:last])
         return gW
 
+    def convolve_each(self, x: np.ndarray, W: np.ndarray, window: Window, out: np.ndarray) -> None:
+        """Write the convolution of each channel of x (N, C, *spatial) with m filters of its own to out.
+
+            out[n, c m + i, p] = sum over k of W[c m + i, 0, k] x[n, c, p * stride + k * dilation - pad]
+        """
+        padded, factor = self._padded(x, window), len(W) // max(1, x.shape[1])
+        y = out.reshape(*x.shape[:2], factor, *out.shape[2:])
+        y.fill(0)
+        for k, at in self._entries(window, out.shape[2:]):
+            weights = _per_channel(W, x.shape[1], k, y.ndim)
+            y += weights * padded[at][:, :, None]
+
+    def convolve_each_image_gradient(self, W: np.ndarray, gy: np.ndarray, window: Window,
+                                     gx: np.ndarray) -> None:
+        """Write the gradient of the x of `convolve_each` to gx."""
+        channels, factor = gx.shape[1], len(W) // max(1, gx.shape[1])
+        gy = gy.reshape(len(gy), channels, factor, *gy.shape[2:])
+        padded = self.zeros((*gx.shape[:2], *_around(gx.shape[2:], window)), gx.dtype)
+        for k, at in self._entries(window, gy.shape[3:]):
+            padded[at] += (_per_channel(W, channels, k, gy.ndim) * gy).sum(axis=2)
+        gx[...] = padded[(slice(None), slice(None), *_inner(gx.shape[2:], window.pad))]
+
+    def convolve_each_weight_gradient(self, x: np.ndarray, gy: np.ndarray, window: Window) -> np.ndarray:
+        """Return the gradient of the W of `convolve_each` as a matrix (C m, entries)."""
+        channels, outputs = x.shape[1], gy.shape[1]
+        padded, factor = self._padded(x, window), outputs // max(1, channels)
+        gy = gy.reshape(len(gy), channels, factor, *gy.shape[2:])
+        gW = self.empty((outputs, window.entries), x.dtype)
+        others = (0, *range(3, gy.ndim))
+        for k, at in self._entries(window, gy.shape[3:]):
+            gW[:, k] = (padded[at][:, :, None] * gy).sum(axis=others).reshape(outputs)
+        return gW
+
     def channel_sums(self, x: np.ndarray) -> np.ndarray:
         """Return the sum of each channel of x (N, C, *spatial), (C,)."""
         return x.sum(axis=(0, *range(2, x.ndim)))
@@ -109,10 +139,16 @@ class Convolutions:
         """Return x with zeros around, or x itself."""
         if not any(window.pad):
             return x
-        spatial = tuple(n + 2 * p for n, p in zip(x.shape[2:], window.pad, strict=True))
-        padded = self.zeros((*x.shape[:2], *spatial), x.dtype)
+        padded = self.zeros((*x.shape[:2], *_around(x.shape[2:], window)), x.dtype)
         padded[(slice(None), slice(None), *_inner(x.shape[2:], window.pad))] = x
         return padded
+
+    def _entries(self, window, places) -> Iterator[tuple[int, tuple[slice, ...]]]:
+        """Yield (k, what entry k of the window reads of padded images at all places, an index)."""
+        for k, entry in enumerate(itertools.product(*map(range, window.size))):
+            yield k, (slice(None), slice(None), *(
+                slice(e * d, e * d + (n - 1) * s + 1, s) for e, d, n, s
+                in zip(entry, window.dilation, places, window.stride, strict=True)))
 
     def _images(self, x, window) -> Iterator[Range]:
         """Yield (first, last) of runs of images whose columns fit into `column_bytes`."""
@@ -125,6 +161,17 @@ class Convolutions:
 def _range(x: Any, bounds: Range | None) -> Any:
     """Return the channels `bounds` of x, a view; None: all."""
     return x if bounds is None else x[:, slice(*bounds)]
+
+
+def _per_channel(W, channels, k, ndim):
+    """Return entry k of the filters (C m, 1, *size) as (C, m, 1, ...), for arrays of `ndim` axes."""
+    entry = W.reshape(len(W), -1)[:, k]
+    return entry.reshape(channels, len(W) // max(1, channels), *(1,) * (ndim - 3))
+
+
+def _around(spatial, window):
+    """Return the spatial axes of padded images."""
+    return tuple(n + 2 * p for n, p in zip(spatial, window.pad, strict=True))
 
 
 def _inner(spatial, pad):

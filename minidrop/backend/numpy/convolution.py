@@ -16,9 +16,8 @@ from minidrop.backend.generic.convolution import Range
 from minidrop.backend.window import Window
 from minidrop.kernels import threads
 
-# The windows that are multiplied at once: they stay in the cache next to the core, and are enough rows for
-# BLAS to be fast.
-_CHUNK_BYTES = 1 << 20
+# The windows that are multiplied at once: enough rows for BLAS to be fast, within the cache.
+_CHUNK_ROWS, _LEAST_BYTES, _MOST_BYTES = 768, 1 << 20, 1 << 22
 # The gradient of the weights is added up over so many places before the parts of a batch are added: their
 # number depends on the shapes alone, so that the result does not depend on the number of cores.
 _LEAST_PLACES = 340
@@ -80,6 +79,33 @@ class Convolutions(Generic):
             gW += more
         return gW if window.is_point else work.unswapped(gW)
 
+    def convolve_each(self, x: np.ndarray, W: np.ndarray, window: Window, out: np.ndarray) -> None:
+        if not _is_flat(x, W, out):
+            super().convolve_each(x, W, window, out)
+            return
+        from minidrop.kernels import cpu_conv
+        x, out, planes = _as_images(x), _as_images(out), out.shape[0] * out.shape[1]
+        threads.by_rows(cpu_conv.convolve_planes, planes, out.size * window.entries, x, *_filters(W, window), out)
+
+    def convolve_each_image_gradient(self, W: np.ndarray, gy: np.ndarray, window: Window,
+                                     gx: np.ndarray) -> None:
+        if not _is_flat(gx, W, gy):
+            super().convolve_each_image_gradient(W, gy, window, gx)
+            return
+        from minidrop.kernels import cpu_conv
+        weights, *numbers = _filters(W, window)
+        gy, gx, planes = _as_images(gy), _as_images(gx), gx.shape[0] * gx.shape[1]
+        threads.by_rows(cpu_conv.spread_planes, planes, gy.size * window.entries, weights, gy, *numbers, gx)
+
+    def convolve_each_weight_gradient(self, x: np.ndarray, gy: np.ndarray, window: Window) -> np.ndarray:
+        if not _is_flat(x, x, gy):
+            return super().convolve_each_weight_gradient(x, gy, window)
+        from minidrop.kernels import cpu_conv
+        gW = np.empty((gy.shape[1], window.entries), x.dtype)
+        threads.by_rows(cpu_conv.plane_weights, len(gW), gy.size * window.entries, _as_images(x), _as_images(gy),
+                        *_numbers(window), gW)
+        return gW
+
     def channel_sums(self, x: np.ndarray) -> np.ndarray:
         if not x.flags.c_contiguous or x.size == 0:
             return super().channel_sums(x)
@@ -99,6 +125,17 @@ def _as_images(x):
 
 def _as_window(window):
     return window if len(window.size) == 2 else window.with_axis()
+
+
+def _numbers(window):
+    """Return the numbers of a window as the loops take them."""
+    window = _as_window(window)
+    return window.size, window.stride, window.pad, window.dilation
+
+
+def _filters(W, window):
+    """Return W (C m, 1, *size) as a matrix, and the numbers of its window."""
+    return np.ascontiguousarray(W).reshape(len(W), window.entries), *_numbers(window)
 
 
 class _Convolution:
@@ -139,9 +176,10 @@ class _Convolution:
 
     def chunks(self, first: int, last: int) -> Iterator[_Chunk]:
         """Yield the Chunks of images first .. last - 1: several images each, or a band of one."""
-        line = self.depth * self.places * self.dtype.itemsize
-        images = _CHUNK_BYTES // (line * self.lines)
-        lines = self.lines if images else max(1, _CHUNK_BYTES // line)
+        row = self.depth * self.dtype.itemsize
+        room = min(_MOST_BYTES, max(_LEAST_BYTES, _CHUNK_ROWS * row)) // (row * self.places)
+        images = room // self.lines
+        lines = self.lines if images else max(1, room)
         for n in range(first, last, max(1, images)):
             for top in range(0, self.lines, lines):
                 yield _Chunk(n, min(last, n + max(1, images)), top, min(self.lines, top + lines))

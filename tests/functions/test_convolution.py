@@ -1,0 +1,234 @@
+"""Convolution and its transpose: against PyTorch over a grid of shapes, gradients, and kept channels."""
+
+import numpy as np
+import pytest
+
+from minidrop import Kept, ShapeError, Tensor, check_gradients, functions
+from minidrop.backend import Backend, get_backend
+from minidrop.backend.window import Window
+from minidrop.functions.convolution import Depthwise
+from minidrop.kept import KeptByGroup
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape)
+
+
+# name: (images, inputs, outputs, groups, spatial, size, stride, pad, dilation)
+SHAPES = {
+    "3x2": (3, 4, 6, 1, (7, 9), (3, 2), (1, 1), (1, 0), (1, 1)),
+    "strides and holes": (3, 4, 6, 1, (11, 9), (3, 3), (2, 1), (1, 2), (1, 2)),
+    "groups": (3, 4, 6, 2, (7, 9), (3, 3), (2, 1), (1, 2), (1, 2)),
+    "one channel": (1, 1, 5, 1, (12, 12), (5, 5), (1, 1), (0, 0), (1, 1)),
+    "11 by 4": (2, 3, 5, 1, (40, 41), (11, 11), (4, 4), (0, 0), (1, 1)),
+    "pad beyond the window": (2, 3, 5, 1, (4, 5), (2, 2), (1, 1), (3, 2), (1, 1)),
+    "point": (2, 8, 5, 1, (4, 3), (1, 1), (1, 1), (0, 0), (1, 1)),
+    "point in groups": (2, 8, 6, 2, (4, 3), (1, 1), (1, 1), (0, 0), (1, 1)),
+    "point with stride": (2, 8, 5, 1, (5, 4), (1, 1), (2, 2), (0, 0), (1, 1)),
+    "window as large as the image": (3, 2, 4, 1, (5, 6), (5, 6), (1, 1), (0, 0), (1, 1)),
+    "rest at the border": (2, 2, 3, 1, (8, 9), (3, 3), (4, 4), (0, 0), (1, 1)),
+    "lines": (2, 3, 5, 1, (12,), (3,), (2,), (1,), (2,)),
+    "volumes": (2, 3, 4, 1, (5, 6, 7), (3, 2, 3), (1, 2, 1), (1, 0, 1), (1, 1, 2)),
+    "each channel": (3, 4, 4, 4, (7, 18), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "each channel twice, strides": (2, 3, 6, 3, (9, 21), (3, 5), (2, 2), (1, 3), (2, 1)),
+    "each channel of volumes": (2, 3, 3, 3, (4, 5, 6), (2, 3, 2), (1, 2, 1), (1, 1, 0), (1, 1, 1)),
+    "bands of an image": (1, 150, 3, 1, (60, 61), (3, 3), (1, 1), (1, 1), (1, 1)),
+}
+every_shape = pytest.mark.parametrize("shape", SHAPES)
+
+
+def case(shape, transposed=False):
+    """Return (x, W, b, window, groups, and PyTorch's function of them)."""
+    images, inputs, outputs, groups, spatial, size, stride, pad, dilation = SHAPES[shape]
+    window = Window(size, stride, pad, dilation)
+    if transposed:
+        x = numbers(images, outputs, *window.places(spatial))
+        W, b = numbers(outputs, inputs // groups, *size, seed=1), numbers(inputs, seed=2)
+    else:
+        x, W, b = (numbers(images, inputs, *spatial), numbers(outputs, inputs // groups, *size, seed=1),
+                   numbers(outputs, seed=2))
+    return x, W, b, window, groups
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("activation, scale", [("none", 1.0), ("relu", 2.0), ("tanh", 1.0)])
+@every_shape
+def test_convolution_against_pytorch(shape, biased, activation, scale):
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+    x, W, b, window, groups = case(shape)
+    inputs = [Tensor(a, requires_grad=True) for a in ((x, W, b) if biased else (x, W))]
+    y = functions.convolution(*inputs[:2], inputs[2] if biased else None, window, groups, activation=activation,
+                              scale=scale)
+    own = [torch.tensor(a, requires_grad=True) for a in (x, W, b)[:len(inputs)]]
+    convolution = (torch.nn.functional.conv1d, torch.nn.functional.conv2d,
+                   torch.nn.functional.conv3d)[len(window.size) - 1]
+    expected = convolution(own[0], own[1], own[2] if biased else None, window.stride, window.pad,
+                           window.dilation, groups)
+    expected = scale * {"none": lambda z: z, "relu": torch.relu, "tanh": torch.tanh}[activation](expected)
+    np.testing.assert_allclose(y.data, expected.detach().numpy(), rtol=1e-9, atol=1e-9)
+    gy = numbers(*y.shape, seed=3)
+    y.backward(gy)
+    for tensor, gradient in zip(inputs, torch.autograd.grad(expected, own, torch.tensor(gy)), strict=True):
+        np.testing.assert_allclose(tensor.grad, gradient.numpy(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@every_shape
+def test_deconvolution_against_pytorch(shape, biased):
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+    x, W, b, window, groups = case(shape, transposed=True)
+    inputs = [Tensor(a, requires_grad=True) for a in ((x, W, b) if biased else (x, W))]
+    y = functions.deconvolution(*inputs[:2], inputs[2] if biased else None, window, groups)
+    own = [torch.tensor(a, requires_grad=True) for a in (x, W, b)[:len(inputs)]]
+    transposed = (torch.nn.functional.conv_transpose1d, torch.nn.functional.conv_transpose2d,
+                  torch.nn.functional.conv_transpose3d)[len(window.size) - 1]
+    expected = transposed(own[0], own[1], own[2] if biased else None, window.stride, window.pad,
+                          groups=groups, dilation=window.dilation)
+    np.testing.assert_allclose(y.data, expected.detach().numpy(), rtol=1e-9, atol=1e-9)
+    gy = numbers(*y.shape, seed=3)
+    y.backward(gy)
+    for tensor, gradient in zip(inputs, torch.autograd.grad(expected, own, torch.tensor(gy)), strict=True):
+        np.testing.assert_allclose(tensor.grad, gradient.numpy(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_shape
+def test_the_cpu_loops_agree_with_the_generic_methods(shape, dtype):
+    x, W, b, window, groups = (a.astype(dtype) if isinstance(a, np.ndarray) else a for a in case(shape))
+    found = []
+    for backend in (get_backend("cpu"), Backend()):
+        inputs = [Tensor(a, requires_grad=True, backend=backend) for a in (x, W, b)]
+        y = functions.convolution(*inputs, window, groups)
+        y.backward(numbers(*y.shape, seed=3).astype(dtype))
+        found.append([y.data, *(tensor.grad for tensor in inputs)])
+    bound = 1e-3 if dtype == "float32" else 1e-10
+    for got, expected in zip(*found, strict=True):
+        assert got.dtype == expected.dtype == dtype
+        np.testing.assert_allclose(got, expected, rtol=bound, atol=bound)
+
+
+SETS = {"regular": Kept(1, 2, 1, 6), "list": Kept.of([0, 3, 4], 6), "empty": Kept(9, 9, 2, 6), "all": Kept.all(6),
+        "one group alone": Kept.of([0, 1, 2], 6)}
+BY_GROUP = {"even": KeptByGroup([Kept(0, 2, 1, 6), Kept(1, 2, 1, 6)]),
+            "uneven": KeptByGroup([Kept.of([0, 2, 4, 5], 6), Kept.of([1], 6), Kept.of([3, 4], 6)]),
+            "more than images": KeptByGroup([Kept.of([i], 6) for i in range(6)])}
+KINDS = {"dense": (functions.convolution, 6, 6, 1), "in groups": (functions.convolution, 6, 6, 2),
+         "transposed": (functions.deconvolution, 6, 6, 1), "transposed, in groups": (functions.deconvolution, 6, 6, 3)}
+
+
+def expected_of(function, x, W, b, window, groups, in_kept, out_kept):
+    """The same function with all channels, dropped ones multiplied by 0."""
+    samples = len(x.data)
+
+    def mask(kept, like):
+        if kept is None:
+            return like
+        own = kept.mask(samples) if isinstance(kept, KeptByGroup) else np.tile(kept.mask(), (samples, 1))
+        own = own.astype(np.float64).reshape(*own.shape, 1, 1) * np.ones((1, 1, *like.shape[2:]))
+        return functions.multiply(like, Tensor(own))
+
+    return mask(out_kept, function(mask(in_kept, x), W, b, window, groups))
+
+
+def assert_kept_as_masked(function, groups, in_kept, out_kept, window=None):
+    """A function of compact channels equals that of all channels with masks, and so do the gradients."""
+    window = window or Window.of((3, 2), pad=1)
+    results = []
+    for compact in (True, False):
+        x, W, b = (Tensor(a, requires_grad=True) for a in (
+            numbers(5, 6, 4, 5), numbers(6, 6 // groups, *window.size, seed=1), numbers(6, seed=2)))
+        if compact:
+            own = x if in_kept is None else functions.take(x, in_kept, 1)
+            y = functions.expand(function(own, W, b, window, groups, out_kept=out_kept))
+        else:
+            y = expected_of(function, x, W, b, window, groups, in_kept, out_kept)
+        y.backward(numbers(*y.shape, seed=3))
+        results.append([y.data, *(t.grad if t.grad is not None else np.zeros(t.shape) for t in (x, W, b))])
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("outputs", [None, *SETS])
+@pytest.mark.parametrize("inputs", [None, *SETS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_kept_channels(kind, inputs, outputs):
+    function, _, _, groups = KINDS[kind]
+    assert_kept_as_masked(function, groups, SETS.get(inputs), SETS.get(outputs))
+
+
+@pytest.mark.parametrize("outputs", [None, "regular", *BY_GROUP])
+@pytest.mark.parametrize("inputs", [None, "list", *BY_GROUP])
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_kept_by_groups_of_samples(kind, inputs, outputs):
+    function, _, _, groups = KINDS[kind]
+    sets = SETS | BY_GROUP
+    assert_kept_as_masked(function, groups, sets.get(inputs), sets.get(outputs))
+
+
+@pytest.mark.parametrize("kept", [*SETS, *BY_GROUP])
+@pytest.mark.parametrize("factor", [1, 2])
+def test_each_channel_keeps_its_own_outputs(kept, factor):
+    kept = (SETS | BY_GROUP)[kept]
+    x, W, b = (Tensor(a, requires_grad=True) for a in (
+        numbers(5, 6, 4, 5), numbers(6 * factor, 1, 3, 3, seed=1), numbers(6 * factor, seed=2)))
+    y = functions.convolution(functions.take(x, kept, 1), W, b, groups=6)
+    assert y.kept == kept.spread(factor)
+    dense = Tensor(x.data)
+    expected = functions.convolution(dense, W, b, groups=6)
+    mask = (y.kept.mask(5) if isinstance(kept, KeptByGroup) else np.tile(y.kept.mask(), (5, 1)))[..., None, None]
+    np.testing.assert_allclose(y.numpy(), expected.data * mask, rtol=1e-12, atol=1e-12)
+    check_gradients(lambda x, W, b: functions.convolution(functions.take(x, kept, 1), W, b, groups=6),
+                    x.data, W.data, b.data)
+
+
+@pytest.mark.parametrize("function", [functions.convolution, functions.deconvolution])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients(function, groups):
+    window = Window((2, 3), (2, 1), (1, 0), (1, 2))
+    check_gradients(lambda x, W, b: function(x, W, b, window, groups), numbers(2, 4, 5, 6),
+                    numbers(4, 4 // groups, 2, 3, seed=1), numbers(4, seed=2))
+
+
+def test_channels_on_a_later_axis():
+    """Axes before that of the channels are images of their own."""
+    x, W = numbers(2, 3, 4, 5, 6), numbers(7, 4, 3, 3, seed=1)
+    y = functions.convolution(Tensor(x), Tensor(W), axis=2)
+    flat = functions.convolution(Tensor(x.reshape(6, 4, 5, 6)), Tensor(W))
+    assert y.shape == (2, 3, 7, 3, 4)
+    np.testing.assert_array_equal(y.data, flat.data.reshape(y.shape))
+    check_gradients(lambda x, W: functions.convolution(x, W, axis=2), x, W)
+
+
+def test_a_batch_without_images():
+    x, W, b = Tensor(np.zeros((0, 3, 5, 5)), True), Tensor(numbers(4, 3, 3, 3), True), Tensor(np.zeros(4), True)
+    y = functions.convolution(x, W, b)
+    assert y.shape == (0, 4, 3, 3)
+    y.backward(np.zeros(y.shape))
+    assert not W.grad.any() and x.grad.shape == x.shape
+
+
+def test_wrong_channels_are_refused():
+    W = Tensor(numbers(4, 3, 3, 3))
+    with pytest.raises(ShapeError, match="x has 5 channels, but W expects 3"):
+        functions.convolution(Tensor(numbers(2, 5, 6, 6)), W)
+    with pytest.raises(ShapeError, match="carries a kept set on axis 2; only the axis of the channels, 1, can"):
+        functions.convolution(functions.take(Tensor(numbers(2, 3, 6, 6)), Kept(0, 2, 1, 6), 2), W)
+
+
+def test_a_convolution_of_each_channel_is_one():
+    assert isinstance(functions.convolution(Tensor(numbers(2, 4, 5, 5), True), Tensor(numbers(4, 1, 3, 3)),
+                                            groups=4).creator, Depthwise)
+
+
+def test_results_do_not_depend_on_the_number_of_cores(monkeypatch):
+    """Parts of a batch are summed in an order of their own."""
+    from minidrop.kernels import threads
+    found = []
+    for count in (1, 2, 3):
+        monkeypatch.setattr(threads, "COUNT", count)
+        monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+        x, W = Tensor(numbers(7, 6, 20, 20).astype("f"), True), Tensor(numbers(8, 6, 3, 3).astype("f"), True)
+        y = functions.convolution(x, W)
+        y.backward(numbers(*y.shape, seed=3).astype("f"))
+        found.append([y.data.tobytes(), W.grad.tobytes(), x.grad.tobytes()])
+    assert found[0] == found[1] == found[2]
