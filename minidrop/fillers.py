@@ -43,7 +43,7 @@ def check_filler(settings: FillerParameter, shape: tuple[int, ...]) -> None:
         raise ConfigError(f"filler {settings.type!r} has no `sparse`; only gaussian has")
     if settings.sparse >= 0 and len(shape) != 2:
         raise ConfigError(f"a sparse gaussian filler needs a matrix, got shape {tuple(shape)}")
-    if settings.type == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
+    if settings.type == "bilinear" and (len(shape) != 4 or shape[2] != shape[3] or not shape[3]):
         raise ConfigError(f"a bilinear filler needs square kernels (outputs, inputs, side, side), got shape "
                           f"{tuple(shape)}")
     if settings.type == "uniform" and settings.min > settings.max:

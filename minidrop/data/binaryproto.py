@@ -31,11 +31,10 @@ def read_array(path: str | os.PathLike) -> np.ndarray:
     """
     if Path(path).suffix != ".npy":
         return read_blob(path)
+    path = _small(path)
     try:
         # Mapped, so that a header that announces terabytes cannot make us allocate them. Never unpickles.
-        array = np.array(np.lib.format.open_memmap(_small(path), mode="r"))
-    except DataError:
-        raise
+        array = np.array(np.lib.format.open_memmap(path, mode="r"))
     except Exception as error:      # a damaged header is Python text, on which the reader may fail in any way
         raise DataError(f"{path}: expected a .npy file with an array of numbers, got one that cannot be read "
                         f"({error}); write it again with numpy.save") from error
@@ -64,9 +63,9 @@ def _small(path):
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the path "
-                        f"and its permissions") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path and its "
+                        f"permissions") from error
     if size > raised(MOST_BYTES):
         raise DataError(f"{path}: expected at most {raised(MOST_BYTES)} bytes, got {size}; {how_to_raise()}")
     return Path(path)

@@ -64,9 +64,8 @@ def argmax(x: Tensor, top_k: int = 1, axis: int | None = None, out_max_val: bool
 
     Of equal entries the one with the higher index comes first, as in Caffe. With `axis`: x's shape with top_k
     for the length of that axis; the indices, or with `out_max_val` the entries themselves. Without: each
-    record is searched as a whole; (records, 1, top_k) indices or (records, 2, top_k), the indices and then
-    the entries, with as many further axes of length 1 as x has. Not all of top_k above 1 can be captured: a
-    device may sort with the host's help.
+    record is searched as a whole; (records, 1, top_k) indices, or (records, 2, top_k) indices and entries,
+    followed by axes of length 1 where x has more than three.
     """
     backend, xp, x = x.backend, x.backend.xp, expand(x)
     whole = axis is None
@@ -84,6 +83,6 @@ def argmax(x: Tensor, top_k: int = 1, axis: int | None = None, out_max_val: bool
 
 def _largest(xp: ModuleType, x: np.ndarray, top_k: int) -> np.ndarray:
     """Return the indices of the largest entries along the last axis, those of equal entries descending."""
-    if top_k == 1:          # no sort, which CuPy cannot capture
+    if top_k == 1:          # a sort costs more, and a step with one may not be capturable
         return x.shape[-1] - 1 - xp.argmax(x[..., ::-1], axis=-1)[..., None]
     return xp.argsort(x, axis=-1, kind="stable")[..., :-1 - top_k:-1]

@@ -12,22 +12,20 @@ from minidrop.layers.flow import Pass
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
-    from minidrop.config import LayerParameter
-    from minidrop.layers.base import Context
 
 
 @register_layer("Clip")
 class Clip(Layer):
     """y = max(min, min(x, max)); the gradient passes where min <= x <= max."""
 
-    def __init__(self, config: LayerParameter, context: Context):
-        super().__init__(config, context)
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings
         if not (settings.HasField("min") and settings.HasField("max")):
             raise ConfigError("clip_param needs min and max")
         self.low, self.high = decimal(settings.min), decimal(settings.max)
         if self.low > self.high:
             raise ConfigError(f"clip_param: min {self.low:g} is above max {self.high:g}")
+        return [shape]
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
         return [Pass(keeps_zero=self.low <= 0 <= self.high)]

@@ -12,21 +12,19 @@ from minidrop.layers.flow import Pass
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
-    from minidrop.config import LayerParameter
-    from minidrop.layers.base import Context
 
 
 @register_layer("Log")
 class Log(Layer):
     """y = log(shift + scale x) to a base; base -1, the default, stands for e."""
 
-    def __init__(self, config: LayerParameter, context: Context):
-        super().__init__(config, context)
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings
         self.base = base_of_logarithm(settings.base)
         if self.base == 1:
             raise ConfigError("log_param: no logarithm has the base 1")
         self.scale, self.shift = decimal(settings.scale), decimal(settings.shift)
+        return [shape]
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
         return [Pass(keeps_zero=self.shift == 1, finite=False)]
