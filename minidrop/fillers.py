@@ -1,5 +1,5 @@
 """Initial values of parameters, by Caffe's names: constant, uniform, gaussian, positive_unitball, xavier,
-msra."""
+msra, bilinear."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ def check_filler(settings: FillerParameter, shape: tuple[int, ...]) -> None:
         raise ConfigError(f"filler {settings.type!r} has no `sparse`; only gaussian has")
     if settings.sparse >= 0 and len(shape) != 2:
         raise ConfigError(f"a sparse gaussian filler needs a matrix, got shape {tuple(shape)}")
+    if settings.type == "bilinear" and (len(shape) != 4 or shape[2] != shape[3] or not shape[3]):
+        raise ConfigError(f"a bilinear filler needs square kernels (outputs, inputs, side, side), got shape "
+                          f"{tuple(shape)}")
     if settings.type == "uniform" and settings.min > settings.max:
         raise ConfigError(f"uniform filler: min {settings.min:g} is above max {settings.max:g}")
     if settings.std < 0:
@@ -99,3 +102,13 @@ def xavier(settings: FillerParameter, shape: tuple[int, int], rng: np.random.Gen
 def msra(settings: FillerParameter, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """N(0, 2 / n) (He et al. 2015); n from `fan`."""
     return rng.normal(0, math.sqrt(2 / fan(settings, shape)), shape)
+
+
+@register_filler("bilinear")
+def bilinear(settings: FillerParameter, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Kernels with which a Deconvolution interpolates: w[i, j] = t(i) t(j), t(i) = 1 - |i / f - c|, with
+    f = ceil(side / 2) and c = (side - 1) / (2 f) (Caffe)."""
+    side = shape[-1]
+    f = math.ceil(side / 2)
+    tent = 1 - abs(np.arange(side) / f - (side - 1) / (2 * f))
+    return np.broadcast_to(np.outer(tent, tent), shape).copy()

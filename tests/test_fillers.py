@@ -74,6 +74,22 @@ def test_positive_unitball():
     np.testing.assert_allclose(filled((4, 2, 3), type="positive_unitball").sum(axis=(1, 2)), 1)
 
 
+def test_bilinear():
+    """Of side 4, with which images double in size: 1/4, 3/4, 3/4, 1/4 along both axes."""
+    x = filled((2, 3, 4, 4), type="bilinear")
+    np.testing.assert_allclose(x[1, 2], np.outer([0.25, 0.75, 0.75, 0.25], [0.25, 0.75, 0.75, 0.25]))
+    assert (x == x[0, 0]).all() and x.flags.writeable
+    np.testing.assert_allclose(filled((1, 1, 3, 3), type="bilinear")[0, 0, 1], [0.5, 1, 0.5])
+    assert filled((2, 1, 1, 1), type="bilinear").tolist() == [[[[1]]]] * 2
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4, 5), (2, 3, 4), (1, 2, 3, 3, 3), (2, 3, 0, 0)])
+def test_bilinear_needs_square_kernels(shape):
+    with pytest.raises(ConfigError, match=r"^a bilinear filler needs square kernels \(outputs, inputs, side, "
+                                          r"side\), got shape \("):
+        filled(shape, type="bilinear")
+
+
 @pytest.mark.parametrize("type", ["uniform", "gaussian", "xavier", "msra", "positive_unitball"])
 def test_the_seed_says_everything(type):
     assert (filled(type=type) == filled(type=type)).all()

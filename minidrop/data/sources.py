@@ -25,7 +25,7 @@ def cache_dir() -> Path:
                         "neither; set MINIDROP_CACHE to a folder that can be written") from None
 
 
-def find_source(source: str, config_path: str | None = None, kind: str = "list") -> Path | None:
+def find_source(source: str, config_path: str | None = None, kind: str = "list") -> Path:
     """Return the path of the file that `source` names.
 
     A relative name is looked up in the working directory, then beside the config file, then in `cache_dir()`.

@@ -13,21 +13,29 @@ from minidrop.functions.dropout import (
     scale,
     take,
 )
+from minidrop.functions.elementwise import absval, bnll, clip, elu, exp, log, swish, threshold
 from minidrop.functions.embed import embed
 from minidrop.functions.hidden_drop import HiddenDrop
+from minidrop.functions.likelihood_losses import infogain_loss, multinomial_logistic_loss
 from minidrop.functions.linear import linear
 from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy
+from minidrop.functions.margin_losses import contrastive_loss, hinge_loss
 from minidrop.functions.metric import accuracy, perplexity
 from minidrop.functions.recurrent import gru, lstm, rnn
+from minidrop.functions.selection import argmax, batch_reindex, filter_records
 from minidrop.functions.shape import concat, flatten, reshape, slice
 from minidrop.functions.softmax import softmax, softmax_cross_entropy
 from minidrop.functions.steps import add_to_steps, reverse_steps
+from minidrop.functions.trailing import crop, reduction, tile
 
-__all__ = ["HiddenDrop", "accuracy", "add", "add_to_steps", "approx_dropout", "concat", "convolution",
-           "deconvolution", "dropout", "embed", "euclidean_loss", "expand", "flatten", "gaussian_dropout",
-           "gru", "linear", "lstm", "maximum", "multiply", "multiply_mask", "perplexity", "power", "product",
-           "relu", "reshape", "reverse_steps", "rnn", "scale", "sigmoid", "sigmoid_cross_entropy", "slice",
-           "softmax", "softmax_cross_entropy", "take", "tanh", "weighted_sum"]
+__all__ = ["HiddenDrop", "absval", "accuracy", "add", "add_to_steps", "approx_dropout", "argmax",
+           "batch_reindex", "bnll", "clip", "concat", "contrastive_loss", "convolution", "crop",
+           "deconvolution", "dropout", "elu", "embed", "euclidean_loss", "exp", "expand", "filter_records",
+           "flatten", "gaussian_dropout", "gru", "hinge_loss", "infogain_loss", "linear", "log", "lstm",
+           "maximum", "multinomial_logistic_loss", "multiply", "multiply_mask", "perplexity", "power",
+           "product", "reduction", "relu", "reshape", "reverse_steps", "rnn", "scale", "sigmoid",
+           "sigmoid_cross_entropy", "slice", "softmax", "softmax_cross_entropy", "swish", "take", "tanh",
+           "threshold", "tile", "weighted_sum"]
 
 # The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.__add__ = Tensor.__radd__ = add

@@ -90,6 +90,13 @@ def batch_size(x: np.ndarray) -> int:
     return max(1, x.shape[0]) if x.ndim else 1
 
 
+def records(x: np.ndarray) -> np.ndarray:
+    """Return x as a matrix with a row for each record; ShapeError for a scalar, which has none."""
+    if not x.ndim:
+        raise ShapeError("expected an array with a batch axis, got a single number")
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
 def normaliser(backend: Backend, mode: str, places: int, valid: np.ndarray | None, batch_size: int,
                dtype: np.dtype) -> np.ndarray | np.floating:
     """Return the divisor of a summed loss, of `dtype`: at least 1, as a batch may have no valid place.

@@ -11,6 +11,8 @@ __all__ = ["Context", "DataLayer", "Layer", "ParameterSpec", "known_layers", "la
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-# Known to hold for the built-in types; a user-defined layer has to declare it itself.
+# Known to hold for the built-in types that do not say otherwise; a user-defined layer has to declare it
+# itself.
 for _name in known_layers():
-    layer_class(_name).capturable = True
+    if "capturable" not in vars(layer_class(_name)):
+        layer_class(_name).capturable = True

@@ -38,7 +38,10 @@ class ApproxDropout(Layer):
             raise ConfigError(f"ApproxDropout drops features, but the bottom of shape {tuple(shape)} has "
                               f"only a batch axis")
         # Features are the last axis of vectors and sequences, and axis 1 (channels) of images.
-        self.axis = checked_axis(1 if len(shape) in (2, 4) else -1, len(shape))
+        usual = -1 if len(shape) == 3 else 1
+        self.axis = checked_axis(self.settings.axis if self.settings.HasField("axis") else usual, len(shape))
+        if self.axis == 0:
+            raise ConfigError("axis 0 is the batch; expected 1 or more")
         shape_site(self.site, self.settings, shape, self.axis)
         return [shape]
 

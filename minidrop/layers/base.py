@@ -248,6 +248,15 @@ def axis_with_alias(settings: Message, old_name: str, ndim: int) -> int:
     return checked_axis(settings.axis, ndim)
 
 
+def base_of_logarithm(base: float) -> float | None:
+    """Return the `base` of a message (Exp, Log), None for e, which -1 stands for; ConfigError for no base."""
+    if base == -1:
+        return None
+    if not 0 < base < math.inf:
+        raise ConfigError(f"base must be above 0, or -1 for e, got {base:g}")
+    return decimal(base)
+
+
 MOST_COUNTED = {"float32": 2**24, "float64": 2**53}     # up to here every integer is exact
 
 
@@ -264,6 +273,13 @@ def check_label_shape(scores: tuple[int, ...], labels: Any, axis: int) -> None:
     if math.prod(labels) != places:
         raise ShapeError(f"scores of shape {tuple(scores)} (classes on axis {axis}) need {places} labels, "
                          f"but the label blob has shape {tuple(labels)}")
+
+
+def check_record_labels(scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """Raise ShapeError unless there is one label for each record of `scores` (N, ...)."""
+    if not scores or math.prod(labels) != scores[0]:
+        raise ShapeError(f"a first bottom of shape {tuple(scores)} needs one label for each record, but the "
+                         f"label blob has shape {tuple(labels)}")
 
 
 def labels_that_count(label: Any, ignore_label: int | None) -> float:

@@ -148,7 +148,7 @@ class _Walker:
             drop.unread.append((node, clash))
         if reads and not clash:
             drop.consumers.append(node)
-        elif not products and facts and len(facts) == len(node.passes_from(i, axis)) and (
+        elif not any(product.kinds for product in products) and facts and len(facts) == len(node.passes_from(i, axis)) and (
                 kind == "units" or all(fact.spread == 1 for fact in facts)):
             drop.carriers.append(node)
             carrying.update({node.tops[fact.top]: axis for fact in facts if fact.top is not None})

@@ -31,32 +31,54 @@ CONT = (np.random.default_rng(4).random((5, 3)) > 0.3).astype(float)
 
 # type: [(settings, bottoms)]; a layer with more tops than one says so in TOPS.
 CASES = {
+    "AbsVal": [("", (X,))],
     "Accuracy": [("", (X, labels(13, 9))), ("accuracy_param { top_k: 3 }", (X, labels(13, 9)))],
     "ApproxDropout": [(f'approx_dropout_param {{ dropout_ratio: 0.5 pattern: "{family}" }}', (X,))
                       for family in ("PERIODIC", "ROW", "SLICE", "UNIT")],
+    "ArgMax": [(f"argmax_param {{ {settings} }}", (x,)) for x in (X, IMAGES)
+               for settings in ("", "top_k: 3 out_max_val: true", "top_k: 2 axis: 1", "axis: 0")],
+    "BNLL": [("", (X,))],
+    "BatchReindex": [("", (x, labels(len(x), 6))) for x in (X, IMAGES, X[:, 0], X[:, :1])],
+    "Clip": [("clip_param { min: -0.5 max: 1 }", (X,))],
     "Concat": [("", (X, numbers(9, 4)))],
+    "ContrastiveLoss": [(f"contrastive_loss_param {{ margin: 4 legacy_version: {legacy} }}",
+                         (X, numbers(9, 13, seed=1), labels(2, 9))) for legacy in ("true", "false")],
+    "Crop": [("crop_param { offset: 1 offset: 0 }", (IMAGES, numbers(3, 5, 2, 3))),
+             ("crop_param { axis: 1 offset: 3 }", (X, numbers(9, 4)))],
     "DropConnect": [(f"inner_product_param {{ num_output: 11 {FILLERS} }} dropout_param "
                      f"{{ dropout_ratio: 0.3 }}", (X,))],
     "Dropout": [("dropout_param { dropout_ratio: 0.3 }", (X,)),
                 ("dropout_param { dropout_ratio: 0.3 axes: 0 axes: 1 }", (IMAGES,))],
     "DummyData": [('dummy_data_param { shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } }', ())],
+    "ELU": [("elu_param { alpha: 0.5 }", (X,))],
     "Eltwise": [(f"eltwise_param {{ operation: {kind} }}", (X, numbers(9, 13, seed=1)))
                 for kind in ("SUM", "PROD", "MAX")],
     "Embed": [(f"embed_param {{ num_output: 6 input_dim: 11 {FILLERS} }}", (labels(11, 5, 3),))],
     "EuclideanLoss": [("", (X, numbers(9, 13, seed=1)))],
+    "Exp": [("exp_param { base: 2 scale: 0.5 shift: -1 }", (X,))],
+    "Filter": [("", (x, labels(2, len(x)))) for x in (X, IMAGES)],
     "Flatten": [("", (IMAGES,))],
     "GRU": [(RECURRENT, (SEQUENCE, CONT))],
     "GaussianDropout": [("dropout_param { dropout_ratio: 0.3 }", (X,))],
+    "HingeLoss": [(f"hinge_loss_param {{ norm: {norm} }}", (X, labels(13, 9))) for norm in ("L1", "L2")],
+    "InfogainLoss": [(f"infogain_loss_param {{ axis: 1 }} {more}", (x, label, numbers(n, n, seed=2)))
+                     for more in ("", "loss_param { ignore_label: 2 }")
+                     for x, label, n in ((X, labels(13, 9), 13), (IMAGES, labels(5, 3, 4, 3), 5))],
     "InnerProduct": [(f"inner_product_param {{ num_output: 11 {more} {FILLERS} }}", (x,))
                      for more in ("", "transpose: true", "bias_term: false") for x in (X, IMAGES)],
     "Input": [("input_param { shape { dim: 4 dim: 3 } }", ())],
     "LSTM": [(RECURRENT, (SEQUENCE, CONT))],
+    "Log": [("log_param { base: 10 scale: 0.5 shift: 3 }", (X,))],
     "MemoryData": [("memory_data_param { batch_size: 4 channels: 2 height: 3 width: 1 }", ())],
+    "MultinomialLogisticLoss": [("", (abs(X), labels(13, 9)))],
+    "Parameter": [("parameter_param { shape { dim: 4 dim: 3 } }", ())],
     "Perplexity": [("", (X, labels(13, 9)))],
     "Power": [("power_param { power: 2 scale: 0.1 shift: -0.3 }", (X,))],
     "RNN": [(RECURRENT, (SEQUENCE, CONT)),
             (RECURRENT.replace("num_output", "output_product: false num_output"), (SEQUENCE, CONT))],
     "ReLU": [("", (X,)), ("relu_param { negative_slope: 0.1 }", (IMAGES,))],
+    "Reduction": [(f"reduction_param {{ operation: {kind} axis: {axis} coeff: 0.7 }}", (IMAGES,))
+                  for kind in ("SUM", "ASUM", "SUMSQ", "MEAN") for axis in (0, 2)],
     "Reshape": [("reshape_param { shape { dim: 0 dim: -1 } }", (IMAGES,))],
     "Sigmoid": [("", (X,))],
     "SigmoidCrossEntropyLoss": [("", (X, numbers(9, 13, seed=1) > 0))],
@@ -66,7 +88,10 @@ CASES = {
     "SoftmaxWithLoss": [("", (X, labels(13, 9))), ("loss_param { ignore_label: 2 }", (X, labels(13, 9))),
                         ("softmax_param { axis: 1 }", (IMAGES, labels(5, 3, 4, 3)))],
     "Split": [("", (X,))],
+    "Swish": [("swish_param { beta: 1.5 }", (X,))],
     "TanH": [("", (X,))],
+    "Threshold": [("threshold_param { threshold: 0.3 }", (X,))],
+    "Tile": [("tile_param { tiles: 3 }", (X,)), ("tile_param { tiles: 2 axis: 0 }", (IMAGES,))],
 }
 TOPS = {"Silence": (), "Slice": ("y", "z"), "Split": ("y", "z"), "MemoryData": ("y", "label")}
 ELSEWHERE = {       # read files; what they give to the device is what MemoryData gives
@@ -129,7 +154,8 @@ def test_a_layer_agrees(device, kind, settings, bottoms):
     expected, got = (run(kind, settings, bottoms, on) for on in ("cpu", device))
     assert got.keys() == expected.keys()
     # nothing to differentiate
-    wanted = {"Accuracy", "Perplexity", "Silence", "DummyData", "Input", "MemoryData"}
+    wanted = {"Accuracy", "ArgMax", "DummyData", "Input", "MemoryData", "Perplexity", "Silence",
+              "Threshold"}
     assert (kind in wanted) != any(name.startswith("gradient") for name in expected)
     for name, value in expected.items():
         assert got[name].dtype == value.dtype

@@ -53,8 +53,8 @@ MISTAKES = [
     (text("InnerProduct", "inner_product_param { num_output: 2 }"), [(3, 0)],
      "bottom of shape (3, 0) has no features from axis 1 on"),
     (text("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "xaver" } }'), [M],
-     "weight_filler: unknown filler 'xaver'; did you mean 'xavier'? (known fillers: constant, gaussian, "
-     "msra, positive_unitball, uniform, xavier)"),
+     "weight_filler: unknown filler 'xaver'; did you mean 'xavier'? (known fillers: bilinear, constant, "
+     "gaussian, msra, positive_unitball, uniform, xavier)"),
     (text("InnerProduct", 'inner_product_param { num_output: 2 bias_filler { type: "gaussian" sparse: 1 } }'),
      [M], "bias_filler: a sparse gaussian filler needs a matrix, got shape (2,)"),
     (text("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "msra" sparse: 1 } }'),
@@ -96,8 +96,8 @@ MISTAKES = [
     (text("DropConnect", "inner_product_param { num_output: 2 axis: 2 }"), [M],
      "axis 2 does not exist: the bottom has 2 axes"),
     (text("DropConnect", 'inner_product_param { num_output: 2 weight_filler { type: "xaver" } }'), [M],
-     "weight_filler: unknown filler 'xaver'; did you mean 'xavier'? (known fillers: constant, gaussian, "
-     "msra, positive_unitball, uniform, xavier)"),
+     "weight_filler: unknown filler 'xaver'; did you mean 'xavier'? (known fillers: bilinear, constant, "
+     "gaussian, msra, positive_unitball, uniform, xavier)"),
     (text("ApproxDropout"), [(3,)], "ApproxDropout drops features, but the bottom of shape (3,) has only a "
      "batch axis"),
     (text("Softmax", "softmax_param { axis: 2 }"), [M], "axis 2 does not exist: the bottom has 2 axes"),

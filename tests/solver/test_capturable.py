@@ -25,9 +25,13 @@ def own_types():
         yield
 
 
-def test_all_layers_of_minidrop_say_so():
+NOT_CAPTURABLE = {"Filter"}       # how many records it passes on depends on values
+
+
+def test_all_other_layers_of_minidrop_say_so():
     kinds = [layer_class(name) for name in known_layers()]
-    assert all(vars(kind).get("capturable") for kind in kinds if kind.__module__.startswith("minidrop."))
+    assert NOT_CAPTURABLE == {kind.type for kind in kinds if kind.__module__.startswith("minidrop.")
+                              and not vars(kind)["capturable"]}
     assert problem("ReLU") == ""
 
 

@@ -165,7 +165,7 @@ def _range(x: Any, bounds: Range | None) -> Any:
 
 def _per_channel(W, channels, k, ndim):
     """Return entry k of the filters (C m, 1, *size) as (C, m, 1, ...), for arrays of `ndim` axes."""
-    entry = W.reshape(len(W), -1)[:, k]
+    entry = W.reshape(len(W), math.prod(W.shape[1:]))[:, k]
     return entry.reshape(channels, len(W) // max(1, channels), *(1,) * (ndim - 3))
 
 

@@ -1,0 +1,179 @@
+"""More elementwise functions of one tensor, as Caffe has them. All pass its kept set on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minidrop.autograd import Function, Tensor
+
+if TYPE_CHECKING:
+    from minidrop.backend.generic.base import Backend
+
+
+class ELU(Function):
+    """y = x where x > 0, alpha (exp(x) - 1) elsewhere (Clevert et al. 2016)."""
+
+    __slots__ = ("alpha", "x", "y")
+    kept_rule = "same"
+
+    def __init__(self, alpha: float = 1.0):
+        self.alpha = alpha
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        xp = backend.xp
+        self.x = x
+        self.y = xp.maximum(x, 0) + x.dtype.type(self.alpha) * xp.expm1(xp.minimum(x, 0))
+        return self.y
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        return gy * backend.xp.where(self.x > 0, gy.dtype.type(1), self.y + gy.dtype.type(self.alpha))
+
+
+class AbsVal(Function):
+    """y = |x|, with the derivative 0 at 0."""
+
+    __slots__ = ("x",)
+    kept_rule = "same"
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        self.x = x
+        return backend.xp.abs(x)
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        return gy * backend.xp.sign(self.x)
+
+
+class BNLL(Function):
+    """y = log(1 + exp(x)), evaluated as max(x, 0) + log(1 + exp(-|x|)), which cannot overflow."""
+
+    __slots__ = ("x",)
+    kept_rule = "same"
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        xp = backend.xp
+        self.x = x
+        return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        return gy * backend.activate(self.x, None, "sigmoid", 1)
+
+
+class Exp(Function):
+    """y = base ^ (shift + scale x); base None: e."""
+
+    __slots__ = ("scale", "shift", "y")
+    kept_rule = "same"
+
+    def __init__(self, base: float | None = None, scale: float = 1.0, shift: float = 0.0):
+        log_base = 1.0 if base is None else math.log(base)
+        self.scale, self.shift = log_base * scale, log_base * shift
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        number = x.dtype.type
+        self.y = backend.xp.exp(x * number(self.scale) + number(self.shift))
+        return self.y
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        return gy * self.y * gy.dtype.type(self.scale)
+
+
+class Log(Function):
+    """y = log(shift + scale x) to a base; None: e."""
+
+    __slots__ = ("log_base", "scale", "shift", "inner")
+    kept_rule = "same"
+
+    def __init__(self, base: float | None = None, scale: float = 1.0, shift: float = 0.0):
+        self.log_base = 1.0 if base is None else math.log(base)
+        self.scale, self.shift = scale, shift
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        number = x.dtype.type
+        self.inner = x * number(self.scale) + number(self.shift)
+        return backend.xp.log(self.inner) * number(1 / self.log_base)
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        return gy * gy.dtype.type(self.scale / self.log_base) / self.inner
+
+
+class Clip(Function):
+    """y = max(low, min(x, high)), with the derivative 1 where low <= x <= high, 0 elsewhere."""
+
+    __slots__ = ("low", "high", "x")
+    kept_rule = "same"
+
+    def __init__(self, low: float, high: float):
+        self.low, self.high = low, high
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        number = x.dtype.type
+        self.x = x
+        return backend.xp.maximum(backend.xp.minimum(x, number(self.high)), number(self.low))
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        number = gy.dtype.type
+        return gy * ((self.x >= number(self.low)) & (self.x <= number(self.high)))
+
+
+class Swish(Function):
+    """y = x s, s = 1 / (1 + exp(-beta x)) (Ramachandran et al. 2017)."""
+
+    __slots__ = ("beta", "y", "s")
+    kept_rule = "same"
+
+    def __init__(self, beta: float = 1.0):
+        self.beta = beta
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        self.s = backend.activate(x * x.dtype.type(self.beta), None, "sigmoid", 1)
+        self.y = x * self.s
+        return self.y
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        number = gy.dtype.type
+        return gy * (self.s + number(self.beta) * self.y * (number(1) - self.s))
+
+
+def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    """Return x where it is positive, alpha (exp(x) - 1) elsewhere."""
+    return ELU(alpha).apply(x)
+
+
+def absval(x: Tensor) -> Tensor:
+    """Return |x|."""
+    return AbsVal().apply(x)
+
+
+def bnll(x: Tensor) -> Tensor:
+    """Return log(1 + exp(x))."""
+    return BNLL().apply(x)
+
+
+def exp(x: Tensor, base: float | None = None, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+    """Return base ^ (shift + scale x), by default exp(x)."""
+    return Exp(base, scale, shift).apply(x)
+
+
+def log(x: Tensor, base: float | None = None, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+    """Return the logarithm of shift + scale x to a base, by default the natural one."""
+    return Log(base, scale, shift).apply(x)
+
+
+def clip(x: Tensor, low: float, high: float) -> Tensor:
+    """Return max(low, min(x, high))."""
+    return Clip(low, high).apply(x)
+
+
+def swish(x: Tensor, beta: float = 1.0) -> Tensor:
+    """Return x / (1 + exp(-beta x))."""
+    return Swish(beta).apply(x)
+
+
+def threshold(x: Tensor, limit: float = 0.0) -> Tensor:
+    """Return 1 where x > limit, 0 elsewhere, without gradient."""
+    above = x.data > x.dtype.type(limit)
+    return Tensor(above.astype(x.dtype), backend=x.backend, kept=x.kept, kept_axis=x.kept_axis)

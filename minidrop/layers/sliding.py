@@ -1,0 +1,157 @@
+"""What a convolution_param says of a window, and the base class of the layers that slide one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from minidrop.backend.window import Window
+from minidrop.errors import ConfigError, ShapeError
+from minidrop.layers.base import Layer, ParameterSpec, checked_axis
+from minidrop.layers.flow import Pass, Product
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from minidrop.autograd.tensor import Tensor
+
+
+def window_of(settings: Message, axes: int) -> Window:
+    """Return the Window of a ConvolutionParameter for images with `axes` spatial axes. Raises ConfigError."""
+    size = _numbers(settings, "kernel_size", ("kernel_h", "kernel_w"), axes, None)
+    stride = _numbers(settings, "stride", ("stride_h", "stride_w"), axes, 1)
+    pad = _numbers(settings, "pad", ("pad_h", "pad_w"), axes, 0)
+    dilation = _numbers(settings, "dilation", (), axes, 1)
+    for name, numbers in (("kernel_size", size), ("stride", stride), ("dilation", dilation)):
+        if min(numbers, default=1) < 1:
+            raise ConfigError(f"{name} must be at least 1 on every axis, got {list(numbers)}")
+    return Window(size, stride, pad, dilation)
+
+
+def _numbers(settings: Any, name: str, parts: Sequence[str], axes: int, default: int | None) -> tuple[int, ...]:
+    """Return one number for each spatial axis, of a repeated field or of its _h and _w forms."""
+    given = list(getattr(settings, name))
+    one_by_one = [part for part in parts if settings.HasField(part)]
+    if one_by_one:
+        if given:
+            raise ConfigError(f"{name} and {one_by_one[0]} are both given; keep one")
+        if axes != 2:
+            raise ConfigError(f"{' and '.join(parts)} are for images with two spatial axes, and these have "
+                              f"{axes}; use {name}")
+        if default is None and len(one_by_one) < 2:
+            raise ConfigError(f"{one_by_one[0]} is given without {(set(parts) - set(one_by_one)).pop()}")
+        return tuple(getattr(settings, part) if part in one_by_one else default or 0 for part in parts)
+    if not given and default is None:
+        raise ConfigError(f"convolution_param needs {name}, at least 1")
+    if len(given) not in (0, 1, axes):
+        raise ConfigError(f"{name} is given {len(given)} times; expected once, or once for each of the {axes} "
+                          f"spatial axes")
+    return tuple(given or [default]) * (1 if len(given) == axes else axes)
+
+
+class SlidingLayer(Layer):
+    """Base class of the layers with convolution_param: axis, window, images of one shape.
+
+    `setup` of a subclass calls `read` first. Any axes before that of the channels count as images.
+    """
+
+    def read(self, shape: tuple[int, ...]) -> None:
+        """Store axis, channels, spatial shape and window for a bottom. Raises ConfigError or ShapeError."""
+        self.axis = checked_axis(self.settings.axis, len(shape))
+        if self.axis == 0:
+            raise ConfigError("axis 0 is the batch; expected 1 or more")
+        self.channels, self.spatial = shape[self.axis], tuple(shape[self.axis + 1:])
+        self.window = window_of(self.settings, len(self.spatial))
+        if not self.spatial:
+            raise ShapeError(f"bottom of shape {tuple(shape)} has no axis behind that of the channels, "
+                             f"{self.axis}, that a window could slide over")
+        if not self.channels:
+            raise ShapeError(f"bottom of shape {tuple(shape)} has no channels on axis {self.axis}")
+
+    def fitting_places(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the places of the window in the bottom; raises ShapeError if there are none."""
+        places = self.window.places(self.spatial)
+        if min(places) < 1:
+            padded = tuple(n + 2 * p for n, p in zip(self.spatial, self.window.pad, strict=True))
+            raise ShapeError(f"a window of {_by(self.window.reach)} does not fit into the bottom of shape "
+                             f"{tuple(shape)}, whose padded images are {_by(padded)}; make kernel_size or "
+                             f"dilation smaller, or pad larger")
+        return places
+
+
+class ConvolutionLayer(SlidingLayer):
+    """Base class of Convolution and Deconvolution: num_output, group, weights and bias, and their flow."""
+
+    weight_rows = "outputs"     # which side the rows of the weights count
+
+    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
+        shape, settings = shapes[0], self.settings
+        for other in shapes[1:]:
+            if tuple(other) != tuple(shape):
+                raise ShapeError(f"bottoms of one shape expected, got {', '.join(str(tuple(s)) for s in shapes)}")
+        self.outputs, self.groups = settings.num_output, settings.group
+        if not self.outputs:
+            raise ConfigError("convolution_param needs num_output, at least 1")
+        self.read(shape)
+        if not self.groups or self.channels % self.groups or self.outputs % self.groups:
+            raise ConfigError(f"group {self.groups} divides the channels into equal runs, but there are "
+                              f"{self.channels} inputs and {self.outputs} outputs")
+        self.places = self.places_of(shape)
+        return [tuple(shape[:self.axis]) + (self.outputs, *self.places)] * len(shapes)
+
+    def places_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the spatial shape of the tops."""
+        raise NotImplementedError
+
+    @property
+    def each_alone(self) -> bool:
+        """Whether every input channel has outputs of its own."""
+        return self.groups == self.channels > 1
+
+    def parameter_specs(self) -> list[ParameterSpec]:
+        settings = self.settings
+        rows, columns = self.outputs, self.channels
+        if self.weight_rows == "inputs":
+            rows, columns = columns, rows
+        shape = (rows, columns // self.groups, *self.window.size)
+        specs = [ParameterSpec("weight", shape, settings.weight_filler)]
+        if settings.bias_term:
+            specs.append(ParameterSpec("bias", (self.outputs,), settings.bias_filler))
+        return specs
+
+    def flow(self, shapes: list[tuple[int, ...]]) -> list:
+        facts: list = []
+        for number, shape in enumerate(shapes):
+            facts += [Pass(number, number, axis) for axis in range(self.axis)]
+            facts.append(self._product(number, shape))
+            if self.each_alone:
+                facts.append(Pass(number, number, self.axis, spread=self.outputs // self.channels,
+                                  keeps_zero=not self.settings.bias_term))
+        return facts
+
+    def _product(self, number, shape):
+        """Return the Product of a bottom; one of single channels is too small to leave anything out."""
+        rows = math.prod(shape[:self.axis]) * math.prod(self.multiplied)
+        kinds = () if self.each_alone else ("units", "groups")
+        return Product("weight", rows, self.channels // self.groups * self.window.entries, self.outputs, number,
+                       self.axis, number, self.axis, kinds,
+                       weight_axes=(0, 1) if self.weight_rows == "outputs" else (1, 0),
+                       biases=("bias",) * self.settings.bias_term, epilogue=not self.each_alone)
+
+    def each(self, function: Callable[..., Tensor], bottoms: Sequence[Tensor]) -> Any:
+        """Return `function` of each bottom with the weights, for the channels that the drop below keeps."""
+        below = self.drawn.outputs
+        scale = below.scale if below.kept is not None and self.plan.scales else 1.0
+        tops = [function(x, self.params["weight"], self.params.get("bias"), self.window, self.groups, self.axis,
+                         below.kept, self.plan.activation, scale) for x in bottoms]
+        return tops[0] if len(tops) == 1 else tuple(tops)
+
+    @property
+    def multiplied(self) -> tuple[int, ...]:
+        """The places at which the window is multiplied."""
+        return self.places
+
+
+def _by(numbers: tuple[int, ...]) -> str:
+    return " x ".join(map(str, numbers))

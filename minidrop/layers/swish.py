@@ -1,0 +1,30 @@
+"""Swish."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minidrop import functions
+from minidrop.config import decimal
+from minidrop.layers.base import Layer, register_layer
+from minidrop.layers.flow import Pass
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+    from minidrop.config import LayerParameter
+    from minidrop.layers.base import Context
+
+
+@register_layer("Swish")
+class Swish(Layer):
+    """y = x / (1 + exp(-beta x))."""
+
+    def __init__(self, config: LayerParameter, context: Context):
+        super().__init__(config, context)
+        self.beta = decimal(self.settings.beta)
+
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
+        return [Pass(keeps_zero=True)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functions.swish(x, self.beta)
