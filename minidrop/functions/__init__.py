@@ -21,6 +21,7 @@ from minidrop.functions.linear import linear
 from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy
 from minidrop.functions.margin_losses import contrastive_loss, hinge_loss
 from minidrop.functions.metric import accuracy, perplexity
+from minidrop.functions.pooling import max_pooling, mean_pooling, pooled_places, stochastic_pooling
 from minidrop.functions.recurrent import gru, lstm, rnn
 from minidrop.functions.selection import argmax, batch_reindex, filter_records
 from minidrop.functions.shape import concat, flatten, reshape, slice
@@ -32,10 +33,10 @@ __all__ = ["HiddenDrop", "absval", "accuracy", "add", "add_to_steps", "approx_dr
            "batch_reindex", "bnll", "clip", "concat", "contrastive_loss", "convolution", "crop",
            "deconvolution", "dropout", "elu", "embed", "euclidean_loss", "exp", "expand", "filter_records",
            "flatten", "gaussian_dropout", "gru", "hinge_loss", "infogain_loss", "linear", "log", "lstm",
-           "maximum", "multinomial_logistic_loss", "multiply", "multiply_mask", "perplexity", "power",
-           "product", "reduction", "relu", "reshape", "reverse_steps", "rnn", "scale", "sigmoid",
-           "sigmoid_cross_entropy", "slice", "softmax", "softmax_cross_entropy", "swish", "take", "tanh",
-           "threshold", "tile", "weighted_sum"]
+           "max_pooling", "maximum", "mean_pooling", "multinomial_logistic_loss", "multiply", "multiply_mask",
+           "perplexity", "pooled_places", "power", "product", "reduction", "relu", "reshape", "reverse_steps",
+           "rnn", "scale", "sigmoid", "sigmoid_cross_entropy", "slice", "softmax", "softmax_cross_entropy",
+           "stochastic_pooling", "swish", "take", "tanh", "threshold", "tile", "weighted_sum"]
 
 # The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.__add__ = Tensor.__radd__ = add

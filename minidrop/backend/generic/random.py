@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.errors import CaptureError
+
 
 class Random:
     """Masks of ordinary dropout, and normal samples, from a counter-based generator (Philox)."""
@@ -39,6 +41,14 @@ class Random:
         radius, angle = xp.sqrt(-2 * xp.log(uniform[:, 0])), 2 * math.pi * uniform[:, 1]
         pairs = xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)
         return pairs.reshape(-1)[:size].reshape(shape).astype(dtype)
+
+
+    def uniform(self, shape: Any, dtype: Any, key: int) -> Any:
+        """Return samples of U(0, 1], sample i from (key, i) alone: (word + 1) / 2**32 with word i of `dropout`."""
+        if not isinstance(key, int):
+            raise CaptureError("uniform numbers need their key on the host")
+        return ((_words(self.xp, math.prod(shape), key).astype(np.float64) + 1) * 2.0**-32).reshape(shape).astype(
+            dtype)
 
 
 def dropout_threshold(rate: float) -> int:

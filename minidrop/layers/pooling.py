@@ -1,0 +1,103 @@
+"""Pooling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from minidrop import functions
+from minidrop.backend.window import Window
+from minidrop.errors import ConfigError, ShapeError
+from minidrop.layers.base import Layer, register_layer
+from minidrop.layers.flow import Pass
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+
+
+@register_layer("Pooling")
+class Pooling(Layer):
+    """One number for each window of each channel: MAX, AVE (mean) or STOCHASTIC.
+
+    The number of windows is rounded up unless round_mode is FLOOR; a last one that would begin behind the
+    image is left out, and AVE divides by the part inside of the padded image, as in Caffe. A second top of
+    MAX or STOCHASTIC says which entry was taken, h * width + w.
+    """
+
+    tops = (1, 2)
+
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        settings = self.settings
+        if len(shape) != 4:
+            raise ShapeError(f"expected images (N, C, H, W), got a bottom of shape {tuple(shape)}")
+        self.method = settings.PoolMethod.Name(settings.pool)
+        if len(self.config.top) > 1 and self.method == "AVE":
+            raise ConfigError("pool AVE takes no single entry, so it has one top")
+        self.window = self._window(shape)
+        self.ceil = _rounds_up(settings)
+        places = functions.pooled_places(shape[2:], self.window, self.ceil)
+        if min(places) < 1 or not min(shape[2:]):
+            raise ShapeError(f"a window of {' x '.join(map(str, self.window.size))} does not fit into the bottom "
+                             f"of shape {tuple(shape)} with pad {self.window.pad[0]} x {self.window.pad[1]}; "
+                             f"make kernel_size smaller")
+        if self.method == "STOCHASTIC" and self.training:
+            self.stream = "pooling"
+        return [(*shape[:2], *places)] * len(self.config.top)
+
+    def _window(self, shape):
+        """Return the Window of pooling_param. Raises ConfigError."""
+        settings = self.settings
+        size, stride, pad = (_pair(settings, *names) for names in (
+            ("kernel_size", "kernel_h", "kernel_w"), ("stride", "stride_h", "stride_w"),
+            ("pad", "pad_h", "pad_w")))
+        if settings.global_pooling:
+            if size is not None or any(pad) or stride != (1, 1):
+                raise ConfigError("global_pooling takes the whole image: remove kernel_size, pad and stride")
+            size = tuple(shape[2:])
+        if size is None:
+            raise ConfigError("pooling_param needs kernel_size, at least 1, or global_pooling")
+        if min(size) < 1 and min(shape[2:]) or min(stride) < 1:
+            raise ConfigError(f"kernel_size and stride must be at least 1, got {list(size)} and {list(stride)}")
+        if any(p >= k for p, k in zip(pad, size, strict=True)) and any(pad):
+            raise ConfigError(f"pad {list(pad)} must be smaller than the window, {list(size)}: one that lies in "
+                              f"the padding alone has no entry")
+        if any(pad) and self.method == "STOCHASTIC":
+            raise ConfigError("pool STOCHASTIC has no pad")
+        return Window(size, stride, pad, (1, 1))
+
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
+        if len(self.config.top) > 1:        # the index of a dropped channel is not zero
+            return []
+        compact = self.stream is None       # each place has a random number
+        return [Pass(axis=axis, keeps_zero=True, compact=compact) for axis in (0, 1)]
+
+    def forward(self, x: Tensor) -> Any:
+        more = len(self.config.top) > 1
+        if self.method == "MAX":
+            return functions.max_pooling(x, self.window, self.ceil, more)
+        if self.method == "AVE":
+            return functions.mean_pooling(x, self.window, self.ceil)
+        return functions.stochastic_pooling(x, self.window, self.drawn.key if self.training else None, self.ceil,
+                                            more)
+
+
+def _pair(settings: Any, name: str, first: str, second: str) -> Any:
+    """Return two numbers: of a field, or of its _h and _w forms; None for a size that is not given."""
+    given = [part for part in (first, second) if settings.HasField(part)]
+    if given and settings.HasField(name):
+        raise ConfigError(f"{name} and {given[0]} are both given; keep one")
+    if given:
+        if len(given) == 1 and name == "kernel_size":
+            raise ConfigError(f"{given[0]} is given without {second if given == [first] else first}")
+        usual = getattr(settings, name)
+        return tuple(getattr(settings, part) if part in given else usual for part in (first, second))
+    if name == "kernel_size" and not settings.HasField(name):
+        return None
+    return (getattr(settings, name),) * 2
+
+
+def _rounds_up(settings: Any) -> bool:
+    if settings.HasField("ceil_mode"):
+        if settings.HasField("round_mode") and settings.ceil_mode != (settings.round_mode == settings.CEIL):
+            raise ConfigError("round_mode and ceil_mode contradict each other; keep round_mode")
+        return settings.ceil_mode
+    return settings.round_mode == settings.CEIL
