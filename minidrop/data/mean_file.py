@@ -7,12 +7,12 @@ import numpy as np
 
 from minidrop.data.binaryproto import read_blob
 from minidrop.data.limits import how_to_raise, raised
+from minidrop.data.npy import parse_npy
 from minidrop.data.records import Records
 from minidrop.errors import DataError
 from minidrop.files import replace
 
 BYTES_LIMIT = 256 << 20
-NPY_MAGIC = b"\x93NUMPY"
 PIECE_BYTES = 8 << 20       # of records, read at a time
 
 
@@ -61,26 +61,14 @@ def mean_of(records: Records, name: str = "data") -> np.ndarray:
 def _read_npy(path):
     try:
         with open(path, "rb") as file:
-            magic = file.read(len(NPY_MAGIC))
+            content = file.read(raised(BYTES_LIMIT) + 1)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the "
                         "path and its permissions") from error
-    if magic != NPY_MAGIC:
-        raise DataError(f"{path}: expected a .npy file of numbers, got another kind of file; make it again")
-    try:
-        # Mapped, so that a header that announces terabytes allocates nothing: a short file is refused.
-        mapped = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:      # NumPy parses the header as Python source, which fails in many ways
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path}: expected a .npy file of numbers, got a damaged one ({reason}); make it "
-                        "again") from error
-    if mapped.dtype.kind not in "biuf":
-        raise DataError(f"{path}: expected a .npy file of numbers, got entries of {mapped.dtype}; make it "
-                        "again")
-    if mapped.nbytes > raised(BYTES_LIMIT):
-        raise DataError(f"{path}: expected a mean of at most {BYTES_LIMIT >> 20} MiB, got {mapped.nbytes} "
-                        f"bytes; {how_to_raise()}")
-    return np.array(mapped, mapped.dtype.newbyteorder("="))
+    if len(content) > raised(BYTES_LIMIT):
+        raise DataError(f"{path}: expected a mean of at most {BYTES_LIMIT >> 20} MiB, got more; "
+                        f"{how_to_raise()}")
+    return parse_npy(content, str(path))
 
 
 def _varint(number):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from minidrop.errors import DataError, nearest
 
-DATA_SETS = ("digits", "mnist", "fashion-mnist", "ptb", "tinyshakespeare")
+DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar10", "ptb", "tinyshakespeare")
 """What scripts/download_data.py can make.
 
-"NAME/train.txt" and "NAME/test.txt" are the sources; ptb has "ptb/valid.txt" too, tinyshakespeare is one
-text, "tinyshakespeare/input.txt".
+"NAME/train.txt" and "NAME/test.txt" are the sources; cifar10 has "cifar10/mean.binaryproto" and ptb
+"ptb/valid.txt" too, tinyshakespeare is one text, "tinyshakespeare/input.txt".
 """
 
 

@@ -192,7 +192,7 @@ class TestMeanFiles:
             try:
                 assert read_mean(path).size == 60
             except DataError as error:
-                assert str(error).startswith(f"{path}: expected a ") and "\n" not in str(error)
+                assert str(error).startswith(f"{path}: expected ") and "\n" not in str(error)
                 refused += 1
         assert refused >= 100
 
