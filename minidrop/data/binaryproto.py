@@ -1,114 +1,138 @@
-"""Caffe's BlobProto files, such as a mean.binaryproto: a small reader of protobuf's wire format."""
+"""Caffe's .binaryproto files: one array as a serialized BlobProto, and .npy files in their place."""
+
+from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import DataError
 
-FILE_LIMIT = 256 << 20
-_OLD_SHAPE = {1: "num", 2: "channels", 3: "height", 4: "width"}
-_TYPES = {5: "<f4", 8: "<f8"}       # of the values in `data` and `double_data`
-_MOST_AXES = 32
+MOST_BYTES = 1 << 30            # of one file
+MOST_AXES = 32                  # Caffe's limit
+
+# Fields of a BlobProto, and of the BlobShape in it.
+NUM, CHANNELS, HEIGHT, WIDTH, DATA, SHAPE, DOUBLE_DATA = 1, 2, 3, 4, 5, 7, 8
+DIM = 1
+
+# How a value is stored: a number of up to 64 bits, 8 bytes, a length and as many bytes, 4 bytes.
+VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
 
 
-class _Damaged(ValueError):
-    """The bytes are no BlobProto."""
+def read_array(path: str | os.PathLike) -> np.ndarray:
+    """Return the array of a .npy file or, whatever else its name ends in, a .binaryproto file.
 
-
-def read_blob(path: Path | str) -> np.ndarray:
-    """Return the array of a BlobProto file: float32 from `data`, float64 from `double_data`.
-
-    Its shape is that of the message `shape`, or else (num, channels, height, width) of old files.
-
-    Raises DataError if the file is missing, larger than 256 MiB, or no BlobProto whose values fill its shape.
-    Source: caffe.proto, messages BlobProto and BlobShape (BVLC/caffe).
+    Raises DataError if it cannot be read, is above 1 GiB, or holds no real numbers.
     """
+    if Path(path).suffix != ".npy":
+        return read_blob(path)
+    path = _small(path)
+    try:
+        # Mapped, so that a header that announces terabytes cannot make us allocate them. Never unpickles.
+        array = np.array(np.lib.format.open_memmap(path, mode="r"))
+    except Exception as error:      # a damaged header is Python text, on which the reader may fail in any way
+        raise DataError(f"{path}: expected a .npy file with an array of numbers, got one that cannot be read "
+                        f"({error}); write it again with numpy.save") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{path}: expected real numbers, got the dtype {array.dtype}; convert them")
+    return array
+
+
+def read_blob(path: str | os.PathLike) -> np.ndarray:
+    """Return the array of a .binaryproto file, a serialized BlobProto of Caffe: float32, or float64.
+
+    Its shape is that of the file: of old ones always (num, channels, height, width). Gradients are skipped.
+    Raises DataError if the file is missing, damaged, above 1 GiB, or has another number of values than its
+    shape. Source: the wire format of protocol buffers, and BlobProto in Caffe's caffe.proto.
+    """
+    raw = memoryview(_small(path).read_bytes())
+    try:
+        return _blob(raw)
+    except ValueError as error:
+        raise DataError(f"{path}: expected a .binaryproto file, a serialized BlobProto of Caffe, got one "
+                        f"that {error}") from None
+
+
+def _small(path):
+    """Return the path of a file that can be read and is not too large."""
     try:
         with open(path, "rb") as file:
-            content = file.read(raised(FILE_LIMIT) + 1)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the "
-                        "path and its permissions") from error
-    if len(content) > raised(FILE_LIMIT):
-        raise DataError(f"{path}: expected a BlobProto of at most {FILE_LIMIT >> 20} MiB, got more; "
-                        f"{how_to_raise()}")
-    try:
-        return _blob(memoryview(content))
-    except _Damaged as error:
-        raise DataError(f"{path}: expected a BlobProto, as Caffe writes for a mean, got another file or a "
-                        f"damaged one ({error}); make it again") from None
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path and its "
+                        f"permissions") from error
+    if size > raised(MOST_BYTES):
+        raise DataError(f"{path}: expected at most {raised(MOST_BYTES)} bytes, got {size}; {how_to_raise()}")
+    return Path(path)
 
 
-def _blob(content):
-    old, shape, values = {}, None, {5: bytearray(), 8: bytearray()}
-    for field, kind, value in _fields(content):
-        if field in _OLD_SHAPE and kind == 0:
+def _blob(raw: memoryview) -> np.ndarray:
+    old, dims = dict.fromkeys((NUM, CHANNELS, HEIGHT, WIDTH), 0), None
+    values = {DATA: bytearray(), DOUBLE_DATA: bytearray()}
+    for field, kind, value in _fields(raw):
+        if field in old and kind == VARINT:
             old[field] = value
-        elif field == 7 and kind == 2:
-            shape = _shape(value)
-        elif field in _TYPES and kind in (1, 2, 5):
+        elif (field, kind) in ((DATA, FOUR), (DATA, BYTES), (DOUBLE_DATA, EIGHT), (DOUBLE_DATA, BYTES)):
             values[field] += value
-    if values[5] and values[8]:
-        raise _Damaged("values of two types")
-    field = 8 if values[8] else 5
-    dtype = np.dtype(_TYPES[field])
-    count, rest = divmod(len(values[field]), dtype.itemsize)
-    if shape is None:
-        shape = tuple(old.get(number, 0) for number in _OLD_SHAPE)
-    if rest or not count or math.prod(shape) != count:
-        raise _Damaged(f"{len(values[field])} bytes of values for the shape {shape}")
-    return np.frombuffer(values[field], dtype).astype(dtype.newbyteorder("=")).reshape(shape)
+        elif field == SHAPE and kind == BYTES:
+            dims = list(_dims(value))
+    shape = tuple(old.values()) if dims is None else tuple(dims)
+    body, dtype = (values[DOUBLE_DATA], "<f8") if values[DOUBLE_DATA] else (values[DATA], "<f4")
+    count, rest = divmod(len(body), int(dtype[-1]))
+    if not count:
+        raise ValueError("holds no values")
+    if rest or len(shape) > MOST_AXES or max(shape, default=0) >= 2**31 or math.prod(shape) != count:
+        raise ValueError(f"has {len(body)} bytes of values for the shape {shape}")
+    return np.frombuffer(body, dtype).reshape(shape).astype(np.dtype(dtype).newbyteorder("="))
 
 
-def _shape(content):
-    lengths = []
-    for field, kind, value in _fields(content):
-        if field == 1 and kind == 0:
-            lengths.append(value)
-        elif field == 1 and kind == 2:
+def _dims(raw: memoryview) -> Iterator[int]:
+    """Yield the lengths of a serialized BlobShape, packed or one by one."""
+    for field, kind, value in _fields(raw):
+        if field == DIM and kind == VARINT:
+            yield value
+        elif field == DIM and kind == BYTES:
             at = 0
             while at < len(value):
                 length, at = _varint(value, at)
-                lengths.append(length)
-        if len(lengths) > _MOST_AXES:
-            raise _Damaged(f"more than {_MOST_AXES} axes")
-    return tuple(lengths)
+                yield length
 
 
-def _fields(content):
-    """Yield (number, wire type, value) of every field: an int for wire type 0, else a view of the bytes."""
+def _fields(raw: memoryview) -> Iterator[tuple[int, int, Any]]:
+    """Yield (field number, kind, value) of a serialized message; ValueError if it is none."""
     at = 0
-    while at < len(content):
-        tag, at = _varint(content, at)
-        field, kind = tag >> 3, tag & 7
-        if kind == 0:
-            value, at = _varint(content, at)
+    while at < len(raw):
+        key, at = _varint(raw, at)
+        field, kind = key >> 3, key & 7
+        if kind == VARINT:
+            value, at = _varint(raw, at)
             yield field, kind, value
             continue
-        if kind == 2:
-            size, at = _varint(content, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
+        if kind == BYTES:
+            size, at = _varint(raw, at)
+        elif kind in (FOUR, EIGHT):
+            size = {FOUR: 4, EIGHT: 8}[kind]
         else:
-            raise _Damaged(f"wire type {kind}")
-        if not field or size > len(content) - at:
-            raise _Damaged(f"field {field} of {size} bytes, {len(content) - at} are left")
-        yield field, kind, content[at:at + size]
+            raise ValueError(f"has a field of the unknown kind {kind} at byte {at}")
+        if size > len(raw) - at:
+            raise ValueError(f"ends within a field of {size} bytes; it is cut short, or no such file")
+        yield field, kind, raw[at:at + size]
         at += size
 
 
-def _varint(content, at):
-    """Return (number, where it ends) of the varint at a place."""
+def _varint(raw: memoryview, at: int) -> tuple[int, int]:
+    """Return (number, place behind it): seven bits a byte, the lowest first, while the top bit is set."""
     number = 0
     for shift in range(0, 70, 7):
-        if at >= len(content):
-            raise _Damaged("cut short")
-        byte = content[at]
+        if at >= len(raw):
+            raise ValueError("ends within a number; it is cut short, or no such file")
+        number |= (raw[at] & 127) << shift
         at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
+        if raw[at - 1] < 128:
             return number, at
-    raise _Damaged("a number of more than ten bytes")
+    raise ValueError(f"has a number of more than ten bytes at byte {at - 10}")

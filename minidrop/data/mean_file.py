@@ -5,14 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minidrop.data.binaryproto import read_blob
-from minidrop.data.limits import how_to_raise, raised
-from minidrop.data.npy import parse_npy
+from minidrop.data.binaryproto import read_array
 from minidrop.data.records import Records
-from minidrop.errors import DataError
 from minidrop.files import replace
 
-BYTES_LIMIT = 256 << 20
 PIECE_BYTES = 8 << 20       # of records, read at a time
 
 
@@ -20,9 +16,9 @@ def read_mean(path: Path | str) -> np.ndarray:
     """Return the array of a mean file: of a .npy file, or else of a BlobProto.
 
     A first axis of length 1 (Caffe's `num`) is left out of four. Raises DataError if the file is missing,
-    damaged or larger than 256 MiB.
+    damaged or too large.
     """
-    mean = _read_npy(path) if str(path).lower().endswith(".npy") else read_blob(path)
+    mean = read_array(path)
     return mean[0] if mean.ndim == 4 and len(mean) == 1 else mean
 
 
@@ -32,7 +28,7 @@ def write_mean(path: Path | str, mean: np.ndarray) -> None:
     Old Caffe reads the four lengths num, channels, height, width; so does new Caffe.
     """
     mean = np.asarray(mean, np.float32)
-    if str(path).lower().endswith(".npy"):
+    if Path(path).suffix == ".npy":
         file = io.BytesIO()
         np.save(file, mean, allow_pickle=False)
         replace(path, file.getvalue())
@@ -56,19 +52,6 @@ def mean_of(records: Records, name: str = "data") -> np.ndarray:
         part = records.read(np.arange(begin, min(begin + step, len(records))))[name]
         total += part.sum(axis=0, dtype=np.float64)
     return total / len(records)
-
-
-def _read_npy(path):
-    try:
-        with open(path, "rb") as file:
-            content = file.read(raised(BYTES_LIMIT) + 1)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the "
-                        "path and its permissions") from error
-    if len(content) > raised(BYTES_LIMIT):
-        raise DataError(f"{path}: expected a mean of at most {BYTES_LIMIT >> 20} MiB, got more; "
-                        f"{how_to_raise()}")
-    return parse_npy(content, str(path))
 
 
 def _varint(number):
