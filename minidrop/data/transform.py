@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from google.protobuf.message import Message
 
@@ -14,6 +16,7 @@ from minidrop.rng import stream_key
 _ONLY_FOR_ENCODED = ("force_color", "force_gray")
 _MIRROR, _ROW, _COLUMN = range(3)       # the random words of a record, one for each purpose
 _WORDS = 4                              # that Philox makes at a time
+_PIECE = 1 << 16        # numbers that are worked on together: they stay in the cache
 
 
 class Transform:
@@ -59,26 +62,21 @@ class Transform:
         x is not changed; what is returned may be x.
         """
         if not self.crop and not self.mirror:
-            return self._scaled(x if self.mean is None else x - self.mean)
+            return self._plain(x)
         out = np.empty((len(x), *self.shape), self.dtype)
         height, width = self.shape[1:]
-        converts = self.mean is not None and np.can_cast(x.dtype, self.dtype)
-        has_pixels = self.mean is not None and self.mean.shape == self.record
-        mean, scale = self.mean, self.scale
-        for image, place, turned, row, column in zip(x, out, *self._drawn(position, len(x)), strict=True):
-            part = ..., slice(row, row + height), slice(column, column + width)
-            image = image[part]
-            place = place[:, :, ::-1] if turned else place
-            if mean is None or converts:
-                place[...] = image
-                image = place       # exact, and faster than a subtraction that converts on the way
-            if mean is not None:
-                np.subtract(image, mean[part] if has_pixels else mean, out=place, casting="same_kind")
-            if scale is not None:
-                np.multiply(place, scale, out=place)
+        drawn = list(zip(out, *self._drawn(position, len(x)), strict=True))
+        step = max(1, _PIECE // math.prod(self.record))
+        for begin in range(0, len(x), step):
+            piece = self._plain(x[begin:begin + step])
+            for image, (place, turned, row, column) in zip(piece, drawn[begin:begin + step], strict=True):
+                image = image[:, row:row + height, column:column + width]
+                place[...] = image[:, :, ::-1] if turned else image
         return out
 
-    def _scaled(self, x):
+    def _plain(self, x):
+        """Return (x - mean) * scale."""
+        x = x if self.mean is None else x - self.mean
         if self.scale is None:
             return x.astype(self.dtype, copy=False)
         return np.multiply(x, self.scale, dtype=self.dtype)
