@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from minidrop import ConfigError, DataError, Net
+from minidrop import ConfigError, DataError, Net, Solver
 from minidrop.config import parse_net
 from minidrop.config.minidrop_pb2 import TransformationParameter
 from minidrop.data.binaryproto import read_blob
@@ -270,6 +270,28 @@ class TestLayers:
             net = self.net(source)
             net.seek({"h": position})
             assert (self.read(net, 5) == expected[8 * position:8 * position + 40]).all()
+
+    def test_a_resumed_training_equals_one_that_was_not_stopped(self, source, tmp_path):
+        net = (f'layer {{ name: "h" type: "HDF5Data" top: "data" top: "label" {self.TRANSFORM} '
+               f'hdf5_data_param {{ source: "{source}" batch_size: 7 shuffle: true }} }} '
+               'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { '
+               'num_output: 23 weight_filler { type: "xavier" } } } layer { name: "loss" '
+               'type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }')
+        (tmp_path / "net.prototxt").write_text(net)
+        (tmp_path / "solver.prototxt").write_text(
+            f'net: "net.prototxt" base_lr: 0.001 lr_policy: "fixed" max_iter: 20 random_seed: 3 '
+            f'snapshot_prefix: "{tmp_path}/s"')
+        whole, first, second = (Solver.from_file(tmp_path / "solver.prototxt", device="cpu")
+                                for _ in range(3))
+        whole.step(20)
+        first.step(9)
+        path = first.snapshot()
+        second.restore(path)
+        second.step(11)
+        for name, weights in whole.net.parameters().items():
+            assert (second.net.parameters()[name].numpy() == weights.numpy()).all()
+        for solver in (whole, first, second):
+            solver.close()
 
     def test_every_epoch_draws_anew(self, source, images):
         first, second = self.read(self.net(source, 40, ""), 2).reshape(2, 40, 3, 4, 4)
