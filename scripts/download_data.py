@@ -2,9 +2,10 @@
 """Fetch a data set and put it where the layers that read it look for it.
 
 The files go to $MINIDROP_CACHE/NAME (default ~/.cache/minidrop/NAME). Images become HDF5 files for an
-HDF5Data layer: train.h5 and test.h5 with `data` (uint8, records x 1 x height x width) and `label` (int64),
-and the list files train.txt and test.txt. Texts become plain text files for a TextData layer. A config names
-them as source: "NAME/train.txt".
+HDF5Data layer: train.h5 and test.h5 with `data` (uint8, records x channels x height x width; channels are
+red, green, blue or one) and `label` (int64), and the list files train.txt and test.txt; cifar10 has its mean
+in mean.binaryproto as well. Texts become plain text files for a TextData layer. A config names them as
+source: "NAME/train.txt".
 """
 
 import hashlib
@@ -16,8 +17,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from minidrop.data import DATA_SETS, HDF5Records, cache_dir, read_idx
+from minidrop.data import DATA_SETS, ArrayRecords, HDF5Records, cache_dir, cifar10, read_idx
 from minidrop.data.download import download, md5_of
+from minidrop.data.mean_file import mean_of, read_mean, write_mean
 from minidrop.data.text import unpacked
 from minidrop.errors import DataError
 
@@ -52,6 +54,11 @@ IDX_SETS = {
         mirrors=("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
                  "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/")),
 }
+
+
+CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"       # of cifar-10-binary.tar.gz
+CIFAR10_MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
+MEAN = "mean.binaryproto"
 
 
 @dataclass(frozen=True)
@@ -104,12 +111,16 @@ TEXT_SETS = {
               help="Download from this address instead of the known ones; may be given several times.")
 @click.option("--force", is_flag=True, help="Convert again even where the converted files are already there.")
 def main(name, folder, mirrors, force):
-    """Fetch the data set NAME: images (digits, mnist, fashion-mnist), converted to HDF5, or text (ptb,
-    tinyshakespeare).
+    """Fetch the data set NAME: images (digits, mnist, fashion-mnist, cifar10), converted to HDF5, or text
+    (ptb, tinyshakespeare).
 
-    digits comes with scikit-learn and needs no network; the others are 11 MB, 30 MB, 6 MB and 1 MB to
-    download. The texts may be compressed with xz or gzip in --from and $MINIDROP_DATA. ptb is made of a text
-    of the Linguistic Data Consortium and is for research only.
+    digits comes with scikit-learn and needs no network; the others are 11 MB, 30 MB, 170 MB, 6 MB and 1 MB
+    to download. The texts may be compressed with xz or gzip in --from and $MINIDROP_DATA. ptb is made of a
+    text of the Linguistic Data Consortium and is for research only.
+
+    cifar10 there is cifar-10-binary.tar.gz; or the files data_batch_1.bin ... test_batch.bin, be it in
+    cifar-10-batches-bin; or jpeg-train-0.npz, jpeg-train-1.npz and jpeg-test.npz, JPEG copies, whose pixels
+    are not the set's own. The Python version of the set is a pickle, which is never read.
     """
     if name == "digits" and (folder or mirrors):
         raise click.UsageError(f"{name} comes with scikit-learn: leave out --from and --mirror")
@@ -138,10 +149,17 @@ def prepare(name, folder=None, mirrors=(), force=False):
     if name in TEXT_SETS:
         write_texts(name, target, TEXT_SETS[name], folder, mirrors)
         return
-    parts = load_digits() if name == "digits" else load_idx(name, IDX_SETS[name], folder, mirrors)
+    if name == "cifar10":
+        parts = load_cifar10(folder, mirrors)
+    else:
+        parts = load_digits() if name == "digits" else load_idx(name, IDX_SETS[name], folder, mirrors)
+        parts = {part: (images[:, None], labels) for part, (images, labels) in parts.items()}
     for part, (images, labels) in parts.items():
         write_part(target, part, images, labels)
         click.echo(f"{name}: {len(labels)} records -> {target / part}.h5, source \"{name}/{part}.txt\"")
+    if name == "cifar10":
+        write_mean(target / MEAN, mean_of(ArrayRecords({"data": parts["train"][0]})))
+        click.echo(f"{name}: mean of train -> {target / MEAN}, mean_file \"{name}/{MEAN}\"")
 
 
 def is_made(target):
@@ -149,6 +167,8 @@ def is_made(target):
     try:
         for part in ("train", "test"):
             HDF5Records(target / f"{part}.txt", ("data", "label"))
+        if target.name == "cifar10":
+            read_mean(target / MEAN)
         return True
     except DataError:
         return False
@@ -161,7 +181,7 @@ def write_part(target, part, images, labels):
     def write_h5(path):
         rows = max(1, min(len(images), (1 << 20) // images[0].nbytes))
         with h5py.File(path, "w") as h5:
-            h5.create_dataset("data", data=images[:, None], chunks=(rows, 1, *images.shape[1:]))
+            h5.create_dataset("data", data=images, chunks=(rows, *images.shape[1:]))
             h5.create_dataset("label", data=labels.astype(np.int64))
 
     def write_list(path):
@@ -286,6 +306,44 @@ def load_idx(name, idx_set, folder=None, mirrors=()):
             raise DataError(f"{path}: expected labels 0..9, got {labels.max()}; fetch the file again")
         parts[part] = images, labels.astype(np.int64)
     return parts
+
+
+def load_cifar10(folder=None, mirrors=()):
+    """Return {"train": (images, labels), "test": ...} of CIFAR-10 in `folder`, or else in
+    $MINIDROP_DATA/cifar10 or the cache, or else downloaded.
+
+    DataError where it is not in `folder`, or damaged there.
+    """
+    raw, read_only = cache_dir() / "raw" / "cifar10", os.environ.get("MINIDROP_DATA")
+    for place in [folder] if folder else [*([Path(read_only) / "cifar10"] if read_only else []), raw]:
+        try:
+            if parts := cifar10_in(place):
+                return parts
+        except DataError as error:
+            if folder:
+                raise
+            click.echo(f"warning: {error}; it is left alone and another copy is looked for", err=True)
+    if folder:
+        raise DataError(f"--from {folder}: expected {cifar10.TAR}, or {', '.join(cifar10.BINARY['train'])} "
+                        f"and {cifar10.BINARY['test'][0]}, or {', '.join(cifar10.JPEG['train'])} and "
+                        f"{cifar10.JPEG['test'][0]}, got none of them (cifar-10-python.tar.gz is a pickle, "
+                        "which is never read); put one there or leave out --from")
+    return cifar10.read_cifar10_tar(download(cifar10.TAR, CIFAR10_MD5, mirrors or CIFAR10_MIRRORS, raw))
+
+
+def cifar10_in(folder):
+    """Return the parts of CIFAR-10 in a folder, in the first form that it has; None where it has none."""
+    if (path := folder / cifar10.TAR).is_file():
+        return cifar10.read_cifar10_tar(checked(path, CIFAR10_MD5))
+    for place in (folder, folder / cifar10.FOLDER):
+        if (place / cifar10.BINARY["test"][0]).is_file():
+            return cifar10.read_cifar10_binary(place)
+    if (folder / cifar10.JPEG["test"][0]).is_file():
+        parts = cifar10.read_cifar10_jpeg(folder)
+        click.echo(f"cifar10: made of the JPEG copies in {folder}: these are not the original pixels; name "
+                   "results CIFAR-10-JPEG")
+        return parts
+    return None
 
 
 if __name__ == "__main__":

@@ -240,7 +240,7 @@ def layers_and_solvers():
         message = mlp(data=data, of_product={"weight_filler": fillers[0]})
         yield f"data/DummyData/{filler}", message, {"base_lr": 1e-4}
     images, labels = np.random.default_rng(8).uniform(0, 16, (40, 2, 3, 4)), np.arange(40) * 7 % CLASSES
-    for transform in ({}, {"scale": 0.0625, "mean_value": [3, 5]}):
+    for transform in ({}, {"scale": 0.0625, "mean_value": [3, 5]}, {"crop_size": 2, "mirror": True}):
         settings = {"batch_size": 12, "channels": 2, "height": 3, "width": 4, "transform_param": transform}
         data = layer("MemoryData", "memory", "", "data label", **settings)
         yield f"data/MemoryData/{transform}", mlp(data=data), {"arrays": (images, labels), "base_lr": 0.002}

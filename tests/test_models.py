@@ -1,14 +1,19 @@
 """Every file in models/ builds, without a mistake, and reads what its comments say."""
 
-import re
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+from google.protobuf import text_format
+from programs import run_here
 
 from minidrop import Net, Solver
 from minidrop.config import load_net, load_solver
+from minidrop.config.minidrop_pb2 import NetParameter
 from minidrop.data import Sentences, TextStreams, read_text
-from minidrop.data.sources import DATA_SETS
+from minidrop.data.mean_file import write_mean
+from minidrop.solver.prepare import described_nets
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 SOLVERS = sorted(MODELS.glob("*/solver*.prototxt"))
@@ -16,14 +21,22 @@ NETS = sorted(path for path in MODELS.glob("*/*.prototxt") if not path.name.star
 TOKENS = {"train": 929589, "valid": 73760, "test": 82430}       # of the Penn Treebank, its line ends counted
 
 
+IMAGES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32), "ilsvrc12": (3, 256, 256)}
+# Nets of images, and the last product of each that leaves out what a drop of its `approx` file drops.
+CAFFES = {"lenet": "ip2", "cifar10_quick": "ip1", "cifar10_full": "ip1", "caffenet": "fc8", "vgg16": "fc8",
+          "resnet_cifar": "res4c_branch2b"}
+LARGE = ("caffenet", "vgg16")       # their weights would take seconds to fill
+DROPS = ("Dropout", "ApproxDropout")
+
+
 def name_of(path):
     return "/".join(path.parts[-2:])
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    """Stand-ins for the texts that no machine is sure to have: ptb/*.txt of as many tokens and different
-    words."""
+def stand_ins(tmp_path_factory):
+    """Stand-ins for the data that no machine is sure to have: ptb/*.txt of as many tokens and different
+    words, and for images a few black ones of the same size."""
     folder = tmp_path_factory.mktemp("cache")
     (folder / "ptb").mkdir()
     words = [f"w{i}" for i in range(9998)]
@@ -32,44 +45,117 @@ def texts(tmp_path_factory):
         rest = tokens - 22 * len(lines)
         lines += [" ".join(words[:rest - 1])] * (rest > 0)
         (folder / "ptb" / f"{part}.txt").write_text("".join(f"{line}\n" for line in lines))
+    for name, shape in IMAGES.items():
+        (folder / name).mkdir()
+        write_mean(folder / name / "mean.binaryproto", np.zeros(shape))
+        for part in ("train", "val", "test"):
+            (folder / name / f"{part}.txt").write_text(f"{part}.h5\n")
+            with h5py.File(folder / name / f"{part}.h5", "w") as h5:
+                h5["data"], h5["label"] = np.zeros((2, *shape), np.uint8), np.arange(2)
     return folder
 
 
-@pytest.fixture
-def build(texts, monkeypatch):
-    """Let the sources of texts be the stand-ins; a model of images needs the real ones, or is skipped."""
-    def ready(path):
-        found = {source.partition("/")[0] for source in re.findall(r'source: "(.*?)"', path.with_name(
-            "train_val.prototxt").read_text())} & set(DATA_SETS)
-        if found & {"digits", "mnist"}:
-            pytest.skip(f"needs converted records: {', '.join(found)}; test_spec_equals_file.py checks the "
-                        f"file")
-        monkeypatch.setenv("MINIDROP_CACHE", str(texts))
-        monkeypatch.chdir(texts)
-    return ready
+@pytest.fixture(autouse=True)
+def only_stand_ins(stand_ins, monkeypatch):
+    """Let every source be a stand-in."""
+    monkeypatch.setenv("MINIDROP_CACHE", str(stand_ins))
+    monkeypatch.chdir(stand_ins)
+
+
+def drops_of(net):
+    return [layer.name for layer in net.config.message.layer if layer.type == "ApproxDropout"]
 
 
 @pytest.mark.parametrize("path", SOLVERS, ids=name_of)
-def test_solvers_build(path, build):
-    build(path)
+def test_solvers_build(path):
+    if path.parent.name in LARGE:
+        config = load_solver(path)
+        check_nets(*described_nets(config, (), None, 0, ()), settings=config.message)
+        return
     solver = Solver.from_file(path, device="cpu")
-    names = {name for net in solver.test_nets for name in net.outputs}
-    assert {"loss", "accuracy"} <= names
-    assert solver.settings.snapshot_best.removeprefix("-") in names
-    # A test net shares every parameter, so it is tested on what was trained; and every drop saves something.
-    for net in solver.test_nets:
-        assert {id(p) for p in net.parameters().values()} == {id(p) for p in solver.net.parameters().values()}
-    assert solver.net.plan.drops
+    check_nets(solver.net, *solver.test_nets, settings=solver.settings)
     solver.close()
 
 
+def check_nets(train, *tests, settings):
+    names = {name for net in tests for name in net.outputs}
+    assert {"loss", "accuracy"} <= names
+    assert settings.snapshot_best.removeprefix("-") in names
+    # A test net shares every parameter, so it is tested on what was trained; and every drop saves something.
+    for net in tests:
+        assert {id(p) for p in net.parameters().values()} == {id(p) for p in train.parameters().values()}
+    assert bool(train.plan.drops) == bool(drops_of(train))
+
+
 @pytest.mark.parametrize("path", NETS, ids=name_of)
-def test_nets_build(path, build):
-    build(path)
-    net = Net(load_net(path), "TRAIN", "cpu")
-    assert net.losses and net.drop_layers
+def test_nets_build(path):
+    net = Net(load_net(path), "TRAIN", "cpu", fills=path.parent.name not in LARGE)
+    assert net.losses
     readers = {node.name for drop in net.plan.drops for node in drop.consumers}
-    assert "scores" in readers          # the largest product of a language model is compacted
+    if path.parent.name in CAFFES:
+        assert bool(readers) == bool(drops_of(net))
+        assert not readers or CAFFES[path.parent.name] in readers
+    elif not path.parent.name.endswith("_mlp"):
+        assert net.drop_layers and "scores" in readers      # a language model's largest product is compacted
+
+
+@pytest.mark.parametrize("name", CAFFES)
+def test_approx_changes_nothing_but_the_drops(name):
+    def layers(file, *without):
+        return [layer for layer in load_net(MODELS / name / file).message.layer
+                if layer.type not in (*DROPS, *without)]
+    assert layers("train_val_approx.prototxt") == layers("train_val.prototxt")
+    without = "HDF5Data", "DummyData", "Accuracy"
+    if name in LARGE:
+        assert layers("timing.prototxt", *without) == layers("train_val.prototxt", *without)
+    plain, approx = (load_solver(MODELS / name / f"solver{end}.prototxt").message for end in ("", "_approx"))
+    assert (plain.net, approx.net) == ("train_val.prototxt", "train_val_approx.prototxt")
+    plain.net = approx.net
+    assert plain == approx
+
+
+def plain_layers(message):
+    """The layers of a net but for data and drops, without settings that say what is so anyway."""
+    layers = []
+    for layer in message.layer:
+        if layer.type in (*DROPS, "Data", "HDF5Data"):
+            continue
+        simplify(layer)
+        layers.append(layer)
+    return layers
+
+
+def simplify(message):
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            if value == field.default_value or field.name == "stride" and value == [1]:
+                message.ClearField(field.name)
+            continue
+        several = not hasattr(value, "ListFields")
+        for one in value if several else [value]:
+            simplify(one)
+        if not several and not value.ListFields() and field.name not in ("include", "exclude"):
+            message.ClearField(field.name)
+
+
+@pytest.mark.parametrize("name, original", [
+    ("lenet", "examples/mnist/lenet_train_test"),
+    ("cifar10_quick", "examples/cifar10/cifar10_quick_train_test"),
+    ("cifar10_full", "examples/cifar10/cifar10_full_train_test"),
+    ("caffenet", "models/bvlc_reference_caffenet/train_val")])
+def test_layers_are_those_of_caffe(name, original, data_folder):
+    path = data_folder / "caffe" / f"{original}.prototxt"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    theirs = text_format.Parse(path.read_text(), NetParameter(), allow_unknown_field=True)
+    ours = load_net(MODELS / name / "train_val.prototxt").message
+    assert plain_layers(ours) == plain_layers(theirs)
+
+
+@pytest.mark.parametrize("file, arguments", [("train_val", ()), ("train_val_approx", ("--drop", "0.25"))])
+def test_the_residual_net_is_what_its_script_writes(file, arguments):
+    done = run_here(MODELS.parent / "scripts" / "make_resnet_cifar.py", *arguments)
+    assert (MODELS / "resnet_cifar" / f"{file}.prototxt").read_text() == done.stdout
 
 
 @pytest.mark.parametrize("size, steps, epochs, rate_after", [
@@ -107,10 +193,8 @@ def test_real_penn_treebank(data_folder):
 
 
 @pytest.mark.parametrize("file, layers", [("train_val", 2), ("train_val_3", 3)])
-def test_caption_lm_is_the_papers(file, layers, build):
-    path = MODELS / "caption_lm" / f"{file}.prototxt"
-    build(path)
-    net = Net(load_net(path), "TRAIN", "cpu")
+def test_caption_lm_is_the_papers(file, layers):
+    net = Net(load_net(MODELS / "caption_lm" / f"{file}.prototxt"), "TRAIN", "cpu")
     lstms = [layer for layer in net.layers.values() if layer.config.type == "LSTM"]
     assert [layer.units for layer in lstms] == [1000] * layers
     assert [site.settings.rate for site in net.drop_sites.values()] == [0.5] * (layers + 1)

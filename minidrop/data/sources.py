@@ -5,11 +5,11 @@ from pathlib import Path
 
 from minidrop.errors import DataError, nearest
 
-DATA_SETS = ("digits", "mnist", "fashion-mnist", "ptb", "tinyshakespeare")
+DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar10", "ptb", "tinyshakespeare")
 """What scripts/download_data.py can make.
 
-"NAME/train.txt" and "NAME/test.txt" are the sources; ptb has "ptb/valid.txt" too, tinyshakespeare is one
-text, "tinyshakespeare/input.txt".
+"NAME/train.txt" and "NAME/test.txt" are the sources; cifar10 has "cifar10/mean.binaryproto" and ptb
+"ptb/valid.txt" too, tinyshakespeare is one text, "tinyshakespeare/input.txt".
 """
 
 
@@ -25,16 +25,18 @@ def cache_dir() -> Path:
                         "neither; set MINIDROP_CACHE to a folder that can be written") from None
 
 
-def find_source(source: str, config_path: str | None = None, kind: str = "list") -> Path:
+def find_source(source: str, config_path: str | None = None, kind: str = "list",
+                field: str = "source") -> Path:
     """Return the path of the file that `source` names.
 
     A relative name is looked up in the working directory, then beside the config file, then in `cache_dir()`.
-    kind: what messages call the file, "list" or "text". Raises DataError with the places tried and, for a
-    known data set, the command that makes the file; the caller adds the line that names the source.
+    kind: what messages call the file, "list", "text" or "mean"; field: the setting that names it. Raises
+    DataError with the places tried and, for a known data set, the command that makes the file; the caller
+    adds the line that names the source.
     """
     if not source:
-        raise DataError(f"source: expected the name of a {kind} file, got an empty one; write e.g. "
-                        f"source: \"{'ptb' if kind == 'text' else 'digits'}/train.txt\"")
+        raise DataError(f"{field}: expected the name of a {kind} file, got an empty one; write e.g. "
+                        f"{field}: \"{'ptb' if kind == 'text' else 'digits'}/train.txt\"")
     try:
         name = Path(source).expanduser()
     except RuntimeError:
@@ -50,13 +52,14 @@ def find_source(source: str, config_path: str | None = None, kind: str = "list")
                 return place
         folder = next((place for place in places if place.is_dir()), None)
     except (OSError, ValueError) as error:
-        raise DataError(f"source {source!r}: expected the name of a file, got one that the system "
+        raise DataError(f"{field} {source!r}: expected the name of a file, got one that the system "
                         f"refuses ({error}); correct it") from error
     if folder is not None:
-        raise DataError(f"source {source!r}: expected a {kind} file, got the folder {folder}; name the text "
-                        f"file in it{' that lists the HDF5 files' if kind == 'list' else ''}")
+        raise DataError(f"{field} {source!r}: expected a {kind} file, got the folder {folder}; name the "
+                        f"{'mean' if kind == 'mean' else 'text'} file in it"
+                        f"{' that lists the HDF5 files' if kind == 'list' else ''}")
     looked = ", ".join(str(place) for place in places)
-    raise DataError(f"source {source!r}: no such file (looked for {looked}); {how_to_make(source)}")
+    raise DataError(f"{field} {source!r}: no such file (looked for {looked}); {how_to_make(source)}")
 
 
 def how_to_make(source: str) -> str:

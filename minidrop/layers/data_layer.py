@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from minidrop.autograd import Tensor
 from minidrop.config import LayerParameter
 from minidrop.data import Batches, Prefetcher, Vocabulary
-from minidrop.data.transform import check_transform, transform
+from minidrop.data.transform import Transform
 from minidrop.errors import DataError, nearest
 from minidrop.layers.base import Layer
 
@@ -30,7 +30,7 @@ class DataLayer(Layer):
                 return self.feed(SquareRecords(), batch_size=32, shuffle=True)
 
     Each top is the array of the same name, in the net's dtype. The first is transformed as transform_param
-    says, in those types for which the schema allows it.
+    says (see minidrop.data.transform), in those types for which the schema allows it.
     """
 
     bottoms = (0, 0)
@@ -42,6 +42,7 @@ class DataLayer(Layer):
     token_tops: tuple[int, ...] = ()    # the numbers of the tops that hold token indices
     prefetch = 0               # how many batches a thread reads ahead; 0: no thread
     batches = None
+    transform: Transform | None = None      # of the first top
     position = 0
     reader = None
 
@@ -62,9 +63,20 @@ class DataLayer(Layer):
                 known = sorted(records.layout)
                 raise DataError(f"{records.name}: expected an array {name!r}, got none of that name (a "
                                 f"record has {', '.join(map(repr, known))}){nearest(name, known)}")
-        check_transform(self.config.transform_param, records.shapes(self.names[0]))
+        first, *others = (records.shapes(name) for name in self.names)
         self.batches, self.position = batches, 0
-        return [(batches.batch_size, *records.shapes(name)) for name in self.names]
+        return [(batches.batch_size, *shape) for shape in (self.transformed(first), *others)]
+
+    def transformed(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Prepare what transform_param does to records of this shape, and return the shape that it gives.
+
+        Raises ConfigError if the settings do not suit such records, DataError if their mean file does not.
+        """
+        if self.transform is None or self.transform.record != tuple(shape):
+            context = self.context
+            self.transform = Transform(self.config.transform_param, shape, context.dtype, context.phase,
+                                       context.seed, self.name, context.config_path)
+        return self.transform.shape
 
     def seek(self, position: int) -> None:
         """Make batch number `position` the next one."""
@@ -104,7 +116,7 @@ class DataLayer(Layer):
 
     def _next(self):
         """Return the arrays of batch number `position`, on the host."""
-        how = self.names, self.config.transform_param, self.context.dtype
+        how = self.names, self.transform, self.context.dtype
         if not self.prefetch:
             return _arrays(self.batches, *how, self.position)
         if self.reader is None:
@@ -119,11 +131,13 @@ class DataLayer(Layer):
             self.reader = None
 
 
-def _arrays(batches, names, settings, dtype, n):
+def _arrays(batches, names, transform, dtype, n):
     batch = batches.batch(n)
     arrays = [batch[name] for name in names]
-    return [transform(settings, array, dtype) if i == 0 else array.astype(dtype, copy=False)
-            for i, array in enumerate(arrays)]
+    if transform is not None and arrays:
+        # Numbered through the whole run: what is drawn for a record does not depend on the batch size.
+        arrays[0] = transform(arrays[0], n * len(arrays[0]))
+    return [array.astype(dtype, copy=False) for array in arrays]
 
 
 def _pinned(backend, *what):

@@ -10,7 +10,7 @@ from minidrop.layers.data_layer import DataLayer
 class HDF5Data(DataLayer):
     """Batches from the HDF5 files that `source` lists; each top is the dataset of the same name.
 
-    The first top goes through transform_param (scale, mean_value). A thread reads `prefetch` batches ahead.
+    The first top goes through transform_param. A thread reads `prefetch` batches ahead.
     """
 
     def setup(self) -> list[tuple[int, ...]]:

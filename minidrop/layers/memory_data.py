@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from minidrop.data import ArrayRecords
-from minidrop.data.transform import check_transform
 from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.layers.base import as_numbers, register_layer
 from minidrop.layers.data_layer import DataLayer
@@ -15,7 +14,10 @@ from minidrop.layers.data_layer import DataLayer
 
 @register_layer("MemoryData")
 class MemoryData(DataLayer):
-    """Batches of the arrays set by net.set_input_arrays(data, labels), read in order and cyclically."""
+    """Batches of the arrays set by net.set_input_arrays(data, labels), read in order and cyclically.
+
+    The data goes through transform_param.
+    """
 
     tops = (1, 2)
     takes_arrays = True
@@ -32,8 +34,8 @@ class MemoryData(DataLayer):
             raise ConfigError(f"memory_data_param needs {', '.join(missing)}, at least 1")
         self.batch_size, *record = sizes.values()
         self.record = tuple(record)
-        check_transform(self.config.transform_param, self.record)
-        return [(self.batch_size, *self.record), (self.batch_size,)][:len(self.config.top)]
+        shape = self.transformed(self.record)
+        return [(self.batch_size, *shape), (self.batch_size,)][:len(self.config.top)]
 
     def set_arrays(self, data: np.ndarray, labels: Any = None) -> None:
         """Set what to read: data (records, channels, height, width), labels (records,)."""

@@ -175,9 +175,15 @@ MISTAKES = [
      "gaussian"),
     (text("MemoryData", "memory_data_param { batch_size: 2 height: 1 }", ""), [],
      "memory_data_param needs channels, width, at least 1"),
-    (text("MemoryData", "memory_data_param { batch_size: 2 channels: 2 height: 1 width: 1 } transform_param "
-          "{ mirror: true }", ""), [], "transform_param: mirror is not supported yet; scale and mean_value "
-     "are"),
+    (text("MemoryData", "memory_data_param { batch_size: 2 channels: 2 height: 3 width: 5 } transform_param "
+          "{ crop_size: 4 }", ""), [], "transform_param: crop_size must be at most the height and width of "
+     "the images, 3 x 5, got 4"),
+    (text("MemoryData", "memory_data_param { batch_size: 2 channels: 2 height: 3 width: 5 } transform_param "
+          "{ force_gray: true }", ""), [], "transform_param: force_gray is for encoded images (JPEG, PNG); "
+     "these records are arrays: leave it out"),
+    (text("MemoryData", "memory_data_param { batch_size: 2 channels: 2 height: 3 width: 5 } transform_param "
+          '{ mean_file: "m.npy" mean_value: 3 }', ""), [], "transform_param: mean_file and mean_value are "
+     "both given; keep one"),
     (text("MemoryData", "memory_data_param { batch_size: 2 channels: 2 height: 1 width: 1 } "
           "transform_param { mean_value: 1 mean_value: 1 mean_value: 1 }", ""), [],
      "transform_param: expected one mean_value, or one for each of the 2 channels, got 3"),

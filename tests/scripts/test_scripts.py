@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from programs import run_here
+
+from minidrop.data.mean_file import read_mean
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -116,6 +120,39 @@ def test_train_embedded(environment, tmp_path):
     accuracies = [float(found) for found in re.findall(r"test accuracy (0\.\d+|1\.0+)", text)]
     assert len(accuracies) == 3 and min(accuracies) > 0.9
     assert not list(tmp_path.iterdir())
+
+
+class TestComputeMean:
+    @pytest.fixture
+    def source(self, tmp_path):
+        data = np.random.default_rng(0).integers(0, 256, (50, 3, 4, 5)).astype(np.uint8)
+        for number in range(2):
+            with h5py.File(tmp_path / f"{number}.h5", "w") as h5:
+                h5["data"], h5["video"] = data[number::2], np.zeros((25, 1, 2, 3, 4))
+        (tmp_path / "list.txt").write_text("0.h5\n1.h5\n")
+        return tmp_path / "list.txt", data
+
+    @pytest.mark.parametrize("name", ["mean.npy", "mean.binaryproto"])
+    def test_what_it_writes(self, source, tmp_path, name):
+        path, data = source
+        done = run({}, "compute_mean.py", path, tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_allclose(read_mean(tmp_path / name), data.mean(axis=0), rtol=1e-6)
+        first, *channels = done.stdout.splitlines()
+        assert first == f"{tmp_path / name}: the mean of 50 records of shape (3, 4, 5)"
+        assert channels[1] == f"channel 1: mean_value: {data[:, 1].mean():.6g}" and len(channels) == 3
+
+    @pytest.mark.parametrize("arguments, status, message", [
+        (["list.txt", "m.npy", "--name", "video"], 1, "expected records of at most 3 axes"),
+        (["list.txt", "m.npy", "--name", "vdeo"], 1, "'vdeo'"),
+        (["none.txt", "m.npy"], 1, "source 'none.txt': no such file"),
+        (["list.txt", "no/m.npy"], 1, "no/m.npy"),
+        (["list.txt"], 2, "Usage: "),
+    ])
+    def test_mistakes_are_one_clear_message(self, source, tmp_path, arguments, status, message):
+        done = run({}, "compute_mean.py", *arguments, folder=tmp_path)
+        assert done.returncode == status and message in done.stderr and not done.stdout
+        assert "Traceback" not in done.stderr and (status == 2 or done.stderr.count("\n") == 1)
 
 
 def test_sanitize_says_in_one_line_what_it_needs():

@@ -1,0 +1,62 @@
+"""Files that hold a mean of images: Caffe's .binaryproto, or .npy."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from minidrop.data.binaryproto import read_array
+from minidrop.data.records import Records
+from minidrop.files import replace
+
+PIECE_BYTES = 8 << 20       # of records, read at a time
+
+
+def read_mean(path: Path | str) -> np.ndarray:
+    """Return the array of a mean file: of a .npy file, or else of a BlobProto.
+
+    A first axis of length 1 (Caffe's `num`) is left out of four. Raises DataError if the file is missing,
+    damaged or too large.
+    """
+    mean = read_array(path)
+    return mean[0] if mean.ndim == 4 and len(mean) == 1 else mean
+
+
+def write_mean(path: Path | str, mean: np.ndarray) -> None:
+    """Write a mean (channels, height, width) as float32, to .npy or else as a BlobProto. Raises OSError.
+
+    Old Caffe reads the four lengths num, channels, height, width; so does new Caffe.
+    """
+    mean = np.asarray(mean, np.float32)
+    if Path(path).suffix == ".npy":
+        file = io.BytesIO()
+        np.save(file, mean, allow_pickle=False)
+        replace(path, file.getvalue())
+        return
+    lengths = [1] * (4 - mean.ndim) + list(mean.shape)
+    if len(lengths) > 4:
+        raise ValueError(f"a BlobProto of a mean has at most 4 axes, got the shape {mean.shape}")
+    head = b"".join(bytes([number << 3]) + _varint(length) for number, length in enumerate(lengths, 1))
+    replace(path, head + bytes([5 << 3 | 2]) + _varint(mean.nbytes) + mean.astype("<f4").tobytes())
+
+
+def mean_of(records: Records, name: str = "data") -> np.ndarray:
+    """Return the mean over all records of the array `name`, float64, of the shape of one record.
+
+    Each record is read once, in order, some 8 MiB at a time; sums are in float64.
+    """
+    shape = records.shapes(name)
+    step = max(1, PIECE_BYTES // max(1, records.record_bytes))
+    total = np.zeros(shape)
+    for begin in range(0, len(records), step):
+        part = records.read(np.arange(begin, min(begin + step, len(records))))[name]
+        total += part.sum(axis=0, dtype=np.float64)
+    return total / len(records)
+
+
+def _varint(number):
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])

@@ -1,0 +1,40 @@
+"""Arrays of NumPy's .npy format from bytes of strangers: no pickle, no more memory than the bytes hold."""
+
+import io
+import math
+
+import numpy as np
+
+from minidrop.errors import DataError
+
+MAGIC = b"\x93NUMPY"
+
+
+def parse_npy(content: bytes, name: str) -> np.ndarray:
+    """Return the array of numbers in the bytes of a .npy file, in native byte order.
+
+    `name` is what messages call it. Raises DataError unless it is a whole .npy file of integers, floats or
+    booleans. Source: numpy.lib.format, versions 1.0 and 2.0.
+    """
+    if not content.startswith(MAGIC):
+        raise DataError(f"{name}: expected a .npy file of numbers, got another kind of file; make it again")
+    file = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
+            np.lib.format.read_array_header_2_0)
+        shape, is_fortran, dtype = read(file)
+        size = math.prod(shape) * dtype.itemsize
+    except Exception as error:      # NumPy parses the header as Python source, which fails in many ways
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{name}: expected a .npy file of numbers, got a damaged one ({reason}); make it "
+                        "again") from error
+    if dtype.kind not in "biuf":
+        raise DataError(f"{name}: expected a .npy file of numbers, got entries of {dtype}; make it again")
+    rest = len(content) - file.tell()
+    if min(shape, default=1) < 0 or size != rest:
+        raise DataError(f"{name}: expected {size} bytes for the shape {shape} of {dtype}, got {rest}; the "
+                        "file is damaged: make it again")
+    array = np.frombuffer(content, dtype, offset=file.tell())
+    array = array.reshape(shape, order="F" if is_fortran else "C")
+    return array.astype(dtype.newbyteorder("="), order="C")
