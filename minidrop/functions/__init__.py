@@ -3,7 +3,7 @@
 from minidrop.autograd import Tensor
 from minidrop.functions.activation import power, relu, sigmoid, tanh
 from minidrop.functions.arithmetic import add, maximum, multiply, product, weighted_sum
-from minidrop.functions.convolution import convolution, deconvolution
+from minidrop.functions.convolution import convolution, deconvolution, im2col
 from minidrop.functions.dropout import (
     approx_dropout,
     dropout,
@@ -32,11 +32,12 @@ from minidrop.functions.trailing import crop, reduction, tile
 __all__ = ["HiddenDrop", "absval", "accuracy", "add", "add_to_steps", "approx_dropout", "argmax",
            "batch_reindex", "bnll", "clip", "concat", "contrastive_loss", "convolution", "crop",
            "deconvolution", "dropout", "elu", "embed", "euclidean_loss", "exp", "expand", "filter_records",
-           "flatten", "gaussian_dropout", "gru", "hinge_loss", "infogain_loss", "linear", "log", "lstm",
-           "max_pooling", "maximum", "mean_pooling", "multinomial_logistic_loss", "multiply", "multiply_mask",
-           "perplexity", "pooled_places", "power", "product", "reduction", "relu", "reshape", "reverse_steps",
-           "rnn", "scale", "sigmoid", "sigmoid_cross_entropy", "slice", "softmax", "softmax_cross_entropy",
-           "stochastic_pooling", "swish", "take", "tanh", "threshold", "tile", "weighted_sum"]
+           "flatten", "gaussian_dropout", "gru", "hinge_loss", "im2col", "infogain_loss", "linear", "log",
+           "lstm", "max_pooling", "maximum", "mean_pooling", "multinomial_logistic_loss", "multiply",
+           "multiply_mask", "perplexity", "pooled_places", "power", "product", "reduction", "relu", "reshape",
+           "reverse_steps", "rnn", "scale", "sigmoid", "sigmoid_cross_entropy", "slice", "softmax",
+           "softmax_cross_entropy", "stochastic_pooling", "swish", "take", "tanh", "threshold", "tile",
+           "weighted_sum"]
 
 # The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.__add__ = Tensor.__radd__ = add

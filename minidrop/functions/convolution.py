@@ -285,3 +285,37 @@ def deconvolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window 
     """
     window = window or Window.of(W.shape[2:])
     return _sliding(Deconvolution, x, W, b, window, groups, axis, out_kept, activation, scale)
+
+
+class Im2col(Function):
+    """y[n, (c, k), p] = x[n, c, p * stride + k * dilation - pad]: the windows of images as channels.
+
+    A kept set of channels is passed on, each as the run of its entries.
+    """
+
+    __slots__ = ("window", "shape")
+    kept_rule = "native"
+
+    def __init__(self, window: Window):
+        self.window = window
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        kept, axis = self.input_kept[0]
+        if kept is not None and axis % x.ndim != 1:
+            raise ShapeError(f"im2col would mix the entries of {kept} on axis {axis}; call functions.expand on "
+                             f"it first")
+        self.shape, self.output_kept = x.shape, (None if kept is None else kept.spread(self.window.entries), 1)
+        places = self.window.places(x.shape[2:])
+        columns = backend.columns(x, self.window).reshape(x.shape[1] * self.window.entries, len(x), *places)
+        return backend.xp.ascontiguousarray(backend.xp.moveaxis(columns, 1, 0))
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        gx = backend.empty(self.shape, gy.dtype)
+        columns = backend.xp.ascontiguousarray(backend.xp.moveaxis(gy, 1, 0))
+        backend.add_columns(columns, self.window, gx)
+        return gx
+
+
+def im2col(x: Tensor, window: Window) -> Tensor:
+    """Return the windows of x (N, C, *spatial) as channels (N, C * entries, *places); see `Im2col`."""
+    return Im2col(window).apply(x)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from minidrop import Kept, KeptError, Tensor, check_gradients, functions
+from minidrop import Kept, Tensor, check_gradients, functions
 from minidrop.backend import Backend, get_backend
 from minidrop.backend.window import Window
+from minidrop.errors import KeptError
 from minidrop.kept import KeptByGroup
 
 
@@ -78,10 +79,10 @@ def test_gradients(case, ceil, device):
     image, window = window_of(case)
     distinct = np.random.default_rng(1).permutation(2 * 3 * image[0] * image[1]).reshape(2, 3, *image) / 7.0
     for function in (functions.max_pooling, functions.mean_pooling):
-        check_gradients(lambda x, f=function: f(Tensor_on(device, x), window, ceil), distinct)
+        check_gradients(lambda x, f=function: f(on(device, x), window, ceil), distinct)
 
 
-def Tensor_on(device, x):
+def on(device, x):
     """The same tensor, computed by another backend."""
     x.backend = device
     return x
