@@ -81,7 +81,8 @@ class _Sliding(Function):
         if all(part.kept is None for work in self.work for part in work[:2]):
             return backend.concatenate(gradients, 0).reshape(self.W_shape)
         width = self.W_shape[0] // self.groups
-        return Blocks([Block(gradient, _placed(rows, width, self.W_shape[0]), _spread(columns.kept, self.window))
+        return Blocks([Block(gradient, _placed(rows, width, self.W_shape[0]),
+                             _spread(columns.kept, self.window))
                        for gradient, (rows, columns, _) in zip(gradients, self.work, strict=True)
                        if gradient.size], dtype)
 
@@ -104,9 +105,10 @@ class _Sliding(Function):
 class Convolution(_Sliding):
     """y = scale * f(b[o] + sum over c, k of W[o, c, k] x[n, c, p * stride + k * dilation - pad]).
 
-    x (N, C, *spatial), W (O, C / groups, *size), b (O,) -> y (N, O, *places): `Window.places`. Output channels
-    of a group read the input channels of the same one. If x carries a kept set of channels, only those of W
-    are read; if `out_kept` is given, only those outputs are computed, and y carries it. Raises ShapeError.
+    x (N, C, *spatial), W (O, C / groups, *size), b (O,) -> y (N, O, *places), see `Window.places`. Output
+    channels of a group read the input channels of the same one. If x carries a kept set of channels, only
+    those of W are read; if `out_kept` is given, only those outputs are computed, and y carries it. Raises
+    ShapeError.
     """
 
     __slots__ = ()
@@ -172,8 +174,8 @@ class Deconvolution(_Sliding):
             if wanted[0]:
                 backend.convolve(gy, own, None, self.window, gx, columns.bounds, rows.bounds)
             if wanted[1]:
-                gradients.append(backend.convolve_gradients(gy, own, self.x, self.window, None, columns.bounds,
-                                                            rows.bounds))
+                gradients.append(backend.convolve_gradients(gy, own, self.x, self.window, None,
+                                                            columns.bounds, rows.bounds))
         gW = self._weight_gradient(backend, gradients, gy.dtype) if wanted[1] else None
         gb = self._bias_gradient(backend, gy) if len(wanted) > 2 and wanted[2] else None
         return (None if gx is None else gx.reshape(self.shape), gW, gb)[:len(wanted)]
@@ -242,8 +244,8 @@ def _spread(kept: Kept | None, window: Window) -> Kept | None:
     return None if kept is None else kept.spread(window.entries)
 
 
-def _sliding(kind: type[_Sliding], x: Tensor, W: Tensor, b: Tensor | None, window: Window, groups: int, axis: int,
-             out_kept: Any, activation: str, scale: float) -> Tensor:
+def _sliding(kind: type[_Sliding], x: Tensor, W: Tensor, b: Tensor | None, window: Window, groups: int,
+             axis: int, out_kept: Any, activation: str, scale: float) -> Tensor:
     """Apply a function of sliding windows; where groups of samples keep other channels, to each of them."""
     rest = (W,) if b is None else (W, b)
     in_kept = x.kept if isinstance(x.kept, KeptByGroup) else None
@@ -276,12 +278,12 @@ def convolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window | 
     return _sliding(kind, x, W, b, window, groups, axis, out_kept, activation, scale)
 
 
-def deconvolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window | None = None, groups: int = 1,
-                  axis: int = 1, out_kept: Kept | KeptByGroup | None = None, activation: str = "none",
-                  scale: float = 1.0) -> Tensor:
-    """Return scale * f(the transposed convolution of x (N, O, *places) with W (O, C / groups, *size), plus b).
+def deconvolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window | None = None,
+                  groups: int = 1, axis: int = 1, out_kept: Kept | KeptByGroup | None = None,
+                  activation: str = "none", scale: float = 1.0) -> Tensor:
+    """Return scale * f(the transposed convolution of x (N, O, *places), plus b).
 
-    Arguments as those of `convolution`. See `Deconvolution`.
+    W (O, C / groups, *size); the other arguments as those of `convolution`. See `Deconvolution`.
     """
     window = window or Window.of(W.shape[2:])
     return _sliding(Deconvolution, x, W, b, window, groups, axis, out_kept, activation, scale)
@@ -302,9 +304,9 @@ class Im2col(Function):
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         kept, axis = self.input_kept[0]
         if kept is not None and axis % x.ndim != 1:
-            raise ShapeError(f"im2col would mix the entries of {kept} on axis {axis}; call functions.expand on "
-                             f"it first")
-        self.shape, self.output_kept = x.shape, (None if kept is None else kept.spread(self.window.entries), 1)
+            raise ShapeError(f"im2col would mix the entries of {kept} on axis {axis}; call functions.expand "
+                             f"on it first")
+        self.shape, self.output_kept = x.shape, (_spread(kept, self.window), 1)
         places = self.window.places(x.shape[2:])
         columns = backend.columns(x, self.window).reshape(x.shape[1] * self.window.entries, len(x), *places)
         return backend.xp.ascontiguousarray(backend.xp.moveaxis(columns, 1, 0))

@@ -23,14 +23,14 @@ class _Pooling(Function):
     __slots__ = ("window", "places", "shape")
     kept_rule = "native"
 
-    def __init__(self, window: Window, places: tuple[int, int]):
+    def __init__(self, window: Window, places: tuple[int, ...]):
         self.window, self.places = window, places
 
     def _read(self, x):
         kept, axis = self.input_kept[0]
         if kept is not None and axis % x.ndim > 1:
-            raise KeptError(f"pooling would mix the entries of {kept} on axis {axis}; call functions.expand on "
-                            f"it first")
+            raise KeptError(f"pooling would mix the entries of {kept} on axis {axis}; call functions.expand "
+                            f"on it first")
         self.output_kept, self.shape = (kept, axis), x.shape
 
 
@@ -42,7 +42,7 @@ class MaxPooling(_Pooling):
 
     __slots__ = ("with_index", "index")
 
-    def __init__(self, window: Window, places: tuple[int, int], with_index: bool = False):
+    def __init__(self, window: Window, places: tuple[int, ...], with_index: bool = False):
         super().__init__(window, places)
         self.with_index = with_index
 
@@ -67,7 +67,7 @@ class StochasticPooling(MaxPooling):
 
     __slots__ = ("key",)
 
-    def __init__(self, window: Window, places: tuple[int, int], key: int, with_index: bool = False):
+    def __init__(self, window: Window, places: tuple[int, ...], key: int, with_index: bool = False):
         super().__init__(window, places, with_index)
         self.key = key
 
@@ -89,7 +89,7 @@ class MeanPooling(_Pooling):
 
 
 class WeightedPooling(_Pooling):
-    """y[n, c, p] = sum x^2 / sum x of the window at p: what `StochasticPooling` gives on average. No gradient."""
+    """y[n, c, p] = sum x^2 / sum x of the window at p: the mean of `StochasticPooling`. No gradient."""
 
     __slots__ = ()
 
@@ -123,7 +123,7 @@ def mean_pooling(x: Tensor, window: Window, ceil: bool = True) -> Tensor:
     return MeanPooling(window, pooled_places(x.shape[2:], window, ceil)).apply(x)
 
 
-def stochastic_pooling(x: Tensor, window: Window, key: int | None, ceil: bool = True,
+def stochastic_pooling(x: Tensor, window: Window, key: Any, ceil: bool = True,
                        with_index: bool = False) -> Any:
     """Return an entry of each window of x (N, C, H, W), drawn by its value; key None: what is expected.
 

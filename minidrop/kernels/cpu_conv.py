@@ -44,7 +44,7 @@ def image_rows(x: Any, n: Any, c: Any, top: Any, pad: Any, out: Any) -> None:
 
 @jit
 def put_image_rows(rows: Any, pad_h: Any, pad_w: Any, x: Any, n: Any, c: Any) -> None:
-    """x[n, c + k, h, w] = rows[h + pad_h, w + pad_w, k]; rows (height, width, channels) of the padded image."""
+    """x[n, c + k, h, w] = rows[h + pad_h, w + pad_w, k]: the image inside of padded rows."""
     height, width = x.shape[2:]
     channels = U(rows.shape[2])
     flat = rows.reshape(-1)
@@ -204,7 +204,7 @@ def spread_planes(W: Any, gy: Any, size: Any, stride: Any, pad: Any, dilation: A
 @jit
 def plane_weights(x: Any, gy: Any, size: Any, stride: Any, pad: Any, dilation: Any, gW: Any, first: Any,
                   last: Any) -> None:
-    """gW[o, k] = the gradient of the W of `convolve_planes`, for first <= o < last, summed over n in order."""
+    """gW[o, k] = the gradient of the W of `convolve_planes`, for first <= o < last; images in order."""
     factor = gy.shape[1] // x.shape[1]
     sums = np.empty(8, gW.dtype)        # as many independent sums as the processor can keep going
     for o in range(first, last):

@@ -30,8 +30,8 @@ class Deconvolution(ConvolutionLayer):
             raise ShapeError(f"bottom of shape {tuple(shape)} has an axis without entries")
         places = self.window.spread(self.spatial)
         if min(places) < 1:
-            raise ShapeError(f"a bottom of shape {tuple(shape)} becomes images of {places}: pad takes all of it; "
-                             f"make pad smaller")
+            raise ShapeError(f"a bottom of shape {tuple(shape)} becomes images of {places}: pad takes all of "
+                             f"it; make pad smaller")
         return places
 
     @property

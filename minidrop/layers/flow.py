@@ -48,7 +48,8 @@ class Product:
     kinds: what it can leave out, of "units", "weights" and "blocks"; with "groups" as well, other units for
         each group of samples (a KeptByGroup).
     in_spread: the number of neighbouring inputs that an entry of in_axis stands for.
-    weight_axes: the axes of the weights that count the outputs and the inputs; None as above.
+    weight_axes: the axes of the weights that count the outputs and the inputs; None if no order of the units
+        but one fits them, as with groups of channels.
     biases: the names of other parameters with one entry per output.
     epilogue: can apply an activation and the scale of a drop of units to its result (see NodePlan).
     """
@@ -64,7 +65,7 @@ class Product:
     kinds: tuple = ()
     in_spread: int = 1
     calls: int = 1
-    weight_axes: tuple = (0, 1)
+    weight_axes: tuple | None = (0, 1)
     biases: tuple = ()
     epilogue: bool = False
 

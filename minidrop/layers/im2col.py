@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @register_layer("Im2col")
 class Im2col(SlidingLayer):
-    """y[n, (c, k), p] = x[n, c, p * stride + k * dilation - pad]; y (N, C * entries of the window, *places)."""
+    """y[n, (c, k), p] = x[n, c, p * stride + k * dilation - pad]; y (N, C * window's entries, *places)."""
 
     def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         self.read(shape)

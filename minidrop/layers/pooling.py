@@ -36,9 +36,9 @@ class Pooling(Layer):
         self.ceil = _rounds_up(settings)
         places = functions.pooled_places(shape[2:], self.window, self.ceil)
         if min(places) < 1 or not min(shape[2:]):
-            raise ShapeError(f"a window of {' x '.join(map(str, self.window.size))} does not fit into the bottom "
-                             f"of shape {tuple(shape)} with pad {self.window.pad[0]} x {self.window.pad[1]}; "
-                             f"make kernel_size smaller")
+            raise ShapeError(f"a window of {' x '.join(map(str, self.window.size))} does not fit into the "
+                             f"bottom of shape {tuple(shape)} with pad {self.window.pad[0]} x "
+                             f"{self.window.pad[1]}; make kernel_size smaller")
         if self.method == "STOCHASTIC" and self.training:
             self.stream = "pooling"
         return [(*shape[:2], *places)] * len(self.config.top)
@@ -56,10 +56,11 @@ class Pooling(Layer):
         if size is None:
             raise ConfigError("pooling_param needs kernel_size, at least 1, or global_pooling")
         if min(size) < 1 and min(shape[2:]) or min(stride) < 1:
-            raise ConfigError(f"kernel_size and stride must be at least 1, got {list(size)} and {list(stride)}")
+            raise ConfigError(f"kernel_size and stride must be at least 1, got {list(size)} and "
+                              f"{list(stride)}")
         if any(p >= k for p, k in zip(pad, size, strict=True)) and any(pad):
-            raise ConfigError(f"pad {list(pad)} must be smaller than the window, {list(size)}: one that lies in "
-                              f"the padding alone has no entry")
+            raise ConfigError(f"pad {list(pad)} must be smaller than the window, {list(size)}: one that lies "
+                              f"in the padding alone has no entry")
         if any(pad) and self.method == "STOCHASTIC":
             raise ConfigError("pool STOCHASTIC has no pad")
         return Window(size, stride, pad, (1, 1))
@@ -76,8 +77,8 @@ class Pooling(Layer):
             return functions.max_pooling(x, self.window, self.ceil, more)
         if self.method == "AVE":
             return functions.mean_pooling(x, self.window, self.ceil)
-        return functions.stochastic_pooling(x, self.window, self.drawn.key if self.training else None, self.ceil,
-                                            more)
+        key = self.drawn.key if self.training else None
+        return functions.stochastic_pooling(x, self.window, key, self.ceil, more)
 
 
 def _pair(settings: Any, name: str, first: str, second: str) -> Any:

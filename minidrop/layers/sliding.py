@@ -29,7 +29,8 @@ def window_of(settings: Message, axes: int) -> Window:
     return Window(size, stride, pad, dilation)
 
 
-def _numbers(settings: Any, name: str, parts: Sequence[str], axes: int, default: int | None) -> tuple[int, ...]:
+def _numbers(settings: Any, name: str, parts: Sequence[str], axes: int,
+             default: int | None) -> tuple[int, ...]:
     """Return one number for each spatial axis, of a repeated field or of its _h and _w forms."""
     given = list(getattr(settings, name))
     one_by_one = [part for part in parts if settings.HasField(part)]
@@ -45,8 +46,8 @@ def _numbers(settings: Any, name: str, parts: Sequence[str], axes: int, default:
     if not given and default is None:
         raise ConfigError(f"convolution_param needs {name}, at least 1")
     if len(given) not in (0, 1, axes):
-        raise ConfigError(f"{name} is given {len(given)} times; expected once, or once for each of the {axes} "
-                          f"spatial axes")
+        raise ConfigError(f"{name} is given {len(given)} times; expected once, or once for each of the "
+                          f"{axes} spatial axes")
     return tuple(given or [default]) * (1 if len(given) == axes else axes)
 
 
@@ -89,7 +90,8 @@ class ConvolutionLayer(SlidingLayer):
         shape, settings = shapes[0], self.settings
         for other in shapes[1:]:
             if tuple(other) != tuple(shape):
-                raise ShapeError(f"bottoms of one shape expected, got {', '.join(str(tuple(s)) for s in shapes)}")
+                raise ShapeError(f"bottoms of one shape expected, got "
+                                 f"{', '.join(str(tuple(s)) for s in shapes)}")
         self.outputs, self.groups = settings.num_output, settings.group
         if not self.outputs:
             raise ConfigError("convolution_param needs num_output, at least 1")
@@ -134,17 +136,18 @@ class ConvolutionLayer(SlidingLayer):
         """Return the Product of a bottom; one of single channels is too small to leave anything out."""
         rows = math.prod(shape[:self.axis]) * math.prod(self.multiplied)
         kinds = () if self.each_alone else ("units", "groups")
-        return Product("weight", rows, self.channels // self.groups * self.window.entries, self.outputs, number,
-                       self.axis, number, self.axis, kinds,
-                       weight_axes=(0, 1) if self.weight_rows == "outputs" else (1, 0),
+        axes = (0, 1) if self.weight_rows == "outputs" else (1, 0)
+        return Product("weight", rows, self.channels // self.groups * self.window.entries, self.outputs,
+                       number, self.axis, number, self.axis, kinds,
+                       weight_axes=axes if self.groups == 1 else None,
                        biases=("bias",) * self.settings.bias_term, epilogue=not self.each_alone)
 
     def each(self, function: Callable[..., Tensor], bottoms: Sequence[Tensor]) -> Any:
         """Return `function` of each bottom with the weights, for the channels that the drop below keeps."""
         below = self.drawn.outputs
         scale = below.scale if below.kept is not None and self.plan.scales else 1.0
-        tops = [function(x, self.params["weight"], self.params.get("bias"), self.window, self.groups, self.axis,
-                         below.kept, self.plan.activation, scale) for x in bottoms]
+        tops = [function(x, self.params["weight"], self.params.get("bias"), self.window, self.groups,
+                         self.axis, below.kept, self.plan.activation, scale) for x in bottoms]
         return tops[0] if len(tops) == 1 else tuple(tops)
 
     @property

@@ -36,8 +36,8 @@ class SPP(Layer):
         self.windows = [self._window(shape[2:], 2 ** level) for level in range(levels)]
         if levels < settings.pyramid_height or None in self.windows:
             raise ConfigError(f"pyramid_height {settings.pyramid_height} cuts an axis into "
-                              f"2^{settings.pyramid_height - 1} windows, but the bottom of shape {tuple(shape)} is too "
-                              f"small for that; make it smaller")
+                              f"2^{settings.pyramid_height - 1} windows, but the bottom of shape "
+                              f"{tuple(shape)} is too small for that; make it smaller")
         if levels == 1:
             return [(*shape[:2], 1, 1)]
         return [(shape[0], shape[1] * sum(4 ** level for level in range(levels)))]

@@ -75,7 +75,7 @@ class _Walker:
                 drop.reason = f"blob {ref.name} comes from another drop, {node.name}"
                 return
             facts = [fact for fact in node.passes_to(ref, axis) if fact.spread == 1 and fact.compact]
-            if len(facts) != 1 or node.layer.tops[1] != 1:      # another top may show the missing entries
+            if len(facts) != 1 or len(node.tops) != 1:      # another top may show the missing entries
                 drop.reason = (f"blob {ref.name} is written by {node.name} ({node.config.type}), which "
                                f"computes all of it")
                 return
@@ -148,8 +148,9 @@ class _Walker:
             drop.unread.append((node, clash))
         if reads and not clash:
             drop.consumers.append(node)
-        elif not any(product.kinds for product in products) and facts and len(facts) == len(node.passes_from(i, axis)) and (
-                kind == "units" or all(fact.spread == 1 for fact in facts)):
+        elif (not any(product.kinds for product in products) and facts
+              and len(facts) == len(node.passes_from(i, axis))
+              and (kind == "units" or all(fact.spread == 1 for fact in facts))):
             drop.carriers.append(node)
             carrying.update({node.tops[fact.top]: axis for fact in facts if fact.top is not None})
         elif kind == "units":

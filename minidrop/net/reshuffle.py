@@ -128,7 +128,8 @@ def _outputs(node, ref):
     """Return the Products whose outputs are the units of a blob, each with its own slice of the weights."""
     if any(product.bottom == OWN for product in node.products):
         return []               # the state carried from step to step would have to be permuted as well
-    return [product for product in node.products_of(ref) if product.out_axis is not None]
+    return [product for product in node.products_of(ref)
+            if product.out_axis is not None and product.weight_axes is not None]
 
 
 def _in_place(node, passes):
@@ -155,7 +156,8 @@ def _moves(graph, config, writer, ref):
                 raise _Unknown
             products = [product for product in node.products if product.bottom == i]
             passes = _in_place(node, node.passes_from(i, axis))
-            if products and all(product.in_axis == axis and product.in_spread == 1 for product in products):
+            if products and all(product.in_axis == axis and product.in_spread == 1
+                                and product.weight_axes is not None for product in products):
                 moves += [(node, product.parameter, product.weight_axes[1]) for product in products]
             elif passes and not products:
                 reached += [node.tops[fact.top] for fact in passes if fact.top is not None]

@@ -57,8 +57,8 @@ def test_convolution_against_pytorch(shape, biased, activation, scale):
     torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
     x, W, b, window, groups = case(shape)
     inputs = [Tensor(a, requires_grad=True) for a in ((x, W, b) if biased else (x, W))]
-    y = functions.convolution(*inputs[:2], inputs[2] if biased else None, window, groups, activation=activation,
-                              scale=scale)
+    y = functions.convolution(*inputs[:2], inputs[2] if biased else None, window, groups,
+                              activation=activation, scale=scale)
     own = [torch.tensor(a, requires_grad=True) for a in (x, W, b)[:len(inputs)]]
     convolution = (torch.nn.functional.conv1d, torch.nn.functional.conv2d,
                    torch.nn.functional.conv3d)[len(window.size) - 1]
@@ -107,13 +107,14 @@ def test_the_cpu_loops_agree_with_the_generic_methods(shape, dtype):
         np.testing.assert_allclose(got, expected, rtol=bound, atol=bound)
 
 
-SETS = {"regular": Kept(1, 2, 1, 6), "list": Kept.of([0, 3, 4], 6), "empty": Kept(9, 9, 2, 6), "all": Kept.all(6),
-        "one group alone": Kept.of([0, 1, 2], 6)}
+SETS = {"regular": Kept(1, 2, 1, 6), "list": Kept.of([0, 3, 4], 6), "empty": Kept(9, 9, 2, 6),
+        "all": Kept.all(6), "one group alone": Kept.of([0, 1, 2], 6)}
 BY_GROUP = {"even": KeptByGroup([Kept(0, 2, 1, 6), Kept(1, 2, 1, 6)]),
             "uneven": KeptByGroup([Kept.of([0, 2, 4, 5], 6), Kept.of([1], 6), Kept.of([3, 4], 6)]),
             "more than images": KeptByGroup([Kept.of([i], 6) for i in range(6)])}
 KINDS = {"dense": (functions.convolution, 6, 6, 1), "in groups": (functions.convolution, 6, 6, 2),
-         "transposed": (functions.deconvolution, 6, 6, 1), "transposed, in groups": (functions.deconvolution, 6, 6, 3)}
+         "transposed": (functions.deconvolution, 6, 6, 1),
+         "transposed, in groups": (functions.deconvolution, 6, 6, 3)}
 
 
 def expected_of(function, x, W, b, window, groups, in_kept, out_kept):
@@ -175,7 +176,8 @@ def test_each_channel_keeps_its_own_outputs(kept, factor):
     assert y.kept == kept.spread(factor)
     dense = Tensor(x.data)
     expected = functions.convolution(dense, W, b, groups=6)
-    mask = (y.kept.mask(5) if isinstance(kept, KeptByGroup) else np.tile(y.kept.mask(), (5, 1)))[..., None, None]
+    mask = y.kept.mask(5) if isinstance(kept, KeptByGroup) else np.tile(y.kept.mask(), (5, 1))
+    mask = mask[..., None, None]
     np.testing.assert_allclose(y.numpy(), expected.data * mask, rtol=1e-12, atol=1e-12)
     check_gradients(lambda x, W, b: functions.convolution(functions.take(x, kept, 1), W, b, groups=6),
                     x.data, W.data, b.data)
@@ -200,7 +202,7 @@ def test_channels_on_a_later_axis():
 
 
 def test_a_batch_without_images():
-    x, W, b = Tensor(np.zeros((0, 3, 5, 5)), True), Tensor(numbers(4, 3, 3, 3), True), Tensor(np.zeros(4), True)
+    x, W, b = (Tensor(a, True) for a in (np.zeros((0, 3, 5, 5)), numbers(4, 3, 3, 3), np.zeros(4)))
     y = functions.convolution(x, W, b)
     assert y.shape == (0, 4, 3, 3)
     y.backward(np.zeros(y.shape))
@@ -211,7 +213,7 @@ def test_wrong_channels_are_refused():
     W = Tensor(numbers(4, 3, 3, 3))
     with pytest.raises(ShapeError, match="x has 5 channels, but W expects 3"):
         functions.convolution(Tensor(numbers(2, 5, 6, 6)), W)
-    with pytest.raises(ShapeError, match="carries a kept set on axis 2; only the axis of the channels, 1, can"):
+    with pytest.raises(ShapeError, match="a kept set on axis 2; only the axis of the channels, 1, can"):
         functions.convolution(functions.take(Tensor(numbers(2, 3, 6, 6)), Kept(0, 2, 1, 6), 2), W)
 
 

@@ -53,7 +53,8 @@ class Convolutions:
                  relu: bool = False, scale: float = 1.0) -> None:
         """Write the convolution of x (N, C, *spatial) with W (O, C, *size) to out (N, O, *places).
 
-            out[n, o, p] = scale f(b[o] + sum over c, k of W[o, c, k] x[n, c, p * stride + k * dilation - pad])
+            out[n, o, p] = scale f(b[o] + sum over c, k of W[o, c, k]
+                                          x[n, c, p * stride + k * dilation - pad])
 
         b: (O,) or None. f: max(., 0) with `relu`, else nothing.
         """
@@ -70,7 +71,7 @@ class Convolutions:
         if scale != 1:
             y *= y.dtype.type(scale)
 
-    def convolve_gradients(self, x: np.ndarray | None, W: np.ndarray, gy: np.ndarray, window: Window,
+    def convolve_gradients(self, x: Any, W: np.ndarray, gy: np.ndarray, window: Window,
                            gx: np.ndarray | None = None, channels: Range | None = None,
                            outs: Range | None = None, wanted: bool = True) -> np.ndarray | None:
         """Write the gradient of x to gx, unless it is None; return that of W, a matrix, if it is `wanted`.

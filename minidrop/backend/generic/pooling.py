@@ -18,7 +18,8 @@ class Pooling:
     largest, and never drawn.
     """
 
-    def max_pool(self, x: np.ndarray, window: Window, places: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def max_pool(self, x: np.ndarray, window: Window,
+                 places: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Return (y, index): the largest entry of each window, and where it lies in its image: h * width + w.
 
         Of equal entries the first; NaN counts as the largest. index: int32.
@@ -44,7 +45,7 @@ class Pooling:
             gx[at] += self.xp.where(hit, gy, gy.dtype.type(0))
         return self._inner_image(gx, window, shape)
 
-    def mean_pool(self, x: np.ndarray, window: Window, places: tuple[int, int]) -> np.ndarray:
+    def mean_pool(self, x: np.ndarray, window: Window, places: tuple[int, ...]) -> np.ndarray:
         """Return the sum of each window divided by the size of its part inside of the padded image."""
         padded = self._surrounded(x, window, places, 0)
         y = self.zeros((*x.shape[:2], *places), x.dtype)
@@ -62,7 +63,7 @@ class Pooling:
             gx[at] += share
         return self._inner_image(gx, window, shape)
 
-    def draw_pool(self, x: np.ndarray, window: Window, places: tuple[int, int],
+    def draw_pool(self, x: np.ndarray, window: Window, places: tuple[int, ...],
                   key: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (y, index): an entry of each window, drawn with probability x / (sum of the window).
 
@@ -85,7 +86,7 @@ class Pooling:
             open_ = open_ & ~(inside & (running >= threshold))
         return y, index
 
-    def weighted_pool(self, x: np.ndarray, window: Window, places: tuple[int, int]) -> np.ndarray:
+    def weighted_pool(self, x: np.ndarray, window: Window, places: tuple[int, ...]) -> np.ndarray:
         """Return sum x^2 / sum x of each window, 0 where the sum is not positive: the mean of `draw_pool`."""
         padded = self._surrounded(x, window, places, 0)
         total = self.zeros((*x.shape[:2], *places), x.dtype)
@@ -115,7 +116,7 @@ class Pooling:
                                                       in zip(entry, places, window.stride, strict=True)))
 
     def _lines(self, window, places, entry):
-        """Return the line (places, 1) and column (1, places) of the image that an entry of the window reads."""
+        """Return the line (places, 1) and column (1, places) that an entry of the window reads."""
         found = [self.xp.arange(m, dtype=np.int32) * s + (e - p) for e, m, s, p
                  in zip(entry, places, window.stride, window.pad, strict=True)]
         return found[0][:, None], found[1][None, :]
@@ -130,9 +131,10 @@ class Pooling:
 
     def _window_sizes(self, shape: tuple[int, ...], window: Window, places: Any, dtype: Any) -> np.ndarray:
         """Return the number of entries of each window inside of the padded image, (places)."""
-        sizes = [self.xp.minimum(first + k, n + 2 * p) - first for first, k, n, p in zip(
-            (self.xp.arange(m) * s for m, s in zip(places, window.stride, strict=True)), window.size, shape[2:],
-            window.pad, strict=True)]
+        sizes = []
+        for m, s, k, n, p in zip(places, window.stride, window.size, shape[2:], window.pad, strict=True):
+            first = self.xp.arange(m) * s
+            sizes.append(self.xp.minimum(first + k, n + 2 * p) - first)
         return (sizes[0][:, None] * sizes[1][None, :]).astype(dtype)
 
 

@@ -44,11 +44,11 @@ class Random:
 
 
     def uniform(self, shape: Any, dtype: Any, key: int) -> Any:
-        """Return samples of U(0, 1], sample i from (key, i) alone: (word + 1) / 2**32 with word i of `dropout`."""
+        """Return samples of U(0, 1]: sample i is (word + 1) / 2**32 with word i of `dropout`."""
         if not isinstance(key, int):
             raise CaptureError("uniform numbers need their key on the host")
-        return ((_words(self.xp, math.prod(shape), key).astype(np.float64) + 1) * 2.0**-32).reshape(shape).astype(
-            dtype)
+        words = _words(self.xp, math.prod(shape), key).astype(np.float64)
+        return ((words + 1) * 2.0**-32).reshape(shape).astype(dtype)
 
 
 def dropout_threshold(rate: float) -> int:

@@ -1,4 +1,4 @@
-"""Convolutions on the CPU: windows of a few images, or of a band of one, gathered and multiplied in the cache.
+"""Convolutions on the CPU: windows of some images, or of a band of one, are gathered and multiplied.
 
 Each part of a batch has a core, with BLAS on one thread, and buffers of its own.
 """
@@ -25,7 +25,7 @@ _MOST_PARTS = 16
 
 
 class _Chunk(NamedTuple):
-    """Windows that are multiplied at once: of images first .. last - 1, at the places of lines top .. end - 1."""
+    """Windows that are multiplied at once: of images first .. last - 1, at lines top .. end - 1 of places."""
 
     first: int
     last: int
@@ -52,7 +52,7 @@ class Convolutions(Generic):
         filters, chunks = work.filters(W), list(work.chunks(0, len(x)))
         work.run(len(chunks), lambda first, last: work.forward(x, filters, out, finish, chunks[first:last]))
 
-    def convolve_gradients(self, x: np.ndarray | None, W: np.ndarray, gy: np.ndarray, window: Window,
+    def convolve_gradients(self, x: Any, W: np.ndarray, gy: np.ndarray, window: Window,
                            gx: np.ndarray | None = None, channels: Range | None = None,
                            outs: Range | None = None, wanted: bool = True) -> np.ndarray | None:
         image = x if gx is None else gx
@@ -85,7 +85,8 @@ class Convolutions(Generic):
             return
         from minidrop.kernels import cpu_conv
         x, out, planes = _as_images(x), _as_images(out), out.shape[0] * out.shape[1]
-        threads.by_rows(cpu_conv.convolve_planes, planes, out.size * window.entries, x, *_filters(W, window), out)
+        threads.by_rows(cpu_conv.convolve_planes, planes, out.size * window.entries, x, *_filters(W, window),
+                        out)
 
     def convolve_each_image_gradient(self, W: np.ndarray, gy: np.ndarray, window: Window,
                                      gx: np.ndarray) -> None:
@@ -95,15 +96,16 @@ class Convolutions(Generic):
         from minidrop.kernels import cpu_conv
         weights, *numbers = _filters(W, window)
         gy, gx, planes = _as_images(gy), _as_images(gx), gx.shape[0] * gx.shape[1]
-        threads.by_rows(cpu_conv.spread_planes, planes, gy.size * window.entries, weights, gy, *numbers, gx)
+        threads.by_rows(cpu_conv.spread_planes, planes, gy.size * window.entries, weights, gy, *numbers,
+                        gx)
 
     def convolve_each_weight_gradient(self, x: np.ndarray, gy: np.ndarray, window: Window) -> np.ndarray:
         if not _is_flat(x, x, gy):
             return super().convolve_each_weight_gradient(x, gy, window)
         from minidrop.kernels import cpu_conv
         gW = np.empty((gy.shape[1], window.entries), x.dtype)
-        threads.by_rows(cpu_conv.plane_weights, len(gW), gy.size * window.entries, _as_images(x), _as_images(gy),
-                        *_numbers(window), gW)
+        threads.by_rows(cpu_conv.plane_weights, len(gW), gy.size * window.entries, _as_images(x),
+                        _as_images(gy), *_numbers(window), gW)
         return gW
 
     def channel_sums(self, x: np.ndarray) -> np.ndarray:

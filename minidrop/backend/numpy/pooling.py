@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from minidrop.backend.generic.pooling import Pooling as Generic
@@ -12,23 +14,25 @@ from minidrop.kernels import threads
 class Pooling(Generic):
     """Windows of one plane after the other."""
 
-    def max_pool(self, x: np.ndarray, window: Window, places: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def max_pool(self, x: np.ndarray, window: Window,
+                 places: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         from minidrop.kernels import cpu_pool
         shape = *x.shape[:2], *places
         y, index = self.empty(shape, x.dtype), self.empty(shape, np.int32)
-        self._by_planes(cpu_pool.max_planes, y, window, _planes(x), *_numbers(window), _planes(y), _planes(index))
+        self._by_planes(cpu_pool.max_planes, y, window, _planes(x), *_numbers(window), _planes(y),
+                        _planes(index))
         return y, index
 
     def max_pool_gradient(self, gy: np.ndarray, index: np.ndarray, window: Window,
                           shape: tuple[int, ...]) -> np.ndarray:
         from minidrop.kernels import cpu_pool
         gx = self.empty(shape, gy.dtype)
-        flat = [a.reshape(shape[0] * shape[1], -1) if a.size else _planes(a).reshape(shape[0] * shape[1], 0)
-                for a in (np.ascontiguousarray(gy), index, gx)]
+        flat = [np.ascontiguousarray(a).reshape(shape[0] * shape[1], math.prod(a.shape[2:]))
+                for a in (gy, index, gx)]
         threads.by_rows(cpu_pool.add_at_places, len(flat[2]), gx.size + 2 * gy.size, *flat)
         return gx
 
-    def mean_pool(self, x: np.ndarray, window: Window, places: tuple[int, int]) -> np.ndarray:
+    def mean_pool(self, x: np.ndarray, window: Window, places: tuple[int, ...]) -> np.ndarray:
         from minidrop.kernels import cpu_pool
         y = self.empty((*x.shape[:2], *places), x.dtype)
         self._by_planes(cpu_pool.mean_planes, y, window, _planes(x), *_numbers(window), _planes(y))
