@@ -56,8 +56,9 @@ class Along:
         """Return g (channels,) as the gradient of a parameter."""
         if self.kept is None:
             return g.reshape(self.shape)
-        if self.at == 0:
-            return Block(g.reshape(len(g), -1) if len(self.shape) > 1 and g.size else g, self.kept)
+        if self.at == 0:        # a row for each kept entry, if there is more than one number for it
+            rest = self.shape[1:]
+            return Block(g.reshape(self.shape[0], math.prod(rest)) if rest else g, self.kept)
         return backend.put(g.reshape(self.shape), self.kept, self.at)
 
 

@@ -169,7 +169,7 @@ def _inverse_deviation(backend, variance, eps):
 
 
 def batch_norm(x: Tensor, stored: Stored | None = None, eps: float = 1e-5) -> Any:
-    """Return x normalized by its channels' mean and variance, which are added to `stored`: see `BatchNorm`."""
+    """Return x normalized by the mean and variance of its channels, added to `stored`: see `BatchNorm`."""
     return BatchNorm(eps, stored).apply(x)
 
 
