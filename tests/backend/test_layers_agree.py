@@ -15,6 +15,7 @@ from minidrop.layers import known_layers
 
 FILLERS = ('weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: '
            '.5 }')
+UNIFORM = 'filler { type: "uniform" min: -.5 max: .5 }'
 RECURRENT = f"recurrent_param {{ num_output: 5 {FILLERS} }}"
 
 
@@ -34,6 +35,9 @@ CASES = {
     "Accuracy": [("", (X, labels(13, 9))), ("accuracy_param { top_k: 3 }", (X, labels(13, 9)))],
     "ApproxDropout": [(f'approx_dropout_param {{ dropout_ratio: 0.5 pattern: "{family}" }}', (X,))
                       for family in ("PERIODIC", "ROW", "SLICE", "UNIT")],
+    "BatchNorm": [("", (X,)), ("batch_norm_param { use_global_stats: true }", (IMAGES,)),
+                  ("batch_norm_param { eps: 0.1 }", (IMAGES,))],
+    "Bias": [(f"bias_param {{ {UNIFORM} }}", (IMAGES,)), ("", (IMAGES, numbers(5, 4)))],
     "Concat": [("", (X, numbers(9, 4)))],
     "DropConnect": [(f"inner_product_param {{ num_output: 11 {FILLERS} }} dropout_param "
                      f"{{ dropout_ratio: 0.3 }}", (X,))],
@@ -50,14 +54,22 @@ CASES = {
     "InnerProduct": [(f"inner_product_param {{ num_output: 11 {more} {FILLERS} }}", (x,))
                      for more in ("", "transpose: true", "bias_term: false") for x in (X, IMAGES)],
     "Input": [("input_param { shape { dim: 4 dim: 3 } }", ())],
+    "LRN": [("", (IMAGES,)), ("lrn_param { local_size: 3 alpha: 0.1 beta: 0.6 k: 2 }", (X,)),
+            ("lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL }", (IMAGES,))],
     "LSTM": [(RECURRENT, (SEQUENCE, CONT))],
+    "MVN": [(f"mvn_param {{ {more} }}", (IMAGES,)) for more in ("", "across_channels: true",
+                                                               "normalize_variance: false")],
     "MemoryData": [("memory_data_param { batch_size: 4 channels: 2 height: 3 width: 1 }", ())],
+    "PReLU": [("", (X,)), (f"prelu_param {{ {UNIFORM} }}", (IMAGES,)),
+              ("prelu_param { channel_shared: true }", (IMAGES,))],
     "Perplexity": [("", (X, labels(13, 9)))],
     "Power": [("power_param { power: 2 scale: 0.1 shift: -0.3 }", (X,))],
     "RNN": [(RECURRENT, (SEQUENCE, CONT)),
             (RECURRENT.replace("num_output", "output_product: false num_output"), (SEQUENCE, CONT))],
     "ReLU": [("", (X,)), ("relu_param { negative_slope: 0.1 }", (IMAGES,))],
     "Reshape": [("reshape_param { shape { dim: 0 dim: -1 } }", (IMAGES,))],
+    "Scale": [(f"scale_param {{ {more} {UNIFORM} bias_term: true bias_{UNIFORM} }}", (IMAGES,))
+              for more in ("", "axis: 0 num_axes: 2", "num_axes: 0")] + [("", (X, numbers(13)))],
     "Sigmoid": [("", (X,))],
     "SigmoidCrossEntropyLoss": [("", (X, numbers(9, 13, seed=1) > 0))],
     "Silence": [("", (X,))],

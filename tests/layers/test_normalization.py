@@ -69,7 +69,8 @@ def agrees(make_net, close):
 @pytest.fixture
 def F():
     """torch.nn.functional."""
-    return pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here").nn.functional
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+    return torch.nn.functional
 
 
 def along(axis, x, parameter):
@@ -87,7 +88,8 @@ def test_learned_along_axes(agrees, make_net, axes, axis, covered):
            lambda x, factor, bias: x * along(axis, x, factor) + along(axis, x, bias), IMAGES)
     agrees(f'type: "Scale" scale_param {{ {axes} {UNIFORM} }}',
            lambda x, factor: x * along(axis, x, factor), IMAGES)
-    agrees(f'type: "Bias" bias_param {{ {axes} {UNIFORM} }}', lambda x, bias: x + along(axis, x, bias), IMAGES)
+    agrees(f'type: "Bias" bias_param {{ {axes} {UNIFORM} }}',
+           lambda x, bias: x + along(axis, x, bias), IMAGES)
     for kind, names in (("Scale", ["factor", "bias"]), ("Bias", ["bias"])):
         bias_term = "bias_term: true" * (kind == "Scale")
         net = make_net("\n".join((inputs(IMAGES), layer(f'type: "{kind}" {kind.lower()}_param {{ {axes} '
@@ -102,8 +104,8 @@ def test_learned_along_axes(agrees, make_net, axes, axis, covered):
 ])
 def test_of_the_second_bottom(agrees, axes, axis, second):
     """num_axes counts for learned ones alone."""
-    agrees(f'type: "Scale" scale_param {{ {axes} num_axes: 9 }}', lambda x, factor: x * along(axis, x, factor),
-           IMAGES, second)
+    agrees(f'type: "Scale" scale_param {{ {axes} num_axes: 9 }}',
+           lambda x, factor: x * along(axis, x, factor), IMAGES, second)
     agrees(f'type: "Scale" scale_param {{ {axes} bias_term: true bias_{UNIFORM} }}',
            lambda x, factor, bias: x * along(axis, x, factor) + along(axis, x, bias), IMAGES, second)
     agrees(f'type: "Bias" bias_param {{ {axes} num_axes: 9 }}', lambda x, bias: x + along(axis, x, bias),
@@ -253,7 +255,8 @@ def test_a_snapshot_holds_the_statistics(tmp_path):
         first.updater.apply(0, 0.1)
     second.restore(first.snapshot(tmp_path / "net.h5"))
     found = second.net.parameters()
-    assert {"bn/mean", "bn/variance", "bn/scale_factor", "scale/factor", "scale/bias", "prelu/slope"} < set(found)
+    assert {"bn/mean", "bn/variance", "bn/scale_factor", "scale/factor", "scale/bias",
+            "prelu/slope"} < set(found)
     for name, p in first.net.parameters().items():
         assert p.numpy().any()
         np.testing.assert_array_equal(found[name].numpy(), p.numpy())
@@ -263,7 +266,8 @@ TYPES = {
     "Scale": f"scale_param {{ {UNIFORM} }}", "Scale and bias": f"scale_param {{ {BOTH} }}",
     "Scale of all": f"scale_param {{ num_axes: -1 {UNIFORM} }}", "Bias": f"bias_param {{ {UNIFORM} }}",
     "PReLU": f"prelu_param {{ {UNIFORM} }}", "PReLU of one slope": "prelu_param { channel_shared: true }",
-    "BatchNorm": "batch_norm_param { eps: 0.01 }", "BatchNorm, stored": "batch_norm_param { use_global_stats: true }",
+    "BatchNorm": "batch_norm_param { eps: 0.01 }",
+    "BatchNorm, stored": "batch_norm_param { use_global_stats: true }",
     "MVN": "mvn_param { eps: 0.1 }", "MVN across": "mvn_param { eps: 0.1 across_channels: true }",
     "LRN": "", "LRN within": "lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 }",
 }
@@ -293,8 +297,8 @@ def check(net, shape):
 @pytest.mark.parametrize("name", [name for name in TYPES if name != "LRN within"])
 class TestDropsOfMatrices:
     def test_above(self, name, family):
-        net = net_of(nets.IMAGES, ip("ip1", "data", 29), of_type(name, "ip1"), drop("d", "l", FAMILIES[family]),
-                     ip("ip2", "d", 7), LOSS % "ip2")
+        net = net_of(nets.IMAGES, ip("ip1", "data", 29), of_type(name, "ip1"),
+                     drop("d", "l", FAMILIES[family]), ip("ip2", "d", 7), LOSS % "ip2")
         one, = net.plan.drops
         mixes = name == "BatchNorm" and family in ("groups", "blocks")
         assert (one.producer is not None) == (name in CROSSED and not mixes)
@@ -304,8 +308,8 @@ class TestDropsOfMatrices:
         check(net, (13,))
 
     def test_below(self, name, family):
-        net = net_of(nets.IMAGES, ip("ip1", "data", 29), drop("d", "ip1", FAMILIES[family]), of_type(name, "d"),
-                     ip("ip2", "l", 7), LOSS % "ip2")
+        net = net_of(nets.IMAGES, ip("ip1", "data", 29), drop("d", "ip1", FAMILIES[family]),
+                     of_type(name, "d"), ip("ip2", "l", 7), LOSS % "ip2")
         one, = net.plan.drops
         carries = name in CARRIES and family != "weights"
         assert [node.name for node in one.carriers] == ["l"] * carries
@@ -313,8 +317,8 @@ class TestDropsOfMatrices:
         check(net, (13,))
 
     def test_between(self, name, family):
-        net = net_of(nets.IMAGES, ip("ip1", "data", 29), drop("d1", "ip1", FAMILIES[family]), of_type(name, "d1"),
-                     drop("d2", "l", FAMILIES[family]), ip("ip2", "d2", 7), LOSS % "ip2")
+        net = net_of(nets.IMAGES, ip("ip1", "data", 29), drop("d1", "ip1", FAMILIES[family]),
+                     of_type(name, "d1"), drop("d2", "l", FAMILIES[family]), ip("ip2", "d2", 7), LOSS % "ip2")
         check(net, (13,))
 
 
@@ -333,9 +337,9 @@ def test_drops_of_channels_of_images(name, family):
 @pytest.mark.parametrize("kind", ["Scale", "Bias"])
 def test_drops_of_either_bottom(kind, family):
     """The second one is read whole, and so is its drop's result."""
-    net = net_of(nets.IMAGES, ip("ip1", "data", 29), drop("d1", "ip1", FAMILIES[family]), ip("ip2", "data", 29),
-                 drop("d2", "ip2", FAMILIES[family]), nets.layer(kind, "l", "d1 d2", None,
-                                                                  f"{kind.lower()}_param {{ axis: 0 }}"),
+    net = net_of(nets.IMAGES, ip("ip1", "data", 29), drop("d1", "ip1", FAMILIES[family]),
+                 ip("ip2", "data", 29), drop("d2", "ip2", FAMILIES[family]),
+                 nets.layer(kind, "l", "d1 d2", None, f"{kind.lower()}_param {{ axis: 0 }}"),
                  ip("ip3", "l", 7), LOSS % "ip3")
     check(net, (13,))
 
@@ -358,8 +362,8 @@ def test_in_place_behind_one_another():
      "num_axes 2 from axis 1 on leaves the bottom's 2 axes"),
     ('type: "Scale" scale_param { num_axes: -2 }', [MATRIX],
      "num_axes must be -1 (all from axis 1 on), 0 or more, got -2"),
-    ('type: "Scale"', [IMAGES, (5,)], "the second bottom, of shape (5,), must be shaped as the first from axis 1 "
-     "on, which is (4, 5, 2)"),
+    ('type: "Scale"', [IMAGES, (5,)], "the second bottom, of shape (5,), must be shaped as the first from "
+     "axis 1 on, which is (4, 5, 2)"),
     ('type: "Bias"', [MATRIX, (4, 1)], "the second bottom, of shape (4, 1), must be shaped as the first from "
      "axis 1 on, which is (4,)"),
     ('type: "Bias" bias_param { axis: -3 }', [MATRIX, (4,)], "axis -3 does not exist: the bottom has 2 axes"),
@@ -370,8 +374,8 @@ def test_in_place_behind_one_another():
      "bias_filler: uniform filler: min 2 is above max 1"),
     ('type: "PReLU"', [(4,)], "expected a bottom with channels on axis 1, got shape (4,)"),
     ('type: "PReLU" prelu_param { channel_shared: true filler { type: "xavier" } }', [MATRIX],
-     "filler: filler 'xavier' scales by numbers of connections, which shape () has not; use constant, uniform or "
-     "gaussian"),
+     "filler: filler 'xavier' scales by numbers of connections, which shape () has not; use constant, "
+     "uniform or gaussian"),
     ('type: "BatchNorm"', [()], "expected a bottom with samples on axis 0, got a single number"),
     ('type: "BatchNorm" batch_norm_param { eps: -1 }', [MATRIX], "eps must not be negative, got -1"),
     ('type: "BatchNorm" batch_norm_param { moving_average_fraction: 1.5 }', [MATRIX],

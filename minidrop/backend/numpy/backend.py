@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.backend.generic import Backend, dropout_threshold
+from minidrop.backend.numpy.norm import Normalization
 from minidrop.backend.numpy.pool import BufferPool
 from minidrop.backend.numpy.update import Updates
 from minidrop.kernels import threads
@@ -19,7 +20,7 @@ _CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a co
 _THIN = 32                  # rows
 
 
-class NumpyBackend(Updates, Backend):
+class NumpyBackend(Updates, Normalization, Backend):
     """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
     name = "cpu"
