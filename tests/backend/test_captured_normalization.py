@@ -25,7 +25,8 @@ def net_text(drop):
 def train(device, drop, launches=True):
     """Return all parameters, statistics too, after some iterations, and the solver."""
     solver = md.Solver(parse_solver("base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 max_iter: 99 "
-                                    f"random_seed: 4 net_param {{ {net_text(drop)} }}"), device=device, dtype="float64")
+                                    f"random_seed: 4 net_param {{ {net_text(drop)} }}"),
+                       device=device, dtype="float64")
     solver.net.set_input_arrays(*DATA)
     if solver.captured is not None:
         solver.captured.launches = launches

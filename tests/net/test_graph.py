@@ -4,7 +4,7 @@ import pytest
 
 from minidrop import ConfigError, Net
 from minidrop.config import parse_net
-from minidrop.layers import Context
+from minidrop.layers import Context, known_layers
 from minidrop.net.graph import build_graph
 
 DATA = '''layer { name: "in" type: "Input" top: "data" top: "label"
@@ -23,14 +23,11 @@ def report(text):
     return str(caught.value).split("\n")
 
 
-KNOWN = ("(known types: Accuracy, ApproxDropout, Concat, DropConnect, Dropout, DummyData, Eltwise, Embed, "
-         "EuclideanLoss, Flatten, GRU, GaussianDropout, HDF5Data, InnerProduct, Input, LSTM, MemoryData, "
-         "Perplexity, Power, RNN, ReLU, Reshape, Sigmoid, SigmoidCrossEntropyLoss, Silence, Slice, Softmax, "
-         "SoftmaxWithLoss, Split, TanH, TextData)")
+KNOWN = f"(known types: {', '.join(known_layers())})"
 MISTAKES = {
     "unknown type": (
         'layer { name: "r" type: "Relu" bottom: "data" top: "r" }',
-        f"net.prototxt:3:19: layer 'r': unknown layer type 'Relu'; did you mean 'ReLU'? {KNOWN}"),
+        f"net.prototxt:3:19: layer 'r': unknown layer type 'Relu'; did you mean 'ReLU' or 'PReLU'? {KNOWN}"),
     "no type at all": (
         'layer { name: "r" bottom: "data" top: "r" }', f"net.prototxt:3:1: layer 'r': unknown layer type '' "
         f"{KNOWN}"),

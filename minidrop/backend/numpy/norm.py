@@ -16,14 +16,16 @@ class Normalization:
     """Overrides of backend/generic/norm.py."""
 
     def channel_sums(self, x: np.ndarray) -> np.ndarray:
-        out = self.empty(x.shape[1:2], x.dtype)
+        if not _fit(x):
+            return super().channel_sums(x)
+        samples, channels, places = x.shape
+        rows, sums = x.reshape(samples * channels, places), self.empty((samples * channels,), x.dtype)
 
         def some(first, last):
-            part = x[:, first:last]
-            out[first:last] = (part[:, :, 0] if x.shape[2] == 1 else part.sum(axis=2)).sum(axis=0)
+            np.add.reduce(rows[first:last], axis=1, out=sums[first:last])
 
-        threads.by_rows(some, x.shape[1], x.size)
-        return out
+        threads.by_rows(some, len(rows), x.size)
+        return self.column_sums(sums.reshape(samples, channels))
 
     def channel_products(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         if not _fit(x, y):
