@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minidrop import functions
-from minidrop.config import decimal
-from minidrop.config.minidrop_pb2 import FillerParameter
+from minidrop.config import FillerParameter, decimal
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.functions import Stored
 from minidrop.layers.base import Layer, ParameterSpec, register_layer

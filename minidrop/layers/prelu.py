@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minidrop import functions
-from minidrop.config.minidrop_pb2 import FillerParameter
+from minidrop.config import FillerParameter
 from minidrop.errors import ShapeError
 from minidrop.layers.base import Layer, ParameterSpec, register_layer
 from minidrop.layers.flow import Pass
