@@ -138,7 +138,7 @@ def _cells(net, row, dropped):
     node = row.node
     tops = ", ".join(f"{ref.name} {'x'.join(map(str, net.graph.shapes[ref])) or 'scalar'}"
                      for ref in node.tops)
-    count = sum(math.prod(spec.shape) for spec in node.layer.parameter_specs())
+    count = sum(math.prod(spec.shape) for spec in node.layer.parameter_specs() if spec.trained)
     cells = [node.name, node.config.type, tops, f"{count:,}" if count else "", _mega(row.dense) if row.dense
              else ""]
     return cells + [f"{_mega(row.expected)} ({row.expected / row.dense:.1%})" if row.dense else ""] * dropped

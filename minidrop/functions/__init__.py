@@ -2,6 +2,7 @@
 
 from minidrop.autograd import Tensor
 from minidrop.functions.activation import power, relu, sigmoid, tanh
+from minidrop.functions.affine import affine, prelu
 from minidrop.functions.arithmetic import add, maximum, multiply, product, weighted_sum
 from minidrop.functions.convolution import convolution, deconvolution, im2col
 from minidrop.functions.dropout import (
@@ -22,6 +23,9 @@ from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy
 from minidrop.functions.margin_losses import contrastive_loss, hinge_loss
 from minidrop.functions.metric import accuracy, perplexity
 from minidrop.functions.pooling import max_pooling, mean_pooling, pooled_places, stochastic_pooling
+from minidrop.functions.lrn import lrn
+from minidrop.functions.metric import accuracy, perplexity
+from minidrop.functions.normalization import Stored, batch_norm, mvn, stored_norm
 from minidrop.functions.recurrent import gru, lstm, rnn
 from minidrop.functions.selection import argmax, batch_reindex, filter_records
 from minidrop.functions.shape import concat, flatten, reshape, slice
@@ -29,15 +33,15 @@ from minidrop.functions.softmax import softmax, softmax_cross_entropy
 from minidrop.functions.steps import add_to_steps, reverse_steps
 from minidrop.functions.trailing import crop, reduction, tile
 
-__all__ = ["HiddenDrop", "absval", "accuracy", "add", "add_to_steps", "approx_dropout", "argmax",
-           "batch_reindex", "bnll", "clip", "concat", "contrastive_loss", "convolution", "crop",
-           "deconvolution", "dropout", "elu", "embed", "euclidean_loss", "exp", "expand", "filter_records",
-           "flatten", "gaussian_dropout", "gru", "hinge_loss", "im2col", "infogain_loss", "linear", "log",
-           "lstm", "max_pooling", "maximum", "mean_pooling", "multinomial_logistic_loss", "multiply",
-           "multiply_mask", "perplexity", "pooled_places", "power", "product", "reduction", "relu", "reshape",
-           "reverse_steps", "rnn", "scale", "sigmoid", "sigmoid_cross_entropy", "slice", "softmax",
-           "softmax_cross_entropy", "stochastic_pooling", "swish", "take", "tanh", "threshold", "tile",
-           "weighted_sum"]
+__all__ = ["HiddenDrop", "Stored", "absval", "accuracy", "add", "add_to_steps", "affine", "approx_dropout",
+           "argmax", "batch_norm", "batch_reindex", "bnll", "clip", "concat", "contrastive_loss",
+           "convolution", "crop", "deconvolution", "dropout", "elu", "embed", "euclidean_loss", "exp",
+           "expand", "filter_records", "flatten", "gaussian_dropout", "gru", "hinge_loss", "im2col",
+           "infogain_loss", "linear", "log", "lrn", "lstm", "max_pooling", "maximum", "mean_pooling",
+           "multinomial_logistic_loss", "multiply", "multiply_mask", "mvn", "perplexity", "pooled_places",
+           "power", "prelu", "product", "reduction", "relu", "reshape", "reverse_steps", "rnn", "scale",
+           "sigmoid", "sigmoid_cross_entropy", "slice", "softmax", "softmax_cross_entropy",
+           "stochastic_pooling", "stored_norm", "swish", "take", "tanh", "threshold", "tile", "weighted_sum"]
 
 # The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.__add__ = Tensor.__radd__ = add

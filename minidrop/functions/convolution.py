@@ -87,7 +87,8 @@ class _Sliding(Function):
                        if gradient.size], dtype)
 
     def _bias_gradient(self, backend, gy):
-        return Block(backend.channel_sums(gy), self.out_kept)
+        flat = gy.reshape(*gy.shape[:2], math.prod(gy.shape[2:]))
+        return Block(backend.channel_sums(flat), self.out_kept)
 
     def _finish(self, backend, y):
         """Store the result for backward where it is needed, and return it with the axes of x."""

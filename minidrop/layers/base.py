@@ -41,11 +41,17 @@ class Context:
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """The name, shape and FillerParameter of a parameter that a layer needs."""
+    """The name, shape and FillerParameter of a parameter that a layer needs.
+
+    setting: the field of the layer's settings that holds the filler; "": NAME_filler. trained: False for what
+    the layer itself keeps up to date, such as statistics: its multipliers are 0 whatever the file says.
+    """
 
     name: str
     shape: tuple
     filler: object
+    setting: str = ""
+    trained: bool = True
 
 
 class Layer:

@@ -22,6 +22,8 @@ class Pass:
     finite: finite input gives finite output and derivative.
     compact: correct even if entries are missing; False if, say, each has a random number tied to its place.
     activation: the name of the function in Backend.activate, "" if there is none.
+    mixes_samples: an entry depends on those of other samples too: what a drop leaves out must be the same for
+        all of them.
     """
 
     bottom: int = 0
@@ -32,6 +34,7 @@ class Pass:
     finite: bool = True
     compact: bool = True
     activation: str = ""
+    mixes_samples: bool = False
 
     def covers(self, axis: int) -> bool:
         """Whether this holds for an axis."""

@@ -95,7 +95,7 @@ class Node:
 
 @dataclass
 class ParameterNode:
-    """One trained array: its spec, the (node, name) pairs that use it, its multipliers (None: not given)."""
+    """One array: its spec, the (node, name) pairs that use it, its multipliers (None: not given)."""
 
     spec: object
     shared_name: str = ""
@@ -109,7 +109,7 @@ class Graph:
     """The nodes in file order, with the blobs and parameters that connect them.
 
     `writer[ref]` is a node, `readers[ref]` a list of (node, bottom number), `shapes[ref]` a logical shape.
-    `parameters` are the trained ones, shared ones once.
+    `parameters` are each once, also if shared.
     """
 
     nodes: list = field(default_factory=list)
@@ -121,7 +121,8 @@ class Graph:
     @property
     def parameter_count(self) -> int:
         """The number of trained values."""
-        return sum(math.prod(parameter.spec.shape) for parameter in self.parameters)
+        return sum(math.prod(parameter.spec.shape) for parameter in self.parameters
+                   if parameter.spec.trained)
 
     @property
     def outputs(self) -> list[BlobRef]:
@@ -287,8 +288,8 @@ def _add_parameters(graph, node, named, problems):
         try:
             check_filler(spec.filler, spec.shape)
         except MinidropError as error:
-            problems.add(node.index, f"{spec.name}_filler: {error}", *param_fields(node.layer.type)[:1],
-                         f"{spec.name}_filler")
+            setting = spec.setting or f"{spec.name}_filler"
+            problems.add(node.index, f"{setting}: {error}", *param_fields(node.layer.type)[:1], setting)
         own = settings[i] if i < len(settings) else pb.ParamSpec()
         shared = named.get(own.name) if own.name else None
         if shared is None:
@@ -299,6 +300,9 @@ def _add_parameters(graph, node, named, problems):
                                      f"{tuple(shared.spec.shape)}, but is needed as {tuple(spec.shape)}",
                          ("param", i))
         shared.users.append((node, spec.name))
+        if not spec.trained:        # as Caffe reads old files, which give 1 or nothing
+            shared.lr_mult = shared.decay_mult = 0.0
+            continue
         for field_name in ("lr_mult", "decay_mult"):
             if not own.HasField(field_name):
                 continue

@@ -4,7 +4,8 @@ A pure pass over the graph: it returns a Plan and changes nothing. For each drop
   upward    from the drop's own top through Passes, while the blob has one reader, to a layer whose Products
             compute the axis as their outputs and can leave them out. Any Pass may be crossed, whatever f(0)
             is: its missing entries are dropped anyway. (Blocks that were not computed pass through it too,
-            with arbitrary values, so for blocks f must be finite everywhere.)
+            with arbitrary values, so for blocks f must be finite everywhere. What differs between samples
+            crosses none that mixes them.)
   downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Passes that
             keep zeros carry it on, Products that read the axis consume it; before all others it is expanded.
             blocks: the drop's top stays dense, with zeros; Products below are given the draw and skip them.
@@ -46,6 +47,7 @@ def plan_compaction(graph: Graph, backend: Backend) -> Plan:
     return plan
 
 
+MIXES_SAMPLES = "takes its means over all samples, so that groups of samples cannot differ in it"
 TOO_FEW_ROWS = "with so few streams a product for each pattern of a step costs more than it saves"
 
 
@@ -82,6 +84,10 @@ class _Walker:
             if not facts[0].finite and drop.kind == "blocks":
                 drop.reason = (f"{node.name} ({node.config.type}) is not finite everywhere, so it has to see "
                                f"real values")
+                return
+            if facts[0].mixes_samples and _differs(drop):
+                drop.reason = (f"{node.name} ({node.config.type}) {MIXES_SAMPLES}"
+                               + "; try groups: 1" * (drop.site.kind == "units"))
                 return
             if node is not drop.node:
                 drop.crossed.append(node)
@@ -144,11 +150,12 @@ class _Walker:
         clash = self._clash(drop, node, products[0].top == OWN) if reads else ""
         facts = [fact for fact in node.passes_from(i, axis) if fact.compact
                  and (fact.keeps_zero or fact.top is None)]
+        mixed = _differs(drop) and any(fact.mixes_samples for fact in facts)
         if clash:
             drop.unread.append((node, clash))
         if reads and not clash:
             drop.consumers.append(node)
-        elif (not any(product.kinds for product in products) and facts
+        elif (not any(product.kinds for product in products) and not mixed and facts
               and len(facts) == len(node.passes_from(i, axis))
               and (kind == "units" or all(fact.spread == 1 for fact in facts))):
             drop.carriers.append(node)
@@ -157,7 +164,7 @@ class _Walker:
             drop.expanders.append(node)
             self.plan.expand[node.index].add(i)
         elif not clash:
-            drop.unread.append((node, "it cannot leave anything out"))
+            drop.unread.append((node, f"it {MIXES_SAMPLES}" if mixed else "it cannot leave anything out"))
 
     def _clash(self, drop, node, state):
         """Return why a layer with Products cannot leave out what a drop above it drops; "" if it can."""
@@ -175,6 +182,11 @@ def _reads(product, axis, drop):
     """Return whether a product can leave out entries of an axis of its bottom; blocks: single inputs only."""
     return (product.in_axis == axis and product.leaves_out(drop.kind, drop.site.groups)
             and (drop.kind == "units" or product.in_spread == 1))
+
+
+def _differs(drop):
+    """Return whether a drop leaves out other activations of one sample than of another."""
+    return drop.site.kind == "blocks" or drop.site.groups > 1
 
 
 def _counts_in_loss(writer, ref):

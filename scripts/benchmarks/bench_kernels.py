@@ -62,6 +62,26 @@ def cases(units=2048, rows=128):
     yield "gaussian", f"{rows}x{units} numbers of N(0, 1)", lambda b: b.gaussian(x.shape, x.dtype, 7)
 
 
+def normalizations(images=16):
+    """As `cases`, of the first normalization of AlexNet and of one of CIFAR-10's net, with fewer images."""
+    rng = np.random.default_rng(1)
+    x, gy = (rng.standard_normal((images, 96, 55, 55), np.float32) for _ in range(2))
+    places, g = x.reshape(images, 96, -1), gy.reshape(images, 96, -1)
+    factor, shift = np.full(96, 1.5, np.float32), np.full(96, 0.5, np.float32)
+    what, small = f"x {images}x96x55x55", rng.standard_normal((images, 32, 32, 32), np.float32)
+    yield "channel_moments", what, lambda b: b.channel_moments(places)
+    yield "channel_products", what, lambda b: b.channel_products(places, g)
+    yield ("transform_channels", f"{what}: factor and shift",
+           lambda b: b.transform_channels(places, None, factor, shift))
+    yield "standardize_gradient", what, lambda b: b.standardize_gradient(g, places, factor)
+    alexnet, cifar = (5, 1e-4 / 5, 0.75, 1.0), (3, 5e-5 / 9, 0.75, 1.0)
+    yield "lrn_across", f"{what}, 5 channels", lambda b: b.lrn(x, (1,), *alexnet)
+    yield "lrn_across_gradient", f"{what}, 5 channels", lambda b: b.lrn_gradient(gy, x, (1,), *alexnet)
+    what = f"x {images}x32x32x32, 3x3 places"
+    yield "lrn_within", what, lambda b: b.lrn(small, (2, 3), *cifar)
+    yield "lrn_within_gradient", what, lambda b: b.lrn_gradient(small, small, (2, 3), *cifar)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", metavar="FILE")
@@ -71,7 +91,7 @@ def main():
     print(backends["kernel"].describe())
     print(f"{'kernel':<18} {'what':<52} {'NumPy ms':>9} {'kernel ms':>9} {'ratio':>6}")
     table = []
-    for kernel, what, run in cases():
+    for kernel, what, run in (*cases(), *normalizations()):
         timings = measure_steps({name: partial(run, backend) for name, backend in backends.items()},
                                 options.repeat, 3, 1)
         slow, fast = (1e3 * timing.median for timing in timings.values())

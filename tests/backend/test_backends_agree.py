@@ -753,6 +753,129 @@ def test_block_product(backend, array, rng, close, trans_a, trans_b, block, layo
         close(on.to_host(got), expected)
 
 
+# -- normalization -------------------------------------------------------------------------------------------
+CHANNELS = [(1, 1, 1), (4, 3, 1), (3, 5, 7), (2, 4, 300), (1, 9, 129), (2, 0, 5), (0, 3, 4), (2, 3, 0)]
+
+
+def means(x):
+    """The mean over samples and places, 0 where there are none."""
+    return x.sum(axis=(0, 2)) / max(1, x.shape[0] * x.shape[2])
+
+
+@memory
+@pytest.mark.parametrize("shape", CHANNELS)
+def test_sums_and_moments_of_channels(backend, array, close, shape, layout):
+    x, y = array(shape, layout), array(shape, layout)
+    exact, other = x.astype(float), y.astype(float)
+    for on in (backend, GENERIC):
+        mine, theirs = on.asarray(x), on.asarray(y)
+        mean, variance = on.channel_moments(mine)
+        for got, expected in (
+                (on.channel_sums(mine), exact.sum(axis=(0, 2))), (mean, means(exact)),
+                (variance, means((exact - means(exact)[:, None]) ** 2)),
+                (on.channel_products(mine, theirs), (exact * other).sum(axis=(0, 2)))):
+            assert got.shape == shape[1:2] and got.dtype == x.dtype
+            close(on.to_host(got), expected)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 1), (2, 3, 9)])
+def test_moments_of_what_is_not_finite_are_not(backend, dtype, shape):
+    x = np.ones(shape, dtype)
+    x[1, 0, 0], x[1, 1, 0] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        for on in (backend, GENERIC):
+            mean, variance = map(on.to_host, on.channel_moments(on.asarray(x)))
+            assert np.isfinite(mean).tolist() == np.isfinite(variance).tolist() == [False, False, True]
+
+
+@memory
+@pytest.mark.parametrize("given", ["", "centre", "factor", "shift", "centre factor", "centre factor shift"])
+@pytest.mark.parametrize("shape", CHANNELS)
+def test_transform_channels(backend, array, close, shape, given, layout):
+    x = array(shape, layout)
+    numbers = {name: array(shape[1:2], "strided") for name in given.split()}
+    expected = ((x - numbers.get("centre", np.zeros(1))[:, None]) * numbers.get("factor", np.ones(1))[:, None]
+                + numbers.get("shift", np.zeros(1))[:, None])
+    for on in (backend, GENERIC):
+        mine = on.asarray(x)
+        got = on.transform_channels(mine, **{name: on.asarray(value) for name, value in numbers.items()})
+        close(on.to_host(got), expected)
+        assert given or got is mine
+        np.testing.assert_array_equal(on.to_host(mine), x)
+
+
+@memory
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", CHANNELS)
+def test_standardize_gradient(backend, array, close, shape, weighted, layout):
+    gy, y, factor = array(shape, layout), array(shape, layout), array(shape[1:2])
+    weight = array(shape[1:2], "strided") if weighted else None
+    g, own = gy.astype(float), y.astype(float)
+    slope = means(g * own) * (weight if weighted else 1)
+    expected = factor[:, None] * (g - means(g)[:, None] - own * slope[:, None])
+    for on in (backend, GENERIC):
+        got = on.standardize_gradient(on.asarray(gy), on.asarray(y), on.asarray(factor),
+                                      None if weight is None else on.asarray(weight))
+        assert got.dtype == gy.dtype
+        close(on.to_host(got), expected)
+
+
+def lrn_by_hand(x, axes, size, alpha, beta, k):
+    """Return (s, the function that adds up windows), place by place."""
+    def windows(values):
+        total = np.zeros(values.shape)
+        for place in np.ndindex(values.shape):
+            total[place] = values[tuple(
+                slice(max(0, i - size // 2), i + size // 2 + 1) if axis in axes else slice(i, i + 1)
+                for axis, i in enumerate(place))].sum()
+        return total
+    return k + alpha * windows(x * x), windows
+
+
+@memory
+@pytest.mark.parametrize("beta", [0.75, 0.5, 1.3])
+@pytest.mark.parametrize("shape, axes, size", [
+    ((2, 7, 3, 2), (1,), 5), ((1, 3, 270), (1,), 3), ((2, 4, 1, 1), (1,), 9), ((3, 6), (1,), 1),
+    ((0, 4, 5), (1,), 3), ((2, 3, 4, 5), (2, 3), 3), ((1, 2, 1, 7), (2, 3), 5), ((2, 2, 3, 3), (2, 3), 9),
+    ((2, 0, 3, 3), (2, 3), 3), ((2, 3, 4), (1, 2), 3)])
+def test_lrn(backend, array, close, shape, axes, size, beta, layout):
+    x, gy = array(shape, layout), array(shape, layout)
+    exact, g = x.astype(float), gy.astype(float)
+    window = axes, size, 0.7, beta, 1.5
+    s, windows = lrn_by_hand(exact, *window)
+    gradient = g * s ** -beta - 2 * 0.7 * beta * exact * windows(g * exact * s ** (-beta - 1))
+    for on in (backend, GENERIC):
+        mine = on.asarray(x)
+        got, got_gradient = on.lrn(mine, *window), on.lrn_gradient(on.asarray(gy), mine, *window)
+        assert got.dtype == got_gradient.dtype == x.dtype
+        close(on.to_host(got), exact * s ** -beta)
+        close(on.to_host(got_gradient), gradient)
+        np.testing.assert_array_equal(on.to_host(mine), x)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_normalizations_do_not_depend_on_the_threads(monkeypatch, count):
+    cpu, shape = get_backend("cpu"), (20, 5, 11, 37)
+    x, gy = (np.random.default_rng(seed).standard_normal(shape).astype(np.float32) for seed in range(2))
+    channels, g, factor = x.reshape(20, 5, -1), gy.reshape(20, 5, -1), x[0, :, 0, 0].copy()
+
+    def results():
+        yield from cpu.channel_moments(channels)
+        yield cpu.channel_sums(channels)
+        yield cpu.channel_products(channels, g)
+        yield cpu.transform_channels(channels, factor, factor, factor)
+        yield cpu.standardize_gradient(g, channels, factor)
+        for window in (((1,), 5, 0.1, 0.75, 1.0), ((2, 3), 3, 0.1, 0.75, 1.0)):
+            yield cpu.lrn(x, *window)
+            yield cpu.lrn_gradient(gy, x, *window)
+
+    expected = list(results())
+    monkeypatch.setattr(threads, "COUNT", count)
+    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 1)
+    for got, one in zip(results(), expected, strict=True):
+        np.testing.assert_array_equal(got, one)
+
+
 # -- recurrent networks --------------------------------------------------------------------------------------
 @memory
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (31, 33), (64, 32), (129, 65), (0, 4), (4, 0)])

@@ -15,6 +15,7 @@ from minidrop.layers import known_layers
 
 FILLERS = ('weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: '
            '.5 }')
+UNIFORM = 'filler { type: "uniform" min: -.5 max: .5 }'
 RECURRENT = f"recurrent_param {{ num_output: 5 {FILLERS} }}"
 
 
@@ -40,11 +41,20 @@ CASES = {
     "BNLL": [("", (X,))],
     "BatchReindex": [("", (x, labels(len(x), 6))) for x in (X, IMAGES, X[:, 0], X[:, :1])],
     "Clip": [("clip_param { min: -0.5 max: 1 }", (X,))],
+    "BatchNorm": [("", (X,)), ("batch_norm_param { use_global_stats: true }", (IMAGES,)),
+                  ("batch_norm_param { eps: 0.1 }", (IMAGES,))],
+    "Bias": [(f"bias_param {{ {UNIFORM} }}", (IMAGES,)), ("", (IMAGES, numbers(5, 4)))],
     "Concat": [("", (X, numbers(9, 4)))],
     "ContrastiveLoss": [(f"contrastive_loss_param {{ margin: 4 legacy_version: {legacy} }}",
                          (X, numbers(9, 13, seed=1), labels(2, 9))) for legacy in ("true", "false")],
+    "Convolution": [(f"convolution_param {{ num_output: 10 {settings} {FILLERS} }}", (IMAGES,)) for settings in (
+        "kernel_size: 3 pad: 1", "kernel_h: 2 kernel_w: 3 stride: 2 group: 5", "kernel_size: 1",
+        "kernel_size: 2 dilation: 2")] + [(f"convolution_param {{ num_output: 6 group: 2 kernel_size: 3 {FILLERS} "
+                                           f"}}", (numbers(2, 4, 7),))],
     "Crop": [("crop_param { offset: 1 offset: 0 }", (IMAGES, numbers(3, 5, 2, 3))),
              ("crop_param { axis: 1 offset: 3 }", (X, numbers(9, 4)))],
+    "Deconvolution": [(f"convolution_param {{ num_output: 10 {settings} {FILLERS} }}", (IMAGES,)) for settings in (
+        "kernel_size: 3 pad: 1 stride: 2", "kernel_size: 2 group: 5")],
     "DropConnect": [(f"inner_product_param {{ num_output: 11 {FILLERS} }} dropout_param "
                      f"{{ dropout_ratio: 0.3 }}", (X,))],
     "Dropout": [("dropout_param { dropout_ratio: 0.3 }", (X,)),
@@ -61,18 +71,28 @@ CASES = {
     "GRU": [(RECURRENT, (SEQUENCE, CONT))],
     "GaussianDropout": [("dropout_param { dropout_ratio: 0.3 }", (X,))],
     "HingeLoss": [(f"hinge_loss_param {{ norm: {norm} }}", (X, labels(13, 9))) for norm in ("L1", "L2")],
+    "Im2col": [("convolution_param { kernel_size: 2 stride: 2 pad: 1 }", (IMAGES,))],
     "InfogainLoss": [(f"infogain_loss_param {{ axis: 1 }} {more}", (x, label, numbers(n, n, seed=2)))
                      for more in ("", "loss_param { ignore_label: 2 }")
                      for x, label, n in ((X, labels(13, 9), 13), (IMAGES, labels(5, 3, 4, 3), 5))],
     "InnerProduct": [(f"inner_product_param {{ num_output: 11 {more} {FILLERS} }}", (x,))
                      for more in ("", "transpose: true", "bias_term: false") for x in (X, IMAGES)],
     "Input": [("input_param { shape { dim: 4 dim: 3 } }", ())],
+    "LRN": [("", (IMAGES,)), ("lrn_param { local_size: 3 alpha: 0.1 beta: 0.6 k: 2 }", (X,)),
+            ("lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL }", (IMAGES,))],
     "LSTM": [(RECURRENT, (SEQUENCE, CONT))],
     "Log": [("log_param { base: 10 scale: 0.5 shift: 3 }", (X,))],
     "MemoryData": [("memory_data_param { batch_size: 4 channels: 2 height: 3 width: 1 }", ())],
     "MultinomialLogisticLoss": [("", (abs(X), labels(13, 9)))],
     "Parameter": [("parameter_param { shape { dim: 4 dim: 3 } }", ())],
+    "MVN": [(f"mvn_param {{ {more} }}", (IMAGES,)) for more in ("", "across_channels: true",
+                                                               "normalize_variance: false")],
+    "PReLU": [("", (X,)), (f"prelu_param {{ {UNIFORM} }}", (IMAGES,)),
+              ("prelu_param { channel_shared: true }", (IMAGES,))],
     "Perplexity": [("", (X, labels(13, 9)))],
+    "Pooling": [(f"pooling_param {{ pool: {settings} }}", (abs(IMAGES),)) for settings in (
+        "MAX kernel_size: 2 stride: 2", "AVE kernel_size: 3 stride: 2 pad: 1", "STOCHASTIC kernel_size: 2",
+        "MAX global_pooling: true")],
     "Power": [("power_param { power: 2 scale: 0.1 shift: -0.3 }", (X,))],
     "RNN": [(RECURRENT, (SEQUENCE, CONT)),
             (RECURRENT.replace("num_output", "output_product: false num_output"), (SEQUENCE, CONT))],
@@ -80,7 +100,10 @@ CASES = {
     "Reduction": [(f"reduction_param {{ operation: {kind} axis: {axis} coeff: 0.7 }}", (IMAGES,))
                   for kind in ("SUM", "ASUM", "SUMSQ", "MEAN") for axis in (0, 2)],
     "Reshape": [("reshape_param { shape { dim: 0 dim: -1 } }", (IMAGES,))],
+    "Scale": [(f"scale_param {{ {more} {UNIFORM} bias_term: true bias_{UNIFORM} }}", (IMAGES,))
+              for more in ("", "axis: 0 num_axes: 2", "num_axes: 0")] + [("", (X, numbers(13)))],
     "Sigmoid": [("", (X,))],
+    "SPP": [(f"spp_param {{ pyramid_height: 2 pool: {pool} }}", (IMAGES,)) for pool in ("MAX", "AVE")],
     "SigmoidCrossEntropyLoss": [("", (X, numbers(9, 13, seed=1) > 0))],
     "Silence": [("", (X,))],
     "Slice": [("slice_param { slice_point: 2 }", (X,))],

@@ -5,6 +5,8 @@ import pytest
 
 from minidrop.config import parse_net
 from minidrop.errors import ConfigError
+from minidrop.layers import layer_class
+from minidrop.layers.flow import Pass
 from minidrop.net import Net
 from minidrop.patterns.draw import NOTHING, Masked
 
@@ -168,6 +170,40 @@ def test_blocks_do_not_pass_where_numbers_without_a_meaning_could_become_nan(pow
     if not crossed:
         assert one.reason == "pow (Power) is not finite everywhere, so it has to see real values"
     assert plan_of(ip("ip1", "x"), power_layer, drop("d", "pow", "units")).drops[0].producer is not None
+
+
+MIXES = "takes its means over all samples, so that groups of samples cannot differ in it"
+
+
+@pytest.mark.parametrize("pattern, hint", [("PERIODIC", "; try groups: 1"), ("UNIT", "; try groups: 1"),
+                                           ("BLOCK", "")])
+def test_what_differs_between_samples_does_not_pass_where_they_are_mixed(monkeypatch, pattern, hint):
+    """Not upward; nor downward, though zeros would stay zeros."""
+    mixing = Pass(axis=1, keeps_zero=True, mixes_samples=True)
+    monkeypatch.setattr(layer_class("BatchNorm"), "flow", lambda self, shapes: [mixing])
+    groups = "groups: 4" if pattern == "UNIT" else ""
+    settings = f'approx_dropout_param {{ pattern: "{pattern}" {groups} }}'
+    above, = plan_of(ip("ip1", "x"), layer("BatchNorm", "bn", "ip1"),
+                     layer("ApproxDropout", "d", "bn", settings)).drops
+    assert (above.producer, above.reason) == (None, f"bn (BatchNorm) {MIXES}{hint}")
+    below, = plan_of(ip("ip1", "x"), layer("ApproxDropout", "d", "ip1", settings),
+                     layer("BatchNorm", "bn", "d"), ip("ip2", "bn")).drops
+    assert (below.carriers, below.consumers) == ([], [])
+    if pattern == "BLOCK":
+        assert [(node.name, why) for node, why in below.unread] == [("bn", f"it {MIXES}")]
+    else:
+        assert names(below.expanders) == ["bn"]
+
+
+def test_what_is_the_same_for_all_samples_passes_where_they_are_mixed(monkeypatch):
+    mixing = Pass(axis=1, keeps_zero=True, mixes_samples=True)
+    monkeypatch.setattr(layer_class("BatchNorm"), "flow", lambda self, shapes: [mixing])
+    units = layer("ApproxDropout", "d", "bn1", "approx_dropout_param { groups: 1 }")
+    one, = plan_of(ip("ip1", "x"), layer("BatchNorm", "bn1", "ip1"), units, layer("BatchNorm", "bn2", "d"),
+                   ip("ip2", "bn2")).drops
+    assert (names(one.crossed), names(one.carriers), names(one.consumers)) == (["bn1"], ["bn2"], ["ip2"])
+    weights = plan_of(ip("ip1", "x"), layer("BatchNorm", "bn", "ip1"), drop("d", "bn", "weights")).drops[0]
+    assert weights.producer.name == "ip1"
 
 
 @pytest.mark.parametrize("size, inputs, told",

@@ -13,6 +13,7 @@ from minidrop.backend.generic.arrays import Arrays
 from minidrop.backend.generic.convolution import Convolutions
 from minidrop.backend.generic.kept import KeptSets
 from minidrop.backend.generic.nn import Neural
+from minidrop.backend.generic.norm import Normalization
 from minidrop.backend.generic.pooling import Pooling
 from minidrop.backend.generic.products import Products
 from minidrop.backend.generic.random import Random
@@ -21,7 +22,7 @@ from minidrop.backend.generic.update import Updates
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
-class Backend(Arrays, Products, KeptSets, Convolutions, Pooling, Neural, Random, Updates):
+class Backend(Arrays, Products, KeptSets, Convolutions, Pooling, Neural, Normalization, Random, Updates):
     """Arrays and operations on one device.
 
     xp: its array module (NumPy or CuPy). name: "cpu" or "cuda:N". precision: what products of float32 arrays

@@ -132,10 +132,6 @@ class Convolutions:
             gW[:, k] = (padded[at][:, :, None] * gy).sum(axis=others).reshape(outputs)
         return gW
 
-    def channel_sums(self, x: np.ndarray) -> np.ndarray:
-        """Return the sum of each channel of x (N, C, *spatial), (C,)."""
-        return x.sum(axis=(0, *range(2, x.ndim)))
-
     def _padded(self, x, window):
         """Return x with zeros around, or x itself."""
         if not any(window.pad):

@@ -9,6 +9,7 @@ import numpy as np
 
 from minidrop.backend.generic import Backend, dropout_threshold
 from minidrop.backend.numpy.convolution import Convolutions
+from minidrop.backend.numpy.norm import Normalization
 from minidrop.backend.numpy.pool import BufferPool
 from minidrop.backend.numpy.pooling import Pooling
 from minidrop.backend.numpy.update import Updates
@@ -21,7 +22,7 @@ _CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a co
 _THIN = 32                  # rows
 
 
-class NumpyBackend(Updates, Convolutions, Pooling, Backend):
+class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
     """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
     name = "cpu"

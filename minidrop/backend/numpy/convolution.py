@@ -108,11 +108,6 @@ class Convolutions(Generic):
                         _as_images(gy), *_numbers(window), gW)
         return gW
 
-    def channel_sums(self, x: np.ndarray) -> np.ndarray:
-        if not x.flags.c_contiguous or x.size == 0:
-            return super().channel_sums(x)
-        return np.add.reduce(x.reshape(*x.shape[:2], math.prod(x.shape[2:])), axis=2).sum(axis=0)
-
 
 def _is_flat(x, W, y):
     """Return whether the loops can do it: one or two spatial axes, something to read, nothing strided."""

@@ -1,0 +1,113 @@
+"""Normalization on the CPU: one or two passes over memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from minidrop.kernels import threads
+
+_FEW_PLACES = 4             # with fewer in a channel NumPy's passes over whole arrays are faster
+
+
+class Normalization:
+    """Overrides of backend/generic/norm.py."""
+
+    def channel_sums(self, x: np.ndarray) -> np.ndarray:
+        if not _fit(x):
+            return super().channel_sums(x)
+        samples, channels, places = x.shape
+        rows, sums = x.reshape(samples * channels, places), self.empty((samples * channels,), x.dtype)
+
+        def some(first, last):
+            np.add.reduce(rows[first:last], axis=1, out=sums[first:last])
+
+        threads.by_rows(some, len(rows), x.size)
+        return self.column_sums(sums.reshape(samples, channels))
+
+    def channel_products(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        if not _fit(x, y):
+            return super().channel_products(x, y)
+        from minidrop.kernels import cpu_norm
+        out = self.empty(x.shape[1:2], x.dtype)
+        threads.by_rows(cpu_norm.channel_products, x.shape[1], 2 * x.size, x, y, out)
+        return out
+
+    def channel_moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not _fit(x) or not x.size:
+            return super().channel_moments(x)
+        from minidrop.kernels import cpu_norm
+        mean, variance = (self.empty(x.shape[1:2], x.dtype) for _ in range(2))
+        threads.by_rows(cpu_norm.channel_moments, x.shape[1], 2 * x.size, x, mean, variance)
+        return mean, variance
+
+    def transform_channels(self, x: np.ndarray, centre: np.ndarray | None = None,
+                           factor: np.ndarray | None = None, shift: np.ndarray | None = None) -> np.ndarray:
+        if not _fit(x) or all(numbers is None for numbers in (centre, factor, shift)):
+            return super().transform_channels(x, centre, factor, shift)
+        from minidrop.kernels import cpu_norm
+        y = self.empty(x.shape, x.dtype)
+        steps = [_each(numbers, neutral, x) for numbers, neutral in ((centre, 0), (factor, 1), (shift, 0))]
+        threads.by_rows(cpu_norm.transform_channels, x.shape[0] * x.shape[1], x.size, x, *steps, y)
+        return y
+
+    def standardize_gradient(self, gy: np.ndarray, y: np.ndarray, factor: np.ndarray,
+                             weight: np.ndarray | None = None) -> np.ndarray:
+        if not _fit(gy, y):
+            return super().standardize_gradient(gy, y, factor, weight)
+        from minidrop.kernels import cpu_norm
+        gx = self.empty(gy.shape, gy.dtype)
+        threads.by_rows(cpu_norm.standardize_gradient, gy.shape[1], 4 * gy.size, gy, y, _each(factor, 1, gy),
+                        _each(weight, 1, gy), gx)
+        return gx
+
+    def lrn(self, x: np.ndarray, axes: Sequence[int], size: int, alpha: float, beta: float,
+            k: float) -> np.ndarray:
+        found = _lrn_form(x, x, axes)
+        if found is None:
+            return super().lrn(x, axes, size, alpha, beta, k)
+        from minidrop.kernels import cpu_norm
+        y, (shape, rows, across) = self.empty(x.shape, x.dtype), found
+        threads.by_rows(cpu_norm.lrn_across if across else cpu_norm.lrn_within, rows, (size + 8) * x.size,
+                        x.reshape(shape), size // 2, x.dtype.type(alpha), beta, x.dtype.type(k),
+                        y.reshape(shape))
+        return y
+
+    def lrn_gradient(self, gy: np.ndarray, x: np.ndarray, axes: Sequence[int], size: int, alpha: float,
+                     beta: float, k: float) -> np.ndarray:
+        found = _lrn_form(gy, x, axes)
+        if found is None:
+            return super().lrn_gradient(gy, x, axes, size, alpha, beta, k)
+        from minidrop.kernels import cpu_norm
+        gx, (shape, rows, across) = self.empty(x.shape, x.dtype), found
+        threads.by_rows(cpu_norm.lrn_across_gradient if across else cpu_norm.lrn_within_gradient, rows,
+                        2 * (size + 8) * x.size, gy.reshape(shape), x.reshape(shape), size // 2,
+                        x.dtype.type(alpha), beta, x.dtype.type(k), gx.reshape(shape))
+        return gx
+
+
+def _fit(*arrays):
+    """Return whether the kernels read arrays of channels, and pay."""
+    return arrays[0].shape[2] >= _FEW_PLACES and all(
+        x.flags.c_contiguous and x.dtype == arrays[0].dtype and x.dtype.kind == "f" for x in arrays)
+
+
+def _each(numbers, neutral, x):
+    """Return the numbers of the channels of x as kernels read them; `neutral` ones for None."""
+    return (np.full(x.shape[1], neutral, x.dtype) if numbers is None
+            else np.ascontiguousarray(numbers, x.dtype))
+
+
+def _lrn_form(gy, x, axes):
+    """Return (shape of x for a kernel, its rows, whether over channels); None if no kernel reads it."""
+    shape = x.shape
+    if not all(array.flags.c_contiguous and array.dtype.kind == "f" for array in (gy, x)):
+        return None
+    if tuple(axes) == (1,) and (places := math.prod(shape[2:])) >= _FEW_PLACES:
+        from minidrop.kernels.cpu_norm import CHUNK
+        return (*shape[:2], places), shape[0] * -(-places // CHUNK), True
+    if tuple(axes) == (2, 3) and x.ndim == 4:
+        return (shape[0] * shape[1], *shape[2:]), shape[0] * shape[1], False
+    return None

@@ -1,0 +1,47 @@
+"""Captured iterations of nets with normalizations: statistics, factors and slopes of kept channels."""
+
+import nets
+import numpy as np
+import pytest
+
+import minidrop as md
+from minidrop.config import parse_solver
+
+DATA = np.random.default_rng(7).standard_normal((22, 13, 1, 1)), np.random.default_rng(8).integers(0, 5, 22)
+LAYERS = {"BatchNorm": "", "Scale": "scale_param { bias_term: true }", "PReLU": "", "LRN": "",
+          "MVN": "mvn_param { across_channels: true }"}
+
+
+def net_text(drop):
+    crossed = [nets.layer(kind, kind, "ip1", "ip1", LAYERS[kind]) for kind in ("BatchNorm", "Scale", "PReLU")]
+    whole = [nets.layer(kind, kind, "ip2", "ip2", LAYERS[kind]) for kind in ("MVN", "LRN")]
+    return "\n".join([
+        'layer { name: "in" type: "MemoryData" top: "data" top: "label" memory_data_param { batch_size: 6 '
+        'channels: 13 height: 1 width: 1 } }', nets.ip("ip1", "data", 45), *crossed,
+        nets.drop("drop1", "ip1", drop, "ip1", "dropout_ratio: 0.5"), nets.ip("ip2", "ip1", 37), *whole,
+        nets.ip("ip3", "ip2", 5), nets.LOSS % "ip3"])
+
+
+def train(device, drop, launches=True):
+    """Return all parameters, statistics too, after some iterations, and the solver."""
+    solver = md.Solver(parse_solver("base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 max_iter: 99 "
+                                    f"random_seed: 4 net_param {{ {net_text(drop)} }}"),
+                       device=device, dtype="float64")
+    solver.net.set_input_arrays(*DATA)
+    if solver.captured is not None:
+        solver.captured.launches = launches
+    for _ in range(32):
+        solver.step()
+    solver.settle()
+    return {name: p.numpy() for name, p in solver.net.parameters().items()}, solver
+
+
+@pytest.mark.parametrize("drop", ["Dropout", "PERIODIC groups: 1", "ROW groups: 1", "PERIODIC groups: 2"])
+def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cuda, drop):
+    expected, _ = train("cpu", drop)
+    found, whole = train(recorded_cuda(), drop)
+    assert whole.captured.problem == "" and whole.captured.replayed > 8
+    uncaptured, _ = train(recorded_cuda(), drop, launches=False)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-8, atol=1e-10, err_msg=name)
+        np.testing.assert_array_equal(found[name], uncaptured[name], err_msg=name)
