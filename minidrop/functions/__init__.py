@@ -20,12 +20,11 @@ from minidrop.functions.hidden_drop import HiddenDrop
 from minidrop.functions.likelihood_losses import infogain_loss, multinomial_logistic_loss
 from minidrop.functions.linear import linear
 from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy
+from minidrop.functions.lrn import lrn
 from minidrop.functions.margin_losses import contrastive_loss, hinge_loss
 from minidrop.functions.metric import accuracy, perplexity
-from minidrop.functions.pooling import max_pooling, mean_pooling, pooled_places, stochastic_pooling
-from minidrop.functions.lrn import lrn
-from minidrop.functions.metric import accuracy, perplexity
 from minidrop.functions.normalization import Stored, batch_norm, mvn, stored_norm
+from minidrop.functions.pooling import max_pooling, mean_pooling, pooled_places, stochastic_pooling
 from minidrop.functions.recurrent import gru, lstm, rnn
 from minidrop.functions.selection import argmax, batch_reindex, filter_records
 from minidrop.functions.shape import concat, flatten, reshape, slice

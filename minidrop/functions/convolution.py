@@ -168,9 +168,8 @@ class Deconvolution(_Sliding):
         return self._finish(backend, y)
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
-        gy, gx, gradients = self._incoming(backend, gy), None, []
-        if wanted[0]:
-            gx = backend.empty(self.x.shape, gy.dtype)
+        gy, gradients = self._incoming(backend, gy), []
+        gx: Any = backend.empty(self.x.shape, gy.dtype) if wanted[0] else None
         for rows, columns, own in self.work:
             if wanted[0]:
                 backend.convolve(gy, own, None, self.window, gx, columns.bounds, rows.bounds)

@@ -47,14 +47,14 @@ CASES = {
     "Concat": [("", (X, numbers(9, 4)))],
     "ContrastiveLoss": [(f"contrastive_loss_param {{ margin: 4 legacy_version: {legacy} }}",
                          (X, numbers(9, 13, seed=1), labels(2, 9))) for legacy in ("true", "false")],
-    "Convolution": [(f"convolution_param {{ num_output: 10 {settings} {FILLERS} }}", (IMAGES,)) for settings in (
-        "kernel_size: 3 pad: 1", "kernel_h: 2 kernel_w: 3 stride: 2 group: 5", "kernel_size: 1",
-        "kernel_size: 2 dilation: 2")] + [(f"convolution_param {{ num_output: 6 group: 2 kernel_size: 3 {FILLERS} "
-                                           f"}}", (numbers(2, 4, 7),))],
+    "Convolution": [(f"convolution_param {{ num_output: 10 {settings} {FILLERS} }}", (x,)) for settings, x in (
+        ("kernel_size: 3 pad: 1", IMAGES), ("kernel_h: 2 kernel_w: 3 stride: 2 group: 5", IMAGES),
+        ("kernel_size: 1", IMAGES), ("kernel_size: 2 dilation: 2", IMAGES),
+        ("group: 2 kernel_size: 3", numbers(2, 4, 7)))],
     "Crop": [("crop_param { offset: 1 offset: 0 }", (IMAGES, numbers(3, 5, 2, 3))),
              ("crop_param { axis: 1 offset: 3 }", (X, numbers(9, 4)))],
-    "Deconvolution": [(f"convolution_param {{ num_output: 10 {settings} {FILLERS} }}", (IMAGES,)) for settings in (
-        "kernel_size: 3 pad: 1 stride: 2", "kernel_size: 2 group: 5")],
+    "Deconvolution": [(f"convolution_param {{ num_output: 10 {settings} {FILLERS} }}", (IMAGES,))
+                      for settings in ("kernel_size: 3 pad: 1 stride: 2", "kernel_size: 2 group: 5")],
     "DropConnect": [(f"inner_product_param {{ num_output: 11 {FILLERS} }} dropout_param "
                      f"{{ dropout_ratio: 0.3 }}", (X,))],
     "Dropout": [("dropout_param { dropout_ratio: 0.3 }", (X,)),

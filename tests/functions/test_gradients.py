@@ -191,7 +191,8 @@ def test_gradient(name):
 
 
 def test_every_public_function_is_here():
-    without_gradient = {"HiddenDrop", "Stored", "accuracy", "argmax", "perplexity", "pooled_places", "threshold"}
+    without_gradient = {"HiddenDrop", "Stored", "accuracy", "argmax", "perplexity", "pooled_places",
+                        "threshold"}
     elsewhere = {"add_to_steps", "gru", "lstm", "reverse_steps", "rnn"}      # in test_recurrent.py
     elsewhere |= {"absval", "batch_reindex", "bnll", "clip", "contrastive_loss", "crop", "elu", "exp",
                   "filter_records", "hinge_loss", "infogain_loss", "log", "multinomial_logistic_loss",

@@ -81,7 +81,7 @@ def test_threshold(make_net):
     ("operation: SUMSQ axis: -1", lambda x: (x ** 2).sum(-1)),
     ("operation: MEAN axis: 1 coeff: 3", lambda x: 3 * x.flatten(1).mean(1)),
     ("operation: SUM axis: 1 coeff: 0.5", lambda x: 0.5 * x.flatten(1).sum(1)),
-], ids=str)
+], ids=lambda value: value if isinstance(value, str) else "")
 def test_reduction(agrees_with_torch, layer_function, settings, reference, x):
     agrees_with_torch(layer_function(text("Reduction", f"reduction_param {{ {settings} }}"), x), reference, x)
 

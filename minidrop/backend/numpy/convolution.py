@@ -5,7 +5,6 @@ Each part of a batch has a core, with BLAS on one thread, and buffers of its own
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
