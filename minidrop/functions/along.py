@@ -73,7 +73,7 @@ def each_group(work: Callable[[Tensor], Tensor], x: Tensor, axis: int, count: in
         return work(x)
     if axis < kept_axis:
         return work(expand(x))
-    return by_groups(lambda _, part: work(part), [x], kept, kept_axis - 1)
+    return by_groups(lambda _, part: work(part), [x], kept, kept_axis - 1, kept)
 
 
 def carried(function: Function, ndim: int, axes: range, why: str) -> tuple:

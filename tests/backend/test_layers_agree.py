@@ -47,7 +47,7 @@ CASES = {
     "Concat": [("", (X, numbers(9, 4)))],
     "ContrastiveLoss": [(f"contrastive_loss_param {{ margin: 4 legacy_version: {legacy} }}",
                          (X, numbers(9, 13, seed=1), labels(2, 9))) for legacy in ("true", "false")],
-    "Convolution": [(f"convolution_param {{ num_output: 10 {settings} {FILLERS} }}", (x,)) for settings, x in (
+    "Convolution": [(f"convolution_param {{ num_output: 10 {more} {FILLERS} }}", (x,)) for more, x in (
         ("kernel_size: 3 pad: 1", IMAGES), ("kernel_h: 2 kernel_w: 3 stride: 2 group: 5", IMAGES),
         ("kernel_size: 1", IMAGES), ("kernel_size: 2 dilation: 2", IMAGES),
         ("group: 2 kernel_size: 3", numbers(2, 4, 7)))],

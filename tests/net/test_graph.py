@@ -27,7 +27,7 @@ KNOWN = f"(known types: {', '.join(known_layers())})"
 MISTAKES = {
     "unknown type": (
         'layer { name: "r" type: "Relu" bottom: "data" top: "r" }',
-        f"net.prototxt:3:19: layer 'r': unknown layer type 'Relu'; did you mean 'ReLU', 'PReLU' or 'ELU'? "
+        f"net.prototxt:3:19: layer 'r': unknown layer type 'Relu'; did you mean 'ReLU' or 'PReLU' or 'ELU'? "
         f"{KNOWN}"),
     "no type at all": (
         'layer { name: "r" bottom: "data" top: "r" }', f"net.prototxt:3:1: layer 'r': unknown layer type '' "

@@ -29,7 +29,7 @@ class Convolutions:
             columns[(c, k), (n, p)] = x[n, c, p * stride + k * dilation - pad], 0 outside of the image
         """
         places = window.places(x.shape[2:])
-        padded = self._padded(x, window)
+        padded = self._surrounded_by_zeros(x, window)
         item = padded.strides
         shape = (x.shape[1], *window.size, x.shape[0], *places)
         strides = (item[1], *(s * d for s, d in zip(item[2:], window.dilation, strict=True)),
@@ -104,7 +104,7 @@ class Convolutions:
 
             out[n, c m + i, p] = sum over k of W[c m + i, 0, k] x[n, c, p * stride + k * dilation - pad]
         """
-        padded, factor = self._padded(x, window), len(W) // max(1, x.shape[1])
+        padded, factor = self._surrounded_by_zeros(x, window), len(W) // max(1, x.shape[1])
         y = out.reshape(*x.shape[:2], factor, *out.shape[2:])
         y.fill(0)
         for k, at in self._entries(window, out.shape[2:]):
@@ -124,7 +124,7 @@ class Convolutions:
     def convolve_each_weight_gradient(self, x: np.ndarray, gy: np.ndarray, window: Window) -> np.ndarray:
         """Return the gradient of the W of `convolve_each` as a matrix (C m, entries)."""
         channels, outputs = x.shape[1], gy.shape[1]
-        padded, factor = self._padded(x, window), outputs // max(1, channels)
+        padded, factor = self._surrounded_by_zeros(x, window), outputs // max(1, channels)
         gy = gy.reshape(len(gy), channels, factor, *gy.shape[2:])
         gW = self.empty((outputs, window.entries), x.dtype)
         others = (0, *range(3, gy.ndim))
@@ -132,7 +132,7 @@ class Convolutions:
             gW[:, k] = (padded[at][:, :, None] * gy).sum(axis=others).reshape(outputs)
         return gW
 
-    def _padded(self, x, window):
+    def _surrounded_by_zeros(self, x, window):
         """Return x with zeros around, or x itself."""
         if not any(window.pad):
             return x
