@@ -50,25 +50,61 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
 
     "conventional" makes every ApproxDropout a Dropout; "approx" does the reverse; "approx:FAMILY" also gives
     all of them that family of patterns, its name in any case. Settings that the new type lacks are dropped:
-    patterns one way, `axes` and `shared` the other. Settings of the old family that FAMILY does not read are
+    patterns one way, `axes` and `shared` the other. Behind images an ApproxDropout drops whole channels: it
+    becomes a Dropout with axes 2 and 3, and only such a Dropout becomes an ApproxDropout there; one that
+    drops single values stays, which is logged. Settings of the old family that FAMILY does not read are
     dropped and logged. DropConnect and GaussianDropout stay as they are. The hidden_dropout of a recurrent
     layer is converted likewise, but if FAMILY does not drop units it keeps its family, which is logged.
     Raises ConfigError for another kind.
     """
     kind, family = _parsed(kind)
-    for layer in message.layer:
+    for number, layer in enumerate(message.layer):
         if layer.recurrent_param.HasField("hidden_dropout"):
             _convert_hidden(layer, kind, family)
         if kind == "conventional" and layer.type == "ApproxDropout":
             _move_ratio(layer.approx_dropout_param, layer.dropout_param)
+            if _reads_images(message, number):
+                layer.dropout_param.axes.extend((2, 3))
             layer.type = "Dropout"
             layer.ClearField("approx_dropout_param")
         elif kind != "conventional" and layer.type == "Dropout":
+            if _reads_images(message, number) and not _drops_channels(layer.dropout_param):
+                log.info("layer %s: Dropout stays: it drops single values of images, and an ApproxDropout would "
+                         "drop whole channels; write one if that is meant", layer.name)
+                continue
             _move_ratio(layer.dropout_param, layer.approx_dropout_param)
             layer.type = "ApproxDropout"
             layer.ClearField("dropout_param")
         if family is not None and layer.type == "ApproxDropout":
             _set_family(f"layer {layer.name}", layer.approx_dropout_param, family)
+
+
+# The types whose tops are images, and those whose tops are vectors; the others keep what their bottom is.
+_MAKE_IMAGES = frozenset(("Convolution", "Deconvolution", "Im2col", "Pooling"))
+_MAKE_VECTORS = frozenset(("ArgMax", "Embed", "Flatten", "GRU", "InnerProduct", "LSTM", "RNN", "Reduction",
+                           "Reshape", "SPP", "TextData"))
+
+
+def _reads_images(message, number):
+    """Return whether the bottom of a layer is known to be images with more than one place."""
+    blob = message.layer[number].bottom[0] if message.layer[number].bottom else ""
+    for writer in reversed(message.layer[:number]):
+        if blob not in writer.top:
+            continue
+        if writer.type in _MAKE_IMAGES:
+            return not writer.pooling_param.global_pooling
+        if writer.type in _MAKE_VECTORS or not writer.bottom:
+            place = list(writer.top).index(blob)
+            shapes = list(writer.input_param.shape) or list(writer.dummy_data_param.shape)
+            shape = shapes[min(place, len(shapes) - 1)].dim if shapes else ()
+            return len(shape) == 4
+        blob = writer.bottom[0]
+    return False
+
+
+def _drops_channels(settings):
+    """Return whether a DropoutParameter drops whole channels of images."""
+    return not settings.shared and sorted(axis % 4 for axis in settings.axes) == [2, 3]
 
 
 def _convert_hidden(layer, kind, family):

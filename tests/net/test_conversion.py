@@ -253,3 +253,35 @@ def test_a_kind_without_a_layer_to_turn_is_told(layer, warned, caplog):
     assert [line for line in caplog.messages if "no effect" in line] == [
         "--dropout approx:row has no effect: there is no layer of type Dropout or ApproxDropout and no "
         "hidden_dropout"] * warned
+
+
+IMAGES_NET = '''
+layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 6 kernel_size: 3 } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "values" type: "Dropout" bottom: "conv" top: "conv" }
+layer { name: "channels" type: "Dropout" bottom: "conv" top: "conv" dropout_param { dropout_ratio: 0.3 axes: -1 axes: 2 } }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "points" type: "Dropout" bottom: "pool" top: "pool" }
+layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip" inner_product_param { num_output: 6 } }
+layer { name: "units" type: "Dropout" bottom: "ip" top: "ip" }
+'''
+
+
+def test_behind_images_only_drops_of_whole_channels_are_converted(caplog):
+    """A Dropout drops single values there, which no regular pattern does: it stays, and the log says so."""
+    message = parse_net(IMAGES_NET).message
+    with caplog.at_level("INFO"):
+        convert_dropout(message, "approx")
+    kinds = {layer.name: layer.type for layer in message.layer}
+    assert [kinds[name] for name in ("values", "channels", "points", "units")] == [
+        "Dropout", "ApproxDropout", "ApproxDropout", "ApproxDropout"]
+    assert [record.message for record in caplog.records] == [
+        "layer values: Dropout stays: it drops single values of images, and an ApproxDropout would drop whole "
+        "channels; write one if that is meant"]
+    convert_dropout(message, "conventional")
+    back = {layer.name: layer.dropout_param for layer in message.layer}
+    assert {layer.type for layer in message.layer if layer.name in back} >= {"Dropout"}
+    assert list(back["channels"].axes) == [2, 3] and back["channels"].dropout_ratio == pytest.approx(0.3)
+    assert not back["points"].axes and not back["units"].axes and not back["values"].axes
