@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numba
 import numpy as np
 
 from minidrop.kernels.cpu import jit
@@ -9,26 +10,46 @@ from minidrop.kernels.cpu import jit
 U = np.uint64
 
 
+@numba.njit(inline="always")         # with `step` as a constant: a call would not vectorise
+def take_larger(image: Any, base: Any, step: Any, start: Any, stop: Any, best: Any, at: Any) -> None:
+    """best[c], at[c] = image[i], i with i = base + c step, where that is larger or the first NaN."""
+    for c in range(start, stop):
+        place = base + step * c
+        value = image[U(place)]
+        larger = (value > best[U(c)]) | ((value != value) & (best[U(c)] == best[U(c)]))
+        best[U(c)] = value if larger else best[U(c)]
+        at[U(c)] = np.int32(place) if larger else at[U(c)]
+
+
 @jit
 def max_planes(x: Any, size: Any, stride: Any, pad: Any, y: Any, index: Any, first: Any, last: Any) -> None:
-    """y, index = the largest entry of each window and its place in the plane; x (planes, H, W)."""
+    """y, index = the largest entry of each window and its place in the plane; x (planes, H, W).
+
+    A line of results at a time, one entry of the window after the other: such loops vectorise, for the usual
+    steps, which are constants in them.
+    """
     height, width = x.shape[1:]
     for plane in range(first, last):
-        image = x[plane]
+        image = x[plane].reshape(-1)
         for r in range(y.shape[1]):
+            best, at = y[plane, r], index[plane, r]
             top = r * stride[0] - pad[0]
             begin, end = max(top, 0), min(top + size[0], height)
-            for c in range(y.shape[2]):
-                left = c * stride[1] - pad[1]
-                start, stop = U(max(left, 0)), U(min(left + size[1], width))
-                best, at = image[begin, start], U(begin * width) + start
-                for h in range(begin, end):
-                    line, base = image[h], U(h * width)
-                    for w in range(start, stop):
-                        if line[w] > best or line[w] != line[w] and best == best:
-                            best, at = line[w], base + w
-                y[plane, r, c] = best
-                index[plane, r, c] = at
+            for c in range(best.size):
+                place = begin * width + max(c * stride[1] - pad[1], 0)
+                best[c], at[c] = image[place], place
+            for h in range(begin, end):
+                for j in range(size[1]):
+                    shift = j - pad[1]
+                    start = max(0, -(shift // stride[1]))
+                    stop = min(best.size, (width - 1 - shift) // stride[1] + 1)
+                    base = h * width + shift
+                    if stride[1] == 1:
+                        take_larger(image, base, 1, start, stop, best, at)
+                    elif stride[1] == 2:
+                        take_larger(image, base, 2, start, stop, best, at)
+                    else:
+                        take_larger(image, base, stride[1], start, stop, best, at)
 
 
 @jit

@@ -26,5 +26,8 @@ class Convolution(ConvolutionLayer):
     def places_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.fitting_places(shape)
 
+    def flow(self, shapes: list[tuple[int, ...]]) -> list:
+        return self.facts(shapes)
+
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         return self.each(functions.convolution, bottoms)

@@ -38,5 +38,8 @@ class Deconvolution(ConvolutionLayer):
     def multiplied(self) -> tuple[int, ...]:
         return self.spatial
 
+    def flow(self, shapes: list[tuple[int, ...]]) -> list:
+        return self.facts(shapes)
+
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         return self.each(functions.deconvolution, bottoms)

@@ -122,7 +122,8 @@ class ConvolutionLayer(SlidingLayer):
             specs.append(ParameterSpec("bias", (self.outputs,), settings.bias_filler))
         return specs
 
-    def flow(self, shapes: list[tuple[int, ...]]) -> list:
+    def facts(self, shapes: list[tuple[int, ...]]) -> list:
+        """Return the `flow` of both types: a Product for each bottom, and the images are independent."""
         facts: list = []
         for number, shape in enumerate(shapes):
             facts += [Pass(number, number, axis) for axis in range(self.axis)]

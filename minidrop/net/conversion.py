@@ -69,8 +69,8 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
             layer.ClearField("approx_dropout_param")
         elif kind != "conventional" and layer.type == "Dropout":
             if _reads_images(message, number) and not _drops_channels(layer.dropout_param):
-                log.info("layer %s: Dropout stays: it drops single values of images, and an ApproxDropout would "
-                         "drop whole channels; write one if that is meant", layer.name)
+                log.info("layer %s: Dropout stays: it drops single values of images, and an ApproxDropout "
+                         "would drop whole channels; write one if that is meant", layer.name)
                 continue
             _move_ratio(layer.dropout_param, layer.approx_dropout_param)
             layer.type = "ApproxDropout"
