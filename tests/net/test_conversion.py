@@ -261,8 +261,10 @@ layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
         convolution_param { num_output: 6 kernel_size: 3 } }
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
 layer { name: "values" type: "Dropout" bottom: "conv" top: "conv" }
-layer { name: "channels" type: "Dropout" bottom: "conv" top: "conv" dropout_param { dropout_ratio: 0.3 axes: -1 axes: 2 } }
-layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "channels" type: "Dropout" bottom: "conv" top: "conv"
+        dropout_param { dropout_ratio: 0.3 axes: -1 axes: 2 } }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
+        pooling_param { pool: AVE global_pooling: true } }
 layer { name: "points" type: "Dropout" bottom: "pool" top: "pool" }
 layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip" inner_product_param { num_output: 6 } }
 layer { name: "units" type: "Dropout" bottom: "ip" top: "ip" }
@@ -278,8 +280,8 @@ def test_behind_images_only_drops_of_whole_channels_are_converted(caplog):
     assert [kinds[name] for name in ("values", "channels", "points", "units")] == [
         "Dropout", "ApproxDropout", "ApproxDropout", "ApproxDropout"]
     assert [record.message for record in caplog.records] == [
-        "layer values: Dropout stays: it drops single values of images, and an ApproxDropout would drop whole "
-        "channels; write one if that is meant"]
+        "layer values: Dropout stays: it drops single values of images, and an ApproxDropout would drop "
+        "whole channels; write one if that is meant"]
     convert_dropout(message, "conventional")
     back = {layer.name: layer.dropout_param for layer in message.layer}
     assert {layer.type for layer in message.layer if layer.name in back} >= {"Dropout"}
