@@ -64,66 +64,89 @@ def put_image_rows(rows: Any, pad_h: Any, pad_w: Any, x: Any, n: Any, c: Any) ->
 
 
 @jit
-def gather_windows(rows: Any, skipped: Any, size: Any, stride: Any, dilation: Any, width: Any, first: Any,
-                   last: Any, out: Any, at: Any) -> None:
-    """Copy the windows at places (r, w) for first <= r < last, w < width, to the rows of `out` from `at` on.
+def gather_windows(x: Any, first: Any, last: Any, c: Any, size: Any, stride: Any, pad: Any, dilation: Any,
+                   top: Any, end: Any, places: Any, band: Any, out: Any) -> None:
+    """Copy the windows of images first .. last - 1 at the lines top .. end - 1 of places to the rows of `out`.
 
-    rows (height, width, channels): the padded image without its first `skipped` lines. size, stride,
-    dilation: of the window, two numbers each. A row of `out` has the order (line, column, channel).
+    size, stride, pad, dilation: of the window, two numbers each. places: on a line. A row of `out` has the
+    order (line of the window, its column, channel). band: room for the lines that an image's windows read,
+    (lines, width with its padding, channels).
     """
-    channels = rows.shape[2]
-    source, target = rows.reshape(-1), out.reshape(-1)
+    skipped, width, channels = top * stride[0], band.shape[1], band.shape[2]
+    source, target = band.reshape(-1), out.reshape(-1)
     runs, run = (1, U(size[1] * channels)) if dilation[1] == 1 else (size[1], U(channels))
-    q = U(at * out.shape[1])
-    for r in range(first, last):
-        for w in range(width):
-            for i in range(size[0]):
-                line = (r * stride[0] + i * dilation[0] - skipped) * rows.shape[1] + w * stride[1]
-                for j in range(runs):
-                    p = U((line + j * dilation[1]) * channels)
-                    for k in range(run):
-                        target[q + k] = source[p + k]
-                    q += run
+    q = U(0)
+    for n in range(first, last):
+        image_rows(x, n, c, skipped - pad[0], pad[1], band)
+        for r in range(top, end):
+            for w in range(places):
+                for i in range(size[0]):
+                    line = (r * stride[0] + i * dilation[0] - skipped) * width + w * stride[1]
+                    for j in range(runs):
+                        p = U((line + j * dilation[1]) * channels)
+                        for k in range(run):
+                            target[q + k] = source[p + k]
+                        q += run
 
 
 @jit
-def scatter_windows(columns: Any, at: Any, size: Any, stride: Any, dilation: Any, width: Any, first: Any,
-                    last: Any, rows: Any) -> None:
-    """Add the windows in the rows of `columns` from `at` on to where `gather_windows` reads them."""
-    channels = rows.shape[2]
-    source, target = columns.reshape(-1), rows.reshape(-1)
+def scatter_windows(columns: Any, first: Any, last: Any, c: Any, size: Any, stride: Any, pad: Any,
+                    dilation: Any, top: Any, end: Any, places: Any, lines: Any, padded: Any, x: Any) -> None:
+    """Add the rows of `columns` up where `gather_windows` reads them, and write finished images to x.
+
+    padded: room for an image with its padding, (height, width, channels); it is kept between the bands of an
+    image, which has `lines` of places.
+    """
+    width, channels = padded.shape[1], padded.shape[2]
+    source, target = columns.reshape(-1), padded.reshape(-1)
     runs, run = (1, U(size[1] * channels)) if dilation[1] == 1 else (size[1], U(channels))
-    q = U(at * columns.shape[1])
-    for r in range(first, last):
-        for w in range(width):
-            for i in range(size[0]):
-                line = (r * stride[0] + i * dilation[0]) * rows.shape[1] + w * stride[1]
-                for j in range(runs):
-                    p = U((line + j * dilation[1]) * channels)
-                    for k in range(run):
-                        target[p + k] += source[q + k]
-                    q += run
+    q = U(0)
+    for n in range(first, last):
+        if top == 0:
+            padded[:] = 0
+        for r in range(top, end):
+            for w in range(places):
+                for i in range(size[0]):
+                    line = (r * stride[0] + i * dilation[0]) * width + w * stride[1]
+                    for j in range(runs):
+                        p = U((line + j * dilation[1]) * channels)
+                        for k in range(run):
+                            target[p + k] += source[q + k]
+                        q += run
+        if end == lines:
+            put_image_rows(padded, pad[0], pad[1], x, n, c)
 
 
 @jit
-def put_outputs(rows: Any, at: Any, count: Any, y: Any, n: Any, o: Any, place: Any, b: Any, relu: Any,
+def output_rows(y: Any, first: Any, last: Any, o: Any, top: Any, end: Any, out: Any) -> None:
+    """Copy lines top .. end - 1 of images first .. last - 1 to the rows of `out`, a channel a column."""
+    lines, places = end - top, y.shape[3]
+    for i in range(last - first):
+        own = out[i * lines * places:(i + 1) * lines * places]
+        image_rows(y, first + i, o, top, 0, own.reshape(lines, places, out.shape[1]))
+
+
+@jit
+def put_outputs(rows: Any, y: Any, first: Any, last: Any, o: Any, top: Any, end: Any, b: Any, relu: Any,
                 scale: Any) -> None:
-    """y[n, o + k, place + p] = scale * f(rows[at + p, k] + b[k]) for p < count; f: max(., 0) with relu."""
-    outputs, zero = U(rows.shape[1]), rows.dtype.type(0)
+    """Write scale * f(rows + b) to lines top .. end - 1 of images first .. last - 1; f: max(., 0) with relu."""
+    outputs, zero, count = U(rows.shape[1]), rows.dtype.type(0), (end - top) * y.shape[3]
     flat = rows.reshape(-1)
-    for p in range(0, count, 8):
-        run = U(min(8, count - p))
-        first, to = U((at + p) * rows.shape[1]), U(place + p)
-        for k in range(outputs):
-            line, own = y[n, U(o) + k], b[k]
-            if run == 8:
-                for j in range(U(8)):
-                    value = flat[first + j * outputs + k] + own
-                    line[to + j] = scale * (zero if relu and value <= zero else value)
-            else:
-                for j in range(run):
-                    value = flat[first + j * outputs + k] + own
-                    line[to + j] = scale * (zero if relu and value <= zero else value)
+    for n in range(first, last):
+        for p in range(0, count, 8):
+            run = U(min(8, count - p))
+            at = U(((n - first) * count + p) * rows.shape[1])
+            for k in range(outputs):
+                line, own = y[n, U(o) + k].reshape(-1), b[k]
+                to = U(top * y.shape[3] + p)
+                if run == 8:
+                    for j in range(U(8)):
+                        value = flat[at + j * outputs + k] + own
+                        line[to + j] = scale * (zero if relu and value <= zero else value)
+                else:
+                    for j in range(run):
+                        value = flat[at + j * outputs + k] + own
+                        line[to + j] = scale * (zero if relu and value <= zero else value)
 
 
 @jit

@@ -191,51 +191,34 @@ class _Convolution:
     def forward(self, x, filters, out, finish, chunks):
         """Write the results of some chunks."""
         from minidrop.kernels import cpu_conv
-        most = max(self._rows_of(chunk) for chunk in chunks)
-        columns, products = self._empty(most, self.depth), self._empty(most, self.outputs)
-        bands = self._empty(max(self._band(chunk) for chunk in chunks), self._line)
-        y = out.reshape(*out.shape[:2], self.lines * self.places)
+        columns, rows, band = self._room(chunks)
         for chunk in chunks:
             count = self._rows_of(chunk)
-            self._gather(x, chunk, bands, columns)
-            np.dot(columns[:count], filters.T, out=products[:count])
-            each = (chunk.end - chunk.top) * self.places
-            for i, n in enumerate(range(chunk.first, chunk.last)):
-                cpu_conv.put_outputs(products, i * each, each, y, n, self.o, chunk.top * self.places, *finish)
+            self._gather(x, chunk, band, columns)
+            np.dot(columns[:count], filters.T, out=rows[:count])
+            cpu_conv.put_outputs(rows, out, chunk.first, chunk.last, self.o, chunk.top, chunk.end, *finish)
 
     def gradients(self, x, filters, gy, gx, first, last):
         """Write the gradient of images first .. last - 1 to gx, unless it is None; return their gW."""
         from minidrop.kernels import cpu_conv
         window, chunks = self.window, list(self.chunks(first, last))
-        most = max(self._rows_of(chunk) for chunk in chunks)
-        columns, rows = self._empty(most, self.depth), self._empty(most, self.outputs)
-        pad = window.pad
+        columns, rows, band = self._room(chunks)
         if x is not None:
             gW, product = np.zeros(filters.shape, self.dtype), self._empty(*filters.shape)
-            bands = self._empty(max(self._band(chunk) for chunk in chunks), self._line)
         if gx is not None:
-            images = max(chunk.last - chunk.first for chunk in chunks)
-            padded = self._empty(images, self.height + 2 * pad[0], self.width + 2 * pad[1], self.channels)
+            padded = self._empty(self.height + 2 * window.pad[0], self.width + 2 * window.pad[1], self.channels)
         for chunk in chunks:
-            count, each = self._rows_of(chunk), (chunk.end - chunk.top) * self.places
-            part = rows[:count]
-            for i, n in enumerate(range(chunk.first, chunk.last)):
-                own = part[i * each:(i + 1) * each].reshape(chunk.end - chunk.top, self.places, self.outputs)
-                cpu_conv.image_rows(gy, n, self.o, chunk.top, 0, own)
+            count = self._rows_of(chunk)
+            cpu_conv.output_rows(gy, chunk.first, chunk.last, self.o, chunk.top, chunk.end, rows)
             if x is not None:
-                self._gather(x, chunk, bands, columns)
-                np.dot(part.T, columns[:count], out=product)
+                self._gather(x, chunk, band, columns)
+                np.dot(rows[:count].T, columns[:count], out=product)
                 gW += product
-            if gx is None:
-                continue
-            np.dot(part, filters, out=columns[:count])
-            for i, n in enumerate(range(chunk.first, chunk.last)):
-                if chunk.top == 0:
-                    padded[i] = 0
-                cpu_conv.scatter_windows(columns, i * each, window.size, window.stride, window.dilation,
-                                         self.places, chunk.top, chunk.end, padded[i])
-                if chunk.end == self.lines:
-                    cpu_conv.put_image_rows(padded[i], *pad, gx, n, self.c)
+            if gx is not None:
+                np.dot(rows[:count], filters, out=columns[:count])
+                cpu_conv.scatter_windows(columns, chunk.first, chunk.last, self.c, window.size, window.stride,
+                                         window.pad, window.dilation, chunk.top, chunk.end, self.places,
+                                         self.lines, padded, gx)
         return gW if x is not None else None
 
     def multiply(self, x, matrix, out, finish, first, last):
@@ -270,25 +253,24 @@ class _Convolution:
     def _rows_of(self, chunk):
         return (chunk.last - chunk.first) * (chunk.end - chunk.top) * self.places
 
+    def _room(self, chunks):
+        """Return arrays for the windows of a chunk, their products, and the lines of an image that they read."""
+        count = max(self._rows_of(chunk) for chunk in chunks)
+        lines = max(self._band(chunk) for chunk in chunks)
+        return (self._empty(count, self.depth), self._empty(count, self.outputs),
+                self._empty(lines, self.width + 2 * self.window.pad[1], self.channels))
+
     def _band(self, chunk):
         """Return the number of lines of the padded image that a chunk reads of each of its images."""
         return (chunk.end - chunk.top - 1) * self.window.stride[0] + self.window.reach[0]
 
-    @property
-    def _line(self):
-        """The length of one line of a padded image, all its channels."""
-        return (self.width + 2 * self.window.pad[1]) * self.channels
-
     def _empty(self, *shape):
         return self.backend.empty(shape, self.dtype)
 
-    def _gather(self, x, chunk, bands, columns):
+    def _gather(self, x, chunk, band, columns):
         """Gather the windows of a chunk into the rows of `columns`."""
         from minidrop.kernels import cpu_conv
-        window, skipped = self.window, chunk.top * self.window.stride[0]
-        band = bands[:self._band(chunk)].reshape(self._band(chunk), -1, self.channels)
-        each = (chunk.end - chunk.top) * self.places
-        for i, n in enumerate(range(chunk.first, chunk.last)):
-            cpu_conv.image_rows(x, n, self.c, skipped - window.pad[0], window.pad[1], band)
-            cpu_conv.gather_windows(band, skipped, window.size, window.stride, window.dilation, self.places,
-                                    chunk.top, chunk.end, columns, i * each)
+        window = self.window
+        cpu_conv.gather_windows(x, chunk.first, chunk.last, self.c, window.size, window.stride, window.pad,
+                                window.dilation, chunk.top, chunk.end, self.places, band[:self._band(chunk)],
+                                columns)
