@@ -64,14 +64,15 @@ def put_image_rows(rows: Any, pad_h: Any, pad_w: Any, x: Any, n: Any, c: Any) ->
 
 
 @jit
-def gather_windows(x: Any, first: Any, last: Any, c: Any, size: Any, stride: Any, pad: Any, dilation: Any,
-                   top: Any, end: Any, places: Any, band: Any, out: Any) -> None:
+def gather_windows(x: Any, first: Any, last: Any, c: Any, window: Any, top: Any, end: Any, places: Any,
+                   band: Any, out: Any) -> None:
     """Copy the windows of images first .. last - 1 at the lines top .. end - 1 of places to the rows of `out`.
 
-    size, stride, pad, dilation: of the window, two numbers each. places: on a line. A row of `out` has the
-    order (line of the window, its column, channel). band: room for the lines that an image's windows read,
-    (lines, width with its padding, channels).
+    window: its size, stride, pad and dilation, int64 (4, 2). places: on a line. A row of `out` has the order
+    (line of the window, its column, channel). band: room for the lines that an image's windows read, (lines,
+    width with its padding, channels).
     """
+    size, stride, pad, dilation = window
     skipped, width, channels = top * stride[0], band.shape[1], band.shape[2]
     source, target = band.reshape(-1), out.reshape(-1)
     runs, run = (1, U(size[1] * channels)) if dilation[1] == 1 else (size[1], U(channels))
@@ -90,13 +91,14 @@ def gather_windows(x: Any, first: Any, last: Any, c: Any, size: Any, stride: Any
 
 
 @jit
-def scatter_windows(columns: Any, first: Any, last: Any, c: Any, size: Any, stride: Any, pad: Any,
-                    dilation: Any, top: Any, end: Any, places: Any, lines: Any, padded: Any, x: Any) -> None:
+def scatter_windows(columns: Any, first: Any, last: Any, c: Any, window: Any, top: Any, end: Any,
+                    places: Any, lines: Any, padded: Any, x: Any) -> None:
     """Add the rows of `columns` up where `gather_windows` reads them, and write finished images to x.
 
     padded: room for an image with its padding, (height, width, channels); it is kept between the bands of an
     image, which has `lines` of places.
     """
+    size, stride, pad, dilation = window
     width, channels = padded.shape[1], padded.shape[2]
     source, target = columns.reshape(-1), padded.reshape(-1)
     runs, run = (1, U(size[1] * channels)) if dilation[1] == 1 else (size[1], U(channels))
@@ -131,22 +133,22 @@ def put_outputs(rows: Any, y: Any, first: Any, last: Any, o: Any, top: Any, end:
                 scale: Any) -> None:
     """Write scale * f(rows + b) to lines top .. end - 1 of images first .. last - 1; f: max(., 0) with relu."""
     outputs, zero, count = U(rows.shape[1]), rows.dtype.type(0), (end - top) * y.shape[3]
-    flat = rows.reshape(-1)
+    flat, target, plane = rows.reshape(-1), y.reshape(-1), U(y.shape[2] * y.shape[3])
     for n in range(first, last):
+        base = U(((n * y.shape[1] + o) * y.shape[2] + top) * y.shape[3])
         for p in range(0, count, 8):
             run = U(min(8, count - p))
             at = U(((n - first) * count + p) * rows.shape[1])
             for k in range(outputs):
-                line, own = y[n, U(o) + k].reshape(-1), b[k]
-                to = U(top * y.shape[3] + p)
+                own, to = b[k], base + k * plane + U(p)
                 if run == 8:
                     for j in range(U(8)):
                         value = flat[at + j * outputs + k] + own
-                        line[to + j] = scale * (zero if relu and value <= zero else value)
+                        target[to + j] = scale * (zero if relu and value <= zero else value)
                 else:
                     for j in range(run):
                         value = flat[at + j * outputs + k] + own
-                        line[to + j] = scale * (zero if relu and value <= zero else value)
+                        target[to + j] = scale * (zero if relu and value <= zero else value)
 
 
 @jit

@@ -140,6 +140,7 @@ class _Convolution:
     def __init__(self, backend: Any, x_shape: tuple, y_shape: tuple, outputs: int, dtype: Any, window: Window,
                  channels: Range | None, outs: Range | None):
         self.backend, self.window, self.dtype = backend, window, dtype
+        self.numbers = np.array([window.size, window.stride, window.pad, window.dilation])
         self.images, _, self.height, self.width = x_shape
         self.lines, self.places = y_shape[2:]
         self.c, last = channels or (0, x_shape[1])
@@ -216,9 +217,8 @@ class _Convolution:
                 gW += product
             if gx is not None:
                 np.dot(rows[:count], filters, out=columns[:count])
-                cpu_conv.scatter_windows(columns, chunk.first, chunk.last, self.c, window.size, window.stride,
-                                         window.pad, window.dilation, chunk.top, chunk.end, self.places,
-                                         self.lines, padded, gx)
+                cpu_conv.scatter_windows(columns, chunk.first, chunk.last, self.c, self.numbers, chunk.top,
+                                         chunk.end, self.places, self.lines, padded, gx)
         return gW if x is not None else None
 
     def multiply(self, x, matrix, out, finish, first, last):
@@ -270,7 +270,5 @@ class _Convolution:
     def _gather(self, x, chunk, band, columns):
         """Gather the windows of a chunk into the rows of `columns`."""
         from minidrop.kernels import cpu_conv
-        window = self.window
-        cpu_conv.gather_windows(x, chunk.first, chunk.last, self.c, window.size, window.stride, window.pad,
-                                window.dilation, chunk.top, chunk.end, self.places, band[:self._band(chunk)],
-                                columns)
+        cpu_conv.gather_windows(x, chunk.first, chunk.last, self.c, self.numbers, chunk.top, chunk.end,
+                                self.places, band[:self._band(chunk)], columns)
