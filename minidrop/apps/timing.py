@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidrop.backend.generic.products import Products
+from minidrop.backend import Backend
 
 if TYPE_CHECKING:
     from minidrop.net.net import Net
@@ -149,9 +149,10 @@ def _timed_products(clock, backend):
         return outermost
 
     yield "gemm", once(backend.gemm)
-    # The generic versions are gemm plus other work, which does not count; overrides are products themselves.
-    for name in ("thin_gemm", "gemms", "block_product"):
-        if getattr(type(backend), name) is not getattr(Products, name):
+    # The generic versions are gemm plus other work, which does not count; overrides are products themselves,
+    # or those of convolutions together with what gathers their windows.
+    for name in ("thin_gemm", "gemms", "block_product", "convolve", "convolve_gradients"):
+        if getattr(type(backend), name) is not getattr(Backend, name):
             own = getattr(backend, name)
             yield name, once((lambda products, own=own: list(own(products))) if name == "gemms" else own)
 

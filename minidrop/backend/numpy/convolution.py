@@ -20,7 +20,7 @@ _CHUNK_ROWS, _LEAST_BYTES, _MOST_BYTES = 768, 1 << 20, 1 << 22
 # The gradient of the weights is added up over so many places before the parts of a batch are added: their
 # number depends on the shapes alone, so that the result does not depend on the number of cores.
 _LEAST_PLACES = 340
-_MOST_PARTS = 16
+_MOST_PARTS = 8
 
 
 class _Chunk(NamedTuple):
