@@ -66,7 +66,7 @@ def put_image_rows(rows: Any, pad_h: Any, pad_w: Any, x: Any, n: Any, c: Any) ->
 @jit
 def gather_windows(x: Any, first: Any, last: Any, c: Any, window: Any, top: Any, end: Any, places: Any,
                    band: Any, out: Any) -> None:
-    """Copy the windows of images first .. last - 1 at the lines top .. end - 1 of places to the rows of `out`.
+    """Copy the windows of images first .. last - 1 at lines top .. end - 1 of places to the rows of `out`.
 
     window: its size, stride, pad and dilation, int64 (4, 2). places: on a line. A row of `out` has the order
     (line of the window, its column, channel). band: room for the lines that an image's windows read, (lines,
@@ -131,7 +131,7 @@ def output_rows(y: Any, first: Any, last: Any, o: Any, top: Any, end: Any, out: 
 @jit
 def put_outputs(rows: Any, y: Any, first: Any, last: Any, o: Any, top: Any, end: Any, b: Any, relu: Any,
                 scale: Any) -> None:
-    """Write scale * f(rows + b) to lines top .. end - 1 of images first .. last - 1; f: max(., 0) with relu."""
+    """Write scale * f(rows + b) to lines top .. end - 1 of images first .. last - 1; relu: f = max(., 0)."""
     outputs, zero, count = U(rows.shape[1]), rows.dtype.type(0), (end - top) * y.shape[3]
     flat, target, plane = rows.reshape(-1), y.reshape(-1), U(y.shape[2] * y.shape[3])
     for n in range(first, last):

@@ -207,7 +207,8 @@ class _Convolution:
         if x is not None:
             gW, product = np.zeros(filters.shape, self.dtype), self._empty(*filters.shape)
         if gx is not None:
-            padded = self._empty(self.height + 2 * window.pad[0], self.width + 2 * window.pad[1], self.channels)
+            padded = self._empty(self.height + 2 * window.pad[0], self.width + 2 * window.pad[1],
+                                 self.channels)
         for chunk in chunks:
             count = self._rows_of(chunk)
             cpu_conv.output_rows(gy, chunk.first, chunk.last, self.o, chunk.top, chunk.end, rows)
@@ -254,7 +255,7 @@ class _Convolution:
         return (chunk.last - chunk.first) * (chunk.end - chunk.top) * self.places
 
     def _room(self, chunks):
-        """Return arrays for the windows of a chunk, their products, and the lines of an image that they read."""
+        """Return arrays for the windows of a chunk, their products, and the lines of an image they read."""
         count = max(self._rows_of(chunk) for chunk in chunks)
         lines = max(self._band(chunk) for chunk in chunks)
         return (self._empty(count, self.depth), self._empty(count, self.outputs),
