@@ -8,6 +8,7 @@ from minidrop import functions
 from minidrop.config import decimal
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, register_layer
+from minidrop.layers.flow import Pass
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -30,6 +31,9 @@ class Eltwise(Layer):
         if len({tuple(shape) for shape in shapes}) > 1:
             raise ShapeError(f"bottoms of one shape expected, got {', '.join(str(tuple(s)) for s in shapes)}")
         return [shapes[0]]
+
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
+        return [Pass(bottom=number, keeps_zero=True, joint=True) for number in range(len(shapes))]
 
     def forward(self, *bottoms: Tensor) -> Any:
         if self.operation == "SUM":

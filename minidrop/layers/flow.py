@@ -24,6 +24,7 @@ class Pass:
     activation: the name of the function in Backend.activate, "" if there is none.
     mixes_samples: an entry depends on those of other samples too: what a drop leaves out must be the same for
         all of them.
+    joint: of several bottoms of one shape; it holds where all of them lack the same entries.
     """
 
     bottom: int = 0
@@ -35,6 +36,7 @@ class Pass:
     compact: bool = True
     activation: str = ""
     mixes_samples: bool = False
+    joint: bool = False
 
     def covers(self, axis: int) -> bool:
         """Whether this holds for an axis."""

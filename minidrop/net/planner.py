@@ -149,7 +149,8 @@ class _Walker:
         reads = bool(products) and all(_reads(product, axis, drop) for product in products)
         clash = self._clash(drop, node, products[0].top == OWN) if reads else ""
         facts = [fact for fact in node.passes_from(i, axis) if fact.compact
-                 and (fact.keeps_zero or fact.top is None)]
+                 and (fact.keeps_zero or fact.top is None)
+                 and not (fact.joint and any(carrying.get(ref) != axis for ref in node.bottoms))]
         mixed = _differs(drop) and any(fact.mixes_samples for fact in facts)
         if clash:
             drop.unread.append((node, clash))
@@ -158,7 +159,8 @@ class _Walker:
         elif (not any(product.kinds for product in products) and not mixed and facts
               and len(facts) == len(node.passes_from(i, axis))
               and (kind == "units" or all(fact.spread == 1 for fact in facts))):
-            drop.carriers.append(node)
+            if node not in drop.carriers:
+                drop.carriers.append(node)
             carrying.update({node.tops[fact.top]: axis for fact in facts if fact.top is not None})
         elif kind == "units":
             drop.expanders.append(node)

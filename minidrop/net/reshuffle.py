@@ -134,7 +134,8 @@ def _outputs(node, ref):
 
 def _in_place(node, passes):
     """Return `passes` if each keeps its entries in place and the layer has no parameters, else []."""
-    return [] if any(fact.spread != 1 for fact in passes) or node.layer.parameter_specs() else passes
+    moved = any(fact.spread != 1 or fact.joint for fact in passes)
+    return [] if moved or node.layer.parameter_specs() else passes
 
 
 def _moves(graph, config, writer, ref):

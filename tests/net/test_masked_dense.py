@@ -325,3 +325,21 @@ def test_a_wrong_scale_is_caught(monkeypatch, pattern):
     with pytest.raises(AssertionError, match="output loss|gradient"):
         for iteration in range(8):
             assert_matches_masked_dense(net, iteration, images())
+
+
+@pytest.mark.parametrize("operation", ["SUM", "PROD", "MAX"])
+@every_pattern
+def test_eltwise_carries_what_all_of_its_bottoms_lack(operation, pattern):
+    """Two branches of one drop meet again: nothing is put back. With another branch it is."""
+    branches = (ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), layer("ReLU", "a", "drop1"),
+                layer("TanH", "b", "drop1"))
+    how = f"eltwise_param {{ operation: {operation} }}"
+    net = make_net(*branches, layer("Eltwise", "both", "a b", None, how), ip("ip2", "both", 7), LOSS % "ip2")
+    plan = net.plan.drops[0]
+    if kind_of(pattern) != "weights":
+        assert names(plan.carriers) == ["a", "b", "both"] and names(plan.consumers) == ["ip2"]
+    check(net)
+    net = make_net(*branches, ip("whole", "data", 29), layer("Eltwise", "both", "a whole", None, how),
+                   ip("ip2", "both", 7), LOSS % "ip2")
+    assert names(net.plan.drops[0].expanders) == ["both"] * (kind_of(pattern) == "units")
+    check(net)
