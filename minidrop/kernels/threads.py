@@ -132,17 +132,35 @@ def by_parts(work: Callable, parts: int, elements: int) -> None:
     A product of a part's own has BLAS on one thread: as many parts at once keep the cores busier than one
     product on all of them. Where BLAS cannot be told, or there are too few parts, it keeps its threads.
     """
-    blas = _blas() if min(COUNT, parts) > 1 else None
-    if blas is None or 2 * parts < COUNT:
+    if COUNT < 2 or parts < 2 or 2 * parts < COUNT or elements < _LEAST_ELEMENTS or _blas() is None:
         work(0, parts)
         return
-    get, put = blas
-    threads = get()
-    put(1)
-    try:
+    with _blas_on_one_thread:
         by_rows(work, parts, elements)
-    finally:
-        put(threads)
+
+
+class _BlasOnOneThread:
+    """A context in which BLAS has one thread; the last of the threads in it to leave gives the others back."""
+
+    def __init__(self):
+        self.lock, self.inside, self.threads = threading.Lock(), 0, 1
+
+    def __enter__(self):
+        get, put = _blas()
+        with self.lock:
+            if not self.inside:
+                self.threads = get()
+                put(1)
+            self.inside += 1
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                _blas()[1](self.threads)
+
+
+_blas_on_one_thread = _BlasOnOneThread()
 
 
 @cache

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from minidrop.kernels import threads
+
 two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2 if hasattr(os, "sched_getaffinity") else True,
                                reason="needs two cores, and a system that says how many")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -64,3 +66,30 @@ if not child:
     os._exit(0)
 print(os.waitpid(child, 0)[1], total())""")
     assert done.stdout.split() == ["499500", "2", "499500", "2", "0", "499500"]
+
+
+class TestPartsThatMultiply:
+    def test_blas_has_one_thread_meanwhile_and_its_own_afterwards(self, monkeypatch):
+        blas = threads._blas()
+        if blas is None:
+            pytest.skip("this NumPy's BLAS tells no number of threads")
+        get, put = blas
+        before = get()
+        put(2)
+        monkeypatch.setattr(threads, "COUNT", 2)
+        seen, bounds = [], []
+
+        def work(first, last):
+            seen.append(get())
+            bounds.append((first, last))
+            if len(seen) == 1:
+                threads.by_parts(lambda *_: seen.append(get()), 2, 1 << 30)     # within another, from any thread
+
+        threads.by_parts(work, 4, 1 << 30)
+        assert sorted(bounds) == [(0, 2), (2, 4)] and set(seen) == {1} and get() == 2
+        with pytest.raises(ZeroDivisionError):
+            threads.by_parts(lambda first, last: 1 / first, 4, 1 << 30)
+        assert get() == 2
+        threads.by_parts(lambda *own: seen.append(get()), 4, 10)        # too little work: nothing is changed
+        assert seen[-1] == 2
+        put(before)
