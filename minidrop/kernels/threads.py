@@ -140,7 +140,7 @@ def by_parts(work: Callable, parts: int, elements: int) -> None:
 
 
 class _BlasOnOneThread:
-    """A context in which BLAS has one thread; the last of the threads in it to leave gives the others back."""
+    """A context in which BLAS has one thread; of several threads in it the last to leave restores it."""
 
     def __init__(self):
         self.lock, self.inside, self.threads = threading.Lock(), 0, 1

@@ -83,7 +83,7 @@ class TestPartsThatMultiply:
             seen.append(get())
             bounds.append((first, last))
             if len(seen) == 1:
-                threads.by_parts(lambda *_: seen.append(get()), 2, 1 << 30)     # within another, from any thread
+                threads.by_parts(lambda *_: seen.append(get()), 2, 1 << 30)     # within another
 
         threads.by_parts(work, 4, 1 << 30)
         assert sorted(bounds) == [(0, 2), (2, 4)] and set(seen) == {1} and get() == 2
