@@ -129,7 +129,7 @@ class ConvolutionLayer(SlidingLayer):
     def flow(self, shapes: list[tuple[int, ...]]) -> list:
         facts: list = []
         for number, shape in enumerate(shapes):
-            facts += [Pass(number, number, axis) for axis in range(self.axis)]
+            facts += [Pass(number, number, axis, compact=False) for axis in range(self.axis)]
             facts.append(self._product(number, shape))
             if self.each_alone:
                 facts.append(Pass(number, number, self.axis, spread=self.outputs // self.channels,

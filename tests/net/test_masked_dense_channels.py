@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from cases import in_turn
 from image_nets import PATTERNS, batch, check, conv, dropped, kind_of, make, plan
-from nets import LOSS, ip, layer
+from nets import FILLERS, LOSS, ip, layer
 
 UP, DOWN = ["c1 computes only the units kept by d"], ["c2 reads only the units kept by d"]
 C1, C2 = conv("c1", "data", 12), conv("c2", "d", 9)
-END = (ip("ip", "c2", 7), LOSS % "ip")
+END, OF_SUM = (ip("ip", "c2", 7), LOSS % "ip"), (ip("ip", "sum", 7), LOSS % "ip")
 OF_EACH_KIND = list(zip(("PERIODIC groups: 1", "UNIT groups: 2", "ROW groups: 3", "SLICE groups: 9", "TILE",
                          "BLOCK"), (0.5, 0.7, 0.3, 0.6, 0.5, 0.4), strict=True))
 MIXES = ("d gathers: bn (BatchNorm) takes its means over all samples, so that groups of samples cannot "
@@ -105,6 +105,68 @@ def test_channels_on_a_later_axis(pattern, rate):
     if kind_of(pattern) == "units":
         assert plan(net) == UP + DOWN
     check(net)
+
+
+def two(first, second):
+    """A layer of two bottoms, with the tops y and z."""
+    settings = f"convolution_param {{ num_output: 12 kernel_size: 3 {FILLERS} }}"
+    return layer("Convolution", "y", f"{first} {second}", None, f'top: "z" {settings}')
+
+
+def summed(first, second):
+    return layer("Eltwise", "sum", f"{first} {second}")
+
+
+@in_turn("pattern, rate", OF_EACH_KIND)
+def test_several_tops_of_one_layer(pattern, rate):
+    """What is dropped from one must not be missing in the others."""
+    c0, alike = conv("c0", "data", 4), two("data", "c0")
+    one = make(c0, alike, dropped("d", "z", pattern, rate), summed("d", "y"), *OF_SUM)
+    both = make(c0, alike, dropped("d", "y", pattern, rate), dropped("e", "z", pattern, rate),
+                summed("d", "e"), *OF_SUM)
+    if kind_of(pattern) == "units":
+        assert plan(one)[0] == ("d gathers: y (Convolution) computes several tops, which would all lack what "
+                                "is dropped from one")
+    check(one)
+    check(both)
+
+
+@in_turn("pattern, rate", OF_EACH_KIND)
+def test_several_bottoms_with_the_drop(pattern, rate):
+    """Each way in which a layer may read a drop twice."""
+    for between, second in (((), "d"), ((layer("ReLU", "relu", "d"),), "relu"), ((), "c0")):
+        for first, last in (("d", second), (second, "d")):
+            net = make(conv("c0", "data", 12), C1, dropped("d", "c1", pattern, rate), *between,
+                       two(first, last), summed("y", "z"), *OF_SUM)
+            if kind_of(pattern) == "units":
+                assert plan(net) == [*UP, "y reads only the units kept by d"]
+            check(net, 2)
+
+
+# Layers of the channels of axis 2, whose images are those of (axis 0, axis 1), between layers of axis 1.
+OF_AXIS_2 = {
+    "Convolution": "num_output: 3 kernel_size: 3 pad: 1",
+    "Convolution of each channel": "num_output: 3 group: 3 kernel_size: 3 pad: 1 bias_term: false",
+    "Deconvolution": "num_output: 3 kernel_size: 3 pad: 1", "Im2col": "kernel_size: 2",
+}
+
+
+@pytest.mark.parametrize("kind", OF_AXIS_2)
+@in_turn("pattern, rate", OF_EACH_KIND)
+def test_no_drop_of_other_channels_passes(kind, pattern, rate):
+    """Missing entries of axis 1 would be missing images there."""
+    between = f"convolution_param {{ axis: 2 {OF_AXIS_2[kind]} }}"
+    kind, c1 = kind.split()[0], conv("c1", "data", 12, "kernel_size: 1")
+    c2 = conv("c2", "{}", 9, "kernel_size: 1")
+    above = make(c1, layer(kind, "own", "c1", None, between), dropped("d", "own", pattern, rate),
+                 c2.replace("{}", "d"), *END, shape=(4, 3, 5, 4))
+    below = make(c1, dropped("d", "c1", pattern, rate), layer(kind, "own", "d", None, between),
+                 c2.replace("{}", "own"), *END, shape=(4, 3, 5, 4))
+    assert above.plan.drops[0].producer is None and not below.plan.drops[0].carriers
+    if kind_of(pattern) == "units":
+        assert plan(above)[1:] == DOWN and plan(below)[0] in UP
+    check(above)
+    check(below)
 
 
 def test_gradients_of_several_batches_add_up():
