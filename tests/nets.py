@@ -49,3 +49,15 @@ def images(rows=6, seed=0):
     """A batch for IMAGES, with labels of seven classes."""
     rng = np.random.default_rng(seed)
     return {"data": rng.standard_normal((rows, 13)), "label": rng.integers(0, 7, rows)}
+
+
+def inputs(*shapes, names="abcdef"):
+    """Input layers of blobs with these shapes, one a line."""
+    return "".join(f'layer {{ name: "in_{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+                   f'{" ".join(f"dim: {length}" for length in shape)} }} }} }}\n'
+                   for name, shape in zip(names, shapes, strict=False))
+
+
+def numbers(*shape, seed=0, low=-2.0, high=2.0):
+    """An array that belongs to its shape and the seed."""
+    return np.random.default_rng([seed, *shape]).uniform(low, high, shape)

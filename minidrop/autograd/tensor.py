@@ -253,6 +253,7 @@ class Parameter(Tensor):
     def _add(self, block):
         for i, old in enumerate(self.blocks):
             if old.rows == block.rows and old.cols == block.cols:
-                self.blocks[i] = Block(old.data + block.data, old.rows, old.cols)
+                # A whole gradient may come as a matrix or in the parameter's own shape.
+                self.blocks[i] = Block(old.data + block.data.reshape(old.data.shape), old.rows, old.cols)
                 return
         self.blocks.append(block)

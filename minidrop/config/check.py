@@ -187,7 +187,7 @@ def _unknown(entry, descriptor, other):
     inside = [field.name for field in descriptor.fields
               if field.message_type is not None and name in field.message_type.fields_by_name]
     hint = nearest(name, descriptor.fields_by_name)
-    if inside and not hint and len(inside) <= 3:
+    if inside and not hint and len(inside) <= 5:
         hint = "; it belongs inside " + " or ".join(f"{field} {{ }}" for field in inside)
     return f"{descriptor.name} has no field {_short(name)}{hint}"
 

@@ -104,12 +104,13 @@ class WeightedPooling(_Pooling):
 def pooled_places(spatial: Sequence[int], window: Window, ceil: bool = True) -> tuple[int, ...]:
     """Return how many windows there are on each axis; `ceil`: a last one may reach over the end.
 
-    It has to begin inside of the image or of the padding before it, as in Caffe.
+    It has to begin inside of the image or of the padding before it, as in Caffe; also without padding, where
+    Caffe keeps one that has no entry.
     """
     places = []
     for n, k, s, p in zip(spatial, window.size, window.stride, window.pad, strict=True):
         count = (math.ceil if ceil else math.floor)((n + 2 * p - k) / s) + 1
-        places.append(count - 1 if p and (count - 1) * s >= n + p else count)
+        places.append(count - 1 if (count - 1) * s >= n + p else count)
     return tuple(places)
 
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from minidrop import functions
 from minidrop.layers.base import register_layer
 from minidrop.layers.sliding import ConvolutionLayer
-
-if TYPE_CHECKING:
-    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("Convolution")
@@ -22,12 +17,7 @@ class Convolution(ConvolutionLayer):
 
     bottoms = (1, None)
     tops = (1, None)
+    function = staticmethod(functions.convolution)
 
     def places_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.fitting_places(shape)
-
-    def flow(self, shapes: list[tuple[int, ...]]) -> list:
-        return self.facts(shapes)
-
-    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return self.each(functions.convolution, bottoms)

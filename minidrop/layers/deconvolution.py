@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from minidrop import functions
 from minidrop.errors import ShapeError
 from minidrop.layers.base import register_layer
 from minidrop.layers.sliding import ConvolutionLayer
-
-if TYPE_CHECKING:
-    from minidrop.autograd.tensor import Tensor
 
 
 @register_layer("Deconvolution")
@@ -23,6 +18,7 @@ class Deconvolution(ConvolutionLayer):
 
     bottoms = (1, None)
     tops = (1, None)
+    function = staticmethod(functions.deconvolution)
     weight_rows = "inputs"
 
     def places_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -37,9 +33,3 @@ class Deconvolution(ConvolutionLayer):
     @property
     def multiplied(self) -> tuple[int, ...]:
         return self.spatial
-
-    def flow(self, shapes: list[tuple[int, ...]]) -> list:
-        return self.facts(shapes)
-
-    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return self.each(functions.deconvolution, bottoms)

@@ -24,8 +24,8 @@ class Im2col(SlidingLayer):
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
         spread = self.window.entries
-        return [*(Pass(axis=axis, keeps_zero=True) for axis in range(self.axis)),
-                Pass(axis=1, spread=spread, keeps_zero=True, compact=self.axis == 1)]
+        return [*(Pass(axis=axis, keeps_zero=True, compact=False) for axis in range(self.axis)),
+                Pass(axis=self.axis, spread=spread, keeps_zero=True, compact=self.axis == 1)]
 
     def forward(self, x: Tensor) -> Tensor:
         if self.axis == 1:

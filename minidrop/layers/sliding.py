@@ -82,9 +82,13 @@ class SlidingLayer(Layer):
 
 
 class ConvolutionLayer(SlidingLayer):
-    """Base class of Convolution and Deconvolution: num_output, group, weights and bias, and their flow."""
+    """Base class of Convolution and Deconvolution: num_output, group, weights and bias, and their flow.
 
-    weight_rows = "outputs"     # which side the rows of the weights count
+    `forward` stands beside `flow`, which promises what it does: see `Node.is_own_word`.
+    """
+
+    function: Callable[..., Tensor]     # of `functions`: what forward computes of each bottom
+    weight_rows = "outputs"             # which side the rows of the weights count
 
     def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
         shape, settings = shapes[0], self.settings
@@ -122,11 +126,10 @@ class ConvolutionLayer(SlidingLayer):
             specs.append(ParameterSpec("bias", (self.outputs,), settings.bias_filler))
         return specs
 
-    def facts(self, shapes: list[tuple[int, ...]]) -> list:
-        """Return the `flow` of both types: a Product for each bottom, and the images are independent."""
+    def flow(self, shapes: list[tuple[int, ...]]) -> list:
         facts: list = []
         for number, shape in enumerate(shapes):
-            facts += [Pass(number, number, axis) for axis in range(self.axis)]
+            facts += [Pass(number, number, axis, compact=False) for axis in range(self.axis)]
             facts.append(self._product(number, shape))
             if self.each_alone:
                 facts.append(Pass(number, number, self.axis, spread=self.outputs // self.channels,
@@ -143,12 +146,11 @@ class ConvolutionLayer(SlidingLayer):
                        weight_axes=axes if self.groups == 1 else None,
                        biases=("bias",) * self.settings.bias_term, epilogue=not self.each_alone)
 
-    def each(self, function: Callable[..., Tensor], bottoms: Sequence[Tensor]) -> Any:
-        """Return `function` of each bottom with the weights, for the channels that the drop below keeps."""
+    def forward(self, *bottoms: Tensor) -> Any:
         below = self.drawn.outputs
         scale = below.scale if below.kept is not None and self.plan.scales else 1.0
-        tops = [function(x, self.params["weight"], self.params.get("bias"), self.window, self.groups,
-                         self.axis, below.kept, self.plan.activation, scale) for x in bottoms]
+        tops = [self.function(x, self.params["weight"], self.params.get("bias"), self.window, self.groups,
+                              self.axis, below.kept, self.plan.activation, scale) for x in bottoms]
         return tops[0] if len(tops) == 1 else tuple(tops)
 
     @property

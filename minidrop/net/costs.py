@@ -56,13 +56,21 @@ def _drops_of(plan, node, product):
     """Return the drops that make a product smaller, one entry per side."""
     found = [drop for drop in plan.drops if drop.producer is node and product.out_axis is not None
              and (product.top == OWN) == (drop.node is node and drop.fact.top == OWN)]
-    reads = product.bottom in (0, OWN) and product.in_axis is not None
     for drop in plan.drops:
-        own = drop.node is node
-        if reads and (own and product.bottom == OWN and (node in drop.consumers or drop.producer is node)
-                      or not own and product.bottom != OWN and node in drop.consumers):
+        own = product.bottom == OWN and drop.node is node and (node in drop.consumers
+                                                               or drop.producer is node)
+        if product.in_axis is not None and (own or (node.index, product.bottom) in drop.reads):
+            found.append(drop)
+        elif not product.kinds and _passes(node, product, drop):
             found.append(drop)
     return found
+
+
+def _passes(node, product, drop):
+    """Whether a drop passes through a product of single channels, which has the rest of them alone then."""
+    crossed = node in drop.carriers or drop.producer is not None and node in drop.crossed
+    return crossed and any(fact.bottom == product.bottom and fact.axis == product.out_axis
+                           for fact in node.passes)
 
 
 def _shares(product, drops):

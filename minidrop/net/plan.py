@@ -26,6 +26,7 @@ class Drop:
     crossed: list = field(default_factory=list)
     carriers: list = field(default_factory=list)
     consumers: list = field(default_factory=list)
+    reads: set = field(default_factory=set)         # (node's index, number of the bottom) that consumers read
     expanders: list = field(default_factory=list)
     reason: str = ""                     # why there is no producer
     unread: list = field(default_factory=list)      # (node, why) of layers below that read everything

@@ -108,6 +108,9 @@ class _Walker:
             one = all(product.leaves_out(kind) for product in products)
             return (f"{node.name} ({node.config.type}) can leave out no {kind}"
                     + " that differ between groups of samples; try groups: 1" * one)
+        if len({product.top for product in node.products if product.top != OWN}) > 1:
+            return (f"{node.name} ({node.config.type}) computes several tops, which would all lack what is "
+                    f"dropped from one")
         within = self.served.get((node.index, True))
         if within is not None and within.kind != kind:
             return f"{node.name} serves its own {within.fact.label}, which drops {within.kind}"
@@ -155,7 +158,8 @@ class _Walker:
         if clash:
             drop.unread.append((node, clash))
         if reads and not clash:
-            drop.consumers.append(node)
+            drop.consumers += [node] * (node not in drop.consumers)
+            drop.reads.add((node.index, i))
         elif (not any(product.kinds for product in products) and not mixed and facts
               and len(facts) == len(node.passes_from(i, axis))
               and (kind == "units" or all(fact.spread == 1 for fact in facts))):

@@ -126,6 +126,14 @@ def test_blocks_at_one_place_are_summed():
     assert W.grad.tolist() == [[3.0 if i in (1, 4, 7) else 0.0] * 8 for i in range(8)]
 
 
+def test_whole_gradients_as_matrix_and_in_the_own_shape_are_summed():
+    for first, second in (((2, 3, 4), (2, 12)), ((2, 12), (2, 3, 4))):
+        p = Parameter(np.zeros((2, 3, 4)))
+        p.accumulate(Block(np.ones(first)))
+        p.accumulate(np.full(second, 2.0) if second == p.shape else Block(np.full(second, 2.0)))
+        assert len(p.blocks) == 1 and p.grad.shape == p.shape and (p.grad == 3).all()
+
+
 def test_equal_places_in_another_form_are_one_place():
     W = parameter()
     W.accumulate(Block(np.ones((3, 8)), KEPT))

@@ -114,8 +114,8 @@ V1 = ("'layers' is Caffe's old (V1) format, which is not read; write `layer { ty
     ('layer {\n  inner_product_param {\n    num_outputs: 10 } }',
      "3:5: InnerProductParameter has no field 'num_outputs'; did you mean 'num_output'?"),
     ('layer { num_output: 10 }',
-     "1:9: LayerParameter has no field 'num_output'; it belongs inside embed_param { } or "
-     "inner_product_param { } or recurrent_param { }"),
+     "1:9: LayerParameter has no field 'num_output'; it belongs inside convolution_param { } or "
+     "embed_param { } or inner_product_param { } or recurrent_param { }"),
     ('layer { zzz: 10 }', "1:9: LayerParameter has no field 'zzz'"),
     ('base_lr: 0.1',
      "1:1: 'base_lr' belongs to a solver file, and this is read as a network file; are the two swapped?"),
@@ -347,24 +347,24 @@ def test_a_thousand_layers_load():
     assert config.where(1001) == "<string>:4340:24"
 
 
-CAFFE = """layer { name: "conv1" type: "Convolution" top: "conv1" convolution_param { num_output: 20 } }
-layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1" }
-layer { name: "ip" type: "InnerProdct" bottom: "pool1" top: "ip" inner_product_param { num_output: 10 } }
-layer { name: "lost" type: "ReLU" convolution_param { } }
+UNKNOWN = """layer { name: "quux1" type: "Quux" top: "quux1" quux_param { num_output: 20 } }
+layer { name: "mangled" type: "Mangle" bottom: "quux1" top: "mangled" }
+layer { name: "ip" type: "InnerProdct" bottom: "mangled" top: "ip" inner_product_param { num_output: 10 } }
+layer { name: "lost" type: "ReLU" quux_param { } }
 """
 
 
 def test_a_layer_type_that_nobody_knows_is_named_before_its_settings():
     """Of all layers of the file, and a known type's unknown settings beside them."""
-    types, settings = "unknown layer type", "LayerParameter has no field 'convolution_param'"
-    lines = message_of(CAFFE).splitlines()
-    for line, start in zip(lines, (f"1:29: layer 'conv1': {types} 'Convolution' (known",
-                                   f"2:29: layer 'pool1': {types} 'Pooling'",
+    types, settings = "unknown layer type", "LayerParameter has no field 'quux_param'"
+    lines = message_of(UNKNOWN).splitlines()
+    for line, start in zip(lines, (f"1:29: layer 'quux1': {types} 'Quux' (known",
+                                   f"2:31: layer 'mangled': {types} 'Mangle'",
                                    f"3:26: layer 'ip': {types} 'InnerProdct'; did you mean 'InnerProduct'?",
                                    f"4:35: {settings}"), strict=True):
         assert line.startswith(f"net.prototxt:{start}")
-    assert message_of(CAFFE.splitlines()[0]).startswith(f"net.prototxt:1:29: layer 'conv1': {types}")
+    assert message_of(UNKNOWN.splitlines()[0]).startswith(f"net.prototxt:1:29: layer 'quux1': {types}")
 
 
 def test_a_file_that_can_be_read_leaves_unknown_types_to_the_net():
-    assert parse_net(CAFFE.splitlines()[1]).message.layer[0].type == "Pooling"
+    assert parse_net(UNKNOWN.splitlines()[1]).message.layer[0].type == "Mangle"

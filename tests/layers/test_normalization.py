@@ -8,7 +8,6 @@ import pytest
 from nets import LOSS, drop, ip, net_of
 
 from minidrop import ConfigError, Tensor
-from minidrop.autograd import backward
 from minidrop.config import parse_net, parse_solver
 from minidrop.net import Net
 from minidrop.solver import Solver
@@ -33,44 +32,6 @@ def layer(type_and_settings, bottoms="a"):
     """The text of a layer: layer('type: "MVN"')."""
     blobs = " ".join(f'bottom: "{bottom}"' for bottom in bottoms)
     return f'layer {{ name: "l" {blobs} top: "y" {type_and_settings} }}'
-
-
-@pytest.fixture
-def agrees(make_net, close):
-    """agrees(layer text, function, *shapes, values=None): values and all gradients are those of a function of
-    torch tensors: the bottoms, then the parameters. values: what parameters are set to."""
-    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
-
-    def check(text, function, *shapes, values=None, **options):
-        net = make_net("\n".join((inputs(*shapes), layer(text, "abc"[:len(shapes)]))), **options)
-        host, on = net.backend.to_host, net.backend.asarray
-        for name, value in (values or {}).items():
-            net.params["l"][name].data[...] = on(value, net.dtype)
-        bottoms = [numbers(*shape, seed=i) for i, shape in enumerate(shapes)]
-        ours = [Tensor(on(x, net.dtype), requires_grad=True, backend=net.backend) for x in bottoms]
-        parameters = net.params.get("l", {})
-        theirs = [torch.tensor(x, requires_grad=True) for x in bottoms]
-        theirs += [torch.tensor(p.numpy().astype(float), requires_grad=p.requires_grad)
-                   for p in parameters.values()]
-        y = net.forward(**dict(zip("abc", ours, strict=False)))["y"]
-        expected = function(*theirs)
-        assert y.shape == tuple(expected.shape) and y.dtype == net.dtype
-        close(y.numpy(), expected.detach().numpy(), "top")
-        gy = numbers(*y.shape, seed=5)
-        backward([(y, on(gy, net.dtype))])
-        expected.backward(torch.tensor(gy))
-        for i, (x, want) in enumerate(zip([*ours, *parameters.values()], theirs, strict=True)):
-            assert x.requires_grad == want.requires_grad
-            if x.requires_grad:
-                close(host(x.grad), want.grad.numpy(), f"gradient {i}")
-    return check
-
-
-@pytest.fixture
-def F():
-    """torch.nn.functional."""
-    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
-    return torch.nn.functional
 
 
 def along(axis, x, parameter):
@@ -368,8 +329,8 @@ def test_in_place_behind_one_another():
      "axis 1 on, which is (4,)"),
     ('type: "Bias" bias_param { axis: -3 }', [MATRIX, (4,)], "axis -3 does not exist: the bottom has 2 axes"),
     ('type: "Bias" bias_param { filler { type: "constat" } }', [MATRIX],
-     "filler: unknown filler 'constat'; did you mean 'constant'? (known fillers: constant, gaussian, msra, "
-     "positive_unitball, uniform, xavier)"),
+     "filler: unknown filler 'constat'; did you mean 'constant'? (known fillers: bilinear, constant, "
+     "gaussian, msra, positive_unitball, uniform, xavier)"),
     ('type: "Scale" scale_param { bias_term: true bias_filler { type: "uniform" min: 2 } }', [MATRIX],
      "bias_filler: uniform filler: min 2 is above max 1"),
     ('type: "PReLU"', [(4,)], "expected a bottom with channels on axis 1, got shape (4,)"),
