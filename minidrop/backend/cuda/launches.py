@@ -11,6 +11,8 @@ from minidrop.backend.cuda.graphs import Graphs
 from minidrop.backend.cuda.kept_tables import KeptTables
 from minidrop.backend.cuda.table_kept import TableKept
 from minidrop.backend.generic import Backend
+from minidrop.backend.window import Window
+from minidrop.kernels.cuda import WINDOW
 from minidrop.kernels.loader import REALS
 
 
@@ -72,3 +74,10 @@ def is_straight(x: np.ndarray) -> bool:
     if x.ndim == 1:
         return x.strides[0] >= 0
     return x.ndim == 2 and (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and x.strides[0] >= 0
+
+
+def window_numbers(window: Window) -> dict[str, int]:
+    """Return a window over one or two axes as the arguments of kernels that slide one."""
+    window = window if len(window.size) == 2 else window.with_axis()
+    numbers = *window.size, *window.stride, *window.pad, *window.dilation
+    return {argument.name: number for argument, number in zip(WINDOW, numbers, strict=True)}
