@@ -1,8 +1,8 @@
 // The windows of images as a matrix, for convolution as a product, and back. References: Backend.columns, add_columns.
 //
 // Images are read, and written, where they are: their distance is an argument, so that a range of channels of a batch needs no
-// copy. A thread's columns of the matrix, or entries of an image, are four (common.cuh): where they lie is found once, and the
-// rows, or channels, that it walks through add the same number for all threads of a warp.
+// copy. Where a thread's columns of the matrix, or its entries of an image, lie is found once; the rows, or channels, that it
+// walks through add the same number for all threads of a warp.
 #include "common.cuh"
 #include "window.cuh"
 
@@ -42,28 +42,19 @@ extern "C" __global__ void add_columns(const REAL* __restrict__ x, REAL* __restr
                                        long long images, long long channels, long long entries, IMAGE)
 {
     READ_WINDOW;
-    const long long first = FIRST_COLUMN, image = height * width, count = images * image, across = images * lines * places;
+    const long long image = height * width, across = images * lines * places;
     const Meeting step_h = between_meetings(h), step_w = between_meetings(w);
-    long long source[PER_THREAD], target[PER_THREAD];
-    Meeting line[PER_THREAD], column[PER_THREAD];
-    FOR_COLUMNS(k) {
-        const long long j = first + 32 * k;
-        const Spot at = spot_of(j < count ? j : count - 1, h.length, w.length);
-        line[k] = first_meeting(h, at.line);
-        column[k] = first_meeting(w, at.column);
-        source[k] = at.image * lines * places;
-        target[k] = at.image * out_stride + at.line * width + at.column;
-    }
-    FOR_ROWS(c, channels) {
-        const REAL* own = x + c * entries * across;
-        FOR_COLUMNS(k) {
+    FOR_EACH_COLUMN(j, images * image) {
+        const Spot at = spot_of(j, h.length, w.length);
+        const Meeting line = first_meeting(h, at.line), column = first_meeting(w, at.column);
+        FOR_ROWS(c, channels) {
+            const REAL* own = x + c * entries * across + at.image * lines * places;
             REAL sum = 0;
-            FOR_MEETINGS(down, p, h, line[k], step_h) {
-                FOR_MEETINGS(right, q, w, column[k], step_w)
-                    sum += own[(down * w.size + right) * across + source[k] + p * places + q];
+            FOR_MEETINGS(down, p, h, line, step_h) {
+                FOR_MEETINGS(right, q, w, column, step_w)
+                    sum += own[(down * w.size + right) * across + p * places + q];
             }
-            if (first + 32 * k < count)
-                out[target[k] + c * image] = sum;
+            out[at.image * out_stride + c * image + at.line * width + at.column] = sum;
         }
     }
 }

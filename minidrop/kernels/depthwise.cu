@@ -51,13 +51,10 @@ extern "C" __global__ void convolve_each_image_gradient(const REAL* __restrict__
                                                         IMAGE)
 {
     READ_WINDOW;
-    const long long first = FIRST_COLUMN, each = lines * places, image = height * width, count = images * image;
+    const long long each = lines * places, image = height * width;
     const int factor = static_cast<int>(outputs / channels), entries = h.size * w.size;
     const Meeting step_h = between_meetings(h), step_w = between_meetings(w);
-    FOR_COLUMNS(k) {
-        const long long j = first + 32 * k;
-        if (j >= count)
-            continue;
+    FOR_EACH_COLUMN(j, images * image) {
         const Spot at = spot_of(j, h.length, w.length);
         const Meeting line = first_meeting(h, at.line), column = first_meeting(w, at.column);
         FOR_ROWS(c, channels) {

@@ -74,4 +74,9 @@ __device__ __forceinline__ Meeting between_meetings(const Side& side)
 #define FOR_MEETINGS(k, p, side, first, step) \
     for (int k = (first).entry, p = (first).place; k < (side).size && p >= 0; k += (step).entry, p -= (step).place)
 
+// The columns of a thread (common.cuh), of which there are `count`, one after the other: gathering for all four at a time would
+// make the machine code four times as large.
+#define FOR_EACH_COLUMN(j, count) _Pragma("unroll 1") for (long long j = FIRST_COLUMN, end_##j = j + 32 * PER_THREAD; \
+                                                           j < end_##j && j < (count); j += 32)
+
 #endif
