@@ -170,7 +170,8 @@ transpose = Kernel("transpose", "transpose.cu", [
 put_outputs = Kernel("put_outputs", "activation.cu", [
     Array("x", ("outputs", "images", "places")), Array("b", ("outputs",), strided=True, optional=True),
     Array("y", ("images", "outputs", "places"), strided=True), Number("scale"), Size("images"),
-    Size("outputs"), Size("places")], _of(("outputs",), ("images", "places")), ACTIVATION=range(len(ACTIVATIONS)))
+    Size("outputs"), Size("places")], _of(("outputs",), ("images", "places")),
+    ACTIVATION=range(len(ACTIVATIONS)))
 columns = Kernel("columns", "columns.cu", [
     Array("x", _OF_IMAGES, strided=True), Array("out", _OF_COLUMNS), *WINDOW, *_IMAGES, Size("entries"),
     *_IMAGE], _of(("channels", "entries"), ("images", "lines", "places")))

@@ -272,7 +272,8 @@ def outputs(make, x, count, window=WINDOW, seed=1):
 
 def columns(make, n, m):
     yield make.on.columns(images(make, n, m), WINDOW)
-    yield make.on.columns(make(2, 3, 1 + m % 50), Window((3,), (2,), (1,), (2,)) if m > 1 else Window.of((1,)))
+    line = Window((3,), (2,), (1,), (2,)) if m > 1 else Window.of((1,))
+    yield make.on.columns(make(2, 3, 1 + m % 50), line)
 
 
 def add_columns(make, n, m):

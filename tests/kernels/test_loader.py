@@ -199,7 +199,8 @@ def signatures(file):
         text = re.sub(r"KEPT\((\w+)\)", r"int \1_start, const int* \1_start_at, int \1_step, int \1_width, "
                                          r"int \1_total, const void* \1_table", text)
         text = re.sub(r"VARYING\(([\w ]+), (\w+)\)", r"\1 \2_value, const \1* \2_at", text)
-        for macro, parameters in re.findall(r"^#define (WINDOW|IMAGE) (.+)$", loader.source(file), re.MULTILINE):
+        macros = re.findall(r"^#define (WINDOW|IMAGE) (.+)$", loader.source(file), re.MULTILINE)
+        for macro, parameters in macros:
             text = re.sub(rf"\b{macro}\b", parameters, text)
         yield name, [" ".join(part.replace("__restrict__", "").split()) for part in text.split(",")]
 

@@ -18,8 +18,8 @@ class CudaConvolutions(KernelLaunches):
     Images are read and written in place where each lies in one piece: a range of channels of a batch does.
     """
 
-    # Of 3 x 3 windows of 256 channels these are 29,000 columns: a product with 256 outputs has some 450 tiles of
-    # 128 x 128, several for each processor of a large device. More would take memory and gain nothing.
+    # Of 3 x 3 windows of 256 channels these are 29,000 columns: a product with 256 outputs has some 450 tiles
+    # of 128 x 128, several for each processor of a large device. More would take memory and gain nothing.
     column_bytes = 1 << 28
 
     def columns(self, x: np.ndarray, window: Window) -> np.ndarray:
