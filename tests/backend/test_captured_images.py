@@ -63,15 +63,17 @@ def assert_same(found, expected):
 
 
 def assert_captured(device, text):
-    """Captured training equals that on the CPU, and to the last bit the uncaptured; returns the launches."""
+    """Captured training equals that on the CPU, and to the last bit the uncaptured; returns what it ran."""
     on = device()
+    on.kernels.launches.clear()
     found, whole = train(on, text)
+    ran = set(on.kernels.launches)
     assert whole.captured.problem == "" and whole.captured.replayed > 8
     uncaptured, _ = train(device(), text, launches=False)
     for name, value in uncaptured.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     assert_same(found, train("cpu", text)[0])
-    return on.kernels.launches
+    return ran
 
 
 FAMILIES = ["Dropout", "PERIODIC groups: 1", "ROW groups: 1", "PERIODIC groups: 2", "ROW groups: 2"]
@@ -81,7 +83,7 @@ OF_IMAGES = {"put_outputs", *(name for name, kernel in KERNELS.items()
 
 @pytest.mark.parametrize("drop", FAMILIES)
 def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cuda, drop):
-    assert set(assert_captured(recorded_cuda, net_text(drop))) >= OF_IMAGES
+    assert assert_captured(recorded_cuda, net_text(drop)) >= OF_IMAGES
 
 
 @pytest.mark.parametrize("drop", FAMILIES[1::2])
@@ -93,6 +95,15 @@ def test_kept_channels_of_grouped_convolutions_run_uncaptured(recorded_cuda, dro
     said = [record.message for record in caplog.records if "uncaptured" in record.message]
     assert said == [f"Steps run uncaptured: {whole.captured.problem}"]
     assert "which channels of each group live is known to the device alone" in whole.captured.problem
+
+
+def test_volumes_are_captured_without_kernels(recorded_cuda):
+    """With three spatial axes the generic methods are the GPU's."""
+    more = conv("volumes", "planes", 8, "kernel_size: 2 kernel_size: 3 kernel_size: 2 pad: 1 stride: 2")
+    text = "\n".join([MEMORY, nets.layer("Reshape", "planes", "data", more=(
+        "reshape_param { shape { dim: 0 dim: 1 dim: 3 dim: 7 dim: 6 } }")), more,
+        *dropped("volumes", "PERIODIC groups: 1", 1), nets.ip("ip", "volumes", 5), nets.LOSS % "ip"])
+    assert assert_captured(recorded_cuda, text) & OF_IMAGES == {"put_outputs"}
 
 
 def test_grouped_convolutions_of_all_channels_are_captured(recorded_cuda):

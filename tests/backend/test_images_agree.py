@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from minidrop.autograd import Block
 from minidrop.backend import Backend
 from minidrop.backend.window import Window
+from minidrop.kept import Kept
 
 GENERIC = Backend()
 PRECISIONS = {"float64": 1e-11, "float32": 1e-5, "tf32": 4e-3, "float16": 1e-5, "bfloat16": 1e-5}
@@ -189,6 +191,22 @@ def test_means(device, dtype, shape):
     for got, expected in zip(*results, strict=True):
         assert got.dtype == expected.dtype
         np.testing.assert_allclose(got, expected, rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("rows, cols", [(None, None), (Kept(1, 2, 1, 6), None), (None, Kept.of([0, 2], 4)),
+                                        (Kept.of([0, 1, 4], 6), Kept(0, 3, 1, 4))])
+def test_updates_of_filters(device, dtype, rows, cols, momentum):
+    """Their gradients are blocks of the filters as a matrix."""
+    on, W, cols = device(), numbers(6, 4, 3, 2, dtype=dtype), None if cols is None else cols.spread(6)
+    g = GENERIC.submatrix(numbers(6, 24, seed=1, dtype=dtype), rows, cols)
+    results = []
+    for which in (on, GENERIC):
+        own = [which.asarray(a.copy()) for a in (W, W)]
+        which.sgd_update(*own, [Block(which.asarray(g), rows, cols)], 0.1, momentum, 0.0, False, 0.5)
+        results.append(np.stack([which.to_host(a) for a in own]))
+    np.testing.assert_allclose(*results, rtol=1e-6)
+    assert (results[0][0] != W).any()
 
 
 def test_integers_and_nothing_at_all(device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -48,9 +49,10 @@ class KernelLaunches(Backend):
         if out.ndim == 1:
             rows, cols = None, rows if cols is None else cols
             out, x = out[None], x.reshape(1, -1)
-        elif rows is None and cols is None and out.flags.c_contiguous:
-            out = out.reshape(len(out), -1)
-            x = x.reshape(out.shape)
+        elif out.flags.c_contiguous and (out.ndim > 2 or rows is None and cols is None):
+            out = out.reshape(len(out), math.prod(out.shape[1:]))
+            if rows is None and cols is None:
+                x = x.reshape(out.shape)
         if out.ndim != 2 or not is_real(out) or not is_straight(out) or x.dtype != out.dtype:
             return None
         return out, self._rows(x, x.shape), {
