@@ -25,7 +25,7 @@ class MovingKept(Kept):
     is_all = False          # for some start, at least
     on_device = True
 
-    __slots__ = ("step", "width", "start_at", "_repeated")
+    __slots__ = ("step", "width", "start_at", "_repeated", "_spread")
 
     def __init__(self, kept: Any, start_at: Any, family: Any = None, multiple: Any = 1):
         _, step, width = kept.regular
@@ -33,7 +33,7 @@ class MovingKept(Kept):
         self._set(start_at, family, step, width, kept.total, -(-most // multiple) * multiple)
 
     def _set(self, start_at, family, step, width, total, count):
-        self.start_at, self.family, self._repeated = start_at, family, {}
+        self.start_at, self.family, self._repeated, self._spread = start_at, family, {}, {}
         self.step, self.width, self.total, self.count = step, width, total, count
         return self
 
@@ -43,11 +43,15 @@ class MovingKept(Kept):
             self._repeated[times] = RepeatedKept(self, times)
         return self._repeated[times]
 
-    def spread(self, factor: np.ndarray) -> Any:
-        """Return the set in which every entry becomes a run of `factor` neighbours."""
-        start_at = self.start_at * self.start_at.dtype.type(factor)
-        sizes = (factor * n for n in (self.step, self.width, self.total, self.count))
-        return object.__new__(MovingKept)._set(start_at, None, *sizes)
+    def spread(self, factor: int) -> Any:
+        """Return the set in which every entry becomes `factor` neighbours; always the same object."""
+        if factor == 1:
+            return self
+        if factor not in self._spread:
+            start_at = self.start_at * self.start_at.dtype.type(factor)
+            sizes = (factor * n for n in (self.step, self.width, self.total, self.count))
+            self._spread[factor] = object.__new__(MovingKept)._set(start_at, None, *sizes)
+        return self._spread[factor]
 
     def _unknown(self):
         raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many "
@@ -81,7 +85,7 @@ class RepeatedKept(MovingKept):
         self._set(part.start_at, None, part.step, part.width, part.total * times, part.count * times)
         self.part, self.times, self.tables = part, times, None
 
-    def spread(self, factor: np.ndarray) -> None:
+    def spread(self, factor: int) -> None:
         self._unknown()
 
 

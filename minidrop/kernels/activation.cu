@@ -1,5 +1,5 @@
 // What follows a product: bias, activation, scale. References: Backend.activate, activate_gradient, add_to_rows, relu,
-// relu_gradient.
+// relu_gradient, put_outputs.
 //
 // ACTIVATION 0: none, 1: ReLU, 2: sigmoid, 3: tanh. One pass where NumPy's terms need up to five, and for a small net one
 // launch instead of them.
@@ -35,6 +35,26 @@ extern "C" __global__ void activate(const REAL* x, long long x_stride, const REA
         FOR_COLUMNS(k)
             if (first + 32 * k < m)
                 y[i * y_stride + first + 32 * k] = scale * activation(value[k] + bias[k]);
+    }
+}
+
+// y[i, o, p] = scale * f(x[o, (i, p)] + b[o]): a convolution's product, whose columns are the places of all images, as images.
+// b may be null. Launch: tiles of 32 x 8 threads, which read along the columns and write along the places.
+extern "C" __global__ void put_outputs(const REAL* __restrict__ x, const REAL* __restrict__ b, long long b_stride,
+                                       REAL* __restrict__ y, long long y_stride, REAL scale, long long images,
+                                       long long outputs, long long places)
+{
+    const long long first = FIRST_COLUMN, count = images * places;
+    long long target[PER_THREAD];
+    FOR_COLUMNS(k) {
+        const long long image = (first + 32 * k) / places;
+        target[k] = image * y_stride + first + 32 * k - image * places;
+    }
+    FOR_ROWS(o, outputs) {
+        const REAL bias = b ? b[o * b_stride] : REAL(0);
+        FOR_COLUMNS(k)
+            if (first + 32 * k < count)
+                y[target[k] + o * places] = scale * activation(x[o * count + first + 32 * k] + bias);
     }
 }
 

@@ -1,5 +1,7 @@
 """The CUDA kernels: each one's file, arguments and launch. README.md and the files say what they compute."""
 
+import math
+
 from minidrop.kernels import grids
 from minidrop.kernels.loader import OPERANDS, Array, Axis, Kernel, Number, Size
 
@@ -18,6 +20,16 @@ def _elements(sizes, macros):
 
 def _units(sizes, macros):
     return grids.elements(sizes["streams"] * sizes["units"])
+
+
+def _of(rows, columns):
+    """Return the grid of tiles of a matrix whose sides are products of sizes."""
+    return lambda sizes, macros: grids.tiles(math.prod(sizes[name] for name in rows),
+                                             math.prod(sizes[name] for name in columns))
+
+
+def _of_elements(names):
+    return lambda sizes, macros: grids.elements(math.prod(sizes[name] for name in names))
 
 
 def _counters(sizes, macros):
@@ -43,6 +55,16 @@ _TROUBLE = Array("trouble", ("flags",), "int32", optional=True)
 _RATE = Number("lr", "double", varying=True), Number("grad_scale", "double", varying=True)
 _STEP = (*_RATE, Number("momentum", varying=True), Number("decay", varying=True), Number("l1", "int"),
          _TROUBLE, *_SIZES)
+# window.cuh
+WINDOW = tuple(Number(f"{name}_{side}", "int") for name in ("size", "stride", "pad", "dilation")
+               for side in "hw")
+_IMAGES = Size("images"), Size("channels")
+_IMAGE = Size("height"), Size("width"), Size("lines"), Size("places")
+_OF_IMAGES = "images", "channels", "height", "width"
+_OF_OUTPUTS = "images", "outputs", "lines", "places"
+_OF_COLUMNS = "channels", "entries", "images", "lines", "places"
+_OF_PLANES = "planes", "height", "width"
+_OF_POOLED = "planes", "lines", "places"
 # for rows that may name one row of N several times
 _FIRST_PLACES = Array("places", ("N",), "int32", optional=True)
 
@@ -145,5 +167,40 @@ block_product = Kernel("block_product", "block_products.cu", [
 transpose = Kernel("transpose", "transpose.cu", [
     Array("W", ("n", "m"), strided=True), Array("out", ("m", "n")), *_SIZES],
     lambda sizes, macros: grids.squares(sizes["n"], sizes["m"]))
+put_outputs = Kernel("put_outputs", "activation.cu", [
+    Array("x", ("outputs", "images", "places")), Array("b", ("outputs",), strided=True, optional=True),
+    Array("y", ("images", "outputs", "places"), strided=True), Number("scale"), Size("images"),
+    Size("outputs"), Size("places")], _of(("outputs",), ("images", "places")),
+    ACTIVATION=range(len(ACTIVATIONS)))
+columns = Kernel("columns", "columns.cu", [
+    Array("x", _OF_IMAGES, strided=True), Array("out", _OF_COLUMNS), *WINDOW, *_IMAGES, Size("entries"),
+    *_IMAGE], _of(("channels", "entries"), ("images", "lines", "places")))
+add_columns = Kernel("add_columns", "columns.cu", [
+    Array("x", _OF_COLUMNS), Array("out", _OF_IMAGES, strided=True), *WINDOW, *_IMAGES, Size("entries"),
+    *_IMAGE], _of(("channels",), ("images", "height", "width")))
+convolve_each = Kernel("convolve_each", "depthwise.cu", [
+    Array("x", _OF_IMAGES, strided=True), Array("W", ("outputs", "entries")),
+    Array("y", _OF_OUTPUTS, strided=True), *WINDOW, *_IMAGES, Size("outputs"), *_IMAGE],
+    _of(("outputs",), ("images", "lines", "places")))
+convolve_each_image_gradient = Kernel("convolve_each_image_gradient", "depthwise.cu", [
+    Array("W", ("outputs", "entries")), Array("gy", _OF_OUTPUTS, strided=True),
+    Array("gx", _OF_IMAGES, strided=True), *WINDOW, *_IMAGES, Size("outputs"), *_IMAGE],
+    _of(("channels",), ("images", "height", "width")))
+convolve_each_weight_gradient = Kernel("convolve_each_weight_gradient", "depthwise.cu", [
+    Array("x", _OF_IMAGES, strided=True), Array("gy", _OF_OUTPUTS, strided=True),
+    Array("gW", ("outputs", "entries")), *WINDOW, *_IMAGES, Size("outputs"), Size("entries"), *_IMAGE],
+    lambda sizes, macros: ((sizes["outputs"] * sizes["entries"], 1), (grids.THREADS, 1)))
+max_pool = Kernel("max_pool", "pooling.cu", [
+    Array("x", _OF_PLANES), Array("y", _OF_POOLED), Array("index", _OF_POOLED, "int32"), *WINDOW,
+    Size("planes"), *_IMAGE], _of_elements(_OF_POOLED))
+max_pool_gradient = Kernel("max_pool_gradient", "pooling.cu", [
+    Array("gy", _OF_POOLED), Array("index", _OF_POOLED, "int32"), Array("gx", _OF_PLANES), *WINDOW,
+    Size("planes"), *_IMAGE], _of_elements(_OF_PLANES))
+mean_pool = Kernel("mean_pool", "pooling.cu", [
+    Array("x", _OF_PLANES), Array("y", _OF_POOLED), *WINDOW, Size("planes"), *_IMAGE],
+    _of_elements(_OF_POOLED))
+mean_pool_gradient = Kernel("mean_pool_gradient", "pooling.cu", [
+    Array("gy", _OF_POOLED), Array("gx", _OF_PLANES), *WINDOW, Size("planes"), *_IMAGE],
+    _of_elements(_OF_PLANES))
 
 KERNELS = {kernel.name: kernel for kernel in list(vars().values()) if isinstance(kernel, Kernel)}

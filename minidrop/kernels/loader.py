@@ -31,9 +31,9 @@ class Array(NamedTuple):
     """A pointer to an array.
 
     dtype: "REAL", "OPERAND" (the macro of that name, see OPERANDS) or a NumPy name. shape: names of sizes;
-    equal names must have equal values. The array must be C-contiguous. With `strided` only the last axis of a
-    matrix must be, and the row stride (of a vector: the stride) is passed as another argument. With
-    `optional` it may be None.
+    equal names must have equal values. The array must be C-contiguous. With `strided` only what lies at one
+    place of the first axis must be, and its stride is passed as another argument. With `optional` it may be
+    None.
     """
 
     name: str
@@ -168,8 +168,9 @@ class Kernel:
                                    f"shape {x.shape}")
             return [x]
         stride, inner = x.strides[0], x.strides[1:]
-        if x.size and (inner not in ((), (x.itemsize,)) and x.shape[1] > 1 or stride % x.itemsize
-                       or stride < 0):
+        straight = x[0].flags.c_contiguous if x.size and x.ndim > 2 else (
+            inner in ((), (x.itemsize,)) or x.shape[1] <= 1)
+        if x.size and (not straight or stride % x.itemsize or stride < 0):
             raise BackendError(f"{where}: expected rows of neighbours, got strides {x.strides} of shape "
                                f"{x.shape}")
         return [x, np.int64(stride // x.itemsize)]

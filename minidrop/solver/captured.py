@@ -132,8 +132,7 @@ class CapturedSteps:
         if graph is None and self.launches and self.seen[signature] > 1 and self._room(signature):
             graph = self.graphs[signature] = self._capture(starts)
         if graph is None:
-            tensors = self._work(starts)
-            self.net.show(tensors)
+            self.net.show(self._run_eagerly(starts))
         else:
             graph.launch()
             self.replayed += 1
@@ -149,6 +148,18 @@ class CapturedSteps:
             return False
         del self.graphs[rarest]
         return True
+
+    def _run_eagerly(self, starts):
+        """As `_work`; if that cannot be captured, statistics that layers have stored are as before."""
+        arrays = [self.net.params[node.name][name].data for found in self.net.graph.parameters
+                  if not found.spec.trained for node, name in found.users[:1]]
+        before = [array.copy() for array in arrays]
+        try:
+            return self._work(starts)
+        except CaptureError:
+            for array, values in zip(arrays, before, strict=True):
+                array[...] = values
+            raise
 
     def _capture(self, starts):
         tensors = {}

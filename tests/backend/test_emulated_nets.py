@@ -16,6 +16,8 @@ from minidrop.solver.updater import Updater
 
 TEXT = ('layer { name: "in" type: "Input" top: "data" top: "label" top: "cont" '
         'input_param { shape { dim: 5 dim: 3 } shape { dim: 5 dim: 3 } shape { dim: 5 dim: 3 } } }')
+PICTURES = ('layer { name: "in" type: "Input" top: "data" top: "label" '
+            'input_param { shape { dim: 6 dim: 3 dim: 8 dim: 7 } shape { dim: 6 } } }')
 LOSS = ('layer { name: "loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "label" top: "loss" softmax_param '
         '{ axis: %d } }')
 FILLER = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
@@ -50,8 +52,26 @@ def text(family):
             ip("ip", "lstm2", 11, 2), LOSS % ("ip", 2)]
 
 
-def batch(rng, words):
-    if words:
+def conv(name, bottom, outputs, settings=""):
+    return layer("Convolution", name, bottom, more=(
+        f'convolution_param {{ num_output: {outputs} kernel_size: 3 {settings} '
+        f'weight_filler {{ type: "xavier" }} }}'))
+
+
+def pictures(family):
+    """Channels dropped in the midst of a net, grouped ones too; products apply what follows them."""
+    return [PICTURES, conv("conv1", "data", 20, "pad: 1"), layer("ReLU", "relu1", "conv1", "conv1"),
+            drop("drop1", "conv1", family, "conv1"),
+            layer("Pooling", "pool1", "conv1", more="pooling_param { kernel_size: 2 stride: 2 }"),
+            conv("conv2", "pool1", 16, "pad: 1 group: 2"), layer("ReLU", "relu2", "conv2", "conv2"),
+            drop("drop2", "conv2", family, "conv2"), layer("Pooling", "pool2", "conv2", more=(
+                "pooling_param { pool: AVE global_pooling: true }")), ip("ip", "pool2", 7), LOSS % ("ip", 1)]
+
+
+def batch(rng, first):
+    if first is PICTURES:
+        return {"data": rng.standard_normal((6, 3, 8, 7)), "label": rng.integers(0, 7, 6)}
+    if first is TEXT:
         return {"data": rng.integers(0, 11, (5, 3)), "label": rng.integers(0, 11, (5, 3)),
                 "cont": (rng.random((5, 3)) > 0.2).astype(float)}
     return {"data": rng.standard_normal((6, 13)), "label": rng.integers(0, 7, 6)}
@@ -63,7 +83,7 @@ def train(layers, device, solver, dtype="float64"):
     updater, rng, losses = Updater(parse_solver(solver).message, net), np.random.default_rng(1), []
     for iteration in range(5):
         net.draw_patterns(iteration)
-        net.forward(**batch(rng, "cont" in layers[0]))
+        net.forward(**batch(rng, layers[0]))
         losses.append(net.loss)
         net.backward()
         updater.apply(iteration, 0.1)
@@ -73,7 +93,7 @@ def train(layers, device, solver, dtype="float64"):
 FAMILIES = ["Dropout", *known_families(), "PERIODIC groups: 3", "UNIT groups: 2"]
 
 
-@every_pair(("layers", [mlp, mlp_in_place, text]), ("family", FAMILIES),
+@every_pair(("layers", [mlp, mlp_in_place, text, pictures]), ("family", FAMILIES),
             ("solver", ["momentum: 0.9 weight_decay: 0.01 clip_gradients: 1", "momentum: 0"]))
 def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
     cuda = emulated_cuda()
@@ -86,12 +106,13 @@ def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
     ran = set(cuda.kernels.launches)
     assert {"cross_entropy", "cross_entropy_gradient"} | ({"sgd_update"} if "0.9" in solver
                                                           else {"subtract_block"}) <= ran
-    assert ({"lstm_step", "lstm_step_gradient", "link_places", "sum_places"} if layers is text
-            else {"activate"}) <= ran
+    assert {text: {"lstm_step", "lstm_step_gradient", "link_places", "sum_places"},
+            pictures: {"columns", "add_columns", "put_outputs", "max_pool", "max_pool_gradient", "mean_pool",
+                       "mean_pool_gradient"}}.get(layers, {"activate"}) <= ran
     assert "gemmEx" in cuda.blas.library.calls
 
 
-@every_pair(("layers", [mlp, mlp_in_place, text]), ("family", FAMILIES),
+@every_pair(("layers", [mlp, mlp_in_place, text, pictures]), ("family", FAMILIES),
             ("precision, off", [("float32", 1e-5), ("float16", 1e-2), ("bfloat16", 5e-2)]))
 def test_training_in_float32_and_less(emulated_cuda, layers, family, precision, off):
     """Products round their operands, kernels do not: losses stay near those of float32."""
@@ -101,7 +122,7 @@ def test_training_in_float32_and_less(emulated_cuda, layers, family, precision, 
     losses, _ = train(layers(family), cuda, solver, "float32")
     expected, _ = train(layers(family), "cpu", solver, "float32")
     np.testing.assert_allclose(losses, expected, rtol=off)
-    # forward and two gradients above, below or between drops; none of the data
-    products = 3 + 3 if layers is text else 2 + 3 + 3
+    # forward and two gradients above, below or between drops; none of the data, and no convolution
+    products = {text: 3 + 3, pictures: 3}.get(layers, 2 + 3 + 3)
     skips = family == "BLOCK" and precision != "float32"
     assert cuda.kernels.launches.count("block_product") == (5 * products if skips else 0)

@@ -10,6 +10,7 @@ import pytest
 from minidrop.autograd import Block
 from minidrop.backend import Backend
 from minidrop.backend.device_sets import MovingKept
+from minidrop.backend.window import Window
 from minidrop.kept import Kept
 from minidrop.kernels.cuda import KERNELS
 from minidrop.patterns.grid import BlockGrid
@@ -254,11 +255,104 @@ def transpose(make, n, m):
     yield make.on.transposed(make(n, m))
 
 
+# Holes, places that skip entries, entries that no place reads, and a pad.
+WINDOW = Window((2, 3), (2, 1), (1, 2), (1, 2))
+POOL = Window((3, 2), (2, 2), (1, 0), (1, 1))
+
+
+def images(make, n, m, count=5, seed=0):
+    """Images (2, count, ., .) whose channels 1 .. count - 2 are asked for, in place."""
+    return make(2, count, 1 + n % 40, 1 + m % 50, seed=seed)[:, 1:-1]
+
+
+def outputs(make, x, count, window=WINDOW, seed=1):
+    """Numbers for the places of a window on x, and room for one channel more before and behind."""
+    return make(len(x), count + 2, *window.places(x.shape[2:]), seed=seed)[:, 1:-1]
+
+
+def columns(make, n, m):
+    yield make.on.columns(images(make, n, m), WINDOW)
+    line = Window((3,), (2,), (1,), (2,)) if m > 1 else Window.of((1,))
+    yield make.on.columns(make(2, 3, 1 + m % 50), line)
+
+
+def add_columns(make, n, m):
+    out = make(2, 5, 1 + n % 40, 1 + m % 50)
+    places = WINDOW.places(out.shape[2:])
+    make.on.add_columns(make(3 * 6, 2 * places[0] * places[1], seed=1), WINDOW, out[:, 1:-1])
+    yield out
+    line = make(2, 3, 1 + m % 50)
+    make.on.add_columns(make(3, 2 * line.shape[2], seed=1), Window.of((1,)), line)
+    yield line
+
+
+def put_outputs(make, n, m):
+    for relu, scale, b in ((False, 1.0, None), (True, 2.0, make(n, seed=1))):
+        out = make(3, n + 2, m, 2, seed=2)
+        make.on.put_outputs(make(n, 3 * m * 2), out[:, 1:-1], b, relu, scale)
+        yield out
+
+
+def convolve_each(make, n, m):
+    x = images(make, n, m)
+    for factor in (1, 2):
+        out = make(2, 3 * factor, *WINDOW.places(x.shape[2:]))
+        make.on.convolve_each(x, make(3 * factor, 1, 2, 3, seed=1), WINDOW, out)
+        yield out
+
+
+def convolve_each_image_gradient(make, n, m):
+    for factor in (1, 2):
+        gx = make(2, 5, 1 + n % 40, 1 + m % 50)
+        own = gx[:, 1:-1]
+        make.on.convolve_each_image_gradient(make(3 * factor, 1, 2, 3, seed=1),
+                                             outputs(make, own, 3 * factor), WINDOW, own)
+        yield gx
+
+
+def convolve_each_weight_gradient(make, n, m):
+    x = images(make, n, m)
+    for factor in (1, 2):
+        yield make.on.convolve_each_weight_gradient(x, outputs(make, x, 3 * factor), WINDOW) / 16
+
+
+def pooled(make, n, m):
+    """Images, and as many places as fit, the last ones past the end."""
+    x = make(2, 3, 2 + n % 40, 2 + m % 50)
+    places = tuple(-(-(n + 2 * p - k) // s) + 1 for n, p, k, s in zip(x.shape[2:], POOL.pad, POOL.size,
+                                                                      POOL.stride, strict=True))
+    return x, places
+
+
+def max_pool(make, n, m):
+    x, places = pooled(make, n, m)
+    yield from make.on.max_pool(x, POOL, places)
+    yield from make.on.max_pool(make.on.xp.floor(x), POOL, places)      # of equal ones the first
+
+
+def max_pool_gradient(make, n, m):
+    x, places = pooled(make, n, m)
+    _, index = make.on.max_pool(x, POOL, places)
+    yield make.on.max_pool_gradient(make(2, 3, *places, seed=1), index, POOL, x.shape)
+
+
+def mean_pool(make, n, m):
+    x, places = pooled(make, n, m)
+    yield make.on.mean_pool(x, POOL, places)
+
+
+def mean_pool_gradient(make, n, m):
+    x, places = pooled(make, n, m)
+    yield make.on.mean_pool_gradient(make(2, 3, *places, seed=1), POOL, x.shape)
+
+
 WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
     take_block, round_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows,
     subtract_block, activate, activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient,
     lstm_step, lstm_step_gradient, column_sums, sum_groups, link_places, sum_of_squares, multiply_groups,
-    multiply_blocks, block_product, transpose)}
+    multiply_blocks, block_product, transpose, columns, add_columns, put_outputs, convolve_each,
+    convolve_each_image_gradient, convolve_each_weight_gradient, max_pool, max_pool_gradient, mean_pool,
+    mean_pool_gradient)}
 
 
 def test_every_kernel_has_a_case():

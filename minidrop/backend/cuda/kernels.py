@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidrop.backend.cuda.convolution import CudaConvolutions
 from minidrop.backend.cuda.launches import is_real, is_straight
+from minidrop.backend.cuda.pooling import CudaPooling
 from minidrop.backend.cuda.redrawn_mask import RedrawnMask
 from minidrop.backend.cuda.table_kept import TableKept
 from minidrop.backend.cuda.updates import CudaUpdates
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from minidrop.backend.cuda.cublas import Matrix
 
 
-class CupyKernels(CudaUpdates):
+class CupyKernels(CudaConvolutions, CudaPooling, CudaUpdates):
     """Overrides the generic methods that have a kernel."""
 
     # -- kept sets -------------------------------------------------------------------------------------------

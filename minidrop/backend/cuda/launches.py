@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from minidrop.backend.cuda.graphs import Graphs
 from minidrop.backend.cuda.kept_tables import KeptTables
 from minidrop.backend.cuda.table_kept import TableKept
 from minidrop.backend.generic import Backend
+from minidrop.backend.window import Window
+from minidrop.kernels.cuda import WINDOW
 from minidrop.kernels.loader import REALS
 
 
@@ -46,9 +49,10 @@ class KernelLaunches(Backend):
         if out.ndim == 1:
             rows, cols = None, rows if cols is None else cols
             out, x = out[None], x.reshape(1, -1)
-        elif rows is None and cols is None and out.flags.c_contiguous:
-            out = out.reshape(len(out), -1)
-            x = x.reshape(out.shape)
+        elif out.flags.c_contiguous and (out.ndim > 2 or rows is None and cols is None):
+            out = out.reshape(len(out), math.prod(out.shape[1:]))
+            if rows is None and cols is None:
+                x = x.reshape(out.shape)
         if out.ndim != 2 or not is_real(out) or not is_straight(out) or x.dtype != out.dtype:
             return None
         return out, self._rows(x, x.shape), {
@@ -72,3 +76,10 @@ def is_straight(x: np.ndarray) -> bool:
     if x.ndim == 1:
         return x.strides[0] >= 0
     return x.ndim == 2 and (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and x.strides[0] >= 0
+
+
+def window_numbers(window: Window) -> dict[str, int]:
+    """Return a window over one or two axes as the arguments of kernels that slide one."""
+    window = window if len(window.size) == 2 else window.with_axis()
+    numbers = *window.size, *window.stride, *window.pad, *window.dilation
+    return {argument.name: number for argument, number in zip(WINDOW, numbers, strict=True)}

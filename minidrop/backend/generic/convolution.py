@@ -62,14 +62,22 @@ class Convolutions:
         matrix = self.operand(W.reshape(len(W), math.prod(W.shape[1:])))
         for first, last in self._images(x, window):
             product = self.gemm(matrix, self.operand(self.columns(x[first:last], window)))
-            product = product.reshape(len(W), last - first, *y.shape[2:])
-            y[first:last] = self.xp.moveaxis(product, 0, 1)
+            self.put_outputs(product, y[first:last], b, relu, scale)
+
+    def put_outputs(self, product: np.ndarray, out: np.ndarray, b: np.ndarray | None = None,
+                    relu: bool = False, scale: float = 1.0) -> None:
+        """Write a product (O, N * places) as images (N, O, *places).
+
+            out[n, o, p] = scale f(product[o, (n, p)] + b[o])
+        """
+        shape = len(product), len(out), *out.shape[2:]
+        out[...] = self.xp.moveaxis(product.reshape(shape), 0, 1)
         if b is not None:
-            y += b.reshape(-1, *(1,) * (y.ndim - 2))
+            out += b.reshape(-1, *(1,) * (out.ndim - 2))
         if relu:
-            self.xp.maximum(y, 0, out=y)
+            self.xp.maximum(out, 0, out=out)
         if scale != 1:
-            y *= y.dtype.type(scale)
+            out *= out.dtype.type(scale)
 
     def convolve_gradients(self, x: Any, W: np.ndarray, gy: np.ndarray, window: Window,
                            gx: np.ndarray | None = None, channels: Range | None = None,
