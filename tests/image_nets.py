@@ -29,7 +29,8 @@ def dropped(name, bottom, pattern, rate=0.5, top=None, settings=""):
 
 def make(*layers, shape=SHAPE, **options):
     """A Net of the blobs data, images of this shape, and label."""
-    return net_of(inputs((SAMPLES, *shape), (SAMPLES,), names=("data", "label")), *layers, **options)
+    given = inputs((SAMPLES, *shape), (SAMPLES,), names=("data", "label")).rstrip()
+    return net_of(given, *layers, **options)
 
 
 def batch(shape=SHAPE):

@@ -119,8 +119,10 @@ def _writer(graph, config, drop, axis):
             return writer, ref
         passes = _in_place(writer, writer.passes_to(ref, axis))
         if not passes:
-            raise ConfigError(f"blob {ref.name} is written by {_place(config, writer)}, which has no units "
-                              f"that trained weights define")
+            grouped = any(product.weight_axes is None for product in writer.products_of(ref))
+            why = ("whose groups of channels allow no other order" if grouped else
+                   "which has no units that trained weights define")
+            raise ConfigError(f"blob {ref.name} is written by {_place(config, writer)}, {why}")
         ref = writer.bottoms[passes[0].bottom]
 
 
@@ -165,6 +167,9 @@ def _moves(graph, config, writer, ref):
             else:
                 raise ConfigError(f"blob {ref.name} is read by {_place(config, node)}, whose result would "
                                   f"change with their order")
+    for node, name, _ in moves:
+        if sum(product.parameter == name for product in node.products) > 1:
+            raise ConfigError(f"{_place(config, node)} uses its {name} for several bottoms")
     moved = {(node.index, name) for node, name, _ in moves}
     for parameter in graph.parameters:
         if len(parameter.users) > 1 and any((node.index, name) in moved for node, name in parameter.users):
