@@ -15,8 +15,11 @@ from minidrop.autograd import Block, Blocks, Parameter
 from minidrop.backend import Backend, NumpyBackend, cuda_devices, get_backend
 from minidrop.backend.cuda.backend import CupyBackend
 from minidrop.backend.cuda.blocks import CudaBlocks
+from minidrop.backend.cuda.convolution import CudaConvolutions
 from minidrop.backend.cuda.kernels import CupyKernels
+from minidrop.backend.cuda.pooling import CudaPooling
 from minidrop.backend.cuda.products import CudaProducts
+from minidrop.backend.cuda.updates import CudaUpdates
 from minidrop.kept import Kept
 from minidrop.kernels import threads
 from minidrop.patterns.grid import BlockGrid
@@ -977,7 +980,8 @@ def test_arrays(backend, dtype):
     assert backend.describe().startswith(backend.name)
 
 
-@pytest.mark.parametrize("kind", [NumpyBackend, CudaBlocks, CudaProducts, CupyKernels, CupyBackend])
+@pytest.mark.parametrize("kind", [NumpyBackend, CudaBlocks, CudaConvolutions, CudaPooling, CudaProducts,
+                                  CudaUpdates, CupyKernels, CupyBackend])
 def test_signatures_do_not_drift(kind):
     """An override takes the arguments of the method it replaces, and no public method has no generic
     reference."""
