@@ -97,8 +97,8 @@ def split_training_records(folder):
     images, labels = records.read(np.arange(len(records))).values()
     first = len(labels) - len(labels) // 6
     folder.mkdir(exist_ok=True)
-    write_part(folder, "train", images[:first, 0], labels[:first])
-    write_part(folder, "test", images[first:, 0], labels[first:])
+    write_part(folder, "train", images[:first], labels[:first])
+    write_part(folder, "test", images[first:], labels[first:])
     return folder
 
 
