@@ -16,7 +16,8 @@ from minidrop.backend.window import Window
 from minidrop.kernels import threads
 
 # The windows that are multiplied at once: enough rows for BLAS to be fast, within the cache.
-_CHUNK_ROWS, _LEAST_BYTES, _MOST_BYTES = 768, 1 << 20, 1 << 22
+_CHUNK_ROWS, _LEAST_BYTES, _MOST_BYTES = 384, 1 << 19, 1 << 22
+_FEW_OUTPUTS = 128
 # The gradient of the weights is added up over so many places before the parts of a batch are added: their
 # number depends on the shapes alone, so that the result does not depend on the number of cores.
 _LEAST_PLACES = 340
@@ -73,7 +74,7 @@ class Convolutions(Generic):
         work.run(len(parts), some)
         if not wanted:
             return None
-        gW = sums[0]
+        gW = np.ascontiguousarray(sums[0])
         for more in sums[1:]:
             gW += more
         return gW if window.is_point else work.unswapped(gW)
@@ -150,8 +151,10 @@ class _Convolution:
 
     def run(self, parts, work):
         """Call work(first, last) for the parts of the batch, as many at once as there are cores."""
-        operations = self.images * self.lines * self.places * self.depth * self.outputs
-        threads.by_parts(work, parts, operations // 16)
+        rows = self.images * self.lines * self.places
+        # Eight multiplications cost about as much as a streamed element, and a gathered one as two.
+        each = self.depth * self.outputs // 8 + 2 * (self.depth + self.outputs)
+        threads.by_parts(work, parts, rows * each)
 
     def matrix(self, W):
         """Return W (O, C, ...) as (O, C * entries)."""
@@ -204,8 +207,11 @@ class _Convolution:
         from minidrop.kernels import cpu_conv
         window, chunks = self.window, list(self.chunks(first, last))
         columns, rows, band = self._room(chunks)
+        # OpenBLAS is fast where the longer side of a small result comes first.
+        turned = self.outputs <= _FEW_OUTPUTS
         if x is not None:
-            gW, product = np.zeros(filters.shape, self.dtype), self._empty(*filters.shape)
+            gW = np.zeros(filters.T.shape if turned else filters.shape, self.dtype)
+            product = self._empty(*gW.shape)
         if gx is not None:
             padded = self._empty(self.height + 2 * window.pad[0], self.width + 2 * window.pad[1],
                                  self.channels)
@@ -214,13 +220,16 @@ class _Convolution:
             cpu_conv.output_rows(gy, chunk.first, chunk.last, self.o, chunk.top, chunk.end, rows)
             if x is not None:
                 self._gather(x, chunk, band, columns)
-                np.dot(rows[:count].T, columns[:count], out=product)
+                pair = (columns[:count], rows[:count]) if turned else (rows[:count], columns[:count])
+                np.dot(pair[0].T, pair[1], out=product)
                 gW += product
             if gx is not None:
                 np.dot(rows[:count], filters, out=columns[:count])
                 cpu_conv.scatter_windows(columns, chunk.first, chunk.last, self.c, self.numbers, chunk.top,
                                          chunk.end, self.places, self.lines, padded, gx)
-        return gW if x is not None else None
+        if x is None:
+            return None
+        return gW.T if turned else gW
 
     def multiply(self, x, matrix, out, finish, first, last):
         """Write the results of a window of one entry for images first .. last - 1: a product for each."""

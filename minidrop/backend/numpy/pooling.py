@@ -45,8 +45,8 @@ class Pooling(Generic):
         return gx
 
     def _by_planes(self, kernel, places, window, *args):
-        # A comparison or a sum of one entry costs about as much as two streamed elements.
-        threads.by_rows(kernel, places.shape[0] * places.shape[1], 2 * places.size * window.entries, *args)
+        # A comparison or a sum of one entry costs about as much as four streamed elements.
+        threads.by_rows(kernel, places.shape[0] * places.shape[1], 4 * places.size * window.entries, *args)
 
 
 def _planes(x):
