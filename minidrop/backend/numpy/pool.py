@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 _SMALLEST = 1 << 15          # below this malloc reuses its own memory well
+_LARGE = 1 << 23             # from here on an eighth more than needed is much memory
 # A page: if a kernel writes y[i] while it reads x[i + 16], and both have the same offset in their pages, the
 # processor assumes that the read depends on the write, and waits (4K aliasing; at some addresses ordinary
 # dropout took three times as long).
@@ -30,8 +31,8 @@ class BufferPool:
     """Provides NumPy arrays over buffers that are reused once no view of them is left.
 
     Every array's `base` is the buffer itself, so CPython's reference count says whether it is free; there is
-    no `release` to forget. Sizes are rounded up to one of eight steps per power of two: shapes that change a
-    little from iteration to iteration share buffers.
+    no `release` to forget. Sizes are rounded up to one of eight steps per power of two (large ones: of 64):
+    shapes that change a little from iteration to iteration share buffers.
     """
 
     def __init__(self):
@@ -45,7 +46,7 @@ class BufferPool:
         size = math.prod(shape) * dtype.itemsize
         if size < _SMALLEST:
             return np.empty(shape, dtype)
-        step = 1 << (size.bit_length() - 4)
+        step = 1 << (size.bit_length() - (4 if size < _LARGE else 7))
         room = -(-size // step) * step
         with self._lock:
             buffer = self._free_one(room)
