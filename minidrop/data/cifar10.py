@@ -146,9 +146,9 @@ def _split(content, where):
 
 
 def _labels(labels, where):
-    if len(labels) and labels.max() >= CLASSES:
-        raise DataError(f"{where}: expected labels 0..{CLASSES - 1}, got {labels.max()}; fetch the file "
-                        "again")
+    wrong = labels[(labels < 0) | (labels >= CLASSES)]
+    if len(wrong):
+        raise DataError(f"{where}: expected labels 0..{CLASSES - 1}, got {wrong[0]}; fetch the file again")
     return labels.astype(np.int64)
 
 

@@ -66,7 +66,7 @@ class Transform:
         out = np.empty((len(x), *self.shape), self.dtype)
         height, width = self.shape[1:]
         drawn = list(zip(out, *self._drawn(position, len(x)), strict=True))
-        step = max(1, _PIECE // math.prod(self.record))
+        step = max(1, _PIECE // max(1, math.prod(self.record)))
         for begin in range(0, len(x), step):
             piece = self._plain(x[begin:begin + step])
             for image, (place, turned, row, column) in zip(piece, drawn[begin:begin + step], strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidrop.autograd import Block, Blocks, Function, Tensor
 from minidrop.backend.window import Window
-from minidrop.errors import CaptureError, ShapeError
+from minidrop.errors import CaptureError, KeptError, ShapeError
 from minidrop.functions.dropout import expand
 from minidrop.functions.groups import by_groups
 from minidrop.kept import Kept, KeptByGroup
@@ -55,8 +55,8 @@ class _Sliding(Function):
         """Return x as (N, C, *spatial), and its kept set; raises ShapeError unless it has `channels`."""
         kept, at = self.input_kept[0]
         if kept is not None and at % x.ndim != self.axis:
-            raise ShapeError(f"convolution: x of shape {x.shape} carries a kept set on axis {at}; only the "
-                             f"axis of the channels, {self.axis}, can")
+            raise KeptError(f"convolution: x of shape {x.shape} carries a kept set on axis {at}; only the "
+                            f"axis of the channels, {self.axis}, can; call functions.expand on it first")
         found = x.shape[self.axis] if kept is None else kept.total
         if found != channels:
             raise ShapeError(f"convolution: x has {found} channels, but W expects {channels}")
@@ -304,8 +304,8 @@ class Im2col(Function):
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         kept, axis = self.input_kept[0]
         if kept is not None and axis % x.ndim != 1:
-            raise ShapeError(f"im2col would mix the entries of {kept} on axis {axis}; call functions.expand "
-                             f"on it first")
+            raise KeptError(f"im2col would mix the entries of {kept} on axis {axis}; call functions.expand "
+                            f"on it first")
         self.shape, self.output_kept = x.shape, (_spread(kept, self.window), 1)
         places = self.window.places(x.shape[2:])
         columns = backend.columns(x, self.window).reshape(x.shape[1] * self.window.entries, len(x), *places)

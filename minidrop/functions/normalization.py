@@ -88,7 +88,7 @@ class BatchNorm(Function):
                             f"{kept}; call functions.expand on it first")
         shape, x = x.shape, x.reshape(_channels(x.shape))
         mean, variance = backend.channel_moments(x)
-        if self.stored is not None:
+        if self.stored is not None and x.shape[0] * x.shape[2]:     # no sample says nothing
             self.stored.add(backend, mean, variance, x.shape[0] * x.shape[2], kept)
         self.factor = _inverse_deviation(backend, variance, self.eps)
         self.y = backend.transform_channels(x, mean, self.factor)

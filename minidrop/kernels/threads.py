@@ -94,6 +94,7 @@ def _forget_workers():
     global _tasks
     _tasks = queue.SimpleQueue()
     _workers.clear()
+    _blas_on_one_thread.forget()
 
 
 if hasattr(os, "register_at_fork"):
@@ -148,16 +149,22 @@ class _BlasOnOneThread:
     def __enter__(self):
         get, put = _blas()
         with self.lock:
-            if not self.inside:
+            self.inside += 1
+            if self.inside == 1:
                 self.threads = get()
                 put(1)
-            self.inside += 1
 
     def __exit__(self, *error):
         with self.lock:
             self.inside -= 1
             if not self.inside:
                 _blas()[1](self.threads)
+
+    def forget(self):
+        """In a forked child: the threads that were in it are the parent's."""
+        if self.inside:
+            _blas()[1](self.threads)
+        self.lock, self.inside = threading.Lock(), 0
 
 
 _blas_on_one_thread = _BlasOnOneThread()

@@ -32,6 +32,9 @@ class Pooling(Layer):
         self.method = settings.PoolMethod.Name(settings.pool)
         if len(self.config.top) > 1 and self.method == "AVE":
             raise ConfigError("pool AVE takes no single entry, so it has one top")
+        if len(self.config.top) > 1 and self.method == "STOCHASTIC" and not self.training:
+            raise ConfigError("pool STOCHASTIC takes no single entry in phase TEST, so it has one top there; "
+                              "give the second to a layer with include { phase: TRAIN }")
         self.window = self._window(shape)
         self.ceil = _rounds_up(settings)
         places = functions.pooled_places(shape[2:], self.window, self.ceil)

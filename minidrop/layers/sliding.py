@@ -112,8 +112,8 @@ class ConvolutionLayer(SlidingLayer):
 
     @property
     def each_alone(self) -> bool:
-        """Whether every input channel has outputs of its own."""
-        return self.groups == self.channels > 1
+        """Whether every input channel has outputs of its own, and passes on whether it is there."""
+        return self.weight_rows == "outputs" and self.groups == self.channels > 1
 
     def parameter_specs(self) -> list[ParameterSpec]:
         settings = self.settings

@@ -50,11 +50,12 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
 
     "conventional" makes every ApproxDropout a Dropout; "approx" does the reverse; "approx:FAMILY" also gives
     all of them that family of patterns, its name in any case. Settings that the new type lacks are dropped:
-    patterns one way, `axes` and `shared` the other. Behind images an ApproxDropout drops whole channels: it
-    becomes a Dropout with axes 2 and 3, and only such a Dropout becomes an ApproxDropout there; one that
-    drops single values stays, which is logged. Settings of the old family that FAMILY does not read are
-    dropped and logged. DropConnect and GaussianDropout stay as they are. The hidden_dropout of a recurrent
-    layer is converted likewise, but if FAMILY does not drop units it keeps its family, which is logged.
+    patterns one way, `axes` and `shared` the other. Behind images an ApproxDropout drops whole channels:
+    it becomes a Dropout whose axes are the others, 2 and 3, and only such a Dropout becomes an
+    ApproxDropout there; one that drops single values stays, which is logged. Settings of the old family
+    that FAMILY does not read are dropped and logged. DropConnect and GaussianDropout stay as they are.
+    The hidden_dropout of a recurrent layer is converted likewise, but if FAMILY does not drop units it
+    keeps its family, which is logged.
     Raises ConfigError for another kind.
     """
     kind, family = _parsed(kind)
@@ -62,17 +63,23 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
         if layer.recurrent_param.HasField("hidden_dropout"):
             _convert_hidden(layer, kind, family)
         if kind == "conventional" and layer.type == "ApproxDropout":
-            _move_ratio(layer.approx_dropout_param, layer.dropout_param)
-            if _reads_images(message, number):
-                layer.dropout_param.axes.extend((2, 3))
+            settings, axes = layer.approx_dropout_param, _axes_of_images(message, number)
+            _move_ratio(settings, layer.dropout_param)
+            if axes is not None:
+                own = settings.axis % axes if settings.HasField("axis") else _usual_axis(axes)
+                layer.dropout_param.axes.extend(axis for axis in range(1, axes) if axis != own)
             layer.type = "Dropout"
             layer.ClearField("approx_dropout_param")
         elif kind != "conventional" and layer.type == "Dropout":
-            if _reads_images(message, number) and not _drops_channels(layer.dropout_param):
+            axes = _axes_of_images(message, number)
+            own = None if axes is None else _dropped_axis(layer.dropout_param, axes)
+            if axes is not None and own is None:
                 log.info("layer %s: Dropout stays: it drops single values of images, and an ApproxDropout "
                          "would drop whole channels; write one if that is meant", layer.name)
                 continue
             _move_ratio(layer.dropout_param, layer.approx_dropout_param)
+            if axes is not None and own != _usual_axis(axes):
+                layer.approx_dropout_param.axis = own
             layer.type = "ApproxDropout"
             layer.ClearField("dropout_param")
         if family is not None and layer.type == "ApproxDropout":
@@ -85,26 +92,41 @@ _MAKE_VECTORS = frozenset(("ArgMax", "Embed", "Flatten", "GRU", "InnerProduct", 
                            "Reshape", "SPP", "TextData"))
 
 
-def _reads_images(message, number):
-    """Return whether the bottom of a layer is known to be images with more than one place."""
+def _axes_of_images(message, number):
+    """Return the number of axes of the images that a layer reads, None if it is not known to read any.
+
+    What stands behind a global pooling has one place a channel, and counts as vectors.
+    """
     blob = message.layer[number].bottom[0] if message.layer[number].bottom else ""
+    made, axes = False, None
     for writer in reversed(message.layer[:number]):
         if blob not in writer.top:
             continue
-        if writer.type in _MAKE_IMAGES:
-            return not writer.pooling_param.global_pooling
-        if writer.type in _MAKE_VECTORS or not writer.bottom:
-            place = list(writer.top).index(blob)
+        if writer.type in _MAKE_VECTORS or writer.pooling_param.global_pooling:
+            return None
+        made = made or writer.type in _MAKE_IMAGES
+        if not writer.bottom:
             shapes = list(writer.input_param.shape) or list(writer.dummy_data_param.shape)
-            shape = shapes[min(place, len(shapes) - 1)].dim if shapes else ()
-            return len(shape) == 4
+            if shapes:
+                axes = len(shapes[min(list(writer.top).index(blob), len(shapes) - 1)].dim)
+            elif writer.type == "MemoryData":
+                axes = 4
+            break
         blob = writer.bottom[0]
-    return False
+    if made:
+        return axes or 4
+    return axes if axes is not None and axes > 3 else None
 
 
-def _drops_channels(settings):
-    """Return whether a DropoutParameter drops whole channels of images."""
-    return not settings.shared and sorted(axis % 4 for axis in settings.axes) == [2, 3]
+def _dropped_axis(settings, axes):
+    """Return the one axis of images, beside the samples, that a DropoutParameter does not share; or None."""
+    own = set(range(1, axes)) - {axis % axes for axis in settings.axes}
+    return own.pop() if len(own) == 1 and not settings.shared and len(settings.axes) == axes - 2 else None
+
+
+def _usual_axis(axes):
+    """Return the axis that an ApproxDropout takes by itself."""
+    return 2 if axes == 3 else 1
 
 
 def _convert_hidden(layer, kind, family):

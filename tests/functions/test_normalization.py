@@ -277,3 +277,9 @@ def test_the_variance_of_far_numbers_is_that_of_near_ones(shape):
     expected = x.astype(float) - x.mean(axis=axes, keepdims=True, dtype=float)
     expected /= expected.std(axis=axes, keepdims=True)
     np.testing.assert_allclose(y, expected, atol=2e-3)
+
+
+def test_an_empty_batch_says_nothing_of_the_statistics():
+    stored = Stored(np.full(3, 2.0), np.full(3, 4.0), np.ones(1))
+    functions.batch_norm(Tensor(np.zeros((0, 3, 2, 2))), stored)
+    assert (stored.means == 2).all() and (stored.variances == 4).all() and stored.weight == 1

@@ -157,3 +157,9 @@ def test_kept_places_are_refused():
     with pytest.raises(KeptError, match="pooling would mix the entries of .* on axis 2"):
         lines = functions.take(Tensor(numbers(1, 2, 6, 6)), Kept(0, 2, 1, 6), 2)
         functions.max_pooling(lines, Window.of((2, 2)))
+
+
+def test_the_weighted_mean_hides_no_nan(device):
+    x = Tensor(np.array([[[[np.nan, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]]]), backend=device)
+    y = functions.stochastic_pooling(x, Window.of((2, 2), 2), key=None).data
+    assert np.isnan(y[0, 0, 0, 0]) and y[0, 0, 0, 1] == 0

@@ -10,6 +10,7 @@ from nets import inputs, numbers
 
 from minidrop import Net, Tensor
 from minidrop.config import parse_net
+from minidrop.errors import ConfigError
 
 LINES, IMAGES, VOLUMES = (2, 4, 9), (2, 4, 7, 6), (2, 4, 4, 5, 3)
 
@@ -217,3 +218,13 @@ MISTAKES = [
 @pytest.mark.parametrize("layer, shapes, message", MISTAKES, ids=[layer for layer, _, _ in MISTAKES])
 def test_mistake(mistake, layer, shapes, message):
     assert mistake(layer, *shapes) == message
+
+
+def test_stochastic_pooling_has_one_top_in_tests():
+    """There it takes no single entry."""
+    source = 'layer { name: "in" type: "Input" top: "a" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }'
+    net_text = source + text("Pooling", "pool: STOCHASTIC kernel_size: 2 stride: 2", ("y", "i"))
+    with pytest.raises(ConfigError, match="takes no single entry in phase TEST, so it has one top there"):
+        Net(parse_net(net_text), phase="TEST", device="cpu")
+    net = Net(parse_net(net_text), phase="TRAIN", device="cpu")
+    assert set(net.forward(a=np.ones((2, 3, 4, 4)))) == {"y", "i"}

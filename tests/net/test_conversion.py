@@ -8,6 +8,7 @@ import pytest
 import minidrop as md
 from minidrop.config import decimal, parse_net
 from minidrop.errors import ConfigError
+from minidrop.net import Net
 from minidrop.net.conversion import convert_dropout, dropout_kind, prepare_nets
 from minidrop.patterns import known_families
 
@@ -287,3 +288,30 @@ def test_behind_images_only_drops_of_whole_channels_are_converted(caplog):
     assert {layer.type for layer in message.layer if layer.name in back} >= {"Dropout"}
     assert list(back["channels"].axes) == [2, 3] and back["channels"].dropout_ratio == pytest.approx(0.3)
     assert not back["points"].axes and not back["units"].axes and not back["values"].axes
+
+
+@pytest.mark.parametrize("shape, settings, axes", [
+    ((2, 3, 8, 8), "", [2, 3]), ((2, 3, 8, 8), "axis: 1", [2, 3]), ((2, 3, 8, 8), "axis: -2", [1, 3]),
+    ((2, 3, 16), "axis: 1", [2]), ((2, 3, 16), "", [1]), ((2, 3, 8, 8, 8), "", [2, 3, 4]),
+])
+def test_the_other_axes_are_shared_and_back(shape, settings, axes):
+    """Lines and volumes too: what one of the kinds means, the other means as well."""
+    dims = " ".join(f"dim: {length}" for length in shape)
+    text = f'''
+    layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ {dims} }} }} }}
+    layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+             convolution_param {{ num_output: 6 kernel_size: 3 }} }}
+    layer {{ name: "drop" type: "ApproxDropout" bottom: "conv" top: "drop"
+             approx_dropout_param {{ {settings} }} }}'''
+    config = parse_net(text)
+    message = config.message
+    convert_dropout(message, "conventional")
+    assert list(message.layer[2].dropout_param.axes) == axes
+    Net(config, device="cpu")                # it can be built
+    convert_dropout(message, "approx")
+    own = [axis for axis in range(1, len(shape)) if axis not in axes][0]
+    converted = message.layer[2]
+    assert converted.type == "ApproxDropout"
+    usual = 2 if len(shape) == 3 else 1
+    assert (converted.approx_dropout_param.axis if converted.approx_dropout_param.HasField("axis")
+            else usual) == own

@@ -94,8 +94,8 @@ class Pooling:
         for _, at in self._pooled(window, places):
             total += padded[at]
             squares += padded[at] * padded[at]
-        positive = total > 0
-        return self.xp.where(positive, squares / self.xp.where(positive, total, 1), 0).astype(x.dtype)
+        nothing = total <= 0            # not where it is NaN, so that divergence is noticed
+        return self.xp.where(nothing, 0, squares / self.xp.where(nothing, 1, total)).astype(x.dtype)
 
     def _surrounded(self, x, window, places, value):
         """Return x with `value` around, up to where the last window ends."""

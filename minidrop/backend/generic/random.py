@@ -9,7 +9,7 @@ from minidrop.errors import CaptureError
 
 
 class Random:
-    """Masks of ordinary dropout, and normal samples, from a counter-based generator (Philox)."""
+    """Masks of ordinary dropout, normal and uniform samples, from a counter-based generator (Philox)."""
 
     def dropout(self, x: np.ndarray, rate: float, scale: float, key: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (y, mask): y = x * mask * scale, mask ~ Bernoulli(1 - rate), element i from (key, i) alone.

@@ -19,7 +19,7 @@ from minidrop.kernels import threads
 _CHUNK_ROWS, _LEAST_BYTES, _MOST_BYTES = 384, 1 << 19, 1 << 22
 _FEW_OUTPUTS = 128
 # The gradient of the weights is added up over so many places before the parts of a batch are added: their
-# number depends on the shapes alone, so that the result does not depend on the number of cores.
+# number depends on the shapes alone, so that the sum does not depend on how cores share the parts.
 _LEAST_PLACES = 340
 _MOST_PARTS = 8
 

@@ -2,8 +2,10 @@
 
 import bisect
 import math
+import os
 import sys
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,9 @@ class BufferPool:
         self._buffers = {}       # size -> buffers
         self._sizes = []         # in ascending order
         self._lock = threading.Lock()       # two threads must not find the same buffer free
+        if hasattr(os, "register_at_fork"):
+            pool = weakref.ref(self)        # another thread of the parent may hold it at that moment
+            os.register_at_fork(after_in_child=lambda: pool() is not None and pool()._renew_lock())
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return an uninitialised C-contiguous array."""
@@ -53,6 +58,9 @@ class BufferPool:
             if buffer is None:
                 buffer = self._new_one(room)
             return np.ndarray(shape, dtype, buffer)
+
+    def _renew_lock(self):
+        self._lock = threading.Lock()
 
     def _free_one(self, room):
         """Return the smallest free buffer of at least `room` bytes and less than twice that, or None."""
@@ -83,4 +91,5 @@ class BufferPool:
     @property
     def bytes_held(self) -> Any:
         """Total size of all buffers, in use or free."""
-        return sum(room * len(buffers) for room, buffers in self._buffers.items())
+        with self._lock:
+            return sum(room * len(buffers) for room, buffers in self._buffers.items())
