@@ -222,8 +222,8 @@ def test_mistake(mistake, layer, shapes, message):
 
 def test_stochastic_pooling_has_one_top_in_tests():
     """There it takes no single entry."""
-    source = 'layer { name: "in" type: "Input" top: "a" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }'
-    net_text = source + text("Pooling", "pool: STOCHASTIC kernel_size: 2 stride: 2", ("y", "i"))
+    source = text("Pooling", "pool: STOCHASTIC kernel_size: 2 stride: 2", ("y", "i"))
+    net_text = inputs((2, 3, 4, 4)) + source
     with pytest.raises(ConfigError, match="takes no single entry in phase TEST, so it has one top there"):
         Net(parse_net(net_text), phase="TEST", device="cpu")
     net = Net(parse_net(net_text), phase="TRAIN", device="cpu")
