@@ -1,5 +1,6 @@
 """Network and solver descriptions: schema, files, rules, overrides, and building them in Python."""
 
+from minidrop.config.check import is_repeated
 from minidrop.config.fields import all_param_fields, layer_types, param_fields
 from minidrop.config.load import (
     NetConfig,
@@ -28,6 +29,6 @@ from minidrop.config.state import filter_state
 __all__ = [
     "FillerParameter", "LayerParameter", "NetChoice", "NetConfig", "NetParameter", "NetSpec", "NetState",
     "SolverConfig", "SolverParameter", "SourceMap", "TEST", "TRAIN", "all_param_fields",
-    "apply_overrides", "as_net_config", "decimal", "filter_state", "layer_types", "layers",
+    "apply_overrides", "as_net_config", "decimal", "filter_state", "is_repeated", "layer_types", "layers",
     "load_net", "load_solver", "param_fields", "parse_net", "parse_solver", "solver_nets", "split_overrides",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.data.limits import how_to_raise, raised
+from minidrop.data.npy import parse_npy
 from minidrop.errors import DataError
 
 MOST_BYTES = 1 << 30            # of one file
@@ -31,16 +32,7 @@ def read_array(path: str | os.PathLike) -> np.ndarray:
     """
     if Path(path).suffix != ".npy":
         return read_blob(path)
-    path = _small(path)
-    try:
-        # Mapped, so that a header that announces terabytes cannot make us allocate them. Never unpickles.
-        array = np.array(np.lib.format.open_memmap(path, mode="r"))
-    except Exception as error:      # a damaged header is Python text, on which the reader may fail in any way
-        raise DataError(f"{path}: expected a .npy file with an array of numbers, got one that cannot be read "
-                        f"({error}); write it again with numpy.save") from error
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{path}: expected real numbers, got the dtype {array.dtype}; convert them")
-    return array
+    return parse_npy(_small(path).read_bytes(), str(path))
 
 
 def read_blob(path: str | os.PathLike) -> np.ndarray:

@@ -30,9 +30,9 @@ def find_source(source: str, config_path: str | None = None, kind: str = "list",
     """Return the path of the file that `source` names.
 
     A relative name is looked up in the working directory, then beside the config file, then in `cache_dir()`.
-    kind: what messages call the file, "list", "text" or "mean"; field: the setting that names it. Raises
-    DataError with the places tried and, for a known data set, the command that makes the file; the caller
-    adds the line that names the source.
+    kind: what messages call the file, "list", "text", "mean" or "matrix"; field: the setting that names it.
+    Raises DataError with the places tried and, for a known data set, the command that makes the file; the
+    caller adds the line that names the source.
     """
     if not source:
         raise DataError(f"{field}: expected the name of a {kind} file, got an empty one; write e.g. "
@@ -55,9 +55,9 @@ def find_source(source: str, config_path: str | None = None, kind: str = "list",
         raise DataError(f"{field} {source!r}: expected the name of a file, got one that the system "
                         f"refuses ({error}); correct it") from error
     if folder is not None:
+        inside = "text file in it that lists the HDF5 files" if kind == "list" else f"{kind} file in it"
         raise DataError(f"{field} {source!r}: expected a {kind} file, got the folder {folder}; name the "
-                        f"{'mean' if kind == 'mean' else 'text'} file in it"
-                        f"{' that lists the HDF5 files' if kind == 'list' else ''}")
+                        f"{inside}")
     looked = ", ".join(str(place) for place in places)
     raise DataError(f"{field} {source!r}: no such file (looked for {looked}); {how_to_make(source)}")
 

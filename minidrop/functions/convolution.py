@@ -86,21 +86,34 @@ class _Sliding(Function):
                        for gradient, (rows, columns, _) in zip(gradients, self.work, strict=True)
                        if gradient.size], dtype)
 
-    def _bias_gradient(self, backend, gy):
-        flat = gy.reshape(*gy.shape[:2], math.prod(gy.shape[2:]))
-        return Block(backend.channel_sums(flat), self.out_kept)
+    def _added(self, backend, y, b):
+        """Return scale * f(y + b), in place: where the sums of windows are computed without them."""
+        if b is not None:
+            y += backend.take(b, self.out_kept, 0).reshape(-1, *(1,) * (y.ndim - 2))
+        return y if self.plain else backend.activate(y, None, self.activation, self.scale, out=y)
 
-    def _finish(self, backend, y):
-        """Store the result for backward where it is needed, and return it with the axes of x."""
+    def _finish(self, x, y):
+        """Store what backward needs of images x and y, and return y with the axes of x."""
         self.output_kept = self.out_kept, self.axis
-        if not self.plain:
-            self.y = y
+        self.x, self.y = x, None if self.plain else y
         return y.reshape(*self.lead, *y.shape[1:])
 
     def _incoming(self, backend, gy):
         """Return gy as images, before activation and scale."""
         gy = backend.xp.ascontiguousarray(gy).reshape(math.prod(self.lead), *gy.shape[self.axis:])
         return gy if self.plain else backend.activate_gradient(gy, self.y, self.activation, self.scale)
+
+    def _image_gradient(self, backend, wanted):
+        """Return room for the gradient of the images x, or None."""
+        return backend.empty(self.x.shape, self.x.dtype) if wanted[0] else None
+
+    def _outgoing(self, backend, gx, gW, gy, wanted):
+        """Return the gradients of x, W and, if there is one, b; gy: of y as images."""
+        gb = None
+        if len(wanted) > 2 and wanted[2]:
+            flat = gy.reshape(*gy.shape[:2], math.prod(gy.shape[2:]))
+            gb = Block(backend.channel_sums(flat), self.out_kept)
+        return (None if gx is None else gx.reshape(self.shape), gW, gb)[:len(wanted)]
 
 
 class Convolution(_Sliding):
@@ -128,19 +141,15 @@ class Convolution(_Sliding):
             backend.convolve(x, own, bias, self.window, y, columns.bounds, rows.bounds, relu, scale)
         if self.activation not in ("none", "relu"):
             backend.activate(y, None, self.activation, self.scale, out=y)
-        self.x = x
-        return self._finish(backend, y)
+        return self._finish(x, y)
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
-        gy, gx = self._incoming(backend, gy), None
-        if wanted[0]:
-            gx = backend.empty(self.x.shape, gy.dtype)
+        gy, gx = self._incoming(backend, gy), self._image_gradient(backend, wanted)
         gradients = [backend.convolve_gradients(self.x if wanted[1] else None, own, gy, self.window, gx,
                                                 columns.bounds, rows.bounds, wanted[1])
                      for rows, columns, own in self.work] if wanted[0] or wanted[1] else []
         gW = self._weight_gradient(backend, gradients, gy.dtype) if wanted[1] else None
-        gb = self._bias_gradient(backend, gy) if len(wanted) > 2 and wanted[2] else None
-        return (None if gx is None else gx.reshape(self.shape), gW, gb)[:len(wanted)]
+        return self._outgoing(backend, gx, gW, gy, wanted)
 
 
 class Deconvolution(_Sliding):
@@ -160,16 +169,10 @@ class Deconvolution(_Sliding):
         y = backend.empty((len(x), outputs, *self.window.spread(x.shape[2:])), x.dtype)
         for rows, columns, own in self.work:
             backend.convolve_gradients(None, own, x, self.window, y, columns.bounds, rows.bounds, False)
-        if b is not None:
-            y += backend.take(b, self.out_kept, 0).reshape(-1, *(1,) * (y.ndim - 2))
-        if not self.plain:
-            backend.activate(y, None, self.activation, self.scale, out=y)
-        self.x = x
-        return self._finish(backend, y)
+        return self._finish(x, self._added(backend, y, b))
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
-        gy, gradients = self._incoming(backend, gy), []
-        gx: Any = backend.empty(self.x.shape, gy.dtype) if wanted[0] else None
+        gy, gx, gradients = self._incoming(backend, gy), self._image_gradient(backend, wanted), []
         for rows, columns, own in self.work:
             if wanted[0]:
                 backend.convolve(gy, own, None, self.window, gx, columns.bounds, rows.bounds)
@@ -177,8 +180,7 @@ class Deconvolution(_Sliding):
                 gradients.append(backend.convolve_gradients(gy, own, self.x, self.window, None,
                                                             columns.bounds, rows.bounds))
         gW = self._weight_gradient(backend, gradients, gy.dtype) if wanted[1] else None
-        gb = self._bias_gradient(backend, gy) if len(wanted) > 2 and wanted[2] else None
-        return (None if gx is None else gx.reshape(self.shape), gW, gb)[:len(wanted)]
+        return self._outgoing(backend, gx, gW, gy, wanted)
 
 
 class Depthwise(_Sliding):
@@ -187,32 +189,26 @@ class Depthwise(_Sliding):
     If x carries a kept set of channels, y carries the same, each entry spread over its m outputs.
     """
 
-    __slots__ = ("kept",)
+    __slots__ = ()
 
     def forward(self, backend: Backend, x: np.ndarray, W: np.ndarray,
                 b: np.ndarray | None = None) -> np.ndarray:
         x, kept = self._images(x, self.groups)
-        self.kept = self.out_kept = None if kept is None else kept.spread(len(W) // self.groups)
-        self.W_shape, own = W.shape, backend.take(W, self.kept, 0)
+        self.out_kept = None if kept is None else kept.spread(len(W) // self.groups)
+        own = backend.take(W, self.out_kept, 0)
         y = backend.empty((len(x), len(own), *self.window.places(x.shape[2:])), x.dtype)
         backend.convolve_each(x, own, self.window, y)
-        if b is not None:
-            y += backend.take(b, self.kept, 0).reshape(-1, *(1,) * (y.ndim - 2))
-        if not self.plain:
-            backend.activate(y, None, self.activation, self.scale, out=y)
-        self.x, self.work = x, own
-        return self._finish(backend, y)
+        self.work = own
+        return self._finish(x, self._added(backend, y, b))
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
-        gy, gx, gW = self._incoming(backend, gy), None, None
+        gy, gx, gW = self._incoming(backend, gy), self._image_gradient(backend, wanted), None
         if wanted[0]:
-            gx = backend.empty(self.x.shape, gy.dtype)
             backend.convolve_each_image_gradient(self.work, gy, self.window, gx)
         if wanted[1]:
             gW = backend.convolve_each_weight_gradient(self.x, gy, self.window)
-            gW = Block(gW.reshape(len(gW), self.window.entries), self.kept)
-        gb = self._bias_gradient(backend, gy) if len(wanted) > 2 and wanted[2] else None
-        return (None if gx is None else gx.reshape(self.shape), gW, gb)[:len(wanted)]
+            gW = Block(gW, self.out_kept)
+        return self._outgoing(backend, gx, gW, gy, wanted)
 
 
 def _parts(kept: Kept | None, total: int, groups: int) -> Iterator[_Part]:

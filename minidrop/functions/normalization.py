@@ -49,7 +49,8 @@ class Stored:
             raise ShapeError(f"batch_norm: statistics of {channels} channels expected, got shape "
                              f"{self.means.shape}")
         weight = self.weight * self.weight.dtype.type(self.fraction) + 1
-        is_new = None if kept is None else backend.take(self.variances, kept, 0) == 0
+        is_new = None if kept is None else (
+            (backend.take(self.variances, kept, 0) == 0) & (backend.take(self.means, kept, 0) == 0))
         if count > 1:
             variance = variance * variance.dtype.type(count / (count - 1))
         for sums, new in ((self.means, mean), (self.variances, variance)):

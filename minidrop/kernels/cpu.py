@@ -22,6 +22,12 @@ def jit(function: Any) -> Callable:
 
 
 @jit
+def inside(shift: Any, step: Any, length: Any, places: Any) -> Any:
+    """Return (begin, end): the places p < `places` for which 0 <= p step + shift < length."""
+    return max(0, -(shift // step)), min(places, (length - 1 - shift) // step + 1)
+
+
+@jit
 def take_block(W: Any, rows: Any, cols: Any, out: Any, first: Any, last: Any) -> None:
     """out[i, j] = W[rows[i], cols[j]]."""
     for i in range(first, last):

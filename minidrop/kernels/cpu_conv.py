@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.kernels.cpu import jit
+from minidrop.kernels.cpu import inside, jit
 
 U = np.uint64
 
@@ -179,8 +179,7 @@ def convolve_planes(x: Any, W: Any, size: Any, stride: Any, pad: Any, dilation: 
                     continue
                 for j in range(size[1]):
                     shift = j * dilation[1] - pad[1]
-                    begin = max(0, -(shift // stride[1]))
-                    end = min(line.size, (x.shape[3] - 1 - shift) // stride[1] + 1)
+                    begin, end = inside(shift, stride[1], x.shape[3], line.size)
                     if begin >= end:
                         continue
                     weight, at, step = weights[i * size[1] + j], U(begin), U(stride[1])
@@ -212,8 +211,7 @@ def spread_planes(W: Any, gy: Any, size: Any, stride: Any, pad: Any, dilation: A
                         continue
                     for j in range(size[1]):
                         shift = j * dilation[1] - pad[1]
-                        begin = max(0, -(shift // stride[1]))
-                        end = min(line.size, (gx.shape[3] - 1 - shift) // stride[1] + 1)
+                        begin, end = inside(shift, stride[1], gx.shape[3], line.size)
                         if begin >= end:
                             continue
                         weight, at, step = weights[i * size[1] + j], U(begin), U(stride[1])
@@ -236,8 +234,7 @@ def plane_weights(x: Any, gy: Any, size: Any, stride: Any, pad: Any, dilation: A
         for i in range(size[0]):
             for j in range(size[1]):
                 shift = j * dilation[1] - pad[1]
-                begin = max(0, -(shift // stride[1]))
-                end = min(gy.shape[3], (x.shape[3] - 1 - shift) // stride[1] + 1)
+                begin, end = inside(shift, stride[1], x.shape[3], gy.shape[3])
                 sums[:] = 0
                 if begin < end:
                     at, step, count = U(begin), U(stride[1]), U(end - begin)

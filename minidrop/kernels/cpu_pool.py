@@ -5,7 +5,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from minidrop.kernels.cpu import jit
+from minidrop.kernels.cpu import inside, jit
 
 U = np.uint64
 
@@ -41,8 +41,7 @@ def max_planes(x: Any, size: Any, stride: Any, pad: Any, y: Any, index: Any, fir
             for h in range(begin, end):
                 for j in range(size[1]):
                     shift = j - pad[1]
-                    start = max(0, -(shift // stride[1]))
-                    stop = min(best.size, (width - 1 - shift) // stride[1] + 1)
+                    start, stop = inside(shift, stride[1], width, best.size)
                     base = h * width + shift
                     if stride[1] == 1:
                         take_larger(image, base, 1, start, stop, best, at)

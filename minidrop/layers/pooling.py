@@ -9,6 +9,7 @@ from minidrop.backend.window import Window
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, register_layer
 from minidrop.layers.flow import Pass
+from minidrop.layers.sliding import window_numbers
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -49,9 +50,9 @@ class Pooling(Layer):
     def _window(self, shape):
         """Return the Window of pooling_param. Raises ConfigError."""
         settings = self.settings
-        size, stride, pad = (_pair(settings, *names) for names in (
-            ("kernel_size", "kernel_h", "kernel_w"), ("stride", "stride_h", "stride_w"),
-            ("pad", "pad_h", "pad_w")))
+        size, stride, pad = (window_numbers(settings, name, parts, 2, default) for name, parts, default in (
+            ("kernel_size", ("kernel_h", "kernel_w"), None), ("stride", ("stride_h", "stride_w"), 1),
+            ("pad", ("pad_h", "pad_w"), 0)))
         if settings.global_pooling:
             if size is not None or any(pad) or stride != (1, 1):
                 raise ConfigError("global_pooling takes the whole image: remove kernel_size, pad and stride")
@@ -82,21 +83,6 @@ class Pooling(Layer):
             return functions.mean_pooling(x, self.window, self.ceil)
         key = self.drawn.key if self.training else None
         return functions.stochastic_pooling(x, self.window, key, self.ceil, more)
-
-
-def _pair(settings: Any, name: str, first: str, second: str) -> Any:
-    """Return two numbers: of a field, or of its _h and _w forms; None for a size that is not given."""
-    given = [part for part in (first, second) if settings.HasField(part)]
-    if given and settings.HasField(name):
-        raise ConfigError(f"{name} and {given[0]} are both given; keep one")
-    if given:
-        if len(given) == 1 and name == "kernel_size":
-            raise ConfigError(f"{given[0]} is given without {second if given == [first] else first}")
-        usual = getattr(settings, name)
-        return tuple(getattr(settings, part) if part in given else usual for part in (first, second))
-    if name == "kernel_size" and not settings.HasField(name):
-        return None
-    return (getattr(settings, name),) * 2
 
 
 def _rounds_up(settings: Any) -> bool:

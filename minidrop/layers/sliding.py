@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minidrop.backend.window import Window
+from minidrop.config import is_repeated
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, ParameterSpec, checked_axis
 from minidrop.layers.flow import Pass, Product
@@ -19,35 +20,43 @@ if TYPE_CHECKING:
 
 def window_of(settings: Message, axes: int) -> Window:
     """Return the Window of a ConvolutionParameter for images with `axes` spatial axes. Raises ConfigError."""
-    size = _numbers(settings, "kernel_size", ("kernel_h", "kernel_w"), axes, None)
-    stride = _numbers(settings, "stride", ("stride_h", "stride_w"), axes, 1)
-    pad = _numbers(settings, "pad", ("pad_h", "pad_w"), axes, 0)
-    dilation = _numbers(settings, "dilation", (), axes, 1)
+    size = window_numbers(settings, "kernel_size", ("kernel_h", "kernel_w"), axes)
+    if size is None:
+        raise ConfigError("convolution_param needs kernel_size, at least 1")
+    stride = window_numbers(settings, "stride", ("stride_h", "stride_w"), axes, 1)
+    pad = window_numbers(settings, "pad", ("pad_h", "pad_w"), axes, 0)
+    dilation = window_numbers(settings, "dilation", (), axes, 1)
     for name, numbers in (("kernel_size", size), ("stride", stride), ("dilation", dilation)):
         if min(numbers, default=1) < 1:
             raise ConfigError(f"{name} must be at least 1 on every axis, got {list(numbers)}")
     return Window(size, stride, pad, dilation)
 
 
-def _numbers(settings: Any, name: str, parts: Sequence[str], axes: int,
-             default: int | None) -> tuple[int, ...]:
-    """Return one number for each spatial axis, of a repeated field or of its _h and _w forms."""
-    given = list(getattr(settings, name))
-    one_by_one = [part for part in parts if settings.HasField(part)]
-    if one_by_one:
+def window_numbers(settings: Message, name: str, parts: tuple[str, ...], axes: int,
+                   default: int | None = None) -> Any:
+    """Return one number for each spatial axis, of a field or of its _h and _w forms; else `default`, or None.
+
+    The field may be repeated: it is given once for all axes, or once for each. Raises ConfigError.
+    """
+    field = settings.DESCRIPTOR.fields_by_name[name]
+    given = (list(getattr(settings, name)) if is_repeated(field)
+             else [getattr(settings, name)] * settings.HasField(name))
+    own = [part for part in parts if settings.HasField(part)]
+    if own:
         if given:
-            raise ConfigError(f"{name} and {one_by_one[0]} are both given; keep one")
+            raise ConfigError(f"{name} and {own[0]} are both given; keep one")
         if axes != 2:
             raise ConfigError(f"{' and '.join(parts)} are for images with two spatial axes, and these have "
                               f"{axes}; use {name}")
-        if default is None and len(one_by_one) < 2:
-            raise ConfigError(f"{one_by_one[0]} is given without {(set(parts) - set(one_by_one)).pop()}")
-        return tuple(getattr(settings, part) if part in one_by_one else default or 0 for part in parts)
-    if not given and default is None:
-        raise ConfigError(f"convolution_param needs {name}, at least 1")
+        if default is None and len(own) < 2:
+            other = next(part for part in parts if part not in own)
+            raise ConfigError(f"{own[0]} is given without {other}; give both, or {name}")
+        return tuple(getattr(settings, part) if part in own else default for part in parts)
     if len(given) not in (0, 1, axes):
         raise ConfigError(f"{name} is given {len(given)} times; expected once, or once for each of the "
                           f"{axes} spatial axes")
+    if not given and default is None:
+        return None
     return tuple(given or [default]) * (1 if len(given) == axes else axes)
 
 
@@ -102,7 +111,7 @@ class ConvolutionLayer(SlidingLayer):
         self.read(shape)
         if not self.groups or self.channels % self.groups or self.outputs % self.groups:
             raise ConfigError(f"group {self.groups} divides the channels into equal runs, but there are "
-                              f"{self.channels} inputs and {self.outputs} outputs")
+                              f"{self.channels} inputs and {self.outputs} outputs; it has to divide both")
         self.places = self.places_of(shape)
         return [tuple(shape[:self.axis]) + (self.outputs, *self.places)] * len(shapes)
 

@@ -20,7 +20,7 @@ from minidrop.backend.cuda.kernels import CupyKernels
 from minidrop.backend.cuda.pooling import CudaPooling
 from minidrop.backend.cuda.products import CudaProducts
 from minidrop.backend.cuda.updates import CudaUpdates
-from minidrop.kept import Kept
+from minidrop.kept import Kept, KeptByGroup
 from minidrop.kernels import threads
 from minidrop.patterns.grid import BlockGrid
 from minidrop.patterns.tile import TilePattern
@@ -107,6 +107,19 @@ def test_take_and_put(backend, array, kept, shape, axis):
         place[axis] = slice(None) if kept is None else kept.indices
         expected[tuple(place)] = x[tuple(place)]
         same(backend, backend.put(backend.take(on_device, kept, axis), kept, axis), expected)
+
+
+@pytest.mark.parametrize("sets", [("one in three", "runs"), ("list", "empty", "wrapped"), ("list",) * 9])
+@pytest.mark.parametrize("shape, axis", [((5, TOTAL), 1), ((2, 5, TOTAL), -1), ((5, TOTAL, 4), 1)])
+def test_compact_and_expand_groups_of_samples(backend, array, sets, shape, axis):
+    """Each group of the samples, which lie on the axis before, has its own entries; the others are zeros."""
+    kept, samples = KeptByGroup([KEPT[name] for name in sets]), shape[axis - 1]
+    x = array(shape)
+    expected = x * kept.mask(samples).reshape((1,) * (axis % len(shape) - 1) + (samples, TOTAL)
+                                              + (1,) * (len(shape) - 1 - axis % len(shape)))
+    compact = backend.compact(backend.asarray(x), kept, axis)
+    assert compact.shape[axis] == kept.count
+    same(backend, backend.expand(compact, kept, axis), expected)
 
 
 @kept_sets

@@ -221,3 +221,21 @@ def test_integers_and_nothing_at_all(device):
     for gx in (on.max_pool_gradient(y, index, window, nothing.shape),
                on.mean_pool_gradient(y, window, nothing.shape)):
         assert gx.shape == nothing.shape
+
+
+@pytest.mark.parametrize("shape", ["3x2", "stride beyond the window", "all of the image"])
+def test_stochastic_pooling(device, shape):
+    """What is drawn, and its mean: the same numbers of a key on every device."""
+    _, _, spatial, window = SHAPES[shape]
+    window = Window(window.size, window.stride, (0, 0), (1, 1))
+    places, x = window.places(spatial), abs(numbers(2, 3, *spatial))
+    on = device()
+    drawn, index = on.draw_pool(on.asarray(x), window, places, 7)
+    expected, where = GENERIC.draw_pool(x, window, places, 7)
+    np.testing.assert_array_equal(on.to_host(drawn), expected)
+    np.testing.assert_array_equal(on.to_host(index), where)
+    np.testing.assert_allclose(on.to_host(on.weighted_pool(on.asarray(x), window, places)),
+                               GENERIC.weighted_pool(x, window, places), rtol=1e-12)
+    uniform = on.to_host(on.uniform((40, 50), "float64", 9))
+    np.testing.assert_array_equal(uniform, GENERIC.uniform((40, 50), "float64", 9))
+    assert uniform.min() > 0 and uniform.max() <= 1 and abs(uniform.mean() - 0.5) < 0.02

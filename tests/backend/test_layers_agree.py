@@ -217,12 +217,16 @@ OTHER_TESTS = {"active": "test_cuda_device.py", "trim": "test_on_the_gpu.py", "p
                "upload": "test_on_the_gpu.py", "fetch": "test_on_the_gpu.py", "capture": "test_on_the_gpu.py",
                "refuse": "test_captured_steps.py", "as_captured": "test_captured_steps.py",
                "keep_if_well": "test_nothing_waits.py", "round_block": "../kernels/test_every_kernel.py",
-               "send": "test_uploads.py"}
+               "send": "test_uploads.py", "pays": "../net/test_recurrent_drops.py",
+               "norm_parts": "test_overlapping_blocks.py", "rule_update": "test_overlapping_blocks.py",
+               "add_columns": "../kernels/test_every_kernel.py",
+               "put_outputs": "../kernels/test_every_kernel.py"}
 
 
 def test_every_method_of_a_backend_has_a_test_on_all_of_them():
-    text = Path(__file__).with_name("test_backends_agree.py").read_text()
-    methods = {name for name, method in vars(Backend).items() if callable(method)
-               and not name.startswith("_")}
+    here = Path(__file__).parent
+    text = "".join((here / name).read_text() for name in ("test_backends_agree.py", "test_images_agree.py"))
+    methods = {name for name in dir(Backend) if callable(getattr(Backend, name)) and not name.startswith("_")}
     missing = {name for name in methods if not re.search(rf"\b(on|backend|which|broken|low)\.{name}\(", text)}
-    assert missing <= OTHER_TESTS.keys(), "a method of Backend without a test in test_backends_agree.py"
+    assert len(methods) > 60 and missing <= OTHER_TESTS.keys(), "a method of Backend without a test"
+    assert all((here / file).is_file() for file in OTHER_TESTS.values())

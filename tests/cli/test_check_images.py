@@ -24,7 +24,7 @@ def checked(minidrop, tmp_path, monkeypatch):
      "fit into the bottom of shape (2, 4, 7, 6), whose padded images are 9 x 8; make kernel_size or dilation "
      "smaller, or pad larger"),
     ("Convolution", "convolution_param { num_output: 4 kernel_size: 3 group: 3 }", "group 3 divides the "
-     "channels into equal runs, but there are 4 inputs and 4 outputs"),
+     "channels into equal runs, but there are 4 inputs and 4 outputs; it has to divide both"),
     ("Deconvolution", "convolution_param { num_output: 4 }", "convolution_param needs kernel_size, at least "
      "1"),
     ("Pooling", "pooling_param { kernel_size: 8 }", "a window of 8 x 8 does not fit into the bottom of shape "

@@ -134,12 +134,14 @@ def test_damaged_numpy_files(tmp_path):
               for shape in (b"(2, (, 4, 5)", b"(10 ** 9, 4)", b"(9999, 9999)")]
     for content in (b"", whole[:5], whole[:-1], *shapes, whole[:10] + b"(" * 118 + whole[128:]):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="x.npy: expected a .npy file with an array of numbers, got one "
-                                            "that cannot be read"):
+        with pytest.raises(DataError, match=(
+                r"x.npy: expected (a .npy file of numbers, got (another kind of file|a damaged one \(.*\)); "
+                r"make it again|\d+ bytes for the shape .* of float\d\d, got \d+; the file is damaged: make "
+                r"it again)$")):
             read_array(path)
     np.save(path, np.array([{}]), allow_pickle=True)
-    with pytest.raises(DataError, match="cannot be read .*Python objects"):
+    with pytest.raises(DataError, match="x.npy: expected a .npy file of numbers, got entries of object; "):
         read_array(path)
     np.save(path, np.array(["a"]))
-    with pytest.raises(DataError, match="expected real numbers, got the dtype <U1; convert them"):
+    with pytest.raises(DataError, match="x.npy: expected a .npy file of numbers, got entries of <U1; make "):
         read_array(path)

@@ -283,3 +283,12 @@ def test_an_empty_batch_says_nothing_of_the_statistics():
     stored = Stored(np.full(3, 2.0), np.full(3, 4.0), np.ones(1))
     functions.batch_norm(Tensor(np.zeros((0, 3, 2, 2))), stored)
     assert (stored.means == 2).all() and (stored.variances == 4).all() and stored.weight == 1
+
+
+def test_a_constant_channel_is_no_new_one():
+    """Its variance is 0, but its mean has been stored: a batch is added to it, not put in its place."""
+    stored, kept = Stored(*(np.zeros(n) for n in (2, 2, 1)), 0.9), Kept.of([0], 2)
+    for value in (4.0, 1.0):
+        functions.batch_norm(functions.take(Tensor(np.full((3, 2, 2), value)), kept, 1), stored)
+    mean, variance = stored.read(get_backend("cpu"))
+    assert mean[0] == pytest.approx((0.9 * 4 + 1) / 1.9) and variance[0] == mean[1] == 0

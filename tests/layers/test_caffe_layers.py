@@ -445,7 +445,7 @@ def test_mistake(layer, shapes, message):
 
 @pytest.mark.parametrize("name, content, message", [
     ("no.npy", None, "source .*no.npy': no such file"),
-    ("bad.npy", b"x" * 9, "expected a .npy file with an array of numbers, got one that cannot be read"),
+    ("bad.npy", b"x" * 9, "expected a .npy file of numbers, got another kind of file; make it again"),
     ("bad.binaryproto", b"\x2a\xff\x01",
      "expected a .binaryproto file, a serialized BlobProto of Caffe, got one that ends within a field"),
 ])

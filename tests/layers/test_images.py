@@ -134,8 +134,8 @@ OF_BOTH = [             # (settings, shape, message), the same for Convolution a
      "stride must be at least 1 on every axis, got [0, 1]"),
     ("num_output: 4 kernel_size: 3 dilation: 0", IMAGES,
      "dilation must be at least 1 on every axis, got [0, 0]"),
-    ("num_output: 4 kernel_h: 3", IMAGES, "kernel_h is given without kernel_w"),
-    ("num_output: 4 kernel_w: 3", IMAGES, "kernel_w is given without kernel_h"),
+    ("num_output: 4 kernel_h: 3", IMAGES, "kernel_h is given without kernel_w; give both, or kernel_size"),
+    ("num_output: 4 kernel_w: 3", IMAGES, "kernel_w is given without kernel_h; give both, or kernel_size"),
     ("num_output: 4 kernel_size: 3 kernel_h: 3", IMAGES, "kernel_size and kernel_h are both given; keep one"),
     ("num_output: 4 kernel_size: 3 stride: 2 stride_w: 2", IMAGES,
      "stride and stride_w are both given; keep one"),
@@ -149,11 +149,11 @@ OF_BOTH = [             # (settings, shape, message), the same for Convolution a
     ("num_output: 4 kernel_size: 3 dilation: [1, 1, 1]", IMAGES, "dilation is given 3 times; expected once, "
      "or once for each of the 2 spatial axes"),
     ("num_output: 4 kernel_size: 3 group: 3", IMAGES, "group 3 divides the channels into equal runs, but "
-     "there are 4 inputs and 4 outputs"),
+     "there are 4 inputs and 4 outputs; it has to divide both"),
     ("num_output: 3 kernel_size: 3 group: 2", IMAGES, "group 2 divides the channels into equal runs, but "
-     "there are 4 inputs and 3 outputs"),
+     "there are 4 inputs and 3 outputs; it has to divide both"),
     ("num_output: 4 kernel_size: 3 group: 0", IMAGES, "group 0 divides the channels into equal runs, but "
-     "there are 4 inputs and 4 outputs"),
+     "there are 4 inputs and 4 outputs; it has to divide both"),
     ("num_output: 4 kernel_size: 3 axis: 0", IMAGES, "axis 0 is the batch; expected 1 or more"),
     ("num_output: 4 kernel_size: 3 axis: -4", IMAGES, "axis 0 is the batch; expected 1 or more"),
     ("num_output: 4 kernel_size: 3 axis: 4", IMAGES, "axis 4 does not exist: the bottom has 4 axes"),

@@ -177,8 +177,10 @@ MISTAKES = [
      "kernel_size and stride must be at least 1, got [0, 0] and [1, 1]"),
     (text("Pooling", "kernel_size: 2 stride: 0"), [IMAGES],
      "kernel_size and stride must be at least 1, got [2, 2] and [0, 0]"),
-    (text("Pooling", "kernel_h: 2"), [IMAGES], "kernel_h is given without kernel_w"),
-    (text("Pooling", "kernel_w: 2"), [IMAGES], "kernel_w is given without kernel_h"),
+    (text("Pooling", "kernel_h: 2"), [IMAGES],
+     "kernel_h is given without kernel_w; give both, or kernel_size"),
+    (text("Pooling", "kernel_w: 2"), [IMAGES],
+     "kernel_w is given without kernel_h; give both, or kernel_size"),
     (text("Pooling", "kernel_size: 2 kernel_w: 2"), [IMAGES], "kernel_size and kernel_w are both given; keep "
      "one"),
     (text("Pooling", "kernel_size: 2 stride: 2 stride_h: 2"), [IMAGES],
