@@ -18,6 +18,7 @@ import numpy as np
 from minidrop.apps.timing import measure_steps
 from minidrop.autograd import Block
 from minidrop.backend import Backend, get_backend
+from minidrop.backend.window import Window
 
 
 def cases(units=2048, rows=128):
@@ -82,6 +83,32 @@ def normalizations(images=16):
     yield "lrn_within_gradient", what, lambda b: b.lrn_gradient(small, small, (2, 3), *cifar)
 
 
+def windows(images=16):
+    """As `cases`, of a convolution of 3x3, one of each channel alone, and pooling of 3x3 with steps of 2."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((images, 64, 32, 32), np.float32)
+    W, b = rng.standard_normal((64, 64, 3, 3), np.float32), np.zeros(64, np.float32)
+    window, out, gx = Window.of((3, 3), pad=1), np.empty_like(x), np.empty_like(x)
+    what = f"x {images}x64x32x32, 3x3"
+    for kernel in ("gather_windows", "put_outputs", "swap_inner"):
+        yield kernel, f"{what} to 64: forward", lambda on: on.convolve(x, W, b, window, out)
+    for kernel in ("scatter_windows", "output_rows"):
+        yield kernel, f"{what} to 64: gradients", lambda on: on.convolve_gradients(x, W, out, window, gx)
+    each = np.ascontiguousarray(W[:, :1])
+    yield "convolve_planes", f"{what}, channels alone", lambda on: on.convolve_each(x, each, window, out)
+    yield ("spread_planes", f"{what}, channels alone",
+           lambda on: on.convolve_each_image_gradient(each, out, window, gx))
+    yield ("plane_weights", f"{what}, channels alone",
+           lambda on: on.convolve_each_weight_gradient(x, out, window))
+    pool, places = Window.of((3, 3), 2), (16, 16)
+    y, index = Backend().max_pool(x, pool, places)
+    what = f"{what} / 2"
+    yield "max_planes", what, lambda on: on.max_pool(x, pool, places)
+    yield "add_at_places", what, lambda on: on.max_pool_gradient(y, index, pool, x.shape)
+    yield "mean_planes", what, lambda on: on.mean_pool(x, pool, places)
+    yield "spread_means", what, lambda on: on.mean_pool_gradient(y, pool, x.shape)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", metavar="FILE")
@@ -91,7 +118,7 @@ def main():
     print(backends["kernel"].describe())
     print(f"{'kernel':<18} {'what':<52} {'NumPy ms':>9} {'kernel ms':>9} {'ratio':>6}")
     table = []
-    for kernel, what, run in (*cases(), *normalizations()):
+    for kernel, what, run in (*cases(), *normalizations(), *windows()):
         timings = measure_steps({name: partial(run, backend) for name, backend in backends.items()},
                                 options.repeat, 3, 1)
         slow, fast = (1e3 * timing.median for timing in timings.values())
