@@ -85,7 +85,8 @@ def _values(name, enum, found):
 
 def _type(field):
     kinds = {field.TYPE_BOOL: "true or false", field.TYPE_STRING: "text", field.TYPE_FLOAT: "number",
-             field.TYPE_INT32: "integer", field.TYPE_INT64: "integer", field.TYPE_UINT32: "integer from 0"}
+             field.TYPE_INT32: "integer", field.TYPE_INT64: "integer", field.TYPE_UINT32: "integer from 0",
+             field.TYPE_DOUBLE: "number", field.TYPE_BYTES: "bytes"}
     if field.message_type is not None:
         kind = f"[{field.message_type.name}](#{field.message_type.name.lower()})"
     elif field.type == field.TYPE_ENUM:

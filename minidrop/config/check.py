@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
 FLOAT32_END = 3.4028235677973366e38        # numbers from here on round to an infinite float32
 
-_V1 = ("'layers' is Caffe's old (V1) format, which is not read; write `layer { type: \"InnerProduct\" ... }` "
-       "for `layers { type: INNER_PRODUCT ... }` (Caffe's upgrade_net_proto_text does it for a whole file)")
-
-
 def check(source: SourceMap, descriptor: Message, other: Message | None = None) -> None:
     """Raise one ConfigError with all problems of a scanned file, "file:line:column: ...", in file order.
 
@@ -122,9 +118,11 @@ def _parse_integer(signed, long):
 
 
 _PARSERS = {F.TYPE_BOOL: text_format.ParseBool, F.TYPE_FLOAT: text_format.ParseFloat,
+            F.TYPE_DOUBLE: text_format.ParseFloat,
             F.TYPE_INT32: _parse_integer(True, False), F.TYPE_UINT32: _parse_integer(False, False),
             F.TYPE_INT64: _parse_integer(True, True)}
 _EXPECTED = {F.TYPE_BOOL: "true or false", F.TYPE_STRING: "text in quotes", F.TYPE_FLOAT: "a number",
+             F.TYPE_DOUBLE: "a number",
              F.TYPE_INT32: "an integer (32-bit)", F.TYPE_INT64: "an integer (64-bit)",
              F.TYPE_UINT32: "an integer from 0 to 4294967295"}
 
@@ -177,10 +175,6 @@ def _unknown_type(layer, kind):
 
 def _unknown(entry, descriptor, other):
     name = entry.name
-    if name == "layers" and descriptor.name == "NetParameter":
-        return _V1
-    if name == "blobs" and descriptor.name == "LayerParameter":
-        return "'blobs' (weights inside a network file) is not read; weights come from a snapshot"
     if other is not None and name in other.fields_by_name and name not in descriptor.fields_by_name:
         return (f"'{name}' belongs to a {_FILES[other.name]} file, and this is read as a "
                 f"{_FILES[descriptor.name]} file; are the two swapped?")

@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from minidrop.config import minidrop_pb2
 from minidrop.config.check import check, is_repeated
 from minidrop.config.source_map import SourceMap, locate, scan
+from minidrop.config.upgrade import upgrade_net, upgrade_solver
 from minidrop.errors import ConfigError
 
 MAX_BYTES = 4 << 20        # about twice the size of ten thousand layers
@@ -49,7 +50,7 @@ class NetConfig:
     def of(cls, message: Any, name: str = "<network>") -> NetConfig:
         """Return the NetConfig of a NetParameter built in memory, which is copied."""
         config = cls(_copy(message), None, SourceMap(name))
-        _modernise_inputs(config)
+        upgrade_net(config)
         return config
 
 
@@ -71,14 +72,14 @@ class SolverConfig:
         if is_repeated(self.message.DESCRIPTOR.fields_by_name[name]):
             value = value[index]
         config = NetConfig(_copy(value), self.path, self.source.within((name, index)))
-        _modernise_inputs(config)
+        upgrade_net(config)
         return config
 
     @classmethod
     def of(cls, message: Any, name: str = "<solver>") -> SolverConfig:
         """Return the SolverConfig of a SolverParameter built in memory, which is copied."""
         config = cls(_copy(message), None, SourceMap(name))
-        _modernise_type(config)
+        upgrade_solver(config)
         return config
 
 
@@ -101,14 +102,14 @@ def load_solver(path: Any) -> SolverConfig:
 def parse_net(text: str, name: str = "<string>") -> NetConfig:
     """Return the NetConfig of a text; `name` is the file name in messages."""
     config = NetConfig(*_parse(text, name, minidrop_pb2.NetParameter, minidrop_pb2.SolverParameter))
-    _modernise_inputs(config)
+    upgrade_net(config)
     return config
 
 
 def parse_solver(text: str, name: str = "<string>") -> SolverConfig:
     """Return the SolverConfig of a text; `name` is the file name in messages."""
     config = SolverConfig(*_parse(text, name, minidrop_pb2.SolverParameter, minidrop_pb2.NetParameter))
-    _modernise_type(config)
+    upgrade_solver(config)
     return config
 
 
@@ -177,48 +178,3 @@ def _copy(message):
     copy = type(message)()
     copy.CopyFrom(message)
     return copy
-
-
-def _modernise_inputs(config):
-    """Replace input, input_shape and input_dim by one Input layer before all others."""
-    net, source = config.message, config.source
-    inputs, shapes, dims = len(net.input), len(net.input_shape), len(net.input_dim)
-    if not (inputs or shapes or dims):
-        return
-    if shapes and dims:
-        raise ConfigError(f"{source.where('input_dim')}: input_shape and input_dim are both given; "
-                          "keep input_shape")
-    if not shapes and not dims:
-        raise ConfigError(f"{source.where('input')}: input '{net.input[0]}' has no shape; "
-                          "add `input_shape { dim: ... }`")
-    if dims and dims != 4 * inputs:
-        raise ConfigError(f"{source.where('input_dim')}: expected 4 input_dim for each input, "
-                          f"{4 * inputs} in all, got {dims}")
-    if shapes and shapes != inputs:
-        raise ConfigError(f"{source.where('input_shape')}: expected one input_shape for each input, "
-                          f"{inputs} in all, got {shapes}")
-    names = {layer.name for layer in net.layer}
-    name = next(n for n in ("input", *(f"input_{i}" for i in range(len(names)))) if n not in names)
-    layer = minidrop_pb2.LayerParameter(name=name, type="Input", top=net.input)
-    for i in range(inputs):
-        dim = net.input_shape[i].dim if shapes else net.input_dim[4 * i:4 * i + 4]
-        layer.input_param.shape.add(dim=dim)
-    others = [_copy(other) for other in net.layer]
-    for old in ("input", "input_shape", "input_dim", "layer"):
-        net.ClearField(old)
-    net.layer.add().CopyFrom(layer)
-    net.layer.extend(others)
-    config.origins.insert(0, (("input", 0),))
-
-
-def _modernise_type(config):
-    """Replace solver_type by type."""
-    solver = config.message
-    if not solver.HasField("solver_type"):
-        return
-    if solver.HasField("type"):
-        raise ConfigError(f"{config.where('solver_type')}: type and solver_type are both given; keep type")
-    names = {"SGD": "SGD", "NESTEROV": "Nesterov", "ADAGRAD": "AdaGrad", "RMSPROP": "RMSProp",
-             "ADADELTA": "AdaDelta", "ADAM": "Adam"}
-    solver.type = names[solver.SolverType.Name(solver.solver_type)]
-    solver.ClearField("solver_type")

@@ -105,10 +105,6 @@ def test_decimal_is_needed():
 
 # Each mistake, with its message.
 
-V1 = ("'layers' is Caffe's old (V1) format, which is not read; write `layer { type: \"InnerProduct\" ... }` "
-      "for "
-      "`layers { type: INNER_PRODUCT ... }` (Caffe's upgrade_net_proto_text does it for a whole file)")
-
 @pytest.mark.parametrize("text, expected", [
     ('nmae: "x"', "1:1: NetParameter has no field 'nmae'; did you mean 'name'?"),
     ('layer {\n  inner_product_param {\n    num_outputs: 10 } }',
@@ -147,10 +143,9 @@ V1 = ("'layers' is Caffe's old (V1) format, which is not read; write `layer { ty
     ('layer { name: ["a", "b"] }', "1:9: 'name' takes one value, not a list"),
     ('layer { name { } }', "1:14: 'name' takes text in quotes, not a message in braces"),
     ('layer: "ip1"', "1:8: 'layer' is a message; write `layer { ... }`"),
-    ('layers { name: "x" type: RELU }',
-     f"1:1: {V1}"),
-    ('layer { blobs { } }',
-     "1:9: 'blobs' (weights inside a network file) is not read; weights come from a snapshot"),
+    ('layers { name: "x" type: RELU } layer { name: "y" type: "ReLU" }',
+     "1:1: 'layers' is Caffe's old (V1) form of 'layer', and both are given; write `layer { type: "
+     "\"InnerProduct\" ... }` for `layers { type: INNER_PRODUCT ... }`"),
     ('name: "a\\0b"', "1:7: 'name' may not hold a NUL character"),
     ('layer {\n  relu_param {\n}', "1:1: 'layer' opened here is never closed; put '}' where it ends"),
     ('layer { relu_param < }', "1:22: expected '>' to close 'relu_param' (line 1), got '}'"),
@@ -184,8 +179,6 @@ def test_mistake_in_a_net(text, expected):
     ('solver_mode: TPU', "1:14: 'solver_mode' has no value 'TPU'; its values are CPU, GPU; did you mean "
                          "'GPU' or 'CPU'?"),
     ('type: "SGD" solver_type: ADAM', "1:13: type and solver_type are both given; keep type"),
-    ('net_param { layers { } }',
-     f"1:13: {V1}"),
 ])
 def test_mistake_in_a_solver(text, expected):
     assert message_of(text, parse_solver) == f"net.prototxt:{expected}"

@@ -18,7 +18,7 @@ CAFFE = {
     "FillerParameter": "type 1 constant, value 2 0, min 3 0, max 4 1, mean 5 0, std 6 1, sparse 7 -1, "
                        "variance_norm 8 0",
     "NetParameter": "name 1, input 3, input_shape 8, input_dim 4, force_backward 5 False, state 6, "
-                    "debug_info 7 False, "
+                    "debug_info 7 False, layers 2, "
                     "layer 100",
     "SolverParameter": "net 24, net_param 25, train_net 1, test_net 2, train_net_param 21, test_net_param "
                        "22, "
@@ -39,6 +39,8 @@ CAFFE = {
     "NetStateRule": "phase 1, min_level 2, max_level 3, stage 4, not_stage 5",
     "ParamSpec": "name 1, share_mode 2, lr_mult 3 1, decay_mult 4 1",
     "LayerParameter": "name 1, type 2, bottom 3, top 4, phase 10, loss_weight 5, param 6, propagate_down 11, "
+                      "blobs 7, data_param 107, hdf5_output_param 113, image_data_param 115, "
+                      "python_param 130, window_data_param 129, "
                       "include 8, exclude 9, transform_param 100, loss_param 101, accuracy_param 102, "
                       "argmax_param 103, batch_norm_param 139, bias_param 141, clip_param 148, "
                       "concat_param 104, contrastive_loss_param 105, convolution_param 106, crop_param 144, "
@@ -103,6 +105,46 @@ CAFFE = {
     "TanHParameter": "engine 1 0",
     "ThresholdParameter": "threshold 1 0",
     "TileParameter": "axis 1 1, tiles 2",
+    "BlobProto":
+        "shape 7, data 5, diff 6, double_data 8, double_diff 9, num 1 0, channels 2 0, height 3 0, width 4 "
+        "0",
+    "BlobProtoVector":
+        "blobs 1",
+    "Datum":
+        "channels 1, height 2, width 3, data 4, label 5, float_data 6, encoded 7 False",
+    "SolverState":
+        "iter 1, learned_net 2, history 3, current_step 4 0",
+    "DataParameter":
+        "source 1, batch_size 4, rand_skip 7 0, backend 8 0, scale 2 1, mean_file 3, crop_size 5 0, mirror "
+        "6 False, force_encoded_color 9 False, prefetch 10 4",
+    "HDF5OutputParameter":
+        "file_name 1",
+    "PythonParameter":
+        "module 1, layer 2, param_str 3, share_in_parallel 4 False",
+    "V0LayerParameter":
+        "name 1, type 2, num_output 3, biasterm 4 True, weight_filler 5, bias_filler 6, pad 7 0, "
+        "kernelsize 8, group 9 1, stride 10 1, pool 11 0, dropout_ratio 12 0.5, local_size 13 5, alpha 14 "
+        "1, beta 15 0.75, k 22 1, source 16, scale 17 1, meanfile 18, batchsize 19, cropsize 20 0, mirror "
+        "21 False, blobs 50, blobs_lr 51, weight_decay 52, rand_skip 53 0, det_fg_threshold 54 0.5, "
+        "det_bg_threshold 55 0.5, det_fg_fraction 56 0.25, det_context_pad 58 0, det_crop_mode 59 warp, "
+        "new_num 60 0, new_channels 61 0, new_height 62 0, new_width 63 0, shuffle_images 64 False, "
+        "concat_dim 65 1, hdf5_output_param 1001",
+    "V1LayerParameter":
+        "bottom 2, top 3, name 4, include 32, exclude 33, type 5, blobs 6, param 1001, blob_share_mode "
+        "1002, blobs_lr 7, weight_decay 8, loss_weight 35, accuracy_param 27, argmax_param 23, "
+        "concat_param 9, contrastive_loss_param 40, convolution_param 10, data_param 11, dropout_param 12, "
+        "dummy_data_param 26, eltwise_param 24, exp_param 41, hdf5_data_param 13, hdf5_output_param 14, "
+        "hinge_loss_param 29, image_data_param 15, infogain_loss_param 16, inner_product_param 17, "
+        "lrn_param 18, memory_data_param 22, mvn_param 34, pooling_param 19, power_param 21, relu_param "
+        "30, sigmoid_param 38, softmax_param 39, slice_param 31, tanh_param 37, threshold_param 25, "
+        "window_data_param 20, transform_param 36, loss_param 42, layer 1",
+    "ImageDataParameter":
+        "source 1, batch_size 4 1, rand_skip 7 0, shuffle 8 False, new_height 9 0, new_width 10 0, "
+        "is_color 11 True, root_folder 12, scale 2 1, mean_file 3, crop_size 5 0, mirror 6 False",
+    "WindowDataParameter":
+        "source 1, scale 2 1, mean_file 3, batch_size 4, crop_size 5 0, mirror 6 False, fg_threshold 7 "
+        "0.5, bg_threshold 8 0.5, fg_fraction 9 0.25, context_pad 10 0, crop_mode 11 warp, cache_images 12 "
+        "False, root_folder 13",
 }
 OWN = {
     "ApproxDropoutParameter": "dropout_ratio 1 0.5, pattern 2 PERIODIC, max_period 3 0, step 4 0, scale 5 "
@@ -118,7 +160,8 @@ OWN = {
     "begin 7 0, end 8 1, "
                          "sentences 9 False, shuffle 10 False",
     "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001, precision 5002 float32, capture_steps 5003 "
-    "True", "HDF5DataParameter": "prefetch 5000 4",
+    "True", "HDF5DataParameter": "prefetch 5000 4", "ImageDataParameter": "prefetch 5000 4",
+    "WindowDataParameter": "prefetch 5000 4",
 }
 ENUMS = {
     "Phase": "TRAIN TEST", "FillerParameter.VarianceNorm": "FAN_IN FAN_OUT AVERAGE",
@@ -138,6 +181,13 @@ ENUMS = {
     "PoolingParameter.Engine": "DEFAULT CAFFE CUDNN", "PoolingParameter.PoolMethod": "MAX AVE STOCHASTIC",
     "PoolingParameter.RoundMode": "CEIL FLOOR", "ReductionParameter.ReductionOp": "SUM ASUM SUMSQ MEAN",
     "SPPParameter.Engine": "DEFAULT CAFFE CUDNN", "SPPParameter.PoolMethod": "MAX AVE STOCHASTIC",
+    "DataParameter.DB": "LEVELDB LMDB", "V0LayerParameter.PoolMethod": "MAX AVE STOCHASTIC",
+    "V1LayerParameter.DimCheckMode": "STRICT PERMISSIVE",
+    "V1LayerParameter.LayerType":
+        "NONE ACCURACY BNLL CONCAT CONVOLUTION DATA DROPOUT EUCLIDEAN_LOSS FLATTEN HDF5_DATA HDF5_OUTPUT "
+        "IM2COL IMAGE_DATA INFOGAIN_LOSS INNER_PRODUCT LRN MULTINOMIAL_LOGISTIC_LOSS POOLING RELU SIGMOID "
+        "SOFTMAX SOFTMAX_LOSS SPLIT TANH WINDOW_DATA ELTWISE POWER SIGMOID_CROSS_ENTROPY_LOSS HINGE_LOSS "
+        "MEMORY_DATA ARGMAX THRESHOLD DUMMY_DATA SLICE MVN ABSVAL SILENCE CONTRASTIVE_LOSS EXP DECONVOLUTION",
 }
 FROM_ONE = ("HingeLossParameter.Norm", "ReductionParameter.ReductionOp")
 

@@ -1,0 +1,168 @@
+"""Turns what Caffe wrote in earlier years into today's form: V0 and V1 layers, old inputs, old solver types.
+
+Source of the rules: util/upgrade_proto.cpp in BVLC/caffe.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minidrop.config.check import is_repeated
+from minidrop.config.minidrop_pb2 import LayerParameter, V1LayerParameter
+from minidrop.config.upgrade_v0 import as_v1
+from minidrop.errors import MOST_MISTAKES, ConfigError
+
+if TYPE_CHECKING:
+    from minidrop.config.load import NetConfig, SolverConfig
+
+TYPES = {
+    "NONE": "", "ABSVAL": "AbsVal", "ACCURACY": "Accuracy", "ARGMAX": "ArgMax", "BNLL": "BNLL",
+    "CONCAT": "Concat", "CONTRASTIVE_LOSS": "ContrastiveLoss", "CONVOLUTION": "Convolution", "DATA": "Data",
+    "DECONVOLUTION": "Deconvolution", "DROPOUT": "Dropout", "DUMMY_DATA": "DummyData", "ELTWISE": "Eltwise",
+    "EUCLIDEAN_LOSS": "EuclideanLoss", "EXP": "Exp", "FLATTEN": "Flatten", "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output", "HINGE_LOSS": "HingeLoss", "IM2COL": "Im2col", "IMAGE_DATA": "ImageData",
+    "INFOGAIN_LOSS": "InfogainLoss", "INNER_PRODUCT": "InnerProduct", "LRN": "LRN",
+    "MEMORY_DATA": "MemoryData", "MULTINOMIAL_LOGISTIC_LOSS": "MultinomialLogisticLoss", "MVN": "MVN",
+    "POOLING": "Pooling", "POWER": "Power", "RELU": "ReLU", "SIGMOID": "Sigmoid",
+    "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss", "SILENCE": "Silence", "SLICE": "Slice",
+    "SOFTMAX": "Softmax", "SOFTMAX_LOSS": "SoftmaxWithLoss", "SPLIT": "Split", "TANH": "TanH",
+    "THRESHOLD": "Threshold", "WINDOW_DATA": "WindowData",
+}
+"""Today's name of each type of a V1 layer."""
+
+_SOLVERS = {"SGD": "SGD", "NESTEROV": "Nesterov", "ADAGRAD": "AdaGrad", "RMSPROP": "RMSProp",
+            "ADADELTA": "AdaDelta", "ADAM": "Adam"}
+# Fields of a data layer that moved into transform_param.
+_MOVED = ("scale", "mean_file", "crop_size", "mirror")
+_DATA = {"Data": "data_param", "ImageData": "image_data_param", "WindowData": "window_data_param"}
+
+
+def upgrade_net(config: NetConfig) -> None:
+    """Bring a NetConfig to today's form, in place; its positions stay those of the file.
+
+    Raises one ConfigError with every place that has no meaning in that form.
+    """
+    mistakes: list[str] = []
+    try:
+        _upgrade_layers(config, mistakes)
+        _upgrade_inputs(config)
+        for i, layer in enumerate(config.message.layer):
+            _move_transform(config, i, layer, mistakes)
+            _upgrade_batch_norm(layer)
+    except ConfigError as error:
+        mistakes += error.lines
+    if mistakes:
+        raise ConfigError.of(mistakes[:MOST_MISTAKES], max(0, len(mistakes) - MOST_MISTAKES))
+
+
+def upgrade_solver(config: SolverConfig) -> None:
+    """Replace solver_type by type, in place; raises ConfigError if both are given."""
+    solver = config.message
+    if not solver.HasField("solver_type"):
+        return
+    if solver.HasField("type"):
+        raise ConfigError(f"{config.where('solver_type')}: type and solver_type are both given; keep type")
+    solver.type = _SOLVERS[solver.SolverType.Name(solver.solver_type)]
+    solver.ClearField("solver_type")
+
+
+# -- layers --------------------------------------------------------------------------------------------------
+def _upgrade_layers(config, mistakes):
+    """Replace V0 and V1 layers by layers of today."""
+    net, source = config.message, config.source
+    if not net.layers:
+        return
+    if net.layer:
+        raise ConfigError(f"{source.where('layers')}: 'layers' is Caffe's old (V1) form of 'layer', and both "
+                          f"are given; write `layer {{ type: \"InnerProduct\" ... }}` for `layers {{ type: "
+                          f"INNER_PRODUCT ... }}`")
+    where = [source.where(("layers", i)) for i in range(len(net.layers))]
+    old = list(enumerate(net.layers))
+    if any(layer.HasField("layer") for layer in net.layers):
+        old = as_v1(net.layers, where, mistakes)
+    config.origins[:] = [(("layers", i),) for i, _ in old]
+    net.layer.extend(_as_layer(layer, where[i], mistakes) for i, layer in old)
+    net.ClearField("layers")
+
+
+def _as_layer(old: V1LayerParameter, where: str, mistakes: list[str]) -> LayerParameter:
+    """Return the layer that a V1 layer means."""
+    new = LayerParameter()
+    if old.HasField("type"):
+        new.type = TYPES[old.LayerType.Name(old.type)]
+    for field, value in old.ListFields():
+        name = field.name
+        if name in ("type", "param", "blob_share_mode", "blobs_lr", "weight_decay"):
+            continue
+        if is_repeated(field):
+            getattr(new, name).extend(value)
+        elif field.message_type is not None:
+            getattr(new, name).CopyFrom(value)
+        else:
+            setattr(new, name, value)
+    for of, values in (("name", old.param), ("share_mode", old.blob_share_mode), ("lr_mult", old.blobs_lr),
+                       ("decay_mult", old.weight_decay)):
+        for i, value in enumerate(values):
+            while len(new.param) <= i:
+                new.param.add()
+            setattr(new.param[i], of, value)
+    return new
+
+
+def _move_transform(config, i, layer, mistakes):
+    """Move scale, mean_file, crop_size and mirror of a data layer into its transform_param."""
+    name = _DATA.get(layer.type)
+    if name is None or not layer.HasField(name):
+        return
+    old = getattr(layer, name)
+    for moved in _MOVED:
+        if not old.HasField(moved):
+            continue
+        if layer.transform_param.HasField(moved):
+            mistakes.append(f"{config.where(i, name, moved)}: layer {layer.name!r}: {moved} is given in "
+                            f"{name} and in transform_param; keep that in transform_param")
+        setattr(layer.transform_param, moved, getattr(old, moved))
+        old.ClearField(moved)
+
+
+def _upgrade_batch_norm(layer):
+    """Take the multipliers off the three statistics of a BatchNorm: they are not trained."""
+    if layer.type == "BatchNorm" and len(layer.param) == 3:
+        for param in layer.param:
+            param.ClearField("lr_mult")
+            param.ClearField("decay_mult")
+        if not any(param.ListFields() for param in layer.param):
+            layer.ClearField("param")
+
+
+# -- inputs --------------------------------------------------------------------------------------------------
+def _upgrade_inputs(config):
+    """Replace input, input_shape and input_dim by one Input layer before all others."""
+    net, source = config.message, config.source
+    inputs, shapes, dims = len(net.input), len(net.input_shape), len(net.input_dim)
+    if not (inputs or shapes or dims):
+        return
+    if shapes and dims:
+        raise ConfigError(f"{source.where('input_dim')}: input_shape and input_dim are both given; "
+                          "keep input_shape")
+    if not shapes and not dims:
+        raise ConfigError(f"{source.where('input')}: input '{net.input[0]}' has no shape; "
+                          "add `input_shape { dim: ... }`")
+    if dims and dims != 4 * inputs:
+        raise ConfigError(f"{source.where('input_dim')}: expected 4 input_dim for each input, "
+                          f"{4 * inputs} in all, got {dims}")
+    if shapes and shapes != inputs:
+        raise ConfigError(f"{source.where('input_shape')}: expected one input_shape for each input, "
+                          f"{inputs} in all, got {shapes}")
+    names = {layer.name for layer in net.layer}
+    name = next(n for n in ("input", *(f"input_{i}" for i in range(len(names)))) if n not in names)
+    layer = LayerParameter(name=name, type="Input", top=net.input)
+    for i in range(inputs):
+        dim = net.input_shape[i].dim if shapes else net.input_dim[4 * i:4 * i + 4]
+        layer.input_param.shape.add(dim=dim)
+    others = list(net.layer)
+    for old in ("input", "input_shape", "input_dim", "layer"):
+        net.ClearField(old)
+    net.layer.append(layer)
+    net.layer.extend(others)
+    config.origins.insert(0, (("input", 0),))
