@@ -18,6 +18,7 @@ from minidrop.cli.check import check
 from minidrop.cli.console import console, echo
 from minidrop.cli.devices import devices
 from minidrop.cli.generate import generate
+from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
 from minidrop.cli.test import test
 from minidrop.cli.time import time
@@ -59,7 +60,7 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (train, test, time, check, generate, patterns, devices):
+for _command in (train, test, time, check, generate, patterns, devices, parse_log):
     commands.add_command(_command)
 
 
