@@ -119,7 +119,7 @@ class _Wires:
         return len(self.drawing.cards) - 1
 
     def _sources(self, blob, phases):
-        """Return the cards that write a blob in some of the phases; where none does, a new one of its name."""
+        """Return the cards that write a blob in some of the phases; if none does, a new one of its name."""
         found = [card for card in self.writers.get(blob, ()) if self.phases[card] & phases]
         if not found:
             found = [self._new(Card([], _cut(blob)), [blob], phases)]
