@@ -17,7 +17,9 @@ from minidrop.cli.caffe_flags import normalise
 from minidrop.cli.check import check
 from minidrop.cli.console import console, echo
 from minidrop.cli.devices import devices
+from minidrop.cli.draw_net import draw_net
 from minidrop.cli.generate import generate
+from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
 from minidrop.cli.test import test
 from minidrop.cli.time import time
@@ -59,7 +61,7 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (train, test, time, check, generate, patterns, devices):
+for _command in (train, test, time, check, generate, patterns, devices, draw_net, parse_log):
     commands.add_command(_command)
 
 

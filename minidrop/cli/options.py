@@ -52,6 +52,10 @@ net_options = _all(
     click.option("--stage", "stages", multiple=True, callback=_comma_separated, metavar="NAME",
                  help="A stage, for include and exclude rules. Repeatable, or separated by commas."))
 
+ignore_unknown_option = click.option(
+    "--ignore-unknown", is_flag=True, help="Pass over fields that minidrop lacks, such as those of forks of "
+    "Caffe, with a warning for each.")
+
 dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32",
                             show_default=True, help="Type of all numbers.")
 
