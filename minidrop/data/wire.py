@@ -89,7 +89,7 @@ def as_key(field: int, kind: int) -> bytes:
 
 
 def _run(raw, start, key, size):
-    """Return how many fields of `size` bytes with the key at `start`, `key` bytes long, follow one another."""
+    """Return how many fields of `size` bytes follow one another with the key at `start`, of `key` bytes."""
     whole = (len(raw) - start) // (key + size)
     if not whole:
         raise ValueError(f"ends within a field of {size} bytes; it is cut short, or no such file")

@@ -23,9 +23,10 @@ from minidrop.net.planner import plan_compaction
 from minidrop.net.problems import Problems
 from minidrop.net.reshuffle import check_shared, find_reshuffles
 from minidrop.net.run import Run
+from minidrop.net.weights import Weights
 
 if TYPE_CHECKING:
-    from minidrop.autograd.tensor import Parameter, Tensor
+    from minidrop.autograd.tensor import Tensor
     from minidrop.layers.base import Layer
     from minidrop.net.drops import Mode
     from minidrop.net.graph import BlobRef
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64")
 
 
-class Net(Lifetime):
+class Net(Weights, Lifetime):
     """A network in one phase, on one device.
 
     `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or
@@ -104,28 +105,6 @@ class Net(Lifetime):
     def from_file(cls, path: str | Path, **options: Any) -> Net:
         """Return the Net of a network file; options as for `Net`."""
         return cls(load_net(path), **options)
-
-    # -- parameters ------------------------------------------------------------------------------------------
-    def parameters(self) -> dict[str, Parameter]:
-        """Return {"layer/name": Parameter}, each parameter once, under its first owner."""
-        return {names[0]: parameter for parameter, names in self._owned()}
-
-    def owners(self) -> dict[str, list[str]]:
-        """Return {"layer/name": its Parameter's names, this one first}, in the order of `parameters`."""
-        return {names[0]: names for _, names in self._owned()}
-
-    def _owned(self):
-        found: dict[int, tuple[Parameter, list[str]]] = {}
-        for layer, own in self.params.items():
-            for name, parameter in own.items():
-                found.setdefault(id(parameter), (parameter, []))[1].append(f"{layer}/{name}")
-        return found.values()
-
-    def clear_grads(self) -> None:
-        """Clear all gradients."""
-        for own in self.params.values():
-            for parameter in own.values():
-                parameter.clear_grad()
 
     # -- drops -----------------------------------------------------------------------------------------------
     def draw_patterns(self, iteration: int) -> None:
