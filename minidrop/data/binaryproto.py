@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,6 +105,11 @@ def parse_blob(raw: memoryview, wire: Wire) -> Blob:
         raise ValueError(f"has {size} bytes of values for the shape {shape}")
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     return Blob(np.frombuffer(body, dtype).reshape(shape), is_old)
+
+
+def blob_of(message: Any) -> Blob:
+    """Return the Blob of a BlobProto message, such as one in a network file. Raises ValueError."""
+    return parse_blob(memoryview(message.SerializeToString()), Wire())
 
 
 def _dims(raw: memoryview, wire: Wire) -> Iterator[int]:

@@ -18,7 +18,7 @@ from minidrop.layers import Context, DataLayer
 from minidrop.net.drops import NetDrops
 from minidrop.net.graph import build_graph, loss_weights
 from minidrop.net.lifetime import Lifetime, OneThread
-from minidrop.net.parameters import check_dropped_weights, check_shapes, make_parameters
+from minidrop.net.parameters import check_blobs, check_dropped_weights, check_shapes, make_parameters
 from minidrop.net.planner import plan_compaction
 from minidrop.net.problems import Problems
 from minidrop.net.reshuffle import check_shared, find_reshuffles
@@ -78,6 +78,7 @@ class Net(Weights, Lifetime):
         if share is not None:
             check_shared(self.graph, problems, share.reshuffles)
             check_shapes(self.graph, problems, share)
+        check_blobs(self.graph, problems, dtype)
         self.plan = plan_compaction(self.graph, self.backend)
         check_dropped_weights(self.plan, problems)
         problems.raise_any()
@@ -86,6 +87,8 @@ class Net(Weights, Lifetime):
             self.reset_states()
         self.drop_layers = {node.name: node.layer for node in self.graph.nodes if node.drops}
         self.params = make_parameters(self.graph, self.config, self.backend, dtype, self.seed, share, fills)
+        for node in self.graph.nodes:       # the values: a net's description without them is small
+            node.config.ClearField("blobs")
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in loss_weights(node)]
         # Looked up once, as every forward pass needs it.

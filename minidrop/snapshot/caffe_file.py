@@ -69,11 +69,16 @@ def explained(path: str | os.PathLike, what: str = "no .caffemodel of Caffe's") 
     except DataError as error:
         raise SnapshotError(str(error)) from None
     except ValueError as error:
-        raise SnapshotError(f"{path}: this is no minidrop snapshot and {what}: it {error}") from None
+        raise refused(path, what, str(error)) from None
     except OSError as error:
         raise SnapshotError(f"{path}: cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise SnapshotError(f"{path}: not enough memory to read it") from error
+
+
+def refused(path: str | os.PathLike, what: str, reason: str) -> SnapshotError:
+    """Return the error of a file that is neither a snapshot nor what it should be."""
+    return SnapshotError(f"{path}: this is no minidrop snapshot and {what}: it {reason}")
 
 
 def read_binary_weights(path: str | os.PathLike) -> CaffeWeights:
@@ -86,8 +91,7 @@ def read_binary_weights(path: str | os.PathLike) -> CaffeWeights:
         wire, found = Wire(), CaffeWeights()
         message = _Message(path, wire)
         if message.is_state:
-            raise SnapshotError(f"{path}: is a solver state, not weights; give it with --snapshot "
-                                f"(--resume), not --weights")
+            raise state_given_as_weights(path)
         for number, raw in message.layers:
             name, blobs = _layer(raw, wire, *(_TODAY if number == _LAYER else _V1), number == _LAYERS)
             found.layers[name] = dict(enumerate(parse_blob(blob, wire) for blob in blobs))
@@ -108,6 +112,12 @@ def read_binary_state(path: str | os.PathLike) -> SolverState:
         history = [parse_blob(raw, wire) for raw in message.history]
         return SolverState(checked_iteration(message.iteration), message.learned_net, history,
                            message.current_step)
+
+
+def state_given_as_weights(path: str | os.PathLike) -> SnapshotError:
+    """Return the error of the state of a solver where weights are expected."""
+    return SnapshotError(f"{path}: is a solver state, not weights; give it with --resume (Caffe's "
+                         f"-snapshot), not --weights")
 
 
 def weights_given_as_state(path: str | os.PathLike) -> SnapshotError:

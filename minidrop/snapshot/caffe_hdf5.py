@@ -18,12 +18,15 @@ from minidrop.snapshot.caffe_file import (
     SolverState,
     checked_iteration,
     explained,
+    refused,
+    state_given_as_weights,
     weights_given_as_state,
 )
 from minidrop.snapshot.content import MAX_DEPTH
 
 MOST_OBJECTS = 1 << 16      # groups and arrays in one file
 _MOST_TEXT = 4096
+_WEIGHTS, _STATE = "no .caffemodel.h5 of Caffe's", "no .solverstate.h5 of Caffe's"
 
 
 def read_hdf5_weights(path: str | os.PathLike) -> CaffeWeights:
@@ -35,12 +38,11 @@ def read_hdf5_weights(path: str | os.PathLike) -> CaffeWeights:
     with explained(path):
         probe([path])
         with open_hdf5(path) as h5:
-            if "data" not in h5:
-                if "history" in h5:
-                    raise SnapshotError(f"{path}: is a solver state, not weights; give it with --snapshot "
-                                        f"(--resume), not --weights")
-                raise SnapshotError(f"{path}: expected weights of Caffe, a group 'data' with one group for "
-                                    f"each layer, got {', '.join(map(repr, sorted(h5)[:10])) or 'nothing'}")
+            if not _is_group(h5, "data"):
+                if _is_group(h5, "history"):
+                    raise state_given_as_weights(path)
+                raise refused(path, _WEIGHTS, f"has no group 'data' with a group for each layer, but "
+                                              f"{', '.join(map(repr, sorted(h5)[:10])) or 'nothing'}")
             reader = _Reader(path, h5)
             reader.read("data", 1)
             return CaffeWeights({layer: dict(sorted(blobs.items())) for layer, blobs in reader.found.items()},
@@ -50,21 +52,29 @@ def read_hdf5_weights(path: str | os.PathLike) -> CaffeWeights:
 def read_hdf5_state(path: str | os.PathLike) -> SolverState:
     """Return the SolverState of a .solverstate.h5. Raises SnapshotError."""
     path = Path(path)
-    with explained(path, "no .solverstate.h5 of Caffe's"):
+    with explained(path):
         probe([path])
         with open_hdf5(path) as h5:
-            if "history" not in h5 or "iter" not in h5:
-                if "data" in h5:
+            if not _is_group(h5, "history") or "iter" not in h5:
+                if _is_group(h5, "data"):
                     raise weights_given_as_state(path)
-                raise ValueError("has no iter and history")
+                raise refused(path, _STATE, "has no iter and history")
             reader = _Reader(path, h5)
             reader.read("history", 1)
             history = reader.found.get("", {})
             if sorted(history) != list(range(len(history))):
-                raise ValueError("lacks some of the arrays of its history")
-            return SolverState(checked_iteration(_number(h5, path, "iter")), _text(h5, path, "learned_net"),
-                               [history[i] for i in range(len(history))],
-                               _number(h5, path, "current_step") if "current_step" in h5 else 0)
+                raise refused(path, _STATE, "lacks arrays of its history")
+            iteration, name = _number(h5, path, "iter"), _text(h5, path, "learned_net")
+            step = _number(h5, path, "current_step") if "current_step" in h5 else 0
+    with explained(path, _STATE):
+        arrays = [history[i] for i in range(len(history))]
+        return SolverState(checked_iteration(iteration), name, arrays, step)
+
+
+def _is_group(h5, name):
+    import h5py
+
+    return isinstance(h5.get(name, getlink=True), h5py.HardLink) and isinstance(h5[name], h5py.Group)
 
 
 class _Reader:
@@ -77,14 +87,13 @@ class _Reader:
     def read(self, place, depth, layer=""):
         import h5py
 
-        group = self.h5.get(place)
-        link = self.h5.get(place, getlink=True)
-        if not isinstance(link, h5py.HardLink) or not isinstance(group, h5py.Group):
+        if not _is_group(self.h5, place):
             raise SnapshotError(f"{self.path}: {place!r}: expected a group of arrays in this file")
         if depth > MAX_DEPTH:
             raise SnapshotError(f"{self.path}: groups nested more than {MAX_DEPTH} deep are refused")
         if layer:
             self.found.setdefault(layer, {})
+        group = self.h5[place]
         for name in group:
             self.objects += 1
             if self.objects > MOST_OBJECTS:
@@ -111,7 +120,8 @@ class _Reader:
 def _number(h5, path, name):
     dataset = checked_array(h5, path, name)
     if dataset.size != 1 or dataset.dtype.kind not in "iu":
-        raise ValueError(f"has {dataset.dtype} of shape {dataset.shape} as {name}; expected one integer")
+        raise refused(path, _STATE, f"has {dataset.dtype} of shape {dataset.shape} as {name}; expected one "
+                                    f"integer")
     check_storage(dataset, f"{path}: dataset {name!r}")
     return int(np.asarray(dataset[()]).reshape(-1)[0])
 
@@ -125,5 +135,5 @@ def _text(h5: Any, path: Path, name: str) -> str:
     dataset = h5[name] if isinstance(h5.get(name, getlink=True), h5py.HardLink) else None
     if (not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "S" or dataset.shape not in ((), (1,))
             or dataset.dtype.itemsize > _MOST_TEXT or dataset.is_virtual or dataset.external):
-        raise ValueError(f"has something else than a short text as {name}")
+        raise refused(path, _STATE, f"has something else than a short text as {name}")
     return bytes(np.asarray(dataset[()]).reshape(-1)[0]).split(b"\0")[0].decode(errors="replace")

@@ -14,7 +14,7 @@ import numpy as np
 from minidrop.config import SolverConfig
 from minidrop.errors import NonFiniteError, SnapshotError, nearest
 from minidrop.net import Net
-from minidrop.net.loading import Paths
+from minidrop.net.loading import Paths, paths_of
 from minidrop.net.vocabularies import vocabularies_of, warn_of_other_vocabularies
 from minidrop.snapshot import (
     Snapshot,
@@ -195,6 +195,15 @@ def load_weights(net: Net, path: Paths, vocabularies: dict[str, str] | None = No
     """
     report = net.load_weights(path, skip_mismatched, vocabularies)
     return report.copied, report.left
+
+
+def load_initial(solver: Solver, skip_mismatched: bool = False) -> None:
+    """Copy the weights of the files that a solver's `weights` names, looked up beside its file first."""
+    names = [name for text in solver.settings.weights for name in paths_of(text)]
+    beside = [Path(solver.config.path or "").parent / name for name in names]
+    paths = [there if there.exists() else name for there, name in zip(beside, names, strict=True)]
+    if paths:
+        log.info("%s", solver.net.load_weights(paths, skip_mismatched))
 
 
 def _check_shape(path, name, value, target, hint=_WEIGHT_HINT):
