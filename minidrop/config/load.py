@@ -101,14 +101,14 @@ def load_solver(path: Any) -> SolverConfig:
 
 def parse_net(text: str, name: str = "<string>") -> NetConfig:
     """Return the NetConfig of a text; `name` is the file name in messages."""
-    config = NetConfig(*_parse(text, name, minidrop_pb2.NetParameter, minidrop_pb2.SolverParameter))
+    config = NetConfig(*parse_message(text, name, minidrop_pb2.NetParameter, minidrop_pb2.SolverParameter))
     upgrade_net(config)
     return config
 
 
 def parse_solver(text: str, name: str = "<string>") -> SolverConfig:
     """Return the SolverConfig of a text; `name` is the file name in messages."""
-    config = SolverConfig(*_parse(text, name, minidrop_pb2.SolverParameter, minidrop_pb2.NetParameter))
+    config = SolverConfig(*parse_message(text, name, minidrop_pb2.SolverParameter, minidrop_pb2.NetParameter))
     upgrade_solver(config)
     return config
 
@@ -152,8 +152,8 @@ def _nearest_file(folder, name):
     return f"; did you mean {' or '.join(paths)}?" if paths else ""
 
 
-def _parse(text, name, message_class, other):
-    """Return (message, None, SourceMap)."""
+def parse_message(text: str, name: str, message_class: Any, other: Any) -> tuple[Any, None, SourceMap]:
+    """Return (message, None, SourceMap) of a text as it stands; `other`: the class it may be meant for."""
     if not isinstance(text, str):
         raise ConfigError(f"{name}: expected text (str), got {type(text).__name__}")
     try:
