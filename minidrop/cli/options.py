@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Command(click.Command):
     """A command whose options refuse empty text, which a shell inserts for an unset variable."""
 
-    may_be_empty = ("prompt",)
+    may_be_empty = ("prompt", "mean_file", "channel_swap")      # as Caffe's classify.py writes for none
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         rest = super().parse_args(context, arguments)
