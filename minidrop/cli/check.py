@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from minidrop.cli.console import echo, visible_name
-from minidrop.cli.options import Command, net_options, stated
+from minidrop.cli.options import Command, ignore_unknown_option, net_options, stated
 from minidrop.config import NetParameter, SolverParameter, load_net, load_solver
 from minidrop.config.load import read_text
 from minidrop.config.source_map import scan
@@ -25,9 +25,10 @@ PHASES = ("TRAIN", "TEST")
 @click.option("--phase", type=click.Choice(PHASES, case_sensitive=False),
               help="Look at one phase of a network file only.")
 @net_options
+@ignore_unknown_option
 @click.pass_context
 def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dropout: str | None, level: int,
-          stages: list) -> None:
+          stages: list, ignore_unknown: bool) -> None:
     """Report all mistakes of files, or show shapes, parameters and costs.
 
     A solver file is checked together with the networks that it names. Nothing is trained.
@@ -35,7 +36,7 @@ def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dr
     wrong = 0
     for path in files:
         try:
-            nets = _nets(path, phase, overrides, dropout, level, stages)
+            nets = _nets(path, phase, overrides, dropout, level, stages, ignore_unknown)
         except MinidropError as error:
             lines = str(error).split("\n")
             hidden = getattr(error, "hidden", 0)
@@ -50,10 +51,10 @@ def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dr
         context.exit(1)
 
 
-def _nets(path, phase, overrides, dropout, level, stages):
+def _nets(path, phase, overrides, dropout, level, stages, ignore_unknown):
     """Return [(title, Net)] of a file; raises ConfigError with all its mistakes."""
     if _is_solver(path):
-        config = load_solver(path)
+        config = load_solver(path, ignore_unknown)
         if config.message.weights or any(text.startswith("weights") for text in overrides):
             # The weights have to fit as well.
             solver = Solver(config, overrides, dropout, "cpu", level=level, stages=stages)
@@ -61,7 +62,7 @@ def _nets(path, phase, overrides, dropout, level, stages):
         else:
             train, *tests = described_nets(config, overrides, dropout, level, stages)
         return [("phase TRAIN", train), *((f"test net {i}, phase TEST", net) for i, net in enumerate(tests))]
-    config = load_net(path)
+    config = load_net(path, ignore_unknown)
     prepare_nets([config], dropout, overrides)
     nets, problems, hidden = {}, {}, 0
     phases = [phase] if phase else PHASES

@@ -68,7 +68,10 @@ STREAMS: dict[bool, Any] = {False: Terminal("stdout"), True: Terminal("stderr")}
 
 
 class Console(logging.Handler):
-    """Shows log records of level INFO and above; a progress bar replaces `show(text, err)` while drawn."""
+    """Shows log records of level INFO and above; a progress bar replaces `show(text, err)` while drawn.
+
+    With a formatter, see `formatted`, it writes what that makes of a record, otherwise the message.
+    """
 
     def __init__(self):
         super().__init__(logging.INFO)
@@ -81,8 +84,18 @@ class Console(logging.Handler):
     def emit(self, record: Any) -> None:
         # No handleError: a closed pipe must end the program without a traceback.
         warning = record.levelno >= logging.WARNING
-        text = printable(record.getMessage(), warning)
-        self.show(f"warning: {text}" if warning else text, warning)
+        text = (self.formatter.format(record) if self.formatter else
+                f"{'warning: ' * warning}{record.getMessage()}")
+        self.show(printable(text, warning), warning)
+
+    @contextmanager
+    def formatted(self, formatter: logging.Formatter | None) -> Iterator[None]:
+        """Within this context records are shown as `formatter` writes them."""
+        self.setFormatter(formatter)
+        try:
+            yield
+        finally:
+            self.setFormatter(None)
 
 
 console = Console()
@@ -103,11 +116,11 @@ def informed() -> Iterator:
 class LogFile(logging.Handler):
     """Appends a line per record to a file; the first failure is reported on the console only."""
 
-    def __init__(self, path: Any):
+    def __init__(self, path: Any, formatter: logging.Formatter | None = None):
         super().__init__()
         self.path, self.warned = path, False
         self.file = open_to_append(path)        # unbuffered, so that a full disk is noticed at once
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        self.setFormatter(formatter or logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
 
     def emit(self, record: Any) -> None:
         line = visible(self.format(record)) + "\n"
@@ -136,9 +149,9 @@ class RunLog:
         self.logger.setLevel(logging.DEBUG)
         return self
 
-    def open(self, path: str) -> None:
-        """Append all records, also earlier ones, to the file `path`."""
-        self.file = LogFile(path)
+    def open(self, path: str, formatter: logging.Formatter | None = None) -> None:
+        """Append all records, also earlier ones, to the file `path`, as `formatter` writes them."""
+        self.file = LogFile(path, formatter)
         self.logger.addHandler(self.file)
         self.waiting.setTarget(self.file)
         self._stop(self.waiting)

@@ -7,7 +7,15 @@ import click
 
 from minidrop.apps.generation import TextModel
 from minidrop.cli.console import echo
-from minidrop.cli.options import Command, chosen_device, device_options, net_options, stated, weights_option
+from minidrop.cli.options import (
+    Command,
+    chosen_device,
+    device_options,
+    ignore_unknown_option,
+    net_options,
+    stated,
+    weights_option,
+)
 from minidrop.config import load_net
 from minidrop.net.conversion import prepare_nets
 
@@ -25,14 +33,16 @@ from minidrop.net.conversion import prepare_nets
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
               help="What is drawn follows from it.")
 @net_options
+@ignore_unknown_option
 @device_options
 def generate(model: Any, weights: Any, prompt: str, length: int, temperature: Any, seed: int,
-             overrides: tuple, dropout: str | None, level: int, stages: list, device: str, gpu: str | None,
-             dtype: Any, precision: str) -> None:
+             overrides: tuple, dropout: str | None, level: int, stages: list,
+             ignore_unknown: bool, device: str, gpu: str | None, dtype: Any,
+             precision: str) -> None:
     """Continue a prompt with text drawn from a trained language model."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")
-    config = load_net(model)
+    config = load_net(model, ignore_unknown)
     prepare_nets([config], dropout, overrides)
     writer = TextModel(config, weights, chosen_device(device, gpu), dtype, *stated(config, level, stages),
                        precision=precision or "float32")

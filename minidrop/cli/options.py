@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Command(click.Command):
     """A command whose options refuse empty text, which a shell inserts for an unset variable."""
 
-    may_be_empty = ("prompt",)
+    may_be_empty = ("prompt", "mean_file", "channel_swap")      # as Caffe's classify.py writes for none
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         rest = super().parse_args(context, arguments)
@@ -65,6 +65,10 @@ net_options = _all(
     click.option("--level", type=int, help="The net's level, for include and exclude rules."),
     click.option("--stage", "stages", multiple=True, callback=_comma_separated, metavar="NAME",
                  help="A stage, for include and exclude rules. Repeatable, or separated by commas."))
+
+ignore_unknown_option = click.option(
+    "--ignore-unknown", is_flag=True, help="Pass over fields that minidrop lacks, such as those of forks of "
+    "Caffe, with a warning for each.")
 
 dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32",
                             show_default=True, help="Type of all numbers.")

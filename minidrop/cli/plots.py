@@ -1,4 +1,4 @@
-"""Plots of a pattern's report: as text for a terminal, with matplotlib for a file."""
+"""Plots of a pattern's report, as text for a terminal or with matplotlib for a file, and of a log."""
 
 import os
 import shutil
@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.apps.logs import Log, outputs
+from minidrop.cli.console import visible_name
 from minidrop.errors import ConfigError
 from minidrop.files import check_output, replace
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _HEIGHT = 9
+_MOST_PANELS = 20
 _FORMATS = (".png", ".pdf", ".svg")
 _INK, _PALE, _REFERENCE = "#1f5a8a", "#dbe7f0", "#c8553d"
 
@@ -96,26 +99,26 @@ def _chart(values, reference, low, high, width, first, last):
     return "\n".join(lines) + f"\n            {axis}"
 
 
-def check_picture(path: str) -> None:
+def check_picture(path: str, option: str = "--png") -> None:
     """Raise ConfigError if no picture can be drawn to `path`.
 
     The reasons are an unknown ending, a missing folder, something there that is not a file, or no matplotlib.
     """
     if os.path.splitext(path)[1].lower() not in _FORMATS:
-        raise ConfigError(f"--png {path}: expected a name that ends with {', '.join(_FORMATS)}")
+        raise ConfigError(f"{option} {path}: expected a name that ends with {', '.join(_FORMATS)}")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise ConfigError(f"--png {path}: there is no folder {folder}; make it, or give a name in another "
+        raise ConfigError(f"{option} {path}: there is no folder {folder}; make it, or give a name in another "
                           f"one")
     if not os.access(folder, os.W_OK):
-        raise ConfigError(f"--png {path}: nothing can be written into {folder}; give a name in another "
+        raise ConfigError(f"{option} {path}: nothing can be written into {folder}; give a name in another "
                           f"folder")
     try:
         check_output(path)
     except OSError as error:
-        raise ConfigError(f"--png {path}: {error.strerror}; give another name") from None
+        raise ConfigError(f"{option} {path}: {error.strerror}; give another name") from None
     if find_spec("matplotlib") is None:
-        raise ConfigError("--png draws with matplotlib, which is not installed; install it with: "
+        raise ConfigError(f"{option} draws with matplotlib, which is not installed; install it with: "
                           "pip install 'minidrop[plot]'")
 
 
@@ -142,13 +145,41 @@ def draw_png(path: str, pairs: Any) -> None:
             _draw_sites(axes[1], one)
             _draw_joint(axes[2], one)
             _draw_first(axes[3], one, first)
-        picture = BytesIO()
-        figure.savefig(picture, format=os.path.splitext(path)[1][1:].lower(), dpi=110, facecolor="white")
+        _save(figure, path, "--png")
+
+
+def _save(figure, path, option):
+    picture = BytesIO()
+    figure.savefig(picture, format=os.path.splitext(path)[1][1:].lower(), dpi=110, facecolor="white")
     try:
         replace(path, picture.getvalue())
     except OSError as error:
-        raise ConfigError(f"--png {path}: cannot be written: {error.strerror or error}; free some space, or "
-                          f"give a name in another folder") from error
+        raise ConfigError(f"{option} {path}: cannot be written: {error.strerror or error}; free some space, "
+                          f"or give a name in another folder") from error
+
+
+def draw_log(path: str, log: Log, title: str) -> None:
+    """Draw the outputs of a Log over the iterations to a file, train and test in one; raises ConfigError."""
+    check_picture(path, "--plot")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys([*outputs(log.train), *outputs(log.test)]))
+    names = [*names[:_MOST_PANELS - 1], "LearningRate"]
+    # Names are a stranger's: matplotlib must not read dollar signs as formulas.
+    with rc_context({"font.size": 9, "axes.titlelocation": "left", "text.parse_math": False}):
+        figure = Figure(figsize=(8, 0.5 + 2.4 * len(names)), layout="constrained")
+        figure.suptitle(visible_name(title), x=0.02, ha="left", weight="bold")
+        for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
+            for kind, rows, colour in (("train", log.train, _INK), ("test", log.test, _REFERENCE)):
+                points = [(row["NumIters"], row[name]) for row in rows if name in row]
+                if points:
+                    axes.plot(*zip(*points, strict=True), color=colour, label=kind, lw=1,
+                              marker="." if len(points) < 60 else None)
+            axes.set(title=visible_name(name)[:80], xlabel="iteration")
+            axes.grid(alpha=0.3)
+            axes.legend(loc="best", frameon=False)
+        _save(figure, path, "--plot")
 
 
 def _draw_iterations(axes, one):

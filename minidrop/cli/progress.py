@@ -25,21 +25,33 @@ class Narrator:
 
     def __call__(self, event):
         if event.kind == "display":
-            rate = self._rate(event.iteration)
-            log.log(self.display_level, "Iteration %d%s, %s", event.iteration, rate,
-                    values.as_text(event.values))
+            self._display(event)
         elif event.kind == "test":
             self.tests[event.net] = event.values
-            log.info("Iteration %d, Testing net (#%d): %s", event.iteration, event.net,
-                     values.as_text(event.values))
+            self._test(event)
         elif event.kind == "snapshot":
-            log.info("Iteration %d, snapshot %s", event.iteration, event.values["path"])
+            self._snapshot(event)
 
-    def _rate(self, iteration):
+    def begin(self, solver: Any) -> None:
+        """Log what stands before the first iteration: nothing."""
+
+    def pace(self, iteration: int) -> tuple[float, float]:
+        """Return (iterations a second, seconds) since the last call; 0 iterations a second at the first."""
         (before, then), now = self.last, time.monotonic()
         self.last = iteration, now
-        return (f" ({(iteration - before) / (now - then):.4g} iter/s)" if iteration > before and now > then
-                else "")
+        return ((iteration - before) / (now - then) if iteration > before and now > then else 0.0), now - then
+
+    def _display(self, event):
+        rate, _ = self.pace(event.iteration)
+        log.log(self.display_level, "Iteration %d%s, %s", event.iteration,
+                f" ({rate:.4g} iter/s)" if rate else "", values.as_text(event.values))
+
+    def _test(self, event):
+        log.info("Iteration %d, Testing net (#%d): %s", event.iteration, event.net,
+                 values.as_text(event.values))
+
+    def _snapshot(self, event):
+        log.info("Iteration %d, snapshot %s", event.iteration, event.values["path"])
 
 
 class Bar:

@@ -12,6 +12,7 @@ from minidrop.cli.options import (
     Command,
     chosen_device,
     device_options,
+    ignore_unknown_option,
     net_options,
     skip_option,
     stated,
@@ -35,15 +36,16 @@ from minidrop.solver import run_test
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
               help="What all that is random follows from: with --mc the drops of every pass.")
 @net_options
+@ignore_unknown_option
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
 def test(model: Any, weights: Any, skip_mismatched: bool, iterations: int, passes: int, seed: int,
-         overrides: tuple, dropout: str | None, level: int, stages: list, device: str, gpu: str | None,
-         dtype: Any, precision: str, as_json: Any) -> None:
+         overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool, device: str,
+         gpu: str | None, dtype: Any, precision: str, as_json: Any) -> None:
     """Print the mean of each output of a trained net, in phase TEST."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net or a .caffemodel")
-    config = load_net(model)
+    config = load_net(model, ignore_unknown)
     prepare_nets([config], dropout, overrides)
     net = Net(config, "TEST", chosen_device(device, gpu), dtype, seed, *stated(config, level, stages),
               precision=precision or "float32")

@@ -10,8 +10,15 @@ import click
 from minidrop.apps.timing import measure_steps, profile_steps
 from minidrop.autograd import no_grad
 from minidrop.cli.console import echo, visible_name
-from minidrop.cli.options import Command, chosen_device, device_options, net_options, stated
-from minidrop.config import SolverParameter, load_net, load_solver
+from minidrop.cli.options import (
+    Command,
+    chosen_device,
+    device_options,
+    ignore_unknown_option,
+    net_options,
+    stated,
+)
+from minidrop.config import SolverConfig, SolverParameter, load_net, load_solver
 from minidrop.errors import ConfigError
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
@@ -34,11 +41,12 @@ _WARM_UP = {False: 5, True: 300}      # steps; True: if captured, enough for eve
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TRAIN",
               show_default=True, help="TRAIN: whole training steps. TEST: forward passes (with --model).")
 @net_options
+@ignore_unknown_option
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers, in seconds, as JSON.")
 def time(solver: Any, model: Any, compare: Any, iterations: int, phase: Any, overrides: tuple,
-         dropout: str | None, level: int, stages: list, device: str, gpu: str | None, dtype: Any,
-         precision: str, as_json: Any) -> None:
+         dropout: str | None, level: int, stages: list, ignore_unknown: bool, device: str, gpu: str | None,
+         dtype: Any, precision: str, as_json: Any) -> None:
     """Measure a training step: how long, where, and against another dropout.
 
     Both nets run in turn in the same process, in short blocks, every step with another drawn pattern.
@@ -57,7 +65,8 @@ def time(solver: Any, model: Any, compare: Any, iterations: int, phase: Any, ove
     try:
         for name, kind in kinds.items():
             make = _forward if phase == "TEST" else _training
-            runs[name] = make(solver, model, overrides, kind, level, stages, device, dtype, precision)
+            runs[name] = make(solver, model, ignore_unknown, overrides, kind, level, stages, device, dtype,
+                              precision)
         nets = {name: net for name, (net, *_) in runs.items()}
         backend = next(iter(nets.values())).backend
         timings = measure_steps({name: step for name, (_, step, *_) in runs.items()}, iterations,
@@ -79,13 +88,14 @@ def time(solver: Any, model: Any, compare: Any, iterations: int, phase: Any, ove
     echo(json.dumps(result, indent=1) if as_json else _table(result))
 
 
-def _training(solver, model, overrides, dropout, level, stages, device, dtype, precision):
+def _training(solver, model, ignore_unknown, overrides, dropout, level, stages, device, dtype, precision):
     """Return (net, a whole training step, update rule, a context in which steps run layer by layer)."""
     if solver:
-        source = load_solver(solver)
+        source = load_solver(solver, ignore_unknown)
     else:
-        source = SolverParameter(net=model, base_lr=0.001, lr_policy="fixed", momentum=0.9, max_iter=1,
-                                 weight_decay=0.0005, random_seed=0)
+        settings = SolverParameter(net=model, base_lr=0.001, lr_policy="fixed", momentum=0.9, max_iter=1,
+                                   weight_decay=0.0005, random_seed=0)
+        source = SolverConfig.of(settings, ignore_unknown=ignore_unknown)
     made = Solver(source, [*overrides, *_STEPS_ALONE], dropout, device, dtype, level, stages,
                   precision=precision)
     if not made.net.losses:
@@ -95,9 +105,9 @@ def _training(solver, model, overrides, dropout, level, stages, device, dtype, p
     return made.net, made.step, made.updater.rule, made.uncaptured
 
 
-def _forward(_solver, model, overrides, dropout, level, stages, device, dtype, precision):
+def _forward(_solver, model, ignore_unknown, overrides, dropout, level, stages, device, dtype, precision):
     """Return (net, a forward pass, None, a context), like `_training`."""
-    config = load_net(model)
+    config = load_net(model, ignore_unknown)
     prepare_nets([config], dropout, overrides)
     net = Net(config, "TEST", device, dtype, 0, *stated(config, level, stages), precision=precision
               or "float32")

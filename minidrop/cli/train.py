@@ -11,11 +11,13 @@ import click
 from minidrop.backend import cuda_devices
 from minidrop.cli import values
 from minidrop.cli.caffe_flags import without
-from minidrop.cli.console import RunLog, visible_name
+from minidrop.cli.console import RunLog, console, visible_name
+from minidrop.cli.glog import CaffeNarrator, GlogFormatter
 from minidrop.cli.options import (
     Command,
     chosen_device,
     device_options,
+    ignore_unknown_option,
     net_options,
     skip_option,
     weights_option,
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 @click.command(cls=Command)
 @click.option("--solver", required=True, metavar="FILE", help="The solver file.")
 @net_options
+@ignore_unknown_option
 @device_options
 @weights_option
 @skip_option
@@ -48,10 +51,13 @@ log = logging.getLogger(__name__)
               help="What a hang-up signal does.")
 @click.option("--progress/--no-progress", default=None,
               help="A progress bar, or plain lines. [default: a bar on a terminal]")
+@click.option("--log-format", type=click.Choice(["minidrop", "caffe"]), default="minidrop", show_default=True,
+              help="caffe: lines that parsers of Caffe's logs can read.")
 @click.pass_context
 def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, level: int, stages: list,
-          device: str, gpu: str | None, dtype: Any, precision: str, weights: Any, skip_mismatched: bool,
-          resume: Any, out: Any, seed: int, sigint_effect: Any, sighup_effect: Any, progress: Any) -> None:
+          ignore_unknown: bool, device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
+          skip_mismatched: bool, resume: Any, out: Any, seed: int, sigint_effect: Any, sighup_effect: Any,
+          progress: Any, log_format: str) -> None:
     """Train a net.
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
@@ -68,8 +74,11 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         # Before the nets are built, which takes long, so that no signal is lost.
         signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
         run_log = stack.enter_context(RunLog())
-        trained = Solver(load_solver(solver), overrides, dropout, device, dtype, level, stages,
-                         precision=precision, initial_weights=False)
+        formatter = GlogFormatter() if log_format == "caffe" else None
+        stack.enter_context(console.formatted(formatter))
+        config = load_solver(solver, ignore_unknown)
+        trained = Solver(config, overrides, dropout, device, dtype, level, stages, precision=precision,
+                         initial_weights=False)
         stack.callback(trained.close)
         folder, start = choose(trained, out, resume)
         stack.enter_context(folder)
@@ -80,10 +89,11 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
             if weights:
                 log.info("%s", trained.net.load_weights(weights, skip_mismatched))
         folder.begin()
-        run_log.open(folder.log_path)
+        run_log.open(folder.log_path, formatter)
         with_bar = wants_bar(progress)
-        narrator = Narrator(trained.iteration, with_bar)
+        narrator = (CaffeNarrator if formatter else Narrator)(trained.iteration, with_bar)
         _introduce(trained, folder, device)
+        narrator.begin(trained)
         view = Bar(trained) if with_bar else nullcontext()
         for callback in (folder.record, narrator, *([view] if with_bar else [])):
             trained.add_callback(callback)

@@ -1,7 +1,7 @@
 """Network and solver descriptions: schema, files, rules, overrides, and building them in Python."""
 
 from minidrop.config.check import is_repeated
-from minidrop.config.fields import all_param_fields, layer_types, param_fields
+from minidrop.config.fields import all_param_fields, layer_types, param_fields, unknown_type
 from minidrop.config.load import (
     NetConfig,
     SolverConfig,
@@ -31,4 +31,5 @@ __all__ = [
     "SolverConfig", "SolverParameter", "SourceMap", "TEST", "TRAIN", "all_param_fields",
     "apply_overrides", "as_net_config", "decimal", "filter_state", "is_repeated", "layer_types", "layers",
     "load_net", "load_solver", "param_fields", "parse_net", "parse_solver", "solver_nets", "split_overrides",
+    "unknown_type",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,21 +11,28 @@ from google.protobuf import text_encoding, text_format
 from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.message import Message
 
-from minidrop.config.fields import layer_types
+from minidrop.config.fields import layer_types, unknown_type
+from minidrop.config.forks import foreign_engine, foreign_field
 from minidrop.config.source_map import locate
 from minidrop.errors import MOST_MISTAKES, ConfigError, nearest
 
 if TYPE_CHECKING:
     from minidrop.config.source_map import SourceMap
 
-FLOAT32_END = 3.4028235677973366e38        # numbers from here on round to an infinite float32
+log = logging.getLogger(__name__)
 
-def check(source: SourceMap, descriptor: Message, other: Message | None = None) -> None:
+FLOAT32_END = 3.4028235677973366e38        # numbers from here on round to an infinite float32
+_LINES_NAMED = 5
+
+
+def check(source: SourceMap, descriptor: Message, other: Message | None = None,
+          ignore_unknown: bool = False) -> None:
     """Raise one ConfigError with all problems of a scanned file, "file:line:column: ...", in file order.
 
     `descriptor` is that of the message in the file; `other` that of one it may contain by mistake.
+    `ignore_unknown`: a field that the schema lacks is no problem; a warning names it. Layer types are.
     """
-    problems = _Problems()
+    problems = _Problems(ignore_unknown)
     _check_message(source.entries, descriptor, problems, other)
     if problems or problems.foreign:
         problems += problems.types
@@ -32,6 +40,7 @@ def check(source: SourceMap, descriptor: Message, other: Message | None = None) 
         shown = problems[:MOST_MISTAKES]
         raise ConfigError.of([f"{locate(source.name, place)}: {say() if callable(say) else say}"
                               for place, say in shown], len(problems) - len(shown))
+    problems.warn_of_ignored(source.name)
 
 
 class _Problems(list):
@@ -39,10 +48,21 @@ class _Problems(list):
 
     `types`: the mistakes of unknown layer types. The net reports them with all its other mistakes, but it is
     not built if there are mistakes here or `foreign` settings of such a layer.
+    `ignored`: {(message, field): places} of unknown fields to be passed over; None: they are mistakes.
     """
 
-    def __init__(self):
+    def __init__(self, ignore_unknown):
         self.types, self.foreign = [], False
+        self.ignored = {} if ignore_unknown else None
+
+    def warn_of_ignored(self, name):
+        """Log a warning for each ignored field: where it first stands, what happens without it."""
+        found = list((self.ignored or {}).items())
+        for (message, field), places in found[:MOST_MISTAKES]:
+            log.warning("%s: %s of %s is ignored%s%s", locate(name, places[0]), _short(field), message,
+                        _what_then(message, field), _also(places[1:]))
+        if len(found) > MOST_MISTAKES:
+            log.warning("%s: ... and %d more fields are ignored", name, len(found) - MOST_MISTAKES)
 
 
 def _check_message(entries, descriptor, problems, other=None):
@@ -59,7 +79,10 @@ def _check_message(entries, descriptor, problems, other=None):
             problems.foreign = True
             continue
         if field is None:
-            problems.append((entry.place, partial(_unknown, entry, descriptor, other)))
+            if problems.ignored is None or _is_swapped(entry.name, descriptor, other):
+                problems.append((entry.place, partial(_unknown, entry, descriptor, other)))
+            else:
+                problems.ignored.setdefault((descriptor.name, entry.name), []).append(entry.place)
             continue
         if not is_repeated(field):
             if entry.in_list:
@@ -98,8 +121,9 @@ def problem_of(text: str, field: F) -> str | None:
     except ValueError:
         if field.type == field.TYPE_ENUM:
             names = [value.name for value in field.enum_type.values]
-            return (f"'{field.name}' has no value {_short(text)}; its values are {', '.join(names)}"
-                    f"{nearest(text, names)}")
+            fork = foreign_engine(text) if field.name == "engine" else ""
+            hint = f"; {fork} has it: leave it out, only speed changes" if fork else nearest(text, names)
+            return f"'{field.name}' has no value {_short(text)}; its values are {', '.join(names)}{hint}"
         return f"'{field.name}' takes {expected(field)}, got {_short(text)}"
     if field.type == field.TYPE_FLOAT and not abs(value) < FLOAT32_END:
         return f"'{field.name}' takes a finite 32-bit number, got {_short(text)}"
@@ -170,14 +194,37 @@ def _unescaped(entry):
 
 
 def _unknown_type(layer, kind):
-    return f"layer {layer!r}: {layer_types.unknown(kind)}"
+    return f"layer {layer!r}: {unknown_type(kind)}"
+
+
+def _is_swapped(name, descriptor, other):
+    """Whether a field belongs to the other kind of file, which is read as this one by mistake."""
+    return other is not None and name in other.fields_by_name and name not in descriptor.fields_by_name
+
+
+def _also(places):
+    """Return where else a field stands, e.g. " (also in lines 7, 9)", or ""."""
+    lines = [str(line) for line, _ in places]
+    more = f" and {len(lines) - _LINES_NAMED} more" * (len(lines) > _LINES_NAMED)
+    return f" (also in line{'s' * (len(lines) > 1)} {', '.join(lines[:_LINES_NAMED])}{more})" * bool(lines)
+
+
+def _what_then(message, field):
+    """Return ": it is of ...; without it ..." for a field of a known fork, otherwise that none is known."""
+    found = foreign_field(message, field)
+    if found is None:
+        return ": no known fork of Caffe has this field; what it would change is not known"
+    return f": it is of a fork of Caffe, {found.fork}; without it {found.without}"
 
 
 def _unknown(entry, descriptor, other):
     name = entry.name
-    if other is not None and name in other.fields_by_name and name not in descriptor.fields_by_name:
+    if _is_swapped(name, descriptor, other):
         return (f"'{name}' belongs to a {_FILES[other.name]} file, and this is read as a "
                 f"{_FILES[descriptor.name]} file; are the two swapped?")
+    if foreign_field(descriptor.name, name) is not None:
+        return (f"{descriptor.name} has no field '{name}'{_what_then(descriptor.name, name)}; delete it, or "
+                f"ignore such fields with --ignore-unknown")
     inside = [field.name for field in descriptor.fields
               if field.message_type is not None and name in field.message_type.fields_by_name]
     hint = nearest(name, descriptor.fields_by_name)

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from minidrop.config.forks import foreign_type
 from minidrop.config.minidrop_pb2 import LayerParameter
 from minidrop.registry import Registry
 
@@ -21,6 +22,15 @@ _BESIDES = {
     "RNN": ("recurrent_param",),
     "SoftmaxWithLoss": ("softmax_param", "loss_param"),
 }
+
+
+def unknown_type(kind: str) -> str:
+    """Return the message for a layer type that is not registered: of which fork it is, or nearest names."""
+    found = foreign_type(kind)
+    if found is None:
+        return str(layer_types.unknown(kind))
+    return (f"unknown layer type {kind!r}: it is of a fork of Caffe, {found.fork}, and minidrop has none; "
+            f"{found.without}")
 
 
 @cache

@@ -61,6 +61,7 @@ class SolverConfig:
     message: Any
     path: str | None = None
     source: SourceMap = field(default_factory=lambda: SourceMap("<solver>"))
+    ignore_unknown: bool = False        # in the network files that it names, as in its own
 
     def where(self, *fields: Any) -> str:
         """Return "file:line:column" of a field: where("base_lr"), where(("test_iter", 1))."""
@@ -76,39 +77,49 @@ class SolverConfig:
         return config
 
     @classmethod
-    def of(cls, message: Any, name: str = "<solver>") -> SolverConfig:
+    def of(cls, message: Any, name: str = "<solver>", ignore_unknown: bool = False) -> SolverConfig:
         """Return the SolverConfig of a SolverParameter built in memory, which is copied."""
-        config = cls(_copy(message), None, SourceMap(name))
+        config = cls(_copy(message), None, SourceMap(name), ignore_unknown)
         upgrade_solver(config)
         return config
 
 
-def load_net(path: Path | str) -> NetConfig:
-    """Read a network file; raises ConfigError with file, line and column of every mistake."""
+def load_net(path: Path | str, ignore_unknown: bool = False) -> NetConfig:
+    """Read a network file; raises ConfigError with file, line and column of every mistake.
+
+    `ignore_unknown`: fields that the schema lacks, such as those of forks of Caffe, are passed over, each
+    with a warning. Unknown layer types are mistakes all the same.
+    """
     path = os.fspath(path)
-    config = parse_net(read_text(path), path)
+    config = parse_net(read_text(path), path, ignore_unknown)
     config.path = path
     return config
 
 
-def load_solver(path: Any) -> SolverConfig:
-    """Read a solver file; raises ConfigError with file, line and column of every mistake."""
+def load_solver(path: Any, ignore_unknown: bool = False) -> SolverConfig:
+    """Read a solver file; raises ConfigError with file, line and column of every mistake.
+
+    `ignore_unknown`: as for `load_net`, also in the network files that the solver names.
+    """
     path = os.fspath(path)
-    config = parse_solver(read_text(path), path)
+    config = parse_solver(read_text(path), path, ignore_unknown)
     config.path = path
     return config
 
 
-def parse_net(text: str, name: str = "<string>") -> NetConfig:
+def parse_net(text: str, name: str = "<string>", ignore_unknown: bool = False) -> NetConfig:
     """Return the NetConfig of a text; `name` is the file name in messages."""
-    config = NetConfig(*parse_message(text, name, minidrop_pb2.NetParameter, minidrop_pb2.SolverParameter))
+    config = NetConfig(*parse_message(text, name, minidrop_pb2.NetParameter, minidrop_pb2.SolverParameter,
+                                      ignore_unknown))
     upgrade_net(config)
     return config
 
 
-def parse_solver(text: str, name: str = "<string>") -> SolverConfig:
+def parse_solver(text: str, name: str = "<string>", ignore_unknown: bool = False) -> SolverConfig:
     """Return the SolverConfig of a text; `name` is the file name in messages."""
-    config = SolverConfig(*parse_message(text, name, minidrop_pb2.SolverParameter, minidrop_pb2.NetParameter))
+    message, path, source = parse_message(text, name, minidrop_pb2.SolverParameter, minidrop_pb2.NetParameter,
+                                          ignore_unknown)
+    config = SolverConfig(message, path, source, ignore_unknown)
     upgrade_solver(config)
     return config
 
@@ -152,7 +163,8 @@ def _nearest_file(folder, name):
     return f"; did you mean {' or '.join(paths)}?" if paths else ""
 
 
-def parse_message(text: str, name: str, message_class: Any, other: Any) -> tuple[Any, None, SourceMap]:
+def parse_message(text: str, name: str, message_class: Any, other: Any,
+                  ignore_unknown: bool = False) -> tuple[Any, None, SourceMap]:
     """Return (message, None, SourceMap) of a text as it stands; `other`: the class it may be meant for."""
     if not isinstance(text, str):
         raise ConfigError(f"{name}: expected text (str), got {type(text).__name__}")
@@ -162,10 +174,10 @@ def parse_message(text: str, name: str, message_class: Any, other: Any) -> tuple
         place = text.count("\n", 0, error.start) + 1, error.start - text.rfind("\n", 0, error.start)
         raise ConfigError(f"{locate(name, place)}: holds a lone surrogate, which is no character") from None
     source = scan(text, name)
-    check(source, message_class.DESCRIPTOR, other.DESCRIPTOR)
+    check(source, message_class.DESCRIPTOR, other.DESCRIPTOR, ignore_unknown)
     message = message_class()
     try:
-        text_format.Parse(text, message)
+        text_format.Parse(text, message, allow_unknown_field=ignore_unknown)
     except text_format.ParseError as error:      # should not happen: check() is meant to be stricter
         line, column = error.GetLine(), error.GetColumn()
         raise ConfigError(f"{locate(name, line and (line, column))}: {error}") from None

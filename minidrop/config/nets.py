@@ -131,7 +131,7 @@ def _config(solver, name, index, loaded):
     value = getattr(solver.message, name)
     path = _find(solver, value[index] if is_repeated(field) else value, (name, index))
     if path not in loaded:
-        loaded[path] = load_net(path)
+        loaded[path] = load_net(path, solver.ignore_unknown)
     return loaded[path]
 
 

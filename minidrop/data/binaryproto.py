@@ -1,4 +1,4 @@
-"""Caffe's .binaryproto files: one array as a serialized BlobProto, and .npy files in their place."""
+"""Caffe's .binaryproto files: one array as a serialized BlobProto; and .npy files in their place."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.config.minidrop_pb2 import BlobProto
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.npy import parse_npy
-from minidrop.data.wire import BYTES, EIGHT, FOUR, VARINT, Wire, varint
+from minidrop.data.wire import BYTES, EIGHT, FOUR, VARINT, Wire, as_varint, varint
 from minidrop.errors import DataError
+from minidrop.files import replace
 
 MOST_BYTES = 1 << 30            # of one file
 MOST_AXES = 32                  # Caffe's limit
@@ -48,6 +50,24 @@ def read_blob(path: str | os.PathLike) -> np.ndarray:
         raise DataError(f"{path}: expected a .binaryproto file, a serialized BlobProto of Caffe, got one "
                         f"that {error}") from None
     return array.astype(array.dtype.newbyteorder("="))
+
+
+def write_blob(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write an array as a .binaryproto file, a serialized BlobProto: float64 as such, all others as float32.
+
+    One of four axes is written as (num, channels, height, width), which old Caffe reads too. Raises OSError.
+    """
+    array = np.asarray(array)
+    blob = BlobProto()
+    if array.ndim == 4:
+        blob.num, blob.channels, blob.height, blob.width = array.shape
+    else:
+        blob.shape.dim.extend(array.shape)
+    is_double = array.dtype == np.float64
+    values = np.ascontiguousarray(array, "<f8" if is_double else "<f4")
+    field = DOUBLE_DATA if is_double else DATA
+    replace(path, b"".join([blob.SerializeToString(), bytes([field << 3 | BYTES]), as_varint(values.nbytes),
+                            values.tobytes()]))
 
 
 def _small(path):

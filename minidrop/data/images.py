@@ -1,135 +1,179 @@
-"""Images as arrays (height, width, channels): read, resized, and cut into the ten crops of a test."""
+"""Images in files and in records: decoded, made gray, resized, encoded, with the results that OpenCV gives.
 
-from __future__ import annotations
+Arrays are uint8 (channels, height, width), the channels in the order blue, green, red. Pillow decodes.
+"""
 
+import io
 import os
-from collections.abc import Sequence
+import stat
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minidrop.data.limits import how_to_raise, raised
-from minidrop.errors import DataError, ShapeError
+from minidrop.errors import DataError
 
-MOST_PIXELS = 1 << 26           # of one image: 8192 x 8192
-# What each of red, green and blue adds to the brightness, as in scikit-image, by which Caffe's own load_image
-# reads (ITU-R BT.709).
-_BRIGHTNESS = np.array([0.2125, 0.7154, 0.0721], np.float32)
-
-
-def load_image(path: str | os.PathLike, color: bool = True) -> np.ndarray:
-    """Return an image file as float32 in [0, 1], (height, width, 3) in the order red, green, blue.
-
-    color: False gives (height, width, 1), the brightness. Transparency is left out. Raises DataError if the
-    file is missing, no image, damaged, or above 2^26 pixels, or if Pillow is not installed.
-    """
-    pixels = _pixels(path)
-    if color:
-        return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
-    return pixels if pixels.shape[2] == 1 else (pixels @ _BRIGHTNESS)[:, :, None]
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")     # what OpenCV reads without further libraries
+ENCODINGS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF",
+             "webp": "WEBP", "pgm": "PPM", "ppm": "PPM"}
+FILE_BYTES = 256 << 20
+PIXELS = 1 << 26            # of one image
+SCANS = 100                 # of one JPEG: each costs as much time as decoding the image once
+QUALITY = 95                # of encoded JPEGs, OpenCV's default
+_ORIENTATION = 0x0112       # the EXIF tag
+_BITS = 11                  # of the weights in `resize`
 
 
-def _pixels(path):
-    """Return an image file as float32 in [0, 1], of one channel or three."""
+def pillow() -> Any:
+    """Return the module PIL.Image. Raises DataError without Pillow."""
     try:
         from PIL import Image
-    except ImportError:
-        raise DataError(f"{path}: reading images needs Pillow: pip install \"minidrop[images]\"") from None
+    except ImportError as error:
+        raise DataError("images: expected Pillow, which decodes them, got no such package; run: python -m pip "
+                        'install "minidrop[images]", or python -m pip install pillow') from error
+    return Image
+
+
+def read_image_file(path: str | os.PathLike) -> bytes:
+    """Return the content of an image file. Raises DataError unless it is a regular file below 256 MiB."""
+    limit = raised(FILE_BYTES)
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if width * height <= raised(MOST_PIXELS):
-                return _numbers(image)
-    except DataError:
-        raise
-    except Exception as error:      # Pillow's readers raise nearly anything for a damaged file
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read as an image ({reason}); check the path, and that the file "
-                        f"is whole") from None
-    raise DataError(f"{path}: expected an image of at most {raised(MOST_PIXELS)} pixels, got {width} x "
-                    f"{height}; {how_to_raise()}")
+        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would be waited for
+            raise DataError(f"{path}: expected an image file, got something else than a file; correct the name")
+        content = Path(path).read_bytes() if os.stat(path).st_size <= limit else None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the path "
+                        "and its permissions") from error
+    if content is None:
+        raise DataError(f"{path}: expected an image file of at most {limit} bytes, got more; {how_to_raise()}")
+    return content
 
 
-def _numbers(image):
-    if image.mode in ("I", "I;16", "I;16B", "I;16L"):       # 16 bits a pixel
-        return (np.asarray(image).astype(np.float32) / np.float32(65535))[:, :, None]
-    if image.mode == "F":
-        return np.asarray(image, np.float32)[:, :, None]
-    grey = image.mode in ("1", "L", "LA")
-    pixels = np.asarray(image.convert("L" if grey else "RGB"), np.float32) / np.float32(255)
-    return pixels[:, :, None] if grey else pixels
+def decode(content: bytes, color: bool | None = None) -> np.ndarray:
+    """Return the image in `content`, uint8 (channels, height, width).
 
+    color: True makes three channels and False one; both turn the image upright as its EXIF data says. None
+    leaves what is there: 1 channel, 3, or 4 where it is transparent. Gray is OpenCV's to the bit, from PNG to 1.
 
-def resize_image(image: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
-    """Return an image (height, width, channels) resized to new_dims = (height, width), as float32.
-
-    interp_order: 1 interpolates between the four nearest pixels, 0 takes the nearest. The centre of the first
-    pixel lies half a pixel inside, and outside the image its edge goes on: OpenCV's INTER_LINEAR. Nothing is
-    smoothed first, so an image made much smaller shows single pixels.
+    Raises ValueError with what was found instead of an image, DataError without Pillow.
     """
-    image = np.asarray(image)
-    height, width = _sizes(new_dims)
-    if image.ndim != 3 or not image.size or image.dtype.kind not in "biuf":
-        raise ShapeError(f"resize_image: expected numbers (height, width, channels), none of them 0, got "
-                         f"shape {image.shape} of {image.dtype}")
-    if interp_order not in (0, 1):
-        raise DataError(f"resize_image: interp_order must be 0 (nearest) or 1 (linear), got {interp_order}")
-    image = image.astype(np.float32, copy=False)
-    for axis, length in ((0, height), (1, width)):
-        if image.shape[axis] != length:
-            image = _along(image, axis, length, interp_order)
-    return image if image.base is None else image.copy()
-
-
-def _sizes(new_dims):
+    image_module = pillow()
+    if content[:2] == b"\xff\xd8" and content.count(b"\xff\xda") > SCANS:
+        raise ValueError(f"a JPEG of more than {SCANS} scans, which takes too long")
     try:
-        height, width = (int(length) for length in new_dims)
-    except (TypeError, ValueError):
-        raise ShapeError(f"resize_image: expected (height, width), got {new_dims!r}") from None
-    if min(height, width) < 1 or height * width > raised(MOST_PIXELS):
-        raise ShapeError(f"resize_image: expected a height and width of at least 1 and at most "
-                         f"{raised(MOST_PIXELS)} pixels, got {height} x {width}; {how_to_raise()}")
-    return height, width
+        image = image_module.open(io.BytesIO(content), formats=FORMATS)
+    except Exception as error:      # Pillow raises whatever its decoders do
+        raise ValueError(_said(error)) from error
+    with image:
+        if image.width * image.height > raised(PIXELS):
+            raise ValueError(f"one of {image.width} x {image.height} pixels, more than {raised(PIXELS)} "
+                             f"({how_to_raise()})")
+        try:
+            return _pixels(image, color)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(_said(error)) from error
 
 
-def _along(image, axis, length, order):
-    """Return an image resized along one axis."""
-    before = image.shape[axis]
-    places = (np.arange(length) + 0.5) * (before / length) - 0.5
-    if order == 0:
-        return image.take(np.clip(np.rint(places).astype(np.intp), 0, before - 1), axis)
-    places = np.clip(places, 0, before - 1)
-    low = np.floor(places).astype(np.intp)
-    high = np.minimum(low + 1, before - 1)
-    share = (places - low).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-    first = image.take(low, axis)
-    return first + (image.take(high, axis) - first) * share
+def _said(error):
+    text = " ".join(str(error).split())[:200]
+    if "cannot identify image file" in text:
+        return f"no image ({', '.join(FORMATS)})"
+    return f"a damaged one ({text or type(error).__name__})"
 
 
-def oversample(images: Any, crop_dims: Sequence[int]) -> np.ndarray:
-    """Return ten crops of each image: the four corners and the centre, then the same mirrored left to right.
+def _pixels(image, color):
+    """Return the array of an opened image."""
+    kind = image.format
+    if color is False and kind == "JPEG":
+        image.draft("L", image.size)        # brightness as it is stored, not computed again from colours
+    image.load()
+    if color is not None:
+        image = _upright(image)
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        if color is None or not image.mode.startswith("I;16"):
+            raise ValueError("of 16 or 32 bits a pixel; expected 8")
+        gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.stack([gray] * 3) if color else gray[None]
+    if color is None and "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    if image.mode in ("1", "L"):
+        gray = np.asarray(image.convert("L"))
+        return np.stack([gray] * 3) if color else gray[None]
+    if image.mode != "RGB" and not (image.mode == "RGBA" and color is None):
+        image = image.convert("RGB")
+    pixels = np.asarray(image).transpose(2, 0, 1)
+    if color is False:
+        return _gray(pixels, kind)[None]
+    return np.concatenate([pixels[2::-1], pixels[3:]])
 
-    images: arrays (height, width, channels) of one shape; crop_dims: (height, width) of a crop. Returns
-    float32 (10 * images, height, width, channels), the ten of an image together. Raises ShapeError for a crop
-    that is larger than the images.
+
+def _upright(image):
+    with suppress(Exception):       # EXIF data that cannot be read turns nothing
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            from PIL import ImageOps
+            return ImageOps.exif_transpose(image)
+    return image
+
+
+def _gray(rgb, kind):
+    """Return the brightness 0.299 R + 0.587 G + 0.114 B of pixels, in the fixed point that OpenCV, or libpng
+    in it, computes with."""
+    red, green, blue = rgb.astype(np.int32)
+    if kind == "PNG":
+        return (9798 * red + 19235 * green + 3735 * blue >> 15).astype(np.uint8)
+    return (4899 * red + 9617 * green + 1868 * blue + (1 << 13) >> 14).astype(np.uint8)
+
+
+def encode(image: np.ndarray, encoding: str) -> bytes:
+    """Return an image uint8 (1 or 3 channels, height, width) in the format of a file name's ending, "png".
+
+    Raises DataError for a format that cannot be written, or without Pillow.
     """
-    images = [np.asarray(image) for image in images]
-    shapes = sorted({image.shape for image in images})
-    if len(shapes) != 1 or len(shapes[0]) != 3:
-        raise ShapeError(f"oversample: expected images (height, width, channels) of one shape, got shapes "
-                         f"{', '.join(map(str, shapes)) or 'of none'}")
-    height, width, channels = shapes[0]
-    rows, columns = (int(length) for length in crop_dims)
-    if not 1 <= rows <= height or not 1 <= columns <= width:
-        raise ShapeError(f"oversample: expected crops of at most {height} x {width}, the size of the images, "
-                         f"got {rows} x {columns}")
-    lows, lefts = (0, height - rows), (0, width - columns)
-    corners = [(top, left) for top in lows for left in lefts] + [((height - rows) // 2,
-                                                                  (width - columns) // 2)]
-    crops = np.empty((10 * len(images), rows, columns, channels), np.float32)
-    for i, image in enumerate(images):
-        for j, (top, left) in enumerate(corners):
-            crop = image[top:top + rows, left:left + columns]
-            crops[10 * i + j] = crop
-            crops[10 * i + 5 + j] = crop[:, ::-1]
-    return crops
+    name = ENCODINGS.get(encoding.lower().lstrip("."))
+    if name is None:
+        raise DataError(f"encode_type: expected one of {', '.join(ENCODINGS)}, got {encoding!r}; correct it")
+    pixels = image[0] if len(image) == 1 else image[::-1].transpose(1, 2, 0)
+    out = io.BytesIO()
+    pillow().fromarray(np.ascontiguousarray(pixels)).save(
+        out, name, **{"quality": QUALITY} if name in ("JPEG", "WEBP") else {})
+    return out.getvalue()
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return an image uint8 (channels, h, w) scaled to (channels, height, width) by linear interpolation.
+
+    Equal to OpenCV's resize with INTER_LINEAR, bit for bit: weights of 11 bits, and means of 2 x 2 pixels where
+    both sides are halved.
+    """
+    if image.shape[1:] == (height, width):
+        return image
+    if image.shape[1:] == (2 * height, 2 * width):
+        sums = image[:, ::2].astype(np.uint16) + image[:, 1::2]
+        return (sums[:, :, ::2] + sums[:, :, 1::2] + 2 >> 2).astype(np.uint8)
+    left, right, *across = _taps(image.shape[2], width, inside=True)
+    above, below, *down = _taps(image.shape[1], height)
+    # Columns first: only the rows that are read, each once, as 32-bit integers.
+    rows, place = np.unique(np.concatenate([above, below]), return_inverse=True)
+    wide = image[:, rows].astype(np.int32)
+    wide = (wide[:, :, left] * across[0] + wide[:, :, right] * across[1]) >> 4
+    near, far = (wide[:, part] * weight[:, None] >> 16 for part, weight in zip(
+        np.split(place.reshape(-1), 2), down, strict=True))
+    return np.clip(near + far + 2 >> 2, 0, 255).astype(np.uint8)
+
+
+def _taps(length, wanted, inside=False):
+    """Return, for each of `wanted` places, the two of `length` neighbours and their weights times 2 ** _BITS.
+
+    inside: at an edge the neighbour alone counts; else both do, and are the same.
+    """
+    at = ((np.arange(wanted) + 0.5) * (length / wanted) - 0.5).astype(np.float32)
+    first = np.floor(at).astype(np.int64)
+    rest = at - first.astype(np.float32)
+    if inside:
+        rest = np.where((first < 0) | (first >= length - 1), np.float32(0), rest)
+    weights = (np.rint(part * np.float32(1 << _BITS)).astype(np.int32) for part in (np.float32(1) - rest, rest))
+    return np.clip(first, 0, length - 1), np.clip(first + 1, 0, length - 1), *weights

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minidrop.data.binaryproto import read_array
+from minidrop.data.binaryproto import read_array, write_blob
 from minidrop.data.records import Records
-from minidrop.data.wire import as_varint
 from minidrop.files import replace
 
 PIECE_BYTES = 8 << 20       # of records, read at a time
@@ -34,11 +33,9 @@ def write_mean(path: Path | str, mean: np.ndarray) -> None:
         np.save(file, mean, allow_pickle=False)
         replace(path, file.getvalue())
         return
-    lengths = [1] * (4 - mean.ndim) + list(mean.shape)
-    if len(lengths) > 4:
+    if mean.ndim > 4:
         raise ValueError(f"a BlobProto of a mean has at most 4 axes, got the shape {mean.shape}")
-    head = b"".join(bytes([number << 3]) + as_varint(length) for number, length in enumerate(lengths, 1))
-    replace(path, head + bytes([5 << 3 | 2]) + as_varint(mean.nbytes) + mean.astype("<f4").tobytes())
+    write_blob(path, mean.reshape((1,) * (4 - mean.ndim) + mean.shape))
 
 
 def mean_of(records: Records, name: str = "data") -> np.ndarray:

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from minidrop.config import all_param_fields, decimal, layer_types, param_fields
+from minidrop.config import all_param_fields, decimal, layer_types, param_fields, unknown_type
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
@@ -207,7 +207,7 @@ def _make_layers(graph, context, problems):
     for node in graph.nodes:
         message = node.config
         if message.type not in layer_types:
-            problems.add(node.index, partial(_unknown_type, message.type), "type", with_type=False)
+            problems.add(node.index, partial(unknown_type, message.type), "type", with_type=False)
             continue
         kind, own = layer_class(message.type), param_fields(message.type)
         for name in all_param_fields():
@@ -234,10 +234,6 @@ def _make_layers(graph, context, problems):
                 node.layer = kind(message, replace(context, phase=phase))
             except MinidropError as error:
                 problems.add(node.index, str(error), *own[:1])
-
-
-def _unknown_type(name):
-    return str(layer_types.unknown(name))
 
 
 def _count_text(least, most, what):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minidrop.data.images import load_image, oversample, resize_image
+from minidrop.data.image_arrays import load_image, oversample, resize_image
 from minidrop.errors import DataError, ShapeError
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [255, 255, 255], [0, 0, 0]]],
@@ -43,7 +43,7 @@ def test_load_image_refuses_what_is_none(tmp_path, monkeypatch):
     for name in ("text.png", "cut.png", "missing.png", "."):
         with pytest.raises(DataError, match="cannot be read as an image"):
             load_image(tmp_path / name)
-    monkeypatch.setattr("minidrop.data.images.MOST_PIXELS", 5)
+    monkeypatch.setattr("minidrop.data.image_arrays.MOST_PIXELS", 5)
     with pytest.raises(DataError, match="at most 5 pixels, got 3 x 2"):
         load_image(path)
 
