@@ -1,9 +1,10 @@
-"""Output files: replaced as a whole or not at all; no pipe is waited for, no device filled, no link taken."""
+"""Output files and folders: replaced as a whole or not at all; no pipe is waited for, no link is taken."""
 
 import errno
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -63,6 +64,31 @@ def replace(path: str | os.PathLike, content: bytes | str) -> None:
         write_all(file, content.encode() if isinstance(content, str) else content)
 
 
+@contextmanager
+def making_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a new, empty folder that is called `path` from where the block ends without an error.
+
+    Meanwhile it is a hidden folder beside it, which an error removes. Raises OSError with the name `path`, also
+    where that exists.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".minidrop-{secrets.token_hex(8)}.part")
+    _unfinished.add(temporary)
+    try:
+        _check_new(path)
+        os.mkdir(temporary)
+        yield temporary
+        _check_new(path)
+        os.rename(temporary, path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _unfinished.discard(temporary)
+
+
 def open_to_append(path: str | os.PathLike) -> FileIO:
     """Return the file `path`, perhaps new, opened to write at its end, without a buffer.
 
@@ -88,7 +114,8 @@ def write_all(file: FileIO, content: bytes) -> None:
 
 
 def sweep(folder: str | os.PathLike, age: float = LEFTOVER_AGE) -> list[Path]:
-    """Delete what killed writers left in `folder`: temporary files that nobody wrote to for `age` seconds.
+    """Delete what killed writers left in `folder`: temporary files, and folders of files, that nobody wrote to
+    for `age` seconds.
 
     Returns those that it could delete; those of other people stay.
     """
@@ -97,18 +124,38 @@ def sweep(folder: str | os.PathLike, age: float = LEFTOVER_AGE) -> list[Path]:
         for path in Path(folder).iterdir():
             if _TEMPORARY.fullmatch(path.name):
                 with suppress(OSError):
-                    found = path.lstat()
-                    if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime >= age:
-                        path.unlink()
+                    if time.time() - _last_write(path) >= age:
+                        _delete(path)
                         deleted.append(path)
     return deleted
 
 
 def abandon() -> None:
-    """Delete the temporary files of this process, which is about to end without an exception."""
+    """Delete the temporary files and folders of this process, which is about to end without an exception."""
     for path in tuple(_unfinished):
         with suppress(OSError):
-            path.unlink()
+            _delete(path)
+
+
+def _check_new(path):
+    """Raise FileExistsError where there is something called `path`; renaming would replace an empty folder."""
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _last_write(path):
+    """Return when a file, or one of the files in a folder, was last written to; never for anything else."""
+    found = path.lstat()
+    if stat.S_ISDIR(found.st_mode):
+        return max([found.st_mtime, *(inside.lstat().st_mtime for inside in path.iterdir())])
+    return found.st_mtime if stat.S_ISREG(found.st_mode) else float("inf")
+
+
+def _delete(path):
+    if stat.S_ISDIR(path.lstat().st_mode):
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _without_links(path, flags):

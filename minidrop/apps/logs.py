@@ -86,7 +86,7 @@ class _Reader:
         self.year = year
         self.train, self.test, self.smoothed = [], [], []
         self.start = self.begun = self.now = None       # of "Solving", of the first line, of this line
-        self.iteration, self.rate = None, math.nan
+        self.iteration, self.rate, self.first_rate = None, math.nan, math.nan
         self.row = self.last = None         # of (kind, number) outputs, the row that is being filled
 
     def take(self, line):
@@ -122,6 +122,7 @@ class _Reader:
         values = dict(self._values(rest)) if not testing or testing[1] else {}
         rate = values.pop("lr", None)
         if rate is not None:
+            self.first_rate = rate if math.isnan(self.first_rate) else self.first_rate
             self.rate = rate
             # Caffe prints the rate behind the outputs of its iteration.
             if self.train and self.train[-1]["NumIters"] == iteration:
@@ -168,12 +169,10 @@ class _Reader:
         train = self.train or self.smoothed
         start = next((time for time in (self.start, self.begun) if time is not None), math.nan)
         for rows in (train, self.test):
-            rates = (row["LearningRate"] for row in rows)
-            known = next((rate for rate in rates if not math.isnan(rate)), self.rate)
             for row in rows:
                 row["Seconds"] = round(row["Seconds"] - start, 6)
                 if math.isnan(row["LearningRate"]):
-                    row["LearningRate"] = known
+                    row["LearningRate"] = self.first_rate
         return Log(train, self.test)
 
 

@@ -16,7 +16,7 @@ _EM, _LINE, _PAD = 6.7, 15.0, 9.0       # an average letter, a line of text, the
 
 def as_dot(drawing: Drawing, direction: str = "LR") -> str:
     """Return a Drawing in graphviz' language."""
-    lines = [f"digraph {_quoted(drawing.name or 'net')} {{", f"  rankdir={direction};",
+    lines = [f"digraph {_quoted(plain(drawing.name) or 'net')} {{", f"  rankdir={direction};",
              '  node [shape=box, style="filled,rounded", fontname="Helvetica", fontsize=11];',
              '  edge [fontname="Helvetica", fontsize=9];']
     for i, card in enumerate(drawing.cards):

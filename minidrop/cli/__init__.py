@@ -15,19 +15,23 @@ import click
 import minidrop
 from minidrop.cli.caffe_flags import normalise
 from minidrop.cli.check import check
+from minidrop.cli.classify import classify_command
 from minidrop.cli.console import console, echo
 from minidrop.cli.devices import devices
 from minidrop.cli.draw_net import draw_net
+from minidrop.cli.extract_features import extract_features_command
 from minidrop.cli.generate import generate
 from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
 from minidrop.cli.test import test
 from minidrop.cli.time import time
 from minidrop.cli.train import train
+from minidrop.cli.upgrade import upgrade
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.files import abandon
 
-ALIASES = {"device_query": "devices", "device-query": "devices"}
+ALIASES = {"device_query": "devices", "device-query": "devices", "upgrade_net_proto_text": "upgrade",
+           "upgrade_net_proto_binary": "upgrade", "upgrade_solver_proto_text": "upgrade"}
 
 
 class Commands(click.Group):
@@ -61,7 +65,8 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (train, test, time, check, generate, patterns, devices, draw_net, parse_log):
+for _command in (train, test, time, check, generate, upgrade, patterns, devices, draw_net, parse_log,
+                 classify_command, extract_features_command):
     commands.add_command(_command)
 
 

@@ -8,22 +8,31 @@ import numpy as np
 from minidrop.backend import get_backend
 from minidrop.cli.console import echo
 from minidrop.cli.options import Command
+from minidrop.errors import BackendError
 
 
 @click.command(cls=Command)
-@click.option("--gpu", hidden=True)
+@click.option("--gpu", metavar="N|N,N|all", help="Only these GPUs. [default: all]")
 def devices(gpu: str | None) -> None:
     """List the devices, and say what a GPU still needs.
 
-    Each can be named to --device: cpu, cuda:0, cuda:1 and so on.
+    Each can be named to --device: cpu, cuda:0, cuda:1 and so on. device_query is another name for this.
     """
+    wanted = None if gpu in (None, "all") else str(gpu).split(",")
+    if wanted and not all(number.isdecimal() and len(number) < 4 for number in wanted):
+        raise click.UsageError(f"-gpu {gpu}: expected the number of a GPU, several with commas, or all")
     from minidrop.backend.cuda.facts import cuda_facts  # loads CuPy
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     echo(f"{get_backend('cpu').describe()}, {_blas()}, {cores} core{'s' * (cores != 1)}")
-    for line in cuda_facts().lines():
-        if gpu in (None, "all") or not line.startswith("cuda:") or line.startswith(f"cuda:{gpu} "):
+    facts = cuda_facts()
+    here = [device.index for device in facts.devices]
+    named = here if wanted is None else [int(number) for number in wanted]
+    for line in facts.lines():
+        if not line.startswith("cuda:") or int(line[5:].partition(" ")[0]) in named:
             echo(line)
+    if missing := [number for number in named if number not in here]:
+        raise BackendError(f"there is no GPU {missing[0]} here (GPUs: {', '.join(map(str, here)) or 'none'})")
 
 
 def _blas():

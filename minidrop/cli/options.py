@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Command(click.Command):
     """A command whose options refuse empty text, which a shell inserts for an unset variable."""
 
-    may_be_empty = ("prompt",)
+    may_be_empty = ("prompt", "mean_file", "channel_swap")      # as Caffe's classify.py writes for none
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         rest = super().parse_args(context, arguments)
@@ -41,7 +41,21 @@ def _comma_separated(_context, _option, values):
     return [part for value in values for part in value.split(",") if part or not value]
 
 
+def _allow_python(context, _option, value):
+    """Allow Python layers until the command ends, to whose modules `import caffe` gives minidrop.caffe."""
+    if value:
+        from minidrop import caffe      # here, as few need it
+        caffe.install()
+        allow_python()
+        context.call_on_close(lambda: allow_python(False))
+
+
+python_option = click.option("--allow-python", is_flag=True, expose_value=False, is_eager=True,
+                             callback=_allow_python, help="Let the net's Python layers run the code of the "
+                             "modules that they name, found in PYTHONPATH.")
+
 net_options = _all(
+    python_option,
     click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
                  help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. "
                  "Repeatable."),
@@ -70,7 +84,11 @@ device_options = _all(
     dtype_option, precision_option)
 
 weights_option = click.option("--weights", multiple=True, callback=_comma_separated, metavar="A.h5,B.h5",
-                              help="Copy weights from snapshots, by the names of layers.")
+                              help="Copy weights by the names of layers: from snapshots, or Caffe's "
+                              ".caffemodel and .caffemodel.h5 files.")
+
+skip_option = click.option("--skip-mismatched", is_flag=True,
+                           help="Leave weights whose shape differs from the file's as they are.")
 
 
 def chosen_device(device: str, gpu: str | None) -> str:

@@ -14,18 +14,20 @@ from minidrop.cli.options import (
     device_options,
     ignore_unknown_option,
     net_options,
+    skip_option,
     stated,
     weights_option,
 )
 from minidrop.config import load_net
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
-from minidrop.solver import load_weights, run_test
+from minidrop.solver import run_test
 
 
 @click.command(cls=Command)
 @click.option("--model", required=True, metavar="FILE", help="The network file.")
 @weights_option
+@skip_option
 @click.option("--iterations", type=click.IntRange(1), default=50, show_default=True,
               help="Number of batches.")
 @click.option("--mc", "passes", type=click.IntRange(2), metavar="PASSES",
@@ -37,20 +39,19 @@ from minidrop.solver import load_weights, run_test
 @ignore_unknown_option
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
-def test(model: Any, weights: Any, iterations: int, passes: int, seed: int, overrides: tuple,
-         dropout: str | None, level: int, stages: list, ignore_unknown: bool, device: str, gpu: str | None,
-         dtype: Any, precision: str, as_json: Any) -> None:
+def test(model: Any, weights: Any, skip_mismatched: bool, iterations: int, passes: int, seed: int,
+         overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool, device: str,
+         gpu: str | None, dtype: Any, precision: str, as_json: Any) -> None:
     """Print the mean of each output of a trained net, in phase TEST."""
     if not weights:
-        raise click.UsageError("give --weights, a snapshot of the net")
+        raise click.UsageError("give --weights, a snapshot of the net or a .caffemodel")
     config = load_net(model, ignore_unknown)
     prepare_nets([config], dropout, overrides)
     net = Net(config, "TEST", chosen_device(device, gpu), dtype, seed, *stated(config, level, stages),
               precision=precision or "float32")
     try:
-        for path in weights:
-            copied, _ = load_weights(net, path)
-            echo(f"{path}: {len(copied)} of {len(net.parameters())} parameters copied", err=as_json)
+        report = net.load_weights(weights, skip_mismatched)
+        echo(str(report) if report.left else report.summary, err=as_json)
         if passes:
             evaluation = evaluate_monte_carlo(net, iterations, passes)
         else:

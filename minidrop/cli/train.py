@@ -19,6 +19,7 @@ from minidrop.cli.options import (
     device_options,
     ignore_unknown_option,
     net_options,
+    skip_option,
     weights_option,
 )
 from minidrop.cli.progress import Bar, Narrator, wants_bar
@@ -26,7 +27,7 @@ from minidrop.cli.run_folder import choose
 from minidrop.config import load_solver
 from minidrop.errors import MinidropError
 from minidrop.snapshot import read_header
-from minidrop.solver import Solver, load_weights
+from minidrop.solver import Solver
 from minidrop.solver.signals import EFFECTS, StopSignals
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,10 @@ log = logging.getLogger(__name__)
 @ignore_unknown_option
 @device_options
 @weights_option
+@skip_option
 @click.option("--resume", "--snapshot", "resume", metavar="auto|FILE",
-              help="Resume from a snapshot; auto: the newest one of this solver's newest run (or of --out), "
-              "in its folder.")
+              help="Resume from a snapshot, or a .solverstate of Caffe's; auto: the newest snapshot of this "
+              "solver's newest run (or of --out), in its folder.")
 @click.option("--out", metavar="DIR", help="The run folder. [default: runs/<solver>-<time>]")
 @click.option("--seed", type=click.IntRange(0), help="Replaces the file's random_seed.")
 @click.option("--sigint-effect", type=click.Choice(EFFECTS), default="stop", show_default=True,
@@ -54,8 +56,8 @@ log = logging.getLogger(__name__)
 @click.pass_context
 def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, level: int, stages: list,
           ignore_unknown: bool, device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
-          resume: Any, out: Any, seed: int, sigint_effect: Any, sighup_effect: Any, progress: Any,
-          log_format: str) -> None:
+          skip_mismatched: bool, resume: Any, out: Any, seed: int, sigint_effect: Any, sighup_effect: Any,
+          progress: Any, log_format: str) -> None:
     """Train a net.
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
@@ -83,10 +85,9 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         if start:
             _restore(trained, start)
         else:
-            trained.load_initial_weights()
-            for path in weights:
-                copied, _ = load_weights(trained.net, path)
-                log.info("%s: %d of %d parameters copied", path, len(copied), len(trained.net.parameters()))
+            trained.load_initial_weights(skip_mismatched)
+            if weights:
+                log.info("%s", trained.net.load_weights(weights, skip_mismatched))
         folder.begin()
         run_log.open(folder.log_path, formatter)
         with_bar = wants_bar(progress)
@@ -106,6 +107,11 @@ def _restore(solver, path):
     """Restore a snapshot and warn of settings that have changed since it was written."""
     solver.restore(path)
     log.info("going on at iteration %d from %s", solver.iteration, path)
+    if solver.iteration >= solver.settings.max_iter:
+        log.warning("nothing is left to train: max_iter is %d; raise it with --set max_iter=N",
+                    solver.settings.max_iter)
+    if solver.last_snapshot is None:        # a solver state of Caffe's, which says nothing else
+        return
     before = read_header(path)
     if before.get("dtype", solver.dtype) != solver.dtype:
         log.warning("the snapshot was written with --dtype %s, now it is %s", before["dtype"], solver.dtype)
@@ -113,9 +119,6 @@ def _restore(solver, path):
     if before.get("precision", "float32") != precision:
         log.warning("the snapshot was written with --precision %s, now it is %s",
                     before.get("precision", "float32"), precision)
-    if solver.iteration >= solver.settings.max_iter:
-        log.warning("nothing is left to train: max_iter is %d; raise it with --set max_iter=N",
-                    solver.settings.max_iter)
     if before.get("dropout", "") != (solver.dropout or ""):
         log.warning("the snapshot was written with --dropout %s, now it is %s", before.get("dropout")
                     or "not given", solver.dropout or "not given")

@@ -19,16 +19,17 @@ class Batches:
 
     Records are taken epoch after epoch; a batch is never partial but continues into the next epoch. With
     `shuffle`, as in Caffe, each epoch has its own order of parts (of files) and of the records in each part;
-    parts are not interleaved. The orders depend on (seed, layer_name, epoch) alone.
+    parts are not interleaved. The orders depend on (seed, layer_name, epoch) alone. The first `skip` records
+    of the first epoch are left out.
 
     Memory: one window of neighbouring batches, which are read together, as many as fit into `window_bytes`
     (at least one, at most about an epoch); what the Records need for reading (for HDF5 files one block of
-    2 MiB); and for `shuffle` 12 bytes per record of the part being read. Records in memory are read without a
-    window, and the arrays of a batch may be views of theirs. Thread-safe.
+    2 MiB); and for `shuffle` 12 bytes per record of the part being read. Records that gain nothing by a window
+    are read without one, and the arrays of a batch are theirs, perhaps views. Thread-safe.
     """
 
     def __init__(self, records: Records, batch_size: int, shuffle: bool = False, seed: int = 0,
-                 layer_name: str = "", window_bytes: int = 32 << 20):
+                 layer_name: str = "", window_bytes: int = 32 << 20, skip: int = 0):
         if batch_size < 1:
             raise DataError(f"layer {layer_name!r}: expected a batch_size of at least 1, got {batch_size}; "
                             "correct it")
@@ -36,9 +37,9 @@ class Batches:
             raise DataError(f"layer {layer_name!r}: expected at least one record, got none; name another "
                             "source")
         self.records, self.batch_size, self.shuffle = records, int(batch_size), bool(shuffle)
-        self.seed, self.layer_name = seed, layer_name
+        self.seed, self.layer_name, self.skip = seed, layer_name, skip
         self.window_batches = 1
-        if not records.in_memory:
+        if records.windowed:
             fitting = max(1, window_bytes // max(1, records.record_bytes * self.batch_size))
             self.window_batches = min(fitting, -(-len(records) // self.batch_size))
         self._window = self._window_number = self._order = self._order_of = None
@@ -50,7 +51,7 @@ class Batches:
         if number < 0:
             raise ValueError(f"batch numbers begin at 0; got {n}")
         with self._lock:
-            if self.records.in_memory:
+            if not self.records.windowed:
                 runs = [indices for indices, _ in self._runs(int(n) * self.batch_size, self.batch_size)]
                 return self.records.read(np.concatenate(runs) if len(runs) > 1 else runs[0])
             if number != self._window_number:
@@ -78,13 +79,13 @@ class Batches:
     def _runs(self, position, size):
         """Yield (indices, place): records of one part, and where in the result they begin.
 
-        Together they are the `size` records from `position` on.
+        Together they are the `size` records from `position` on, which does not count those that are skipped.
         """
         parts = self.records.parts
         starts = np.cumsum((0, *parts)).tolist()
         place = 0
         while place < size:
-            epoch, rest = divmod(position + place, starts[-1])
+            epoch, rest = divmod(self.skip + position + place, starts[-1])
             for part in self._part_order(epoch, len(parts)):
                 count = parts[part]
                 if rest >= count:

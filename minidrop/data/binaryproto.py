@@ -1,18 +1,22 @@
-"""Caffe's .binaryproto files: one array as a serialized BlobProto, and .npy files in their place."""
+"""Caffe's .binaryproto files: one array as a serialized BlobProto; and .npy files in their place."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minidrop.config.minidrop_pb2 import BlobProto
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.npy import parse_npy
+from minidrop.data.wire import BYTES, EIGHT, FOUR, VARINT, Wire, as_varint, varint
 from minidrop.errors import DataError
+from minidrop.files import replace
 
 MOST_BYTES = 1 << 30            # of one file
 MOST_AXES = 32                  # Caffe's limit
@@ -20,9 +24,6 @@ MOST_AXES = 32                  # Caffe's limit
 # Fields of a BlobProto, and of the BlobShape in it.
 NUM, CHANNELS, HEIGHT, WIDTH, DATA, SHAPE, DOUBLE_DATA = 1, 2, 3, 4, 5, 7, 8
 DIM = 1
-
-# How a value is stored: a number of up to 64 bits, 8 bytes, a length and as many bytes, 4 bytes.
-VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
 
 
 def read_array(path: str | os.PathLike) -> np.ndarray:
@@ -44,10 +45,29 @@ def read_blob(path: str | os.PathLike) -> np.ndarray:
     """
     raw = memoryview(_small(path).read_bytes())
     try:
-        return _blob(raw)
+        array = parse_blob(raw, Wire()).array
     except ValueError as error:
         raise DataError(f"{path}: expected a .binaryproto file, a serialized BlobProto of Caffe, got one "
                         f"that {error}") from None
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def write_blob(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write an array as a .binaryproto file, a serialized BlobProto: float64 as such, all others as float32.
+
+    One of four axes is written as (num, channels, height, width), which old Caffe reads too. Raises OSError.
+    """
+    array = np.asarray(array)
+    blob = BlobProto()
+    if array.ndim == 4:
+        blob.num, blob.channels, blob.height, blob.width = array.shape
+    else:
+        blob.shape.dim.extend(array.shape)
+    is_double = array.dtype == np.float64
+    values = np.ascontiguousarray(array, "<f8" if is_double else "<f4")
+    field = DOUBLE_DATA if is_double else DATA
+    replace(path, b"".join([blob.SerializeToString(), bytes([field << 3 | BYTES]), as_varint(values.nbytes),
+                            values.tobytes()]))
 
 
 def _small(path):
@@ -63,68 +83,64 @@ def _small(path):
     return Path(path)
 
 
-def _blob(raw: memoryview) -> np.ndarray:
-    old, dims = dict.fromkeys((NUM, CHANNELS, HEIGHT, WIDTH), 0), None
-    values = {DATA: bytearray(), DOUBLE_DATA: bytearray()}
-    for field, kind, value in _fields(raw):
+@dataclass(frozen=True)
+class Blob:
+    """The array of a BlobProto, which may be a view of the file. `old`: its shape is that of four lengths."""
+
+    array: np.ndarray
+    old: bool = False
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether it can be the values of a parameter: old shapes stand at the right of four lengths."""
+        if self.old:
+            return len(shape) <= 4 and (1,) * (4 - len(shape)) + tuple(shape) == self.array.shape
+        return tuple(shape) == self.array.shape
+
+
+def parse_blob(raw: memoryview, wire: Wire) -> Blob:
+    """Return the Blob of a serialized BlobProto, its array without a copy where all values stand together.
+
+    Gradients are skipped. Raises ValueError. As in Caffe, the four lengths count before a shape.
+    """
+    old, is_old, dims = dict.fromkeys((NUM, CHANNELS, HEIGHT, WIDTH), 0), False, []
+    values: dict[int, list[memoryview]] = {DATA: [], DOUBLE_DATA: []}
+    for field, kind, value in wire.fields(raw):
         if field in old and kind == VARINT:
-            old[field] = value
+            old[field], is_old = value, True
         elif (field, kind) in ((DATA, FOUR), (DATA, BYTES), (DOUBLE_DATA, EIGHT), (DOUBLE_DATA, BYTES)):
-            values[field] += value
+            values[field].append(value)
         elif field == SHAPE and kind == BYTES:
-            dims = list(_dims(value))
-    shape = tuple(old.values()) if dims is None else tuple(dims)
-    body, dtype = (values[DOUBLE_DATA], "<f8") if values[DOUBLE_DATA] else (values[DATA], "<f4")
-    count, rest = divmod(len(body), int(dtype[-1]))
+            dims = [*dims, *_dims(value, wire)]
+            if len(dims) > MOST_AXES:
+                raise ValueError(f"has an array of more than {MOST_AXES} axes")
+    shape = tuple(old.values()) if is_old else tuple(dims)
+    parts, dtype = [part for part in values[DOUBLE_DATA] if len(part)], "<f8"
+    if not parts:
+        parts, dtype = [part for part in values[DATA] if len(part)], "<f4"
+    size = sum(map(len, parts))
+    count, rest = divmod(size, int(dtype[-1]))
     if not count:
         raise ValueError("holds no values")
-    if rest or len(shape) > MOST_AXES or max(shape, default=0) >= 2**31 or math.prod(shape) != count:
-        raise ValueError(f"has {len(body)} bytes of values for the shape {shape}")
-    return np.frombuffer(body, dtype).reshape(shape).astype(np.dtype(dtype).newbyteorder("="))
+    if rest or max(shape, default=0) >= 2**31 or math.prod(shape) != count:
+        raise ValueError(f"has {size} bytes of values for the shape {shape}")
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    return Blob(np.frombuffer(body, dtype).reshape(shape), is_old)
 
 
-def _dims(raw: memoryview) -> Iterator[int]:
+def blob_of(message: Any) -> Blob:
+    """Return the Blob of a BlobProto message, such as one in a network file. Raises ValueError."""
+    return parse_blob(memoryview(message.SerializeToString()), Wire())
+
+
+def _dims(raw: memoryview, wire: Wire) -> Iterator[int]:
     """Yield the lengths of a serialized BlobShape, packed or one by one."""
-    for field, kind, value in _fields(raw):
+    for field, kind, value in wire.fields(raw):
         if field == DIM and kind == VARINT:
             yield value
         elif field == DIM and kind == BYTES:
+            if len(value) > 10 * MOST_AXES:
+                raise ValueError(f"has an array of more than {MOST_AXES} axes")
             at = 0
             while at < len(value):
-                length, at = _varint(value, at)
+                length, at = varint(value, at)
                 yield length
-
-
-def _fields(raw: memoryview) -> Iterator[tuple[int, int, Any]]:
-    """Yield (field number, kind, value) of a serialized message; ValueError if it is none."""
-    at = 0
-    while at < len(raw):
-        key, at = _varint(raw, at)
-        field, kind = key >> 3, key & 7
-        if kind == VARINT:
-            value, at = _varint(raw, at)
-            yield field, kind, value
-            continue
-        if kind == BYTES:
-            size, at = _varint(raw, at)
-        elif kind in (FOUR, EIGHT):
-            size = {FOUR: 4, EIGHT: 8}[kind]
-        else:
-            raise ValueError(f"has a field of the unknown kind {kind} at byte {at}")
-        if size > len(raw) - at:
-            raise ValueError(f"ends within a field of {size} bytes; it is cut short, or no such file")
-        yield field, kind, raw[at:at + size]
-        at += size
-
-
-def _varint(raw: memoryview, at: int) -> tuple[int, int]:
-    """Return (number, place behind it): seven bits a byte, the lowest first, while the top bit is set."""
-    number = 0
-    for shift in range(0, 70, 7):
-        if at >= len(raw):
-            raise ValueError("ends within a number; it is cut short, or no such file")
-        number |= (raw[at] & 127) << shift
-        at += 1
-        if raw[at - 1] < 128:
-            return number, at
-    raise ValueError(f"has a number of more than ten bytes at byte {at - 10}")

@@ -40,7 +40,16 @@ def open_hdf5(path: Path) -> Iterator:
 
 
 def checked_dataset(h5: Any, path: Path, name: str) -> Any:
-    """Return the dataset `name` after every check that does not read its records."""
+    """Return the dataset `name`, of records, after every check that does not read them."""
+    dataset = checked_array(h5, path, name)
+    if not dataset.shape or 0 in dataset.shape:
+        raise DataError(f"{path}: dataset {name!r}: expected records along the first axis, got the shape "
+                        f"{dataset.shape}")
+    return dataset
+
+
+def checked_array(h5: Any, path: Path, name: str) -> Any:
+    """Return the dataset `name`, of any shape, after every check that does not read it."""
     import h5py
 
     parts, group = [part for part in name.split("/") if part], h5
@@ -65,8 +74,8 @@ def checked_dataset(h5: Any, path: Path, name: str) -> Any:
     if dtype.kind not in "biuf" or dtype.itemsize > 8 or dtype.subdtype:
         raise DataError(f"{where}: expected integers, floats or booleans of at most 8 bytes, got {dtype}; "
                         "convert it")
-    if not dataset.shape or 0 in dataset.shape:
-        raise DataError(f"{where}: expected records along the first axis, got the shape {dataset.shape}")
+    if dataset.shape is None:
+        raise DataError(f"{where}: expected numbers, got none at all")
     return dataset
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidrop.data.binaryproto import read_array
+from minidrop.data.binaryproto import read_array, write_blob
 from minidrop.data.records import Records
 from minidrop.files import replace
 
@@ -33,11 +33,9 @@ def write_mean(path: Path | str, mean: np.ndarray) -> None:
         np.save(file, mean, allow_pickle=False)
         replace(path, file.getvalue())
         return
-    lengths = [1] * (4 - mean.ndim) + list(mean.shape)
-    if len(lengths) > 4:
+    if mean.ndim > 4:
         raise ValueError(f"a BlobProto of a mean has at most 4 axes, got the shape {mean.shape}")
-    head = b"".join(bytes([number << 3]) + _varint(length) for number, length in enumerate(lengths, 1))
-    replace(path, head + bytes([5 << 3 | 2]) + _varint(mean.nbytes) + mean.astype("<f4").tobytes())
+    write_blob(path, mean.reshape((1,) * (4 - mean.ndim) + mean.shape))
 
 
 def mean_of(records: Records, name: str = "data") -> np.ndarray:
@@ -52,11 +50,3 @@ def mean_of(records: Records, name: str = "data") -> np.ndarray:
         part = records.read(np.arange(begin, min(begin + step, len(records))))[name]
         total += part.sum(axis=0, dtype=np.float64)
     return total / len(records)
-
-
-def _varint(number):
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])

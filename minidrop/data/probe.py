@@ -1,4 +1,4 @@
-"""Trying HDF5 files in a separate process: damaged ones can crash the HDF5 library, and its caller with it.
+"""Trying HDF5 files and databases in a separate process: damaged ones can crash their library, and its caller.
 
 `probe` runs this file as a program, with limits on memory and time. It opens each file as a run would and
 reads what the library has to unpack, for up to READ_SECONDS per file; a crash there is a DataError here. It
@@ -6,6 +6,7 @@ is started by its path, not by multiprocessing, so that it works from any script
 minidrop, so that it starts fast.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -21,16 +22,20 @@ ALL_SECONDS = 20        # the same for all files together
 MEMORY = 2 << 30        # for the HDF5 library: chunks of 256 MiB, unpacked in several steps
 READ_BYTES = 16 << 20   # of one read
 PROGRAM = __file__
+CHILD_IMPORTS = {"hdf5": "h5py", "lmdb": "lmdb", "leveldb": "plyvel"}
+WORDS = {"hdf5": ("HDF5 file", "HDF5"), "lmdb": ("LMDB", "LMDB"), "leveldb": ("LevelDB", "LevelDB")}
 PAUSE_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE")      # ended by somebody, not by the file
 _PROF = getattr(signal, "SIGPROF", 0)
 _passed: set[tuple] = set()
 
 
-def probe(paths: Iterable[Path], names: Iterable[str] | None = None) -> None:
-    """Raise DataError if reading the datasets `names` of a file (None: all of them) crashes or hangs.
+def probe(paths: Iterable[Path], names: Iterable[str] | None = None, kind: str = "hdf5",
+          at: Path | None = None) -> None:
+    """Raise DataError if reading a file crashes or hangs.
 
-    Each file is tried once per process, and again when it changes. None is tried with MINIDROP_TRUST_DATA=1,
-    or if no process can be started.
+    kind: "hdf5", of whose files the datasets `names` are read (None: all of them); "lmdb", the file data.mdb;
+    "leveldb", a folder. at: where the one path is opened instead. Each is tried once per process, and again when
+    it changes. None is tried with MINIDROP_TRUST_DATA=1, or if no process can be started.
     """
     from minidrop.data.limits import how_to_raise, raised
     from minidrop.errors import DataError
@@ -42,8 +47,8 @@ def probe(paths: Iterable[Path], names: Iterable[str] | None = None) -> None:
     if not untried or trusting or not sys.executable or getattr(sys, "frozen", False):
         return
     memory = raised(MEMORY)
-    request = json.dumps({"search": sys.path, "files": list(untried.values()), "names": names,
-                          "memory": memory, "seconds": SECONDS})
+    request = json.dumps({"search": sys.path, "files": [str(at)] if at else list(untried.values()),
+                          "names": names, "memory": memory, "seconds": SECONDS, "kind": kind})
     try:
         # In its own session: Ctrl-C is meant for the run, which may handle it and go on.
         child = subprocess.Popen([sys.executable, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -53,7 +58,7 @@ def probe(paths: Iterable[Path], names: Iterable[str] | None = None) -> None:
         return
     with child:
         try:
-            import h5py  # noqa: F401  needed next anyway; imported while the child imports it, too
+            importlib.import_module(CHILD_IMPORTS[kind])    # needed next anyway; while the child does it, too
             output, _ = child.communicate(request.encode())
         except BaseException:
             child.kill()
@@ -63,11 +68,11 @@ def probe(paths: Iterable[Path], names: Iterable[str] | None = None) -> None:
     advice = f"make it again, or, {how_to_raise()}"
     if number.isdigit() and _crashed(child.returncode):
         slow = child.returncode == -_PROF
-        reason = f"more than {SECONDS} s of work" if slow else "a crash of the HDF5 library"
+        reason = f"more than {SECONDS} s of work" if slow else f"a crash of the {WORDS[kind][1]} library"
         advice = "make it again"
     if reason:
         path = list(untried.values())[int(number)]
-        raise DataError(f"{path}: expected a readable HDF5 file, got {reason} (in a process that tries it, "
+        raise DataError(f"{path}: expected a readable {WORDS[kind][0]}, got {reason} (in a process that tries it, "
                         f"with {memory >> 20} MiB of memory); the file is damaged: {advice}")
     if child.returncode == 0:
         _passed.update(untried)
@@ -88,33 +93,79 @@ def _crashed(code):
 
 # -- the other process ---------------------------------------------------------------------------------------
 class _Unreadable(Exception):
-    """Data cannot be read within the memory limit: damaged, or a small chunk that unpacks to gigabytes."""
+    """Data is damaged, or cannot be read within the memory limit: a small chunk that unpacks to gigabytes."""
 
 
 def _main():
     request = json.load(sys.stdin)
     sys.path[:] = request["search"]
-    import h5py
-
-    _limit_memory(request["memory"])
+    try_it = TRIES[request["kind"]]
+    importlib.import_module(CHILD_IMPORTS[request["kind"]])
+    # LMDB maps a file into memory as a whole, which costs none.
+    mapped = sum(map(os.path.getsize, request["files"])) if request["kind"] == "lmdb" else 0
+    _limit_memory(request["memory"] + mapped)
     for number, path in enumerate(request["files"]):
         print(number, flush=True)
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         try:
             end = min(time.process_time() + READ_SECONDS, ALL_SECONDS)
-            with h5py.File(path, "r") as h5:
-                if request["names"] is None:
-                    _read_all(h5, set(), end)
-                else:
-                    for name in request["names"]:
-                        _read(_find(h5, name), end)
+            try_it(path, request["names"], end)
         except _Unreadable as error:
             print(number, error, flush=True)
             return
         except Exception:       # it cannot even be opened: the run will report why
             continue
     print("done", flush=True)
+
+
+def _try_hdf5(path, names, end):
+    import h5py
+
+    with h5py.File(path, "r") as h5:
+        if names is None:
+            _read_all(h5, set(), end)
+        else:
+            for name in names:
+                _read(_find(h5, name), end)
+
+
+def _try_lmdb(path, _names, end):
+    """Read all keys, and the last byte of each value."""
+    import lmdb
+
+    with lmdb.open(os.path.dirname(path), readonly=True, lock=False, create=False) as environment:
+        # The library takes both numbers from the file and believes them.
+        pages, size = environment.info()["last_pgno"] + 1, environment.stat()["psize"]
+        if pages * size > os.path.getsize(path):
+            raise _Unreadable(f"{os.path.getsize(path)} bytes instead of the {pages * size} of its pages")
+        with environment.begin(buffers=True) as transaction:
+            _walk(transaction.cursor(), environment.stat()["entries"], end)
+
+
+def _try_leveldb(path, _names, end):
+    import plyvel
+
+    with plyvel.DB(path, create_if_missing=False, paranoid_checks=True) as database:
+        _walk(database.iterator(verify_checksums=True), None, end)
+
+
+def _walk(records, count, end):
+    """Go through (key, value) pairs: keys rise, which also shows that pages lead in no circle."""
+    before, found = b"", 0
+    for key, value in records:
+        key = bytes(key)
+        if found and key <= before:
+            raise _Unreadable("keys out of order")
+        before, found = key, found + 1
+        len(value) and value[-1]
+        if not found % 256 and time.process_time() > end:
+            return
+    if count is not None and found != count:
+        raise _Unreadable(f"{found} records instead of the {count} it says it has")
+
+
+TRIES = {"hdf5": _try_hdf5, "lmdb": _try_lmdb, "leveldb": _try_leveldb}
 
 
 def _find(h5, name):

@@ -17,7 +17,7 @@ class Records:
     threads at a time.
     """
 
-    in_memory = False          # True: reading neighbours together gains nothing, so Batches keeps no window
+    windowed = True            # False: reading neighbours together gains nothing, so Batches keeps no window
 
     def __len__(self):
         raise NotImplementedError
@@ -82,7 +82,7 @@ class Records:
 class ArrayRecords(Records):
     """The records of arrays in memory: {name: array with the records first}, all of the same length."""
 
-    in_memory = True
+    windowed = False
     name = "the arrays"
 
     def __init__(self, arrays: dict[str, np.ndarray], name: str = name):

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from minidrop.config import decimal
 from minidrop.data.mean_file import read_mean
 from minidrop.data.sources import find_source
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, DataError
 from minidrop.rng import stream_key
 
 _ONLY_FOR_ENCODED = ("force_color", "force_gray")
@@ -29,6 +29,8 @@ class Transform:
     (H - crop_size) // 2 in TEST, in TRAIN anywhere; columns likewise. `mirror` turns every other image on
     average, also in TEST.
 
+    Images may be of other sizes than `shape` says, if the mean has no size of its own.
+
     What is drawn depends on (seed, layer name) and on the number of the record, counted from the beginning of
     the run through all epochs: neither on the batch size nor on who reads. Immutable.
 
@@ -37,10 +39,10 @@ class Transform:
     """
 
     def __init__(self, settings: Message, shape: tuple[int, ...], dtype: str, phase: str = "TEST",
-                 seed: int = 0, layer_name: str = "", config_path: str | None = None):
+                 seed: int = 0, layer_name: str = "", config_path: str | None = None, encoded: bool = False):
         self.record, self.dtype, self.training = tuple(shape), np.dtype(dtype), phase == "TRAIN"
         for name in _ONLY_FOR_ENCODED:
-            if getattr(settings, name):
+            if getattr(settings, name) and not encoded:
                 raise ConfigError(f"transform_param: {name} is for encoded images (JPEG, PNG); these records "
                                   "are arrays: leave it out")
         self.crop, self.mirror = settings.crop_size, settings.mirror
@@ -56,23 +58,44 @@ class Transform:
         self.mean = self._mean(settings, config_path)
         self._key = stream_key(seed, "transform", layer_name)
 
-    def __call__(self, x: np.ndarray, position: int = 0) -> np.ndarray:
+    def __call__(self, x: np.ndarray | list[np.ndarray], position: int = 0) -> np.ndarray:
         """Return the transformed records x, of the Transform's dtype; `position` is the number of the first.
 
-        x is not changed; what is returned may be x.
+        x is an array, or where crop_size is given a list of images of any sizes from crop_size on. x is not
+        changed; what is returned may be x. Raises DataError if the mean has another size than the images.
         """
+        alike = isinstance(x, np.ndarray)
+        self._check_mean([x] if alike else x)
         if not self.crop and not self.mirror:
             return self._plain(x)
-        out = np.empty((len(x), *self.shape), self.dtype)
-        height, width = self.shape[1:]
+        height, width = x.shape[2:] if alike and not self.crop else (self.crop, self.crop)
+        out = np.empty((len(x), self.record[0], height, width), self.dtype)
         drawn = list(zip(out, *self._drawn(position, len(x)), strict=True))
-        step = max(1, _PIECE // max(1, math.prod(self.record)))
+        step = max(1, _PIECE // max(1, math.prod(self.record))) if alike else 1
         for begin in range(0, len(x), step):
-            piece = self._plain(x[begin:begin + step])
-            for image, (place, turned, row, column) in zip(piece, drawn[begin:begin + step], strict=True):
+            piece = self._plain(x[begin:begin + step] if alike else x[begin][None])
+            for image, (place, turned, *words) in zip(piece, drawn[begin:begin + step], strict=True):
+                row, column = (self._begin(*pair) for pair in zip(
+                    words, image.shape[1:], (height, width), strict=True))
                 image = image[:, row:row + height, column:column + width]
                 place[...] = image[:, :, ::-1] if turned else image
         return out
+
+    def _begin(self, word, length, cropped):
+        """Return where on an axis the crop begins."""
+        room = length - cropped
+        return word * (room + 1) >> 32 if self.training else room // 2
+
+    def _check_mean(self, images):
+        """Raise DataError unless each of these images, or arrays of them, has the size of the mean."""
+        if self.mean is None or self.mean.ndim < 3 or self.mean.shape[1:] == (1, 1):
+            return
+        for place, image in enumerate(images):
+            if image.shape[-2:] != self.mean.shape[1:]:
+                raise DataError(
+                    f"transform_param: mean_file: expected images of {self.mean.shape[1]} x "
+                    f"{self.mean.shape[2]} as in the file, got {image.shape[-2]} x {image.shape[-1]} in entry "
+                    f"{place} of the batch; use mean_value for images of different sizes, or scale them alike")
 
     def _plain(self, x):
         """Return (x - mean) * scale."""
@@ -82,15 +105,14 @@ class Transform:
         return np.multiply(x, self.scale, dtype=self.dtype)
 
     def _drawn(self, position, count):
-        """Return lists, of `count` records from `position` on: whether mirrored, first row, first column."""
+        """Return lists, of `count` records from `position` on: whether mirrored, and words for row and
+        column."""
         words = np.random.Philox(key=self._key, counter=position).random_raw(_WORDS * count)
         words = words.reshape(count, _WORDS) >> np.uint64(32)
         mirrored = words[:, _MIRROR] >> np.uint64(31) == 1
         yield mirrored.tolist() if self.mirror else [False] * count
-        for axis, word in ((1, _ROW), (2, _COLUMN)):
-            room = self.record[axis] - self.shape[axis]
-            places = words[:, word] * np.uint64(room + 1) >> np.uint64(32)
-            yield places.tolist() if self.training else [room // 2] * count
+        for word in (_ROW, _COLUMN):
+            yield words[:, word].tolist()
 
     def _mean(self, settings, config_path):
         """Return what to take off, an array that fits records or (1,), or None."""

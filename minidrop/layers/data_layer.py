@@ -11,6 +11,7 @@ from minidrop.data import Batches, Prefetcher, Vocabulary
 from minidrop.data.transform import Transform
 from minidrop.errors import DataError, nearest
 from minidrop.layers.base import Layer
+from minidrop.rng import generator
 
 if TYPE_CHECKING:
     from minidrop.data.records import Records
@@ -41,6 +42,7 @@ class DataLayer(Layer):
     vocabulary: Vocabulary | None = None      # maps tokens to indices, if it reads tokens
     token_tops: tuple[int, ...] = ()    # the numbers of the tops that hold token indices
     prefetch = 0               # how many batches a thread reads ahead; 0: no thread
+    is_encoded = False         # whether its records are images in a format such as JPEG
     batches = None
     transform: Transform | None = None      # of the first top
     position = 0
@@ -51,13 +53,15 @@ class DataLayer(Layer):
         """For each top, the name of its array in a batch."""
         return tuple(self.config.top)
 
-    def feed(self, records: Records, batch_size: int, shuffle: bool = False) -> list[tuple[int, ...]]:
-        """Read batches of these Records from number 0 on, and return the shapes of the tops.
+    def feed(self, records: Records, batch_size: int, shuffle: bool = False,
+             skip: int = 0) -> list[tuple[int, ...]]:
+        """Read batches of these Records from number 0 on, after `skip` records, and return the shapes of the
+        tops.
 
         Raises DataError if the records lack the array of a top.
         """
         self.close()
-        batches = Batches(records, batch_size, shuffle, self.context.seed, self.name)
+        batches = Batches(records, batch_size, shuffle, self.context.seed, self.name, skip=skip)
         for name in self.names:
             if name not in records.layout:
                 known = sorted(records.layout)
@@ -75,8 +79,13 @@ class DataLayer(Layer):
         if self.transform is None or self.transform.record != tuple(shape):
             context = self.context
             self.transform = Transform(self.config.transform_param, shape, context.dtype, context.phase,
-                                       context.seed, self.name, context.config_path)
+                                       context.seed, self.name, context.config_path, self.is_encoded)
         return self.transform.shape
+
+    def skipped(self, rand_skip: int) -> int:
+        """Return how many records a rand_skip leaves out: a random number below it, the same in every run of
+        this seed."""
+        return int(generator(self.context.seed, "rand skip", self.name).integers(rand_skip)) if rand_skip else 0
 
     def seek(self, position: int) -> None:
         """Make batch number `position` the next one."""

@@ -18,14 +18,15 @@ from minidrop.layers import Context, DataLayer
 from minidrop.net.drops import NetDrops
 from minidrop.net.graph import build_graph, loss_weights
 from minidrop.net.lifetime import Lifetime, OneThread
-from minidrop.net.parameters import check_dropped_weights, check_shapes, make_parameters
+from minidrop.net.parameters import check_blobs, check_dropped_weights, check_shapes, make_parameters
 from minidrop.net.planner import plan_compaction
 from minidrop.net.problems import Problems
 from minidrop.net.reshuffle import check_shared, find_reshuffles
 from minidrop.net.run import Run
+from minidrop.net.weights import Weights
 
 if TYPE_CHECKING:
-    from minidrop.autograd.tensor import Parameter, Tensor
+    from minidrop.autograd.tensor import Tensor
     from minidrop.layers.base import Layer
     from minidrop.net.drops import Mode
     from minidrop.net.graph import BlobRef
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64")
 
 
-class Net(Lifetime):
+class Net(Weights, Lifetime):
     """A network in one phase, on one device.
 
     `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or
@@ -77,6 +78,7 @@ class Net(Lifetime):
         if share is not None:
             check_shared(self.graph, problems, share.reshuffles)
             check_shapes(self.graph, problems, share)
+        check_blobs(self.graph, problems, dtype)
         self.plan = plan_compaction(self.graph, self.backend)
         check_dropped_weights(self.plan, problems)
         problems.raise_any()
@@ -85,6 +87,8 @@ class Net(Lifetime):
             self.reset_states()
         self.drop_layers = {node.name: node.layer for node in self.graph.nodes if node.drops}
         self.params = make_parameters(self.graph, self.config, self.backend, dtype, self.seed, share, fills)
+        for node in self.graph.nodes:       # the values: a net's description without them is small
+            node.config.ClearField("blobs")
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in loss_weights(node)]
         # Looked up once, as every forward pass needs it.
@@ -104,28 +108,6 @@ class Net(Lifetime):
     def from_file(cls, path: str | Path, **options: Any) -> Net:
         """Return the Net of a network file; options as for `Net`."""
         return cls(load_net(path), **options)
-
-    # -- parameters ------------------------------------------------------------------------------------------
-    def parameters(self) -> dict[str, Parameter]:
-        """Return {"layer/name": Parameter}, each parameter once, under its first owner."""
-        return {names[0]: parameter for parameter, names in self._owned()}
-
-    def owners(self) -> dict[str, list[str]]:
-        """Return {"layer/name": its Parameter's names, this one first}, in the order of `parameters`."""
-        return {names[0]: names for _, names in self._owned()}
-
-    def _owned(self):
-        found: dict[int, tuple[Parameter, list[str]]] = {}
-        for layer, own in self.params.items():
-            for name, parameter in own.items():
-                found.setdefault(id(parameter), (parameter, []))[1].append(f"{layer}/{name}")
-        return found.values()
-
-    def clear_grads(self) -> None:
-        """Clear all gradients."""
-        for own in self.params.values():
-            for parameter in own.values():
-                parameter.clear_grad()
 
     # -- drops -----------------------------------------------------------------------------------------------
     def draw_patterns(self, iteration: int) -> None:
@@ -216,21 +198,23 @@ class Net(Lifetime):
         `inputs` are the tops of Input layers, by name; those left out must have been set with `set_inputs`. A
         Tensor's value is `.numpy()`; `float()` works for losses. Errors, such as DataError, name the layer.
         """
-        with self._at_work():
+        with self.at_work():
             self.run = run = Run(self)
             self._give(inputs)
-            self._draw_if_due()
+            self.draw_if_due()
             outputs = run.through(self.graph.nodes, {})
             run.whole = not any(self.is_dropping(layer) for layer in self.drop_layers.values())
             return outputs
 
     @contextmanager
-    def _at_work(self):
+    def at_work(self) -> Iterator[None]:
+        """Within this context a pass of this thread runs, on the net's device."""
         with self.guard(), self.backend.active():
             self.guard.note()
             yield
 
-    def _draw_if_due(self):
+    def draw_if_due(self) -> None:
+        """Draw anew, as every forward pass does, unless `draw_patterns` was called."""
         if self._forwards is not None:
             self.drops.draw(self._forwards)
             self._forwards += 1
@@ -242,7 +226,7 @@ class Net(Lifetime):
 
     def read(self) -> Any:
         """Run only the data layers and return {BlobRef: Tensor} of their tops, for `compute`."""
-        with self._at_work():
+        with self.at_work():
             self.run = Run(self)
             self._give({})
             self.run.through(self._data_nodes, {})
@@ -251,7 +235,7 @@ class Net(Lifetime):
     def compute(self, data: np.ndarray) -> Any:
         """Run all layers except data layers, on tensors as `read` returns them, and return the Run."""
         self.run = Run(self)
-        self._draw_if_due()
+        self.draw_if_due()
         self.run.through(self._other_nodes, dict(data))
         return self.run
 
@@ -271,7 +255,7 @@ class Net(Lifetime):
         if not before.whole:
             raise DataError("rerun needs a forward pass without drops first: set_dropping(False), forward, "
                             "set_dropping(True)")
-        with self._at_work():
+        with self.at_work():
             self.run = Run(self)
             return self.run.again(before)
 

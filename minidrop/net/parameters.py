@@ -10,6 +10,7 @@ import numpy as np
 from minidrop.autograd import Parameter
 from minidrop.backend import Backend
 from minidrop.config import NetConfig
+from minidrop.data.binaryproto import blob_of
 from minidrop.errors import ConfigError, fits_into_memory
 from minidrop.fillers import fill
 from minidrop.net.graph import Graph
@@ -28,7 +29,8 @@ def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: st
     """Create the parameters of a graph, give them to their layers, and return {layer: {name: Parameter}}.
 
     Those that `share` has under the name of any of their owners are taken from it; a warning names each of
-    the others. fills: False gives them no memory, and they read as zeros. Raises BackendError if one does not
+    the others. A layer's `blobs` are the values of those that it is the first owner of, in place of its
+    fillers. fills: False gives them no memory, and they read as zeros. Raises BackendError if one does not
     fit into memory.
     """
     for found in graph.parameters:
@@ -41,7 +43,7 @@ def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: st
                             "keeps the values of its filler", node.name, name)
             shape, rng = tuple(found.spec.shape), generator(seed, "filler", node.name, name)
             with fits_into_memory(f"{place} of shape {shape}"):
-                data = (backend.asarray(fill(found.spec.filler, shape, rng), dtype) if fills
+                data = (backend.asarray(_initial(node, found.spec, rng), dtype) if fills
                         else np.broadcast_to(np.zeros((), dtype), shape))
             multipliers = (1.0 if value is None else value for value in (found.lr_mult, found.decay_mult))
             parameter = Parameter(data, backend, f"{node.name}.{name}", *multipliers)
@@ -64,6 +66,48 @@ def check_shapes(graph: Graph, problems: Problems, share: Net) -> None:
         if parameter is not None and parameter.shape != shape:
             problems.add(node.index, f"{name} has shape {shape} here, but {parameter.shape} in the net it is "
                                      f"shared with")
+
+
+def _initial(node, spec, rng):
+    """Return the array with which a parameter begins."""
+    if node.config.blobs:
+        return _given(node, spec.name)
+    return fill(spec.filler, tuple(spec.shape), rng) if spec.initial is None else spec.initial.copy()
+
+
+def _given(node, name):
+    """Return the values that a layer's `blobs` give one of its parameters, once checked."""
+    specs = node.layer.parameter_specs()
+    place = next(i for i, spec in enumerate(specs) if spec.name == name)
+    return blob_of(node.config.blobs[place]).array.reshape(specs[place].shape)
+
+
+def check_blobs(graph: Graph, problems: Problems, dtype: str) -> None:
+    """Add to `problems` each array in a layer's `blobs` that cannot be the initial value of its parameter."""
+    for node in graph.nodes:
+        blobs = node.config.blobs
+        if not blobs or not node.is_sound:
+            continue
+        specs = node.layer.parameter_specs()
+        if len(blobs) != len(specs):
+            names = ", ".join(f"{spec.name} {tuple(spec.shape)}" for spec in specs) or "none"
+            problems.add(node.index, f"{len(blobs)} `blobs` for {len(specs)} parameters ({names}); give one "
+                                     f"for each, or none", "blobs")
+            continue
+        for i, (message, spec) in enumerate(zip(blobs, specs, strict=True)):
+            try:
+                blob = blob_of(message)
+                with np.errstate(over="ignore"):
+                    finite = np.isfinite(blob.array.astype(dtype)).all()
+            except ValueError as error:
+                problems.add(node.index, f"the array for {spec.name} {error}", ("blobs", i))
+                continue
+            if not blob.fits(tuple(spec.shape)):
+                problems.add(node.index, f"the array for {spec.name} has shape {blob.array.shape}, expected "
+                                         f"{tuple(spec.shape)}", ("blobs", i))
+            elif not finite:
+                problems.add(node.index, f"the array for {spec.name} has a NaN, an infinity or a number too "
+                                         f"large for {dtype}", ("blobs", i))
 
 
 def check_dropped_weights(plan: Plan, problems: Problems) -> None:

@@ -3,8 +3,12 @@
 import errno
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,17 +29,41 @@ def write_snapshot(path: str | os.PathLike, snapshot: Snapshot) -> None:
     check_keys(path, snapshot.arrays)
     _check_arrays(path, snapshot.arrays)
     _check_attributes(path, snapshot.attrs)
+    with replacing_safely(path, sum(array.nbytes for array in snapshot.arrays.values())) as file:
+        write_hdf5(file, partial(_fill, snapshot), SEAL_SIZE)
+        iteration = snapshot.attrs.get("iteration", 0)
+        number = 0 if isinstance(iteration, str) else int(iteration)
+        write_seal(file, number, *_of_run(snapshot.attrs))
+
+
+@contextmanager
+def replacing_safely(path: Path, size: int, what: str = "the snapshot") -> Iterator[FileIO]:
+    """Give a new file of about `size` bytes that replaces `path`, on disk, unless the block raises an error.
+
+    what: what messages call it. Raises SnapshotError where the system does not let it be written.
+    """
     try:
         with replacing(path) as file:
-            _write_hdf5(file, snapshot)
-            iteration = snapshot.attrs.get("iteration", 0)
-            number = 0 if isinstance(iteration, str) else int(iteration)
-            write_seal(file, number, *_of_run(snapshot.attrs))
+            yield file
             os.fsync(file.fileno())
         _flush_folder(path.parent)
     except OSError as error:
-        advice = _advice(error, path, snapshot)
-        raise SnapshotError(f"{path}: the snapshot was not written: {advice}") from error
+        raise SnapshotError(f"{path}: {what} was not written: {_advice(error, path, size)}") from error
+
+
+def write_hdf5(file: FileIO, fill: Callable[[Any, Disk], None], userblock: int = 0) -> None:
+    """Write an HDF5 file through fill(h5py.File, disk), which may end early once there is a `disk.error`.
+
+    A full disk is an OSError, and no crash of the library.
+    """
+    import h5py
+
+    disk = Disk(file)
+    # v108: readable by every HDF5 since 2008, and without the 64 KiB limit on an attribute.
+    with disk, h5py.File(disk, "w", libver=("v108", "v108"), userblock_size=userblock) as root:
+        fill(root, disk)
+    if disk.error is not None:
+        raise disk.error
 
 
 def check_keys(path: str | os.PathLike, keys: Iterable[str]) -> None:
@@ -91,19 +119,12 @@ def _is_utf8(text):
     return not any("\ud800" <= letter <= "\udfff" for letter in text)  # half a surrogate pair
 
 
-def _write_hdf5(file, snapshot):
-    import h5py
-
-    disk = Disk(file)
-    # v108: readable by every HDF5 since 2008, and without the 64 KiB limit on an attribute.
-    with disk, h5py.File(disk, "w", libver=("v108", "v108"), userblock_size=SEAL_SIZE) as root:
-        for name, value in snapshot.attrs.items():
-            root.attrs.create(name, *_attribute(value))
-        for key, array in snapshot.arrays.items():
-            if disk.error is None:
-                root.create_dataset(key, data=array)
-    if disk.error is not None:
-        raise disk.error
+def _fill(snapshot, root, disk):
+    for name, value in snapshot.attrs.items():
+        root.attrs.create(name, *_attribute(value))
+    for key, array in snapshot.arrays.items():
+        if disk.error is None:
+            root.create_dataset(key, data=array)
 
 
 def _attribute(value):
@@ -131,10 +152,9 @@ def _flush_folder(folder):
         os.close(descriptor)
 
 
-def _advice(error, path, snapshot):
+def _advice(error, path, size):
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        size = sum(array.nbytes for array in snapshot.arrays.values()) / 1e6
-        return (f"the disk is full, and it takes {size:.1f} MB; free some space, "
+        return (f"the disk is full, and it takes {size / 1e6:.1f} MB; free some space, "
                 "or keep fewer snapshots (snapshot_keep)")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"the folder {path.parent} cannot be written to; choose another one"

@@ -19,7 +19,7 @@ from minidrop.config import SolverConfig, SolverParameter, load_solver
 from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError, fits_into_memory
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
-from minidrop.solver import state
+from minidrop.solver import caffe_state, state
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import warn_of_best, warn_of_ignored
 from minidrop.solver.evaluation import TestStopped, as_plain, run_test
@@ -147,11 +147,9 @@ class Solver:
         """Write snapshots to PREFIX_iter_N.h5 from now on, with the name of the run, if given, in them."""
         self.snapshot_prefix, self.has_prefix, self.written = str(prefix), True, Written(run)
 
-    def load_initial_weights(self) -> None:
+    def load_initial_weights(self, skip_mismatched: bool = False) -> None:
         """Copy the weights of the files that the solver file's `weights` names, looked up beside it first."""
-        for name in (name.strip() for text in self.settings.weights for name in text.split(",")):
-            beside = Path(self.config.path).parent / name if self.config.path else Path(name)
-            state.load_weights(self.net, beside if beside.exists() else name)
+        state.load_initial(self, skip_mismatched)
 
     def _net(self, choice, seed, share):
         phase = "TRAIN" if choice.iterations is None else "TEST"
@@ -315,16 +313,24 @@ class Solver:
         return self._snapshot_iteration == self.iteration
 
     def restore(self, path: str | PathLike) -> None:
-        """Continue from a snapshot as if the run had never stopped.
+        """Continue from a snapshot, or a .solverstate(.h5) of Caffe's, as if the run had never stopped.
 
         If SnapshotError is raised, the solver is unchanged.
         """
         with suppress(CaptureError, DataError, NonFiniteError):       # of iterations that no longer count
             self.settle()
+        if not caffe_state.is_own(path):
+            caffe_state.restore(self, path)
+            self.last_snapshot = self._snapshot_iteration = None
+            return
         state.restore(self, path)
         self.last_snapshot, self._snapshot_iteration = Path(path), self.iteration
         self.written.recall(Path(self.snapshot_prefix), self.iteration)
         self.written.add(Path(path), self.smoothed_loss)
+
+    def save_solverstate(self, path: str | PathLike) -> Path:
+        """Write a .solverstate(.h5) for Caffe and its .caffemodel(.h5) beside it, whose path it returns."""
+        return caffe_state.save(self, path)
 
     def close(self) -> None:
         """Stop reader threads, and free device memory held for captured iterations."""

@@ -14,6 +14,8 @@ import numpy as np
 from minidrop.config import SolverConfig
 from minidrop.errors import NonFiniteError, SnapshotError, nearest
 from minidrop.net import Net
+from minidrop.net.loading import Paths, paths_of
+from minidrop.net.vocabularies import vocabularies_of, warn_of_other_vocabularies
 from minidrop.snapshot import (
     Snapshot,
     check_keys,
@@ -26,10 +28,8 @@ from minidrop.snapshot import (
 from minidrop.solver.data_record import (
     place_record,
     places_of,
-    vocabularies_of,
     vocabulary_record,
     warn_of_other_places,
-    warn_of_other_vocabularies,
 )
 from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
 from minidrop.solver.loss_scale import LossScale
@@ -187,58 +187,23 @@ def _checked_state(path, arrays, attrs):
     return losses.tolist(), positions
 
 
-def load_weights(net: Net, path: str | PathLike,
-                 vocabularies: dict[str, str] | None = None) -> tuple[list[str], list[str]]:
-    """Copy the weights in a snapshot to the layers of the same name; returns (copied, left) names.
+def load_weights(net: Net, path: Paths, vocabularies: dict[str, str] | None = None,
+                 skip_mismatched: bool = False) -> tuple[list[str], list[str]]:
+    """Copy the weights of files to a net as `Net.load_weights` does; returns (copied, left) names.
 
-    `left` lists the net's parameters that the file lacks, and the file's that the net lacks; they are logged,
-    and so is another vocabulary than the snapshot's. `vocabularies`: {layer: fingerprint}, instead of those
-    of the net's own texts. Raises SnapshotError if a shape differs, a weight is no finite number of the net's
-    dtype, or nothing fits.
+    `left` lists what the files lack, and what the net lacks.
     """
-    snapshot = read_snapshot(path)
-    found = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
-             if key.startswith("data/")}
-    for names in _shared_names(path, snapshot.attrs):
-        for name in names[1:]:
-            if names[0] in found:
-                found.setdefault(name, found[names[0]])
-    targets, owners = net.parameters(), net.owners()
-    source = {name: own for name in targets for own in reversed(owners[name]) if own in found}
-    common = [name for name in targets if name in source]
-    if not common:
-        raise SnapshotError(f"{path}: holds no parameter of this net (it has "
-                            f"{', '.join(sorted(found)[:6]) or 'none'}; the net has "
-                            f"{', '.join(sorted(targets)[:6]) or 'none'})")
-    for name in common:
-        _check_shape(path, name, found[source[name]], targets[name].data)
-    with np.errstate(over="ignore"):
-        arrays = {name: found[source[name]].astype(net.dtype) for name in common}
-    if broken := _nonfinite(arrays):
-        raise SnapshotError(f"{path}: {broken} has a NaN, an infinity or a number too large for {net.dtype}; "
-                            f"use weights of before")
-    for name, array in arrays.items():
-        targets[name].data[...] = net.backend.asarray(array)
-    used = {id(found[own]) for own in source.values()}
-    left = [f"{name} (not in the file)" for name in targets if name not in common]
-    left += [f"{name} (not in the net)" for name, value in found.items() if id(value) not in used]
-    for name in left:
-        log.warning("%s: not copied: %s", path, name)
-    vocabularies = vocabularies_of(net) if vocabularies is None else vocabularies
-    warn_of_other_vocabularies(path, snapshot.attrs, vocabularies)
-    return common, left
+    report = net.load_weights(path, skip_mismatched, vocabularies)
+    return report.copied, report.left
 
 
-def _shared_names(path, attrs):
-    """Return a list of names for each shared parameter, the name of its array first."""
-    try:
-        shared = json.loads(attrs.get("shared", "[]"))
-        if all(isinstance(name, str) for names in shared for name in names) and all(map(len, shared)):
-            return shared
-    except (TypeError, ValueError):
-        pass
-    raise SnapshotError(f"{path}: refused as a snapshot: expected shared to be lists of names, got "
-                        f"{str(attrs['shared'])[:80]!r}")
+def load_initial(solver: Solver, skip_mismatched: bool = False) -> None:
+    """Copy the weights of the files that a solver's `weights` names, looked up beside its file first."""
+    names = [name for text in solver.settings.weights for name in paths_of(text)]
+    beside = [Path(solver.config.path or "").parent / name for name in names]
+    paths = [there if there.exists() else name for there, name in zip(beside, names, strict=True)]
+    if paths:
+        log.info("%s", solver.net.load_weights(paths, skip_mismatched))
 
 
 def _check_shape(path, name, value, target, hint=_WEIGHT_HINT):

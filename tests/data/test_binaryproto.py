@@ -85,7 +85,7 @@ DAMAGED = {
     "a text": (b"0.1 0.2 0.3\n", "unknown kind|no such file|holds no values"),
     "too few values": (PACKED(shape={"dim": [2, 3]}, data=[1, 2]).SerializeToString(),
                        r"has 8 bytes of values for the shape \(2, 3\)"),
-    "no shape": (PACKED(data=[1, 2]).SerializeToString(), r"for the shape \(0, 0, 0, 0\)"),
+    "no shape": (PACKED(data=[1, 2]).SerializeToString(), r"for the shape \(\)"),
     "part of a value": (WHOLE + b"\x2a\x01\x00", "has 25 bytes of values"),
     "a negative length": (PACKED(num=-1, channels=-1, height=1, width=1, data=[1]).SerializeToString(),
                           "has 4 bytes of values for the shape"),

@@ -1,0 +1,135 @@
+"""Images as arrays (height, width, channels): read, resized, and cut into the ten crops of a test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minidrop.data.limits import how_to_raise, raised
+from minidrop.errors import DataError, ShapeError
+
+MOST_PIXELS = 1 << 26           # of one image: 8192 x 8192
+# What each of red, green and blue adds to the brightness, as in scikit-image, by which Caffe's own load_image
+# reads (ITU-R BT.709).
+_BRIGHTNESS = np.array([0.2125, 0.7154, 0.0721], np.float32)
+
+
+def load_image(path: str | os.PathLike, color: bool = True) -> np.ndarray:
+    """Return an image file as float32 in [0, 1], (height, width, 3) in the order red, green, blue.
+
+    color: False gives (height, width, 1), the brightness. Transparency is left out. Raises DataError if the
+    file is missing, no image, damaged, or above 2^26 pixels, or if Pillow is not installed.
+    """
+    pixels = _pixels(path)
+    if color:
+        return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
+    return pixels if pixels.shape[2] == 1 else (pixels @ _BRIGHTNESS)[:, :, None]
+
+
+def _pixels(path):
+    """Return an image file as float32 in [0, 1], of one channel or three."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise DataError(f"{path}: reading images needs Pillow: pip install \"minidrop[images]\"") from None
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height <= raised(MOST_PIXELS):
+                return _numbers(image)
+    except DataError:
+        raise
+    except Exception as error:      # Pillow's readers raise nearly anything for a damaged file
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read as an image ({reason}); check the path, and that the file "
+                        f"is whole") from None
+    raise DataError(f"{path}: expected an image of at most {raised(MOST_PIXELS)} pixels, got {width} x "
+                    f"{height}; {how_to_raise()}")
+
+
+def _numbers(image):
+    if image.mode in ("I", "I;16", "I;16B", "I;16L"):       # 16 bits a pixel
+        return (np.asarray(image).astype(np.float32) / np.float32(65535))[:, :, None]
+    if image.mode == "F":
+        return np.asarray(image, np.float32)[:, :, None]
+    grey = image.mode in ("1", "L", "LA")
+    pixels = np.asarray(image.convert("L" if grey else "RGB"), np.float32) / np.float32(255)
+    return pixels[:, :, None] if grey else pixels
+
+
+def resize_image(image: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
+    """Return an image (height, width, channels) resized to new_dims = (height, width), as float32.
+
+    interp_order: 1 interpolates between the four nearest pixels, 0 takes the nearest. The centre of the first
+    pixel lies half a pixel inside, and outside the image its edge goes on: OpenCV's INTER_LINEAR. Nothing is
+    smoothed first, so an image made much smaller shows single pixels.
+    """
+    image = np.asarray(image)
+    height, width = _sizes(new_dims)
+    if image.ndim != 3 or not image.size or image.dtype.kind not in "biuf":
+        raise ShapeError(f"resize_image: expected numbers (height, width, channels), none of them 0, got "
+                         f"shape {image.shape} of {image.dtype}")
+    if interp_order not in (0, 1):
+        raise DataError(f"resize_image: interp_order must be 0 (nearest) or 1 (linear), got {interp_order}")
+    image = image.astype(np.float32, copy=False)
+    for axis, length in ((0, height), (1, width)):
+        if image.shape[axis] != length:
+            image = _along(image, axis, length, interp_order)
+    return image if image.base is None else image.copy()
+
+
+def _sizes(new_dims):
+    try:
+        height, width = (int(length) for length in new_dims)
+    except (TypeError, ValueError):
+        raise ShapeError(f"resize_image: expected (height, width), got {new_dims!r}") from None
+    if min(height, width) < 1 or height * width > raised(MOST_PIXELS):
+        raise ShapeError(f"resize_image: expected a height and width of at least 1 and at most "
+                         f"{raised(MOST_PIXELS)} pixels, got {height} x {width}; {how_to_raise()}")
+    return height, width
+
+
+def _along(image, axis, length, order):
+    """Return an image resized along one axis."""
+    before = image.shape[axis]
+    places = (np.arange(length) + 0.5) * (before / length) - 0.5
+    if order == 0:
+        return image.take(np.clip(np.rint(places).astype(np.intp), 0, before - 1), axis)
+    places = np.clip(places, 0, before - 1)
+    low = np.floor(places).astype(np.intp)
+    high = np.minimum(low + 1, before - 1)
+    share = (places - low).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    first = image.take(low, axis)
+    return first + (image.take(high, axis) - first) * share
+
+
+def oversample(images: Any, crop_dims: Sequence[int]) -> np.ndarray:
+    """Return ten crops of each image: the four corners and the centre, then the same mirrored left to right.
+
+    images: arrays (height, width, channels) of one shape; crop_dims: (height, width) of a crop. Returns
+    float32 (10 * images, height, width, channels), the ten of an image together. Raises ShapeError for a crop
+    that is larger than the images.
+    """
+    images = [np.asarray(image) for image in images]
+    shapes = sorted({image.shape for image in images})
+    if len(shapes) != 1 or len(shapes[0]) != 3:
+        raise ShapeError(f"oversample: expected images (height, width, channels) of one shape, got shapes "
+                         f"{', '.join(map(str, shapes)) or 'of none'}")
+    height, width, channels = shapes[0]
+    rows, columns = (int(length) for length in crop_dims)
+    if not 1 <= rows <= height or not 1 <= columns <= width:
+        raise ShapeError(f"oversample: expected crops of at most {height} x {width}, the size of the images, "
+                         f"got {rows} x {columns}")
+    lows, lefts = (0, height - rows), (0, width - columns)
+    corners = [(top, left) for top in lows for left in lefts] + [((height - rows) // 2,
+                                                                  (width - columns) // 2)]
+    crops = np.empty((10 * len(images), rows, columns, channels), np.float32)
+    for i, image in enumerate(images):
+        for j, (top, left) in enumerate(corners):
+            crop = image[top:top + rows, left:left + columns]
+            crops[10 * i + j] = crop
+            crops[10 * i + 5 + j] = crop[:, ::-1]
+    return crops

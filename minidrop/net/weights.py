@@ -1,0 +1,66 @@
+"""Weights: the parameters of a net, by name, read from files and written to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from minidrop.net.loading import Loading, Paths
+from minidrop.net.saving import save
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Parameter
+    from minidrop.net.load_report import LoadReport
+
+
+class Weights:
+    """The part of Net that concerns its parameters as a whole."""
+
+    params: dict[str, dict[str, Parameter]]
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Return {"layer/name": Parameter}, each parameter once, under its first owner."""
+        return {names[0]: parameter for parameter, names in self._owned()}
+
+    def owners(self) -> dict[str, list[str]]:
+        """Return {"layer/name": its Parameter's names, this one first}, in the order of `parameters`."""
+        return {names[0]: names for _, names in self._owned()}
+
+    def _owned(self) -> Iterable[tuple[Parameter, list[str]]]:
+        found: dict[int, tuple[Parameter, list[str]]] = {}
+        for layer, own in self.params.items():
+            for name, parameter in own.items():
+                found.setdefault(id(parameter), (parameter, []))[1].append(f"{layer}/{name}")
+        return found.values()
+
+    def clear_grads(self) -> None:
+        """Clear all gradients."""
+        for own in self.params.values():
+            for parameter in own.values():
+                parameter.clear_grad()
+
+    def load_weights(self: Any, paths: Paths, skip_mismatched: bool = False,
+                     vocabularies: Mapping[str, str] | None = None) -> LoadReport:
+        """Copy weights of files to the layers of the same name; returns a LoadReport, a table as text.
+
+        paths: snapshots, .caffemodel or .caffemodel.h5 files, also of old forms of Caffe: one, several in one
+        text with commas between, or a list; what a file is, its content decides. A later file counts more.
+        As in Caffe, layers that the net lacks are left out, the others must have arrays of the same number
+        and shapes: with skip_mismatched those that do not fit stay as they are. What is not copied is logged.
+        vocabularies: {layer: fingerprint}, instead of those of the net's own texts.
+        Raises SnapshotError, and then nothing is changed, if anything does not fit, a weight is no finite
+        number of the net's dtype, or a file holds nothing for this net.
+        """
+        return Loading(self, paths, skip_mismatched, vocabularies).apply()
+
+    def save(self: Any, path: str | os.PathLike, diffs: bool = False) -> None:
+        """Write the weights as Caffe does: a .caffemodel, or a .caffemodel.h5, by the end of the name.
+
+        A .caffemodel also holds the layers, as the net was built. An ApproxDropout or GaussianDropout in it
+        is a Dropout, which does the same where nothing is dropped, and a DropConnect an InnerProduct: Caffe
+        and OpenCV know them. Other types and settings that are minidrop's own stay: the readers skip unknown
+        fields, and find weights by the names of layers alone. float64 is stored as such. diffs: with the
+        gradients. The file is replaced as a whole or not at all; raises SnapshotError.
+        """
+        save(self, path, diffs)

@@ -1,0 +1,153 @@
+"""Drawings of nets: cards and arrows from the description, the layout, SVG and DOT of hostile names."""
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from minidrop.apps.drawing import drawing_of
+from minidrop.apps.layout import layered
+from minidrop.apps.pictures import DIRECTIONS, as_dot, as_svg
+from minidrop.config import parse_net
+from tests.nets import drop, inputs, ip, layer
+
+MISSING = ('layer { name: "d" type: "HDF5Data" top: "x" top: "label" PHASE '
+           'hdf5_data_param { source: "no" batch_size: 2 } }')
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def drawing(*layers, **options):
+    return drawing_of(parse_net("\n".join(layers), "n.prototxt"), **options)
+
+
+def rows(drawn):
+    return [[row.name for row in card.rows] for card in drawn.cards]
+
+
+def lines_of(drawn, name):
+    return next(row.lines for card in drawn.cards for row in card.rows if row.name == name)
+
+
+def test_shapes_windows_and_what_drops_save():
+    drawn, reason = drawing(
+        inputs((4, 3, 9, 9)),
+        layer("Convolution", "conv", "a", more="convolution_param { num_output: 6 kernel_h: 3 kernel_w: 1 "
+              "stride: 2 pad: 1 group: 3 }"),
+        layer("Pooling", "pool", "conv", more="pooling_param { pool: AVE global_pooling: true }"),
+        ip("ip1", "pool", 64), layer("ReLU", "relu", "ip1", "ip1"),
+        drop("drop", "ip1", settings="dropout_ratio: 0.5"), ip("ip2", "drop", 5), phase="TRAIN")
+    assert reason == ""
+    assert rows(drawn) == [["in_a"], ["conv"], ["pool"], ["ip1", "relu"], ["drop"], ["ip2"]]
+    assert drawn.arrows == [(0, 1, "a"), (1, 2, ""), (2, 3, ""), (3, 4, ""), (4, 5, "")]
+    assert lines_of(drawn, "conv") == ["6 outputs, 3x1, stride 2, pad 1, group 3", "4x6x5x6"]
+    assert lines_of(drawn, "pool") == ["AVE, global", "4x6x1x1"]
+    assert lines_of(drawn, "ip1")[:2] == ["64 outputs", "4x64"]
+    assert lines_of(drawn, "ip1")[2].startswith("50.0% of ")
+    assert lines_of(drawn, "drop")[:3] == ["ratio 0.5", "4x64", "PERIODIC keeps 50.0% of the units"]
+    assert lines_of(drawn, "drop")[3].startswith("saves ")
+    assert lines_of(drawn, "drop")[3].endswith("% in ip1, ip2")
+
+
+def test_a_net_without_its_data_is_drawn():
+    drawn, reason = drawing(MISSING.replace("PHASE", ""), ip("ip", "x", 3), layer("Silence", "s", "label"))
+    assert "no such file" in reason
+    assert rows(drawn) == [["d"], ["ip"], ["s"]]
+    assert drawn.arrows == [(0, 1, "x"), (0, 2, "label")]
+
+
+def test_unknown_types_and_blobs_that_nobody_writes_are_drawn():
+    drawn, reason = drawing(inputs((2, 3)), layer("Bogus", "b", "a nowhere"), ip("ip", "b", 2))
+    assert "bottom 'nowhere' is written by no layer" in reason
+    assert [card.title for card in drawn.cards] == ["", "nowhere", "", ""]
+    assert drawn.arrows == [(0, 2, "a"), (1, 2, ""), (2, 3, "")]
+    assert lines_of(drawn, "in_a") == ["2x3"]           # as far as shapes are known
+
+
+def test_phases_are_drawn_apart_or_together():
+    text = [MISSING.replace("PHASE", "include { phase: TRAIN }"),
+            MISSING.replace("PHASE", "include { phase: TEST }").replace('"d"', '"t"'), ip("ip", "x", 2),
+            layer("Accuracy", "acc", "ip label", more="include { phase: TEST }")]
+    assert rows(drawing(*text, phase="TRAIN")[0]) == [["d"], ["ip"]]
+    assert rows(drawing(*text, phase="TEST")[0]) == [["t"], ["ip"], ["acc"]]
+    both = drawing(*text)[0]
+    assert rows(both) == [["d"], ["t"], ["ip"], ["acc"]]
+    assert both.arrows == [(0, 2, "x"), (1, 2, "x"), (2, 3, ""), (1, 3, "label")]
+
+
+def test_what_works_in_place_joins_the_card_of_its_blob_unless_others_read_that():
+    relu = layer("ReLU", "r", "ip", "ip")
+    joined = drawing(inputs((2, 3)), ip("ip", "a", 3), relu, layer("TanH", "t", "ip", "ip"))[0]
+    assert rows(joined) == [["in_a"], ["ip", "r", "t"]]
+    apart = drawing(inputs((2, 3)), ip("ip", "a", 3), layer("TanH", "t", "ip"), relu)[0]
+    assert rows(apart) == [["in_a"], ["ip"], ["t"], ["r"]]
+    assert (1, 3, "") in apart.arrows
+
+
+def test_multipliers_are_shown_when_asked_for():
+    text = inputs((2, 3)), ip("ip", "a", 2, more="param { lr_mult: 1 } param { lr_mult: 0.1 }")
+    assert lines_of(drawing(*text, multipliers=True)[0], "ip")[-1] == "lr_mult 1, 0.1"
+    assert not any("lr_mult" in line for line in lines_of(drawing(*text)[0], "ip"))
+
+
+HOSTILE = ['</text><script>alert(1)</script>', 'a"];x[label="', "\\N\\", "&lt;&#10;",
+           "tab\tline\nbell\a\uffff", "漢字"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_of_strangers_are_text_and_nothing_else(name):
+    config = parse_net(inputs((2, 3)) + ip("ip", "a", 2))
+    config.message.layer[1].name = config.message.layer[1].top[0] = name
+    config.message.name = name
+    drawn, _ = drawing_of(config)
+    root = ElementTree.fromstring(as_svg(drawn).encode())
+    shown = "".join(c if c > "\x1f" and c != "\uffff" else " " if c in "\t\n" else "?" for c in name)
+    assert f"{shown} (InnerProduct)" in [text.text for text in root.iter(f"{SVG}text")]
+    assert {element.tag for element in root.iter()} <= {SVG + tag for tag in (
+        "svg", "title", "defs", "marker", "path", "rect", "text", "ellipse")}
+    dot = as_dot(drawn)
+    line = next(line for line in dot.splitlines() if line.startswith("  n1 ["))
+    written = shown.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")
+    assert line.startswith(f'  n1 [label="{written} (InnerProduct)\\n')
+    assert dot.count("\n") == 8
+
+
+def overlaps(sizes, centres):
+    for i, (a, (x, y)) in enumerate(zip(sizes, centres, strict=True)):
+        for b, (u, v) in zip(sizes[:i], centres[:i], strict=True):
+            yield abs(x - u) < (a[0] + b[0]) / 2 and abs(y - v) < (a[1] + b[1]) / 2
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_boxes_do_not_overlap_and_arrows_go_one_way(direction):
+    sizes = [(60 + 17 * i % 90, 20 + 7 * i % 40) for i in range(30)]
+    edges = [(i, j) for i in range(30) for j in range(i + 1, 30) if (i * 7 + j * 3) % 11 == 0]
+    placed = layered(sizes, edges, direction)
+    assert not any(overlaps(sizes, placed.centres))
+    axis, sign = direction in ("TB", "BT"), 1 if direction in ("TB", "LR") else -1
+    for (source, target), route in zip(edges, placed.routes, strict=True):
+        along = [sign * point[axis] for point in route]
+        assert along == sorted(along)
+        for node, end, side in ((source, 0, 1), (target, -1, -1)):
+            assert route[end][1 - axis] == pytest.approx(placed.centres[node][1 - axis])
+            assert sign * (route[end][axis] - placed.centres[node][axis]) == pytest.approx(
+                side * sizes[node][axis] / 2)
+    assert all(0 <= x <= placed.width and 0 <= y <= placed.height
+               for points in (placed.centres, *placed.routes) for x, y in points)
+
+
+def test_a_chain_is_a_straight_line():
+    placed = layered([(40, 20)] * 5, [(i, i + 1) for i in range(4)], "TB")
+    assert len({x for x, _ in placed.centres}) == 1
+    assert [y for _, y in placed.centres] == sorted(y for _, y in placed.centres)
+
+
+def test_a_crossing_that_can_be_avoided_is():
+    placed = layered([(40, 20)] * 4, [(0, 3), (1, 2)], "TB")
+    (a, _), (b, _), (c, _), (d, _) = placed.centres
+    assert (a < b) == (d < c)
+
+
+def test_nothing_and_very_many_arrows_are_drawn():
+    assert layered([], []).routes == []
+    sizes, edges = [(10, 10)] * 400, [(i, j) for i in range(400) for j in range(i + 1, 400, 3)]
+    assert len(layered(sizes, edges).routes) == len(edges)      # far more bends than are allowed
+    assert "<svg" in as_svg(drawing("", phase="TRAIN")[0])
