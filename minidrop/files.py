@@ -138,7 +138,7 @@ def abandon() -> None:
 
 
 def _check_new(path):
-    """Raise FileExistsError where there is something called `path`; a renamed one replaces an empty folder."""
+    """Raise FileExistsError where `path` is there; a renamed folder would replace an empty one."""
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 

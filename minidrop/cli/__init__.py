@@ -15,7 +15,14 @@ import click
 import minidrop
 from minidrop.cli.caffe_flags import normalise
 from minidrop.cli.check import check
+from minidrop.cli.compute_image_mean import compute_image_mean
 from minidrop.cli.console import console, echo
+from minidrop.cli.convert_data_sets import (
+    convert_cifar_data,
+    convert_mnist_data,
+    convert_mnist_siamese_data,
+)
+from minidrop.cli.convert_imageset import convert_imageset
 from minidrop.cli.devices import devices
 from minidrop.cli.generate import generate
 from minidrop.cli.patterns import patterns
@@ -35,7 +42,8 @@ class Commands(click.Group):
         return list(self.commands)
 
     def get_command(self, context: Any, name: str) -> Any:
-        return super().get_command(context, ALIASES.get(name, name))
+        name = ALIASES.get(name, name)
+        return super().get_command(context, name) or super().get_command(context, name.replace("-", "_"))
 
     def resolve_command(self, context: Any, args: list[str]) -> Any:
         name = args[0]
@@ -59,7 +67,8 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (train, test, time, check, generate, patterns, devices):
+for _command in (train, test, time, check, generate, patterns, devices, convert_imageset, compute_image_mean,
+                 convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)
 
 

@@ -47,7 +47,7 @@ def read_image_file(path: str | os.PathLike) -> bytes:
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the "
                         "path and its permissions") from error
     if content is None:
-        raise DataError(f"{path}: expected an image file of at most {limit} bytes, got more; {how_to_raise()}")
+        raise DataError(f"{path}: expected at most {limit} bytes of an image, got more; {how_to_raise()}")
     return content
 
 

@@ -72,8 +72,8 @@ def probe(paths: Iterable[Path], names: Iterable[str] | None = None, kind: str =
         advice = "make it again"
     if reason:
         path = list(untried.values())[int(number)]
-        raise DataError(f"{path}: expected a readable {WORDS[kind][0]}, got {reason} (in a process that tries "
-                        f"it, with {memory >> 20} MiB of memory); the file is damaged: {advice}")
+        raise DataError(f"{path}: expected a readable {WORDS[kind][0]}, got {reason} (in a process that "
+                        f"tries it, with {memory >> 20} MiB of memory); the file is damaged: {advice}")
     if child.returncode == 0:
         _passed.update(untried)
 

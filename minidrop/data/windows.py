@@ -61,7 +61,7 @@ class WindowFile:
     def _read_image(self, fg_threshold, bg_threshold):
         _, name = self._line("the path of an image")
         if "\0" in name:
-            raise DataError(f"{self.path}: expected the path of an image, got one with a zero byte; correct it")
+            raise DataError(f"{self.path}: expected the path of an image, got a zero byte in it; correct it")
         channels, height, width = (self._whole(f"the {what} of an image")
                                    for what in ("number of channels", "height", "width"))
         self.images.append((name, (channels, height, width)))
