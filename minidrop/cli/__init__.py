@@ -29,7 +29,7 @@ from minidrop.cli.train import train
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.files import abandon
 
-ALIASES = {"device_query": "devices", "device-query": "devices"}
+ALIASES = {"device_query": "devices"}
 
 
 class Commands(click.Group):
@@ -39,6 +39,7 @@ class Commands(click.Group):
         return list(self.commands)
 
     def get_command(self, context: Any, name: str) -> Any:
+        name = name.replace("-", "_")
         return super().get_command(context, ALIASES.get(name, name))
 
     def resolve_command(self, context: Any, args: list[str]) -> Any:
