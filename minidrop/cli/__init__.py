@@ -37,7 +37,7 @@ from minidrop.cli.upgrade import upgrade
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.files import abandon
 
-ALIASES = {"device_query": "devices", "device-query": "devices", "upgrade_net_proto_text": "upgrade",
+ALIASES = {"device_query": "devices", "upgrade_net_proto_text": "upgrade",
            "upgrade_net_proto_binary": "upgrade", "upgrade_solver_proto_text": "upgrade"}
 
 
@@ -48,8 +48,8 @@ class Commands(click.Group):
         return list(self.commands)
 
     def get_command(self, context: Any, name: str) -> Any:
-        name = ALIASES.get(name, name)
-        return super().get_command(context, name) or super().get_command(context, name.replace("-", "_"))
+        name = name.replace("-", "_")
+        return super().get_command(context, ALIASES.get(name, name))
 
     def resolve_command(self, context: Any, args: list[str]) -> Any:
         name = args[0]
