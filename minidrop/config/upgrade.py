@@ -49,6 +49,7 @@ def upgrade_net(config: NetConfig) -> None:
         for i, layer in enumerate(config.message.layer):
             _move_transform(config, i, layer, mistakes)
             _upgrade_batch_norm(layer)
+        _name_losses(config.message)
     except ConfigError as error:
         mistakes += error.lines
     if mistakes:
@@ -133,6 +134,14 @@ def _upgrade_batch_norm(layer):
             param.ClearField("decay_mult")
         if not any(param.ListFields() for param in layer.param):
             layer.ClearField("param")
+
+
+def _name_losses(net):
+    """Give each loss without a top one of the layer's name, where Caffe gives it a top of no name."""
+    losses = [layer for layer in net.layer if layer.type.endswith("Loss") and layer.name and not layer.top]
+    blobs = {blob for layer in net.layer for blob in (*layer.bottom, *layer.top)} if losses else set()
+    for layer in losses:
+        layer.top.append(layer.name if layer.name not in blobs else f"{layer.name}_top")
 
 
 # -- inputs --------------------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ what this layer wrote" has one answer however often the file reuses a name.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from minidrop.config import all_param_fields, decimal, layer_types, param_fields, unknown_type
@@ -26,6 +27,8 @@ from minidrop.patterns.drop_site import DropSite
 if TYPE_CHECKING:
     from minidrop.config.load import NetConfig
     from minidrop.layers.base import Context
+
+log = logging.getLogger(__name__)
 
 
 class BlobRef(NamedTuple):
@@ -109,7 +112,7 @@ class Graph:
     """The nodes in file order, with the blobs and parameters that connect them.
 
     `writer[ref]` is a node, `readers[ref]` a list of (node, bottom number), `shapes[ref]` a logical shape.
-    `parameters` are each once, also if shared.
+    `parameters` are each once, also if shared. `twins` had the name of a layer above and were given another.
     """
 
     nodes: list = field(default_factory=list)
@@ -117,6 +120,7 @@ class Graph:
     readers: dict = field(default_factory=dict)
     shapes: dict = field(default_factory=dict)
     parameters: list = field(default_factory=list)
+    twins: list = field(default_factory=list)       # (node, name as written, where it was first)
 
     @property
     def parameter_count(self) -> int:
@@ -142,6 +146,7 @@ def build_graph(config: NetConfig, context: Context, problems: Problems | None =
     graph = _wire(config, found)
     _make_layers(graph, context, found)
     _infer_shapes(graph, found)
+    _check_twins(graph, found)
     check_vocabularies(graph, found)
     if problems is None:
         found.raise_any()
@@ -151,6 +156,7 @@ def build_graph(config: NetConfig, context: Context, problems: Problems | None =
 def _wire(config, problems):
     graph, current, names = Graph(), {}, {}
     messages = config.message.layer
+    taken = {message.name for message in messages}
     first_written = {}
     for index, message in enumerate(messages):
         for top in message.top:
@@ -160,8 +166,9 @@ def _wire(config, problems):
         if not message.name:
             problems.add(index, "a layer needs a name", "type")
         elif message.name in names:
-            problems.add(index, f"there is a layer of this name already, at "
-                         f"{config.where(names[message.name])}", "name")
+            graph.twins.append((node, message.name, config.where(names[message.name])))
+            message.name = next(new for i in count(2) if (new := f"{message.name}_{i}") not in taken)
+            taken.add(message.name)
         names.setdefault(message.name, index)
         for i, bottom in enumerate(message.bottom):
             if bottom in current:
@@ -188,6 +195,17 @@ def _wire(config, problems):
         current.update({ref.name: ref for ref in node.tops})
         graph.nodes.append(node)
     return graph
+
+
+def _check_twins(graph, problems):
+    """Caffe lets two layers have one name; but parameters are found by it."""
+    for node, name, where in graph.twins:
+        if node.is_sound and node.layer.parameter_specs():
+            problems.add(node.index, f"there is a layer {name!r} already, at {where}; give a layer with "
+                                     f"parameters a name of its own", "name")
+        else:
+            log.warning("%s: there is a layer %r already, at %s; this one is called %r here",
+                        problems.config.where(node.index, "name"), name, where, node.name)
 
 
 def _missing(bottom, index, blobs, count, writer, messages):

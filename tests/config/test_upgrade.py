@@ -51,12 +51,19 @@ layer { name: "norm" type: "LRN" bottom: "pool" top: "norm" lrn_param { local_si
 layer { name: "drop" type: "Dropout" bottom: "norm" top: "norm" dropout_param { dropout_ratio: 0.25 } }
 layer { name: "ip" type: "InnerProduct" bottom: "norm" top: "ip"
         inner_product_param { num_output: 10 bias_filler { value: 1 } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 """
 
 
 def test_a_net_of_v0_layers():
     same(V0_LENET, V2_LENET)
+
+
+def test_a_loss_without_a_top_gets_one_of_its_name():
+    net = upgraded('layer { name: "x" type: "EuclideanLoss" bottom: "x" bottom: "y" } '
+                   'layer { name: "l" type: "HingeLoss" bottom: "x" bottom: "y" } '
+                   'layer { name: "a" type: "Accuracy" bottom: "x" bottom: "y" }')
+    assert [list(layer.top) for layer in net.layer] == [["x_top"], ["l"], []]
 
 
 def test_other_data_layers_of_v0():

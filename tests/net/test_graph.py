@@ -77,8 +77,10 @@ MISTAKES = {
         'layer { name: "r" type: "ReLU" bottom: "data" top: "r" param { } }',
         "net.prototxt:3:56: layer 'r' (ReLU): 1 `param` entries, but the layer has 0 parameters (none)"),
     "one name twice": (
-        'layer { name: "in" type: "ReLU" bottom: "data" top: "r" }',
-        "net.prototxt:3:9: layer 'in' (ReLU): there is a layer of this name already, at net.prototxt:1:1"),
+        'layer { name: "in" type: "InnerProduct" bottom: "data" top: "r" '
+        'inner_product_param { num_output: 3 } }',
+        "net.prototxt:3:9: layer 'in_2' (InnerProduct): there is a layer 'in' already, at net.prototxt:1:1; "
+        "give a layer with parameters a name of its own"),
     "no name": (
         'layer { type: "ReLU" bottom: "data" top: "r" }',
         "net.prototxt:3:9: layer '' (ReLU): a layer needs a name"),
@@ -139,6 +141,16 @@ def test_all_mistakes_are_in_one_report():
     lines = report(DATA + "\n".join(texts))
     assert sorted(int(found.split(":")[1]) for found in lines) == expected
     assert all(found.startswith("net.prototxt:") and ": layer '" in found for found in lines)
+
+
+def test_a_layer_without_parameters_may_have_the_name_of_another(caplog):
+    net = Net(parse_net(DATA + """
+layer { name: "in" type: "ReLU" bottom: "data" top: "r" }
+layer { name: "in_2" type: "ReLU" bottom: "r" top: "s" }
+layer { name: "in" type: "ReLU" bottom: "s" top: "t" }""", "net.prototxt"), device="cpu")
+    assert list(net.layers)[-3:] == ["in_3", "in_2", "in_4"]
+    assert caplog.messages[0] == ("net.prototxt:4:9: there is a layer 'in' already, at net.prototxt:1:1; "
+                                  "this one is called 'in_3' here")
 
 
 def test_what_follows_from_a_mistake_is_not_reported_too():
