@@ -26,10 +26,12 @@ from minidrop.cli.patterns import patterns
 from minidrop.cli.test import test
 from minidrop.cli.time import time
 from minidrop.cli.train import train
+from minidrop.cli.upgrade import upgrade
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.files import abandon
 
-ALIASES = {"device_query": "devices"}
+ALIASES = {"device_query": "devices", "device-query": "devices", "upgrade_net_proto_text": "upgrade",
+           "upgrade_net_proto_binary": "upgrade", "upgrade_solver_proto_text": "upgrade"}
 
 
 class Commands(click.Group):
@@ -64,7 +66,7 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (train, test, time, check, generate, patterns, devices, draw_net, parse_log,
+for _command in (train, test, time, check, generate, upgrade, patterns, devices, draw_net, parse_log,
                  classify_command, extract_features_command):
     commands.add_command(_command)
 

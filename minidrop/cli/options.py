@@ -41,7 +41,21 @@ def _comma_separated(_context, _option, values):
     return [part for value in values for part in value.split(",") if part or not value]
 
 
+def _allow_python(context, _option, value):
+    """Allow Python layers until the command ends, to whose modules `import caffe` gives minidrop.caffe."""
+    if value:
+        from minidrop import caffe  # here, as few need it
+        caffe.install()
+        allow_python()
+        context.call_on_close(lambda: allow_python(False))
+
+
+python_option = click.option("--allow-python", is_flag=True, expose_value=False, is_eager=True,
+                             callback=_allow_python, help="Let the net's Python layers run the code of the "
+                             "modules that they name, found in PYTHONPATH.")
+
 net_options = _all(
+    python_option,
     click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
                  help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. "
                  "Repeatable."),

@@ -109,16 +109,16 @@ def load_solver(path: Any, ignore_unknown: bool = False) -> SolverConfig:
 
 def parse_net(text: str, name: str = "<string>", ignore_unknown: bool = False) -> NetConfig:
     """Return the NetConfig of a text; `name` is the file name in messages."""
-    config = NetConfig(*_parse(text, name, minidrop_pb2.NetParameter, minidrop_pb2.SolverParameter,
-                               ignore_unknown))
+    config = NetConfig(*parse_message(text, name, minidrop_pb2.NetParameter, minidrop_pb2.SolverParameter,
+                                      ignore_unknown))
     upgrade_net(config)
     return config
 
 
 def parse_solver(text: str, name: str = "<string>", ignore_unknown: bool = False) -> SolverConfig:
     """Return the SolverConfig of a text; `name` is the file name in messages."""
-    message, path, source = _parse(text, name, minidrop_pb2.SolverParameter, minidrop_pb2.NetParameter,
-                                   ignore_unknown)
+    message, path, source = parse_message(text, name, minidrop_pb2.SolverParameter, minidrop_pb2.NetParameter,
+                                          ignore_unknown)
     config = SolverConfig(message, path, source, ignore_unknown)
     upgrade_solver(config)
     return config
@@ -163,8 +163,9 @@ def _nearest_file(folder, name):
     return f"; did you mean {' or '.join(paths)}?" if paths else ""
 
 
-def _parse(text, name, message_class, other, ignore_unknown=False):
-    """Return (message, None, SourceMap)."""
+def parse_message(text: str, name: str, message_class: Any, other: Any,
+                  ignore_unknown: bool = False) -> tuple[Any, None, SourceMap]:
+    """Return (message, None, SourceMap) of a text as it stands; `other`: the class it may be meant for."""
     if not isinstance(text, str):
         raise ConfigError(f"{name}: expected text (str), got {type(text).__name__}")
     try:

@@ -5,8 +5,10 @@ import pkgutil
 
 from minidrop.layers.base import Context, Layer, ParameterSpec, known_layers, layer_class, register_layer
 from minidrop.layers.data_layer import DataLayer
+from minidrop.layers.python import PythonLayer, allow_python
 
-__all__ = ["Context", "DataLayer", "Layer", "ParameterSpec", "known_layers", "layer_class", "register_layer"]
+__all__ = ["Context", "DataLayer", "Layer", "ParameterSpec", "PythonLayer", "allow_python", "known_layers",
+           "layer_class", "register_layer"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -45,6 +45,7 @@ class ParameterSpec:
 
     setting: the field of the layer's settings that holds the filler; "": NAME_filler. trained: False for what
     the layer itself keeps up to date, such as statistics: its multipliers are 0 whatever the file says.
+    initial: an array with which it begins in place of what the filler makes.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ParameterSpec:
     filler: object
     setting: str = ""
     trained: bool = True
+    initial: Any = None
 
 
 class Layer:

@@ -96,10 +96,24 @@ class Lifetime:
                     new.params[layer][name].copy_from(parameter)
         for name, layer in self.layers.items():
             new.layers[name].adopt(layer)
-        new.seek(self.positions)
         new.set_states({place: array.copy() for place, array in self.states.items()})
-        new.drops.state, new._forwards = self.drops.state, self._forwards
+        new._go_on_from(self)
         return new
+
+    def _go_on_from(self: Any, other: Net) -> None:
+        """Take over where `other`, a net of the same description, stands in its data and its draws."""
+        self.seek(other.positions)
+        self.drops.state, self._forwards = other.drops.state, other._forwards
+
+    def replace_by(self: Any, config: NetConfig) -> None:
+        """Build the net anew from `config`, with the same parameters; go on in the data and the draws.
+
+        Raises ConfigError, and leaves the net as it is, where `config` does not fit the parameters.
+        """
+        new = type(self)(config, self.phase, self.backend, self.dtype, self.seed, self.level, self.stages,
+                         self)
+        new._go_on_from(self)
+        self.become(new)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise SnapshotError("a Net cannot be pickled: it holds files, threads and device memory. Build it "

@@ -198,21 +198,23 @@ class Net(Weights, Lifetime):
         `inputs` are the tops of Input layers, by name; those left out must have been set with `set_inputs`. A
         Tensor's value is `.numpy()`; `float()` works for losses. Errors, such as DataError, name the layer.
         """
-        with self._at_work():
+        with self.at_work():
             self.run = run = Run(self)
             self._give(inputs)
-            self._draw_if_due()
+            self.draw_if_due()
             outputs = run.through(self.graph.nodes, {})
             run.whole = not any(self.is_dropping(layer) for layer in self.drop_layers.values())
             return outputs
 
     @contextmanager
-    def _at_work(self):
+    def at_work(self) -> Iterator[None]:
+        """Within this context a pass of this thread runs, on the net's device."""
         with self.guard(), self.backend.active():
             self.guard.note()
             yield
 
-    def _draw_if_due(self):
+    def draw_if_due(self) -> None:
+        """Draw anew, as every forward pass does, unless `draw_patterns` was called."""
         if self._forwards is not None:
             self.drops.draw(self._forwards)
             self._forwards += 1
@@ -224,7 +226,7 @@ class Net(Weights, Lifetime):
 
     def read(self) -> Any:
         """Run only the data layers and return {BlobRef: Tensor} of their tops, for `compute`."""
-        with self._at_work():
+        with self.at_work():
             self.run = Run(self)
             self._give({})
             self.run.through(self._data_nodes, {})
@@ -233,7 +235,7 @@ class Net(Weights, Lifetime):
     def compute(self, data: np.ndarray) -> Any:
         """Run all layers except data layers, on tensors as `read` returns them, and return the Run."""
         self.run = Run(self)
-        self._draw_if_due()
+        self.draw_if_due()
         self.run.through(self._other_nodes, dict(data))
         return self.run
 
@@ -253,7 +255,7 @@ class Net(Weights, Lifetime):
         if not before.whole:
             raise DataError("rerun needs a forward pass without drops first: set_dropping(False), forward, "
                             "set_dropping(True)")
-        with self._at_work():
+        with self.at_work():
             self.run = Run(self)
             return self.run.again(before)
 

@@ -43,8 +43,7 @@ def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: st
                             "keeps the values of its filler", node.name, name)
             shape, rng = tuple(found.spec.shape), generator(seed, "filler", node.name, name)
             with fits_into_memory(f"{place} of shape {shape}"):
-                data = (backend.asarray(_given(node, name) if node.config.blobs
-                                        else fill(found.spec.filler, shape, rng), dtype) if fills
+                data = (backend.asarray(_initial(node, found.spec, rng), dtype) if fills
                         else np.broadcast_to(np.zeros((), dtype), shape))
             multipliers = (1.0 if value is None else value for value in (found.lr_mult, found.decay_mult))
             parameter = Parameter(data, backend, f"{node.name}.{name}", *multipliers)
@@ -67,6 +66,13 @@ def check_shapes(graph: Graph, problems: Problems, share: Net) -> None:
         if parameter is not None and parameter.shape != shape:
             problems.add(node.index, f"{name} has shape {shape} here, but {parameter.shape} in the net it is "
                                      f"shared with")
+
+
+def _initial(node, spec, rng):
+    """Return the array with which a parameter begins."""
+    if node.config.blobs:
+        return _given(node, spec.name)
+    return fill(spec.filler, tuple(spec.shape), rng) if spec.initial is None else spec.initial.copy()
 
 
 def _given(node, name):

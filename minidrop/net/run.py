@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from minidrop import functions
 from minidrop.autograd import Tensor, backward
@@ -33,24 +33,29 @@ class Run:
     # -- forward ---------------------------------------------------------------------------------------------
     def through(self, nodes: list[Node], tensors: dict) -> dict[str, Tensor]:
         """Run `nodes` in order on the {BlobRef: Tensor} written so far, and return the net's outputs."""
-        net, self.tensors = self.net, tensors
+        self.tensors = tensors
         for node in nodes:
-            bottoms = [tensors[ref] for ref in node.bottoms]
-            for i in node.layer.plan.expand:
-                bottoms[i] = functions.expand(bottoms[i])
-            for i in net.detached.get(node.index, ()):
-                tensor = bottoms[i]
-                bottoms[i] = Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
-            try:
-                tops = self._tops(node, bottoms)
-            except (MinidropError, MemoryError) as error:
-                self._raise_of(node, error)
-            tops = tops if isinstance(tops, tuple) else (tops,)
-            if net.force_backward and node.layer.is_data:
-                for top in tops:
-                    top.require_grad()
+            tops = self.layer(node, [tensors[ref] for ref in node.bottoms])
             tensors.update(zip(node.tops, tops, strict=True))
         return self.outputs
+
+    def layer(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
+        """Run the layer of one node on these bottoms, and return its tops; errors name the layer."""
+        net = self.net
+        for i in node.layer.plan.expand:
+            bottoms[i] = functions.expand(bottoms[i])
+        for i in net.detached.get(node.index, ()):
+            tensor = bottoms[i]
+            bottoms[i] = Tensor(tensor.data, False, tensor.backend, tensor.kept, tensor.kept_axis)
+        try:
+            tops = self._tops(node, bottoms)
+        except (MinidropError, MemoryError) as error:
+            self.raise_of(node, error)
+        tops = tops if isinstance(tops, tuple) else (tops,)
+        if net.force_backward and node.layer.is_data:
+            for top in tops:
+                top.require_grad()
+        return tops
 
     def again(self, before: Run) -> dict[str, Tensor]:
         """Run only the nodes that drops affect, on what the whole Run `before` computed above them."""
@@ -99,7 +104,7 @@ class Run:
             return ""
         return layer.record_of(place // math.prod(self.tensors[ref].shape[layer.record_axes:])) or ""
 
-    def _raise_of(self, node, error):
+    def raise_of(self, node: Node, error: Exception) -> NoReturn:
         """Raise an error again, as that of a layer."""
         place = f"layer {node.name!r} ({node.config.type})"
         if isinstance(error, MemoryError):
@@ -115,7 +120,7 @@ class Run:
         for node in self.net.graph.nodes:
             creators = [self.tensors[ref].creator for ref in node.tops if ref in self.tensors]
             if any(creator is not None and creator.age >= function.age for creator in creators):
-                self._raise_of(node, error)
+                self.raise_of(node, error)
 
     # -- results ---------------------------------------------------------------------------------------------
     @property

@@ -1,0 +1,103 @@
+"""What a Python layer and the names of pycaffe call a blob: an array, its gradient, and its sizes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minidrop.errors import ShapeError
+
+
+class BlobSizes:
+    """The sizes of a blob by Caffe's names, from its `shape`."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of entries."""
+        return math.prod(self.shape)
+
+    def _length(self, axis):
+        shape = tuple(self.shape)
+        if len(shape) > 4:
+            raise ShapeError(f"num, channels, height and width are those of at most four axes; this blob has "
+                             f"shape {shape}: use shape")
+        return shape[axis] if axis < len(shape) else 1
+
+    @property
+    def num(self) -> int:
+        """The length of the first of four axes, 1 where there is none; so are the next three."""
+        return self._length(0)
+
+    @property
+    def channels(self) -> int:
+        return self._length(1)
+
+    @property
+    def height(self) -> int:
+        return self._length(2)
+
+    @property
+    def width(self) -> int:
+        return self._length(3)
+
+
+class Blob(BlobSizes):
+    """An array `data` and its gradient `diff` on the host, made as zeros when they are first looked at."""
+
+    def __init__(self, shape: tuple[int, ...] = (), dtype: str = "float32"):
+        self.shape, self.dtype = tuple(shape), dtype
+        self._data: Any = None
+        self._diff: Any = None
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values."""
+        if self._data is None:
+            self._data = np.zeros(self.shape, self.dtype)
+        return self._data
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradient."""
+        if self._diff is None:
+            self._diff = np.zeros(self.shape, self.dtype)
+        return self._diff
+
+    def reshape(self, *shape: int) -> None:
+        """Give the blob a shape; of another number of entries it begins as zeros. Raises ShapeError."""
+        try:
+            new = tuple(int(length) for length in shape)
+        except (TypeError, ValueError):
+            new = (-1,)
+        if min(new, default=0) < 0:
+            raise ShapeError(f"reshape takes lengths of 0 or more, as in reshape(2, 3), got {shape}")
+        same = math.prod(new) == self.count
+        self._data, self._diff = (array.reshape(new) if same and array is not None else None
+                                  for array in (self._data, self._diff))
+        self.shape = new
+
+    def hold(self, data: np.ndarray) -> None:
+        """Hold this very array as values; the gradient is gone."""
+        self.shape, self._data, self._diff = data.shape, data, None
+
+    def clear_diff(self) -> None:
+        """Let the gradient be zeros."""
+        self._diff = None
+
+
+class BlobList(list):
+    """The parameters of a Python layer."""
+
+    def __init__(self, dtype: str = "float32"):
+        super().__init__()
+        self.dtype = dtype
+
+    def add_blob(self, *shape: int) -> None:
+        """Add a parameter of this shape, zeros; in `setup` of the layer."""
+        blob = Blob((), self.dtype)
+        blob.reshape(*shape)
+        self.append(blob)

@@ -1,0 +1,301 @@
+"""Layerwise: passes of a net that begin and end at any layer, with the gradient of every blob."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from minidrop.autograd import Tensor, backward
+from minidrop.errors import ConfigError, DataError, MinidropError, ShapeError, fits_into_memory, nearest
+from minidrop.layers.given import NodeDraw
+from minidrop.net.graph import BlobRef, Node
+
+if TYPE_CHECKING:
+    from minidrop.net.net import Net
+
+
+@dataclass
+class _Call:
+    """One run of a layer: what it read, wrote, drew, and its recurrent states before."""
+
+    bottoms: list[Tensor]
+    tops: tuple[Tensor, ...]
+    drawn: NodeDraw
+    state: dict
+    spent: bool = False         # its functions, which serve one pass backward, have run backward
+
+
+class Layerwise:
+    """Runs the layers of `net` one by one, as Caffe does: what a layer reads is what its blobs hold now.
+
+    So blobs exist before the first pass, as zeros, and may be changed between two layers: `value(name).data`
+    is the array that the next layer reads. Every blob is whole, also where a drop would let a pass of the net
+    leave out a part of it.
+
+    A pass of the net itself, e.g. one of a Solver, leaves its blobs here too, but nothing to run backward on.
+    Input layers give the blobs that they hold here to the net's own passes as well.
+    """
+
+    def __init__(self, net: Net):
+        self.net = net
+        self._read_graph()
+
+    def _read_graph(self):
+        net = self.net
+        self._graph = graph = net.graph
+        self._nodes = {node.name: i for i, node in enumerate(graph.nodes)}
+        self._weights = {ref.name: weight for ref, weight in net.losses}
+        self._shapes, self._versions = {}, {}
+        for ref, shape in graph.shapes.items():
+            self._shapes[ref.name], self._versions[ref.name] = shape, ref.version + 1
+        self._trained = _trained(net)
+        self._inputs = {name: node.layer for node in graph.nodes if node.config.type == "Input"
+                        for name in node.layer.shapes}
+        self._new_inputs: dict[str, Tensor] = {}        # whose shape is no more what the net was built for
+        self._gradients: dict[str, Any] = {}
+        self._begin(net.run)
+        for name, layer in self._inputs.items():
+            if name not in layer.set:
+                net.set_inputs(**{name: self._zeros(self._shapes[name])})
+            self._set(BlobRef(name, 0), layer.set[name])
+
+    # -- blobs -----------------------------------------------------------------------------------------------
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a blob; needs no memory."""
+        self._adopt()
+        ref = self._current.get(name)
+        return self._shape(name) if ref is None else self._run.tensors[ref].shape
+
+    def _shape(self, name):
+        if name not in self._shapes:
+            raise ConfigError(f"the net has no blob {name!r}{nearest(name, self._shapes)}")
+        return self._shapes[name]
+
+    def value(self, name: str) -> Tensor:
+        """Return what a blob holds now, a whole Tensor; zeros if no layer has written it yet."""
+        self._adopt()
+        ref = self._current.get(name)
+        if ref is None:
+            ref = BlobRef(name, 0)
+            self._set(ref, self._zeros(self._shape(name), ref in self._trained))
+        elif not self._is_own[ref]:
+            self._set(ref, self._whole(ref, self._run.tensors[ref]))
+        return self._run.tensors[ref]
+
+    def gradient(self, name: str) -> Any:
+        """Return the array of the gradient of a blob: what `backward` left, or what it begins with.
+
+        It may be written to. Before any pass backward it is the loss_weight of a loss, otherwise zeros.
+        """
+        shape, found = self.shape(name), self._gradients.get(name)
+        if found is None or found.shape != shape:
+            with self.net.backend.active():
+                found = self.net.backend.xp.full(shape, self._weights.get(name, 0), self.net.dtype)
+            self._gradients[name] = found
+        return found
+
+    def reshape_input(self, name: str, shape: tuple[int, ...]) -> None:
+        """Let an input hold zeros of another shape; `reshape`, or the next pass, fits the net to it.
+
+        Raises ShapeError for a blob that a layer computes.
+        """
+        self._adopt()
+        if name not in self._inputs:
+            self._shape(name)
+            writer = self._graph.writer[BlobRef(name, 0)].name
+            raise ShapeError(f"blob {name!r} is written by layer {writer!r}, and its shape follows; only "
+                             f"inputs can be reshaped ({', '.join(self._inputs) or 'this net has none'})")
+        if tuple(shape) != self.shape(name):
+            self._new_inputs[name] = self._zeros(tuple(shape))
+            self._set(BlobRef(name, 0), self._new_inputs[name])
+
+    def reshape(self) -> None:
+        """Fit the net to the shapes of its inputs; its parameters stay, its recurrent states begin at 0.
+
+        Raises ConfigError, and leaves the net as it is, where its layers or parameters do not fit them.
+        """
+        self._adopt()
+        if self._new_inputs:
+            inputs = self._new_inputs
+            rebuild(self.net, {name: tensor.shape for name, tensor in inputs.items()})
+            self.net.set_inputs(**inputs)
+            self._read_graph()
+
+    def _zeros(self, shape, requires_grad=False):
+        backend = self.net.backend
+        with backend.active(), fits_into_memory(f"a blob of shape {shape}"):
+            return Tensor(backend.zeros(shape, self.net.dtype), requires_grad, backend)
+
+    def _whole(self, ref, tensor):
+        """Return a tensor that a layer has written, whole and in an array of its own.
+
+        Data may be a view of what their source holds; what an input holds stays where it is.
+        """
+        with tensor.backend.active():
+            data = tensor.backend.expand(tensor.data, tensor.kept, tensor.kept_axis)
+            if self._graph.writer[ref].layer.is_data and ref.name not in self._inputs:
+                data = data.copy()
+        return Tensor(data, tensor.requires_grad, tensor.backend)
+
+    def _set(self, ref, tensor):
+        """Let a blob hold a tensor; later versions of it, of which this one takes the place, are gone."""
+        for version in range(ref.version, self._versions[ref.name]):
+            self._run.tensors.pop(BlobRef(ref.name, version), None)
+        self._run.tensors[ref] = tensor
+        self._current[ref.name], self._is_own[ref] = ref, True
+
+    # -- passes ----------------------------------------------------------------------------------------------
+    def _begin(self, run):
+        """Go on from the tensors of a Run."""
+        self._run = run
+        self._calls: dict[int, _Call] = {}      # by the index of the node
+        self._current = {ref.name: ref for ref in sorted(run.tensors)}      # the version that a blob holds
+        self._is_own = dict.fromkeys(run.tensors, False)
+
+    def _adopt(self):
+        """Go on from the last pass of the net, if it was not one of these."""
+        if self.net.graph is not self._graph:
+            self._read_graph()
+        elif self.net.run is not self._run:
+            self._begin(self.net.run)
+
+    @contextmanager
+    def _pass(self) -> Iterator[None]:
+        """Within this context layers compute every unit, and multiply by masks."""
+        net = self.net
+        mode = net.mode
+        with net.at_work():
+            net.mode = replace(mode, masked=True, fused=False)
+            try:
+                yield
+            finally:
+                net.mode = mode
+
+    def _between(self, first, last):
+        """Return the nodes from layer `first` to layer `last`, None: from the first, to the last."""
+        for name in (first, last):
+            if name is not None and name not in self._nodes:
+                raise ConfigError(f"the net has no layer {name!r}{nearest(name, self._nodes)}")
+        begin = 0 if first is None else self._nodes[first]
+        end = len(self._nodes) if last is None else self._nodes[last] + 1
+        return self.net.graph.nodes[begin:end]
+
+    def forward(self, start: str | None = None, end: str | None = None) -> None:
+        """Run the layers from `start` to `end`, by default the first and the last, on what the blobs hold.
+
+        Random drops are drawn anew, unless the net's `draw_patterns` was called. Raises ConfigError for an
+        unknown layer, and the errors of the layers.
+        """
+        self.reshape()
+        nodes = self._between(start, end)
+        with self._pass():
+            self._run.spent = True      # for the net's own `backward`: the layers are not connected
+            self.net.draw_if_due()
+            for node in nodes:
+                self._forward(node)
+
+    def _forward(self, node: Node) -> None:
+        values = [self.value(ref.name) for ref in node.bottoms]
+        bottoms = [Tensor(value.data, value.requires_grad, value.backend) for value in values]
+        state = dict(node.layer.state)
+        self._calls.pop(node.index, None)
+        tops = self._run.layer(node, list(bottoms))
+        if node.layer.is_data:
+            tops = tuple(self._whole(ref, top) for ref, top in zip(node.tops, tops, strict=True))
+        self._calls[node.index] = _Call(bottoms, tops, node.layer.drawn, state)
+        for ref, top in zip(node.tops, tops, strict=True):
+            self._set(ref, top)
+
+    def _again(self, node: Node, call: _Call) -> None:
+        """Run a layer forward again as before, for another pass backward; states and statistics stay."""
+        layer = node.layer
+        drawn, state = layer.drawn, dict(layer.state)
+        statistics = [(parameter, parameter.data.copy()) for parameter in layer.params.values()
+                      if not parameter.requires_grad]
+        layer.drawn = call.drawn
+        layer.state.update(call.state)
+        try:
+            with self._pass():
+                call.tops = self._run.layer(node, list(call.bottoms))
+        finally:
+            layer.drawn = drawn
+            layer.state.update(state)
+            for parameter, data in statistics:
+                parameter.data[...] = data
+
+    def backward(self, start: str | None = None, end: str | None = None) -> None:
+        """Run the layers from `start` back to `end`, by default the last and the first.
+
+        It begins with the `gradient` of each blob that no layer in between reads, adds to the gradients of
+        parameters, and writes those of blobs. It may run again after the same forward pass. Raises
+        DataError if a layer in between has not run forward.
+        """
+        self._adopt()
+        nodes = self._between(end, start)
+        for node in nodes:
+            if node.index not in self._calls:
+                raise DataError(f"layer {node.name!r} has not run forward, or only in a pass of a solver, "
+                                f"which keeps nothing to run backward on; call forward first")
+        own: set[int] = {node.index for node in nodes}
+        written: set[BlobRef] = set()
+        with self.net.guard(), self.net.backend.active():
+            for node in reversed(nodes):
+                self._backward(node, own, written)
+
+    def _backward(self, node, own, written):
+        """Run one layer backward; `own`: the nodes of this pass, `written`: the blobs that it has reached."""
+        call = self._calls[node.index]
+        wanted = [i for i, ref in enumerate(node.tops) if call.tops[i].requires_grad and (
+            ref in written or not any(reader.index in own for reader, _ in self._graph.readers[ref]))]
+        if not wanted or node.layer.is_data:
+            return
+        if call.spent:
+            self._again(node, call)
+        call.spent = True
+        # Copies: layers may hand them on as their gradients.
+        seeds = [(call.tops[i], self.gradient(node.tops[i].name).copy()) for i in wanted]
+        try:
+            backward(seeds)
+        except (MinidropError, MemoryError) as error:
+            self._run.raise_of(node, error)
+        for ref, bottom in zip(node.bottoms, call.bottoms, strict=True):
+            if bottom.grad is None:
+                continue
+            gradient = self.gradient(ref.name)
+            if ref in written:
+                gradient += bottom.grad
+            else:
+                gradient[...] = bottom.grad
+            written.add(ref)
+            bottom.clear_grad()
+
+
+def _trained(net):
+    """Return the blobs below which there is something to train, or data where force_backward is set."""
+    found: set[BlobRef] = set()
+    for node in net.graph.nodes:
+        read = [ref for i, ref in enumerate(node.bottoms) if i not in net.detached.get(node.index, ())]
+        if (any(parameter.requires_grad for parameter in node.layer.params.values())
+                or found.intersection(read) or net.force_backward and node.layer.is_data):
+            found.update(node.tops)
+    return found
+
+
+def rebuild(net: Net, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Fit a net to other shapes of its inputs, {name: shape}, with the same parameters.
+
+    Raises ConfigError, and leaves it as it is, where its layers or parameters do not fit them.
+    """
+    message = type(net.config.message)()
+    message.CopyFrom(net.config.message)
+    for layer in message.layer:
+        if layer.type != "Input" or not shapes.keys() & set(layer.top):
+            continue
+        old = [list(shape.dim) for shape in layer.input_param.shape]
+        old = old if len(old) > 1 else old * len(layer.top)
+        layer.input_param.ClearField("shape")
+        for top, shape in zip(layer.top, old, strict=True):
+            layer.input_param.shape.add().dim.extend(shapes.get(top, shape))
+    net.replace_by(replace(net.config, message=message))

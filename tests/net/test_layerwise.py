@@ -1,0 +1,230 @@
+"""Passes layer by layer: equal to whole passes, and what only they can do."""
+
+import numpy as np
+import pytest
+from nets import IMAGES, LOSS, drop, images, ip, layer, net_of
+
+from minidrop.config import parse_net
+from minidrop.errors import ConfigError, DataError, ShapeError
+from minidrop.net import Layerwise, Net
+
+# A blob that two layers read, one written in place, a metric beside the loss, a blob without a gradient.
+NET = (IMAGES, ip("ip1", "data", 8), layer("TanH", "tanh1", "ip1", "ip1"), ip("ip2", "ip1", 8),
+       layer("Eltwise", "sum", "ip2 ip1"), ip("ip3", "sum", 7), LOSS % "ip3",
+       layer("Accuracy", "accuracy", "ip3 label"))
+
+
+def pair(*layers, **options):
+    """The same net twice, one run as a whole and one layer by layer, with the same inputs."""
+    whole, net = net_of(*layers, **options), net_of(*layers, **options)
+    steps = Layerwise(net)
+    whole.set_inputs(**images())
+    for name, array in images().items():
+        steps.value(name).data[...] = array
+    return whole, net, steps
+
+
+def gradients(net):
+    return {name: parameter.dense_grad() for name, parameter in net.parameters().items()}
+
+
+def assert_same(got, expected):
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(got[name], array, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+def forward_backward(net):
+    net.forward()
+    net.backward()
+    return gradients(net)
+
+
+def test_a_pass_equals_a_whole_pass():
+    whole, net, steps = pair(*NET)
+    expected = forward_backward(whole)
+    steps.forward()
+    assert_same({name: steps.value(name).data for name in whole.blobs},
+                {name: tensor.data for name, tensor in whole.blobs.items()})
+    assert net.loss == pytest.approx(whole.loss)
+    steps.backward()
+    assert_same(gradients(net), expected)
+    assert steps.gradient("loss") == 1
+
+
+@pytest.mark.parametrize("family", ["PERIODIC", "TILE", "BLOCK", "Dropout"])
+def test_drops_drop_the_same_units(family):
+    layers = (IMAGES, ip("ip1", "data", 24), drop("drop1", "ip1", family, settings="dropout_ratio: 0.5" if (
+        family != "Dropout") else ""), ip("ip2", "drop1", 7), LOSS % "ip2")
+    whole, net, steps = pair(*layers)
+    expected = forward_backward(whole)
+    steps.forward()
+    steps.backward()
+    assert_same(gradients(net), expected)
+    assert steps.value("ip1").shape == (6, 24) and steps.value("ip1").data.all()
+    assert family == "TILE" or not steps.value("drop1").data.all()      # tiles drop weights
+
+
+def test_blobs_have_the_gradients_that_differences_show():
+    _, _, steps = pair(*NET)
+    steps.forward()
+    steps.backward()
+    got = {name: steps.gradient(name).copy() for name in ("sum", "ip3")}
+    assert not steps.gradient("accuracy").any() and not steps.gradient("data").any()
+    for name, after in (("sum", "ip3"), ("ip3", "loss")):
+        value = steps.value(name).data
+        for place in [(0, 0), (5, 3)]:
+            losses = []
+            for step in (1e-5, -2e-5, 1e-5):
+                value[place] += step
+                steps.forward(start=after)
+                losses.append(float(steps.value("loss")))
+            assert got[name][place] == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-6, abs=1e-9)
+
+
+def test_in_place_the_blob_has_the_gradient_before_the_activation():
+    _, net, steps = pair(*NET)
+    steps.forward()
+    steps.backward()
+    data = images()["data"]
+    np.testing.assert_allclose(steps.gradient("ip1").T @ data, net.params["ip1"]["weight"].grad, rtol=1e-9)
+
+
+def test_parts_make_a_whole():
+    whole, net, steps = pair(*NET)
+    expected = forward_backward(whole)
+    steps.forward(end="ip1")
+    before = steps.value("ip1").data.copy()
+    steps.forward(start="tanh1", end="ip2")
+    np.testing.assert_allclose(steps.value("ip1").data, np.tanh(before))
+    steps.forward(start="sum")
+    steps.backward(end="ip3")
+    assert net.params["ip2"]["weight"].grad is None
+    steps.backward(start="sum")
+    assert_same(gradients(net), expected)
+
+
+def test_backward_again_adds_the_same_to_the_parameters():
+    whole, net, steps = pair(*NET)
+    expected = forward_backward(whole)
+    steps.forward()
+    steps.backward()
+    first = steps.gradient("ip1").copy()
+    steps.backward()
+    np.testing.assert_array_equal(steps.gradient("ip1"), first)
+    assert_same(gradients(net), {name: 2 * array for name, array in expected.items()})
+
+
+def test_backward_begins_with_what_the_gradient_holds():
+    _, net, steps = pair(*NET[:6])        # no loss
+    steps.forward()
+    steps.backward()
+    assert not net.params["ip3"]["weight"].grad.any()
+    steps.gradient("ip3")[:, 2] = 1
+    steps.backward()
+    np.testing.assert_allclose(net.params["ip3"]["bias"].grad, [0, 0, 6, 0, 0, 0, 0])
+    steps.gradient("ip2")[...] = 1
+    net.clear_grads()
+    steps.backward(start="ip2")
+    assert net.params["ip3"]["weight"].grad is None and net.params["ip2"]["weight"].grad.any()
+
+
+def test_force_backward_reaches_the_data():
+    config = parse_net("force_backward: true\n" + "\n".join(NET))
+    steps = Layerwise(Net(config, device="cpu", dtype="float64"))
+    for name, array in images().items():
+        steps.value(name).data[...] = array
+    steps.forward()
+    steps.backward()
+    assert steps.gradient("data").any()
+
+
+def test_blobs_are_there_before_any_pass_and_may_be_fed_anywhere():
+    _, net, steps = pair(*NET)
+    assert steps.shape("sum") == (6, 8) and not steps.value("sum").data.any()
+    steps.value("sum").data[...] = 2
+    steps.forward(start="ip3")
+    weight, bias = net.params["ip3"]["weight"].data, net.params["ip3"]["bias"].data
+    np.testing.assert_allclose(steps.value("ip3").data[0], 2 * weight.sum(1) + bias)
+    steps.backward(end="ip3")
+    assert steps.gradient("sum").any()
+    with pytest.raises(DataError, match="layer 'data' has not run forward|layer 'in' has not run forward"):
+        steps.backward()
+
+
+def test_a_changed_blob_stays_for_the_layers_below():
+    _, _, steps = pair(*NET)
+    steps.forward()
+    before = steps.value("ip3").data.copy()
+    steps.value("ip1").data[...] = 0
+    steps.forward(start="ip2")
+    assert not np.allclose(steps.value("ip3").data, before)
+
+
+def test_inputs_serve_the_passes_of_the_net_too():
+    _, net, steps = pair(*NET)
+    steps.forward()
+    loss = float(steps.value("loss"))
+    assert float(net.forward()["loss"]) == pytest.approx(loss)
+    steps.value("data").data[...] = 0
+    net.forward()
+    assert float(steps.value("loss")) == net.loss != pytest.approx(loss)
+    with pytest.raises(DataError, match="only in a pass of a solver"):
+        steps.backward()
+
+
+def test_data_that_are_changed_leave_their_source():
+    text = """layer { name: "d" type: "MemoryData" top: "data" top: "label" memory_data_param {
+    batch_size: 2 channels: 1 height: 1 width: 3 } }""" + ip("ip", "data", 2)
+    net = net_of(text)
+    source = np.arange(12.0).reshape(4, 1, 1, 3)
+    net.set_input_arrays(source, np.arange(4.0))
+    steps = Layerwise(net)
+    steps.forward()
+    steps.value("data").data[...] = -1
+    net.forward()
+    steps.value("data").data[...] = -1
+    assert source.min() == 0
+    steps.forward(start="ip")
+    assert net.positions == {"d": 2}
+    np.testing.assert_array_equal(steps.value("label").data, [2, 3])
+
+
+def test_reshape_keeps_parameters_and_fits_all_shapes():
+    net = net_of(IMAGES, ip("ip1", "data", 8), drop("drop", "ip1", "Dropout"))
+    steps, weight = Layerwise(net), net.params["ip1"]["weight"]
+    steps.reshape_input("data", (4, 13))
+    assert steps.shape("ip1") == (6, 8)
+    steps.reshape_input("label", (4,))
+    steps.reshape()
+    assert steps.shape("ip1") == (4, 8) and net.params["ip1"]["weight"] is weight
+    steps.value("data").data[...] = 1
+    steps.forward()
+    expected = weight.data.sum(1) + net.params["ip1"]["bias"].data
+    np.testing.assert_allclose(steps.value("ip1").data[3], expected)
+    steps.reshape_input("data", (4, 12))
+    with pytest.raises(ConfigError, match=r"weight has shape \(8, 12\) here, but \(8, 13\) in the net it is"):
+        steps.forward()
+    with pytest.raises(ShapeError, match="written by layer 'ip1'.*only inputs can be reshaped"):
+        steps.reshape_input("ip1", (4, 8))
+
+
+def test_a_pass_after_a_reshape_draws_on():
+    net = net_of(IMAGES, drop("drop", "data", "Dropout"))
+    steps = Layerwise(net)
+    masks = []
+    for _ in range(2):
+        steps.reshape_input("data", (7 + len(masks), 13))
+        steps.value("data").data[...] = 1
+        steps.forward()
+        masks.append(steps.value("drop").data[:6].copy())
+    assert not np.array_equal(*masks)
+
+
+def test_unknown_names():
+    _, _, steps = pair(*NET)
+    with pytest.raises(ConfigError, match="no layer 'tanh'; did you mean 'tanh1'"):
+        steps.forward(start="tanh")
+    for look in (steps.value, steps.shape, steps.gradient):
+        with pytest.raises(ConfigError, match="no blob 'lable'; did you mean 'label'"):
+            look("lable")
