@@ -1,0 +1,430 @@
+"""LMDB and LevelDB: what is written is read, by many at a time, in folders that nobody changes; damage is told."""
+
+import gc
+import os
+import shutil
+import stat
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from minidrop.config.minidrop_pb2 import Datum
+from minidrop.data import Batches
+from minidrop.data import probe as probe_module
+from minidrop.data.database_writer import new_database
+from minidrop.data.databases import Database, open_database
+from minidrop.data.datum import read_datum, write_datum, write_encoded
+from minidrop.data.datum_records import DatumRecords
+from minidrop.data.images import encode
+from minidrop.errors import DataError
+
+PACKAGES = {"LMDB": "lmdb", "LEVELDB": "plyvel"}
+COUNT = 2100                    # more than two marks
+IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 1, 3, 4), np.uint8)
+
+
+def make(path, kind, values):
+    with new_database(path, kind) as put:
+        for number, value in enumerate(values):
+            put(b"%08d" % number, value)
+    return path
+
+
+@pytest.fixture(scope="module", params=list(PACKAGES))
+def stored(request, tmp_path_factory):
+    """(path, kind) of a database of IMAGES, image n with label n."""
+    pytest.importorskip(PACKAGES[request.param], reason="the package that reads such databases")
+    path = tmp_path_factory.mktemp("db") / "it"
+    return make(path, request.param, (write_datum(image, n) for n, image in enumerate(IMAGES))), request.param
+
+
+@pytest.fixture
+def lmdb():
+    return pytest.importorskip("lmdb", reason="the package (of the extra `caffe`) that reads such databases")
+
+
+def records_of(stored, **settings):
+    return DatumRecords(open_database(*stored), **settings)
+
+
+def listing(folder):
+    return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+class Fake(Database):
+    """A database of given pairs, which may say another count."""
+
+    path = "fake"
+
+    def __init__(self, pairs, count=None):
+        self.pairs, self.count = pairs, len(pairs) if count is None else count
+
+    def __len__(self):
+        return self.count
+
+    def walk(self, start=b"", values=True):
+        for key, value in self.pairs:
+            if key >= start:
+                yield (key, value) if values else key
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+def test_in_order_and_at_random(stored):
+    records = records_of(stored)
+    assert len(records) == COUNT and records.layout == {"data": ((1, 3, 4), np.uint8), "label": ((), np.int32)}
+    got = records.read(np.arange(COUNT))
+    assert (got["data"] == IMAGES).all() and (got["label"] == np.arange(COUNT)).all()
+    for indices in ([2099, 0, 5, 6, 7, 1999], np.random.default_rng(1).integers(0, COUNT, 20)):
+        for fresh in (records, records_of(stored)):
+            assert fresh.read(np.array(indices))["label"].tolist() == list(indices)
+    with pytest.raises(DataError, match=r"it: expected record numbers within 0\.\.2099, got 2100"):
+        records.one(COUNT)
+    assert records.where(1234) == f"{stored[0]}: record 1234 (key '00001234')"
+
+
+def test_few_keys_are_remembered(stored):
+    records = records_of(stored)
+    records.read(np.arange(COUNT))
+    assert records._marks == [b"00000000", b"00001000", b"00002000"]
+
+
+def test_a_batch_is_the_same_whoever_reads_it(stored):
+    """Round the end, from the beginning or after a jump; with records left out at the beginning."""
+    on, jumping = (Batches(records_of(stored), 64, skip=7) for _ in range(2))
+    labels = [on.batch(n)["label"].tolist() for n in range(40)]
+    assert sum(labels, []) == [(7 + i) % COUNT for i in range(64 * 40)]
+    for n in (39, 2, 33, 0):
+        assert jumping.batch(n)["label"].tolist() == labels[n]
+    assert on.where(1, 3).endswith(": record 74 (key '00000074')")
+
+
+def test_two_readers_and_two_threads(stored):
+    readers = [records_of(stored) for _ in range(3)]
+    for place in range(0, 300, 3):
+        for shift, reader in enumerate(readers):
+            assert reader.one(place + shift)[1] == place + shift
+    found = []
+    threads = [threading.Thread(target=lambda reader=reader: found.append(
+        reader.read(np.arange(COUNT))["label"].sum())) for reader in readers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [sum(range(COUNT))] * 3
+    readers[0].close()
+    assert readers[1].one(4)[1] == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_goes_on_reading(stored):
+    records = records_of(stored)
+    records.read(np.arange(100))
+    child = os.fork()
+    if not child:
+        right = False
+        try:
+            right = (records.read(np.arange(100, 1200))["label"] == np.arange(100, 1200)).all() and (
+                records_of(stored).one(3)[1] == 3)
+        finally:
+            os._exit(0 if right else 1)
+    assert records.read(np.arange(100, 1200))["label"].sum() == sum(range(100, 1200))
+    assert os.waitpid(child, 0)[1] == 0
+    assert records.one(COUNT - 1)[1] == COUNT - 1
+
+
+def test_nothing_in_the_folder_changes_even_if_it_could(stored):
+    path, _ = stored
+    before = listing(path)
+    records = records_of(stored)
+    records.read(np.arange(COUNT))
+    records.close()
+    assert listing(path) == before
+
+
+def test_a_folder_that_is_read_only(stored):
+    path, _ = stored
+    os.chmod(path, stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        assert records_of(stored).one(7)[1] == 7
+    finally:
+        os.chmod(path, stat.S_IRWXU)
+
+
+def test_temporary_folders_go(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    records = records_of(stored)
+    assert len(list(tmp_path.iterdir())) == (stored[1] == "LEVELDB")
+    records.close()
+    assert list(tmp_path.iterdir()) == []
+    records_of(stored).one(0)
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_tools_read_it(lmdb, tmp_path):
+    """The keys, the layout of the folder and the bytes of the records are Caffe's."""
+    path = make(tmp_path / "db", "LMDB", [write_datum(IMAGES[0], 3)])
+    assert sorted(os.listdir(path)) == ["data.mdb", "lock.mdb"]
+    with lmdb.open(str(path), readonly=True) as environment, environment.begin() as transaction:
+        assert transaction.get(b"00000000") == Datum(channels=1, height=3, width=4, data=IMAGES[0].tobytes(),
+                                                     label=3).SerializeToString()
+
+
+def test_what_caffe_writes_is_read(lmdb, tmp_path):
+    """An environment of a terabyte, as Caffe makes it, and fields in any order."""
+    with lmdb.open(str(tmp_path / "db"), map_size=1 << 40) as environment:
+        with environment.begin(write=True) as transaction:
+            for n in (1, 0):
+                transaction.put(b"%08d_a b.jpg" % n, b"\x28\x05\x18\x01\x10\x01\x08\x02\x22\x02" + bytes([n, 9]))
+    records = records_of((tmp_path / "db", "LMDB"))
+    assert records.read(np.arange(2))["data"].reshape(2, 2).tolist() == [[0, 9], [1, 9]]
+    assert records.one(0)[1] == 5
+
+
+# -- Datums --------------------------------------------------------------------------------------------------
+def test_arrays_of_floats_and_encoded_images():
+    floats = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    array, label = read_datum(write_datum(floats, -7))
+    assert (array == floats).all() and array.dtype == np.float32 and label == -7
+    pytest.importorskip("PIL", reason="Pillow (the extra `images`) decodes them")
+    image = np.random.default_rng(0).integers(0, 256, (3, 5, 6), np.uint8)
+    for color, channels in ((None, 3), (True, 3), (False, 1)):
+        array, label = read_datum(write_encoded(encode(image, "png"), 4), color)
+        assert array.shape == (channels, 5, 6) and label == 4
+        assert color is False or (array == image).all()
+    gray = write_encoded(encode(image[:1], "png"), 0)
+    assert read_datum(gray)[0].shape == (1, 5, 6) and read_datum(gray, True)[0].shape == (3, 5, 6)
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"channels": -1, "height": 2, "width": 2, "data": b"1234"}, "one of channels x height x width -1 x 2 x 2"),
+    ({"data": b"1234"}, "one of channels x height x width 0 x 0 x 0"),
+    ({"channels": 1, "height": 2, "width": 2}, "one without data"),
+    ({"channels": 1, "height": 2, "width": 2, "data": b"1234", "float_data": [1] * 4},
+     "one with both data and float_data"),
+    ({"channels": 1, "height": 2, "width": 2, "data": b"123"}, "3 values for 1 x 2 x 2, which is 4"),
+    ({"channels": 2**31 - 1, "height": 2**31 - 1, "width": 2**31 - 1, "data": b"123"},
+     "3 values for 2147483647 x 2147483647 x 2147483647, which is 9903520300447984150353281023"),
+    ({"channels": 1, "height": 2, "width": 2, "float_data": [1] * 5}, "5 values for 1 x 2 x 2, which is 4"),
+])
+def test_malformed_datums(fields, message):
+    records = DatumRecords(Fake([(b"a", write_datum(IMAGES[0], 1)), (b"b\xff", Datum(**fields).SerializeToString())]))
+    with pytest.raises(DataError) as caught:
+        records.read(np.arange(2))
+    assert str(caught.value) == (f"fake: record 1 (key 'b\\\\xff'): expected a Datum with an image or an array, got "
+                                 f"{message}; make the database again, e.g. with: minidrop convert_imageset")
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"\x22\xff\xff\xff\xff\x0f", b"\x08"], ids=["tag", "long", "short"])
+def test_bytes_that_are_no_datum(value):
+    with pytest.raises(DataError, match=r"^fake: record 0 \(key 'a'\): expected a Datum .* bytes that are none; make"):
+        len(DatumRecords(Fake([(b"a", value)])).layout)
+
+
+def test_an_encoded_record_that_is_no_image():
+    pytest.importorskip("PIL", reason="Pillow (the extra `images`) decodes them")
+    with pytest.raises(DataError, match=r"record 0 \(key 'a'\): expected .*, got no image \(BMP"):
+        DatumRecords(Fake([(b"a", write_encoded(b"text", 1))])).one(0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_mutated_datums_are_read_or_refused():
+    """Bytes changed, cut off or repeated: an array of as many values as its shape says, or a DataError."""
+    pytest.importorskip("PIL", reason="Pillow (the extra `images`) decodes them")
+    rng = np.random.default_rng(5)
+    image = rng.integers(0, 256, (3, 8, 9), np.uint8)
+    seeds = [write_datum(IMAGES[0], 300), write_datum(IMAGES[0].astype(np.float32), 1),
+             *(write_encoded(encode(image, kind), 2) for kind in ("png", "jpg", "bmp", "webp", "tiff"))]
+    read = 0
+    for n in range(600):
+        value = bytearray(seeds[n % len(seeds)])
+        for place in rng.integers(0, len(value), rng.integers(1, 6)):
+            value[place] = rng.integers(256)
+        if n % 5 == 0:
+            value = value[:rng.integers(len(value))]
+        if n % 7 == 0:
+            value += value[:rng.integers(len(value) + 1)]
+        try:
+            array, label = DatumRecords(Fake([(b"k", bytes(value))])).one(0)
+        except DataError as error:
+            assert str(error).startswith("fake: record 0 (key 'k'): expected a Datum")
+        else:
+            read += 1
+            assert array.ndim == 3 and array.size and array.dtype in (np.uint8, np.float32)
+            assert -2**31 <= label < 2**31
+    assert 50 < read < 550
+
+
+# -- records of different kinds ------------------------------------------------------------------------------
+def of_shapes(*shapes):
+    return Fake([(b"%d" % n, write_datum(np.full(shape, n, np.uint8), n)) for n, shape in enumerate(shapes)])
+
+
+def test_a_record_unlike_the_first():
+    records = DatumRecords(of_shapes((1, 3, 4), (1, 3, 4), (1, 4, 4)))
+    with pytest.raises(DataError) as caught:
+        records.read(np.arange(3))
+    assert str(caught.value) == (
+        "fake: record 2 (key '2'): expected 1 x 3 x 4 (channels, height, width) as of the first record, got 1 x 4 x 4; "
+        "give transform_param a crop_size, take batch_size 1, or scale all images to one size")
+    assert records.read(np.array([2]))["data"].shape == (1, 1, 4, 4)
+    with pytest.raises(DataError, match="expected 1 x 3 x 4 .* got 3 x 3 x 4; make all images of one kind"):
+        DatumRecords(of_shapes((1, 3, 4), (3, 3, 4))).read(np.array([1]))
+
+
+def test_with_a_crop_sizes_may_differ():
+    records = DatumRecords(of_shapes((1, 3, 4), (1, 5, 3), (1, 2, 9)), crop=3)
+    assert [image.shape for image in records.read(np.arange(2))["data"]] == [(1, 3, 4), (1, 5, 3)]
+    with pytest.raises(DataError, match=r"record 2 .*: expected 1 channels and a height and width of at least 3, got "
+                                        r"1 x 2 x 9; leave out smaller images, or lower crop_size, 3$"):
+        records.read(np.arange(3))
+
+
+def test_bytes_and_floats_together():
+    floats = np.array([[[0.5, 300]]], np.float32)
+    records = DatumRecords(Fake([(b"a", write_datum(np.ones((1, 1, 2), np.uint8), 0)), (b"b", write_datum(floats, 0))]))
+    assert records.read(np.arange(2))["data"].reshape(2, 2).tolist() == [[1, 1], [0.5, 300]]
+
+
+def test_images_that_unpack_to_more_than_a_batch_may_have(monkeypatch):
+    pytest.importorskip("PIL", reason="Pillow (the extra `images`) decodes them")
+    monkeypatch.setattr("minidrop.data.pictures.BATCH_BYTES", 5000)
+    small, large = (write_encoded(encode(np.zeros((1, side, side), np.uint8), "png"), 0) for side in (20, 60))
+    records = DatumRecords(Fake([(b"a", small), (b"b", large), (b"c", large)]), crop=10)
+    assert len(records.read(np.arange(2))["data"]) == 2
+    for indices in (np.arange(3), np.zeros(20, int)):
+        with pytest.raises(DataError, match=r"expected batches of at most 0 MiB, got .*; use a smaller batch_size"):
+            records.read(indices)
+
+
+# -- damage --------------------------------------------------------------------------------------------------
+def test_keys_that_lead_in_a_circle():
+    pairs = [(b"%d" % (n % 3), write_datum(IMAGES[n], n)) for n in range(9)]
+    with pytest.raises(DataError, match=r"^fake: expected keys that rise, got b'0' behind b'2'; the database is"):
+        DatumRecords(Fake(pairs, 9)).read(np.arange(9))
+    with pytest.raises(DataError, match="expected keys that rise"):
+        DatumRecords(Fake(pairs, 2**60)).read(np.array([2**59]))
+
+
+def test_fewer_records_than_it_says():
+    with pytest.raises(DataError, match=r"^fake: expected 3 records, got 1; the database is damaged"):
+        DatumRecords(Fake([(b"a", write_datum(IMAGES[0], 0))], 3)).read(np.arange(3))
+
+
+@pytest.fixture
+def untrusted(monkeypatch):
+    monkeypatch.delenv("MINIDROP_TRUST_DATA")
+    monkeypatch.setattr(probe_module, "_passed", set())
+
+
+def test_a_sound_database_is_tried_once(stored, untrusted, monkeypatch):
+    started, popen = [], probe_module.subprocess.Popen
+    monkeypatch.setattr(probe_module.subprocess, "Popen", lambda *a, **k: started.append(a) or popen(*a, **k))
+    for _ in range(2):
+        assert records_of(stored).one(COUNT - 1)[1] == COUNT - 1
+    assert len(started) == 1
+
+
+def test_an_lmdb_that_is_cut_short(lmdb, stored, untrusted, tmp_path):
+    if stored[1] != "LMDB":
+        pytest.skip("of an LMDB")
+    whole = (stored[0] / "data.mdb").read_bytes()
+    (tmp_path / "data.mdb").write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(DataError, match=rf"data\.mdb: expected a readable LMDB, got {len(whole) // 2} bytes instead of "
+                                        rf"the {len(whole)} of its pages .*; the file is damaged: make it again"):
+        open_database(tmp_path, "LMDB")
+
+
+def test_mutated_databases_are_read_or_refused(stored, untrusted, tmp_path):
+    """Bytes of the pages that lead to the records are changed: the library may crash, but not this process."""
+    path, kind = stored
+    rng = np.random.default_rng(3)
+    refused = 0
+    for n in range(8):
+        folder = shutil.copytree(path, tmp_path / str(n))
+        files = [file for file in folder.iterdir() if file.name not in ("lock.mdb", "LOCK", "LOG")]
+        for file in files if kind == "LEVELDB" else [folder / "data.mdb"]:
+            content = bytearray(file.read_bytes())
+            for place in rng.integers(0, max(1, min(len(content), 1 << 15)), 40) if content else ():
+                content[place] = rng.integers(256)
+            file.write_bytes(content[:-1] if kind == "LEVELDB" else content)
+        try:
+            DatumRecords(open_database(folder, kind)).read(np.arange(COUNT))
+        except DataError as error:
+            refused += 1
+            assert str(folder) in str(error) and "\n" not in str(error)
+    assert refused >= 4
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_a_library_that_crashes_is_named(kind, untrusted, tmp_path, monkeypatch):
+    program = tmp_path / "crash.py"
+    program.write_text("import os, signal\nprint(0, flush=True)\nos.kill(os.getpid(), signal.SIGSEGV)")
+    pytest.importorskip(PACKAGES[kind], reason="the package that reads such databases")
+    path = make(tmp_path / "db", kind, [b"x"])
+    monkeypatch.setattr(probe_module, "PROGRAM", str(program))
+    name = probe_module.WORDS[kind.lower()][1]
+    with pytest.raises(DataError, match=rf"expected a readable {name}, got a crash of the {name} library"):
+        open_database(path, kind)
+
+
+# -- what is not there ---------------------------------------------------------------------------------------
+def test_another_kind(stored, tmp_path):
+    path, kind = stored
+    other = next(name for name in PACKAGES if name != kind)
+    with pytest.raises(DataError, match=rf"expected the folder of a database of the kind {other}, .* got that of a "
+                                        rf"database of the kind {kind}; write backend: {kind} "):
+        open_database(path, other)
+    for wrong in (tmp_path, tmp_path / "none"):
+        with pytest.raises(DataError, match="got another one; name the folder of a database, or make it again"):
+            open_database(wrong, kind)
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_without_the_package(kind, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, PACKAGES[kind], None)
+    for name in ("data.mdb", "CURRENT"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"expected the package {PACKAGES[kind]}, .*pip install \"minidrop\["):
+        open_database(tmp_path, kind)
+    with pytest.raises(DataError, match=f"expected the package {PACKAGES[kind]}"):
+        make(tmp_path / "db", kind, [b"x"])
+    assert sorted(os.listdir(tmp_path)) == ["CURRENT", "data.mdb"]
+
+
+# -- writing -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_whole_or_not_at_all(kind, tmp_path):
+    pytest.importorskip(PACKAGES[kind], reason="the package that writes such databases")
+
+    def failing():
+        yield b"1"
+        assert len(os.listdir(tmp_path)) == 1 and not (tmp_path / "db").exists()
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "db", kind, failing())
+    assert os.listdir(tmp_path) == []
+    make(tmp_path / "db", kind, [b"1"])
+    with pytest.raises(DataError, match="db: expected the name of a new database, got one that exists; delete it"):
+        make(tmp_path / "db", kind, [b"2"])
+    with pytest.raises(DataError, match="expected a name in a folder that exists"):
+        make(tmp_path / "none" / "db", kind, [b"2"])
+    assert [value for _, value in open_database(tmp_path / "db", kind).walk()] == [b"1"]
+    assert os.listdir(tmp_path) == ["db"]
+
+
+def test_an_lmdb_grows(lmdb, tmp_path, monkeypatch):
+    monkeypatch.setattr("minidrop.data.database_writer._MAP_BYTES", 1 << 16)
+    path = make(tmp_path / "db", "LMDB", (bytes([n % 256]) * 3000 for n in range(1500)))
+    assert [value[0] for _, value in open_database(path, "LMDB").walk()] == [n % 256 for n in range(1500)]
+
+
+def test_an_empty_database_and_a_long_key(lmdb, tmp_path):
+    with pytest.raises(DataError, match="expected records, got a database without any"):
+        open_database(make(tmp_path / "db", "LMDB", []), "LMDB")
+    with pytest.raises(DataError, match="expected keys of at most 511 bytes, got one of 600"), new_database(
+            tmp_path / "other", "LMDB") as put:
+        put(b"x" * 600, b"")
