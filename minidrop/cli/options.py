@@ -44,7 +44,7 @@ def _comma_separated(_context, _option, values):
 def _allow_python(context, _option, value):
     """Allow Python layers until the command ends, to whose modules `import caffe` gives minidrop.caffe."""
     if value:
-        from minidrop import caffe      # here, as few need it
+        from minidrop import caffe  # here, as few need it
         caffe.install()
         allow_python()
         context.call_on_close(lambda: allow_python(False))
