@@ -77,7 +77,8 @@ class Loading:
                                             else read_binary_weights(path))
         wrong = self.report.mismatched[before:]
         if wrong and not skip_mismatched:
-            lines = [f"{path}: {name} has shape {shown(there)}, this net expects {shown(here)}"
+            lines = [f"{path}: {name} has {'' if isinstance(there, list) else 'shape '}{shown(there)}, this net "
+                     f"expects {shown(here)}"
                      for name, there, here in wrong[:MOST_MISTAKES]]
             more = len(wrong) - len(lines)
             raise SnapshotError("\n".join([*lines, *[f"{path}: ... and {more} more"] * (more > 0)])

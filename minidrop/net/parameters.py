@@ -79,7 +79,7 @@ def _given(node, name):
     """Return the values that a layer's `blobs` give one of its parameters, once checked."""
     specs = node.layer.parameter_specs()
     place = next(i for i, spec in enumerate(specs) if spec.name == name)
-    return blob_of(node.config.blobs[place]).array.reshape(specs[place].shape)
+    return blob_of(node.config.blobs[place]).array.reshape(specs[place].shape).copy()
 
 
 def check_blobs(graph: Graph, problems: Problems, dtype: str) -> None:

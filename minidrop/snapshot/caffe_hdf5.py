@@ -18,6 +18,7 @@ from minidrop.snapshot.caffe_file import (
     SolverState,
     checked_iteration,
     explained,
+    file_kind,
     refused,
     state_given_as_weights,
     weights_given_as_state,
@@ -36,6 +37,7 @@ def read_hdf5_weights(path: str | os.PathLike) -> CaffeWeights:
     """
     path = Path(path)
     with explained(path):
+        _check_kind(path)
         probe([path])
         with open_hdf5(path) as h5:
             if not _is_group(h5, "data"):
@@ -53,6 +55,7 @@ def read_hdf5_state(path: str | os.PathLike) -> SolverState:
     """Return the SolverState of a .solverstate.h5. Raises SnapshotError."""
     path = Path(path)
     with explained(path):
+        _check_kind(path)
         probe([path])
         with open_hdf5(path) as h5:
             if not _is_group(h5, "history") or "iter" not in h5:
@@ -69,6 +72,12 @@ def read_hdf5_state(path: str | os.PathLike) -> SolverState:
     with explained(path, _STATE):
         arrays = [history[i] for i in range(len(history))]
         return SolverState(checked_iteration(iteration), name, arrays, step)
+
+
+def _check_kind(path):
+    """Refuse a pipe, which would be waited for, and everything else that is no HDF5 file."""
+    if file_kind(path) != "hdf5":
+        raise refused(path, _WEIGHTS, "is no HDF5 file")
 
 
 def _is_group(h5, name):
@@ -99,7 +108,10 @@ class _Reader:
             if self.objects > MOST_OBJECTS:
                 raise SnapshotError(f"{self.path}: more than {MOST_OBJECTS} groups and arrays are refused")
             inside = f"{place}/{name}"
-            if group.get(name, getclass=True) is h5py.Group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):    # before anything follows it
+                raise SnapshotError(f"{self.path}: {inside!r} is a soft or external link; links are refused: "
+                                    f"copy the data into the file")
+            if isinstance(group[name], h5py.Group):
                 self.read(inside, depth + 1, f"{layer}/{name}" if layer else name)
             elif name.isascii() and name.isdecimal() and len(name) < 10:
                 self.found.setdefault(layer, {})[int(name)] = Blob(self._array(inside))

@@ -1,0 +1,206 @@
+"""Caffe's files of weights and solver states: every form of Caffe's years, what is no such file, damage."""
+
+import os
+import time
+
+import h5py
+import numpy as np
+import pytest
+from caffe_nets import FORMS, NET, SHAPES, fill, message, values
+
+from minidrop.config import minidrop_pb2 as pb
+from minidrop.config import parse_net
+from minidrop.data.wire import BYTES, as_key, as_varint
+from minidrop.errors import MinidropError, SnapshotError
+from minidrop.net import Net
+from minidrop.snapshot.caffe_file import file_kind, read_binary_state, read_binary_weights
+from minidrop.snapshot.caffe_hdf5 import read_hdf5_state, read_hdf5_weights
+
+
+def write(path, what):
+    path.write_bytes(what if isinstance(what, bytes) else what.SerializeToString())
+    return path
+
+
+def check(path):
+    net = Net(parse_net(NET), device="cpu")
+    report = net.load_weights(path)
+    assert report.copied == ["conv/weight", "conv/bias", "ip/weight", "ip/bias"] and not report.left
+    for layer, shapes in SHAPES.items():
+        for i, parameter in enumerate(net.params[layer].values()):
+            assert parameter.shape == shapes[i]
+            np.testing.assert_array_equal(parameter.data, values(layer, i))
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_caffemodel(tmp_path, form, double):
+    check(write(tmp_path / "w.caffemodel", message(form, double=double)))
+
+
+def test_new_layers_with_old_shapes(tmp_path):
+    check(write(tmp_path / "w.caffemodel", message("V2", old=True)))
+
+
+def test_values_one_by_one_and_in_several_parts(tmp_path):
+    def blob(array, parts):
+        flat = array.reshape(-1)
+        head = pb.BlobProto(shape=pb.BlobShape(dim=array.shape)).SerializeToString()
+        if parts == 1:
+            return head + b"".join(as_key(5, 5) + value.tobytes() for value in flat)
+        return head + b"".join(as_key(5, BYTES) + as_varint(part.nbytes) + part.tobytes()
+                               for part in np.array_split(flat, parts))
+
+    for parts in (1, 2, 7):
+        raw = b""
+        for name, shapes in SHAPES.items():
+            layer = pb.LayerParameter(name=name).SerializeToString()
+            for i in range(len(shapes)):
+                own = blob(values(name, i), parts if values(name, i).size >= parts else 1)
+                layer += as_key(7, BYTES) + as_varint(len(own)) + own
+            raw += as_key(100, BYTES) + as_varint(len(layer)) + layer
+        check(write(tmp_path / "w.caffemodel", raw))
+
+
+def test_arrays_are_views_of_the_file(tmp_path):
+    found = read_binary_weights(write(tmp_path / "w.caffemodel", message()))
+    array = found.layers["conv"][0].array
+    assert not array.flags.owndata and not array.flags.writeable and found.layers["relu"] == {}
+
+
+def hdf5(path, skip=(), extra=None):
+    with h5py.File(path, "w") as file:
+        for name in ("conv", "relu", "ip"):
+            group = file.create_group(f"data/{name}")
+            for i in range(len(SHAPES.get(name, ()))):
+                if (name, i) not in skip:
+                    group[str(i)] = values(name, i)
+        if extra:
+            extra(file)
+    return path
+
+
+def test_hdf5_as_caffe_writes_it(tmp_path):
+    check(hdf5(tmp_path / "w.caffemodel.h5"))
+    with h5py.File(tmp_path / "packed.h5", "w") as file:
+        for name, shapes in SHAPES.items():
+            for i in range(len(shapes)):
+                file.create_dataset(f"data/{name}/{i}", data=values(name, i).astype(np.float64), chunks=True,
+                                    compression="gzip")
+    check(tmp_path / "packed.h5")
+
+
+def link(kind):
+    def add(file):
+        file["data/conv"]["2"] = h5py.SoftLink("/data/ip/0") if kind == "soft" else h5py.ExternalLink(
+            "/etc/passwd", "/")
+    return add
+
+
+@pytest.mark.parametrize("extra, text", [
+    (link("soft"), "soft or external link"), (link("external"), "soft or external link"),
+    (lambda file: file.create_dataset("data/conv/bias", data=1.0), "expected arrays called 0, 1"),
+    (lambda file: file.create_dataset("data/conv/2", data=b"text"), "expected integers, floats"),
+    (lambda file: file.create_dataset("data/conv/2", (3, 0), "f4"), r"expected values, got the shape \(3, 0\)"),
+    (lambda file: file.create_dataset("data/conv/2", (1 << 40,), "f4"), "not written to the end")])
+def test_hdf5_that_is_refused(tmp_path, extra, text):
+    with pytest.raises(SnapshotError, match=text):
+        read_hdf5_weights(hdf5(tmp_path / "w.h5", extra=extra))
+
+
+def state(learned_net="w.caffemodel"):
+    found = pb.SolverState(iter=7, learned_net=learned_net, current_step=2)
+    for layer, shapes in SHAPES.items():
+        for i in range(len(shapes)):
+            fill(found.history.add(), values(layer, i))
+    return found
+
+
+def test_both_forms_of_a_solver_state(tmp_path):
+    with h5py.File(tmp_path / "s.solverstate.h5", "w") as file:
+        file["iter"], file["current_step"] = np.array([7], np.int32), np.array([2], np.int32)
+        file["learned_net"] = np.bytes_(b"w.caffemodel\0")
+        for i, (layer, number) in enumerate(((a, b) for a in SHAPES for b in range(2))):
+            file[f"history/{i}"] = values(layer, number)
+    for found in (read_binary_state(write(tmp_path / "s.solverstate", state())),
+                  read_hdf5_state(tmp_path / "s.solverstate.h5")):
+        assert (found.iteration, found.learned_net, found.current_step) == (7, "w.caffemodel", 2)
+        assert [blob.array.shape for blob in found.history] == [s for own in SHAPES.values() for s in own]
+        np.testing.assert_array_equal(found.history[2].array, values("ip", 0))
+
+
+@pytest.mark.parametrize("content, text", [
+    (b"", "it is empty"), (b'layer { name: "x" }', "is a text file; is it the network's description"),
+    (b"\xff\xd8\xff\xe0JFIF" * 20, "this is no minidrop snapshot and no .caffemodel"),
+    (pb.NetParameter(name="x"), "it holds no layers"),
+    (pb.BlobProto(num=1, channels=1, height=1, width=1, data=[1]), "is one array"),
+    (state(), "is a solver state, not weights; give it with --resume")])
+def test_what_is_no_file_of_weights(tmp_path, content, text):
+    with pytest.raises(SnapshotError, match=f"w.caffemodel: .*{text}"):
+        Net(parse_net(NET), device="cpu").load_weights(write(tmp_path / "w.caffemodel", content))
+
+
+def test_what_is_no_solver_state(tmp_path):
+    with pytest.raises(SnapshotError, match="holds weights but no solver state; give it with --weights"):
+        read_binary_state(write(tmp_path / "w", message()))
+    with pytest.raises(SnapshotError, match="holds weights but no solver state; give it with --weights"):
+        read_hdf5_state(hdf5(tmp_path / "w.h5"))
+    with pytest.raises(SnapshotError, match="is a solver state, not weights"):
+        with h5py.File(tmp_path / "s.h5", "w") as file:
+            file["iter"] = [1]
+            file["history/0"] = [1.0]
+        read_hdf5_weights(tmp_path / "s.h5")
+    with pytest.raises(SnapshotError, match="iterations were done; expected 0 to"):
+        read_binary_state(write(tmp_path / "s", b"\x08" + as_varint(2**64 - 1)))
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: os.mkfifo(path)])
+def test_missing_files_folders_and_pipes(tmp_path, make):
+    make(tmp_path / "w")
+    for read in (file_kind, read_binary_weights, read_hdf5_weights):
+        with pytest.raises(SnapshotError, match="w: "):
+            read(tmp_path / "w")
+
+
+def test_two_gibibytes_are_refused(tmp_path):
+    with open(tmp_path / "w.caffemodel", "wb") as file:
+        file.write(message().SerializeToString())
+        file.truncate(1 << 31)          # sparse: takes no room on the disk
+    with pytest.raises(SnapshotError, match="expected less than 2 GiB.*save it as .caffemodel.h5"):
+        read_binary_weights(tmp_path / "w.caffemodel")
+
+
+def mutated(raw, rng):
+    """A copy of some bytes with a few mistakes: other bytes, a piece gone or twice, an end cut off."""
+    raw = bytearray(raw)
+    for _ in range(rng.integers(1, 4)):
+        at, many = int(rng.integers(len(raw))), int(rng.integers(1, 9))
+        kind = rng.integers(5)
+        if kind == 0:
+            raw[at] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            raw[at:at + many] = rng.integers(0, 256, many, np.uint8).tobytes()
+        elif kind == 2:
+            del raw[at:at + many]
+        elif kind == 3:
+            raw[at:at] = raw[at:at + many * 4]
+        else:
+            del raw[max(at, 1):]
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("read, whole", [
+    (read_binary_weights, message("V2")), (read_binary_weights, message("V1", double=True)),
+    (read_binary_weights, message("V0")), (read_binary_state, state())])
+def test_damaged_files_are_errors_of_ours(tmp_path, read, whole):
+    rng, raw, refused = np.random.default_rng(5), whole.SerializeToString(), 0
+    # Mistakes in numbers alone are of no interest: most of the bytes are left out.
+    small = raw.replace(values("ip", 0).tobytes(), values("ip", 0).tobytes()[:8])
+    began = time.process_time()
+    for i in range(int(os.environ.get("MINIDROP_MUTATIONS", 100))):
+        try:
+            read(write(tmp_path / "w", mutated(raw if i % 2 else small, rng)))
+        except MinidropError as error:
+            refused += 1
+            assert str(error).startswith(f"{tmp_path / 'w'}: ") and len(str(error)) < 6000
+    assert refused > 10 and time.process_time() - began < 60
