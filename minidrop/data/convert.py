@@ -92,8 +92,8 @@ def read_mnist(images: str | os.PathLike, labels: str | os.PathLike) -> tuple[np
     pixels, classes = read_idx(Path(images)), read_idx(Path(labels))
     for path, array, axes, what in ((images, pixels, 3, "images"), (labels, classes, 1, "labels")):
         if array.ndim != axes or array.dtype != np.uint8:
-            raise DataError(f"{path}: expected an idx file of {what}, bytes on {axes} axes, got {array.dtype} "
-                            f"of shape {array.shape}; name the other file")
+            raise DataError(f"{path}: expected an idx file of {what}, bytes on {axes} axes, got "
+                            f"{array.dtype} of shape {array.shape}; name the other file")
     if len(pixels) != len(classes):
         raise DataError(f"{labels}: expected {len(pixels)} labels, one for each image in {images}, got "
                         f"{len(classes)}; take both files of one set")

@@ -33,7 +33,8 @@ def open_database(path: str | os.PathLike, kind: str) -> Database:
     found = {name: _is_file(path / file) for name, file in (("LMDB", "data.mdb"), ("LEVELDB", "CURRENT"))}
     if not found[kind]:
         other = next((name for name in KINDS if found[name]), None)
-        mend = f"write backend: {other} (--backend {other.lower()})" if other else "name the folder of a database, or make it again"
+        mend = (f"write backend: {other} (--backend {other.lower()})" if other else
+                "name the folder of a database, or make it again")
         got = f"that of a database of the kind {other}" if other else "another one"
         raise DataError(f"{path}: expected the folder of a database of the kind {kind}, with the file "
                         f"{'data.mdb' if kind == 'LMDB' else 'CURRENT'}, got {got}; {mend}")
