@@ -23,6 +23,7 @@ FLOORS = (
     ("snapshot", "net"),
     ("solver", "testing"),
     ("apps",),
+    ("caffe",),
     ("cli",),
     ("__main__",),
 )

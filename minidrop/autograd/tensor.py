@@ -244,6 +244,10 @@ class Parameter(Tensor):
         self.requires_grad = other.requires_grad
         self.lr_mult, self.decay_mult = other.lr_mult, other.decay_mult
 
+    def share_data(self, other: Parameter) -> None:
+        """Hold the very values of a Parameter of the same shape, dtype and device; gradients stay apart."""
+        self.data = other.data
+
     def scale_grad(self, factor: float) -> None:
         """Multiply the gradient by a number."""
         self._dense = None

@@ -8,6 +8,7 @@ import click
 
 from minidrop.backend import PRECISIONS, cuda_devices
 from minidrop.cli.console import echo
+from minidrop.layers import allow_python
 
 if TYPE_CHECKING:
     from minidrop.config.load import NetConfig
@@ -44,10 +45,10 @@ def _comma_separated(_context, _option, values):
 def _allow_python(context, _option, value):
     """Allow Python layers until the command ends, to whose modules `import caffe` gives minidrop.caffe."""
     if value:
-        from minidrop import caffe  # here, as few need it
+        before = allow_python()
+        from minidrop import caffe  # here: importing it allows Python layers
         caffe.install()
-        allow_python()
-        context.call_on_close(lambda: allow_python(False))
+        context.call_on_close(lambda: allow_python(before))
 
 
 python_option = click.option("--allow-python", is_flag=True, expose_value=False, is_eager=True,

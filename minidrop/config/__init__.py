@@ -23,13 +23,13 @@ from minidrop.config.minidrop_pb2 import (
 from minidrop.config.nets import NetChoice, solver_nets
 from minidrop.config.overrides import apply_overrides, split_overrides
 from minidrop.config.source_map import SourceMap
-from minidrop.config.spec import NetSpec, as_net_config, layers
+from minidrop.config.spec import NetSpec, as_net_config, layers, params, to_proto
 from minidrop.config.state import filter_state
 
 __all__ = [
     "FillerParameter", "LayerParameter", "NetChoice", "NetConfig", "NetParameter", "NetSpec", "NetState",
     "SolverConfig", "SolverParameter", "SourceMap", "TEST", "TRAIN", "all_param_fields",
     "apply_overrides", "as_net_config", "decimal", "filter_state", "is_repeated", "layer_types", "layers",
-    "load_net", "load_solver", "param_fields", "parse_net", "parse_solver", "solver_nets", "split_overrides",
-    "unknown_type",
+    "load_net", "load_solver", "param_fields", "params", "parse_net", "parse_solver", "solver_nets",
+    "split_overrides", "to_proto", "unknown_type",
 ]

@@ -16,6 +16,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor as F
 
+from minidrop.config import minidrop_pb2
 from minidrop.config.check import FLOAT32_END, expected, is_character, is_repeated
 from minidrop.config.fields import param_fields
 from minidrop.config.load import NetConfig, load_net
@@ -28,6 +29,10 @@ class Top:
 
     def __init__(self, layer: Any, index: int | None):
         self.layer, self.index, self.name = layer, index, None
+
+    def to_proto(self) -> Any:
+        """Return the NetParameter of this blob's layer and of all that it reads; others get names."""
+        return to_proto(self)
 
 
 class LayerSpec:
@@ -43,7 +48,8 @@ class LayerSpec:
 
 
 class _Layers:
-    """layers.TYPE(*bottoms, ntop=1, in_place=False, **settings) -> its Top, or a tuple of them."""
+    """layers.TYPE(*bottoms, ntop=1, in_place=False, **settings) -> its Top, a tuple of them, or with ntop=0
+    the LayerSpec."""
 
     def __getattr__(self, type):
         if type.startswith("_"):
@@ -51,11 +57,21 @@ class _Layers:
 
         def build(*bottoms, **settings):
             layer = LayerSpec(type, bottoms, **settings)
-            return layer.tops[0] if len(layer.tops) == 1 else layer.tops
+            return (layer.tops[0] if len(layer.tops) == 1 else layer.tops) if layer.tops else layer
         return build
 
 
-layers = _Layers()
+class _Params:
+    """params.Pooling.MAX -> the value of an enum of PoolingParameter, and so on."""
+
+    def __getattr__(self, name):
+        message = getattr(minidrop_pb2, f"{name}Parameter", None)
+        if message is None:
+            raise AttributeError(f"there is no message {name}Parameter")
+        return message
+
+
+layers, params = _Layers(), _Params()
 
 
 class NetSpec:
@@ -65,6 +81,10 @@ class NetSpec:
         self.__dict__.update(_net_name=name, _tops={}, _order=[])
 
     def __setattr__(self, name, top):
+        if isinstance(top, LayerSpec) and not top.tops:
+            top.settings.setdefault("name", name)
+            self._enter(top)
+            return
         if not isinstance(top, Top):
             got = type(top).__name__
             raise ConfigError(f"NetSpec.{name}: expected what layers.TYPE(...) returns, got {got}")
@@ -82,6 +102,23 @@ class NetSpec:
 
     def __getitem__(self, name):
         return getattr(self, name)
+
+    @property
+    def tops(self) -> dict[str, Top]:
+        """{name: Top} of the blobs that have one, in the order in which they got it."""
+        return dict(self._tops)
+
+    def keys(self) -> list[str]:
+        """Return the names of `tops`."""
+        return list(self._tops)
+
+    def vals(self) -> list[Top]:
+        """Return the Tops of `tops`."""
+        return list(self._tops.values())
+
+    def update(self, name: str, settings: dict) -> None:
+        """Change settings of the layer that writes the blob `name`."""
+        getattr(self, name).layer.settings.update(settings)
 
     def add(self, type: str, name: str, bottom: Any = (), top: Any = None, **settings: Any) -> Any:
         """Add a layer and return its Top, a tuple of them, or () for a layer without tops.
@@ -135,6 +172,14 @@ class NetSpec:
                 self._order.append(layer)
 
 
+def to_proto(*tops: Top) -> Any:
+    """Return the NetParameter of the layers of these Tops and of all that they read; see NetSpec.to_proto."""
+    net = NetSpec()
+    for top in tops:
+        net._enter(top.layer)
+    return net.to_proto()
+
+
 def _blob_name(name, type):
     if not isinstance(name, str):
         kind = name.__class__.__name__
@@ -144,8 +189,8 @@ def _blob_name(name, type):
 
 
 def _set(layer, name, value, where):
-    """Set a field of the layer, or of the messages of its type."""
-    if name in LayerParameter.DESCRIPTOR.fields_by_name:
+    """Set a field of the layer, or of the messages of its type; Python has a param_str of its own."""
+    if name in LayerParameter.DESCRIPTOR.fields_by_name and (layer.type, name) != ("Python", "param_str"):
         return assign(layer, name, value, where)
     known = set(LayerParameter.DESCRIPTOR.fields_by_name)
     for param in param_fields(layer.type):

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 _allowed = False
 
 
-def allow_python(allowed: bool = True) -> None:
+def allow_python(allowed: bool = True) -> bool:
     """Let networks run the code of the modules that their Python layers name; False forbids it again.
 
-    A network file may come from anywhere, so building a Python layer is refused at first.
+    A network file may come from anywhere, so building a Python layer is refused at first. Returns whether it
+    was allowed.
     """
     global _allowed
-    _allowed = allowed
+    before, _allowed = _allowed, allowed
+    return before
 
 
 class PythonLayer:
@@ -101,8 +103,8 @@ class Python(Layer):
         if not module or not name:
             raise ConfigError("python_param needs module and layer, the name of a class in it")
         if not _allowed:
-            raise ConfigError(f"a Python layer runs the code of module {module!r}, which is refused at first. "
-                              f"If you trust it: --allow-python, or minidrop.layers.allow_python()")
+            raise ConfigError(f"a Python layer runs the code of module {module!r}, which is refused at "
+                              f"first; if you trust it: --allow-python, or minidrop.layers.allow_python()")
         if not all(part.isidentifier() for part in module.split(".")):
             raise ConfigError(f"python_param: module must be the name of a module, such as a.b, got "
                               f"{module!r}")
@@ -145,7 +147,7 @@ class Python(Layer):
         inputs = (*bottoms, *(self.params[f"blob{i}"] for i in range(len(self.user.blobs))))
         if inputs:
             return _Call(self).apply(*inputs)
-        backend = self.context.backend
+        backend: Any = self.context.backend
         return tuple(Tensor(array, backend=backend) for array in self.run_forward(backend, []))
 
     def run_forward(self, backend: Backend, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

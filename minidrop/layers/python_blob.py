@@ -9,6 +9,20 @@ import numpy as np
 
 from minidrop.errors import ShapeError
 
+_MOST_ENTRIES = 1 << 40
+
+
+def checked_lengths(lengths: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return what a blob's reshape was given as a shape. Raises ShapeError where it is none."""
+    try:
+        shape = tuple(int(length) for length in lengths)
+    except (TypeError, ValueError):
+        shape = (-1,)
+    if min(shape, default=0) < 0 or math.prod(shape) > _MOST_ENTRIES:
+        raise ShapeError(f"reshape takes lengths of 0 or more, as in reshape(2, 3), and at most 2^40 entries, "
+                         f"got {', '.join(map(repr, lengths))}")
+    return shape
+
 
 class BlobSizes:
     """The sizes of a blob by Caffe's names, from its `shape`."""
@@ -69,12 +83,7 @@ class Blob(BlobSizes):
 
     def reshape(self, *shape: int) -> None:
         """Give the blob a shape; of another number of entries it begins as zeros. Raises ShapeError."""
-        try:
-            new = tuple(int(length) for length in shape)
-        except (TypeError, ValueError):
-            new = (-1,)
-        if min(new, default=0) < 0:
-            raise ShapeError(f"reshape takes lengths of 0 or more, as in reshape(2, 3), got {shape}")
+        new = checked_lengths(shape)
         same = math.prod(new) == self.count
         self._data, self._diff = (array.reshape(new) if same and array is not None else None
                                   for array in (self._data, self._diff))

@@ -49,6 +49,10 @@ def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: st
             parameter = Parameter(data, backend, f"{node.name}.{name}", *multipliers)
         for node, name in found.users:
             node.layer.params[name] = parameter
+    for node in graph.nodes:        # in the order of the layer, in which files hold them, also where shared
+        own = node.layer.params
+        for spec in node.layer.parameter_specs() if own else ():
+            own[spec.name] = own.pop(spec.name)
     return {node.name: node.layer.params for node in graph.nodes if node.layer.params}
 
 

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from minidrop.errors import ConfigError, ShapeError
 from minidrop.net.loading import Loading, Paths
 from minidrop.net.saving import save
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Parameter
     from minidrop.net.load_report import LoadReport
+    from minidrop.net.net import Net
 
 
 class Weights:
@@ -53,6 +55,24 @@ class Weights:
         number of the net's dtype, or a file holds nothing for this net.
         """
         return Loading(self, paths, skip_mismatched, vocabularies).apply()
+
+    def share_weights(self: Any, other: Net) -> None:
+        """Hold the very weights of the layers that `other` has under the same names; gradients stay apart.
+
+        Raises ShapeError, and then nothing is changed, where their number or shapes differ; ConfigError for a
+        net of another device or dtype.
+        """
+        mine, theirs = ((net.backend.name, net.dtype) for net in (self, other))
+        if mine != theirs:
+            raise ConfigError(f"nets that share weights are on one device and of one dtype, got {mine} and "
+                              f"{theirs}")
+        for layer in self.params.keys() & other.params.keys():
+            own, given = ({key: p.shape for key, p in net.params[layer].items()} for net in (self, other))
+            if own != given:
+                raise ShapeError(f"layer {layer!r}: expected weights {own} to share, got {given}")
+        for layer in self.params.keys() & other.params.keys():
+            for name, parameter in self.params[layer].items():
+                parameter.share_data(other.params[layer][name])
 
     def save(self: Any, path: str | os.PathLike, diffs: bool = False) -> None:
         """Write the weights as Caffe does: a .caffemodel, or a .caffemodel.h5, by the end of the name.

@@ -1,0 +1,257 @@
+"""Net by pycaffe's names, over minidrop's Net."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from minidrop.autograd import Parameter
+from minidrop.caffe import mode
+from minidrop.caffe.blobs import NetBlob, ParameterBlob
+from minidrop.errors import ConfigError, DataError, ShapeError
+from minidrop.net import Layerwise
+from minidrop.net import Net as Core
+
+TRAIN, TEST = 0, 1
+_PHASES = {TRAIN: "TRAIN", TEST: "TEST", "TRAIN": "TRAIN", "TEST": "TEST"}
+
+
+class LayerView:
+    """A layer of a net: `type`, `name`, and its parameters as `blobs`."""
+
+    def __init__(self, name: str, type: str, blobs: list[ParameterBlob]):
+        self.name, self.type, self.blobs = name, type, blobs
+
+
+class Net:
+    """A net: Net(file, phase), Net(file, weights, phase) or Net(file, phase, weights=file).
+
+    phase: TRAIN or TEST. It is made on the device and from the seed that are set (see `set_mode_gpu`,
+    `set_random_seed`). `core` is the minidrop Net that does the work.
+    """
+
+    def __init__(self, network_file: Any, *arguments: Any, phase: Any = None, weights: Any = None,
+                 level: int = 0, stages: Sequence[str] | None = None):
+        for argument in arguments:
+            if argument in _PHASES and phase is None:
+                phase = argument
+            elif isinstance(argument, str | os.PathLike) and weights is None:
+                weights = argument
+            else:
+                raise ConfigError(f"Net takes a network file, a phase (TRAIN or TEST) and a file of weights, "
+                                  f"got {argument!r} too")
+        if phase not in _PHASES:
+            raise ConfigError(f"Net needs a phase, caffe.TRAIN or caffe.TEST, got {phase!r}")
+        self._wrap(Core(network_file, _PHASES[phase], mode.device(), seed=mode.seed() or 0, level=level,
+                        stages=tuple(stages or ())))
+        if weights is not None:
+            self.copy_from(weights)
+
+    @classmethod
+    def of(cls, core: Core) -> Net:
+        """Return a net by these names over a minidrop Net."""
+        net = cls.__new__(cls)
+        net._wrap(core)
+        return net
+
+    def _wrap(self, core):
+        self.core = core
+        self.layerwise = Layerwise(core)
+        self.gradients_of_step: dict[Parameter, Any] = {}    # functions that make it
+
+    # -- what there is ---------------------------------------------------------------------------------------
+    @property
+    def blobs(self) -> dict[str, NetBlob]:
+        """{name: blob} in the order in which they are written."""
+        return {name: NetBlob(self.layerwise, name) for name in self._blob_names}
+
+    @property
+    def params(self) -> dict[str, list[ParameterBlob]]:
+        """{layer: its parameters} of the layers that have any."""
+        return {layer.name: layer.blobs for layer in self.layers if layer.blobs}
+
+    @property
+    def layers(self) -> list[LayerView]:
+        """The layers in order."""
+        return [LayerView(node.name, node.config.type,
+                          [ParameterBlob(own, self._of_step) for own in node.layer.params.values()])
+                for node in self.core.graph.nodes]
+
+    @property
+    def layer_dict(self) -> dict[str, LayerView]:
+        """{name: layer}."""
+        return {layer.name: layer for layer in self.layers}
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the blobs that `forward` takes."""
+        return self.core.inputs
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the blobs that no layer reads."""
+        return self.core.outputs
+
+    @property
+    def top_names(self) -> dict[str, list[str]]:
+        """{layer: the names of its tops}."""
+        return {node.name: [ref.name for ref in node.tops] for node in self.core.graph.nodes}
+
+    @property
+    def bottom_names(self) -> dict[str, list[str]]:
+        """{layer: the names of its bottoms}."""
+        return {node.name: [ref.name for ref in node.bottoms] for node in self.core.graph.nodes}
+
+    @property
+    def blob_loss_weights(self) -> dict[str, float]:
+        """{blob: its weight in the loss}, 0 for most."""
+        weights = {ref.name: weight for ref, weight in self.core.losses}
+        return {name: weights.get(name, 0.0) for name in self._blob_names}
+
+    @property
+    def _blob_names(self):
+        return list(dict.fromkeys(ref.name for ref in self.core.graph.writer))
+
+    @property
+    def _layer_names(self):
+        return [node.name for node in self.core.graph.nodes]
+
+    def _of_step(self, parameter: Parameter) -> Any:
+        """Return the gradient of a solver's last step, None where none is known."""
+        return self.gradients_of_step[parameter]() if parameter in self.gradients_of_step else None
+
+    # -- passes ----------------------------------------------------------------------------------------------
+    def forward(self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None,
+                **inputs: Any) -> dict[str, Any]:
+        """Run the layers from `start` to `end` and return {output: its array}, those of `blobs` too.
+
+        Outputs are the tops of `end` where it is given. inputs: the arrays of all inputs, or none.
+        """
+        self._fill(inputs, self.inputs, "inputs", lambda blob: blob.data)
+        self.layerwise.forward(start, end)
+        names = self.outputs if end is None else self.top_names[end]
+        return {name: self._blob(name).data for name in [*names, *(blobs or ())]}
+
+    def backward(self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None,
+                 **gradients: Any) -> dict[str, Any]:
+        """Run the layers from `start` back to `end` and return {input: its gradient}, those of `diffs` too.
+
+        Inputs are the bottoms of `end` where it is given. gradients: those of all outputs, or none, which
+        leaves them as they are. Gradients of parameters are added to what their diffs hold.
+        """
+        self._fill(gradients, self.outputs, "outputs", lambda blob: blob.diff)
+        self.layerwise.backward(start, end)
+        names = self.inputs if end is None else self.bottom_names[end]
+        return {name: self._blob(name).diff for name in [*names, *(diffs or ())]}
+
+    def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, np.ndarray]:
+        """Run `forward` on inputs of any number of records, batch by batch; returns arrays on the host."""
+        return self._all([*self.outputs, *(blobs or ())], (), blobs, None, inputs, {})[0]
+
+    def forward_backward_all(self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None,
+                             **arrays: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Run `forward` and `backward` batch by batch; returns ({blob: array}, {blob: gradient}).
+
+        arrays: those of inputs and gradients of outputs, of any number of records.
+        """
+        gradients = {name: array for name, array in arrays.items() if name in self.outputs}
+        inputs = {name: array for name, array in arrays.items() if name not in gradients}
+        outputs, backward = [*self.outputs, *(blobs or ())], [*self.inputs, *(diffs or ())]
+        return self._all(outputs, backward, blobs, diffs, inputs, gradients)
+
+    def _all(self, outputs, backward, blobs, diffs, inputs, gradients):
+        found: list[dict[str, list]] = [{name: [] for name in outputs}, {name: [] for name in backward}]
+        for batch, seeds in zip_longest(self._batches(inputs), self._batches(gradients), fillvalue={}):
+            results = [self.forward(blobs=blobs, **batch)]
+            if backward:
+                results.append(self.backward(diffs=diffs, **seeds))
+            for parts, arrays in zip(found, results, strict=False):
+                for name, array in arrays.items():
+                    parts[name].append(self.core.backend.to_host(array).copy())
+        count = len(next(iter((inputs or gradients).values()), ()))
+        return [{name: _joined(arrays, count) for name, arrays in parts.items()} for parts in found]
+
+    def _batches(self, arrays: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield batches of the size of the first blob, the last one filled up with zeros."""
+        if not arrays:
+            return
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        counts = {array.shape[:1] for array in arrays.values()}
+        if len(counts) > 1 or () in counts:
+            raise ShapeError(f"expected arrays of one number of records, got shapes "
+                             f"{', '.join(str(array.shape) for array in arrays.values())}")
+        (count,), size = counts.pop(), self._blob(self._blob_names[0]).shape[0]
+        for begin in range(0, count, size):
+            yield {name: _filled(array[begin:begin + size], size) for name, array in arrays.items()}
+
+    def _blob(self, name):
+        return NetBlob(self.layerwise, name)
+
+    def _fill(self, arrays, expected, what, target_of):
+        """Write arrays to blobs, which must be all that are expected."""
+        if not arrays:
+            return
+        if set(arrays) != set(expected):
+            raise DataError(f"expected arrays for all {what} of the net or for none: {', '.join(expected)}; "
+                            f"got {', '.join(arrays)}")
+        backend = self.core.backend
+        for name, array in arrays.items():
+            target = target_of(self._blob(name))
+            with backend.active():
+                array = backend.asarray(array, target.dtype)
+                if array.shape != target.shape:
+                    raise ShapeError(f"blob {name!r} has shape {target.shape}, the array for it "
+                                     f"{tuple(array.shape)}; net.blobs[{name!r}].reshape(...) changes it")
+                target[...] = array
+
+    def reshape(self) -> None:
+        """Fit all blobs to the shapes of the inputs; the parameters stay."""
+        self.layerwise.reshape()
+
+    def set_input_arrays(self, data: Any, labels: Any) -> None:
+        """Set what the net's MemoryData layer reads: data (records, channels, height, width), and labels."""
+        self.core.set_input_arrays(data, labels)
+
+    def clear_param_diffs(self) -> None:
+        """Set the gradients of all parameters to zero."""
+        self.gradients_of_step.clear()
+        self.core.clear_grads()
+
+    # -- weights ---------------------------------------------------------------------------------------------
+    def copy_from(self, weights: Any) -> None:
+        """Copy the weights of files, with commas between, to the layers of the same name; see `core`."""
+        self.core.load_weights(weights)
+
+    load_hdf5 = copy_from
+
+    def share_with(self, other: Net) -> None:
+        """Use the very weights of the layers that another net has under the same names."""
+        self.core.share_weights(other.core)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the weights to a .caffemodel, or to HDF5 where the name ends with .h5."""
+        self.core.save(path)
+
+    def save_hdf5(self, path: str | os.PathLike, write_diff: bool = False) -> None:
+        """Write the weights to an HDF5 file, whose name has to end with .h5, with gradients if wanted."""
+        if not os.fspath(path).endswith(".h5"):
+            raise ConfigError(f"{path}: expected a name that ends with .h5")
+        self.core.save(path, write_diff)
+
+
+def _filled(array, size):
+    """Return records, filled up with zeros to `size`."""
+    missing = size - len(array)
+    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)]) if missing else array
+
+
+def _joined(arrays, count):
+    """Return arrays of batches as one, without what the last was filled up with; single numbers as a list."""
+    if not arrays or not arrays[0].ndim:
+        return np.array(arrays)
+    whole = np.concatenate(arrays)
+    return whole[:count] if count else whole
