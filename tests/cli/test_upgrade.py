@@ -28,7 +28,8 @@ def test_a_text_net(tmp_path, minidrop, monkeypatch, command):
     new = load_net("new.prototxt").message
     assert [layer.type for layer in new.layer] == ["Input", "Data", "Convolution"] and not new.layers
     assert [param.lr_mult for param in new.layer[2].param] == [1, 2]
-    assert "layers" not in (tmp_path / "new.prototxt").read_text() and (tmp_path / "old.prototxt").read_text() == V1
+    assert "layers" not in (tmp_path / "new.prototxt").read_text()
+    assert (tmp_path / "old.prototxt").read_text() == V1
     again = minidrop(command, "new.prototxt", "again.prototxt")
     assert again.out == "wrote again.prototxt: new.prototxt is in today's form already\n"
     assert (tmp_path / "again.prototxt").read_text() == (tmp_path / "new.prototxt").read_text()
@@ -43,7 +44,8 @@ def test_a_binary_net_keeps_its_weights(tmp_path, minidrop, form):
     found = pb.NetParameter()
     found.ParseFromString(new.read_bytes())
     assert [layer.type for layer in found.layer] == ["Convolution", "ReLU", "InnerProduct"]
-    np.testing.assert_array_equal(np.array(found.layer[2].blobs[0].data, np.float32), values("ip", 0).reshape(-1))
+    np.testing.assert_array_equal(np.array(found.layer[2].blobs[0].data, np.float32),
+                                  values("ip", 0).reshape(-1))
 
 
 @pytest.mark.parametrize("command", ["upgrade", "upgrade_solver_proto_text"])
@@ -56,7 +58,8 @@ def test_a_solver(tmp_path, minidrop, command):
     assert lines[1] == "net_param: 2 `layers` of the form V1 became 2 `layer`"
     found = load_solver(new).message
     assert found.type == "AdaGrad" and not found.HasField("solver_type") and len(found.net_param.layer) == 3
-    binary = pb.SolverParameter(base_lr=0.5, solver_type=pb.SolverParameter.NESTEROV, net="x" * 40, max_iter=7)
+    binary = pb.SolverParameter(base_lr=0.5, solver_type=pb.SolverParameter.NESTEROV, net="x" * 40,
+                                max_iter=7)
     old.write_bytes(binary.SerializeToString())
     assert minidrop(command, old, new).code == 0
     found = pb.SolverParameter()
@@ -84,7 +87,8 @@ def test_mistakes(tmp_path, minidrop):
     for target, text in ((tmp_path / "no" / "out", "No such file"), (tmp_path, "directory")):
         result = minidrop("upgrade", old, target)
         assert result.code == 1 and text in result.err
-    assert minidrop("upgrade", tmp_path / "nope", out).err.startswith(f"error: {tmp_path}/nope: there is no such file")
+    result = minidrop("upgrade", tmp_path / "nope", out)
+    assert result.err.startswith(f"error: {tmp_path}/nope: there is no such file")
     assert minidrop("upgrade", old).code == 2
 
 
