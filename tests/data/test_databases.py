@@ -214,8 +214,8 @@ def test_malformed_datums(fields, message):
     records = DatumRecords(Fake([(b"a", write_datum(IMAGES[0], 1)), (b"b\xff", Datum(**fields).SerializeToString())]))
     with pytest.raises(DataError) as caught:
         records.read(np.arange(2))
-    assert str(caught.value) == (f"fake: record 1 (key 'b\\\\xff'): expected a Datum with an image or an array, got "
-                                 f"{message}; make the database again, e.g. with: minidrop convert_imageset")
+    assert str(caught.value) == (f"fake: record 1 (key 'b\\\\xff'): expected a Datum with an image or an "
+                                 f"array, got {message}; make the database again, e.g. with: minidrop convert_imageset")
 
 
 @pytest.mark.parametrize("value", [b"\xff", b"\x22\xff\xff\xff\xff\x0f", b"\x08"], ids=["tag", "long", "short"])
@@ -268,8 +268,8 @@ def test_a_record_unlike_the_first():
     with pytest.raises(DataError) as caught:
         records.read(np.arange(3))
     assert str(caught.value) == (
-        "fake: record 2 (key '2'): expected 1 x 3 x 4 (channels, height, width) as of the first record, got 1 x 4 x 4; "
-        "give transform_param a crop_size, take batch_size 1, or scale all images to one size")
+        "fake: record 2 (key '2'): expected 1 x 3 x 4 (channels, height, width) as of the first record, got "
+        "1 x 4 x 4; give transform_param a crop_size, take batch_size 1, or scale all images to one size")
     assert records.read(np.array([2]))["data"].shape == (1, 1, 4, 4)
     with pytest.raises(DataError, match="expected 1 x 3 x 4 .* got 3 x 3 x 4; make all images of one kind"):
         DatumRecords(of_shapes((1, 3, 4), (3, 3, 4))).read(np.array([1]))

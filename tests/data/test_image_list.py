@@ -80,8 +80,8 @@ def test_size_and_gray(pictures):
     assert ImageRecords(images, size=(7, 8)).read(np.arange(3))["data"].shape == (3, 3, 7, 8)
     assert ImageRecords(images, color=False).read(np.arange(2))["data"].shape == (2, 1, 4, 5)
     assert [x.shape for x in ImageRecords(images, crop=3).read(np.arange(3))["data"]][2] == (3, 6, 3)
-    with pytest.raises(DataError, match=r"list\.txt:4: image '.*a b/2\.png': expected 3 x 4 x 5 .* as of the first "
-                                        "record, got 3 x 6 x 3; give new_height and new_width, or"):
+    with pytest.raises(DataError, match=r"list\.txt:4: image '.*a b/2\.png': expected 3 x 4 x 5 .* as of the "
+                                        "first record, got 3 x 6 x 3; give new_height and new_width, or"):
         ImageRecords(images).read(np.arange(3))
 
 

@@ -146,8 +146,8 @@ class TestBatches:
         np.testing.assert_array_equal(less.batch(0)["data"][:, 1], plain.batch(0)["data"][:, 1] - 2)
 
     def test_what_does_not_fit(self, tmp_path, image):
-        with pytest.raises(ConfigError, match="window_data_param: 2 windows of a batch are foreground, but .* has none; "
-                                              "change fg_fraction or fg_threshold"):
+        with pytest.raises(ConfigError, match="window_data_param: 2 windows of a batch are foreground, but "
+                                              ".* has none; change fg_fraction or fg_threshold"):
             self.batches(tmp_path, HEAD + "1\n1 0 0 0 5 5\n")
         for mean in (np.zeros((3, 5, 9)), np.zeros((1, 9, 9)), np.zeros((3, 7, 20))):
             with pytest.raises(ConfigError, match="transform_param: mean_file: expected a "):
