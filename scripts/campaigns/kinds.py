@@ -7,6 +7,8 @@ from pathlib import Path
 
 import checksums
 import numpy as np
+from caffe_kinds import CAFFE_KINDS
+from damage import damaged
 
 from minidrop import Net, Solver, load_weights
 from minidrop.config import load_net, load_solver
@@ -15,8 +17,6 @@ from minidrop.errors import MinidropError
 from minidrop.snapshot import Snapshot, newest_valid, read_snapshot, write_snapshot
 from minidrop.snapshot.seal import SEAL_SIZE, write_seal
 
-NUMBERS = (0, 1, 2, 3, 7, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63,
-           2**64 - 1)
 AMOUNTS = ("-1", "0", "1", "2", "3", "1e9", "1e-300", "1e300", "nan", "inf", "-inf", "2147483647",
            "2147483648", "4294967295", "9" * 30, "-0.0")
 WORDS = (*AMOUNTS, '""', "'x'", "{", "}", "<", ">", "[", "]", ":", ",", ";", "#", "\\", "\0", "\n", "true",
@@ -24,32 +24,6 @@ WORDS = (*AMOUNTS, '""', "'x'", "{", "}", "<", ">", "[", "]", ":", ",", ";", "#"
          '"../../etc/passwd"', '"\\377"', "\u2028", "\udcff", "\x1b[2J")
 ODD_VALUES = (0, 1, -1, 2**62, 2**63 - 1, 0.5, float("inf"), float("nan"), "", "x", "{}", "[]", "[[]]", "[1]",
               "null", '{"a": 1}', "[" * 5000, "Adam")
-
-
-def damaged(rng, content, fixed=0, keep_length=False):
-    """Return bytes with one to four places changed behind the first `fixed` bytes."""
-    content = bytearray(content)
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        if len(content) <= fixed:
-            break
-        at, how = rng.randrange(fixed, len(content)), rng.randrange(3 if keep_length else 7)
-        if how == 0:
-            content[at] = rng.choice((0, 1, 255, rng.randrange(256)))
-        elif how == 1:
-            content[at] ^= 1 << rng.randrange(8)
-        elif how == 2:
-            size = rng.choice((1, 2, 4, 8))
-            number = (rng.choice(NUMBERS) % 256**size).to_bytes(size, "little")
-            content[at:at + size] = number[:len(content) - at]
-        elif how == 3:
-            del content[at:]
-        elif how == 4:
-            del content[at:at + rng.randint(1, 20)]
-        elif how == 5:
-            content[at:at] = content[rng.randrange(len(content)):][:rng.randint(1, 60)]
-        else:
-            content[at:at] = rng.randbytes(rng.randint(1, 8))
-    return bytes(content)
 
 
 class Config:
@@ -248,4 +222,5 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 WHOLE = Path(__file__).resolve().parent / "whole"
 PERCEPTRON, LANGUAGE_MODEL, SOLVER = ((WHOLE / f"{name}.prototxt").read_text()
                                       for name in ("perceptron", "language_model", "solver"))
-KINDS = {"config": Config, "hdf5": HDF5, "snapshot": Snapshots, "text": Text}
+KINDS = {"config": Config, "hdf5": HDF5, "snapshot": Snapshots, "text": Text,
+         **CAFFE_KINDS}

@@ -36,7 +36,7 @@ MEMORY = 3 << 30        # more than all limits on data together
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", default="all", help="config, hdf5, snapshot, text, or all of them")
+    parser.add_argument("--kind", default="all", help="one of KINDS, or all of them")
     parser.add_argument("--count", type=int, default=1000, help="mutants of each kind")
     parser.add_argument("--first", type=int, default=0, help="the number of the first mutant")
     parser.add_argument("--seed", type=int, default=1)
@@ -47,7 +47,7 @@ def main():
     options = parser.parse_args()
     if options.worker:
         return work(options)
-    kinds = ["config", "hdf5", "snapshot", "text"] if options.kind == "all" else [options.kind]
+    kinds = importlib.import_module(options.kinds).KINDS if options.kind == "all" else [options.kind]
     return int(any([campaign(options, kind) for kind in kinds]))
 
 

@@ -23,8 +23,11 @@ def run(folder, *arguments, **environment):
                           timeout=120, capture_output=True, text=True, env={**os.environ, **environment})
 
 
-@pytest.mark.parametrize("kind", ["config", "hdf5", "snapshot", "text"])
+@pytest.mark.parametrize("kind", ["config", "hdf5", "snapshot", "text", "old nets", "datums", "databases",
+                                  "weights"])
 def test_a_short_campaign_finds_no_fault(tmp_path, kind):
+    for package in {"datums": ["PIL"], "databases": ["PIL", "lmdb", "plyvel"]}.get(kind, []):
+        pytest.importorskip(package, reason=f"{package}, which makes or reads the files, is not installed")
     done = run(tmp_path, "--kind", kind, "--count", "30")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert sum(map(int, re.findall(r"(\d+) (?:read|refused)", done.stdout))) == 30
