@@ -118,7 +118,8 @@ CASES = {
 }
 TOPS = {"Silence": (), "Slice": ("y", "z"), "Split": ("y", "z"), "MemoryData": ("y", "label")}
 ELSEWHERE = {       # read files; what they give to the device is what MemoryData gives
-    "HDF5Data": "test_hdf5_and_text_data", "TextData": "test_hdf5_and_text_data"}
+    "HDF5Data": "test_hdf5_and_text_data", "TextData": "test_hdf5_and_text_data",
+    "Python": "layers/test_python.py"}
 
 
 def test_every_layer_type_has_a_case():
