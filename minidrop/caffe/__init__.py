@@ -36,9 +36,9 @@ from minidrop.layers import known_layers as layer_type_list
 __version__ = "1.0.0"       # of the Caffe whose names these are
 
 __all__ = ["AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "Classifier", "Detector", "Layer",
-           "NesterovSolver", "Net", "NetSpec", "RMSPropSolver", "SGDSolver", "Solver", "TEST", "TRAIN", "draw",
-           "get_solver", "init_log", "install", "io", "layer_type_list", "layers", "log", "params", "proto", "set_device",
-           "set_mode_cpu", "set_mode_gpu", "set_random_seed", "to_proto"]
+           "NesterovSolver", "Net", "NetSpec", "RMSPropSolver", "SGDSolver", "Solver", "TEST", "TRAIN",
+           "draw", "get_solver", "init_log", "install", "io", "layer_type_list", "layers", "log", "params",
+           "proto", "set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed", "to_proto"]
 
 allow_python()
 

@@ -129,9 +129,9 @@ class Python(Layer):
             if isinstance(error, ModuleNotFoundError):
                 hint = ("; minidrop.caffe.install() lets `import caffe` find minidrop.caffe"
                         if error.name == "caffe" else "; is its folder in PYTHONPATH?")
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            raise kind(f"{self.settings.module}.{self.settings.layer}: {what} raised "
-                       f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno}){hint}") from error
+            frame, text = traceback.extract_tb(error.__traceback__)[-1], " ".join(str(error).split())
+            raise kind(f"{self.settings.module}.{self.settings.layer}: {what} raised {type(error).__name__}: "
+                       f"{text} ({frame.filename}:{frame.lineno}){hint}") from error
 
     def parameter_specs(self) -> list[ParameterSpec]:
         return [ParameterSpec(f"blob{i}", blob.shape, FillerParameter(), initial=blob.data)

@@ -19,8 +19,8 @@ def checked_lengths(lengths: tuple[Any, ...]) -> tuple[int, ...]:
     except (TypeError, ValueError):
         shape = (-1,)
     if min(shape, default=0) < 0 or math.prod(shape) > _MOST_ENTRIES:
-        raise ShapeError(f"reshape takes lengths of 0 or more, as in reshape(2, 3), and at most 2^40 entries, "
-                         f"got {', '.join(map(repr, lengths))}")
+        raise ShapeError(f"reshape takes lengths of 0 or more, as in reshape(2, 3), of at most 2^40 "
+                         f"entries, got {', '.join(map(repr, lengths))}")
     return shape
 
 

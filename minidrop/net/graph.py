@@ -267,6 +267,9 @@ def _infer_shapes(graph, problems):
         bottoms = [graph.shapes[ref] for ref in node.bottoms]
         try:
             shapes = node.layer.setup(*bottoms)
+            if len(shapes) != len(node.tops):
+                raise ConfigError(f"gives {len(shapes)} tops for {len(bottoms)} bottoms, got "
+                                  f"{len(node.tops)}; name as many")
             found = {ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)}
             check_sizes(node, found)
             graph.shapes.update(found)

@@ -120,7 +120,8 @@ TOPS = {"Silence": (), "Slice": ("y", "z"), "Split": ("y", "z"), "MemoryData": (
 ELSEWHERE = {       # read files; what they give to the device is what MemoryData gives
     "HDF5Data": "test_hdf5_and_text_data", "TextData": "test_hdf5_and_text_data",
     "Data": "test_images_from_files", "ImageData": "test_images_from_files",
-    "WindowData": "test_images_from_files", "HDF5Output": "test_images_from_files"}
+    "WindowData": "test_images_from_files", "HDF5Output": "test_images_from_files",
+    "Python": "layers/test_python.py"}
 
 
 def test_every_layer_type_has_a_case():

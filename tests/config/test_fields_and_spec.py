@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf import text_format
 
-from minidrop.config import NetSpec, all_param_fields, layers, param_fields, parse_net
+from minidrop.config import NetSpec, all_param_fields, layers, param_fields, params, parse_net, to_proto
 from minidrop.errors import ConfigError
 from minidrop.layers import known_layers
 
@@ -151,3 +151,48 @@ def test_other_mistakes():
         n = NetSpec()
         n.data = layers.Input(shape=[1])
         _ = n.dta
+
+
+# -- as pycaffe writes them ----------------------------------------------------------------------------------
+def test_values_of_enums():
+    assert (params.Pooling.AVE, params.Data.LMDB) == (1, 1)
+    n = NetSpec()
+    n.pool = layers.Pooling("data", kernel_size=2, pool=params.Pooling.AVE)
+    assert n.to_proto().layer[0].pooling_param.pool == 1
+    with pytest.raises(AttributeError, match="no message NoSuchParameter"):
+        params.NoSuch  # noqa: B018
+
+
+def test_tops_to_proto_names_what_has_no_name():
+    data = layers.Input(shape=[2, 3])
+    ip = layers.InnerProduct(data, num_output=2)
+    net = to_proto(ip, layers.Softmax(ip))
+    assert [layer.type for layer in net.layer] == ["Input", "InnerProduct", "Softmax"]
+    assert list(net.layer[2].bottom) == list(net.layer[1].top)
+    assert ip.to_proto() == to_proto(ip) and len(ip.to_proto().layer) == 2
+
+
+def test_a_layer_without_tops_gets_its_name_from_the_attribute():
+    n = NetSpec()
+    n.a = layers.Input(shape=[2, 3])
+    n.quiet = layers.Silence(n.a, ntop=0)
+    layer = n.to_proto().layer[1]
+    assert (layer.name, list(layer.bottom), list(layer.top)) == ("quiet", ["a"], [])
+
+
+def test_tops_by_name_and_later_settings():
+    n = NetSpec()
+    n.a = layers.Input(shape=[2, 3])
+    setattr(n, "ip", layers.InnerProduct(n.a, num_output=2))
+    n["s"] = layers.Softmax(getattr(n, "ip"))
+    n.update("ip", {"num_output": 5})
+    assert n.keys() == list(n.tops) == ["a", "ip", "s"] and n.vals()[1] is n["ip"] is n.tops["ip"]
+    assert n.to_proto().layer[1].inner_product_param.num_output == 5
+
+
+def test_the_text_of_a_python_layer_is_in_its_own_message():
+    n = NetSpec()
+    n.a, n.b = layers.Python(module="m", layer="L", ntop=2, param_str="text")
+    layer = n.to_proto().layer[0]
+    assert (layer.python_param.param_str, layer.python_param.layer) == ("text", "L")
+    assert not layer.HasField("param_str")

@@ -99,6 +99,8 @@ MISTAKES = {
     "too many tops": (
         'layer { name: "a" type: "Accuracy" bottom: "data" bottom: "label" top: "a" top: "b" top: "c" }',
         "net.prototxt:3:1: layer 'a' (Accuracy): expected 1 to 2 tops, got 3"),
+    "more bottoms than tops": (
+        'layer { name: "c" type: "Flatten" bottom: "data" bottom: "data" top: "c" }', "XX"),
     "loss weights": (
         'layer { name: "r" type: "ReLU" bottom: "data" top: "r" loss_weight: 1 loss_weight: 2 }',
         "net.prototxt:3:56: layer 'r' (ReLU): expected no loss_weight, or one for each of the 1 tops, got 2"),
