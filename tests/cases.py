@@ -10,7 +10,8 @@ import pytest
 def in_turn(names, values, ids=None):
     """Like pytest.mark.parametrize, but all cases are one test, which says which of them failed.
 
-    For cases that take less than to collect, set up and report them. One that skips would skip all after it.
+    For cases that take less than to collect, set up and report them. If some skip, the others run all the
+    same; then the test counts as skipped and says how many did, and why. All cases share their fixtures.
     """
     names = [name.strip() for name in names.split(",")]
     values = list(values)
@@ -19,12 +20,17 @@ def in_turn(names, values, ids=None):
     def decorate(test):
         @functools.wraps(test)
         def one_after_the_other(*own, **given):
+            skipped = []
             for value, text in zip(values, texts, strict=True):
                 case = dict(zip(names, value if len(names) > 1 else [value], strict=True))
                 try:
                     test(*own, **given, **case)
+                except pytest.skip.Exception as reason:
+                    skipped.append(reason.msg)
                 except Exception as error:
                     raise AssertionError(f"{', '.join(names)} = {text}: {error}") from error
+            if skipped:
+                pytest.skip(f"{len(skipped)} of {len(texts)} cases: {skipped[0]}")
         signature = inspect.signature(test)
         one_after_the_other.__signature__ = signature.replace(
             parameters=[one for one in signature.parameters.values() if one.name not in names])

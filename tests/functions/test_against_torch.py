@@ -59,8 +59,8 @@ def test_linear(agrees_with_torch, lead):
                       b: F.linear(x, W.T, b), numbers(*lead, 7), numbers(7, 4), numbers(4))
 
 
-@pytest.mark.parametrize("lead", [(), (5,), (2, 3), (0,)])
-@pytest.mark.parametrize("scale", [1, 2.5])
+@in_turn("lead", [(), (5,), (2, 3), (0,)])
+@in_turn("scale", [1, 2.5])
 @pytest.mark.parametrize("name, theirs", [("none", lambda y: y), ("relu", F.relu), ("sigmoid", torch.sigmoid),
                                           ("tanh", torch.tanh)])
 def test_linear_and_what_follows(agrees_with_torch, name, theirs, scale, lead):
@@ -80,9 +80,9 @@ OUT_SETS = {"no": None, "every other": Kept(0, 2, 1, 9), "runs": Kept(2, 5, 3, 9
             "none kept": Kept(9, 9, 1, 9)}
 
 
-@pytest.mark.parametrize("in_kept", IN_SETS.values(), ids=IN_SETS)
-@pytest.mark.parametrize("out_kept", OUT_SETS.values(), ids=OUT_SETS)
-@pytest.mark.parametrize("transpose", [False, True])
+@in_turn("in_kept", IN_SETS.values(), ids=IN_SETS)
+@in_turn("out_kept", OUT_SETS.values(), ids=OUT_SETS)
+@in_turn("transpose", [False, True])
 @pytest.mark.parametrize("lead", [(5,), (2, 3)])
 def test_linear_with_kept_sets(agrees_with_torch, in_kept, out_kept, transpose, lead):
     in_mask, out_mask = (1 if kept is None else torch.tensor(kept.mask(float))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import Kept, Tensor, check_gradients, functions
 from minidrop.errors import DataError, KeptError, ShapeError
@@ -42,14 +43,14 @@ ELEMENTWISE = {
 X = numbers(4, TOTAL)
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
-@pytest.mark.parametrize("x", [X, numbers(1, TOTAL), numbers(2, TOTAL, 3), numbers(0, TOTAL)], ids=str)
+@in_turn("name", ELEMENTWISE)
+@in_turn("x", [X, numbers(1, TOTAL), numbers(2, TOTAL, 3), numbers(0, TOTAL)], ids=str)
 def test_gradient_of_elementwise_functions(name, x):
     check_gradients(ELEMENTWISE[name], x)
 
 
-@pytest.mark.parametrize("which", KEPT)
-@pytest.mark.parametrize("name", ELEMENTWISE)
+@in_turn("which", KEPT)
+@in_turn("name", ELEMENTWISE)
 def test_gradient_of_elementwise_functions_of_kept_entries(name, which):
     def function(x):
         y = ELEMENTWISE[name](functions.take(x, KEPT[which]))
@@ -102,7 +103,7 @@ CASES["infogain_loss, last axis"] = (lambda x, label: functions.infogain_loss(x,
                                      numbers(2, 3, 5), labels(2, 3))
 
 
-@pytest.mark.parametrize("name", CASES)
+@in_turn("name", CASES)
 def test_gradient(name):
     function, *arrays = CASES[name]
     check_gradients(function, *arrays)

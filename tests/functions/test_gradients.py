@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 from products import block_linear, linear_grids, linear_pieces
 
 from minidrop import Kept, ShapeError, Tensor, check_gradients, functions
@@ -184,7 +185,7 @@ for _normalization in ("VALID", "FULL", "BATCH_SIZE", "NONE"):
             numbers(2, 3, 5), labels(2, 3, classes=5))
 
 
-@pytest.mark.parametrize("name", CASES)
+@in_turn("name", CASES)
 def test_gradient(name):
     function, *arrays = CASES[name]
     check_gradients(function, *arrays)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import every_pair
 
 from minidrop import Kept, Tensor, check_gradients, functions
 from minidrop.errors import ShapeError
@@ -47,13 +48,12 @@ def test_channels_of_images():
     np.testing.assert_array_equal(flat.numpy(), y.numpy().reshape(5, -1))
 
 
-@every_set
-@pytest.mark.parametrize("transpose", [False, True])
-@pytest.mark.parametrize("lead", LEADS)
-@pytest.mark.parametrize("sides", ["outputs", "inputs", "both", "outputs and one set of inputs",
-                                   "other groups of inputs"])
-def test_linear(kept, lead, transpose, sides):
+@every_pair(("name", list(SETS)), ("transpose", [False, True]), ("lead", LEADS),
+            ("sides", ["outputs", "inputs", "both", "outputs and one set of inputs",
+                       "other groups of inputs"]))
+def test_linear(name, lead, transpose, sides):
     """A compact product for each group: value, and all three gradients, of the masked product."""
+    kept = SETS[name]
     others = {"inputs": kept, "both": kept, "outputs and one set of inputs": Kept(1, 2, 1, 5),
               "other groups of inputs": KeptByGroup([Kept(i, 4, 2, 5) for i in range(4)])}
     inputs, outputs = others.get(sides), None if sides == "inputs" else kept

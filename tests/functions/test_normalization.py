@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import Kept, ShapeError, Tensor, check_gradients, functions
 from minidrop.autograd import Parameter
@@ -113,15 +114,15 @@ CASES |= {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@in_turn("name", CASES)
 def test_gradient(name):
     function, *arrays = CASES[name]
     check_gradients(function, *arrays)
 
 
 # -- kept sets -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kept", [*KEPT.values(), UNEVEN], ids=[*KEPT, "groups"])
-@pytest.mark.parametrize("name", BY_CHANNEL)
+@in_turn("kept", [*KEPT.values(), UNEVEN], ids=[*KEPT, "groups"])
+@in_turn("name", BY_CHANNEL)
 def test_what_is_kept_is_as_if_all_were(name, kept):
     function, *more = BY_CHANNEL[name]
     x, more = numbers(5, CHANNELS, 3), [Tensor(one) for one in more]

@@ -77,7 +77,8 @@ def test_forward_is_caffes(case, ceil, device):
 @every_window
 def test_gradients(case, ceil, device):
     image, window = window_of(case)
-    distinct = np.random.default_rng(1).permutation(2 * 3 * image[0] * image[1]).reshape(2, 3, *image) / 7.0
+    lead = (1, 2) if ceil else (2, 1)       # two channels, or two images
+    distinct = np.random.default_rng(1).permutation(2 * image[0] * image[1]).reshape(*lead, *image) / 7.0
     for function in (functions.max_pooling, functions.mean_pooling):
         check_gradients(lambda x, f=function: f(on(device, x), window, ceil), distinct)
 

@@ -3,6 +3,7 @@ mask."""
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import Kept, Parameter, ShapeError, Tensor, check_gradients, functions
 from minidrop.functions import recurrent
@@ -70,7 +71,7 @@ class TestAgainstTorch:
         x, weights, states = operands(kind)
         agrees_with_torch(ours(kind, cont), torch_sequence(torch, kind, cont), x, *weights, *states)
 
-    @pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT)
+    @in_turn("kept", KEPT.values(), ids=KEPT)
     def test_kept_inputs(self, agrees_with_torch, kind, cont, kept):
         torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
         x, weights, states = operands(kind)
