@@ -40,11 +40,12 @@ def test_load_image_refuses_what_is_none(tmp_path, monkeypatch):
     path = saved(tmp_path / "whole.png", COLOURS)
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "cut.png").write_bytes(path.read_bytes()[:50])
-    for name in ("text.png", "cut.png", "missing.png", "."):
-        with pytest.raises(DataError, match="cannot be read as an image"):
+    for name, what in (("text.png", "expected an image, got no image"), ("cut.png", "got a damaged one"),
+                       ("missing.png", "cannot be read"), (".", "got something else")):
+        with pytest.raises(DataError, match=what):
             load_image(tmp_path / name)
-    monkeypatch.setattr("minidrop.data.image_arrays.MOST_PIXELS", 5)
-    with pytest.raises(DataError, match="at most 5 pixels, got 3 x 2"):
+    monkeypatch.setattr("minidrop.data.images.PIXELS", 5)
+    with pytest.raises(DataError, match="one of 3 x 2 pixels, more than 5"):
         load_image(path)
 
 

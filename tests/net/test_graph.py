@@ -99,8 +99,6 @@ MISTAKES = {
     "too many tops": (
         'layer { name: "a" type: "Accuracy" bottom: "data" bottom: "label" top: "a" top: "b" top: "c" }',
         "net.prototxt:3:1: layer 'a' (Accuracy): expected 1 to 2 tops, got 3"),
-    "more bottoms than tops": (
-        'layer { name: "c" type: "Flatten" bottom: "data" bottom: "data" top: "c" }', "XX"),
     "loss weights": (
         'layer { name: "r" type: "ReLU" bottom: "data" top: "r" loss_weight: 1 loss_weight: 2 }',
         "net.prototxt:3:56: layer 'r' (ReLU): expected no loss_weight, or one for each of the 1 tops, got 2"),
@@ -143,6 +141,14 @@ def test_all_mistakes_are_in_one_report():
     lines = report(DATA + "\n".join(texts))
     assert sorted(int(found.split(":")[1]) for found in lines) == expected
     assert all(found.startswith("net.prototxt:") and ": layer '" in found for found in lines)
+
+
+def test_a_layer_that_gives_a_top_for_each_bottom_needs_as_many():
+    text = ('layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 8 dim: 8 } } }\n'
+            'layer { name: "c" type: "Convolution" bottom: "x" bottom: "x" top: "y" '
+            'convolution_param { num_output: 2 kernel_size: 3 } }')
+    assert report(text) == ["net.prototxt:2:72: layer 'c' (Convolution): gives 2 tops for 2 bottoms, got 1; name "
+                            "as many [bottoms: x (1, 2, 8, 8), x (1, 2, 8, 8)]"]
 
 
 def test_a_layer_without_parameters_may_have_the_name_of_another(caplog):
