@@ -138,7 +138,8 @@ class NetSpec:
     def to_proto(self) -> Any:
         """Return the NetParameter; raises ConfigError with the layer and setting that does not fit."""
         net, blobs = NetParameter(), {}
-        assign(net, "name", self._net_name, "NetSpec")
+        if self._net_name:
+            assign(net, "name", self._net_name, "NetSpec")
         for number, layer in enumerate(self._order, 1):
             first = layer.tops[0].name if layer.tops else None
             name = layer.settings.get("name") or first or f"{layer.type.lower()}{number}"

@@ -183,8 +183,8 @@ def test_a_layer_without_tops_gets_its_name_from_the_attribute():
 def test_tops_by_name_and_later_settings():
     n = NetSpec()
     n.a = layers.Input(shape=[2, 3])
-    setattr(n, "ip", layers.InnerProduct(n.a, num_output=2))
-    n["s"] = layers.Softmax(getattr(n, "ip"))
+    n.__setattr__("ip", layers.InnerProduct(n.a, num_output=2))
+    n["s"] = layers.Softmax(n["ip"])
     n.update("ip", {"num_output": 5})
     assert n.keys() == list(n.tops) == ["a", "ip", "s"] and n.vals()[1] is n["ip"] is n.tops["ip"]
     assert n.to_proto().layer[1].inner_product_param.num_output == 5

@@ -3,7 +3,6 @@
 import copy
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +11,9 @@ import pytest
 from nets import inputs, ip, layer, net_of, numbers
 
 import minidrop as md
+from minidrop import caffe
 from minidrop.autograd import check_gradients
+from minidrop.cli import run
 from minidrop.config import parse_net
 from minidrop.errors import ConfigError, DataError
 from minidrop.layers import allow_python
@@ -126,8 +127,9 @@ def module(tmp_path, monkeypatch):
     before = allow_python()
     yield tmp_path / "somelayers.py"
     allow_python(before)
-    for name in ("somelayers", "brokenlayers"):
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.split(".")[0] in (
+            "somelayers", "brokenlayers", "pyloss", "caffe")]:
+        del sys.modules[name]
 
 
 def python(kind, bottoms, top, param_str="", more="", module="somelayers"):
@@ -139,9 +141,10 @@ def python(kind, bottoms, top, param_str="", more="", module="somelayers"):
 
 def test_gradients_with_several_tops():
     net = net_of(inputs((4, 3), (4, 3)), python("Distance", "a b", "loss each"))
-    run = net.layers["py"].forward
-    check_gradients(run, numbers(4, 3), numbers(4, 3, seed=1))
-    check_gradients(run, numbers(5, 3), numbers(5, 3, seed=1), wanted=[False, True])    # another batch size
+    forward = net.layers["py"].forward
+    check_gradients(forward, numbers(4, 3), numbers(4, 3, seed=1))
+    # Another batch size:
+    check_gradients(forward, numbers(5, 3), numbers(5, 3, seed=1), wanted=[False, True])
 
 
 def test_it_is_a_loss_by_its_weight():
@@ -199,11 +202,11 @@ def test_phase_and_text():
 
 def test_backward_of_an_earlier_pass_has_what_that_pass_had():
     net = net_of(inputs((2, 3), (2, 3)), python("Distance", "a b", "loss each"))
-    run = net.layers["py"].forward
+    forward = net.layers["py"].forward
     x, y = md.Tensor(numbers(2, 3), True), md.Tensor(numbers(2, 3, seed=1), True)
-    loss, _ = run(x, y)
+    loss, _ = forward(x, y)
     expected = float(loss.data[0])
-    run(md.Tensor(np.ones((2, 3)), True), md.Tensor(np.ones((2, 3)), True))
+    forward(md.Tensor(np.ones((2, 3)), True), md.Tensor(np.ones((2, 3)), True))
     assert float(loss.data[0]) == expected != 0
 
 
@@ -324,44 +327,37 @@ def linreg(module):
     return module.parent
 
 
-def test_linreg_trains_at_the_command_line_once_that_is_allowed(linreg):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(linreg), os.getcwd()])}
-
-    def minidrop(*arguments):
-        return subprocess.run([sys.executable, "-m", "minidrop", *arguments], cwd=linreg, env=environment,
-                              capture_output=True, text=True)
-    refused = minidrop("train", "--solver", "s.prototxt", "--device", "cpu")
-    assert refused.returncode and "--allow-python" in refused.stderr and "Traceback" not in refused.stderr
-    done = minidrop("train", "--solver", "s.prototxt", "--device", "cpu", "--allow-python")
-    assert done.returncode == 0, done.stderr
-    checked = minidrop("check", "linreg.prototxt", "--allow-python")
-    assert checked.returncode == 0 and "loss" in checked.stdout
+def test_linreg_trains_at_the_command_line_once_that_is_allowed(linreg, monkeypatch, capsys):
+    monkeypatch.chdir(linreg)
+    allow_python(False)
+    train = ["train", "--solver", "s.prototxt", "--device", "cpu"]
+    for arguments in (train, ["check", "linreg.prototxt"]):
+        assert run(arguments) == 1
+        error = capsys.readouterr().err
+        assert "--allow-python" in error and "Traceback" not in error and "pyloss" not in sys.modules
+    assert run([*train, "--allow-python"]) == 0
+    assert run(["check", "linreg.prototxt", "--allow-python"]) == 0
+    assert "loss" in capsys.readouterr().out
+    assert allow_python() is False
 
 
 def test_linreg_equals_the_loss_of_its_own(linreg):
-    import minidrop.caffe as caffe
     caffe.install()
-    try:
-        text = (linreg / "linreg.prototxt").read_text()
-        own = text[:text.index("type: 'Python'")] + "type: 'EuclideanLoss' name: 'loss' top: 'loss' " \
-            "bottom: 'ipx' bottom: 'ipy' }"
-        nets = [Net(parse_net(one), device="cpu") for one in (text, own)]
-        solvers = [md.Solver(parse_solver_of(net_text)) for net_text in (text, own)]
-        for net in nets:
-            net.forward()
-        assert nets[0].loss == pytest.approx(nets[1].loss, rel=1e-6)
-        losses = []
-        for solver in solvers:
-            solver.step(30)
-            losses.append(solver.losses[-1])
-            assert solver.losses[-1] < nets[0].loss
-        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    finally:
-        for name in [name for name in sys.modules if name.split(".")[0] in ("caffe", "pyloss")]:
-            del sys.modules[name]
+    text = (linreg / "linreg.prototxt").read_text()
+    own = text[:text.index("type: 'Python'")] + (
+        "type: 'EuclideanLoss' name: 'loss' top: 'loss' bottom: 'ipx' bottom: 'ipy' }")
+    nets = [Net(parse_net(one), device="cpu") for one in (text, own)]
+    for net in nets:
+        net.forward()
+    assert nets[0].loss == pytest.approx(nets[1].loss, rel=1e-6)
+    solvers = [md.Solver(solver_of(one)) for one in (text, own)]
+    for solver in solvers:
+        solver.step(30)
+        assert solver.losses[-1] < nets[0].loss
+    assert solvers[0].losses[-1] == pytest.approx(solvers[1].losses[-1], rel=1e-4)
 
 
-def parse_solver_of(net_text):
+def solver_of(net_text):
     solver = md.SolverParameter(base_lr=0.02, lr_policy="fixed", max_iter=40, random_seed=1, display=0)
     solver.net_param.CopyFrom(parse_net(net_text).message)
     return solver
