@@ -83,6 +83,8 @@ def test_mistakes(tmp_path, minidrop):
         old.write_bytes(content)
         result = minidrop("upgrade", old, out)
         assert result.code == 1 and text in result.err and not out.exists(), result.err
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a pipe or a device" in minidrop("upgrade", tmp_path / "pipe", out).err
     old.write_text(V1)
     for target, text in ((tmp_path / "no" / "out", "No such file"), (tmp_path, "directory")):
         result = minidrop("upgrade", old, target)
