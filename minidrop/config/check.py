@@ -239,6 +239,22 @@ _ESCAPED = re.compile(rf"(?:[^\\]|\\(?:{_ESCAPE}))*")
 _FILES = {"NetParameter": "network", "SolverParameter": "solver"}
 
 
+def check_strings(message: Message, name: str) -> None:
+    """Raise ConfigError if text in a message is none: one that was bytes may hold any, and protobuf lets it.
+
+    name: what begins the error's message. Arrays are passed over.
+    """
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            for one in value if is_repeated(field) else [value]:
+                if not isinstance(one, str):
+                    raise ConfigError(f"{name}: {field.name} holds {one[:40]!r}, which is no UTF-8 text; is the "
+                                      f"file whole?")
+        elif field.message_type is not None and field.message_type.name != "BlobProto":
+            for one in value if is_repeated(field) else [value]:
+                check_strings(one, name)
+
+
 def is_character(c: str) -> bool:
     """Return whether names and values may contain this character: any but NUL and lone surrogates."""
     return c != "\0" and not "\ud800" <= c <= "\udfff"

@@ -12,7 +12,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from minidrop.config import minidrop_pb2
-from minidrop.config.check import check, is_repeated
+from minidrop.config.check import check, check_strings, is_repeated
 from minidrop.config.source_map import SourceMap, locate, scan
 from minidrop.config.upgrade import upgrade_net, upgrade_solver
 from minidrop.errors import ConfigError
@@ -49,6 +49,7 @@ class NetConfig:
     @classmethod
     def of(cls, message: Any, name: str = "<network>") -> NetConfig:
         """Return the NetConfig of a NetParameter built in memory, which is copied."""
+        check_strings(message, name)
         config = cls(_copy(message), None, SourceMap(name))
         upgrade_net(config)
         return config
@@ -79,6 +80,7 @@ class SolverConfig:
     @classmethod
     def of(cls, message: Any, name: str = "<solver>", ignore_unknown: bool = False) -> SolverConfig:
         """Return the SolverConfig of a SolverParameter built in memory, which is copied."""
+        check_strings(message, name)
         config = cls(_copy(message), None, SourceMap(name), ignore_unknown)
         upgrade_solver(config)
         return config

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from minidrop.config.check import is_repeated
+from minidrop.config.check import check_strings, is_repeated
 from minidrop.config.load import MAX_BYTES, NetConfig, SolverConfig, parse_message, read_text
 from minidrop.config.minidrop_pb2 import NetParameter, SolverParameter
 from minidrop.config.source_map import SourceMap, scan
@@ -150,4 +150,6 @@ def _of_binary(raw, path):
             found.append((known, config(message, None, SourceMap(path))))
     if not found:
         raise ConfigError(f"{path}: is neither text nor a serialized network or solver; is it whole?")
-    return max(found, key=lambda one: one[0])[1]
+    config = max(found, key=lambda one: one[0])[1]
+    check_strings(config.message, path)
+    return config

@@ -160,6 +160,14 @@ def test_statistics_of_an_old_batch_norm_are_not_trained_but_may_be_shared():
     assert [(p.name, p.HasField("lr_mult")) for p in named.param] == [(name, False) for name in "mvf"]
 
 
+def test_text_in_a_binary_that_is_none():
+    content = NetParameter(layers=[{"name": "one", "bottom": ["two"]}]).SerializeToString()
+    for name in (b"one", b"two"):
+        broken = NetParameter.FromString(content.replace(name, b"\xff" + name[1:]))
+        with pytest.raises(ConfigError, match="<network>: .* holds b.* is no UTF-8 text; is the file whole"):
+            NetConfig.of(broken)
+
+
 @pytest.mark.parametrize("text, expected", [
     ('layers { layer { name: "a" type: "relu" num_output: 3 } bottom: "x" top: "x" }',
      "old.prototxt:1:1: layer 'a': a layer of type 'relu' has no setting 'num_output'"),
