@@ -37,14 +37,14 @@ class Net:
     def __init__(self, network_file: Any, *arguments: Any, phase: Any = None, weights: Any = None,
                  level: int = 0, stages: Sequence[str] | None = None):
         for argument in arguments:
-            if argument in _PHASES and phase is None:
+            if isinstance(argument, int | str) and argument in _PHASES and phase is None:
                 phase = argument
             elif isinstance(argument, str | os.PathLike) and weights is None:
                 weights = argument
             else:
                 raise ConfigError(f"Net takes a network file, a phase (TRAIN or TEST) and a file of weights, "
                                   f"got {argument!r} too")
-        if phase not in _PHASES:
+        if not isinstance(phase, int | str) or phase not in _PHASES:
             raise ConfigError(f"Net needs a phase, caffe.TRAIN or caffe.TEST, got {phase!r}")
         self._wrap(Core(network_file, _PHASES[phase], mode.device(), seed=mode.seed() or 0, level=level,
                         stages=tuple(stages or ())))

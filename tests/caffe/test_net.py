@@ -1,5 +1,6 @@
 """Net by pycaffe's names."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_the_ways_to_make_one():
         np.testing.assert_array_equal(net.params["fc"][1].data, [1, 2, 3, 4, 5])
         assert net.core.phase == "TEST"
     for arguments in ((), ("w.caffemodel",), (caffe.TEST, caffe.TRAIN), ("w.caffemodel", "v.caffemodel", 1),
-                      (2,)):
+                      (2,), ([],), (caffe.TEST, ["w.caffemodel"])):
         with pytest.raises(ConfigError, match="phase"):
             caffe.Net("net.prototxt", *arguments)
     with pytest.raises(SnapshotError, match="missing"):
@@ -299,3 +300,20 @@ def test_seeds():
         assert (nets[0] != nets[2]).any()
     finally:
         caffe.mode._chosen.seed = None
+
+
+def test_real_weights_on_an_image_of_another_size():
+    data = os.environ.get("MINIDROP_DATA")
+    path = Path(data or "", "caffe/weights/det1.prototxt")
+    if not data or not path.is_file():
+        pytest.skip("needs Caffe's files in $MINIDROP_DATA")
+    net = caffe.Net(str(path), str(path.with_suffix(".caffemodel")), caffe.TEST)
+    small = image(1, 3, 12, 12)
+    expected = net.forward(data=small)["prob1"].copy()
+    x = image(1, 3, 20, 24, seed=1)
+    x[:, :, 4:16, 6:18] = small        # the net's stride is 2
+    net.blobs["data"].reshape(*x.shape)
+    net.blobs["data"].data[...] = x
+    out = net.forward()
+    assert out["prob1"].shape == (1, 2, 5, 7)
+    np.testing.assert_allclose(out["prob1"][0, :, 2, 3], expected[0, :, 0, 0], rtol=1e-4, atol=1e-6)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nets import IMAGES, LOSS, drop, images, ip, layer, net_of
+from nets import IMAGES, LOSS, drop, images, inputs, ip, layer, net_of
 
 from minidrop.config import parse_net
 from minidrop.errors import ConfigError, DataError, ShapeError
@@ -228,3 +228,49 @@ def test_unknown_names():
     for look in (steps.value, steps.shape, steps.gradient):
         with pytest.raises(ConfigError, match="no blob 'lable'; did you mean 'label'"):
             look("lable")
+
+
+def test_backward_again_leaves_statistics_states_and_draws():
+    """Layers then run forward once more: nothing that a pass leaves may change by that."""
+    recurrent = 'recurrent_param { num_output: 2 weight_filler { type: "xavier" } }'
+    net = net_of(inputs((3, 4, 5), (3, 4), names=["x", "cont"]), layer("BatchNorm", "norm", "x"),
+                 layer("Dropout", "drop", "norm"), layer("LSTM", "lstm", "drop cont", more=recurrent),
+                 ip("ip", "lstm", 1), layer("Reduction", "loss", "ip", more="loss_weight: 1"))
+    steps = Layerwise(net)
+    steps.value("x").data[...] = np.random.default_rng(0).standard_normal((3, 4, 5))
+    steps.value("cont").data[...] = 1
+    for _ in range(2):
+        steps.forward()
+    steps.backward()
+    first = gradients(net)
+    statistics = {name: array.copy() for name, array in ((p, q.data) for p, q in net.params["norm"].items())}
+    states = {place: array.copy() for place, array in net.states.items()}
+    net.draw_patterns(9)        # the layers hold another draw than the pass had
+    steps.backward()
+    assert_same(gradients(net), {name: 2 * array for name, array in first.items()})
+    for name, array in statistics.items():
+        np.testing.assert_array_equal(net.params["norm"][name].data, array)
+    assert any(array.any() for array in states.values())
+    for place, array in states.items():
+        np.testing.assert_array_equal(net.states[place], array)
+
+
+def test_a_layer_that_fails_has_nothing_to_run_backward_on():
+    _, _, steps = pair(*NET)
+    steps.forward()
+    steps.value("label").data[0] = 99
+    with pytest.raises(DataError, match="layer 'loss'"):
+        steps.forward(start="loss")
+    with pytest.raises(DataError, match="layer 'loss' has not run forward"):
+        steps.backward()
+    steps.value("label").data[0] = 0
+    steps.forward(start="loss")
+    steps.backward()
+
+
+def test_parameters_stand_in_the_order_of_the_layer_also_where_shared():
+    first = ip("a", "data", 8, more='param { name: "w" } param { name: "b" }')
+    second = ip("c", "a", 8, more='param { name: "own" } param { name: "b" }')
+    net = net_of(IMAGES, first, second)
+    assert list(net.params["c"]) == ["weight", "bias"]
+    assert net.params["c"]["bias"] is net.params["a"]["bias"]
