@@ -248,8 +248,8 @@ def check_strings(message: Message, name: str) -> None:
         if field.type == field.TYPE_STRING:
             for one in value if is_repeated(field) else [value]:
                 if not isinstance(one, str):
-                    raise ConfigError(f"{name}: {field.name} holds {one[:40]!r}, which is no UTF-8 text; is the "
-                                      f"file whole?")
+                    raise ConfigError(f"{name}: {field.name} holds {one[:40]!r}, which is no UTF-8 text; is "
+                                      f"the file whole?")
         elif field.message_type is not None and field.message_type.name != "BlobProto":
             for one in value if is_repeated(field) else [value]:
                 check_strings(one, name)
