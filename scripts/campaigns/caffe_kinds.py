@@ -17,8 +17,8 @@ from minidrop.data.datum import read_datum
 from minidrop.data.datum_records import DatumRecords
 
 WORDS = ("layers", "layer", "{", "}", "padding", "conv", "pool", "CONVOLUTION", "POOLING", "NONE", "-1", "0",
-         "2", "4294967295", "1e39", "nan", '""', '"data"', "blobs { shape { dim: 9999999 } data: 1 }", "pad: 7",
-         "kernelsize: 0", "input: \"x\"", "input_dim: 0", "name", "top:", "bottom:")
+         "2", "4294967295", "1e39", "nan", '""', '"data"', "blobs { shape { dim: 9999999 } data: 1 }",
+         "pad: 7", "kernelsize: 0", "input: \"x\"", "input_dim: 0", "name", "top:", "bottom:")
 
 
 class OldNets:

@@ -144,11 +144,12 @@ def test_all_mistakes_are_in_one_report():
 
 
 def test_a_layer_that_gives_a_top_for_each_bottom_needs_as_many():
-    text = ('layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 8 dim: 8 } } }\n'
+    text = ('layer { name: "in" type: "Input" top: "x" '
+            'input_param { shape { dim: 1 dim: 2 dim: 8 dim: 8 } } }\n'
             'layer { name: "c" type: "Convolution" bottom: "x" bottom: "x" top: "y" '
             'convolution_param { num_output: 2 kernel_size: 3 } }')
-    assert report(text) == ["net.prototxt:2:72: layer 'c' (Convolution): gives 2 tops for 2 bottoms, got 1; name "
-                            "as many [bottoms: x (1, 2, 8, 8), x (1, 2, 8, 8)]"]
+    assert report(text) == ["net.prototxt:2:72: layer 'c' (Convolution): gives 2 tops for 2 bottoms, got 1; "
+                            "name as many [bottoms: x (1, 2, 8, 8), x (1, 2, 8, 8)]"]
 
 
 def test_a_layer_without_parameters_may_have_the_name_of_another(caplog):
