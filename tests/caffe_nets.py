@@ -31,7 +31,8 @@ def fill(blob, array, old=False, double=False):
 def message(form="V2", old=None, double=False):
     """A NetParameter with the weights of NET, in one form."""
     net = pb.NetParameter(name="old")
-    for name, kind, number, oldest in (("conv", "Convolution", "CONVOLUTION", "conv"), ("relu", "ReLU", "RELU", "relu"),
+    for name, kind, number, oldest in (("conv", "Convolution", "CONVOLUTION", "conv"),
+                                       ("relu", "ReLU", "RELU", "relu"),
                                        ("ip", "InnerProduct", "INNER_PRODUCT", "innerproduct")):
         if form == "V2":
             layer = net.layer.add(name=name, type=kind)

@@ -78,7 +78,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         else:
             trained.load_initial_weights(skip_mismatched)
             if weights:
-                log.info("%s", trained.net.load_weights(weights, skip_mismatched))
+                trained.net.load_weights(weights, skip_mismatched)
         folder.begin()
         run_log.open(folder.log_path)
         with_bar = wants_bar(progress)

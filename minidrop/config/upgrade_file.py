@@ -33,6 +33,8 @@ def upgrade_file(source: str | os.PathLike, target: str | os.PathLike) -> list[s
     if os.path.realpath(path) == os.path.realpath(out) or (os.path.exists(out) and os.path.exists(path)
                                                            and os.path.samefile(path, out)):
         raise ConfigError(f"{out}: is the file that is read; name another one to write to")
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ConfigError(f"{path}: is a pipe or a device, expected a file")
     raw = _binary(path)
     config = _of_text(read_text(path), path) if raw is None else _of_binary(raw, path)
     before = type(config.message)()

@@ -12,7 +12,7 @@ import numpy as np
 
 from minidrop.data.limits import how_to_raise, raised
 
-MOST_FIELDS = 1 << 20           # of one file; a run of numbers counts as one
+MOST_FIELDS = 1 << 18           # of one file; a run of numbers counts as one; a net of 500 layers has 8,000
 
 # How a value is stored: a number of up to 64 bits, 8 bytes, a length and as many bytes, 4 bytes.
 VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
@@ -94,6 +94,8 @@ def _run(raw, start, key, size):
     if not whole:
         raise ValueError(f"ends within a field of {size} bytes; it is cut short, or no such file")
     wanted, found, step = bytes(raw[start:start + key]), 1, 8
+    if raw[start + key + size:start + 2 * key + size] != wanted:
+        return 1
     while found < whole:        # in growing steps, so that a short run costs little before a long rest
         step = min(2 * step, whole - found)
         begin = start + found * (key + size)

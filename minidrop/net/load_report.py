@@ -36,7 +36,7 @@ class LoadReport:
         """What was not copied, each with the reason."""
         return ([f"{name} (not in the file)" for name in self.unchanged]
                 + [f"{name} (not in the net)" for name in self.left_out]
-                + [f"{name} (shape {shown(there)} in the file, {shown(here)} in the net)"
+                + [f"{name} ({shown(there)} in the file, {shown(here)} in the net)"
                    for name, there, here in self.mismatched])
 
     def __str__(self):
@@ -54,5 +54,5 @@ class LoadReport:
 def shown(shape: Any) -> str:
     """Return the text of a shape, or of several."""
     if isinstance(shape, list):
-        return ", ".join(map(shown, shape)) or "none"
+        return f"the arrays {', '.join(map(shown, shape))}" if shape else "no arrays"
     return shape if isinstance(shape, str) else f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"

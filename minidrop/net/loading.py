@@ -55,16 +55,16 @@ class Loading:
                                  and not {name, name.rsplit("/", 1)[0]} & doubtful]
 
     def apply(self) -> LoadReport:
-        """Copy the arrays into the net, log what was not copied, and return the report."""
+        """Copy the arrays into the net, log the report and return it."""
         net = self.net
         for name, blob in self.chosen.items():
             target = self._targets[name].data
             target[...] = net.backend.asarray(blob.array.reshape(target.shape), net.dtype)
+        log.info("%s", self.report)
         for name in self.report.left:
             log.warning("%s: not copied: %s", ", ".join(self.report.paths), name)
         for path, attrs in self._attrs:
             warn_of_other_vocabularies(path, attrs, self._vocabularies)
-        log.debug("%s", self.report)
         return self.report
 
     def _add(self, path, skip_mismatched):
@@ -77,7 +77,8 @@ class Loading:
                                             else read_binary_weights(path))
         wrong = self.report.mismatched[before:]
         if wrong and not skip_mismatched:
-            lines = [f"{path}: {name} has shape {shown(there)}, this net expects {shown(here)}"
+            lines = [f"{path}: {name} has {'' if isinstance(there, list) else 'shape '}{shown(there)}, this "
+                     f"net expects {shown(here)}"
                      for name, there, here in wrong[:MOST_MISTAKES]]
             more = len(wrong) - len(lines)
             raise SnapshotError("\n".join([*lines, *[f"{path}: ... and {more} more"] * (more > 0)])

@@ -60,7 +60,8 @@ class Weights:
         A .caffemodel also holds the layers, as the net was built. An ApproxDropout or GaussianDropout in it
         is a Dropout, which does the same where nothing is dropped, and a DropConnect an InnerProduct: Caffe
         and OpenCV know them. Other types and settings that are minidrop's own stay: the readers skip unknown
-        fields, and find weights by the names of layers alone. float64 is stored as such. diffs: with the
-        gradients. The file is replaced as a whole or not at all; raises SnapshotError.
+        fields, and find weights by the names of layers alone. float64 is stored as such, which Caffe reads
+        and OpenCV does not. diffs: with the gradients. The file is replaced as a whole or not at all; raises
+        SnapshotError.
         """
         save(self, path, diffs)

@@ -15,6 +15,9 @@ The HDF5 file begins with a user block of 512 bytes, which HDF5 tools skip. It h
 The seal is checked before the HDF5 library sees a single byte, so a damaged file can neither crash it nor be
 read in part. It is not a signature: an attacker can seal a file too, so the reader refuses everything that a
 snapshot never contains.
+
+Caffe's files of weights and of solver states are read and written here too: caffe_file, caffe_hdf5 and
+caffe_writer. They have no seal, so their readers trust nothing.
 """
 
 from minidrop.snapshot.content import Snapshot, is_run_name, join_key, split_key

@@ -116,8 +116,9 @@ def _fill_state(root, disk, state):
 def _parts(values, gradient):
     """Return the BlobShape of an array, with what stands before it, and the fields of its numbers."""
     dims = b"".join(map(as_varint, values.shape))
-    shape = as_key(_DIM, BYTES) + as_varint(len(dims)) + dims if values.shape else b""
-    head = as_key(_SHAPE, BYTES) + as_varint(len(shape)) + shape
+    shape = as_key(_DIM, BYTES) + as_varint(len(dims)) + dims
+    # A single number has no shape at all, as in Caffe; OpenCV stumbles over an empty one.
+    head = as_key(_SHAPE, BYTES) + as_varint(len(shape)) + shape if values.shape else b""
     fields = _VALUES[values.dtype.itemsize]
     return head, [(field, array) for field, array in zip(fields, (values, gradient), strict=True)
                   if array is not None]

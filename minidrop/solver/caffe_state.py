@@ -38,8 +38,7 @@ def restore(solver: Solver, path: str | os.PathLike) -> None:
     state = read_hdf5_state(path) if file_kind(path) == "hdf5" else read_binary_state(path)
     history = _checked_history(solver, Path(path), state)
     weights = _weights_of(Path(path), state)
-    loading = Loading(solver.net, weights)
-    loading.apply()
+    Loading(solver.net, weights).apply()
     net = solver.net
     with net.backend.active():
         for target, array in history:
@@ -48,9 +47,9 @@ def restore(solver: Solver, path: str | os.PathLike) -> None:
     solver.loss_scale = LossScale() if solver.loss_scale is not None else None
     solver.losses.clear()
     net.reset_states()
-    net.seek(state.iteration * solver.settings.iter_size)
-    log.info("%s: solver state of Caffe's, with the weights of %s; %d of %d parameters copied", path, weights,
-             len(loading.report.copied), loading.report.total)
+    batch = state.iteration * solver.settings.iter_size
+    net.seek(batch)
+    log.info("%s: a solver state of Caffe's; the data go on at batch %d", path, batch)
 
 
 def save(solver: Solver, path: str | os.PathLike) -> Path:

@@ -203,7 +203,7 @@ def load_initial(solver: Solver, skip_mismatched: bool = False) -> None:
     beside = [Path(solver.config.path or "").parent / name for name in names]
     paths = [there if there.exists() else name for there, name in zip(beside, names, strict=True)]
     if paths:
-        log.info("%s", solver.net.load_weights(paths, skip_mismatched))
+        solver.net.load_weights(paths, skip_mismatched)
 
 
 def _check_shape(path, name, value, target, hint=_WEIGHT_HINT):

@@ -240,7 +240,7 @@ def test_time_feeds_input_layers_itself(tmp_path, minidrop):
 @pytest.mark.parametrize("file", ["net", "solver"])
 def test_check_makes_no_parameters(tiny, minidrop, file, monkeypatch):
     monkeypatch.setattr("minidrop.net.parameters.fill", lambda *_: pytest.fail("a parameter was filled"))
-    monkeypatch.setattr("minidrop.solver.state.load_weights", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("minidrop.net.weights.Loading", lambda *_: pytest.fail("weights were read"))
     wide = "layer.ip1.inner_product_param.num_output=50000000"
     result = minidrop("check", getattr(tiny, file), "--set", wide)
     assert result.code == 0 and "350,000,000" in result.out and "phase TEST" in result.out

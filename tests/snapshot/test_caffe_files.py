@@ -101,7 +101,7 @@ def link(kind):
     (link("soft"), "soft or external link"), (link("external"), "soft or external link"),
     (lambda file: file.create_dataset("data/conv/bias", data=1.0), "expected arrays called 0, 1"),
     (lambda file: file.create_dataset("data/conv/2", data=b"text"), "expected integers, floats"),
-    (lambda file: file.create_dataset("data/conv/2", (3, 0), "f4"), r"expected values, got the shape \(3, 0\)"),
+    (lambda file: file.create_dataset("data/conv/2", (3, 0), "f4"), r"expected values, got the shape \(3, "),
     (lambda file: file.create_dataset("data/conv/2", (1 << 40,), "f4"), "not written to the end")])
 def test_hdf5_that_is_refused(tmp_path, extra, text):
     with pytest.raises(SnapshotError, match=text):
@@ -120,7 +120,7 @@ def test_both_forms_of_a_solver_state(tmp_path):
     with h5py.File(tmp_path / "s.solverstate.h5", "w") as file:
         file["iter"], file["current_step"] = np.array([7], np.int32), np.array([2], np.int32)
         file["learned_net"] = np.bytes_(b"w.caffemodel\0")
-        for i, (layer, number) in enumerate(((a, b) for a in SHAPES for b in range(2))):
+        for i, (layer, number) in enumerate((a, b) for a in SHAPES for b in range(2)):
             file[f"history/{i}"] = values(layer, number)
     for found in (read_binary_state(write(tmp_path / "s.solverstate", state())),
                   read_hdf5_state(tmp_path / "s.solverstate.h5")):

@@ -1,4 +1,4 @@
-"""Caffe's solver states: a run goes on from one bit for bit, with every rule; what does not fit is refused."""
+"""Caffe's solver states: a run goes on from one bit for bit, with every rule; what does not fit."""
 
 import h5py
 import numpy as np
@@ -19,7 +19,8 @@ layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" param { } par
         inner_product_param { num_output: 20 weight_filler { type: "msra" } } }
 layer { name: "bn" type: "BatchNorm" bottom: "ip1" top: "ip1" }
 layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" }
-layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1" approx_dropout_param { dropout_ratio: 0.5 } }
+layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "drop1"
+        approx_dropout_param { dropout_ratio: 0.5 } }
 layer { name: "ip2" type: "InnerProduct" bottom: "drop1" top: "ip2" param { lr_mult: 0 }
         inner_product_param { num_output: 5 weight_filler { type: "msra" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
@@ -27,8 +28,9 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: 
 
 
 def make(rule="SGD", more="", seed=3, net=NET, dtype="float32"):
-    text = (f"type: '{rule}' {RULES[rule]} base_lr: 0.05 lr_policy: 'multistep' gamma: 0.5 stepvalue: 2 stepvalue: 4 "
-            f"weight_decay: 0.01 max_iter: 9 random_seed: {seed} solver_mode: CPU {more} net_param {{ {net} }}")
+    text = (f"type: '{rule}' {RULES[rule]} base_lr: 0.05 lr_policy: 'multistep' gamma: 0.5 stepvalue: 2 "
+            f"stepvalue: 4 weight_decay: 0.01 max_iter: 9 random_seed: {seed} solver_mode: CPU {more} "
+            f"net_param {{ {net} }}")
     solver = md.Solver(parse_solver(text), dtype=dtype, device="cpu")
     rng = np.random.default_rng(0)
     solver.net.set_input_arrays(rng.normal(size=(14, 6, 1, 1)), rng.integers(0, 5, 14))
@@ -126,8 +128,8 @@ def damaged(path, change):
 
 
 @pytest.mark.parametrize("change, text", [
-    (lambda m: m.history.pop(), "expected a history of 7 arrays, one for each of the 7 parameters as of solver "
-                                "type 'SGD', got 6"),
+    (lambda m: m.history.pop(), "expected a history of 7 arrays, one for each of the 7 parameters as of "
+                                "solver type 'SGD', got 6"),
     (lambda m: m.history.extend(list(m.history)), "got 14; the solver's type, or the net, is another one"),
     (lambda m: m.history[0].shape.dim.reverse(), r"history of ip1/weight has shape \(6, 20\), this net"),
     (lambda m: m.history[1].data.__setitem__(0, np.nan), "the history of ip1/bias is not finite"),
