@@ -68,8 +68,8 @@ def replace(path: str | os.PathLike, content: bytes | str) -> None:
 def making_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Give a new, empty folder that is called `path` from where the block ends without an error.
 
-    Meanwhile it is a hidden folder beside it, which an error removes. Raises OSError with the name `path`, also
-    where that exists.
+    Meanwhile it is a hidden folder beside it, which an error removes. Raises OSError with the name `path`,
+    also where that exists.
     """
     path = Path(path)
     temporary = path.with_name(f".minidrop-{secrets.token_hex(8)}.part")
@@ -114,8 +114,8 @@ def write_all(file: FileIO, content: bytes) -> None:
 
 
 def sweep(folder: str | os.PathLike, age: float = LEFTOVER_AGE) -> list[Path]:
-    """Delete what killed writers left in `folder`: temporary files, and folders of files, that nobody wrote to
-    for `age` seconds.
+    """Delete what killed writers left in `folder`: temporary files, and folders of files, that nobody wrote
+    to for `age` seconds.
 
     Returns those that it could delete; those of other people stay.
     """
@@ -138,7 +138,7 @@ def abandon() -> None:
 
 
 def _check_new(path):
-    """Raise FileExistsError where there is something called `path`; renaming would replace an empty folder."""
+    """Raise FileExistsError where `path` is there; a renamed folder would replace an empty one."""
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 

@@ -158,12 +158,16 @@ def _settings(layer) -> Iterator[str]:
         settings = {"Embed": layer.embed_param}.get(kind, layer.recurrent_param if kind.isupper()
                                                     else layer.inner_product_param)
         yield f"{settings.num_output} outputs"
+        if kind.isupper() and settings.HasField("hidden_dropout"):
+            yield f"hidden_dropout {decimal(settings.hidden_dropout.dropout_ratio):g}"
     elif kind == "LRN":
         yield f"over {layer.lrn_param.local_size}"
     elif kind == "Eltwise":
         yield layer.eltwise_param.EltwiseOp.Name(layer.eltwise_param.operation)
     elif kind in ("Dropout", "GaussianDropout", "ApproxDropout"):
         settings = layer.approx_dropout_param if kind == "ApproxDropout" else layer.dropout_param
+        if kind == "ApproxDropout":
+            yield settings.pattern
         yield f"ratio {decimal(settings.dropout_ratio):g}"
 
 
@@ -230,19 +234,18 @@ def _all_of(net):
     shapes = dict(_shapes(net.graph))
     rows = costs(net)
     dense = sum(row.dense for row in rows)
-    savings = drop_savings(net) if net.phase == "TRAIN" else ()
-    saved = {drop.node.index: (drop, amount) for drop, amount in savings}
+    saved: dict[int, list] = {}
+    for drop, amount in drop_savings(net) if net.phase == "TRAIN" else ():
+        saved.setdefault(drop.node.index, []).extend(_drop_lines(drop, amount, dense))
     for row in rows:
         text = list(shapes[row.node.index])
         if row.dense and row.expected != row.dense:
             text.append(f"{row.expected / row.dense:.1%} of {row.dense / 1e6:.3g} MFLOP")
-        if row.node.index in saved:
-            text += _drop_lines(*saved[row.node.index], dense)
-        yield row.node.index, text
+        yield row.node.index, [*text, *saved.get(row.node.index, ())]
 
 
 def _drop_lines(drop, amount, dense):
-    yield f"{drop.site.family.name} keeps {drop.kept_share:.1%} of the {drop.kind}"
+    yield f"keeps {drop.kept_share:.1%} of the {drop.kind}"
     sides = dict.fromkeys(node.name for node in (drop.producer, *drop.consumers) if node is not None)
     pays = sides and amount and dense
     yield f"saves {amount / dense:.1%} in {', '.join(sides)}" if pays else "saves nothing"

@@ -22,8 +22,8 @@ KINDS = ("lmdb", "leveldb")
 def check_features(net: Net, blobs: Sequence[str], paths: Sequence[str]) -> None:
     """Raise ConfigError or DataError unless each blob is of the net and each path that of a new database."""
     if len(blobs) != len(paths):
-        raise ConfigError(f"expected as many databases as blobs, got the databases {', '.join(paths)} and the "
-                          f"blobs {', '.join(blobs)}")
+        raise ConfigError(f"expected a database for each blob, got the databases {', '.join(paths)} and "
+                          f"the blobs {', '.join(blobs)}")
     if len(set(paths)) < len(paths):
         raise ConfigError(f"expected a database of its own for each blob, got {', '.join(paths)}")
     known = {ref.name for ref in net.graph.writer}

@@ -16,7 +16,14 @@ import minidrop
 from minidrop.cli.caffe_flags import normalise
 from minidrop.cli.check import check
 from minidrop.cli.classify import classify_command
+from minidrop.cli.compute_image_mean import compute_image_mean
 from minidrop.cli.console import console, echo
+from minidrop.cli.convert_data_sets import (
+    convert_cifar_data,
+    convert_mnist_data,
+    convert_mnist_siamese_data,
+)
+from minidrop.cli.convert_imageset import convert_imageset
 from minidrop.cli.devices import devices
 from minidrop.cli.draw_net import draw_net
 from minidrop.cli.extract_features import extract_features_command
@@ -41,7 +48,8 @@ class Commands(click.Group):
         return list(self.commands)
 
     def get_command(self, context: Any, name: str) -> Any:
-        return super().get_command(context, ALIASES.get(name, name))
+        name = ALIASES.get(name, name)
+        return super().get_command(context, name) or super().get_command(context, name.replace("-", "_"))
 
     def resolve_command(self, context: Any, args: list[str]) -> Any:
         name = args[0]
@@ -66,7 +74,8 @@ def commands(modules: tuple) -> None:
 
 
 for _command in (train, test, time, check, generate, upgrade, patterns, devices, draw_net, parse_log,
-                 classify_command, extract_features_command):
+                 classify_command, extract_features_command, convert_imageset, compute_image_mean,
+                 convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)
 
 

@@ -70,6 +70,7 @@ _FIELDS = {
     SEGNET: {
         "LossParameter": dict.fromkeys(("weight_by_label_freqs", "class_weighting"),
                                        "every class counts the same; InfogainLoss can weigh them"),
+        "DropoutParameter": {"sample_weights_test": "tests drop nothing; test --mc samples as it means to"},
         "LayerParameter": dict.fromkeys(("dense_image_data_param", "upsample_param"), _OTHER_LAYER)},
     PSPNET: {"LayerParameter": {"bn_param": _OTHER_LAYER}},
     CRF_RNN: {"LayerParameter": {"multi_stage_meanfield_param": _OTHER_LAYER}},
@@ -181,7 +182,7 @@ _TYPES = {
 
 # Values of enums that Caffe lacks; all of them choose how something is computed, never what.
 _VALUES = {
-    **dict.fromkeys(("MKL2017", "MKLDNN", "MKL2D"), INTEL),
+    **dict.fromkeys(("MKL2017", "MKLDNN"), INTEL),
     **dict.fromkeys(("LIBDNN", "INTEL_SPATIAL", "SPATIAL", "FFT"), OPENCL),
 }
 

@@ -24,8 +24,8 @@ class Batches:
 
     Memory: one window of neighbouring batches, which are read together, as many as fit into `window_bytes`
     (at least one, at most about an epoch); what the Records need for reading (for HDF5 files one block of
-    2 MiB); and for `shuffle` 12 bytes per record of the part being read. Records that gain nothing by a window
-    are read without one, and the arrays of a batch are theirs, perhaps views. Thread-safe.
+    2 MiB); and for `shuffle` 12 bytes per record of the part being read. Records that gain nothing by a
+    window are read without one, and the arrays of a batch are theirs, perhaps views. Thread-safe.
     """
 
     def __init__(self, records: Records, batch_size: int, shuffle: bool = False, seed: int = 0,

@@ -23,8 +23,8 @@ Put = Callable[[bytes, bytes], None]
 def new_database(path: str | os.PathLike, kind: str) -> Iterator[Put]:
     """Give put(key, value), which fills a database; kind: "LMDB" or "LEVELDB". Keys must rise.
 
-    It is in the folder `path` from where the block ends without an error. Raises DataError if there is something
-    called `path` already, or if the package that writes it is missing; OSError.
+    It is in the folder `path` from where the block ends without an error. Raises DataError if there is
+    something called `path` already, or if the package that writes it is missing; OSError.
     """
     path = Path(path)
     check_new_database(path)
@@ -37,8 +37,8 @@ def new_database(path: str | os.PathLike, kind: str) -> Iterator[Put]:
         def put(key: bytes, value: bytes) -> None:
             nonlocal size
             if len(key) > _KEY_BYTES:
-                raise DataError(f"{path}: expected keys of at most {_KEY_BYTES} bytes, got one of {len(key)}, "
-                                f"{key[:60]!r}...; use shorter names of files")
+                raise DataError(f"{path}: expected keys of at most {_KEY_BYTES} bytes, got one of "
+                                f"{len(key)}, {key[:60]!r}...; use shorter names of files")
             waiting.append((key, value))
             size += len(value)
             if len(waiting) >= BATCH or size >= BATCH_BYTES:
@@ -58,11 +58,11 @@ def new_database(path: str | os.PathLike, kind: str) -> Iterator[Put]:
 def check_new_database(path: str | os.PathLike) -> None:
     """Raise DataError unless a database can be made in the new folder `path`."""
     if os.path.lexists(path):
-        raise DataError(f"{path}: expected the name of a new database, got one that exists; delete it, or choose "
-                        "another name")
+        raise DataError(f"{path}: expected the name of a new database, got one that exists; delete it, or "
+                        "choose another name")
     parent = Path(path).parent
     if not parent.is_dir():
-        raise DataError(f"{path}: expected a name in a folder that exists, got one in {parent}; make that folder")
+        raise DataError(f"{path}: expected a name in a folder that exists, got one in {parent}; make it")
 
 
 class _LMDBWriter:
@@ -122,7 +122,7 @@ class _LevelDBWriter:
             raise DataError(f"{path}: cannot be written ({error}); check the space on the disk") from error
 
     def finish(self):
-        self._database.compact_range()      # nothing is left in a log, which every reader would have to repeat
+        self._database.compact_range()      # leaves no log, which every reader would have to repeat
 
     def close(self):
         self._database.close()

@@ -26,14 +26,15 @@ _MADE_ANEW = ("LOCK", "LOG", "LOG.old")
 def open_database(path: str | os.PathLike, kind: str) -> Database:
     """Return the database in the folder `path`; kind: "LMDB" or "LEVELDB".
 
-    Raises DataError if the package that reads it is missing, or if the folder holds none of this kind, a damaged
-    one, or one without records.
+    Raises DataError if the package that reads it is missing, or if the folder holds none of this kind, a
+    damaged one, or one without records.
     """
     path = Path(path)
     found = {name: _is_file(path / file) for name, file in (("LMDB", "data.mdb"), ("LEVELDB", "CURRENT"))}
     if not found[kind]:
         other = next((name for name in KINDS if found[name]), None)
-        mend = f"write backend: {other}" if other else "name the folder of a database, or make it again"
+        mend = (f"write backend: {other} (--backend {other.lower()})" if other else
+                "name the folder of a database, or make it again")
         got = f"that of a database of the kind {other}" if other else "another one"
         raise DataError(f"{path}: expected the folder of a database of the kind {kind}, with the file "
                         f"{'data.mdb' if kind == 'LMDB' else 'CURRENT'}, got {got}; {mend}")
@@ -44,8 +45,8 @@ def open_database(path: str | os.PathLike, kind: str) -> Database:
 
 
 class Database:
-    """Records of bytes in the order of their keys: `len`, and `walk`. May be read by several threads, each with
-    a walk of its own, and goes on working in a forked process."""
+    """Records of bytes in the order of their keys: `len`, and `walk`. May be read by several threads, each
+    with a walk of its own, and goes on working in a forked process."""
 
     path: Path
 
@@ -65,8 +66,8 @@ class Database:
             yield
         except (*errors, MemoryError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{self.path}: expected a readable database, got: {reason}; it is damaged, cut short "
-                            "or of another kind: make it again") from error
+            raise DataError(f"{self.path}: expected a readable database, got: {reason}; it is damaged, cut "
+                            "short or of another kind: make it again") from error
 
 
 class LMDB(Database):
@@ -153,7 +154,8 @@ class LevelDB(Database):
         self._view, self._process = _View(self.path), os.getpid()
         probe([self.path], kind="leveldb", at=self._view.folder)
         with self._explained((self._plyvel.Error, OSError)):
-            self._opened = self._plyvel.DB(str(self._view.folder), create_if_missing=False, paranoid_checks=True)
+            self._opened = self._plyvel.DB(str(self._view.folder), create_if_missing=False,
+                                           paranoid_checks=True)
 
 
 _inherited: list[Any] = []
@@ -170,9 +172,9 @@ class _View:
                 if file.name not in _MADE_ANEW and _is_file(file):      # a pipe would be waited for
                     (self.folder / file.name).symlink_to(file.absolute())
         except OSError as error:
-            raise DataError(f"{path}: expected a database that can be read through links in {self.folder}, got: "
-                            f"{error.strerror or error}; check the permissions, or set TMPDIR to a folder that "
-                            "can be written") from error
+            raise DataError(f"{path}: expected a database that can be read through links in {self.folder}, "
+                            f"got: {error.strerror or error}; check the permissions, or set TMPDIR to a "
+                            "folder that can be written") from error
 
 
 def _remove(folder, process):
@@ -189,5 +191,5 @@ def _is_file(path):
 
 def missing_package(package: str, kind: str, extra: str) -> DataError:
     """Return the error for a database whose package is not installed."""
-    return DataError(f"{kind} databases: expected the package {package}, which reads them, got none; run: python "
-                     f'-m pip install "minidrop[{extra}]", or python -m pip install {package}')
+    return DataError(f"{kind} databases: expected the package {package}, which reads them, got none; run: "
+                     f'python -m pip install "minidrop[{extra}]", or python -m pip install {package}')

@@ -40,7 +40,7 @@ def parse_datum(value: bytes) -> Datum:
 
 
 def write_datum(array: np.ndarray, label: int) -> bytes:
-    """Return a serialized Datum of an array (channels, height, width): uint8 as data, others as float_data."""
+    """Return a serialized Datum of an array (channels, height, width): uint8 as data, else as float_data."""
     datum = Datum(label=label)
     datum.channels, datum.height, datum.width = array.shape
     if array.dtype == np.uint8:

@@ -20,9 +20,10 @@ MARK = 1000         # records from one remembered key to the next
 class DatumRecords(PictureRecords):
     """The Datums of a database, numbered in the order of their keys.
 
-    color: whether encoded images are decoded to three channels (True) or one (False); None leaves what they have.
-    Neighbours are read by one walk; to go anywhere else, one of the keys that were remembered on the way is
-    looked up. Raises DataError, here or when reading, for a record that is no Datum or unlike the first.
+    color: whether encoded images are decoded to three channels (True) or one (False); None leaves what they
+    have. Neighbours are read by one walk; to go anywhere else, one of the keys that were remembered on the
+    way is looked up. Raises DataError, here or when reading, for a record that is no Datum or unlike the
+    first.
     """
 
     def __init__(self, database: Database, crop: int = 0, color: bool | None = None):
@@ -71,8 +72,8 @@ class DatumRecords(PictureRecords):
         self.database.close()
 
     def _unreadable(self, index, error):
-        return DataError(f"{self.where(index)}: expected a Datum with an image or an array, got {error}; make the "
-                         "database again, e.g. with: minidrop convert_imageset")
+        return DataError(f"{self.where(index)}: expected a Datum with an image or an array, got {error}; "
+                         "make the database again, e.g. with: minidrop convert_imageset")
 
     def _record(self, index):
         """Return (key, value) of a record."""
@@ -85,8 +86,8 @@ class DatumRecords(PictureRecords):
         found = next(self._walk, None)
         if found is None:
             self._walk = None
-            raise DataError(f"{self.name}: expected {len(self)} records, got {index}; the database is damaged, or "
-                            "changes while it is read: make it again")
+            raise DataError(f"{self.name}: expected {len(self)} records, got {index}; the database is "
+                            "damaged, or changes while it is read: make it again")
         self._next += 1
         self._remember(index, found[0])
         return found

@@ -31,8 +31,8 @@ def pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise DataError("images: expected Pillow, which decodes them, got no such package; run: python -m pip "
-                        'install "minidrop[images]", or python -m pip install pillow') from error
+        raise DataError("images: expected Pillow, which decodes them, got no such package; run: python -m "
+                        'pip install "minidrop[images]", or python -m pip install pillow') from error
     return Image
 
 
@@ -41,13 +41,13 @@ def read_image_file(path: str | os.PathLike) -> bytes:
     limit = raised(FILE_BYTES)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would be waited for
-            raise DataError(f"{path}: expected an image file, got something else than a file; correct the name")
+            raise DataError(f"{path}: expected an image file, got something else; correct the name")
         content = Path(path).read_bytes() if os.stat(path).st_size <= limit else None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the path "
-                        "and its permissions") from error
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the "
+                        "path and its permissions") from error
     if content is None:
-        raise DataError(f"{path}: expected an image file of at most {limit} bytes, got more; {how_to_raise()}")
+        raise DataError(f"{path}: expected at most {limit} bytes of an image, got more; {how_to_raise()}")
     return content
 
 
@@ -55,7 +55,8 @@ def decode(content: bytes, color: bool | None = None) -> np.ndarray:
     """Return the image in `content`, uint8 (channels, height, width).
 
     color: True makes three channels and False one; both turn the image upright as its EXIF data says. None
-    leaves what is there: 1 channel, 3, or 4 where it is transparent. Gray is OpenCV's to the bit, from PNG to 1.
+    leaves what is there: 1 channel, 3, or 4 where it is transparent. Gray is OpenCV's to the bit, from PNG to
+    1.
 
     Raises ValueError with what was found instead of an image, DataError without Pillow.
     """
@@ -146,8 +147,8 @@ def encode(image: np.ndarray, encoding: str) -> bytes:
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return an image uint8 (channels, h, w) scaled to (channels, height, width) by linear interpolation.
 
-    Equal to OpenCV's resize with INTER_LINEAR, bit for bit: weights of 11 bits, and means of 2 x 2 pixels where
-    both sides are halved.
+    Equal to OpenCV's resize with INTER_LINEAR, bit for bit: weights of 11 bits, and means of 2 x 2 pixels
+    where both sides are halved.
     """
     if image.shape[1:] == (height, width):
         return image
@@ -175,5 +176,6 @@ def _taps(length, wanted, inside=False):
     rest = at - first.astype(np.float32)
     if inside:
         rest = np.where((first < 0) | (first >= length - 1), np.float32(0), rest)
-    weights = (np.rint(part * np.float32(1 << _BITS)).astype(np.int32) for part in (np.float32(1) - rest, rest))
+    weights = (np.rint(part * np.float32(1 << _BITS)).astype(np.int32)
+               for part in (np.float32(1) - rest, rest))
     return np.clip(first, 0, length - 1), np.clip(first + 1, 0, length - 1), *weights

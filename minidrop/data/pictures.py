@@ -62,8 +62,8 @@ class PictureRecords(Records):
             room -= image.nbytes
             if self.unpacks and room < 0:
                 raise DataError(f"{self.where(index)}: expected batches of at most "
-                                f"{raised(BATCH_BYTES) >> 20} MiB, got larger images; use a smaller batch_size, "
-                                f"or, {how_to_raise()}")
+                                f"{raised(BATCH_BYTES) >> 20} MiB, got larger images; use a smaller "
+                                f"batch_size, or, {how_to_raise()}")
         if not unlike:
             return out
         every = [unlike.get(place, image) for place, image in enumerate(images)]
@@ -80,5 +80,7 @@ class PictureRecords(Records):
         wanted = (f"{expected[0]} channels and a height and width of at least {self.crop}" if self.crop else
                   f"{' x '.join(map(str, expected))} (channels, height, width) as of the first record")
         mend = ("make all images of one kind, in colour or gray" if image.shape[0] != expected[0] else
-                f"leave out smaller images, or lower crop_size, {self.crop}" if self.crop else self.how_to_mend())
-        raise DataError(f"{self.where(index)}: expected {wanted}, got {' x '.join(map(str, image.shape))}; {mend}")
+                f"leave out smaller images, or lower crop_size, {self.crop}" if self.crop else
+                self.how_to_mend())
+        got = " x ".join(map(str, image.shape))
+        raise DataError(f"{self.where(index)}: expected {wanted}, got {got}; {mend}")

@@ -1,4 +1,4 @@
-"""Trying HDF5 files and databases in a separate process: damaged ones can crash their library, and its caller.
+"""Trying HDF5 files and databases in a separate process: damaged ones can crash a library, and its caller.
 
 `probe` runs this file as a program, with limits on memory and time. It opens each file as a run would and
 reads what the library has to unpack, for up to READ_SECONDS per file; a crash there is a DataError here. It
@@ -34,8 +34,8 @@ def probe(paths: Iterable[Path], names: Iterable[str] | None = None, kind: str =
     """Raise DataError if reading a file crashes or hangs.
 
     kind: "hdf5", of whose files the datasets `names` are read (None: all of them); "lmdb", the file data.mdb;
-    "leveldb", a folder. at: where the one path is opened instead. Each is tried once per process, and again when
-    it changes. None is tried with MINIDROP_TRUST_DATA=1, or if no process can be started.
+    "leveldb", a folder. at: where the one path is opened instead. Each is tried once per process, and again
+    when it changes. None is tried with MINIDROP_TRUST_DATA=1, or if no process can be started.
     """
     from minidrop.data.limits import how_to_raise, raised
     from minidrop.errors import DataError
@@ -72,8 +72,8 @@ def probe(paths: Iterable[Path], names: Iterable[str] | None = None, kind: str =
         advice = "make it again"
     if reason:
         path = list(untried.values())[int(number)]
-        raise DataError(f"{path}: expected a readable {WORDS[kind][0]}, got {reason} (in a process that tries it, "
-                        f"with {memory >> 20} MiB of memory); the file is damaged: {advice}")
+        raise DataError(f"{path}: expected a readable {WORDS[kind][0]}, got {reason} (in a process that "
+                        f"tries it, with {memory >> 20} MiB of memory); the file is damaged: {advice}")
     if child.returncode == 0:
         _passed.update(untried)
 

@@ -12,6 +12,11 @@ DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar10", "ptb", "tinyshakespe
 "ptb/valid.txt" too, tinyshakespeare is one text, "tinyshakespeare/input.txt".
 """
 
+DATABASE_COMMANDS = {"siamese": "convert_mnist_siamese_data IMAGES LABELS DB",
+                     "mnist": "convert_mnist_data IMAGES LABELS DB",
+                     "cifar": "convert_cifar_data INPUT_FOLDER OUTPUT_FOLDER lmdb"}
+"""The command that makes a database, by a part of its name."""
+
 
 def cache_dir() -> Path:
     """Return the folder of converted data: $MINIDROP_CACHE, else ~/.cache/minidrop. It need not exist.
@@ -37,15 +42,7 @@ def find_source(source: str, config_path: str | None = None, kind: str = "list",
     if not source:
         raise DataError(f"{field}: expected the name of a {kind} file, got an empty one; write e.g. "
                         f"{field}: \"{'ptb' if kind == 'text' else 'digits'}/train.txt\"")
-    try:
-        name = Path(source).expanduser()
-    except RuntimeError:
-        name = Path(source)
-    folders = [Path.cwd()]
-    if config_path:
-        folders.append(Path(config_path).resolve().parent)
-    folders.append(cache_dir())
-    places = [name] if name.is_absolute() else list(dict.fromkeys(folder / name for folder in folders))
+    places = _places(source, config_path)
     try:
         for place in places:
             if place.is_file():
@@ -60,6 +57,43 @@ def find_source(source: str, config_path: str | None = None, kind: str = "list",
                         f"{inside}")
     looked = ", ".join(str(place) for place in places)
     raise DataError(f"{field} {source!r}: no such file (looked for {looked}); {how_to_make(source)}")
+
+
+def find_database(source: str, config_path: str | None = None) -> Path:
+    """Return the path of the folder that `source` names, looked up as in `find_source`.
+
+    Raises DataError with the places tried and the command that makes such a database.
+    """
+    places = _places(source, config_path)
+    try:
+        for place in places:
+            if place.is_dir():
+                return place
+        is_file = any(place.is_file() for place in places)
+    except (OSError, ValueError) as error:
+        raise DataError(f"source {source!r}: expected the name of a folder, got one that the system refuses "
+                        f"({error}); correct it") from error
+    if is_file:
+        raise DataError(f"source {source!r}: expected the folder of a database, got a file; name the folder "
+                        "that it is in")
+    looked = ", ".join(str(place) for place in places)
+    command = next((command for part, command in DATABASE_COMMANDS.items() if part in source.lower()),
+                   "convert_imageset ROOT/ LIST DB")
+    raise DataError(f"source {source!r}: no such folder (looked for {looked}); correct the name, or make the "
+                    f"database with: minidrop {command}")
+
+
+def _places(source, config_path):
+    """Return where a source is looked up, first things first."""
+    try:
+        name = Path(source).expanduser()
+    except RuntimeError:
+        name = Path(source)
+    folders = [Path.cwd()]
+    if config_path:
+        folders.append(Path(config_path).resolve().parent)
+    folders.append(cache_dir())
+    return [name] if name.is_absolute() else list(dict.fromkeys(folder / name for folder in folders))
 
 
 def how_to_make(source: str) -> str:

@@ -94,8 +94,9 @@ class Transform:
             if image.shape[-2:] != self.mean.shape[1:]:
                 raise DataError(
                     f"transform_param: mean_file: expected images of {self.mean.shape[1]} x "
-                    f"{self.mean.shape[2]} as in the file, got {image.shape[-2]} x {image.shape[-1]} in entry "
-                    f"{place} of the batch; use mean_value for images of different sizes, or scale them alike")
+                    f"{self.mean.shape[2]} as in the file, got {image.shape[-2]} x {image.shape[-1]} in "
+                    f"entry {place} of the batch; use mean_value for images of different sizes, or make them "
+                    "alike")
 
     def _plain(self, x):
         """Return (x - mean) * scale."""

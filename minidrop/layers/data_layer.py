@@ -85,7 +85,9 @@ class DataLayer(Layer):
     def skipped(self, rand_skip: int) -> int:
         """Return how many records a rand_skip leaves out: a random number below it, the same in every run of
         this seed."""
-        return int(generator(self.context.seed, "rand skip", self.name).integers(rand_skip)) if rand_skip else 0
+        if not rand_skip:
+            return 0
+        return int(generator(self.context.seed, "rand skip", self.name).integers(rand_skip))
 
     def seek(self, position: int) -> None:
         """Make batch number `position` the next one."""

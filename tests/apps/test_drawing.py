@@ -42,7 +42,7 @@ def test_shapes_windows_and_what_drops_save():
     assert lines_of(drawn, "pool") == ["AVE, global", "4x6x1x1"]
     assert lines_of(drawn, "ip1")[:2] == ["64 outputs", "4x64"]
     assert lines_of(drawn, "ip1")[2].startswith("50.0% of ")
-    assert lines_of(drawn, "drop")[:3] == ["ratio 0.5", "4x64", "PERIODIC keeps 50.0% of the units"]
+    assert lines_of(drawn, "drop")[:3] == ["PERIODIC, ratio 0.5", "4x64", "keeps 50.0% of the units"]
     assert lines_of(drawn, "drop")[3].startswith("saves ")
     assert lines_of(drawn, "drop")[3].endswith("% in ip1, ip2")
 

@@ -6,6 +6,7 @@ import re
 import stat
 from datetime import datetime
 
+import numpy as np
 import pytest
 
 from minidrop.apps.logs import read_log
@@ -118,6 +119,14 @@ def test_mistakes_are_one_clear_line(tiny, minidrop, arguments, message):
     assert message in result.err
 
 
+def test_every_tool_has_its_help_and_its_name_with_hyphens(minidrop):
+    listed = minidrop("--help").out
+    for name in ("draw_net", "parse_log", "classify", "extract_features"):
+        assert f"\n  {name} " in listed
+        assert minidrop(name, "--help").code == minidrop(name.replace("_", "-"), "--help").code == 0
+    assert minidrop("device-query").out == minidrop("device_query").out == minidrop("devices").out
+
+
 def without_graphviz(monkeypatch, path):
     monkeypatch.setenv("PATH", str(path))
 
@@ -133,7 +142,7 @@ def test_draw_net_without_graphviz(tiny, minidrop, monkeypatch):
     without_graphviz(monkeypatch, tiny.path)
     result = minidrop("draw_net", tiny.net, "x.svg", "--rankdir", "TB", "--phase", "TRAIN")
     assert result.out == "x.svg: 6 layers\n"
-    assert "PERIODIC keeps 50.0% of the units" in (tiny.path / "x.svg").read_text()
+    assert "keeps 50.0% of the units" in (tiny.path / "x.svg").read_text()
     assert minidrop("draw_net", tiny.net, "x.dot", "--display_lrm").out == "x.dot: 8 layers\n"
     assert 'rankdir=LR' in (tiny.path / "x.dot").read_text()
     result = minidrop("draw_net", tiny.net, "x.png")
@@ -189,3 +198,66 @@ def test_ignore_unknown_goes_on_with_a_warning_for_each_field(tiny, minidrop, we
         result = minidrop(*command, "--ignore_unknown")
         assert result.code == 0, result.err
         assert "'forward_type' of LayerParameter is ignored" in result.err
+
+
+def test_extract_features_takes_caffes_arguments(tiny, minidrop):
+    pytest.importorskip("lmdb")
+    minidrop("train", "--solver", tiny.solver, "--out", "run", "--device", "cpu")
+    weights = "run/snapshots/task_iter_40.h5"
+    result = minidrop("extract_features", weights, tiny.net, "ip1,ip2", "a,b", 2, "lmdb", "CPU",
+                      "DEVICE_ID=0")
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[1:] == ["a: 20 records of ip1", "b: 20 records of ip2"]
+    for arguments, message in (((weights, tiny.net, "ip1", "a", 1, "lmdb"), "a: expected the name of a new"),
+                               ((weights, tiny.net, "ip1", "c", 1, "sqlite"), "'sqlite' is not one of"),
+                               ((weights, tiny.net, "ip1", "c", 0, "lmdb"), "BATCHES"),
+                               ((weights, tiny.net, "ip1", "c", 1, "lmdb", "TPU"), "expected CPU or GPU"),
+                               ((weights, tiny.net, "ip1", "c", 1, "lmdb", "GPU", "x"), "number of a GPU"),
+                               (("none.h5", tiny.net, "ip1", "c", 1, "lmdb"), "none.h5")):
+        result = minidrop("extract_features", *arguments)
+        assert result.code in (1, 2) and message in result.err
+    assert not (tiny.path / "c").exists()
+
+
+IMAGE_NET = """layer { name: "data" type: "Input" top: "data"
+        input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }
+"""
+
+
+def test_classify_takes_caffes_flags(tiny, minidrop):
+    image_module = pytest.importorskip("PIL.Image")
+    from minidrop.net import Net
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
+    image_module.fromarray(pixels).save("x.png")
+    (tiny.path / "deploy.prototxt").write_text(IMAGE_NET)
+    (tiny.path / "labels").write_text("cat\ndog\n\x1b[31mfox\n")
+    net = Net.from_file("deploy.prototxt", phase="TEST", device="cpu", seed=3)
+    net.save("w.caffemodel")
+    model = ("--model_def", "deploy.prototxt", "--pretrained_model", "w.caffemodel", "--device", "cpu")
+    result = minidrop("classify", "x.png", "y.npy", *model, "--images_dim", "6,6", "--center_only",
+                      "--labels", "labels", "--input_scale", "0.01")
+    assert result.code == 0, result.err
+    bgr = pixels[None, :, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32)
+    expected = net.forward(data=bgr * np.float32(0.01))["prob"].numpy()
+    np.testing.assert_allclose(np.load("y.npy"), expected, rtol=1e-5)
+    place = int(expected.argmax())
+    name = ("cat", "dog", "\\x1b[31mfox")[place]
+    assert result.out.splitlines()[1:3] == ["---------- Prediction for x.png ----------",
+                                            f'{expected[0, place]:.4f} - "{name}"']
+    plain = minidrop("classify", "x.png", "z.npy", *model, "--images_dim", "6,6", "--center_only",
+                     "--channel_swap", "", "--mean_file", "", "--raw_scale", "2.55")
+    assert plain.code == 0
+    rgb = net.forward(data=bgr[:, ::-1] * np.float32(0.01))["prob"].numpy()
+    np.testing.assert_allclose(np.load("z.npy"), rgb, rtol=1e-5)
+    for arguments, message in ((("x.png", "y.txt", *model), "expected a name that ends with .npy"),
+                               (("none.png", "y.npy", *model), "none.png: cannot be read"),
+                               (("x.png", "y.npy", *model, "--images_dim", "6"), "expected height,width"),
+                               (("x.png", "y.npy", *model, "--images_dim", "a,b"), "expected integers"),
+                               (("x.png", "y.npy", *model, "--channel_swap", "0,1"), "channel_swap"),
+                               (("x.png", "no/y.npy", *model), "no/y.npy: cannot be written"),
+                               (("x.png", "y.npy", *model, "--labels", "x.png"), "x.png: expected 3 labels")):
+        result = minidrop("classify", *arguments)
+        assert result.code in (1, 2) and message in result.err, (arguments, result.err)

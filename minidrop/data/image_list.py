@@ -1,0 +1,134 @@
+"""Lists of images: text files with a path and a label in each line; and their images as records."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+from minidrop.data.images import decode, read_image_file, resize
+from minidrop.data.limits import how_to_raise, raised
+from minidrop.data.pictures import PictureRecords
+from minidrop.errors import DataError
+
+LIST_BYTES = 256 << 20
+SHOWN = 80              # characters of a line in messages
+
+
+def read_list_file(path: str | os.PathLike, what: str) -> bytes:
+    """Return the content of a text file of lines. Raises DataError if it cannot be read or is too large."""
+    limit = raised(LIST_BYTES)
+    try:
+        with open(path, "rb", opener=_not_waiting) as file:
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {what} cannot be read ({getattr(error, 'strerror', None) or error}); check "
+                        "the path and its permissions") from error
+    if len(content) > limit:
+        raise DataError(f"{path}: expected {what} of at most {limit} bytes, got more; {how_to_raise()}")
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+class ImageList:
+    """The lines `PATH LABEL` of a text file: the last space ends the path, and the label is an integer.
+
+    Empty lines do not count. Raises DataError for any other line, or if there is none. Memory: the file, and
+    24 bytes per line.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self._content = read_list_file(path, "the list of images")
+        self._begin, self._length, self._number = array("q"), array("i"), array("i")
+        labels = array("q")
+        begin = 0
+        for number, line in enumerate(self._content.split(b"\n"), start=1):
+            if text := line.rstrip():
+                name, _, label = text.rpartition(b" ")
+                name = name.rstrip(b" ")
+                if not name or not _is_label(label) or b"\0" in name:
+                    shown = text[:SHOWN].decode(errors="backslashreplace")
+                    raise DataError(f"{self.path}:{number}: expected a path, a space and a label, an "
+                                    f"integer, got {shown!r}; correct the line")
+                self._begin.append(begin)
+                self._length.append(len(name))
+                self._number.append(number)
+                labels.append(int(label))
+            begin += len(line) + 1
+        if not labels:
+            raise DataError(f"{self.path}: expected lines with a path and a label, got none; name another")
+        self.labels = np.frombuffer(labels, np.int64).astype(np.int32)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """Return the path in a line, as it is written there."""
+        begin = self._begin[index]
+        return os.fsdecode(self._content[begin:begin + self._length[index]])
+
+    def where(self, index: int) -> str:
+        """Describe a line, for messages."""
+        return f"{self.path}:{self._number[index]}"
+
+
+def _is_label(text):
+    digits = text[1:] if text[:1] in (b"-", b"+") else text
+    return digits.isdigit() and len(digits) <= 10 and -2**31 <= int(text) < 2**31
+
+
+def _not_waiting(path, flags):
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))      # a pipe would be waited for
+
+
+class ImageRecords(PictureRecords):
+    """The images that a list names, with its labels.
+
+    root: put before each path as it is; what results is looked up in the working directory or, if the first
+    image is not there, beside the list. color: three channels, or one of gray. size: (height, width) to which
+    all images are scaled, or None. Raises DataError, here or when reading, for what is missing or no image.
+    """
+
+    def __init__(self, images: ImageList, root: str = "", color: bool = True,
+                 size: tuple[int, int] | None = None, crop: int = 0):
+        super().__init__(crop)
+        self.list, self.root, self.color, self.size = images, root, color, size
+        self.folder = ""
+        if not os.path.exists(root + images.name(0)):
+            beside = os.path.join(images.path.parent, root + images.name(0))
+            self.folder = str(images.path.parent) if os.path.exists(beside) else ""
+
+    def __len__(self):
+        return len(self.list)
+
+    @property
+    def name(self) -> str:
+        return str(self.list.path)
+
+    def file(self, index: int) -> str:
+        """Return the path of an image."""
+        return os.path.join(self.folder, self.root + self.list.name(index))
+
+    def where(self, index: int) -> str:
+        return f"{self.list.where(index)}: image {self.file(index)!r}"
+
+    def how_to_mend(self) -> str:
+        return "give new_height and new_width, or a crop_size in transform_param, or take batch_size 1"
+
+    def one(self, index: int) -> tuple[np.ndarray, int]:
+        image = self.image(index)
+        if self.size is not None:
+            image = resize(image, *self.size)
+        return image, int(self.list.labels[index])
+
+    def image(self, index: int) -> np.ndarray:
+        """Return an image as it is in its file."""
+        try:
+            return decode(read_image_file(self.file(index)), self.color)
+        except ValueError as error:
+            raise DataError(f"{self.where(index)}: expected an image, got {error}; correct or leave out the "
+                            "line") from error
+        except DataError as error:
+            raise DataError(f"{self.list.where(index)}: {error}") from error
