@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.data.images import PIXELS, decode, read_image_file
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import DataError, ShapeError
 
-MOST_PIXELS = 1 << 26           # of one image: 8192 x 8192
 # What each of red, green and blue adds to the brightness, as in scikit-image, by which Caffe's own load_image
 # reads (ITU-R BT.709).
 _BRIGHTNESS = np.array([0.2125, 0.7154, 0.0721], np.float32)
@@ -20,44 +20,20 @@ _BRIGHTNESS = np.array([0.2125, 0.7154, 0.0721], np.float32)
 def load_image(path: str | os.PathLike, color: bool = True) -> np.ndarray:
     """Return an image file as float32 in [0, 1], (height, width, 3) in the order red, green, blue.
 
-    color: False gives (height, width, 1), the brightness. Transparency is left out. Raises DataError if the
-    file is missing, no image, damaged, or above 2^26 pixels, or if Pillow is not installed.
+    color: False gives (height, width, 1), the brightness. The image is upright, of 8 bits a channel, and
+    without its transparency. Raises DataError if the file is missing, no image, damaged, or too large, or if
+    Pillow is not installed.
     """
-    pixels = _pixels(path)
+    content = read_image_file(path)
+    try:
+        pixels = decode(content, color=True)[::-1].transpose(1, 2, 0)
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as an image, it is {error}; check that the file is whole") from None
+    pixels = pixels.astype(np.float32, order="C") / np.float32(255)
     if color:
-        return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
-    return pixels if pixels.shape[2] == 1 else (pixels @ _BRIGHTNESS)[:, :, None]
-
-
-def _pixels(path):
-    """Return an image file as float32 in [0, 1], of one channel or three."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise DataError(f"{path}: reading images needs Pillow: pip install \"minidrop[images]\"") from None
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if width * height <= raised(MOST_PIXELS):
-                return _numbers(image)
-    except DataError:
-        raise
-    except Exception as error:      # Pillow's readers raise nearly anything for a damaged file
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read as an image ({reason}); check the path, and that the file "
-                        f"is whole") from None
-    raise DataError(f"{path}: expected an image of at most {raised(MOST_PIXELS)} pixels, got {width} x "
-                    f"{height}; {how_to_raise()}")
-
-
-def _numbers(image):
-    if image.mode in ("I", "I;16", "I;16B", "I;16L"):       # 16 bits a pixel
-        return (np.asarray(image).astype(np.float32) / np.float32(65535))[:, :, None]
-    if image.mode == "F":
-        return np.asarray(image, np.float32)[:, :, None]
-    grey = image.mode in ("1", "L", "LA")
-    pixels = np.asarray(image.convert("L" if grey else "RGB"), np.float32) / np.float32(255)
-    return pixels[:, :, None] if grey else pixels
+        return pixels
+    grey = pixels[:, :, :1]
+    return grey.copy() if (pixels == grey).all() else (pixels @ _BRIGHTNESS)[:, :, None]
 
 
 def resize_image(image: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
@@ -86,9 +62,9 @@ def _sizes(new_dims):
         height, width = (int(length) for length in new_dims)
     except (TypeError, ValueError):
         raise ShapeError(f"resize_image: expected (height, width), got {new_dims!r}") from None
-    if min(height, width) < 1 or height * width > raised(MOST_PIXELS):
+    if min(height, width) < 1 or height * width > raised(PIXELS):
         raise ShapeError(f"resize_image: expected a height and width of at least 1 and at most "
-                         f"{raised(MOST_PIXELS)} pixels, got {height} x {width}; {how_to_raise()}")
+                         f"{raised(PIXELS)} pixels, got {height} x {width}; {how_to_raise()}")
     return height, width
 
 
