@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.data.images import PIXELS, opened, read_image_file
+from minidrop.data.images import PIXELS, decode, read_image_file
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import DataError, ShapeError
 
@@ -20,33 +20,20 @@ _BRIGHTNESS = np.array([0.2125, 0.7154, 0.0721], np.float32)
 def load_image(path: str | os.PathLike, color: bool = True) -> np.ndarray:
     """Return an image file as float32 in [0, 1], (height, width, 3) in the order red, green, blue.
 
-    color: False gives (height, width, 1), the brightness. Transparency is left out. Raises DataError if the
-    file is missing, no image, damaged, or above 2^26 pixels, or if Pillow is not installed.
+    color: False gives (height, width, 1), the brightness. The image is upright, of 8 bits a channel, and
+    without its transparency. Raises DataError if the file is missing, no image, damaged, or too large, or if
+    Pillow is not installed.
     """
-    pixels = _pixels(path)
-    if color:
-        return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
-    return pixels if pixels.shape[2] == 1 else (pixels @ _BRIGHTNESS)[:, :, None]
-
-
-def _pixels(path):
-    """Return an image file as float32 in [0, 1], of one channel or three."""
+    content = read_image_file(path)
     try:
-        with opened(read_image_file(path)) as image:
-            return _numbers(image)
+        pixels = decode(content, color=True)[::-1].transpose(1, 2, 0)
     except ValueError as error:
-        raise DataError(f"{path}: expected an image, got {error}; check that the file is whole") from error
-
-
-def _numbers(image):
-    image.load()
-    if image.mode in ("I", "I;16", "I;16B", "I;16L"):       # 16 bits a pixel
-        return (np.asarray(image).astype(np.float32) / np.float32(65535))[:, :, None]
-    if image.mode == "F":
-        return np.asarray(image, np.float32)[:, :, None]
-    grey = image.mode in ("1", "L", "LA")
-    pixels = np.asarray(image.convert("L" if grey else "RGB"), np.float32) / np.float32(255)
-    return pixels[:, :, None] if grey else pixels
+        raise DataError(f"{path}: cannot be read as an image, it is {error}; check that the file is whole") from None
+    pixels = pixels.astype(np.float32, order="C") / np.float32(255)
+    if color:
+        return pixels
+    grey = pixels[:, :, :1]
+    return grey.copy() if (pixels == grey).all() else (pixels @ _BRIGHTNESS)[:, :, None]
 
 
 def resize_image(image: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:

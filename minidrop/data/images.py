@@ -6,8 +6,7 @@ Arrays are uint8 (channels, height, width), the channels in the order blue, gree
 import io
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +60,6 @@ def decode(content: bytes, color: bool | None = None) -> np.ndarray:
 
     Raises ValueError with what was found instead of an image, DataError without Pillow.
     """
-    with opened(content) as image:
-        return _pixels(image, color)
-
-
-@contextmanager
-def opened(content: bytes) -> Iterator[Any]:
-    """Open an image, as Pillow's, whose size is within the limits, for what decodes it inside the context.
-
-    Raises ValueError with what was found instead of an image, also for errors inside, and DataError without
-    Pillow.
-    """
     image_module = pillow()
     if content[:2] == b"\xff\xd8" and content.count(b"\xff\xda") > SCANS:
         raise ValueError(f"a JPEG of more than {SCANS} scans, which takes too long")
@@ -84,7 +72,7 @@ def opened(content: bytes) -> Iterator[Any]:
             raise ValueError(f"one of {image.width} x {image.height} pixels, more than {raised(PIXELS)} "
                              f"({how_to_raise()})")
         try:
-            yield image
+            return _pixels(image, color)
         except MemoryError:
             raise
         except Exception as error:

@@ -121,7 +121,7 @@ def test_images_of_files_folders_and_arrays(tmp_path):
     with pytest.raises(DataError, match="expected images that end with .gif, got none"):
         find_images(tmp_path, ".gif")
     (tmp_path / "bad.png").write_text("no image")
-    with pytest.raises(DataError, match="bad.png: expected an image, got no image"):
+    with pytest.raises(DataError, match="bad.png: cannot be read as an image, it is no image"):
         next(images_of(tmp_path / "bad.png", 3)[1])
 
 

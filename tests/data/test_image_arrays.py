@@ -1,5 +1,7 @@
 """Images: read, resized, cropped."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -40,12 +42,14 @@ def test_load_image_refuses_what_is_none(tmp_path, monkeypatch):
     path = saved(tmp_path / "whole.png", COLOURS)
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "cut.png").write_bytes(path.read_bytes()[:50])
-    for name, what in (("text.png", "expected an image, got no image"), ("cut.png", "got a damaged one"),
-                       ("missing.png", "cannot be read"), (".", "got something else")):
+    os.mkfifo(tmp_path / "pipe")
+    for name, what in (("text.png", "as an image, it is no image"), ("cut.png", "it is a damaged one"),
+                       ("missing.png", "cannot be read"), ("pipe", "got something else"),
+                       (".", "got something else")):
         with pytest.raises(DataError, match=what):
             load_image(tmp_path / name)
     monkeypatch.setattr("minidrop.data.images.PIXELS", 5)
-    with pytest.raises(DataError, match="one of 3 x 2 pixels, more than 5"):
+    with pytest.raises(DataError, match="3 x 2 pixels, more than 5"):
         load_image(path)
 
 
