@@ -231,15 +231,18 @@ def test_images_from_files(device, tmp_path):
     (tmp_path / "windows.txt").write_text("# 0\n0.png\n3\n9\n9\n2\n1 1 0 0 5 5\n0 0 2 2 8 6\n")
     for kind, text in (
             ("Data", f'data_param {{ source: "{tmp_path}/db" backend: LMDB batch_size: 3 rand_skip: 5 }}'),
-            ("ImageData", f'image_data_param {{ source: "{tmp_path}/list.txt" batch_size: 3 shuffle: true }}'),
-            ("WindowData", f'window_data_param {{ source: "{tmp_path}/windows.txt" root_folder: "{tmp_path}/" '
+            ("ImageData", f'image_data_param {{ source: "{tmp_path}/list.txt" batch_size: 3 shuffle: true '
+                          f'}}'),
+            ("WindowData", f'window_data_param {{ source: "{tmp_path}/windows.txt" root_folder: '
+                           f'"{tmp_path}/" '
                            'batch_size: 4 }')):
         found = []
         for name, on in (("cpu", "cpu"), ("other", device)):
             net = md.Net(parse_net(
                 f'layer {{ name: "d" type: "{kind}" top: "data" top: "label" {text} transform_param {{ '
                 'crop_size: 6 mirror: true scale: 0.5 mean_value: 3 } } layer { name: "o" type: "HDF5Output" '
-                f'bottom: "data" bottom: "label" hdf5_output_param {{ file_name: "{tmp_path}/{name}.h5" }} }}'),
+                f'bottom: "data" bottom: "label" hdf5_output_param {{ file_name: "{tmp_path}/{name}.h5" }} '
+                f'}}'),
                 device=on, dtype="float64", seed=3)
             for _ in range(4):
                 net.forward()

@@ -34,7 +34,7 @@ def records(path, kind="LMDB"):
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """The working folder, with pictures/N.png and list.txt, whose third image is missing and fourth is none."""
+    """The working folder, with pictures/N.png and list.txt, whose third image is missing, and fourth none."""
     pytest.importorskip("PIL", reason="Pillow (the extra `images`) decodes images")
     (tmp_path / "pictures").mkdir()
     for n, image in enumerate(PICTURES):
@@ -47,7 +47,8 @@ def pictures(tmp_path, monkeypatch):
 
 def idx(path, array):
     head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    path.write_bytes(gzip.compress(head + array.tobytes()) if path.suffix == ".gz" else head + array.tobytes())
+    content = head + array.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
 
 
@@ -76,10 +77,13 @@ class TestConvertImageset:
             assert (image == PICTURES[number]).all() and got == label
 
     @pytest.mark.parametrize("flags", [
-        ("--resize_height=6", "--resize_width=7", "--gray"), ("-resize_height", "6", "-resize-width", "7", "-gray=true"),
-        ("--gray=false", "--gray", "--resize_width", "7", "--resize_height", "6", "--noshuffle", "--check_size")])
+        ("--resize_height=6", "--resize_width=7", "--gray"),
+        ("-resize_height", "6", "-resize-width", "7", "-gray=true"),
+        ("--gray=false", "--gray", "--resize_width", "7", "--resize_height", "6", "--noshuffle",
+         "--check_size")])
     def test_flags_as_gflags_takes_them(self, minidrop, pictures, flags):
-        assert minidrop("convert_imageset", *flags[:1], "pictures/", *flags[1:], "list.txt", "db", "--nogray=x").code == 2
+        assert minidrop("convert_imageset", *flags[:1], "pictures/", *flags[1:], "list.txt", "db",
+                        "--nogray=x").code == 2
         assert minidrop("convert-imageset", *flags, "pictures/", "list.txt", "db").code == 0
         image, _ = read_datum(records("db")[0][1])
         assert (image == resize(decode(encode(PICTURES[0], "png"), False), 6, 7)).all()
@@ -95,7 +99,8 @@ class TestConvertImageset:
             datum = parse_datum(records(f"db{flags}")[0][1])
             assert datum.encoded and datum.label == 4
             return datum.data
-        assert stored("--encoded") == stored("--encode_type", "png") == (pictures / "pictures/0.png").read_bytes()
+        as_it_is = (pictures / "pictures/0.png").read_bytes()
+        assert stored("--encoded") == stored("--encode_type", "png") == as_it_is
         assert stored("--encoded", "--encode_type=jpg")[:2] == b"\xff\xd8"
         assert decode(stored("--encoded", "--gray")).shape == (1, 10, 12)
         assert decode(stored("--encoded", "--resize_width=3", "--resize_height=4")).shape == (3, 4, 3)
@@ -104,7 +109,8 @@ class TestConvertImageset:
         (pictures / "all.txt").write_text("".join(f"{n}.png {n}\n" for n in range(5)))
         orders = []
         for n, seed in enumerate((0, 0, 1, 2)):
-            assert minidrop("convert_imageset", "--shuffle", "--seed", seed, "pictures/", "all.txt", f"db{n}").code == 0
+            assert minidrop("convert_imageset", "--shuffle", "--seed", seed, "pictures/", "all.txt",
+                            f"db{n}").code == 0
             orders.append([parse_datum(value).label for _, value in records(f"db{n}")])
         assert orders[0] == orders[1] and len(set(map(tuple, orders))) > 1
         assert all(sorted(order) == list(range(5)) for order in orders)
@@ -121,14 +127,19 @@ class TestConvertImageset:
                 (("pictures/", "list.txt", "there"), 1,
                  "error: there: expected the name of a new database, got one that exists; delete it, or "
                  "choose another name"),
-                (("pictures/", "none.txt", "db"), 1, "error: none.txt: the list of images cannot be read (No such file"),
+                (("pictures/", "none.txt", "db"), 1,
+                 "error: none.txt: the list of images cannot be read (No such file"),
                 (("--check_size", "pictures/", "list.txt", "db"), 1,
                  "error: list.txt:2: image 'pictures/1.png': expected channels x height x width of 3 x 10 x "
-                 "12 as of the first image, got 3 x 11 x 12; give --resize_height and --resize_width, or leave out --check_size"),
-                (("none/", "list.txt", "db"), 1, "error: db: expected records to write, got none; it is not made"),
+                 "12 as of the first image, got 3 x 11 x 12; give --resize_height and --resize_width, or "
+                 "leave out --check_size"),
+                (("none/", "list.txt", "db"), 1,
+                 "error: db: expected records to write, got none; it is not made"),
                 (("--resize_width=3", "pictures/", "list.txt", "db"), 2, "go together: give both or neither"),
-                (("--encode_type=gif", "pictures/", "list.txt", "db"), 2, "--encode_type: expected one of jpg, jpeg, png"),
-                (("--backend=sql", "pictures/", "list.txt", "db"), 2, "'sql' is not one of 'lmdb', 'leveldb'")]:
+                (("--encode_type=gif", "pictures/", "list.txt", "db"), 2,
+                 "--encode_type: expected one of jpg, jpeg, png"),
+                (("--backend=sql", "pictures/", "list.txt", "db"), 2,
+                 "'sql' is not one of 'lmdb', 'leveldb'")]:
             done = minidrop("convert_imageset", *arguments)
             assert done.code == code and message in done.err
             assert sorted(os.listdir()) == ["list.txt", "pictures", "there"]
@@ -136,7 +147,8 @@ class TestConvertImageset:
     @pytest.mark.parametrize("number", ["SIGINT", "SIGKILL"])
     def test_a_run_that_is_killed_leaves_no_database(self, minidrop, pictures, number):
         (pictures / "long.txt").write_text("0.png 1\n" * 200000)
-        run = subprocess.Popen([sys.executable, "-m", "minidrop", "convert_imageset", "pictures/", "long.txt", "db"],
+        run = subprocess.Popen([sys.executable, "-m", "minidrop", "convert_imageset", "pictures/",
+                                "long.txt", "db"],
                                stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
         assert run.stdout.readline() == b"A total of 200000 images.\n"
         run.stdout.readline()           # Processed 1000 files.
@@ -155,7 +167,8 @@ class TestConvertImageset:
 
 class TestComputeImageMean:
     def test_it_prints_and_writes(self, minidrop, pictures):
-        assert minidrop("convert_imageset", "--resize_width=5", "--resize_height=4", "pictures/", "list.txt", "db").code == 0
+        assert minidrop("convert_imageset", "--resize_width=5", "--resize_height=4", "pictures/", "list.txt",
+                        "db").code == 0
         done = minidrop("compute_image_mean", "db", "mean.binaryproto")
         mean = np.mean([resize(PICTURES[n], 4, 5) for n in (0, 1, 4)], axis=0)
         assert done.code == 0 and done.out.splitlines() == [
@@ -187,8 +200,10 @@ class TestDataSets:
     def test_a_layer_reads_it(self, minidrop, mnist):
         images, labels = mnist
         minidrop("convert_mnist_data", "images.gz", "labels", "mnist_train_lmdb")
-        net = Net(parse_net('layer { name: "d" type: "Data" top: "data" top: "label" transform_param { scale: 0.5 } '
-                            'data_param { source: "mnist_train_lmdb" batch_size: 30 backend: LMDB } }'), device="cpu")
+        net = Net(parse_net('layer { name: "d" type: "Data" top: "data" top: "label" transform_param { '
+                            'scale: 0.5 } '
+                            'data_param { source: "mnist_train_lmdb" batch_size: 30 backend: LMDB } }'),
+                            device="cpu")
         net.forward()
         assert (net.blobs["data"].numpy()[:, 0] == images * 0.5).all()
         assert (net.blobs["label"].numpy() == labels).all()
@@ -204,21 +219,25 @@ class TestDataSets:
         found = [read_datum(value) for _, value in records("db", backend.upper())]
         assert len(found) == 30 and {label for _, label in found} == {0, 1}
         for array, label in found:
-            assert array.shape == (2, 4, 5) and label == (known[array[0].tobytes()] == known[array[1].tobytes()])
+            one, other = (known[image.tobytes()] for image in array)
+            assert array.shape == (2, 4, 5) and label == (one == other)
 
     def test_cifar(self, minidrop, tmp_path, monkeypatch):
         monkeypatch.setattr("minidrop.data.cifar10._FILE_BYTES", 4 * 3073)
         monkeypatch.setattr("minidrop.data.cifar10.COUNTS", {"train": 20, "test": 4})
         content = np.random.default_rng(0).integers(0, 10, (6, 4, 3073), np.uint8)
-        for name, part in zip([*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"], content, strict=True):
+        for name, part in zip([*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"], content,
+                              strict=True):
             (tmp_path / name).write_bytes(part.tobytes())
         (tmp_path / "out").mkdir()
         done = minidrop("convert_cifar_data", tmp_path, tmp_path / "out", "lmdb")
-        assert done.code == 0 and sorted(os.listdir(tmp_path / "out")) == ["cifar10_test_lmdb", "cifar10_train_lmdb"]
+        assert done.code == 0
+        assert sorted(os.listdir(tmp_path / "out")) == ["cifar10_test_lmdb", "cifar10_train_lmdb"]
         found = records(tmp_path / "out" / "cifar10_train_lmdb")
         assert [key for key, _ in found] == [b"%05d" % n for n in range(20)]
         array, label = read_datum(found[6][1])
-        assert label == content[1, 2, 0] and (array.ravel() == content[1, 2, 1:]).all() and array.shape == (3, 32, 32)
+        assert label == content[1, 2, 0] and array.shape == (3, 32, 32)
+        assert (array.ravel() == content[1, 2, 1:]).all()
         assert "one that exists" in minidrop("convert_cifar_data", tmp_path, tmp_path / "out", "lmdb").err
 
     def test_what_they_refuse(self, minidrop, mnist, tmp_path):
@@ -226,7 +245,8 @@ class TestDataSets:
         for arguments, message in [
                 (("labels", "labels"), "error: labels: expected an idx file of images, bytes on 3 axes, got "
                                        "uint8 of shape (30,); name the other file"),
-                (("images.gz", "few"), "error: few: expected 30 labels, one for each image in images.gz, got 3; take both"),
+                (("images.gz", "few"), "error: few: expected 30 labels, one for each image in images.gz, got "
+                                       "3; take both"),
                 (("none", "few"), "error: none: cannot be read")]:
             done = minidrop("convert_mnist_data", *arguments, "db")
             assert done.code == 1 and message in done.err and not Path("db").exists()

@@ -47,12 +47,14 @@ def pictures(tmp_path):
 
 
 def data_text(source, settings="batch_size: 4", transform="", tops='top: "data" top: "label"'):
-    return (f'layer {{ name: "d" type: "Data" {tops} data_param {{ source: "{source}" backend: LMDB {settings} }} '
+    return (f'layer {{ name: "d" type: "Data" {tops} data_param {{ source: "{source}" backend: LMDB '
+            f'{settings} }} '
             f'transform_param {{ {transform} }} }}')
 
 
 def image_text(source, settings="batch_size: 4", transform=""):
-    return (f'layer {{ name: "i" type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{source}" '
+    return (f'layer {{ name: "i" type: "ImageData" top: "data" top: "label" image_data_param {{ source: '
+            f'"{source}" '
             f'{settings} }} transform_param {{ {transform} }} }}')
 
 
@@ -89,7 +91,8 @@ class TestData:
         ("batch_size: 3", ""), ("batch_size: 3 rand_skip: 9 prefetch: 1", "scale: 0.5 mirror: true"),
         ("batch_size: 4", "crop_size: 5 mirror: true mean_value: 9"), ("batch_size: 11 rand_skip: 2", "")])
     def test_a_resumed_run_goes_on_to_the_record(self, database, settings, transform):
-        text = data_text(database(write_datum(image, n) for n, image in enumerate(IMAGES)), settings, transform)
+        text = data_text(database(write_datum(image, n) for n, image in enumerate(IMAGES)), settings,
+                         transform)
         whole, resumed = (Net(parse_net(text), device="cpu", seed=6) for _ in range(2))
         expected = fed(whole, 9)
         resumed.seek({"d": 4})
@@ -105,12 +108,15 @@ class TestData:
 
     def test_encoded_images(self, make_net, database):
         pytest.importorskip("PIL", reason="Pillow (the extra `images`) decodes images")
-        source = database(write_encoded(encode(image[:1 + 2 * (n != 1)], "png"), n) for n, image in enumerate(IMAGES[:3]))
+        source = database(write_encoded(encode(image[:1 + 2 * (n != 1)], "png"), n)
+                          for n, image in enumerate(IMAGES[:3]))
         force = "batch_size: 3 force_encoded_color: true"
         (data, _), = fed(make_net(data_text(source, force)), 1)
         assert (data[[0, 2]] == IMAGES[[0, 2]]).all() and (data[1] == IMAGES[1, 0]).all()
-        same(fed(make_net(data_text(source, "batch_size: 3", "force_color: true")), 1), [(data, np.arange(3))])
-        assert make_net(data_text(source, transform="force_gray: true")).graph.shapes["data", 0] == (4, 1, 8, 9)
+        same(fed(make_net(data_text(source, "batch_size: 3", "force_color: true")), 1),
+             [(data, np.arange(3))])
+        gray = make_net(data_text(source, transform="force_gray: true"))
+        assert gray.graph.shapes["data", 0] == (4, 1, 8, 9)
         with pytest.raises(DataError, match=r"^layer 'd' \(Data\): .*db: record 1 .*: expected 3 x 8 x 9 .*, "
                                             "got 1 x 8 x 9; make all images of one kind, in colour or gray"):
             fed(make_net(data_text(source)), 1)
@@ -130,13 +136,16 @@ class TestData:
         alike = data_text(database(values[:4]), transform="crop_size: 5 mirror: true scale: 0.1")
         unlike = data_text(database([*values[:3], write_datum(ODD[1], 3)], "unlike"),
                            transform="crop_size: 5 mirror: true scale: 0.1")
-        (one, _), (other, _) = (fed(Net(parse_net(text), device="cpu", seed=2), 1)[0] for text in (alike, unlike))
+        (one, _), (other, _) = (fed(Net(parse_net(text), device="cpu", seed=2), 1)[0]
+                                for text in (alike, unlike))
         np.testing.assert_array_equal(one[:3], other[:3])
         assert (one[3] != other[3]).any()
 
     def test_single_images_of_any_size(self, database):
-        text = data_text(database(write_datum(image, n) for n, image in enumerate(ODD[:3])), "batch_size: 1", "mirror: true")
-        text += ('layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 2 '
+        text = data_text(database(write_datum(image, n) for n, image in enumerate(ODD[:3])), "batch_size: 1",
+                         "mirror: true")
+        text += ('layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { '
+                 'num_output: 2 '
                  'kernel_size: 3 weight_filler { type: "xavier" } } }')
         net = Net(parse_net(text), device="cpu")
         for n in range(3):
@@ -148,7 +157,8 @@ class TestData:
         write_blob(tmp_path / "mean.binaryproto", np.ones((1, 3, 8, 9)))
         source = database(write_datum(image, n) for n, image in enumerate(ODD[:2]))
         net = make_net(data_text(source, transform=f'crop_size: 5 mean_file: "{tmp_path}/mean.binaryproto"'))
-        with pytest.raises(DataError, match=r"mean_file: expected images of 8 x 9 as in the file, got 12 x 7 in entry 1 "
+        with pytest.raises(DataError,
+                           match=r"mean_file: expected images of 8 x 9 as in the file, got 12 x 7 in entry 1 "
                                             r"of the batch; use mean_value"):
             net.forward()
 
@@ -180,12 +190,14 @@ class TestData:
 
     def test_a_file_in_its_place(self, tmp_path):
         (tmp_path / "db").touch()
-        with pytest.raises(ConfigError, match="expected the folder of a database, got a file; name the folder"):
+        with pytest.raises(ConfigError,
+                           match="expected the folder of a database, got a file; name the folder"):
             Net(parse_net(data_text(tmp_path / "db")), device="cpu")
 
     def test_force_color_is_for_encoded_images(self, database):
         with pytest.raises(ConfigError, match="force_color is for encoded images"):
-            Net(parse_net(data_text(database([write_datum(IMAGES[0], 0)]), transform="force_color: true")), device="cpu")
+            Net(parse_net(data_text(database([write_datum(IMAGES[0], 0)]), transform="force_color: true")),
+                device="cpu")
 
 
 class TestImageData:
@@ -221,8 +233,10 @@ class TestImageData:
     def test_images_of_different_sizes(self, make_net, pictures):
         source = pictures(ODD)
         assert fed(make_net(image_text(source, transform="crop_size: 7")), 2)[1][0].shape == (4, 3, 7, 7)
-        assert [data.shape for data, _ in fed(make_net(image_text(source, "")), 2)] == [(1, 3, 8, 9), (1, 3, 12, 7)]
-        with pytest.raises(DataError, match=r"^layer 'i' \(ImageData\): .*list\.txt:2: image '.*1\.png': expected"):
+        single = fed(make_net(image_text(source, "")), 2)
+        assert [data.shape for data, _ in single] == [(1, 3, 8, 9), (1, 3, 12, 7)]
+        with pytest.raises(DataError,
+                           match=r"^layer 'i' \(ImageData\): .*list\.txt:2: image '.*1\.png': expected"):
             make_net(image_text(source)).forward()
 
     @pytest.mark.parametrize("text, message", [
@@ -231,17 +245,22 @@ class TestImageData:
         ('source: "x" new_height: 3', "image_data_param: new_height and new_width go together, got 3 and 0; "
                                       "give both or neither")])
     def test_settings(self, mistake, text, message):
-        assert mistake(f'layer {{ name: "l" type: "ImageData" top: "x" image_data_param {{ {text} }} }}') == message
+        assert mistake(f'layer {{ name: "l" type: "ImageData" top: "x" image_data_param {{ {text} }} '
+                       f'}}') == message
 
     def test_more_of_them(self, mistake):
-        assert mistake('layer { name: "l" type: "ImageData" top: "x" image_data_param { source: "x" } transform_param { '
-                       'force_gray: true } }').startswith("transform_param: force_color and force_gray are for databases")
+        assert mistake('layer { name: "l" type: "ImageData" top: "x" image_data_param { source: "x" } '
+                       'transform_param { '
+                       'force_gray: true } }').startswith("transform_param: force_color and force_gray are "
+                                                          "for databases")
 
 
 class TestWindowData:
     def text(self, folder, settings="", transform=""):
-        return (f'layer {{ name: "w" type: "WindowData" top: "data" top: "label" window_data_param {{ source: '
-                f'"{folder}/windows.txt" root_folder: "{folder}/" batch_size: 4 {settings} }} transform_param {{ crop_size: '
+        return (f'layer {{ name: "w" type: "WindowData" top: "data" top: "label" window_data_param {{ '
+                f'source: '
+                f'"{folder}/windows.txt" root_folder: "{folder}/" batch_size: 4 {settings} }} '
+                f'transform_param {{ crop_size: '
                 f'6 {transform} }} }}')
 
     @pytest.fixture
@@ -252,7 +271,8 @@ class TestWindowData:
         return tmp_path
 
     def test_it_feeds_and_goes_on(self, folder, dtype):
-        text = self.text(folder, "context_pad: 1 crop_mode: \"square\" fg_fraction: 0.5", "mirror: true mean_value: 100")
+        text = self.text(folder, "context_pad: 1 crop_mode: \"square\" fg_fraction: 0.5",
+                         "mirror: true mean_value: 100")
         whole, resumed = (Net(parse_net(text), device="cpu", seed=6, dtype=dtype) for _ in range(2))
         assert whole.graph.shapes["data", 0] == (4, 3, 6, 6)
         expected = fed(whole, 6)
@@ -267,7 +287,8 @@ class TestWindowData:
 
     def test_a_mean_file(self, folder):
         write_blob(folder / "mean.binaryproto", np.full((1, 3, 6, 6), 7.0))
-        file, value = (self.text(folder, "", mean) for mean in (f'mean_file: "{folder}/mean.binaryproto"', "mean_value: 7"))
+        file, value = (self.text(folder, "", mean) for mean in (f'mean_file: "{folder}/mean.binaryproto"',
+                                                                "mean_value: 7"))
         same(*(fed(Net(parse_net(one), device="cpu"), 2) for one in (file, value)))
 
     @pytest.mark.parametrize("settings, message", [
@@ -280,7 +301,8 @@ class TestWindowData:
         assert str(caught.value).endswith(message)
 
     @pytest.mark.parametrize("text, message", [
-        ('transform_param { crop_size: 6 }', "window_data_param needs a source, the text file that lists the windows"),
+        ('transform_param { crop_size: 6 }',
+         "window_data_param needs a source, the text file that lists the windows"),
         ('window_data_param { source: "x" } transform_param { crop_size: 6 }',
          "window_data_param needs a batch_size, at least 1"),
         ('window_data_param { source: "x" batch_size: 1 }',
@@ -321,7 +343,8 @@ class TestHDF5Output:
         net.forward()
         net.close()
         (tmp_path / "list.txt").write_text("out.h5\n")
-        reader = make_net(f'layer {{ name: "h" type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: '
+        reader = make_net(f'layer {{ name: "h" type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ '
+                          f'source: '
                           f'"{tmp_path}/list.txt" batch_size: 2 }} }}')
         reader.forward()
         assert reader.blobs["data"].numpy().ravel().tolist() == list(range(6))
@@ -341,13 +364,16 @@ class TestHDF5Output:
 
     def test_what_does_not_fit(self, mistake, tmp_path):
         text = 'layer { name: "l" type: "HDF5Output" bottom: "a" bottom: "b" %s }'
-        assert mistake(text % "", (2, 3), (2,)) == "hdf5_output_param needs a file_name, that of the HDF5 file to write"
+        assert mistake(text % "", (2, 3),
+                       (2,)) == "hdf5_output_param needs a file_name, that of the HDF5 file to write"
         assert mistake(text % 'hdf5_output_param { file_name: "x" }', (2, 3), (3,)) == (
             "expected as many labels as records, got the shapes (2, 3) and (3,)")
 
     def test_another_shape_in_a_later_batch(self, make_net, tmp_path):
-        net = make_net('layer { name: "i" type: "Input" top: "a" top: "b" input_param { shape { dim: 2 dim: 3 } shape { '
-                       'dim: 2 } } } layer { name: "o" type: "HDF5Output" bottom: "a" bottom: "b" hdf5_output_param { '
+        net = make_net('layer { name: "i" type: "Input" top: "a" top: "b" input_param { shape { dim: 2 dim: '
+                       '3 } shape { '
+                       'dim: 2 } } } layer { name: "o" type: "HDF5Output" bottom: "a" bottom: "b" '
+                       'hdf5_output_param { '
                        f'file_name: "{tmp_path}/out.h5" }} }}')
         net.forward(a=np.ones((2, 3)), b=np.ones(2))
         net.forward(a=np.ones((5, 3)), b=np.ones(5))
