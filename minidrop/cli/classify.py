@@ -8,7 +8,7 @@ import numpy as np
 
 from minidrop.apps.classify import Preprocessing, best, classify, image_input, images_of, read_labels
 from minidrop.cli.console import echo, visible_name
-from minidrop.cli.options import Command, chosen_device, dtype_option, ignore_unknown_option
+from minidrop.cli.options import Command, chosen_device, dtype_option, ignore_unknown_option, python_option
 from minidrop.config import load_net
 from minidrop.data.mean_file import read_mean
 from minidrop.errors import ConfigError
@@ -47,6 +47,7 @@ def _numbers(_context, option, value):
 @click.option("--ext", default="jpg", show_default=True, help="The ending of images in a folder.")
 @click.option("--labels", metavar="FILE", help="Print the five best classes of each image, by these names.")
 @dtype_option
+@python_option
 @ignore_unknown_option
 def classify_command(input_file: Any, output_file: Any, model_def: Any, pretrained_model: Any, gpu: bool,
                      device: str, center_only: bool, images_dim: Any, mean_file: Any, input_scale: Any,

@@ -6,7 +6,7 @@ import click
 
 from minidrop.apps.features import KINDS, check_features, extract_features
 from minidrop.cli.console import echo
-from minidrop.cli.options import Command, ignore_unknown_option
+from minidrop.cli.options import Command, ignore_unknown_option, python_option
 from minidrop.config import load_net
 from minidrop.net import Net
 
@@ -30,6 +30,7 @@ def _device(mode, device_id):
 @click.argument("db_type", type=click.Choice(KINDS, case_sensitive=False))
 @click.argument("mode", default="CPU", metavar="[CPU|GPU]")
 @click.argument("device_id", default="DEVICE_ID=0", metavar="[DEVICE_ID=0]")
+@python_option
 @ignore_unknown_option
 def extract_features_command(weights: Any, model: Any, blobs: str, databases: str, batches: int, db_type: str,
                              mode: str, device_id: str, ignore_unknown: bool) -> None:

@@ -28,7 +28,8 @@ def load_image(path: str | os.PathLike, color: bool = True) -> np.ndarray:
     try:
         pixels = decode(content, color=True)[::-1].transpose(1, 2, 0)
     except ValueError as error:
-        raise DataError(f"{path}: cannot be read as an image, it is {error}; check that the file is whole") from None
+        raise DataError(f"{path}: cannot be read as an image, it is {error}; check that the file is "
+                        f"whole") from None
     pixels = pixels.astype(np.float32, order="C") / np.float32(255)
     if color:
         return pixels

@@ -134,7 +134,7 @@ class Python(Layer):
                        f"{text} ({frame.filename}:{frame.lineno}){hint}") from error
 
     def parameter_specs(self) -> list[ParameterSpec]:
-        return [ParameterSpec(f"blob{i}", blob.shape, FillerParameter(), initial=blob.data)
+        return [ParameterSpec(f"blob{i}", blob.shape, FillerParameter(), initial=blob.written)
                 for i, blob in enumerate(self.user.blobs)]
 
     def adopt(self, other: Any) -> None:

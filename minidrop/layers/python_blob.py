@@ -89,6 +89,11 @@ class Blob(BlobSizes):
                                   for array in (self._data, self._diff))
         self.shape = new
 
+    @property
+    def written(self) -> np.ndarray | None:
+        """`data` if it was ever looked at, None while it is zeros without memory."""
+        return self._data
+
     def hold(self, data: np.ndarray) -> None:
         """Hold this very array as values; the gradient is gone."""
         self.shape, self._data, self._diff = data.shape, data, None

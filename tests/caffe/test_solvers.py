@@ -258,3 +258,22 @@ def test_brewing_logreg(hidden):
         solver.test_nets[0].forward()
         accuracy += solver.test_nets[0].blobs["accuracy"].data
     assert accuracy / 8 > 0.85
+
+
+def test_lenet_reads_a_database_of_datums():
+    lmdb = pytest.importorskip("lmdb", reason="needs lmdb")
+    rng = np.random.default_rng(0)
+    with lmdb.open("digits_lmdb", map_size=1 << 24) as database, database.begin(write=True) as put:
+        for i in range(8):
+            pixels = rng.integers(0, 256, (1, 8, 8), np.uint8)
+            put.put(f"{i:08}".encode(), caffe.io.array_to_datum(pixels, i % 3).SerializeToString())
+    n = caffe.NetSpec()
+    n.data, n.label = L.Data(batch_size=4, backend=P.Data.LMDB, source="digits_lmdb",
+                             transform_param=dict(scale=1. / 255), ntop=2)
+    n.score = L.InnerProduct(n.data, num_output=3, weight_filler=dict(type="xavier"))
+    n.loss = L.SoftmaxWithLoss(n.score, n.label)
+    written("net.prototxt", n.to_proto())
+    solver = caffe.SGDSolver(written("s.prototxt", SOLVER + 'net: "net.prototxt"'))
+    solver.step(2)
+    np.testing.assert_allclose(solver.net.blobs["data"].data[3], pixels / 255, rtol=1e-6)
+    assert solver.net.blobs["label"].data.tolist() == [1, 2, 0, 1]

@@ -15,7 +15,7 @@ from minidrop import caffe
 from minidrop.autograd import check_gradients
 from minidrop.cli import run
 from minidrop.config import parse_net
-from minidrop.errors import ConfigError, DataError
+from minidrop.errors import BackendError, ConfigError, DataError
 from minidrop.layers import allow_python
 from minidrop.net import Layerwise, Net
 
@@ -361,3 +361,11 @@ def solver_of(net_text):
     solver = md.SolverParameter(base_lr=0.02, lr_policy="fixed", max_iter=40, random_seed=1, display=0)
     solver.net_param.CopyFrom(parse_net(net_text).message)
     return solver
+
+
+def test_large_parameters_need_no_memory_to_be_looked_at(module):
+    module.write_text(MODULE.replace("self.blobs.add_blob(1)", "self.blobs.add_blob(1 << 40)"))
+    text = parse_net(inputs((2, 3)) + python("Line", "a", "y", "1"), "net.prototxt")
+    assert Net(text, device="cpu", fills=False).params["py"]["blob1"].shape == (1 << 40,)
+    with pytest.raises(BackendError, match="'py': blob1 of shape .* does not fit into memory"):
+        Net(text, device="cpu")
