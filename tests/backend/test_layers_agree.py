@@ -118,7 +118,9 @@ CASES = {
 }
 TOPS = {"Silence": (), "Slice": ("y", "z"), "Split": ("y", "z"), "MemoryData": ("y", "label")}
 ELSEWHERE = {       # read files; what they give to the device is what MemoryData gives
-    "HDF5Data": "test_hdf5_and_text_data", "TextData": "test_hdf5_and_text_data"}
+    "HDF5Data": "test_hdf5_and_text_data", "TextData": "test_hdf5_and_text_data",
+    "Data": "test_images_from_files", "ImageData": "test_images_from_files",
+    "WindowData": "test_images_from_files", "HDF5Output": "test_images_from_files"}
 
 
 def test_every_layer_type_has_a_case():
@@ -209,6 +211,47 @@ def test_hdf5_and_text_data(device, tmp_path, monkeypatch):
             assert ours.keys() == theirs.keys() and len(ours) >= 2
             for name in ours:
                 np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_images_from_files(device, tmp_path):
+    """Data, ImageData and WindowData feed a device, and HDF5Output writes from it, what the CPU does."""
+    h5py = pytest.importorskip("h5py")
+    for package in ("lmdb", "PIL"):
+        pytest.importorskip(package, reason="of the extra `caffe`, which reads databases and images")
+    from minidrop.data.database_writer import new_database
+    from minidrop.data.datum import write_datum
+    from minidrop.data.images import encode
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 9, 9), np.uint8)
+    with new_database(tmp_path / "db", "LMDB") as put:
+        for n, image in enumerate(images):
+            put(b"%d" % n, write_datum(image, n))
+            (tmp_path / f"{n}.png").write_bytes(encode(image, "png"))
+    (tmp_path / "list.txt").write_text("".join(f"{n}.png {n}\n" for n in range(7)))
+    (tmp_path / "windows.txt").write_text("# 0\n0.png\n3\n9\n9\n2\n1 1 0 0 5 5\n0 0 2 2 8 6\n")
+    for kind, text in (
+            ("Data", f'data_param {{ source: "{tmp_path}/db" backend: LMDB batch_size: 3 rand_skip: 5 }}'),
+            ("ImageData", f'image_data_param {{ source: "{tmp_path}/list.txt" batch_size: 3 shuffle: true '
+                          f'}}'),
+            ("WindowData", f'window_data_param {{ source: "{tmp_path}/windows.txt" root_folder: '
+                           f'"{tmp_path}/" '
+                           'batch_size: 4 }')):
+        found = []
+        for name, on in (("cpu", "cpu"), ("other", device)):
+            net = md.Net(parse_net(
+                f'layer {{ name: "d" type: "{kind}" top: "data" top: "label" {text} transform_param {{ '
+                'crop_size: 6 mirror: true scale: 0.5 mean_value: 3 } } layer { name: "o" type: "HDF5Output" '
+                f'bottom: "data" bottom: "label" hdf5_output_param {{ file_name: "{tmp_path}/{name}.h5" }} '
+                f'}}'),
+                device=on, dtype="float64", seed=3)
+            for _ in range(4):
+                net.forward()
+            net.close()
+            with h5py.File(tmp_path / f"{name}.h5") as file:
+                found.append({key: dataset[:] for key, dataset in file.items()})
+        ours, theirs = found
+        for key in ("data", "label"):
+            np.testing.assert_array_equal(ours[key], theirs[key])
+        assert ours["data"].shape[1:] == (3, 6, 6) and ours["data"].std() > 0
 
 
 # -- methods -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""LMDB and LevelDB: what is written is read, by many at a time, in folders that nobody changes; damage is told."""
+"""LMDB and LevelDB: what is written is read, by many at a time, in folders that nobody changes."""
 
 import gc
 import os
@@ -73,7 +73,8 @@ class Fake(Database):
 # -- reading -------------------------------------------------------------------------------------------------
 def test_in_order_and_at_random(stored):
     records = records_of(stored)
-    assert len(records) == COUNT and records.layout == {"data": ((1, 3, 4), np.uint8), "label": ((), np.int32)}
+    assert len(records) == COUNT and records.layout == {"data": ((1, 3, 4), np.uint8),
+                                                        "label": ((), np.int32)}
     got = records.read(np.arange(COUNT))
     assert (got["data"] == IMAGES).all() and (got["label"] == np.arange(COUNT)).all()
     for indices in ([2099, 0, 5, 6, 7, 1999], np.random.default_rng(1).integers(0, COUNT, 20)):
@@ -178,7 +179,8 @@ def test_what_caffe_writes_is_read(lmdb, tmp_path):
     with lmdb.open(str(tmp_path / "db"), map_size=1 << 40) as environment:
         with environment.begin(write=True) as transaction:
             for n in (1, 0):
-                transaction.put(b"%08d_a b.jpg" % n, b"\x28\x05\x18\x01\x10\x01\x08\x02\x22\x02" + bytes([n, 9]))
+                transaction.put(b"%08d_a b.jpg" % n, b"\x28\x05\x18\x01\x10\x01\x08\x02\x22\x02"
+                                + bytes([n, 9]))
     records = records_of((tmp_path / "db", "LMDB"))
     assert records.read(np.arange(2))["data"].reshape(2, 2).tolist() == [[0, 9], [1, 9]]
     assert records.one(0)[1] == 5
@@ -200,7 +202,8 @@ def test_arrays_of_floats_and_encoded_images():
 
 
 @pytest.mark.parametrize("fields, message", [
-    ({"channels": -1, "height": 2, "width": 2, "data": b"1234"}, "one of channels x height x width -1 x 2 x 2"),
+    ({"channels": -1, "height": 2, "width": 2, "data": b"1234"},
+     "one of channels x height x width -1 x 2 x 2"),
     ({"data": b"1234"}, "one of channels x height x width 0 x 0 x 0"),
     ({"channels": 1, "height": 2, "width": 2}, "one without data"),
     ({"channels": 1, "height": 2, "width": 2, "data": b"1234", "float_data": [1] * 4},
@@ -211,16 +214,20 @@ def test_arrays_of_floats_and_encoded_images():
     ({"channels": 1, "height": 2, "width": 2, "float_data": [1] * 5}, "5 values for 1 x 2 x 2, which is 4"),
 ])
 def test_malformed_datums(fields, message):
-    records = DatumRecords(Fake([(b"a", write_datum(IMAGES[0], 1)), (b"b\xff", Datum(**fields).SerializeToString())]))
+    records = DatumRecords(Fake([(b"a", write_datum(IMAGES[0], 1)),
+                                 (b"b\xff", Datum(**fields).SerializeToString())]))
     with pytest.raises(DataError) as caught:
         records.read(np.arange(2))
-    assert str(caught.value) == (f"fake: record 1 (key 'b\\\\xff'): expected a Datum with an image or an array, got "
-                                 f"{message}; make the database again, e.g. with: minidrop convert_imageset")
+    assert str(caught.value) == (f"fake: record 1 (key 'b\\\\xff'): expected a Datum with an image or an "
+                                 f"array, got {message}; make the database again, e.g. with: minidrop "
+                                 f"convert_imageset")
 
 
-@pytest.mark.parametrize("value", [b"\xff", b"\x22\xff\xff\xff\xff\x0f", b"\x08"], ids=["tag", "long", "short"])
+@pytest.mark.parametrize("value", [b"\xff", b"\x22\xff\xff\xff\xff\x0f", b"\x08"],
+                         ids=["tag", "long", "short"])
 def test_bytes_that_are_no_datum(value):
-    with pytest.raises(DataError, match=r"^fake: record 0 \(key 'a'\): expected a Datum .* bytes that are none; make"):
+    with pytest.raises(DataError,
+                       match=r"^fake: record 0 \(key 'a'\): expected a Datum .* bytes that are none; make"):
         len(DatumRecords(Fake([(b"a", value)])).layout)
 
 
@@ -268,8 +275,8 @@ def test_a_record_unlike_the_first():
     with pytest.raises(DataError) as caught:
         records.read(np.arange(3))
     assert str(caught.value) == (
-        "fake: record 2 (key '2'): expected 1 x 3 x 4 (channels, height, width) as of the first record, got 1 x 4 x 4; "
-        "give transform_param a crop_size, take batch_size 1, or scale all images to one size")
+        "fake: record 2 (key '2'): expected 1 x 3 x 4 (channels, height, width) as of the first record, got "
+        "1 x 4 x 4; give transform_param a crop_size, take batch_size 1, or scale all images to one size")
     assert records.read(np.array([2]))["data"].shape == (1, 1, 4, 4)
     with pytest.raises(DataError, match="expected 1 x 3 x 4 .* got 3 x 3 x 4; make all images of one kind"):
         DatumRecords(of_shapes((1, 3, 4), (3, 3, 4))).read(np.array([1]))
@@ -278,14 +285,16 @@ def test_a_record_unlike_the_first():
 def test_with_a_crop_sizes_may_differ():
     records = DatumRecords(of_shapes((1, 3, 4), (1, 5, 3), (1, 2, 9)), crop=3)
     assert [image.shape for image in records.read(np.arange(2))["data"]] == [(1, 3, 4), (1, 5, 3)]
-    with pytest.raises(DataError, match=r"record 2 .*: expected 1 channels and a height and width of at least 3, got "
+    with pytest.raises(DataError,
+                       match=r"record 2 .*: expected 1 channels and a height and width of at least 3, got "
                                         r"1 x 2 x 9; leave out smaller images, or lower crop_size, 3$"):
         records.read(np.arange(3))
 
 
 def test_bytes_and_floats_together():
     floats = np.array([[[0.5, 300]]], np.float32)
-    records = DatumRecords(Fake([(b"a", write_datum(np.ones((1, 1, 2), np.uint8), 0)), (b"b", write_datum(floats, 0))]))
+    records = DatumRecords(Fake([(b"a", write_datum(np.ones((1, 1, 2), np.uint8), 0)),
+                                 (b"b", write_datum(floats, 0))]))
     assert records.read(np.arange(2))["data"].reshape(2, 2).tolist() == [[1, 1], [0.5, 300]]
 
 
@@ -296,14 +305,16 @@ def test_images_that_unpack_to_more_than_a_batch_may_have(monkeypatch):
     records = DatumRecords(Fake([(b"a", small), (b"b", large), (b"c", large)]), crop=10)
     assert len(records.read(np.arange(2))["data"]) == 2
     for indices in (np.arange(3), np.zeros(20, int)):
-        with pytest.raises(DataError, match=r"expected batches of at most 0 MiB, got .*; use a smaller batch_size"):
+        with pytest.raises(DataError,
+                           match=r"expected batches of at most 0 MiB, got .*; use a smaller batch_size"):
             records.read(indices)
 
 
 # -- damage --------------------------------------------------------------------------------------------------
 def test_keys_that_lead_in_a_circle():
     pairs = [(b"%d" % (n % 3), write_datum(IMAGES[n], n)) for n in range(9)]
-    with pytest.raises(DataError, match=r"^fake: expected keys that rise, got b'0' behind b'2'; the database is"):
+    with pytest.raises(DataError,
+                       match=r"^fake: expected keys that rise, got b'0' behind b'2'; the database is"):
         DatumRecords(Fake(pairs, 9)).read(np.arange(9))
     with pytest.raises(DataError, match="expected keys that rise"):
         DatumRecords(Fake(pairs, 2**60)).read(np.array([2**59]))
@@ -333,13 +344,15 @@ def test_an_lmdb_that_is_cut_short(lmdb, stored, untrusted, tmp_path):
         pytest.skip("of an LMDB")
     whole = (stored[0] / "data.mdb").read_bytes()
     (tmp_path / "data.mdb").write_bytes(whole[:len(whole) // 2])
-    with pytest.raises(DataError, match=rf"data\.mdb: expected a readable LMDB, got {len(whole) // 2} bytes instead of "
-                                        rf"the {len(whole)} of its pages .*; the file is damaged: make it again"):
+    with pytest.raises(DataError,
+                       match=rf"data\.mdb: expected a readable LMDB, got {len(whole) // 2} bytes instead of "
+                                        rf"the {len(whole)} of its pages .*; the file is damaged: make it "
+                                        rf"again"):
         open_database(tmp_path, "LMDB")
 
 
 def test_mutated_databases_are_read_or_refused(stored, untrusted, tmp_path):
-    """Bytes of the pages that lead to the records are changed: the library may crash, but not this process."""
+    """Bytes of the pages that lead to the records are changed: the library may crash, not this process."""
     path, kind = stored
     rng = np.random.default_rng(3)
     refused = 0
@@ -375,11 +388,13 @@ def test_a_library_that_crashes_is_named(kind, untrusted, tmp_path, monkeypatch)
 def test_another_kind(stored, tmp_path):
     path, kind = stored
     other = next(name for name in PACKAGES if name != kind)
-    with pytest.raises(DataError, match=rf"expected the folder of a database of the kind {other}, .* got that of a "
+    with pytest.raises(DataError,
+                       match=rf"expected the folder of a database of the kind {other}, .* got that of a "
                                         rf"database of the kind {kind}; write backend: {kind} "):
         open_database(path, other)
     for wrong in (tmp_path, tmp_path / "none"):
-        with pytest.raises(DataError, match="got another one; name the folder of a database, or make it again"):
+        with pytest.raises(DataError,
+                           match="got another one; name the folder of a database, or make it again"):
             open_database(wrong, kind)
 
 
@@ -388,7 +403,8 @@ def test_without_the_package(kind, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, PACKAGES[kind], None)
     for name in ("data.mdb", "CURRENT"):
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match=rf"expected the package {PACKAGES[kind]}, .*pip install \"minidrop\["):
+    with pytest.raises(DataError,
+                       match=rf"expected the package {PACKAGES[kind]}, .*pip install \"minidrop\["):
         open_database(tmp_path, kind)
     with pytest.raises(DataError, match=f"expected the package {PACKAGES[kind]}"):
         make(tmp_path / "db", kind, [b"x"])
@@ -408,7 +424,8 @@ def test_whole_or_not_at_all(kind, tmp_path):
         make(tmp_path / "db", kind, failing())
     assert os.listdir(tmp_path) == []
     make(tmp_path / "db", kind, [b"1"])
-    with pytest.raises(DataError, match="db: expected the name of a new database, got one that exists; delete it"):
+    with pytest.raises(DataError,
+                       match="db: expected the name of a new database, got one that exists; delete it"):
         make(tmp_path / "db", kind, [b"2"])
     with pytest.raises(DataError, match="expected a name in a folder that exists"):
         make(tmp_path / "none" / "db", kind, [b"2"])

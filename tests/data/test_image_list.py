@@ -31,7 +31,8 @@ def pictures(tmp_path):
 
 def test_the_last_space_ends_the_path(tmp_path):
     images = listed(tmp_path, b"\xef\xbb\xbfa b c.jpg 12\r\n\n  x.png   +7  \n/caf\xc3\xa9 -1")
-    assert [images.name(n) for n in range(3)] == ["a b c.jpg", "  x.png", "/caf\N{LATIN SMALL LETTER E WITH ACUTE}"]
+    assert [images.name(n) for n in range(3)] == ["a b c.jpg", "  x.png",
+                                                  "/caf\N{LATIN SMALL LETTER E WITH ACUTE}"]
     assert images.labels.tolist() == [12, 7, -1] and images.where(1) == f"{tmp_path / 'list.txt'}:3"
 
 
@@ -44,7 +45,8 @@ def test_other_lines(tmp_path, line, shown):
     with pytest.raises(DataError) as caught:
         listed(tmp_path, b"ok.jpg 1\n\n" + line + b"\n")
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'list.txt'}:3: expected a path, a space and a label, an integer, got ")
+    assert message.startswith(f"{tmp_path / 'list.txt'}:3: expected a path, a space and a label, an integer, "
+                              f"got ")
     assert shown in message and len(message) < 600
 
 
@@ -54,7 +56,8 @@ def test_no_list(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="none: the list of images cannot be read .*No such file"):
         ImageList(tmp_path / "none")
     monkeypatch.setattr(image_list, "LIST_BYTES", 5)
-    with pytest.raises(DataError, match="expected the list of images of at most 5 bytes, got more; if it is yours"):
+    with pytest.raises(DataError,
+                       match="expected the list of images of at most 5 bytes, got more; if it is yours"):
         listed(tmp_path, b"a.jpg 1\n")
 
 
@@ -80,8 +83,8 @@ def test_size_and_gray(pictures):
     assert ImageRecords(images, size=(7, 8)).read(np.arange(3))["data"].shape == (3, 3, 7, 8)
     assert ImageRecords(images, color=False).read(np.arange(2))["data"].shape == (2, 1, 4, 5)
     assert [x.shape for x in ImageRecords(images, crop=3).read(np.arange(3))["data"]][2] == (3, 6, 3)
-    with pytest.raises(DataError, match=r"list\.txt:4: image '.*a b/2\.png': expected 3 x 4 x 5 .* as of the first "
-                                        "record, got 3 x 6 x 3; give new_height and new_width, or"):
+    with pytest.raises(DataError, match=r"list\.txt:4: image '.*a b/2\.png': expected 3 x 4 x 5 .* as of the "
+                                        "first record, got 3 x 6 x 3; give new_height and new_width, or"):
         ImageRecords(images).read(np.arange(3))
 
 
@@ -92,5 +95,6 @@ def test_missing_and_damaged_images(pictures, tmp_path):
     records = ImageRecords(images)
     with pytest.raises(DataError, match=r"list\.txt:2: image '.*1\.png': expected an image, got no image "):
         records.one(1)
-    with pytest.raises(DataError, match=r"list\.txt:4: .*2\.png: cannot be read \(No such file or directory\)"):
+    with pytest.raises(DataError,
+                       match=r"list\.txt:4: .*2\.png: cannot be read \(No such file or directory\)"):
         records.one(2)

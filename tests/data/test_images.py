@@ -44,7 +44,8 @@ def test_as_opencv_decodes(cv2, encoding, channels):
     image = picture(33, 21, channels)
     name = "pgm" if encoding == "ppm" and channels == 1 else encoding
     made = cv2.imencode(f".{name}", image.transpose(1, 2, 0))[1]
-    for flag, color in ((cv2.IMREAD_COLOR, True), (cv2.IMREAD_GRAYSCALE, False), (cv2.IMREAD_UNCHANGED, None)):
+    for flag, color in ((cv2.IMREAD_COLOR, True), (cv2.IMREAD_GRAYSCALE, False),
+                        (cv2.IMREAD_UNCHANGED, None)):
         expected = from_cv2(cv2.imdecode(made, flag))
         got = decode(made.tobytes(), color)
         assert got.shape == expected.shape and got.dtype == np.uint8

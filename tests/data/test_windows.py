@@ -19,7 +19,8 @@ def test_foreground_and_background(tmp_path):
     found = window_file(tmp_path, HEAD + "4\n2 0.5 0 1 2 3\n7 0.1 1 1 2 2\n4 0.35 0 0 1 1\n1 1 5 5 9 9\n"
                         "# 1\nb c.png\n3\n5\n6\n0\n", 0.5, 0.3)
     assert found.images == [("a.png", (3, 20, 30)), ("b c.png", (3, 5, 6))]
-    assert [(window.label, window.box) for window in found.foreground] == [(2, (0, 1, 2, 3)), (1, (5, 5, 9, 9))]
+    assert [(window.label, window.box)
+            for window in found.foreground] == [(2, (0, 1, 2, 3)), (1, (5, 5, 9, 9))]
     assert [(window.label, window.box, window.line) for window in found.background] == [(0, (1, 1, 2, 2), 8)]
 
 
@@ -29,12 +30,14 @@ def test_foreground_and_background(tmp_path):
     ("# 0\n", "expected the path of an image, got the end of the file; it is cut short"),
     ("# 0\na.png\nx\n", ":3: expected the number of channels of an image, got 'x'"),
     (HEAD + "9999999999\n", ":6: expected the number of an image's windows, got '9999999999'"),
-    (HEAD + "999999999\n1 1 0 0 1 1\n", "expected a window, 'class overlap x1 y1 x2 y2', got the end of the file"),
+    (HEAD + "999999999\n1 1 0 0 1 1\n",
+     "expected a window, 'class overlap x1 y1 x2 y2', got the end of the file"),
     (HEAD + "1\n1 1 0 0 1\n", ":7: expected a window, 'class overlap x1 y1 x2 y2', got '1 1 0 0 1'"),
     (HEAD + "1\n1 1 5 0 1 1\n", ":7: expected a window with x1 <= x2, y1 <= y2 and a finite overlap"),
     (HEAD + "1\n1 nan 0 0 1 1\n", ":7: expected a window with x1 <= x2, y1 <= y2 and a finite overlap"),
     (HEAD + "1\n1 1 0 0 1 99999999999\n", ":7: expected a window with"),
-    (HEAD + "1\n0 1 0 0 1 1\n", ":7: expected a class of at least 1 for a window in the foreground, got '0 1 0 0 1 1'"),
+    (HEAD + "1\n0 1 0 0 1 1\n", ":7: expected a class of at least 1 for a window in the foreground, got '0 1 "
+                                "0 0 1 1'"),
 ], ids=range(11))
 def test_other_files(tmp_path, text, message):
     with pytest.raises(DataError) as caught:
@@ -51,14 +54,15 @@ class TestPlaces:
             place_window((2, 3, 30, 9), 20, 30, 8)
 
     def test_context_inside(self):
-        """A window of 12 x 12 in a crop of 12 with 3 on each side is doubled: 6 more on each side, and one."""
+        """A window of 12 x 12 in a crop of 12 with 3 on each side is doubled: 6 more a side, and one."""
         assert place_window((10, 10, 21, 21), 40, 40, 12, 3) == Placed((4, 4, 25, 25), (0, 0, 12, 12))
 
     def test_context_outside(self):
         """Rows and columns -6..18, of which 0..18 are there: 6 of 25 pixels of the crop's 12 stay empty."""
         placed = place_window((0, 0, 11, 11), 40, 40, 12, 3)
         assert placed == Placed((0, 0, 19, 19), (3, 3, 9, 9))
-        assert place_window((0, 0, 11, 11), 40, 40, 12, 3, mirrored=True) == Placed((0, 0, 19, 19), (3, 0, 9, 9))
+        assert place_window((0, 0, 11, 11), 40, 40, 12, 3,
+                            mirrored=True) == Placed((0, 0, 19, 19), (3, 0, 9, 9))
 
     def test_square(self):
         """4 columns and 8 rows become 8 x 8, and one more, about the same centre."""
@@ -101,7 +105,8 @@ class TestBatches:
 
     def batches(self, folder, text=TEXT, **settings):
         return WindowBatches(window_file(folder, text), **{
-            "batch_size": 8, "crop": 6, "fg_fraction": 0.3, "root": f"{folder}/", "layer_name": "w", **settings})
+            "batch_size": 8, "crop": 6, "fg_fraction": 0.3, "root": f"{folder}/", "layer_name": "w",
+            **settings})
 
     def test_background_first(self, tmp_path, image):
         batches = self.batches(tmp_path, seed=4)
@@ -125,7 +130,8 @@ class TestBatches:
     def test_mirror_mean_scale_and_empty_borders(self, tmp_path, image):
         text = HEAD + "1\n1 1 0 0 5 5\n"
         mean = np.arange(3 * 10 * 10).reshape(3, 10, 10)
-        batches = self.batches(tmp_path, text, fg_fraction=1, crop=8, context=2, mirror=True, mean=mean, scale=0.5)
+        batches = self.batches(tmp_path, text, fg_fraction=1, crop=8, context=2, mirror=True, mean=mean,
+                               scale=0.5)
         data = batches.batch(0)["data"]
         placed = [place_window((0, 0, 5, 5), 20, 30, 8, 2, mirrored=mirrored) for mirrored in (False, True)]
         pixels = resize(image[:, :placed[0].source[2], :placed[0].source[3]], *placed[0].target[2:])
@@ -146,15 +152,17 @@ class TestBatches:
         np.testing.assert_array_equal(less.batch(0)["data"][:, 1], plain.batch(0)["data"][:, 1] - 2)
 
     def test_what_does_not_fit(self, tmp_path, image):
-        with pytest.raises(ConfigError, match="window_data_param: 2 windows of a batch are foreground, but .* has none; "
-                                              "change fg_fraction or fg_threshold"):
+        with pytest.raises(ConfigError, match="window_data_param: 2 windows of a batch are foreground, but "
+                                              ".* has none; change fg_fraction or fg_threshold"):
             self.batches(tmp_path, HEAD + "1\n1 0 0 0 5 5\n")
         for mean in (np.zeros((3, 5, 9)), np.zeros((1, 9, 9)), np.zeros((3, 7, 20))):
             with pytest.raises(ConfigError, match="transform_param: mean_file: expected a "):
                 self.batches(tmp_path, mean=mean)
         outside = self.batches(tmp_path, HEAD + "1\n1 0 0 0 30 5\n", fg_fraction=0)
-        with pytest.raises(DataError, match=r"windows\.txt:7: window of image 'a\.png': expected a window in the image, "
-                                            r"which has 30 columns and 20 rows, got columns 0\.\.30 and rows 0\.\.5"):
+        with pytest.raises(DataError,
+                           match=r"windows\.txt:7: window of image 'a\.png': expected a window in the image, "
+                                            r"which has 30 columns and 20 rows, got columns 0\.\.30 and rows "
+                                            r"0\.\.5"):
             outside.batch(0)
         (tmp_path / "a.png").write_bytes(b"")
         with pytest.raises(DataError, match=r"windows\.txt:\d+: .*: expected an image, got no image"):
