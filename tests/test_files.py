@@ -114,3 +114,37 @@ def test_a_process_that_ends_at_once_leaves_no_temporary_file(tmp_path):
         assert len(os.listdir(tmp_path)) == 1
         files.abandon()
         assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_is_made_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "db"
+    with files.making_folder(path) as folder:
+        (folder / "a").write_text("1")
+        assert not path.exists() and folder.parent == tmp_path
+    assert (path / "a").read_text() == "1" and os.listdir(tmp_path) == ["db"]
+    with pytest.raises(FileExistsError) as caught, files.making_folder(path):
+        pass
+    assert caught.value.filename == str(path)
+    with pytest.raises(KeyboardInterrupt), files.making_folder(tmp_path / "other") as folder:
+        (folder / "a").write_text("1")
+        raise KeyboardInterrupt
+    with pytest.raises(FileExistsError), files.making_folder(tmp_path / "late"):
+        (tmp_path / "late").mkdir()         # an empty folder, which a rename would replace
+    assert sorted(os.listdir(tmp_path)) == ["db", "late"]
+
+
+def test_folders_that_killed_writers_left_are_deleted(tmp_path):
+    old, new = (tmp_path / f".minidrop-{digit * 16}.part" for digit in "01")
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "a").write_text("1")
+    then = time.time() - 2 * files.LEFTOVER_AGE
+    os.utime(old / "a", (then, then))
+    os.utime(old, (then, then))
+    os.utime(new, (then, then))             # its file is written to
+    assert files.sweep(tmp_path) == [old] and os.listdir(tmp_path) == [new.name]
+    with files.making_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("1")
+        files.abandon()
+        assert not folder.exists()
+        folder.mkdir()

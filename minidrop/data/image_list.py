@@ -17,9 +17,9 @@ LIST_BYTES = 256 << 20
 SHOWN = 80              # characters of a line in messages
 
 
-def read_list_file(path: str | os.PathLike, what: str) -> bytes:
+def read_list_file(path: str | os.PathLike, what: str, most: int = LIST_BYTES) -> bytes:
     """Return the content of a text file of lines. Raises DataError if it cannot be read or is too large."""
-    limit = raised(LIST_BYTES)
+    limit = raised(most)
     try:
         with open(path, "rb", opener=_not_waiting) as file:
             content = file.read(limit + 1)

@@ -125,7 +125,8 @@ class Transform:
             if mean.shape != self.record:
                 raise ConfigError(f"transform_param: mean_file {path}: expected a mean of shape "
                                   f"{self.record}, that of the records before cropping, got {mean.shape}; "
-                                  "make it of this data with: python scripts/compute_mean.py")
+                                  "make it of this data with: python scripts/compute_mean.py, or of a "
+                                  "database with: minidrop compute_image_mean")
             if not np.isfinite(mean).all():
                 raise ConfigError(f"transform_param: mean_file {path}: expected finite numbers, got others; "
                                   "make it again")

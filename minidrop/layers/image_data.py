@@ -36,7 +36,7 @@ class ImageData(DataLayer):
             raise ConfigError("transform_param: force_color and force_gray are for databases; here is_color "
                               "in image_data_param says how many channels images get")
         self.prefetch = max(1, settings.prefetch)
-        images = ImageList(find_source(settings.source, self.context.config_path))
+        images = ImageList(find_source(settings.source, self.context.config_path, "text"))
         size = (settings.new_height, settings.new_width) if settings.new_height else None
         records = ImageRecords(images, settings.root_folder, settings.is_color, size, transform.crop_size)
         return self.feed(records, settings.batch_size, settings.shuffle, self.skipped(settings.rand_skip))

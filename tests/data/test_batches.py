@@ -38,6 +38,17 @@ def test_a_batch_larger_than_an_epoch_wraps_more_than_once(tmp_path):
     assert Batches(make(tmp_path, 2, 1), 8).batch(1)["id"].tolist() == [2, 0, 1, 2, 0, 1, 2, 0]
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_records_that_are_skipped(tmp_path, shuffle):
+    """Only those at the very beginning; all that follow are as without."""
+    records = make(tmp_path, 4, 3)
+    whole = ids(Batches(records, 1, shuffle, 5), range(40))
+    for skip in (0, 3, 9):
+        batches = Batches(records, 2, shuffle, 5, window_bytes=60, skip=skip)
+        assert ids(batches, range(15)) == whole[skip:skip + 30]
+        assert batches.where(1, 1) == Batches(records, 1, shuffle, 5).where(3 + skip, 0)
+
+
 @settings(max_examples=15, deadline=None)
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=4), batch_size=st.integers(1, 12),
        window_bytes=st.sampled_from([1, 100, 10**6]),

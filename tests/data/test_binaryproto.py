@@ -8,7 +8,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from minidrop import DataError
 from minidrop.data import binaryproto
-from minidrop.data.binaryproto import read_array, read_blob
+from minidrop.data.binaryproto import read_array, read_blob, write_blob
 
 # Names, numbers and types as in Caffe's caffe.proto; FLOAT and DOUBLE fields, and dim, are repeated.
 FIELDS = [("num", 1, "INT32"), ("channels", 2, "INT32"), ("height", 3, "INT32"), ("width", 4, "INT32"),
@@ -145,3 +145,18 @@ def test_damaged_numpy_files(tmp_path):
     np.save(path, np.array(["a"]))
     with pytest.raises(DataError, match="x.npy: expected a .npy file of numbers, got entries of <U1; make "):
         read_array(path)
+
+
+@pytest.mark.parametrize("shape", [(), (300,), (2, 3), (1, 3, 4, 5), (1, 2, 1, 2, 1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_what_is_written_is_read_by_protobuf_and_by_us(tmp_path, shape, dtype):
+    array = np.random.default_rng(0).uniform(0, 200, shape).astype(dtype)
+    path = tmp_path / "a.binaryproto"
+    write_blob(path, array)
+    got = read_blob(path)
+    assert (got == array).all() and got.shape == shape
+    assert got.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    blob = blob_proto(packed=True).FromString(path.read_bytes())
+    assert list(blob.double_data if dtype == np.float64 else blob.data) == array.ravel().tolist()
+    assert blob.HasField("num") == (len(shape) == 4) and blob.channels == (3 if len(shape) == 4 else 0)
+    assert [item.name for item in tmp_path.iterdir()] == ["a.binaryproto"]
