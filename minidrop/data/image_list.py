@@ -17,8 +17,8 @@ LIST_BYTES = 256 << 20
 SHOWN = 80              # characters of a line in messages
 
 
-def read_list_file(path: str | os.PathLike, what: str, most: int = LIST_BYTES) -> bytes:
-    """Return the content of a text file of lines. Raises DataError if it cannot be read or is too large."""
+def read_list_file(path: str | os.PathLike, what: str, most: int) -> bytes:
+    """Return the content of a text file; DataError if it cannot be read or has more than `most` bytes."""
     limit = raised(most)
     try:
         with open(path, "rb", opener=_not_waiting) as file:
@@ -40,7 +40,7 @@ class ImageList:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self._content = read_list_file(path, "the list of images")
+        self._content = read_list_file(path, "the list of images", LIST_BYTES)
         self._begin, self._length, self._number = array("q"), array("i"), array("i")
         labels = array("q")
         begin = 0
