@@ -137,7 +137,12 @@ class LevelDB(Database):
         self._open()
         with self._explained((self._plyvel.Error, OSError)), self._opened.iterator(
                 start=start or None, include_value=values, verify_checksums=True) as records:
-            yield from records
+            for found in records:
+                yield found
+                if self._process != os.getpid():        # forked meanwhile: on from the next key, opened anew
+                    key = found[0] if values else found
+                    yield from self.walk(key + b"\0", values)
+                    return
 
     def close(self) -> None:
         if self._opened is not None and self._process == os.getpid():

@@ -127,8 +127,11 @@ def test_a_forked_process_goes_on_reading(stored):
     if not child:
         right = False
         try:
+            other = records_of(stored)
             right = (records.read(np.arange(100, 1200))["label"] == np.arange(100, 1200)).all() and (
-                records_of(stored).one(3)[1] == 3)
+                other.one(3)[1] == 3)
+            records.close()
+            other.close()
         finally:
             os._exit(0 if right else 1)
     assert records.read(np.arange(100, 1200))["label"].sum() == sum(range(100, 1200))
