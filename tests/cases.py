@@ -13,7 +13,7 @@ def in_turn(names, values, ids=None):
     For cases that take less than to collect, set up and report them. If some skip, the others run all the
     same; then the test counts as skipped and says how many did, and why. All cases share their fixtures.
     """
-    names = [name.strip() for name in names.split(",")]
+    names = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
     values = list(values)
     texts = list(map(ids, values)) if callable(ids) else list(ids or map(str, values))
 

@@ -1,5 +1,6 @@
 """Fixtures: dtypes, backends, small nets, comparisons with other implementations, and where real data is."""
 
+import gc
 import importlib.util
 import os
 import signal
@@ -52,6 +53,12 @@ def pytest_collection_modifyitems(config, items):
     left_out = {id(item) for item in needing} - {id(item) for item in first_of.values()}
     config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
     items[:] = [item for item in items if id(item) not in left_out]
+
+
+def pytest_collection_finish():
+    """Thousands of tests, and all modules, are there to stay: no garbage collection has to look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -2,6 +2,7 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 from cases import in_turn
@@ -10,9 +11,13 @@ from minidrop.config import minidrop_pb2
 
 PACKAGE = Path(__file__).resolve().parents[1] / "minidrop"
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "minidrop_pb2.py")
-TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 MOST_LINES = 350
 MOST_LOOSE_MODULES = 6
+
+
+@cache
+def tree(path):
+    return ast.parse(path.read_text())
 
 
 def room(path):
@@ -85,7 +90,7 @@ def foreign_writes(trees):
 
 
 def test_nobody_writes_the_attributes_of_another_floor():
-    assert sorted(foreign_writes(TREES)) == []
+    assert sorted(foreign_writes({path: tree(path) for path in SOURCES})) == []
 
 
 def test_the_check_sees_a_foreign_write():
@@ -113,4 +118,4 @@ def untyped(body, public=True):
 
 @in_turn("path", SOURCES)
 def test_public_functions_say_their_types(path):
-    assert list(untyped(TREES[path].body)) == []
+    assert list(untyped(tree(path).body)) == []

@@ -95,8 +95,8 @@ def same(backend, got, expected):
 
 
 @kept_sets
-@pytest.mark.parametrize("shape, axis", [((TOTAL,), 0), ((TOTAL, 5), 0), ((5, TOTAL), 1), ((200, TOTAL), -1),
-                                         ((TOTAL, 5), -2), ((3, TOTAL, 4), 1), ((2, 3, 4, TOTAL), 3)])
+@in_turn("shape, axis", [((TOTAL,), 0), ((TOTAL, 5), 0), ((5, TOTAL), 1), ((200, TOTAL), -1),
+                         ((TOTAL, 5), -2), ((3, TOTAL, 4), 1), ((2, 3, 4, TOTAL), 3)])
 def test_take_and_put(backend, array, kept, shape, axis):
     for layout in LAYOUTS:
         x = array(shape, layout)
@@ -109,8 +109,8 @@ def test_take_and_put(backend, array, kept, shape, axis):
         same(backend, backend.put(backend.take(on_device, kept, axis), kept, axis), expected)
 
 
-@pytest.mark.parametrize("sets", [("one in three", "runs"), ("list", "empty", "wrapped"), ("list",) * 9])
-@pytest.mark.parametrize("shape, axis", [((5, TOTAL), 1), ((2, 5, TOTAL), -1), ((5, TOTAL, 4), 1)])
+@in_turn("sets", [("one in three", "runs"), ("list", "empty", "wrapped"), ("list",) * 9])
+@in_turn("shape, axis", [((5, TOTAL), 1), ((2, 5, TOTAL), -1), ((5, TOTAL, 4), 1)])
 def test_compact_and_expand_groups_of_samples(backend, array, sets, shape, axis):
     """Each group of the samples, which lie on the axis before, has its own entries; the others are zeros."""
     kept, samples = KeptByGroup([KEPT[name] for name in sets]), shape[axis - 1]
@@ -124,7 +124,7 @@ def test_compact_and_expand_groups_of_samples(backend, array, sets, shape, axis)
 
 @kept_sets
 @memory
-@pytest.mark.parametrize("rows", [1, 5, 200])
+@in_turn("rows", [1, 5, 200])
 def test_put_columns(backend, array, kept, rows, layout):
     """What is not kept stays as it was; `out` may be some rows of a larger array."""
     columns = np.arange(TOTAL) if kept is None else kept.indices
@@ -141,7 +141,7 @@ def test_put_columns(backend, array, kept, rows, layout):
 
 
 @memory
-@pytest.mark.parametrize("rows", KEPT.values(), ids=KEPT.keys())
+@in_turn("rows", KEPT.values(), ids=KEPT.keys())
 def test_submatrix(backend, array, rows, layout):
     W = array((TOTAL, TOTAL), layout)
     for cols in KEPT.values():
@@ -150,10 +150,10 @@ def test_submatrix(backend, array, rows, layout):
 
 
 @memory
-@pytest.mark.parametrize("trans_a", [False, True])
-@pytest.mark.parametrize("trans_b", [False, True])
-@pytest.mark.parametrize("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (65, 129, 33), (4, 0, 3), (0, 4, 3),
-                                                  (4, 3, 0)])
+@in_turn("trans_a", [False, True])
+@in_turn("trans_b", [False, True])
+@in_turn("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (65, 129, 33), (4, 0, 3), (0, 4, 3),
+                                  (4, 3, 0)])
 def test_gemm(backend, array, close, trans_a, trans_b, rows, inner, columns, layout):
     a = array((inner, rows) if trans_a else (rows, inner), layout)
     b = array((columns, inner) if trans_b else (inner, columns), layout)
@@ -165,7 +165,7 @@ def test_gemm(backend, array, close, trans_a, trans_b, rows, inner, columns, lay
 
 
 @memory
-@pytest.mark.parametrize("rows", KEPT.values(), ids=KEPT.keys())
+@in_turn("rows", KEPT.values(), ids=KEPT.keys())
 def test_products_of_what_is_kept(product_backend, array, close, rows, layout):
     """A device may read W where it lies; the second product finds what the first one may have gathered."""
     backend = product_backend
@@ -183,8 +183,8 @@ def test_products_of_what_is_kept(product_backend, array, close, rows, layout):
               0.5 * live)
 
 
-@pytest.mark.parametrize("shapes", [[], [(5, 6, 7)], [(5, 6, 7)] * 3, [(5, 6, 7), (5, 6, 6), (5, 5, 7)],
-                                    [(5, 60, 7), (5, 1, 1)], [(5, 0, 7), (0, 6, 7)]], ids=str)
+@in_turn("shapes", [[], [(5, 6, 7)], [(5, 6, 7)] * 3, [(5, 6, 7), (5, 6, 6), (5, 5, 7)],
+                    [(5, 60, 7), (5, 1, 1)], [(5, 0, 7), (0, 6, 7)]], ids=str)
 def test_many_products(product_backend, array, close, shapes):
     """Whatever is taken together: each result is that of its own two matrices, in their order."""
     backend = product_backend
@@ -280,8 +280,8 @@ def table_block(on, x, ids, rows, cols=None):
     return Block(*on.table_gradient(on.asarray(x), on.asarray(np.array(ids, np.int64)), rows), cols)
 
 
-@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
-@pytest.mark.parametrize("columns", [1, 5, 129])
+@in_turn("ids", IDS.values(), ids=IDS.keys())
+@in_turn("columns", [1, 5, 129])
 @memory
 def test_table_gradient(backend, array, ids, columns, layout):
     """What a row gets is added in the order of its places, to the last bit."""
@@ -329,7 +329,7 @@ def test_updates_and_sums_of_a_table_gradient(backend, array, close, ids, cols, 
 
 
 @memory
-@pytest.mark.parametrize("axis", [0, 1, -1])
+@in_turn("axis", [0, 1, -1])
 def test_concatenate(backend, array, axis, layout):
     parts = [array(shape if axis == 0 else (shape[1], shape[0], 2), layout)
              for shape in ((3, 5, 2), (1, 5, 2), (0, 5, 2))]
@@ -339,8 +339,8 @@ def test_concatenate(backend, array, axis, layout):
         same(on, on.concatenate([on.asarray(part) for part in parts], axis), np.concatenate(parts, axis))
 
 
-@pytest.mark.parametrize("columns", [0, 3, 1_000_000])
-@pytest.mark.parametrize("rows", [0, 1, 1001])
+@in_turn("columns", [0, 3, 1_000_000])
+@in_turn("rows", [0, 1, 1001])
 def test_in_chunks_every_row_is_in_one_call(backend, rows, columns):
     for on in (backend, GENERIC):
         calls = []
@@ -391,7 +391,7 @@ def test_column_sums_do_not_depend_on_the_threads(monkeypatch, columns, count):
 
 
 @memory
-@pytest.mark.parametrize("shape", [(1, 1), (129, 7), (0, 3), (3, 0)])
+@in_turn("shape", [(1, 1), (129, 7), (0, 3), (3, 0)])
 def test_column_sums_and_sum_of_squares(backend, array, close, shape, layout):
     x = array(shape, layout)
     close(backend.to_host(backend.column_sums(backend.asarray(x))), x.astype(float).sum(axis=0))
@@ -432,8 +432,8 @@ def test_nothing_has_no_squares(backend):
 
 
 @memory
-@pytest.mark.parametrize("shape", [(1,), (3,), (7, 9), (300, 5), (2, 3, 5, 7), (0, 4)])
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@in_turn("shape", [(1,), (3,), (7, 9), (300, 5), (2, 3, 5, 7), (0, 4)])
+@in_turn("rate", [0.1, 0.5, 0.9])
 def test_dropout(backend, array, rate, shape, layout):
     x, gy = array(shape, layout), array(shape, layout)
     y, mask = GENERIC.dropout(x, rate, 1 / (1 - rate), 2**63 + 17)
@@ -463,8 +463,8 @@ def test_dropout_rate(backend):
 GAUSSIAN_TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (7, 9), (129, 31), (2, 3, 5, 7), (0, 4)])
-@pytest.mark.parametrize("key", [0, 5, 2**63 + 17])
+@in_turn("shape", [(), (1,), (2,), (3,), (7, 9), (129, 31), (2, 3, 5, 7), (0, 4)])
+@in_turn("key", [0, 5, 2**63 + 17])
 def test_gaussian(backend, dtype, shape, key):
     """All backends and dtypes give one stream, to rounding."""
     got = backend.gaussian(shape, np.dtype(dtype), key)
@@ -515,8 +515,8 @@ def test_sgd_update(backend, array, close, rows, shape):
         close(backend.to_host(W), expected_W, f"W, columns {cols}")
 
 
-@pytest.mark.parametrize("cols", [None, "list", "one in three"])
-@pytest.mark.parametrize("rows", ["None", "list", "empty", "runs"])
+@in_turn("cols", [None, "list", "one in three"])
+@in_turn("rows", ["None", "list", "empty", "runs"])
 def test_without_momentum_and_decay_only_what_has_a_gradient_is_touched(backend, array, rows, cols):
     """Bit for bit what the update of everything does; other weights may hold what no arithmetic would leave
     alone."""
@@ -631,7 +631,7 @@ def test_sgd_update_of_a_bias_in_blocks(backend, array, close):
 @memory
 @in_turn("shape", [(1, 1), (5, 200), (130, 7), (2, 3, 4), (9,), (0, 3)])
 @in_turn("scale", [1, 2.5])
-@pytest.mark.parametrize("activation", ["none", "relu", "sigmoid", "tanh"])
+@in_turn("activation", ["none", "relu", "sigmoid", "tanh"])
 def test_activate(backend, array, close, activation, scale, shape, layout):
     x, gy, b = array(shape, layout), array(shape, layout), array(shape[-1:], layout)
     for bias in (None, b):
@@ -651,7 +651,7 @@ def test_activate(backend, array, close, activation, scale, shape, layout):
 @memory
 @in_turn("shape", [(1, 1), (5, 200), (130, 7), (0, 3)])
 @in_turn("scale", [1, 2.5])
-@pytest.mark.parametrize("activation", ["none", "relu", "sigmoid", "tanh"])
+@in_turn("activation", ["none", "relu", "sigmoid", "tanh"])
 def test_activate_in_place(backend, array, activation, scale, shape, layout):
     x, b = array(shape, layout), array(shape[-1:], layout)
     for on in (backend, GENERIC):
@@ -663,7 +663,7 @@ def test_activate_in_place(backend, array, activation, scale, shape, layout):
 
 
 @memory
-@pytest.mark.parametrize("shape", [(1, 1), (130, 7), (2, 3, 4), (0, 3)])
+@in_turn("shape", [(1, 1), (130, 7), (2, 3, 4), (0, 3)])
 def test_relu(backend, array, shape, layout):
     x, gy = array(shape, layout), array(shape, layout)
     for on in (backend, GENERIC):
@@ -683,8 +683,8 @@ def test_a_nan_stays_one(backend, dtype):
 
 
 @memory
-@pytest.mark.parametrize("rows, classes", [(1, 1), (3, 10), (33, 65), (9, 1023), (5, 1024), (5, 1025),
-                                           (3, 3001), (0, 4)])
+@in_turn("rows, classes", [(1, 1), (3, 10), (33, 65), (9, 1023), (5, 1024), (5, 1025),
+                           (3, 3001), (0, 4)])
 def test_cross_entropy(backend, array, close, rows, classes, layout):
     x = array((rows, classes), layout)
     x *= 10
@@ -706,8 +706,8 @@ def test_cross_entropy(backend, array, close, rows, classes, layout):
             close(on.to_host(probability), (p - onehot) * factor)
 
 
-@pytest.mark.parametrize("classes", [7, 2000])
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@in_turn("classes", [7, 2000])
+@in_turn("bad", [np.nan, np.inf])
 def test_cross_entropy_shows_what_is_not_finite(backend, dtype, bad, classes):
     """So that a diverging net is noticed; the next row is not touched, and -inf is a probability of 0."""
     x = np.zeros((3, classes), dtype)
@@ -723,9 +723,9 @@ def test_cross_entropy_shows_what_is_not_finite(backend, dtype, bad, classes):
 
 
 @memory
-@pytest.mark.parametrize("shape, ends", [((1, 1, 1), (1,)), ((130, 9, 1), (64, 128, 130)),
-                                         ((20, 5, 7), (3, 20)), ((6, 150, 2), (1, 2, 3, 4, 5, 6)),
-                                         ((0, 4, 1), ()), ((3, 0, 1), (3,))])
+@in_turn("shape, ends", [((1, 1, 1), (1,)), ((130, 9, 1), (64, 128, 130)),
+                         ((20, 5, 7), (3, 20)), ((6, 150, 2), (1, 2, 3, 4, 5, 6)),
+                         ((0, 4, 1), ()), ((3, 0, 1), (3,))])
 def test_multiply_groups(backend, array, shape, ends, layout):
     x, factors = array(shape, layout), array((len(ends), shape[1]))
     group = np.repeat(np.arange(len(ends)), np.diff([0, *ends]))
@@ -735,8 +735,8 @@ def test_multiply_groups(backend, array, shape, ends, layout):
 
 
 @memory
-@pytest.mark.parametrize("shape, block", [((1, 1, 1), (1, 1)), ((130, 9, 1), (64, 4)), ((20, 5, 7), (3, 9)),
-                                          ((6, 150, 2), (1, 64)), ((0, 4, 1), (2, 2)), ((3, 0, 1), (2, 2))])
+@in_turn("shape, block", [((1, 1, 1), (1, 1)), ((130, 9, 1), (64, 4)), ((20, 5, 7), (3, 9)),
+                          ((6, 150, 2), (1, 64)), ((0, 4, 1), (2, 2)), ((3, 0, 1), (2, 2))])
 def test_multiply_blocks(backend, array, rng, shape, block, layout):
     lives = rng.random((-(-shape[0] // block[0]), -(-shape[1] // block[1]))) < 0.5
     grid = BlockGrid(lives.astype(np.uint8), *block)
@@ -747,8 +747,8 @@ def test_multiply_blocks(backend, array, rng, shape, block, layout):
 
 
 @memory
-@pytest.mark.parametrize("trans_a, trans_b", [(False, True), (False, False), (True, False)])
-@pytest.mark.parametrize("block", [(64, 32), (7, 9)])
+@in_turn("trans_a, trans_b", [(False, True), (False, False), (True, False)])
+@in_turn("block", [(64, 32), (7, 9)])
 def test_block_product(backend, array, rng, close, trans_a, trans_b, block, layout):
     """More of it in test_block_products.py."""
     samples, units, columns = 130, 96, 70
@@ -779,7 +779,7 @@ def means(x):
 
 
 @memory
-@pytest.mark.parametrize("shape", CHANNELS)
+@in_turn("shape", CHANNELS)
 def test_sums_and_moments_of_channels(backend, array, close, shape, layout):
     x, y = array(shape, layout), array(shape, layout)
     exact, other = x.astype(float), y.astype(float)
@@ -805,8 +805,8 @@ def test_moments_of_what_is_not_finite_are_not(backend, dtype, shape):
 
 
 @memory
-@pytest.mark.parametrize("given", ["", "centre", "factor", "shift", "centre factor", "centre factor shift"])
-@pytest.mark.parametrize("shape", CHANNELS)
+@in_turn("given", ["", "centre", "factor", "shift", "centre factor", "centre factor shift"])
+@in_turn("shape", CHANNELS)
 def test_transform_channels(backend, array, close, shape, given, layout):
     x = array(shape, layout)
     numbers = {name: array(shape[1:2], "strided") for name in given.split()}
@@ -849,8 +849,8 @@ def lrn_by_hand(x, axes, size, alpha, beta, k):
 
 
 @memory
-@pytest.mark.parametrize("beta", [0.75, 0.5, 1.3])
-@pytest.mark.parametrize("shape, axes, size", [
+@in_turn("beta", [0.75, 0.5, 1.3])
+@in_turn("shape, axes, size", [
     ((2, 7, 3, 2), (1,), 5), ((1, 3, 270), (1,), 3), ((2, 4, 1, 1), (1,), 9), ((3, 6), (1,), 1),
     ((0, 4, 5), (1,), 3), ((2, 3, 4, 5), (2, 3), 3), ((1, 2, 1, 7), (2, 3), 5), ((2, 2, 3, 3), (2, 3), 9),
     ((2, 0, 3, 3), (2, 3), 3), ((2, 3, 4), (1, 2), 3)])
@@ -894,7 +894,7 @@ def test_normalizations_do_not_depend_on_the_threads(monkeypatch, count):
 
 # -- recurrent networks --------------------------------------------------------------------------------------
 @memory
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (31, 33), (64, 32), (129, 65), (0, 4), (4, 0)])
+@in_turn("shape", [(1, 1), (3, 5), (31, 33), (64, 32), (129, 65), (0, 4), (4, 0)])
 def test_transposed(backend, array, shape, layout):
     W = array(shape, layout)
     for on in (backend, GENERIC):
@@ -904,9 +904,9 @@ def test_transposed(backend, array, shape, layout):
 
 
 @memory
-@pytest.mark.parametrize("trans_b", [False, True])
-@pytest.mark.parametrize("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (31, 8, 33), (32, 9, 5), (33, 9, 5),
-                                                  (20, 0, 3), (20, 4, 0), (0, 4, 3)])
+@in_turn("trans_b", [False, True])
+@in_turn("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (31, 8, 33), (32, 9, 5), (33, 9, 5),
+                                  (20, 0, 3), (20, 4, 0), (0, 4, 3)])
 def test_thin_gemm(backend, array, close, trans_b, rows, inner, columns, layout):
     """Whatever way its memory runs, and however few the rows are; it may be written to."""
     a, b = array((rows, inner), layout), array((columns, inner) if trans_b else (inner, columns), layout)
@@ -920,7 +920,7 @@ def test_thin_gemm(backend, array, close, trans_b, rows, inner, columns, layout)
 
 
 @memory
-@pytest.mark.parametrize("shape", [(1, 1), (129, 7), (0, 3), (3, 0)])
+@in_turn("shape", [(1, 1), (129, 7), (0, 3), (3, 0)])
 def test_add_to_rows(backend, array, shape, layout):
     y, b = array(shape), array(shape[1:], layout)
     for on in (backend, GENERIC):

@@ -167,7 +167,7 @@ def test_dead_blocks_are_never_read(emulated_cuda, kind, product, a_masked, n_ma
         assert np.isfinite(clean).all()
 
 
-@pytest.mark.parametrize("line, instead", [
+@in_turn("line, instead", [
     ("    __syncthreads();    // this stage", "    if (!done) __syncthreads();    // this stage"),
     ("end_of_block(k, TRANS_A ? a_samples : a_units)", "depth"),
     ("until = min(until, end_of_block(k, n_samples));", ""),
@@ -268,9 +268,9 @@ def gradients(backend, function, *arrays):
     return [y.numpy(), *(tensor.grad for tensor in tensors)]
 
 
-@pytest.mark.parametrize("transpose", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("outs, ins", [(True, False), (False, True), (True, True)])
+@in_turn("transpose", [False, True])
+@in_turn("bias", [False, True])
+@in_turn("outs, ins", [(True, False), (False, True), (True, True)])
 def test_the_function_equals_the_one_in_pieces(emulated_cuda, transpose, bias, outs, ins):
     rng = np.random.default_rng(0)
     x, W = rng.standard_normal((3, 6, 23)), rng.standard_normal((23, 31) if transpose else (31, 23))

@@ -3,6 +3,7 @@ device."""
 
 import numpy as np
 import pytest
+from cases import in_turn
 from products import linear_pieces
 
 from minidrop.autograd import Parameter, Tensor
@@ -52,9 +53,9 @@ def agree(backend, function, *arrays, **tolerance):
         np.testing.assert_allclose(got, expected, **tolerance or {"rtol": 1e-10, "atol": 1e-9})
 
 
-@pytest.mark.parametrize("layout", ["rows", "columns", "gaps", "strided", "reversed"])
-@pytest.mark.parametrize("trans_a", [False, True])
-@pytest.mark.parametrize("trans_b", [False, True])
+@in_turn("layout", ["rows", "columns", "gaps", "strided", "reversed"])
+@in_turn("trans_a", [False, True])
+@in_turn("trans_b", [False, True])
 def test_gemm_of_any_arrays(cuda, rng, dtype, close, layout, trans_a, trans_b):
     def make(*shape):
         full = rng.standard_normal([2 * n for n in shape]).astype(dtype)
@@ -93,7 +94,7 @@ def test_what_cublas_refuses_names_the_call(cuda, monkeypatch):
 
 @rows_sets
 @cols_sets
-@pytest.mark.parametrize("transpose", [False, True])
+@in_turn("transpose", [False, True])
 def test_linear_with_kept_sets(cuda, rng, rows, cols, transpose):
     rows, cols = ROWS[rows], COLS[cols]
     x = rng.standard_normal((SAMPLES, INPUTS if cols is None else cols.count))
@@ -140,9 +141,9 @@ def test_a_kept_matrix_reaches_the_host(cuda, rng):
     np.testing.assert_array_equal(cuda.transposed(cuda.submatrix(W, rows, None)), W[rows.indices].T)
 
 
-@pytest.mark.parametrize("period", [1, 2, 3, 5])
-@pytest.mark.parametrize("transpose", [False, True])
-@pytest.mark.parametrize("size", [16, 32, 200])
+@in_turn("period", [1, 2, 3, 5])
+@in_turn("transpose", [False, True])
+@in_turn("size", [16, 32, 200])
 def test_tiles(cuda, rng, period, transpose, size):
     """One batch for each of the three products, where the classes are alike."""
     pattern = TilePattern(0.5, 1.0, period, 1 % period, size, drops="weights")
@@ -261,8 +262,8 @@ layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip3" bottom: "label" top:
 """
 
 
-@pytest.mark.parametrize("rate", [0, 0.3, 0.7, 0.9])
-@pytest.mark.parametrize("family", known_families())
+@in_turn("rate", [0, 0.3, 0.7, 0.9])
+@in_turn("family", known_families())
 def test_a_compact_net_equals_the_masked_dense_one(cuda, rng, family, rate):
     more = {"TILE": f"tile_size: {4 if rate < 0.8 else 1}", "BLOCK": "block_samples: 4"}.get(family, "")
     text = NET.format(settings=f'dropout_ratio: {rate} pattern: "{family}" {more}')

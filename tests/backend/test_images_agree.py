@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.autograd import Block
 from minidrop.backend import Backend
@@ -93,8 +94,8 @@ def agree(device, precision, work, *arguments):
         np.testing.assert_allclose(a, b, rtol=0, atol=bound, err_msg=f"result {number}")
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("shape", SHAPES)
+@in_turn("precision", PRECISIONS)
+@in_turn("shape", SHAPES)
 def test_convolution(device, shape, precision):
     for around in (None, "others"):
         agree(device, precision, convolve, 3, *SHAPES[shape], around)
@@ -129,8 +130,8 @@ def each(on, dtype, factor, channels, spatial, window):
     yield from (y, gx, on.convolve_each_weight_gradient(x, gy, window))
 
 
-@pytest.mark.parametrize("factor", [1, 3])
-@pytest.mark.parametrize("shape", SHAPES)
+@in_turn("factor", [1, 3])
+@in_turn("shape", SHAPES)
 def test_filters_of_each_channel(device, dtype, shape, factor):
     channels, _, spatial, window = SHAPES[shape]
     agree(device, dtype, each, factor, channels, spatial, window)
@@ -161,9 +162,9 @@ def images_to_pool(kind, spatial):
     return x
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
-@pytest.mark.parametrize("kind", ["any", "equal", "not finite"])
-@pytest.mark.parametrize("shape", POOLS)
+@in_turn("layout", ["contiguous", "channels last"])
+@in_turn("kind", ["any", "equal", "not finite"])
+@in_turn("shape", POOLS)
 def test_largest_entries(device, dtype, shape, kind, layout):
     spatial, window, places = POOLS[shape]
     x, gy = images_to_pool(kind, spatial).astype(dtype), numbers(3, 4, *places, dtype=dtype)
@@ -179,7 +180,7 @@ def test_largest_entries(device, dtype, shape, kind, layout):
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("shape", POOLS)
+@in_turn("shape", POOLS)
 def test_means(device, dtype, shape):
     spatial, window, places = POOLS[shape]
     x, gy = numbers(3, 4, *spatial, dtype=dtype), numbers(3, 4, *places, dtype=dtype)
@@ -193,9 +194,9 @@ def test_means(device, dtype, shape):
         np.testing.assert_allclose(got, expected, rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-6)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("rows, cols", [(None, None), (Kept(1, 2, 1, 6), None), (None, Kept.of([0, 2], 4)),
-                                        (Kept.of([0, 1, 4], 6), Kept(0, 3, 1, 4))])
+@in_turn("momentum", [0.0, 0.9])
+@in_turn("rows, cols", [(None, None), (Kept(1, 2, 1, 6), None), (None, Kept.of([0, 2], 4)),
+                        (Kept.of([0, 1, 4], 6), Kept(0, 3, 1, 4))])
 def test_updates_of_filters(device, dtype, rows, cols, momentum):
     """Their gradients are blocks of the filters as a matrix."""
     on, W, cols = device(), numbers(6, 4, 3, 2, dtype=dtype), None if cols is None else cols.spread(6)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.backend import Backend, NumpyBackend
 from minidrop.backend.generic.random import _philox, dropout_threshold
@@ -44,9 +45,9 @@ def generic(first, count, key):
     return np.stack(_philox(np, np.arange(first, first + count, dtype=np.uint64), key), axis=1).tolist()
 
 
-@pytest.mark.parametrize("words", [kernel, generic])
-@pytest.mark.parametrize("first", [0, 1, 2**31, 2**32 - 2, 2**40 + 5])
-@pytest.mark.parametrize("key", [0, 1, 2**64 - 1, 0x299f31d0a4093822])
+@in_turn("words", [kernel, generic])
+@in_turn("first", [0, 1, 2**31, 2**32 - 2, 2**40 + 5])
+@in_turn("key", [0, 1, 2**64 - 1, 0x299f31d0a4093822])
 def test_both_implementations(words, first, key):
     expected = [philox((b & LOW, b >> 32, 0, 0), (key & LOW, key >> 32)) for b in range(first, first + 4)]
     assert words(first, 4, key) == expected

@@ -126,7 +126,7 @@ def test_png(minidrop, tmp_path):
     result = minidrop("patterns", *FEW, "--png", file)
     assert result.code == 0 and f"drawn into {file}" in result.out
     assert file.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and file.stat().st_size > 50000
-    for rate, units, more in (("0", "5", ["--family", "TILE"]), ("0.5", "1", [])):
+    for rate, units, more in (("0", "5", ["--family", "TILE"]), ("0.5", "1", ["--family", "PERIODIC"])):
         result = minidrop("patterns", "--rate", rate, "--units", units, "--iterations", "5", *more, "--png",
                           tmp_path / "small.svg")
         assert result.code == 0

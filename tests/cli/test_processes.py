@@ -92,7 +92,7 @@ def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
     seed = random.SystemRandom().randrange(10**6)
     print("moments drawn with", seed)
     moments, kills = random.Random(seed), 0
-    for _ in range(3):
+    for _ in range(2):
         child = train(tiny, "killed", *settings, "--resume", "auto")
         wait_for(child, tiny.path / "killed/snapshots/task_iter_100.h5")
         time.sleep(moments.uniform(0, 0.3) + 0.4 * kills)           # a resumed one has to start first

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from cases import in_turn
 
 from minidrop.config import (
     NetConfig,
@@ -49,7 +50,7 @@ def test_parses_what_caffe_writes():
     assert [p.lr_mult for p in net.layer[0].param] == [1, 2]
 
 
-@pytest.mark.parametrize("path, place", [
+@in_turn("path, place", [
     ((), "1:1"), ((None, "name"), "2:1"), ((0,), "3:1"), ((0, "type"), "4:16"), ((0, ("bottom", 1)), "5:18"),
     ((0, ("top", 1)), "6:14"), ((0, ("param", 1), "decay_mult"), "7:43"), ((0, "inner_product_param"), "8:3"),
     ((0, "inner_product_param", "num_output"), "9:5"),
@@ -105,7 +106,7 @@ def test_decimal_is_needed():
 
 # Each mistake, with its message.
 
-@pytest.mark.parametrize("text, expected", [
+@in_turn("text, expected", [
     ('nmae: "x"', "1:1: NetParameter has no field 'nmae'; did you mean 'name'?"),
     ('layer {\n  inner_product_param {\n    num_outputs: 10 } }',
      "3:5: InnerProductParameter has no field 'num_outputs'; did you mean 'num_output'?"),

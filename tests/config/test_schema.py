@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from cases import in_turn
 
 from minidrop.config import LayerParameter, NetParameter, SolverParameter, minidrop_pb2
 
@@ -211,7 +212,7 @@ def as_facts(message):
     return facts
 
 
-@pytest.mark.parametrize("name", sorted(CAFFE.keys() | OWN.keys()))
+@in_turn("name", sorted(CAFFE.keys() | OWN.keys()))
 def test_numbers_and_defaults_are_as_published(name):
     listed = f"{CAFFE.get(name, '')}, {OWN.get(name, '')}".replace("1e-8", "1e-08")
     wanted = {fact.strip() for fact in listed.split(",") if fact.strip()}

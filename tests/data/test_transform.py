@@ -5,6 +5,7 @@ import lzma
 import h5py
 import numpy as np
 import pytest
+from cases import in_turn
 from google.protobuf import text_format
 
 from minidrop import ConfigError, DataError, Net, Solver
@@ -52,10 +53,10 @@ def variants(image, crop, mean, scale):
     return found
 
 
-@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
-@pytest.mark.parametrize("mirror", [False, True])
-@pytest.mark.parametrize("crop", [0, 4, 7])
-@pytest.mark.parametrize("mean", ["file", "channels", "one"])
+@in_turn("phase", ["TRAIN", "TEST"])
+@in_turn("mirror", [False, True])
+@in_turn("crop", [0, 4, 7])
+@in_turn("mean", ["file", "channels", "one"])
 def test_every_image_is_one_of_caffes(images, mean_file, crop, mirror, phase, mean):
     values = {"file": f'mean_file: "{mean_file}"', "channels": "mean_value: 9 mean_value: 8.5 mean_value: 7",
               "one": "mean_value: 3"}[mean]
@@ -118,9 +119,9 @@ def test_what_is_drawn_depends_on_the_record_alone():
     assert len(places(transform, 10**30, 2)) == 2           # a snapshot may hold any number
 
 
-@pytest.mark.parametrize("stored", ["uint8", "int8", "int32", "int64", "float16", "float32", "float64",
-                                    "bool"])
-@pytest.mark.parametrize("text", ["mean_value: 2.3 scale: 0.7", "scale: 0.7", "mean_value: 2.3"])
+@in_turn("stored", ["uint8", "int8", "int32", "int64", "float16", "float32", "float64",
+                    "bool"])
+@in_turn("text", ["mean_value: 2.3 scale: 0.7", "scale: 0.7", "mean_value: 2.3"])
 def test_cropping_changes_no_number(rng, stored, text, dtype):
     """A crop of the whole image gives, bit for bit, what no crop gives, whatever the data are stored as."""
     x = (rng.uniform(0, 100, (5, 3, 4, 4)) * 1.37).astype(stored)

@@ -27,12 +27,12 @@ ELEMENTWISE = {
 }
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
+@in_turn("name", ELEMENTWISE)
 def test_elementwise(agrees_with_torch, name):
     agrees_with_torch(*ELEMENTWISE[name], X)
 
 
-@pytest.mark.parametrize("name", [name for name in ELEMENTWISE if name != "softmax"])
+@in_turn("name", [name for name in ELEMENTWISE if name != "softmax"])
 def test_elementwise_on_kept_units(agrees_with_torch, name):
     """What is computed from compact data is what dense code computes, where units are kept."""
     ours, theirs = ELEMENTWISE[name]
@@ -61,8 +61,8 @@ def test_linear(agrees_with_torch, lead):
 
 @in_turn("lead", [(), (5,), (2, 3), (0,)])
 @in_turn("scale", [1, 2.5])
-@pytest.mark.parametrize("name, theirs", [("none", lambda y: y), ("relu", F.relu), ("sigmoid", torch.sigmoid),
-                                          ("tanh", torch.tanh)])
+@in_turn("name, theirs", [("none", lambda y: y), ("relu", F.relu), ("sigmoid", torch.sigmoid),
+                          ("tanh", torch.tanh)])
 def test_linear_and_what_follows(agrees_with_torch, name, theirs, scale, lead):
     x, W, b, kept = numbers(*lead, 7), numbers(9, 7), numbers(9), Kept(0, 2, 1, 9)
     mask = torch.tensor(kept.mask(float))
@@ -83,7 +83,7 @@ OUT_SETS = {"no": None, "every other": Kept(0, 2, 1, 9), "runs": Kept(2, 5, 3, 9
 @in_turn("in_kept", IN_SETS.values(), ids=IN_SETS)
 @in_turn("out_kept", OUT_SETS.values(), ids=OUT_SETS)
 @in_turn("transpose", [False, True])
-@pytest.mark.parametrize("lead", [(5,), (2, 3)])
+@in_turn("lead", [(5,), (2, 3)])
 def test_linear_with_kept_sets(agrees_with_torch, in_kept, out_kept, transpose, lead):
     in_mask, out_mask = (1 if kept is None else torch.tensor(kept.mask(float))
                          for kept in (in_kept, out_kept))
@@ -94,8 +94,8 @@ def test_linear_with_kept_sets(agrees_with_torch, in_kept, out_kept, transpose, 
         numbers(*lead, 7), numbers(7, 9) if transpose else numbers(9, 7), numbers(9))
 
 
-@pytest.mark.parametrize("lead", [(), (5,), (4, 3), (0, 3)])
-@pytest.mark.parametrize("kept", [None, KEPT])
+@in_turn("lead", [(), (5,), (4, 3), (0, 3)])
+@in_turn("kept", [None, KEPT])
 def test_embed(agrees_with_torch, lead, kept):
     ids = np.random.default_rng(4).integers(0, 6, lead)
     mask = 1 if kept is None else MASK
@@ -132,8 +132,8 @@ LABELS = np.array([[[0, 4], [2, 2]], [[1, 3], [4, 2]], [[2, 0], [0, 1]]])
 
 @in_turn("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", "outer"), ("NONE", 1)])
 @in_turn("ignore_label", [None, 2, 0, 99])
-@pytest.mark.parametrize("axis", [1, 2, -1])
-@pytest.mark.parametrize("label_dtype", [np.int64, np.uint8, np.float32])
+@in_turn("axis", [1, 2, -1])
+@in_turn("label_dtype", [np.int64, np.uint8, np.float32])
 def test_softmax_cross_entropy(agrees_with_torch, normalization, divisor, ignore_label, axis, label_dtype):
     x = np.moveaxis(numbers(3, 5, 2, 2), 1, axis)
     label = LABELS.astype(label_dtype)
@@ -163,9 +163,9 @@ def test_euclidean_loss(agrees_with_torch):
                       b: F.mse_loss(a, b.reshape(3, 4), reduction="sum") / 6, numbers(3, 4), numbers(3, 2, 2))
 
 
-@pytest.mark.parametrize("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", 3),
-                                                    ("NONE", 1)])
-@pytest.mark.parametrize("ignore_label", [None, 1])
+@in_turn("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", 3),
+                                    ("NONE", 1)])
+@in_turn("ignore_label", [None, 1])
 def test_sigmoid_cross_entropy(agrees_with_torch, normalization, divisor, ignore_label):
     target = np.random.default_rng(3).integers(0, 2, (3, 4)).astype(float)
     weight = torch.tensor((target != ignore_label).astype(float))

@@ -59,7 +59,7 @@ def test_gradient_of_elementwise_functions_of_kept_entries(name, which):
     check_gradients(function, X)
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
+@in_turn("name", ELEMENTWISE)
 def test_a_single_number_stays_one(name):
     check_gradients(ELEMENTWISE[name], np.array(0.7))
 
@@ -115,8 +115,8 @@ def test_gradient_of_the_contrastive_loss():
                     rtol=1e-3)
 
 
-@pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT)
-@pytest.mark.parametrize("function", [
+@in_turn("kept", KEPT.values(), ids=KEPT)
+@in_turn("function", [
     lambda x: functions.crop(x, 2, [1, 0], [2, 2]), lambda x: functions.tile(x, 2, 2),
     lambda x: functions.tile(x, 2, -1), lambda x: functions.reduction(x, "SUMSQ", 2),
     lambda x: functions.reduction(x, "MEAN", -1)])
@@ -182,8 +182,8 @@ def in_caffes_order(row, top_k):
     return sorted(((value, i) for i, value in enumerate(row)), reverse=True)[:top_k]
 
 
-@pytest.mark.parametrize("top_k", [1, 2, 5])
-@pytest.mark.parametrize("axis", [None, 0, 1, -1])
+@in_turn("top_k", [1, 2, 5])
+@in_turn("axis", [None, 0, 1, -1])
 def test_argmax_orders_ties_as_caffe(axis, top_k):
     x = np.random.default_rng(3).integers(0, 3, (5, 6, 5)).astype(np.float64)        # many ties
     rows = x.reshape(5, -1) if axis is None else np.moveaxis(x, axis, -1)

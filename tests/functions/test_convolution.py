@@ -72,7 +72,7 @@ def test_convolution_against_pytorch(shape, biased, activation, scale):
         np.testing.assert_allclose(tensor.grad, gradient.numpy(), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("biased", [True, False])
+@in_turn("biased", [True, False])
 @every_shape
 def test_deconvolution_against_pytorch(shape, biased):
     torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
@@ -91,7 +91,7 @@ def test_deconvolution_against_pytorch(shape, biased):
         np.testing.assert_allclose(tensor.grad, gradient.numpy(), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@in_turn("dtype", ["float32", "float64"])
 @every_shape
 def test_the_cpu_loops_agree_with_the_generic_methods(shape, dtype):
     x, W, b, window, groups = (a.astype(dtype) if isinstance(a, np.ndarray) else a for a in case(shape))
@@ -151,7 +151,7 @@ def assert_kept_as_masked(function, groups, in_kept, out_kept, window=None):
 
 @in_turn("outputs", [None, *SETS])
 @in_turn("inputs", [None, *SETS])
-@pytest.mark.parametrize("kind", KINDS)
+@in_turn("kind", KINDS)
 def test_kept_channels(kind, inputs, outputs):
     function, _, _, groups = KINDS[kind]
     assert_kept_as_masked(function, groups, SETS.get(inputs), SETS.get(outputs))
@@ -159,7 +159,7 @@ def test_kept_channels(kind, inputs, outputs):
 
 @in_turn("outputs", [None, "regular", *BY_GROUP])
 @in_turn("inputs", [None, "list", *BY_GROUP])
-@pytest.mark.parametrize("kind", KINDS)
+@in_turn("kind", KINDS)
 def test_channels_kept_by_groups_of_samples(kind, inputs, outputs):
     function, _, _, groups = KINDS[kind]
     sets = SETS | BY_GROUP

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ SCORES = np.zeros((4, 3))
 
 @pytest.mark.parametrize("function", [functions.softmax_cross_entropy, functions.accuracy])
 class TestLabels:
-    @pytest.mark.parametrize("label, value, place", [
+    @in_turn("label, value, place", [
         ([0, 1, 3, 2], "3", 2), ([-1, 1, 2, 2], "-1", 0), ([0, 1, 2, 0.5], "0.5", 3),
         ([0, np.nan, 2, 9], "nan", 1), ([0, 1, 2, np.inf], "inf", 3), ([0, 1e300, 2, 2], "1e+300", 1),
         ([0, 2**62, 2, 2], "4.61169e+18", 1),
@@ -55,7 +56,7 @@ def test_a_target_of_the_sigmoid_loss_is_a_probability(value, ignore):
         functions.sigmoid_cross_entropy(Tensor(SCORES[:2]), Tensor(target), value)
 
 
-@pytest.mark.parametrize("call, message", [
+@in_turn("call, message", [
     (lambda x: x + Tensor(np.zeros(3)), "sum: tensors of one shape expected, got (4, 3), (3,)"),
     (lambda x: x * Tensor(2.0), "product: tensors of one shape expected, got (4, 3), ()"),
     (lambda x: functions.maximum([x, Tensor(np.zeros((4, 1)))]), "maximum: tensors of one shape expected, "

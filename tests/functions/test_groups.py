@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import every_pair
+from cases import every_pair, in_turn
 
 from minidrop import Kept, Tensor, check_gradients, functions
 from minidrop.errors import ShapeError
@@ -29,7 +29,7 @@ def mask(kept, lead):
 
 
 @every_set
-@pytest.mark.parametrize("lead", LEADS)
+@in_turn("lead", LEADS)
 def test_take_and_expand(kept, lead):
     x = numbers(*lead, kept.total)
     y = functions.take(Tensor(x), kept, len(lead))
@@ -78,7 +78,7 @@ def test_linear(name, lead, transpose, sides):
 
 
 @every_set
-@pytest.mark.parametrize("ids", [np.array([1, 3, 0, 1]), np.array([[2, 1, 1], [0, 3, 1]])])
+@in_turn("ids", [np.array([1, 3, 0, 1]), np.array([[2, 1, 1], [0, 3, 1]])])
 def test_embed(kept, ids):
     W, b = numbers(4, kept.total), numbers(kept.total)
     y = functions.embed(Tensor(ids), Tensor(W), Tensor(b), kept)
@@ -106,7 +106,7 @@ def test_concat(kept):
     np.testing.assert_array_equal(joined(*map(Tensor, xs)).numpy(), expected)
 
 
-@pytest.mark.parametrize("samples", [0, 1, 5])
+@in_turn("samples", [0, 1, 5])
 @every_set
 def test_split_and_join(kept, samples):
     x = numbers(2, samples, kept.total)

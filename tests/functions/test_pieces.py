@@ -78,7 +78,7 @@ class TestAgainstTorch:
                 lambda x, W, b, m=mask: torch.nn.functional.linear(x, (W.T if transpose else W) * m, b),
                 numbers(*lead, inputs), W.T if transpose else W, numbers(outputs))
 
-    @pytest.mark.parametrize("above, below", [(True, False), (False, True), (True, True)])
+    @in_turn("above, below", [(True, False), (False, True), (True, True)])
     def test_dropped_activations_in_blocks(self, agrees_with_torch, transpose, lead, above, below):
         torch = pytest.importorskip("torch")
         samples = int(np.prod(lead))
@@ -132,10 +132,10 @@ def test_the_gradient_of_a_parameter_is_the_pieces_themselves():
     np.testing.assert_array_equal(Blocks(W.blocks, W.dtype).dense(W.backend, (4, 6)), W.grad)
 
 
-@pytest.mark.parametrize("pieces", [block_pieces(0, 5, 4, []), block_pieces(0, 5, 4), [Piece(0, 0, A, P)]],
-                         ids=len)
-@pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("transpose", [False, True])
+@in_turn("pieces", [block_pieces(0, 5, 4, []), block_pieces(0, 5, 4), [Piece(0, 0, A, P)]],
+         ids=len)
+@in_turn("trained", [False, True])
+@in_turn("transpose", [False, True])
 def test_an_empty_batch(backend, dtype, pieces, trained, transpose):
     """There may be no piece at all, and so no gradient of W to take the dtype from."""
     x, b = (Tensor(backend.asarray(numbers(*shape).astype(dtype)), True, backend) for shape in ((0, 4), (5,)))
@@ -166,8 +166,8 @@ def test_what_no_piece_writes_is_the_bias():
         assert (y[first:last][:, kept.indices] != kept.indices).all()
 
 
-@pytest.mark.parametrize("shape, axis, lead", [((6, 5), 1, 6), ((6, 5, 2, 3), 1, 6), ((3, 2, 5), 2, 6),
-                                               ((3, 2, 5), -1, 6), ((0, 5), 1, 0), ((6, 5, 0), 1, 6)])
+@in_turn("shape, axis, lead", [((6, 5), 1, 6), ((6, 5, 2, 3), 1, 6), ((3, 2, 5), 2, 6),
+                               ((3, 2, 5), -1, 6), ((0, 5), 1, 0), ((6, 5, 0), 1, 6)])
 def test_multiply_blocks(shape, axis, lead, dtype, backend):
     x = numbers(*shape).astype(dtype)
     groups = OUTPUT_GROUPS if lead else []

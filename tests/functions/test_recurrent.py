@@ -80,8 +80,8 @@ class TestAgainstTorch:
                           *states)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (7, 2, 3, 5), (2, 6, 9, 1), (4, 1, 2, 8)])
-@pytest.mark.parametrize("kind", KINDS)
+@in_turn("sizes", [(1, 1, 1, 1), (7, 2, 3, 5), (2, 6, 9, 1), (4, 1, 2, 8)])
+@in_turn("kind", KINDS)
 def test_other_shapes(agrees_with_torch, kind, sizes):
     torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
     x, weights, states = operands(kind, *sizes)
@@ -271,8 +271,8 @@ STEP_SETS = {"units, all, none": (Kept(0, 2, 1, UNITS), None, Kept.of([], UNITS)
 
 
 @every_cont
-@pytest.mark.parametrize("steps", STEP_SETS.values(), ids=STEP_SETS)
-@pytest.mark.parametrize("kind", KINDS)
+@in_turn("steps", STEP_SETS.values(), ids=STEP_SETS)
+@in_turn("kind", KINDS)
 def test_steps_equal_the_mask(kind, steps, cont):
     """Each step has its own small product; the states are whole, h is not masked."""
     mask = 2.0 * np.stack([np.ones(UNITS) if kept is None else kept.mask(float) for kept in steps])[:, None]
@@ -346,8 +346,8 @@ def test_a_gate_share_with_another_kept_set_is_refused(kind):
 
 
 # -- small functions -----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("units", UNIT_SETS.values(), ids=UNIT_SETS)
-@pytest.mark.parametrize("gates", [1, 3, 4])
+@in_turn("units", UNIT_SETS.values(), ids=UNIT_SETS)
+@in_turn("gates", [1, 3, 4])
 def test_gate_rows(units, gates):
     assert gate_rows(units, gates).mask().tolist() == list(units.mask()) * gates
     assert gate_rows(None, gates) is None

@@ -1,6 +1,7 @@
 """Every element has a thread, and no grid is larger than CUDA allows."""
 
 import pytest
+from cases import in_turn
 
 from minidrop.kernels import grids
 
@@ -37,8 +38,8 @@ def test_rows_columns_and_squares():
     assert grids.squares(2**30, 1) == ((1, 65535), (32, 8))
 
 
-@pytest.mark.parametrize("n", [0, 1, 31, 129, 70_000, 2**31, 2**36])
-@pytest.mark.parametrize("m", [0, 1, 129, 70_000, 2**31 - 1])
+@in_turn("n", [0, 1, 31, 129, 70_000, 2**31, 2**36])
+@in_turn("m", [0, 1, 129, 70_000, 2**31 - 1])
 def test_limits(n, m):
     for grid, block in (grids.tiles(n, m), grids.elements(n * m), grids.counters(n * m),
                         grids.rows(min(n, LARGEST_X), 256), grids.columns(m), grids.squares(n, m),

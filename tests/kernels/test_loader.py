@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.errors import BackendError, ShapeError
 from minidrop.kept import Kept
@@ -232,7 +233,7 @@ def test_every_file_is_declared():
     assert {name for file in FILES for name, _ in signatures(file)} == set(cuda.KERNELS)
 
 
-@pytest.mark.parametrize("file", FILES)
+@in_turn("file", FILES)
 def test_the_declared_arguments_are_those_of_the_signature(file):
     for name, parameters in signatures(file):
         expected = [pattern for argument in cuda.KERNELS[name].arguments for pattern in declared(argument)]
@@ -241,7 +242,7 @@ def test_the_declared_arguments_are_those_of_the_signature(file):
             assert re.fullmatch(pattern, parameter), f"{name}: {parameter} is declared as {pattern}"
 
 
-@pytest.mark.parametrize("name", cuda.KERNELS)
+@in_turn("name", cuda.KERNELS)
 def test_every_argument_is_bound_to_one_parameter(name):
     """Sizes that a kernel takes are named by its arrays."""
     kernel = cuda.KERNELS[name]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
 F = torch.nn.functional
@@ -65,7 +66,7 @@ MANY = {
 }
 
 
-@pytest.mark.parametrize("settings", MANY)
+@in_turn("settings", MANY)
 def test_three_bottoms(agrees_with_torch, layer_function, settings):
     arrays = [numbers(2, 3, 4, seed=seed) for seed in range(3)]
     agrees_with_torch(layer_function(layer(settings, "abc"), *arrays), MANY[settings], *arrays)
@@ -78,7 +79,7 @@ def test_concat_of_different_lengths(agrees_with_torch, layer_function):
     agrees_with_torch(layer_function(layer('type: "Concat"'), arrays[0]), lambda x: x * 1, arrays[0])
 
 
-@pytest.mark.parametrize("settings, tops, sizes, axis", [
+@in_turn("settings, tops, sizes, axis", [
     ("", "yzw", [2, 2, 2], 1),
     ("slice_param { slice_point: 1 slice_point: 4 }", "yzw", [1, 3, 2], 1),
     ("slice_param { axis: -1 slice_point: 3 }", "yz", [3, 1], 2),
@@ -91,12 +92,12 @@ def test_slice(agrees_with_torch, layer_function, settings, tops, sizes, axis):
                       lambda x: tuple(part * 1 for part in torch.split(x, sizes, axis)), x)
 
 
-@pytest.mark.parametrize("settings, shape, axis", [
+@in_turn("settings, shape, axis", [
     ("", (3, 4), 1), ("", (3, 2, 4), 1), ("axis: 2", (3, 2, 4), 2), ("axis: -1", (2, 3, 4, 5), 3),
     ("axis: 2", (2, 3, 4, 5), 2),
 ])
-@pytest.mark.parametrize("transpose", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
+@in_turn("transpose", [False, True])
+@in_turn("bias", [False, True])
 def test_inner_product(make_net, close, settings, shape, axis, transpose, bias):
     """Top and gradients of the bottom, W and b; W in Caffe's layout."""
     from minidrop import Tensor
@@ -135,16 +136,16 @@ def test_inner_product(make_net, close, settings, shape, axis, transpose, bias):
 LABEL = np.array([[1, 0], [2, 2], [0, 1]])
 
 
-@pytest.mark.parametrize("settings, ignore, divisor", [
+@in_turn("settings, ignore, divisor", [
     ("", None, 6), ("loss_param { normalization: FULL }", None, 6),
     ("loss_param { normalization: BATCH_SIZE }", None, "outer"),
     ("loss_param { normalization: NONE }", None, 1), ("loss_param { ignore_label: 2 }", 2, 4),
     ("loss_param { ignore_label: 2 normalization: FULL }", 2, 6),
     ("loss_param { normalize: false }", None, "outer"), ("loss_param { normalize: true ignore_label: 2 }", 2,
-                                                         4), ("loss_param { normalize: false normalization: "
-                                                              "NONE }", None, 1),
+                                         4), ("loss_param { normalize: false normalization: "
+                                              "NONE }", None, 1),
 ])
-@pytest.mark.parametrize("axis", [1, 2])
+@in_turn("axis", [1, 2])
 def test_softmax_with_loss(agrees_with_torch, layer_function, settings, ignore, divisor, axis):
     """With the second top, the probabilities."""
     x = numbers(3, 3, 2) if axis == 1 else numbers(3, 2, 3)
@@ -167,7 +168,7 @@ def test_euclidean_loss(agrees_with_torch, layer_function):
                       lambda a, b: ((a - b) ** 2).sum() / 6, a, b)
 
 
-@pytest.mark.parametrize("settings, ignore, divisor", [
+@in_turn("settings, ignore, divisor", [
     ("", None, 3), ("loss_param { normalization: VALID }", None, 6),
     ("loss_param { ignore_label: 1 normalization: VALID }", 1, 3),
     ("loss_param { normalize: true }", None, 6), ("loss_param { normalization: NONE }", None, 1),

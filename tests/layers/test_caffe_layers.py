@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from cases import in_turn
 from nets import IMAGES as VECTORS
 from nets import LOSS, SMALL, images, ip, layer, net_of
 
@@ -60,8 +61,8 @@ ELEMENTWISE = {
 }
 
 
-@pytest.mark.parametrize("x", [X, IMAGES, numbers(1, 3), numbers(5), numbers()], ids=np.shape)
-@pytest.mark.parametrize("layer", ELEMENTWISE)
+@in_turn("x", [X, IMAGES, numbers(1, 3), numbers(5), numbers()], ids=np.shape)
+@in_turn("layer", ELEMENTWISE)
 def test_elementwise(agrees_with_torch, layer_function, layer, x):
     agrees_with_torch(layer_function(layer, x), ELEMENTWISE[layer], x)
 
@@ -73,8 +74,8 @@ def test_threshold(make_net):
     assert not y.requires_grad and y.dtype == net.dtype
 
 
-@pytest.mark.parametrize("x", [X, IMAGES, numbers(1, 3, 2)], ids=np.shape)
-@pytest.mark.parametrize("settings, reference", [
+@in_turn("x", [X, IMAGES, numbers(1, 3, 2)], ids=np.shape)
+@in_turn("settings, reference", [
     ("", lambda x: x.sum()),
     ("operation: MEAN", lambda x: x.mean()),
     ("operation: ASUM coeff: -2", lambda x: -2 * x.abs().sum()),
@@ -86,8 +87,8 @@ def test_reduction(agrees_with_torch, layer_function, settings, reference, x):
     agrees_with_torch(layer_function(text("Reduction", f"reduction_param {{ {settings} }}"), x), reference, x)
 
 
-@pytest.mark.parametrize("x", [X, IMAGES, numbers(1, 3, 2)], ids=np.shape)
-@pytest.mark.parametrize("settings, tiles, axis", [
+@in_turn("x", [X, IMAGES, numbers(1, 3, 2)], ids=np.shape)
+@in_turn("settings, tiles, axis", [
     ("tiles: 3", 3, 1), ("tiles: 2 axis: 0", 2, 0), ("tiles: 1 axis: -1", 1, -1),
     ("tiles: 4 axis: -1", 4, -1)])
 def test_tile(agrees_with_torch, layer_function, settings, tiles, axis, x):
@@ -95,7 +96,7 @@ def test_tile(agrees_with_torch, layer_function, settings, tiles, axis, x):
                       lambda x: torch.cat([x] * tiles, axis), x)
 
 
-@pytest.mark.parametrize("settings, a, b, place", [
+@in_turn("settings, a, b, place", [
     ("", IMAGES, (2, 3, 2, 4), np.s_[:, :, :2, :4]),
     ("offset: 1", IMAGES, (9, 9, 2, 4), np.s_[:, :, 1:3, 1:5]),                 # axes before are not compared
     ("offset: 2 offset: 0", IMAGES, (1, 1, 1, 5), np.s_[:, :, 2:3, :]),
@@ -129,7 +130,7 @@ def test_batch_reindex(agrees_with_torch, layer_function, x, index):
                       index)
 
 
-@pytest.mark.parametrize("settings, shape, y_shape", [
+@in_turn("settings, shape, y_shape", [
     ("", (3, 4), (3, 1, 1)), ("top_k: 2", (3, 4), (3, 1, 2)),
     ("top_k: 20", (2, 3, 4, 5), (2, 1, 20, 1)), ("out_max_val: true top_k: 3", (2, 3, 4, 5), (2, 2, 3, 1)),
     ("axis: 1", (2, 3, 4, 5), (2, 1, 4, 5)), ("axis: -1 top_k: 3", (1, 3, 4), (1, 3, 3)),
@@ -214,9 +215,9 @@ def hinge(x, label, power):
     return ((1 + sign * x).clamp(min=0) ** power).sum() / len(x)
 
 
-@pytest.mark.parametrize("x, label", [(numbers(4, 5), labels(4)), (numbers(1, 3), labels(1, 1, classes=3)),
-                                      (IMAGES, labels(2, 1, 1, 1, classes=60))])
-@pytest.mark.parametrize("settings, power", [("", 1), ("norm: L1", 1), ("norm: L2", 2)])
+@in_turn("x, label", [(numbers(4, 5), labels(4)), (numbers(1, 3), labels(1, 1, classes=3)),
+                      (IMAGES, labels(2, 1, 1, 1, classes=60))])
+@in_turn("settings, power", [("", 1), ("norm: L1", 1), ("norm: L2", 2)])
 def test_hinge_loss(agrees_with_torch, layer_function, settings, power, x, label):
     agrees_with_torch(layer_function(text("HingeLoss", f"hinge_loss_param {{ {settings} }}", "ab"), x, label),
                       lambda x, label: hinge(x, label, power), x, label)
@@ -229,9 +230,9 @@ def test_multinomial_logistic_loss(agrees_with_torch, layer_function, p, label):
                       lambda p, label: F.nll_loss(p.flatten(1).log(), label), p, label)
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (1, 3), (3, 2, 1, 1), (3,)])
-@pytest.mark.parametrize("settings, margin, legacy", [("", 1, False), ("margin: 2.5", 2.5, False),
-                                                      ("margin: 9.5 legacy_version: true", 9.5, True)])
+@in_turn("shape", [(4, 5), (1, 3), (3, 2, 1, 1), (3,)])
+@in_turn("settings, margin, legacy", [("", 1, False), ("margin: 2.5", 2.5, False),
+                                      ("margin: 9.5 legacy_version: true", 9.5, True)])
 def test_contrastive_loss(backend, dtype, close, layer_function, settings, margin, legacy, shape):
     a, b, similar = numbers(*shape), numbers(*shape, seed=1), np.arange(shape[0]) % 2
     settings = f"contrastive_loss_param {{ {settings} }}"
@@ -263,12 +264,12 @@ def infogain(x, label, H, axis, ignore, divisor):
     return -(weights * log_p).sum() / divisor, torch.softmax(x, axis)
 
 
-@pytest.mark.parametrize("settings, ignore, divisor", [
+@in_turn("settings, ignore, divisor", [
     ("", None, 6), ("normalization: FULL", None, 6), ("normalization: BATCH_SIZE", None, "outer"),
     ("normalization: NONE", None, 1), ("ignore_label: 2", 2, 4),
     ("ignore_label: 2 normalization: FULL", 2, 6),
 ])
-@pytest.mark.parametrize("axis", [1, 2])
+@in_turn("axis", [1, 2])
 def test_infogain_loss(agrees_with_torch, layer_function, settings, ignore, divisor, axis):
     x = numbers(3, 3, 2) if axis == 1 else numbers(3, 2, 3)
     divisor = {1: 3, 2: 6}[axis] if divisor == "outer" else divisor
@@ -358,8 +359,8 @@ class TestElementwiseBesideDrops:
             assert_matches_masked_dense(net, iteration, images())
 
 
-@pytest.mark.parametrize("family", known_families())
-@pytest.mark.parametrize("layer, carries", [
+@in_turn("family", known_families())
+@in_turn("layer, carries", [
     (text("Crop", "crop_param { offset: 1 }", ["drop", "b"], ["act"]), True),
     (text("Tile", "tile_param { tiles: 2 axis: 3 }", ["drop"], ["act"]), True),
     (text("Tile", "tile_param { tiles: 2 }", ["drop"], ["act"]), False),
@@ -433,7 +434,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("layer, shapes, message", MISTAKES, ids=[message[:60] for _, _, message in MISTAKES])
+@in_turn("layer, shapes, message", MISTAKES, ids=[message[:60] for _, _, message in MISTAKES])
 def test_mistake(layer, shapes, message):
     with pytest.raises(ConfigError) as caught:
         Net(parse_net(given(*shapes) + layer, "net.prototxt"), device="cpu")

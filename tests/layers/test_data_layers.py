@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import ConfigError, DataError, ShapeError, Tensor
 from minidrop.config import parse_net
@@ -44,7 +45,7 @@ class TestInput:
         net.backward()
         assert backend.to_host(x.grad).tolist() == [[6, 6, 6]] * 2
 
-    @pytest.mark.parametrize("inputs, error, message", [
+    @in_turn("inputs, error, message", [
         ({"data": np.zeros((2, 4))}, ShapeError,
          "layer 'in': input 'data' should have shape (4, 3) (any batch size), got (2, 4)"),
         ({"data": np.zeros(3)}, ShapeError, "layer 'in': input 'data' should have shape (4, 3) (any batch "

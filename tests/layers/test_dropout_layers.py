@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.patterns import BLOCK_LENGTH, PatternSettings, get_family, known_families
 
@@ -80,8 +81,8 @@ class TestApproxDropout:
         net = make_net(text.replace('bottom: "x"', 'bottom: "x" phase: TEST'))
         assert (output(net, 0) == 1).all()
 
-    @pytest.mark.parametrize("shape, axis", [("dim: 4 dim: 20", 1), ("dim: 4 dim: 3 dim: 20", 2),
-                                             ("dim: 4 dim: 20 dim: 3 dim: 2", 1)])
+    @in_turn("shape, axis", [("dim: 4 dim: 20", 1), ("dim: 4 dim: 3 dim: 20", 2),
+                             ("dim: 4 dim: 20 dim: 3 dim: 2", 1)])
     def test_the_axis_of_features(self, make_net, family, shape, axis):
         text = (self.TEXT % self.settings_of(family)).replace("dim: 100 dim: 200", shape)
         net = make_net(text)

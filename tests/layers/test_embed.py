@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import DataError, Net
 from minidrop.config import parse_net
@@ -48,9 +49,9 @@ def batch(seed=0):
             "t": rng.integers(0, CLASSES, (STEPS, STREAMS))}
 
 
-@pytest.mark.parametrize("bias", ["", "bias_term: false"])
-@pytest.mark.parametrize("between", [(), (TANH,)], ids=["at once", "behind tanh"])
-@pytest.mark.parametrize("pattern", known_families())
+@in_turn("bias", ["", "bias_term: false"])
+@in_turn("between", [(), (TANH,)], ids=["at once", "behind tanh"])
+@in_turn("pattern", known_families())
 def test_compact_equals_masked_dense(backend, pattern, between, bias):
     dropped = drop("act" if between else "emb", pattern)
     net = net_of(backend, inputs("x", "t"), embed("emb", "x", bias), *between, dropped, HEAD)

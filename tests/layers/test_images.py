@@ -1,6 +1,7 @@
 """Convolution, Deconvolution and Im2col: against PyTorch, and what they say of mistakes."""
 
 import pytest
+from cases import every_pair, in_turn
 from nets import inputs, numbers
 
 from minidrop import Tensor
@@ -44,9 +45,8 @@ WINDOWS = {
 }
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+@every_pair(("kind", ["Convolution", "Deconvolution"]), ("window", list(WINDOWS)), ("bias", [True, False]),
+            ("dtype", ["float32", "float64"]))
 def test_products_of_windows(agrees, F, kind, window, bias):
     shape, settings, named, axis = WINDOWS[window]
     if kind == "Deconvolution" and "2 dilation" in settings:
@@ -65,9 +65,9 @@ def test_products_of_windows(agrees, F, kind, window, bias):
     assert list(parameters) == ["weight", "bias"][:1 + bias]
 
 
-@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
-@pytest.mark.parametrize("settings, named", [("", {}), ("group: 2", {"groups": 2}),
-                                             ("group: 4", {"groups": 4})])
+@in_turn("kind", ["Convolution", "Deconvolution"])
+@in_turn("settings, named", [("", {}), ("group: 2", {"groups": 2}),
+                             ("group: 4", {"groups": 4})])
 def test_several_bottoms_share_the_weights(agrees, F, kind, settings, named):
     function = of_torch(F, kind, 2)
     agrees(f'type: "{kind}" convolution_param {{ num_output: 4 kernel_size: 3 {settings} {FILLERS} }}',
@@ -185,6 +185,6 @@ MISTAKES = [(text(kind, settings), [shape], message) for settings, shape, messag
 ]
 
 
-@pytest.mark.parametrize("layer, shapes, message", MISTAKES, ids=[layer for layer, _, _ in MISTAKES])
+@in_turn("layer, shapes, message", MISTAKES, ids=[layer for layer, _, _ in MISTAKES])
 def test_mistake(mistake, layer, shapes, message):
     assert mistake(layer, *shapes) == message

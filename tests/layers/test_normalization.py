@@ -5,6 +5,7 @@ import re
 import nets
 import numpy as np
 import pytest
+from cases import in_turn
 from nets import LOSS, drop, ip, net_of
 
 from minidrop import ConfigError, Tensor
@@ -40,7 +41,7 @@ def along(axis, x, parameter):
 
 
 # -- Scale, Bias, PReLU --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("axes, axis, covered", [
+@in_turn("axes, axis, covered", [
     ("", 1, (4,)), ("axis: 0", 0, (3,)), ("axis: -1", 3, (2,)), ("axis: 1 num_axes: 2", 1, (4, 5)),
     ("axis: 1 num_axes: -1", 1, (4, 5, 2)), ("axis: 0 num_axes: -1", 0, IMAGES), ("num_axes: 0", 1, ()),
 ])
@@ -59,7 +60,7 @@ def test_learned_along_axes(agrees, make_net, axes, axis, covered):
         assert [float(p.numpy().min()) for p in net.params["l"].values()] == [1.0, 0.0][-len(names):]
 
 
-@pytest.mark.parametrize("axes, axis, second", [
+@in_turn("axes, axis, second", [
     ("", 1, (4,)), ("", 1, (4, 5)), ("axis: 0", 0, (3, 4)), ("axis: -2", 2, (5, 2)), ("axis: 0", 0, IMAGES),
     ("axis: 7", 0, ()),
 ])
@@ -135,8 +136,8 @@ def of_channels(x):
     return x if x.ndim > 1 else x[:, None]
 
 
-@pytest.mark.parametrize("shape", [MATRIX, IMAGES, (1, 4, 7, 5), (2, 4, 3), (2, 4, 2, 2, 2), (6,)])
-@pytest.mark.parametrize("settings, eps", [("", 1e-5), ("eps: 0.1", 0.1)])
+@in_turn("shape", [MATRIX, IMAGES, (1, 4, 7, 5), (2, 4, 3), (2, 4, 2, 2, 2), (6,)])
+@in_turn("settings, eps", [("", 1e-5), ("eps: 0.1", 0.1)])
 def test_batch_norm(agrees, F, settings, eps, shape):
     """With the batch's statistics and with stored ones, in both phases."""
     stored = {name: np.asarray(value)[:shape[1] if len(shape) > 1 else 1] for name, value in STORED.items()}
@@ -153,8 +154,8 @@ def test_batch_norm(agrees, F, settings, eps, shape):
                values=stored)
 
 
-@pytest.mark.parametrize("shape", [MATRIX, IMAGES, (1, 4, 7, 5), (6,)])
-@pytest.mark.parametrize("fraction", [0.999, 0.9, 0.0])
+@in_turn("shape", [MATRIX, IMAGES, (1, 4, 7, 5), (6,)])
+@in_turn("fraction", [0.999, 0.9, 0.0])
 def test_running_statistics(make_net, close, F, fraction, shape):
     """Those of PyTorch for a momentum of 1 / scale_factor; tests read them and leave them as they are."""
     import torch
@@ -283,8 +284,8 @@ class TestDropsOfMatrices:
         check(net, (13,))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", TYPES)
+@in_turn("family", FAMILIES)
+@in_turn("name", TYPES)
 def test_drops_of_channels_of_images(name, family):
     net = net_of(INPUT % "dim: 9 dim: 3 dim: 2", drop("d", "data", FAMILIES[family]), of_type(name, "d"),
                  ip("ip", "l", 7), LOSS % "ip")
@@ -317,7 +318,7 @@ def test_in_place_behind_one_another():
 
 
 # -- mistakes ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("text, shapes, message", [
+@in_turn("text, shapes, message", [
     ('type: "Scale" scale_param { axis: 2 }', [MATRIX], "axis 2 does not exist: the bottom has 2 axes"),
     ('type: "Scale" scale_param { num_axes: 2 }', [MATRIX],
      "num_axes 2 from axis 1 on leaves the bottom's 2 axes"),

@@ -3,6 +3,7 @@ GaussianDropout."""
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import Net, Solver, Tensor
 from minidrop.autograd import backward
@@ -153,11 +154,11 @@ class TestDropConnect:
             spread = mask.mean(axis=axis).std() * np.sqrt(mask.shape[axis] / (RATE * (1 - RATE)))
             assert abs(spread - 1) < 5 / np.sqrt(2 * mask.shape[1 - axis])
 
-    @pytest.mark.parametrize("settings, shape, axis",
-                             [("", (3, 4), 1), ("", (3, 2, 4), 1), ("axis: 2", (3, 2, 4), 2),
-                                                       ("axis: -1", (2, 3, 4, 5), 3)])
-    @pytest.mark.parametrize("transpose", [False, True])
-    @pytest.mark.parametrize("bias", [False, True])
+    @in_turn("settings, shape, axis",
+             [("", (3, 4), 1), ("", (3, 2, 4), 1), ("axis: 2", (3, 2, 4), 2),
+                                       ("axis: -1", (2, 3, 4, 5), 3)])
+    @in_turn("transpose", [False, True])
+    @in_turn("bias", [False, True])
     def test_against_torch(self, make_net, torch, close, settings, shape, axis, transpose, bias):
         """Top and gradients; the gradient of a dropped weight is 0."""
         words = f'bias_term: {str(bias).lower()} transpose: {str(transpose).lower()} {settings}'

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from cases import every_pair, in_turn
 from nets import inputs, numbers
 
 from minidrop import Net, Tensor
@@ -39,8 +40,7 @@ ROUNDED = {"": True, "round_mode: CEIL": True, "round_mode: FLOOR": False, "ceil
            "ceil_mode: true": True, "round_mode: FLOOR ceil_mode: false": False}
 
 
-@pytest.mark.parametrize("rounding", ROUNDED)
-@pytest.mark.parametrize("settings", POOLS)
+@every_pair(("settings", list(POOLS)), ("rounding", list(ROUNDED)), ("dtype", ["float32", "float64"]))
 def test_largest_entries_and_means(agrees, F, settings, rounding):
     named = POOLS[settings] | {"ceil_mode": ROUNDED[rounding]}
     for shape in (IMAGES, (1, 3, 8, 9)):
@@ -146,8 +146,8 @@ def pyramid(F, x, levels, mean):
     return parts[0] if levels == 1 else torch.cat([part.flatten(1) for part in parts], 1)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 3, 7, 10), (1, 2, 13, 6)])
-@pytest.mark.parametrize("levels", [1, 2, 3])
+@in_turn("shape", [(2, 3, 8, 8), (2, 3, 7, 10), (1, 2, 13, 6)])
+@in_turn("levels", [1, 2, 3])
 def test_pyramids(agrees, F, levels, shape):
     for pool in ("MAX", "AVE"):
         agrees(f'type: "SPP" spp_param {{ pyramid_height: {levels} pool: {pool} engine: CAFFE }}',
@@ -217,7 +217,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("layer, shapes, message", MISTAKES, ids=[layer for layer, _, _ in MISTAKES])
+@in_turn("layer, shapes, message", MISTAKES, ids=[layer for layer, _, _ in MISTAKES])
 def test_mistake(mistake, layer, shapes, message):
     assert mistake(layer, *shapes) == message
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 import minidrop as md
 from minidrop import ConfigError, ShapeError
@@ -135,7 +136,7 @@ SIZES = [(5, 3, 6, 4), (1, 1, 1, 1), (7, 2, 3, 5), (2, 6, 9, 1), (12, 9, 8, 17)]
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @every_kind
 class TestAgainstTorch:
-    @pytest.mark.parametrize("carried", [False, True])
+    @in_turn("carried", [False, True])
     def test_one_direction(self, torch, kind, sizes, layers, carried, dtype):
         assert_equals_torch(torch, kind, sizes, layers, False, dtype, carried)
 
@@ -293,8 +294,8 @@ def test_backward_in_time_a_sequence_ends_where_the_next_begins(kind):
 
 
 # -- bottoms -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("static", [(STREAMS, 2), (STREAMS,), (STREAMS, 2, 3)])
-@pytest.mark.parametrize("settings", ["", "bidirectional: true"])
+@in_turn("static", [(STREAMS, 2), (STREAMS,), (STREAMS, 2, 3)])
+@in_turn("settings", ["", "bidirectional: true"])
 @every_kind
 def test_a_static_input_equals_one_concatenated_to_every_step(kind, settings, static):
     s, x = numbers(*static, seed=1), numbers(STEPS, STREAMS, INPUTS)
@@ -415,7 +416,7 @@ def error_of(text, **shapes):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("settings, shapes, tops, message", [
+@in_turn("settings, shapes, tops, message", [
     ("", {"x": (5, 3), "cont": (5, 3)}, 1,
      "expected x (steps, streams, inputs) and cont (steps, streams), got (5, 3) and (5, 3)"),
     ("", {"x": X3, "cont": (5, 2)}, 1,
@@ -555,8 +556,8 @@ def test_conventional_masks_follow_from_seed_layer_and_iteration(time):
     assert any((hidden_mask(a, i) != hidden_mask(a, i + 1)).any() for i in range(4))
 
 
-@pytest.mark.parametrize("type_", ["APPROX", "CONVENTIONAL"])
-@pytest.mark.parametrize("time", ["SEQUENCE", "STEP"])
+@in_turn("type_", ["APPROX", "CONVENTIONAL"])
+@in_turn("time", ["SEQUENCE", "STEP"])
 @every_kind
 def test_nothing_is_dropped_in_a_test(kind, time, type_):
     settings = f"hidden_dropout {{ dropout_ratio: 0.5 time: {time} }} hidden_dropout_type: {type_}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 import minidrop.layers
 from minidrop import ConfigError, Net
@@ -194,7 +195,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("layer, shapes, message", MISTAKES, ids=[message[:60] for _, _, message in MISTAKES])
+@in_turn("layer, shapes, message", MISTAKES, ids=[message[:60] for _, _, message in MISTAKES])
 def test_mistake(layer, shapes, message):
     with pytest.raises(ConfigError) as caught:
         net_of(layer, *shapes)

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import ConfigError, DataError
 from minidrop.config import parse_net
@@ -174,7 +175,7 @@ def test_padding_without_ignore_label_explains_itself(source, judge, ignore):
 ENOUGH = 'source: "words.txt" batch_size: 2 steps: 3'
 
 
-@pytest.mark.parametrize("settings, message", [
+@in_turn("settings, message", [
     ("batch_size: 2 steps: 3", "text_data_param needs a source, a text file or 'python-stdlib'"),
     ('source: "words.txt"', "text_data_param needs batch_size and steps, at least 1"),
     ('source: "words.txt" batch_size: 2', "text_data_param needs steps, at least 1"),

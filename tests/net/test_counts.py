@@ -19,7 +19,7 @@ def words(allowed, what):
     return f"expected {count} {what}{'s' * ((most or least) != 1)}"
 
 
-@pytest.mark.parametrize("kind", known_layers())
+@in_turn("kind", known_layers())
 @in_turn("bottoms, tops", COUNTS)
 def test_numbers_of_blobs(kind, bottoms, tops):
     """Wrong ones are named; where both are right, what the layer lacks is one line each, and no traceback."""
@@ -41,7 +41,7 @@ def test_numbers_of_blobs(kind, bottoms, tops):
     assert all(line.startswith("net.prototxt:2:") and f": layer 'it' ({kind}): " in line for line in lines)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in known_layers() if layer_class(kind).bottoms[0]])
+@in_turn("kind", [kind for kind in known_layers() if layer_class(kind).bottoms[0]])
 def test_a_bottom_that_nobody_writes_is_the_one_mistake(kind):
     least = layer_class(kind).bottoms[0]
     text = " ".join('bottom: "lost"' for _ in range(least)) + " ".join(

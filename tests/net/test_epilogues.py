@@ -4,6 +4,7 @@ same bits."""
 import nets
 import numpy as np
 import pytest
+from cases import every_pair
 
 import minidrop as md
 from minidrop.autograd import no_grad
@@ -196,9 +197,9 @@ def trained(family, dtype, fused, extra, bias):
     return found
 
 
-@pytest.mark.parametrize("bias", ["", "bias_term: false"])
-@pytest.mark.parametrize("family, extra", [*((family, "") for family in ("Dropout", *known_families())),
-                                           ("ROW", "scale: PATTERN"), ("ROW", "max_period: 3")])
+@every_pair(("family, extra", [*((family, "") for family in ("Dropout", *known_families())),
+                               ("ROW", "scale: PATTERN"), ("ROW", "max_period: 3")]),
+            ("bias", ["", "bias_term: false"]), ("dtype", ["float32", "float64"]))
 def test_the_same_bits_as_one_layer_after_the_other(family, extra, bias, dtype):
     """ROW draws now and then the pattern that keeps everything, whose scale is then not 1, but with
     PATTERN."""

@@ -1,6 +1,7 @@
 """Every mistake in a network is found before any work, all in one report, each with layer and place."""
 
 import pytest
+from cases import in_turn
 
 from minidrop import ConfigError, Net
 from minidrop.config import parse_net
@@ -117,7 +118,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@in_turn("name", MISTAKES)
 def test_mistake(name):
     text, message = MISTAKES[name]
     assert report(DATA + text) == [message]

@@ -104,7 +104,8 @@ def solver(net, settings, dtype):
 
 
 @every_pair(("pattern", [*known_families(), "BLOCK 4"]), ("transpose", ["", "transpose: true"]),
-            ("settings", ["", "iter_size: 2", "iter_size: 3 clip_gradients: 0.3 regularization_type: 'L1'"]))
+            ("settings", ["", "iter_size: 2", "iter_size: 3 clip_gradients: 0.3 regularization_type: 'L1'"]),
+            ("dtype", ["float32", "float64"]))
 def test_training_equals_masked_dense_training(pattern, settings, transpose, dtype):
     """Gradients of several passes, drawn anew in each, add up; tiles and blocks update what dense gradients
     would.

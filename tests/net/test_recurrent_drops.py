@@ -108,10 +108,7 @@ GROUPS = {"2": "groups: 2", "3": "groups: 3", "more than streams": "groups: 5",
           "2, each drawn": "groups: 2 grouping: INDEPENDENT"}
 
 
-@pytest.mark.parametrize("time", ["SEQUENCE", "STEP"])
-@pytest.mark.parametrize("groups", GROUPS)
-@pytest.mark.parametrize("family", OF_UNITS)
-@every_kind
+@every_pair(("kind", KINDS), ("family", OF_UNITS), ("groups", list(GROUPS)), ("time", ["SEQUENCE", "STEP"]))
 def test_groups_of_streams_around_and_inside(kind, family, groups, time, monkeypatch):
     """With an uneven number of units: the groups keep more and fewer of them."""
     monkeypatch.setattr(Backend, "pays", lambda *_: True)

@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.backend.device_sets import DeviceGrid
 from minidrop.errors import CaptureError, ConfigError, ShapeError
@@ -161,8 +162,8 @@ def test_repr_names_the_layer():
     assert repr(site()).startswith("DropSite('drop1', PatternSettings(rate=0.5")
 
 
-@pytest.mark.parametrize("rate", [0.3, 0.5, 2 / 3, 0.9, 0.95])
-@pytest.mark.parametrize("name", known_families())
+@in_turn("rate", [0.3, 0.5, 2 / 3, 0.9, 0.95])
+@in_turn("name", known_families())
 def test_no_iteration_drops_a_whole_axis_and_the_rate_is_kept(name, rate):
     for total in (1, 2, 3, 5, 8, 16, 29, 40):
         one = site(rate, name)

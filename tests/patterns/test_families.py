@@ -6,6 +6,7 @@ from math import log
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.errors import ConfigError
 from minidrop.patterns import (
@@ -127,7 +128,7 @@ def test_scale_rate_is_one_number_also_where_nothing_is_dropped(name):
     assert {pattern.scale for pattern, _ in law(family)} == {1 / (1 - 0.3)}
 
 
-@pytest.mark.parametrize("name, scale", NAMES_AND_SCALES)
+@in_turn("name, scale", NAMES_AND_SCALES)
 def test_rate_zero_is_the_identity(name, scale):
     family = get_family(settings_of(name, 0, scale=scale))
     assert family.enumerable and family.submodels(7) == 1 and family.pattern_entropy(7) == 0
@@ -136,8 +137,8 @@ def test_rate_zero_is_the_identity(name, scale):
     assert family.live(pattern, family.sites(7)).all()
 
 
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("name", known_families())
+@in_turn("rate", RATES)
+@in_turn("name", known_families())
 def test_the_distribution_says_its_rate(name, rate):
     family = get_family(settings_of(name, rate))
     assert family.distribution.rate == rate

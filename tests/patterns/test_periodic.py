@@ -28,7 +28,7 @@ def test_which_units_live_by_the_definition():
         assert kept.indices.tolist() == [i for i in range(99) if (i - start) % 30 < 21]
 
 
-@pytest.mark.parametrize("rate, step, choices, probabilities", [
+@in_turn("rate, step, choices, probabilities", [
     (0, 30, (30,), [1]),
     (0.5, 30, (15,), [1]),
     (0.3, 30, (21,), [1]),
@@ -48,7 +48,7 @@ def test_widths(rate, step, choices, probabilities):
     assert family.distribution.probabilities == pytest.approx(probabilities, abs=1e-12)
 
 
-@pytest.mark.parametrize("rate, step, choices, probabilities", [
+@in_turn("rate, step, choices, probabilities", [
     (0, 10, (10,), [1]),
     (0.5, 10, (5,), [1]),
     (0.3, 10, (7,), [1]),

@@ -115,7 +115,7 @@ def test_block():
 
 @in_turn("units", [1, 7, 64, 2048])
 @in_turn("rate", [0, 0.3, 0.5, 0.7, 0.9])
-@pytest.mark.parametrize("name", known_families())
+@in_turn("name", known_families())
 def test_every_unit_has_the_rate(name, rate, units):
     found = short(PatternSettings(rate, name), units, iterations=20)
     rate = min(rate, (units - 1) / units)       # one unit lives in every iteration
@@ -255,8 +255,8 @@ def test_a_number_too_long_for_json_is_text():
     assert short(PatternSettings(0.5, "UNIT"), 20000, iterations=5)["submodels"] == "10^6018"
 
 
-@pytest.mark.parametrize("value", [0, -1, 2.5, "64", True])
-@pytest.mark.parametrize("name", ["units", "inputs", "iterations"])
+@in_turn("value", [0, -1, 2.5, "64", True])
+@in_turn("name", ["units", "inputs", "iterations"])
 def test_whole_numbers(name, value):
     with pytest.raises(ConfigError, match=f"{name} must be an integer of at least 1, got"):
         report(PatternSettings(), **{"units": 10, name: value})

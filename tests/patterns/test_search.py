@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.errors import ConfigError
 from minidrop.patterns.search import entropy, exact_search, sgd_search
@@ -28,8 +29,8 @@ def test_the_middle_of_symmetric_rates_is_uniform():
     assert exact_search([0, 0.25, 0.5], 0.25) == pytest.approx([1 / 3] * 3, abs=1e-14)
 
 
-@pytest.mark.parametrize("longest", [2, 3, 8, 50, 1024])
-@pytest.mark.parametrize("share", [0, 1e-300, 1e-9, 0.1, 0.5, 0.9, 0.999, 1 - 1e-12])
+@in_turn("longest", [2, 3, 8, 50, 1024])
+@in_turn("share", [0, 1e-300, 1e-9, 0.1, 0.5, 0.9, 0.999, 1 - 1e-12])
 def test_exact_meets_the_rate_wherever_it_can_be_met(longest, share):
     u = row_rates(longest)
     d = exact_search(u, u[-1] * share)
@@ -87,8 +88,8 @@ def test_sgd_is_a_distribution_and_repeatable():
     assert np.array_equal(d, sgd_search(row_rates(20), 0.9))
 
 
-@pytest.mark.parametrize("search", [exact_search, sgd_search])
-@pytest.mark.parametrize("p", [-0.1, 0.875, 0.9, 1, float("nan")])
+@in_turn("search", [exact_search, sgd_search])
+@in_turn("p", [-0.1, 0.875, 0.9, 1, float("nan")])
 def test_an_impossible_rate(search, p):
     with pytest.raises(ConfigError, match=r"no mixture of rates from 0 to 0\.875 .* allow longer periods"):
         search(row_rates(8), p)

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.errors import ConfigError
 from minidrop.patterns import PatternSettings
@@ -25,8 +26,8 @@ def test_rate_of_another_type(rate):
         PatternSettings(rate)
 
 
-@pytest.mark.parametrize("name", ["max_period", "step"])
-@pytest.mark.parametrize("value", [1, -1, 2.5, "10", True, False, None])
+@in_turn("name", ["max_period", "step"])
+@in_turn("value", [1, -1, 2.5, "10", True, False, None])
 def test_periods(name, value):
     with pytest.raises(ConfigError, match=rf"{name} must be 0 .* or an integer of .* 2, got .*; remove"):
         PatternSettings(**{name: value})

@@ -155,9 +155,9 @@ def test_an_asked_size_is_taken_as_it_is():
     assert tile(0.5, tile_size=7).pattern(2, 1).kept(2048).regular == (7, 14, 7)
 
 
-@pytest.mark.parametrize("rate", [0.5, 0.7])
-@pytest.mark.parametrize("inputs", [10, 64, 784])
-@pytest.mark.parametrize("outputs", [10, 64, 100])
+@in_turn("rate", [0.5, 0.7])
+@in_turn("inputs", [10, 64, 784])
+@in_turn("outputs", [10, 64, 100])
 def test_mask_and_classes_agree_at_the_default_size(outputs, inputs, rate):
     family = tile(rate)
     for period in family.distribution.choices:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import every_pair
+from cases import every_pair, in_turn
 
 from minidrop.autograd import Block, Blocks, Parameter
 from minidrop.backend import get_backend
@@ -92,8 +92,8 @@ def test_adam():
     close(steps[1] - steps[0], [-rate * 0.5 / (0.75**0.5 + 0.5), -rate * 1.25 / (2.4375**0.5 + 0.5)])
 
 
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("l1", [False, True])
+@in_turn("name", RULES)
+@in_turn("l1", [False, True])
 def test_decay_and_scale_make_the_gradient(name, l1):
     """g = scale * gradient + decay * w, or + decay * sign(w); from there on nothing differs."""
     w, gradient = np.array([1.0, -2.0, 0.0]), np.array([0.5, 3.0, -4.0])
@@ -103,8 +103,8 @@ def test_decay_and_scale_make_the_gradient(name, l1):
     close(actual, expected)
 
 
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@in_turn("name", RULES)
+@in_turn("dtype", ["f4", "f8"])
 def test_updates_in_place_and_leaves_the_gradient(name, dtype):
     rule = get_rule(SolverParameter(type=name))
     w, g = np.linspace(-1, 1, 12).reshape(3, 4).astype(dtype), np.ones((3, 4), dtype)

@@ -140,10 +140,11 @@ def test_the_choice_of_an_iteration_is_that_of_its_pattern(family):
     assert len({choice for choice, _ in drawn}) > 1
 
 
-def test_bench_mlp_measures_any_method(scripts, tmp_path):
+@pytest.mark.parametrize("families", [
+    ("PERIODIC", "BLOCK"), pytest.param(("PERIODIC", "TILE", "BLOCK"), marks=pytest.mark.full)])
+def test_bench_mlp_measures_any_method(scripts, tmp_path, families):
     # Of 60 and 30 units PERIODIC keeps the same number every time, so that its products can be timed alone.
-    methods = ["ROW:max_period=4", *(name for name in ("PERIODIC", "TILE", "BLOCK")
-                                     if name in known_families())]
+    methods = ["ROW:max_period=4", *families]
     done = run_here(scripts.folder / "bench_mlp.py", "--sizes", "60x30", "--rates", "0.5", "--blocks", "1",
                     "--block-seconds", "0.02", "--json", tmp_path / "mlp.json", "--methods", *methods,
                     folder=tmp_path)
