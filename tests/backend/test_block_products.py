@@ -167,7 +167,7 @@ def test_dead_blocks_are_never_read(emulated_cuda, kind, product, a_masked, n_ma
         assert np.isfinite(clean).all()
 
 
-@in_turn("line, instead", [
+@pytest.mark.parametrize("line, instead", [
     ("    __syncthreads();    // this stage", "    if (!done) __syncthreads();    // this stage"),
     ("end_of_block(k, TRANS_A ? a_samples : a_units)", "depth"),
     ("until = min(until, end_of_block(k, n_samples));", ""),

@@ -43,7 +43,7 @@ def net_text(drop, groups=1):
         nets.ip("ip", "mean", 5), nets.LOSS % "ip"])
 
 
-def train(device, text, launches=True, iterations=32):
+def train(device, text, launches=True, iterations=24):
     """Return all parameters, statistics too, after some iterations, and the solver."""
     solver = md.Solver(parse_solver("base_lr: 0.01 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.01 "
                                     f"max_iter: 99 random_seed: 4 net_param {{ {text} }}"),

@@ -104,13 +104,13 @@ def own_layer():
                                     for kind in ("PERIODIC", "SLICE"))])
 def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cuda, kind):
     whole = solver(recorded_cuda(), mlp(kind))
-    found = run(whole, 32)
+    found = run(whole, 22)
     assert whole.captured.problem == ""
     assert whole.captured.replayed > 8
-    compare(found, run(solver("cpu", mlp(kind)), 32), rtol=1e-9, atol=1e-11)
+    compare(found, run(solver("cpu", mlp(kind)), 22), rtol=1e-9, atol=1e-11)
     step_by_step = solver(recorded_cuda(), mlp(kind))
     step_by_step.captured.launches = False
-    compare(found, run(step_by_step, 32))
+    compare(found, run(step_by_step, 22))
     assert step_by_step.captured.replayed == 0
 
 
@@ -120,12 +120,12 @@ def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cu
 def test_groups_of_samples_are_captured(recorded_cuda, kind, groups):
     """Sets of all groups are read on the device, padded to one size."""
     whole = solver(recorded_cuda(), mlp(kind, groups), "clip_gradients: 0.5")
-    found = run(whole, 32)
+    found = run(whole, 24)
     assert whole.captured.problem == "" and whole.captured.replayed > 8
-    compare(found, run(solver("cpu", mlp(kind, groups), "clip_gradients: 0.5"), 32), rtol=1e-9, atol=1e-11)
+    compare(found, run(solver("cpu", mlp(kind, groups), "clip_gradients: 0.5"), 24), rtol=1e-9, atol=1e-11)
     step_by_step = solver(recorded_cuda(), mlp(kind, groups), "clip_gradients: 0.5")
     step_by_step.captured.launches = False
-    compare(found, run(step_by_step, 32))
+    compare(found, run(step_by_step, 24))
 
 
 @pytest.mark.parametrize("more", ["clip_gradients: 0.5", "momentum: 0 weight_decay: 0",

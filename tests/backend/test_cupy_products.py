@@ -141,9 +141,9 @@ def test_a_kept_matrix_reaches_the_host(cuda, rng):
     np.testing.assert_array_equal(cuda.transposed(cuda.submatrix(W, rows, None)), W[rows.indices].T)
 
 
-@in_turn("period", [1, 2, 3, 5])
-@in_turn("transpose", [False, True])
-@in_turn("size", [16, 32, 200])
+@pytest.mark.parametrize("period", [1, 2, 3, 5])
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("size", [16, 32, 200])
 def test_tiles(cuda, rng, period, transpose, size):
     """One batch for each of the three products, where the classes are alike."""
     pattern = TilePattern(0.5, 1.0, period, 1 % period, size, drops="weights")

@@ -180,6 +180,7 @@ def test_steps_of_a_net(scripts, tmp_path):
     assert channels["gflop"] < channels["gflop_dense"] == dense["gflop"]
 
 
+@pytest.mark.full
 def test_layers_in_turn(scripts, tmp_path):
     pytest.importorskip("torch")
     result, lines = run(scripts, tmp_path / "conv.json", "--peer", "torch", "--layers", "conv5_32",
