@@ -28,7 +28,9 @@ PATTERNS = {family: (family, SMALL.get(family, "")) for family in known_families
     "SLICE by 9": ("SLICE", "groups: 9"),                             # some without any sample
     "PERIODIC by 4, each drawn": ("PERIODIC", "groups: 4 grouping: INDEPENDENT"),
     "UNIT by 2, each drawn": ("UNIT", "groups: 2 grouping: INDEPENDENT")}
-every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
+ALWAYS = (*known_families(), "TILE of 3", "BLOCK 4 x 2", "PERIODIC by 2", "UNIT by 4")
+every_pattern = pytest.mark.parametrize("pattern", [
+    pytest.param(pattern, marks=() if pattern in ALWAYS else pytest.mark.full) for pattern in PATTERNS])
 
 
 def families_at_all(names, values, of_the_others):

@@ -355,10 +355,9 @@ def counted(net, monkeypatch, iteration, inputs):
     return sum(total)
 
 
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("nr, rh", [("", ""), ("SEQUENCE", ""), ("STEP", ""), ("", "SEQUENCE"), ("", "STEP"),
-                                    ("SEQUENCE", "SEQUENCE"), ("SEQUENCE", "STEP"), ("STEP", "STEP")])
-@every_kind
+@every_pair(("nr, rh", [("", ""), ("SEQUENCE", ""), ("STEP", ""), ("", "SEQUENCE"), ("", "STEP"),
+                        ("SEQUENCE", "SEQUENCE"), ("SEQUENCE", "STEP"), ("STEP", "STEP")]),
+            ("kind", KINDS), ("both", [False, True]))
 def test_check_announces_what_is_multiplied(kind, nr, rh, both, monkeypatch):
     """Every pattern of UNIT has one size here: each iteration costs exactly the mean."""
     monkeypatch.setattr(Backend, "pays", lambda *_: True)
