@@ -1,18 +1,19 @@
 """minidrop classify: the classes of images, by a trained net."""
 
 import io
+import math
+import os
 from typing import Any
 
 import click
 import numpy as np
 
 from minidrop.apps.classify import Preprocessing, best, classify, image_input, images_of, read_labels
-from minidrop.cli.console import echo, visible_name
+from minidrop.cli.console import echo, visible_name, write
 from minidrop.cli.options import Command, chosen_device, dtype_option, ignore_unknown_option, python_option
 from minidrop.config import load_net
 from minidrop.data.mean_file import read_mean
 from minidrop.errors import ConfigError
-from minidrop.files import replace
 from minidrop.net import Net
 
 
@@ -61,6 +62,8 @@ def classify_command(input_file: Any, output_file: Any, model_def: Any, pretrain
     """
     if not str(output_file).endswith(".npy"):
         raise ConfigError(f"{output_file}: expected a name that ends with .npy")
+    if not os.path.isdir(os.path.dirname(output_file) or "."):
+        raise ConfigError(f"{output_file}: there is no such folder; make it first")
     if len(images_dim) != 2:
         raise click.UsageError("--images-dim: expected height,width, as in 256,256")
     net = Net(load_net(model_def, ignore_unknown), "TEST", chosen_device(device, "0" if gpu else None), dtype)
@@ -71,21 +74,18 @@ def classify_command(input_file: Any, output_file: Any, model_def: Any, pretrain
         prepare = Preprocessing(shape, read_mean(mean_file) if mean_file else None, input_scale, raw_scale,
                                 channel_swap or None)
         names, images = images_of(input_file, prepare.channels, ext)
+        classes = math.prod(net.graph.shapes[net.output_refs[0]][1:])
+        known = read_labels(labels, classes) if labels else []
         echo(net.load_weights(pretrained_model).summary)
         scores = classify(net, images, prepare, images_dim, not center_only)
     finally:
         net.close()
     if labels:
-        known = read_labels(labels, scores.shape[1])
         for name, row in zip(names, scores, strict=True):
             echo(f"---------- Prediction for {visible_name(name)} ----------")
             for place, score in best(row):
                 echo(f"{score:.4f} - \"{visible_name(known[place])}\"")
     content = io.BytesIO()
     np.save(content, scores, allow_pickle=False)
-    try:
-        replace(output_file, content.getvalue())
-    except OSError as error:
-        raise ConfigError(f"{output_file}: cannot be written: {error.strerror or error}; give another "
-                          f"name") from None
-    echo(f"{output_file}: {len(scores)} x {scores.shape[1]} scores")
+    write(output_file, content.getvalue())
+    echo(f"{visible_name(output_file)}: {len(scores)} x {scores.shape[1]} scores")

@@ -3,6 +3,7 @@
 import errno
 import logging
 import logging.handlers
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import Any
 
 import click
 
-from minidrop.files import open_to_append, write_all
+from minidrop.errors import ConfigError
+from minidrop.files import open_to_append, replace, write_all
 
 # Characters with which a terminal moves the cursor, rings, colours, or changes the writing direction.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -165,3 +167,12 @@ class RunLog:
     def _stop(self, handler):
         self.logger.removeHandler(handler)
         handler.close()
+
+
+def write(path: str | os.PathLike, content: bytes | str) -> None:
+    """Write a result of a command to a file, whole or not at all; raises ConfigError if that fails."""
+    try:
+        replace(path, content)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}; give another "
+                          f"name") from None

@@ -9,11 +9,10 @@ import click
 
 from minidrop.apps.drawing import PHASES, drawing_of
 from minidrop.apps.pictures import DIRECTIONS, as_dot, as_svg
-from minidrop.cli.console import echo
+from minidrop.cli.console import echo, visible_name, write
 from minidrop.cli.options import Command, ignore_unknown_option, net_options, stated
 from minidrop.config import load_net
 from minidrop.errors import ConfigError
-from minidrop.files import replace
 from minidrop.net.conversion import prepare_nets
 
 _SECONDS = 120
@@ -34,8 +33,9 @@ def draw_net(net: Any, out: Any, rankdir: str, phase: str, display_lrm: bool, ov
              dropout: str | None, level: int, stages: list, ignore_unknown: bool) -> None:
     """Draw the network file NET to OUT, a name that ends with .dot, .svg, .png or .pdf.
 
-    It shows each layer with its window and its output, and what drops keep and save. No data is needed. An
-    .svg is drawn by graphviz where its `dot` is installed, otherwise by minidrop; .png and .pdf need `dot`.
+    It shows each layer with its window and its output, and what drops keep and save. Without its data a net
+    is drawn too, but for shapes and savings. An .svg is drawn by graphviz where
+    its `dot` is installed, otherwise by minidrop; .png and .pdf need `dot`.
     """
     ending = os.path.splitext(out)[1].lower()
     if ending not in _FORMATS:
@@ -56,11 +56,8 @@ def draw_net(net: Any, out: Any, rankdir: str, phase: str, display_lrm: bool, ov
         content = as_svg(drawing, rankdir)
     else:
         content = _by_graphviz(program, as_dot(drawing, rankdir), ending[1:], out)
-    try:
-        replace(out, content)
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be written: {error.strerror or error}; give another name") from None
-    echo(f"{out}: {sum(len(card.rows) for card in drawing.cards)} layers")
+    write(out, content)
+    echo(f"{visible_name(out)}: {sum(len(card.rows) for card in drawing.cards)} layers")
 
 
 def _by_graphviz(program, text, kind, out):

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from minidrop.apps.features import KINDS, check_features, extract_features
-from minidrop.cli.console import echo
+from minidrop.cli.console import echo, visible_name
 from minidrop.cli.options import Command, ignore_unknown_option, python_option
 from minidrop.config import load_net
 from minidrop.net import Net
@@ -47,4 +47,4 @@ def extract_features_command(weights: Any, model: Any, blobs: str, databases: st
     finally:
         net.close()
     for name, path, count in zip(names, paths, counts, strict=True):
-        echo(f"{path}: {count} records of {name}")
+        echo(f"{visible_name(str(path))}: {count} records of {visible_name(name)}")

@@ -6,11 +6,10 @@ from typing import Any
 import click
 
 from minidrop.apps.logs import as_csv, csv_paths, read_log
-from minidrop.cli.console import echo
+from minidrop.cli.console import echo, visible_name, write
 from minidrop.cli.options import Command
 from minidrop.cli.plots import check_picture, draw_log
 from minidrop.errors import ConfigError
-from minidrop.files import replace
 
 
 @click.command("parse_log", cls=Command)
@@ -35,12 +34,12 @@ def parse_log(log: Any, out_dir: Any, verbose: bool, delimiter: str, plot: str |
     for path, rows in zip(csv_paths(log, out_dir), parsed, strict=True):
         if not rows:
             if verbose:
-                echo(f"no rows for {path}")
+                echo(f"no rows for {visible_name(str(path))}")
             continue
-        replace(path, as_csv(rows, delimiter))
+        write(path, as_csv(rows, delimiter))
         if verbose:
-            echo(f"wrote {path}: {len(rows)} rows")
+            echo(f"wrote {visible_name(str(path))}: {len(rows)} rows")
     if plot:
         draw_log(plot, parsed, Path(log).name)
         if verbose:
-            echo(f"wrote {plot}")
+            echo(f"wrote {visible_name(plot)}")

@@ -73,6 +73,8 @@ def write_blob(path: str | os.PathLike, array: np.ndarray) -> None:
 def _small(path):
     """Return the path of a file that can be read and is not too large."""
     try:
+        if not os.path.isfile(path) and os.path.exists(path):       # a pipe would be waited for
+            raise DataError(f"{path}: expected a file, got a folder or something else; correct the name")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
     except OSError as error:

@@ -257,7 +257,7 @@ def test_classify_takes_caffes_flags(tiny, minidrop):
                                (("x.png", "y.npy", *model, "--images_dim", "6"), "expected height,width"),
                                (("x.png", "y.npy", *model, "--images_dim", "a,b"), "expected integers"),
                                (("x.png", "y.npy", *model, "--channel_swap", "0,1"), "channel_swap"),
-                               (("x.png", "no/y.npy", *model), "no/y.npy: cannot be written"),
+                               (("x.png", "no/y.npy", *model), "no/y.npy: there is no such folder"),
                                (("x.png", "y.npy", *model, "--labels", "x.png"), "x.png: expected 3 labels")):
         result = minidrop("classify", *arguments)
         assert result.code in (1, 2) and message in result.err, (arguments, result.err)
