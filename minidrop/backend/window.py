@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from minidrop.errors import ShapeError
+
 
 @dataclass(frozen=True)
 class Window:
@@ -43,6 +45,14 @@ class Window:
         """Return the number of places on each axis, rounded down: a window lies inside the padded image."""
         return tuple((n + 2 * p - r) // s + 1 for n, p, r, s
                      in zip(spatial, self.pad, self.reach, self.stride, strict=True))
+
+    def fitting(self, spatial: tuple[int, ...], places: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """Return the number of places on each axis, by default `places`; ShapeError if there is none."""
+        found = self.places(spatial) if places is None else places
+        if min(found, default=1) < 1:
+            raise ShapeError(f"a window of {self.reach} with pad {self.pad} does not fit into images of "
+                             f"{tuple(spatial)}")
+        return found
 
     def spread(self, places: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the smallest image with so many places: the inverse of `places`."""

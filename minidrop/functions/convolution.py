@@ -132,7 +132,7 @@ class Convolution(_Sliding):
         x, in_kept = self._images(x, W.shape[1] * self.groups)
         self._choose(backend, W, self.out_kept, in_kept)
         outputs = len(W) if self.out_kept is None else self.out_kept.count
-        y = backend.empty((len(x), outputs, *self.window.places(x.shape[2:])), x.dtype)
+        y = backend.empty((len(x), outputs, *self.window.fitting(x.shape[2:])), x.dtype)
         b = None if b is None else backend.take(b, self.out_kept, 0)
         relu = self.activation == "relu"
         scale = self.scale if relu or self.activation == "none" else 1
@@ -196,7 +196,7 @@ class Depthwise(_Sliding):
         x, kept = self._images(x, self.groups)
         self.out_kept = None if kept is None else kept.spread(len(W) // self.groups)
         own = backend.take(W, self.out_kept, 0)
-        y = backend.empty((len(x), len(own), *self.window.places(x.shape[2:])), x.dtype)
+        y = backend.empty((len(x), len(own), *self.window.fitting(x.shape[2:])), x.dtype)
         backend.convolve_each(x, own, self.window, y)
         self.work = own
         return self._finish(x, self._added(backend, y, b))
@@ -303,7 +303,7 @@ class Im2col(Function):
             raise KeptError(f"im2col would mix the entries of {kept} on axis {axis}; call functions.expand "
                             f"on it first")
         self.shape, self.output_kept = x.shape, (_spread(kept, self.window), 1)
-        places = self.window.places(x.shape[2:])
+        places = self.window.fitting(x.shape[2:])
         columns = backend.columns(x, self.window).reshape(x.shape[1] * self.window.entries, len(x), *places)
         return backend.xp.ascontiguousarray(backend.xp.moveaxis(columns, 1, 0))
 

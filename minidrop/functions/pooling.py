@@ -114,14 +114,18 @@ def pooled_places(spatial: Sequence[int], window: Window, ceil: bool = True) -> 
     return tuple(places)
 
 
+def _places(x, window, ceil):
+    return window.fitting(x.shape[2:], pooled_places(x.shape[2:], window, ceil))
+
+
 def max_pooling(x: Tensor, window: Window, ceil: bool = True, with_index: bool = False) -> Any:
     """Return the largest entry of each window of x (N, C, H, W); see `MaxPooling`, `pooled_places`."""
-    return MaxPooling(window, pooled_places(x.shape[2:], window, ceil), with_index).apply(x)
+    return MaxPooling(window, _places(x, window, ceil), with_index).apply(x)
 
 
 def mean_pooling(x: Tensor, window: Window, ceil: bool = True) -> Tensor:
     """Return the mean of each window of x (N, C, H, W); see `MeanPooling`, `pooled_places`."""
-    return MeanPooling(window, pooled_places(x.shape[2:], window, ceil)).apply(x)
+    return MeanPooling(window, _places(x, window, ceil)).apply(x)
 
 
 def stochastic_pooling(x: Tensor, window: Window, key: Any, ceil: bool = True,
@@ -130,7 +134,7 @@ def stochastic_pooling(x: Tensor, window: Window, key: Any, ceil: bool = True,
 
     See `StochasticPooling`, `WeightedPooling`, `pooled_places`.
     """
-    places = pooled_places(x.shape[2:], window, ceil)
+    places = _places(x, window, ceil)
     if key is None:
         return WeightedPooling(window, places).apply(x)
     return StochasticPooling(window, places, key, with_index).apply(x)

@@ -77,12 +77,14 @@ class Pooling(Layer):
 
     def forward(self, x: Tensor) -> Any:
         more = len(self.config.top) > 1
+        # Images may differ in size from those of `setup`: those of a data layer with batches of one.
+        window = self._window(x.shape) if self.settings.global_pooling else self.window
         if self.method == "MAX":
-            return functions.max_pooling(x, self.window, self.ceil, more)
+            return functions.max_pooling(x, window, self.ceil, more)
         if self.method == "AVE":
-            return functions.mean_pooling(x, self.window, self.ceil)
+            return functions.mean_pooling(x, window, self.ceil)
         key = self.drawn.key if self.training else None
-        return functions.stochastic_pooling(x, self.window, key, self.ceil, more)
+        return functions.stochastic_pooling(x, window, key, self.ceil, more)
 
 
 def _rounds_up(settings: Any) -> bool:

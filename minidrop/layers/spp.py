@@ -31,16 +31,21 @@ class SPP(Layer):
             raise ConfigError("spp_param needs pyramid_height, at least 1")
         self.method = settings.PoolMethod.Name(settings.pool)
         self.stream = "pooling" if self.method == "STOCHASTIC" and self.training else None
-        # Not beyond what an image can be cut into: the height is a number of the file.
-        levels = min(settings.pyramid_height, min(shape[2:]).bit_length() + 1)
-        self.windows = [self._window(shape[2:], 2 ** level) for level in range(levels)]
-        if levels < settings.pyramid_height or None in self.windows:
-            raise ConfigError(f"pyramid_height {settings.pyramid_height} cuts an axis into "
-                              f"2^{settings.pyramid_height - 1} windows, but the bottom of shape "
-                              f"{tuple(shape)} is too small for that; make it smaller")
+        levels = len(self._windows(shape))
         if levels == 1:
             return [(*shape[:2], 1, 1)]
         return [(shape[0], shape[1] * sum(4 ** level for level in range(levels)))]
+
+    def _windows(self, shape):
+        """Return the Window of each level, for images of this shape. Raises ConfigError for small ones."""
+        height = self.settings.pyramid_height
+        # Not beyond what an image can be cut into: the height is a number of the file.
+        levels = min(height, min(shape[2:]).bit_length() + 1)
+        windows = [self._window(shape[2:], 2 ** level) for level in range(levels)]
+        if levels < height or None in windows:
+            raise ConfigError(f"pyramid_height {height} cuts an axis into 2^{height - 1} windows, but the "
+                              f"bottom of shape {tuple(shape)} is too small for that; make it smaller")
+        return windows
 
     def _window(self, spatial, count):
         """Return a Window with `count` places on each axis, or None if one would lie in the padding alone."""
@@ -55,7 +60,8 @@ class SPP(Layer):
         return [Pass(axis=0, keeps_zero=True, compact=self.stream is None)]
 
     def forward(self, x: Tensor) -> Tensor:
-        levels = [self._pooled(x, window, level) for level, window in enumerate(self.windows)]
+        # Of the images that come: they may differ in size from those of `setup`.
+        levels = [self._pooled(x, window, level) for level, window in enumerate(self._windows(x.shape))]
         if len(levels) == 1:
             return levels[0]
         return functions.concat([functions.flatten(y) for y in levels], 1)

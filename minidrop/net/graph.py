@@ -314,8 +314,9 @@ def _add_parameters(graph, node, named, problems):
             graph.parameters.append(shared)
         elif tuple(shared.spec.shape) != tuple(spec.shape):
             problems.add(node.index, f"the shared parameter {own.name!r} has shape "
-                                     f"{tuple(shared.spec.shape)}, but is needed as {tuple(spec.shape)}",
-                         ("param", i))
+                                     f"{tuple(shared.spec.shape)}, but is needed as {tuple(spec.shape)}"
+                                     + "; share_mode PERMISSIVE is read, but an array has one shape here"
+                                     * (own.share_mode == own.PERMISSIVE), ("param", i))
         shared.users.append((node, spec.name))
         if not spec.trained:        # as Caffe reads old files, which give 1 or nothing
             shared.lr_mult = shared.decay_mult = 0.0

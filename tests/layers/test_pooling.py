@@ -11,7 +11,7 @@ from nets import inputs, numbers
 
 from minidrop import Net, Tensor
 from minidrop.config import parse_net
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, ShapeError
 
 LINES, IMAGES, VOLUMES = (2, 4, 9), (2, 4, 7, 6), (2, 4, 4, 5, 3)
 
@@ -230,3 +230,35 @@ def test_stochastic_pooling_has_one_top_in_tests():
         Net(parse_net(net_text), phase="TEST", device="cpu")
     net = Net(parse_net(net_text), phase="TRAIN", device="cpu")
     assert set(net.forward(a=np.ones((2, 3, 4, 4)))) == {"y", "i"}
+
+
+@pytest.mark.parametrize("text", ["type: 'Pooling' pooling_param { global_pooling: true }",
+                                  "type: 'Pooling' pooling_param { global_pooling: true pool: AVE }",
+                                  "type: 'SPP' spp_param { pyramid_height: 2 }",
+                                  "type: 'SPP' spp_param { pyramid_height: 3 pool: AVE }"])
+@pytest.mark.parametrize("size", [(24, 24), (20, 22), (26, 30)])
+def test_images_of_another_size_are_cut_as_if_the_net_were_made_for_them(text, size):
+    """Data layers with batches of one give images of several sizes."""
+    def layer(shape):
+        dims = " ".join(f"dim: {n}" for n in shape)
+        net = Net(parse_net(f"layer {{ name: 'in' type: 'Input' top: 'x' "
+                            f"input_param {{ shape {{ {dims} }} }} }} "
+                            f"layer {{ name: 'p' bottom: 'x' top: 'y' {text} }}"), phase="TEST", device="cpu")
+        return net.layers["p"]
+    x = np.random.default_rng(0).normal(size=(1, 3, *size)).astype(np.float32)
+    np.testing.assert_array_equal(layer((1, 3, 24, 24)).forward(Tensor(x)).numpy(),
+                                  layer(x.shape).forward(Tensor(x)).numpy())
+
+
+@pytest.mark.parametrize("text", ["type: 'Pooling' pooling_param { kernel_size: 7 }",
+                                  "type: 'Pooling' pooling_param { kernel_size: 7 pool: AVE }",
+                                  "type: 'Im2col' convolution_param { kernel_size: 7 }",
+                                  "type: 'Convolution' convolution_param { num_output: 2 kernel_size: 7 }",
+                                  "type: 'Convolution' "
+                                  "convolution_param { num_output: 3 group: 3 kernel_size: 7 }"])
+def test_an_image_that_is_smaller_than_the_window_is_refused(text):
+    net = Net(parse_net("layer { name: 'in' type: 'Input' top: 'x' "
+                        "input_param { shape { dim: 1 dim: 3 dim: 24 dim: 24 } } } "
+                        f"layer {{ name: 'p' bottom: 'x' top: 'y' {text} }}"), phase="TEST", device="cpu")
+    with pytest.raises(ShapeError, match=r"window of \(7, 7\) .* does not fit into images of \(4, 5\)"):
+        net.layers["p"].forward(Tensor(np.ones((1, 3, 4, 5), np.float32)))
