@@ -151,8 +151,8 @@ class Transformer:
     def preprocess(self, name: str, image: np.ndarray) -> np.ndarray:
         """Return the input for an image, float32 (channels, height, width)."""
         size = self._shape(name)[2:]
-        settings = self.transpose, self.channel_swap, self.raw_scale, self.mean, self.input_scale
-        return to_input(image, size, *(setting.get(name) for setting in settings))
+        return to_input(image, size, self.transpose.get(name), self.channel_swap.get(name),
+                        self.raw_scale.get(name), self.mean.get(name), self.input_scale.get(name))
 
     def deprocess(self, name: str, data: np.ndarray) -> np.ndarray:
         """Return the image of an input: what `preprocess` did, apart from resizing, undone."""
