@@ -11,7 +11,7 @@ import numpy as np
 
 from minidrop.autograd import no_grad
 from minidrop.data.binaryproto import read_array
-from minidrop.data.image_arrays import load_image, oversample, resize_image
+from minidrop.data.image_arrays import fit_mean, load_image, oversample, resize_image, to_input
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import ConfigError, DataError, ShapeError
 
@@ -24,14 +24,11 @@ LABEL_BYTES = 1 << 24           # of a file of labels
 
 
 class Preprocessing:
-    """What makes an image (height, width, channels) the input (channels, height, width) of a net.
+    """What makes an image (height, width, channels) the input (channels, height, width) of a net: `to_input`.
 
-        y = (swapped(x) * raw_scale - mean) * input_scale
-
-    first resized to the input's height and width. shape: of the input, (batch, channels, height, width).
-    mean: None, one number for each channel, or an array (channels, height, width), which is resized as well.
-    channel_swap: where each channel comes from, (2, 1, 0) makes BGR of RGB. Raises ShapeError or ConfigError
-    for what does not fit the shape.
+    shape: of the input, (batch, channels, height, width). mean: as `fit_mean` takes it. channel_swap: where
+    each channel comes from, (2, 1, 0) makes BGR of RGB. Raises ShapeError or ConfigError for what does not
+    fit the shape.
     """
 
     def __init__(self, shape: Sequence[int], mean: np.ndarray | None = None,
@@ -44,35 +41,17 @@ class Preprocessing:
         if channel_swap is not None and sorted(channel_swap) != list(range(self.channels)):
             raise ConfigError(f"channel_swap: expected the numbers 0 to {self.channels - 1}, each once, got "
                               f"{', '.join(map(str, channel_swap))}")
-        self.channel_swap = None if channel_swap is None else list(channel_swap)
-        self.mean = None if mean is None else self._mean(np.asarray(mean, np.float32))
+        self.channel_swap = channel_swap
+        self.mean = None if mean is None else fit_mean(mean, shape)
         self.input_scale, self.raw_scale = input_scale, raw_scale
-
-    def _mean(self, mean):
-        if mean.ndim == 4 and len(mean) == 1:
-            mean = mean[0]
-        if mean.shape == (self.channels,):
-            return mean[:, None, None]
-        if mean.ndim == 2 and self.channels == 1:
-            mean = mean[None]
-        if mean.ndim != 3 or len(mean) != self.channels or not mean.size:
-            raise ShapeError(f"mean: expected {self.channels} numbers or an array ({self.channels}, height, "
-                             f"width), got shape {mean.shape}")
-        return resize_image(mean.transpose(1, 2, 0), self.size).transpose(2, 0, 1)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Return the input for one image, float32; raises ShapeError for another number of channels."""
         if image.ndim != 3 or image.shape[2] != self.channels:
             raise ShapeError(f"expected an image (height, width, {self.channels}), as the net's input has "
                              f"{self.channels} channels, got shape {image.shape}")
-        x = resize_image(image, self.size) if image.shape[:2] != self.size else image.astype(np.float32)
-        x = x.transpose(2, 0, 1)
-        if self.channel_swap is not None:
-            x = x[self.channel_swap]
-        for factor, shift in ((self.raw_scale, self.mean), (self.input_scale, None)):
-            x = x if factor is None else x * np.float32(factor)
-            x = x if shift is None else x - shift
-        return np.ascontiguousarray(x, np.float32)
+        return to_input(image, self.size, (2, 0, 1), self.channel_swap, self.raw_scale, self.mean,
+                        self.input_scale)
 
 
 def image_input(net: Net) -> str:

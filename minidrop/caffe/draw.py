@@ -5,27 +5,22 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from minidrop.apps.draw_file import picture_writer
 from minidrop.apps.drawing import drawing_of
-from minidrop.apps.pictures import as_dot, as_svg
 from minidrop.config import as_net_config
 from minidrop.errors import ConfigError
-from minidrop.files import replace
 
 _PHASES = {None: "ALL", 0: "TRAIN", 1: "TEST"}
 
 
 def draw_net_to_file(caffe_net: Any, filename: str | os.PathLike, rankdir: str = "LR", phase: Any = None,
                      display_lrm: bool = False) -> None:
-    """Draw a NetParameter to a .dot or .svg file; phase: TRAIN, TEST, or None for all layers.
+    """Draw a NetParameter to a .dot, .svg, .png or .pdf file, as `minidrop draw_net` does.
 
-    Raises ConfigError for another ending: `minidrop draw_net` has .png and .pdf too, by graphviz.
+    rankdir: where arrows point, "LR", "TB", "RL" or "BT"; phase: TRAIN, TEST, or None for all layers.
+    display_lrm: show the multipliers of learning rates. Raises ConfigError.
     """
-    write = {".dot": as_dot, ".svg": as_svg}.get(os.path.splitext(filename)[1].lower())
-    if write is None:
-        raise ConfigError(f"{filename}: expected a name that ends with .dot or .svg; for .png and .pdf use "
-                          f"minidrop draw_net, or dot -Tpng on a .dot")
-    drawing, _ = drawing_of(as_net_config(caffe_net), _PHASES[phase], multipliers=display_lrm)
-    try:
-        replace(filename, write(drawing, rankdir))
-    except OSError as error:
-        raise ConfigError(f"{filename}: cannot be written: {error.strerror or error}") from None
+    write = picture_writer(filename, rankdir)
+    if phase not in tuple(_PHASES):
+        raise ConfigError(f"phase: expected caffe.TRAIN, caffe.TEST or None for all layers, got {phase!r}")
+    write(drawing_of(as_net_config(caffe_net), _PHASES[phase], multipliers=display_lrm)[0])

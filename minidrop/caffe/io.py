@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.caffe.proto import caffe_pb2
-from minidrop.data.image_arrays import load_image, oversample, resize_image
+from minidrop.data.image_arrays import fit_mean, load_image, oversample, resize_image, to_input
 from minidrop.errors import ConfigError, DataError, ShapeError
 
 __all__ = ["Transformer", "array_to_blobproto", "array_to_datum", "arraylist_to_blobprotovecor_str",
@@ -102,8 +102,6 @@ def datum_to_array(datum: Any) -> np.ndarray:
 class Transformer:
     """Makes images (height, width, channels) the inputs (channels, height, width) of a net, and back.
 
-        y = (swapped(transposed(resized(x))) * raw_scale - mean) * input_scale
-
     inputs: {input: its shape (batch, channels, height, width)}; what is not set is left out. Raises
     ConfigError for an unknown input, ShapeError for settings and images that do not fit.
     """
@@ -142,16 +140,8 @@ class Transformer:
         self.raw_scale[name] = scale
 
     def set_mean(self, name: str, mean: np.ndarray) -> None:
-        """Set the mean: one number for each channel, or an array (channels, height, width) of the input."""
-        shape, mean = self._shape(name), np.asarray(mean, np.float32)
-        if mean.ndim == 2:
-            mean = mean[None]
-        if mean.shape == shape[1:2]:
-            mean = mean[:, None, None]
-        elif mean.shape != shape[1:]:
-            raise ShapeError(f"set_mean: expected {shape[1]} numbers, or an array of shape {shape[1:]}, got "
-                             f"shape {mean.shape}")
-        self.mean[name] = mean
+        """Set the mean: a number for each channel, or (channels, height, width), resized to the input."""
+        self.mean[name] = fit_mean(mean, self._shape(name))
 
     def set_input_scale(self, name: str, scale: float) -> None:
         """Set by what inputs are multiplied in the end."""
@@ -161,20 +151,8 @@ class Transformer:
     def preprocess(self, name: str, image: np.ndarray) -> np.ndarray:
         """Return the input for an image, float32 (channels, height, width)."""
         size = self._shape(name)[2:]
-        x = np.asarray(image).astype(np.float32)
-        if x.shape[:2] != size:
-            x = resize_image(x, size)
-        if name in self.transpose:
-            x = x.transpose(self.transpose[name])
-        if name in self.channel_swap:
-            x = x[list(self.channel_swap[name])]
-        if name in self.raw_scale:
-            x = x * np.float32(self.raw_scale[name])
-        if name in self.mean:
-            x = x - self.mean[name]
-        if name in self.input_scale:
-            x = x * np.float32(self.input_scale[name])
-        return np.ascontiguousarray(x)
+        return to_input(image, size, self.transpose.get(name), self.channel_swap.get(name),
+                        self.raw_scale.get(name), self.mean.get(name), self.input_scale.get(name))
 
     def deprocess(self, name: str, data: np.ndarray) -> np.ndarray:
         """Return the image of an input: what `preprocess` did, apart from resizing, undone."""

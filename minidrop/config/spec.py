@@ -12,23 +12,26 @@ or, if names come from a loop, n.add("InnerProduct", name="ip1", bottom="data", 
 
 import operator
 import os
+from collections import Counter, UserDict
 from typing import Any
 
+import numpy as np
 from google.protobuf.descriptor import FieldDescriptor as F
 
 from minidrop.config import minidrop_pb2
 from minidrop.config.check import FLOAT32_END, expected, is_character, is_repeated
-from minidrop.config.fields import param_fields
+from minidrop.config.fields import layer_types, param_fields, unknown_type
 from minidrop.config.load import NetConfig, load_net
 from minidrop.config.minidrop_pb2 import LayerParameter, NetParameter
 from minidrop.errors import ConfigError, nearest
 
 
 class Top:
-    """One output blob of a layer that a NetSpec describes."""
+    """One output blob of a layer that a NetSpec describes; `name` is the one that NetSpec.add gave it."""
 
-    def __init__(self, layer: Any, index: int | None):
-        self.layer, self.index, self.name = layer, index, None
+    def __init__(self, layer: Any, index: int):
+        self.layer, self.index = layer, index
+        self.name: str | None = None
 
     def to_proto(self) -> Any:
         """Return the NetParameter of this blob's layer and of all that it reads; others get names."""
@@ -74,51 +77,62 @@ class _Params:
 layers, params = _Layers(), _Params()
 
 
-class NetSpec:
-    """A network under construction; setting an attribute to a Top names its blob and layer."""
+class _Tops(UserDict):
+    """{name: its Top, or a layer without tops}, as a script may change it.
 
-    def __init__(self, name: str = ""):
-        self.__dict__.update(_net_name=name, _tops={}, _order=[])
+    `roots` are what the net is made for, in order: by their names what got one here, and by itself each layer
+    that NetSpec.add made, which stays when another takes the names of its blobs.
+    """
 
-    def __setattr__(self, name, top):
-        if isinstance(top, LayerSpec) and not top.tops:
-            top.settings.setdefault("name", name)
-            self._enter(top)
-            return
-        if not isinstance(top, Top):
+    def __init__(self):
+        self.roots = {}
+        super().__init__()
+
+    def __setitem__(self, name, top):
+        if not isinstance(top, Top) and (not isinstance(top, LayerSpec) or top.tops):
             got = type(top).__name__
             raise ConfigError(f"NetSpec.{name}: expected what layers.TYPE(...) returns, got {got}")
-        self._name(name, top)
-        self._enter(top.layer)
+        self.data[name] = self.roots[name] = top
+
+    def __delitem__(self, name):
+        del self.data[name]
+        self.roots.pop(name, None)
+
+
+class NetSpec:
+    """A network under construction; setting an attribute to a Top names its blob and layer.
+
+    `tops` is {name: Top, or layer without tops}. What is not reached from them is no part of the net, apart
+    from layers that `add` made. What got no name is called by its type and a number, as in "ReLU1".
+    """
+
+    tops: _Tops
+
+    def __init__(self, name: str = ""):
+        self.__dict__.update(_net_name=name, tops=_Tops())
+
+    def __setattr__(self, name, top):
+        self.tops[name] = top
 
     def __getattr__(self, name):
-        try:
-            return self.__dict__["_tops"][name]
-        except KeyError:
-            raise AttributeError(f"the network has no blob {name!r}"
-                                 f"{nearest(name, self.__dict__.get('_tops', ()))}") from None
+        tops = self.__dict__.get("tops", {})
+        if name not in tops:
+            raise AttributeError(f"the network has no blob {name!r}{nearest(name, tops)}")
+        return tops[name]
 
-    __setitem__ = __setattr__
-
-    def __getitem__(self, name):
-        return getattr(self, name)
-
-    @property
-    def tops(self) -> dict[str, Top]:
-        """{name: Top} of the blobs that have one, in the order in which they got it."""
-        return dict(self._tops)
+    __setitem__, __getitem__ = __setattr__, __getattr__
 
     def keys(self) -> list[str]:
         """Return the names of `tops`."""
-        return list(self._tops)
+        return list(self.tops)
 
-    def vals(self) -> list[Top]:
-        """Return the Tops of `tops`."""
-        return list(self._tops.values())
+    def vals(self) -> list[Any]:
+        """Return the values of `tops`."""
+        return list(self.tops.values())
 
     def update(self, name: str, settings: dict) -> None:
         """Change settings of the layer that writes the blob `name`."""
-        getattr(self, name).layer.settings.update(settings)
+        _layer_of(self[name]).settings.update(settings)
 
     def add(self, type: str, name: str, bottom: Any = (), top: Any = None, **settings: Any) -> Any:
         """Add a layer and return its Top, a tuple of them, or () for a layer without tops.
@@ -130,54 +144,77 @@ class NetSpec:
         bottoms = [bottom] if isinstance(bottom, str | Top) else list(bottom)
         tops = [name] if top is None else [top] if isinstance(top, str) else list(top)
         layer = LayerSpec(type, bottoms, len(tops), name=name, **settings)
-        self._enter(layer)
         for blob, one in zip(tops, layer.tops, strict=True):
-            self._name(_blob_name(blob, type), one)
+            one.name = _blob_name(blob, type)
+        self.tops.roots[layer] = layer
+        self.tops.data.update((one.name, one) for one in layer.tops)
         return layer.tops[0] if len(layer.tops) == 1 else layer.tops
 
     def to_proto(self) -> Any:
         """Return the NetParameter; raises ConfigError with the layer and setting that does not fit."""
-        net, blobs = NetParameter(), {}
+        net = NetParameter()
         if self._net_name:
             assign(net, "name", self._net_name, "NetSpec")
-        for number, layer in enumerate(self._order, 1):
-            first = layer.tops[0].name if layer.tops else None
-            name = layer.settings.get("name") or first or f"{layer.type.lower()}{number}"
+        layers = _in_order(map(_layer_of, self.tops.roots.values()))
+        names = _Names(self.tops.roots, layers)
+        blobs: dict = {}
+        for layer in layers:
             bottoms = [bottom if isinstance(bottom, str) else blobs[bottom] for bottom in layer.bottoms]
-            for top in layer.tops:
-                blobs[top] = top.name or (f"{name}_{top.index}" if top.index else name)
-            if layer.in_place:
-                blobs[layer.tops[0]] = bottoms[0]
-            message = net.layer.add()
-            tops = [blobs[top] for top in layer.tops]
+            tops = bottoms if layer.in_place else [names.of(top, layer.type) for top in layer.tops]
+            blobs.update(zip(layer.tops, tops, strict=True))
+            name = layer.settings.get("name") or names.of(layer.tops[0] if tops else layer, layer.type)
             settings = {"name": name, "type": layer.type, "bottom": bottoms, "top": tops}
+            message = net.layer.add()
             for field, value in (settings | layer.settings).items():
                 _set(message, field, value, f"layer {name!r} ({layer.type})")
         return net
 
-    def _name(self, name, top):
-        top.name = top.name or name
-        self._tops[name] = top
 
-    def _enter(self, layer):
-        """Append a layer to the running order, after the layers that it reads."""
+class _Names:
+    """The names of tops, and of layers without tops: those given, for others the next of their type."""
+
+    def __init__(self, roots, layers):
+        self.given = {top: name for name, top in roots.items() if top is not name}
+        self.given.update((top, top.name) for layer in layers for top in layer.tops if top.name is not None)
+        self.taken = {*self.given.values(), *(str(layer.settings.get("name")) for layer in layers)}
+        self.counts: Counter = Counter()
+
+    def of(self, thing, type):
+        while thing not in self.given:
+            self.counts[type] += 1
+            name = f"{type}{self.counts[type]}"
+            if name not in self.taken:
+                self.given[thing] = name
+        return self.given[thing]
+
+
+def _layer_of(top):
+    return top.layer if isinstance(top, Top) else top
+
+
+def _in_order(layers):
+    """Return layers and all that they read, each once and after what it reads itself."""
+    done: dict = {}
+    for layer in layers:
         waiting = [layer]
         while waiting:
-            readers = [bottom.layer for bottom in waiting[-1].bottoms if isinstance(bottom, Top)]
-            missing = [other for other in readers if other not in self._order]
-            if missing:
-                waiting.extend(missing)
-                continue
-            layer = waiting.pop()
-            if layer not in self._order:
-                self._order.append(layer)
+            read = [bottom.layer for bottom in waiting[-1].bottoms if isinstance(bottom, Top)]
+            if missing := [other for other in read if other not in done]:
+                waiting.extend(reversed(missing))
+            else:
+                done[waiting.pop()] = True
+    return list(done)
 
 
 def to_proto(*tops: Top) -> Any:
-    """Return the NetParameter of the layers of these Tops and of all that they read; see NetSpec.to_proto."""
+    """Return the NetParameter of the layers of these Tops and of all that they read; see NetSpec.to_proto.
+
+    No attribute names them, so all are called by their type and a number.
+    """
     net = NetSpec()
     for top in tops:
-        net._enter(top.layer)
+        layer = _layer_of(top)
+        net.tops.roots[layer] = layer
     return net.to_proto()
 
 
@@ -199,14 +236,16 @@ def _set(layer, name, value, where):
         if name in message.fields_by_name:
             return assign(getattr(layer, param), name, value, where)
         known |= set(message.fields_by_name)
+    if layer.type not in layer_types:
+        raise ConfigError(f"{where}: {unknown_type(layer.type)}")
     raise ConfigError(f"{where}: has no setting {name!r}{nearest(name, sorted(known))}")
 
 
 def assign(message: Any, name: str, value: Any, where: str = "") -> None:
     """Set a field from plain Python values: dicts for messages, lists for repeated fields, names for enums.
 
-    A BlobShape may be a list of integers. Raises ConfigError, prefixed with `where`, for a value that does
-    not fit.
+    A BlobShape may be a list of integers, a list an array of one axis. Raises ConfigError, prefixed with
+    `where`, for a value that does not fit.
     """
     field = message.DESCRIPTOR.fields_by_name.get(name)
     if field is None:
@@ -219,7 +258,8 @@ def assign(message: Any, name: str, value: Any, where: str = "") -> None:
             _fill(getattr(message, name), value, name, where)
         return
     if field.message_type is None:
-        values = _plain(value) if isinstance(_plain(value), list) else [value]
+        value = _plain(value)
+        values = value if isinstance(value, list) else [value]
         del getattr(message, name)[:]
         getattr(message, name).extend(_scalar(field, one, where) for one in values)
         return
@@ -232,6 +272,9 @@ def assign(message: Any, name: str, value: Any, where: str = "") -> None:
 
 
 def _plain(value):
+    """Return a tuple, an array of one axis or a number of NumPy's as Python has it."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 1):
+        return value.tolist()
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -251,6 +294,7 @@ def _fill(message, value, name, where):
 
 
 def _scalar(field, value, where):
+    value = _plain(value)
     wanted = expected(field).replace(" in quotes", "")
     problem = ConfigError(f"{where}: '{field.name}' takes {wanted}, got {value!r}")
     if field.type == F.TYPE_ENUM and isinstance(value, str):

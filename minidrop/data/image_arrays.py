@@ -1,4 +1,4 @@
-"""Images as arrays (height, width, channels): read, resized, and cut into the ten crops of a test."""
+"""Images as arrays (height, width, channels): read, resized, cropped, and made the input of a net."""
 
 from __future__ import annotations
 
@@ -110,3 +110,47 @@ def oversample(images: Any, crop_dims: Sequence[int]) -> np.ndarray:
             crops[10 * i + j] = crop
             crops[10 * i + 5 + j] = crop[:, ::-1]
     return crops
+
+
+def fit_mean(mean: Any, shape: Sequence[int]) -> np.ndarray:
+    """Return a mean that can be taken off an input of `shape`, (batch, channels, height, width), as float32.
+
+    mean: one number for each channel, or an array (channels, height, width), also with an axis of 1 before
+    it, or for one channel (height, width); it is resized to the input. Raises ShapeError for others.
+    """
+    mean, (channels, *size) = np.asarray(mean, np.float32), shape[1:]
+    if mean.shape == (channels,):
+        return mean[:, None, None]
+    if mean.ndim == 4 and len(mean) == 1:
+        mean = mean[0]
+    if mean.ndim == 2 and channels == 1:
+        mean = mean[None]
+    if mean.ndim != 3 or len(mean) != channels or not mean.size:
+        raise ShapeError(f"mean: expected {channels} numbers or an array ({channels}, height, width), got "
+                         f"shape {mean.shape}")
+    return resize_image(mean.transpose(1, 2, 0), size).transpose(2, 0, 1)
+
+
+def to_input(image: Any, size: Sequence[int], transpose: Sequence[int] | None = None,
+             channel_swap: Sequence[int] | None = None, raw_scale: float | None = None,
+             mean: np.ndarray | None = None, input_scale: float | None = None) -> np.ndarray:
+    """Return an image (height, width, channels) as the input of a net, float32, an array of its own.
+
+        y = (swapped(transposed(resized(x))) * raw_scale - mean) * input_scale
+
+    size: the (height, width) to which it is resized; what is None is left out. channel_swap: where each
+    channel comes from, once `transpose` has put the channels first. Raises ShapeError.
+    """
+    image = np.asarray(image)
+    x = image.astype(np.float32) if image.shape[:2] == tuple(size) else resize_image(image, size)
+    if transpose is not None:
+        x = x.transpose(transpose)
+    if channel_swap is not None:
+        x = x[list(channel_swap)]
+    if raw_scale is not None:
+        x = x * np.float32(raw_scale)
+    if mean is not None:
+        x = x - mean
+    if input_scale is not None:
+        x = x * np.float32(input_scale)
+    return np.ascontiguousarray(x)

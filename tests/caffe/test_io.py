@@ -96,12 +96,32 @@ def test_a_transformer_by_hand_and_back():
     np.testing.assert_array_equal(grey.deprocess("data", np.zeros((1, 1, 4, 4)))[:, :, 0], np.ones((4, 4)))
 
 
+def test_a_mean_is_resized_to_the_input():
+    mean = np.arange(3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8)
+    made = io.Transformer({"data": (1, 3, 4, 4)})
+    made.set_transpose("data", (2, 0, 1))
+    made.set_mean("data", mean)
+    expected = mean.reshape(3, 4, 2, 4, 2).mean((2, 4))     # at half the size: the mean of two by two
+    np.testing.assert_array_equal(made.preprocess("data", np.zeros((4, 4, 3))), -expected)
+    np.testing.assert_array_equal(made.deprocess("data", np.zeros((3, 4, 4))), expected.transpose(1, 2, 0))
+    net = caffe.Classifier(*files(), mean=mean[None])
+    np.testing.assert_array_equal(net.transformer.mean["data"], expected)
+
+
+def test_an_input_is_not_the_image_itself():
+    image = np.zeros((3, 4, 4), np.float32)
+    made = io.Transformer({"data": (1, 4, 3, 4)})
+    made.preprocess("data", image)[...] = 1
+    assert not image.any()
+
+
 @pytest.mark.parametrize("call, error", [
     (lambda t: t.set_mean("date", 0), ConfigError), (lambda t: t.preprocess("x", picture()), ConfigError),
     (lambda t: t.set_transpose("data", (0, 1)), ShapeError),
     (lambda t: t.set_channel_swap("data", (0, 1, 1)), ShapeError),
     (lambda t: t.set_mean("data", np.zeros(2)), ShapeError),
-    (lambda t: t.set_mean("data", np.zeros((3, 5, 4))), ShapeError),
+    (lambda t: t.set_mean("data", np.zeros((4, 4))), ShapeError),
+    (lambda t: t.set_mean("data", np.zeros((2, 4, 4))), ShapeError),
     (lambda t: t.preprocess("data", np.zeros(3)), ShapeError),
 ])
 def test_what_a_transformer_refuses(call, error):

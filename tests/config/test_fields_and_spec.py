@@ -1,5 +1,6 @@
 """Which *_param a type reads, and building a network in Python."""
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 
@@ -84,7 +85,7 @@ def test_layers_without_a_name_come_before_their_readers():
     n.out = layers.ReLU(layers.InnerProduct("data", num_output=3))
     net = n.to_proto()
     assert [(layer.name, list(layer.bottom), list(layer.top)) for layer in net.layer] == [
-        ("innerproduct1", ["data"], ["innerproduct1"]), ("out", ["innerproduct1"], ["out"])]
+        ("InnerProduct1", ["data"], ["InnerProduct1"]), ("out", ["InnerProduct1"], ["out"])]
 
 
 def test_a_layer_without_tops():
@@ -196,3 +197,82 @@ def test_the_text_of_a_python_layer_is_in_its_own_message():
     layer = n.to_proto().layer[0]
     assert (layer.python_param.param_str, layer.python_param.layer) == ("text", "L")
     assert not layer.HasField("param_str")
+
+
+def made(n):
+    """Return (type, name, bottoms, tops) of each layer of a NetSpec."""
+    return [(one.type, one.name, list(one.bottom), list(one.top)) for one in n.to_proto().layer]
+
+
+def test_a_name_set_again_is_that_of_the_last_and_the_layers_before_are_counted():
+    n = NetSpec()
+    n.data = layers.Input(shape=[1, 3, 8, 8])
+    n.x = layers.Convolution(n.data, num_output=3, kernel_size=3)
+    n.x = layers.ReLU(n.x)
+    n.x = layers.Convolution(n.x, num_output=2, kernel_size=3)
+    assert made(n) == [("Input", "data", [], ["data"]),
+                       ("Convolution", "Convolution1", ["data"], ["Convolution1"]),
+                       ("ReLU", "ReLU1", ["Convolution1"], ["ReLU1"]), ("Convolution", "x", ["ReLU1"], ["x"])]
+
+
+def test_what_no_name_reaches_is_dropped_unless_it_was_added():
+    n = NetSpec()
+    n.data = layers.Input(shape=[1, 3])
+    n.a = layers.ReLU(n.data)
+    n.a = layers.Sigmoid(n.data)
+    n.b = layers.TanH(n.data)
+    del n.tops["b"]
+    assert [one[:2] for one in made(n)] == [("Input", "data"), ("Sigmoid", "a")]
+    n.add("ReLU", "in_place", "a", top="a")
+    n.add("Silence", "quiet", "a", top=[])
+    assert [one[0] for one in made(n)] == ["Input", "Sigmoid", "ReLU", "Silence"]
+
+
+def test_tops_can_be_set():
+    n = NetSpec()
+    n.data = layers.Input(shape=[1, 3])
+    n.tops["z"] = layers.ReLU(n.data)
+    n.tops.update(y=layers.Silence(n.z, ntop=0))
+    assert made(n)[1:] == [("ReLU", "z", ["data"], ["z"]), ("Silence", "y", ["z"], [])]
+    with pytest.raises(ConfigError, match="NetSpec.w: expected what layers.TYPE"):
+        n.tops["w"] = 3
+
+
+def test_layers_without_a_name_are_counted_by_type():
+    data, label = layers.DummyData(ntop=2, shape=[[2, 3], [2]])
+    net = layers.InnerProduct(layers.ReLU(layers.InnerProduct(data), in_place=True))
+    made_of = [(one.name, list(one.top)) for one in layers.EuclideanLoss(net, label).to_proto().layer]
+    assert made_of == [("DummyData1", ["DummyData1", "DummyData2"]), ("InnerProduct1", ["InnerProduct1"]),
+                       ("ReLU1", ["InnerProduct1"]), ("InnerProduct2", ["InnerProduct2"]),
+                       ("EuclideanLoss1", ["EuclideanLoss1"])]
+    n = NetSpec()
+    n.TanH1 = layers.TanH(layers.TanH("data"))
+    assert [one[1] for one in made(n)] == ["TanH2", "TanH1"]        # a name in use is left out
+    n = NetSpec()
+    n.sum = layers.Eltwise(layers.ReLU("a"), layers.Sigmoid("b"))
+    assert [one[1] for one in made(n)] == ["ReLU1", "Sigmoid1", "sum"]
+
+
+def test_a_setting_of_an_unknown_type():
+    with pytest.raises(ConfigError, match="unknown layer type 'InnerProdct'; did you mean 'InnerProduct'"):
+        layers.InnerProdct("x", num_output=3).to_proto()
+
+
+def test_numbers_and_arrays_of_numpy():
+    n = NetSpec()
+    n.data = layers.Input(shape={"dim": np.array([1, 3, 8, 8])})
+    n.more = layers.Input(shape=np.array([4, 2]))
+    n.c = layers.Convolution(n.data, num_output=np.int64(3), kernel_size=np.array([3, 2]), pad=np.uint8(1),
+                             bias_term=np.False_)
+    n.p = layers.Power(n.c, scale=np.float32(0.5), loss_weight=np.array([0.25]))
+    data, more, convolution, power = n.to_proto().layer
+    assert list(data.input_param.shape[0].dim) == [1, 3, 8, 8]
+    assert list(more.input_param.shape[0].dim) == [4, 2]
+    settings = convolution.convolution_param
+    assert (settings.num_output, list(settings.kernel_size), list(settings.pad)) == (3, [3, 2], [1])
+    assert settings.HasField("bias_term") and not settings.bias_term
+    assert (power.power_param.scale, list(power.loss_weight)) == (0.5, [0.25])
+    with pytest.raises(ConfigError, match="'dim' takes an integer"):
+        layers.Input(shape={"dim": np.array([0.5])}).to_proto()
+    with pytest.raises(ConfigError, match="'num_output' takes an integer"):
+        layers.InnerProduct("x", num_output=np.zeros((2, 2))).to_proto()
