@@ -8,21 +8,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from minidrop.backend import get_backend
-from minidrop.config import TEST, TRAIN, NetState, decimal, filter_state
+from minidrop.config import TEST, TRAIN, NetState, decimal, filter_state, layer_types, param_fields
+from minidrop.config.check import is_repeated
 from minidrop.config.state import is_in
 from minidrop.errors import MinidropError
-from minidrop.layers import Context
+from minidrop.layers import Context, Layer, layer_class
+from minidrop.layers.flow import Drops, Pass, Product
 from minidrop.net import Net
 from minidrop.net.costs import costs, drop_savings
-from minidrop.net.graph import build_graph
+from minidrop.net.graph import Node, build_graph
 from minidrop.net.problems import Problems
 
 if TYPE_CHECKING:
     from minidrop.config.load import NetConfig
 
 PHASES = {"TRAIN": (TRAIN,), "TEST": (TEST,), "ALL": (TRAIN, TEST)}
+# Where neither their class nor their flow facts say it, or not before shapes are known.
 _CLASSES = {
-    "data": ("Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData", "TextData", "WindowData"),
     "product": ("Convolution", "Deconvolution", "DropConnect", "Embed", "GRU", "InnerProduct", "LSTM", "RNN"),
     "activation": ("AbsVal", "BNLL", "Clip", "ELU", "Exp", "Log", "PReLU", "Power", "ReLU", "Sigmoid",
                    "Softmax", "Swish", "TanH", "Threshold"),
@@ -72,18 +74,31 @@ def drawing_of(config: NetConfig, phase: str = "ALL", level: int = 0, stages: tu
     states = [NetState(phase=value, level=level, stage=stages) for value in PHASES[phase]]
     shown = {i: found for i, layer in enumerate(message.layer)
              if (found := frozenset(state.phase for state in states if is_in(layer, state)))}
-    known, reason = _known(config, states)
+    known, nodes, reason = _known(config, states)
     wires = _Wires(message.name)
     for i, phases in shown.items():
         layer = message.layer[i]
         kind = layer.type or "(no type)"
-        group = "result" if kind.endswith("Loss") else CLASS_OF.get(kind, "other")
+        group = _group(kind, nodes.get(i))
         lines = [line for line in (settings_of(layer), *known.get(i, ())) if line]
         if multipliers and kind in _TRAINED:
             rates = [f"{decimal(one.lr_mult):g}" for one in layer.param] or ["1"]
             lines.append(f"lr_mult {', '.join(rates)}")
         wires.add(layer, phases, Row(_cut(layer.name), kind, group, [_cut(line) for line in lines]))
     return wires.drawing, reason
+
+
+def _group(kind, node):
+    """Return the class of a layer: by its type's name, or by what its class and its flow facts say."""
+    layer = node.layer if node is not None else None
+    if layer is None:
+        layer = layer_class(kind) if kind in layer_types else Layer
+    flow = node.flow if node is not None else ()
+    rules = ((layer.is_data, "data"), (layer.is_loss or kind.endswith("Loss"), "result"),
+             (any(isinstance(fact, Product) for fact in flow), "product"),
+             (any(isinstance(fact, Drops) for fact in flow), "drop"),
+             (any(isinstance(fact, Pass) and fact.activation for fact in flow), "activation"))
+    return CLASS_OF.get(kind) or next((group for holds, group in rules if holds), "other")
 
 
 class _Wires:
@@ -169,6 +184,28 @@ def _settings(layer) -> Iterator[str]:
         if kind == "ApproxDropout":
             yield settings.pattern
         yield f"ratio {decimal(settings.dropout_ratio):g}"
+    else:
+        yield from _stated(layer)
+
+
+def _stated(layer):
+    """Yield what the file says of a type that has no words of its own here; no paths of data."""
+    is_data = layer.type in layer_types and layer_class(layer.type).is_data
+    for name in param_fields(layer.type):
+        for own, value in getattr(layer, name).ListFields():
+            if own.message_type is None and own.name != "engine" and not (is_data and isinstance(value, str)):
+                values = value if is_repeated(own) else [value]
+                yield f"{own.name} {','.join(_value(own, one) for one in values)}"
+    if layer.param_str:
+        yield layer.param_str
+
+
+def _value(own, value):
+    if own.enum_type is not None:
+        return own.enum_type.values_by_number[value].name
+    if isinstance(value, float):
+        return f"{decimal(value):g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _window(settings):
@@ -189,8 +226,12 @@ def _window(settings):
 
 # -- what a built net knows ---
 def _known(config, states):
-    """Return ({index of a layer: lines}, why some is missing): shapes, operations, what drops save."""
+    """Return ({index of a layer: lines}, {index: its Node}, why some is missing).
+
+    The lines tell shapes, operations, what drops save.
+    """
     lines: dict[int, list[str]] = {}
+    nodes: dict[int, Node] = {}
     reason = ""
     for state in states:
         indices = [i for i, layer in enumerate(config.message.layer) if is_in(layer, state)]
@@ -199,14 +240,16 @@ def _known(config, states):
             net = Net(config, name, "cpu", "float32", 0, state.level, tuple(state.stage), fills=False)
         except MinidropError as error:
             reason = reason or str(error).split("\n")[0]
-            found = _shapes(_partial(config, state, name))
+            graph = _partial(config, state, name)
+            found = _shapes(graph)
         else:
-            found = _all_of(net)
+            graph, found = net.graph, list(_all_of(net))
             net.close()
+        nodes.update((indices[node.index], node) for node in graph.nodes)
         for node, text in found:
             before = lines.setdefault(indices[node], [])
             before += [f"{f'{name}: ' * bool(before)}{line}" for line in text if line not in before]
-    return lines, reason
+    return lines, nodes, reason
 
 
 def _partial(config, state, name):

@@ -13,10 +13,11 @@ from __future__ import annotations
 import logging
 import sys
 
-from minidrop.caffe import draw, io, proto
+from minidrop.caffe import coord_map, draw, io, net_spec, proto
 from minidrop.caffe.classifier import Classifier, Detector
 from minidrop.caffe.mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
 from minidrop.caffe.net import TEST, TRAIN, Net
+from minidrop.caffe.net_spec import NetSpec, layers, params, to_proto
 from minidrop.caffe.solvers import (
     AdaDeltaSolver,
     AdaGradSolver,
@@ -27,7 +28,6 @@ from minidrop.caffe.solvers import (
     Solver,
     get_solver,
 )
-from minidrop.config import NetSpec, layers, params, to_proto
 from minidrop.errors import ConfigError
 from minidrop.layers import PythonLayer as Layer
 from minidrop.layers import allow_python
@@ -37,8 +37,9 @@ __version__ = "1.0.0"       # of the Caffe whose names these are
 
 __all__ = ["AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "Classifier", "Detector", "Layer",
            "NesterovSolver", "Net", "NetSpec", "RMSPropSolver", "SGDSolver", "Solver", "TEST", "TRAIN",
-           "draw", "get_solver", "init_log", "install", "io", "layer_type_list", "layers", "log", "params",
-           "proto", "set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed", "to_proto"]
+           "coord_map", "draw", "get_solver", "init_log", "install", "io", "layer_type_list", "layers", "log",
+           "net_spec", "params", "proto", "set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed",
+           "to_proto"]
 
 allow_python()
 

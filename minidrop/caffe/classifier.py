@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from minidrop.apps.classify import classify
-from minidrop.caffe.io import Transformer, load_image, resize_image
+from minidrop.apps.windows import crop_window
+from minidrop.caffe.io import Transformer, load_image
 from minidrop.caffe.net import TEST, Net
-from minidrop.errors import ConfigError, ShapeError
+from minidrop.errors import ConfigError
 
 
 class _ImageNet(Net):
@@ -106,33 +107,10 @@ class Detector(_ImageNet):
         return found
 
     def crop(self, image: np.ndarray, window: Any) -> np.ndarray:
-        """Return a window of an image with its context, where the image ends that of the mean.
-
-        The window itself takes the middle of the input, `context_pad` pixels from its edges. Raises
-        ShapeError for a window outside the image.
-        """
-        top, left, bottom, right = (int(place) for place in window)
-        if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
-            raise ShapeError(f"expected a window (top, left, bottom, right) within the image of "
-                             f"{image.shape[0]} x {image.shape[1]}, got {tuple(window)}")
-        if not self.context_pad:
-            return image[top:bottom, left:right]
-        whole = self._mean_image()
-        places = []                 # of each axis: from where to where, in the image and in the input
-        for low, high, length, side in ((top, bottom, image.shape[0], self.size[0]),
-                                        (left, right, image.shape[1], self.size[1])):
-            half = (high - low) / 2 * side / (side - 2 * self.context_pad)
-            first, last = round((low + high) / 2 - half), round((low + high) / 2 + half)
-            scale = side / (last - first)
-            begin, end = max(0, first), min(length, last)
-            at = round((begin - first) * scale)
-            places.append((begin, end, at, min(side, max(at + 1, round((end - first) * scale)))))
-        (top, bottom, low, high), (left, right, before, behind) = places
-        whole[low:high, before:behind] = resize_image(image[top:bottom, left:right],
-                                                      (high - low, behind - before))
-        return whole
+        """Return a window of an image with its context, as `crop_window`; the mean is where it ends."""
+        return crop_window(image, window, self._mean_image(), self.context_pad)
 
     def _mean_image(self):
         """Return the image (height, width, channels) of which the transformer makes an input of zeros."""
         zeros = np.zeros((self.channels, *self.size), np.float32)
-        return self.transformer.deprocess(self.input, zeros).copy()
+        return self.transformer.deprocess(self.input, zeros)

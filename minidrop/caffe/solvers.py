@@ -146,5 +146,8 @@ class AdamSolver(Solver):
 
 
 def get_solver(solver_file: Any) -> Solver:
-    """Return the solver of a file, by the rule of its type."""
-    return Solver(solver_file)
+    """Return the solver of a file, of the class of its type."""
+    config = as_solver_config(solver_file)
+    classes = SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver
+    kind = next((kind for kind in classes if kind.type == config.message.type), Solver)
+    return kind(config)

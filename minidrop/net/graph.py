@@ -229,7 +229,12 @@ def _make_layers(graph, context, problems):
             continue
         kind, own = layer_class(message.type), param_fields(message.type)
         for name in all_param_fields():
-            if message.HasField(name) and name not in own:
+            if not message.HasField(name) or name in own:
+                continue
+            if name == "transform_param" and kind.is_data:      # Caffe's own examples give it to any of them
+                log.warning("%s: layer %r: %s has no effect, %s transforms nothing",
+                            problems.config.where(node.index, name), message.name, name, message.type)
+            else:
                 reads = f"it reads {' and '.join(own)}" if own else "it has no settings"
                 problems.add(node.index, f"{name} belongs to another layer type; {reads}", name)
         counts_fit = True

@@ -7,7 +7,10 @@ import pytest
 from minidrop.apps.drawing import drawing_of
 from minidrop.apps.layout import layered
 from minidrop.apps.pictures import DIRECTIONS, as_dot, as_svg
-from minidrop.config import parse_net
+from minidrop.config import layer_types, parse_net
+from minidrop.config.minidrop_pb2 import FillerParameter
+from minidrop.layers import Layer, ParameterSpec, register_layer
+from minidrop.layers.flow import Drops, Pass, Product
 from tests.nets import drop, inputs, ip, layer
 
 MISSING = ('layer { name: "d" type: "HDF5Data" top: "x" top: "label" PHASE '
@@ -80,6 +83,62 @@ def test_what_works_in_place_joins_the_card_of_its_blob_unless_others_read_that(
     apart = drawing(inputs((2, 3)), ip("ip", "a", 3), layer("TanH", "t", "ip"), relu)[0]
     assert rows(apart) == [["in_a"], ["ip"], ["t"], ["r"]]
     assert (1, 3, "") in apart.arrows
+
+
+class Own(Layer):
+    """A layer type of a user: its top has the shape of its bottom, and in it a place for what differs."""
+
+    facts = ()
+
+    def setup(self, *shapes):
+        return [() if self.is_loss else shapes[0] if shapes else (2, 3)]
+
+    def parameter_specs(self):
+        return [ParameterSpec(fact.parameter, (3, 3), FillerParameter()) for fact in self.facts
+                if isinstance(fact, Product)]
+
+    def flow(self, shapes):
+        return list(self.facts)
+
+
+def test_types_of_a_user_get_a_colour_by_what_they_are_and_their_settings():
+    kinds = {"data": {"is_data": True, "bottoms": (0, 0)}, "other": {}, "result": {"is_loss": True},
+             "product": {"facts": (Product("w", 2, 3, 3, in_axis=1, out_axis=1),)},
+             "activation": {"facts": (Pass(activation="relu"),)},
+             "drop": {"facts": (Pass(), Drops(reason="it is a test"))}}
+    text = [layer(f"Own{kind}", kind, "" if kind == "data" else "data", more="param_str: '{\"size\": 3}'")
+            for kind in kinds]
+    with layer_types.forgetting():
+        for kind, facts in kinds.items():
+            register_layer(f"Own{kind}")(type(f"Own{kind}", (Own,), facts))
+        drawn, reason = drawing(*text)
+    assert reason == ""
+    assert [row.group for card in drawn.cards for row in card.rows] == list(kinds)
+    assert lines_of(drawn, "other") == ['{"size": 3}', "2x3"]
+
+
+def test_a_type_of_a_user_has_the_colour_of_its_class_where_shapes_are_missing():
+    with layer_types.forgetting():
+        register_layer("Fed")(type("Fed", (Own,), {"is_data": True}))
+        drawn, reason = drawing(layer("Fed", "d", "nowhere"), layer("NoSuchLoss", "l", "d"))
+    assert reason
+    assert [row.group for card in drawn.cards for row in card.rows] == ["data", "result"]
+
+
+def test_settings_as_the_file_states_them():
+    text = (inputs((4, 6, 2)),
+            layer("Power", "p", "a", more="power_param { scale: 0.1 power: 2 }"),
+            layer("Slice", "s", "p", more="slice_param { slice_point: 2 axis: 1 }"),
+            layer("Reduction", "r", "s", more="reduction_param { operation: MEAN }"),
+            layer("Python", "own", "s", more='python_param { module: "m" layer: "L" '
+                                            'share_in_parallel: true }'))
+    drawn = drawing(*text)[0]
+    assert lines_of(drawn, "p")[0] == "power 2, scale 0.1"
+    assert lines_of(drawn, "s")[0] == "slice_point 2, axis 1"
+    assert lines_of(drawn, "r")[0] == "operation MEAN"
+    assert lines_of(drawn, "own") == ["module m, layer L, share_in_parallel true"]
+    drawn = drawing(MISSING.replace("PHASE", ""))[0]
+    assert lines_of(drawn, "d") == ["batch_size 2"]             # but not the path
 
 
 def test_multipliers_are_shown_when_asked_for():

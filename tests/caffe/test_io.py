@@ -161,10 +161,10 @@ def test_a_detector_runs_windows():
 def test_a_window_with_context():
     net = caffe.Detector(*files(), mean=np.array([1.0, 2.0, 3.0]), context_pad=1)
     image = np.tile(np.arange(8.0, dtype=np.float32)[None, :, None], (8, 1, 3))
-    middle = net.crop(image, (3, 3, 5, 5))        # two pixels in the middle two of four: one around them
-    np.testing.assert_array_equal(middle, image[2:6, 2:6])
+    middle = net.crop(image, (3, 3, 5, 5))        # Caffe sees 3 pixels, and as many again around them
+    np.testing.assert_array_equal(middle, io.resize_image(image[2:8, 2:8], (4, 4)))
     corner = net.crop(image, (0, 0, 2, 2))        # beyond the image is the mean
-    np.testing.assert_array_equal(corner[1:, 1:], image[:3, :3])
+    np.testing.assert_array_equal(corner[1:, 1:], io.resize_image(image[:4, :4], (3, 3)))
     np.testing.assert_array_equal(corner[0], np.tile([1, 2, 3], (4, 1)))
     with pytest.raises(ConfigError, match="less than half"):
         caffe.Detector("deploy.prototxt", "w.caffemodel", context_pad=2)

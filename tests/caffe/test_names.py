@@ -23,6 +23,8 @@ import caffe.io
 from caffe import layers as L, params as P
 from caffe.proto import caffe_pb2
 import caffe.draw
+from caffe.net_spec import Function, Top
+assert isinstance(L.ReLU("x"), Top) and isinstance(L.ReLU("x").layer, Function)
 assert caffe is minidrop.caffe and caffe.io is minidrop.caffe.io
 assert caffe_pb2.NetParameter is caffe.proto.caffe_pb2.NetParameter
 assert P.Pooling.MAX == 0 and caffe.NetSpec().to_proto() == caffe_pb2.NetParameter()

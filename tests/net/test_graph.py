@@ -201,3 +201,13 @@ def test_parameter_count_counts_shared_ones_once():
     shared = 'param { name: "W" } param { name: "b" }'
     text = DATA + ip("a", "data", "a", more=shared) + ip("b", "data", "b", more=shared) + ip("c", "data", "c")
     assert graph_of(text).parameter_count == 2 * (3 * 6 + 3)
+
+
+def test_transform_param_of_a_data_layer_that_transforms_nothing(caplog):
+    text = ('layer { name: "in" type: "DummyData" top: "data" dummy_data_param { shape { dim: 2 } }\n'
+            'transform_param { scale: 0.5 } }')
+    assert Net(parse_net(text, "net.prototxt"), device="cpu").layers.keys() == {"in"}
+    assert caplog.messages == ["net.prototxt:2:1: layer 'in': transform_param has no effect, DummyData "
+                               "transforms nothing"]
+    found = report(DATA + 'layer { name: "r" type: "ReLU" bottom: "data" top: "r" transform_param { } }')
+    assert "transform_param belongs to another layer type" in found[0]
