@@ -235,7 +235,7 @@ class Layerwise:
         self._adopt()
         nodes = self._between(end, start)
         for node in nodes:
-            if node.index not in self._calls:
+            if node.index not in self._calls and not node.layer.is_data:
                 raise DataError(f"layer {node.name!r} has not run forward, or only in a pass of a solver, "
                                 f"which keeps nothing to run backward on; call forward first")
         own: set[int] = {node.index for node in nodes}
@@ -246,10 +246,12 @@ class Layerwise:
 
     def _backward(self, node, own, written):
         """Run one layer backward; `own`: the nodes of this pass, `written`: the blobs that it has reached."""
+        if node.layer.is_data:
+            return
         call = self._calls[node.index]
         wanted = [i for i, ref in enumerate(node.tops) if call.tops[i].requires_grad and (
             ref in written or not any(reader.index in own for reader, _ in self._graph.readers[ref]))]
-        if not wanted or node.layer.is_data:
+        if not wanted:
             return
         if call.spent:
             self._again(node, call)

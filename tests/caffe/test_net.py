@@ -187,7 +187,7 @@ def test_forward_all_in_batches_of_the_net():
     (lambda net: net.forward(start="no"), ConfigError, "no layer 'no'"),
     (lambda net: net.forward(blobs=["no"]), ConfigError, "no blob 'no'"),
     (lambda net: net.forward_all(data=np.float32(1)), ShapeError, "one number of records"),
-    (lambda net: net.backward(), DataError, "layer 'data' has not run forward"),
+    (lambda net: net.backward(), DataError, "layer 'conv' has not run forward"),
     (lambda net: net.save("w.txt"), SnapshotError, "caffemodel"),
     (lambda net: net.save_hdf5("w.caffemodel"), ConfigError, "ends with .h5"),
 ])

@@ -148,8 +148,16 @@ def test_blobs_are_there_before_any_pass_and_may_be_fed_anywhere():
     np.testing.assert_allclose(steps.value("ip3").data[0], 2 * weight.sum(1) + bias)
     steps.backward(end="ip3")
     assert steps.gradient("sum").any()
-    with pytest.raises(DataError, match="layer 'data' has not run forward|layer 'in' has not run forward"):
+    with pytest.raises(DataError, match="layer 'ip1' has not run forward"):
         steps.backward()
+
+
+def test_backward_after_a_pass_that_began_behind_the_data():
+    whole, net, steps = pair(*NET)
+    expected = forward_backward(whole)
+    steps.forward(start="ip1")
+    steps.backward()
+    assert_same(gradients(net), expected)
 
 
 def test_a_changed_blob_stays_for_the_layers_below():
