@@ -154,6 +154,21 @@ def test_reshape_keeps_the_weights():
             net.blobs["data"].reshape(*shape)
 
 
+def test_deep_dream_on_another_size_than_the_classifier_takes():
+    net = net_of("force_backward: true\n" + DEPLOY)
+    src = net.blobs["data"]
+    src.reshape(1, 3, 12, 10)
+    src.data[0] = image(3, 12, 10)
+    net.forward(end="pool")
+    dst = net.blobs["pool"]
+    assert dst.shape == (1, 4, 5, 4) and (dst.data > 0).any()
+    dst.diff[:] = dst.data
+    net.backward(start="pool")
+    assert src.diff.shape == src.data.shape == (1, 3, 12, 10) and src.diff.any()
+    with pytest.raises(ConfigError, match=r"'data' from \(2, 3, 8, 8\) to \(1, 3, 12, 10\).*\n?.*'fc'"):
+        net.forward()
+
+
 def test_net_surgery_makes_a_classifier_convolutional():
     net = net_of()
     net.save("w.caffemodel")
