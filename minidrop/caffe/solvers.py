@@ -35,9 +35,14 @@ class Solver:
         self.net = Net.of(self.core.net)
         self.test_nets = [Net.of(net) for net in self.core.test_nets]
         self._on_start: list[Callable[[], object]] = []
-        self.core.after_backward.append(self._keep_gradients)
+        self._on_gradients: list[Callable[[], object]] = []
+        self.core.after_backward.append(self._ready)
 
-    def _keep_gradients(self, parameters: dict[str, Parameter]) -> None:
+    def _ready(self, parameters: dict[str, Parameter]) -> None:
+        """Call what waits for the gradients, which may change them, then keep them for who looks later."""
+        self.net.gradients_of_step.clear()
+        for function in self._on_gradients:
+            function()
         self.net.gradients_of_step = {
             own: partial(Blocks(own.blocks, own.dtype).dense, own.backend, own.shape)
             for own in parameters.values()}
@@ -96,9 +101,12 @@ class Solver:
             raise NonFiniteError(f"apply_update: the gradient of {broken} is not finite; nothing was updated")
 
     def add_callback(self, on_start: Callable[[], object], on_gradients_ready: Callable[[], object]) -> None:
-        """Call on_start() before each iteration, on_gradients_ready() before each update."""
+        """Call on_start() before each iteration, on_gradients_ready() before each update.
+
+        What the latter writes to the `diff` of a parameter is what the update uses.
+        """
         self._on_start.append(on_start)
-        self.core.after_backward.append(lambda parameters: on_gradients_ready())
+        self._on_gradients.append(on_gradients_ready)
 
     def snapshot(self) -> str:
         """Write a snapshot, from which `restore` goes on; returns its path."""

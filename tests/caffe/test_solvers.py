@@ -148,6 +148,37 @@ def test_solve_callbacks_and_snapshots(solver_file):
     assert third.lr == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("drop", ["", 'layer { name: "drop" type: "ApproxDropout" bottom: "fc1" top: "fc1" '
+                                      'approx_dropout_param { dropout_ratio: 0.5 } } '])
+def test_what_a_callback_writes_to_gradients_is_what_the_update_uses(solver_file, drop):
+    text = Path("train.prototxt").read_text()
+    place = text.index("layer {", text.index('name: "relu1"'))
+    written("train.prototxt", text[:place] + drop + text[place:])
+    solver = caffe.SGDSolver(solver_file)
+    weight, fixed = solver.net.params["fc1"][0], solver.net.params["score"][0]
+    before, kept, seen = weight.data.copy(), fixed.data.copy(), []
+
+    def mask():
+        seen.append(weight.diff.copy())
+        weight.diff[:, 18:] = 0
+        weight.diff[...] *= 0.5
+        fixed.diff[...] = 0
+
+    solver.add_callback(lambda: None, mask)
+    solver.step(1)
+    expected = np.concatenate([seen[0][:, :18] / 2, np.zeros((10, 18))], 1)
+    assert expected.any() and seen[0][:, 18:].any()
+    np.testing.assert_allclose(before - weight.data, 0.1 * expected, rtol=1e-3, atol=1e-7)
+    np.testing.assert_array_equal(fixed.data, kept)
+    np.testing.assert_allclose(weight.diff, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="read-only"):
+        weight.diff[...] = 1
+    solver.net.forward()
+    solver.net.backward()
+    weight.diff[...] = 1
+    assert (solver.core.net.params["fc1"]["weight"].grad == 1).all()
+
+
 def test_an_update_that_is_not_finite_is_refused(solver_file):
     solver = caffe.SGDSolver(solver_file)
     before = solver.net.params["fc1"][0].data.copy()
