@@ -35,7 +35,11 @@ class NetBlob(BlobSizes):
 
     @property
     def diff(self) -> Any:
-        """The gradient, from which a backward pass begins where no layer of it reads the blob."""
+        """The gradient, from which a backward pass begins where no layer of it reads the blob.
+
+        A step of a solver leaves zeros, and the loss_weight of a loss: it keeps no gradients of blobs. For
+        those run net.forward() and net.backward().
+        """
         return self._layerwise.gradient(self._name)
 
     def reshape(self, *shape: int) -> None:

@@ -72,7 +72,6 @@ class Layerwise:
         if front is None:
             self._new_inputs: dict[str, Tensor] = {}    # whose shape is no more what the net was built for
         self._is_fitted = True          # what runs was built for the shapes of the inputs
-        self._gradients: dict[str, Any] = {}
         self._begin(net.run)
         for name, layer in self._inputs.items():
             if name not in layer.set:
@@ -105,7 +104,8 @@ class Layerwise:
     def gradient(self, name: str) -> Any:
         """Return the array of the gradient of a blob: what `backward` left, or what it begins with.
 
-        It may be written to. Before any pass backward it is the loss_weight of a loss, otherwise zeros.
+        It may be written to. Before any pass backward, and after a pass of the net itself, which keeps none,
+        it is the loss_weight of a loss, otherwise zeros.
         """
         shape, found = self.shape(name), self._gradients.get(name)
         if found is None or found.shape != shape:
@@ -180,6 +180,7 @@ class Layerwise:
         """Go on from the tensors of a Run."""
         self._run, self._run_of_net = run, self.net.run
         self._calls: dict[int, _Call] = {}      # by the index of the node
+        self._gradients: dict[str, Any] = {}    # by the name of the blob
         self._current = {ref.name: ref for ref in sorted(run.tensors)}      # the version that a blob holds
         self._is_own = dict.fromkeys(run.tensors, False)
 

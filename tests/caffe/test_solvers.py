@@ -113,6 +113,16 @@ def test_looking_on_changes_nothing(solver_file):
     np.testing.assert_array_equal(plain.net.params["fc1"][0].data, watched.net.params["fc1"][0].data)
 
 
+def test_a_step_leaves_no_gradients_of_blobs_of_an_earlier_pass(solver_file):
+    solver = caffe.SGDSolver(solver_file)
+    for _ in range(2):
+        solver.net.forward()
+        solver.net.backward()
+        assert solver.net.blobs["fc1"].diff.any()
+        solver.step(1)
+        assert not solver.net.blobs["fc1"].diff.any() and solver.net.blobs["loss"].diff == 1
+
+
 def test_the_rule_of_the_class_counts_more_than_the_file(solver_file):
     text = Path(solver_file).read_text().replace("momentum: 0.9", "")
     written("plain.prototxt", text)
