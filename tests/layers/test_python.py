@@ -114,6 +114,34 @@ class Broken(PythonLayer):
         raise ValueError("not\\nso")
 
 
+class Halve(PythonLayer):
+    """In place: y = tanh(x) / 2, after Caffe's idiom of a reshape that does nothing."""
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        assert (top[0].data == bottom[0].data).all()
+        top[0].data[...] = np.tanh(top[0].data) / 2
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = top[0].diff * (1 - (2 * top[0].data)**2) / 2
+
+
+class Look(PythonLayer):
+    """In place, changes nothing; reshapes what it is told to."""
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        pass
+
+    def backward(self, top, propagate_down, bottom):
+        if self.param_str:
+            bottom[0].reshape(*map(int, self.param_str.split()))
+
+
 class Stranger:
     pass
 '''
@@ -223,6 +251,36 @@ def test_reshaped_and_copied_nets_go_on_with_the_instance():
     twin.forward(a=numbers(2, 3))
     net.forward(a=numbers(2, 3))
     assert (net.blobs["x"].data == 3).all() and (twin.blobs["x"].data == 4).all()
+
+
+def test_in_place_a_top_is_its_bottom():
+    look = python("Look", "ip", "ip").replace('"py"', '"look"')
+    middles = (python("Halve", "ip", "ip"), look), (
+        layer("TanH", "tanh", "ip", "ip"),
+        layer("Power", "half", "ip", "ip", more="power_param { scale: 0.5 }"))
+    net, own = (net_of(inputs((4, 3), (4, 2)), ip("ip", "a", 2), *middle,
+                       layer("EuclideanLoss", "loss", "ip b")) for middle in middles)
+    for one in (net, own):
+        for _ in range(2):
+            one.forward(a=numbers(4, 3), b=numbers(4, 2))
+        one.backward()
+    assert net.loss == pytest.approx(own.loss)
+    for name in ("weight", "bias"):
+        np.testing.assert_allclose(net.params["ip"][name].grad, own.params["ip"][name].grad, rtol=1e-12)
+    check_gradients(net.layers["py"].forward, numbers(4, 2))
+    x = numbers(4, 2)
+    net.layers["py"].forward(md.Tensor(x))
+    np.testing.assert_array_equal(x, numbers(4, 2))
+
+
+@pytest.mark.parametrize("shape", ["4 5", "3 2", "2"])
+def test_a_diff_of_another_shape_is_refused(shape):
+    net = net_of(inputs((2, 3)) + ip("ip", "a", 3) + python("Look", "ip", "ip", shape) + layer(
+        "Reduction", "loss", "ip", more="loss_weight: 1"))
+    net.forward(a=numbers(2, 3))
+    with pytest.raises(DataError, match=r"layer 'py' \(Python\): somelayers.Look: backward left bottom\[0\] "
+                                        r"in shape \(\d.*\), expected \(2, 3\)"):
+        net.backward()
 
 
 def error_of(text):
