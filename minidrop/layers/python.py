@@ -93,9 +93,13 @@ class Python(Layer):
         self.top = [named.get(name) or Blob((), dtype) for name in self.config.top]
         self.passes = 0
         kind = self._kind()
-        self.user = self._run(lambda: kind(self.name, self.settings.param_str or self.config.param_str,
-                                           int(not self.training), dtype), "__init__", ConfigError)
-        self._run(lambda: self.user.setup(self.bottom, self.top), "setup", ConfigError)
+        handed = self.context.handed.get(self.name)
+        if type(handed) is kind:
+            self.user = handed
+        else:
+            self.user = self._run(lambda: kind(self.name, self.settings.param_str or self.config.param_str,
+                                               int(not self.training), dtype), "__init__", ConfigError)
+            self._run(lambda: self.user.setup(self.bottom, self.top), "setup", ConfigError)
         self._run(lambda: self.user.reshape(self.bottom, self.top), "reshape", ConfigError)
         self.is_data = not self.bottom and not self.user.blobs
         return [blob.shape for blob in self.top]
@@ -140,9 +144,12 @@ class Python(Layer):
         return [ParameterSpec(f"blob{i}", blob.shape, FillerParameter(), initial=blob.written)
                 for i, blob in enumerate(self.user.blobs)]
 
+    def hands_on(self) -> Any:
+        return self.user
+
     def adopt(self, other: Any) -> None:
         """Go on with a copy of the instance that `other` has run, in the shapes of this layer."""
-        if type(other.user) is type(self.user):
+        if other.user is not self.user and type(other.user) is type(self.user):
             self.user = copy.copy(other.user)
             self._run(lambda: self.user.reshape(self.bottom, self.top), "reshape", ConfigError)
 

@@ -117,8 +117,9 @@ class Lifetime:
 
         Raises ConfigError where `config` does not fit the parameters.
         """
+        handed = {name: layer.hands_on() for name, layer in self.layers.items()}
         new = type(self)(config, self.phase, self.backend, self.dtype, self.seed, self.level, self.stages,
-                         self)
+                         self, handed={name: own for name, own in handed.items() if own is not None})
         new._go_on_from(self)
         return new
 

@@ -114,6 +114,23 @@ class Broken(PythonLayer):
         raise ValueError("not\\nso")
 
 
+class Once(PythonLayer):
+    setups = 0
+
+    def setup(self, bottom, top):
+        self.size = bottom[0].num
+        self.blobs.add_blob(2)
+        Once.setups += 1
+
+    def reshape(self, bottom, top):
+        if bottom[0].num > 9:
+            raise Exception("too many")
+        top[0].reshape(bottom[0].num)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = self.size + self.blobs[0].data[0]
+
+
 class Halve(PythonLayer):
     """In place: y = tanh(x) / 2, after Caffe's idiom of a reshape that does nothing."""
 
@@ -281,6 +298,23 @@ def test_a_diff_of_another_shape_is_refused(shape):
     with pytest.raises(DataError, match=r"layer 'py' \(Python\): somelayers.Look: backward left bottom\[0\] "
                                         r"in shape \(\d.*\), expected \(2, 3\)"):
         net.backward()
+
+
+def test_setup_runs_once_however_often_a_net_is_reshaped():
+    net = net_of(inputs((4, 3)), python("Once", "a", "y"))
+    steps, user, parameter = Layerwise(net), net.layers["py"].user, net.params["py"]["blob0"]
+    for size in (2, 5):
+        steps.reshape_input("a", (size, 3))
+        parameter.data[...] = size
+        steps.forward()
+        np.testing.assert_array_equal(steps.value("y").data, np.full(size, 4 + size))
+    assert net.layers["py"].user is user and net.params["py"]["blob0"] is parameter
+    assert type(user).setups == 1 and net_of(inputs((4, 3)), python("Once", "a", "y")) and user.setups == 2
+    steps.reshape_input("a", (10, 3))
+    with pytest.raises(ConfigError, match="too many"):
+        steps.forward()
+    net.forward(a=np.zeros((5, 3)))
+    assert net.blobs["y"].shape == (5,)
 
 
 def error_of(text):
