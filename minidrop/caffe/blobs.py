@@ -77,7 +77,9 @@ class ParameterBlob(BlobSizes):
                 return _read_only(gradient)
         # As one array in place of its blocks, so that what is written to it counts.
         with parameter.backend.active():
-            parameter.grad = parameter.dense_grad()
+            gradient = parameter.dense_grad()
+            parameter.clear_grad()
+            parameter.accumulate(gradient)
         return parameter.grad
 
 

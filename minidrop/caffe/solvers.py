@@ -20,7 +20,8 @@ class Solver:
     """Trains as a solver file says, by the rule of its type; `core` is the minidrop Solver behind it.
 
     `net` and `test_nets` are nets by pycaffe's names. It runs on the device that is set (see `set_mode_gpu`),
-    whatever solver_mode says, and layer by layer, so that blobs and gradients can be looked at in between.
+    whatever solver_mode says. A step computes, as in minidrop's own training, only the units that drops keep;
+    it leaves blobs and gradients of parameters to be looked at, but no gradients of blobs.
     """
 
     type: str | None = None
@@ -94,11 +95,13 @@ class Solver:
     def apply_update(self) -> None:
         """Update the weights by the gradients that the net's parameters hold, and clear those.
 
-        Raises NonFiniteError, and changes nothing, if one of them is not finite.
+        They are divided by iter_size, as Caffe does; `iter` stays. Raises NonFiniteError, and changes
+        nothing, if one of them is not finite.
         """
         core = self.core
-        if broken := core.updater.apply(core.iteration, core.learning_rate):
+        if broken := core.updater.apply(core.iteration, core.learning_rate, core.settings.iter_size):
             raise NonFiniteError(f"apply_update: the gradient of {broken} is not finite; nothing was updated")
+        self.net.gradients_of_step.clear()
 
     def add_callback(self, on_start: Callable[[], object], on_gradients_ready: Callable[[], object]) -> None:
         """Call on_start() before each iteration, on_gradients_ready() before each update.

@@ -103,6 +103,22 @@ def test_a_step_equals_the_loop_by_hand(solver_file):
     assert (own.net.params["fc1"][0].data is own.core.test_nets[0].params["fc1"]["weight"].data)
 
 
+def test_passes_added_up_by_hand_equal_iter_size(solver_file):
+    written(solver_file, Path(solver_file).read_text() + "iter_size: 2\n")
+    solver, own = caffe.SGDSolver(solver_file), caffe.SGDSolver(solver_file)
+    solver.step(2)
+    own.step(1)
+    own.net.clear_param_diffs()
+    for _ in range(2):
+        own.net.forward()
+        own.net.backward()
+    own.apply_update()
+    for name, blobs in solver.net.params.items():
+        np.testing.assert_allclose(own.net.params[name][0].data, blobs[0].data, rtol=1e-5, atol=1e-7)
+        assert not own.net.params[name][0].diff.any()
+    assert own.iter == 1
+
+
 def test_looking_on_changes_nothing(solver_file):
     plain, watched = caffe.SGDSolver(solver_file), caffe.SGDSolver(solver_file)
     plain.step(4)
