@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from minidrop.autograd import Parameter
 from minidrop.layers.python_blob import BlobSizes, checked_lengths
 from minidrop.net import Layerwise
@@ -33,7 +35,11 @@ class NetBlob(BlobSizes):
 
     @property
     def diff(self) -> Any:
-        """The gradient, from which a backward pass begins where no layer of it reads the blob."""
+        """The gradient, from which a backward pass begins where no layer of it reads the blob.
+
+        A step of a solver leaves zeros, and the loss_weight of a loss: it keeps no gradients of blobs. For
+        those run net.forward() and net.backward().
+        """
         return self._layerwise.gradient(self._name)
 
     def reshape(self, *shape: int) -> None:
@@ -44,8 +50,8 @@ class NetBlob(BlobSizes):
 class ParameterBlob(BlobSizes):
     """One parameter of a net. `data` is the array that the net computes with.
 
-    `diff` is its gradient: what passes backward have added up, and after a step of a solver, which clears
-    that, the gradient of the step, which can be read but not written. (In Caffe that is the update.)
+    `diff` is its gradient: what passes backward have added up, written to as well as read. After a step of a
+    solver, which clears that, it is the gradient of the step, a read-only array. (In Caffe: the update.)
     """
 
     def __init__(self, parameter: Parameter, of_step: Callable[[Parameter], Any]):
@@ -68,8 +74,18 @@ class ParameterBlob(BlobSizes):
         if parameter.grad is None:
             gradient = self._of_step(parameter)
             if gradient is not None:
-                return gradient
-            with parameter.backend.active():
-                parameter.clear_grad()
-                parameter.accumulate(parameter.dense_grad())
+                return _read_only(gradient)
+        # As one array in place of its blocks, so that what is written to it counts.
+        with parameter.backend.active():
+            gradient = parameter.dense_grad()
+            parameter.clear_grad()
+            parameter.accumulate(gradient)
         return parameter.grad
+
+
+def _read_only(array):
+    """Return a view that cannot be written to; CuPy has none."""
+    if isinstance(array, np.ndarray):
+        array = array.view()
+        array.flags.writeable = False
+    return array

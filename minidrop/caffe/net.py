@@ -30,8 +30,8 @@ class LayerView:
 class Net:
     """A net: Net(file, phase), Net(file, weights, phase) or Net(file, phase, weights=file).
 
-    phase: TRAIN or TEST. It is made on the device and from the seed that are set (see `set_mode_gpu`,
-    `set_random_seed`). `core` is the minidrop Net that does the work.
+    phase: TRAIN or TEST. weights: None for none. It is made on the device and from the seed that are set (see
+    `set_mode_gpu`, `set_random_seed`). `core` is the minidrop Net that does the work.
     """
 
     def __init__(self, network_file: Any, *arguments: Any, phase: Any = None, weights: Any = None,
@@ -41,6 +41,8 @@ class Net:
                 phase = argument
             elif isinstance(argument, str | os.PathLike) and weights is None:
                 weights = argument
+            elif argument is None:
+                continue
             else:
                 raise ConfigError(f"Net takes a network file, a phase (TRAIN or TEST) and a file of weights, "
                                   f"got {argument!r} too")
@@ -233,14 +235,12 @@ class Net:
         self.core.share_weights(other.core)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the weights to a .caffemodel, or to HDF5 where the name ends with .h5."""
-        self.core.save(path)
+        """Write the weights as a .caffemodel, whatever the name."""
+        self.core.save(path, format=".caffemodel")
 
     def save_hdf5(self, path: str | os.PathLike, write_diff: bool = False) -> None:
-        """Write the weights to an HDF5 file, whose name has to end with .h5, with gradients if wanted."""
-        if not os.fspath(path).endswith(".h5"):
-            raise ConfigError(f"{path}: expected a name that ends with .h5")
-        self.core.save(path, write_diff)
+        """Write the weights as HDF5, whatever the name, with gradients if wanted."""
+        self.core.save(path, write_diff, ".h5")
 
 
 def _filled(array, size):

@@ -20,7 +20,8 @@ class Solver:
     """Trains as a solver file says, by the rule of its type; `core` is the minidrop Solver behind it.
 
     `net` and `test_nets` are nets by pycaffe's names. It runs on the device that is set (see `set_mode_gpu`),
-    whatever solver_mode says, and layer by layer, so that blobs and gradients can be looked at in between.
+    whatever solver_mode says. A step computes, as in minidrop's own training, only the units that drops keep;
+    it leaves blobs and gradients of parameters to be looked at, but no gradients of blobs.
     """
 
     type: str | None = None
@@ -35,9 +36,14 @@ class Solver:
         self.net = Net.of(self.core.net)
         self.test_nets = [Net.of(net) for net in self.core.test_nets]
         self._on_start: list[Callable[[], object]] = []
-        self.core.after_backward.append(self._keep_gradients)
+        self._on_gradients: list[Callable[[], object]] = []
+        self.core.after_backward.append(self._ready)
 
-    def _keep_gradients(self, parameters: dict[str, Parameter]) -> None:
+    def _ready(self, parameters: dict[str, Parameter]) -> None:
+        """Call what waits for the gradients, which may change them, then keep them for who looks later."""
+        self.net.gradients_of_step.clear()
+        for function in self._on_gradients:
+            function()
         self.net.gradients_of_step = {
             own: partial(Blocks(own.blocks, own.dtype).dense, own.backend, own.shape)
             for own in parameters.values()}
@@ -89,16 +95,21 @@ class Solver:
     def apply_update(self) -> None:
         """Update the weights by the gradients that the net's parameters hold, and clear those.
 
-        Raises NonFiniteError, and changes nothing, if one of them is not finite.
+        They are divided by iter_size, as Caffe does; `iter` stays. Raises NonFiniteError, and changes
+        nothing, if one of them is not finite.
         """
         core = self.core
-        if broken := core.updater.apply(core.iteration, core.learning_rate):
+        if broken := core.updater.apply(core.iteration, core.learning_rate, core.settings.iter_size):
             raise NonFiniteError(f"apply_update: the gradient of {broken} is not finite; nothing was updated")
+        self.net.gradients_of_step.clear()
 
     def add_callback(self, on_start: Callable[[], object], on_gradients_ready: Callable[[], object]) -> None:
-        """Call on_start() before each iteration, on_gradients_ready() before each update."""
+        """Call on_start() before each iteration, on_gradients_ready() before each update.
+
+        What the latter writes to the `diff` of a parameter is what the update uses.
+        """
         self._on_start.append(on_start)
-        self.core.after_backward.append(lambda parameters: on_gradients_ready())
+        self._on_gradients.append(on_gradients_ready)
 
     def snapshot(self) -> str:
         """Write a snapshot, from which `restore` goes on; returns its path."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Context:
     backend: object
     config_path: str | None = None   # the network file: data sources are looked up beside it
     rank: int = 0                  # among processes that train together: their noise must differ
+    handed: Mapping[str, Any] = field(default_factory=dict)     # {layer: what it hands on to this net}
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,10 @@ class Layer:
         """Return the key of an iteration's random numbers, different for each layer, iteration and rank."""
         rank = (self.context.rank,) if self.context.rank else ()
         return stream_key(self.context.seed, self.stream, self.name, iteration, *rank)
+
+    def hands_on(self) -> Any:
+        """Return what the same layer of a net in other shapes finds in its context, None for nothing."""
+        return None
 
     def adopt(self, other: Any) -> None:
         """Take over what the caller has set on `other`, the same layer of an earlier net."""

@@ -44,8 +44,10 @@ class PythonLayer:
         backward(top, propagate_down, bottom)
                                    if propagate_down[0]: bottom[0].diff[...] = f'(top[0].diff)
 
-    where bottom and top are lists of `Blob`s, on the host whatever the device of the net. Diffs are zeros
-    when backward begins; what it leaves in the diffs of self.blobs is added to the gradients. It has
+    where bottom and top are lists of `Blob`s, on the host whatever the device of the net. Where a top has the
+    name of a bottom both are one blob, which begins with the bottom's values, and in backward holds those of
+    the top and its diff. The diffs of other bottoms are zeros when backward begins; what it leaves in the
+    diffs of self.blobs is added to the gradients. It has
     `param_str`, `phase` (0: TRAIN, 1: TEST), `blobs`, and `name`. A layer without bottoms and parameters
     feeds the net; where it stands in its data is its own: a snapshot does not have it.
     """
@@ -87,12 +89,17 @@ class Python(Layer):
     def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
         dtype = self.context.dtype
         self.bottom = [Blob(shape, dtype) for shape in shapes]
-        self.top = [Blob((), dtype) for _ in self.config.top]
+        named = dict(zip(self.config.bottom, self.bottom, strict=True))
+        self.top = [named.get(name) or Blob((), dtype) for name in self.config.top]
         self.passes = 0
         kind = self._kind()
-        self.user = self._run(lambda: kind(self.name, self.settings.param_str or self.config.param_str,
-                                           int(not self.training), dtype), "__init__", ConfigError)
-        self._run(lambda: self.user.setup(self.bottom, self.top), "setup", ConfigError)
+        handed = self.context.handed.get(self.name)
+        if type(handed) is kind:
+            self.user = handed
+        else:
+            self.user = self._run(lambda: kind(self.name, self.settings.param_str or self.config.param_str,
+                                               int(not self.training), dtype), "__init__", ConfigError)
+            self._run(lambda: self.user.setup(self.bottom, self.top), "setup", ConfigError)
         self._run(lambda: self.user.reshape(self.bottom, self.top), "reshape", ConfigError)
         self.is_data = not self.bottom and not self.user.blobs
         return [blob.shape for blob in self.top]
@@ -137,9 +144,12 @@ class Python(Layer):
         return [ParameterSpec(f"blob{i}", blob.shape, FillerParameter(), initial=blob.written)
                 for i, blob in enumerate(self.user.blobs)]
 
+    def hands_on(self) -> Any:
+        return self.user
+
     def adopt(self, other: Any) -> None:
         """Go on with a copy of the instance that `other` has run, in the shapes of this layer."""
-        if type(other.user) is type(self.user):
+        if other.user is not self.user and type(other.user) is type(self.user):
             self.user = copy.copy(other.user)
             self._run(lambda: self.user.reshape(self.bottom, self.top), "reshape", ConfigError)
 
@@ -155,9 +165,10 @@ class Python(Layer):
         self.passes += 1
         blobs = self.user.blobs
         for blob, array in zip((*self.bottom, *blobs), arrays, strict=True):
-            blob.hold(array)
+            blob.hold(array.copy() if blob in self.top else array)
         self._run(lambda: self.user.reshape(self.bottom, self.top), "reshape", DataError)
         self._run(lambda: self.user.forward(self.bottom, self.top), "forward", DataError)
+        self._check_shapes("forward", [array.shape for array in arrays])
         for i, blob in enumerate(blobs):            # which it may have changed
             data = self.params[f"blob{i}"].data
             if not np.shares_memory(blob.data, backend.to_host(data)):
@@ -165,19 +176,29 @@ class Python(Layer):
         # Copies: the next pass writes to the same blobs.
         return tuple(backend.asarray(blob.data.copy(), self.context.dtype) for blob in self.top)
 
+    def _check_shapes(self, what, shapes):
+        """Raise DataError where the class has given bottoms or parameters shapes that are not theirs."""
+        names = [f"bottom[{i}]" for i in range(len(self.bottom))]
+        names += [f"self.blobs[{i}]" for i in range(len(self.user.blobs))]
+        for name, blob, shape in zip(names, (*self.bottom, *self.user.blobs), shapes, strict=True):
+            if blob.shape != shape and (what == "backward" or blob not in self.top):
+                raise DataError(f"{self.settings.module}.{self.settings.layer}: {what} left {name} in shape "
+                                f"{blob.shape}, expected {shape}; only tops may be reshaped")
+
     def run_backward(self, call: _Call, gy: Sequence[np.ndarray | None], wanted: Sequence[bool]) -> tuple:
         """Run the class's backward for one call of forward; returns gradients on the host."""
         blobs = (*self.bottom, *self.user.blobs)
         for blob, array in zip(blobs, call.arrays, strict=True):
             blob.hold(array)
         for blob, top, gradient in zip(self.top, call.tops, gy, strict=True):
-            if call.number != self.passes:          # another pass has written to it since
+            if call.number != self.passes or blob in self.bottom:   # something else has been put there since
                 blob.hold(top.copy())
             blob.clear_diff()
             if gradient is not None:
                 blob.diff[...] = gradient
         down = list(wanted[:len(self.bottom)])
         self._run(lambda: self.user.backward(self.top, down, self.bottom), "backward", DataError)
+        self._check_shapes("backward", [array.shape for array in call.arrays])
         return tuple(blob.diff if want else None for blob, want in zip(blobs, wanted, strict=True))
 
 

@@ -11,6 +11,7 @@ from minidrop.autograd import Tensor, backward
 from minidrop.errors import ConfigError, DataError, MinidropError, ShapeError, fits_into_memory, nearest
 from minidrop.layers.given import NodeDraw
 from minidrop.net.graph import BlobRef, Node
+from minidrop.net.reshaping import front_of, rebuild
 
 if TYPE_CHECKING:
     from minidrop.net.net import Net
@@ -36,30 +37,46 @@ class Layerwise:
 
     A pass of the net itself, e.g. one of a Solver, leaves its blobs here too, but nothing to run backward on.
     Input layers give the blobs that they hold here to the net's own passes as well.
+
+    After a reshape of inputs a pass to a layer needs only the layers up to it to fit them, as in Caffe: where
+    the rest does not, a front of the net runs, in which only these layers are.
     """
 
     def __init__(self, net: Net):
         self.net = net
+        self._front: Net | None = None
         self._read_graph()
 
-    def _read_graph(self):
-        net = self.net
-        self._graph = graph = net.graph
-        self._nodes = {node.name: i for i, node in enumerate(graph.nodes)}
-        self._weights = {ref.name: weight for ref, weight in net.losses}
+    @property
+    def _acting(self) -> Net:
+        """The net that runs."""
+        return self.net if self._front is None else self._front
+
+    def _read_graph(self, front: Net | None = None):
+        """Begin anew with the net, or a front of it."""
+        if self._front is not None:
+            self._front.close()
+        self._front, self._whole_graph = front, self.net.graph
+        net = self._acting
+        self._graph = net.graph
+        self._all_nodes = [*self._graph.nodes, *self.net.graph.nodes[len(self._graph.nodes):]]
+        self._nodes = {node.name: i for i, node in enumerate(self._all_nodes)}
+        self._weights = {ref.name: weight for ref, weight in self.net.losses}
         self._shapes, self._versions = {}, {}
-        for ref, shape in graph.shapes.items():
-            self._shapes[ref.name], self._versions[ref.name] = shape, ref.version + 1
+        for ref, shape in (*self.net.graph.shapes.items(), *self._graph.shapes.items()):
+            self._shapes[ref.name] = shape
+            self._versions[ref.name] = max(self._versions.get(ref.name, 0), ref.version + 1)
         self._trained = _trained(net)
-        self._inputs = {name: node.layer for node in graph.nodes if node.config.type == "Input"
+        self._inputs = {name: node.layer for node in self._all_nodes if node.config.type == "Input"
                         for name in node.layer.shapes}
-        self._new_inputs: dict[str, Tensor] = {}        # whose shape is no more what the net was built for
-        self._gradients: dict[str, Any] = {}
+        if front is None:
+            self._new_inputs: dict[str, Tensor] = {}    # whose shape is no more what the net was built for
+        self._is_fitted = True          # what runs was built for the shapes of the inputs
         self._begin(net.run)
         for name, layer in self._inputs.items():
             if name not in layer.set:
-                net.set_inputs(**{name: self._zeros(self._shapes[name])})
-            self._set(BlobRef(name, 0), layer.set[name])
+                self.net.set_inputs(**{name: self._zeros(self._shapes[name])})
+            self._set(BlobRef(name, 0), self._new_inputs.get(name, layer.set[name]))
 
     # -- blobs -----------------------------------------------------------------------------------------------
     def shape(self, name: str) -> tuple[int, ...]:
@@ -87,7 +104,8 @@ class Layerwise:
     def gradient(self, name: str) -> Any:
         """Return the array of the gradient of a blob: what `backward` left, or what it begins with.
 
-        It may be written to. Before any pass backward it is the loss_weight of a loss, otherwise zeros.
+        It may be written to. Before any pass backward, and after a pass of the net itself, which keeps none,
+        it is the loss_weight of a loss, otherwise zeros.
         """
         shape, found = self.shape(name), self._gradients.get(name)
         if found is None or found.shape != shape:
@@ -104,11 +122,11 @@ class Layerwise:
         self._adopt()
         if name not in self._inputs:
             self._shape(name)
-            writer = self._graph.writer[BlobRef(name, 0)].name
+            writer = self.net.graph.writer[BlobRef(name, 0)].name
             raise ShapeError(f"blob {name!r} is written by layer {writer!r}, and its shape follows; only "
                              f"inputs can be reshaped ({', '.join(self._inputs) or 'this net has none'})")
         if tuple(shape) != self.shape(name):
-            self._new_inputs[name] = self._zeros(tuple(shape))
+            self._is_fitted, self._new_inputs[name] = False, self._zeros(tuple(shape))
             self._set(BlobRef(name, 0), self._new_inputs[name])
 
     def reshape(self) -> None:
@@ -118,10 +136,21 @@ class Layerwise:
         """
         self._adopt()
         if self._new_inputs:
-            inputs = self._new_inputs
-            rebuild(self.net, {name: tensor.shape for name, tensor in inputs.items()})
-            self.net.set_inputs(**inputs)
+            rebuild(self.net, self._new_inputs)
             self._read_graph()
+
+    def _fit(self, end):
+        """Fit the net to the shapes of its inputs, or only a front of it where layers behind `end` do not."""
+        self._adopt()
+        count = len(self._between(None, end))
+        if self._front is not None and self._is_fitted and count <= len(self._graph.nodes):
+            return
+        try:
+            self.reshape()
+        except ConfigError:
+            if count == len(self._all_nodes):
+                raise
+            self._read_graph(front_of(self.net, self._new_inputs, count))
 
     def _zeros(self, shape, requires_grad=False):
         backend = self.net.backend
@@ -149,22 +178,25 @@ class Layerwise:
     # -- passes ----------------------------------------------------------------------------------------------
     def _begin(self, run):
         """Go on from the tensors of a Run."""
-        self._run = run
+        self._run, self._run_of_net = run, self.net.run
         self._calls: dict[int, _Call] = {}      # by the index of the node
+        self._gradients: dict[str, Any] = {}    # by the name of the blob
         self._current = {ref.name: ref for ref in sorted(run.tensors)}      # the version that a blob holds
         self._is_own = dict.fromkeys(run.tensors, False)
 
     def _adopt(self):
         """Go on from the last pass of the net, if it was not one of these."""
-        if self.net.graph is not self._graph:
+        if self.net.graph is not self._whole_graph:
             self._read_graph()
-        elif self.net.run is not self._run:
+        elif self.net.run is not self._run_of_net:
+            if self._front is not None:
+                self._read_graph()
             self._begin(self.net.run)
 
     @contextmanager
     def _pass(self) -> Iterator[None]:
         """Within this context layers compute every unit, and multiply by masks."""
-        net = self.net
+        net = self._acting
         mode = net.mode
         with net.at_work():
             net.mode = replace(mode, masked=True, fused=False)
@@ -180,7 +212,7 @@ class Layerwise:
                 raise ConfigError(f"the net has no layer {name!r}{nearest(name, self._nodes)}")
         begin = 0 if first is None else self._nodes[first]
         end = len(self._nodes) if last is None else self._nodes[last] + 1
-        return self.net.graph.nodes[begin:end]
+        return self._all_nodes[begin:end]
 
     def forward(self, start: str | None = None, end: str | None = None) -> None:
         """Run the layers from `start` to `end`, by default the first and the last, on what the blobs hold.
@@ -188,11 +220,11 @@ class Layerwise:
         Random drops are drawn anew, unless the net's `draw_patterns` was called. Raises ConfigError for an
         unknown layer, and the errors of the layers.
         """
-        self.reshape()
+        self._fit(end)
         nodes = self._between(start, end)
         with self._pass():
             self._run.spent = True      # for the net's own `backward`: the layers are not connected
-            self.net.draw_if_due()
+            self._acting.draw_if_due()
             for node in nodes:
                 self._forward(node)
 
@@ -235,7 +267,7 @@ class Layerwise:
         self._adopt()
         nodes = self._between(end, start)
         for node in nodes:
-            if node.index not in self._calls:
+            if node.index not in self._calls and not node.layer.is_data:
                 raise DataError(f"layer {node.name!r} has not run forward, or only in a pass of a solver, "
                                 f"which keeps nothing to run backward on; call forward first")
         own: set[int] = {node.index for node in nodes}
@@ -246,10 +278,12 @@ class Layerwise:
 
     def _backward(self, node, own, written):
         """Run one layer backward; `own`: the nodes of this pass, `written`: the blobs that it has reached."""
+        if node.layer.is_data:
+            return
         call = self._calls[node.index]
         wanted = [i for i, ref in enumerate(node.tops) if call.tops[i].requires_grad and (
             ref in written or not any(reader.index in own for reader, _ in self._graph.readers[ref]))]
-        if not wanted or node.layer.is_data:
+        if not wanted:
             return
         if call.spent:
             self._again(node, call)
@@ -281,21 +315,3 @@ def _trained(net):
                 or found.intersection(read) or net.force_backward and node.layer.is_data):
             found.update(node.tops)
     return found
-
-
-def rebuild(net: Net, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Fit a net to other shapes of its inputs, {name: shape}, with the same parameters.
-
-    Raises ConfigError, and leaves it as it is, where its layers or parameters do not fit them.
-    """
-    message = type(net.config.message)()
-    message.CopyFrom(net.config.message)
-    for layer in message.layer:
-        if layer.type != "Input" or not shapes.keys() & set(layer.top):
-            continue
-        old = [list(shape.dim) for shape in layer.input_param.shape]
-        old = old if len(old) > 1 else old * len(layer.top)
-        layer.input_param.ClearField("shape")
-        for top, shape in zip(layer.top, old, strict=True):
-            layer.input_param.shape.add().dim.extend(shapes.get(top, shape))
-    net.replace_by(replace(net.config, message=message))

@@ -110,10 +110,18 @@ class Lifetime:
 
         Raises ConfigError, and leaves the net as it is, where `config` does not fit the parameters.
         """
+        self.become(self.derived(config))
+
+    def derived(self: Any, config: NetConfig) -> Net:
+        """Return a net of `config` with the same parameters, which goes on in the data and the draws.
+
+        Raises ConfigError where `config` does not fit the parameters.
+        """
+        handed = {name: layer.hands_on() for name, layer in self.layers.items()}
         new = type(self)(config, self.phase, self.backend, self.dtype, self.seed, self.level, self.stages,
-                         self)
+                         self, handed={name: own for name, own in handed.items() if own is not None})
         new._go_on_from(self)
-        self.become(new)
+        return new
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise SnapshotError("a Net cannot be pickled: it holds files, threads and device memory. Build it "

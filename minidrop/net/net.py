@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,8 @@ class Net(Weights, Lifetime):
     Net, whose parameters this one uses where layer and parameter have the same name (a test net beside a
     train net). `precision`: "float32", "tf32", "float16" or "bfloat16", to which products on a GPU round
     their operands; all else stays float32. `fills`: False allocates no parameters and states, for a net that
-    is inspected but not run. Raises one ConfigError with every mistake of the description.
+    is inspected but not run. `handed`: {layer: what it hands on} of a net that this one is in other
+    shapes. Raises one ConfigError with every mistake of the description.
 
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the
     last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` the planner's
@@ -55,7 +56,7 @@ class Net(Weights, Lifetime):
 
     def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str = "auto", dtype: str = "float32",
                  seed: int = 0, level: int = 0, stages: tuple = (), share: Any = None,
-                 precision: str = "float32", fills: bool = True):
+                 precision: str = "float32", fills: bool = True, handed: Mapping[str, Any] | None = None):
         if phase not in ("TRAIN", "TEST"):
             raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
         # np.float32, np.dtype("float32") or "float32"
@@ -71,7 +72,7 @@ class Net(Weights, Lifetime):
         if dtype == "float64" and precision != "float32":
             raise ConfigError(f"precision {precision} rounds products of float32 numbers, but dtype is "
                               f"float64; keep one of them")
-        context = Context(phase, self.seed, self.dtype, self.backend, config.path)
+        context = Context(phase, self.seed, self.dtype, self.backend, config.path, handed=handed or {})
         problems = Problems(self.config, [line for error in mistakes for line in error.lines])
         self.graph = build_graph(self.config, context, problems)
         self.reshuffles = find_reshuffles(self.graph, problems)

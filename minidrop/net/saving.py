@@ -14,22 +14,28 @@ if TYPE_CHECKING:
     from minidrop.net.net import Net
 
 
-def save(net: Net, path: str | os.PathLike, diffs: bool = False) -> None:
+FORMATS = (".caffemodel", ".h5")
+
+
+def save(net: Net, path: str | os.PathLike, diffs: bool = False, format: str | None = None) -> None:
     """Write the weights of a net to a .caffemodel or an .h5 file; see `Net.save`."""
     text = os.fspath(path)
+    if format not in (None, *FORMATS):
+        raise SnapshotError(f"format: expected {' or '.join(FORMATS)}, got {format!r}")
+    chosen = format or next((one for one in FORMATS if text.endswith(one)), None)
     arrays = {layer: [(p.data, p.dense_grad() if diffs else None) for p in own.values()]
               for layer, own in net.params.items()}
     to_host = net.backend.to_host
-    if text.endswith(".caffemodel"):
+    if chosen == ".caffemodel":
         write_binary_weights(path, as_caffe(net.config.message), arrays, to_host)
-    elif text.endswith(".h5"):
+    elif chosen == ".h5":
         first = {names[0] for names in net.owners().values()}
         owned = {layer: [f"{layer}/{name}" in first for name in own] for layer, own in net.params.items()}
         write_hdf5_weights(path, list(net.layers), arrays, lambda layer, number: owned[layer][number],
                            to_host)
     else:
         raise SnapshotError(f"{text}: expected a name that ends in .caffemodel or .caffemodel.h5, which "
-                            f"chooses the format")
+                            f"chooses the format, or a format")
 
 
 def as_caffe(message: NetParameter) -> NetParameter:

@@ -74,8 +74,10 @@ class Weights:
             for name, parameter in self.params[layer].items():
                 parameter.share_data(other.params[layer][name])
 
-    def save(self: Any, path: str | os.PathLike, diffs: bool = False) -> None:
-        """Write the weights as Caffe does: a .caffemodel, or a .caffemodel.h5, by the end of the name.
+    def save(self: Any, path: str | os.PathLike, diffs: bool = False, format: str | None = None) -> None:
+        """Write the weights as Caffe does: a .caffemodel, or a .caffemodel.h5.
+
+        format: ".caffemodel" or ".h5"; None: what the name ends with.
 
         A .caffemodel also holds the layers, as the net was built. An ApproxDropout or GaussianDropout in it
         is a Dropout, which does the same where nothing is dropped, and a DropConnect an InnerProduct: Caffe
@@ -84,4 +86,4 @@ class Weights:
         and OpenCV does not. diffs: with the gradients. The file is replaced as a whole or not at all; raises
         SnapshotError.
         """
-        save(self, path, diffs)
+        save(self, path, diffs, format)

@@ -64,8 +64,11 @@ def test_the_ways_to_make_one():
                 caffe.Net(network_file="net.prototxt", phase=1, weights="w.caffemodel")):
         np.testing.assert_array_equal(net.params["fc"][1].data, [1, 2, 3, 4, 5])
         assert net.core.phase == "TEST"
+    for net in (caffe.Net("net.prototxt", None, caffe.TEST),
+                caffe.Net("net.prototxt", caffe.TEST, weights=None)):
+        assert net.core.phase == "TEST" and not net.params["fc"][1].data.any()
     for arguments in ((), ("w.caffemodel",), (caffe.TEST, caffe.TRAIN), ("w.caffemodel", "v.caffemodel", 1),
-                      (2,), ([],), (caffe.TEST, ["w.caffemodel"])):
+                      (2,), ([],), (caffe.TEST, ["w.caffemodel"]), (None,)):
         with pytest.raises(ConfigError, match="phase"):
             caffe.Net("net.prototxt", *arguments)
     with pytest.raises(SnapshotError, match="missing"):
@@ -154,6 +157,21 @@ def test_reshape_keeps_the_weights():
             net.blobs["data"].reshape(*shape)
 
 
+def test_deep_dream_on_another_size_than_the_classifier_takes():
+    net = net_of("force_backward: true\n" + DEPLOY)
+    src = net.blobs["data"]
+    src.reshape(1, 3, 12, 10)
+    src.data[0] = image(3, 12, 10)
+    net.forward(end="pool")
+    dst = net.blobs["pool"]
+    assert dst.shape == (1, 4, 5, 4) and (dst.data > 0).any()
+    dst.diff[:] = dst.data
+    net.backward(start="pool")
+    assert src.diff.shape == src.data.shape == (1, 3, 12, 10) and src.diff.any()
+    with pytest.raises(ConfigError, match=r"'data' from \(2, 3, 8, 8\) to \(1, 3, 12, 10\).*\n?.*'fc'"):
+        net.forward()
+
+
 def test_net_surgery_makes_a_classifier_convolutional():
     net = net_of()
     net.save("w.caffemodel")
@@ -187,9 +205,9 @@ def test_forward_all_in_batches_of_the_net():
     (lambda net: net.forward(start="no"), ConfigError, "no layer 'no'"),
     (lambda net: net.forward(blobs=["no"]), ConfigError, "no blob 'no'"),
     (lambda net: net.forward_all(data=np.float32(1)), ShapeError, "one number of records"),
-    (lambda net: net.backward(), DataError, "layer 'data' has not run forward"),
-    (lambda net: net.save("w.txt"), SnapshotError, "caffemodel"),
-    (lambda net: net.save_hdf5("w.caffemodel"), ConfigError, "ends with .h5"),
+    (lambda net: net.backward(), DataError, "layer 'conv' has not run forward"),
+    (lambda net: net.core.save("w.txt"), SnapshotError, "caffemodel"),
+    (lambda net: net.core.save("w.h5", format="hdf5"), SnapshotError, "format: expected .caffemodel or .h5"),
 ])
 def test_mistakes(call, error, what):
     with pytest.raises(error, match=what):
@@ -211,6 +229,17 @@ def test_weights_through_hdf5_and_between_nets():
     smaller = net_of(DEPLOY.replace("num_output: 5", "num_output: 6"))
     with pytest.raises(ShapeError, match="layer 'fc': expected weights"):
         smaller.share_with(net)
+
+
+@pytest.mark.parametrize("name", ["w", "w.caffemodel", "w.h5", "w.weights"])
+def test_the_call_and_not_the_name_chooses_the_format(name):
+    net, other = net_of(), net_of()
+    for value, save in enumerate((net.save, net.save_hdf5)):
+        net.params["fc"][0].data[...] = value
+        save(name)
+        assert (Path(name).read_bytes()[:8] == b"\x89HDF\r\n\x1a\n") == (save == net.save_hdf5)
+        other.copy_from(name)
+        assert (other.params["fc"][0].data == value).all()
 
 
 def test_memory_data():

@@ -103,6 +103,22 @@ def test_a_step_equals_the_loop_by_hand(solver_file):
     assert (own.net.params["fc1"][0].data is own.core.test_nets[0].params["fc1"]["weight"].data)
 
 
+def test_passes_added_up_by_hand_equal_iter_size(solver_file):
+    written(solver_file, Path(solver_file).read_text() + "iter_size: 2\n")
+    solver, own = caffe.SGDSolver(solver_file), caffe.SGDSolver(solver_file)
+    solver.step(2)
+    own.step(1)
+    own.net.clear_param_diffs()
+    for _ in range(2):
+        own.net.forward()
+        own.net.backward()
+    own.apply_update()
+    for name, blobs in solver.net.params.items():
+        np.testing.assert_allclose(own.net.params[name][0].data, blobs[0].data, rtol=1e-5, atol=1e-7)
+        assert not own.net.params[name][0].diff.any()
+    assert own.iter == 1
+
+
 def test_looking_on_changes_nothing(solver_file):
     plain, watched = caffe.SGDSolver(solver_file), caffe.SGDSolver(solver_file)
     plain.step(4)
@@ -111,6 +127,16 @@ def test_looking_on_changes_nothing(solver_file):
         assert watched.net.params["fc1"][0].diff.any() and watched.net.blobs["fc1"].data.any()
         watched.test_nets[0].forward()
     np.testing.assert_array_equal(plain.net.params["fc1"][0].data, watched.net.params["fc1"][0].data)
+
+
+def test_a_step_leaves_no_gradients_of_blobs_of_an_earlier_pass(solver_file):
+    solver = caffe.SGDSolver(solver_file)
+    for _ in range(2):
+        solver.net.forward()
+        solver.net.backward()
+        assert solver.net.blobs["fc1"].diff.any()
+        solver.step(1)
+        assert not solver.net.blobs["fc1"].diff.any() and solver.net.blobs["loss"].diff == 1
 
 
 def test_the_rule_of_the_class_counts_more_than_the_file(solver_file):
@@ -146,6 +172,37 @@ def test_solve_callbacks_and_snapshots(solver_file):
     third.solve(path)
     np.testing.assert_array_equal(third.net.params["fc1"][0].data, solver.net.params["fc1"][0].data)
     assert third.lr == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("drop", ["", 'layer { name: "drop" type: "ApproxDropout" bottom: "fc1" top: "fc1" '
+                                      'approx_dropout_param { dropout_ratio: 0.5 } } '])
+def test_what_a_callback_writes_to_gradients_is_what_the_update_uses(solver_file, drop):
+    text = Path("train.prototxt").read_text()
+    place = text.index("layer {", text.index('name: "relu1"'))
+    written("train.prototxt", text[:place] + drop + text[place:])
+    solver = caffe.SGDSolver(solver_file)
+    weight, fixed = solver.net.params["fc1"][0], solver.net.params["score"][0]
+    before, kept, seen = weight.data.copy(), fixed.data.copy(), []
+
+    def mask():
+        seen.append(weight.diff.copy())
+        weight.diff[:, 18:] = 0
+        weight.diff[...] *= 0.5
+        fixed.diff[...] = 0
+
+    solver.add_callback(lambda: None, mask)
+    solver.step(1)
+    expected = np.concatenate([seen[0][:, :18] / 2, np.zeros((10, 18))], 1)
+    assert expected.any() and seen[0][:, 18:].any()
+    np.testing.assert_allclose(before - weight.data, 0.1 * expected, rtol=1e-3, atol=1e-7)
+    np.testing.assert_array_equal(fixed.data, kept)
+    np.testing.assert_allclose(weight.diff, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="read-only"):
+        weight.diff[...] = 1
+    solver.net.forward()
+    solver.net.backward()
+    weight.diff[...] = 1
+    assert (solver.core.net.params["fc1"]["weight"].grad == 1).all()
 
 
 def test_an_update_that_is_not_finite_is_refused(solver_file):

@@ -114,6 +114,51 @@ class Broken(PythonLayer):
         raise ValueError("not\\nso")
 
 
+class Once(PythonLayer):
+    setups = 0
+
+    def setup(self, bottom, top):
+        self.size = bottom[0].num
+        self.blobs.add_blob(2)
+        Once.setups += 1
+
+    def reshape(self, bottom, top):
+        if bottom[0].num > 9:
+            raise Exception("too many")
+        top[0].reshape(bottom[0].num)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = self.size + self.blobs[0].data[0]
+
+
+class Halve(PythonLayer):
+    """In place: y = tanh(x) / 2, after Caffe's idiom of a reshape that does nothing."""
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        assert (top[0].data == bottom[0].data).all()
+        top[0].data[...] = np.tanh(top[0].data) / 2
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = top[0].diff * (1 - (2 * top[0].data)**2) / 2
+
+
+class Look(PythonLayer):
+    """In place, changes nothing; reshapes what it is told to."""
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        pass
+
+    def backward(self, top, propagate_down, bottom):
+        if self.param_str:
+            bottom[0].reshape(*map(int, self.param_str.split()))
+
+
 class Stranger:
     pass
 '''
@@ -223,6 +268,53 @@ def test_reshaped_and_copied_nets_go_on_with_the_instance():
     twin.forward(a=numbers(2, 3))
     net.forward(a=numbers(2, 3))
     assert (net.blobs["x"].data == 3).all() and (twin.blobs["x"].data == 4).all()
+
+
+def test_in_place_a_top_is_its_bottom():
+    look = python("Look", "ip", "ip").replace('"py"', '"look"')
+    middles = (python("Halve", "ip", "ip"), look), (
+        layer("TanH", "tanh", "ip", "ip"),
+        layer("Power", "half", "ip", "ip", more="power_param { scale: 0.5 }"))
+    net, own = (net_of(inputs((4, 3), (4, 2)), ip("ip", "a", 2), *middle,
+                       layer("EuclideanLoss", "loss", "ip b")) for middle in middles)
+    for one in (net, own):
+        for _ in range(2):
+            one.forward(a=numbers(4, 3), b=numbers(4, 2))
+        one.backward()
+    assert net.loss == pytest.approx(own.loss)
+    for name in ("weight", "bias"):
+        np.testing.assert_allclose(net.params["ip"][name].grad, own.params["ip"][name].grad, rtol=1e-12)
+    check_gradients(net.layers["py"].forward, numbers(4, 2))
+    x = numbers(4, 2)
+    net.layers["py"].forward(md.Tensor(x))
+    np.testing.assert_array_equal(x, numbers(4, 2))
+
+
+@pytest.mark.parametrize("shape", ["4 5", "3 2", "2"])
+def test_a_diff_of_another_shape_is_refused(shape):
+    net = net_of(inputs((2, 3)) + ip("ip", "a", 3) + python("Look", "ip", "ip", shape) + layer(
+        "Reduction", "loss", "ip", more="loss_weight: 1"))
+    net.forward(a=numbers(2, 3))
+    with pytest.raises(DataError, match=r"layer 'py' \(Python\): somelayers.Look: backward left bottom\[0\] "
+                                        r"in shape \(\d.*\), expected \(2, 3\)"):
+        net.backward()
+
+
+def test_setup_runs_once_however_often_a_net_is_reshaped():
+    net = net_of(inputs((4, 3)), python("Once", "a", "y"))
+    steps, user, parameter = Layerwise(net), net.layers["py"].user, net.params["py"]["blob0"]
+    for size in (2, 5):
+        steps.reshape_input("a", (size, 3))
+        parameter.data[...] = size
+        steps.forward()
+        np.testing.assert_array_equal(steps.value("y").data, np.full(size, 4 + size))
+    assert net.layers["py"].user is user and net.params["py"]["blob0"] is parameter
+    assert type(user).setups == 1 and net_of(inputs((4, 3)), python("Once", "a", "y")) and user.setups == 2
+    steps.reshape_input("a", (10, 3))
+    with pytest.raises(ConfigError, match="too many"):
+        steps.forward()
+    net.forward(a=np.zeros((5, 3)))
+    assert net.blobs["y"].shape == (5,)
 
 
 def error_of(text):

@@ -148,8 +148,16 @@ def test_blobs_are_there_before_any_pass_and_may_be_fed_anywhere():
     np.testing.assert_allclose(steps.value("ip3").data[0], 2 * weight.sum(1) + bias)
     steps.backward(end="ip3")
     assert steps.gradient("sum").any()
-    with pytest.raises(DataError, match="layer 'data' has not run forward|layer 'in' has not run forward"):
+    with pytest.raises(DataError, match="layer 'ip1' has not run forward"):
         steps.backward()
+
+
+def test_backward_after_a_pass_that_began_behind_the_data():
+    whole, net, steps = pair(*NET)
+    expected = forward_backward(whole)
+    steps.forward(start="ip1")
+    steps.backward()
+    assert_same(gradients(net), expected)
 
 
 def test_a_changed_blob_stays_for_the_layers_below():
@@ -203,10 +211,48 @@ def test_reshape_keeps_parameters_and_fits_all_shapes():
     expected = weight.data.sum(1) + net.params["ip1"]["bias"].data
     np.testing.assert_allclose(steps.value("ip1").data[3], expected)
     steps.reshape_input("data", (4, 12))
-    with pytest.raises(ConfigError, match=r"weight has shape \(8, 12\) here, but \(8, 13\) in the net it is"):
+    with pytest.raises(ConfigError, match=r"reshaped to \('data' from \(4, 13\) to \(4, 12\)\): (?s:.*)"
+                                          r"weight has shape \(8, 12\) here, but \(8, 13\)"):
         steps.forward()
     with pytest.raises(ShapeError, match="written by layer 'ip1'.*only inputs can be reshaped"):
         steps.reshape_input("ip1", (4, 8))
+
+
+def test_a_pass_to_a_layer_needs_only_the_layers_up_to_it_to_fit():
+    """As Deep Dream runs a net on octaves of an image, though its classifier takes one size alone."""
+    convolution = 'convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } }'
+    text = "force_backward: true\n" + "\n".join((
+        inputs((1, 1, 5, 5)), layer("Convolution", "c", "a", more=convolution), layer("ReLU", "r", "c", "c"),
+        ip("fc", "c", 2), inputs((1, 2), names=["late"])))
+    net = Net(parse_net(text), device="cpu", dtype="float64")
+    steps, rng = Layerwise(net), np.random.default_rng(0)
+    steps.value("late").data[...] = 3
+    for size in (8, 7):
+        steps.reshape_input("a", (1, 1, size, size))
+        steps.value("a").data[...] = x = rng.standard_normal((1, 1, size, size))
+        for _ in range(2):
+            steps.forward(end="c")
+        weight = net.params["c"]["weight"]
+        assert steps.shape("c") == (1, 2, size - 2, size - 2) and steps.shape("fc") == (1, 2)
+        expected = (x[0, 0, 1:4, :3] * weight.data[1, 0]).sum()
+        assert steps.value("c").data[0, 1, 1, 0] == pytest.approx(expected, rel=1e-12)
+        steps.gradient("c")[0, 1, 1, 0] = 1
+        weight.clear_grad()
+        steps.backward(start="c")
+        np.testing.assert_allclose(steps.gradient("a")[0, 0, 1:4, :3], weight.data[1, 0], rtol=1e-12)
+        np.testing.assert_allclose(weight.grad[1, 0], x[0, 0, 1:4, :3], rtol=1e-12)
+    steps.forward(end="r")
+    for run in (steps.forward, steps.reshape, lambda: steps.forward(end="fc")):
+        with pytest.raises(ConfigError, match=r"'a' from \(1, 1, 5, 5\) to \(1, 1, 7, 7\)"):
+            run()
+    assert steps.value("late").data.tolist() == [[3, 3]]
+    steps.reshape_input("a", (1, 1, 5, 5))
+    steps.value("a").data[...] = 1
+    steps.forward()
+    assert steps.shape("fc") == (1, 2) and steps.value("late").data.tolist() == [[3, 3]]
+    sums = np.maximum(weight.data.sum((1, 2, 3)), 0).repeat(9)
+    weight, bias = net.params["fc"]["weight"].data, net.params["fc"]["bias"].data
+    np.testing.assert_allclose(steps.value("fc").data[0], weight @ sums + bias, rtol=1e-12)
 
 
 def test_a_pass_after_a_reshape_draws_on():
