@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 import weakref
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,17 @@ from minidrop.files import check_output, replacing
 
 CHUNK_BYTES = 1 << 20
 log = logging.getLogger(__name__)
+_discards: ContextVar[bool] = ContextVar("discards", default=False)
+
+
+@contextmanager
+def discarding() -> Iterator[None]:
+    """Let no writer write within the block: what only measures a net replaces nobody's files."""
+    token = _discards.set(True)
+    try:
+        yield
+    finally:
+        _discards.reset(token)
 
 
 class HDF5Writer:
@@ -40,6 +53,8 @@ class HDF5Writer:
         Raises ShapeError if rows have another shape than before, DataError where the file cannot be written,
         after `close`, and while another writer has this path.
         """
+        if _discards.get():
+            return
         if self._output is None:
             self._output, self._handled = _Output(self.path), sys.exc_info()[1]
             self._leave = weakref.finalize(self, _leave, self._output)

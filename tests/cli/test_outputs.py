@@ -138,3 +138,18 @@ def test_names_that_are_too_long_are_refused_before_training(tiny, minidrop):
     assert result.code == 1 and "Iteration" not in result.out
     assert result.err.endswith(" cannot be an array's key; build keys with join_key, of names that are "
                                "not very long\n")
+
+
+def test_what_only_looks_or_measures_replaces_no_file(tiny, minidrop):
+    net = tiny.path / tiny.net
+    net.write_text(net.read_text() + 'layer { name: "o" type: "HDF5Output" bottom: "ip2" bottom: "label" '
+                                     'hdf5_output_param { file_name: "out.h5" } }')
+    (tiny.path / "out.h5").write_text("old")
+    for command in (("check", net), ("time", "--model", net, "--iterations", 1),
+                    ("time", "--model", net, "--iterations", 1, "--phase", "TEST")):
+        assert minidrop(*command).code == 0
+        assert (tiny.path / "out.h5").read_text() == "old"
+    result = minidrop("train", "--solver", tiny.solver, "--out", "run")
+    assert result.code == 1 and "layer 'o' (HDF5Output)" in result.err and "got a second" in result.err
+    assert (tiny.path / "out.h5").read_text() == "old"
+    assert not list(tiny.path.glob(".minidrop-*"))
