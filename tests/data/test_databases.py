@@ -316,6 +316,17 @@ def test_images_that_unpack_to_more_than_a_batch_may_have(monkeypatch):
             records.read(indices)
 
 
+def test_unpacked_images_behind_one_that_is_none(monkeypatch):
+    pytest.importorskip("PIL", reason="Pillow (the extra `images`) decodes them")
+    monkeypatch.setattr("minidrop.data.pictures.BATCH_BYTES", 5000)
+    large = write_encoded(encode(np.zeros((1, 60, 60), np.uint8), "png"), 0)
+    records = DatumRecords(Fake([(b"a", write_datum(np.zeros((1, 8, 8), np.uint8), 0)), (b"b", large),
+                                 (b"c", large)]), crop=8)
+    assert not records.unpacks and len(records.read(np.arange(2))["data"]) == 2
+    with pytest.raises(DataError, match="record 2 .*: expected batches of at most 0 MiB, got larger images"):
+        records.read(np.arange(3))
+
+
 # -- damage --------------------------------------------------------------------------------------------------
 def test_keys_that_lead_in_a_circle():
     pairs = [(b"%d" % (n % 3), write_datum(IMAGES[n], n)) for n in range(9)]
