@@ -5,15 +5,14 @@ Arrays are uint8 (channels, height, width), the channels in the order blue, gree
 
 import io
 import os
-import stat
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import DataError
+from minidrop.files import read_regular
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")     # what OpenCV reads without further libraries
 ENCODINGS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF",
@@ -40,13 +39,11 @@ def read_image_file(path: str | os.PathLike) -> bytes:
     """Return the content of an image file. Raises DataError unless it is a regular file below 256 MiB."""
     limit = raised(FILE_BYTES)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would be waited for
-            raise DataError(f"{path}: expected an image file, got something else; correct the name")
-        content = Path(path).read_bytes() if os.stat(path).st_size <= limit else None
+        content = read_regular(path, limit)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the "
                         "path and its permissions") from error
-    if content is None:
+    if len(content) > limit:
         raise DataError(f"{path}: expected at most {limit} bytes of an image, got more; {how_to_raise()}")
     return content
 
