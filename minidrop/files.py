@@ -9,7 +9,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 LEFTOVER_AGE = 600          # seconds without a write, after which nobody writes a temporary file any more
@@ -50,7 +50,7 @@ def replacing(path: str | os.PathLike) -> Iterator[FileIO]:
         os.replace(temporary, path)
     except OSError as error:
         if error.filename in (None, str(temporary)):
-            error.filename, error.filename2 = str(path), None
+            _name(error, path)
         raise
     finally:
         with suppress(OSError):
@@ -82,11 +82,29 @@ def making_folder(path: str | os.PathLike) -> Iterator[Path]:
         os.rename(temporary, path)
     except OSError as error:
         if error.filename in (None, str(temporary)):
-            error.filename, error.filename2 = str(path), None
+            _name(error, path)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         _unfinished.discard(temporary)
+
+
+def open_regular(path: str | os.PathLike) -> BufferedReader:
+    """Return the file `path`, opened to be read. Raises OSError, also where it is no regular file."""
+    file = open(path, "rb", opener=_without_waiting)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "expected a regular file, got a pipe or a device", str(path))
+    return file
+
+
+def read_regular(path: str | os.PathLike, most: int) -> bytes:
+    """Return what is in a regular file, but no more than `most` + 1 bytes. Raises OSError."""
+    with open_regular(path) as file:
+        # To ask for `most` at once would take memory for as much.
+        size = min(os.fstat(file.fileno()).st_size, most)
+        content = file.read(size + 1)
+        return content + file.read(most - size) if len(content) > size else content     # it has grown
 
 
 def open_to_append(path: str | os.PathLike) -> FileIO:
@@ -143,6 +161,12 @@ def _check_new(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
+def _name(error, path):
+    """Let an error of a temporary file be one of `path`."""
+    error.filename = str(path)
+    del error.filename2         # None would be shown as the second name
+
+
 def _last_write(path):
     """Return when a file, or one of the files in a folder, was last written to; never for anything else."""
     found = path.lstat()
@@ -159,8 +183,12 @@ def _delete(path):
 
 
 def _without_links(path, flags):
-    # Without O_NONBLOCK to open a pipe waits until somebody reads it.
-    return os.open(path, flags | _NO_LINKS | getattr(os, "O_NONBLOCK", 0), 0o666)
+    return _without_waiting(path, flags | _NO_LINKS)
+
+
+def _without_waiting(path, flags):
+    # Without O_NONBLOCK to open a pipe waits until somebody opens its other end.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def _not_regular(path):

@@ -148,3 +148,24 @@ def test_folders_that_killed_writers_left_are_deleted(tmp_path):
         files.abandon()
         assert not folder.exists()
         folder.mkdir()
+
+
+def test_a_failure_names_one_file_only(tmp_path):
+    with pytest.raises(OSError) as caught, files.replacing(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "full")
+    assert str(caught.value) == f"[Errno {errno.ENOSPC}] full: {str(tmp_path / 'a')!r}"
+    with pytest.raises(OSError) as caught, files.making_folder(tmp_path / "none" / "a"):
+        pass
+    assert str(caught.value).endswith(f": {str(tmp_path / 'none' / 'a')!r}")
+
+
+def test_a_regular_file_is_read_up_to_a_limit_and_nothing_else_is(tmp_path, pipe):
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert [files.read_regular(path, most) for most in (0, 4, 5, 2**40)] == [b"1", *[b"12345"] * 3]
+    for name, message in ((pipe, "expected a regular file, got a pipe or a device"), (tmp_path, "directory"),
+                          (os.devnull, "expected a regular file"), (tmp_path / "none", "No such file")):
+        with pytest.raises(OSError, match=message):
+            files.read_regular(name, 9)
+    if os.path.exists("/proc/self/status"):         # it says that it is empty
+        assert len(files.read_regular("/proc/self/status", 99)) == 100

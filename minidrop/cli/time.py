@@ -19,6 +19,7 @@ from minidrop.cli.options import (
     stated,
 )
 from minidrop.config import SolverConfig, SolverParameter, load_net, load_solver
+from minidrop.data.hdf5_output import discarding
 from minidrop.errors import ConfigError
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
@@ -69,12 +70,13 @@ def time(solver: Any, model: Any, compare: Any, iterations: int, phase: Any, ove
                               precision)
         nets = {name: net for name, (net, *_) in runs.items()}
         backend = next(iter(nets.values())).backend
-        timings = measure_steps({name: step for name, (_, step, *_) in runs.items()}, iterations,
-                                _WARM_UP[backend.captures], synchronize=backend.synchronize)
-        profiles = {}
-        for name, (net, step, rule, uncaptured) in runs.items():
-            with uncaptured():
-                profiles[name] = profile_steps(net, step, min(iterations, _PROFILED), rule)
+        with discarding():
+            timings = measure_steps({name: step for name, (_, step, *_) in runs.items()}, iterations,
+                                    _WARM_UP[backend.captures], synchronize=backend.synchronize)
+            profiles = {}
+            for name, (net, step, rule, uncaptured) in runs.items():
+                with uncaptured():
+                    profiles[name] = profile_steps(net, step, min(iterations, _PROFILED), rule)
     finally:
         for net, *_ in runs.values():
             net.close()

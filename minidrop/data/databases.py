@@ -19,6 +19,7 @@ from minidrop.data.probe import probe
 from minidrop.errors import DataError
 
 KINDS = ("LMDB", "LEVELDB")
+MAIN_FILES = {"LMDB": "data.mdb", "LEVELDB": "CURRENT"}
 # Of a LevelDB's files those that it makes anew for each time it is opened.
 _MADE_ANEW = ("LOCK", "LOG", "LOG.old")
 
@@ -30,14 +31,13 @@ def open_database(path: str | os.PathLike, kind: str) -> Database:
     damaged one, or one without records.
     """
     path = Path(path)
-    found = {name: _is_file(path / file) for name, file in (("LMDB", "data.mdb"), ("LEVELDB", "CURRENT"))}
-    if not found[kind]:
-        other = next((name for name in KINDS if found[name]), None)
+    if not _check_file(path / MAIN_FILES[kind]):
+        other = next((name for name in KINDS if _is_file(path / MAIN_FILES[name])), None)
         mend = (f"write backend: {other} (--backend {other.lower()})" if other else
                 "name the folder of a database, or make it again")
         got = f"that of a database of the kind {other}" if other else "another one"
         raise DataError(f"{path}: expected the folder of a database of the kind {kind}, with the file "
-                        f"{'data.mdb' if kind == 'LMDB' else 'CURRENT'}, got {got}; {mend}")
+                        f"{MAIN_FILES[kind]}, got {got}; {mend}")
     database = LMDB(path) if kind == "LMDB" else LevelDB(path)
     if not len(database):
         raise DataError(f"{path}: expected records, got a database without any; make it again")
@@ -175,6 +175,7 @@ class _View:
         try:
             for file in path.iterdir():
                 if file.name not in _MADE_ANEW and _is_file(file):      # a pipe would be waited for
+                    file.open("rb").close()     # the library's own words for a refusal are those of damage
                     (self.folder / file.name).symlink_to(file.absolute())
         except OSError as error:
             raise DataError(f"{path}: expected a database that can be read through links in {self.folder}, "
@@ -192,6 +193,26 @@ def _is_file(path):
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
+
+
+def _check_file(path):
+    """Return whether a file is there. Raises DataError where it is no file to be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would be waited for
+            raise DataError(f"{path}: expected a file of a database, got a folder, a pipe or a device; name "
+                            "the folder of a database, or make it again")
+        with open(path, "rb") as file:
+            is_empty = not file.read(1)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = "permission denied" if isinstance(error, PermissionError) else error
+        raise DataError(f"{path}: expected a file of a database that may be read, got: {reason}; check the "
+                        "name and the permissions") from error
+    if is_empty:
+        raise DataError(f"{path}: expected a file of a database, got an empty one; it is cut short, or was "
+                        "never written: make the database again")
+    return True
 
 
 def missing_package(package: str, kind: str, extra: str) -> DataError:

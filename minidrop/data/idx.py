@@ -11,6 +11,7 @@ import numpy as np
 
 from minidrop.data.limits import check_unpacked
 from minidrop.errors import DataError
+from minidrop.files import open_regular
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP_MAGIC = b"\x1f\x8b"
@@ -28,7 +29,7 @@ def read_idx(path: Path) -> Any:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             compressed = file.read(2) == GZIP_MAGIC
             file.seek(0)
             if not compressed:

@@ -12,17 +12,16 @@ from minidrop.data.images import decode, read_image_file, resize
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.pictures import PictureRecords
 from minidrop.errors import DataError
+from minidrop.files import read_regular
 
 LIST_BYTES = 256 << 20
-SHOWN = 80              # characters of a line in messages
 
 
 def read_list_file(path: str | os.PathLike, what: str, most: int) -> bytes:
     """Return the content of a text file; DataError if it cannot be read or has more than `most` bytes."""
     limit = raised(most)
     try:
-        with open(path, "rb", opener=_not_waiting) as file:
-            content = file.read(limit + 1)
+        content = read_regular(path, limit)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {what} cannot be read ({getattr(error, 'strerror', None) or error}); check "
                         "the path and its permissions") from error
@@ -49,9 +48,9 @@ class ImageList:
                 name, _, label = text.rpartition(b" ")
                 name = name.rstrip(b" ")
                 if not name or not _is_label(label) or b"\0" in name:
-                    shown = text[:SHOWN].decode(errors="backslashreplace")
-                    raise DataError(f"{self.path}:{number}: expected a path, a space and a label, an "
-                                    f"integer, got {shown!r}; correct the line")
+                    # The line itself is not shown: the list may be any file that its reader may read.
+                    raise DataError(f"{self.path}:{number}: expected a path, a space and a label, an integer "
+                                    "of 32 bits, got another line; correct it, or name another file")
                 self._begin.append(begin)
                 self._length.append(len(name))
                 self._number.append(number)
@@ -77,10 +76,6 @@ class ImageList:
 def _is_label(text):
     digits = text[1:] if text[:1] in (b"-", b"+") else text
     return digits.isdigit() and len(digits) <= 10 and -2**31 <= int(text) < 2**31
-
-
-def _not_waiting(path, flags):
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))      # a pipe would be waited for
 
 
 class ImageRecords(PictureRecords):

@@ -5,15 +5,14 @@ Arrays are uint8 (channels, height, width), the channels in the order blue, gree
 
 import io
 import os
-import stat
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import DataError
+from minidrop.files import read_regular
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")     # what OpenCV reads without further libraries
 ENCODINGS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF",
@@ -40,13 +39,11 @@ def read_image_file(path: str | os.PathLike) -> bytes:
     """Return the content of an image file. Raises DataError unless it is a regular file below 256 MiB."""
     limit = raised(FILE_BYTES)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would be waited for
-            raise DataError(f"{path}: expected an image file, got something else; correct the name")
-        content = Path(path).read_bytes() if os.stat(path).st_size <= limit else None
+        content = read_regular(path, limit)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check the "
                         "path and its permissions") from error
-    if content is None:
+    if len(content) > limit:
         raise DataError(f"{path}: expected at most {limit} bytes of an image, got more; {how_to_raise()}")
     return content
 
@@ -63,27 +60,48 @@ def decode(content: bytes, color: bool | None = None) -> np.ndarray:
     image_module = pillow()
     if content[:2] == b"\xff\xd8" and content.count(b"\xff\xda") > SCANS:
         raise ValueError(f"a JPEG of more than {SCANS} scans, which takes too long")
-    try:
-        image = image_module.open(io.BytesIO(content), formats=FORMATS)
-    except Exception as error:      # Pillow raises whatever its decoders do
-        raise ValueError(_said(error)) from error
+    image = _opened(image_module, content)
     with image:
         if image.width * image.height > raised(PIXELS):
             raise ValueError(f"one of {image.width} x {image.height} pixels, more than {raised(PIXELS)} "
                              f"({how_to_raise()})")
         try:
             return _pixels(image, color)
-        except MemoryError:
+        except (MemoryError, _Unfit):
             raise
-        except Exception as error:
+        except Exception as error:      # Pillow raises whatever its decoders do
             raise ValueError(_said(error)) from error
 
 
+class _Unfit(ValueError):
+    """An image that is whole, but of a kind that is not read."""
+
+
+def _opened(image_module, content):
+    """Return a Pillow image whose pixels are not decoded yet.
+
+    Pillow's own `open` has a limit on pixels that is the same for all of a program, and could only be raised
+    for all of it; the caller has another one, looked at before a pixel is decoded. (Tiles of a TIFF keep
+    Pillow's limit: they can be larger than their image.)
+    """
+    for load in (image_module.preinit, image_module.init):      # the usual formats first: that is fast
+        load()
+        for name in FORMATS:
+            factory, accepts = image_module.OPEN.get(name, (None, None))
+            fits = not accepts or accepts(content[:16])     # in words, where a library for it is missing
+            if factory is None or not fits or isinstance(fits, str):
+                continue
+            try:
+                return factory(io.BytesIO(content), "")
+            except SyntaxError:         # what a decoder says that finds another format
+                continue
+            except Exception as error:
+                raise ValueError(_said(error)) from error
+    raise ValueError(f"no image ({', '.join(FORMATS)})")
+
+
 def _said(error):
-    text = " ".join(str(error).split())[:200]
-    if "cannot identify image file" in text:
-        return f"no image ({', '.join(FORMATS)})"
-    return f"a damaged one ({text or type(error).__name__})"
+    return f"a damaged one ({' '.join(str(error).split())[:200] or type(error).__name__})"
 
 
 def _pixels(image, color):
@@ -96,7 +114,7 @@ def _pixels(image, color):
         image = _upright(image)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         if color is None or not image.mode.startswith("I;16"):
-            raise ValueError("of 16 or 32 bits a pixel; expected 8")
+            raise _Unfit("one of 16 or 32 bits a pixel; make it one of 8")
         gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.stack([gray] * 3) if color else gray[None]
     if color is None and "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa"):

@@ -23,7 +23,7 @@ class PictureRecords(Records):
     """
 
     windowed = False
-    unpacks = True          # whether an image can need much more memory than its record on disk
+    unpacks = True          # whether images like the first can need much more memory than their records
 
     def __init__(self, crop: int = 0):
         self.crop = crop
@@ -60,7 +60,7 @@ class PictureRecords(Records):
             self._check(image, index, count)
             unlike[place] = image
             room -= image.nbytes
-            if self.unpacks and room < 0:
+            if room < 0:      # also where the first is no packed image
                 raise DataError(f"{self.where(index)}: expected batches of at most "
                                 f"{raised(BATCH_BYTES) >> 20} MiB, got larger images; use a smaller "
                                 f"batch_size, or, {how_to_raise()}")

@@ -49,8 +49,7 @@ def find_source(source: str, config_path: str | None = None, kind: str = "list",
                 return place
         folder = next((place for place in places if place.is_dir()), None)
     except (OSError, ValueError) as error:
-        raise DataError(f"{field} {source!r}: expected the name of a file, got one that the system "
-                        f"refuses ({error}); correct it") from error
+        raise _refused(field, source, "file", error) from error
     if folder is not None:
         inside = "text file in it that lists the HDF5 files" if kind == "list" else f"{kind} file in it"
         raise DataError(f"{field} {source!r}: expected a {kind} file, got the folder {folder}; name the "
@@ -71,8 +70,7 @@ def find_database(source: str, config_path: str | None = None) -> Path:
                 return place
         is_file = any(place.is_file() for place in places)
     except (OSError, ValueError) as error:
-        raise DataError(f"source {source!r}: expected the name of a folder, got one that the system refuses "
-                        f"({error}); correct it") from error
+        raise _refused("source", source, "folder", error) from error
     if is_file:
         raise DataError(f"source {source!r}: expected the folder of a database, got a file; name the folder "
                         "that it is in")
@@ -81,6 +79,14 @@ def find_database(source: str, config_path: str | None = None) -> Path:
                    "convert_imageset ROOT/ LIST DB")
     raise DataError(f"source {source!r}: no such folder (looked for {looked}); correct the name, or make the "
                     f"database with: minidrop {command}")
+
+
+def _refused(field, source, kind, error):
+    if isinstance(error, PermissionError):
+        return DataError(f"{field} {source!r}: expected a {kind} that may be read, got: permission denied "
+                         f"({error.filename}); check the permissions of the folders that it is in")
+    return DataError(f"{field} {source!r}: expected the name of a {kind}, got one that the system refuses "
+                     f"({error}); correct it")
 
 
 def _places(source, config_path):

@@ -72,7 +72,7 @@ class WindowFile:
         self._lines = ((number, line) for number, line in lines if line)
         for number, line in self._lines:
             if line.split()[0] != "#" or len(line.split()) != 2:
-                raise self._wrong(number, "the beginning of an image, '# number'", line)
+                raise self._wrong(number, "the beginning of an image, '# number'")
             self._read_image(fg_threshold, bg_threshold)
         if not self.images:
             raise DataError(f"{self.path}: expected images and their windows, got none; name another source")
@@ -93,7 +93,7 @@ class WindowFile:
             window, overlap = self._window(number, line)
             if overlap >= fg_threshold:
                 if window.label < 1:
-                    raise self._wrong(number, "a class of at least 1 for a window in the foreground", line)
+                    raise self._wrong(number, "a class of at least 1 for a window in the foreground")
                 self.foreground.append(window)
             elif overlap < bg_threshold:
                 self.background.append(window._replace(label=0))
@@ -106,10 +106,10 @@ class WindowFile:
             x1, y1, x2, y2 = window.box
             share = float(np.float32(overlap))
         except ValueError:
-            raise self._wrong(number, "a window, 'class overlap x1 y1 x2 y2'", line) from None
+            raise self._wrong(number, "a window, 'class overlap x1 y1 x2 y2'") from None
         if (x2 < x1 or y2 < y1 or not math.isfinite(share)
                 or max(map(abs, (window.label, *window.box))) >= _PLACES):
-            raise self._wrong(number, "a window with x1 <= x2, y1 <= y2 and a finite overlap", line)
+            raise self._wrong(number, "a window with x1 <= x2, y1 <= y2 and a finite overlap")
         return window, share
 
     def _line(self, what):
@@ -122,12 +122,13 @@ class WindowFile:
     def _whole(self, what):
         number, line = self._line(what)
         if not line.isascii() or not line.isdigit() or len(line) > 9:
-            raise self._wrong(number, what, line)
+            raise self._wrong(number, what)
         return int(line)
 
-    def _wrong(self, number, what, line):
-        shown = line[:80].encode(errors="surrogateescape").decode(errors="backslashreplace")
-        return DataError(f"{self.path}:{number}: expected {what}, got {shown!r}; correct the file")
+    def _wrong(self, number, what):
+        # The line itself is not shown: a source may be any file that its reader may read.
+        return DataError(f"{self.path}:{number}: expected {what}, got another line; correct the file, or "
+                         "name another source")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ class Data(DataLayer):
         return self.feed(self.records, settings.batch_size, skip=self.skipped(settings.rand_skip))
 
     def place_settings(self) -> dict[str, int | float]:
-        return {"batch_size": self.settings.batch_size, "rand_skip": self.settings.rand_skip}
+        settings = self.settings
+        return {"batch_size": settings.batch_size, "rand_skip": settings.rand_skip,
+                "records": len(self.batches.records)}
 
     def close(self) -> None:
         super().close()

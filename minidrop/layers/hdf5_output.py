@@ -17,7 +17,7 @@ class HDF5Output(Layer):
     """Writes its bottoms to the datasets "data" and "label" of an HDF5 file, one batch behind another.
 
     As in Caffe the datasets have at least four axes. The file takes the place of an older one when the net is
-    closed; until then there is none.
+    closed, unless that is done because of an error; until then there is none.
     """
 
     bottoms = (2, 2)

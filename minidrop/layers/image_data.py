@@ -42,4 +42,6 @@ class ImageData(DataLayer):
         return self.feed(records, settings.batch_size, settings.shuffle, self.skipped(settings.rand_skip))
 
     def place_settings(self) -> dict[str, int | float]:
-        return {"batch_size": self.settings.batch_size, "rand_skip": self.settings.rand_skip}
+        settings = self.settings
+        return {"batch_size": settings.batch_size, "rand_skip": settings.rand_skip,
+                "shuffle": settings.shuffle, "records": len(self.batches.records)}

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from minidrop.config import NetParameter
+from minidrop.data.hdf5_disk import write_hdf5
 from minidrop.data.wire import BYTES, VARINT, as_key, as_varint
 from minidrop.errors import SnapshotError
 from minidrop.files import write_all
 from minidrop.snapshot.caffe_file import MOST_BYTES, SolverState
-from minidrop.snapshot.writer import replacing_safely, write_hdf5
+from minidrop.snapshot.writer import replacing_safely
 
 # Fields of a BlobProto, by the size of a number: (values, gradient).
 _VALUES = {4: (5, 6), 8: (8, 9)}

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from minidrop.data.hdf5_disk import Disk
 from minidrop.data.probe import probe
 from minidrop.errors import DataError, SnapshotError
 from minidrop.snapshot.content import MAX_DEPTH, Snapshot, is_plain
-from minidrop.snapshot.seal import Disk, digest_of, open_regular, read_seal
+from minidrop.snapshot.seal import digest_of, open_regular, read_seal
 
 
 def read_snapshot(path: str | PathLike) -> Snapshot:

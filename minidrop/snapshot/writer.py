@@ -3,19 +3,19 @@
 import errno
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from minidrop.data.hdf5_disk import write_hdf5
 from minidrop.errors import SnapshotError
 from minidrop.files import replacing
 from minidrop.snapshot.content import MAX_DEPTH, Snapshot, is_plain, is_run_name
-from minidrop.snapshot.seal import SEAL_SIZE, Disk, write_seal
+from minidrop.snapshot.seal import SEAL_SIZE, write_seal
 
 
 def write_snapshot(path: str | os.PathLike, snapshot: Snapshot) -> None:
@@ -49,21 +49,6 @@ def replacing_safely(path: Path, size: int, what: str = "the snapshot") -> Itera
         _flush_folder(path.parent)
     except OSError as error:
         raise SnapshotError(f"{path}: {what} was not written: {_advice(error, path, size)}") from error
-
-
-def write_hdf5(file: FileIO, fill: Callable[[Any, Disk], None], userblock: int = 0) -> None:
-    """Write an HDF5 file through fill(h5py.File, disk), which may end early once there is a `disk.error`.
-
-    A full disk is an OSError, and no crash of the library.
-    """
-    import h5py
-
-    disk = Disk(file)
-    # v108: readable by every HDF5 since 2008, and without the 64 KiB limit on an attribute.
-    with disk, h5py.File(disk, "w", libver=("v108", "v108"), userblock_size=userblock) as root:
-        fill(root, disk)
-    if disk.error is not None:
-        raise disk.error
 
 
 def check_keys(path: str | os.PathLike, keys: Iterable[str]) -> None:

@@ -68,5 +68,5 @@ def warn_of_other_places(path: str | PathLike, attrs: Mapping,
         if changed:
             old, new = (", ".join(f"{key}: {json.dumps(one[key])[:20]}" for key in changed)
                         for one in (before, now))
-            log.warning("%s: was written when %s had %s; now it has %s. The place in the text moves: the run "
+            log.warning("%s: was written when %s had %s; now it has %s. The place in the data moves: the run "
                         "goes on from the same batch number, which is elsewhere now", path, name, old, new)

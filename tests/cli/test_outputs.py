@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 
+import h5py
 import pytest
 
 from minidrop import files
@@ -138,3 +139,31 @@ def test_names_that_are_too_long_are_refused_before_training(tiny, minidrop):
     assert result.code == 1 and "Iteration" not in result.out
     assert result.err.endswith(" cannot be an array's key; build keys with join_key, of names that are "
                                "not very long\n")
+
+
+def test_what_only_looks_or_measures_replaces_no_file(tiny, minidrop):
+    net = tiny.path / tiny.net
+    net.write_text(net.read_text() + 'layer { name: "o" type: "HDF5Output" bottom: "ip2" bottom: "label" '
+                                     'hdf5_output_param { file_name: "out.h5" } }')
+    (tiny.path / "out.h5").write_text("old")
+    for command in (("check", net), ("time", "--model", net, "--iterations", 1),
+                    ("time", "--model", net, "--iterations", 1, "--phase", "TEST")):
+        assert minidrop(*command).code == 0
+        assert (tiny.path / "out.h5").read_text() == "old"
+    result = minidrop("train", "--solver", tiny.solver, "--out", "run")
+    assert result.code == 1 and "layer 'o' (HDF5Output)" in result.err and "got a second" in result.err
+    assert (tiny.path / "out.h5").read_text() == "old"
+    assert not list(tiny.path.glob(".minidrop-*"))
+
+
+def test_a_run_that_fails_replaces_no_output_of_its_net(tiny, minidrop):
+    net = tiny.path / tiny.net
+    net.write_text(net.read_text() + 'layer { name: "o" type: "HDF5Output" bottom: "ip2" bottom: "label" '
+                                     'include { phase: TRAIN } hdf5_output_param { file_name: "out.h5" } }')
+    (tiny.path / "out.h5").write_text("old")
+    result = minidrop("train", "--solver", tiny.solver, "--out", "run", "--set", "base_lr=1e30")
+    assert result.code == 1 and "not finite" in result.err
+    assert (tiny.path / "out.h5").read_text() == "old" and not list(tiny.path.glob(".minidrop-*"))
+    assert minidrop("train", "--solver", tiny.solver, "--out", "again").code == 0
+    with h5py.File(tiny.path / "out.h5") as h5:
+        assert h5["data"].shape == (320, 3, 1, 1)

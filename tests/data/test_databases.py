@@ -5,7 +5,9 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,11 @@ from minidrop.config.minidrop_pb2 import Datum
 from minidrop.data import Batches
 from minidrop.data import probe as probe_module
 from minidrop.data.database_writer import new_database
-from minidrop.data.databases import Database, open_database
+from minidrop.data.databases import MAIN_FILES, Database, open_database
 from minidrop.data.datum import read_datum, write_datum, write_encoded
 from minidrop.data.datum_records import DatumRecords
 from minidrop.data.images import encode
+from minidrop.data.sources import find_database, find_source
 from minidrop.errors import DataError
 
 PACKAGES = {"LMDB": "lmdb", "LEVELDB": "plyvel"}
@@ -313,6 +316,17 @@ def test_images_that_unpack_to_more_than_a_batch_may_have(monkeypatch):
             records.read(indices)
 
 
+def test_unpacked_images_behind_one_that_is_none(monkeypatch):
+    pytest.importorskip("PIL", reason="Pillow (the extra `images`) decodes them")
+    monkeypatch.setattr("minidrop.data.pictures.BATCH_BYTES", 5000)
+    large = write_encoded(encode(np.zeros((1, 60, 60), np.uint8), "png"), 0)
+    records = DatumRecords(Fake([(b"a", write_datum(np.zeros((1, 8, 8), np.uint8), 0)), (b"b", large),
+                                 (b"c", large)]), crop=8)
+    assert not records.unpacks and len(records.read(np.arange(2))["data"]) == 2
+    with pytest.raises(DataError, match="record 2 .*: expected batches of at most 0 MiB, got larger images"):
+        records.read(np.arange(3))
+
+
 # -- damage --------------------------------------------------------------------------------------------------
 def test_keys_that_lead_in_a_circle():
     pairs = [(b"%d" % (n % 3), write_datum(IMAGES[n], n)) for n in range(9)]
@@ -349,8 +363,8 @@ def test_an_lmdb_that_is_cut_short(lmdb, stored, untrusted, tmp_path):
     (tmp_path / "data.mdb").write_bytes(whole[:len(whole) // 2])
     with pytest.raises(DataError,
                        match=rf"data\.mdb: expected a readable LMDB, got {len(whole) // 2} bytes instead of "
-                                        rf"the {len(whole)} of its pages .*; the file is damaged: make it "
-                                        rf"again"):
+                                        rf"the {len(whole)} of its pages \(in a process that tries it\); the "
+                                        rf"file is damaged: make it again$"):
         open_database(tmp_path, "LMDB")
 
 
@@ -405,7 +419,7 @@ def test_another_kind(stored, tmp_path):
 def test_without_the_package(kind, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, PACKAGES[kind], None)
     for name in ("data.mdb", "CURRENT"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("x")
     with pytest.raises(DataError,
                        match=rf"expected the package {PACKAGES[kind]}, .*pip install \"minidrop\["):
         open_database(tmp_path, kind)
@@ -448,3 +462,59 @@ def test_an_empty_database_and_a_long_key(lmdb, tmp_path):
     with pytest.raises(DataError, match="expected keys of at most 511 bytes, got one of 600"), new_database(
             tmp_path / "other", "LMDB") as put:
         put(b"x" * 600, b"")
+
+
+# -- what the system refuses ---------------------------------------------------------------------------------
+@pytest.fixture
+def as_nobody():
+    """Return a folder of nobody's, and let the test go on without the rights of root where it has them."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("needs permissions as POSIX has them")
+    folder = Path(tempfile.mkdtemp())           # outside of pytest's, which is its user's alone
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.chown(folder, 65534, -1)
+            os.seteuid(65534)
+        yield folder
+    finally:
+        os.seteuid(user)
+        for path in (folder, folder / "db"):
+            path.chmod(0o700)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_permission_denied_is_no_damage(as_nobody, kind):
+    pytest.importorskip(PACKAGES[kind], reason="the package that reads such databases")
+    path = make(as_nobody / "db", kind, [write_datum(IMAGES[0], 0)])
+    for file in path.iterdir():
+        file.chmod(0)
+    with pytest.raises(DataError, match="expected a file of a database that may be read, got: permission "
+                                        "denied; check the name and the permissions"):
+        open_database(path, kind)
+    (path / MAIN_FILES[kind]).chmod(0o600)
+    if kind == "LEVELDB":
+        with pytest.raises(DataError, match="got: Permission denied; check the permissions"):
+            open_database(path, kind)
+    path.chmod(0)
+    with pytest.raises(DataError, match="permission denied"):
+        open_database(path, kind)
+    as_nobody.chmod(0)
+    with pytest.raises(DataError, match=r"source '.*/db': expected a folder that may be read, got: "
+                                        r"permission denied \(.*/db\); check the permissions of the folders"):
+        find_database(str(path))
+    with pytest.raises(DataError, match="expected a file that may be read, got: permission denied"):
+        find_source(str(path / "list.txt"))
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_a_main_file_that_is_none(tmp_path, kind):
+    file = tmp_path / MAIN_FILES[kind]
+    file.touch()
+    with pytest.raises(DataError, match="got an empty one; it is cut short"):
+        open_database(tmp_path, kind)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DataError, match="expected a file of a database, got a folder, a pipe or a device"):
+        open_database(tmp_path, kind)

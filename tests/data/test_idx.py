@@ -79,3 +79,10 @@ def test_the_real_mnist_files():
     assert images.shape == (10000, 28, 28) and images.dtype == np.uint8 and images.max() == 255
     assert labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe: cannot be read .expected a regular file, got a pipe"):
+        read_idx(tmp_path / "pipe")

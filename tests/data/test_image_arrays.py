@@ -44,8 +44,8 @@ def test_load_image_refuses_what_is_none(tmp_path, monkeypatch):
     (tmp_path / "cut.png").write_bytes(path.read_bytes()[:50])
     os.mkfifo(tmp_path / "pipe")
     for name, what in (("text.png", "as an image, it is no image"), ("cut.png", "it is a damaged one"),
-                       ("missing.png", "cannot be read"), ("pipe", "got something else"),
-                       (".", "got something else")):
+                       ("missing.png", "cannot be read"), ("pipe", "expected a regular file"),
+                       (".", "cannot be read")):
         with pytest.raises(DataError, match=what):
             load_image(tmp_path / name)
     monkeypatch.setattr("minidrop.data.images.PIXELS", 5)

@@ -36,18 +36,15 @@ def test_the_last_space_ends_the_path(tmp_path):
     assert images.labels.tolist() == [12, 7, -1] and images.where(1) == f"{tmp_path / 'list.txt'}:3"
 
 
-@pytest.mark.parametrize("line, shown", [
-    (b"a.jpg", "'a.jpg'"), (b"a.jpg\t3", "'a.jpg\\t3'"), (b"a.jpg x", "'a.jpg x'"), (b"3", "'3'"),
-    (b"a.jpg 99999999999", "'a.jpg 99999999999'"), (b"a.jpg 2147483648", "'a.jpg 2147483648'"),
-    (b"a.jpg 1.5", "'a.jpg 1.5'"), (b"a\0.jpg 1", "'a\\x00.jpg 1'"), (b"\xff" * 300, "\\\\xff"),
-], ids=range(9))
-def test_other_lines(tmp_path, line, shown):
+@pytest.mark.parametrize("line", [
+    b"a.jpg", b"a.jpg\t3", b"a.jpg x", b"3", b"a.jpg 99999999999", b"a.jpg 2147483648", b"a.jpg 1.5",
+    b"a\0.jpg 1", b"\xff" * 300], ids=range(9))
+def test_other_lines(tmp_path, line):
+    """None is shown: it may be one of any file that the user may read."""
     with pytest.raises(DataError) as caught:
         listed(tmp_path, b"ok.jpg 1\n\n" + line + b"\n")
-    message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'list.txt'}:3: expected a path, a space and a label, an integer, "
-                              f"got ")
-    assert shown in message and len(message) < 600
+    assert str(caught.value) == (f"{tmp_path / 'list.txt'}:3: expected a path, a space and a label, an "
+                                 "integer of 32 bits, got another line; correct it, or name another file")
 
 
 def test_no_list(tmp_path, monkeypatch):
@@ -64,7 +61,7 @@ def test_no_list(tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match="got none"):
+    with pytest.raises(DataError, match="cannot be read .expected a regular file, got a pipe or a device"):
         ImageList(tmp_path / "pipe")
 
 

@@ -1,6 +1,9 @@
 """Data, ImageData, WindowData and HDF5Output: what they feed or write, where they go on, what they refuse."""
 
 import gc
+import re
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -349,14 +352,92 @@ class TestHDF5Output:
         reader.forward()
         assert reader.blobs["data"].numpy().ravel().tolist() == list(range(6))
 
-    def test_a_net_that_nobody_closes(self, tmp_path):
-        net = Net(parse_net(self.TEXT % (tmp_path / "out.h5")), device="cpu")
+    def written(self, path):
+        """Return a net that has written a batch of two."""
+        net = Net(parse_net(self.TEXT % path), device="cpu")
         net.set_input_arrays(np.ones((4, 3, 1, 1)))
         net.forward()
+        return net
+
+    def test_a_net_that_nobody_closes_replaces_nothing(self, tmp_path, caplog):
+        (tmp_path / "out.h5").write_text("old")
+        net = self.written(tmp_path / "out.h5")
         del net
         gc.collect()
+        assert (tmp_path / "out.h5").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+        assert "out.h5: is not written, since its net was not closed" in caplog.text
+
+    def test_a_program_that_fails_replaces_nothing(self, tmp_path):
+        (tmp_path / "out.h5").write_text("old")
+        program = ("import sys; from minidrop.data.hdf5_output import HDF5Writer; import numpy\n"
+                   "writer = HDF5Writer(sys.argv[1]); writer.append(data=numpy.ones((2, 1, 1, 1)))\n"
+                   "raise SystemExit(3)")
+        ended = subprocess.run([sys.executable, "-c", program, tmp_path / "out.h5"], check=False,
+                               capture_output=True, text=True)
+        assert ended.returncode == 3 and "Traceback" not in ended.stderr
+        assert (tmp_path / "out.h5").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+    def test_a_net_closed_because_of_an_error_replaces_nothing(self, tmp_path):
+        (tmp_path / "out.h5").write_text("old")
+        net = self.written(tmp_path / "out.h5")
+        with pytest.raises(KeyboardInterrupt):
+            try:
+                raise KeyboardInterrupt
+            finally:
+                net.close()
+        assert (tmp_path / "out.h5").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+        with pytest.raises(DataError, match="out.h5: was given up after an error; build the net again"):
+            net.forward()
+
+    def test_a_run_within_the_handling_of_another_error_is_complete(self, tmp_path):
+        try:
+            raise ImportError
+        except ImportError:
+            self.written(tmp_path / "out.h5").close()
         with h5py.File(tmp_path / "out.h5") as h5:
             assert len(h5["data"]) == 2
+
+    def test_two_nets_do_not_write_one_file(self, tmp_path):
+        net = self.written(tmp_path / "out.h5")
+        (tmp_path / "here").symlink_to(tmp_path)
+        with pytest.raises(DataError, match="layer 'o'.*expected one layer that writes it, got a second"):
+            self.written(tmp_path / "here" / "out.h5")
+        net.close()
+        self.written(tmp_path / "out.h5").close()
+
+    def test_full_disk(self, tmp_path):
+        """A limit on files is one that the system reports as a full disk does: at some write."""
+        (tmp_path / "out.h5").write_text("old")
+        program = """if True:
+            import resource, signal, sys
+            import numpy as np
+            from minidrop.data.hdf5_output import HDF5Writer
+            from minidrop.errors import DataError
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+            for rows, width in ((100, 5000), (1, 20_000), (1, 90_000)):
+                writer = HDF5Writer(sys.argv[1])
+                try:
+                    for i in range(rows):
+                        writer.append(data=np.ones((10, width)), label=np.zeros(10))
+                    writer.close()
+                except DataError as error:
+                    print(error)
+                try:
+                    writer.append(data=np.ones((10, width)), label=np.zeros(10))
+                except DataError as error:
+                    print(error)
+                writer.close()
+        """
+        ended = subprocess.run([sys.executable, "-c", program, tmp_path / "out.h5"], check=False,
+                               capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        lines = ended.stdout.splitlines()
+        assert len(lines) == 6 and all(re.search(
+            r"out.h5: expected a place for the file of hdf5_output_param, got: File too large; an older file "
+            r"is as it was: free", line) for line in lines[::2])
+        assert all("out.h5: was given up after an error" in line for line in lines[1::2])
+        assert (tmp_path / "out.h5").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
     def test_nothing_written_is_no_file(self, make_net, tmp_path):
         make_net(self.TEXT % (tmp_path / "out.h5")).close()

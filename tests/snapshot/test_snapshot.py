@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minidrop.data import probe  # the module: minidrop.data does not export the function
+from minidrop.data.hdf5_disk import Disk
 from minidrop.errors import SnapshotError
 from minidrop.snapshot import (
     Snapshot,
@@ -195,7 +196,7 @@ def test_error_at_any_write(path, monkeypatch, code, message, call):
     write_snapshot(path, example(7))
     calls = []
 
-    def failing(disk, action, *arguments, original=seal.Disk._attempt):
+    def failing(disk, action, *arguments, original=Disk._attempt):
         def act(*arguments):
             calls.append(action)
             if len(calls) > call:
@@ -203,7 +204,7 @@ def test_error_at_any_write(path, monkeypatch, code, message, call):
             return action(*arguments)
         return original(disk, act, *arguments)
 
-    monkeypatch.setattr(seal.Disk, "_attempt", failing)
+    monkeypatch.setattr(Disk, "_attempt", failing)
     with pytest.raises(SnapshotError, match=message):
         write_snapshot(path, example(8, size=50_000))
     monkeypatch.undo()
@@ -262,7 +263,7 @@ def test_interrupted_write_leaves_the_old_file(path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(seal.Disk, "_attempt", lambda disk, action, *arguments, original=seal.Disk._attempt:
+    monkeypatch.setattr(Disk, "_attempt", lambda disk, action, *arguments, original=Disk._attempt:
                         original(disk, interrupt))
     with pytest.raises(KeyboardInterrupt):
         write_snapshot(path, example(8))
@@ -276,7 +277,7 @@ def test_interrupted_write_leaves_the_old_file(path, monkeypatch):
 def test_what_a_signals_handler_raises_does_not_pass_through_hdf5(path, monkeypatch, method):
     """Its handler runs between any two lines of Python, so within all that HDF5 calls."""
     write_snapshot(path, example(7))
-    original, calls = getattr(seal.Disk, method), []
+    original, calls = getattr(Disk, method), []
 
     def interrupted(disk, *arguments):
         calls.append(method)
@@ -284,7 +285,7 @@ def test_what_a_signals_handler_raises_does_not_pass_through_hdf5(path, monkeypa
         return original(disk, *arguments)
 
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    monkeypatch.setattr(seal.Disk, method, interrupted)
+    monkeypatch.setattr(Disk, method, interrupted)
     for action in (lambda: write_snapshot(path, example(7)), lambda: read_snapshot(path)):
         calls.clear()
         try:
@@ -301,13 +302,13 @@ def test_what_a_signals_handler_raises_does_not_pass_through_hdf5(path, monkeypa
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals to oneself")
 def test_a_handler_that_only_takes_note_stops_no_snapshot(path, monkeypatch):
-    noted, original = [], seal.Disk.write
+    noted, original = [], Disk.write
 
     def write(disk, data):
         os.kill(os.getpid(), signal.SIGINT)
         return original(disk, data)
 
-    monkeypatch.setattr(seal.Disk, "write", write)
+    monkeypatch.setattr(Disk, "write", write)
     old = signal.signal(signal.SIGINT, lambda *_: noted.append(1))
     try:
         write_snapshot(path, example(7))
@@ -580,6 +581,7 @@ def test_mutated_snapshots(path, valid, data):
 RESEALED = """
 import random, resource, sys
 from minidrop.data import probe  # the module: minidrop.data does not export the function
+from minidrop.data.hdf5_disk import Disk
 from minidrop.errors import SnapshotError
 from minidrop.snapshot import read_snapshot, seal
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))

@@ -9,6 +9,9 @@ import pytest
 import minidrop as md
 from minidrop.config import parse_solver
 from minidrop.data import ArrayRecords, Vocabulary
+from minidrop.data.database_writer import new_database
+from minidrop.data.datum import write_datum
+from minidrop.data.images import encode
 from minidrop.errors import ConfigError
 from minidrop.layers.base import _types as layer_types
 from minidrop.snapshot import read_snapshot, write_snapshot
@@ -147,7 +150,7 @@ def test_a_place_in_the_text_that_moves_is_told(texts, caplog, text, before, now
     assert warnings(caplog, lambda: solver(source).restore(path)) == []
     assert warnings(caplog, lambda: md.load_weights(resized(source, text).net, path)) == []
     assert warnings(caplog, lambda: resized(source, text).restore(path)) == [
-        f"{path}: was written when text had {before}; now it has {now}. The place in the text moves: the run "
+        f"{path}: was written when text had {before}; now it has {now}. The place in the data moves: the run "
         f"goes on from the same batch number, which is elsewhere now"]
 
 
@@ -161,6 +164,54 @@ def test_what_is_no_record_of_places_counts_as_none(texts, caplog, record):
         snapshot.attrs["texts"] = record
     write_snapshot(path, snapshot)
     assert warnings(caplog, lambda: resized(texts / "one.txt", "batch_size: 4 steps: 3").restore(path)) == []
+
+
+def images(folder, names, settings=""):
+    """A solver that reads the images of these names."""
+    (folder / "list.txt").write_text("".join(f"{name}.png 0\n" for name in names))
+    layers = f"""
+layer {{ name: "images" type: "ImageData" top: "data" top: "label"
+  image_data_param {{ source: "{folder}/list.txt" batch_size: 2 {settings} }} }}
+layer {{ name: "scores" type: "InnerProduct" bottom: "data" top: "scores"
+  inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }}"""
+    return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 solver_mode: "
+                                  f"CPU net_param {{ {layers} }}"), snapshot_prefix=folder / "run")
+
+
+def test_a_list_of_images_that_has_changed_is_told(tmp_path, caplog):
+    pytest.importorskip("PIL", reason="Pillow (the extra `images`) decodes them")
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(encode(np.zeros((3, 2, 2), np.uint8), "png"))
+    path = images(tmp_path, "abc").snapshot()
+    assert warnings(caplog, lambda: images(tmp_path, "abc").restore(path)) == []
+    for names, settings, before, now in (("ab", "", "records: 3", "records: 2"),
+                                         ("abc", "shuffle: true", "shuffle: false", "shuffle: true")):
+        assert warnings(caplog, lambda names=names, settings=settings:
+                        images(tmp_path, names, settings).restore(path)) == [
+            f"{path}: was written when images had {before}; now it has {now}. The place in the data moves: "
+            f"the run goes on from the same batch number, which is elsewhere now"]
+
+
+def test_a_database_that_has_grown_is_told(tmp_path, caplog):
+    pytest.importorskip("lmdb", reason="the package (of the extra `caffe`) that reads such databases")
+
+    def of(count):
+        with new_database(tmp_path / f"db{count}", "LMDB") as put:
+            for n in range(count):
+                put(b"%d" % n, write_datum(np.zeros((1, 2, 2), np.uint8), 0))
+        return md.Solver(parse_solver(f"""base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1
+solver_mode: CPU net_param {{
+layer {{ name: "digits" type: "Data" top: "data" top: "label"
+  data_param {{ source: "{tmp_path}/db{count}" backend: LMDB batch_size: 2 }} }}
+layer {{ name: "scores" type: "InnerProduct" bottom: "data" top: "scores"
+  inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }} }}"""),
+                         snapshot_prefix=tmp_path / "run")
+
+    path = of(4).snapshot()
+    told, = warnings(caplog, lambda: of(5).restore(path))
+    assert "was written when digits had records: 4; now it has records: 5" in told
 
 
 class Letters(md.DataLayer):
