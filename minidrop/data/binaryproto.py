@@ -24,6 +24,7 @@ MOST_AXES = 32                  # Caffe's limit
 # Fields of a BlobProto, and of the BlobShape in it.
 NUM, CHANNELS, HEIGHT, WIDTH, DATA, SHAPE, DOUBLE_DATA = 1, 2, 3, 4, 5, 7, 8
 DIM = 1
+RAW_DATA = 12                   # in NVCaffe's BlobProto alone
 
 
 def read_array(path: str | os.PathLike) -> np.ndarray:
@@ -106,11 +107,14 @@ def parse_blob(raw: memoryview, wire: Wire) -> Blob:
     """
     old, is_old, dims = dict.fromkeys((NUM, CHANNELS, HEIGHT, WIDTH), 0), False, []
     values: dict[int, list[memoryview]] = {DATA: [], DOUBLE_DATA: []}
+    raw_data = False
     for field, kind, value in wire.fields(raw):
         if field in old and kind == VARINT:
             old[field], is_old = value, True
         elif (field, kind) in ((DATA, FOUR), (DATA, BYTES), (DOUBLE_DATA, EIGHT), (DOUBLE_DATA, BYTES)):
             values[field].append(value)
+        elif field == RAW_DATA and kind == BYTES:
+            raw_data = True
         elif field == SHAPE and kind == BYTES:
             dims = [*dims, *_dims(value, wire)]
             if len(dims) > MOST_AXES:
@@ -122,7 +126,7 @@ def parse_blob(raw: memoryview, wire: Wire) -> Blob:
     size = sum(map(len, parts))
     count, rest = divmod(size, int(dtype[-1]))
     if not count:
-        raise ValueError("holds no values")
+        raise ValueError("holds no values" + " but NVCaffe's raw_data, which Caffe does not read" * raw_data)
     if rest or max(shape, default=0) >= 2**31 or math.prod(shape) != count:
         raise ValueError(f"has {size} bytes of values for the shape {shape}")
     body = parts[0] if len(parts) == 1 else b"".join(parts)

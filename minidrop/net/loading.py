@@ -122,16 +122,14 @@ class Loading:
             blobs = weights.layers[layer]
             needed = [i for i, name in enumerate(own) if weights.whole or self._is_first(layer, name)]
             if not set(needed) <= set(blobs) or max(blobs, default=0) >= len(own):
-                self.report.mismatched.append((layer, [blob.array.shape for blob in blobs.values()],
-                                               [p.shape for p in own.values()]))
+                self.report.mismatched.append((layer, weights.shapes(layer), [p.shape for p in own.values()]))
                 continue
             for i, name in enumerate(own):
                 if i in blobs:
                     self._choose(chosen, self._first[f"{layer}/{name}"], blobs[i], f"{layer}/{name}")
         others = {}
-        for layer, blobs in weights.layers.items():
-            if blobs and layer not in self.net.params:
-                shapes = [blob.array.shape for blob in blobs.values()]
+        for layer in weights.layers:
+            if layer not in self.net.params and (shapes := weights.shapes(layer)):
                 if layer in self.net.layers:
                     self.report.mismatched.append((layer, shapes, []))
                 else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -29,11 +29,20 @@ _TODAY, _V1, _OLDEST, _V0 = (1, 7), (4, 6), (1, 50), 1
 class CaffeWeights:
     """The arrays of a file of weights: {layer: {number: Blob}}.
 
-    whole: whether every layer has all its arrays; in HDF5 a shared one stands in its first layer alone.
+    Those of a binary file are looked at where a layer is asked for, which raises SnapshotError if one of its
+    arrays cannot be read. whole: whether every layer has all its arrays; in HDF5 a shared one stands in its
+    first layer alone.
     """
 
-    layers: dict[str, dict[int, Blob]] = field(default_factory=dict)
+    layers: Mapping[str, dict[int, Blob]] = field(default_factory=dict)
     whole: bool = True
+
+    def shapes(self, layer: str) -> list[tuple[int, ...] | str]:
+        """Return the shapes of a layer's arrays, or one text if they cannot be read."""
+        try:
+            return [blob.array.shape for blob in self.layers[layer].values()]
+        except SnapshotError:
+            return ["of an unknown form"]
 
 
 @dataclass
@@ -88,16 +97,16 @@ def read_binary_weights(path: str | os.PathLike) -> CaffeWeights:
     name the last counts, as in Caffe. Raises SnapshotError.
     """
     with explained(path):
-        wire, found = Wire(), CaffeWeights()
+        wire, found = Wire(), {}
         message = _Message(path, wire)
         if message.is_state:
             raise state_given_as_weights(path)
         for number, raw in message.layers:
             name, blobs = _layer(raw, wire, *(_TODAY if number == _LAYER else _V1), number == _LAYERS)
-            found.layers[name] = dict(enumerate(parse_blob(blob, wire) for blob in blobs))
-        if not found.layers:
+            found[name] = blobs
+        if not found:
             raise ValueError("holds no layers")
-        return found
+        return CaffeWeights(_Layers(path, wire, found))
 
 
 def read_binary_state(path: str | os.PathLike) -> SolverState:
@@ -109,7 +118,8 @@ def read_binary_state(path: str | os.PathLike) -> SolverState:
             if message.layers:
                 raise weights_given_as_state(path)
             raise ValueError("holds no number of iterations")
-        history = [parse_blob(raw, wire) for raw in message.history]
+        history = [_blob(raw, wire, path, f"array {i} of the history")
+                   for i, raw in enumerate(message.history)]
         return SolverState(checked_iteration(message.iteration), message.learned_net, history,
                            message.current_step)
 
@@ -131,6 +141,35 @@ def checked_iteration(number: int) -> int:
     if not 0 <= number < 2**31:
         raise ValueError(f"says that {number} iterations were done; expected 0 to {2**31 - 1}")
     return number
+
+
+class _Layers(Mapping):
+    """{layer: {number: Blob}} of a binary file, from {layer: serialized blobs}, each layer when asked for.
+
+    A layer that nobody asks for may hold what only another program reads.
+    """
+
+    def __init__(self, path, wire, raw):
+        self._path, self._wire, self._raw = path, wire, raw
+
+    def __getitem__(self, layer):
+        return {i: _blob(raw, self._wire, self._path, f"array {i} of layer {layer!r}")
+                for i, raw in enumerate(self._raw[layer])}
+
+    def __iter__(self):
+        return iter(self._raw)
+
+    def __len__(self):
+        return len(self._raw)
+
+
+def _blob(raw, wire, path, name):
+    """Return the Blob of a serialized one; raises SnapshotError, which calls it `name`."""
+    try:
+        return parse_blob(raw, wire)
+    except ValueError as error:
+        raise SnapshotError(f"{path}: {name} {error}; if another program or a fork of Caffe wrote it, save "
+                            f"it there as BVLC Caffe does") from None
 
 
 class _Message:
