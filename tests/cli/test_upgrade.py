@@ -73,7 +73,7 @@ def field(number, text):
     return as_key(number, BYTES) + as_varint(len(text)) + text
 
 
-def test_fields_of_forks(tmp_path, minidrop, caplog):
+def test_fields_of_forks(tmp_path, minidrop):
     old, new = tmp_path / "old", tmp_path / "new"
     raw = message("V1").SerializeToString()
     layer = pb.V1LayerParameter(name="r", type=pb.V1LayerParameter.RELU).SerializeToString()
@@ -99,7 +99,7 @@ def test_fields_of_forks(tmp_path, minidrop, caplog):
     assert result.code == 1 and f"{old}:1:59: " in result.err
     result = minidrop("upgrade", old, new, "--ignore-unknown")
     assert result.code == 0 and "hole" not in new.read_text() and "num_output: 3" in new.read_text()
-    assert "hole of ConvolutionParameter is ignored" in result.err + caplog.text
+    assert "'hole' of ConvolutionParameter is ignored" in result.err
 
 
 def test_mistakes(tmp_path, minidrop):
