@@ -15,6 +15,7 @@ from minidrop.errors import DataError, SnapshotError
 from minidrop.snapshot.seal import open_regular
 
 MOST_BYTES = (1 << 31) - 1      # protobuf's limit for a message
+WEIGHTS, STATE = "file of weights or snapshot", "solver state or snapshot"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Fields of a NetParameter, and of a SolverState with the same numbers.
@@ -59,9 +60,12 @@ class SolverState:
     current_step: int = 0
 
 
-def file_kind(path: str | os.PathLike) -> str:
-    """Return "snapshot" (minidrop's), "hdf5" or "other" by how a file begins. Raises SnapshotError."""
-    with explained(path), open_regular(path) as file:
+def file_kind(path: str | os.PathLike, what: str = WEIGHTS) -> str:
+    """Return "snapshot" (minidrop's), "hdf5" or "other" by how a file begins. Raises SnapshotError.
+
+    what: what messages call the file that is expected.
+    """
+    with explained(path), open_regular(path, what) as file:
         start = file.read(32)
     if start.startswith(b"minidrop snapshot "):
         return "snapshot"
@@ -98,7 +102,7 @@ def read_binary_weights(path: str | os.PathLike) -> CaffeWeights:
     """
     with explained(path):
         wire, found = Wire(), {}
-        message = _Message(path, wire)
+        message = _Message(path, wire, WEIGHTS)
         if message.is_state:
             raise state_given_as_weights(path)
         for number, raw in message.layers:
@@ -113,7 +117,7 @@ def read_binary_state(path: str | os.PathLike) -> SolverState:
     """Return the SolverState of a .solverstate, its arrays views of the file. Raises SnapshotError."""
     with explained(path, "no .solverstate of Caffe's"):
         wire = Wire()
-        message = _Message(path, wire)
+        message = _Message(path, wire, STATE)
         if not message.is_state:
             if message.layers:
                 raise weights_given_as_state(path)
@@ -175,11 +179,11 @@ def _blob(raw, wire, path, name):
 class _Message:
     """The outermost fields of a binary file, be it a net or the state of a solver."""
 
-    def __init__(self, path, wire):
+    def __init__(self, path, wire, what):
         self.layers, self.history, self.iteration = [], [], None
         self.learned_net, self.current_step = "", 0
         named = array = False
-        raw = _mapped(path)
+        raw = _mapped(path, what)
         try:
             for number, kind, value in wire.fields(raw):
                 if kind == BYTES and number in (_LAYER, _LAYERS):
@@ -204,9 +208,9 @@ class _Message:
         self.is_state = self.iteration is not None and not named
 
 
-def _mapped(path):
+def _mapped(path, what):
     """Return the content of a file, mapped into memory for as long as something refers to it."""
-    with open_regular(path) as file:
+    with open_regular(path, what) as file:
         size = os.fstat(file.fileno()).st_size
         if size > raised(MOST_BYTES):
             raise SnapshotError(f"{path}: expected less than 2 GiB, as protocol buffers allow no more, got "

@@ -12,7 +12,7 @@ import numpy as np
 from minidrop.data.binaryproto import Blob
 from minidrop.errors import NonFiniteError, SnapshotError
 from minidrop.net.loading import Loading
-from minidrop.snapshot.caffe_file import SolverState, file_kind, read_binary_state
+from minidrop.snapshot.caffe_file import STATE, SolverState, file_kind, read_binary_state
 from minidrop.snapshot.caffe_hdf5 import read_hdf5_state
 from minidrop.snapshot.caffe_writer import write_state
 from minidrop.solver.loss_scale import LossScale
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def is_own(path: str | os.PathLike) -> bool:
     """Whether a file is a snapshot of minidrop's, by its content. Raises SnapshotError."""
-    return file_kind(path) == "snapshot"
+    return file_kind(path, STATE) == "snapshot"
 
 
 def restore(solver: Solver, path: str | os.PathLike) -> None:
@@ -35,7 +35,7 @@ def restore(solver: Solver, path: str | os.PathLike) -> None:
     were: the run goes on at the batch that an uninterrupted one would read, with recurrent states at zero.
     Everything is checked before anything is changed. Raises SnapshotError.
     """
-    state = read_hdf5_state(path) if file_kind(path) == "hdf5" else read_binary_state(path)
+    state = read_hdf5_state(path) if file_kind(path, STATE) == "hdf5" else read_binary_state(path)
     history = _checked_history(solver, Path(path), state)
     weights = _weights_of(Path(path), state)
     Loading(solver.net, weights).apply()

@@ -179,12 +179,24 @@ def test_what_is_no_solver_state(tmp_path):
         read_binary_state(write(tmp_path / "s", b"\x08" + as_varint(2**64 - 1)))
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: os.mkfifo(path)])
-def test_missing_files_folders_and_pipes(tmp_path, make):
+@pytest.mark.parametrize("make, text", [
+    (lambda path: None, "there is no such {}; check the name"),
+    (lambda path: path.mkdir(), "expected a {}, got a folder; name a file in it"),
+    (lambda path: os.mkfifo(path), "expected a {}, got a pipe or a device; save its content as a file")])
+def test_missing_files_folders_and_pipes(tmp_path, make, text):
     make(tmp_path / "w")
-    for read in (file_kind, read_binary_weights, read_hdf5_weights):
-        with pytest.raises(SnapshotError, match="w: "):
+    for read, what in ((file_kind, "file of weights or snapshot"),
+                       (read_binary_weights, "file of weights or snapshot"),
+                       (read_hdf5_weights, "file of weights or snapshot"),
+                       (read_binary_state, "solver state or snapshot"),
+                       (read_hdf5_state, "solver state or snapshot")):
+        with pytest.raises(SnapshotError, match=f"w: {text.format(what)}"):
             read(tmp_path / "w")
+
+
+def test_a_state_that_is_no_hdf5_file_is_called_one(tmp_path):
+    with pytest.raises(SnapshotError, match="and no .solverstate.h5 of Caffe's: it is no HDF5 file"):
+        read_hdf5_state(write(tmp_path / "s.solverstate.h5", b"text"))
 
 
 def test_two_gibibytes_are_refused(tmp_path):
