@@ -92,7 +92,7 @@ class Loading:
                 raise SnapshotError(f"{path}: {name} has a NaN, an infinity or a number too large for "
                                     f"{self.net.dtype}; use weights of before")
         self.chosen.update(chosen)
-        self.report.shapes.update({name: blob.array.shape for name, blob in chosen.items()})
+        self.report.shapes.update({name: blob.shape for name, blob in chosen.items()})
         self.report.shapes.update(others)
         self.report.left_out += [name for name in others if name not in self.report.left_out]
 
@@ -109,7 +109,7 @@ class Loading:
         source = {name: own for name in self._targets for own in reversed(self._owners[name]) if own in found}
         chosen = {}
         for name, own in source.items():
-            self._choose(chosen, name, Blob(found[own]))
+            self._choose(chosen, name, Blob.of(found[own]))
         used = {id(found[own]) for own in source.values()}
         return chosen, {name: value.shape for name, value in found.items() if id(value) not in used}
 
@@ -144,7 +144,7 @@ class Loading:
         if blob.fits(shape):
             chosen[name] = blob
         else:
-            self.report.mismatched.append((shown_as or name, blob.array.shape, shape))
+            self.report.mismatched.append((shown_as or name, blob.shape, shape))
 
 
 def paths_of(paths: Paths) -> list[str | os.PathLike]:

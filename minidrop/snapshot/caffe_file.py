@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 
 from minidrop.data.binaryproto import Blob, parse_blob
+from minidrop.data.file_view import FileView, Piece
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.wire import BYTES, FOUR, VARINT, Wire
 from minidrop.errors import DataError, SnapshotError
 from minidrop.snapshot.seal import open_regular
 
 MOST_BYTES = (1 << 31) - 1      # protobuf's limit for a message
+IN_MEMORY = 64 << 20            # the arrays of a larger file are read one by one
 WEIGHTS, STATE = "file of weights or snapshot", "solver state or snapshot"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -41,7 +42,7 @@ class CaffeWeights:
     def shapes(self, layer: str) -> list[tuple[int, ...] | str]:
         """Return the shapes of a layer's arrays, or one text if they cannot be read."""
         try:
-            return [blob.array.shape for blob in self.layers[layer].values()]
+            return [blob.shape for blob in self.layers[layer].values()]
         except SnapshotError:
             return ["of an unknown form"]
 
@@ -97,8 +98,8 @@ def refused(path: str | os.PathLike, what: str, reason: str) -> SnapshotError:
 def read_binary_weights(path: str | os.PathLike) -> CaffeWeights:
     """Return the CaffeWeights of a .caffemodel: layers of today, V1 or V0, also without blobs.
 
-    The arrays are views of the file, which is mapped into memory, and read when they are. Of layers of one
-    name the last counts, as in Caffe. Raises SnapshotError.
+    The arrays are views of the file's content; those of a file above 64 MiB are read when they are used. Of
+    layers of one name the last counts, as in Caffe. Raises SnapshotError.
     """
     with explained(path):
         wire, found = Wire(), {}
@@ -114,7 +115,7 @@ def read_binary_weights(path: str | os.PathLike) -> CaffeWeights:
 
 
 def read_binary_state(path: str | os.PathLike) -> SolverState:
-    """Return the SolverState of a .solverstate, its arrays views of the file. Raises SnapshotError."""
+    """Return the SolverState of a .solverstate, its arrays as for weights. Raises SnapshotError."""
     with explained(path, "no .solverstate of Caffe's"):
         wire = Wire()
         message = _Message(path, wire, STATE)
@@ -168,12 +169,26 @@ class _Layers(Mapping):
 
 
 def _blob(raw, wire, path, name):
-    """Return the Blob of a serialized one; raises SnapshotError, which calls it `name`."""
-    try:
-        return parse_blob(raw, wire)
-    except ValueError as error:
-        raise SnapshotError(f"{path}: {name} {error}; if another program or a fork of Caffe wrote it, save "
-                            f"it there as BVLC Caffe does") from None
+    """Return the Blob of a serialized one; raises SnapshotError, which calls it `name`, also when read."""
+    with _named(path, name):
+        blob = parse_blob(raw, wire)
+
+    def read():
+        with _named(path, name):
+            return blob.read()
+
+    return replace(blob, read=read)
+
+
+@contextmanager
+def _named(path, name):
+    """Within this context what an array makes its reader raise becomes a SnapshotError that names it."""
+    with explained(path):
+        try:
+            yield
+        except ValueError as error:
+            raise SnapshotError(f"{path}: {name} {error}; if another program or a fork of Caffe wrote it, "
+                                f"save it there as BVLC Caffe does") from None
 
 
 class _Message:
@@ -183,7 +198,7 @@ class _Message:
         self.layers, self.history, self.iteration = [], [], None
         self.learned_net, self.current_step = "", 0
         named = array = False
-        raw = _mapped(path, what)
+        raw = _content(path, what)
         try:
             for number, kind, value in wire.fields(raw):
                 if kind == BYTES and number in (_LAYER, _LAYERS):
@@ -208,16 +223,22 @@ class _Message:
         self.is_state = self.iteration is not None and not named
 
 
-def _mapped(path, what):
-    """Return the content of a file, mapped into memory for as long as something refers to it."""
-    with open_regular(path, what) as file:
+def _content(path, what) -> Piece:
+    """Return the content of a file: in memory, or of a large one a view, which keeps the file open."""
+    file = open_regular(path, what)
+    with ExitStack() as stack:
+        stack.enter_context(file)
         size = os.fstat(file.fileno()).st_size
         if size > raised(MOST_BYTES):
             raise SnapshotError(f"{path}: expected less than 2 GiB, as protocol buffers allow no more, got "
                                 f"{size} bytes; save it as .caffemodel.h5, or, {how_to_raise()}")
         if not size:
             raise ValueError("is empty")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        view = FileView(file, path, 0, size)
+        if size <= IN_MEMORY:
+            return view.read()
+        stack.pop_all()
+        return view
 
 
 def _layer(raw, wire, name_field, blobs_field, may_be_oldest):

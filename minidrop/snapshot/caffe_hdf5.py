@@ -116,7 +116,7 @@ class _Reader:
             if isinstance(group[name], h5py.Group):
                 self.read(inside, depth + 1, f"{layer}/{name}" if layer else name)
             elif name.isascii() and name.isdecimal() and len(name) < 10:
-                self.found.setdefault(layer, {})[int(name)] = Blob(self._array(inside))
+                self.found.setdefault(layer, {})[int(name)] = Blob.of(self._array(inside))
             else:
                 raise SnapshotError(f"{self.path}: {inside!r}: expected arrays called 0, 1, ...")
 

@@ -41,8 +41,8 @@ def restore(solver: Solver, path: str | os.PathLike) -> None:
     Loading(solver.net, weights).apply()
     net = solver.net
     with net.backend.active():
-        for target, array in history:
-            target[...] = net.backend.asarray(array.reshape(target.shape), target.dtype)
+        for target, blob in history:
+            target[...] = net.backend.asarray(blob.array.reshape(target.shape), target.dtype)
     solver.iteration, solver.best = state.iteration, None
     solver.loss_scale = LossScale() if solver.loss_scale is not None else None
     solver.losses.clear()
@@ -70,7 +70,7 @@ def save(solver: Solver, path: str | os.PathLike) -> Path:
     for slot in range(solver.updater.rule.slots):
         for name, parameter in parameters.items():
             own = solver.updater.history.get(name)
-            history.append(Blob(np.zeros(parameter.shape, solver.dtype) if own is None
+            history.append(Blob.of(np.zeros(parameter.shape, solver.dtype) if own is None
                                 else np.ascontiguousarray(to_host(own[slot]))))
     arrays = [*(blob.array for blob in history), *(to_host(p.data) for p in parameters.values())]
     if not all(np.isfinite(array).all() for array in arrays):
@@ -82,7 +82,7 @@ def save(solver: Solver, path: str | os.PathLike) -> Path:
 
 
 def _checked_history(solver, path, state):
-    """Return pairs (array of the updater, array of the file) for every trained parameter."""
+    """Return pairs (array of the updater, Blob of the file) for every trained parameter."""
     parameters, slots = solver.net.parameters(), solver.updater.rule.slots
     kind = solver.settings.type
     if len(state.history) != slots * len(parameters):
@@ -95,7 +95,7 @@ def _checked_history(solver, path, state):
         for i, (name, parameter) in enumerate(parameters.items()):
             blob = state.history[slot * len(parameters) + i]
             if not blob.fits(tuple(parameter.shape)):
-                raise SnapshotError(f"{path}: the history of {name} has shape {blob.array.shape}, this net "
+                raise SnapshotError(f"{path}: the history of {name} has shape {blob.shape}, this net "
                                     f"expects {tuple(parameter.shape)}; is it the state of another net?")
             with np.errstate(over="ignore"):
                 finite = np.isfinite(blob.array.astype(solver.dtype, copy=False)).all()
@@ -103,7 +103,7 @@ def _checked_history(solver, path, state):
                 raise SnapshotError(f"{path}: training cannot go on from here: the history of {name} is not "
                                     f"finite; use an older one")
             if name in solver.updater.history:
-                pairs.append((solver.updater.history[name][slot], blob.array))
+                pairs.append((solver.updater.history[name][slot], blob))
     return pairs
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -13,6 +14,8 @@ from minidrop.config import parse_net
 from minidrop.data.wire import BYTES, as_key, as_varint
 from minidrop.errors import MinidropError, SnapshotError
 from minidrop.net import Net
+from minidrop.net.loading import Loading
+from minidrop.snapshot import caffe_file
 from minidrop.snapshot.caffe_file import file_kind, read_binary_state, read_binary_weights
 from minidrop.snapshot.caffe_hdf5 import read_hdf5_state, read_hdf5_weights
 
@@ -32,9 +35,17 @@ def check(path):
             np.testing.assert_array_equal(parameter.data, values(layer, i))
 
 
+@pytest.fixture(params=["in memory", "in the file"])
+def place(request, monkeypatch):
+    """Where the arrays of a binary file stay until they are used: this is decided by its size."""
+    if request.param == "in the file":
+        monkeypatch.setattr(caffe_file, "IN_MEMORY", 0)
+    return request.param
+
+
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_a_caffemodel(tmp_path, form, double):
+def test_every_form_of_a_caffemodel(tmp_path, form, double, place):
     check(write(tmp_path / "w.caffemodel", message(form, double=double)))
 
 
@@ -42,7 +53,7 @@ def test_new_layers_with_old_shapes(tmp_path):
     check(write(tmp_path / "w.caffemodel", message("V2", old=True)))
 
 
-def test_values_one_by_one_and_in_several_parts(tmp_path):
+def test_values_one_by_one_and_in_several_parts(tmp_path, place):
     def blob(array, parts):
         flat = array.reshape(-1)
         head = pb.BlobProto(shape=pb.BlobShape(dim=array.shape)).SerializeToString()
@@ -66,6 +77,46 @@ def test_arrays_are_views_of_the_file(tmp_path):
     found = read_binary_weights(write(tmp_path / "w.caffemodel", message()))
     array = found.layers["conv"][0].array
     assert not array.flags.owndata and not array.flags.writeable and found.layers["relu"] == {}
+
+
+def test_a_file_that_is_cut_short_while_it_is_read(tmp_path, place):
+    path = write(tmp_path / "w.caffemodel", message())
+    net = Net(parse_net(NET), device="cpu")
+    loading = Loading(net, path)
+    os.truncate(path, 500)
+    if place == "in memory":
+        loading.apply()
+        np.testing.assert_array_equal(net.params["ip"]["weight"].data, values("ip", 0))
+    else:
+        with pytest.raises(SnapshotError, match="w.caffemodel: became shorter while it was read"):
+            loading.apply()
+    raw = message().SerializeToString()
+    blob = read_binary_weights(write(path, raw)).layers["conv"][1]
+    path.write_bytes(raw.replace(b"\n\x01\x04", b"\n\x01\x05"))       # the length of its one axis
+    if place == "in memory":
+        np.testing.assert_array_equal(blob.array, values("conv", 1))
+    else:
+        with pytest.raises(SnapshotError, match="array 1 of layer 'conv' has 16 bytes of values for the sha"):
+            blob.read()
+
+
+def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(caffe_file, "IN_MEMORY", 1 << 20)
+    layers = "".join(f'layer {{ name: "ip{i}" type: "InnerProduct" bottom: "x" top: "y{i}" '
+                     f'inner_product_param {{ num_output: 512 weight_filler {{ value: {i} }} '
+                     f'}} }} ' for i in range(8))
+    net = Net(parse_net(NET[:NET.index("layer", 5)].replace("dim: 4 dim: 4", "dim: 16 dim: 16") + layers),
+              device="cpu")
+    net.save(tmp_path / "w.caffemodel")         # 8 arrays of 1.5 MiB
+    for i in range(8):
+        net.params[f"ip{i}"]["weight"].data[...] = -1
+    tracemalloc.start()
+    try:
+        net.load_weights(tmp_path / "w.caffemodel")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert all((net.params[f"ip{i}"]["weight"].data == i).all() for i in range(8))
 
 
 def strange(name):
@@ -141,7 +192,7 @@ def state(learned_net="w.caffemodel"):
     return found
 
 
-def test_both_forms_of_a_solver_state(tmp_path):
+def test_both_forms_of_a_solver_state(tmp_path, place):
     with h5py.File(tmp_path / "s.solverstate.h5", "w") as file:
         file["iter"], file["current_step"] = np.array([7], np.int32), np.array([2], np.int32)
         file["learned_net"] = np.bytes_(b"w.caffemodel\0")
@@ -160,7 +211,7 @@ def test_both_forms_of_a_solver_state(tmp_path):
     (pb.NetParameter(name="x"), "it holds no layers"),
     (pb.BlobProto(num=1, channels=1, height=1, width=1, data=[1]), "is one array"),
     (state(), "is a solver state, not weights; give it with --resume")])
-def test_what_is_no_file_of_weights(tmp_path, content, text):
+def test_what_is_no_file_of_weights(tmp_path, content, text, place):
     with pytest.raises(SnapshotError, match=f"w.caffemodel: .*{text}"):
         Net(parse_net(NET), device="cpu").load_weights(write(tmp_path / "w.caffemodel", content))
 
