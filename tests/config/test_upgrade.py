@@ -66,6 +66,25 @@ def test_a_loss_without_a_top_gets_one_of_its_name():
     assert [list(layer.top) for layer in net.layer] == [["x_top"], ["l"], []]
 
 
+@pytest.mark.parametrize("rules, expected", [
+    (("", ""), ["a", "a_2"]), (("", "", ""), ["a", "a_2", "a_3"]),
+    (("include { phase: TRAIN }", "include { phase: TEST }"), ["a", "a"]),
+    (("exclude { phase: TEST }", "exclude { phase: TRAIN }"), ["a", "a"]),
+    (("include { phase: TRAIN }", "include { phase: TEST }", ""), ["a", "a", "a_2"]),
+    (("include { phase: TRAIN stage: 's' }", "include { phase: TEST } include { stage: 't' }"), ["a", "a_2"]),
+    (("include { phase: TEST }", "exclude { phase: TEST stage: 's' }"), ["a", "a_2"])])
+def test_losses_of_one_name_without_a_top(rules, expected):
+    net = upgraded("".join(f'layer {{ name: "a" type: "SoftmaxWithLoss" bottom: "x" bottom: "l" {rule} }}'
+                           for rule in rules))
+    assert [layer.top[0] for layer in net.layer] == expected
+
+
+def test_a_top_for_a_loss_is_no_other_blob():
+    net = upgraded('layer { name: "x" type: "ReLU" bottom: "a_2" top: "a" } '
+                   'layer { name: "a" type: "HingeLoss" bottom: "a_2" bottom: "l" } layer { name: "a" type: "HingeLoss" bottom: "a_top_2" }')
+    assert [layer.top[0] for layer in net.layer] == ["a", "a_top", "a_top_3"]
+
+
 def test_other_data_layers_of_v0():
     same("""
 layers { layer { name: "i" type: "images" source: "list" batchsize: 2 shuffle_images: true new_height: 8
