@@ -15,7 +15,7 @@ from minidrop.errors import MOST_MISTAKES, ConfigError
 if TYPE_CHECKING:
     from minidrop.config.load import NetConfig, SolverConfig
 
-TYPES = {
+TYPES_OF_V1 = {
     "NONE": "", "ABSVAL": "AbsVal", "ACCURACY": "Accuracy", "ARGMAX": "ArgMax", "BNLL": "BNLL",
     "CONCAT": "Concat", "CONTRASTIVE_LOSS": "ContrastiveLoss", "CONVOLUTION": "Convolution", "DATA": "Data",
     "DECONVOLUTION": "Deconvolution", "DROPOUT": "Dropout", "DUMMY_DATA": "DummyData", "ELTWISE": "Eltwise",
@@ -91,7 +91,7 @@ def _as_layer(old: V1LayerParameter, where: str, mistakes: list[str]) -> LayerPa
     """Return the layer that a V1 layer means."""
     new = LayerParameter()
     if old.HasField("type"):
-        new.type = TYPES[old.LayerType.Name(old.type)]
+        new.type = TYPES_OF_V1[old.LayerType.Name(old.type)]
     for field, value in old.ListFields():
         name = field.name
         if name in ("type", "param", "blob_share_mode", "blobs_lr", "weight_decay"):

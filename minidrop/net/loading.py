@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PIECE = 1 << 20            # numbers looked at together
-_REMEDY = ("Did num_output of that layer or of the one before it change? --skip-mismatched "
-           "(skip_mismatched=True) leaves what does not fit as it is")
+_REMEDY = ("Did num_output of that layer or of the one before it change? `minidrop train` and "
+           "`minidrop test` with --skip-mismatched (load_weights: skip_mismatched=True) leave what does "
+           "not fit as it is")
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 

@@ -7,6 +7,7 @@ import pytest
 from caffe_nets import message, values
 
 import minidrop as md
+from minidrop.cli import commands
 from minidrop.config import load_net, load_solver
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.data.wire import BYTES, as_key, as_varint
@@ -138,6 +139,9 @@ def test_weights_that_do_not_fit(tiny, minidrop):
     result = minidrop(*command, *wide)
     assert result.code == 1 and result.err.count("\n") == 3, result.err
     assert "w.caffemodel: ip1/bias has shape (20,), this net expects (9,)\n" in result.err
+    having = [f"`minidrop {name}`" for name, one in commands.commands.items()
+              if any(option.name == "skip_mismatched" for option in one.params)]
+    assert f"{' and '.join(sorted(having, reverse=True))} with --skip-mismatched" in result.err
     result = minidrop(*command, *wide, "-skip_mismatched")
     assert result.code == 0 and "1 of 4 parameters copied" in result.out
     assert "ip1/bias    mismatched  (20,) in the file, (9,) in the net" in result.out
