@@ -55,6 +55,18 @@ class FileView:
         return memoryview(content).toreadonly()
 
 
+class _Kept(FileIO):
+    """A file that is closed when nothing refers to it, without a ResourceWarning."""
+
+    def __del__(self):
+        self.close()
+
+
+def kept_view(file: FileIO, path: str | os.PathLike) -> FileView:
+    """Return the whole of an open file, which may be closed then, as a FileView."""
+    return FileView(_Kept(os.dup(file.fileno()), "rb"), path, 0, os.fstat(file.fileno()).st_size)
+
+
 Piece = memoryview | FileView
 
 

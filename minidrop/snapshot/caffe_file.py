@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from minidrop.data.binaryproto import Blob, parse_blob
-from minidrop.data.file_view import FileView, Piece
+from minidrop.data.file_view import FileView, Piece, kept_view
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.wire import BYTES, FOUR, VARINT, Wire
 from minidrop.errors import DataError, SnapshotError
@@ -225,20 +225,14 @@ class _Message:
 
 def _content(path, what) -> Piece:
     """Return the content of a file: in memory, or of a large one a view, which keeps the file open."""
-    file = open_regular(path, what)
-    with ExitStack() as stack:
-        stack.enter_context(file)
+    with open_regular(path, what) as file:
         size = os.fstat(file.fileno()).st_size
         if size > raised(MOST_BYTES):
             raise SnapshotError(f"{path}: expected less than 2 GiB, as protocol buffers allow no more, got "
                                 f"{size} bytes; save it as .caffemodel.h5, or, {how_to_raise()}")
         if not size:
             raise ValueError("is empty")
-        view = FileView(file, path, 0, size)
-        if size <= IN_MEMORY:
-            return view.read()
-        stack.pop_all()
-        return view
+        return FileView(file, path, 0, size).read() if size <= IN_MEMORY else kept_view(file, path)
 
 
 def _layer(raw, wire, name_field, blobs_field, may_be_oldest):

@@ -1,11 +1,12 @@
 """FileView: a piece of a file in the place of a memoryview, read when it is used."""
 
+import gc
 import os
 
 import numpy as np
 import pytest
 
-from minidrop.data.file_view import FileView, in_memory
+from minidrop.data.file_view import FileView, in_memory, kept_view
 from minidrop.data.wire import BYTES, FOUR, Wire, as_key, as_varint
 from minidrop.errors import DataError
 
@@ -31,6 +32,17 @@ def test_it_is_like_a_memoryview(view, content):
         assert isinstance(part, FileView) and bytes(part) == content[piece]
         assert len(part) == len(content[piece])
     assert bytes(view[100:9000][50:60]) == content[150:160] and view[100:9000][8000] == content[8100]
+
+
+def test_a_kept_view_keeps_its_file_open(tmp_path, recwarn, view, content):
+    with open(tmp_path / "a", "rb", buffering=0) as file:
+        kept = kept_view(file, "a")[5:]
+    os.unlink(tmp_path / "a")
+    assert bytes(kept) == content[5:]
+    opened = len(os.listdir("/dev/fd"))
+    del kept
+    gc.collect()
+    assert len(os.listdir("/dev/fd")) == opened - 1 and not recwarn.list
 
 
 def test_a_message_is_the_same_in_memory_and_in_the_file(tmp_path):
