@@ -188,7 +188,8 @@ _VALUES = {
 
 FIELDS = {(message, field): Foreign(fork, without) for fork, messages in _FIELDS.items()
           for message, fields in messages.items() for field, without in fields.items()}
-TYPES = {kind: Foreign(fork, advice) for fork, kinds in _TYPES.items() for kind, advice in kinds.items()}
+FOREIGN_TYPES = {kind: Foreign(fork, advice) for fork, kinds in _TYPES.items()
+                 for kind, advice in kinds.items()}
 
 
 def foreign_field(message: str, field: str) -> Foreign | None:
@@ -204,7 +205,7 @@ def foreign_type(kind: str) -> Foreign | None:
 
     `without` says what to write instead.
     """
-    return TYPES.get(kind)
+    return FOREIGN_TYPES.get(kind)
 
 
 def foreign_engine(value: str) -> str:

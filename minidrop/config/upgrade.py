@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minidrop.config.check import is_repeated
-from minidrop.config.minidrop_pb2 import LayerParameter, V1LayerParameter
+from minidrop.config.minidrop_pb2 import LayerParameter, NetStateRule, Phase, V1LayerParameter
 from minidrop.config.upgrade_v0 import as_v1
 from minidrop.errors import MOST_MISTAKES, ConfigError
 
 if TYPE_CHECKING:
     from minidrop.config.load import NetConfig, SolverConfig
 
-TYPES = {
+TYPES_OF_V1 = {
     "NONE": "", "ABSVAL": "AbsVal", "ACCURACY": "Accuracy", "ARGMAX": "ArgMax", "BNLL": "BNLL",
     "CONCAT": "Concat", "CONTRASTIVE_LOSS": "ContrastiveLoss", "CONVOLUTION": "Convolution", "DATA": "Data",
     "DECONVOLUTION": "Deconvolution", "DROPOUT": "Dropout", "DUMMY_DATA": "DummyData", "ELTWISE": "Eltwise",
@@ -30,6 +30,7 @@ TYPES = {
 }
 """Today's name of each type of a V1 layer."""
 
+_PHASE = NetStateRule.DESCRIPTOR.fields_by_name["phase"]
 _SOLVERS = {"SGD": "SGD", "NESTEROV": "Nesterov", "ADAGRAD": "AdaGrad", "RMSPROP": "RMSProp",
             "ADADELTA": "AdaDelta", "ADAM": "Adam"}
 # Fields of a data layer that moved into transform_param.
@@ -90,7 +91,7 @@ def _as_layer(old: V1LayerParameter, where: str, mistakes: list[str]) -> LayerPa
     """Return the layer that a V1 layer means."""
     new = LayerParameter()
     if old.HasField("type"):
-        new.type = TYPES[old.LayerType.Name(old.type)]
+        new.type = TYPES_OF_V1[old.LayerType.Name(old.type)]
     for field, value in old.ListFields():
         name = field.name
         if name in ("type", "param", "blob_share_mode", "blobs_lr", "weight_decay"):
@@ -137,11 +138,31 @@ def _upgrade_batch_norm(layer):
 
 
 def _name_losses(net):
-    """Give each loss without a top one of the layer's name, where Caffe gives it a top of no name."""
+    """Give each loss without a top one of the layer's name, where Caffe gives it a top of no name.
+
+    A second one of that name gets NAME_2, unless the two are never in one net: there each has its plain name.
+    """
     losses = [layer for layer in net.layer if layer.type.endswith("Loss") and layer.name and not layer.top]
     blobs = {blob for layer in net.layer for blob in (*layer.bottom, *layer.top)} if losses else set()
+    given: set[tuple[str, int]] = set()         # a top and a phase that it is in
+    numbers: dict[str, int] = {}
     for layer in losses:
-        layer.top.append(layer.name if layer.name not in blobs else f"{layer.name}_top")
+        top = plain = layer.name if layer.name not in blobs else f"{layer.name}_top"
+        phases = _phases(layer)
+        while top in blobs or any((top, phase) in given for phase in phases):
+            numbers[plain] = numbers.get(plain, 1) + 1
+            top = f"{plain}_{numbers[plain]}"
+        given.update((top, phase) for phase in phases)
+        layer.top.append(top)
+
+
+def _phases(layer):
+    """Return the phases in which the rules of a layer can have it."""
+    if layer.include:
+        return [phase for phase in Phase.values()
+                if any(not rule.HasField("phase") or rule.phase == phase for rule in layer.include)]
+    return [phase for phase in Phase.values()
+            if not any(rule.ListFields() == [(_PHASE, phase)] for rule in layer.exclude)]
 
 
 # -- inputs --------------------------------------------------------------------------------------------------

@@ -22,12 +22,14 @@ MOST_BINARY = (1 << 31) - 1     # protobuf's limit
 _NETS = ("net_param", "train_net_param", "test_net_param")
 
 
-def upgrade_file(source: str | os.PathLike, target: str | os.PathLike) -> list[str]:
+def upgrade_file(source: str | os.PathLike, target: str | os.PathLike,
+                 ignore_unknown: bool = False) -> list[str]:
     """Write the network or solver in the file `source`, in today's form, to `target`; returns what changed.
 
     What `source` holds, and whether as text or binary, its content decides; `target` has the same format, but
     of a text no comments. It is replaced as a whole or not at all. Raises ConfigError, also if both are one
-    file, or OSError.
+    file, or OSError. ignore_unknown: fields of a text that minidrop lacks are left out, each with a warning;
+    a binary keeps them.
     """
     path, out = os.fspath(source), os.fspath(target)
     if os.path.realpath(path) == os.path.realpath(out) or (os.path.exists(out) and os.path.exists(path)
@@ -36,7 +38,7 @@ def upgrade_file(source: str | os.PathLike, target: str | os.PathLike) -> list[s
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ConfigError(f"{path}: is a pipe or a device, expected a file")
     raw = _binary(path)
-    config = _of_text(read_text(path), path) if raw is None else _of_binary(raw, path)
+    config = _of_text(read_text(path), path, ignore_unknown) if raw is None else _of_binary(raw, path)
     before = type(config.message)()
     before.CopyFrom(config.message)
     if isinstance(config, NetConfig):
@@ -49,6 +51,7 @@ def upgrade_file(source: str | os.PathLike, target: str | os.PathLike) -> list[s
             changes.insert(0, f"solver_type: {before.SolverType.Name(before.solver_type)} is type: "
                               f"\"{config.message.type}\" now")
     try:
+        changes += _fate_of_unknown(before, config.message)
         replace(out, text_format.MessageToString(config.message, as_utf8=True) if raw is None
                 else config.message.SerializeToString())
     except (EncodeError, ValueError) as error:
@@ -126,18 +129,22 @@ def _is_text(raw):
     return not any(byte in raw for byte in range(32) if byte not in b"\t\n\v\f\r")
 
 
-def _of_text(text, path):
+def _of_text(text, path, ignore_unknown):
     """Return the NetConfig or SolverConfig of a text, not yet upgraded."""
     names = {entry.name for entry in scan(text, path).entries}
     nets, solvers = (sum(name in kind.DESCRIPTOR.fields_by_name for name in names)
                      for kind in (NetParameter, SolverParameter))
     if solvers > nets:
-        return SolverConfig(*parse_message(text, path, SolverParameter, NetParameter))
-    return NetConfig(*parse_message(text, path, NetParameter, SolverParameter))
+        return SolverConfig(*parse_message(text, path, SolverParameter, NetParameter, ignore_unknown))
+    return NetConfig(*parse_message(text, path, NetParameter, SolverParameter, ignore_unknown))
 
 
 def _of_binary(raw, path):
-    """Return the same of a serialized message: of the kind that knows more of its fields."""
+    """Return the same of a serialized message: of the kind that lacks fewer of its fields.
+
+    A field of a fork has a number of its own; one whose number the kind has for another type speaks against
+    that kind.
+    """
     found = []
     for kind, config in ((NetParameter, NetConfig), (SolverParameter, SolverConfig)):
         message = kind()
@@ -145,11 +152,30 @@ def _of_binary(raw, path):
             message.ParseFromString(raw)
         except DecodeError:
             continue
-        known, unknown = len(message.ListFields()), len(UnknownFieldSet(message))
-        if known and not unknown:
-            found.append((known, config(message, None, SourceMap(path))))
+        known, unknown = len(message.ListFields()), {one.field_number for one in UnknownFieldSet(message)}
+        if known and unknown.isdisjoint(kind.DESCRIPTOR.fields_by_number):
+            found.append(((-len(unknown), known), config(message, None, SourceMap(path))))
     if not found:
         raise ConfigError(f"{path}: is neither text nor a serialized network or solver; is it whole?")
     config = max(found, key=lambda one: one[0])[1]
     check_strings(config.message, path)
     return config
+
+
+def _fate_of_unknown(old, new):
+    """Return a line each of the fields that the schema lacks and that were kept, and were left out."""
+    before, after = _unknown(old), _unknown(new)
+    gone = [name for name in before if name not in after]
+    return [f"{what}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
+            for what, names in (("kept fields that minidrop does not know", after),
+                                ("left out fields that minidrop does not know", gone)) if names]
+
+
+def _unknown(message, place=""):
+    """Return the names of all fields that the schema lacks, as "layer.300", each once."""
+    names = dict.fromkeys(f"{place}{one.field_number}" for one in UnknownFieldSet(message))
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inside in value if is_repeated(field) else (value,):
+                names.update(dict.fromkeys(_unknown(inside, f"{place}{field.name}.")))
+    return list(names)

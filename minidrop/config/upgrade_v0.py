@@ -12,7 +12,7 @@ from minidrop.config.check import is_repeated
 from minidrop.config.minidrop_pb2 import V1LayerParameter
 from minidrop.errors import nearest
 
-TYPES = {
+TYPES_OF_V0 = {
     "accuracy": "ACCURACY", "bnll": "BNLL", "concat": "CONCAT", "conv": "CONVOLUTION", "data": "DATA",
     "dropout": "DROPOUT", "euclidean_loss": "EUCLIDEAN_LOSS", "flatten": "FLATTEN",
     "hdf5_data": "HDF5_DATA", "hdf5_output": "HDF5_OUTPUT", "im2col": "IM2COL", "images": "IMAGE_DATA",
@@ -94,11 +94,11 @@ def _as_v1(layer, place, mistakes):
     old, new = layer.layer, V1LayerParameter(bottom=layer.bottom, top=layer.top)
     if old.HasField("name"):
         new.name = old.name
-    if old.type in TYPES:
-        new.type = new.LayerType.Value(TYPES[old.type])
+    if old.type in TYPES_OF_V0:
+        new.type = new.LayerType.Value(TYPES_OF_V0[old.type])
     else:
         mistakes.append(f"{place}: {old.type!r} is no type of a layer of Caffe's oldest form"
-                        f"{nearest(old.type, TYPES)}")
+                        f"{nearest(old.type, TYPES_OF_V0)}")
         return new
     for field, value in old.ListFields():
         name = field.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.config.minidrop_pb2 import BlobProto
+from minidrop.data.file_view import FileView, Piece, in_memory
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.npy import parse_npy
 from minidrop.data.wire import BYTES, EIGHT, FOUR, VARINT, Wire, as_varint, varint
@@ -24,6 +25,7 @@ MOST_AXES = 32                  # Caffe's limit
 # Fields of a BlobProto, and of the BlobShape in it.
 NUM, CHANNELS, HEIGHT, WIDTH, DATA, SHAPE, DOUBLE_DATA = 1, 2, 3, 4, 5, 7, 8
 DIM = 1
+RAW_DATA = 12                   # in NVCaffe's BlobProto alone
 
 
 def read_array(path: str | os.PathLike) -> np.ndarray:
@@ -87,30 +89,69 @@ def _small(path):
 
 @dataclass(frozen=True)
 class Blob:
-    """The array of a BlobProto, which may be a view of the file. `old`: its shape is that of four lengths."""
+    """The array of a BlobProto, which may be a view of the file. `old`: its shape is that of four lengths.
 
-    array: np.ndarray
+    read: returns the array; one that is still in its file is read again each time.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
     old: bool = False
+
+    @classmethod
+    def of(cls, array: np.ndarray, old: bool = False) -> Blob:
+        """Return the Blob of an array in memory."""
+        return cls(array.shape, lambda: array, old)
+
+    @property
+    def array(self) -> np.ndarray:
+        """What `read` returns."""
+        return self.read()
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether it can be the values of a parameter: old shapes stand at the right of four lengths."""
         if self.old:
-            return len(shape) <= 4 and (1,) * (4 - len(shape)) + tuple(shape) == self.array.shape
-        return tuple(shape) == self.array.shape
+            return len(shape) <= 4 and (1,) * (4 - len(shape)) + tuple(shape) == self.shape
+        return tuple(shape) == self.shape
 
 
-def parse_blob(raw: memoryview, wire: Wire) -> Blob:
+def parse_blob(raw: Piece, wire: Wire) -> Blob:
     """Return the Blob of a serialized BlobProto, its array without a copy where all values stand together.
 
-    Gradients are skipped. Raises ValueError. As in Caffe, the four lengths count before a shape.
+    That of a FileView stays in the file. Gradients are skipped. Raises ValueError. As in Caffe, the four
+    lengths count before a shape.
     """
+    shape, is_old, parts, dtype = _parse(raw, wire)
+    if not isinstance(raw, FileView):
+        return Blob.of(_joined(parts, dtype, shape), is_old)
+
+    def read():
+        now, _, parts, dtype = _parse(raw, Wire())      # anew: single numbers were put into memory
+        if now != shape:
+            raise ValueError("has changed while it was read; try again when nobody writes to the file")
+        return _joined(parts, dtype, shape)
+
+    return Blob(shape, read, is_old)
+
+
+def _joined(parts, dtype, shape):
+    """Return the array of some pieces of a message."""
+    body = in_memory(parts[0]) if len(parts) == 1 else b"".join(map(in_memory, parts))
+    return np.frombuffer(body, dtype).reshape(shape)
+
+
+def _parse(raw, wire):
+    """Return (shape, whether it is that of four lengths, pieces that hold the values, their dtype)."""
     old, is_old, dims = dict.fromkeys((NUM, CHANNELS, HEIGHT, WIDTH), 0), False, []
-    values: dict[int, list[memoryview]] = {DATA: [], DOUBLE_DATA: []}
+    values: dict[int, list[Piece]] = {DATA: [], DOUBLE_DATA: []}
+    raw_data = False
     for field, kind, value in wire.fields(raw):
         if field in old and kind == VARINT:
             old[field], is_old = value, True
         elif (field, kind) in ((DATA, FOUR), (DATA, BYTES), (DOUBLE_DATA, EIGHT), (DOUBLE_DATA, BYTES)):
             values[field].append(value)
+        elif field == RAW_DATA and kind == BYTES:
+            raw_data = True
         elif field == SHAPE and kind == BYTES:
             dims = [*dims, *_dims(value, wire)]
             if len(dims) > MOST_AXES:
@@ -122,11 +163,10 @@ def parse_blob(raw: memoryview, wire: Wire) -> Blob:
     size = sum(map(len, parts))
     count, rest = divmod(size, int(dtype[-1]))
     if not count:
-        raise ValueError("holds no values")
+        raise ValueError("holds no values" + " but NVCaffe's raw_data, which Caffe does not read" * raw_data)
     if rest or max(shape, default=0) >= 2**31 or math.prod(shape) != count:
         raise ValueError(f"has {size} bytes of values for the shape {shape}")
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
-    return Blob(np.frombuffer(body, dtype).reshape(shape), is_old)
+    return shape, is_old, parts, dtype
 
 
 def blob_of(message: Any) -> Blob:
@@ -134,7 +174,7 @@ def blob_of(message: Any) -> Blob:
     return parse_blob(memoryview(message.SerializeToString()), Wire())
 
 
-def _dims(raw: memoryview, wire: Wire) -> Iterator[int]:
+def _dims(raw: Piece, wire: Wire) -> Iterator[int]:
     """Yield the lengths of a serialized BlobShape, packed or one by one."""
     for field, kind, value in wire.fields(raw):
         if field == DIM and kind == VARINT:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.data.file_view import Piece, in_memory
 from minidrop.data.limits import how_to_raise, raised
 
 MOST_FIELDS = 1 << 18           # of one file; a run of numbers counts as one; a net of 500 layers has 8,000
@@ -28,11 +29,11 @@ class Wire:
     def __init__(self) -> None:
         self.left = raised(MOST_FIELDS)
 
-    def fields(self, raw: memoryview) -> Iterator[tuple[int, int, Any]]:
+    def fields(self, raw: Piece) -> Iterator[tuple[int, int, Any]]:
         """Yield (field number, kind, value) of a serialized message.
 
-        The value is an int of kind VARINT, else a memoryview; fields of 4 or 8 bytes that follow one another
-        with one number are one value. Raises ValueError if it is no message.
+        The value is an int of kind VARINT, else a piece of `raw`; fields of 4 or 8 bytes that follow one
+        another with one number are one value. Raises ValueError if it is no message.
         """
         at = 0
         while at < len(raw):
@@ -61,7 +62,7 @@ class Wire:
             at += size
 
 
-def varint(raw: memoryview, at: int) -> tuple[int, int]:
+def varint(raw: Piece, at: int) -> tuple[int, int]:
     """Return (number, place behind it): seven bits a byte, the lowest first, while the top bit is set."""
     number = 0
     for shift in range(0, 70, 7):
@@ -94,12 +95,13 @@ def _run(raw, start, key, size):
     if not whole:
         raise ValueError(f"ends within a field of {size} bytes; it is cut short, or no such file")
     wanted, found, step = bytes(raw[start:start + key]), 1, 8
-    if raw[start + key + size:start + 2 * key + size] != wanted:
+    if bytes(raw[start + key + size:start + 2 * key + size]) != wanted:
         return 1
     while found < whole:        # in growing steps, so that a short run costs little before a long rest
         step = min(2 * step, whole - found)
         begin = start + found * (key + size)
-        keys = np.frombuffer(raw[begin:begin + step * (key + size)], np.uint8).reshape(step, -1)[:, :key]
+        keys = np.frombuffer(in_memory(raw[begin:begin + step * (key + size)]), np.uint8)
+        keys = keys.reshape(step, -1)[:, :key]
         same = (keys == np.frombuffer(wanted, np.uint8)).all(axis=1)
         if not same.all():
             return found + int(same.argmin())
@@ -108,8 +110,8 @@ def _run(raw, start, key, size):
 
 
 def _joined(raw, start, key, size, count):
-    """Return the values of such a run, without their keys."""
+    """Return the values of such a run, without their keys; those of several fields are in memory."""
     if count == 1:
         return raw[start + key:start + key + size]
-    table = np.frombuffer(raw[start:start + count * (key + size)], np.uint8).reshape(count, -1)
+    table = np.frombuffer(in_memory(raw[start:start + count * (key + size)]), np.uint8).reshape(count, -1)
     return memoryview(np.ascontiguousarray(table[:, key:]).reshape(-1))

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PIECE = 1 << 20            # numbers looked at together
-_REMEDY = ("Did num_output of that layer or of the one before it change? --skip-mismatched "
-           "(skip_mismatched=True) leaves what does not fit as it is")
+_REMEDY = ("Did num_output of that layer or of the one before it change? `minidrop train` and "
+           "`minidrop test` with --skip-mismatched (load_weights: skip_mismatched=True) leave what does "
+           "not fit as it is")
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -92,7 +93,7 @@ class Loading:
                 raise SnapshotError(f"{path}: {name} has a NaN, an infinity or a number too large for "
                                     f"{self.net.dtype}; use weights of before")
         self.chosen.update(chosen)
-        self.report.shapes.update({name: blob.array.shape for name, blob in chosen.items()})
+        self.report.shapes.update({name: blob.shape for name, blob in chosen.items()})
         self.report.shapes.update(others)
         self.report.left_out += [name for name in others if name not in self.report.left_out]
 
@@ -109,7 +110,7 @@ class Loading:
         source = {name: own for name in self._targets for own in reversed(self._owners[name]) if own in found}
         chosen = {}
         for name, own in source.items():
-            self._choose(chosen, name, Blob(found[own]))
+            self._choose(chosen, name, Blob.of(found[own]))
         used = {id(found[own]) for own in source.values()}
         return chosen, {name: value.shape for name, value in found.items() if id(value) not in used}
 
@@ -122,16 +123,14 @@ class Loading:
             blobs = weights.layers[layer]
             needed = [i for i, name in enumerate(own) if weights.whole or self._is_first(layer, name)]
             if not set(needed) <= set(blobs) or max(blobs, default=0) >= len(own):
-                self.report.mismatched.append((layer, [blob.array.shape for blob in blobs.values()],
-                                               [p.shape for p in own.values()]))
+                self.report.mismatched.append((layer, weights.shapes(layer), [p.shape for p in own.values()]))
                 continue
             for i, name in enumerate(own):
                 if i in blobs:
                     self._choose(chosen, self._first[f"{layer}/{name}"], blobs[i], f"{layer}/{name}")
         others = {}
-        for layer, blobs in weights.layers.items():
-            if blobs and layer not in self.net.params:
-                shapes = [blob.array.shape for blob in blobs.values()]
+        for layer in weights.layers:
+            if layer not in self.net.params and (shapes := weights.shapes(layer)):
                 if layer in self.net.layers:
                     self.report.mismatched.append((layer, shapes, []))
                 else:
@@ -146,7 +145,7 @@ class Loading:
         if blob.fits(shape):
             chosen[name] = blob
         else:
-            self.report.mismatched.append((shown_as or name, blob.array.shape, shape))
+            self.report.mismatched.append((shown_as or name, blob.shape, shape))
 
 
 def paths_of(paths: Paths) -> list[str | os.PathLike]:

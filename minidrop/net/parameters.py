@@ -107,7 +107,7 @@ def check_blobs(graph: Graph, problems: Problems, dtype: str) -> None:
                 problems.add(node.index, f"the array for {spec.name} {error}", ("blobs", i))
                 continue
             if not blob.fits(tuple(spec.shape)):
-                problems.add(node.index, f"the array for {spec.name} has shape {blob.array.shape}, expected "
+                problems.add(node.index, f"the array for {spec.name} has shape {blob.shape}, expected "
                                          f"{tuple(spec.shape)}", ("blobs", i))
             elif not finite:
                 problems.add(node.index, f"the array for {spec.name} has a NaN, an infinity or a number too "

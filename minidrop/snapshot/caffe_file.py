@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from minidrop.data.binaryproto import Blob, parse_blob
+from minidrop.data.file_view import FileView, Piece, kept_view
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.wire import BYTES, FOUR, VARINT, Wire
 from minidrop.errors import DataError, SnapshotError
 from minidrop.snapshot.seal import open_regular
 
 MOST_BYTES = (1 << 31) - 1      # protobuf's limit for a message
+IN_MEMORY = 64 << 20            # the arrays of a larger file are read one by one
+WEIGHTS, STATE = "file of weights or snapshot", "solver state or snapshot"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Fields of a NetParameter, and of a SolverState with the same numbers.
@@ -29,11 +31,20 @@ _TODAY, _V1, _OLDEST, _V0 = (1, 7), (4, 6), (1, 50), 1
 class CaffeWeights:
     """The arrays of a file of weights: {layer: {number: Blob}}.
 
-    whole: whether every layer has all its arrays; in HDF5 a shared one stands in its first layer alone.
+    Those of a binary file are looked at where a layer is asked for, which raises SnapshotError if one of its
+    arrays cannot be read. whole: whether every layer has all its arrays; in HDF5 a shared one stands in its
+    first layer alone.
     """
 
-    layers: dict[str, dict[int, Blob]] = field(default_factory=dict)
+    layers: Mapping[str, dict[int, Blob]] = field(default_factory=dict)
     whole: bool = True
+
+    def shapes(self, layer: str) -> list[tuple[int, ...] | str]:
+        """Return the shapes of a layer's arrays, or one text if they cannot be read."""
+        try:
+            return [blob.shape for blob in self.layers[layer].values()]
+        except SnapshotError:
+            return ["of an unknown form"]
 
 
 @dataclass
@@ -50,9 +61,12 @@ class SolverState:
     current_step: int = 0
 
 
-def file_kind(path: str | os.PathLike) -> str:
-    """Return "snapshot" (minidrop's), "hdf5" or "other" by how a file begins. Raises SnapshotError."""
-    with explained(path), open_regular(path) as file:
+def file_kind(path: str | os.PathLike, what: str = WEIGHTS) -> str:
+    """Return "snapshot" (minidrop's), "hdf5" or "other" by how a file begins. Raises SnapshotError.
+
+    what: what messages call the file that is expected.
+    """
+    with explained(path), open_regular(path, what) as file:
         start = file.read(32)
     if start.startswith(b"minidrop snapshot "):
         return "snapshot"
@@ -84,32 +98,33 @@ def refused(path: str | os.PathLike, what: str, reason: str) -> SnapshotError:
 def read_binary_weights(path: str | os.PathLike) -> CaffeWeights:
     """Return the CaffeWeights of a .caffemodel: layers of today, V1 or V0, also without blobs.
 
-    The arrays are views of the file, which is mapped into memory, and read when they are. Of layers of one
-    name the last counts, as in Caffe. Raises SnapshotError.
+    The arrays are views of the file's content; those of a file above 64 MiB are read when they are used. Of
+    layers of one name the last counts, as in Caffe. Raises SnapshotError.
     """
     with explained(path):
-        wire, found = Wire(), CaffeWeights()
-        message = _Message(path, wire)
+        wire, found = Wire(), {}
+        message = _Message(path, wire, WEIGHTS)
         if message.is_state:
             raise state_given_as_weights(path)
         for number, raw in message.layers:
             name, blobs = _layer(raw, wire, *(_TODAY if number == _LAYER else _V1), number == _LAYERS)
-            found.layers[name] = dict(enumerate(parse_blob(blob, wire) for blob in blobs))
-        if not found.layers:
+            found[name] = blobs
+        if not found:
             raise ValueError("holds no layers")
-        return found
+        return CaffeWeights(_Layers(path, wire, found))
 
 
 def read_binary_state(path: str | os.PathLike) -> SolverState:
-    """Return the SolverState of a .solverstate, its arrays views of the file. Raises SnapshotError."""
+    """Return the SolverState of a .solverstate, its arrays as for weights. Raises SnapshotError."""
     with explained(path, "no .solverstate of Caffe's"):
         wire = Wire()
-        message = _Message(path, wire)
+        message = _Message(path, wire, STATE)
         if not message.is_state:
             if message.layers:
                 raise weights_given_as_state(path)
             raise ValueError("holds no number of iterations")
-        history = [parse_blob(raw, wire) for raw in message.history]
+        history = [_blob(raw, wire, path, f"array {i} of the history")
+                   for i, raw in enumerate(message.history)]
         return SolverState(checked_iteration(message.iteration), message.learned_net, history,
                            message.current_step)
 
@@ -133,14 +148,57 @@ def checked_iteration(number: int) -> int:
     return number
 
 
+class _Layers(Mapping):
+    """{layer: {number: Blob}} of a binary file, from {layer: serialized blobs}, each layer when asked for.
+
+    A layer that nobody asks for may hold what only another program reads.
+    """
+
+    def __init__(self, path, wire, raw):
+        self._path, self._wire, self._raw = path, wire, raw
+
+    def __getitem__(self, layer):
+        return {i: _blob(raw, self._wire, self._path, f"array {i} of layer {layer!r}")
+                for i, raw in enumerate(self._raw[layer])}
+
+    def __iter__(self):
+        return iter(self._raw)
+
+    def __len__(self):
+        return len(self._raw)
+
+
+def _blob(raw, wire, path, name):
+    """Return the Blob of a serialized one; raises SnapshotError, which calls it `name`, also when read."""
+    with _named(path, name):
+        blob = parse_blob(raw, wire)
+
+    def read():
+        with _named(path, name):
+            return blob.read()
+
+    return replace(blob, read=read)
+
+
+@contextmanager
+def _named(path, name):
+    """Within this context what an array makes its reader raise becomes a SnapshotError that names it."""
+    with explained(path):
+        try:
+            yield
+        except ValueError as error:
+            raise SnapshotError(f"{path}: {name} {error}; if another program or a fork of Caffe wrote it, "
+                                f"save it there as BVLC Caffe does") from None
+
+
 class _Message:
     """The outermost fields of a binary file, be it a net or the state of a solver."""
 
-    def __init__(self, path, wire):
+    def __init__(self, path, wire, what):
         self.layers, self.history, self.iteration = [], [], None
         self.learned_net, self.current_step = "", 0
         named = array = False
-        raw = _mapped(path)
+        raw = _content(path, what)
         try:
             for number, kind, value in wire.fields(raw):
                 if kind == BYTES and number in (_LAYER, _LAYERS):
@@ -165,16 +223,16 @@ class _Message:
         self.is_state = self.iteration is not None and not named
 
 
-def _mapped(path):
-    """Return the content of a file, mapped into memory for as long as something refers to it."""
-    with open_regular(path) as file:
+def _content(path, what) -> Piece:
+    """Return the content of a file: in memory, or of a large one a view, which keeps the file open."""
+    with open_regular(path, what) as file:
         size = os.fstat(file.fileno()).st_size
         if size > raised(MOST_BYTES):
             raise SnapshotError(f"{path}: expected less than 2 GiB, as protocol buffers allow no more, got "
                                 f"{size} bytes; save it as .caffemodel.h5, or, {how_to_raise()}")
         if not size:
             raise ValueError("is empty")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return FileView(file, path, 0, size).read() if size <= IN_MEMORY else kept_view(file, path)
 
 
 def _layer(raw, wire, name_field, blobs_field, may_be_oldest):

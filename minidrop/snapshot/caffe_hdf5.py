@@ -14,6 +14,8 @@ from minidrop.data.limits import check_unpacked
 from minidrop.data.probe import probe
 from minidrop.errors import SnapshotError
 from minidrop.snapshot.caffe_file import (
+    STATE,
+    WEIGHTS,
     CaffeWeights,
     SolverState,
     checked_iteration,
@@ -37,7 +39,7 @@ def read_hdf5_weights(path: str | os.PathLike) -> CaffeWeights:
     """
     path = Path(path)
     with explained(path):
-        _check_kind(path)
+        _check_kind(path, _WEIGHTS, WEIGHTS)
         probe([path])
         with open_hdf5(path) as h5:
             if not _is_group(h5, "data"):
@@ -54,8 +56,8 @@ def read_hdf5_weights(path: str | os.PathLike) -> CaffeWeights:
 def read_hdf5_state(path: str | os.PathLike) -> SolverState:
     """Return the SolverState of a .solverstate.h5. Raises SnapshotError."""
     path = Path(path)
-    with explained(path):
-        _check_kind(path)
+    with explained(path, _STATE):
+        _check_kind(path, _STATE, STATE)
         probe([path])
         with open_hdf5(path) as h5:
             if not _is_group(h5, "history") or "iter" not in h5:
@@ -74,10 +76,10 @@ def read_hdf5_state(path: str | os.PathLike) -> SolverState:
         return SolverState(checked_iteration(iteration), name, arrays, step)
 
 
-def _check_kind(path):
+def _check_kind(path, what, expected):
     """Refuse a pipe, which would be waited for, and everything else that is no HDF5 file."""
-    if file_kind(path) != "hdf5":
-        raise refused(path, _WEIGHTS, "is no HDF5 file")
+    if file_kind(path, expected) != "hdf5":
+        raise refused(path, what, "is no HDF5 file")
 
 
 def _is_group(h5, name):
@@ -114,7 +116,7 @@ class _Reader:
             if isinstance(group[name], h5py.Group):
                 self.read(inside, depth + 1, f"{layer}/{name}" if layer else name)
             elif name.isascii() and name.isdecimal() and len(name) < 10:
-                self.found.setdefault(layer, {})[int(name)] = Blob(self._array(inside))
+                self.found.setdefault(layer, {})[int(name)] = Blob.of(self._array(inside))
             else:
                 raise SnapshotError(f"{self.path}: {inside!r}: expected arrays called 0, 1, ...")
 

@@ -39,16 +39,22 @@ class Seal:
         return (self.claims + f"sha256 {self.digest}\n".encode()).ljust(SEAL_SIZE, b"\0")
 
 
-def open_regular(path: str | os.PathLike) -> FileIO:
-    """Open the file `path` for reading; raises SnapshotError for a missing file, a folder or a device."""
+def open_regular(path: str | os.PathLike, what: str = "snapshot") -> FileIO:
+    """Open the file `path` for reading; raises SnapshotError for a missing file, a folder or a device.
+
+    what: what messages call the file that is expected.
+    """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
-            raise SnapshotError(f"{path}: expected a snapshot file, got a folder or a device")
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):  # opening a pipe would block
+            got = "a folder; name a file in it" if stat.S_ISDIR(mode) else (
+                "a pipe or a device; save its content as a file first")
+            raise SnapshotError(f"{path}: expected a {what}, got {got}")
         return open(path, "rb", buffering=0)
     except FileNotFoundError:
-        raise SnapshotError(f"{path}: there is no such snapshot") from None
+        raise SnapshotError(f"{path}: there is no such {what}; check the name and the folder") from None
     except ValueError as error:  # a NUL in the name
-        raise SnapshotError(f"{path!r}: this cannot be the name of a snapshot ({error})") from None
+        raise SnapshotError(f"{path!r}: this cannot be the name of a {what} ({error})") from None
 
 
 def write_seal(file: FileIO, iteration: int, run: str = "", loss: float = math.nan) -> None:

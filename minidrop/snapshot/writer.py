@@ -17,6 +17,8 @@ from minidrop.files import replacing
 from minidrop.snapshot.content import MAX_DEPTH, Snapshot, is_plain, is_run_name
 from minidrop.snapshot.seal import SEAL_SIZE, write_seal
 
+SNAPSHOT = "the snapshot"       # what messages call it
+
 
 def write_snapshot(path: str | os.PathLike, snapshot: Snapshot) -> None:
     """Write `snapshot` to `path`; an older file is only replaced once the new one is safely on disk.
@@ -37,7 +39,7 @@ def write_snapshot(path: str | os.PathLike, snapshot: Snapshot) -> None:
 
 
 @contextmanager
-def replacing_safely(path: Path, size: int, what: str = "the snapshot") -> Iterator[FileIO]:
+def replacing_safely(path: Path, size: int, what: str = SNAPSHOT) -> Iterator[FileIO]:
     """Give a new file of about `size` bytes that replaces `path`, on disk, unless the block raises an error.
 
     what: what messages call it. Raises SnapshotError where the system does not let it be written.
@@ -48,7 +50,7 @@ def replacing_safely(path: Path, size: int, what: str = "the snapshot") -> Itera
             os.fsync(file.fileno())
         _flush_folder(path.parent)
     except OSError as error:
-        raise SnapshotError(f"{path}: {what} was not written: {_advice(error, path, size)}") from error
+        raise SnapshotError(f"{path}: {what} was not written: {_advice(error, path, size, what)}") from error
 
 
 def check_keys(path: str | os.PathLike, keys: Iterable[str]) -> None:
@@ -137,10 +139,11 @@ def _flush_folder(folder):
         os.close(descriptor)
 
 
-def _advice(error, path, size):
+def _advice(error, path, size, what):
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (f"the disk is full, and it takes {size / 1e6:.1f} MB; free some space, "
-                "or keep fewer snapshots (snapshot_keep)")
+        return (f"the disk is full, and it takes {size / 1e6:.1f} MB; free some space"
+                + (", or keep fewer snapshots (snapshot_keep)" if what == SNAPSHOT else
+                   ", or name another folder"))
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"the folder {path.parent} cannot be written to; choose another one"
     if error.errno == errno.ENOENT:

@@ -12,7 +12,7 @@ import numpy as np
 from minidrop.data.binaryproto import Blob
 from minidrop.errors import NonFiniteError, SnapshotError
 from minidrop.net.loading import Loading
-from minidrop.snapshot.caffe_file import SolverState, file_kind, read_binary_state
+from minidrop.snapshot.caffe_file import STATE, SolverState, file_kind, read_binary_state
 from minidrop.snapshot.caffe_hdf5 import read_hdf5_state
 from minidrop.snapshot.caffe_writer import write_state
 from minidrop.solver.loss_scale import LossScale
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def is_own(path: str | os.PathLike) -> bool:
     """Whether a file is a snapshot of minidrop's, by its content. Raises SnapshotError."""
-    return file_kind(path) == "snapshot"
+    return file_kind(path, STATE) == "snapshot"
 
 
 def restore(solver: Solver, path: str | os.PathLike) -> None:
@@ -35,14 +35,14 @@ def restore(solver: Solver, path: str | os.PathLike) -> None:
     were: the run goes on at the batch that an uninterrupted one would read, with recurrent states at zero.
     Everything is checked before anything is changed. Raises SnapshotError.
     """
-    state = read_hdf5_state(path) if file_kind(path) == "hdf5" else read_binary_state(path)
+    state = read_hdf5_state(path) if file_kind(path, STATE) == "hdf5" else read_binary_state(path)
     history = _checked_history(solver, Path(path), state)
     weights = _weights_of(Path(path), state)
     Loading(solver.net, weights).apply()
     net = solver.net
     with net.backend.active():
-        for target, array in history:
-            target[...] = net.backend.asarray(array.reshape(target.shape), target.dtype)
+        for target, blob in history:
+            target[...] = net.backend.asarray(blob.array.reshape(target.shape), target.dtype)
     solver.iteration, solver.best = state.iteration, None
     solver.loss_scale = LossScale() if solver.loss_scale is not None else None
     solver.losses.clear()
@@ -70,7 +70,7 @@ def save(solver: Solver, path: str | os.PathLike) -> Path:
     for slot in range(solver.updater.rule.slots):
         for name, parameter in parameters.items():
             own = solver.updater.history.get(name)
-            history.append(Blob(np.zeros(parameter.shape, solver.dtype) if own is None
+            history.append(Blob.of(np.zeros(parameter.shape, solver.dtype) if own is None
                                 else np.ascontiguousarray(to_host(own[slot]))))
     arrays = [*(blob.array for blob in history), *(to_host(p.data) for p in parameters.values())]
     if not all(np.isfinite(array).all() for array in arrays):
@@ -82,7 +82,7 @@ def save(solver: Solver, path: str | os.PathLike) -> Path:
 
 
 def _checked_history(solver, path, state):
-    """Return pairs (array of the updater, array of the file) for every trained parameter."""
+    """Return pairs (array of the updater, Blob of the file) for every trained parameter."""
     parameters, slots = solver.net.parameters(), solver.updater.rule.slots
     kind = solver.settings.type
     if len(state.history) != slots * len(parameters):
@@ -95,7 +95,7 @@ def _checked_history(solver, path, state):
         for i, (name, parameter) in enumerate(parameters.items()):
             blob = state.history[slot * len(parameters) + i]
             if not blob.fits(tuple(parameter.shape)):
-                raise SnapshotError(f"{path}: the history of {name} has shape {blob.array.shape}, this net "
+                raise SnapshotError(f"{path}: the history of {name} has shape {blob.shape}, this net "
                                     f"expects {tuple(parameter.shape)}; is it the state of another net?")
             with np.errstate(over="ignore"):
                 finite = np.isfinite(blob.array.astype(solver.dtype, copy=False)).all()
@@ -103,7 +103,7 @@ def _checked_history(solver, path, state):
                 raise SnapshotError(f"{path}: training cannot go on from here: the history of {name} is not "
                                     f"finite; use an older one")
             if name in solver.updater.history:
-                pairs.append((solver.updater.history[name][slot], blob.array))
+                pairs.append((solver.updater.history[name][slot], blob))
     return pairs
 
 

@@ -7,8 +7,10 @@ import pytest
 from caffe_nets import message, values
 
 import minidrop as md
+from minidrop.cli import commands
 from minidrop.config import load_net, load_solver
 from minidrop.config import minidrop_pb2 as pb
+from minidrop.data.wire import BYTES, as_key, as_varint
 from minidrop.net import Net
 
 V1 = '''name: "old" input: "x" input_dim: 1 input_dim: 3 input_dim: 4 input_dim: 4
@@ -67,6 +69,40 @@ def test_a_solver(tmp_path, minidrop, command):
     assert (found.type, found.max_iter, found.net) == ("Nesterov", 7, "x" * 40)
 
 
+def field(number, text):
+    """A serialized field of some bytes."""
+    return as_key(number, BYTES) + as_varint(len(text)) + text
+
+
+def test_fields_of_forks(tmp_path, minidrop):
+    old, new = tmp_path / "old", tmp_path / "new"
+    raw = message("V1").SerializeToString()
+    layer = pb.V1LayerParameter(name="r", type=pb.V1LayerParameter.RELU).SerializeToString()
+    old.write_bytes(raw + field(300, b"fork") + field(2, layer + field(999, b"x")))
+    result = minidrop("upgrade", old, new)
+    assert result.out.splitlines() == [
+        "4 `layers` of the form V1 became 4 `layer`", "kept fields that minidrop does not know: 300",
+        "left out fields that minidrop does not know: layers.999", f"wrote {new}"]
+    found = pb.NetParameter()
+    found.ParseFromString(new.read_bytes())
+    assert [layer.type for layer in found.layer] == ["Convolution", "ReLU", "InnerProduct", "ReLU"]
+    assert field(300, b"fork") in new.read_bytes()
+    old.write_bytes(pb.SolverParameter(net="n", solver_type=5).SerializeToString() + field(301, b"y"))
+    assert minidrop("upgrade", old, new).out.splitlines() == [
+        'solver_type: ADAM is type: "Adam" now', "kept fields that minidrop does not know: 301",
+        f"wrote {new}"]
+    state = pb.SolverState(iter=7, learned_net="w")     # its numbers are a solver's, but not its types
+    old.write_bytes(state.SerializeToString())
+    assert "neither text nor a serialized network" in minidrop("upgrade", old, new).err
+
+    old.write_text('layer { name: "c" type: "Convolution" convolution_param { hole: 2 num_output: 3 } }')
+    result = minidrop("upgrade", old, new)
+    assert result.code == 1 and f"{old}:1:59: " in result.err
+    result = minidrop("upgrade", old, new, "--ignore-unknown")
+    assert result.code == 0 and "hole" not in new.read_text() and "num_output: 3" in new.read_text()
+    assert "'hole' of ConvolutionParameter is ignored" in result.err
+
+
 def test_mistakes(tmp_path, minidrop):
     old = tmp_path / "old.prototxt"
     old.write_text(V1)
@@ -103,6 +139,9 @@ def test_weights_that_do_not_fit(tiny, minidrop):
     result = minidrop(*command, *wide)
     assert result.code == 1 and result.err.count("\n") == 3, result.err
     assert "w.caffemodel: ip1/bias has shape (20,), this net expects (9,)\n" in result.err
+    having = [f"`minidrop {name}`" for name, one in commands.commands.items()
+              if any(option.name == "skip_mismatched" for option in one.params)]
+    assert f"{' and '.join(sorted(having, reverse=True))} with --skip-mismatched" in result.err
     result = minidrop(*command, *wide, "-skip_mismatched")
     assert result.code == 0 and "1 of 4 parameters copied" in result.out
     assert "ip1/bias    mismatched  (20,) in the file, (9,) in the net" in result.out

@@ -6,7 +6,7 @@ import pytest
 
 from minidrop import layers  # noqa: F401  registers the layer types
 from minidrop.config import layer_types, load_net, load_solver, minidrop_pb2, parse_net, solver_nets
-from minidrop.config.forks import FIELDS, TYPES
+from minidrop.config.forks import FIELDS, FOREIGN_TYPES
 from minidrop.errors import ConfigError
 
 NET = """default_forward_type: FLOAT16
@@ -25,8 +25,8 @@ layer { name: "ip2" type: "InnerProduct" bottom: "ip" top: "ip2" inner_product_p
 def test_the_table_names_messages_of_the_schema_and_only_what_it_lacks():
     for message, field in FIELDS:
         assert field not in getattr(minidrop_pb2, message).DESCRIPTOR.fields_by_name, (message, field)
-    assert not [kind for kind in TYPES if kind in layer_types]
-    assert all(found.fork and found.without for found in (*FIELDS.values(), *TYPES.values()))
+    assert not [kind for kind in FOREIGN_TYPES if kind in layer_types]
+    assert all(found.fork and found.without for found in (*FIELDS.values(), *FOREIGN_TYPES.values()))
 
 
 def test_a_field_of_a_fork_is_named_with_it_and_what_happens_without():

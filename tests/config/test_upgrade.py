@@ -5,7 +5,7 @@ from google.protobuf import text_format
 
 from minidrop import Net
 from minidrop.config import NetConfig, NetParameter, layer_types, minidrop_pb2, parse_net, parse_solver
-from minidrop.config.upgrade import TYPES
+from minidrop.config.upgrade import TYPES_OF_V1
 from minidrop.errors import ConfigError
 
 
@@ -66,6 +66,26 @@ def test_a_loss_without_a_top_gets_one_of_its_name():
     assert [list(layer.top) for layer in net.layer] == [["x_top"], ["l"], []]
 
 
+@pytest.mark.parametrize("rules, expected", [
+    (("", ""), ["a", "a_2"]), (("", "", ""), ["a", "a_2", "a_3"]),
+    (("include { phase: TRAIN }", "include { phase: TEST }"), ["a", "a"]),
+    (("exclude { phase: TEST }", "exclude { phase: TRAIN }"), ["a", "a"]),
+    (("include { phase: TRAIN }", "include { phase: TEST }", ""), ["a", "a", "a_2"]),
+    (("include { phase: TRAIN stage: 's' }", "include { phase: TEST } include { stage: 't' }"), ["a", "a_2"]),
+    (("include { phase: TEST }", "exclude { phase: TEST stage: 's' }"), ["a", "a_2"])])
+def test_losses_of_one_name_without_a_top(rules, expected):
+    net = upgraded("".join(f'layer {{ name: "a" type: "SoftmaxWithLoss" bottom: "x" bottom: "l" {rule} }}'
+                           for rule in rules))
+    assert [layer.top[0] for layer in net.layer] == expected
+
+
+def test_a_top_for_a_loss_is_no_other_blob():
+    net = upgraded('layer { name: "x" type: "ReLU" bottom: "a_2" top: "a" } '
+                   'layer { name: "a" type: "HingeLoss" bottom: "a_2" bottom: "l" } '
+                   'layer { name: "a" type: "HingeLoss" bottom: "a_top_2" }')
+    assert [layer.top[0] for layer in net.layer] == ["a", "a_top", "a_top_3"]
+
+
 def test_other_data_layers_of_v0():
     same("""
 layers { layer { name: "i" type: "images" source: "list" batchsize: 2 shuffle_images: true new_height: 8
@@ -118,16 +138,16 @@ layer { name: "l" type: "EuclideanLoss" bottom: "ip" bottom: "d" top: "l" loss_w
 """)
 
 
-@pytest.mark.parametrize("old", sorted(TYPES))
+@pytest.mark.parametrize("old", sorted(TYPES_OF_V1))
 def test_every_type_of_v1_is_a_type_of_today(old):
     [layer] = upgraded(f'layers {{ name: "x" type: {old} }}').layer
-    assert layer.type == TYPES[old]
+    assert layer.type == TYPES_OF_V1[old]
     assert layer.type in layer_types or old == "NONE"
 
 
 def test_the_types_are_all_those_of_the_schema():
-    assert TYPES.keys() == minidrop_pb2.V1LayerParameter.LayerType.keys() & TYPES.keys()
-    assert set(minidrop_pb2.V1LayerParameter.LayerType.keys()) == TYPES.keys()
+    assert TYPES_OF_V1.keys() == minidrop_pb2.V1LayerParameter.LayerType.keys() & TYPES_OF_V1.keys()
+    assert set(minidrop_pb2.V1LayerParameter.LayerType.keys()) == TYPES_OF_V1.keys()
 
 
 def test_a_v1_net_computes():

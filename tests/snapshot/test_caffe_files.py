@@ -2,6 +2,7 @@
 
 import os
 import time
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -13,6 +14,8 @@ from minidrop.config import parse_net
 from minidrop.data.wire import BYTES, as_key, as_varint
 from minidrop.errors import MinidropError, SnapshotError
 from minidrop.net import Net
+from minidrop.net.loading import Loading
+from minidrop.snapshot import caffe_file
 from minidrop.snapshot.caffe_file import file_kind, read_binary_state, read_binary_weights
 from minidrop.snapshot.caffe_hdf5 import read_hdf5_state, read_hdf5_weights
 
@@ -32,9 +35,17 @@ def check(path):
             np.testing.assert_array_equal(parameter.data, values(layer, i))
 
 
+@pytest.fixture(params=["in memory", "in the file"])
+def place(request, monkeypatch):
+    """Where the arrays of a binary file stay until they are used: this is decided by its size."""
+    if request.param == "in the file":
+        monkeypatch.setattr(caffe_file, "IN_MEMORY", 0)
+    return request.param
+
+
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_a_caffemodel(tmp_path, form, double):
+def test_every_form_of_a_caffemodel(tmp_path, form, double, place):
     check(write(tmp_path / "w.caffemodel", message(form, double=double)))
 
 
@@ -42,7 +53,7 @@ def test_new_layers_with_old_shapes(tmp_path):
     check(write(tmp_path / "w.caffemodel", message("V2", old=True)))
 
 
-def test_values_one_by_one_and_in_several_parts(tmp_path):
+def test_values_one_by_one_and_in_several_parts(tmp_path, place):
     def blob(array, parts):
         flat = array.reshape(-1)
         head = pb.BlobProto(shape=pb.BlobShape(dim=array.shape)).SerializeToString()
@@ -66,6 +77,71 @@ def test_arrays_are_views_of_the_file(tmp_path):
     found = read_binary_weights(write(tmp_path / "w.caffemodel", message()))
     array = found.layers["conv"][0].array
     assert not array.flags.owndata and not array.flags.writeable and found.layers["relu"] == {}
+
+
+def test_a_file_that_is_cut_short_while_it_is_read(tmp_path, place):
+    path = write(tmp_path / "w.caffemodel", message())
+    net = Net(parse_net(NET), device="cpu")
+    loading = Loading(net, path)
+    os.truncate(path, 500)
+    if place == "in memory":
+        loading.apply()
+        np.testing.assert_array_equal(net.params["ip"]["weight"].data, values("ip", 0))
+    else:
+        with pytest.raises(SnapshotError, match="w.caffemodel: became shorter while it was read"):
+            loading.apply()
+    raw = message().SerializeToString()
+    blob = read_binary_weights(write(path, raw)).layers["conv"][1]
+    path.write_bytes(raw.replace(b"\n\x01\x04", b"\n\x01\x05"))       # the length of its one axis
+    if place == "in memory":
+        np.testing.assert_array_equal(blob.array, values("conv", 1))
+    else:
+        with pytest.raises(SnapshotError, match="array 1 of layer 'conv' has 16 bytes of values for the sha"):
+            blob.read()
+
+
+def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(caffe_file, "IN_MEMORY", 1 << 20)
+    layers = "".join(f'layer {{ name: "ip{i}" type: "InnerProduct" bottom: "x" top: "y{i}" '
+                     f'inner_product_param {{ num_output: 512 weight_filler {{ value: {i} }} '
+                     f'}} }} ' for i in range(8))
+    net = Net(parse_net(NET[:NET.index("layer", 5)].replace("dim: 4 dim: 4", "dim: 16 dim: 16") + layers),
+              device="cpu")
+    net.save(tmp_path / "w.caffemodel")         # 8 arrays of 1.5 MiB
+    for i in range(8):
+        net.params[f"ip{i}"]["weight"].data[...] = -1
+    tracemalloc.start()
+    try:
+        net.load_weights(tmp_path / "w.caffemodel")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert all((net.params[f"ip{i}"]["weight"].data == i).all() for i in range(8))
+
+
+def strange(name):
+    """A message of NET's weights and of three arrays in a layer `name`, none of which can be read."""
+    net = message()
+    layer = next((one for one in net.layer if one.name == name), None) or net.layer.add(name=name)
+    del layer.blobs[:]
+    layer.blobs.add(data=[1, 2], shape=pb.BlobShape(dim=[2]))
+    layer.blobs.add(shape=pb.BlobShape(dim=[0, 3]))
+    half = layer.blobs.add(shape=pb.BlobShape(dim=[2]))
+    half.MergeFromString(as_key(12, BYTES) + b"\x04\x00\x3c\x00\x40")
+    return net
+
+
+def test_an_array_that_cannot_be_read_counts_only_in_a_layer_of_the_net(tmp_path):
+    net = Net(parse_net(NET), device="cpu")
+    report = net.load_weights(write(tmp_path / "w.caffemodel", strange("other")))
+    assert len(report.copied) == 4 and report.left_out == ["other"]
+    assert "other        left out    the arrays of an unknown form in the file" in str(report)
+    with pytest.raises(SnapshotError, match="w.caffemodel: array 1 of layer 'ip' holds no values; if an"):
+        net.load_weights(write(tmp_path / "w.caffemodel", strange("ip")))
+    net = strange("ip")
+    del net.layer[2].blobs[:2]
+    with pytest.raises(SnapshotError, match="array 0 of layer 'ip' holds no values but NVCaffe's raw_data"):
+        read_binary_weights(write(tmp_path / "w.caffemodel", net)).layers["ip"]
 
 
 def hdf5(path, skip=(), extra=None):
@@ -116,7 +192,7 @@ def state(learned_net="w.caffemodel"):
     return found
 
 
-def test_both_forms_of_a_solver_state(tmp_path):
+def test_both_forms_of_a_solver_state(tmp_path, place):
     with h5py.File(tmp_path / "s.solverstate.h5", "w") as file:
         file["iter"], file["current_step"] = np.array([7], np.int32), np.array([2], np.int32)
         file["learned_net"] = np.bytes_(b"w.caffemodel\0")
@@ -135,7 +211,7 @@ def test_both_forms_of_a_solver_state(tmp_path):
     (pb.NetParameter(name="x"), "it holds no layers"),
     (pb.BlobProto(num=1, channels=1, height=1, width=1, data=[1]), "is one array"),
     (state(), "is a solver state, not weights; give it with --resume")])
-def test_what_is_no_file_of_weights(tmp_path, content, text):
+def test_what_is_no_file_of_weights(tmp_path, content, text, place):
     with pytest.raises(SnapshotError, match=f"w.caffemodel: .*{text}"):
         Net(parse_net(NET), device="cpu").load_weights(write(tmp_path / "w.caffemodel", content))
 
@@ -154,12 +230,24 @@ def test_what_is_no_solver_state(tmp_path):
         read_binary_state(write(tmp_path / "s", b"\x08" + as_varint(2**64 - 1)))
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: os.mkfifo(path)])
-def test_missing_files_folders_and_pipes(tmp_path, make):
+@pytest.mark.parametrize("make, text", [
+    (lambda path: None, "there is no such {}; check the name"),
+    (lambda path: path.mkdir(), "expected a {}, got a folder; name a file in it"),
+    (lambda path: os.mkfifo(path), "expected a {}, got a pipe or a device; save its content as a file")])
+def test_missing_files_folders_and_pipes(tmp_path, make, text):
     make(tmp_path / "w")
-    for read in (file_kind, read_binary_weights, read_hdf5_weights):
-        with pytest.raises(SnapshotError, match="w: "):
+    for read, what in ((file_kind, "file of weights or snapshot"),
+                       (read_binary_weights, "file of weights or snapshot"),
+                       (read_hdf5_weights, "file of weights or snapshot"),
+                       (read_binary_state, "solver state or snapshot"),
+                       (read_hdf5_state, "solver state or snapshot")):
+        with pytest.raises(SnapshotError, match=f"w: {text.format(what)}"):
             read(tmp_path / "w")
+
+
+def test_a_state_that_is_no_hdf5_file_is_called_one(tmp_path):
+    with pytest.raises(SnapshotError, match="and no .solverstate.h5 of Caffe's: it is no HDF5 file"):
+        read_hdf5_state(write(tmp_path / "s.solverstate.h5", b"text"))
 
 
 def test_two_gibibytes_are_refused(tmp_path):
@@ -199,7 +287,7 @@ def test_damaged_files_are_errors_of_ours(tmp_path, read, whole):
     began = time.process_time()
     for i in range(int(os.environ.get("MINIDROP_MUTATIONS", 100))):
         try:
-            read(write(tmp_path / "w", mutated(raw if i % 2 else small, rng)))
+            dict(getattr(read(write(tmp_path / "w", mutated(raw if i % 2 else small, rng))), "layers", {}))
         except MinidropError as error:
             refused += 1
             assert str(error).startswith(f"{tmp_path / 'w'}: ") and len(str(error)) < 6000

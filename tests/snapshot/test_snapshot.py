@@ -351,8 +351,8 @@ def refuse(path, message):
 
 
 def test_foreign_files(tmp_path):
-    refuse(tmp_path / "nothing.h5", "there is no such snapshot")
-    refuse(tmp_path, "expected a snapshot file, got a folder or a device")
+    refuse(tmp_path / "nothing.h5", "there is no such snapshot; check the name and the folder")
+    refuse(tmp_path, "expected a snapshot, got a folder; name a file in it")
     (tmp_path / "empty.h5").touch()
     refuse(tmp_path / "empty.h5", "this is no minidrop snapshot")
     (tmp_path / "text.h5").write_text("net: 'a'\n" * 1000)
@@ -362,7 +362,7 @@ def test_foreign_files(tmp_path):
     refuse(tmp_path / "other.h5", "this is no minidrop snapshot")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.h5")
-        refuse(tmp_path / "pipe.h5", "expected a snapshot file")
+        refuse(tmp_path / "pipe.h5", "expected a snapshot, got a pipe")
     with pytest.raises(SnapshotError, match="cannot be the name"):
         read_snapshot("a\0b")
 
