@@ -133,7 +133,7 @@ def bomb(h5, folder):
     (of(np.zeros(10, "c16")), "got complex128"),
     (of(np.zeros(10, [("a", "f4")])), "expected integers, floats or booleans"),
     (of(np.float32(1)), r"records along the first axis, got the shape \(\)"),
-    (of(h5py.Empty("f4")), "got the shape None"),
+    (of(h5py.Empty("f4")), "expected numbers, got none at all"),
     (of(np.zeros((0, 3))), r"got the shape \(0, 3\)"),
     (of(np.zeros(9)), "as many records of 'label' as of 'data', 9, got 10"),
     (lambda h5, folder: h5.create_group("data") and None, "expected a dataset, got a group"),
