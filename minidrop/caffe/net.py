@@ -223,6 +223,10 @@ class Net:
         self.gradients_of_step.clear()
         self.core.clear_grads()
 
+    def close(self) -> None:
+        """Stop reader threads, complete what HDF5Output layers write, and free memory."""
+        self.core.close()
+
     # -- weights ---------------------------------------------------------------------------------------------
     def copy_from(self, weights: Any) -> None:
         """Copy the weights of files, with commas between, to the layers of the same name; see `core`."""
