@@ -243,19 +243,18 @@ class Layerwise:
     def _again(self, node: Node, call: _Call) -> None:
         """Run a layer forward again as before, for another pass backward; states and statistics stay."""
         layer = node.layer
-        drawn, state = layer.drawn, dict(layer.state)
+        state = dict(layer.state)
         statistics = [(parameter, parameter.data.copy()) for parameter in layer.params.values()
                       if not parameter.requires_grad]
-        layer.drawn = call.drawn
         layer.state.update(call.state)
-        try:
-            with self._pass():
+        with self._pass():          # which gives the layer a draw, as its end does
+            layer.drawn = call.drawn
+            try:
                 call.tops = self._run.layer(node, list(call.bottoms))
-        finally:
-            layer.drawn = drawn
-            layer.state.update(state)
-            for parameter, data in statistics:
-                parameter.data[...] = data
+            finally:
+                layer.state.update(state)
+                for parameter, data in statistics:
+                    parameter.data[...] = data
 
     def backward(self, start: str | None = None, end: str | None = None) -> None:
         """Run the layers from `start` back to `end`, by default the last and the first.

@@ -301,6 +301,22 @@ def test_backward_again_leaves_statistics_states_and_draws():
         np.testing.assert_array_equal(net.states[place], array)
 
 
+def test_backward_again_drops_what_the_pass_dropped():
+    net = net_of(IMAGES, ip("ip1", "data", 24), layer("Dropout", "drop", "ip1"), ip("ip2", "drop", 1),
+                 layer("Reduction", "loss", "ip2", more="loss_weight: 1"))
+    steps = Layerwise(net)
+    steps.value("data").data[...] = images()["data"]
+    steps.forward()
+    steps.backward()
+    first = steps.gradient("ip1").copy()
+    assert first.any() and not first.all()
+    net.draw_patterns(9)
+    drawn = net.layers["drop"].drawn
+    steps.backward()
+    np.testing.assert_array_equal(steps.gradient("ip1"), first)
+    assert net.layers["drop"].drawn == drawn
+
+
 def test_a_layer_that_fails_has_nothing_to_run_backward_on():
     _, _, steps = pair(*NET)
     steps.forward()
