@@ -35,7 +35,7 @@ class Layerwise:
     is the array that the next layer reads. Every blob is whole, also where a drop would let a pass of the net
     leave out a part of it.
 
-    A pass of the net itself, e.g. one of a Solver, leaves its blobs here too, but nothing to run backward on.
+    A pass of the net itself, e.g. one of a Solver, leaves its blobs here too, but no gradients of them.
     Input layers give the blobs that they hold here to the net's own passes as well.
 
     After a reshape of inputs a pass to a layer needs only the layers up to it to fit them, as in Caffe: where
@@ -256,19 +256,43 @@ class Layerwise:
                 for parameter, data in statistics:
                     parameter.data[...] = data
 
+    def _call_on_blobs(self, node: Node) -> _Call:
+        """Return a run of a layer on what its bottoms hold now, which leaves its tops as they are.
+
+        What a layer below has overwritten in place is what the layer above has given, if that has run.
+        """
+        bottoms = []
+        for ref in node.bottoms:
+            value, writer = self._run.tensors.get(ref), self._graph.writer[ref]
+            if ref != self._current.get(ref.name, ref) and writer.index in self._calls:
+                value = self._calls[writer.index].tops[writer.tops.index(ref)]
+            elif value is None:
+                value = self.value(ref.name)
+            elif not self._is_own[ref]:
+                value = self._whole(ref, value)
+            bottoms.append(Tensor(value.data, ref in self._trained, value.backend))
+        with self._pass():          # where the layer's draw is one that computes every unit
+            call = _Call(bottoms, (), node.layer.drawn, dict(node.layer.state))
+        self._again(node, call)
+        for ref, top in zip(node.tops, call.tops, strict=True):
+            if top.shape != self.shape(ref.name):
+                raise DataError(f"layer {node.name!r} has not run forward, and its blob {ref.name!r} has "
+                                f"shape {self.shape(ref.name)}, not {top.shape}; call forward first")
+        return call
+
     def backward(self, start: str | None = None, end: str | None = None) -> None:
         """Run the layers from `start` back to `end`, by default the last and the first.
 
         It begins with the `gradient` of each blob that no layer in between reads, adds to the gradients of
-        parameters, and writes those of blobs. It may run again after the same forward pass. Raises
-        DataError if a layer in between has not run forward.
+        parameters, and writes those of blobs. It may run again after the same forward pass. A layer that has
+        not run forward here runs on what its blobs hold, which it does not change. Raises the errors of the
+        layers.
         """
-        self._adopt()
+        self._fit(start)
         nodes = self._between(end, start)
         for node in nodes:
             if node.index not in self._calls and not node.layer.is_data:
-                raise DataError(f"layer {node.name!r} has not run forward, or only in a pass of a solver, "
-                                f"which keeps nothing to run backward on; call forward first")
+                self._calls[node.index] = self._call_on_blobs(node)
         own: set[int] = {node.index for node in nodes}
         written: set[BlobRef] = set()
         with self.net.guard(), self.net.backend.active():

@@ -125,6 +125,17 @@ def test_backward_from_a_class_and_from_a_layer():
     assert list(out) == ["data"] and out["data"].any()
 
 
+def test_backward_of_a_layer_that_has_not_run():
+    net = net_of("force_backward: true\n" + DEPLOY)
+    net.blobs["fc"].diff[...] = seed = image(2, 5)
+    out = net.backward(start="fc", end="fc")
+    weight = net.params["fc"][0].data
+    np.testing.assert_allclose(out["pool"].reshape(2, -1), seed @ weight, rtol=1e-5)
+    assert not net.blobs["fc"].data.any()
+    assert not net.params["fc"][0].diff.any() and net.params["fc"][1].diff.any()      # pool is zeros
+    net.backward()
+
+
 def test_gradients_of_parameters_add_up_until_they_are_cleared():
     net = net_of()
     net.forward(data=image(2, 3, 8, 8))
@@ -205,7 +216,6 @@ def test_forward_all_in_batches_of_the_net():
     (lambda net: net.forward(start="no"), ConfigError, "no layer 'no'"),
     (lambda net: net.forward(blobs=["no"]), ConfigError, "no blob 'no'"),
     (lambda net: net.forward_all(data=np.float32(1)), ShapeError, "one number of records"),
-    (lambda net: net.backward(), DataError, "layer 'conv' has not run forward"),
     (lambda net: net.core.save("w.txt"), SnapshotError, "caffemodel"),
     (lambda net: net.core.save("w.h5", format="hdf5"), SnapshotError, "format: expected .caffemodel or .h5"),
 ])

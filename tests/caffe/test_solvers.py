@@ -137,6 +137,8 @@ def test_a_step_leaves_no_gradients_of_blobs_of_an_earlier_pass(solver_file):
         assert solver.net.blobs["fc1"].diff.any()
         solver.step(1)
         assert not solver.net.blobs["fc1"].diff.any() and solver.net.blobs["loss"].diff == 1
+        solver.net.backward()       # on what the blobs hold
+        assert solver.net.blobs["fc1"].diff.any()
 
 
 def test_the_rule_of_the_class_counts_more_than_the_file(solver_file):
