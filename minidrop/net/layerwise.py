@@ -275,7 +275,7 @@ class Layerwise:
             call = _Call(bottoms, (), node.layer.drawn, dict(node.layer.state))
         self._again(node, call)
         for ref, top in zip(node.tops, call.tops, strict=True):
-            if top.shape != self.shape(ref.name):
+            if top.shape not in (self._graph.shapes[ref], self.shape(ref.name)):
                 raise DataError(f"layer {node.name!r} has not run forward, and its blob {ref.name!r} has "
                                 f"shape {self.shape(ref.name)}, not {top.shape}; call forward first")
         return call
@@ -294,13 +294,13 @@ class Layerwise:
             if node.index not in self._calls and not node.layer.is_data:
                 self._calls[node.index] = self._call_on_blobs(node)
         own: set[int] = {node.index for node in nodes}
-        written: set[BlobRef] = set()
+        written: dict[BlobRef, Any] = {}
         with self.net.guard(), self.net.backend.active():
             for node in reversed(nodes):
                 self._backward(node, own, written)
 
     def _backward(self, node, own, written):
-        """Run one layer backward; `own`: the nodes of this pass, `written`: the blobs that it has reached."""
+        """Run one layer backward; `own`: the nodes of this pass, `written`: the gradients that it has."""
         if node.layer.is_data:
             return
         call = self._calls[node.index]
@@ -311,8 +311,7 @@ class Layerwise:
         if call.spent:
             self._again(node, call)
         call.spent = True
-        # Copies: layers may hand them on as their gradients.
-        seeds = [(call.tops[i], self.gradient(node.tops[i].name).copy()) for i in wanted]
+        seeds = [(call.tops[i], self._seed(node.tops[i], call.tops[i], written)) for i in wanted]
         try:
             backward(seeds)
         except (MinidropError, MemoryError) as error:
@@ -320,13 +319,23 @@ class Layerwise:
         for ref, bottom in zip(node.bottoms, call.bottoms, strict=True):
             if bottom.grad is None:
                 continue
-            gradient = self.gradient(ref.name)
             if ref in written:
-                gradient += bottom.grad
+                written[ref] += bottom.grad
             else:
-                gradient[...] = bottom.grad
-            written.add(ref)
+                gradient = self.gradient(ref.name)
+                # A layer in place may give its blob another shape, which the blob's gradient then has.
+                written[ref] = gradient if gradient.shape == bottom.shape else bottom.grad.copy()
+                written[ref][...] = bottom.grad
             bottom.clear_grad()
+
+    def _seed(self, ref, top, written):
+        """Return a copy of the gradient with which backward begins at a top, as layers may hand it on."""
+        gradient = written.get(ref)
+        gradient = self.gradient(ref.name) if gradient is None else gradient
+        if gradient.shape != top.shape:
+            raise DataError(f"blob {ref.name!r} has shape {gradient.shape} and not {top.shape} now, "
+                            f"changed by a layer in place; begin backward below it, or name its top anew")
+        return gradient.copy()
 
 
 def _trained(net):

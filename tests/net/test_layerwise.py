@@ -90,6 +90,18 @@ def test_in_place_the_blob_has_the_gradient_before_the_activation():
     np.testing.assert_allclose(steps.gradient("ip1").T @ data, net.params["ip1"]["weight"].grad, rtol=1e-9)
 
 
+def test_in_place_a_layer_may_change_the_shape():
+    whole, net, steps = pair(IMAGES, ip("ip1", "data", 8), layer("Reshape", "r", "ip1", "ip1", more=(
+        "reshape_param { shape { dim: 0 dim: 2 dim: 4 } }")), ip("ip2", "ip1", 7), LOSS % "ip2")
+    expected = forward_backward(whole)
+    steps.forward()
+    steps.backward()
+    assert_same(gradients(net), expected)
+    assert steps.gradient("ip1").shape == (6, 2, 4)
+    with pytest.raises(DataError, match=r"blob 'ip1' has shape \(6, 2, 4\) and not \(6, 8\)"):
+        steps.backward(start="ip1")
+
+
 def test_parts_make_a_whole():
     whole, net, steps = pair(*NET)
     expected = forward_backward(whole)
