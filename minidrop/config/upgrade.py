@@ -78,16 +78,16 @@ def _upgrade_layers(config, mistakes):
         raise ConfigError(f"{source.where('layers')}: 'layers' is Caffe's old (V1) form of 'layer', and both "
                           f"are given; write `layer {{ type: \"InnerProduct\" ... }}` for `layers {{ type: "
                           f"INNER_PRODUCT ... }}`")
-    where = [source.where(("layers", i)) for i in range(len(net.layers))]
     old = list(enumerate(net.layers))
     if any(layer.HasField("layer") for layer in net.layers):
+        where = [source.where(("layers", i)) for i in range(len(net.layers))]
         old = as_v1(net.layers, where, mistakes)
     config.origins[:] = [(("layers", i),) for i, _ in old]
-    net.layer.extend(_as_layer(layer, where[i], mistakes) for i, layer in old)
+    net.layer.extend(_as_layer(layer) for _, layer in old)
     net.ClearField("layers")
 
 
-def _as_layer(old: V1LayerParameter, where: str, mistakes: list[str]) -> LayerParameter:
+def _as_layer(old: V1LayerParameter) -> LayerParameter:
     """Return the layer that a V1 layer means."""
     new = LayerParameter()
     if old.HasField("type"):

@@ -1,19 +1,20 @@
-"""Checks of sizes: that arrays fit into memory, and that layers which read a text have room for its tokens.
-
-Without the latter the first rare token would stop a run.
-"""
+"""Checks of a whole graph: that arrays fit into memory, that layers which read a text have room for its
+tokens, without which the first rare token would stop a run, and that names tell layers apart."""
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
-from minidrop.errors import ConfigError
+from minidrop.errors import MOST_MISTAKES, ConfigError
 from minidrop.layers import DataLayer
 
 if TYPE_CHECKING:
     from minidrop.net.graph import BlobRef, Graph, Node
     from minidrop.net.problems import Problems
+
+log = logging.getLogger(__name__)
 
 MOST_ENTRIES = 2**46        # per array: 256 TiB of float32, the reach of 48-bit addresses
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
@@ -65,3 +66,21 @@ def _text(graph, ref):
     node = graph.writer[ref]
     tokens = node.layer.token_tops if isinstance(node.layer, DataLayer) else ()
     return node if any(node.tops[i] == ref for i in tokens) else None
+
+
+def check_twins(graph: Graph, problems: Problems) -> None:
+    """Add to `problems` each layer with parameters that has the name of another, as they are found by it.
+
+    Others are called otherwise, with a warning: Caffe lets two layers have one name.
+    """
+    renamed = []
+    for node, name, where in graph.twins:
+        if node.is_sound and node.layer.parameter_specs():
+            problems.add(node.index, f"there is a layer {name!r} already, at {where}; give a layer with "
+                                     f"parameters a name of its own", "name")
+        else:
+            renamed.append((problems.config.where(node.index, "name"), name, where, node.name))
+    for found in renamed[:MOST_MISTAKES]:
+        log.warning("%s: there is a layer %r already, at %s; this one is called %r here", *found)
+    if len(renamed) > MOST_MISTAKES:
+        log.warning("... and %d more layers of one name with another", len(renamed) - MOST_MISTAKES)

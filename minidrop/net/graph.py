@@ -20,7 +20,7 @@ from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
 from minidrop.layers.flow import OWN, Drops, Pass, Product
-from minidrop.net.checks import check_sizes, check_vocabularies
+from minidrop.net.checks import check_sizes, check_twins, check_vocabularies
 from minidrop.net.problems import Problems
 from minidrop.patterns.drop_site import DropSite
 
@@ -146,7 +146,7 @@ def build_graph(config: NetConfig, context: Context, problems: Problems | None =
     graph = _wire(config, found)
     _make_layers(graph, context, found)
     _infer_shapes(graph, found)
-    _check_twins(graph, found)
+    check_twins(graph, found)
     check_vocabularies(graph, found)
     if problems is None:
         found.raise_any()
@@ -156,7 +156,7 @@ def build_graph(config: NetConfig, context: Context, problems: Problems | None =
 def _wire(config, problems):
     graph, current, names = Graph(), {}, {}
     messages = config.message.layer
-    taken = {message.name for message in messages}
+    taken, free = {message.name for message in messages}, {}
     first_written = {}
     for index, message in enumerate(messages):
         for top in message.top:
@@ -166,9 +166,11 @@ def _wire(config, problems):
         if not message.name:
             problems.add(index, "a layer needs a name", "type")
         elif message.name in names:
-            graph.twins.append((node, message.name, config.where(names[message.name])))
-            message.name = next(new for i in count(2) if (new := f"{message.name}_{i}") not in taken)
-            taken.add(message.name)
+            name = message.name
+            graph.twins.append((node, name, config.where(names[name])))
+            if name not in free:
+                free[name] = _free_names(name, taken)
+            message.name = next(free[name])
         names.setdefault(message.name, index)
         for i, bottom in enumerate(message.bottom):
             if bottom in current:
@@ -197,15 +199,9 @@ def _wire(config, problems):
     return graph
 
 
-def _check_twins(graph, problems):
-    """Caffe lets two layers have one name; but parameters are found by it."""
-    for node, name, where in graph.twins:
-        if node.is_sound and node.layer.parameter_specs():
-            problems.add(node.index, f"there is a layer {name!r} already, at {where}; give a layer with "
-                                     f"parameters a name of its own", "name")
-        else:
-            log.warning("%s: there is a layer %r already, at %s; this one is called %r here",
-                        problems.config.where(node.index, "name"), name, where, node.name)
+def _free_names(name, taken):
+    """Return an iterator over NAME_2, NAME_3, ... that no layer has."""
+    return (new for i in count(2) if (new := f"{name}_{i}") not in taken)
 
 
 def _missing(bottom, index, blobs, count, writer, messages):

@@ -211,3 +211,12 @@ def test_transform_param_of_a_data_layer_that_transforms_nothing(caplog):
                                "transforms nothing"]
     found = report(DATA + 'layer { name: "r" type: "ReLU" bottom: "data" top: "r" transform_param { } }')
     assert "transform_param belongs to another layer type" in found[0]
+
+
+def test_many_layers_of_one_name_get_names_in_order_and_few_warnings(caplog):
+    net = Net(parse_net(DATA + 'layer { name: "r" type: "ReLU" bottom: "data" top: "data" }\n' * 2000
+                        + 'layer { name: "r_3" type: "ReLU" bottom: "data" top: "data" }'), device="cpu")
+    names = list(net.layers)[1:]
+    assert names[:4] == ["r", "r_2", "r_4", "r_5"] and names[-2:] == ["r_2001", "r_3"]
+    assert len(caplog.messages) == 101
+    assert caplog.messages[-1] == "... and 1899 more layers of one name with another"
