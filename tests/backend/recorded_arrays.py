@@ -24,10 +24,10 @@ class Memory:
         self.bytes, self.number = np.empty(max(1, size), np.uint8), next(self.numbers)
         self.poison = 0xFF if np.dtype(dtype).kind in "fc" else 0x7F
         self.bytes.fill(self.poison)
+        self.begin = self.bytes.ctypes.data         # asked for with every operation
 
     def holds(self, pointer):
-        first = self.bytes.ctypes.data
-        return first <= pointer < first + self.bytes.size
+        return self.begin <= pointer < self.begin + self.bytes.size
 
 
 class Tape(NDArrayOperatorsMixin):
@@ -168,9 +168,17 @@ for _name in ("sum prod max min any all mean argmax argmin take clip ravel squee
 
 def leaves(value):
     """Return what is in a tree of tuples, lists and dicts."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [leaf for one in value for leaf in leaves(one)] if type(value) in (tuple, list) else [value]
+    found, left = [], [value]
+    while left:
+        value = left.pop()
+        kind = type(value)
+        if kind is tuple or kind is list:
+            left.extend(reversed(value))
+        elif isinstance(value, dict):
+            left.extend(reversed(value.values()))
+        else:
+            found.append(value)
+    return found
 
 
 def tapes(*values):

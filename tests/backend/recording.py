@@ -143,8 +143,9 @@ class Recorder:
         if not isinstance(result, np.ndarray | np.generic):
             return result
         result = np.asarray(result)
-        for x in operands:
-            if result.size and x.memory.holds(result.ctypes.data):
+        pointer = result.ctypes.data
+        for x in operands if result.size else ():
+            if x.memory.holds(pointer):
                 return Tape(self, result, x.memory)
         dense = extent(result) == (0, result.nbytes)
         new = self.allocate(result.shape, result.dtype, result.strides if dense else None)
