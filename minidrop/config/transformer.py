@@ -59,7 +59,7 @@ class Transformer:
     def __post_init__(self):
         for place in self.drops:
             if place not in PLACES:
-                raise ConfigError(f"a transformer drops nothing in {place!r}{nearest(place, PLACES)}; it has: "
+                raise ConfigError(f"no transformer drops {place!r}{nearest(place, PLACES)}; it has: "
                                   f"{', '.join(PLACES)}")
 
     def embedding(self, net: NetSpec, data: Any, vocabulary: int, steps: int, name: str = "embed") -> Any:
