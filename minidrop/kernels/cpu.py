@@ -62,6 +62,35 @@ def add_block(out: Any, rows: Any, cols: Any, x: np.ndarray, first: Any, last: A
 
 
 @jit
+def add_columns(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any, first: Any, last: Any) -> None:
+    """out[i, begin + s, cols[j]] += x[i, begin + s, j] for 0 <= s < samples; a row is one (i, s)."""
+    for row in range(first, last):
+        to, own = out[row // samples, begin + row % samples], x[row // samples, begin + row % samples]
+        for j in range(cols.size):
+            to[cols[j]] += own[j]
+
+
+@jit
+def take_of_samples(x: np.ndarray, out: Any, cols: Any, begin: Any, samples: Any, first: Any,
+                    last: Any) -> None:
+    """out[i, begin + s, j] = x[i, begin + s, cols[j]], rows as for `add_columns`."""
+    for row in range(first, last):
+        own, to = x[row // samples, begin + row % samples], out[row // samples, begin + row % samples]
+        for j in range(cols.size):
+            to[j] = own[cols[j]]
+
+
+@jit
+def put_of_samples(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any, first: Any,
+                   last: Any) -> None:
+    """out[i, begin + s, cols[j]] = x[i, begin + s, j], rows as for `add_columns`."""
+    for row in range(first, last):
+        to, own = out[row // samples, begin + row % samples], x[row // samples, begin + row % samples]
+        for j in range(cols.size):
+            to[cols[j]] = own[j]
+
+
+@jit
 def sum_groups(x: np.ndarray, order: Any, bounds: Any, out: Any, first: Any, last: Any) -> None:
     """out[i] = the sum of the rows x[order[j]] for bounds[i] <= j < bounds[i + 1], added in order."""
     for i in range(first, last):

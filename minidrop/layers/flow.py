@@ -24,7 +24,9 @@ class Pass:
     activation: the name of the function in Backend.activate, "" if there is none.
     mixes_samples: an entry depends on those of other samples too: what a drop leaves out must be the same for
         all of them.
-    joint: of several bottoms of one shape; it holds where all of them lack the same entries.
+    joint: of several bottoms; it holds where all of them lack the same entries.
+    runs: it holds for entries taken in whole runs of this many neighbours, as heads of attention are; with 1
+        for each entry. Facts with longer runs hold only together with those of the other bottoms.
     """
 
     bottom: int = 0
@@ -37,6 +39,7 @@ class Pass:
     activation: str = ""
     mixes_samples: bool = False
     joint: bool = False
+    runs: int = 1
 
     def covers(self, axis: int) -> bool:
         """Whether this holds for an axis."""
@@ -82,6 +85,18 @@ class Product:
     def operations(self) -> float:
         """The number of multiplications and additions in one forward pass."""
         return 2.0 * self.rows * self.inputs * self.outputs
+
+
+@dataclass(frozen=True)
+class Adds:
+    """The layer adds this bottom to its other ones: what the bottom lacks of `axis` adds nothing there.
+
+    So it may lack units while the others and the top are dense, as the branch of a residual sum does. axis
+    None: any one.
+    """
+
+    bottom: int
+    axis: int | None = None
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,11 @@ def _wants_input_gradient(node, product, trained):
 
 def _drops_of(plan, node, product):
     """Return the drops that make a product smaller, one entry per side."""
-    found = [drop for drop in plan.drops if drop.producer is node and product.out_axis is not None
+    found = [drop for drop in plan.drops if node in drop.producers and product.out_axis is not None
              and (product.top == OWN) == (drop.node is node and drop.fact.top == OWN)]
     for drop in plan.drops:
         own = product.bottom == OWN and drop.node is node and (node in drop.consumers
-                                                               or drop.producer is node)
+                                                               or node in drop.producers)
         if product.in_axis is not None and (own or (node.index, product.bottom) in drop.reads):
             found.append(drop)
         elif not product.kinds and _passes(node, product, drop):
@@ -70,6 +70,7 @@ def _passes(node, product, drop):
     """Whether a drop passes through a product of single channels, which has the rest of them alone then."""
     crossed = node in drop.carriers or drop.producer is not None and node in drop.crossed
     return crossed and any(fact.bottom == product.bottom and fact.axis == product.out_axis
+                           and (fact.runs == 1 or drop.others and drop.site.runs % fact.runs == 0)
                            for fact in node.passes)
 
 
