@@ -210,6 +210,26 @@ def dropout(x: np.ndarray, y: Any, mask: Any, key_low: Any, key_high: Any, thres
 
 
 @jit
+def dropout_tile(keep: Any, begin: int, stride: int, row_stride: int, key_low: Any, key_high: Any,
+                 threshold: Any) -> None:
+    """keep[a, r, c] = random word of the element begin + a stride + r row_stride + c >= threshold."""
+    words = np.empty(4 * _CHUNK, np.uint32)
+    for a in range(keep.shape[0]):
+        for r in range(keep.shape[1]):
+            row = keep[a, r]
+            element = begin + a * stride + r * row_stride
+            c = 0
+            while c < row.size:
+                skip = (element + c) % 4
+                count = min(_CHUNK, (skip + row.size - c + 3) // 4)
+                philox_words((element + c) // 4, count, key_low, key_high, words)
+                fresh = min(4 * count - skip, row.size - c)
+                for j in range(fresh):
+                    row[c + j] = words[skip + j] >= threshold
+                c += fresh
+
+
+@jit
 def gaussian(out: Any, key_low: Any, key_high: Any, first: Any, last: Any) -> None:
     """out = samples of N(0, 1) for blocks first .. last-1 of four elements, two from two words.
 

@@ -39,7 +39,8 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
     def trim(self) -> None:
         self.pool.trim()
 
-    def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int) -> None:
+    def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int,
+                  products: bool = False) -> None:
         step = max(1, _CHUNK_BYTES // max(1, columns * itemsize))
         errors = np.geterr()
 
@@ -49,7 +50,8 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
                     work(start, min(last, start + step))
 
         # `work` takes several passes, so an element costs more than a streamed one.
-        threads.by_rows(some, rows, rows * columns * itemsize)
+        split = threads.by_parts if products else threads.by_rows
+        split(some, rows, rows * columns * itemsize)
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
@@ -235,6 +237,15 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
                         mask.reshape(-1), np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32),
                         np.uint32(dropout_threshold(rate)), x.dtype.type(scale))
         return y, mask
+
+    def dropout_tile(self, shape: tuple[int, int, int], begin: int, strides: tuple[int, int], rate: float,
+                     key: int) -> np.ndarray:
+        from minidrop.kernels import cpu
+        keep = self.empty(shape, np.bool_)
+        # Called for parts of the work that are in parallel themselves, so this loop is not split.
+        cpu.dropout_tile(keep, begin, *strides, np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32),
+                         np.uint32(dropout_threshold(rate)))
+        return keep
 
     def gaussian(self, shape: tuple[int, int], dtype: np.dtype, key: int) -> np.ndarray:
         from minidrop.kernels import cpu
