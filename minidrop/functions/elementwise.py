@@ -122,8 +122,8 @@ class Clip(Function):
 class SelfGate(Function):
     """y = x P(x), P a distribution function.
 
-    Sources: Hendrycks and Gimpel 2016 (GELU), Ramachandran et al. 2017 (Swish). kind, beta: see Backend.self_gate. The derivative is computed with y, as both share an exponential, and
-    kept in place of x.
+    Sources: Hendrycks and Gimpel 2016 (GELU), Ramachandran et al. 2017 (Swish). kind, beta: see
+    Backend.self_gate. The derivative is computed with y, as both share an exponential, and kept in place of x.
     """
 
     __slots__ = ("kind", "beta", "slope")
@@ -183,7 +183,7 @@ def swish(x: Tensor, beta: float = 1.0) -> Tensor:
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """Return x Phi(x), Phi the normal distribution's function, computed by a tanh if approximate is "tanh"."""
+    """Return x Phi(x), Phi the normal distribution's function; approximate: "none", or "tanh" by a tanh."""
     return SelfGate("tanh" if approximate == "tanh" else "normal").apply(x)
 
 

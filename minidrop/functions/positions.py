@@ -1,4 +1,4 @@
-"""Where a step of a sequence (steps, streams, units) stands: vectors that are added, pairs that are turned."""
+"""Where a step of a sequence (steps, streams, units) stands: vectors to add, pairs to turn."""
 
 from __future__ import annotations
 

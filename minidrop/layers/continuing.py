@@ -46,8 +46,8 @@ class ContinuingLayer(Layer):
 
         def error():
             return DataError(f"the sequence has {int(after[0])} steps with those of this batch, but the "
-                             f"layer tells only {most} apart; begin anew (Net.reset_states), generate a shorter "
-                             f"text, or use a net with a larger max_steps")
+                             f"layer tells only {most} apart; begin anew (Net.reset_states), generate a "
+                             f"shorter text, or use a net with a larger max_steps")
 
         x.backend.refuse(after > most, error)
         self.state = {"position": after}

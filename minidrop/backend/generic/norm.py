@@ -54,7 +54,7 @@ class Normalization:
 
     def normalize_rows(self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None,
                        eps: float, centred: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (y, mean, factor): y = (x - mean) * factor * weight + bias for each row of x (rows, columns).
+        """Return (y, mean, factor): y = (x - mean) * factor * weight + bias, each row of x (rows, columns).
 
         factor = 1 / sqrt(the mean of (x - mean)^2 + eps); mean: that of the row, or 0 unless `centred`; both
         (rows,). weight, bias (columns,), or None.

@@ -72,8 +72,8 @@ class Normalization:
             return super().normalize_rows(x, weight, bias, eps, centred)
         from minidrop.kernels import cpu_norm
         y, mean, factor = self.empty(x.shape, x.dtype), *(self.empty(x.shape[:1], x.dtype) for _ in range(2))
-        threads.by_rows(cpu_norm.normalize_rows, len(x), 2 * x.size, x, _each(weight, 1, x), _each(bias, 0, x),
-                        x.dtype.type(eps), centred, y, mean, factor)
+        threads.by_rows(cpu_norm.normalize_rows, len(x), 2 * x.size, x, _each(weight, 1, x),
+                        _each(bias, 0, x), x.dtype.type(eps), centred, y, mean, factor)
         return y, mean, factor
 
     def normalize_rows_gradient(self, gy: np.ndarray, x: np.ndarray, mean: np.ndarray, factor: np.ndarray,
