@@ -30,7 +30,8 @@ layer { name: "accuracy" type: "Accuracy" bottom: "ip3" bottom: "label" top: "ac
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip3" bottom: "label" top: "loss" }
 """
 RULES = {"SGD": "momentum: 0.9", "Nesterov": "momentum: 0.9", "AdaGrad": "", "RMSProp": "rms_decay: 0.9",
-         "AdaDelta": "momentum: 0.9 delta: 1e-6", "Adam": "momentum: 0.9"}
+         "AdaDelta": "momentum: 0.9 delta: 1e-6", "Adam": "momentum: 0.9",
+         "AdamW": "momentum: 0.9"}
 
 
 def make(rule="SGD", reshuffle=True, rate=0, more="", tmp_path="/nonexistent", dtype="float64", net=NET,
