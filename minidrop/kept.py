@@ -76,6 +76,10 @@ class Kept:
         return cls.of(np.concatenate([part.indices + start
                                       for part, start in zip(parts, totals, strict=False)]), totals[-1])
 
+    def repeated(self, times: int) -> Kept:
+        """Return the set of `times` such axes, one after the other."""
+        return self if times == 1 else Kept.joined((self,) * times)
+
     def spread(self, factor: int) -> Kept:
         """Return the set in which every entry has become a run of `factor` neighbours."""
         if factor == 1:

@@ -289,7 +289,7 @@ def _all_of(net):
 
 def _drop_lines(drop, amount, dense):
     yield f"keeps {drop.kept_share:.1%} of the {drop.kind}"
-    sides = dict.fromkeys(node.name for node in (drop.producer, *drop.consumers) if node is not None)
+    sides = dict.fromkeys(node.name for node in (*drop.producers, *drop.consumers))
     pays = sides and amount and dense
     yield f"saves {amount / dense:.1%} in {', '.join(sides)}" if pays else "saves nothing"
 

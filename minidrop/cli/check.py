@@ -126,7 +126,7 @@ def _saving(drop, saved, dense):
     """Return how much a drop saves, and where, if not on both of its sides."""
     if not saved:
         return "nothing: dropout_ratio is 0"
-    sides = [node.name for node in (drop.producer, *drop.consumers) if node is not None]
+    sides = [node.name for node in (*drop.producers, *drop.consumers)]
     where = ""
     if drop.kind == "weights":
         where = f", all in the weights of {sides[0]}"

@@ -4,6 +4,7 @@ from minidrop.autograd import Tensor
 from minidrop.functions.activation import power, relu, sigmoid, tanh
 from minidrop.functions.affine import affine, prelu
 from minidrop.functions.arithmetic import add, maximum, multiply, product, weighted_sum
+from minidrop.functions.attention import attention
 from minidrop.functions.convolution import convolution, deconvolution, im2col
 from minidrop.functions.dropout import (
     approx_dropout,
@@ -35,7 +36,7 @@ from minidrop.functions.steps import add_to_steps, reverse_steps
 from minidrop.functions.trailing import crop, reduction, tile
 
 __all__ = ["HiddenDrop", "Stored", "absval", "accuracy", "add", "add_positions", "add_to_steps", "affine",
-           "approx_dropout", "argmax", "batch_norm", "batch_reindex", "bnll", "clip", "concat",
+           "approx_dropout", "argmax", "attention", "batch_norm", "batch_reindex", "bnll", "clip", "concat",
            "contrastive_loss", "convolution", "crop", "deconvolution", "dropout", "elu", "embed",
            "euclidean_loss", "exp", "expand", "filter_records", "flatten", "gaussian_dropout", "gelu", "gru",
            "hinge_loss", "im2col", "infogain_loss", "layer_norm", "linear", "log", "lrn", "lstm",

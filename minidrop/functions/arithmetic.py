@@ -16,25 +16,47 @@ if TYPE_CHECKING:
 
 
 class WeightedSum(Function):
-    """y = sum_i coeff_i x_i."""
+    """y = sum_i coeff_i x_i.
 
-    __slots__ = ("coeff",)
-    kept_rule = "same"
+    If all x_i carry one kept set, so does y. Otherwise y is dense, and what an x_i lacks adds nothing there:
+    its entries are added in their places, and it is never expanded.
+    """
+
+    __slots__ = ("coeff", "places")
+    kept_rule = "native"
 
     def __init__(self, coeff: tuple[float, ...]):
         self.coeff = coeff
 
     def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray:
-        _check_shapes("sum", xs)
+        if all(place == self.input_kept[0] for place in self.input_kept):
+            self.output_kept, self.places = self.input_kept[0], [(None, 1)] * len(xs)
+        else:
+            self.places = self.input_kept
+        _check_shapes("sum", [_logical(x, *place) for x, place in zip(xs, self.places, strict=True)])
+        terms = [x if c == 1 else x * x.dtype.type(c) for c, x in zip(self.coeff, xs, strict=True)]
+        dense = [term for term, (kept, _) in zip(terms, self.places, strict=True) if kept is None]
+        shape, dtype = _logical(xs[0], *self.places[0]), xs[0].dtype
         total: Any = None
-        for c, x in zip(self.coeff, xs, strict=True):
-            term = x if c == 1 else x * x.dtype.type(c)
-            total = term if total is None else total + term
+        for term in dense:
+            total = term if total is None else backend.xp.add(total, term, out=backend.empty(shape, dtype))
+        if len(dense) == len(xs):
+            return total
+        if total is None:
+            total = backend.zeros(shape, dtype)
+        elif len(dense) == 1:       # perhaps one of xs itself
+            total, [only] = backend.empty(shape, dtype), dense
+            total[...] = only
+        for term, (kept, axis) in zip(terms, self.places, strict=True):
+            if kept is not None:
+                backend.add_kept(total, term, kept, axis)
         return total
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple[np.ndarray, ...]:
-        return tuple((gy if c == 1 else gy * gy.dtype.type(c)) if want else None
-                     for c, want in zip(self.coeff, wanted, strict=True))
+        parts = [backend.compact(gy, kept, axis) if want else None
+                 for (kept, axis), want in zip(self.places, wanted, strict=True)]
+        return tuple(g if g is None or c == 1 else g * g.dtype.type(c)
+                     for c, g in zip(self.coeff, parts, strict=True))
 
 
 class Product(Function):
@@ -44,7 +66,7 @@ class Product(Function):
     kept_rule = "same"
 
     def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray:
-        _check_shapes("product", xs)
+        _check_shapes("product", [x.shape for x in xs])
         self.xs = xs
         return _product(xs)
 
@@ -60,7 +82,7 @@ class Maximum(Function):
     kept_rule = "same"
 
     def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray:
-        _check_shapes("maximum", xs)
+        _check_shapes("maximum", [x.shape for x in xs])
         xp = backend.xp
         y, self.winner = xs[0], xp.zeros(xs[0].shape, "int32")
         for i, x in enumerate(xs[1:], 1):
@@ -72,9 +94,16 @@ class Maximum(Function):
         return tuple(gy * (self.winner == i) if want else None for i, want in enumerate(wanted))
 
 
-def _check_shapes(what, xs):
-    if any(x.shape != xs[0].shape for x in xs):
-        raise ShapeError(f"{what}: tensors of one shape expected, got {', '.join(str(x.shape) for x in xs)}")
+def _logical(x, kept, axis):
+    """Return the shape of an array with the entries that a kept set drops from an axis."""
+    if kept is None:
+        return x.shape
+    return tuple(kept.total if i == axis % x.ndim else n for i, n in enumerate(x.shape))
+
+
+def _check_shapes(what, shapes):
+    if any(shape != shapes[0] for shape in shapes):
+        raise ShapeError(f"{what}: tensors of one shape expected, got {', '.join(map(str, shapes))}")
 
 
 def _product(xs):

@@ -62,6 +62,35 @@ def add_block(out: Any, rows: Any, cols: Any, x: np.ndarray, first: Any, last: A
 
 
 @jit
+def add_columns(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any, first: Any, last: Any) -> None:
+    """out[i, begin + s, cols[j]] += x[i, begin + s, j] for 0 <= s < samples; a row is one (i, s)."""
+    for row in range(first, last):
+        to, own = out[row // samples, begin + row % samples], x[row // samples, begin + row % samples]
+        for j in range(cols.size):
+            to[cols[j]] += own[j]
+
+
+@jit
+def take_of_samples(x: np.ndarray, out: Any, cols: Any, begin: Any, samples: Any, first: Any,
+                    last: Any) -> None:
+    """out[i, begin + s, j] = x[i, begin + s, cols[j]], rows as for `add_columns`."""
+    for row in range(first, last):
+        own, to = x[row // samples, begin + row % samples], out[row // samples, begin + row % samples]
+        for j in range(cols.size):
+            to[j] = own[cols[j]]
+
+
+@jit
+def put_of_samples(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any, first: Any,
+                   last: Any) -> None:
+    """out[i, begin + s, cols[j]] = x[i, begin + s, j], rows as for `add_columns`."""
+    for row in range(first, last):
+        to, own = out[row // samples, begin + row % samples], x[row // samples, begin + row % samples]
+        for j in range(cols.size):
+            to[cols[j]] = own[j]
+
+
+@jit
 def sum_groups(x: np.ndarray, order: Any, bounds: Any, out: Any, first: Any, last: Any) -> None:
     """out[i] = the sum of the rows x[order[j]] for bounds[i] <= j < bounds[i + 1], added in order."""
     for i in range(first, last):
@@ -178,6 +207,26 @@ def dropout(x: np.ndarray, y: Any, mask: Any, key_low: Any, key_high: Any, thres
             keep = words[j] >= threshold
             mask[i + j] = keep
             y[i + j] = x[i + j] * scale if keep else zero
+
+
+@jit
+def dropout_tile(keep: Any, begin: int, stride: int, row_stride: int, key_low: Any, key_high: Any,
+                 threshold: Any) -> None:
+    """keep[a, r, c] = random word of the element begin + a stride + r row_stride + c >= threshold."""
+    words = np.empty(4 * _CHUNK, np.uint32)
+    for a in range(keep.shape[0]):
+        for r in range(keep.shape[1]):
+            row = keep[a, r]
+            element = begin + a * stride + r * row_stride
+            c = 0
+            while c < row.size:
+                skip = (element + c) % 4
+                count = min(_CHUNK, (skip + row.size - c + 3) // 4)
+                philox_words((element + c) // 4, count, key_low, key_high, words)
+                fresh = min(4 * count - skip, row.size - c)
+                for j in range(fresh):
+                    row[c + j] = words[skip + j] >= threshold
+                c += fresh
 
 
 @jit

@@ -42,4 +42,4 @@ def shape_site(site: DropSite, settings: Any, shape: Any, axis: int) -> None:
             raise ConfigError(f"time STEP is for sequences (steps, streams, units), but the bottom has "
                               f"{len(shape)} axes")
         steps = shape[0]
-    site.shape(shape[axis], steps)
+    site.shape(shape[axis], steps, settings.heads, settings.whole_heads)

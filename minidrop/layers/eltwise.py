@@ -8,7 +8,7 @@ from minidrop import functions
 from minidrop.config import decimal
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, register_layer
-from minidrop.layers.flow import Pass
+from minidrop.layers.flow import Adds, Pass
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -32,8 +32,9 @@ class Eltwise(Layer):
             raise ShapeError(f"bottoms of one shape expected, got {', '.join(str(tuple(s)) for s in shapes)}")
         return [shapes[0]]
 
-    def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
-        return [Pass(bottom=number, keeps_zero=True, joint=True) for number in range(len(shapes))]
+    def flow(self, shapes: list[tuple[int, ...]]) -> list[Adds | Pass]:
+        adds = [Adds(number) for number in range(len(shapes)) if self.operation == "SUM"]
+        return [Pass(bottom=number, keeps_zero=True, joint=True) for number in range(len(shapes))] + adds
 
     def forward(self, *bottoms: Tensor) -> Any:
         if self.operation == "SUM":

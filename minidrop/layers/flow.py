@@ -24,7 +24,9 @@ class Pass:
     activation: the name of the function in Backend.activate, "" if there is none.
     mixes_samples: an entry depends on those of other samples too: what a drop leaves out must be the same for
         all of them.
-    joint: of several bottoms of one shape; it holds where all of them lack the same entries.
+    joint: of several bottoms; it holds where all of them lack the same entries.
+    runs: it holds for entries taken in whole runs of this many neighbours, as heads of attention are; with 1
+        for each entry. Facts with longer runs hold only together with those of the other bottoms.
     """
 
     bottom: int = 0
@@ -37,6 +39,7 @@ class Pass:
     activation: str = ""
     mixes_samples: bool = False
     joint: bool = False
+    runs: int = 1
 
     def covers(self, axis: int) -> bool:
         """Whether this holds for an axis."""
@@ -47,7 +50,7 @@ class Pass:
 class Product:
     """A matrix product that may leave out entries of the bottom's `in_axis` and of the top's `out_axis`.
 
-    parameter: the name of the weights.
+    parameter: the name of the weights; "" where another bottom stands in their place, number `factor`.
     rows, inputs, outputs: its size in one forward pass, split into `calls` successive products.
     in_axis, out_axis: None if no single axis is that side of the product.
     kinds: what it can leave out, of "units", "weights" and "blocks"; with "groups" as well, other units for
@@ -73,6 +76,7 @@ class Product:
     weight_axes: tuple | None = (0, 1)
     biases: tuple = ()
     epilogue: bool = False
+    factor: int | None = None
 
     def leaves_out(self, kind: str, groups: int = 1) -> bool:
         """Whether it can leave out "units", "weights" or "blocks"; units that differ between `groups`."""
@@ -82,6 +86,18 @@ class Product:
     def operations(self) -> float:
         """The number of multiplications and additions in one forward pass."""
         return 2.0 * self.rows * self.inputs * self.outputs
+
+
+@dataclass(frozen=True)
+class Adds:
+    """The layer adds this bottom to its other ones: what the bottom lacks of `axis` adds nothing there.
+
+    So it may lack units while the others and the top are dense, as the branch of a residual sum does. axis
+    None: any one.
+    """
+
+    bottom: int
+    axis: int | None = None
 
 
 @dataclass(frozen=True)

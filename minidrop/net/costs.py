@@ -33,8 +33,9 @@ def costs(net: Net, without: Drop | None = None) -> list[Cost]:
     for node in net.graph.nodes:
         for product in node.products:
             weights = node.layer.params.get(product.parameter)
-            gradients = [training and _wants_input_gradient(node, product, trained),
-                         training and weights is not None and weights.requires_grad]
+            factor = (product.factor is not None and _wants_gradient_of(node, product.factor, trained)
+                      or weights is not None and weights.requires_grad)
+            gradients = [training and _wants_input_gradient(node, product, trained), training and factor]
             drops = [drop for drop in _drops_of(net.plan, node, product) if drop is not without]
             shares = _shares(product, drops) if net.phase == "TRAIN" else [1.0] * 3
             row = rows[node.index]
@@ -48,17 +49,22 @@ def _wants_input_gradient(node, product, trained):
     """Whether the gradient of a product's input is computed."""
     if product.bottom == OWN:
         return node.tops[0] in trained
+    return _wants_gradient_of(node, product.bottom, trained)
+
+
+def _wants_gradient_of(node, bottom, trained):
+    """Whether the gradient of a bottom is computed."""
     wanted = node.config.propagate_down or [True] * len(node.bottoms)
-    return node.bottoms[product.bottom] in trained and wanted[product.bottom]
+    return node.bottoms[bottom] in trained and wanted[bottom]
 
 
 def _drops_of(plan, node, product):
     """Return the drops that make a product smaller, one entry per side."""
-    found = [drop for drop in plan.drops if drop.producer is node and product.out_axis is not None
+    found = [drop for drop in plan.drops if node in drop.producers and product.out_axis is not None
              and (product.top == OWN) == (drop.node is node and drop.fact.top == OWN)]
     for drop in plan.drops:
         own = product.bottom == OWN and drop.node is node and (node in drop.consumers
-                                                               or drop.producer is node)
+                                                               or node in drop.producers)
         if product.in_axis is not None and (own or (node.index, product.bottom) in drop.reads):
             found.append(drop)
         elif not product.kinds and _passes(node, product, drop):
@@ -70,6 +76,7 @@ def _passes(node, product, drop):
     """Whether a drop passes through a product of single channels, which has the rest of them alone then."""
     crossed = node in drop.carriers or drop.producer is not None and node in drop.crossed
     return crossed and any(fact.bottom == product.bottom and fact.axis == product.out_axis
+                           and (fact.runs == 1 or drop.others and drop.site.runs % fact.runs == 0)
                            for fact in node.passes)
 
 

@@ -39,7 +39,7 @@ class NetDrops:
     def __init__(self, graph: Graph, plan: Plan):
         self.graph, self.plan = graph, plan
         self.random_nodes = [node for node in graph.nodes if node.drops or node.layer.stream is not None
-                             or any(node is drop.producer or node in drop.consumers for drop in plan.drops)]
+                             or any(node in (*drop.producers, *drop.consumers) for drop in plan.drops)]
         self.reached = _reached(graph, plan)
         self.iteration: int | None = None
         self.drawn: dict[int, Draw] = {}

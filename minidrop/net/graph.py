@@ -19,7 +19,7 @@ from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
-from minidrop.layers.flow import OWN, Drops, Pass, Product
+from minidrop.layers.flow import OWN, Adds, Drops, Pass, Product
 from minidrop.net.checks import check_sizes, check_twins, check_vocabularies
 from minidrop.net.problems import Problems
 from minidrop.patterns.drop_site import DropSite
@@ -82,6 +82,11 @@ class Node:
     def passes_from(self, bottom: int, axis: int) -> list[Pass]:
         """Return the Passes from an axis of bottom number `bottom`."""
         return [fact for fact in self.passes if fact.bottom == bottom and fact.covers(axis)]
+
+    def adds(self, bottom: int, axis: int) -> bool:
+        """Return whether the layer adds a bottom, which may lack units of an axis, to its others."""
+        return any(isinstance(fact, Adds) and fact.bottom == bottom and fact.axis in (None, axis)
+                   for fact in self.flow)
 
     @property
     def activation(self) -> str:

@@ -23,10 +23,12 @@ class Drop:
     node: object
     fact: object                         # its layers.flow.Drops
     producer: object = None              # the node that computes only what is kept
+    others: list = field(default_factory=list)      # more of them, where whole heads are dropped
     crossed: list = field(default_factory=list)
     carriers: list = field(default_factory=list)
     consumers: list = field(default_factory=list)
     reads: set = field(default_factory=set)         # (node's index, number of the bottom) that consumers read
+    adders: list = field(default_factory=list)      # nodes that add it to what has all units
     expanders: list = field(default_factory=list)
     reason: str = ""                     # why there is no producer
     unread: list = field(default_factory=list)      # (node, why) of layers below that read everything
@@ -43,6 +45,11 @@ class Drop:
         """
         kind = self.site.kind
         return "units" if kind == "weights" and self.producer is None else kind
+
+    @property
+    def producers(self) -> list:
+        """All nodes that compute only what is kept."""
+        return [] if self.producer is None else [self.producer, *self.others]
 
     @property
     def varied(self) -> bool:
@@ -77,7 +84,7 @@ class Drop:
             yield f"{name} computes only the {kind} kept by its {label}"
         elif self.producer is not None:
             verb = "multiplies only the weights" if kind == "weights" else f"computes only the {kind}"
-            yield f"{self.producer.name} {verb} kept by {name}"
+            yield from (f"{node.name} {verb} kept by {name}" for node in self.producers)
         elif self.site.kind == "weights":
             yield f"{name} gathers runs of units, and drops no weights: {self.reason}"
         elif kind == "units":
@@ -87,6 +94,8 @@ class Drop:
         for node in self.consumers:
             yield (f"{name} reads of its own top only what its {label} keeps" if node is self.node else
                    f"{node.name} reads only the {kind} kept by {name}")
+        for node in self.adders:
+            yield f"{node.name} adds the units kept by {name} to its other bottoms"
         for node in self.expanders:
             yield f"the units dropped by {name} are put back as zeros before {node.name} ({node.config.type})"
         for node, why in self.unread:
@@ -156,8 +165,9 @@ class Plan:
             taken = isinstance(draw, Weights)
             if not taken:
                 given[own][2] = Masked(draw) if masked else draw
-            if drop.producer is not None and drop.producer is not drop.node and (taken or not masked):
-                given[drop.producer.index][0] = Masked(draw) if masked else draw
+            for producer in drop.producers:
+                if producer is not drop.node and (taken or not masked):
+                    given[producer.index][0] = Masked(draw) if masked else draw
             if not masked and not isinstance(draw, Units | Weights):
                 for node in drop.consumers:
                     if node is not drop.node:

@@ -5,9 +5,11 @@ A pure pass over the graph: it returns a Plan and changes nothing. For each drop
             compute the axis as their outputs and can leave them out. Any Pass may be crossed, whatever f(0)
             is: its missing entries are dropped anyway. (Blocks that were not computed pass through it too,
             with arbitrary values, so for blocks f must be finite everywhere. What differs between samples
-            crosses none that mixes them.)
+            crosses none that mixes them.) A layer whose runs of entries come from several bottoms, as the
+            heads of attention do, is walked through all of them if whole runs are dropped.
   downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Passes that
-            keep zeros carry it on, Products that read the axis consume it; before all others it is expanded.
+            keep zeros carry it on, Products that read the axis consume it, a sum adds it to its other
+            bottoms; before all others it is expanded.
             blocks: the drop's top stays dense, with zeros; Products below are given the draw and skip them.
             weights: they belong to the producer, nothing goes down.
 
@@ -23,6 +25,7 @@ They must work in place, so that no other reader sees the overwritten blob, neit
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from minidrop.layers.flow import OWN
@@ -65,41 +68,68 @@ class _Walker:
             if any(product.out_axis is not None for product in state):
                 drop.producer, self.served[drop.node.index, True] = drop.node, drop
             return
-        node, ref, axis = drop.node, drop.node.tops[drop.fact.top], drop.fact.axis
+        found = self._above(drop, drop.node, drop.node.tops[drop.fact.top], drop.fact.axis)
+        drop.reason, drop.crossed = found.reason, found.crossed
+        if found.reason:
+            return
+        drop.producer, *drop.others = found.producers
+        for node in found.producers:
+            self.served[node.index, False] = drop
+
+    def _above(self, drop, node, ref, axis):
+        """Walk from the blob `ref` of `node` up to what computes the axis; return the _Found there."""
+        found = _Found()
         while True:
             products = node.products_of(ref)
             if any(product.kinds and product.out_axis is not None for product in products):
-                drop.reason = self._refusal(drop, node, ref, axis, products)
-                if not drop.reason:
-                    drop.producer, self.served[node.index, False] = node, drop
-                return
+                found.reason = self._refusal(drop, node, ref, axis, products)
+                found.producers = [] if found.reason else [node]
+                return found
             if node is not drop.node and any(fact.site is not None for fact in node.drops) and not products:
-                drop.reason = f"blob {ref.name} comes from another drop, {node.name}"
-                return
+                return found.without(f"blob {ref.name} comes from another drop, {node.name}")
             facts = [fact for fact in node.passes_to(ref, axis) if fact.spread == 1 and fact.compact]
-            if len(facts) != 1 or len(node.tops) != 1:      # another top may show the missing entries
-                drop.reason = (f"blob {ref.name} is written by {node.name} ({node.config.type}), which "
-                               f"computes all of it")
-                return
-            if not facts[0].finite and drop.kind == "blocks":
-                drop.reason = (f"{node.name} ({node.config.type}) is not finite everywhere, so it has to see "
-                               f"real values")
-                return
-            if facts[0].mixes_samples and _differs(drop):
-                drop.reason = (f"{node.name} ({node.config.type}) {MIXES_SAMPLES}"
-                               + "; try groups: 1" * (drop.site.kind == "units"))
-                return
+            single = [fact for fact in facts if fact.runs == 1]
+            if len(single) != 1 or len(node.tops) != 1:      # another top may show the missing entries
+                return found.without(f"blob {ref.name} is written by {node.name} ({node.config.type}), which "
+                                     f"computes all of it")
+            [fact] = single
+            if not fact.finite and drop.kind == "blocks":
+                return found.without(f"{node.name} ({node.config.type}) is not finite everywhere, so it has "
+                                     f"to see real values")
+            if fact.mixes_samples and _differs(drop):
+                return found.without(f"{node.name} ({node.config.type}) {MIXES_SAMPLES}"
+                                     + "; try groups: 1" * (drop.site.kind == "units"))
             if node is not drop.node:
-                drop.crossed.append(node)
-            ref = node.bottoms[facts[0].bottom]
-            readers = self.graph.readers[ref]
+                found.crossed.append(node)
+            others = [other for other in facts if other.runs > 1]
+            if others and all(drop.site.runs % other.runs == 0 for other in others):
+                return self._through_all(drop, node, [fact, *others], axis, found)
+            ref = node.bottoms[fact.bottom]
+            if reason := self._seen(ref):
+                return found.without(reason)
             node = self.graph.writer[ref]
-            if len(readers) != 1:
-                drop.reason = f"blob {ref.name} has {len(readers)} readers"
-                return
-            if _counts_in_loss(node, ref):
-                drop.reason = f"blob {ref.name} counts in the loss"
-                return
+
+    def _through_all(self, drop, node, facts, axis, found):
+        """Walk on through several bottoms of a layer; if not all can lack the entries, through the first."""
+        refs = [node.bottoms[fact.bottom] for fact in facts]
+        ways = []
+        for ref in refs:
+            reason = self._seen(ref)
+            ways.append(_Found(reason) if reason else self._above(drop, self.graph.writer[ref], ref, axis))
+        nodes = [producer.index for way in ways for producer in way.producers]
+        together = not any(way.reason for way in ways) and len(set(nodes)) == len(nodes)
+        for way in ways if together else ways[:1]:
+            found.reason = way.reason
+            found.producers += way.producers
+            found.crossed += way.crossed
+        return found
+
+    def _seen(self, ref):
+        """Return who else would see that entries of a blob are missing; "" if nobody."""
+        readers = self.graph.readers[ref]
+        if len(readers) != 1:
+            return f"blob {ref.name} has {len(readers)} readers"
+        return f"blob {ref.name} counts in the loss" if _counts_in_loss(self.graph.writer[ref], ref) else ""
 
     def _refusal(self, drop, node, ref, axis, products):
         """Return why a layer with Products cannot leave out the dropped part of its top; "" if it can."""
@@ -151,7 +181,7 @@ class _Walker:
         products = [product for product in node.products if product.bottom == i]
         reads = bool(products) and all(_reads(product, axis, drop) for product in products)
         clash = self._clash(drop, node, products[0].top == OWN) if reads else ""
-        facts = [fact for fact in node.passes_from(i, axis) if fact.compact
+        facts = [fact for fact in node.passes_from(i, axis) if fact.compact and fact.runs == 1
                  and (fact.keeps_zero or fact.top is None)
                  and not (fact.joint and any(carrying.get(ref) != axis for ref in node.bottoms))]
         mixed = _differs(drop) and any(fact.mixes_samples for fact in facts)
@@ -166,6 +196,8 @@ class _Walker:
             if node not in drop.carriers:
                 drop.carriers.append(node)
             carrying.update({node.tops[fact.top]: axis for fact in facts if fact.top is not None})
+        elif kind == "units" and node.adds(i, axis):
+            drop.adders.append(node)
         elif kind == "units":
             drop.expanders.append(node)
             self.plan.expand[node.index].add(i)
@@ -182,6 +214,19 @@ class _Walker:
         if below.node is node:
             return f"it serves its own {below.fact.label}, which drops {below.kind}"
         return f"it serves the drop below it, which drops {below.kind}"
+
+
+@dataclass
+class _Found:
+    """What a walk upward found: who computes the dropped axis, what it crossed; or why nobody leaves it out."""
+
+    reason: str = ""
+    producers: list = field(default_factory=list)
+    crossed: list = field(default_factory=list)
+
+    def without(self, reason):
+        self.reason = reason
+        return self
 
 
 def _reads(product, axis, drop):

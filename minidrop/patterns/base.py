@@ -260,17 +260,17 @@ class PatternFamily(ABC):
         return entropy(probabilities) + float(
             probabilities @ [log(self.offsets(choice)) for choice in choices])
 
-    def suited(self, total: int) -> PatternFamily:
-        """Return the family with what it may choose by itself chosen for an axis of length `total`."""
+    def suited(self, total: int, even: bool = False) -> PatternFamily:
+        """Return the family with what it may choose chosen for an axis of length `total`, or several (`even`)."""
         return self
 
-    def fitted(self, total: int) -> PatternFamily:
+    def fitted(self, total: int, even: bool = False) -> PatternFamily:
         """Return the family for an axis of length `total`: none of its patterns drops the whole axis.
 
         That is the `suited` one, or one of the same name with the settings that `fit` returns. Its rate is at
         most 1 - 1 / total, which keeps one unit.
         """
-        settings = self.suited(total).settings
+        settings = self.suited(total, even).settings
         if total and settings.rate > (total - 1) / total:
             settings = replace(settings, rate=(total - 1) / total)
         return get_family(self.fit(settings, total) if settings.rate else settings)

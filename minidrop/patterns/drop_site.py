@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minidrop.errors import ShapeError
+from minidrop.errors import ConfigError, ShapeError
 from minidrop.kept import KeptByGroup
 from minidrop.patterns.base import get_family
 from minidrop.patterns.draw import Blocks, Steps, Units, Weights
@@ -20,33 +20,45 @@ class DropSite:
 
     layer_name, seed: what the sequence of patterns depends on, besides the settings. total: length of the
     dropped axis, once shapes are known. steps: None if a pattern holds for all steps of the batch; otherwise
-    the number of steps of a sequence, each with a pattern of its own.
+    the number of steps of a sequence, each with a pattern of its own. heads: the axis is that many runs, one
+    after the other, which keep the same of their entries, or with `whole_heads` are kept or dropped as they
+    are. entries: the number that a pattern is drawn for; runs: how many units of the axis each stands for.
     """
 
     def __init__(self, layer_name: str, settings: PatternSettings, seed: int, total: int | None = None):
         self.layer_name, self.settings, self.seed = layer_name, settings, seed
-        self.total, self.steps = total, None
+        self.total, self.steps, self.entries = total, None, total
+        self.heads, self.runs = 1, 1
         self.family = get_family(settings)
         self.sequence = PatternSequence(self.family, seed, layer_name)
 
-    def shape(self, total: int, steps: Any = None) -> None:
+    def shape(self, total: int, steps: Any = None, heads: int = 1, whole_heads: bool = False) -> None:
         """Set the length of the dropped axis and the number of steps, and fit the family to them.
 
-        Raises ConfigError if the axis is too short.
+        Raises ConfigError if the axis is too short, or is no whole number of heads.
         """
         asked = get_family(self.settings)
-        asked.check_total(total)
-        self.family = asked.fitted(total)
+        if heads > 1 and asked.drops != "units":
+            raise ConfigError(f"heads needs a pattern of units, got {asked.name}, which drops {asked.drops}; "
+                              f"remove heads, or set pattern to PERIODIC")
+        if heads < 1 or total % heads:
+            raise ConfigError(f"an axis of {total} units is no whole number of heads, got heads: {heads}")
+        entries = heads if whole_heads else total // heads
+        asked.check_total(entries)
+        self.family = asked.fitted(entries, even=not whole_heads and heads > 1)
         self.sequence = PatternSequence(self.family, self.seed, self.layer_name)
-        self.total, self.steps = total, steps
+        self.total, self.steps, self.entries = total, steps, entries
+        self.heads, self.runs = (1, total // heads) if whole_heads else (heads, 1)
 
     @property
     def adapted(self) -> str:
         """What `shape` changed so that no iteration drops the whole axis; "" if nothing."""
-        asked, rate = get_family(self.settings).suited(self.total or 0), self.family.settings.rate
+        asked = get_family(self.settings).suited(self.entries or 0, even=self.heads > 1)
+        rate = self.family.settings.rate
         if self.family is asked:
             return ""
-        units = f"{self.total} unit{'s' * (self.total != 1)}"
+        what = "unit" if self.runs == 1 else "head"
+        units = f"{self.entries} {what}{'s' * (self.entries != 1)}" + " a head" * (self.heads > 1)
         if rate != self.settings.rate:
             return (f"drops at rate {rate:.6g}, not {self.settings.rate:g}: one of its {units} lives in "
                     f"every iteration")
@@ -72,7 +84,7 @@ class DropSite:
 
     def _kept(self, patterns):
         """Return what patterns, one for each group of samples, keep."""
-        sets = [pattern.kept(self.total) for pattern in patterns]
+        sets = [pattern.kept(self.entries).spread(self.runs).repeated(self.heads) for pattern in patterns]
         return sets[0] if len(sets) == 1 else KeptByGroup(sets)
 
     @property

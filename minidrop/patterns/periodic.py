@@ -57,16 +57,16 @@ class PeriodicFamily(PatternFamily):
             raise ConfigError(f"pattern PERIODIC has steps up to {LONGEST_STEP}; {got}; lower it")
         return step
 
-    def suited(self, total: int) -> PatternFamily:
+    def suited(self, total: int, even: bool = False) -> PatternFamily:
         """Return the family with a step that divides `total`, near the default, if there are several groups.
 
-        All groups then keep as many units. Of such steps the nearest to the default whose kept share is a
-        whole number, failing that the nearest.
+        All groups then keep as many units, and several axes (`even`), one after the other, are as regular. Of
+        such steps the nearest to the default whose kept share is a whole number, failing that the nearest.
         """
         share = 1 - self.settings.exact_rate
         first = max(ceil(1 / share), ceil(self.step * 4 / 5))
         steps = [step for step in range(first, self.step * 4 // 3 + 1) if total % step == 0]
-        if self.settings.step or self.groups == 1 or not (steps and self.settings.rate):
+        if self.settings.step or (self.groups == 1 and not even) or not (steps and self.settings.rate):
             return self
         best = min(steps, key=lambda step: (share * step % 1 != 0, abs(step - self.step), step))
         return get_family(replace(self.settings, step=best))

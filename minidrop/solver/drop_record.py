@@ -117,7 +117,7 @@ def _advice(old, site):
     for way in ways:
         wanted = {**way, **base}
         try:
-            other = get_family(replace(settings, **wanted)).fitted(site.total)
+            other = get_family(replace(settings, **wanted)).fitted(site.entries, even=site.heads > 1)
         except ConfigError:
             continue
         if wanted and _equal(old, _described(other)):

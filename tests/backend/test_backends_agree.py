@@ -200,6 +200,20 @@ def test_many_products(product_backend, array, close, shapes):
         close(got, want)
 
 
+@in_turn("n, rows, inner, columns", [(1, 1, 1, 1), (3, 5, 4, 7), (6, 1, 8, 2), (4, 9, 0, 3), (0, 2, 3, 4),
+                                     (2, 7, 1, 1)])
+@in_turn("turned", [False, True])
+def test_gemm_stack(product_backend, array, close, n, rows, inner, columns, turned):
+    """Of views as attention has them: the matrices of a sample and a head lie side by side."""
+    a = array((rows, n, inner + 3))[:, :, :inner].transpose(1, 0, 2)
+    b = array((columns, n, inner) if turned else (inner, n, columns))
+    b = b.transpose((1, 2, 0) if turned else (1, 0, 2))
+    for on in (product_backend, GENERIC):
+        got = on.gemm_stack(on.asarray(a), on.asarray(b))
+        assert got.shape == (n, rows, columns)
+        close(on.to_host(got), np.einsum("nij,njk->nik", a, b))
+
+
 def test_gemm_of_a_matrix_with_itself(backend, array, close):
     a = backend.asarray(array((40, 70)))
     host = backend.to_host(a).astype(float)
@@ -343,9 +357,10 @@ def test_concatenate(backend, array, axis, layout):
 @in_turn("rows", [0, 1, 1001])
 def test_in_chunks_every_row_is_in_one_call(backend, rows, columns):
     for on in (backend, GENERIC):
-        calls = []
-        on.in_chunks(lambda *part, calls=calls: calls.append(part), rows, columns, 4)
-        assert sorted(i for first, last in calls for i in range(first, last)) == list(range(rows))
+        for products in (False, True):
+            calls = []
+            on.in_chunks(lambda *part, calls=calls: calls.append(part), rows, columns, 4, products)
+            assert sorted(i for first, last in calls for i in range(first, last)) == list(range(rows))
 
 
 class Recording(Backend):
@@ -451,6 +466,18 @@ def test_dropout_masks_do_not_depend_on_the_shape(backend):
     _, mask = backend.dropout(ones, 0.4, 1.0, 5)
     for count in (1, 4, 513, 1000):
         same(backend, backend.dropout(ones[:count], 0.4, 1.0, 5)[1], backend.to_host(mask)[:count])
+
+
+@in_turn("shape", [(1, 1, 1), (2, 3, 5), (3, 2, 1001), (2, 0, 4)])
+@in_turn("begin, strides", [(0, (5000, 1001)), (7, (30, 5)), (2**34 + 2, (2**20 + 1, 2**10 + 3))])
+def test_a_tile_of_a_dropout_mask(backend, shape, begin, strides):
+    got = backend.dropout_tile(shape, begin, strides, 0.4, 2**63 + 17)
+    assert got.shape == shape and got.dtype == bool
+    same(backend, got, GENERIC.dropout_tile(shape, begin, strides, 0.4, 2**63 + 17))
+    if begin < 100:
+        whole = GENERIC.dropout(np.ones(20_000, np.float32), 0.4, 1.0, 2**63 + 17)[1]
+        a, r, c = np.ogrid[tuple(map(slice, shape))]
+        same(backend, got, whole[begin + a * strides[0] + r * strides[1] + c])
 
 
 def test_dropout_rate(backend):

@@ -38,6 +38,11 @@ CASES = {
                       for family in ("PERIODIC", "ROW", "SLICE", "UNIT")],
     "ArgMax": [(f"argmax_param {{ {settings} }}", (x,)) for x in (X, IMAGES)
                for settings in ("", "top_k: 3 out_max_val: true", "top_k: 2 axis: 1", "axis: 0")],
+    "Attention": [(f"attention_param {{ {settings} }}", bottoms) for settings, bottoms in (
+        ("num_heads: 2 causal: true", [numbers(5, 3, 8, seed=i) for i in range(3)]),
+        ("num_heads: 2 dropout_ratio: 0.3 block_keys: 3 causal: true scale: 0.2",
+         (numbers(5, 3, 8), numbers(7, 3, 8), numbers(7, 3, 4))),
+        ("num_heads: 3", (numbers(4, 3, 6), numbers(5, 3, 6), numbers(5, 3, 3), CONT)))],
     "BNLL": [("", (X,))],
     "BatchReindex": [("", (x, labels(len(x), 6))) for x in (X, IMAGES, X[:, 0], X[:, :1])],
     "Clip": [("clip_param { min: -0.5 max: 1 }", (X,))],

@@ -31,6 +31,10 @@ class KeptSets:
             out[place] = self.put(x[(*place, slice(0, own.count))], own, axis)
         return out
 
+    def add_kept(self, out: np.ndarray, x: np.ndarray, kept: Kept | KeptByGroup, axis: int) -> None:
+        """out += expand(x, kept, axis)."""
+        out += self.expand(x, kept, axis)
+
     def take(self, x: np.ndarray, kept: Kept | None, axis: int) -> np.ndarray:
         """Return only the kept entries of `axis`; `x` itself if `kept` is None."""
         if kept is None:

@@ -31,6 +31,14 @@ class Products:
         for one in products:
             yield self.gemm(*one)
 
+    def gemm_stack(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the products of matrices, (n, rows, inner) and (n, inner, columns) -> (n, rows, columns).
+
+        Both may be views, as long as one of the last two axes is contiguous: nothing is copied then.
+        """
+        out = self.empty((*a.shape[:2], b.shape[2]), a.dtype)
+        return self.xp.matmul(a, b, out=out)
+
     def operand(self, x: np.ndarray) -> np.ndarray:
         """Return a matrix in the form that is best for several products; nothing else may read it."""
         return x

@@ -28,6 +28,22 @@ class Random:
         gx *= gy.dtype.type(scale)
         return gx
 
+    def dropout_tile(self, shape: tuple[int, int, int], begin: int, strides: tuple[int, int], rate: float,
+                     key: Any) -> np.ndarray:
+        """Return which entries of a part of a larger array `dropout` keeps, a bool array of `shape`.
+
+        Entry (a, r, c) is element begin + a strides[0] + r strides[1] + c of that array.
+        """
+        if not isinstance(key, int):
+            raise CaptureError("dropout of a part of an array needs its key on the host")
+        xp = self.xp
+        places = [xp.arange(length, dtype=np.int64) for length in shape]
+        index = (begin + places[0][:, None, None] * strides[0] + places[1][:, None] * strides[1]
+                 + places[2]).astype(np.uint64)
+        words = xp.stack(_philox(xp, index >> xp.uint64(2), key), axis=-1)
+        word = xp.take_along_axis(words, (index & xp.uint64(3)).astype(np.int64)[..., None], axis=-1)
+        return word[..., 0] >= xp.uint64(dropout_threshold(rate))
+
     def gaussian(self, shape: Any, dtype: Any, key: int) -> Any:
         """Return samples of N(0, 1), sample i from (key, i) alone; equal for all dtypes, up to rounding.
 

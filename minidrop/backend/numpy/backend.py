@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from minidrop.backend.numpy.norm import Normalization
 from minidrop.backend.numpy.pool import BufferPool
 from minidrop.backend.numpy.pooling import Pooling
 from minidrop.backend.numpy.update import Updates
+from minidrop.kept import KeptByGroup
 from minidrop.kernels import threads
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
     def trim(self) -> None:
         self.pool.trim()
 
-    def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int) -> None:
+    def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int,
+                  products: bool = False) -> None:
         step = max(1, _CHUNK_BYTES // max(1, columns * itemsize))
         errors = np.geterr()
 
@@ -48,7 +51,8 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
                     work(start, min(last, start + step))
 
         # `work` takes several passes, so an element costs more than a streamed one.
-        threads.by_rows(some, rows, rows * columns * itemsize)
+        split = threads.by_parts if products else threads.by_rows
+        split(some, rows, rows * columns * itemsize)
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
@@ -119,6 +123,26 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
         from minidrop.kernels import cpu
         places = np.arange(len(out)) if rows is None else rows.indices
         threads.by_rows(cpu.add_block, len(x), 2 * x.size, out, places, cols.indices, x)
+
+    def add_kept(self, out: np.ndarray, x: np.ndarray, kept: Kept | KeptByGroup, axis: int) -> None:
+        from minidrop.kernels import cpu
+        if not _along_rows(cpu.add_columns, out, x, kept, axis):
+            super().add_kept(out, x, kept, axis)
+
+    def compact(self, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int) -> np.ndarray:
+        if kept is None or x.ndim < 3 and not isinstance(kept, KeptByGroup):
+            return super().compact(x, kept, axis)
+        from minidrop.kernels import cpu
+        even = not isinstance(kept, KeptByGroup) or kept.is_even
+        out = (self.empty if even else self.zeros)((*x.shape[:-1], kept.count), x.dtype)
+        return out if _along_rows(cpu.take_of_samples, x, out, kept, axis) else super().compact(x, kept, axis)
+
+    def expand(self, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int) -> np.ndarray:
+        if kept is None:
+            return x
+        from minidrop.kernels import cpu
+        out = self.zeros((*x.shape[:-1], kept.total), x.dtype) if axis % x.ndim == x.ndim - 1 else x
+        return out if _along_rows(cpu.put_of_samples, out, x, kept, axis) else super().expand(x, kept, axis)
 
     def submatrix(self, W: np.ndarray, rows: Kept | None, cols: Kept | None) -> np.ndarray:
         rows = None if rows is not None and rows.is_all else rows
@@ -238,6 +262,15 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
                         np.uint32(dropout_threshold(rate)), x.dtype.type(scale))
         return y, mask
 
+    def dropout_tile(self, shape: tuple[int, int, int], begin: int, strides: tuple[int, int], rate: float,
+                     key: int) -> np.ndarray:
+        from minidrop.kernels import cpu
+        keep = self.empty(shape, np.bool_)
+        # Called for parts of the work that are in parallel themselves, so this loop is not split.
+        cpu.dropout_tile(keep, begin, *strides, np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32),
+                         np.uint32(dropout_threshold(rate)))
+        return keep
+
     def gaussian(self, shape: tuple[int, int], dtype: np.dtype, key: int) -> np.ndarray:
         from minidrop.kernels import cpu
         out = self.empty(shape, dtype)
@@ -245,3 +278,20 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
         threads.by_rows(cpu.gaussian, -(-out.size // 4), 10 * out.size, out.reshape(-1),
                         np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32))
         return out
+
+
+def _along_rows(loop, whole, part, kept, axis):
+    """Run a loop of kernels.cpu over the rows of two arrays, one of which lacks entries of its last axis.
+
+    Returns False, and does nothing, if that is not the axis or the arrays are no rows.
+    """
+    if axis % whole.ndim + 1 != whole.ndim or whole.ndim < 2 or not (
+            whole.flags.c_contiguous and part.flags.c_contiguous and whole.dtype == part.dtype):
+        return False
+    samples, lead = whole.shape[-2], math.prod(whole.shape[:-2])
+    parts = kept.parts(samples) if isinstance(kept, KeptByGroup) else [(0, samples, kept)]
+    whole, part = (x.reshape(lead, samples, x.shape[-1]) for x in (whole, part))
+    for first, last, own in parts:
+        rows = lead * (last - first)
+        threads.by_rows(loop, rows, 2 * rows * own.count, whole, part, own.indices, first, last - first)
+    return True
