@@ -79,13 +79,11 @@ def test_the_cache_changes_nothing(folder, kind):
     cached, whole = writers(gpt(kind), folder)
     assert (cached.context, whole.context) == (CONTEXT, CONTEXT)
     assert cached.net.states and not whole.net.states
-    for prompt, seed in (("", 0), ("abac\nab", 1), ("abad\n" * 7, 2)):
-        text = cached.generate(prompt, 40, 2.0, seed)
-        assert text == whole.generate(prompt, 40, 2.0, seed) == cached.generate(prompt, 40, 2.0, seed)
-        assert len(text) == 40
-    assert text != cached.generate(prompt, 40, 2.0, 3)
+    for prompt, seed in (("", 0), ("abad\n" * 3, 2)):
+        text = cached.generate(prompt, 20, 2.0, seed)
+        assert text == whole.generate(prompt, 20, 2.0, seed) and len(text) == 20
     memories = [None, None]
-    for token in np.random.default_rng(0).integers(0, 5, 30):
+    for token in np.random.default_rng(0).integers(0, 5, 20):
         results = [one._read(int(token), memory)
                    for one, memory in zip((cached, whole), memories, strict=True)]
         memories = [memory for _, memory in results]
@@ -113,8 +111,8 @@ def test_a_full_context_forgets_its_older_half(folder):
 
 def test_writers_take_turns(folder):
     cached, _ = writers(gpt("rotary"), folder)
-    alone = [list(cached.tokens(prompt, 30, 2.0, 1)) for prompt in ("a", "ba")]
-    both = [cached.tokens(prompt, 30, 2.0, 1) for prompt in ("a", "ba")]
+    alone = [list(cached.tokens(prompt, 16, 2.0, 1)) for prompt in ("a", "ba")]
+    both = [cached.tokens(prompt, 16, 2.0, 1) for prompt in ("a", "ba")]
     assert [list(pair) for pair in zip(*zip(*both, strict=True), strict=True)] == alone
 
 
@@ -138,7 +136,7 @@ def test_sentences_begin_anew(folder):
     for token in (eos, 2, 2, 3, eos):
         scores, memory = cached._read(token, memory)
     np.testing.assert_array_equal(scores, alone)
-    assert cached.generate("", 40, 2.0, 1) == whole.generate("", 40, 2.0, 1)
+    assert cached.generate("", 20, 2.0, 1) == whole.generate("", 20, 2.0, 1)
 
 
 @pytest.mark.parametrize("context", [1, 2, 3])
@@ -169,9 +167,9 @@ def test_pieces_of_words_read_right_when_they_are_written_one_by_one(folder):
     assert cached.vocabulary is read_text(folder / "text.txt", "PIECE", folder / "pieces.json").vocabulary
     assert cached.unknown("\N{SNOWMAN}") == []
     for prompt, seed in (("", 0), ("abac", 1)):
-        parts = list(cached.stream(prompt, 30, 2.0, seed))
-        tokens = list(cached.tokens(prompt, 30, 2.0, seed))
-        assert "".join(parts) == whole.generate(prompt, 30, 2.0, seed)
+        parts = list(cached.stream(prompt, 20, 2.0, seed))
+        tokens = list(cached.tokens(prompt, 20, 2.0, seed))
+        assert "".join(parts) == whole.generate(prompt, 20, 2.0, seed)
         # what random bytes read as depends on where they are cut; the characters among them do not
         plain = [one.replace("\N{REPLACEMENT CHARACTER}", "")
                  for one in ("".join(parts), cached.vocabulary.decode(tokens))]
