@@ -112,8 +112,7 @@ _FIELDS = {
                             "the net runs in one process"),
             "quantization_param": "numbers are not quantised", "spatial_dropout_param": _OTHER_LAYER},
         "SolverParameter": {
-            "engine": _SPEED, **dict.fromkeys(("warmup_iter", "warmup_start_lr"),
-                                              "the learning rate begins at base_lr, without a warm-up")},
+            "engine": _SPEED, "warmup_start_lr": "a warm-up (warmup_iter) begins near 0"},
         "TransformationParameter": {
             **dict.fromkeys(("random_resize_param", "random_aspect_ratio_param"), _IMAGES),
             "bgr2rgb": "channels keep their order"}},
