@@ -56,9 +56,10 @@ GRADIENTS = {
 }
 for _name, _kept in (KEPT | GROUPS).items():
     GRADIENTS |= {
-        f"{_name} units, gelu": (lambda x, k=_kept: functions.gelu(functions.take(x, k, 2)), X),
+        f"{_name} units, gelu": (lambda x, k=_kept: functions.gelu(functions.take(x, k, 2)),
+                               X[:2]),
         f"{_name} units, add_positions": (lambda x, P, k=_kept: functions.add_positions(
-            functions.take(x, k, 2), P), X, numbers(5, UNITS)),
+            functions.take(x, k, 2), P), X[:2], numbers(3, UNITS)),
     }
 
 
@@ -106,6 +107,14 @@ def test_positions_of_some_steps():
     np.testing.assert_array_equal(y.data, (X + P.data[:3, None])[[0, 2]])
     y.backward(np.ones((2, 4, UNITS)))
     np.testing.assert_array_equal(P.grad, np.array([4, 0, 4, 0, 0])[:, None] * np.ones(UNITS))
+
+
+@in_turn("name", BEFORE)
+def test_streams_that_differ_between_steps(name):
+    """Groups of steps, each with streams of its own: positions count from the beginning of all of them."""
+    kept = KeptByGroup([Kept.of([0, 3], 4), Kept.of([1, 2], 4), Kept.of([0, 1], 4)])
+    some, whole = BEFORE[name](functions.take(Tensor(X), kept, 1)), BEFORE[name](Tensor(X)).numpy()
+    np.testing.assert_array_equal(some.numpy(), whole * kept.mask(3)[:, :, None])
 
 
 def test_against_torch(agrees_with_torch):
