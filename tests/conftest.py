@@ -242,10 +242,10 @@ def data_folder():
 
 @pytest.fixture
 def adamw():
-    """AdamW, registered as an update rule of a user's own, for any solver."""
+    """OwnAdamW, registered as an update rule of a user's own, for any solver."""
     from minidrop.config import SolverParameter
     from minidrop.solver.rules import get_rule, register_rule
     from minidrop.solver.rules.base import _RULES
     with _RULES.forgetting():
-        register_rule("AdamW")(helper_module("solver", "own_rule").AdamW)
-        yield get_rule(SolverParameter(type="AdamW", momentum=0.9, momentum2=0.999, delta=1e-8))
+        register_rule("OwnAdamW")(helper_module("solver", "own_rule").OwnAdamW)
+        yield get_rule(SolverParameter(type="OwnAdamW", momentum=0.9, momentum2=0.999, delta=1e-8))

@@ -119,23 +119,32 @@ class Clip(Function):
         return gy * ((self.x >= number(self.low)) & (self.x <= number(self.high)))
 
 
-class Swish(Function):
-    """y = x s, s = 1 / (1 + exp(-beta x)) (Ramachandran et al. 2017)."""
+class SelfGate(Function):
+    """y = x P(x), P a distribution function.
 
-    __slots__ = ("beta", "y", "s")
+    Sources: Hendrycks and Gimpel 2016 (GELU), Ramachandran et al. 2017 (Swish). kind, beta: see
+    Backend.self_gate. The derivative is computed with y, as both share an exponential, and kept in its place.
+    """
+
+    __slots__ = ("kind", "beta", "slope")
     kept_rule = "same"
 
-    def __init__(self, beta: float = 1.0):
-        self.beta = beta
+    def __init__(self, kind: str, beta: float = 1.0):
+        self.kind, self.beta = kind, beta
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
-        self.s = backend.activate(x * x.dtype.type(self.beta), None, "sigmoid", 1)
-        self.y = x * self.s
-        return self.y
+        y, self.slope = backend.self_gate(x, self.kind, self.beta)
+        return y
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
-        number = gy.dtype.type
-        return gy * (self.s + number(self.beta) * self.y * (number(1) - self.s))
+        gx = backend.empty(gy.shape, gy.dtype)
+        g, slope, out = gy.reshape(-1), self.slope.reshape(-1), gx.reshape(-1)
+
+        def some(first, last):
+            backend.xp.multiply(g[first:last], slope[first:last], out=out[first:last])
+
+        backend.in_chunks(some, gy.size, 1, gy.dtype.itemsize)
+        return gx
 
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
@@ -170,7 +179,12 @@ def clip(x: Tensor, low: float, high: float) -> Tensor:
 
 def swish(x: Tensor, beta: float = 1.0) -> Tensor:
     """Return x / (1 + exp(-beta x))."""
-    return Swish(beta).apply(x)
+    return SelfGate("logistic", beta).apply(x)
+
+
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """Return x Phi(x), Phi the normal distribution's function; approximate: "none", or "tanh" by a tanh."""
+    return SelfGate("tanh" if approximate == "tanh" else "normal").apply(x)
 
 
 def threshold(x: Tensor, limit: float = 0.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rearranging data: reshape, flatten, concat, slice."""
+"""Rearranging data: reshape, flatten, concat, slice, permute, patches."""
 
 from __future__ import annotations
 
@@ -103,6 +103,49 @@ class Slice(Function):
         return backend.concatenate(whole, self.axis)
 
 
+class Permute(Function):
+    """The axes of x in another order: axis order[i] of x becomes axis i of y."""
+
+    __slots__ = ("order",)
+
+    def __init__(self, order: Sequence[int]):
+        self.order = tuple(order)
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        if sorted(self.order) != list(range(x.ndim)):
+            raise ShapeError(f"permute needs each of the {x.ndim} axes of x once, got {self.order}")
+        return backend.xp.ascontiguousarray(x.transpose(self.order))
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        return backend.xp.ascontiguousarray(gy.transpose([self.order.index(i) for i in range(gy.ndim)]))
+
+
+class Patches(Function):
+    """Images (N, C, H, W) as sequences of square patches, row by row: (H / size * W / size, N, C * size^2).
+
+    The values of a patch are in the order (C, size, size), that of the weights of a convolution.
+    """
+
+    __slots__ = ("size", "before")
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        self.before, size = x.shape, self.size
+        if x.ndim != 4 or size < 1 or x.shape[2] % size or x.shape[3] % size:
+            raise ShapeError(f"patches of side {size} need images (records, channels, height, width) that "
+                             f"they cover, got {x.shape}")
+        n, c, h, w = x.shape
+        cut = x.reshape(n, c, h // size, size, w // size, size).transpose(2, 4, 0, 1, 3, 5)
+        return backend.xp.ascontiguousarray(cut).reshape(h // size * (w // size), n, c * size * size)
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        (n, c, h, w), size = self.before, self.size
+        cut = gy.reshape(h // size, w // size, n, c, size, size).transpose(2, 3, 0, 4, 1, 5)
+        return backend.xp.ascontiguousarray(cut).reshape(self.before)
+
+
 def reshape(x: Tensor, shape: Any) -> Tensor:
     """Return x with another shape; one entry of `shape` may be -1."""
     return Reshape(shape).apply(x)
@@ -132,3 +175,13 @@ def _concat_groups(xs, axis, groups):
 def slice(x: Tensor, points: list[int], axis: Any = 1) -> Any:
     """Return x cut along `axis` before each of `points`, as a tuple."""
     return Slice(points, axis).apply(x)
+
+
+def permute(x: Tensor, order: Sequence[int]) -> Tensor:
+    """Return x with its axes in another order: axis order[i] of x becomes axis i."""
+    return Permute(order).apply(x)
+
+
+def patches(x: Tensor, size: int) -> Tensor:
+    """Return images (N, C, H, W) as sequences of square patches (patches, N, C * size^2); see `Patches`."""
+    return Patches(size).apply(x)

@@ -43,18 +43,21 @@ class SoftmaxCrossEntropy(Function):
 
     x (outer..., classes at `axis`, inner...), label: one integer per place. Places whose label is
     `ignore_label` do not count. normalization: "VALID" divides by the number of places that count, "FULL" by
-    that of all places, "BATCH_SIZE" by the size of the outer axes (usually axis 0), "NONE" by 1. Raises
-    DataError for a label out of range, with its place.
+    that of all places, "BATCH_SIZE" by the size of the outer axes (usually axis 0), "NONE" by 1. smoothing:
+    the share of a place's loss that is the mean of - log softmax(x) over all classes (Szegedy et al. 2016).
+    Raises DataError for a label out of range, with its place.
 
     With 10,000 classes the scores are the largest array of a net. So only one other array of their size is
     made: it holds the probabilities, and backward turns them into the gradient.
     """
 
-    __slots__ = ("axis", "ignore_label", "normalization", "moved", "label", "valid", "normaliser",
-                 "probability")
+    __slots__ = ("axis", "ignore_label", "normalization", "smoothing", "moved", "label", "valid",
+                 "normaliser", "probability")
 
-    def __init__(self, axis: int = 1, ignore_label: int | None = None, normalization: str = "VALID"):
+    def __init__(self, axis: int = 1, ignore_label: int | None = None, normalization: str = "VALID",
+                 smoothing: float = 0.0):
         self.axis, self.ignore_label, self.normalization = axis, ignore_label, normalization
+        self.smoothing = smoothing
 
     def forward(self, backend: Backend, x: np.ndarray, label: np.ndarray) -> np.ndarray:
         xp = backend.xp
@@ -71,7 +74,7 @@ class SoftmaxCrossEntropy(Function):
         else:
             probability.reshape(moved.shape)[...] = moved
             source = probability
-        losses = backend.cross_entropy(source, self.label, probability)
+        losses = backend.cross_entropy(source, self.label, probability, self.smoothing)
         if self.valid is not None:
             losses *= self.valid
         return (losses.sum() / -self.normaliser).reshape(())
@@ -81,7 +84,7 @@ class SoftmaxCrossEntropy(Function):
         if self.valid is not None:
             factor = (self.valid * factor)[:, None]
         gx = self.probability
-        backend.cross_entropy_gradient(gx, self.label, factor)
+        backend.cross_entropy_gradient(gx, self.label, factor, self.smoothing)
         return backend.xp.moveaxis(gx.reshape(self.moved), -1, self.axis), None
 
 
@@ -139,6 +142,7 @@ def softmax(x: Tensor, axis: int = 1) -> Tensor:
 
 
 def softmax_cross_entropy(x: Tensor, label: Tensor | np.ndarray, axis: int = 1,
-                          ignore_label: int | None = None, normalization: str = "VALID") -> Tensor:
+                          ignore_label: int | None = None, normalization: str = "VALID",
+                          smoothing: float = 0.0) -> Tensor:
     """Return the mean negative log-likelihood of `label` under softmax(x); see `SoftmaxCrossEntropy`."""
-    return SoftmaxCrossEntropy(axis, ignore_label, normalization).apply(x, label)
+    return SoftmaxCrossEntropy(axis, ignore_label, normalization, smoothing).apply(x, label)

@@ -12,6 +12,7 @@ from minidrop.kernels.cpu import jit
 
 _PARTS = 128
 CHUNK = 256         # places at a time: a window of channels stays in the L1 cache
+_LANES = 64         # of the sums over a row: as many as make its loops vectorise
 
 
 @jit
@@ -234,3 +235,81 @@ def lrn_within_gradient(gy: Any, x: np.ndarray, half: Any, alpha: Any, beta: Any
             square_window(ratios, h, half, room, s)
             for w in range(width):
                 out[h, w] -= slope * own[h, w] * s[w]
+
+
+@jit
+def sum_of_lanes(lanes: Any) -> Any:
+    """Return the sum of _LANES numbers, in pairs."""
+    width = _LANES // 2
+    while width:
+        for k in range(width):
+            lanes[k] += lanes[k + width]
+        width //= 2
+    return lanes[0]
+
+
+@jit
+def normalize_rows(x: np.ndarray, weight: Any, bias: Any, eps: Any, centred: Any, y: Any, mean: Any,
+                   factor: Any, first: Any, last: Any) -> None:
+    """y = (x - mean) * factor * weight + bias of rows first .. last - 1, with their means and factors."""
+    columns = x.shape[1]
+    share = x.dtype.type(1 / columns)
+    lanes = np.empty(_LANES, x.dtype)
+    for i in range(first, last):
+        row, out = x[i], y[i]
+        middle = x.dtype.type(0)
+        if centred:
+            lanes[:] = 0
+            for start in range(0, columns, _LANES):
+                part = row[start:start + _LANES]
+                for k in range(part.size):
+                    lanes[k] += part[k]
+            middle = sum_of_lanes(lanes) * share
+        lanes[:] = 0
+        for start in range(0, columns, _LANES):
+            part = row[start:start + _LANES]
+            for k in range(part.size):
+                lanes[k] += (part[k] - middle) * (part[k] - middle)
+        slope = x.dtype.type(1) / np.sqrt(sum_of_lanes(lanes) * share + eps)
+        mean[i], factor[i] = middle, slope
+        for j in range(columns):
+            out[j] = (row[j] - middle) * slope * weight[j] + bias[j]
+
+
+@jit
+def normalize_rows_gradient(gy: Any, x: np.ndarray, mean: Any, factor: Any, weight: Any, centred: Any,
+                            gx: Any, gweight: Any, gbias: Any, span: Any, first: Any, last: Any) -> None:
+    """gx, and of each block of `span` rows first .. last - 1 its share of the sums gweight and gbias.
+
+    The blocks are rows of gweight and gbias. Several loops over a row, which stays in the L1 cache: of more
+    arrays in one the compiler does not ask whether they overlap.
+    """
+    columns = x.shape[1]
+    share = x.dtype.type(1 / columns)
+    sums, products = np.empty(_LANES, x.dtype), np.empty(_LANES, x.dtype)
+    for block in range(first, last):
+        gw, gb = gweight[block], gbias[block]
+        gw[:] = 0
+        gb[:] = 0
+        for i in range(block * span, min(len(x), (block + 1) * span)):
+            g, row, out = gy[i], x[i], gx[i]
+            middle, slope = mean[i], factor[i]
+            for j in range(columns):
+                out[j] = (row[j] - middle) * slope
+            for j in range(columns):
+                gw[j] += g[j] * out[j]
+            for j in range(columns):
+                gb[j] += g[j]
+            sums[:] = 0
+            products[:] = 0
+            for start in range(0, columns, _LANES):
+                a, b, c = g[start:start + _LANES], weight[start:start + _LANES], out[start:start + _LANES]
+                for k in range(a.size):
+                    products[k] += a[k] * b[k] * c[k]
+                if centred:
+                    for k in range(a.size):
+                        sums[k] += a[k] * b[k]
+            lean = sum_of_lanes(products) * share
+            shift = sum_of_lanes(sums) * share
+            for j in range(columns):
+                out[j] = (g[j] * weight[j] - shift - out[j] * lean) * slope

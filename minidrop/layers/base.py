@@ -72,6 +72,7 @@ class Layer:
     is_data = False            # feeds the net and has no bottoms
     is_loss = False            # its first top has loss_weight 1 by default
     averages = "arithmetic"    # mean of its tops over test batches; "geometric": exp of the mean logarithm
+    smooths_labels = False     # whether loss_param { label_smoothing } applies
     batch_weight: float = 1    # the weight of the last batch in that mean
     stream: str | None = None  # names the random numbers that forward draws, if any; differs between types
     # Whether forward does the same work in every pass, apart from what `drawn` holds. Not inherited: a
@@ -86,6 +87,9 @@ class Layer:
         self.context = context
         self.params = {}
         self.state = {}            # {name: array}, replaced in every forward pass
+        if config.loss_param.HasField("label_smoothing") and not self.smooths_labels:
+            raise ConfigError(f"loss_param: label_smoothing is a setting of SoftmaxWithLoss; {self.type} has "
+                              f"none, remove it")
 
     def weight_of(self, top: int) -> Any:
         """What the last batch weighs in the mean of a top: `batch_weight`, or an array like the top."""
@@ -312,6 +316,14 @@ def as_numbers(value: Any, convert: Callable[[Any], Any] = np.asarray) -> Any:
     if array.dtype.kind not in "biuf":
         raise DataError(f"is no array of numbers (its dtype is {array.dtype}; convert it)")
     return array
+
+
+def label_smoothing(config: LayerParameter) -> float:
+    """Return label_smoothing of a layer's loss_param; raises ConfigError where it is no share."""
+    share = decimal(config.loss_param.label_smoothing)
+    if not 0 <= share < 1:
+        raise ConfigError(f"loss_param: label_smoothing must lie in [0, 1), got {share:g}")
+    return share
 
 
 def loss_settings(config: LayerParameter, default: str = "VALID") -> tuple[int | None, str]:

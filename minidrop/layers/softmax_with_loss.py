@@ -9,6 +9,7 @@ from minidrop.layers.base import (
     Layer,
     check_label_shape,
     checked_axis,
+    label_smoothing,
     labels_that_count,
     loss_settings,
     register_layer,
@@ -22,17 +23,20 @@ if TYPE_CHECKING:
 class SoftmaxWithLoss(Layer):
     """loss = - mean log softmax(x)[label]; bottoms: scores, labels.
 
+    With a label_smoothing s a label counts 1 - s, and the mean of - log softmax(x) over all classes s.
     Optional second top: the probabilities softmax(x).
     """
 
     bottoms = (2, 2)
     tops = (1, 2)
     is_loss = True
+    smooths_labels = True
 
     def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple[int, ...]]:
         self.axis = checked_axis(self.config.softmax_param.axis, len(scores))
         check_label_shape(scores, labels, self.axis)
         self.ignore_label, self.normalization = loss_settings(self.config)
+        self.smoothing = label_smoothing(self.config)
         self.with_probabilities = len(self.config.top) == 2
         return [(), scores][:len(self.config.top)]
 
@@ -43,5 +47,6 @@ class SoftmaxWithLoss(Layer):
 
     def forward(self, x: Tensor, label: Tensor) -> Any:
         self.label = label.data
-        value = functions.softmax_cross_entropy(x, label, self.axis, self.ignore_label, self.normalization)
+        value = functions.softmax_cross_entropy(x, label, self.axis, self.ignore_label, self.normalization,
+                                                self.smoothing)
         return (value, functions.softmax(x, self.axis)) if self.with_probabilities else value

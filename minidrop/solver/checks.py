@@ -51,6 +51,11 @@ def warn_of_ignored(config: SolverConfig) -> None:
     if settings.snapshot_best and not settings.snapshot and not settings.snapshot_after_train:
         log.warning("%s: snapshot_best has no effect: snapshots are off (snapshot is 0, snapshot_after_train "
                     "false)", config.where("snapshot_best"))
+    if settings.min_lr and settings.lr_policy != "cosine":
+        log.warning("%s: min_lr has no effect: lr_policy %r does not read it, cosine does",
+                    config.where("min_lr"), settings.lr_policy)
+    if settings.decay_axes and not settings.weight_decay:
+        log.warning("%s: decay_axes has no effect: weight_decay is 0", config.where("decay_axes"))
     if settings.debug_info and not settings.display:
         log.warning("%s: debug_info has no effect while display is 0: it is logged with each display",
                     config.where("debug_info"))

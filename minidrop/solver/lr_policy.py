@@ -1,4 +1,4 @@
-"""Learning-rate policies: Caffe's seven."""
+"""Learning-rate policies: Caffe's seven and the cosine, each with a warm-up."""
 
 import math
 
@@ -14,8 +14,10 @@ _FIELDS = {
     "multistep": ("gamma", "stepvalue"),
     "poly": ("power", "max_iter"),
     "sigmoid": ("gamma", "stepsize"),
+    "cosine": ("max_iter",),
 }
 POLICIES = tuple(_FIELDS)
+_TO_MAX_ITER = ("poly", "cosine")       # begin when the warm-up ends
 _ANY_SIGN = {("sigmoid", "gamma"), ("inv", "power")}
 
 
@@ -29,11 +31,22 @@ def learning_rate(param: SolverParameter, iteration: int) -> float:
         multistep  base_lr * gamma ** (number of stepvalues <= iteration)
         poly       base_lr * (1 - iteration / max_iter) ** power, 0 from max_iter on
         sigmoid    base_lr / (1 + exp(-gamma * (iteration - stepsize)))
+        cosine     min_lr + (base_lr - min_lr) * (1 + cos(pi * iteration / max_iter)) / 2, min_lr from
+                   max_iter on
+
+    With warmup_iter = n > 0 the rate of iteration i < n is (i + 1) / n of that of iteration n, with which the
+    policy begins. poly and cosine then go from there to max_iter: they have iteration - n for iteration, and
+    max_iter - n for max_iter. All others count from iteration 0, so that a stepvalue is the iteration that it
+    names, with a warm-up or without.
 
     A rate too large for a float is infinite. Raises ConfigError for an unknown policy; check_lr_policy finds
     that and every other mistake beforehand.
     """
+    if iteration < param.warmup_iter:
+        return learning_rate(param, param.warmup_iter) * ((iteration + 1) / param.warmup_iter)
     base, gamma, power = (decimal(value) for value in (param.base_lr, param.gamma, param.power))
+    if param.lr_policy in _TO_MAX_ITER:
+        done = min(1.0, (iteration - param.warmup_iter) / (param.max_iter - param.warmup_iter))
     try:
         match param.lr_policy:
             case "fixed":
@@ -47,7 +60,10 @@ def learning_rate(param: SolverParameter, iteration: int) -> float:
             case "multistep":
                 return base * gamma ** sum(value <= iteration for value in param.stepvalue)
             case "poly":
-                return base * max(0.0, 1 - iteration / param.max_iter) ** power
+                return base * (1 - done) ** power
+            case "cosine":
+                least = decimal(param.min_lr)
+                return least + (base - least) * ((1 + math.cos(math.pi * done)) / 2)
             case "sigmoid":  # 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2, which cannot overflow
                 return base * (1 + math.tanh(gamma * (iteration - param.stepsize) / 2)) / 2
     except OverflowError:
@@ -69,6 +85,13 @@ def check_lr_policy(param: SolverParameter) -> list[tuple[str, str]]:
         problem = _problem(policy, field, getattr(param, field)) if _is_given(param, field) else "is missing"
         if problem:
             problems.append((field, f"lr_policy {policy!r} needs {field}, which {problem}"))
+    if policy in _TO_MAX_ITER and 1 <= param.max_iter <= param.warmup_iter:
+        problems.append(("warmup_iter", f"warmup_iter: lr_policy {policy!r} begins after the warm-up and "
+                                        f"ends at max_iter: expected fewer than {param.max_iter}, got "
+                                        f"{param.warmup_iter}"))
+    if policy == "cosine" and not 0 <= param.min_lr <= param.base_lr:
+        problems.append(("min_lr", f"min_lr: expected a number from 0 to base_lr, "
+                                   f"{decimal(param.base_lr):g}, got {decimal(param.min_lr):g}"))
     return problems
 
 

@@ -24,7 +24,7 @@ class Updater:
         self.rule = get_rule(settings)
         self.backend = net.backend
         self.parameters = {name: p for name, p in net.parameters().items() if p.requires_grad}
-        self.decay = decimal(settings.weight_decay)
+        self.decay, self.decay_axes = decimal(settings.weight_decay), settings.decay_axes
         self.l1 = settings.regularization_type == "L1"
         self.clip = decimal(settings.clip_gradients)
         with self.backend.active():
@@ -38,11 +38,15 @@ class Updater:
     def constants(self) -> tuple:
         """The numbers of an update that no policy changes between iterations."""
         return (self.decay, self.l1, self.clip, *vars(self.rule).values(),
-                *((p.lr_mult, p.decay_mult) for p in self.parameters.values()))
+                *map(self.multiples, self.parameters.values()))
+
+    def multiples(self, parameter: Parameter) -> tuple[float, float]:
+        """Return (lr_mult, decay_mult) of a parameter; no decay acts on one of fewer axes than decay_axes."""
+        return parameter.lr_mult, parameter.decay_mult if parameter.ndim >= self.decay_axes else 0.0
 
     def numbers(self, iteration: int, lr: float) -> dict[tuple[float, float], tuple[float, ...]]:
-        """Return {(lr_mult, decay_mult): numbers for the rule's formula} of an iteration."""
-        pairs = dict.fromkeys((p.lr_mult, p.decay_mult) for p in self.parameters.values())
+        """Return {(lr_mult, decay_mult): numbers for the rule's formula} of an iteration; see `multiples`."""
+        pairs = dict.fromkeys(map(self.multiples, self.parameters.values()))
         return {(a, b): tuple(map(float, self.rule.numbers(lr * a, self.decay * b, iteration)))
                 for a, b in pairs}
 
@@ -97,10 +101,10 @@ class Updater:
 
     def _apply(self, numbers, scale):
         for name, parameter in self.parameters.items():
-            own = numbers[parameter.lr_mult, parameter.decay_mult]
+            multiples = self.multiples(parameter)
             with fits_into_memory(f"{name}: its update"):
-                self.rule.update(self.backend, parameter, self.history[name], own,
-                                 self.decay * parameter.decay_mult, self.l1, scale)
+                self.rule.update(self.backend, parameter, self.history[name], numbers[multiples],
+                                 self.decay * multiples[1], self.l1, scale)
             parameter.clear_grad()
 
     def permute(self, parameter: Parameter, axis: int, order: np.ndarray) -> None:

@@ -142,16 +142,16 @@ def test_other_settings_of_the_update(recorded_cuda, more):
 
 
 NUMBERS = {"RMSProp": "rms_decay: 0.9 delta: 1e-3", "AdaGrad": "delta: 1e-3", "AdaDelta": "momentum: 0.9 "
-           "delta: 1e-3", "Adam": "momentum: 0.9 delta: 1e-3", "AdamW": "momentum: 0.9 delta: 1e-3"}
+           "delta: 1e-3", **dict.fromkeys(("Adam", "AdamW", "OwnAdamW"), "momentum: 0.9 delta: 1e-3")}
 
 
 @pytest.mark.parametrize("rule, clip", [
-    *((rule, "") for rule in (*known_rules(), "AdamW")),
+    *((rule, "") for rule in (*known_rules(), "OwnAdamW")),
     *(pytest.param(rule, "clip_gradients: 0.5", marks=() if rule == "Adam" else pytest.mark.full)
-      for rule in (*known_rules(), "AdamW"))])
+      for rule in (*known_rules(), "OwnAdamW"))])
 def test_every_rule_is_captured(recorded_cuda, adamw, rule, clip):
-    """Its numbers, such as Adam's corrections, are those of the iteration; AdamW is a rule of a user's
-    own."""
+    """Its numbers, such as Adam's corrections, are those of the iteration; OwnAdamW is a rule of a
+    user's own."""
     net = small("ROW", "param { lr_mult: 2 decay_mult: 0.5 } param { decay_mult: 0 }")
     text = (f"base_lr: 0.01 lr_policy: 'step' gamma: 0.5 stepsize: 15 weight_decay: 0.01 max_iter: 99 "
             f"random_seed: 4 type: '{rule}' {NUMBERS.get(rule, 'momentum: 0.9')} {clip} net_param {{ {net} "

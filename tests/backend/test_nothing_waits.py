@@ -129,6 +129,8 @@ NETS = {
     "text": (text(), MOMENTUM + "clip_gradients: 0.1"),
     "text, no momentum": (text(), "momentum: 0 clip_gradients: 0.1"),
     "text, RMSProp": (text(), "type: 'RMSProp' rms_decay: 0.9 delta: 1e-5 weight_decay: 0.01"),
+    "text, AdamW": (text(), "type: 'AdamW' momentum: 0.9 weight_decay: 0.1 decay_axes: 2 clip_gradients: 0.1 "
+                    "warmup_iter: 3"),
     "text, GRU": (text("GRU", normalization="BATCH_SIZE"), MOMENTUM),
     "text, output product": (text("RNN", "hidden_dropout { step: 10 }", ignore=""), MOMENTUM),
     "text, two directions": (text("RNN", "bidirectional: true", ignore=""), MOMENTUM),

@@ -1,4 +1,4 @@
-"""AdamW, an update rule of a user's own: one class, and no part of minidrop."""
+"""AdamW as an update rule of a user's own: one class, and no part of minidrop."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 from minidrop.solver.rules import UpdateRule
 
 
-class AdamW(UpdateRule):
+class OwnAdamW(UpdateRule):
     """w = (1 - lr * decay) * w, then Adam's step. Source: Loshchilov and Hutter 2019, algorithm 2."""
 
     slots, regularises = 2, False

@@ -11,7 +11,8 @@ from minidrop.snapshot.caffe_file import read_binary_state, read_binary_weights
 from minidrop.snapshot.caffe_hdf5 import read_hdf5_state
 
 RULES = {"SGD": "momentum: 0.9", "Nesterov": "momentum: 0.9", "AdaGrad": "", "RMSProp": "rms_decay: 0.9",
-         "AdaDelta": "momentum: 0.9 delta: 1e-6", "Adam": "momentum: 0.9"}
+         "AdaDelta": "momentum: 0.9 delta: 1e-6", "Adam": "momentum: 0.9",
+         "AdamW": "momentum: 0.9"}
 NET = """
 layer { name: "data" type: "MemoryData" top: "data" top: "label"
         memory_data_param { batch_size: 4 channels: 6 height: 1 width: 1 } }

@@ -30,7 +30,7 @@ layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: 
 
 def trained(pattern, group="", masked=False, rule="SGD", more="", iterations=6):
     """{parameter: its values} after some iterations."""
-    momentum = "momentum: 0.9" if rule in ("SGD", "Nesterov", "Adam", "AdaDelta") else ""
+    momentum = "momentum: 0.9" if rule in ("SGD", "Nesterov", "Adam", "AdamW", "AdaDelta") else ""
     net = NET.replace("PATTERN", pattern).replace("GROUP", group)
     text = (f"base_lr: 0.02 lr_policy: 'fixed' type: '{rule}' {momentum} weight_decay: 0.01 max_iter: 20 "
             f"random_seed: 3 {more} net_param {{ {net} }}")

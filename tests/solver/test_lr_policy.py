@@ -1,4 +1,4 @@
-"""The seven learning rate policies against values worked out by hand, and the mistakes found beforehand."""
+"""The learning rate policies against values worked out by hand, and the mistakes found beforehand."""
 
 import math
 
@@ -18,6 +18,8 @@ STEP = 'base_lr: 0.1 lr_policy: "step" gamma: 0.1 stepsize: 100'
 MULTISTEP = 'base_lr: 0.01 lr_policy: "multistep" gamma: 0.5 stepvalue: 10 stepvalue: 30'
 INV = 'base_lr: 0.01 lr_policy: "inv" gamma: 0.0001 power: 0.75'
 POLY = 'base_lr: 0.2 lr_policy: "poly" power: 2 max_iter: 10'
+COSINE = 'base_lr: 0.2 lr_policy: "cosine" max_iter: 12 min_lr: 0.05'
+WARM = " warmup_iter: 4 "
 SIGMOID = 'base_lr: 0.1 lr_policy: "sigmoid" gamma: -0.5 stepsize: 10'
 
 
@@ -31,6 +33,18 @@ SIGMOID = 'base_lr: 0.1 lr_policy: "sigmoid" gamma: -0.5 stepsize: 10'
     (POLY, 0, 0.2), (POLY, 5, 0.05), (POLY, 10, 0.0), (POLY, 15, 0.0),
     (SIGMOID, 10, 0.05), (SIGMOID, 12, 0.02689414213699951),  # 0.1 / (1 + e)
     (SIGMOID, 0, 0.0993307149075715), (SIGMOID, 10**6, 0.0),
+    (COSINE, 0, 0.2), (COSINE, 4, 0.05 + 0.15 * 0.75), (COSINE, 6, 0.125), (COSINE, 8, 0.05 + 0.15 * 0.25),
+    (COSINE, 12, 0.05), (COSINE, 10**6, 0.05),
+    ('base_lr: 0.2 lr_policy: "cosine" max_iter: 12', 6, 0.1),
+    # in a warm-up the rate grows in equal steps to that with which the policy begins
+    (COSINE + WARM, 0, 0.05), (COSINE + WARM, 1, 0.1), (COSINE + WARM, 3, 0.2), (COSINE + WARM, 4, 0.2),
+    (COSINE + WARM, 8, 0.125), (COSINE + WARM, 12, 0.05), (COSINE + WARM, 13, 0.05),
+    (POLY + WARM, 0, 0.05), (POLY + WARM, 4, 0.2), (POLY + WARM, 7, 0.05), (POLY + WARM, 10, 0.0),
+    (MULTISTEP + WARM, 0, 0.0025), (MULTISTEP + WARM, 4, 0.01), (MULTISTEP + WARM, 9, 0.01),
+    (MULTISTEP + WARM, 10, 0.005),
+    (STEP + " warmup_iter: 200", 99, 0.0005), (STEP + " warmup_iter: 200", 200, 0.001),
+    ('base_lr: 0.01 lr_policy: "fixed" warmup_iter: 1', 0, 0.01),
+    ('base_lr: 1 lr_policy: "exp" gamma: 0.9 warmup_iter: 2', 0, 0.405),
 ])
 def test_values(text, iteration, expected):
     assert check_lr_policy(solver(text)) == []
@@ -53,7 +67,7 @@ def test_unknown_policy():
 
 GOOD = {"fixed": "", "step": "gamma: 0.1 stepsize: 5", "exp": "gamma: 0.9", "inv": "gamma: 0.1 power: 1",
         "multistep": "gamma: 0.1 stepvalue: 3 stepvalue: 7", "poly": "power: 1 max_iter: 9",
-        "sigmoid": "gamma: 1 stepsize: 3"}
+        "sigmoid": "gamma: 1 stepsize: 3", "cosine": "max_iter: 9"}
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -82,7 +96,30 @@ def test_every_missing_field_is_named(policy):
      "must increase, but is 5, 5"),
     ('base_lr: 1 lr_policy: "multistep" gamma: 0.1 stepvalue: -3 stepvalue: 5', "stepvalue",
      "must not be negative, but is -3, 5"),
+    ('base_lr: 1 lr_policy: "cosine" max_iter: 5 warmup_iter: 5', "warmup_iter",
+     "'cosine' begins after the warm-up and ends at max_iter: expected fewer than 5, got 5"),
+    ('base_lr: 1 lr_policy: "poly" power: 1 max_iter: 5 warmup_iter: 6', "warmup_iter", "'poly' begins"),
+    ('base_lr: 0.1 lr_policy: "cosine" max_iter: 5 min_lr: 0.2', "min_lr", "from 0 to base_lr, 0.1, got 0.2"),
+    ('base_lr: 0.1 lr_policy: "cosine" max_iter: 5 min_lr: -1', "min_lr", "got -1"),
+    ('base_lr: 0.1 lr_policy: "cosine" max_iter: 5 min_lr: nan', "min_lr", "got nan"),
+    ('base_lr: 0.1 lr_policy: "cosine" max_iter: 0', "max_iter", "must be at least 1, but is 0"),
 ])
 def test_mistakes(text, field, message):
     (where, problem), = check_lr_policy(solver(text))
     assert where == field and message in problem
+
+
+def test_warmup_and_cosine_are_pytorchs():
+    """LinearLR then CosineAnnealingLR, as PyTorch chains them."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.2)
+    schedulers = torch.optim.lr_scheduler
+    chained = schedulers.SequentialLR(optimizer, [
+        schedulers.LinearLR(optimizer, start_factor=1 / 5, total_iters=4),
+        schedulers.CosineAnnealingLR(optimizer, T_max=15, eta_min=0.01)], milestones=[5])
+    settings = solver('base_lr: 0.2 lr_policy: "cosine" max_iter: 20 warmup_iter: 5 min_lr: 0.01')
+    for iteration in range(20):
+        theirs = optimizer.param_groups[0]["lr"]
+        assert learning_rate(settings, iteration) == pytest.approx(theirs, rel=1e-9), iteration
+        optimizer.step()
+        chained.step()

@@ -13,7 +13,8 @@ from minidrop.kept import Kept
 from minidrop.solver.rules import check_rule, get_rule, known_rules
 from minidrop.solver.rules.base import UpdateRule
 
-RULES = ["AdaDelta", "AdaGrad", "Adam", "Nesterov", "RMSProp", "SGD"]
+RULES = ["AdaDelta", "AdaGrad", "Adam", "AdamW", "Nesterov", "RMSProp", "SGD"]
+REGULARISED = [name for name in RULES if name != "AdamW"]     # those whose gradient has the decay in it
 
 
 Backend = get_backend("cpu")
@@ -92,7 +93,7 @@ def test_adam():
     close(steps[1] - steps[0], [-rate * 0.5 / (0.75**0.5 + 0.5), -rate * 1.25 / (2.4375**0.5 + 0.5)])
 
 
-@in_turn("name", RULES)
+@in_turn("name", REGULARISED)
 @in_turn("l1", [False, True])
 def test_decay_and_scale_make_the_gradient(name, l1):
     """g = scale * gradient + decay * w, or + decay * sign(w); from there on nothing differs."""
@@ -145,6 +146,8 @@ IN_PYTORCH = {  # name: (class, its options, ours)
     "AdaDelta": ("Adadelta", {"rho": 0.95, "eps": 1e-6}, {"momentum": 0.95, "delta": 1e-6}),
     # PyTorch adds epsilon after the correction, Caffe before: they agree where it is 0.
     "Adam": ("Adam", {"betas": (0.9, 0.999), "eps": 0}, {"momentum": 0.9, "momentum2": 0.999, "delta": 0}),
+    "AdamW": ("AdamW", {"betas": (0.9, 0.95), "eps": 1e-3}, {"momentum": 0.9, "momentum2": 0.95,
+                                                             "delta": 1e-3}),
 }
 
 
@@ -166,7 +169,8 @@ def test_twenty_steps_equal_pytorchs(name):
 def test_registry():
     assert known_rules() == RULES
     assert {name: get_rule(SolverParameter(type=name)).slots for name in RULES} == {
-        "SGD": 1, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, "Adam": 2}
+        "SGD": 1, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, "Adam": 2,
+        "AdamW": 2}
     assert get_rule(SolverParameter()).name == "SGD"
     assert get_rule(SolverParameter(type="Adam", momentum=0.9)).momentum == 0.9
     with pytest.raises(NotImplementedError):
@@ -174,8 +178,8 @@ def test_registry():
 
 
 @pytest.mark.parametrize("options, field, message", [
-    ({"type": "Adagrad"}, "type", "type: expected one of AdaDelta, AdaGrad, Adam, Nesterov, RMSProp, SGD; "
-                                  "got 'Adagrad'; did you mean 'AdaGrad'"),
+    ({"type": "Adagrad"}, "type", "type: expected one of AdaDelta, AdaGrad, Adam, AdamW, Nesterov, RMSProp, "
+                                  "SGD; got 'Adagrad'; did you mean 'AdaGrad'"),
     ({"type": "LBFGS"}, "type", "got 'LBFGS'"),
     ({"momentum": 1.0}, "momentum", "momentum: SGD needs a number >= 0 and < 1, got 1"),
     ({"momentum": -0.1}, "momentum", "got -0.1"),
@@ -184,6 +188,9 @@ def test_registry():
     ({"type": "RMSProp", "rms_decay": 1.0}, "rms_decay", "RMSProp needs a number >= 0 and < 1, got 1"),
     ({"type": "RMSProp", "delta": -1.0}, "delta", "RMSProp needs a number >= 0, got -1"),
     ({"type": "AdaDelta", "momentum": float("nan")}, "momentum", "got nan"),
+    ({"type": "AdamW", "momentum2": 1.0}, "momentum2", "AdamW needs a number >= 0 and < 1, got 1"),
+    ({"type": "AdamW", "regularization_type": "L1"}, "regularization_type",
+     'AdamW decays the weights themselves, which is L2; expected "L2", got "L1"'),
 ])
 def test_mistakes(options, field, message):
     param = SolverParameter(**options)
@@ -226,11 +233,23 @@ def test_compact_gradients_equal_dense_ones(name, dtype, layout):
                 if name == "SGD":
                     rule.update(Backend, dense, histories[1], numbers, decay, l1, 0.5)
                 else:
-                    Generic().rule_update(dense.data, histories[1], dense.blocks, rule, numbers, decay, l1,
-                                          0.5)
+                    Generic().rule_update(dense.data, histories[1], dense.blocks, rule, numbers,
+                                          decay * rule.regularises, l1, 0.5)
                 for got, expected in zip((compact.data, *histories[0]), (dense.data, *histories[1]),
                                          strict=True):
                     np.testing.assert_array_equal(got, expected)
+
+
+def test_adamw_decays_the_weights_and_not_the_gradient():
+    steps, (m, v) = run("AdamW", [[2, -1], [0, 3]], decay=0.5, options={"momentum": 0.5, "momentum2": 0.75,
+                                                                       "delta": 0.5})
+    # t = 1: m' = 2, -1; v' = 4, 1; the weights shrink by 0.1 * 0.5
+    close(steps[0], [0.95 - 0.1 * 2 / 2.5, -1.9 + 0.1 * 1 / 1.5])
+    close(m, [0.5, 1.25])
+    close(v, [0.75, 2.4375])
+    # t = 2: m' = m / 0.75, v' = v / 0.4375
+    close(steps[1], [0.95 * steps[0][0] - 0.1 * (0.5 / 0.75) / ((0.75 / 0.4375) ** 0.5 + 0.5),
+                     0.95 * steps[0][1] - 0.1 * (1.25 / 0.75) / ((2.4375 / 0.4375) ** 0.5 + 0.5)])
 
 
 def test_a_rule_cannot_be_registered_twice():

@@ -177,17 +177,19 @@ class CupyKernels(CudaConvolutions, CudaPooling, CudaUpdates):
         return out
 
     # -- loss ------------------------------------------------------------------------------------------------
-    def cross_entropy(self, x: np.ndarray, label: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        if not is_real(x):
-            return super().cross_entropy(x, label, probability)
+    def cross_entropy(self, x: np.ndarray, label: np.ndarray, probability: np.ndarray,
+                      smoothing: float = 0.0) -> np.ndarray:
+        if not is_real(x) or smoothing:
+            return super().cross_entropy(x, label, probability, smoothing)
         logarithm = self.empty(x.shape[:1], x.dtype)
         self._run(cuda.cross_entropy, {"ROW_THREADS": _row_threads(x.shape[1])}, x=self._rows(x, x.shape),
                   label=label, p=probability, logarithm=logarithm, smallest=np.finfo(x.dtype).tiny)
         return logarithm
 
-    def cross_entropy_gradient(self, probability: np.ndarray, label: np.ndarray, factor: Any) -> None:
-        if not is_real(probability):
-            super().cross_entropy_gradient(probability, label, factor)
+    def cross_entropy_gradient(self, probability: np.ndarray, label: np.ndarray, factor: Any,
+                               smoothing: float = 0.0) -> None:
+        if not is_real(probability) or smoothing:
+            super().cross_entropy_gradient(probability, label, factor, smoothing)
             return
         self._run(cuda.cross_entropy_gradient, {"ROW_THREADS": cuda.ROW_THREADS[0]}, p=probability,
                   label=label, factor=self._flat(factor), factor_step=int(factor.size > 1))

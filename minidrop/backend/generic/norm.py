@@ -52,6 +52,40 @@ class Normalization:
         gx *= factor[:, None]
         return gx
 
+    def normalize_rows(self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None,
+                       eps: float, centred: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (y, mean, factor): y = (x - mean) * factor * weight + bias, each row of x (rows, columns).
+
+        factor = 1 / sqrt(the mean of (x - mean)^2 + eps); mean: that of the row, or 0 unless `centred`; both
+        (rows,). weight, bias (columns,), or None.
+        """
+        xp, share = self.xp, x.dtype.type(1 / max(1, x.shape[1]))
+        mean = x.sum(axis=1) * share if centred else self.zeros(x.shape[:1], x.dtype)
+        y = xp.subtract(x, mean[:, None], out=self.empty(x.shape, x.dtype))
+        factor = 1 / xp.sqrt((y * y).sum(axis=1) * share + x.dtype.type(eps))
+        y *= factor[:, None]
+        if weight is not None:
+            y *= weight
+        if bias is not None:
+            y += bias
+        return y, mean, factor
+
+    def normalize_rows_gradient(self, gy: np.ndarray, x: np.ndarray, mean: np.ndarray, factor: np.ndarray,
+                                weight: np.ndarray | None, centred: bool) -> tuple[np.ndarray, ...]:
+        """Return (gx, gweight, gbias) of `normalize_rows`; the last two (columns,), sums over the rows.
+
+        With z = (x - mean) * factor and g = gy * weight:  gx = factor * (g - mean(g) - z * mean(g * z)), the
+        means of each row, the first of them only if `centred`.
+        """
+        share = x.dtype.type(1 / max(1, x.shape[1]))
+        z = (x - mean[:, None]) * factor[:, None]
+        g = gy if weight is None else gy * weight
+        gx = g - z * ((g * z).sum(axis=1) * share)[:, None]
+        if centred:
+            gx -= (g.sum(axis=1) * share)[:, None]
+        gx *= factor[:, None]
+        return gx, self.column_sums(gy * z), self.column_sums(gy)
+
     def lrn(self, x: np.ndarray, axes: Sequence[int], size: int, alpha: float, beta: float,
             k: float) -> np.ndarray:
         """Return x * s^-beta, s = k + alpha * (the sum of x^2 over `size` neighbours along each of `axes`).

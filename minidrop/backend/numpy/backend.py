@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.backend.generic import Backend, dropout_threshold
+from minidrop.backend.generic.nn import TANH_GATE
 from minidrop.backend.numpy.convolution import Convolutions
 from minidrop.backend.numpy.norm import Normalization
 from minidrop.backend.numpy.pool import BufferPool
@@ -224,6 +225,29 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
         threads.by_rows(cpu.relu_gradient, gy.size, gy.size, gy.reshape(-1), y.reshape(-1),
                         gy.dtype.type(scale), gx.reshape(-1))
         return gx
+
+    def self_gate(self, x: np.ndarray, kind: str, beta: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        if x.dtype != np.float32 or not x.flags.c_contiguous or not beta:
+            return super().self_gate(x, kind, beta)
+        from minidrop.kernels import cpu_nn
+        y, slope = (self.empty(x.shape, x.dtype) for _ in range(2))
+        arrays = x.reshape(-1), *(out.reshape(-1) for out in (y, slope))
+        # An exponential and a quotient or two: an element costs about as much as five streamed ones.
+        if kind == "normal":
+            threads.by_rows(cpu_nn.normal_gate, x.size, 5 * x.size, *arrays)
+        else:
+            numbers = map(np.float32, TANH_GATE if kind == "tanh" else (beta, 0.0))
+            threads.by_rows(cpu_nn.logistic_gate, x.size, 5 * x.size, arrays[0], *numbers, *arrays[1:])
+        return y, slope
+
+    def rotate(self, x: np.ndarray, cosine: np.ndarray, sine: np.ndarray, heads: int) -> np.ndarray:
+        if x.dtype.kind != "f" or not cosine.dtype == sine.dtype == x.dtype:
+            return super().rotate(x, cosine, sine, heads)
+        from minidrop.kernels import cpu_nn
+        y = self.empty(x.shape, x.dtype)
+        threads.by_rows(cpu_nn.rotate, x.shape[0] * x.shape[1], 2 * x.size, np.ascontiguousarray(x),
+                        np.ascontiguousarray(cosine), np.ascontiguousarray(sine), heads, y)
+        return y
 
     def lstm_step_gradient(self, activated: np.ndarray, squashed: np.ndarray, c_before: np.ndarray,
                            cont: np.ndarray, dh: np.ndarray, dc: np.ndarray, d: np.ndarray) -> None:

@@ -10,6 +10,9 @@ import numpy as np
 from minidrop.kernels import threads
 
 _FEW_PLACES = 4             # with fewer in a channel NumPy's passes over whole arrays are faster
+# Sums over rows are added up in blocks of rows: their number depends on the shape alone, so that the sum does
+# not depend on how cores share them.
+_LEAST_ROWS, _MOST_BLOCKS = 16, 64
 
 
 class Normalization:
@@ -63,6 +66,29 @@ class Normalization:
                         _each(weight, 1, gy), gx)
         return gx
 
+    def normalize_rows(self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None,
+                       eps: float, centred: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if not _are_rows(x):
+            return super().normalize_rows(x, weight, bias, eps, centred)
+        from minidrop.kernels import cpu_norm
+        y, mean, factor = self.empty(x.shape, x.dtype), *(self.empty(x.shape[:1], x.dtype) for _ in range(2))
+        threads.by_rows(cpu_norm.normalize_rows, len(x), 2 * x.size, x, _each(weight, 1, x),
+                        _each(bias, 0, x), x.dtype.type(eps), centred, y, mean, factor)
+        return y, mean, factor
+
+    def normalize_rows_gradient(self, gy: np.ndarray, x: np.ndarray, mean: np.ndarray, factor: np.ndarray,
+                                weight: np.ndarray | None, centred: bool) -> tuple[np.ndarray, ...]:
+        if not _are_rows(gy, x):
+            return super().normalize_rows_gradient(gy, x, mean, factor, weight, centred)
+        from minidrop.kernels import cpu_norm
+        span = max(_LEAST_ROWS, -(-len(x) // _MOST_BLOCKS))
+        blocks = -(-len(x) // span)
+        gx, *sums = self.empty(x.shape, x.dtype), *(self.empty((blocks, x.shape[1]), x.dtype)
+                                                    for _ in range(2))
+        threads.by_rows(cpu_norm.normalize_rows_gradient, blocks, 4 * x.size, gy, x, mean, factor,
+                        _each(weight, 1, x), centred, gx, *sums, span)
+        return gx, *(self.column_sums(parts) for parts in sums)
+
     def lrn(self, x: np.ndarray, axes: Sequence[int], size: int, alpha: float, beta: float,
             k: float) -> np.ndarray:
         found = _lrn_form(x, x, axes)
@@ -94,8 +120,14 @@ def _fit(*arrays):
         x.flags.c_contiguous and x.dtype == arrays[0].dtype and x.dtype.kind == "f" for x in arrays)
 
 
+def _are_rows(*arrays):
+    """Return whether the kernels read matrices row by row."""
+    return arrays[0].size and all(x.flags.c_contiguous and x.dtype == arrays[0].dtype and x.dtype.kind == "f"
+                                  for x in arrays)
+
+
 def _each(numbers, neutral, x):
-    """Return the numbers of the channels of x as kernels read them; `neutral` ones for None."""
+    """Return the numbers of the channels (columns) of x as kernels read them; `neutral` ones for None."""
     return (np.full(x.shape[1], neutral, x.dtype) if numbers is None
             else np.ascontiguousarray(numbers, x.dtype))
 

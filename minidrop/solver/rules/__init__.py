@@ -5,8 +5,8 @@
     rule.update(backend, parameter, history, rule.numbers(lr=0.01, decay=0.0005, iteration=0), decay=0.0005)
 """
 
-from minidrop.solver.rules import adadelta, adagrad, adam, nesterov, rmsprop, sgd
+from minidrop.solver.rules import adadelta, adagrad, adam, adamw, nesterov, rmsprop, sgd
 from minidrop.solver.rules.base import UpdateRule, check_rule, get_rule, known_rules, register_rule
 
 __all__ = ["UpdateRule", "get_rule", "check_rule", "known_rules", "register_rule",
-           "sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam"]
+           "sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw"]

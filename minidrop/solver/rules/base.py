@@ -107,4 +107,7 @@ def check_rule(param: SolverParameter) -> list[tuple[str, str]]:
     for field in rule.without:
         if value := decimal(getattr(param, field)):
             problems.append((field, f"{field}: {param.type} has none; remove it (got {value:g})"))
+    if not rule.regularises and param.regularization_type == "L1":
+        problems.append(("regularization_type", f"regularization_type: {param.type} decays the weights "
+                                                f"themselves, which is L2; expected \"L2\", got \"L1\""))
     return problems
