@@ -19,6 +19,7 @@ from minidrop.apps.timing import measure_steps
 from minidrop.autograd import Block
 from minidrop.backend import Backend, get_backend
 from minidrop.backend.window import Window
+from minidrop.kept import Kept, KeptByGroup
 
 
 def cases(units=2048, rows=128):
@@ -60,6 +61,8 @@ def cases(units=2048, rows=128):
     yield "relu", f"x {rows}x{units}", lambda b: b.relu(x)
     yield "relu_gradient", f"gy {rows}x{units}", lambda b: b.relu_gradient(x, x)
     yield "dropout", f"x {rows}x{units}, p = .5", lambda b: b.dropout(x, 0.5, 2.0, 7)
+    yield ("dropout_tile", f"64 queries x {rows} keys of 16 heads, p = .5",
+           lambda b: b.dropout_tile((16, 64, rows), 5, (rows * rows, rows), 0.5, 7))
     yield "gaussian", f"{rows}x{units} numbers of N(0, 1)", lambda b: b.gaussian(x.shape, x.dtype, 7)
 
 
@@ -125,6 +128,12 @@ def sequences(rows=4096, units=1024, heads=16):
     cosine, sine = (rng.standard_normal((steps, half), np.float32) for _ in range(2))
     sequence = x.reshape(steps, 32, units)
     yield "rotate", f"{what}, {heads} heads", lambda b: b.rotate(sequence, cosine, sine, heads)
+    kept = KeptByGroup([Kept(0, 30, 15, units), Kept(15, 30, 15, units)])
+    part, total = Backend().compact(sequence, kept, 2), np.zeros_like(sequence)
+    what = f"{what}, 15 of 30 in two groups"
+    yield "take_of_samples", what, lambda b: b.compact(sequence, kept, 2)
+    yield "put_of_samples", what, lambda b: b.expand(part, kept, 2)
+    yield "add_to_samples", what, lambda b: b.add_kept(total, part, kept, 2)
 
 
 def main():

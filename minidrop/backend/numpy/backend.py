@@ -128,7 +128,7 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
 
     def add_kept(self, out: np.ndarray, x: np.ndarray, kept: Kept | KeptByGroup, axis: int) -> None:
         from minidrop.kernels import cpu
-        if not _along_rows(cpu.add_columns, out, x, kept, axis):
+        if not _along_rows(cpu.add_to_samples, out, x, kept, axis):
             super().add_kept(out, x, kept, axis)
 
     def compact(self, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int) -> np.ndarray:
