@@ -52,7 +52,7 @@ _FIELDS = {
             **dict.fromkeys(("eval_type", "ap_version", "show_per_class_result"), _TEST_OUTPUT),
             "plateau_winsize": "the learning rate does not wait for a plateau; use lr_policy multistep"},
         "LayerParameter": dict.fromkeys((
-            "annotated_data_param", "multibox_loss_param", "permute_param", "prior_box_param",
+            "annotated_data_param", "multibox_loss_param", "prior_box_param",
             "detection_output_param", "detection_evaluate_param", "norm_param", "video_data_param"),
             _OTHER_LAYER)},
     FAST_RCNN: {
@@ -151,7 +151,7 @@ _CLASS = "write a Python layer, or a layer of your own for --import"
 
 _TYPES = {
     SSD: dict.fromkeys(("AnnotatedData", "DetectionEvaluate", "DetectionOutput", "MultiBoxLoss", "Normalize",
-                        "Permute", "PriorBox", "VideoData"), _CLASS),
+                        "PriorBox", "VideoData"), _CLASS),
     FAST_RCNN: dict.fromkeys(("ROIPooling", "SmoothL1Loss", "Proposal"), _CLASS),
     R_FCN: dict.fromkeys(("PSROIPooling", "BoxAnnotatorOHEM", "SoftmaxWithLossOHEM", "SmoothL1LossOHEM"),
                          _CLASS),

@@ -218,7 +218,7 @@ class _Walker:
 
 @dataclass
 class _Found:
-    """What a walk upward found: who computes the dropped axis, what it crossed; or why nobody leaves it out."""
+    """What a walk upward found: who computes the axis, what it crossed; or why nobody can leave it out."""
 
     reason: str = ""
     producers: list = field(default_factory=list)

@@ -261,7 +261,7 @@ class PatternFamily(ABC):
             probabilities @ [log(self.offsets(choice)) for choice in choices])
 
     def suited(self, total: int, even: bool = False) -> PatternFamily:
-        """Return the family with what it may choose chosen for an axis of length `total`, or several (`even`)."""
+        """Return the family with its choices made for an axis of `total`, or several in a row (`even`)."""
         return self
 
     def fitted(self, total: int, even: bool = False) -> PatternFamily:

@@ -60,6 +60,8 @@ def cases(units=2048, rows=128):
     yield "relu", f"x {rows}x{units}", lambda b: b.relu(x)
     yield "relu_gradient", f"gy {rows}x{units}", lambda b: b.relu_gradient(x, x)
     yield "dropout", f"x {rows}x{units}, p = .5", lambda b: b.dropout(x, 0.5, 2.0, 7)
+    yield ("dropout_tile", f"64 queries x {rows} keys of 16 heads, p = .5",
+           lambda b: b.dropout_tile((16, 64, rows), 5, (rows * rows, rows), 0.5, 7))
     yield "gaussian", f"{rows}x{units} numbers of N(0, 1)", lambda b: b.gaussian(x.shape, x.dtype, 7)
 
 

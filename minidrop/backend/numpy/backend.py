@@ -51,8 +51,10 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
                     work(start, min(last, start + step))
 
         # `work` takes several passes, so an element costs more than a streamed one.
-        split = threads.by_parts if products else threads.by_rows
-        split(some, rows, rows * columns * itemsize)
+        if products:        # and each of its results is a sum of tens of products
+            threads.by_parts(some, rows, 8 * rows * columns * itemsize)
+        else:
+            threads.by_rows(some, rows, rows * columns * itemsize)
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
