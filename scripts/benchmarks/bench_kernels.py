@@ -111,6 +111,24 @@ def windows(images=16):
     yield "spread_means", what, lambda on: on.mean_pool_gradient(y, pool, x.shape)
 
 
+def sequences(rows=4096, units=1024, heads=16):
+    """As `cases`, of the steps of a transformer of that many units."""
+    rng = np.random.default_rng(3)
+    x, gy = (rng.standard_normal((rows, units), np.float32) for _ in range(2))
+    weight, bias = np.full(units, 1.5, np.float32), np.full(units, 0.5, np.float32)
+    what, eps = f"x {rows}x{units}", 1e-5
+    _, mean, factor = Backend().normalize_rows(x, weight, bias, eps, True)
+    yield "normalize_rows", what, lambda b: b.normalize_rows(x, weight, bias, eps, True)
+    yield ("normalize_rows_gradient", what,
+           lambda b: b.normalize_rows_gradient(gy, x, mean, factor, weight, True))
+    yield "normal_gate", f"{what}: GELU and its derivative", lambda b: b.self_gate(x, "normal")
+    yield "logistic_gate", f"{what}: SiLU and its derivative", lambda b: b.self_gate(x, "logistic")
+    steps, half = rows // 32, units // heads // 2
+    cosine, sine = (rng.standard_normal((steps, half), np.float32) for _ in range(2))
+    sequence = x.reshape(steps, 32, units)
+    yield "rotate", f"{what}, {heads} heads", lambda b: b.rotate(sequence, cosine, sine, heads)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", metavar="FILE")
@@ -120,7 +138,7 @@ def main():
     print(backends["kernel"].describe())
     print(f"{'kernel':<18} {'what':<52} {'NumPy ms':>9} {'kernel ms':>9} {'ratio':>6}")
     table = []
-    for kernel, what, run in (*cases(), *normalizations(), *windows()):
+    for kernel, what, run in (*cases(), *normalizations(), *windows(), *sequences()):
         timings = measure_steps({name: partial(run, backend) for name, backend in backends.items()},
                                 options.repeat, 3, 1)
         slow, fast = (1e3 * timing.median for timing in timings.values())

@@ -96,7 +96,8 @@ def test_very_many_unknown_fields_are_counted(caplog):
 @pytest.mark.parametrize("text, message", [
     (PLAIN + "base_lr: 0.1", "belongs to a solver file"),                     # swapped files are no fork's
     (PLAIN.replace("num_output: 5", "num_output: five forked: 1"), "'num_output' takes"),
-    (PLAIN.replace('"InnerProduct" bottom: "ip"', '"PriorBox" bottom: "ip" forked: 1 prior_box_param { a: 0 }'),
+    (PLAIN.replace('"InnerProduct" bottom: "ip"',
+                   '"PriorBox" bottom: "ip" forked: 1 prior_box_param { a: 0 }'),
      "unknown layer type 'PriorBox': it is of a fork of Caffe, SSD"),
 ])
 def test_other_mistakes_stay_mistakes(text, message):
