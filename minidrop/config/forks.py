@@ -88,7 +88,6 @@ _FIELDS = {
         "SolverParameter": {
             **dict.fromkeys(("rampup_interval", "rampup_lr"),
                             "the learning rate begins at base_lr, without a ramp"),
-            "min_lr": "the learning rate may fall below it",
             **dict.fromkeys(("larc", "larc_policy", "larc_eta", "larc_turbo", "local_lr_auto",
                              "local_gw_ratio"), "layers do not adapt their rates; they follow lr_mult"),
             "store_blobs_in_old_format": "snapshots are minidrop's own"},

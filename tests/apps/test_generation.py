@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minidrop as md
-from minidrop.config import parse_net
+from minidrop.config import parse_net, parse_solver
 from minidrop.data import read_text
 from minidrop.errors import ConfigError
 
@@ -88,6 +88,30 @@ def test_the_cache_changes_nothing(folder, kind):
                    for one, memory in zip((cached, whole), memories, strict=True)]
         memories = [memory for _, memory in results]
         np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-9, atol=1e-12)
+
+
+def trainer(folder, more=""):
+    solver = ("type: 'AdamW' momentum: 0.9 momentum2: 0.95 weight_decay: 0.01 decay_axes: 2 base_lr: 0.02 "
+              "lr_policy: 'cosine' min_lr: 0.001 warmup_iter: 10 max_iter: 100 clip_gradients: 1 "
+              f"random_seed: 1 snapshot_after_train: false {more} net_param {{ {gpt('rotary')} }}")
+    return md.Solver(parse_solver(solver), device="cpu", snapshot_prefix=folder / "gpt")
+
+
+def test_what_a_transformer_has_learnt_comes_out_again(folder):
+    """Whether c or d follows "aba" only the line before tells; a resumed run has learnt the same."""
+    whole = trainer(folder)
+    whole.step(75)
+    half = whole.snapshot(folder / "half.h5")
+    whole.step(25)
+    resumed = trainer(folder)
+    resumed.restore(half)
+    resumed.step(25)
+    for name, parameter in whole.net.parameters().items():
+        np.testing.assert_array_equal(resumed.net.parameters()[name].data, parameter.data, err_msg=name)
+    whole.snapshot(folder / "gpt.h5")
+    for cache in (True, False):
+        writer = md.TextModel(parse_net(gpt("rotary")), folder / "gpt.h5", device="cpu", cache=cache)
+        assert writer.generate("abac\nab", 33, 0) == ("ad\nabac\nab" * 4)[:33]
 
 
 def test_a_full_context_forgets_its_older_half(folder):
