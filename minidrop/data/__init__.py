@@ -14,10 +14,11 @@ from minidrop.data.image_list import ImageList, ImageRecords
 from minidrop.data.prefetch import Prefetcher
 from minidrop.data.records import ArrayRecords, Records
 from minidrop.data.sources import DATA_SETS, cache_dir, find_database, find_source, how_to_make
-from minidrop.data.text import Sentences, Text, TextStreams, read_text, read_vocabulary
+from minidrop.data.streams import RandomStreams, Sentences, TextStreams
+from minidrop.data.text import Text, read_text, read_vocabulary
 from minidrop.data.vocabulary import Vocabulary
 
 __all__ = ["DATA_SETS", "ArrayRecords", "Batches", "DatumRecords", "HDF5Records", "ImageList", "ImageRecords",
-           "Prefetcher", "Records", "Sentences", "Text", "TextStreams", "Vocabulary", "cache_dir",
-           "find_database", "find_source", "how_to_make", "new_database", "open_database", "read_idx",
-           "read_text", "read_vocabulary"]
+           "Prefetcher", "RandomStreams", "Records", "Sentences", "Text", "TextStreams", "Vocabulary",
+           "cache_dir", "find_database", "find_source", "how_to_make", "new_database", "open_database",
+           "read_idx", "read_text", "read_vocabulary"]

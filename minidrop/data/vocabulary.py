@@ -113,20 +113,29 @@ class Vocabulary:
         """Return the indices of a text's tokens, int32; at word level every line end is an <eos>."""
         return self.indices(tokens_of(text, self.level))
 
+    def unknown(self, text: str) -> list[str]:
+        """Return the distinct tokens of a text that are read as <unk>, in order of appearance."""
+        tokens = text if self.level == "CHARACTER" else text.split()
+        return [token for token in dict.fromkeys(tokens) if token not in self]
+
     def decode(self, indices: np.ndarray) -> str:
         """Return the text of indices: words joined by blanks, <eos> as a line end; or characters.
 
         At character level <unk> becomes U+FFFD. Raises DataError for an index outside 0..len - 1.
         """
-        indices = np.asarray(indices).reshape(-1).astype(np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise DataError(f"expected indices within 0..{len(self) - 1}, the vocabulary's, got "
-                            f"{indices.min()}..{indices.max()}; was the text made with another vocabulary?")
-        tokens = [self.tokens[index] for index in indices.tolist()]
+        tokens = [self.tokens[index] for index in self._checked(indices)]
         if self.level == "CHARACTER":
             return "".join("\N{REPLACEMENT CHARACTER}" if token == UNK else token for token in tokens)
         return " ".join("\n" if token == EOS else token
                         for token in tokens).replace("\n ", "\n").replace(" \n", "\n")
+
+    def _checked(self, indices):
+        """Return indices as a list, if all are of tokens."""
+        indices = np.asarray(indices).reshape(-1).astype(np.int64)
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
+            raise DataError(f"expected indices within 0..{len(self) - 1}, the vocabulary's, got "
+                            f"{indices.min()}..{indices.max()}; was the text made with another vocabulary?")
+        return indices.tolist()
 
     def save(self, path: Path) -> None:
         r"""Write the tokens to a UTF-8 file, one per line, in the order of their indices.
@@ -192,10 +201,10 @@ def check_different(count: int, source: Path | str) -> None:
                         f"{how_to_raise()}")
 
 
-def checked_level(level: str) -> str:
+def checked_level(level: str, levels: tuple[str, ...] = LEVELS) -> str:
     """Return `level` if it is valid. Raises ValueError otherwise: the caller's mistake, not the data's."""
-    if level not in LEVELS:
-        raise ValueError(f"expected a level out of {LEVELS}, got {level!r}")
+    if level not in levels:
+        raise ValueError(f"expected a level out of {levels}, got {level!r}")
     return level
 
 

@@ -3,7 +3,15 @@
 from typing import Any
 
 from minidrop.config import LayerParameter, decimal
-from minidrop.data import Sentences, TextStreams, Vocabulary, find_source, read_text, read_vocabulary
+from minidrop.data import (
+    RandomStreams,
+    Sentences,
+    TextStreams,
+    Vocabulary,
+    find_source,
+    read_text,
+    read_vocabulary,
+)
 from minidrop.data.text import STDLIB
 from minidrop.data.vocabulary import SPECIAL
 from minidrop.errors import ConfigError
@@ -17,8 +25,9 @@ TOPS = ("data", "label", "cont")
 class TextData(DataLayer):
     """Batches of a text: token indices, the index that follows each, and optionally cont.
 
-    All tops are (steps, batch_size): streams (see TextStreams), or with `sentences` one sentence per stream
-    (see Sentences). cont is 0 where a sequence begins, else 1. `vocabulary` maps tokens to indices.
+    All tops are (steps, batch_size): streams in order (see TextStreams), with `shuffle` from random places
+    (see RandomStreams; phase TEST reads in order), or with `sentences` one sentence per stream (see
+    Sentences). cont is 0 where a sequence begins, else 1. `vocabulary` maps tokens to indices.
     """
 
     tops = (2, 3)
@@ -42,6 +51,9 @@ class TextData(DataLayer):
         if settings.sentences:
             self.batches = Sentences(self.text.indices, self.vocabulary.eos, *shape, settings.shuffle,
                                      self.context.seed, self.name, begin, end, source)
+        elif settings.shuffle and self.context.phase == "TRAIN":
+            self.batches = RandomStreams(self.text.indices, *shape, self.context.seed, self.name, begin, end,
+                                         source)
         else:
             self.batches = TextStreams(self.text.indices, *shape, begin, end, source)
         return [(steps, streams)] * len(self.config.top)
@@ -55,7 +67,8 @@ class TextData(DataLayer):
     def place_settings(self) -> dict[str, int | float]:
         settings = self.settings
         return {"batch_size": settings.batch_size, "steps": settings.steps, "begin": decimal(settings.begin),
-                "end": decimal(settings.end), "sentences": settings.sentences}
+                "end": decimal(settings.end), "sentences": settings.sentences,
+                "shuffle": settings.shuffle}
 
     def settings_for(self, other: DataLayer) -> str:
         if not isinstance(other, TextData):
@@ -71,7 +84,9 @@ class TextData(DataLayer):
         return f"{' '.join(remedy)} in its text_data_param"
 
     def settings_for_size(self, tokens: Any) -> str:
-        if self.settings.vocabulary.endswith(".vocabulary") or tokens <= len(SPECIAL[self.vocabulary.level]):
+        level = self.vocabulary.level
+        if (self.settings.vocabulary.endswith(".vocabulary") or level == "PIECE"
+                or tokens <= len(SPECIAL[level])):
             return ""           # vocabulary_size cannot have that value there
         return f"vocabulary_size: {tokens} in text_data_param"
 
@@ -86,10 +101,16 @@ class TextData(DataLayer):
             raise ConfigError(f"begin and end must be shares of the text, 0 <= begin < end <= 1, got "
                               f"{begin:g} and {end:g}")
         if settings.sentences and level != "WORD":
-            raise ConfigError("sentences needs level: WORD; characters have no <eos>")
-        if settings.shuffle and not settings.sentences:
-            raise ConfigError("shuffle is for sentences; streams go on from batch to batch: leave it out, or "
-                              "add sentences: true")
+            tokens = "characters" if level == "CHARACTER" else "pieces of words"
+            raise ConfigError(f"sentences needs level: WORD; {tokens} have no <eos>")
+        if level == "PIECE":
+            if not settings.vocabulary:
+                raise ConfigError("level: PIECE needs a vocabulary, the .json file of a tokenizer of the "
+                                  "tokenizers package")
+            if settings.vocabulary_size:
+                raise ConfigError(f"vocabulary_size is for vocabularies made of a text; a tokenizer has its "
+                                  f"own: leave it out (got {settings.vocabulary_size})")
+            return
         special = SPECIAL[level]
         if 0 < settings.vocabulary_size <= len(special):
             raise ConfigError(f"vocabulary_size must be more than {len(special)} ({', '.join(special)}) or "

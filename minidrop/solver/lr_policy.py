@@ -86,8 +86,8 @@ def check_lr_policy(param: SolverParameter) -> list[tuple[str, str]]:
         if problem:
             problems.append((field, f"lr_policy {policy!r} needs {field}, which {problem}"))
     if policy in _TO_MAX_ITER and 1 <= param.max_iter <= param.warmup_iter:
-        problems.append(("warmup_iter", f"warmup_iter: lr_policy {policy!r} begins after the warm-up and ends "
-                                        f"at max_iter: expected fewer than {param.max_iter}, got "
+        problems.append(("warmup_iter", f"warmup_iter: lr_policy {policy!r} begins after the warm-up and "
+                                        f"ends at max_iter: expected fewer than {param.max_iter}, got "
                                         f"{param.warmup_iter}"))
     if policy == "cosine" and not 0 <= param.min_lr <= param.base_lr:
         problems.append(("min_lr", f"min_lr: expected a number from 0 to base_lr, "

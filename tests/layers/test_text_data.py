@@ -8,7 +8,7 @@ from cases import in_turn
 
 from minidrop import ConfigError, DataError
 from minidrop.config import parse_net
-from minidrop.data import Sentences, TextStreams, read_text
+from minidrop.data import RandomStreams, Sentences, TextStreams, read_text
 from minidrop.net import Net
 
 TOPS = ("data", "label", "cont")
@@ -56,6 +56,18 @@ def test_streams(source, make_net, dtype):
     assert net.layers["text"].vocabulary == read_text(source).vocabulary
 
 
+def test_random_places_in_training_and_in_order_in_tests(source, make_net):
+    text = net_text('source: "words.txt" batch_size: 3 steps: 4 begin: 0.25 shuffle: true')
+    indices = read_text(source).indices
+    reader = RandomStreams(indices, 3, 4, 7, "text", 0.25, name=source)
+    net = make_net(text, seed=7)
+    assert batches(net, 9) == expected(reader, range(9))
+    assert batches(make_net(text, seed=8), 9) != expected(reader, range(9))
+    in_order = TextStreams(indices, 3, 4, 0.25)
+    assert batches(make_net(text, phase="TEST", seed=7), 9) == expected(in_order, range(9))
+    assert net.layers["text"].record_of(5) == reader.where(8, 5)
+
+
 def test_two_tops(source, make_net):
     net = make_net(net_text('source: "words.txt" batch_size: 3 steps: 4', ("x", "y")))
     (got,) = batches(net, 1)
@@ -63,7 +75,8 @@ def test_two_tops(source, make_net):
     assert got == {"x": wanted["data"], "y": wanted["label"]}
 
 
-@pytest.mark.parametrize("settings", ["", "sentences: true", "sentences: true shuffle: true"])
+@pytest.mark.parametrize("settings", ["", "shuffle: true", "sentences: true",
+                                      "sentences: true shuffle: true"])
 def test_resuming_at_any_batch(source, make_net, settings):
     """A new net that seeks goes on to the token where another one stopped."""
     text = net_text(f'source: "words.txt" batch_size: 3 steps: 4 {settings}')
@@ -185,8 +198,11 @@ ENOUGH = 'source: "words.txt" batch_size: 2 steps: 3'
     (ENOUGH + " begin: -0.1", "begin and end must be shares of the text, 0 <= begin < end <= 1, got -0.1 and "
      "1"),
     (ENOUGH + " sentences: true level: CHARACTER", "sentences needs level: WORD; characters have no <eos>"),
-    (ENOUGH + " shuffle: true", "shuffle is for sentences; streams go on from batch to batch: leave it out, "
-     "or add sentences: true"),
+    (ENOUGH + " sentences: true level: PIECE", "sentences needs level: WORD; pieces of words have no <eos>"),
+    (ENOUGH + " level: PIECE", "level: PIECE needs a vocabulary, the .json file of a tokenizer"),
+    (ENOUGH + ' level: PIECE vocabulary: "words.txt" vocabulary_size: 9', "leave it out (got 9)"),
+    ('source: "words.txt" batch_size: 2 steps: 120 shuffle: true',
+     "words.txt: expected at least 121 tokens for 120 steps, got 120; use fewer steps or a longer text"),
     (ENOUGH + " vocabulary_size: 2", "vocabulary_size must be more than 2 (<unk>, <eos>) or 0, which takes "
      "all tokens, got 2"),
     (ENOUGH + " level: CHARACTER vocabulary_size: 1",

@@ -1,4 +1,4 @@
-"""AdamW in a whole net against PyTorch's: multiples, clipping, kept blocks, and the axes that decay acts on."""
+"""AdamW in a whole net against PyTorch's: multiples, clipping, kept blocks, the axes that decay acts on."""
 
 import numpy as np
 import pytest
