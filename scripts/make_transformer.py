@@ -29,7 +29,7 @@ def sparsedrop(places, rate):
 
 def gpt(name, shape, steps, batch):
     """Return the NetSpec of a language model of the characters of tinyshakespeare; its last 10 % test it."""
-    net, vocabulary = NetSpec(name), 65
+    net, vocabulary = NetSpec(name), 66       # <unk> and 65 characters
     for phase, part in (("TRAIN", {"batch_size": batch, "shuffle": True, "end": 0.9}),
                         ("TEST", {"batch_size": 16, "begin": 0.9})):
         data, label = net.add("TextData", "text", top=["data", "label"], include={"phase": phase},

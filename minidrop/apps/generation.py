@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.apps.text_nets import context_of, for_steps, text_layer, vocabulary_of, with_text
 from minidrop.autograd import no_grad
-from minidrop.config import NetConfig, NetParameter, filter_state, load_net, param_fields
-from minidrop.config import minidrop_pb2 as pb
-from minidrop.errors import ConfigError, DataError, NonFiniteError, SnapshotError
-from minidrop.layers import DataLayer, known_layers, layer_class
+from minidrop.config import NetConfig, load_net
+from minidrop.errors import ConfigError, NonFiniteError, SnapshotError
 from minidrop.net import Net
 from minidrop.rng import generator
 from minidrop.solver import load_weights
 
-# The first of these that the net has says which blob holds the scores, and on which axis.
-JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
+MOST_OF_CHARACTER = 8       # pieces that a character may go across
 
 
 class TextModel:
@@ -29,20 +27,31 @@ class TextModel:
     weights: paths of snapshots, which together must hold every parameter; without them the output is noise.
     device, dtype, level, stages, precision: as for `Net`.
 
+    A recurrent net remembers all that it read. A net that attends or knows positions tells apart as many
+    steps as in training, its `context`. When that is full it forgets: it reads the last half of it again,
+    from position 0 on, and goes on; so the time that a text takes is proportional to its length. It keeps the
+    keys and values of earlier steps; with `cache` False it reads the whole window anew for every token, which
+    gives the same text more slowly.
+
     `net` is the net, `vocabulary` maps tokens to indices, `sentences` says whether every <eos> begins a new
     sequence, as in the batches that such a model is trained on. Raises ConfigError if the net is not such a
     model, SnapshotError if the weights do not fit, DataError if the text of the vocabulary is missing.
     """
 
     def __init__(self, source: Any, weights: Any = (), device: str = "auto", dtype: str = "float32",
-                 level: int = 0, stages: Any = (), precision: str = "float32"):
-        config = source if isinstance(source, NetConfig) else load_net(source)
-        config = _with_text(config, level, stages)
-        index = _text_layer(config)
+                 level: int = 0, stages: Any = (), precision: str = "float32",
+                 cache: bool = True):
+        source = source if isinstance(source, NetConfig) else load_net(source)
+        config = with_text(source, level, stages)
+        index = text_layer(config)
         layer = config.message.layer[index]
         self.sentences = layer.text_data_param.sentences
-        self._text, self.vocabulary = layer.name, _vocabulary(config, index)
-        config, self._scores, self._axis = _for_one_step(config, index)
+        self._text, self.vocabulary = layer.name, vocabulary_of(config, index)
+        self.context = context_of(source, config, index, level, stages)
+        self.cache = cache or not self.context
+        self._steps = 1 if self.cache else self.context
+        config, self._scores, self._axis = for_steps(config, index, self._steps,
+                                                     self.context if self.cache else 0)
         self._data, self._cont = layer.top[0], layer.top[2] if len(layer.top) > 2 else None
         self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision)
         self._check()
@@ -50,8 +59,7 @@ class TextModel:
 
     def unknown(self, prompt: str) -> list:
         """Return the distinct tokens of a prompt missing from the vocabulary: the model reads <unk>."""
-        tokens = prompt if self.vocabulary.level == "CHARACTER" else prompt.split()
-        return [token for token in dict.fromkeys(tokens) if token not in self.vocabulary]
+        return self.vocabulary.unknown(prompt)
 
     def generate(self, prompt: str = "", length: int = 200, temperature: float = 1.0, seed: int = 0) -> str:
         """Return the `length` tokens that follow a prompt, as text.
@@ -61,15 +69,21 @@ class TextModel:
 
         The model reads the prompt; then each token is drawn from softmax(scores / temperature), in float64,
         and fed back. temperature 0 takes the most likely one. Without a prompt the model begins with <eos>,
-        at level CHARACTER with a line end; if `sentences`, it begins with <eos> in any case. The result
-        depends on the arguments alone. Raises ConfigError for a temperature or length below 0,
+        at levels CHARACTER and PIECE with a line end; if `sentences`, it begins with <eos> in any case. The
+        result depends on the arguments alone. Raises ConfigError for a temperature or length below 0,
         NonFiniteError.
         """
         return "".join(self.stream(prompt, length, temperature, seed))
 
     def stream(self, prompt: str = "", length: int = 200, temperature: float = 1.0,
                seed: int = 0) -> Iterator:
-        """Yield the text that `generate` returns token by token, as soon as each is drawn."""
+        """Yield the text that `generate` returns token by token, as soon as each is drawn.
+
+        A piece of a word that ends within a character yields "": the next one yields the character.
+        """
+        if self.vocabulary.level == "PIECE":
+            yield from self._joined(prompt, self.tokens(prompt, length, temperature, seed))
+            return
         blank = bool(prompt) and not prompt[-1].isspace()
         for token in self.tokens(prompt, length, temperature, seed):
             text = self.vocabulary.decode([token])
@@ -86,15 +100,17 @@ class TextModel:
         if length < 0:
             raise ConfigError(f"length must be at least 0, got {length}")
         rng = generator(seed, "generate")
-        # Each generator has states of its own: several may take turns, also in threads.
-        states = None
-        for token in self._beginning(prompt):
-            scores, states = self._read(token, states)
+        # Each generator has a memory of its own: several may take turns, also in threads.
+        memory = None
+        *begin, last = self._beginning(prompt)
+        for token in begin:
+            _, memory = self._read(token, memory, wanted=False)
+        scores, memory = self._read(last, memory)
         for i in range(length):
             token = _choose(scores, temperature, rng)
             yield token
             if i + 1 < length:
-                scores, states = self._read(token, states)
+                scores, memory = self._read(token, memory)
 
     def close(self) -> None:
         """Release the net's memory."""
@@ -106,25 +122,68 @@ class TextModel:
         tokens = vocabulary.encode(prompt).tolist()
         if vocabulary.level == "WORD":
             return [vocabulary.eos, *tokens] if self.sentences or not tokens else tokens
+        if vocabulary.level == "PIECE":     # a tokenizer may make nothing of a line end
+            return tokens or vocabulary.encode("\n").tolist() or [0]
         return tokens or [vocabulary.index("\n")]
 
-    def _read(self, token, states):
-        """Run the net on one token; returns the scores of the next one, float64, and the states after it.
+    def _joined(self, prompt, tokens):
+        """Yield the text of pieces of words, one by one; what a piece reads as depends on those before it."""
+        decode = self.vocabulary.decode
+        before, new = self._beginning(prompt)[-MOST_OF_CHARACTER:], []
+        for token in tokens:
+            new.append(token)
+            text, begun = decode(before + new), decode(before)
+            if text.endswith("\N{REPLACEMENT CHARACTER}") and len(new) < MOST_OF_CHARACTER:
+                yield ""
+                continue
+            yield text[len(begun):]
+            before, new = new, []
+        if new:
+            yield decode(before + new)[len(decode(before)):]
 
-        states: those before it; None at the beginning.
+    def _read(self, token, memory=None, wanted=True):
+        """Read one token; returns the scores of the next one, float64, and the memory after it.
+
+        memory: what was read before it, (tokens of the context, states of the net); None at the beginning.
+        wanted: whether the scores are, which without a cache are all that a pass is for.
         """
-        inputs = {self._data: np.full((1, 1), token)}
+        window, states = memory or ((), None)
+        if self.context and self.sentences and token == self.vocabulary.eos:
+            window, states = (), None
+        if self.context and len(window) == self.context:
+            window, states = window[len(window) - self.context // 2:], None
+            for old in window if self.cache else ():
+                _, states = self._pass([old], states)
+        window = (*window, token) if self.context else ()
+        if self.cache:
+            scores, states = self._pass([token], states)
+            return scores, (window, states)
+        return self._pass(window, None)[0] if wanted else None, (window, None)
+
+    def _pass(self, tokens, states):
+        """Run the net on tokens; returns the scores of the one after them, float64, and the states.
+
+        states: those before the tokens; None at the beginning.
+        """
+        data = np.zeros((self._steps, 1), np.int64)     # no step sees the padding behind it
+        data[:len(tokens), 0] = tokens
+        inputs = {self._data: data}
         if self._cont:
-            begins = states is None or (self.sentences and token == self.vocabulary.eos)
-            inputs[self._cont] = np.full((1, 1), 0 if begins else 1)
+            cont = np.ones((self._steps, 1))
+            if self.sentences:
+                cont[data == self.vocabulary.eos] = 0
+            if states is None:
+                cont[0] = 0
+            inputs[self._cont] = cont
         with self.net.guard(wait=True), no_grad():
             if states is None:
                 self.net.reset_states()
             else:
                 self.net.set_states(states)
             self.net.forward(**inputs)
-            scores = self.net.blobs[self._scores].numpy().astype(np.float64).reshape(-1)
-            scores = scores[:len(self.vocabulary)]
+            scores = self.net.blobs[self._scores].numpy().astype(np.float64)
+            scores = np.moveaxis(scores, self._axis, -1).reshape(self._steps, -1)
+            scores = scores[len(tokens) - 1, :len(self.vocabulary)]
             if not np.isfinite(scores).all():
                 name = " (blob {1!r} of layer {0!r})".format(*self.net.first_nonfinite())
                 raise NonFiniteError(f"the scores hold a NaN or infinity{name}; was the training healthy?")
@@ -140,10 +199,14 @@ class TextModel:
             if node.config.recurrent_param.bidirectional:
                 raise ConfigError(f"{config.where(node.index)}: layer {node.name!r} is bidirectional: it "
                                   f"reads what is still to be written; such a net cannot generate")
+            if node.config.type == "Attention" and not node.config.attention_param.causal:
+                raise ConfigError(f"{config.where(node.index)}: layer {node.name!r} is not causal: it reads "
+                                  f"what is still to be written; set causal: true, with which it is to be "
+                                  f"trained")
         ref = max((ref for ref in net.graph.shapes if ref.name == self._scores), key=lambda ref: ref.version)
         shape = net.graph.shapes[ref]
         count = shape[self._axis] if -len(shape) <= self._axis < len(shape) else 0
-        if count != math.prod(shape) or count < len(self.vocabulary):
+        if count * self._steps != math.prod(shape) or count < len(self.vocabulary):
             raise ConfigError(f"{config.where()}: expected scores for the {len(self.vocabulary)} tokens of "
                               f"the vocabulary along axis {self._axis} of {self._scores!r}, got shape "
                               f"{shape}; correct num_output, or vocabulary_size of the TextData layer")
@@ -166,75 +229,3 @@ def _choose(scores, temperature, rng):
         odds = np.exp((scores - scores.max()) / temperature)
     sums = np.cumsum(odds)
     return int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
-
-
-def _with_text(config, level, stages):
-    """Return the NetConfig of the phase that has a TextData layer, TEST before TRAIN.
-
-    Its layers lose their include and exclude rules: they are part of the net in any phase.
-    """
-    for phase in (pb.TEST, pb.TRAIN):
-        filtered = filter_state(config, phase, level, stages)
-        if any(map(_reads_text, filtered.message.layer)):
-            for layer in filtered.message.layer:
-                layer.ClearField("include")
-                layer.ClearField("exclude")
-            return filtered
-    raise ConfigError(f"{config.where()}: the net has no TextData layer in phase TEST or TRAIN; generating "
-                      f"text needs its vocabulary")
-
-
-def _reads_text(layer):
-    kind = layer_class(layer.type) if layer.type in known_layers() else None
-    return kind is not None and issubclass(kind, DataLayer) and bool(kind.token_tops)
-
-
-def _text_layer(config):
-    found = [i for i, layer in enumerate(config.message.layer) if _reads_text(layer)]
-    if len(found) > 1:
-        raise ConfigError(f"{config.where(found[1])}: the net has {len(found)} TextData layers in one phase; "
-                          f"choose one with --stage or --level")
-    if len(config.message.layer[found[0]].top) < 2:
-        raise ConfigError(f"{config.where(found[0], 'top')}: a TextData layer has the tops data, label and "
-                          f"cont")
-    return found[0]
-
-
-def _vocabulary(config, index):
-    layer = config.message.layer[index]
-    try:
-        return layer_class(layer.type).read_vocabulary(layer, config.path)
-    except DataError as error:
-        where = config.where(index, *param_fields(layer.type)[:1])
-        raise type(error)(f"{where}: layer {layer.name!r}: {error}") from error
-
-
-def _for_one_step(config, index):
-    """Return (NetConfig for generation, name of the blob of scores, its axis of classes).
-
-    An Input layer replaces TextData, and what reads its labels is removed.
-    """
-    layers = config.message.layer
-    text = layers[index]
-    fed = pb.LayerParameter(name=text.name, type="Input", top=[text.top[0], *text.top[2:]])
-    fed.input_param.shape.add(dim=[1, 1])
-    labels, kept, judges = {text.top[1]}, [], []
-    for i, layer in enumerate(layers):
-        if labels & set(layer.bottom):
-            labels.update(layer.top)
-            judges.append(layer)
-        else:
-            kept.append((fed if i == index else layer, config.origins[i]))
-    judges = [layer for name in JUDGES for layer in judges if layer.type == name
-              and layer.bottom[0] not in labels]
-    if not judges:
-        raise ConfigError(f"{config.where(index)}: no {', '.join(JUDGES[:-1])} or {JUDGES[-1]} layer reads "
-                          f"the label {text.top[1]!r}, so it is unknown which blob holds the scores; add one")
-    judge = judges[0]
-    axis = judge.accuracy_param.axis if judge.type == "Accuracy" else judge.softmax_param.axis
-    message = NetParameter()
-    message.CopyFrom(config.message)
-    message.ClearField("layer")
-    message.layer.extend(layer for layer, _ in kept)
-    return (NetConfig(message, config.path, config.source, [origin for _, origin in kept]),
-            judge.bottom[0], axis)

@@ -22,7 +22,8 @@ class Pieces(Vocabulary):
     """The vocabulary of a tokenizer, and the tokenizer itself: `encode` and `decode` are its own.
 
     `tokens` are as the tokenizer spells them, "" for a number that it has no token for. Special tokens that
-    stand in a text are read as such; none is added, and what would cut or pad an encoding is turned off. `unk` is None if it knows no unknown token, `eos` is None: pieces have none of their own.
+    stand in a text are read as such; none is added, and what would cut or pad an encoding is turned off.
+    `unk` is None if it knows no unknown token, `eos` is None: pieces have none of their own.
     """
 
     def __init__(self, tokenizer: Any, name: Path | str = "the tokenizer"):
@@ -30,8 +31,8 @@ class Pieces(Vocabulary):
         tokenizer.no_truncation()
         tokenizer.no_padding()
         if getattr(tokenizer.model, "dropout", None):
-            raise DataError(f"{name}: expected a tokenizer that cuts a word in the same way every time, got one "
-                            f"with a dropout of {tokenizer.model.dropout:g}; set it to null in the file")
+            raise DataError(f"{name}: expected a tokenizer that cuts a word in the same way every time, got "
+                            f"one with a dropout of {tokenizer.model.dropout:g}; set it to null in the file")
         self._index = tokenizer.get_vocab(with_added_tokens=True)
         if not self._index:
             raise DataError(f"{name}: expected a tokenizer with tokens, got one without; train it first")
@@ -85,7 +86,7 @@ class Pieces(Vocabulary):
                       if index == self.unk]
         return list(dict.fromkeys(pieces))
 
-    def decode(self, indices: np.ndarray) -> str:
+    def decode(self, indices: np.ndarray | list[int]) -> str:
         """Return the text of indices, special tokens included; U+FFFD for bytes that are no character.
 
         Raises DataError for an index outside 0..len - 1.

@@ -118,7 +118,7 @@ class Vocabulary:
         tokens = text if self.level == "CHARACTER" else text.split()
         return [token for token in dict.fromkeys(tokens) if token not in self]
 
-    def decode(self, indices: np.ndarray) -> str:
+    def decode(self, indices: np.ndarray | list[int]) -> str:
         """Return the text of indices: words joined by blanks, <eos> as a line end; or characters.
 
         At character level <unk> becomes U+FFFD. Raises DataError for an index outside 0..len - 1.

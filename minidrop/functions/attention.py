@@ -76,7 +76,7 @@ class Attention(Function):
         return (backend.empty if full else backend.zeros)(shape, dtype)
 
     def _parts(self, stack, q, k, v, y):
-        """Return the views of a stack (pairs, steps, entries of a head)."""
+        """Return the views of a stack, (pairs, steps, entries of a head); None for None."""
         return [None if x is None else stack.view(x, columns)
                 for x, columns in ((q, stack.reads), (k, stack.reads), (v, stack.values), (y, stack.values))]
 
@@ -126,13 +126,13 @@ class Attention(Function):
         xp = backend.xp
         q, k, v, y = self.arrays
         gy = xp.ascontiguousarray(gy)
-        gradients = [self._array(backend, x.shape, x.dtype) if want else None
-                     for x, want in zip((q, k, v), wanted, strict=False)]
+        gq, gk, gv = (self._array(backend, x.shape, x.dtype) if want else None
+                      for x, want in zip((q, k, v), wanted, strict=False))
         for number, stack in enumerate(self.stacks):
             work = partial(self._backward, backend, number, self._parts(stack, *self.arrays),
-                           self._parts(stack, *gradients, gy))
+                           self._parts(stack, gq, gk, gv, gy))
             backend.in_chunks(work, stack.pairs, *self._tile_size(q, k), products=True)
-        return (*gradients, None)[:len(wanted)]
+        return (gq, gk, gv, None)[:len(wanted)]
 
     def _backward(self, backend, number, parts, gradients, first, last):
         """Compute the gradients of the pairs first .. last-1 of a stack; None where one is not wanted.
@@ -210,9 +210,10 @@ class Attention(Function):
             place = rows.stop - rows.start, columns.stop - columns.start - free
             after = rows.start + k.shape[1] - len(self.arrays[0]) - columns.start - free
             if place[1] > 0:
-                if (*place, after) not in self.hidden:
-                    self.hidden[*place, after] = _hidden(backend.xp, *place, after, scores.dtype)
-                scores[:, :, free:] += self.hidden[*place, after]
+                key = (*place, after)
+                if key not in self.hidden:
+                    self.hidden[key] = _hidden(backend.xp, *key, scores.dtype)
+                scores[:, :, free:] += self.hidden[key]
         return scores
 
     def _keep(self, backend, number, first, last, rows, columns):
@@ -226,7 +227,7 @@ class Attention(Function):
                                     self.key)
 
     def _key_biases(self, backend, key_mask, dtype):
-        """Return (pairs, keys) for each stack: 0 for a key that is read, -infinity for padding; [] for all."""
+        """Return (pairs, keys) for each stack, -infinity for padding, else 0; [] where no key is padding."""
         if key_mask is None:
             return []
         xp = backend.xp
@@ -293,13 +294,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int = 1, causal: bool = Fa
     whole = keep_same_heads(q, k, v, heads)
     if not whole:
         q, k = expand(q), expand(k)
-    kept, by_hand = v.kept, False
-    if kept is not None and (v.kept_axis % 3 != 2 or not splits_evenly(kept, heads)):
-        # A captured step does not know how many entries each head has.
-        by_hand, v = v.kept_axis % 3 == 2, expand(v)
+    again = None
+    if v.kept is not None and v.kept_axis % 3 != 2:
+        v = expand(v)
+    elif v.kept is not None and not splits_evenly(v.kept, heads):
+        again, v = v.kept, expand(v)        # a captured step does not know how many entries each head has
     operands = (q, k, v) if key_mask is None else (q, k, v, key_mask)
     y = Attention(heads, causal, scale, rate, key, block_keys, whole).apply(*operands)
-    return take(y, kept, 2) if by_hand else y
+    return y if again is None else take(y, again, 2)
 
 
 def _check(q, k, v, heads, key_mask):

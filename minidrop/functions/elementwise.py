@@ -123,7 +123,7 @@ class SelfGate(Function):
     """y = x P(x), P a distribution function.
 
     Sources: Hendrycks and Gimpel 2016 (GELU), Ramachandran et al. 2017 (Swish). kind, beta: see
-    Backend.self_gate. The derivative is computed with y, as both share an exponential, and kept in place of x.
+    Backend.self_gate. The derivative is computed with y, as both share an exponential, and kept in its place.
     """
 
     __slots__ = ("kind", "beta", "slope")

@@ -55,7 +55,7 @@ def stacks_of(heads: int, samples: int, size: int, width: int, kept: Kept | Kept
         return [Stack(samples * heads, 0, 1, heads)]
     parts = kept.parts(samples) if isinstance(kept, KeptByGroup) else [(0, samples, kept)]
     counts = [_by_head(own, heads) for _, _, own in parts]
-    left = {(np.count_nonzero(count), int(n)) for count in counts for n in set(count) - {0}}
+    left = {(int(np.count_nonzero(count)), int(n)) for count in counts for n in set(count) - {0}}
     if len(left) == 1 and all(count.any() for count in counts):
         (number, entries), = left
         if (number == heads or whole and not in_order) and number * entries == kept.count:
@@ -65,8 +65,9 @@ def stacks_of(heads: int, samples: int, size: int, width: int, kept: Kept | Kept
         ends = np.cumsum(count).tolist()
         for place, head in enumerate(np.flatnonzero(count).tolist()):
             column = size * (place if whole else head)
+            values = slice(ends[head] - int(count[head]), ends[head])
             found.append(Stack(last - first, first * heads + head, heads, 1, slice(first, last),
-                               slice(column, column + size), slice(ends[head] - int(count[head]), ends[head])))
+                               slice(column, column + size), values))
     return found
 
 
@@ -89,9 +90,13 @@ def splits_evenly(kept: Kept | KeptByGroup, heads: int) -> bool:
     """Whether a set can be split into heads: its entries are known, or each head has as many of them."""
     if not _on_device(kept):
         return True
+    if not isinstance(kept, Kept):
+        return False
+    if getattr(kept, "times", 0) % heads == 0 < getattr(kept, "times", 0):      # a set repeated for each head
+        return True
     # One of every `step`, whole steps to a head: each has one a step, wherever the set begins.
-    return (isinstance(kept, Kept) and getattr(kept, "width", 0) == 1
-            and kept.total // heads % kept.step == 0 and kept.count * kept.step == kept.total)
+    return (getattr(kept, "width", 0) == 1 and kept.total // heads % kept.step == 0
+            and kept.count * kept.step == kept.total)
 
 
 def _by_head(kept, heads):

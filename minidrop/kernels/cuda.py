@@ -105,6 +105,11 @@ activate_gradient = Kernel("activate_gradient", "activation.cu", [
 dropout = Kernel("dropout", "dropout.cu", [
     Array("x", ("n",)), Array("y", ("n",)), Number("key", "unsigned long long", varying=True),
     Number("threshold", "unsigned int"), Number("scale"), Size("n")], _counters)
+dropout_tile = Kernel("dropout_tile", "dropout.cu", [
+    Array("keep", ("pairs", "rows", "columns"), "uint8"), Number("key", "unsigned long long", varying=True),
+    Number("threshold", "unsigned int"), Number("begin", "long long"), Number("stride", "long long"),
+    Number("row_stride", "long long"), Size("pairs"), Size("rows"), Size("columns")],
+    lambda sizes, macros: grids.counters(sizes["pairs"] * sizes["rows"] * (sizes["columns"] + 6)))
 gaussian = Kernel("gaussian", "dropout.cu", [
     Array("out", ("n",)), Number("key", "unsigned long long", varying=True), Size("n")], _counters)
 cross_entropy = Kernel("cross_entropy", "softmax.cu", [

@@ -1,4 +1,4 @@
-// Random numbers from (key, element) alone. References: Backend.dropout, dropout_gradient, gaussian.
+// Random numbers from (key, element) alone. References: Backend.dropout, dropout_gradient, dropout_tile, gaussian.
 //
 // Philox4x32-10 (Salmon et al. 2011), counter = element / 4, word = element % 4: the same words as on every other device.
 // The mask is never stored: the gradient is the same kernel run on gy, which draws it again. That costs ten rounds of integer
@@ -51,6 +51,29 @@ extern "C" __global__ void dropout(const REAL* x, REAL* y, VARYING(unsigned long
             for (int k = 0; k < 4; ++k)
                 if (4 * block + k < n)
                     y[4 * block + k] = words[k] >= threshold ? x[4 * block + k] * scale : REAL(0);
+        }
+    }
+}
+
+// keep[a, r, c] = word(begin + a stride + r row_stride + c) >= threshold: a part of the mask of a larger array. A row begins
+// anywhere among the four words of its first counter, so (columns + 6) / 4 of them reach its end. One thread a counter.
+extern "C" __global__ void dropout_tile(unsigned char* __restrict__ keep, VARYING(unsigned long long, key),
+                                        unsigned int threshold, long long begin, long long stride,
+                                        long long row_stride, long long pairs, long long rows, long long columns)
+{
+    READ_VARYING(unsigned long long, key);
+    const long long counters = (columns + 6) / 4;
+    FOR_ELEMENTS(i, pairs * rows * counters) {
+        const long long row = i / counters;
+        const long long first = begin + row / rows * stride + row % rows * row_stride;
+        const long long counter = first / 4 + i % counters;
+        unsigned int words[4];
+        philox(counter, key, words);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const long long c = 4 * counter + k - first;
+            if (c >= 0 && c < columns)
+                keep[row * columns + c] = words[k] >= threshold;
         }
     }
 }

@@ -40,15 +40,15 @@ class ContinuingLayer(Layer):
         if not self.settings.continues:
             return 0
         first: np.ndarray = self.state["position"]
-        after = first + x.shape[0]
+        steps = x.shape[0]
         bound = MOST_COUNTED[self.context.dtype]
         most = bound if self.most is None else min(self.most, bound)
 
         def error():
-            return DataError(f"the sequence has {int(after[0])} steps with those of this batch, but the "
+            return DataError(f"the sequence has {int(first[0]) + steps} steps with those of this batch, but the "
                              f"layer tells only {most} apart; begin anew (Net.reset_states), generate a "
                              f"shorter text, or use a net with a larger max_steps")
 
-        x.backend.refuse(after > most, error)
-        self.state = {"position": after}
+        x.backend.refuse(first > most - steps, error)
+        self.state = {"position": first + steps}
         return first

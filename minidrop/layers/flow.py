@@ -50,7 +50,7 @@ class Pass:
 class Product:
     """A matrix product that may leave out entries of the bottom's `in_axis` and of the top's `out_axis`.
 
-    parameter: the name of the weights.
+    parameter: the name of the weights; "" where another bottom stands in their place, number `factor`.
     rows, inputs, outputs: its size in one forward pass, split into `calls` successive products.
     in_axis, out_axis: None if no single axis is that side of the product.
     kinds: what it can leave out, of "units", "weights" and "blocks"; with "groups" as well, other units for
@@ -76,6 +76,7 @@ class Product:
     weight_axes: tuple | None = (0, 1)
     biases: tuple = ()
     epilogue: bool = False
+    factor: int | None = None
 
     def leaves_out(self, kind: str, groups: int = 1) -> bool:
         """Whether it can leave out "units", "weights" or "blocks"; units that differ between `groups`."""

@@ -33,8 +33,9 @@ def costs(net: Net, without: Drop | None = None) -> list[Cost]:
     for node in net.graph.nodes:
         for product in node.products:
             weights = node.layer.params.get(product.parameter)
-            gradients = [training and _wants_input_gradient(node, product, trained),
-                         training and weights is not None and weights.requires_grad]
+            factor = (product.factor is not None and _wants_gradient_of(node, product.factor, trained)
+                      or weights is not None and weights.requires_grad)
+            gradients = [training and _wants_input_gradient(node, product, trained), training and factor]
             drops = [drop for drop in _drops_of(net.plan, node, product) if drop is not without]
             shares = _shares(product, drops) if net.phase == "TRAIN" else [1.0] * 3
             row = rows[node.index]
@@ -48,8 +49,13 @@ def _wants_input_gradient(node, product, trained):
     """Whether the gradient of a product's input is computed."""
     if product.bottom == OWN:
         return node.tops[0] in trained
+    return _wants_gradient_of(node, product.bottom, trained)
+
+
+def _wants_gradient_of(node, bottom, trained):
+    """Whether the gradient of a bottom is computed."""
     wanted = node.config.propagate_down or [True] * len(node.bottoms)
-    return node.bottoms[product.bottom] in trained and wanted[product.bottom]
+    return node.bottoms[bottom] in trained and wanted[bottom]
 
 
 def _drops_of(plan, node, product):

@@ -119,8 +119,9 @@ def _writer(graph, config, drop, axis):
             return writer, ref
         passes = _in_place(writer, writer.passes_to(ref, axis))
         if not passes:
-            grouped = any(product.weight_axes is None for product in writer.products_of(ref))
-            why = ("whose groups of channels allow no other order" if grouped else
+            fixed = [product for product in writer.products_of(ref) if product.weight_axes is None]
+            what = "groups of channels" if any(product.parameter for product in fixed) else "heads"
+            why = (f"whose {what} allow no other order" if fixed else
                    "which has no units that trained weights define")
             raise ConfigError(f"blob {ref.name} is written by {_place(config, writer)}, {why}")
         ref = writer.bottoms[passes[0].bottom]
@@ -135,8 +136,11 @@ def _outputs(node, ref):
 
 
 def _in_place(node, passes):
-    """Return `passes` if each keeps its entries in place and the layer has no parameters, else []."""
-    moved = any(fact.spread != 1 or fact.joint for fact in passes)
+    """Return `passes` if each keeps its entries in place and the layer has no parameters, else [].
+
+    A product without weights, as of the heads of attention, depends on where its entries lie.
+    """
+    moved = any(fact.spread != 1 or fact.joint for fact in passes) or node.products
     return [] if moved or node.layer.parameter_specs() else passes
 
 

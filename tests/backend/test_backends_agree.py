@@ -200,6 +200,20 @@ def test_many_products(product_backend, array, close, shapes):
         close(got, want)
 
 
+@in_turn("n, rows, inner, columns", [(1, 1, 1, 1), (3, 5, 4, 7), (6, 1, 8, 2), (4, 9, 0, 3), (0, 2, 3, 4),
+                                     (2, 7, 1, 1)])
+@in_turn("turned", [False, True])
+def test_gemm_stack(product_backend, array, close, n, rows, inner, columns, turned):
+    """Of views as attention has them: the matrices of a sample and a head lie side by side."""
+    a = array((rows, n, inner + 3))[:, :, :inner].transpose(1, 0, 2)
+    b = array((columns, n, inner) if turned else (inner, n, columns))
+    b = b.transpose((1, 2, 0) if turned else (1, 0, 2))
+    for on in (product_backend, GENERIC):
+        got = on.gemm_stack(on.asarray(a), on.asarray(b))
+        assert got.shape == (n, rows, columns)
+        close(on.to_host(got), np.einsum("nij,njk->nik", a, b))
+
+
 def test_gemm_of_a_matrix_with_itself(backend, array, close):
     a = backend.asarray(array((40, 70)))
     host = backend.to_host(a).astype(float)
@@ -343,9 +357,10 @@ def test_concatenate(backend, array, axis, layout):
 @in_turn("rows", [0, 1, 1001])
 def test_in_chunks_every_row_is_in_one_call(backend, rows, columns):
     for on in (backend, GENERIC):
-        calls = []
-        on.in_chunks(lambda *part, calls=calls: calls.append(part), rows, columns, 4)
-        assert sorted(i for first, last in calls for i in range(first, last)) == list(range(rows))
+        for products in (False, True):
+            calls = []
+            on.in_chunks(lambda *part, calls=calls: calls.append(part), rows, columns, 4, products)
+            assert sorted(i for first, last in calls for i in range(first, last)) == list(range(rows))
 
 
 class Recording(Backend):
@@ -451,6 +466,18 @@ def test_dropout_masks_do_not_depend_on_the_shape(backend):
     _, mask = backend.dropout(ones, 0.4, 1.0, 5)
     for count in (1, 4, 513, 1000):
         same(backend, backend.dropout(ones[:count], 0.4, 1.0, 5)[1], backend.to_host(mask)[:count])
+
+
+@in_turn("shape", [(1, 1, 1), (2, 3, 5), (3, 2, 1001), (2, 0, 4)])
+@in_turn("begin, strides", [(0, (5000, 1001)), (7, (30, 5)), (2**34 + 2, (2**20 + 1, 2**10 + 3))])
+def test_a_tile_of_a_dropout_mask(backend, shape, begin, strides):
+    got = backend.dropout_tile(shape, begin, strides, 0.4, 2**63 + 17)
+    assert got.shape == shape and got.dtype == bool
+    same(backend, got, GENERIC.dropout_tile(shape, begin, strides, 0.4, 2**63 + 17))
+    if begin < 100:
+        whole = GENERIC.dropout(np.ones(20_000, np.float32), 0.4, 1.0, 2**63 + 17)[1]
+        a, r, c = np.ogrid[tuple(map(slice, shape))]
+        same(backend, got, whole[begin + a * strides[0] + r * strides[1] + c])
 
 
 def test_dropout_rate(backend):
@@ -696,14 +723,18 @@ def test_cross_entropy(backend, array, close, rows, classes, layout):
     logarithm = np.log(np.maximum(p[np.arange(rows), label], np.finfo(x.dtype).tiny))
     onehot = np.arange(classes) == label[:, None]
     valid = (np.arange(rows) % 3 > 0)[:, None]
-    for on in (backend, GENERIC):
+    shifted = x.astype(float) - x.max(axis=1, keepdims=True, initial=-np.inf)
+    middle = shifted.mean(axis=1) - np.log(e.sum(axis=1))
+    for on, smoothing in itertools.product((backend, GENERIC), (0.0, 0.2)):
         for factor in (np.array(0.25), 0.25 * valid):
             probability = on.empty(x.shape, x.dtype)
-            got = on.cross_entropy(on.asarray(x), on.asarray(label), probability)
-            close(on.to_host(got), logarithm)
+            got = on.cross_entropy(on.asarray(x), on.asarray(label), probability, smoothing)
+            close(on.to_host(got), (1 - smoothing) * logarithm + smoothing * middle)
             close(on.to_host(probability), p)
-            on.cross_entropy_gradient(probability, on.asarray(label), on.asarray(factor.astype(x.dtype)))
-            close(on.to_host(probability), (p - onehot) * factor)
+            on.cross_entropy_gradient(probability, on.asarray(label), on.asarray(factor.astype(x.dtype)),
+                                      smoothing)
+            close(on.to_host(probability),
+                  (p - (1 - smoothing) * onehot - smoothing / classes) * factor)
 
 
 @in_turn("classes", [7, 2000])
@@ -836,6 +867,31 @@ def test_standardize_gradient(backend, array, close, shape, weighted, layout):
         close(on.to_host(got), expected)
 
 
+@memory
+@in_turn("parameters", ["", "weight", "weight bias"])
+@in_turn("centred", [True, False])
+@in_turn("shape", [(1, 1), (3, 7), (1, 64), (40, 65), (130, 200), (0, 5)])
+def test_normalize_rows(backend, array, close, shape, centred, parameters, layout):
+    x, gy = array(shape, layout), array(shape, layout)
+    weight, bias = (array(shape[1:]) if name in parameters else None for name in ("weight", "bias"))
+    exact, g, w = x.astype(float), gy.astype(float), 1 if weight is None else weight.astype(float)
+    middle = exact.mean(axis=1, keepdims=True) * centred
+    slope = 1 / np.sqrt(((exact - middle) ** 2).mean(axis=1, keepdims=True) + 0.1)
+    z = (exact - middle) * slope
+    lean = (g * w * z).mean(axis=1, keepdims=True)
+    expected = (z * w + (0 if bias is None else bias), middle[:, 0], slope[:, 0])
+    gradients = (slope * (g * w - (g * w).mean(axis=1, keepdims=True) * centred - z * lean),
+                 (g * z).sum(axis=0), g.sum(axis=0))
+    for on in (backend, GENERIC):
+        mine, w, b = on.asarray(x), *(None if one is None else on.asarray(one) for one in (weight, bias))
+        found = on.normalize_rows(mine, w, b, 0.1, centred)
+        found += on.normalize_rows_gradient(on.asarray(gy), mine, *found[1:], w, centred)
+        for got, want in zip(found, expected + gradients, strict=True):
+            assert got.dtype == x.dtype and got.shape == want.shape
+            close(on.to_host(got), want)
+        np.testing.assert_array_equal(on.to_host(mine), x)
+
+
 def lrn_by_hand(x, axes, size, alpha, beta, k):
     """Return (s, the function that adds up windows), place by place."""
     def windows(values):
@@ -881,6 +937,13 @@ def test_normalizations_do_not_depend_on_the_threads(monkeypatch, count):
         yield cpu.channel_products(channels, g)
         yield cpu.transform_channels(channels, factor, factor, factor)
         yield cpu.standardize_gradient(g, channels, factor)
+        rows, down = x.reshape(-1, 37), gy.reshape(-1, 37)
+        found = cpu.normalize_rows(rows, rows[0], rows[1], 1e-5, True)
+        yield from found
+        yield from cpu.normalize_rows_gradient(down, rows, *found[1:], rows[0], True)
+        for kind in ("normal", "tanh", "logistic"):
+            yield from cpu.self_gate(x, kind)
+        yield cpu.rotate(x[0, :, :, :36], rows[:5, :6], down[:5, :6], 3)
         for window in (((1,), 5, 0.1, 0.75, 1.0), ((2, 3), 3, 0.1, 0.75, 1.0)):
             yield cpu.lrn(x, *window)
             yield cpu.lrn_gradient(gy, x, *window)
@@ -890,6 +953,46 @@ def test_normalizations_do_not_depend_on_the_threads(monkeypatch, count):
     monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 1)
     for got, one in zip(results(), expected, strict=True):
         np.testing.assert_array_equal(got, one)
+
+
+# -- transformers --------------------------------------------------------------------------------------------
+@memory
+@in_turn("kind", ["normal", "tanh", "logistic"])
+@in_turn("shape", [(1,), (3, 5), (300,), (0, 4), (7, 9, 11)])
+def test_self_gate(backend, array, close, shape, kind, layout):
+    x = 3 * array(shape, layout)
+    exact = x.astype(float)
+    inner, slope = {"normal": (exact, 1), "logistic": (1.5 * exact, 1.5), "tanh": (
+        math.sqrt(8 / math.pi) * (exact + 0.044715 * exact ** 3),
+        math.sqrt(8 / math.pi) * (1 + 3 * 0.044715 * exact ** 2))}[kind]
+    if kind == "normal":
+        share = np.vectorize(lambda v: math.erfc(-v / math.sqrt(2)) / 2, otypes=[float])(exact)
+        density = np.exp(-exact ** 2 / 2) / math.sqrt(2 * math.pi)
+    else:
+        share = 1 / (1 + np.exp(-inner))
+        density = share * (1 - share) * slope
+    for on in (backend, GENERIC):
+        mine = on.asarray(x)
+        y, derivative = on.self_gate(mine, kind, 1.5)
+        assert y.dtype == derivative.dtype == x.dtype
+        close(on.to_host(y), exact * share)
+        close(on.to_host(derivative), share + exact * density)
+        np.testing.assert_array_equal(on.to_host(mine), x)
+
+
+@memory
+@in_turn("shape, heads", [((1, 1, 2), 1), ((5, 3, 12), 3), ((70, 2, 128), 2), ((0, 3, 4), 1), ((3, 0, 4), 2)])
+def test_rotate(backend, array, close, shape, heads, layout):
+    x, half = array(shape, layout), shape[2] // heads // 2
+    cosine, sine = (array((shape[0], half), layout) for _ in range(2))
+    pairs = x.astype(float).reshape(*shape[:2], heads, 2, half)
+    turned = ((pairs[..., 0, :] + 1j * pairs[..., 1, :])
+              * (cosine.astype(float) + 1j * sine.astype(float))[:, None, None])
+    expected = np.stack((turned.real, turned.imag), axis=3).reshape(shape)
+    for on in (backend, GENERIC):
+        got = on.rotate(on.asarray(x), on.asarray(cosine), on.asarray(sine), heads)
+        assert got.dtype == x.dtype
+        close(on.to_host(got), expected)
 
 
 # -- recurrent networks --------------------------------------------------------------------------------------

@@ -130,6 +130,17 @@ def test_moving(agrees_with_torch):
 LABELS = np.array([[[0, 4], [2, 2]], [[1, 3], [4, 2]], [[2, 0], [0, 1]]])
 
 
+@in_turn("smoothing", [0.1, 0.9])
+@in_turn("ignore_label", [None, 2])
+@in_turn("axis", [1, 2, -1])
+def test_smoothed_softmax_cross_entropy(agrees_with_torch, smoothing, ignore_label, axis):
+    agrees_with_torch(
+        lambda x: functions.softmax_cross_entropy(x, LABELS, axis, ignore_label, smoothing=smoothing),
+        lambda x: F.cross_entropy(torch.movedim(x, axis, 1), torch.tensor(LABELS), label_smoothing=smoothing,
+                                  ignore_index=-100 if ignore_label is None else ignore_label),
+        np.moveaxis(numbers(3, 5, 2, 2), 1, axis))
+
+
 @in_turn("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", "outer"), ("NONE", 1)])
 @in_turn("ignore_label", [None, 2, 0, 99])
 @in_turn("axis", [1, 2, -1])

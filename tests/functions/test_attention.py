@@ -57,7 +57,8 @@ def theirs(torch, arrays, heads, causal, mask, gy, dtype, scale):
         reads &= torch.tensor(mask).T[:, None, None] != 0
     y = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=reads, scale=scale)
     # What it gives a query without keys has changed from version to version.
-    y = torch.where(reads.any(-1, keepdim=True), y, torch.zeros_like(y)).permute(2, 0, 1, 3).reshape(Tq, N, -1)
+    y = torch.where(reads.any(-1, keepdim=True), y, torch.zeros_like(y))
+    y = y.permute(2, 0, 1, 3).reshape(Tq, N, -1)
     y.backward(torch.tensor(gy, dtype=y.dtype))
     return [y.detach().numpy(), *(x.grad.numpy() for x in leaves)]
 
@@ -68,8 +69,7 @@ SIZES = {"square": (5, 5), "odd": (67, 67), "one token": (1, 1), "cross": (9, 70
 
 @in_turn("causal, masked", [(False, False), (True, False), (False, True), (True, True)])
 @in_turn("name", SIZES)
-@in_turn("dtype", ["float64", "float32"])
-@in_turn("block_keys", [0, 32])
+@in_turn("dtype, block_keys", [("float64", 0), ("float64", 32), ("float32", 0)])
 def test_against_torch(name, causal, masked, dtype, block_keys):
     torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
     (Tq, Tk), heads, scale = SIZES[name], 3, 0.3 if causal else None
@@ -109,9 +109,9 @@ def test_large_scores_do_not_overflow():
 @in_turn("rate", [0.0, 0.4])
 @in_turn("masked", [False, True])
 def test_gradients(causal, block_keys, rate, masked):
-    mask = padding(5) if masked else None
+    mask = padding(4) if masked else None
     check_gradients(lambda q, k, v: functions.attention(q, k, v, 2, causal, None, mask, rate, 7, block_keys),
-                    *operands(4, 5, C=4, Cv=6))
+                    *operands(3, 4, C=4, Cv=2))
 
 
 def test_gradients_that_nobody_wants():
@@ -146,9 +146,10 @@ def test_dropout_is_that_of_all_probabilities_at_once():
 
 # -- kept sets -----------------------------------------------------------------------------------------------
 TOTAL, HEADS = 12, 3        # entries of v; four for each head
-V_SETS = {"regular": Kept(1, 2, 1, TOTAL), "runs": Kept(-1, 4, 2, TOTAL), "other numbers": Kept(2, 5, 2, TOTAL),
-          "list": Kept.of([0, 4, 8], TOTAL), "a head of nothing": Kept.of([0, 1, 10], TOTAL),
-          "nothing": Kept(99, 99, 1, TOTAL), "all": Kept.all(TOTAL),
+V_SETS = {"regular": Kept(1, 2, 1, TOTAL), "runs": Kept(-1, 4, 2, TOTAL),
+          "other numbers": Kept(2, 5, 2, TOTAL), "list": Kept.of([0, 4, 8], TOTAL),
+          "a head of nothing": Kept.of([0, 1, 10], TOTAL), "nothing": Kept(99, 99, 1, TOTAL),
+          "all": Kept.all(TOTAL),
           "groups": KeptByGroup([Kept(0, 2, 1, TOTAL), Kept(1, 2, 1, TOTAL)]),
           "uneven groups": KeptByGroup([Kept(0, 3, 1, TOTAL), Kept.of([2, 3, 11], TOTAL), Kept.all(TOTAL)])}
 
@@ -249,7 +250,7 @@ def test_mistakes(shapes, heads, message):
 
 
 def test_a_mask_of_another_shape():
-    with pytest.raises(ShapeError, match=r"expected key_mask as \(steps, samples\) of k, \(5, 2\), got \(2, 5\)"):
+    with pytest.raises(ShapeError, match=r"expected key_mask as .* of k, \(5, 2\), got \(2, 5\)"):
         functions.attention(*map(Tensor, operands(3, 5)), 2, key_mask=np.ones((2, 5)))
 
 

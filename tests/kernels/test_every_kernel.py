@@ -171,6 +171,12 @@ def dropout(make, n, m):
         yield from (y, make.on.dropout_gradient(make(n, m, seed=1), mask, 2.0))
 
 
+def dropout_tile(make, n, m):
+    for key in (2**40 + 3, 77):
+        given = key if make.on is GENERIC else make.one(key, np.uint64)
+        yield make.on.dropout_tile((3, n, m), 2**33 + 5, (7 * n * m + 1, 2 * m), 0.4, given)
+
+
 def gaussian(make, n, m):
     yield make.on.gaussian((n, m), make.dtype, 2**40 + 3)
 
@@ -348,7 +354,7 @@ def mean_pool_gradient(make, n, m):
 
 WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
     take_block, round_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows,
-    subtract_block, activate, activate_gradient, dropout, gaussian, cross_entropy, cross_entropy_gradient,
+    subtract_block, activate, activate_gradient, dropout, dropout_tile, gaussian, cross_entropy, cross_entropy_gradient,
     lstm_step, lstm_step_gradient, column_sums, sum_groups, link_places, sum_of_squares, multiply_groups,
     multiply_blocks, block_product, transpose, columns, add_columns, put_outputs, convolve_each,
     convolve_each_image_gradient, convolve_each_weight_gradient, max_pool, max_pool_gradient, mean_pool,

@@ -47,6 +47,9 @@ LAYERS = {
 # Those that Caffe has not: only round trips matter.
 OWN = {"GRU": (LSTM % "", [(3, 2, 4), (3, 2)]),
        "LSTM of two directions": (LSTM % "bidirectional: true", [(3, 2, 4), (3, 2)]),
+       "LayerNorm": ("layer_norm_param { axis: 1 }", [(2, 3, 4)]),
+       "LayerNorm without bias": ("layer_norm_param { bias_term: false }", [(2, 3, 4)]),
+       "RMSNorm": ("", [(2, 3, 4)]), "Position": ("position_param { max_steps: 7 }", [(2, 3, 4)]),
        "DropConnect": ("inner_product_param { num_output: 5 }", [(2, 6)])}
 
 

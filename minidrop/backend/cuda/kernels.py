@@ -231,6 +231,13 @@ class CupyKernels(CudaConvolutions, CudaPooling, CudaUpdates):
                   scale=scale)
         return y
 
+    def dropout_tile(self, shape: tuple[int, int, int], begin: int, strides: tuple[int, int], rate: float,
+                     key: Any) -> np.ndarray:
+        keep = self.empty(shape, np.bool_)
+        self._run(cuda.dropout_tile, keep=keep.view(np.uint8), key=key, threshold=dropout_threshold(rate),
+                  begin=begin, stride=strides[0], row_stride=strides[1])
+        return keep
+
     def gaussian(self, shape: Any, dtype: Any, key: int) -> Any:
         if np.dtype(dtype).name not in REALS:
             return super().gaussian(shape, dtype, key)

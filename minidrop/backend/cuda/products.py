@@ -136,6 +136,27 @@ class CudaProducts(Backend):
                     out[...], results[i] = result, out
         return iter(results)
 
+    def gemm_stack(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        out = self.empty((*a.shape[:2], b.shape[2]), a.dtype)
+        if not out.size or not a.shape[2]:
+            out.fill(0)
+            return out
+        kind = self._kind(a.dtype)
+        a, b = self._stack(a, kind), self._stack(b, kind)
+        call = batched(_matrix(a[0]), _matrix(b[0]), Matrix.contiguous(*out.shape[1:]),
+                       (*(x.strides[0] // x.itemsize for x in (a, b)), out[0].size), len(out))
+        self.blas.launch([call], a, b, out, kind)
+        return out
+
+    def _stack(self, x, kind):
+        """Return a stack of matrices as an array for cuBLAS: rounded or copied only if necessary."""
+        if kind not in _HALF:
+            return x if _matrix(x[0]) is not None else self.xp.ascontiguousarray(x)
+        if x.strides[2] != x.itemsize:      # transposed: rounded in the order of its memory
+            return self._stack(self.xp.ascontiguousarray(x.transpose(0, 2, 1)), kind).transpose(0, 2, 1)
+        flat = self.xp.ascontiguousarray(x).reshape(x.shape[0] * x.shape[1], x.shape[2])
+        return self._rounded(flat, kind).reshape(x.shape)
+
     def _batch(self, pairs, trans, size, shapes):
         """Return the products of the pairs, each as a contiguous array."""
         m, n, k = size

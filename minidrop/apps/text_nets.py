@@ -1,0 +1,124 @@
+"""Descriptions of language models, rewritten so that the net reads what it wrote."""
+
+from typing import Any
+
+from minidrop.config import NetConfig, NetParameter, filter_state, param_fields
+from minidrop.config import minidrop_pb2 as pb
+from minidrop.data import Vocabulary
+from minidrop.errors import ConfigError, DataError
+from minidrop.layers import DataLayer, known_layers, layer_class
+
+# The first of these that the net has says which blob holds the scores, and on which axis.
+JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
+LIMITED = ("Attention", "Position", "Rotary")       # they tell apart as many steps as in training
+
+
+def with_text(config: NetConfig, level: int, stages: Any) -> NetConfig:
+    """Return the NetConfig of the phase that has a TextData layer, TEST before TRAIN.
+
+    Its layers lose their include and exclude rules: they are part of the net in any phase. Raises
+    ConfigError.
+    """
+    for phase in (pb.TEST, pb.TRAIN):
+        filtered = filter_state(config, phase, level, stages)
+        if any(map(_reads_text, filtered.message.layer)):
+            for layer in filtered.message.layer:
+                layer.ClearField("include")
+                layer.ClearField("exclude")
+            return filtered
+    raise ConfigError(f"{config.where()}: the net has no TextData layer in phase TEST or TRAIN; generating "
+                      f"text needs its vocabulary")
+
+
+def _reads_text(layer):
+    kind = layer_class(layer.type) if layer.type in known_layers() else None
+    return kind is not None and issubclass(kind, DataLayer) and bool(kind.token_tops)
+
+
+def text_layer(config: NetConfig) -> int:
+    """Return the index of the one TextData layer; raises ConfigError."""
+    found = [i for i, layer in enumerate(config.message.layer) if _reads_text(layer)]
+    if len(found) > 1:
+        raise ConfigError(f"{config.where(found[1])}: the net has {len(found)} TextData layers in one phase; "
+                          f"choose one with --stage or --level")
+    if len(config.message.layer[found[0]].top) < 2:
+        raise ConfigError(f"{config.where(found[0], 'top')}: a TextData layer has the tops data, label and "
+                          f"cont")
+    return found[0]
+
+
+def vocabulary_of(config: NetConfig, index: int) -> Vocabulary:
+    """Return the vocabulary of the TextData layer `index`; raises DataError."""
+    layer = config.message.layer[index]
+    try:
+        return layer_class(layer.type).read_vocabulary(layer, config.path)
+    except DataError as error:
+        where = config.where(index, *param_fields(layer.type)[:1])
+        raise type(error)(f"{where}: layer {layer.name!r}: {error}") from error
+
+
+def context_of(source: NetConfig, config: NetConfig, index: int, level: int = 0, stages: Any = ()) -> int:
+    """Return how many steps a net tells apart: as many as a batch has in training; 0 if there is no limit.
+
+    source: the description of all phases; config: that of which TextData layer `index` reads the text. If
+    only tests read text, they are the steps of a learned Position, else those of a batch. Raises ConfigError.
+    """
+    layers = config.message.layer
+    if not any(layer.type in LIMITED for layer in layers):
+        return 0
+    longest = min((layer.position_param.max_steps for layer in layers
+                   if layer.type == "Position" and layer.position_param.max_steps), default=0)
+    trained = [layer.text_data_param.steps for layer in filter_state(source, pb.TRAIN, level, stages)
+               .message.layer if _reads_text(layer)]
+    steps = trained[0] if trained else longest or layers[index].text_data_param.steps
+    if not steps:
+        raise ConfigError(f"{config.where(index)}: layer {layers[index].name!r} does not say how many steps "
+                          f"the net is trained on; set steps in its text_data_param")
+    return min(steps, longest or steps)
+
+
+def for_steps(config: NetConfig, index: int, steps: int, context: int = 0) -> tuple[NetConfig, str, int]:
+    """Return (NetConfig for generation, name of the blob of scores, its axis of classes).
+
+    An Input layer of `steps` steps of one stream replaces the TextData layer `index`, and what reads its
+    labels is removed. With a `context` the net goes on from batch to batch for so many steps.
+    """
+    layers = config.message.layer
+    text = layers[index]
+    fed = pb.LayerParameter(name=text.name, type="Input", top=[text.top[0], *text.top[2:]])
+    fed.input_param.shape.add(dim=[steps, 1])
+    labels, kept, judges = {text.top[1]}, [], []
+    for i, layer in enumerate(layers):
+        if labels & set(layer.bottom):
+            labels.update(layer.top)
+            judges.append(layer)
+        else:
+            kept.append((fed if i == index else layer, config.origins[i]))
+    judges = [layer for name in JUDGES for layer in judges if layer.type == name
+              and layer.bottom[0] not in labels]
+    if not judges:
+        raise ConfigError(f"{config.where(index)}: no {', '.join(JUDGES[:-1])} or {JUDGES[-1]} layer reads "
+                          f"the label {text.top[1]!r}, so it is unknown which blob holds the scores; add one")
+    judge = judges[0]
+    axis = judge.accuracy_param.axis if judge.type == "Accuracy" else judge.softmax_param.axis
+    message = NetParameter()
+    message.CopyFrom(config.message)
+    message.ClearField("layer")
+    message.layer.extend(layer for layer, _ in kept)
+    for layer in message.layer if context else ():
+        _go_on(layer, context)
+    return (NetConfig(message, config.path, config.source, [origin for _, origin in kept]),
+            judge.bottom[0], axis)
+
+
+def _go_on(layer, context):
+    """Let a layer remember the batches before, up to `context` steps."""
+    if layer.type == "Attention":
+        layer.attention_param.cache = context
+    elif layer.type == "Rotary":
+        layer.rotary_param.continues = True
+    elif layer.type == "Position":
+        settings = layer.position_param
+        settings.continues = True
+        if settings.kind == settings.LEARNED and not settings.max_steps:
+            settings.max_steps = context
