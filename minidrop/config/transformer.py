@@ -19,6 +19,7 @@ from minidrop.errors import ConfigError, nearest
 
 PLACES = ("embedding", "qkv", "q", "k", "v", "probabilities", "attention", "heads", "attention_branch", "fc1",
           "hidden", "mlp_branch")
+WITHOUT_UNITS = ("BLOCK", "TILE")
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ class Transformer:
         own = dict(own) if isinstance(own, Mapping) else {"dropout_ratio": own}
         if not own.get("dropout_ratio"):
             return x
+        if own.get("pattern") in WITHOUT_UNITS:
+            settings.pop("heads", None)     # what these drop belongs to no unit, and so to no head
         name = f"{name}_drop" if place != "heads" else f"{name}_heads_drop"
         return net.add("ApproxDropout", name, _blob(x), top=name if shared else _blob(x), **settings | own)
 

@@ -71,11 +71,12 @@ class Attention(Layer):
         size, width, pairs = units // self.heads, values // self.heads, samples * self.heads
         scores = computed_scores(queries, keys, self.causal, self.settings.block_keys)
         facts: list[Pass | Product | Drops] = [
-            Pass(bottom=2, axis=2, keeps_zero=True),
+            Pass(bottom=2, axis=2, keeps_zero=True, mixes_steps=True),
             Product("", pairs, size, scores, bottom=0, factor=1, out_axis=2, weight_axes=None),
             Product("", pairs, scores, width, bottom=2, factor=0, out_axis=2, weight_axes=None)]
         if units == values and size > 1:        # heads of one size, or one set could not name them for all
-            facts += [Pass(bottom=bottom, axis=2, keeps_zero=True, runs=size) for bottom in (0, 1)]
+            facts += [Pass(bottom=bottom, axis=2, keeps_zero=True, runs=size, mixes_steps=True)
+                      for bottom in (0, 1)]
         if self.rate:
             facts.append(Drops(axis=2, reason="dropout_ratio drops every probability on its own"))
         return facts

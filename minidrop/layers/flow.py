@@ -24,6 +24,8 @@ class Pass:
     activation: the name of the function in Backend.activate, "" if there is none.
     mixes_samples: an entry depends on those of other samples too: what a drop leaves out must be the same for
         all of them.
+    mixes_steps: an entry depends on those of other steps of its sequence: samples may differ in what a drop
+        leaves out, steps may not.
     joint: of several bottoms; it holds where all of them lack the same entries.
     runs: it holds for entries taken in whole runs of this many neighbours, as heads of attention are; with 1
         for each entry. Facts with longer runs hold only together with those of the other bottoms.
@@ -38,6 +40,7 @@ class Pass:
     compact: bool = True
     activation: str = ""
     mixes_samples: bool = False
+    mixes_steps: bool = False
     joint: bool = False
     runs: int = 1
 

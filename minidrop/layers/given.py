@@ -14,6 +14,7 @@ class NodePlan:
     done: for an activation or a drop, the product above has already done its work.
     skips: for a drop inside the layer, its products leave out what is dropped; otherwise a mask is applied.
     expand: the numbers of the bottoms that the net makes dense first.
+    whole: the net makes the tops dense, which lack entries only where all bottoms happen to lack the same.
     """
 
     activation: str = "none"
@@ -21,6 +22,7 @@ class NodePlan:
     done: bool = False
     skips: bool = False
     expand: frozenset = frozenset()
+    whole: bool = False
 
 
 @dataclass(frozen=True)

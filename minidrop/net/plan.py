@@ -142,6 +142,8 @@ class Plan:
         for drop in self.drops:
             if drop.node is drop.producer or drop.node in drop.consumers:
                 set_of(drop.node, skips=True)
+            for node in drop.adders:
+                set_of(node, whole=True)
         for epilogue in self.epilogues if fused else ():
             if epilogue.activation is not None:
                 set_of(epilogue.product, activation=epilogue.function)

@@ -5,8 +5,9 @@ A pure pass over the graph: it returns a Plan and changes nothing. For each drop
             compute the axis as their outputs and can leave them out. Any Pass may be crossed, whatever f(0)
             is: its missing entries are dropped anyway. (Blocks that were not computed pass through it too,
             with arbitrary values, so for blocks f must be finite everywhere. What differs between samples
-            crosses none that mixes them.) A layer whose runs of entries come from several bottoms, as the
-            heads of attention do, is walked through all of them if whole runs are dropped.
+            crosses none that mixes them, and blocks, which differ between steps, none that mixes steps.)
+            A layer whose runs of entries come from several bottoms, as the heads of attention do, is walked
+            through all of them if whole runs are dropped.
   downward  units: the drop's top carries the kept set, and a missing entry now *means zero*. Passes that
             keep zeros carry it on, Products that read the axis consume it, a sum adds it to its other
             bottoms; before all others it is expanded.
@@ -51,6 +52,7 @@ def plan_compaction(graph: Graph, backend: Backend) -> Plan:
 
 
 MIXES_SAMPLES = "takes its means over all samples, so that groups of samples cannot differ in it"
+MIXES_STEPS = "reads other steps too, so that steps cannot differ in it"
 TOO_FEW_ROWS = "with so few streams a product for each pattern of a step costs more than it saves"
 
 
@@ -96,8 +98,8 @@ class _Walker:
             if not fact.finite and drop.kind == "blocks":
                 return found.without(f"{node.name} ({node.config.type}) is not finite everywhere, so it has "
                                      f"to see real values")
-            if fact.mixes_samples and _differs(drop):
-                return found.without(f"{node.name} ({node.config.type}) {MIXES_SAMPLES}"
+            if mixed := _mixes(fact, drop):
+                return found.without(f"{node.name} ({node.config.type}) {mixed}"
                                      + "; try groups: 1" * (drop.site.kind == "units"))
             if node is not drop.node:
                 found.crossed.append(node)
@@ -184,7 +186,7 @@ class _Walker:
         facts = [fact for fact in node.passes_from(i, axis) if fact.compact and fact.runs == 1
                  and (fact.keeps_zero or fact.top is None)
                  and not (fact.joint and any(carrying.get(ref) != axis for ref in node.bottoms))]
-        mixed = _differs(drop) and any(fact.mixes_samples for fact in facts)
+        mixed = next(filter(None, (_mixes(fact, drop) for fact in facts)), "")
         if clash:
             drop.unread.append((node, clash))
         if reads and not clash:
@@ -202,7 +204,7 @@ class _Walker:
             drop.expanders.append(node)
             self.plan.expand[node.index].add(i)
         elif not clash:
-            drop.unread.append((node, f"it {MIXES_SAMPLES}" if mixed else "it cannot leave anything out"))
+            drop.unread.append((node, f"it {mixed}" if mixed else "it cannot leave anything out"))
 
     def _clash(self, drop, node, state):
         """Return why a layer with Products cannot leave out what a drop above it drops; "" if it can."""
@@ -235,9 +237,13 @@ def _reads(product, axis, drop):
             and (drop.kind == "units" or product.in_spread == 1))
 
 
-def _differs(drop):
-    """Return whether a drop leaves out other activations of one sample than of another."""
-    return drop.site.kind == "blocks" or drop.site.groups > 1
+def _mixes(fact, drop):
+    """Return why a Pass needs all of what a drop leaves out of some samples or steps alone; "" if it does
+    not."""
+    blocks = drop.site.kind == "blocks"
+    if fact.mixes_samples and (blocks or drop.site.groups > 1):
+        return MIXES_SAMPLES
+    return MIXES_STEPS if fact.mixes_steps and blocks else ""
 
 
 def _counts_in_loss(writer, ref):

@@ -52,6 +52,8 @@ class Run:
         except (MinidropError, MemoryError) as error:
             self.raise_of(node, error)
         tops = tops if isinstance(tops, tuple) else (tops,)
+        if node.layer.plan.whole:
+            tops = tuple(functions.expand(top) for top in tops)
         if net.force_backward and node.layer.is_data:
             for top in tops:
                 top.require_grad()

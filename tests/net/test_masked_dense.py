@@ -337,7 +337,8 @@ def test_a_wrong_scale_is_caught(monkeypatch, pattern):
 
 @families_at_all("operation", ["SUM", "PROD", "MAX"], ("SUM",))
 def test_eltwise_carries_what_all_of_its_bottoms_lack(operation, pattern):
-    """Two branches of one drop meet again: nothing is put back. With another branch it is."""
+    """Two branches of one drop meet again: nothing is put back. With another branch it is, unless it is added
+    in its place."""
     branches = (ip("ip1", "data", 29), drop("drop1", "ip1", pattern=pattern), layer("ReLU", "a", "drop1"),
                 layer("TanH", "b", "drop1"))
     how = f"eltwise_param {{ operation: {operation} }}"
@@ -348,5 +349,7 @@ def test_eltwise_carries_what_all_of_its_bottoms_lack(operation, pattern):
     check(net)
     net = make_net(*branches, ip("whole", "data", 29), layer("Eltwise", "both", "a whole", None, how),
                    ip("ip2", "both", 7), LOSS % "ip2")
-    assert names(net.plan.drops[0].expanders) == ["both"] * (kind_of(pattern) == "units")
+    plan = net.plan.drops[0]
+    found = plan.adders if operation == "SUM" else plan.expanders
+    assert names(found) == ["both"] * (kind_of(pattern) == "units")
     check(net)

@@ -50,6 +50,20 @@ def test_two_branches_that_drop_other_units():
         assert_matches_masked_dense(net, iteration, images())
 
 
+def test_branches_that_drop_the_same_by_chance_are_put_in_place_all_the_same():
+    """The layers below a sum were promised all units: Sigmoid would make 0 of what is missing, not 1/2."""
+    drops = [drop(f"d{name}", name, "PERIODIC groups: 1 step: 2", settings="dropout_ratio: 0.5") for name in "ab"]
+    net = net_of(IN, ip("a", "data", 24), drops[0], ip("b", "data", 24), drops[1],
+                 layer("Eltwise", "sum", "da db"), layer("Sigmoid", "act", "sum"), ip("ip2", "act", 7),
+                 LOSS % "ip2", phase="TRAIN")
+    alike = set()
+    for iteration in range(8):
+        assert_matches_masked_dense(net, iteration, images())
+        assert net.blobs["sum"].kept is None
+        alike.add(net.draws["da"].kept == net.draws["db"].kept)
+    assert alike == {True, False}
+
+
 @pytest.mark.parametrize("axis", [1, 2])
 def test_sums_of_compact_and_dense_arrays(axis):
     kept = {1: Kept.of([0, 2], 4), 2: KeptByGroup([Kept(1, 2, 1, 5), Kept.of([0, 1, 4], 5)])}[axis]
