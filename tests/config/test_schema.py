@@ -165,7 +165,8 @@ OWN = {
     "RotaryParameter": "num_heads 1 1, base 2 10000, continues 3 False",
     "DropoutParameter": "axes 5000, shared 5001 False",
     "LayerParameter": "approx_dropout_param 5000, text_data_param 5001, param_str 5002, "
-                      "attention_param 5003, gelu_param 5004, layer_norm_param 5005, patches_param 5006, permute_param 5007, "
+                      "attention_param 5003, gelu_param 5004, layer_norm_param 5005, patches_param 5006, "
+                      "permute_param 5007, "
                       "position_param 5008, rms_norm_param 5009, rotary_param 5010",
     "PoolingParameter": "ceil_mode 5000 True",
     "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0, "
@@ -189,7 +190,8 @@ ENUMS = {
     "TanHParameter.Engine": "DEFAULT CAFFE CUDNN", "ApproxDropoutParameter.Scale": "RATE PATTERN",
     "ApproxDropoutParameter.Search": "EXACT SGD", "ApproxDropoutParameter.Time": "SEQUENCE STEP",
     "ApproxDropoutParameter.Grouping": "STRATIFIED INDEPENDENT",
-    "RecurrentParameter.DropoutType": "APPROX CONVENTIONAL", "TextDataParameter.Level": "WORD CHARACTER PIECE",
+    "RecurrentParameter.DropoutType": "APPROX CONVENTIONAL",
+    "TextDataParameter.Level": "WORD CHARACTER PIECE",
     "GELUParameter.Approximate": "NONE TANH", "PositionParameter.Kind": "LEARNED SINUSOIDAL",
     "ConvolutionParameter.Engine": "DEFAULT CAFFE CUDNN", "HingeLossParameter.Norm": "L1 L2",
     "LRNParameter.Engine": "DEFAULT CAFFE CUDNN",
