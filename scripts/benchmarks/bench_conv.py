@@ -45,10 +45,10 @@ THREADS = ("MINIDROP_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_N
 
 
 # -- measuring -----------------------------------------------------------------------------------------------
-def in_turn(workers, options, after_turn=None):
-    """Return `measure` of {name: arguments of a worker}, and GFLOP/s of a large product in turn with them."""
-    workers = {**workers, PRODUCT: [PRODUCT]}
-    running = {name: Worker(WORKER, *arguments) for name, arguments in workers.items()}
+def in_turn(workers, options, after_turn=None, script=WORKER):
+    """Return `measure` of {name: arguments of a script}, and GFLOP/s of a large product in turn with them."""
+    running = {name: Worker(script, *arguments) for name, arguments in workers.items()}
+    running[PRODUCT] = Worker(WORKER, PRODUCT)
     results = measure(running, options.blocks, options.block_seconds, after_turn)
     for worker in running.values():
         worker.close()

@@ -18,8 +18,6 @@ run is a line of OUT/results.jsonl, and no run that stands there is made again; 
 on from its last snapshot. OUT/table.md and OUT/figure.png are made of what is there.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -31,7 +29,18 @@ from statistics import mean
 import click
 from bench_models import MODELS, batches_per_pass, make_solver
 from paper import LANGUAGE_MODELS
-from reproduction import Cell, ListOf, Store, command, measure_speed, split_methods, train_all
+from reproduction import (
+    Cell,
+    ListOf,
+    Store,
+    command,
+    folder_of,
+    keep,
+    measure_speed,
+    resume,
+    split_methods,
+    train_all,
+)
 from reproduction_report import color_of, markdown, report, rows_of, save, spread, tidy, times
 
 import minidrop as md
@@ -74,8 +83,7 @@ def train(key, folder=None):
     (iteration, seconds of training, training loss since the last point, test loss, perplexity, accuracy),
     losses a token.
     """
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    folder = folder and Path(folder) / name
+    folder = folder and folder_of(key, folder)
     solver = build(key)
     try:
         warm_up(key)
@@ -115,27 +123,6 @@ def finish(solver, key, folder):
     test = solver.test()
     return {"perplexity": test["perplexity"], "accuracy": test["accuracy"], "seconds": seconds,
             "curve": curve}
-
-
-def keep(solver, curve, folder):
-    """Write a snapshot and the curve up to it, and remove what was kept before."""
-    folder.mkdir(parents=True, exist_ok=True)
-    solver.snapshot(folder / f"{solver.iteration}.h5")
-    temporary = folder / "curve.tmp"
-    temporary.write_text(json.dumps(curve))
-    os.replace(temporary, folder / "curve.json")
-    for path in folder.glob("*.h5"):
-        if path.stem != str(solver.iteration):
-            path.unlink()
-
-
-def resume(solver, folder):
-    """Go on from what `keep` has written, if there is any; returns the curve."""
-    if not folder or not (folder / "curve.json").exists():
-        return []
-    curve = json.loads((folder / "curve.json").read_text())
-    solver.restore(folder / f"{curve[-1][0]}.h5")
-    return curve
 
 
 # -- tables and figure ---------------------------------------------------------------------------------------

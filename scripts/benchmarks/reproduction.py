@@ -1,5 +1,6 @@
-"""What reproduce_mlp.py and reproduce_lstm.py share: cells, finished runs, processes that train, options."""
+"""What the reproductions share: cells, finished runs, processes that train, options."""
 
+import hashlib
 import json
 import os
 import platform
@@ -150,6 +151,33 @@ def work(train):
     key, extra = json.loads(sys.stdin.readline())
     threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
     print(json.dumps(train(key, extra)), flush=True)
+
+
+# -- trainings that go on where they were interrupted --------------------------------------------------------
+def folder_of(key, folder):
+    """Return the folder for what belongs to a training that has not ended."""
+    return Path(folder) / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def keep(solver, curve, folder):
+    """Write a snapshot and the curve up to it, and remove what was kept before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    solver.snapshot(folder / f"{solver.iteration}.h5")
+    temporary = folder / "curve.tmp"
+    temporary.write_text(json.dumps(curve))
+    os.replace(temporary, folder / "curve.json")
+    for path in folder.glob("*.h5"):
+        if path.stem != str(solver.iteration):
+            path.unlink()
+
+
+def resume(solver, folder):
+    """Go on from what `keep` has written, if there is any; returns the curve."""
+    if not folder or not (folder / "curve.json").exists():
+        return []
+    curve = json.loads((folder / "curve.json").read_text())
+    solver.restore(folder / f"{curve[-1][0]}.h5")
+    return curve
 
 
 # -- command line --------------------------------------------------------------------------------------------
