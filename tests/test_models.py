@@ -47,7 +47,7 @@ def stand_ins(tmp_path_factory):
         lines += [" ".join(words[:rest - 1])] * (rest > 0)
         (folder / "ptb" / f"{part}.txt").write_text("".join(f"{line}\n" for line in lines))
     (folder / "tinyshakespeare").mkdir()
-    (folder / "tinyshakespeare" / "input.txt").write_text("".join(map(chr, range(48, 113))) * 500)
+    (folder / "tinyshakespeare" / "input.txt").write_text("".join(map(chr, range(48, 113))) * 700)
     for name, shape in IMAGES.items():
         (folder / name).mkdir()
         write_mean(folder / name / "mean.binaryproto", np.zeros(shape))
