@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from cases import every_pair
 
 import minidrop as md
 from minidrop.config import parse_solver
@@ -55,9 +56,7 @@ RULES = {"SGD": "momentum: 0.9", "Nesterov": "momentum: 0.9", "AdaGrad": "", "RM
          "AdaDelta": "momentum: 0.9 delta: 1e-6", "Adam": "momentum: 0.9"}
 
 
-@pytest.mark.parametrize("regularization", ["L1", "L2"])
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("family", ["PERIODIC", "ROW"])
+@every_pair(("regularization", ["L1", "L2"]), ("rule", list(RULES)), ("family", ["PERIODIC", "ROW"]))
 def test_compact_training_equals_masked_dense_training(rule, family, regularization):
     """Every rule acts on all weights as with ordinary dropout: one that was dropped has gradient 0 and is not
     frozen."""
