@@ -48,6 +48,19 @@ def every_pair(*factors):
         best = max(combinations, key=lambda places: len(pairs[places] & missing))
         chosen.add(best)
         missing -= pairs[best]
+    return _chosen_of(factors, combinations, chosen)
+
+
+def every_value(*factors):
+    """Like every_pair, but only as many combinations always run as the longest factor has values: they go
+    through all factors in step, so each value of each runs. The others run with --full."""
+    sizes = [len(values) for _, values in factors]
+    chosen = {tuple(i % size for size in sizes) for i in range(max(sizes))}
+    return _chosen_of(factors, list(itertools.product(*map(range, sizes))), chosen)
+
+
+def _chosen_of(factors, combinations, chosen):
+    """parametrize for combinations of places in factors, of which those that are not chosen are `full`."""
     cases = []
     for places in combinations:
         case = []

@@ -143,23 +143,27 @@ class EuclideanLossLayer(caffe.Layer):
 
 
 # -- nets ----------------------------------------------------------------------------------------------------
-def smaller(config):
-    """The same net on batches of 2, so that a step of AlexNet takes a second."""
+def smaller(config, whole):
+    """The same net on batches of 2, so that a step of AlexNet takes a second; unless `whole`, no InnerProduct
+    has more than 100 outputs."""
     for layer in config.message.layer:
         for _, value in layer.ListFields():
             if hasattr(value, "batch_size"):
                 value.batch_size = 2
         for shape in layer.input_param.shape:
             shape.dim[0] = min(shape.dim[0], 2)
+        if not whole and layer.inner_product_param.num_output > 1000:
+            layer.inner_product_param.num_output = 100
     return config
 
 
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.full)])
 @pytest.mark.parametrize("path", NETS, ids=name_of)
-def test_a_net_builds_and_runs_a_training_step(path, caffe_tree, monkeypatch):
+def test_a_net_builds_and_runs_a_training_step(path, whole, caffe_tree, monkeypatch):
     monkeypatch.chdir(caffe_tree)
     if path.name == "linreg.prototxt":
         allow_python_layers(monkeypatch, caffe_tree)
-    config = smaller(load_net(path))
+    config = smaller(load_net(path), whole)
     if not any(layer.type.endswith("Data") for layer in config.message.layer):
         return run_backward(config)
     settings = SolverParameter(net_param=config.message, base_lr=1e-6, lr_policy="fixed", max_iter=1,

@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,17 @@ def is_module(name):
     return path.with_suffix(".py").is_file() or path.is_dir()
 
 
+@cache
+def parsed(text):
+    return ast.parse(text)
+
+
 def imports(own, text, is_package=False):
     """Yield (absolute module name, line) of every import in the text of module `own`, those inside functions
     too."""
     package = ["minidrop", *own.split(".")]
     package = package if is_package else package[:-1]
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -122,7 +128,7 @@ def test_the_check_allows_what_it_should():
 
 @in_turn("path", [*SOURCES, PACKAGE / "__init__.py"])
 def test_nothing_that_runs_data_as_code(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path.read_text(encoding="utf-8"))
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call)
               and isinstance(node.func, ast.Name)}
     assert not called & {"eval", "exec", "compile", "__import__"}

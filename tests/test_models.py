@@ -25,7 +25,7 @@ IMAGES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32), "il
 # Nets of images, and the last product of each that leaves out what a drop of its `approx` file drops.
 CAFFES = {"lenet": "ip2", "cifar10_quick": "ip1", "cifar10_full": "ip1", "caffenet": "fc8", "vgg16": "fc8",
           "resnet_cifar": "res4c_branch2b"}
-LARGE = ("caffenet", "vgg16", "gpt_sparsedrop", "vit_sparsedrop")       # their weights take seconds to fill
+LARGE = ("caffenet", "vgg16", "ptb_large", "caption_lm", "gpt_sparsedrop", "vit_sparsedrop")    # filled in seconds
 TRANSFORMERS = ("gpt_shakespeare", "gpt_sparsedrop", "vit_tiny", "vit_cifar10", "vit_sparsedrop")
 DROPS = ("Dropout", "ApproxDropout")
 
@@ -119,7 +119,7 @@ def test_approx_changes_nothing_but_the_drops(name):
                 if layer.type not in (*DROPS, *without)]
     assert layers("train_val_approx.prototxt") == layers("train_val.prototxt")
     without = "HDF5Data", "DummyData", "Accuracy"
-    if name in LARGE:
+    if name in ("caffenet", "vgg16"):
         assert layers("timing.prototxt", *without) == layers("train_val.prototxt", *without)
     plain, approx = (load_solver(MODELS / name / f"solver{end}.prototxt").message for end in ("", "_approx"))
     assert (plain.net, approx.net) == ("train_val.prototxt", "train_val_approx.prototxt")
@@ -207,7 +207,7 @@ def test_real_penn_treebank(data_folder):
 
 @pytest.mark.parametrize("file, layers", [("train_val", 2), ("train_val_3", 3)])
 def test_caption_lm_is_the_papers(file, layers):
-    net = Net(load_net(MODELS / "caption_lm" / f"{file}.prototxt"), "TRAIN", "cpu")
+    net = Net(load_net(MODELS / "caption_lm" / f"{file}.prototxt"), "TRAIN", "cpu", fills=False)
     lstms = [layer for layer in net.layers.values() if layer.config.type == "LSTM"]
     assert [layer.units for layer in lstms] == [1000] * layers
     assert [site.settings.rate for site in net.drop_sites.values()] == [0.5] * (layers + 1)

@@ -79,8 +79,8 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
 def _fresh(name):
     """Make a folder for a new run and return its path; unique even for starts within one second."""
     stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for suffix in ("", *(f"-{i}" for i in range(2, 10**6))):
-        path = ROOT / f"{stem}{suffix}"
+    for i in range(1, 10**6):
+        path = ROOT / (f"{stem}-{i}" if i > 1 else stem)
         try:
             path.mkdir(parents=True)
             return path

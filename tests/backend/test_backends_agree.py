@@ -535,12 +535,12 @@ def test_gaussian_law(backend, dtype):
     assert abs(e).max() < math.sqrt(64 * math.log(2))
 
 
-@pytest.mark.parametrize("shape", [(TOTAL, TOTAL), (200, TOTAL), (3, 2), (TOTAL,)])
-@pytest.mark.parametrize("rows", KEPT)
+@pytest.mark.parametrize("rows, shape", [
+    *((rows, shape) for rows in KEPT for shape in ((TOTAL, TOTAL), (TOTAL,))),
+    ("None", (200, TOTAL)), ("None", (3, 2))])
 def test_sgd_update(backend, array, close, rows, shape):
-    rows = KEPT[rows] if shape[0] == TOTAL else None
-    for cols, decay, momentum, l1 in itertools.product(KEPT.values(), (0.0, 0.01), (0.0, 0.9), (False, True)):
-        cols = cols if shape[-1] == TOTAL and len(shape) == 2 else None
+    rows, all_cols = KEPT[rows], KEPT.values() if shape[-1] == TOTAL and len(shape) == 2 else [None]
+    for cols, decay, momentum, l1 in itertools.product(all_cols, (0.0, 0.01), (0.0, 0.9), (False, True)):
         W, history, dense = array(shape), array(shape), array(shape)
         block = GENERIC.submatrix(dense, rows, cols) if len(shape) == 2 else GENERIC.take(dense, rows, 0)
         gradient = Block(block, rows, cols).dense(GENERIC, shape).astype(float)

@@ -56,6 +56,12 @@ def test_a_rehearsal_goes_through_all_of_it(scripts, tmp_path, monkeypatch):
                         partial(scripts.gpu_checks.check_block_products, sizes=sizes))
     models = scripts.bench_models.MODELS
     monkeypatch.setitem(models, "quick_lm", replace(models["quick_lm"], units=20, vocabulary=50, streams=4))
+    monkeypatch.setattr(scripts.gpu_timing, "BURST", 2)
+    monkeypatch.setattr(scripts.gpu_timing, "BURSTS", 2)
+    checks, trained = scripts.gpu_checks, scripts.gpu_checks.trained
+    monkeypatch.setattr(checks, "check_nets", partial(checks.check_nets, iterations=1))
+    monkeypatch.setattr(checks, "trained",
+                        lambda *given, **more: trained(*given, **{**more, "iterations": 5}))
     monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--rehearse", "--json", str(tmp_path / "gpu.json")])
     assert scripts.bench_gpu.main() == 0
     result = json.loads((tmp_path / "gpu.json").read_text())
@@ -108,7 +114,7 @@ def test_captured_steps_are_checked_first(scripts, recorded_cuda, monkeypatch):
 
     def shorter(*arguments, iterations, **more):
         seen.append(iterations)
-        return trained(*arguments, iterations=iterations - 16, **more)
+        return trained(*arguments, iterations=iterations - 26, **more)
     monkeypatch.setattr(scripts.gpu_checks, "trained", shorter)
     scripts.gpu_checks.check_captured(backend)
     assert seen == 6 * [40]
@@ -121,7 +127,7 @@ def test_captured_steps_are_checked_first(scripts, recorded_cuda, monkeypatch):
     def late(memory, lr, *more):
         """The device learns the learning rate of one iteration too late."""
         calls.append(lr)
-        send(memory, lr * (1.0 + 1e-6 * (len(calls) == 20)), *more)
+        send(memory, lr * (1.0 + 1e-6 * (len(calls) == 6)), *more)
     monkeypatch.setattr(captured.CapturedMemory, "send", late)
     with pytest.raises(AssertionError, match="PERIODIC: "):
         scripts.gpu_checks.check_captured(backend)

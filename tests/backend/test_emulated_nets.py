@@ -77,11 +77,14 @@ def batch(rng, first):
     return {"data": rng.standard_normal((6, 13)), "label": rng.integers(0, 7, 6)}
 
 
+ITERATIONS = 3
+
+
 def train(layers, device, solver, dtype="float64"):
     """Return (losses, parameters) of some steps."""
     net = Net(parse_net("\n".join(layers)), device=device, dtype=dtype, seed=3)
     updater, rng, losses = Updater(parse_solver(solver).message, net), np.random.default_rng(1), []
-    for iteration in range(5):
+    for iteration in range(ITERATIONS):
         net.draw_patterns(iteration)
         net.forward(**batch(rng, layers[0]))
         losses.append(net.loss)
@@ -125,4 +128,4 @@ def test_training_in_float32_and_less(emulated_cuda, layers, family, precision, 
     # forward and two gradients above, below or between drops; none of the data, and no convolution
     products = {text: 3 + 3, pictures: 3}.get(layers, 2 + 3 + 3)
     skips = family == "BLOCK" and precision != "float32"
-    assert cuda.kernels.launches.count("block_product") == (5 * products if skips else 0)
+    assert cuda.kernels.launches.count("block_product") == (ITERATIONS * products if skips else 0)

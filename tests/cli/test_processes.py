@@ -52,18 +52,17 @@ LONG = ("--set", "max_iter=1000000", "--set", "display=0", "--set", "test_interv
         "--set", "snapshot_keep=2")
 
 
-def test_end_to_end(tiny):
+def test_end_to_end(tiny, minidrop):
     child = train(tiny, "o")
     out, err = finish(child)
     assert child.returncode == 0 and err == ""
     assert out.splitlines()[-1].startswith("done: 40 iterations")
-    child = start("-model", tiny.net, "-weights", "o/snapshots/task_iter_40.h5", "test")
-    out, _ = finish(child)
-    assert child.returncode == 0 and "accuracy = " in out
+    done = minidrop("-model", tiny.net, "-weights", "o/snapshots/task_iter_40.h5", "test")
+    assert done.code == 0 and "accuracy = " in done.out
 
 
 def test_the_installed_script(tiny):
-    """The console script that pip made, from check over train to test."""
+    """The console script that pip made trains and tests."""
     script = Path(sys.executable).with_name("minidrop")
     if not script.exists():
         pytest.skip("minidrop is not installed beside this Python: no console script to run")
@@ -74,7 +73,6 @@ def test_the_installed_script(tiny):
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout
 
-    assert "drop1 (PERIODIC) saves" in run("check", tiny.net)
     assert "done: 40 iterations" in run("train", "--solver", tiny.solver, "--out", "o")
     assert "accuracy = " in run("test", "--model", tiny.net, "--weights", "o/snapshots/task_iter_40.h5",
                                 "--iterations", 2)
@@ -84,8 +82,8 @@ def test_the_installed_script(tiny):
     (), pytest.param(("--dropout", "conventional", "--set", "type=Adam", "--set", "momentum=0.9"),
                      marks=pytest.mark.full)])
 def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
-    settings = (*options, "--set", "max_iter=1000", "--set", "snapshot=100", "--set", "display=7", "--set",
-                "average_loss=10", "--set", "test_interval=150", "--set", "snapshot_best=accuracy")
+    settings = (*options, "--set", "max_iter=500", "--set", "snapshot=50", "--set", "display=7", "--set",
+                "average_loss=10", "--set", "test_interval=70", "--set", "snapshot_best=accuracy")
     whole = train(tiny, "whole", *settings)
     finish(whole)
     assert whole.returncode == 0
@@ -94,8 +92,8 @@ def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
     moments, kills = random.Random(seed), 0
     for _ in range(2):
         child = train(tiny, "killed", *settings, "--resume", "auto")
-        wait_for(child, tiny.path / "killed/snapshots/task_iter_100.h5")
-        time.sleep(moments.uniform(0, 0.3) + 0.4 * kills)           # a resumed one has to start first
+        wait_for(child, tiny.path / "killed/snapshots/task_iter_50.h5")
+        time.sleep(moments.uniform(0, 0.15) + 0.4 * kills)           # a resumed one has to start first
         child.kill()
         child.communicate(timeout=SECONDS)
         kills += child.returncode == -signal.SIGKILL
@@ -103,7 +101,7 @@ def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
     out, _ = finish(last)
     assert last.returncode == 0 and kills
     assert "going on at iteration " in out
-    for name in ("task_iter_1000.h5", "task_best.h5"):
+    for name in ("task_iter_500.h5", "task_best.h5"):
         a, b = (weights_of(tiny.path / run / "snapshots" / name) for run in ("whole", "killed"))
         assert set(a) == set(b) and all(a[key].tobytes() == b[key].tobytes() for key in a)
     assert (tiny.path / "killed/metrics.jsonl").read_bytes() == (tiny.path
@@ -111,7 +109,7 @@ def test_kill_at_a_random_moment_and_resume(tiny, weights_of, options):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_stop_signal_snapshots_and_says_how_to_go_on(tiny, weights_of, name):
+def test_a_stop_signal_snapshots_and_says_how_to_go_on(tiny, minidrop, weights_of, name):
     child = train(tiny, "o o", *LONG)
     wait_for(child, tiny.path / "o o/snapshots/task_iter_50.h5")
     child.send_signal(getattr(signal, name))
@@ -132,7 +130,9 @@ def test_a_stop_signal_snapshots_and_says_how_to_go_on(tiny, weights_of, name):
     child = start(*command[1:], "--set", f"max_iter={iteration + 30}")
     out, _ = finish(child)
     assert child.returncode == 0 and f"going on at iteration {iteration} from " in out
-    finish(train(tiny, "whole", *LONG, "--set", f"max_iter={iteration + 30}"))
+    done = minidrop("train", "--solver", tiny.solver, "--out", "whole", *LONG, "--set",
+                    f"max_iter={iteration + 30}")
+    assert done.code == 0
     a, b = (weights_of(tiny.path / run / f"snapshots/task_iter_{iteration + 30}.h5")
             for run in ("o o", "whole"))
     assert all(np.array_equal(a[key], b[key]) for key in a)

@@ -49,13 +49,13 @@ SPACED = st.lists(PIECES | st.characters(codec=None), max_size=40).map(" ".join)
 JOINED = st.lists(PIECES, max_size=40).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text())
 def test_any_text_survives(text):
     survives(text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(SPACED | JOINED)
 @example("layer: []")
 @example("zzz: []")
@@ -65,7 +65,7 @@ def test_any_pieces_survive(text):
     survives(text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, len(NET)), st.integers(0, 12), PIECES | st.text(max_size=3), st.booleans())
 def test_mutated_text_survives(at, cut, piece, solver):
     text = NET[:at] + piece + NET[at + cut:]
@@ -110,13 +110,13 @@ SCALARS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(messages(NetParameter), st.sampled_from(FORMS))
 def test_every_net_that_protobuf_writes_is_read_back(message, form):
     assert parse_net(text_format.MessageToString(message, **form)).message == message
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(messages(SolverParameter))
 def test_every_solver_that_protobuf_writes_is_read_back(message):
     assert parse_solver(text_format.MessageToString(message)).message == message

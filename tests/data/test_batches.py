@@ -49,7 +49,7 @@ def test_records_that_are_skipped(tmp_path, shuffle):
         assert batches.where(1, 1) == Batches(records, 1, shuffle, 5).where(3 + skip, 0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=4), batch_size=st.integers(1, 12),
        window_bytes=st.sampled_from([1, 100, 10**6]),
        numbers=st.lists(st.integers(0, 40), min_size=1, max_size=6))

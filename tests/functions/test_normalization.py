@@ -114,10 +114,21 @@ CASES |= {
 }
 
 
-@in_turn("name", CASES)
+# On kept sets matrices and images take turns.
+ON_KEPT = [name for name in CASES if name.endswith((" kept, matrix", " kept, images"))]
+CHOSEN = [name for name in CASES if name not in ON_KEPT[1::4] + ON_KEPT[2::4]]
+
+
+@in_turn("name", CHOSEN)
 def test_gradient(name):
     function, *arrays = CASES[name]
     check_gradients(function, *arrays)
+
+
+@pytest.mark.full
+@in_turn("name", [name for name in CASES if name not in CHOSEN])
+def test_gradient_in_other_shapes(name):
+    test_gradient.__wrapped__(name)
 
 
 # -- kept sets -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import in_turn
+from cases import every_value, in_turn
 from nets import IMAGES as VECTORS
 from nets import LOSS, SMALL, images, ip, layer, net_of
 
@@ -333,8 +333,7 @@ def names(nodes):
     return [node.name for node in nodes]
 
 
-@pytest.mark.parametrize("family", known_families())
-@pytest.mark.parametrize("layer", BESIDE_DROPS)
+@every_value(("layer", list(BESIDE_DROPS)), ("family", known_families()))
 class TestElementwiseBesideDrops:
     def test_above(self, layer, family):
         """Any may be crossed; where blocks are not computed only those that are finite everywhere."""

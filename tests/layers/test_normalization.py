@@ -5,7 +5,7 @@ import re
 import nets
 import numpy as np
 import pytest
-from cases import in_turn
+from cases import every_value, in_turn
 from nets import LOSS, drop, ip, net_of
 
 from minidrop import ConfigError, Tensor
@@ -255,8 +255,7 @@ def check(net, shape):
         assert_matches_masked_dense(net, iteration, {"data": numbers(6, *shape), "label": labels})
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", [name for name in TYPES if name != "LRN within"])
+@every_value(("name", [name for name in TYPES if name != "LRN within"]), ("family", list(FAMILIES)))
 class TestDropsOfMatrices:
     def test_above(self, name, family):
         net = net_of(nets.IMAGES, ip("ip1", "data", 29), of_type(name, "ip1"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import in_turn
+from cases import every_pair, in_turn
 
 import minidrop as md
 from minidrop import ConfigError, ShapeError
@@ -132,9 +132,7 @@ def assert_equals_torch(torch, kind, sizes, layers, both, dtype, carried):
 SIZES = [(5, 3, 6, 4), (1, 1, 1, 1), (7, 2, 3, 5), (2, 6, 9, 1), (12, 9, 8, 17)]
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
-@every_kind
+@every_pair(("layers", [1, 2]), ("sizes", SIZES), ("kind", list(KINDS)))
 class TestAgainstTorch:
     @in_turn("carried", [False, True])
     def test_one_direction(self, torch, kind, sizes, layers, carried, dtype):

@@ -4,7 +4,7 @@ same bits."""
 import nets
 import numpy as np
 import pytest
-from cases import every_pair
+from cases import every_pair, every_value
 
 import minidrop as md
 from minidrop.autograd import no_grad
@@ -155,8 +155,7 @@ def test_a_subclass_promises_nothing(own_types):
 
 
 # -- values --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("rate", [0, 0.3, 0.5, 0.7, 0.9])
-@pytest.mark.parametrize("family", known_families())
+@every_value(("rate", [0, 0.3, 0.5, 0.7, 0.9]), ("family", known_families()))
 def test_the_contract_holds(family, rate, backend):
     net = net_of(*mlp(family if rate < 0.9 or family != "TILE" else "ROW", rate), device=backend.name)
     for iteration in range(8):

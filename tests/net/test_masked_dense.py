@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import every_pair
+from cases import every_pair, every_value
 from nets import IMAGES, LOSS, SMALL, images, ip, layer, net_of
 
 from minidrop.config import parse_net
@@ -33,13 +33,6 @@ every_pattern = pytest.mark.parametrize("pattern", [
     pytest.param(pattern, marks=() if pattern in ALWAYS else pytest.mark.full) for pattern in PATTERNS])
 
 
-def families_at_all(names, values, of_the_others):
-    """Like parametrize for a pattern and these values: each family with all of them, the settings of families
-    with some; the others run with --full."""
-    return pytest.mark.parametrize(f"pattern, {names}", [
-        pytest.param(pattern, value, marks=() if pattern in known_families() or value in of_the_others
-                     else pytest.mark.full) for pattern in PATTERNS for value in values])
-
 SUM = 'layer { name: "sum" type: "Eltwise" bottom: "%s" bottom: "%s" top: "sum" }'
 
 
@@ -56,7 +49,7 @@ def make_net(*layers, backend="cpu", seed=0):
     return net_of(IMAGES, *layers, device=getattr(backend, "name", backend), seed=seed)
 
 
-def check(net, iterations=8):
+def check(net, iterations=5):
     """The contract holds, and over these iterations each drop really drops something of what it drops."""
     shares = {name: [] for name in net.drop_sites}
     for iteration in range(iterations):
@@ -75,7 +68,7 @@ def names(nodes):
     return [node.name for node in nodes]
 
 
-@families_at_all("rate", RATES, (0.5, 0.9))
+@every_value(("pattern", list(PATTERNS)), ("rate", RATES))
 class TestEveryFamilyAndRate:
     def test_chain_of_two_drops(self, pattern, rate, backend):
         net = make_net(ip("ip1", "data", 29), layer("ReLU", "relu1", "ip1", "ip1"),
@@ -93,7 +86,7 @@ class TestEveryFamilyAndRate:
             pytest.skip("refused: an axis of two blocks cannot drop more than half of them")
         net = make_net(ip("ip1", "data", 3), drop("drop1", "ip1", None, rate, pattern), ip("ip2", "drop1", 7),
                        LOSS % "ip2", backend=backend)
-        for iteration in range(12):
+        for iteration in range(8):
             assert_matches_masked_dense(net, iteration, images())
 
 
@@ -113,7 +106,7 @@ ELEMENTWISE = {
 }
 
 
-@families_at_all("kind", ELEMENTWISE, ("TanH", "shifting"))
+@every_value(("pattern", list(PATTERNS)), ("kind", list(ELEMENTWISE)))
 class TestElementwiseLayers:
     def type_of(self, kind):
         return {"leaky": "ReLU", "scaling": "Power", "shifting": "Power"}.get(kind, kind)
@@ -230,7 +223,7 @@ class TestStructures:
         assert net.plan.drops[0].producer.name == "ip1"
         assert names(net.plan.drops[0].consumers) == ([] if kind_of(pattern) == "weights" else ["ip2"])
         rng = np.random.default_rng(0)
-        for iteration in range(8):
+        for iteration in range(4):
             assert_matches_masked_dense(net, iteration, {"data": rng.standard_normal((3, 2, 13)),
                                                          "label": rng.integers(0, 7, (3, 2))})
 
@@ -243,7 +236,7 @@ class TestStructures:
         assert net.plan.drops[0].producer is None
         assert names(net.plan.drops[0].consumers) == ([] if kind_of(pattern) == "blocks" else ["ip1"])
         rng = np.random.default_rng(0)
-        for iteration in range(8):
+        for iteration in range(4):
             assert_matches_masked_dense(net, iteration,
                                         {"x": rng.standard_normal((6, 9, 2, 3)), "label": images()["label"]})
 
@@ -335,7 +328,7 @@ def test_a_wrong_scale_is_caught(monkeypatch, pattern):
             assert_matches_masked_dense(net, iteration, images())
 
 
-@families_at_all("operation", ["SUM", "PROD", "MAX"], ("SUM",))
+@every_value(("pattern", list(PATTERNS)), ("operation", ["SUM", "PROD", "MAX"]))
 def test_eltwise_carries_what_all_of_its_bottoms_lack(operation, pattern):
     """Two branches of one drop meet again: nothing is put back. With another branch it is, unless it is added
     in its place."""

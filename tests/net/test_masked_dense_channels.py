@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import in_turn
+from cases import every_value, in_turn
 from image_nets import PATTERNS, batch, check, conv, dropped, kind_of, make, plan
 from nets import FILLERS, LOSS, ip, layer
 
@@ -61,8 +61,7 @@ def test_two_drops_in_a_row(first, second, rate):
     check(net)
 
 
-@pytest.mark.parametrize("second", ["PERIODIC groups: 1", "UNIT groups: 2", "ROW groups: 3"])
-@pytest.mark.parametrize("groups", [1, 3])
+@every_value(("second", ["PERIODIC groups: 1", "UNIT groups: 2", "ROW groups: 3"]), ("groups", [1, 3]))
 @in_turn("first, rate", OF_EACH_KIND)
 def test_a_convolution_between_two_drops(first, second, rate, groups):
     """Groups of samples need not be the same above and below."""

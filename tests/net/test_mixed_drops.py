@@ -44,7 +44,7 @@ def drop(name, bottom, pattern):
             f'approx_dropout_param {{ pattern: "{pattern.split()[0]}" {SETTINGS.get(pattern, "")} }} }}')
 
 
-def check(text, iterations=10, device="cpu"):
+def check(text, iterations=6, device="cpu"):
     net = md.Net(parse_net(text), device=device, dtype="float64")
     for iteration in range(iterations):
         assert_matches_masked_dense(net, iteration, images(iteration))

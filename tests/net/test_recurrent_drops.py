@@ -7,7 +7,7 @@ and hidden_dropout (RH), InnerProduct and SoftmaxWithLoss over axis 2.
 
 import numpy as np
 import pytest
-from cases import every_pair
+from cases import every_pair, every_value
 
 import minidrop as md
 from minidrop.autograd import no_grad
@@ -117,16 +117,15 @@ def test_groups_of_streams_around_and_inside(kind, family, groups, time, monkeyp
         check(net_of(kind, nr=settings, rh=settings, both=both, units=11, width=9))
 
 
-@pytest.mark.parametrize("nr, rh", [("groups: 2", ""), ("", "groups: 2"), ("groups: 2", "groups: 3"),
-                                    ("groups: 3 time: STEP", "groups: 2 time: STEP"),
-                                    ("groups: 2", "groups: 1"), ("groups: 1 time: STEP", "groups: 3")])
-@every_kind
+@every_value(("kind", KINDS), ("nr, rh", [
+    ("groups: 2", ""), ("", "groups: 2"), ("groups: 2", "groups: 3"),
+    ("groups: 3 time: STEP", "groups: 2 time: STEP"), ("groups: 2", "groups: 1"),
+    ("groups: 1 time: STEP", "groups: 3")]))
 def test_different_groups_meet(kind, nr, rh):
     check(net_of(kind, 2, nr, rh, streams=4, units=13), streams=4)
 
 
-@pytest.mark.parametrize("rate", [0, 0.3, 0.5, 0.7, 0.9])
-@pytest.mark.parametrize("family", known_families())
+@every_value(("rate", [0, 0.3, 0.5, 0.7, 0.9]), ("family", known_families()))
 def test_every_family_and_rate_around_an_lstm(family, rate):
     check(net_of("LSTM", 2, drop_settings(family, rate)))
 
@@ -137,8 +136,7 @@ def test_every_family_around_the_others(kind, family):
     check(net_of(kind, 1, drop_settings(family)))
 
 
-@pytest.mark.parametrize("rate", [0, 0.3, 0.7, 0.9])
-@pytest.mark.parametrize("family", OF_UNITS)
+@every_value(("rate", [0, 0.3, 0.7, 0.9]), ("family", OF_UNITS))
 def test_every_family_and_rate_by_steps(family, rate, pays):
     check(net_of("LSTM", 1, drop_settings(family, rate, "STEP")))
 
@@ -152,9 +150,8 @@ def test_steps_that_drop_the_same(kind, period, pays):
     assert len({kept for _, _, kept in net.draws["drop0"].groups(STEPS * STREAMS)}) < STEPS
 
 
-@pytest.mark.parametrize("rate", [0, 0.3, 0.5, 0.9])
-@pytest.mark.parametrize("family", OF_UNITS)
 @pytest.mark.parametrize("time", ["SEQUENCE", "STEP"])
+@every_value(("rate", [0, 0.3, 0.5, 0.9]), ("family", OF_UNITS))
 def test_every_family_and_rate_of_the_state(time, family, rate, monkeypatch):
     """Units are few: some draws keep none."""
     pays = Backend.pays
@@ -171,16 +168,13 @@ def test_drops_of_inputs_and_state_together(kind, nr, rh, both, pays):
     check(net, 2)
 
 
-@pytest.mark.parametrize("nr", ["TILE", "BLOCK", "SLICE"])
-@pytest.mark.parametrize("rh", ["SEQUENCE", "STEP"])
-@pytest.mark.parametrize("both", [False, True])
+@every_pair(("nr", ["TILE", "BLOCK", "SLICE"]), ("rh", ["SEQUENCE", "STEP"]), ("both", [False, True]))
 def test_a_layer_with_drops_of_another_kind_around_it(nr, rh, both):
     check(net_of("LSTM", 2, drop_settings(nr), drop_settings("ROW", 0.5, rh) + " max_period: 4", both=both),
           2)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (7, 1), (6, 5)], ids=str)
-@every_kind
+@every_value(("sizes", [(1, 1), (1, 4), (7, 1), (6, 5)]), ("kind", KINDS))
 def test_other_sizes(kind, sizes, pays):
     size = dict(zip(("steps", "streams"), sizes, strict=True))
     for time in ("SEQUENCE", "STEP"):

@@ -13,7 +13,7 @@ from minidrop.patterns import PatternSequence, PatternSettings, get_family
 from minidrop.patterns.block import block_units, can_guard, guarded_rate
 from minidrop.patterns.grid import BlockGrid, BlockGroups
 
-DRAWS = 4000
+DRAWS = 2000
 
 
 def block(rate, **more):

@@ -21,7 +21,7 @@ from minidrop.patterns import (
 from minidrop.patterns.base import BY_GROUPS, OWN_SETTINGS
 
 RATES = [0, 0.05, 0.3, 1 / 3, 0.5, 0.7, 0.9, 0.95]
-DRAWS = 2000
+DRAWS = 1000
 
 
 @lru_cache
@@ -164,13 +164,13 @@ def test_draw_reaches_every_offset_equally_often(name):
     family = get_family(settings_of(name, 0.5))
     choice = family.distribution.choices[-1]
     rng = np.random.default_rng(0)
-    drawn = [family.draw(choice, rng) for _ in range(4000)]
+    drawn = [family.draw(choice, rng) for _ in range(2000)]
     if not family.enumerable:
-        assert len(set(drawn)) == 4000
+        assert len(set(drawn)) == 2000
         return
     counts = [drawn.count(family.pattern(choice, offset)) for offset in range(family.offsets(choice))]
-    expected = 4000 / family.offsets(choice)
-    assert sum(counts) == 4000
+    expected = 2000 / family.offsets(choice)
+    assert sum(counts) == 2000
     # five standard deviations of a binomial
     assert max(abs(count - expected) for count in counts) < 5 * expected ** 0.5
 

@@ -56,8 +56,8 @@ def test_each_group_drops_each_unit_at_exactly_the_rate(family, rate):
 @pytest.mark.parametrize("grouping", ["STRATIFIED", "INDEPENDENT"])
 @pytest.mark.parametrize("family", OF_UNITS)
 def test_each_group_drops_at_the_rate_in_a_sequence(family, grouping):
-    kept = draws_of(site(family, 0.7, 40, groups=3, grouping=grouping), 3000).mean(axis=(0, 2))
-    np.testing.assert_allclose(kept, 0.3, atol=0.02)
+    kept = draws_of(site(family, 0.7, 40, groups=3, grouping=grouping), 1500).mean(axis=(0, 2))
+    np.testing.assert_allclose(kept, 0.3, atol=0.025)
 
 
 # -- stratified groups ---------------------------------------------------------------------------------------
@@ -93,16 +93,16 @@ def test_the_variance_of_a_gradient_is_what_the_formula_says(rate, groups):
     rest = groups * q - floor(groups * q + 1e-9)
     expected = {"STRATIFIED": rest * (1 - rest) / (groups * q) ** 2, "INDEPENDENT": rate / (q * groups)}
     for grouping, variance in expected.items():
-        drawn = draws_of(site("PERIODIC", rate, 60, step=30, groups=groups, grouping=grouping), 4000)
+        drawn = draws_of(site("PERIODIC", rate, 60, step=30, groups=groups, grouping=grouping), 2000)
         found = (drawn.mean(axis=1) / q).var(axis=0).mean()
-        assert abs(found - variance) < 0.03 * max(variance, 0.1), grouping
+        assert abs(found - variance) < 0.05 * max(variance, 0.1), grouping
 
 
 @pytest.mark.parametrize("family", ["PERIODIC", "UNIT", "SLICE"])
 def test_pairs_across_stratified_groups_are_negatively_correlated(family):
-    # A mean over 2000 iterations and 60 units is off by less than 0.001.
+    # A mean over 1000 iterations and 60 units is off by less than 0.002.
     told = {grouping: report(PatternSettings(0.7, family, groups=3, grouping=grouping), 60,
-                             iterations=2000)["groups"]
+                             iterations=1000)["groups"]
             for grouping in ("STRATIFIED", "INDEPENDENT")}
     assert max(told["STRATIFIED"]["joint_keep"]) < 0.3 ** 2 / 2
     np.testing.assert_allclose(told["INDEPENDENT"]["joint_keep"], 0.3 ** 2, atol=0.02)

@@ -19,11 +19,11 @@ def test_the_block_is_a_thousand_iterations():
 
 @pytest.mark.parametrize("name", known_families())
 def test_any_order_of_calls_gives_the_same_patterns(name):
-    in_order = [sequence(name).at(i) for i in range(2500)]
+    in_order = [sequence(name).at(i) for i in range(1200)]
     one = sequence(name)
-    shuffled = np.random.default_rng(0).permutation(2500)[:60].tolist()
+    shuffled = np.random.default_rng(0).permutation(1200)[:60].tolist()
     assert [one.at(i) for i in shuffled] == [in_order[i] for i in shuffled]
-    assert sequence(name).at(2345) == in_order[2345]
+    assert sequence(name).at(1134) == in_order[1134]
 
 
 def test_seed_and_layer_name_matter_and_nothing_else():

@@ -589,7 +589,7 @@ folder = sys.argv[1]
 valid = open(folder + "/valid.bin", "rb").read()
 rng = random.Random(0)
 outcomes = {"read": 0, "refused": 0}
-for _ in range(1500):
+for _ in range(500):
     raw = bytearray(valid)
     for _ in range(rng.randint(1, 4)):
         raw[rng.randrange(seal.SEAL_SIZE, len(raw))] = rng.choice([0, 1, 255, rng.randrange(256)])
@@ -614,7 +614,7 @@ def test_mutated_and_sealed_again(valid, tmp_path):
     child = subprocess.run([sys.executable, "-c", RESEALED, str(tmp_path)], capture_output=True, text=True,
                            timeout=120, cwd=ROOT)
     assert child.returncode == 0, child.stderr[-2000:]
-    assert child.stdout == "1500\n"
+    assert child.stdout == "500\n"
 
 
 def test_a_snapshot_that_crashes_the_library_is_refused(path, valid, monkeypatch):

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from cases import every_pair
 
 import minidrop as md
 from minidrop.config import parse_solver
@@ -56,9 +57,9 @@ RULES = {"SGD": "momentum: 0.9", "Nesterov": "momentum: 0.9", "AdaGrad": "", "RM
          "AdamW": "momentum: 0.9"}
 
 
-@pytest.mark.parametrize("rule, regularization", [(rule, kind) for rule in RULES for kind in ("L1", "L2")
-                                                  if (rule, kind) != ("AdamW", "L1")])
-@pytest.mark.parametrize("family", ["PERIODIC", "ROW"])
+@every_pair(("rule, regularization", [(rule, kind) for rule in RULES for kind in ("L1", "L2")
+                                      if (rule, kind) != ("AdamW", "L1")]),
+            ("family", ["PERIODIC", "ROW"]))
 def test_compact_training_equals_masked_dense_training(rule, family, regularization):
     """Every rule acts on all weights as with ordinary dropout: one that was dropped has gradient 0 and is not
     frozen."""

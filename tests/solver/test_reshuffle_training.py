@@ -3,6 +3,7 @@ nets."""
 
 import numpy as np
 import pytest
+from cases import every_value
 
 import minidrop as md
 from minidrop.config import parse_solver
@@ -60,8 +61,7 @@ def losses(solver, iterations=20):
 SETTINGS = ["", "regularization_type: 'L1' clip_gradients: 0.3 iter_size: 2"]
 
 
-@pytest.mark.parametrize("more", SETTINGS, ids=["plain", "L1, clipped, two passes"])
-@pytest.mark.parametrize("rule", RULES)
+@every_value(("rule", list(RULES)), ("more", SETTINGS))
 class TestTheCourseOfTraining:
     def test_is_the_same_while_nothing_is_dropped(self, rule, more, backend):
         still, moving = (make(rule, reshuffle, more=more, device=backend.name) for reshuffle in (False, True))
@@ -145,8 +145,7 @@ def test_when(monkeypatch):
         ["TEST", *first, *second, *passes]]
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("at", [5, 6])
+@every_value(("rule", list(RULES)), ("at", [5, 6]))
 def test_resumed_run_equals_uninterrupted_run(tmp_path, rule, at):
     """Also from a snapshot of the very iteration before which units move."""
     whole = make(rule, rate=0.5, more=f"snapshot: {at} iter_size: 2 test_iter: 2 test_interval: 4",

@@ -164,7 +164,7 @@ def run(scripts, path, *arguments):
     return json.loads(path.read_text()), done.stdout.splitlines()
 
 
-def test_steps_of_a_net(scripts, tmp_path):
+def test_steps_of_a_net(scripts, workers_here, tmp_path):
     pytest.importorskip("torch")
     result, lines = run(scripts, tmp_path / "conv.json", "--peer", "torch", "--nets", "lenet:2", "--methods",
                         "dense", "--channel-drops", "--threads", "1", *SHORT)
@@ -201,11 +201,14 @@ def test_a_layer_without_products_and_a_peer(scripts, tmp_path):
     assert not {"bound_ms", "torch", "to_torch"} & set(pooling)
 
 
-def test_memory_of_a_training(scripts, tmp_path):
-    pytest.importorskip("torch")
-    result, _ = run(scripts, tmp_path / "conv.json", "--peer", "torch", "--memory", "--nets", "lenet:64",
-                    "--methods", "dense")
-    for own in (result["cells"][0]["methods"]["dense"], result["cells"][0]["methods"]["dense"]["torch"]):
+@pytest.mark.parametrize("peer", [False, pytest.param(True, marks=pytest.mark.full)])     # one more process
+def test_memory_of_a_training(scripts, tmp_path, peer):
+    if peer:
+        pytest.importorskip("torch")
+    result, _ = run(scripts, tmp_path / "conv.json", *(["--peer", "torch"] if peer else []), "--memory",
+                    "--nets", "lenet:64", "--methods", "dense")
+    dense = result["cells"][0]["methods"]["dense"]
+    for own in (dense, dense["torch"]) if peer else (dense,):
         assert own["total"] == own["peak"] - own["before"] > 1
         assert own["steps"] == own["peak"] - own["built"] > 0
 

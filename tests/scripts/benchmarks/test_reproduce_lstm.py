@@ -207,7 +207,7 @@ def test_steps_say_what_their_patterns_keep(scripts, tiny):
     assert steps.step() == pytest.approx(0.7) == steps.weights()
 
 
-def test_bench_lstm_measures_any_method(scripts, tmp_path):
+def test_bench_lstm_measures_any_method(scripts, workers_here, tmp_path):
     methods = ["RH STEP dense", "NR+RH SEQUENCE"]
     done = bench(scripts, tmp_path, "--models", "quick_lm", "--blocks", 1, "--block-seconds", 0.02, "--json",
                  "lstm.json", "--methods", *methods)
@@ -310,7 +310,15 @@ def test_speed_measures_what_is_missing_beside_conventional(scripts, cells, tmp_
     assert [record["speed_up"] for record in store.records] == [2.5, 4, 3, 4, 4]
 
 
-def test_trainings_from_the_command_line(scripts, text, tmp_path):
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_trainings_from_the_command_line(scripts, tiny, text, tmp_path, monkeypatch, processes):
+    """Each in a process of its own, or here with a smaller net: reproduce_mlp.py has the same processes."""
+    def here(script, keys, jobs, extra, threads):
+        return [(key, scripts.reproduce_lstm.train(key, extra)) for key in keys]
+
+    if not processes:
+        monkeypatch.setitem(scripts.bench_models.MODELS, "quick_lm", tiny)
+        monkeypatch.setattr(scripts.reproduction, "run_in_workers", here)
     out = tmp_path / "out"
     command = ["--quick", "--part", "cases", "--stage", "training", "--methods", "NR+RH SEQUENCE",
                "--iterations", "50", "--text", text, "--out", out, "--jobs", "2"]
