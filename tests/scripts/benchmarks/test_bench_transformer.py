@@ -127,29 +127,34 @@ def run(scripts, path, *arguments):
 
 def test_steps_of_a_net(scripts, tmp_path):
     pytest.importorskip("torch")
-    result, lines = run(scripts, tmp_path / "steps.json", "--peer", "torch", "--no-compile", "--parts", "nets",
-                        "--nets", "gpt_tiny:3", "--methods", "none", "BLOCK")
-    assert [line.split()[:4] for line in lines[-2:]] == [["gpt_tiny", "3", "0.5", "none"],
-                                                         ["gpt_tiny", "3", "0.5", "BLOCK"]]
+    result, lines = run(scripts, tmp_path / "steps.json", "--peer", "torch", "--no-compile", "--parts",
+                        "nets", "--nets", "gpt_tiny:3", "--methods", "BLOCK")
+    assert lines[-1].split()[:4] == ["gpt_tiny", "3", "0.5", "BLOCK"]
     [cell] = result["cells"]
-    assert (cell["net"], cell["batch"], cell["rate"]) == ("gpt_tiny:3", 3, 0.5)
-    none, block = cell["methods"].values()
-    assert block["to_none"] == pytest.approx(none["ms"] / block["ms"])
+    assert (cell["net"], cell["batch"], cell["rate"]) == ("gpt_tiny", 3, 0.5)
+    [block] = cell["methods"].values()
     assert block["to_torch"] == pytest.approx(block["torch"]["ms"] / block["ms"])
-    assert none["bound"] == 1 < block["bound"] == pytest.approx(block["gflop_dense"] / block["gflop"])
+    assert 1 < block["bound"] == pytest.approx(block["gflop_dense"] / block["gflop"])
     assert block["bound_ms"] == pytest.approx(1e3 * block["gflop"] / cell["gflop_per_second"])
 
 
+@pytest.mark.full
 def test_attention_and_a_product(scripts, tmp_path):
     pytest.importorskip("torch")
-    result, lines = run(scripts, tmp_path / "parts.json", "--peer", "torch", "--parts", "attention", "product",
-                        "--steps", "3", "--batch", "1", "--size", "64")
+    result, _ = run(scripts, tmp_path / "parts.json", "--peer", "torch", "--parts", "attention", "product",
+                    "--steps", "3", "--batch", "1", "--size", "64")
     attention, product = result["cells"]
     assert attention["methods"]["minidrop"]["torch"]["ms"] > 0
     assert list(product["methods"]) == ["dense", "Dropout", "PERIODIC", "BLOCK"]
     assert [own["bound"] for own in product["methods"].values()] == [1, 1, 2, 2]
     dense, block = product["methods"]["dense"], product["methods"]["BLOCK"]
     assert block["to_none"] == pytest.approx(dense["ms"] / block["ms"])
+
+
+def test_what_a_method_is_compared_with(scripts):
+    own = {"ms": 2.0, "bound_ms": 1.0, "torch": {"ms": 3.0}, "compiled": {"ms": 5.0}}
+    scripts.bench_transformer.compare(own, {"ms": 6.0})
+    assert [own[name] for name in ("to_torch", "to_compiled", "to_none", "of_bound")] == [1.5, 2.5, 3, 0.5]
 
 
 def test_attention_alone_has_the_same_gradients(scripts):

@@ -69,7 +69,8 @@ def test_records_are_resized_and_split_once(scripts, cache, small, tmp_path):
                    for part, count in (("train", 64), ("test", 32)))
     np.testing.assert_array_equal(np.concatenate([train["label"], rest["label"]]), whole["label"])
     assert train["data"].shape == (64, 1, 32, 32) and train["data"].dtype == np.uint8
-    np.testing.assert_allclose(rest["data"].mean(axis=(1, 2, 3)), whole["data"][64:].mean(axis=(1, 2, 3)), atol=2)
+    np.testing.assert_allclose(rest["data"].mean(axis=(1, 2, 3)), whole["data"][64:].mean(axis=(1, 2, 3)),
+                               atol=2)
     before = (folder / "train.h5").stat().st_mtime_ns
     small["mlp_8"].make_parts(tmp_path / "records")
     assert (folder / "train.h5").stat().st_mtime_ns == before
@@ -87,7 +88,8 @@ def test_a_training_ends_when_nothing_gets_better(scripts):
     assert module.best_of(tasks["mlp"], falling) == [0, 0, 3, 3]
     assert not module.ended(tasks["gpt"], falling) and module.ended(tasks["mlp"], falling)
     assert module.ended(tasks["gpt"], [*falling, *curve(2)]) and not module.ended(tasks["gpt"], [])
-    assert module.ended(tasks["mlp"], curve(*range(100))) and not module.ended(tasks["mlp"], curve(*range(99)))
+    assert module.ended(tasks["mlp"], curve(*range(100)))
+    assert not module.ended(tasks["mlp"], curve(*range(99)))
 
 
 # -- runs ----------------------------------------------------------------------------------------------------
@@ -106,12 +108,13 @@ def test_an_interrupted_training_goes_on_as_if_it_was_not(scripts, cache, small,
     assert [point[0] for point in whole["curve"]] == [small[name].every * i for i in (1, 2, 3)]
     folder = scripts.reproduction.folder_of(key, extra["unfinished"])
     assert not folder.exists()
-    task, solver = module.build({**key, "looks": 1}, extra["parts"])        # a run that is killed after a look
+    task, solver = module.build({**key, "looks": 1}, extra["parts"])        # killed after a look
     module.finish(task, solver, folder)
     solver.close()
     assert (folder / "curve.json").exists()
     again = module.train(key, extra)
-    assert [[i, *values] for i, _, *values in again["curve"]] == [[i, *values] for i, _, *values in whole["curve"]]
+    curves = [[[i, *values] for i, _, *values in one["curve"]] for one in (whole, again)]
+    assert curves[0] == curves[1]
     assert again["iteration"] == whole["iteration"] and not folder.exists()
 
 
@@ -134,7 +137,8 @@ def test_tasks_without_data_are_left_out(scripts, tmp_path, monkeypatch):
 def test_mistakes(scripts, tmp_path):
     for arguments, code, expected in (
             (["--methods", "BLOK"], 1, "unknown pattern 'BLOK'; did you mean 'BLOCK'"),
-            (["--tasks", "mlpp"], 2, "expected one of mlp, "), (["--rates", "1"], 2, "expected a number above 0"),
+            (["--tasks", "mlpp"], 2, "expected one of mlp, "),
+            (["--rates", "1"], 2, "expected a number above 0"),
             (["--report", "--tasks", "mlp"], 1, "holds none of these runs")):
         done = run(scripts, *arguments, "--out", tmp_path)
         assert done.exit_code == code and expected in done.output
@@ -148,8 +152,8 @@ def results(scripts, tmp_path):
     values = {("mlp", "none", 0): 0.96, ("mlp", "BLOCK", 0.3): 0.97, ("mlp", "BLOCK", 0.5): 0.96,
               ("mlp", "PERIODIC", 0.3): None, ("gpt", "none", 0): 1.7, ("gpt", "BLOCK", 0.3): 1.5,
               ("gpt", "BLOCK", 0.5): 1.45}
-    cells = [cell for task in ("mlp", "gpt") for cell in
-             scripts.reproduce_sparsedrop.make_cells([task], (0.3, 0.5), ("none", "BLOCK", "PERIODIC"), 1, None)]
+    methods = "none", "BLOCK", "PERIODIC"
+    cells = scripts.reproduce_sparsedrop.make_cells(["mlp", "gpt"], (0.3, 0.5), methods, 1, None)
     for cell in cells:
         for method in cell.methods:
             if (cell.net, method, cell.rate) in values:
@@ -187,10 +191,12 @@ def test_the_command_makes_what_is_missing_and_no_more(scripts, cache, tmp_path,
     def train_all(script, keys, store, jobs, extra, threads):
         for key in store.missing(keys):
             made.append((key["net"], key["method"], key["rate"]))
-            store.add({**key, "accuracy": 0.5, "loss": 1.0, "seconds": 1.0, "iteration": 1, "threads": threads})
+            store.add({**key, "accuracy": 0.5, "loss": 1.0, "seconds": 1.0, "iteration": 1,
+                       "threads": threads})
 
     monkeypatch.setattr(scripts.reproduce_sparsedrop, "train_all", train_all)
-    command = ["--tasks", "gpt_64", "--methods", "none,BLOCK", "--rates", "0.3,0.5", "--out", tmp_path / "out"]
+    command = ["--tasks", "gpt_64", "--methods", "none,BLOCK", "--rates", "0.3,0.5", "--out",
+               tmp_path / "out"]
     first, second = (run(scripts, *command) for _ in range(2))
     assert first.exit_code == second.exit_code == 0, first.output
     assert made == [("gpt_64", "none", 0.0), ("gpt_64", "BLOCK", 0.3), ("gpt_64", "BLOCK", 0.5)]
