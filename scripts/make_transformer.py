@@ -10,9 +10,11 @@ from dataclasses import fields, replace
 import click
 from google.protobuf import text_format
 
+from minidrop.config.check import is_repeated
 from minidrop.config.spec import NetSpec
 from minidrop.config.transformer import PLACES, Transformer
 
+WIDTH = 120
 PAYING = ("attention", "attention_branch", "hidden", "mlp_branch")
 SPARSEDROP = {"pattern": "BLOCK", "block_samples": 128, "block_units": 128}
 GPT_SPARSEDROP = ("q", "k", "v", "attention", "fc1", "hidden")
@@ -97,8 +99,32 @@ def text_of(model, drops=None, changes=None):
     """Return the text of a model's network file; drops and changes replace its own, see Transformer."""
     about, build, shape, settings = MODELS[model]
     shape = replace(shape, **changes or {}, **({} if drops is None else {"drops": drops}))
-    message = build(model, shape, **settings).to_proto()
-    return f"# {about}\n# Made by scripts/make_transformer.py.\n{text_format.MessageToString(message)}"
+    message = build(model.removesuffix("_full"), shape, **settings).to_proto()
+    lines = [f"# {about}", f"# Made by scripts/make_transformer.py {model}.", f'name: "{message.name}"']
+    for layer in message.layer:
+        one = f"layer {{ {_line(layer)} }}"
+        parts = [one] if len(one) <= WIDTH else ["layer {", *(f"  {part}" for part in _parts(layer)), "}"]
+        lines += parts
+    return "\n".join(lines) + "\n"
+
+
+def _parts(message):
+    """Yield each field of a message, as one line."""
+    for field, value in message.ListFields():
+        for own in value if is_repeated(field) else [value]:
+            one = type(message)()
+            if field.message_type is not None:
+                target = getattr(one, field.name)
+                (target.add() if own is not value else target).CopyFrom(own)
+            elif own is not value:
+                getattr(one, field.name).append(own)
+            else:
+                setattr(one, field.name, own)
+            yield _line(one)
+
+
+def _line(message):
+    return text_format.MessageToString(message, as_one_line=True)
 
 
 def _pairs(context, parameter, values):

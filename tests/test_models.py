@@ -25,7 +25,8 @@ IMAGES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32), "il
 # Nets of images, and the last product of each that leaves out what a drop of its `approx` file drops.
 CAFFES = {"lenet": "ip2", "cifar10_quick": "ip1", "cifar10_full": "ip1", "caffenet": "fc8", "vgg16": "fc8",
           "resnet_cifar": "res4c_branch2b"}
-LARGE = ("caffenet", "vgg16")       # their weights would take seconds to fill
+LARGE = ("caffenet", "vgg16", "gpt_sparsedrop", "vit_sparsedrop")       # their weights take seconds to fill
+TRANSFORMERS = ("gpt_shakespeare", "gpt_sparsedrop", "vit_tiny", "vit_cifar10", "vit_sparsedrop")
 DROPS = ("Dropout", "ApproxDropout")
 
 
@@ -45,6 +46,8 @@ def stand_ins(tmp_path_factory):
         rest = tokens - 22 * len(lines)
         lines += [" ".join(words[:rest - 1])] * (rest > 0)
         (folder / "ptb" / f"{part}.txt").write_text("".join(f"{line}\n" for line in lines))
+    (folder / "tinyshakespeare").mkdir()
+    (folder / "tinyshakespeare" / "input.txt").write_text("".join(map(chr, range(48, 113))) * 700)
     for name, shape in IMAGES.items():
         (folder / name).mkdir()
         write_mean(folder / name / "mean.binaryproto", np.zeros(shape))
@@ -95,8 +98,18 @@ def test_nets_build(path):
     if path.parent.name in CAFFES:
         assert bool(readers) == bool(drops_of(net))
         assert not readers or CAFFES[path.parent.name] in readers
-    elif not path.parent.name.endswith("_mlp"):
+    elif path.parent.name in TRANSFORMERS:
+        assert net.plan.drops and all(drop.saves for drop in net.plan.drops)
+    elif not path.parent.name.startswith("mlp_") and not path.parent.name.endswith("_mlp"):
         assert net.drop_layers and "scores" in readers      # a language model's largest product is compacted
+
+
+@pytest.mark.parametrize("name, file", [
+    *((name, f"{name}/train_val.prototxt") for name in TRANSFORMERS),
+    ("gpt_shakespeare_full", "gpt_shakespeare/train_val_full.prototxt")])
+def test_transformers_are_what_the_script_writes(name, file):
+    done = run_here(MODELS.parent / "scripts" / "make_transformer.py", name)
+    assert done.stdout == (MODELS / file).read_text()
 
 
 @pytest.mark.parametrize("name", CAFFES)

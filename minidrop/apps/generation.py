@@ -199,10 +199,6 @@ class TextModel:
             if node.config.recurrent_param.bidirectional:
                 raise ConfigError(f"{config.where(node.index)}: layer {node.name!r} is bidirectional: it "
                                   f"reads what is still to be written; such a net cannot generate")
-            if node.config.type == "Attention" and not node.config.attention_param.causal:
-                raise ConfigError(f"{config.where(node.index)}: layer {node.name!r} is not causal: it reads "
-                                  f"what is still to be written; set causal: true, with which it is to be "
-                                  f"trained")
         ref = max((ref for ref in net.graph.shapes if ref.name == self._scores), key=lambda ref: ref.version)
         shape = net.graph.shapes[ref]
         count = shape[self._axis] if -len(shape) <= self._axis < len(shape) else 0

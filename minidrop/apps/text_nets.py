@@ -66,6 +66,10 @@ def context_of(source: NetConfig, config: NetConfig, index: int, level: int = 0,
     layers = config.message.layer
     if not any(layer.type in LIMITED for layer in layers):
         return 0
+    for i, layer in enumerate(layers):
+        if layer.type == "Attention" and not layer.attention_param.causal:
+            raise ConfigError(f"{config.where(i)}: layer {layer.name!r} is not causal: it reads what is "
+                              f"still to be written; train the net with causal: true in its attention_param")
     longest = min((layer.position_param.max_steps for layer in layers
                    if layer.type == "Position" and layer.position_param.max_steps), default=0)
     trained = [layer.text_data_param.steps for layer in filter_state(source, pb.TRAIN, level, stages)

@@ -26,7 +26,7 @@ from minidrop.net.conversion import prepare_nets
 @weights_option
 @click.option("--prompt", default="", metavar="TEXT", help="What the text begins with.")
 @click.option("--length", type=click.IntRange(1), default=200, show_default=True,
-              help="Number of tokens to write: words, or characters.")
+              help="Number of tokens to write: words, characters or pieces of words.")
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True,
               help="Scores are divided by it: below 1 the likely becomes likelier, 0 always takes the most "
               "likely token.")

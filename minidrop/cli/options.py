@@ -61,8 +61,8 @@ net_options = _all(
                  help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. "
                  "Repeatable."),
     click.option("--dropout", metavar="KIND",
-                 help="Turn every drop layer into: conventional, approx, or approx:FAMILY (a pattern, see "
-                      "`minidrop patterns`)."),
+                 help="Turn every drop layer into: none, conventional, approx, or approx:FAMILY (a pattern, "
+                      "see `minidrop patterns`)."),
     click.option("--level", type=int, help="The net's level, for include and exclude rules."),
     click.option("--stage", "stages", multiple=True, callback=_comma_separated, metavar="NAME",
                  help="A stage, for include and exclude rules. Repeatable, or separated by commas."))

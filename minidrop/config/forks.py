@@ -52,7 +52,7 @@ _FIELDS = {
             **dict.fromkeys(("eval_type", "ap_version", "show_per_class_result"), _TEST_OUTPUT),
             "plateau_winsize": "the learning rate does not wait for a plateau; use lr_policy multistep"},
         "LayerParameter": dict.fromkeys((
-            "annotated_data_param", "multibox_loss_param", "permute_param", "prior_box_param",
+            "annotated_data_param", "multibox_loss_param", "prior_box_param",
             "detection_output_param", "detection_evaluate_param", "norm_param", "video_data_param"),
             _OTHER_LAYER)},
     FAST_RCNN: {
@@ -88,7 +88,6 @@ _FIELDS = {
         "SolverParameter": {
             **dict.fromkeys(("rampup_interval", "rampup_lr"),
                             "the learning rate begins at base_lr, without a ramp"),
-            "min_lr": "the learning rate may fall below it",
             **dict.fromkeys(("larc", "larc_policy", "larc_eta", "larc_turbo", "local_lr_auto",
                              "local_gw_ratio"), "layers do not adapt their rates; they follow lr_mult"),
             "store_blobs_in_old_format": "snapshots are minidrop's own"},
@@ -112,8 +111,7 @@ _FIELDS = {
                             "the net runs in one process"),
             "quantization_param": "numbers are not quantised", "spatial_dropout_param": _OTHER_LAYER},
         "SolverParameter": {
-            "engine": _SPEED, **dict.fromkeys(("warmup_iter", "warmup_start_lr"),
-                                              "the learning rate begins at base_lr, without a warm-up")},
+            "engine": _SPEED, "warmup_start_lr": "a warm-up (warmup_iter) begins near 0"},
         "TransformationParameter": {
             **dict.fromkeys(("random_resize_param", "random_aspect_ratio_param"), _IMAGES),
             "bgr2rgb": "channels keep their order"}},
@@ -152,7 +150,7 @@ _CLASS = "write a Python layer, or a layer of your own for --import"
 
 _TYPES = {
     SSD: dict.fromkeys(("AnnotatedData", "DetectionEvaluate", "DetectionOutput", "MultiBoxLoss", "Normalize",
-                        "Permute", "PriorBox", "VideoData"), _CLASS),
+                        "PriorBox", "VideoData"), _CLASS),
     FAST_RCNN: dict.fromkeys(("ROIPooling", "SmoothL1Loss", "Proposal"), _CLASS),
     R_FCN: dict.fromkeys(("PSROIPooling", "BoxAnnotatorOHEM", "SoftmaxWithLossOHEM", "SmoothL1LossOHEM"),
                          _CLASS),

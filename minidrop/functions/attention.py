@@ -147,10 +147,12 @@ class Attention(Function):
                 scaled = backend.scaled(q[first:last, rows], self.scale)
                 factor = self.rows[number][1][first:last, rows]
                 own = gy[first:last, rows]
-                g = own * (factor * own.dtype.type(1 / (1 - self.rate)))
+                g = xp.multiply(own, factor * own.dtype.type(1 / (1 - self.rate)),
+                                out=backend.empty(own.shape, own.dtype))
                 e, keep = self._again(backend, number, first, last, scaled, k, rows, seen)
                 if gq is not None or gk is not None:
-                    d = (own * y[first:last, rows]).sum(axis=2, keepdims=True) * factor
+                    d = xp.multiply(own, y[first:last, rows], out=backend.empty(own.shape, own.dtype))
+                    d = d.sum(axis=2, keepdims=True) * factor
                     scores = backend.gemm_stack(g, v[first:last, seen].transpose(0, 2, 1))
                     if keep is not None:
                         scores *= keep

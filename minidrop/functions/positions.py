@@ -99,9 +99,8 @@ def sinusoids(backend: Backend, angles: np.ndarray, units: int, dtype: Any) -> n
 
 def add_positions(x: Tensor, P: Tensor) -> Tensor:
     """Return x + P[t] for every step t of x (T, N, C); see `AddPositions`."""
-    if isinstance(x.kept, KeptByGroup):
-        return by_groups(lambda _, part: AddPositions().apply(part, P), [x], x.kept, x.kept_axis % 3 - 1,
-                         x.kept)
+    if isinstance(x.kept, KeptByGroup) and x.kept_axis % x.ndim == 2:
+        return by_groups(lambda _, part: AddPositions().apply(part, P), [x], x.kept, 1, x.kept)
     return AddPositions().apply(x, P)
 
 

@@ -62,7 +62,8 @@ def add_block(out: Any, rows: Any, cols: Any, x: np.ndarray, first: Any, last: A
 
 
 @jit
-def add_columns(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any, first: Any, last: Any) -> None:
+def add_to_samples(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any, first: Any,
+                   last: Any) -> None:
     """out[i, begin + s, cols[j]] += x[i, begin + s, j] for 0 <= s < samples; a row is one (i, s)."""
     for row in range(first, last):
         to, own = out[row // samples, begin + row % samples], x[row // samples, begin + row % samples]
@@ -73,7 +74,7 @@ def add_columns(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any, fi
 @jit
 def take_of_samples(x: np.ndarray, out: Any, cols: Any, begin: Any, samples: Any, first: Any,
                     last: Any) -> None:
-    """out[i, begin + s, j] = x[i, begin + s, cols[j]], rows as for `add_columns`."""
+    """out[i, begin + s, j] = x[i, begin + s, cols[j]], rows as for `add_to_samples`."""
     for row in range(first, last):
         own, to = x[row // samples, begin + row % samples], out[row // samples, begin + row % samples]
         for j in range(cols.size):
@@ -83,7 +84,7 @@ def take_of_samples(x: np.ndarray, out: Any, cols: Any, begin: Any, samples: Any
 @jit
 def put_of_samples(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any, first: Any,
                    last: Any) -> None:
-    """out[i, begin + s, cols[j]] = x[i, begin + s, j], rows as for `add_columns`."""
+    """out[i, begin + s, cols[j]] = x[i, begin + s, j], rows as for `add_to_samples`."""
     for row in range(first, last):
         to, own = out[row // samples, begin + row % samples], x[row // samples, begin + row % samples]
         for j in range(cols.size):

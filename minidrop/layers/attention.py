@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.config import decimal
@@ -11,9 +9,6 @@ from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.functions.attention import computed_scores
 from minidrop.layers.base import Layer, register_layer
 from minidrop.layers.flow import Drops, Pass, Product
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @register_layer("Attention")
@@ -96,10 +91,10 @@ class Attention(Layer):
         if self.cache:
             k, v = self._with_earlier(k, v)
         if key_mask is not None:
+            key_mask = functions.expand(key_mask)
             _check_mask(key_mask)
         return functions.attention(q, k, v, self.heads, self.causal, self.scale,
-                                   None if key_mask is None else functions.expand(key_mask),
-                                   self.rate if self.drawn.dropping else 0.0, self.drawn.key,
+                                   key_mask, self.rate if self.drawn.dropping else 0.0, self.drawn.key,
                                    self.settings.block_keys)
 
     def _with_earlier(self, k, v):
@@ -122,7 +117,7 @@ class Attention(Layer):
 
 def _check_mask(key_mask: Tensor) -> None:
     """Raise DataError if an entry is neither 0 nor 1."""
-    flat: np.ndarray = functions.expand(key_mask).data.reshape(-1)
+    flat = key_mask.data.reshape(-1)
     wrong = (flat != 0) & (flat != 1)
 
     def error():

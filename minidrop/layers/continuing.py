@@ -45,8 +45,8 @@ class ContinuingLayer(Layer):
         most = bound if self.most is None else min(self.most, bound)
 
         def error():
-            return DataError(f"the sequence has {int(first[0]) + steps} steps with those of this batch, but the "
-                             f"layer tells only {most} apart; begin anew (Net.reset_states), generate a "
+            return DataError(f"the sequence has {int(first[0]) + steps} steps with those of this batch, but "
+                             f"the layer tells only {most} apart; begin anew (Net.reset_states), generate a "
                              f"shorter text, or use a net with a larger max_steps")
 
         x.backend.refuse(first > most - steps, error)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from minidrop.config import apply_overrides, decimal
+from minidrop.config import apply_overrides, decimal, param_fields
 from minidrop.errors import ConfigError
 from minidrop.patterns.base import OWN_SETTINGS, find_family
 
@@ -36,7 +36,7 @@ def prepare_nets(configs: list[NetConfig], kind: str | None, overrides: Sequence
     apply_overrides(configs, overrides)
     for layer, is_new in zip(layers, without, strict=True):
         settings = layer.recurrent_param
-        if (kind and is_new and settings.HasField("hidden_dropout")
+        if (kind and kind != "none" and is_new and settings.HasField("hidden_dropout")
                 and not settings.HasField("hidden_dropout_type")):
             _convert_hidden(layer, *_parsed(kind))
     if kind and configs and not any(layer.type in ("Dropout", "ApproxDropout")
@@ -48,9 +48,10 @@ def prepare_nets(configs: list[NetConfig], kind: str | None, overrides: Sequence
 def convert_dropout(message: NetParameter, kind: str) -> None:
     """Convert the drop layers of a NetParameter to one kind, in place; each keeps its dropout_ratio.
 
-    "conventional" makes every ApproxDropout a Dropout; "approx" does the reverse; "approx:FAMILY" also gives
-    all of them that family of patterns, its name in any case. Settings that the new type lacks are dropped:
-    patterns one way, `axes` and `shared` the other. Behind images an ApproxDropout drops whole channels:
+    "none" sets every dropout_ratio to 0, those inside other layers included. "conventional" makes every
+    ApproxDropout a Dropout; "approx" does the reverse; "approx:FAMILY" also gives all of them that family of
+    patterns, its name in any case. Settings that the new type lacks are dropped: patterns one way, `axes`
+    and `shared` the other. Behind images an ApproxDropout drops whole channels:
     it becomes a Dropout whose axes are the others, 2 and 3, and only such a Dropout becomes an
     ApproxDropout there; one that drops single values stays, which is logged. Settings of the old family
     that FAMILY does not read are dropped and logged. DropConnect and GaussianDropout stay as they are.
@@ -59,6 +60,9 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
     Raises ConfigError for another kind.
     """
     kind, family = _parsed(kind)
+    if kind == "none":
+        _drop_nothing(message)
+        return
     for number, layer in enumerate(message.layer):
         if layer.recurrent_param.HasField("hidden_dropout"):
             _convert_hidden(layer, kind, family)
@@ -84,6 +88,16 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
             layer.ClearField("dropout_param")
         if family is not None and layer.type == "ApproxDropout":
             _set_family(f"layer {layer.name}", layer.approx_dropout_param, family)
+
+
+def _drop_nothing(message):
+    """Set every dropout_ratio of the layers to 0."""
+    for layer in message.layer:
+        if layer.recurrent_param.HasField("hidden_dropout"):
+            layer.recurrent_param.hidden_dropout.dropout_ratio = 0
+        for settings in [getattr(layer, name) for name in param_fields(layer.type)]:
+            if "dropout_ratio" in settings.DESCRIPTOR.fields_by_name:
+                settings.dropout_ratio = 0
 
 
 # The types whose tops are images, and those whose tops are vectors; the others keep what their bottom is.
@@ -145,8 +159,9 @@ def _convert_hidden(layer, kind, family):
 def _parsed(kind):
     """Return (kind, family class or None)."""
     name, colon, family = str(kind).partition(":")
-    if name not in ("conventional", "approx") or (colon and (name == "conventional" or not family)):
-        raise ConfigError(f"--dropout {kind}: expected conventional, approx or approx:FAMILY (as approx:ROW)")
+    if name not in ("none", "conventional", "approx") or (colon and (name != "approx" or not family)):
+        raise ConfigError(f"--dropout {kind}: expected none, conventional, approx or approx:FAMILY (as "
+                          f"approx:ROW)")
     if not colon:
         return name, None
     try:
@@ -168,6 +183,10 @@ def _set_family(where, settings, family):
             value, kind = getattr(settings, name), settings.DESCRIPTOR.fields_by_name[name].enum_type
             value = value if kind is None else kind.values_by_number[value].name
             cleared.append(f"{name}: {value}")
+            settings.ClearField(name)
+    if family.drops != "units":
+        for name in ("heads", "whole_heads"):
+            cleared += [f"{name}: {getattr(settings, name)}"] * settings.HasField(name)
             settings.ClearField(name)
     scale = settings.Scale.Name(settings.scale)
     if scale not in family.scales:

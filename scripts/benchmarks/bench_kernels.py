@@ -19,6 +19,7 @@ from minidrop.apps.timing import measure_steps
 from minidrop.autograd import Block
 from minidrop.backend import Backend, get_backend
 from minidrop.backend.window import Window
+from minidrop.kept import Kept, KeptByGroup
 
 
 def cases(units=2048, rows=128):
@@ -60,6 +61,8 @@ def cases(units=2048, rows=128):
     yield "relu", f"x {rows}x{units}", lambda b: b.relu(x)
     yield "relu_gradient", f"gy {rows}x{units}", lambda b: b.relu_gradient(x, x)
     yield "dropout", f"x {rows}x{units}, p = .5", lambda b: b.dropout(x, 0.5, 2.0, 7)
+    yield ("dropout_tile", f"64 queries x {rows} keys of 16 heads, p = .5",
+           lambda b: b.dropout_tile((16, 64, rows), 5, (rows * rows, rows), 0.5, 7))
     yield "gaussian", f"{rows}x{units} numbers of N(0, 1)", lambda b: b.gaussian(x.shape, x.dtype, 7)
 
 
@@ -109,6 +112,30 @@ def windows(images=16):
     yield "spread_means", what, lambda on: on.mean_pool_gradient(y, pool, x.shape)
 
 
+def sequences(rows=4096, units=1024, heads=16):
+    """As `cases`, of the steps of a transformer of that many units."""
+    rng = np.random.default_rng(3)
+    x, gy = (rng.standard_normal((rows, units), np.float32) for _ in range(2))
+    weight, bias = np.full(units, 1.5, np.float32), np.full(units, 0.5, np.float32)
+    what, eps = f"x {rows}x{units}", 1e-5
+    _, mean, factor = Backend().normalize_rows(x, weight, bias, eps, True)
+    yield "normalize_rows", what, lambda b: b.normalize_rows(x, weight, bias, eps, True)
+    yield ("normalize_rows_gradient", what,
+           lambda b: b.normalize_rows_gradient(gy, x, mean, factor, weight, True))
+    yield "normal_gate", f"{what}: GELU and its derivative", lambda b: b.self_gate(x, "normal")
+    yield "logistic_gate", f"{what}: SiLU and its derivative", lambda b: b.self_gate(x, "logistic")
+    steps, half = rows // 32, units // heads // 2
+    cosine, sine = (rng.standard_normal((steps, half), np.float32) for _ in range(2))
+    sequence = x.reshape(steps, 32, units)
+    yield "rotate", f"{what}, {heads} heads", lambda b: b.rotate(sequence, cosine, sine, heads)
+    kept = KeptByGroup([Kept(0, 30, 15, units), Kept(15, 30, 15, units)])
+    part, total = Backend().compact(sequence, kept, 2), np.zeros_like(sequence)
+    what = f"{what}, 15 of 30 in two groups"
+    yield "take_of_samples", what, lambda b: b.compact(sequence, kept, 2)
+    yield "put_of_samples", what, lambda b: b.expand(part, kept, 2)
+    yield "add_to_samples", what, lambda b: b.add_kept(total, part, kept, 2)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", metavar="FILE")
@@ -118,7 +145,7 @@ def main():
     print(backends["kernel"].describe())
     print(f"{'kernel':<18} {'what':<52} {'NumPy ms':>9} {'kernel ms':>9} {'ratio':>6}")
     table = []
-    for kernel, what, run in (*cases(), *normalizations(), *windows()):
+    for kernel, what, run in (*cases(), *normalizations(), *windows(), *sequences()):
         timings = measure_steps({name: partial(run, backend) for name, backend in backends.items()},
                                 options.repeat, 3, 1)
         slow, fast = (1e3 * timing.median for timing in timings.values())

@@ -47,3 +47,42 @@ def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cu
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-8, atol=1e-10, err_msg=name)
         np.testing.assert_array_equal(found[name], uncaptured[name], err_msg=name)
+
+
+TRANSFORMER = "\n".join([
+    'layer { name: "in" type: "DummyData" top: "data" top: "label" dummy_data_param { shape { dim: 4 dim: 3 '
+    'dim: 8 } shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } data_filler { value: 2 } } }',
+    nets.ip("ip1", "data", 12, "axis: 2"), nets.layer("Position", "at", "ip1", "ip1"),
+    nets.layer("Position", "sines", "ip1", "ip1", "position_param { kind: SINUSOIDAL }"),
+    nets.drop("drop1", "ip1", "PERIODIC groups: 1", "ip1", "dropout_ratio: 0.5"),
+    nets.layer("Rotary", "turned", "ip1"), nets.layer("RMSNorm", "rms", "turned"),
+    nets.layer("Permute", "moved", "rms", None, "permute_param { order: 1 order: 0 order: 2 }"),
+    nets.layer("Permute", "back", "moved", None, "permute_param { order: 1 order: 0 order: 2 }"),
+    nets.ip("ip2", "back", 20, "axis: 2"), nets.layer("GELU", "gelu", "ip2", "ip2"),
+    nets.drop("drop2", "ip2", "ROW groups: 1", "ip2", "dropout_ratio: 0.5"),
+    nets.ip("ip3", "ip2", 12, "axis: 2"),
+    nets.layer("SiLU", "silu", "ip3", "ip3"), nets.layer("LayerNorm", "norm", "ip3"),
+    nets.ip("ip4", "norm", 5, "axis: 2"),
+    nets.layer("SoftmaxWithLoss", "loss", "ip4 label", None,
+               "softmax_param { axis: 2 } loss_param { label_smoothing: 0.1 }")])
+
+
+def test_captured_parts_of_transformers(recorded_cuda):
+    def found(device, launches=True):
+        solver = md.Solver(parse_solver("base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 max_iter: 99 "
+                                        f"random_seed: 4 net_param {{ {TRANSFORMER} }}"),
+                           device=device, dtype="float64")
+        if solver.captured is not None:
+            solver.captured.launches = launches
+        for _ in range(16):
+            solver.step()
+        solver.settle()
+        return {name: p.numpy() for name, p in solver.net.parameters().items()}, solver
+
+    expected, _ = found("cpu")
+    captured, whole = found(recorded_cuda())
+    assert whole.captured.problem == "" and whole.captured.replayed > 3
+    uncaptured, _ = found(recorded_cuda(), launches=False)
+    for name, value in expected.items():
+        np.testing.assert_allclose(captured[name], value, rtol=1e-8, atol=1e-10, err_msg=name)
+        np.testing.assert_array_equal(captured[name], uncaptured[name], err_msg=name)

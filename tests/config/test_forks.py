@@ -51,7 +51,7 @@ def test_a_layer_type_of_a_fork_is_named_with_it_everywhere():
         Net(parse_net(text, "n"), device="cpu")
     assert expected in str(error.value)
     with pytest.raises(ConfigError) as error:       # its own settings are no mistakes of their own
-        parse_net(text.replace("inner_product_param { num_output: 5", "permute_param { order: 5"), "n")
+        parse_net(text.replace("inner_product_param { num_output: 5", "prior_box_param { order: 5"), "n")
     assert str(error.value) == f"n:3:27: layer 'ip2': {expected}"
 
 
@@ -96,8 +96,9 @@ def test_very_many_unknown_fields_are_counted(caplog):
 @pytest.mark.parametrize("text, message", [
     (PLAIN + "base_lr: 0.1", "belongs to a solver file"),                     # swapped files are no fork's
     (PLAIN.replace("num_output: 5", "num_output: five forked: 1"), "'num_output' takes"),
-    (PLAIN.replace('"InnerProduct" bottom: "ip"', '"Permute" bottom: "ip" forked: 1 permute_param { a: 0 }'),
-     "unknown layer type 'Permute': it is of a fork of Caffe, SSD"),
+    (PLAIN.replace('"InnerProduct" bottom: "ip"',
+                   '"PriorBox" bottom: "ip" forked: 1 prior_box_param { a: 0 }'),
+     "unknown layer type 'PriorBox': it is of a fork of Caffe, SSD"),
 ])
 def test_other_mistakes_stay_mistakes(text, message):
     with pytest.raises(ConfigError, match=message):

@@ -151,9 +151,23 @@ OWN = {
     "ApproxDropoutParameter": "dropout_ratio 1 0.5, pattern 2 PERIODIC, max_period 3 0, step 4 0, scale 5 "
                               "0, search 6 0, tile_size 7 0, block_samples 8 0, block_units 9 0, "
     "reshuffle_interval 10 0, "
-                              "time 11 0, groups 12 0, grouping 13 0, axis 14",
+                              "time 11 0, groups 12 0, grouping 13 0, axis 14, heads 15 1, "
+                              "whole_heads 16 False",
+    "AttentionParameter": "num_heads 1 1, causal 2 False, scale 3, dropout_ratio 4 0, block_keys 5 0, "
+                          "cache 6 0",
+    "GELUParameter": "approximate 1 0",
+    "LayerNormParameter": "axis 1 -1, eps 2 1e-05, bias_term 3 True, weight_term 4 True",
+    "LossParameter": "label_smoothing 5000 0",
+    "PatchesParameter": "patch_size 1",
+    "PermuteParameter": "order 1",
+    "PositionParameter": "kind 1 0, max_steps 2 0, base 3 10000, weight_filler 4, continues 5 False",
+    "RMSNormParameter": "axis 1 -1, eps 2 1e-06",
+    "RotaryParameter": "num_heads 1 1, base 2 10000, continues 3 False",
     "DropoutParameter": "axes 5000, shared 5001 False",
-    "LayerParameter": "approx_dropout_param 5000, text_data_param 5001, param_str 5002",
+    "LayerParameter": "approx_dropout_param 5000, text_data_param 5001, param_str 5002, "
+                      "attention_param 5003, gelu_param 5004, layer_norm_param 5005, patches_param 5006, "
+                      "permute_param 5007, "
+                      "position_param 5008, rms_norm_param 5009, rotary_param 5010",
     "PoolingParameter": "ceil_mode 5000 True",
     "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0, "
     "output_product 5003 True",
@@ -161,7 +175,8 @@ OWN = {
     "begin 7 0, end 8 1, "
                          "sentences 9 False, shuffle 10 False",
     "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001, precision 5002 float32, capture_steps 5003 "
-    "True", "HDF5DataParameter": "prefetch 5000 4", "ImageDataParameter": "prefetch 5000 4",
+    "True, warmup_iter 5004 0, min_lr 5005 0, decay_axes 5006 0",
+    "HDF5DataParameter": "prefetch 5000 4", "ImageDataParameter": "prefetch 5000 4",
     "WindowDataParameter": "prefetch 5000 4",
 }
 ENUMS = {
@@ -175,7 +190,9 @@ ENUMS = {
     "TanHParameter.Engine": "DEFAULT CAFFE CUDNN", "ApproxDropoutParameter.Scale": "RATE PATTERN",
     "ApproxDropoutParameter.Search": "EXACT SGD", "ApproxDropoutParameter.Time": "SEQUENCE STEP",
     "ApproxDropoutParameter.Grouping": "STRATIFIED INDEPENDENT",
-    "RecurrentParameter.DropoutType": "APPROX CONVENTIONAL", "TextDataParameter.Level": "WORD CHARACTER",
+    "RecurrentParameter.DropoutType": "APPROX CONVENTIONAL",
+    "TextDataParameter.Level": "WORD CHARACTER PIECE",
+    "GELUParameter.Approximate": "NONE TANH", "PositionParameter.Kind": "LEARNED SINUSOIDAL",
     "ConvolutionParameter.Engine": "DEFAULT CAFFE CUDNN", "HingeLossParameter.Norm": "L1 L2",
     "LRNParameter.Engine": "DEFAULT CAFFE CUDNN",
     "LRNParameter.NormRegion": "ACROSS_CHANNELS WITHIN_CHANNEL",

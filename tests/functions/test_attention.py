@@ -10,6 +10,7 @@ from minidrop import Kept, ShapeError, Tensor, check_gradients, functions
 from minidrop.backend import get_backend
 from minidrop.functions.attention import computed_scores
 from minidrop.kept import KeptByGroup
+from minidrop.kernels import threads
 
 
 def numbers(*shape, seed=0):
@@ -208,6 +209,17 @@ def test_kept_sets_that_are_not_heads_are_expanded():
         gy = numbers(4, 2, TOTAL, seed=9) * mask[2]
         _, expected = run((q * mask[0], k * mask[1], v * mask[2]), HEADS, gy=gy)
         assert_close(got, [expected[0], *(g * m for g, m in zip(expected[1:], mask, strict=True))], 1e-12)
+
+
+@in_turn("kept", [None, [None, None, V_SETS["list"]]])
+def test_threads_share_the_heads(kept, monkeypatch):
+    """However many there are, and whatever shares they take: what they have stored is found again."""
+    arrays, found = operands(130, 130, N=8, Cv=TOTAL), []
+    for count in (1, 3):
+        monkeypatch.setattr(threads, "COUNT", count)
+        monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 1000)
+        found.append(run(arrays, HEADS, True, rate=0.3, key=5, kept=kept)[1])
+    assert_close(*found, 1e-12)
 
 
 # -- work and memory -----------------------------------------------------------------------------------------

@@ -83,6 +83,8 @@ for _name, _function in ELEMENTWISE.items():
 A, B, C = numbers(3, TOTAL, seed=1), numbers(3, TOTAL, seed=2), numbers(3, TOTAL, seed=3)
 W, b = numbers(5, TOTAL), numbers(5)
 CASES |= {
+    "softmax_cross_entropy, smoothed": (lambda x: functions.softmax_cross_entropy(
+        x, labels(4, classes=7), 1, 2, smoothing=0.2), X),
     "add": (functions.add, A, B),
     "multiply": (functions.multiply, A, B),
     "weighted_sum": (lambda *xs: functions.weighted_sum(xs, [1, -0.5, 3]), A, B, C),
@@ -193,7 +195,7 @@ def test_gradient(name):
 
 def test_every_public_function_is_here():
     without_gradient = {"HiddenDrop", "Stored", "accuracy", "argmax", "perplexity", "pooled_places",
-                        "threshold"}
+                        "sinusoids", "step_angles", "threshold"}
     elsewhere = {"add_to_steps", "gru", "lstm", "reverse_steps", "rnn"}      # in test_recurrent.py
     elsewhere |= {"absval", "batch_reindex", "bnll", "clip", "contrastive_loss", "crop", "elu", "exp",
                   "filter_records", "hinge_loss", "infogain_loss", "log", "multinomial_logistic_loss",
@@ -201,6 +203,8 @@ def test_every_public_function_is_here():
     elsewhere |= {"affine", "batch_norm", "lrn", "mvn", "prelu", "stored_norm"}     # in test_normalization.py
     elsewhere |= {"convolution", "deconvolution", "im2col"}                  # in test_convolution.py
     elsewhere |= {"max_pooling", "mean_pooling", "stochastic_pooling"}       # in test_pooling.py
+    elsewhere |= {"add_positions", "gelu", "layer_norm", "patches", "permute", "rms_norm",
+                  "rotary"}                                                  # in test_rows_and_positions.py
     checked = {name.split(",")[0].split()[0] for name in CASES} | elsewhere
     assert set(functions.__all__) - checked == without_gradient
 

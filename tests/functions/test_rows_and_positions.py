@@ -33,32 +33,34 @@ def turned(x, heads, base=10.0):
 
 
 X, W, B = numbers(3, 4, UNITS), numbers(UNITS, seed=1), numbers(UNITS, seed=2)
+G = numbers(2, 3, UNITS, seed=4)
 GRADIENTS = {
-    "layer_norm": (functions.layer_norm, X, W, B),
-    "layer_norm of two axes": (lambda *xs: functions.layer_norm(*xs, axis=1), X, numbers(4, UNITS),
-                               numbers(4, UNITS, seed=1)),
-    "layer_norm without bias": (functions.layer_norm, X, W),
-    "layer_norm without weight": (functions.layer_norm, X),
-    "layer_norm with a bias alone": (lambda x, b: functions.layer_norm(x, None, b), X, B),
-    "rms_norm": (functions.rms_norm, X, W),
-    "rms_norm without weight": (functions.rms_norm, X),
-    "rms_norm of two axes": (lambda *xs: functions.rms_norm(*xs, axis=-2), X, numbers(4, UNITS)),
-    "gelu": (functions.gelu, 2 * X),
-    "gelu by tanh": (lambda x: functions.gelu(x, "tanh"), 2 * X),
-    "swish": (lambda x: functions.swish(x, -1.5), X),
-    "swish of nothing": (lambda x: functions.swish(x, 0), X),
-    "add_positions": (functions.add_positions, X, numbers(3, UNITS)),
-    "add_positions, more rows": (functions.add_positions, X, numbers(5, UNITS)),
-    "rotary": (lambda x: turned(x, 1), X),
-    "rotary of heads": (lambda x: turned(x, 3), X),
-    "permute": (lambda x: functions.permute(x, (2, 0, 1)), X),
+    "layer_norm": (functions.layer_norm, G, W, B),
+    "layer_norm of two axes": (lambda *xs: functions.layer_norm(*xs, axis=1), G, numbers(3, UNITS),
+                               numbers(3, UNITS, seed=1)),
+    "layer_norm without bias": (functions.layer_norm, G, W),
+    "layer_norm without weight": (functions.layer_norm, G),
+    "layer_norm with a bias alone": (lambda x, b: functions.layer_norm(x, None, b), G, B),
+    "rms_norm": (functions.rms_norm, G, W),
+    "rms_norm without weight": (functions.rms_norm, G),
+    "rms_norm of two axes": (lambda *xs: functions.rms_norm(*xs, axis=-2), G, numbers(3, UNITS)),
+    "gelu": (functions.gelu, 2 * G),
+    "gelu by tanh": (lambda x: functions.gelu(x, "tanh"), 2 * G),
+    "swish": (lambda x: functions.swish(x, -1.5), G),
+    "swish of nothing": (lambda x: functions.swish(x, 0), G),
+    "add_positions": (functions.add_positions, G, numbers(2, UNITS)),
+    "add_positions, more rows": (functions.add_positions, G, numbers(5, UNITS)),
+    "rotary": (lambda x: turned(x, 1), G),
+    "rotary of heads": (lambda x: turned(x, 3), G),
+    "permute": (lambda x: functions.permute(x, (2, 0, 1)), G),
     "patches": (lambda x: functions.patches(x, 2), numbers(2, 3, 4, 6)),
 }
 for _name, _kept in (KEPT | GROUPS).items():
     GRADIENTS |= {
-        f"{_name} units, gelu": (lambda x, k=_kept: functions.gelu(functions.take(x, k, 2)), X),
+        f"{_name} units, gelu": (lambda x, k=_kept: functions.gelu(functions.take(x, k, 2)),
+                               G),
         f"{_name} units, add_positions": (lambda x, P, k=_kept: functions.add_positions(
-            functions.take(x, k, 2), P), X, numbers(5, UNITS)),
+            functions.take(x, k, 2), P), G, numbers(3, UNITS)),
     }
 
 
@@ -108,6 +110,14 @@ def test_positions_of_some_steps():
     np.testing.assert_array_equal(P.grad, np.array([4, 0, 4, 0, 0])[:, None] * np.ones(UNITS))
 
 
+@in_turn("name", BEFORE)
+def test_streams_that_differ_between_steps(name):
+    """Groups of steps, each with streams of its own: positions count from the beginning of all of them."""
+    kept = KeptByGroup([Kept.of([0, 3], 4), Kept.of([1, 2], 4), Kept.of([0, 1], 4)])
+    some, whole = BEFORE[name](functions.take(Tensor(X), kept, 1)), BEFORE[name](Tensor(X)).numpy()
+    np.testing.assert_array_equal(some.numpy(), whole * kept.mask(3)[:, :, None])
+
+
 def test_against_torch(agrees_with_torch):
     torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
     F = torch.nn.functional
@@ -141,12 +151,12 @@ def test_exact_in_float64():
     assert (abs(y - expected) <= 1e-15 * np.maximum(1, abs(expected))).all()
 
 
-@in_turn("kind", ["normal", "tanh", "logistic"])
-def test_digits_in_float32(kind):
+@in_turn("kind, beta", [("normal", 1), ("tanh", 1), ("logistic", 1), ("logistic", -1.5), ("logistic", 0)])
+def test_digits_in_float32(kind, beta):
     """Four units in the last place of y, or of 2^-3 where it is less; of the derivative four of 0.5."""
     x = SPACED.astype(np.float32)
-    y, slope = get_backend("cpu").self_gate(x, kind)
-    exact, derivative = get_backend("cpu").self_gate(x.astype(float), kind)
+    y, slope = get_backend("cpu").self_gate(x, kind, beta)
+    exact, derivative = get_backend("cpu").self_gate(x.astype(float), kind, beta)
     assert y.dtype == slope.dtype == np.float32
     size = abs(exact.astype(np.float32))
     assert (abs(y - exact) <= 4 * np.spacing(np.maximum(np.float32(0.125), size))).all()

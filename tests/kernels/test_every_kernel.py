@@ -354,11 +354,11 @@ def mean_pool_gradient(make, n, m):
 
 WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
     take_block, round_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows,
-    subtract_block, activate, activate_gradient, dropout, dropout_tile, gaussian, cross_entropy, cross_entropy_gradient,
-    lstm_step, lstm_step_gradient, column_sums, sum_groups, link_places, sum_of_squares, multiply_groups,
-    multiply_blocks, block_product, transpose, columns, add_columns, put_outputs, convolve_each,
-    convolve_each_image_gradient, convolve_each_weight_gradient, max_pool, max_pool_gradient, mean_pool,
-    mean_pool_gradient)}
+    subtract_block, activate, activate_gradient, dropout, dropout_tile, gaussian, cross_entropy,
+    cross_entropy_gradient, lstm_step, lstm_step_gradient, column_sums, sum_groups, link_places,
+    sum_of_squares, multiply_groups, multiply_blocks, block_product, transpose, columns, add_columns,
+    put_outputs, convolve_each, convolve_each_image_gradient, convolve_each_weight_gradient, max_pool,
+    max_pool_gradient, mean_pool, mean_pool_gradient)}
 
 
 def test_every_kernel_has_a_case():

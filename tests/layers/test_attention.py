@@ -8,13 +8,16 @@ from cases import in_turn
 from nets import inputs, ip, layer, net_of, numbers
 
 from minidrop import ConfigError, DataError
+from minidrop.net.costs import costs
 from minidrop.testing import assert_matches_masked_dense, run_once
 
 STEPS, SAMPLES, UNITS, HEADS = 5, 3, 8, 2
 
 
 def attention(settings="", bottoms="a b c", name="att"):
-    return layer("Attention", name, bottoms, more=f"attention_param {{ num_heads: {HEADS} {settings} }}")
+    bottoms = " ".join(f'bottom: "{bottom}"' for bottom in bottoms.split())
+    return (f'layer {{ name: "{name}" type: "Attention" {bottoms} top: "{name}" attention_param {{ '
+            f'num_heads: {HEADS} {settings} }} }}')
 
 
 def block(settings="", steps=STEPS, phase="TRAIN", **options):
@@ -171,9 +174,9 @@ LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "b" top
 FAMILIES = ("PERIODIC", "ROW", "UNIT", "SLICE")
 
 
-def dropped(pattern, settings="", units=UNITS):
+def dropped(pattern, settings="", units=UNITS, steps=STEPS):
     drop = f'approx_dropout_param {{ dropout_ratio: 0.5 pattern: {pattern} }}'
-    return net_of(inputs((STEPS, SAMPLES, UNITS), (STEPS, SAMPLES, UNITS)),
+    return net_of(inputs((steps, SAMPLES, UNITS), (steps, SAMPLES, UNITS)),
                   *(ip(name, "a", UNITS if name in "qk" else units, "axis: 2") for name in "qkv"),
                   attention(settings, "q k v"),
                   layer("ApproxDropout", "drop", "att", "att", drop.replace("}", "axis: 2 }")),
@@ -201,6 +204,25 @@ def test_whole_heads_are_not_computed_at_all(more, settings):
     net = dropped(f'"UNIT" heads: 2 whole_heads: true {more}', settings)
     assert [node.name for node in net.plan.drops[0].producers] == ["v", "q", "k"]
     assert_matches(net)
+
+
+@in_turn("pattern, settings", [
+    (None, "causal: true"), (None, "block_keys: 130"), ('"UNIT" heads: 2', "causal: true"),
+    ('"UNIT" heads: 2 whole_heads: true', "causal: true")])
+def test_check_counts_the_products_that_are_computed(pattern, settings, monkeypatch):
+    """Forward and both gradients of scores, and of probabilities times v; causal: what the tiles cover."""
+    net = dropped(pattern or '"UNIT"', settings, steps=130)
+    net.set_dropping(pattern is not None)
+    backend, done = type(net.backend), []
+    product = backend.gemm_stack
+    monkeypatch.setattr(backend, "gemm_stack",
+                        lambda self, a, b: done.append(2 * a.size * b.shape[2]) or product(self, a, b))
+    data = {name: numbers(130, SAMPLES, UNITS) for name in "ab"}
+    run_once(net, 0, data)
+    [row] = [row for row in costs(net) if row.node.name == "att"]
+    assert sum(done) == (row.dense if pattern is None else row.expected)
+    scores = {"causal: true": 64 * 64 + 64 * 128 + 2 * 130}.get(settings, 130 * 130)
+    assert row.dense == 6 * SAMPLES * scores * UNITS * 2
 
 
 def test_units_of_heads_cannot_change_places():

@@ -64,11 +64,11 @@ def test_approx_with_a_family():
     assert [layer.approx_dropout_param.pattern for layer in (a, b, c)] == ["ROW"] * 3
 
 
-@pytest.mark.parametrize("kind", ["", "none", "approx:", "conventional:ROW", "Approx"])
+@pytest.mark.parametrize("kind", ["", "all", "none:ROW", "approx:", "conventional:ROW", "Approx"])
 def test_unknown_kind(kind):
     with pytest.raises(ConfigError) as caught:
         converted(kind)
-    assert str(caught.value) == (f"--dropout {kind}: expected conventional, approx or approx:FAMILY "
+    assert str(caught.value) == (f"--dropout {kind}: expected none, conventional, approx or approx:FAMILY "
                                  "(as approx:ROW)")
 
 
@@ -315,3 +315,35 @@ def test_the_other_axes_are_shared_and_back(shape, settings, axes):
     usual = 2 if len(shape) == 3 else 1
     assert (converted.approx_dropout_param.axis if converted.approx_dropout_param.HasField("axis")
             else usual) == own
+
+
+def test_none_drops_nothing_anywhere():
+    message = parse_net('''
+        layer { name: "a" type: "Dropout" bottom: "x" top: "a" dropout_param { dropout_ratio: 0.3 } }
+        layer { name: "b" type: "ApproxDropout" bottom: "a" top: "b"
+                approx_dropout_param { dropout_ratio: 0.3 step: 12 } }
+        layer { name: "c" type: "DropConnect" bottom: "b" top: "c" inner_product_param { num_output: 3 }
+                dropout_param { dropout_ratio: 0.3 } }
+        layer { name: "d" type: "LSTM" bottom: "c" bottom: "k" top: "d"
+                recurrent_param { num_output: 3 hidden_dropout { dropout_ratio: 0.3 } } }
+        layer { name: "e" type: "Attention" bottom: "d" bottom: "d" bottom: "d" top: "e"
+                attention_param { dropout_ratio: 0.3 } }
+        layer { name: "f" type: "InnerProduct" bottom: "e" top: "f" inner_product_param { num_output: 3 } }
+    ''', "net.prototxt").message
+    convert_dropout(message, "none")
+    a, b, c, d, e, f = message.layer
+    ratios = [a.dropout_param, b.approx_dropout_param, c.dropout_param, d.recurrent_param.hidden_dropout,
+              e.attention_param]
+    assert [one.dropout_ratio for one in ratios] == [0] * 5
+    assert [layer.type for layer in message.layer[:2]] == ["Dropout", "ApproxDropout"]
+    assert not f.HasField("dropout_param")
+
+
+def test_a_family_that_drops_no_units_knows_no_heads(caplog):
+    message = parse_net('layer { name: "b" type: "ApproxDropout" bottom: "a" top: "b" '
+                        'approx_dropout_param { heads: 4 whole_heads: true } }', "net.prototxt").message
+    with caplog.at_level("INFO"):
+        convert_dropout(message, "approx:BLOCK")
+    settings = message.layer[0].approx_dropout_param
+    assert (settings.pattern, settings.heads, settings.whole_heads) == ("BLOCK", 1, False)
+    assert "heads: 4, whole_heads: True" in caplog.text

@@ -39,6 +39,8 @@ def make(rule="SGD", reshuffle=True, rate=0, more="", tmp_path="/nonexistent", d
     net = net.replace("RATE", f"dropout_ratio: {rate}")
     if not reshuffle:
         net = net.replace("reshuffle_interval: 3", "").replace("reshuffle_interval: 2", "")
+    if rule == "AdamW":         # which has no L1
+        more = more.replace("regularization_type: 'L1'", "decay_axes: 2")
     text = (f"base_lr: 0.03 lr_policy: 'fixed' type: '{rule}' {RULES[rule]} weight_decay: 0.01 max_iter: 20 "
             f"random_seed: 3 {more} net_param {{ {net} }}")
     return md.Solver(parse_solver(text), dtype=dtype, device=device, snapshot_prefix=f"{tmp_path}/tiny")

@@ -51,8 +51,10 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
                     work(start, min(last, start + step))
 
         # `work` takes several passes, so an element costs more than a streamed one.
-        split = threads.by_parts if products else threads.by_rows
-        split(some, rows, rows * columns * itemsize)
+        if products:        # and each of its results is a sum of tens of products
+            threads.by_parts(some, rows, 8 * rows * columns * itemsize)
+        else:
+            threads.by_rows(some, rows, rows * columns * itemsize)
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
@@ -126,7 +128,7 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
 
     def add_kept(self, out: np.ndarray, x: np.ndarray, kept: Kept | KeptByGroup, axis: int) -> None:
         from minidrop.kernels import cpu
-        if not _along_rows(cpu.add_columns, out, x, kept, axis):
+        if not _along_rows(cpu.add_to_samples, out, x, kept, axis):
             super().add_kept(out, x, kept, axis)
 
     def compact(self, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int) -> np.ndarray:
