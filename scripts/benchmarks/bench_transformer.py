@@ -132,11 +132,12 @@ ATTENTION_COLUMNS = {head: COLUMNS[head]
 
 
 def cells_of(options):
-    """Yield (part, what is measured, its width, columns, f() -> (GFLOP/s, {method: figures})) of all cells."""
+    """Yield (facts, columns, f() -> (GFLOP/s, {method: figures})) of every cell that was asked for."""
     for name in options.nets if "nets" in options.parts else ():
         rates = options.rates or sorted({*options.default_rates, *MORE_RATES.get(name, ())})
         for rate in rates:
-            yield ({"part": "nets", "net": name, "batch": find_net(name).samples, "rate": rate}, COLUMNS,
+            facts = {"net": name.partition(":")[0], "batch": find_net(name).samples, "rate": rate}
+            yield ({"part": "nets", **facts}, COLUMNS,
                    lambda name=name, rate=rate: measure_net(name, rate, options.methods, options))
     for steps in options.steps if "attention" in options.parts else ():
         yield ({"part": "attention", "steps": steps, "batch": options.batch}, ATTENTION_COLUMNS,

@@ -20,7 +20,9 @@ LANGUAGE_MODELS = {     # (net, rate) -> speed-up of ROW; of TILE it is the same
 # accuracy in % or, of gpt, loss; minutes to it), all on records that are left out of the training set.
 SPARSEDROP = {
     "mlp": {"none": (0, 96.96, 1.94), "conventional": (0.5, 97.82, 2.78), "BLOCK": (0.3, 97.61, 3.18)},
-    "vit_fashion": {"none": (0, 85.69, 20.2), "conventional": (0.5, 86.84, 38.1), "BLOCK": (0.2, 87.04, 22.6)},
-    "vit_cifar10": {"none": (0, 48.71, 12.3), "conventional": (0.4, 53.05, 24.7), "BLOCK": (0.4, 56.79, 45.1)},
+    "vit_fashion": {"none": (0, 85.69, 20.2), "conventional": (0.5, 86.84, 38.1),
+                    "BLOCK": (0.2, 87.04, 22.6)},
+    "vit_cifar10": {"none": (0, 48.71, 12.3), "conventional": (0.4, 53.05, 24.7),
+                    "BLOCK": (0.4, 56.79, 45.1)},
     "gpt": {"none": (0, 1.643, 6.5), "conventional": (0.6, 1.448, 46.8), "BLOCK": (0.5, 1.430, 42.6)},
 }

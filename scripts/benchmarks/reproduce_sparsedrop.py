@@ -27,7 +27,7 @@ from statistics import mean, stdev
 import click
 from drop_methods import parse_method
 from paper import SPARSEDROP
-from reproduction import Cell, ListOf, Store, between, command, folder_of, keep, resume, split_methods, train_all
+from reproduction import Cell, ListOf, Store, command, folder_of, keep, resume, split_methods, train_all
 from reproduction_report import color_of, markdown, report, save, tidy
 from sparsedrop_tasks import QUICK_TASKS, TASKS
 
@@ -36,8 +36,12 @@ from minidrop.data import find_source
 
 ALL = TASKS | QUICK_TASKS
 METHODS = ("none", "conventional", "BLOCK", "PERIODIC")
-FULL = {"tasks": tuple(TASKS), "rates": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), "out": Path("runs/reproduce_sparsedrop")}
-QUICK = {"tasks": tuple(QUICK_TASKS), "rates": (0.3, 0.5), "out": Path("runs/reproduce_sparsedrop_quick")}
+FULL = {"tasks": tuple(TASKS), "rates": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), "methods": METHODS,
+        "out": Path("runs/reproduce_sparsedrop")}
+# A block of the full size would be all that a small net has.
+QUICK = {"tasks": tuple(QUICK_TASKS), "rates": (0.3, 0.5),
+         "methods": ("none", "conventional", "BLOCK:block_samples=16,block_units=16", "PERIODIC"),
+         "out": Path("runs/reproduce_sparsedrop_quick")}
 
 
 # -- one training --------------------------------------------------------------------------------------------
@@ -59,7 +63,8 @@ def train(key, extra):
         warm_up(key, extra["parts"])
         curve = finish(task, solver, folder)
         iteration, seconds, loss, accuracy = best_of(task, curve)
-        result = {"accuracy": accuracy, "loss": loss, "seconds": seconds, "iteration": iteration, "curve": curve}
+        result = {"accuracy": accuracy, "loss": loss, "seconds": seconds, "iteration": iteration,
+                  "curve": curve}
     except md.NonFiniteError as error:
         result = {"accuracy": None, "loss": None, "seconds": None, "diverged": str(error)}
     finally:
@@ -142,6 +147,11 @@ class Row:
         alike = len({run["threads"] for run in self.runs}) == 1
         return f"{mean(run['seconds'] for run in self.runs) / 60:.2f}" if alike else "-"
 
+    @property
+    def iterations(self):
+        """To the best moment."""
+        return f"{mean(run['iteration'] for run in self.runs):.0f}" if self.runs else "-"
+
     def paper(self):
         """Return what is published, as text."""
         found = SPARSEDROP.get(self.task, {}).get(self.method)
@@ -186,10 +196,11 @@ def text_of(rows):
     common = [("task", lambda row: row.task), ("method", lambda row: row.method), rate,
               ("measure", lambda row: "loss" if ALL[row.task].measure == "loss" else "accuracy %"),
               ("quality", lambda row: row.quality), ("minutes", lambda row: row.minutes),
-              ("iterations", lambda row: f"{mean(run['iteration'] for run in row.runs):.0f}" if row.runs else "-")]
+              ("iterations", lambda row: row.iterations)]
     return "\n\n".join([
-        "Each method at its best rate. Quality: at the best moment of a training, on records that were left out "
-        "of it, which chose the rate as well. Minutes: of training up to then, in float32 on this machine.\n"
+        "Each method at its best rate. Quality: at the best moment of a training, on records that were left "
+        "out of it, which chose the rate as well. Minutes: of training up to then, in float32 on this "
+        "machine.\n"
         "Published: SparseDrop (Lo 2024), 16-bit numbers on an RTX 2060.",
         markdown(best_rows(rows), *common, ("published", Row.paper)),
         "All rates:", markdown(rows, *common)]) + "\n"
@@ -215,11 +226,12 @@ def draw(rows, path):
             own = sorted((row.rate, mean(row.values), mean(run["seconds"] for run in row.runs) / 60)
                          for row in rows if (row.task, row.method) == (task, method))
             color = color_of(methods.index(method))
-            for one, values in ((quality, [value for _, value, _ in own]), (minutes, [time for *_, time in own])):
-                if method == "none" and own:
-                    handles[method] = one.axhline(values[0], color=color, linewidth=1)
-                elif own:
-                    handles[method], = one.plot([rate for rate, *_ in own], values, ".-", color=color)
+            for place, one in enumerate((quality, minutes), 1) if own else ():
+                if method == "none":
+                    handles[method] = one.axhline(own[0][place], color=color, linewidth=1)
+                else:
+                    handles[method], = one.plot([point[0] for point in own], [point[place] for point in own],
+                                                ".-", color=color)
         for one in (quality, minutes):
             tidy(one)
     save(figure, handles, len(methods), path)
@@ -269,7 +281,7 @@ def main(tasks, stages, rates, methods, iterations, seeds, out, jobs, quick, onl
     """Compare ways to drop at their best rates: quality, and minutes of training to it."""
     asked = QUICK if quick else FULL
     out, rates = out or asked["out"], rates or asked["rates"]
-    methods = split_methods(methods) if methods else METHODS
+    methods = split_methods(methods) if methods else asked["methods"]
     for method in methods:
         if method != "none":
             parse_method(method).check(rates)

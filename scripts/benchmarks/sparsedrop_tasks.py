@@ -119,7 +119,8 @@ class Task:
     def settings(self, method, rate, seed, parts=None):
         """Return the SolverParameter; looking and ending are left to who trains."""
         net = self.net(method, rate, parts)
-        looks = self.looks or (batches_per_pass(net, "TEST") if self.is_text else self.records[1] // self.left_out)
+        looks = self.looks or (batches_per_pass(net, "TEST") if self.is_text else
+                               self.records[1] // self.left_out)
         settings = SolverParameter(net_param=net)
         for name, value in {
                 "type": self.rule, "base_lr": self.rate, "lr_policy": "fixed", "momentum": 0.9,
@@ -139,7 +140,8 @@ class Task:
         if not is_made(folder):
             records = HDF5Records(find_source(self.source), ("data", "label"))
             if len(records) < train + rest:
-                raise md.DataError(f"{self.source}: expected at least {train + rest} records, got {len(records)}")
+                raise md.DataError(f"{self.source}: expected at least {train + rest} records, got "
+                                   f"{len(records)}")
             images, labels = records.read(np.arange(train + rest)).values()
             images = resized(images)
             folder.mkdir(parents=True, exist_ok=True)

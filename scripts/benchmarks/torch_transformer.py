@@ -145,7 +145,8 @@ def classes():
             self.norm_first = shape.norm_first
             self.attention_norm, self.attention = norm(shape), Attention(shape)
             self.mlp_norm, self.mlp = norm(shape), MLP(shape)
-            self.attention_branch, self.mlp_branch = drop(shape, "attention_branch"), drop(shape, "mlp_branch")
+            self.attention_branch = drop(shape, "attention_branch")
+            self.mlp_branch = drop(shape, "mlp_branch")
 
         def forward(self, x, mask=None):
             if self.norm_first:

@@ -139,7 +139,8 @@ class TransformerNet(Model):
 
 TINY = Transformer(16, 2, 1, causal=True, bias=False)
 NETS = {"gpt_small": TransformerNet("gpt_shakespeare"), "gpt_1024": TransformerNet("gpt_sparsedrop", 8),
-        "vit_1024": TransformerNet("vit_sparsedrop", 8), "gpt_tiny": TransformerNet("gpt_shakespeare", 2, TINY),
+        "vit_1024": TransformerNet("vit_sparsedrop", 8),
+        "gpt_tiny": TransformerNet("gpt_shakespeare", 2, TINY),
         "vit_tiny": TransformerNet("vit_cifar10", 2, replace(TINY, causal=False, bias=True))}
 
 

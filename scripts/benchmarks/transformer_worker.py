@@ -111,8 +111,9 @@ class TorchAttention(TorchLayer):
 
     def build(self, arrays):
         import torch
-        self.to_own = lambda array: torch.from_numpy(array).transpose(0, 1)
-        self.tensors = [torch.from_numpy(array.transpose(1, 0, 2).copy()).requires_grad_() for array in arrays]
+        self.to_own = torch.from_numpy
+        self.tensors = [torch.from_numpy(array.transpose(1, 0, 2).copy()).requires_grad_()
+                        for array in arrays]
         self.attend = torch.nn.functional.scaled_dot_product_attention
 
     def forward(self):

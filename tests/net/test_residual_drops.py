@@ -52,7 +52,8 @@ def test_two_branches_that_drop_other_units():
 
 def test_branches_that_drop_the_same_by_chance_are_put_in_place_all_the_same():
     """The layers below a sum were promised all units: Sigmoid would make 0 of what is missing, not 1/2."""
-    drops = [drop(f"d{name}", name, "PERIODIC groups: 1 step: 2", settings="dropout_ratio: 0.5") for name in "ab"]
+    drops = [drop(f"d{name}", name, "PERIODIC groups: 1 step: 2", settings="dropout_ratio: 0.5")
+             for name in "ab"]
     net = net_of(IN, ip("a", "data", 24), drops[0], ip("b", "data", 24), drops[1],
                  layer("Eltwise", "sum", "da db"), layer("Sigmoid", "act", "sum"), ip("ip2", "act", 7),
                  LOSS % "ip2", phase="TRAIN")

@@ -1,4 +1,4 @@
-"""Blocks of transformers: what PyTorch computes with the same weights, and what is left out where they drop."""
+"""Blocks of transformers: what PyTorch computes with the same weights, and what drops leave out."""
 
 from itertools import product
 
@@ -51,7 +51,8 @@ def encoder_layer(torch, net, norm_first, activation):
             names[f"block1_attention_{part}/{own}"] = (getattr(layer.self_attn, f"in_proj_{own}"),
                                                        slice(rows, rows + WIDTH))
         for name, module in (("attention_out", layer.self_attn.out_proj), ("attention_norm", layer.norm1),
-                             ("mlp_norm", layer.norm2), ("mlp_fc1", layer.linear1), ("mlp_fc2", layer.linear2)):
+                             ("mlp_norm", layer.norm2), ("mlp_fc1", layer.linear1),
+                             ("mlp_fc2", layer.linear2)):
             names[f"block1_{name}/{own}"] = getattr(module, own), slice(None)
     with torch.no_grad():
         for name, (parameter, rows) in names.items():
@@ -61,7 +62,8 @@ def encoder_layer(torch, net, norm_first, activation):
 
 @pytest.mark.filterwarnings("ignore:.*nested tensor")
 @in_turn("norm_first, activation, causal, steps, padded", [
-    *product((True, False), ("GELU", "ReLU"), (True, False), (1, 7), (False, True))])
+    *product((True, False), ("GELU",), (True, False), (7,), (False, True)),
+    *product((True, False), ("ReLU",), (True,), (1, 4), (False,))])
 def test_a_block_is_that_of_pytorch(norm_first, activation, causal, steps, padded):
     torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
     shape = Transformer(WIDTH, HEADS, norm_first=norm_first, activation=activation, causal=causal)
@@ -89,7 +91,8 @@ def test_a_block_is_that_of_pytorch(norm_first, activation, causal, steps, padde
 
 
 # -- what is left out ----------------------------------------------------------------------------------------
-PATTERNS = {"PERIODIC 1": {"pattern": "PERIODIC", "groups": 1}, "PERIODIC 2": {"pattern": "PERIODIC", "groups": 2},
+PATTERNS = {"PERIODIC 1": {"pattern": "PERIODIC", "groups": 1},
+            "PERIODIC 2": {"pattern": "PERIODIC", "groups": 2},
             "ROW": {"pattern": "ROW"}, "UNIT": {"pattern": "UNIT"}, "SLICE": {"pattern": "SLICE"},
             "BLOCK": {"pattern": "BLOCK", "block_samples": 2, "block_units": 3}}
 
@@ -105,7 +108,7 @@ def fits(place, pattern):
     return (place, pattern) != ("heads", "BLOCK")
 
 
-def check_drops(places, pattern, steps=5, iterations=3, **settings):
+def check_drops(places, pattern, steps=5, iterations=2, **settings):
     shape = Transformer(WIDTH, HEADS, drops=drops_of(places, pattern), **settings)
     tokens = 9
     net = block_net(steps, shape, tokens=tokens)
@@ -122,11 +125,12 @@ def test_a_drop_in_each_place_is_an_explicit_mask(place, pattern):
 
 
 @in_turn("pattern, settings", [*product(PATTERNS, (
-    {"causal": True}, {"causal": True, "norm_first": False}, {"bias": False, "norm": "RMSNorm", "rotary": True},
+    {"causal": True}, {"causal": True, "norm_first": False},
+    {"bias": False, "norm": "RMSNorm", "rotary": True},
     {"tied": False, "activation": "ReLU", "blocks": 2}))])
 def test_drops_everywhere_at_once_are_explicit_masks(pattern, settings):
     places = [place for place in PLACES if fits(place, pattern)]
-    check_drops(places, pattern, iterations=2, **settings)
+    check_drops(places, pattern, **settings)
 
 
 def test_one_token_and_one_stream():
@@ -148,7 +152,8 @@ PLANS = {
     "v": ["has 3 readers", "block1_attention_v reads only"],
     "probabilities": [],
     "attention": ["block1_attention_v computes only", "block1_attention_out reads only"],
-    "heads": [*(f"block1_attention_{part} computes only" for part in "vqk"), "block1_attention_out reads only"],
+    "heads": [*(f"block1_attention_{part} computes only" for part in "vqk"),
+              "block1_attention_out reads only"],
     "attention_branch": ["block1_attention_out computes only", "block1_attention_sum adds",
                          "block1_attention_out applies the scale of block1_attention_branch_drop"],
     "fc1": [NORM, "block1_mlp_fc1 reads only"],
@@ -173,14 +178,15 @@ def test_blocks_are_computed_and_read_only_but_for_what_crosses_steps():
     shape = Transformer(WIDTH, HEADS, causal=True, drops=drops_of(places, "BLOCK"))
     lines = list(block_net(5, shape, tokens=9).plan.lines())
     assert [line for line in lines if "only" in line] == [
-        *(f"block1_attention_{part} reads only the blocks kept by block1_attention_qkv_drop" for part in "qkv"),
+        *(f"block1_attention_{part} reads only the blocks kept by block1_attention_qkv_drop"
+          for part in "qkv"),
         "block1_attention_out reads only the blocks kept by block1_attention_drop",
         "block1_mlp_fc1 reads only the blocks kept by block1_mlp_in_drop",
         "block1_mlp_fc1 computes only the blocks kept by block1_mlp_hidden_drop",
         "block1_mlp_fc2 reads only the blocks kept by block1_mlp_hidden_drop",
         "block1_mlp_fc2 computes only the blocks kept by block1_mlp_branch_drop"]
-    assert ("block1_attention_drop multiplies by a mask: block1_attention (Attention) reads other steps too, so "
-            "that steps cannot differ in it") in lines
+    assert ("block1_attention_drop multiplies by a mask: block1_attention (Attention) reads other steps too, "
+            "so that steps cannot differ in it") in lines
 
 
 def test_a_pattern_a_step_does_not_cross_attention():
