@@ -25,7 +25,8 @@ IMAGES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32), "il
 # Nets of images, and the last product of each that leaves out what a drop of its `approx` file drops.
 CAFFES = {"lenet": "ip2", "cifar10_quick": "ip1", "cifar10_full": "ip1", "caffenet": "fc8", "vgg16": "fc8",
           "resnet_cifar": "res4c_branch2b"}
-LARGE = ("caffenet", "vgg16", "ptb_large", "caption_lm", "gpt_sparsedrop", "vit_sparsedrop")    # filled in seconds
+# Their weights would take seconds to fill.
+LARGE = ("caffenet", "vgg16", "ptb_large", "caption_lm", "gpt_sparsedrop", "vit_sparsedrop")
 TRANSFORMERS = ("gpt_shakespeare", "gpt_sparsedrop", "vit_tiny", "vit_cifar10", "vit_sparsedrop")
 DROPS = ("Dropout", "ApproxDropout")
 
