@@ -171,7 +171,7 @@ class _Walker:
         """Plan a drop of what the layer's own Products read of its top."""
         read = [product for product in drop.node.products
                 if product.bottom == OWN and product.in_axis is not None]
-        if all(drop.site.pays(self.backend, product.rows / product.calls, product.calls) for product in read):
+        if all(drop.site.pays(self.backend, product.rows, product.calls) for product in read):
             drop.consumers.append(drop.node)
         else:
             drop.reason = TOO_FEW_ROWS

@@ -55,10 +55,11 @@ class Products:
     def pays(self, rows: float, kept_share: float, calls: int = 1) -> bool:
         """Whether products that compute only `kept_share` of a side are faster than one dense product.
 
-        rows: of each product. calls: 1 if the batch is split into several products, one per pattern, each
-        with gathers and gradients of its own (135 rows at half kept lost a third of the speed); otherwise the
-        number of consecutive products there are anyway, each of which becomes smaller (20 rows at half kept
-        gained nothing, 100 a seventh). Measured: docs/benchmarks.md, "NR STEP" and "RH STEP".
+        rows: that have one pattern. calls: 1 if the batch is split into several products, one per pattern,
+        each with gathers and gradients of its own (135 rows at half kept lost a third of the speed);
+        otherwise the number of consecutive products there are anyway, each of which becomes smaller; those
+        of one pattern gather its weights once (20 rows at half kept gained nothing, 100 a seventh). Measured:
+        docs/benchmarks.md, "NR STEP" and "RH STEP".
         """
         if calls == 1:
             return rows * (1 - kept_share) >= 400 * kept_share
