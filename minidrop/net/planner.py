@@ -51,7 +51,7 @@ def plan_compaction(graph: Graph, backend: Backend) -> Plan:
 
 
 MIXES_SAMPLES = "takes its means over all samples, so that groups of samples cannot differ in it"
-TOO_FEW_ROWS = "with so few streams a product for each pattern of a step costs more than it saves"
+TOO_FEW_ROWS = "with so few streams a product for each pattern costs more than it saves"
 
 
 class _Walker:

@@ -116,7 +116,7 @@ class DropSite:
             rows /= expected_patterns(self.family, self.draws * self.groups)
         else:
             rows /= self.draws * self.groups
-        return backend.pays(rows, 1 - self.family.distribution.rate, calls)
+        return self._pays(backend, rows, calls)
 
     def parts_gradient(self, backend: Any, rows: float) -> bool:
         """Whether the gradient of weights that every step reads is a product for each pattern, not for all.
@@ -127,7 +127,10 @@ class DropSite:
         if self.steps is None or self.held == 1:
             return False
         patterns = expected_patterns(self.family, self.draws) * self.groups
-        return self.draws == 1 or backend.pays(rows / patterns, 1 - self.family.distribution.rate, 1)
+        return self.draws == 1 or self._pays(backend, rows / patterns, 1)
+
+    def _pays(self, backend, rows, calls):
+        return backend.pays(rows, 1 - self.family.distribution.rate, calls, self.held)
 
     def __repr__(self):
         return f"DropSite({self.layer_name!r}, {self.settings}, total={self.total})"
