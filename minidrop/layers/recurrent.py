@@ -244,4 +244,9 @@ class RecurrentLayer(Layer):
         runs = -(-self.steps // self.held) if self.held else 1
         ones = x.backend.xp.ones((runs, self.streams, self.units), x.dtype)
         mask = x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.drawn.key)[0]
-        return x.backend.xp.repeat(mask, self.held, axis=0)[:self.steps] if self.held > 1 else mask
+        if self.held < 2:
+            return mask
+        held = x.backend.empty((self.steps, *mask.shape[1:]), x.dtype)
+        for i in range(runs):
+            held[i * self.held:(i + 1) * self.held] = mask[i]
+        return held
