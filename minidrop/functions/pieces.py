@@ -55,7 +55,7 @@ class PieceProduct:
                 if (outs.total, ins.total) != (outputs, inputs):
                     raise ShapeError(f"linear: a piece of {outs} outputs by {ins} inputs does not fit W of "
                                      f"shape {W.shape}, which has {outputs} outputs and {inputs} inputs")
-                part = backend.scaled(_gathered(backend, x, ranges, ins), self.scale)
+                part = backend.scaled(gathered(backend, x, ranges, ins), self.scale)
                 rows, cols = (ins, outs) if self.transpose else (outs, ins)
                 weight = backend.submatrix(W, rows, cols)
                 self.saved.append((part, weight, rows, cols, ranges))
@@ -74,7 +74,7 @@ class PieceProduct:
 
         def products():
             for part, weight, rows, cols, ranges in self.saved:
-                gy_part = _gathered(backend, gy, ranges, rows if not self.transpose else cols)
+                gy_part = gathered(backend, gy, ranges, rows if not self.transpose else cols)
                 if wanted[0]:
                     yield gy_part, weight, False, self.transpose
                 if wanted[1]:
@@ -99,8 +99,8 @@ def _together(pieces):
     return groups
 
 
-def _gathered(backend, x, ranges, kept):
-    """Return the kept columns of some ranges of rows, stacked, for products."""
+def gathered(backend: Backend, x: np.ndarray, ranges: Sequence[tuple[int, int]], kept: Kept | None) -> Any:
+    """Return the kept columns (None: all) of some ranges of rows, stacked, for products."""
     if len(ranges) == 1:
         [(first, last)] = ranges
         return backend.submatrix(x[first:last], None, kept)
@@ -108,7 +108,7 @@ def _gathered(backend, x, ranges, kept):
 
 
 def _scatter(backend, out, ranges, kept, values):
-    """Write what `_gathered` would read."""
+    """Write what `gathered` would read."""
     done = 0
     for first, last in ranges:
         backend.put_columns(out[first:last], kept, values[done:done + last - first])

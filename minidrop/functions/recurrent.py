@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidrop.autograd import Block, Function, Tensor
+from minidrop.autograd import Block, Blocks, Function, Tensor
 from minidrop.backend import sigmoid
 from minidrop.errors import ShapeError
 from minidrop.functions.arithmetic import add
@@ -20,6 +20,7 @@ from minidrop.functions.dropout import expand, multiply_mask, scale, take
 from minidrop.functions.groups import JoinGroups, SplitGroups, inhabited
 from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
 from minidrop.functions.linear import linear
+from minidrop.functions.pieces import gathered
 from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Recurrent(Function):
     the states come without them (kept sets on their last axes), and so do the results.
     """
 
-    __slots__ = ("drop", "rows", "cont", "reads", "Wh", "Wh_rows", "before")
+    __slots__ = ("drop", "rows", "cont", "reads", "Wh", "Wh_rows", "part", "before")
     kept_rule = "native"
     gates, states = 1, 1
 
@@ -86,6 +87,7 @@ class Recurrent(Function):
         self.reads = self.cont * self._mask(backend, x.dtype, total)
         self.Wh = backend.submatrix(Wh, self.rows, drop.units)
         self.Wh_rows = backend.transposed(self.Wh) if drop.steps is not None else None
+        self.part = None, None      # the rows of Wh_rows that were gathered last, and for what
         self.before = backend.empty((steps, streams, width), x.dtype)        # h as the gates read it
         self.output_kept = [(drop.units, 2), *[(drop.units, 1)] * len(states)]
 
@@ -112,8 +114,7 @@ class Recurrent(Function):
         kept = self.drop.steps[t] if self.drop.steps is not None else None
         if kept is None:
             return backend.thin_gemm(self.before[t], self.Wh, trans_b=True)
-        return backend.thin_gemm(backend.take(self.before[t], kept, 1),
-                                 backend.submatrix(self.Wh_rows, kept, None))
+        return backend.thin_gemm(backend.take(self.before[t], kept, 1), self._part(backend, kept))
 
     def read_gradient(self, backend: Backend, t: int, d: np.ndarray) -> np.ndarray:
         """Return the gradient of the h before step t, given that of the product, d (N, G H)."""
@@ -121,16 +122,30 @@ class Recurrent(Function):
         if kept is None:
             gh = backend.thin_gemm(d, self.Wh)
         else:
-            gh = backend.put(backend.thin_gemm(d, backend.submatrix(self.Wh_rows, kept, None), trans_b=True),
-                             kept, 1)
+            gh = backend.put(backend.thin_gemm(d, self._part(backend, kept), trans_b=True), kept, 1)
         return backend.xp.multiply(gh, self.reads[t], out=backend.empty(gh.shape, gh.dtype))
 
-    def weight_gradient(self, backend: Backend, d: np.ndarray) -> Block:
+    def _part(self, backend, kept):
+        """Return the kept rows of Wh^T: gathered once for neighbouring steps that read the same."""
+        if self.part[0] is not kept:
+            self.part = None, None      # its buffer is the right size for the next
+            self.part = kept, backend.submatrix(self.Wh_rows, kept, None)
+        return self.part[1]
+
+    def weight_gradient(self, backend: Backend, d: np.ndarray) -> Block | Blocks:
         """Return gWh from the gradients of all products, d (T, N, G H)."""
         # Not -1: if nothing is kept, a length is 0.
-        rows = d.shape[0] * d.shape[1]
+        streams, rows = d.shape[1], d.shape[0] * d.shape[1]
         d, before = d.reshape(rows, d.shape[2]), self.before.reshape(rows, self.before.shape[2])
-        return Block(backend.gemm(d, before, trans_a=True), self.rows, self.drop.units)
+        self.part = None, None
+        if not self.drop.parts_gradient:
+            return Block(backend.gemm(d, before, trans_a=True), self.rows, self.drop.units)
+        read = {kept: [(first * streams, last * streams) for first, last in ranges]
+                for kept, ranges in self.drop.ranges().items() if kept is None or kept.count}
+        products = ((gathered(backend, d, ranges, None), gathered(backend, before, ranges, kept), True, False)
+                    for kept, ranges in read.items())
+        return Blocks([Block(product, None, kept) for kept, product
+                       in zip(read, backend.gemms(products), strict=True)], d.dtype)
 
 
 class LSTM(Recurrent):
@@ -253,7 +268,7 @@ class RNN(Recurrent):
         return self.h, last.copy()
 
     def backward(self, backend: Backend, gy: tuple[np.ndarray, np.ndarray | None],
-                 wanted: Sequence[bool]) -> tuple[np.ndarray, None, Block | None, np.ndarray]:
+                 wanted: Sequence[bool]) -> tuple[np.ndarray, None, Block | Blocks | None, np.ndarray]:
         gh, g_last = gy
         d = backend.empty(self.h.shape, self.h.dtype)
         dh = backend.zeros(d.shape[1:], d.dtype) if g_last is None else g_last

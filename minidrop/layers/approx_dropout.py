@@ -23,7 +23,8 @@ class ApproxDropout(Layer):
     The layer's `site` draws the pattern. The product that computes x is given the draw as well and leaves the
     dropped units out; y carries the kept set, and the layers that read y leave them out too. Patterns may
     also drop weights of the product above (TILE) or blocks of activations (BLOCK). In sequences (T, N, I) one
-    pattern holds for all steps, or with time STEP each step has its own (Sarma et al., arXiv 2106.12089).
+    pattern holds for all steps, or with steps_per_pattern for so many; with time STEP each step has its own
+    (Sarma et al., arXiv 2106.12089).
     Source: Song and Jiang, arXiv 1805.08939.
     """
 

@@ -12,7 +12,7 @@ from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
 from minidrop.functions.recurrent import recur, step_masks
 from minidrop.layers.base import Layer, ParameterSpec
-from minidrop.layers.drop_settings import drop_site, shape_site
+from minidrop.layers.drop_settings import drop_site, shape_site, steps_held
 from minidrop.layers.flow import OWN, Drops, Product
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class RecurrentLayer(Layer):
     carries it into a sequence.
 
     hidden_dropout drops h between steps. With time STEP the gates of each step read another subset of h, and
-    the top is complete. With time SEQUENCE some units are absent from all steps of the batch: from gates,
+    the top is complete; with steps_per_pattern a subset is read by so many steps, be it all of them. With
+    time SEQUENCE some units are absent from all steps of the batch: from gates,
     weights and top. Their carried state stays as it was, or becomes 0 where a sequence begins (CONVENTIONAL:
     it is computed as usual). Both directions drop the same units. The states themselves are never scaled. If
     the top is a product of h (RNN), that product reads what would otherwise be the top, and is computed in
@@ -48,7 +49,7 @@ class RecurrentLayer(Layer):
 
     def __init__(self, config: LayerParameter, context: Context):
         dropout = config.recurrent_param.hidden_dropout
-        self.site = None
+        self.site, self.held = None, 0
         self.conventional = config.recurrent_param.hidden_dropout_type == config.recurrent_param.CONVENTIONAL
         self.has_drop = config.recurrent_param.HasField("hidden_dropout")
         if self.conventional and not self.has_drop:
@@ -100,8 +101,10 @@ class RecurrentLayer(Layer):
         self.static = math.prod(statics[0][1:]) if statics else None
         if len(self.config.top) not in (1, 1 + count):
             raise ConfigError(f"expected 1 top{f' or {1 + count}' * bool(count)}, got {len(self.config.top)}")
+        if self.has_drop:       # for how many steps a subset is read; 0: units are absent from all of them
+            self.held = steps_held(settings.hidden_dropout, (*x[:2], self.units))
         if self.site is not None:
-            shape_site(self.site, settings.hidden_dropout, x[:2] + (self.units,), 2)
+            shape_site(self.site, settings.hidden_dropout, (*x[:2], self.units), 2, of_state=True)
         tops = [(*x[:2], self.units * (1 + self.both))] + [(1, self.streams, self.units)] * count
         return tops[:len(self.config.top)]
 
@@ -222,18 +225,28 @@ class RecurrentLayer(Layer):
         if not (self.has_drop and self.drawn.dropping):
             return NOTHING
         shape = (self.steps, self.streams, self.units)
-        step = self.settings.hidden_dropout.time == self.settings.hidden_dropout.STEP
         if self.conventional:
-            ones = x.backend.xp.ones(shape if step else (1, *shape[1:]), x.dtype)
-            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.drawn.key)[0],
-                              whole=not step)
+            return HiddenDrop(mask=self._conventional_mask(x), whole=not self.held)
         draw = self.drawn.own
         if draw.masked:
-            return HiddenDrop(mask=draw.mask(shape, 2), whole=not step, moving=None if step
-                              else draw.draw.every)
-        if step:
+            return HiddenDrop(mask=draw.mask(shape, 2), whole=not self.held,
+                              moving=None if self.held else draw.draw.every)
+        if self.held:
             kept = tuple(None if one.is_all else one for one in draw.by_step)
             if self.plan.skips:
-                return HiddenDrop(steps=kept, scale=draw.scale)
+                parts = self.site.parts_gradient(x.backend, self.steps * self.streams)
+                return HiddenDrop(steps=kept, scale=draw.scale, parts_gradient=parts)
             return HiddenDrop(mask=step_masks(x.backend, kept, self.streams, self.units, draw.scale, x.dtype))
         return HiddenDrop(units=draw.kept, scale=draw.scale, whole=True)
+
+    def _conventional_mask(self, x):
+        """Return the mask of every unit of every stream, for all steps or one for each run of them."""
+        runs = -(-self.steps // self.held) if self.held else 1
+        ones = x.backend.xp.ones((runs, self.streams, self.units), x.dtype)
+        mask = x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.drawn.key)[0]
+        if self.held < 2:
+            return mask
+        held = x.backend.empty((self.steps, *mask.shape[1:]), x.dtype)
+        for i in range(runs):
+            held[i * self.held:(i + 1) * self.held] = mask[i]
+        return held

@@ -185,7 +185,7 @@ def _set_family(where, settings, family):
             cleared.append(f"{name}: {value}")
             settings.ClearField(name)
     if family.drops != "units":
-        for name in ("heads", "whole_heads"):
+        for name in ("heads", "whole_heads", "steps_per_pattern"):
             cleared += [f"{name}: {getattr(settings, name)}"] * settings.HasField(name)
             settings.ClearField(name)
     scale = settings.Scale.Name(settings.scale)

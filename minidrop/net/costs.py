@@ -37,7 +37,7 @@ def costs(net: Net, without: Drop | None = None) -> list[Cost]:
                       or weights is not None and weights.requires_grad)
             gradients = [training and _wants_input_gradient(node, product, trained), training and factor]
             drops = [drop for drop in _drops_of(net.plan, node, product) if drop is not without]
-            shares = _shares(product, drops) if net.phase == "TRAIN" else [1.0] * 3
+            shares = _shares(product, drops, net.backend) if net.phase == "TRAIN" else [1.0] * 3
             row = rows[node.index]
             row.dense += product.operations * (1 + sum(gradients))
             passes = zip(shares, (True, *gradients), strict=True)
@@ -80,16 +80,18 @@ def _passes(node, product, drop):
                            for fact in node.passes)
 
 
-def _shares(product, drops):
+def _shares(product, drops, backend):
     """Return the shares left of a product, of its input's gradient and of its weights' gradient."""
     if len(drops) == 2 and drops[0] is drops[1]:
         return [drops[0].kept_square_share] * 3
     share = 1.0
     for drop in drops:
         share *= drop.kept_share
-    # If each of several calls leaves out other entries, the gradient of the weights, one product for all
-    # calls, leaves out nothing.
-    return [share, share, 1.0 if product.calls > 1 and any(drop.varied for drop in drops) else share]
+    # If each of several calls leaves out other entries, the gradient of the weights leaves out nothing where
+    # it is one product for all calls.
+    whole = product.calls > 1 and any(drop.varied and not drop.site.parts_gradient(backend, product.rows)
+                                      for drop in drops)
+    return [share, share, 1.0 if whole else share]
 
 
 def drop_savings(net: Net) -> Iterator:

@@ -53,7 +53,7 @@ def plan_compaction(graph: Graph, backend: Backend) -> Plan:
 
 MIXES_SAMPLES = "takes its means over all samples, so that groups of samples cannot differ in it"
 MIXES_STEPS = "reads other steps too, so that steps cannot differ in it"
-TOO_FEW_ROWS = "with so few streams a product for each pattern of a step costs more than it saves"
+TOO_FEW_ROWS = "with so few streams a product for each pattern costs more than it saves"
 
 
 class _Walker:
@@ -173,7 +173,7 @@ class _Walker:
         """Plan a drop of what the layer's own Products read of its top."""
         read = [product for product in drop.node.products
                 if product.bottom == OWN and product.in_axis is not None]
-        if all(drop.site.pays(self.backend, product.rows / product.calls, product.calls) for product in read):
+        if all(drop.site.pays(self.backend, product.rows, product.calls) for product in read):
             drop.consumers.append(drop.node)
         else:
             drop.reason = TOO_FEW_ROWS

@@ -152,25 +152,38 @@ class Blocks(Draw):
 
 @dataclass(frozen=True)
 class Steps(Blocks):
-    """Units of sequences (steps, streams, total), different ones at each step: those of `by_step` live.
+    """Units of sequences (steps, streams, total), different ones in each run of steps: those of `by_run`.
 
-    by_step: a Kept or a KeptByGroup of the streams for each step.
+    by_run: a Kept or a KeptByGroup of the streams for each run. steps: of a sequence. held: the steps of a
+    run; the last one may have fewer.
     """
 
-    by_step: tuple = ()
+    by_run: tuple = ()
     layer: str = ""
+    steps: int = 0
+    held: int = 1
+
+    @property
+    def by_step(self) -> tuple:
+        """What lives at each step; the steps of a run share one object."""
+        return tuple(self.by_run[t // self.held] for t in range(self.steps))
 
     def groups(self, samples: int) -> tuple[tuple[int, int, Kept], ...]:
-        streams = samples // len(self.by_step)      # samples are ordered by step: (steps, streams, total)
-        return tuple((t * streams + first, t * streams + last, kept) for t, every in enumerate(self.by_step)
-                     for first, last, kept in _parts(every, streams))
+        streams = samples // self.steps             # samples are ordered by step: (steps, streams, total)
+        found: list = []
+        for begin, every in zip(range(0, self.steps, self.held), self.by_run, strict=True):
+            end = min(begin + self.held, self.steps)
+            parts = every.parts(streams) if isinstance(every, KeptByGroup) else [(0, streams, every)]
+            if len(parts) == 1:                     # the same for all streams, so the run is one group
+                found.append((begin * streams, end * streams, parts[0][2]))
+                continue
+            found += [(t * streams + first, t * streams + last, kept) for t in range(begin, end)
+                      for first, last, kept in parts]
+        return tuple(found)
 
     def grid(self, samples: int) -> Any:
-        raise CaptureError(f"layer {self.layer!r} draws another pattern for each step")
-
-
-def _parts(every, samples):
-    return every.parts(samples) if isinstance(every, KeptByGroup) else [(0, samples, every)]
+        every = "step" if self.held == 1 else f"{self.held} steps"
+        raise CaptureError(f"layer {self.layer!r} draws another pattern for each {every}")
 
 
 @dataclass(frozen=True)

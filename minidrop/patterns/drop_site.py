@@ -20,19 +20,21 @@ class DropSite:
 
     layer_name, seed: what the sequence of patterns depends on, besides the settings. total: length of the
     dropped axis, once shapes are known. steps: None if a pattern holds for all steps of the batch; otherwise
-    the number of steps of a sequence, each with a pattern of its own. heads: the axis is that many runs, one
-    after the other, which keep the same of their entries, or with `whole_heads` are kept or dropped as they
-    are. entries: the number that a pattern is drawn for; runs: how many units of the axis each stands for.
+    the number of steps of a sequence, of which each `held` have a pattern of their own. heads: the axis is
+    that many runs, one after the other, which keep the same of their entries, or with `whole_heads` are kept
+    or dropped as they are. entries: the number that a pattern is drawn for; runs: how many units of the axis
+    each stands for.
     """
 
     def __init__(self, layer_name: str, settings: PatternSettings, seed: int, total: int | None = None):
         self.layer_name, self.settings, self.seed = layer_name, settings, seed
         self.total, self.steps, self.entries = total, None, total
-        self.heads, self.runs = 1, 1
+        self.heads, self.runs, self.held = 1, 1, 1
         self.family = get_family(settings)
         self.sequence = PatternSequence(self.family, seed, layer_name)
 
-    def shape(self, total: int, steps: Any = None, heads: int = 1, whole_heads: bool = False) -> None:
+    def shape(self, total: int, steps: Any = None, heads: int = 1, whole_heads: bool = False,
+              held: int = 1) -> None:
         """Set the length of the dropped axis and the number of steps, and fit the family to them.
 
         Raises ConfigError if the axis is too short, or is no whole number of heads.
@@ -47,7 +49,7 @@ class DropSite:
         asked.check_total(entries)
         self.family = asked.fitted(entries, even=not whole_heads and heads > 1)
         self.sequence = PatternSequence(self.family, self.seed, self.layer_name)
-        self.total, self.steps, self.entries = total, steps, entries
+        self.total, self.steps, self.held, self.entries = total, steps, held, entries
         self.heads, self.runs = (1, total // heads) if whole_heads else (heads, 1)
 
     @property
@@ -71,10 +73,10 @@ class DropSite:
             raise ShapeError(f"layer {self.layer_name!r}: the length of the dropped axis is not known yet; "
                              f"call DropSite.shape before drawing")
         if self.steps is not None:
-            first = iteration * self.steps
-            patterns = [self.sequence.groups_at(first + t) for t in range(self.steps)]
+            first = iteration * self.draws
+            patterns = [self.sequence.groups_at(first + i) for i in range(self.draws)]
             return Steps(patterns[0][0], self.total, patterns[0][0].scale, None,
-                         tuple(map(self._kept, patterns)), self.layer_name)
+                         tuple(map(self._kept, patterns)), self.layer_name, self.steps, self.held)
         if self.family.drops == "units":
             patterns = self.sequence.groups_at(iteration)
             return Units(patterns[0], self._kept(patterns), patterns[0].scale)
@@ -88,6 +90,11 @@ class DropSite:
         return sets[0] if len(sets) == 1 else KeptByGroup(sets)
 
     @property
+    def draws(self) -> int:
+        """How many times an iteration draws, for all groups of samples at once: for each run of steps."""
+        return 1 if self.steps is None else -(-self.steps // self.held)
+
+    @property
     def kind(self) -> str:
         """What a product must be able to leave out for this site: "units", "weights" or "blocks"."""
         return self.family.drops if self.steps is None else "blocks"
@@ -97,20 +104,33 @@ class DropSite:
         """The number of groups of samples that drop other units each."""
         return self.family.groups
 
-    def pays(self, backend: Any, rows: int, calls: int = 1) -> bool:
-        """Whether skipping what is dropped makes a product of `rows` rows, done in `calls` calls, faster.
+    def pays(self, backend: Any, rows: float, calls: int = 1) -> bool:
+        """Whether skipping what is dropped makes a product of `rows` rows faster, which `calls` calls do.
 
-        One pattern for all steps always pays. If each step has its own, the rows that share a pattern must be
-        worth a product.
+        rows: of all calls together. One pattern for all steps always pays. Otherwise the rows that share a
+        pattern must be worth a product, or with several calls the gathers of the weights that they read.
         """
         if self.steps is None:
             return True
-        kept_share = 1 - self.family.distribution.rate
         if calls == 1:
-            rows /= expected_patterns(self.family, self.steps * self.groups)
+            rows /= expected_patterns(self.family, self.draws * self.groups)
         else:
-            rows /= self.groups
-        return backend.pays(rows, kept_share, calls)
+            rows /= self.draws * self.groups
+        return self._pays(backend, rows, calls)
+
+    def parts_gradient(self, backend: Any, rows: float) -> bool:
+        """Whether the gradient of weights that every step reads is a product for each pattern, not for all.
+
+        rows: of all steps together. The groups of samples have a gradient each anyway. Patterns of a single
+        step never have one.
+        """
+        if self.steps is None or self.held == 1:
+            return False
+        patterns = expected_patterns(self.family, self.draws) * self.groups
+        return self.draws == 1 or self._pays(backend, rows / patterns, 1)
+
+    def _pays(self, backend, rows, calls):
+        return backend.pays(rows, 1 - self.family.distribution.rate, calls, self.held)
 
     def __repr__(self):
         return f"DropSite({self.layer_name!r}, {self.settings}, total={self.total})"

@@ -2,6 +2,7 @@
 
     python scripts/benchmarks/bench_lstm.py --peer torch --json lstm.json
     python scripts/benchmarks/bench_lstm.py --models ptb_medium --methods NR "RH STEP" "RH STEP dense"
+    python scripts/benchmarks/bench_lstm.py --models ptb_medium --methods "NR 5" "NR 7" "NR+RH 7" "NR+RH 12"
     python scripts/benchmarks/bench_lstm.py --quick
 
 One training step of a net of models/: forward, backward, gradients clipped to a norm, the update rule of its

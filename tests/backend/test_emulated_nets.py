@@ -6,9 +6,11 @@ import re
 
 import nets
 import numpy as np
-from cases import every_pair
+import pytest
+from cases import every_pair, in_turn
 from nets import IMAGES, drop, layer
 
+from minidrop.backend import Backend
 from minidrop.config import parse_net, parse_solver
 from minidrop.net import Net
 from minidrop.patterns import known_families
@@ -129,3 +131,18 @@ def test_training_in_float32_and_less(emulated_cuda, layers, family, precision, 
     products = {text: 3 + 3, pictures: 3}.get(layers, 2 + 3 + 3)
     skips = family == "BLOCK" and precision != "float32"
     assert cuda.kernels.launches.count("block_product") == (ITERATIONS * products if skips else 0)
+
+
+@in_turn("precision, dtype, off", [("float32", "float64", 1e-11), ("float16", "float32", 1e-2)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_patterns_held_for_two_steps(emulated_cuda, groups, precision, dtype, off, monkeypatch):
+    """Around the layers and on what their gates read."""
+    monkeypatch.setattr(Backend, "pays", lambda *_: True)
+    held = f"dropout_ratio: 0.5 steps_per_pattern: 2 groups: {groups}"
+    layers = [one.replace("recurrent_param {", f"recurrent_param {{ hidden_dropout {{ {held} }}")
+              for one in text(f"PERIODIC steps_per_pattern: 2 groups: {groups}")]
+    losses, parameters = train(layers, emulated_cuda(precision), "momentum: 0.9", dtype)
+    expected_losses, expected = train(layers, "cpu", "momentum: 0.9", dtype)
+    np.testing.assert_allclose(losses, expected_losses, rtol=off)
+    for name, value in expected.items() if dtype == "float64" else ():
+        np.testing.assert_allclose(parameters[name], value, rtol=1e-9, atol=1e-11, err_msg=name)

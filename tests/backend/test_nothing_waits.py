@@ -137,6 +137,9 @@ NETS = {
     "text, conventional": (text("LSTM", "hidden_dropout { } hidden_dropout_type: CONVENTIONAL"), MOMENTUM),
     "text, units": (text("GRU", "hidden_dropout { step: 10 }"), MOMENTUM + "clip_gradients: 0.1"),
     "text, units by steps": (text("LSTM", "hidden_dropout { step: 10 time: STEP }"), MOMENTUM),
+    "text, units by two steps": (text("GRU", "hidden_dropout { step: 10 steps_per_pattern: 2 }"), MOMENTUM),
+    "text, conventional by two steps": (text("LSTM", "hidden_dropout { steps_per_pattern: 2 } "
+                                             "hidden_dropout_type: CONVENTIONAL"), MOMENTUM),
 }
 
 

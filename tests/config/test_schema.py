@@ -151,8 +151,8 @@ OWN = {
     "ApproxDropoutParameter": "dropout_ratio 1 0.5, pattern 2 PERIODIC, max_period 3 0, step 4 0, scale 5 "
                               "0, search 6 0, tile_size 7 0, block_samples 8 0, block_units 9 0, "
     "reshuffle_interval 10 0, "
-                              "time 11 0, groups 12 0, grouping 13 0, axis 14, heads 15 1, "
-                              "whole_heads 16 False",
+                              "time 11 0, groups 12 0, grouping 13 0, axis 14, heads 15 1, whole_heads 16 "
+                              "False, steps_per_pattern 17 0",
     "AttentionParameter": "num_heads 1 1, causal 2 False, scale 3, dropout_ratio 4 0, block_keys 5 0, "
                           "cache 6 0",
     "GELUParameter": "approximate 1 0",

@@ -280,6 +280,31 @@ def test_steps_equal_the_mask(kind, steps, cont):
                 dropped(kind, cont, HiddenDrop(mask=mask)))
 
 
+A, B = Kept(0, 2, 1, UNITS), Kept.of([1, 2, 3], UNITS)
+RUN_SETS = {"A A B B A": (A, A, B, B, A), "A none all": (A, A, Kept.of([], UNITS), None, None),
+            "A": (A,) * STEPS, "none": (Kept.of([], UNITS),) * STEPS, "one each": STEP_SETS["one each"]}
+
+
+@in_turn("cont", CONT.values(), ids=CONT)
+@in_turn("steps", RUN_SETS.values(), ids=RUN_SETS)
+@in_turn("kind", KINDS)
+def test_runs_of_steps_equal_the_mask(kind, steps, cont):
+    """The gradient of the weights is a product for each pattern."""
+    mask = 2.0 * np.stack([np.ones(UNITS) if kept is None else kept.mask(float) for kept in steps])[:, None]
+    assert_same(kind, dropped(kind, cont, HiddenDrop(steps=steps, scale=2.0, parts_gradient=True)),
+                dropped(kind, cont, HiddenDrop(mask=mask)))
+
+
+def test_the_gradient_of_a_pattern_has_its_columns():
+    x, weights, states = operands("lstm")
+    for steps, cols in ((RUN_SETS["A"], [A]), (RUN_SETS["none"], [])):
+        Wh = Parameter(weights[2])
+        h, *_ = dropped("lstm", CONT["one sequence"], HiddenDrop(steps=steps, parts_gradient=True))(
+            *map(Tensor, (x, *weights[:2])), Wh, *map(Tensor, states))
+        h.backward(np.ones(h.data.shape))
+        assert [(block.rows, block.cols) for block in Wh.blocks] == [(None, kept) for kept in cols]
+
+
 def test_the_products_of_steps_have_the_size_of_what_is_kept(monkeypatch):
     x, weights, states = operands("lstm")
     backend, inner = Tensor(x).backend, []
@@ -323,9 +348,10 @@ def test_of_a_dropped_state_a_gru_carries_all():
 
 @pytest.mark.parametrize("drop", [HiddenDrop(units=UNIT_SETS["list"], scale=2.0, whole=True),
                                   HiddenDrop(steps=STEP_SETS["units, all, none"], scale=2.0),
+                                  HiddenDrop(steps=RUN_SETS["A A B B A"], scale=2.0, parts_gradient=True),
                                   HiddenDrop(mask=np.array([[[0, 2.0, 0, 2.0]]]),
                                              moving=Kept.of([1, 3], UNITS), whole=True)],
-                         ids=["units", "steps", "mask"])
+                         ids=["units", "steps", "runs of steps", "mask"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_with_drops(kind, drop):
     x, weights, states = operands(kind)

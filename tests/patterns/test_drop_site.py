@@ -158,6 +158,30 @@ def test_steps():
         draw.grid(6)
 
 
+@in_turn("held", [1, 2, 3, 5, 9])
+def test_runs_of_steps(held):
+    """Of five steps each `held` have a pattern; the last of them fewer."""
+    one = site(name="UNIT", total=10)
+    one.shape(10, 5, held=held)
+    draw, runs = one.draw(4), -(-5 // held)
+    kept = [one.sequence.at(4 * runs + i).kept(10) for i in range(runs)]
+    assert one.draws == runs and draw.by_run == tuple(kept)
+    assert draw.by_step == tuple(kept[t // held] for t in range(5))
+    assert draw.groups(10) == tuple((2 * t, 2 * min(5, t + held), own)
+                                    for t, own in zip(range(0, 5, held), kept, strict=True))
+    assert draw.mask((5, 2, 10), 2).tolist() == [[(2 * own.mask(float)).tolist()] * 2 for own in draw.by_step]
+
+
+def test_runs_of_steps_with_groups_of_streams():
+    """The groups of each step: the samples of one are no single run. Where they are, one group for all."""
+    one = site(name="UNIT", total=10, groups=2)
+    one.shape(10, 3, held=2)
+    draw = one.draw(0)
+    (a, b), (c, d) = (every.sets for every in draw.by_run)
+    assert draw.groups(12) == ((0, 2, a), (2, 4, b), (4, 6, a), (6, 8, b), (8, 10, c), (10, 12, d))
+    assert draw.groups(3) == ((0, 2, b), (2, 3, d))         # one stream is the second group's
+
+
 def test_repr_names_the_layer():
     assert repr(site()).startswith("DropSite('drop1', PatternSettings(rate=0.5")
 

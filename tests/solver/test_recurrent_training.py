@@ -12,6 +12,7 @@ from minidrop.snapshot import read_snapshot, write_snapshot
 UNIFORM = 'weight_filler { type: "uniform" min: -0.3 max: 0.3 }'
 HIDDEN = 'hidden_dropout { dropout_ratio: 0.5 pattern: "UNIT" %s }'
 HIDDENS = {"none": "", "SEQUENCE": HIDDEN % "", "STEP": HIDDEN % "time: STEP",
+           "held": HIDDEN % "steps_per_pattern: 2",
            "CONVENTIONAL": HIDDEN % "" + " hidden_dropout_type: CONVENTIONAL"}
 
 

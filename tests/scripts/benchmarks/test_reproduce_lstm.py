@@ -41,6 +41,7 @@ def bench(scripts, folder, *arguments):
 
 # -- methods -------------------------------------------------------------------------------------------------
 PERIODIC, STEP, SEQUENCE = {"pattern": "PERIODIC"}, {"time": "STEP"}, {"time": "SEQUENCE"}
+FIVE = {"steps_per_pattern": 5}
 
 
 @pytest.mark.parametrize("text, inputs, hidden, kind, how", [
@@ -54,6 +55,9 @@ PERIODIC, STEP, SEQUENCE = {"pattern": "PERIODIC"}, {"time": "STEP"}, {"time": "
     ("RH UNIT STEP dense", None, {"pattern": "UNIT"} | STEP, "APPROX", "dense"),
     ("RH CONVENTIONAL STEP", None, STEP, "CONVENTIONAL", ""),
     ("NR+RH SEQUENCE", PERIODIC | SEQUENCE, PERIODIC | SEQUENCE, "APPROX", ""),
+    ("NR 5", PERIODIC | FIVE, None, "APPROX", ""),
+    ("NR+RH UNIT 5 always", {"pattern": "UNIT"} | FIVE, {"pattern": "UNIT"} | FIVE, "APPROX", "always"),
+    ("RH CONVENTIONAL 5", None, FIVE, "CONVENTIONAL", ""),
 ])
 def test_methods_say_what_stands_where(scripts, text, inputs, hidden, kind, how):
     assert scripts.drop_methods.parse_recurrent_method(text) == scripts.drop_methods.Method(text, inputs,
@@ -66,10 +70,13 @@ def test_methods_say_what_stands_where(scripts, text, inputs, hidden, kind, how)
     ("conventional STEP", "method 'conventional STEP': ordinary dropout has no settings; write conventional"),
     ("NR ROWS", "method 'NR ROWS': unknown pattern 'ROWS'; did you mean 'ROW'?"),
     ("NR ROW:period=3", "'period' is no setting; did you mean 'max_period'?"),
-    ("NR STEP dense", "'dense' is not understood; expected NR [FAMILY[:setting=value,...]] [STEP | SEQUENCE] "
-     "[always]"),
-    ("RH STEP ROW", "'ROW' is not understood; expected RH [FAMILY[:setting=value,...]] [STEP | SEQUENCE] "
-     "[dense | always]"),
+    ("NR STEP dense", "'dense' is not understood; expected NR [FAMILY[:setting=value,...]] [STEP | number of "
+     "steps | SEQUENCE] [always]"),
+    ("RH STEP ROW", "'ROW' is not understood; expected RH [FAMILY[:setting=value,...]] [STEP | number of "
+     "steps | SEQUENCE] [dense | always]"),
+    ("NR 0", "method 'NR 0': unknown pattern '0'"),
+    ("NR 5 5", "'5' is not understood; expected NR"),
+    ("NR ROW:steps_per_pattern=5", "'steps_per_pattern' is no setting"),
     ("NR CONVENTIONAL", "CONVENTIONAL stands after RH alone"),
 ])
 def test_mistakes_in_methods(scripts, text, expected):
@@ -94,6 +101,7 @@ def test_a_method_that_cannot_have_a_rate(scripts):
     ("NR+RH STEP", {"drop_embed": "ApproxDropout", "drop1": "ApproxDropout", "drop2": "ApproxDropout"},
      "STEP"),
     ("NR+RH SEQUENCE", {"drop_embed": "ApproxDropout"}, "SEQUENCE"),
+    ("NR+RH 5", {"drop_embed": "ApproxDropout", "drop1": "ApproxDropout", "drop2": "ApproxDropout"}, 5),
 ])
 def test_drops_stand_in_their_places(scripts, tiny, method, drops, hidden):
     net = tiny.net(method, 0.3)
@@ -103,7 +111,8 @@ def test_drops_stand_in_their_places(scripts, tiny, method, drops, hidden):
         settings = layers[name].recurrent_param
         assert settings.HasField("hidden_dropout") == (hidden is not None)
         if hidden:
-            assert settings.hidden_dropout.Time.Name(settings.hidden_dropout.time) == hidden
+            found = settings.hidden_dropout
+            assert (found.steps_per_pattern or found.Time.Name(found.time)) == hidden
             assert settings.hidden_dropout.dropout_ratio == pytest.approx(0.3)
     assert list(layers["scores"].bottom) == ["lstm2" if "drop2" not in drops else "drop2"]
 
