@@ -39,7 +39,7 @@ class DataLayer(Layer):
     is_data = True
     record_axes = 1            # the number of leading axes of the tops that count records
     takes_arrays = False       # whether it has `set_arrays`, for Net.set_input_arrays
-    vocabulary: Vocabulary | None = None      # maps tokens to indices, if it reads tokens
+    vocabulary: Any = None              # what maps tokens to indices, if it reads tokens
     token_tops: tuple[int, ...] = ()    # the numbers of the tops that hold token indices
     prefetch = 0               # how many batches a thread reads ahead; 0: no thread
     is_encoded = False         # whether its records are images in a format such as JPEG
@@ -105,6 +105,10 @@ class DataLayer(Layer):
     def place_settings(self) -> dict[str, int | float]:
         """Return the settings that decide where batch n begins; a snapshot records them."""
         return {}
+
+    def vocabulary_of(self, top: int) -> Any:
+        """Return the vocabulary of the indices in a top, None if it holds no tokens."""
+        return self.vocabulary if top in self.token_tops else None
 
     def settings_for(self, other: DataLayer) -> str:
         """Return, as text for a message, the settings that give this layer the vocabulary of `other`."""

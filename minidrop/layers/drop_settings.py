@@ -36,10 +36,10 @@ def shape_site(site: DropSite, settings: Any, shape: Any, axis: int) -> None:
 
     Raises ConfigError if the shape does not allow that.
     """
-    steps = None
+    steps, streams = None, 0
     if settings.time == settings.STEP:
         if len(shape) != 3:
             raise ConfigError(f"time STEP is for sequences (steps, streams, units), but the bottom has "
                               f"{len(shape)} axes")
-        steps = shape[0]
-    site.shape(shape[axis], steps, settings.heads, settings.whole_heads)
+        steps, streams = shape[:2]
+    site.shape(shape[axis], steps, settings.heads, settings.whole_heads, streams)

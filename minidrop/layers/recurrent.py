@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.autograd import Tensor
-from minidrop.config import decimal
 from minidrop.errors import ConfigError, DataError, ShapeError
-from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
-from minidrop.functions.recurrent import recur, step_masks
+from minidrop.functions.hidden_drop import gate_rows
+from minidrop.functions.recurrent import recur
 from minidrop.layers.base import Layer, ParameterSpec
-from minidrop.layers.drop_settings import drop_site, shape_site
-from minidrop.layers.flow import OWN, Drops, Product
+from minidrop.layers.flow import OWN, Product
+from minidrop.layers.hidden_dropout import HiddenDropout
 
 if TYPE_CHECKING:
     from minidrop.config import LayerParameter
@@ -47,25 +46,8 @@ class RecurrentLayer(Layer):
     projects = False                         # whether the top is a product of h instead of h
 
     def __init__(self, config: LayerParameter, context: Context):
-        dropout = config.recurrent_param.hidden_dropout
-        self.site = None
-        self.conventional = config.recurrent_param.hidden_dropout_type == config.recurrent_param.CONVENTIONAL
-        self.has_drop = config.recurrent_param.HasField("hidden_dropout")
-        if self.conventional and not self.has_drop:
-            raise ConfigError("hidden_dropout_type is given, but no hidden_dropout; add hidden_dropout { "
-                              "dropout_ratio: 0.5 }")
-        if self.has_drop and dropout.reshuffle_interval:
-            raise ConfigError("hidden_dropout: the units of a recurrent layer cannot be permuted; remove "
-                              "reshuffle_interval")
-        if self.has_drop and not self.conventional:
-            self.site = drop_site(config.name, dropout, context.seed)
-            if self.site.family.drops != "units":
-                raise ConfigError(f"hidden_dropout needs a pattern of units, got {self.site.family.name}, "
-                                  f"which drops {self.site.family.drops}; set pattern to PERIODIC")
-        elif self.has_drop:
-            self.rate = decimal(dropout.dropout_ratio)
-            if not 0 <= self.rate < 1:
-                raise ConfigError(f"hidden_dropout: dropout_ratio must lie in [0, 1), got {self.rate:g}")
+        self.hidden = HiddenDropout(config.name, config.recurrent_param, context.seed)
+        self.site = self.hidden.site
         super().__init__(config, context)
 
     # -- shapes ----------------------------------------------------------------------------------------------
@@ -100,8 +82,7 @@ class RecurrentLayer(Layer):
         self.static = math.prod(statics[0][1:]) if statics else None
         if len(self.config.top) not in (1, 1 + count):
             raise ConfigError(f"expected 1 top{f' or {1 + count}' * bool(count)}, got {len(self.config.top)}")
-        if self.site is not None:
-            shape_site(self.site, settings.hidden_dropout, x[:2] + (self.units,), 2)
+        self.hidden.shape((*x[:2], self.units))
         tops = [(*x[:2], self.units * (1 + self.both))] + [(1, self.streams, self.units)] * count
         return tops[:len(self.config.top)]
 
@@ -150,11 +131,7 @@ class RecurrentLayer(Layer):
                 facts.append(Product(f"{prefix}output_weight", places, self.units, self.units, bottom=OWN,
                                      in_axis=2 if whole else None, out_axis=None if self.both else 2,
                                      kinds=kinds, biases=(f"{prefix}output_bias",)))
-        if self.site is not None:
-            facts.append(Drops(self.site, h if whole else OWN, 2, label="hidden_dropout"))
-        elif self.has_drop:
-            facts.append(Drops(axis=2, reason="hidden_dropout_type CONVENTIONAL drops every unit of every "
-                               "stream on its own"))
+        facts += self.hidden.facts(h if whole else OWN)
         return facts
 
     # -- running ---------------------------------------------------------------------------------------------
@@ -166,7 +143,7 @@ class RecurrentLayer(Layer):
         states = [functions.reshape(state, state.shape[1:]) for state in others[self.static is not None:]]
         if self.state_shapes():
             states = [Tensor(self.state[name], backend=x.backend) for name in self.state_names]
-        drop = self._hidden_drop(x)
+        drop = self.hidden.of(x, self.drawn, self.plan.skips)
         h, *last = self._direction("", x, cont, static, states or None, drop)
         if self.both:
             back, *_ = self._direction("reverse_", x, cont, static, None, drop)
@@ -216,24 +193,3 @@ class RecurrentLayer(Layer):
             return h
         return functions.linear(h, parameter["output_weight"], parameter["output_bias"],
                                 self.drawn.outputs, activation="tanh")
-
-    def _hidden_drop(self, x):
-        """Return the HiddenDrop of this iteration."""
-        if not (self.has_drop and self.drawn.dropping):
-            return NOTHING
-        shape = (self.steps, self.streams, self.units)
-        step = self.settings.hidden_dropout.time == self.settings.hidden_dropout.STEP
-        if self.conventional:
-            ones = x.backend.xp.ones(shape if step else (1, *shape[1:]), x.dtype)
-            return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.drawn.key)[0],
-                              whole=not step)
-        draw = self.drawn.own
-        if draw.masked:
-            return HiddenDrop(mask=draw.mask(shape, 2), whole=not step, moving=None if step
-                              else draw.draw.every)
-        if step:
-            kept = tuple(None if one.is_all else one for one in draw.by_step)
-            if self.plan.skips:
-                return HiddenDrop(steps=kept, scale=draw.scale)
-            return HiddenDrop(mask=step_masks(x.backend, kept, self.streams, self.units, draw.scale, x.dtype))
-        return HiddenDrop(units=draw.kept, scale=draw.scale, whole=True)

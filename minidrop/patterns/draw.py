@@ -154,15 +154,19 @@ class Blocks(Draw):
 class Steps(Blocks):
     """Units of sequences (steps, streams, total), different ones at each step: those of `by_step` live.
 
-    by_step: a Kept or a KeptByGroup of the streams for each step.
+    by_step: a Kept or a KeptByGroup of the streams for each step. streams: their number, with which a batch
+    may have fewer steps; 0: it has all of them.
     """
 
     by_step: tuple = ()
     layer: str = ""
+    streams: int = 0
 
     def groups(self, samples: int) -> tuple[tuple[int, int, Kept], ...]:
-        streams = samples // len(self.by_step)      # samples are ordered by step: (steps, streams, total)
-        return tuple((t * streams + first, t * streams + last, kept) for t, every in enumerate(self.by_step)
+        # Samples are ordered by step: (steps, streams, total).
+        streams = self.streams or samples // len(self.by_step)
+        steps = self.by_step[:samples // streams if streams else None]
+        return tuple((t * streams + first, t * streams + last, kept) for t, every in enumerate(steps)
                      for first, last, kept in _parts(every, streams))
 
     def grid(self, samples: int) -> Any:

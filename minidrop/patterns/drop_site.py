@@ -20,20 +20,22 @@ class DropSite:
 
     layer_name, seed: what the sequence of patterns depends on, besides the settings. total: length of the
     dropped axis, once shapes are known. steps: None if a pattern holds for all steps of the batch; otherwise
-    the number of steps of a sequence, each with a pattern of its own. heads: the axis is that many runs, one
-    after the other, which keep the same of their entries, or with `whole_heads` are kept or dropped as they
-    are. entries: the number that a pattern is drawn for; runs: how many units of the axis each stands for.
+    the number of steps of a sequence, each with a pattern of its own; streams: the number of such sequences.
+    heads: the axis is that many runs, one after the other, which keep the same of their entries, or with
+    `whole_heads` are kept or dropped as they are. entries: the number that a pattern is drawn for; runs: how
+    many units of the axis each stands for.
     """
 
     def __init__(self, layer_name: str, settings: PatternSettings, seed: int, total: int | None = None):
         self.layer_name, self.settings, self.seed = layer_name, settings, seed
-        self.total, self.steps, self.entries = total, None, total
+        self.total, self.steps, self.streams, self.entries = total, None, 0, total
         self.heads, self.runs = 1, 1
         self.family = get_family(settings)
         self.sequence = PatternSequence(self.family, seed, layer_name)
 
-    def shape(self, total: int, steps: Any = None, heads: int = 1, whole_heads: bool = False) -> None:
-        """Set the length of the dropped axis and the number of steps, and fit the family to them.
+    def shape(self, total: int, steps: Any = None, heads: int = 1, whole_heads: bool = False,
+              streams: int = 0) -> None:
+        """Set the length of the dropped axis and the numbers of steps and streams, and fit the family to them.
 
         Raises ConfigError if the axis is too short, or is no whole number of heads.
         """
@@ -47,7 +49,7 @@ class DropSite:
         asked.check_total(entries)
         self.family = asked.fitted(entries, even=not whole_heads and heads > 1)
         self.sequence = PatternSequence(self.family, self.seed, self.layer_name)
-        self.total, self.steps, self.entries = total, steps, entries
+        self.total, self.steps, self.streams, self.entries = total, steps, streams, entries
         self.heads, self.runs = (1, total // heads) if whole_heads else (heads, 1)
 
     @property
@@ -74,7 +76,7 @@ class DropSite:
             first = iteration * self.steps
             patterns = [self.sequence.groups_at(first + t) for t in range(self.steps)]
             return Steps(patterns[0][0], self.total, patterns[0][0].scale, None,
-                         tuple(map(self._kept, patterns)), self.layer_name)
+                         tuple(map(self._kept, patterns)), self.layer_name, self.streams)
         if self.family.drops == "units":
             patterns = self.sequence.groups_at(iteration)
             return Units(patterns[0], self._kept(patterns), patterns[0].scale)

@@ -18,7 +18,7 @@ def problem_of(solver: Solver) -> str:
                       if not all(fact.keeps_zero for fact in node.passes)})
     # Not inherited: a subclass may behave differently, so it has to declare capturable itself.
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
-               if not vars(type(layer)).get("capturable", False) and not layer.is_data]
+               if not vars(type(layer)).get("capturable", layer.is_data)]
     reasons = [
         (settings.iter_size != 1, f"iter_size is {settings.iter_size}"),
         (solver.loss_scale is not None,
