@@ -20,19 +20,19 @@ def check_pair(source: Lines, target: Lines) -> None:
     if counts[0] != counts[1]:
         short, long = (source, target) if counts[0] < counts[1] else (target, source)
         raise DataError(f"{long.name}:{min(counts) + 1}: expected the end of the file, as {short.name} has "
-                        f"{min(counts)} lines, got {max(counts)} lines; each line of one must be the translation "
-                        f"of the same line of the other")
+                        f"{min(counts)} lines, got {max(counts)} lines; each line of one must be the "
+                        f"translation of the same line of the other")
 
 
 class ParallelBatches:
     """Pairs of sentences, source s_1 ... s_k and target w_1 ... w_m, one pair per stream:
 
-        source       s_1 ... s_k <pad> ...      source_mask  1 ... 1 0 ...      source_cont  0 1 ... 1 0 ...
-        target   <s> w_1 ... w_m <pad> ...      label    w_1 ... w_m </s> -1 ...      target_cont  0 1 ... 1 0 ...
+        source  s_1 ... s_k <pad> ...        source_mask  1 ... 1 0 ...        source_cont  0 1 ... 1 0 ...
+        target  <s> w_1 ... w_m <pad> ...    label  w_1 ... w_m </s> -1 ...    target_cont  0 1 ... 1 0 ...
 
     (places, streams) and (steps, streams), int32, as long as the longest of the batch needs. The label -1 is
-    meant for ignore_label. `most`: most words of a source and most steps of a target sentence; longer pairs are
-    cut, or with `leave_out` left out.
+    meant for ignore_label. `most`: most words of a source and most steps of a target sentence; longer pairs
+    are cut, or with `leave_out` left out.
 
     Pairs come in the order of the files, pass after pass; a batch is never partial but continues into the
     next pass. With `shuffle` every pass has its own order, a function of (seed, layer_name, pass) alone; then
@@ -51,12 +51,14 @@ class ParallelBatches:
         self.starts = [np.cumsum(lines.lengths) - lines.lengths for lines in (source, target)]
         room = most[0], most[1] - 1         # a target sentence takes one step more than it has words
         lengths = [lines.lengths for lines in (source, target)]
-        fits = (lengths[0] <= room[0]) & (lengths[1] <= room[1]) if leave_out else np.ones(len(lengths[0]), bool)
+        fits = np.ones(len(lengths[0]), bool)
+        if leave_out:
+            fits = (lengths[0] <= room[0]) & (lengths[1] <= room[1])
         self.lines = np.flatnonzero(fits)
         self.left_out = len(fits) - len(self.lines)
         if not len(self.lines):
-            raise DataError(f"{source.name}: expected a pair of at most {room[0]} and {room[1]} words, got only "
-                            f"longer ones; set larger source_steps and target_steps")
+            raise DataError(f"{source.name}: expected a pair of at most {room[0]} and {room[1]} words, got "
+                            f"only longer ones; set larger source_steps and target_steps")
         self.lengths = [np.minimum(own, limit)[self.lines] for own, limit in zip(lengths, room, strict=True)]
         self.starts = [own[self.lines] for own in self.starts]
         self.batches_per_pass = -(-len(self.lines) // self.streams)
@@ -87,8 +89,8 @@ class ParallelBatches:
     def where(self, n: int, place: int) -> str:
         """Return "line LINE of FILE" for entry `place` of the flattened batch n."""
         line = self.lines[self._chosen(n)[place % self.streams]] + 1
-        return (f"line {line} of {self.files[0].name} and {self.files[1].name} (padding has the label {PADDING}: "
-                f"set loss_param {{ ignore_label: {PADDING} }}, of Accuracy accuracy_param "
+        return (f"line {line} of {self.files[0].name} and {self.files[1].name} (padding has the label "
+                f"{PADDING}: set loss_param {{ ignore_label: {PADDING} }}, of Accuracy accuracy_param "
                 f"{{ ignore_label: {PADDING} }})")
 
     def _words(self, side, chosen):

@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.data.limits import how_to_raise, raised
+from minidrop.data.made_dates import FOLDER, made_lines
 from minidrop.data.text import file_key, whole_lines
 from minidrop.data.vocabulary import FILE_LIMIT, UNK, check_different, decoded
-from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import DataError
 from minidrop.files import replace
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
 SPECIAL = (PAD, UNK, BEGIN, END)
-"""The first words of every such vocabulary: padding, unknown words, where a sentence begins and where it ends."""
+"""The first words of every such vocabulary: padding, unknown words, the beginning and the end of a "
+  "sentence."""
 
 
 class SentenceVocabulary:
@@ -36,24 +38,24 @@ class SentenceVocabulary:
         for number, token in enumerate(SPECIAL):
             if self.tokens[number:number + 1] != (token,):
                 got = repr(self.tokens[number]) if number < len(self.tokens) else "none"
-                raise DataError(f"{where}:{number + 1}: expected {token}, got {got}; a vocabulary of sentences "
-                                f"begins with {', '.join(SPECIAL)}, a line for each")
+                raise DataError(f"{where}:{number + 1}: expected {token}, got {got}; a vocabulary of "
+                                f"sentences begins with {', '.join(SPECIAL)}, a line for each")
         self._index: dict[str, int] = {}
         for index, token in enumerate(self.tokens):
             if token.split() != [token]:
                 raise DataError(f"{where}:{index + 1}: expected a word without white space, got {token!r}; "
                                 f"correct it")
             if self._index.setdefault(token, index) != index:
-                raise DataError(f"{where}:{index + 1}: expected different words, got {token!r} again, as in line "
-                                f"{self._index[token] + 1}; leave one out")
+                raise DataError(f"{where}:{index + 1}: expected different words, got {token!r} again, as in "
+                                f"line {self._index[token] + 1}; leave one out")
         for token in (PAD, BEGIN, END):
             del self._index[token]
         self.pad, self.unk, self.begin, self.end = range(len(SPECIAL))
 
     @classmethod
     def of(cls, words: list[str], counts: np.ndarray, least: int = 1) -> SentenceVocabulary:
-        """Return the vocabulary of distinct words, in the order of their first appearance, that occur at least
-        `least` times."""
+        """Return the vocabulary of distinct words, in the order of their first appearance, that occur at
+        least `least` times."""
         order = np.argsort(-counts, kind="stable")
         wanted = (words[i] for i in order.tolist() if counts[i] >= least)
         return cls([*SPECIAL, *(word for word in wanted if word not in SPECIAL)])
@@ -82,8 +84,8 @@ class SentenceVocabulary:
         try:
             replace(Path(path), "".join(f"{token}\n" for token in self.tokens))
         except OSError as error:
-            raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check the "
-                            f"free space and the permissions there") from error
+            raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check "
+                            f"the free space and the permissions there") from error
 
     @classmethod
     def load(cls, path: str | Path) -> SentenceVocabulary:
@@ -92,7 +94,8 @@ class SentenceVocabulary:
             with open(path, "rb") as file:
                 content = file.read(raised(FILE_LIMIT) + 1)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: the vocabulary cannot be read ({getattr(error, 'strerror', None) or error}); "
+            raise DataError(f"{path}: the vocabulary cannot be read "
+                            f"({getattr(error, 'strerror', None) or error}); "
                             f"check the path and its permissions") from error
         if len(content) > raised(FILE_LIMIT):
             raise DataError(f"{path}: expected a vocabulary of at most {FILE_LIMIT >> 20} MiB, got more; "
@@ -142,29 +145,36 @@ _lock = threading.Lock()
 
 
 def read_lines(path: str | Path) -> Lines:
-    """Return the Lines of a text file, plain or compressed with gzip or xz.
+    """Return the Lines of a text file, plain or compressed with gzip or xz, or of made sentences.
 
     Raises DataError with file and line for one that is missing, damaged, not UTF-8, too long, or has an empty
     line.
     """
-    key = file_key(path)
+    made = is_made(path)
+    key = str(path) if made else file_key(path)
     with _lock:
         found = _cache.get(key)
         if found is None:
-            found = _cache[key] = _read(path)
+            pieces = (f"{line}\n" for line in made_lines(str(path))) if made else whole_lines(path)
+            found = _cache[key] = _read(path, pieces)
     return found
 
 
-def _read(path):
+def is_made(path: str | Path) -> bool:
+    """Whether this names made sentences (see `made_lines`), and no file."""
+    return str(path).startswith(FOLDER)
+
+
+def _read(path, pieces):
     index: dict[str, int] = {}
     numbers, lengths = [], []
-    for text in whole_lines(path):
+    for text in pieces:
         rows = [line.split() for line in text.removesuffix("\n").split("\n")] if text else []
         empty = next((i for i, row in enumerate(rows) if not row), None)
         if empty is not None:
             line = sum(map(len, lengths)) + empty + 1
-            raise DataError(f"{path}:{line}: expected a sentence, got an empty line; remove this line from both "
-                            f"files of the pair")
+            raise DataError(f"{path}:{line}: expected a sentence, got an empty line; remove this line from "
+                            f"both files of the pair")
         flat = [index.setdefault(word, len(index)) for row in rows for word in row]
         numbers.append(np.array(flat, np.int32))
         lengths.append(np.array([len(row) for row in rows], np.int64))

@@ -178,7 +178,7 @@ def whole_lines(source: Path | str) -> Iterator[str]:
     yield decoded(whole.removeprefix(b"\xef\xbb\xbf") if start else whole, source, lines)
 
 
-def unpacked(path: Path) -> Iterator:
+def unpacked(path: Path | str) -> Iterator:
     """Yield the bytes of a file in pieces, decompressing gzip and xz.
 
     Raises DataError if the file cannot be read, is damaged, or unpacks to more than 256 MiB or more than an

@@ -102,8 +102,8 @@ class Decoder(LSTM):
         self.memory_kept = kept["memory"][0]
         units = self.drop.units
         if memory.ndim != 3 or memory.shape[1] != streams or mask.shape != memory.shape[:2]:
-            raise ShapeError(f"decoder: expected a memory (places, streams, entries) of {streams} streams, and "
-                             f"its mask (places, streams), got {memory.shape} and {mask.shape}")
+            raise ShapeError(f"decoder: expected a memory (places, streams, entries) of {streams} streams, "
+                             f"and its mask (places, streams), got {memory.shape} and {mask.shape}")
         width = given["Wq"].shape[0] if self.score == "ADDITIVE" else self.before.shape[2]
         wanted = None if self.score == "ADDITIVE" else units
         if keys.shape != (*memory.shape[:2], width) or kept["keys"][0] != wanted:
@@ -129,10 +129,10 @@ class Decoder(LSTM):
 
     # -- backward --------------------------------------------------------------------------------------------
     def backward(self, backend: Backend, gy: tuple, wanted: Sequence[bool]) -> tuple:
-        xp, shape, dtype = backend.xp, self.before.shape, self.before.dtype
+        shape, dtype = self.before.shape, self.before.dtype
         (gmade, gcontext, gread, gweights), (gfed, gh, gc) = self._given(gy)
         d = backend.empty(self.activated.shape, dtype)
-        dz = backend.empty(self.made.shape, dtype) if self.feeds else None
+        dz: Any = backend.empty(self.made.shape, dtype) if self.feeds else None
         contexts = backend.empty(self.contexts.shape, dtype)
         dh = backend.zeros(shape[1:], dtype) if gh is None else gh
         dc = backend.zeros(shape[1:], dtype) if gc is None else gc.copy()
@@ -187,10 +187,10 @@ def decode(x: Tensor, memory: Tensor, keys: Tensor, mask: Tensor, weights: dict[
         a_t = softmax of the scores of h_t over the places where mask is not 0,    context_t = sum_s a_ts m_s
         y_t = tanh(Wm context_t + Wo h_t)
 
-    x (T, N, 4 H): the gates' share from outside, without the rows of absent units; memory (S, N, M); keys: what
-    scores compare h with (GENERAL, DOT), or what is added to Wq h (ADDITIVE: v tanh(keys + Wq h)); weights:
-    Wh, with ADDITIVE Wq and v, and if it `feeds` Wf, Wm and Wo. Without feeding y is left to the caller: it
-    is a product of all steps at once. states: h and c (N, H), and fed, which is y_{-1}.
+    x (T, N, 4 H): the gates' share from outside, without the rows of absent units; memory (S, N, M); keys:
+    what scores compare h with (GENERAL, DOT), or what is added to Wq h (ADDITIVE: v tanh(keys + Wq h));
+    weights: Wh, with ADDITIVE Wq and v, and if it `feeds` Wf, Wm and Wo. Without feeding y is left to the
+    caller: it is a product of all steps at once. states: h and c (N, H), and fed, which is y_{-1}.
 
     Source: Luong, Pham and Manning 2015, arXiv 1508.04025; ADDITIVE: Bahdanau, Cho and Bengio 2015.
     """

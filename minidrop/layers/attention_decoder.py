@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @register_layer("AttentionDecoder")
 class AttentionDecoder(Layer):
-    """y_t = tanh(Wm context_t + Wo h_t): h are the states of an LSTM, context_t is what h_t finds in a memory.
+    """y_t = tanh(Wm context_t + Wo h_t): states h of an LSTM, and what they find in a memory.
 
     Bottoms: x (steps, streams, ...), memory (places, streams, entries), mask (places, streams), 0 where the
     memory is padding. Tops: y (steps, streams, num_output) [, the weights (steps, streams, places)]. Every
@@ -52,8 +52,8 @@ class AttentionDecoder(Layer):
         if not settings.num_output:
             raise ConfigError("decoder_param needs num_output, at least 1")
         if len(x) < 3 or len(memory) != 3 or memory[1] != x[1] or tuple(mask) != tuple(memory[:2]):
-            raise ShapeError(f"expected x (steps, streams, inputs), memory (places, streams, entries) and mask "
-                             f"(places, streams), got {tuple(x)}, {tuple(memory)} and {tuple(mask)}")
+            raise ShapeError(f"expected x (steps, streams, inputs), memory (places, streams, entries) and "
+                             f"mask (places, streams), got {tuple(x)}, {tuple(memory)} and {tuple(mask)}")
         self.score, self.feeds = settings.Score.Name(settings.score), settings.input_feeding
         self.steps, self.streams, self.units = x[0], x[1], settings.num_output
         self.inputs, self.flattens = math.prod(x[2:]), len(x) != 3
@@ -94,12 +94,12 @@ class AttentionDecoder(Layer):
                                           self.entries)
         whole = 2 if self.hidden.whole else None
         out: dict[str, Any] = {"top": OWN, "out_axis": whole, "kinds": ("units", "groups", "blocks")}
-        own = {"kinds": ("units", "groups"), "bottom": OWN, "calls": self.steps}
+        own: dict[str, Any] = {"kinds": ("units", "groups"), "bottom": OWN, "calls": self.steps}
         # Drops of blocks know the first bottom only; and DOT compares all of the memory with states.
         memory: dict[str, Any] = {"kinds": ("units", "groups"), "bottom": 1,
                                   "in_axis": None if self.score == "DOT" else 2}
         # What the next step reads has to be complete.
-        result = {"out_axis": None if self.feeds else 2}
+        result: dict[str, Any] = {"out_axis": None if self.feeds else 2}
         facts: list[Any] = [
             Product("weight", places, self.inputs, 4 * units, in_axis=2, in_spread=math.prod(shapes[0][3:]),
                     **out),
@@ -112,7 +112,8 @@ class AttentionDecoder(Layer):
                                  **out))
         if self.score != "DOT":
             compared = whole if self.score == "GENERAL" else None
-            facts.append(Product("memory_weight", looked, entries, units, top=OWN, out_axis=compared, **memory))
+            facts.append(Product("memory_weight", looked, entries, units, top=OWN, out_axis=compared,
+                                 **memory))
         if self.score == "ADDITIVE":
             facts.append(Product("query_weight", places, units, units, in_axis=whole, top=OWN, **own))
         if self.settings.bridge:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from minidrop.autograd.tensor import Tensor
-    from minidrop.layers.given import NodeDraw
 
 
 class HiddenDropout:
@@ -64,11 +63,12 @@ class HiddenDropout:
         return [Drops(axis=2, reason="hidden_dropout_type CONVENTIONAL drops every unit of every stream on "
                       "its own")] * self.given
 
-    def of(self, x: Tensor, drawn: NodeDraw, skips: bool) -> Any:
-        """Return the HiddenDrop of an iteration for inputs x (steps, streams, ...), which may have fewer steps
-        than the layer was set up for.
+    def of(self, x: Tensor, drawn: Any, skips: bool) -> Any:
+        """Return the HiddenDrop of an iteration for inputs x (steps, streams, ...), which may have fewer
+        steps than the layer was set up for.
 
-        skips: the planner's word that products leave out what is dropped from single steps.
+        drawn: the layer's NodeDraw. skips: the planner's word that products leave out what is dropped from
+        single steps.
         """
         if not (self.given and drawn.dropping):
             return NOTHING

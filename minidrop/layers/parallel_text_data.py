@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from minidrop.config import LayerParameter
 from minidrop.data import ParallelBatches, VocabularyPair, find_source, read_lines, read_sentence_vocabulary
 from minidrop.data.parallel import TOPS
+from minidrop.data.sentences import is_made
 from minidrop.errors import ConfigError
 from minidrop.layers.base import register_layer
 from minidrop.layers.data_layer import DataLayer
@@ -41,17 +42,18 @@ class ParallelTextData(DataLayer):
         if missing:
             raise ConfigError(f"parallel_text_data_param needs {', '.join(missing)}")
         if settings.target_steps < 2:
-            raise ConfigError("parallel_text_data_param: target_steps must be at least 2: a word, and the end of "
-                              "the sentence")
+            raise ConfigError("parallel_text_data_param: target_steps must be at least 2: a word, and the "
+                              "end of the sentence")
         least = {side: getattr(settings, f"{side}_min_count") for side in SIDES}
         for side in (side for side in SIDES if not least[side]):
             raise ConfigError(f"parallel_text_data_param: {side}_min_count must be at least 1, got 0")
         path = self.context.config_path
-        source, target = (read_lines(find_source(getattr(settings, side), path, "text", side)) for side in SIDES)
+        source, target = (read_lines(_found(getattr(settings, side), path, side)) for side in SIDES)
         self.vocabulary = self.read_vocabulary(self.config, path)
         most = settings.source_steps, settings.target_steps
         self.batches = ParallelBatches(
-            source, target, self.vocabulary, settings.batch_size, most, settings.too_long == settings.LEAVE_OUT,
+            source, target, self.vocabulary, settings.batch_size, most,
+                                       settings.too_long == settings.LEAVE_OUT,
             settings.shuffle and self.training, settings.pool, self.context.seed, self.name)
         sides = (0, 0, 1, 1, 0, 1)[:len(self.config.top)]
         return [(most[side], settings.batch_size) for side in sides]
@@ -63,7 +65,7 @@ class ParallelTextData(DataLayer):
         for side in SIDES:
             name = getattr(settings, f"{side}_vocabulary")
             field = f"{side}_vocabulary" if name else side
-            source = find_source(name or getattr(settings, side), path, "text", field)
+            source = _found(name or getattr(settings, side), path, field)
             found.append(read_sentence_vocabulary(source, getattr(settings, f"{side}_min_count")))
         return VocabularyPair(*found)
 
@@ -88,3 +90,8 @@ class ParallelTextData(DataLayer):
             if least != getattr(self.settings, f"{side}_min_count"):
                 remedy.append(f"{side}_min_count: {least}")
         return f"{' '.join(remedy)} in its parallel_text_data_param"
+
+
+def _found(name, config_path, field):
+    """Return where the text or vocabulary of a field is; made sentences are nowhere."""
+    return name if is_made(name) else find_source(name, config_path, "text", field)

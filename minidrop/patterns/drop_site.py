@@ -35,7 +35,8 @@ class DropSite:
 
     def shape(self, total: int, steps: Any = None, heads: int = 1, whole_heads: bool = False,
               streams: int = 0) -> None:
-        """Set the length of the dropped axis and the numbers of steps and streams, and fit the family to them.
+        """Set the length of the dropped axis and the numbers of steps and streams, and fit the family to
+        them.
 
         Raises ConfigError if the axis is too short, or is no whole number of heads.
         """

@@ -51,7 +51,8 @@ def ours(score, feeds, names, units=None, entries=None, mask=MASK, drop=None):
         if score == "DOT" and units is not None:
             keys = functions.take(memory, units, 2)
         gates = functions.linear(given["x"], given["Wx"], given["b"], gate_rows(units, 4))
-        weights = {name: given[name] for name in ("Wh", "Wq", "v", "Wf", *("Wm", "Wo") * feeds) if name in given}
+        weights = {name: given[name] for name in ("Wh", "Wq", "v", "Wf", *("Wm", "Wo") * feeds)
+                   if name in given}
         states = {name: given[name] for name in ("h", "c", "fed") if name in given}
         if units is not None:
             states |= {name: functions.take(states[name], units, 1) for name in ("h", "c")}
@@ -87,7 +88,8 @@ def torchs(torch, score, feeds, names, units=None, entries=None, mask=MASK):
             inputs = torch.cat([step, fed if feeds else torch.zeros_like(fed)], 1)
             W = torch.cat([given["Wx"], Wf], 1)
             cell = torch.nn.LSTMCell(inputs.shape[1], UNITS, dtype=torch.float64)
-            parameters = {"weight_ih": W[order], "weight_hh": given["Wh"][order], "bias_ih": given["b"][order],
+            parameters = {"weight_ih": W[order], "weight_hh": given["Wh"][order],
+                          "bias_ih": given["b"][order],
                           "bias_hh": torch.zeros(4 * UNITS, dtype=torch.float64)}
             scale = 1.7 if units is not None else 1.0
             h, c = torch.func.functional_call(cell, parameters, (inputs, (h * alive * scale, c)))
@@ -155,7 +157,8 @@ def test_step_by_step_is_all_at_once(score, feeds):
     tensors = {name: Tensor(value) for name, value in given.items()}
     mask = Tensor(MASK)
     keys = (tensors["memory"] if score == "DOT" else functions.linear(tensors["memory"], tensors["Wk"]))
-    weights = {name: tensors[name] for name in ("Wh", "Wq", "v", "Wf", *("Wm", "Wo") * feeds) if name in tensors}
+    weights = {name: tensors[name] for name in ("Wh", "Wq", "v", "Wf", *("Wm", "Wo") * feeds)
+               if name in tensors}
     states = {name: tensors[name] for name in ("h", "c", "fed") if name in tensors}
     gates = functions.linear(tensors["x"], tensors["Wx"], tensors["b"]).data
     name = "y" if feeds else "state"
@@ -180,11 +183,13 @@ def test_mean_of_places(agrees_with_torch):
     torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
     mask = torch.tensor(MASK)[:, :, None]
     agrees_with_torch(lambda memory: mean_of_places(memory, MASK),
-                      lambda memory: (memory.double() * mask).sum(0) / mask.sum(0), numbers(PLACES, STREAMS, ENTRIES))
+                      lambda memory: (memory.double() * mask).sum(0) / mask.sum(0), numbers(PLACES, STREAMS,
+                                                                                            ENTRIES))
 
 
 @in_turn("change, message", [
-    ({"memory": numbers(PLACES, 2, ENTRIES)}, "decoder: expected a memory (places, streams, entries) of 3 streams"),
+    ({"memory": numbers(PLACES, 2, ENTRIES)}, "decoder: expected a memory (places, streams, entries) of 3 "
+                                              "streams"),
     ({"Wk": numbers(2, ENTRIES)}, "decoder: expected keys (5, 3, 4), got (5, 3, 2)"),
     ({"Wf": numbers(4 * UNITS, 2)}, "decoder: expected Wf (16, 4), got (16, 2)"),
     ({"Wo": numbers(UNITS, 5)}, "decoder: expected Wo (4, 4), got (4, 5)")])

@@ -11,15 +11,18 @@ from minidrop.config import parse_net
 from minidrop.testing import assert_matches_masked_dense
 
 PLACES, STEPS, STREAMS, WORDS, UNITS = 6, 5, 4, 9, 8
-UNIFORM = 'weight_filler { type: "uniform" min: -0.6 max: 0.6 } bias_filler { type: "uniform" min: -0.5 max: 0.5 }'
+UNIFORM = ('weight_filler { type: "uniform" min: -0.6 max: 0.6 } '
+           'bias_filler { type: "uniform" min: -0.5 max: 0.5 }')
 SHAPES = {"source": PLACES, "source_mask": PLACES, "cont": PLACES, "target": STEPS, "label": STEPS}
 
 
-def text(drops=("", "", "", ""), hidden="", settings="", places=PLACES, steps=STEPS, streams=STREAMS, units=UNITS):
-    """An encoder and a decoder; `drops` are the settings of those of both embeddings, of the memory and of the
-    top, `hidden` is of the decoder's state."""
+def text(drops=("", "", "", ""), hidden="", settings="", places=PLACES, steps=STEPS, streams=STREAMS,
+         units=UNITS):
+    """An encoder and a decoder; `drops` are the settings of those of both embeddings, of the memory and of
+    the top, `hidden` is of the decoder's state."""
     lines = [f'layer {{ name: "in_{name}" type: "Input" top: "{name}" input_param {{ shape {{ dim: '
-             f'{places if length == PLACES else steps} dim: {streams} }} }} }}' for name, length in SHAPES.items()]
+             f'{places if length == PLACES else steps} dim: {streams} }} }} }}' for name,
+             length in SHAPES.items()]
 
     def drop(number, blob):
         if drops[number]:
@@ -28,7 +31,8 @@ def text(drops=("", "", "", ""), hidden="", settings="", places=PLACES, steps=ST
         return f"drop{number}" if drops[number] else blob
 
     def embed(name, number):
-        lines.append(f'layer {{ name: "e_{name}" type: "Embed" bottom: "{name}" top: "e_{name}" embed_param {{ '
+        lines.append(f'layer {{ name: "e_{name}" type: "Embed" bottom: "{name}" top: "e_{name}" embed_param '
+                     f'{{ '
                      f'num_output: 6 input_dim: {WORDS} {UNIFORM} }} }}')
         return drop(number, f"e_{name}")
 
@@ -37,7 +41,8 @@ def text(drops=("", "", "", ""), hidden="", settings="", places=PLACES, steps=ST
     memory = drop(2, "encoder")
     hidden = f"hidden_dropout {{ {hidden} }}" if hidden else ""
     lines.append(f'layer {{ name: "decoder" type: "AttentionDecoder" bottom: "{embed("target", 1)}" bottom: '
-                 f'"{memory}" bottom: "source_mask" top: "decoder" decoder_param {{ num_output: {units} {UNIFORM} '
+                 f'"{memory}" bottom: "source_mask" top: "decoder" decoder_param {{ num_output: {units} '
+                 f'{UNIFORM} '
                  f'{hidden} {settings} }} }}')
     lines.append(f'layer {{ name: "scores" type: "InnerProduct" bottom: "{drop(3, "decoder")}" top: "scores" '
                  f'inner_product_param {{ num_output: {WORDS} axis: 2 {UNIFORM} }} }}')
@@ -54,7 +59,8 @@ def batch(seed, places=PLACES, steps=STEPS, streams=STREAMS):
     """Sentences of different lengths, the first of each as long as they may be, padded with other numbers."""
     rng = np.random.default_rng(seed)
     lengths = [np.r_[most, rng.integers(1, most + 1, streams - 1)] for most in (places, steps)]
-    mask, inside = (np.arange(most)[:, None] < own for most, own in zip((places, steps), lengths, strict=True))
+    mask, inside = (np.arange(most)[:, None] < own for most, own in zip((places, steps), lengths,
+                                                                        strict=True))
     cont = mask.astype(float)
     cont[0] = 0
     found = {"source": rng.integers(0, WORDS, (places, streams)), "source_mask": mask, "cont": cont,
@@ -172,10 +178,12 @@ def test_continuing_step_by_step(settings):
     whole = net_of(settings=settings, phase="TEST")
     inputs = batch(0)
     whole.forward(**inputs)
-    single = md.Net(parse_net(text(settings=f"{settings} continues: true")), "TEST", "cpu", "float64", share=whole)
+    single = md.Net(parse_net(text(settings=f"{settings} continues: true")), "TEST", "cpu", "float64",
+                    share=whole)
     found = []
     for t in range(STEPS):
-        step = {name: array[t:t + 1] if name in ("target", "label") else array for name, array in inputs.items()}
+        step = {name: array[t:t + 1] if name in ("target", "label") else array for name,
+                array in inputs.items()}
         single.forward(**step)
         found.append(single.blobs["scores"].numpy())
     np.testing.assert_allclose(np.concatenate(found), whole.blobs["scores"].numpy(), rtol=1e-12, atol=1e-14)
