@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from minidrop.apps.beam import Best, beam_search
-from minidrop.apps.translation_nets import parts_of, reading_net, writing_net
+from minidrop.apps.translation_nets import parts_of, reading_net, whole_net, writing_net
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
-from minidrop.errors import ConfigError, DataError, NonFiniteError, SnapshotError
+from minidrop.errors import ConfigError, DataError, NonFiniteError, SnapshotError, nearest
 from minidrop.layers import layer_class
 from minidrop.net import Net
 from minidrop.solver import load_weights
@@ -66,22 +66,25 @@ class Translator:
         if not self.places or self.most < 2:
             raise ConfigError(f"{parts.config.where(parts.text)}: parallel_text_data_param needs "
                               f"source_steps and target_steps, at least 2")
-        options = (device, dtype, 0, level, stages)
-        self.reader = Net(reading_net(parts, batch_size, self.places), "TEST", *options, precision=precision)
+
+        def built(description, share=None):
+            return Net(description, "TEST", device, dtype, 0, level, stages, share, precision)
+
+        whole = built(whole_net(parts, batch_size, self.places))
+        self._load(whole, [weights] if isinstance(weights, str | os.PathLike) else weights, layer.name)
+        self.reader = built(reading_net(parts, batch_size, self.places), whole)
         shapes = {blob: self._shape(self.reader, blob) for blob in parts.handed}
         for blob, shape in shapes.items():
             if len(shape) < 2 or shape[1] != batch_size:
                 raise ConfigError(f"{parts.config.where()}: what reads the target also reads {blob!r}, of "
                                   f"shape {shape}; expected (places, streams, ...)")
-        self.writer = Net(writing_net(parts, batch_size * beams, shapes), "TEST", *options,
-                          precision=precision)
+        self.writer = built(writing_net(parts, batch_size * beams, shapes), whole)
         scores = self._shape(self.writer, parts.scores)
         words = len(self.vocabularies.target)
         if len(scores) != 3 or parts.axis % 3 != 2 or scores[2] < words:
             raise ConfigError(f"{parts.config.where()}: expected scores (steps, streams, words) for the "
                               f"{words} words of the target, got {parts.scores!r} of shape {scores}; "
                               f"correct num_output")
-        self._load([weights] if isinstance(weights, str | os.PathLike) else weights, layer.name)
 
     def translate(self, sentences: Iterable[str]) -> Iterator[str]:
         """Yield the translation of each sentence, of words with blanks in between, in the same order.
@@ -95,8 +98,7 @@ class Translator:
             for i, own in enumerate(words):
                 if len(own) > self.places:
                     log.warning("sentence %d has %d words; only the first %d are read", number + i + 1,
-                                len(own),
-                                self.places)
+                                len(own), self.places)
             number += len(batch)
             yield from self._batch([own[:self.places] for own in words])
 
@@ -183,29 +185,43 @@ class Translator:
         refs = [ref for ref in net.graph.shapes if ref.name == blob]
         return tuple(net.graph.shapes[max(refs, key=lambda ref: ref.version)])
 
-    def _load(self, weights, text):
-        for net in (self.reader, self.writer):
-            missing = dict.fromkeys(net.parameters())
-            for path in weights:
-                for name in load_weights(net, path, {text: self.vocabularies.fingerprint})[0]:
-                    missing.pop(name, None)
-            if weights and missing:
-                raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; "
-                                    f"was it written by another net?")
+    def _load(self, net, weights, text):
+        missing = dict.fromkeys(net.parameters())
+        for path in weights:
+            for name in load_weights(net, path, {text: self.vocabularies.fingerprint})[0]:
+                missing.pop(name, None)
+        if weights and missing:
+            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was it "
+                                f"written by another net?")
 
 
-def bleu(translations: list[str], references: list[str], tokenize: str = "none") -> Any:
-    """Return sacrebleu's BLEU of translations, an object whose text is the line to report.
+class Bleu:
+    """BLEU as sacrebleu computes it. tokenize: how it takes sentences apart, one of TOKENIZERS; "none" at
+    blanks.
 
-    tokenize: how sacrebleu takes sentences apart; "none": at blanks. Raises ConfigError where sacrebleu is
-    not installed, DataError unless there is a reference for each translation.
+    Raises ConfigError for another one, or where sacrebleu is not installed.
     """
-    try:
-        from sacrebleu.metrics import BLEU
-    except ImportError:
-        raise ConfigError('BLEU needs the package sacrebleu; pip install "minidrop[bleu]"') from None
-    if len(translations) != len(references):
-        raise DataError(f"expected a reference for each of the {len(translations)} translations, got "
-                        f"{len(references)}")
-    return BLEU(tokenize=tokenize, force=True).corpus_score(translations, [references])
 
+    TOKENIZERS = ("none", "13a", "intl", "char", "zh")      # the others fetch files
+
+    def __init__(self, tokenize: str = "none"):
+        if tokenize not in self.TOKENIZERS:
+            raise ConfigError(f"BLEU knows no tokenizer {tokenize!r}{nearest(tokenize, self.TOKENIZERS)} "
+                              f"(known: "
+                              f"{', '.join(self.TOKENIZERS)})")
+        try:
+            from sacrebleu.metrics import BLEU
+        except ImportError:
+            raise ConfigError('BLEU needs the package sacrebleu; pip install "minidrop[bleu]"') from None
+        self._metric = BLEU(tokenize=tokenize, force=True)
+
+    def of(self, translations: list[str], references: list[str]) -> Any:
+        """Return the score of translations, an object with `score` whose text is the line to report.
+
+        Raises DataError unless there is a reference for each translation, and at least one.
+        """
+        if len(translations) != len(references) or not references:
+            raise DataError(f"BLEU: expected a reference for each of the {len(translations)} translations, "
+                            f"got "
+                            f"{len(references)}; name the file that belongs to the sentences")
+        return self._metric.corpus_score(translations, [references])

@@ -108,10 +108,16 @@ def _sides(layers, text, targets, label):
     return reads, writes, [layer for layer in judges if layer.bottom[0] not in labels]
 
 
+def whole_net(parts: Parts, streams: int, places: int) -> NetConfig:
+    """Return the description of all layers with weights: of what reads and of what writes."""
+    inputs = [_input(blob, (places, streams)) for blob in parts.sources]
+    inputs += [_input(blob, (1, streams)) for blob in parts.targets]
+    return _described(parts, inputs, sorted([*parts.reads, *parts.writes]))
+
+
 def reading_net(parts: Parts, streams: int, places: int) -> NetConfig:
     """Return the description of the net that reads `streams` sentences of at most `places` words."""
-    inputs = [_input(blob, (places, streams)) for blob in parts.sources]
-    return _described(parts, inputs, parts.reads)
+    return _described(parts, [_input(blob, (places, streams)) for blob in parts.sources], parts.reads)
 
 
 def writing_net(parts: Parts, streams: int, shapes: dict[str, tuple[int, ...]]) -> NetConfig:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from minidrop.apps.translation import MOST_BEAMS, Translator, bleu
+from minidrop.apps.translation import MOST_BEAMS, Bleu, Translator
 from minidrop.cli.console import STREAMS, echo
 from minidrop.cli.generate import write_text
 from minidrop.cli.options import (
@@ -52,7 +52,7 @@ LONGEST_LINE = 1 << 20      # bytes
               "looks at most.")
 @click.option("--bleu", "reference", metavar="FILE",
               help="Compare with these translations, one a line, and say the BLEU score on stderr.")
-@click.option("--bleu-tokenize", default="none", show_default=True, metavar="NAME",
+@click.option("--bleu-tokenize", type=click.Choice(Bleu.TOKENIZERS), default="none", show_default=True,
               help="How sacrebleu takes sentences apart; none: at blanks.")
 @click.option("--progress/--no-progress", default=None, help="Draw a progress bar.  [default: on a terminal]")
 @net_options
@@ -69,9 +69,8 @@ def translate(model: str, weights: Any, source: str | None, beam: int, length_pe
         raise click.UsageError("give --weights, a snapshot of the net")
     config = load_net(model, ignore_unknown)
     prepare_nets([config], dropout, overrides)
-    references = list(_of_file(reference)) if reference else None
-    if references is not None:
-        bleu([], [], bleu_tokenize)        # before the work, that it is there
+    # Before the work: that it is there, and so are they.
+    metric, references = (Bleu(bleu_tokenize), list(_of_file(reference))) if reference else (None, [])
     translator = Translator(config, weights, beam, length_penalty, batch_size, max_length, not keep_unknown,
                             chosen_device(device, gpu), dtype, *stated(config, level, stages),
                             precision=precision or "float32")
@@ -79,13 +78,13 @@ def translate(model: str, weights: Any, source: str | None, beam: int, length_pe
     try:
         lines = _of_file(source) if source else _of_stdin()
         for text in _counted(translator.translate(lines), progress):
-            if references is not None:
+            if metric is not None:
                 made.append(text)
             write_text(f"{text}\n")
     finally:
         translator.close()
-    if references is not None:
-        echo(str(bleu(made, references, bleu_tokenize)), err=True)
+    if metric is not None:
+        echo(str(metric.of(made, references)), err=True)
 
 
 def _counted(texts, progress):
