@@ -191,7 +191,8 @@ class Translator:
             for name in load_weights(net, path, {text: self.vocabularies.fingerprint})[0]:
                 missing.pop(name, None)
         if weights and missing:
-            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was it "
+            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
+                                f"it "
                                 f"written by another net?")
 
 

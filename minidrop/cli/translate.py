@@ -108,9 +108,8 @@ def _of_file(path):
 
 def _of_stdin() -> Iterator[str]:
     """Yield the lines of stdin, as they come. Raises DataError with the line for one that is no text."""
-    stream = click.get_binary_stream("stdin")
     number = 0
-    while line := stream.readline(LONGEST_LINE + 1):
+    while line := sys.stdin.buffer.readline(LONGEST_LINE + 1):
         if len(line) > LONGEST_LINE:
             raise DataError(f"stdin:{number + 1}: expected a sentence of at most {LONGEST_LINE >> 20} MiB, "
                             f"got a longer line; write a sentence a line")

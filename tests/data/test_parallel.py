@@ -98,7 +98,8 @@ class TestFiles:
     def test_lines_without_a_partner(self, tmp_path):
         one, other = lines(tmp_path, "one.txt", SOURCE), lines(tmp_path, "other.txt", TARGET[:3])
         for pair in ((one, other), (other, one)):
-            with pytest.raises(DataError, match=r"one\.txt:4: expected the end of the file, as .*other\.txt has 3"):
+            with pytest.raises(DataError, match=r"one\.txt:4: expected the end of the file, as .*other\.txt "
+                                                 "has 3"):
                 check_pair(*pair)
 
 
@@ -151,7 +152,8 @@ class TestBatches:
         rows = [" ".join(["w"] * int(n)) for n in rng.integers(1, 20, 400)]
         padding = {}
         for pool in (1, 20):
-            made = batches(tmp_path, streams=10, source=rows, target=rows, shuffle=True, pool=pool, most=(30, 30))
+            made = batches(tmp_path, streams=10, source=rows, target=rows, shuffle=True, pool=pool, most=(30,
+                                                                                                          30))
             padding[pool] = sum(1 - made.batch(n)["source_mask"].mean() for n in range(40))
         assert padding[20] < padding[1] / 5
 
@@ -160,7 +162,8 @@ class TestBatches:
         one, other, third = (batches(tmp_path, streams=4, source=rows, target=rows, shuffle=True, pool=3,
                                      seed=seed) for seed in (1, 1, 2))
         expected = [one.batch(n)["source"].tolist() for n in range(20)]
-        assert [other.batch(n)["source"].tolist() for n in (7, 19, 0, 7)] == [expected[n] for n in (7, 19, 0, 7)]
+        assert [other.batch(n)["source"].tolist() for n in (7, 19, 0, 7)] == [expected[n] for n in (7, 19, 0,
+                                                                                                    7)]
         assert [third.batch(n)["source"].tolist() for n in range(20)] != expected
         far = 10**15        # what a snapshot holds may be any number
         assert one.batch(far)["source"].shape == (1, 4)

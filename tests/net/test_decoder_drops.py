@@ -7,7 +7,9 @@ from cases import in_turn
 
 import minidrop as md
 from minidrop import ConfigError
+from minidrop.config import minidrop_pb2 as pb
 from minidrop.config import parse_net
+from minidrop.net.conversion import prepare_nets
 from minidrop.testing import assert_matches_masked_dense
 
 PLACES, STEPS, STREAMS, WORDS, UNITS = 6, 5, 4, 9, 8
@@ -69,8 +71,8 @@ def batch(seed, places=PLACES, steps=STEPS, streams=STREAMS):
     return {name: np.asarray(value, np.float64) for name, value in found.items()}
 
 
-def check(net, **sizes):
-    for iteration in range(3):
+def check(net, iterations=(0, 1), **sizes):
+    for iteration in iterations:
         assert_matches_masked_dense(net, iteration, batch(iteration, **sizes))
     return net
 
@@ -85,8 +87,8 @@ RATE = "dropout_ratio: 0.5 groups: 1"
 def test_every_place_drops(settings, rate):
     for groups in (1, 2):
         own = f"dropout_ratio: {rate} groups: {groups}"
-        check(net_of((own,) * 4, own, settings))
-        check(net_of((own,) * 4, f"{own} time: STEP", settings))
+        check(net_of((own,) * 4, own, settings), [groups])
+        check(net_of((own,) * 4, f"{own} time: STEP", settings), [groups])
 
 
 @in_turn("family", ["ROW", "PERIODIC", "UNIT", "SLICE"])
@@ -122,6 +124,19 @@ def test_conventional_dropout_of_the_state_runs_and_draws_anew():
         net.forward(**batch(0))
         losses.append(net.loss)
     assert losses[0] == losses[1] != losses[2]
+
+
+@in_turn("kind, type_, rate", [("conventional", "CONVENTIONAL", 0.5), ("approx:ROW", "APPROX", 0.5),
+                               ("none", "APPROX", 0)])
+def test_the_option_dropout_reaches_the_state(kind, type_, rate):
+    config = parse_net(text((RATE,) * 4, RATE))
+    prepare_nets([config], kind, ())
+    [settings] = [layer.decoder_param for layer in config.message.layer if layer.type == "AttentionDecoder"]
+    assert settings.hidden_dropout_type == pb.RecurrentParameter.DropoutType.Value(type_)
+    assert settings.hidden_dropout.dropout_ratio == rate
+    net = md.Net(config, device="cpu")
+    net.forward(**batch(0))
+    assert np.isfinite(net.loss)
 
 
 @in_turn("settings", SCORES)

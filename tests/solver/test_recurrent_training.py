@@ -185,7 +185,7 @@ def test_training_equals_masked_dense_training(make, hidden):
                                             ("approx:PERIODIC", ("ApproxDropout", False))])
 def test_the_option_dropout_reaches_the_state(make, dropout, kinds):
     solver = make("LSTM", HIDDENS["SEQUENCE"], dropout=dropout)
-    assert (solver.net.layers["drop"].type, solver.net.layers["r"].conventional) == kinds
+    assert (solver.net.layers["drop"].type, solver.net.layers["r"].hidden.conventional) == kinds
     if dropout == "approx:PERIODIC":
         assert {site.family.name for site in solver.net.drop_sites.values()} == {"PERIODIC"}
     solver.step(3)
