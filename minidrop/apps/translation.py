@@ -192,8 +192,7 @@ class Translator:
                 missing.pop(name, None)
         if weights and missing:
             raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
-                                f"it "
-                                f"written by another net?")
+                                f"it written by another net?")
 
 
 class Bleu:
@@ -208,8 +207,7 @@ class Bleu:
     def __init__(self, tokenize: str = "none"):
         if tokenize not in self.TOKENIZERS:
             raise ConfigError(f"BLEU knows no tokenizer {tokenize!r}{nearest(tokenize, self.TOKENIZERS)} "
-                              f"(known: "
-                              f"{', '.join(self.TOKENIZERS)})")
+                              f"(known: {', '.join(self.TOKENIZERS)})")
         try:
             from sacrebleu.metrics import BLEU
         except ImportError:
@@ -223,6 +221,5 @@ class Bleu:
         """
         if len(translations) != len(references) or not references:
             raise DataError(f"BLEU: expected a reference for each of the {len(translations)} translations, "
-                            f"got "
-                            f"{len(references)}; name the file that belongs to the sentences")
+                            f"got {len(references)}; name the file that belongs to the sentences")
         return self._metric.corpus_score(translations, [references])

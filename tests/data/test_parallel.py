@@ -152,8 +152,7 @@ class TestBatches:
         rows = [" ".join(["w"] * int(n)) for n in rng.integers(1, 20, 400)]
         padding = {}
         for pool in (1, 20):
-            made = batches(tmp_path, streams=10, source=rows, target=rows, shuffle=True, pool=pool, most=(30,
-                                                                                                          30))
+            made = batches(tmp_path, 10, (30, 30), rows, rows, shuffle=True, pool=pool)
             padding[pool] = sum(1 - made.batch(n)["source_mask"].mean() for n in range(40))
         assert padding[20] < padding[1] / 5
 
@@ -162,8 +161,8 @@ class TestBatches:
         one, other, third = (batches(tmp_path, streams=4, source=rows, target=rows, shuffle=True, pool=3,
                                      seed=seed) for seed in (1, 1, 2))
         expected = [one.batch(n)["source"].tolist() for n in range(20)]
-        assert [other.batch(n)["source"].tolist() for n in (7, 19, 0, 7)] == [expected[n] for n in (7, 19, 0,
-                                                                                                    7)]
+        places = (7, 19, 0, 7)
+        assert [other.batch(n)["source"].tolist() for n in places] == [expected[n] for n in places]
         assert [third.batch(n)["source"].tolist() for n in range(20)] != expected
         far = 10**15        # what a snapshot holds may be any number
         assert one.batch(far)["source"].shape == (1, 4)
