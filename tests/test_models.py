@@ -49,6 +49,11 @@ def stand_ins(tmp_path_factory):
         (folder / "ptb" / f"{part}.txt").write_text("".join(f"{line}\n" for line in lines))
     (folder / "tinyshakespeare").mkdir()
     (folder / "tinyshakespeare" / "input.txt").write_text("".join(map(chr, range(48, 113))) * 700)
+    (folder / "multi30k").mkdir()
+    for language, count in (("de", 7855), ("en", 5917)):        # words that occur twice
+        line = " ".join(f"w{i // 2}" for i in range(2 * count))
+        for part in ("train", "val"):
+            (folder / "multi30k" / f"{part}.lc.norm.tok.{language}.xz").write_text(f"{line}\n")
     for name, shape in IMAGES.items():
         (folder / name).mkdir()
         write_mean(folder / name / "mean.binaryproto", np.zeros(shape))

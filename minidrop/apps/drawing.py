@@ -175,6 +175,12 @@ def _settings(layer) -> Iterator[str]:
         yield f"{settings.num_output} outputs"
         if kind.isupper() and settings.HasField("hidden_dropout"):
             yield f"hidden_dropout {decimal(settings.hidden_dropout.dropout_ratio):g}"
+    elif kind == "AttentionDecoder":
+        settings = layer.decoder_param
+        yield f"{settings.num_output} outputs"
+        yield settings.Score.Name(settings.score)
+        if settings.HasField("hidden_dropout"):
+            yield f"hidden_dropout {decimal(settings.hidden_dropout.dropout_ratio):g}"
     elif kind == "LRN":
         yield f"over {layer.lrn_param.local_size}"
     elif kind == "Eltwise":

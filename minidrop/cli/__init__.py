@@ -33,6 +33,7 @@ from minidrop.cli.patterns import patterns
 from minidrop.cli.test import test
 from minidrop.cli.time import time
 from minidrop.cli.train import train
+from minidrop.cli.translate import translate
 from minidrop.cli.upgrade import upgrade
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.files import abandon
@@ -73,8 +74,8 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (train, test, time, check, generate, upgrade, patterns, devices, draw_net, parse_log,
-                 classify_command, extract_features_command, convert_imageset, compute_image_mean,
+for _command in (train, test, time, check, generate, translate, upgrade, patterns, devices, draw_net,
+                 parse_log, classify_command, extract_features_command, convert_imageset, compute_image_mean,
                  convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)
 

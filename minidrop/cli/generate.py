@@ -52,15 +52,15 @@ def generate(model: Any, weights: Any, prompt: str, length: int, temperature: An
             echo(f"warning: the vocabulary lacks {names}; the model reads <unk> instead", err=True)
         pieces = writer.stream(prompt, length, temperature, seed)
         first = next(pieces)            # raises errors in the arguments before anything is printed
-        _write(prompt + first)
+        write_text(prompt + first)
         for piece in pieces:
-            _write(piece)
+            write_text(piece)
         echo()
     finally:
         writer.close()
 
 
-def _write(text):
+def write_text(text: str) -> None:
     """Print text at once: control characters as escapes on a terminal, unencodable ones as ? in a file."""
     if sys.stdout.isatty():
         echo(text, nl=False)

@@ -11,14 +11,17 @@ from minidrop.data.datum_records import DatumRecords
 from minidrop.data.hdf5 import HDF5Records
 from minidrop.data.idx import read_idx
 from minidrop.data.image_list import ImageList, ImageRecords
+from minidrop.data.parallel import ParallelBatches
 from minidrop.data.prefetch import Prefetcher
 from minidrop.data.records import ArrayRecords, Records
+from minidrop.data.sentences import SentenceVocabulary, VocabularyPair, read_lines, read_sentence_vocabulary
 from minidrop.data.sources import DATA_SETS, cache_dir, find_database, find_source, how_to_make
 from minidrop.data.streams import RandomStreams, Sentences, TextStreams
 from minidrop.data.text import Text, read_text, read_vocabulary
 from minidrop.data.vocabulary import Vocabulary
 
 __all__ = ["DATA_SETS", "ArrayRecords", "Batches", "DatumRecords", "HDF5Records", "ImageList", "ImageRecords",
-           "Prefetcher", "RandomStreams", "Records", "Sentences", "Text", "TextStreams", "Vocabulary",
-           "cache_dir", "find_database", "find_source", "how_to_make", "new_database", "open_database",
-           "read_idx", "read_text", "read_vocabulary"]
+           "ParallelBatches", "Prefetcher", "RandomStreams", "Records", "SentenceVocabulary", "Sentences",
+           "Text", "TextStreams", "Vocabulary", "VocabularyPair", "cache_dir", "find_database", "find_source",
+           "how_to_make", "new_database", "open_database", "read_idx", "read_lines",
+           "read_sentence_vocabulary", "read_text", "read_vocabulary"]

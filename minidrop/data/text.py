@@ -72,7 +72,7 @@ def read_text(source: Any, level: str = "WORD", vocabulary: Any = None, size: in
     """
     checked_level(level, TEXT_LEVELS)
     vocabulary = source if vocabulary is None else vocabulary
-    text_key, vocabulary_key = (_key(source), level), (_key(vocabulary), level, size)
+    text_key, vocabulary_key = (file_key(source), level), (file_key(vocabulary), level, size)
     with _lock:
         text = _cache.get((text_key, vocabulary_key))
         if text is None:
@@ -89,7 +89,7 @@ def read_text(source: Any, level: str = "WORD", vocabulary: Any = None, size: in
 
 def read_vocabulary(source: Path | str, level: str = "WORD", size: int = 0) -> Any:
     """Return the vocabulary of a `.vocabulary` file or of a text, as `read_text` uses it."""
-    key = _key(source), checked_level(level, TEXT_LEVELS), size
+    key = file_key(source), checked_level(level, TEXT_LEVELS), size
     with _lock:
         vocabulary = _cache.get(key)
         if vocabulary is None:
@@ -109,12 +109,13 @@ def _vocabulary(source, level, size, raw=None):
             raise DataError(f"{source}: expected {size} tokens, the vocabulary_size, got {len(vocabulary)}; "
                             "leave vocabulary_size out, it limits vocabularies that are made of a text")
         return vocabulary
-    raw = raw or _raw(source, (_key(source), level))
+    raw = raw or _raw(source, (file_key(source), level))
     return Vocabulary.from_counts(raw.tokens, np.bincount(raw.numbers, minlength=len(raw.tokens)), size,
                                   level)
 
 
-def _key(source):
+def file_key(source: Path | str) -> Any:
+    """Return what tells the contents of a file from others. Raises DataError if there is no such file."""
     if str(source) == STDLIB:
         return STDLIB
     try:
@@ -133,7 +134,7 @@ def _raw(source, key):
     index = defaultdict()
     index.default_factory = index.__len__       # a new token gets the next number
     parts, last = [], ""
-    for piece in _pieces(source):
+    for piece in whole_lines(source):
         # A line may be as long as the text; a list of its words would take 30 times the memory.
         long = level == "WORD" and len(piece) > 4 * PIECE
         tokens = words_of(piece) if long else tokens_of(piece, level)
@@ -151,14 +152,14 @@ def _raw(source, key):
 
 def _encoded(source, tokenizer):
     """Return the indices of a text's pieces of words."""
-    parts = [tokenizer.encode(run) for run in in_runs(_pieces(source))]
+    parts = [tokenizer.encode(run) for run in in_runs(whole_lines(source))]
     if not sum(map(len, parts)):
         raise DataError(f"{source}: expected a text, got one without a piece of a word; name another one")
     return np.concatenate(parts)
 
 
-def _pieces(source):
-    """Yield the text in pieces of whole lines."""
+def whole_lines(source: Path | str) -> Iterator[str]:
+    """Yield a text in pieces of whole lines. Raises DataError as `read_text` does."""
     if str(source) == STDLIB:
         for path in stdlib_files():
             # Modules in other encodings are read, too, with the same result on every machine.
@@ -177,7 +178,7 @@ def _pieces(source):
     yield decoded(whole.removeprefix(b"\xef\xbb\xbf") if start else whole, source, lines)
 
 
-def unpacked(path: Path) -> Iterator:
+def unpacked(path: Path | str) -> Iterator:
     """Yield the bytes of a file in pieces, decompressing gzip and xz.
 
     Raises DataError if the file cannot be read, is damaged, or unpacks to more than 256 MiB or more than an

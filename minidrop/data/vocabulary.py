@@ -208,7 +208,7 @@ def checked_level(level: str, levels: tuple[str, ...] = LEVELS) -> str:
     return level
 
 
-def decoded(content: bytes, path: Path, lines_before: int = 0) -> str:
+def decoded(content: bytes, path: Path | str, lines_before: int = 0) -> str:
     """Return bytes decoded as UTF-8. Raises DataError with the line if they are not UTF-8."""
     try:
         return content.decode("utf-8")

@@ -200,7 +200,7 @@ def approx_dropout(x: Tensor, draw: Draw, axis: int = 1, scaled: bool = False) -
         return x
     if draw.masked:
         return multiply_mask(x, draw.mask(x.shape, axis))
-    groups = draw.groups(math.prod(x.shape[:axis % x.ndim]))
+    groups = draw.groups(math.prod(x.shape[:axis % x.ndim]), x.shape[0])
     if groups is not None:
         return MultiplyBlocks(groups, draw.scale, axis % x.ndim).apply(expand(x))
     if draw.kept is None:

@@ -71,7 +71,8 @@ class Linear(Function):
         """Return what multiplies x (samples, inputs) by W: a Kept-, Group-, Piece- or GridProduct."""
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
         tiles = self.outputs.tiles(outputs, inputs)
-        groups = self.outputs.groups(samples), self.inputs.groups(samples)
+        steps = self.lead[0] if self.lead else None
+        groups = self.outputs.groups(samples, steps), self.inputs.groups(samples, steps)
         # If units of y are left out too, the dropped blocks of x are read after all: they hold zeros.
         if tiles is None and (groups == (None, None) or self.outputs.kept is not None):
             if any(isinstance(kept, KeptByGroup) for kept in (self.outputs.kept, in_kept)):

@@ -39,8 +39,9 @@ class DataLayer(Layer):
     is_data = True
     record_axes = 1            # the number of leading axes of the tops that count records
     takes_arrays = False       # whether it has `set_arrays`, for Net.set_input_arrays
-    vocabulary: Vocabulary | None = None      # maps tokens to indices, if it reads tokens
+    vocabulary: Any = None              # what maps tokens to indices, if it reads tokens
     token_tops: tuple[int, ...] = ()    # the numbers of the tops that hold token indices
+    varies = False             # whether its tops differ in shape from batch to batch
     prefetch = 0               # how many batches a thread reads ahead; 0: no thread
     is_encoded = False         # whether its records are images in a format such as JPEG
     batches = None
@@ -105,6 +106,10 @@ class DataLayer(Layer):
     def place_settings(self) -> dict[str, int | float]:
         """Return the settings that decide where batch n begins; a snapshot records them."""
         return {}
+
+    def vocabulary_at(self, top: int) -> Any:
+        """Return the vocabulary of the indices in a top, None if it holds no tokens."""
+        return self.vocabulary if top in self.token_tops else None
 
     def settings_for(self, other: DataLayer) -> str:
         """Return, as text for a message, the settings that give this layer the vocabulary of `other`."""

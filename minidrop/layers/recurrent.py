@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.autograd import Tensor
-from minidrop.config import decimal
 from minidrop.errors import ConfigError, DataError, ShapeError
-from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
-from minidrop.functions.recurrent import recur, step_masks
+from minidrop.functions.hidden_drop import gate_rows
+from minidrop.functions.recurrent import recur
 from minidrop.layers.base import Layer, ParameterSpec
-from minidrop.layers.drop_settings import drop_site, shape_site, steps_held
-from minidrop.layers.flow import OWN, Drops, Product
+from minidrop.layers.flow import OWN, Product
+from minidrop.layers.hidden_dropout import HiddenDropout
 
 if TYPE_CHECKING:
     from minidrop.config import LayerParameter
@@ -28,15 +27,14 @@ class RecurrentLayer(Layer):
     expose_hidden the states after the last step]. Without expose_hidden the states are carried from batch to
     batch without a gradient (truncated backpropagation through time). With `bidirectional` nothing is
     carried: a batch holds whole sequences. Padding has cont 0 at each of its steps, so that neither direction
-    carries it into a sequence.
+    carries it into a sequence. A batch may have fewer steps than the net was built for.
 
     hidden_dropout drops h between steps. With time STEP the gates of each step read another subset of h, and
     the top is complete; with steps_per_pattern a subset is read by so many steps, be it all of them. With
-    time SEQUENCE some units are absent from all steps of the batch: from gates,
-    weights and top. Their carried state stays as it was, or becomes 0 where a sequence begins (CONVENTIONAL:
-    it is computed as usual). Both directions drop the same units. The states themselves are never scaled. If
-    the top is a product of h (RNN), that product reads what would otherwise be the top, and is computed in
-    full.
+    time SEQUENCE some units are absent from all steps of the batch: from gates, weights and top. Their
+    carried state stays as it was, or becomes 0 where a sequence begins (CONVENTIONAL: it is computed as
+    usual). Both directions drop the same units. The states themselves are never scaled. If the top is a
+    product of h (RNN), that product reads what would otherwise be the top, and is computed in full.
     """
 
     bottoms = (2, 5)
@@ -48,25 +46,8 @@ class RecurrentLayer(Layer):
     projects = False                         # whether the top is a product of h instead of h
 
     def __init__(self, config: LayerParameter, context: Context):
-        dropout = config.recurrent_param.hidden_dropout
-        self.site, self.held = None, 0
-        self.conventional = config.recurrent_param.hidden_dropout_type == config.recurrent_param.CONVENTIONAL
-        self.has_drop = config.recurrent_param.HasField("hidden_dropout")
-        if self.conventional and not self.has_drop:
-            raise ConfigError("hidden_dropout_type is given, but no hidden_dropout; add hidden_dropout { "
-                              "dropout_ratio: 0.5 }")
-        if self.has_drop and dropout.reshuffle_interval:
-            raise ConfigError("hidden_dropout: the units of a recurrent layer cannot be permuted; remove "
-                              "reshuffle_interval")
-        if self.has_drop and not self.conventional:
-            self.site = drop_site(config.name, dropout, context.seed)
-            if self.site.family.drops != "units":
-                raise ConfigError(f"hidden_dropout needs a pattern of units, got {self.site.family.name}, "
-                                  f"which drops {self.site.family.drops}; set pattern to PERIODIC")
-        elif self.has_drop:
-            self.rate = decimal(dropout.dropout_ratio)
-            if not 0 <= self.rate < 1:
-                raise ConfigError(f"hidden_dropout: dropout_ratio must lie in [0, 1), got {self.rate:g}")
+        self.hidden = HiddenDropout(config.name, config.recurrent_param, context.seed)
+        self.site = self.hidden.site
         super().__init__(config, context)
 
     # -- shapes ----------------------------------------------------------------------------------------------
@@ -101,10 +82,7 @@ class RecurrentLayer(Layer):
         self.static = math.prod(statics[0][1:]) if statics else None
         if len(self.config.top) not in (1, 1 + count):
             raise ConfigError(f"expected 1 top{f' or {1 + count}' * bool(count)}, got {len(self.config.top)}")
-        if self.has_drop:       # for how many steps a subset is read; 0: units are absent from all of them
-            self.held = steps_held(settings.hidden_dropout, (*x[:2], self.units))
-        if self.site is not None:
-            shape_site(self.site, settings.hidden_dropout, (*x[:2], self.units), 2, of_state=True)
+        self.hidden.shape((*x[:2], self.units))
         tops = [(*x[:2], self.units * (1 + self.both))] + [(1, self.streams, self.units)] * count
         return tops[:len(self.config.top)]
 
@@ -136,7 +114,7 @@ class RecurrentLayer(Layer):
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Product]:
         places, gates = self.steps * self.streams, self.cell.gates * self.units
         # Each gate of a unit is a separate output, so only the layer's own drop can leave units out.
-        whole = self.site is not None and self.site.steps is None
+        whole = self.hidden.whole
         h = OWN if self.projects else 0
         kinds = ("units", "groups", "blocks")
         units: dict[str, Any] = {"top": h, "out_axis": 2 if whole else None, "kinds": kinds}
@@ -153,11 +131,7 @@ class RecurrentLayer(Layer):
                 facts.append(Product(f"{prefix}output_weight", places, self.units, self.units, bottom=OWN,
                                      in_axis=2 if whole else None, out_axis=None if self.both else 2,
                                      kinds=kinds, biases=(f"{prefix}output_bias",)))
-        if self.site is not None:
-            facts.append(Drops(self.site, h if whole else OWN, 2, label="hidden_dropout"))
-        elif self.has_drop:
-            facts.append(Drops(axis=2, reason="hidden_dropout_type CONVENTIONAL drops every unit of every "
-                               "stream on its own"))
+        facts += self.hidden.facts(h if whole else OWN)
         return facts
 
     # -- running ---------------------------------------------------------------------------------------------
@@ -169,7 +143,7 @@ class RecurrentLayer(Layer):
         states = [functions.reshape(state, state.shape[1:]) for state in others[self.static is not None:]]
         if self.state_shapes():
             states = [Tensor(self.state[name], backend=x.backend) for name in self.state_names]
-        drop = self._hidden_drop(x)
+        drop = self.hidden.of(x, self.drawn, self.plan.skips)
         h, *last = self._direction("", x, cont, static, states or None, drop)
         if self.both:
             back, *_ = self._direction("reverse_", x, cont, static, None, drop)
@@ -199,7 +173,7 @@ class RecurrentLayer(Layer):
         rows = gate_rows(drop.units, self.cell.gates)
         gates = functions.linear(x, parameter["weight"], parameter["bias"], rows, inputs=self.drawn.inputs)
         if static is not None:
-            flat = functions.reshape(functions.expand(static), (self.streams, self.static))
+            flat = functions.reshape(functions.expand(static), (x.shape[1], self.static))
             gates = functions.add_to_steps(gates,
                                            functions.linear(flat, parameter["static_weight"], None, rows))
         weights = [parameter[name] for name in ("recurrent_weight", *self.state_biases)]
@@ -219,34 +193,3 @@ class RecurrentLayer(Layer):
             return h
         return functions.linear(h, parameter["output_weight"], parameter["output_bias"],
                                 self.drawn.outputs, activation="tanh")
-
-    def _hidden_drop(self, x):
-        """Return the HiddenDrop of this iteration."""
-        if not (self.has_drop and self.drawn.dropping):
-            return NOTHING
-        shape = (self.steps, self.streams, self.units)
-        if self.conventional:
-            return HiddenDrop(mask=self._conventional_mask(x), whole=not self.held)
-        draw = self.drawn.own
-        if draw.masked:
-            return HiddenDrop(mask=draw.mask(shape, 2), whole=not self.held,
-                              moving=None if self.held else draw.draw.every)
-        if self.held:
-            kept = tuple(None if one.is_all else one for one in draw.by_step)
-            if self.plan.skips:
-                parts = self.site.parts_gradient(x.backend, self.steps * self.streams)
-                return HiddenDrop(steps=kept, scale=draw.scale, parts_gradient=parts)
-            return HiddenDrop(mask=step_masks(x.backend, kept, self.streams, self.units, draw.scale, x.dtype))
-        return HiddenDrop(units=draw.kept, scale=draw.scale, whole=True)
-
-    def _conventional_mask(self, x):
-        """Return the mask of every unit of every stream, for all steps or one for each run of them."""
-        runs = -(-self.steps // self.held) if self.held else 1
-        ones = x.backend.xp.ones((runs, self.streams, self.units), x.dtype)
-        mask = x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.drawn.key)[0]
-        if self.held < 2:
-            return mask
-        held = x.backend.empty((self.steps, *mask.shape[1:]), x.dtype)
-        for i in range(runs):
-            held[i * self.held:(i + 1) * self.held] = mask[i]
-        return held

@@ -45,27 +45,27 @@ def check_vocabularies(graph: Graph, problems: Problems) -> None:
         if node.config.type in JUDGES and len(node.bottoms) < 2:
             continue
         if node.config.type == "Embed":
-            text, room = _text(graph, node.bottoms[0]), node.config.embed_param.input_dim
+            read, room = node.bottoms[0], node.config.embed_param.input_dim
             what, remedy, place = f"input_dim is {room}", "input_dim: {}", ("embed_param", "input_dim")
         elif node.config.type in JUDGES:
             scores, axis = node.bottoms[0], node.layer.axis
-            text, room = _text(graph, node.bottoms[1]), graph.shapes[scores][axis]
+            read, room = node.bottoms[1], graph.shapes[scores][axis]
             what = f"{scores.name!r} has {room} class{'es' * (room != 1)} on axis {axis}"
             remedy, place = "num_output: {} in the layer that computes them", (("bottom", 0),)
         else:
             continue
-        if text is not None and room < len(text.layer.vocabulary):
-            tokens = len(text.layer.vocabulary)
+        text, vocabulary = graph.writer[read], _vocabulary(graph, read)
+        if vocabulary is not None and room < len(vocabulary):
+            tokens = len(vocabulary)
             fewer = text.layer.settings_for_size(room)
             problems.add(node.index, f"{what}, but the vocabulary of {text.name!r} has {tokens} tokens; set "
                                      f"{remedy.format(tokens)}{f', or {fewer}' if fewer else ''}", *place)
 
 
-def _text(graph, ref):
-    """Return the node of the data layer that writes `ref` as token indices, or None."""
+def _vocabulary(graph, ref):
+    """Return the vocabulary of a blob that a data layer writes as token indices, else None."""
     node = graph.writer[ref]
-    tokens = node.layer.token_tops if isinstance(node.layer, DataLayer) else ()
-    return node if any(node.tops[i] == ref for i in tokens) else None
+    return node.layer.vocabulary_at(node.tops.index(ref)) if isinstance(node.layer, DataLayer) else None
 
 
 def check_twins(graph: Graph, problems: Problems) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minidrop.config import apply_overrides, decimal, param_fields
+from minidrop.config.minidrop_pb2 import RecurrentParameter
 from minidrop.errors import ConfigError
 from minidrop.patterns.base import OWN_SETTINGS, find_family
 
@@ -32,15 +33,15 @@ def prepare_nets(configs: list[NetConfig], kind: str | None, overrides: Sequence
         if kind:
             convert_dropout(config.message, kind)
     layers = [layer for config in configs for layer in config.message.layer]
-    without = [not layer.recurrent_param.HasField("hidden_dropout") for layer in layers]
+    without = [not _recurrent(layer).HasField("hidden_dropout") for layer in layers]
     apply_overrides(configs, overrides)
     for layer, is_new in zip(layers, without, strict=True):
-        settings = layer.recurrent_param
+        settings = _recurrent(layer)
         if (kind and kind != "none" and is_new and settings.HasField("hidden_dropout")
                 and not settings.HasField("hidden_dropout_type")):
             _convert_hidden(layer, *_parsed(kind))
     if kind and configs and not any(layer.type in ("Dropout", "ApproxDropout")
-                                    or layer.recurrent_param.HasField("hidden_dropout") for layer in layers):
+                                    or _recurrent(layer).HasField("hidden_dropout") for layer in layers):
         log.warning("--dropout %s has no effect: there is no layer of type Dropout or ApproxDropout and no "
                     "hidden_dropout", kind)
 
@@ -64,7 +65,7 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
         _drop_nothing(message)
         return
     for number, layer in enumerate(message.layer):
-        if layer.recurrent_param.HasField("hidden_dropout"):
+        if _recurrent(layer).HasField("hidden_dropout"):
             _convert_hidden(layer, kind, family)
         if kind == "conventional" and layer.type == "ApproxDropout":
             settings, axes = layer.approx_dropout_param, _axes_of_images(message, number)
@@ -93,8 +94,8 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
 def _drop_nothing(message):
     """Set every dropout_ratio of the layers to 0."""
     for layer in message.layer:
-        if layer.recurrent_param.HasField("hidden_dropout"):
-            layer.recurrent_param.hidden_dropout.dropout_ratio = 0
+        if _recurrent(layer).HasField("hidden_dropout"):
+            _recurrent(layer).hidden_dropout.dropout_ratio = 0
         for settings in [getattr(layer, name) for name in param_fields(layer.type)]:
             if "dropout_ratio" in settings.DESCRIPTOR.fields_by_name:
                 settings.dropout_ratio = 0
@@ -102,8 +103,8 @@ def _drop_nothing(message):
 
 # The types whose tops are images, and those whose tops are vectors; the others keep what their bottom is.
 _MAKE_IMAGES = frozenset(("Convolution", "Deconvolution", "Im2col", "Pooling"))
-_MAKE_VECTORS = frozenset(("ArgMax", "Embed", "Flatten", "GRU", "InnerProduct", "LSTM", "RNN", "Reduction",
-                           "Reshape", "SPP", "TextData"))
+_MAKE_VECTORS = frozenset(("ArgMax", "AttentionDecoder", "Embed", "Flatten", "GRU", "InnerProduct", "LSTM",
+                           "ParallelTextData", "RNN", "Reduction", "Reshape", "SPP", "TextData"))
 
 
 def _axes_of_images(message, number):
@@ -143,10 +144,16 @@ def _usual_axis(axes):
     return 2 if axes == 3 else 1
 
 
+def _recurrent(layer):
+    """Return the settings of a layer that may hold a hidden_dropout."""
+    return layer.decoder_param if layer.type == "AttentionDecoder" else layer.recurrent_param
+
+
 def _convert_hidden(layer, kind, family):
     """Convert the hidden_dropout of a recurrent layer to a kind."""
-    settings, before = layer.recurrent_param, layer.recurrent_param.hidden_dropout.pattern
-    settings.hidden_dropout_type = settings.CONVENTIONAL if kind == "conventional" else settings.APPROX
+    settings, kinds = _recurrent(layer), RecurrentParameter
+    before = settings.hidden_dropout.pattern
+    settings.hidden_dropout_type = kinds.CONVENTIONAL if kind == "conventional" else kinds.APPROX
     if family is None:
         return
     if family.drops == "units":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidrop.errors import CaptureError
+from minidrop.errors import CaptureError, ShapeError
 from minidrop.kept import KeptByGroup
 from minidrop.patterns.base import Pattern
 from minidrop.patterns.grid import BlockGrid, BlockGroups
@@ -34,8 +34,11 @@ class Draw:
         """What lives of a product's weights: (outputs, inputs) pairs of Kept, or None if all live."""
         return None
 
-    def groups(self, samples: int) -> Any:
-        """What lives of activations (samples, total): (first, last, Kept) per group of samples, or None."""
+    def groups(self, samples: int, steps: int | None = None) -> Any:
+        """What lives of activations (samples, total): (first, last, Kept) per group of samples, or None.
+
+        steps: how many steps of sequences the samples are, where a batch may have fewer than the longest.
+        """
         return None
 
     def grid(self, samples: Any) -> Any:
@@ -129,7 +132,7 @@ class Blocks(Draw):
     scale: float = field()
     read: BlockGrid | None = None
 
-    def groups(self, samples: Any) -> BlockGroups:
+    def groups(self, samples: Any, steps: int | None = None) -> BlockGroups:
         if self.read is not None:
             return BlockGroups(self.read, samples, self.total)
         return self.pattern.groups(samples, self.total)
@@ -145,7 +148,7 @@ class Blocks(Draw):
         axis %= len(shape)
         samples = int(np.prod(shape[:axis]))
         mask = np.full((samples, self.total), self.scale)
-        for first, last, kept in self.groups(samples):
+        for first, last, kept in self.groups(samples, shape[0]):
             mask[first:last] *= kept.mask(np.float64)
         return mask.reshape(*shape[:axis + 1], *[1] * (len(shape) - axis - 1))
 
@@ -154,8 +157,8 @@ class Blocks(Draw):
 class Steps(Blocks):
     """Units of sequences (steps, streams, total), different ones in each run of steps: those of `by_run`.
 
-    by_run: a Kept or a KeptByGroup of the streams for each run. steps: of a sequence. held: the steps of a
-    run; the last one may have fewer.
+    by_run: a Kept or a KeptByGroup of the streams for each run. steps: of a sequence; a batch may have fewer.
+    held: the steps of a run; the last one may have fewer.
     """
 
     by_run: tuple = ()
@@ -166,13 +169,21 @@ class Steps(Blocks):
     @property
     def by_step(self) -> tuple:
         """What lives at each step; the steps of a run share one object."""
-        return tuple(self.by_run[t // self.held] for t in range(self.steps))
+        return self.of_first(self.steps)
 
-    def groups(self, samples: int) -> tuple[tuple[int, int, Kept], ...]:
-        streams = samples // self.steps             # samples are ordered by step: (steps, streams, total)
+    def of_first(self, steps: int) -> tuple:
+        """What lives at each of the first steps, all that a batch has. Raises ShapeError if it has more."""
+        if steps > self.steps:
+            raise ShapeError(f"layer {self.layer!r} draws patterns for at most {self.steps} steps, but the "
+                             f"batch has {steps}; build the net for its longest batch")
+        return tuple(self.by_run[t // self.held] for t in range(steps))
+
+    def groups(self, samples: int, steps: int | None = None) -> tuple[tuple[int, int, Kept], ...]:
+        by_step = self.by_step if steps is None else self.of_first(steps)
+        streams = samples // max(1, len(by_step))   # samples are ordered by step: (steps, streams, total)
         found: list = []
-        for begin, every in zip(range(0, self.steps, self.held), self.by_run, strict=True):
-            end = min(begin + self.held, self.steps)
+        for begin in range(0, len(by_step), self.held):
+            every, end = by_step[begin], min(begin + self.held, len(by_step))
             parts = every.parts(streams) if isinstance(every, KeptByGroup) else [(0, streams, every)]
             if len(parts) == 1:                     # the same for all streams, so the run is one group
                 found.append((begin * streams, end * streams, parts[0][2]))

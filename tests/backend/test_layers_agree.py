@@ -43,6 +43,11 @@ CASES = {
         ("num_heads: 2 dropout_ratio: 0.3 block_keys: 3 causal: true scale: 0.2",
          (numbers(5, 3, 8), numbers(7, 3, 8), numbers(7, 3, 4))),
         ("num_heads: 3", (numbers(4, 3, 6), numbers(5, 3, 6), numbers(5, 3, 3), CONT)))],
+    "AttentionDecoder": [(f"decoder_param {{ num_output: 4 weight_{UNIFORM} bias_{UNIFORM} {more} }}",
+                          (SEQUENCE, numbers(6, SEQUENCE.shape[1], 4), np.ones((6, SEQUENCE.shape[1]))))
+                         for more in ("", "score: DOT", "score: ADDITIVE input_feeding: false",
+                                      "hidden_dropout { dropout_ratio: 0.5 }",
+                                      "hidden_dropout { dropout_ratio: 0.5 time: STEP }")],
     "BNLL": [("", (X,))],
     "BatchReindex": [("", (x, labels(len(x), 6))) for x in (X, IMAGES, X[:, 0], X[:, :1])],
     "Clip": [("clip_param { min: -0.5 max: 1 }", (X,))],
@@ -136,6 +141,7 @@ CASES = {
 TOPS = {"Silence": (), "Slice": ("y", "z"), "Split": ("y", "z"), "MemoryData": ("y", "label")}
 ELSEWHERE = {       # read files; what they give to the device is what MemoryData gives
     "HDF5Data": "test_hdf5_and_text_data", "TextData": "test_hdf5_and_text_data",
+    "ParallelTextData": "test_hdf5_and_text_data",
     "Data": "test_images_from_files", "ImageData": "test_images_from_files",
     "WindowData": "test_images_from_files", "HDF5Output": "test_images_from_files",
     "Python": "layers/test_python.py"}
@@ -215,7 +221,10 @@ def test_hdf5_and_text_data(device, tmp_path, monkeypatch):
     for text in (f'type: "HDF5Data" top: "data" top: "label" hdf5_data_param '
                  f'{{ source: "{tmp_path / "records.txt"}" batch_size: 4 shuffle: true }}',
                  'type: "TextData" top: "data" top: "label" top: "cont" text_data_param { source: '
-                 '"words.txt" batch_size: 3 steps: 5 }'):
+                 '"words.txt" batch_size: 3 steps: 5 }',
+                 'type: "ParallelTextData" top: "source" top: "mask" top: "target" top: "label" '
+                 'parallel_text_data_param { source: "words.txt" target: "words.txt" batch_size: 3 '
+                 'source_steps: 5 target_steps: 6 }'):
         found = []
         for on in ("cpu", device):
             net = md.Net(parse_net(f'layer {{ name: "d" {text} }}'), device=on, dtype="float64", seed=3)

@@ -111,8 +111,8 @@ def test_decimal_is_needed():
     ('layer {\n  inner_product_param {\n    num_outputs: 10 } }',
      "3:5: InnerProductParameter has no field 'num_outputs'; did you mean 'num_output'?"),
     ('layer { num_output: 10 }',
-     "1:9: LayerParameter has no field 'num_output'; it belongs inside convolution_param { } or "
-     "embed_param { } or inner_product_param { } or recurrent_param { }"),
+     "1:9: LayerParameter has no field 'num_output'; it belongs inside decoder_param { } or "
+     "convolution_param { } or embed_param { } or inner_product_param { } or recurrent_param { }"),
     ('layer { zzz: 10 }', "1:9: LayerParameter has no field 'zzz'"),
     ('base_lr: 0.1',
      "1:1: 'base_lr' belongs to a solver file, and this is read as a network file; are the two swapped?"),

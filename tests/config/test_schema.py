@@ -167,7 +167,14 @@ OWN = {
     "LayerParameter": "approx_dropout_param 5000, text_data_param 5001, param_str 5002, "
                       "attention_param 5003, gelu_param 5004, layer_norm_param 5005, patches_param 5006, "
                       "permute_param 5007, "
-                      "position_param 5008, rms_norm_param 5009, rotary_param 5010",
+                      "position_param 5008, rms_norm_param 5009, rotary_param 5010, "
+                      "parallel_text_data_param 5012, decoder_param 5014",
+    "AttentionDecoderParameter": "num_output 1, weight_filler 2, bias_filler 3, score 4 0, input_feeding 5 "
+                                 "True, bridge 6 True, hidden_dropout 7, hidden_dropout_type 8 0, continues "
+                                 "9 False",
+    "ParallelTextDataParameter": "source 1, target 2, batch_size 3, source_steps 4, target_steps 5, "
+                                 "source_vocabulary 6, target_vocabulary 7, source_min_count 8 1, "
+                                 "target_min_count 9 1, too_long 10 0, shuffle 11 True, pool 12 20",
     "PoolingParameter": "ceil_mode 5000 True",
     "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0, "
     "output_product 5003 True",
@@ -193,6 +200,8 @@ ENUMS = {
     "RecurrentParameter.DropoutType": "APPROX CONVENTIONAL",
     "TextDataParameter.Level": "WORD CHARACTER PIECE",
     "GELUParameter.Approximate": "NONE TANH", "PositionParameter.Kind": "LEARNED SINUSOIDAL",
+    "AttentionDecoderParameter.Score": "GENERAL DOT ADDITIVE",
+    "ParallelTextDataParameter.TooLong": "CUT LEAVE_OUT",
     "ConvolutionParameter.Engine": "DEFAULT CAFFE CUDNN", "HingeLossParameter.Norm": "L1 L2",
     "LRNParameter.Engine": "DEFAULT CAFFE CUDNN",
     "LRNParameter.NormRegion": "ACROSS_CHANNELS WITHIN_CHANNEL",

@@ -494,7 +494,7 @@ def hidden_mask(net, iteration):
     from minidrop.autograd import Tensor
     net.draw_patterns(iteration)
     layer = net.layers["r"]
-    return layer._hidden_drop(Tensor(numbers(*X3))).mask
+    return layer.hidden.of(Tensor(numbers(*X3)), layer.drawn, layer.plan.skips).mask
 
 
 @every_kind

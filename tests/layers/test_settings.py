@@ -47,6 +47,14 @@ def text(kind, settings="", bottoms="a", tops="y"):
 M, IMAGES = (3, 4), (2, 3, 4, 5)
 MISTAKES = [
     (text("InnerProduct"), [M], "inner_product_param needs num_output, at least 1"),
+    (text("AttentionDecoder", bottoms="abc"), [IMAGES[:3], (5, 3, 2), (5, 3)],
+     "decoder_param needs num_output, at least 1"),
+    (text("AttentionDecoder", "decoder_param { num_output: 2 }", "abc"), [IMAGES[:3], (5, 2, 2), (5, 3)],
+     "expected x (steps, streams, inputs), memory (places, streams, entries) and mask (places, streams), got "
+     "(2, 3, 4), (5, 2, 2) and (5, 3)"),
+    (text("AttentionDecoder", "decoder_param { num_output: 7 score: DOT }", "abc"),
+     [IMAGES[:3], (5, 3, 2), (5, 3)], "score: DOT needs a memory of 7 entries, one for each unit, got 2; set "
+     "score: GENERAL, or num_output: 2"),
     (text("InnerProduct", "inner_product_param { num_output: 2 axis: 2 }"), [M],
      "axis 2 does not exist: the bottom has 2 axes"),
     (text("InnerProduct", "inner_product_param { num_output: 2 axis: -2 }"), [M], "axis 0 is the batch; "

@@ -7,10 +7,12 @@ from cases import every_pair, in_turn
 from recurrent_nets import KINDS, OF_UNITS, batch, check, drop_settings, net_of, text
 
 import minidrop as md
-from minidrop import ConfigError
+from minidrop import ConfigError, ShapeError
 from minidrop.backend import Backend
 from minidrop.backend.numpy.backend import NumpyBackend
 from minidrop.config import parse_net
+from minidrop.layers import base
+from minidrop.layers.data_layer import DataLayer
 from minidrop.net import planner
 from minidrop.net.costs import costs
 from minidrop.testing import assert_matches_masked_dense, run_once
@@ -163,11 +165,106 @@ def test_conventional(time):
     layer = net.layers["r1"]
     net.draw_patterns(0)
     from minidrop.autograd import Tensor
-    drop = layer._hidden_drop(Tensor(np.zeros((STEPS, STREAMS, 10))))
+    drop = layer.hidden.of(Tensor(np.zeros((STEPS, STREAMS, 10))), layer.drawn, layer.plan.skips)
     assert drop.mask.shape == (STEPS, STREAMS, 40) and not drop.whole
-    length = layer.held
+    length = layer.hidden.held
     for t in range(1, STEPS):
         assert (drop.mask[t] == drop.mask[t - 1]).all() == (t % length != 0)
+
+
+# -- batches shorter than declared ---------------------------------------------------------------------------
+@in_turn("steps", HELD)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "ELMAN"])
+def test_shorter_batches(kind, groups, steps, pays):
+    """Of fewer steps, and in the same net of all; a run that begins holds for what there is of it."""
+    settings = held(steps, "UNIT", f"groups: {groups}")
+    net = net_of(kind, 2, settings, settings, **SIZE)
+    for iteration, length in enumerate((4, STEPS, 1, 5)):
+        assert_matches_masked_dense(net, iteration, batch(iteration, length, STREAMS))
+
+
+class Unlike:
+    """Batches that differ in their numbers of steps and of streams."""
+
+    sizes = ((STEPS, STREAMS), (5, 6), (3, 2), (STEPS, 1))
+
+    def batch(self, n):
+        return batch(n, *self.sizes[n])
+
+    def where(self, n, place):
+        return ""
+
+
+@pytest.fixture
+def unlike():
+    with base._types.forgetting():
+        @md.register_layer("Unlike")
+        class _(DataLayer):
+            tops = (3, 3)
+            varies = True
+
+            def setup(self):
+                self.batches = Unlike()
+                return [Unlike.sizes[0]] * 3
+        yield 'layer { name: "in" type: "Unlike" top: "data" top: "label" top: "cont" }'
+
+
+@in_turn("groups", [1, 2])
+@pytest.mark.parametrize("apart", [False, True])
+def test_batches_of_other_streams_too(apart, groups, unlike, monkeypatch):
+    """Where a run ends depends on the steps of a batch, not on its number of samples."""
+    monkeypatch.setattr(Backend, "pays", lambda *_: apart)
+    settings = held(3, "UNIT", f"groups: {groups}")
+    net = net_of("LSTM", 2, settings, settings, both=True, source=unlike, **SIZE)
+    for n, (steps, streams) in enumerate(Unlike.sizes):
+        net.seek({"in": n})
+        assert_matches_masked_dense(net, n)
+        net.forward()
+        lives = net.blobs["drop0"].numpy() != 0
+        assert lives.shape[:2] == (steps, streams) and not lives.all()
+        assert all((lives[t] == lives[t // 3 * 3]).all() for t in range(steps))
+        if groups == 1:
+            assert (lives == lives[:, :1]).all()
+
+
+@in_turn("steps", HELD)
+def test_shorter_batches_count_as_whole_ones(steps):
+    """The patterns of a batch are those of the first steps of a whole one, whatever came before."""
+    net = net_of("LSTM", nr=held(steps, "UNIT"), rh=held(steps, "UNIT"), **SIZE)
+    inputs = batch(0, whole=True, **SIZE)
+    found = []
+    for length in (STEPS, 4):
+        net.reset_states()
+        net.draw_patterns(3)
+        net.forward(**{name: array[:length] for name, array in inputs.items()})
+        found.append(net.blobs["r1"].numpy())
+    np.testing.assert_allclose(found[1], found[0][:4], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("place", ["nr", "rh"])
+@in_turn("settings", ["time: STEP", held(3), held(STEPS + 3)])
+def test_a_longer_batch_is_refused_where_steps_differ(settings, place):
+    net = net_of("LSTM", **{place: settings}, **SIZE)
+    net.draw_patterns(0)
+    inputs = batch(0, STEPS + 1, STREAMS)
+    if place == "nr" and settings == held(STEPS + 3):
+        net.forward(**inputs)       # between layers, that is one pattern for the whole batch
+        return
+    with pytest.raises(ShapeError, match="draws patterns for at most 7 steps, but the batch has 8; build the "
+                                         "net for its longest batch"):
+        net.forward(**inputs)
+
+
+@pytest.mark.parametrize("length", [4, 7])
+def test_conventional_masks_of_a_shorter_batch_are_the_first(length):
+    from minidrop.autograd import Tensor
+    net = net_of("LSTM", rh="dropout_ratio: 0.5 steps_per_pattern: 3", type_="CONVENTIONAL", **SIZE)
+    layer = net.layers["r1"]
+    net.draw_patterns(0)
+    masks = [layer.hidden.of(Tensor(np.zeros((steps, STREAMS, 10))), layer.drawn, False).mask
+             for steps in (STEPS, length)]
+    np.testing.assert_array_equal(masks[1], masks[0][:length])
 
 
 # -- the products --------------------------------------------------------------------------------------------

@@ -47,6 +47,9 @@ LAYERS = {
 # Those that Caffe has not: only round trips matter.
 OWN = {"GRU": (LSTM % "", [(3, 2, 4), (3, 2)]),
        "LSTM of two directions": (LSTM % "bidirectional: true", [(3, 2, 4), (3, 2)]),
+       "AttentionDecoder": ("decoder_param { num_output: 5 }", [(3, 2, 4), (4, 2, 6), (4, 2)]),
+       "AttentionDecoder of another kind": ("decoder_param { num_output: 5 score: ADDITIVE bridge: false }",
+                                            [(3, 2, 4), (4, 2, 6), (4, 2)]),
        "LayerNorm": ("layer_norm_param { axis: 1 }", [(2, 3, 4)]),
        "LayerNorm without bias": ("layer_norm_param { bias_term: false }", [(2, 3, 4)]),
        "RMSNorm": ("", [(2, 3, 4)]), "Position": ("position_param { max_steps: 7 }", [(2, 3, 4)]),

@@ -5,6 +5,7 @@ import pytest
 import minidrop as md
 from minidrop.config import parse_solver
 from minidrop.layers import base, known_layers, layer_class
+from minidrop.layers.dummy_data import DummyData
 from minidrop.layers.tanh import TanH
 from minidrop.solver.capturable import problem_of
 
@@ -25,8 +26,9 @@ def own_types():
         yield
 
 
-# How many records Filter passes on depends on values; Python and HDF5Output work on the host.
-NOT_CAPTURABLE = {"Filter", "HDF5Output", "Python"}
+# How many records Filter passes on depends on values, how many steps AttentionDecoder does on the batch;
+# Python and HDF5Output work on the host.
+NOT_CAPTURABLE = {"AttentionDecoder", "Filter", "HDF5Output", "Python"}
 
 
 def test_all_other_layers_of_minidrop_say_so():
@@ -34,6 +36,12 @@ def test_all_other_layers_of_minidrop_say_so():
     assert NOT_CAPTURABLE == {kind.type for kind in kinds if kind.__module__.startswith("minidrop.")
                               and not vars(kind)["capturable"]}
     assert problem("ReLU") == ""
+
+
+def test_batches_that_differ_in_shape_are_not_captured(monkeypatch):
+    assert not DummyData.varies
+    monkeypatch.setattr(DummyData, "varies", True)
+    assert problem("ReLU") == "the batches of layer 'data' (DummyData) differ in shape"
 
 
 def test_a_subclass_has_to_say_so_itself(own_types):

@@ -1,6 +1,8 @@
 """Training with carried states: a resumed run equals one that never stopped, and what of a snapshot is
 refused or ignored."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from cases import every_pair
@@ -186,8 +188,32 @@ def test_training_equals_masked_dense_training(make, hidden):
                                             ("approx:PERIODIC", ("ApproxDropout", False))])
 def test_the_option_dropout_reaches_the_state(make, dropout, kinds):
     solver = make("LSTM", HIDDENS["SEQUENCE"], dropout=dropout)
-    assert (solver.net.layers["drop"].type, solver.net.layers["r"].conventional) == kinds
+    assert (solver.net.layers["drop"].type, solver.net.layers["r"].hidden.conventional) == kinds
     if dropout == "approx:PERIODIC":
         assert {site.family.name for site in solver.net.drop_sites.values()} == {"PERIODIC"}
     solver.step(3)
     assert np.isfinite(solver.smoothed_loss)
+
+
+def test_a_translation_run_that_is_resumed_is_the_same_run(tmp_path, monkeypatch):
+    """Batches of all lengths, four drops and one of the decoder's state: bit for bit."""
+    monkeypatch.chdir(tmp_path)
+    rows = [" ".join(f"w{(i * k) % 7}" for k in range(1, 2 + i % 5)) for i in range(23)]
+    for name in ("source.txt", "target.txt"):
+        (tmp_path / name).write_text("".join(f"{row}\n" for row in rows))
+    net = (Path(__file__).resolve().parents[2] / "models/nmt_tiny/train_val.prototxt").read_text()
+    net = net.replace("made-dates/train.words", "source.txt").replace("made-dates/train.digits", "target.txt")
+    net = net.replace("batch_size: 64", "batch_size: 4").replace(
+        "num_output: 64\n    weight", "num_output: 64 hidden_dropout { }\n    weight")
+    text = f'net_param {{ {net} }} type: "Adam" base_lr: 0.01 lr_policy: "fixed" max_iter: 9 random_seed: 3'
+
+    def solver():
+        return md.Solver(parse_solver(text), device="cpu", snapshot_prefix="s")
+    whole, begun, resumed = solver(), solver(), solver()
+    assert "decoder" in whole.net.drop_sites
+    whole.step(8)
+    begun.step(5)
+    resumed.restore(begun.snapshot())
+    resumed.step(3)
+    for name, parameter in whole.net.parameters().items():
+        np.testing.assert_array_equal(resumed.net.parameters()[name].data, parameter.data, err_msg=name)

@@ -1,0 +1,225 @@
+"""Translating sentences with a trained net."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from minidrop.apps.beam import Best, beam_search
+from minidrop.apps.translation_nets import parts_of, reading_net, whole_net, writing_net
+from minidrop.autograd import no_grad
+from minidrop.config import NetConfig, load_net
+from minidrop.errors import ConfigError, DataError, NonFiniteError, SnapshotError, nearest
+from minidrop.layers import layer_class
+from minidrop.net import Net
+from minidrop.solver import load_weights
+
+log = logging.getLogger(__name__)
+
+MOST_BEAMS = 1000
+
+
+class Translator:
+    """A translation model: a net with a ParallelTextData and an AttentionDecoder layer, which writes
+    sentences.
+
+    `source`: a NetConfig or the path of a network file; the net of phase TEST is used. weights: paths of
+    snapshots, which together must hold every parameter. device, dtype, level, stages, precision: as for
+    `Net`.
+
+    beams: how many unfinished translations of a sentence go on; 1 takes the likeliest word each time.
+    penalty: a translation counts log p / ((5 + length) / 6) ** penalty. batch_size: sentences that are
+    translated together. most: most words of a translation; 0: as many as in training. replaces: write in
+    place of <unk> the word of the source that is looked at most.
+
+    `vocabularies` holds both languages. Raises ConfigError if the net is not such a model, SnapshotError if
+    the weights do not fit, DataError if the texts of the vocabularies are missing.
+    """
+
+    def __init__(self, source: Any, weights: Any = (), beams: int = 1, penalty: float = 1.0,
+                 batch_size: int = 32,
+                 most: int = 0, replaces: bool = True, device: str = "auto", dtype: str = "float32",
+                 level: int = 0, stages: Any = (), precision: str = "float32"):
+        if not 1 <= beams <= MOST_BEAMS:
+            raise ConfigError(f"beams must be 1 to {MOST_BEAMS}, got {beams}")
+        if batch_size < 1 or most < 0:
+            raise ConfigError(f"batch_size must be at least 1 and most at least 0, got {batch_size} and "
+                              f"{most}")
+        if not (math.isfinite(penalty) and penalty >= 0):
+            raise ConfigError(f"penalty must be a number from 0 on, got {penalty:g}")
+        config = source if isinstance(source, NetConfig) else load_net(source)
+        parts = self._parts = parts_of(config, level, stages)
+        layer = parts.config.message.layer[parts.text]
+        settings = layer.parallel_text_data_param
+        try:
+            self.vocabularies = layer_class(layer.type).read_vocabulary(layer, parts.config.path)
+        except DataError as error:
+            raise DataError(f"{parts.config.where(parts.text)}: layer {layer.name!r}: {error}") from error
+        self.beams, self.penalty, self.batch_size, self.replaces = beams, penalty, batch_size, replaces
+        self.places, self.most = settings.source_steps, (most + 1 if most else settings.target_steps)
+        if not self.places or self.most < 2:
+            raise ConfigError(f"{parts.config.where(parts.text)}: parallel_text_data_param needs "
+                              f"source_steps and target_steps, at least 2")
+
+        def built(description, share=None):
+            return Net(description, "TEST", device, dtype, 0, level, stages, share, precision)
+
+        whole = built(whole_net(parts, batch_size, self.places))
+        self._load(whole, [weights] if isinstance(weights, str | os.PathLike) else weights, layer.name)
+        self.reader = built(reading_net(parts, batch_size, self.places), whole)
+        shapes = {blob: self._shape(self.reader, blob) for blob in parts.handed}
+        for blob, shape in shapes.items():
+            if len(shape) < 2 or shape[1] != batch_size:
+                raise ConfigError(f"{parts.config.where()}: what reads the target also reads {blob!r}, of "
+                                  f"shape {shape}; expected (places, streams, ...)")
+        self.writer = built(writing_net(parts, batch_size * beams, shapes), whole)
+        scores = self._shape(self.writer, parts.scores)
+        words = len(self.vocabularies.target)
+        if len(scores) != 3 or parts.axis % 3 != 2 or scores[2] < words:
+            raise ConfigError(f"{parts.config.where()}: expected scores (steps, streams, words) for the "
+                              f"{words} words of the target, got {parts.scores!r} of shape {scores}; "
+                              f"correct num_output")
+
+    def translate(self, sentences: Iterable[str]) -> Iterator[str]:
+        """Yield the translation of each sentence, of words with blanks in between, in the same order.
+
+        As many as batch_size are read before the first comes. An empty sentence stays empty; of one longer
+        than source_steps only so many words are read, with a warning. Raises NonFiniteError.
+        """
+        sentences, number = iter(sentences), 0
+        while batch := list(islice(sentences, self.batch_size)):
+            words = [sentence.split() for sentence in batch]
+            for i, own in enumerate(words):
+                if len(own) > self.places:
+                    log.warning("sentence %d has %d words; only the first %d are read", number + i + 1,
+                                len(own), self.places)
+            number += len(batch)
+            yield from self._batch([own[:self.places] for own in words])
+
+    def best(self, sentences: list[list[str]]) -> list[Best]:
+        """Return what `beam_search` finds for each list of words, none of them empty; at most batch_size."""
+        vocabulary = self.vocabularies.target
+        with self.writer.guard(wait=True), no_grad():
+            self._read(sentences)
+            found = beam_search(self._step, self.batch_size, self.beams, vocabulary.begin, vocabulary.end,
+                                self.most,
+                                self.penalty, (vocabulary.pad, vocabulary.begin,
+                                               *range(len(vocabulary), self._shape(self.writer,
+                                                                                   self._parts.scores)[2])))
+        return found[:len(sentences)]
+
+    def close(self) -> None:
+        """Release the memory of both nets."""
+        self.reader.close()
+        self.writer.close()
+
+    # -- one batch -------------------------------------------------------------------------------------------
+    def _batch(self, sentences):
+        """Return the translations of at most batch_size lists of words."""
+        present = [words for words in sentences if words]
+        best = iter(self.best(present) if present else ())
+        return [self._text(words, next(best)) if words else "" for words in sentences]
+
+    def _text(self, source, best):
+        """Return a translation as text."""
+        vocabulary, words = self.vocabularies.target, []
+        for word, place in zip(best.words, best.places, strict=True):
+            if word == vocabulary.end:
+                break
+            unknown = word == vocabulary.unk and self.replaces and place < len(source)
+            words.append(source[place] if unknown else vocabulary[word])
+        return " ".join(words)
+
+    def _read(self, sentences):
+        """Let the reading net read sentences, and hand what it made of them to the writing net."""
+        vocabulary = self.vocabularies.source
+        rows = [vocabulary.indices(words) for words in sentences]
+        rows += [rows[0][:1]] * (self.batch_size - len(rows))         # the streams of a net are all there
+        lengths = np.array([len(row) for row in rows])
+        source = np.full((lengths.max(), len(rows)), vocabulary.pad, np.int64)
+        for i, row in enumerate(rows):
+            source[:len(row), i] = row
+        mask = (np.arange(len(source))[:, None] < lengths).astype(np.int64)
+        cont = mask.copy()
+        cont[0] = 0
+        arrays = {"source": source, "mask": mask, "source_cont": cont}
+        given = {blob: arrays[what] for blob, what in self._parts.sources.items()}
+        self.reader.forward(**given)
+        self._finite(self.reader, *(blob for blob in self._parts.handed if blob not in given))
+        handed = {blob: self.reader.blobs[blob].numpy() for blob in self._parts.handed}
+        self.writer.set_inputs(**{blob: np.repeat(array, self.beams, axis=1) for blob,
+                                  array in handed.items()})
+        self.writer.reset_states()
+        self._first = True
+
+    def _step(self, words, origins):
+        """Read one word in each beam, after what beam number `origins` read; see `beam_search`."""
+        net, parts = self.writer, self._parts
+        if not self._first:
+            order = net.backend.asarray(origins, np.int64)
+            net.set_states({key: state[order] for key, state in net.states.items()})
+        arrays = {"target": words[None], "target_cont": np.full((1, len(words)), int(not self._first))}
+        self._first = False
+        net.forward(**{blob: arrays[what] for blob, what in parts.targets.items()})
+        self._finite(net, parts.scores)
+        scores = net.blobs[parts.scores].numpy()[0].astype(np.float64)
+        scores -= scores.max(axis=1, keepdims=True)
+        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        return scores, net.blobs[parts.weights].numpy()[0].argmax(axis=1)
+
+    def _finite(self, net, *blobs):
+        for blob in blobs:
+            if not np.isfinite(net.blobs[blob].numpy()).all():
+                layer, name = net.first_nonfinite() or ("", blob)
+                raise NonFiniteError(f"blob {name!r} of layer {layer!r} holds a NaN or infinity; was the "
+                                     f"training healthy?")
+
+    @staticmethod
+    def _shape(net, blob):
+        refs = [ref for ref in net.graph.shapes if ref.name == blob]
+        return tuple(net.graph.shapes[max(refs, key=lambda ref: ref.version)])
+
+    def _load(self, net, weights, text):
+        missing = dict.fromkeys(net.parameters())
+        for path in weights:
+            for name in load_weights(net, path, {text: self.vocabularies.fingerprint})[0]:
+                missing.pop(name, None)
+        if weights and missing:
+            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
+                                f"it written by another net?")
+
+
+class Bleu:
+    """BLEU as sacrebleu computes it. tokenize: how it takes sentences apart, one of TOKENIZERS; "none" at
+    blanks.
+
+    Raises ConfigError for another one, or where sacrebleu is not installed.
+    """
+
+    TOKENIZERS = ("none", "13a", "intl", "char", "zh")      # the others fetch files
+
+    def __init__(self, tokenize: str = "none"):
+        if tokenize not in self.TOKENIZERS:
+            raise ConfigError(f"BLEU knows no tokenizer {tokenize!r}{nearest(tokenize, self.TOKENIZERS)} "
+                              f"(known: {', '.join(self.TOKENIZERS)})")
+        try:
+            from sacrebleu.metrics import BLEU
+        except ImportError:
+            raise ConfigError('BLEU needs the package sacrebleu; pip install "minidrop[bleu]"') from None
+        self._metric = BLEU(tokenize=tokenize, force=True)
+
+    def of(self, translations: list[str], references: list[str]) -> Any:
+        """Return the score of translations, an object with `score` whose text is the line to report.
+
+        Raises DataError unless there is a reference for each translation, and at least one.
+        """
+        if len(translations) != len(references) or not references:
+            raise DataError(f"BLEU: expected a reference for each of the {len(translations)} translations, "
+                            f"got {len(references)}; name the file that belongs to the sentences")
+        return self._metric.corpus_score(translations, [references])

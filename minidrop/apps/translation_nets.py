@@ -1,0 +1,155 @@
+"""Descriptions of translation nets, taken apart: one net that reads a sentence, one that writes word by "
+  "word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from minidrop.apps.text_nets import JUDGES
+from minidrop.config import NetConfig, NetParameter, filter_state
+from minidrop.config import minidrop_pb2 as pb
+from minidrop.errors import ConfigError
+
+TEXT = "ParallelTextData"
+DECODER = "AttentionDecoder"
+RECURRENT = ("LSTM", "GRU", "RNN")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A translation net in phase TEST and what its parts are.
+
+    text: the number of the ParallelTextData layer. sources, targets: {blob: which of its tops it is} of those
+    that a sentence to translate has, and its translation. reads, writes: the numbers of the layers that
+    compute something from the sentence alone, and of the others. handed: the blobs that the writing layers
+    read of the others. scores, axis: the blob of scores, and its axis of classes. weights: the blob of the
+    decoder's attention.
+    """
+
+    config: NetConfig
+    text: int
+    sources: dict
+    targets: dict
+    reads: list
+    writes: list
+    handed: list
+    scores: str
+    axis: int
+    weights: str
+
+
+def parts_of(source: NetConfig, level: int = 0, stages: Any = ()) -> Parts:
+    """Return the Parts of a description; raises ConfigError where it is none of a translation net."""
+    config = filter_state(source, pb.TEST, level, stages)
+    if not any(layer.type == TEXT for layer in config.message.layer):
+        config = filter_state(source, pb.TRAIN, level, stages)
+    layers = config.message.layer
+    found = [i for i, layer in enumerate(layers) if layer.type == TEXT]
+    if len(found) != 1:
+        raise ConfigError(f"{_where(config, found)}: the net has {len(found) or 'no'} {TEXT} "
+                          f"layer{'s' * (len(found) > 1)} in phase TEST or TRAIN; translating needs one, "
+                          f"for its vocabularies")
+    text = found[0]
+    if len(layers[text].top) < 4:
+        raise ConfigError(f"{config.where(text, 'top')}: {TEXT} needs the tops source, mask, target and "
+                          f"label")
+    decoders = [i for i, layer in enumerate(layers) if layer.type == DECODER]
+    if len(decoders) != 1:
+        raise ConfigError(f"{_where(config, decoders)}: translating needs one {DECODER} layer, got "
+                          f"{len(decoders)}")
+    tops = dict(zip(layers[text].top, ("source", "mask", "target", "label", "source_cont", "target_cont"),
+                    strict=False))
+    sources = {blob: what for blob, what in tops.items() if what in ("source", "mask", "source_cont")}
+    targets = {blob: what for blob, what in tops.items() if what in ("target", "target_cont")}
+    label = next(blob for blob, what in tops.items() if what == "label")
+    reads, writes, judges = _sides(layers, text, targets, label)
+    if decoders[0] not in writes:
+        raise ConfigError(f"{config.where(decoders[0])}: layer {layers[decoders[0]].name!r} does not read "
+                          f"the target, top {next(iter(targets))!r} of layer {layers[text].name!r}")
+    judge = next((layer for name in JUDGES for layer in judges if layer.type == name), None)
+    if judge is None:
+        raise ConfigError(f"{config.where(text)}: no {', '.join(JUDGES[:-1])} or {JUDGES[-1]} layer reads "
+                          f"the label {label!r}, so it is unknown which blob holds the scores; add one")
+    for i in writes:
+        if layers[i].recurrent_param.bidirectional:
+            raise ConfigError(f"{config.where(i)}: layer {layers[i].name!r} is bidirectional: it reads what "
+                              f"is still to be written; such a net cannot translate")
+    axis = judge.accuracy_param.axis if judge.type == "Accuracy" else judge.softmax_param.axis
+    written = {top for i in writes for top in layers[i].top}
+    handed = [blob for i in writes for blob in layers[i].bottom if blob not in written
+              and blob not in targets]
+    decoder = layers[decoders[0]]
+    weights = decoder.top[1] if len(decoder.top) > 1 else f"{decoder.name}.weights"
+    return Parts(config, text, sources, targets, reads, writes, list(dict.fromkeys(handed)), judge.bottom[0],
+                 axis,
+                 weights)
+
+
+def _where(config, found):
+    """Return where the second of the layers `found` is, that of the net if there is none."""
+    return config.where(found[1]) if len(found) > 1 else config.where()
+
+
+def _sides(layers, text, targets, label):
+    """Return (layers that read sentences, layers that write, layers that read labels), numbers or layers."""
+    labels, target, reads, writes, judges = {label}, set(targets), [], [], []
+    for i, layer in enumerate(layers):
+        if i == text:
+            continue
+        if labels & set(layer.bottom):
+            labels |= set(layer.top)
+            judges.append(layer)
+        elif target & set(layer.bottom):
+            target |= set(layer.top)
+            writes.append(i)
+        else:
+            reads.append(i)
+    return reads, writes, [layer for layer in judges if layer.bottom[0] not in labels]
+
+
+def whole_net(parts: Parts, streams: int, places: int) -> NetConfig:
+    """Return the description of all layers with weights: of what reads and of what writes."""
+    inputs = [_input(blob, (places, streams)) for blob in parts.sources]
+    inputs += [_input(blob, (1, streams)) for blob in parts.targets]
+    return _described(parts, inputs, sorted([*parts.reads, *parts.writes]))
+
+
+def reading_net(parts: Parts, streams: int, places: int) -> NetConfig:
+    """Return the description of the net that reads `streams` sentences of at most `places` words."""
+    return _described(parts, [_input(blob, (places, streams)) for blob in parts.sources], parts.reads)
+
+
+def writing_net(parts: Parts, streams: int, shapes: dict[str, tuple[int, ...]]) -> NetConfig:
+    """Return the description of the net that writes one word of `streams` translations.
+
+    shapes: of the blobs that the reading net hands on.
+    """
+    inputs = [_input(blob, (1, streams)) for blob in parts.targets]
+    inputs += [_input(blob, (shape[0], streams, *shape[2:])) for blob, shape in shapes.items()]
+    config = _described(parts, inputs, parts.writes)
+    for layer in config.message.layer:
+        if layer.type == DECODER:
+            layer.decoder_param.continues = True
+            if len(layer.top) == 1:
+                layer.top.append(parts.weights)
+    return config
+
+
+def _input(blob, shape):
+    layer = pb.LayerParameter(name=f"input {blob}", type="Input", top=[blob])
+    layer.input_param.shape.add(dim=shape)
+    return layer
+
+
+def _described(parts, inputs, numbers):
+    config = parts.config
+    message = NetParameter()
+    message.CopyFrom(config.message)
+    message.ClearField("layer")
+    message.layer.extend([*inputs, *(config.message.layer[i] for i in numbers)])
+    for layer in message.layer:
+        layer.ClearField("include")
+        layer.ClearField("exclude")
+    origins = [config.origins[parts.text]] * len(inputs) + [config.origins[i] for i in numbers]
+    return NetConfig(message, config.path, config.source, origins)
