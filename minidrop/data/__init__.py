@@ -15,10 +15,14 @@ from minidrop.data.prefetch import Prefetcher
 from minidrop.data.records import ArrayRecords, Records
 from minidrop.data.sources import DATA_SETS, cache_dir, find_database, find_source, how_to_make
 from minidrop.data.streams import RandomStreams, Sentences, TextStreams
+from minidrop.data.tagged_batches import TaggedSentences
+from minidrop.data.tagged_text import TaggedText, read_tagged
+from minidrop.data.tagged_vocabulary import Encoded, TaggedVocabulary
 from minidrop.data.text import Text, read_text, read_vocabulary
 from minidrop.data.vocabulary import Vocabulary
 
-__all__ = ["DATA_SETS", "ArrayRecords", "Batches", "DatumRecords", "HDF5Records", "ImageList", "ImageRecords",
-           "Prefetcher", "RandomStreams", "Records", "Sentences", "Text", "TextStreams", "Vocabulary",
-           "cache_dir", "find_database", "find_source", "how_to_make", "new_database", "open_database",
-           "read_idx", "read_text", "read_vocabulary"]
+__all__ = ["DATA_SETS", "ArrayRecords", "Batches", "DatumRecords", "Encoded", "HDF5Records", "ImageList",
+           "ImageRecords", "Prefetcher", "RandomStreams", "Records", "Sentences", "TaggedSentences",
+           "TaggedText", "TaggedVocabulary", "Text", "TextStreams", "Vocabulary", "cache_dir",
+           "find_database", "find_source", "how_to_make", "new_database", "open_database", "read_idx",
+           "read_tagged", "read_text", "read_vocabulary"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from minidrop import functions
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, checked_axis, register_layer
-from minidrop.layers.drop_settings import drop_site, shape_site
+from minidrop.layers.drop_settings import check_steps, drop_site, shape_site
 from minidrop.layers.flow import Drops, Pass
 
 if TYPE_CHECKING:
@@ -50,4 +50,6 @@ class ApproxDropout(Layer):
                                              reshuffle_interval=self.settings.reshuffle_interval)]
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.drawn.own.pattern is not None:
+            check_steps(self.site, x.shape[0])
         return functions.approx_dropout(x, self.drawn.own, self.axis, scaled=self.plan.done)

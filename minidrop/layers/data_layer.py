@@ -41,6 +41,7 @@ class DataLayer(Layer):
     takes_arrays = False       # whether it has `set_arrays`, for Net.set_input_arrays
     vocabulary: Vocabulary | None = None      # maps tokens to indices, if it reads tokens
     token_tops: tuple[int, ...] = ()    # the numbers of the tops that hold token indices
+    varies = False             # whether its tops differ in shape from batch to batch
     prefetch = 0               # how many batches a thread reads ahead; 0: no thread
     is_encoded = False         # whether its records are images in a format such as JPEG
     batches = None
@@ -113,6 +114,10 @@ class DataLayer(Layer):
     def settings_for_size(self, tokens: int) -> str:
         """Return, as text for a message, the settings for a vocabulary of `tokens` tokens, or ""."""
         return ""
+
+    def vocabulary_at(self, top: int) -> Any:
+        """Return what has a length of so many tokens as a top tells apart, None for a top without tokens."""
+        return self.vocabulary if top in self.token_tops else None
 
     @classmethod
     def read_vocabulary(cls, config: LayerParameter, path: str | None) -> Vocabulary:

@@ -5,7 +5,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from minidrop.config import decimal
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, ShapeError
 from minidrop.patterns import DropSite, PatternSettings
 
 
@@ -43,3 +43,10 @@ def shape_site(site: DropSite, settings: Any, shape: Any, axis: int) -> None:
                               f"{len(shape)} axes")
         steps = shape[0]
     site.shape(shape[axis], steps, settings.heads, settings.whole_heads)
+
+
+def check_steps(site: DropSite, steps: int) -> None:
+    """Raise ShapeError if a batch has other steps than those that a site with time STEP draws for."""
+    if site.steps not in (None, steps):
+        raise ShapeError(f"time STEP draws for sequences of {site.steps} steps, but this batch has {steps}; "
+                         f"where the length differs from batch to batch, take time: SEQUENCE")

@@ -12,7 +12,7 @@ from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
 from minidrop.functions.recurrent import recur, step_masks
 from minidrop.layers.base import Layer, ParameterSpec
-from minidrop.layers.drop_settings import drop_site, shape_site
+from minidrop.layers.drop_settings import check_steps, drop_site, shape_site
 from minidrop.layers.flow import OWN, Drops, Product
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class RecurrentLayer(Layer):
     expose_hidden the states after the last step]. Without expose_hidden the states are carried from batch to
     batch without a gradient (truncated backpropagation through time). With `bidirectional` nothing is
     carried: a batch holds whole sequences. Padding has cont 0 at each of its steps, so that neither direction
-    carries it into a sequence.
+    carries it into a sequence. Batches may have fewer steps than the first, unless each step drops other
+    units.
 
     hidden_dropout drops h between steps. With time STEP the gates of each step read another subset of h, and
     the top is complete. With time SEQUENCE some units are absent from all steps of the batch: from gates,
@@ -221,13 +222,14 @@ class RecurrentLayer(Layer):
         """Return the HiddenDrop of this iteration."""
         if not (self.has_drop and self.drawn.dropping):
             return NOTHING
-        shape = (self.steps, self.streams, self.units)
+        shape = (*x.shape[:2], self.units)      # a batch may differ in length from that of `setup`
         step = self.settings.hidden_dropout.time == self.settings.hidden_dropout.STEP
         if self.conventional:
             ones = x.backend.xp.ones(shape if step else (1, *shape[1:]), x.dtype)
             return HiddenDrop(mask=x.backend.dropout(ones, self.rate, 1 / (1 - self.rate), self.drawn.key)[0],
                               whole=not step)
         draw = self.drawn.own
+        check_steps(self.site, x.shape[0])
         if draw.masked:
             return HiddenDrop(mask=draw.mask(shape, 2), whole=not step, moving=None if step
                               else draw.draw.every)
@@ -235,5 +237,5 @@ class RecurrentLayer(Layer):
             kept = tuple(None if one.is_all else one for one in draw.by_step)
             if self.plan.skips:
                 return HiddenDrop(steps=kept, scale=draw.scale)
-            return HiddenDrop(mask=step_masks(x.backend, kept, self.streams, self.units, draw.scale, x.dtype))
+            return HiddenDrop(mask=step_masks(x.backend, kept, x.shape[1], self.units, draw.scale, x.dtype))
         return HiddenDrop(units=draw.kept, scale=draw.scale, whole=True)

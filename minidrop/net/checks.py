@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_ENTRIES = 2**46        # per array: 256 TiB of float32, the reach of 48-bit addresses
-JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
+JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy", "CRF")
 
 
 def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:
@@ -45,27 +45,29 @@ def check_vocabularies(graph: Graph, problems: Problems) -> None:
         if node.config.type in JUDGES and len(node.bottoms) < 2:
             continue
         if node.config.type == "Embed":
-            text, room = _text(graph, node.bottoms[0]), node.config.embed_param.input_dim
+            (text, vocabulary), room = _text(graph, node.bottoms[0]), node.config.embed_param.input_dim
             what, remedy, place = f"input_dim is {room}", "input_dim: {}", ("embed_param", "input_dim")
         elif node.config.type in JUDGES:
             scores, axis = node.bottoms[0], node.layer.axis
-            text, room = _text(graph, node.bottoms[1]), graph.shapes[scores][axis]
+            (text, vocabulary), room = _text(graph, node.bottoms[1]), graph.shapes[scores][axis]
             what = f"{scores.name!r} has {room} class{'es' * (room != 1)} on axis {axis}"
             remedy, place = "num_output: {} in the layer that computes them", (("bottom", 0),)
         else:
             continue
-        if text is not None and room < len(text.layer.vocabulary):
-            tokens = len(text.layer.vocabulary)
+        if text is not None and room < len(vocabulary):
+            tokens = len(vocabulary)
             fewer = text.layer.settings_for_size(room)
             problems.add(node.index, f"{what}, but the vocabulary of {text.name!r} has {tokens} tokens; set "
                                      f"{remedy.format(tokens)}{f', or {fewer}' if fewer else ''}", *place)
 
 
 def _text(graph, ref):
-    """Return the node of the data layer that writes `ref` as token indices, or None."""
+    """Return (node, vocabulary) of the data layer that writes `ref` as token indices, or (None, None)."""
     node = graph.writer[ref]
-    tokens = node.layer.token_tops if isinstance(node.layer, DataLayer) else ()
-    return node if any(node.tops[i] == ref for i in tokens) else None
+    for i, top in enumerate(node.tops if isinstance(node.layer, DataLayer) else ()):
+        if top == ref and (vocabulary := node.layer.vocabulary_at(i)) is not None:
+            return node, vocabulary
+    return None, None
 
 
 def check_twins(graph: Graph, problems: Problems) -> None:

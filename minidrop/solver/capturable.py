@@ -19,6 +19,7 @@ def problem_of(solver: Solver) -> str:
     # Not inherited: a subclass may behave differently, so it has to declare capturable itself.
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
                if not vars(type(layer)).get("capturable", False) and not layer.is_data]
+    varying = [f"layer {name!r} ({layer.type})" for name, layer in net.data_layers.items() if layer.varies]
     reasons = [
         (settings.iter_size != 1, f"iter_size is {settings.iter_size}"),
         (solver.loss_scale is not None,
@@ -28,6 +29,7 @@ def problem_of(solver: Solver) -> str:
          f"clip_gradients with layer {', '.join(unclear)}, whose f(0) is not 0"),
         (wants_debug_info(solver), "debug_info reads every blob and gradient"),
         (not net.losses, "the net has no loss"),
+        (bool(varying), f"the batches of {', '.join(varying)} differ in shape"),
         (bool(foreign), f"{', '.join(foreign)} does not say that it is capturable"),
     ]
     return next((reason for holds, reason in reasons if holds), "")
