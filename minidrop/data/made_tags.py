@@ -1,7 +1,8 @@
 """A made text with tagged names, the same on every machine: a task for nets that comes without any file.
 
-Names are made of syllables that differ between kinds, so that a net has to read characters: most names of the
-test text do not occur in the training text. A firm is named after a person or a place: only its last word tells.
+Names are made of syllables that differ between kinds, so that a net has to read characters: most names of
+the test text do not occur in the training text. A firm is named after a person or a place: only its last word
+tells. Some persons are named like places, and the other way round.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ MADE = {"made-names/train": 2000, "made-names/test": 400}      # {source: number
 _SYLLABLES = {"PER": ("ka", "ri", "mo", "len", "ta", "ju", "na", "sel", "do", "vi"),
               "LOC": ("ber", "gor", "lund", "stad", "ham", "wyn", "dal", "ford", "mar", "kirk")}
 _ENDS = {"PER": ("o", "a", "i", "en"), "LOC": ("burg", "ton", "ville", "mouth")}
+_MISNAMED = 0.15        # the share of such names: only the words around them tell
 _FIRMS = ("Corp", "Group", "Bank", "Works")
 _THINGS = ("ship", "song", "law", "prize", "bridge", "paper", "storm", "game")
 _DEEDS = ("met", "left", "praised", "bought", "saw", "painted")
@@ -35,6 +37,8 @@ def made_lines(source: str) -> Iterator[bytes]:
         return choices[int(rng.integers(len(choices)))]
 
     def name(kind):
+        if rng.random() < _MISNAMED:
+            kind = "PER" if kind == "LOC" else "LOC"
         parts = [one(_SYLLABLES[kind]) for _ in range(2 + int(rng.integers(2)))]
         return "".join([*parts, one(_ENDS[kind])]).capitalize()
 

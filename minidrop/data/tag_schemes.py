@@ -89,8 +89,9 @@ class TagSet:
     def index(self, name: str) -> int:
         """Return the number of a tag. Raises DataError, with the nearest known ones, for another."""
         if name not in self._index:
-            raise DataError(f"expected a tag of the training text, got {name[:40]!r}{nearest(name, self.names)}; "
-                            f"correct it, or train on a text that has it")
+            raise DataError(f"expected a tag of the training text, got "
+                            f"{name[:40]!r}{nearest(name, self.names)}; correct it, or train on a text "
+                            f"that has it")
         return self._index[name]
 
     def as_written(self, indices: Iterable[int]) -> list[str]:

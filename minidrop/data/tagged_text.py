@@ -105,8 +105,8 @@ def _read(source, columns):
 def _checked_width(parts, width, columns, where):
     """Return the number of columns of a line. Raises DataError if it is not that of the lines before."""
     if width is not None:
-        raise DataError(f"{where}: expected {width} columns as in the lines before, got {len(parts)}; a token "
-                        f"has one line, and an empty line ends a sentence")
+        raise DataError(f"{where}: expected {width} columns as in the lines before, got {len(parts)}; a "
+                        f"token has one line, and an empty line ends a sentence")
     least = max(column + 1 if column >= 0 else -column for column in columns)
     if len(parts) < max(2, least):
         raise DataError(f"{where}: expected a token and its tag in columns of at least {max(2, least)}, got "

@@ -37,18 +37,19 @@ from minidrop.functions.softmax import softmax, softmax_cross_entropy
 from minidrop.functions.steps import add_to_steps, last_state, reverse_steps
 from minidrop.functions.trailing import crop, reduction, tile
 
-__all__ = ["ChunkCounts", "HiddenDrop", "Stored", "absval", "accuracy", "add", "add_positions", "add_to_steps",
-           "affine", "approx_dropout", "argmax", "attention", "batch_norm", "batch_reindex", "best_tags",
-           "bnll", "clip", "concat", "contrastive_loss", "convolution", "count_chunks", "crf", "crop", "deconvolution",
-           "dropout", "elu", "embed", "euclidean_loss", "exp", "expand", "filter_records",
-           "flatten", "gaussian_dropout", "gelu", "gru", "hinge_loss", "im2col", "infogain_loss",
-           "last_state", "layer_norm", "linear", "log", "lrn", "lstm", "max_pooling", "maximum", "mean_pooling",
+__all__ = ["ChunkCounts", "HiddenDrop", "Stored", "absval", "accuracy", "add", "add_positions",
+           "add_to_steps", "affine", "approx_dropout", "argmax", "attention", "batch_norm",
+           "batch_reindex", "best_tags", "bnll", "clip", "concat", "contrastive_loss", "convolution",
+           "count_chunks", "crf", "crop", "deconvolution", "dropout", "elu", "embed",
+           "euclidean_loss", "exp", "expand", "filter_records", "flatten", "gaussian_dropout",
+           "gelu", "gru", "hinge_loss", "im2col", "infogain_loss", "last_state", "layer_norm",
+           "linear", "log", "lrn", "lstm", "max_pooling", "maximum", "mean_pooling",
            "multinomial_logistic_loss", "multiply", "multiply_mask", "mvn", "patches", "permute",
            "perplexity", "pooled_places", "power", "prelu", "product", "reduction", "relu",
            "reshape", "reverse_steps", "rms_norm", "rnn", "rotary", "scale", "sigmoid",
            "sigmoid_cross_entropy", "sinusoids", "slice", "softmax", "softmax_cross_entropy",
-           "step_angles", "stochastic_pooling", "stored_norm", "swish", "take", "tanh",
-           "threshold", "tile", "weighted_sum"]
+           "step_angles", "stochastic_pooling", "stored_norm", "swish", "take", "tanh", "threshold",
+           "tile", "weighted_sum"]
 
 # The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.__add__ = Tensor.__radd__ = add

@@ -34,8 +34,8 @@ def count_chunks(path: np.ndarray, tags: np.ndarray, scheme: str = "IOBES") -> C
     DataError for a tag that is no whole number from 0 on.
     """
     if path.shape != tags.shape or tags.ndim != 2:
-        raise ShapeError(f"expected found and wanted tags of one shape (steps, streams), got {path.shape} and "
-                         f"{tags.shape}")
+        raise ShapeError(f"expected found and wanted tags of one shape (steps, streams), got {path.shape} "
+                         f"and {tags.shape}")
     valid = tags != -1
     spans = []
     for own in (path, tags):

@@ -140,17 +140,17 @@ def best_tags(x: Tensor, tags: Any, W: Tensor, start: Tensor, end: Tensor) -> Te
     Of equally good tags the lower number is taken. Arguments as for `crf`; of `tags` only -1 is read.
     """
     backend, xp = x.backend, x.backend.xp
-    x, W, start, end = (expand(one).data for one in (x, W, start, end))
-    _, mask = checked_tags(backend, getattr(tags, "data", tags), x.shape)
-    steps, streams, _ = x.shape
-    best = start + x[0]
-    came = [None] * steps
+    scores, W, start, end = (expand(one).data for one in (x, W, start, end))
+    _, mask = checked_tags(backend, tags.data if isinstance(tags, Tensor) else tags, scores.shape)
+    steps, streams, _ = scores.shape
+    best = start + scores[0]
+    came: list[Any] = [None] * steps
     for t in range(1, steps):
         paths = best[:, :, None] + W
         came[t] = paths.argmax(axis=1)
-        best = xp.where(mask[t][:, None], paths.max(axis=1) + x[t], best)
+        best = xp.where(mask[t][:, None], paths.max(axis=1) + scores[t], best)
     tag = (best + end).argmax(axis=1)
-    found = xp.full((steps, streams), PADDING, x.dtype)
+    found = xp.full((steps, streams), PADDING, scores.dtype)
     for t in range(steps - 1, -1, -1):
         found[t] = xp.where(mask[t], tag, PADDING)
         if t:       # where step t is padding, the last tag is still to come
