@@ -72,11 +72,9 @@ class Tagger:
         order = np.argsort([len(words) for words in sentences], kind="stable")
         encoded = Encoded.of_sentences(self.vocabulary, [sentences[i] for i in order], self._most)
         batches, found = TaggedSentences(encoded, self._streams), []
-        layer = self.net.layers[self._text]
-        layer.batches = batches
         with self.net.guard(wait=True), no_grad():
+            self.net.layers[self._text].read_from(batches)
             for n in range(batches.batches_per_pass):
-                self.net.seek(n)
                 self.net.reset_states()
                 self.net.forward()
                 path = self.net.blobs[self._path[1]].numpy().astype(np.int64)

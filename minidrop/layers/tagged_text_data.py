@@ -66,6 +66,11 @@ class TaggedTextData(DataLayer):
         return TaggedVocabulary(text, SCHEMES[settings.scheme], settings.digits_to_zero, settings.lower_case,
                                 settings.minimum_count)
 
+    def read_from(self, batches: TaggedSentences) -> None:
+        """Read these batches, numbered by the same vocabulary, from number 0 on."""
+        self.batches = batches
+        self.seek(0)
+
     def vocabulary_at(self, top: int) -> Any:
         return {"words": self.vocabulary.words, "tags": self.vocabulary.tags,
                 "characters": self.vocabulary.characters}.get(self.names[top])

@@ -153,10 +153,15 @@ OWN = {
     "reshuffle_interval 10 0, "
                               "time 11 0, groups 12 0, grouping 13 0, axis 14",
     "DropoutParameter": "axes 5000, shared 5001 False",
-    "LayerParameter": "approx_dropout_param 5000, text_data_param 5001, param_str 5002",
+    "LayerParameter": "approx_dropout_param 5000, text_data_param 5001, param_str 5002, "
+                      "tagged_text_data_param 5011, crf_param 5013",
     "PoolingParameter": "ceil_mode 5000 True",
     "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0, "
     "output_product 5003 True",
+    "CRFParameter": "weight_filler 1, bias_filler 2, scheme 3 0",
+    "TaggedTextDataParameter": "source 1, vocabulary 2, batch_size 3, word_column 4 0, tag_column 5 -1, "
+    "scheme 6 0, digits_to_zero 7 False, lower_case 8 False, minimum_count 9 1, unknown_rate 10 0, "
+    "most_characters 11 40, steps 12 0, shuffle 13 False",
     "TextDataParameter": "source 1, batch_size 2, steps 3, level 4 0, vocabulary 5, vocabulary_size 6 0, "
     "begin 7 0, end 8 1, "
                          "sentences 9 False, shuffle 10 False",
@@ -165,6 +170,7 @@ OWN = {
     "WindowDataParameter": "prefetch 5000 4",
 }
 ENUMS = {
+    "TagScheme": "IOBES IOB2 NONE",
     "Phase": "TRAIN TEST", "FillerParameter.VarianceNorm": "FAN_IN FAN_OUT AVERAGE",
     "SolverParameter.SnapshotFormat": "HDF5 BINARYPROTO", "SolverParameter.SolverMode": "CPU GPU",
     "SolverParameter.SolverType": "SGD NESTEROV ADAGRAD RMSPROP ADADELTA ADAM",

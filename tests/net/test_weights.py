@@ -45,7 +45,7 @@ LAYERS = {
         "output_weight": (5, 5), "output_bias": (5,)}),
 }
 # Those that Caffe has not: only round trips matter.
-OWN = {"GRU": (LSTM % "", [(3, 2, 4), (3, 2)]),
+OWN = {"CRF": ("", [(3, 2, 4), (3, 2)]), "GRU": (LSTM % "", [(3, 2, 4), (3, 2)]),
        "LSTM of two directions": (LSTM % "bidirectional: true", [(3, 2, 4), (3, 2)]),
        "LayerNorm": ("layer_norm_param { axis: 1 }", [(2, 3, 4)]),
        "LayerNorm without bias": ("layer_norm_param { bias_term: false }", [(2, 3, 4)]),
