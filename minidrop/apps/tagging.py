@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.apps.text_nets import vocabulary_of
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
@@ -39,13 +40,13 @@ class Tagger:
         source = source if isinstance(source, NetConfig) else load_net(source)
         config = filter_state(source, pb.TEST, level, stages)
         index = _text_layer(config)
-        settings = config.message.layer[index].tagged_text_data_param
-        settings.source = settings.vocabulary or settings.source
-        self._text, self._path = config.message.layer[index].name, _path(config)
-        self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision)
-        layer = self.net.layers[self._text]
-        self.vocabulary, self._most, self._streams = (layer.vocabulary, settings.most_characters,
-                                                      settings.batch_size)
+        text = config.message.layer[index]
+        settings = text.tagged_text_data_param
+        self._text, self._path = text.name, _path(config)
+        self.vocabulary = vocabulary_of(config, index)
+        self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision,
+                       handed={text.name: self.vocabulary})
+        self._most, self._streams = settings.most_characters, settings.batch_size
         kinds, tags = self.net.layers[self._path[0]].kinds, len(self.vocabulary.tags)
         if kinds != tags:
             raise ConfigError(f"{config.where()}: layer {self._path[0]!r} tells {kinds} tags apart, but the "

@@ -11,12 +11,13 @@ from minidrop.config import LayerParameter, decimal
 from minidrop.data import Encoded, TaggedSentences, TaggedVocabulary, find_source, read_tagged
 from minidrop.data.made_tags import MADE
 from minidrop.data.tag_schemes import SCHEMES
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, DataError
 from minidrop.layers.base import register_layer
 from minidrop.layers.data_layer import DataLayer
 
 log = logging.getLogger(__name__)
 
+STEPS = 32                 # of the shapes of a net that tags sentences which are not known yet
 TOPS = ("words", "tags", "cont", "characters", "character_cont", "character_mask")
 
 
@@ -34,6 +35,7 @@ class TaggedTextData(DataLayer):
     record_axes = 2        # a record is one token: record_of takes places in (steps, streams)
     varies = True
     vocabulary: Any
+    encoded: Any = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -42,6 +44,11 @@ class TaggedTextData(DataLayer):
     def setup(self) -> list[tuple[int, int]]:
         settings = self.settings
         rate = self._checked_rate()
+        given = self.context.handed.get(self.name)
+        if given is not None:       # a Tagger's vocabulary: sentences come later, through `read_from`
+            self.vocabulary = given
+            self.read_from(TaggedSentences(Encoded.of_sentences(given, []), settings.batch_size))
+            return self._shapes(settings.steps or STEPS, settings.most_characters)
         self.vocabulary = self.read_vocabulary(self.config, self.context.config_path)
         text = _read(settings, settings.source, self.context.config_path)
         self.encoded = Encoded.of_text(self.vocabulary, text, settings.most_characters)
@@ -54,17 +61,28 @@ class TaggedTextData(DataLayer):
         self.batches = TaggedSentences(self.encoded, streams, settings.shuffle and self.training,
                                        self.context.seed, self.name, rate if self.training else 0.0, steps,
                                        text)
-        steps = min(steps or longest, longest)
-        letters = self.encoded.spelled.shape[1]
-        return [(steps, streams)] * min(3, len(self.names)) + [(letters, steps * streams)] * (
-            len(self.names) - 3)
+        return self._shapes(min(steps or longest, longest), self.encoded.spelled.shape[1])
+
+    def _shapes(self, steps, letters):
+        tokens, streams = steps * self.settings.batch_size, self.settings.batch_size
+        return [(steps, streams)] * min(3, len(self.names)) + [(letters, tokens)] * (len(self.names) - 3)
 
     @classmethod
     def read_vocabulary(cls, config: LayerParameter, path: str | None) -> Any:
         settings = config.tagged_text_data_param
-        text = _read(settings, settings.vocabulary or settings.source, path)
-        return TaggedVocabulary(text, SCHEMES[settings.scheme], settings.digits_to_zero, settings.lower_case,
-                                settings.minimum_count)
+        source, scheme = settings.vocabulary or settings.source, SCHEMES[settings.scheme]
+        if not source.endswith(".vocabulary"):
+            return TaggedVocabulary.of(_read(settings, source, path), scheme, settings.digits_to_zero,
+                                       settings.lower_case, settings.minimum_count)
+        found = find_source(source, path, "text", "vocabulary")
+        vocabulary = TaggedVocabulary.load(found)
+        for name, own, wanted in (("scheme", scheme, vocabulary.tags.scheme),
+                                  ("digits_to_zero", settings.digits_to_zero, vocabulary.digits_to_zero),
+                                  ("lower_case", settings.lower_case, vocabulary.lower_case)):
+            if own != wanted:
+                raise DataError(f"{found}: was made with {name}: {str(wanted)}, but the layer has "
+                                f"{str(own)}; change the layer, or name another vocabulary")
+        return vocabulary
 
     def read_from(self, batches: TaggedSentences) -> None:
         """Read these batches, numbered by the same vocabulary, from number 0 on."""

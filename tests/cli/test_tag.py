@@ -62,15 +62,16 @@ def test_lines(tagged):
     tags = "".join(f"{tags}\n" for _, tags in SENTENCES)
     result = tagged(text)
     assert (result.code, result.out, result.err) == (0, tags, "")
-    assert tagged("\n" + text.rstrip("\n")).out == "\n" + tags      # an empty line, and a last one without end
+    # an empty line, and a last one without end
+    assert tagged("\n" + text.rstrip("\n")).out == "\n" + tags
     assert tagged("").out == ""
 
 
 def test_columns(tagged):
     text = "-DOCSTART- -X-\n\nBob NNP\n\n\nOld\tJJ\r\nRome\tNNP\nfell\tVB\n.\t.\n"
     result = tagged(text, "--format", "columns")
-    assert result.out == ("-DOCSTART- -X-\n\nBob NNP B-PER\n\n\nOld\tJJ\tB-LOC\nRome\tNNP\tI-LOC\nfell\tVB\tO\n"
-                          ".\t.\tO\n")
+    assert result.out == ("-DOCSTART- -X-\n\nBob NNP B-PER\n\n\nOld\tJJ\tB-LOC\nRome\tNNP\tI-LOC\n"
+                          "fell\tVB\tO\n.\t.\tO\n")
     assert tagged("\n\n", "--format", "columns").out == "\n\n"
     assert tagged("Bob\n\n", "--format", "columns").out == "Bob B-PER\n\n"
 
@@ -128,3 +129,16 @@ def test_other_nets_and_weights(folder, tmp_path, minidrop):
     refused(text.replace('name: "lstm"', 'name: "other"'), SnapshotError, "no weights for other",
             folder / "weights.h5")
     assert minidrop("tag", "--model", folder / "net.prototxt").code == 2
+
+
+def test_a_vocabulary_in_a_file_replaces_the_text(folder, tmp_path):
+    tagger = md.Tagger(folder / "net.prototxt", folder / "weights.h5", device="cpu")
+    tagger.vocabulary.save(tmp_path / "train.vocabulary")
+    text = (folder / "net.prototxt").read_text().replace("train.txt", "train.vocabulary")
+    (tmp_path / "net.prototxt").write_text(text)
+    other = md.Tagger(tmp_path / "net.prototxt", folder / "weights.h5", device="cpu")
+    for words, tags in SENTENCES:
+        assert " ".join(*other.tag([words.split()])) == tags
+    (tmp_path / "net.prototxt").write_text(text.replace("batch_size", "lower_case: true batch_size"))
+    with pytest.raises(DataError, match="was made with lower_case: False, but the layer has True"):
+        md.Tagger(tmp_path / "net.prototxt", device="cpu")

@@ -114,19 +114,19 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_vocabulary(written):
     text = read_tagged(written("The S-A\ncat O\nthe O\n9cats O\n\n8cats O\ncat O\n"))
-    words = TaggedVocabulary(text)
+    words = TaggedVocabulary.of(text)
     assert words.words.tokens == ("<pad>", "<unk>", "cat", "The", "the", "9cats", "8cats")
     assert words.once.tolist() == [False, False, False, True, True, True, True]
-    assert TaggedVocabulary(text, minimum_count=2).words.tokens == ("<pad>", "<unk>", "cat")
-    other = TaggedVocabulary(text, digits_to_zero=True, lower_case=True)
+    assert TaggedVocabulary.of(text, minimum_count=2).words.tokens == ("<pad>", "<unk>", "cat")
+    other = TaggedVocabulary.of(text, digits_to_zero=True, lower_case=True)
     assert other.words.tokens == ("<pad>", "<unk>", "the", "cat", "0cats")
     assert (other.as_word("The7"), other.as_spelled("The7")) == ("the0", "The0")
     assert other.characters.index("T") > 1 and other.characters.index("5") == other.characters.unk
-    assert len({one.fingerprint for one in (words, other, TaggedVocabulary(text, "IOB2"))}) == 3
+    assert len({one.fingerprint for one in (words, other, TaggedVocabulary.of(text, "IOB2"))}) == 3
 
 
 def test_unknown_tag(written):
-    vocabulary = TaggedVocabulary(read_tagged(written("a B-PER\n")))
+    vocabulary = TaggedVocabulary.of(read_tagged(written("a B-PER\n")))
     path = written("b O\nc B-PRE\n", "test.txt")
     with pytest.raises(DataError, match=re.escape(f"{path}:2: expected a tag of the training text, got "
                                                   "'S-PRE'; did you mean 'S-PER'")):
@@ -139,7 +139,7 @@ def encoded(written):
     lines = ["".join(f"w{rng.integers(30)} {rng.choice(['O', 'B-A'])}\n" for _ in range(rng.integers(1, 9)))
              for _ in range(23)]
     text = read_tagged(written("\n".join(lines)))
-    return Encoded.of_text(TaggedVocabulary(text), text)
+    return Encoded.of_text(TaggedVocabulary.of(text), text)
 
 
 def read_back(batch, vocabulary):
@@ -201,7 +201,7 @@ def test_rare_words_are_read_as_unknown_now_and_then(encoded):
 
 def test_where(written):
     text = read_tagged(written("a O\nb O\n\nc O\n"))
-    batches = TaggedSentences(Encoded.of_text(TaggedVocabulary(text), text), 3, text=text)
+    batches = TaggedSentences(Encoded.of_text(TaggedVocabulary.of(text), text), 3, text=text)
     assert batches.where(0, 0) == f"the token of {text.name}:1"
     assert batches.where(0, 4) == f"padding after the token of {text.name}:4"
     assert batches.where(0, 6) == f"the token of {text.name}:1"       # of its second character
@@ -219,3 +219,31 @@ def test_real_texts(data_folder):
     for name, wanted in counts.items():
         text = read_tagged(data_folder / name)
         assert (len(text), sum(tag[0] in "BS" for tag in tag_names(text, "IOBES"))) == wanted
+
+
+def test_a_vocabulary_in_a_file(written, tmp_path):
+    text = read_tagged(written(COLUMNS))
+    for options in ({}, {"scheme": "IOB2", "digits_to_zero": True, "lower_case": True}):
+        vocabulary, path = TaggedVocabulary.of(text, **options), tmp_path / "text.vocabulary"
+        vocabulary.save(path)
+        loaded = TaggedVocabulary.load(path)
+        assert loaded.fingerprint == vocabulary.fingerprint
+        assert loaded.once.tolist() == vocabulary.once.tolist()
+        assert (loaded.as_word("A1"), loaded.tags.names) == (vocabulary.as_word("A1"), vocabulary.tags.names)
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ("tagged vocabulary 1", "something", "got another file"), ("{", "[", "got another file"),
+    ('"scheme": "IOBES"', '"scheme": 5', "got the scheme '5'"),
+    ('"lower_case": false', '"lower_case": 0', "got no true or false as lower_case"),
+    ('"EU"', "7", "got no list of texts as words"), ('"EU"', '"German"', "got one of its words twice"),
+    ('"once": [', '"once": [-1,', "got no list of the numbers of words as once"),
+    ('"once": [', '"once": [1e300,', "got no list of the numbers of words as once")])
+def test_wrong_vocabularies(written, tmp_path, old, new, message):
+    path = tmp_path / "text.vocabulary"
+    TaggedVocabulary.of(read_tagged(written(COLUMNS))).save(path)
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=message):
+        TaggedVocabulary.load(path)
+    with pytest.raises(DataError, match="no.vocabulary: the vocabulary cannot be read"):
+        TaggedVocabulary.load(tmp_path / "no.vocabulary")

@@ -122,7 +122,8 @@ def test_wrong_shapes():
         functions.last_state(Tensor(X), Tensor(np.ones((2, 2))))
 
 
-CONT = np.array([[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]])     # 5, 3, 1 or 0 steps
+# Streams of 5, 3, 1 and 1 or no steps.
+CONT = np.array([[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]])
 
 
 def test_last_states():

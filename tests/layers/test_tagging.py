@@ -15,7 +15,7 @@ TRAIN = "".join(f"{word} {tag}\n" + "\n" * end for word, tag, end in (
     ("Ann", "B-PER", 0), ("met", "O", 0), ("Bob", "B-PER", 0), ("Ray", "I-PER", 0), (".", "O", 1),
     ("Rome", "B-LOC", 1), ("we", "O", 0), ("left", "O", 0), ("Old", "B-LOC", 0), ("Rome", "I-LOC", 1),
     ("Bob", "B-PER", 0), ("left", "O", 0), (".", "O", 1), ("a", "O", 0), ("man", "O", 1)))
-UNIFORM = 'weight_filler { type: "uniform" min: -.7 max: .7 } bias_filler { type: "uniform" min: -.7 max: .7 }'
+UNIFORM = " ".join(f'{name}_filler {{ type: "uniform" min: -.7 max: .7 }}' for name in ("weight", "bias"))
 BOTH = f"recurrent_param {{ num_output: 4 bidirectional: true {UNIFORM} }}"
 
 
