@@ -26,6 +26,12 @@ IMAGES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32), "il
 CAFFES = {"lenet": "ip2", "cifar10_quick": "ip1", "cifar10_full": "ip1", "caffenet": "fc8", "vgg16": "fc8",
           "resnet_cifar": "res4c_branch2b"}
 LARGE = ("caffenet", "vgg16")       # their weights would take seconds to fill
+_CONLL, _WNUT = ("LOC", "MISC", "ORG", "PER"), ("corporation", "creative-work", "group", "location", "person",
+                                                "product")
+# Texts of tagged tokens, and the kinds of their names.
+TAGGED = {**{f"conll2003/eng.{part}.xz": _CONLL for part in ("train", "testa", "testb")},
+          **{f"wnut17/{part}.xz": _WNUT for part in ("wnut17train.conll", "emerging.dev.conll",
+                                                     "emerging.test.annotated")}}
 DROPS = ("Dropout", "ApproxDropout")
 
 
@@ -45,6 +51,10 @@ def stand_ins(tmp_path_factory):
         rest = tokens - 22 * len(lines)
         lines += [" ".join(words[:rest - 1])] * (rest > 0)
         (folder / "ptb" / f"{part}.txt").write_text("".join(f"{line}\n" for line in lines))
+    for name, kinds in TAGGED.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"name {letter}-{kind}\n" for kind in kinds for letter in "BI") + "\n")
     for name, shape in IMAGES.items():
         (folder / name).mkdir()
         write_mean(folder / name / "mean.binaryproto", np.zeros(shape))
@@ -95,6 +105,8 @@ def test_nets_build(path):
     if path.parent.name in CAFFES:
         assert bool(readers) == bool(drops_of(net))
         assert not readers or CAFFES[path.parent.name] in readers
+    elif path.parent.name.startswith("ner_"):
+        assert readers == {"lstm"}
     elif not path.parent.name.endswith("_mlp"):
         assert net.drop_layers and "scores" in readers      # a language model's largest product is compacted
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.made_tags import MADE, made_lines
 from minidrop.data.tag_schemes import chunks, fault, in_scheme, split_tag
 from minidrop.data.text import unpacked
@@ -19,6 +20,7 @@ from minidrop.data.vocabulary import check_different, decoded
 from minidrop.errors import DataError
 
 LINE_LIMIT = 1 << 16        # bytes of a line
+SENTENCE_LIMIT = 4096       # tokens of a sentence: the longest of a batch sets what all its streams take
 DOCUMENT = b"-DOCSTART-"    # the first column of a line that begins a document; it is no token
 
 
@@ -91,6 +93,9 @@ def _read(source, columns):
         tag.append(tags[own[1]])
         lines.append(number)
         count += 1
+        if count - starts[-1] > raised(SENTENCE_LIMIT):
+            raise DataError(f"{source}:{number}: expected a sentence of at most {SENTENCE_LIMIT} tokens, got a "
+                            f"longer one; an empty line ends a sentence; {how_to_raise()}")
         if not count & 0xffff:
             check_different(len(words), source)
     if not count:

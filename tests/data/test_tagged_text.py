@@ -97,6 +97,7 @@ def test_other_columns(written):
     ("\n\n-DOCSTART- O\n", ": expected a token and its tag in each line, got no token"),
     (b"a O\n\xff O\n", ":2: expected text in UTF-8, got the byte 0xFF"),
     (b"a" * 70000, ":1: expected the columns of one token, got a line of more than 65536 bytes"),
+    ("a O\n" * 5000, ":4097: expected a sentence of at most 4096 tokens, got a longer one"),
     ("a O\nb PER\n", ":2: expected O, or B-, I-, E- or S- before a kind, as in B-PER, got 'PER'"),
     ("a O\nb X-A\n", ":2: expected O, or B-, I-, E- or S- before a kind, as in B-PER, got 'X-A'"),
     ("a B-A\nb O\n\nc S-A\n", ":2: expected I-A or E-A to go on, but O stands there"),

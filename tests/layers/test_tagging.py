@@ -68,6 +68,30 @@ layer {{ name: "f1" type: "F1" bottom: "path" bottom: "tags" top: "f1" top: "pre
 """
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_padding_changes_nothing_in_either_direction(built, kind):
+    """Also where padding is of other values, and every stream is of another length."""
+    def states(x, cont):
+        net = built(with_inputs(layer_text(kind, BOTH, tops="y"), x.shape, cont.shape))
+        return net.forward(a=x, b=cont)["y"].numpy()
+    rng, lengths = np.random.default_rng(2), np.array([6, 4, 1, 0])
+    x, step = rng.normal(size=(6, 4, 3)), np.arange(9)[:, None]
+    cont = ((step > 0) & (step < lengths)).astype(float)
+    padded = np.concatenate([np.where((step[:6] < lengths)[:, :, None], x, 50), np.full((3, 4, 3), -50.0)])
+    got = states(padded, cont)
+    for n, length in enumerate(lengths[:3]):
+        alone = states(x[:length, n:n + 1], cont[:length, n:n + 1])
+        np.testing.assert_allclose(got[:length, n], alone[:, 0], rtol=0, atol=1e-12)
+
+
+def test_found_tags_may_come_from_arg_max(layer_function, dtype):
+    found, wanted = np.array([[[1], [2], [0]], [[0], [2], [3]]], dtype), np.array([[1, 1, 0], [2, 2, -1]], dtype)
+    function = layer_function('layer { name: "l" type: "F1" bottom: "a" bottom: "b" top: "f1" top: "p" '
+                              'crf_param { scheme: IOB2 } }', found, wanted)
+    # Of the streams B O, I I and O the second is that chunk that is wanted, B I; the first is too short.
+    assert [float(y.data) for y in function(found, wanted)] == [0.5, 0.5]
+
+
 DROP = ('layer { name: "drop" type: "ApproxDropout" bottom: "token" top: "drop" approx_dropout_param '
         "{ dropout_ratio: 0.5 %s } }")
 
