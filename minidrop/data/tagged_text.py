@@ -94,8 +94,8 @@ def _read(source, columns):
         lines.append(number)
         count += 1
         if count - starts[-1] > raised(SENTENCE_LIMIT):
-            raise DataError(f"{source}:{number}: expected a sentence of at most {SENTENCE_LIMIT} tokens, got a "
-                            f"longer one; an empty line ends a sentence; {how_to_raise()}")
+            raise DataError(f"{source}:{number}: expected a sentence of at most {SENTENCE_LIMIT} tokens, got "
+                            f"a longer one; an empty line ends a sentence; {how_to_raise()}")
         if not count & 0xffff:
             check_different(len(words), source)
     if not count:

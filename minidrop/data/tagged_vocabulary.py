@@ -99,7 +99,8 @@ class TaggedVocabulary:
         """Write the vocabulary to a JSON file, whose name should end with .vocabulary. Raises DataError."""
         held = {"format": FORMAT, "scheme": self.tags.scheme, "digits_to_zero": self.digits_to_zero,
                 "lower_case": self.lower_case, "tags": list(self.tags.kinds),
-                "characters": self.characters.tokens[len(SPECIAL):], "words": self.words.tokens[len(SPECIAL):],
+                "characters": self.characters.tokens[len(SPECIAL):],
+                "words": self.words.tokens[len(SPECIAL):],
                 "once": np.flatnonzero(self.once).tolist()}
         try:
             replace(path, json.dumps(held, ensure_ascii=False, indent=0) + "\n")
@@ -108,7 +109,7 @@ class TaggedVocabulary:
                             "the free space and the permissions there") from error
 
     @classmethod
-    def load(cls, path: Path | str) -> TaggedVocabulary:
+    def load(cls, path: Path) -> TaggedVocabulary:
         """Return the vocabulary of a file that `save` wrote. Raises DataError for another."""
         try:
             with open(path, "rb") as file:

@@ -65,7 +65,7 @@ class LastState(Function):
                              f"{x.shape} and {cont.shape}")
         self.shape = x.shape
         # Streams go on as long as cont has been 1 at every step since the first.
-        self.last = xp.cumprod(cont[1:] != 0, axis=0).sum(axis=0)
+        self.last = xp.cumprod((cont[1:] != 0).astype(np.int64), axis=0).sum(axis=0)
         y = x[self.last, xp.arange(x.shape[1])]
         half = x.shape[2] // 2
         if self.both:

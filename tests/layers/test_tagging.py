@@ -85,7 +85,8 @@ def test_padding_changes_nothing_in_either_direction(built, kind):
 
 
 def test_found_tags_may_come_from_arg_max(layer_function, dtype):
-    found, wanted = np.array([[[1], [2], [0]], [[0], [2], [3]]], dtype), np.array([[1, 1, 0], [2, 2, -1]], dtype)
+    found = np.array([[[1], [2], [0]], [[0], [2], [3]]], dtype)
+    wanted = np.array([[1, 1, 0], [2, 2, -1]], dtype)
     function = layer_function('layer { name: "l" type: "F1" bottom: "a" bottom: "b" top: "f1" top: "p" '
                               'crf_param { scheme: IOB2 } }', found, wanted)
     # Of the streams B O, I I and O the second is that chunk that is wanted, B I; the first is too short.
@@ -246,7 +247,8 @@ def with_inputs(layer, *shapes):
      "loss_param: ignore_label is 0, but the padding of sequences is -1; leave it out"),
     (layer_text("F1"), [(3, 2, 4), (3, 2)], "expected found and wanted tags (steps, streams), got (3, 2, 4) "
      "and (3, 2)"),
-    (layer_text("F1", "crf_param { scheme: NONE }"), [(3, 2), (3, 2)], "crf_param: scheme NONE has no chunks"),
+    (layer_text("F1", "crf_param { scheme: NONE }"), [(3, 2), (3, 2)],
+     "crf_param: scheme NONE has no chunks"),
     (layer_text("LastState"), [(3, 2, 4), (3, 1)], "expected h (steps, streams, units) and cont (steps, "
      "streams), got (3, 2, 4) and (3, 1)"),
     (layer_text("LastState", "recurrent_param { bidirectional: true }"), [(3, 2, 3), (3, 2)],
