@@ -80,6 +80,7 @@ def read_tagged(source: Path | str, word_column: int = 0, tag_column: int = -1) 
 def _read(source, columns):
     words, tags = (_numbered() for _ in range(2))
     word, tag, lines, starts, count, width = [], [], [], [0], 0, None
+    longest = raised(SENTENCE_LIMIT)
     for number, line in _lines(source):
         parts = line.split()            # of bytes: only blanks and tabs separate, no other white space
         if not parts or parts[0] == DOCUMENT:
@@ -93,7 +94,7 @@ def _read(source, columns):
         tag.append(tags[own[1]])
         lines.append(number)
         count += 1
-        if count - starts[-1] > raised(SENTENCE_LIMIT):
+        if count - starts[-1] > longest:
             raise DataError(f"{source}:{number}: expected a sentence of at most {SENTENCE_LIMIT} tokens, got "
                             f"a longer one; an empty line ends a sentence; {how_to_raise()}")
         if not count & 0xffff:
