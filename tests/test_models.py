@@ -28,6 +28,12 @@ CAFFES = {"lenet": "ip2", "cifar10_quick": "ip1", "cifar10_full": "ip1", "caffen
 # Their weights would take seconds to fill.
 LARGE = ("caffenet", "vgg16", "ptb_large", "caption_lm", "gpt_sparsedrop", "vit_sparsedrop")
 TRANSFORMERS = ("gpt_shakespeare", "gpt_sparsedrop", "vit_tiny", "vit_cifar10", "vit_sparsedrop")
+_CONLL, _WNUT = ("LOC", "MISC", "ORG", "PER"), ("corporation", "creative-work", "group", "location", "person",
+                                                "product")
+# Texts of tagged tokens, and the kinds of their names.
+TAGGED = {**{f"conll2003/eng.{part}.xz": _CONLL for part in ("train", "testa", "testb")},
+          **{f"wnut17/{part}.xz": _WNUT for part in ("wnut17train.conll", "emerging.dev.conll",
+                                                     "emerging.test.annotated")}}
 DROPS = ("Dropout", "ApproxDropout")
 
 
@@ -54,6 +60,10 @@ def stand_ins(tmp_path_factory):
         line = " ".join(f"w{i // 2}" for i in range(2 * count))
         for part in ("train", "val"):
             (folder / "multi30k" / f"{part}.lc.norm.tok.{language}.xz").write_text(f"{line}\n")
+    for name, kinds in TAGGED.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"name {letter}-{kind}\n" for kind in kinds for letter in "BI") + "\n")
     for name, shape in IMAGES.items():
         (folder / name).mkdir()
         write_mean(folder / name / "mean.binaryproto", np.zeros(shape))
@@ -106,6 +116,8 @@ def test_nets_build(path):
         assert not readers or CAFFES[path.parent.name] in readers
     elif path.parent.name in TRANSFORMERS:
         assert net.plan.drops and all(drop.saves for drop in net.plan.drops)
+    elif path.parent.name.startswith("ner_"):
+        assert readers == {"lstm"}
     elif not path.parent.name.startswith("mlp_") and not path.parent.name.endswith("_mlp"):
         assert net.drop_layers and "scores" in readers      # a language model's largest product is compacted
 

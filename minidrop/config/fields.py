@@ -10,15 +10,18 @@ layer_types = Registry("layer type", "type")        # the valid values of a laye
 
 # The fields that a type reads besides the one whose message is named after it.
 _BESIDES = {
+    "CRF": ("loss_param",),
     "Data": ("transform_param",),
     "Deconvolution": ("convolution_param",),
     "DropConnect": ("inner_product_param", "dropout_param"),
+    "F1": ("crf_param",),
     "GRU": ("recurrent_param",),
     "GaussianDropout": ("dropout_param",),
     "HDF5Data": ("transform_param",),
     "Im2col": ("convolution_param",),
     "ImageData": ("transform_param",),
     "LSTM": ("recurrent_param",),
+    "LastState": ("recurrent_param",),
     "MemoryData": ("transform_param",),
     "Perplexity": ("softmax_param", "loss_param"),
     "RNN": ("recurrent_param",),

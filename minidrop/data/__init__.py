@@ -17,11 +17,15 @@ from minidrop.data.records import ArrayRecords, Records
 from minidrop.data.sentences import SentenceVocabulary, VocabularyPair, read_lines, read_sentence_vocabulary
 from minidrop.data.sources import DATA_SETS, cache_dir, find_database, find_source, how_to_make
 from minidrop.data.streams import RandomStreams, Sentences, TextStreams
+from minidrop.data.tagged_batches import TaggedSentences
+from minidrop.data.tagged_text import TaggedText, read_tagged
+from minidrop.data.tagged_vocabulary import Encoded, TaggedVocabulary
 from minidrop.data.text import Text, read_text, read_vocabulary
 from minidrop.data.vocabulary import Vocabulary
 
-__all__ = ["DATA_SETS", "ArrayRecords", "Batches", "DatumRecords", "HDF5Records", "ImageList", "ImageRecords",
-           "ParallelBatches", "Prefetcher", "RandomStreams", "Records", "SentenceVocabulary", "Sentences",
-           "Text", "TextStreams", "Vocabulary", "VocabularyPair", "cache_dir", "find_database", "find_source",
-           "how_to_make", "new_database", "open_database", "read_idx", "read_lines",
-           "read_sentence_vocabulary", "read_text", "read_vocabulary"]
+__all__ = ["DATA_SETS", "ArrayRecords", "Batches", "DatumRecords", "Encoded", "HDF5Records", "ImageList",
+           "ImageRecords", "ParallelBatches", "Prefetcher", "RandomStreams", "Records", "SentenceVocabulary",
+           "Sentences", "TaggedSentences", "TaggedText", "TaggedVocabulary", "Text", "TextStreams",
+           "Vocabulary", "VocabularyPair", "cache_dir", "find_database", "find_source", "how_to_make",
+           "new_database", "open_database", "read_idx", "read_lines", "read_sentence_vocabulary",
+           "read_tagged", "read_text", "read_vocabulary"]

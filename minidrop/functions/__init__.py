@@ -5,7 +5,9 @@ from minidrop.functions.activation import power, relu, sigmoid, tanh
 from minidrop.functions.affine import affine, prelu
 from minidrop.functions.arithmetic import add, maximum, multiply, product, weighted_sum
 from minidrop.functions.attention import attention
+from minidrop.functions.chunks import ChunkCounts, count_chunks
 from minidrop.functions.convolution import convolution, deconvolution, im2col
+from minidrop.functions.crf import best_tags, crf
 from minidrop.functions.dropout import (
     approx_dropout,
     dropout,
@@ -32,17 +34,18 @@ from minidrop.functions.rows import layer_norm, rms_norm
 from minidrop.functions.selection import argmax, batch_reindex, filter_records
 from minidrop.functions.shape import concat, flatten, patches, permute, reshape, slice
 from minidrop.functions.softmax import softmax, softmax_cross_entropy
-from minidrop.functions.steps import add_to_steps, reverse_steps
+from minidrop.functions.steps import add_to_steps, last_state, reverse_steps
 from minidrop.functions.trailing import crop, reduction, tile
 
-__all__ = ["HiddenDrop", "Stored", "absval", "accuracy", "add", "add_positions", "add_to_steps", "affine",
-           "approx_dropout", "argmax", "attention", "batch_norm", "batch_reindex", "bnll", "clip", "concat",
-           "contrastive_loss", "convolution", "crop", "deconvolution", "dropout", "elu", "embed",
-           "euclidean_loss", "exp", "expand", "filter_records", "flatten", "gaussian_dropout", "gelu", "gru",
-           "hinge_loss", "im2col", "infogain_loss", "layer_norm", "linear", "log", "lrn", "lstm",
-           "max_pooling", "maximum", "mean_pooling", "multinomial_logistic_loss", "multiply", "multiply_mask",
-           "mvn", "patches", "permute", "perplexity", "pooled_places", "power", "prelu", "product",
-           "reduction", "relu", "reshape", "reverse_steps", "rms_norm", "rnn", "rotary", "scale", "sigmoid",
+__all__ = ["ChunkCounts", "HiddenDrop", "Stored", "absval", "accuracy", "add", "add_positions",
+           "add_to_steps", "affine", "approx_dropout", "argmax", "attention", "batch_norm", "batch_reindex",
+           "best_tags", "bnll", "clip", "concat", "contrastive_loss", "convolution", "count_chunks", "crf",
+           "crop", "deconvolution", "dropout", "elu", "embed", "euclidean_loss", "exp", "expand",
+           "filter_records", "flatten", "gaussian_dropout", "gelu", "gru", "hinge_loss", "im2col",
+           "infogain_loss", "last_state", "layer_norm", "linear", "log", "lrn", "lstm", "max_pooling",
+           "maximum", "mean_pooling", "multinomial_logistic_loss", "multiply", "multiply_mask", "mvn",
+           "patches", "permute", "perplexity", "pooled_places", "power", "prelu", "product", "reduction",
+           "relu", "reshape", "reverse_steps", "rms_norm", "rnn", "rotary", "scale", "sigmoid",
            "sigmoid_cross_entropy", "sinusoids", "slice", "softmax", "softmax_cross_entropy", "step_angles",
            "stochastic_pooling", "stored_norm", "swish", "take", "tanh", "threshold", "tile", "weighted_sum"]
 

@@ -108,7 +108,8 @@ class DataLayer(Layer):
         return {}
 
     def vocabulary_at(self, top: int) -> Any:
-        """Return the vocabulary of the indices in a top, None if it holds no tokens."""
+        """Return the vocabulary of the indices in a top, None if it holds no tokens; its length is their
+        number."""
         return self.vocabulary if top in self.token_tops else None
 
     def settings_for(self, other: DataLayer) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_ENTRIES = 2**46        # per array: 256 TiB of float32, the reach of 48-bit addresses
-JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
+JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy", "CRF")
 
 
 def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:

@@ -30,6 +30,8 @@ def labels(below, *shape):
 X, IMAGES, SEQUENCE = numbers(9, 13), numbers(3, 5, 4, 3), numbers(5, 3, 7)
 CONT = (np.random.default_rng(4).random((5, 3)) > 0.3).astype(float)
 
+TAGS = np.where(np.arange(5)[:, None] < (5, 2, 0), labels(7, 5, 3), -1)
+
 # type: [(settings, bottoms)]; a layer with more tops than one says so in TOPS.
 CASES = {
     "AbsVal": [("", (X,))],
@@ -47,9 +49,12 @@ CASES = {
                           (SEQUENCE, numbers(6, SEQUENCE.shape[1], 4), np.ones((6, SEQUENCE.shape[1]))))
                          for more in ("", "score: DOT", "score: ADDITIVE input_feeding: false",
                                       "hidden_dropout { dropout_ratio: 0.5 }",
-                                      "hidden_dropout { dropout_ratio: 0.5 time: STEP }")],
+                                      "hidden_dropout { dropout_ratio: 0.5 time: STEP }",
+                                      "hidden_dropout { dropout_ratio: 0.5 steps_per_pattern: 2 }")],
     "BNLL": [("", (X,))],
     "BatchReindex": [("", (x, labels(len(x), 6))) for x in (X, IMAGES, X[:, 0], X[:, :1])],
+    "CRF": [(f"crf_param {{ {FILLERS} }} {more}", (SEQUENCE, TAGS))
+            for more in ("", "loss_param { normalization: NONE }")],
     "Clip": [("clip_param { min: -0.5 max: 1 }", (X,))],
     "BatchNorm": [("", (X,)), ("batch_norm_param { use_global_stats: true }", (IMAGES,)),
                   ("batch_norm_param { eps: 0.1 }", (IMAGES,))],
@@ -76,6 +81,7 @@ CASES = {
     "Embed": [(f"embed_param {{ num_output: 6 input_dim: 11 {FILLERS} }}", (labels(11, 5, 3),))],
     "EuclideanLoss": [("", (X, numbers(9, 13, seed=1)))],
     "Exp": [("exp_param { base: 2 scale: 0.5 shift: -1 }", (X,))],
+    "F1": [("", (labels(13, 5, 3), TAGS)), ("crf_param { scheme: IOB2 }", (TAGS, TAGS))],
     "Filter": [("", (x, labels(2, len(x)))) for x in (X, IMAGES)],
     "Flatten": [("", (IMAGES,))],
     "GELU": [(settings, (X,)) for settings in ("", "gelu_param { approximate: TANH }")],
@@ -92,6 +98,8 @@ CASES = {
     "LRN": [("", (IMAGES,)), ("lrn_param { local_size: 3 alpha: 0.1 beta: 0.6 k: 2 }", (X,)),
             ("lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL }", (IMAGES,))],
     "LSTM": [(RECURRENT, (SEQUENCE, CONT))],
+    "LastState": [("", (SEQUENCE, CONT)),
+                  ("recurrent_param { bidirectional: true }", (numbers(5, 3, 6), CONT))],
     "LayerNorm": [(f"layer_norm_param {{ {settings} }}", (x,)) for x in (X, SEQUENCE, IMAGES)
                   for settings in ("", "axis: 1 eps: 0.1", "bias_term: false", "weight_term: false")],
     "Log": [("log_param { base: 10 scale: 0.5 shift: 3 }", (X,))],
@@ -138,13 +146,14 @@ CASES = {
     "Threshold": [("threshold_param { threshold: 0.3 }", (X,))],
     "Tile": [("tile_param { tiles: 3 }", (X,)), ("tile_param { tiles: 2 axis: 0 }", (IMAGES,))],
 }
-TOPS = {"Silence": (), "Slice": ("y", "z"), "Split": ("y", "z"), "MemoryData": ("y", "label")}
+TOPS = {"Silence": (), "Slice": ("y", "z"), "Split": ("y", "z"), "MemoryData": ("y", "label"),
+        "CRF": ("y", "path"), "F1": ("y", "precision", "recall", "accuracy")}
 ELSEWHERE = {       # read files; what they give to the device is what MemoryData gives
     "HDF5Data": "test_hdf5_and_text_data", "TextData": "test_hdf5_and_text_data",
     "ParallelTextData": "test_hdf5_and_text_data",
     "Data": "test_images_from_files", "ImageData": "test_images_from_files",
     "WindowData": "test_images_from_files", "HDF5Output": "test_images_from_files",
-    "Python": "layers/test_python.py"}
+    "Python": "layers/test_python.py", "TaggedTextData": "layers/test_tagging.py"}
 
 
 def test_every_layer_type_has_a_case():
@@ -203,7 +212,7 @@ def test_a_layer_agrees(device, kind, settings, bottoms):
     expected, got = (run(kind, settings, bottoms, on) for on in ("cpu", device))
     assert got.keys() == expected.keys()
     # nothing to differentiate
-    wanted = {"Accuracy", "ArgMax", "DummyData", "Input", "MemoryData", "Perplexity", "Silence",
+    wanted = {"Accuracy", "ArgMax", "DummyData", "F1", "Input", "MemoryData", "Perplexity", "Silence",
               "Threshold"}
     assert (kind in wanted) != any(name.startswith("gradient") for name in expected)
     for name, value in expected.items():

@@ -11,7 +11,7 @@ import pytest
 def test_help_names_every_command(minidrop):
     result = minidrop("--help")
     assert result.code == 0
-    for command in ("train", "test", "time", "check", "generate", "patterns", "devices"):
+    for command in ("train", "test", "time", "check", "generate", "tag", "patterns", "devices"):
         assert f"\n  {command} " in result.out
         assert minidrop(command, "--help").code == 0
 

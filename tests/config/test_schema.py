@@ -168,7 +168,8 @@ OWN = {
                       "attention_param 5003, gelu_param 5004, layer_norm_param 5005, patches_param 5006, "
                       "permute_param 5007, "
                       "position_param 5008, rms_norm_param 5009, rotary_param 5010, "
-                      "parallel_text_data_param 5012, decoder_param 5014",
+                      "tagged_text_data_param 5011, parallel_text_data_param 5012, crf_param 5013, "
+                      "decoder_param 5014",
     "AttentionDecoderParameter": "num_output 1, weight_filler 2, bias_filler 3, score 4 0, input_feeding 5 "
                                  "True, bridge 6 True, hidden_dropout 7, hidden_dropout_type 8 0, continues "
                                  "9 False",
@@ -178,6 +179,10 @@ OWN = {
     "PoolingParameter": "ceil_mode 5000 True",
     "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0, "
     "output_product 5003 True",
+    "CRFParameter": "weight_filler 1, bias_filler 2, scheme 3 0",
+    "TaggedTextDataParameter": "source 1, vocabulary 2, batch_size 3, word_column 4 0, tag_column 5 -1, "
+    "scheme 6 0, digits_to_zero 7 False, lower_case 8 False, minimum_count 9 1, unknown_rate 10 0, "
+    "most_characters 11 40, steps 12 0, shuffle 13 False",
     "TextDataParameter": "source 1, batch_size 2, steps 3, level 4 0, vocabulary 5, vocabulary_size 6 0, "
     "begin 7 0, end 8 1, "
                          "sentences 9 False, shuffle 10 False",
@@ -187,6 +192,7 @@ OWN = {
     "WindowDataParameter": "prefetch 5000 4",
 }
 ENUMS = {
+    "TagScheme": "IOBES IOB2 NONE",
     "Phase": "TRAIN TEST", "FillerParameter.VarianceNorm": "FAN_IN FAN_OUT AVERAGE",
     "SolverParameter.SnapshotFormat": "HDF5 BINARYPROTO", "SolverParameter.SolverMode": "CPU GPU",
     "SolverParameter.SolverType": "SGD NESTEROV ADAGRAD RMSPROP ADADELTA ADAM",

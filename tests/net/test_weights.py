@@ -45,7 +45,7 @@ LAYERS = {
         "output_weight": (5, 5), "output_bias": (5,)}),
 }
 # Those that Caffe has not: only round trips matter.
-OWN = {"GRU": (LSTM % "", [(3, 2, 4), (3, 2)]),
+OWN = {"CRF": ("", [(3, 2, 4), (3, 2)]), "GRU": (LSTM % "", [(3, 2, 4), (3, 2)]),
        "LSTM of two directions": (LSTM % "bidirectional: true", [(3, 2, 4), (3, 2)]),
        "AttentionDecoder": ("decoder_param { num_output: 5 }", [(3, 2, 4), (4, 2, 6), (4, 2)]),
        "AttentionDecoder of another kind": ("decoder_param { num_output: 5 score: ADDITIVE bridge: false }",
