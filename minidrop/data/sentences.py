@@ -21,8 +21,8 @@ from minidrop.files import replace
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
 SPECIAL = (PAD, UNK, BEGIN, END)
-"""The first words of every such vocabulary: padding, unknown words, the beginning and the end of a "
-  "sentence."""
+"""The first words of every such vocabulary: padding, unknown words, the beginning and the end of a
+sentence."""
 
 
 class SentenceVocabulary:
@@ -155,7 +155,7 @@ def read_lines(path: str | Path) -> Lines:
     with _lock:
         found = _cache.get(key)
         if found is None:
-            pieces = (f"{line}\n" for line in made_lines(str(path))) if made else whole_lines(path)
+            pieces = ["".join(f"{line}\n" for line in made_lines(str(path)))] if made else whole_lines(path)
             found = _cache[key] = _read(path, pieces)
     return found
 

@@ -3,7 +3,7 @@ and shorter batches change nothing."""
 
 import numpy as np
 import pytest
-from cases import in_turn
+from cases import every_pair, in_turn
 
 import minidrop as md
 from minidrop import ConfigError, ShapeError
@@ -24,8 +24,8 @@ def text(drops=("", "", "", ""), hidden="", settings="", places=PLACES, steps=ST
     """An encoder and a decoder; `drops` are the settings of those of both embeddings, of the memory and of
     the top, `hidden` is of the decoder's state."""
     lines = [f'layer {{ name: "in_{name}" type: "Input" top: "{name}" input_param {{ shape {{ dim: '
-             f'{places if length == PLACES else steps} dim: {streams} }} }} }}' for name,
-             length in SHAPES.items()]
+             f'{places if length == PLACES else steps} dim: {streams} }} }} }}'
+             for name, length in SHAPES.items()]
 
     def drop(number, blob):
         if drops[number]:
@@ -35,8 +35,7 @@ def text(drops=("", "", "", ""), hidden="", settings="", places=PLACES, steps=ST
 
     def embed(name, number):
         lines.append(f'layer {{ name: "e_{name}" type: "Embed" bottom: "{name}" top: "e_{name}" embed_param '
-                     f'{{ '
-                     f'num_output: 6 input_dim: {WORDS} {UNIFORM} }} }}')
+                     f'{{ num_output: 6 input_dim: {WORDS} {UNIFORM} }} }}')
         return drop(number, f"e_{name}")
 
     lines.append(f'layer {{ name: "encoder" type: "LSTM" bottom: "{embed("source", 0)}" bottom: "cont" top: '
@@ -45,8 +44,7 @@ def text(drops=("", "", "", ""), hidden="", settings="", places=PLACES, steps=ST
     hidden = f"hidden_dropout {{ {hidden} }}" if hidden else ""
     lines.append(f'layer {{ name: "decoder" type: "AttentionDecoder" bottom: "{embed("target", 1)}" bottom: '
                  f'"{memory}" bottom: "source_mask" top: "decoder" decoder_param {{ num_output: {units} '
-                 f'{UNIFORM} '
-                 f'{hidden} {settings} }} }}')
+                 f'{UNIFORM} {hidden} {settings} }} }}')
     lines.append(f'layer {{ name: "scores" type: "InnerProduct" bottom: "{drop(3, "decoder")}" top: "scores" '
                  f'inner_product_param {{ num_output: {WORDS} axis: 2 {UNIFORM} }} }}')
     lines.append('layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" '
@@ -92,16 +90,15 @@ def test_every_place_drops(settings, rate):
         check(net_of((own,) * 4, f"{own} time: {time}", settings), [groups])
 
 
-@in_turn("settings", SCORES)
-@pytest.mark.parametrize("pays", [False, True])
-def test_patterns_held_for_some_steps(settings, pays, monkeypatch):
+@every_pair(("settings", SCORES), ("held", (1, 2, 3, STEPS, STEPS + 2)), ("groups", (1, 2)),
+            ("pays", (False, True)))
+def test_patterns_held_for_some_steps(settings, held, groups, pays, monkeypatch):
     """steps_per_pattern, of the state and around: on whole batches and on shorter ones."""
     monkeypatch.setattr(Backend, "pays", lambda *_: pays)
-    for number, held in enumerate((1, 2, 3, STEPS, STEPS + 2)):
-        own = f'dropout_ratio: 0.5 pattern: "UNIT" groups: {1 + number % 2} steps_per_pattern: {held}'
-        net = check(net_of(("", own, "", own), own, settings))
-        assert net.layers["decoder"].plan.skips == pays
-        check(net, places=4, steps=3)
+    own = f'dropout_ratio: 0.5 pattern: "UNIT" groups: {groups} steps_per_pattern: {held}'
+    net = check(net_of(("", own, "", own), own, settings), [0])
+    assert net.layers["decoder"].plan.skips == pays
+    check(net, [1], places=4, steps=3)
 
 
 def test_one_step_of_the_state_is_time_step_and_a_longer_batch_is_refused():
