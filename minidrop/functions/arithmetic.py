@@ -36,7 +36,7 @@ class WeightedSum(Function):
         _check_shapes("sum", [_logical(x, *place) for x, place in zip(xs, self.places, strict=True)])
         terms = [x if c == 1 else x * x.dtype.type(c) for c, x in zip(self.coeff, xs, strict=True)]
         dense = [term for term, (kept, _) in zip(terms, self.places, strict=True) if kept is None]
-        shape, dtype = _logical(xs[0], *self.places[0]), xs[0].dtype
+        shape, dtype = _logical(xs[0], *self.places[0]), np.result_type(*[term.dtype for term in terms])
         total: Any = None
         for term in dense:
             total = term if total is None else backend.xp.add(total, term, out=backend.empty(shape, dtype))

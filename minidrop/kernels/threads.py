@@ -76,6 +76,7 @@ COUNT = _thread_count()
 _LEAST_ELEMENTS = 3 << 19
 _tasks = queue.SimpleQueue()   # (kernel, arguments, where to put None or the exception)
 _workers = []
+_here = threading.local()     # is_worker: whether this thread is one of them
 _noticed = False
 
 
@@ -108,7 +109,8 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
     computed by one call, in the same order of operations.
     """
     parts = min(COUNT, rows) if elements >= _LEAST_ELEMENTS else 1
-    if parts < 2:
+    # Within a part of other work nobody may be left to take a task: the one who waits for it is waited for.
+    if parts < 2 or getattr(_here, "is_worker", False):
         kernel(*args, 0, rows)
         return
     while len(_workers) < COUNT - 1:
@@ -187,6 +189,7 @@ def _blas():
 
 
 def _work():
+    _here.is_worker = True
     tasks = _tasks
     while True:
         kernel, args, done = tasks.get()

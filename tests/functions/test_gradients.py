@@ -201,6 +201,7 @@ def test_every_public_function_is_here():
                   "filter_records", "hinge_loss", "infogain_loss", "log", "multinomial_logistic_loss",
                   "reduction", "swish", "tile"}                              # in test_caffe_functions.py
     elsewhere |= {"affine", "batch_norm", "lrn", "mvn", "prelu", "stored_norm"}     # in test_normalization.py
+    elsewhere |= {"attention"}                                               # in test_attention.py
     elsewhere |= {"convolution", "deconvolution", "im2col"}                  # in test_convolution.py
     elsewhere |= {"max_pooling", "mean_pooling", "stochastic_pooling"}       # in test_pooling.py
     elsewhere |= {"add_positions", "gelu", "layer_norm", "patches", "permute", "rms_norm",

@@ -129,7 +129,7 @@ NETS = {
                    SUM % ("c0", "c2"), *IP), UP + DOWN),
     "drop before a sum": (
         lambda d: (conv("c0", "data", 12), conv("c1", "c0", 12), d("c1"), SUM % ("c0", "d"),
-                   conv("c2", "sum", 9), *END), UP + back("sum", "Eltwise")),
+                   conv("c2", "sum", 9), *END), [*UP, "sum adds the units kept by d to its other bottoms"]),
     "drop on a sum": (lambda d: (conv("c0", "data", 12), conv("c1", "c0", 12), SUM % ("c0", "c1"), d("sum"),
                                  C2, *END), [GATHERS.format("sum", "sum", "Eltwise"), *DOWN]),
     "several readers": (
