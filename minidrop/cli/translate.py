@@ -70,7 +70,8 @@ def translate(model: str, weights: Any, source: str | None, beam: int, length_pe
     config = load_net(model, ignore_unknown)
     prepare_nets([config], dropout, overrides)
     # Before the work: that it is there, and so are they.
-    metric, references = (Bleu(bleu_tokenize), list(_of_file(reference))) if reference else (None, [])
+    references = list(_of_file(reference)) if reference else []
+    metric = Bleu(bleu_tokenize) if reference else None
     translator = Translator(config, weights, beam, length_penalty, batch_size, max_length, not keep_unknown,
                             chosen_device(device, gpu), dtype, *stated(config, level, stages),
                             precision=precision or "float32")
