@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from minidrop.apps.beam import Best, beam_search
+from minidrop.apps.trained import load_all_weights
 from minidrop.apps.translation_nets import parts_of, reading_net, whole_net, writing_net
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
-from minidrop.errors import ConfigError, DataError, NonFiniteError, SnapshotError, nearest
+from minidrop.errors import ConfigError, DataError, NonFiniteError, nearest
 from minidrop.layers import layer_class
 from minidrop.net import Net
-from minidrop.solver import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class Translator:
             return Net(description, "TEST", device, dtype, 0, level, stages, share, precision)
 
         whole = built(whole_net(parts, batch_size, self.places))
-        self._load(whole, [weights] if isinstance(weights, str | os.PathLike) else weights, layer.name)
+        load_all_weights(whole, weights, {layer.name: self.vocabularies.fingerprint})
         self.reader = built(reading_net(parts, batch_size, self.places), whole)
         shapes = {blob: self._shape(self.reader, blob) for blob in parts.handed}
         for blob, shape in shapes.items():
@@ -184,15 +183,6 @@ class Translator:
     def _shape(net, blob):
         refs = [ref for ref in net.graph.shapes if ref.name == blob]
         return tuple(net.graph.shapes[max(refs, key=lambda ref: ref.version)])
-
-    def _load(self, net, weights, text):
-        missing = dict.fromkeys(net.parameters())
-        for path in weights:
-            for name in load_weights(net, path, {text: self.vocabularies.fingerprint})[0]:
-                missing.pop(name, None)
-        if weights and missing:
-            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
-                                f"it written by another net?")
 
 
 class Bleu:
