@@ -82,7 +82,7 @@ def test_bleu_and_progress(translate, files):
 def test_mistakes(translate, files, monkeypatch):
     for text, options, message in (
             (b"a b\na \xff\n", [], "stdin:2: expected text in UTF-8, got the byte 0xFF"),
-            (b"a " * (1 << 20), [], "stdin:1: expected a sentence of at most 1 MiB"),
+            (b"a " * (1 << 20), [], "stdin:1: expected a line of at most 1048576 bytes"),
             ("", ["--input", "nothing.txt"], "nothing.txt"),
             ("", ["--bleu", "nothing.txt"], "nothing.txt"),
             ("", ["--weights", "nothing.h5"], "nothing.h5")):
