@@ -42,9 +42,8 @@ class Translator:
     """
 
     def __init__(self, source: Any, weights: Any = (), beams: int = 1, penalty: float = 1.0,
-                 batch_size: int = 32,
-                 most: int = 0, replaces: bool = True, device: str = "auto", dtype: str = "float32",
-                 level: int = 0, stages: Any = (), precision: str = "float32"):
+                 batch_size: int = 32, most: int = 0, replaces: bool = True, device: str = "auto",
+                 dtype: str = "float32", level: int = 0, stages: Any = (), precision: str = "float32"):
         if not 1 <= beams <= MOST_BEAMS:
             raise ConfigError(f"beams must be 1 to {MOST_BEAMS}, got {beams}")
         if batch_size < 1 or most < 0:
@@ -103,15 +102,12 @@ class Translator:
 
     def best(self, sentences: list[list[str]]) -> list[Best]:
         """Return what `beam_search` finds for each list of words, none of them empty; at most batch_size."""
-        vocabulary = self.vocabularies.target
+        vocabulary, scores = self.vocabularies.target, self._shape(self.writer, self._parts.scores)[2]
+        never = (vocabulary.pad, vocabulary.begin, *range(len(vocabulary), scores))
         with self.writer.guard(wait=True), no_grad():
             self._read(sentences)
-            found = beam_search(self._step, self.batch_size, self.beams, vocabulary.begin, vocabulary.end,
-                                self.most,
-                                self.penalty, (vocabulary.pad, vocabulary.begin,
-                                               *range(len(vocabulary), self._shape(self.writer,
-                                                                                   self._parts.scores)[2])))
-        return found[:len(sentences)]
+            return beam_search(self._step, self.batch_size, self.beams, vocabulary.begin, vocabulary.end,
+                               self.most, self.penalty, never, wanted=len(sentences))
 
     def close(self) -> None:
         """Release the memory of both nets."""
