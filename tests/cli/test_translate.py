@@ -22,11 +22,9 @@ layer { name: "te" type: "Embed" bottom: "t" top: "te" embed_param { input_dim: 
 layer { name: "dec" type: "AttentionDecoder" bottom: "te" bottom: "enc" bottom: "m" top: "dec" decoder_param {
         num_output: 6 weight_filler { type: "uniform" min: -1 max: 1 } } }
 layer { name: "scores" type: "InnerProduct" bottom: "dec" top: "scores" inner_product_param { axis: 2
-num_output: 7
-        weight_filler { type: "uniform" min: -1 max: 1 } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "l" top: "loss" softmax_param { axis: 2
-}
-        loss_param { ignore_label: -1 } }
+        num_output: 7 weight_filler { type: "uniform" min: -1 max: 1 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "l" top: "loss"
+        softmax_param { axis: 2 } loss_param { ignore_label: -1 } }
 """
 INPUT = "a b c\n\nb q\nc c a\n"
 
@@ -50,9 +48,8 @@ def translate(files, capfd, monkeypatch):
     def command(text, *options):
         stream = io.TextIOWrapper(io.BytesIO(text if isinstance(text, bytes) else text.encode()))
         monkeypatch.setattr(sys, "stdin", stream)
-        code = run(["translate", "--model", "net.prototxt", "--weights", "weights.caffemodel", "--device",
-                    "cpu",
-                    *options])
+        code = run(["translate", "--model", "net.prototxt", "--weights", "weights.caffemodel",
+                    "--device", "cpu", *options])
         return (code, *capfd.readouterr())
     return command
 
