@@ -1,6 +1,7 @@
 """Records in HDF5 files, read in slices."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ SUFFIXES = (".h5", ".hdf5")
 
 
 class HDF5Records(Records):
-    """The records of the HDF5 files that a list file names, one per line.
+    """The records of the HDF5 files that a list file names, one per line, or that a sequence of paths names.
 
-    A relative name is looked up beside the list file, then in the working directory. Every file has one
+    A relative name in a list file is looked up beside it, then in the working directory. Every file has one
     dataset for each of `names` (integers, floats or booleans of at most 8 bytes). Axis 0 counts the records
     and agrees within a file; the other axes agree across files. If files store a dataset in different dtypes,
     it is read as their common dtype.
@@ -32,9 +33,16 @@ class HDF5Records(Records):
     stays open.
     """
 
-    def __init__(self, list_path: Any, names: tuple[str, ...]):
-        self.list_path, self.names = Path(list_path), tuple(names)
-        self.files = _read_list(self.list_path)
+    def __init__(self, source: Any, names: Sequence[str]):
+        self.names = tuple(names)
+        if isinstance(source, list | tuple):
+            self.files = [Path(path) for path in source]
+            if not self.files:
+                raise DataError("HDF5 files: expected at least one path, got none; name some")
+            more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+            self.source = f"{self.files[0]}{more}"
+        else:
+            self.source, self.files = str(Path(source)), _read_list(Path(source))
         self.packed = False                 # whether any dataset is compressed
         probe(self.files, self.names)
         first = {path: self._look(path) for path in dict.fromkeys(self.files)}
@@ -47,12 +55,12 @@ class HDF5Records(Records):
         return int(self._starts[-1])
 
     @property
-    def parts(self) -> tuple[int, int]:
+    def parts(self) -> tuple[int, ...]:
         return self.counts
 
     @property
     def name(self) -> str:
-        return str(self.list_path)
+        return self.source
 
     def empty(self, count: int) -> dict[str, np.ndarray]:
         """As in Records. Raises DataError for more than BATCH_BYTES_LIMIT of compressed records.
