@@ -86,6 +86,8 @@ class ImageRecords(PictureRecords):
     all images are scaled, or None. Raises DataError, here or when reading, for what is missing or no image.
     """
 
+    thread_safe = True
+
     def __init__(self, images: ImageList, root: str = "", color: bool = True,
                  size: tuple[int, int] | None = None, crop: int = 0):
         super().__init__(crop)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.rng import generator
+from minidrop.rng import generator, stream_key
 
 BLOCK_BYTES = 512 << 10     # of neighbouring records that BlockOrder keeps in one pool
 POOL_BYTES = 32 << 20       # of records that BlockOrder mixes with each other
@@ -30,6 +30,12 @@ class Order:
 
     def __len__(self):
         return self._starts[-1]
+
+    @property
+    def key(self) -> int:
+        """A number that differs for orders that differ, of the records or in their sequence."""
+        more = (self.seed, self.name) if self.shuffle else ()
+        return stream_key(0, type(self).__name__, self.shuffle, *more, *self._counts)
 
     def runs(self, epoch: int, begin: int, end: int) -> Iterator[np.ndarray]:
         """Yield arrays of indices (int64), together those at the places begin ... end - 1 of an epoch."""
@@ -83,6 +89,10 @@ class BlockOrder(Order):
         # A block ends at the next one, or where its part does, which is where the next part's first begins.
         self._length = np.diff(self._first, append=len(self))
         self._drawn: tuple[Any, ...] = (None, None, None)
+
+    @property
+    def key(self) -> int:
+        return stream_key(super().key, len(self._first), self._pool)
 
     def _pieces(self, epoch):
         return self._pools(epoch)[0]
