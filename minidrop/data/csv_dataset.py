@@ -221,7 +221,7 @@ def _column(table, values, name, dtype):
         held = values.astype(dtype)
     fits = held == values if dtype.kind in "biu" else np.isfinite(held)
     if dtype.kind in "biu":
-        fits &= np.abs(values) <= 2**53         # beyond, the float64 in between may have been rounded
+        fits &= np.abs(values) < 2**53          # from there on float64, in between, rounds
     for row in np.flatnonzero(~fits)[:1].tolist():
         raise table.wrong(row, name, f"a number that {dtype} can hold", values[row], "choose another dtype")
     return held
