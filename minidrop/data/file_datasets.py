@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +29,17 @@ class HDF5Dataset(RecordsDataset):
     names: the datasets of a file that make a record, in this order; axis 0 counts the records. A DataLoader
     shuffles the records of all files together, in blocks, which minidrop.data.orders.BlockOrder describes;
     without `across_files`, as HDF5Data does by default, the files and the records in each, but a batch comes
-    from one file. It reads 32 MiB of batches at a time. Raises DataError as HDF5Records does.
+    from one file. It reads 32 MiB of batches at a time, and an error in one of them comes before the first.
+    Raises DataError as HDF5Records does.
     """
 
     def __init__(self, source: str | os.PathLike | Sequence[str | os.PathLike],
                  names: Sequence[str] = ("data", "label"), across_files: bool = True):
-        if isinstance(source, str | os.PathLike):
-            files = [Path(source)] if _is_hdf5(source) else source
-        else:
+        files: Any = source
+        if not isinstance(source, str | os.PathLike):
             files = list(source)
+        elif _is_hdf5(source):
+            files = [source]
         super().__init__(HDF5Records(files, names), names)
         self.across_files = across_files
 
@@ -120,7 +123,16 @@ class ImageFolder(RecordsDataset):
         found = _ClassFolders(Path(root))
         self.classes, self.left_out = found.classes, found.left_out
         self.labels = found.labels
-        super().__init__(ImageRecords(found, color=color, size=sides), ("data", "label"))
+        super().__init__(_FolderRecords(found, color=color, size=sides), ("data", "label"))
+
+
+class _FolderRecords(ImageRecords):
+    """The records of an ImageFolder."""
+
+    entry = "file"
+
+    def how_to_mend(self) -> str:
+        return "give ImageFolder a size, to which all are scaled, or give the DataLoader a collate"
 
 
 class _ClassFolders:

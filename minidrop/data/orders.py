@@ -85,7 +85,7 @@ class BlockOrder(Order):
         block = max(1, BLOCK_BYTES // record_bytes)
         self._pool = max(block, POOL_BYTES // record_bytes)     # records
         ends = zip(self._starts, self._starts[1:], strict=False)
-        self._first = np.concatenate([np.arange(first, last, block, np.int64) for first, last in ends])
+        self._first = np.concatenate([np.arange(first, last, block, dtype=np.int64) for first, last in ends])
         # A block ends at the next one, or where its part does, which is where the next part's first begins.
         self._length = np.diff(self._first, append=len(self))
         self._drawn: tuple[Any, ...] = (None, None, None)
