@@ -39,8 +39,8 @@ class Batches:
                             "source")
         self.records, self.batch_size, self.shuffle = records, int(batch_size), bool(shuffle)
         self.seed, self.layer_name, self.skip = seed, layer_name, skip
-        self.order = (BlockOrder(records.parts, records.record_bytes, seed, layer_name) if shuffle and across
-                      else Order(records.parts, shuffle, seed, layer_name))
+        self.order = (BlockOrder(records.parts, records.record_bytes, seed, layer_name, records.run)
+                      if shuffle and across else Order(records.parts, shuffle, seed, layer_name))
         self.window_batches = 1
         if records.windowed:
             fitting = max(1, window_bytes // max(1, records.record_bytes * self.batch_size))

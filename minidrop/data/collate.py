@@ -18,19 +18,20 @@ def as_record(value: Any) -> Record:
     parts = value if isinstance(value, tuple) else (value,)
     if not parts:
         raise DataError("expected a record of at least one array, got an empty tuple")
-    return tuple(as_numbers(part, f"array {place} of the record") for place, part in enumerate(parts))
+    return tuple(as_numbers(part, "array {} of the record", place) for place, part in enumerate(parts))
 
 
-def as_numbers(value: Any, what: str) -> np.ndarray:
-    """Return `value` as an array of numbers on the host. Raises DataError, which begins with `what`."""
+def as_numbers(value: Any, what: str, place: int) -> np.ndarray:
+    """Return `value` as an array of numbers on the host. Raises DataError, which begins with `what` of this
+    place."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:        # lists of unequal lengths, arrays of a device
-        raise DataError(f"{what}: expected an array of numbers, got {type(value).__name__} "
+        raise DataError(f"{what.format(place)}: expected an array of numbers, got {type(value).__name__} "
                         f"({error})") from error
     if array.dtype.kind not in "biufc":
-        raise DataError(f"{what}: expected an array of numbers, got {type(value).__name__} of dtype "
-                        f"{array.dtype}; convert it")
+        raise DataError(f"{what.format(place)}: expected an array of numbers, got {type(value).__name__} of "
+                        f"dtype {array.dtype}; convert it")
     return array
 
 
@@ -88,7 +89,7 @@ def pad_sequences(sequences: Sequence[Any], value: float = 0, steps: int = 0,
     Raises DataError for sequences that differ in more, or are longer than `steps`, and for a value that their
     dtype cannot hold.
     """
-    arrays = [as_numbers(sequence, f"sequence {place}") for place, sequence in enumerate(sequences)]
+    arrays = [as_numbers(sequence, "sequence {}", place) for place, sequence in enumerate(sequences)]
     if not arrays:
         raise DataError("pad_sequences: expected at least one sequence, got none")
     dtype, entry = arrays[0].dtype, arrays[0].shape[1:]

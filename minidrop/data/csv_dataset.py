@@ -87,8 +87,9 @@ class _Table:
             raise DataError(f"{path}: expected a delimiter of one character, got {delimiter!r}")
         self.path, self.delimiter, self.lines = path, delimiter, array("q")
         self.categories: dict[Any, tuple[str, ...]] = {}
-        text = decoded(read_list_file(path, "the table", FILE_BYTES), path)
-        self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        self._content = read_list_file(path, "the table", FILE_BYTES)
+        lines = io.TextIOWrapper(io.BytesIO(self._content), "utf-8", newline="")
+        self._reader = csv.reader(lines, delimiter=delimiter, strict=True)
         self._line = 1                  # where the next row begins
         self._first = None
         begin, fields = next(self._records(), (0, None))
@@ -146,6 +147,9 @@ class _Table:
                 raise DataError(f"{self.path}:{self._line}: expected fields separated by "
                                 f"{self.delimiter!r}, got a row that cannot be read ({error}); correct its "
                                 "quotes") from error
+            except UnicodeDecodeError:
+                decoded(self._content, self.path)       # says in which line
+                raise
             if fields is None:
                 return
             begin, self._line = self._line, self._reader.line_num + 1

@@ -99,7 +99,7 @@ class ArrayDataset(Dataset):
     def __init__(self, *arrays: Any):
         if not arrays:
             raise DataError("ArrayDataset: expected at least one array, got none")
-        self.arrays = tuple(as_numbers(array, f"ArrayDataset: array {number}")
+        self.arrays = tuple(as_numbers(array, "ArrayDataset: array {}", number)
                             for number, array in enumerate(arrays))
         for number, array in enumerate(self.arrays):
             if not array.ndim:

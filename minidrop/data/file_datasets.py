@@ -45,7 +45,7 @@ class HDF5Dataset(RecordsDataset):
 
     def order(self, shuffle: bool, seed: int) -> Order:
         if shuffle and self.across_files:
-            return BlockOrder(self.records.parts, self.records.record_bytes, seed)
+            return BlockOrder(self.records.parts, self.records.record_bytes, seed, run=self.records.run)
         return super().order(shuffle, seed)
 
 

@@ -44,6 +44,7 @@ class HDF5Records(Records):
         else:
             self.source, self.files = str(Path(source)), _read_list(Path(source))
         self.packed = False                 # whether any dataset is compressed
+        self.run = 1                        # the records in a chunk of the first file's largest such one
         probe(self.files, self.names)
         first = {path: self._look(path) for path in dict.fromkeys(self.files)}
         self.stored = [first[path] for path in self.files]      # each: {name: (shape, type)}
@@ -122,12 +123,15 @@ class HDF5Records(Records):
 
     def _look(self, path):
         """Return {name: (shape, type)} of the datasets of a file, after every check."""
-        found = {}
+        found: dict[str, tuple] = {}
+        largest = 0
         with open_hdf5(path) as h5:
             for name in self.names:
                 dataset = checked_dataset(h5, path, name)
                 check_storage(dataset, f"{path}: dataset {name!r}")
                 self.packed |= is_filtered(dataset)
+                if is_filtered(dataset) and path == self.files[0] and dataset.nbytes > largest:
+                    self.run, largest = dataset.chunks[0], dataset.nbytes
                 found[name] = dataset.shape, dataset.dtype.newbyteorder("=")
                 count = found[self.names[0]][0][0]
                 if dataset.shape[0] != count:
@@ -208,12 +212,17 @@ def _gather(dataset, rows, places, out):
     row_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
     chunk_rows = dataset.chunks[0] if dataset.chunks else 1
     block_rows = max(1, BLOCK_BYTES // row_bytes // chunk_rows) * chunk_rows
+    gaps = np.empty(0, np.int64)
     if not is_filtered(dataset):
         block_rows = min(block_rows, max(1, BLOCK_BYTES // row_bytes))
+    else:       # no chunk is unpacked in vain, unless it is small
+        gaps = np.flatnonzero((np.diff(rows // chunk_rows) > 1)
+                              & (np.diff(rows) * row_bytes > SINGLE_ROW_BYTES)) + 1
     begin = 0
     while begin < len(rows):
         low = int(rows[begin])
         end = int(np.searchsorted(rows, (low // block_rows + 1) * block_rows))
+        end = min(end, *gaps[np.searchsorted(gaps, begin, side="right"):][:1].tolist(), len(rows))
         high = int(rows[end - 1]) + 1
         if (high - low) * row_bytes > (end - begin) * SINGLE_ROW_BYTES and not is_filtered(dataset):
             for row, place in zip(rows[begin:end].tolist(), places[begin:end].tolist(), strict=True):

@@ -118,7 +118,7 @@ class Stream:
                 raise DataError(f"{self.dataset.name}: expected {wanted}, got {len(found) or 'none'} in "
                                 f"epoch {self.epoch}")
             return []
-        return [self.join(self.epoch, found, self._where)]
+        return [self.join(self.epoch, n, found, self._where)]
 
     def _check_skipped(self, n, skipped):
         least = n * self.batch_size if self.drop_last else (n - 1) * self.batch_size + 1

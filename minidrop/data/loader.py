@@ -38,9 +38,9 @@ class DataLoader:
     IterableDataset is read by one. They end with the epoch, with `close()`, or when nobody refers to the
     iterator any more.
 
-    augment: function(rng, *arrays) that gives another record for each, with random numbers of its own, a
-    function of (seed, epoch, record): random crops, noise. collate: function(records) that makes a batch of a
-    list of tuples of arrays, of unequal shapes perhaps; what it returns is the batch.
+    augment: function(rng, *arrays) that gives another record for each, with the random numbers of its batch,
+    a function of (seed, epoch, number of the batch): random crops, noise. collate: function(records) that
+    makes a batch of a list of tuples of arrays, of unequal shapes perhaps; what it returns is the batch.
 
     Two iterators at once are two epochs; `state_dict` is about the one that began last. Raises DataError for
     settings that do not fit, for a dataset without a record or (with drop_last) without a whole batch, and
@@ -238,7 +238,8 @@ class _Reads:
             return [tuple(array[part] for array in arrays) for part in parts]
         samples = self._tried(self.dataset.samples, indices)
         numbered = list(zip(indices.tolist(), samples, strict=True))
-        return [self.join(self.epoch, numbered[part], self.dataset.where) for part in parts]
+        return [self.join(self.epoch, n + i, numbered[part], self.dataset.where)
+                for i, part in enumerate(parts)]
 
     def _arrays(self, indices):
         arrays = self._tried(self.dataset.read, indices)
@@ -271,13 +272,13 @@ class _Join:
         self.seed, self.collate, self.augment = seed, collate, augment
         self.plain = collate is None and augment is None
 
-    def __call__(self, epoch, numbered, where):
-        """Return the batch of (number, record)s."""
+    def __call__(self, epoch, n, numbered, where):
+        """Return batch n of an epoch, of (number, record)s."""
+        rng = generator(self.seed, "augment", epoch, n) if self.augment is not None else None
         records = []
         for number, record in numbered:
             with naming(lambda number=number: where(number)):
                 if self.augment is not None:
-                    rng = generator(self.seed, "augment", epoch, number)
                     record = self.augment(rng, *as_record(record))
                 records.append(as_record(record))
         if self.collate is None:

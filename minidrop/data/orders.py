@@ -72,17 +72,21 @@ class Order:
 class BlockOrder(Order):
     """The records of all parts mixed, for sources that are best read in runs of neighbours.
 
-    Each part is cut into blocks of neighbours, of BLOCK_BYTES at most (or of one record). In each epoch the
-    blocks of all parts come in a random order; they are pooled as they come, until a pool holds POOL_BYTES,
-    and the records of each pool are shuffled. So records of any two files may be neighbours; what fits into
-    one pool is in a uniformly random order, and of more, two neighbours in a file are in the same pool, at
-    random places of it. An epoch needs each block once. Memory: 8 bytes per record of a pool, 24 per block.
+    Each part is cut into blocks of neighbours, of BLOCK_BYTES at most; or of one record, or of one `run` of
+    records that can only be read together, if that is larger (but not by far). In each epoch the blocks of
+    all parts come in a random order; they are pooled as they come, until a pool holds POOL_BYTES, and the
+    records of each pool are shuffled. So records of any two files may be neighbours. What fits into one pool
+    is in a uniformly random order; of more, the records of a block are in the same pool, at random places of
+    it. An epoch needs each block once. Memory: 8 bytes per record of a pool, 24 per block.
     """
 
-    def __init__(self, parts: Sequence[int], record_bytes: int, seed: int = 0, name: str = ""):
+    def __init__(self, parts: Sequence[int], record_bytes: int, seed: int = 0, name: str = "", run: int = 1):
         super().__init__(parts, True, seed, name)
         record_bytes = max(1, record_bytes)
         block = max(1, BLOCK_BYTES // record_bytes)
+        if run <= 4 * block:
+            block = max(run, block - block % run)
+        self._block = block
         self._pool = max(block, POOL_BYTES // record_bytes)     # records
         ends = zip(self._starts, self._starts[1:], strict=False)
         self._first = np.concatenate([np.arange(first, last, block, dtype=np.int64) for first, last in ends])
@@ -92,7 +96,7 @@ class BlockOrder(Order):
 
     @property
     def key(self) -> int:
-        return stream_key(super().key, len(self._first), self._pool)
+        return stream_key(super().key, self._block, self._pool)
 
     def _pieces(self, epoch):
         return self._pools(epoch)[0]

@@ -19,6 +19,7 @@ class Records:
 
     windowed = True            # False: reading neighbours together gains nothing, so Batches keeps no window
     thread_safe = False        # True: several threads may read at once
+    run = 1                    # so many neighbours, from each multiple on, cost as much to read as one
 
     def __len__(self):
         raise NotImplementedError

@@ -56,13 +56,18 @@ def test_caffes_order_is_the_one_written_out(parts, seed, epoch):
 
 
 @settings(max_examples=40, deadline=None)
-@given(parts=PARTS, record_bytes=st.sampled_from([1, 10, 29, 60, 1000]), epoch=st.integers(0, 3))
-def test_the_mixed_order_is_the_one_written_out(parts, record_bytes, epoch):
+@given(parts=PARTS, record_bytes=st.sampled_from([1, 10, 29, 60, 1000]), epoch=st.integers(0, 3),
+       run=st.sampled_from([1, 1, 2, 4, 7]))
+def test_the_mixed_order_is_the_one_written_out(parts, record_bytes, epoch, run):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(orders, "BLOCK_BYTES", 30)
         patch.setattr(orders, "POOL_BYTES", 100)
-        got = places(BlockOrder(parts, record_bytes, 5, "data"), epoch)
+        got = places(BlockOrder(parts, record_bytes, 5, "data", run), epoch)
     block = max(1, 30 // record_bytes)
+    if run > block and run <= 4 * block:
+        block = run
+    elif run <= block:
+        block = run * (block // run)        # whole runs
     assert got == mixed(parts, block, max(block, 100 // record_bytes), 5, "data", epoch)
     assert sorted(got) == list(range(sum(parts)))
 
@@ -134,3 +139,21 @@ def test_each_block_is_read_at_most_twice_an_epoch(tmp_path, monkeypatch):
         batches.batch(n)
     assert batches.window_batches == 4
     assert 100 <= sum(map(len, touched)) <= 200
+
+
+def test_blocks_are_whole_chunks_of_compressed_files(tmp_path, monkeypatch):
+    """Chunks of 5 records of 12 bytes: a block, of at most 50 bytes, is one chunk, not 4 records."""
+    monkeypatch.setattr(orders, "BLOCK_BYTES", 50)
+    monkeypatch.setattr(orders, "POOL_BYTES", 130)
+    for options, run in (({"chunks": (5, 2), "compression": "gzip"}, 5), ({"chunks": (5, 2)}, 1),
+                         ({"chunks": (17, 2), "compression": "gzip"}, 17)):
+        with h5py.File(tmp_path / "a.h5", "w") as h5:
+            h5.create_dataset("data", data=np.zeros((20, 2), np.float32), **options)
+            h5.create_dataset("id", data=np.arange(20, dtype=np.int32), chunks=(2,), compression="gzip")
+        records = HDF5Records([tmp_path / "a.h5"], ("data", "id"))
+        assert records.run == (run if "compression" in options else 2)
+        if run == 17:       # more than four blocks: a pool would be one chunk
+            expected = mixed([20], 4, 10, 0, "", 0)
+        else:
+            expected = mixed([20], 5 if run == 5 else 4, 10, 0, "", 0)
+        assert Batches(records, 20, True, across=True).batch(0)["id"].tolist() == expected
