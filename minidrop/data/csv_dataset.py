@@ -165,7 +165,7 @@ def _read(table, numeric, words, missing):
     for row, fields in enumerate(table.rows()):
         own = [fields[place] for place in places]
         try:
-            if any("_" in text for text in own):        # Python reads 1_000 as a number
+            if "_" in "".join(own):         # Python reads 1_000 as a number
                 raise ValueError
             numbers.extend(map(float, own))
         except ValueError:

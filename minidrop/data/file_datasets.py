@@ -83,7 +83,8 @@ class MNIST(IDXDataset):
     labels uint8.
 
     folder: holds train-images-idx3-ubyte and train-labels-idx1-ubyte, and with `train=False` those of t10k,
-    with or without .gz; nothing is downloaded. Raises DataError where one of them is missing.
+    with or without .gz (or with .idx in place of -idx); nothing is downloaded. Raises DataError where one of
+    them is missing.
     """
 
     def __init__(self, folder: str | os.PathLike, train: bool = True):
@@ -93,11 +94,11 @@ class MNIST(IDXDataset):
 
 
 def _idx_file(folder, name):
-    tried = [folder / f"{name}{end}" for end in ("", ".gz")]
-    for path in tried:
-        if path.is_file():
-            return path
-    raise DataError(f"{tried[0]}: expected this file, or {tried[1].name}, got none of both; fetch it from a "
+    names = [f"{stem}{end}" for stem in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
+    for one in names:
+        if (folder / one).is_file():
+            return folder / one
+    raise DataError(f"{folder}: expected the file {' or '.join(names)}, got none of them; fetch it from a "
                     "mirror of the data set, or name its folder")
 
 
@@ -117,7 +118,7 @@ class ImageFolder(RecordsDataset):
 
     def __init__(self, root: str | os.PathLike, size: int | tuple[int, int] | None = None,
                  color: bool = True):
-        sides = (size, size) if isinstance(size, int) else size
+        sides = (size, size) if isinstance(size, int | np.integer) else size
         if sides is not None and (len(sides) != 2 or min(sides) < 1):
             raise DataError(f"ImageFolder: expected a size of at least 1, or (height, width), got {size!r}")
         found = _ClassFolders(Path(root))

@@ -21,8 +21,8 @@ class IterableDataset:
     epoch, which is checked; or None, if it is not known before.
     """
 
-    def __init__(self, length: int | None = None, buffer: int = 0):
-        self.length, self.buffer = length, buffer
+    length: int | None = None
+    buffer = 0
 
     def records(self, epoch: int) -> Iterable[Any]:
         """Return the records of an epoch, tuples of arrays or numbers, anew with each call.
@@ -59,12 +59,12 @@ class GeneratorDataset(IterableDataset):
 
     def __init__(self, function: Callable[..., Iterable[Any]], length: int | None = None, buffer: int = 0,
                  per_epoch: bool = False):
-        super().__init__(length, buffer)
         if not callable(function):
             raise DataError(f"GeneratorDataset: expected a function that returns a new iterator with each "
                             f"call, got a {type(function).__name__}; give the generator function itself, not "
                             "what it returns")
         self.function, self.per_epoch = function, per_epoch
+        self.length, self.buffer = length, buffer
 
     def records(self, epoch: int) -> Iterable[Any]:
         return self.function(epoch) if self.per_epoch else self.function()
@@ -78,7 +78,7 @@ class _MappedIterable(IterableDataset):
     """An IterableDataset with function(*arrays) in place of each record."""
 
     def __init__(self, dataset, function):
-        super().__init__(dataset.length, dataset.buffer)
+        self.length, self.buffer = dataset.length, dataset.buffer
         self.dataset, self.function = dataset, function
 
     def records(self, epoch: int) -> Iterator[Any]:

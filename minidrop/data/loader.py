@@ -62,10 +62,11 @@ class DataLoader:
         else:
             self.records = len(self.dataset)
             self._group = _group(self.dataset, self.batch_size)
-        if self.records is not None and self.records < (self.batch_size if self.drop_last else 1):
-            raise DataError(f"DataLoader: expected a dataset of at least {'one batch, ' * self.drop_last}"
-                            f"{self.batch_size if self.drop_last else 1} record"
-                            f"{'s' * (self.drop_last and self.batch_size > 1)}, got {self.records}")
+        least = self.batch_size if self.drop_last else 1
+        if self.records is not None and self.records < least:
+            why = ", for one batch, as drop_last leaves out smaller ones" if self.drop_last else ""
+            raise DataError(f"DataLoader: expected a dataset with a length of at least {least}{why}, got "
+                            f"{self.records}")
         self._next_epoch = 0
         self._resumed = 0                       # the batch with which the next iterator begins
         self._position = 0, 0                   # epoch and next batch of the newest iterator

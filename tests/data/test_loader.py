@@ -380,9 +380,9 @@ def test_a_read_that_returns_something_else():
     (lambda: DataLoader(5, 2), "expected a Dataset, or an object with __len__ and __getitem__, got a int"),
     (lambda: DataLoader(numbers(), 2), "got a generator"),
     (lambda: DataLoader((np.zeros(3), np.zeros(3)), 2), r"a tuple, .* give arrays as ArrayDataset\(x, y\)"),
-    (lambda: DataLoader([], 2), "at least 1 record, got 0"),
-    (lambda: DataLoader(ArrayDataset(np.zeros((0, 3))), 2), "at least 1 record, got 0"),
-    (lambda: DataLoader(arrays(3), 4, drop_last=True), "at least one batch, 4 records, got 3"),
+    (lambda: DataLoader([], 2), "a length of at least 1, got 0"),
+    (lambda: DataLoader(ArrayDataset(np.zeros((0, 3))), 2), "a length of at least 1, got 0"),
+    (lambda: DataLoader(arrays(3), 4, drop_last=True), "at least 4, for one batch, .*, got 3"),
     (lambda: DataLoader(GeneratorDataset(numbers), 2, shuffle=True), "the generator numbers: .* give the "
      "dataset a buffer, e.g. of 1000 records"),
     (lambda: DataLoader(GeneratorDataset(numbers, buffer=-1), 2), "a buffer of at least 0, got -1"),
