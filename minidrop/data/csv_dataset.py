@@ -221,6 +221,8 @@ def _numbered(table, name, found, index, words):
 def _column(table, values, name, dtype):
     """Return numbers in a dtype that can hold them."""
     dtype = np.dtype(dtype)
+    if dtype.kind not in "biuf":
+        raise DataError(f"{table.path}: expected a dtype of numbers, got {dtype.str.lstrip('|')}")
     with np.errstate(over="ignore", invalid="ignore"):
         held = values.astype(dtype)
     fits = held == values if dtype.kind in "biu" else np.isfinite(held)

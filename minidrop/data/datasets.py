@@ -43,7 +43,7 @@ class Dataset:
 
     def where(self, index: int) -> str:
         """Describe a record, for messages."""
-        return f"record {index} of a {type(self).__name__}"
+        return f"record {index} of the {type(self).__name__}"
 
     def order(self, shuffle: bool, seed: int) -> Order:
         """Return the order in which a DataLoader takes the records of each epoch."""
@@ -62,7 +62,9 @@ class Dataset:
         return self.read(checked_indices(index, len(self)))
 
     def __iter__(self) -> Iterator[Record]:
-        return (self[index] for index in range(len(self)))
+        step = 256 if self.window_bytes else 1
+        return (record for begin in range(0, len(self), step)
+                for record in self.samples(np.arange(begin, min(begin + step, len(self)))))
 
 
 def checked_indices(index: Any, count: int) -> np.ndarray:
@@ -140,7 +142,7 @@ class SequenceDataset(_Stacked):
     def __init__(self, sequence: Any):
         for needed in ("__len__", "__getitem__"):
             if not hasattr(sequence, needed):
-                raise DataError(f"expected a Dataset, or an object with __len__ and __getitem__, got a "
+                raise DataError(f"expected a Dataset, or an object with __len__ and __getitem__, got "
                                 f"{type(sequence).__name__}; give arrays as ArrayDataset(x, y)")
         self.sequence = sequence
 
@@ -151,7 +153,7 @@ class SequenceDataset(_Stacked):
         return [self._sample(index) for index in indices.tolist()]
 
     def where(self, index: int) -> str:
-        return f"record {index} of a {type(self.sequence).__name__}"
+        return f"record {index} of the {type(self.sequence).__name__}"
 
     def _sample(self, index):
         with naming(lambda: self.where(index)):

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -94,14 +94,21 @@ class DataLoader:
         return self._position[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the newest iterator stands: numbers, booleans and None, ready for JSON.
+        """Return where the newest iterator stands: whole numbers (below 2**63), booleans and None, ready for
+        JSON.
 
-        A loader that is given them by `load_state_dict` goes on with the next batch: the rest of this epoch,
-        then the next epochs, all as without the interruption. After the last batch of an epoch, but before
-        its loop has ended, nothing is left of the epoch, and the next iterator ends at once.
+        A loader that is given them goes on with the next batch, all as without the interruption:
+
+            loader.load_state_dict(state)
+            for epoch in range(loader.epoch, 10):
+                for x, y in loader:         # first the rest of this epoch, then whole ones
+                    ...
+
+        After the last batch of an epoch, but before its loop has ended, nothing is left of the epoch, and the
+        next iterator ends at once: what a script does between two epochs is done, too.
         """
         epoch, batch = self._position
-        return {"epoch": epoch, "batch": batch, **self._settings()}
+        return {"epoch": epoch, "batch": batch, **self._settings}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iterator begin where `state` says. Iterators that are there already are left alone.
@@ -113,7 +120,7 @@ class DataLoader:
             got = ", ".join(map(repr, state)) if isinstance(state, Mapping) else type(state).__name__
             raise DataError(f"DataLoader: expected a state of {', '.join(known)}, got {got:.200}; is it the "
                             "state of something else?")
-        now = self._settings()
+        now = self._settings
         other = [name for name, value in now.items() if state[name] != value]
         if other:
             then, has = (", ".join(f"{name} {one[name]!r:.40}" for name in other) for one in (state, now))
@@ -141,13 +148,14 @@ class DataLoader:
         if number == self._newest:
             self._position = epoch, batch
 
+    @cached_property
     def _settings(self):
-        """Return what decides which records batch n of an epoch has."""
+        """What decides which records batch n of an epoch has."""
         order = None
         if not isinstance(self.dataset, IterableDataset):
             order = self.dataset.order(self.shuffle, self.seed).key
         elif self.shuffle:
-            order = stream_key(self.seed, "shuffle buffer", self.dataset.buffer)
+            order = stream_key(self.seed, "shuffle buffer", self.dataset.buffer) >> 1
         return {"batch_size": self.batch_size, "shuffle": self.shuffle, "seed": self.seed,
                 "drop_last": self.drop_last, "records": self.records, "order": order}
 

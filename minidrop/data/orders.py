@@ -33,9 +33,9 @@ class Order:
 
     @property
     def key(self) -> int:
-        """A number that differs for orders that differ, of the records or in their sequence."""
+        """A number below 2**63 that differs for orders that differ, of the records or in their sequence."""
         more = (self.seed, self.name) if self.shuffle else ()
-        return stream_key(0, type(self).__name__, self.shuffle, *more, *self._counts)
+        return stream_key(0, type(self).__name__, self.shuffle, *more, *self._counts) >> 1
 
     def runs(self, epoch: int, begin: int, end: int) -> Iterator[np.ndarray]:
         """Yield arrays of indices (int64), together those at the places begin ... end - 1 of an epoch."""
@@ -96,7 +96,7 @@ class BlockOrder(Order):
 
     @property
     def key(self) -> int:
-        return stream_key(super().key, self._block, self._pool)
+        return stream_key(super().key, self._block, self._pool) >> 1
 
     def _pieces(self, epoch):
         return self._pools(epoch)[0]

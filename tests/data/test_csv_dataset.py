@@ -6,6 +6,8 @@ import random
 import numpy as np
 import pytest
 from cases import in_turn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from minidrop.data import CSVDataset, DataLoader, csv_dataset
 from minidrop.errors import DataError
@@ -102,6 +104,7 @@ def test_missing_numbers(table):
     ("a,b\n1,2\n1,2.5\n", {"target": "b", "target_dtype": "int32"}, "a.csv:3: .* int32 can hold, got '2.5'"),
     ("a\n300\n", {"dtype": "uint8"}, "a.csv:2: column 'a': expected a number that uint8 can hold"),
     ("a\n-1\n", {"dtype": "uint8"}, "a.csv:2: column 'a': expected a number that uint8 can hold"),
+    ("a\n1\n", {"dtype": "S3"}, "a.csv: expected a dtype of numbers, got S3"),
     ("a\n1e300\n", {"dtype": "int64"}, "a.csv:2: .* that int64 can hold"),
     ("a\n9007199254740991\n9007199254740993\n", {"dtype": "int64"}, "a.csv:3: .* that int64 can hold"),
     ("a,b,a\n1,2,3\n", {}, "a.csv:1: expected different names of columns, got 'a' twice; rename one, or"),
@@ -144,3 +147,18 @@ def test_what_csv_wrote_is_read_as_it_was(tmp_path):
         data = CSVDataset(tmp_path / "a.csv", dtype="float64", categories=["word"], delimiter=delimiter)
         words = data.categories["word"]
         assert [[x, words[int(word)]] for x, word in data[:][0].tolist()] == rows
+
+
+PIECES = st.sampled_from([b"1", b"-2.5", b"x", b",", b",", b"\n", b"\r\n", b'"', b" ", b"nan", b"1e999", b"\0",
+                          b"\xff", b"\xc3\xa9", b"_", b"\xef\xbb\xbf", b"a,b\n"])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PIECES, max_size=25).map(b"".join), st.booleans(), st.sampled_from([None, 0]), st.booleans())
+def test_any_bytes_give_finite_numbers_or_our_error(table, content, header, missing, words):
+    try:
+        data = table(content, header=header, missing=missing, categories=[0] if words and not header else [])
+    except DataError as error:
+        assert "a.csv" in str(error)
+    else:
+        assert len(data) >= 1 and np.isfinite(data[:][0]).all()

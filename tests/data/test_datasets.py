@@ -85,14 +85,14 @@ def test_map_and_its_errors():
     assert (x.tolist(), y.tolist(), total.tolist()) == ([[1.5, 1], [2.5, 2]], [1, 2], [5, 9])
     assert arrays().map(lambda x, y: y * y).map(lambda square: square + 1)[:][0].tolist() == [
         1, 2, 5, 10, 17, 26, 37]
-    with pytest.raises(DataError, match="^record 2 of a ArrayDataset: TypeError: .*1 positional") as caught:
+    with pytest.raises(DataError, match="^record 2 of the ArrayDataset: TypeError: .*1 positional") as caught:
         arrays().map(lambda x: x)[2]
     assert isinstance(caught.value.__cause__, TypeError)
 
 
 def test_subsets_of_subsets():
     subset = Subset(Subset(arrays(), [5, 1, 3]), [2, 0])
-    assert subset[:][1].tolist() == [3, 5] and subset.where(1) == "record 5 of a ArrayDataset"
+    assert subset[:][1].tolist() == [3, 5] and subset.where(1) == "record 5 of the ArrayDataset"
     assert len(Subset(arrays(), [])) == 0 and Subset(arrays(), [])[:][0].shape == (0, 2)
     with pytest.raises(DataError, match=r"Subset: expected indices within -7\.\.6, got 2\.\.9"):
         Subset(arrays(), [2, 9])

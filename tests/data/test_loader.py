@@ -308,18 +308,18 @@ class Failing(list):
 
 
 @in_turn("dataset, message", [
-    (Broken(), "^record 13 of a Broken: KeyError: 'lost'$"),
-    (arrays().map(at_13), "^record 13 of a ArrayDataset: ZeroDivisionError: no$"),
-    (Subset(arrays(40), range(1, 30)).map(at_13), "^record 13 of a ArrayDataset: ZeroDivisionError: no$"),
-    (Failing(range(20)), "^record 13 of a Failing: KeyError: 'x'$"),
+    (Broken(), "^record 13 of the Broken: KeyError: 'lost'$"),
+    (arrays().map(at_13), "^record 13 of the ArrayDataset: ZeroDivisionError: no$"),
+    (Subset(arrays(40), range(1, 30)).map(at_13), "^record 13 of the ArrayDataset: ZeroDivisionError: no$"),
+    (Failing(range(20)), "^record 13 of the Failing: KeyError: 'x'$"),
     (GeneratorDataset(generate), "^record 13 of the generator generate in epoch 0: OSError: gone$"),
     (GeneratorDataset(numbers).map(at_13), "^record 13 of the generator numbers in epoch 0: ZeroDivis"),
-    ([0] * 13 + ["text"] + [0] * 6, "^record 13 of a list: array 0 of the record: .* got str of dtype <U4"),
-    ([0] * 13 + [[1, [2, 3]]] + [0] * 6, "^record 13 of a list: array 0 of the record: .* got list"),
-    ([0] * 13 + [()] + [0] * 6, "^record 13 of a list: expected a record of at least one array"),
-    ([0] * 13 + [[0, 1]] + [0] * 6, r"^record 13 of a list: expected int64 \(\), as of record 12 of a list, "
-     r"got int64 \(2,\); make all alike, or give the DataLoader a collate"),
-    ([0] * 13 + [1.5] + [0] * 6, r"^record 13 of a list: expected int64 \(\).*got float64 \(\)"),
+    ([0] * 13 + ["text"] + [0] * 6, "^record 13 of the list: array 0 of the record: .* got str of dtype <U4"),
+    ([0] * 13 + [[1, [2, 3]]] + [0] * 6, "^record 13 of the list: array 0 of the record: .* got list"),
+    ([0] * 13 + [()] + [0] * 6, "^record 13 of the list: expected a record of at least one array"),
+    ([0] * 13 + [[0, 1]] + [0] * 6, r"^record 13 of the list: expected int64 \(\), as of record 12 of the "
+     r"list, got int64 \(2,\); make all alike, or give the DataLoader a collate"),
+    ([0] * 13 + [1.5] + [0] * 6, r"^record 13 of the list: expected int64 \(\).*got float64 \(\)"),
 ])
 def test_an_error_names_the_record_after_the_batches_before_it(dataset, message):
     for workers in (0, 1, 3):
@@ -335,7 +335,7 @@ def test_an_error_names_the_record_after_the_batches_before_it(dataset, message)
 
 
 def test_an_error_that_no_record_has_alone():
-    with pytest.raises(DataError, match="^record 0 of a Broken and 2 more: KeyError: 'lost'$") as caught:
+    with pytest.raises(DataError, match="^record 0 of the Broken and 2 more: KeyError: 'lost'$") as caught:
         next(iter(DataLoader(Broken(alone=False), 3)))
     assert isinstance(caught.value.__cause__, KeyError)
 
@@ -377,8 +377,8 @@ def test_a_read_that_returns_something_else():
     (lambda: DataLoader(arrays(), 2, workers=-1), "workers: .* at least 0, got -1"),
     (lambda: DataLoader(arrays(), 2, prefetch=0), "prefetch: .* at least 1, got 0"),
     (lambda: DataLoader(arrays(), 2, seed="a"), "seed: expected a whole number, got 'a'"),
-    (lambda: DataLoader(5, 2), "expected a Dataset, or an object with __len__ and __getitem__, got a int"),
-    (lambda: DataLoader(numbers(), 2), "got a generator"),
+    (lambda: DataLoader(5, 2), "expected a Dataset, or an object with __len__ and __getitem__, got int"),
+    (lambda: DataLoader(numbers(), 2), "got generator"),
     (lambda: DataLoader((np.zeros(3), np.zeros(3)), 2), r"a tuple, .* give arrays as ArrayDataset\(x, y\)"),
     (lambda: DataLoader([], 2), "a length of at least 1, got 0"),
     (lambda: DataLoader(ArrayDataset(np.zeros((0, 3))), 2), "a length of at least 1, got 0"),
@@ -475,12 +475,12 @@ def test_sequences_of_unequal_lengths():
             assert batches[0][0].tolist() == [[1, 0, 0], [1, 2, 0], [1, 2, 3]]
             assert batches[0][1].tolist() == [1, 2, 3] and batches[0][2].tolist() == [0, 1, 2]
             assert batches[1][0].tolist() == [[1, 0], [1, 2]]
-    with pytest.raises(DataError, match=r"^record 1 of a list: expected int64 \(1,\) and int64 \(\), as of"):
+    with pytest.raises(DataError, match=r"^record 1 of the list: expected int64 \(1,\) and int64 \(\), as"):
         next(iter(DataLoader(records, 3)))
 
 
 def test_an_error_of_collate_names_the_batch():
-    with pytest.raises(DataError, match="^collate of record 0 of a ArrayDataset and 1 more: ValueError"):
+    with pytest.raises(DataError, match="^collate of record 0 of the ArrayDataset and 1 more: ValueError"):
         next(iter(DataLoader(arrays(), 2, collate=lambda records: np.zeros(2).reshape(3))))
 
 
