@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minidrop.data.orders import BlockOrder, Order
 from minidrop.errors import DataError
-from minidrop.rng import generator
 
 if TYPE_CHECKING:
     from minidrop.data.records import Records
@@ -18,18 +18,19 @@ class Batches:
     """The batches of a run: batch(n) is a pure function of n, so resuming needs only the next number.
 
     Records are taken epoch after epoch; a batch is never partial but continues into the next epoch. With
-    `shuffle`, as in Caffe, each epoch has its own order of parts (of files) and of the records in each part;
-    parts are not interleaved. The orders depend on (seed, layer_name, epoch) alone. The first `skip` records
+    `shuffle` each epoch has its own order, which depends on (seed, layer_name, epoch) alone: as in Caffe that
+    of the parts (of files), which are not mixed, and of the records in each part; or, with `across`, of the
+    records of all parts together (`BlockOrder`, which says how well they are mixed). The first `skip` records
     of the first epoch are left out.
 
     Memory: one window of neighbouring batches, which are read together, as many as fit into `window_bytes`
     (at least one, at most about an epoch); what the Records need for reading (for HDF5 files one block of
-    2 MiB); and for `shuffle` 12 bytes per record of the part being read. Records that gain nothing by a
-    window are read without one, and the arrays of a batch are theirs, perhaps views. Thread-safe.
+    2 MiB); and for `shuffle` what the order needs. Records that gain nothing by a window are read without
+    one, and the arrays of a batch are theirs, perhaps views. Thread-safe.
     """
 
     def __init__(self, records: Records, batch_size: int, shuffle: bool = False, seed: int = 0,
-                 layer_name: str = "", window_bytes: int = 32 << 20, skip: int = 0):
+                 layer_name: str = "", window_bytes: int = 32 << 20, skip: int = 0, across: bool = False):
         if batch_size < 1:
             raise DataError(f"layer {layer_name!r}: expected a batch_size of at least 1, got {batch_size}; "
                             "correct it")
@@ -38,11 +39,13 @@ class Batches:
                             "source")
         self.records, self.batch_size, self.shuffle = records, int(batch_size), bool(shuffle)
         self.seed, self.layer_name, self.skip = seed, layer_name, skip
+        self.order = (BlockOrder(records.parts, records.record_bytes, seed, layer_name, records.run)
+                      if shuffle and across else Order(records.parts, shuffle, seed, layer_name))
         self.window_batches = 1
         if records.windowed:
             fitting = max(1, window_bytes // max(1, records.record_bytes * self.batch_size))
             self.window_batches = min(fitting, -(-len(records) // self.batch_size))
-        self._window = self._window_number = self._order = self._order_of = None
+        self._window = self._window_number = None
         self._lock = threading.Lock()
 
     def batch(self, n: int) -> dict[str, np.ndarray]:
@@ -77,40 +80,13 @@ class Batches:
         return window
 
     def _runs(self, position, size):
-        """Yield (indices, place): records of one part, and where in the result they begin.
+        """Yield (indices, place): some records, and where in the result they begin.
 
         Together they are the `size` records from `position` on, which does not count those that are skipped.
         """
-        parts = self.records.parts
-        starts = np.cumsum((0, *parts)).tolist()
-        place = 0
+        total, place = len(self.records), 0
         while place < size:
-            epoch, rest = divmod(self.skip + position + place, starts[-1])
-            for part in self._part_order(epoch, len(parts)):
-                count = parts[part]
-                if rest >= count:
-                    rest -= count
-                    continue
-                end = min(count, rest + size - place)
-                if self.shuffle:
-                    indices = self._order_in(epoch, part, count)[rest:end].astype(np.int64) + starts[part]
-                else:
-                    indices = np.arange(starts[part] + rest, starts[part] + end)
+            epoch, begin = divmod(self.skip + position + place, total)
+            for indices in self.order.runs(epoch, begin, min(total, begin + size - place)):
                 yield indices, place
-                place, rest = place + len(indices), 0
-                if place == size:
-                    return
-
-    # These streams are named "hdf5" for every source: another name would change the order of old runs.
-    def _part_order(self, epoch, parts):
-        if not self.shuffle or parts == 1:
-            return range(parts)
-        return generator(self.seed, "hdf5 files", self.layer_name, epoch).permutation(parts).tolist()
-
-    def _order_in(self, epoch, part, count):
-        if self._order_of != (epoch, part):
-            rng = generator(self.seed, "hdf5 rows", self.layer_name, epoch, part)
-            self._order = self._order_of = None
-            self._order = rng.permutation(np.arange(count, dtype=np.int32 if count < 2**31 else np.int64))
-            self._order_of = epoch, part
-        return self._order
+                place += len(indices)

@@ -1,6 +1,7 @@
 """Records in HDF5 files, read in slices."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ SUFFIXES = (".h5", ".hdf5")
 
 
 class HDF5Records(Records):
-    """The records of the HDF5 files that a list file names, one per line.
+    """The records of the HDF5 files that a list file names, one per line, or that a sequence of paths names.
 
-    A relative name is looked up beside the list file, then in the working directory. Every file has one
+    A relative name in a list file is looked up beside it, then in the working directory. Every file has one
     dataset for each of `names` (integers, floats or booleans of at most 8 bytes). Axis 0 counts the records
     and agrees within a file; the other axes agree across files. If files store a dataset in different dtypes,
     it is read as their common dtype.
@@ -32,10 +33,18 @@ class HDF5Records(Records):
     stays open.
     """
 
-    def __init__(self, list_path: Any, names: tuple[str, ...]):
-        self.list_path, self.names = Path(list_path), tuple(names)
-        self.files = _read_list(self.list_path)
+    def __init__(self, source: Any, names: Sequence[str]):
+        self.names = tuple(names)
+        if isinstance(source, list | tuple):
+            self.files = [Path(path) for path in source]
+            if not self.files:
+                raise DataError("HDF5 files: expected at least one path, got none; name some")
+            more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+            self.source = f"{self.files[0]}{more}"
+        else:
+            self.source, self.files = str(Path(source)), _read_list(Path(source))
         self.packed = False                 # whether any dataset is compressed
+        self.run = 1                        # the records in a chunk of the first file's largest such one
         probe(self.files, self.names)
         first = {path: self._look(path) for path in dict.fromkeys(self.files)}
         self.stored = [first[path] for path in self.files]      # each: {name: (shape, type)}
@@ -47,12 +56,12 @@ class HDF5Records(Records):
         return int(self._starts[-1])
 
     @property
-    def parts(self) -> tuple[int, int]:
+    def parts(self) -> tuple[int, ...]:
         return self.counts
 
     @property
     def name(self) -> str:
-        return str(self.list_path)
+        return self.source
 
     def empty(self, count: int) -> dict[str, np.ndarray]:
         """As in Records. Raises DataError for more than BATCH_BYTES_LIMIT of compressed records.
@@ -114,12 +123,15 @@ class HDF5Records(Records):
 
     def _look(self, path):
         """Return {name: (shape, type)} of the datasets of a file, after every check."""
-        found = {}
+        found: dict[str, tuple] = {}
+        largest = 0
         with open_hdf5(path) as h5:
             for name in self.names:
                 dataset = checked_dataset(h5, path, name)
                 check_storage(dataset, f"{path}: dataset {name!r}")
                 self.packed |= is_filtered(dataset)
+                if is_filtered(dataset) and path == self.files[0] and dataset.nbytes > largest:
+                    self.run, largest = dataset.chunks[0], dataset.nbytes
                 found[name] = dataset.shape, dataset.dtype.newbyteorder("=")
                 count = found[self.names[0]][0][0]
                 if dataset.shape[0] != count:
@@ -200,12 +212,17 @@ def _gather(dataset, rows, places, out):
     row_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
     chunk_rows = dataset.chunks[0] if dataset.chunks else 1
     block_rows = max(1, BLOCK_BYTES // row_bytes // chunk_rows) * chunk_rows
+    gaps = np.empty(0, np.int64)
     if not is_filtered(dataset):
         block_rows = min(block_rows, max(1, BLOCK_BYTES // row_bytes))
+    else:       # no chunk is unpacked in vain, unless it is small
+        gaps = np.flatnonzero((np.diff(rows // chunk_rows) > 1)
+                              & (np.diff(rows) * row_bytes > SINGLE_ROW_BYTES)) + 1
     begin = 0
     while begin < len(rows):
         low = int(rows[begin])
         end = int(np.searchsorted(rows, (low // block_rows + 1) * block_rows))
+        end = min(end, *gaps[np.searchsorted(gaps, begin, side="right"):][:1].tolist(), len(rows))
         high = int(rows[end - 1]) + 1
         if (high - low) * row_bytes > (end - begin) * SINGLE_ROW_BYTES and not is_filtered(dataset):
             for row, place in zip(rows[begin:end].tolist(), places[begin:end].tolist(), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -78,6 +79,21 @@ def _is_label(text):
     return digits.isdigit() and len(digits) <= 10 and -2**31 <= int(text) < 2**31
 
 
+class NamedImages(Protocol):
+    """What ImageRecords reads: an ImageList, or anything else that names images and has their labels."""
+
+    path: Path                  # what names them
+    labels: np.ndarray          # int32
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Return the path of an image."""
+
+    def where(self, index: int) -> str:
+        """Describe where an image is named, for messages."""
+
+
 class ImageRecords(PictureRecords):
     """The images that a list names, with its labels.
 
@@ -86,7 +102,10 @@ class ImageRecords(PictureRecords):
     all images are scaled, or None. Raises DataError, here or when reading, for what is missing or no image.
     """
 
-    def __init__(self, images: ImageList, root: str = "", color: bool = True,
+    thread_safe = True
+    entry = "line"              # what names an image, in messages
+
+    def __init__(self, images: NamedImages, root: str = "", color: bool = True,
                  size: tuple[int, int] | None = None, crop: int = 0):
         super().__init__(crop)
         self.list, self.root, self.color, self.size = images, root, color, size
@@ -124,6 +143,6 @@ class ImageRecords(PictureRecords):
             return decode(read_image_file(self.file(index)), self.color)
         except ValueError as error:
             raise DataError(f"{self.where(index)}: expected an image, got {error}; correct or leave out the "
-                            "line") from error
+                            f"{self.entry}") from error
         except DataError as error:
             raise DataError(f"{self.list.where(index)}: {error}") from error

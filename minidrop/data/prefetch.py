@@ -13,9 +13,10 @@ class Prefetcher:
     """Call fetch(n), fetch(n + 1), ... in a thread and return the results in this order.
 
     At most `depth` results wait at a time, besides the one being made; depth 0 calls `fetch` directly,
-    without a thread. The thread starts with the first `get()`, so that a `seek()` before it costs nothing. It
-    is a daemon thread, and ends with `close()`, with the Prefetcher itself, or with the interpreter. `fetch`
-    should not refer back to the owner of the Prefetcher, which would then live until `close()`.
+    without a thread. The thread starts with `start()` or the first `get()`, so that a `seek()` before it
+    costs nothing. It is a daemon thread, and ends with `close()`, with the Prefetcher itself, or with the
+    interpreter. `fetch` should not refer back to the owner of the Prefetcher, which would then live until
+    `close()`.
     """
 
     def __init__(self, fetch: Callable, depth: int, start: int = 0):
@@ -29,6 +30,10 @@ class Prefetcher:
     def position(self) -> int:
         """The index of the result that the next `get()` returns."""
         return self._state.position
+
+    def start(self) -> None:
+        """Start reading ahead, if `depth` and `close()` allow it; `get()` does so, too."""
+        self._state.start()
 
     def get(self) -> list[np.ndarray]:
         """Return the next result, waiting for it if necessary.
@@ -71,6 +76,12 @@ class _State:
         self.changed = threading.Condition()
         self.reading = threading.RLock()        # held while the thread is in fetch()
 
+    def start(self):
+        with self.changed:
+            if self.thread is None and self.depth and not self.closed:
+                self.thread = threading.Thread(target=self.run, name="minidrop-prefetch", daemon=True)
+                self.thread.start()
+
     def get(self):
         with self.changed:
             if self.closed:
@@ -79,9 +90,7 @@ class _State:
                 result = self.fetch(self.position)
                 self.position += 1
                 return result
-            if self.thread is None:
-                self.thread = threading.Thread(target=self.run, name="minidrop-prefetch", daemon=True)
-                self.thread.start()
+            self.start()
             if self.failed and not self.ready:
                 self.rewind(self.position)      # the error has already been raised: this call retries
                 self.changed.notify_all()

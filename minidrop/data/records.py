@@ -13,11 +13,13 @@ class Records:
     """A source of records 0 ... len - 1, each a set of named arrays. A subclass defines `__len__` and `read`.
 
     All records have arrays of the same names, shapes and dtypes. What is read must depend on the index alone,
-    so that runs can be repeated and resumed. `read` may be called from a prefetching thread, but never by two
-    threads at a time.
+    so that runs can be repeated and resumed. `read` may be called from a prefetching thread, but by two
+    threads at a time only where `thread_safe` says so.
     """
 
     windowed = True            # False: reading neighbours together gains nothing, so Batches keeps no window
+    thread_safe = False        # True: several threads may read at once
+    run = 1                    # so many neighbours, from each multiple on, cost as much to read as one
 
     def __len__(self):
         raise NotImplementedError

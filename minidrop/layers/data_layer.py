@@ -55,14 +55,15 @@ class DataLayer(Layer):
         return tuple(self.config.top)
 
     def feed(self, records: Records, batch_size: int, shuffle: bool = False,
-             skip: int = 0) -> list[tuple[int, ...]]:
+             skip: int = 0, across: bool = False) -> list[tuple[int, ...]]:
         """Read batches of these Records from number 0 on, after `skip` records, and return the shapes of the
-        tops.
+        tops. shuffle, across: see Batches.
 
         Raises DataError if the records lack the array of a top.
         """
         self.close()
-        batches = Batches(records, batch_size, shuffle, self.context.seed, self.name, skip=skip)
+        batches = Batches(records, batch_size, shuffle, self.context.seed, self.name, skip=skip,
+                          across=across)
         for name in self.names:
             if name not in records.layout:
                 known = sorted(records.layout)

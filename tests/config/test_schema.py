@@ -188,7 +188,8 @@ OWN = {
                          "sentences 9 False, shuffle 10 False",
     "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001, precision 5002 float32, capture_steps 5003 "
     "True, warmup_iter 5004 0, min_lr 5005 0, decay_axes 5006 0",
-    "HDF5DataParameter": "prefetch 5000 4", "ImageDataParameter": "prefetch 5000 4",
+    "HDF5DataParameter": "prefetch 5000 4, shuffle_across_files 5001 False",
+    "ImageDataParameter": "prefetch 5000 4",
     "WindowDataParameter": "prefetch 5000 4",
 }
 ENUMS = {

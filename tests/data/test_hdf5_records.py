@@ -321,3 +321,16 @@ def test_flipped_bytes_give_records_or_our_error(tmp_path, data):
         records.read(np.arange(min(len(records), 10)))
     except DataError:
         pass
+
+
+def test_chunks_between_wanted_rows_are_not_unpacked(tmp_path, listed, monkeypatch):
+    """Chunks of 3 records of 16 bytes: where more than 60 bytes, with a whole chunk, are not wanted."""
+    monkeypatch.setattr(hdf5_module, "SINGLE_ROW_BYTES", 60)
+    write(tmp_path / "a.h5", 100, chunks=(3, 2, 2), compression="gzip")
+    read, dataset_type = [], h5py.Dataset
+    get = dataset_type.__getitem__
+    monkeypatch.setattr(dataset_type, "__getitem__",
+                        lambda self, rows: read.append((self.name, rows)) or get(self, rows))
+    rows = [0, 2, 4, 8, 20, 22, 23, 90]
+    assert listed("a.h5").read(rows)["data"][:, 0, 0].tolist() == [4 * row for row in rows]
+    assert [(rows.start, rows.stop) for name, rows in read if name == "/data"] == [(0, 9), (20, 24), (90, 91)]

@@ -218,6 +218,25 @@ class TestHDF5Data:
         other = make_net(self.text(source, "shuffle: true"), seed=2)
         assert [int(i) for batch in batches(other, 21, "label") for i in batch] != seen
 
+    def test_shuffle_across_files(self, make_net, source):
+        """Batches mix the files, each epoch has every record once, and it goes on anywhere."""
+        net = make_net(self.text(source, "shuffle: true shuffle_across_files: true"), seed=1)
+        seen = batches(net, 21, "label")
+        flat = [int(i) for batch in seen for i in batch]
+        epochs = [flat[i:i + 7] for i in range(0, 63, 7)]
+        assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+        changes = [sum((a < 4) != (b < 4) for a, b in zip(epoch, epoch[1:], strict=False))
+                   for epoch in epochs]
+        assert max(changes) > 2         # file after file would be 1
+        for position in (5, 0, 20):
+            fresh = make_net(self.text(source, "shuffle: true shuffle_across_files: true"), seed=1)
+            fresh.seek(position)
+            assert batches(fresh, 1, "label") == seen[position:position + 1]
+
+    def test_shuffle_across_files_needs_shuffle(self, source):
+        with pytest.raises(ConfigError, match="shuffle_across_files says how to shuffle; set shuffle: true"):
+            Net(parse_net(self.text(source, "shuffle_across_files: true")), device="cpu")
+
     def test_a_closed_net_can_go_on(self, make_net, source):
         net = make_net(self.text(source))
         batches(net, 1, "label")

@@ -3,6 +3,7 @@ used."""
 
 import logging
 
+import h5py
 import numpy as np
 import pytest
 
@@ -259,3 +260,39 @@ def test_data_of_a_users_own_answers_as_a_text_does(tmp_path, caplog):
                                               r"training net's \(4 tokens\): set the same vocabulary"):
             letters(tmp_path, tests=f"test_iter: 1 test_interval: 9 test_net_param {{ "
                     f"{LETTERS % ('cba', 4, 4)} }}")
+
+
+def test_hdf5_files_mixed_or_not(tmp_path, caplog):
+    """Resumed, a run equals one that was not; with other settings it is told."""
+    def solver(settings):
+        layers = f"""
+layer {{ name: "files" type: "HDF5Data" top: "data" top: "label"
+  hdf5_data_param {{ source: "{tmp_path}/list.txt" batch_size: 3 shuffle: true {settings} }} }}
+layer {{ name: "scores" type: "InnerProduct" bottom: "data" top: "scores"
+  inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }}"""
+        return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 "
+                                      f"solver_mode: CPU net_param {{ {layers} }}"),
+                         snapshot_prefix=tmp_path / "run")
+
+    def weights(one):
+        return one.net.params["scores"]["weight"].data.copy()
+
+    for number, count in enumerate((4, 7)):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as h5:
+            h5["data"] = np.random.default_rng(number).normal(size=(count, 3))
+            h5["label"] = np.full(count, number)
+    (tmp_path / "list.txt").write_text("0.h5\n1.h5\n")
+    mixed = "shuffle_across_files: true"
+    whole, first, again, other = solver(mixed), solver(mixed), solver(mixed), solver("")
+    whole.step(9)
+    first.step(5)
+    path = first.snapshot()
+    assert warnings(caplog, lambda: again.restore(path)) == []
+    again.step(4)
+    other.step(9)
+    assert (weights(again) == weights(whole)).all() and (weights(other) != weights(whole)).any()
+    assert warnings(caplog, lambda: solver("").restore(path)) == [
+        f"{path}: was written when files had shuffle_across_files: true; now it has shuffle_across_files: "
+        f"false. The place in the data moves: the run goes on from the same batch number, which is elsewhere "
+        f"now"]

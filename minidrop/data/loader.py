@@ -1,0 +1,317 @@
+"""DataLoader: the batches of a dataset, epoch after epoch, for a loop in a script."""
+
+from __future__ import annotations
+
+import operator
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from minidrop.data.collate import as_record, naming, said, stack
+from minidrop.data.datasets import as_dataset
+from minidrop.data.iterable import IterableDataset, Stream, check_iterable
+from minidrop.data.prefetch import Prefetcher
+from minidrop.errors import DataError, MinidropError
+from minidrop.rng import generator, stream_key
+
+
+class DataLoader:
+    """The batches of a dataset; each iteration is an epoch, 0, 1, 2, ...
+
+        loader = DataLoader(ArrayDataset(images, labels), 128, shuffle=True, seed=1)
+        for epoch in range(10):
+            for x, y in loader:
+                ...
+
+    dataset: a Dataset, an IterableDataset, or an object with `__len__` and `__getitem__`. A batch is a tuple
+    of arrays, records first, that are the caller's; the last one of an epoch is smaller if the records do not
+    come out even, and with `drop_last` is left out. With `shuffle` each epoch has an order of its own, a
+    function of (seed, epoch): the one that data layers without a name have. (For HDF5Dataset see there; an
+    IterableDataset needs a buffer.)
+
+    workers: threads that read ahead, `prefetch` batches each; 0: none. They change no batch and no order. An
+    IterableDataset is read by one. They end with the epoch, with `close()`, or when nobody refers to the
+    iterator any more.
+
+    augment: function(rng, *arrays) that gives another record for each, with the random numbers of its batch,
+    a function of (seed, epoch, number of the batch): random crops, noise. collate: function(records) that
+    makes a batch of a list of tuples of arrays, of unequal shapes perhaps; what it returns is the batch.
+
+    Two iterators at once are two epochs; `state_dict` is about the one that began last. Raises DataError for
+    settings that do not fit, for a dataset without a record or (with drop_last) without a whole batch, and
+    from an iterator with the name of the record where reading one fails. The next call then tries again.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int, shuffle: bool = False, seed: int = 0,
+                 drop_last: bool = False, workers: int = 0, prefetch: int = 2,
+                 collate: Callable[[list], Any] | None = None, augment: Callable[..., Any] | None = None):
+        self.dataset = dataset if isinstance(dataset, IterableDataset) else as_dataset(dataset)
+        self.batch_size, self.seed = _whole("batch_size", batch_size, 1), _whole("seed", seed)
+        self.workers, self.prefetch = _whole("workers", workers, 0), _whole("prefetch", prefetch, 1)
+        self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
+        self._join = _Join(self.seed, collate, augment)
+        self._group = 1
+        if isinstance(self.dataset, IterableDataset):
+            check_iterable(self.dataset, self.shuffle)
+            self.records = self.dataset.length
+        else:
+            self.records = len(self.dataset)
+            self._group = _group(self.dataset, self.batch_size)
+        least = self.batch_size if self.drop_last else 1
+        if self.records is not None and self.records < least:
+            why = ", for one batch, as drop_last leaves out smaller ones" if self.drop_last else ""
+            raise DataError(f"DataLoader: expected a dataset with a length of at least {least}{why}, got "
+                            f"{self.records}")
+        self._next_epoch = 0
+        self._resumed = 0                       # the batch with which the next iterator begins
+        self._position = 0, 0                   # epoch and next batch of the newest iterator
+        self._newest = 0
+        self._running: weakref.WeakSet[_Epoch] = weakref.WeakSet()
+
+    def __len__(self) -> int:
+        """The number of batches of an epoch. Raises TypeError if the dataset does not know its length."""
+        if self.records is None:
+            raise TypeError(f"{self.dataset.name} has no length; give it one if it is known")
+        return self.records // self.batch_size if self.drop_last else -(-self.records // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, batch = self._next_epoch, self._resumed
+        self._next_epoch, self._resumed = epoch + 1, 0
+        self._position = epoch, batch
+        self._newest += 1
+        running = _Epoch(self, self._newest, epoch, batch, self._reads(epoch))
+        self._running.add(running)
+        return running
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch that is being read, and after its last batch, of the next one."""
+        return self._position[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the newest iterator stands: whole numbers (below 2**63), booleans and None, ready for
+        JSON.
+
+        A loader that is given them goes on with the next batch, all as without the interruption:
+
+            loader.load_state_dict(state)
+            for epoch in range(loader.epoch, 10):
+                for x, y in loader:         # first the rest of this epoch, then whole ones
+                    ...
+
+        After the last batch of an epoch, but before its loop has ended, nothing is left of the epoch, and the
+        next iterator ends at once: what a script does between two epochs is done, too.
+        """
+        epoch, batch = self._position
+        return {"epoch": epoch, "batch": batch, **self._settings}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iterator begin where `state` says. Iterators that are there already are left alone.
+
+        Raises DataError for a state of another dataset or of other settings.
+        """
+        known = self.state_dict()
+        if not isinstance(state, Mapping) or set(state) != set(known):
+            got = ", ".join(map(repr, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise DataError(f"DataLoader: expected a state of {', '.join(known)}, got {got:.200}; is it the "
+                            "state of something else?")
+        now = self._settings
+        other = [name for name, value in now.items() if state[name] != value]
+        if other:
+            then, has = (", ".join(f"{name} {one[name]!r:.40}" for name in other) for one in (state, now))
+            raise DataError(f"DataLoader: expected the settings that the state was saved with, {then}, got "
+                            f"{has}; make the loader as it was, with the same dataset")
+        epoch, batch = (_whole(f"{name} in the state", state[name], 0) for name in ("epoch", "batch"))
+        if self.records is not None and batch > len(self):
+            raise DataError(f"DataLoader: expected a state within {len(self)} batches, got batch {batch}")
+        self._next_epoch, self._resumed, self._position = epoch, batch, (epoch, batch)
+        self._newest += 1
+
+    def close(self) -> None:
+        """End all threads; iterators that are there raise DataError. New ones may be made."""
+        for running in list(self._running):
+            running.close()
+
+    def __enter__(self) -> DataLoader:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def moved(self, number: int, epoch: int, batch: int) -> None:
+        """Note where iterator `number` stands, if it is the newest."""
+        if number == self._newest:
+            self._position = epoch, batch
+
+    @cached_property
+    def _settings(self):
+        """What decides which records batch n of an epoch has."""
+        order = None
+        if not isinstance(self.dataset, IterableDataset):
+            order = self.dataset.order(self.shuffle, self.seed).key
+        elif self.shuffle:
+            order = stream_key(self.seed, "shuffle buffer", self.dataset.buffer) >> 1
+        return {"batch_size": self.batch_size, "shuffle": self.shuffle, "seed": self.seed,
+                "drop_last": self.drop_last, "records": self.records, "order": order}
+
+    def _reads(self, epoch):
+        """Return (read, group, depth): read(n) gives the batches n ... n + group - 1, [] behind the last."""
+        if isinstance(self.dataset, IterableDataset):
+            stream = Stream(self.dataset, epoch, self.batch_size, self.drop_last,
+                            self.seed if self.shuffle else None, self._join)
+            return stream.read, 1, self.prefetch
+        reads = _Reads(self.dataset, self.dataset.order(self.shuffle, self.seed), epoch, self.batch_size,
+                       len(self), self._group, self._join)
+        return reads.read, self._group, -(-self.prefetch // self._group)
+
+
+class _Epoch:
+    """An iterator over the batches of one epoch."""
+
+    def __init__(self, loader, number, epoch, batch, reads):
+        self.loader, self.number, self.epoch, self.batch = loader, number, epoch, batch
+        read, group, depth = reads
+        workers = loader.workers
+        if isinstance(loader.dataset, IterableDataset):
+            workers = min(workers, 1)
+        # Worker w reads the jobs w, w + workers, ...; they are taken in turn, so that the order stays.
+        # The function must not refer to this iterator or the loader, which nobody could drop any more.
+        self._turns = max(1, workers)
+        self._readers = [Prefetcher(partial(_job, read, batch, group, self._turns, worker),
+                                    depth if workers else 0) for worker in range(self._turns)]
+        self._jobs = 0
+        self._ready: deque[Any] = deque()
+        self._ended = self._closed = False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._ended:
+            raise StopIteration
+        if self._closed:
+            raise DataError("DataLoader: expected an open iterator, got one that has been closed; make a new "
+                            "one with iter(loader)")
+        if not self._ready:
+            if not self._jobs:
+                for reader in self._readers:
+                    reader.start()
+            self._ready.extend(self._readers[self._jobs % self._turns].get())
+            self._jobs += 1
+        if not self._ready:
+            self._ended = True
+            self.close()
+            self.loader.moved(self.number, self.epoch + 1, 0)
+            raise StopIteration
+        self.batch += 1
+        self.loader.moved(self.number, self.epoch, self.batch)
+        return self._ready.popleft()
+
+    def close(self):
+        """End the threads."""
+        self._closed = True
+        self._ready.clear()
+        for reader in self._readers:
+            reader.close()
+        self._readers = []
+
+
+def _job(read, first, group, turns, worker, n):
+    return read(first + (n * turns + worker) * group)
+
+
+class _Reads:
+    """The batches of one epoch of a Dataset, for several threads."""
+
+    def __init__(self, dataset, order, epoch, batch_size, count, group, join):
+        self.dataset, self.order, self.epoch, self.batch_size = dataset, order, epoch, batch_size
+        self.count, self.group, self.join = count, group, join
+        self._lock = threading.Lock()           # an Order holds what it has drawn
+
+    def read(self, n):
+        """Return the batches n ... n + group - 1, as far as there are."""
+        size, end = self.batch_size, min(n + self.group, self.count)
+        if n >= end:
+            return []
+        with self._lock:
+            runs = list(self.order.runs(self.epoch, n * size, min(end * size, len(self.order))))
+        indices = np.concatenate(runs) if len(runs) > 1 else runs[0]
+        parts = [slice(begin, begin + size) for begin in range(0, len(indices), size)]
+        if self.join.plain:
+            arrays = self._arrays(indices)
+            return [tuple(array[part] for array in arrays) for part in parts]
+        samples = self._tried(self.dataset.samples, indices)
+        numbered = list(zip(indices.tolist(), samples, strict=True))
+        return [self.join(self.epoch, n + i, numbered[part], self.dataset.where)
+                for i, part in enumerate(parts)]
+
+    def _arrays(self, indices):
+        arrays = self._tried(self.dataset.read, indices)
+        arrays = (arrays,) if isinstance(arrays, np.ndarray) else tuple(arrays)
+        for array in arrays:
+            if not isinstance(array, np.ndarray) or array.shape[:1] != indices.shape:
+                got = getattr(array, "shape", type(array).__name__)
+                raise DataError(f"{type(self.dataset).__name__}.read: expected a tuple of arrays of "
+                                f"{len(indices)} records, one for each index, got {got}")
+        return arrays
+
+    def _tried(self, read, indices):
+        """Return read(indices). What it raises names the record: the first one that fails alone, too."""
+        try:
+            return read(indices)
+        except MinidropError:
+            raise
+        except Exception as error:
+            for place in range(len(indices)):
+                with naming(lambda place=place: self.dataset.where(int(indices[place]))):
+                    read(indices[place:place + 1])
+            raise DataError(f"{self.dataset.where(int(indices[0]))} and {len(indices) - 1} more: "
+                            f"{said(error)}") from error
+
+
+class _Join:
+    """What makes a batch of records."""
+
+    def __init__(self, seed, collate, augment):
+        self.seed, self.collate, self.augment = seed, collate, augment
+        self.plain = collate is None and augment is None
+
+    def __call__(self, epoch, n, numbered, where):
+        """Return batch n of an epoch, of (number, record)s."""
+        rng = generator(self.seed, "augment", epoch, n) if self.augment is not None else None
+        records = []
+        for number, record in numbered:
+            with naming(lambda number=number: where(number)):
+                if self.augment is not None:
+                    record = self.augment(rng, *as_record(record))
+                records.append(as_record(record))
+        if self.collate is None:
+            return stack(records, lambda place: where(numbered[place][0]))
+        with naming(lambda: f"collate of {where(numbered[0][0])} and {len(records) - 1} more"):
+            return self.collate(records)
+
+
+def _group(dataset, batch_size):
+    """Return how many batches are read together."""
+    if not dataset.window_bytes or not len(dataset):
+        return 1
+    record_bytes = sum(array.nbytes for array in dataset[0])
+    fitting = dataset.window_bytes // max(1, record_bytes * batch_size)
+    return max(1, min(fitting, -(-len(dataset) // batch_size)))
+
+
+def _whole(name, value, least=None):
+    """Return a setting that is a whole number, at least `least`."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or least is not None and number < least:
+        at_least = "" if least is None else f" of at least {least}"
+        raise DataError(f"DataLoader: {name}: expected a whole number{at_least}, got {value!r:.40}")
+    return number
