@@ -76,9 +76,9 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (train, test, time, check, find_lr, generate, translate, tag, upgrade, patterns, devices, draw_net,
-                 parse_log, classify_command, extract_features_command, convert_imageset, compute_image_mean,
-                 convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
+for _command in (train, test, time, check, find_lr, generate, translate, tag, upgrade, patterns, devices,
+                 draw_net, parse_log, classify_command, extract_features_command, convert_imageset,
+                 compute_image_mean, convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)
 
 

@@ -23,8 +23,6 @@ from minidrop.optim.learning_rates import LEAST_ITERATIONS, find_learning_rate
 from minidrop.solver import Solver
 
 _ROWS = 12
-# Nothing of these happens in a sweep; the rate that the file asks for plays no part.
-_STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "snapshot_after_train=false"]
 
 
 @click.command("find_lr", cls=Command)
@@ -52,8 +50,8 @@ def find_lr(solver: Any, lowest: float, highest: float, iterations: int, plot: s
     if plot:
         check_picture(plot, "--plot")
     device = chosen_device(device, gpu)
-    made = Solver(load_solver(solver, ignore_unknown), [*overrides, *_STEPS_ALONE], dropout, device, dtype,
-                  level, stages, precision=precision, initial_weights=False)
+    made = Solver(load_solver(solver, ignore_unknown), overrides, dropout, device, dtype, level, stages,
+                  precision=precision, initial_weights=False)
     try:
         made.load_initial_weights(skip_mismatched)
         if weights:

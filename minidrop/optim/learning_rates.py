@@ -37,7 +37,7 @@ def find_learning_rate(source: Solver | Callable[[float], float], lowest: float 
     """Train with growing learning rates, and say where the loss falls fastest.
 
         rate(i) = lowest * (highest / lowest) ** (i / (iterations - 1))
-        s(i) = smoothing * s(i - 1) + (1 - smoothing) * loss(i);  smoothed(i) = s(i) / (1 - smoothing ** (i + 1))
+        smoothed(i) = the mean of loss(0), ..., loss(i) with weights smoothing ** i, ..., 1
         suggestion = the rate where d smoothed / d log(rate) is lowest, after the first tenth of the sweep and
                      up to the lowest smoothed loss
 
@@ -56,7 +56,7 @@ def find_learning_rate(source: Solver | Callable[[float], float], lowest: float 
     """
     _check(lowest, highest, iterations, smoothing, diverges_at)
     rates, losses, smoothed, diverged = [], [], [], ""
-    weighted = 0.0
+    mean = 0.0
     with trial(source) if isinstance(source, Solver) else nullcontext(source) as step:
         for i in range(iterations):
             rate = lowest * (highest / lowest) ** (i / (iterations - 1))
@@ -68,10 +68,10 @@ def find_learning_rate(source: Solver | Callable[[float], float], lowest: float 
             if not math.isfinite(loss):
                 diverged = f"the loss is {loss}"
                 break
-            weighted = smoothing * weighted + (1 - smoothing) * loss
+            mean += (loss - mean) * ((1 - smoothing) / (1 - smoothing ** (i + 1)))
             rates.append(rate)
             losses.append(loss)
-            smoothed.append(weighted / (1 - smoothing ** (i + 1)))
+            smoothed.append(mean)
             if 0 < diverges_at * min(smoothed) < smoothed[-1]:
                 diverged = f"the smoothed loss is more than {diverges_at:g} times its lowest value"
                 break
