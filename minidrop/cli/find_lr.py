@@ -14,7 +14,6 @@ from minidrop.cli.options import (
     device_options,
     ignore_unknown_option,
     net_options,
-    skip_option,
     weights_option,
 )
 from minidrop.cli.plots import check_picture, draw_learning_rates
@@ -37,11 +36,9 @@ _ROWS = 12
 @ignore_unknown_option
 @device_options
 @weights_option
-@skip_option
 def find_lr(solver: Any, lowest: float, highest: float, iterations: int, plot: str | None, as_json: bool,
             overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool,
-            device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
-            skip_mismatched: bool) -> None:
+            device: str, gpu: str | None, dtype: Any, precision: str, weights: Any) -> None:
     """Find a learning rate: train with growing ones, and see where the loss falls fastest.
 
     Each iteration has a higher rate, until the loss diverges. The suggestion is the rate where the smoothed
@@ -53,9 +50,9 @@ def find_lr(solver: Any, lowest: float, highest: float, iterations: int, plot: s
     made = Solver(load_solver(solver, ignore_unknown), overrides, dropout, device, dtype, level, stages,
                   precision=precision, initial_weights=False)
     try:
-        made.load_initial_weights(skip_mismatched)
+        made.load_initial_weights()
         if weights:
-            made.net.load_weights(weights, skip_mismatched)
+            made.net.load_weights(weights)
         found = find_learning_rate(made, lowest, highest, iterations)
     finally:
         made.close()
