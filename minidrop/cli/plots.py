@@ -201,6 +201,7 @@ def draw_learning_rates(path: str, found: LearningRates, title: str) -> None:
         axes.set(xscale="log", xlabel="learning rate", title=visible_name(title),
                  ylim=(min(found.smoothed) - 0.1 * spread, max(found.smoothed[0], found.smoothed[-1])
                        + 0.1 * spread) if spread else None)
+        axes.xaxis.set_major_formatter("{x:g}")     # powers would be formulas
         axes.grid(alpha=0.3)
         axes.legend(loc="best", frameon=False)
         _save(figure, path, "--plot")

@@ -123,8 +123,8 @@ class Optimizer:
             raise ConfigError(f"{what}: a group has no parameter to train: of {len(found)} each has an "
                               f"lr_mult of 0")
         if len({id(parameter.backend) for parameter in trained.values()}) > 1:
-            raise ConfigError(f"{what}: the parameters of a group must be on one device; make a group for "
-                              f"each")
+            raise ConfigError(f"{what}: the parameters of a group must be on one device, with one precision; "
+                              f"make a group for each")
         options = {**self.defaults, **{name: value for name, value in group.items() if name != "params"}}
         made = ParamGroup(self.rule(options), trained, options)
         self.param_groups.append(made)
