@@ -70,7 +70,8 @@ class ParamGroup(RuleUpdate):
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         settings = {**self.options, "lr": self.lr, "weight_decay": self.weight_decay}
         said = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-        return f"{len(names)} parameters ({shown}), {said}, {self.iteration} steps"
+        return (f"{_counted(len(names), 'parameter')} ({shown}), {said}, "
+                f"{_counted(self.iteration, 'step')}")
 
 
 class Optimizer:
@@ -242,6 +243,10 @@ def made_rule(kind: type[UpdateRule], what: str, fields: Mapping[str, float],
     if problems:
         raise ConfigError("\n".join(f"{what}: {problem}" for problem in problems))
     return kind(fields)
+
+
+def _counted(count, what):
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _place(i, group):
