@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -21,14 +21,16 @@ from minidrop.solver.rules import UpdateRule, range_problems
 class ParamGroup(RuleUpdate):
     """Parameters of an Optimizer that share their settings; `lr` and `weight_decay` may be set at any time.
 
-    `options`: the settings as they were given. `iteration`: the number of steps so far. `history[name]`: what
-    the rule keeps of a parameter.
+    For others see `change`. `options`: the settings as they were given. `iteration`: the number of steps so
+    far. `history[name]`: what the rule keeps of a parameter.
     """
 
-    def __init__(self, rule: UpdateRule, parameters: Mapping[str, Parameter], options: Mapping[str, Any]):
-        super().__init__(rule, next(iter(parameters.values())).backend, parameters,
+    def __init__(self, rule_of: Callable[[Mapping[str, Any]], UpdateRule],
+                 parameters: Mapping[str, Parameter], options: Mapping[str, Any]):
+        super().__init__(rule_of(options), next(iter(parameters.values())).backend, parameters,
                          l1=bool(options.get("l1", False)))
-        self.options = MappingProxyType(dict(options))
+        self.options: Mapping[str, Any] = MappingProxyType(dict(options))
+        self._rule_of = rule_of
         self.iteration = 0
         self.lr, self.weight_decay = options["lr"], options["weight_decay"]
 
@@ -49,6 +51,22 @@ class ParamGroup(RuleUpdate):
     @weight_decay.setter
     def weight_decay(self, value: float) -> None:
         self.decay = _checked("weight_decay", value)
+
+    def change(self, **settings: Any) -> None:
+        """Change numbers of the rule from now on, such as momentum=0.8; the history stays.
+
+        Raises ConfigError for a setting that is unknown here, or that makes another rule.
+        """
+        if unknown := [name for name in settings if name not in self.options]:
+            raise ConfigError(f"there is no setting {unknown[0]!r}{nearest(unknown[0], self.options)} "
+                              f"(settings: {', '.join(self.options)})")
+        options = {**self.options, "lr": self.lr, "weight_decay": self.weight_decay, **settings}
+        rule = self._rule_of(options)
+        if type(rule) is not type(self.rule) or bool(options.get("l1", False)) != self.l1:
+            raise ConfigError(f"{', '.join(settings)}: makes another rule, to which the history does not "
+                              f"belong; make a new optimizer")
+        self.lr, self.weight_decay = options["lr"], options["weight_decay"]
+        self.options, self.rule = MappingProxyType(options), rule
 
     def step(self) -> None:
         """Update the parameters by their gradients, which must be finite, and clear those."""
@@ -127,7 +145,7 @@ class Optimizer:
             raise ConfigError(f"{what}: the parameters of a group must be on one device, with one precision; "
                               f"make a group for each")
         options = {**self.defaults, **{name: value for name, value in group.items() if name != "params"}}
-        made = ParamGroup(self.rule(options), trained, options)
+        made = ParamGroup(self.rule, trained, options)
         self.param_groups.append(made)
         return made
 
@@ -180,6 +198,7 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned: with the same weights, bit for bit.
 
+        Settings other than lr and weight_decay stay those of this optimizer.
         Raises SnapshotError, with nothing changed, if it is not the state of such parameters and groups.
         """
         what = type(self).__name__
@@ -191,7 +210,7 @@ class Optimizer:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Restore on exit what steps change: weights, history, counts of steps, lr and weight_decay."""
+        """Restore on exit what steps change: weights, history, counts of steps; and lr and weight_decay."""
         weights, state = [(p, p.data.copy()) for p in self.parameters.values()], self.state_dict()
         groups = list(self.param_groups)
         try:

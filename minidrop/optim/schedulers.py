@@ -21,14 +21,18 @@ class Scheduler:
     """Sets the learning rates of an Optimizer's groups: that of iteration 0, and with each `step` the next.
 
     lr_policy, settings: as in a solver file, such as "step", gamma=0.1, stepsize=100, warmup_iter=10; the
-    functions of this module name those of each policy. Groups that are added later keep their own rate.
-    Raises ConfigError.
+    functions of this module name those of each policy. momentum: a Schedule of the momentum as well, of
+    betas[0] in Adam. Groups that are added later keep their own rate. Raises ConfigError.
     """
 
-    def __init__(self, optimizer: Optimizer, lr_policy: str, **settings: Any):
-        self.lr_policy, self.settings = lr_policy, settings
+    def __init__(self, optimizer: Optimizer, lr_policy: str, momentum: Schedule | None = None,
+                 **settings: Any):
+        self.lr_policy, self.settings, self.momentum = lr_policy, settings, momentum
         self.groups = list(optimizer.param_groups)
         self.iteration = 0
+        if momentum is not None and not all({"momentum", "betas"} & group.options.keys()
+                                            for group in self.groups):
+            raise ConfigError(f"{type(optimizer).__name__} has no momentum that a scheduler could change")
         self._set_base([group.lr for group in self.groups])
         self._apply()
 
@@ -74,6 +78,10 @@ class Scheduler:
     def _apply(self):
         for group, rate in zip(self.groups, self.rates(self.iteration), strict=True):
             group.lr = rate
+            if self.momentum is not None:
+                momentum = self.momentum.rate(self.iteration)
+                group.change(**({"momentum": momentum} if "momentum" in group.options else
+                                {"betas": (momentum, group.options["betas"][1])}))
 
 
 def fixed(optimizer: Optimizer, warmup_iter: int = 0) -> Scheduler:
@@ -119,11 +127,24 @@ def cosine(optimizer: Optimizer, max_iter: int, min_lr: float = 0.0, warmup_iter
 
 
 def onecycle(optimizer: Optimizer, max_lr: float, max_iter: int, pct_start: float = 0.3, min_lr: float = 0.0,
-             warmup_iter: int = 0) -> Scheduler:
+             warmup_iter: int = 0, momenta: tuple[float, float] | None = None) -> Scheduler:
     """Half a cosine from base_lr up to max_lr, in a share of pct_start, then one down to min_lr.
 
-    It is PyTorch's OneCycleLR with base_lr = max_lr / div_factor and min_lr = base_lr / final_div_factor,
-    without its cycle of the momentum.
+    momenta: (lowest, highest), such as (0.85, 0.95): the momentum goes the other way, from the highest down
+    to the lowest and up again. None leaves it as it is.
+
+    It is PyTorch's OneCycleLR with base_lr = max_lr / div_factor, min_lr = base_lr / final_div_factor and
+    momenta = (base_momentum, max_momentum).
     """
-    return Scheduler(optimizer, "onecycle", max_lr=max_lr, max_iter=max_iter, pct_start=pct_start,
+    momentum = None
+    if momenta is not None:
+        least, most = momenta
+        if not 0 <= least <= most < 1:
+            raise ConfigError(f"momenta: expected 0 <= lowest <= highest < 1, got {least:g} and {most:g}")
+        momentum = Schedule("onecycle", base_lr=most, max_lr=least, min_lr=most, max_iter=max_iter,
+                            pct_start=pct_start)
+    if momentum is not None and warmup_iter:
+        raise ConfigError(f"momenta: a momentum has no warm-up; expected a warmup_iter of 0, got "
+                          f"{warmup_iter}")
+    return Scheduler(optimizer, "onecycle", momentum, max_lr=max_lr, max_iter=max_iter, pct_start=pct_start,
                      min_lr=min_lr, warmup_iter=warmup_iter)

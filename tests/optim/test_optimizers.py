@@ -174,6 +174,24 @@ def test_a_group_that_is_added_later_counts_its_own_steps(backend):
     np.testing.assert_allclose(two.numpy(), 0.5, rtol=1e-9)     # Adam's first step is lr, with eps = 0
 
 
+def test_numbers_of_a_rule_can_be_changed():
+    p = Parameter(np.zeros(2), name="p")
+    optimizer = optim.SGD([p], lr=1.0, momentum=0.5)
+    group, = optimizer.param_groups
+    group.lr = 0.25
+    for _ in range(2):
+        p.grad = np.ones(2)
+        optimizer.step()
+        group.change(momentum=0.0)
+    assert p.data.tolist() == [-0.5, -0.5] and group.lr == 0.25 and "momentum=0.0" in repr(optimizer)
+    for settings, message in (({"form": "pytorch"}, "makes another rule"),
+                              ({"momentum": 1.5}, "< 1, got 1.5"),
+                              ({"l1": True}, "makes another rule"), ({"beta": 1}, "no setting 'beta'")):
+        with pytest.raises(ConfigError, match=message):
+            group.change(**settings)
+    assert group.options["momentum"] == 0.0 and group.options["form"] == "caffe"
+
+
 def test_multipliers_of_a_parameter_count():
     from minidrop.backend import get_backend
     backend = get_backend("cpu")

@@ -70,6 +70,30 @@ def test_rates_are_pytorchs(make, theirs):
             their_scheduler.step()
 
 
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_a_cycle_of_the_momentum_is_pytorchs(kind):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    p, q = Parameter(np.array([3.0, -2.0]), name="p"), torch.tensor([3.0, -2.0], dtype=torch.float64,
+                                                                     requires_grad=True)
+    own = getattr(optim, kind)([p], lr=0.01 / 25, form="pytorch")
+    other = getattr(torch.optim, kind)([q], lr=1, **({"momentum": 0.9} if kind == "SGD" else {}))
+    scheduler = schedulers.onecycle(own, 0.01, 20, 0.37, 0.01 / 25 / 1e4, momenta=(0.8123, 0.9456))
+    theirs = torch.optim.lr_scheduler.OneCycleLR(other, 0.01, 20, pct_start=0.37, base_momentum=0.8123,
+                                                 max_momentum=0.9456)
+    seen = []
+    for i in range(20):
+        options = own.param_groups[0].options
+        seen.append(options["momentum"] if kind == "SGD" else options["betas"][0])
+        p.grad, q.grad = 2 * p.data, 2 * q.detach()
+        own.step()
+        other.step()
+        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-12)
+        if i < 19:
+            scheduler.step()
+            theirs.step()
+    assert min(seen) < 0.82 and seen[0] == pytest.approx(0.9456) and seen[-1] == pytest.approx(0.9456)
+
+
 def test_a_loaded_state_goes_on():
     one, two = optimizer(0.5, 0.25), optimizer(0.125, 1)
     first, second = (schedulers.cosine(o, 10, warmup_iter=2) for o in (one, two))
@@ -101,6 +125,9 @@ def test_a_group_that_is_added_later_keeps_its_rate():
     (lambda o: schedulers.cosine(o, 5, warmup_iter=5), "expected fewer than 5, got 5"),
     (lambda o: schedulers.fixed(o, warmup_iter=-1), "warmup_iter: expected a number >= 0, got -1"),
     (lambda o: schedulers.onecycle(o, 0.25, 5), "max_lr: expected a number from base_lr on, 0.5, got 0.25"),
+    (lambda o: schedulers.onecycle(o, 2, 5, momenta=(0.9, 0.8)), "lowest <= highest < 1, got 0.9 and 0.8"),
+    (lambda o: schedulers.onecycle(o, 2, 5, momenta=(0.8, 0.9), warmup_iter=2), "warmup_iter of 0, got 2"),
+    (lambda o: schedulers.onecycle(optim.AdaGrad(o.parameters), 2, 5, momenta=(0.8, 0.9)), "AdaGrad has no"),
 ])
 def test_mistakes_change_nothing(make, message):
     own = optimizer(0.5)
