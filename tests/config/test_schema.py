@@ -187,7 +187,8 @@ OWN = {
     "begin 7 0, end 8 1, "
                          "sentences 9 False, shuffle 10 False",
     "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001, precision 5002 float32, capture_steps 5003 "
-    "True, warmup_iter 5004 0, min_lr 5005 0, decay_axes 5006 0",
+    "True, warmup_iter 5004 0, min_lr 5005 0, decay_axes 5006 0, max_lr 5007, pct_start 5008 0.3, "
+    "log_gradient_norm 5009 False",
     "HDF5DataParameter": "prefetch 5000 4, shuffle_across_files 5001 False",
     "ImageDataParameter": "prefetch 5000 4",
     "WindowDataParameter": "prefetch 5000 4",
