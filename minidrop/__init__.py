@@ -17,19 +17,25 @@ from minidrop.errors import (
                              DataError,
                              MinidropError,
                              NonFiniteError,
+                             PlaceError,
                              ShapeError,
                              SnapshotError,
+                             TensorError,
 )
+from minidrop.functions import tensor
 from minidrop.kept import Kept
 from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net
 from minidrop.patterns import register_pattern
 from minidrop.solver import Solver, load_weights
 
+grad_check = check_gradients        # the name that PyTorch's users look for
+
 __version__ = "0.1.0"
 
 __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", "Kept", "L", "Layer",
-           "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError",
-           "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TextModel", "Translator",
-           "__version__", "check_gradients", "evaluate_monte_carlo", "functions", "load_weights",
-           "monte_carlo", "no_grad", "register_layer", "register_pattern", "threads"]
+           "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "PlaceError",
+           "ShapeError", "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TensorError",
+           "TextModel", "Translator", "__version__", "check_gradients", "evaluate_monte_carlo", "functions",
+           "grad_check", "load_weights", "monte_carlo", "no_grad", "register_layer", "register_pattern",
+           "tensor", "threads"]

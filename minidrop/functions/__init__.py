@@ -16,7 +16,8 @@ from minidrop.functions.axes import (
     transpose,
     unsqueeze,
 )
-from minidrop.functions.binary import add, divide, maximum, minimum, multiply, pow, subtract, where
+from minidrop.functions.binary import add, divide, maximum, minimum, multiply, pow, subtract
+from minidrop.functions.choices import where
 from minidrop.functions.chunks import ChunkCounts, count_chunks
 from minidrop.functions.conversion import astype, tensor, to
 from minidrop.functions.convolution import convolution, deconvolution, im2col

@@ -182,7 +182,7 @@ def _alike(what, xs):
 
 @takes_dim
 def split(x: Any, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
-    """Return x cut along an axis into parts of `sizes` entries: a list, or one number (the last is smaller)."""
+    """Return x cut along an axis into parts of `sizes` entries: a list, or a number, the last smaller."""
     x = values_of(x)
     axis = checked_axis(axis, x.ndim)
     length = x.shape[axis]

@@ -16,7 +16,8 @@ from minidrop.autograd import Function, Tensor
 from minidrop.errors import DataError, ShapeError, TensorError, nearest
 from minidrop.functions import reductions
 from minidrop.functions.axes import moveaxis, reshaped
-from minidrop.functions.binary import divide, multiply, subtract, where
+from minidrop.functions.binary import divide, multiply, subtract
+from minidrop.functions.choices import where
 from minidrop.functions.elementwise import absval, bnll, exp
 from minidrop.functions.indexing import gather_rows
 from minidrop.functions.loss import sigmoid_cross_entropy

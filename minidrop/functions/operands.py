@@ -84,7 +84,7 @@ def checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]
     """Return axes as non-negative numbers; None: all of them. ShapeError if there is none such, or twice."""
     if axis is None:
         return tuple(range(ndim))
-    axes = (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
+    axes = tuple(axis) if isinstance(axis, list | tuple) else (axis,)
     for one in axes:
         checked_axis(one, ndim)
     found = tuple([int(one) % ndim for one in axes])

@@ -20,7 +20,8 @@ import numpy as np
 from minidrop.autograd import Tensor
 from minidrop.errors import TensorError
 from minidrop.functions import activation, axes, binary, conversion, elementwise, matrices, reductions, unary
-from minidrop.functions.binary import Add, Divide, Multiply, Pow, Subtract, compare
+from minidrop.functions.binary import Add, Divide, Multiply, Pow, Subtract
+from minidrop.functions.choices import combine, compare, where
 from minidrop.functions.dropout import expand
 from minidrop.functions.indexing import get_item, unbind
 from minidrop.functions.operands import NUMBERS, Number, checked_axis, is_array, takes_dim
@@ -40,7 +41,7 @@ def _in_place(symbol: str, kind: type[binary.Binary]) -> Any:
 
 def _comparison(symbol: str) -> Any:
     def operator(self: Tensor, other: Any) -> Any:
-        if isinstance(other, Tensor | NUMBERS) or is_array(other):
+        if isinstance(other, (Tensor, *NUMBERS)) or is_array(other):
             return compare(symbol, self, other)
         return NotImplemented
     return operator
@@ -113,13 +114,13 @@ class Operators:
     __eq__, __ne__ = map(_comparison, ("==", "!="))
 
     def __and__(self, other: Any) -> Tensor:
-        return binary.combine("&", self, other)
+        return combine("&", self, other)
 
     def __or__(self, other: Any) -> Tensor:
-        return binary.combine("|", self, other)
+        return combine("|", self, other)
 
     def __xor__(self, other: Any) -> Tensor:
-        return binary.combine("^", self, other)
+        return combine("^", self, other)
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
@@ -170,7 +171,7 @@ class Operators:
 
     def masked_fill(self, mask: Any, value: Number) -> Tensor:
         """Return the tensor with `value` where a mask, which broadcasts, is true."""
-        return binary.where(mask, value, self)
+        return where(mask, value, self)
 
     # -- over axes -------------------------------------------------------------------------------------------
     sum, mean, var, std = reductions.sum, reductions.mean, reductions.var, reductions.std
@@ -258,7 +259,7 @@ class Operators:
     zero_grad = Tensor.clear_grad
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint(name, dir(self))}")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint(name, dir(type(self)))}")
 
 
 def _truth(x, axis, keepdims, name):

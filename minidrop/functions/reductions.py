@@ -116,19 +116,21 @@ class CumSum(Function):
 class LogSumExp(_Reduction):
     """y = log sum exp(x) over axes, shifted by the largest entry, so that it cannot overflow."""
 
-    __slots__ = ("x", "y")
+    __slots__ = ("share",)
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
-        xp, self.shape, self.dtype, self.x = backend.xp, x.shape, x.dtype, x
+        xp, self.shape, self.dtype = backend.xp, x.shape, x.dtype
         largest = x.max(axis=self.axes, keepdims=True)
         shift = xp.where(xp.isfinite(largest), largest, x.dtype.type(0))
         with np.errstate(divide="ignore"):          # of nothing but -inf
-            y = shift + xp.log(xp.exp(x - shift).sum(axis=self.axes, keepdims=True))
-        self.y = y
+            self.share = xp.exp(x - shift)
+            total = self.share.sum(axis=self.axes, keepdims=True)
+            y = shift + xp.log(total)
+        self.share /= total
         return y if self.keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in self.axes])
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
-        return self.kept_axes(gy) * backend.xp.exp(self.x - self.y)
+        return self.kept_axes(gy) * self.share
 
 
 @takes_dim
