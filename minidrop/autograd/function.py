@@ -33,6 +33,7 @@ class Function:
                  "_watched")
 
     kept_rule = "dense"
+    inputs: Any         # the input Tensors, until backward has run
     _saved: tuple[str, ...] = ("input_kept", "output_kept")
 
     def __init_subclass__(cls, **more: Any):

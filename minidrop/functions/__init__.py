@@ -77,9 +77,22 @@ from minidrop.functions.shape import concat, flatten, patches, permute, reshape,
 from minidrop.functions.softmax import log_softmax, softmax, softmax_cross_entropy
 from minidrop.functions.steps import add_to_steps, last_state, reverse_steps
 from minidrop.functions.trailing import crop, reduction, tile
-from minidrop.functions.unary import ceil, cos, expm1, floor, log1p, negative, round, sign, sin, sqrt, square
+from minidrop.functions.unary import (
+    ceil,
+    clamp,
+    cos,
+    expm1,
+    floor,
+    log1p,
+    negative,
+    round,
+    sign,
+    sin,
+    sqrt,
+    square,
+)
 
-concatenate, expand_dims, abs, clamp = cat, unsqueeze, absval, clip
+concatenate, expand_dims, abs = cat, unsqueeze, absval
 
 __all__ = ["ChunkCounts", "HiddenDrop", "Stored", "abs", "absval", "accuracy", "add", "add_positions",
            "add_to_steps", "affine", "amax", "amin", "approx_dropout", "argmax", "astype", "attention",

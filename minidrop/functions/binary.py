@@ -131,7 +131,7 @@ class Multiply(Binary):
 
     @staticmethod
     def keeps_zero(number: Number, first: bool) -> bool:
-        return math.isfinite(number)
+        return math.isfinite(float(number))
 
 
 class Divide(Binary):
@@ -148,7 +148,7 @@ class Divide(Binary):
 
     @staticmethod
     def keeps_zero(number: Number, first: bool) -> bool:
-        return not first and number != 0 and not math.isnan(number)
+        return not first and number != 0 and not math.isnan(float(number))
 
 
 class Pow(Binary):
@@ -181,7 +181,7 @@ class Pow(Binary):
 
     @staticmethod
     def keeps_zero(number: Number, first: bool) -> bool:
-        return not first and number > 0
+        return not first and bool(number > 0)
 
 
 class Larger(Binary):
@@ -204,7 +204,7 @@ class Larger(Binary):
 
     @staticmethod
     def keeps_zero(number: Number, first: bool) -> bool:
-        return number <= 0
+        return bool(number <= 0)
 
 
 class Smaller(Larger):
@@ -221,7 +221,7 @@ class Smaller(Larger):
 
     @staticmethod
     def keeps_zero(number: Number, first: bool) -> bool:
-        return number >= 0
+        return bool(number >= 0)
 
 
 def binary(kind: type[Binary], a: Any, b: Any) -> Tensor:

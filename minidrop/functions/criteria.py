@@ -135,7 +135,8 @@ def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -1
     _check_reduction(reduction)
     input = values_of(input)
     target = values_of(as_tensor(target, input))
-    return _weighted(*_of_labels(input, target, weight, ignore_index, min(1, input.ndim - 1)), reduction)
+    losses, weights = _of_labels(input, target, weight, ignore_index, min(1, input.ndim - 1))
+    return _weighted(losses, weights, reduction)
 
 
 def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Tensor:

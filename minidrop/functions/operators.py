@@ -24,7 +24,7 @@ from minidrop.functions.binary import Add, Divide, Multiply, Pow, Subtract
 from minidrop.functions.choices import combine, compare, where
 from minidrop.functions.dropout import expand
 from minidrop.functions.indexing import get_item, unbind
-from minidrop.functions.operands import NUMBERS, Number, checked_axis, is_array, takes_dim
+from minidrop.functions.operands import NUMBERS, checked_axis, is_array, takes_dim
 from minidrop.functions.softmax import log_softmax, softmax
 from minidrop.functions.torch_names import hint
 
@@ -60,49 +60,49 @@ class Operators:
     """What functions/__init__.py adds to Tensor."""
 
     # -- arithmetic ------------------------------------------------------------------------------------------
-    def __add__(self, other: Any) -> Tensor:
+    def __add__(self: Any, other: Any) -> Tensor:
         return binary.binary(Add, self, other)
 
-    def __radd__(self, other: Any) -> Tensor:
+    def __radd__(self: Any, other: Any) -> Tensor:
         return binary.binary(Add, other, self)
 
-    def __sub__(self, other: Any) -> Tensor:
+    def __sub__(self: Any, other: Any) -> Tensor:
         return binary.binary(Subtract, self, other)
 
-    def __rsub__(self, other: Any) -> Tensor:
+    def __rsub__(self: Any, other: Any) -> Tensor:
         return binary.binary(Subtract, other, self)
 
-    def __mul__(self, other: Any) -> Tensor:
+    def __mul__(self: Any, other: Any) -> Tensor:
         return binary.binary(Multiply, self, other)
 
-    def __rmul__(self, other: Any) -> Tensor:
+    def __rmul__(self: Any, other: Any) -> Tensor:
         return binary.binary(Multiply, other, self)
 
-    def __truediv__(self, other: Any) -> Tensor:
+    def __truediv__(self: Any, other: Any) -> Tensor:
         return binary.binary(Divide, self, other)
 
-    def __rtruediv__(self, other: Any) -> Tensor:
+    def __rtruediv__(self: Any, other: Any) -> Tensor:
         return binary.binary(Divide, other, self)
 
-    def __pow__(self, other: Any) -> Tensor:
+    def __pow__(self: Any, other: Any) -> Tensor:
         return binary.binary(Pow, self, other)
 
-    def __rpow__(self, other: Any) -> Tensor:
+    def __rpow__(self: Any, other: Any) -> Tensor:
         return binary.binary(Pow, other, self)
 
-    def __matmul__(self, other: Any) -> Tensor:
+    def __matmul__(self: Any, other: Any) -> Tensor:
         return matrices.matmul(self, other)
 
-    def __rmatmul__(self, other: Any) -> Tensor:
+    def __rmatmul__(self: Any, other: Any) -> Tensor:
         return matrices.matmul(other, self)
 
-    def __neg__(self) -> Tensor:
+    def __neg__(self: Any) -> Tensor:
         return unary.negative(self)
 
-    def __pos__(self) -> Tensor:
+    def __pos__(self: Any) -> Tensor:
         return self
 
-    def __abs__(self) -> Tensor:
+    def __abs__(self: Any) -> Tensor:
         return elementwise.absval(self)
 
     __iadd__, __isub__ = _in_place("+", Add), _in_place("-", Subtract)
@@ -113,37 +113,37 @@ class Operators:
     __lt__, __le__, __gt__, __ge__ = map(_comparison, ("<", "<=", ">", ">="))
     __eq__, __ne__ = map(_comparison, ("==", "!="))
 
-    def __and__(self, other: Any) -> Tensor:
+    def __and__(self: Any, other: Any) -> Tensor:
         return combine("&", self, other)
 
-    def __or__(self, other: Any) -> Tensor:
+    def __or__(self: Any, other: Any) -> Tensor:
         return combine("|", self, other)
 
-    def __xor__(self, other: Any) -> Tensor:
+    def __xor__(self: Any, other: Any) -> Tensor:
         return combine("^", self, other)
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
-    def __invert__(self) -> Tensor:
+    def __invert__(self: Any) -> Tensor:
         x = expand(self)
         if x.dtype.kind == "f":
             raise TensorError(f"~ inverts bool or integer tensors, got {x.dtype}")
         return Tensor(~x.data, backend=x.backend)
 
     # -- entries ---------------------------------------------------------------------------------------------
-    def __getitem__(self, index: Any) -> Tensor:
+    def __getitem__(self: Any, index: Any) -> Tensor:
         return get_item(self, index)
 
-    def __setitem__(self, index: Any, value: Any) -> None:
+    def __setitem__(self: Any, index: Any, value: Any) -> None:
         raise TensorError("the entries of a tensor cannot be assigned to: what was computed from them "
                           "would be wrong; use where(mask, value, x), or x.data[...] = value before "
                           "anything reads x")
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self: Any) -> Iterator[Tensor]:
         len(self)
         return iter(unbind(self))
 
-    def __contains__(self, value: Any) -> bool:
+    def __contains__(self: Any, value: Any) -> bool:
         return bool(compare("==", self, value).data.any())
 
     # -- elementwise -----------------------------------------------------------------------------------------
@@ -151,10 +151,10 @@ class Operators:
     exp, log, sigmoid = map(_method, (elementwise.exp, elementwise.log, activation.sigmoid))
     softmax, log_softmax = map(_method, (softmax, log_softmax))
 
-    def relu(self) -> Tensor:
+    def relu(self: Any) -> Tensor:
         return activation.relu(self)
 
-    def tanh(self) -> Tensor:
+    def tanh(self: Any) -> Tensor:
         return activation.tanh(self)
 
     sqrt, square, sign, round = unary.sqrt, unary.square, unary.sign, unary.round
@@ -163,13 +163,9 @@ class Operators:
     add, sub, mul, div = binary.add, binary.subtract, binary.multiply, binary.divide
     matmul = mm = bmm = matrices.matmul
 
-    def clip(self, min: Number | None = None, max: Number | None = None) -> Tensor:
-        """Return the numbers, those outside [min, max] replaced by the nearer bound."""
-        return elementwise.clip(self if (min or 0) <= 0 <= (max or 0) else expand(self), min, max)
+    clip = clamp = unary.clamp
 
-    clamp = clip
-
-    def masked_fill(self, mask: Any, value: Number) -> Tensor:
+    def masked_fill(self: Any, mask: Any, value: Any) -> Tensor:
         """Return the tensor with `value` where a mask, which broadcasts, is true."""
         return where(mask, value, self)
 
@@ -179,22 +175,22 @@ class Operators:
     cumsum, logsumexp, norm = reductions.cumsum, reductions.logsumexp, reductions.norm
 
     @takes_dim
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def argmax(self: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Return where the largest entry is, as int64; of equal ones the first."""
         return reductions.places(self, axis, keepdims, "argmax")
 
     @takes_dim
-    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def argmin(self: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Return where the smallest entry is, as int64; of equal ones the first."""
         return reductions.places(self, axis, keepdims, "argmin")
 
     @takes_dim
-    def any(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def any(self: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Return whether any entry is true, or not 0."""
         return _truth(self, axis, keepdims, "any")
 
     @takes_dim
-    def all(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def all(self: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Return whether all entries are true, or not 0."""
         return _truth(self, axis, keepdims, "all")
 
@@ -206,47 +202,47 @@ class Operators:
     split, chunk, unbind = axes.split, axes.chunk, unbind
 
     @property
-    def T(self) -> Tensor:
+    def T(self: Any) -> Tensor:
         """The tensor with its axes in reverse order, as a view."""
         return axes.transpose(self)
 
-    def dim(self) -> int:
+    def dim(self: Any) -> int:
         """Return the number of axes."""
         return self.ndim
 
-    def numel(self) -> int:
+    def numel(self: Any) -> int:
         """Return the number of entries."""
         return int(self.size)
 
     # -- dtypes and devices ----------------------------------------------------------------------------------
     astype, to, clone = conversion.astype, conversion.to, conversion.clone
 
-    def float(self) -> Tensor:
+    def float(self: Any) -> Tensor:
         return conversion.astype(self, np.float32)
 
-    def double(self) -> Tensor:
+    def double(self: Any) -> Tensor:
         return conversion.astype(self, np.float64)
 
-    def long(self) -> Tensor:
+    def long(self: Any) -> Tensor:
         return conversion.astype(self, np.int64)
 
-    def int(self) -> Tensor:
+    def int(self: Any) -> Tensor:
         return conversion.astype(self, np.int32)
 
-    def bool(self) -> Tensor:
+    def bool(self: Any) -> Tensor:
         return conversion.astype(self, np.bool_)
 
-    def cpu(self) -> Tensor:
+    def cpu(self: Any) -> Tensor:
         return conversion.to(self, "cpu")
 
-    def cuda(self) -> Tensor:
+    def cuda(self: Any) -> Tensor:
         return conversion.to(self, "cuda")
 
-    def contiguous(self) -> Tensor:
+    def contiguous(self: Any) -> Tensor:
         """Return the tensor itself: functions read views as well."""
         return self
 
-    def requires_grad_(self, requires_grad: Any = True) -> Tensor:
+    def requires_grad_(self: Any, requires_grad: Any = True) -> Tensor:
         """Let backward passes reach this leaf, or not, and return it."""
         if self.creator is not None:
             raise TensorError("this tensor was computed by a function, and requires a gradient if its inputs "
@@ -258,7 +254,7 @@ class Operators:
 
     zero_grad = Tensor.clear_grad
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self: Any, name: str) -> Any:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint(name, dir(type(self)))}")
 
 

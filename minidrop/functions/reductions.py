@@ -224,12 +224,13 @@ def norm(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
 def places(x: Tensor, axis: int | None, keepdims: bool, name: str) -> Tensor:
     """Return argmax or argmin as int64, without gradient; of equal entries the first. axis None: of all."""
     x, xp = values_of(x), x.backend.xp
+    axis = None if axis is None else checked_axis(axis, x.ndim)
     whole = axis is None
-    if not (x.size if whole else x.shape[checked_axis(axis, x.ndim)]):
+    if not (x.size if axis is None else x.shape[axis]):
         raise ShapeError(f"{name}: shape {x.shape} has no entries along axis {axis}")
     found = getattr(xp, name)(x.data, axis=axis)
     if keepdims:
-        found = xp.asarray(found).reshape([1 if whole or i == axis % x.ndim else n
+        found = xp.asarray(found).reshape([1 if whole or i == axis else n
                                            for i, n in enumerate(x.shape)])
     return Tensor(xp.asarray(found, np.int64), backend=x.backend)
 

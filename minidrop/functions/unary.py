@@ -10,6 +10,7 @@ import numpy as np
 
 from minidrop.autograd import Function, Tensor
 from minidrop.functions.dropout import expand
+from minidrop.functions.elementwise import clip
 from minidrop.functions.operands import as_float, as_tensor
 
 if TYPE_CHECKING:
@@ -123,6 +124,12 @@ def floor(x: Any) -> Tensor:
 def ceil(x: Any) -> Tensor:
     """Return the smallest whole number not below x, with the derivative 0."""
     return unary("ceil", x)
+
+
+def clamp(x: Any, min: float | None = None, max: float | None = None) -> Tensor:
+    """Return x, numbers outside [min, max] replaced by the nearer bound; None: no bound."""
+    x = as_tensor(x)
+    return clip(x if (min or 0) <= 0 <= (max or 0) else expand(x), min, max)
 
 
 def round(x: Any) -> Tensor:

@@ -125,7 +125,7 @@ def test_values_of_one_compact_operand(kept, name):
                            (UNEVEN, EVEN), (None, UNEVEN)])
 @in_turn("symbol, function", [
     ("+", operator.add), ("-", operator.sub), ("*", operator.mul), ("/", lambda a, b: a / (b * b + 1)),
-    ("max", functions.maximum), ("min", functions.minimum), 
+    ("max", functions.maximum), ("min", functions.minimum),
     ("where", lambda a, b: functions.where(a > b, a, b)),
     ("cat", lambda a, b: functions.cat([a, b])), ("stack", lambda a, b: functions.stack([a, b])),
     ("@", lambda a, b: a @ b.T), ("**", lambda a, b: (a * a + 1) ** b),
@@ -159,8 +159,8 @@ def test_a_kept_set_on_the_first_axis():
 
 def test_what_carries_a_kept_set_on():
     x, _ = compact_and_dense(EVEN)
-    for y in (x * 2, 3 * x, x / 2, -x, abs(x), x.relu(), x.tanh(), (x * x).sqrt(), x ** 2, x.clip(-1, 1), x * x,
-              x - x, x.clone(), x.detach(), x.double(), x.sin(), x.round(), functions.maximum(x, x)):
+    for y in (x * 2, 3 * x, x / 2, -x, abs(x), x.relu(), x.tanh(), (x * x).sqrt(), x ** 2, x.clip(-1, 1),
+              x * x, x - x, x.clone(), x.detach(), x.double(), x.sin(), x.round(), functions.maximum(x, x)):
         assert y.kept == EVEN and y.data.shape == (4, 4)
     with np.errstate(divide="ignore", invalid="ignore"):
         expanded = [x + 1, 1 - x, 2 / x, x.exp(), x.sigmoid(), x.clip(1, 2), x * np.nan, x / 0, x ** 0,
@@ -195,9 +195,9 @@ SINGLE, WHOLE = np.float32([1, 2, 3]), np.array([1, 2, 3])
     (Tensor(SINGLE).argmax(), "int64"), (Tensor(SINGLE) @ WHOLE, "float32"), (Tensor(WHOLE) @ WHOLE, "int64"),
     (functions.where(WHOLE > 1, Tensor(SINGLE), 0), "float32"), (functions.where(WHOLE > 1, 1, 0), "int64"),
     (functions.where(WHOLE > 1, 1.0, 0), "float32"), (functions.cat([Tensor(SINGLE), WHOLE]), "float32"),
-    (Tensor(SINGLE).float(), "float32"), (Tensor(SINGLE).double(), "float64"), 
-    (Tensor(SINGLE).long(), "int64"), (Tensor(SINGLE).bool(), "bool"), (Tensor(SINGLE).to("float64"), "float64"),
-    (Tensor(WHOLE).norm(), "float32"),
+    (Tensor(SINGLE).float(), "float32"), (Tensor(SINGLE).double(), "float64"),
+    (Tensor(SINGLE).long(), "int64"), (Tensor(SINGLE).bool(), "bool"),
+    (Tensor(SINGLE).to("float64"), "float64"), (Tensor(WHOLE).norm(), "float32"),
     (Tensor(SINGLE).astype(float), "float32"), (Tensor(SINGLE).to(np.int8), "int8"),
     (md.tensor([1.5, 2]), "float32"), (md.tensor([1, 2]), "int64"), (md.tensor([True]), "bool"),
     (md.tensor([]), "float32"), (md.tensor(SINGLE.astype("f8")), "float64"), (md.tensor(2.0), "float32"),
@@ -319,9 +319,9 @@ def test_no_grad_as_a_context_and_as_a_decorator():
 
 # -- indexing ------------------------------------------------------------------------------------------------
 @in_turn("index", [
-    ([[1, 1], [-1, 0]],), (np.array([[True, False, True, False]]).reshape(4), [0, 1]), 
-    (np.int64(2), slice(1, 3)), (slice(None), np.array([[1], [1]])), (None, [3, 3, 3], ...), ([], slice(None)),
-    (True,), ([True, False] * 2,),
+    ([[1, 1], [-1, 0]],), (np.array([[True, False, True, False]]).reshape(4), [0, 1]),
+    (np.int64(2), slice(1, 3)), (slice(None), np.array([[1], [1]])), (None, [3, 3, 3], ...),
+    ([], slice(None)), (True,), ([True, False] * 2,),
     (np.array([[2, 2], [2, 2]]), np.array([[1, 1], [1, 2]])), (Tensor([1, 1, 3]),), (..., Tensor([0, 0])),
     ([0, 1], [0, 1], None), ([[0], [1]], [[0, 1]])])
 def test_index(index):
