@@ -23,7 +23,7 @@ from minidrop.functions.operands import (
     Number,
     as_float,
     as_tensor,
-    checked_broadcast,
+    check_broadcast,
     common_dtype,
     fitted,
     number_dtype,
@@ -75,7 +75,7 @@ class Binary(Function):
                 dtype = as_float(dtype) if self.real else dtype
                 a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
             if a.shape != b.shape:
-                checked_broadcast(self.symbol, (a.shape, b.shape))
+                check_broadcast(self.symbol, a.shape, b.shape)
         self.a, self.b = a, b
         return self.formula(backend.xp, a, b)
 

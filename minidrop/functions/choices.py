@@ -14,7 +14,7 @@ from minidrop.functions.dropout import expand
 from minidrop.functions.operands import (
     NUMBERS,
     as_tensor,
-    checked_broadcast,
+    check_broadcast,
     common_dtype,
     fitted,
     number_dtype,
@@ -34,7 +34,9 @@ class Where(Function):
     __slots__ = ("condition",)
 
     def forward(self, backend: Backend, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        checked_broadcast("where", (condition.shape, a.shape, b.shape))
+        check_broadcast("where", a.shape, b.shape)
+        check_broadcast("where", condition.shape, a.shape)
+        check_broadcast("where", condition.shape, b.shape)
         self.condition = condition if condition.dtype.kind == "b" else condition != 0
         dtype = common_dtype(a.dtype, b.dtype)
         return backend.xp.where(self.condition, a.astype(dtype, copy=False), b.astype(dtype, copy=False))
@@ -70,7 +72,7 @@ def compare(symbol: str, a: Tensor, b: Any) -> Tensor:
     if not isinstance(b, NUMBERS):
         b = expand(as_tensor(b, a)).data
         if x.shape != b.shape:
-            checked_broadcast(symbol, (x.shape, b.shape))
+            check_broadcast(symbol, x.shape, b.shape)
     elif x.dtype.kind == "f":
         b = x.dtype.type(b)
     return Tensor(COMPARISONS[symbol](x, b), backend=a.backend)
@@ -82,5 +84,5 @@ def combine(symbol: str, a: Tensor, b: Any) -> Tensor:
     if x.dtype.kind == "f" or y.dtype.kind == "f":
         raise TensorError(f"{symbol} joins bool or integer tensors, got {x.dtype} and {y.dtype}; compare "
                          f"first, as in (x > 0) {symbol} (y > 0)")
-    checked_broadcast(symbol, (x.shape, y.shape))
+    check_broadcast(symbol, x.shape, y.shape)
     return Tensor(JOINS[symbol](x, y), backend=a.backend)

@@ -13,7 +13,7 @@ from minidrop.errors import ShapeError
 from minidrop.functions.axes import reshaped, squeeze
 from minidrop.functions.dropout import expand
 from minidrop.functions.linear import linear
-from minidrop.functions.operands import as_tensor, checked_broadcast, common_dtype, fitted
+from minidrop.functions.operands import as_tensor, check_broadcast, common_dtype, fitted
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
@@ -72,10 +72,12 @@ def matmul(a: Any, b: Any) -> Tensor:
             and a.ndim > 1 and a.dtype == b.dtype):
         return linear(a, b, transpose=True)
     a, b = expand(a), expand(b)
+    if a.ndim == 2 and b.ndim == 2:
+        return MatMul().apply(a, b)
     if a.ndim > 2 and b.ndim == 2:          # one product
         y = MatMul().apply(reshaped(a, (math.prod(a.shape[:-1]), a.shape[-1])), b)
         return reshaped(y, (*a.shape[:-1], b.shape[1]))
-    checked_broadcast("@", (a.shape[:-2], b.shape[:-2]))
+    check_broadcast("@", a.shape[:-2], b.shape[:-2])
     vectors = a.ndim == 1, b.ndim == 1
     a = reshaped(a, (1, a.shape[0])) if vectors[0] else a
     b = reshaped(b, (b.shape[0], 1)) if vectors[1] else b

@@ -103,13 +103,12 @@ def checked_axis(axis: int, ndim: int) -> int:
     return int(axis) % ndim
 
 
-def checked_broadcast(what: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the shape that shapes broadcast to; raises ShapeError if they do not."""
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        raise ShapeError(f"{what}: shapes {' and '.join(map(str, shapes))} do not broadcast: read from the "
-                         f"last axis on, lengths must be equal, or one of them 1") from None
+def check_broadcast(what: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    """Raise ShapeError unless two shapes broadcast. (np.broadcast_shapes takes ten times as long.)"""
+    for n, m in zip(reversed(a), reversed(b), strict=False):
+        if n != m and n != 1 and m != 1:
+            raise ShapeError(f"{what}: shapes {a} and {b} do not broadcast: read from the last axis on, "
+                             f"lengths must be equal, or one of them 1")
 
 
 def count_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:

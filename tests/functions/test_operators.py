@@ -368,7 +368,7 @@ def test_the_index_of_a_caller_may_change_afterwards():
     (lambda x: x + np.zeros(3), ShapeError, "+: shapes (4, 7) and (3,) do not broadcast: read from the last "
      "axis on, lengths must be equal, or one of them 1"),
     (lambda x: functions.where(x > 0, x, np.zeros(3)), ShapeError,
-     "where: shapes (4, 7) and (4, 7) and (3,)"),
+     "where: shapes (4, 7) and (3,) do not broadcast"),
     (lambda x: x + "a", TensorError, "expected a tensor, an array or a number, got str"),
     (lambda x: None * x, TensorError, "expected a tensor, an array or a number, got NoneType"),
     (lambda x: x * 1j, TensorError, "expected a tensor, an array or a number, got complex"),
