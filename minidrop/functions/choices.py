@@ -51,14 +51,16 @@ class Where(Function):
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """Return a where the condition (a bool tensor or array) holds, b elsewhere."""
-    like = next((x for x in (condition, a, b) if isinstance(x, Tensor)), None)
-    condition = expand(as_tensor(condition, like))
-    a, b = (x if isinstance(x, NUMBERS) else expand(as_tensor(x, condition)) for x in (a, b))
-    beside = next((x.dtype for x in (a, b) if isinstance(x, Tensor)), None)
-    if beside is None:
-        beside = number_dtype(number_dtype(np.dtype(bool), a), b)
-    return Where().apply(condition, *(_filled(condition.backend, x, beside) if isinstance(x, NUMBERS) else x
-                                      for x in (a, b)))
+    like = condition if isinstance(condition, Tensor) else a if isinstance(a, Tensor) else b
+    condition = expand(as_tensor(condition, like if isinstance(like, Tensor) else None))
+    first, second = isinstance(a, NUMBERS), isinstance(b, NUMBERS)
+    a = a if first else expand(as_tensor(a, condition))
+    b = b if second else expand(as_tensor(b, condition))
+    if first:
+        a = _filled(condition.backend, a, number_dtype(np.dtype(bool), b) if second else b.dtype)
+    if second:
+        b = _filled(condition.backend, b, a.dtype)
+    return Where().apply(condition, a, b)
 
 
 def _filled(backend, number, beside):

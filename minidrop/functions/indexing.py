@@ -122,10 +122,10 @@ def _part(x, part):
         return x.backend.asarray(np.asarray(part))
     if isinstance(part, np.integer):
         return int(part)
-    if isinstance(part, Tensor | list | tuple) or hasattr(part, "dtype"):
+    if isinstance(part, list | tuple):
+        part = np.asarray(part) if len(part) else np.zeros(0, np.int64)
+    if isinstance(part, Tensor) or hasattr(part, "dtype"):
         array = expand(as_tensor(part, x)).data
-        if not array.size and array.dtype.kind == "f" and isinstance(part, list | tuple):
-            array = array.astype(np.int64)      # an empty list
         if array.dtype.kind in "biu":
             return array.astype(bool if array.dtype.kind == "b" else np.int64)      # a copy: it may change
         raise TensorError(f"an index array has whole numbers or truth values, got dtype {array.dtype}; "
