@@ -3,7 +3,7 @@
 from minidrop.kernels import threads  # before anything loads NumPy, see there
 
 # isort: split
-from minidrop import functions, optim
+from minidrop import data, functions, optim
 from minidrop.apps.generation import TextModel
 from minidrop.apps.tagging import Tagger
 from minidrop.apps.translation import Translator
@@ -17,9 +17,12 @@ from minidrop.errors import (
                              DataError,
                              MinidropError,
                              NonFiniteError,
+                             PlaceError,
                              ShapeError,
                              SnapshotError,
+                             TensorError,
 )
+from minidrop.functions import tensor
 from minidrop.kept import Kept
 from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net
@@ -27,10 +30,13 @@ from minidrop.optim import find_learning_rate
 from minidrop.patterns import register_pattern
 from minidrop.solver import Solver, load_weights
 
+grad_check = check_gradients        # the name that PyTorch's users look for
+
 __version__ = "0.1.0"
 
 __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", "Kept", "L", "Layer",
-           "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError",
-           "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TextModel", "Translator",
-           "__version__", "check_gradients", "evaluate_monte_carlo", "find_learning_rate", "functions",
-           "load_weights", "monte_carlo", "no_grad", "optim", "register_layer", "register_pattern", "threads"]
+           "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "PlaceError",
+           "ShapeError", "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TensorError",
+           "TextModel", "Translator", "__version__", "check_gradients", "data", "evaluate_monte_carlo",
+           "find_learning_rate", "functions", "grad_check", "load_weights", "monte_carlo", "no_grad", "optim",
+           "register_layer", "register_pattern", "tensor", "threads"]

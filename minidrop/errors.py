@@ -54,6 +54,14 @@ class KeptError(ShapeError):
     """A function needs every unit of an input that holds only the kept ones."""
 
 
+class TensorError(MinidropError, TypeError):
+    """A tensor is used as none can be: changed in place, as a truth value, with operands of other kinds."""
+
+
+class PlaceError(ShapeError, IndexError):
+    """An index names an entry that a tensor does not have."""
+
+
 class DataError(MinidropError):
     """Data is missing, damaged or out of range. `place`: of the entry in the batch, where it is one entry."""
 

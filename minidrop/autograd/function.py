@@ -33,6 +33,7 @@ class Function:
                  "_watched")
 
     kept_rule = "dense"
+    inputs: Any         # the input Tensors, until backward has run
     _saved: tuple[str, ...] = ("input_kept", "output_kept")
 
     def __init_subclass__(cls, **more: Any):
@@ -40,7 +41,7 @@ class Function:
         cls._saved = (*cls._saved, *cls.__dict__.get("__slots__", ()))
 
     def __new__(cls, *_args: Any, **_settings: Any):
-        self = super().__new__(cls)
+        self = object.__new__(cls)
         self.inputs, self._watched = None, None
         self.outputs_count, self.returns_tuple = 1, False
         self.rank = self.age = 0        # among equal ranks the youngest runs backward first
@@ -62,36 +63,55 @@ class Function:
 
     def apply(self, *inputs: Tensor | np.ndarray) -> Any:
         """Compute the output Tensor, or a tuple of them. Other inputs become Tensors on the same device."""
-        backend = next((x.backend for x in inputs if isinstance(x, Tensor)), None)
-        inputs = tuple(x if isinstance(x, Tensor) else _on(backend, Tensor(x)) for x in inputs)
-        backend = inputs[0].backend
-        self.output_kept = self._carried(inputs)
-        arrays = self.forward(backend, *[x.data for x in inputs])
-        requires_grad = graph.is_recording() and any(x.requires_grad for x in inputs)
-        self.returns_tuple = isinstance(arrays, tuple)
-        arrays = arrays if self.returns_tuple else (arrays,)
-        self.outputs_count = len(arrays)
-        places = self.output_kept if isinstance(self.output_kept, list) else [self.output_kept] * len(arrays)
-        outputs = tuple(Tensor(array, requires_grad, backend, kept, axis)
-                        for array, (kept, axis) in zip(arrays, places, strict=True))
-        result = outputs if self.returns_tuple else outputs[0]
-        if requires_grad:
-            self.inputs = inputs
-            self.age = next(_ages)
-            self.rank = 1 + max(x.creator.rank if x.creator else 0 for x in inputs)
-            for i, output in enumerate(outputs):
-                output.creator, output.output_index = self, i
+        backend, wanted, kept, plain = None, False, None, False
+        for x in inputs:
+            if not isinstance(x, Tensor):
+                plain = True
+                continue
+            if backend is None:
+                backend = x.backend
+            wanted = wanted or x.requires_grad
+            kept = kept or x.kept is not None
+        if plain:
+            inputs = tuple([x if isinstance(x, Tensor) else _on(backend, Tensor(x)) for x in inputs])
+            backend = inputs[0].backend
+        if self.kept_rule == "native":
+            self.input_kept = tuple([(x.kept, x.kept_axis) for x in inputs])
+            self.output_kept = None, 1
         else:
+            self.output_kept = self._carried(inputs) if kept else (None, 1)
+        arrays = self.forward(backend, *[x.data for x in inputs])
+        wanted = wanted and graph.is_recording()
+        backend = self.output_backend(backend)
+        if isinstance(arrays, tuple):
+            self.returns_tuple, self.outputs_count = True, len(arrays)
+            places = self.output_kept
+            places = places if isinstance(places, list) else [places] * len(arrays)
+            outputs = result = tuple([Tensor(array, wanted, backend, kept, axis)
+                                      for array, (kept, axis) in zip(arrays, places, strict=True)])
+        else:
+            places = self.output_kept
+            kept, axis = places[0] if isinstance(places, list) else places
+            result = Tensor(arrays, wanted, backend, kept, axis)
+            outputs = (result,)
+        if not wanted:
             self.release()
+            return result
+        self.inputs, self.age, rank = inputs, next(_ages), 0
+        for x in inputs:
+            if x.creator is not None and x.creator.rank > rank:
+                rank = x.creator.rank
+        self.rank = rank + 1
+        for i, output in enumerate(outputs):
+            output.creator, output.output_index = self, i
         return result
 
+    def output_backend(self, backend: Any) -> Any:
+        """Return the Backend of the outputs, given that of the inputs: the same, unless data is moved."""
+        return backend
+
     def _carried(self, inputs):
-        if self.kept_rule == "native":
-            self.input_kept = tuple((x.kept, x.kept_axis) for x in inputs)
-            return None, 1
         compact = [x for x in inputs if x.kept is not None]
-        if not compact:
-            return None, 1
         name = type(self).__name__
         if self.kept_rule == "dense":
             raise KeptError(f"{name} needs every unit of its input, which carries {compact[0].kept}; "

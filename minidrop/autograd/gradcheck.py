@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.autograd import graph
 from minidrop.autograd.tensor import Tensor
 
 
@@ -27,11 +28,12 @@ def numerical_gradient(f: Callable, x: np.ndarray, gy: list[np.ndarray], epsilon
 
 
 def check_gradients(function: Any, *arrays: np.ndarray, wanted: Any = None, rtol: Any = 1e-5,
-                    atol: Any = 1e-7, seed: Any = 0) -> Any:
+                    atol: Any = 1e-7, seed: Any = 0) -> bool:
     """Check every wanted input's gradient of `function(*tensors)` against central differences in float64.
 
     `function` takes Tensors and returns a Tensor or a tuple of them; `arrays` are its inputs; integer arrays
-    are never differentiated. Raises AssertionError with the input, the worst entry and both values.
+    are never differentiated. Returns True; raises AssertionError with the input, the worst entry and both
+    values.
     """
     arrays = [np.array(a, np.float64) if np.asarray(a).dtype.kind == "f" else np.asarray(a) for a in arrays]
     wanted = [a.dtype.kind == "f" for a in arrays] if wanted is None else wanted
@@ -44,7 +46,6 @@ def check_gradients(function: Any, *arrays: np.ndarray, wanted: Any = None, rtol
     rng = np.random.default_rng(seed)
     tensors, outputs = run()
     gy = [rng.standard_normal(np.shape(y.data)) for y in outputs]
-    from minidrop.autograd import graph
     graph.backward(list(zip(outputs, gy, strict=True)))
     for i, (tensor, want) in enumerate(zip(tensors, wanted, strict=True)):
         if not want:
@@ -53,3 +54,4 @@ def check_gradients(function: Any, *arrays: np.ndarray, wanted: Any = None, rtol
         got = tensor.grad if tensor.grad is not None else np.zeros_like(expected)
         np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol,
                                    err_msg=f"gradient of input {i}, shape {arrays[i].shape}")
+    return True

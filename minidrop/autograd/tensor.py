@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.autograd import graph
+from minidrop.autograd.show import described
 from minidrop.backend import backend_of
-from minidrop.errors import ShapeError
+from minidrop.errors import ShapeError, TensorError
 from minidrop.kept import KeptByGroup, are_disjoint
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 # A product of several groups of samples gives blocks that overlap; reading them in the update costs less than
 # adding them up before (docs/benchmarks.md, "Groups of samples").
 MOST_OF_ONE = 4
+_COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")     # that every object has
 
 
 class Tensor:
@@ -26,7 +29,7 @@ class Tensor:
 
     `data` is physical: if `kept` is set, its axis `kept_axis` holds only the kept entries. `shape` is
     logical, as if nothing had been dropped; `grad` has the physical shape of `data`. A tensor carries at most
-    one kept set.
+    one kept set. Operators and most methods come from functions.operators; they never change a tensor.
     """
 
     __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index",
@@ -40,6 +43,8 @@ class Tensor:
         if not hasattr(data, "dtype"):
             data = np.asarray(data)
             data = data.astype(np.float32) if data.dtype == np.float64 else data
+        elif isinstance(data, np.generic):
+            data = np.asarray(data)
         self.data = data
         self.backend = backend or backend_of(data)
         self.kept = kept
@@ -86,10 +91,66 @@ class Tensor:
     def __array__(self, dtype=None, copy=None):
         return np.array(self.numpy(), dtype, copy=copy)
 
-    def __float__(self):
-        if self.data.size != 1:
+    @property
+    def size(self) -> Size:
+        """The number of entries, dropped ones included."""
+        return Size(self.shape)
+
+    @property
+    def device(self) -> str:
+        """The name of the device: "cpu" or "cuda:N"."""
+        return self.backend.name
+
+    @property
+    def is_leaf(self) -> bool:
+        """True if no function computed this tensor, or none that backward would go through."""
+        return self.creator is None
+
+    def item(self) -> Any:
+        """Return the only entry as a Python number. Raises ShapeError if there are several, or none."""
+        if self.data.size != 1 or math.prod(self.shape) != 1:
             raise ShapeError(f"tensor {self.name or ''} of shape {self.shape} is no single number")
-        return float(self.numpy().reshape(()))
+        return self.numpy().reshape(()).item()
+
+    def tolist(self) -> Any:
+        """Return the logical value as nested lists of Python numbers."""
+        return self.numpy().tolist()
+
+    def detach(self) -> Tensor:
+        """Return a tensor of the same data that backward passes do not go through."""
+        return Tensor(self.data, False, self.backend, self.kept, self.kept_axis)
+
+    def __float__(self):
+        return float(self.item())
+
+    def __int__(self):
+        return int(self.item())
+
+    def __index__(self):
+        if self.dtype.kind not in "iu" or self.ndim:
+            raise TensorError(f"only a single whole number can be an index, got {self.dtype} of shape "
+                              f"{self.shape}")
+        return int(self.item())
+
+    def __bool__(self):
+        if self.size != 1:
+            raise TensorError(f"a tensor of shape {self.shape} is neither true nor false; use x.any() or "
+                              f"x.all(), and `is` or `is not None` to ask whether there is one")
+        return bool(self.item())
+
+    def __len__(self):
+        if not self.ndim:
+            raise TensorError("a tensor of shape () is a single number and has no length")
+        return self.shape[0]
+
+    @classmethod
+    def define(cls, methods: type) -> None:
+        """Add what the body of a class defines: operators and methods, whose maths is on a higher floor."""
+        for name, value in vars(methods).items():
+            if name not in vars(object) and name not in ("__module__", "__dict__", "__weakref__"):
+                setattr(cls, name, value)
+        for name in _COMPARISONS:
+            setattr(cls, name, vars(methods)[name])
 
     def backward(self, gy: np.ndarray | None = None) -> None:
         """Add d self / d leaf, times `gy`, to the `grad` of every leaf this tensor was computed from.
@@ -116,18 +177,30 @@ class Tensor:
         return (gradient.dense(self.backend, self.data.shape) if isinstance(gradient, Block | Blocks)
                 else gradient)
 
-    def require_grad(self) -> None:
-        """Let backward passes reach this tensor."""
-        self.requires_grad = True
+    def require_grad(self, requires_grad: bool = True) -> None:
+        """Let backward passes reach this tensor, or not."""
+        self.requires_grad = bool(requires_grad)
 
     def clear_grad(self) -> None:
         """Forget the gradient."""
         self.grad = None
 
     def __repr__(self):
-        kept = f", {self.kept!r}" if self.kept is not None else ""
-        return (f"{type(self).__name__}({self.name or ''}{self.shape}, {self.dtype}, "
-                f"{self.backend.name}{kept})")
+        return described(self)
+
+
+class Size(int):
+    """A number of entries. Called, as PyTorch's size() is, it gives the shape, or the length of an axis."""
+
+    shape: tuple[int, ...]
+
+    def __new__(cls, shape: tuple[int, ...]) -> Size:
+        self = super().__new__(cls, math.prod(shape))
+        self.shape = tuple(shape)
+        return self
+
+    def __call__(self, axis: int | None = None) -> Any:
+        return self.shape if axis is None else self.shape[axis]
 
 
 class Block:

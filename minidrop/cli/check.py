@@ -1,6 +1,5 @@
 """minidrop check: reports every mistake of a file, or its nets and what each drop saves."""
 
-import math
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ from minidrop.errors import ConfigError, MinidropError
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.net.costs import costs, drop_savings
+from minidrop.net.show import cells
 from minidrop.solver import Solver
 from minidrop.solver.prepare import described_nets
 
@@ -136,13 +136,8 @@ def _saving(drop, saved, dense):
 
 
 def _cells(net, row, dropped):
-    node = row.node
-    tops = ", ".join(f"{ref.name} {'x'.join(map(str, net.graph.shapes[ref])) or 'scalar'}"
-                     for ref in node.tops)
-    count = sum(math.prod(spec.shape) for spec in node.layer.parameter_specs() if spec.trained)
-    cells = [node.name, node.config.type, tops, f"{count:,}" if count else "", _mega(row.dense) if row.dense
-             else ""]
-    return cells + [f"{_mega(row.expected)} ({row.expected / row.dense:.1%})" if row.dense else ""] * dropped
+    return [*cells(net, row.node), _mega(row.dense) if row.dense else ""] + [
+        f"{_mega(row.expected)} ({row.expected / row.dense:.1%})" if row.dense else ""] * dropped
 
 
 def _mega(flops):

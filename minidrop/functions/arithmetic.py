@@ -118,21 +118,6 @@ def weighted_sum(xs: Sequence[Tensor], coeff: Sequence[float] | None = None) -> 
     return WeightedSum(tuple(coeff) if coeff else (1.0,) * len(xs)).apply(*xs)
 
 
-def add(a: Tensor, b: Tensor) -> Tensor:
-    """Return a + b for tensors of one shape."""
-    return weighted_sum((a, b))
-
-
-def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Return a * b for tensors of one shape."""
-    return Product().apply(a, b)
-
-
 def product(xs: Sequence[Tensor]) -> Tensor:
     """Return the elementwise product of tensors of one shape."""
     return Product().apply(*xs)
-
-
-def maximum(xs: Sequence[Tensor]) -> Tensor:
-    """Return the elementwise maximum of tensors of one shape."""
-    return Maximum().apply(*xs)

@@ -74,7 +74,8 @@ class Exp(Function):
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         number = x.dtype.type
-        self.y = backend.xp.exp(x * number(self.scale) + number(self.shift))
+        plain = self.scale == 1 and self.shift == 0
+        self.y = backend.xp.exp(x if plain else x * number(self.scale) + number(self.shift))
         return self.y
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
@@ -93,21 +94,24 @@ class Log(Function):
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         number = x.dtype.type
-        self.inner = x * number(self.scale) + number(self.shift)
-        return backend.xp.log(self.inner) * number(1 / self.log_base)
+        plain = self.scale == 1 and self.shift == 0
+        self.inner = x if plain else x * number(self.scale) + number(self.shift)
+        y = backend.xp.log(self.inner)
+        return y if self.log_base == 1 else y * number(1 / self.log_base)
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         return gy * gy.dtype.type(self.scale / self.log_base) / self.inner
 
 
 class Clip(Function):
-    """y = max(low, min(x, high)), with the derivative 1 where low <= x <= high, 0 elsewhere."""
+    """y = max(low, min(x, high)), with the derivative 1 where low <= x <= high, else 0. None: no bound."""
 
     __slots__ = ("low", "high", "x")
     kept_rule = "same"
 
-    def __init__(self, low: float, high: float):
-        self.low, self.high = low, high
+    def __init__(self, low: float | None, high: float | None):
+        self.low = -math.inf if low is None else low
+        self.high = math.inf if high is None else high
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         number = x.dtype.type
@@ -172,8 +176,8 @@ def log(x: Tensor, base: float | None = None, scale: float = 1.0, shift: float =
     return Log(base, scale, shift).apply(x)
 
 
-def clip(x: Tensor, low: float, high: float) -> Tensor:
-    """Return max(low, min(x, high))."""
+def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """Return max(low, min(x, high)); None: no bound."""
     return Clip(low, high).apply(x)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from minidrop.autograd import Block, Blocks, Function, Tensor
 from minidrop.backend import sigmoid
 from minidrop.errors import ShapeError
-from minidrop.functions.arithmetic import add
+from minidrop.functions.binary import add
 from minidrop.functions.dropout import expand, multiply_mask, scale, take
 from minidrop.functions.groups import JoinGroups, SplitGroups, inhabited
 from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows

@@ -11,6 +11,7 @@ import numpy as np
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.functions.indices import refuse, whole_numbers
+from minidrop.functions.operands import takes_dim
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -36,6 +37,25 @@ class Softmax(Function):
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         product = gy * self.y
         return product - self.y * product.sum(axis=self.axis, keepdims=True)
+
+
+class LogSoftmax(Function):
+    """y_i = x_i - log sum_j exp(x_j) along `axis`."""
+
+    __slots__ = ("axis", "y")
+
+    def __init__(self, axis: int = 1):
+        self.axis = axis
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        xp = backend.xp
+        y = x - x.max(axis=self.axis, keepdims=True)
+        y -= xp.log(xp.exp(y).sum(axis=self.axis, keepdims=True))
+        self.y = y
+        return y
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        return gy - backend.xp.exp(self.y) * gy.sum(axis=self.axis, keepdims=True)
 
 
 class SoftmaxCrossEntropy(Function):
@@ -136,9 +156,16 @@ def checked_labels(backend: Backend, label: np.ndarray, shape: tuple[int, int], 
     return refuse(backend, whole, flat, wrong, "label", classes, f"the scores have {classes} classes"), valid
 
 
+@takes_dim
 def softmax(x: Tensor, axis: int = 1) -> Tensor:
     """Return exp(x) / sum exp(x) along `axis`."""
     return Softmax(axis).apply(x)
+
+
+@takes_dim
+def log_softmax(x: Tensor, axis: int = 1) -> Tensor:
+    """Return log softmax(x) along `axis`, exact also where softmax(x) is 0 to rounding."""
+    return LogSoftmax(axis).apply(x)
 
 
 def softmax_cross_entropy(x: Tensor, label: Tensor | np.ndarray, axis: int = 1,

@@ -174,6 +174,14 @@ class Layer:
     def close(self) -> None:
         """Stop threads and close files."""
 
+    def __repr__(self):
+        """Type, name, blobs and parameters; a layer that is not whole yet shows what it has."""
+        config, params = getattr(self, "config", None), getattr(self, "params", {})
+        flow = (f"{', '.join(config.bottom)} -> {', '.join(config.top)}".strip() if config is not None
+                else "not built")
+        shown = "".join(f"; {name} {'x'.join(map(str, p.shape))}" for name, p in params.items())
+        return f"{self.type or type(self).__name__}({getattr(self, 'name', '')!r}: {flow}{shown})"
+
 
 class ProductLayer(Layer):
     """Base class of layers that compute y = x W^T + b, with inner_product_param as settings.

@@ -23,6 +23,7 @@ from minidrop.net.planner import plan_compaction
 from minidrop.net.problems import Problems
 from minidrop.net.reshuffle import check_shared, find_reshuffles
 from minidrop.net.run import Run
+from minidrop.net.show import described
 from minidrop.net.weights import Weights
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class Net(Weights, Lifetime):
         self._forwards = 0      # counts forward passes; None after a call of draw_patterns
         self.drops = NetDrops(self.graph, self.plan)
         self.run = Run(self)
+
+    __repr__ = described
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> Net:

@@ -19,7 +19,7 @@ from minidrop.config import SolverConfig, SolverParameter, load_solver
 from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError, fits_into_memory
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
-from minidrop.solver import caffe_state, state
+from minidrop.solver import caffe_state, show, state
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import warn_of_best, warn_of_ignored
 from minidrop.solver.evaluation import TestStopped, as_plain, run_test
@@ -85,6 +85,7 @@ class Solver:
 
     last_snapshot: Path | None = None
     _stopping = False
+    __repr__ = show.described
 
     def __init__(self, source: SolverConfig | SolverParameter | str | PathLike,
                  overrides: Mapping | Sequence[str] = (), dropout: str | None = None, device: str = "auto",
@@ -131,7 +132,6 @@ class Solver:
             for old, new in zip(self._nets, nets, strict=True):     # references to a net stay valid
                 old.become(new)
         self._nets = self._nets or nets
-        self.net: Net
         self.net, *self.test_nets = self._nets
         self.seed = seed
         self.updater = Updater(self.settings, self.net)

@@ -14,7 +14,8 @@ def test_a_dense_tensor():
     assert x.shape == (2, 3) and x.ndim == 2 and x.dtype == np.float64
     assert x.kept is None and x.grad is None and not x.requires_grad
     assert x.numpy().tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert repr(x) == "Tensor(x(2, 3), float64, cpu)"
+    assert repr(x) == ("Tensor(x, [[0., 1., 2.],\n           [3., 4., 5.]],\n"
+                       "          shape=(2, 3), float64, cpu)")
 
 
 def test_a_compact_tensor_shows_its_logical_self():
@@ -22,7 +23,8 @@ def test_a_compact_tensor_shows_its_logical_self():
     assert x.shape == (1, 8) and x.data.shape == (1, 3)
     assert x.numpy().tolist() == [[0, 1, 0, 0, 2, 0, 0, 3]]
     assert np.asarray(x).tolist() == x.numpy().tolist()
-    assert repr(x) == "Tensor((1, 8), float64, cpu, Kept(3 of 8: 1 of every 3 from 1))"
+    assert repr(x) == ("Tensor([[0., 1., 0., 0., 2., 0., 0., 3.]], shape=(1, 8), float64, cpu, axis 1 "
+                       "Kept(3 of 8: 1 of every 3 from 1))")
 
 
 def test_a_kept_set_on_the_first_axis():
@@ -74,11 +76,10 @@ def test_an_array_before_the_operator_loses_no_gradient(array):
         x.clear_grad()
 
 
-@pytest.mark.parametrize("call", [lambda a, x: a - x, lambda a, x: a / x, lambda a, x: a @ x,
-                                  lambda a, x: a ** x, lambda a, x: a > x,
-                                  lambda a, x: np.float64(2) - x, lambda a, x: np.exp(x),
-                                  lambda a, x: np.multiply(a, x)])
+@pytest.mark.parametrize("call", [lambda a, x: np.exp(x), lambda a, x: np.multiply(a, x),
+                                  lambda a, x: np.add(x, a), lambda a, x: a // x, lambda a, x: x % 2])
 def test_what_a_tensor_has_no_operator_for_is_refused(call):
+    """A ufunc would compute an array, which has no gradient."""
     with pytest.raises(TypeError):
         call(np.ones(2), Parameter(np.ones(2)))
 
@@ -115,7 +116,8 @@ def test_a_new_parameter():
     assert W.requires_grad and W.grad is None and W.blocks == [] and (W.lr_mult, W.decay_mult) == (1, 1)
     assert W.dense_grad().tolist() == [[0, 0, 0], [0, 0, 0]] and W.blocks == []
     assert not Parameter(np.zeros(3), lr_mult=0).requires_grad
-    assert repr(W) == "Parameter(ip1.weight(2, 3), float64, cpu)"
+    assert repr(W).endswith("shape=(2, 3), float64, cpu, requires_grad=True)")
+    assert repr(W).startswith("Parameter(ip1.weight, [[0., 0., 0.],\n                       [0., 0., 0.]]")
 
 
 def test_blocks_at_one_place_are_summed():

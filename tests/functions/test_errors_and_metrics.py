@@ -57,8 +57,9 @@ def test_a_target_of_the_sigmoid_loss_is_a_probability(value, ignore):
 
 
 @in_turn("call, message", [
-    (lambda x: x + Tensor(np.zeros(3)), "sum: tensors of one shape expected, got (4, 3), (3,)"),
-    (lambda x: x * Tensor(2.0), "product: tensors of one shape expected, got (4, 3), ()"),
+    (lambda x: functions.weighted_sum([x, Tensor(np.zeros(3))]),
+     "sum: tensors of one shape expected, got (4, 3), (3,)"),
+    (lambda x: functions.product([x, Tensor(2.0)]), "product: tensors of one shape expected, got (4, 3), ()"),
     (lambda x: functions.maximum([x, Tensor(np.zeros((4, 1)))]), "maximum: tensors of one shape expected, "
      "got (4, 3), (4, 1)"),
     (lambda x: functions.linear(x, Tensor(np.zeros((2, 5)))), "linear: x has 3 features, but W of shape (2, "

@@ -1,0 +1,87 @@
+"""Products of matrices and stacks of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidrop.autograd import Function, Tensor
+from minidrop.errors import ShapeError
+from minidrop.functions.axes import reshaped, squeeze
+from minidrop.functions.dropout import expand
+from minidrop.functions.linear import linear
+from minidrop.functions.operands import as_tensor, check_broadcast, common_dtype, fitted
+
+if TYPE_CHECKING:
+    from minidrop.backend.generic.base import Backend
+
+
+class MatMul(Function):
+    """y = a b of matrices (..., rows, inner) and (..., inner, columns), whose other axes broadcast."""
+
+    __slots__ = ("a", "b")
+
+    def forward(self, backend: Backend, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        dtype = common_dtype(a.dtype, b.dtype)
+        self.a, self.b = a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+        return _product(backend, a, b)
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
+        ga = gb = None
+        first, second = (x.data for x in self.inputs)
+        if wanted[0]:
+            ga = fitted(_product(backend, gy, self.b.swapaxes(-1, -2)), first.shape, first.dtype)
+        if wanted[1]:
+            gb = fitted(_product(backend, self.a.swapaxes(-1, -2), gy), second.shape, second.dtype)
+        return ga, gb
+
+
+def _product(backend, a, b):
+    """Return a b: in the precision of the device for single matrices, and for stacks of equal size."""
+    if a.dtype.kind == "f":
+        if a.ndim == 2 and b.ndim == 2:
+            return backend.gemm(a, b)
+        if a.ndim == 3 and b.ndim == 3 and len(a) == len(b) and _has_rows(a) and _has_rows(b):
+            return backend.gemm_stack(a, b)
+    return backend.xp.matmul(a, b)
+
+
+def _has_rows(x):
+    return x.itemsize in x.strides[1:]
+
+
+def matmul(a: Any, b: Any) -> Tensor:
+    """Return a @ b: of vectors, of matrices, of stacks of matrices, as in NumPy and PyTorch.
+
+    If a carries a kept set on its last axis and b is a matrix, only the kept rows of b are read, as in
+    `linear`; other compact operands are expanded. Raises ShapeError where lengths do not fit.
+    """
+    like = a if isinstance(a, Tensor) else b if isinstance(b, Tensor) else None
+    a, b = as_tensor(a, like), as_tensor(b, like)
+    if not a.ndim or not b.ndim:
+        raise ShapeError(f"@ multiplies matrices and vectors, got shapes {a.shape} and {b.shape}; * is the "
+                         f"product with a number")
+    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ShapeError(f"@: shapes {a.shape} and {b.shape} do not fit: the last axis of the first has "
+                         f"{a.shape[-1]} entries, axis {b.ndim - 2 if b.ndim > 1 else 0} of the second "
+                         f"{b.shape[-2 if b.ndim > 1 else 0]}")
+    if (a.kept is not None and a.kept_axis % a.ndim == a.ndim - 1 and b.kept is None and b.ndim == 2
+            and a.ndim > 1 and a.dtype == b.dtype):
+        return linear(a, b, transpose=True)
+    a, b = expand(a), expand(b)
+    if a.ndim == 2 and b.ndim == 2:
+        return MatMul().apply(a, b)
+    if a.ndim > 2 and b.ndim == 2:          # one product
+        y = MatMul().apply(reshaped(a, (math.prod(a.shape[:-1]), a.shape[-1])), b)
+        return reshaped(y, (*a.shape[:-1], b.shape[1]))
+    check_broadcast("@", a.shape[:-2], b.shape[:-2])
+    vectors = a.ndim == 1, b.ndim == 1
+    a = reshaped(a, (1, a.shape[0])) if vectors[0] else a
+    b = reshaped(b, (b.shape[0], 1)) if vectors[1] else b
+    y = MatMul().apply(a, b)
+    lost = [axis for axis, vector in zip((-2, -1), vectors, strict=True) if vector]
+    return squeeze(y, lost) if lost else y
+

@@ -1,0 +1,242 @@
+"""Sums, means, extremes over axes, as NumPy and PyTorch have them; of the dense value of a compact tensor.
+
+Everywhere `axis` is one axis, several, or None for all; `dim` and `keepdim`, PyTorch's names, are understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidrop.autograd import Function, Tensor
+from minidrop.errors import ShapeError, TensorError
+from minidrop.functions.binary import divide, subtract
+from minidrop.functions.operands import as_float, checked_axes, checked_axis, count_of, takes_dim, values_of
+from minidrop.functions.unary import sqrt, square
+
+if TYPE_CHECKING:
+    from minidrop.backend.generic.base import Backend
+
+Axes = int | Sequence[int] | None
+
+
+class _Reduction(Function):
+    """Base class: y has length 1 along `axes` of x, or lacks them unless `keepdims`."""
+
+    __slots__ = ("axes", "keepdims", "shape", "dtype")
+
+    def __init__(self, axes: tuple[int, ...], keepdims: bool):
+        self.axes, self.keepdims = axes, bool(keepdims)
+
+    def kept_axes(self, y: np.ndarray) -> np.ndarray:
+        """Return an array like y with the axes of x."""
+        return y.reshape([1 if i in self.axes else n for i, n in enumerate(self.shape)])
+
+    def repeated(self, backend: Backend, g: np.ndarray) -> np.ndarray:
+        """Return an array like y, repeated to the shape of x."""
+        out = backend.empty(self.shape, self.dtype)
+        out[...] = self.kept_axes(g)
+        return out
+
+
+class Sum(_Reduction):
+    """y = sum of x over axes, divided by their number if `is_mean`. Integers are summed as int64."""
+
+    __slots__ = ("is_mean", "count")
+
+    def __init__(self, axes: tuple[int, ...], keepdims: bool, is_mean: bool = False):
+        super().__init__(axes, keepdims)
+        self.is_mean = is_mean
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        self.shape, self.dtype = x.shape, x.dtype
+        dtype = x.dtype if x.dtype.kind == "f" else as_float(x.dtype) if self.is_mean else np.dtype(np.int64)
+        y = x.sum(axis=self.axes, keepdims=self.keepdims, dtype=dtype)
+        if self.is_mean:
+            self.count = dtype.type(count_of(x.shape, self.axes))
+            y = y / self.count
+        return y
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        return self.repeated(backend, gy / self.count if self.is_mean else gy)
+
+
+class Extreme(_Reduction):
+    """y = the largest entry of x over axes, or the smallest. Equal ones share the gradient, as in amax."""
+
+    __slots__ = ("largest", "x", "y")
+
+    def __init__(self, axes: tuple[int, ...], keepdims: bool, largest: bool):
+        super().__init__(axes, keepdims)
+        self.largest = largest
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        self.shape, self.dtype, self.x = x.shape, x.dtype, x
+        self.y = (x.max if self.largest else x.min)(axis=self.axes, keepdims=self.keepdims)
+        return self.y
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        chosen = (self.x == self.kept_axes(self.y)).astype(gy.dtype)
+        return chosen * (self.kept_axes(gy) / chosen.sum(axis=self.axes, keepdims=True))
+
+
+class Norm(_Reduction):
+    """y = sqrt(sum x^2) over axes, with the derivative x / y, 0 where y is 0."""
+
+    __slots__ = ("x", "y")
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        self.shape, self.dtype, self.x = x.shape, x.dtype, x
+        self.y = backend.xp.sqrt((x * x).sum(axis=self.axes, keepdims=self.keepdims))
+        return self.y
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        zero = self.y == 0
+        return self.x * self.kept_axes(gy * (~zero).astype(gy.dtype) / (self.y + zero.astype(gy.dtype)))
+
+
+class CumSum(Function):
+    """y_i = x_0 + ... + x_i along an axis."""
+
+    __slots__ = ("axis",)
+
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        return backend.xp.cumsum(x, axis=self.axis)
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        xp = backend.xp
+        return xp.ascontiguousarray(xp.flip(xp.cumsum(xp.flip(gy, self.axis), axis=self.axis), self.axis))
+
+
+class LogSumExp(_Reduction):
+    """y = log sum exp(x) over axes, shifted by the largest entry, so that it cannot overflow."""
+
+    __slots__ = ("share",)
+
+    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        xp, self.shape, self.dtype = backend.xp, x.shape, x.dtype
+        largest = x.max(axis=self.axes, keepdims=True)
+        shift = xp.where(xp.isfinite(largest), largest, x.dtype.type(0))
+        with np.errstate(divide="ignore"):          # of nothing but -inf
+            self.share = xp.exp(x - shift)
+            total = self.share.sum(axis=self.axes, keepdims=True)
+            y = shift + xp.log(total)
+        self.share /= total
+        return y if self.keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in self.axes])
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+        return self.kept_axes(gy) * self.share
+
+
+@takes_dim
+def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Return the sum over axes; of integers and truth values as int64."""
+    x = values_of(x)
+    return Sum(checked_axes(axis, x.ndim), keepdims).apply(x)
+
+
+@takes_dim
+def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Return the mean over axes; of integers as float32. Raises ShapeError if there are no entries."""
+    x = values_of(x)
+    return Sum(_some(x, axis, "mean"), keepdims, True).apply(x)
+
+
+@takes_dim
+def var(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1) -> Tensor:
+    """Return sum (x - mean)^2 / (n - correction) over axes of n entries.
+
+    correction: 1, PyTorch's default, estimates the variance of what the entries were drawn from; 0, NumPy's,
+    gives that of the entries. Raises ShapeError unless n > correction.
+    """
+    x = values_of(x)
+    axes = _some(x, axis, "variance")
+    count = count_of(x.shape, axes)
+    if count <= correction:
+        raise ShapeError(f"a variance of {count} entr{'y' if count == 1 else 'ies'} with correction "
+                         f"{correction:g} divides by {count - correction:g}; pass correction=0")
+    deviation = square(subtract(x, mean(x, axes, True)))
+    return divide(sum(deviation, axes, keepdims), float(count - correction))
+
+
+@takes_dim
+def std(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1) -> Tensor:
+    """Return the square root of `var`."""
+    return sqrt(var(x, axis, keepdims, correction))
+
+
+def max(x: Any, *given: Any, axis: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
+    """Return the largest entry over axes; equal ones share the gradient."""
+    return _extreme("max", x, axis, keepdims, given, named)
+
+
+def min(x: Any, *given: Any, axis: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
+    """Return the smallest entry over axes; equal ones share the gradient."""
+    return _extreme("min", x, axis, keepdims, given, named)
+
+
+def amax(x: Any, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """Return the largest entry over axes: `max` under PyTorch's name for it."""
+    return max(x, axis=dim, keepdims=keepdim)
+
+
+def amin(x: Any, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """Return the smallest entry over axes: `min` under PyTorch's name for it."""
+    return min(x, axis=dim, keepdims=keepdim)
+
+
+def _extreme(name, x, axis, keepdims, given, named):
+    if given or named:      # PyTorch returns a pair then; unpacking a tensor would give another, silently
+        raise TensorError(f"{name}(x, axis=...) takes axis and keepdims, by name, and returns the entries "
+                          f"alone; their places are arg{name}(x, axis=...), and the {name}imum of two "
+                          f"tensors is {name}imum(a, b)")
+    x = values_of(x)
+    return Extreme(_some(x, axis, f"{name}imum"), keepdims, name == "max").apply(x)
+
+
+@takes_dim
+def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Return log sum exp(x) over axes, without overflow."""
+    x = values_of(x)
+    return LogSumExp(_some(x, axis, "logsumexp"), keepdims).apply(x)
+
+
+@takes_dim
+def cumsum(x: Any, axis: int) -> Tensor:
+    """Return the sums of the entries up to each one along an axis."""
+    x = values_of(x)
+    return CumSum(checked_axis(axis, x.ndim)).apply(x)
+
+
+@takes_dim
+def norm(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Return the Euclidean norm over axes, sqrt(sum x^2)."""
+    x = values_of(x)
+    x = x if x.dtype.kind == "f" else Tensor(x.data.astype(as_float(x.dtype)), backend=x.backend)
+    return Norm(checked_axes(axis, x.ndim), keepdims).apply(x)
+
+
+def places(x: Tensor, axis: int | None, keepdims: bool, name: str) -> Tensor:
+    """Return argmax or argmin as int64, without gradient; of equal entries the first. axis None: of all."""
+    x, xp = values_of(x), x.backend.xp
+    axis = None if axis is None else checked_axis(axis, x.ndim)
+    whole = axis is None
+    if not (x.size if axis is None else x.shape[axis]):
+        raise ShapeError(f"{name}: shape {x.shape} has no entries along axis {axis}")
+    found = getattr(xp, name)(x.data, axis=axis)
+    if keepdims:
+        found = xp.asarray(found).reshape([1 if whole or i == axis else n
+                                           for i, n in enumerate(x.shape)])
+    return Tensor(xp.asarray(found, np.int64), backend=x.backend)
+
+
+def _some(x, axis, what):
+    axes = checked_axes(axis, x.ndim)
+    if not count_of(x.shape, axes):
+        raise ShapeError(f"shape {x.shape} has no entries along axes {axes} to take a {what} of")
+    return axes

@@ -1,0 +1,491 @@
+"""Operators, methods and functions of tensors: gradients, PyTorch, compact tensors, dtypes, errors."""
+
+import gc
+import operator
+import weakref
+
+import numpy as np
+import pytest
+from cases import in_turn
+from operator_cases import PAIRS, SHARED, X, numbers
+
+import minidrop as md
+from minidrop import Kept, Parameter, Tensor, check_gradients, functions
+from minidrop.autograd import backward
+from minidrop.backend import Backend
+from minidrop.errors import BackendError, DataError, PlaceError, ShapeError, TensorError
+from minidrop.kept import KeptByGroup
+
+# A step of the numerical gradient would change which entry is the largest, or what has no gradient.
+NOT_NUMERICALLY = {"x.max ties", "x.detach"}
+
+
+@in_turn("name", [name for name in SHARED if name not in NOT_NUMERICALLY])
+def test_gradient(name):
+    check_gradients(*SHARED[name])
+
+
+@in_turn("name", [name for name in PAIRS if "weighted" not in name and name != "maximum of equals"])
+def test_gradient_of_a_function(name):
+    function, *arrays = PAIRS[name]
+    wanted = [i == 0 and np.asarray(a).dtype.kind == "f" for i, a in enumerate(arrays)]
+    check_gradients(lambda *xs: function(functions, functions, *xs), *arrays, wanted=wanted)
+
+
+@pytest.mark.filterwarnings("ignore:reduction. 'mean'")         # of kl_div
+class TestAgainstTorch:
+    @pytest.fixture(autouse=True)
+    def reference(self):
+        self.torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+
+    @in_turn("name", SHARED)
+    def test_operators(self, agrees_with_torch, dtype, name):
+        function, *arrays = SHARED[name]
+        agrees_with_torch(function, function, *map(_rounded, arrays))
+
+    @in_turn("name", PAIRS)
+    def test_functions(self, agrees_with_torch, name):
+        function, *arrays = PAIRS[name]
+        agrees_with_torch(lambda *xs: function(functions, functions, *xs),
+                          lambda *xs: function(self.torch.nn.functional, self.torch, *xs),
+                          *map(_rounded, arrays))
+
+
+def _rounded(array):
+    """Floating-point numbers that both dtypes represent, so that no comparison depends on the dtype."""
+    return array.astype(np.float32).astype(np.float64) if np.asarray(array).dtype.kind == "f" else array
+
+
+# -- compact tensors -----------------------------------------------------------------------------------------
+EVEN, ODD, LIST = Kept(0, 2, 1, 7), Kept(1, 2, 1, 7), Kept.of([1, 2, 6], 7)
+UNEVEN = KeptByGroup([LIST, Kept(0, 2, 1, 7)])
+
+
+def compact_and_dense(kept, axis=1, seed=0):
+    """A compact leaf, and a dense one of the same value."""
+    x = numbers(4, 7, 3, seed=seed)[..., 0]
+    x = x if axis else np.ascontiguousarray(x.T)
+    taken = functions.take(Tensor(x), kept, axis)
+    return (Tensor(taken.data.copy(), True, kept=kept, kept_axis=axis), Tensor(taken.numpy(), True))
+
+
+def agree(function, *pairs):
+    """The function of compact tensors equals that of their dense values, and so do the gradients."""
+    found = []
+    for tensors in zip(*pairs, strict=True):
+        y = function(*tensors)
+        y = y if isinstance(y, tuple) else (y,)
+        for one in y:
+            assert one.shape == np.shape(one.numpy())
+        if y[0].requires_grad:
+            gys = [np.random.default_rng([i, *one.shape]).uniform(1, 2, one.shape) for i, one in enumerate(y)]
+            backward([(one, one.backend.compact(gy, one.kept, one.kept_axis))
+                      for one, gy in zip(y, gys, strict=True)])
+        # of a compact leaf dropped entries are no variables: their gradients are not known
+        gradients = [x.grad if x.kept is None or x.grad is None
+                     else x.backend.expand(x.grad, x.kept, x.kept_axis) for x in tensors]
+        found.append(([one.numpy() for one in y], gradients))
+    for ours, theirs in zip(found[0][0], found[1][0], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+    for ours, theirs, (compact, _) in zip(found[0][1], found[1][1], pairs, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None and compact.kept is not None:
+            back = compact.backend.expand(compact.backend.compact(theirs, compact.kept, compact.kept_axis),
+                                          compact.kept, compact.kept_axis)
+            np.testing.assert_allclose(ours, back, rtol=1e-12, atol=1e-14)
+        elif ours is not None:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+ON_ZERO = ("log", "sqrt", "**", "std")         # not differentiable where an entry is dropped
+ONE_OPERAND = {name: case for name, case in SHARED.items()
+               if len(case) == 2 and case[1].shape == (4, 7) and not any(word in name for word in ON_ZERO)
+               and "/ x" not in name}
+
+
+@in_turn("name", ONE_OPERAND)
+@in_turn("kept", [EVEN, LIST, Kept(9, 9, 1, 7), Kept.all(7), UNEVEN])
+def test_one_compact_operand(kept, name):
+    agree(ONE_OPERAND[name][0], compact_and_dense(kept))
+
+
+@in_turn("name", [name for name, case in SHARED.items() if len(case) == 2 and case[1].shape == (4, 7)])
+@in_turn("kept", [EVEN, UNEVEN])
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_values_of_one_compact_operand(kept, name):
+    """Also where the dropped entries, 0, give infinities."""
+    x, dense = compact_and_dense(kept)
+    with md.no_grad():
+        ours, theirs = SHARED[name][0](x), SHARED[name][0](dense)
+    for one, other in zip(*((y if isinstance(y, tuple) else (y,)) for y in (ours, theirs)), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@in_turn("first, second", [(EVEN, EVEN), (EVEN, ODD), (EVEN, None), (None, LIST), (UNEVEN, UNEVEN),
+                           (UNEVEN, EVEN), (None, UNEVEN)])
+@in_turn("symbol, function", [
+    ("+", operator.add), ("-", operator.sub), ("*", operator.mul), ("/", lambda a, b: a / (b * b + 1)),
+    ("max", functions.maximum), ("min", functions.minimum),
+    ("where", lambda a, b: functions.where(a > b, a, b)),
+    ("cat", lambda a, b: functions.cat([a, b])), ("stack", lambda a, b: functions.stack([a, b])),
+    ("@", lambda a, b: a @ b.T), ("**", lambda a, b: (a * a + 1) ** b),
+    ("mse", functions.mse_loss), ("huber", functions.huber_loss)])
+def test_two_operands_of_which_some_are_compact(first, second, symbol, function):
+    def pair(kept, seed):
+        if kept is not None:
+            return compact_and_dense(kept, seed=seed)
+        x = numbers(4, 7, seed=seed)
+        return Tensor(x, True), Tensor(x, True)
+    agree(function, pair(first, 1), pair(second, 2))
+
+
+@in_turn("function", [
+    lambda x: x + numbers(7), lambda x: numbers(4, 1) * x, lambda x: x - numbers(2, 4, 7),
+    lambda x: x * Tensor(numbers()), lambda x: x * 0, lambda x: x / 2, lambda x: x[0],
+    lambda x: x[:, [1, 1, 0]], lambda x: x.sum(0), lambda x: x.mean(), lambda x: x @ numbers(7, 2),
+    lambda x: numbers(3, 4) @ x, lambda x: x.astype("float32").astype("float64"), lambda x: x.clone(),
+    lambda x: x.softmax(1), lambda x: x.clip(0.1, None), lambda x: x.clip(-0.1, 0.2), lambda x: x.norm(),
+    lambda x: functions.cross_entropy(x, [1, 2, 3, 4]), lambda x: x.masked_fill(x == 0, 3.0)])
+def test_compact_tensors_with_arrays(function):
+    for kept in (EVEN, UNEVEN):
+        agree(function, compact_and_dense(kept))
+
+
+def test_a_kept_set_on_the_first_axis():
+    for function in (lambda x: x + 1, lambda x: x * 2, lambda x: x[2], lambda x: x.T, lambda x: x.sum(1),
+                     lambda x: x @ numbers(4, 2)):
+        agree(function, compact_and_dense(EVEN, 0))
+
+
+def test_what_carries_a_kept_set_on():
+    x, _ = compact_and_dense(EVEN)
+    for y in (x * 2, 3 * x, x / 2, -x, abs(x), x.relu(), x.tanh(), (x * x).sqrt(), x ** 2, x.clip(-1, 1),
+              x * x, x - x, x.clone(), x.detach(), x.double(), x.sin(), x.round(), functions.maximum(x, x)):
+        assert y.kept == EVEN and y.data.shape == (4, 4)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expanded = [x + 1, 1 - x, 2 / x, x.exp(), x.sigmoid(), x.clip(1, 2), x * np.nan, x / 0, x ** 0,
+                    x ** -1, 2 ** x, x > 0, x * numbers(7), x * Tensor(2.0)]
+    for y in expanded:
+        assert y.kept is None and y.data.shape == (4, 7)
+
+
+def test_a_compact_operand_of_a_product_reads_only_the_kept_rows():
+    x, _ = compact_and_dense(EVEN)
+    W = Parameter(numbers(7, 2))
+    (x @ W).sum().backward()
+    assert [block.rows for block in W.blocks] == [EVEN]
+
+
+# -- dtypes --------------------------------------------------------------------------------------------------
+SINGLE, WHOLE = np.float32([1, 2, 3]), np.array([1, 2, 3])
+
+
+@in_turn("y, dtype", [
+    (Tensor(SINGLE) * 2.5, "float32"), (2 ** Tensor(SINGLE), "float32"), (1 / Tensor(SINGLE), "float32"),
+    (Tensor(SINGLE) + np.float64(2), "float32"), (np.float64(2) - Tensor(SINGLE), "float32"),
+    (Tensor(SINGLE) * WHOLE, "float32"), (WHOLE / Tensor(SINGLE), "float32"),
+    (Tensor(SINGLE) * Tensor(WHOLE), "float32"), (Tensor(SINGLE) + SINGLE.astype("f8"), "float64"),
+    (Tensor(SINGLE) + [1.0, 2.0, 3.0], "float32"), (Tensor(SINGLE) * True, "float32"),
+    (Tensor(SINGLE.astype("f8")) * np.float32(0.5), "float64"), (Tensor(SINGLE).sum() * 2.0, "float32"),
+    (Tensor(WHOLE) + 1, "int64"), (Tensor(WHOLE) * 0.5, "float32"), (Tensor(WHOLE) / 2, "float32"),
+    (Tensor(WHOLE).mean(), "float32"), (Tensor(WHOLE).sqrt(), "float32"), (-Tensor(WHOLE), "int64"),
+    ((Tensor(SINGLE) > 1) + 1, "int64"), ((Tensor(SINGLE) > 1) * 2.0, "float32"),
+    ((Tensor(SINGLE) > 1).sum(), "int64"), ((Tensor(SINGLE) > 1).mean(), "float32"),
+    ((Tensor(SINGLE) == WHOLE), "bool"), (~(Tensor(SINGLE) == 2) & (Tensor(SINGLE) > 1), "bool"),
+    (Tensor(SINGLE).argmax(), "int64"), (Tensor(SINGLE) @ WHOLE, "float32"), (Tensor(WHOLE) @ WHOLE, "int64"),
+    (functions.where(WHOLE > 1, Tensor(SINGLE), 0), "float32"), (functions.where(WHOLE > 1, 1, 0), "int64"),
+    (functions.where(WHOLE > 1, 1.0, 0), "float32"), (functions.cat([Tensor(SINGLE), WHOLE]), "float32"),
+    (Tensor(SINGLE).float(), "float32"), (Tensor(SINGLE).double(), "float64"),
+    (Tensor(SINGLE).long(), "int64"), (Tensor(SINGLE).bool(), "bool"),
+    (Tensor(SINGLE).to("float64"), "float64"), (Tensor(WHOLE).norm(), "float32"),
+    (Tensor(SINGLE).astype(float), "float32"), (Tensor(SINGLE).to(np.int8), "int8"),
+    (md.tensor([1.5, 2]), "float32"), (md.tensor([1, 2]), "int64"), (md.tensor([True]), "bool"),
+    (md.tensor([]), "float32"), (md.tensor(SINGLE.astype("f8")), "float64"), (md.tensor(2.0), "float32"),
+    (md.tensor([1, 2], "float64"), "float64"), (md.tensor(Tensor(SINGLE)), "float32"),
+], ids=lambda case: f"{case[1]}: {case[0]}")
+def test_dtype(y, dtype):
+    assert isinstance(y, Tensor) and y.dtype == dtype
+
+
+def test_gradients_have_the_dtype_and_shape_of_their_operand():
+    x, y = Tensor(SINGLE, True), Tensor(np.ones((2, 3)), True)
+    for function in (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow,
+                     functions.maximum, lambda a, b: functions.where(b > 0, a, b), lambda a, b: a @ b.T,
+                     lambda a, b: functions.cat([a[None], b])):
+        x.clear_grad()
+        y.clear_grad()
+        function(x, y).sum().backward()
+        assert (x.grad.dtype, x.grad.shape, y.grad.dtype, y.grad.shape) == ("f4", (3,), "f8", (2, 3))
+
+
+# -- what is no differentiable operation ---------------------------------------------------------------------
+def test_comparisons():
+    x = Tensor(np.array([1.0, 2.0, 3.0]), True)
+    for symbol in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
+        for other in (2, 2.0, np.array([3.0, 2.0, 1.0]), Tensor([3.0, 2.0, 1.0]), [3, 2, 1], np.array(2)):
+            plain = other.numpy() if isinstance(other, Tensor) else np.asarray(other)
+            y = symbol(x, other)
+            assert isinstance(y, Tensor) and not y.requires_grad and y.dtype == bool
+            assert y.tolist() == symbol(x.data, plain).tolist()
+            if not isinstance(other, list):
+                assert symbol(other, x).tolist() == symbol(plain, x.data).tolist()
+    assert (x == None) is False and (x != "a") is True and x != object()        # noqa: E711
+    with pytest.raises(TypeError):
+        x < None        # noqa: B015
+    with pytest.raises(ShapeError, match=r"^==: shapes \(3,\) and \(2,\) do not broadcast"):
+        x == np.zeros(2)        # noqa: B015
+
+
+def test_tensors_are_dictionary_keys_by_identity():
+    x, y = Tensor([1.0]), Tensor([1.0])
+    places = {x: 1, y: 2}
+    assert places[x] == 1 and places[y] == 2 and len({x, y, x}) == 2
+
+
+def test_truth_length_and_iteration():
+    assert bool(Tensor([[2.0]])) and not Tensor(0.0) and (Tensor([1.0, 1.0]) == 1).all()
+    with pytest.raises(TensorError, match=r"a tensor of shape \(2,\) is neither true nor false; use x.any"):
+        bool(Tensor([1.0, 1.0]))
+    with pytest.raises(TensorError):
+        bool(Tensor([]))
+    assert len(Tensor(X)) == 4 and len(compact_and_dense(EVEN, 0)[0]) == 7
+    for call in (len, iter):
+        with pytest.raises(TypeError, match="single number and has no length"):
+            call(Tensor(1.0))
+    assert [row.shape for row in Tensor(X)] == [(7,)] * 4 and list(Tensor(np.zeros((0, 3)))) == []
+    assert 2.0 in Tensor([1.0, 2.0]) and 3 not in Tensor([1.0, 2.0])
+    assert [10, 20, 30][Tensor(1)] == 20 and int(Tensor([3.7])) == 3
+    with pytest.raises(TypeError, match="whole number"):
+        [1, 2][Tensor(1.0)]
+
+
+@in_turn("symbol, change", [("+", operator.iadd), ("-", operator.isub), ("*", operator.imul),
+                            ("/", operator.itruediv), ("**", operator.ipow)])
+def test_nothing_is_changed_in_place(symbol, change):
+    for leaf in (Parameter(X.copy()), Tensor(X.copy(), True)):
+        with pytest.raises(TensorError) as caught:
+            change(leaf, 2.0)
+        assert f"x {symbol}= y would make another tensor" in str(caught.value)
+        with md.no_grad(), pytest.raises(TensorError):
+            change(leaf, 2.0)
+        assert (leaf.data == X).all()
+    x = before = Tensor(X.copy())
+    x = change(x, 2.0)
+    assert x is not before and (before.data == X).all()
+
+
+def test_entries_are_not_assigned_to():
+    x = Tensor(X.copy())
+    with pytest.raises(TensorError, match=r"use where\(mask, value, x\), or x.data"):
+        x[0] = 1.0
+    assert (x.data == X).all()
+
+
+def test_a_deep_graph_of_operators():
+    x = y = Tensor(np.array([1.0, 2.0]), True)
+    for _ in range(5000):
+        y = y * 1.0001 + 1e-6 - 1e-6
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad, 1.0001 ** 5000, rtol=1e-9)
+
+
+def test_what_a_graph_holds_is_freed():
+    x = Tensor(X, True)
+    hidden = (x * 2).exp()
+    function, held = hidden.creator, weakref.ref(hidden.data)
+    loss = (hidden * hidden).sum()
+    del hidden
+    gc.disable()        # without cycles, no collection is needed
+    try:
+        loss.backward()
+        assert held() is None and function.inputs is None and not hasattr(function, "y")
+    finally:
+        gc.enable()
+    with pytest.raises(RuntimeError, match="^Sum: backward has already run"):
+        loss.backward()
+
+
+def test_no_grad_as_a_context_and_as_a_decorator():
+    x = Tensor(X, True)
+
+    @md.no_grad()
+    def predict():
+        return (x @ x.T).softmax(1)[0]
+
+    with md.no_grad():
+        assert not (x + 1).requires_grad
+    assert not predict().requires_grad and (x + 1).requires_grad
+
+
+# -- indexing ------------------------------------------------------------------------------------------------
+@in_turn("index", [
+    ([[1, 1], [-1, 0]],), (np.array([[True, False, True, False]]).reshape(4), [0, 1]),
+    (np.int64(2), slice(1, 3)), (slice(None), np.array([[1], [1]])), (None, [3, 3, 3], ...),
+    ([], slice(None)), (True,), ([True, False] * 2,),
+    (np.array([[2, 2], [2, 2]]), np.array([[1, 1], [1, 2]])), (Tensor([1, 1, 3]),), (..., Tensor([0, 0])),
+    ([0, 1], [0, 1], None), ([[0], [1]], [[0, 1]])])
+def test_index(index):
+    plain = tuple(np.array(one, None if one else int) if isinstance(one, list) else
+                  one.numpy() if isinstance(one, Tensor) else one for one in index)
+    np.testing.assert_array_equal(Tensor(X)[index].numpy(), X[plain])
+    check_gradients(lambda x: x[index], X)
+
+
+@in_turn("index, message", [
+    ((4,), "index 4 is out of range: axis 0 of shape (4, 7) has 4 entries"),
+    ((0, -8), "index -8 is out of range: axis 1 of shape (4, 7) has 7 entries"),
+    ((..., 7), "index 7 is out of range: axis 1 of shape (4, 7) has 7 entries"),
+    (([0, 4],), "index 4 is out of range: axis 0 of shape (4, 7) has 4 entries"),
+    ((slice(None), np.array([[0, -9]])), "index -9 is out of range: axis 1 of shape (4, 7) has 7 entries"),
+    ((0, 0, 0), "an index of 3 axes does not fit a tensor of shape (4, 7)"),
+    ((..., ...), "an index has at most one ellipsis (...)"),
+    ((np.array([True, False]),), "a mask of shape (2,) does not fit axes 0 to 0 of a tensor of shape "
+     "(4, 7)")])
+def test_a_wrong_index(index, message):
+    with pytest.raises(PlaceError) as caught:
+        Tensor(X)[index]
+    assert str(caught.value) == message and isinstance(caught.value, IndexError)
+
+
+def test_an_index_of_another_kind():
+    for index, message in ((1.5, "not with float"), ("a", "not with str"), ([0.5], "got dtype float64"),
+                           (Tensor([1.0]), "got dtype float32"), (slice(0, 2, 0), "cannot be 0")):
+        with pytest.raises(TensorError, match=message):
+            Tensor(X)[index]
+
+
+def test_the_index_of_a_caller_may_change_afterwards():
+    x, index, mask = Tensor(X, True), np.array([0, -1]), np.array([True, False, False, False])
+    y = x[index].sum() + x[mask].sum()
+    assert index.tolist() == [0, -1]
+    index[:], mask[:] = 2, True
+    y.backward()
+    assert x.grad[:, 0].tolist() == [2, 0, 0, 1]
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+@in_turn("call, error, message", [
+    (lambda x: x + np.zeros(3), ShapeError, "+: shapes (4, 7) and (3,) do not broadcast: read from the last "
+     "axis on, lengths must be equal, or one of them 1"),
+    (lambda x: functions.where(x > 0, x, np.zeros(3)), ShapeError,
+     "where: shapes (4, 7) and (3,) do not broadcast"),
+    (lambda x: x + "a", TensorError, "expected a tensor, an array or a number, got str"),
+    (lambda x: None * x, TensorError, "expected a tensor, an array or a number, got NoneType"),
+    (lambda x: x * 1j, TensorError, "expected a tensor, an array or a number, got complex"),
+    (lambda x: x * np.array(["a"]), TensorError, "expected an array of real numbers, got one of dtype <U1"),
+    (lambda x: x @ x, ShapeError, "@: shapes (4, 7) and (4, 7) do not fit: the last axis of the first has 7 "
+     "entries, axis 0 of the second 4"),
+    (lambda x: x @ 2, ShapeError, "@ multiplies matrices and vectors, got shapes (4, 7) and (); * is"),
+    (lambda x: x.sum(2), ShapeError, "axis 2 does not exist: the tensor has 2 axes"),
+    (lambda x: x.sum((0, -2)), ShapeError, "axes (0, -2) name one axis twice"),
+    (lambda x: x.sum(0.5), TensorError, "an axis is a whole number, got 0.5"),
+    (lambda x: x.sum(axis=1, dim=1), TensorError, "sum: dim and axis are one argument; keep one of them"),
+    (lambda x: x.max(1), TensorError, "max(x, axis=...) takes axis and keepdims, by name, and returns the "
+     "entries alone; their places are argmax(x, axis=...), and the maximum of two tensors is maximum(a, b)"),
+    (lambda x: x.min(dim=1), TensorError, "min(x, axis=...) takes axis and keepdims"),
+    (lambda x: x[:0].max(), ShapeError, "shape (0, 7) has no entries along axes (0, 1) to take a maximum of"),
+    (lambda x: x[:0].mean(0), ShapeError, "shape (0, 7) has no entries along axes (0,) to take a mean of"),
+    (lambda x: x[:0].argmax(0), ShapeError, "argmax: shape (0, 7) has no entries along axis 0"),
+    (lambda x: x[:1].var(0), ShapeError, "a variance of 1 entry with correction 1 divides by 0; pass "),
+    (lambda x: x.reshape(5, 6), ShapeError, "shape (4, 7) of 28 entries cannot become (5, 6)"),
+    (lambda x: x.reshape(-1, -1), ShapeError, "shape (4, 7) of 28 entries cannot become (-1, -1)"),
+    (lambda x: x.reshape(0, -1), ShapeError, "shape (4, 7) of 28 entries cannot become (0, -1)"),
+    (lambda x: x.reshape("a"), TensorError, "expected whole numbers, got ('a',)"),
+    (lambda x: x.permute(0, 0), ShapeError, "permute needs each of the 2 axes of x once, got (0, 0)"),
+    (lambda x: x.transpose(0), ShapeError, "transpose exchanges two axes, got (0,); permute takes"),
+    (lambda x: x.squeeze(0), ShapeError, "squeeze: axis 0 of shape (4, 7) has not the length 1"),
+    (lambda x: x.broadcast_to(3, 7), ShapeError, "shape (4, 7) does not broadcast to (3, 7)"),
+    (lambda x: x.flatten(1, 0), ShapeError, "flatten: axis 1 comes after axis 0 in shape (4, 7)"),
+    (lambda x: x.split([1, 2], 1), ShapeError,
+     "split: sizes [1, 2] do not add up to the 7 entries of axis 1"),
+    (lambda x: x.split(0), ShapeError, "split: parts of 0 entries; expected 1 or more"),
+    (lambda x: functions.cat([]), TensorError, "cat takes a list of one or more tensors, got an empty one"),
+    (lambda x: functions.stack(x), TensorError, "stack takes a list of one or more tensors, got one tensor"),
+    (lambda x: functions.cat([x, x.T]), ShapeError,
+     "cat along axis 0: lengths of all other axes must be equal"),
+    (lambda x: functions.stack([x, x.T]), ShapeError,
+     "stack: tensors of one shape expected, got (4, 7), (7, 4)"),
+    (lambda x: x.astype("floot"), TensorError,
+     "unknown dtype 'floot'; expected one of NumPy's, e.g. 'float32'"),
+    (lambda x: x.astype(complex), TensorError, "a tensor holds real numbers, integers or truth values, not "),
+    (lambda x: x.to("cuba"), TensorError, "unknown dtype 'cuba'"),
+    (lambda x: x.item(), ShapeError, "tensor  of shape (4, 7) is no single number"),
+    (lambda x: x & x, TensorError, "& joins bool or integer tensors, got float64 and float64; compare first"),
+    (lambda x: ~x, TensorError, "~ inverts bool or integer tensors, got float64"),
+    (lambda x: functions.mse_loss(x, x[0]), ShapeError,
+     "mse_loss: input and target need one shape, got (4, 7) "
+     "and (7,)"),
+    (lambda x: functions.mse_loss(x, x, "meen"), TensorError,
+     "unknown reduction 'meen'; did you mean 'mean'?"),
+    (lambda x: functions.huber_loss(x, x, delta=0), ShapeError, "huber_loss: delta must be above 0, got 0"),
+    (lambda x: functions.smooth_l1_loss(x, x, beta=-1), ShapeError,
+     "smooth_l1_loss: beta must not be below 0"),
+    (lambda x: functions.cross_entropy(x, [0, 1, 2, 7]), DataError,
+     "label 7 at place 3 of the batch is out of"),
+    (lambda x: functions.nll_loss(x, [0, 1, 2, 7]), DataError,
+     "label 7 at place 3 of the batch is out of range"),
+    (lambda x: functions.cross_entropy(x, [0, 1, 2, 3], weight=[1.0]), ShapeError, "weight of shape (1,): "
+     "expected one number for each of the 7 classes"),
+    (lambda x: functions.cross_entropy(x, [0, 1]), ShapeError, "expected 4 labels, one for every row"),
+    (lambda x: functions.binary_cross_entropy(x, x), DataError, "binary_cross_entropy: a probability lies "
+     "outside 0..1; scores go to binary_cross_entropy_with_logits"),
+    (lambda x: (x * 2).requires_grad_(), TensorError, "this tensor was computed by a function"),
+    (lambda x: Tensor([1, 2]).requires_grad_(), TensorError,
+     "only real numbers have a gradient, got dtype int64"),
+    (lambda x: md.tensor([1, 2], requires_grad=True), TensorError,
+     "only real numbers have a gradient, got dtype "),
+    (lambda x: md.tensor([[1.0], [1.0, 2.0]]), TensorError, "nested lists of unequal lengths are no array"),
+    (lambda x: md.tensor(["a"]), TensorError, "expected an array of real numbers, got one of dtype <U1"),
+], ids=lambda case: case[2])
+def test_errors(call, error, message):
+    with pytest.raises(error) as caught:
+        call(Tensor(X, True))
+    assert str(caught.value).startswith(message)
+
+
+def test_a_loss_that_counts_no_place():
+    x = Tensor(X, True)
+    for function in (functions.cross_entropy, functions.nll_loss):
+        assert float(function(x, [-100] * 4)) == 0
+    with np.errstate(divide="ignore"):
+        rows = Tensor(np.log(np.eye(4, 7)), True)
+    y = functions.nll_loss(rows, [-100, 1, 2, 3])       # an ignored place whose class 0 is impossible
+    y.backward()
+    assert float(y) == 0 and np.isfinite(rows.grad).all()
+
+
+# -- devices -------------------------------------------------------------------------------------------------
+class Elsewhere(Backend):
+    """Another device, on the host."""
+
+    name = "elsewhere"
+
+
+def test_moving_to_another_device_passes_the_gradient():
+    there = Elsewhere()
+    x = Tensor(X, True)
+    assert x.cpu() is x and x.to("cpu") is x and x.to(x) is x
+    y = x.to(there)
+    assert y.device == "elsewhere" and y.requires_grad
+    (y * 3).sum().backward()
+    assert (x.grad == 3).all()
+    compact = functions.take(x, EVEN).to(there)
+    assert compact.kept == EVEN and compact.to(x).device == "cpu"
+    with pytest.raises(BackendError, match=r"operands are on two devices, cpu and elsewhere; move one with "
+                                           r".to\('cpu'\)"):
+        x + y
+
+
+def test_a_leaf_made_by_tensor_is_a_copy():
+    array = X.copy()
+    x = md.tensor(array, requires_grad=True)
+    array[:] = 0
+    assert (x.data == X).all() and x.is_leaf and x.requires_grad and not (x * 2).is_leaf
+    assert md.tensor(X, "float32", "cpu").requires_grad is False
+    assert md.tensor(compact_and_dense(EVEN)[0]).kept is None
+
+
+def test_functions_stay_valid_on_arrays():
+    assert (functions.add([[1.0, 2.0]], [[3.0, 4.0]])).tolist() == [[4, 6]]
+    assert functions.sqrt(np.array([4.0])).tolist() == [2] and functions.sum([1, 2]).item() == 3
+    assert functions.maximum([Tensor([1.0]), Tensor([2.0])]).tolist() == [2]
