@@ -3,7 +3,7 @@
 from minidrop.kernels import threads  # before anything loads NumPy, see there
 
 # isort: split
-from minidrop import functions
+from minidrop import functions, nn
 from minidrop.apps.generation import TextModel
 from minidrop.apps.tagging import Tagger
 from minidrop.apps.translation import Translator
@@ -32,4 +32,4 @@ __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", 
            "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError",
            "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TextModel", "Translator",
            "__version__", "check_gradients", "evaluate_monte_carlo", "functions", "load_weights",
-           "monte_carlo", "no_grad", "register_layer", "register_pattern", "threads"]
+           "monte_carlo", "nn", "no_grad", "register_layer", "register_pattern", "threads"]
