@@ -54,8 +54,8 @@ class _Distance(Module):
         if x.shape != target.shape:
             raise ShapeError(f"{self.describe()}: expected predictions and targets of one shape, got "
                              f"{x.shape} and {target.shape}")
-        cost = self.cost(x - target)
-        return cost.mean() if self.reduction == "mean" else cost.sum()
+        return x.trace.add("Reduction", [self.cost(x - target)], operation=self.reduction.upper(),
+                           loss_weight=1)
 
 
 class MSELoss(_Distance):

@@ -135,7 +135,7 @@ class State:
             path = path.removesuffix(".")
             if not name or path not in modules or not modules[path].stateful:
                 raise SnapshotError(f"{self.describe()}: the state of a run has {key!r}, which fits no module"
-                                    f"{nearest(key, modules)}")
+                                    f"{nearest(path, modules)}")
             states.setdefault(path, {})[f"state:{name}"] = np.asarray(array)
         for path, module in modules.items():
             module.iteration = counts.get(path, 0)

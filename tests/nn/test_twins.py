@@ -1,4 +1,4 @@
-"""A net of modules equals the net of a file, or of a NetSpec, with the same names and seed: to the last bit."""
+"""A net of modules equals that of a file, or of a NetSpec, with the same names and seed: to the last bit."""
 
 import numpy as np
 import pytest
