@@ -120,6 +120,7 @@ def test_a_custom_module_of_primitives():
         assert_matches_masked_dense(net, i, {"x": x, "target": target})
     [drop] = net.plan.drops
     assert [[node.name for node in nodes] for nodes in (drop.producers, drop.consumers)] == [["fc"], ["out"]]
+    model.zero_grad()
     model(x, target).backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
     place = 7
