@@ -50,11 +50,10 @@ class State:
         """Yield (path, Parameter, whether it is trained) of all arrays, each once."""
         seen: set[int] = set()
         for path, module in self.named_modules():
-            buffers = module.own_buffers()
             for name, parameter in module.own_parameters().items():
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
-                    yield f"{path}.{name}" if path else name, parameter, name not in buffers
+                    yield f"{path}.{name}" if path else name, parameter, name not in module.own_buffers()
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield (path, Parameter) of all that is trained, each once, in the order of the modules.

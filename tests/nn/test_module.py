@@ -56,8 +56,8 @@ class Tree(nn.Module):
 
 def test_names_and_order():
     model = Tree().to("cpu")
-    names = ["first.0.weight", "first.0.bias", "first.3.weight", "first.3.bias", "list.0.weight", "list.0.bias",
-             "dict.a.weight", "dict.a.bias"]
+    names = [f"{path}.{name}" for path in ("first.0", "first.3", "list.0", "dict.a")
+             for name in ("weight", "bias")]
     assert [name for name, _ in model.named_parameters()] == names == list(model.state_dict())
     assert [path for path, _ in model.named_modules()] == [
         "", "first", "first.0", "first.1", "first.2", "first.3", "list", "list.0", "list.1", "dict", "dict.a",

@@ -42,10 +42,12 @@ OPERATIONS = {
     "reshape of a tuple": lambda a, b, c, s: a.reshape((5, 12)),
     "transpose": lambda a, b, c, s: a.transpose(), "T": lambda a, b, c, s: a.T,
     "order": lambda a, b, c, s: a.transpose(1, -1, 0),
-    "a[1]": lambda a, b, c, s: a[1], "a[-1, 2:]": lambda a, b, c, s: a[-1, 2:], "a[...]": lambda a, b, c, s: a[...],
+    "a[1]": lambda a, b, c, s: a[1], "a[-1, 2:]": lambda a, b, c, s: a[-1, 2:],
+    "a[...]": lambda a, b, c, s: a[...],
     "a[1:2]": lambda a, b, c, s: a[1:2], "a[..., 0]": lambda a, b, c, s: a[..., 0],
     "a[:, None, 1:-1]": lambda a, b, c, s: a[:, None, 1:-1], "a[1, 2, 3]": lambda a, b, c, s: a[1, 2, 3],
-    "a[np]": lambda a, b, c, s: a[np.int64(2), :2], "sum": lambda a, b, c, s: a.sum(), "mean": lambda a, b, c, s: a.mean(),
+    "a[np]": lambda a, b, c, s: a[np.int64(2), :2],
+    "sum": lambda a, b, c, s: a.sum(), "mean": lambda a, b, c, s: a.mean(),
     "mean(1)": lambda a, b, c, s: a.mean(1), "sum((0, -1))": lambda a, b, c, s: a.sum((0, -1)),
     "unpacked": lambda a, b, c, s: sum(part * (i + 1) for i, part in enumerate(c)),
 }
@@ -165,8 +167,8 @@ REFUSED = {
         lambda x: F.relu(x),
     "a function of arrays or ": lambda x: np.exp(np.asarray(x)),
     "'relu', of Symbol(x, (3, 4, 5)): ": lambda x: x.relu(),
-    "an operation on Symbol(x, (3, 4, 5)) and ndarray: its values would be frozen in the net. Make it an input "
-    "of the module or an nn.Weight": lambda x: x + A.astype("f"),
+    "an operation on Symbol(x, (3, 4, 5)) and ndarray: its values would be frozen in the net. Make it an "
+    "input of the module or an nn.Weight": lambda x: x + A.astype("f"),
     "one shape must be the end of the other; reshape one of them": lambda x: x + x.mean(2),
     "@: products with parameters are nn.Linear": lambda x: x @ x,
     "[slice(None, None, 2)] of an axis of 3 entries: only slices of step 1": lambda x: x[::2],
@@ -175,9 +177,10 @@ REFUSED = {
     "what the forward of Of returns: expected arrays or Tensors, numbers, text, None, or tuples, lists and "
     "dicts of them, got set": lambda x: {1},
     "Symbol(x, (3, 4, 5)) is left over from another call; do not store what a traced forward computes": store,
-    "Linear has parameters, but is no part of Of: set it as an attribute in __init__": lambda x: nn.Linear(5, 2)(x),
-    "ReLU is given an array inside a traced forward: its values would be frozen in the net. Make it an input "
-    "of Of or an nn.Weight": lambda x: nn.ReLU()(A.astype("f")),
+    "Linear has parameters, but is no part of Of: set it as an attribute in __init__":
+        lambda x: nn.Linear(5, 2)(x),
+    "ReLU is given an array inside a traced forward: its values would be frozen in the net. Make it an "
+    "input of Of or an nn.Weight": lambda x: nn.ReLU()(A.astype("f")),
     "Plain has traced = False, but is called in the traced forward of Of; set traced = False there too":
         lambda x: Plain()(x),
     "axis 3 does not exist: Symbol(x, (3, 4, 5)) has 3 axes": lambda x: x.sum(3),
