@@ -7,8 +7,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minidrop import functions
 from minidrop.autograd import Tensor
+from minidrop.backend import backend_of
 from minidrop.errors import DataError, ShapeError
 from minidrop.layers import Context
 from minidrop.layers.base import as_numbers
@@ -44,7 +47,8 @@ class Built:
         module.check_placed(trace.params)
         self.net = Net(trace.message, phase, backend, dtype, module.seed, share=trace.params,
                        handed=trace.functions)
-        self.net.draw_patterns(0)
+        if not module.training:
+            self.net.draw_patterns(0)       # nothing is dropped, so never again
         self.net.set_inputs(**trace.constants)
         self.inputs = trace.inputs
         self.outputs = [BlobRef(blob, 0) for blob in outputs]
@@ -134,10 +138,13 @@ def as_tensor(value: Any, backend: Backend, dtype: str, where: str) -> Tensor:
                             f"{have[2]}), but the module computes on {wanted[0]} in {wanted[1]} (products in "
                             f"{wanted[2]}); move one of them (Module.to)")
         value = value.backend.to_host(functions.expand(value).data)
+    source = backend_of(value)
     try:
-        array = as_numbers(value, lambda array: array)
+        array = as_numbers(value, np.asarray if source.name == "cpu" else lambda array: array)
     except DataError as error:
         raise DataError(f"{where}: an array {error}") from None
+    if source.name not in ("cpu", backend.name):
+        array = source.to_host(array)
     return Tensor(backend.asarray(array, dtype), backend=backend)
 
 

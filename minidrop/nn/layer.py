@@ -43,6 +43,8 @@ class Layer(Module):
             if field in settings:
                 raise ConfigError(f"{field} is no setting of a module ({type}); what it reads is what it is "
                                   f"called with")
+        if kind.is_data:
+            raise ConfigError(f"{type} feeds a net of its own; a module is called with its data")
         settings = {field: {"type": value} if field.endswith("filler") and isinstance(value, str) else value
                     for field, value in settings.items() if value is not None}
         self.type, self.settings, self.tops = type, settings, tops

@@ -241,6 +241,7 @@ def test_a_layer_of_ones_own():
 MISTAKES = {
     "unknown layer type 'Relu'; did you mean 'ReLU'": lambda: nn.Layer("Relu"),
     "layer 'layer' (LRN): has no setting 'size'": lambda: nn.Layer("LRN", size=3),
+    "HDF5Data feeds a net of its own; a module is called with its data": lambda: nn.Layer("HDF5Data"),
     "bottom is no setting of a module (ReLU); what it reads is what it is called with":
         lambda: nn.Layer("ReLU", bottom="x"),
     "Linear 'fc': expected 8 features on the last axis; put nn.Flatten() before it if they lie on several; "
@@ -287,8 +288,8 @@ MISTAKES = {
     "the arguments of ReLU: a Tensor with a gradient is on cpu in float32 (products in float32), but the "
     "module computes on cpu in float64": lambda: nn.ReLU().to("cpu", "float64")(
         md.Tensor(VECTORS.astype("f"), requires_grad=True)),
-    "Sequential: the state does not fit: no array '0.weight'; did you mean '0.weigth'?; no array '0.bias'; an "
-    "array '0.weigth' that the module has not": lambda: nn.Sequential(nn.Linear(8, 2)).to(
+    "Sequential: the state does not fit: no array '0.weight'; did you mean '0.weigth'?; no array '0.bias'; "
+    "an array '0.weigth' that the module has not": lambda: nn.Sequential(nn.Linear(8, 2)).to(
         "cpu").load_state_dict({"0.weigth": numbers(2, 8)}),
     "'weight': shape (2, 7), expected (2, 8)": lambda: nn.Linear(8, 2, bias=False).to("cpu").load_state_dict(
         {"weight": numbers(2, 7)}),

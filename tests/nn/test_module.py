@@ -220,6 +220,30 @@ def test_a_custom_loss_of_primitives():
     assert weight.grad[place] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5)
 
 
+def test_the_net_of_a_module_saves_and_loads_its_weights(tmp_path):
+    """As Caffe's files, by the names of layers."""
+    model, other, x = mlp(), mlp(seed=5), numbers(4, 6)
+    model.net(x).save(tmp_path / "w.caffemodel")
+    other.net(x).load_weights(tmp_path / "w.caffemodel")
+    np.testing.assert_array_equal(other.eval()(x).numpy(), model.eval()(x).numpy())
+    copied = copy.deepcopy(model.net(x))
+    assert copied.params["0"]["weight"] is not model[0].weight
+
+
+def test_no_inputs_and_unused_ones():
+    class Model(nn.Module):
+        def __init__(self):
+            self.table, self.act = nn.Weight(3, 4, filler="uniform"), nn.Tanh()
+
+        def forward(self, unused=None):
+            return self.act(self.table())
+    model = Model().to("cpu")
+    expected = np.tanh(model.table.weight.data)
+    np.testing.assert_allclose(model().numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(model(numbers(2)).numpy(), expected, rtol=1e-6)
+    assert model.net(numbers(2)).outputs == ["act"]
+
+
 # -- plain Python --------------------------------------------------------------------------------------------
 class Adversaries(nn.Module):
     """Two nets that train each other, and a loop that values decide."""

@@ -184,7 +184,8 @@ REFUSED = {
     "Plain has traced = False, but is called in the traced forward of Of; set traced = False there too":
         lambda x: Plain()(x),
     "axis 3 does not exist: Symbol(x, (3, 4, 5)) has 3 axes": lambda x: x.sum(3),
-    "Of: layer 'reshape' (Reshape): 60 elements (3, 4, 5) do not fill shape (7, 2)": lambda x: x.reshape(7, 2),
+    "Of: layer 'reshape' (Reshape): 60 elements (3, 4, 5) do not fill shape (7, 2)":
+        lambda x: x.reshape(7, 2),
     "reshape: expected lengths of 1 or more and at most one -1, got (0, 60)": lambda x: x.reshape(0, 60),
 }
 
