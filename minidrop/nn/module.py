@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minidrop.backend import get_backend
@@ -12,6 +12,7 @@ from minidrop.net import Net
 from minidrop.net.net import DTYPES
 from minidrop.nn.built import Nets
 from minidrop.nn.state import State
+from minidrop.nn.symbol import TraceError
 from minidrop.nn.trace import current_trace
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Module(State):
         if name in _INTERNAL:
             object.__setattr__(self, name, value)
             return
+        self._refuse_in_trace(name)
         if isinstance(value, list | tuple | set | dict) and any(
                 isinstance(one, Module) for one in (value.values() if isinstance(value, dict) else value)):
             raise ConfigError(f"{self.describe()}: {name} is a {type(value).__name__} of modules, whose "
@@ -115,6 +117,7 @@ class Module(State):
                              f"{nearest(name, [*children, *vars(self)])}")
 
     def __delattr__(self, name: str) -> None:
+        self._refuse_in_trace(name)
         if not self._forget(name):
             object.__delattr__(self, name)
         self._changed()
@@ -132,6 +135,14 @@ class Module(State):
         self._children[name] = module
         module._parents.append((self, name))
         self._changed()
+
+    def _refuse_in_trace(self, name):
+        """Raise TraceError for an attribute that a traced forward sets, as later calls would not."""
+        trace = current_trace()
+        if trace is not None and trace.has_part(self):
+            raise TraceError(f"{self.describe()}: a traced forward sets the attribute {name!r}, which would "
+                             f"happen once and not in every call; return what it computes, or set traced = "
+                             f"False")
 
     def _forget(self, name):
         """Hold no module under a name any more; returns whether one was."""
@@ -170,7 +181,7 @@ class Module(State):
         """Yield this module and all below it, each once."""
         return (module for _, module in self.named_modules())
 
-    def apply_to_all(self: Own, function: Any) -> Own:
+    def apply(self: Own, function: Callable[[Module], Any]) -> Own:
         """Call function(module) for this module and all below it; returns the module."""
         for module in self.modules():
             function(module)

@@ -236,7 +236,8 @@ class Symbol:
     __hash__ = object.__hash__
 
     def __matmul__(self, other):
-        self._refuse("@: products with parameters are nn.Linear, those of attention nn.Attention")
+        self._refuse("@: products with weights are nn.Linear (`tie` shares another layer's), of attention "
+                     "nn.Attention")
 
     __rmatmul__ = __matmul__
 

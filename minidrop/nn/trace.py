@@ -32,6 +32,16 @@ class _Current(threading.local):
 _current = _Current()
 
 
+@contextmanager
+def _entered(trace):
+    """Within this context the current trace is this one, or none."""
+    before, _current.trace = _current.trace, trace
+    try:
+        yield
+    finally:
+        _current.trace = before
+
+
 def current_trace() -> Trace | None:
     """Return the Trace that this thread is in, None outside of any."""
     return _current.trace
@@ -64,11 +74,12 @@ class Trace:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Within this context modules that are called add to this trace."""
-        before, _current.trace = _current.trace, self
-        try:
+        with _entered(self):
             yield
-        finally:
-            _current.trace = before
+
+    def has_part(self, module: Module) -> bool:
+        """Whether a module is the one that is traced, or below it."""
+        return id(module) in self._inside
 
     def run(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Return what the forward of a module returns for Symbols. Raises TraceError."""
@@ -102,9 +113,9 @@ class Trace:
     def apply(self, module: Layer, bottoms: Sequence[Symbol], tops: int = 1,
               **settings: Any) -> Symbol | tuple[Symbol, ...]:
         """Add the layer of a module; returns its top, or a tuple of them."""
-        inside = id(module) in self._inside
+        inside = self.has_part(module)
         name = self._name_of(module, inside)
-        training = next((one for one in reversed(self._scopes) if id(one) in self._inside), module).training
+        training = next((one for one in reversed(self._scopes) if self.has_part(one)), module).training
         if training != (self.context.phase == "TRAIN"):
             settings["phase"] = "TRAIN" if training else "TEST"
         settings = module.settings | settings
@@ -148,23 +159,24 @@ class Trace:
         """Add a Lambda that runs `function` in every pass; returns its top, or a tuple of them."""
         name = self._free(name or self._scoped("lambda"))
         self.functions[name] = function
-        context = self.context
-        tops = len(shapes_of(function, [bottom.shape for bottom in bottoms], context.backend, context.dtype))
-        return self._added("Lambda", name, bottoms, tops, {})[0]
+        context, shapes = self.context, [self.checked(bottom).shape for bottom in bottoms]
+        with _entered(None):        # it runs on Tensors, and so do modules that it calls
+            tops = len(shapes_of(function, shapes, context.backend, context.dtype))
+            return self._added("Lambda", name, bottoms, tops, {})[0]
 
     def input(self, name: str, shape: Sequence[int]) -> Symbol:
         """Add an input."""
         blob = _free(name, self._read)
         self.inputs.append(blob)
-        return self._entered(blob, shape)
+        return self._input(blob, shape)
 
     def constant(self, name: str, array: Any) -> Symbol:
         """Add an input that is the same in every pass."""
         blob = _free(self._scoped(name), self._read)
         self.constants[blob] = array
-        return self._entered(blob, array.shape)
+        return self._input(blob, array.shape)
 
-    def _entered(self, blob, shape):
+    def _input(self, blob, shape):
         shape = tuple(int(length) for length in shape)
         set_layer(self.message.layer.add(), "Input", {"name": self._free(f"{blob}/input"), "top": [blob],
                                                       "shape": {"dim": shape}})

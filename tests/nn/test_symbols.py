@@ -144,6 +144,9 @@ def test_lambda_runs_in_every_pass():
     once = model(x).numpy()
     factor[0] = 2.0
     np.testing.assert_array_equal(model(x).numpy(), 2 * once)
+    inner = nn.Linear(3, 2).to("cpu")      # a module that a Lambda calls runs by itself
+    both = Of(lambda x: nn.Lambda(lambda y: inner(y))(x) * 2).to("cpu")
+    np.testing.assert_allclose(both(x).numpy(), 2 * inner(x).numpy(), rtol=1e-6)
     pair = Of(nn.Lambda(lambda x: (x, F.scale(x, -1.0)))).to("cpu")(x)
     np.testing.assert_array_equal(pair[1].numpy(), -x)
 
@@ -170,7 +173,7 @@ REFUSED = {
     "an operation on Symbol(x, (3, 4, 5)) and ndarray: its values would be frozen in the net. Make it an "
     "input of the module or an nn.Weight": lambda x: x + A.astype("f"),
     "one shape must be the end of the other; reshape one of them": lambda x: x + x.mean(2),
-    "@: products with parameters are nn.Linear": lambda x: x @ x,
+    "@: products with weights are nn.Linear": lambda x: x @ x,
     "[slice(None, None, 2)] of an axis of 3 entries: only slices of step 1": lambda x: x[::2],
     "an index of type list, of ": lambda x: x[[0, 1]],
     "the forward of Of returns a ndarray that no layer computes; its values would be frozen": lambda x: A,
@@ -183,6 +186,7 @@ REFUSED = {
     "input of Of or an nn.Weight": lambda x: nn.ReLU()(A.astype("f")),
     "Plain has traced = False, but is called in the traced forward of Of; set traced = False there too":
         lambda x: Plain()(x),
+    "a traced forward sets the attribute 'last', which would happen once and not in every call": None,
     "axis 3 does not exist: Symbol(x, (3, 4, 5)) has 3 axes": lambda x: x.sum(3),
     "Of: layer 'reshape' (Reshape): 60 elements (3, 4, 5) do not fill shape (7, 2)":
         lambda x: x.reshape(7, 2),
@@ -197,10 +201,16 @@ class Plain(nn.Module):
         return x
 
 
+class Remembers(Of):
+    def forward(self, x):
+        self.last = x
+        return x
+
+
 @in_turn("words", list(REFUSED))
 def test_what_has_no_layer_is_refused(words):
     LEFT.clear()
-    model = Of(REFUSED[words]).to("cpu")
+    model = (Of if REFUSED[words] else Remembers)(REFUSED[words]).to("cpu")
     with pytest.raises(md.ConfigError, match=re.escape(words)):
         if REFUSED[words] is store:
             model(A)
