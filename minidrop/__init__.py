@@ -3,7 +3,7 @@
 from minidrop.kernels import threads  # before anything loads NumPy, see there
 
 # isort: split
-from minidrop import data, functions, optim
+from minidrop import data, functions, nn, optim
 from minidrop.apps.generation import TextModel
 from minidrop.apps.tagging import Tagger
 from minidrop.apps.translation import Translator
@@ -38,5 +38,5 @@ __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", 
            "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "PlaceError",
            "ShapeError", "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TensorError",
            "TextModel", "Translator", "__version__", "check_gradients", "data", "evaluate_monte_carlo",
-           "find_learning_rate", "functions", "grad_check", "load_weights", "monte_carlo", "no_grad", "optim",
-           "register_layer", "register_pattern", "tensor", "threads"]
+           "find_learning_rate", "functions", "grad_check", "load_weights", "monte_carlo", "nn", "no_grad",
+           "optim", "register_layer", "register_pattern", "tensor", "threads"]

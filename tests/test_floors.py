@@ -22,7 +22,7 @@ FLOORS = (
     ("functions",),
     ("data", "fillers", "layers"),
     ("snapshot", "net"),
-    ("solver", "optim", "testing"),
+    ("nn", "solver", "optim", "testing"),
     ("apps",),
     ("caffe",),
     ("cli",),

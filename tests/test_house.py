@@ -74,7 +74,7 @@ MESSAGE_FIELDS = {field.name for message in minidrop_pb2.DESCRIPTOR.message_type
 def foreign_writes(trees):
     """Yield (module, line, attribute) of `other.attribute = ...` where only classes of other rooms have it.
 
-    Fields of configuration messages, which are nobody's, do not count.
+    Fields of configuration messages, which are nobody's, do not count, nor do operators, as __add__.
     """
     owners = defaultdict(set)
     for path, tree in trees.items():
@@ -84,7 +84,8 @@ def foreign_writes(trees):
         for node in ast.walk(tree):
             for one in targets(node):
                 is_own = isinstance(one.value, ast.Name) and one.value.id in ("self", "cls")
-                if (not is_own and one.attr not in MESSAGE_FIELDS and owners[one.attr]
+                is_own |= one.attr in MESSAGE_FIELDS or one.attr.startswith("__")
+                if (not is_own and owners[one.attr]
                         and room(path) not in owners[one.attr]):
                     yield name_of(path), one.lineno, one.attr
 

@@ -317,6 +317,17 @@ class Parameter(Tensor):
         self.requires_grad = other.requires_grad
         self.lr_mult, self.decay_mult = other.lr_mult, other.decay_mult
 
+    def move_to(self, backend: Backend, dtype: str) -> None:
+        """Hold the same values on another device or in another dtype, without a gradient."""
+        self.data = backend.asarray(self.backend.to_host(self.data), dtype)
+        self.backend = backend
+        self.clear_grad()
+
+    def __deepcopy__(self, memo: dict) -> Parameter:
+        new = Parameter(self.data.copy(), self.backend, self.name)
+        new.copy_from(self)
+        return new
+
     def share_data(self, other: Parameter) -> None:
         """Hold the very values of a Parameter of the same shape, dtype and device; gradients stay apart."""
         self.data = other.data

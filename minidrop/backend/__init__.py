@@ -12,7 +12,7 @@ from minidrop.errors import BackendError, nearest
 __all__ = ["PRECISIONS", "Backend", "NumpyBackend", "backend_of", "cuda_devices", "get_backend", "sigmoid"]
 
 
-def get_backend(device: str = "auto", precision: str = "float32") -> Backend:
+def get_backend(device: str | Backend = "auto", precision: str = "float32") -> Backend:
     """Return the Backend of "cpu", "cuda:N" or "auto" (a GPU if there is one).
 
     precision: of products, one of PRECISIONS. A Backend is returned unchanged. Raises BackendError if the

@@ -13,6 +13,7 @@ or, if names come from a loop, n.add("InnerProduct", name="ip1", bottom="data", 
 import operator
 import os
 from collections import Counter, UserDict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -163,10 +164,8 @@ class NetSpec:
             tops = bottoms if layer.in_place else [names.of(top, layer.type) for top in layer.tops]
             blobs.update(zip(layer.tops, tops, strict=True))
             name = layer.settings.get("name") or names.of(layer.tops[0] if tops else layer, layer.type)
-            settings = {"name": name, "type": layer.type, "bottom": bottoms, "top": tops}
-            message = net.layer.add()
-            for field, value in (settings | layer.settings).items():
-                _set(message, field, value, f"layer {name!r} ({layer.type})")
+            settings = {"name": name, "bottom": bottoms, "top": tops}
+            set_layer(net.layer.add(), layer.type, settings | layer.settings)
         return net
 
 
@@ -224,6 +223,17 @@ def _blob_name(name, type):
         raise ConfigError(f"a {type} layer's blobs are given as layers or as names, got {kind}; a layer with "
                           "several tops gives a tuple: take one of it")
     return name
+
+
+def set_layer(message: LayerParameter, type: str, settings: Mapping[str, Any]) -> None:
+    """Set the type of a LayerParameter, and fields of it or of the messages of its type, among them its name.
+
+    Raises ConfigError, which names the layer, for a setting that the type has not, or a value that does not
+    fit.
+    """
+    message.type = type
+    for field, value in settings.items():
+        _set(message, field, value, f"layer {settings['name']!r} ({type})")
 
 
 def _set(layer, name, value, where):

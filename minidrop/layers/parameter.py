@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minidrop.config import FillerParameter
 from minidrop.errors import ConfigError
 from minidrop.layers.base import Layer, ParameterSpec, register_layer
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 @register_layer("Parameter")
 class Parameter(Layer):
-    """A learned blob of a given shape that starts as zeros, as in Caffe."""
+    """A learned blob of a given shape; it starts as its filler says, as zeros unless given."""
 
     bottoms = (0, 0)
 
@@ -25,7 +24,7 @@ class Parameter(Layer):
         return [self.shape]
 
     def parameter_specs(self) -> list[ParameterSpec]:
-        return [ParameterSpec("weight", self.shape, FillerParameter())]
+        return [ParameterSpec("weight", self.shape, self.settings.filler, "filler")]
 
     def forward(self) -> Tensor:
         return self.params["weight"]

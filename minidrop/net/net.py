@@ -18,7 +18,13 @@ from minidrop.layers import Context, DataLayer
 from minidrop.net.drops import NetDrops
 from minidrop.net.graph import build_graph, loss_weights
 from minidrop.net.lifetime import Lifetime, OneThread
-from minidrop.net.parameters import check_blobs, check_dropped_weights, check_shapes, make_parameters
+from minidrop.net.parameters import (
+    check_blobs,
+    check_dropped_weights,
+    check_shapes,
+    make_parameters,
+    warn_of_unshared,
+)
 from minidrop.net.planner import plan_compaction
 from minidrop.net.problems import Problems
 from minidrop.net.reshuffle import check_shared, find_reshuffles
@@ -28,6 +34,7 @@ from minidrop.net.weights import Weights
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
+    from minidrop.backend import Backend
     from minidrop.layers.base import Layer
     from minidrop.net.drops import Mode
     from minidrop.net.graph import BlobRef
@@ -40,13 +47,13 @@ DTYPES = ("float32", "float64")
 class Net(Weights, Lifetime):
     """A network in one phase, on one device.
 
-    `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu" or
-    "cuda:N". `dtype`: "float32" or "float64". `seed`: everything random follows from it. `share`: another
-    Net, whose parameters this one uses where layer and parameter have the same name (a test net beside a
-    train net). `precision`: "float32", "tf32", "float16" or "bfloat16", to which products on a GPU round
-    their operands; all else stays float32. `fills`: False allocates no parameters and states, for a net that
-    is inspected but not run. `handed`: {layer: what it hands on} of a net that this one is in other
-    shapes. Raises one ConfigError with every mistake of the description.
+    `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu",
+    "cuda:N" or a Backend. `dtype`: "float32" or "float64". `seed`: everything random follows from it.
+    `share`: another Net, whose parameters this one uses where layer and parameter have the same name (a test
+    net beside a train net), or {layer: {name: Parameter}}. `precision`: "float32", "tf32", "float16" or
+    "bfloat16", to which products on a GPU round their operands; all else stays float32. `fills`: False
+    allocates no parameters and states, for a net that is inspected but not run. `handed`: {layer: what it
+    hands on} of a net that this one is in other shapes, or {layer: function} of its Lambdas.
 
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the
     last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` the planner's
@@ -55,8 +62,8 @@ class Net(Weights, Lifetime):
     A Net serves one thread at a time. copy.deepcopy copies it; it cannot be pickled; snapshots save it.
     """
 
-    def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str = "auto", dtype: str = "float32",
-                 seed: int = 0, level: int = 0, stages: tuple = (), share: Any = None,
+    def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str | Backend = "auto",
+                 dtype: str = "float32", seed: int = 0, level: int = 0, stages: tuple = (), share: Any = None,
                  precision: str = "float32", fills: bool = True, handed: Mapping[str, Any] | None = None):
         if phase not in ("TRAIN", "TEST"):
             raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
@@ -77,9 +84,10 @@ class Net(Weights, Lifetime):
         problems = Problems(self.config, [line for error in mistakes for line in error.lines])
         self.graph = build_graph(self.config, context, problems)
         self.reshuffles = find_reshuffles(self.graph, problems)
-        if share is not None:
+        shared = share.params if isinstance(share, Net) else share or {}
+        if isinstance(share, Net):
             check_shared(self.graph, problems, share.reshuffles)
-            check_shapes(self.graph, problems, share)
+        check_shapes(self.graph, problems, shared)
         check_blobs(self.graph, problems, dtype)
         self.plan = plan_compaction(self.graph, self.backend)
         check_dropped_weights(self.plan, problems)
@@ -88,7 +96,9 @@ class Net(Weights, Lifetime):
         if fills:
             self.reset_states()
         self.drop_layers = {node.name: node.layer for node in self.graph.nodes if node.drops}
-        self.params = make_parameters(self.graph, self.config, self.backend, dtype, self.seed, share, fills)
+        if isinstance(share, Net):
+            warn_of_unshared(self.graph, shared)
+        self.params = make_parameters(self.graph, self.config, self.backend, dtype, self.seed, shared, fills)
         for node in self.graph.nodes:       # the values: a net's description without them is small
             node.config.ClearField("blobs")
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,29 +18,24 @@ from minidrop.net.plan import Plan
 from minidrop.net.problems import Problems
 from minidrop.rng import generator
 
-if TYPE_CHECKING:
-    from minidrop.net.net import Net
-
 log = logging.getLogger(__name__)
+
+SharedParameters = Mapping[str, Mapping[str, Parameter]]        # {layer: {name: Parameter}}
 
 
 def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: str, seed: int,
-                    share: Net | None, fills: bool = True) -> dict[str, dict[str, Parameter]]:
+                    shared: SharedParameters, fills: bool = True) -> dict[str, dict[str, Parameter]]:
     """Create the parameters of a graph, give them to their layers, and return {layer: {name: Parameter}}.
 
-    Those that `share` has under the name of any of their owners are taken from it; a warning names each of
-    the others. A layer's `blobs` are the values of those that it is the first owner of, in place of its
-    fillers. fills: False gives them no memory, and they read as zeros. Raises BackendError if one does not
-    fit into memory.
+    Those that `shared` has under the name of any of their owners are taken from it. A layer's `blobs` are the
+    values of those that it is the first owner of, in place of its fillers. fills: False gives them no memory,
+    and they read as zeros. Raises BackendError if one does not fit into memory.
     """
     for found in graph.parameters:
         node, name = found.users[0]
-        parameter = _shared(share, found.users) if share is not None else None
+        parameter = _shared(shared, found.users)
         place = f"{config.where(node.index)}: layer {node.name!r}: {name}"
         if parameter is None:
-            if share is not None:
-                log.warning("layer %r: the net that this one shares weights with has no %s of that layer: it "
-                            "keeps the values of its filler", node.name, name)
             shape, rng = tuple(found.spec.shape), generator(seed, "filler", node.name, name)
             with fits_into_memory(f"{place} of shape {shape}"):
                 data = (backend.asarray(_initial(node, found.spec, rng), dtype) if fills
@@ -56,17 +51,24 @@ def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: st
     return {node.name: node.layer.params for node in graph.nodes if node.layer.params}
 
 
-def _shared(net, users):
-    """Return the Parameter of another net under any of its owners' names, or None."""
-    return next((net.params[node.name][name] for node, name in users
-                 if name in net.params.get(node.name, ())), None)
+def _shared(shared, users):
+    """Return the shared Parameter under any of its owners' names, or None."""
+    return next((shared[node.name][name] for node, name in users if name in shared.get(node.name, ())), None)
 
 
-def check_shapes(graph: Graph, problems: Problems, share: Net) -> None:
+def warn_of_unshared(graph: Graph, shared: SharedParameters) -> None:
+    """Log each parameter that a net which shares those of another does not find there."""
+    for found in graph.parameters:
+        if _shared(shared, found.users) is None:
+            log.warning("layer %r: the net that this one shares weights with has no %s of that layer: it "
+                        "keeps the values of its filler", found.users[0][0].name, found.users[0][1])
+
+
+def check_shapes(graph: Graph, problems: Problems, shared: SharedParameters) -> None:
     """Add to `problems` each parameter whose shape differs in the net it is shared with."""
     for found in graph.parameters:
         node, name = found.users[0]
-        parameter, shape = _shared(share, found.users), tuple(found.spec.shape)
+        parameter, shape = _shared(shared, found.users), tuple(found.spec.shape)
         if parameter is not None and parameter.shape != shape:
             problems.add(node.index, f"{name} has shape {shape} here, but {parameter.shape} in the net it is "
                                      f"shared with")

@@ -1,5 +1,7 @@
 """Tensor and Parameter: logical against physical, and how gradients gather."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -169,6 +171,19 @@ def test_a_gradient_may_be_set():
     assert W.grad.tolist() == [[6, 6], [6, 6]]
     W.clear_grad()
     assert W.grad is None
+
+
+def test_a_copy_and_a_move_of_a_parameter():
+    weight = Parameter(np.arange(6.0).reshape(2, 3), name="w", decay_mult=0.5)
+    weight.accumulate(Block(np.ones((1, 3)), Kept(1, 2, 1, 2)))
+    weight.require_grad(False)
+    other = copy.deepcopy(weight)
+    assert (other.name, other.lr_mult, other.decay_mult, other.requires_grad) == ("w", 1, 0.5, False)
+    assert other.backend is weight.backend and other.grad.tolist() == [[0, 0, 0], [1, 1, 1]]
+    other.data[...] = 7
+    assert weight.data.max() == 5
+    other.move_to(weight.backend, "float32")
+    assert other.dtype == "float32" and other.numpy().tolist() == [[7, 7, 7]] * 2 and other.grad is None
 
 
 def test_a_computed_weight_gets_an_ordinary_gradient(rng):

@@ -105,7 +105,7 @@ CASES = {
     "Log": [("log_param { base: 10 scale: 0.5 shift: 3 }", (X,))],
     "MemoryData": [("memory_data_param { batch_size: 4 channels: 2 height: 3 width: 1 }", ())],
     "MultinomialLogisticLoss": [("", (abs(X), labels(13, 9)))],
-    "Parameter": [("parameter_param { shape { dim: 4 dim: 3 } }", ())],
+    "Parameter": [(f"parameter_param {{ shape {{ dim: 4 dim: 3 }} {more} }}", ()) for more in ("", UNIFORM)],
     "MVN": [(f"mvn_param {{ {more} }}", (IMAGES,)) for more in ("", "across_channels: true",
                                                                "normalize_variance: false")],
     "PReLU": [("", (X,)), (f"prelu_param {{ {UNIFORM} }}", (IMAGES,)),
@@ -153,6 +153,7 @@ ELSEWHERE = {       # read files; what they give to the device is what MemoryDat
     "ParallelTextData": "test_hdf5_and_text_data",
     "Data": "test_images_from_files", "ImageData": "test_images_from_files",
     "WindowData": "test_images_from_files", "HDF5Output": "test_images_from_files",
+    "Lambda": "layers/test_settings.py",
     "Python": "layers/test_python.py", "TaggedTextData": "layers/test_tagging.py"}
 
 

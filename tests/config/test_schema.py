@@ -176,7 +176,7 @@ OWN = {
     "ParallelTextDataParameter": "source 1, target 2, batch_size 3, source_steps 4, target_steps 5, "
                                  "source_vocabulary 6, target_vocabulary 7, source_min_count 8 1, "
                                  "target_min_count 9 1, too_long 10 0, shuffle 11 True, pool 12 20",
-    "PoolingParameter": "ceil_mode 5000 True",
+    "ParameterParameter": "filler 5000", "PoolingParameter": "ceil_mode 5000 True",
     "RecurrentParameter": "bidirectional 5000 False, hidden_dropout 5001, hidden_dropout_type 5002 0, "
     "output_product 5003 True",
     "CRFParameter": "weight_filler 1, bias_filler 2, scheme 3 0",

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import in_turn
+from nets import inputs, numbers
 
 import minidrop.layers
-from minidrop import ConfigError, Net
+from minidrop import ConfigError, Net, ShapeError, Tensor
 from minidrop.config import parse_net
+from minidrop.functions import add, multiply
 from minidrop.layers import Layer, layer_class, register_layer
 
 
@@ -231,6 +233,50 @@ def test_the_bottoms_shapes_are_named():
 def test_silence():
     net = net_of(text("Silence", "", "ab", ""), (3, 4), (3,))
     assert net.outputs == [] and net.forward(a=np.zeros((3, 4)), b=np.zeros(3)) == {}
+
+
+def lambda_net(function, *shapes, **options):
+    return Net(parse_net("".join([inputs(*shapes), text("Lambda", "", "ab"[:len(shapes)])])), device="cpu",
+               handed={"l": function}, **options)
+
+
+def test_lambda():
+    """Its function runs in every pass; gradients flow as it says, to what it has captured too."""
+    calls = []
+
+    def function(a, b):
+        calls.append(a.numpy().sum())
+        return multiply(add(a, b), captured)
+    captured = Tensor(numbers(3, 4), requires_grad=True)
+    net = lambda_net(function, (3, 4), (3, 4), dtype="float64")
+    a, b = (Tensor(numbers(3, 4, seed=seed), requires_grad=True) for seed in (1, 2))
+    for value in (a, b, captured):
+        value.data = value.data.astype(float)
+    assert calls == [0]
+    net.forward(a=a, b=b)["y"].backward(np.ones((3, 4)))
+    np.testing.assert_array_equal(net.blobs["y"].data, (a.data + b.data) * captured.data)
+    np.testing.assert_array_equal(a.grad, captured.data)
+    np.testing.assert_array_equal(captured.grad, a.data + b.data)
+    assert calls == [0, a.data.sum()]
+
+
+def test_what_a_lambda_cannot_do():
+    with pytest.raises(ConfigError, match="layer 'l' .Lambda.: a Lambda runs a Python function, which no "
+                       "file can hold"):
+        net_of(text("Lambda"), (3, 4))
+    with pytest.raises(ConfigError, match="must return a Tensor or a tuple of them, got float"):
+        lambda_net(lambda a: 1.0, (3, 4))
+    net = lambda_net(lambda a: a if a.data.any() else Tensor(np.zeros(2, "f")), (3, 4))
+    with pytest.raises(ShapeError, match=r"layer 'l' .*the function gives \[\(3, 4\)\], but \[\(2,\)\] for "
+                       "bottoms of zeros; shapes must not depend on values"):
+        net.forward(a=np.ones((3, 4)))
+
+
+def test_a_parameter_begins_as_its_filler_says():
+    settings = 'shape { dim: 3 dim: 2 } %s'
+    zeros, ones = (Net(parse_net(text("Parameter", f"parameter_param {{ {settings % more} }}", "")),
+                       device="cpu") for more in ("", "filler { value: 1 }"))
+    assert not zeros.params["l"]["weight"].data.any() and (ones.params["l"]["weight"].data == 1).all()
 
 
 def test_accuracy_layer(make_net, rng, dtype):

@@ -1,5 +1,7 @@
 """Net: what a program that embeds it relies on."""
 
+import copy
+
 import h5py
 import numpy as np
 import pytest
@@ -88,6 +90,17 @@ class TestSurface:
         train.params["ip2"]["weight"].data[...] *= 2
         test.forward(data=X, label=LABEL)
         np.testing.assert_allclose(test.blobs["ip2"].numpy(), 2 * before)
+
+    def test_parameters_given_by_name(self, caplog):
+        train = net_of(TEXT, seed=1)
+        given = {"ip1": dict(train.params["ip1"])}
+        other = net_of(TEXT, seed=2, share=given)
+        assert other.params["ip1"]["weight"] is train.params["ip1"]["weight"]
+        assert other.params["ip2"]["weight"] is not train.params["ip2"]["weight"]
+        assert not caplog.records
+        new = copy.deepcopy(other)
+        assert new.params["ip1"]["weight"] is not other.params["ip1"]["weight"]
+        np.testing.assert_array_equal(new.params["ip1"]["weight"].data, other.params["ip1"]["weight"].data)
 
     def test_a_shared_net_of_another_shape(self):
         with pytest.raises(md.ConfigError) as caught:

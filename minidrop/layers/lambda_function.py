@@ -1,0 +1,60 @@
+"""Lambda."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidrop.autograd import Tensor, no_grad
+from minidrop.errors import ConfigError, ShapeError
+from minidrop.layers.base import Layer, register_layer
+
+
+@register_layer("Lambda")
+class Lambda(Layer):
+    """The Tensors that a Python function makes of the bottoms, run anew in every pass.
+
+    No file can hold a function: md.nn.Lambda hands it over. Gradients flow as its own operations say. It gets
+    dense bottoms, and its results must have the shapes that they have for bottoms of zeros.
+    """
+
+    bottoms = (0, None)
+    tops = (1, None)
+    capturable = False
+
+    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
+        self.function = self.context.handed.get(self.name)
+        if self.function is None:
+            raise ConfigError("a Lambda runs a Python function, which no file can hold: describe the net "
+                              "with md.nn.Lambda, or write a layer of your own (md.register_layer)")
+        self.shapes = shapes_of(self.function, shapes, self.context.backend, self.context.dtype)
+        return self.shapes
+
+    def hands_on(self) -> Any:
+        return self.function
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        tops = as_tensors(self.function(*bottoms))
+        shapes = [tuple(top.shape) for top in tops]
+        if shapes != self.shapes:
+            raise ShapeError(f"the function gives {shapes}, but {self.shapes} for bottoms of zeros; shapes "
+                             f"must not depend on values: run such code in a Module with traced = False")
+        return tops
+
+
+def shapes_of(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], backend: Any,
+              dtype: str) -> list[tuple[int, ...]]:
+    """Return the shapes of what a function gives for Tensors of zeros; ConfigError if it gives none."""
+    with backend.active(), no_grad():
+        bottoms = [Tensor(backend.zeros(shape, dtype), backend=backend) for shape in shapes]
+        return [tuple(top.shape) for top in as_tensors(function(*bottoms))]
+
+
+def as_tensors(result: Any) -> tuple[Tensor, ...]:
+    """Return a function's result as a tuple of Tensors; raises ConfigError if it is none."""
+    tops = tuple(result) if isinstance(result, tuple | list) else (result,)
+    wrong = [type(top).__name__ for top in tops if not isinstance(top, Tensor)]
+    if wrong or not tops:
+        raise ConfigError(f"the function must return a Tensor or a tuple of them, got "
+                          f"{wrong[0] if wrong else 'an empty tuple'}")
+    return tops

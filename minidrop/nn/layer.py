@@ -1,0 +1,229 @@
+"""Layer: a module that is one layer of any registered type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from minidrop.autograd import Parameter
+from minidrop.backend import backend_of
+from minidrop.config import LayerParameter
+from minidrop.config.spec import set_layer
+from minidrop.errors import ConfigError, ShapeError, nearest
+from minidrop.layers import Context, layer_class
+from minidrop.layers import Layer as LayerType
+from minidrop.net.parameters import make_parameters
+from minidrop.nn.module import Module
+from minidrop.nn.symbol import TraceError
+from minidrop.nn.trace import Trace, current_trace, probe
+
+REFUSED = ("bottom", "top", "include", "exclude", "phase", "in_place", "ntop")
+
+
+class Layer(Module):
+    """One layer of a net, of any registered type: nn.Layer("LRN", local_size=5)(x).
+
+    type: as in a network file. inputs: the shapes of its inputs, as far as those of its parameters depend on
+    them; None: its first call shows them. tops: how many blobs it returns. name: of the layer, in place of
+    the path. stateful: whether recurrent states go on from call to call, separately in training and out of
+    it; None: where the settings ask for it (`continues`, `cache`). Further settings are those of the type in
+    a network file; a filler may be its name, "msra". Raises ConfigError for a type or setting that is
+    unknown.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        self = super().__new__(cls)
+        vars(self)["_arguments"] = args, kwargs         # for repr
+        return self
+
+    def __init__(self, type: str, *, inputs: Sequence[tuple[int, ...]] | None = None, tops: int = 1,
+                 name: str | None = None, stateful: bool | None = None, **settings: Any):
+        kind = layer_class(type)
+        for field in REFUSED:
+            if field in settings:
+                raise ConfigError(f"{field} is no setting of a module ({type}); what it reads is what it is "
+                                  f"called with")
+        if kind.is_data:
+            raise ConfigError(f"{type} feeds a net of its own; a module is called with its data")
+        settings = {field: {"type": value} if field.endswith("filler") and isinstance(value, str) else value
+                    for field, value in settings.items() if value is not None}
+        self.type, self.settings, self.tops = type, settings, tops
+        self.inputs = None if inputs is None else [tuple(shape) for shape in inputs]
+        self.stateful = bool(settings.get("continues") or settings.get("cache")) if stateful is None \
+            else bool(stateful)
+        has_none = kind.parameter_specs is LayerType.parameter_specs
+        vars(self).update(_name=name, _own={} if has_none else None, _buffers=set(), _ties={}, _carried={})
+        set_layer(LayerParameter(), type, {"name": self.layer_name} | settings)     # refuses unknown settings
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.trace.apply(self, inputs, self.tops)
+
+    @property
+    def trace(self) -> Trace:
+        """The Trace that runs; raises TraceError outside of any."""
+        trace = current_trace()
+        if trace is None:
+            raise TraceError(f"{self.describe()}: call the module, not its forward")
+        return trace
+
+    @property
+    def layer_name(self) -> str:
+        """The name of its layer: `name`, the path, or the class of one that stands alone."""
+        return self._name or self.layer_path or type(self).__name__.lower()
+
+    @property
+    def has_own_name(self) -> bool:
+        """Whether its layer is called by a `name`."""
+        return self._name is not None
+
+    def __repr__(self):
+        args, kwargs = self._arguments
+        given = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    # -- parameters ------------------------------------------------------------------------------------------
+    def __getattr__(self, name: str) -> Any:
+        own = vars(self).get("_own", {})
+        if own is None and self.inputs is not None:
+            own = self._probe(self.inputs, self.settings)[2]
+        if name not in (own or ()):
+            return super().__getattr__(name)
+        return self.own_parameters()[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Parameter):
+            raise ConfigError(f"{self.describe()}: to share a parameter with another layer, call "
+                              f"tie({name!r}, that layer); to change its values, write to {name}.data")
+        super().__setattr__(name, value)
+
+    def tie(self, name: str, other: Layer, other_name: str = "weight") -> None:
+        """Use the parameter of another layer as its own `name`, as a language model does with its embedding.
+
+        The shapes must be equal; ShapeError, when values are first needed, says if they are not.
+        """
+        if self.is_filled:
+            raise ConfigError(f"{self.describe()}: its parameters have values already; tie them before")
+        self._ties[name] = (other, other_name)
+        self._changed()
+
+    @property
+    def is_filled(self) -> bool:
+        return bool(self._own)
+
+    @property
+    def knows_shapes(self) -> bool:
+        return self._own is not None or self.inputs is not None
+
+    def own_parameters(self) -> dict[str, Parameter]:
+        if self._own is None:
+            if self.inputs is None:
+                raise ConfigError(f"{self.describe()} ({self.type}) knows the shapes of its parameters only "
+                                  f"from the shape of its input: call the model once, or give `inputs`, such "
+                                  f"as inputs=[(1, 64)]")
+            self._fill(self.inputs, self.settings)
+        return self._own
+
+    def own_buffers(self) -> set[str]:
+        return self._buffers
+
+    def parameters_for(self, shapes: Sequence[tuple[int, ...]],
+                       settings: Mapping[str, Any]) -> dict[str, Parameter]:
+        """Return its parameters, which are made for these inputs if its own `inputs` are not known."""
+        if not self.knows_shapes:
+            self._fill(shapes, settings)
+        return self.own_parameters()
+
+    def _fill(self, shapes, settings):
+        name, backend = self.layer_name, self.backend
+        config, graph, specs = self._probe(shapes, settings)
+        tied = {}
+        for own, (other, others) in self._ties.items():
+            theirs = other.own_parameters()
+            for wanted, known, whose in ((own, specs, self), (others, theirs, other)):
+                if wanted not in known:
+                    raise ConfigError(f"{whose.describe()} has no parameter {wanted!r} to tie"
+                                      f"{nearest(wanted, known)}")
+            if tuple(specs[own].shape) != theirs[others].shape:
+                raise ShapeError(f"{self.describe()}: its {own} of shape {tuple(specs[own].shape)} is tied "
+                                 f"to {others} of {other.describe()}, of shape {theirs[others].shape}")
+            tied[own] = theirs[others]
+        with backend.active():
+            made = make_parameters(graph, config, backend, self.dtype, self.seed, {name: tied})
+        vars(self)["_own"] = made.get(name, {})
+        vars(self)["_buffers"] = {own for own, spec in specs.items() if not spec.trained}
+
+    def _probe(self, shapes, settings):
+        """Return (NetConfig, Graph, {name: ParameterSpec}) of the layer alone, for inputs of these shapes."""
+        blobs = {f"input{i}": shape for i, shape in enumerate(shapes)}
+        message = LayerParameter()
+        set_layer(message, self.type, {"name": self.layer_name, "bottom": list(blobs), "top": [
+            f"output{i}" for i in range(self.tops)]} | settings)
+        context = Context("TEST", self.seed, self.dtype, self.backend)
+        config, graph = probe(message, blobs, context, self.describe())
+        return config, graph, {spec.name: spec for spec in graph.nodes[-1].layer.parameter_specs()}
+
+    def move_arrays(self) -> None:
+        backend = self.backend
+        with backend.active():
+            for parameter in (self._own or {}).values():
+                if parameter.backend is not backend or parameter.dtype != self.dtype:
+                    parameter.move_to(backend, self.dtype)
+            # A state was on the device that the module was on; a host array serves every device.
+            self.set_carried({name: backend.asarray(backend_of(array).to_host(array), self.dtype)
+                              for name, array in self.carried_states().items()})
+
+    # -- states ----------------------------------------------------------------------------------------------
+    def carry(self, place: tuple[bool, int], states: Mapping[str, Any]) -> None:
+        """Remember the states after a call; place: (in training, which of the uses in one net)."""
+        self._carried[place] = dict(states)
+
+    def carried(self, place: tuple[bool, int]) -> dict[str, Any]:
+        """Return what `carry` remembered for a place, {} for nothing."""
+        return self._carried.get(place, {})
+
+    def carried_states(self) -> dict[str, Any]:
+        return {f"state:{'train' if training else 'eval'}:{use}:{name}": array
+                for (training, use), states in self._carried.items() for name, array in states.items()}
+
+    def set_carried(self, states: Mapping[str, Any]) -> None:
+        self._carried.clear()
+        for key, array in states.items():
+            _, mode, use, name = key.split(":")
+            self._carried.setdefault((mode == "train", int(use)), {})[name] = array
+
+
+class Lambda(Layer):
+    """A Python function of Tensors, run anew in every pass: nn.Lambda(lambda x: x * md.functions.sigmoid(x)).
+
+    It may use minidrop.functions, operators of Tensors, and values; it returns a Tensor or a tuple of them.
+    Their shapes are found by running it on zeros when a net is built, so they must not depend on values.
+    Gradients flow through it; no product around it leaves anything out because of it.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str | None = None):
+        if not callable(function):
+            raise ConfigError(f"nn.Lambda takes a function, got {type(function).__name__}")
+        super().__init__("Lambda", name=name)
+        self.function = function
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.trace.add_function(self.function, inputs, self._name or self.layer_path)
+
+    def __repr__(self):
+        return f"Lambda({getattr(self.function, '__name__', self.function)})"
+
+
+class Weight(Layer):
+    """A learned array of its own shape: x * self.gain, or self.queries() for its Symbol.
+
+    filler: how it begins, as for any weight; zeros unless given.
+    """
+
+    def __init__(self, *shape: int, filler: Any = None, name: str | None = None):
+        super().__init__("Parameter", inputs=[], shape={"dim": list(shape)}, filler=filler, name=name)
+
+    def as_symbol(self) -> Any:
+        """Return its Symbol in the net that is being traced."""
+        return self()
+
+

@@ -1,0 +1,184 @@
+"""Modules with weights: products, convolutions, vectors for indices, norms.
+
+Weights begin as Caffe's `msra` makes them, N(0, 2 / inputs) (He et al. 2015), and biases as zeros; both can
+be given another filler, by name or as a dict: weight_filler={"type": "gaussian", "std": 0.02}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidrop.errors import ShapeError
+from minidrop.nn.layer import Layer
+from minidrop.nn.module import Module
+from minidrop.nn.symbol import Symbol
+
+Sizes = int | tuple[int, ...] | list[int]
+
+
+class Linear(Layer):
+    """y = x W^T + b over the last axis of x; W (out_features, in_features). A layer InnerProduct."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, weight_filler: Any = "msra",
+                 bias_filler: Any = None, name: str | None = None, **settings: Any):
+        super().__init__("InnerProduct", inputs=[(1, in_features)], num_output=out_features, axis=-1,
+                         bias_term=bias, weight_filler=weight_filler, bias_filler=bias_filler, name=name,
+                         **settings)
+        self.in_features, self.out_features = in_features, out_features
+
+    def forward(self, x: Symbol) -> Any:
+        _check(self, x, -1, self.in_features, "features on the last axis; put nn.Flatten() before it if they "
+               "lie on several")
+        return super().forward(x)
+
+
+class DropConnect(Layer):
+    """A Linear of which every weight is dropped on its own, with probability `rate` (Wan et al. 2013)."""
+
+    def __init__(self, in_features: int, out_features: int, rate: float = 0.5, bias: bool = True, *,
+                 weight_filler: Any = "msra", name: str | None = None, **settings: Any):
+        super().__init__("DropConnect", inputs=[(1, in_features)], num_output=out_features, axis=-1,
+                         bias_term=bias, dropout_ratio=rate, weight_filler=weight_filler, name=name,
+                         **settings)
+
+
+class _Sliding(Layer):
+    """Base class of convolutions: a window of some axes over channels."""
+
+    kind, axes = "Convolution", 2
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1,
+                 padding: Sizes = 0, dilation: Sizes = 1, groups: int = 1, bias: bool = True, *,
+                 weight_filler: Any = "msra", name: str | None = None, **settings: Any):
+        size, apart = _each(kernel_size, self.axes), _each(dilation, self.axes)
+        reach = [(k - 1) * d + 1 for k, d in zip(size, apart, strict=True)]
+        super().__init__(self.kind, inputs=[(1, in_channels, *reach)], num_output=out_channels,
+                         kernel_size=kernel_size, stride=stride, pad=padding, dilation=dilation, group=groups,
+                         bias_term=bias, weight_filler=weight_filler, name=name, **settings)
+        self.in_channels, self.out_channels = in_channels, out_channels
+
+    def forward(self, x: Symbol) -> Any:
+        if x.ndim != 2 + self.axes:
+            raise ShapeError(f"{self.describe()}: expected {2 + self.axes} axes, (N, C) and {self.axes} of "
+                             f"places, got {x.shape}")
+        _check(self, x, 1, self.in_channels, "channels on axis 1")
+        return super().forward(x)
+
+
+class Conv1d(_Sliding):
+    """Convolution of sequences (N, C, L); see Conv2d."""
+
+    axes = 1
+
+
+class Conv2d(_Sliding):
+    """Convolution of images (N, C, H, W) with weights (out_channels, in_channels / groups, *kernel_size)."""
+
+
+class ConvTranspose2d(_Sliding):
+    """The transpose of a Conv2d, Caffe's Deconvolution.
+
+    Weights (in_channels, out_channels / groups, *kernel_size).
+    """
+
+    kind = "Deconvolution"
+
+
+class Embedding(Layer):
+    """A vector for each index: x (...) in 0 .. num_embeddings - 1 -> (..., embedding_dim). A layer Embed.
+
+    The vectors begin as N(0, 1), as PyTorch's.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, bias: bool = False, *,
+                 weight_filler: Any = "gaussian", name: str | None = None, **settings: Any):
+        super().__init__("Embed", inputs=[(1,)], input_dim=num_embeddings, num_output=embedding_dim,
+                         bias_term=bias, weight_filler=weight_filler, name=name, **settings)
+
+
+class Position(Layer):
+    """Adds to each step of x (steps, streams, units) a learned vector, or with units=None sines and cosines.
+
+    max_steps: the longest sequence, of learned vectors, which begin as N(0, 0.02^2).
+    """
+
+    def __init__(self, max_steps: int | None = None, units: int | None = None, *, weight_filler: Any = None,
+                 name: str | None = None, **settings: Any):
+        if units is None:
+            super().__init__("Position", inputs=[], kind="SINUSOIDAL", name=name, **settings)
+            vars(self)["_own"] = {}
+        else:
+            super().__init__("Position", inputs=[(1, 1, units)], max_steps=max_steps, name=name,
+                             weight_filler=weight_filler or {"type": "gaussian", "std": 0.02}, **settings)
+
+
+class LayerNorm(Layer):
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias over the last axes (Ba et al. 2016)."""
+
+    def __init__(self, shape: Sizes, eps: float = 1e-5, affine: bool = True, bias: bool = True, *,
+                 name: str | None = None, **settings: Any):
+        sizes = _sizes(shape)
+        super().__init__("LayerNorm", inputs=[(1, *sizes)], axis=-len(sizes), eps=eps, weight_term=affine,
+                         bias_term=bias, name=name, **settings)
+
+
+class RMSNorm(Layer):
+    """y = x / sqrt(mean of x^2 + eps) * weight over the last axes, of `shape` (Zhang and Sennrich 2019)."""
+
+    def __init__(self, shape: Sizes, eps: float = 1e-6, *, name: str | None = None, **settings: Any):
+        sizes = _sizes(shape)
+        super().__init__("RMSNorm", inputs=[(1, *sizes)], axis=-len(sizes), eps=eps, name=name, **settings)
+
+
+class BatchNorm(Module):
+    """y = (x - mean) / sqrt(variance + eps) * factor + bias for each channel, axis 1 of x (N, C, ...).
+
+    In training mean and variance are the batch's, else the stored ones: their mean over the batches seen, the
+    newest with weight `momentum`. Two layers: `norm`, a BatchNorm as in Caffe, and with `affine` `scale`.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True):
+        self.norm = Layer("BatchNorm", inputs=[(1, channels)], eps=eps, moving_average_fraction=1 - momentum)
+        if affine:
+            self.scale = Layer("Scale", inputs=[(1, channels)], bias_term=True)
+        self.channels, self.affine = channels, affine
+
+    def forward(self, x: Symbol) -> Any:
+        _check(self, x, 1, self.channels, "channels on axis 1")
+        y = self.norm(x)
+        return self.scale(y) if self.affine else y
+
+
+class PReLU(Layer):
+    """y = max(x, 0) + slope * min(x, 0): a learned slope for each channel (axis 1), or one for all."""
+
+    def __init__(self, channels: int | None = None, initial: float = 0.25, *, name: str | None = None):
+        super().__init__("PReLU", inputs=[(1, channels or 1)], channel_shared=channels is None,
+                         filler={"type": "constant", "value": initial}, name=name)
+
+
+class Scale(Layer):
+    """y = x * factor + bias, learned, for each entry of the axes from `axis` on, which have this `shape`."""
+
+    def __init__(self, shape: Sizes, axis: int = 1, bias: bool = True, *, name: str | None = None,
+                 **settings: Any):
+        sizes = _sizes(shape)
+        super().__init__("Scale", inputs=[(1,) * max(axis, 0) + sizes], axis=axis, num_axes=len(sizes),
+                         bias_term=bias, name=name, **settings)
+
+
+def _check(module, x, axis, length, what):
+    if not isinstance(x, Symbol) or x.ndim < 2 or x.shape[axis] != length:
+        got = x.shape if isinstance(x, Symbol) else type(x).__name__
+        raise ShapeError(f"{module.describe()}: expected {length} {what}; got {got}")
+
+
+def _sizes(shape):
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def _each(sizes, axes):
+    """Return one size for each axis."""
+    found = _sizes(sizes)
+    return found * axes if len(found) == 1 else found
+

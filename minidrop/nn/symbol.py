@@ -1,0 +1,248 @@
+"""Symbol: what stands for a Tensor while a module's forward is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from minidrop import functions
+from minidrop.errors import ConfigError
+
+if TYPE_CHECKING:
+    from minidrop.nn.trace import Trace
+
+
+class TraceError(ConfigError):
+    """A traced forward does what no layer describes."""
+
+
+class _NoAttribute(TraceError, AttributeError):
+    """A Symbol lacks an attribute that a Tensor has; hasattr() sees it as any other."""
+
+
+REMEDY = ("a traced forward only describes the net, so it has no values yet: use a layer or an operator, "
+          "nn.Lambda(function)(x), or a Module with `traced = False`, whose forward runs on Tensors")
+
+
+class Symbol:
+    """One blob of a net that is being described: a shape without values.
+
+    It has the operators + - * / ** with numbers and Symbols, reshape, flatten, permute, sum, mean, and slices
+    as indices; each adds the layer that does it. A second operand may lack axes in front: x (N, C) + b (C,).
+    Anything that needs a value raises TraceError.
+    """
+
+    __slots__ = ("trace", "blob", "shape")
+
+    __array_ufunc__ = None      # NumPy then leaves number * symbol to the Symbol
+
+    def __init__(self, trace: Trace, blob: str, shape: tuple[int, ...]):
+        self.trace, self.blob, self.shape = trace, blob, tuple(shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self):
+        return self.shape[0] if self.shape else self._refuse("len() of a single number")
+
+    def __repr__(self):
+        return f"Symbol({self.blob}, {self.shape})"
+
+    # -- arithmetic ------------------------------------------------------------------------------------------
+    def __add__(self, other):
+        if isinstance(other, Real):
+            return self._power(shift=float(other))
+        return self._with(other, "Bias", lambda a, b: a.trace.add("Eltwise", [a, b]))
+
+    def __sub__(self, other):
+        if isinstance(other, Real):
+            return self._power(shift=-float(other))
+        other = self._operand(other)
+        if other.shape == self.shape:
+            return self.trace.add("Eltwise", [self, other], coeff=[1, -1])
+        return self + -other
+
+    def __rsub__(self, other):
+        if isinstance(other, Real):
+            return self._power(scale=-1.0, shift=float(other))
+        return self._operand(other) - self
+
+    def __mul__(self, other):
+        if isinstance(other, Real):
+            return self._power(scale=float(other))
+        return self._with(other, "Scale", lambda a, b: a.trace.add("Eltwise", [a, b], operation="PROD"))
+
+    def __truediv__(self, other):
+        if isinstance(other, Real):
+            return self._power(scale=1 / float(other))
+        return self * self._operand(other) ** -1
+
+    def __rtruediv__(self, other):
+        return self ** -1 * other
+
+    def __pow__(self, other):
+        if not isinstance(other, Real):
+            self._refuse(f"** with {type(other).__name__} as exponent")
+        return self._power(power=float(other))
+
+    def __neg__(self):
+        return self._power(scale=-1.0)
+
+    def __abs__(self):
+        return self.trace.add("AbsVal", [self])
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _power(self, **settings):
+        """Return (shift + scale x) ** power; settings that float32 holds only rounded stay as they are."""
+        if all(map(self.trace.is_exact, settings.values())):
+            return self.trace.add("Power", [self], **settings)
+        return self.trace.add_function(partial(functions.power, **settings), [self])
+
+    def _with(self, other, kind, same):
+        """Return same(a, b) for operands of one shape, else a layer `kind` that gives the smaller axes."""
+        a, b = self, self._operand(other)
+        if a.shape == b.shape:
+            return same(a, b)
+        if b.ndim > a.ndim:
+            a, b = b, a
+        if b.ndim and a.shape[a.ndim - b.ndim:] != b.shape:
+            raise TraceError(f"{a!r} and {b!r}: one shape must be the end of the other; reshape one of them, "
+                             f"or use nn.Lambda")
+        return self.trace.add(kind, [a, b], axis=a.ndim - b.ndim)
+
+    def _operand(self, other):
+        other = other.as_symbol() if hasattr(other, "as_symbol") else other
+        if isinstance(other, Symbol):
+            return self.trace.checked(other)
+        raise TraceError(f"an operation on {self!r} and {type(other).__name__}: its values would be frozen "
+                         f"in the net. Make it an input of the module or an nn.Weight; {REMEDY}")
+
+    # -- shape -----------------------------------------------------------------------------------------------
+    def reshape(self, *shape: Any) -> Symbol:
+        """Return the same entries in another shape; one -1 takes what is left."""
+        shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        if any(length == 0 or length < -1 for length in shape):
+            raise TraceError(f"reshape: expected lengths of 1 or more and at most one -1, got {shape}")
+        return self.trace.add("Reshape", [self], shape={"dim": list(shape)})
+
+    def flatten(self, axis: int = 1, end_axis: int = -1) -> Symbol:
+        """Return the axes `axis` .. `end_axis` as one."""
+        return self.trace.add("Flatten", [self], axis=axis, end_axis=end_axis)
+
+    def permute(self, *order: Any) -> Symbol:
+        """Return the axes in another order: axis order[i] becomes axis i."""
+        order = tuple(order[0]) if len(order) == 1 and isinstance(order[0], tuple | list) else order
+        return self.trace.add("Permute", [self], order=[axis % self.ndim if self.ndim else axis
+                                                        for axis in order])
+
+    def transpose(self, *order: Any) -> Symbol:
+        """Return the axes in another order, reversed unless one is given, as NumPy does."""
+        return self.permute(*(order or range(self.ndim)[::-1]))
+
+    @property
+    def T(self) -> Symbol:
+        """The axes in reverse order."""
+        return self.transpose()
+
+    def sum(self, axis: Any = None) -> Symbol:
+        """Return the sum over one axis, several, or all."""
+        return self._reduced("SUM", axis)
+
+    def mean(self, axis: Any = None) -> Symbol:
+        """Return the mean over one axis, several, or all."""
+        return self._reduced("MEAN", axis)
+
+    def _reduced(self, operation, axis):
+        axes = range(self.ndim) if axis is None else [axis] if isinstance(axis, int) else axis
+        if any(not -self.ndim <= one < self.ndim for one in axes):
+            raise TraceError(f"axis {axis} does not exist: {self!r} has {self.ndim} axes")
+        gone = {one % self.ndim for one in axes}
+        order = [one for one in range(self.ndim) if one not in gone] + sorted(gone)
+        last = self if order == list(range(self.ndim)) else self.permute(order)
+        return self.trace.add("Reduction", [last], operation=operation, axis=self.ndim - len(gone))
+
+    def __getitem__(self, key):
+        parts = list(key) if isinstance(key, tuple) else [key]
+        if sum(part is Ellipsis for part in parts) > 1:
+            self._refuse("an index with two ellipses")
+        if not any(part is Ellipsis for part in parts):
+            parts.append(Ellipsis)
+        place = next(i for i, part in enumerate(parts) if part is Ellipsis)
+        rest = self.ndim - sum(part is not None for part in parts) + 1
+        if rest < 0:
+            raise IndexError(f"{len(parts) - 1} indices for {self!r}")
+        parts[place:place + 1] = [slice(None)] * rest
+        found, shape, axis = self, [], 0
+        for part in parts:
+            if part is None:
+                shape.append(1)
+                continue
+            first, last = self._bounds(part, axis)
+            found = found._cut(axis, first, last)
+            if isinstance(part, slice):
+                shape.append(last - first)
+            axis += 1
+        return found if tuple(shape) == found.shape else found.reshape(shape)
+
+    def _bounds(self, part, axis):
+        length = self.shape[axis]
+        if isinstance(part, slice):
+            first, last, step = part.indices(length)
+            if step != 1 or first >= last:
+                self._refuse(f"[{part}] of an axis of {length} entries: only slices of step 1 that are not "
+                             f"empty")
+            return first, last
+        if isinstance(part, bool) or not hasattr(part, "__index__"):
+            self._refuse(f"an index of type {type(part).__name__}")
+        place = part.__index__()
+        if not -length <= place < length:
+            raise IndexError(f"index {place} of axis {axis}, which has {length} entries, of {self!r}")
+        return place % length, place % length + 1
+
+    def _cut(self, axis, first, last):
+        points = [point for point in (first, last) if 0 < point < self.shape[axis]]
+        if not points:
+            return self
+        parts = self.trace.add("Slice", [self], len(points) + 1, axis=axis, slice_point=points)
+        return parts[1 if first else 0]
+
+    def __iter__(self) -> Iterator[Symbol]:
+        return (self[i] for i in range(len(self)))
+
+    # -- what needs values -----------------------------------------------------------------------------------
+    def _refuse(self, what) -> NoReturn:
+        raise TraceError(f"{what}, of {self!r}: {REMEDY}")
+
+    def __bool__(self):
+        self._refuse("bool() or `if`")
+
+    def __float__(self):
+        self._refuse("float()")
+
+    def __int__(self):
+        self._refuse("int()")
+
+    def __array__(self, dtype=None, copy=None):
+        self._refuse("a function of arrays or of minidrop.functions")
+
+    def __eq__(self, other):
+        self._refuse("a comparison")
+
+    __lt__ = __le__ = __gt__ = __ge__ = __ne__ = __eq__
+    __hash__ = object.__hash__
+
+    def __matmul__(self, other):
+        self._refuse("@: products with weights are nn.Linear (`tie` shares another layer's), of attention "
+                     "nn.Attention")
+
+    __rmatmul__ = __matmul__
+
+    def __setitem__(self, key, value):
+        self._refuse("an assignment to entries")
+
+    def __getattr__(self, name):
+        raise _NoAttribute(f"{name!r}, of {self!r}: {REMEDY}")

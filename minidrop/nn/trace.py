@@ -1,0 +1,256 @@
+"""Trace: one forward of a module on Symbols, and the net that it describes."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from minidrop.config import NetConfig, NetParameter, decimal
+from minidrop.config.spec import set_layer
+from minidrop.errors import ShapeError
+from minidrop.layers.lambda_function import shapes_of
+from minidrop.net import build_graph
+from minidrop.nn.structure import leaves_of
+from minidrop.nn.symbol import REMEDY, Symbol, TraceError
+
+if TYPE_CHECKING:
+    from minidrop.autograd import Parameter
+    from minidrop.layers import Context
+    from minidrop.net.graph import Graph
+    from minidrop.nn.layer import Layer
+    from minidrop.nn.module import Module
+
+
+class _Current(threading.local):
+    trace: Trace | None = None
+
+
+_current = _Current()
+
+
+@contextmanager
+def _entered(trace):
+    """Within this context the current trace is this one, or none."""
+    before, _current.trace = _current.trace, trace
+    try:
+        yield
+    finally:
+        _current.trace = before
+
+
+def current_trace() -> Trace | None:
+    """Return the Trace that this thread is in, None outside of any."""
+    return _current.trace
+
+
+class Trace:
+    """The net that a module's forward describes, one layer after the other.
+
+    message: the NetParameter. inputs: the blobs of the arguments. constants: {blob: array} of inputs that are
+    always the same. functions: {layer: function} of its Lambdas. params: {layer: {name: Parameter}}.
+    applied: [(layer name, module, which of its uses)].
+    """
+
+    def __init__(self, root: Module, context: Context):
+        self.root, self.context = root, context
+        self.message = NetParameter(name=type(root).__name__)
+        self.inputs: list[str] = []
+        self.constants: dict[str, Any] = {}
+        self.functions: dict[str, Callable] = {}
+        self.params: dict[str, dict[str, Parameter]] = {}
+        self.applied: list[tuple[str, Layer, int]] = []
+        self._read: dict[str, bool] = {}                # {blob: whether a layer reads it}
+        self._layers: set[str] = set()                  # the names of layers
+        self._names: dict[str, Module] = {}             # {name: the module whose name it is}
+        self._uses: dict[int, list] = {}                # {id(Parameter): [(message, place)]}
+        self._scopes: list[Module] = []
+        self._inside = {id(module) for module in root.modules()}
+
+    # -- modules ---------------------------------------------------------------------------------------------
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within this context modules that are called add to this trace."""
+        with _entered(self):
+            yield
+
+    def has_part(self, module: Module) -> bool:
+        """Whether a module is the one that is traced, or below it."""
+        return id(module) in self._inside
+
+    def run(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Return what the forward of a module returns for Symbols. Raises TraceError."""
+        where = module.describe()
+        if not module.traced:
+            raise TraceError(f"{where} has traced = False, but is called in the traced forward of "
+                             f"{self._scopes[-1].describe()}; set traced = False there too")
+        for value in leaves_of((args, kwargs)):
+            self._check_value(value, where)
+        self._scopes.append(module)
+        try:
+            return module.forward(*args, **kwargs)
+        finally:
+            self._scopes.pop()
+
+    def _check_value(self, value, where):
+        if isinstance(value, Symbol):
+            self.checked(value)
+        elif hasattr(value, "dtype"):
+            raise TraceError(f"{where} is given an array inside a traced forward: its values would be frozen "
+                             f"in the net. Make it an input of {self.root.describe()} or an nn.Weight; "
+                             f"{REMEDY}")
+
+    def checked(self, symbol: Symbol) -> Symbol:
+        """Return a Symbol; raises TraceError if it is of another trace."""
+        if symbol.trace is not self:
+            raise TraceError(f"{symbol!r} is left over from another call; do not store what a traced forward "
+                             f"computes")
+        return symbol
+
+    def apply(self, module: Layer, bottoms: Sequence[Symbol], tops: int = 1,
+              **settings: Any) -> Symbol | tuple[Symbol, ...]:
+        """Add the layer of a module; returns its top, or a tuple of them."""
+        inside = self.has_part(module)
+        name = self._name_of(module, inside)
+        training = next((one for one in reversed(self._scopes) if self.has_part(one)), module).training
+        if training != (self.context.phase == "TRAIN"):
+            settings["phase"] = "TRAIN" if training else "TEST"
+        settings = module.settings | settings
+        symbols, message, graph = self._added(module.type, name, bottoms, tops, settings)
+        specs = graph.nodes[-1].layer.parameter_specs()
+        if specs:
+            if not inside:
+                raise TraceError(f"{module.describe()} has parameters, but is no part of "
+                                 f"{self.root.describe()}: set it as an attribute in __init__")
+            own = module.parameters_for([bottom.shape for bottom in bottoms], settings)
+            for spec in specs:
+                have = own[spec.name].shape if spec.name in own else None
+                if have != tuple(spec.shape):
+                    given = ", ".join(str(bottom.shape) for bottom in bottoms)
+                    raise ShapeError(f"{module.describe()}: its {spec.name} has shape {have}, but inputs of "
+                                     f"shape {given} need {tuple(spec.shape)}")
+            self.params[name] = own
+            for place, spec in enumerate(specs):
+                self._uses.setdefault(id(own[spec.name]), []).append((message, place, f"{name}.{spec.name}"))
+        use = sum(other is module for _, other, _ in self.applied)
+        self.applied.append((name, module, use))
+        return symbols
+
+    def _name_of(self, module, inside):
+        """Return a free name for the layer of a module; inside: of the module that is traced."""
+        if not inside and not module.has_own_name:
+            return self._free(self._scoped(type(module).__name__.lower()))
+        name = module.layer_name
+        first = self._names.setdefault(name, module)
+        if first is not module and module.has_own_name:
+            raise TraceError(f"two modules are called {name!r}; their initial values and patterns would be "
+                             f"the same: give them different names")
+        return self._free(name)
+
+    # -- layers ----------------------------------------------------------------------------------------------
+    def add(self, type: str, bottoms: Sequence[Symbol], tops: int = 1, **settings: Any) -> Any:
+        """Add a layer without parameters; returns its top, or a tuple of them."""
+        return self._added(type, self._free(self._scoped(type.lower())), bottoms, tops, settings)[0]
+
+    def add_function(self, function: Callable, bottoms: Sequence[Symbol], name: str = "") -> Any:
+        """Add a Lambda that runs `function` in every pass; returns its top, or a tuple of them."""
+        name = self._free(name or self._scoped("lambda"))
+        self.functions[name] = function
+        context, shapes = self.context, [self.checked(bottom).shape for bottom in bottoms]
+        with _entered(None):        # it runs on Tensors, and so do modules that it calls
+            tops = len(shapes_of(function, shapes, context.backend, context.dtype))
+            return self._added("Lambda", name, bottoms, tops, {})[0]
+
+    def input(self, name: str, shape: Sequence[int]) -> Symbol:
+        """Add an input."""
+        blob = _free(name, self._read)
+        self.inputs.append(blob)
+        return self._input(blob, shape)
+
+    def constant(self, name: str, array: Any) -> Symbol:
+        """Add an input that is the same in every pass."""
+        blob = _free(self._scoped(name), self._read)
+        self.constants[blob] = array
+        return self._input(blob, array.shape)
+
+    def _input(self, blob, shape):
+        shape = tuple(int(length) for length in shape)
+        set_layer(self.message.layer.add(), "Input", {"name": self._free(f"{blob}/input"), "top": [blob],
+                                                      "shape": {"dim": shape}})
+        self._read[blob] = False
+        return Symbol(self, blob, shape)
+
+    def is_exact(self, number: float) -> bool:
+        """Whether a setting holds a number as exactly as the net computes."""
+        return math.isfinite(number) and (self.context.dtype == "float32" or decimal(number) == number)
+
+    def _added(self, type, name, bottoms, tops, settings):
+        blobs = [self.checked(bottom).blob for bottom in bottoms]
+        names = [name] + [f"{name}/{i}" for i in range(1, tops)]
+        names = [_free(blob, self._read) for blob in names]
+        message = self.message.layer.add()
+        set_layer(message, type, {"name": name, "bottom": blobs, "top": names} | settings)
+        graph = probe(message, {bottom.blob: bottom.shape for bottom in bottoms},
+                      replace(self.context, handed=self.functions), self.message.name)[1]
+        self._read.update(dict.fromkeys(blobs, True), **dict.fromkeys(names, False))
+        symbols = tuple(Symbol(self, ref.name, graph.shapes[ref]) for ref in graph.nodes[-1].tops)
+        return symbols[0] if tops == 1 else symbols, message, graph
+
+    def _scoped(self, name):
+        path = self._scopes[-1].layer_path if self._scopes else ""
+        return f"{path}.{name}" if path else name
+
+    def _free(self, name):
+        """Return a name that no layer has, and take it."""
+        free = _free(name, self._layers)
+        self._layers.add(free)
+        return free
+
+    # -- the end ---------------------------------------------------------------------------------------------
+    def finish(self, outputs: Sequence[Symbol]) -> list[str]:
+        """Return the blobs of the net's outputs, once what else nobody reads is silenced.
+
+        A blob that is both an output and read gets a second name: the layers that read it may need only a
+        part.
+        """
+        found: dict[str, str] = {}
+        for symbol in map(self.checked, outputs):
+            if symbol.blob not in found:
+                found[symbol.blob] = (self.add("Split", [symbol]).blob if self._read[symbol.blob]
+                                      else symbol.blob)
+        kept = set(found.values())
+        if unread := [blob for blob, read in self._read.items() if not read and blob not in kept]:
+            set_layer(self.message.layer.add(), "Silence", {"name": self._free("silence"), "bottom": unread})
+        for uses in self._uses.values():
+            for message, place, _ in uses if len(uses) > 1 else ():
+                while len(message.param) <= place:
+                    message.param.add()
+                message.param[place].name = uses[0][2]
+        return [found[symbol.blob] for symbol in outputs]
+
+
+def _free(name, taken):
+    """Return a name that is not taken: this one, or the first of NAME_2, NAME_3, ..."""
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
+
+
+def probe(message: Any, shapes: Mapping[str, tuple[int, ...]], context: Context,
+          where: str) -> tuple[NetConfig, Graph]:
+    """Return (NetConfig, Graph) of a net of one layer alone, for bottoms of these shapes.
+
+    Raises ConfigError with every mistake of the layer; allocates nothing.
+    """
+    net = NetParameter()
+    for blob, shape in shapes.items():
+        set_layer(net.layer.add(), "Input", {"name": f"{message.name}/{blob}", "top": [blob],
+                                             "shape": {"dim": list(shape)}})
+    net.layer.add().CopyFrom(message)
+    config = NetConfig.of(net, where)
+    return config, build_graph(config, context)

@@ -1,0 +1,326 @@
+"""The ready modules: against PyTorch's of the same names, and what they say of mistakes."""
+
+import re
+
+import numpy as np
+import pytest
+from cases import in_turn
+
+import minidrop as md
+from minidrop import nn
+from minidrop.config import layer_types
+from minidrop.layers import known_layers
+
+F = md.functions
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape)
+
+
+IMAGES, VECTORS, SEQUENCE = numbers(3, 4, 7, 6), numbers(5, 8), numbers(5, 3, 8)
+
+# name: (the module, PyTorch's as text, what it reads)
+CASES = {
+    "linear": (lambda: nn.Linear(8, 3), "Linear(8, 3)", VECTORS),
+    "linear of a sequence": (lambda: nn.Linear(8, 3, bias=False), "Linear(8, 3, bias=False)", SEQUENCE),
+    "conv1d": (lambda: nn.Conv1d(4, 6, 3, padding=1), "Conv1d(4, 6, 3, padding=1)", IMAGES[..., 0]),
+    "conv2d": (lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2),
+               "Conv2d(4, 6, 3, stride=2, padding=1, groups=2)", IMAGES),
+    "conv2d of a window": (lambda: nn.Conv2d(4, 6, (3, 2), dilation=(2, 1), bias=False),
+                           "Conv2d(4, 6, (3, 2), dilation=(2, 1), bias=False)", IMAGES),
+    "transposed": (lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1),
+                   "ConvTranspose2d(4, 6, 3, stride=2, padding=1)", IMAGES),
+    "max": (lambda: nn.MaxPool2d(3, 2, 1), "MaxPool2d(3, 2, 1)", IMAGES),
+    "max of a window": (lambda: nn.MaxPool2d((3, 2)), "MaxPool2d((3, 2))", IMAGES),
+    "max rounded up": (lambda: nn.MaxPool2d(2, ceil_mode=True), "MaxPool2d(2, ceil_mode=True)", IMAGES),
+    "mean": (lambda: nn.AvgPool2d(2), "AvgPool2d(2)", IMAGES),
+    "whole mean": (lambda: nn.AvgPool2d(None), "AdaptiveAvgPool2d(1)", IMAGES),
+    "layer norm": (lambda: nn.LayerNorm(8), "LayerNorm(8)", SEQUENCE),
+    "layer norm of two axes": (lambda: nn.LayerNorm((7, 6)), "LayerNorm((7, 6))", IMAGES),
+    "rms norm": (lambda: nn.RMSNorm(8), "RMSNorm(8, eps=1e-6)", SEQUENCE),
+    "relu": (nn.ReLU, "ReLU()", VECTORS), "leaky": (lambda: nn.ReLU(0.1), "LeakyReLU(0.1)", VECTORS),
+    "gelu": (nn.GELU, "GELU()", VECTORS), "tanh gelu": (lambda: nn.GELU("tanh"), "GELU('tanh')", VECTORS),
+    "silu": (nn.SiLU, "SiLU()", VECTORS), "sigmoid": (nn.Sigmoid, "Sigmoid()", VECTORS),
+    "tanh": (nn.Tanh, "Tanh()", VECTORS), "elu": (lambda: nn.ELU(0.7), "ELU(0.7)", VECTORS),
+    "softplus": (nn.Softplus, "Softplus()", VECTORS), "prelu": (lambda: nn.PReLU(8), "PReLU(8)", VECTORS),
+    "one slope": (lambda: nn.PReLU(initial=0.1), "PReLU(init=0.1)", VECTORS),
+    "softmax": (nn.Softmax, "Softmax(-1)", SEQUENCE), "flatten": (nn.Flatten, "Flatten()", IMAGES),
+    "lrn": (lambda: nn.LRN(3, 0.1, 0.6, 2.0), "LocalResponseNorm(3, 0.1, 0.6, 2.0)", IMAGES),
+    "batch norm": (lambda: nn.BatchNorm(4), "BatchNorm2d(4)", IMAGES),
+    "identity": (nn.Identity, "Identity()", VECTORS),
+}
+
+
+@in_turn("name", list(CASES))
+def test_against_torch(name):
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+    make, text, x = CASES[name]
+    model, [kind, arguments] = nn.Sequential(make()).to("cpu", "float64"), text.split("(", 1)
+    other = getattr(torch.nn, kind)(*_arguments(arguments)[0], **_arguments(arguments)[1]).double()
+    with torch.no_grad():
+        for i, (own, theirs) in enumerate(zip(model.parameters(), other.parameters(), strict=True)):
+            own.data[...] = numbers(*own.shape, seed=i + 1)
+            theirs.copy_(torch.from_numpy(own.data))
+    given, theirs = md.Tensor(x.copy(), requires_grad=True), torch.from_numpy(x.copy()).requires_grad_()
+    given.data = x.copy()
+    y, expected = model(given), other(theirs)
+    np.testing.assert_allclose(y.numpy(), expected.detach().numpy(), rtol=1e-9, atol=1e-12)
+    gy = numbers(*y.shape, seed=9)
+    y.backward(gy)
+    expected.backward(torch.from_numpy(gy))
+    np.testing.assert_allclose(given.grad, theirs.grad.numpy(), rtol=1e-8, atol=1e-10)
+    for own, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        np.testing.assert_allclose(own.grad, theirs.grad.numpy(), rtol=1e-8, atol=1e-10)
+
+
+def _arguments(text):
+    """The arguments of a call as text, which ends with its parenthesis."""
+    import ast
+    call = ast.parse(f"f({text}", mode="eval").body
+    return ([ast.literal_eval(one) for one in call.args],
+            {one.arg: ast.literal_eval(one.value) for one in call.keywords})
+
+
+def test_embedding_and_statistics_against_torch():
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+    embed, other = nn.Embedding(7, 4).to("cpu", "float64"), torch.nn.Embedding(7, 4).double()
+    with torch.no_grad():
+        other.weight.copy_(torch.from_numpy(embed.weight.data))
+    indices = np.random.default_rng(0).integers(0, 7, (5, 3))
+    np.testing.assert_array_equal(embed(indices).numpy(), other(torch.from_numpy(indices)).detach().numpy())
+    norm, other = nn.BatchNorm(4, momentum=0.3).to("cpu", "float64"), torch.nn.BatchNorm2d(4, momentum=None)
+    other.double()
+    for i in range(3):      # PyTorch's momentum starts from 0 and 1; without one it is the plain mean
+        x = numbers(6, 4, 3, 2, seed=i)
+        norm(x), other(torch.from_numpy(x))
+    weights = 0.7 ** np.arange(3)[::-1]
+    means = np.array([numbers(6, 4, 3, 2, seed=i).mean((0, 2, 3)) for i in range(3)])
+    stored = norm.norm.mean.data / norm.norm.scale_factor.data
+    np.testing.assert_allclose(stored, weights @ means / weights.sum())
+    norm.eval()
+    mean, variance = (norm.norm.own_parameters()[key].data / norm.norm.scale_factor.data
+                      for key in ("mean", "variance"))
+    x = numbers(6, 4, 3, 2)
+    expected = (x - mean[:, None, None]) / np.sqrt(variance + 1e-5)[:, None, None]
+    np.testing.assert_allclose(norm(x).numpy(), expected)
+
+
+@pytest.mark.parametrize("ours, theirs, x, target", [
+    (nn.CrossEntropyLoss(), "CrossEntropyLoss()", numbers(6, 5), np.arange(6) % 5),
+    (nn.CrossEntropyLoss(ignore_label=2, label_smoothing=0.1),
+     "CrossEntropyLoss(ignore_index=2, label_smoothing=0.1)", numbers(6, 5), np.arange(6) % 5),
+    (nn.CrossEntropyLoss(reduction="sum"), "CrossEntropyLoss(reduction='sum')", numbers(6, 5),
+     np.arange(6) % 5),
+    (nn.BCEWithLogitsLoss(), "BCEWithLogitsLoss()", numbers(6, 5), np.arange(30).reshape(6, 5) % 2.0),
+    (nn.MSELoss(), "MSELoss()", numbers(6, 5), numbers(6, 5, seed=1)),
+    (nn.MSELoss("sum"), "MSELoss(reduction='sum')", numbers(6, 5), numbers(6, 5, seed=1)),
+    (nn.L1Loss(), "L1Loss()", numbers(6, 5), numbers(6, 5, seed=1))])
+def test_losses_against_torch(ours, theirs, x, target):
+    """Called with a Tensor that another module has computed."""
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+    kind, arguments = theirs.split("(", 1)
+    other = getattr(torch.nn, kind)(**_arguments(arguments)[1])
+    model, ours = nn.Linear(5, 5).to("cpu", "float64"), ours.to("cpu", "float64")
+    loss = ours(model(x), target)
+    weight = torch.from_numpy(model.weight.data.copy()).requires_grad_()
+    expected = other(torch.from_numpy(x) @ weight.T, torch.from_numpy(target))
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-9)
+    loss.backward()
+    expected.backward()
+    np.testing.assert_allclose(model.weight.grad, weight.grad.numpy(), rtol=1e-7, atol=1e-10)
+
+
+# -- sequences -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_states_of_recurrent_modules(kind):
+    """Fresh in every call, or carried on, or given and returned: a sequence in parts is the whole one."""
+    whole = kind(4, 6).to("cpu", "float64").set_seed(2)
+    x = numbers(6, 3, 4)
+    expected = whole(x).numpy()
+    np.testing.assert_array_equal(whole(x).numpy(), expected)
+    carried = kind(4, 6, stateful=True).to("cpu", "float64").set_seed(2)
+    parts = [carried(x[i:i + 2]).numpy() for i in (0, 2, 4)]
+    np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-12)
+    carried.eval()                          # another set of states
+    np.testing.assert_allclose(carried(x[:2]).numpy(), expected[:2], rtol=1e-12)
+    assert not np.allclose(carried(x[:2]).numpy(), expected[:2])
+    carried.reset_states()
+    np.testing.assert_allclose(carried(x[:2]).numpy(), expected[:2], rtol=1e-12)
+    first, state = whole(x[:2], return_state=True)
+    second, last = whole(x[2:], state=state)
+    np.testing.assert_allclose(np.concatenate([first.numpy(), second.numpy()]), expected, rtol=1e-12)
+    assert len(state) == len(last) == whole.states and state[0].shape == (1, 3, 6)
+    second.backward(np.ones(second.shape))  # reaches the first part through the states
+    gradient = whole.weight.grad.copy()
+    whole.zero_grad()
+    whole(x).backward(np.concatenate([np.zeros((2, 3, 6)), np.ones((4, 3, 6))]))
+    np.testing.assert_allclose(whole.weight.grad, gradient, rtol=1e-9)
+
+
+def test_where_sequences_begin():
+    lstm, x = nn.LSTM(4, 6).to("cpu", "float64"), numbers(6, 3, 4)
+    cont = np.ones((6, 3))
+    cont[3] = 0
+    np.testing.assert_allclose(lstm(x, cont).numpy()[3:], lstm(x[3:]).numpy(), rtol=1e-12)
+    assert lstm.net(x).inputs == ["x", "cont"]
+
+
+def test_a_carried_state_of_another_batch_is_refused():
+    lstm = nn.Sequential(body=nn.LSTM(4, 6, stateful=True)).to("cpu")
+    lstm(numbers(2, 3, 4))
+    with pytest.raises(md.ShapeError, match=re.escape("LSTM 'body' carries its state h of shape (3, 6) on, "
+                       "but this batch needs (5, 6); call reset_states() first")):
+        lstm(numbers(2, 5, 4))
+    lstm.reset_states()
+    assert lstm(numbers(2, 5, 4)).shape == (2, 5, 6)
+
+
+def test_attention_step_by_step():
+    """A cache and positions that count on are states too, which eval() carries from call to call."""
+    class Model(nn.Module):
+        def __init__(self, **settings):
+            self.position = nn.Position(8, 4, continues=settings.get("continues"))
+            self.q = nn.Linear(4, 4)
+            self.attention = nn.Attention(2, causal=True, cache=settings.get("cache"))
+
+        def forward(self, x):
+            y = self.q(self.position(x))
+            return self.attention(y, y, y)
+    x = numbers(5, 3, 4)
+    whole, steps = (Model(**own).to("cpu", "float64").eval() for own in ({}, {"cache": 8, "continues": True}))
+    expected = whole(x).numpy()
+    found = np.concatenate([steps(x[i:i + 1]).numpy() for i in range(5)])
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    steps.reset_states()
+    np.testing.assert_allclose(steps(x[:1]).numpy(), expected[:1], rtol=1e-10)
+
+
+def test_multi_head_attention_against_torch():
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+    model = nn.MultiHeadAttention(8, 2).to("cpu", "float64")
+    other = torch.nn.MultiheadAttention(8, 2).double()
+    with torch.no_grad():
+        for i, part in enumerate("qkv"):
+            own = getattr(model, part)
+            other.in_proj_weight[8 * i:8 * i + 8] = torch.from_numpy(own.weight.data)
+            other.in_proj_bias[8 * i:8 * i + 8] = torch.from_numpy(own.bias.data)
+        other.out_proj.weight.copy_(torch.from_numpy(model.out.weight.data))
+    x, memory = numbers(4, 3, 8), numbers(6, 3, 8, seed=1)
+    mask = np.ones((6, 3))
+    mask[4:, 1] = 0
+    expected, _ = other(*map(torch.from_numpy, (x, memory, memory)),
+                        key_padding_mask=torch.from_numpy(mask.T == 0))
+    np.testing.assert_allclose(model(x, memory, mask).numpy(), expected.detach().numpy(), rtol=1e-9)
+
+
+# -- any type ------------------------------------------------------------------------------------------------
+def test_a_layer_of_any_type():
+    model = nn.Sequential(nn.Layer("Tile", tiles=2), nn.Layer("Scale", bias_term=True)).to("cpu")
+    assert set(known_layers()) >= {module.type for module in model}
+    with pytest.raises(md.ConfigError, match=re.escape("Layer '1' (Scale) knows the shapes of its parameters "
+                       "only from the shape of its input: call the model once, or give `inputs`")):
+        model.parameters()
+    np.testing.assert_array_equal(model(VECTORS).numpy(), np.tile(VECTORS.astype("f"), 2))
+    assert [parameter.shape for parameter in model.parameters()] == [(16,), (16,)]
+    with pytest.raises(md.ShapeError, match=re.escape("Layer '1': its factor has shape (16,), but inputs of "
+                       "shape (5, 14) need (14,)")):
+        model(VECTORS[:, :7])
+
+
+def test_a_layer_of_ones_own():
+    with layer_types.forgetting():
+        @md.register_layer("Doubled")
+        class Doubled(md.Layer):
+            def forward(self, x):
+                return F.scale(x, 2.0)
+        np.testing.assert_array_equal(nn.Layer("Doubled").to("cpu")(VECTORS).numpy(),
+                                      2 * VECTORS.astype("f"))
+
+
+MISTAKES = {
+    "unknown layer type 'Relu'; did you mean 'ReLU'": lambda: nn.Layer("Relu"),
+    "layer 'layer' (LRN): has no setting 'size'": lambda: nn.Layer("LRN", size=3),
+    "HDF5Data feeds a net of its own; a module is called with its data": lambda: nn.Layer("HDF5Data"),
+    "bottom is no setting of a module (ReLU); what it reads is what it is called with":
+        lambda: nn.Layer("ReLU", bottom="x"),
+    "Linear 'fc': expected 8 features on the last axis; put nn.Flatten() before it if they lie on several; "
+    "got (3, 4, 7, 6)": lambda: nn.Sequential(fc=nn.Linear(8, 2)).to("cpu")(IMAGES),
+    "Conv2d: expected 3 channels on axis 1; got (3, 4, 7, 6)": lambda: nn.Conv2d(3, 2, 3).to("cpu")(IMAGES),
+    "Conv1d: expected 3 axes, (N, C) and 1 of places, got (3, 4, 7, 6)":
+        lambda: nn.Conv1d(4, 2, 3).to("cpu")(IMAGES),
+    "LSTM: expected x (steps, streams, 4), got (5, 8)": lambda: nn.LSTM(4, 2).to("cpu")(VECTORS),
+    "LSTM: expected 2 states to begin with, got 1":
+        lambda: nn.LSTM(8, 2).to("cpu")(SEQUENCE, state=(numbers(1, 3, 2),)),
+    "Sequential: layer '0' (Convolution): a window of 9 x 9 does not fit into the bottom of shape (3, 4, 7, "
+    "6)": lambda: nn.Sequential(nn.Conv2d(4, 2, 9)).to("cpu")(IMAGES),
+    "Sequential: layer 'drop' (ApproxDropout): rate (dropout_ratio) must lie in [0, 1), got 1.0":
+        lambda: nn.Sequential(drop=nn.ApproxDropout(1.0)).to("cpu")(VECTORS),
+    "ApproxDropout: reshuffle_interval permutes weights": lambda: nn.ApproxDropout(reshuffle_interval=5),
+    "unknown filler 'mrsa'; did you mean 'msra'":
+        lambda: nn.Linear(8, 2, weight_filler="mrsa").to("cpu").parameters(),
+    "reduction should be one of mean, batch, sum, got 'none'": lambda: nn.CrossEntropyLoss(reduction="none"),
+    "MSELoss: expected predictions and targets of one shape, got (5, 8) and (5,)":
+        lambda: nn.MSELoss().to("cpu")(VECTORS, VECTORS[:, 0]),
+    "Module: blocks is a list of modules, whose parameters would not be found; use nn.ModuleList":
+        lambda: setattr(nn.Module(), "blocks", [nn.ReLU()]),
+    "Sequential: expected modules, got function; use nn.Lambda for a function":
+        lambda: nn.Sequential(nn.ReLU(), lambda x: x),
+    "a module's name is not empty and has no '.' or '/', got 'a.b'":
+        lambda: nn.ModuleDict({"a.b": nn.ReLU()}),
+    "two modules are called 'fc'; their initial values and patterns would be the same":
+        lambda: nn.Sequential(nn.Linear(8, 8, name="fc"), nn.Linear(8, 8, name="fc")).to("cpu")(VECTORS),
+    "Linear: its parameters have values already, of seed 0; call set_seed before they are used":
+        lambda: _filled(nn.Linear(8, 2)).set_seed(1),
+    "Linear: to share a parameter with another layer, call tie('weight', that layer)":
+        lambda: setattr(nn.Linear(8, 2), "weight", _filled(nn.Linear(8, 2)).weight),
+    "Linear: its weight of shape (2, 8) is tied to weight of Embedding, of shape (2, 7)":
+        lambda: _tied(nn.Linear(8, 2), nn.Embedding(2, 7)).parameters(),
+    "Linear has no parameter 'weigth' to tie; did you mean 'weight'":
+        lambda: _tied(nn.Linear(8, 2), nn.Embedding(2, 8), "weigth").parameters(),
+    "unknown dtype 'float16': expected float32 or float64": lambda: nn.ReLU().to(dtype="float16"),
+    "fc: weight is in float64 on cpu, but Sequential computes in float32 on":
+        lambda: nn.Sequential(fc=_filled(nn.Linear(8, 2).to("cpu", "float64")))(VECTORS),
+    "the arguments of ReLU: expected arrays or Tensors, numbers, text, None, or tuples, lists and dicts of "
+    "them, got object": lambda: nn.ReLU().to("cpu")(object()),
+    "the arguments of ReLU: an array is no array of numbers (its dtype is complex128; convert it)":
+        lambda: nn.ReLU().to("cpu")(VECTORS + 1j),
+    "the arguments of ReLU: a Tensor with a gradient is on cpu in float32 (products in float32), but the "
+    "module computes on cpu in float64": lambda: nn.ReLU().to("cpu", "float64")(
+        md.Tensor(VECTORS.astype("f"), requires_grad=True)),
+    "Sequential: the state does not fit: no array '0.weight'; did you mean '0.weigth'?; no array '0.bias'; "
+    "an array '0.weigth' that the module has not": lambda: nn.Sequential(nn.Linear(8, 2)).to(
+        "cpu").load_state_dict({"0.weigth": numbers(2, 8)}),
+    "'weight': shape (2, 7), expected (2, 8)": lambda: nn.Linear(8, 2, bias=False).to("cpu").load_state_dict(
+        {"weight": numbers(2, 7)}),
+    "'weight': a NaN, an infinity or a number too large for float32": lambda: nn.Linear(
+        1, 1, bias=False).to("cpu").load_state_dict({"weight": np.array([[1e60]])}),
+    "ModuleList is a list: call its modules, or use nn.Sequential":
+        lambda: nn.ModuleList([nn.ReLU()]).to("cpu")(VECTORS),
+    "a Module cannot be pickled": lambda: __import__("pickle").dumps(nn.ReLU()),
+}
+
+
+def _filled(module):
+    module.parameters()
+    return module
+
+
+def _tied(module, other, name="weight"):
+    module.tie(name, other.to("cpu"))
+    return module.to("cpu")
+
+
+@in_turn("words", list(MISTAKES))
+def test_mistakes(words):
+    with pytest.raises(md.MinidropError, match=re.escape(words)):
+        MISTAKES[words]()
+
+
+def test_a_missing_attribute_names_the_nearest():
+    with pytest.raises(AttributeError, match="Sequential has no attribute 'fc'; did you mean 'fc1'?"):
+        nn.Sequential(fc1=nn.ReLU()).fc     # noqa: B018
+    with pytest.raises(TypeError, match="missing a required argument: 'x'"):
+        nn.Sequential(nn.ReLU()).to("cpu")()
+    with pytest.raises(NotImplementedError, match="Module needs a method forward"):
+        nn.Module().to("cpu")()
