@@ -72,8 +72,10 @@ class Layer:
     is_data = False            # feeds the net and has no bottoms
     is_loss = False            # its first top has loss_weight 1 by default
     averages = "arithmetic"    # mean of its tops over test batches; "geometric": exp of the mean logarithm
-    smooths_labels = False     # whether loss_param { label_smoothing } applies
-    batch_weight: float = 1    # the weight of the last batch in that mean
+    weighs_labels = False      # whether loss_param { label_smoothing class_weight } apply
+    # The weight of the last batch in that mean, 1 for one of the size that the net was built for; None: that
+    # of its records.
+    batch_weight: float | None = None
     stream: str | None = None  # names the random numbers that forward draws, if any; differs between types
     # Whether forward does the same work in every pass, apart from what `drawn` holds. Not inherited: a
     # subclass has to set it again.
@@ -87,12 +89,18 @@ class Layer:
         self.context = context
         self.params = {}
         self.state = {}            # {name: array}, replaced in every forward pass
-        if config.loss_param.HasField("label_smoothing") and not self.smooths_labels:
-            raise ConfigError(f"loss_param: label_smoothing is a setting of SoftmaxWithLoss; {self.type} has "
-                              f"none, remove it")
+        loss = config.loss_param
+        for setting, given in (("label_smoothing", loss.HasField("label_smoothing")),
+                               ("class_weight", len(loss.class_weight) > 0)):
+            if given and not self.weighs_labels:
+                raise ConfigError(f"loss_param: {setting} is a setting of SoftmaxWithLoss; {self.type} has "
+                                  f"none, remove it")
 
     def weight_of(self, top: int) -> Any:
-        """What the last batch weighs in the mean of a top: `batch_weight`, or an array like the top."""
+        """What the last batch weighs in the mean of a top: `batch_weight`, or an array like the top.
+
+        None: as much as its records, see `Run.weight_of`.
+        """
         return self.batch_weight
 
     @property
@@ -299,9 +307,18 @@ def check_record_labels(scores: tuple[int, ...], labels: tuple[int, ...]) -> Non
                          f"label blob has shape {tuple(labels)}")
 
 
-def labels_that_count(label: Any, ignore_label: int | None) -> float:
-    """Return the share of labels that are not `ignore_label`, a batch's weight in means over batches."""
-    return 1 if ignore_label is None or not label.size else float((label != ignore_label).mean())
+def labels_that_count(label: Any, places: int, ignore_label: int | None,
+                      normalization: str = "VALID") -> float:
+    """Return a batch's weight in means over batches: the number of its labels that count, over `places`.
+
+    places: how many labels the net was built for. Only VALID leaves those out that are `ignore_label`. A loss
+    with normalization NONE is no mean over labels, so that its batches weigh alike: 1.
+    """
+    if normalization == "NONE" or not places:
+        return 1.0
+    if ignore_label is None or normalization != "VALID":
+        return label.size / places
+    return float((label != ignore_label).sum()) / places
 
 
 def as_numbers(value: Any, convert: Callable[[Any], Any] = np.asarray) -> Any:
@@ -324,6 +341,20 @@ def label_smoothing(config: LayerParameter) -> float:
     if not 0 <= share < 1:
         raise ConfigError(f"loss_param: label_smoothing must lie in [0, 1), got {share:g}")
     return share
+
+
+def class_weights(config: LayerParameter, classes: int) -> np.ndarray | None:
+    """Return class_weight of a layer's loss_param, float64 (classes,), None for none; ConfigError."""
+    weights = np.array([decimal(weight) for weight in config.loss_param.class_weight])
+    if not weights.size:
+        return None
+    if weights.size != classes:
+        raise ConfigError(f"loss_param: expected a class_weight for each of the {classes} classes of the "
+                          f"scores, got {weights.size}")
+    if (weights < 0).any() or not weights.any():
+        raise ConfigError(f"loss_param: class_weight must be numbers from 0 on, not all 0, got "
+                          f"{', '.join(f'{weight:g}' for weight in weights[:8])}")
+    return weights
 
 
 def loss_settings(config: LayerParameter, default: str = "VALID") -> tuple[int | None, str]:

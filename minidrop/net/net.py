@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from minidrop.net.drops import NetDrops
 from minidrop.net.graph import build_graph, loss_weights
 from minidrop.net.lifetime import Lifetime, OneThread
 from minidrop.net.parameters import check_blobs, check_dropped_weights, check_shapes, make_parameters
+from minidrop.net.passes import one_pass
 from minidrop.net.planner import plan_compaction
 from minidrop.net.problems import Problems
 from minidrop.net.reshuffle import check_shared, find_reshuffles
@@ -319,6 +320,18 @@ class Net(Weights, Lifetime):
         """Set the number of the next batch, as {data layer: number} or as one number for all."""
         for name, layer in self.data_layers.items():
             layer.seek(positions if isinstance(positions, int) else positions.get(name, 0))
+
+    def one_pass(self) -> AbstractContextManager[int]:
+        """Return a context in which the data layers read each record once; gives the number of batches.
+
+        See `net.passes.one_pass`.
+        """
+        return one_pass(self)
+
+    def stop_reading(self) -> None:
+        """Stop reader threads; the next batch starts them again."""
+        for layer in self.data_layers.values():
+            layer.stop_reading()
 
     def close(self) -> None:
         """Stop reader threads, close files, and free memory."""

@@ -198,7 +198,7 @@ def test_test_prints_means_and_what_was_not_copied(tiny, minidrop):
     assert "not copied: other/weight (not in the file)" in result.err
     assert "not copied: ip2/bias (not in the net)" in result.err
     assert "2 of 4 parameters copied" in result.out
-    assert "50 batches on cpu: accuracy = " in result.out
+    assert "5 batches on cpu: accuracy = " in result.out         # all 50 records, 10 in a batch
 
 
 def test_time_compares_in_one_run(tiny, minidrop):
