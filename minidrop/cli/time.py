@@ -26,7 +26,8 @@ from minidrop.net.conversion import prepare_nets
 from minidrop.solver import Solver
 
 # Run only the step itself, with a learning rate that is defined for any number of steps.
-_STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "lr_policy=fixed", "min_lr=0"]
+_STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "lr_policy=fixed", "min_lr=0", "max_lr=0",
+                "pct_start=0.3"]
 _PROFILED = 20
 _WARM_UP = {False: 5, True: 300}      # steps; True: if captured, enough for every form of the patterns
 

@@ -25,8 +25,9 @@ def problem_of(solver: Solver) -> str:
         (solver.loss_scale is not None,
          "in float16 the host looks after every backward pass whether gradients are finite"),
         (net.config.message.force_backward, "force_backward is set"),
-        (bool(unclear) and solver.updater.clip >= 0,
-         f"clip_gradients with layer {', '.join(unclear)}, whose f(0) is not 0"),
+        (bool(unclear) and (solver.updater.clip >= 0 or settings.log_gradient_norm),
+         f"{'clip_gradients' if solver.updater.clip >= 0 else 'log_gradient_norm'} with layer "
+         f"{', '.join(unclear)}, whose f(0) is not 0"),
         (wants_debug_info(solver), "debug_info reads every blob and gradient"),
         (not net.losses, "the net has no loss"),
         (bool(varying), f"the batches of {', '.join(varying)} differ in shape"),

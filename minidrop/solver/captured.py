@@ -69,6 +69,11 @@ class CapturedSteps:
         return not self.problem
 
     @property
+    def gradient_norm(self) -> float:
+        """The norm of the gradients of the last iteration whose outcome has been read."""
+        return self.uncaptured.gradient_norm
+
+    @property
     def smoothed_loss(self) -> float:
         """The mean of `losses`, as far as they have been read."""
         return self.uncaptured.smoothed_loss
@@ -178,9 +183,9 @@ class CapturedSteps:
                 backend.refuse(~backend.xp.isfinite(loss), lambda: AssertionError("raised on no device"))
                 run.backward()
                 self.uncaptured.after_backward()
-                self.solver.updater.apply_numbers(memory.rates)
+                norm = self.solver.updater.apply_numbers(memory.rates)
                 memory.keep_states()
-                memory.note(loss)
+                memory.note(loss, norm)
                 wanted = {*net.graph.outputs, *(ref for ref, _ in net.losses)}
                 return {ref: _data_alone(run.tensors[ref]) for ref in wanted}
         finally:
@@ -208,7 +213,7 @@ class CapturedSteps:
         """Record the outcomes of the first `count` pending iterations from a copy of the ring."""
         for _ in range(len(self.pending) if count is None else count):
             iteration, positions = self.pending.popleft()
-            loss, trouble = ring[:, iteration % RING].tolist()
+            loss, trouble, norm = ring[:, iteration % RING].tolist()
             if trouble:         # the iterations after this one have changed nothing
                 self.backend.synchronize()
                 self.pending.clear()
@@ -216,6 +221,7 @@ class CapturedSteps:
                 self.memory.trouble.fill(0)
                 self._repeat(iteration, positions, loss)
             self.losses.append(loss)
+            self.uncaptured.gradient_norm = norm
 
     def _repeat(self, iteration, positions, loss):
         """Raise the error of an iteration that failed on the device; the net is in its state before it.
@@ -274,19 +280,26 @@ class _Graph:
 
 
 class _LateValues(Mapping):
-    """The values of a "step" event; reading the loss fetches it, which waits for the device."""
+    """The values of a "step" event; reading one but lr fetches it, which waits for the device."""
 
     def __init__(self, solver, lr):
-        self.solver, self.lr = solver, lr
+        self.solver = solver
+        self.values = {"loss": lambda: solver.smoothed_loss, "lr": lambda: lr}
+        if solver.settings.log_gradient_norm:
+            self.values["gradient_norm"] = self._norm
+
+    def _norm(self):
+        self.solver.settle()
+        return self.solver.steps.gradient_norm
 
     def __getitem__(self, name):
-        return {"loss": lambda: self.solver.smoothed_loss, "lr": lambda: self.lr}[name]()
+        return self.values[name]()
 
     def __iter__(self):
-        return iter(("loss", "lr"))
+        return iter(self.values)
 
     def __len__(self):
-        return 2
+        return len(self.values)
 
 
 def _data_alone(tensor):

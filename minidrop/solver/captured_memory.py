@@ -24,8 +24,9 @@ class CapturedMemory:
 
     `rates`: the numbers of the update, as from `Updater.numbers`, each a float64 array (1,). `keys`,
     `starts`: lists of arrays (1,), the keys of random numbers and the starts of kept sets. `lives`: {node
-    index: which of its blocks are kept}. `trouble`: nonzero after an error. `ring`: (2, RING), the losses of
-    the last iterations, and `trouble` at each. `states`: the states of recurrent layers.
+    index: which of its blocks are kept}. `trouble`: nonzero after an error. `ring`: (3, RING), of the last
+    iterations the losses, `trouble`, and the norms of the gradients. `states`: the states of recurrent
+    layers.
     """
 
     def __init__(self, solver: Solver, keyed: int):
@@ -48,7 +49,7 @@ class CapturedMemory:
         self.sent, self.host = 0, [(numbers, _parts(numbers, *counts)) for numbers in host]
         self.lives: dict[int, np.ndarray] = {}
         self.trouble = backend.zeros((1,), np.int32)
-        self.ring = backend.zeros((2, RING), np.float64)
+        self.ring = backend.zeros((3, RING), np.float64)
         self.states = {place: backend.empty(array.shape, array.dtype) for place, array in net.states.items()}
         self.inputs: dict[tuple, dict[BlobRef, np.ndarray]] = {}    # by the shapes and dtypes of a batch
         self.batch: dict[BlobRef, np.ndarray] = {}
@@ -105,12 +106,13 @@ class CapturedMemory:
         for place, state in self.net.states.items():
             self.backend.keep_if_well(self.states[place], state)
 
-    def note(self, loss: np.ndarray) -> None:
-        """Write the loss and `trouble` to the iteration's place in `ring`."""
+    def note(self, loss: np.ndarray, norm: np.ndarray) -> None:
+        """Write the loss, `trouble` and the norm to the iteration's place in `ring`."""
         place = MovingKept(Kept(0, RING, 1, RING), self.starts[0])
-        outcome = self.backend.empty((2, 1), np.float64)
+        outcome = self.backend.empty((3, 1), np.float64)
         outcome[0] = loss
         outcome[1] = self.trouble
+        outcome[2] = norm
         self.backend.put_columns(self.ring, place, outcome)
 
 

@@ -51,9 +51,12 @@ def warn_of_ignored(config: SolverConfig) -> None:
     if settings.snapshot_best and not settings.snapshot and not settings.snapshot_after_train:
         log.warning("%s: snapshot_best has no effect: snapshots are off (snapshot is 0, snapshot_after_train "
                     "false)", config.where("snapshot_best"))
-    if settings.min_lr and settings.lr_policy != "cosine":
-        log.warning("%s: min_lr has no effect: lr_policy %r does not read it, cosine does",
-                    config.where("min_lr"), settings.lr_policy)
+    defaults = type(settings)()
+    for field, readers in (("min_lr", ("cosine", "onecycle")), ("max_lr", ("onecycle",)),
+                           ("pct_start", ("onecycle",))):
+        if settings.lr_policy not in readers and getattr(settings, field) != getattr(defaults, field):
+            log.warning("%s: %s has no effect: lr_policy %r does not read it, %s", config.where(field), field,
+                        settings.lr_policy, f"{' and '.join(readers)} do{'es' * (len(readers) == 1)}")
     if settings.decay_axes and not settings.weight_decay:
         log.warning("%s: decay_axes has no effect: weight_decay is 0", config.where("decay_axes"))
     if settings.debug_info and not settings.display:

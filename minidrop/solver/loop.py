@@ -39,13 +39,13 @@ _MOST_VALUES_SHOWN = 100
 class Event:
     """The argument of a callback: kind, iteration, and values by name.
 
-    `kind` is "test", "step", "display" or "snapshot". A "step" has `loss` and `lr`; a "display" also the
-    net's small outputs, except one called loss. There `loss` is the training loss: the weighted sum of all
-    losses of the net, without weight decay, averaged over the last `average_loss` iterations. A "test" has
-    `net`, the number of the test net, and the mean of each output over the batches: there `loss` is the
-    output of that name, and `total_loss`, with test_compute_loss, the weighted sum of all losses. A
-    "snapshot" has the value "path". On a GPU, reading the loss of a "step" waits for the device; it must be
-    read within the callback.
+    `kind` is "test", "step", "display" or "snapshot". A "step" has `loss`, `lr` and, with log_gradient_norm,
+    `gradient_norm`; a "display" also the net's small outputs, except one called loss. There `loss` is the
+    training loss: the weighted sum of all losses of the net, without weight decay, averaged over the last
+    `average_loss` iterations. A "test" has `net`, the number of the test net, and the mean of each output:
+    there `loss` is the output of that name, and `total_loss`, with test_compute_loss, the weighted sum of
+    all losses. A "snapshot" has the value "path". On a GPU, reading the loss or the norm of a "step" waits
+    for the device; it must be read within the callback.
     """
 
     kind: str

@@ -25,11 +25,12 @@ Show = Callable[[Mapping, dict[str, Tensor]], None]
 class EagerSteps:
     """Runs the iterations of a Solver layer by layer. CapturedSteps has the same interface.
 
-    `losses`: the last `average_loss` losses.
+    `losses`: the last `average_loss` losses. `gradient_norm`: of the last iteration, with log_gradient_norm.
     """
 
     def __init__(self, solver: Solver):
         self.solver = solver
+        self.gradient_norm = math.nan
         self.losses: deque[float] = deque(maxlen=max(1, solver.settings.average_loss))
 
     @property
@@ -49,10 +50,13 @@ class EagerSteps:
         self.after_backward()
         if debug:
             debug.backward()
-        scale = solver.loss_scale
+        scale, norm = solver.loss_scale, None
         values = {"loss": self.smoothed_loss, "lr": lr, **(scale.values if scale is not None else {})}
+        if solver.settings.log_gradient_norm:
+            norm = solver.updater.norm()
+            self.gradient_norm = values["gradient_norm"] = norm / (scale.value if scale is not None else 1)
         show(values, outputs)
-        self._update(lr)
+        self._update(lr, norm)
         if debug:
             debug.update()
         return values
@@ -77,15 +81,15 @@ class EagerSteps:
         for function in self.solver.after_backward:
             function(self.solver.updater.parameters)
 
-    def _update(self, lr: float) -> None:
+    def _update(self, lr: float, norm: float | None) -> None:
         solver = self.solver
         iteration, iter_size, loss_scale = solver.iteration, solver.settings.iter_size, solver.loss_scale
         if loss_scale is None:
-            if broken := solver.updater.apply(iteration, lr, iter_size):
+            if broken := solver.updater.apply(iteration, lr, iter_size, norm):
                 raise self._nonfinite_gradient(broken)
             return
         scale = loss_scale.value
-        finite = solver.updater.apply_if_finite(iteration, lr, iter_size, scale)
+        finite = solver.updater.apply_if_finite(iteration, lr, iter_size, scale, norm)
         if not loss_scale.note(finite):
             raise NonFiniteError(f"iteration {iteration}: in float16 the gradients are not finite even "
                                  f"unscaled. Try a smaller base_lr (now {lr:g}), or precision: \"bfloat16\"")

@@ -254,6 +254,27 @@ def test_room_for_units_that_a_start_does_not_have_may_hold_anything_but_in_a_no
     assert solver(recorded_cuda(), above, "clip_gradients: 0.5").captured.active
 
 
+def test_the_norm_of_gradients_comes_with_the_loss(recorded_cuda):
+    """Nobody waits for it but who reads it."""
+    kinds = ("PERIODIC", "groups: 2"), ("ROW", "")
+    for kind, more in kinds:
+        norms = {}
+        for device in (recorded_cuda(), "cpu"):
+            made = solver(device, mlp(kind, more), "log_gradient_norm: true")
+            norms[made.net.backend.name] = seen = []
+            made.add_callback(lambda event, seen=seen: seen.append(event.values["gradient_norm"]))
+            made.step(12)
+        recorded, plain = norms.values()
+        np.testing.assert_allclose(recorded, plain, rtol=1e-9)
+        assert len(set(plain)) == 12
+    whole = solver(recorded_cuda(), mlp("ROW"), "log_gradient_norm: true")
+    whole.step(12)
+    assert len(whole.captured.pending) == 12 and whole.captured.replayed > 4
+    text = mlp("ROW", middle="Sigmoid")
+    assert "log_gradient_norm with layer act1" in solver(recorded_cuda(), text, "log_gradient_norm: "
+                                                         "true").captured.problem
+
+
 def test_capturing_can_be_switched_off(recorded_cuda):
     assert solver(recorded_cuda(), mlp("ROW"), "capture_steps: false").captured is None
     assert solver("cpu", mlp("ROW")).captured is None

@@ -206,8 +206,8 @@ def test_the_scale_of_clipping_on_the_device_has_the_bits_of_the_hosts(recorded_
     with np.errstate(all="ignore"):
         for parameter in net.parameters().values():
             parameter.grad = parameter.data * np.float32(size)
-        host = updater._clip_scale(updater._norm())
-        do(device, lambda: scales.append(updater._clip_scale_on_device(updater._device_norm())), True)
+        host = updater._clip_scale(updater.norm())
+        do(device, lambda: scales.append(updater._clip_scale_on_device(updater.device_norm())), True)
     assert scales[0].shape == (1,) and scales[0].dtype == np.float64
     np.testing.assert_array_equal(device.to_host(scales[0]), [host])
 

@@ -19,6 +19,7 @@ MULTISTEP = 'base_lr: 0.01 lr_policy: "multistep" gamma: 0.5 stepvalue: 10 stepv
 INV = 'base_lr: 0.01 lr_policy: "inv" gamma: 0.0001 power: 0.75'
 POLY = 'base_lr: 0.2 lr_policy: "poly" power: 2 max_iter: 10'
 COSINE = 'base_lr: 0.2 lr_policy: "cosine" max_iter: 12 min_lr: 0.05'
+CYCLE = 'base_lr: 0.1 lr_policy: "onecycle" max_lr: 0.5 max_iter: 8 pct_start: 0.25 min_lr: 0.02'
 WARM = " warmup_iter: 4 "
 SIGMOID = 'base_lr: 0.1 lr_policy: "sigmoid" gamma: -0.5 stepsize: 10'
 
@@ -36,6 +37,10 @@ SIGMOID = 'base_lr: 0.1 lr_policy: "sigmoid" gamma: -0.5 stepsize: 10'
     (COSINE, 0, 0.2), (COSINE, 4, 0.05 + 0.15 * 0.75), (COSINE, 6, 0.125), (COSINE, 8, 0.05 + 0.15 * 0.25),
     (COSINE, 12, 0.05), (COSINE, 10**6, 0.05),
     ('base_lr: 0.2 lr_policy: "cosine" max_iter: 12', 6, 0.1),
+    # the highest rate at 0.25 * 8 - 1, the last at 8 - 1
+    (CYCLE, 0, 0.1), (CYCLE, 1, 0.5), (CYCLE, 4, 0.26), (CYCLE, 7, 0.02), (CYCLE, 10**6, 0.02),
+    (CYCLE.replace("8", "12") + WARM, 0, 0.025), (CYCLE.replace("8", "12") + WARM, 5, 0.5),
+    (CYCLE.replace("0.25", "1"), 7, 0.5), (CYCLE.replace("0.25", "0.125"), 0, 0.5),
     # in a warm-up the rate grows in equal steps to that with which the policy begins
     (COSINE + WARM, 0, 0.05), (COSINE + WARM, 1, 0.1), (COSINE + WARM, 3, 0.2), (COSINE + WARM, 4, 0.2),
     (COSINE + WARM, 8, 0.125), (COSINE + WARM, 12, 0.05), (COSINE + WARM, 13, 0.05),
@@ -67,7 +72,7 @@ def test_unknown_policy():
 
 GOOD = {"fixed": "", "step": "gamma: 0.1 stepsize: 5", "exp": "gamma: 0.9", "inv": "gamma: 0.1 power: 1",
         "multistep": "gamma: 0.1 stepvalue: 3 stepvalue: 7", "poly": "power: 1 max_iter: 9",
-        "sigmoid": "gamma: 1 stepsize: 3", "cosine": "max_iter: 9"}
+        "sigmoid": "gamma: 1 stepsize: 3", "cosine": "max_iter: 9", "onecycle": "max_lr: 0.5 max_iter: 9"}
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -103,6 +108,13 @@ def test_every_missing_field_is_named(policy):
     ('base_lr: 0.1 lr_policy: "cosine" max_iter: 5 min_lr: -1', "min_lr", "got -1"),
     ('base_lr: 0.1 lr_policy: "cosine" max_iter: 5 min_lr: nan', "min_lr", "got nan"),
     ('base_lr: 0.1 lr_policy: "cosine" max_iter: 0', "max_iter", "must be at least 1, but is 0"),
+    ('base_lr: 0.1 lr_policy: "onecycle" max_iter: 5 max_lr: 0.05', "max_lr", "base_lr on, 0.1, got 0.05"),
+    ('base_lr: 0.1 lr_policy: "onecycle" max_iter: 5 max_lr: inf', "max_lr", "must be a number >= 0"),
+    ('base_lr: 0.1 lr_policy: "onecycle" max_iter: 5 max_lr: 1 min_lr: 2', "min_lr", "max_lr, 1, got 2"),
+    ('base_lr: 0.1 lr_policy: "onecycle" max_iter: 5 max_lr: 1 pct_start: 2', "pct_start", "1, got 2"),
+    ('base_lr: 0.1 lr_policy: "onecycle" max_iter: 5 max_lr: 1 pct_start: nan', "pct_start", "got nan"),
+    ('base_lr: 0.1 lr_policy: "onecycle" max_iter: 5 max_lr: 1 warmup_iter: 5', "warmup_iter",
+     "fewer than 5"),
 ])
 def test_mistakes(text, field, message):
     (where, problem), = check_lr_policy(solver(text))
@@ -123,3 +135,20 @@ def test_warmup_and_cosine_are_pytorchs():
         assert learning_rate(settings, iteration) == pytest.approx(theirs, rel=1e-9), iteration
         optimizer.step()
         chained.step()
+
+
+@pytest.mark.parametrize("pct_start", [0.0, 0.01, 0.3, 0.5, 1.0])
+def test_onecycle_is_pytorchs(pct_start):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.5, total_steps=40, pct_start=pct_start,
+                                                 div_factor=20, final_div_factor=100, cycle_momentum=False)
+    settings = solver(f'base_lr: 0.025 lr_policy: "onecycle" max_lr: 0.5 max_iter: 40 min_lr: 0.00025 '
+                      f'pct_start: {pct_start}')
+    assert check_lr_policy(settings) == []
+    for iteration in range(40):
+        rate = optimizer.param_groups[0]["lr"]
+        assert learning_rate(settings, iteration) == pytest.approx(rate, rel=1e-9), iteration
+        optimizer.step()
+        if iteration < 39:
+            theirs.step()
