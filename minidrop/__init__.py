@@ -24,12 +24,13 @@ from minidrop.kept import Kept
 from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net
 from minidrop.patterns import register_pattern
-from minidrop.solver import Solver, load_weights
+from minidrop.solver import EMA, EarlyStopping, Event, Solver, StopTraining, load_weights
 
 __version__ = "0.1.0"
 
-__all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", "Kept", "L", "Layer",
-           "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError",
-           "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TextModel", "Translator",
-           "__version__", "check_gradients", "evaluate_monte_carlo", "functions", "load_weights",
-           "monte_carlo", "no_grad", "register_layer", "register_pattern", "threads"]
+__all__ = ["EMA", "BackendError", "ConfigError", "DataError", "DataLayer", "EarlyStopping", "Event",
+           "Function", "Kept", "L", "Layer", "MinidropError", "Net", "NetParameter", "NetSpec",
+           "NonFiniteError", "Parameter", "ShapeError", "SnapshotError", "Solver", "SolverParameter",
+           "StopTraining", "Tagger", "Tensor", "TextModel", "Translator", "__version__",
+           "check_gradients", "evaluate_monte_carlo", "functions", "load_weights", "monte_carlo",
+           "no_grad", "register_layer", "register_pattern", "threads"]

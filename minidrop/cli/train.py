@@ -173,7 +173,7 @@ def _train(solver, signals, view, narrator, again):
     try:
         with view:
             solver.solve(should_stop)
-        if solver.iteration < solver.settings.max_iter or signals.stop_requested:
+        if signals.stop_requested:
             path = solver.last_snapshot if solver.is_saved else solver.snapshot()
             log.info("stopped by %s after iteration %d; snapshot %s\ngo on with: %s", signals.stop_requested,
                      solver.iteration, path, again)

@@ -18,10 +18,10 @@ class Batches:
     """The batches of a run: batch(n) is a pure function of n, so resuming needs only the next number.
 
     Records are taken epoch after epoch; a batch is never partial but continues into the next epoch. `whole`:
-    all are of the first epoch instead, whose last batch has the records that are left, and batch n is batch
-    n % batches_per_pass. With `shuffle`, as in Caffe, each epoch has its own order of parts (of files) and of the records in each part;
-    parts are not interleaved. The orders depend on (seed, layer_name, epoch) alone. The first `skip` records
-    of the first epoch are left out.
+    all are of the first epoch instead, whose last batch has the records that are left, and batch n is batch n
+    % batches_per_pass. With `shuffle`, as in Caffe, each epoch has its own order of parts (of files) and of
+    the records in each part; parts are not interleaved. The orders depend on (seed, layer_name, epoch) alone.
+    The first `skip` records of the first epoch are left out.
 
     Memory: one window of neighbouring batches, which are read together, as many as fit into `window_bytes`
     (at least one, at most about an epoch); what the Records need for reading (for HDF5 files one block of

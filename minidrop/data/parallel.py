@@ -37,9 +37,9 @@ class ParallelBatches:
 
     Pairs come in the order of the files, pass after pass; a batch is never partial but continues into the
     next pass. Those of `one_pass` have each pair once; the last of them repeats a pair in the streams that
-    are left, with labels -1. With `shuffle` every pass has its own order, a function of (seed, layer_name, pass) alone; then
-    `pool` batches at a time are sorted by length, and come in an order of their own. Batch n is a function of
-    n alone. Raises DataError if no pair is left.
+    are left, with labels -1. With `shuffle` every pass has its own order, a function of (seed, layer_name,
+    pass) alone; then `pool` batches at a time are sorted by length, and come in an order of their own. Batch
+    n is a function of n alone. Raises DataError if no pair is left.
     """
 
     def __init__(self, source: Lines, target: Lines, vocabularies: VocabularyPair, streams: int,

@@ -9,7 +9,8 @@ import numpy as np
 
 from minidrop import functions
 from minidrop.errors import ConfigError
-from minidrop.layers.base import Layer, check_label_shape, checked_axis, labels_that_count, register_layer
+from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
+from minidrop.layers.loss_settings import labels_that_count
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.errors import ConfigError, ShapeError
-from minidrop.layers.base import Layer, ParameterSpec, labels_that_count, loss_settings, register_layer
+from minidrop.layers.base import Layer, ParameterSpec, register_layer
+from minidrop.layers.loss_settings import labels_that_count, loss_settings
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor

@@ -24,8 +24,8 @@ class DataLayer(Layer):
 
     So a resumed run needs only `position`, the number of the next batch. A subclass defines `setup`: either
     it ends in `return self.feed(records, batch_size)`, with any Records; or it sets `batches`, an object with
-    batch(n) -> {name: array} and where(n, place) -> text, and returns the shapes of the tops. For tests of all
-    records that object needs one_pass(), see `Batches`. A subclass may also set `prefetch`.
+    batch(n) -> {name: array} and where(n, place) -> text, and returns the shapes of the tops. For tests of
+    all records that object needs one_pass(), see `Batches`. A subclass may also set `prefetch`.
 
         @register_layer("Squares")
         class Squares(DataLayer):
@@ -105,15 +105,16 @@ class DataLayer(Layer):
 
     @contextmanager
     def one_pass(self) -> Iterator[Any]:
-        """Within this context the layer reads each record once, from batch 0 on; then it goes on where it was.
+        """Within this context the layer reads each record once, from batch 0 on; then it goes on where it
+        was.
 
-        Gives the batches, with batches_per_pass, share(n) and, as always, batch(n) and where(n, place). Raises
-        DataError if the layer does not know how many records it has.
+        Gives the batches, with batches_per_pass, share(n) and, as always, batch(n) and where(n, place).
+        Raises DataError if the layer does not know how many records it has.
         """
         make = getattr(self.batches, "one_pass", None)
         if make is None:
-            raise DataError(f"layer {self.name!r} ({self.type}) does not know how many records it has, so that "
-                            f"each cannot be read once; give the number of batches instead")
+            raise DataError(f"layer {self.name!r} ({self.type}) does not know how many records it has, so "
+                            f"that each cannot be read once; give the number of batches instead")
         before = self.batches, self.position
         self.stop_reading()
         self.batches, self.position = make(), 0

@@ -9,14 +9,8 @@ from minidrop import functions
 from minidrop.data.binaryproto import read_array
 from minidrop.data.sources import find_source
 from minidrop.errors import ConfigError, ShapeError
-from minidrop.layers.base import (
-    Layer,
-    check_label_shape,
-    checked_axis,
-    labels_that_count,
-    loss_settings,
-    register_layer,
-)
+from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
+from minidrop.layers.loss_settings import labels_that_count, loss_settings
 
 if TYPE_CHECKING:
     import numpy as np

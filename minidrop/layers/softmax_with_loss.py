@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.functions.softmax import weight_of_labels
-from minidrop.layers.base import (
-    Layer,
-    check_label_shape,
-    checked_axis,
-    class_weights,
-    label_smoothing,
-    labels_that_count,
-    loss_settings,
-    register_layer,
-)
+from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
+from minidrop.layers.loss_settings import class_weights, label_smoothing, labels_that_count, loss_settings
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor

@@ -25,8 +25,8 @@ def one_pass(net: Net) -> Iterator[int]:
     readers = [node for node in net.graph.nodes if node.layer.is_data and node.config.type != "Input"]
     for node in readers:
         if not isinstance(node.layer, DataLayer):
-            raise DataError(f"layer {node.name!r} ({node.config.type}) does not know how many records it has, "
-                            f"so that each cannot be read once; give the number of batches instead")
+            raise DataError(f"layer {node.name!r} ({node.config.type}) does not know how many records it "
+                            f"has, so that each cannot be read once; give the number of batches instead")
     found = []
     with ExitStack() as stack:
         for node in readers:

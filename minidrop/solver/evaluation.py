@@ -16,7 +16,7 @@ from minidrop.solver.debug_info import log_forward
 
 
 class TestStopped(Exception):
-    """A test was asked to stop between two batches."""
+    """A test was asked to stop between two batches, or training behind it."""
 
 
 def run_test(net: Net, iterations: int = ALL_RECORDS, start: int = 0,
@@ -67,9 +67,9 @@ def run_test(net: Net, iterations: int = ALL_RECORDS, start: int = 0,
 def _check_shape(name, value, mean):
     """Raise DataError where a batch of another size gives an output of another shape, which has no mean."""
     if np.ndim(mean.sum) and np.shape(mean.sum) != value.shape:
-        raise DataError(f"output {name!r} has shape {value.shape} in a batch and {np.shape(mean.sum)} in those "
-                        f"before, so that there is no mean of it: silence it (a Silence layer), or test a "
-                        f"number of full batches")
+        raise DataError(f"output {name!r} has shape {value.shape} in a batch and {np.shape(mean.sum)} in "
+                        f"those before, so that there is no mean of it: silence it (a Silence layer), or "
+                        f"test a number of full batches")
 
 
 def _refuse_nonfinite_data(net):

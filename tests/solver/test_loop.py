@@ -130,7 +130,8 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("normalization", ["VALID", "FULL", "BATCH_SIZE"])
-@pytest.mark.parametrize("losses", ["softmax", "sigmoid", "weighted", "weighted euclidean", "softmax sigmoid", "softmax euclidean",
+@pytest.mark.parametrize("losses", ["softmax", "sigmoid", "weighted", "weighted euclidean",
+                                    "softmax sigmoid", "softmax euclidean",
                                     "sigmoid euclidean softmax", "softmax same-labels"])
 def test_iter_size_with_ignored_labels_steps_like_one_larger_batch(losses, normalization):
     """Also clipped, and with several losses that weigh the passes differently; some passes count nothing."""

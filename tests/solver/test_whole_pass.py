@@ -31,8 +31,8 @@ IGNORING = {"loss": "loss_param { ignore_label: 2 }", "accuracy": "accuracy_para
 
 
 def memory(batch, settings=None):
-    return (f'layer {{ name: "d" type: "MemoryData" top: "data" top: "label" memory_data_param {{ batch_size: '
-            f'{batch} channels: {CLASSES} height: 1 width: 1 }} }} {HEADS % (settings or NONE)}')
+    return (f'layer {{ name: "d" type: "MemoryData" top: "data" top: "label" memory_data_param {{ '
+            f'batch_size: {batch} channels: {CLASSES} height: 1 width: 1 }} }} {HEADS % (settings or NONE)}')
 
 
 def net_of(text, **options):
@@ -166,8 +166,8 @@ def test_the_reader_threads_of_a_pass_end_with_it(tmp_path):
 # -- texts ---------------------------------------------------------------------------------------------------
 def test_all_steps_of_the_streams_of_a_text(tmp_path):
     (tmp_path / "text.txt").write_text("".join(chr(97 + i * i % 26) for i in range(47)))
-    net = net_of(f'layer {{ name: "t" type: "TextData" top: "data" top: "label" top: "cont" text_data_param {{ '
-                 f'source: "{tmp_path}/text.txt" level: CHARACTER batch_size: 4 steps: 3 }} }}')
+    net = net_of(f'layer {{ name: "t" type: "TextData" top: "data" top: "label" top: "cont" text_data_param '
+                 f'{{ source: "{tmp_path}/text.txt" level: CHARACTER batch_size: 4 steps: 3 }} }}')
     indices = net.layers["t"].text.indices
     found = []
     with net.one_pass() as batches:
@@ -186,10 +186,10 @@ def test_all_steps_of_the_streams_of_a_text(tmp_path):
 def test_perplexity_of_all_words_of_a_text_in_one_stream(tmp_path):
     (tmp_path / "text.txt").write_text("a b a\nc a b b\n" * 5)
     net = net_of(f'layer {{ name: "t" type: "TextData" top: "data" top: "label" text_data_param {{ source: '
-                 f'"{tmp_path}/text.txt" batch_size: 1 steps: 5 }} }} layer {{ name: "e" type: "Embed" bottom: '
-                 f'"data" top: "e" embed_param {{ input_dim: 6 num_output: 6 weight_filler {{ type: "gaussian" '
-                 f'}} }} }} layer {{ name: "p" type: "Perplexity" bottom: "e" bottom: "label" top: "p" '
-                 f'softmax_param {{ axis: 2 }} }}')
+                 f'"{tmp_path}/text.txt" batch_size: 1 steps: 5 }} }} layer {{ name: "e" type: "Embed" '
+                 f'bottom: "data" top: "e" embed_param {{ input_dim: 6 num_output: 6 weight_filler {{ type: '
+                 f'"gaussian" }} }} }} layer {{ name: "p" type: "Perplexity" bottom: "e" bottom: "label" '
+                 f'top: "p" softmax_param {{ axis: 2 }} }}')
     indices = net.layers["t"].text.indices
     rows = net.params["e"]["weight"].numpy()[indices[:-1]] + net.params["e"]["bias"].numpy()
     log = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
@@ -203,8 +203,8 @@ SENTENCES = ["a b", "c", "a a c", "b b b", "c a"]
 
 def test_each_sentence_once_and_padding_in_what_is_left(tmp_path):
     (tmp_path / "text.txt").write_text("".join(f"{line}\n" for line in SENTENCES))
-    net = net_of(f'layer {{ name: "t" type: "TextData" top: "data" top: "label" top: "cont" text_data_param {{ '
-                 f'source: "{tmp_path}/text.txt" batch_size: 3 steps: 5 sentences: true }} }}')
+    net = net_of(f'layer {{ name: "t" type: "TextData" top: "data" top: "label" top: "cont" text_data_param '
+                 f'{{ source: "{tmp_path}/text.txt" batch_size: 3 steps: 5 sentences: true }} }}')
     vocabulary, found = net.layers["t"].vocabulary, []
     with net.one_pass() as batches:
         for _ in range(batches):
@@ -223,8 +223,8 @@ def test_each_pair_once(tmp_path):
         (tmp_path / ("source", "target")[side]).write_text("".join(f"{row[side]}\n" for row in rows))
     tops = " ".join(f'top: "{name}"' for name in ("source", "mask", "target", "label", "cont", "tcont"))
     net = net_of(f'layer {{ name: "p" type: "ParallelTextData" {tops} parallel_text_data_param {{ source: '
-                 f'"{tmp_path}/source" target: "{tmp_path}/target" batch_size: 3 source_steps: 6 target_steps: '
-                 f'7 }} }}')
+                 f'"{tmp_path}/source" target: "{tmp_path}/target" batch_size: 3 source_steps: 6 '
+                 f'target_steps: 7 }} }}')
     words, found = net.layers["p"].vocabulary.target, []
     with net.one_pass() as batches:
         assert batches == 2
@@ -244,11 +244,12 @@ def test_a_loss_over_sentences_of_different_lengths_is_that_of_all_tokens(tmp_pa
     ends = set(np.cumsum(lengths) - 1)
     (tmp_path / "train.txt").write_text("".join(f"{word} {tag}\n" + "\n" * (i in ends)
                                                 for i, (word, tag) in enumerate(words)))
-    net = net_of(f'layer {{ name: "t" type: "TaggedTextData" top: "words" top: "tags" tagged_text_data_param {{ '
-                 f'source: "{tmp_path}/train.txt" batch_size: 2 scheme: NONE }} }} layer {{ name: "e" type: '
-                 f'"Embed" bottom: "words" top: "e" embed_param {{ input_dim: 9 num_output: 4 weight_filler {{ '
-                 f'type: "gaussian" }} }} }} layer {{ name: "l" type: "SoftmaxWithLoss" bottom: "e" bottom: '
-                 f'"tags" top: "l" softmax_param {{ axis: 2 }} loss_param {{ ignore_label: -1 }} }}')
+    net = net_of(f'layer {{ name: "t" type: "TaggedTextData" top: "words" top: "tags" tagged_text_data_param '
+                 f'{{ source: "{tmp_path}/train.txt" batch_size: 2 scheme: NONE }} }} layer {{ name: "e" '
+                 f'type: "Embed" bottom: "words" top: "e" embed_param {{ input_dim: 9 num_output: 4 '
+                 f'weight_filler {{ type: "gaussian" }} }} }} layer {{ name: "l" type: "SoftmaxWithLoss" '
+                 f'bottom: "e" bottom: "tags" top: "l" softmax_param {{ axis: 2 }} loss_param {{ '
+                 f'ignore_label: -1 }} }}')
     encoded = net.layers["t"].encoded
     rows = net.params["e"]["weight"].numpy()[encoded.word] + net.params["e"]["bias"].numpy()
     log = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
@@ -275,13 +276,13 @@ def test_several_data_layers(tmp_path):
         net.set_input_arrays(scores[:, :, None, None], labels, "d")
         net.set_input_arrays(np.zeros((count, 1, 1, 1)), None, "m")
         if message:
-            with pytest.raises(DataError, match="layer 'd' has 3 batches of which the last has 0.5 of a batch, "
-                                                f"{message}; give the number of batches instead$"):
+            with pytest.raises(DataError, match="layer 'd' has 3 batches of which the last has 0.5 of a "
+                                                f"batch, {message}; give the number of batches instead$"):
                 run_test(net)
             assert net.layers["d"].batches.whole is False
         else:
-            with pytest.raises(DataError, match=r"output 'x' has shape \(2, 1, 1, 1\) in a batch and \(4, 1, 1, "
-                                                r"1\) in those before.*silence it"):
+            with pytest.raises(DataError, match=r"output 'x' has shape \(2, 1, 1, 1\) in a batch and \(4, 1, "
+                                                r"1, 1\) in those before.*silence it"):
                 run_test(net)
             net = net_of(memory(4) + second(batch) + CONSTANT
                          + 'layer { name: "s" type: "Silence" bottom: "x" }')
@@ -293,7 +294,8 @@ def test_several_data_layers(tmp_path):
 @in_turn("text, message", [
     (RANDOM, r"layer 'c' \(DummyData\) does not know how many records it has"),
     (CONSTANT, "no layer of the net reads records"),
-    ('layer { name: "i" type: "Input" top: "i" input_param { shape { dim: 1 } } }', "no layer of the net reads"),
+    ('layer { name: "i" type: "Input" top: "i" input_param { shape { dim: 1 } } }',
+     "no layer of the net reads records"),
     (memory(4), "no data; call net.set_input_arrays"),
 ])
 def test_what_has_no_number_of_records(text, message):
@@ -316,9 +318,8 @@ TRAINED = """
 
 def test_a_solver_file_asks_for_it(tmp_path):
     base = "base_lr: 1e-6 lr_policy: 'fixed' max_iter: 4 test_interval: 2 random_seed: 1 solver_mode: CPU"
-    with pytest.raises(ConfigError, match="'test_iter' must be at least 1, or -1 for every record once, got 0"):
-        parse = parse_solver(f"{base} test_iter: 0 net_param {{ {hdf5(tmp_path)} {TRAINED} }}")
-        md.Solver(parse)
+    with pytest.raises(ConfigError, match="'test_iter' must be at least 1, or -1 for every record once"):
+        md.Solver(parse_solver(f"{base} test_iter: 0 net_param {{ {hdf5(tmp_path)} {TRAINED} }}"))
     solver = md.Solver(parse_solver(f"{base} test_iter: -1 net_param {{ {hdf5(tmp_path)} {TRAINED} }}"),
                        dtype="float64", snapshot_prefix=tmp_path / "s")
     events = []

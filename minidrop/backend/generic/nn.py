@@ -139,9 +139,9 @@ class Neural:
                                smoothing: float = 0.0, weight: np.ndarray | None = None) -> None:
         """probability = (probability - onehot(label)) * factor, in place; factor: array () or (rows, 1).
 
-        smoothing: the share of each one of onehot(label) that all classes have alike. With a weight (classes,)
-        target = weight times that takes the place of onehot(label), and the probability is multiplied by the
-        sum of the target.
+        smoothing: the share of each one of onehot(label) that all classes have alike. With a weight
+        (classes,) target = weight times that takes the place of onehot(label), and the probability is
+        multiplied by the sum of the target.
         """
         number = probability.dtype.type
         spread = None if weight is None or not smoothing else weight * number(smoothing / weight.size)
