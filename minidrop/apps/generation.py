@@ -1,19 +1,18 @@
 """Generating text with a language model: one stream, one token at a time, with state carried in between."""
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from minidrop.apps.text_nets import context_of, for_steps, text_layer, vocabulary_of, with_text
+from minidrop.apps.weights import load_all
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
-from minidrop.errors import ConfigError, NonFiniteError, SnapshotError
+from minidrop.errors import ConfigError, NonFiniteError
 from minidrop.net import Net
 from minidrop.rng import generator
-from minidrop.solver import load_weights
 
 MOST_OF_CHARACTER = 8       # pieces that a character may go across
 
@@ -25,7 +24,7 @@ class TextModel:
     only that one reads text. An Input layer replaces TextData, and layers that read the labels (losses,
     metrics) are removed. The scores are what a SoftmaxWithLoss, else a Perplexity or Accuracy layer reads.
     weights: paths of snapshots, which together must hold every parameter; without them the output is noise.
-    device, dtype, level, stages, precision: as for `Net`.
+    skip_mismatched, ema: as for `Net.load_weights`. device, dtype, level, stages, precision: as for `Net`.
 
     A recurrent net remembers all that it read. A net that attends or knows positions tells apart as many
     steps as in training, its `context`. When that is full it forgets: it reads the last half of it again,
@@ -40,7 +39,7 @@ class TextModel:
 
     def __init__(self, source: Any, weights: Any = (), device: str = "auto", dtype: str = "float32",
                  level: int = 0, stages: Any = (), precision: str = "float32",
-                 cache: bool = True):
+                 cache: bool = True, skip_mismatched: bool = False, ema: bool = False):
         source = source if isinstance(source, NetConfig) else load_net(source)
         config = with_text(source, level, stages)
         index = text_layer(config)
@@ -55,7 +54,7 @@ class TextModel:
         self._data, self._cont = layer.top[0], layer.top[2] if len(layer.top) > 2 else None
         self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision)
         self._check()
-        self._load([weights] if isinstance(weights, str | os.PathLike) else weights)
+        load_all(self.net, weights, {self._text: self.vocabulary.fingerprint}, skip_mismatched, ema)
 
     def unknown(self, prompt: str) -> list:
         """Return the distinct tokens of a prompt missing from the vocabulary: the model reads <unk>."""
@@ -207,14 +206,6 @@ class TextModel:
                               f"the vocabulary along axis {self._axis} of {self._scores!r}, got shape "
                               f"{shape}; correct num_output, or vocabulary_size of the TextData layer")
 
-    def _load(self, weights):
-        missing = dict.fromkeys(self.net.parameters())
-        for path in weights:
-            for name in load_weights(self.net, path, {self._text: self.vocabulary.fingerprint})[0]:
-                missing.pop(name, None)
-        if weights and missing:
-            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
-                                f"it written by another net?")
 
 
 def _choose(scores, temperature, rng):

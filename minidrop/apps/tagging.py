@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from minidrop.apps.text_nets import vocabulary_of
+from minidrop.apps.weights import load_all
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.data import Encoded, TaggedSentences
 from minidrop.data.limits import how_to_raise, raised
-from minidrop.errors import ConfigError, DataError, SnapshotError
+from minidrop.errors import ConfigError, DataError
 from minidrop.net import Net
-from minidrop.solver import load_weights
 
 LONGEST = 1024              # tokens of a sentence; each takes the net's memory for all its streams
 WINDOW = 16                 # batches that are read together, and sorted by length
@@ -28,15 +27,17 @@ class Tagger:
     """A net that tags sentences: one with a TaggedTextData and a CRF layer with two tops.
 
     `source`: a NetConfig or the path of a network file; the net of phase TEST is used. weights: paths of
-    snapshots, which together must hold every parameter. device, dtype, level, stages, precision: as for
-    `Net`. Of the files that the TaggedTextData layer names only the text of the vocabulary is read.
+    snapshots, which together must hold every parameter; skip_mismatched, ema: as for `Net.load_weights`.
+    device, dtype, level, stages, precision: as for `Net`. Of the files that the TaggedTextData layer names
+    only the text of the vocabulary is read.
 
     `net` is the net, `vocabulary` its TaggedVocabulary. Raises ConfigError if the net is not such a one,
     SnapshotError if the weights do not fit, DataError if the text of the vocabulary is missing.
     """
 
     def __init__(self, source: Any, weights: Any = (), device: str = "auto", dtype: str = "float32",
-                 level: int = 0, stages: Any = (), precision: str = "float32"):
+                 level: int = 0, stages: Any = (), precision: str = "float32",
+                 skip_mismatched: bool = False, ema: bool = False):
         source = source if isinstance(source, NetConfig) else load_net(source)
         config = filter_state(source, pb.TEST, level, stages)
         index = _text_layer(config)
@@ -51,7 +52,7 @@ class Tagger:
         if kinds != tags:
             raise ConfigError(f"{config.where()}: layer {self._path[0]!r} tells {kinds} tags apart, but the "
                               f"vocabulary has {tags}; set num_output: {tags} in the layer of its scores")
-        self._load([weights] if isinstance(weights, str | os.PathLike) else weights)
+        load_all(self.net, weights, {self._text: self.vocabulary.fingerprint}, skip_mismatched, ema)
 
     def tag(self, sentences: Iterable[list[str]], window: int = 0) -> Iterator[list[str]]:
         """Yield the tags of each sentence, a list of tokens: in IOB2, or as they are in the scheme NONE.
@@ -90,14 +91,6 @@ class Tagger:
         """Free the net's memory."""
         self.net.close()
 
-    def _load(self, weights):
-        missing = dict.fromkeys(self.net.parameters())
-        for path in weights:
-            for name in load_weights(self.net, path, {self._text: self.vocabulary.fingerprint})[0]:
-                missing.pop(name, None)
-        if weights and missing:
-            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
-                                f"it written by another net?")
 
 
 def _text_layer(config):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -13,12 +12,12 @@ import numpy as np
 
 from minidrop.apps.beam import Best, beam_search
 from minidrop.apps.translation_nets import parts_of, reading_net, whole_net, writing_net
+from minidrop.apps.weights import load_all
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
-from minidrop.errors import ConfigError, DataError, NonFiniteError, SnapshotError, nearest
+from minidrop.errors import ConfigError, DataError, NonFiniteError, nearest
 from minidrop.layers import layer_class
 from minidrop.net import Net
-from minidrop.solver import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +29,8 @@ class Translator:
     sentences.
 
     `source`: a NetConfig or the path of a network file; the net of phase TEST is used. weights: paths of
-    snapshots, which together must hold every parameter. device, dtype, level, stages, precision: as for
-    `Net`.
+    snapshots, which together must hold every parameter; skip_mismatched, ema: as for `Net.load_weights`.
+    device, dtype, level, stages, precision: as for `Net`.
 
     beams: how many unfinished translations of a sentence go on; 1 takes the likeliest word each time.
     penalty: a translation counts log p / ((5 + length) / 6) ** penalty. batch_size: sentences that are
@@ -45,7 +44,8 @@ class Translator:
     def __init__(self, source: Any, weights: Any = (), beams: int = 1, penalty: float = 1.0,
                  batch_size: int = 32,
                  most: int = 0, replaces: bool = True, device: str = "auto", dtype: str = "float32",
-                 level: int = 0, stages: Any = (), precision: str = "float32"):
+                 level: int = 0, stages: Any = (), precision: str = "float32",
+                 skip_mismatched: bool = False, ema: bool = False):
         if not 1 <= beams <= MOST_BEAMS:
             raise ConfigError(f"beams must be 1 to {MOST_BEAMS}, got {beams}")
         if batch_size < 1 or most < 0:
@@ -71,7 +71,7 @@ class Translator:
             return Net(description, "TEST", device, dtype, 0, level, stages, share, precision)
 
         whole = built(whole_net(parts, batch_size, self.places))
-        self._load(whole, [weights] if isinstance(weights, str | os.PathLike) else weights, layer.name)
+        load_all(whole, weights, {layer.name: self.vocabularies.fingerprint}, skip_mismatched, ema)
         self.reader = built(reading_net(parts, batch_size, self.places), whole)
         shapes = {blob: self._shape(self.reader, blob) for blob in parts.handed}
         for blob, shape in shapes.items():
@@ -184,15 +184,6 @@ class Translator:
     def _shape(net, blob):
         refs = [ref for ref in net.graph.shapes if ref.name == blob]
         return tuple(net.graph.shapes[max(refs, key=lambda ref: ref.version)])
-
-    def _load(self, net, weights, text):
-        missing = dict.fromkeys(net.parameters())
-        for path in weights:
-            for name in load_weights(net, path, {text: self.vocabularies.fingerprint})[0]:
-                missing.pop(name, None)
-        if weights and missing:
-            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
-                                f"it written by another net?")
 
 
 class Bleu:

@@ -11,8 +11,10 @@ from minidrop.cli.options import (
     Command,
     chosen_device,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
+    skip_option,
     stated,
     weights_option,
 )
@@ -24,6 +26,8 @@ from minidrop.net.conversion import prepare_nets
 @click.option("--model", required=True, metavar="FILE",
               help="The network file; it reads a text with a TextData layer.")
 @weights_option
+@skip_option
+@ema_option
 @click.option("--prompt", default="", metavar="TEXT", help="What the text begins with.")
 @click.option("--length", type=click.IntRange(1), default=200, show_default=True,
               help="Number of tokens to write: words, characters or pieces of words.")
@@ -35,8 +39,8 @@ from minidrop.net.conversion import prepare_nets
 @net_options
 @ignore_unknown_option
 @device_options
-def generate(model: Any, weights: Any, prompt: str, length: int, temperature: Any, seed: int,
-             overrides: tuple, dropout: str | None, level: int, stages: list,
+def generate(model: Any, weights: Any, skip_mismatched: bool, ema: bool, prompt: str, length: int,
+             temperature: Any, seed: int, overrides: tuple, dropout: str | None, level: int, stages: list,
              ignore_unknown: bool, device: str, gpu: str | None, dtype: Any,
              precision: str) -> None:
     """Continue a prompt with text drawn from a trained language model."""
@@ -45,7 +49,7 @@ def generate(model: Any, weights: Any, prompt: str, length: int, temperature: An
     config = load_net(model, ignore_unknown)
     prepare_nets([config], dropout, overrides)
     writer = TextModel(config, weights, chosen_device(device, gpu), dtype, *stated(config, level, stages),
-                       precision=precision or "float32")
+                       precision=precision or "float32", skip_mismatched=skip_mismatched, ema=ema)
     try:
         if unknown := writer.unknown(prompt):
             names = ", ".join(map(repr, unknown))

@@ -15,8 +15,10 @@ from minidrop.cli.options import (
     Command,
     chosen_device,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
+    skip_option,
     stated,
     weights_option,
 )
@@ -34,6 +36,8 @@ PENDING = 4096              # lines without a token that wait for the tags befor
 @click.option("--model", required=True, metavar="FILE",
               help="The network file; it has a TaggedTextData and a CRF layer.")
 @weights_option
+@skip_option
+@ema_option
 @click.option("--format", "layout", type=click.Choice(["lines", "columns"]), default="lines",
               show_default=True, help="lines: a sentence a line, tokens separated by blanks; the output has "
               "its tags. columns: a token a line, an empty line after each sentence; the output has the tag "
@@ -43,16 +47,16 @@ PENDING = 4096              # lines without a token that wait for the tags befor
 @net_options
 @ignore_unknown_option
 @device_options
-def tag(model: Any, weights: Any, layout: str, progress: bool | None, overrides: tuple, dropout: str | None,
-        level: int, stages: list, ignore_unknown: bool, device: str, gpu: str | None, dtype: Any,
-        precision: str) -> None:
+def tag(model: Any, weights: Any, skip_mismatched: bool, ema: bool, layout: str, progress: bool | None,
+        overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool, device: str,
+        gpu: str | None, dtype: Any, precision: str) -> None:
     """Tag the sentences of the standard input: `minidrop tag --model NET --weights W < text > tags`."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net")
     config = load_net(model, ignore_unknown)
     prepare_nets([config], dropout, overrides)
     tagger = Tagger(config, weights, chosen_device(device, gpu), dtype, *stated(config, level, stages),
-                    precision=precision or "float32")
+                    precision=precision or "float32", skip_mismatched=skip_mismatched, ema=ema)
     # Someone who types sees the answer to each line.
     window = 1 if sys.stdin.isatty() else 0
     bar = wants_bar(None if progress is None and not sys.stdout.isatty() else bool(progress))

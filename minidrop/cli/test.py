@@ -12,6 +12,7 @@ from minidrop.cli.options import (
     Command,
     chosen_device,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
     skip_option,
@@ -40,6 +41,7 @@ class BatchCount(click.IntRange):
 @click.option("--model", required=True, metavar="FILE", help="The network file.")
 @weights_option
 @skip_option
+@ema_option
 @click.option("--iterations", type=BatchCount(), default="all", show_default=True,
               help="Number of batches; all: every record once.")
 @click.option("--mc", "passes", type=click.IntRange(2), metavar="PASSES",
@@ -51,9 +53,9 @@ class BatchCount(click.IntRange):
 @ignore_unknown_option
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
-def test(model: Any, weights: Any, skip_mismatched: bool, iterations: int | None, passes: int, seed: int,
-         overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool, device: str,
-         gpu: str | None, dtype: Any, precision: str, as_json: Any) -> None:
+def test(model: Any, weights: Any, skip_mismatched: bool, ema: bool, iterations: int | None, passes: int,
+         seed: int, overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool,
+         device: str, gpu: str | None, dtype: Any, precision: str, as_json: Any) -> None:
     """Print the mean of each output of a trained net, in phase TEST."""
     if not weights:
         raise click.UsageError("give --weights, a snapshot of the net or a .caffemodel")
@@ -62,7 +64,7 @@ def test(model: Any, weights: Any, skip_mismatched: bool, iterations: int | None
     net = Net(config, "TEST", chosen_device(device, gpu), dtype, seed, *stated(config, level, stages),
               precision=precision or "float32")
     try:
-        report = net.load_weights(weights, skip_mismatched)
+        report = net.load_weights(weights, skip_mismatched, ema=ema)
         echo(str(report) if report.left else report.summary, err=as_json)
         with net.one_pass() if iterations is None else nullcontext(iterations) as batches:
             if passes:

@@ -15,8 +15,10 @@ from minidrop.cli.options import (
     Command,
     chosen_device,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
+    skip_option,
     stated,
     weights_option,
 )
@@ -34,6 +36,8 @@ LONGEST_LINE = 1 << 20      # bytes
 @click.option("--model", required=True, metavar="FILE",
               help="The network file; it has a ParallelTextData and an AttentionDecoder layer.")
 @weights_option
+@skip_option
+@ema_option
 @click.option("--input", "source", metavar="FILE",
               help="The sentences, one a line: a text, plain or packed with gzip or xz.  [default: stdin]")
 @click.option("--beam", type=click.IntRange(1, MOST_BEAMS), default=1, show_default=True,
@@ -58,11 +62,10 @@ LONGEST_LINE = 1 << 20      # bytes
 @net_options
 @ignore_unknown_option
 @device_options
-def translate(model: str, weights: Any, source: str | None, beam: int, length_penalty: float, max_length: int,
-              batch_size: int, keep_unknown: bool, reference: str | None, bleu_tokenize: str,
-              progress: bool | None,
-              overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool,
-              device: str,
+def translate(model: str, weights: Any, skip_mismatched: bool, ema: bool, source: str | None, beam: int,
+              length_penalty: float, max_length: int, batch_size: int, keep_unknown: bool,
+              reference: str | None, bleu_tokenize: str, progress: bool | None, overrides: tuple,
+              dropout: str | None, level: int, stages: list, ignore_unknown: bool, device: str,
               gpu: str | None, dtype: str, precision: str) -> None:
     """Translate sentences, one a line, from stdin to stdout."""
     if not weights:
@@ -74,7 +77,7 @@ def translate(model: str, weights: Any, source: str | None, beam: int, length_pe
     metric = Bleu(bleu_tokenize) if reference else None
     translator = Translator(config, weights, beam, length_penalty, batch_size, max_length, not keep_unknown,
                             chosen_device(device, gpu), dtype, *stated(config, level, stages),
-                            precision=precision or "float32")
+                            precision=precision or "float32", skip_mismatched=skip_mismatched, ema=ema)
     made = []
     try:
         lines = _of_file(source) if source else _of_stdin()
