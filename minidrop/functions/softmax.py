@@ -53,8 +53,8 @@ class SoftmaxCrossEntropy(Function):
     made: it holds the probabilities, and backward turns them into the gradient.
     """
 
-    __slots__ = ("axis", "ignore_label", "normalization", "smoothing", "class_weight", "moved", "label",
-                 "valid", "normaliser", "probability")
+    __slots__ = ("axis", "ignore_label", "normalization", "smoothing", "class_weight", "weight", "moved",
+                 "label", "valid", "normaliser", "probability")
 
     def __init__(self, axis: int = 1, ignore_label: int | None = None, normalization: str = "VALID",
                  smoothing: float = 0.0, class_weight: np.ndarray | Sequence[float] | None = None):
@@ -68,7 +68,7 @@ class SoftmaxCrossEntropy(Function):
         self.moved = moved.shape
         rows = math.prod(moved.shape[:-1]), moved.shape[-1]
         self.label, self.valid = checked_labels(backend, label, rows, x.dtype, self.ignore_label)
-        self.class_weight = weight = self._weights(backend, rows[1], x.dtype)
+        self.weight = weight = self._weights(backend, rows[1], x.dtype)
         if weight is not None and self.normalization == "VALID":
             self.normaliser = weight_of_labels(weight, self.label, self.valid)
             self.normaliser = xp.where(self.normaliser > 0, self.normaliser, x.dtype.type(1))
@@ -101,7 +101,7 @@ class SoftmaxCrossEntropy(Function):
         if self.valid is not None:
             factor = (self.valid * factor)[:, None]
         gx = self.probability
-        backend.cross_entropy_gradient(gx, self.label, factor, self.smoothing, self.class_weight)
+        backend.cross_entropy_gradient(gx, self.label, factor, self.smoothing, self.weight)
         return backend.xp.moveaxis(gx.reshape(self.moved), -1, self.axis), None
 
 

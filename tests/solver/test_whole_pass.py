@@ -100,15 +100,21 @@ def test_normalization_full_divides_by_the_ignored_ones_too_and_none_adds_up():
 @in_turn("iterations", [-1, 3])
 @in_turn("ignored", ["", "ignore_label: 2"])
 def test_a_weighted_loss_is_that_of_all_labels(iterations, ignored):
-    """Divided by the sum of the weights of all labels, not the mean of what it is in each batch.""" weights =
-    np.array([0.25, 2, 1, 0.5, 3]) labels, scores = made(10) text = memory(4, {"loss": f"loss_param {{
-    {ignored} }}", "accuracy": ""})       # Perplexity has no weights net = net_of(text.replace("loss_param
-    {", f"loss_param {{ class_weight: {weights.tolist()}", 1)) net.set_input_arrays(scores[:, :, None, None],
-    labels) read = np.arange(10 if iterations == -1 else 12) % 10 labels, scores = labels[read], scores[read]
-    log = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)) counts = weights[labels] * (labels != 2
-    if ignored else 1) value = -(counts * log[np.arange(len(labels)), labels]).sum() / counts.sum() values =
-    run_test(net, iterations) assert values["loss"] == pytest.approx(value, rel=1e-12) assert
-    values["total_loss"] == pytest.approx(value + values["square"] + values["hinge"], rel=1e-12)
+    """Divided by the sum of the weights of all labels, not the mean of what it is in each batch."""
+    weights = np.array([0.25, 2, 1, 0.5, 3])
+    labels, scores = made(10)
+    text = memory(4, {"loss": f"loss_param {{ {ignored} }}", "accuracy": ""})
+    # Not of the Perplexity, which has no weights.
+    net = net_of(text.replace("loss_param {", f"loss_param {{ class_weight: {weights.tolist()}", 1))
+    net.set_input_arrays(scores[:, :, None, None], labels)
+    read = np.arange(10 if iterations == -1 else 12) % 10
+    labels, scores = labels[read], scores[read]
+    log = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    counts = weights[labels] * (labels != 2 if ignored else 1)
+    value = -(counts * log[np.arange(len(labels)), labels]).sum() / counts.sum()
+    values = run_test(net, iterations)
+    assert values["loss"] == pytest.approx(value, rel=1e-12)
+    assert values["total_loss"] == pytest.approx(value + values["square"] + values["hinge"], rel=1e-12)
 
 
 # -- data layers ---------------------------------------------------------------------------------------------
