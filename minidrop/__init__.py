@@ -28,15 +28,17 @@ from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net
 from minidrop.optim import find_learning_rate
 from minidrop.patterns import register_pattern
-from minidrop.solver import Solver, load_weights
+from minidrop.solver import EMA, EarlyStopping, Event, Solver, StopTraining, load_weights
 
 grad_check = check_gradients        # the name that PyTorch's users look for
 
 __version__ = "0.1.0"
 
-__all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", "Kept", "L", "Layer",
-           "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "PlaceError",
-           "ShapeError", "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TensorError",
-           "TextModel", "Translator", "__version__", "check_gradients", "data", "evaluate_monte_carlo",
-           "find_learning_rate", "functions", "grad_check", "load_weights", "monte_carlo", "nn", "no_grad",
-           "optim", "register_layer", "register_pattern", "tensor", "threads"]
+
+__all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "EMA", "EarlyStopping", "Event",
+           "Function", "Kept", "L", "Layer", "MinidropError", "Net", "NetParameter", "NetSpec",
+           "NonFiniteError", "Parameter", "PlaceError", "ShapeError", "SnapshotError", "Solver",
+           "SolverParameter", "StopTraining", "Tagger", "Tensor", "TensorError", "TextModel", "Translator",
+           "__version__", "check_gradients", "data", "evaluate_monte_carlo", "find_learning_rate",
+           "functions", "grad_check", "load_weights", "monte_carlo", "nn", "no_grad", "optim",
+           "register_layer", "register_pattern", "tensor", "threads"]

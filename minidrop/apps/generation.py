@@ -24,7 +24,7 @@ class TextModel:
     only that one reads text. An Input layer replaces TextData, and layers that read the labels (losses,
     metrics) are removed. The scores are what a SoftmaxWithLoss, else a Perplexity or Accuracy layer reads.
     weights: paths of snapshots, which together must hold every parameter; without them the output is noise.
-    device, dtype, level, stages, precision: as for `Net`.
+    skip_mismatched, ema: as for `Net.load_weights`. device, dtype, level, stages, precision: as for `Net`.
 
     A recurrent net remembers all that it read. A net that attends or knows positions tells apart as many
     steps as in training, its `context`. When that is full it forgets: it reads the last half of it again,
@@ -39,7 +39,7 @@ class TextModel:
 
     def __init__(self, source: Any, weights: Any = (), device: str = "auto", dtype: str = "float32",
                  level: int = 0, stages: Any = (), precision: str = "float32",
-                 cache: bool = True):
+                 cache: bool = True, skip_mismatched: bool = False, ema: bool = False):
         source = source if isinstance(source, NetConfig) else load_net(source)
         config = with_text(source, level, stages)
         index = text_layer(config)
@@ -54,7 +54,7 @@ class TextModel:
         self._data, self._cont = layer.top[0], layer.top[2] if len(layer.top) > 2 else None
         self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision)
         self._check()
-        load_all_weights(self.net, weights, {layer.name: self.vocabulary.fingerprint})
+        load_all_weights(self.net, weights, {layer.name: self.vocabulary.fingerprint}, skip_mismatched, ema)
 
     def unknown(self, prompt: str) -> list:
         """Return the distinct tokens of a prompt missing from the vocabulary: the model reads <unk>."""

@@ -27,15 +27,17 @@ class Tagger:
     """A net that tags sentences: one with a TaggedTextData and a CRF layer with two tops.
 
     `source`: a NetConfig or the path of a network file; the net of phase TEST is used. weights: paths of
-    snapshots, which together must hold every parameter. device, dtype, level, stages, precision: as for
-    `Net`. Of the files that the TaggedTextData layer names only the text of the vocabulary is read.
+    snapshots, which together must hold every parameter; skip_mismatched, ema: as for `Net.load_weights`.
+    device, dtype, level, stages, precision: as for `Net`. Of the files that the TaggedTextData layer names
+    only the text of the vocabulary is read.
 
     `net` is the net, `vocabulary` its TaggedVocabulary. Raises ConfigError if the net is not such a one,
     SnapshotError if the weights do not fit, DataError if the text of the vocabulary is missing.
     """
 
     def __init__(self, source: Any, weights: Any = (), device: str = "auto", dtype: str = "float32",
-                 level: int = 0, stages: Any = (), precision: str = "float32"):
+                 level: int = 0, stages: Any = (), precision: str = "float32",
+                 skip_mismatched: bool = False, ema: bool = False):
         source = source if isinstance(source, NetConfig) else load_net(source)
         config = filter_state(source, pb.TEST, level, stages)
         index = _text_layer(config)
@@ -50,7 +52,7 @@ class Tagger:
         if kinds != tags:
             raise ConfigError(f"{config.where()}: layer {self._path[0]!r} tells {kinds} tags apart, but the "
                               f"vocabulary has {tags}; set num_output: {tags} in the layer of its scores")
-        load_all_weights(self.net, weights, {text.name: self.vocabulary.fingerprint})
+        load_all_weights(self.net, weights, {text.name: self.vocabulary.fingerprint}, skip_mismatched, ema)
 
     def tag(self, sentences: Iterable[list[str]], window: int = 0) -> Iterator[list[str]]:
         """Yield the tags of each sentence, a list of tokens: in IOB2, or as they are in the scheme NONE.

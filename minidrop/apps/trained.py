@@ -10,16 +10,18 @@ from minidrop.net import Net
 
 
 def load_all_weights(net: Net, weights: str | os.PathLike | Iterable[str | os.PathLike],
-                     vocabularies: Mapping[str, str] | None = None) -> None:
+                     vocabularies: Mapping[str, str] | None = None, skip_mismatched: bool = False,
+                     ema: bool = False) -> None:
     """Copy the weights of files, which together must hold every parameter of a net; no file changes nothing.
 
-    vocabularies: {layer: fingerprint}, as for `Net.load_weights`. Raises SnapshotError for a parameter that
-    no file holds, and as that does.
+    vocabularies, skip_mismatched, ema: as for `Net.load_weights`. Raises SnapshotError for a parameter that
+    no file holds, and as that does; with skip_mismatched those that a file holds in another shape stay as
+    they are, which is logged.
     """
     paths = [weights] if isinstance(weights, str | os.PathLike) else list(weights)
     if not paths:
         return
-    report = net.load_weights(paths, vocabularies=vocabularies)
+    report = net.load_weights(paths, skip_mismatched, vocabularies, ema)
     if report.unchanged:
         raise SnapshotError(f"{', '.join(report.paths)}: no weights for {', '.join(report.unchanged)}; was "
                             f"it written by another net?")

@@ -29,8 +29,8 @@ class Translator:
     sentences.
 
     `source`: a NetConfig or the path of a network file; the net of phase TEST is used. weights: paths of
-    snapshots, which together must hold every parameter. device, dtype, level, stages, precision: as for
-    `Net`.
+    snapshots, which together must hold every parameter; skip_mismatched, ema: as for `Net.load_weights`.
+    device, dtype, level, stages, precision: as for `Net`.
 
     beams: how many unfinished translations of a sentence go on; 1 takes the likeliest word each time.
     penalty: a translation counts log p / ((5 + length) / 6) ** penalty. batch_size: sentences that are
@@ -43,7 +43,8 @@ class Translator:
 
     def __init__(self, source: Any, weights: Any = (), beams: int = 1, penalty: float = 1.0,
                  batch_size: int = 32, most: int = 0, replaces: bool = True, device: str = "auto",
-                 dtype: str = "float32", level: int = 0, stages: Any = (), precision: str = "float32"):
+                 dtype: str = "float32", level: int = 0, stages: Any = (), precision: str = "float32",
+                 skip_mismatched: bool = False, ema: bool = False):
         if not 1 <= beams <= MOST_BEAMS:
             raise ConfigError(f"beams must be 1 to {MOST_BEAMS}, got {beams}")
         if batch_size < 1 or most < 0:
@@ -69,7 +70,7 @@ class Translator:
             return Net(description, "TEST", device, dtype, 0, level, stages, share, precision)
 
         whole = built(whole_net(parts, batch_size, self.places))
-        load_all_weights(whole, weights, {layer.name: self.vocabularies.fingerprint})
+        load_all_weights(whole, weights, {layer.name: self.vocabularies.fingerprint}, skip_mismatched, ema)
         self.reader = built(reading_net(parts, batch_size, self.places), whole)
         shapes = {blob: self._shape(self.reader, blob) for blob in parts.handed}
         for blob, shape in shapes.items():

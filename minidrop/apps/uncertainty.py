@@ -180,7 +180,7 @@ def evaluate_monte_carlo(net: Net, iterations: int, passes: int = 30) -> Any:
         raise ConfigError(f"iterations must be at least 1, got {iterations}")
     result = Evaluation(iterations, passes)
     means = {ref.name: [mean_of(net, ref), mean_of(net, ref)] for ref in net.graph.outputs}
-    variances = {}
+    variances, weights = {}, 0.0
     with no_grad(), net.restored():
         net.seek(0)
         _sample(net, 2, [], 0, {})      # warms up: compiling kernels and opening files is not timed below
@@ -191,14 +191,15 @@ def evaluate_monte_carlo(net: Net, iterations: int, passes: int = 30) -> Any:
             for name, spread in one.blobs.items():
                 for mean, value in zip(means[name], (spread.deterministic, spread.mean), strict=True):
                     mean.add(value)
-                variances[name] = variances.get(name, 0) + spread.std**2
+                variances[name] = variances.get(name, 0) + net.run.share * spread.std**2
+            weights += net.run.share
             for name, prediction in one.predictions.items():
                 result.predictions.setdefault(name, PredictionQuality()).add(prediction)
             for name, seconds in one.seconds.items():
                 result.seconds[name] += seconds
     for name, variance in variances.items():
         deterministic, average = (np.asarray(mean.value) for mean in means[name])
-        result.outputs[name] = Spread(deterministic, average, np.sqrt(variance / iterations))
+        result.outputs[name] = Spread(deterministic, average, np.sqrt(variance / weights))
     return result
 
 

@@ -228,9 +228,12 @@ class Net:
         self.core.close()
 
     # -- weights ---------------------------------------------------------------------------------------------
-    def copy_from(self, weights: Any) -> None:
-        """Copy the weights of files, with commas between, to the layers of the same name; see `core`."""
-        self.core.load_weights(weights)
+    def copy_from(self, weights: Any, skip_mismatched: bool = False) -> None:
+        """Copy the weights of files, with commas between, to the layers of the same name; see `core`.
+
+        skip_mismatched, which pycaffe has not: what does not fit stays as it is, which is logged.
+        """
+        self.core.load_weights(weights, skip_mismatched)
 
     load_hdf5 = copy_from
 

@@ -10,7 +10,15 @@ import numpy as np
 
 from minidrop.apps.classify import Preprocessing, best, classify, image_input, images_of, read_labels
 from minidrop.cli.console import echo, visible_name, write
-from minidrop.cli.options import Command, chosen_device, dtype_option, ignore_unknown_option, python_option
+from minidrop.cli.options import (
+    Command,
+    chosen_device,
+    dtype_option,
+    ema_option,
+    ignore_unknown_option,
+    python_option,
+    skip_option,
+)
 from minidrop.config import load_net
 from minidrop.data.mean_file import read_mean
 from minidrop.errors import ConfigError
@@ -32,6 +40,8 @@ def _numbers(_context, option, value):
 @click.argument("output_file")
 @click.option("--model-def", required=True, metavar="FILE", help="The network file, with one input.")
 @click.option("--pretrained-model", required=True, metavar="FILE", help="Its weights.")
+@skip_option
+@ema_option
 @click.option("--gpu", is_flag=True, help="Compute on the first GPU.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N",
               help="Where to compute.")
@@ -50,7 +60,8 @@ def _numbers(_context, option, value):
 @dtype_option
 @python_option
 @ignore_unknown_option
-def classify_command(input_file: Any, output_file: Any, model_def: Any, pretrained_model: Any, gpu: bool,
+def classify_command(input_file: Any, output_file: Any, model_def: Any, pretrained_model: Any,
+                     skip_mismatched: bool, ema: bool, gpu: bool,
                      device: str, center_only: bool, images_dim: Any, mean_file: Any, input_scale: Any,
                      raw_scale: Any, channel_swap: Any, ext: str, labels: Any, dtype: Any,
                      ignore_unknown: bool) -> None:
@@ -76,7 +87,7 @@ def classify_command(input_file: Any, output_file: Any, model_def: Any, pretrain
         names, images = images_of(input_file, prepare.channels, ext)
         classes = math.prod(net.graph.shapes[net.output_refs[0]][1:])
         known = read_labels(labels, classes) if labels else []
-        echo(net.load_weights(pretrained_model).summary)
+        echo(net.load_weights(pretrained_model, skip_mismatched, ema=ema).summary)
         scores = classify(net, images, prepare, images_dim, not center_only)
     finally:
         net.close()

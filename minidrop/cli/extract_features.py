@@ -6,7 +6,7 @@ import click
 
 from minidrop.apps.features import KINDS, check_features, extract_features
 from minidrop.cli.console import echo, visible_name
-from minidrop.cli.options import Command, ignore_unknown_option, python_option
+from minidrop.cli.options import Command, ema_option, ignore_unknown_option, python_option, skip_option
 from minidrop.config import load_net
 from minidrop.net import Net
 
@@ -30,10 +30,13 @@ def _device(mode, device_id):
 @click.argument("db_type", type=click.Choice(KINDS, case_sensitive=False))
 @click.argument("mode", default="CPU", metavar="[CPU|GPU]")
 @click.argument("device_id", default="DEVICE_ID=0", metavar="[DEVICE_ID=0]")
+@skip_option
+@ema_option
 @python_option
 @ignore_unknown_option
 def extract_features_command(weights: Any, model: Any, blobs: str, databases: str, batches: int, db_type: str,
-                             mode: str, device_id: str, ignore_unknown: bool) -> None:
+                             mode: str, device_id: str, skip_mismatched: bool, ema: bool,
+                             ignore_unknown: bool) -> None:
     """Write BLOBS, as fc7,prob, of the network file MODEL with WEIGHTS to new DATABASES, one for each.
 
     The net reads BATCHES batches of its own data, in phase TEST. A record is a Datum with float_data.
@@ -42,7 +45,7 @@ def extract_features_command(weights: Any, model: Any, blobs: str, databases: st
     net = Net(load_net(model, ignore_unknown), "TEST", _device(mode, device_id))
     try:
         check_features(net, names, paths)       # before weights are read, which takes long
-        echo(net.load_weights(weights).summary)
+        echo(net.load_weights(weights, skip_mismatched, ema=ema).summary)
         counts = extract_features(net, names, paths, batches, db_type.lower())
     finally:
         net.close()

@@ -10,8 +10,10 @@ from minidrop.cli.console import echo
 from minidrop.cli.options import (
     Command,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
+    skip_option,
     trained_net,
     weights_option,
 )
@@ -21,6 +23,8 @@ from minidrop.cli.options import (
 @click.option("--model", required=True, metavar="FILE",
               help="The network file; it reads a text with a TextData layer.")
 @weights_option
+@skip_option
+@ema_option
 @click.option("--prompt", default="", metavar="TEXT", help="What the text begins with.")
 @click.option("--length", type=click.IntRange(1), default=200, show_default=True,
               help="Number of tokens to write: words, characters or pieces of words.")
@@ -32,10 +36,11 @@ from minidrop.cli.options import (
 @net_options
 @ignore_unknown_option
 @device_options
-def generate(weights: Any, prompt: str, length: int, temperature: Any, seed: int, **options: Any) -> None:
+def generate(weights: Any, skip_mismatched: bool, ema: bool, prompt: str, length: int, temperature: Any,
+             seed: int, **options: Any) -> None:
     """Continue a prompt with text drawn from a trained language model."""
     config, settings = trained_net(weights=weights, **options)
-    writer = TextModel(config, weights, **settings)
+    writer = TextModel(config, weights, skip_mismatched=skip_mismatched, ema=ema, **settings)
     try:
         if unknown := writer.unknown(prompt):
             names = ", ".join(map(repr, unknown))

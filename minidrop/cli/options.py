@@ -87,6 +87,9 @@ weights_option = click.option("--weights", multiple=True, callback=_comma_separa
                               help="Copy weights by the names of layers: from snapshots, or Caffe's "
                               ".caffemodel and .caffemodel.h5 files.")
 
+ema_option = click.option("--ema", is_flag=True, help="Take the averages of the weights, which a solver with "
+                          "ema_decay keeps in its snapshots.")
+
 skip_option = click.option("--skip-mismatched", is_flag=True,
                            help="Leave weights whose shape differs from the file's as they are.")
 

@@ -12,8 +12,10 @@ from minidrop.apps.tagging import Tagger
 from minidrop.cli.options import (
     Command,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
+    skip_option,
     trained_net,
     weights_option,
 )
@@ -28,6 +30,8 @@ PENDING = 4096              # lines without a token that wait for the tags befor
 @click.option("--model", required=True, metavar="FILE",
               help="The network file; it has a TaggedTextData and a CRF layer.")
 @weights_option
+@skip_option
+@ema_option
 @click.option("--format", "layout", type=click.Choice(["lines", "columns"]), default="lines",
               show_default=True, help="lines: a sentence a line, tokens separated by blanks; the output has "
               "its tags. columns: a token a line, an empty line after each sentence; the output has the tag "
@@ -36,10 +40,11 @@ PENDING = 4096              # lines without a token that wait for the tags befor
 @net_options
 @ignore_unknown_option
 @device_options
-def tag(weights: Any, layout: str, progress: bool | None, **options: Any) -> None:
+def tag(weights: Any, skip_mismatched: bool, ema: bool, layout: str, progress: bool | None,
+        **options: Any) -> None:
     """Tag the sentences of the standard input: `minidrop tag --model NET --weights W < text > tags`."""
     config, settings = trained_net(weights=weights, **options)
-    tagger = Tagger(config, weights, **settings)
+    tagger = Tagger(config, weights, skip_mismatched=skip_mismatched, ema=ema, **settings)
     # Someone who types sees the answer to each line.
     window = 1 if sys.stdin.isatty() else 0
     write = _write_lines if layout == "lines" else _write_columns

@@ -11,6 +11,7 @@ from minidrop.cli.console import echo, informed
 from minidrop.cli.options import (
     Command,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
     skip_option,
@@ -21,12 +22,25 @@ from minidrop.net import Net
 from minidrop.solver import run_test
 
 
+class BatchCount(click.IntRange):
+    """A number of batches, at least 1, or `all`: None."""
+
+    name = "number of batches"
+
+    def __init__(self):
+        super().__init__(1)
+
+    def convert(self, value: Any, param: Any, context: Any) -> Any:
+        return None if value == "all" else super().convert(value, param, context)
+
+
 @click.command(cls=Command)
 @click.option("--model", required=True, metavar="FILE", help="The network file.")
 @weights_option
 @skip_option
-@click.option("--iterations", type=click.IntRange(1), default=50, show_default=True,
-              help="Number of batches.")
+@ema_option
+@click.option("--iterations", type=BatchCount(), default="all", show_default=True,
+              help="Number of batches; all: every record once.")
 @click.option("--mc", "passes", type=click.IntRange(2), metavar="PASSES",
               help="Monte-Carlo dropout: run each batch this often with drops on, and print mean, spread and "
               "calibration.")
@@ -36,29 +50,30 @@ from minidrop.solver import run_test
 @ignore_unknown_option
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
-def test(weights: Any, skip_mismatched: bool, iterations: int, passes: int, seed: int, as_json: Any,
-         **options: Any) -> None:
+def test(weights: Any, skip_mismatched: bool, ema: bool, iterations: int | None, passes: int, seed: int,
+         as_json: Any, **options: Any) -> None:
     """Print the mean of each output of a trained net, in phase TEST."""
     config, settings = trained_net(weights=weights, **options)
     net = Net(config, "TEST", seed=seed, **settings)
     try:
-        report = net.load_weights(weights, skip_mismatched)
+        report = net.load_weights(weights, skip_mismatched, ema=ema)
         echo(str(report) if report.left else report.summary, err=as_json)
-        if passes:
-            evaluation = evaluate_monte_carlo(net, iterations, passes)
-        else:
-            with nullcontext() if as_json else informed():      # of debug_info
-                values = run_test(net, iterations)
-            if len(net.losses) < 2:         # then it is one of the outputs, or 0
-                values.pop("total_loss")
+        with net.one_pass() if iterations is None else nullcontext(iterations) as batches:
+            if passes:
+                evaluation = evaluate_monte_carlo(net, batches, passes)
+            else:
+                with nullcontext() if as_json else informed():      # of debug_info
+                    values = run_test(net, batches)
+                if len(net.losses) < 2:         # then it is one of the outputs, or 0
+                    values.pop("total_loss")
     finally:
         net.close()
     if passes:
         echo(shown.as_json(evaluation.as_dict()) if as_json else _table(evaluation, net.backend.name))
     elif as_json:
-        echo(shown.as_json({"iterations": iterations, "values": values}))
+        echo(shown.as_json({"iterations": batches, "values": values}))
     else:
-        echo(f"{iterations} batches on {net.backend.name}: {shown.as_text(values)}")
+        echo(f"{batches} batches on {net.backend.name}: {shown.as_text(values)}")
 
 
 def _table(evaluation, device):

@@ -17,6 +17,7 @@ from minidrop.cli.options import (
     Command,
     chosen_device,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
     skip_option,
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 @device_options
 @weights_option
 @skip_option
+@ema_option
 @click.option("--resume", "--snapshot", "resume", metavar="auto|FILE",
               help="Resume from a snapshot, or a .solverstate of Caffe's; auto: the newest snapshot of this "
               "solver's newest run (or of --out), in its folder.")
@@ -56,8 +58,8 @@ log = logging.getLogger(__name__)
 @click.pass_context
 def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, level: int, stages: list,
           ignore_unknown: bool, device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
-          skip_mismatched: bool, resume: Any, out: Any, seed: int, sigint_effect: Any, sighup_effect: Any,
-          progress: Any, log_format: str) -> None:
+          skip_mismatched: bool, ema: bool, resume: Any, out: Any, seed: int, sigint_effect: Any,
+          sighup_effect: Any, progress: Any, log_format: str) -> None:
     """Train a net.
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
@@ -67,6 +69,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
     if weights and resume not in (None, "auto"):
         raise click.UsageError("--weights and --resume (Caffe's -snapshot) exclude each other: a snapshot "
                                "has its weights")
+    if ema and not weights:
+        raise click.UsageError("--ema says how --weights is read; give both")
     device = chosen_device(device, gpu)
     if seed is not None:
         overrides = (*overrides, f"random_seed={seed}")
@@ -87,7 +91,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         else:
             trained.load_initial_weights(skip_mismatched)
             if weights:
-                trained.net.load_weights(weights, skip_mismatched)
+                trained.net.load_weights(weights, skip_mismatched, ema=ema)
         folder.begin()
         run_log.open(folder.log_path, formatter)
         with_bar = wants_bar(progress)
@@ -173,7 +177,7 @@ def _train(solver, signals, view, narrator, again):
     try:
         with view:
             solver.solve(should_stop)
-        if solver.iteration < solver.settings.max_iter or signals.stop_requested:
+        if signals.stop_requested:
             path = solver.last_snapshot if solver.is_saved else solver.snapshot()
             log.info("stopped by %s after iteration %d; snapshot %s\ngo on with: %s", signals.stop_requested,
                      solver.iteration, path, again)

@@ -12,8 +12,10 @@ from minidrop.cli.generate import write_text
 from minidrop.cli.options import (
     Command,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
+    skip_option,
     trained_net,
     weights_option,
 )
@@ -25,6 +27,8 @@ from minidrop.data.text import whole_lines
 @click.option("--model", required=True, metavar="FILE",
               help="The network file; it has a ParallelTextData and an AttentionDecoder layer.")
 @weights_option
+@skip_option
+@ema_option
 @click.option("--input", "source", metavar="FILE",
               help="The sentences, one a line: a text, plain or packed with gzip or xz.  [default: stdin]")
 @click.option("--beam", type=click.IntRange(1, MOST_BEAMS), default=1, show_default=True,
@@ -48,16 +52,16 @@ from minidrop.data.text import whole_lines
 @net_options
 @ignore_unknown_option
 @device_options
-def translate(weights: Any, source: str | None, beam: int, length_penalty: float, max_length: int,
-              batch_size: int, keep_unknown: bool, reference: str | None, bleu_tokenize: str,
-              progress: bool | None, **options: Any) -> None:
+def translate(weights: Any, skip_mismatched: bool, ema: bool, source: str | None, beam: int,
+              length_penalty: float, max_length: int, batch_size: int, keep_unknown: bool,
+              reference: str | None, bleu_tokenize: str, progress: bool | None, **options: Any) -> None:
     """Translate sentences, one a line, from stdin to stdout."""
     config, settings = trained_net(weights=weights, **options)
     # Before the work: that it is there, and so are they.
     references = list(_of_file(reference)) if reference else []
     metric = Bleu(bleu_tokenize) if reference else None
     translator = Translator(config, weights, beam, length_penalty, batch_size, max_length, not keep_unknown,
-                            **settings)
+                            skip_mismatched=skip_mismatched, ema=ema, **settings)
     made = []
     try:
         lines = _of_file(source) if source else (line for _, line in lines_of_stdin())

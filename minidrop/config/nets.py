@@ -16,12 +16,18 @@ from minidrop.errors import ConfigError
 if TYPE_CHECKING:
     from minidrop.config.load import SolverConfig
 
+ALL_RECORDS = -1
+"""The number of batches of a test that reads each record once."""
+
 _TRAIN_FIELDS = ("train_net_param", "train_net", "net_param", "net")
 
 
 @dataclass
 class NetChoice:
-    """A network of a solver: its unfiltered NetConfig, NetState, and batches per test (None: training)."""
+    """A network of a solver: its unfiltered NetConfig, NetState, and batches per test.
+
+    iterations: ALL_RECORDS for as many as have each record once; None: the network is trained.
+    """
 
     config: NetConfig
     state: NetState
@@ -93,8 +99,9 @@ class _Finder:
             self.add(["test_iter"], f"{len(fields)} test networks but no test_interval; add one (0 never "
                                     f"tests), or remove test_iter")
         for i, value in enumerate(iterations):
-            if value < 1:
-                self.add([("test_iter", i)], f"'test_iter' must be at least 1, got {value}")
+            if value < 1 and value != ALL_RECORDS:
+                self.add([("test_iter", i)], f"'test_iter' must be at least 1, or {ALL_RECORDS} for every "
+                                             f"record once, got {value}")
         choices = [self.choice(*field, TEST, iterations[i] if i < count else 1,
                                states[i] if i < len(states) else None)
                    for i, field in enumerate(fields)]

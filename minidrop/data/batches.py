@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 class Batches:
     """The batches of a run: batch(n) is a pure function of n, so resuming needs only the next number.
 
-    Records are taken epoch after epoch; a batch is never partial but continues into the next epoch. With
-    `shuffle` each epoch has its own order, which depends on (seed, layer_name, epoch) alone: as in Caffe that
-    of the parts (of files), which are not mixed, and of the records in each part; or, with `across`, of the
-    records of all parts together (`BlockOrder`, which says how well they are mixed). The first `skip` records
-    of the first epoch are left out.
+    Records are taken epoch after epoch; a batch is never partial but continues into the next epoch. `whole`:
+    all are of the first epoch instead, whose last batch has the records that are left, and batch n is batch n
+    % batches_per_pass. With `shuffle` each epoch has its own order, which depends on (seed, layer_name,
+    epoch) alone: as in Caffe that of the parts (of files), which are not mixed, and of the records in each
+    part; or, with `across`, of the records of all parts together (`BlockOrder`, which says how well they are
+    mixed). The first `skip` records of the first epoch are left out.
 
     Memory: one window of neighbouring batches, which are read together, as many as fit into `window_bytes`
     (at least one, at most about an epoch); what the Records need for reading (for HDF5 files one block of
@@ -30,7 +31,8 @@ class Batches:
     """
 
     def __init__(self, records: Records, batch_size: int, shuffle: bool = False, seed: int = 0,
-                 layer_name: str = "", window_bytes: int = 32 << 20, skip: int = 0, across: bool = False):
+                 layer_name: str = "", window_bytes: int = 32 << 20, skip: int = 0, across: bool = False,
+                 whole: bool = False):
         if batch_size < 1:
             raise DataError(f"layer {layer_name!r}: expected a batch_size of at least 1, got {batch_size}; "
                             "correct it")
@@ -38,24 +40,35 @@ class Batches:
             raise DataError(f"layer {layer_name!r}: expected at least one record, got none; name another "
                             "source")
         self.records, self.batch_size, self.shuffle = records, int(batch_size), bool(shuffle)
-        self.seed, self.layer_name, self.skip = seed, layer_name, skip
+        self.seed, self.layer_name, self.skip, self.whole = seed, layer_name, skip, whole
+        self.across = across
         self.order = (BlockOrder(records.parts, records.record_bytes, seed, layer_name, records.run)
                       if shuffle and across else Order(records.parts, shuffle, seed, layer_name))
+        self.window_bytes, self.batches_per_pass = window_bytes, -(-len(records) // self.batch_size)
         self.window_batches = 1
         if records.windowed:
             fitting = max(1, window_bytes // max(1, records.record_bytes * self.batch_size))
-            self.window_batches = min(fitting, -(-len(records) // self.batch_size))
+            self.window_batches = min(fitting, self.batches_per_pass)
         self._window = self._window_number = None
         self._lock = threading.Lock()
 
+    def one_pass(self) -> Batches:
+        """Return the same batches of one epoch, each record once; see `whole`."""
+        return Batches(self.records, self.batch_size, self.shuffle, self.seed, self.layer_name,
+                       self.window_bytes, across=self.across, whole=True)
+
+    def share(self, n: int) -> float:
+        """Return how many records batch n has, divided by batch_size."""
+        return self._records_from(self._number(n) * self.batch_size, self.batch_size) / self.batch_size
+
     def batch(self, n: int) -> dict[str, np.ndarray]:
         """Return batch n (0, 1, ...) as {name: array (batch_size, *record shape)}, of the records' dtype."""
-        number, place = divmod(int(n), self.window_batches)
-        if number < 0:
-            raise ValueError(f"batch numbers begin at 0; got {n}")
+        n = self._number(n)
+        number, place = divmod(n, self.window_batches)
         with self._lock:
             if not self.records.windowed:
-                runs = [indices for indices, _ in self._runs(int(n) * self.batch_size, self.batch_size)]
+                first, size = n * self.batch_size, self.batch_size
+                runs = [indices for indices, _ in self._runs(first, self._records_from(first, size))]
                 return self.records.read(np.concatenate(runs) if len(runs) > 1 else runs[0])
             if number != self._window_number:
                 # Drop the old window first, so that there are never two.
@@ -68,13 +81,23 @@ class Batches:
     def where(self, n: int, place: int) -> str:
         """Describe the record that is entry `place` of batch n, for messages."""
         with self._lock:
-            indices, _ = next(self._runs(n * self.batch_size + place, 1))
+            indices, _ = next(self._runs(self._number(n) * self.batch_size + place, 1))
         return self.records.where(int(indices[0]))
 
+    def _number(self, n):
+        if n < 0:
+            raise ValueError(f"batch numbers begin at 0; got {n}")
+        return int(n) % self.batches_per_pass if self.whole else int(n)
+
+    def _records_from(self, first, count):
+        """Return how many records there are from number `first` of a run on, at most `count`."""
+        return min(count, len(self.records) - first) if self.whole else count
+
     def _fill(self, number):
-        size = self.window_batches * self.batch_size
+        first = number * self.window_batches * self.batch_size
+        size = self._records_from(first, self.window_batches * self.batch_size)
         window = self.records.empty(size)
-        for indices, place in self._runs(number * size, size):
+        for indices, place in self._runs(first, size):
             part = slice(place, place + len(indices))
             self.records.read_into({name: array[part] for name, array in window.items()}, indices)
         return window

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,10 @@ class ParallelBatches:
     are cut, or with `leave_out` left out.
 
     Pairs come in the order of the files, pass after pass; a batch is never partial but continues into the
-    next pass. With `shuffle` every pass has its own order, a function of (seed, layer_name, pass) alone; then
-    `pool` batches at a time are sorted by length, and come in an order of their own. Batch n is a function of
-    n alone. Raises DataError if no pair is left.
+    next pass. Those of `one_pass` have each pair once; the last of them repeats a pair in the streams that
+    are left, with labels -1. With `shuffle` every pass has its own order, a function of (seed, layer_name,
+    pass) alone; then `pool` batches at a time are sorted by length, and come in an order of their own. Batch
+    n is a function of n alone. Raises DataError if no pair is left.
     """
 
     def __init__(self, source: Lines, target: Lines, vocabularies: VocabularyPair, streams: int,
@@ -64,6 +66,21 @@ class ParallelBatches:
         self.batches_per_pass = -(-len(self.lines) // self.streams)
         self._orders: dict[int, np.ndarray] = {}
         self._pool: tuple[int, Any] = (-1, None)
+        self.whole = False
+
+    def one_pass(self) -> ParallelBatches:
+        """Return the batches of one pass in the order of the files, each pair once."""
+        batches = copy.copy(self)
+        batches.whole, batches.shuffle = True, False
+        return batches
+
+    def share(self, n: int) -> float:
+        """Return how many pairs batch n has that count, divided by the number of streams."""
+        return self._pairs_in(n) / self.streams
+
+    def _pairs_in(self, n):
+        first = n % self.batches_per_pass * self.streams
+        return min(self.streams, len(self) - first) if self.whole else self.streams
 
     def __len__(self):
         return len(self.lines)
@@ -80,6 +97,7 @@ class ParallelBatches:
         label = np.full((steps, len(chosen)), PADDING, np.int32)
         label[:-1] = np.where(within, following, PADDING)
         label[self.lengths[1][chosen], np.arange(len(chosen))] = vocabulary.end
+        label[:, self._pairs_in(n):] = PADDING
         conts = []
         for mask in (inside, label != PADDING):
             conts.append(mask.astype(np.int32))
@@ -106,6 +124,9 @@ class ParallelBatches:
         """Return the numbers of the pairs of batch n."""
         if n < 0:
             raise ValueError(f"batch numbers begin at 0; got {n}")
+        if self.whole:
+            first = n % self.batches_per_pass * self.streams
+            return np.minimum(np.arange(first, first + self.streams), len(self) - 1)
         if not self.shuffle:
             return self._numbers(n * self.streams, self.streams)
         pool, place = divmod(int(n), self.pool)

@@ -28,30 +28,38 @@ class TextStreams:
         data[t, s] = x[s * length + n * steps + t],  label[t, s] = x[s * length + n * steps + t + 1]
 
     and cont[t, s] is 0 for the very first step of a pass, else 1. All are (steps, streams), int32. Batch n is
-    a function of n alone; after each pass the text starts over. `begin` and `end`: the part of the tokens to
-    read, as shares.
+    a function of n alone; after each pass the text starts over. `whole`: a pass ends with a batch of fewer
+    steps, those that are left of each stream. `begin` and `end`: the part of the tokens to read, as shares.
 
     Raises DataError if the text is too short for one batch.
     """
 
     def __init__(self, indices: np.ndarray, streams: int, steps: int, begin: float = 0.0, end: float = 1.0,
-                 name: Path | str = "the text"):
+                 name: Path | str = "the text", whole: bool = False):
         part = part_of(len(indices), begin, end)
-        indices = np.asarray(indices, np.int32)[part]
+        self.part = indices = np.asarray(indices, np.int32)[part]
         self.streams, self.steps, self.name, self.first = int(streams), int(steps), str(name), part.start
         self.length = len(indices) // self.streams
-        self.batches_per_pass = (self.length - 1) // self.steps
-        if self.batches_per_pass < 1:
+        self.batches_per_pass = (self.length - 1 + (self.steps - 1) * whole) // self.steps
+        if self.length <= self.steps:
             raise DataError(f"{name}: expected at least {self.streams * (self.steps + 1)} tokens for "
                             f"{self.streams} streams of {self.steps} steps, got {len(indices)}; use fewer "
                             f"streams, fewer steps or a longer text")
         self._rows = indices[:self.length * self.streams].reshape(self.streams, self.length)
 
+    def one_pass(self) -> TextStreams:
+        """Return the batches of one pass with all steps of each stream, see `whole`."""
+        return TextStreams(self.part, self.streams, self.steps, name=self.name, whole=True)
+
+    def share(self, n: int) -> float:
+        """Return how many steps batch n has, divided by `steps`."""
+        return min(self.steps, self.length - 1 - self._place(n)) / self.steps
+
     def batch(self, n: int) -> dict[str, np.ndarray]:
         """Return batch number n (0, 1, ...): data, label and cont by name."""
         place = self._place(n)
         rows = self._rows[:, place:place + self.steps + 1]
-        cont = np.ones((self.steps, self.streams), np.int32)
+        cont = np.ones((rows.shape[1] - 1, self.streams), np.int32)
         cont[0] = place > 0
         return {"data": np.array(rows[:, :-1].T, order="C"), "label": np.array(rows[:, 1:].T, order="C"),
                 "cont": cont}
@@ -122,7 +130,8 @@ class Sentences:
 
     truncated or padded to `steps`. The label -1 is meant for ignore_label; cont is 0 at padding, which keeps
     it apart from the words in either direction. All are (steps, streams), int32. A batch is never partial but
-    continues into the next pass. With `shuffle` every pass has its own order, a function of
+    continues into the next pass; `whole`: the last batch of a pass ends with empty streams instead, all
+    padding, and each pass is the first. With `shuffle` every pass has its own order, a function of
     (seed, layer_name, pass) alone. `begin` and `end`: the part of the sentences to read, as shares.
 
     Raises DataError if there is no sentence.
@@ -130,8 +139,9 @@ class Sentences:
 
     def __init__(self, indices: np.ndarray, eos: Any, streams: int, steps: int, shuffle: bool = False,
                  seed: int = 0, layer_name: str = "", begin: float = 0.0, end: float = 1.0,
-                 name: Path | str = "the text"):
+                 name: Path | str = "the text", whole: bool = False):
         self.indices = np.asarray(indices, np.int32)
+        self.begin, self.end, self.whole = begin, end, whole
         self.eos, self.streams, self.steps, self.name = int(eos), int(streams), int(steps), str(name)
         self.shuffle, self.seed, self.layer_name = bool(shuffle), seed, layer_name
         ends = np.flatnonzero(self.indices == self.eos)
@@ -150,16 +160,31 @@ class Sentences:
     def __len__(self):
         return len(self.lines)
 
+    def one_pass(self) -> Sentences:
+        """Return the batches of one pass, each sentence once; see `whole`."""
+        return Sentences(self.indices, self.eos, self.streams, self.steps, self.shuffle, self.seed,
+                         self.layer_name, self.begin, self.end, self.name, whole=True)
+
+    def share(self, n: int) -> float:
+        """Return how many sentences batch n has, divided by the number of streams."""
+        return self._sentences_in(n) / self.streams
+
+    def _sentences_in(self, n):
+        first = n % self.batches_per_pass * self.streams
+        return min(self.streams, len(self) - first) if self.whole else self.streams
+
     def batch(self, n: int) -> dict[str, np.ndarray]:
         """Return batch number n (0, 1, ...): data, label and cont by name."""
         chosen = self._chosen(n)
+        lengths = self.lengths[chosen]
+        lengths[self._sentences_in(n):] = -1
         step = np.arange(self.steps)[:, None]
-        places, inside = self.starts[chosen] + step, step < self.lengths[chosen]
+        places, inside = self.starts[chosen] + step, step < lengths
         words = np.where(inside, self.indices[np.minimum(places, len(self.indices) - 1)], self.eos)
         data = np.full((self.steps, self.streams), self.eos, np.int32)
         data[1:] = words[:-1]
-        label = np.where(step <= self.lengths[chosen], words, PADDING).astype(np.int32)
-        cont = ((step > 0) & (step <= self.lengths[chosen])).astype(np.int32)
+        label = np.where(step <= lengths, words, PADDING).astype(np.int32)
+        cont = ((step > 0) & (step <= lengths)).astype(np.int32)
         return {"data": data, "label": label, "cont": cont}
 
     def where(self, n: int, place: int) -> str:
@@ -170,7 +195,7 @@ class Sentences:
         step, stream = divmod(place, self.streams)
         number = self._chosen(n)[stream]
         line = f"line {self.lines[number] + 1} of {self.name}"
-        if step > self.lengths[number]:
+        if step > self.lengths[number] or stream >= self._sentences_in(n):
             return (f"padding after {line}, labelled {PADDING}: set loss_param "
                     f"{{ ignore_label: {PADDING} }}, of Accuracy accuracy_param "
                     f"{{ ignore_label: {PADDING} }}")
@@ -179,6 +204,8 @@ class Sentences:
     def _chosen(self, n):
         if n < 0:
             raise ValueError(f"batch numbers begin at 0; got {n}")
+        if self.whole:
+            n %= self.batches_per_pass
         # In Python integers as far as possible: a snapshot may hold any n.
         passed, place = divmod(n * self.streams, len(self))
         passes, places = np.divmod(place + np.arange(self.streams), len(self))

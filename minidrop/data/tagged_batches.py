@@ -38,6 +38,14 @@ class TaggedSentences:
         self.batches_per_pass = max(1, -(-len(encoded) // self.streams))
         self._order: tuple = (None, None)
 
+    def one_pass(self) -> TaggedSentences:
+        """Return these batches: a pass of them has each sentence once."""
+        return self
+
+    def share(self, n: int) -> float:
+        """Return how many sentences batch n has, divided by the number of streams."""
+        return len(self.chosen(n)) / self.streams
+
     def batch(self, n: int) -> dict[str, np.ndarray]:
         """Return batch number n (0, 1, ...) as {name: array}."""
         encoded, chosen = self.encoded, self.chosen(n)

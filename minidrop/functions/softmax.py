@@ -65,19 +65,21 @@ class SoftmaxCrossEntropy(Function):
     `ignore_label` do not count. normalization: "VALID" divides by the number of places that count, "FULL" by
     that of all places, "BATCH_SIZE" by the size of the outer axes (usually axis 0), "NONE" by 1. smoothing:
     the share of a place's loss that is the mean of - log softmax(x) over all classes (Szegedy et al. 2016).
-    Raises DataError for a label out of range, with its place.
+    class_weight: (classes,), by which - log softmax(x) of each class is multiplied, in that mean too; then
+    "VALID" divides by the sum of the weights of the labels that count. Raises DataError for a label out of
+    range, with its place, ShapeError for another number of weights.
 
     With 10,000 classes the scores are the largest array of a net. So only one other array of their size is
     made: it holds the probabilities, and backward turns them into the gradient.
     """
 
-    __slots__ = ("axis", "ignore_label", "normalization", "smoothing", "moved", "label", "valid",
-                 "normaliser", "probability")
+    __slots__ = ("axis", "ignore_label", "normalization", "smoothing", "class_weight", "weight", "moved",
+                 "label", "valid", "normaliser", "probability")
 
     def __init__(self, axis: int = 1, ignore_label: int | None = None, normalization: str = "VALID",
-                 smoothing: float = 0.0):
+                 smoothing: float = 0.0, class_weight: np.ndarray | Sequence[float] | None = None):
         self.axis, self.ignore_label, self.normalization = axis, ignore_label, normalization
-        self.smoothing = smoothing
+        self.smoothing, self.class_weight = smoothing, class_weight
 
     def forward(self, backend: Backend, x: np.ndarray, label: np.ndarray) -> np.ndarray:
         xp = backend.xp
@@ -86,25 +88,40 @@ class SoftmaxCrossEntropy(Function):
         self.moved = moved.shape
         rows = math.prod(moved.shape[:-1]), moved.shape[-1]
         self.label, self.valid = checked_labels(backend, label, rows, x.dtype, self.ignore_label)
-        self.normaliser = normaliser(backend, self.normalization, rows[0], self.valid,
-                                     math.prod(x.shape[:self.axis]), x.dtype)
+        self.weight = weight = self._weights(backend, rows[1], x.dtype)
+        if weight is not None and self.normalization == "VALID":
+            self.normaliser = weight_of_labels(weight, self.label, self.valid)
+            self.normaliser = xp.where(self.normaliser > 0, self.normaliser, x.dtype.type(1))
+        else:
+            self.normaliser = normaliser(backend, self.normalization, rows[0], self.valid,
+                                         math.prod(x.shape[:self.axis]), x.dtype)
         self.probability = probability = backend.empty(rows, x.dtype)
         if moved.flags.c_contiguous:
             source = moved.reshape(rows)
         else:
             probability.reshape(moved.shape)[...] = moved
             source = probability
-        losses = backend.cross_entropy(source, self.label, probability, self.smoothing)
+        losses = backend.cross_entropy(source, self.label, probability, self.smoothing, weight)
         if self.valid is not None:
             losses *= self.valid
         return (losses.sum() / -self.normaliser).reshape(())
+
+    def _weights(self, backend, classes, dtype):
+        """Return class_weight on the device, None for none."""
+        if self.class_weight is None:
+            return None
+        weight = backend.asarray(self.class_weight, dtype)
+        if weight.shape != (classes,):
+            raise ShapeError(f"expected a class_weight for each of the {classes} classes of the scores, got "
+                             f"an array of shape {weight.shape}")
+        return weight
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple[np.ndarray, None]:
         factor = gy / self.normaliser
         if self.valid is not None:
             factor = (self.valid * factor)[:, None]
         gx = self.probability
-        backend.cross_entropy_gradient(gx, self.label, factor, self.smoothing)
+        backend.cross_entropy_gradient(gx, self.label, factor, self.smoothing, self.weight)
         return backend.xp.moveaxis(gx.reshape(self.moved), -1, self.axis), None
 
 
@@ -130,6 +147,12 @@ def normaliser(backend: Backend, mode: str, places: int, valid: np.ndarray | Non
         return backend.xp.maximum(valid.sum(), dtype.type(1))
     return dtype.type(max(1.0, float({"VALID": places, "FULL": places, "BATCH_SIZE": batch_size,
                                       "NONE": 1}[mode])))
+
+
+def weight_of_labels(weight: np.ndarray, label: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """Return the sum of weight[label] over the labels that are valid, an array () on the device."""
+    weights = weight[label]
+    return weights.sum() if valid is None else (weights * valid).sum()
 
 
 def checked_labels(backend: Backend, label: np.ndarray, shape: tuple[int, int], dtype: np.dtype,
@@ -170,6 +193,7 @@ def log_softmax(x: Tensor, axis: int = 1) -> Tensor:
 
 def softmax_cross_entropy(x: Tensor, label: Tensor | np.ndarray, axis: int = 1,
                           ignore_label: int | None = None, normalization: str = "VALID",
-                          smoothing: float = 0.0) -> Tensor:
+                          smoothing: float = 0.0,
+                          class_weight: np.ndarray | Sequence[float] | None = None) -> Tensor:
     """Return the mean negative log-likelihood of `label` under softmax(x); see `SoftmaxCrossEntropy`."""
-    return SoftmaxCrossEntropy(axis, ignore_label, normalization, smoothing).apply(x, label)
+    return SoftmaxCrossEntropy(axis, ignore_label, normalization, smoothing, class_weight).apply(x, label)

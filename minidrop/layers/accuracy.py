@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minidrop import functions
 from minidrop.errors import ConfigError
-from minidrop.layers.base import Layer, check_label_shape, checked_axis, labels_that_count, register_layer
+from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
+from minidrop.layers.loss_settings import labels_that_count
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -31,13 +33,14 @@ class Accuracy(Layer):
         if not 1 <= settings.top_k <= classes:
             raise ConfigError(f"top_k must lie in 1..{classes}, the number of classes, got {settings.top_k}")
         check_label_shape(scores, labels, self.axis)
+        self.places = math.prod(labels)
         self.ignore_label = settings.ignore_label if settings.HasField("ignore_label") else None
         return [(), (classes,)][:len(self.config.top)]
 
     @property
     def batch_weight(self) -> float:
-        """The share of the last batch's labels that count; reading it waits for the device."""
-        return labels_that_count(self.label, self.ignore_label)
+        """What the last batch's labels that count weigh; reading it waits for the device."""
+        return labels_that_count(self.label, self.places, self.ignore_label)
 
     def weight_of(self, top: int) -> float | np.ndarray:
         """Of the accuracy of each class: how many labels of that class the last batch has."""

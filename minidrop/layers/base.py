@@ -72,8 +72,10 @@ class Layer:
     is_data = False            # feeds the net and has no bottoms
     is_loss = False            # its first top has loss_weight 1 by default
     averages = "arithmetic"    # mean of its tops over test batches; "geometric": exp of the mean logarithm
-    smooths_labels = False     # whether loss_param { label_smoothing } applies
-    batch_weight: float = 1    # the weight of the last batch in that mean
+    weighs_labels = False      # whether loss_param { label_smoothing class_weight } apply
+    # The weight of the last batch in that mean, 1 for one of the size that the net was built for; None: that
+    # of its records.
+    batch_weight: float | None = None
     stream: str | None = None  # names the random numbers that forward draws, if any; differs between types
     # Whether forward does the same work in every pass, apart from what `drawn` holds. Not inherited: a
     # subclass has to set it again.
@@ -87,12 +89,18 @@ class Layer:
         self.context = context
         self.params = {}
         self.state = {}            # {name: array}, replaced in every forward pass
-        if config.loss_param.HasField("label_smoothing") and not self.smooths_labels:
-            raise ConfigError(f"loss_param: label_smoothing is a setting of SoftmaxWithLoss; {self.type} has "
-                              f"none, remove it")
+        loss = config.loss_param
+        for setting, given in (("label_smoothing", loss.HasField("label_smoothing")),
+                               ("class_weight", len(loss.class_weight) > 0)):
+            if given and not self.weighs_labels:
+                raise ConfigError(f"loss_param: {setting} is a setting of SoftmaxWithLoss; {self.type} has "
+                                  f"none, remove it")
 
     def weight_of(self, top: int) -> Any:
-        """What the last batch weighs in the mean of a top: `batch_weight`, or an array like the top."""
+        """What the last batch weighs in the mean of a top: `batch_weight`, or an array like the top.
+
+        None: as much as its records, see `Run.weight_of`.
+        """
         return self.batch_weight
 
     @property
@@ -307,10 +315,6 @@ def check_record_labels(scores: tuple[int, ...], labels: tuple[int, ...]) -> Non
                          f"label blob has shape {tuple(labels)}")
 
 
-def labels_that_count(label: Any, ignore_label: int | None) -> float:
-    """Return the share of labels that are not `ignore_label`, a batch's weight in means over batches."""
-    return 1 if ignore_label is None or not label.size else float((label != ignore_label).mean())
-
 
 def as_numbers(value: Any, convert: Callable[[Any], Any] = np.asarray) -> Any:
     """Return convert(value), an array of what a caller gives. Raises DataError where it is none of real
@@ -324,25 +328,3 @@ def as_numbers(value: Any, convert: Callable[[Any], Any] = np.asarray) -> Any:
     if array.dtype.kind not in "biuf":
         raise DataError(f"is no array of numbers (its dtype is {array.dtype}; convert it)")
     return array
-
-
-def label_smoothing(config: LayerParameter) -> float:
-    """Return label_smoothing of a layer's loss_param; raises ConfigError where it is no share."""
-    share = decimal(config.loss_param.label_smoothing)
-    if not 0 <= share < 1:
-        raise ConfigError(f"loss_param: label_smoothing must lie in [0, 1), got {share:g}")
-    return share
-
-
-def loss_settings(config: LayerParameter, default: str = "VALID") -> tuple[int | None, str]:
-    """Return (ignore_label or None, normalization mode) of a layer's loss_param.
-
-    The older field `normalize` applies if `normalization` is absent.
-    """
-    loss = config.loss_param
-    mode = default
-    if loss.HasField("normalization"):
-        mode = loss.NormalizationMode.Name(loss.normalization)
-    elif loss.HasField("normalize"):
-        mode = "VALID" if loss.normalize else "BATCH_SIZE"
-    return loss.ignore_label if loss.HasField("ignore_label") else None, mode

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.errors import ConfigError, ShapeError
-from minidrop.layers.base import Layer, ParameterSpec, loss_settings, register_layer
+from minidrop.layers.base import Layer, ParameterSpec, register_layer
+from minidrop.layers.loss_settings import labels_that_count, loss_settings
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -35,7 +36,7 @@ class CRF(Layer):
         if ignored not in (None, -1):
             raise ConfigError(f"loss_param: ignore_label is {ignored}, but the padding of sequences is -1; "
                               f"leave it out")
-        self.kinds = scores[2]
+        self.kinds, self.streams = scores[2], tags[1]
         return [(), tuple(tags)][:len(self.config.top)]
 
     def parameter_specs(self) -> list[ParameterSpec]:
@@ -47,10 +48,8 @@ class CRF(Layer):
 
     @property
     def batch_weight(self) -> float:
-        """The share of the last batch's streams that have a tag; reading it waits for the device."""
-        if self.normalization != "VALID" or not self.tags.size:
-            return 1
-        return float((self.tags[0] != -1).mean())
+        """What the last batch's streams that count weigh; reading it waits for the device."""
+        return labels_that_count(self.tags[:1], self.streams, -1, self.normalization)
 
     def forward(self, x: Tensor, tags: Tensor) -> Any:
         self.tags = tags.data

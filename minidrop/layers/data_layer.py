@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +24,8 @@ class DataLayer(Layer):
 
     So a resumed run needs only `position`, the number of the next batch. A subclass defines `setup`: either
     it ends in `return self.feed(records, batch_size)`, with any Records; or it sets `batches`, an object with
-    batch(n) -> {name: array} and where(n, place) -> text, and returns the shapes of the tops. It may also set
-    `prefetch`.
+    batch(n) -> {name: array} and where(n, place) -> text, and returns the shapes of the tops. For tests of
+    all records that object needs one_pass(), see `Batches`. A subclass may also set `prefetch`.
 
         @register_layer("Squares")
         class Squares(DataLayer):
@@ -91,6 +93,38 @@ class DataLayer(Layer):
             return 0
         return int(generator(self.context.seed, "rand skip", self.name).integers(rand_skip))
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether every batch is the same, so that there are no records to count."""
+        return False
+
+    @property
+    def share(self) -> float:
+        """The records of the last batch that count, divided by those of a full one."""
+        share = getattr(self.batches, "share", None)
+        return 1.0 if share is None or not self.position else share(self.position - 1)
+
+    @contextmanager
+    def one_pass(self) -> Iterator[Any]:
+        """Within this context the layer reads each record once, from batch 0 on; then it goes on where it
+        was.
+
+        Gives the batches, with batches_per_pass, share(n) and, as always, batch(n) and where(n, place).
+        Raises DataError if the layer does not know how many records it has.
+        """
+        make = getattr(self.batches, "one_pass", None)
+        if make is None:
+            raise DataError(f"layer {self.name!r} ({self.type}) does not know how many records it has, so "
+                            f"that each cannot be read once; give the number of batches instead")
+        before = self.batches, self.position
+        self.stop_reading()
+        self.batches, self.position = make(), 0
+        try:
+            yield self.batches
+        finally:
+            self.stop_reading()
+            self.batches, self.position = before
+
     def seek(self, position: int) -> None:
         """Make batch number `position` the next one."""
         self.position = position
@@ -143,10 +177,14 @@ class DataLayer(Layer):
             self.reader = Prefetcher(read, self.prefetch, self.position)
         return self.reader.get()
 
-    def close(self) -> None:
+    def stop_reading(self) -> None:
+        """Stop the reader thread, if there is one; the next batch starts it again."""
         if self.reader:
             self.reader.close()
             self.reader = None
+
+    def close(self) -> None:
+        self.stop_reading()
 
 
 def _arrays(batches, names, transform, dtype, n):
@@ -154,7 +192,7 @@ def _arrays(batches, names, transform, dtype, n):
     arrays = [batch[name] for name in names]
     if transform is not None and arrays:
         # Numbered through the whole run: what is drawn for a record does not depend on the batch size.
-        arrays[0] = transform(arrays[0], n * len(arrays[0]))
+        arrays[0] = transform(arrays[0], n * getattr(batches, "batch_size", len(arrays[0])))
     return [array.astype(dtype, copy=False) for array in arrays]
 
 

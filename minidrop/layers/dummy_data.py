@@ -49,6 +49,10 @@ class DummyData(DataLayer):
         """The numbers of the tops that change."""
         return tuple(i for i in range(len(self.shapes)) if i not in self.constant)
 
+    @property
+    def is_constant(self) -> bool:
+        return not self.names
+
     def forward(self) -> tuple[Tensor, ...]:
         backend = self.context.backend
         changing = dict(zip(self.names, super().forward(), strict=True))

@@ -9,14 +9,8 @@ from minidrop import functions
 from minidrop.data.binaryproto import read_array
 from minidrop.data.sources import find_source
 from minidrop.errors import ConfigError, ShapeError
-from minidrop.layers.base import (
-    Layer,
-    check_label_shape,
-    checked_axis,
-    labels_that_count,
-    loss_settings,
-    register_layer,
-)
+from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
+from minidrop.layers.loss_settings import labels_that_count, loss_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +35,7 @@ class InfogainLoss(Layer):
         self.axis = checked_axis(self.settings.axis, len(scores))
         check_label_shape(scores, labels, self.axis)
         self.ignore_label, self.normalization = loss_settings(self.config)
+        self.places = math.prod(labels)
         if matrix is None:
             self.matrix = self.read_matrix()
             matrix = self.matrix.shape
@@ -61,8 +56,8 @@ class InfogainLoss(Layer):
 
     @property
     def batch_weight(self) -> float:
-        """The share of the last batch's labels that count; reading it waits for the device."""
-        return labels_that_count(self.label, self.ignore_label if self.normalization == "VALID" else None)
+        """What the last batch's labels that count weigh; reading it waits for the device."""
+        return labels_that_count(self.label, self.places, self.ignore_label, self.normalization)
 
     def forward(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> Any:
         self.label = label.data

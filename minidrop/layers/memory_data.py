@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,18 @@ class MemoryData(DataLayer):
         except DataError as error:
             raise DataError(f"layer {self.name!r}: {what} {error}") from None
 
+    def one_pass(self) -> AbstractContextManager[Any]:
+        self._check_given()
+        return super().one_pass()
+
+    def _check_given(self):
+        if self.batches is None:
+            raise DataError("no data; call net.set_input_arrays(data, labels) first")
+
     def adopt(self, other: Any) -> None:
         if other.batches is not None:
             self.feed(other.batches.records, self.batch_size)
 
     def forward(self) -> Any:
-        if self.batches is None:
-            raise DataError("no data; call net.set_input_arrays(data, labels) first")
+        self._check_given()
         return super().forward()

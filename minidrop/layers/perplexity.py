@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minidrop import functions
-from minidrop.layers.base import Layer, check_label_shape, checked_axis, loss_settings, register_layer
+from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
+from minidrop.layers.loss_settings import loss_settings
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.errors import ShapeError
-from minidrop.layers.base import Layer, labels_that_count, loss_settings, register_layer
+from minidrop.layers.base import Layer, register_layer
+from minidrop.layers.loss_settings import labels_that_count, loss_settings
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -30,13 +31,14 @@ class SigmoidCrossEntropyLoss(Layer):
         if math.prod(scores) != math.prod(targets):
             raise ShapeError(f"bottoms of one size expected, got {tuple(scores)} and {tuple(targets)}")
         self.ignore_label, self.normalization = loss_settings(self.config, default="BATCH_SIZE")
+        self.places = math.prod(targets)
         self.with_probabilities = len(self.config.top) == 2
         return [(), scores][:len(self.config.top)]
 
     @property
     def batch_weight(self) -> float:
-        """The share of the last batch's labels that count; reading it waits for the device."""
-        return labels_that_count(self.label, self.ignore_label if self.normalization == "VALID" else None)
+        """What the last batch's labels that count weigh; reading it waits for the device."""
+        return labels_that_count(self.label, self.places, self.ignore_label, self.normalization)
 
     def forward(self, x: Tensor, target: Tensor) -> Any:
         self.label = target.data

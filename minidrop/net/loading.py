@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PIECE = 1 << 20            # numbers looked at together
-_REMEDY = ("Did num_output of that layer or of the one before it change? `minidrop train` and "
-           "`minidrop test` with --skip-mismatched (load_weights: skip_mismatched=True) leave what does "
-           "not fit as it is")
+_REMEDY = ("Did num_output of that layer or of the one before it change? --skip-mismatched (from Python "
+           "skip_mismatched=True) leaves what does not fit as it is")
+
+_NO_AVERAGES = ("holds no averages of weights, which a solver with ema_decay writes into its snapshots; "
+                "leave out --ema (load_weights: ema=True)")
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -39,8 +41,9 @@ class Loading:
     """
 
     def __init__(self, net: Net, paths: Paths, skip_mismatched: bool = False,
-                 vocabularies: Mapping[str, str] | None = None):
+                 vocabularies: Mapping[str, str] | None = None, ema: bool = False):
         self.net, self.chosen = net, {}             # {name of a parameter: Blob}
+        self.ema = ema
         self._targets, self._owners = net.parameters(), net.owners()
         self._first = {other: name for name, others in self._owners.items() for other in others}
         files = paths_of(paths)
@@ -73,6 +76,8 @@ class Loading:
         kind, before = file_kind(path), len(self.report.mismatched)
         if kind == "snapshot":
             chosen, others = self._of_snapshot(path)
+        elif self.ema:
+            raise SnapshotError(f"{path}: {_NO_AVERAGES}")
         else:
             chosen, others = self._of_caffe(read_hdf5_weights(path) if kind == "hdf5"
                                             else read_binary_weights(path))
@@ -103,6 +108,12 @@ class Loading:
         self._attrs.append((path, snapshot.attrs))
         found = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
                  if key.startswith("data/")}
+        if self.ema:
+            averages = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
+                        if key.startswith("ema/")}
+            if not averages:
+                raise SnapshotError(f"{path}: {_NO_AVERAGES}")
+            found.update(averages)
         for names in _shared_names(path, snapshot.attrs):
             for name in names[1:]:
                 if names[0] in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +15,11 @@ from minidrop.config import NetConfig, as_net_config, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, DataError, ShapeError, nearest
 from minidrop.layers import Context, DataLayer
+from minidrop.net import parameters as values
 from minidrop.net.drops import NetDrops
 from minidrop.net.graph import build_graph, loss_weights
 from minidrop.net.lifetime import Lifetime, OneThread
-from minidrop.net.parameters import (
-    check_blobs,
-    check_dropped_weights,
-    check_shapes,
-    make_parameters,
-    warn_of_unshared,
-)
+from minidrop.net.passes import one_pass
 from minidrop.net.planner import plan_compaction
 from minidrop.net.problems import Problems
 from minidrop.net.reshuffle import check_shared, find_reshuffles
@@ -87,18 +82,18 @@ class Net(Weights, Lifetime):
         shared = share.params if isinstance(share, Net) else share or {}
         if isinstance(share, Net):
             check_shared(self.graph, problems, share.reshuffles)
-        check_shapes(self.graph, problems, shared)
-        check_blobs(self.graph, problems, dtype)
+        values.check_shapes(self.graph, problems, shared)
+        values.check_blobs(self.graph, problems, dtype)
         self.plan = plan_compaction(self.graph, self.backend)
-        check_dropped_weights(self.plan, problems)
+        values.check_dropped_weights(self.plan, problems)
         problems.raise_any()
         self.layers = {node.name: node.layer for node in self.graph.nodes}
         if fills:
             self.reset_states()
         self.drop_layers = {node.name: node.layer for node in self.graph.nodes if node.drops}
         if isinstance(share, Net):
-            warn_of_unshared(self.graph, shared)
-        self.params = make_parameters(self.graph, self.config, self.backend, dtype, self.seed, shared, fills)
+            values.warn_of_unshared(self.graph, shared)
+        self.params = values.make_parameters(self.graph, self.config, self.backend, dtype, self.seed, shared, fills)
         for node in self.graph.nodes:       # the values: a net's description without them is small
             node.config.ClearField("blobs")
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
@@ -332,6 +327,18 @@ class Net(Weights, Lifetime):
         """Set the number of the next batch, as {data layer: number} or as one number for all."""
         for name, layer in self.data_layers.items():
             layer.seek(positions if isinstance(positions, int) else positions.get(name, 0))
+
+    def one_pass(self) -> AbstractContextManager[int]:
+        """Return a context in which the data layers read each record once; gives the number of batches.
+
+        See `net.passes.one_pass`.
+        """
+        return one_pass(self)
+
+    def stop_reading(self) -> None:
+        """Stop reader threads; the next batch starts them again."""
+        for layer in self.data_layers.values():
+            layer.stop_reading()
 
     def close(self) -> None:
         """Stop reader threads, close files, and free memory."""

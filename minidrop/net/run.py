@@ -13,6 +13,7 @@ from minidrop.errors import ConfigError, DataError, KeptError, MinidropError, fi
 from minidrop.layers import DataLayer
 
 if TYPE_CHECKING:
+    from minidrop.layers import Layer
     from minidrop.net.graph import Node
     from minidrop.net.net import Net
 
@@ -150,8 +151,22 @@ class Run:
 
     @property
     def loss_counts(self) -> list[float]:
-        """The `Layer.batch_weight` of the batch in each loss; reading it may wait for the device."""
-        return [float(self.net.graph.writer[ref].layer.batch_weight) for ref, _ in self.net.losses]
+        """What the batch weighs in each loss, see `weight_of`; reading it may wait for the device."""
+        return [float(self.weight_of(self.net.graph.writer[ref].layer)) for ref, _ in self.net.losses]
+
+    def weight_of(self, layer: Layer, top: int = 0) -> Any:
+        """Return what the batch weighs in the mean over batches of a layer's top: a number, or an array like
+        the top.
+
+        A batch of the size that the net was built for weighs 1, unless the layer says otherwise.
+        """
+        weight = layer.weight_of(top)
+        return self.share if weight is None else weight
+
+    @property
+    def share(self) -> float:
+        """The records of the batch, divided by those of a full one."""
+        return min((layer.share for layer in self.net.data_layers.values()), default=1.0)
 
     @property
     def loss_array(self) -> Any:

@@ -43,18 +43,19 @@ class Weights:
                 parameter.clear_grad()
 
     def load_weights(self: Any, paths: Paths, skip_mismatched: bool = False,
-                     vocabularies: Mapping[str, str] | None = None) -> LoadReport:
+                     vocabularies: Mapping[str, str] | None = None, ema: bool = False) -> LoadReport:
         """Copy weights of files to the layers of the same name; returns a LoadReport, a table as text.
 
         paths: snapshots, .caffemodel or .caffemodel.h5 files, also of old forms of Caffe: one, several in one
-        text with commas between, or a list; what a file is, its content decides. A later file counts more.
-        As in Caffe, layers that the net lacks are left out, the others must have arrays of the same number
-        and shapes: with skip_mismatched those that do not fit stay as they are. What is not copied is logged.
-        vocabularies: {layer: fingerprint}, instead of those of the net's own texts.
-        Raises SnapshotError, and then nothing is changed, if anything does not fit, a weight is no finite
-        number of the net's dtype, or a file holds nothing for this net.
+        text with commas between, or a list; what a file is, its content decides. A later file counts more. As
+        in Caffe, layers that the net lacks are left out, the others must have arrays of the same number and
+        shapes: with skip_mismatched those that do not fit stay as they are. What is not copied is logged.
+        vocabularies: {layer: fingerprint}, instead of those of the net's own texts. ema: take the averages of
+        weights that a solver with ema_decay keeps in its snapshots. Raises SnapshotError, and then nothing is
+        changed, if anything does not fit, a weight is no finite number of the net's dtype, or a file holds
+        nothing for this net.
         """
-        return Loading(self, paths, skip_mismatched, vocabularies).apply()
+        return Loading(self, paths, skip_mismatched, vocabularies, ema).apply()
 
     def share_weights(self: Any, other: Net) -> None:
         """Hold the very weights of the layers that `other` has under the same names; gradients stay apart.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from minidrop.config import SolverConfig, decimal
 from minidrop.net import Net
+from minidrop.solver.averages import ema_problems
 from minidrop.solver.lr_policy import check_lr_policy
 from minidrop.solver.rules import check_rule
 
@@ -16,7 +17,7 @@ _IGNORED = {"snapshot_diff": "snapshots hold no gradients", "snapshot_format": "
 def solver_problems(config: SolverConfig) -> list[str]:
     """Return every mistake in the solver's own fields, as "file:line:column: what"."""
     settings = config.message
-    found = check_lr_policy(settings) + check_rule(settings)
+    found = check_lr_policy(settings) + check_rule(settings) + ema_problems(settings)
     for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("display", 0),
                          ("snapshot", 0), ("test_interval", 0)):
         if getattr(settings, field) < least:
@@ -57,6 +58,11 @@ def warn_of_ignored(config: SolverConfig) -> None:
         if settings.lr_policy not in readers and getattr(settings, field) != getattr(defaults, field):
             log.warning("%s: %s has no effect: lr_policy %r does not read it, %s", config.where(field), field,
                         settings.lr_policy, f"{' and '.join(readers)} do{'es' * (len(readers) == 1)}")
+    for field in ("ema_warmup", "ema_test"):
+        if settings.HasField(field) and not settings.ema_decay:
+            log.warning("%s: %s has no effect: ema_decay is 0", config.where(field), field)
+    if settings.HasField("early_stopping") and not settings.test_interval:
+        log.warning("%s: early_stopping has no effect: test_interval is 0", config.where("early_stopping"))
     if settings.decay_axes and not settings.weight_decay:
         log.warning("%s: decay_axes has no effect: weight_decay is 0", config.where("decay_axes"))
     if settings.debug_info and not settings.display:

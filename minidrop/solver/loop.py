@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from minidrop.autograd import Parameter, Tensor
 from minidrop.config import SolverConfig, SolverParameter, load_solver
@@ -20,39 +17,18 @@ from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
 from minidrop.solver import caffe_state, show, state
+from minidrop.solver.averages import averages_of, permute, tested_weights
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import warn_of_best, warn_of_ignored
-from minidrop.solver.evaluation import TestStopped, as_plain, run_test
+from minidrop.solver.early_stopping import EarlyStopping
+from minidrop.solver.evaluation import TestStopped, run_test
+from minidrop.solver.events import Event, small_outputs, small_values, stateful, tell
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.lr_policy import learning_rate
-from minidrop.solver.prepare import as_solver_config, built_nets, chosen_device, prepared_nets
+from minidrop.solver.prepare import as_solver_config, built_nets, chosen_device, net_of, prepared_nets
 from minidrop.solver.steps import EagerSteps
 from minidrop.solver.updater import Updater
 from minidrop.solver.written import Written
-
-log = logging.getLogger(__name__)
-
-_MOST_VALUES_SHOWN = 100
-
-
-@dataclass
-class Event:
-    """The argument of a callback: kind, iteration, and values by name.
-
-    `kind` is "test", "step", "display" or "snapshot". A "step" has `loss`, `lr` and, with log_gradient_norm,
-    `gradient_norm`; a "display" also the net's small outputs, except one called loss. There `loss` is the
-    training loss: the weighted sum of all losses of the net, without weight decay, averaged over the last
-    `average_loss` iterations. A "test" has `net`, the number of the test net, and the mean of each output:
-    there `loss` is the output of that name, and `total_loss`, with test_compute_loss, the weighted sum of
-    all losses. A "snapshot" has the value "path". On a GPU, reading the loss or the norm of a "step" waits
-    for the device; it must be read within the callback.
-    """
-
-    kind: str
-    iteration: int
-    values: Mapping
-    net: int = 0
-    solver: Solver | None = field(default=None, compare=False, repr=False)
 
 
 class Solver:
@@ -70,9 +46,14 @@ class Solver:
     states are then those before the failed iteration.
 
     Without a prefix, snapshots are only written every `snapshot` iterations and by `snapshot()`, into the
-    working folder. `stop()` ends training after the current iteration, also from a callback.
+    working folder. `stop()` ends training after the current iteration, also from a callback (see `Event`).
 
     `initial_weights`: False leaves the files that `weights` names unread, for a solver to be restored.
+    `skip_mismatched`: their arrays of other shapes are left out, with a warning for each.
+
+    `ema`: with ema_decay the averages of the weights (see EMA), which begin as the weights before the first
+    iteration. Statistics that layers keep, such as BatchNorm's, are as they are. `early_stopping`: what the
+    solver file says of it, a callback.
 
     `choices` is (train, tests): the NetChoice of each net, overrides applied. `settings` is the resolved
     SolverParameter. `steps` runs the iterations.
@@ -91,7 +72,7 @@ class Solver:
                  overrides: Mapping | Sequence[str] = (), dropout: str | None = None, device: str = "auto",
                  dtype: str = "float32", level: int | None = None, stages: Sequence[str] = (),
                  snapshot_prefix: str | PathLike | None = None, precision: str | None = None,
-                 initial_weights: bool = True):
+                 initial_weights: bool = True, skip_mismatched: bool = False):
         self.config = as_solver_config(source)
         dropout, mistakes = dropout and dropout_kind(dropout), []
         train, tests = prepared_nets(self.config, overrides, precision, dropout, level, stages, mistakes)
@@ -102,6 +83,7 @@ class Solver:
         self.place_snapshots(prefix or Path(self.config.path or "minidrop").stem)
         self.has_prefix = bool(prefix)
         self.callbacks: list[Callable[[Event], object]] = []
+        self._late_error: BaseException | None = None
         self._should_stop: Callable[[Solver], object] = _never
         self.after_backward: list[Callable[[dict[str, Parameter]], object]] = []
         warn_of_ignored(self.config)
@@ -109,8 +91,11 @@ class Solver:
         seed = self.settings.random_seed
         self.build(seed if seed >= 0 else secrets.randbits(31), mistakes)
         warn_of_best(self.config, self.test_nets)
+        self.early_stopping = EarlyStopping.of(self.settings)
+        if self.early_stopping is not None:
+            self.add_callback(self.early_stopping)
         if initial_weights:
-            self.load_initial_weights()
+            self.load_initial_weights(skip_mismatched)
 
     @classmethod
     def from_file(cls, path: str | PathLike, overrides: Mapping | Sequence[str] = (),
@@ -125,8 +110,9 @@ class Solver:
         `mistakes`, known already, together with those that it finds.
         """
         train, tests = self.choices
-        nets = built_nets(self.config, (train, *tests), lambda choice, share: self._net(choice, seed, share),
-                          mistakes)
+        nets = built_nets(self.config, (train, *tests), partial(
+            net_of, device=self.device, dtype=self.dtype, seed=seed, precision=self.settings.precision),
+            mistakes)
         if self._nets:
             self.steps.close()
             for old, new in zip(self._nets, nets, strict=True):     # references to a net stay valid
@@ -135,6 +121,7 @@ class Solver:
         self.net, *self.test_nets = self._nets
         self.seed = seed
         self.updater = Updater(self.settings, self.net)
+        self.ema = averages_of(self)
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
         self.iteration = 0
         self.best: float | None = None
@@ -142,6 +129,8 @@ class Solver:
         self.steps: EagerSteps | CapturedSteps = steps(self)
         self._snapshot_iteration: int | None = None
         self._tested: dict[int, dict] = {}
+        for callback in stateful(self):
+            callback.restart()
 
     def place_snapshots(self, prefix: str | PathLike, run: str = "") -> None:
         """Write snapshots to PREFIX_iter_N.h5 from now on, with the name of the run, if given, in them."""
@@ -150,11 +139,6 @@ class Solver:
     def load_initial_weights(self, skip_mismatched: bool = False) -> None:
         """Copy the weights of the files that the solver file's `weights` names, looked up beside it first."""
         state.load_initial(self, skip_mismatched)
-
-    def _net(self, choice, seed, share):
-        phase = "TRAIN" if choice.iterations is None else "TEST"
-        return Net(choice.config, phase, self.device, self.dtype, seed, choice.state.level,
-                   tuple(choice.state.stage), share, self.settings.precision)
 
     # -- running ---------------------------------------------------------------------------------------------
     def solve(self, should_stop: Callable[[Solver], bool] = lambda solver: False) -> dict[str, float | list]:
@@ -169,21 +153,21 @@ class Solver:
             state.check_names(self)
         self._stopping, self._should_stop = False, lambda solver: self._stopping or should_stop(solver)
         try:
-            while self.iteration < self.settings.max_iter and not self._should_stop(self):
-                self._iterate()
+            with self._running():
+                while self.iteration < self.settings.max_iter and not self._should_stop(self):
+                    self._iterate()
             stopped = self.iteration < self.settings.max_iter
-        except TestStopped:         # before the iteration that it belongs to
-            stopped = True
         finally:
             self._should_stop = _never
-        if self.settings.snapshot_after_train and not self.is_saved and state.writes_snapshots(self):
-            self.snapshot()
-        if stopped:
-            return {}
-        if self.losses:
-            self._tell("display", {"loss": self.smoothed_loss, "lr": self.learning_rate})
-        if self.settings.test_interval:
-            self.test_all()
+        with self._running():
+            if self.settings.snapshot_after_train and not self.is_saved and state.writes_snapshots(self):
+                self.snapshot()
+            if stopped:
+                return {}
+            if self.losses:
+                tell(self, "display", {"loss": self.smoothed_loss, "lr": self.learning_rate})
+            if self.settings.test_interval:
+                self.test_all()
         return self._tested.get(0, {})
 
     def step(self, iterations: int = 1) -> None:
@@ -193,13 +177,26 @@ class Solver:
         due. Raises NonFiniteError before the update if the loss is NaN or infinite.
         """
         self._stopping = False
-        for _ in range(iterations):
-            self._iterate()
-            if self._stopping:
-                return
+        with self._running():
+            for _ in range(iterations):
+                self._iterate()
+                if self._stopping:
+                    return
+
+    @contextmanager
+    def _running(self):
+        """Within this context TestStopped ends the iterations; no reader thread outlives an error."""
+        try:
+            yield
+        except TestStopped:
+            pass
+        except BaseException:
+            for net in self._nets:
+                net.stop_reading()
+            raise
 
     def stop(self) -> None:
-        """End `solve` or `step` after this iteration, or between two batches of a test."""
+        """End `solve` or `step` after this iteration; in a test, before it and between two batches."""
         self._stopping = True
 
     def _iterate(self) -> None:
@@ -212,19 +209,30 @@ class Solver:
         if settings.test_interval and self.iteration % settings.test_interval == 0 and (
                 self.iteration > 0 or settings.test_initialization):
             self.test_all()
+            if self._stopping:
+                raise TestStopped
         # After the tests, which write the best snapshot: a run resumed from it permutes here as well.
         for parameter, axis, order in self.net.due_permutations(self.iteration):
             self.settle()
             self.updater.permute(parameter, axis, order)
+            permute(self.ema, parameter, axis, order)
+        if self.ema is not None and not self.ema.updates:
+            self.ema = averages_of(self)        # of the weights that were loaded or set
+        self._late_error = None
         values = self.steps.step(self.learning_rate, self._display)
         self.iteration += 1
-        self._tell("step", values)
+        if self._late_error is not None:
+            raise self._late_error
+        tell(self, "step", values)
         if settings.snapshot and self.iteration % settings.snapshot == 0:
             self.snapshot()
 
     def _display(self, values: Mapping, outputs: dict[str, Tensor]) -> None:
         if self.settings.display and self.iteration % self.settings.display == 0:
-            self._tell("display", {**values, **_small_values(outputs)})
+            try:
+                tell(self, "display", {**values, **small_outputs(outputs)})
+            except BaseException as error:      # the iteration is completed first
+                self._late_error = error
 
     @contextmanager
     def uncaptured(self) -> Iterator[None]:
@@ -271,29 +279,27 @@ class Solver:
     def test(self, index: int = 0) -> dict[str, float | list]:
         """Return {output: mean over test_iter batches} of a test net, from the first record on.
 
-        The "test" event leaves out outputs of more than 100 values.
+        The net reads the averages of the weights, if there are any (ema_test). The "test" event leaves out
+        outputs of more than 100 values.
         """
         self.settle()
         net, choice = self.test_nets[index], self.choices[1][index]
-        values = run_test(net, choice.iterations, should_stop=lambda: self._should_stop(self))
+        with tested_weights(self):
+            values = run_test(net, choice.iterations, should_stop=lambda: self._should_stop(self))
         if not self.settings.test_compute_loss:
             values.pop("total_loss")
         self._tested[index] = values
-        self._tell("test", {name: value for name, value in values.items()
-                            if np.size(value) <= _MOST_VALUES_SHOWN}, index)
+        tell(self, "test", small_values(values), index)
         return values
 
     # -- callbacks and snapshots -----------------------------------------------------------------------------
     def add_callback(self, function: Callable[[Event], object]) -> Callable[[Event], object]:
-        """Call function(event) for every Event from now on; returns the function."""
+        """Call function(event) for every Event from now on; returns the function.
+
+        Snapshots keep the state of one that is Stateful, see solver.events: add it before `restore`.
+        """
         self.callbacks.append(function)
         return function
-
-    def _tell(self, kind, values, net=0):
-        if self.callbacks:
-            event = Event(kind, self.iteration, values, net, self)
-            for function in self.callbacks:
-                function(event)
 
     def snapshot(self, path: str | PathLike | None = None) -> Path:
         """Write everything a resumed run needs to `path` (default: PREFIX_iter_N.h5), and return the path."""
@@ -303,7 +309,7 @@ class Solver:
         state.write(self, path)
         self.written.add(path, self.smoothed_loss)
         self.last_snapshot, self._snapshot_iteration = path, self.iteration
-        self._tell("snapshot", {"path": str(path)})
+        tell(self, "snapshot", {"path": str(path)})
         self.written.prune(Path(self.snapshot_prefix), self.settings.snapshot_keep, path)
         return path
 
@@ -338,12 +344,6 @@ class Solver:
         self.steps = self.steps.uncaptured
         for net in (self.net, *self.test_nets):
             net.close()
-
-
-def _small_values(outputs):
-    """Return the small outputs as plain numbers, without `loss`, which is shown smoothed."""
-    return {name: as_plain(tensor.numpy()) for name, tensor in outputs.items()
-            if name != "loss" and tensor.data.size <= _MOST_VALUES_SHOWN}
 
 
 def _never(_solver):

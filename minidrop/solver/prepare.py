@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -21,6 +22,7 @@ from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind, prepare_nets
 from minidrop.solver.checks import solver_problems, warn_of_ignored
 from minidrop.solver.data_record import vocabulary_problems
+from minidrop.solver.early_stopping import early_stopping_problems
 from minidrop.solver.state import best_problems
 
 
@@ -67,12 +69,20 @@ def built_nets(config: SolverConfig, choices: Sequence[NetChoice | None],
     sound = [net for net in nets if net is not None]
     if len(sound) == len(nets):
         errors += [ConfigError.of(best_problems(config, sound[1:])),
+                   ConfigError.of(early_stopping_problems(config, sound[1:])),
                    ConfigError.of(vocabulary_problems(sound[0], sound[1:]))]
     if any(str(error) for error in errors):
         for net in sound:
             net.close()
         raise ConfigError.together(error for error in errors if str(error))
     return sound
+
+
+def net_of(choice: NetChoice, share: Net | None, **options: Any) -> Net:
+    """Return the net that a solver trains or tests; `share` and options as for `Net`."""
+    phase = "TRAIN" if choice.iterations is None else "TEST"
+    return Net(choice.config, phase, level=choice.state.level, stages=tuple(choice.state.stage), share=share,
+               **options)
 
 
 def chosen_device(settings: SolverParameter, device: str) -> str:
@@ -95,8 +105,4 @@ def described_nets(config: SolverConfig, overrides: Any = (), dropout: str | Non
     train, tests = prepared_nets(config, overrides, None, kind, level, stages, mistakes)
     warn_of_ignored(config)
 
-    def build(choice, share):
-        phase = "TRAIN" if choice.iterations is None else "TEST"
-        return Net(choice.config, phase, "cpu", "float32", 0, choice.state.level, tuple(choice.state.stage),
-                   share, fills=False)
-    return built_nets(config, (train, *tests), build, mistakes)
+    return built_nets(config, (train, *tests), partial(net_of, device="cpu", fills=False), mistakes)

@@ -25,6 +25,7 @@ from minidrop.snapshot import (
     split_key,
     write_snapshot,
 )
+from minidrop.solver.averages import averages_of
 from minidrop.solver.data_record import (
     place_record,
     places_of,
@@ -32,6 +33,7 @@ from minidrop.solver.data_record import (
     warn_of_other_places,
 )
 from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
+from minidrop.solver.events import stateful
 from minidrop.solver.loss_scale import LossScale
 
 if TYPE_CHECKING:
@@ -70,6 +72,11 @@ def write(solver: Solver, path: Path) -> None:
         attrs["shared"] = json.dumps(shared)
     if solver.written.run:
         attrs.update(run=solver.written.run, loss=solver.smoothed_loss)
+    if solver.ema is not None:
+        attrs["ema_updates"] = solver.ema.updates
+    for callback in stateful(solver):
+        arrays.update({join_key("callbacks", callback.name, key): np.asarray(array)
+                       for key, array in callback.state_dict().items()})
     if solver.best is not None:
         attrs["best"] = float(solver.best)
     if solver.net.backend.precision != "float32":
@@ -97,6 +104,8 @@ def _state_arrays(solver):
     for name, history in solver.updater.history.items():
         arrays.update({f"{_key('solver/history', name)}/{i}": h for i, h in enumerate(history)})
     arrays.update({join_key("state", *names): array for names, array in solver.net.states.items()})
+    if solver.ema is not None:
+        arrays.update({_key("ema", name): average for name, average in solver.ema.averages.items()})
     return arrays
 
 
@@ -133,8 +142,10 @@ def restore(solver: Solver, path: str | PathLike) -> None:
         raise SnapshotError(f"{path}: was written by solver type {attrs['rule']!r}, this one is "
                             f"{solver.settings.type!r}; their histories differ. To start anew from these "
                             f"weights use --weights")
-    expected = _state_arrays(solver)
-    found = {key for key in arrays if key.split("/")[0] in ("data", "solver", "state")} - {"solver/losses"}
+    averaged = "ema_updates" in attrs
+    groups = ("data", "solver", "state", *["ema"] * (averaged and solver.ema is not None))
+    expected = {key: array for key, array in _state_arrays(solver).items() if key.split("/")[0] in groups}
+    found = {key for key in arrays if key.split("/")[0] in groups} - {"solver/losses"}
     for key in expected:
         if key not in found:
             raise SnapshotError(f"{path}: is no snapshot of this net: it has no {key}{nearest(key, found)}")
@@ -143,13 +154,17 @@ def restore(solver: Solver, path: str | PathLike) -> None:
     if found - set(expected):
         raise SnapshotError(f"{path}: is no snapshot of this net: it has {min(found - set(expected))}, the "
                             f"net has not")
+    states = _callback_states(path, solver, arrays)
     if broken := _nonfinite({key: arrays[key] for key in expected}):
         raise SnapshotError(f"{path}: training cannot go on from here: {broken} is not finite; use an older "
                             f"one")
     if seed != solver.seed:
         solver.build(seed)
     for key, target in _state_arrays(solver).items():
-        target[...] = solver.net.backend.asarray(arrays[key], target.dtype)
+        if key in expected:
+            target[...] = solver.net.backend.asarray(arrays[key], target.dtype)
+    _restore_averages(solver, path, attrs)
+    _restore_callbacks(solver, path, states)
     solver.iteration = attrs["iteration"]
     solver.best = attrs.get("best")
     solver.loss_scale = loss_scale
@@ -163,7 +178,7 @@ def restore(solver: Solver, path: str | PathLike) -> None:
 
 def _checked_state(path, arrays, attrs):
     """Return (losses, {data layer: position}); raises SnapshotError for impossible values."""
-    for name in ("iteration", "seed"):
+    for name in ("iteration", "seed", *["ema_updates"] * ("ema_updates" in attrs)):
         if not isinstance(attrs[name], int) or not 0 <= attrs[name] < 2 ** 63:
             raise SnapshotError(f"{path}: refused as a snapshot: expected {name} to be an integer from 0 on, "
                                 f"got {attrs[name]!r}")
@@ -187,13 +202,53 @@ def _checked_state(path, arrays, attrs):
     return losses.tolist(), positions
 
 
+def _restore_averages(solver, path, attrs):
+    """Let the averages go on from those of a snapshot, whose arrays are there already."""
+    if solver.ema is None:
+        if "ema_updates" in attrs:
+            log.warning("%s: holds averages of the weights, which end here, as ema_decay is 0", path)
+        return
+    if "ema_updates" not in attrs:
+        log.warning("%s: holds no averages of the weights; they begin as its weights", path)
+        solver.ema = averages_of(solver)
+    else:
+        solver.ema.updates = attrs["ema_updates"]
+
+
+def _callback_states(path, solver, arrays):
+    """Return {name of a callback: its state}; raises SnapshotError for one that does not fit."""
+    states: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in arrays.items():
+        if key.startswith("callbacks/"):
+            _, name, *rest = split_key(key)
+            states.setdefault(name, {})["/".join(rest)] = array
+    for callback in stateful(solver):
+        if callback.name in states:     # tried out, so that a later mistake changes nothing
+            before = callback.state_dict()
+            try:
+                callback.load_state_dict(states[callback.name])
+            except SnapshotError as error:
+                raise SnapshotError(f"{path}: {error}") from error
+            callback.load_state_dict(before)
+    return states
+
+
+def _restore_callbacks(solver, path, states):
+    for callback in stateful(solver):
+        if callback.name in states:
+            callback.load_state_dict(states[callback.name])
+        else:
+            callback.restart()
+            log.warning("%s: holds no state of %s, which begins anew", path, callback.name)
+
+
 def load_weights(net: Net, path: Paths, vocabularies: dict[str, str] | None = None,
-                 skip_mismatched: bool = False) -> tuple[list[str], list[str]]:
+                 skip_mismatched: bool = False, ema: bool = False) -> tuple[list[str], list[str]]:
     """Copy the weights of files to a net as `Net.load_weights` does; returns (copied, left) names.
 
-    `left` lists what the files lack, and what the net lacks.
+    `left` lists what the files lack, what the net lacks, and with skip_mismatched what does not fit.
     """
-    report = net.load_weights(path, skip_mismatched, vocabularies)
+    report = net.load_weights(path, skip_mismatched, vocabularies, ema)
     return report.copied, report.left
 
 

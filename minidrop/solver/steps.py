@@ -91,15 +91,22 @@ class EagerSteps:
         if loss_scale is None:
             if broken := solver.updater.apply(iteration, lr, iter_size, norm):
                 raise self._nonfinite_gradient(broken)
+            self._average()
             return
         scale = loss_scale.value
         finite = solver.updater.apply_if_finite(iteration, lr, iter_size, scale, norm)
         if not loss_scale.note(finite):
             raise NonFiniteError(f"iteration {iteration}: in float16 the gradients are not finite even "
                                  f"unscaled. Try a smaller base_lr (now {lr:g}), or precision: \"bfloat16\"")
-        if not finite:
+        if finite:
+            self._average()
+        else:
             log.info("Iteration %d, gradients are not finite at a loss scale of %g: no update, the scale is "
                      "now %g", iteration, scale, loss_scale.value)
+
+    def _average(self):
+        if self.solver.ema is not None:
+            self.solver.ema.update()
 
     def nonfinite(self, loss: float) -> NonFiniteError:
         """Return the error for a loss that is not finite: which blob or which record is the first."""

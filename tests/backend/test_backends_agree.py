@@ -738,8 +738,18 @@ def test_cross_entropy(backend, array, close, rows, classes, layout):
     valid = (np.arange(rows) % 3 > 0)[:, None]
     shifted = x.astype(float) - x.max(axis=1, keepdims=True, initial=-np.inf)
     middle = shifted.mean(axis=1) - np.log(e.sum(axis=1))
+    counts = np.arange(classes) % 4 / 2        # what classes weigh, some nothing
+    each = shifted - np.log(e.sum(axis=1, keepdims=True))
     for on, smoothing in itertools.product((backend, GENERIC), (0.0, 0.2)):
         for factor in (np.array(0.25), 0.25 * valid):
+            probability, weight = on.empty(x.shape, x.dtype), on.asarray(counts, x.dtype)
+            got = on.cross_entropy(on.asarray(x), on.asarray(label), probability, smoothing, weight)
+            target = (1 - smoothing) * counts[label][:, None] * onehot + smoothing / classes * counts
+            close(on.to_host(got), (1 - smoothing) * counts[label] * logarithm
+                  + smoothing * (each * counts).mean(axis=1))
+            on.cross_entropy_gradient(probability, on.asarray(label), on.asarray(factor.astype(x.dtype)),
+                                      smoothing, weight)
+            close(on.to_host(probability), (p * target.sum(axis=1, keepdims=True) - target) * factor)
             probability = on.empty(x.shape, x.dtype)
             got = on.cross_entropy(on.asarray(x), on.asarray(label), probability, smoothing)
             close(on.to_host(got), (1 - smoothing) * logarithm + smoothing * middle)

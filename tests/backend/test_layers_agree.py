@@ -30,6 +30,8 @@ def labels(below, *shape):
 X, IMAGES, SEQUENCE = numbers(9, 13), numbers(3, 5, 4, 3), numbers(5, 3, 7)
 CONT = (np.random.default_rng(4).random((5, 3)) > 0.3).astype(float)
 
+WEIGHTED = f"loss_param {{ ignore_label: 2 class_weight: {[*range(1, 14)]} }}"
+
 TAGS = np.where(np.arange(5)[:, None] < (5, 2, 0), labels(7, 5, 3), -1)
 
 # type: [(settings, bottoms)]; a layer with more tops than one says so in TOPS.
@@ -139,7 +141,8 @@ CASES = {
     "Softmax": [("", (X,)), ("softmax_param { axis: 1 }", (IMAGES,))],
     "SoftmaxWithLoss": [("", (X, labels(13, 9))), ("loss_param { ignore_label: 2 }", (X, labels(13, 9))),
                         ("softmax_param { axis: 1 }", (IMAGES, labels(5, 3, 4, 3))),
-                        ("loss_param { label_smoothing: 0.1 ignore_label: 2 }", (X, labels(13, 9)))],
+                        ("loss_param { label_smoothing: 0.1 ignore_label: 2 }", (X, labels(13, 9))),
+                        (WEIGHTED, (X, labels(13, 9)))],
     "Split": [("", (X,))],
     "Swish": [("swish_param { beta: 1.5 }", (X,))],
     "TanH": [("", (X,))],

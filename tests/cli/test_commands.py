@@ -198,7 +198,45 @@ def test_test_prints_means_and_what_was_not_copied(tiny, minidrop):
     assert "not copied: other/weight (not in the file)" in result.err
     assert "not copied: ip2/bias (not in the net)" in result.err
     assert "2 of 4 parameters copied" in result.out
-    assert "50 batches on cpu: accuracy = " in result.out
+    assert "5 batches on cpu: accuracy = " in result.out         # all 50 records, 10 in a batch
+
+
+def test_test_reads_every_record_and_the_averages(tiny, minidrop):
+    """As the tests of the training did, which reads the averages as well."""
+    settings = ["--set", "test_iter=-1", "--set", "ema_decay=0.7", "--dtype", "float64"]
+    assert minidrop("train", "-solver", tiny.solver, "--out", "o", *settings).code == 0
+    last = [json.loads(line) for line in (tiny.path / "o/metrics.jsonl").read_text().splitlines()][-1]
+    command = ["test", "-model", tiny.net, "-weights", "o/snapshots/task_iter_40.h5", "--dtype", "float64",
+               "--json"]
+    for more in ([], ["-iterations", "all"], ["-iterations", "5"]):
+        result = json.loads(minidrop(*command, *more, "--ema").out)
+        assert result == {"iterations": 5, "values": last["values"]}
+    assert json.loads(minidrop(*command).out)["values"]["loss"] != last["values"]["loss"]
+    odd = ["--set", "layer.data.hdf5_data_param.batch_size=8"]          # 50 records: the last batch has 2
+    found = json.loads(minidrop(*command, *odd, "--ema").out)
+    assert found["iterations"] == 7
+    assert found["values"] == pytest.approx(last["values"], rel=1e-12)
+    result = minidrop(*command, "-iterations", "0")
+    assert result.code == 2 and "all" in minidrop("test", "--help").out
+
+
+def test_early_stopping_ends_a_run_well(tiny, minidrop):
+    fields = ["test_interval=5", "test_iter=-1", *(f"early_stopping.{field}" for field in (
+        "metric=loss", "mode=MIN", "patience=2", "min_delta=9"))]
+    settings = [option for field in fields for option in ("--set", field)]
+    result = minidrop("train", "-solver", tiny.solver, "--out", "o", *settings)
+    assert result.code == 0, result.err
+    text = result.out + result.err
+    assert "early stopping at iteration 10: in 2 tests in a row loss was not below" in text
+    assert "the best is that of iteration 0" in text and "done: 10 iterations" in text
+    assert (tiny.path / "o/snapshots/task_iter_10.h5").exists()
+    lines = (tiny.path / "o/metrics.jsonl").read_text()
+    again = minidrop("train", "-solver", tiny.solver, "--out", "o", "--resume", "auto", *settings)
+    assert again.code == 0 and "done: 0 iterations" in again.out + again.err
+    assert (tiny.path / "o/metrics.jsonl").read_text() == lines
+    more = [*settings, "--set", "early_stopping.patience=4"]
+    assert minidrop("train", "-solver", tiny.solver, "--out", "o", "--resume", "auto", *more).code == 0
+    assert (tiny.path / "o/snapshots/task_iter_20.h5").exists()
 
 
 def test_time_compares_in_one_run(tiny, minidrop):

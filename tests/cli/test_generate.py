@@ -8,6 +8,7 @@ import pytest
 
 import minidrop as md
 from minidrop.errors import ConfigError, NonFiniteError, SnapshotError
+from minidrop.snapshot import Snapshot, read_snapshot, write_snapshot
 
 NET = """
 name: "writer"
@@ -297,3 +298,29 @@ def test_output_of_little_alphabet(written, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii", write_through=True))
     assert written("words", "--prompt", "caf\u00e9", "--length", 1, "--temperature", 0).code == 0
     assert raw.getvalue().startswith(b"caf?")
+
+
+def test_averages_and_what_does_not_fit(folder, minidrop, tmp_path, caplog):
+    """--ema reads what the solver averaged; --skip-mismatched leaves a layer as the filler made it."""
+    solver = md.Solver(folder / "words" / "solver.prototxt", ["ema_decay=0.5", "max_iter=4"], device="cpu",
+                       snapshot_prefix=tmp_path / "averaged")
+    solver.step(3)
+    path = solver.snapshot(tmp_path / "averaged.h5")
+    plain, averaged = (md.TextModel(folder / "words" / "net.prototxt", path, device="cpu", ema=ema)
+                       for ema in (False, True))
+    for name, average in solver.ema.averages.items():
+        np.testing.assert_array_equal(averaged.net.parameters()[name].data, average)
+        np.testing.assert_array_equal(plain.net.parameters()[name].data, solver.net.parameters()[name].data)
+    command = ["generate", "--model", folder / "words" / "net.prototxt", "--device", "cpu", "--length", "3",
+               "--weights"]
+    assert minidrop(*command, path, "--ema").code == 0
+    result = minidrop(*command, folder / "words" / "weights.h5", "--ema")
+    assert result.code == 1 and "holds no averages of weights" in result.err
+    name = next(name for name, p in plain.net.parameters().items() if p.ndim == 1)
+    read = read_snapshot(path)
+    key = next(key for key in read.arrays if key == f"data/{name}")
+    write_snapshot(tmp_path / "odd.h5", Snapshot({**read.arrays, key: np.zeros(3, np.float32)}, read.attrs))
+    result = minidrop(*command, tmp_path / "odd.h5")
+    assert result.code == 1 and "--skip-mismatched" in result.err
+    result = minidrop(*command, tmp_path / "odd.h5", "--skip-mismatched")
+    assert result.code == 0 and f"not copied: {name} ((3,) in the file" in result.err

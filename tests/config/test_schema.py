@@ -157,7 +157,8 @@ OWN = {
                           "cache 6 0",
     "GELUParameter": "approximate 1 0",
     "LayerNormParameter": "axis 1 -1, eps 2 1e-05, bias_term 3 True, weight_term 4 True",
-    "LossParameter": "label_smoothing 5000 0",
+    "EarlyStoppingParameter": "metric 1, mode 2, patience 3 3, min_delta 4 0",
+    "LossParameter": "label_smoothing 5000 0, class_weight 5001",
     "PatchesParameter": "patch_size 1",
     "PermuteParameter": "order 1",
     "PositionParameter": "kind 1 0, max_steps 2 0, base 3 10000, weight_filler 4, continues 5 False",
@@ -188,7 +189,8 @@ OWN = {
                          "sentences 9 False, shuffle 10 False",
     "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001, precision 5002 float32, capture_steps 5003 "
     "True, warmup_iter 5004 0, min_lr 5005 0, decay_axes 5006 0, max_lr 5007, pct_start 5008 0.3, "
-    "log_gradient_norm 5009 False",
+    "log_gradient_norm 5009 False, "
+    "ema_decay 5013 0, ema_warmup 5014 False, ema_test 5015 True, early_stopping 5016",
     "HDF5DataParameter": "prefetch 5000 4, shuffle_across_files 5001 False",
     "ImageDataParameter": "prefetch 5000 4",
     "WindowDataParameter": "prefetch 5000 4",
@@ -200,6 +202,7 @@ ENUMS = {
     "SolverParameter.SolverType": "SGD NESTEROV ADAGRAD RMSPROP ADADELTA ADAM",
     "ParamSpec.DimCheckMode": "STRICT PERMISSIVE",
          "LossParameter.NormalizationMode": "FULL VALID BATCH_SIZE NONE",
+    "EarlyStoppingParameter.Mode": "MIN MAX",
     "EltwiseParameter.EltwiseOp": "PROD SUM MAX", "ReLUParameter.Engine": "DEFAULT CAFFE CUDNN",
     "SigmoidParameter.Engine": "DEFAULT CAFFE CUDNN", "SoftmaxParameter.Engine": "DEFAULT CAFFE CUDNN",
     "TanHParameter.Engine": "DEFAULT CAFFE CUDNN", "ApproxDropoutParameter.Scale": "RATE PATTERN",

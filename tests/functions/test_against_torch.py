@@ -141,6 +141,32 @@ def test_smoothed_softmax_cross_entropy(agrees_with_torch, smoothing, ignore_lab
         np.moveaxis(numbers(3, 5, 2, 2), 1, axis))
 
 
+WEIGHTS = (0.5, 0.0, 2.0, 0.125, 1.0)
+
+
+@in_turn("smoothing", [0.0, 0.2])
+@in_turn("ignore_label", [None, 2, 99])
+@in_turn("axis", [1, 2, -1])
+@in_turn("weights", [WEIGHTS, tuple(weight / 1000 for weight in WEIGHTS)])     # a sum far below 1
+def test_weighted_softmax_cross_entropy(agrees_with_torch, smoothing, ignore_label, axis, weights):
+    agrees_with_torch(
+        lambda x: functions.softmax_cross_entropy(x, LABELS, axis, ignore_label, smoothing=smoothing,
+                                                  class_weight=weights),
+        lambda x: F.cross_entropy(torch.movedim(x, axis, 1), torch.tensor(LABELS), label_smoothing=smoothing,
+                                  weight=torch.tensor(weights, dtype=torch.float64),
+                                  ignore_index=-100 if ignore_label is None else ignore_label),
+        np.moveaxis(numbers(3, 5, 2, 2), 1, axis))
+
+
+@in_turn("normalization, divisor", [("FULL", 12), ("BATCH_SIZE", 3), ("NONE", 1)])
+def test_class_weights_do_not_enter_other_divisors(agrees_with_torch, normalization, divisor):
+    agrees_with_torch(
+        lambda x: functions.softmax_cross_entropy(x, LABELS, 1, 2, normalization, 0.1, WEIGHTS),
+        lambda x: F.cross_entropy(x, torch.tensor(LABELS), torch.tensor(WEIGHTS, dtype=torch.float64),
+                                  ignore_index=2, label_smoothing=0.1, reduction="sum") / divisor,
+        numbers(3, 5, 2, 2))
+
+
 @in_turn("normalization, divisor", [("VALID", "valid"), ("FULL", 12), ("BATCH_SIZE", "outer"), ("NONE", 1)])
 @in_turn("ignore_label", [None, 2, 0, 99])
 @in_turn("axis", [1, 2, -1])

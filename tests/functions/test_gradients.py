@@ -85,6 +85,10 @@ W, b = numbers(5, TOTAL), numbers(5)
 CASES |= {
     "softmax_cross_entropy, smoothed": (lambda x: functions.softmax_cross_entropy(
         x, labels(4, classes=7), 1, 2, smoothing=0.2), X),
+    "softmax_cross_entropy, class weights": (lambda x: functions.softmax_cross_entropy(
+        x, labels(4, classes=7), class_weight=[1, 0.5, 2, 0, 3, 1, 0.25]), X),
+    "softmax_cross_entropy, class weights, smoothed": (lambda x: functions.softmax_cross_entropy(
+        x, labels(4, classes=7), 1, 2, smoothing=0.2, class_weight=[1, 0.5, 2, 0, 3, 1, 0.25]), X),
     "add": (functions.add, A, B),
     "multiply": (functions.multiply, A, B),
     "weighted_sum": (lambda *xs: functions.weighted_sum(xs, [1, -0.5, 3]), A, B, C),

@@ -122,13 +122,16 @@ LOSSES = {
       loss_weight: 0.5 loss_param { ignore_label: 3 normalization: %s } }""",
     "sigmoid": """layer { name: "b" type: "SigmoidCrossEntropyLoss" bottom: "one" bottom: "label" top: "b"
       loss_weight: 2 loss_param { ignore_label: 0 normalization: %s } }""",
+    "weighted": """layer { name: "w" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "w"
+      loss_param { ignore_label: 3 class_weight: [0.5, 2, 1, 1] label_smoothing: 0.1 normalization: %s } }""",
     "euclidean": """layer { name: "c" type: "EuclideanLoss" bottom: "one" bottom: "label" top: "c" }""",
     "same labels": """layer { name: "d" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "d"
       loss_param { ignore_label: 3 } softmax_param { axis: -1 } }"""}
 
 
 @pytest.mark.parametrize("normalization", ["VALID", "FULL", "BATCH_SIZE"])
-@pytest.mark.parametrize("losses", ["softmax", "sigmoid", "softmax sigmoid", "softmax euclidean",
+@pytest.mark.parametrize("losses", ["softmax", "sigmoid", "weighted", "weighted euclidean",
+                                    "softmax sigmoid", "softmax euclidean",
                                     "sigmoid euclidean softmax", "softmax same-labels"])
 def test_iter_size_with_ignored_labels_steps_like_one_larger_batch(losses, normalization):
     """Also clipped, and with several losses that weigh the passes differently; some passes count nothing."""

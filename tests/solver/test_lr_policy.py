@@ -5,7 +5,8 @@ import math
 import pytest
 from google.protobuf import text_format
 
-from minidrop.config import minidrop_pb2
+import minidrop as md
+from minidrop.config import minidrop_pb2, parse_solver
 from minidrop.errors import ConfigError
 from minidrop.solver.lr_policy import POLICIES, check_lr_policy, learning_rate
 
@@ -152,3 +153,39 @@ def test_onecycle_is_pytorchs(pct_start):
         optimizer.step()
         if iteration < 39:
             theirs.step()
+
+
+def test_a_whole_curve_of_warmup_and_cosine_resumed_in_the_middle(tmp_path):
+    """The rates that a Solver reports: 3 equal steps up to 0.4, then half a cosine down to min_lr at
+    max_iter; a run that is resumed in either part reports the same, and its weights are the same bit for
+    bit."""
+    net = """layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 4 dim: 3 }
+            data_filler { type: "gaussian" } } }
+      layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 2
+            weight_filler { type: "xavier" } } }
+      layer { name: "loss" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1
+            reduction_param { operation: SUMSQ } }"""
+    text = (f"base_lr: 0.4 lr_policy: 'cosine' min_lr: 0.1 warmup_iter: 3 max_iter: 9 momentum: 0.5 "
+            f"random_seed: 2 solver_mode: CPU net_param {{ {net} }}")
+    s3 = math.sqrt(3)
+    # cos(pi i / 6) for i = 0 ... 5 behind the warm-up
+    expected = [0.4 / 3, 0.8 / 3, 0.4] + [0.1 + 0.15 * (1 + cosine) for cosine in
+                                          (1, s3 / 2, 0.5, 0, -0.5, -s3 / 2)]
+
+    def run(solver, count):
+        rates = []
+        solver.callbacks[:] = [lambda event: event.kind == "step" and rates.append(event.values["lr"])]
+        solver.step(count)
+        return rates
+    whole = md.Solver(parse_solver(text), dtype="float64", snapshot_prefix=tmp_path / "whole")
+    assert run(whole, 9) == pytest.approx(expected, rel=1e-12)
+    assert whole.learning_rate == 0.1
+    for at in (2, 6):
+        first, second = (md.Solver(parse_solver(text), dtype="float64", snapshot_prefix=tmp_path / name)
+                         for name in ("first", "second"))
+        rates = run(first, at)
+        second.restore(first.snapshot())
+        rates += run(second, 9 - at)
+        assert rates == pytest.approx(expected, rel=1e-12)
+        for name, parameter in whole.net.parameters().items():
+            assert (second.net.parameters()[name].data == parameter.data).all()

@@ -77,7 +77,7 @@ def test_a_nan_in_test_data_is_named(data):
         values_of(labels, scores)
 
 
-@pytest.mark.parametrize("count", [0, -1])
+@pytest.mark.parametrize("count", [0, -2])
 def test_no_batches_are_no_test(count, data):
     net = md.Net(parse_net(NET % dict.fromkeys(IGNORING, "")), "TEST", "cpu")
     with pytest.raises(DataError, match=f"^a test needs 1 batch or more, got {count}$"):

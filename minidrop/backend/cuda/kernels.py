@@ -178,19 +178,21 @@ class CupyKernels(CudaConvolutions, CudaPooling, CudaUpdates):
 
     # -- loss ------------------------------------------------------------------------------------------------
     def cross_entropy(self, x: np.ndarray, label: np.ndarray, probability: np.ndarray,
-                      smoothing: float = 0.0) -> np.ndarray:
+                      smoothing: float = 0.0, weight: np.ndarray | None = None) -> np.ndarray:
         if not is_real(x) or smoothing:
-            return super().cross_entropy(x, label, probability, smoothing)
+            return super().cross_entropy(x, label, probability, smoothing, weight)
         logarithm = self.empty(x.shape[:1], x.dtype)
         self._run(cuda.cross_entropy, {"ROW_THREADS": _row_threads(x.shape[1])}, x=self._rows(x, x.shape),
                   label=label, p=probability, logarithm=logarithm, smallest=np.finfo(x.dtype).tiny)
-        return logarithm
+        return logarithm if weight is None else logarithm * weight[label]
 
     def cross_entropy_gradient(self, probability: np.ndarray, label: np.ndarray, factor: Any,
-                               smoothing: float = 0.0) -> None:
+                               smoothing: float = 0.0, weight: np.ndarray | None = None) -> None:
         if not is_real(probability) or smoothing:
-            super().cross_entropy_gradient(probability, label, factor, smoothing)
+            super().cross_entropy_gradient(probability, label, factor, smoothing, weight)
             return
+        if weight is not None:
+            factor = factor * weight[label][:, None]
         self._run(cuda.cross_entropy_gradient, {"ROW_THREADS": cuda.ROW_THREADS[0]}, p=probability,
                   label=label, factor=self._flat(factor), factor_step=int(factor.size > 1))
 

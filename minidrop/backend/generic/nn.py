@@ -104,45 +104,56 @@ class Neural:
         return y.reshape(x.shape)
 
     def cross_entropy(self, x: np.ndarray, label: np.ndarray, probability: np.ndarray,
-                      smoothing: float = 0.0) -> np.ndarray:
+                      smoothing: float = 0.0, weight: np.ndarray | None = None) -> np.ndarray:
         """Write softmax of the rows of x to `probability`; return ln of each label's probability, (rows,).
 
         x (rows, classes), may be `probability` itself; label: int64 (rows,). Probabilities below the smallest
         normal number are raised to it before the logarithm. smoothing: the share of the mean of the
-        logarithms of all classes, as they are, in what is returned.
+        logarithms of all classes, as they are, in what is returned. weight (classes,): by which the
+        logarithm of each class is multiplied.
         """
-        xp, smallest = self.xp, np.finfo(x.dtype).tiny
+        xp, smallest, number = self.xp, np.finfo(x.dtype).tiny, x.dtype.type
         logarithm = self.empty(x.shape[:1], x.dtype)
+        mean = number(1) if weight is None else weight.mean()
 
         def rows(first, last):
             part, p = x[first:last], probability[first:last]
             xp.subtract(part, part.max(axis=1, keepdims=True), out=p)
-            middle = p.mean(axis=1) if smoothing else None
+            if smoothing:
+                middle = p.mean(axis=1) if weight is None else p @ weight / number(p.shape[1])
             xp.exp(p, out=p)
             total = p.sum(axis=1, keepdims=True)
             p /= total
             found = xp.log(xp.maximum(p[xp.arange(last - first), label[first:last]], smallest))
+            if weight is not None:
+                found *= weight[label[first:last]]
             if smoothing:
-                found *= x.dtype.type(1 - smoothing)
-                found += x.dtype.type(smoothing) * (middle - xp.log(total[:, 0]))
+                found *= number(1 - smoothing)
+                found += number(smoothing) * (middle - mean * xp.log(total[:, 0]))
             logarithm[first:last] = found
 
         self.in_chunks(rows, *x.shape, x.dtype.itemsize)
         return logarithm
 
     def cross_entropy_gradient(self, probability: np.ndarray, label: np.ndarray, factor: Any,
-                               smoothing: float = 0.0) -> None:
+                               smoothing: float = 0.0, weight: np.ndarray | None = None) -> None:
         """probability = (probability - onehot(label)) * factor, in place; factor: array () or (rows, 1).
 
-        smoothing: the share of each one of onehot(label) that all classes have alike.
+        smoothing: the share of each one of onehot(label) that all classes have alike. With a weight
+        (classes,) target = weight times that takes the place of onehot(label), and the probability is
+        multiplied by the sum of the target.
         """
         number = probability.dtype.type
+        spread = None if weight is None or not smoothing else weight * number(smoothing / weight.size)
 
         def rows(first, last):
-            p = probability[first:last]
-            p[self.xp.arange(last - first), label[first:last]] -= number(1 - smoothing)
+            p, own = probability[first:last], number(1 - smoothing)
+            if weight is not None:
+                own = weight[label[first:last]] * own
+                p *= (own if spread is None else own + spread.sum())[:, None]
+            p[self.xp.arange(last - first), label[first:last]] -= own
             if smoothing:
-                p -= number(smoothing / p.shape[1])
+                p -= number(smoothing / p.shape[1]) if spread is None else spread
             p *= factor[first:last] if factor.ndim else factor
 
         self.in_chunks(rows, *probability.shape, probability.dtype.itemsize)
