@@ -93,7 +93,8 @@ class Net(Weights, Lifetime):
         self.drop_layers = {node.name: node.layer for node in self.graph.nodes if node.drops}
         if isinstance(share, Net):
             values.warn_of_unshared(self.graph, shared)
-        self.params = values.make_parameters(self.graph, self.config, self.backend, dtype, self.seed, shared, fills)
+        self.params = values.make_parameters(self.graph, self.config, self.backend, dtype, self.seed, shared,
+                                             fills)
         for node in self.graph.nodes:       # the values: a net's description without them is small
             node.config.ClearField("blobs")
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
