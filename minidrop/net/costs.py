@@ -22,14 +22,15 @@ class Cost:
     expected: float = 0.0
 
 
-def costs(net: Net, without: Drop | None = None) -> list[Cost]:
+def costs(net: Net, without: Drop | None = None, loss_outside: bool = False) -> list[Cost]:
     """Return a Cost for every layer: forward, and in phase TRAIN those gradients that are computed.
 
     `expected` is the mean over the patterns of all drops. The Drop `without` is counted as if it dropped
-    nothing.
+    nothing. A net without a loss has no gradients, unless with `loss_outside` it is a module's.
     """
     rows = {node.index: Cost(node) for node in net.graph.nodes}
-    trained, training = _trained_blobs(net), net.phase == "TRAIN" and bool(net.losses)
+    trained = _trained_blobs(net)
+    training = net.phase == "TRAIN" and (loss_outside or bool(net.losses))
     for node in net.graph.nodes:
         for product in node.products:
             weights = node.layer.params.get(product.parameter)

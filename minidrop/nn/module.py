@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from minidrop.backend import get_backend
 from minidrop.errors import ConfigError, SnapshotError, nearest
 from minidrop.net import Net
+from minidrop.net.costs import costs
 from minidrop.net.net import DTYPES
 from minidrop.nn.built import Nets
 from minidrop.nn.state import State
@@ -89,6 +90,15 @@ class Module(State):
         if not self.traced:
             raise ConfigError(f"{self.describe()} has traced = False: it is no net, its modules are")
         return self._nets.find(self, args, kwargs)[0].net
+
+    def operations(self, *args: Any, **kwargs: Any) -> tuple[float, float]:
+        """Return the operations in products of a call with these arguments: of the dense net, and with drops.
+
+        Forward, and in training the gradients as well; a multiply-add counts as 2. With drops it is the mean
+        over their patterns. Raises ConfigError for a module with traced = False.
+        """
+        rows = costs(self.net(*args, **kwargs), loss_outside=True)
+        return sum(row.dense for row in rows), sum(row.expected for row in rows)
 
     # -- the tree --------------------------------------------------------------------------------------------
     def __setattr__(self, name: str, value: Any) -> None:

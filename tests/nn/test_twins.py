@@ -93,6 +93,25 @@ def test_both_products_around_a_drop_are_compact():
     assert all(block.cols is not None for block in second.blocks)
 
 
+@pytest.mark.parametrize("training, passes", [(True, (2, 3)), (False, (1, 1))])
+def test_operations_of_a_call(training, passes):
+    model, (x, _) = mlp(nn.ApproxDropout).train(training), vectors(0)
+    dense = 2 * ROWS * HIDDEN * (passes[0] * INPUTS + passes[1] * CLASSES)      # no gradient of the input
+    assert model.operations(x) == pytest.approx((dense, dense / 2 if training else dense))
+
+
+def test_operations_are_the_same_with_the_loss_inside():
+    class Whole(nn.Module):
+        def __init__(self):
+            self.body, self.loss = mlp(nn.ApproxDropout), nn.CrossEntropyLoss()
+
+        def forward(self, x, label):
+            return self.loss(self.body(x), label)
+
+    x, label = vectors(0)
+    assert Whole().operations(x, label) == mlp(nn.ApproxDropout).operations(x)
+
+
 def test_masked_dense():
     """The contract holds for what modules describe: a loss in the module, residuals, slices, Lambdas."""
     class Whole(nn.Module):
