@@ -42,3 +42,8 @@ __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "EMA", "Earl
            "__version__", "check_gradients", "data", "evaluate_monte_carlo", "find_learning_rate",
            "functions", "grad_check", "load_weights", "monte_carlo", "nn", "no_grad", "optim",
            "register_layer", "register_pattern", "tensor", "threads"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names alone: modules inside are no part of the interface."""
+    return sorted(__all__)

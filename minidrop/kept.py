@@ -22,7 +22,8 @@ class Kept:
     skip = max(0, -start) leaves out what lies there. A start of `total` or more keeps nothing: a count of 0
     is legal. The other form is a list of indices.
 
-    `index` is what to index an array with: a slice where one describes the set, else an int64 array.
+    `index` is what to index an array with: a slice where one describes the set, else an int64 array. Raises
+    ValueError unless 0 < width <= step, start > -width and total >= 0.
     """
 
     on_device = False       # True: the host does not know its entries
@@ -44,7 +45,7 @@ class Kept:
 
     @classmethod
     def of(cls, indices: Any, total: Any) -> Kept:
-        """Return the set of the given indices (strictly increasing, within 0 .. total-1)."""
+        """Return the set of these indices, strictly increasing within 0 .. total-1, or raise ValueError."""
         indices = np.array(indices, dtype=np.int64)     # a copy: frozen below, and the caller's must not be
         if indices.ndim != 1 or (indices.size and (indices[0] < 0 or indices[-1] >= total
                                                    or (np.diff(indices) <= 0).any())):
@@ -61,7 +62,10 @@ class Kept:
 
     @classmethod
     def joined(cls, parts: Any) -> Kept:
-        """Return the set of axes put one after the other, each with its own Kept."""
+        """Return the set of axes put one after the other, each with its own Kept.
+
+        Raises CaptureError for different sets that only the device knows.
+        """
         first = parts[0]
         if any(part.on_device for part in parts):
             if any(part is not first for part in parts):

@@ -93,7 +93,7 @@ class TextModel:
 
     def tokens(self, prompt: str = "", length: int = 200, temperature: float = 1.0,
                seed: int = 0) -> Iterator:
-        """Yield the indices of the tokens that follow a prompt; see `generate`."""
+        """Yield the indices of the tokens that follow a prompt; see `generate`. Raises ConfigError."""
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ConfigError(f"temperature must be a number from 0 on, got {temperature:g}")
         if length < 0:

@@ -173,7 +173,8 @@ class PredictionQuality:
 def evaluate_monte_carlo(net: Net, iterations: int, passes: int = 30) -> Any:
     """Return the Evaluation of `passes` passes with drops over each of the data's first `iterations` batches.
 
-    Every pass draws its own patterns, also across batches. Everything else as in `monte_carlo`.
+    Every pass draws its own patterns, also across batches. Everything else as in `monte_carlo`. Raises
+    ConfigError for fewer than one iteration.
     """
     passes = _checked(net, passes)
     if iterations < 1:

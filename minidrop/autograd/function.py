@@ -48,9 +48,14 @@ class Function:
         return self
 
     def forward(self, backend: Any, *arrays: Any) -> Any:
+        """Return the output array, or a tuple of them, for the arrays of the inputs."""
         raise NotImplementedError
 
     def backward(self, backend: Any, gy: Any, wanted: Sequence[bool]) -> Any:
+        """Return the gradients of the inputs for `gy`, that of the output, or a tuple of those of several.
+
+        Each is an array, a Block or None; `wanted` says for each input whether it is needed at all.
+        """
         raise NotImplementedError
 
     def watch_backward(self, watch: Any) -> None:

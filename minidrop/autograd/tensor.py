@@ -30,6 +30,7 @@ class Tensor:
     `data` is physical: if `kept` is set, its axis `kept_axis` holds only the kept entries. `shape` is
     logical, as if nothing had been dropped; `grad` has the physical shape of `data`. A tensor carries at most
     one kept set. Operators and most methods come from functions.operators; they never change a tensor.
+    Raises ShapeError where `data` does not hold the entries of `kept`.
     """
 
     __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index",
@@ -69,10 +70,12 @@ class Tensor:
 
     @property
     def ndim(self) -> int:
+        """The number of axes."""
         return self.data.ndim
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the entries."""
         return self.data.dtype
 
     def numpy(self) -> np.ndarray:
@@ -271,7 +274,7 @@ class Parameter(Tensor):
 
     @property
     def grad(self) -> np.ndarray | None:
-        """The dense gradient in the parameter's own layout, or None before the first backward."""
+        """The dense gradient, an array shaped like `data`, or None before the first backward."""
         if not self.blocks:
             return None
         if self._dense is None:
@@ -284,7 +287,7 @@ class Parameter(Tensor):
         self.blocks = [] if value is None else [Block(value)]
 
     def dense_grad(self) -> np.ndarray:
-        """The dense gradient; zeros before the first backward."""
+        """Return the dense gradient, an array shaped like `data`; zeros before the first backward."""
         grad = self.grad
         return self.backend.zeros(self.shape, self.dtype) if grad is None else grad
 

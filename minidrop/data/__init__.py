@@ -46,3 +46,8 @@ __all__ = ["ArrayDataset", "ArrayRecords", "Batches", "CSVDataset", "DATA_SETS",
            "cache_dir", "find_database", "find_source", "how_to_make", "new_database", "open_database",
            "pad_sequences", "random_split", "read_idx", "read_lines", "read_sentence_vocabulary",
            "read_tagged", "read_text", "read_vocabulary", "stack"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names alone: modules inside are no part of the interface."""
+    return sorted(__all__)

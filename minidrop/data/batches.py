@@ -25,9 +25,10 @@ class Batches:
     mixed). The first `skip` records of the first epoch are left out.
 
     Memory: one window of neighbouring batches, which are read together, as many as fit into `window_bytes`
-    (at least one, at most about an epoch); what the Records need for reading (for HDF5 files one block of
-    2 MiB); and for `shuffle` what the order needs. Records that gain nothing by a window are read without
-    one, and the arrays of a batch are theirs, perhaps views. Thread-safe.
+    (at least one, at most about an epoch); what the Records need for reading (for HDF5 files one block of 2
+    MiB); and for `shuffle` what the order needs. Records that gain nothing by a window are read without one,
+    and the arrays of a batch are theirs, perhaps views. Thread-safe. Raises DataError for no record, or a
+    batch_size below 1.
     """
 
     def __init__(self, records: Records, batch_size: int, shuffle: bool = False, seed: int = 0,

@@ -205,7 +205,10 @@ class MappedDataset(_Stacked):
 
 
 class Subset(Dataset):
-    """The records of a dataset at some indices (or of a slice, or a mask), in this order."""
+    """The records of a dataset at some indices (or of a slice, or a mask), in this order.
+
+    Raises DataError for indices out of range.
+    """
 
     def __init__(self, dataset: Any, indices: Any):
         self.dataset = as_dataset(dataset)

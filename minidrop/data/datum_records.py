@@ -39,11 +39,12 @@ class DatumRecords(PictureRecords):
 
     @property
     def name(self) -> str:
+        """The path of the database."""
         return str(self.database.path)
 
     @cached_property
     def is_encoded(self) -> bool:
-        """Whether the first record is an image in a format such as JPEG."""
+        """Whether the first record is an image in a format such as JPEG. Raises DataError for no Datum."""
         _, value = self._record(0)
         try:
             return parse_datum(value).encoded
@@ -51,6 +52,7 @@ class DatumRecords(PictureRecords):
             raise self._unreadable(0, error) from error
 
     def one(self, index: int) -> tuple[np.ndarray, int]:
+        """Return image (channels, height, width) and label of a record. Raises DataError for no Datum."""
         _, value = self._record(index)
         try:
             return read_datum(value, self.color)

@@ -57,10 +57,12 @@ class HDF5Records(Records):
 
     @property
     def parts(self) -> tuple[int, ...]:
+        """The numbers of records of the files."""
         return self.counts
 
     @property
     def name(self) -> str:
+        """The files, for messages."""
         return self.source
 
     def empty(self, count: int) -> dict[str, np.ndarray]:
@@ -89,7 +91,8 @@ class HDF5Records(Records):
         """Fill `out` with the records of these indices.
 
         The records of one file are gathered in one pass over it, in blocks of about 2 MiB; blocks without a
-        wanted record are never read. Memory: one block, and the indices.
+        wanted record are never read. Memory: one block, and the indices. Raises DataError for an index out of
+        range.
         """
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         if not indices.size:

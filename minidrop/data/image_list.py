@@ -119,6 +119,7 @@ class ImageRecords(PictureRecords):
 
     @property
     def name(self) -> str:
+        """The path of the list."""
         return str(self.list.path)
 
     def file(self, index: int) -> str:
@@ -138,7 +139,7 @@ class ImageRecords(PictureRecords):
         return image, int(self.list.labels[index])
 
     def image(self, index: int) -> np.ndarray:
-        """Return an image as it is in its file."""
+        """Return an image as it is in its file, uint8 (channels, height, width), or raise DataError."""
         try:
             return decode(read_image_file(self.file(index)), self.color)
         except ValueError as error:

@@ -29,7 +29,7 @@ class PictureRecords(Records):
         self.crop = crop
 
     def one(self, index: int) -> tuple[np.ndarray, int]:
-        """Return the image and the label of a record."""
+        """Return the image (channels, height, width) and the label of a record."""
         raise NotImplementedError
 
     def how_to_mend(self) -> str:
@@ -38,11 +38,15 @@ class PictureRecords(Records):
 
     @cached_property
     def layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """{name: (shape, dtype)} of image and label, as those of the first record are."""
         image, _ = self.one(0)
         return {"data": (image.shape, image.dtype), "label": ((), np.dtype(np.int32))}
 
     def read(self, indices: np.ndarray) -> dict[str, Any]:
-        """Return {"data": array, or list of arrays that differ; "label": array}, as in Records."""
+        """Return {"data": array, or list of arrays that differ; "label": array}, as in Records.
+
+        Raises DataError for batches that need too much memory, and for images that differ in size.
+        """
         count = len(indices)
         if self.unpacks and count * self.record_bytes > raised(BATCH_BYTES):
             raise DataError(f"{self.name}: expected batches of at most {raised(BATCH_BYTES) >> 20} MiB, got "

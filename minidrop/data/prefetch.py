@@ -16,7 +16,7 @@ class Prefetcher:
     without a thread. The thread starts with `start()` or the first `get()`, so that a `seek()` before it
     costs nothing. It is a daemon thread, and ends with `close()`, with the Prefetcher itself, or with the
     interpreter. `fetch` should not refer back to the owner of the Prefetcher, which would then live until
-    `close()`.
+    `close()`. Raises ValueError for a depth below 0.
     """
 
     def __init__(self, fetch: Callable, depth: int, start: int = 0):
@@ -36,7 +36,7 @@ class Prefetcher:
         self._state.start()
 
     def get(self) -> list[np.ndarray]:
-        """Return the next result, waiting for it if necessary.
+        """Return the next result, such as a list of arrays, waiting for it if necessary.
 
         An exception of `fetch` is raised here with its traceback, after the results before it. The position
         does not change, so the next `get()` tries the same index again. Raises ValueError after `close()`.

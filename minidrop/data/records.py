@@ -70,7 +70,10 @@ class Records:
         return type(self).__name__
 
     def read_into(self, out: dict[str, np.ndarray], indices: np.ndarray) -> None:
-        """Fill the arrays in `out`, like those of `empty`, with the records of these indices."""
+        """Fill the arrays in `out`, like those of `empty`, with the records of these indices.
+
+        Raises DataError for records that are not alike.
+        """
         got = self.read(indices)
         for name, place in out.items():
             array = got[name]

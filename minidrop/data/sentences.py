@@ -53,7 +53,10 @@ class SentenceVocabulary:
     @classmethod
     def of(cls, words: list[str], counts: np.ndarray, least: int = 1) -> SentenceVocabulary:
         """Return the vocabulary of distinct words, in the order of their first appearance, that occur at
-        least `least` times."""
+        least `least` times.
+
+        counts: how often each word occurs, an integer array.
+        """
         order = np.argsort(-counts, kind="stable")
         wanted = (words[i] for i in order.tolist() if counts[i] >= least)
         return cls([*SPECIAL, *(word for word in wanted if word not in SPECIAL)])

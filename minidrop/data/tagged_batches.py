@@ -84,7 +84,10 @@ class TaggedSentences:
                 "character_mask": mask.astype(np.int32)}
 
     def chosen(self, n: int) -> np.ndarray:
-        """Return the numbers of the sentences of batch n, fewer than streams in the last of a pass."""
+        """Return the numbers of the sentences of batch n, fewer than streams in the last of a pass.
+
+        Raises ValueError for a number below 0.
+        """
         if n < 0:
             raise ValueError(f"batch numbers begin at 0; got {n}")
         number, place = divmod(int(n), self.batches_per_pass)

@@ -66,7 +66,10 @@ class Vocabulary:
 
     @classmethod
     def from_counts(cls, tokens: Any, counts: Any, size: int = 0, level: str = "WORD") -> Vocabulary:
-        """Return the vocabulary of distinct tokens, given in order of first appearance, with their counts."""
+        """Return the vocabulary of distinct tokens, given in order of first appearance, with their counts.
+
+        Raises DataError for a size that leaves no token.
+        """
         special = SPECIAL[checked_level(level)]
         if size and size <= len(special):
             raise DataError(f"vocabulary: expected a size of more than {len(special)} ({', '.join(special)}) "

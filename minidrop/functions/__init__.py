@@ -113,5 +113,11 @@ __all__ = ["ChunkCounts", "HiddenDrop", "Stored", "abs", "absval", "accuracy", "
            "stochastic_pooling", "stored_norm", "subtract", "sum", "swish", "take", "tanh", "tensor",
            "threshold", "tile", "to", "transpose", "unbind", "unsqueeze", "var", "weighted_sum", "where"]
 
+
+def __dir__() -> list[str]:
+    """Return the public names alone: modules inside are no part of the interface."""
+    return sorted(__all__)
+
+
 # The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.define(Operators)

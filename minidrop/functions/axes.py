@@ -62,7 +62,10 @@ def lengths(given: tuple) -> tuple[int, ...]:
 
 
 def reshaped(x: Any, *shape: Any) -> Tensor:
-    """Return x with another shape, given as a tuple or as numbers, of which one may be -1."""
+    """Return x with another shape, given as a tuple or as numbers, of which one may be -1.
+
+    Raises ShapeError where the numbers of entries differ.
+    """
     x, wanted = values_of(x), lengths(shape)
     known = math.prod([n for n in wanted if n != -1])
     size = math.prod(x.shape)
@@ -73,7 +76,10 @@ def reshaped(x: Any, *shape: Any) -> Tensor:
 
 
 def reshaped_flat(x: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Return x with axes start_dim .. end_dim merged into one, by default all."""
+    """Return x with axes start_dim .. end_dim merged into one, by default all.
+
+    Raises ShapeError for axes in the wrong order.
+    """
     x = values_of(x)
     if not x.ndim:
         return reshaped(x, 1)
@@ -84,7 +90,10 @@ def reshaped_flat(x: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 
 def in_order(x: Any, *order: Any) -> Tensor:
-    """Return x with its axes in another order: axis order[i] of x becomes axis i."""
+    """Return x with its axes in another order: axis order[i] of x becomes axis i.
+
+    Raises ShapeError unless each axis is given once.
+    """
     x, order = values_of(x), lengths(order)
     if sorted(axis % x.ndim if -x.ndim <= axis < x.ndim else -1 for axis in order) != list(range(x.ndim)):
         raise ShapeError(f"permute needs each of the {x.ndim} axes of x once, got {order}")
@@ -92,7 +101,10 @@ def in_order(x: Any, *order: Any) -> Tensor:
 
 
 def transpose(x: Any, *axes: Any) -> Tensor:
-    """Return x with two axes exchanged, as in PyTorch; without any, with its axes in reverse order."""
+    """Return x with two axes exchanged, as in PyTorch; without any, with its axes in reverse order.
+
+    Raises ShapeError unless two are given, or none.
+    """
     x, given = values_of(x), lengths(axes)
     order = list(range(x.ndim))
     if not given:
@@ -134,7 +146,10 @@ def unsqueeze(x: Any, axis: int) -> Tensor:
 
 
 def broadcast_to(x: Any, *shape: Any) -> Tensor:
-    """Return x repeated to a shape: along axes of length 1, and along new ones before."""
+    """Return x repeated to a shape: along axes of length 1, and along new ones before.
+
+    Raises ShapeError where lengths do not fit.
+    """
     x, wanted = values_of(x), lengths(shape)
     lead = len(wanted) - x.ndim
     if lead < 0 or any(n not in (1, m) for n, m in zip(x.shape, wanted[lead:], strict=True)):
@@ -145,13 +160,16 @@ def broadcast_to(x: Any, *shape: Any) -> Tensor:
 
 @takes_dim
 def cat(xs: Sequence[Any], axis: int = 0) -> Tensor:
-    """Return tensors and arrays joined along an axis; integers take the dtype of numbers beside them."""
+    """Return tensors and arrays joined along an axis; integers take the dtype of numbers beside them.
+
+    Raises ShapeError where other axes differ.
+    """
     return _joined("cat", xs, axis)
 
 
 @takes_dim
 def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
-    """Return tensors and arrays of one shape joined along a new axis."""
+    """Return tensors and arrays of one shape joined along a new axis. Raises ShapeError for others."""
     xs = _alike("stack", xs)
     if any(x.shape != xs[0].shape for x in xs):
         raise ShapeError(f"stack: tensors of one shape expected, got {', '.join(str(x.shape) for x in xs)}")
@@ -182,7 +200,10 @@ def _alike(what, xs):
 
 @takes_dim
 def split(x: Any, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
-    """Return x cut along an axis into parts of `sizes` entries: a list, or a number, the last smaller."""
+    """Return x cut along an axis into parts of `sizes` entries: a list, or a number, the last smaller.
+
+    Raises ShapeError for sizes that do not add up.
+    """
     x = values_of(x)
     axis = checked_axis(axis, x.ndim)
     length = x.shape[axis]
@@ -200,7 +221,10 @@ def split(x: Any, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ..
 
 @takes_dim
 def chunk(x: Any, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
-    """Return x cut along an axis into at most `chunks` parts of one size, the last perhaps smaller."""
+    """Return x cut along an axis into at most `chunks` parts of one size, the last perhaps smaller.
+
+    Raises ShapeError for fewer than one part.
+    """
     x = values_of(x)
     if chunks < 1:
         raise ShapeError(f"chunk: into {chunks} parts; expected 1 or more")

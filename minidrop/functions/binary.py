@@ -253,12 +253,12 @@ def _lie_alike(a, b):
 
 
 def add(a: Any, b: Any) -> Tensor:
-    """Return a + b."""
+    """Return a + b, entry by entry; the shapes broadcast."""
     return binary(Add, a, b)
 
 
 def subtract(a: Any, b: Any) -> Tensor:
-    """Return a - b."""
+    """Return a - b, entry by entry; the shapes broadcast."""
     return binary(Subtract, a, b)
 
 
@@ -268,7 +268,7 @@ def multiply(a: Any, b: Any) -> Tensor:
 
 
 def divide(a: Any, b: Any) -> Tensor:
-    """Return a / b; integers are divided as float32."""
+    """Return a / b, entry by entry; the shapes broadcast, and integers are divided as float32."""
     return binary(Divide, a, b)
 
 

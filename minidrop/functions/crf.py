@@ -130,7 +130,7 @@ def checked_tags(backend: Backend, tags: np.ndarray,
 
 def crf(x: Tensor, tags: Tensor | np.ndarray, W: Tensor, start: Tensor, end: Tensor,
         normalization: str = "VALID") -> Tensor:
-    """Return the negative log-likelihood of `tags` under a linear chain; see `CRF`."""
+    """Return the negative log-likelihood of `tags` (T, N), of scores x (T, N, K) in a chain; see `CRF`."""
     return CRF(normalization).apply(x, tags, W, start, end)
 
 

@@ -86,14 +86,20 @@ def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
 
 
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """Return d^2 / 2 where |d| <= delta, delta (|d| - delta / 2) elsewhere, of differences d."""
+    """Return d^2 / 2 where |d| <= delta, delta (|d| - delta / 2) elsewhere, of differences d.
+
+    Raises ShapeError for two shapes, and for a delta of 0 or below.
+    """
     if not delta > 0:
         raise ShapeError(f"huber_loss: delta must be above 0, got {delta:g}")
     return _reduced(Huber(delta).apply(_difference("huber_loss", input, target)), reduction)
 
 
 def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """Return d^2 / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere, of differences d; beta 0: |d|."""
+    """Return d^2 / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere, of differences d; beta 0: |d|.
+
+    Raises ShapeError for two shapes, and for a beta below 0.
+    """
     if not beta >= 0:
         raise ShapeError(f"smooth_l1_loss: beta must not be below 0, got {beta:g}")
     if beta == 0:
@@ -131,7 +137,7 @@ def cross_entropy(input: Any, target: Any, weight: Any = None, ignore_index: int
 
 def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100,
              reduction: str = "mean") -> Tensor:
-    """Return - input[target] for logarithms of probabilities; arguments as in `cross_entropy`."""
+    """Return - input[target], input (N, classes, ...) being logarithms; arguments as in `cross_entropy`."""
     _check_reduction(reduction)
     input = values_of(input)
     target = values_of(as_tensor(target, input))
@@ -140,7 +146,7 @@ def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -1
 
 
 def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Tensor:
-    """Return - t log p - (1 - t) log(1 - p) for probabilities `input` and targets in 0..1.
+    """Return - t log p - (1 - t) log(1 - p), p the probabilities `input`, for targets in 0..1 of that shape.
 
     Raises DataError for a number outside 0..1.
     """
@@ -151,7 +157,7 @@ def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction:
 
 def binary_cross_entropy_with_logits(input: Any, target: Any, weight: Any = None, reduction: str = "mean",
                                      pos_weight: Any = None) -> Tensor:
-    """Return `binary_cross_entropy` of sigmoid(input), which cannot overflow.
+    """Return `binary_cross_entropy` of sigmoid(input), which cannot overflow, for tensors of one shape.
 
     pos_weight: by what the losses of positive targets are multiplied, broadcast to the targets.
     """

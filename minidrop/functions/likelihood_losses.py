@@ -89,5 +89,8 @@ def multinomial_logistic_loss(p: Tensor, label: Tensor | np.ndarray) -> Tensor:
 
 def infogain_loss(x: Tensor, label: Tensor | np.ndarray, H: Tensor | np.ndarray, axis: int = 1,
                   ignore_label: int | None = None, normalization: str = "VALID") -> Tensor:
-    """Return the mean log-likelihood of all classes, weighted by the label's row of H; see `InfogainLoss`."""
+    """Return the mean log-likelihood of all classes, weighted by the label's row of H (classes, classes).
+
+    x (N, classes, ...): scores; see `InfogainLoss`.
+    """
     return InfogainLoss(axis, ignore_label, normalization).apply(x, label, H)

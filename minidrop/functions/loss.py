@@ -75,7 +75,7 @@ def _no_target(target, wrong):
 
 
 def euclidean_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Return sum (a - b)^2 / (2 N)."""
+    """Return sum (a - b)^2 / (2 N) of tensors (N, ...) of one shape."""
     return EuclideanLoss().apply(a, b)
 
 

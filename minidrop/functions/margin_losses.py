@@ -90,5 +90,8 @@ def hinge_loss(x: Tensor, label: Tensor | np.ndarray, squared: bool = False) -> 
 
 def contrastive_loss(a: Tensor, b: Tensor, similar: Tensor | np.ndarray, margin: float = 1.0,
                      legacy: bool = False) -> Tensor:
-    """Return the contrastive loss of pairs of vectors; see `ContrastiveLoss`."""
+    """Return the contrastive loss of pairs of vectors (N, size); see `ContrastiveLoss`.
+
+    similar (N,): 1 for a pair that should be near, else 0.
+    """
     return ContrastiveLoss(margin, legacy).apply(a, b, similar)

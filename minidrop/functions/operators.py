@@ -103,6 +103,7 @@ class Operators:
         return self
 
     def __abs__(self: Any) -> Tensor:
+        """Return the absolute value of each entry; the derivative at 0 is 0."""
         return elementwise.absval(self)
 
     __iadd__, __isub__ = _in_place("+", Add), _in_place("-", Subtract)
@@ -152,9 +153,11 @@ class Operators:
     softmax, log_softmax = map(_method, (softmax, log_softmax))
 
     def relu(self: Any) -> Tensor:
+        """Return max(x, 0); a kept set is carried on."""
         return activation.relu(self)
 
     def tanh(self: Any) -> Tensor:
+        """Return the hyperbolic tangent of each entry; a kept set is carried on."""
         return activation.tanh(self)
 
     sqrt, square, sign, round = unary.sqrt, unary.square, unary.sign, unary.round
@@ -218,24 +221,31 @@ class Operators:
     astype, to, clone = conversion.astype, conversion.to, conversion.clone
 
     def float(self: Any) -> Tensor:
+        """Return the tensor as float32; see `astype`."""
         return conversion.astype(self, np.float32)
 
     def double(self: Any) -> Tensor:
+        """Return the tensor as float64; see `astype`."""
         return conversion.astype(self, np.float64)
 
     def long(self: Any) -> Tensor:
+        """Return the tensor as int64; see `astype`."""
         return conversion.astype(self, np.int64)
 
     def int(self: Any) -> Tensor:
+        """Return the tensor as int32; see `astype`."""
         return conversion.astype(self, np.int32)
 
     def bool(self: Any) -> Tensor:
+        """Return the tensor as bool: which entries are not 0; see `astype`."""
         return conversion.astype(self, np.bool_)
 
     def cpu(self: Any) -> Tensor:
+        """Return the tensor on the host; see `to`."""
         return conversion.to(self, "cpu")
 
     def cuda(self: Any) -> Tensor:
+        """Return the tensor on the first GPU; see `to`."""
         return conversion.to(self, "cuda")
 
     def contiguous(self: Any) -> Tensor:
@@ -243,7 +253,10 @@ class Operators:
         return self
 
     def requires_grad_(self: Any, requires_grad: Any = True) -> Tensor:
-        """Let backward passes reach this leaf, or not, and return it."""
+        """Let backward passes reach this leaf, or not, and return it.
+
+        Raises TensorError for a tensor that a function computed, and for whole numbers.
+        """
         if self.creator is not None:
             raise TensorError("this tensor was computed by a function, and requires a gradient if its inputs "
                               "do; x.detach() is one that does not")

@@ -166,7 +166,7 @@ def var(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1
 
 @takes_dim
 def std(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1) -> Tensor:
-    """Return the square root of `var`."""
+    """Return the standard deviation over axes, the square root of `var`."""
     return sqrt(var(x, axis, keepdims, correction))
 
 

@@ -50,7 +50,8 @@ def batch_reindex(x: Tensor, index: Tensor | np.ndarray) -> Tensor:
 def filter_records(xs: Sequence[Tensor], selector: Tensor) -> tuple[Tensor, ...]:
     """Return of each tensor the records where `selector` (records, 1, ...) is not 0, perhaps none at all.
 
-    How many there are depends on values, so this waits for the device.
+    How many there are depends on values, so this waits for the device. Raises ShapeError for a selector of
+    another length.
     """
     index = np.flatnonzero(selector.numpy())
     if any(len(x.data) != selector.data.size for x in xs):

@@ -112,7 +112,7 @@ def expm1(x: Any) -> Tensor:
 
 
 def sign(x: Any) -> Tensor:
-    """Return -1, 0 or 1, with the derivative 0."""
+    """Return -1, 0 or 1 for each entry, with the derivative 0."""
     return unary("sign", x)
 
 
@@ -133,5 +133,5 @@ def clamp(x: Any, min: float | None = None, max: float | None = None) -> Tensor:
 
 
 def round(x: Any) -> Tensor:
-    """Return the nearest whole number, of two the even one, with the derivative 0."""
+    """Return the nearest whole number of each entry, of two the even one, with the derivative 0."""
     return unary("round", x)

@@ -142,6 +142,7 @@ class Layer:
 
     @property
     def training(self) -> bool:
+        """Whether its net is one of phase TRAIN."""
         return self.context.phase == "TRAIN"
 
     def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:

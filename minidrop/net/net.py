@@ -55,6 +55,7 @@ class Net(Weights, Lifetime):
     decisions, `reshuffles` the units that are permuted while a Solver trains the net.
 
     A Net serves one thread at a time. copy.deepcopy copies it; it cannot be pickled; snapshots save it.
+    Raises ConfigError with all mistakes of the description.
     """
 
     def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str | Backend = "auto",
@@ -230,7 +231,7 @@ class Net(Weights, Lifetime):
             self._forwards += 1
 
     def set_inputs(self, **inputs: Tensor | np.ndarray) -> None:
-        """Set the inputs of every later pass, also of a Solver's, unless `forward` is given others."""
+        """Set the inputs, {blob: array}, of later passes, also of a Solver's, unless `forward` has others."""
         with self.guard(), self.backend.active():
             self._give(inputs, stay=True)
 
@@ -307,7 +308,7 @@ class Net(Weights, Lifetime):
 
     # -- data ------------------------------------------------------------------------------------------------
     def set_input_arrays(self, data: np.ndarray, labels: Any = None, layer: Any = None) -> None:
-        """Set the arrays of the MemoryData layer called `layer`, or of the only one."""
+        """Set the arrays of the MemoryData layer called `layer`, or of the only one, or raise DataError."""
         found = [one for name, one in self.data_layers.items() if one.takes_arrays and layer in (None, name)]
         if len(found) != 1:
             raise DataError(f"expected one MemoryData layer{f' called {layer!r}' if layer else ''}, the net "

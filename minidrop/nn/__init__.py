@@ -43,10 +43,15 @@ from minidrop.nn.simple import (
 )
 from minidrop.nn.symbol import Symbol, TraceError
 
-__all__ = ["ELU", "GELU", "GRU", "LRN", "LSTM", "RNN", "ApproxDropout", "Attention", "AvgPool2d",
-           "BCEWithLogitsLoss", "BatchNorm", "Conv1d", "Conv2d", "ConvTranspose2d", "CrossEntropyLoss",
-           "DropConnect", "Dropout", "Embedding", "Flatten", "GaussianDropout", "Identity", "L1Loss", "LSTM",
-           "Lambda", "Layer", "LayerNorm", "Linear", "MSELoss", "MaxPool2d", "Module", "ModuleDict",
-           "ModuleList", "MultiHeadAttention", "PReLU", "Permute", "Position", "RMSNorm", "ReLU", "Recurrent",
+__all__ = ["ApproxDropout", "Attention", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm", "Conv1d", "Conv2d",
+           "ConvTranspose2d", "CrossEntropyLoss", "DropConnect", "Dropout", "ELU", "Embedding", "Flatten",
+           "GELU", "GRU", "GaussianDropout", "Identity", "L1Loss", "LRN", "LSTM", "Lambda", "Layer",
+           "LayerNorm", "Linear", "MSELoss", "MaxPool2d", "Module", "ModuleDict", "ModuleList",
+           "MultiHeadAttention", "PReLU", "Permute", "Position", "RMSNorm", "RNN", "ReLU", "Recurrent",
            "Reshape", "Rotary", "Scale", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Swish",
            "Symbol", "Tanh", "TraceError", "Weight", "concat", "maximum"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names alone: modules inside are no part of the interface."""
+    return sorted(__all__)

@@ -62,6 +62,7 @@ class ModuleList(Module):
         return self
 
     def forward(self, *inputs: Any) -> Any:
+        """Raise ConfigError: a list does not say how its modules are connected."""
         raise ConfigError(f"{self.describe()} is a list: call its modules, or use nn.Sequential")
 
     def __len__(self):
@@ -83,6 +84,7 @@ class ModuleDict(Module):
             self.add_module(name, module)
 
     def forward(self, *inputs: Any) -> Any:
+        """Raise ConfigError: a dict does not say how its modules are connected."""
         raise ConfigError(f"{self.describe()} is a dict: call its modules")
 
     def keys(self) -> list[str]:

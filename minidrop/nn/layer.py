@@ -99,7 +99,8 @@ class Layer(Module):
     def tie(self, name: str, other: Layer, other_name: str = "weight") -> None:
         """Use the parameter of another layer as its own `name`, as a language model does with its embedding.
 
-        The shapes must be equal; ShapeError, when values are first needed, says if they are not.
+        The shapes must be equal; ShapeError, when values are first needed, says if they are not. Raises
+        ConfigError if its parameters have values already.
         """
         if self.is_filled:
             raise ConfigError(f"{self.describe()}: its parameters have values already; tie them before")
@@ -108,13 +109,16 @@ class Layer(Module):
 
     @property
     def is_filled(self) -> bool:
+        """Whether its parameters have values."""
         return bool(self._own)
 
     @property
     def knows_shapes(self) -> bool:
+        """Whether the shapes of its parameters are known, by `inputs` or by a call."""
         return self._own is not None or self.inputs is not None
 
     def own_parameters(self) -> dict[str, Parameter]:
+        """Return {name: Parameter}, made now if need be; raises ConfigError if it knows no shapes yet."""
         if self._own is None:
             if self.inputs is None:
                 raise ConfigError(f"{self.describe()} ({self.type}) knows the shapes of its parameters only "
@@ -197,7 +201,8 @@ class Lambda(Layer):
 
     It may use minidrop.functions, operators of Tensors, and values; it returns a Tensor or a tuple of them.
     Their shapes are found by running it on zeros when a net is built, so they must not depend on values.
-    Gradients flow through it; no product around it leaves anything out because of it.
+    Gradients flow through it; no product around it leaves anything out because of it. Raises ConfigError for
+    what cannot be called.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None):

@@ -38,7 +38,10 @@ class BCEWithLogitsLoss(Layer):
 
 
 class _Distance(Module):
-    """Base class of losses on the difference of predictions and targets of one shape."""
+    """Base class of losses on the difference of predictions and targets of one shape.
+
+    Raises ConfigError for another reduction, and ShapeError for two shapes.
+    """
 
     def __init__(self, reduction: str = "mean"):
         if reduction not in ("mean", "sum"):
@@ -59,14 +62,20 @@ class _Distance(Module):
 
 
 class MSELoss(_Distance):
-    """(x - target)^2, the mean over all entries, or the sum."""
+    """(x - target)^2, the mean over all entries, or the sum.
+
+    Raises ConfigError for another reduction, and ShapeError for two shapes.
+    """
 
     def cost(self, difference: Symbol) -> Symbol:
         return difference ** 2
 
 
 class L1Loss(_Distance):
-    """|x - target|, the mean over all entries, or the sum."""
+    """|x - target|, the mean over all entries, or the sum.
+
+    Raises ConfigError for another reduction, and ShapeError for two shapes.
+    """
 
     def cost(self, difference: Symbol) -> Symbol:
         return abs(difference)

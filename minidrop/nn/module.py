@@ -133,7 +133,10 @@ class Module(State):
         self._changed()
 
     def add_module(self, name: str, module: Module) -> None:
-        """Hold a module under a name, as setting an attribute does."""
+        """Hold a module under a name, as setting an attribute does.
+
+        Raises ConfigError for a name with a dot, or for what is no module.
+        """
         if not isinstance(module, Module):
             raise ConfigError(f"{self.describe()}: {name!r} should be a Module, got {type(module).__name__}")
         if not name or "." in name or "/" in name:

@@ -17,7 +17,12 @@ Sizes = int | tuple[int, ...] | list[int]
 
 
 class Linear(Layer):
-    """y = x W^T + b over the last axis of x; W (out_features, in_features). A layer InnerProduct."""
+    """y = x W^T + b over the last axis of x (..., in_features). A layer InnerProduct.
+
+    `weight` is W (out_features, in_features), `bias` b (out_features,). bias: whether there is one. Fillers
+    say how both begin. Further settings are those of inner_product_param. Raises ShapeError, when called, for
+    another last axis.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, weight_filler: Any = "msra",
                  bias_filler: Any = None, name: str | None = None, **settings: Any):
@@ -43,7 +48,10 @@ class DropConnect(Layer):
 
 
 class _Sliding(Layer):
-    """Base class of convolutions: a window of some axes over channels."""
+    """Base class of convolutions: a window of some axes over channels.
+
+    Raises ShapeError for other axes or channels.
+    """
 
     kind, axes = "Convolution", 2
 

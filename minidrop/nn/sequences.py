@@ -29,6 +29,8 @@ class Recurrent(Layer):
     (h, states after the last step) in place of h. An LSTM has two, (h, c), the others one, (h,).
     `return_state=True` does the same with zeros to begin with. Further settings are those of recurrent_param:
     bidirectional, hidden_dropout={"dropout_ratio": 0.5}, ...
+
+    Raises ShapeError for an x of other axes or inputs, and for another number of states.
     """
 
     kind, states = "", 1

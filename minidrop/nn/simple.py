@@ -21,7 +21,10 @@ class ReLU(Layer):
 
 
 class GELU(Layer):
-    """y = x Phi(x), with the normal distribution function Phi; approximate="tanh": by a tanh."""
+    """y = x Phi(x), with the normal distribution function Phi; approximate="tanh": by a tanh.
+
+    Raises ConfigError for another `approximate`.
+    """
 
     def __init__(self, approximate: str = "none", *, name: str | None = None):
         if approximate not in ("none", "tanh"):
@@ -130,7 +133,8 @@ class ApproxDropout(Layer):
     """Dropout by regular patterns: the products above and below it are computed on what is kept alone.
 
     rate: the share that is dropped. Further settings are those of approx_dropout_param: pattern="TILE",
-    groups, time="STEP", axis, heads, ... Units are permuted by a Solver alone: no reshuffle_interval.
+    groups, time="STEP", axis, heads, ... Units are permuted by a Solver alone: no reshuffle_interval. Raises
+    ConfigError for it.
     """
 
     def __init__(self, rate: float = 0.5, *, name: str | None = None, **settings: Any):

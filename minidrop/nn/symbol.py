@@ -43,6 +43,7 @@ class Symbol:
 
     @property
     def ndim(self) -> int:
+        """The number of axes."""
         return len(self.shape)
 
     def __len__(self):
@@ -123,7 +124,10 @@ class Symbol:
 
     # -- shape -----------------------------------------------------------------------------------------------
     def reshape(self, *shape: Any) -> Symbol:
-        """Return the same entries in another shape; one -1 takes what is left."""
+        """Return the same entries in another shape; one -1 takes what is left.
+
+        Raises TraceError for a length of 0.
+        """
         shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
         if any(length == 0 or length < -1 for length in shape):
             raise TraceError(f"reshape: expected lengths of 1 or more and at most one -1, got {shape}")

@@ -19,3 +19,8 @@ from minidrop.solver.ema import EMA
 
 __all__ = ["EMA", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "LearningRates", "Nesterov", "Optimizer",
            "ParamGroup", "RMSProp", "clip_grad_norm", "find_learning_rate", "schedulers"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names alone: modules inside are no part of the interface."""
+    return sorted(__all__)

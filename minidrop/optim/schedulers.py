@@ -16,6 +16,8 @@ from minidrop.optim.optimizer import Optimizer
 from minidrop.solver.lr_policy import Schedule
 from minidrop.solver.named import checked_state
 
+__all__ = ["Scheduler", "cosine", "exp", "fixed", "inv", "multistep", "onecycle", "poly", "sigmoid", "step"]
+
 
 class Scheduler:
     """Sets the learning rates of an Optimizer's groups: that of iteration 0, and with each `step` the next.
@@ -134,7 +136,7 @@ def onecycle(optimizer: Optimizer, max_lr: float, max_iter: int, pct_start: floa
     to the lowest and up again. None leaves it as it is.
 
     It is PyTorch's OneCycleLR with base_lr = max_lr / div_factor, min_lr = base_lr / final_div_factor and
-    momenta = (base_momentum, max_momentum).
+    momenta = (base_momentum, max_momentum). Raises ConfigError.
     """
     momentum = None
     if momenta is not None:

@@ -22,7 +22,7 @@ class EMA:
     quickly: without it they weigh decay**t after t updates.
 
     params: {name: Parameter}, pairs or Parameters. decay: 0 <= decay < 1, such as 0.999. `averages[name]` is
-    an array on the parameter's device, in its dtype.
+    an array on the parameter's device, in its dtype. Raises ConfigError for another decay.
 
     Source: Polyak and Juditsky 1992 for averages of weights; this form, and the warm-up, as
     tf.train.ExponentialMovingAverage has them.
