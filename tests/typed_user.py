@@ -25,7 +25,7 @@ def right() -> float:
     total = 0.0
     for images, labels in loader:
         scores: md.Tensor = model.train()(images)
-        loss = md.functions.cross_entropy(scores, labels) + 0.0 * (scores ** 2).mean()
+        loss = md.functions.cross_entropy(scores, labels) + 0.0 * (scores[:, 1:] ** 2 - scores.mean()).sum()
         loss.backward()
         optim.clip_grad_norm(model.parameters(), 1.0)
         optimizer.step()
@@ -54,4 +54,5 @@ def wrong(model: Classifier, loader: md.data.DataLoader) -> None:
     names: list[str] = model.parameters()                           # wrong: Parameters, not names
     md.nn.Linaer(4, 3)                                              # wrong: no such module
     nn.Sequential(lambda x: x)                                      # wrong: a function needs nn.Lambda
+    md.tensor([1.0, 2.0]).meen()                                    # wrong: no such method
     print(names)

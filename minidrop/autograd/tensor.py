@@ -14,23 +14,23 @@ from minidrop.errors import ShapeError, TensorError
 from minidrop.kept import KeptByGroup, are_disjoint
 
 if TYPE_CHECKING:
+    from minidrop.autograd.operators import Operators
     from minidrop.backend.generic.base import Backend
     from minidrop.kept import Kept
+else:
+    Operators = object      # `define` adds them
 
-
-# A product of several groups of samples gives blocks that overlap; reading them in the update costs less than
-# adding them up before (docs/benchmarks.md, "Groups of samples").
+# Blocks of several groups overlap; the update reads them faster than they are added (docs/benchmarks.md).
 MOST_OF_ONE = 4
 _COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")     # that every object has
 
 
-class Tensor:
+class Tensor(Operators):
     """An array that remembers how it was computed.
 
-    `data` is physical: if `kept` is set, its axis `kept_axis` holds only the kept entries. `shape` is
-    logical, as if nothing had been dropped; `grad` has the physical shape of `data`. A tensor carries at most
-    one kept set. Operators and most methods come from functions.operators; they never change a tensor.
-    Raises ShapeError where `data` does not hold the entries of `kept`.
+    `data` is physical: if `kept` is set, its axis `kept_axis` holds only the kept entries, or ShapeError is
+    raised. `shape` is logical, as if nothing had been dropped; `grad` has the physical shape of `data`. A
+    tensor carries one kept set at most. functions.operators has most methods; they never change a tensor.
     """
 
     __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index",

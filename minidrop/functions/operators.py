@@ -13,7 +13,7 @@ it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -267,8 +267,10 @@ class Operators:
 
     zero_grad = Tensor.clear_grad
 
-    def __getattr__(self: Any, name: str) -> Any:
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint(name, dir(type(self)))}")
+    if not TYPE_CHECKING:       # or every name would be one of Tensor's
+        def __getattr__(self: Any, name: str) -> Any:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}"
+                                 f"{hint(name, dir(type(self)))}")
 
 
 def _truth(x, axis, keepdims, name):
