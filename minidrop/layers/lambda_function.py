@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from minidrop.autograd import Tensor, no_grad
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, register_layer
@@ -45,7 +47,7 @@ class Lambda(Layer):
 def shapes_of(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], backend: Any,
               dtype: str) -> list[tuple[int, ...]]:
     """Return the shapes of what a function gives for Tensors of zeros; ConfigError if it gives none."""
-    with backend.active(), no_grad():
+    with backend.active(), no_grad(), np.errstate(all="ignore"):     # 0 / 0 is no mistake of the function
         bottoms = [Tensor(backend.zeros(shape, dtype), backend=backend) for shape in shapes]
         return [tuple(top.shape) for top in as_tensors(function(*bottoms))]
 

@@ -151,6 +151,13 @@ def test_lambda_runs_in_every_pass():
     np.testing.assert_array_equal(pair[1].numpy(), -x)
 
 
+def test_a_lambda_may_divide_by_what_is_zero_while_its_shapes_are_found(recwarn):
+    x = np.float32([[3, 4], [6, 8]])
+    unit = nn.Lambda(lambda x: x / x.norm(axis=1, keepdims=True)).to("cpu")
+    np.testing.assert_allclose(unit(x).numpy(), [[0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
+    assert not recwarn.list
+
+
 # -- mistakes ------------------------------------------------------------------------------------------------
 REMEDY = ("a traced forward only describes the net, so it has no values yet: use a layer or an operator, "
           "nn.Lambda(function)(x), or a Module with `traced = False`, whose forward runs on Tensors")
