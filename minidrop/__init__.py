@@ -3,7 +3,7 @@
 from minidrop.kernels import threads  # before anything loads NumPy, see there
 
 # isort: split
-from minidrop import functions
+from minidrop import functions, optim
 from minidrop.apps.generation import TextModel
 from minidrop.apps.tagging import Tagger
 from minidrop.apps.translation import Translator
@@ -23,6 +23,7 @@ from minidrop.errors import (
 from minidrop.kept import Kept
 from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net
+from minidrop.optim import find_learning_rate
 from minidrop.patterns import register_pattern
 from minidrop.solver import EMA, EarlyStopping, Event, Solver, StopTraining, load_weights
 
@@ -32,5 +33,5 @@ __all__ = ["EMA", "BackendError", "ConfigError", "DataError", "DataLayer", "Earl
            "Function", "Kept", "L", "Layer", "MinidropError", "Net", "NetParameter", "NetSpec",
            "NonFiniteError", "Parameter", "ShapeError", "SnapshotError", "Solver", "SolverParameter",
            "StopTraining", "Tagger", "Tensor", "TextModel", "Translator", "__version__",
-           "check_gradients", "evaluate_monte_carlo", "functions", "load_weights", "monte_carlo",
-           "no_grad", "register_layer", "register_pattern", "threads"]
+           "check_gradients", "evaluate_monte_carlo", "find_learning_rate", "functions", "load_weights",
+           "monte_carlo", "no_grad", "optim", "register_layer", "register_pattern", "threads"]

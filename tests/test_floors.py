@@ -22,7 +22,7 @@ FLOORS = (
     ("functions",),
     ("data", "fillers", "layers"),
     ("snapshot", "net"),
-    ("solver", "testing"),
+    ("solver", "optim", "testing"),
     ("apps",),
     ("caffe",),
     ("cli",),

@@ -13,6 +13,7 @@ from minidrop.apps.logs import Log, outputs
 from minidrop.cli.console import visible_name
 from minidrop.errors import ConfigError
 from minidrop.files import check_output, replace
+from minidrop.optim import LearningRates
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _HEIGHT = 9
@@ -179,6 +180,30 @@ def draw_log(path: str, log: Log, title: str) -> None:
             axes.set(title=visible_name(name)[:80], xlabel="iteration")
             axes.grid(alpha=0.3)
             axes.legend(loc="best", frameon=False)
+        _save(figure, path, "--plot")
+
+
+def draw_learning_rates(path: str, found: LearningRates, title: str) -> None:
+    """Draw the losses of a sweep over its learning rates to a file; raises ConfigError."""
+    check_picture(path, "--plot")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"font.size": 9, "axes.titlelocation": "left", "text.parse_math": False}):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(found.rates, found.losses, ".", color=_PALE, label="loss")
+        axes.plot(found.rates, found.smoothed, color=_INK, label="smoothed")
+        if found.suggestion is not None:
+            axes.axvline(found.suggestion, color=_REFERENCE, lw=1, ls="--",
+                         label=f"steepest: {found.suggestion:.3g}")
+        spread = max(found.smoothed) - min(found.smoothed)
+        axes.set(xscale="log", xlabel="learning rate", title=visible_name(title),
+                 ylim=(min(found.smoothed) - 0.1 * spread, max(found.smoothed[0], found.smoothed[-1])
+                       + 0.1 * spread) if spread else None)
+        axes.xaxis.set_major_formatter("{x:g}")     # powers would be formulas
+        axes.grid(alpha=0.3)
+        axes.legend(loc="best", frameon=False)
         _save(figure, path, "--plot")
 
 

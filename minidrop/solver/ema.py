@@ -106,7 +106,8 @@ class EMA:
                 average[...] = backend.asarray(found[f"average/{name}"], average.dtype)
 
     def __repr__(self):
-        return (f"EMA({len(self.parameters)} parameters, decay={self.decay:g}"
+        count = len(self.parameters)
+        return (f"EMA({count} parameter{'s' * (count != 1)}, decay={self.decay:g}"
                 f"{', warmup=True' if self.warmup else ''}, updates={self.updates})")
 
     def _refuse_applied(self, what):

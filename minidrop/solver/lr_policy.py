@@ -113,6 +113,8 @@ class Schedule:
     def _problems_together(self):
         """Return mistakes in how fields that are right alone fit together."""
         problems, policy = [], self.lr_policy
+        if self.warmup_iter < 0:
+            problems.append(("warmup_iter", f"warmup_iter: expected a number >= 0, got {self.warmup_iter}"))
         if policy in _TO_MAX_ITER and self.max_iter <= self.warmup_iter:
             problems.append(("warmup_iter", f"warmup_iter: lr_policy {policy!r} begins after the warm-up and "
                                             f"ends at max_iter: expected fewer than {self.max_iter}, got "

@@ -41,7 +41,7 @@ def named_parameters(params: Parameters, first: int = 0) -> dict[str, Parameter]
 
 
 def checked_state(what: str, state: Mapping[str, Any], expected: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return `state` as arrays, if it has the names, shapes and kinds of numbers of `expected`.
+    """Return `state`, host arrays, if it has the names, shapes and kinds of numbers of `expected`.
 
     what: of which state, for the error. Raises SnapshotError, also for a number that is not finite.
     """
@@ -52,10 +52,10 @@ def checked_state(what: str, state: Mapping[str, Any], expected: Mapping[str, np
                             f"{nearest(foreign[0], expected)}")
     found = {}
     for name, own in expected.items():
-        value = found[name] = state[name] if hasattr(state[name], "dtype") else np.asarray(state[name])
+        value = found[name] = np.asarray(state[name])
         if value.shape != own.shape or value.dtype.kind != own.dtype.kind:
             raise SnapshotError(f"{what}: {name!r}: expected {own.dtype} of shape {own.shape}, got "
                                 f"{value.dtype} of shape {value.shape}")
-        if own.dtype.kind == "f" and not bool(abs(value).max(initial=0) < np.inf):
+        if own.dtype.kind == "f" and not np.isfinite(value).all():
             raise SnapshotError(f"{what}: {name!r} is not finite")
     return found

@@ -78,7 +78,7 @@ def device_gradient_norm(backend: Backend, parameters: Iterable[Parameter],
     return backend.xp.sqrt(backend.squares(*_parts(backend, parameters, exact))).reshape(1)
 
 
-def nonfinite_gradient(backend: Backend, parameters: Mapping[str, Parameter]) -> str | None:
+def nonfinite_gradient(backend: Backend, parameters: dict[str, Parameter]) -> str | None:
     """Return the name of the last parameter with a NaN or infinity in its gradient, or None.
 
     The last one of a net is the one nearest to the loss.

@@ -56,7 +56,7 @@ class EagerSteps:
             norm = solver.updater.norm()
             self.gradient_norm = values["gradient_norm"] = norm / (scale.value if scale is not None else 1)
         show(values, outputs)
-        self._update(lr, norm)
+        self.update(lr, norm)
         if debug:
             debug.update()
         return values
@@ -81,7 +81,11 @@ class EagerSteps:
         for function in self.solver.after_backward:
             function(self.solver.updater.parameters)
 
-    def _update(self, lr: float, norm: float | None) -> None:
+    def update(self, lr: float, norm: float | None = None) -> None:
+        """Update by the gradients of `forward_backward`, whose norm is this, if known.
+
+        Raises NonFiniteError if one is not finite.
+        """
         solver = self.solver
         iteration, iter_size, loss_scale = solver.iteration, solver.settings.iter_size, solver.loss_scale
         if loss_scale is None:

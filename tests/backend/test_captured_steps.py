@@ -275,6 +275,18 @@ def test_the_norm_of_gradients_comes_with_the_loss(recorded_cuda):
                                                          "true").captured.problem
 
 
+def test_a_sweep_of_learning_rates_changes_nothing_captured(recorded_cuda):
+    plain, swept = (solver(recorded_cuda(), mlp("ROW"), "type: 'Adam'") for _ in range(2))
+    for made in (plain, swept):
+        made.step(6)
+    replayed = swept.captured.replayed
+    assert len(md.find_learning_rate(swept, 1e-4, 1.0, 10).rates) == 10
+    for made in (plain, swept):
+        made.step(6)
+    assert swept.captured.replayed == plain.captured.replayed > replayed
+    compare(run(swept, 6), run(plain, 6), rtol=0, atol=0)
+
+
 def test_capturing_can_be_switched_off(recorded_cuda):
     assert solver(recorded_cuda(), mlp("ROW"), "capture_steps: false").captured is None
     assert solver("cpu", mlp("ROW")).captured is None

@@ -6,7 +6,14 @@
 """
 
 from minidrop.solver.rules import adadelta, adagrad, adam, adamw, nesterov, rmsprop, sgd
-from minidrop.solver.rules.base import UpdateRule, check_rule, get_rule, known_rules, register_rule
+from minidrop.solver.rules.base import (
+    UpdateRule,
+    check_rule,
+    get_rule,
+    known_rules,
+    range_problems,
+    register_rule,
+)
 
-__all__ = ["UpdateRule", "get_rule", "check_rule", "known_rules", "register_rule",
+__all__ = ["UpdateRule", "get_rule", "check_rule", "known_rules", "range_problems", "register_rule",
            "sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,9 @@ class UpdateRule:
     rms_decay: float
     delta: float
 
-    def __init__(self, param: SolverParameter):
-        for field in self.ranges:
-            setattr(self, field, decimal(getattr(param, field)))
+    def __init__(self, param: SolverParameter | Mapping[str, float]):
+        for field, value in _values(type(self), param).items():
+            setattr(self, field, value)
 
     def numbers(self, lr: float, decay: float, iteration: int) -> tuple[float, ...]:
         """Return the numbers that the formula takes, the same for all weights.
@@ -92,18 +92,31 @@ def get_rule(param: SolverParameter) -> UpdateRule:
     return _RULES.get(param.type)(param)
 
 
+def range_problems(rule: type[UpdateRule], values: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return which of the numbers that a rule reads are out of their range, as a list of (field, problem)."""
+    problems = []
+    for field, (lowest, limit) in rule.ranges.items():
+        if not lowest <= values[field] < limit:
+            upper = f" and < {limit:g}" if limit < math.inf else ""
+            problems.append((field, f"{field}: {rule.name} needs a number >= {lowest:g}{upper}, got "
+                                    f"{values[field]:g}"))
+    return problems
+
+
+def _values(rule, param):
+    """Return {field: value} of what a rule reads, of a solver file the decimals that were written in it."""
+    if isinstance(param, Mapping):
+        return {field: float(param[field]) for field in rule.ranges}
+    return {field: decimal(getattr(param, field)) for field in rule.ranges}
+
+
 def check_rule(param: SolverParameter) -> list[tuple[str, str]]:
     """Return the mistakes in a SolverParameter's rule as a list of (field, problem)."""
     if param.type not in _RULES:
         return [("type", f"type: expected one of {', '.join(known_rules())}; "
                          f"got {param.type!r}{nearest(param.type, known_rules())}")]
-    rule, problems = _RULES.get(param.type), []
-    for field, (lowest, limit) in rule.ranges.items():
-        value = decimal(getattr(param, field))
-        if not lowest <= value < limit:
-            upper = f" and < {limit:g}" if limit < math.inf else ""
-            problem = f"{field}: {param.type} needs a number >= {lowest:g}{upper}, got {value:g}"
-            problems.append((field, problem))
+    rule = _RULES.get(param.type)
+    problems = range_problems(rule, _values(rule, param))
     for field in rule.without:
         if value := decimal(getattr(param, field)):
             problems.append((field, f"{field}: {param.type} has none; remove it (got {value:g})"))

@@ -1,0 +1,80 @@
+"""minidrop find_lr: sweeps the learning rate, and suggests one to begin with."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+import numpy as np
+
+from minidrop.cli.console import echo, visible_name
+from minidrop.cli.options import (
+    Command,
+    chosen_device,
+    device_options,
+    ema_option,
+    ignore_unknown_option,
+    net_options,
+    skip_option,
+    weights_option,
+)
+from minidrop.cli.plots import check_picture, draw_learning_rates
+from minidrop.config import load_solver
+from minidrop.optim.learning_rates import LEAST_ITERATIONS, find_learning_rate
+from minidrop.solver import Solver
+
+_ROWS = 12
+
+
+@click.command("find_lr", cls=Command)
+@click.option("--solver", required=True, metavar="FILE", help="The solver file.")
+@click.option("--lowest", type=float, default=1e-6, show_default=True, help="The first learning rate.")
+@click.option("--highest", type=float, default=1.0, show_default=True, help="The last one.")
+@click.option("--iterations", type=click.IntRange(LEAST_ITERATIONS), default=100, show_default=True,
+              help="How many rates to try, in equal ratios.")
+@click.option("--plot", metavar="FILE.png|svg|pdf", help="Draw the losses over the rates as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print all numbers, as JSON.")
+@net_options
+@ignore_unknown_option
+@device_options
+@weights_option
+@skip_option
+@ema_option
+def find_lr(solver: Any, lowest: float, highest: float, iterations: int, plot: str | None, as_json: bool,
+            overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool,
+            device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
+            skip_mismatched: bool, ema: bool) -> None:
+    """Find a learning rate: train with growing ones, and see where the loss falls fastest.
+
+    Each iteration has a higher rate, until the loss diverges. The suggestion is the rate where the smoothed
+    loss falls fastest; a base_lr somewhat below it is a place to begin. Nothing is written but the plot.
+    """
+    if plot:
+        check_picture(plot, "--plot")
+    device = chosen_device(device, gpu)
+    made = Solver(load_solver(solver, ignore_unknown), overrides, dropout, device, dtype, level, stages,
+                  precision=precision, initial_weights=False)
+    try:
+        made.load_initial_weights(skip_mismatched)
+        if weights:
+            made.net.load_weights(weights, skip_mismatched, ema=ema)
+        found = find_learning_rate(made, lowest, highest, iterations)
+    finally:
+        made.close()
+    if plot:
+        draw_learning_rates(plot, found, str(solver))
+    echo(json.dumps(asdict(found), indent=1) if as_json else _table(found))
+    if plot and not as_json:
+        echo(f"wrote {visible_name(plot)}")
+
+
+def _table(found):
+    lines = [f"{'learning rate':>14} {'loss':>10} {'smoothed':>10}"]
+    shown = np.unique(np.linspace(0, len(found.rates) - 1, _ROWS).round().astype(int)).tolist()
+    lines += [f"{found.rates[i]:>14.4g} {found.losses[i]:>10.5g} {found.smoothed[i]:>10.5g}" for i in shown]
+    if found.diverged:
+        lines.append(f"ended after {len(found.rates)} iterations: {found.diverged}")
+    lines.append("no suggestion: the loss never falls; try higher rates, or more iterations"
+                 if found.suggestion is None else
+                 f"suggestion: base_lr: {found.suggestion:.3g} (where the smoothed loss falls fastest)")
+    return "\n".join(lines)
