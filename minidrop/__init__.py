@@ -34,7 +34,6 @@ grad_check = check_gradients        # the name that PyTorch's users look for
 
 __version__ = "0.1.0"
 
-
 __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "EMA", "EarlyStopping", "Event",
            "Function", "Kept", "L", "Layer", "MinidropError", "Net", "NetParameter", "NetSpec",
            "NonFiniteError", "Parameter", "PlaceError", "ShapeError", "SnapshotError", "Solver",
