@@ -289,6 +289,15 @@ def test_a_deep_graph_of_operators():
     np.testing.assert_allclose(x.grad, 1.0001 ** 5000, rtol=1e-9)
 
 
+def test_the_same_numbers_again():
+    def gradients():
+        x, index = Tensor(X.astype("f4"), True), np.random.default_rng(0).integers(0, 4, (50, 3))
+        y = (x[index].exp() @ x.T[:, :2]).softmax(1).std() + (x[index[:, 0], index[:, 1]] ** 2).mean()
+        y.backward()
+        return y.numpy().tobytes() + x.grad.tobytes()
+    assert gradients() == gradients()
+
+
 def test_what_a_graph_holds_is_freed():
     x = Tensor(X, True)
     hidden = (x * 2).exp()
@@ -361,6 +370,15 @@ def test_the_index_of_a_caller_may_change_afterwards():
     index[:], mask[:] = 2, True
     y.backward()
     assert x.grad[:, 0].tolist() == [2, 0, 0, 1]
+
+
+def test_rows_of_a_parameter_have_a_gradient_of_these_rows_alone():
+    for shape in ((6, 3), (6,), (6, 2, 2)):
+        W, like = Parameter(numbers(*shape)), Tensor(numbers(*shape), True)
+        for x in (W, like):
+            (x[[[4, 1], [4, -2]]] * numbers(2, 2, *shape[1:])).sum().backward()
+        assert [block.rows for block in W.blocks] == [Kept.of([1, 4], 6)]
+        np.testing.assert_allclose(W.grad, like.grad)
 
 
 # -- errors --------------------------------------------------------------------------------------------------
