@@ -118,6 +118,10 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
             super().put_columns(out, kept, x)
             return
         from minidrop.kernels import cpu
+        if out.ndim == 3:
+            if not _along_rows(cpu.put_of_samples, out, x, kept, 2):
+                super().put_columns(out, kept, x)
+            return
         threads.by_rows(cpu.put_columns, x.shape[0], x.size, x, kept.indices, out)
 
     def add_block(self, out: np.ndarray, rows: Kept | None, cols: Kept | None, x: np.ndarray) -> None:
@@ -290,8 +294,9 @@ def _along_rows(loop, whole, part, kept, axis):
 
     Returns False, and does nothing, if that is not the axis or the arrays are no rows.
     """
-    if axis % whole.ndim + 1 != whole.ndim or whole.ndim < 2 or not (
-            whole.flags.c_contiguous and part.flags.c_contiguous and whole.dtype == part.dtype):
+    # Of three axes the first two may be strided, as those of a group of streams are.
+    straight = whole.ndim == 3 or whole.flags.c_contiguous and part.flags.c_contiguous
+    if axis % whole.ndim + 1 != whole.ndim or whole.ndim < 2 or not straight or whole.dtype != part.dtype:
         return False
     samples, lead = whole.shape[-2], math.prod(whole.shape[:-2])
     parts = kept.parts(samples) if isinstance(kept, KeptByGroup) else [(0, samples, kept)]
