@@ -242,7 +242,7 @@ def make_solver(settings, method, **options):
     if method.how == "always":              # of this whole process, which is this method's alone
         Backend.pays = lambda *_: True
     elif method.how == "dense":             # the state's products, the only ones of several calls
-        Backend.pays = lambda self, rows, share, calls=1, held=1: calls == 1 and pays(
+        Backend.pays = lambda self, rows, share, calls=1, held=1, split=0: calls == 1 and pays(
             self, rows, share, 1, held)
     return md.Solver(settings, **{"device": "cpu", **options})
 
