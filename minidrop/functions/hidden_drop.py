@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from minidrop.kept import Kept, KeptByGroup
+
+if TYPE_CHECKING:
+    from minidrop.backend.generic.base import Backend
 
 
 @dataclass(frozen=True)
@@ -75,3 +80,29 @@ def gate_rows(units: Any, gates: int) -> Any:
     if isinstance(units, KeptByGroup):
         return units.each(lambda kept: Kept.joined([kept] * gates))
     return None if units is None else Kept.joined([units] * gates)
+
+
+def kept_mask(backend: Backend, kept: Kept | KeptByGroup, dtype: np.dtype, streams: int) -> np.ndarray:
+    """Return the 0/1 mask (units,) of a Kept, or (streams, units) of a KeptByGroup.
+
+    Made on the device: only that may know what is kept.
+    """
+    lead = (streams,) if isinstance(kept, KeptByGroup) else ()
+    return backend.expand(backend.xp.ones((*lead, kept.count), dtype), kept, len(lead))
+
+
+def step_masks(backend: Backend, steps: tuple, streams: int, total: int, scale: float,
+               dtype: np.dtype) -> np.ndarray:
+    """Return masks (steps, streams or 1, total), scale included, on the device.
+
+    steps: a Kept or a KeptByGroup of the streams for each step (None: all).
+    """
+    grouped = any(isinstance(kept, KeptByGroup) for kept in steps)
+    masks = backend.empty((len(steps), streams if grouped else 1, total), dtype)
+    for t, kept in enumerate(steps):
+        if t and kept is steps[t - 1]:      # held for some steps
+            masks[t] = masks[t - 1]
+        else:
+            masks[t] = 1 if kept is None else kept_mask(backend, kept, dtype, streams)
+    masks *= dtype.type(scale)
+    return masks

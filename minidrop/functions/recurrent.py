@@ -18,39 +18,12 @@ from minidrop.errors import ShapeError
 from minidrop.functions.arithmetic import add
 from minidrop.functions.dropout import expand, multiply_mask, scale, take
 from minidrop.functions.groups import JoinGroups, SplitGroups, inhabited
-from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
+from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows, kept_mask, step_masks
 from minidrop.functions.linear import linear
 from minidrop.functions.pieces import gathered
-from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
-
-
-def kept_mask(backend: Backend, kept: Kept | KeptByGroup, dtype: np.dtype, streams: int) -> np.ndarray:
-    """Return the 0/1 mask (units,) of a Kept, or (streams, units) of a KeptByGroup.
-
-    Made on the device: only that may know what is kept.
-    """
-    lead = (streams,) if isinstance(kept, KeptByGroup) else ()
-    return backend.expand(backend.xp.ones((*lead, kept.count), dtype), kept, len(lead))
-
-
-def step_masks(backend: Backend, steps: tuple, streams: int, total: int, scale: float,
-               dtype: np.dtype) -> np.ndarray:
-    """Return masks (steps, streams or 1, total), scale included, on the device.
-
-    steps: a Kept or a KeptByGroup of the streams for each step (None: all).
-    """
-    grouped = any(isinstance(kept, KeptByGroup) for kept in steps)
-    masks = backend.empty((len(steps), streams if grouped else 1, total), dtype)
-    for t, kept in enumerate(steps):
-        if t and kept is steps[t - 1]:      # held for some steps
-            masks[t] = masks[t - 1]
-        else:
-            masks[t] = 1 if kept is None else kept_mask(backend, kept, dtype, streams)
-    masks *= dtype.type(scale)
-    return masks
 
 
 class Recurrent(Function):
@@ -301,7 +274,7 @@ def recur(cell: Any, gates: Tensor, cont: Tensor, weights: list[Tensor], states:
 
     cell: LSTM, GRU or RNN; gates (T, N, G H), without the rows of absent units (`gate_rows`); weights: the
     parameters that multiply the state; states: (N, H) each, zeros if None. h carries the kept set of
-    `drop.units`; the last states are dense. Groups of streams that drop other units each run on their own.
+    `drop.units`; the last states are dense. Groups of streams that lack other units each run on their own.
     """
     drops = drop.split()
     if len(drops) > 1:

@@ -29,10 +29,10 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
     """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
     name = "cpu"
-    # A pattern costs its gathers and its share of the update, which more threads do not make faster, and saves
-    # products, which they do. On one thread 66 rows lost 4 % of a step with 200 units (two groups), 100 gained
-    # 10 %; on two threads 66 lost 25 %. A product of 16 rows takes two thirds of the time of one of 32. All
-    # are constants: results must not depend on the number of threads.
+    # A pattern costs its gathers and its share of the update, which more threads do not make faster; it saves
+    # products, which they do. On one thread 66 rows (of two groups, 200 units) lost 4 % of a step and 100
+    # gained 10 %; on two threads 66 lost 25 %. A product of 16 rows takes two thirds of the time of one of
+    # 32. Constants: results must not depend on the number of threads.
     rows_of_run, rows_of_gates, rows_of_group = 192, 64, 32
 
     def __init__(self):
