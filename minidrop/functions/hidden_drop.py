@@ -63,7 +63,8 @@ class HiddenDrop:
         """
         found: dict[Kept | None, list[tuple[int, int]]] = {}
         for t in range(len(self.steps or ())):
-            for first, last, kept in self.parts(t, streams) or [(0, streams, None)]:
+            parts: list[Any] = self.parts(t, streams)
+            for first, last, kept in parts or [(0, streams, None)]:
                 rows = found.setdefault(None if kept is None or kept.is_all else kept, [])
                 if rows and rows[-1][1] == t * streams + first:
                     rows[-1] = rows[-1][0], t * streams + last

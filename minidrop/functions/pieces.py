@@ -104,8 +104,9 @@ def gathered(backend: Backend, x: np.ndarray, ranges: Sequence[tuple[int, int]],
     if len(ranges) == 1:
         [(first, last)] = ranges
         return backend.submatrix(x[first:last], None, kept)
-    found = [backend.xp.ascontiguousarray(backend.compact(view, kept, 2)) for view in _views(x, ranges)]
-    found = [one.reshape(one.shape[0] * one.shape[1], one.shape[2]) for one in found]
+    found = [backend.compact(view, kept, view.ndim - 1) for view in _views(x, ranges)]
+    found = [backend.xp.ascontiguousarray(one).reshape(math.prod(one.shape[:-1]), one.shape[-1])
+             for one in found]
     return found[0] if len(found) == 1 else backend.concatenate(found)
 
 
@@ -113,15 +114,17 @@ def _scatter(backend, out, ranges, kept, values):
     """Write what `gathered` would read."""
     done = 0
     for view in _views(out, ranges):
-        rows = view.shape[0] * view.shape[1]
-        backend.put_columns(view, kept, values[done:done + rows].reshape(*view.shape[:2], values.shape[1]))
+        rows = math.prod(view.shape[:-1])
+        part = values[done:done + rows]
+        backend.put_columns(view, kept, part.reshape(*view.shape[:-1], values.shape[1]))
         done += rows
 
 
 def _views(x, ranges):
-    """Return views (ranges, rows of each, columns) of ranges of rows of x, which are all of them in order.
+    """Return views of ranges of rows of x, which are all of them in order.
 
-    Ranges of one length at one distance, such as those of a group of streams at each step, are one view.
+    Ranges of one length at one distance, such as those of a group of streams at each step, are one view
+    (ranges, rows of each, columns); the others are matrices.
     """
     found, i = [], 0
     while i < len(ranges):
@@ -134,7 +137,7 @@ def _views(x, ranges):
                    and ranges[i + count] == (first + count * step, last + count * step)):
                 count += 1
         if count == 1:
-            found.append(x[None, first:last])
+            found.append(x[first:last])
         else:
             rows = x[first - begin:first - begin + count * step].reshape(count, step, x.shape[1])
             found.append(rows[:, begin:begin + last - first])
