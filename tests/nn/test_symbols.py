@@ -86,16 +86,16 @@ def test_gradients_of_operators():
 def test_what_layers_the_operators_are():
     def function(a, b):
         return nn.concat([(a + b) * 0.5, nn.maximum([a, b])], 2)[:, :, 1:4]
-    net = Of(function).to("cpu").net(A, B)
+    net = Of(function).to("cpu").net_for(A, B)
     assert [layer.type for layer in net.config.message.layer] == [
         "Input", "Input", "Eltwise", "Power", "Eltwise", "Concat", "Slice", "Silence"]
     assert net.outputs == ["slice/1"]
 
 
 def test_a_factor_that_float32_rounds_is_exact_in_float64():
-    net = Of(lambda a: a / 3).to("cpu", "float64").net(A)
+    net = Of(lambda a: a / 3).to("cpu", "float64").net_for(A)
     assert [layer.type for layer in net.config.message.layer] == ["Input", "Lambda"]
-    net = Of(lambda a: a / 3).to("cpu", "float32").net(A)
+    net = Of(lambda a: a / 3).to("cpu", "float32").net_for(A)
     assert [layer.type for layer in net.config.message.layer] == ["Input", "Power"]
 
 
@@ -117,7 +117,7 @@ class Gated(nn.Module):
 def test_a_custom_module_of_primitives():
     """Its gradients, the contract of compaction, and products that leave out what is dropped."""
     model, (x, target) = Gated().to("cpu", "float64").set_seed(2), (numbers(4, 5), numbers(4, 2))
-    net = model.net(x, target)
+    net = model.net_for(x, target)
     for i in range(3):
         assert_matches_masked_dense(net, i, {"x": x, "target": target})
     [drop] = net.plan.drops

@@ -80,7 +80,7 @@ def test_a_perceptron_equals_its_file(settings):
 
 def test_both_products_around_a_drop_are_compact():
     model, (x, label) = mlp(nn.ApproxDropout), vectors(0)
-    net = model.net(x)
+    net = model.net_for(x)
     [drop] = net.plan.drops
     assert [node.name for node in drop.producers] == ["0"]
     assert [node.name for node in drop.consumers] == ["3"]
@@ -108,10 +108,29 @@ def test_masked_dense():
             return self.loss(nn.concat([y[:, :4], self.odd(y[:, 4:])]), label)
 
     model, (x, label) = Whole().to("cpu", "float64"), vectors(0)
-    net = model.net(x, label)
+    net = model.net_for(x, label)
     for i in range(3):
         assert_matches_masked_dense(net, i, {"x": x, "label": label})
     assert len(net.plan.drops) == 2 and all(drop.producers and drop.consumers for drop in net.plan.drops)
+
+
+class WithLoss(nn.Module):
+    def __init__(self, model):
+        self.model, self.loss = model, nn.CrossEntropyLoss(axis=2)
+
+    def forward(self, data, label):
+        return self.loss(self.model(data), label)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: LanguageModel({"rate": 0.5}, None, stateful=True),
+    lambda: LanguageModel({"rate": 0.5, "time": "STEP"}, {"dropout_ratio": 0.5}, stateful=False),
+    lambda: SmallGPT(), lambda: SmallGPT(tied=False)])
+def test_masked_dense_of_sequences(make):
+    model = WithLoss(make()).to("cpu", "float64").set_seed(5)
+    for i in range(3):
+        inputs = {key: batch(i)[key] for key in ("data", "label")}
+        assert_matches_masked_dense(model.net_for(**inputs), i, inputs)
 
 
 def test_lenet_equals_its_file():
@@ -158,7 +177,7 @@ def test_a_language_model_equals_its_file(hidden):
     def loss_of(model, inputs):
         return md.functions.softmax_cross_entropy(model(inputs["data"], inputs["cont"]), inputs["label"], 2)
     assert_twins(model, net, batch, loss_of)
-    assert "uniform" in UNIFORM and len(model.net(batch(0)["data"]).plan.drops) == 2 + bool(hidden)
+    assert "uniform" in UNIFORM and len(model.net_for(batch(0)["data"]).plan.drops) == 2 + bool(hidden)
 
 
 GPT = {"width": 16, "heads": 2, "blocks": 2, "deviation": 0.2}
@@ -220,6 +239,6 @@ def test_a_small_gpt_equals_its_spec():
     def loss_of(model, inputs):
         return md.functions.softmax_cross_entropy(model(inputs["data"]), inputs["label"], 2)
     assert_twins(model, net, lambda i: {key: batch(i)[key] for key in ("data", "label")}, loss_of)
-    own = model.net(batch(0)["data"])
+    own = model.net_for(batch(0)["data"])
     assert len(own.graph.parameters) == len(model.parameters()) == len(net.graph.parameters)
     assert all(drop.producers and drop.consumers for drop in own.plan.drops)
