@@ -129,12 +129,13 @@ class Module(Tree, State):
                               f"call set_seed before they are used")
         return self._renewed()
 
-    def to(self: Own, device: str | None = None, dtype: Any = None, precision: str | None = None) -> Own:
+    def to(self: Own, device: str | Backend | None = None, dtype: Any = None,
+           precision: str | None = None) -> Own:
         """Move the module and those below to a device, or let them compute in another dtype; returns it.
 
-        device: "auto", "cpu" or "cuda:N". dtype: "float32" or "float64". precision: what products on a GPU
-        round to, see Net. Parameters stay the same objects, without their gradients; move them before an
-        optimizer makes arrays of its own. Raises BackendError or ConfigError.
+        device: "auto", "cpu", "cuda:N" or a Backend. dtype: "float32" or "float64". precision: what products
+        on a GPU round to, see Net. Parameters stay the same objects, without their gradients; move them
+        before an optimizer makes arrays of its own. Raises BackendError or ConfigError.
         """
         chosen = {name: value for name, value in (("device", device), ("precision", precision))
                   if value is not None}

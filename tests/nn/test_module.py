@@ -78,6 +78,21 @@ def test_repr_is_a_tree():
     assert repr(nn.Conv2d(1, 2, kernel_size=3)) == "Conv2d(1, 2, kernel_size=3)"
 
 
+def test_attributes_of_the_usual_names():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.layers, self.name, self.size = mlp(), nn.ModuleList([nn.Tanh()]), "model", 3
+
+        def forward(self, x):
+            return self.layers[0](self.net(x))[:, :self.size]
+    model = Model().to("cpu")
+    assert model(numbers(4, 6)).shape == (4, 3) and model.name == "model"
+    assert model.net.layer_path == "net"
+    del model.net
+    assert not hasattr(model, "net") and list(model.named_parameters()) == []
+
+
 def test_a_layers_name_in_place_of_its_path():
     model = nn.Sequential(nn.Linear(3, 4, name="ip1"), nn.Linear(4, 2)).to("cpu").set_seed(5)
     other = nn.Sequential(ip1=nn.Linear(3, 4)).to("cpu").set_seed(5)
