@@ -35,25 +35,26 @@ class Module(Tree, State):
                 return self.scores(self.hidden(x))
 
     Calling a module runs it on arrays or Tensors and returns Tensors, whose `backward` fills the gradients of
-    `parameters()`, and of inputs that require one. The first call with inputs of some shapes, in training or
+    `parameters()`, and of inputs that require one. The first call for inputs of some shapes, in training or
     not, runs `forward` on Symbols: every layer adds itself to the description of a Net, which is planned as
-    one of a file is, so that products leave out what drops drop. Later calls run that Net alone. So `forward`
-    must do the same whenever the shapes are: it cannot look at values. What needs them is an nn.Lambda, a
-    function of Tensors that runs in every pass, or a module with
+    that of a file is, so that products leave out what drops drop. Later calls of this kind run that Net
+    alone; the nets of the last 32 kinds are kept. So `forward` cannot look at values, and must describe the
+    same net whenever it runs. Code that needs values is an nn.Lambda, a function of Tensors that runs in
+    every pass, or a module with
 
         traced = False
 
     whose forward runs on Tensors in every call, as plain Python: loops that depend on values, two nets that
-    train each other. Each module that it calls is then a net of its own; drops that end at its border save
-    less. Setting an attribute of a module makes new nets; what a list holds is not watched.
+    train each other. Each module that it calls is then a net of its own, and a drop at its border saves less.
 
-    Layers are called by their paths, as "encoder.fc1", or by their `name`. With the same seed and names a
-    module equals the net of a file to the last bit. Everything random follows from `set_seed`, once for the
-    whole tree. `iteration` counts the calls in training: the next one draws the patterns of that iteration,
-    as a Solver does. A module in training has fresh recurrent states in every call, unless it is `stateful`.
+    Setting an attribute of a module discards the nets it is part of; what a list holds is not watched. Lists
+    of modules are nn.ModuleLists. A module's path comes from the first module that holds it. A subclass need
+    not call super().__init__().
 
-    A module belongs to the first one that holds it, and is created where that begins: `super().__init__()` is
-    not needed. Setting a list of modules is an error; nn.ModuleList is made for that.
+    Layers are called by their paths, as "encoder.fc1", or by their `name`. With the same names and seed
+    (`set_seed`) a module equals the net of a file to the last bit. `iteration` counts the calls in training:
+    the next one draws the patterns of that iteration, as a Solver does. Recurrent states begin anew in every
+    call, except those of `stateful` layers.
     """
 
     traced = True
@@ -117,8 +118,9 @@ class Module(Tree, State):
     def set_seed(self: Own, seed: int) -> Own:
         """Let the initial values here and below, and the drops of this module's nets, follow from a seed.
 
-        A module below that was given a seed of its own keeps it for its values. Returns the module. Raises
-        ConfigError where there are values already, of another seed.
+        Without one it is 0. Modules of equal names and seeds begin with equal values. A module below that was
+        given a seed of its own keeps it for its values. Returns the module. Raises ConfigError where there
+        are values already, of another seed.
         """
         before, filled = dict(self._chosen), [module for module in self.modules() if module.is_filled]
         seeds = [module.seed for module in filled]

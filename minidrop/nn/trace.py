@@ -65,7 +65,7 @@ class Trace:
         self.applied: list[tuple[str, Layer, int]] = []
         self._read: dict[str, bool] = {}                # {blob: whether a layer reads it}
         self._layers: set[str] = set()                  # the names of layers
-        self._names: dict[str, Module] = {}             # {name: the module whose name it is}
+        self._names: dict[str, Layer] = {}              # {name: the module whose name it is}
         self._uses: dict[int, list] = {}                # {id(Parameter): [(message, place)]}
         self._scopes: list[Module] = []
         self._inside = {id(module) for module in root.modules()}
@@ -145,7 +145,7 @@ class Trace:
             return self._free(self._scoped(type(module).__name__.lower()))
         name = module.layer_name
         first = self._names.setdefault(name, module)
-        if first is not module and module.has_own_name:
+        if first is not module and (module.has_own_name or first.has_own_name):
             raise TraceError(f"two modules are called {name!r}; their initial values and patterns would be "
                              f"the same: give them different names")
         return self._free(name)

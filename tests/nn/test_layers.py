@@ -277,6 +277,8 @@ MISTAKES = {
         lambda: nn.ModuleDict({"a.b": nn.ReLU()}),
     "two modules are called 'fc'; their initial values and patterns would be the same":
         lambda: nn.Sequential(nn.Linear(8, 8, name="fc"), nn.Linear(8, 8, name="fc")).to("cpu")(VECTORS),
+    "two modules are called '1'": lambda: nn.Sequential(nn.Linear(8, 8, name="1"), nn.Linear(8, 8)).to(
+        "cpu")(VECTORS),
     "Linear: its parameters have values already, of seed 0; call set_seed before they are used":
         lambda: _filled(nn.Linear(8, 2)).set_seed(1),
     "Linear: to share a parameter with another layer, call tie('weight', that layer)":
