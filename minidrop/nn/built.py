@@ -75,6 +75,12 @@ class Built:
             layer.carry((self.training, use), dict(net.layers[name].state))
         return put_together(self.rest, [functions.expand(net.tensor(ref)) for ref in self.outputs])
 
+    def zeros(self) -> Any:
+        """Return what forward returns, as zeros, without a pass."""
+        net = self.net
+        return put_together(self.rest, [Tensor(net.backend.zeros(net.graph.shapes[ref], net.dtype),
+                                               backend=net.backend) for ref in self.outputs])
+
     def _carried(self):
         """Return {(layer, name): array} of the states that go on from the call before."""
         found = {}

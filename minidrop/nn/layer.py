@@ -199,7 +199,8 @@ class Lambda(Layer):
 
     It may use minidrop.functions, operators of Tensors, and values; it returns a Tensor or a tuple of them.
     Their shapes are found by running it on zeros when a net is built, so they must not depend on values.
-    Gradients flow through it; no product around it leaves anything out because of it.
+    Gradients flow through it; no product around it leaves anything out because of it. A module that it calls
+    is a net of its own; hold it as an attribute too, so that its parameters are found.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None):

@@ -12,7 +12,7 @@ from minidrop.net import Net
 from minidrop.net.net import DTYPES
 from minidrop.nn.built import Nets
 from minidrop.nn.state import State
-from minidrop.nn.trace import current_trace
+from minidrop.nn.trace import current_trace, is_measuring
 from minidrop.nn.tree import Tree
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Module(Tree, State):
             return trace.run(self, args, kwargs)
         if not self.traced:
             return self.forward(*args, **kwargs)
+        if is_measuring():
+            return self._nets.find(self, args, kwargs)[0].zeros()
         result = self._nets.run(self, args, kwargs, self.iteration)
         if self.training:
             self.iteration += 1

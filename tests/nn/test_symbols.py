@@ -147,6 +147,13 @@ def test_lambda_runs_in_every_pass():
     inner = nn.Linear(3, 2).to("cpu")      # a module that a Lambda calls runs by itself
     both = Of(lambda x: nn.Lambda(lambda y: inner(y))(x) * 2).to("cpu")
     np.testing.assert_allclose(both(x).numpy(), 2 * inner(x).numpy(), rtol=1e-6)
+    inner = nn.BatchNorm(3).to("cpu")       # nor does it change when the function is run on zeros
+    model = Of(lambda x: nn.Lambda(lambda y: inner(y))(x)).to("cpu")
+    model.net_for(x)
+    assert inner.iteration == 0 and not inner.norm.mean.data.any()
+    model(x)
+    assert inner.iteration == 1
+    np.testing.assert_allclose(inner.norm.mean.data, x.mean(0), rtol=1e-6)
     pair = Of(nn.Lambda(lambda x: (x, F.scale(x, -1.0)))).to("cpu")(x)
     np.testing.assert_array_equal(pair[1].numpy(), -x)
 
@@ -187,6 +194,7 @@ REFUSED = {
     "Plain has traced = False, but is called in the traced forward of Of; set traced = False there too":
         lambda x: Plain()(x),
     "a traced forward sets the attribute 'last', which would happen once and not in every call": None,
+    "a layer in a traced forward reads Symbols, got NoneType": lambda x: nn.ReLU()(None),
     "axis 3 does not exist: Symbol(x, (3, 4, 5)) has 3 axes": lambda x: x.sum(3),
     "Of: layer 'reshape' (Reshape): 60 elements (3, 4, 5) do not fill shape (7, 2)":
         lambda x: x.reshape(7, 2),
