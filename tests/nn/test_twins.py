@@ -78,6 +78,25 @@ def test_a_perceptron_equals_its_file(settings):
     assert_twins(model, net, lambda i: dict(zip(("x", "label"), vectors(i), strict=True)), loss_of)
 
 
+def test_calls_equal_the_iterations_of_a_solver():
+    net = parse_net(MLP % "").message
+    solver = md.Solver(md.SolverParameter(net_param=net, base_lr=RATE, lr_policy="fixed", momentum=0.0,
+                                          max_iter=UPDATES, random_seed=7), device="cpu")
+    model = mlp(nn.ApproxDropout)
+    for i in range(UPDATES):
+        x, label = vectors(i)
+        solver.net.set_inputs(x=x, label=label)
+        solver.step()
+        model.zero_grad()
+        md.functions.softmax_cross_entropy(model(x), label).backward()
+        for parameter in model.parameters():
+            parameter.data[...] -= np.float32(RATE) * parameter.grad
+    for name, parameter in solver.net.parameters().items():
+        np.testing.assert_allclose(names_of(model)[name].data, parameter.data, rtol=1e-6, atol=1e-7,
+                                   err_msg=name)
+    assert model.iteration == solver.iteration == UPDATES
+
+
 def test_both_products_around_a_drop_are_compact():
     model, (x, label) = mlp(nn.ApproxDropout), vectors(0)
     net = model.net_for(x)
