@@ -32,6 +32,7 @@ class Lambda(Layer):
     bottoms = (0, None)
     tops = (1, None)
     capturable = False
+    needs_handed = True
 
     def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
         handed = self.context.handed.get(self.name)

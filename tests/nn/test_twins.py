@@ -173,6 +173,42 @@ def test_lenet_equals_its_file():
                                         "label": rng.integers(0, 10, 8)}, loss_of)
 
 
+def test_statistics_equal_those_of_a_spec():
+    """A residual net with batch norms; what they store is compared as well."""
+    class Residual(nn.Module):
+        def __init__(self):
+            self.conv, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm(16)
+            self.act, self.drop = nn.ReLU(), nn.ApproxDropout(0.5, groups=1)     # norms mix samples
+            self.conv2 = nn.Conv2d(16, 3, 3, padding=1)
+            self.pool, self.flat, self.scores = nn.AvgPool2d(None), nn.Flatten(), nn.Linear(3, 5)
+
+        def forward(self, x):
+            x = x + self.conv2(self.drop(self.act(self.norm(self.conv(x)))))
+            return self.scores(self.flat(self.pool(x)))
+    n, filler = md.NetSpec(), {"weight_filler": {"type": "msra"}}
+    n.add("Input", "in", top=["x", "label"], shape=[[6, 3, 7, 7], [6]])
+    y = n.add("Convolution", "conv", "x", num_output=16, kernel_size=3, pad=1, **filler)
+    y = n.add("BatchNorm", "norm.norm", y, moving_average_fraction=0.9)
+    y = n.add("ReLU", "act", n.add("Scale", "norm.scale", y, bias_term=True))
+    y = n.add("ApproxDropout", "drop", y, groups=1)
+    y = n.add("Convolution", "conv2", y, num_output=3, kernel_size=3, pad=1, **filler)
+    y = n.add("Pooling", "pool", n.add("Eltwise", "sum", ["x", y]), pool="AVE", global_pooling=True)
+    y = n.add("InnerProduct", "scores", y, num_output=5, **filler)
+    n.add("SoftmaxWithLoss", "loss", [y, "label"])
+    net, model = md.Net(n, device="cpu", seed=6), Residual().to("cpu").set_seed(6)
+
+    def batches(i):
+        rng = np.random.default_rng(i)
+        return {"x": rng.standard_normal((6, 3, 7, 7)).astype("f"), "label": rng.integers(0, 5, 6)}
+
+    def loss_of(model, inputs):
+        return md.functions.softmax_cross_entropy(model(inputs["x"]), inputs["label"])
+    assert_twins(model, net, batches, loss_of)
+    assert model.norm.norm.scale_factor.data[0] > 1
+    [drop] = model.net_for(batches(0)["x"]).plan.drops
+    assert [node.name for node in drop.producers + drop.consumers] == ["conv", "conv2"]
+
+
 class LanguageModel(nn.Module):
     def __init__(self, settings, hidden, stateful):
         weights = {"type": "uniform", "min": -0.6, "max": 0.6}
