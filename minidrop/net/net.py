@@ -48,7 +48,7 @@ class Net(Weights, Lifetime):
     net beside a train net), or {layer: {name: Parameter}}. `precision`: "float32", "tf32", "float16" or
     "bfloat16", to which products on a GPU round their operands; all else stays float32. `fills`: False
     allocates no parameters and states, for a net that is inspected but not run. `handed`: {layer: what it
-    hands on} of a net that this one is in other shapes, or {layer: function} of its Lambdas.
+    hands on} of a net that this one is in other shapes, or {layer: function} of Lambdas.
 
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the
     last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` the planner's

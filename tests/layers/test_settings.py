@@ -1,5 +1,6 @@
 """What each layer says of wrong settings and shapes; and that no layer is forgotten by the tests."""
 
+import copy
 import pkgutil
 import re
 from pathlib import Path
@@ -258,6 +259,8 @@ def test_lambda():
     np.testing.assert_array_equal(a.grad, captured.data)
     np.testing.assert_array_equal(captured.grad, a.data + b.data)
     assert calls == [0, a.data.sum()]
+    again = copy.deepcopy(net).forward(a=a, b=b)["y"]
+    np.testing.assert_array_equal(again.data, net.blobs["y"].data)
 
 
 def test_what_a_lambda_cannot_do():
