@@ -16,6 +16,7 @@ import minidrop
 from minidrop.cli.caffe_flags import normalise
 from minidrop.cli.check import check
 from minidrop.cli.classify import classify_command
+from minidrop.cli.compare import compare
 from minidrop.cli.compute_image_mean import compute_image_mean
 from minidrop.cli.console import console, echo
 from minidrop.cli.convert_data_sets import (
@@ -79,10 +80,10 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (data, init, train, test, predict, time, check, summary, generate, translate, tag, upgrade,
-                 patterns, devices, draw_net, parse_log, classify_command, extract_features_command,
-                 convert_imageset, compute_image_mean, convert_mnist_data, convert_cifar_data,
-                 convert_mnist_siamese_data):
+for _command in (data, init, train, test, predict, time, compare, check, summary, generate, translate, tag,
+                 upgrade, patterns, devices, draw_net, parse_log, classify_command,
+                 extract_features_command, convert_imageset, compute_image_mean, convert_mnist_data,
+                 convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)
 
 
