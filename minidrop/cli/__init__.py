@@ -33,6 +33,7 @@ from minidrop.cli.generate import generate
 from minidrop.cli.init import init
 from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
+from minidrop.cli.plot import plot
 from minidrop.cli.predict import predict
 from minidrop.cli.summary import summary
 from minidrop.cli.tag import tag
@@ -80,8 +81,8 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (data, init, train, test, predict, time, compare, check, summary, generate, translate, tag,
-                 upgrade, patterns, devices, draw_net, parse_log, classify_command,
+for _command in (data, init, train, test, predict, time, plot, compare, check, summary, generate, translate,
+                 tag, upgrade, patterns, devices, draw_net, parse_log, classify_command,
                  extract_features_command, convert_imageset, compute_image_mean, convert_mnist_data,
                  convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)
