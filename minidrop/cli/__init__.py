@@ -61,7 +61,9 @@ class Commands(click.Group):
 
     def resolve_command(self, context: Any, args: list[str]) -> Any:
         name = args[0]
-        if self.get_command(context, name) is None and not name.startswith("-"):
+        # Completion parses what a user has not finished, and must not complain of it.
+        if (self.get_command(context, name) is None and not name.startswith("-")
+                and not context.resilient_parsing):
             raise click.UsageError(f"there is no command {name!r}{nearest(name, self.commands)} "
                                    f"(commands: {', '.join(self.commands)})", context)
         return super().resolve_command(context, args)

@@ -20,6 +20,7 @@ _MARKS = "█▓▒░●○◆◇▲△"
 _ASCII = "#o+.x*@%=~"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _DASHES = ("-", "--", ":", "-.")
+_COLOURS = (INK, REFERENCE, "#3f8f5b", "#7a5195")
 
 
 def check_panels(names: Sequence[str]) -> None:
@@ -44,9 +45,10 @@ def draw_curves(path: str, runs: Sequence[Curves], names: Sequence[str], title: 
         for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
             for i, run in enumerate(runs):
                 phases = run.points.get(name, {})
-                for k, (phase, points) in enumerate(phases.items()):
+                for phase, points in phases.items():
+                    k = _number_of(phase)
                     # One run: its phases by colour. Several: runs by colour, phases by dashes.
-                    style = ({"color": (INK, REFERENCE, "#3f8f5b", "#7a5195")[k % 4]} if len(runs) == 1 else
+                    style = ({"color": _COLOURS[k % len(_COLOURS)]} if len(runs) == 1 else
                              {"color": f"C{i % 10}", "ls": _DASHES[k % len(_DASHES)]})
                     axes.plot(*zip(*points, strict=True), label=_label(run, phase, runs), lw=1,
                               marker="." if len(points) < 60 else None, **style)
@@ -57,6 +59,11 @@ def draw_curves(path: str, runs: Sequence[Curves], names: Sequence[str], title: 
             axes.grid(alpha=0.3)
             axes.legend(loc="best", frameon=False)
         save_figure(figure, path, option)
+
+
+def _number_of(phase):
+    """Return 0 for "train", 1 for "test", 2 for "test 1" and so on."""
+    return 0 if phase == "train" else 1 + int(phase.partition(" ")[2] or 0)
 
 
 def _label(run, phase, runs):
