@@ -25,7 +25,7 @@ def predictor_of(source: NetConfig, weights: str | os.PathLike | Sequence[str | 
     deployed = deployment(source, outputs, level, stages)
 
     def make(config: NetConfig) -> Net:
-        net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision)
+        net = Net(config, "TEST", device, dtype, 0, level, tuple(stages), precision=precision)
         try:
             report = net.load_weights(weights)
             if report.unchanged:
@@ -66,7 +66,7 @@ def _images_of(layer):
                 (settings.new_height, settings.new_width) if settings.new_height else None)
     if layer.type in ("Data", "WindowData"):
         return "gray" if layer.transform_param.force_gray else "bgr", None
-    shape: Any = ()
+    shape = ()
     if layer.type == "MemoryData":
         memory = layer.memory_data_param
         shape = (memory.channels, memory.height, memory.width)

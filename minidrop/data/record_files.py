@@ -190,11 +190,11 @@ def _header(file: IO[bytes], path):
     try:
         if file.read(len(MAGIC)) != MAGIC:
             raise ValueError("it begins otherwise")
-        version = tuple(file.read(2))
-        read = {(1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        version = file.read(2)
+        read = {b"\1\0": np.lib.format.read_array_header_1_0,
+                b"\2\0": np.lib.format.read_array_header_2_0}.get(version)
         if read is None:
-            raise ValueError(f"it is of version {version}")
+            raise ValueError(f"it is of version {'.'.join(map(str, version))}")
         shape, is_fortran, dtype = read(file)
     except Exception as error:      # NumPy parses the header as Python source, which fails in many ways
         reason = " ".join(str(error).split())[:200] or type(error).__name__

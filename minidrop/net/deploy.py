@@ -186,8 +186,7 @@ def _unread(layers, judged):
     """Return the blobs that no layer reads, of those that weights have a part in or that were judged."""
     read = {name for layer, _ in layers for name in layer.bottom
             if name not in layer.top}           # what is written in place is not used up
-    learnt: set[str] = set()
-    found = []
+    learnt, found = set(), []
     for layer, _ in layers:
         if _has_weights(layer) or learnt & set(layer.bottom):
             learnt.update(layer.top)
