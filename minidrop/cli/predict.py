@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -86,6 +85,9 @@ def predict(paths: tuple[str, ...], model: str, weights: Any, out: str | None, k
     kind = format_of(out, kind)
     if kind == "npz" and out is None:
         raise click.UsageError("--format npz: stdout takes csv or jsonl; give --out FILE.npz")
+    if kind == "npz" and classes:
+        raise click.UsageError("--classes: an .npz has the numbers of classes; names are for csv and jsonl")
+    names = read_labels(classes) if classes else []
     config = load_net(model, ignore_unknown)
     prepare_nets([config], dropout, overrides)
     predictor = predictor_of(config, weights, outputs, chosen_device(device, gpu), dtype,
@@ -96,19 +98,17 @@ def predict(paths: tuple[str, ...], model: str, weights: Any, out: str | None, k
     files = open_records(paths, list(inputs), reading_of(given, shape, columns, channels, size, images))
     with ExitStack() as stack:
         stack.callback(predictor.close)
-        sink = stack.enter_context(_sink(out, kind, top_k or 0))
+        sink = stack.enter_context(_sink(out, kind, top_k or 0, names))
         count = sum(file.count or 0 for file in files) if all(file.count for file in files) else None
         bar = stack.enter_context(_bar(count, progress, out))
         records: list[list[str]] = []
         batches = _batches(files, batch_size or predictor.deployed.batch_size, records)
         total = 0
         for found in predictor.batches(batches):
-            if not total and classes:
-                sink.classes = read_labels(classes, _classes(found))
-            names = records.pop(0)
-            sink.add(names, found)
-            total += len(names)
-            bar(len(names))
+            own = records.pop(0)
+            sink.add(own, found)
+            total += len(own)
+            bar(len(own))
         sink.close()
     if out is not None:
         echo(f"{visible_name(out)}: {total} predictions of {', '.join(predictor.deployed.outputs)}")
@@ -124,14 +124,14 @@ def _batches(files: list[RecordFile], size: int, records: list) -> Iterator[dict
 
 
 @contextmanager
-def _sink(out, kind, top_k):
+def _sink(out, kind, top_k, classes):
     """Give what predictions are written to; a file takes its name at the end."""
     if out is None:
-        yield Lines(_Stdout(), kind, top_k)
+        yield Lines(_Stdout(), kind, top_k, classes)
         return
     try:
         with replacing(out) as file:
-            yield Arrays(file, top_k) if kind == "npz" else Lines(file, kind, top_k)
+            yield Arrays(file, top_k) if kind == "npz" else Lines(file, kind, top_k, classes)
     except OSError as error:
         if error.filename != str(out):
             raise
@@ -158,10 +158,3 @@ def _bar(count, progress, out):
 
 def _is_image(path):
     return os.path.isdir(path) or os.path.splitext(path)[1].lower().lstrip(".") in ENCODINGS
-
-
-def _classes(found):
-    """Return the number of classes of the only output."""
-    if len(found) != 1:
-        raise ConfigError(f"--classes: expected one output, got {', '.join(found)}; name one with --output")
-    return math.prod(next(iter(found.values())).shape[1:])
