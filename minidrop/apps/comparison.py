@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -66,7 +67,9 @@ class Comparison:
                 self.iterations, self.device = solver.settings.max_iter, solver.net.backend.name
                 self.first_seed = max(0, solver.settings.random_seed)
                 _check_tests(solver)
-                self.outputs = solver.test_nets[0].outputs
+                test = solver.test_nets[0]
+                self.outputs = [ref.name for ref in test.output_refs
+                                if math.prod(test.graph.shapes[ref]) == 1]
             finally:
                 solver.close()
         self.facts = {"kinds": self.kinds, "block": block, "solvers": facts}
@@ -75,10 +78,11 @@ class Comparison:
             self._read()
 
     def check_metric(self, name: str) -> None:
-        """Raise ConfigError where the test net has no such output."""
-        if name not in self.outputs:
-            raise ConfigError(f"the test net has no output {name!r}{nearest(name, self.outputs)} (outputs: "
-                              f"{', '.join(self.outputs)})")
+        """Raise ConfigError where the test net has no such output that is one number."""
+        known = self.outputs
+        if name not in known:
+            raise ConfigError(f"the test net has no output {name!r} of one number{nearest(name, known)} "
+                              f"(such outputs: {', '.join(known) or 'none'})")
 
     def run(self, report: Callable[[int], object] = lambda steps: None) -> None:
         """Train what is left; `report` is told of iterations done, those that were done before first."""
@@ -107,6 +111,8 @@ class Comparison:
                 for solver, method in turns:
                     clock = time.perf_counter()
                     solver.step(steps)
+                    solver.settle()
+                    solver.net.backend.synchronize()
                     method.block_seconds.append(time.perf_counter() - clock)
                     report(steps)
                 turns.reverse()

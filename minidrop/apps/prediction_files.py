@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -99,12 +100,12 @@ class Lines:
 class Arrays:
     """Writes predictions as the arrays of an .npz file, by output; with top_k `classes` and `values`.
 
-    Each array grows in a file of its own until `close`. Names of records that are no numbers are `record`.
+    Each array grows in a nameless file in `folder` until `close`. Names of records that are no numbers are
+    `record`.
     """
 
-    def __init__(self, file: IO[bytes], top_k: int = 0):
-        self.file, self.top_k = file, top_k
-        self._folder = tempfile.TemporaryDirectory(prefix="minidrop-")
+    def __init__(self, file: IO[bytes], folder: str | os.PathLike, top_k: int = 0):
+        self.file, self.folder, self.top_k = file, folder, top_k
         self._parts: dict[str, tuple[IO[bytes], list[Any]]] = {}     # {array: (file, [rows, shape, dtype])}
         self._records: list[str] = []
 
@@ -118,15 +119,15 @@ class Arrays:
                        "values": np.array([[value for _, value in row] for row in found], np.float32)}
         for name, array in outputs.items():
             if name not in self._parts:
-                place = Path(self._folder.name) / str(len(self._parts))
-                self._parts[name] = open(place, "w+b"), [0, array.shape[1:], array.dtype]
+                # Nothing is left of it, however the program ends.
+                self._parts[name] = tempfile.TemporaryFile(dir=self.folder), [0, array.shape[1:], array.dtype]
             file, facts = self._parts[name]
             file.write(np.ascontiguousarray(array).data)
             facts[0] += len(array)
 
     def close(self) -> None:
         """Put the .npz file together."""
-        with self._folder, zipfile.ZipFile(self.file, "w") as archive:
+        with zipfile.ZipFile(self.file, "w") as archive:
             for name, (file, (rows, shape, dtype)) in self._parts.items():
                 file.seek(0)
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
+import numpy as np
 
 from minidrop.apps.classify import read_labels
 from minidrop.apps.prediction import predictor_of, reading_of
@@ -103,13 +104,18 @@ def predict(paths: tuple[str, ...], model: str, weights: Any, out: str | None, k
         bar = stack.enter_context(_bar(count, progress, out))
         records: list[list[str]] = []
         batches = _batches(files, batch_size or predictor.deployed.batch_size, records)
-        total = 0
+        total = odd = 0
         for found in predictor.batches(batches):
             own = records.pop(0)
             sink.add(own, found)
             total += len(own)
+            odd += len(own) - int(np.logical_and.reduce(
+                [np.isfinite(array).reshape(len(own), -1).all(axis=1) for array in found.values()]).sum())
             bar(len(own))
         sink.close()
+    if odd:
+        echo(f"warning: {odd} of {total} predictions hold a NaN or infinity; was the training healthy, and "
+             f"are the records whole?", err=True)
     if out is not None:
         echo(f"{visible_name(out)}: {total} predictions of {', '.join(predictor.deployed.outputs)}")
 
@@ -131,7 +137,8 @@ def _sink(out, kind, top_k, classes):
         return
     try:
         with replacing(out) as file:
-            yield Arrays(file, top_k) if kind == "npz" else Lines(file, kind, top_k, classes)
+            yield (Arrays(file, os.path.dirname(out) or ".", top_k) if kind == "npz"
+                   else Lines(file, kind, top_k, classes))
     except OSError as error:
         if error.filename != str(out):
             raise

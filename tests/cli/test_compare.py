@@ -109,7 +109,7 @@ def test_a_folder_of_something_else(compare, tiny):
 
 @pytest.mark.parametrize("arguments, code, message", [
     (["--dropout", "approx:PERIODICAL"], 1, "unknown pattern 'PERIODICAL'; did you mean 'PERIODIC'?"),
-    (["--metric", "acuracy"], 1, "no output 'acuracy'; did you mean 'accuracy'? (outputs: accuracy, loss)"),
+    (["--metric", "acuracy"], 1, "'acuracy' of one number; did you mean 'accuracy'? (such outputs: acc"),
     (["--dropout", "approx,approx"], 2, "expected different kinds"),
     (["--set", "test_iter=", "--set", "test_iter"], 1, "test_iter"),
     (["--seeds", "0"], 2, "--seeds"),

@@ -141,3 +141,11 @@ def test_weights_that_lack_a_layer(net, minidrop):
     done = minidrop("predict", "--model", "task/other.prototxt", "--weights", "w.caffemodel", "task/train.h5")
     assert done.code == 1 and "no weights for fc/weight, fc/bias; was it written by another net?" in done.err
     assert minidrop("predict", "--model", net.net, "task/train.h5").code == 2
+
+
+def test_values_that_are_not_finite(net, predict):
+    net.x[3] = np.nan
+    np.save("x.npy", net.x)
+    done = predict("x.npy", "--format", "jsonl")
+    assert json.loads(done.out.splitlines()[3])["ip2_prob"] == [None] * 3
+    assert done.err.startswith("warning: 1 of 50 predictions hold a NaN or infinity")

@@ -1,8 +1,11 @@
 """minidrop summary: the numbers of a small net, counted by hand, and what it shares with `minidrop check`."""
 
 import json
+from pathlib import Path
 
 import pytest
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
 def test_the_numbers_of_a_net(tiny, minidrop):
@@ -49,3 +52,16 @@ def test_mistakes(tiny, minidrop):
     done = minidrop("summary", "task/wrong.prototxt")
     assert done.code == 1 and "nme" in done.err and done.out == ""
     assert minidrop("summary").code == 2
+
+
+@pytest.mark.parametrize("name, shape, parameters", [
+    ("lenet", "1,28,28", 431_080), ("caffenet", "3,227,227", 60_965_224),
+    ("vgg16", "3,224,224", 138_357_544)])
+def test_nets_whose_data_are_not_here(minidrop, monkeypatch, tmp_path, name, shape, parameters):
+    """The published numbers of parameters."""
+    monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path))
+    path = MODELS / name / "train_val.prototxt"
+    found = json.loads(minidrop("summary", path, "--shape", shape, "--json").out)
+    assert (found["parameters"], found["phase"]) == (parameters, "TEST")
+    assert found["layers"][0]["outputs"] == {"data": [found["batch"], *map(int, shape.split(","))]}
+    assert minidrop("summary", path, "--shape", shape, "--phase", "TRAIN").code == 2
