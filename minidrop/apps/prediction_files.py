@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -104,7 +103,7 @@ class Arrays:
     `record`.
     """
 
-    def __init__(self, file: IO[bytes], folder: str | os.PathLike, top_k: int = 0):
+    def __init__(self, file: IO[bytes], folder: str, top_k: int = 0):
         self.file, self.folder, self.top_k = file, folder, top_k
         self._parts: dict[str, tuple[IO[bytes], list[Any]]] = {}     # {array: (file, [rows, shape, dtype])}
         self._records: list[str] = []
