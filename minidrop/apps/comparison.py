@@ -89,6 +89,12 @@ class Comparison:
         report(self.done * self.iterations * len(self.kinds))
         if self.done >= self.seeds:
             return
+        if self.folder is not None:         # before the work
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"{self.folder}: the folder cannot be made: {error.strerror or error}; "
+                                  f"name another") from None
         for kind in self.kinds:
             solver = self.make(kind, None)
             try:
@@ -140,7 +146,6 @@ class Comparison:
         """Write down what is done, with snapshots of solvers that are under way."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         names = []
         for i, solver in enumerate(solvers):
             names.append(f"under_way_{seed}_{solver.iteration}_{i}.h5")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -136,9 +137,12 @@ def _sink(out, kind, top_k, classes):
         yield Lines(_Stdout(), kind, top_k, classes)
         return
     try:
-        with replacing(out) as file:
+        with replacing(out) as raw:
+            # A raw file may take a part of what it is given where the disk is nearly full.
+            file = io.BufferedWriter(raw)
             yield (Arrays(file, os.path.dirname(out) or ".", top_k) if kind == "npz"
                    else Lines(file, kind, top_k, classes))
+            file.flush()
     except OSError as error:
         if error.filename != str(out):
             raise

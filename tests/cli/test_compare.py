@@ -62,7 +62,7 @@ def test_the_numbers(compare, tiny):
     assert other["methods"][0]["values"]["loss"]["deviation"] is None
 
 
-@pytest.mark.parametrize("at", [2, 7])
+@pytest.mark.parametrize("at", [7, pytest.param(2, marks=pytest.mark.full)])
 def test_it_goes_on_where_it_was_stopped(compare, tiny, monkeypatch, at):
     whole = values(compare(*KINDS, "--seeds", "2", "--json").out)
     monkeypatch.setattr(comparison, "SAVE_AFTER", -1.0)
@@ -103,6 +103,8 @@ def test_a_folder_of_something_else(compare, tiny):
     (tiny.path / "kept" / "comparison.json").write_text('{"facts": 1}')
     done = compare("--out", "kept")
     assert done.code == 1 and "expected what a comparison has written" in done.err
+    done = compare("--out", "task/net.prototxt/below")
+    assert done.code == 1 and "the folder cannot be made: Not a directory" in done.err
     done = compare("--out", "task")
     assert done.code == 1 and "is no folder of a comparison, and not empty" in done.err
 

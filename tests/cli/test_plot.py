@@ -112,7 +112,7 @@ def test_a_scale_of_logarithms_and_odd_values():
 @pytest.mark.parametrize("name", ["p.png", "p.svg"])
 def test_pictures(runs, minidrop, name):
     pytest.importorskip("matplotlib", reason="matplotlib (pip install 'minidrop[plot]') is not installed")
-    done = minidrop("plot", "first", "second", "--out", name, "--log")
+    done = minidrop("plot", "first", "second", "--metric", "loss", "--out", name, "--log")
     assert (done.code, done.out) == (0, f"wrote {name}\n"), done.err
     content = Path(name).read_bytes()
     assert content.startswith(b"\x89PNG" if name == "p.png" else b"<?xml") and len(content) > 10000

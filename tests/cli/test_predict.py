@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import sys
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -149,3 +152,36 @@ def test_values_that_are_not_finite(net, predict):
     done = predict("x.npy", "--format", "jsonl")
     assert json.loads(done.out.splitlines()[3])["ip2_prob"] == [None] * 3
     assert done.err.startswith("warning: 1 of 50 predictions hold a NaN or infinity")
+
+
+def test_a_disk_that_fills_up(net, predict, monkeypatch):
+    """What takes a part at a time is given the rest; what takes nothing more is an error, and no file."""
+    command = sys.modules["minidrop.cli.predict"]      # whose name in minidrop.cli is the command's
+    real = command.replacing
+
+    class Slow(io.FileIO):
+        left = 10**9
+
+        def write(self, content):
+            if not self.left:
+                raise OSError(28, "No space left on device")
+            part = bytes(content)[:min(100, self.left)]
+            self.left -= len(part)
+            return super().write(part)
+
+    @contextmanager
+    def slow(path, left):
+        with real(path) as file, Slow(os.dup(file.fileno()), "wb") as raw:
+            raw.left = left
+            yield raw
+    monkeypatch.setattr(command, "replacing", lambda path: slow(path, 10**9))
+    for name in ("p.csv", "p.npz"):
+        assert predict("task/train.h5", "--out", name).code == 0
+    assert len((net.path / "p.csv").read_text().splitlines()) == 51
+    with np.load("p.npz") as arrays:
+        np.testing.assert_allclose(arrays["ip2_prob"], net.expected, rtol=1e-6)
+    monkeypatch.setattr(command, "replacing", lambda path: slow(path, 500))
+    for name in ("q.csv", "q.npz"):
+        done = predict("task/train.h5", "--out", name)
+        assert done.code == 1 and "No space left on device" in done.err
+        assert not (net.path / name).exists()
