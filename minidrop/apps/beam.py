@@ -1,5 +1,4 @@
-"""Beam search for the most likely sequences of many sentences at once, given a model that scores next "
-  "words."""
+"""Beam search: the most likely sequences of many sentences at once, given a model that scores next words."""
 
 from __future__ import annotations
 
@@ -27,20 +26,21 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 def beam_search(step: Callable, sentences: int, beams: int, begin: int, end: int, most: int,
-                alpha: float = 1.0,
-                never: tuple = ()) -> list[Best]:
-    """Return the Best of each sentence: the sequence with the largest log p / length penalty that is found.
+                alpha: float = 1.0, never: tuple = (), wanted: int | None = None) -> list[Best]:
+    """Return the Best of each wanted sentence: the sequence found with the largest log p / length penalty.
 
     step(words, origins) returns (log p (sentences * beams, words), places (sentences * beams,)): the model
     reads one word for each beam of each sentence, after what the beam number `origins` had read before.
     beams: how many unfinished sequences of a sentence go on; 1 takes the likeliest word each time. A sentence
     is done when `beams` of its sequences have ended, or they have `most` words, the last of which is `end`.
-    never: words that are not written.
+    never: words that are not written. wanted: how many sentences count, the first ones (None: all); the
+    others, which fill a batch, are given to the model as well, but nothing is searched for in them.
 
     With as many beams as there are sequences it finds the best of all.
     """
     best = [Best() for _ in range(sentences)]
-    ended = np.zeros(sentences, int)
+    wanted = sentences if wanted is None else wanted
+    ended = np.where(np.arange(sentences) < wanted, 0, beams)
     live = np.full((sentences, beams), -math.inf)
     live[:, 0] = 0
     histories: list[list[tuple]] = [[((), ())] * beams for _ in range(sentences)]
@@ -80,7 +80,7 @@ def beam_search(step: Callable, sentences: int, beams: int, begin: int, end: int
             origins[part] = [i * beams + beam for beam, *_ in going]
         if (ended >= beams).all():
             break
-    return best
+    return best[:wanted]
 
 
 def _largest(values, count):

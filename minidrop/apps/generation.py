@@ -1,19 +1,18 @@
 """Generating text with a language model: one stream, one token at a time, with state carried in between."""
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from minidrop.apps.text_nets import context_of, for_steps, text_layer, vocabulary_of, with_text
+from minidrop.apps.trained import load_all_weights
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
-from minidrop.errors import ConfigError, NonFiniteError, SnapshotError
+from minidrop.errors import ConfigError, NonFiniteError
 from minidrop.net import Net
 from minidrop.rng import generator
-from minidrop.solver import load_weights
 
 MOST_OF_CHARACTER = 8       # pieces that a character may go across
 
@@ -46,7 +45,7 @@ class TextModel:
         index = text_layer(config)
         layer = config.message.layer[index]
         self.sentences = layer.text_data_param.sentences
-        self._text, self.vocabulary = layer.name, vocabulary_of(config, index)
+        self.vocabulary = vocabulary_of(config, index)
         self.context = context_of(source, config, index, level, stages)
         self.cache = cache or not self.context
         self._steps = 1 if self.cache else self.context
@@ -55,7 +54,7 @@ class TextModel:
         self._data, self._cont = layer.top[0], layer.top[2] if len(layer.top) > 2 else None
         self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision)
         self._check()
-        self._load([weights] if isinstance(weights, str | os.PathLike) else weights)
+        load_all_weights(self.net, weights, {layer.name: self.vocabulary.fingerprint})
 
     def unknown(self, prompt: str) -> list:
         """Return the distinct tokens of a prompt missing from the vocabulary: the model reads <unk>."""
@@ -206,15 +205,6 @@ class TextModel:
             raise ConfigError(f"{config.where()}: expected scores for the {len(self.vocabulary)} tokens of "
                               f"the vocabulary along axis {self._axis} of {self._scores!r}, got shape "
                               f"{shape}; correct num_output, or vocabulary_size of the TextData layer")
-
-    def _load(self, weights):
-        missing = dict.fromkeys(self.net.parameters())
-        for path in weights:
-            for name in load_weights(self.net, path, {self._text: self.vocabulary.fingerprint})[0]:
-                missing.pop(name, None)
-        if weights and missing:
-            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
-                                f"it written by another net?")
 
 
 def _choose(scores, temperature, rng):

@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from minidrop.apps.trained import load_all_weights
 from minidrop.config import NetConfig
 from minidrop.data.record_files import Reading
-from minidrop.errors import ConfigError, SnapshotError
+from minidrop.errors import ConfigError
 from minidrop.net import Net
 from minidrop.net.deploy import Given, deployment
 from minidrop.net.prediction import Predictor
@@ -27,10 +28,7 @@ def predictor_of(source: NetConfig, weights: str | os.PathLike | Sequence[str | 
     def make(config: NetConfig) -> Net:
         net = Net(config, "TEST", device, dtype, 0, level, tuple(stages), precision=precision)
         try:
-            report = net.load_weights(weights)
-            if report.unchanged:
-                raise SnapshotError(f"{', '.join(report.paths)}: no weights for "
-                                    f"{', '.join(report.unchanged)}; was it written by another net?")
+            load_all_weights(net, weights)
         except BaseException:
             net.close()
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from minidrop.apps.text_nets import vocabulary_of
+from minidrop.apps.trained import load_all_weights
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.data import Encoded, TaggedSentences
 from minidrop.data.limits import how_to_raise, raised
-from minidrop.errors import ConfigError, DataError, SnapshotError
+from minidrop.errors import ConfigError, DataError
 from minidrop.net import Net
-from minidrop.solver import load_weights
 
 LONGEST = 1024              # tokens of a sentence; each takes the net's memory for all its streams
 WINDOW = 16                 # batches that are read together, and sorted by length
@@ -51,7 +50,7 @@ class Tagger:
         if kinds != tags:
             raise ConfigError(f"{config.where()}: layer {self._path[0]!r} tells {kinds} tags apart, but the "
                               f"vocabulary has {tags}; set num_output: {tags} in the layer of its scores")
-        self._load([weights] if isinstance(weights, str | os.PathLike) else weights)
+        load_all_weights(self.net, weights, {text.name: self.vocabulary.fingerprint})
 
     def tag(self, sentences: Iterable[list[str]], window: int = 0) -> Iterator[list[str]]:
         """Yield the tags of each sentence, a list of tokens: in IOB2, or as they are in the scheme NONE.
@@ -89,15 +88,6 @@ class Tagger:
     def close(self) -> None:
         """Free the net's memory."""
         self.net.close()
-
-    def _load(self, weights):
-        missing = dict.fromkeys(self.net.parameters())
-        for path in weights:
-            for name in load_weights(self.net, path, {self._text: self.vocabulary.fingerprint})[0]:
-                missing.pop(name, None)
-        if weights and missing:
-            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
-                                f"it written by another net?")
 
 
 def _text_layer(config):

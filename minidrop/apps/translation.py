@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from minidrop.apps.beam import Best, beam_search
+from minidrop.apps.trained import load_all_weights
 from minidrop.apps.translation_nets import parts_of, reading_net, whole_net, writing_net
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
-from minidrop.errors import ConfigError, DataError, NonFiniteError, SnapshotError, nearest
+from minidrop.errors import ConfigError, DataError, NonFiniteError, nearest
 from minidrop.layers import layer_class
 from minidrop.net import Net
-from minidrop.solver import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +42,8 @@ class Translator:
     """
 
     def __init__(self, source: Any, weights: Any = (), beams: int = 1, penalty: float = 1.0,
-                 batch_size: int = 32,
-                 most: int = 0, replaces: bool = True, device: str = "auto", dtype: str = "float32",
-                 level: int = 0, stages: Any = (), precision: str = "float32"):
+                 batch_size: int = 32, most: int = 0, replaces: bool = True, device: str = "auto",
+                 dtype: str = "float32", level: int = 0, stages: Any = (), precision: str = "float32"):
         if not 1 <= beams <= MOST_BEAMS:
             raise ConfigError(f"beams must be 1 to {MOST_BEAMS}, got {beams}")
         if batch_size < 1 or most < 0:
@@ -71,7 +69,7 @@ class Translator:
             return Net(description, "TEST", device, dtype, 0, level, stages, share, precision)
 
         whole = built(whole_net(parts, batch_size, self.places))
-        self._load(whole, [weights] if isinstance(weights, str | os.PathLike) else weights, layer.name)
+        load_all_weights(whole, weights, {layer.name: self.vocabularies.fingerprint})
         self.reader = built(reading_net(parts, batch_size, self.places), whole)
         shapes = {blob: self._shape(self.reader, blob) for blob in parts.handed}
         for blob, shape in shapes.items():
@@ -104,15 +102,12 @@ class Translator:
 
     def best(self, sentences: list[list[str]]) -> list[Best]:
         """Return what `beam_search` finds for each list of words, none of them empty; at most batch_size."""
-        vocabulary = self.vocabularies.target
+        vocabulary, scores = self.vocabularies.target, self._shape(self.writer, self._parts.scores)[2]
+        never = (vocabulary.pad, vocabulary.begin, *range(len(vocabulary), scores))
         with self.writer.guard(wait=True), no_grad():
             self._read(sentences)
-            found = beam_search(self._step, self.batch_size, self.beams, vocabulary.begin, vocabulary.end,
-                                self.most,
-                                self.penalty, (vocabulary.pad, vocabulary.begin,
-                                               *range(len(vocabulary), self._shape(self.writer,
-                                                                                   self._parts.scores)[2])))
-        return found[:len(sentences)]
+            return beam_search(self._step, self.batch_size, self.beams, vocabulary.begin, vocabulary.end,
+                               self.most, self.penalty, never, wanted=len(sentences))
 
     def close(self) -> None:
         """Release the memory of both nets."""
@@ -184,15 +179,6 @@ class Translator:
     def _shape(net, blob):
         refs = [ref for ref in net.graph.shapes if ref.name == blob]
         return tuple(net.graph.shapes[max(refs, key=lambda ref: ref.version)])
-
-    def _load(self, net, weights, text):
-        missing = dict.fromkeys(net.parameters())
-        for path in weights:
-            for name in load_weights(net, path, {text: self.vocabularies.fingerprint})[0]:
-                missing.pop(name, None)
-        if weights and missing:
-            raise SnapshotError(f"{', '.join(map(str, weights))}: no weights for {', '.join(missing)}; was "
-                                f"it written by another net?")
 
 
 class Bleu:

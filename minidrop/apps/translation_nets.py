@@ -1,5 +1,4 @@
-"""Descriptions of translation nets, taken apart: one net that reads a sentence, one that writes word by "
-  "word."""
+"""Descriptions of translation nets, taken apart: a net that reads sentences, one that writes word by word."""
 
 from __future__ import annotations
 
@@ -83,8 +82,7 @@ def parts_of(source: NetConfig, level: int = 0, stages: Any = ()) -> Parts:
     decoder = layers[decoders[0]]
     weights = decoder.top[1] if len(decoder.top) > 1 else f"{decoder.name}.weights"
     return Parts(config, text, sources, targets, reads, writes, list(dict.fromkeys(handed)), judge.bottom[0],
-                 axis,
-                 weights)
+                 axis, weights)
 
 
 def _where(config, found):

@@ -9,15 +9,12 @@ from minidrop.apps.generation import TextModel
 from minidrop.cli.console import echo
 from minidrop.cli.options import (
     Command,
-    chosen_device,
     device_options,
     ignore_unknown_option,
     net_options,
-    stated,
+    trained_net,
     weights_option,
 )
-from minidrop.config import load_net
-from minidrop.net.conversion import prepare_nets
 
 
 @click.command(cls=Command)
@@ -35,17 +32,10 @@ from minidrop.net.conversion import prepare_nets
 @net_options
 @ignore_unknown_option
 @device_options
-def generate(model: Any, weights: Any, prompt: str, length: int, temperature: Any, seed: int,
-             overrides: tuple, dropout: str | None, level: int, stages: list,
-             ignore_unknown: bool, device: str, gpu: str | None, dtype: Any,
-             precision: str) -> None:
+def generate(weights: Any, prompt: str, length: int, temperature: Any, seed: int, **options: Any) -> None:
     """Continue a prompt with text drawn from a trained language model."""
-    if not weights:
-        raise click.UsageError("give --weights, a snapshot of the net")
-    config = load_net(model, ignore_unknown)
-    prepare_nets([config], dropout, overrides)
-    writer = TextModel(config, weights, chosen_device(device, gpu), dtype, *stated(config, level, stages),
-                       precision=precision or "float32")
+    config, settings = trained_net(weights=weights, **options)
+    writer = TextModel(config, weights, **settings)
     try:
         if unknown := writer.unknown(prompt):
             names = ", ".join(map(repr, unknown))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from minidrop.backend import PRECISIONS, cuda_devices
 from minidrop.cli.console import echo
+from minidrop.config import NetConfig, load_net
 from minidrop.layers import allow_python
-
-if TYPE_CHECKING:
-    from minidrop.config.load import NetConfig
+from minidrop.net.conversion import prepare_nets
 
 
 class Command(click.Command):
@@ -127,6 +126,23 @@ def chosen_device(device: str, gpu: str | None) -> str:
     if not gpu.isdecimal():
         raise click.UsageError(f"-gpu {gpu}: expected the number of a GPU, or all")
     return f"cuda:{int(gpu)}"
+
+
+def trained_net(model: str, weights: list, overrides: tuple, dropout: str | None, level: int, stages: list,
+                ignore_unknown: bool, device: str, gpu: str | None, dtype: str,
+                precision: str | None) -> tuple[NetConfig, dict[str, Any]]:
+    """Return what the options of a command make of a trained net: (its NetConfig, keywords of a Net).
+
+    These are --model, weights_option, net_options, ignore_unknown_option and device_options. The keywords are
+    device, dtype, level, stages and precision. Raises UsageError without weights, ConfigError.
+    """
+    if not weights:
+        raise click.UsageError("give --weights, a snapshot of the net or a .caffemodel")
+    config = load_net(model, ignore_unknown)
+    prepare_nets([config], dropout, overrides)
+    own_level, own_stages = stated(config, level, stages)
+    return config, {"device": chosen_device(device, gpu), "dtype": dtype, "level": own_level,
+                    "stages": own_stages, "precision": precision or "float32"}
 
 
 def stated(config: NetConfig, level: int, stages: list) -> tuple[int, tuple]:

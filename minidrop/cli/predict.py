@@ -18,21 +18,18 @@ from minidrop.apps.prediction_files import FORMATS, Arrays, Lines, format_of
 from minidrop.cli.console import STREAMS, echo, visible_name
 from minidrop.cli.options import (
     Command,
-    chosen_device,
     device_options,
     ignore_unknown_option,
     net_options,
     numbers,
-    stated,
+    trained_net,
     weights_option,
 )
 from minidrop.cli.progress import wants_bar
-from minidrop.config import load_net
 from minidrop.data.images import ENCODINGS
 from minidrop.data.record_files import CHANNELS, RecordFile, open_records
 from minidrop.errors import ConfigError
 from minidrop.files import replacing
-from minidrop.net.conversion import prepare_nets
 
 
 def _columns(_context, _option, value):
@@ -70,11 +67,10 @@ def _columns(_context, _option, value):
 @net_options
 @ignore_unknown_option
 @device_options
-def predict(paths: tuple[str, ...], model: str, weights: Any, out: str | None, kind: str | None,
+def predict(paths: tuple[str, ...], weights: Any, out: str | None, kind: str | None,
             outputs: tuple[str, ...], top_k: int | None, classes: str | None, batch_size: int | None,
             shape: Any, columns: Any, channels: str | None, size: Any, progress: bool | None,
-            overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool,
-            device: str, gpu: str | None, dtype: str, precision: str) -> None:
+            **options: Any) -> None:
     """Predict the records of files with a trained net.
 
     INPUT is a .h5, .npz, .npy, .csv or .tsv file, a .txt list of HDF5 files, an image or a folder of images.
@@ -82,18 +78,14 @@ def predict(paths: tuple[str, ...], model: str, weights: Any, out: str | None, k
     go through the data layer's transform_param (scale, mean, the crop in the middle). The scores that a
     SoftmaxWithLoss reads are written as probabilities.
     """
-    if not weights:
-        raise click.UsageError("give --weights, a snapshot of the net or a .caffemodel")
     kind = format_of(out, kind)
     if kind == "npz" and out is None:
         raise click.UsageError("--format npz: stdout takes csv or jsonl; give --out FILE.npz")
     if kind == "npz" and classes:
         raise click.UsageError("--classes: an .npz has the numbers of classes; names are for csv and jsonl")
     names = read_labels(classes) if classes else []
-    config = load_net(model, ignore_unknown)
-    prepare_nets([config], dropout, overrides)
-    predictor = predictor_of(config, weights, outputs, chosen_device(device, gpu), dtype,
-                             *stated(config, level, stages), precision=precision or "float32")
+    config, settings = trained_net(weights=weights, **options)
+    predictor = predictor_of(config, weights, outputs, **settings)
     inputs = predictor.deployed.inputs
     images = any(_is_image(path) for path in paths)
     given = next(iter(inputs.values()))

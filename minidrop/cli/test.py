@@ -10,17 +10,14 @@ from minidrop.cli import values as shown
 from minidrop.cli.console import echo, informed
 from minidrop.cli.options import (
     Command,
-    chosen_device,
     device_options,
     ignore_unknown_option,
     net_options,
     skip_option,
-    stated,
+    trained_net,
     weights_option,
 )
-from minidrop.config import load_net
 from minidrop.net import Net
-from minidrop.net.conversion import prepare_nets
 from minidrop.solver import run_test
 
 
@@ -39,16 +36,11 @@ from minidrop.solver import run_test
 @ignore_unknown_option
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
-def test(model: Any, weights: Any, skip_mismatched: bool, iterations: int, passes: int, seed: int,
-         overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool, device: str,
-         gpu: str | None, dtype: Any, precision: str, as_json: Any) -> None:
+def test(weights: Any, skip_mismatched: bool, iterations: int, passes: int, seed: int, as_json: Any,
+         **options: Any) -> None:
     """Print the mean of each output of a trained net, in phase TEST."""
-    if not weights:
-        raise click.UsageError("give --weights, a snapshot of the net or a .caffemodel")
-    config = load_net(model, ignore_unknown)
-    prepare_nets([config], dropout, overrides)
-    net = Net(config, "TEST", chosen_device(device, gpu), dtype, seed, *stated(config, level, stages),
-              precision=precision or "float32")
+    config, settings = trained_net(weights=weights, **options)
+    net = Net(config, "TEST", seed=seed, **settings)
     try:
         report = net.load_weights(weights, skip_mismatched)
         echo(str(report) if report.left else report.summary, err=as_json)

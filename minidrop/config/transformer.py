@@ -137,7 +137,7 @@ class Transformer:
         own = dict(own) if isinstance(own, Mapping) else {"dropout_ratio": own}
         if not own.get("dropout_ratio"):
             return x
-        if own.get("pattern") in WITHOUT_UNITS:
+        if own.get("pattern") in WITHOUT_UNITS and place != "heads":
             settings.pop("heads", None)     # what these drop belongs to no unit, and so to no head
         name = f"{name}_drop" if place != "heads" else f"{name}_heads_drop"
         return net.add("ApproxDropout", name, _blob(x), top=name if shared else _blob(x), **settings | own)

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.data.limits import how_to_raise, raised
-from minidrop.data.vocabulary import FILE_LIMIT, Vocabulary, check_different, decoded
+from minidrop.data.vocabulary import Vocabulary, check_different, content_of, decoded, keep
 from minidrop.errors import DataError
-from minidrop.files import replace
 
 RUN = 1 << 20               # characters that are encoded at once; each takes about 100 bytes meanwhile
 _STOPS = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -52,17 +50,7 @@ class Pieces(Vocabulary):
             raise DataError(f"{path}: level PIECE: expected the package tokenizers, which reads it, got "
                             'none; run: python -m pip install "minidrop[text]", or python -m pip install '
                             "tokenizers") from error
-        try:
-            with open(path, "rb") as file:
-                content = file.read(raised(FILE_LIMIT) + 1)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: the tokenizer cannot be read "
-                            f"({getattr(error, 'strerror', None) or error}); check the path and its "
-                            "permissions") from error
-        if len(content) > raised(FILE_LIMIT):
-            raise DataError(f"{path}: expected a tokenizer of at most {FILE_LIMIT >> 20} MiB, got more; is "
-                            f"this a text? {how_to_raise()}")
-        text = decoded(content, path)
+        text = decoded(content_of(path, "is this a text? ", "tokenizer"), path)
         with _explained(path, "a tokenizer.json of the tokenizers package", "name another vocabulary"):
             return cls(Tokenizer.from_str(text), path)
 
@@ -97,11 +85,7 @@ class Pieces(Vocabulary):
 
     def save(self, path: Path) -> None:
         """Write the tokenizer.json. Raises DataError."""
-        try:
-            replace(path, self._tokenizer.to_str(pretty=True))
-        except OSError as error:
-            raise DataError(f"{path}: the tokenizer cannot be written ({error.strerror or error}); check "
-                            "the free space and the permissions there") from error
+        keep(path, self._tokenizer.to_str(pretty=True), "tokenizer")
 
 
 def in_runs(parts: Iterable[str], size: int = RUN) -> Iterator[str]:

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.made_dates import FOLDER, made_lines
 from minidrop.data.text import file_key, whole_lines
-from minidrop.data.vocabulary import FILE_LIMIT, UNK, check_different, decoded
+from minidrop.data.vocabulary import UNK, check_different, content_of, decoded, keep
 from minidrop.errors import DataError
-from minidrop.files import replace
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
 SPECIAL = (PAD, UNK, BEGIN, END)
@@ -81,25 +79,12 @@ class SentenceVocabulary:
 
     def save(self, path: str | Path) -> None:
         """Write the words to a UTF-8 file, one a line, in the order of their indices."""
-        try:
-            replace(Path(path), "".join(f"{token}\n" for token in self.tokens))
-        except OSError as error:
-            raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check "
-                            f"the free space and the permissions there") from error
+        keep(path, "".join(f"{token}\n" for token in self.tokens))
 
     @classmethod
     def load(cls, path: str | Path) -> SentenceVocabulary:
         """Return the vocabulary of a file in the format of `save`. Raises DataError with the line."""
-        try:
-            with open(path, "rb") as file:
-                content = file.read(raised(FILE_LIMIT) + 1)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: the vocabulary cannot be read "
-                            f"({getattr(error, 'strerror', None) or error}); "
-                            f"check the path and its permissions") from error
-        if len(content) > raised(FILE_LIMIT):
-            raise DataError(f"{path}: expected a vocabulary of at most {FILE_LIMIT >> 20} MiB, got more; "
-                            f"{how_to_raise()}")
+        content = content_of(path)
         check_different(content.count(b"\n"), path)
         text = decoded(content.removeprefix(b"\xef\xbb\xbf"), Path(path))
         return cls((line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")), str(path))

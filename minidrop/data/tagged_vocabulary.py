@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.tag_schemes import SCHEMES, TagSet
 from minidrop.data.tagged_text import TaggedText, kinds_of, tag_names
-from minidrop.data.vocabulary import FILE_LIMIT, decoded
+from minidrop.data.vocabulary import content_of, decoded, keep
 from minidrop.errors import DataError
-from minidrop.files import replace
 
 PAD, UNK = "<pad>", "<unk>"
 SPECIAL = (PAD, UNK)
@@ -94,7 +92,6 @@ class TaggedVocabulary:
         token = self.as_spelled(token)
         return token.lower() if self.lower_case else token
 
-
     def save(self, path: Path | str) -> None:
         """Write the vocabulary to a JSON file, whose name should end with .vocabulary. Raises DataError."""
         held = {"format": FORMAT, "scheme": self.tags.scheme, "digits_to_zero": self.digits_to_zero,
@@ -102,25 +99,12 @@ class TaggedVocabulary:
                 "characters": self.characters.tokens[len(SPECIAL):],
                 "words": self.words.tokens[len(SPECIAL):],
                 "once": np.flatnonzero(self.once).tolist()}
-        try:
-            replace(path, json.dumps(held, ensure_ascii=False, indent=0) + "\n")
-        except OSError as error:
-            raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check "
-                            "the free space and the permissions there") from error
+        keep(path, json.dumps(held, ensure_ascii=False, indent=0) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> TaggedVocabulary:
         """Return the vocabulary of a file that `save` wrote. Raises DataError for another."""
-        try:
-            with open(path, "rb") as file:
-                content = file.read(raised(FILE_LIMIT) + 1)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: the vocabulary cannot be read "
-                            f"({getattr(error, 'strerror', None) or error}); check the path and its "
-                            "permissions") from error
-        if len(content) > raised(FILE_LIMIT):
-            raise DataError(f"{path}: expected a vocabulary of at most {FILE_LIMIT >> 20} MiB, got more; "
-                            f"{how_to_raise()}")
+        content = content_of(path)
         try:
             held = json.loads(decoded(content, path))
         except (ValueError, RecursionError):

@@ -143,11 +143,7 @@ class Vocabulary:
         In a token \\ stands for a backslash, \n \r \t for line end, return and tab, \s for a blank.
         """
         escape = str.maketrans(ESCAPES)
-        try:
-            replace(path, "".join(f"{token.translate(escape)}\n" for token in self.tokens))
-        except OSError as error:
-            raise DataError(f"{path}: the vocabulary cannot be written ({error.strerror or error}); check "
-                            "the free space and the permissions there") from error
+        keep(path, "".join(f"{token.translate(escape)}\n" for token in self.tokens))
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
@@ -155,16 +151,7 @@ class Vocabulary:
 
         Raises DataError with the line if the file is not in that format.
         """
-        try:
-            with open(path, "rb") as file:
-                content = file.read(raised(FILE_LIMIT) + 1)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: the vocabulary cannot be read "
-                            f"({getattr(error, 'strerror', None) or error}); check the path and its "
-                            "permissions") from error
-        if len(content) > raised(FILE_LIMIT):
-            raise DataError(f"{path}: expected a vocabulary of at most {FILE_LIMIT >> 20} MiB, got more; is "
-                            f"this a text? A text is named without .vocabulary at its end; {how_to_raise()}")
+        content = content_of(path, "is this a text? A text is named without .vocabulary at its end; ")
         check_different(content.count(b"\n"), path)
         text = decoded(content.removeprefix(b"\xef\xbb\xbf"), path)
         lines = text.removesuffix("\n").split("\n") if text else []
@@ -192,6 +179,33 @@ def _fault(tokens, level):
         if token not in first:
             return len(tokens), f"expected {token} among the tokens, got none; add it"
     return None
+
+
+def keep(path: Path | str, text: str, what: str = "vocabulary") -> None:
+    """Write the file of a vocabulary, or of `what` else, whole or not at all. Raises DataError."""
+    try:
+        replace(path, text)
+    except OSError as error:
+        raise DataError(f"{path}: the {what} cannot be written ({error.strerror or error}); check the free "
+                        f"space and the permissions there") from error
+
+
+def content_of(path: Path | str, advice: str = "", what: str = "vocabulary") -> bytes:
+    """Return what is in the file of a vocabulary, or of `what` else, of at most FILE_LIMIT bytes.
+
+    advice: what the message about a larger one says before how to raise the limit, with a blank at its end.
+    Raises DataError for one that is missing or larger.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(raised(FILE_LIMIT) + 1)
+    except (OSError, ValueError) as error:      # ValueError: a NUL in the name
+        raise DataError(f"{path}: the {what} cannot be read ({getattr(error, 'strerror', None) or error}); "
+                        f"check the path and its permissions") from error
+    if len(content) > raised(FILE_LIMIT):
+        raise DataError(f"{path}: expected a {what} of at most {FILE_LIMIT >> 20} MiB, got more; "
+                        f"{advice}{how_to_raise()}")
+    return content
 
 
 def check_different(count: int, source: Path | str) -> None:

@@ -40,8 +40,10 @@ def prepare_nets(configs: list[NetConfig], kind: str | None, overrides: Sequence
         if (kind and kind != "none" and is_new and settings.HasField("hidden_dropout")
                 and not settings.HasField("hidden_dropout_type")):
             _convert_hidden(layer, *_parsed(kind))
-    if kind and configs and not any(layer.type in ("Dropout", "ApproxDropout")
-                                    or _recurrent(layer).HasField("hidden_dropout") for layer in layers):
+    # With "none" a net without drops is what was asked for.
+    if kind and kind != "none" and configs and not any(
+            layer.type in ("Dropout", "ApproxDropout") or _recurrent(layer).HasField("hidden_dropout")
+            for layer in layers):
         log.warning("--dropout %s has no effect: there is no layer of type Dropout or ApproxDropout and no "
                     "hidden_dropout", kind)
 

@@ -37,7 +37,8 @@ class DropSite:
               held: int = 1) -> None:
         """Set the length of the dropped axis and the number of steps, and fit the family to them.
 
-        Raises ConfigError if the axis is too short, or is no whole number of heads.
+        Raises ConfigError if the axis is too short, or is no whole number of heads, or if whole heads are to
+        be dropped of a single one.
         """
         asked = get_family(self.settings)
         if heads > 1 and asked.drops != "units":
@@ -45,6 +46,9 @@ class DropSite:
                               f"remove heads, or set pattern to PERIODIC")
         if heads < 1 or total % heads:
             raise ConfigError(f"an axis of {total} units is no whole number of heads, got heads: {heads}")
+        if whole_heads and heads == 1:
+            raise ConfigError("whole_heads drops some of several heads, got heads: 1; set heads to their "
+                              "number, or remove whole_heads")
         entries = heads if whole_heads else total // heads
         asked.check_total(entries)
         self.family = asked.fitted(entries, even=not whole_heads and heads > 1)

@@ -22,13 +22,13 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import click
 from drop_methods import parse_method
 from paper import SPARSEDROP
 from reproduction import Cell, ListOf, Store, command, folder_of, keep, resume, split_methods, train_all
-from reproduction_report import color_of, markdown, report, save, tidy
+from reproduction_report import collect, color_of, markdown, mean_of, notes, report, save, tidy
 from sparsedrop_tasks import QUICK_TASKS, TASKS
 
 import minidrop as md
@@ -134,12 +134,7 @@ class Row:
     @property
     def quality(self):
         """Their mean, and how far they spread; what is missing or has diverged."""
-        notes = [f"{count} {what}" for count, what in ((self.diverged, "diverged"), (self.missing, "missing"))
-                 if count]
-        digits = 3 if ALL[self.task].measure == "loss" else 2
-        text = f"{mean(self.values):.{digits}f}" if self.runs else "-"
-        text += f" ± {stdev(self.values):.{digits}f}" if len(self.runs) > 1 else ""
-        return f"{text} ({', '.join(notes)})" if notes else text
+        return mean_of(self.values, 3 if ALL[self.task].measure == "loss" else 2) + notes(self)
 
     @property
     def minutes(self):
@@ -163,15 +158,7 @@ def rows_of(cells, store):
     rows = []
     for cell in cells:
         for method in cell.methods:
-            row = Row(cell.net, method, cell.rate)
-            for seed in range(1, cell.seeds + 1):
-                record = store.find(cell.run(method, seed))
-                if record is None:
-                    row.missing += 1
-                elif record["accuracy"] is None:
-                    row.diverged += 1
-                else:
-                    row.runs.append(record)
+            row = collect(Row(cell.net, method, cell.rate), cell, store)
             if row.runs or row.diverged:
                 rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""The results of reproduce_mlp.py and reproduce_lstm.py as tables and figures."""
+"""The results of the scripts reproduce_*.py as tables and figures."""
 
 from dataclasses import dataclass, field
 from statistics import mean, stdev
@@ -11,6 +11,19 @@ import minidrop as md
 
 
 # -- from runs to rows ---------------------------------------------------------------------------------------
+def collect(row, cell, store):
+    """Return a new row of a method with what its trainings in a cell are: runs, diverged, missing."""
+    for seed in range(1, cell.seeds + 1):
+        record = store.find(cell.run(row.method, seed))
+        if record is None:
+            row.missing += 1
+        elif record["accuracy"] is None:
+            row.diverged += 1
+        else:
+            row.runs.append(record)
+    return row
+
+
 @dataclass
 class Row:
     """One cell and method: what was measured; lists have one entry for each training that did not diverge."""
@@ -31,15 +44,7 @@ class Row:
             row.speed_up = 1.0 if any(store.find(cell.speed(other)) for other in cell.methods[1:]) else None
         elif speed := store.find(cell.speed(method)):
             row.speed_up = speed["speed_up"]
-        for seed in range(1, cell.seeds + 1):
-            record = store.find(cell.run(method, seed))
-            if record is None:
-                row.missing += 1
-            elif record["accuracy"] is None:
-                row.diverged += 1
-            else:
-                row.runs.append(record)
-        return row
+        return collect(row, cell, store)
 
     def values(self, name):
         """The values of all trainings; accuracies in %."""
@@ -93,10 +98,20 @@ def spread(row, name):
     values = row.values(name)
     if not values:
         return "diverged" if row.diverged else "-"
-    text = f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
-    notes = [f"{count} {what}" for count, what in ((row.diverged, "diverged"), (row.missing, "missing"))
+    return mean_of(values) + notes(row)
+
+
+def mean_of(values, digits=2):
+    """Return mean and standard deviation for a table, as 1.23 ± 0.45; "-" of none."""
+    text = f"{mean(values):.{digits}f}" if values else "-"
+    return text + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def notes(row):
+    """Return how many trainings of a row have diverged or are missing, for a table; "" if none."""
+    found = [f"{count} {what}" for count, what in ((row.diverged, "diverged"), (row.missing, "missing"))
              if count]
-    return f"{text} ({', '.join(notes)})" if notes else text
+    return f" ({', '.join(found)})" if found else ""
 
 
 COLUMNS = {"net": lambda row: row.cell.net, "p": lambda row: f"{row.cell.rate:g}",

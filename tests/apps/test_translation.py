@@ -69,6 +69,16 @@ def test_one_beam_takes_the_likeliest_word_each_time():
         assert best.words == list(read[1:])
 
 
+def test_only_wanted_sentences_are_waited_for():
+    whole = beam_search(Model(6, 1), 6, 1, BEGIN, END, 9)
+    lengths = [len(best.words) for best in whole]
+    assert len(set(lengths)) > 1
+    for wanted in range(1, 7):
+        model = Model(6, 1)
+        assert beam_search(model, 6, 1, BEGIN, END, 9, wanted=wanted) == whole[:wanted]
+        assert len(model.read[0]) == max(lengths[:wanted])
+
+
 def test_a_wider_beam_is_never_worse_here():
     scores = [sum(best.score for best in beam_search(Model(6, beams), 6, beams, BEGIN, END, 6, 0.0, (BEGIN,)))
               for beams in (1, 4, 64)]
@@ -84,34 +94,26 @@ UNIFORM = 'weight_filler { type: "uniform" min: -0.7 max: 0.7 }'
 def net_text(decoder="", cell="", target_words=7):
     """A net with an encoder of two directions; `cell` puts an LSTM below the decoder."""
     lines = ['layer { name: "pairs" type: "ParallelTextData" top: "s" top: "m" top: "t" top: "l" top: "sc" '
-             'top: "tc" '
-             'parallel_text_data_param { source: "source.txt" target: "target.txt" batch_size: 2 '
-             'source_steps: 6 '
-             'target_steps: 6 } }',
+             'top: "tc" parallel_text_data_param { source: "source.txt" target: "target.txt" batch_size: 2 '
+             'source_steps: 6 target_steps: 6 } }',
              f'layer {{ name: "se" type: "Embed" bottom: "s" top: "se" embed_param {{ input_dim: 7 '
-             f'num_output: 4 '
-             f'{UNIFORM} }} }}',
+             f'num_output: 4 {UNIFORM} }} }}',
              f'layer {{ name: "enc" type: "LSTM" bottom: "se" bottom: "sc" top: "enc" recurrent_param {{ '
              f'bidirectional: true num_output: 3 {UNIFORM} }} }}',
              f'layer {{ name: "te" type: "Embed" bottom: "t" top: "te" embed_param {{ input_dim: 7 '
-             f'num_output: 4 '
-             f'{UNIFORM} }} }}']
+             f'num_output: 4 {UNIFORM} }} }}']
     below = "te"
     if cell:
         lines.append(f'layer {{ name: "cell" type: "{cell}" bottom: "te" bottom: "tc" top: "cell" '
-                     f'recurrent_param {{ '
-                     f'num_output: 5 {UNIFORM} }} }}')
+                     f'recurrent_param {{ num_output: 5 {UNIFORM} }} }}')
         below = "cell"
     lines += [f'layer {{ name: "dec" type: "AttentionDecoder" bottom: "{below}" bottom: "enc" bottom: "m" '
-              f'top: "dec" '
-              f'decoder_param {{ num_output: 6 {UNIFORM} {decoder} }} }}',
-              'layer { name: "drop" type: "ApproxDropout" bottom: "dec" top: "drop" }'.replace("{{", "{"),
+              f'top: "dec" decoder_param {{ num_output: 6 {UNIFORM} {decoder} }} }}',
+              'layer { name: "drop" type: "ApproxDropout" bottom: "dec" top: "drop" }',
               f'layer {{ name: "scores" type: "InnerProduct" bottom: "drop" top: "scores" '
-              f'inner_product_param {{ '
-              f'axis: 2 num_output: {target_words} {UNIFORM} }} }}',
+              f'inner_product_param {{ axis: 2 num_output: {target_words} {UNIFORM} }} }}',
               'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "l" top: "loss" '
-              'softmax_param { '
-              'axis: 2 } loss_param { ignore_label: -1 } }']
+              'softmax_param { axis: 2 } loss_param { ignore_label: -1 } }']
     return "\n".join(lines)
 
 
@@ -129,9 +131,8 @@ def weights_of(text, tmp_path, seed=0):
     return net, tmp_path / "weights.caffemodel"
 
 
-KINDS = [("", ""), ("score: DOT", ""), ("score: ADDITIVE input_feeding: false", ""), ("bridge: false",
-                                                                                      "LSTM"),
-         ("input_feeding: false", "GRU")]
+KINDS = [("", ""), ("score: DOT", ""), ("score: ADDITIVE input_feeding: false", ""),
+         ("bridge: false", "LSTM"), ("input_feeding: false", "GRU")]
 
 
 def scored(net, vocabularies, source, words):
@@ -144,9 +145,8 @@ def scored(net, vocabularies, source, words):
     cont[0] = 0
     source_cont = np.ones((len(own), 1), np.int32)
     source_cont[0] = 0
-    arrays = {"source": own[:, None], "source_mask": mask, "target": inputs, "label": np.array(words)[:,
-                                                                                                      None],
-              "source_cont": source_cont, "target_cont": cont}
+    arrays = {"source": own[:, None], "source_mask": mask, "target": inputs,
+              "label": np.array(words)[:, None], "source_cont": source_cont, "target_cont": cont}
     two = {name: np.repeat(array, 2, axis=1).astype(np.int32) for name, array in arrays.items()}
     layer.batches = type("Given", (), {"batch": staticmethod(lambda n: two)})
     net.reset_states()
@@ -176,12 +176,12 @@ def test_a_wide_beam_is_exhaustive_with_a_net(files):
     wide = Translator(parse_net(text), path, 150, 1.0, 1, 2, device="cpu", dtype="float64")
     [best] = wide.best([SOURCE[0].split()])
     unk = wide.vocabularies.target.unk
-    sequences = [[*words, 3] for length in range(3) for words in itertools.product((unk, 4, 5, 6),
-                                                                                   repeat=length)]
+    sequences = [[*words, 3] for length in range(3)
+                 for words in itertools.product((unk, 4, 5, 6), repeat=length)]
     scores = [scored(net, wide.vocabularies, SOURCE[0].split(), words) / length_penalty(len(words), 1.0)
               for words in sequences]
-    assert best.words == sequences[int(np.argmax(scores))] and best.score == pytest.approx(max(scores),
-                                                                                           rel=1e-9)
+    assert best.words == sequences[int(np.argmax(scores))]
+    assert best.score == pytest.approx(max(scores), rel=1e-9)
 
 
 def test_batches_and_neighbours_change_nothing(files):
@@ -192,6 +192,25 @@ def test_batches_and_neighbours_change_nothing(files):
                   .translate(sentences)) for size in (1, 3, 8)]
     assert found[0] == found[1] == found[2]
     assert found[0][5] == found[0][7] == "" and len(found[0]) == 8
+
+
+def test_streams_that_fill_a_batch_are_not_waited_for(files, monkeypatch):
+    """As a net with one stream does, a wider one stops where the sentences of a last batch end."""
+    text = net_text()
+    _, path = weights_of(text, files)
+    narrow, wide = (Translator(parse_net(text), path, batch_size=size, device="cpu", dtype="float64")
+                    for size in (1, 4))
+    steps = []
+    forward = wide.writer.forward
+    monkeypatch.setattr(wide.writer, "forward", lambda **arrays: steps.append(1) or forward(**arrays))
+    padding = {len(narrow.best([[word]])[0].words) for word in "abc"}
+    ends_first = False
+    for sentence in SOURCE:
+        [best] = narrow.best([sentence.split()])
+        steps.clear()
+        assert wide.best([sentence.split()])[0].words == best.words and len(steps) == len(best.words)
+        ends_first |= len(best.words) < max(padding)
+    assert ends_first
 
 
 def test_unknown_words_are_replaced_by_what_is_looked_at(files):

@@ -6,9 +6,8 @@ import nets
 import numpy as np
 import pytest
 
-import minidrop as md
-from minidrop.config import parse_solver
 from minidrop.kernels.cuda import KERNELS, WINDOW
+from tests.backend.captured_training import assert_captured, assert_close, train
 
 DATA = np.random.default_rng(7).standard_normal((22, 3, 7, 6)), np.random.default_rng(8).integers(0, 5, 22)
 MEMORY = ('layer { name: "in" type: "MemoryData" top: "data" top: "label" '
@@ -43,39 +42,8 @@ def net_text(drop, groups=1):
         nets.ip("ip", "mean", 5), nets.LOSS % "ip"])
 
 
-def train(device, text, launches=True, iterations=14):
-    """Return all parameters, statistics too, after some iterations, and the solver."""
-    solver = md.Solver(parse_solver("base_lr: 0.01 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.01 "
-                                    f"max_iter: 99 random_seed: 4 net_param {{ {text} }}"),
-                       device=device, dtype="float64")
-    solver.net.set_input_arrays(*DATA)
-    if solver.captured is not None:
-        solver.captured.launches = launches
-    for _ in range(iterations):
-        solver.step()
-    solver.settle()
-    return {name: p.numpy() for name, p in solver.net.parameters().items()}, solver
-
-
-def assert_same(found, expected):
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-7, atol=1e-9, err_msg=name)
-
-
-def assert_captured(device, text):
-    """Captured training equals that on the CPU, and to the last bit the uncaptured; returns what it ran."""
-    on = device()
-    on.kernels.launches.clear()
-    found, whole = train(on, text)
-    ran = set(on.kernels.launches)
-    assert whole.captured.problem == "" and whole.captured.replayed > 2
-    uncaptured, _ = train(device(), text, launches=False)
-    for name, value in uncaptured.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-    assert_same(found, train("cpu", text)[0])
-    return ran
-
-
+HOW = {"data": DATA, "settings": "base_lr: 0.01 weight_decay: 0.01"}
+CLOSE = {"rtol": 1e-7, "atol": 1e-9}
 FAMILIES = ["Dropout", "PERIODIC groups: 1", "ROW groups: 1", "PERIODIC groups: 2", "ROW groups: 2"]
 OF_IMAGES = {"put_outputs", *(name for name, kernel in KERNELS.items()
                                if set(WINDOW) <= set(kernel.arguments))}
@@ -86,14 +54,15 @@ OF_IMAGES = {"put_outputs", *(name for name, kernel in KERNELS.items()
     for drop in FAMILIES])
 def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cuda, drop):
     groups = 2 if drop == "Dropout" else 1      # of whole channels: see below
-    assert assert_captured(recorded_cuda, net_text(drop, groups)) >= OF_IMAGES
+    assert assert_captured(recorded_cuda, net_text(drop, groups), **HOW, **CLOSE) >= OF_IMAGES
 
 
 @pytest.mark.parametrize("drop", FAMILIES[1::2])
 def test_kept_channels_of_grouped_convolutions_run_uncaptured(recorded_cuda, drop, caplog):
     caplog.set_level(logging.INFO)
-    found, whole = train(recorded_cuda(), net_text(drop, groups=2), iterations=8)
-    assert_same(found, train("cpu", net_text(drop, groups=2), iterations=8)[0])
+    text = net_text(drop, groups=2)
+    found, whole = train(recorded_cuda(), text, iterations=8, **HOW)
+    assert_close(found, train("cpu", text, iterations=8, **HOW)[0], **CLOSE)
     assert not whole.captured.active and whole.captured.replayed == 0
     said = [record.message for record in caplog.records if "uncaptured" in record.message]
     assert said == [f"Steps run uncaptured: {whole.captured.problem}"]
@@ -106,4 +75,4 @@ def test_volumes_are_captured_without_kernels(recorded_cuda):
     text = "\n".join([MEMORY, nets.layer("Reshape", "planes", "data", more=(
         "reshape_param { shape { dim: 0 dim: 1 dim: 3 dim: 7 dim: 6 } }")), more,
         *dropped("volumes", "PERIODIC groups: 1", 1), nets.ip("ip", "volumes", 5), nets.LOSS % "ip"])
-    assert assert_captured(recorded_cuda, text) & OF_IMAGES == {"put_outputs"}
+    assert assert_captured(recorded_cuda, text, **HOW, **CLOSE) & OF_IMAGES == {"put_outputs"}

@@ -4,8 +4,7 @@ import nets
 import numpy as np
 import pytest
 
-import minidrop as md
-from minidrop.config import parse_solver
+from tests.backend.captured_training import assert_captured
 
 DATA = np.random.default_rng(7).standard_normal((22, 13, 1, 1)), np.random.default_rng(8).integers(0, 5, 22)
 LAYERS = {"BatchNorm": "", "Scale": "scale_param { bias_term: true }", "PReLU": "", "LRN": "",
@@ -22,31 +21,11 @@ def net_text(drop):
         nets.ip("ip3", "ip2", 5), nets.LOSS % "ip3"])
 
 
-def train(device, drop, launches=True):
-    """Return all parameters, statistics too, after some iterations, and the solver."""
-    solver = md.Solver(parse_solver("base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 max_iter: 99 "
-                                    f"random_seed: 4 net_param {{ {net_text(drop)} }}"),
-                       device=device, dtype="float64")
-    solver.net.set_input_arrays(*DATA)
-    if solver.captured is not None:
-        solver.captured.launches = launches
-    for _ in range(14):
-        solver.step()
-    solver.settle()
-    return {name: p.numpy() for name, p in solver.net.parameters().items()}, solver
-
-
 @pytest.mark.parametrize("drop", [
     "Dropout", "ROW groups: 1", "PERIODIC groups: 2",
     pytest.param("PERIODIC groups: 1", marks=pytest.mark.full)])
 def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cuda, drop):
-    expected, _ = train("cpu", drop)
-    found, whole = train(recorded_cuda(), drop)
-    assert whole.captured.problem == "" and whole.captured.replayed > 4
-    uncaptured, _ = train(recorded_cuda(), drop, launches=False)
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-8, atol=1e-10, err_msg=name)
-        np.testing.assert_array_equal(found[name], uncaptured[name], err_msg=name)
+    assert_captured(recorded_cuda, net_text(drop), DATA, least=5)
 
 
 TRANSFORMER = "\n".join([
@@ -68,21 +47,4 @@ TRANSFORMER = "\n".join([
 
 
 def test_captured_parts_of_transformers(recorded_cuda):
-    def found(device, launches=True):
-        solver = md.Solver(parse_solver("base_lr: 0.05 lr_policy: 'fixed' momentum: 0.9 max_iter: 99 "
-                                        f"random_seed: 4 net_param {{ {TRANSFORMER} }}"),
-                           device=device, dtype="float64")
-        if solver.captured is not None:
-            solver.captured.launches = launches
-        for _ in range(16):
-            solver.step()
-        solver.settle()
-        return {name: p.numpy() for name, p in solver.net.parameters().items()}, solver
-
-    expected, _ = found("cpu")
-    captured, whole = found(recorded_cuda())
-    assert whole.captured.problem == "" and whole.captured.replayed > 3
-    uncaptured, _ = found(recorded_cuda(), launches=False)
-    for name, value in expected.items():
-        np.testing.assert_allclose(captured[name], value, rtol=1e-8, atol=1e-10, err_msg=name)
-        np.testing.assert_array_equal(captured[name], uncaptured[name], err_msg=name)
+    assert_captured(recorded_cuda, TRANSFORMER, least=4, iterations=16)

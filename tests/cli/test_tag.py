@@ -9,6 +9,7 @@ import pytest
 
 import minidrop as md
 from minidrop.apps import tagging
+from minidrop.cli import sentences
 from minidrop.errors import ConfigError, DataError, SnapshotError
 
 command = importlib.import_module("minidrop.cli.tag")      # its command has the same name
@@ -95,11 +96,11 @@ def test_tags_depend_on_the_sentence_alone(folder):
 
 
 @pytest.mark.parametrize("text, message", [
-    (b"Bob\n\xff\n", "standard input:2: expected text in UTF-8, got the byte 0xFF"),
-    (b"x" * 2000, "standard input:1: expected a line of at most 1000 bytes"),
+    (b"Bob\n\xff\n", "stdin:2: expected text in UTF-8, got the byte 0xFF"),
+    (b"x" * 2000, "stdin:1: expected a line of at most 1000 bytes, got a longer one"),
     (b"x " * 400, "expected a sentence of at most 300 tokens, got one of 400 that begins with 'x x x x x'")])
 def test_wrong_input(tagged, monkeypatch, text, message):
-    monkeypatch.setattr(command, "LINE_LIMIT", 1000)
+    monkeypatch.setattr(sentences, "LONGEST_LINE", 1000)
     monkeypatch.setattr(tagging, "LONGEST", 300)
     result = tagged(text)
     assert result.code == 1 and result.err.startswith(f"error: {message}")
@@ -108,7 +109,7 @@ def test_wrong_input(tagged, monkeypatch, text, message):
 def test_a_column_text_without_tokens(tagged, monkeypatch):
     monkeypatch.setattr(command, "PENDING", 10)
     result = tagged("\n" * 50, "--format", "columns")
-    assert result.code == 1 and "got 10 lines without one" in result.err
+    assert result.code == 1 and "stdin:12: expected a token, got 10 lines without one" in result.err
 
 
 def test_other_nets_and_weights(folder, tmp_path, minidrop):

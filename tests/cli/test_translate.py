@@ -22,11 +22,9 @@ layer { name: "te" type: "Embed" bottom: "t" top: "te" embed_param { input_dim: 
 layer { name: "dec" type: "AttentionDecoder" bottom: "te" bottom: "enc" bottom: "m" top: "dec" decoder_param {
         num_output: 6 weight_filler { type: "uniform" min: -1 max: 1 } } }
 layer { name: "scores" type: "InnerProduct" bottom: "dec" top: "scores" inner_product_param { axis: 2
-num_output: 7
-        weight_filler { type: "uniform" min: -1 max: 1 } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "l" top: "loss" softmax_param { axis: 2
-}
-        loss_param { ignore_label: -1 } }
+        num_output: 7 weight_filler { type: "uniform" min: -1 max: 1 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "l" top: "loss"
+        softmax_param { axis: 2 } loss_param { ignore_label: -1 } }
 """
 INPUT = "a b c\n\nb q\nc c a\n"
 
@@ -50,9 +48,8 @@ def translate(files, capfd, monkeypatch):
     def command(text, *options):
         stream = io.TextIOWrapper(io.BytesIO(text if isinstance(text, bytes) else text.encode()))
         monkeypatch.setattr(sys, "stdin", stream)
-        code = run(["translate", "--model", "net.prototxt", "--weights", "weights.caffemodel", "--device",
-                    "cpu",
-                    *options])
+        code = run(["translate", "--model", "net.prototxt", "--weights", "weights.caffemodel",
+                    "--device", "cpu", *options])
         return (code, *capfd.readouterr())
     return command
 
@@ -82,7 +79,7 @@ def test_bleu_and_progress(translate, files):
 def test_mistakes(translate, files, monkeypatch):
     for text, options, message in (
             (b"a b\na \xff\n", [], "stdin:2: expected text in UTF-8, got the byte 0xFF"),
-            (b"a " * (1 << 20), [], "stdin:1: expected a sentence of at most 1 MiB"),
+            (b"a " * (1 << 20), [], "stdin:1: expected a line of at most 1048576 bytes"),
             ("", ["--input", "nothing.txt"], "nothing.txt"),
             ("", ["--bleu", "nothing.txt"], "nothing.txt"),
             ("", ["--weights", "nothing.h5"], "nothing.h5")):

@@ -8,7 +8,17 @@ import h5py
 import numpy as np
 import pytest
 
-from minidrop.data import HDF5Records, Vocabulary, hdf5, limits, read_idx, read_text, text, vocabulary
+from minidrop.data import (
+    HDF5Records,
+    SentenceVocabulary,
+    Vocabulary,
+    hdf5,
+    limits,
+    read_idx,
+    read_text,
+    text,
+    vocabulary,
+)
 from minidrop.errors import DataError
 
 
@@ -53,6 +63,17 @@ def test_a_text_of_too_many_different_words(tmp_path, small, refused):
     (tmp_path / "a.txt").write_text(" ".join(map(str, range(101))))
     got = refused(lambda: read_text(tmp_path / "a.txt"), "at most 100 different tokens, got 101")
     assert len(got.vocabulary) == 103
+
+
+def test_a_vocabulary_of_too_many_bytes(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(vocabulary, "FILE_LIMIT", 20)
+    for made, advice in ((Vocabulary(["<unk>", "<eos>", "a" * 20]), "is this a text"),
+                         (SentenceVocabulary(["<pad>", "<unk>", "<s>", "</s>", "a"]), "")):
+        made.save(tmp_path / "a.vocabulary")
+        got = refused(lambda made=made: type(made).load(tmp_path / "a.vocabulary"),
+                      f"a.vocabulary: expected a vocabulary of at most 0 MiB, got more; {advice}")
+        assert got.tokens == made.tokens
+        monkeypatch.delenv("MINIDROP_LIMITS")
 
 
 def test_a_vocabulary_of_too_many_words(tmp_path, small, refused):

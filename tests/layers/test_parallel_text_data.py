@@ -1,5 +1,4 @@
-"""ParallelTextData: shapes, settings, vocabularies, checks of the net, resuming, and what snapshots "
-  "record."""
+"""ParallelTextData: shapes, settings, vocabularies, checks of the net, resuming, what snapshots record."""
 
 import json
 

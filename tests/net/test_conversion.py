@@ -256,6 +256,13 @@ def test_a_kind_without_a_layer_to_turn_is_told(layer, warned, caplog):
         "hidden_dropout"] * warned
 
 
+@pytest.mark.parametrize("layer", ['type: "DropConnect" dropout_param { dropout_ratio: 0.5 }', 'type: "ReLU"',
+                                   'type: "Attention" attention_param { dropout_ratio: 0.5 }'])
+def test_a_net_that_drops_nothing_is_what_none_asks_for(layer, caplog):
+    prepare_nets([parse_net(f'layer {{ name: "z" {layer} }}')], "none", [])
+    assert caplog.messages == []
+
+
 IMAGES_NET = '''
 layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"

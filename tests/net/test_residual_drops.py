@@ -113,6 +113,8 @@ def test_a_default_period_divides_the_size_of_a_head():
 @pytest.mark.parametrize(("settings", "message"), [
     ("heads: 5", "no whole number of heads, got heads: 5"),
     ("heads: 0", "no whole number of heads, got heads: 0"),
+    ("whole_heads: true", "layer 'd' .*: whole_heads drops some of several heads, got heads: 1; set"),
+    ("heads: 1 whole_heads: true", "layer 'd' .*: whole_heads drops some of several heads"),
 ])
 def test_heads_that_do_not_fit(settings, message):
     with pytest.raises(ConfigError, match=message):

@@ -209,3 +209,8 @@ def test_sums_in_a_row_take_what_every_branch_keeps():
 def test_a_place_that_is_none():
     with pytest.raises(ConfigError, match="drops 'hiden'; did you mean 'hidden'"):
         Transformer(WIDTH, HEADS, drops={"hiden": 0.5})
+
+
+def test_blocks_are_no_whole_heads():
+    with pytest.raises(ConfigError, match="heads needs a pattern of units, got BLOCK, which drops blocks"):
+        block_net(5, Transformer(WIDTH, HEADS, drops=drops_of(["heads"], "BLOCK")))
