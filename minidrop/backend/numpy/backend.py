@@ -33,7 +33,7 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
     # products, which they do. On one thread 66 rows (of two groups, 200 units) lost 4 % of a step and 100
     # gained 10 %; on two threads 66 lost 25 % and 200 about broke even. A product of 16 rows takes two thirds
     # of the time of one of 32. Constants: results must not depend on the number of threads.
-    rows_of_run, rows_of_gates, rows_of_group = 256, 64, 32
+    rows_of_run, rows_of_group = 256, 32
 
     def __init__(self):
         self.pool = BufferPool()
