@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Products:
     """Dense products, and products that skip dropped blocks of activations."""
 
-    # With how many rows, at half kept, a product for each run of steps pays; smaller products of one pattern
-    # for the gates; and those also where each is split by groups of streams, counting one group's.
-    rows_of_run, rows_of_gates, rows_of_group = 400, 32, 0
+    # With how many rows, at half kept, a product for each run of steps pays; and one for each group of
+    # streams where there was one for all.
+    rows_of_run, rows_of_group = 400, 0
 
     def gemm(self, a: Any, b: np.ndarray, trans_a: bool = False, trans_b: bool = False,
              out: np.ndarray | None = None) -> np.ndarray:
@@ -70,7 +70,7 @@ class Products:
         dropped = rows * (1 - kept_share)
         if calls == 1:
             return dropped >= (self.rows_of_run if held > 1 else 400) * kept_share
-        if calls < 4 or dropped < self.rows_of_gates * kept_share:
+        if calls < 4 or dropped < 32 * kept_share:
             return False
         return not split or split * (1 - kept_share) >= self.rows_of_group * kept_share
 

@@ -30,10 +30,11 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
 
     name = "cpu"
     # A pattern costs its gathers and its share of the update, which more threads do not make faster; it saves
-    # products, which they do. On one thread 66 rows (of two groups, 200 units) lost 4 % of a step and 100
-    # gained 10 %; on two threads 66 lost 25 % and 200 about broke even. A product of 16 rows takes two thirds
-    # of the time of one of 32. Constants: results must not depend on the number of threads.
-    rows_of_run, rows_of_gates, rows_of_group = 256, 64, 32
+    # products, which they do. With 200 units at half kept, on one thread: 66 rows of two groups lost 4 % of a
+    # step to masks, 100 of one gained 10 %, 200 gained 26 %. On two threads only a busy machine was measured,
+    # where 200 lost 13 %: 256 is chosen with a margin, not measured. A product of 16 rows takes two thirds of
+    # the time of one of 32. Constants: results must not depend on the number of threads.
+    rows_of_run, rows_of_group = 256, 32
 
     def __init__(self):
         self.pool = BufferPool()
