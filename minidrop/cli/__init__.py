@@ -24,12 +24,15 @@ from minidrop.cli.convert_data_sets import (
     convert_mnist_siamese_data,
 )
 from minidrop.cli.convert_imageset import convert_imageset
+from minidrop.cli.data import data
 from minidrop.cli.devices import devices
 from minidrop.cli.draw_net import draw_net
 from minidrop.cli.extract_features import extract_features_command
 from minidrop.cli.generate import generate
+from minidrop.cli.init import init
 from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
+from minidrop.cli.predict import predict
 from minidrop.cli.tag import tag
 from minidrop.cli.test import test
 from minidrop.cli.time import time
@@ -75,9 +78,9 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (train, test, time, check, generate, translate, tag, upgrade, patterns, devices, draw_net,
-                 parse_log, classify_command, extract_features_command, convert_imageset, compute_image_mean,
-                 convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
+for _command in (data, init, train, test, predict, time, check, generate, translate, tag, upgrade, patterns,
+                 devices, draw_net, parse_log, classify_command, extract_features_command, convert_imageset,
+                 compute_image_mean, convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -39,6 +40,19 @@ def _all(*options):
 
 def _comma_separated(_context, _option, values):
     return [part for value in values for part in value.split(",") if part or not value]
+
+
+def numbers(count: int | None = None, least: int = 1) -> Callable:
+    """Return a callback that makes a tuple of integers of a text such as 28,28, of an empty one none."""
+    def parse(_context, option, value):
+        if not value:
+            return value if value is None else ()
+        parts = [part.strip() for part in value.split(",")]
+        if count not in (None, len(parts)) or not all(
+                part.isdecimal() and len(part) < 10 and int(part) >= least for part in parts):
+            raise click.BadParameter(f"expected integers with commas, as in {option.metavar}, got {value!r}")
+        return tuple(map(int, parts))
+    return parse
 
 
 def _allow_python(context, _option, value):

@@ -1,6 +1,7 @@
 """Records in HDF5 files, read in slices."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,15 @@ class HDF5Records(Records):
     A relative name is looked up beside the list file, then in the working directory. Every file has one
     dataset for each of `names` (integers, floats or booleans of at most 8 bytes). Axis 0 counts the records
     and agrees within a file; the other axes agree across files. If files store a dataset in different dtypes,
-    it is read as their common dtype.
+    it is read as their common dtype. files: these, in place of what the list names.
 
     Raises DataError, here or when reading, for what is missing, damaged, inconsistent or refused. No file
     stays open.
     """
 
-    def __init__(self, list_path: Any, names: tuple[str, ...]):
+    def __init__(self, list_path: Any, names: tuple[str, ...], files: Sequence[Path] = ()):
         self.list_path, self.names = Path(list_path), tuple(names)
-        self.files = _read_list(self.list_path)
+        self.files = list(files) or _read_list(self.list_path)
         self.packed = False                 # whether any dataset is compressed
         probe(self.files, self.names)
         first = {path: self._look(path) for path in dict.fromkeys(self.files)}

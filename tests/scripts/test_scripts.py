@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from programs import run_here
+from programs import run_here, run_minidrop
 
 from minidrop.data.mean_file import read_mean
 
@@ -28,7 +28,7 @@ def environment(tmp_path_factory):
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {name: value for name, value in os.environ.items() if name != "MINIDROP_DATA"}
     environment |= {"MINIDROP_CACHE": str(cache), "PYTHONPATH": path}
-    done = run(environment, "download_data.py", "digits")
+    done = run_minidrop("data", "digits", environment=environment)
     assert done.returncode == 0, done.stderr
     return environment
 
@@ -100,7 +100,7 @@ def test_compare_dropout_mistakes_are_one_clear_message(environment, arguments, 
 def test_compare_dropout_without_data_says_how_to_get_it(environment, tmp_path):
     done = run(environment | {"MINIDROP_CACHE": str(tmp_path)}, "compare_dropout.py", "--iterations", "2")
     assert done.returncode == 1
-    assert "python scripts/download_data.py digits" in done.stderr
+    assert "minidrop data digits" in done.stderr
 
 
 def test_compare_dropout_runs_from_any_folder_and_leaves_nothing(environment, tmp_path):
