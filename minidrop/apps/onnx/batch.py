@@ -1,0 +1,67 @@
+"""Which axes of a net's inputs count records: found by what the net says of a batch twice as large."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from minidrop.backend import get_backend
+from minidrop.config import NetConfig
+from minidrop.errors import ConfigError, MinidropError
+from minidrop.layers import Context
+from minidrop.net import Problems, build_graph
+from minidrop.net.graph import Graph
+
+SEQUENCES = ("Attention", "GRU", "LSTM", "LastState", "Position", "RNN", "Rotary")    # steps, then samples
+MOST_INPUTS = 6             # each of which may count records on two axes
+
+
+def graph_of(config: NetConfig) -> tuple[Graph, Problems]:
+    """Return the Graph of a description in phase TEST on the CPU, and what is wrong with it."""
+    problems = Problems(config)
+    context = Context("TEST", 0, "float32", get_backend("cpu"), config.path)
+    return build_graph(config, context, problems), problems
+
+
+def find_axes(graph: Graph, shapes: dict[str, tuple[int, ...]],
+              describe: Callable[[dict[str, tuple[int, ...]]], NetConfig]) -> tuple[dict[str, int], Graph]:
+    """Return ({input: its axis of records}, the Graph of a batch twice as large as that of `graph`).
+
+    shapes: of the inputs. describe: gives the description for other shapes. Layers of sequences have their
+    records on axis 1, so all inputs whose axes 0 or 1 grow are tried until these layers and no others see
+    longer sequences. Raises ConfigError where no such axes are found, with what stood in the way.
+    """
+    choices = [range(min(2, len(shape))) for shape in shapes.values()]
+    if sum(len(choice) > 1 for choice in choices) > MOST_INPUTS:
+        choices = [choice[:1] for choice in choices]
+    furthest, reason = -1, "no input has an axis that could count records"
+    for axes in itertools.product(*(choice for choice in choices if len(choice))):
+        chosen = dict(zip((name for name, shape in shapes.items() if shape), axes, strict=True))
+        doubled = {name: _doubled(shape, chosen.get(name)) for name, shape in shapes.items()}
+        try:
+            grown, problems = graph_of(describe(doubled))
+            problems.raise_any()
+        except MinidropError as error:
+            place = min((index for index, *_ in problems.found), default=-1)
+            if place > furthest:
+                furthest, reason = place, str(error).split("\n")[0]
+            continue
+        if chosen and all(_counts_samples(*pair) for pair in zip(_sequences(graph), _sequences(grown),
+                                                                 strict=True)):
+            return chosen, grown
+    raise ConfigError(f"the batch cannot be of any size: {reason}; export with a fixed batch (batch=None, "
+                      f"--fixed-batch)")
+
+
+def _doubled(shape, axis):
+    return tuple(2 * length if i == axis else length for i, length in enumerate(shape))
+
+
+def _sequences(graph):
+    """Return the shapes of the first bottoms of layers of sequences."""
+    return [graph.shapes[node.bottoms[0]] for node in graph.nodes if node.config.type in SEQUENCES]
+
+
+def _counts_samples(shape, grown):
+    """Whether a sequence has as many steps in a larger batch, and more samples."""
+    return shape[0] == grown[0] and shape[1] < grown[1]

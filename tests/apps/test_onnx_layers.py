@@ -1,0 +1,128 @@
+"""Every layer type as ONNX computes what minidrop computes, or says why it has no equivalent."""
+
+import numpy as np
+import pytest
+from backend.test_layers_agree import CASES, TOPS
+from cases import in_turn
+from nets import inputs, net_of, numbers
+from onnx_files import assert_equal_outputs, exported
+
+from minidrop import ConfigError
+from minidrop.apps.onnx import exported_types, exports
+from minidrop.apps.onnx.refused import REASONS
+from minidrop.layers import known_layers
+
+FILLERS = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
+BEGINS = np.arange(5)[:, None] * np.ones((5, 3)) > 0        # whole sequences of 5 steps
+PADDED = BEGINS & (np.arange(5)[:, None] < (5, 2, 1))
+SEQUENCE, IMAGES = numbers(5, 3, 7), numbers(3, 5, 4, 3)
+STATES = [numbers(1, 3, 4, seed=seed) for seed in (1, 2)]
+
+
+def recurrent(more="", outputs=4):
+    return f"recurrent_param {{ num_output: {outputs} {FILLERS} {more} }}"
+
+
+def convolution(settings):
+    return f"convolution_param {{ num_output: 4 {FILLERS} {settings} }}"
+
+
+# Beside the cases of all layers, {type: [(settings, bottoms)]}.
+MORE = {
+    "ArgMax": [("argmax_param { top_k: 2 out_max_val: true }", (np.round(numbers(6, 5)),)),
+               ("argmax_param { axis: 1 top_k: 2 }", (np.round(numbers(6, 5)),))],
+    "Attention": [("attention_param { num_heads: 2 causal: true }",
+                   (numbers(6, 3, 4), numbers(4, 3, 4), numbers(4, 3, 6))),
+                  ("attention_param { num_heads: 1 causal: true scale: 0.3 }",
+                   (numbers(5, 3, 4), numbers(5, 3, 4), numbers(5, 3, 2), PADDED)),
+                  ("attention_param { num_heads: 2 }",
+                   (numbers(4, 3, 4), numbers(5, 3, 4), numbers(5, 3, 2), 0 * PADDED))],
+    "BatchNorm": [("batch_norm_param { use_global_stats: false eps: 0.01 }", (IMAGES,))],
+    "Convolution": [(convolution(settings), (x,)) for settings, x in (
+        ("kernel_size: 2 stride: 2", numbers(3, 2, 7)), ("kernel_size: 2 pad: 1", numbers(2, 2, 3, 4, 5)),
+        ("axis: 2 kernel_size: 2", numbers(2, 3, 2, 4, 5)), ("kernel_size: 3 bias_term: false",
+                                                              numbers(2, 3, 5, 5)))],
+    "Crop": [("crop_param { axis: 2 offset: 1 }", (IMAGES, numbers(3, 5, 3, 2)))],
+    "Deconvolution": [(convolution("kernel_h: 3 kernel_w: 2 stride: 2 dilation: 2 pad: 1"), (IMAGES,))],
+    "Eltwise": [("eltwise_param { operation: SUM coeff: 1 coeff: -0.5 coeff: 2 }",
+                 [numbers(4, 3, seed=seed) for seed in range(3)])],
+    "GRU": [(recurrent(), (SEQUENCE, BEGINS)), (recurrent("bidirectional: true"), (SEQUENCE, BEGINS)),
+            (recurrent("expose_hidden: true"), (SEQUENCE, BEGINS | True, STATES[0]))],
+    "InnerProduct": [(f"inner_product_param {{ num_output: 4 axis: 2 {FILLERS} {more} }}", (x,))
+                     for more in ("", "transpose: true") for x in (SEQUENCE, numbers(2, 3, 4, 2))],
+    "LSTM": [(recurrent(), (SEQUENCE, BEGINS)), (recurrent("bidirectional: true"), (SEQUENCE, BEGINS)),
+             (recurrent(), (numbers(5, 3, 2, 4), BEGINS, numbers(3, 2, 2))),
+             (recurrent("bidirectional: true"), (SEQUENCE, BEGINS, numbers(3, 6))),
+             (recurrent("expose_hidden: true"), (SEQUENCE, BEGINS | True, *STATES)),
+             (recurrent(), (SEQUENCE[:1], BEGINS[:1]))],
+    "LRN": [("lrn_param { local_size: 3 alpha: 2 }", (x,)) for x in (numbers(3, 5, 4), numbers(2, 4, 2, 3, 2))],
+    "LastState": [(settings, (numbers(5, 3, 6), PADDED))
+                  for settings in ("", "recurrent_param { bidirectional: true }")],
+    "MVN": [("", (numbers(3, 4),)), ("mvn_param { across_channels: true eps: 0.1 }", (numbers(3, 4),))],
+    "Pooling": [(f"pooling_param {{ {settings} }}", (numbers(2, 3, height, width) + 1,))
+                for settings in ("pool: MAX kernel_size: 3 stride: 2", "pool: MAX kernel_size: 3 stride: 2 pad: 1",
+                                 "pool: MAX kernel_size: 2 stride: 3", "pool: AVE kernel_size: 3 stride: 2",
+                                 "pool: AVE kernel_size: 3 stride: 2 pad: 2", "pool: AVE kernel_size: 2 stride: 3 "
+                                 "round_mode: FLOOR", "pool: MAX kernel_size: 3 stride: 2 round_mode: FLOOR",
+                                 "pool: STOCHASTIC kernel_size: 3 stride: 2", "pool: AVE global_pooling: true",
+                                 "pool: STOCHASTIC global_pooling: true")
+                for height, width in ((6, 7), (8, 5), (9, 10))],
+    "RNN": [(recurrent(more), (SEQUENCE, BEGINS)) for more in
+            ("", "output_product: false", "bidirectional: true", "bidirectional: true output_product: false")],
+    "Scale": [("scale_param { axis: 0 }", (numbers(3, 4, 2), numbers(3))), ("scale_param { axis: 0 }",
+                                                                            (numbers(3, 4), np.array(1.5)))],
+    "Slice": [("slice_param { axis: 0 }", (numbers(4, 3),)), ("slice_param { axis: 2 slice_point: 1 }", (IMAGES,))],
+}
+TIED_TOPS = {("LSTM", "expose_hidden"): ("y", "z", "w"), ("GRU", "expose_hidden"): ("y", "z"),
+             ("Pooling", "MAX kernel_size: 3 stride: 2 pad"): ("y", "z")}
+RECURRENT = ("LSTM", "GRU", "RNN")
+
+
+def cases():
+    """Yield (type, settings, bottoms) of the types that are exported; whole sequences where it matters."""
+    for kind in exported_types():
+        own = [] if kind in (*RECURRENT, "LastState") else CASES[kind]
+        yield from ((kind, *case) for case in [*own, *MORE.get(kind, [])])
+
+
+def tops_of(kind, settings):
+    found = [tops for (own, part), tops in TIED_TOPS.items() if own == kind and part in settings]
+    return found[0] if found else TOPS.get(kind, ("y",))
+
+
+def test_every_layer_type_is_exported_or_has_a_reason():
+    assert sorted([*exported_types(), *REASONS]) == known_layers(), (
+        "a layer type without a function in minidrop/apps/onnx and without a reason in its refused.py")
+    assert set(exported_types()) <= set(CASES)
+
+
+@in_turn("kind, settings, bottoms", list(cases()), ids=lambda case: f"{case[0]} {case[1]}")
+def test_a_layer_computes_the_same(tmp_path, kind, settings, bottoms):
+    names, tops = "abcdef"[:len(bottoms)], tops_of(kind, settings)
+    blobs = " ".join([*(f'bottom: "{name}"' for name in names), *(f'top: "{top}"' for top in tops)])
+    if not (names and tops):            # a net in use reads something, and gives something
+        bottoms, names, tops = bottoms or [numbers(2, 3)], names or "a", (*tops, "other")
+    others = ['layer { name: "other" type: "AbsVal" bottom: "a" top: "other" }'] * ("other" in tops)
+    net = net_of(inputs(*map(np.shape, bottoms)), *others, f'layer {{ name: "l" type: "{kind}" {blobs} {settings} }}',
+                 phase="TEST", seed=3)
+    for name, parameter in net.parameters().items():        # those that begin as 0 or 1 would hide mistakes
+        parameter.data[...] = np.abs(parameter.data) + numbers(*parameter.shape, low=0.1, high=0.9)
+    given = dict(zip(names, bottoms, strict=True))
+    assert_equal_outputs(net, tmp_path / "layer.onnx", given, tops, batch=None)
+
+
+def test_unknown_and_refused_layers_are_listed_together(tmp_path):
+    net = net_of(inputs((5, 3, 4), (6, 3, 4), (6, 3)), f'''
+        layer {{ name: "d" type: "AttentionDecoder" bottom: "a" bottom: "b" bottom: "c" top: "d"
+                decoder_param {{ num_output: 4 {FILLERS} }} }}
+        layer {{ name: "p" type: "Position" bottom: "d" top: "p" position_param {{ max_steps: 9 continues: true }} }}''',
+                 phase="TEST")
+    with pytest.raises(ConfigError) as caught:
+        exported(net, tmp_path / "net.onnx", outputs=["p"], batch=None)
+    first, second = str(caught.value).split("\n")
+    assert first == ("net.prototxt:6:9: layer 'd' (AttentionDecoder): it reads its own result at the next step, "
+                     "which no operator of ONNX does; use `minidrop translate`")
+    assert second.startswith("net.prototxt:8:9: layer 'p' (Position): continues: it counts on from pass to pass")
+    assert not (tmp_path / "net.onnx").exists()
+    with pytest.raises(ValueError, match="registered twice"):
+        exports("ReLU")(lambda to, layer, x: x)
