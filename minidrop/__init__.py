@@ -5,6 +5,7 @@ from minidrop.kernels import threads  # before anything loads NumPy, see there
 # isort: split
 from minidrop import functions
 from minidrop.apps.generation import TextModel
+from minidrop.apps.onnx import export_onnx
 from minidrop.apps.tagging import Tagger
 from minidrop.apps.translation import Translator
 from minidrop.apps.uncertainty import evaluate_monte_carlo, monte_carlo
@@ -31,5 +32,5 @@ __version__ = "0.1.0"
 __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", "Kept", "L", "Layer",
            "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError",
            "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TextModel", "Translator",
-           "__version__", "check_gradients", "evaluate_monte_carlo", "functions", "load_weights",
+           "__version__", "check_gradients", "evaluate_monte_carlo", "export_onnx", "functions", "load_weights",
            "monte_carlo", "no_grad", "register_layer", "register_pattern", "threads"]

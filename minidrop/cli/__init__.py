@@ -27,6 +27,7 @@ from minidrop.cli.convert_imageset import convert_imageset
 from minidrop.cli.data import data
 from minidrop.cli.devices import devices
 from minidrop.cli.draw_net import draw_net
+from minidrop.cli.export import export
 from minidrop.cli.extract_features import extract_features_command
 from minidrop.cli.generate import generate
 from minidrop.cli.init import init
@@ -78,8 +79,8 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (data, init, train, test, predict, time, check, generate, translate, tag, upgrade, patterns,
-                 devices, draw_net, parse_log, classify_command, extract_features_command, convert_imageset,
+for _command in (data, init, train, test, predict, time, check, generate, translate, tag, export, upgrade,
+                 patterns, devices, draw_net, parse_log, classify_command, extract_features_command, convert_imageset,
                  compute_image_mean, convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)
 

@@ -98,8 +98,8 @@ device_options = _all(
     dtype_option, precision_option)
 
 weights_option = click.option("--weights", multiple=True, callback=_comma_separated, metavar="A.h5,B.h5",
-                              help="Copy weights by the names of layers: from snapshots, or Caffe's "
-                              ".caffemodel and .caffemodel.h5 files.")
+                              help="Copy weights by the names of layers: from snapshots, .safetensors, or "
+                              "Caffe's .caffemodel and .caffemodel.h5 files.")
 
 skip_option = click.option("--skip-mismatched", is_flag=True,
                            help="Leave weights whose shape differs from the file's as they are.")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.data.binaryproto import Blob
-from minidrop.errors import MOST_MISTAKES, SnapshotError
+from minidrop.errors import MOST_MISTAKES, SnapshotError, nearest
 from minidrop.net.load_report import LoadReport, shown
 from minidrop.net.vocabularies import vocabularies_of, warn_of_other_vocabularies
 from minidrop.snapshot import read_snapshot, split_key
 from minidrop.snapshot.caffe_file import CaffeWeights, file_kind, read_binary_weights
 from minidrop.snapshot.caffe_hdf5 import read_hdf5_weights
+from minidrop.snapshot.safetensors_file import read_safetensors
 
 if TYPE_CHECKING:
     from minidrop.net.net import Net
@@ -72,7 +73,15 @@ class Loading:
         """Choose what one file holds; a later file counts more."""
         kind, before = file_kind(path), len(self.report.mismatched)
         if kind == "snapshot":
-            chosen, others = self._of_snapshot(path)
+            snapshot = read_snapshot(path)
+            self._attrs.append((path, snapshot.attrs))
+            chosen, others = self._of_names(path, {
+                "/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
+                if key.startswith("data/")}, snapshot.attrs)
+        elif kind == "safetensors":
+            found, metadata = read_safetensors(path)
+            self._check_names(path, found)
+            chosen, others = self._of_names(path, found, metadata)
         else:
             chosen, others = self._of_caffe(read_hdf5_weights(path) if kind == "hdf5"
                                             else read_binary_weights(path))
@@ -97,13 +106,18 @@ class Loading:
         self.report.shapes.update(others)
         self.report.left_out += [name for name in others if name not in self.report.left_out]
 
-    def _of_snapshot(self, path):
-        """Return ({name: Blob}, {name in the file: shape} of the others) of a snapshot of minidrop."""
-        snapshot = read_snapshot(path)
-        self._attrs.append((path, snapshot.attrs))
-        found = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
-                 if key.startswith("data/")}
-        for names in _shared_names(path, snapshot.attrs):
+    def _check_names(self, path, found):
+        """Raise SnapshotError for a parameter that a layer of this net does not have."""
+        for name in found:
+            layer, _, parameter = name.rpartition("/")
+            own = self.net.params.get(layer, {})
+            if layer in self.net.layers and parameter not in own:
+                raise SnapshotError(f"{path}: layer {layer!r} has no parameter {parameter[:80]!r}"
+                                    f"{nearest(parameter, own)} (it has: {', '.join(own) or 'none'})")
+
+    def _of_names(self, path, found, attrs):
+        """Return ({name: Blob}, {name in the file: shape} of the others) of {name: array} of minidrop's."""
+        for names in _shared_names(path, attrs):
             for name in names[1:]:
                 if names[0] in found:
                     found.setdefault(name, found[names[0]])

@@ -3,7 +3,7 @@
     graph of the net in use -> each layer, by its type, to nodes -> the nodes that outputs need -> file
 """
 
-from minidrop.apps.onnx import (  # noqa: F401: they register what they export
+from minidrop.apps.onnx import (  # noqa: F401 - they register what they export
     attention,
     elementwise,
     images,
@@ -12,7 +12,8 @@ from minidrop.apps.onnx import (  # noqa: F401: they register what they export
     recurrent,
     shape,
 )
-from minidrop.apps.onnx.export import Exported, export_onnx
+from minidrop.apps.onnx.export import OLDEST_OPSET, OPSET, Exported, export_onnx
 from minidrop.apps.onnx.writer import LayerWriter, NotExportable, exported_types, exports
 
-__all__ = ["Exported", "LayerWriter", "NotExportable", "export_onnx", "exported_types", "exports"]
+__all__ = ["OLDEST_OPSET", "OPSET", "Exported", "LayerWriter", "NotExportable", "export_onnx", "exported_types",
+           "exports"]

@@ -1,0 +1,59 @@
+"""minidrop export: a trained net as a file for other programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from minidrop.apps.onnx import OLDEST_OPSET, OPSET, export_onnx
+from minidrop.cli.console import echo, visible_name
+from minidrop.cli.options import Command, ignore_unknown_option, net_options, numbers, stated, weights_option
+from minidrop.config import load_net
+from minidrop.net.conversion import prepare_nets
+
+
+def _shapes(context, option, values):
+    """Return {input: shape} of texts such as data=64,1,28,28."""
+    found = {}
+    for value in values:
+        name, equals, shape = value.rpartition("=")
+        if not equals or not name or not shape:
+            raise click.BadParameter(f"expected an input and its shape, as in {option.metavar}, got {value!r}")
+        found[name] = numbers()(context, option, shape)
+    return found
+
+
+@click.command(cls=Command)
+@click.option("--model", required=True, metavar="FILE", help="The network file: a train_val or a deploy one.")
+@weights_option
+@click.option("--onnx", "out", required=True, metavar="FILE.onnx", help="Where the net goes.")
+@click.option("--batch", default="N", show_default=True, metavar="NAME",
+              help="What the size of a batch is called, which may be any.")
+@click.option("--fixed-batch", is_flag=True, help="Batches have the size that the network file gives them.")
+@click.option("--shape", "shapes", multiple=True, callback=_shapes, metavar="data=64,1,28,28",
+              help="The shape of an input, with its batch, where its data is not there to tell. Repeatable.")
+@click.option("--output", "outputs", multiple=True, metavar="BLOB",
+              help="Give this blob. Repeatable.  [default: what losses judge, by probabilities]")
+@click.option("--opset", type=int, default=OPSET, show_default=True, metavar="N",
+              help=f"The version of ONNX's operators, {OLDEST_OPSET} or later.")
+@net_options
+@ignore_unknown_option
+def export(model: str, weights: Any, out: str, batch: str, fixed_batch: bool, shapes: Any, outputs: tuple[str, ...],
+           opset: int, overrides: tuple, dropout: str | None, level: int, stages: list,
+           ignore_unknown: bool) -> None:
+    """Write a trained net as an ONNX file, which other programs run.
+
+    The net is that of phase TEST without what reads labels; its inputs are what the data layer gives behind
+    its transform_param (scale, mean, crop). A layer without an equivalent is an error that names all of them.
+    """
+    if not weights:
+        raise click.UsageError("give --weights, a snapshot of the net or a .caffemodel")
+    config = load_net(model, ignore_unknown)
+    prepare_nets([config], dropout, overrides)
+    done = export_onnx(config, out, list(weights), opset, None if fixed_batch else batch, shapes, outputs,
+                       *stated(config, level, stages))
+    for what, blobs in (("input", done.inputs), ("output", done.outputs)):
+        for name, shape in blobs.items():
+            echo(f"{what} {visible_name(name)}: {' x '.join(map(str, shape)) or 'one number'}")
+    echo(f"{visible_name(out)}: {done.bytes / 1e6:.1f} MB, opset {opset}")
