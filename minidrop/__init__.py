@@ -24,6 +24,7 @@ from minidrop.errors import (
 from minidrop.kept import Kept
 from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net
+from minidrop.net.state_dict import from_torch_state_dict, to_torch_state_dict
 from minidrop.patterns import register_pattern
 from minidrop.solver import Solver, load_weights
 
@@ -32,5 +33,6 @@ __version__ = "0.1.0"
 __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", "Kept", "L", "Layer",
            "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError",
            "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TextModel", "Translator",
-           "__version__", "check_gradients", "evaluate_monte_carlo", "export_onnx", "functions", "load_weights",
-           "monte_carlo", "no_grad", "register_layer", "register_pattern", "threads"]
+           "__version__", "check_gradients", "evaluate_monte_carlo", "export_onnx", "from_torch_state_dict",
+           "functions", "load_weights", "monte_carlo", "no_grad", "register_layer", "register_pattern", "threads",
+           "to_torch_state_dict"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,10 +58,7 @@ class Loading:
 
     def apply(self) -> LoadReport:
         """Copy the arrays into the net, log the report and return it."""
-        net = self.net
-        for name, blob in self.chosen.items():
-            target = self._targets[name].data
-            target[...] = net.backend.asarray(blob.array.reshape(target.shape), net.dtype)
+        copy_values(self.net, ((name, blob.array) for name, blob in self.chosen.items()))
         log.info("%s", self.report)
         for name in self.report.left:
             log.warning("%s: not copied: %s", ", ".join(self.report.paths), name)
@@ -98,7 +95,7 @@ class Loading:
                                 f"{', '.join(sorted(others)[:6]) or 'none'}; the net has "
                                 f"{', '.join(sorted(self._targets)[:6]) or 'none'})")
         for name, blob in chosen.items():
-            if not _is_finite(blob.array, self.net.dtype):
+            if not is_finite(blob.array, self.net.dtype):
                 raise SnapshotError(f"{path}: {name} has a NaN, an infinity or a number too large for "
                                     f"{self.net.dtype}; use weights of before")
         self.chosen.update(chosen)
@@ -178,7 +175,15 @@ def paths_of(paths: Paths) -> list[str | os.PathLike]:
     return found
 
 
-def _is_finite(array, dtype):
+def copy_values(net: Net, values: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Copy arrays to parameters, each ("layer/parameter", as many numbers), which have been checked."""
+    targets = net.parameters()
+    for name, array in values:
+        target = targets[name].data
+        target[...] = net.backend.asarray(array.reshape(target.shape), net.dtype)
+
+
+def is_finite(array: np.ndarray, dtype: str) -> bool:
     """Whether all numbers are finite in `dtype`; the copy that this needs is small."""
     flat = array.reshape(-1)
     with np.errstate(over="ignore"):

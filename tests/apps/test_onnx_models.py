@@ -1,14 +1,15 @@
 """The nets of models/ as ONNX files, with random weights: what onnxruntime computes, for batches of any size."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from nets import inputs, ip, layer, net_of, numbers
-from onnx_files import assert_equal_outputs, exported, onnx, run
+from onnx_files import assert_equal_outputs, exported, package, run
 
-from minidrop import ConfigError, Net, SnapshotError
+from minidrop import BackendError, ConfigError, Net, SnapshotError, export_onnx
 from minidrop.config import load_net, parse_net
 from minidrop.net.deploy import deployment
 
@@ -113,7 +114,7 @@ def test_one_array_of_shared_weights_and_names_of_constants(tmp_path):
                  ip("out", "embed", 9, "axis: 2 bias_term: false", share), phase="TEST")
     given = {"a": np.arange(12).reshape(4, 3) % 9}
     assert_equal_outputs(net, tmp_path / "net.onnx", given)
-    graph = onnx.load(tmp_path / "net.onnx").graph
+    graph = package().load(tmp_path / "net.onnx").graph
     assert [value.name for value in graph.initializer] == ["embed.weight"]
 
 
@@ -123,19 +124,19 @@ def test_outputs_that_are_the_same_value_inputs_or_written_in_place(tmp_path):
     given = {"a": numbers(4, 3)}
     found = assert_equal_outputs(net, tmp_path / "net.onnx", given, ("y", "z", "t"))
     np.testing.assert_array_equal(found["y"], found["z"])
-    model = onnx.load(tmp_path / "net.onnx")
-    onnx.checker.check_model(model, full_check=True)
+    model = package().load(tmp_path / "net.onnx")
+    package().checker.check_model(model, full_check=True)
     assert (model.producer_name, model.opset_import[0].version) == ("minidrop", 18)
 
 
 def test_settings_of_the_file(tmp_path):
     net = net_of(inputs((4, 3)), ip("y", "a", 2), phase="TEST")
-    newest = onnx.defs.onnx_opset_version()
+    newest = package().defs.onnx_opset_version()
     for opset in (17, newest + 1):
         with pytest.raises(ConfigError, match=f"opset: expected 18 to {newest}"):
             exported(net, tmp_path / "net.onnx", opset=opset)
     exported(net, tmp_path / "net.onnx", opset=21)
-    assert onnx.load(tmp_path / "net.onnx").opset_import[0].version == 21
+    assert package().load(tmp_path / "net.onnx").opset_import[0].version == 21
     done = exported(net, tmp_path / "net.onnx", batch=None)
     assert done.inputs == {"a": (4, 3)}
 
@@ -177,3 +178,9 @@ def test_an_input_may_have_a_multiple_of_the_batch(tmp_path):
     given = batch_of(other)
     other.forward(**given)
     np.testing.assert_allclose(run(path, given)["y"], other.blobs["y"].numpy(), atol=1e-6)
+
+
+def test_without_the_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(BackendError, match=r'python -m pip install "minidrop\[onnx\]", or python -m pip install onnx'):
+        export_onnx(net_of(inputs((4, 3)), ip("y", "a", 2)), tmp_path / "net.onnx")
