@@ -34,5 +34,5 @@ __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "Function", 
            "MinidropError", "Net", "NetParameter", "NetSpec", "NonFiniteError", "Parameter", "ShapeError",
            "SnapshotError", "Solver", "SolverParameter", "Tagger", "Tensor", "TextModel", "Translator",
            "__version__", "check_gradients", "evaluate_monte_carlo", "export_onnx", "from_torch_state_dict",
-           "functions", "load_weights", "monte_carlo", "no_grad", "register_layer", "register_pattern", "threads",
-           "to_torch_state_dict"]
+           "functions", "load_weights", "monte_carlo", "no_grad", "register_layer", "register_pattern",
+           "threads", "to_torch_state_dict"]

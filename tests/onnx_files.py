@@ -35,15 +35,21 @@ def run(path, given):
 
 
 def assert_equal_outputs(net, path, given, outputs=(), where=None, **options):
-    """Export a net and hold what the file computes against the net's own pass, to 1e-5 of the largest number.
+    """Export a net and hold what the file computes against the net's own pass; see `assert_computes`."""
+    exported(net, path, outputs=outputs, **options)
+    found = assert_computes(path, net, given, where)
+    assert set(outputs) <= set(found)
+    return found
+
+
+def assert_computes(path, net, given, where=None):
+    """A file computes what a net does, to 1e-5 of the largest number; returns {output: array}.
 
     where: {output: mask} of the entries that are compared.
     """
-    exported(net, path, outputs=outputs, **options)
     found = run(path, given)
     net.reset_states()
     net.forward(**{name: np.asarray(value, float) for name, value in given.items()})
-    assert set(outputs) <= set(found)
     for name, array in found.items():
         expected = net.blobs[name].numpy()
         assert array.shape == expected.shape, name

@@ -80,8 +80,9 @@ def commands(modules: tuple) -> None:
 
 
 for _command in (data, init, train, test, predict, time, check, generate, translate, tag, export, upgrade,
-                 patterns, devices, draw_net, parse_log, classify_command, extract_features_command, convert_imageset,
-                 compute_image_mean, convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
+                 patterns, devices, draw_net, parse_log, classify_command, extract_features_command,
+                 convert_imageset, compute_image_mean, convert_mnist_data, convert_cifar_data,
+                 convert_mnist_siamese_data):
     commands.add_command(_command)
 
 

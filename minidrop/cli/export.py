@@ -19,7 +19,8 @@ def _shapes(context, option, values):
     for value in values:
         name, equals, shape = value.rpartition("=")
         if not equals or not name or not shape:
-            raise click.BadParameter(f"expected an input and its shape, as in {option.metavar}, got {value!r}")
+            raise click.BadParameter(f"expected an input and its shape, as in {option.metavar}, got "
+                                     f"{value!r}")
         found[name] = numbers()(context, option, shape)
     return found
 
@@ -39,9 +40,9 @@ def _shapes(context, option, values):
               help=f"The version of ONNX's operators, {OLDEST_OPSET} or later.")
 @net_options
 @ignore_unknown_option
-def export(model: str, weights: Any, out: str, batch: str, fixed_batch: bool, shapes: Any, outputs: tuple[str, ...],
-           opset: int, overrides: tuple, dropout: str | None, level: int, stages: list,
-           ignore_unknown: bool) -> None:
+def export(model: str, weights: Any, out: str, batch: str, fixed_batch: bool, shapes: Any,
+           outputs: tuple[str, ...], opset: int, overrides: tuple, dropout: str | None, level: int,
+           stages: list, ignore_unknown: bool) -> None:
     """Write a trained net as an ONNX file, which other programs run.
 
     The net is that of phase TEST without what reads labels; its inputs are what the data layer gives behind
@@ -56,4 +57,6 @@ def export(model: str, weights: Any, out: str, batch: str, fixed_batch: bool, sh
     for what, blobs in (("input", done.inputs), ("output", done.outputs)):
         for name, shape in blobs.items():
             echo(f"{what} {visible_name(name)}: {' x '.join(map(str, shape)) or 'one number'}")
+    for name in done.unread:
+        echo(f"no input {visible_name(name)}: recurrent layers begin at the first step of each call")
     echo(f"{visible_name(out)}: {done.bytes / 1e6:.1f} MB, opset {opset}")

@@ -100,8 +100,8 @@ def deployment(source: NetConfig, outputs: Sequence[str] = (), level: int = 0,
     A loss or metric judges those of its bottoms that weights have a part in; these are the outputs, and so is
     what no layer reads. A SoftmaxWithLoss becomes a Softmax, a SigmoidCrossEntropyLoss a Sigmoid, whose top
     is called BLOB_prob. outputs: other blobs instead. Layers that these do not need are left out, with them
-    those that read labels. texts: whether data layers may read texts, which have applications of their own for
-    records. Raises ConfigError for others of them, and for outputs that are none.
+    those that read labels. texts: whether data layers may read texts. Raises ConfigError for texts
+    otherwise, as they have applications of their own, and for outputs that are none.
     """
     config = filter_state(source, pb.TEST, level, stages)
     if not any(_feeds(layer) for layer in config.message.layer):

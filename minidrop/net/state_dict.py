@@ -68,11 +68,12 @@ def from_torch_state_dict(net: Net, state: Mapping[str, Any], mapping: Mapped | 
              for part, arrays in _written(net, mapping)]
     expected = {key: shape for _, own in parts for key, (_, shape) in own.items()}
     _check_keys(state, expected)
-    arrays = {key: _checked(key, state[key], shape, net.dtype) for key, shape in expected.items() if key in state}
+    arrays = {key: _checked(key, state[key], shape, net.dtype) for key, shape in expected.items()
+              if key in state}
     values: dict[str, np.ndarray] = {}
     for part, own in parts:
-        read = part.form.read(part.layer, {end: arrays[key] for key, (end, _) in own.items() if key in arrays})
-        for name, array in read.items():
+        given = {end: arrays[key] for key, (end, _) in own.items() if key in arrays}
+        for name, array in part.form.read(part.layer, given).items():
             if name not in part.names:
                 refuse_bias(part.key(name), array)
             else:
@@ -109,8 +110,9 @@ def _written(net, mapping) -> Iterator[tuple[_Part, dict[str, np.ndarray]]]:
             arrays = {own: _host(net, full) for own, full in names.items()}
             found.append((part, form.write(node.layer, arrays)))
         except NoModule as error:
-            wrong.append(f"{net.config.where(node.index)}: layer {node.name!r} ({node.config.type}): {error}; or "
-                         f"leave the layer out with mapping={{{node.name!r}: None}}")
+            where = net.config.where(node.index)
+            wrong.append(f"{where}: layer {node.name!r} ({node.config.type}): {error}; or leave the layer "
+                         f"out with mapping={{{node.name!r}: None}}")
     if wrong:
         raise ConfigError.of(wrong)
     yield from found
@@ -157,8 +159,8 @@ def _each_once(net, values):
         given = [name for name in names if name in values]
         for name in given[1:]:
             if not np.array_equal(values[name], values[given[0]]):
-                raise SnapshotError(f"state_dict: {given[0]} and {name} are one array in this net, but the values "
-                                    f"for them differ")
+                raise SnapshotError(f"state_dict: {given[0]} and {name} are one array in this net, but the "
+                                    f"values for them differ")
         if given:
             found[first] = values[given[0]]
     return found

@@ -39,7 +39,8 @@ class Form:
 
 def form_of(layer_type: str) -> Form | None:
     """Return the Form of a layer type, None without parameters or without such a module."""
-    return _forms.get(layer_type) if layer_type in _forms else None
+    found: Any = _forms.get(layer_type) if layer_type in _forms else None
+    return found
 
 
 def known_forms() -> list[str]:
@@ -80,7 +81,8 @@ _forms.register("Parameter")(_same("Parameter", {"weight": ""}))
 
 # -- products ------------------------------------------------------------------------------------------------
 def _write_linear(layer, arrays):
-    return {name: array.T if name == "weight" and layer.transpose else array for name, array in arrays.items()}
+    return {name: array.T if name == "weight" and layer.transpose else array
+            for name, array in arrays.items()}
 
 
 for _type in ("InnerProduct", "DropConnect"):
@@ -178,5 +180,5 @@ for _type in _ORDERS:
 def refuse_bias(key: str, bias: np.ndarray) -> None:
     """Raise SnapshotError for a bias other than 0 where the Scale behind a BatchNorm has none."""
     if np.any(bias):
-        raise SnapshotError(f"{key}: the Scale behind the BatchNorm has no bias, but this is not 0; set bias_term: "
-                            f"true in its scale_param")
+        raise SnapshotError(f"{key}: the Scale behind the BatchNorm has no bias, but this is not 0; set "
+                            f"bias_term: true in its scale_param")

@@ -17,13 +17,13 @@ from minidrop.snapshot.seal import open_regular
 from minidrop.snapshot.writer import replacing_safely
 
 VERSION = 1
-METADATA = "minidrop"       # one entry, as the package writes several in any order: JSON of version and shared
+METADATA = "minidrop"       # JSON of version and shared: one entry, as several are written in any order
 WHAT = "the file of weights"
 DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 
 
-def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, Any], shared: Sequence[Sequence[str]] = (),
-                      to_host: Callable = np.asarray) -> None:
+def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, Any],
+                      shared: Sequence[Sequence[str]] = (), to_host: Callable = np.asarray) -> None:
     """Write {"layer/parameter": array} under the keys layer.parameter, float64 as such.
 
     shared: the names of each array that several layers have, that in `arrays` first; they are metadata.
@@ -38,10 +38,11 @@ def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, Any], shared
 
 
 def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return ({"layer/parameter": array}, attributes as of a snapshot) of a file, which may come from anybody.
+    """Return ({"layer/parameter": array}, attributes as of a snapshot) of a file, which may be anybody's.
 
-    Arrays are of float16, float32 or float64. A file that another program wrote has no attributes. Raises SnapshotError for a file that is damaged, of a later
-    version, or has other keys or numbers; also without the package safetensors.
+    Arrays are of float16, float32 or float64. A file that another program wrote has no attributes. Raises
+    SnapshotError for a file that is damaged, of a later version, or has other keys or numbers; also without
+    the package safetensors.
     """
     package = _package(path)
     with explained(path), open_regular(path, "file of weights"):
@@ -55,15 +56,17 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], di
     except MemoryError as error:
         raise SnapshotError(f"{path}: not enough memory to read it") from error
     except package.SafetensorError as error:
-        raise SnapshotError(f"{path}: is no intact .safetensors file ({str(error)[:200]}); get it again") from None
+        raise SnapshotError(f"{path}: is no intact .safetensors file ({str(error)[:200]}); get it again"
+                            ) from None
 
 
 def _package(path):
     try:
         import safetensors.numpy
     except ImportError:
-        raise SnapshotError(f"{path}: .safetensors files need the package safetensors; install it with python "
-                            f'-m pip install "minidrop[safetensors]", or python -m pip install safetensors'
+        raise SnapshotError(f"{path}: .safetensors files need the package safetensors; install it with "
+                            'python -m pip install "minidrop[safetensors]", or python -m pip install '
+                            "safetensors"
                             ) from None
     return safetensors
 
@@ -78,8 +81,8 @@ def _attributes(path, text):
     except (ValueError, TypeError, KeyError, RecursionError):
         raise SnapshotError(f"{path}: its metadata are none of minidrop's: {text[:80]!r}") from None
     if version != VERSION:
-        raise SnapshotError(f"{path}: expected version {VERSION} of minidrop's weights, got {str(version)[:20]}; "
-                            f"use the version of minidrop that wrote it")
+        raise SnapshotError(f"{path}: expected version {VERSION} of minidrop's weights, got "
+                            f"{str(version)[:20]}; use the version of minidrop that wrote it")
     return {"shared": shared}
 
 

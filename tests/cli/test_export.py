@@ -27,8 +27,10 @@ def export(tiny, minidrop):
 def test_a_train_val_file(tiny, export):
     done = export()
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines() == ["input data: N x 6", "output ip2_prob: N x 3", "net.onnx: 0.0 MB, opset 18"]
-    np.testing.assert_allclose(run("net.onnx", {"data": tiny.x})["ip2_prob"], tiny.expected, rtol=1e-5, atol=1e-6)
+    assert done.out.splitlines() == ["input data: N x 6", "output ip2_prob: N x 3",
+                                     "net.onnx: 0.0 MB, opset 18"]
+    found = run("net.onnx", {"data": tiny.x})["ip2_prob"]
+    np.testing.assert_allclose(found, tiny.expected, rtol=1e-5, atol=1e-6)
 
 
 def test_options(tiny, export):

@@ -10,7 +10,7 @@ from minidrop.layers import known_layers, layer_class
 from minidrop.layers.base import Layer
 from minidrop.net.torch_modules import known_forms
 
-FILLERS = 'weight_filler { type: "uniform" min: -.5 max: .5 } bias_filler { type: "uniform" min: -.5 max: .5 }'
+FILLERS = " ".join(f'{name}_filler {{ type: "uniform" min: -.5 max: .5 }}' for name in ("weight", "bias"))
 SEQUENCE, IMAGES = numbers(5, 3, 7), numbers(3, 4, 6, 5)
 CONT = np.arange(5)[:, None] * np.ones((5, 3)) > 0
 WITHOUT = {"Scale", "Bias", "CRF", "AttentionDecoder", "Python"}      # of types with parameters
@@ -30,8 +30,8 @@ def filled(net):
 
 def net_for(kind, settings, bottoms, more=()):
     names = "ab"[:len(bottoms)]
-    return filled(net_of(inputs(*map(np.shape, bottoms)), layer(kind, "l", " ".join(names), "y", settings), *more,
-                         phase="TEST"))
+    own = layer(kind, "l", " ".join(names), "y", settings)
+    return filled(net_of(inputs(*map(np.shape, bottoms)), own, *more, phase="TEST"))
 
 
 def run_module(module, arrays):
@@ -43,21 +43,27 @@ def run_module(module, arrays):
     return (found[0] if isinstance(found, tuple) else found).numpy()
 
 
+def product(more=""):
+    return f"inner_product_param {{ num_output: 4 axis: 2 {more} {FILLERS} }}"
+
+
+def convolution(more=""):
+    return f"convolution_param {{ num_output: 6 kernel_size: 3 stride: 2 {more} {FILLERS} }}"
+
+
+BOTH = (7, 4, 1, True, False, 0.0, True)        # of a recurrent module of two directions
 # module: its arguments, and the layer that computes the same of the bottoms.
 CASES = {
-    "Linear": ((7, 4), "InnerProduct", f"inner_product_param {{ num_output: 4 axis: 2 {FILLERS} }}", (SEQUENCE,)),
-    "Linear transposed": ((7, 4), "InnerProduct",
-                          f"inner_product_param {{ num_output: 4 axis: 2 transpose: true {FILLERS} }}", (SEQUENCE,)),
-    "Conv2d": ((4, 6, 3, 2, 1, 1, 2), "Convolution", f"convolution_param {{ num_output: 6 kernel_size: 3 stride: 2 "
-               f"pad: 1 group: 2 {FILLERS} }}", (IMAGES,)),
-    "ConvTranspose2d": ((4, 6, 3, 2), "Deconvolution", f"convolution_param {{ num_output: 6 kernel_size: 3 stride: 2 "
-                        f"{FILLERS} }}", (IMAGES,)),
+    "Linear": ((7, 4), "InnerProduct", product(), (SEQUENCE,)),
+    "Linear transposed": ((7, 4), "InnerProduct", product("transpose: true"), (SEQUENCE,)),
+    "Conv2d": ((4, 6, 3, 2, 1, 1, 2), "Convolution", convolution("pad: 1 group: 2"), (IMAGES,)),
+    "ConvTranspose2d": ((4, 6, 3, 2), "Deconvolution", convolution(), (IMAGES,)),
     "Embedding": ((9, 4), "Embed", f"embed_param {{ num_output: 4 input_dim: 9 {FILLERS} }}",
                   (np.arange(8).reshape(4, 2),)),
     "LSTM": ((7, 4), "LSTM", recurrent(), (SEQUENCE, CONT)),
-    "LSTM both": ((7, 4, 1, True, False, 0.0, True), "LSTM", recurrent("bidirectional: true"), (SEQUENCE, CONT)),
+    "LSTM both": (BOTH, "LSTM", recurrent("bidirectional: true"), (SEQUENCE, CONT)),
     "GRU": ((7, 4), "GRU", recurrent(), (SEQUENCE, CONT)),
-    "GRU both": ((7, 4, 1, True, False, 0.0, True), "GRU", recurrent("bidirectional: true"), (SEQUENCE, CONT)),
+    "GRU both": (BOTH, "GRU", recurrent("bidirectional: true"), (SEQUENCE, CONT)),
     "RNN": ((7, 4), "RNN", recurrent("output_product: false"), (SEQUENCE, CONT)),
     "LayerNorm": ((7,), "LayerNorm", "", (SEQUENCE,)),
     "RMSNorm": ((7, 1e-6), "RMSNorm", "rms_norm_param { eps: 1e-6 }", (SEQUENCE,)),
@@ -80,13 +86,14 @@ def test_a_module_computes_the_same(name):
     own = {f"l.{key}" for key in module.state_dict()}
     state = md.to_torch_state_dict(net)
     assert set(state) == own
-    module.double().load_state_dict({key.removeprefix("l."): torch.from_numpy(array) for key, array in state.items()})
+    module.double().load_state_dict({key.removeprefix("l."): torch.from_numpy(array)
+                                     for key, array in state.items()})
     given = {bottom: np.asarray(array, float) for bottom, array in zip("ab", bottoms, strict=False)}
     net.forward(**given)
     expected = net.blobs[top].numpy()
     np.testing.assert_allclose(run_module(module, bottoms[:1]), expected, rtol=1e-9, atol=1e-9)
     with torch.no_grad():               # and from a module with other numbers, its tensors as they are
-        for number, (key, parameter) in enumerate(module.state_dict().items()):
+        for number, parameter in enumerate(module.state_dict().values()):
             if parameter.is_floating_point():
                 parameter.copy_(torch.from_numpy(numbers(*parameter.shape, seed=number, low=0.2, high=1)))
     md.from_torch_state_dict(net, module.state_dict(), {"l": ""})
@@ -125,8 +132,9 @@ def test_every_type_with_parameters_has_a_module_or_none():
 def test_a_mapping_names_modules_and_layers_of_a_stack():
     torch = pytest.importorskip("torch")
     net = filled(net_of(inputs((5, 3, 7), (5, 3)), layer("LSTM", "lstm1", "a b", more=recurrent()),
-                        layer("LSTM", "lstm2", "lstm1 b", more=recurrent()), ip("scores", "lstm2", 2, "axis: 2"),
-                        phase="TEST"))
+                        layer("LSTM", "lstm2", "lstm1 b", more=recurrent()),
+                        ip("scores", "lstm2", 2, "axis: 2"), phase="TEST"))
+
     class Tagger(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -139,7 +147,8 @@ def test_a_mapping_names_modules_and_layers_of_a_stack():
     mapping = {"lstm1": "rnn", "lstm2": ("rnn", 1), "scores": "head.0"}
     md.from_torch_state_dict(net, module.state_dict(), mapping)
     net.forward(a=SEQUENCE, b=CONT.astype(float))
-    np.testing.assert_allclose(run_module(module, [SEQUENCE]), net.blobs["scores"].numpy(), rtol=1e-9, atol=1e-9)
+    expected = net.blobs["scores"].numpy()
+    np.testing.assert_allclose(run_module(module, [SEQUENCE]), expected, rtol=1e-9, atol=1e-9)
     assert md.to_torch_state_dict(net, mapping).keys() == module.state_dict().keys()
 
 
@@ -157,7 +166,8 @@ def test_errors_name_the_key():
             np.testing.assert_array_equal(parameter.data, before[name])
 
     refused(r"expected the key 'ip2.weight', of shape \(2, 5\), got none", without=["ip2.weight"])
-    refused("no layer reads the key 'ip3.weight'; did you mean 'ip2.weight' or 'ip1.weight'", ip3__weight=np.ones(3))
+    refused("no layer reads the key 'ip3.weight'; did you mean 'ip2.weight' or 'ip1.weight'",
+            ip3__weight=np.ones(3))
     refused(r"'ip1.weight' has shape \(3, 5\), this net expects \(5, 3\)", ip1__weight=np.ones((3, 5)))
     refused("'ip1.bias' has a NaN", ip1__bias=np.full(5, np.nan))
     refused("'ip1.bias': expected an array of numbers, got one of <U1", ip1__bias=np.array(list("abcde")))
@@ -173,7 +183,8 @@ def test_layers_without_a_module_are_listed():
     with pytest.raises(ConfigError) as caught:
         md.to_torch_state_dict(net)
     lines = str(caught.value).split("\n")
-    assert [line.split(": ")[1] for line in lines] == ["layer 'rnn' (RNN)", "layer 'gru' (GRU)", "layer 'scale' (Scale)"]
+    assert [line.split(": ")[1] for line in lines] == ["layer 'rnn' (RNN)", "layer 'gru' (GRU)",
+                                                       "layer 'scale' (Scale)"]
     assert "set output_product: false" in lines[0] and "a static input" in lines[1]
     assert "mapping={'scale': None}" in lines[2]
     assert md.to_torch_state_dict(net, {"rnn": None, "gru": None, "scale": None}) == {}
@@ -193,5 +204,5 @@ def test_shared_weights_and_a_scale_without_bias():
     state = md.to_torch_state_dict(net)
     assert not state["l.bias"].any()
     md.from_torch_state_dict(net, state)
-    with pytest.raises(SnapshotError, match="l.bias: the Scale behind the BatchNorm has no bias, but this is not 0"):
+    with pytest.raises(SnapshotError, match="l.bias: the Scale behind the BatchNorm has no bias, but"):
         md.from_torch_state_dict(net, {**state, "l.bias": np.ones(4)})

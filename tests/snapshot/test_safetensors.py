@@ -41,8 +41,8 @@ def test_both_ways(tmp_path, dtype):
 
 def test_files_of_the_package_itself(tmp_path):
     net, path = net_of(*NET), tmp_path / "w.safetensors"
-    arrays = {"fc.1.weight": np.arange(15, dtype=np.float16).reshape(5, 3), "fc.1.bias": np.ones(5, np.float32),
-              "elsewhere.weight": np.ones(3)}
+    arrays = {"fc.1.weight": np.arange(15, dtype=np.float16).reshape(5, 3),
+              "fc.1.bias": np.ones(5, np.float32), "elsewhere.weight": np.ones(3)}
     numpy_files.save_file(arrays, path)
     report = net.load_weights(path)
     assert report.copied == ["fc.1/weight", "fc.1/bias"] and report.left_out == ["elsewhere/weight"]
@@ -80,7 +80,8 @@ def test_what_is_refused(tmp_path):
             np.testing.assert_array_equal(value, before[name])
 
     broken = "is no intact .safetensors file .*; get it again"
-    for content in (b"", good[:4], good[:-3], good + b"x", b"\xff" * 40, (1 << 40).to_bytes(8, "little") + good[8:]):
+    large = (1 << 40).to_bytes(8, "little")
+    for content in (b"", good[:4], good[:-3], good + b"x", b"\xff" * 40, large + good[8:]):
         refused(broken, content)
     length = int.from_bytes(good[:8], "little")
     head = json.loads(good[8:8 + length])
@@ -89,12 +90,13 @@ def test_what_is_refused(tmp_path):
     refused(broken, len(claimed).to_bytes(8, "little") + claimed + good[8 + length:])
     refused("layer 'fc.1' has no parameter 'wieght'; did you mean 'weight'", arrays={"fc.1.wieght": weight})
     refused("expected keys such as ip1.weight, .* got 'weight'", arrays={"weight": weight})
-    refused(r"fc.1/weight has shape \(3, 5\), this net expects \(5, 3\)", arrays={"fc.1.weight": weight.T.copy()})
+    refused(r"fc.1/weight has shape \(3, 5\), this net expects \(5, 3\)",
+            arrays={"fc.1.weight": weight.T.copy()})
     refused("'fc.1.weight': expected numbers of F16, F32, F64, got I32",
             arrays={"fc.1.weight": weight.astype(np.int32)})
     refused("fc.1/weight has a NaN", arrays={"fc.1.weight": weight * np.nan})
     refused("holds no parameter of this net", arrays={"elsewhere.weight": weight})
-    for text, expected in (('{"version": 2, "shared": []}', "expected version 1 of minidrop's weights, got 2"),
+    for text, expected in (('{"version": 2, "shared": []}', "expected version 1 of minidrop's weights, .* 2"),
                            ("[", "its metadata are none of minidrop's"), ("[3]", "none of minidrop's"),
                            ('{"version": 1, "shared": [3]}', "expected shared to be lists of names")):
         refused(expected, arrays={"fc.1.weight": weight}, metadata={"minidrop": text})

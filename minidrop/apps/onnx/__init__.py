@@ -15,5 +15,5 @@ from minidrop.apps.onnx import (  # noqa: F401 - they register what they export
 from minidrop.apps.onnx.export import OLDEST_OPSET, OPSET, Exported, export_onnx
 from minidrop.apps.onnx.writer import LayerWriter, NotExportable, exported_types, exports
 
-__all__ = ["OLDEST_OPSET", "OPSET", "Exported", "LayerWriter", "NotExportable", "export_onnx", "exported_types",
-           "exports"]
+__all__ = ["OLDEST_OPSET", "OPSET", "Exported", "LayerWriter", "NotExportable", "export_onnx",
+           "exported_types", "exports"]

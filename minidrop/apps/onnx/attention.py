@@ -53,8 +53,8 @@ def _read_keys(to, causal, queries, keys, key_mask):
 def _steps(layer: Any, shape: Shape) -> int:
     """Return how many steps a sequence has; raises NotExportable where they count on from pass to pass."""
     if layer.settings.continues:
-        raise NotExportable("continues: it counts on from pass to pass; set continues to false and give whole "
-                            "sequences")
+        raise NotExportable("continues: it counts on from pass to pass; set continues to false and give "
+                            "whole sequences")
     return fixed(shape[:1], "steps")[0]
 
 

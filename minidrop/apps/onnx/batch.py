@@ -41,6 +41,8 @@ def find_axes(graph: Graph, shapes: dict[str, tuple[int, ...]],
         try:
             grown, problems = graph_of(describe(doubled))
             problems.raise_any()
+            _check_parameters(graph, grown, problems)
+            problems.raise_any()
         except MinidropError as error:
             place = min((index for index, *_ in problems.found), default=-1)
             if place > furthest:
@@ -51,6 +53,13 @@ def find_axes(graph: Graph, shapes: dict[str, tuple[int, ...]],
             return chosen, grown
     raise ConfigError(f"the batch cannot be of any size: {reason}; export with a fixed batch (batch=None, "
                       f"--fixed-batch)")
+
+
+def _check_parameters(graph, grown, problems):
+    """Add to `problems` the parameters whose shape depends on the size of a batch."""
+    for own, other in zip(graph.parameters, grown.parameters, strict=True):
+        if own.spec.shape != other.spec.shape:
+            problems.add(other.users[0][0].index, f"{own.spec.name} has an entry for each record of a batch")
 
 
 def _doubled(shape, axis):

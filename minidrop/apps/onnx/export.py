@@ -14,11 +14,12 @@ from minidrop.apps.onnx.refused import reason_of
 from minidrop.apps.onnx.writer import FLOAT, GraphWriter, LayerWriter, NotExportable, Shape, writer_of
 from minidrop.apps.trained import load_all_weights
 from minidrop.config import NetConfig, as_net_config
-from minidrop.errors import BackendError, ConfigError, nearest
+from minidrop.errors import BackendError, ConfigError, SnapshotError, nearest
 from minidrop.files import replace
 from minidrop.net import BlobRef, Net, Problems
 from minidrop.net.deploy import Deployment, deployment, described
 from minidrop.net.graph import Graph
+from minidrop.net.loading import is_finite
 
 OLDEST_OPSET, OPSET = 18, 18    # what all operators need that are written, and what is written unless asked
 MOST_BYTES = (1 << 31) - 1      # of a protobuf message
@@ -26,10 +27,15 @@ MOST_BYTES = (1 << 31) - 1      # of a protobuf message
 
 @dataclass(frozen=True)
 class Exported:
-    """What an ONNX file reads and gives: {name: shape}, in which the batch is a name, and the size in bytes."""
+    """What an ONNX file reads and gives: {name: shape}, the batch by its name; and its size in bytes.
+
+    unread: the inputs of the net that the file does not have, as nothing in it reads them: the cont of
+    recurrent layers.
+    """
 
     inputs: dict[str, tuple]
     outputs: dict[str, tuple]
+    unread: list[str]
     bytes: int
 
 
@@ -55,7 +61,8 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     """
     _check(opset)
     deployed, known, net = _deployed(source, weights, outputs, level, stages)
-    found = _shapes_of(deployed, known, {name: tuple(map(int, shape)) for name, shape in (shapes or {}).items()})
+    given = {name: tuple(map(int, shape)) for name, shape in (shapes or {}).items()}
+    found = _shapes_of(deployed, known, given)
     config = deployed.with_shapes(found)
     graph, problems = graph_of(config)
     problems.raise_any()
@@ -67,7 +74,8 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     model, exported = _model(config, graph, writer, ends, lengths, opset, _namer(batch or "", smallest))
     content = model.SerializeToString()
     replace(path, content)
-    return Exported(*exported, len(content))
+    unread = [name for name in found if name not in exported[0]]
+    return Exported(exported[0], exported[1], unread, len(content))
 
 
 def _check(opset):
@@ -79,15 +87,16 @@ def _check(opset):
                            '"minidrop[onnx]", or python -m pip install onnx') from None
     newest = defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
-        raise ConfigError(f"opset: expected {OLDEST_OPSET} to {newest}, the newest of the installed onnx, got "
-                          f"{opset}")
+        raise ConfigError(f"opset: expected {OLDEST_OPSET} to {newest}, the newest of the installed onnx, "
+                          f"got {opset}")
 
 
 # -- the net -------------------------------------------------------------------------------------------------
 def _deployed(source, weights, outputs, level, stages) -> tuple[Deployment, dict[str, tuple[int, ...]], Any]:
     """Return (Deployment, {input: shape} as far as known, the Net or None) of what is exported."""
     if isinstance(source, Net):
-        config = described(source.config, zip(source.config.message.layer, source.config.origins, strict=True))
+        own = source.config
+        config = described(own, zip(own.message.layer, own.origins, strict=True))
         deployed = deployment(config, outputs, source.level, source.stages, texts=True)
         shapes = {ref.name: shape for ref, shape in source.graph.shapes.items()
                   if ref.version == 0 and ref.name in deployed.inputs}
@@ -118,8 +127,8 @@ def _read_shape(config, name, layer):
         problems.raise_any()
         return tuple(graph.shapes[BlobRef(name, 0)])
     except ConfigError as error:
-        raise ConfigError(f"{error}\nThe shape of {name!r} is unknown without it: give it, with its batch, as "
-                          f"shapes={{{name!r}: ...}} (--shape {name}=64,1,28,28)") from None
+        raise ConfigError(f"{error}\nThe shape of {name!r} is unknown without it: give it, with its batch, "
+                          f"as shapes={{{name!r}: ...}} (--shape {name}=64,1,28,28)") from None
     finally:
         for node in graph.nodes:
             if node.layer is not None:
@@ -137,8 +146,11 @@ def _values(config, graph, net, weights):
         found = {}
         for parameter in graph.parameters:
             node, name = parameter.users[0]
-            data = net.backend.to_host(net.params[node.name][name].data)
-            found[f"{node.name}.{name}"] = np.array(data, np.float32)       # a copy: the net may go on
+            data, key = net.backend.to_host(net.params[node.name][name].data), f"{node.name}.{name}"
+            if not is_finite(data, "float32"):
+                raise SnapshotError(f"{config.where(node.index)}: {key} has a NaN, an infinity or a "
+                                    f"number too large for float32; use weights of before")
+            found[key] = np.array(data, np.float32)     # a copy: the net may go on
         return found
     finally:
         if made is not None:
@@ -159,7 +171,7 @@ def _written(config: NetConfig, graph: Graph, lengths: dict[BlobRef, Shape],
              values: dict[str, np.ndarray]) -> GraphWriter:
     """Return the GraphWriter with the nodes of all layers; one ConfigError lists those that have none."""
     writer, problems = GraphWriter(values), Problems(config)
-    owners = {(node.name, name): "{}.{}".format(parameter.users[0][0].name, parameter.users[0][1])
+    owners = {(node.name, name): f"{parameter.users[0][0].name}.{parameter.users[0][1]}"
               for parameter in graph.parameters for node, name in parameter.users}
     writer.names = names = {ref: writer.new_name(
         ref.name if ref == _last(graph, ref.name) else f"{ref.name}/{ref.version}") for ref in graph.writer}
@@ -179,7 +191,7 @@ def _written(config: NetConfig, graph: Graph, lengths: dict[BlobRef, Shape],
             to.finish(results, node.tops, [names[ref] for ref in node.tops])
         except NotExportable as error:
             problems.add(node.index, str(error))
-            writer.values |= {ref: names[ref] for ref in node.tops}     # the others are looked at all the same
+            writer.values |= {ref: names[ref] for ref in node.tops}     # so that the others are looked at
     problems.raise_any()
     return writer
 

@@ -1,8 +1,8 @@
 """Recurrent layers: their gates in ONNX's order, and the lengths of sequences.
 
-A recurrent layer that runs forwards begins its sequences at step 0 of each call: its cont counts as 0 there and
-1 afterwards, and is not read. One that runs in both directions reads how long each sequence is from cont: 0 at
-its first step, 1 at the others, 0 in the padding behind it.
+A recurrent layer that runs forwards begins its sequences at step 0 of each call: its cont counts as 0 there
+and 1 afterwards, and is not read. One that runs in both directions reads how long each sequence is from cont:
+0 at its first step, 1 at the others, 0 in the padding behind it.
 """
 
 from __future__ import annotations

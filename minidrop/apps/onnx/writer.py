@@ -1,4 +1,4 @@
-"""The ONNX graph that layers are written to: nodes, constants and names; and the functions that write layers."""
+"""The ONNX graph that layers are written to: nodes, constants, names; and which function writes a type."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ class GraphWriter:
         self._names.add(name)
         return name
 
-    def add(self, op: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: Any) -> None:
+    def add(self, op: str, inputs: Sequence[str], outputs: Sequence[str], name: str,
+            **attributes: Any) -> None:
         """Add a node."""
         from onnx import helper
 
@@ -181,8 +182,8 @@ class LayerWriter:
         empty = any(length == 0 for length in target)
         if lengths.count(-1) > 1 or empty:
             raise NotExportable("a blob without entries has no equivalent" if empty else
-                                f"more than one axis of its shape {shown(target)} grows with the batch; export "
-                                f"with a fixed batch (batch=None, --fixed-batch)")
+                                f"more than one axis of its shape {shown(target)} grows with the batch; "
+                                f"export with a fixed batch (batch=None, --fixed-batch)")
         return self("Reshape", x, self.integers(*lengths))
 
     def slice(self, x: str, axis: int, first: int, last: int) -> str:
@@ -230,8 +231,8 @@ FLOAT, INT32, INT64, BOOL = 1, 6, 7, 9      # onnx.TensorProto's numbers of thes
 def fixed(shape: Shape, what: str = "a bottom") -> tuple[int, ...]:
     """Return a shape none of whose lengths grows with the batch; raises NotExportable."""
     if not all(isinstance(length, int) for length in shape):
-        raise NotExportable(f"{what} of shape {shown(shape)}: the equivalent needs fixed lengths; export with "
-                            f"a fixed batch (batch=None, --fixed-batch)")
+        raise NotExportable(f"{what} of shape {shown(shape)}: the equivalent needs fixed lengths; export "
+                            f"with a fixed batch (batch=None, --fixed-batch)")
     return tuple(length for length in shape if isinstance(length, int))
 
 
