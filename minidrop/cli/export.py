@@ -25,6 +25,10 @@ def _shapes(context, option, values):
     return found
 
 
+def _length(length):
+    return "?" if length is None else str(length)
+
+
 @click.command(cls=Command)
 @click.option("--model", required=True, metavar="FILE", help="The network file: a train_val or a deploy one.")
 @weights_option
@@ -56,7 +60,7 @@ def export(model: str, weights: Any, out: str, batch: str, fixed_batch: bool, sh
                        *stated(config, level, stages))
     for what, blobs in (("input", done.inputs), ("output", done.outputs)):
         for name, shape in blobs.items():
-            echo(f"{what} {visible_name(name)}: {' x '.join(map(str, shape)) or 'one number'}")
+            echo(f"{what} {visible_name(name)}: {' x '.join(_length(n) for n in shape) or 'one number'}")
     for name in done.unread:
         echo(f"no input {visible_name(name)}: recurrent layers begin at the first step of each call")
     echo(f"{visible_name(out)}: {done.bytes / 1e6:.1f} MB, opset {opset}")

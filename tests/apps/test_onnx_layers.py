@@ -1,16 +1,20 @@
 """Every layer type as ONNX computes what minidrop computes, or says why it has no equivalent."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from backend.test_layers_agree import CASES, TOPS
 from cases import in_turn
-from nets import inputs, net_of, numbers
+from nets import inputs, layer, net_of, numbers
 from onnx_files import assert_computes, assert_equal_outputs, exported
 
-from minidrop import ConfigError
-from minidrop.apps.onnx import exported_types, exports
+from minidrop import ConfigError, Layer, functions, register_layer
+from minidrop.apps.onnx import exported_types, exports, writer
 from minidrop.apps.onnx.refused import REASONS
-from minidrop.layers import known_layers
+from minidrop.layers import base, known_layers
+from minidrop.net.torch_modules import known_forms
 
 FILLERS = " ".join(f'{name}_filler {{ type: "uniform" min: -.5 max: .5 }}' for name in ("weight", "bias"))
 BEGINS = np.arange(5)[:, None] * np.ones((5, 3)) > 0        # whole sequences of 5 steps
@@ -101,6 +105,16 @@ def test_every_layer_type_is_exported_or_has_a_reason():
     assert set(exported_types()) <= set(CASES)
 
 
+def test_the_page_names_every_layer_type():
+    """docs/export.md has a table of the exported types, one of those that are not, and one of modules."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text()
+    rows = [[set(re.findall(r"`([A-Z]\w+)`", line.split("|")[1])) for line in part.split("\n")
+             if line.startswith("| `")] for part in re.split("^\\|---.*", page, flags=re.M)[1:]]
+    exported, refused, modules = (set().union(*part) for part in rows)
+    assert exported == set(exported_types()) and refused == set(REASONS)
+    assert modules == {*known_forms(), "Scale"}
+
+
 @in_turn("kind, settings, bottoms", list(cases()), ids=lambda case: f"{case[0]} {case[1]}")
 def test_a_layer_computes_the_same(tmp_path, kind, settings, bottoms):
     names, tops = "abcdef"[:len(bottoms)], tops_of(kind, settings)
@@ -149,3 +163,21 @@ def test_unknown_and_refused_layers_are_listed_together(tmp_path):
     assert not (tmp_path / "net.onnx").exists()
     with pytest.raises(ValueError, match="registered twice"):
         exports("ReLU")(lambda to, layer, x: x)
+
+
+def test_a_type_of_the_user_takes_one_function(tmp_path):
+    with base._types.forgetting(), writer._writers.forgetting():
+        @register_layer("Squares")
+        class Squares(Layer):
+            def forward(self, x):
+                return functions.power(x, 2)
+
+        net = net_of(inputs((4, 3)), layer("Squares", "y", "a"), phase="TEST")
+        with pytest.raises(ConfigError, match="register one with minidrop.apps.onnx.exports\\('Squares'\\)"):
+            exported(net, tmp_path / "net.onnx", outputs="y")
+
+        @exports("Squares")
+        def squares(to, layer, x):
+            return to("Mul", x, x)
+
+        assert_equal_outputs(net, tmp_path / "net.onnx", {"a": numbers(4, 3)}, ["y"])

@@ -41,7 +41,7 @@ class Exported:
 
 def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.PathLike, weights: Any = None,
                 opset: int = OPSET, batch: str | None = "N",
-                shapes: Mapping[str, Sequence[int]] | None = None, outputs: Sequence[str] = (),
+                shapes: Mapping[str, Sequence[int]] | None = None, outputs: str | Sequence[str] = (),
                 level: int = 0, stages: Sequence[str] = ()) -> Exported:
     """Write what a net computes in use to an ONNX file, and return an Exported.
 
@@ -60,7 +60,8 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     known shapes; SnapshotError where weights do not fit; BackendError without the package onnx; OSError.
     """
     _check(opset)
-    deployed, known, net = _deployed(source, weights, outputs, level, stages)
+    names = [outputs] if isinstance(outputs, str) else list(outputs)
+    deployed, known, net = _deployed(source, weights, names, level, stages)
     given = {name: tuple(map(int, shape)) for name, shape in (shapes or {}).items()}
     found = _shapes_of(deployed, known, given)
     config = deployed.with_shapes(found)
