@@ -36,7 +36,7 @@ class SPP(Layer):
             return [(*shape[:2], 1, 1)]
         return [(shape[0], shape[1] * sum(4 ** level for level in range(levels)))]
 
-    def windows(self, shape):
+    def windows(self, shape: tuple[int, ...]) -> list[Window]:
         """Return the Window of each level, for images of this shape. Raises ConfigError for small ones."""
         height = self.settings.pyramid_height
         # Not beyond what an image can be cut into: the height is a number of the file.

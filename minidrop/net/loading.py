@@ -77,7 +77,8 @@ class Loading:
                 if key.startswith("data/")}, snapshot.attrs)
         elif kind == "safetensors":
             found, metadata = read_safetensors(path)
-            self._check_names(path, found)
+            if not skip_mismatched:
+                self._check_names(path, found)
             chosen, others = self._of_names(path, found, metadata)
         else:
             chosen, others = self._of_caffe(read_hdf5_weights(path) if kind == "hdf5"

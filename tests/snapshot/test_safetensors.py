@@ -89,6 +89,8 @@ def test_what_is_refused(tmp_path):
     claimed = json.dumps(head).encode()
     refused(broken, len(claimed).to_bytes(8, "little") + claimed + good[8 + length:])
     refused("layer 'fc.1' has no parameter 'wieght'; did you mean 'weight'", arrays={"fc.1.wieght": weight})
+    numpy_files.save_file({"fc.1.wieght": weight, "fc.1.weight": weight}, path)
+    assert net_of(*NET).load_weights(path, skip_mismatched=True).left_out == ["fc.1/wieght"]
     refused("expected keys such as ip1.weight, .* got 'weight'", arrays={"weight": weight})
     refused(r"fc.1/weight has shape \(3, 5\), this net expects \(5, 3\)",
             arrays={"fc.1.weight": weight.T.copy()})

@@ -51,8 +51,8 @@ def find_axes(graph: Graph, shapes: dict[str, tuple[int, ...]],
         if chosen and all(_counts_samples(*pair) for pair in zip(_sequences(graph), _sequences(grown),
                                                                  strict=True)):
             return chosen, grown
-    raise ConfigError(f"the batch cannot be of any size: {reason}; export with a fixed batch (batch=None, "
-                      f"--fixed-batch)")
+    raise ConfigError(f"the batch cannot be of any size, with twice as many records: {reason}; export with a "
+                      f"fixed batch (batch=None, --fixed-batch)")
 
 
 def _check_parameters(graph, grown, problems):
