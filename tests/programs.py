@@ -38,7 +38,9 @@ def run_minidrop(*arguments, folder=None, environment=None):
 
 
 def _run(program: Callable, folder, environment):
-    out, err, before, code = io.StringIO(), io.StringIO(), os.getcwd(), 0
+    # With a buffer of bytes, as streams of a process have.
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True) for _ in range(2))
+    before, code = os.getcwd(), 0
     with (mock.patch.dict(os.environ, environment or {}, clear=environment is not None),
           redirect_stdout(out), redirect_stderr(err)):
         try:
@@ -50,5 +52,6 @@ def _run(program: Callable, folder, environment):
             os.chdir(before)
     if isinstance(code, str):
         err.write(code + "\n")
-    return SimpleNamespace(returncode=1 if isinstance(code, str) else code or 0, stdout=out.getvalue(),
-                           stderr=err.getvalue())
+    written = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return SimpleNamespace(returncode=1 if isinstance(code, str) else code or 0, stdout=written[0],
+                           stderr=written[1])

@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from minidrop.apps.trained import load_all_weights
 from minidrop.config import NetConfig
 from minidrop.data.record_files import Reading
-from minidrop.errors import ConfigError, SnapshotError
+from minidrop.errors import ConfigError
 from minidrop.net import Net
 from minidrop.net.deploy import Given, deployment
 from minidrop.net.prediction import Predictor
@@ -25,12 +26,9 @@ def predictor_of(source: NetConfig, weights: str | os.PathLike | Sequence[str | 
     deployed = deployment(source, outputs, level, stages)
 
     def make(config: NetConfig) -> Net:
-        net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision)
+        net = Net(config, "TEST", device, dtype, 0, level, tuple(stages), precision=precision)
         try:
-            report = net.load_weights(weights)
-            if report.unchanged:
-                raise SnapshotError(f"{', '.join(report.paths)}: no weights for "
-                                    f"{', '.join(report.unchanged)}; was it written by another net?")
+            load_all_weights(net, weights)
         except BaseException:
             net.close()
             raise
@@ -66,7 +64,7 @@ def _images_of(layer):
                 (settings.new_height, settings.new_width) if settings.new_height else None)
     if layer.type in ("Data", "WindowData"):
         return "gray" if layer.transform_param.force_gray else "bgr", None
-    shape: Any = ()
+    shape = ()
     if layer.type == "MemoryData":
         memory = layer.memory_data_param
         shape = (memory.channels, memory.height, memory.width)

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, DataError
 
 FORMATS = ("csv", "jsonl", "npz")
 _PIECE = 1 << 20
@@ -39,7 +39,8 @@ class Lines:
     """Writes predictions as text, a record a line: CSV or JSON lines.
 
     top_k: of each record the greatest values alone, with their classes. classes: names, by which classes are
-    called. Raises ConfigError for outputs of which there are no classes.
+    called. Raises ConfigError for outputs of which there are no classes, DataError for another number of
+    names.
     """
 
     def __init__(self, file: IO[bytes], kind: str, top_k: int = 0, classes: Sequence[str] = ()):
@@ -48,6 +49,8 @@ class Lines:
 
     def add(self, records: Sequence[str], outputs: dict[str, np.ndarray]) -> None:
         """Write the rows of a batch."""
+        if not self._began and self.classes:
+            _check_names(self.classes, outputs)
         rows = (_top_rows(outputs, self.top_k) if self.top_k else
                 zip(*(array.reshape(len(array), -1).tolist() for array in outputs.values()), strict=True))
         text = io.StringIO()
@@ -72,10 +75,7 @@ class Lines:
         names = ["record"]
         for name, array in outputs.items():
             count = int(np.prod(array.shape[1:]))
-            if self.classes and len(self.classes) == count and len(outputs) == 1:
-                names += self.classes
-            else:
-                names += [name] if count == 1 else [f"{name}_{i}" for i in range(count)]
+            names += self.classes or ([name] if count == 1 else [f"{name}_{i}" for i in range(count)])
         return names
 
     def _cells(self, parts):
@@ -99,12 +99,12 @@ class Lines:
 class Arrays:
     """Writes predictions as the arrays of an .npz file, by output; with top_k `classes` and `values`.
 
-    Each array grows in a file of its own until `close`. Names of records that are no numbers are `record`.
+    Each array grows in a nameless file in `folder` until `close`. Names of records that are no numbers are
+    `record`.
     """
 
-    def __init__(self, file: IO[bytes], top_k: int = 0):
-        self.file, self.top_k = file, top_k
-        self._folder = tempfile.TemporaryDirectory(prefix="minidrop-")
+    def __init__(self, file: IO[bytes], folder: str, top_k: int = 0):
+        self.file, self.folder, self.top_k = file, folder, top_k
         self._parts: dict[str, tuple[IO[bytes], list[Any]]] = {}     # {array: (file, [rows, shape, dtype])}
         self._records: list[str] = []
 
@@ -118,15 +118,15 @@ class Arrays:
                        "values": np.array([[value for _, value in row] for row in found], np.float32)}
         for name, array in outputs.items():
             if name not in self._parts:
-                place = Path(self._folder.name) / str(len(self._parts))
-                self._parts[name] = open(place, "w+b"), [0, array.shape[1:], array.dtype]
+                # Nothing is left of it, however the program ends.
+                self._parts[name] = tempfile.TemporaryFile(dir=self.folder), [0, array.shape[1:], array.dtype]
             file, facts = self._parts[name]
             file.write(np.ascontiguousarray(array).data)
             facts[0] += len(array)
 
     def close(self) -> None:
         """Put the .npz file together."""
-        with self._folder, zipfile.ZipFile(self.file, "w") as archive:
+        with zipfile.ZipFile(self.file, "w") as archive:
             for name, (file, (rows, shape, dtype)) in self._parts.items():
                 file.seek(0)
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -139,6 +139,16 @@ class Arrays:
             if self._records:
                 with archive.open("record.npy", "w") as member:
                     np.save(member, np.array(self._records), allow_pickle=False)
+
+
+def _check_names(classes, outputs):
+    if len(outputs) != 1:
+        raise ConfigError(f"names of classes: expected one output, got {', '.join(outputs)}; name one with "
+                          f"--output")
+    count = int(np.prod(next(iter(outputs.values())).shape[1:]))
+    if len(classes) != count:
+        raise DataError(f"names of classes: expected {count}, one for each value of {next(iter(outputs))!r}, "
+                        f"got {len(classes)}")
 
 
 def _top_rows(outputs, count):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 
 import click
@@ -53,6 +54,5 @@ def _list(models, as_json):
     width, columns = max(len(model.name) for model in models), shutil.get_terminal_size((110, 24)).columns
     room = max(columns, 60) - width - 2
     for model in models:
-        title = model.title if len(model.title) <= room else f"{model.title[:room - 4].rstrip()} ..."
-        echo(f"{model.name:<{width}}  {title}")
+        echo(f"{model.name:<{width}}  {textwrap.shorten(model.title, room, placeholder=' ...')}")
     echo("copy one with: minidrop init MODEL")

@@ -68,17 +68,21 @@ python_option = click.option("--allow-python", is_flag=True, expose_value=False,
                              callback=_allow_python, help="Let the net's Python layers run the code of the "
                              "modules that they name, found in PYTHONPATH.")
 
-net_options = _all(
-    python_option,
-    click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
-                 help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. "
-                 "Repeatable."),
-    click.option("--dropout", metavar="KIND",
-                 help="Turn every drop layer into: none, conventional, approx, or approx:FAMILY (a pattern, "
-                      "see `minidrop patterns`)."),
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="FIELD=VALUE",
+    help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. Repeatable.")
+
+state_options = _all(
     click.option("--level", type=int, help="The net's level, for include and exclude rules."),
     click.option("--stage", "stages", multiple=True, callback=_comma_separated, metavar="NAME",
                  help="A stage, for include and exclude rules. Repeatable, or separated by commas."))
+
+net_options = _all(
+    python_option, set_option,
+    click.option("--dropout", metavar="KIND",
+                 help="Turn every drop layer into: none, conventional, approx, or approx:FAMILY (a pattern, "
+                      "see `minidrop patterns`)."),
+    state_options)
 
 ignore_unknown_option = click.option(
     "--ignore-unknown", is_flag=True, help="Pass over fields that minidrop lacks, such as those of forks of "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
+import numpy as np
 
 from minidrop.apps.classify import read_labels
 from minidrop.apps.prediction import predictor_of, reading_of
@@ -17,21 +18,18 @@ from minidrop.apps.prediction_files import FORMATS, Arrays, Lines, format_of
 from minidrop.cli.console import STREAMS, echo, visible_name
 from minidrop.cli.options import (
     Command,
-    chosen_device,
     device_options,
     ignore_unknown_option,
     net_options,
     numbers,
-    stated,
+    trained_net,
     weights_option,
 )
 from minidrop.cli.progress import wants_bar
-from minidrop.config import load_net
 from minidrop.data.images import ENCODINGS
 from minidrop.data.record_files import CHANNELS, RecordFile, open_records
 from minidrop.errors import ConfigError
 from minidrop.files import replacing
-from minidrop.net.conversion import prepare_nets
 
 
 def _columns(_context, _option, value):
@@ -69,11 +67,10 @@ def _columns(_context, _option, value):
 @net_options
 @ignore_unknown_option
 @device_options
-def predict(paths: tuple[str, ...], model: str, weights: Any, out: str | None, kind: str | None,
+def predict(paths: tuple[str, ...], weights: Any, out: str | None, kind: str | None,
             outputs: tuple[str, ...], top_k: int | None, classes: str | None, batch_size: int | None,
             shape: Any, columns: Any, channels: str | None, size: Any, progress: bool | None,
-            overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool,
-            device: str, gpu: str | None, dtype: str, precision: str) -> None:
+            **options: Any) -> None:
     """Predict the records of files with a trained net.
 
     INPUT is a .h5, .npz, .npy, .csv or .tsv file, a .txt list of HDF5 files, an image or a folder of images.
@@ -81,35 +78,37 @@ def predict(paths: tuple[str, ...], model: str, weights: Any, out: str | None, k
     go through the data layer's transform_param (scale, mean, the crop in the middle). The scores that a
     SoftmaxWithLoss reads are written as probabilities.
     """
-    if not weights:
-        raise click.UsageError("give --weights, a snapshot of the net or a .caffemodel")
     kind = format_of(out, kind)
     if kind == "npz" and out is None:
         raise click.UsageError("--format npz: stdout takes csv or jsonl; give --out FILE.npz")
-    config = load_net(model, ignore_unknown)
-    prepare_nets([config], dropout, overrides)
-    predictor = predictor_of(config, weights, outputs, chosen_device(device, gpu), dtype,
-                             *stated(config, level, stages), precision=precision or "float32")
+    if kind == "npz" and classes:
+        raise click.UsageError("--classes: an .npz has the numbers of classes; names are for csv and jsonl")
+    names = read_labels(classes) if classes else []
+    config, settings = trained_net(weights=weights, **options)
+    predictor = predictor_of(config, weights, outputs, **settings)
     inputs = predictor.deployed.inputs
     images = any(_is_image(path) for path in paths)
     given = next(iter(inputs.values()))
     files = open_records(paths, list(inputs), reading_of(given, shape, columns, channels, size, images))
     with ExitStack() as stack:
         stack.callback(predictor.close)
-        sink = stack.enter_context(_sink(out, kind, top_k or 0))
+        sink = stack.enter_context(_sink(out, kind, top_k or 0, names))
         count = sum(file.count or 0 for file in files) if all(file.count for file in files) else None
         bar = stack.enter_context(_bar(count, progress, out))
         records: list[list[str]] = []
         batches = _batches(files, batch_size or predictor.deployed.batch_size, records)
-        total = 0
+        total = odd = 0
         for found in predictor.batches(batches):
-            if not total and classes:
-                sink.classes = read_labels(classes, _classes(found))
-            names = records.pop(0)
-            sink.add(names, found)
-            total += len(names)
-            bar(len(names))
+            own = records.pop(0)
+            sink.add(own, found)
+            total += len(own)
+            odd += len(own) - int(np.logical_and.reduce(
+                [np.isfinite(array).reshape(len(own), -1).all(axis=1) for array in found.values()]).sum())
+            bar(len(own))
         sink.close()
+    if odd:
+        echo(f"warning: {odd} of {total} predictions hold a NaN or infinity; was the training healthy, and "
+             f"are the records whole?", err=True)
     if out is not None:
         echo(f"{visible_name(out)}: {total} predictions of {', '.join(predictor.deployed.outputs)}")
 
@@ -124,14 +123,18 @@ def _batches(files: list[RecordFile], size: int, records: list) -> Iterator[dict
 
 
 @contextmanager
-def _sink(out, kind, top_k):
+def _sink(out, kind, top_k, classes):
     """Give what predictions are written to; a file takes its name at the end."""
     if out is None:
-        yield Lines(_Stdout(), kind, top_k)
+        yield Lines(_Stdout(), kind, top_k, classes)
         return
     try:
-        with replacing(out) as file:
-            yield Arrays(file, top_k) if kind == "npz" else Lines(file, kind, top_k)
+        with replacing(out) as raw:
+            # A raw file may take a part of what it is given where the disk is nearly full.
+            file = io.BufferedWriter(raw)
+            yield (Arrays(file, os.path.dirname(out) or ".", top_k) if kind == "npz"
+                   else Lines(file, kind, top_k, classes))
+            file.flush()
     except OSError as error:
         if error.filename != str(out):
             raise
@@ -158,10 +161,3 @@ def _bar(count, progress, out):
 
 def _is_image(path):
     return os.path.isdir(path) or os.path.splitext(path)[1].lower().lstrip(".") in ENCODINGS
-
-
-def _classes(found):
-    """Return the number of classes of the only output."""
-    if len(found) != 1:
-        raise ConfigError(f"--classes: expected one output, got {', '.join(found)}; name one with --output")
-    return math.prod(next(iter(found.values())).shape[1:])

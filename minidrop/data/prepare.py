@@ -22,7 +22,6 @@ from minidrop.data.data_sets import (
     TRAIN_IMAGES,
     TRAIN_LABELS,
     IdxSet,
-    TextSet,
 )
 from minidrop.data.download import download, md5_of
 from minidrop.data.hdf5 import HDF5Records
@@ -148,7 +147,7 @@ def _has_texts(target, text_set):
 
 def _write_texts(name, target, source, mirrors, raw):
     """Write the files of a text set, unpacked, to the folder `target`; DataError where one cannot be had."""
-    text_set: TextSet = TEXT_SETS[name]
+    text_set = TEXT_SETS[name]
     for file_name, file in text_set.files.items():
         text = _at_hand(name, text_set, file.raw, lambda path, file=file: _text_of(path, file.sha256), source,
                         raw)

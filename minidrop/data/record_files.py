@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -145,8 +147,8 @@ def _of_npz(path, inputs, shape):
     if missing:
         raise DataError(f"{path}: expected the arrays {', '.join(map(repr, inputs))}, got no {missing[0]!r} "
                         f"(the file holds {', '.join(map(repr, members)) or 'none'})")
-    with zipfile.ZipFile(path) as archive:
-        headers = {}
+    headers = {}
+    with _sound(path), zipfile.ZipFile(path) as archive:
         for name in inputs:
             with archive.open(members[name]) as file:
                 headers[name] = _header(file, f"{path}: {name}")
@@ -155,34 +157,34 @@ def _of_npz(path, inputs, shape):
         raise DataError(f"{path}: expected as many records of each input, got {counts}")
 
     def read(size):
-        # Each array has a handle of its own: those of one archive share a place in the file.
-        archives = [zipfile.ZipFile(path) for _ in inputs]
-        try:
-            files = [archive.open(members[name]) for archive, name in zip(archives, inputs, strict=True)]
-            for file, name in zip(files, inputs, strict=True):
+        with _sound(path), zipfile.ZipFile(path) as archive, ExitStack() as stack:
+            pieces = []
+            for name in inputs:
+                file = stack.enter_context(archive.open(members[name]))
                 _header(file, f"{path}: {name}")
-            pieces = [_pieces(file, headers[name], size, f"{path}: {name}")
-                      for file, name in zip(files, inputs, strict=True)]
+                pieces.append(_pieces(file, headers[name], size, f"{path}: {name}"))
             for parts in zip(*pieces, strict=True):
                 begin, first = parts[0]
                 yield _numbers(begin, first), {name: _reshaped(array, shape, path)
                                                for name, (_, array) in zip(inputs, parts, strict=True)}
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise DataError(f"{path}: expected a whole .npz file, got a damaged one ({error})") from error
-        finally:
-            for archive in archives:
-                archive.close()
     return RecordFile(str(path), next(iter(counts.values())), read)
 
 
 def _members(path):
     """Return {array: member} of an .npz file."""
+    with _sound(path), zipfile.ZipFile(path) as archive:
+        return {one.filename.removesuffix(".npy"): one.filename for one in archive.infolist()
+                if one.filename.endswith(".npy")}
+
+
+@contextmanager
+def _sound(path):
+    """Within this context what a damaged archive raises is a DataError."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {one.filename.removesuffix(".npy"): one.filename for one in archive.infolist()
-                    if one.filename.endswith(".npy")}
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(f"{path}: expected an .npz file, got another or a damaged one ({error})") from error
+        yield
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: expected an .npz file, got another or a damaged one ({error}); make it "
+                        f"again") from error
 
 
 def _header(file: IO[bytes], path):
@@ -190,11 +192,11 @@ def _header(file: IO[bytes], path):
     try:
         if file.read(len(MAGIC)) != MAGIC:
             raise ValueError("it begins otherwise")
-        version = tuple(file.read(2))
-        read = {(1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        version = file.read(2)
+        read = {b"\1\0": np.lib.format.read_array_header_1_0,
+                b"\2\0": np.lib.format.read_array_header_2_0}.get(version)
         if read is None:
-            raise ValueError(f"it is of version {version}")
+            raise ValueError(f"it is of version {'.'.join(map(str, version))}")
         shape, is_fortran, dtype = read(file)
     except Exception as error:      # NumPy parses the header as Python source, which fails in many ways
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -113,16 +113,15 @@ def deployment(source: NetConfig, outputs: Sequence[str] = (), level: int = 0,
             raise ConfigError(f"{config.where(i)}: layer {layer.name!r} ({layer.type}) reads texts, no "
                               f"records of numbers; use `minidrop generate`, `translate` or `tag`")
     judged = _judged(layers)
+    layers = _with_heads(layers, judged)
     if outputs:
-        layers = [(layer, origin) for layer, origin in layers if not _judges(layer)]
         known = {top for layer, _ in layers for top in layer.top}
         for name in outputs:
             if name not in known:
                 raise ConfigError(f"{config.where()}: there is no blob {name!r} to predict"
                                   f"{nearest(name, known)} (blobs: {', '.join(sorted(known))})")
-        found = list(outputs)
+        found = list(dict.fromkeys(outputs))
     else:
-        layers = _with_heads(layers, judged)
         found = _unread(layers, {name for names in judged.values() for name in names})
     if not found:
         raise ConfigError(f"{config.where()}: the net has no layer with weights whose result could be a "
@@ -186,8 +185,7 @@ def _unread(layers, judged):
     """Return the blobs that no layer reads, of those that weights have a part in or that were judged."""
     read = {name for layer, _ in layers for name in layer.bottom
             if name not in layer.top}           # what is written in place is not used up
-    learnt: set[str] = set()
-    found = []
+    learnt, found = set(), []
     for layer, _ in layers:
         if _has_weights(layer) or learnt & set(layer.bottom):
             learnt.update(layer.top)

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import sys
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -119,7 +122,9 @@ def test_pictures(net, minidrop, tmp_path):
     (["none.npy"], 1, "there is no such file"),
     (["x.npy"], 1, "ip1"),
     (["task/train.h5", "--output", "ip"], 1, "no blob 'ip' to predict; did you mean"),
-    (["task/train.h5", "--classes", "two.txt"], 1, "expected 3 labels"),
+    (["task/train.h5", "--classes", "two.txt"], 1, "expected 3, one for each value of 'ip2_prob', got 2"),
+    (["task/train.h5", "--classes", "none.txt"], 1, "none.txt: cannot be read"),
+    (["task/train.h5", "--classes", "two.txt", "--out", "p.npz"], 2, "names are for csv and jsonl"),
     (["task/train.h5", "--shape", "1,x"], 2, "expected integers with commas"),
     (["task/train.h5", "--columns", "0-3"], 2, "expected columns as in 2-65"),
     (["task/train.h5", "--output", "ip1", "--output", "ip2", "--top-k", "1"], 1, "expected one output"),
@@ -139,3 +144,44 @@ def test_weights_that_lack_a_layer(net, minidrop):
     done = minidrop("predict", "--model", "task/other.prototxt", "--weights", "w.caffemodel", "task/train.h5")
     assert done.code == 1 and "no weights for fc/weight, fc/bias; was it written by another net?" in done.err
     assert minidrop("predict", "--model", net.net, "task/train.h5").code == 2
+
+
+def test_values_that_are_not_finite(net, predict):
+    net.x[3] = np.nan
+    np.save("x.npy", net.x)
+    done = predict("x.npy", "--format", "jsonl")
+    assert json.loads(done.out.splitlines()[3])["ip2_prob"] == [None] * 3
+    assert done.err.startswith("warning: 1 of 50 predictions hold a NaN or infinity")
+
+
+def test_a_disk_that_fills_up(net, predict, monkeypatch):
+    """What takes a part at a time is given the rest; what takes nothing more is an error, and no file."""
+    command = sys.modules["minidrop.cli.predict"]      # whose name in minidrop.cli is the command's
+    real = command.replacing
+
+    class Slow(io.FileIO):
+        left = 10**9
+
+        def write(self, content):
+            if not self.left:
+                raise OSError(28, "No space left on device")
+            part = bytes(content)[:min(100, self.left)]
+            self.left -= len(part)
+            return super().write(part)
+
+    @contextmanager
+    def slow(path, left):
+        with real(path) as file, Slow(os.dup(file.fileno()), "wb") as raw:
+            raw.left = left
+            yield raw
+    monkeypatch.setattr(command, "replacing", lambda path: slow(path, 10**9))
+    for name in ("p.csv", "p.npz"):
+        assert predict("task/train.h5", "--out", name).code == 0
+    assert len((net.path / "p.csv").read_text().splitlines()) == 51
+    with np.load("p.npz") as arrays:
+        np.testing.assert_allclose(arrays["ip2_prob"], net.expected, rtol=1e-6)
+    monkeypatch.setattr(command, "replacing", lambda path: slow(path, 500))
+    for name in ("q.csv", "q.npz"):
+        done = predict("task/train.h5", "--out", name)
+        assert done.code == 1 and "No space left on device" in done.err
+        assert not (net.path / name).exists()

@@ -123,6 +123,13 @@ def test_damaged_archives(tmp_path, x):
     path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8:])
     with pytest.raises(DataError, match="damaged"):
         read(path)
+    np.savez(path, data=x)
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + place] |= 1         # encrypted, it says
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is encrypted"):
+        read(path)
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"expected an \.npz file"):
         read(path)

@@ -55,6 +55,7 @@ def test_probabilities_of_a_net_with_data(tmp_path, x, phase):
         np.testing.assert_allclose(net.predict(x, size), odds, rtol=1e-12)
     np.testing.assert_allclose(net.predict(x, outputs="ip2"), scores, rtol=1e-12)
     both = net.predict({"data": x.reshape(10, 3, 1, 1)}, outputs=["ip2", "ip1"])
+    np.testing.assert_allclose(net.predict(x, outputs=["ip2_prob", "ip2_prob"]), odds, rtol=1e-12)
     assert both["ip1"].shape == (10, 8) and both["ip1"].min() == 0
     np.testing.assert_allclose(net.predict(x.tolist()), odds, rtol=1e-12)
 
