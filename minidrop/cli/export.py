@@ -8,9 +8,14 @@ import click
 
 from minidrop.apps.onnx import OLDEST_OPSET, OPSET, export_onnx
 from minidrop.cli.console import echo, visible_name
-from minidrop.cli.options import Command, ignore_unknown_option, net_options, numbers, stated, weights_option
-from minidrop.config import load_net
-from minidrop.net.conversion import prepare_nets
+from minidrop.cli.options import (
+    Command,
+    ignore_unknown_option,
+    net_options,
+    numbers,
+    trained_net,
+    weights_option,
+)
 
 
 def _shapes(context, option, values):
@@ -52,15 +57,15 @@ def export(model: str, weights: Any, out: str, batch: str, fixed_batch: bool, sh
     The net is that of phase TEST without what reads labels; its inputs are what the data layer gives behind
     its transform_param (scale, mean, crop). A layer without an equivalent is an error that names all of them.
     """
-    if not weights:
-        raise click.UsageError("give --weights, a snapshot of the net or a .caffemodel")
-    config = load_net(model, ignore_unknown)
-    prepare_nets([config], dropout, overrides)
+    config, options = trained_net(model, weights, overrides, dropout, level, stages, ignore_unknown, "cpu",
+                                  None, "float32", None)
     done = export_onnx(config, out, list(weights), opset, None if fixed_batch else batch, shapes, outputs,
-                       *stated(config, level, stages))
+                       options["level"], options["stages"])
     for what, blobs in (("input", done.inputs), ("output", done.outputs)):
         for name, shape in blobs.items():
             echo(f"{what} {visible_name(name)}: {' x '.join(_length(n) for n in shape) or 'one number'}")
+    for name, settings in done.transforms.items():
+        echo(f"input {visible_name(name)} is what comes out of transform_param {{ {settings} }}")
     for name in done.unread:
         echo(f"no input {visible_name(name)}: recurrent layers begin at the first step of each call")
     echo(f"{visible_name(out)}: {done.bytes / 1e6:.1f} MB, opset {opset}")

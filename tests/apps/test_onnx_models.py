@@ -106,7 +106,10 @@ def test_a_description_with_weights(tmp_path, monkeypatch):
     done = exported(config, path, weights=tmp_path / "w.caffemodel", shapes={"data": (9, 1, 8, 8)},
                     batch="batch")
     assert done.inputs == {"data": ("batch", 1, 8, 8)} and done.bytes == path.stat().st_size
-    assert done.outputs == {"ip3_prob": ("batch", 10)}
+    assert done.outputs == {"ip3_prob": ("batch", 10)} and done.unread == []
+    assert done.transforms == {"data": "scale: 0.0625"}
+    metadata = package().load(path).metadata_props
+    assert {entry.key: entry.value for entry in metadata} == {"transform_param of data": "scale: 0.0625"}
     x = numbers(5, 1, 8, 8)
     np.testing.assert_allclose(run(path, {"data": x})["ip3_prob"], net.predict(x), atol=1e-6)
     other = net_of(inputs((2, 3)), ip("ip1", "a", 2))

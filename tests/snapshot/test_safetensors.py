@@ -126,3 +126,24 @@ def test_without_the_package(tmp_path, monkeypatch):
     for action in (net.save, net.load_weights):
         with pytest.raises(SnapshotError, match=r'python -m pip install "minidrop\[safetensors\]"'):
             action(path)
+
+
+def test_damaged_files_are_read_or_refused(tmp_path):
+    """Bytes of the header and of the numbers changed, and pieces cut out, at random: no other error."""
+    net, path = net_of(*NET), tmp_path / "w.safetensors"
+    net.save(path)
+    good, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(300):
+        bad = bytearray(good)
+        first = int(rng.integers(len(bad)))
+        if rng.integers(3):
+            for place in rng.integers(0, 700, rng.integers(1, 4)):
+                bad[place] = rng.integers(256)
+        else:
+            del bad[first:first + int(rng.integers(1, 40))]
+        path.write_bytes(bad)
+        try:
+            net.load_weights(path)
+        except SnapshotError:
+            refused += 1
+    assert refused > 200

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from google.protobuf import text_format
 
 from minidrop.apps.onnx.batch import find_axes, graph_of
 from minidrop.apps.onnx.refused import reason_of
@@ -29,12 +30,14 @@ MOST_BYTES = (1 << 31) - 1      # of a protobuf message
 class Exported:
     """What an ONNX file reads and gives: {name: shape}, the batch by its name; and its size in bytes.
 
-    unread: the inputs of the net that the file does not have, as nothing in it reads them: the cont of
-    recurrent layers.
+    transforms: {input: the transform_param, as text, that its data layer applied before}, which the file has
+    as metadata. unread: the inputs of the net that the file does not have, as nothing in it reads them: the
+    cont of recurrent layers.
     """
 
     inputs: dict[str, tuple]
     outputs: dict[str, tuple]
+    transforms: dict[str, str]
     unread: list[str]
     bytes: int
 
@@ -48,7 +51,7 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     source: a Net, with its weights, or a description (NetConfig, NetSpec, the path of a network file) with
     `weights`, files as for `Net.load_weights`. What is written is its Deployment: phase TEST, inputs in place
     of data layers, no layer that reads labels, a Softmax for a SoftmaxWithLoss. The data layer's
-    transform_param is not part of it. outputs: the names of other blobs instead.
+    transform_param is not part of it, but its metadata. outputs: the names of other blobs instead.
 
     batch: the name of the size of a batch, which may then be any; None: the sizes stay as described. opset:
     of ONNX's operators, 18 or later. shapes: {input: shape, with its batch}, for inputs whose data is not
@@ -62,8 +65,8 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     _check(opset)
     names = [outputs] if isinstance(outputs, str) else list(outputs)
     deployed, known, net = _deployed(source, weights, names, level, stages)
-    given = {name: tuple(map(int, shape)) for name, shape in (shapes or {}).items()}
-    found = _shapes_of(deployed, known, given)
+    found = _shapes_of(deployed, known, {name: tuple(map(int, shape))
+                                         for name, shape in (shapes or {}).items()})
     config = deployed.with_shapes(found)
     graph, problems = graph_of(config)
     problems.raise_any()
@@ -72,11 +75,14 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     writer = _written(config, graph, lengths, _values(config, graph, net, weights))
     ends = [_last(graph, name) for name in deployed.outputs]
     smallest = min((found[name][axis] for name, axis in axes.items()), default=1)
-    model, exported = _model(config, graph, writer, ends, lengths, opset, _namer(batch or "", smallest))
+    model, (read, given) = _model(config, graph, writer, ends, lengths, opset, _namer(batch or "", smallest))
+    transforms = {name: text_format.MessageToString(one.layer.transform_param, as_one_line=True).strip()
+                  for name, one in deployed.inputs.items() if one.transformed}
+    for name, text in transforms.items():
+        model.metadata_props.add(key=f"transform_param of {name}", value=text)
     content = model.SerializeToString()
     replace(path, content)
-    unread = [name for name in found if name not in exported[0]]
-    return Exported(exported[0], exported[1], unread, len(content))
+    return Exported(read, given, transforms, [name for name in found if name not in read], len(content))
 
 
 def _check(opset):
