@@ -197,3 +197,19 @@ def test_without_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(BackendError, match=r'python -m pip install "minidrop\[onnx\]", or python -m pip'):
         export_onnx(net_of(inputs((4, 3)), ip("y", "a", 2)), tmp_path / "net.onnx")
+
+
+def test_an_input_that_all_records_share_stays_as_it_is(tmp_path):
+    net = net_of(inputs((4, 3), (3,)), layer("Scale", "y", "a b"), ip("z", "y", 2), phase="TEST")
+    assert exported(net, tmp_path / "net.onnx").inputs == {"a": ("N", 3), "b": (3,)}
+    x, factor = numbers(7, 3), numbers(3)
+    net.forward(a=x, b=factor)
+    np.testing.assert_allclose(run(tmp_path / "net.onnx", {"a": x, "b": factor})["z"], net.blobs["z"].numpy(),
+                               atol=1e-6)
+
+
+def test_many_inputs_have_their_records_on_the_same_axis(tmp_path):
+    names = "abcdef"
+    step = layer("Position", "p", "y", more="position_param { kind: SINUSOIDAL }")
+    net = net_of(inputs(*[(4, 3, 2)] * 6), layer("Eltwise", "y", " ".join(names)), step, phase="TEST")
+    assert exported(net, tmp_path / "net.onnx", outputs="p").inputs == dict.fromkeys(names, (4, "N", 2))

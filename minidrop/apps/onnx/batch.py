@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from minidrop.backend import get_backend
 from minidrop.config import NetConfig
@@ -13,7 +13,7 @@ from minidrop.net import Problems, build_graph
 from minidrop.net.graph import Graph
 
 SEQUENCES = ("Attention", "GRU", "LSTM", "LastState", "Position", "RNN", "Rotary")    # steps, then samples
-MOST_INPUTS = 6             # each of which may count records on two axes
+MOST_INPUTS = 4             # each of which may count records on two axes, or not at all
 
 
 def graph_of(config: NetConfig) -> tuple[Graph, Problems]:
@@ -28,15 +28,13 @@ def find_axes(graph: Graph, shapes: dict[str, tuple[int, ...]],
     """Return ({input: its axis of records}, the Graph of a batch twice as large as that of `graph`).
 
     shapes: of the inputs. describe: gives the description for other shapes. Layers of sequences have their
-    records on axis 1, so all inputs whose axes 0 or 1 grow are tried until these layers and no others see
-    longer sequences. Raises ConfigError where no such axes are found, with what stood in the way.
+    records on axis 1: inputs are tried with a longer axis 0 or 1, those that stay as they are last, until
+    these layers have more samples and no more steps. Raises ConfigError where no such axes are found, with
+    what stood in the way.
     """
-    choices = [range(min(2, len(shape))) for shape in shapes.values()]
-    if sum(len(choice) > 1 for choice in choices) > MOST_INPUTS:
-        choices = [choice[:1] for choice in choices]
     furthest, reason = -1, "no input has an axis that could count records"
-    for axes in itertools.product(*(choice for choice in choices if len(choice))):
-        chosen = dict(zip((name for name, shape in shapes.items() if shape), axes, strict=True))
+    for axes in _candidates([len(shape) for shape in shapes.values()]):
+        chosen = {name: axis for name, axis in zip(shapes, axes, strict=True) if axis is not None}
         doubled = {name: _doubled(shape, chosen.get(name)) for name, shape in shapes.items()}
         try:
             grown, problems = graph_of(describe(doubled))
@@ -53,6 +51,15 @@ def find_axes(graph: Graph, shapes: dict[str, tuple[int, ...]],
             return chosen, grown
     raise ConfigError(f"the batch cannot be of any size, with twice as many records: {reason}; export with a "
                       f"fixed batch (batch=None, --fixed-batch)")
+
+
+def _candidates(counts: list[int]) -> Iterable[tuple[int | None, ...]]:
+    """Return which axes to try for inputs with so many axes: all combinations; of many inputs the first axis
+    of all, then the second."""
+    choices = [(*range(min(2, count)), None) for count in counts]
+    if len(counts) <= MOST_INPUTS:
+        return itertools.product(*choices)
+    return [tuple(choice[min(axis, len(choice) - 2)] for choice in choices) for axis in range(2)]
 
 
 def _check_parameters(graph, grown, problems):

@@ -29,6 +29,7 @@ class Windows:
         self.shares = window.entries / np.multiply.outer(*inside)
 
     def largest(self, to: LayerWriter, x: str) -> str:
+        """Return the largest entry of each window."""
         return to("MaxPool", x, **self.attributes)
 
     def sums(self, to: LayerWriter, x: str) -> str:
@@ -36,6 +37,7 @@ class Windows:
         return to("AveragePool", x, count_include_pad=1, **self.attributes)
 
     def means(self, to: LayerWriter, x: str) -> str:
+        """Return the mean of each window, of as many entries as Caffe counts."""
         y = self.sums(to, x)
         return y if (self.shares == 1).all() else to("Mul", y, to.constant(self.shares, "shares"))
 

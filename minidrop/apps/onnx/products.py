@@ -26,7 +26,7 @@ def embed(to: LayerWriter, layer: Any, x: str) -> str:
     return to("Add", y, to.parameter("bias")) if to.has("bias") else y
 
 
-def sliding(layer: Any) -> dict[str, Any]:
+def _window(layer):
     """Return what ONNX calls the window of a layer with convolution_param."""
     window = layer.window
     return {"kernel_shape": window.size, "strides": window.stride, "pads": (*window.pad, *window.pad),
@@ -38,7 +38,7 @@ def convolution(to: LayerWriter, layer: Any, *bottoms: str) -> list[str]:
     op = "Conv" if layer.type == "Convolution" else "ConvTranspose"
     weight, bias = to.parameter("weight"), to.parameter("bias") if to.has("bias") else ""
     return [_as_images(to, layer, number, x, lambda x: to(op, x, weight, bias, group=layer.groups,
-                                                          **sliding(layer)))
+                                                          **_window(layer)))
             for number, x in enumerate(bottoms)]
 
 
@@ -48,7 +48,7 @@ def im2col(to: LayerWriter, layer: Any, x: str) -> str:
     entries = layer.window.entries
     weight = np.tile(np.eye(entries), (layer.channels, 1)).reshape(-1, 1, *layer.window.size)
     return _as_images(to, layer, 0, x, lambda x: to("Conv", x, to.constant(weight, "windows"),
-                                                    group=layer.channels, **sliding(layer)))
+                                                    group=layer.channels, **_window(layer)))
 
 
 def _as_images(to, layer, number, x, compute):
