@@ -70,16 +70,12 @@ class Loading:
         """Choose what one file holds; a later file counts more."""
         kind, before = file_kind(path), len(self.report.mismatched)
         if kind == "snapshot":
-            snapshot = read_snapshot(path)
-            self._attrs.append((path, snapshot.attrs))
-            chosen, others = self._of_names(path, {
-                "/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
-                if key.startswith("data/")}, snapshot.attrs)
+            chosen, others = self._of_snapshot(path)
         elif kind == "safetensors":
-            found, metadata = read_safetensors(path)
+            found, attrs = read_safetensors(path)
             if not skip_mismatched:
                 self._check_names(path, found)
-            chosen, others = self._of_names(path, found, metadata)
+            chosen, others = self._of_names(path, found, attrs)
         else:
             chosen, others = self._of_caffe(read_hdf5_weights(path) if kind == "hdf5"
                                             else read_binary_weights(path))
@@ -104,6 +100,14 @@ class Loading:
         self.report.shapes.update(others)
         self.report.left_out += [name for name in others if name not in self.report.left_out]
 
+    def _of_snapshot(self, path):
+        """Return ({name: Blob}, {name in the file: shape} of the others) of a snapshot of minidrop."""
+        snapshot = read_snapshot(path)
+        self._attrs.append((path, snapshot.attrs))
+        found = {"/".join(split_key(key)[1:]): value for key, value in snapshot.arrays.items()
+                 if key.startswith("data/")}
+        return self._of_names(path, found, snapshot.attrs)
+
     def _check_names(self, path, found):
         """Raise SnapshotError for a parameter that a layer of this net does not have."""
         for name in found:
@@ -114,7 +118,7 @@ class Loading:
                                     f"{nearest(parameter, own)} (it has: {', '.join(own) or 'none'})")
 
     def _of_names(self, path, found, attrs):
-        """Return ({name: Blob}, {name in the file: shape} of the others) of {name: array} of minidrop's."""
+        """Return the same of {name in the file: array}, with the attributes of a snapshot."""
         for names in _shared_names(path, attrs):
             for name in names[1:]:
                 if names[0] in found:
