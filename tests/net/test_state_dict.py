@@ -24,7 +24,8 @@ def filled(net):
     """The net with numbers in all parameters, those that begin as 0 or 1 too."""
     for name, parameter in net.parameters().items():
         low = 0.5 if name.endswith(("variance", "scale_factor")) else -1
-        parameter.data[...] = numbers(*parameter.shape, seed=len(name), low=low, high=1.5)
+        values = numbers(*parameter.shape, seed=len(name), low=low, high=1.5)
+        parameter.data[...] = net.backend.asarray(values)
     return net
 
 
@@ -206,3 +207,23 @@ def test_shared_weights_and_a_scale_without_bias():
     md.from_torch_state_dict(net, state)
     with pytest.raises(SnapshotError, match="l.bias: the Scale behind the BatchNorm has no bias, but"):
         md.from_torch_state_dict(net, {**state, "l.bias": np.ones(4)})
+
+
+@pytest.mark.gpu
+def test_a_net_on_a_gpu(backend_of_name, tmp_path):
+    """Arrays come to the host, and from there; so it is for files of weights and for ONNX."""
+    texts = [inputs((4, 3)), ip("ip1", "a", 5), layer("BatchNorm", "norm", "ip1"),
+             layer("Scale", "scale", "norm")]
+    net, other = (filled(net_of(*texts, phase="TEST", device=device))
+                  for device in ("cpu", backend_of_name("cuda:0")))
+    state = md.to_torch_state_dict(net)
+    md.from_torch_state_dict(other, {key: 2 * array for key, array in state.items()})
+    for key, array in md.to_torch_state_dict(other).items():
+        assert type(array) is np.ndarray
+        np.testing.assert_allclose(array, 2 * state[key])
+    pytest.importorskip("safetensors", reason="of the extra `safetensors`")
+    other.save(tmp_path / "w.safetensors")
+    net.load_weights(tmp_path / "w.safetensors")
+    np.testing.assert_allclose(md.to_torch_state_dict(net)["ip1.weight"], 2 * state["ip1.weight"])
+    pytest.importorskip("onnx", reason="of the extra `onnx`")
+    assert md.export_onnx(other, tmp_path / "net.onnx").outputs == {"scale": ("N", 5)}
