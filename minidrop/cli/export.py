@@ -19,15 +19,15 @@ from minidrop.cli.options import (
 
 
 def _shapes(context, option, values):
-    """Return {input: shape} of texts such as data=64,1,28,28."""
+    """Return {input: shape} of texts such as data=50,64, or of one text 1,28,28 the shape of a record."""
     found = {}
     for value in values:
         name, equals, shape = value.rpartition("=")
-        if not equals or not name or not shape:
-            raise click.BadParameter(f"expected an input and its shape, as in {option.metavar}, got "
-                                     f"{value!r}")
+        if not shape or equals and not name or not equals and len(values) > 1:
+            raise click.BadParameter(f"expected the shape of a record, as in {option.metavar}, or inputs and "
+                                     f"their whole shapes, as in data=50,64, got {value!r}")
         found[name] = numbers()(context, option, shape)
-    return found
+    return found.get("", found)
 
 
 def _length(length):
@@ -41,8 +41,9 @@ def _length(length):
 @click.option("--batch", default="N", show_default=True, metavar="NAME",
               help="What the size of a batch is called, which may be any.")
 @click.option("--fixed-batch", is_flag=True, help="Batches have the size that the network file gives them.")
-@click.option("--shape", "shapes", multiple=True, callback=_shapes, metavar="data=64,1,28,28",
-              help="The shape of an input, with its batch, where its data is not there to tell. Repeatable.")
+@click.option("--shape", "shapes", multiple=True, callback=_shapes, metavar="1,28,28",
+              help="The shape of a record, where its data is not there to tell; or INPUT=50,64, the whole "
+                   "shape of an input, as of sequences (steps, records). Repeatable.")
 @click.option("--output", "outputs", multiple=True, metavar="BLOB",
               help="Give this blob. Repeatable.  [default: what losses judge, by probabilities]")
 @click.option("--opset", type=int, default=OPSET, show_default=True, metavar="N",

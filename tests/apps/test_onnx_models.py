@@ -93,7 +93,7 @@ def test_a_description_with_weights(tmp_path, monkeypatch):
     net = deployed_net("digits_mlp", {"data": (2, 1, 8, 8)})
     net.save(tmp_path / "w.caffemodel")
     config, path = load_net(folder / "train_val.prototxt"), tmp_path / "net.onnx"
-    with pytest.raises(ConfigError, match=r"The shape of 'data' is unknown without it: give it"):
+    with pytest.raises(ConfigError, match=r"The shape of 'data' is unknown without it: give that of"):
         exported(config, path, weights=tmp_path / "w.caffemodel")
     with pytest.raises(ConfigError, match="export needs the weights of the net"):
         exported(config, path)
@@ -103,7 +103,7 @@ def test_a_description_with_weights(tmp_path, monkeypatch):
     net.load_weights(tmp_path / "w.caffemodel")
     with pytest.raises(ConfigError, match="has no input 'date'; did you mean 'data'"):
         exported(config, path, weights=tmp_path / "w.caffemodel", shapes={"date": (2, 1, 8, 8)})
-    done = exported(config, path, weights=tmp_path / "w.caffemodel", shapes={"data": (9, 1, 8, 8)},
+    done = exported(config, path, weights=tmp_path / "w.caffemodel", shapes=(1, 8, 8),
                     batch="batch")
     assert done.inputs == {"data": ("batch", 1, 8, 8)} and done.bytes == path.stat().st_size
     assert done.outputs == {"ip3_prob": ("batch", 10)} and done.unread == []
@@ -201,6 +201,8 @@ def test_without_the_package(tmp_path, monkeypatch):
 
 def test_an_input_that_all_records_share_stays_as_it_is(tmp_path):
     net = net_of(inputs((4, 3), (3,)), layer("Scale", "y", "a b"), ip("z", "y", 2), phase="TEST")
+    with pytest.raises(ConfigError, match="has the inputs a, b; give the whole shape of each"):
+        exported(net, tmp_path / "net.onnx", shapes=[3])
     assert exported(net, tmp_path / "net.onnx").inputs == {"a": ("N", 3), "b": (3,)}
     x, factor = numbers(7, 3), numbers(3)
     net.forward(a=x, b=factor)

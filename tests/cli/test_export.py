@@ -41,13 +41,14 @@ def test_options(tiny, export):
     assert export("--fixed-batch").out.splitlines()[0] == "input data: 10 x 6"
     (tiny.folder / "train.txt").unlink()
     done = export()
-    assert done.code == 1 and "--shape data=64,1,28,28" in done.err
-    assert export("--shape", "data=4,6").out.splitlines()[0] == "input data: N x 6"
+    assert done.code == 1 and "(--shape 1,28,28), or the whole one" in done.err
+    for shape in ("6", "data=4,6"):
+        assert export("--shape", shape).out.splitlines()[0] == "input data: N x 6"
 
 
 def test_mistakes(export):
-    for arguments, expected in ((("--shape", "4,6"), "expected an input and its shape"),
-                                (("--shape", "data="), "expected an input and its shape"),
+    for arguments, expected in ((("--shape", "6", "--shape", "data=4,6"), "expected the shape of a record"),
+                                (("--shape", "data="), "expected the shape of a record"),
                                 (("--opset", "9"), "opset: expected 18 to"),
                                 (("--output", "nothing"), "there is no blob 'nothing'"),
                                 (("--output", "loss"), "there is no blob 'loss'")):

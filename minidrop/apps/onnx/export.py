@@ -44,7 +44,7 @@ class Exported:
 
 def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.PathLike, weights: Any = None,
                 opset: int = OPSET, batch: str | None = "N",
-                shapes: Mapping[str, Sequence[int]] | None = None, outputs: str | Sequence[str] = (),
+                shapes: Mapping[str, Sequence[int]] | Sequence[int] = (), outputs: str | Sequence[str] = (),
                 level: int = 0, stages: Sequence[str] = ()) -> Exported:
     """Write what a net computes in use to an ONNX file, and return an Exported.
 
@@ -54,10 +54,10 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     transform_param is not part of it, but its metadata. outputs: the names of other blobs instead.
 
     batch: the name of the size of a batch, which may then be any; None: the sizes stay as described. opset:
-    of ONNX's operators, 18 or later. shapes: {input: shape, with its batch}, for inputs whose data is not
-    there to tell. level, stages: for include and exclude rules of a description. Numbers are float32, also
-    indices; a recurrent layer that runs forwards begins its sequences at step 0 of each call, and its cont is
-    no input (see docs/export.md).
+    of ONNX's operators, 18 or later. shapes: that of a record, or {input: shape, with its batch}, for inputs
+    whose data is not there to tell. level, stages: for include and exclude rules of a description. Numbers
+    are float32, also indices; a recurrent layer that runs forwards begins its sequences at step 0 of each
+    call, and its cont is no input (see docs/export.md).
 
     Raises ConfigError that lists all layers without an equivalent, or for a net without outputs or inputs of
     known shapes; SnapshotError where weights do not fit; BackendError without the package onnx; OSError.
@@ -65,8 +65,7 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     _check(opset)
     names = [outputs] if isinstance(outputs, str) else list(outputs)
     deployed, known, net = _deployed(source, weights, names, level, stages)
-    found = _shapes_of(deployed, known, {name: tuple(map(int, shape))
-                                         for name, shape in (shapes or {}).items()})
+    found = _shapes_of(deployed, known, shapes)
     config = deployed.with_shapes(found)
     graph, problems = graph_of(config)
     problems.raise_any()
@@ -116,6 +115,12 @@ def _deployed(source, weights, outputs, level, stages) -> tuple[Deployment, dict
 
 def _shapes_of(deployed, known, given):
     """Return {input: shape}: as given, as the net has it, or as its data layer says."""
+    if not isinstance(given, Mapping):
+        if len(given) and len(deployed.inputs) != 1:
+            raise ConfigError(f"shapes: the net in use has the inputs {', '.join(deployed.inputs)}; give the "
+                              f"whole shape of each, {{input: shape}} (--shape INPUT=...)")
+        given = {name: (deployed.batch_size, *given) for name in deployed.inputs} if len(given) else {}
+    given = {name: tuple(map(int, shape)) for name, shape in given.items()}
     for name in given:
         if name not in deployed.inputs:
             raise ConfigError(f"shapes: the net in use has no input {name!r}{nearest(name, deployed.inputs)} "
@@ -134,8 +139,9 @@ def _read_shape(config, name, layer):
         problems.raise_any()
         return tuple(graph.shapes[BlobRef(name, 0)])
     except ConfigError as error:
-        raise ConfigError(f"{error}\nThe shape of {name!r} is unknown without it: give it, with its batch, "
-                          f"as shapes={{{name!r}: ...}} (--shape {name}=64,1,28,28)") from None
+        raise ConfigError(f"{error}\nThe shape of {name!r} is unknown without it: give that of a record, "
+                          f"shapes=(1, 28, 28) (--shape 1,28,28), or the whole one, shapes={{{name!r}: ...}} "
+                          f"(--shape {name}=50,64)") from None
     finally:
         for node in graph.nodes:
             if node.layer is not None:
