@@ -28,6 +28,7 @@ from minidrop.cli.convert_imageset import convert_imageset
 from minidrop.cli.data import data
 from minidrop.cli.devices import devices
 from minidrop.cli.draw_net import draw_net
+from minidrop.cli.export import export
 from minidrop.cli.extract_features import extract_features_command
 from minidrop.cli.find_lr import find_lr
 from minidrop.cli.generate import generate
@@ -85,7 +86,7 @@ def commands(modules: tuple) -> None:
 
 
 for _command in (data, init, train, test, predict, time, find_lr, plot, compare, check, summary, generate,
-                 translate, tag, upgrade, patterns, devices, draw_net, parse_log, classify_command,
+                 translate, tag, export, upgrade, patterns, devices, draw_net, parse_log, classify_command,
                  extract_features_command, convert_imageset, compute_image_mean, convert_mnist_data,
                  convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)

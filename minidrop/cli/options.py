@@ -102,8 +102,8 @@ device_options = _all(
     dtype_option, precision_option)
 
 weights_option = click.option("--weights", multiple=True, callback=_comma_separated, metavar="A.h5,B.h5",
-                              help="Copy weights by the names of layers: from snapshots, or Caffe's "
-                              ".caffemodel and .caffemodel.h5 files.")
+                              help="Copy weights by the names of layers: from snapshots, .safetensors, or "
+                              "Caffe's .caffemodel and .caffemodel.h5 files.")
 
 ema_option = click.option("--ema", is_flag=True, help="Take the averages of the weights, which a solver with "
                           "ema_decay keeps in its snapshots.")

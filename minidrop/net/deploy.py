@@ -94,14 +94,14 @@ class Deployment:
 
 
 def deployment(source: NetConfig, outputs: Sequence[str] = (), level: int = 0,
-               stages: Sequence[str] = ()) -> Deployment:
+               stages: Sequence[str] = (), texts: bool = False) -> Deployment:
     """Return the Deployment of a description: in phase TEST, or where that reads no data, in phase TRAIN.
 
     A loss or metric judges those of its bottoms that weights have a part in; these are the outputs, and so is
     what no layer reads. A SoftmaxWithLoss becomes a Softmax, a SigmoidCrossEntropyLoss a Sigmoid, whose top
     is called BLOB_prob. outputs: other blobs instead. Layers that these do not need are left out, with them
-    those that read labels. Raises ConfigError for texts, which have applications of their own, and for
-    outputs that are none.
+    those that read labels. texts: whether data layers may read texts. Raises ConfigError for texts
+    otherwise, as they have applications of their own, and for outputs that are none.
     """
     config = filter_state(source, pb.TEST, level, stages)
     if not any(_feeds(layer) for layer in config.message.layer):
@@ -109,7 +109,7 @@ def deployment(source: NetConfig, outputs: Sequence[str] = (), level: int = 0,
     layers = [(layer, config.origins[i]) for i, layer in enumerate(config.message.layer)]
     for i, (layer, _) in enumerate(layers):
         kind = class_of(layer)
-        if kind is not None and issubclass(kind, DataLayer) and kind.token_tops:
+        if not texts and kind is not None and issubclass(kind, DataLayer) and kind.token_tops:
             raise ConfigError(f"{config.where(i)}: layer {layer.name!r} ({layer.type}) reads texts, no "
                               f"records of numbers; use `minidrop generate`, `translate` or `tag`")
     judged = _judged(layers)
