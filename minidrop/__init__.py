@@ -5,6 +5,7 @@ from minidrop.kernels import threads  # before anything loads NumPy, see there
 # isort: split
 from minidrop import data, functions, nn, optim
 from minidrop.apps.generation import TextModel
+from minidrop.apps.onnx import export_onnx
 from minidrop.apps.tagging import Tagger
 from minidrop.apps.translation import Translator
 from minidrop.apps.uncertainty import evaluate_monte_carlo, monte_carlo
@@ -26,6 +27,7 @@ from minidrop.functions import tensor
 from minidrop.kept import Kept
 from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net
+from minidrop.net.state_dict import from_torch_state_dict, to_torch_state_dict
 from minidrop.optim import find_learning_rate
 from minidrop.patterns import register_pattern
 from minidrop.solver import EMA, EarlyStopping, Event, Solver, StopTraining, load_weights
@@ -34,14 +36,14 @@ grad_check = check_gradients        # the name that PyTorch's users look for
 
 __version__ = "0.1.0"
 
-
 __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "EMA", "EarlyStopping", "Event",
            "Function", "Kept", "L", "Layer", "MinidropError", "Net", "NetParameter", "NetSpec",
            "NonFiniteError", "Parameter", "PlaceError", "ShapeError", "SnapshotError", "Solver",
            "SolverParameter", "StopTraining", "Tagger", "Tensor", "TensorError", "TextModel", "Translator",
-           "__version__", "check_gradients", "data", "evaluate_monte_carlo", "find_learning_rate",
-           "functions", "grad_check", "load_weights", "monte_carlo", "nn", "no_grad", "optim",
-           "register_layer", "register_pattern", "tensor", "threads"]
+           "__version__", "check_gradients", "data", "evaluate_monte_carlo", "export_onnx",
+           "find_learning_rate", "from_torch_state_dict", "functions", "grad_check", "load_weights",
+           "monte_carlo", "nn", "no_grad", "optim", "register_layer", "register_pattern", "tensor", "threads",
+           "to_torch_state_dict"]
 
 
 def __dir__() -> list[str]:

@@ -146,6 +146,7 @@ class Kept:
         j += max(0, -start)
         return start + j // width * step + j % width
 
+    @cached_property
     def _outline(self):
         return self.total, self.count, *((self._unit(0), self._unit(self.count - 1)) if self.count else ())
 
@@ -153,13 +154,13 @@ class Kept:
         """Equal sets of the same axis are equal, whatever their form."""
         if self is other:
             return True
-        if not isinstance(other, Kept) or self._outline() != other._outline():
+        if not isinstance(other, Kept) or self._outline != other._outline:
             return False
         return (self.regular is not None and self.regular == other.regular
                 or self.count in (0, self.total) or np.array_equal(self.indices, other.indices))
 
     def __hash__(self):
-        return hash(self._outline())
+        return hash(self._outline)
 
     def __len__(self):
         return self.count

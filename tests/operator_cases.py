@@ -154,6 +154,13 @@ PAIRS = {                   # F: md.functions or torch.nn.functional, T: md.func
     "stack": (lambda F, T, x, y: T.stack([x, y]), X, Y),
     "stack axis -1": (lambda F, T, x, y: T.stack([x, y], dim=-1), X, Y),
 }
+for _equation, *_shapes in (("ij,jk->ik", (3, 4), (4, 2)), ("bij,bjk", (2, 3, 4), (2, 4, 5)),
+                            ("ij->ji", (3, 4)), ("ij->", (3, 4)), ("ij->j", (3, 4)),
+                            ("i,j->ij", (3,), (4,)), ("ij,ij->", (3, 4), (3, 4)),
+                            ("bhqd,bhkd->bhqk", (2, 3, 4, 5), (2, 3, 6, 5)), ("ij,k->k", (3, 4), (2,)),
+                            ("ab,bc,cd->ad", (2, 3), (3, 4), (4, 5)), ("ba", (3, 4))):
+    PAIRS[f"einsum {_equation}"] = (lambda F, T, *xs, e=_equation: T.einsum(e, *xs),
+                                    *(numbers(*shape, seed=i) for i, shape in enumerate(_shapes)))
 for _reduction in ("mean", "sum", "none"):
     PAIRS |= {
         f"mse_loss {_reduction}": (lambda F, T, x, y, r=_reduction: F.mse_loss(x, y, reduction=r), X, Y),

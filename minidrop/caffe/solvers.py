@@ -13,6 +13,7 @@ from minidrop.caffe import mode
 from minidrop.caffe.net import Net
 from minidrop.errors import NonFiniteError
 from minidrop.solver import Solver as Core
+from minidrop.solver.averages import average, begin
 from minidrop.solver.prepare import as_solver_config
 
 
@@ -64,10 +65,14 @@ class Solver:
         return self.core.learning_rate
 
     def step(self, iterations: int) -> None:
-        """Run iterations: forward, backward, update, with the tests and snapshots that are due."""
-        end = self.iter + iterations
+        """Run iterations: forward, backward, update, with the tests and snapshots that are due.
+
+        Early stopping ends them behind a test.
+        """
+        end, before = self.iter + iterations, -1
         with self.core.uncaptured():
-            while self.iter < end:
+            while before < self.iter < end:
+                before = self.iter
                 self._start()
                 self.core.step(1)
 
@@ -99,8 +104,10 @@ class Solver:
         nothing, if one of them is not finite.
         """
         core = self.core
+        begin(core)
         if broken := core.updater.apply(core.iteration, core.learning_rate, core.settings.iter_size):
             raise NonFiniteError(f"apply_update: the gradient of {broken} is not finite; nothing was updated")
+        average(core)
         self.net.gradients_of_step.clear()
 
     def add_callback(self, on_start: Callable[[], object], on_gradients_ready: Callable[[], object]) -> None:

@@ -12,8 +12,10 @@ from minidrop.cli.options import (
     Command,
     chosen_device,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
+    skip_option,
     weights_option,
 )
 from minidrop.cli.plots import check_picture, draw_learning_rates
@@ -36,9 +38,12 @@ _ROWS = 12
 @ignore_unknown_option
 @device_options
 @weights_option
+@skip_option
+@ema_option
 def find_lr(solver: Any, lowest: float, highest: float, iterations: int, plot: str | None, as_json: bool,
             overrides: tuple, dropout: str | None, level: int, stages: list, ignore_unknown: bool,
-            device: str, gpu: str | None, dtype: Any, precision: str, weights: Any) -> None:
+            device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
+            skip_mismatched: bool, ema: bool) -> None:
     """Find a learning rate: train with growing ones, and see where the loss falls fastest.
 
     Each iteration has a higher rate, until the loss diverges. The suggestion is the rate where the smoothed
@@ -50,9 +55,9 @@ def find_lr(solver: Any, lowest: float, highest: float, iterations: int, plot: s
     made = Solver(load_solver(solver, ignore_unknown), overrides, dropout, device, dtype, level, stages,
                   precision=precision, initial_weights=False)
     try:
-        made.load_initial_weights()
+        made.load_initial_weights(skip_mismatched)
         if weights:
-            made.net.load_weights(weights)
+            made.net.load_weights(weights, skip_mismatched, ema=ema)
         found = find_learning_rate(made, lowest, highest, iterations)
     finally:
         made.close()

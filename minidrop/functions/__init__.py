@@ -51,7 +51,7 @@ from minidrop.functions.linear import linear
 from minidrop.functions.loss import euclidean_loss, sigmoid_cross_entropy
 from minidrop.functions.lrn import lrn
 from minidrop.functions.margin_losses import contrastive_loss, hinge_loss
-from minidrop.functions.matrices import matmul
+from minidrop.functions.matrices import einsum, matmul
 from minidrop.functions.metric import accuracy, perplexity
 from minidrop.functions.normalization import Stored, batch_norm, mvn, stored_norm
 from minidrop.functions.operators import Operators
@@ -99,7 +99,7 @@ __all__ = ["ChunkCounts", "HiddenDrop", "Stored", "abs", "absval", "accuracy", "
            "batch_norm", "batch_reindex", "best_tags", "binary_cross_entropy",
            "binary_cross_entropy_with_logits", "bnll", "broadcast_to", "cat", "ceil", "chunk", "clamp",
            "clip", "concat", "concatenate", "contrastive_loss", "convolution", "cos", "count_chunks", "crf",
-           "crop", "cross_entropy", "cumsum", "deconvolution", "divide", "dropout", "elu", "embed",
+           "crop", "cross_entropy", "cumsum", "deconvolution", "divide", "dropout", "einsum", "elu", "embed",
            "euclidean_loss", "exp", "expand", "expand_dims", "expm1", "filter_records", "flatten", "floor",
            "gaussian_dropout", "gelu", "get_item", "gru", "hinge_loss", "huber_loss", "im2col",
            "infogain_loss", "kl_div", "l1_loss", "last_state", "layer_norm", "linear", "log", "log1p",

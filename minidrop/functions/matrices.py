@@ -1,4 +1,4 @@
-"""Products of matrices and stacks of them."""
+"""Products of matrices and stacks of them, and Einstein sums."""
 
 from __future__ import annotations
 
@@ -85,3 +85,63 @@ def matmul(a: Any, b: Any) -> Tensor:
     lost = [axis for axis, vector in zip((-2, -1), vectors, strict=True) if vector]
     return squeeze(y, lost) if lost else y
 
+
+
+class Einsum(Function):
+    """y[output] = sum over the other indices of the product of all x[own indices]."""
+
+    __slots__ = ("terms", "output", "xs")
+
+    def __init__(self, terms: Sequence[str], output: str):
+        self.terms, self.output = list(terms), output
+
+    def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray:
+        dtype = common_dtype(*[x.dtype for x in xs])
+        self.xs = [x.astype(dtype, copy=False) for x in xs]
+        return _summed(backend, self.terms, self.output, self.xs)
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
+        return tuple([self._gradient(backend, gy, i) if want else None for i, want in enumerate(wanted)])
+
+    def _gradient(self, backend, gy, i):
+        own, x = self.terms[i], self.inputs[i].data
+        terms = [self.output, *self.terms[:i], *self.terms[i + 1:]]
+        known = "".join(index for index in own if any(index in term for term in terms))
+        g = _summed(backend, terms, known, [gy, *self.xs[:i], *self.xs[i + 1:]])
+        gx = backend.empty(x.shape, x.dtype)        # constant along an index that x alone is summed over
+        gx[...] = g.reshape([n if index in known else 1 for index, n in zip(own, x.shape, strict=True)])
+        return gx
+
+
+def _summed(backend, terms, output, xs):
+    return backend.xp.einsum(f"{','.join(terms)}->{output}", *xs, optimize=len(xs) > 1)
+
+
+def einsum(equation: str, *operands: Any) -> Tensor:
+    """Return Einstein's sum, e.g. einsum("bij,bjk->bik", a, b); compact operands are expanded.
+
+    The indices are letters, one for each axis. Without "->" the result has those that occur once, in
+    alphabetical order. Raises ShapeError for an equation that does not fit the operands, an index that one
+    operand has twice, and for "...".
+    """
+    left, arrow, output = equation.replace(" ", "").partition("->")
+    terms, like = left.split(","), next((x for x in operands if isinstance(x, Tensor)), None)
+    if not arrow:
+        output = "".join(sorted(index for index in set(left) - {","} if left.count(index) == 1))
+    xs = [expand(as_tensor(x, like)) for x in operands]
+    lengths: dict[str, int] = {}
+    if len(terms) != len(xs):
+        raise ShapeError(f"einsum: {equation!r} is for {len(terms)} operands, got {len(xs)}")
+    for term, x in zip([*terms, output], [*xs, None], strict=True):
+        if not all(index.isascii() and index.isalpha() for index in term) or len(set(term)) != len(term):
+            raise ShapeError(f"einsum: {term!r} in {equation!r}: expected different letters, one for each "
+                             f"axis")
+        if x is not None and len(term) != x.ndim:
+            raise ShapeError(f"einsum: {term!r} in {equation!r} does not fit an operand of shape {x.shape}")
+        for index, n in zip(term, x.shape if x is not None else (), strict=x is not None):
+            if lengths.setdefault(index, n) != n:
+                raise ShapeError(f"einsum: index {index!r} of {equation!r} has the lengths {lengths[index]} "
+                                 f"and {n}")
+    if set(output) - set(lengths):
+        raise ShapeError(f"einsum: the result of {equation!r} has an index that no operand has")
+    return Einsum(terms, output).apply(*xs)

@@ -104,15 +104,45 @@ def gathered(backend: Backend, x: np.ndarray, ranges: Sequence[tuple[int, int]],
     if len(ranges) == 1:
         [(first, last)] = ranges
         return backend.submatrix(x[first:last], None, kept)
-    return backend.concatenate([backend.take(x[first:last], kept, 1) for first, last in ranges])
+    found = [backend.compact(view, kept, view.ndim - 1) for view in _views(x, ranges)]
+    found = [backend.xp.ascontiguousarray(one).reshape(math.prod(one.shape[:-1]), one.shape[-1])
+             for one in found]
+    return found[0] if len(found) == 1 else backend.concatenate(found)
 
 
 def _scatter(backend, out, ranges, kept, values):
     """Write what `gathered` would read."""
     done = 0
-    for first, last in ranges:
-        backend.put_columns(out[first:last], kept, values[done:done + last - first])
-        done += last - first
+    for view in _views(out, ranges):
+        rows = math.prod(view.shape[:-1])
+        part = values[done:done + rows]
+        backend.put_columns(view, kept, part.reshape(*view.shape[:-1], values.shape[1]))
+        done += rows
+
+
+def _views(x, ranges):
+    """Return views of ranges of rows of x, which are all of them in order.
+
+    Ranges of one length at one distance, such as those of a group of streams at each step, are one view
+    (ranges, rows of each, columns); the others are matrices.
+    """
+    found, i = [], 0
+    while i < len(ranges):
+        (first, last), count = ranges[i], 1
+        step = ranges[i + 1][0] - first if i + 1 < len(ranges) else 0
+        begin = first % step if step > 0 else 0
+        if 0 < last - first <= step - begin:
+            most = (len(x) - first + begin) // step         # so many steps of rows are left
+            while (i + count < len(ranges) and count < most
+                   and ranges[i + count] == (first + count * step, last + count * step)):
+                count += 1
+        if count == 1:
+            found.append(x[first:last])
+        else:
+            rows = x[first - begin:first - begin + count * step].reshape(count, step, x.shape[1])
+            found.append(rows[:, begin:begin + last - first])
+        i += count
+    return found
 
 
 def tile_pieces(samples: int, tiles: tuple[tuple[Kept, Kept], ...]) -> list[Piece]:

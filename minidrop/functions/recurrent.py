@@ -18,36 +18,12 @@ from minidrop.errors import ShapeError
 from minidrop.functions.binary import add
 from minidrop.functions.dropout import expand, multiply_mask, scale, take
 from minidrop.functions.groups import JoinGroups, SplitGroups, inhabited
-from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows
+from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows, kept_mask, step_masks
 from minidrop.functions.linear import linear
 from minidrop.functions.pieces import gathered
-from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
-
-
-def kept_mask(backend: Backend, kept: Kept | KeptByGroup, dtype: np.dtype, streams: int) -> np.ndarray:
-    """Return the 0/1 mask (units,) of a Kept, or (streams, units) of a KeptByGroup.
-
-    Made on the device: only that may know what is kept.
-    """
-    lead = (streams,) if isinstance(kept, KeptByGroup) else ()
-    return backend.expand(backend.xp.ones((*lead, kept.count), dtype), kept, len(lead))
-
-
-def step_masks(backend: Backend, steps: tuple, streams: int, total: int, scale: float,
-               dtype: np.dtype) -> np.ndarray:
-    """Return masks (steps, streams or 1, total), scale included, on the device.
-
-    steps: a Kept or a KeptByGroup of the streams for each step (None: all).
-    """
-    grouped = any(isinstance(kept, KeptByGroup) for kept in steps)
-    masks = backend.empty((len(steps), streams if grouped else 1, total), dtype)
-    for t, kept in enumerate(steps):
-        masks[t] = 1 if kept is None else kept_mask(backend, kept, dtype, streams)
-    masks *= dtype.type(scale)
-    return masks
 
 
 class Recurrent(Function):
@@ -87,7 +63,7 @@ class Recurrent(Function):
         self.reads = self.cont * self._mask(backend, x.dtype, total)
         self.Wh = backend.submatrix(Wh, self.rows, drop.units)
         self.Wh_rows = backend.transposed(self.Wh) if drop.steps is not None else None
-        self.part = None, None      # the rows of Wh_rows that were gathered last, and for what
+        self.part = None, []        # what a step read, and the rows of Wh_rows that it read
         self.before = backend.empty((steps, streams, width), x.dtype)        # h as the gates read it
         self.output_kept = [(drop.units, 2), *[(drop.units, 1)] * len(states)]
 
@@ -111,25 +87,37 @@ class Recurrent(Function):
     def read(self, backend: Backend, t: int, h: np.ndarray) -> np.ndarray:
         """Store what the gates of step t read of the previous h; return its product with Wh^T, (N, G H)."""
         backend.xp.multiply(h, self.reads[t], out=self.before[t])
-        kept = self.drop.steps[t] if self.drop.steps is not None else None
-        if kept is None:
+        parts = self._parts(backend, t)
+        if not parts:
             return backend.thin_gemm(self.before[t], self.Wh, trans_b=True)
-        return backend.thin_gemm(backend.take(self.before[t], kept, 1), self._part(backend, kept))
+        products = [backend.thin_gemm(backend.take(self.before[t, first:last], kept, 1), weights)
+                    for first, last, kept, weights in parts]
+        return products[0] if len(products) == 1 else backend.concatenate(products)
 
     def read_gradient(self, backend: Backend, t: int, d: np.ndarray) -> np.ndarray:
         """Return the gradient of the h before step t, given that of the product, d (N, G H)."""
-        kept = self.drop.steps[t] if self.drop.steps is not None else None
-        if kept is None:
+        parts = self._parts(backend, t)
+        if not parts:
             gh = backend.thin_gemm(d, self.Wh)
-        else:
-            gh = backend.put(backend.thin_gemm(d, self._part(backend, kept), trans_b=True), kept, 1)
-        return backend.xp.multiply(gh, self.reads[t], out=backend.empty(gh.shape, gh.dtype))
+            return backend.xp.multiply(gh, self.reads[t], out=backend.empty(gh.shape, gh.dtype))
+        gh = backend.zeros(self.before.shape[1:], d.dtype)
+        for first, last, kept, weights in parts:
+            backend.put_columns(gh[first:last], kept, backend.thin_gemm(d[first:last], weights, trans_b=True))
+        gh *= self.reads[t]
+        return gh
 
-    def _part(self, backend, kept):
-        """Return the kept rows of Wh^T: gathered once for neighbouring steps that read the same."""
-        if self.part[0] is not kept:
-            self.part = None, None      # its buffer is the right size for the next
-            self.part = kept, backend.submatrix(self.Wh_rows, kept, None)
+    def _parts(self, backend, t):
+        """Return (first, last, Kept, the kept rows of Wh^T) for each group of streams, [] where all is read.
+
+        Gathered once for neighbouring steps that read the same.
+        """
+        steps = self.drop.steps
+        if steps is None or steps[t] is None:
+            return []
+        if self.part[0] is not steps[t]:
+            self.part = None, []        # its buffers are the right sizes for the next
+            self.part = steps[t], [(first, last, kept, backend.submatrix(self.Wh_rows, kept, None)) for
+                                   first, last, kept in self.drop.parts(t, self.before.shape[1])]
         return self.part[1]
 
     def weight_gradient(self, backend: Backend, d: np.ndarray) -> Block | Blocks:
@@ -137,11 +125,11 @@ class Recurrent(Function):
         # Not -1: if nothing is kept, a length is 0.
         streams, rows = d.shape[1], d.shape[0] * d.shape[1]
         d, before = d.reshape(rows, d.shape[2]), self.before.reshape(rows, self.before.shape[2])
-        self.part = None, None
+        self.part = None, []
         if not self.drop.parts_gradient:
             return Block(backend.gemm(d, before, trans_a=True), self.rows, self.drop.units)
-        read = {kept: [(first * streams, last * streams) for first, last in ranges]
-                for kept, ranges in self.drop.ranges().items() if kept is None or kept.count}
+        read = {kept: ranges for kept, ranges in self.drop.rows_read(streams).items()
+                if kept is None or kept.count}
         products = ((gathered(backend, d, ranges, None), gathered(backend, before, ranges, kept), True, False)
                     for kept, ranges in read.items())
         return Blocks([Block(product, None, kept) for kept, product
@@ -286,7 +274,7 @@ def recur(cell: Any, gates: Tensor, cont: Tensor, weights: list[Tensor], states:
 
     cell: LSTM, GRU or RNN; gates (T, N, G H), without the rows of absent units (`gate_rows`); weights: the
     parameters that multiply the state; states: (N, H) each, zeros if None. h carries the kept set of
-    `drop.units`; the last states are dense. Groups of streams that drop other units each run on their own.
+    `drop.units`; the last states are dense. Groups of streams that lack other units each run on their own.
     """
     drops = drop.split()
     if len(drops) > 1:

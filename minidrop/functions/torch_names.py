@@ -48,7 +48,7 @@ HINTS = {
     "uniform_": "numpy.random.Generator.uniform, and md.tensor of what it draws",
     "normal_": "numpy.random.Generator.normal, and md.tensor of what it draws",
     "addmm": "bias + x @ W, or md.functions.linear(x, W, bias)",
-    "einsum": "@, transpose and sum",
+    "einsum": "md.functions.einsum(equation, x, y)",
     "isnan": "x != x",
     "isfinite": "numpy.isfinite(x.numpy())",
     "erf": "md.functions.gelu, for which it is used most",

@@ -80,6 +80,7 @@ class Layer:
     # Whether forward does the same work in every pass, apart from what `drawn` holds. Not inherited: a
     # subclass has to set it again.
     capturable = False
+    needs_handed = False       # whether only what `hands_on` returns can build it again, not its description
     plan = NodePlan()          # set once per mode
     drawn = NodeDraw()         # set for every iteration
 

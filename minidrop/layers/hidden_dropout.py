@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop.config import decimal
 from minidrop.errors import ConfigError
-from minidrop.functions.hidden_drop import NOTHING, HiddenDrop
-from minidrop.functions.recurrent import step_masks
+from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, step_masks
 from minidrop.layers.drop_settings import drop_site, shape_site, steps_held
 from minidrop.layers.flow import Drops
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,24 +13,38 @@ from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, register_layer
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A function, and the shapes of what it gives for bottoms of these shapes."""
+
+    function: Callable[..., Any]
+    bottoms: list[tuple[int, ...]]
+    tops: list[tuple[int, ...]]
+
+
 @register_layer("Lambda")
 class Lambda(Layer):
     """The Tensors that a Python function makes of the bottoms, run anew in every pass.
 
-    No file can hold a function: md.nn.Lambda hands it over. Gradients flow as its own operations say. It gets
-    dense bottoms, and its results must have the shapes that they have for bottoms of zeros.
+    No file can hold a function: md.nn.Lambda hands it over, alone or Measured. Gradients flow as its own
+    operations say. It gets dense bottoms, and its results must have the shapes that they have for bottoms of
+    zeros.
     """
 
     bottoms = (0, None)
     tops = (1, None)
     capturable = False
+    needs_handed = True
 
     def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
-        self.function = self.context.handed.get(self.name)
-        if self.function is None:
+        handed = self.context.handed.get(self.name)
+        if handed is None:
             raise ConfigError("a Lambda runs a Python function, which no file can hold: describe the net "
                               "with md.nn.Lambda, or write a layer of your own (md.register_layer)")
-        self.shapes = shapes_of(self.function, shapes, self.context.backend, self.context.dtype)
+        known = isinstance(handed, Measured)
+        self.function = handed.function if known else handed
+        self.shapes = (handed.tops if known and handed.bottoms == list(shapes)
+                       else shapes_of(self.function, shapes, self.context.backend, self.context.dtype))
         return self.shapes
 
     def hands_on(self) -> Any:

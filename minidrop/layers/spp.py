@@ -31,12 +31,12 @@ class SPP(Layer):
             raise ConfigError("spp_param needs pyramid_height, at least 1")
         self.method = settings.PoolMethod.Name(settings.pool)
         self.stream = "pooling" if self.method == "STOCHASTIC" and self.training else None
-        levels = len(self._windows(shape))
+        levels = len(self.windows(shape))
         if levels == 1:
             return [(*shape[:2], 1, 1)]
         return [(shape[0], shape[1] * sum(4 ** level for level in range(levels)))]
 
-    def _windows(self, shape):
+    def windows(self, shape: tuple[int, ...]) -> list[Window]:
         """Return the Window of each level, for images of this shape. Raises ConfigError for small ones."""
         height = self.settings.pyramid_height
         # Not beyond what an image can be cut into: the height is a number of the file.
@@ -61,7 +61,7 @@ class SPP(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         # Of the images that come: they may differ in size from those of `setup`.
-        levels = [self._pooled(x, window, level) for level, window in enumerate(self._windows(x.shape))]
+        levels = [self._pooled(x, window, level) for level, window in enumerate(self.windows(x.shape))]
         if len(levels) == 1:
             return levels[0]
         return functions.concat([functions.flatten(y) for y in levels], 1)

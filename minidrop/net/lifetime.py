@@ -86,8 +86,9 @@ class Lifetime:
         shares parameters with is.
         """
         share = copy.deepcopy(self.share, memo)
+        handed = {name: layer.hands_on() for name, layer in self.layers.items() if layer.needs_handed}
         new = type(self)(self.config, self.phase, self.backend, self.dtype, self.seed, self.level,
-                         self.stages, share)
+                         self.stages, share, handed=handed)
         memo[id(self)] = new
         for layer, own in self.params.items():
             for name, parameter in own.items():

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.data.binaryproto import Blob
-from minidrop.errors import MOST_MISTAKES, SnapshotError
+from minidrop.errors import MOST_MISTAKES, SnapshotError, nearest
 from minidrop.net.load_report import LoadReport, shown
 from minidrop.net.vocabularies import vocabularies_of, warn_of_other_vocabularies
 from minidrop.snapshot import read_snapshot, split_key
 from minidrop.snapshot.caffe_file import CaffeWeights, file_kind, read_binary_weights
 from minidrop.snapshot.caffe_hdf5 import read_hdf5_weights
+from minidrop.snapshot.safetensors_file import read_safetensors
 
 if TYPE_CHECKING:
     from minidrop.net.net import Net
@@ -60,10 +61,7 @@ class Loading:
 
     def apply(self) -> LoadReport:
         """Copy the arrays into the net, log the report and return it."""
-        net = self.net
-        for name, blob in self.chosen.items():
-            target = self._targets[name].data
-            target[...] = net.backend.asarray(blob.array.reshape(target.shape), net.dtype)
+        copy_values(self.net, ((name, blob.array) for name, blob in self.chosen.items()))
         log.info("%s", self.report)
         for name in self.report.left:
             log.warning("%s: not copied: %s", ", ".join(self.report.paths), name)
@@ -78,6 +76,11 @@ class Loading:
             chosen, others = self._of_snapshot(path)
         elif self.ema:
             raise SnapshotError(f"{path}: {_NO_AVERAGES}")
+        elif kind == "safetensors":
+            found, attrs = read_safetensors(path)
+            if not skip_mismatched:
+                self._check_names(path, found)
+            chosen, others = self._of_names(path, found, attrs)
         else:
             chosen, others = self._of_caffe(read_hdf5_weights(path) if kind == "hdf5"
                                             else read_binary_weights(path))
@@ -94,7 +97,7 @@ class Loading:
                                 f"{', '.join(sorted(others)[:6]) or 'none'}; the net has "
                                 f"{', '.join(sorted(self._targets)[:6]) or 'none'})")
         for name, blob in chosen.items():
-            if not _is_finite(blob.array, self.net.dtype):
+            if not is_finite(blob.array, self.net.dtype):
                 raise SnapshotError(f"{path}: {name} has a NaN, an infinity or a number too large for "
                                     f"{self.net.dtype}; use weights of before")
         self.chosen.update(chosen)
@@ -114,7 +117,20 @@ class Loading:
             if not averages:
                 raise SnapshotError(f"{path}: {_NO_AVERAGES}")
             found.update(averages)
-        for names in _shared_names(path, snapshot.attrs):
+        return self._of_names(path, found, snapshot.attrs)
+
+    def _check_names(self, path, found):
+        """Raise SnapshotError for a parameter that a layer of this net does not have."""
+        for name in found:
+            layer, _, parameter = name.rpartition("/")
+            own = self.net.params.get(layer, {})
+            if layer in self.net.layers and parameter not in own:
+                raise SnapshotError(f"{path}: layer {layer!r} has no parameter {parameter[:80]!r}"
+                                    f"{nearest(parameter, own)} (it has: {', '.join(own) or 'none'})")
+
+    def _of_names(self, path, found, attrs):
+        """Return the same of {name in the file: array}, with the attributes of a snapshot."""
+        for names in _shared_names(path, attrs):
             for name in names[1:]:
                 if names[0] in found:
                     found.setdefault(name, found[names[0]])
@@ -175,7 +191,15 @@ def paths_of(paths: Paths) -> list[str | os.PathLike]:
     return found
 
 
-def _is_finite(array, dtype):
+def copy_values(net: Net, values: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Copy arrays to parameters, each ("layer/parameter", as many numbers), which have been checked."""
+    targets = net.parameters()
+    for name, array in values:
+        target = targets[name].data
+        target[...] = net.backend.asarray(array.reshape(target.shape), net.dtype)
+
+
+def is_finite(array: np.ndarray, dtype: str) -> bool:
     """Whether all numbers are finite in `dtype`; the copy that this needs is small."""
     flat = array.reshape(-1)
     with np.errstate(over="ignore"):

@@ -21,6 +21,7 @@ from minidrop.net.graph import build_graph, loss_weights
 from minidrop.net.lifetime import Lifetime, OneThread
 from minidrop.net.passes import one_pass
 from minidrop.net.planner import plan_compaction
+from minidrop.net.prediction import Predicts
 from minidrop.net.problems import Problems
 from minidrop.net.reshuffle import check_shared, find_reshuffles
 from minidrop.net.run import Run
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64")
 
 
-class Net(Weights, Lifetime):
+class Net(Weights, Predicts, Lifetime):
     """A network in one phase, on one device.
 
     `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu",
@@ -48,14 +49,13 @@ class Net(Weights, Lifetime):
     net beside a train net), or {layer: {name: Parameter}}. `precision`: "float32", "tf32", "float16" or
     "bfloat16", to which products on a GPU round their operands; all else stays float32. `fills`: False
     allocates no parameters and states, for a net that is inspected but not run. `handed`: {layer: what it
-    hands on} of a net that this one is in other shapes, or {layer: function} of its Lambdas.
+    hands on} of a net that this one is in other shapes, or {layer: function} of Lambdas. Raises ConfigError.
 
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the
     last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` the planner's
     decisions, `reshuffles` the units that are permuted while a Solver trains the net.
 
     A Net serves one thread at a time. copy.deepcopy copies it; it cannot be pickled; snapshots save it.
-    Raises ConfigError with all mistakes of the description.
     """
 
     def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str | Backend = "auto",

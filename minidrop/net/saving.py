@@ -1,4 +1,4 @@
-"""Saves a net in Caffe's formats."""
+"""Saves the weights of a net: in Caffe's formats, and in that of safetensors."""
 
 from __future__ import annotations
 
@@ -8,24 +8,33 @@ from typing import TYPE_CHECKING
 from minidrop.config import NetParameter
 from minidrop.errors import SnapshotError
 from minidrop.net.conversion import convert_dropout
+from minidrop.snapshot.caffe_file import SAFETENSORS
 from minidrop.snapshot.caffe_writer import write_binary_weights, write_hdf5_weights
+from minidrop.snapshot.safetensors_file import write_safetensors
 
 if TYPE_CHECKING:
     from minidrop.net.net import Net
 
 
-FORMATS = (".caffemodel", ".h5")
+FORMATS = (".caffemodel", ".h5", SAFETENSORS)
 
 
 def save(net: Net, path: str | os.PathLike, diffs: bool = False, format: str | None = None) -> None:
-    """Write the weights of a net to a .caffemodel or an .h5 file; see `Net.save`."""
+    """Write the weights of a net to a .caffemodel, an .h5 or a .safetensors file; see `Net.save`."""
     text = os.fspath(path)
     if format not in (None, *FORMATS):
-        raise SnapshotError(f"format: expected {' or '.join(FORMATS)}, got {format!r}")
+        raise SnapshotError(f"format: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {format!r}")
     chosen = format or next((one for one in FORMATS if text.endswith(one)), None)
+    to_host = net.backend.to_host
+    if chosen == SAFETENSORS:
+        if diffs:
+            raise SnapshotError(f"{text}: a .safetensors file has weights alone; write gradients to a "
+                                f".caffemodel")
+        write_safetensors(path, {name: parameter.data for name, parameter in net.parameters().items()},
+                          [names for names in net.owners().values() if len(names) > 1], to_host)
+        return
     arrays = {layer: [(p.data, p.dense_grad() if diffs else None) for p in own.values()]
               for layer, own in net.params.items()}
-    to_host = net.backend.to_host
     if chosen == ".caffemodel":
         write_binary_weights(path, as_caffe(net.config.message), arrays, to_host)
     elif chosen == ".h5":
@@ -34,8 +43,8 @@ def save(net: Net, path: str | os.PathLike, diffs: bool = False, format: str | N
         write_hdf5_weights(path, list(net.layers), arrays, lambda layer, number: owned[layer][number],
                            to_host)
     else:
-        raise SnapshotError(f"{text}: expected a name that ends in .caffemodel or .caffemodel.h5, which "
-                            f"chooses the format, or a format")
+        raise SnapshotError(f"{text}: expected a name that ends in .caffemodel, .caffemodel.h5 or "
+                            f".safetensors, which chooses the format, or a format")
 
 
 def as_caffe(message: NetParameter) -> NetParameter:

@@ -46,14 +46,14 @@ class Weights:
                      vocabularies: Mapping[str, str] | None = None, ema: bool = False) -> LoadReport:
         """Copy weights of files to the layers of the same name; returns a LoadReport, a table as text.
 
-        paths: snapshots, .caffemodel or .caffemodel.h5 files, also of old forms of Caffe: one, several in one
-        text with commas between, or a list; what a file is, its content decides. A later file counts more. As
-        in Caffe, layers that the net lacks are left out, the others must have arrays of the same number and
-        shapes: with skip_mismatched those that do not fit stay as they are. What is not copied is logged.
-        vocabularies: {layer: fingerprint}, instead of those of the net's own texts. ema: take the averages of
-        weights that a solver with ema_decay keeps in its snapshots. Raises SnapshotError, and then nothing is
-        changed, if anything does not fit, a weight is no finite number of the net's dtype, or a file holds
-        nothing for this net.
+        paths: snapshots, .safetensors, .caffemodel or .caffemodel.h5 files, also of old forms of Caffe: one,
+        several in one text with commas between, or a list; what a file is, its content decides, or the ending
+        .safetensors. A later file counts more. As in Caffe, layers that the net lacks are left out, the
+        others must have arrays of the same number and shapes: with skip_mismatched those that do not fit stay
+        as they are. What is not copied is logged. vocabularies: {layer: fingerprint}, instead of those of the
+        net's own texts. ema: take the averages of weights that a solver with ema_decay keeps in its
+        snapshots. Raises SnapshotError, and then nothing is changed, if anything does not fit, a weight is no
+        finite number of the net's dtype, or a file holds nothing for this net.
         """
         return Loading(self, paths, skip_mismatched, vocabularies, ema).apply()
 
@@ -76,9 +76,10 @@ class Weights:
                 parameter.share_data(other.params[layer][name])
 
     def save(self: Any, path: str | os.PathLike, diffs: bool = False, format: str | None = None) -> None:
-        """Write the weights as Caffe does: a .caffemodel, or a .caffemodel.h5.
+        """Write the weights: a .caffemodel or .caffemodel.h5, as Caffe does, or a .safetensors.
 
-        format: ".caffemodel" or ".h5"; None: what the name ends with.
+        format: ".caffemodel", ".h5" or ".safetensors"; None: what the name ends with. A .safetensors file
+        has keys such as ip1.weight, a shared array once; it takes the package safetensors.
 
         A .caffemodel also holds the layers, as the net was built. An ApproxDropout or GaussianDropout in it
         is a Dropout, which does the same where nothing is dropped, and a DropConnect an InnerProduct: Caffe

@@ -1,4 +1,12 @@
-"""Nets described in Python: modules that own parameters and run as planned Nets. See Module."""
+"""Nets described in Python: modules that own parameters and run as planned Nets. See Module.
+
+    model = nn.Sequential(nn.Linear(784, 2048), nn.ReLU(), nn.ApproxDropout(0.5), nn.Linear(2048, 10))
+    loss = md.functions.softmax_cross_entropy(model(images), labels)
+    loss.backward()                             # fills the gradients of model.parameters()
+    scores = model.eval()(images).numpy()       # nothing is dropped
+
+Images are (N, C, H, W), sequences (steps, streams, units), as everywhere in minidrop.
+"""
 
 from minidrop.nn.containers import ModuleDict, ModuleList, Sequential
 from minidrop.nn.layer import Lambda, Layer, Weight

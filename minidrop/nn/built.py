@@ -12,7 +12,8 @@ import numpy as np
 from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.backend import backend_of
-from minidrop.errors import DataError, ShapeError
+from minidrop.config import NetConfig
+from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.layers import Context
 from minidrop.layers.base import as_numbers
 from minidrop.net import BlobRef, Net
@@ -45,8 +46,13 @@ class Built:
                                  f"that no layer computes; its values would be frozen in the net")
             outputs = trace.finish(found)
         module.check_placed(trace.params)
-        self.net = Net(trace.message, phase, backend, dtype, module.seed, share=trace.params,
-                       handed=trace.functions)
+        self.net = Net(NetConfig.of(trace.message, trace.message.name), phase, backend, dtype, module.seed,
+                       share=trace.params, handed=trace.functions)
+        for layer, own in trace.params.items():
+            for name, parameter in own.items():
+                if self.net.params[layer][name] is not parameter:
+                    raise ConfigError(f"layer {layer!r} is to share its {name} with another by "
+                                      f"`param {{ name }}`; call the module's method `tie` for that")
         if not module.training:
             self.net.draw_patterns(0)       # nothing is dropped, so never again
         self.net.set_inputs(**trace.constants)
@@ -68,6 +74,12 @@ class Built:
         for name, layer, use in self.stateful:
             layer.carry((self.training, use), dict(net.layers[name].state))
         return put_together(self.rest, [functions.expand(net.tensor(ref)) for ref in self.outputs])
+
+    def zeros(self) -> Any:
+        """Return what forward returns, as zeros, without a pass."""
+        net = self.net
+        return put_together(self.rest, [Tensor(net.backend.zeros(net.graph.shapes[ref], net.dtype),
+                                               backend=net.backend) for ref in self.outputs])
 
     def _carried(self):
         """Return {(layer, name): array} of the states that go on from the call before."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from minidrop.errors import ConfigError
-from minidrop.nn.module import Module, checked_modules
+from minidrop.nn.module import Module
+from minidrop.nn.tree import checked_modules
 
 
 class Sequential(Module):

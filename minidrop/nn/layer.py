@@ -17,7 +17,7 @@ from minidrop.nn.module import Module
 from minidrop.nn.symbol import TraceError
 from minidrop.nn.trace import Trace, current_trace, probe
 
-REFUSED = ("bottom", "top", "include", "exclude", "phase", "in_place", "ntop")
+REFUSED = ("bottom", "top", "blobs", "include", "exclude", "phase", "in_place", "ntop")
 
 
 class Layer(Module):
@@ -41,8 +41,10 @@ class Layer(Module):
         kind = layer_class(type)
         for field in REFUSED:
             if field in settings:
-                raise ConfigError(f"{field} is no setting of a module ({type}); what it reads is what it is "
-                                  f"called with")
+                raise ConfigError(f"{field} is no setting of a module ({type}): it reads what it is called "
+                                  f"with, and load_state_dict gives values")
+        if tops < 1:
+            raise ConfigError(f"a module returns at least one blob, got tops={tops} ({type})")
         if kind.is_data:
             raise ConfigError(f"{type} feeds a net of its own; a module is called with its data")
         settings = {field: {"type": value} if field.endswith("filler") and isinstance(value, str) else value
@@ -201,8 +203,9 @@ class Lambda(Layer):
 
     It may use minidrop.functions, operators of Tensors, and values; it returns a Tensor or a tuple of them.
     Their shapes are found by running it on zeros when a net is built, so they must not depend on values.
-    Gradients flow through it; no product around it leaves anything out because of it. Raises ConfigError for
-    what cannot be called.
+    Gradients flow through it; no product around it leaves anything out because of it. A module that it calls
+    is a net of its own; hold it as an attribute too, so that its parameters are found.
+    Raises ConfigError for what cannot be called.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None):

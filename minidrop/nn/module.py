@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minidrop.backend import get_backend
-from minidrop.errors import ConfigError, SnapshotError, nearest
+from minidrop.errors import ConfigError, SnapshotError
 from minidrop.net import Net
 from minidrop.net.costs import costs
 from minidrop.net.net import DTYPES
 from minidrop.nn.built import Nets
 from minidrop.nn.state import State
-from minidrop.nn.symbol import TraceError
-from minidrop.nn.trace import current_trace
+from minidrop.nn.trace import current_trace, is_measuring
+from minidrop.nn.tree import Tree
 
 if TYPE_CHECKING:
     from minidrop.autograd import Parameter
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 Own = TypeVar("Own", bound="Module")
 DEFAULTS = {"seed": 0, "device": "auto", "dtype": "float32", "precision": "float32"}
-_INTERNAL = ("_children", "_parents", "_chosen", "_nets", "_name", "iteration")
 
 
-class Module(State):
+class Module(Tree, State):
     """A part of a net: other modules as attributes, and `forward`, which says how they are connected.
 
         class Classifier(nn.Module):
@@ -37,25 +36,26 @@ class Module(State):
                 return self.scores(self.hidden(x))
 
     Calling a module runs it on arrays or Tensors and returns Tensors, whose `backward` fills the gradients of
-    `parameters()`, and of inputs that require one. The first call with inputs of some shapes, in training or
+    `parameters()`, and of inputs that require one. The first call for inputs of some shapes, in training or
     not, runs `forward` on Symbols: every layer adds itself to the description of a Net, which is planned as
-    one of a file is, so that products leave out what drops drop. Later calls run that Net alone. So `forward`
-    must do the same whenever the shapes are: it cannot look at values. What needs them is an nn.Lambda, a
-    function of Tensors that runs in every pass, or a module with
+    that of a file is, so that products leave out what drops drop. Later calls of this kind run that Net
+    alone; the nets of the last 32 kinds are kept. So `forward` cannot look at values, and must describe the
+    same net whenever it runs. Code that needs values is an nn.Lambda, a function of Tensors that runs in
+    every pass, or a module with
 
         traced = False
 
     whose forward runs on Tensors in every call, as plain Python: loops that depend on values, two nets that
-    train each other. Each module that it calls is then a net of its own; drops that end at its border save
-    less. Setting an attribute of a module makes new nets; what a list holds is not watched.
+    train each other. Each module that it calls is then a net of its own, and a drop at its border saves less.
 
-    Layers are called by their paths, as "encoder.fc1", or by their `name`. With the same seed and names a
-    module equals the net of a file to the last bit. Everything random follows from `set_seed`, once for the
-    whole tree. `iteration` counts the calls in training: the next one draws the patterns of that iteration,
-    as a Solver does. A module in training has fresh recurrent states in every call, unless it is `stateful`.
+    Setting an attribute of a module discards the nets it is part of; what a list holds is not watched. Lists
+    of modules are nn.ModuleLists. A module's path comes from the first module that holds it. A subclass need
+    not call super().__init__().
 
-    A module belongs to the first one that holds it, and is created where that begins: `super().__init__()` is
-    not needed. Setting a list of modules is an error; nn.ModuleList is made for that.
+    Layers are called by their paths, as "encoder.fc1", or by their `name`. With the same names and seed
+    (`set_seed`) a module equals the net of a file to the last bit. `iteration` counts the calls in training:
+    the next one draws the patterns of that iteration, as a Solver does. Recurrent states begin anew in every
+    call, except those of `stateful` layers.
     """
 
     traced = True
@@ -63,8 +63,7 @@ class Module(State):
 
     def __new__(cls, *args: Any, **kwargs: Any):
         self = super().__new__(cls)
-        vars(self).update(_children={}, _parents=[], _chosen={}, _nets=Nets(), _name=None, iteration=0,
-                          training=True)
+        vars(self).update(_chosen={}, _nets=Nets(), iteration=0, training=True)
         return self
 
     def forward(self, *inputs: Any) -> Any:
@@ -77,12 +76,14 @@ class Module(State):
             return trace.run(self, args, kwargs)
         if not self.traced:
             return self.forward(*args, **kwargs)
+        if is_measuring():
+            return self._nets.find(self, args, kwargs)[0].zeros()
         result = self._nets.run(self, args, kwargs, self.iteration)
         if self.training:
             self.iteration += 1
         return result
 
-    def net(self, *args: Any, **kwargs: Any) -> Net:
+    def net_for(self, *args: Any, **kwargs: Any) -> Net:
         """Return the Net that a call with these arguments runs: its `plan`, its description `config.message`.
 
         It shares the module's parameters. Raises ConfigError for a module with traced = False.
@@ -97,128 +98,11 @@ class Module(State):
         Forward, and in training the gradients as well; a multiply-add counts as 2. With drops it is the mean
         over their patterns. Raises ConfigError for a module with traced = False.
         """
-        rows = costs(self.net(*args, **kwargs), loss_outside=True)
+        rows = costs(self.net_for(*args, **kwargs), loss_outside=True)
         return sum(row.dense for row in rows), sum(row.expected for row in rows)
 
-    # -- the tree --------------------------------------------------------------------------------------------
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _INTERNAL:
-            object.__setattr__(self, name, value)
-            return
-        self._refuse_in_trace(name)
-        if isinstance(value, list | tuple | set | dict) and any(
-                isinstance(one, Module) for one in (value.values() if isinstance(value, dict) else value)):
-            raise ConfigError(f"{self.describe()}: {name} is a {type(value).__name__} of modules, whose "
-                              f"parameters would not be found; use nn.ModuleList, nn.ModuleDict or "
-                              f"nn.Sequential")
-        self._forget(name)
-        if isinstance(value, Module):
-            vars(self).pop(name, None)
-            self.add_module(name, value)
-        else:
-            object.__setattr__(self, name, value)
-            self._changed()
-
-    def __getattr__(self, name: str) -> Any:
-        children = vars(self).get("_children", {})
-        if name in children:
-            return children[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}"
-                             f"{nearest(name, [*children, *vars(self)])}")
-
-    def __delattr__(self, name: str) -> None:
-        self._refuse_in_trace(name)
-        if not self._forget(name):
-            object.__delattr__(self, name)
-        self._changed()
-
-    def add_module(self, name: str, module: Module) -> None:
-        """Hold a module under a name, as setting an attribute does.
-
-        Raises ConfigError for a name with a dot, or for what is no module.
-        """
-        if not isinstance(module, Module):
-            raise ConfigError(f"{self.describe()}: {name!r} should be a Module, got {type(module).__name__}")
-        if not name or "." in name or "/" in name:
-            raise ConfigError(f"{self.describe()}: a module's name is not empty and has no '.' or '/', got "
-                              f"{name!r}")
-        if module is self or any(one is self for one in module.modules()):
-            raise ConfigError(f"{self.describe()} cannot hold itself, as {name!r}")
-        self._forget(name)
-        self._children[name] = module
-        module._parents.append((self, name))
-        self._changed()
-
-    def _refuse_in_trace(self, name):
-        """Raise TraceError for an attribute that a traced forward sets, as later calls would not."""
-        trace = current_trace()
-        if trace is not None and trace.has_part(self):
-            raise TraceError(f"{self.describe()}: a traced forward sets the attribute {name!r}, which would "
-                             f"happen once and not in every call; return what it computes, or set traced = "
-                             f"False")
-
-    def _forget(self, name):
-        """Hold no module under a name any more; returns whether one was."""
-        child = self._children.pop(name, None)
-        if child is not None:
-            child._parents[:] = [one for one in child._parents if one[0] is not self or one[1] != name]
-        return child is not None
-
-    def _changed(self):
-        """Forget the nets that this module is a part of."""
+    def forget_nets(self) -> None:
         vars(self)["_nets"] = Nets()
-        for parent, _ in self._parents:
-            parent._changed()
-
-    def children(self) -> Iterator[Module]:
-        """Yield the modules that this one holds directly, each once."""
-        yield from {id(one): one for one in self._children.values()}.values()
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Yield (name, module) of the modules that this one holds directly."""
-        yield from self._children.items()
-
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Yield (path, module) of this module, "", and all below it, each once, parents first."""
-        seen: set[int] = set()
-        waiting = [(prefix, self)]
-        while waiting:
-            path, module = waiting.pop()
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield path, module
-                waiting += [(f"{path}.{name}" if path else name, one)
-                            for name, one in reversed(module._children.items())]
-
-    def modules(self) -> Iterator[Module]:
-        """Yield this module and all below it, each once."""
-        return (module for _, module in self.named_modules())
-
-    def apply(self: Own, function: Callable[[Module], Any]) -> Own:
-        """Call function(module) for this module and all below it; returns the module."""
-        for module in self.modules():
-            function(module)
-        return self
-
-    @property
-    def layer_path(self) -> str:
-        """Where it stands, from the outermost module that holds it: "encoder.fc1", "" for that one itself."""
-        if not self._parents:
-            return ""
-        parent, name = self._parents[0]
-        return f"{parent.layer_path}.{name}" if parent.layer_path else name
-
-    def describe(self) -> str:
-        """Return what it is called in messages."""
-        path = self._name or self.layer_path
-        return f"{type(self).__name__} {path!r}" if path else type(self).__name__
-
-    def __repr__(self):
-        lines = [f"({name}): {module!r}" for name, module in self._children.items()]
-        if not lines:
-            return f"{type(self).__name__}()"
-        return "\n".join([f"{type(self).__name__}(", *("  " + line.replace("\n", "\n  ") for line in lines),
-                          ")"])
 
     # -- settings --------------------------------------------------------------------------------------------
     def _setting(self, name):
@@ -244,22 +128,28 @@ class Module(State):
         return get_backend(self._setting("device"), self._setting("precision"))
 
     def set_seed(self: Own, seed: int) -> Own:
-        """Let initial values and drops of this module, and of those below, follow from a seed; returns it.
+        """Let the initial values here and below, and the drops of this module's nets, follow from a seed.
 
-        Raises ConfigError where values follow from another one already.
+        Without one it is 0. Modules of equal names and seeds begin with equal values. A module below that was
+        given a seed of its own keeps it for its values. Returns the module. Raises ConfigError where there
+        are values already, of another seed.
         """
-        if any(module.is_filled for module in self.modules()) and seed != self.seed:
+        before, filled = dict(self._chosen), [module for module in self.modules() if module.is_filled]
+        seeds = [module.seed for module in filled]
+        self._chosen["seed"] = int(seed)
+        if seeds != [module.seed for module in filled]:
+            vars(self)["_chosen"] = before
             raise ConfigError(f"{self.describe()}: its parameters have values already, of seed {self.seed}; "
                               f"call set_seed before they are used")
-        self._chosen["seed"] = int(seed)
         return self._renewed()
 
-    def to(self: Own, device: str | None = None, dtype: Any = None, precision: str | None = None) -> Own:
+    def to(self: Own, device: str | Backend | None = None, dtype: Any = None,
+           precision: str | None = None) -> Own:
         """Move the module and those below to a device, or let them compute in another dtype; returns it.
 
-        device: "auto", "cpu" or "cuda:N". dtype: "float32" or "float64". precision: what products on a GPU
-        round to, see Net. Parameters stay the same objects, without their gradients; move them before an
-        optimizer makes arrays of its own. Raises BackendError or ConfigError.
+        device: "auto", "cpu", "cuda:N" or a Backend. dtype: "float32" or "float64". precision: what products
+        on a GPU round to, see Net. Parameters stay the same objects, without their gradients; move them
+        before an optimizer makes arrays of its own. Raises BackendError or ConfigError.
         """
         chosen = {name: value for name, value in (("device", device), ("precision", precision))
                   if value is not None}
@@ -338,11 +228,4 @@ class Module(State):
                             "with load_state_dict; within a process copy.deepcopy copies it")
 
 
-def checked_modules(modules: Iterable[Any], where: str) -> list[Module]:
-    """Return modules as a list; raises ConfigError for what is none."""
-    found = list(modules)
-    for one in found:
-        if not isinstance(one, Module):
-            raise ConfigError(f"{where}: expected modules, got {type(one).__name__}"
-                              + ("; use nn.Lambda for a function" if callable(one) else ""))
-    return found
+Module.reserved = frozenset(dir(Module)) - {"forward", "stateful", "traced"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minidrop.config import NetConfig, NetParameter, decimal
 from minidrop.config.spec import set_layer
 from minidrop.errors import ShapeError
-from minidrop.layers.lambda_function import shapes_of
+from minidrop.layers.lambda_function import Measured, shapes_of
 from minidrop.net import build_graph
 from minidrop.nn.structure import leaves_of
 from minidrop.nn.symbol import REMEDY, Symbol, TraceError
@@ -27,19 +27,21 @@ if TYPE_CHECKING:
 
 class _Current(threading.local):
     trace: Trace | None = None
+    measuring = False
 
 
 _current = _Current()
 
 
 @contextmanager
-def _entered(trace):
+def _entered(trace, measuring=False):
     """Within this context the current trace is this one, or none."""
-    before, _current.trace = _current.trace, trace
+    before = _current.trace, _current.measuring
+    _current.trace, _current.measuring = trace, measuring
     try:
         yield
     finally:
-        _current.trace = before
+        _current.trace, _current.measuring = before
 
 
 def current_trace() -> Trace | None:
@@ -47,11 +49,16 @@ def current_trace() -> Trace | None:
     return _current.trace
 
 
+def is_measuring() -> bool:
+    """Whether a function runs for the shapes of its results alone: modules that it calls must not change."""
+    return _current.measuring
+
+
 class Trace:
     """The net that a module's forward describes, one layer after the other.
 
     message: the NetParameter. inputs: the blobs of the arguments. constants: {blob: array} of inputs that are
-    always the same. functions: {layer: function} of its Lambdas. params: {layer: {name: Parameter}}.
+    always the same. functions: {layer: Measured} of its Lambdas. params: {layer: {name: Parameter}}.
     applied: [(layer name, module, which of its uses)].
     """
 
@@ -60,13 +67,13 @@ class Trace:
         self.message = NetParameter(name=type(root).__name__)
         self.inputs: list[str] = []
         self.constants: dict[str, Any] = {}
-        self.functions: dict[str, Callable] = {}
+        self.functions: dict[str, Measured] = {}
         self.params: dict[str, dict[str, Parameter]] = {}
         self.applied: list[tuple[str, Layer, int]] = []
         self._read: dict[str, bool] = {}                # {blob: whether a layer reads it}
         self._layers: set[str] = set()                  # the names of layers
-        self._names: dict[str, Module] = {}             # {name: the module whose name it is}
-        self._uses: dict[int, list] = {}                # {id(Parameter): [(message, place)]}
+        self._names: dict[str, Layer] = {}              # {name: the module whose name it is}
+        self._uses: dict[int, list] = {}                # {id(Parameter): [(message, place, shared name)]}
         self._scopes: list[Module] = []
         self._inside = {id(module) for module in root.modules()}
 
@@ -105,6 +112,8 @@ class Trace:
 
     def checked(self, symbol: Symbol) -> Symbol:
         """Return a Symbol; raises TraceError if it is of another trace."""
+        if not isinstance(symbol, Symbol):
+            raise TraceError(f"a layer in a traced forward reads Symbols, got {type(symbol).__name__}")
         if symbol.trace is not self:
             raise TraceError(f"{symbol!r} is left over from another call; do not store what a traced forward "
                              f"computes")
@@ -145,7 +154,7 @@ class Trace:
             return self._free(self._scoped(type(module).__name__.lower()))
         name = module.layer_name
         first = self._names.setdefault(name, module)
-        if first is not module and module.has_own_name:
+        if first is not module and (module.has_own_name or first.has_own_name):
             raise TraceError(f"two modules are called {name!r}; their initial values and patterns would be "
                              f"the same: give them different names")
         return self._free(name)
@@ -158,11 +167,11 @@ class Trace:
     def add_function(self, function: Callable, bottoms: Sequence[Symbol], name: str = "") -> Any:
         """Add a Lambda that runs `function` in every pass; returns its top, or a tuple of them."""
         name = self._free(name or self._scoped("lambda"))
-        self.functions[name] = function
         context, shapes = self.context, [self.checked(bottom).shape for bottom in bottoms]
-        with _entered(None):        # it runs on Tensors, and so do modules that it calls
-            tops = len(shapes_of(function, shapes, context.backend, context.dtype))
-            return self._added("Lambda", name, bottoms, tops, {})[0]
+        with _entered(None, measuring=True):
+            tops = shapes_of(function, shapes, context.backend, context.dtype)
+        self.functions[name] = Measured(function, shapes, tops)
+        return self._added("Lambda", name, bottoms, len(tops), {})[0]
 
     def input(self, name: str, shape: Sequence[int]) -> Symbol:
         """Add an input."""

@@ -117,10 +117,9 @@ class DropSite:
         if self.steps is None:
             return True
         if calls == 1:
-            rows /= expected_patterns(self.family, self.draws * self.groups)
-        else:
-            rows /= self.draws * self.groups
-        return self._pays(backend, rows, calls)
+            return self._pays(backend, rows / expected_patterns(self.family, self.draws * self.groups))
+        split = rows / calls / self.groups if self.groups > 1 else 0
+        return self._pays(backend, rows / (self.draws * self.groups), calls, split)
 
     def parts_gradient(self, backend: Any, rows: float) -> bool:
         """Whether the gradient of weights that every step reads is a product for each pattern, not for all.
@@ -131,10 +130,10 @@ class DropSite:
         if self.steps is None or self.held == 1:
             return False
         patterns = expected_patterns(self.family, self.draws) * self.groups
-        return self.draws == 1 or self._pays(backend, rows / patterns, 1)
+        return self.draws == 1 or self._pays(backend, rows / patterns)
 
-    def _pays(self, backend, rows, calls):
-        return backend.pays(rows, 1 - self.family.distribution.rate, calls, self.held)
+    def _pays(self, backend, rows, calls=1, split=0.0):
+        return backend.pays(rows, 1 - self.family.distribution.rate, calls, self.held, split)
 
     def __repr__(self):
         return f"DropSite({self.layer_name!r}, {self.settings}, total={self.total})"

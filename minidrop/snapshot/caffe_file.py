@@ -17,6 +17,7 @@ from minidrop.snapshot.seal import open_regular
 MOST_BYTES = (1 << 31) - 1      # protobuf's limit for a message
 IN_MEMORY = 64 << 20            # the arrays of a larger file are read one by one
 WEIGHTS, STATE = "file of weights or snapshot", "solver state or snapshot"
+SAFETENSORS = ".safetensors"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Fields of a NetParameter, and of a SolverState with the same numbers.
@@ -62,15 +63,17 @@ class SolverState:
 
 
 def file_kind(path: str | os.PathLike, what: str = WEIGHTS) -> str:
-    """Return "snapshot" (minidrop's), "hdf5" or "other" by how a file begins. Raises SnapshotError.
+    """Return "snapshot" (minidrop's), "hdf5" or "other" by how a file begins, "safetensors" by its name.
 
-    what: what messages call the file that is expected.
+    what: what messages call the file that is expected. Raises SnapshotError.
     """
     with explained(path), open_regular(path, what) as file:
         start = file.read(32)
     if start.startswith(b"minidrop snapshot "):
         return "snapshot"
-    return "hdf5" if start.startswith(HDF5_SIGNATURE) else "other"
+    if start.startswith(HDF5_SIGNATURE):
+        return "hdf5"
+    return "safetensors" if os.fspath(path).endswith(SAFETENSORS) else "other"
 
 
 @contextmanager

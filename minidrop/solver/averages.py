@@ -25,6 +25,18 @@ def averages_of(solver: Solver) -> EMA | None:
     return EMA(solver.updater.parameters, decimal(settings.ema_decay), settings.ema_warmup)
 
 
+def begin(solver: Solver) -> None:
+    """Before a solver's first update, let its averages be the weights, which were loaded or set."""
+    if solver.ema is not None and not solver.ema.updates:
+        solver.ema = averages_of(solver)
+
+
+def average(solver: Solver) -> None:
+    """After an update, take the weights into a solver's averages, if it has any."""
+    if solver.ema is not None:
+        solver.ema.update()
+
+
 def tested_weights(solver: Solver) -> AbstractContextManager[None]:
     """Return a context in which the nets hold what tests read: the averages, or the weights as they are."""
     ema = solver.ema

@@ -12,7 +12,13 @@ import numpy as np
 from minidrop.data.binaryproto import Blob
 from minidrop.errors import NonFiniteError, SnapshotError
 from minidrop.net.loading import Loading
-from minidrop.snapshot.caffe_file import STATE, SolverState, file_kind, read_binary_state
+from minidrop.snapshot.caffe_file import (
+    STATE,
+    SolverState,
+    file_kind,
+    read_binary_state,
+    weights_given_as_state,
+)
 from minidrop.snapshot.caffe_hdf5 import read_hdf5_state
 from minidrop.snapshot.caffe_writer import write_state
 from minidrop.solver.loss_scale import LossScale
@@ -35,7 +41,10 @@ def restore(solver: Solver, path: str | os.PathLike) -> None:
     were: the run goes on at the batch that an uninterrupted one would read, with recurrent states at zero.
     Everything is checked before anything is changed. Raises SnapshotError.
     """
-    state = read_hdf5_state(path) if file_kind(path, STATE) == "hdf5" else read_binary_state(path)
+    kind = file_kind(path, STATE)
+    if kind == "safetensors":
+        raise weights_given_as_state(path)
+    state = read_hdf5_state(path) if kind == "hdf5" else read_binary_state(path)
     history = _checked_history(solver, Path(path), state)
     weights = _weights_of(Path(path), state)
     Loading(solver.net, weights).apply()

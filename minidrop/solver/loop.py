@@ -17,7 +17,7 @@ from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
 from minidrop.solver import caffe_state, show, state
-from minidrop.solver.averages import averages_of, permute, tested_weights
+from minidrop.solver.averages import averages_of, begin, permute, tested_weights
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import warn_of_best, warn_of_ignored
 from minidrop.solver.early_stopping import EarlyStopping
@@ -216,8 +216,7 @@ class Solver:
             self.settle()
             self.updater.permute(parameter, axis, order)
             permute(self.ema, parameter, axis, order)
-        if self.ema is not None and not self.ema.updates:
-            self.ema = averages_of(self)        # of the weights that were loaded or set
+        begin(self)
         self._late_error = None
         values = self.steps.step(self.learning_rate, self._display)
         self.iteration += 1

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidrop.autograd import Tensor, no_grad
 from minidrop.errors import NonFiniteError
+from minidrop.solver.averages import average
 from minidrop.solver.debug_info import DebugInfo, wants_debug_info
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class EagerSteps:
         if loss_scale is None:
             if broken := solver.updater.apply(iteration, lr, iter_size, norm):
                 raise self._nonfinite_gradient(broken)
-            self._average()
+            average(solver)
             return
         scale = loss_scale.value
         finite = solver.updater.apply_if_finite(iteration, lr, iter_size, scale, norm)
@@ -99,14 +100,10 @@ class EagerSteps:
             raise NonFiniteError(f"iteration {iteration}: in float16 the gradients are not finite even "
                                  f"unscaled. Try a smaller base_lr (now {lr:g}), or precision: \"bfloat16\"")
         if finite:
-            self._average()
+            average(solver)
         else:
             log.info("Iteration %d, gradients are not finite at a loss scale of %g: no update, the scale is "
                      "now %g", iteration, scale, loss_scale.value)
-
-    def _average(self):
-        if self.solver.ema is not None:
-            self.solver.ema.update()
 
     def nonfinite(self, loss: float) -> NonFiniteError:
         """Return the error for a loss that is not finite: which blob or which record is the first."""

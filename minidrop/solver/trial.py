@@ -38,6 +38,7 @@ def trial(solver: Solver) -> Iterator[Callable[[float], float]]:
         with net.backend.active():
             before = [array.copy() for array in arrays]
         iteration, scale, losses = solver.iteration, copy.copy(solver.loss_scale), list(steps.losses)
+        ema, solver.ema = solver.ema, None          # the averages do not see these weights
 
         def step(lr: float) -> float:
             for moved in net.due_permutations(solver.iteration):
@@ -53,7 +54,7 @@ def trial(solver: Solver) -> Iterator[Callable[[float], float]]:
             with net.backend.active():
                 for array, values in zip(arrays, before, strict=True):
                     array[...] = values
-            solver.iteration, solver.loss_scale = iteration, scale
+            solver.iteration, solver.loss_scale, solver.ema = iteration, scale, ema
             steps.losses.clear()
             steps.losses.extend(losses)
             net.clear_grads()

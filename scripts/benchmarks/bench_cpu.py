@@ -11,11 +11,12 @@ import statistics
 import sys
 import time
 
-from bench_models import find_model, product_operations
+from bench_models import SentenceModel, find_model, product_operations
 from bench_steps import MinidropSteps, torch_steps
 from in_turn import Worker, serve
 from in_turn import measure as measure_in_turn
 
+from minidrop.apps.timing import profile_steps
 from minidrop.errors import ConfigError
 
 
@@ -62,14 +63,24 @@ def worker(method, name, rate):
     steps = MinidropSteps(model, method, float(rate))
     products = Products(steps)
     serve(steps, operations=lambda count: product_operations(steps.net), record=products.record,
-          products=products.run)
+          products=products.run, parts=lambda count: step_parts(steps, count))
+
+
+def step_parts(steps, count):
+    """Return the shares of `count` steps that their parts take, {"forward", "backward", "update": share}."""
+    profile = profile_steps(steps.net, steps.step, count, steps.solver.updater.rule)
+    return {part: sum(own[part] for own in profile.layers.values()) / profile.step
+            for part in ("forward", "backward", "update")}
 
 
 # -- all methods of one model and rate, in turn --------------------------------------------------------------
-def measure(name, rate, methods, blocks, block_seconds):
-    """Return {method: {"ms", "memory_mib", ...}} for one model and rate."""
+def measure(name, rate, methods, blocks, block_seconds, parts=0):
+    """Return {method: {"ms", "memory_mib", ...}} for one model and rate.
+
+    parts: steps of each turn of which is learned what they spend forward, backward and on the update.
+    """
     workers = {method: Worker(__file__, method, name, rate) for method in methods}
-    alone, operations, parse = {}, {}, find_model(name).parse
+    alone, operations, shares, parse = {}, {}, {method: [] for method in methods}, find_model(name).parse
     for method, process in workers.items():
         # Where masks are multiplied by on purpose there is nothing to reach.
         if not method.startswith("torch") and parse(method).how != "dense":
@@ -84,14 +95,20 @@ def measure(name, rate, methods, blocks, block_seconds):
         if method in alone:
             process.ask("products", 2)
             alone[method] += process.ask("products", count)
+        if parts and method in operations:
+            shares[method].append(process.ask("parts", parts))
 
-    results = measure_in_turn(workers, blocks, block_seconds, time_products)
+    results = measure_in_turn(workers, blocks, block_seconds, time_products,
+                              isinstance(find_model(name), SentenceModel))
     for method, process in workers.items():
         result = results[method]
         if method in operations:
             dense, expected = operations[method]
             result |= {"bound": dense / expected, "gflop": expected / 1e9,
                        "gflop_per_second": expected / 1e6 / result["ms"]}
+        if shares[method]:
+            result |= {f"{part}_ms": result["ms"] * statistics.median(own[part] for own in shares[method])
+                       for part in shares[method][0]}
         if method in alone:
             result["gemm_ms"] = 1e3 * statistics.median(alone[method])
             result["gemm_share"] = result["gemm_ms"] / result["ms"]

@@ -1,4 +1,4 @@
-"""What the benchmarks and reproductions train: perceptrons of any size, and the language models of models/.
+"""What the benchmarks and reproductions train: perceptrons of any size, and recurrent nets of models/.
 
 Each model has `net(method, rate)` and `settings(method, rate)`, of a solver, with dropout as a method of
 drop_methods.py says; `batches()`, random ones; and `by_share`: what the cost of its steps depends on, see
@@ -76,28 +76,17 @@ class Perceptron(Model):
 
 
 @dataclass(frozen=True)
-class LanguageModel(Model):
-    """A model of models/, as its files say, or with other sizes; 0 leaves the file's."""
+class FileModel(Model):
+    """A recurrent net of models/, as its files say."""
 
     folder: str
     net_file: str = "train_val.prototxt"
-    units: int = 0                  # of each layer, and of the embedding
-    vocabulary: int = 0
-    streams: int = 0
     by_share, parse = True, staticmethod(parse_recurrent_method)
 
     @cached_property
     def file_net(self):
-        """The NetParameter of the file, sizes changed."""
-        net = load_net(FOLDER / self.folder / self.net_file).message
-        changes = {"TextData": {"vocabulary_size": self.vocabulary, "batch_size": self.streams},
-                   "Embed": {"input_dim": self.vocabulary, "num_output": self.units},
-                   "LSTM": {"num_output": self.units}, "InnerProduct": {"num_output": self.vocabulary}}
-        for layer in net.layer:
-            for name, value in changes.get(layer.type, {}).items():
-                if value:
-                    assign(layer, PARAMETERS[layer.type], {name: value})
-        return net
+        """The NetParameter of the file."""
+        return load_net(FOLDER / self.folder / self.net_file).message
 
     @cached_property
     def file_solver(self):
@@ -109,36 +98,15 @@ class LanguageModel(Model):
         return [layer for layer in self.file_net.layer if layer.type in types]
 
     @property
-    def text(self):
-        """The TextDataParameter of phase TRAIN."""
-        return self.layers("TextData")[0].text_data_param
-
-    @property
-    def words(self):
-        """The number of different tokens."""
-        return self.layers("Embed")[0].embed_param.input_dim
-
-    @property
     def rate(self):
         """The dropout rate of the file."""
         return decimal(self.layers(*DROPS)[0].approx_dropout_param.dropout_ratio)
 
-    def net(self, method, rate, text=None):
-        """Return the NetParameter.
-
-        text: what `read_text_from` takes; without it the net has inputs `data`, `label`, `cont`, all (steps,
-        streams).
-        """
-        method, net = self.parse(method), NetParameter(name=self.file_net.name)
-        if text is None:
-            inputs = md.NetSpec()
-            shape = [self.text.steps, self.text.batch_size]
-            inputs.add("Input", "text", top=["data", "label", "cont"], shape=[shape] * 3)
-            net.CopyFrom(inputs.to_proto())
-        renamed, whole = {}, set()
-        for layer in self.file_net.layer:
-            if layer.type == "TextData" and text is None:
-                continue
+    def dropping(self, layers, method, rate, states=()):
+        """Return a NetParameter of layers that drop as a Method says; `states`: the layers whose state it
+        drops, all LSTMs if there are none."""
+        net, renamed, whole = NetParameter(name=self.file_net.name), {}, set()
+        for layer in layers:
             if layer.type in DROPS and layer.bottom[0] in whole:        # its units are absent already
                 renamed[layer.top[0]] = layer.bottom[0]
                 continue
@@ -150,16 +118,16 @@ class LanguageModel(Model):
                 layer.ClearField("dropout_param")
                 layer.type = DROPS[method.inputs is not None]
                 assign(layer, PARAMETERS[layer.type], {"dropout_ratio": rate, **(method.inputs or {})})
-            elif layer.type == "LSTM" and method.hidden is not None:
-                assign(layer.recurrent_param, "hidden_dropout", {"dropout_ratio": rate, **method.hidden})
-                assign(layer.recurrent_param, "hidden_dropout_type", method.hidden_type)
-                whole.update(layer.top if method.whole_units else ())
-            elif layer.type == "TextData":
-                read_text_from(layer, text, self.words)
+            elif method.hidden is not None and (layer.name in states if states else layer.type == "LSTM"):
+                settings = getattr(layer, PARAMETERS[layer.type])
+                assign(settings, "hidden_dropout", {"dropout_ratio": rate, **method.hidden})
+                assign(settings, "hidden_dropout_type", method.hidden_type)
+                if layer.type == "LSTM" and method.whole_units:     # a decoder's result has all of its units
+                    whole.update(layer.top)
         return net
 
     def settings(self, method, rate, **changes):
-        """Return the SolverParameter for random tokens; the learning rate is low: nothing may diverge."""
+        """Return the SolverParameter for timings; the learning rate is low: nothing may diverge."""
         return self.solver_settings(self.net(method, rate), 10**9, **{
             "base_lr": 1e-3, "lr_policy": "fixed", "random_seed": 0, **changes})
 
@@ -181,6 +149,56 @@ class LanguageModel(Model):
             assign(settings, name, value)
         return settings
 
+
+@dataclass(frozen=True)
+class LanguageModel(FileModel):
+    """A language model of models/, or one of other sizes; 0 leaves the file's."""
+
+    units: int = 0                  # of each layer, and of the embedding
+    vocabulary: int = 0
+    streams: int = 0
+
+    @cached_property
+    def file_net(self):
+        """The NetParameter of the file, sizes changed."""
+        net = load_net(FOLDER / self.folder / self.net_file).message
+        changes = {"TextData": {"vocabulary_size": self.vocabulary, "batch_size": self.streams},
+                   "Embed": {"input_dim": self.vocabulary, "num_output": self.units},
+                   "LSTM": {"num_output": self.units}, "InnerProduct": {"num_output": self.vocabulary}}
+        for layer in net.layer:
+            for name, value in changes.get(layer.type, {}).items():
+                if value:
+                    assign(layer, PARAMETERS[layer.type], {name: value})
+        return net
+
+    @property
+    def text(self):
+        """The TextDataParameter of phase TRAIN."""
+        return self.layers("TextData")[0].text_data_param
+
+    @property
+    def words(self):
+        """The number of different tokens."""
+        return self.layers("Embed")[0].embed_param.input_dim
+
+    def net(self, method, rate, text=None):
+        """Return the NetParameter.
+
+        text: what `read_text_from` takes; without it the net has inputs `data`, `label`, `cont`, all (steps,
+        streams).
+        """
+        layers = list(self.file_net.layer)
+        if text is None:
+            inputs = md.NetSpec()
+            shape = [self.text.steps, self.text.batch_size]
+            inputs.add("Input", "text", top=["data", "label", "cont"], shape=[shape] * 3)
+            layers = [*inputs.to_proto().layer, *(layer for layer in layers if layer.type != "TextData")]
+        net = self.dropping(layers, self.parse(method), rate)
+        for layer in net.layer:
+            if layer.type == "TextData":
+                read_text_from(layer, text, self.words)
+        return net
+
     def batches(self):
         """Return random batches, {top: array}, each array (steps, streams); no stream ever ends."""
         rng, shape = np.random.default_rng(0), (self.text.steps, self.text.batch_size)
@@ -188,9 +206,27 @@ class LanguageModel(Model):
                  "cont": np.ones(shape)} for _ in range(BATCHES)]
 
 
+@dataclass(frozen=True)
+class SentenceModel(FileModel):
+    """A translation or tagging model of models/, which reads its own sentences: their lengths matter.
+
+    states: the recurrent layers whose state methods drop; None of the others has a drop on its input.
+    """
+
+    states: tuple = ()
+
+    def net(self, method, rate, text=None):
+        """Return the NetParameter; `text`: there is no other than the file's."""
+        return self.dropping(self.file_net.layer, self.parse(method), rate, self.states)
+
+    def batches(self):
+        """Return what a step is given: nothing, its net reads."""
+        return [{}] * BATCHES
+
+
 PARAMETERS = {"TextData": "text_data_param", "Embed": "embed_param", "LSTM": "recurrent_param",
               "InnerProduct": "inner_product_param", "Dropout": "dropout_param",
-              "ApproxDropout": "approx_dropout_param"}
+              "ApproxDropout": "approx_dropout_param", "AttentionDecoder": "decoder_param"}
 MODELS = {
     "ptb_small": LanguageModel("ptb_small"),
     "ptb_medium": LanguageModel("ptb_medium"),
@@ -200,11 +236,19 @@ MODELS = {
     "char_lstm": LanguageModel("char_lstm"),
     "quick_lm": LanguageModel("ptb_small", units=128, vocabulary=2000),
 }
+SENTENCE_MODELS = {
+    "nmt_multi30k": SentenceModel("nmt_multi30k", states=("encoder", "decoder")),
+    "nmt_tiny": SentenceModel("nmt_tiny", states=("encoder", "decoder")),
+    "ner_conll2003": SentenceModel("ner_conll2003", states=("lstm",)),
+    "ner_wnut17": SentenceModel("ner_wnut17", states=("lstm",)),
+    "ner_tiny": SentenceModel("ner_tiny", states=("lstm",)),
+}
 
 
 def find_model(name, batch=128):
-    """Return a language model, or the Perceptron of hidden layers as 2048x2048."""
-    return MODELS.get(name) or Perceptron(tuple(int(part) for part in name.split("x")), batch)
+    """Return a recurrent model, or the Perceptron of hidden layers as 2048x2048."""
+    found = MODELS.get(name) or SENTENCE_MODELS.get(name)
+    return found or Perceptron(tuple(int(part) for part in name.split("x")), batch)
 
 
 def read_text_from(layer, text, vocabulary):
@@ -223,16 +267,16 @@ def read_text_from(layer, text, vocabulary):
 
 def batches_per_pass(net, phase):
     """Return the number of batches of the text that a phase reads, in the stage "test"."""
-    data = NetParameter(layer=[layer for layer in net.layer if layer.type == "TextData"])
-    return md.Net(data, phase, device="cpu", stages=("test",)).layers["text"].batches.batches_per_pass
+    data = NetParameter(layer=[layer for layer in net.layer if layer.type.endswith("TextData")])
+    [layer] = md.Net(data, phase, device="cpu", stages=("test",)).layers.values()
+    return layer.batches.batches_per_pass
 
 
 def with_constant_weights(net):
     """Return a NetParameter, changed: no weights are random, which would take the host long."""
     for layer in net.layer:
-        for part in ("inner_product_param", "recurrent_param", "embed_param"):
-            if layer.HasField(part):
-                getattr(layer, part).weight_filler.type = "constant"
+        if layer.type in ("InnerProduct", "LSTM", "Embed", "AttentionDecoder"):
+            getattr(layer, PARAMETERS[layer.type]).weight_filler.type = "constant"
     return net
 
 
@@ -242,7 +286,7 @@ def make_solver(settings, method, **options):
     if method.how == "always":              # of this whole process, which is this method's alone
         Backend.pays = lambda *_: True
     elif method.how == "dense":             # the state's products, the only ones of several calls
-        Backend.pays = lambda self, rows, share, calls=1, held=1: calls == 1 and pays(
+        Backend.pays = lambda self, rows, share, calls=1, held=1, split=0: calls == 1 and pays(
             self, rows, share, 1, held)
     return md.Solver(settings, **{"device": "cpu", **options})
 

@@ -57,16 +57,19 @@ class Worker:
         self.process.stdout.close()
 
 
-def measure(workers, blocks, block_seconds, after_turn=None):
+def measure(workers, blocks, block_seconds, after_turn=None, alike=False):
     """Return {name: {"ms", "steps", "weight_measured", "memory_mib"}} for {name: worker}, which take turns.
 
     A turn takes `block_seconds`, but at least two steps, after two that are not counted: they wake caches and
-    thread pools up again. `after_turn(name, worker, steps)` runs at the end of each.
+    thread pools up again. `after_turn(name, worker, steps)` runs at the end of each. alike: all make the same
+    number of steps, that of the fastest, so that those who read batches of several lengths read the same.
     """
     counts, times = {}, {name: [] for name in workers}
     for name, worker in workers.items():
         worker.ask("steps", 3)                              # compiles, allocates
         counts[name] = max(2, round(block_seconds / median(t for _, t in worker.ask("steps", 3))))
+    if alike:
+        counts = dict.fromkeys(counts, max(counts.values()))
     for _ in range(blocks):
         for name, worker in workers.items():
             worker.ask("steps", 2)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Reproduce language models of Approximate Random Dropout and of Structured in Space, Randomized in Time.
 
-    python scripts/download_data.py ptb                  # else the sources of Python's library are read
+    minidrop data ptb                                   # else the sources of Python's library are read
     python scripts/benchmarks/reproduce_lstm.py --quick  # minutes: small nets, a taste of everything
     python scripts/benchmarks/reproduce_lstm.py          # the whole, days; the same command resumes it
 
@@ -19,33 +19,19 @@ on from its last snapshot. OUT/table.md and OUT/figure.png are made of what is t
 """
 
 import os
-import shutil
-import time
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from statistics import mean
 
 import click
-from bench_models import MODELS, batches_per_pass, make_solver
+from bench_models import MODELS, batches_per_pass
 from paper import LANGUAGE_MODELS
-from reproduction import (
-    Cell,
-    ListOf,
-    Store,
-    command,
-    folder_of,
-    keep,
-    measure_speed,
-    resume,
-    split_methods,
-    train_all,
-)
-from reproduction_report import color_of, markdown, report, rows_of, save, spread, tidy, times
+from reproduction import Cell, ListOf, Store, command, measure_speed, split_methods, train_all
+from reproduction_report import draw_losses, markdown, relative, report, rows_of, seconds, spread, times
+from text_training import train
 
 import minidrop as md
 from minidrop.data import find_source
-from minidrop.solver import run_test
 
 PARTS, STAGES = ("table2", "cases"), ("speed", "training")
 TABLE_METHODS = ("conventional", "NR ROW", "NR TILE", "NR")
@@ -57,72 +43,6 @@ FULL = {"table2": ("caption_lm_2", "caption_lm_3"), "cases": ("ptb_small", "ptb_
         "out": Path("runs/reproduce_lstm")}
 QUICK = {"table2": ("quick_lm",), "cases": ("quick_lm",), "rates": (0.5, 0.7),
          "timing": {"blocks": 2, "block_seconds": 0.2}, "out": Path("runs/reproduce_lstm_quick")}
-
-
-# -- stage training ------------------------------------------------------------------------------------------
-def build(key):
-    """Return the Solver of a training's key."""
-    model, iterations = MODELS[key["net"]], key["iterations"]
-    net = model.net(key["method"], key["rate"], key["text"])
-    settings = model.solver_settings(net, iterations, random_seed=key["seed"],
-                                     test_iter=[batches_per_pass(net, "TEST")], test_state={"stage": "test"},
-                                     snapshot_after_train=False,
-                                     average_loss=max(1, iterations // curve_points(iterations)))
-    return make_solver(settings, model.parse(key["method"]))
-
-
-def curve_points(iterations):
-    """Return the number of points of a training's curve: of tests, and of snapshots to go on from."""
-    return max(1, min(20, iterations // 25))
-
-
-def train(key, folder=None):
-    """Make one training; returns the test values at its end, None where it diverges, and its curve.
-
-    folder: where snapshots of it go, from which it goes on where it was interrupted. A point of the curve is
-    (iteration, seconds of training, training loss since the last point, test loss, perplexity, accuracy),
-    losses a token.
-    """
-    folder = folder and folder_of(key, folder)
-    solver = build(key)
-    try:
-        warm_up(key)
-        result = finish(solver, key, folder)
-    except md.NonFiniteError as error:
-        result = {"perplexity": None, "accuracy": None, "seconds": None, "diverged": str(error)}
-    finally:
-        solver.close()
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
-    return result
-
-
-def warm_up(key):
-    """Make two steps that nobody times: what is compiled is then there."""
-    solver = build(key)
-    solver.step(2)
-    solver.close()
-
-
-def finish(solver, key, folder):
-    """Train to the end, from a snapshot in `folder` if there is one; returns the result."""
-    curve, iterations, weight = resume(solver, folder), key["iterations"], solver.net.losses[0][1]
-    seconds, points = curve[-1][1] if curve else 0.0, curve_points(iterations)
-    for mark in (iterations * point // points for point in range(1, points + 1)):
-        if mark <= solver.iteration:
-            continue
-        begin = time.perf_counter()
-        solver.step(mark - solver.iteration)
-        seconds += time.perf_counter() - begin
-        # Of short trainings, tests on the way see a part of the text.
-        test = run_test(solver.test_nets[0], min(solver.settings.test_iter[0], max(1, iterations // points)))
-        curve.append([mark, seconds, solver.smoothed_loss / weight, test["loss"], test["perplexity"],
-                      test["accuracy"]])
-        if folder and mark < iterations:
-            keep(solver, curve, folder)
-    test = solver.test()
-    return {"perplexity": test["perplexity"], "accuracy": test["accuracy"], "seconds": seconds,
-            "curve": curve}
 
 
 # -- tables and figure ---------------------------------------------------------------------------------------
@@ -137,18 +57,6 @@ def paper(row):
     if row.method.partition(":")[0] in ("NR ROW", "NR TILE"):
         return LANGUAGE_MODELS.get((row.cell.net, row.cell.rate))
     return None
-
-
-def seconds(row):
-    """Return the mean seconds of trainings that had the same number of threads."""
-    alike = len({run["threads"] for run in row.runs}) == 1
-    return f"{mean(row.values('seconds')):.1f}" if alike else "-"
-
-
-def relative(row):
-    """Return how the mean perplexity differs from that of conventional dropout."""
-    both = row.to_base("perplexity")
-    return f"{100 * (both[0] / both[1] - 1):+.2f} %" if both else "-"
 
 
 def text_of(rows):
@@ -171,34 +79,8 @@ def text_of(rows):
 
 
 def draw(rows, path):
-    """Draw the test loss against seconds of training, a panel for each net and rate; returns whether it did.
-
-    The first seed of each method. ImportError without matplotlib.
-    """
-    from matplotlib.figure import Figure
-    rows, panels = [row for row in rows if row.runs], {}
-    for row in rows:
-        panel = row.cell.net, row.cell.rate, row.cell.training["iterations"]
-        panels.setdefault(panel, {}).setdefault(row.method, row)
-    if not panels:
-        return False
-    methods = list(dict.fromkeys(row.method for row in rows))
-    columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(1.2 + 4 * columns, 0.8 + 3.2 * lines), layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
-    handles = {}
-    for ((net, rate, _), own), one in zip(panels.items(), axes, strict=False):
-        for method, row in own.items():
-            _, x, _, y, *_ = zip(*row.runs[0]["curve"], strict=True)
-            handles[method], = one.plot(x, y, ".-", color=color_of(methods.index(method)))
-        one.set(title=f"{net}, dropout rate {rate:g}", xlabel="seconds of training",
-                ylabel="test loss a token")
-        tidy(one)
-    for one in axes[len(panels):]:
-        one.set_visible(False)
-    save(figure, handles, 2 * columns, path)
-    return True
+    """Draw the test loss against seconds of training; see `draw_losses`."""
+    return draw_losses(rows, path, "test loss a token")
 
 
 # -- command line --------------------------------------------------------------------------------------------

@@ -95,13 +95,14 @@ def measure_speed(cells, store):
             continue
         methods = ["conventional", *(key["method"] for key in missing)]
         times = bench_cpu.measure(cell.net, cell.rate, methods, **cell.timing)
-        base = times["conventional"]["ms"]
+        base = {f"conventional_{name}": value for name, value in times["conventional"].items()
+                if name.endswith("ms")}
         for key in missing:
             own = times[key["method"]]
-            store.add({**key, "speed_up": base / own["ms"], "conventional_ms": base, **own,
-                       "cores": os.cpu_count(), "machine": platform.platform()})
-            click.echo(f"speed       {cell.net:>12}  p {cell.rate:g}  {key['method']}: "
-                       f"{base / own['ms']:.2f}x")
+            speed_up = base["conventional_ms"] / own["ms"]
+            store.add({**key, "speed_up": speed_up, **base, **own, "cores": os.cpu_count(),
+                       "machine": platform.platform()})
+            click.echo(f"speed       {cell.net:>12}  p {cell.rate:g}  {key['method']}: {speed_up:.2f}x")
 
 
 def train_all(script, keys, store, jobs, extra=None, threads=1):
@@ -109,7 +110,8 @@ def train_all(script, keys, store, jobs, extra=None, threads=1):
     keys = store.missing(keys)
     for done, (key, answer) in enumerate(run_in_workers(script, keys, jobs, extra, threads), 1):
         store.add({**key, **answer, "threads": threads})
-        values = {"perplexity": "perplexity {:.2f}", "accuracy": "accuracy {:.2%}", "seconds": "{:.1f} s"}
+        values = {"perplexity": "perplexity {:.2f}", "bleu": "BLEU {:.2f}", "f1": "F1 {:.2%}",
+                  "accuracy": "accuracy {:.2%}", "seconds": "{:.1f} s"}
         value = "diverged" if answer["accuracy"] is None else ", ".join(
             text.format(answer[name]) for name, text in values.items() if name in answer)
         more = f"learning rate {key['learning_rate']:g}  " if "learning_rate" in key else ""

@@ -1,4 +1,4 @@
-"""The results of the scripts reproduce_*.py as tables and figures."""
+"""The results of the reproductions as tables and figures."""
 
 from dataclasses import dataclass, field
 from statistics import mean, stdev
@@ -31,6 +31,7 @@ class Row:
     cell: Cell
     method: str
     speed_up: float | None = None
+    speed: dict = field(default_factory=dict)       # what was measured with it, "ms" for example
     base: "Row | None" = None           # of conventional dropout
     runs: list = field(default_factory=list)
     diverged: int = 0
@@ -41,14 +42,18 @@ class Row:
         """Return the Row of a method, not yet compared with conventional dropout."""
         row = cls(cell, method)
         if method == "conventional":
-            row.speed_up = 1.0 if any(store.find(cell.speed(other)) for other in cell.methods[1:]) else None
+            others = [found for other in cell.methods[1:] if (found := store.find(cell.speed(other)))]
+            if others:
+                row.speed_up = 1.0
+                row.speed = {name.removeprefix("conventional_"): value for name, value in others[0].items()
+                             if name.startswith("conventional_")}
         elif speed := store.find(cell.speed(method)):
-            row.speed_up = speed["speed_up"]
+            row.speed_up, row.speed = speed["speed_up"], speed
         return collect(row, cell, store)
 
     def values(self, name):
-        """The values of all trainings; accuracies in %."""
-        return [run[name] * (100 if name == "accuracy" else 1) for run in self.runs]
+        """The values of all trainings; accuracies and F1 in %."""
+        return [run[name] * (100 if name in ("accuracy", "f1") else 1) for run in self.runs]
 
     def to_base(self, name):
         """The mean value and that of conventional dropout, or None."""
@@ -114,6 +119,18 @@ def notes(row):
     return f" ({', '.join(found)})" if found else ""
 
 
+def seconds(row):
+    """Return the mean seconds of trainings that had the same number of threads."""
+    alike = len({run["threads"] for run in row.runs}) == 1
+    return f"{mean(row.values('seconds')):.1f}" if alike else "-"
+
+
+def relative(row):
+    """Return how the mean perplexity differs from that of conventional dropout."""
+    both = row.to_base("perplexity")
+    return f"{100 * (both[0] / both[1] - 1):+.2f} %" if both else "-"
+
+
 COLUMNS = {"net": lambda row: row.cell.net, "p": lambda row: f"{row.cell.rate:g}",
            "method": lambda row: row.method, "speed-up": lambda row: times(row.speed_up),
            "bound": lambda row: times(row.bound), "difference": lambda row: signed(row.difference)}
@@ -150,6 +167,37 @@ def save(figure, handles, columns, path):
     figure.legend(list(handles.values()), list(handles), loc="outside upper center",
                   ncols=min(columns, len(handles)), frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def draw_losses(rows, path, label):
+    """Draw the test loss, called `label`, against seconds of training; returns whether it did.
+
+    A panel for each net and rate. The first seed of each method. ImportError without matplotlib.
+    """
+    from matplotlib.figure import Figure
+    rows, panels = [row for row in rows if row.runs], {}
+    for row in rows:
+        panel = row.cell.net, row.cell.rate, row.cell.training["iterations"]
+        panels.setdefault(panel, {}).setdefault(row.method, row)
+    if not panels:
+        return False
+    methods = list(dict.fromkeys(row.method for row in rows))
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(1.2 + 4 * columns, 0.8 + 3.2 * lines), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    handles = {}
+    for ((net, rate, _), own), one in zip(panels.items(), axes, strict=False):
+        for method, row in own.items():
+            _, x, _, y, *_ = zip(*row.runs[0]["curve"], strict=True)
+            handles[method], = one.plot(x, y, ".-", color=color_of(methods.index(method)))
+        one.set(title=f"{net}, dropout rate {rate:g}", xlabel="seconds of training",
+                ylabel=label)
+        tidy(one)
+    for one in axes[len(panels):]:
+        one.set_visible(False)
+    save(figure, handles, 2 * columns, path)
+    return True
 
 
 def report(rows, store, text_of, draw):

@@ -153,6 +153,23 @@ def test_put_columns(backend, array, kept, rows, layout):
     same(backend, dense, before)
 
 
+@kept_sets
+@in_turn("steps, streams", [(1, 1), (3, 5), (20, 200)])
+def test_columns_of_some_streams(backend, array, kept, steps, streams):
+    """Of three axes: out and x are the same streams of all steps of larger arrays."""
+    columns = np.arange(TOTAL) if kept is None else kept.indices
+    before = array((steps, streams + 4, TOTAL))
+    own = before[:, 3:streams + 3]
+    for which in (backend, GENERIC):
+        taken = which.compact(which.asarray(before)[:, 3:streams + 3], kept, 2)
+        same(which, taken, own[..., columns])
+        out = which.asarray(np.zeros_like(before))
+        which.put_columns(out[:, 3:streams + 3], kept, which.xp.ascontiguousarray(taken))
+        expected = np.zeros_like(before)
+        expected[:, 3:streams + 3, columns] = own[..., columns]
+        same(which, out, expected)
+
+
 @memory
 @in_turn("rows", KEPT.values(), ids=KEPT.keys())
 def test_submatrix(backend, array, rows, layout):

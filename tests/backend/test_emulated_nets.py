@@ -10,6 +10,7 @@ import pytest
 from cases import every_pair, in_turn
 from nets import IMAGES, drop, layer
 
+from minidrop import functions, nn
 from minidrop.backend import Backend
 from minidrop.config import parse_net, parse_solver
 from minidrop.net import Net
@@ -146,3 +147,44 @@ def test_patterns_held_for_two_steps(emulated_cuda, groups, precision, dtype, of
     np.testing.assert_allclose(losses, expected_losses, rtol=off)
     for name, value in expected.items() if dtype == "float64" else ():
         np.testing.assert_allclose(parameters[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
+
+
+class WordModel(nn.Module):
+    """Recurrent, with drops, an operator, a Lambda and a carried state."""
+
+    def __init__(self):
+        self.embed, self.drop1 = nn.Embedding(11, 26), nn.ApproxDropout(0.5)
+        self.lstm, self.drop2 = nn.LSTM(26, 22, stateful=True), nn.ApproxDropout(0.5)
+        self.norm, self.scores = nn.LayerNorm(22), nn.Linear(22, 11)
+        self.odd = nn.Lambda(lambda x: functions.scale(functions.tanh(x), 0.5))
+
+    def forward(self, x):
+        h = self.drop2(self.lstm(self.drop1(self.embed(x))))
+        return self.scores(self.odd(self.norm(h)) + h * 0.1)
+
+
+def module_losses(device):
+    model = WordModel().to(device, "float64").set_seed(4)
+    rng, losses = np.random.default_rng(0), []
+    for _ in range(ITERATIONS):
+        x, label = rng.integers(0, 11, (2, 5, 4))
+        model.zero_grad()
+        loss = functions.softmax_cross_entropy(model(x), label, 2)
+        loss.backward()
+        losses.append(float(loss))
+        for parameter in model.parameters():
+            parameter.data[...] -= 0.5 * parameter.dense_grad()
+    return losses, model
+
+
+def test_modules_train_as_on_the_cpu(emulated_cuda):
+    losses, model = module_losses(emulated_cuda())
+    expected, other = module_losses("cpu")
+    np.testing.assert_allclose(losses, expected, rtol=1e-11)
+    for (name, array), own in zip(other.state_dict().items(), model.state_dict().values(), strict=True):
+        np.testing.assert_allclose(own, array, rtol=1e-9, atol=1e-11, err_msg=name)
+    model.to("cpu")
+    other.load_state_dict(model.state_dict())
+    other.load_run_state(model.run_state())
+    x = np.random.default_rng(1).integers(0, 11, (5, 4))
+    np.testing.assert_array_equal(model(x).numpy(), other(x).numpy())

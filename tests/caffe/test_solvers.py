@@ -336,3 +336,23 @@ def test_lenet_reads_a_database_of_datums():
     solver.step(2)
     np.testing.assert_allclose(solver.net.blobs["data"].data[3], pixels / 255, rtol=1e-6)
     assert solver.net.blobs["label"].data.tolist() == [1, 2, 0, 1]
+
+
+def test_averages_and_early_stopping(solver_file):
+    """apply_update counts as an update, which the averages follow; step ends where the tests say so."""
+    text = Path(solver_file).read_text()
+    solver = caffe.get_solver(written("ema.prototxt", f"{text} ema_decay: 0.5"))
+    weight = solver.net.params["score"][0]
+    weight.data[...] = 2.0
+    before = weight.data.copy()
+    for _ in range(2):
+        solver.net.forward()
+        solver.net.backward()
+        solver.apply_update()
+    assert solver.core.ema.updates == 2
+    first = solver.core.ema.averages["score/weight"]
+    assert np.abs(first - weight.data).max() > 0 and np.abs(first - before).max() < 1
+    early = 'test_interval: 3 early_stopping { metric: "loss" mode: MIN min_delta: 99 patience: 2 }'
+    stopped = caffe.get_solver(written("early.prototxt", text.replace("test_interval: 500", early)))
+    stopped.step(20)
+    assert stopped.iter == 9         # tests at 3, 6 and 9

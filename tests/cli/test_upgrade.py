@@ -142,7 +142,8 @@ def test_weights_that_do_not_fit(tiny, minidrop):
     assert "--skip-mismatched (from Python skip_mismatched=True) leaves what does not fit" in result.err
     readers = {name: {option.name for option in one.params} for name, one in commands.commands.items()
                if {"weights", "pretrained_model"} & {option.name for option in one.params}}
-    assert {"train", "test", "generate", "translate", "tag", "classify", "extract_features"} == set(readers)
+    assert set(readers) == {"train", "find_lr", "test", "generate", "translate", "tag", "classify",
+                            "extract_features"}
     assert all({"skip_mismatched", "ema"} <= options for options in readers.values())
     result = minidrop(*command, *wide, "-skip_mismatched")
     assert result.code == 0 and "1 of 4 parameters copied" in result.out

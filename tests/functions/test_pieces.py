@@ -7,7 +7,16 @@ from products import linear_pieces
 
 from minidrop import Kept, Parameter, ShapeError, Tensor, functions
 from minidrop.autograd import Blocks
-from minidrop.functions.pieces import MultiplyBlocks, Piece, block_pieces, tile_pieces
+from minidrop.backend import NumpyBackend
+from minidrop.functions.pieces import (
+    MultiplyBlocks,
+    Piece,
+    _scatter,
+    _views,
+    block_pieces,
+    gathered,
+    tile_pieces,
+)
 from minidrop.patterns import DropSite, PatternSettings
 from minidrop.patterns.tile import TilePattern
 
@@ -22,6 +31,28 @@ def numbers(*shape, seed=0):
 
 def tile_pattern(period, offset, size):
     return TilePattern(1 - 1 / period, float(period), period, offset, size, drops="weights")
+
+
+class TestRanges:
+    """Rows of a pattern: what is gathered and scattered, and in how many passes."""
+
+    @in_turn("ranges, passes", [
+        ([(0, 3)], 1), ([(0, 2), (4, 6), (8, 10)], 1), ([(2, 4), (6, 8), (10, 12)], 1),
+        ([(1, 3), (5, 7), (9, 11)], 1), ([(0, 4), (8, 12)], 2), ([(0, 1), (4, 6), (8, 10)], 2),
+        ([(3, 5), (7, 9), (11, 12)], 3), ([(0, 2), (4, 6), (7, 9), (10, 12)], 2), ([(8, 10), (0, 2)], 2),
+        ([(2, 2), (5, 7)], 2)])
+    def test_ranges_at_one_distance_are_one_view(self, ranges, passes):
+        x, backend = numbers(12, 5), NumpyBackend()
+        rows = np.concatenate([np.arange(first, last) for first, last in ranges])
+        assert len(_views(x, ranges)) == passes
+        for kept in (None, Kept.all(5), A, Kept(1, 2, 1, 5), Kept.of([], 5)):
+            columns = np.arange(5) if kept is None else kept.indices
+            found = gathered(backend, x, ranges, kept)
+            np.testing.assert_array_equal(found, x[np.ix_(rows, columns)])
+            out, expected = numbers(12, 5, seed=1), numbers(12, 5, seed=1)
+            expected[np.ix_(rows, columns)] = found
+            _scatter(backend, out, ranges, kept, np.ascontiguousarray(found))
+            np.testing.assert_array_equal(out, expected)
 
 
 class TestHowAProductIsCut:

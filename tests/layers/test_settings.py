@@ -1,5 +1,6 @@
 """What each layer says of wrong settings and shapes; and that no layer is forgotten by the tests."""
 
+import copy
 import pkgutil
 import re
 from pathlib import Path
@@ -220,7 +221,7 @@ def test_mistake(layer, shapes, message):
 def test_a_missing_source_says_how_to_make_it(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path))
     with pytest.raises(ConfigError,
-                       match=r"layer 'l' \(HDF5Data\): .*make it with: python scripts/download_data.py "
+                       match=r"layer 'l' \(HDF5Data\): .*make it with: minidrop data "
                        r"mnist$"):
         net_of(text("HDF5Data", 'hdf5_data_param { source: "mnist/train.txt" batch_size: 2 }', ""))
 
@@ -258,6 +259,8 @@ def test_lambda():
     np.testing.assert_array_equal(a.grad, captured.data)
     np.testing.assert_array_equal(captured.grad, a.data + b.data)
     assert calls == [0, a.data.sum()]
+    again = copy.deepcopy(net).forward(a=a, b=b)["y"]
+    np.testing.assert_array_equal(again.data, net.blobs["y"].data)
 
 
 def test_what_a_lambda_cannot_do():

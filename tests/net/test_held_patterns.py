@@ -346,7 +346,7 @@ def test_costs_of_a_state_by_hand(monkeypatch):
     """All three products fall to a half; where a product for each pattern does not pay, two of them."""
     for apart, gradient in ((True, 0.5), (False, 1)):
         monkeypatch.setattr(Backend, "pays",
-                            lambda self, rows, share, calls, held, apart=apart: calls > 1 or apart)
+                            lambda self, rows, share, calls, held, split, apart=apart: calls > 1 or apart)
         row = {row.node.name: row for row in costs(net_of("LSTM", rh=held(3), **SIZE))}["r1"]
         state, outside = 2 * 28 * 12 * 48, 3 * 2 * 28 * 10 * 48
         assert row.dense == 3 * state + outside
@@ -357,19 +357,27 @@ def test_costs_of_a_state_by_hand(monkeypatch):
 @in_turn("steps, streams, pays", [(1, 20, False), (1, 32, True), (2, 16, True), (2, 15, False), (5, 7, True),
                                   (5, 6, False), (20, 2, True), (20, 1, False), (30, 2, True),
                                   (7, 5, True), (7, 4, False)])     # 7, 7, 6: 6.67 in the mean
-@pytest.mark.parametrize("groups", [1, 2])
-def test_when_the_gates_skip_what_a_pattern_drops(groups, steps, streams, pays):
-    """Streams times steps of a pattern: 32 rows at rate 0.5, as many for each group."""
+def test_when_the_gates_skip_what_a_pattern_drops(steps, streams, pays):
+    """Streams times steps of a pattern: 32 rows at rate 0.5."""
+    net = net_of("LSTM", rh=held(steps), streams=streams, steps=20)
+    assert net.layers["r1"].plan.skips == pays
+
+
+@in_turn("steps, streams, pays", [(1, 32, True), (1, 31, False), (2, 32, True), (2, 31, False), (5, 32, True),
+                                  (5, 31, False), (20, 32, True), (20, 31, False)])
+@pytest.mark.parametrize("groups", [2, 3])
+def test_when_the_gates_skip_what_groups_drop(groups, steps, streams, pays):
+    """As many rows for each group, which also has 32 streams of its own: its products are no thinner."""
     net = net_of("LSTM", rh=held(steps, more=f"groups: {groups}"), streams=groups * streams, steps=20)
     assert net.layers["r1"].plan.skips == pays
 
 
-@in_turn("steps, streams, pays", [(1, 399, False), (1, 400, True), (2, 32, True), (2, 31, False),
-                                  (5, 13, True), (5, 12, False), (10, 7, True), (10, 6, False),
-                                  (20, 1, True), (7, 10, True), (7, 9, False)])     # 7, 7, 6: mean 6.67
+@in_turn("steps, streams, pays", [(1, 399, False), (1, 400, True), (2, 128, True), (2, 127, False),
+                                  (5, 52, True), (5, 51, False), (10, 26, True), (10, 25, False),
+                                  (20, 1, True), (7, 39, True), (7, 38, False)])     # 7, 7, 6: mean 6.67
 @pytest.mark.parametrize("groups", [1, 2])
 def test_when_products_skip_what_a_pattern_drops(groups, steps, streams, pays):
-    """Rows of a pattern: 400 of single steps at rate 0.5, else 64; UNIT never draws one twice. A single one
+    """Rows of a pattern: 400 of single steps at rate 0.5, else 256; UNIT never draws one twice. A single one
     always pays."""
     net = net_of("LSTM", nr=held(steps, "UNIT", f"groups: {groups}"), streams=groups * streams, steps=20)
     drop = next(drop for drop in net.plan.drops if drop.node.name == "drop0")
@@ -377,7 +385,7 @@ def test_when_products_skip_what_a_pattern_drops(groups, steps, streams, pays):
     assert pays or (drop.unread[0][0].name, drop.unread[0][1]) == ("r1", planner.TOO_FEW_ROWS)
 
 
-@in_turn("steps, streams, parts", [(1, 400, False), (20, 2, True), (10, 7, True), (10, 6, False)])
+@in_turn("steps, streams, parts", [(1, 400, False), (20, 2, True), (10, 26, True), (10, 25, False)])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_when_the_gradient_of_the_gates_is_a_product_for_each_pattern(groups, steps, streams, parts):
     net = net_of("LSTM", rh=held(steps, "UNIT", f"groups: {groups}"), streams=groups * streams, steps=20)

@@ -93,7 +93,7 @@ def test_steps_that_drop_the_same(kind, period, pays):
 def test_every_family_and_rate_of_the_state(time, family, rate, monkeypatch):
     """Units are few: some draws keep none."""
     pays = Backend.pays
-    monkeypatch.setattr(Backend, "pays", lambda self, rows, share, calls=1, held=1: calls > 1
+    monkeypatch.setattr(Backend, "pays", lambda self, rows, share, calls=1, *_: calls > 1
                         or pays(self, rows, share))
     check(net_of("LSTM", rh=drop_settings(family, rate, time)), 4)
 
@@ -311,7 +311,7 @@ def test_check_announces_what_is_multiplied(kind, nr, rh, both, monkeypatch):
 def test_of_weights_that_are_not_trained_no_gradient_is_announced(frozen, rh, monkeypatch):
     """The gradient goes on through the state if something above is trained."""
     pays = Backend.pays
-    monkeypatch.setattr(Backend, "pays", lambda self, rows, share, calls=1, held=1: calls > 1
+    monkeypatch.setattr(Backend, "pays", lambda self, rows, share, calls=1, *_: calls > 1
                         or pays(self, rows, share))
     fixed = "param { lr_mult: 0 } " * 3
     description = text(rh=rh and drop_settings("UNIT", 0.5, rh)).replace('type: "LSTM"', f'type: "LSTM" '

@@ -83,7 +83,7 @@ def test_sums_of_compact_and_dense_arrays(axis):
     own = functions.add(functions.take(Tensor(y), kept, axis), functions.take(Tensor(x), kept, axis))
     assert own.kept == kept          # the same entries of all: nothing is expanded
     with pytest.raises(ShapeError, match="tensors of one shape"):
-        functions.add(functions.take(Tensor(y), kept, axis), Tensor(x[:2]))
+        functions.weighted_sum([functions.take(Tensor(y), kept, axis), Tensor(x[:2])])
 
 
 HEADS = ("PERIODIC groups: 1", "PERIODIC groups: 2", "ROW groups: 1", "UNIT groups: 2", "SLICE groups: 1")

@@ -140,7 +140,7 @@ def test_states_of_recurrent_modules(kind):
     expected = whole(x).numpy()
     np.testing.assert_array_equal(whole(x).numpy(), expected)
     carried = kind(4, 6, stateful=True).to("cpu", "float64").set_seed(2)
-    parts = [carried(x[i:i + 2]).numpy() for i in (0, 2, 4)]
+    parts = [carried(x[first:last]).numpy() for first, last in ((0, 2), (2, 5), (5, 6))]
     np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-12)
     carried.eval()                          # another set of states
     np.testing.assert_allclose(carried(x[:2]).numpy(), expected[:2], rtol=1e-12)
@@ -163,7 +163,7 @@ def test_where_sequences_begin():
     cont = np.ones((6, 3))
     cont[3] = 0
     np.testing.assert_allclose(lstm(x, cont).numpy()[3:], lstm(x[3:]).numpy(), rtol=1e-12)
-    assert lstm.net(x).inputs == ["x", "cont"]
+    assert lstm.net_for(x).inputs == ["x", "cont"]
 
 
 def test_a_carried_state_of_another_batch_is_refused():
@@ -242,7 +242,7 @@ MISTAKES = {
     "unknown layer type 'Relu'; did you mean 'ReLU'": lambda: nn.Layer("Relu"),
     "layer 'layer' (LRN): has no setting 'size'": lambda: nn.Layer("LRN", size=3),
     "HDF5Data feeds a net of its own; a module is called with its data": lambda: nn.Layer("HDF5Data"),
-    "bottom is no setting of a module (ReLU); what it reads is what it is called with":
+    "bottom is no setting of a module (ReLU): it reads what it is called with":
         lambda: nn.Layer("ReLU", bottom="x"),
     "Linear 'fc': expected 8 features on the last axis; put nn.Flatten() before it if they lie on several; "
     "got (3, 4, 7, 6)": lambda: nn.Sequential(fc=nn.Linear(8, 2)).to("cpu")(IMAGES),
@@ -262,6 +262,13 @@ MISTAKES = {
     "reduction should be one of mean, batch, sum, got 'none'": lambda: nn.CrossEntropyLoss(reduction="none"),
     "MSELoss: expected predictions and targets of one shape, got (5, 8) and (5,)":
         lambda: nn.MSELoss().to("cpu")(VECTORS, VECTORS[:, 0]),
+    "a module returns at least one blob, got tops=0 (Silence)": lambda: nn.Layer("Silence", tops=0),
+    "layer 'b' is to share its weight with another by `param { name }`; call the module's method `tie`":
+        lambda: nn.Sequential(a=nn.Linear(8, 8, bias=False, param={"name": "w"}), b=nn.Linear(
+            8, 8, bias=False, param={"name": "w"})).to("cpu")(VECTORS),
+    "Module: 'train' is a method or property of every Module; give the attribute another name":
+        lambda: setattr(nn.Module(), "train", nn.ReLU()),
+    "Sequential: 'seed' is a method or property of every Module": lambda: nn.Sequential(seed=nn.ReLU()),
     "Module: blocks is a list of modules, whose parameters would not be found; use nn.ModuleList":
         lambda: setattr(nn.Module(), "blocks", [nn.ReLU()]),
     "Sequential: expected modules, got function; use nn.Lambda for a function":
@@ -270,6 +277,8 @@ MISTAKES = {
         lambda: nn.ModuleDict({"a.b": nn.ReLU()}),
     "two modules are called 'fc'; their initial values and patterns would be the same":
         lambda: nn.Sequential(nn.Linear(8, 8, name="fc"), nn.Linear(8, 8, name="fc")).to("cpu")(VECTORS),
+    "two modules are called '1'": lambda: nn.Sequential(nn.Linear(8, 8, name="1"), nn.Linear(8, 8)).to(
+        "cpu")(VECTORS),
     "Linear: its parameters have values already, of seed 0; call set_seed before they are used":
         lambda: _filled(nn.Linear(8, 2)).set_seed(1),
     "Linear: to share a parameter with another layer, call tie('weight', that layer)":

@@ -64,7 +64,7 @@ def test_names_and_order():
         "dict.b"]
     assert [name for name, _ in model.named_children()] == ["first", "list", "dict", "again"]
     assert list(model.children()) == [model.first, model.list, model.dict, model.list[0]]
-    net = model.net(numbers(4, 6))
+    net = model.net_for(numbers(4, 6))
     assert [name for name in net.layers if "input" not in name] == [
         "first.0", "first.1", "first.2", "first.3", "list.0", "list.1", "dict.a", "dict.b", "list.0_2"]
     assert model.list[0].weight is model.again.weight is net.params["list.0_2"]["weight"]
@@ -78,10 +78,25 @@ def test_repr_is_a_tree():
     assert repr(nn.Conv2d(1, 2, kernel_size=3)) == "Conv2d(1, 2, kernel_size=3)"
 
 
+def test_attributes_of_the_usual_names():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.layers, self.name, self.size = mlp(), nn.ModuleList([nn.Tanh()]), "model", 3
+
+        def forward(self, x):
+            return self.layers[0](self.net(x))[:, :self.size]
+    model = Model().to("cpu")
+    assert model(numbers(4, 6)).shape == (4, 3) and model.name == "model"
+    assert model.net.layer_path == "net"
+    del model.net
+    assert not hasattr(model, "net") and list(model.named_parameters()) == []
+
+
 def test_a_layers_name_in_place_of_its_path():
     model = nn.Sequential(nn.Linear(3, 4, name="ip1"), nn.Linear(4, 2)).to("cpu").set_seed(5)
     other = nn.Sequential(ip1=nn.Linear(3, 4)).to("cpu").set_seed(5)
-    assert list(model.net(numbers(2, 3)).params) == ["ip1", "1"]
+    assert list(model.net_for(numbers(2, 3)).params) == ["ip1", "1"]
     assert list(model.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
     np.testing.assert_array_equal(model[0].weight.data, other.ip1.weight.data)
 
@@ -98,7 +113,10 @@ def test_values_follow_from_seed_and_name_alone():
     part = mlp(seed=3)
     whole = nn.Sequential(part, nn.Linear(3, 2)).to("cpu").set_seed(4)
     whole.parameters()
-    assert part[0].seed == 3 and whole[1].seed == 4
+    assert part[0].seed == 3 and whole[1].seed == 4 == whole.seed
+    with pytest.raises(md.ConfigError, match="Sequential: its parameters have values already, of seed 4"):
+        whole.set_seed(5)
+    assert whole.seed == 4
 
 
 # -- calls ---------------------------------------------------------------------------------------------------
@@ -107,7 +125,7 @@ def test_calls_of_several_batch_sizes_share_parameters_and_the_counter():
     for rows in (4, 2, 4, 3):
         step(model, numbers(rows, 6), label[:rows])
     assert model.iteration == 4
-    nets = [model.net(numbers(rows, 6)) for rows in (2, 3, 4)]
+    nets = [model.net_for(numbers(rows, 6)) for rows in (2, 3, 4)]
     assert len({id(net) for net in nets}) == 3
     assert all(net.params["0"]["weight"] is model[0].weight for net in nets)
     model.eval()
@@ -126,7 +144,7 @@ def test_every_call_in_training_has_the_patterns_of_its_iteration():
     assert not np.array_equal(outputs[0], outputs[1])
     model.iteration = 1
     np.testing.assert_array_equal(model(x).numpy(), outputs[1])
-    net = model.net(x)
+    net = model.net_for(x)
     net.draw_patterns(2)
     np.testing.assert_array_equal(net.forward(x=x)["3"].numpy(), outputs[2])
 
@@ -223,10 +241,10 @@ def test_a_custom_loss_of_primitives():
 def test_the_net_of_a_module_saves_and_loads_its_weights(tmp_path):
     """As Caffe's files, by the names of layers."""
     model, other, x = mlp(), mlp(seed=5), numbers(4, 6)
-    model.net(x).save(tmp_path / "w.caffemodel")
-    other.net(x).load_weights(tmp_path / "w.caffemodel")
+    model.net_for(x).save(tmp_path / "w.caffemodel")
+    other.net_for(x).load_weights(tmp_path / "w.caffemodel")
     np.testing.assert_array_equal(other.eval()(x).numpy(), model.eval()(x).numpy())
-    copied = copy.deepcopy(model.net(x))
+    copied = copy.deepcopy(model.net_for(x))
     assert copied.params["0"]["weight"] is not model[0].weight
 
 
@@ -241,7 +259,7 @@ def test_no_inputs_and_unused_ones():
     expected = np.tanh(model.table.weight.data)
     np.testing.assert_allclose(model().numpy(), expected, rtol=1e-6)
     np.testing.assert_allclose(model(numbers(2)).numpy(), expected, rtol=1e-6)
-    assert model.net(numbers(2)).outputs == ["act"]
+    assert model.net_for(numbers(2)).outputs == ["act"]
 
 
 # -- plain Python --------------------------------------------------------------------------------------------
@@ -270,11 +288,11 @@ def test_a_module_that_runs_as_plain_python():
     F.softmax_cross_entropy(fake, np.zeros(8)).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert (model.judge.iteration, model.make.iteration, model.iteration) == (2, 1, 0)
-    judge = model.judge.net(numbers(8, 6))
+    judge = model.judge.net_for(numbers(8, 6))
     assert list(judge.params) == ["judge.0", "judge.3"]
     assert judge.plan.drops[0].producers and judge.plan.drops[0].consumers
     model(numbers(8, 4), numbers(8, 6))
-    assert model.judge.net(numbers(8, 6)) is judge       # setting `count` makes no new nets of its modules
+    assert model.judge.net_for(numbers(8, 6)) is judge      # setting `count` makes no new nets below
 
 
 # -- states --------------------------------------------------------------------------------------------------

@@ -86,16 +86,16 @@ def test_gradients_of_operators():
 def test_what_layers_the_operators_are():
     def function(a, b):
         return nn.concat([(a + b) * 0.5, nn.maximum([a, b])], 2)[:, :, 1:4]
-    net = Of(function).to("cpu").net(A, B)
+    net = Of(function).to("cpu").net_for(A, B)
     assert [layer.type for layer in net.config.message.layer] == [
         "Input", "Input", "Eltwise", "Power", "Eltwise", "Concat", "Slice", "Silence"]
     assert net.outputs == ["slice/1"]
 
 
 def test_a_factor_that_float32_rounds_is_exact_in_float64():
-    net = Of(lambda a: a / 3).to("cpu", "float64").net(A)
+    net = Of(lambda a: a / 3).to("cpu", "float64").net_for(A)
     assert [layer.type for layer in net.config.message.layer] == ["Input", "Lambda"]
-    net = Of(lambda a: a / 3).to("cpu", "float32").net(A)
+    net = Of(lambda a: a / 3).to("cpu", "float32").net_for(A)
     assert [layer.type for layer in net.config.message.layer] == ["Input", "Power"]
 
 
@@ -117,7 +117,7 @@ class Gated(nn.Module):
 def test_a_custom_module_of_primitives():
     """Its gradients, the contract of compaction, and products that leave out what is dropped."""
     model, (x, target) = Gated().to("cpu", "float64").set_seed(2), (numbers(4, 5), numbers(4, 2))
-    net = model.net(x, target)
+    net = model.net_for(x, target)
     for i in range(3):
         assert_matches_masked_dense(net, i, {"x": x, "target": target})
     [drop] = net.plan.drops
@@ -147,6 +147,13 @@ def test_lambda_runs_in_every_pass():
     inner = nn.Linear(3, 2).to("cpu")      # a module that a Lambda calls runs by itself
     both = Of(lambda x: nn.Lambda(lambda y: inner(y))(x) * 2).to("cpu")
     np.testing.assert_allclose(both(x).numpy(), 2 * inner(x).numpy(), rtol=1e-6)
+    inner = nn.BatchNorm(3).to("cpu")       # nor does it change when the function is run on zeros
+    model = Of(lambda x: nn.Lambda(lambda y: inner(y))(x)).to("cpu")
+    model.net_for(x)
+    assert inner.iteration == 0 and not inner.norm.mean.data.any()
+    model(x)
+    assert inner.iteration == 1
+    np.testing.assert_allclose(inner.norm.mean.data, x.mean(0), rtol=1e-6)
     pair = Of(nn.Lambda(lambda x: (x, F.scale(x, -1.0)))).to("cpu")(x)
     np.testing.assert_array_equal(pair[1].numpy(), -x)
 
@@ -194,6 +201,7 @@ REFUSED = {
     "Plain has traced = False, but is called in the traced forward of Of; set traced = False there too":
         lambda x: Plain()(x),
     "a traced forward sets the attribute 'last', which would happen once and not in every call": None,
+    "a layer in a traced forward reads Symbols, got NoneType": lambda x: nn.ReLU()(None),
     "axis 3 does not exist: Symbol(x, (3, 4, 5)) has 3 axes": lambda x: x.sum(3),
     "Of: layer 'reshape' (Reshape): 60 elements (3, 4, 5) do not fill shape (7, 2)":
         lambda x: x.reshape(7, 2),

@@ -78,9 +78,28 @@ def test_a_perceptron_equals_its_file(settings):
     assert_twins(model, net, lambda i: dict(zip(("x", "label"), vectors(i), strict=True)), loss_of)
 
 
+def test_calls_equal_the_iterations_of_a_solver():
+    net = parse_net(MLP % "").message
+    solver = md.Solver(md.SolverParameter(net_param=net, base_lr=RATE, lr_policy="fixed", momentum=0.0,
+                                          max_iter=UPDATES, random_seed=7), device="cpu")
+    model = mlp(nn.ApproxDropout)
+    for i in range(UPDATES):
+        x, label = vectors(i)
+        solver.net.set_inputs(x=x, label=label)
+        solver.step()
+        model.zero_grad()
+        md.functions.softmax_cross_entropy(model(x), label).backward()
+        for parameter in model.parameters():
+            parameter.data[...] -= np.float32(RATE) * parameter.grad
+    for name, parameter in solver.net.parameters().items():
+        np.testing.assert_allclose(names_of(model)[name].data, parameter.data, rtol=1e-6, atol=1e-7,
+                                   err_msg=name)
+    assert model.iteration == solver.iteration == UPDATES
+
+
 def test_both_products_around_a_drop_are_compact():
     model, (x, label) = mlp(nn.ApproxDropout), vectors(0)
-    net = model.net(x)
+    net = model.net_for(x)
     [drop] = net.plan.drops
     assert [node.name for node in drop.producers] == ["0"]
     assert [node.name for node in drop.consumers] == ["3"]
@@ -127,10 +146,29 @@ def test_masked_dense():
             return self.loss(nn.concat([y[:, :4], self.odd(y[:, 4:])]), label)
 
     model, (x, label) = Whole().to("cpu", "float64"), vectors(0)
-    net = model.net(x, label)
+    net = model.net_for(x, label)
     for i in range(3):
         assert_matches_masked_dense(net, i, {"x": x, "label": label})
     assert len(net.plan.drops) == 2 and all(drop.producers and drop.consumers for drop in net.plan.drops)
+
+
+class WithLoss(nn.Module):
+    def __init__(self, model):
+        self.model, self.loss = model, nn.CrossEntropyLoss(axis=2)
+
+    def forward(self, data, label):
+        return self.loss(self.model(data), label)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: LanguageModel({"rate": 0.5}, None, stateful=True),
+    lambda: LanguageModel({"rate": 0.5, "time": "STEP"}, {"dropout_ratio": 0.5}, stateful=False),
+    lambda: SmallGPT(), lambda: SmallGPT(tied=False)])
+def test_masked_dense_of_sequences(make):
+    model = WithLoss(make()).to("cpu", "float64").set_seed(5)
+    for i in range(3):
+        inputs = {key: batch(i)[key] for key in ("data", "label")}
+        assert_matches_masked_dense(model.net_for(**inputs), i, inputs)
 
 
 def test_lenet_equals_its_file():
@@ -152,6 +190,42 @@ def test_lenet_equals_its_file():
         return md.functions.softmax_cross_entropy(model(inputs["data"]), inputs["label"])
     assert_twins(model, net, lambda i: {"data": rng.standard_normal((8, 1, 28, 28)).astype("f"),
                                         "label": rng.integers(0, 10, 8)}, loss_of)
+
+
+def test_statistics_equal_those_of_a_spec():
+    """A residual net with batch norms; what they store is compared as well."""
+    class Residual(nn.Module):
+        def __init__(self):
+            self.conv, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm(16)
+            self.act, self.drop = nn.ReLU(), nn.ApproxDropout(0.5, groups=1)     # norms mix samples
+            self.conv2 = nn.Conv2d(16, 3, 3, padding=1)
+            self.pool, self.flat, self.scores = nn.AvgPool2d(None), nn.Flatten(), nn.Linear(3, 5)
+
+        def forward(self, x):
+            x = x + self.conv2(self.drop(self.act(self.norm(self.conv(x)))))
+            return self.scores(self.flat(self.pool(x)))
+    n, filler = md.NetSpec(), {"weight_filler": {"type": "msra"}}
+    n.add("Input", "in", top=["x", "label"], shape=[[6, 3, 7, 7], [6]])
+    y = n.add("Convolution", "conv", "x", num_output=16, kernel_size=3, pad=1, **filler)
+    y = n.add("BatchNorm", "norm.norm", y, moving_average_fraction=0.9)
+    y = n.add("ReLU", "act", n.add("Scale", "norm.scale", y, bias_term=True))
+    y = n.add("ApproxDropout", "drop", y, groups=1)
+    y = n.add("Convolution", "conv2", y, num_output=3, kernel_size=3, pad=1, **filler)
+    y = n.add("Pooling", "pool", n.add("Eltwise", "sum", ["x", y]), pool="AVE", global_pooling=True)
+    y = n.add("InnerProduct", "scores", y, num_output=5, **filler)
+    n.add("SoftmaxWithLoss", "loss", [y, "label"])
+    net, model = md.Net(n, device="cpu", seed=6), Residual().to("cpu").set_seed(6)
+
+    def batches(i):
+        rng = np.random.default_rng(i)
+        return {"x": rng.standard_normal((6, 3, 7, 7)).astype("f"), "label": rng.integers(0, 5, 6)}
+
+    def loss_of(model, inputs):
+        return md.functions.softmax_cross_entropy(model(inputs["x"]), inputs["label"])
+    assert_twins(model, net, batches, loss_of)
+    assert model.norm.norm.scale_factor.data[0] > 1
+    [drop] = model.net_for(batches(0)["x"]).plan.drops
+    assert [node.name for node in drop.producers + drop.consumers] == ["conv", "conv2"]
 
 
 class LanguageModel(nn.Module):
@@ -177,7 +251,7 @@ def test_a_language_model_equals_its_file(hidden):
     def loss_of(model, inputs):
         return md.functions.softmax_cross_entropy(model(inputs["data"], inputs["cont"]), inputs["label"], 2)
     assert_twins(model, net, batch, loss_of)
-    assert "uniform" in UNIFORM and len(model.net(batch(0)["data"]).plan.drops) == 2 + bool(hidden)
+    assert "uniform" in UNIFORM and len(model.net_for(batch(0)["data"]).plan.drops) == 2 + bool(hidden)
 
 
 GPT = {"width": 16, "heads": 2, "blocks": 2, "deviation": 0.2}
@@ -239,6 +313,6 @@ def test_a_small_gpt_equals_its_spec():
     def loss_of(model, inputs):
         return md.functions.softmax_cross_entropy(model(inputs["data"]), inputs["label"], 2)
     assert_twins(model, net, lambda i: {key: batch(i)[key] for key in ("data", "label")}, loss_of)
-    own = model.net(batch(0)["data"])
+    own = model.net_for(batch(0)["data"])
     assert len(own.graph.parameters) == len(model.parameters()) == len(net.graph.parameters)
     assert all(drop.producers and drop.consumers for drop in own.plan.drops)

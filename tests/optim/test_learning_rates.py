@@ -70,7 +70,8 @@ def assert_same(one, other):
 @pytest.mark.parametrize("net, settings", [
     (TEXT, "type: 'SGD' momentum: 0.9 clip_gradients: 1"),
     (MLP, "type: 'AdamW' momentum: 0.9 weight_decay: 0.01"),
-    (MLP, "type: 'Adam' momentum: 0.9 iter_size: 2")])
+    (MLP, "type: 'Adam' momentum: 0.9 iter_size: 2"),
+    (MLP, "momentum: 0.9 ema_decay: 0.9")])
 def test_a_solver_goes_on_as_if_there_had_been_no_sweep(make, tmp_path, net, settings):
     plain, swept = make(net, settings), make(net, settings)
     events = []

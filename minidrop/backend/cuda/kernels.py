@@ -65,7 +65,7 @@ class CupyKernels(CudaConvolutions, CudaPooling, CudaUpdates):
         return out
 
     def put_columns(self, out: np.ndarray, kept: Kept | None, x: np.ndarray) -> None:
-        if not is_real(out) or not is_straight(out) or x.dtype != out.dtype:
+        if out.ndim != 2 or not is_real(out) or not is_straight(out) or x.dtype != out.dtype:
             super().put_columns(out, kept, x)
             return
         self._run(cuda.put_block, x=self._rows(x, x.shape), rows=self.tables.axis(None, len(out)),

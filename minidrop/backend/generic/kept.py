@@ -52,8 +52,8 @@ class KeptSets:
         return out
 
     def put_columns(self, out: np.ndarray, kept: Kept | None, x: np.ndarray) -> None:
-        """out[:, kept] = x for matrices (None: all columns); other columns are left unchanged."""
-        out[:, slice(None) if kept is None else self._index(kept)] = x
+        """out[..., kept] = x for two or three axes (None: all columns); other columns are left unchanged."""
+        out[..., slice(None) if kept is None else self._index(kept)] = x
 
     def add_block(self, out: np.ndarray, rows: Kept | None, cols: Kept | None, x: np.ndarray) -> None:
         """out[rows, cols] += x for two kept sets of a matrix (None: all).

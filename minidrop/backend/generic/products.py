@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class Products:
     """Dense products, and products that skip dropped blocks of activations."""
 
-    rows_of_run = 400           # with how many rows, at half kept, a product for each run of steps pays
+    # With how many rows, at half kept, a product for each run of steps pays; and one for each group of
+    # streams where there was one for all.
+    rows_of_run, rows_of_group = 400, 0
 
     def gemm(self, a: Any, b: np.ndarray, trans_a: bool = False, trans_b: bool = False,
              out: np.ndarray | None = None) -> np.ndarray:
@@ -54,19 +56,23 @@ class Products:
         """Return a op(b), as `gemm` does, for an `a` with few rows; the result may be column-major."""
         return self.gemm(a, b, trans_b=trans_b)
 
-    def pays(self, rows: float, kept_share: float, calls: int = 1, held: int = 1) -> bool:
+    def pays(self, rows: float, kept_share: float, calls: int = 1, held: int = 1, split: float = 0) -> bool:
         """Whether products that compute only `kept_share` of a side are faster than one dense product.
 
         rows: that have one pattern. calls: 1 if the batch is split into several products, one per pattern,
         each with gathers and gradients of its own; otherwise the number of consecutive products there are
         anyway, each of which becomes smaller; those of one pattern gather its weights once (20 rows at half
         kept gained nothing, 100 a seventh). held: the steps in a row that have one pattern; those of single
-        steps lie strewn over the batch (135 rows at half kept lost a third of the speed). Measured:
+        steps lie strewn over the batch (135 rows at half kept lost a third of the speed). split: the rows of
+        a group of streams, where each of several calls becomes one for each group; 0: it stays one. Measured:
         docs/benchmarks.md, "NR STEP" and "RH STEP".
         """
+        dropped = rows * (1 - kept_share)
         if calls == 1:
-            return rows * (1 - kept_share) >= (self.rows_of_run if held > 1 else 400) * kept_share
-        return calls >= 4 and rows * (1 - kept_share) >= 32 * kept_share
+            return dropped >= (self.rows_of_run if held > 1 else 400) * kept_share
+        if calls < 4 or dropped < 32 * kept_share:
+            return False
+        return not split or split * (1 - kept_share) >= self.rows_of_group * kept_share
 
     def add_to_rows(self, y: np.ndarray, b: Any) -> None:
         """y += b for every row of a matrix, in place."""

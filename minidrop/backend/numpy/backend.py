@@ -29,9 +29,12 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
     """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
     name = "cpu"
-    # With one thread 40 rows gained nothing with 200 units and a seventh with 650, 100 a third; two groups of
-    # streams, whose rows have to be put together, broke even at 50.
-    rows_of_run = 64
+    # A pattern costs its gathers and its share of the update, which more threads do not make faster; it saves
+    # products, which they do. With 200 units at half kept, on one thread: 66 rows of two groups lost 4 % of a
+    # step to masks, 100 of one gained 10 %, 200 gained 26 %. On two threads only a busy machine was measured,
+    # where 200 lost 13 %: 256 is chosen with a margin, not measured. A product of 16 rows takes two thirds of
+    # the time of one of 32. Constants: results must not depend on the number of threads.
+    rows_of_run, rows_of_group = 256, 32
 
     def __init__(self):
         self.pool = BufferPool()
@@ -118,6 +121,10 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
             super().put_columns(out, kept, x)
             return
         from minidrop.kernels import cpu
+        if out.ndim == 3:
+            if not _along_rows(cpu.put_of_samples, out, x, kept, 2):
+                super().put_columns(out, kept, x)
+            return
         threads.by_rows(cpu.put_columns, x.shape[0], x.size, x, kept.indices, out)
 
     def add_block(self, out: np.ndarray, rows: Kept | None, cols: Kept | None, x: np.ndarray) -> None:
@@ -290,8 +297,9 @@ def _along_rows(loop, whole, part, kept, axis):
 
     Returns False, and does nothing, if that is not the axis or the arrays are no rows.
     """
-    if axis % whole.ndim + 1 != whole.ndim or whole.ndim < 2 or not (
-            whole.flags.c_contiguous and part.flags.c_contiguous and whole.dtype == part.dtype):
+    # Of three axes the first two may be strided, as those of a group of streams are.
+    straight = whole.ndim == 3 or whole.flags.c_contiguous and part.flags.c_contiguous
+    if axis % whole.ndim + 1 != whole.ndim or whole.ndim < 2 or not straight or whole.dtype != part.dtype:
         return False
     samples, lead = whole.shape[-2], math.prod(whole.shape[:-2])
     parts = kept.parts(samples) if isinstance(kept, KeptByGroup) else [(0, samples, kept)]

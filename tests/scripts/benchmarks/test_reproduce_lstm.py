@@ -359,14 +359,14 @@ def test_an_interrupted_training_goes_on_from_its_snapshot(scripts, tiny, text, 
     key = {"stage": "training", "net": "tiny", "rate": 0.5, "method": "NR+RH SEQUENCE", "seed": 1,
            "text": str(text), "iterations": 75}
     whole = scripts.reproduce_lstm.train(key)
-    keep = scripts.reproduce_lstm.keep
+    keep = scripts.text_training.keep
 
     def interrupted(solver, curve, folder):
         keep(solver, curve, folder)
         if solver.iteration == 50:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(scripts.reproduce_lstm, "keep", interrupted)
+    monkeypatch.setattr(scripts.text_training, "keep", interrupted)
     with pytest.raises(KeyboardInterrupt):
         scripts.reproduce_lstm.train(key, tmp_path / "unfinished")
     folder, = (tmp_path / "unfinished").iterdir()
@@ -381,7 +381,7 @@ def test_a_training_that_diverges_is_a_result(scripts, tiny, text, tmp_path, mon
     def finish(solver, key, folder):
         raise NonFiniteError("the loss is nan")
 
-    monkeypatch.setattr(scripts.reproduce_lstm, "finish", finish)
+    monkeypatch.setattr(scripts.text_training, "finish", finish)
     key = {"stage": "training", "net": "tiny", "rate": 0.5, "method": "NR", "seed": 1, "text": str(text),
            "iterations": 2}
     assert scripts.reproduce_lstm.train(key) == {"perplexity": None, "accuracy": None, "seconds": None,

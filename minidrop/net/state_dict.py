@@ -1,0 +1,166 @@
+"""Weights in the names and forms of a PyTorch state_dict, both ways, as NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidrop.errors import MOST_MISTAKES, ConfigError, SnapshotError, nearest
+from minidrop.net.loading import copy_values, is_finite
+from minidrop.net.torch_modules import Form, NoModule, form_of, known_forms, refuse_bias, scale_behind
+
+if TYPE_CHECKING:
+    from minidrop.net.net import Net
+
+COUNTER = "num_batches_tracked"         # of a BatchNorm2d, which only some of its settings read
+
+Mapped = Mapping[str, Any]
+"""{layer: the name of its module, "" for none; (name, number) of one layer of an LSTM of several; None: the
+layer is left out}."""
+
+
+@dataclass
+class _Part:
+    """A layer, with the Scale behind a BatchNorm, and what its module is called."""
+
+    layer: Any
+    form: Form
+    names: dict[str, str]       # {name in the form: "layer/parameter"}
+    module: str
+    number: int
+
+    def key(self, end: str) -> str:
+        """Return the key of an array of the module."""
+        if self.number:
+            end = end.replace("_l0", f"_l{self.number}", 1)
+        return f"{self.module}.{end}" if self.module and end else self.module or end
+
+
+def to_torch_state_dict(net: Net, mapping: Mapped | None = None) -> dict[str, np.ndarray]:
+    """Return the weights of a net as a PyTorch state_dict: {"layer.weight": NumPy array}, in new arrays.
+
+    Each layer stands for the module that computes the same: InnerProduct Linear, Convolution Conv2d (Conv1d,
+    Conv3d), Deconvolution ConvTranspose2d, BatchNorm with the Scale behind it BatchNorm2d, Embed Embedding
+    (its bias added to each row), LSTM, GRU, RNN (without output_product), LayerNorm, RMSNorm, PReLU, a
+    learned Position an Embedding. To load them into a module: module.load_state_dict({key:
+    torch.from_numpy(array) for ...}).
+
+    mapping: {layer: name of its module}, by default the layer's; (name, number) for layer `number` of an
+    LSTM, GRU or RNN of several; None leaves a layer out. Raises ConfigError that lists the layers without
+    such a module.
+    """
+    return {key: np.array(array, order="C") for part, arrays in _written(net, mapping)
+            for key, array in ((part.key(end), array) for end, array in arrays.items())}
+
+
+def from_torch_state_dict(net: Net, state: Mapping[str, Any], mapping: Mapped | None = None) -> None:
+    """Copy the weights of a PyTorch state_dict to a net; the inverse of `to_torch_state_dict`.
+
+    state: {key: array}, NumPy's or PyTorch's on the CPU. mapping: as there. Of a recurrent module's two
+    biases an LSTM and an RNN have the sum; eps and other settings are not part of a state_dict. Raises
+    ConfigError as that does, and SnapshotError, which names the keys, for missing and unknown ones, shapes,
+    and what are no finite numbers; then nothing is changed.
+    """
+    parts = [(part, {part.key(end): (end, array.shape) for end, array in arrays.items()})
+             for part, arrays in _written(net, mapping)]
+    expected = {key: shape for _, own in parts for key, (_, shape) in own.items()}
+    _check_keys(state, expected)
+    arrays = {key: _checked(key, state[key], shape, net.dtype) for key, shape in expected.items()
+              if key in state}
+    values: dict[str, np.ndarray] = {}
+    for part, own in parts:
+        given = {end: arrays[key] for key, (end, _) in own.items() if key in arrays}
+        for name, array in part.form.read(part.layer, given).items():
+            if name not in part.names:
+                refuse_bias(part.key(name), array)
+            else:
+                values[part.names[name]] = array
+    copy_values(net, _each_once(net, values).items())
+
+
+def _written(net, mapping) -> Iterator[tuple[_Part, dict[str, np.ndarray]]]:
+    """Yield each _Part and the arrays of its module, {end of the key: array}; raises ConfigError."""
+    mapping, wrong = dict(mapping or {}), []
+    for layer in mapping:
+        if layer not in net.params:
+            raise ConfigError(f"mapping: the net has no layer {layer!r} with parameters"
+                              f"{nearest(layer, net.params)} (it has: {', '.join(net.params) or 'none'})")
+    found, scales = [], set()
+    for node in net.graph.nodes:
+        if node.name not in net.params or node.name in scales:
+            continue
+        module = mapping.get(node.name, node.name)
+        names = {own: f"{node.name}/{own}" for own in net.params[node.name]}
+        scale = scale_behind(net.graph, node) if node.config.type == "BatchNorm" else None
+        if scale is not None:
+            scales.add(scale.name)
+            names |= {own: f"{scale.name}/{own}" for own in net.params[scale.name]}
+        if module is None:
+            continue
+        name, number = module if isinstance(module, tuple) else (module, 0)
+        form = form_of(node.config.type)
+        try:
+            if form is None:
+                raise NoModule("no module of PyTorch has such parameters (those that have: "
+                               f"{', '.join(known_forms())})")
+            part = _Part(node.layer, form, names, str(name), int(number))
+            arrays = {own: _host(net, full) for own, full in names.items()}
+            found.append((part, form.write(node.layer, arrays)))
+        except NoModule as error:
+            where = net.config.where(node.index)
+            wrong.append(f"{where}: layer {node.name!r} ({node.config.type}): {error}; or leave the layer "
+                         f"out with mapping={{{node.name!r}: None}}")
+    if wrong:
+        raise ConfigError.of(wrong)
+    yield from found
+
+
+def _host(net, name):
+    layer, _, parameter = name.rpartition("/")
+    return net.backend.to_host(net.params[layer][parameter].data)
+
+
+def _check_keys(state, expected):
+    """Raise SnapshotError for keys that are missing, and for those that no layer reads."""
+    missing = [f"expected the key {key!r}, of shape {shape}, got none{nearest(key, state)}"
+               for key, shape in expected.items() if key not in state and not key.endswith(COUNTER)]
+    unknown = [f"no layer reads the key {str(key)[:80]!r}{nearest(key, expected)}" for key in state
+               if key not in expected and not str(key).endswith(COUNTER)]
+    wrong = missing + unknown
+    if wrong:
+        more = [f"... and {len(wrong) - MOST_MISTAKES} more"] * (len(wrong) > MOST_MISTAKES)
+        raise SnapshotError("\n".join([*(f"state_dict: {line}" for line in wrong[:MOST_MISTAKES]), *more,
+                                       "Modules of other names: give mapping={layer: module}"]))
+
+
+def _checked(key, value, shape, dtype):
+    """Return an array of a state_dict as floats; raises SnapshotError."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SnapshotError(f"state_dict: {key!r} is no array of numbers ({error}); give value.float().cpu()"
+                            ) from None
+    if array.dtype.kind not in "biuf":
+        raise SnapshotError(f"state_dict: {key!r}: expected an array of numbers, got one of {array.dtype}")
+    if array.shape != shape:
+        raise SnapshotError(f"state_dict: {key!r} has shape {array.shape}, this net expects {shape}")
+    if not is_finite(array, dtype):
+        raise SnapshotError(f"state_dict: {key!r} has a NaN, an infinity or a number too large for {dtype}")
+    return array if array.dtype.kind == "f" else array.astype(dtype)
+
+
+def _each_once(net, values):
+    """Return {first name of a parameter: array}; raises SnapshotError where layers that share it differ."""
+    found = {}
+    for first, names in net.owners().items():
+        given = [name for name in names if name in values]
+        for name in given[1:]:
+            if not np.array_equal(values[name], values[given[0]]):
+                raise SnapshotError(f"state_dict: {given[0]} and {name} are one array in this net, but the "
+                                    f"values for them differ")
+        if given:
+            found[first] = values[given[0]]
+    return found
