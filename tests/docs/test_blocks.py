@@ -69,7 +69,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_python_api(folder):
     assert run_page(ROOT / "docs" / "python_api.md", {}) >= 40
-    assert sorted(os.listdir()) == ["model.npz", "net.prototxt"]
+    assert sorted(os.listdir()) == ["model.npz", "net.prototxt", "twin.caffemodel"]
 
 
 def test_the_table_for_who_comes_from_pytorch(folder):
@@ -85,6 +85,7 @@ def test_the_table_for_who_comes_from_pytorch(folder):
              "x": x, "y": x * 2, "rows": np.arange(2), "i": np.array([1, 0]), "shape": (2, 3),
              "ps": model.parameters(), "f": "model.npz", "device": "cpu", "d": [1.0, 2.0],
              "o": optim.SGD(model.parameters(), lr=0.1), "max_lr": 0.5, "max_iter": 10,
+             "net": model.net_for(x), "state": md.to_torch_state_dict(model.net_for(x)),
              "DataLoader": lambda seed: md.data.DataLoader([1.0], 1, seed=seed)}
     md.functions.mse_loss(model(x), np.zeros((2, 4), "f")).backward()
     evaluated = 0
@@ -97,9 +98,9 @@ def test_the_table_for_who_comes_from_pytorch(folder):
     assert evaluated > 40
 
 
-# What the table names without a call: operators, keywords of forward, names that other rows explain.
-NO_CODE = ("@", "transpose", "sum", "forward", "out, (h, c) = lstm(x, state=(h, c))", "x.broadcast_to(3, 4)",
-           'model.to(precision="float16")')
+# What stands for something else in the table, or takes a GPU or the package onnx.
+NO_CODE = ("out, (h, c) = lstm(x, state=(h, c))", "x.broadcast_to(3, 4)", 'model.to(precision="float16")',
+           "md.export_onnx(model.eval().net_for(x), path)")
 
 
 def test_pages_are_read_as_they_should_be():
