@@ -91,7 +91,7 @@ def main(arguments=None):
     parser.add_argument("--text", default=argparse.__file__, metavar="FILE")
     parser.add_argument("--units", type=int, default=256, help="of an LSTM")
     parser.add_argument("--rate", type=float, default=0.3, help="the share of units that is dropped")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--quick", action="store_true", help="one epoch of a small net on some of the text")
     args = parser.parse_args(arguments)
     units, epochs = (96, 1) if args.quick else (args.units, args.epochs)
