@@ -17,18 +17,20 @@ from minidrop.net.prediction import Predictor
 
 def predictor_of(source: NetConfig, weights: str | os.PathLike | Sequence[str | os.PathLike],
                  outputs: Sequence[str] = (), device: str = "auto", dtype: str = "float32", level: int = 0,
-                 stages: Sequence[str] = (), precision: str = "float32") -> Predictor:
+                 stages: Sequence[str] = (), precision: str = "float32",
+                 skip_mismatched: bool = False, ema: bool = False) -> Predictor:
     """Return the Predictor of a description with the weights in files; see `deployment` for what is computed.
 
     The files are read when the first batch has told the shape of records; SnapshotError is raised then where
-    they do not fit, or lack weights. Raises ConfigError where the net cannot predict.
+    they do not fit, or lack weights. skip_mismatched, ema: as for `load_all_weights`. Raises ConfigError
+    where the net cannot predict.
     """
     deployed = deployment(source, outputs, level, stages)
 
     def make(config: NetConfig) -> Net:
         net = Net(config, "TEST", device, dtype, 0, level, tuple(stages), precision=precision)
         try:
-            load_all_weights(net, weights)
+            load_all_weights(net, weights, None, skip_mismatched, ema)
         except BaseException:
             net.close()
             raise

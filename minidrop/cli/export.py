@@ -10,9 +10,11 @@ from minidrop.apps.onnx import OLDEST_OPSET, OPSET, export_onnx
 from minidrop.cli.console import echo, visible_name
 from minidrop.cli.options import (
     Command,
+    ema_option,
     ignore_unknown_option,
     net_options,
     numbers,
+    skip_option,
     trained_net,
     weights_option,
 )
@@ -37,6 +39,8 @@ def _length(length):
 @click.command(cls=Command)
 @click.option("--model", required=True, metavar="FILE", help="The network file: a train_val or a deploy one.")
 @weights_option
+@skip_option
+@ema_option
 @click.option("--onnx", "out", required=True, metavar="FILE.onnx", help="Where the net goes.")
 @click.option("--batch", default="N", show_default=True, metavar="NAME",
               help="What the size of a batch is called, which may be any.")
@@ -50,9 +54,9 @@ def _length(length):
               help=f"The version of ONNX's operators, {OLDEST_OPSET} or later.")
 @net_options
 @ignore_unknown_option
-def export(model: str, weights: Any, out: str, batch: str, fixed_batch: bool, shapes: Any,
-           outputs: tuple[str, ...], opset: int, overrides: tuple, dropout: str | None, level: int,
-           stages: list, ignore_unknown: bool) -> None:
+def export(model: str, weights: Any, skip_mismatched: bool, ema: bool, out: str, batch: str,
+           fixed_batch: bool, shapes: Any, outputs: tuple[str, ...], opset: int, overrides: tuple,
+           dropout: str | None, level: int, stages: list, ignore_unknown: bool) -> None:
     """Write a trained net as an ONNX file, which other programs run.
 
     The net is that of phase TEST without what reads labels; its inputs are what the data layer gives behind
@@ -61,7 +65,7 @@ def export(model: str, weights: Any, out: str, batch: str, fixed_batch: bool, sh
     config, options = trained_net(model, weights, overrides, dropout, level, stages, ignore_unknown, "cpu",
                                   None, "float32", None)
     done = export_onnx(config, out, list(weights), opset, None if fixed_batch else batch, shapes, outputs,
-                       options["level"], options["stages"])
+                       options["level"], options["stages"], skip_mismatched, ema)
     for what, blobs in (("input", done.inputs), ("output", done.outputs)):
         for name, shape in blobs.items():
             echo(f"{what} {visible_name(name)}: {' x '.join(_length(n) for n in shape) or 'one number'}")

@@ -19,9 +19,11 @@ from minidrop.cli.console import STREAMS, echo, visible_name
 from minidrop.cli.options import (
     Command,
     device_options,
+    ema_option,
     ignore_unknown_option,
     net_options,
     numbers,
+    skip_option,
     trained_net,
     weights_option,
 )
@@ -46,6 +48,8 @@ def _columns(_context, _option, value):
 @click.argument("paths", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--model", required=True, metavar="FILE", help="The network file: a train_val or a deploy one.")
 @weights_option
+@skip_option
+@ema_option
 @click.option("--out", metavar="FILE", help="Where predictions go.  [default: stdout]")
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="CSV, JSON lines, or arrays. "
               " [default: by the ending of --out, else csv]")
@@ -67,10 +71,10 @@ def _columns(_context, _option, value):
 @net_options
 @ignore_unknown_option
 @device_options
-def predict(paths: tuple[str, ...], weights: Any, out: str | None, kind: str | None,
-            outputs: tuple[str, ...], top_k: int | None, classes: str | None, batch_size: int | None,
-            shape: Any, columns: Any, channels: str | None, size: Any, progress: bool | None,
-            **options: Any) -> None:
+def predict(paths: tuple[str, ...], weights: Any, skip_mismatched: bool, ema: bool, out: str | None,
+            kind: str | None, outputs: tuple[str, ...], top_k: int | None, classes: str | None,
+            batch_size: int | None, shape: Any, columns: Any, channels: str | None, size: Any,
+            progress: bool | None, **options: Any) -> None:
     """Predict the records of files with a trained net.
 
     INPUT is a .h5, .npz, .npy, .csv or .tsv file, a .txt list of HDF5 files, an image or a folder of images.
@@ -85,7 +89,8 @@ def predict(paths: tuple[str, ...], weights: Any, out: str | None, kind: str | N
         raise click.UsageError("--classes: an .npz has the numbers of classes; names are for csv and jsonl")
     names = read_labels(classes) if classes else []
     config, settings = trained_net(weights=weights, **options)
-    predictor = predictor_of(config, weights, outputs, **settings)
+    predictor = predictor_of(config, weights, outputs, skip_mismatched=skip_mismatched, ema=ema,
+                             **settings)
     inputs = predictor.deployed.inputs
     images = any(_is_image(path) for path in paths)
     given = next(iter(inputs.values()))

@@ -143,7 +143,7 @@ def test_weights_that_do_not_fit(tiny, minidrop):
     readers = {name: {option.name for option in one.params} for name, one in commands.commands.items()
                if {"weights", "pretrained_model"} & {option.name for option in one.params}}
     assert set(readers) == {"train", "find_lr", "test", "generate", "translate", "tag", "classify",
-                            "extract_features"}
+                            "extract_features", "predict", "export"}
     assert all({"skip_mismatched", "ema"} <= options for options in readers.values())
     result = minidrop(*command, *wide, "-skip_mismatched")
     assert result.code == 0 and "1 of 4 parameters copied" in result.out

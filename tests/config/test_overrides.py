@@ -91,7 +91,7 @@ def test_split():
 @pytest.mark.parametrize("assignment, expected", [
     ("base_lr", "expected FIELD=VALUE, such as base_lr=0.05"),
     ("=3", "expected FIELD=VALUE, such as base_lr=0.05"),
-    ("bas_lr=1", "SolverParameter has no field 'bas_lr'; did you mean 'base_lr'?"),
+    ("bas_lr=1", "SolverParameter has no field 'bas_lr'; did you mean 'base_lr' or 'max_lr'?"),
     ("base_lr=high", "'base_lr' takes a number, got 'high'"),
     ("base_lr=nan", "'base_lr' takes a finite 32-bit number, got 'nan'"),
     ("base_lr=", "'base_lr' takes a number, got ''"),

@@ -145,7 +145,7 @@ def test_tests_can_be_turned_off():
     ('net_param { } test_iter: 5',
      "s.prototxt:1:15: 1 test networks but no test_interval; add one (0 never tests), or remove test_iter"),
     ('net_param { } test_iter: [5, 0] test_interval: 1',
-     "s.prototxt:1:30: 'test_iter' must be at least 1, got 0"),
+     "s.prototxt:1:30: 'test_iter' must be at least 1, or -1 for every record once, got 0"),
     ('net_param { } test_iter: [5, 6] test_interval: 1 test_state { }',
      "s.prototxt:1:50: expected no test_state, or one for each test network, 2 in all, got 1"),
 ])

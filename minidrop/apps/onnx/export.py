@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,13 +46,15 @@ class Exported:
 def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.PathLike, weights: Any = None,
                 opset: int = OPSET, batch: str | None = "N",
                 shapes: Mapping[str, Sequence[int]] | Sequence[int] = (), outputs: str | Sequence[str] = (),
-                level: int = 0, stages: Sequence[str] = ()) -> Exported:
+                level: int = 0, stages: Sequence[str] = (), skip_mismatched: bool = False,
+                ema: bool = False) -> Exported:
     """Write what a net computes in use to an ONNX file, and return an Exported.
 
     source: a Net, with its weights, or a description (NetConfig, NetSpec, the path of a network file) with
-    `weights`, files as for `Net.load_weights`. What is written is its Deployment: phase TEST, inputs in place
-    of data layers, no layer that reads labels, a Softmax for a SoftmaxWithLoss. The data layer's
-    transform_param is not part of it, but its metadata. outputs: the names of other blobs instead.
+    `weights`, files as for `Net.load_weights`, and so are skip_mismatched and ema. What is written is its
+    Deployment: phase TEST, inputs in place of data layers, no layer that reads labels, a Softmax for a
+    SoftmaxWithLoss. The data layer's transform_param is not part of it, but its metadata. outputs: the names
+    of other blobs instead.
 
     batch: the name of the size of a batch, which may then be any; None: the sizes stay as described. opset:
     of ONNX's operators, 18 or later. shapes: that of a record, or {input: shape, with its batch}, for inputs
@@ -64,6 +67,7 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     """
     _check(opset)
     names = [outputs] if isinstance(outputs, str) else list(outputs)
+    load = weights and partial(load_all_weights, weights=weights, skip_mismatched=skip_mismatched, ema=ema)
     deployed, known, net = _deployed(source, weights, names, level, stages)
     found = _shapes_of(deployed, known, shapes)
     config = deployed.with_shapes(found)
@@ -71,7 +75,7 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     problems.raise_any()
     axes, grown = find_axes(graph, found, deployed.with_shapes) if batch else ({}, graph)
     lengths = {ref: _lengths(shape, grown.shapes[ref]) for ref, shape in graph.shapes.items()}
-    writer = _written(config, graph, lengths, _values(config, graph, net, weights))
+    writer = _written(config, graph, lengths, _values(config, graph, net, load))
     ends = [_last(graph, name) for name in deployed.outputs]
     smallest = min((found[name][axis] for name, axis in axes.items()), default=1)
     model, (read, given) = _model(config, graph, writer, ends, lengths, opset, _namer(batch or "", smallest))
@@ -148,14 +152,14 @@ def _read_shape(config, name, layer):
                 node.layer.close()
 
 
-def _values(config, graph, net, weights):
+def _values(config, graph, net, load):
     """Return {"layer.parameter": array}, each parameter under its first owner."""
     made = None
-    if net is None or weights:
+    if net is None or load:
         made = net = Net(config, "TEST", "cpu")
     try:
-        if weights:
-            load_all_weights(net, weights)
+        if load:
+            load(net)
         found = {}
         for parameter in graph.parameters:
             node, name = parameter.users[0]
