@@ -10,7 +10,7 @@ import numpy as np
 from minidrop.autograd import graph
 from minidrop.autograd.show import described
 from minidrop.backend import backend_of
-from minidrop.errors import ShapeError, TensorError
+from minidrop.errors import GraphError, ShapeError, TensorError
 from minidrop.kept import KeptByGroup, are_disjoint
 
 if TYPE_CHECKING:
@@ -156,8 +156,12 @@ class Tensor:
         """Add d self / d leaf, times `gy`, to the `grad` of every leaf this tensor was computed from.
 
         `gy` may be omitted for a single number: it is then 1. Raises ShapeError if it is missing otherwise,
-        or does not have the physical shape of this tensor.
+        or does not have the physical shape of this tensor, and GraphError if there is no leaf to reach, or if
+        backward has run already.
         """
+        if not self.requires_grad:
+            raise GraphError(f"backward: nothing that this tensor of shape {self.shape} was computed from "
+                             f"requires a gradient; was it computed under no_grad, or detached?")
         if gy is None and self.data.size != 1:
             raise ShapeError(f"backward: a tensor of shape {self.shape} is no single number, whose gradient "
                              f"is 1; give gy, an array of the physical shape {self.data.shape}")
@@ -165,7 +169,8 @@ class Tensor:
         if gy.shape != self.data.shape:
             raise ShapeError(f"backward: gy should have the physical shape of the tensor, {self.data.shape}, "
                              f"got {gy.shape}")
-        graph.backward([(self, gy)])
+        with self.backend.active():
+            graph.backward([(self, gy)])
 
     def accumulate(self, gradient: Any) -> None:
         """Add to `grad` (leaves only)."""

@@ -2,8 +2,7 @@
 
 Of a compact tensor, which carries a kept set, each is what it is of the dense value, dropped entries being 0:
 where 0 gives 0, as in x * 2 or x.abs(), the result carries the set on; elsewhere, as in x + 1 or x.exp(), x
-is expanded first. (functions.exp, sigmoid and their like, which layers call, pass a kept set on in any case:
-there it stands for a drop that comes later.)
+is expanded first.
 
 Comparisons give bool tensors without gradient; tensors stay hashable by identity. Nothing changes a tensor
 in place: `x += y` means x = x + y, and is refused for a leaf that requires a gradient, which would stay as
@@ -148,7 +147,7 @@ class Operators:
 
     # -- elementwise -----------------------------------------------------------------------------------------
     abs = __abs__
-    exp, log, sigmoid = map(_method, (elementwise.exp, elementwise.log, activation.sigmoid))
+    exp, log, sigmoid = elementwise.exp, elementwise.log, activation.sigmoid
     softmax, log_softmax = map(_method, (softmax, log_softmax))
 
     def relu(self: Any) -> Tensor:
