@@ -33,6 +33,8 @@ def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
             raise BackendError(f"operands are on two devices, {like.device} and {x.device}; move one with "
                                f".to({like.device!r})")
         return x
+    if hasattr(x, "__array__") and not isinstance(getattr(x, "dtype", None), np.dtype):
+        x = np.asarray(x)           # of another library
     if not is_array(x) and not isinstance(x, NUMBERS):
         raise TensorError(f"expected a tensor, an array or a number, got {type(x).__name__}")
     if isinstance(x, list | tuple):
