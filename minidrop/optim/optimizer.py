@@ -139,6 +139,8 @@ class Optimizer:
             if name in known or any(parameter is other for other in known.values()):
                 raise ConfigError(f"{what}: {name!r} is in a group already")
         trained = {name: parameter for name, parameter in found.items() if parameter.lr_mult}
+        if not found:
+            raise ConfigError(f"{what}: a group needs at least one parameter, got none")
         if not trained:
             raise ConfigError(f"{what}: a group has no parameter to train: of {len(found)} each has an "
                               f"lr_mult of 0")
@@ -275,7 +277,10 @@ def _place(i, group):
 
 
 def _checked(name, value):
-    value = float(value)
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name}: expected a number >= 0, got {value!r:.40}") from None
     if not (math.isfinite(value) and value >= 0):
         raise ConfigError(f"{name}: expected a number >= 0, got {value}")
     return value

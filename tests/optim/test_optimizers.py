@@ -319,7 +319,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(backend, bad):
     (lambda p: optim.Adam([p], betas=(0.9, 1.5)), r"Adam: betas\[1\]: Adam needs a number >= 0 and < 1"),
     (lambda p: optim.Adam([p], betas=0.9), "betas: expected two numbers, got 0.9"),
     (lambda p: optim.AdaGrad([p], eps=-1), "AdaGrad: eps: AdaGrad needs a number >= 0, got -1"),
-    (lambda p: optim.SGD([], lr=0.1), "has no parameter to train"),
+    (lambda p: optim.SGD([p], lr=None), "lr: expected a number >= 0, got None"),
+    (lambda p: optim.SGD([], lr=0.1), "a group needs at least one parameter, got none"),
     (lambda p: optim.SGD([{"params": [p], "momentun": 1}], lr=0.1), "no setting 'momentun'; did you mean "
                                                                     "'momentum'"),
     (lambda p: optim.SGD([{"lr": 1}], lr=0.1), 'a group is {"params": ..., settings}'),
