@@ -9,13 +9,17 @@ import numpy as np
 
 from minidrop.autograd import graph
 from minidrop.autograd.show import described
+from minidrop.autograd.size import Size
 from minidrop.backend import backend_of
 from minidrop.errors import GraphError, ShapeError, TensorError
 from minidrop.kept import KeptByGroup, are_disjoint
 
 if TYPE_CHECKING:
+    from minidrop.autograd.methods import Methods  # of functions.operators, see Tensor.define
     from minidrop.backend.generic.base import Backend
     from minidrop.kept import Kept
+else:
+    Methods = object
 
 
 # A product of several groups of samples gives blocks that overlap; reading them in the update costs less than
@@ -24,7 +28,7 @@ MOST_OF_ONE = 4
 _COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")     # that every object has
 
 
-class Tensor:
+class Tensor(Methods):
     """An array that remembers how it was computed.
 
     `data` is physical: if `kept` is set, its axis `kept_axis` holds only the kept entries. `shape` is
@@ -192,20 +196,6 @@ class Tensor:
 
     def __repr__(self):
         return described(self)
-
-
-class Size(int):
-    """A number of entries. Called, as PyTorch's size() is, it gives the shape, or the length of an axis."""
-
-    shape: tuple[int, ...]
-
-    def __new__(cls, shape: tuple[int, ...]) -> Size:
-        self = super().__new__(cls, math.prod(shape))
-        self.shape = tuple(shape)
-        return self
-
-    def __call__(self, axis: int | None = None) -> Any:
-        return self.shape if axis is None else self.shape[axis]
 
 
 class Block:

@@ -37,7 +37,7 @@ def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_lab
     if not per_class:
         return result
     if backend.capturing:      # CuPy's bincount asks the device how many bins it needs
-        own = label[:, None] == classes  # type: ignore[index]
+        own = label[:, None] == classes
         count, right = ((own * which[:, None]).sum(axis=0) for which in (valid, hit * valid))
     else:
         count, right = (xp.bincount(label, weights=which, minlength=rows.shape[1])

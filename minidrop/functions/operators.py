@@ -12,6 +12,7 @@ it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,9 @@ def _comparison(symbol: str) -> Any:
 
 def _method(function: Any) -> Any:
     """Return a function of the dense value as a method."""
+    @wraps(function)
     def method(self: Tensor, *given: Any, **named: Any) -> Tensor:
         return function(expand(self), *given, **named)
-    method.__doc__ = function.__doc__
-    method.__name__ = function.__name__
     return method
 
 

@@ -1,12 +1,13 @@
 """Operators, methods and functions of tensors: gradients, PyTorch, compact tensors, dtypes, errors."""
 
+import ast
 import gc
 import operator
 import weakref
 
 import numpy as np
 import pytest
-from cases import in_turn
+from cases import in_turn, script
 from operator_cases import PAIRS, SHARED, X, numbers
 
 import minidrop as md
@@ -548,3 +549,15 @@ def test_concat_of_compact_and_dense_tensors(kept):
         functions.concat([x, dense])
     np.testing.assert_allclose(functions.concat([x, x]).numpy(), np.concatenate([dense.data] * 2, 1))
     np.testing.assert_allclose(functions.cat([x, dense], 1).numpy(), np.concatenate([dense.data] * 2, 1))
+
+
+# -- what editors see ----------------------------------------------------------------------------------------
+def test_the_stub_declares_what_tensors_are_given():
+    stubs = script("generate_stubs")
+    text = stubs.STUB.read_text()
+    assert text == stubs.stub(), "stale: run python scripts/generate_stubs.py"
+    declared = {node.name: node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)}
+    given = {name for name, value in vars(functions.Operators).items() if vars(Tensor).get(name) is value}
+    assert given - set(vars(object)) - set(declared) == {"__getattr__"} and len(given) > 100
+    assert set(declared) <= given
+    assert [one.arg for one in declared["sum"].args.kwonlyargs] == ["dim", "keepdim"]
