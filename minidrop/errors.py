@@ -58,6 +58,10 @@ class TensorError(MinidropError, TypeError):
     """A tensor is used as none can be: changed in place, as a truth value, with operands of other kinds."""
 
 
+class GraphError(MinidropError, RuntimeError):
+    """A backward pass has no graph to run through: nothing requires a gradient, or one has run already."""
+
+
 class PlaceError(ShapeError, IndexError):
     """An index names an entry that a tensor does not have."""
 

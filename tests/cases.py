@@ -1,10 +1,21 @@
-"""Many small cases in one test, and a choice from tables of many like cases."""
+"""Many small cases in one test, a choice from tables of many like cases; scripts as modules."""
 
 import functools
+import importlib.util
 import inspect
 import itertools
+import pathlib
 
 import pytest
+
+
+def script(name):
+    """Return a script of scripts/ as a module."""
+    path = pathlib.Path(__file__).resolve().parents[1] / f"scripts/{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def in_turn(names, values, ids=None):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidrop.errors import MinidropError
+from minidrop.errors import GraphError, MinidropError
 
 if TYPE_CHECKING:
     from minidrop.autograd.function import Function
@@ -52,11 +52,12 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
     waiting = {}         # Function -> gradients of its outputs
     order = []           # heap of (-rank, -age, Function): the order of sums must not depend on addresses
 
-    def deliver(tensor, gradient):
+    def deliver(tensor, gradient, others):
+        """Add a gradient to those of a tensor; others: arrays with which a `grad` may not share memory."""
         function = tensor.creator
         if function is None:
             if tensor.requires_grad:
-                tensor.accumulate(gradient)
+                tensor.accumulate(_apart(tensor.backend, gradient, others))
             return
         gradient = tensor.as_array(gradient)
         if function not in waiting:
@@ -69,19 +70,21 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
         gradients = waiting.pop(function)
         inputs = function.inputs
         if inputs is None:
-            raise RuntimeError(f"{type(function).__name__}: backward has already run through this graph; run "
+            raise GraphError(f"{type(function).__name__}: backward has already run through this graph; run "
                                f"forward again")
         wanted = tuple(tensor.requires_grad for tensor in inputs)
         gy = tuple(gradients) if function.returns_tuple else gradients[0]
         results = function.run_backward(inputs[0].backend, gy, wanted)
         function.release()
         results = results if isinstance(results, tuple) else (results,)
+        others = list(gradients)
         for tensor, want, gradient in zip(inputs, wanted, results, strict=True):
             if want and gradient is not None:
-                deliver(tensor, gradient)
+                deliver(tensor, gradient, others)
+                others.append(gradient)
 
     for tensor, gradient in seeds:
-        deliver(tensor, gradient)
+        deliver(tensor, gradient, [gradient])
     while order:
         function = heapq.heappop(order)[2]
         try:
@@ -89,3 +92,12 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
         except (MinidropError, MemoryError) as error:
             failed(function, error)
             raise
+
+
+def _apart(backend, gradient, others):
+    """Return a gradient that is an array as one of its own, copied if another one may change with it.
+
+    The derivative of a + b is one array for both; who scales the gradient of a in place means that alone.
+    """
+    arrays = [one for one in others if hasattr(one, "shape")] if hasattr(gradient, "shape") else []
+    return gradient.copy() if any(backend.xp.may_share_memory(gradient, one) for one in arrays) else gradient

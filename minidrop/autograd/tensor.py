@@ -9,8 +9,9 @@ import numpy as np
 
 from minidrop.autograd import graph
 from minidrop.autograd.show import described
+from minidrop.autograd.size import Size
 from minidrop.backend import backend_of
-from minidrop.errors import ShapeError, TensorError
+from minidrop.errors import GraphError, ShapeError, TensorError
 from minidrop.kept import KeptByGroup, are_disjoint
 
 if TYPE_CHECKING:
@@ -159,8 +160,12 @@ class Tensor(Operators):
         """Add d self / d leaf, times `gy`, to the `grad` of every leaf this tensor was computed from.
 
         `gy` may be omitted for a single number: it is then 1. Raises ShapeError if it is missing otherwise,
-        or does not have the physical shape of this tensor.
+        or does not have the physical shape of this tensor, and GraphError if there is no leaf to reach, or if
+        backward has run already.
         """
+        if not self.requires_grad:
+            raise GraphError(f"backward: nothing that this tensor of shape {self.shape} was computed from "
+                             f"requires a gradient; was it computed under no_grad, or detached?")
         if gy is None and self.data.size != 1:
             raise ShapeError(f"backward: a tensor of shape {self.shape} is no single number, whose gradient "
                              f"is 1; give gy, an array of the physical shape {self.data.shape}")
@@ -168,7 +173,8 @@ class Tensor(Operators):
         if gy.shape != self.data.shape:
             raise ShapeError(f"backward: gy should have the physical shape of the tensor, {self.data.shape}, "
                              f"got {gy.shape}")
-        graph.backward([(self, gy)])
+        with self.backend.active():
+            graph.backward([(self, gy)])
 
     def accumulate(self, gradient: Any) -> None:
         """Add to `grad` (leaves only)."""
@@ -190,20 +196,6 @@ class Tensor(Operators):
 
     def __repr__(self):
         return described(self)
-
-
-class Size(int):
-    """A number of entries. Called, as PyTorch's size() is, it gives the shape, or the length of an axis."""
-
-    shape: tuple[int, ...]
-
-    def __new__(cls, shape: tuple[int, ...]) -> Size:
-        self = super().__new__(cls, math.prod(shape))
-        self.shape = tuple(shape)
-        return self
-
-    def __call__(self, axis: int | None = None) -> Any:
-        return self.shape if axis is None else self.shape[axis]
 
 
 class Block:

@@ -28,7 +28,8 @@ class CSVDataset(ArrayDataset):
 
     features: the names of the columns that make the features, dtype (columns,); by default all but the
     target. target: a name, for one number a row, or several names. Without a `header` columns are named by
-    their numbers, 0, 1, ...
+    their numbers, 0, 1, ... By default the first row is the header, but refused if it has nothing but
+    numbers, which would be lost as data; True allows it.
 
     categories: the columns of words, which become numbers: names, of columns whose words are numbered in
     sorted order; or {name: words}, which gives the order and allows no other word. `categories` of the
@@ -44,7 +45,7 @@ class CSVDataset(ArrayDataset):
     """
 
     def __init__(self, path: str | os.PathLike, target: Any = None, features: Sequence[Any] | None = None,
-                 dtype: Any = "float32", header: bool = True, delimiter: str = ",",
+                 dtype: Any = "float32", header: bool | None = None, delimiter: str = ",",
                  categories: Sequence[Any] | Mapping[Any, Sequence[str]] = (), missing: float | None = None,
                  target_dtype: Any = None):
         if missing is not None and not math.isfinite(missing):
@@ -95,6 +96,10 @@ class _Table:
         begin, fields = next(self._records(), (0, None))
         if fields is None:
             raise DataError(f"{path}: expected a table, got an empty file; name another")
+        if header is None and all(map(_is_number, fields)):
+            raise DataError(f"{path}:{begin}: expected the names of columns, got nothing but numbers; give "
+                            "header=False if they are data, header=True if they are names")
+        header = header is None or header
         self.columns = tuple(name.strip() for name in fields) if header else tuple(range(len(fields)))
         self.place = {name: place for place, name in enumerate(self.columns)}
         for place, name in enumerate(self.columns):
@@ -200,6 +205,14 @@ def _number(table, row, name, text, missing):
     except ValueError:
         raise table.wrong(row, name, "a number", text, f"correct it, or name {name!r} among the "
                           "categories") from None
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _numbered(table, name, found, index, words):

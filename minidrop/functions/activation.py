@@ -1,13 +1,14 @@
-"""Elementwise functions of one tensor. All pass its kept set on (`kept_rule = "same"`)."""
+"""Elementwise functions of one tensor. Its kept set is passed on where f(0) = 0; see `real_operand`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.autograd import Function
+from minidrop.functions.operands import real_operand
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -90,21 +91,21 @@ class Power(Function):
         return gy * self.inner ** number(self.power - 1) * number(self.power * self.scale)
 
 
-def relu(x: Tensor, negative_slope: float = 0.0) -> Tensor:
-    """Return max(x, 0) + negative_slope * min(x, 0)."""
-    return ReLU(negative_slope).apply(x)
+def relu(x: Any, negative_slope: float = 0.0) -> Tensor:
+    """Return max(x, 0) + negative_slope * min(x, 0); without a slope, integers stay integers."""
+    return ReLU(negative_slope).apply(real_operand(x, integers=not negative_slope))
 
 
-def sigmoid(x: Tensor) -> Tensor:
-    """Return 1 / (1 + exp(-x))."""
-    return Sigmoid().apply(x)
+def sigmoid(x: Any, carry: bool = False) -> Tensor:
+    """Return 1 / (1 + exp(-x)); carry: see `real_operand`."""
+    return Sigmoid().apply(real_operand(x, False, carry))
 
 
-def tanh(x: Tensor) -> Tensor:
+def tanh(x: Any) -> Tensor:
     """Return tanh(x)."""
-    return TanH().apply(x)
+    return TanH().apply(real_operand(x))
 
 
-def power(x: Tensor, power: float = 1.0, scale: float = 1.0, shift: float = 0.0) -> Tensor:
-    """Return (shift + scale * x) ** power."""
-    return Power(power, scale, shift).apply(x)
+def power(x: Any, power: float = 1.0, scale: float = 1.0, shift: float = 0.0, carry: bool = False) -> Tensor:
+    """Return (shift + scale * x) ** power; carry: see `real_operand`."""
+    return Power(power, scale, shift).apply(real_operand(x, shift == 0 and power > 0, carry))

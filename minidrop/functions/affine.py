@@ -10,6 +10,7 @@ import numpy as np
 from minidrop.autograd import Function
 from minidrop.errors import KeptError, ShapeError
 from minidrop.functions.along import Along, each_group
+from minidrop.functions.operands import real_operand
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -85,12 +86,17 @@ class PReLU(Function):
         return gx, gslope
 
 
-def affine(x: Tensor, factor: Tensor | None = None, bias: Tensor | None = None, axis: int = 1) -> Tensor:
-    """Return x * factor + bias, which cover the axes of x from `axis` on; see `Affine`."""
+def affine(x: Tensor, factor: Tensor | None = None, bias: Tensor | None = None, axis: int = 1,
+           carry: bool = False) -> Tensor:
+    """Return x * factor + bias, which cover the axes of x from `axis` on; see `Affine`.
+
+    carry: pass a kept set of x on although there is a bias, see `real_operand`.
+    """
     parameters = [one for one in (factor, bias) if one is not None]
     if not parameters:
         return x
     axis %= max(1, x.ndim)
+    x = real_operand(x, bias is None, carry)
     return each_group(lambda part: Affine(axis, factor is not None).apply(part, *parameters), x, axis,
                       parameters[0].ndim)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Function, Tensor
+from minidrop.errors import TensorError
 from minidrop.functions.arithmetic import Maximum, weighted_sum
 from minidrop.functions.dropout import expand
 from minidrop.functions.operands import (
@@ -65,7 +66,11 @@ class Binary(Function):
             dtype = number_dtype(x.dtype, self.number)
             dtype = as_float(dtype) if self.real else dtype
             x = x if x.dtype == dtype else x.astype(dtype)
-            number = dtype.type(self.number)
+            try:
+                number = dtype.type(self.number)
+            except OverflowError:
+                raise TensorError(f"{self.symbol}: {dtype} cannot hold {self.number}; convert the tensor "
+                                  f"first, as in x.astype('int64')") from None
             a, b = (number, x) if self.first else (x, number)
         else:
             a, b = xs
@@ -77,7 +82,11 @@ class Binary(Function):
             if a.shape != b.shape:
                 check_broadcast(self.symbol, a.shape, b.shape)
         self.a, self.b = a, b
-        return self.formula(backend.xp, a, b)
+        try:
+            return self.formula(backend.xp, a, b)
+        except (TypeError, ValueError) as error:
+            raise TensorError(f"{a.dtype} {self.symbol} {b.dtype}: {error}; convert an operand first, as in "
+                              f"x.astype('float32')") from None
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
         one = self.number is not None

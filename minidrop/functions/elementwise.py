@@ -1,14 +1,18 @@
-"""More elementwise functions of one tensor, as Caffe has them. All pass its kept set on."""
+"""More elementwise functions of one tensor, as Caffe has them.
+
+Its kept set is passed on where f(0) = 0, and with `carry`, which layers set, anywhere: see `real_operand`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.autograd import Function, Tensor
+from minidrop.functions.operands import real_operand
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
@@ -110,17 +114,19 @@ class Clip(Function):
     kept_rule = "same"
 
     def __init__(self, low: float | None, high: float | None):
-        self.low = -math.inf if low is None else low
-        self.high = math.inf if high is None else high
+        self.low, self.high = low, high
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         number = x.dtype.type
-        self.x = x
-        return backend.xp.maximum(backend.xp.minimum(x, number(self.high)), number(self.low))
+        self.x = y = x
+        if self.high is not None:
+            y = backend.xp.minimum(y, number(self.high))
+        return y if self.low is None else backend.xp.maximum(y, number(self.low))
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         number = gy.dtype.type
-        return gy * ((self.x >= number(self.low)) & (self.x <= number(self.high)))
+        gx = gy if self.high is None else gy * (self.x <= number(self.high))
+        return gx if self.low is None else gx * (self.x >= number(self.low))
 
 
 class SelfGate(Function):
@@ -151,47 +157,51 @@ class SelfGate(Function):
         return gx
 
 
-def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+def elu(x: Any, alpha: float = 1.0) -> Tensor:
     """Return x where it is positive, alpha (exp(x) - 1) elsewhere."""
-    return ELU(alpha).apply(x)
+    return ELU(alpha).apply(real_operand(x))
 
 
-def absval(x: Tensor) -> Tensor:
+def absval(x: Any) -> Tensor:
     """Return |x|."""
-    return AbsVal().apply(x)
+    return AbsVal().apply(real_operand(x, integers=True))
 
 
-def bnll(x: Tensor) -> Tensor:
+def bnll(x: Any, carry: bool = False) -> Tensor:
     """Return log(1 + exp(x))."""
-    return BNLL().apply(x)
+    return BNLL().apply(real_operand(x, False, carry))
 
 
-def exp(x: Tensor, base: float | None = None, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+def exp(x: Any, base: float | None = None, scale: float = 1.0, shift: float = 0.0,
+        carry: bool = False) -> Tensor:
     """Return base ^ (shift + scale x), by default exp(x)."""
-    return Exp(base, scale, shift).apply(x)
+    return Exp(base, scale, shift).apply(real_operand(x, False, carry))
 
 
-def log(x: Tensor, base: float | None = None, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+def log(x: Any, base: float | None = None, scale: float = 1.0, shift: float = 0.0,
+        carry: bool = False) -> Tensor:
     """Return the logarithm of shift + scale x to a base, by default the natural one."""
-    return Log(base, scale, shift).apply(x)
+    return Log(base, scale, shift).apply(real_operand(x, shift == 1, carry))
 
 
-def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """Return max(low, min(x, high)); None: no bound."""
-    return Clip(low, high).apply(x)
+def clip(x: Any, low: float | None = None, high: float | None = None, carry: bool = False) -> Tensor:
+    """Return max(low, min(x, high)); None: no bound. Integers stay integers between whole bounds."""
+    whole = all(bound is None or isinstance(bound, int | np.integer) for bound in (low, high))
+    return Clip(low, high).apply(real_operand(x, (low or 0) <= 0 <= (high or 0), carry, whole))
 
 
-def swish(x: Tensor, beta: float = 1.0) -> Tensor:
+def swish(x: Any, beta: float = 1.0) -> Tensor:
     """Return x / (1 + exp(-beta x))."""
-    return SelfGate("logistic", beta).apply(x)
+    return SelfGate("logistic", beta).apply(real_operand(x))
 
 
-def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+def gelu(x: Any, approximate: str = "none") -> Tensor:
     """Return x Phi(x), Phi the normal distribution's function; approximate: "none", or "tanh" by a tanh."""
-    return SelfGate("tanh" if approximate == "tanh" else "normal").apply(x)
+    return SelfGate("tanh" if approximate == "tanh" else "normal").apply(real_operand(x))
 
 
-def threshold(x: Tensor, limit: float = 0.0) -> Tensor:
+def threshold(x: Any, limit: float = 0.0, carry: bool = False) -> Tensor:
     """Return 1 where x > limit, 0 elsewhere, without gradient."""
+    x = real_operand(x, limit >= 0, carry)
     above = x.data > x.dtype.type(limit)
     return Tensor(above.astype(x.dtype), backend=x.backend, kept=x.kept, kept_axis=x.kept_axis)

@@ -11,6 +11,7 @@ import numpy as np
 from minidrop.autograd import Function
 from minidrop.errors import KeptError, ShapeError
 from minidrop.functions.along import Along, carried, each_group
+from minidrop.functions.operands import real_operand
 from minidrop.kept import KeptByGroup
 
 if TYPE_CHECKING:
@@ -174,8 +175,10 @@ def batch_norm(x: Tensor, stored: Stored | None = None, eps: float = 1e-5) -> An
     return BatchNorm(eps, stored).apply(x)
 
 
-def stored_norm(x: Tensor, stored: Stored, eps: float = 1e-5) -> Tensor:
-    """Return x normalized by the stored mean and variance of its channels: see `StoredNorm`."""
+def stored_norm(x: Tensor, stored: Stored, eps: float = 1e-5, carry: bool = False) -> Tensor:
+    """Return x normalized by the stored mean and variance of its channels: see `StoredNorm`, and
+    `real_operand` for carry."""
+    x = real_operand(x, False, carry)
     return each_group(lambda part: StoredNorm(stored, eps).apply(part), x, 1, 1)
 
 

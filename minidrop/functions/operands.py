@@ -33,9 +33,13 @@ def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
             raise BackendError(f"operands are on two devices, {like.device} and {x.device}; move one with "
                                f".to({like.device!r})")
         return x
+    if hasattr(x, "__array__") and not isinstance(getattr(x, "dtype", None), np.dtype):
+        x = np.asarray(x)           # of another library
     if not is_array(x) and not isinstance(x, NUMBERS):
         raise TensorError(f"expected a tensor, an array or a number, got {type(x).__name__}")
     if isinstance(x, list | tuple):
+        if _has_gradient(x):
+            raise TensorError("a list of tensors would lose their gradients; join them with functions.stack")
         x = np.asarray([one.numpy() if isinstance(one, Tensor) else one for one in x])
         x = x.astype(np.float32) if x.dtype == np.float64 else x
     x = np.asarray(x) if isinstance(x, NUMBERS) else x
@@ -43,6 +47,12 @@ def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
         raise TensorError(f"expected an array of real numbers, got one of dtype {x.dtype}")
     backend = like.backend if like is not None else backend_of(x)
     return Tensor(backend.asarray(x), backend=backend)
+
+
+def _has_gradient(x):
+    """Whether a list, perhaps of lists, has a tensor that requires a gradient."""
+    return any(_has_gradient(one) if isinstance(one, list | tuple) else isinstance(one, Tensor) and
+               one.requires_grad for one in x)
 
 
 def common_dtype(*dtypes: np.dtype) -> np.dtype:
@@ -119,6 +129,22 @@ def count_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
 def values_of(x: Any) -> Tensor:
     """Return x as a dense tensor."""
     return expand(as_tensor(x))
+
+
+def real_operand(x: Any, keeps_zero: bool = True, carry: bool = False, integers: bool = False) -> Tensor:
+    """Return x as a tensor of real numbers, for a function f of entries or channels.
+
+    Integers become float32, unless f takes `integers`.
+
+    What f returns of a compact tensor is that of its dense value, so x is expanded where f(0) is not 0. With
+    `carry` it is not: layers pass a kept set on through any f, as it stands for a drop that comes later.
+    """
+    x = as_tensor(x)
+    if x.kept is not None and not keeps_zero and not carry:
+        x = expand(x)
+    if integers or x.dtype.kind == "f":
+        return x
+    return Tensor(x.data.astype(as_float(x.dtype)), False, x.backend, x.kept, x.kept_axis)
 
 
 def takes_dim(function: Callable) -> Callable:

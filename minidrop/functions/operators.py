@@ -2,8 +2,7 @@
 
 Of a compact tensor, which carries a kept set, each is what it is of the dense value, dropped entries being 0:
 where 0 gives 0, as in x * 2 or x.abs(), the result carries the set on; elsewhere, as in x + 1 or x.exp(), x
-is expanded first. (functions.exp, sigmoid and their like, which layers call, pass a kept set on in any case:
-there it stands for a drop that comes later.)
+is expanded first.
 
 Comparisons give bool tensors without gradient; tensors stay hashable by identity. Nothing changes a tensor
 in place: `x += y` means x = x + y, and is refused for a leaf that requires a gradient, which would stay as
@@ -13,6 +12,7 @@ it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,10 +49,9 @@ def _comparison(symbol: str) -> Any:
 
 def _method(function: Any) -> Any:
     """Return a function of the dense value as a method."""
+    @wraps(function)
     def method(self: Tensor, *given: Any, **named: Any) -> Tensor:
         return function(expand(self), *given, **named)
-    method.__doc__ = function.__doc__
-    method.__name__ = function.__name__
     return method
 
 
@@ -149,7 +148,7 @@ class Operators:
 
     # -- elementwise -----------------------------------------------------------------------------------------
     abs = __abs__
-    exp, log, sigmoid = map(_method, (elementwise.exp, elementwise.log, activation.sigmoid))
+    exp, log, sigmoid = elementwise.exp, elementwise.log, activation.sigmoid
     softmax, log_softmax = map(_method, (softmax, log_softmax))
 
     def relu(self: Any) -> Tensor:

@@ -11,6 +11,7 @@ from minidrop.autograd import Block, Function
 from minidrop.errors import ShapeError
 from minidrop.functions.along import carried
 from minidrop.functions.groups import by_groups
+from minidrop.functions.operands import real_operand
 from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ def sinusoids(backend: Backend, angles: np.ndarray, units: int, dtype: Any) -> n
     return xp.ascontiguousarray(both.reshape(len(angles), 2 * angles.shape[1])[:, :units].astype(dtype))
 
 
-def add_positions(x: Tensor, P: Tensor) -> Tensor:
-    """Return x + P[t] for every step t of x (T, N, C); see `AddPositions`."""
+def add_positions(x: Tensor, P: Tensor, carry: bool = False) -> Tensor:
+    """Return x + P[t] for every step t of x (T, N, C); see `AddPositions`, and `real_operand` for carry."""
+    x = real_operand(x, False, carry)
     if isinstance(x.kept, KeptByGroup) and x.kept_axis % x.ndim == 2:
         return by_groups(lambda _, part: AddPositions().apply(part, P), [x], x.kept, 1, x.kept)
     return AddPositions().apply(x, P)

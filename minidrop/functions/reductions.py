@@ -5,6 +5,7 @@ Everywhere `axis` is one axis, several, or None for all; `dim` and `keepdim`, Py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,16 @@ import numpy as np
 from minidrop.autograd import Function, Tensor
 from minidrop.errors import ShapeError, TensorError
 from minidrop.functions.binary import divide, subtract
-from minidrop.functions.operands import as_float, checked_axes, checked_axis, count_of, takes_dim, values_of
-from minidrop.functions.unary import sqrt, square
+from minidrop.functions.operands import (
+    as_float,
+    checked_axes,
+    checked_axis,
+    count_of,
+    real_operand,
+    takes_dim,
+    values_of,
+)
+from minidrop.functions.unary import square
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
@@ -155,19 +164,18 @@ def var(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1
     gives that of the entries. Raises ShapeError unless n > correction.
     """
     x = values_of(x)
-    axes = _some(x, axis, "variance")
-    count = count_of(x.shape, axes)
-    if count <= correction:
-        raise ShapeError(f"a variance of {count} entr{'y' if count == 1 else 'ies'} with correction "
-                         f"{correction:g} divides by {count - correction:g}; pass correction=0")
+    axes, count = _spread(x, axis, correction)
     deviation = square(subtract(x, mean(x, axes, True)))
     return divide(sum(deviation, axes, keepdims), float(count - correction))
 
 
 @takes_dim
 def std(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1) -> Tensor:
-    """Return the standard deviation over axes, the square root of `var`."""
-    return sqrt(var(x, axis, keepdims, correction))
+    """Return the square root of `var`, with the derivative 0 where all entries are equal, as in PyTorch."""
+    x = values_of(x)
+    axes, count = _spread(x, axis, correction)
+    deviation = subtract(x, mean(x, axes, True))
+    return divide(norm(deviation, axes, keepdims), math.sqrt(count - correction))
 
 
 def max(x: Any, *given: Any, axis: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
@@ -202,7 +210,7 @@ def _extreme(name, x, axis, keepdims, given, named):
 @takes_dim
 def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return log sum exp(x) over axes, without overflow."""
-    x = values_of(x)
+    x = values_of(real_operand(x))
     return LogSumExp(_some(x, axis, "logsumexp"), keepdims).apply(x)
 
 
@@ -216,8 +224,7 @@ def cumsum(x: Any, axis: int) -> Tensor:
 @takes_dim
 def norm(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the Euclidean norm over axes, sqrt(sum x^2)."""
-    x = values_of(x)
-    x = x if x.dtype.kind == "f" else Tensor(x.data.astype(as_float(x.dtype)), backend=x.backend)
+    x = values_of(real_operand(x))
     return Norm(checked_axes(axis, x.ndim), keepdims).apply(x)
 
 
@@ -233,6 +240,16 @@ def places(x: Tensor, axis: int | None, keepdims: bool, name: str) -> Tensor:
         found = xp.asarray(found).reshape([1 if whole or i == axis else n
                                            for i, n in enumerate(x.shape)])
     return Tensor(xp.asarray(found, np.int64), backend=x.backend)
+
+
+def _spread(x, axis, correction):
+    """Return the axes of a variance, and how many entries lie along them."""
+    axes = _some(x, axis, "variance")
+    count = count_of(x.shape, axes)
+    if count <= correction:
+        raise ShapeError(f"a variance of {count} entr{'y' if count == 1 else 'ies'} with correction "
+                         f"{correction:g} divides by {count - correction:g}; pass correction=0")
+    return axes, count
 
 
 def _some(x, axis, what):

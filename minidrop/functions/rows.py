@@ -11,6 +11,7 @@ import numpy as np
 from minidrop.autograd import Function
 from minidrop.errors import KeptError, ShapeError
 from minidrop.functions.along import carried
+from minidrop.functions.operands import real_operand
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -59,10 +60,11 @@ class RowNorm(Function):
 
 
 def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, axis: int = -1,
-               eps: float = 1e-5) -> Tensor:
+               eps: float = 1e-5, carry: bool = False) -> Tensor:
     """Return x with mean 0 and variance 1 over the axes from `axis` on, times weight, plus bias; see
-    `RowNorm`."""
+    `RowNorm`, and `real_operand` for carry."""
     given = [one for one in (weight, bias) if one is not None]
+    x = real_operand(x, bias is None, carry)
     return RowNorm(axis % x.ndim, eps, True, weight is not None).apply(x, *given)
 
 

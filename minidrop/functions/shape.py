@@ -158,11 +158,14 @@ def flatten(x: Tensor, axis: int = 1, end_axis: int = -1) -> Tensor:
 
 def concat(xs: Sequence[Tensor], axis: Any = 1) -> Tensor:
     """Return the tensors joined along `axis`."""
-    groups = {len(x.kept.sets) for x in xs if isinstance(x.kept, KeptByGroup)
-              and x.kept_axis % x.ndim == axis % x.ndim}
+    along = [x.kept is not None and x.kept_axis % x.ndim == axis % x.ndim for x in xs]
+    groups = {len(x.kept.sets) for x, own in zip(xs, along, strict=True)
+              if own and isinstance(x.kept, KeptByGroup)}
     if len(groups) > 1:             # the samples are cut at other places in each
         xs = [expand(x) for x in xs]
-    return Concat(axis).apply(*xs) if len(groups) != 1 else _concat_groups(xs, axis % xs[0].ndim, *groups)
+    if len(groups) == 1 and all(along):
+        return _concat_groups(xs, axis % xs[0].ndim, *groups)
+    return Concat(axis).apply(*xs)
 
 
 def _concat_groups(xs, axis, groups):

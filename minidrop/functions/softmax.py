@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.functions.indices import refuse, whole_numbers
-from minidrop.functions.operands import takes_dim
+from minidrop.functions.operands import real_operand, takes_dim
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -180,15 +180,15 @@ def checked_labels(backend: Backend, label: np.ndarray, shape: tuple[int, int], 
 
 
 @takes_dim
-def softmax(x: Tensor, axis: int = 1) -> Tensor:
+def softmax(x: Any, axis: int = 1) -> Tensor:
     """Return exp(x) / sum exp(x) along `axis`."""
-    return Softmax(axis).apply(x)
+    return Softmax(axis).apply(real_operand(x))
 
 
 @takes_dim
-def log_softmax(x: Tensor, axis: int = 1) -> Tensor:
+def log_softmax(x: Any, axis: int = 1) -> Tensor:
     """Return log softmax(x) along `axis`, exact also where softmax(x) is 0 to rounding."""
-    return LogSoftmax(axis).apply(x)
+    return LogSoftmax(axis).apply(real_operand(x))
 
 
 def softmax_cross_entropy(x: Tensor, label: Tensor | np.ndarray, axis: int = 1,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from minidrop.autograd import Function, Tensor
-from minidrop.functions.dropout import expand
 from minidrop.functions.elementwise import clip
-from minidrop.functions.operands import as_float, as_tensor
+from minidrop.functions.operands import real_operand
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
@@ -58,8 +57,6 @@ class Unary(Function):
         self.formula = FORMULAS[name]
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
-        if x.dtype.kind != "f" and not self.formula.keeps_integers:
-            x = x.astype(as_float(x.dtype))
         self.x = x
         self.y = self.formula.value(backend.xp, x)
         return self.y
@@ -71,9 +68,9 @@ class Unary(Function):
 
 
 def unary(name: str, x: Any) -> Tensor:
-    """Return f(x), expanded first where f(0) is not 0."""
-    x = as_tensor(x)
-    return Unary(name).apply(x if FORMULAS[name].keeps_zero else expand(x))
+    """Return f(x) for the formula of a name."""
+    formula = FORMULAS[name]
+    return Unary(name).apply(real_operand(x, formula.keeps_zero, integers=formula.keeps_integers))
 
 
 def negative(x: Any) -> Tensor:
@@ -128,8 +125,7 @@ def ceil(x: Any) -> Tensor:
 
 def clamp(x: Any, min: float | None = None, max: float | None = None) -> Tensor:
     """Return x, numbers outside [min, max] replaced by the nearer bound; None: no bound."""
-    x = as_tensor(x)
-    return clip(x if (min or 0) <= 0 <= (max or 0) else expand(x), min, max)
+    return clip(x, min, max)
 
 
 def round(x: Any) -> Tensor:

@@ -51,5 +51,6 @@ class BatchNorm(Layer):
     def forward(self, x: Tensor) -> Tensor:
         means, variances, weight = (self.params[name].data for name in ("mean", "variance", "scale_factor"))
         stored = Stored(means, variances, weight, self.fraction)
-        normalize = functions.stored_norm if self.uses_stored else functions.batch_norm
-        return normalize(x, stored, self.eps)
+        if self.uses_stored:
+            return functions.stored_norm(x, stored, self.eps, carry=True)
+        return functions.batch_norm(x, stored, self.eps)

@@ -31,4 +31,5 @@ class Bias(Layer):
         return [Pass()]
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return functions.affine(x, None, self.params["bias"] if bias is None else bias, self.axis)
+        return functions.affine(x, None, self.params["bias"] if bias is None else bias, self.axis,
+                                carry=True)

@@ -31,4 +31,4 @@ class Clip(Layer):
         return [Pass(keeps_zero=self.low <= 0 <= self.high)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return functions.clip(x, self.low, self.high)
+        return functions.clip(x, self.low, self.high, carry=True)

@@ -27,4 +27,4 @@ class Exp(Layer):
         return [Pass(finite=False)]        # large numbers become infinite
 
     def forward(self, x: Tensor) -> Tensor:
-        return functions.exp(x, self.base, self.scale, self.shift)
+        return functions.exp(x, self.base, self.scale, self.shift, carry=True)

@@ -33,4 +33,4 @@ class LayerNorm(RowNormLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.layer_norm(x, self.params.get("weight"), self.params.get("bias"), self.axis,
-                                    self.eps)
+                                    self.eps, carry=True)

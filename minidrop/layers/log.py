@@ -30,4 +30,4 @@ class Log(Layer):
         return [Pass(keeps_zero=self.shift == 1, finite=False)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return functions.log(x, self.base, self.scale, self.shift)
+        return functions.log(x, self.base, self.scale, self.shift, carry=True)

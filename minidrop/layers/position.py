@@ -57,7 +57,7 @@ class Position(ContinuingLayer):
         return [Pass()]
 
     def forward(self, x: Tensor) -> Tensor:
-        return functions.add_positions(x, self.vectors(x, self.first_step(x)))
+        return functions.add_positions(x, self.vectors(x, self.first_step(x)), carry=True)
 
     def vectors(self, x: Tensor, first: Any) -> Tensor:
         """Return P from step `first` on, with at least the steps of x."""

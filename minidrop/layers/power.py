@@ -31,4 +31,4 @@ class Power(Layer):
                      finite=self.power >= 0 and self.power == int(self.power))]
 
     def forward(self, x: Tensor) -> Tensor:
-        return functions.power(x, self.power, self.scale, self.shift)
+        return functions.power(x, self.power, self.scale, self.shift, carry=True)

@@ -42,4 +42,4 @@ class Scale(Layer):
 
     def forward(self, x: Tensor, factor: Tensor | None = None) -> Tensor:
         return functions.affine(x, self.params["factor"] if factor is None else factor,
-                                self.params.get("bias"), self.axis)
+                                self.params.get("bias"), self.axis, carry=True)

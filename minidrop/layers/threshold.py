@@ -27,4 +27,4 @@ class Threshold(Layer):
         return [Pass(keeps_zero=self.threshold >= 0)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return functions.threshold(x, self.threshold)
+        return functions.threshold(x, self.threshold, carry=True)

@@ -24,7 +24,8 @@ class OneThread:
     Also refuses to show a thread the results of its pass if another thread has run one since.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: str = "") -> None:
+        self.refusal = refusal or _ONE
         self._lock, self._own = threading.RLock(), threading.local()
         self._last: int | None = None       # the thread of the last pass
 
@@ -32,7 +33,7 @@ class OneThread:
     def __call__(self, wait: bool = False) -> Iterator[None]:
         """Keep other threads out of this context; if one is in it, wait for it, or raise DataError."""
         if not self._lock.acquire(blocking=wait):
-            raise DataError(_ONE)
+            raise DataError(self.refusal)
         try:
             yield
         finally:
@@ -45,7 +46,7 @@ class OneThread:
     def check(self) -> None:
         """Raise DataError if this thread has run a pass and another thread a later one."""
         if self._last != threading.get_ident() and hasattr(self._own, "ran"):
-            raise DataError(_ONE)
+            raise DataError(self.refusal)
 
 
 _ONE = ("another thread runs this net: a Net serves one thread at a time; give each thread a net of its own, "
@@ -78,6 +79,11 @@ class Lifetime:
             with fits_into_memory(f"{self.config.where(node.index)}: layer {node.name!r}: its state"):
                 node.layer.state = {name: self.backend.zeros(shape, self.dtype)
                                     for name, shape in node.layer.state_shapes().items()}
+
+    def forget_pass(self: Any) -> None:
+        """Hold nothing of the last pass: no blob, no graph, no input that it alone was given."""
+        self.show({})
+        self._give({})
 
     def __deepcopy__(self: Any, memo: dict) -> Net:
         """Return an independent net: weights, gradients, states and positions in the data are copied.

@@ -17,6 +17,7 @@ from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.layers import Context
 from minidrop.layers.base import as_numbers
 from minidrop.net import BlobRef, Net
+from minidrop.net.lifetime import OneThread
 from minidrop.nn.structure import put_together, take_apart
 from minidrop.nn.symbol import Symbol, TraceError
 from minidrop.nn.trace import Trace
@@ -100,6 +101,8 @@ class Nets:
     def __init__(self) -> None:
         self.built: OrderedDict[tuple, Built] = OrderedDict()
         self.last: Built | None = None
+        self._guard = OneThread("another thread runs this module: a module serves one thread at a time; give "
+                                "each thread a copy of its own (copy.deepcopy)")
 
     def find(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[Built, list[Tensor]]:
         """Return the Built for these arguments, made if need be, and their Tensors."""
@@ -122,12 +125,13 @@ class Nets:
 
     def run(self, module: Module, args: tuple, kwargs: dict[str, Any], iteration: int) -> Any:
         """Run the net for these arguments; see `Built.run`."""
-        built, tensors = self.find(module, args, kwargs)
-        if self.last is not built:
-            if self.last is not None:
-                self.last.net.show({})      # or its tensors would take memory until it runs again
-            self.last = built
-        return built.run(tensors, iteration)
+        with self._guard():
+            built, tensors = self.find(module, args, kwargs)
+            if self.last is not built:
+                if self.last is not None:
+                    self.last.net.forget_pass()     # or it would take memory until this net runs again
+                self.last = built
+            return built.run(tensors, iteration)
 
 
 def is_array(value: Any) -> bool:

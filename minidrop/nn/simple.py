@@ -138,9 +138,6 @@ class ApproxDropout(Layer):
     """
 
     def __init__(self, rate: float = 0.5, *, name: str | None = None, **settings: Any):
-        if settings.get("reshuffle_interval"):
-            raise ConfigError("ApproxDropout: reshuffle_interval permutes weights and the history of their "
-                              "updates, which a Solver does and a module cannot; remove it")
         super().__init__("ApproxDropout", dropout_ratio=rate, name=name, **settings)
 
 

@@ -100,8 +100,9 @@ class Optimizer:
         optimizer.step()
 
     params: {name: Parameter}, pairs (name, Parameter) or Parameters; or a list of groups {"params": ...,
-    "lr": ..., ...}, each of which may give any setting of its own. Parameters that are not trained, with an
-    lr_mult of 0, are left out. `param_groups` lists the ParamGroups.
+    "lr": ..., ...}, each of which may give any setting of its own. Parameters with an lr_mult of 0 are left
+    out; one that requires no gradient for now is frozen: no step changes it. `param_groups` lists the
+    ParamGroups.
 
     What differs from torch.optim: a parameter without a gradient has the gradient 0, so that momentum and
     weight decay act on it, as on what a drop leaves out; lr_mult and decay_mult of a Parameter count; `step`
@@ -137,7 +138,9 @@ class Optimizer:
         for name, parameter in found.items():
             if name in known or any(parameter is other for other in known.values()):
                 raise ConfigError(f"{what}: {name!r} is in a group already")
-        trained = {name: parameter for name, parameter in found.items() if parameter.requires_grad}
+        trained = {name: parameter for name, parameter in found.items() if parameter.lr_mult}
+        if not found:
+            raise ConfigError(f"{what}: a group needs at least one parameter, got none")
         if not trained:
             raise ConfigError(f"{what}: a group has no parameter to train: of {len(found)} each has an "
                               f"lr_mult of 0")
@@ -274,7 +277,10 @@ def _place(i, group):
 
 
 def _checked(name, value):
-    value = float(value)
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name}: expected a number >= 0, got {value!r:.40}") from None
     if not (math.isfinite(value) and value >= 0):
         raise ConfigError(f"{name}: expected a number >= 0, got {value}")
     return value

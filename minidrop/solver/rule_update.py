@@ -44,11 +44,15 @@ class RuleUpdate:
     def update(self, numbers: Mapping[tuple[float, float], tuple], scale: float | np.ndarray = 1.0) -> None:
         """Update all parameters by `scale` times their gradients, and clear those.
 
+        One that requires no gradient now is frozen: momentum and weight decay do not act on it either.
         numbers: as the method `numbers` returns them. In captured steps they and scale are float64 arrays
         (1,) on the device.
         """
         for name, parameter in self.parameters.items():
             multiples = self.multiples(parameter)
+            if not parameter.requires_grad:
+                parameter.clear_grad()
+                continue
             with fits_into_memory(f"{name}: its update"):
                 self.rule.update(self.backend, parameter, self.history[name], numbers[multiples],
                                  self.decay * multiples[1], self.l1, scale)

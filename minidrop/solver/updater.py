@@ -37,7 +37,8 @@ class Updater(RuleUpdate):
     def constants(self) -> tuple:
         """The numbers of an update that no policy changes between iterations."""
         return (self.decay, self.l1, self.clip, *vars(self.rule).values(),
-                *map(self.multiples, self.parameters.values()))
+                *map(self.multiples, self.parameters.values()),
+                *(parameter.requires_grad for parameter in self.parameters.values()))
 
     def apply(self, iteration: int, lr: float, iter_size: int = 1, norm: float | None = None) -> str | None:
         """Update the weights with the gradients of `iter_size` backward passes, and clear the gradients.

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidrop import Function, Tensor, check_gradients, functions
+from minidrop import Function, Parameter, Tensor, check_gradients, functions
 from minidrop.autograd import backward, graph
+from minidrop.errors import GraphError, MinidropError
 
 
 def leaf(*values):
@@ -64,15 +65,36 @@ def test_several_results_at_once():
 def test_second_backward():
     y = functions.power(leaf(1.0), 2.0)
     y.backward()
-    with pytest.raises(RuntimeError, match="^Power: backward has already run through this graph; run forward "
+    with pytest.raises(GraphError, match="^Power: backward has already run through this graph; run forward "
                        "again$"):
         y.backward()
+    assert issubclass(GraphError, MinidropError) and issubclass(GraphError, RuntimeError)      # as PyTorch's
 
 
 def test_no_part_of_the_graph_is_run_for_a_tensor_without_gradient():
     y = functions.power(Tensor(np.ones(2)), 2.0)
-    y.backward(np.ones(2))
+    backward([(y, np.ones(2))])
     assert y.creator is None
+    with pytest.raises(GraphError, match=r"^backward: nothing that this tensor of shape \(2,\) was computed "
+                       "from requires a gradient; was it computed under no_grad, or detached"):
+        y.backward(np.ones(2))
+
+
+def test_each_leaf_has_a_gradient_of_its_own():
+    """The derivative of a sum is one array for all terms; who scales that of one means that one alone."""
+    seed = np.ones(3)
+    a, b, whole = leaf(1.0, 2.0, 3.0), leaf(4.0, 5.0, 6.0), leaf(7.0, 8.0, 9.0)
+    p = Parameter(np.ones(3))
+    functions.weighted_sum((a, b, p, functions.reshape(whole, (3,)), a)).backward(seed)
+    a.grad *= 10
+    p.grad *= 100
+    whole.grad[0] = 5
+    assert a.grad.tolist() == [20] * 3 and b.grad.tolist() == seed.tolist() == [1] * 3
+    assert p.grad.tolist() == [100] * 3 and whole.grad.tolist() == [5, 1, 1]
+    c = leaf(1.0)
+    c.backward(seed[:1])
+    c.grad += 1
+    assert seed[0] == 1
 
 
 def test_a_deep_graph_needs_no_deep_stack():

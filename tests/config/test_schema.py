@@ -1,13 +1,12 @@
 """The schema: Caffe's names, numbers and defaults; generated module and reference page are current."""
 
-import importlib.util
 import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
-from cases import in_turn
+from cases import in_turn, script
 
 from minidrop.config import LayerParameter, NetParameter, SolverParameter, minidrop_pb2
 
@@ -228,14 +227,6 @@ ENUMS = {
         "MEMORY_DATA ARGMAX THRESHOLD DUMMY_DATA SLICE MVN ABSVAL SILENCE CONTRASTIVE_LOSS EXP DECONVOLUTION",
 }
 FROM_ONE = ("HingeLossParameter.Norm", "ReductionParameter.ReductionOp")
-
-
-def script(name):
-    """Return a script of scripts/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def as_facts(message):

@@ -70,6 +70,15 @@ def test_without_a_header_columns_have_numbers(table):
         table("1;2;a\n", header=False, delimiter=";", target=3)
 
 
+def test_a_first_row_of_numbers_is_no_header(table):
+    """Taken for one, the first record would be lost without a word."""
+    with pytest.raises(DataError, match="a.csv:1: expected the names of columns, got nothing but numbers; "
+                                        "give header=False if they are data, header=True if they are names"):
+        table("5.1,3.5\n4.9,3.0\n")
+    assert table("5.1,3.5\n4.9,3.0\n", header=False)[:][0].shape == (2, 2)
+    assert table("2019,2020\n4.9,3.0\n", header=True).columns == ("2019", "2020")
+
+
 def test_what_a_spreadsheet_writes(table):
     """A byte-order mark, line ends of two characters, blank lines, quotes, line breaks in quotes."""
     text = ('\ufeffname,"x"\r\n"a ""b"", c\r\nd",1\r\n\r\n\r\nplain,"2"\r\n"long\nand\nlonger", 3 \r\n')

@@ -29,13 +29,13 @@ def labels(*shape, classes=5):
 
 ELEMENTWISE = {
     "absval": functions.absval,
-    "bnll": functions.bnll,
+    "bnll": lambda x: functions.bnll(x, carry=True),
     "clip": lambda x: functions.clip(x, -0.6, 1.1),
     "elu": functions.elu,
     "elu of another alpha": lambda x: functions.elu(x, -0.3),
-    "exp": functions.exp,
-    "exp to a base": lambda x: functions.exp(x, 2.0, -0.5, 0.7),
-    "log": lambda x: functions.log(x, shift=3.0),
+    "exp": lambda x: functions.exp(x, carry=True),
+    "exp to a base": lambda x: functions.exp(x, 2.0, -0.5, 0.7, carry=True),
+    "log": lambda x: functions.log(x, shift=3.0, carry=True),
     "log to a base": lambda x: functions.log(x, 10.0, -0.3, 1.0),
     "swish": functions.swish,
     "swish of another beta": lambda x: functions.swish(x, -2.5),

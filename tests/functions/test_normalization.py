@@ -38,13 +38,14 @@ def stored(channels=CHANNELS, weight=2.5, fraction=0.9):
 F = numbers(CHANNELS, seed=1)
 B = numbers(CHANNELS, seed=2)
 BY_CHANNEL = {
-    "affine": (functions.affine, F, B),
+    "affine": (lambda x, f, b: functions.affine(x, f, b, carry=True), F, B),
     "affine without bias": (functions.affine, F),
-    "affine without factor": (lambda x, b: functions.affine(x, None, b), B),
-    "affine of one number": (functions.affine, numbers(), numbers(seed=1)),
+    "affine without factor": (lambda x, b: functions.affine(x, None, b, carry=True), B),
+    "affine of one number": (lambda x, f, b: functions.affine(x, f, b, carry=True), numbers(),
+                             numbers(seed=1)),
     "prelu": (functions.prelu, F),
     "prelu of one number": (functions.prelu, numbers()),
-    "stored_norm": (lambda x: functions.stored_norm(x, stored(), 0.1),),
+    "stored_norm": (lambda x: functions.stored_norm(x, stored(), 0.1, carry=True),),
     "mvn": (lambda x: functions.mvn(x, eps=0.3),),
     "mvn, default eps": (functions.mvn,),
     "mvn without variance": (lambda x: functions.mvn(x, scaled=False),),
@@ -147,7 +148,8 @@ def test_what_is_kept_is_as_if_all_were(name, kept):
 def test_gradients_of_parameters_are_those_of_the_kept_entries_alone(kept):
     factor, bias, slope = (Parameter(numbers(CHANNELS, seed=i)) for i in range(3))
     x = functions.take(Tensor(numbers(5, CHANNELS, 3)), kept)
-    functions.prelu(functions.affine(x, factor, bias), slope).backward(np.ones((5, kept.count, 3)))
+    y = functions.prelu(functions.affine(x, factor, bias, carry=True), slope)
+    y.backward(np.ones((5, kept.count, 3)))
     for parameter in (factor, bias, slope):
         block, = parameter.blocks
         assert (block.rows, block.cols, block.data.shape) == (kept, None, (kept.count,))

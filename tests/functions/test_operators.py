@@ -518,3 +518,33 @@ def test_functions_stay_valid_on_arrays():
     assert (functions.add([[1.0, 2.0]], [[3.0, 4.0]])).tolist() == [[4, 6]]
     assert functions.sqrt(np.array([4.0])).tolist() == [2] and functions.sum([1, 2]).item() == 3
     assert functions.maximum([Tensor([1.0]), Tensor([2.0])]).tolist() == [2]
+
+
+# -- what must not be silent ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("compute, message", [
+    (lambda: Tensor(np.arange(3, dtype=np.uint8)) + 300, "^[+]: uint8 cannot hold 300; convert the"),
+    (lambda: -1 * Tensor(np.arange(3, dtype=np.uint8)), "^[*]: uint8 cannot hold -1; convert the"),
+    (lambda: Tensor(np.arange(3)) ** -1, r"^int64 \*\* int64: .*; convert an operand first, as in x.astype"),
+    (lambda: Tensor([True]) - Tensor([True]), "^bool - bool: .*; convert an operand first"),
+    (lambda: Tensor([1.0]) * [Tensor([1.0], True)], "^a list of tensors would lose their gradients; join"),
+    (lambda: functions.where([True], [[Tensor(1.0, True)]], 0.0), "^a list of tensors would lose their"),
+])
+def test_what_would_lose_numbers_or_gradients_is_refused(compute, message):
+    with pytest.raises(TensorError, match=message):
+        compute()
+
+
+def test_the_deviation_of_equal_entries_has_the_derivative_0():
+    x = Tensor(np.array([[3.0, 3.0], [1.0, 2.0]]), True)
+    x.std(1).sum().backward()
+    np.testing.assert_allclose(x.grad, [[0, 0], [-np.sqrt(0.5), np.sqrt(0.5)]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kept", [EVEN, UNEVEN])
+def test_concat_of_compact_and_dense_tensors(kept):
+    x, dense = compact_and_dense(kept)
+    with pytest.raises(ShapeError, match="^concat on axis 1 needs inputs that are all dense, or all with a "
+                                         "kept set on it, got .* call functions.expand on them first"):
+        functions.concat([x, dense])
+    np.testing.assert_allclose(functions.concat([x, x]).numpy(), np.concatenate([dense.data] * 2, 1))
+    np.testing.assert_allclose(functions.cat([x, dense], 1).numpy(), np.concatenate([dense.data] * 2, 1))

@@ -60,7 +60,7 @@ for _name, _kept in (KEPT | GROUPS).items():
         f"{_name} units, gelu": (lambda x, k=_kept: functions.gelu(functions.take(x, k, 2)),
                                G),
         f"{_name} units, add_positions": (lambda x, P, k=_kept: functions.add_positions(
-            functions.take(x, k, 2), P), G, numbers(3, UNITS)),
+            functions.take(x, k, 2), P, carry=True), G, numbers(3, UNITS)),
     }
 
 
@@ -70,9 +70,9 @@ def test_gradient(name):
 
 
 STREAMS = Kept.of([0, 3], 4)
-BEFORE = {"layer_norm": lambda x: functions.layer_norm(x, Tensor(W), Tensor(B)),
+BEFORE = {"layer_norm": lambda x: functions.layer_norm(x, Tensor(W), Tensor(B), carry=True),
           "rms_norm": lambda x: functions.rms_norm(x, Tensor(W)), "rotary": lambda x: turned(x, 3),
-          "add_positions": lambda x: functions.add_positions(x, Tensor(numbers(3, UNITS)))}
+          "add_positions": lambda x: functions.add_positions(x, Tensor(numbers(3, UNITS)), carry=True)}
 
 
 @in_turn("name", BEFORE)
@@ -89,7 +89,7 @@ def test_streams_may_be_missing(name):
 def test_positions_of_compact_units(name, kept):
     """The gradient of the table is a block of the rows and columns that were read."""
     x, P = Tensor(X, requires_grad=True), Parameter(numbers(5, UNITS))
-    y = functions.add_positions(functions.take(x, kept, 2), P)
+    y = functions.add_positions(functions.take(x, kept, 2), P, carry=True)
     mask = kept.mask(4, float) if isinstance(kept, KeptByGroup) else kept.mask(float)
     np.testing.assert_array_equal(y.numpy(), (X + P.data[:3, None]) * mask)
     gy = numbers(3, 4, UNITS, seed=3)
@@ -104,7 +104,7 @@ def test_positions_of_compact_units(name, kept):
 def test_positions_of_some_steps():
     x, kept = Tensor(X), Kept.of([0, 2], 3)
     P = Parameter(numbers(5, UNITS))
-    y = functions.add_positions(functions.take(x, kept, 0), P)
+    y = functions.add_positions(functions.take(x, kept, 0), P, carry=True)
     np.testing.assert_array_equal(y.data, (X + P.data[:3, None])[[0, 2]])
     y.backward(np.ones((2, 4, UNITS)))
     np.testing.assert_array_equal(P.grad, np.array([4, 0, 4, 0, 0])[:, None] * np.ones(UNITS))

@@ -257,6 +257,12 @@ MISTAKES = {
     "Sequential: layer 'drop' (ApproxDropout): rate (dropout_ratio) must lie in [0, 1), got 1.0":
         lambda: nn.Sequential(drop=nn.ApproxDropout(1.0)).to("cpu")(VECTORS),
     "ApproxDropout: reshuffle_interval permutes weights": lambda: nn.ApproxDropout(reshuffle_interval=5),
+    "ApproxDropout: reshuffle_interval permutes weights and the history of their updates, which a Solver":
+        lambda: nn.Layer("ApproxDropout", reshuffle_interval=5),
+    "ApproxDropout: reshuffle_interval permutes weights and the history":
+        lambda: nn.ApproxDropout(approx_dropout_param={"reshuffle_interval": 5}),
+    "LSTM: layer 'lstm' (LSTM): hidden_dropout: the units of a recurrent layer cannot be permuted":
+        lambda: nn.LSTM(8, 2, hidden_dropout={"reshuffle_interval": 5}).to("cpu")(SEQUENCE),
     "unknown filler 'mrsa'; did you mean 'msra'":
         lambda: nn.Linear(8, 2, weight_filler="mrsa").to("cpu").parameters(),
     "reduction should be one of mean, batch, sum, got 'none'": lambda: nn.CrossEntropyLoss(reduction="none"),

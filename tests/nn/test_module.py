@@ -1,6 +1,9 @@
 """Modules: their tree, their parameters and states, and how they are called."""
 
 import copy
+import gc
+import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -136,6 +139,45 @@ def test_calls_of_several_batch_sizes_share_parameters_and_the_counter():
     for rows in range(1, MOST_NETS + 9):
         model(numbers(rows, 6))
     assert len(model._nets.built) == MOST_NETS
+
+
+def test_nets_that_wait_hold_no_batch():
+    """Of nets of several shapes only the one that ran last holds its inputs and what it computed."""
+    model, freed = mlp(), []
+    for rows in range(2, 10):
+        x = numbers(rows, 6)
+        weakref.finalize(x, freed.append, rows)
+        out = model(x)
+        weakref.finalize(out.data, freed.append, -rows)
+        del x, out
+    gc.collect()
+    assert sorted(freed) == sorted([*range(2, 9), *range(-8, -1)])
+
+
+def test_a_second_thread_is_refused_while_one_runs():
+    model, x = mlp().eval(), numbers(4, 6)
+    inside, go_on, found = threading.Event(), threading.Event(), []
+
+    def wait(y):
+        if threading.current_thread() is not threading.main_thread():
+            inside.set()
+            go_on.wait(30)
+        return y
+    whole = nn.Sequential(model, nn.Lambda(wait)).to("cpu")
+    whole.eval()
+    expected = whole(x).numpy()
+    thread = threading.Thread(target=lambda: found.append(whole(x).numpy()))
+    thread.start()
+    assert inside.wait(30)
+    try:
+        for batch in (x, x[:2]):        # of another net of the module, too
+            with pytest.raises(md.DataError, match="^another thread runs this module: .* give each thread a "
+                                                   "copy of its own"):
+                whole(batch)
+    finally:
+        go_on.set()
+        thread.join()
+    assert np.array_equal(found[0], expected) and np.array_equal(whole(x).numpy(), expected)
 
 
 def test_every_call_in_training_has_the_patterns_of_its_iteration():

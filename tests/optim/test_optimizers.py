@@ -319,7 +319,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(backend, bad):
     (lambda p: optim.Adam([p], betas=(0.9, 1.5)), r"Adam: betas\[1\]: Adam needs a number >= 0 and < 1"),
     (lambda p: optim.Adam([p], betas=0.9), "betas: expected two numbers, got 0.9"),
     (lambda p: optim.AdaGrad([p], eps=-1), "AdaGrad: eps: AdaGrad needs a number >= 0, got -1"),
-    (lambda p: optim.SGD([], lr=0.1), "has no parameter to train"),
+    (lambda p: optim.SGD([p], lr=None), "lr: expected a number >= 0, got None"),
+    (lambda p: optim.SGD([], lr=0.1), "a group needs at least one parameter, got none"),
     (lambda p: optim.SGD([{"params": [p], "momentun": 1}], lr=0.1), "no setting 'momentun'; did you mean "
                                                                     "'momentum'"),
     (lambda p: optim.SGD([{"lr": 1}], lr=0.1), 'a group is {"params": ..., settings}'),
@@ -329,3 +330,30 @@ def test_a_gradient_that_is_not_finite_changes_nothing(backend, bad):
 def test_mistakes(make, message):
     with pytest.raises(ConfigError, match=message):
         make(Parameter(np.ones(3)))
+
+
+@pytest.mark.parametrize("kind, settings", [
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "form": "pytorch"}),
+    ("AdamW", {"lr": 0.1, "weight_decay": 0.1})])
+def test_a_frozen_parameter_stays_as_it_is(kind, settings):
+    """Frozen before the optimizer is made, or after: neither momentum nor decay moves it, as in PyTorch."""
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+    start = np.arange(1.0, 5.0)
+    ours = [Parameter(start.copy()), Parameter(-start)]
+    theirs = [torch.tensor(p.numpy().copy(), requires_grad=True) for p in ours]
+    ours[1].require_grad(False)
+    optimizer = getattr(optim, kind)(ours, **settings)
+    reference = getattr(torch.optim, kind)(theirs, **{name: value for name, value in settings.items()
+                                                      if name != "form"})
+    for frozen in (1, 1, 0, 0, None, None, 1, None):
+        before = [p.numpy().copy() for p in ours]
+        for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            p.require_grad(i != frozen)
+            p.grad = None if i == frozen else 0.5 * p.data
+            q.grad = None if i == frozen else 0.5 * q.data
+        optimizer.step()
+        reference.step()
+        for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            assert np.array_equal(p.data, before[i]) == (i == frozen)
+            if kind == "SGD":           # AdamW counts the steps of a group, PyTorch those of a parameter
+                np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-12)
