@@ -2,7 +2,7 @@
 
 from minidrop.nn.containers import ModuleDict, ModuleList, Sequential
 from minidrop.nn.layer import Lambda, Layer, Weight
-from minidrop.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss
+from minidrop.nn.losses import Accuracy, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss
 from minidrop.nn.module import Module
 from minidrop.nn.operations import concat, maximum
 from minidrop.nn.products import (
@@ -43,7 +43,7 @@ from minidrop.nn.simple import (
 )
 from minidrop.nn.symbol import Symbol, TraceError
 
-__all__ = ["ELU", "GELU", "GRU", "LRN", "LSTM", "RNN", "ApproxDropout", "Attention", "AvgPool2d",
+__all__ = ["ELU", "GELU", "GRU", "LRN", "LSTM", "RNN", "Accuracy", "ApproxDropout", "Attention", "AvgPool2d",
            "BCEWithLogitsLoss", "BatchNorm", "Conv1d", "Conv2d", "ConvTranspose2d", "CrossEntropyLoss",
            "DropConnect", "Dropout", "Embedding", "Flatten", "GaussianDropout", "Identity", "L1Loss", "LSTM",
            "Lambda", "Layer", "LayerNorm", "Linear", "MSELoss", "MaxPool2d", "Module", "ModuleDict",

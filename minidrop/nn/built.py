@@ -46,7 +46,7 @@ class Built:
             outputs = trace.finish(found)
         module.check_placed(trace.params)
         self.net = Net(trace.message, phase, backend, dtype, module.seed, share=trace.params,
-                       handed=trace.functions)
+                       handed=trace.handed)
         if not module.training:
             self.net.draw_patterns(0)       # nothing is dropped, so never again
         self.net.set_inputs(**trace.constants)
