@@ -149,7 +149,7 @@ def _loss_of(result):
     if not isinstance(result, Tensor):
         raise ConfigError(f"the loss should return a Tensor, through which gradients flow, got "
                           f"{type(result).__name__}")
-    return result if result.shape == () else functions.reshape(result, ())
+    return functions.reshape(result, ()) if result.shape and math.prod(result.shape) == 1 else result
 
 
 def _number_of(result):

@@ -57,8 +57,9 @@ class Objects(Source):
         self.train = self._objective(loss, {}, train, inputs, True)
         self.test = None if test is None else self._objective(loss, metrics, test, inputs, False)
         check_parameters(model, self.groups, scheduler, self.train, self.test)
-        super().__init__(SolverConfig.of(settings_of(settings, max_iter, epochs, train, model, self.groups,
-                                                     scheduler, self.train, self.test, early_stopping)))
+        message = settings_of(settings, max_iter, epochs, train, model, self.groups, scheduler, self.train,
+                              self.test, early_stopping)
+        super().__init__(SolverConfig.of(message, "Solver.of"))
 
     def _objective(self, loss, metrics, loader, inputs, training):
         batches = LoaderBatches(loader)

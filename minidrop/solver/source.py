@@ -5,13 +5,11 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from minidrop.config import NetChoice, SolverConfig, SolverParameter, decimal
+from minidrop.config import NetChoice, SolverConfig, SolverParameter
 from minidrop.net import Net
 from minidrop.solver.early_stopping import EarlyStopping
 from minidrop.solver.lr_policy import learning_rate
 from minidrop.solver.prepare import as_solver_config, net_of
-from minidrop.solver.rule_update import RuleUpdate
-from minidrop.solver.rules import get_rule
 from minidrop.solver.updater import Updater
 
 if TYPE_CHECKING:
@@ -30,10 +28,7 @@ class Source:
 
     def updater(self, settings: SolverParameter, net: Net) -> Updater:
         """Return what updates the parameters of the net that is trained."""
-        trained = {name: p for name, p in net.parameters().items() if p.requires_grad}
-        return Updater(settings, net, [RuleUpdate(
-            get_rule(settings), net.backend, trained, decimal(settings.weight_decay),
-            settings.regularization_type == "L1", settings.decay_axes)])
+        return Updater(settings, net)
 
     def learning_rate(self, settings: SolverParameter, iteration: int) -> float:
         """Return the learning rate of an iteration."""

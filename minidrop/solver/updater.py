@@ -17,7 +17,7 @@ from minidrop.solver.rule_update import (
     gradient_norm,
     nonfinite_gradient,
 )
-from minidrop.solver.rules import UpdateRule
+from minidrop.solver.rules import UpdateRule, get_rule
 
 
 class Updater:
@@ -26,11 +26,16 @@ class Updater:
     `parameters` and `history` are of all groups, by "layer/name": history["layer/name"] is a list of arrays
     shaped like the parameter, zero at first; snapshots keep them. `shows_norm`: whether the norm of the
     gradients has to be right also where nothing is clipped. `rates`: function(lr) that gives the learning
-    rate of each group where that of the first is lr; by default all have the same.
+    rate of each group where that of the first is lr; by default all have the same. Without groups, all that
+    is trained in the net is one, with the rule of the settings.
     """
 
-    def __init__(self, settings: SolverParameter, net: Net, groups: Sequence[RuleUpdate],
+    def __init__(self, settings: SolverParameter, net: Net, groups: Sequence[RuleUpdate] | None = None,
                  rates: Callable[[float], Sequence[float]] | None = None):
+        if groups is None:
+            trained = {name: p for name, p in net.parameters().items() if p.requires_grad}
+            groups = [RuleUpdate(get_rule(settings), net.backend, trained, decimal(settings.weight_decay),
+                                 settings.regularization_type == "L1", settings.decay_axes)]
         self.backend, self.groups, self.rates = net.backend, list(groups), rates
         own = {id(p): group.history[name] for group in groups for name, p in group.parameters.items()}
         self.parameters = {name: p for name, p in net.parameters().items() if id(p) in own}
