@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -25,11 +26,12 @@ class LoaderBatches:
     raises DataError for any other.
     """
 
-    def __init__(self, loader: DataLoader, names: Sequence[str] = (), whole: bool = False):
-        self.loader, self.whole = loader, whole
+    def __init__(self, loader: DataLoader, names: Sequence[str] = ()):
+        self.loader, self.whole = loader, False
         self.call(names)
         self.batch_size = loader.batch_size
         self._counts: list[int] = []        # batches of each epoch, where the loader has no length
+        self._records: dict[int, int] = {}  # of the batches so far that have fewer than batch_size
         self._iterator: Any = None
         self._next = -1                     # the number of the batch that it gives next,
         self._at = 0, 0                     # and its epoch and place there
@@ -39,14 +41,9 @@ class LoaderBatches:
         self.names = list(names)
 
     @cached_property
-    def first(self) -> tuple[np.ndarray, ...]:
-        """The arrays of the first batch of the first epoch."""
-        return self._checked(next(iter(self.loader.iterate(0))))
-
-    @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of a batch."""
-        return [array.shape for array in self.first]
+        """The shapes of the first batch of the first epoch, which is read for it."""
+        return [array.shape for array in self._checked(next(iter(self.loader.iterate(0))))]
 
     @property
     def last_records(self) -> int | None:
@@ -63,7 +60,9 @@ class LoaderBatches:
 
     def one_pass(self) -> LoaderBatches:
         """Return the same batches of one epoch, each record once."""
-        return LoaderBatches(self.loader, self.names, whole=True)
+        found = copy.copy(self)         # what is known of the shapes and lengths stays known
+        found.whole, found._iterator, found._records = True, None, {}
+        return found
 
     def share(self, n: int) -> float:
         """Return how many records batch n has, divided by batch_size."""
@@ -71,11 +70,6 @@ class LoaderBatches:
             return self._records.get(n, self.batch_size) / self.batch_size
         last = self.place(n)[1] == len(self.loader) - 1
         return ((self.last_records or self.batch_size) if last else self.batch_size) / self.batch_size
-
-    @cached_property
-    def _records(self) -> dict[int, int]:
-        """How many records those of the batches have, that have been read, which are not full."""
-        return {}
 
     def place(self, n: int) -> tuple[int, int]:
         """Return (epoch, batch) of batch n of a run."""
@@ -103,11 +97,11 @@ class LoaderBatches:
 
     def batch(self, n: int) -> dict[str, np.ndarray]:
         """Return batch n as {name: array}."""
-        arrays = self._checked(self._read(n))
+        shapes, arrays = self.shapes, self._checked(self._read(n))
         if len(arrays) != len(self.names):
             raise DataError(f"expected batches of {len(self.names)} arrays ({', '.join(self.names)}), as the "
                             f"first one is, got {len(arrays)}")
-        for name, array, shape in zip(self.names, arrays, self.shapes, strict=True):
+        for name, array, shape in zip(self.names, arrays, shapes, strict=True):
             if array.shape[1:] != shape[1:] or array.ndim and array.shape[0] > shape[0]:
                 epoch, batch = self.place(n)
                 raise DataError(f"batch {batch} of epoch {epoch}: expected {name} of shape {shape}, as in "
@@ -115,32 +109,31 @@ class LoaderBatches:
                                 f"{array.shape}. A Solver trains one net: make all batches alike "
                                 f"(pad_sequences has `steps`; drop_last leaves out a smaller last batch), or "
                                 f"write the loop by hand, where a module may be called with any shape")
-        if arrays[0].ndim and len(arrays[0]) < self.shapes[0][0]:
+        if arrays[0].ndim and len(arrays[0]) < shapes[0][0]:
             self._records[n] = len(arrays[0])
         return dict(zip(self.names, arrays, strict=True))
 
     def _read(self, n):
         epoch, batch = self.place(n)
+        # After an error all is read anew: the iterator is kept again with its batch.
+        iterator, self._iterator = self._iterator, None
         found = None
-        goes_on, self._next = n == self._next and batch > 0, -1     # after an error all is read anew
-        if goes_on:
-            found = next(self._iterator, None)
+        if iterator is not None and n == self._next and batch:
+            found = next(iterator, None)
             if found is None and self.loader.records is None:       # the epoch has ended
                 if len(self._counts) == epoch:
                     self._counts.append(batch)
                 epoch, batch = epoch + 1, 0
         if found is None:
-            self.close()
-            self._iterator = self.loader.iterate(epoch, batch)
-            found = next(self._iterator, None)
+            if iterator is not None:
+                iterator.close()
+            iterator = self.loader.iterate(epoch, batch)
+            found = next(iterator, None)
         if found is None:
-            raise self._missing(epoch, batch)
-        self._next, self._at = n + 1, (epoch, batch + 1)
+            raise DataError(f"expected a batch {batch} in epoch {epoch}, got none; the loader must give the "
+                            f"same batches as before")
+        self._iterator, self._next, self._at = iterator, n + 1, (epoch, batch + 1)
         return found
-
-    def _missing(self, epoch, batch):
-        return DataError(f"expected a batch {batch} in epoch {epoch}, got none; the loader must give the "
-                         f"same batches as before")
 
     def _checked(self, batch):
         if not isinstance(batch, tuple | list) or not batch:
@@ -156,4 +149,4 @@ class LoaderBatches:
         """End the threads of the iterator that is being read; the next batch begins another."""
         if self._iterator is not None:
             self._iterator.close()
-        self._iterator, self._next = None, -1
+        self._iterator = None

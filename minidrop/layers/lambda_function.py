@@ -15,7 +15,8 @@ class Lambda(Layer):
     """The Tensors that a Python function makes of the bottoms, run anew in every pass.
 
     No file can hold a function: md.nn.Lambda hands it over. Gradients flow as its own operations say. It gets
-    dense bottoms, and its results must have the shapes that they have for bottoms of zeros.
+    dense bottoms, and its results must have the shapes that they have for bottoms of zeros; of a batch with
+    fewer records, shapes that differ in their number alone.
     """
 
     bottoms = (0, None)
@@ -27,6 +28,7 @@ class Lambda(Layer):
         if self.function is None:
             raise ConfigError("a Lambda runs a Python function, which no file can hold: describe the net "
                               "with md.nn.Lambda, or write a layer of your own (md.register_layer)")
+        self.records = shapes[0][0] if shapes and shapes[0] else None
         self.shapes = shapes_of(self.function, shapes, self.context.backend, self.context.dtype)
         return self.shapes
 
@@ -36,10 +38,17 @@ class Lambda(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         tops = as_tensors(self.function(*bottoms))
         shapes = [tuple(top.shape) for top in tops]
-        if shapes != self.shapes:
+        if shapes != self.shapes and shapes != self._shapes_for(bottoms):
             raise ShapeError(f"the function gives {shapes}, but {self.shapes} for bottoms of zeros; shapes "
                              f"must not depend on values: run such code in a Module with traced = False")
         return tops
+
+    def _shapes_for(self, bottoms):
+        """Return the shapes of the tops where the first bottom has another number of records."""
+        if self.records is None:
+            return self.shapes
+        return [(bottoms[0].shape[0], *shape[1:]) if shape[:1] == (self.records,) else shape
+                for shape in self.shapes]
 
 
 def shapes_of(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], backend: Any,

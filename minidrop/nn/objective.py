@@ -49,6 +49,7 @@ class Objective:
         trace = self._trace(batches.shapes)
         self.message, self.handed, self.constants = trace.message, trace.handed, trace.constants
         self.params = trace.params
+        model.check_placed(trace.params)
         self.stateful = [one for one in trace.applied if one[1].stateful]
         size = batches.batch_size
         if size > 1 and batches.last_records != size:
@@ -111,18 +112,19 @@ class Objective:
                                   f"Tensors that it is given, or {remedy}")
 
 
-def blob_names(model: Module, batch: Sequence[np.ndarray], inputs: int) -> list[str]:
-    """Return a name for each array of a batch: those of the model's forward, then "target".
+def blob_names(model: Module, shapes: Sequence[tuple[int, ...]], inputs: int) -> list[str]:
+    """Return a name for each array of a batch, of these shapes: those of the model's forward, then "target".
 
     Raises ConfigError if the forward takes another number of arrays.
     """
-    given, targets = tuple(batch[:inputs]), len(batch) - inputs
+    given = tuple(np.broadcast_to(0.0, shape) for shape in shapes[:inputs])
     try:
         names = names_of(model, given, {})
     except TypeError as error:
         raise ConfigError(f"{model.describe()}: its forward cannot be called with {len(given)} of the "
-                          f"{len(batch)} arrays of a batch: {error}; `inputs` says how many are the model's, "
-                          f"the others are the loss's targets") from None
+                          f"{len(shapes)} arrays of a batch: {error}; `inputs` says how many are the "
+                          f"model's, the others are the loss's targets") from None
+    targets = len(shapes) - inputs
     for name in ["target"] if targets == 1 else [f"target_{i}" for i in range(targets)]:
         names.append(f"{name}/data" if name in names else name)
     return names

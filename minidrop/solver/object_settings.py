@@ -39,7 +39,7 @@ def settings_of(given: Mapping[str, Any], max_iter: int | None, epochs: float | 
         if field in _SAYS:
             raise ConfigError(f"Solver.of: {field} is no setting here; the {_SAYS[field]} says it")
         assign(message, field, value, "Solver.of")
-    message.max_iter = _iterations(max_iter, epochs, loader, message.iter_size)
+    assign(message, "max_iter", _iterations(max_iter, epochs, loader, message.iter_size), "Solver.of")
     for field, value in {"type": first.rule.name, "base_lr": first.lr, "weight_decay": first.weight_decay,
                          "random_seed": model.seed, "precision": model.backend.precision,
                          "regularization_type": "L1" if first.l1 else "L2", **vars(first.rule),
@@ -54,7 +54,7 @@ def settings_of(given: Mapping[str, Any], max_iter: int | None, epochs: float | 
             if loader.records is None:
                 raise ConfigError("Solver.of: the training loader does not know its length; say by "
                                   "test_interval how many iterations there are between two tests")
-            message.test_interval = max(1, len(loader) // message.iter_size)
+            message.test_interval = max(1, len(loader) // max(1, message.iter_size))
     if early_stopping is not None:
         own = early_stopping
         assign(message, "early_stopping", {"metric": own.metric, "mode": own.mode.upper(),

@@ -63,10 +63,10 @@ class Objects(Source):
 
     def _objective(self, loss, metrics, loader, inputs, training):
         batches = LoaderBatches(loader)
-        if not 1 <= inputs <= len(batches.first):
-            raise ConfigError(f"inputs: expected a number of the {len(batches.first)} arrays of a batch, got "
-                              f"{inputs}")
-        batches.call(blob_names(self.model, batches.first, inputs))
+        if not 1 <= inputs <= len(batches.shapes):
+            raise ConfigError(f"inputs: expected a number of the {len(batches.shapes)} arrays of a batch, "
+                              f"got {inputs}")
+        batches.call(blob_names(self.model, batches.shapes, inputs))
         return Objective(self.model, loss, metrics, batches, inputs, training)
 
     # -- what a solver asks ----------------------------------------------------------------------------------

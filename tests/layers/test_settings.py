@@ -260,6 +260,14 @@ def test_lambda():
     assert calls == [0, a.data.sum()]
 
 
+def test_a_lambda_of_fewer_records():
+    net = lambda_net(lambda a, b: multiply(a, b), (4, 3), (4, 3))
+    assert net.forward(a=np.ones((2, 3)), b=np.ones((2, 3)))["y"].shape == (2, 3)
+    net = lambda_net(lambda a: Tensor(a.data.T), (4, 3))
+    with pytest.raises(ShapeError, match=r"the function gives \[\(3, 2\)\], but \[\(3, 4\)\]"):
+        net.forward(a=np.ones((2, 3)))
+
+
 def test_what_a_lambda_cannot_do():
     with pytest.raises(ConfigError, match="layer 'l' .Lambda.: a Lambda runs a Python function, which no "
                        "file can hold"):

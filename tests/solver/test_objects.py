@@ -453,6 +453,28 @@ def test_what_it_shows_of_itself():
     assert own["3/bias"] is model[3].bias and solver.test_nets[0].params["3"]["bias"] is model[3].bias
 
 
+def test_what_a_smaller_last_batch_may_do():
+    """A number that float64 has exactly only by a function, an nn.Lambda, -1 in a reshape, a tied layer."""
+    class Free(nn.Module):
+        def __init__(self):
+            self.one, self.two = nn.Linear(INPUTS, INPUTS), nn.Linear(INPUTS, INPUTS)
+            self.two.tie("weight", self.one)
+            self.half, self.scores = nn.Lambda(lambda x: x * 0.5), nn.Linear(INPUTS, CLASSES)
+
+        def forward(self, x):
+            return self.scores(self.half(self.two(self.one(x) * (1 / 3))).reshape(-1, 3, 4).reshape(-1, 12))
+    ends = []
+    for trains in ("solver", "loop"):
+        model = Free().to("cpu", "float64").set_seed(2)
+        optimizer = sgd(model)
+        if trains == "solver":
+            solver_of(model, optimizer).solve()
+        else:
+            by_hand(model, optimizer, loader(), 10)
+        ends.append({**model.state_dict(), **optimizer.state_dict()})
+    assert_same(*ends)
+
+
 # -- mistakes ------------------------------------------------------------------------------------------------
 class Reshaped(nn.Module):
     def __init__(self, how):
