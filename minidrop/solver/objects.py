@@ -109,7 +109,7 @@ class Objects(Source):
         if self.scheduler is not None:
             self.scheduler.seek(solver.iteration)
         self.model.draw_from(solver.iteration * solver.settings.iter_size)
-        self.loader.seek(*self.train.batches.place(solver.net.positions[DATA]))
+        self.loader.seek(*self.train.batches.place(solver.net.layers[DATA].position))
         for name, module, use in self.train.stateful:
             module.carry((True, use), solver.net.layers[name].state)
 

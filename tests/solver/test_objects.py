@@ -35,7 +35,7 @@ def solver_of(model, optimizer, train=None, **options):
 
 def by_hand(model, optimizer, batches, iterations, scheduler=None, loss=None):
     """The loop that a Solver of objects does in place of a user."""
-    loss = loss or nn.CrossEntropyLoss()
+    loss = loss or nn.CrossEntropyLoss().to("cpu", model.dtype)
     while iterations:
         for *x, y in batches:
             loss(model(*x), y).backward()
@@ -59,7 +59,7 @@ FILE = f"""
     layer {{ name: "0" type: "InnerProduct" bottom: "x" top: "ip1"
              inner_product_param {{ num_output: 32 weight_filler {{ type: "msra" }} }} }}
     layer {{ name: "1" type: "ReLU" bottom: "ip1" top: "ip1" }}
-    layer {{ name: "2" type: "ApproxDropout" bottom: "ip1" top: "ip1" }}
+    layer {{ name: "2" type: "ApproxDropout" bottom: "ip1" top: "ip1" approx_dropout_param {{ %s }} }}
     layer {{ name: "3" type: "InnerProduct" bottom: "ip1" top: "ip2"
              inner_product_param {{ num_output: {CLASSES} weight_filler {{ type: "msra" }} }} }}
     layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }}
@@ -67,17 +67,20 @@ FILE = f"""
              include {{ phase: TEST }} }}"""
 
 
-def test_it_equals_the_solver_of_a_file():
+@in_turn("drop", [{}, {"pattern": "ROW"}, {"dropout_ratio": 0.3, "groups": 4}])
+def test_it_equals_the_solver_of_a_file(drop):
     """Weights, histories, averages, tests, display and gradient norms of a run with all of them."""
+    text = FILE % " ".join(f"{name}: {value!r}" for name, value in drop.items())
     records = 3 * BATCH         # MemoryData goes on into the next epoch with a batch that is not full
     settings = {"test_interval": 4, "display": 3, "clip_gradients": 0.9, "ema_decay": 0.9, "average_loss": 2,
                 "log_gradient_norm": True, "max_iter": 10}
     file = md.Solver(md.SolverParameter(
-        net_param=parse_net(FILE).message, base_lr=0.1, lr_policy="poly", power=2, momentum=0.9,
+        net_param=parse_net(text).message, base_lr=0.1, lr_policy="poly", power=2, momentum=0.9,
         weight_decay=0.01, random_seed=SEED, test_iter=[-1], **settings), device="cpu")
     for net in (file.net, *file.test_nets):
         net.set_input_arrays(X[:records].reshape(records, INPUTS, 1, 1), Y[:records])
-    model = mlp()
+    model = mlp(drop.get("dropout_ratio", 0.5), **{name: value for name, value in drop.items()
+                                                   if name != "dropout_ratio"})
     optimizer = sgd(model)
     objects = solver_of(model, optimizer, loader(shuffle=False, records=records),
                         test=loader(False, 20, records),
