@@ -185,13 +185,13 @@ class Solver:
     def _running(self):
         """Within this context TestStopped ends the iterations; no reader thread outlives an error."""
         try:
-            yield
+            with self.source.running(self):
+                yield
         except TestStopped:
             pass
         except BaseException:
             for net in self._nets:
                 net.stop_reading()
-            self.source.follow(self)
             raise
 
     def stop(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -101,6 +102,22 @@ class Objects(Source):
         solver.net.set_states({(name, key): array for name, module, use in self.train.stateful
                                for key, array in module.carried((True, use)).items()})
         self.follow(solver)
+
+    @contextmanager
+    def running(self, solver: Solver) -> Iterator[None]:
+        """Within this context the solver runs; what it raises leaves the objects where it stands.
+
+        Raises ConfigError if a loop by hand has taken steps meanwhile.
+        """
+        steps = self.groups[0].iteration
+        if steps != solver.iteration:
+            raise ConfigError(f"the optimizer took {steps} steps and the solver {solver.iteration}: a loop "
+                              f"by hand went on with it; make a new solver (Solver.of), which begins there")
+        try:
+            yield
+        except BaseException:
+            self.follow(solver)
+            raise
 
     def follow(self, solver: Solver) -> None:
         """Bring optimizer, scheduler, model and loader to where the solver is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -42,6 +43,10 @@ class Source:
         """Bring a new solver to where the source stands, with the callbacks that it asks for."""
         if solver.early_stopping is not None:
             solver.add_callback(solver.early_stopping)
+
+    def running(self, solver: Solver) -> AbstractContextManager[None]:
+        """Return a context in which the solver runs; raises ConfigError where it may not."""
+        return nullcontext()
 
     def follow(self, solver: Solver) -> None:
         """Let the source stand where the solver does, which has moved."""

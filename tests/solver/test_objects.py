@@ -426,6 +426,39 @@ def test_callbacks_stop_and_break_off_a_run():
     assert_same(model.state_dict(), other.state_dict())
 
 
+def test_a_solver_does_not_go_on_where_a_loop_by_hand_did():
+    model, batches = mlp(), loader()
+    optimizer = sgd(model)
+    solver = solver_of(model, optimizer, batches)
+    solver.step(2)
+    by_hand(model, optimizer, batches, 1)
+    with pytest.raises(md.ConfigError, match="the optimizer took 3 steps and the solver 2: a loop by hand"):
+        solver.step()
+    assert solver_of(model, optimizer, batches).iteration == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_record_that_cannot_be_read_is_named_and_costs_nothing(workers):
+    def fragile(x, y):
+        if np.array_equal(x, X[17]) and fails:
+            fails.clear()
+            raise OSError("gone")
+        return x, y
+    fails = []
+    model, other = mlp(), mlp()
+    batches = DataLoader(ArrayDataset(X, Y).map(fragile), BATCH, shuffle=True, seed=2, workers=workers)
+    optimizer = sgd(model)
+    solver = solver_of(model, optimizer, batches)
+    solver.step(2)
+    fails.append(1)
+    with pytest.raises(md.DataError, match="record 17 of .*OSError: gone"):
+        solver.solve()
+    assert model.iteration == optimizer.param_groups[0].iteration == solver.iteration < 10
+    solver.solve()
+    by_hand(other, sgd(other), loader(), 10)
+    assert_same(model.state_dict(), other.state_dict())
+
+
 def test_early_stopping_ends_it():
     model = mlp()
     stopping = md.EarlyStopping("loss", "min", patience=1, min_delta=100)
