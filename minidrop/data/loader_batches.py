@@ -48,10 +48,10 @@ class LoaderBatches:
     @property
     def last_records(self) -> int | None:
         """How many records the last batch of an epoch has; None if that is not known."""
-        if self.loader.records is None:
-            return None
-        left = 0 if self.loader.drop_last else self.loader.records % self.batch_size
-        return left or self.batch_size
+        if self.loader.drop_last:
+            return self.batch_size
+        records = self.loader.records
+        return None if records is None else records % self.batch_size or self.batch_size
 
     @property
     def batches_per_pass(self) -> int:

@@ -95,7 +95,9 @@ class Objective:
         begin = (f"the last batch of an epoch has {records} record{'s' * (records != 1)} in place of "
                  f"{self.batches.batch_size}, and for it the forward of {self.model.describe()} describes")
         try:
-            other = self._trace([(records, *shape[1:]) for shape in self.batches.shapes])
+            # An axis of another length counts something else, such as steps; such a batch is refused later.
+            other = self._trace([(records, *shape[1:]) if shape[:1] == (self.batches.batch_size,) else shape
+                                 for shape in self.batches.shapes])
         except ConfigError as error:
             raise ConfigError(f"{begin} no net: {error}; {remedy}") from error
         for ours, theirs in zip(trace.message.layer, other.message.layer, strict=False):

@@ -133,7 +133,9 @@ def test_it_equals_a_loop_by_hand(make, schedule):
         optimizer = make(model)
         scheduler = schedule and schedule(optimizer)
         if trains == "solver":
-            solver_of(model, optimizer, batches, scheduler=scheduler).solve()
+            solver = solver_of(model, optimizer, batches, scheduler=scheduler)
+            solver.solve()
+            solver.close()
         else:
             by_hand(model, optimizer, batches, 10, scheduler)
         ends.append([model.state_dict(), model.run_state(), optimizer.state_dict(), batches.state_dict(),
@@ -210,6 +212,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, batches, part, opt
     assert resumed.solver.solve() == values
     assert_same(resumed.end, whole.end)
     assert list(resumed.solver.losses) == list(whole.solver.losses)
+    for run in (whole, stopped, resumed):
+        run.solver.close()
 
 
 def test_a_rate_set_in_a_callback_is_resumed(tmp_path):
@@ -231,6 +235,34 @@ def test_a_rate_set_in_a_callback_is_resumed(tmp_path):
             solver.snapshot()
         ends.append({**model.state_dict(), **optimizer.state_dict()})
     assert_same(*ends)
+
+
+def test_batches_with_the_steps_first():
+    """(steps, records, inputs); a smaller last batch needs another net."""
+    def collate(records):
+        x, y = zip(*records, strict=True)
+        return np.stack(x, axis=1), np.array(y)
+
+    class Last(nn.Module):
+        def __init__(self):
+            self.lstm, self.scores = nn.LSTM(3, 5), nn.Linear(5, CLASSES)
+
+        def forward(self, x, cont=None):
+            return self.scores(self.lstm(x)[-1])
+    sequences, ends = ArrayDataset(X.reshape(RECORDS, 4, 3), Y), []
+    for trains in ("solver", "loop"):
+        model = Last().to("cpu")
+        optimizer, batches = sgd(model), DataLoader(sequences, 16, collate=collate, drop_last=True)
+        if trains == "solver":
+            solver_of(model, optimizer, batches).solve()
+        else:
+            by_hand(model, optimizer, batches, 10)
+        ends.append(model.state_dict())
+    assert_same(*ends)
+    model = Last().to("cpu")
+    with pytest.raises(md.ConfigError, match="the last batch of an epoch has 2 records in place of 16, and "
+                       "for it the forward of Last describes no net: .* let the loader drop_last"):
+        solver_of(model, sgd(model), DataLoader(sequences, 16, collate=collate))
 
 
 # -- losses and metrics --------------------------------------------------------------------------------------
@@ -376,10 +408,17 @@ def test_recurrent_states_begin_anew_or_go_on(tmp_path, stateful):
     assert_same(end, {**model.state_dict(), **optimizer.state_dict(), **model.run_state()})
 
 
-def test_statistics_of_norms_are_those_of_the_model():
+@in_turn("frozen", [False, True])
+def test_statistics_of_norms_are_those_of_the_model(frozen):
+    """Also where a norm alone is in eval mode, and its layer is not trained."""
     ends = []
     for trains in ("solver", "loop"):
         model = nn.Sequential(nn.Linear(INPUTS, 8), nn.BatchNorm(8), nn.Linear(8, CLASSES)).to("cpu")
+        if frozen:
+            by_hand(model, sgd(model), loader(), 2)
+            model[1].eval()
+            model[0].requires_grad_(False)
+        model.draw_from(0)
         optimizer = sgd(model)
         if trains == "solver":
             solver_of(model, optimizer, test=loader(False, 20), ema_decay=0.5).solve()
@@ -455,6 +494,7 @@ def test_a_record_that_cannot_be_read_is_named_and_costs_nothing(workers):
         solver.solve()
     assert model.iteration == optimizer.param_groups[0].iteration == solver.iteration < 10
     solver.solve()
+    solver.close()
     by_hand(other, sgd(other), loader(), 10)
     assert_same(model.state_dict(), other.state_dict())
 
