@@ -22,7 +22,7 @@ _SAID = {"model": ("net", "net_param", "train_net", "train_net_param", "train_st
                        "regularization_type", "decay_axes", "type", "solver_type"),
          "scheduler": ("lr_policy", "gamma", "power", "stepsize", "stepvalue", "warmup_iter", "min_lr",
                        "max_lr", "pct_start"),
-         "seed": ("random_seed",),
+         "model's method set_seed, called before an optimizer is made,": ("random_seed", "seed"),
          "model, whose method `to` moves it": ("solver_mode", "device_id", "precision")}
 _SAYS = {field: what for what, fields in _SAID.items() for field in fields}
 

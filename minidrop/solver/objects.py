@@ -45,11 +45,9 @@ class Objects(Source):
 
     def __init__(self, model: Module, loss: Callable[..., Any], optimizer: Any, train: DataLoader,
                  test: DataLoader | None, scheduler: Any, metrics: Mapping[str, Callable[..., Any]],
-                 inputs: int, early_stopping: EarlyStopping | None, seed: int | None,
-                 max_iter: int | None, epochs: float | None, settings: Mapping[str, Any]):
+                 inputs: int, early_stopping: EarlyStopping | None, max_iter: int | None,
+                 epochs: float | None, settings: Mapping[str, Any]):
         check_types(model, loss, optimizer, train, test, scheduler, metrics, early_stopping)
-        if seed is not None:
-            model.set_seed(seed)
         if model.seed < 0:
             raise ConfigError(f"Solver.of: expected the seed of the model to be 0 or more, got {model.seed}")
         self.model, self.optimizer, self.scheduler, self.loader = model, optimizer, scheduler, train
@@ -169,7 +167,7 @@ class Objects(Source):
 def solver_of(cls: type[Own], model: Module, loss: Callable[..., Any], optimizer: Any, train: DataLoader,
               test: DataLoader | None = None, *, scheduler: Any = None, max_iter: int | None = None,
               epochs: float | None = None, metrics: Mapping[str, Callable[..., Any]] | None = None,
-              inputs: int = 1, early_stopping: EarlyStopping | None = None, seed: int | None = None,
+              inputs: int = 1, early_stopping: EarlyStopping | None = None,
               snapshot_prefix: str | PathLike | None = None, dropout: str | None = None,
               **settings: Any) -> Own:
     """Return a Solver that trains a module with a loss, an optimizer and a loader.
@@ -188,9 +186,10 @@ def solver_of(cls: type[Own], model: Module, loss: Callable[..., Any], optimizer
     loss: a module, or a function of Tensors that returns one number. metrics: {name: the same}, which tests
     compute besides the loss, averaged over the records; a function may return a float. test: a loader that
     tests read whole, each record once, every test_interval iterations (an epoch, unless it is given).
-    max_iter or epochs: how far to train, counted from the beginning. seed: as Module.set_seed.
-    early_stopping: an EarlyStopping. dropout: as in `Solver`. settings: fields of a solver file that no
-    object stands for: display, test_interval, snapshot, iter_size, clip_gradients, ema_decay, ...
+    max_iter or epochs: how far to train, counted from the beginning. early_stopping: an EarlyStopping.
+    dropout: as in `Solver`. settings: fields of a solver file that no object stands for: display,
+    test_interval, snapshot, iter_size, clip_gradients, ema_decay, log_gradient_norm, ... Drops follow from
+    the model's seed, see Module.set_seed.
 
     The solver begins where the objects stand: at the optimizer's number of steps, the loader's place, the
     weights as they are. They move with it, so that a loop written by hand can go on from there. The model is
@@ -203,5 +202,5 @@ def solver_of(cls: type[Own], model: Module, loss: Callable[..., Any], optimizer
     if snapshot_prefix is not None:
         settings["snapshot_prefix"] = fspath(snapshot_prefix)
     objects = Objects(model, loss, optimizer, train, test, scheduler, metrics or {}, inputs, early_stopping,
-                      seed, max_iter, epochs, settings)
+                      max_iter, epochs, settings)
     return cls(objects, dropout=dropout, device=model.backend, dtype=model.dtype)

@@ -144,6 +144,29 @@ def test_it_equals_a_loop_by_hand(make, schedule):
         assert_same(one, other)
 
 
+def test_clipping_and_passes_of_several_batches_equal_a_loop_up_to_rounding():
+    model, other, loss = mlp(), mlp(), nn.CrossEntropyLoss()
+    solver_of(model, sgd(model), loader(False, 10), clip_gradients=0.3, max_iter=5).solve()
+    optimizer = sgd(other)
+    for x, y in loader(False, 10):
+        loss(other(x), y).backward()
+        assert optim.clip_grad_norm(other.parameters(), 0.3) > 0.3
+        optimizer.step()
+    for name, array in other.state_dict().items():
+        np.testing.assert_allclose(model.state_dict()[name], array, rtol=1e-4, atol=1e-6)
+    model, other = mlp(), mlp()
+    batches = loader(False, 10)
+    solver_of(model, sgd(model), batches, iter_size=2, max_iter=5).solve()
+    assert model.iteration == 10 and batches.epoch == 2
+    optimizer = sgd(other)
+    for i, (x, y) in enumerate([*loader(False, 10), *loader(False, 10)]):
+        loss(other(x), y).backward(0.5)
+        if i % 2:
+            optimizer.step()
+    for name, array in other.state_dict().items():
+        np.testing.assert_allclose(model.state_dict()[name], array, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("first", ["solver", "loop"])
 def test_a_loop_by_hand_goes_on_from_a_solver_and_the_other_way_round(first):
     ends = []
@@ -599,7 +622,8 @@ MISTAKES = [
     (lambda: broken(max_iter=None, epochs=1, train=stream()()), "not know how many batches an epoch has"),
     (lambda: broken(test=loader(), train=stream()()), "say by test_interval"),
     (lambda: broken(base_lr=0.1), "base_lr is no setting here; the optimizer says it"),
-    (lambda: broken(random_seed=1), "random_seed is no setting here; the seed says it"),
+    (lambda: broken(random_seed=1), "random_seed is no setting here; the model's method set_seed"),
+    (lambda: broken(seed=1), "seed is no setting here; the model's method set_seed, called before"),
     (lambda: broken(test_intervall=1), "has no field 'test_intervall'; did you mean 'test_interval'"),
     (lambda: broken(clip_gradients="much"), "Solver.of: 'clip_gradients' takes a number, got 'much'"),
     (lambda: broken(inputs=3), "inputs: expected a number of the 2 arrays of a batch, got 3"),
