@@ -25,6 +25,7 @@ from minidrop.data.idx import read_idx
 from minidrop.data.image_list import ImageList, ImageRecords
 from minidrop.data.iterable import GeneratorDataset, IterableDataset
 from minidrop.data.loader import DataLoader
+from minidrop.data.loader_batches import LoaderBatches
 from minidrop.data.parallel import ParallelBatches
 from minidrop.data.prefetch import Prefetcher
 from minidrop.data.records import ArrayRecords, Records
@@ -39,8 +40,8 @@ from minidrop.data.vocabulary import Vocabulary
 
 __all__ = ["ArrayDataset", "ArrayRecords", "Batches", "CSVDataset", "DATA_SETS", "DataLoader", "Dataset",
            "DatumRecords", "Encoded", "GeneratorDataset", "HDF5Dataset", "HDF5Records", "IDXDataset",
-           "ImageFolder", "ImageList", "ImageRecords", "IterableDataset", "MNIST", "MappedDataset",
-           "ParallelBatches", "Prefetcher", "RandomStreams", "Records", "RecordsDataset",
+           "ImageFolder", "ImageList", "ImageRecords", "IterableDataset", "LoaderBatches", "MNIST",
+           "MappedDataset", "ParallelBatches", "Prefetcher", "RandomStreams", "Records", "RecordsDataset",
            "SentenceVocabulary", "Sentences", "SequenceDataset", "Subset", "TaggedSentences", "TaggedText",
            "TaggedVocabulary", "Text", "TextDataset", "TextStreams", "Vocabulary", "VocabularyPair",
            "cache_dir", "find_database", "find_source", "how_to_make", "new_database", "open_database",

@@ -84,7 +84,14 @@ class DataLoader:
         self._next_epoch, self._resumed = epoch + 1, 0
         self._position = epoch, batch
         self._newest += 1
-        running = _Epoch(self, self._newest, epoch, batch, self._reads(epoch))
+        return self._begun(self._newest, epoch, batch)
+
+    def iterate(self, epoch: int, batch: int = 0) -> Iterator[Any]:
+        """Return an iterator over an epoch from one of its batches on; where the loader stands stays."""
+        return self._begun(_NO_NUMBER, epoch, batch)
+
+    def _begun(self, number, epoch, batch):
+        running = _Epoch(self, number, epoch, batch, self._reads(epoch))
         self._running.add(running)
         return running
 
@@ -129,8 +136,22 @@ class DataLoader:
         epoch, batch = (_whole(f"{name} in the state", state[name], 0) for name in ("epoch", "batch"))
         if self.records is not None and batch > len(self):
             raise DataError(f"DataLoader: expected a state within {len(self)} batches, got batch {batch}")
+        self.seek(epoch, batch)
+
+    def seek(self, epoch: int, batch: int = 0) -> None:
+        """Let the next iterator begin with a batch of an epoch. Iterators that are there are left alone."""
         self._next_epoch, self._resumed, self._position = epoch, batch, (epoch, batch)
         self._newest += 1
+
+    def where(self, epoch: int, batch: int, place: int) -> str:
+        """Describe record `place` of a batch, for messages; "" if it cannot be told, as for shuffled
+        streams."""
+        number = batch * self.batch_size + place
+        if isinstance(self.dataset, IterableDataset):
+            return "" if self.shuffle else self.dataset.where(epoch, number)
+        order = self.dataset.order(self.shuffle, self.seed)
+        index = next(iter(order.runs(epoch, number, number + 1)), None) if number < len(order) else None
+        return "" if index is None else self.dataset.where(int(index[0]))
 
     def close(self) -> None:
         """End all threads; iterators that are there raise DataError. New ones may be made."""
@@ -168,6 +189,9 @@ class DataLoader:
         reads = _Reads(self.dataset, self.dataset.order(self.shuffle, self.seed), epoch, self.batch_size,
                        len(self), self._group, self._join)
         return reads.read, self._group, -(-self.prefetch // self._group)
+
+
+_NO_NUMBER = -1        # of an iterator that never is the newest
 
 
 class _Epoch:

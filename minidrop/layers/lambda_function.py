@@ -28,7 +28,7 @@ class Lambda(Layer):
 
     No file can hold a function: md.nn.Lambda hands it over, alone or Measured. Gradients flow as its own
     operations say. It gets dense bottoms, and its results must have the shapes that they have for bottoms of
-    zeros.
+    zeros; of a batch with fewer records, shapes that differ in their number alone.
     """
 
     bottoms = (0, None)
@@ -43,6 +43,7 @@ class Lambda(Layer):
                               "with md.nn.Lambda, or write a layer of your own (md.register_layer)")
         known = isinstance(handed, Measured)
         self.function = handed.function if known else handed
+        self.records = shapes[0][0] if shapes and shapes[0] else None
         self.shapes = (handed.tops if known and handed.bottoms == list(shapes)
                        else shapes_of(self.function, shapes, self.context.backend, self.context.dtype))
         return self.shapes
@@ -53,10 +54,17 @@ class Lambda(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         tops = as_tensors(self.function(*bottoms))
         shapes = [tuple(top.shape) for top in tops]
-        if shapes != self.shapes:
+        if shapes != self.shapes and shapes != self._shapes_for(bottoms):
             raise ShapeError(f"the function gives {shapes}, but {self.shapes} for bottoms of zeros; shapes "
                              f"must not depend on values: run such code in a Module with traced = False")
         return tops
+
+    def _shapes_for(self, bottoms):
+        """Return the shapes of the tops where the first bottom has another number of records."""
+        if self.records is None:
+            return self.shapes
+        return [(bottoms[0].shape[0], *shape[1:]) if shape[:1] == (self.records,) else shape
+                for shape in self.shapes]
 
 
 def shapes_of(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], backend: Any,

@@ -10,7 +10,7 @@ Images are (N, C, H, W), sequences (steps, streams, units), as everywhere in min
 
 from minidrop.nn.containers import ModuleDict, ModuleList, Sequential
 from minidrop.nn.layer import Lambda, Layer, Weight
-from minidrop.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss
+from minidrop.nn.losses import Accuracy, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss
 from minidrop.nn.module import Module
 from minidrop.nn.operations import concat, maximum
 from minidrop.nn.products import (
@@ -51,10 +51,10 @@ from minidrop.nn.simple import (
 )
 from minidrop.nn.symbol import Symbol, TraceError
 
-__all__ = ["ApproxDropout", "Attention", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm", "Conv1d", "Conv2d",
-           "ConvTranspose2d", "CrossEntropyLoss", "DropConnect", "Dropout", "ELU", "Embedding", "Flatten",
-           "GELU", "GRU", "GaussianDropout", "Identity", "L1Loss", "LRN", "LSTM", "Lambda", "Layer",
-           "LayerNorm", "Linear", "MSELoss", "MaxPool2d", "Module", "ModuleDict", "ModuleList",
+__all__ = ["Accuracy", "ApproxDropout", "Attention", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm", "Conv1d",
+           "Conv2d", "ConvTranspose2d", "CrossEntropyLoss", "DropConnect", "Dropout", "ELU", "Embedding",
+           "Flatten", "GELU", "GRU", "GaussianDropout", "Identity", "L1Loss", "LRN", "LSTM", "Lambda",
+           "Layer", "LayerNorm", "Linear", "MSELoss", "MaxPool2d", "Module", "ModuleDict", "ModuleList",
            "MultiHeadAttention", "PReLU", "Permute", "Position", "RMSNorm", "RNN", "ReLU", "Recurrent",
            "Reshape", "Rotary", "Scale", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Swish",
            "Symbol", "Tanh", "TraceError", "Weight", "concat", "maximum"]

@@ -48,7 +48,7 @@ class Built:
             outputs = trace.finish(found)
         module.check_placed(trace.params)
         self.net = Net(NetConfig.of(trace.message, trace.message.name), phase, backend, dtype, module.seed,
-                       share=trace.params, handed=trace.functions)
+                       share=trace.params, handed=trace.handed)
         for layer, own in trace.params.items():
             for name, parameter in own.items():
                 if self.net.params[layer][name] is not parameter:

@@ -1,4 +1,4 @@
-"""Losses as modules: called with Tensors, or as the end of a module's forward."""
+"""Losses, and the accuracy, as modules: called with Tensors, or as the end of a module's forward."""
 
 from __future__ import annotations
 
@@ -79,6 +79,18 @@ class L1Loss(_Distance):
 
     def cost(self, difference: Symbol) -> Symbol:
         return abs(difference)
+
+
+class Accuracy(Layer):
+    """The share of labels that are among the top_k highest scores. A layer Accuracy.
+
+    axis: that of the classes, for scores (N, classes, ...) 1. ignore_label: places with this label do not
+    count.
+    """
+
+    def __init__(self, top_k: int = 1, axis: int = 1, ignore_label: int | None = None, *,
+                 name: str | None = None):
+        super().__init__("Accuracy", top_k=top_k, axis=axis, ignore_label=ignore_label, name=name)
 
 
 def _loss(reduction: str, known: dict[str, str], **settings: Any) -> dict[str, Any]:

@@ -185,6 +185,10 @@ class Module(Tree, State):
                                       f"{self.backend.name}; call its method `to` once all modules are there")
 
     # -- training --------------------------------------------------------------------------------------------
+    def draw_from(self, iteration: int) -> None:
+        """Let the next call in training draw the patterns of this iteration, and count on from it."""
+        self.iteration = int(iteration)
+
     def train(self: Own, mode: bool = True) -> Own:
         """Let drops act, and norms read the batch, in this module and all below; returns it."""
         for module in self.modules():

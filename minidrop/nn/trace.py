@@ -14,11 +14,13 @@ from minidrop.config.spec import set_layer
 from minidrop.errors import ShapeError
 from minidrop.layers.lambda_function import Measured, shapes_of
 from minidrop.net import build_graph
+from minidrop.nn.beginning import beginning, check_begins
 from minidrop.nn.structure import leaves_of
 from minidrop.nn.symbol import REMEDY, Symbol, TraceError
 
 if TYPE_CHECKING:
     from minidrop.autograd import Parameter
+    from minidrop.data import LoaderBatches
     from minidrop.layers import Context
     from minidrop.net.graph import Graph
     from minidrop.nn.layer import Layer
@@ -58,16 +60,20 @@ class Trace:
     """The net that a module's forward describes, one layer after the other.
 
     message: the NetParameter. inputs: the blobs of the arguments. constants: {blob: array} of inputs that are
-    always the same. functions: {layer: Measured} of its Lambdas. params: {layer: {name: Parameter}}.
-    applied: [(layer name, module, which of its uses)].
+    always the same. handed: {layer: Measured} of its Lambdas, {layer: batches} of what reads a loader.
+    params: {layer: {name: Parameter}}. applied: [(layer name, module, which of its uses)].
+
+    besides: further modules that add to the net, such as a loss. carries: whether the net carries recurrent
+    states on from pass to pass, as that of a Solver; what is not `stateful` is then told to begin anew.
     """
 
-    def __init__(self, root: Module, context: Context):
+    def __init__(self, root: Module, context: Context, besides: Sequence[Module] = (), carries: bool = False):
         self.root, self.context = root, context
         self.message = NetParameter(name=type(root).__name__)
         self.inputs: list[str] = []
         self.constants: dict[str, Any] = {}
-        self.functions: dict[str, Measured] = {}
+        self.handed: dict[str, Any] = {}
+        self.carries = carries
         self.params: dict[str, dict[str, Parameter]] = {}
         self.applied: list[tuple[str, Layer, int]] = []
         self._read: dict[str, bool] = {}                # {blob: whether a layer reads it}
@@ -75,7 +81,7 @@ class Trace:
         self._names: dict[str, Layer] = {}              # {name: the module whose name it is}
         self._uses: dict[int, list] = {}                # {id(Parameter): [(message, place, shared name)]}
         self._scopes: list[Module] = []
-        self._inside = {id(module) for module in root.modules()}
+        self._inside = {id(module) for one in (root, *besides) for module in one.modules()}
 
     # -- modules ---------------------------------------------------------------------------------------------
     @contextmanager
@@ -128,7 +134,11 @@ class Trace:
         if training != (self.context.phase == "TRAIN"):
             settings["phase"] = "TRAIN" if training else "TEST"
         settings = module.settings | settings
+        if self.carries and not module.stateful:
+            bottoms = beginning(self, module, bottoms, settings)
         symbols, message, graph = self._added(module.type, name, bottoms, tops, settings)
+        if self.carries:
+            check_begins(module, graph.nodes[-1].layer)
         specs = graph.nodes[-1].layer.parameter_specs()
         if specs:
             if not inside:
@@ -170,7 +180,7 @@ class Trace:
         context, shapes = self.context, [self.checked(bottom).shape for bottom in bottoms]
         with _entered(None, measuring=True):
             tops = shapes_of(function, shapes, context.backend, context.dtype)
-        self.functions[name] = Measured(function, shapes, tops)
+        self.handed[name] = Measured(function, shapes, tops)
         return self._added("Lambda", name, bottoms, len(tops), {})[0]
 
     def input(self, name: str, shape: Sequence[int]) -> Symbol:
@@ -178,6 +188,19 @@ class Trace:
         blob = _free(name, self._read)
         self.inputs.append(blob)
         return self._input(blob, shape)
+
+    def data(self, name: str, blobs: Sequence[str], batches: LoaderBatches,
+             shapes: Sequence[tuple[int, ...]]) -> list[Symbol]:
+        """Add the layer that reads the batches of a loader; returns a Symbol of each array."""
+        name = self._free(name)
+        self.handed[name] = batches
+        found = []
+        for blob, shape in zip(blobs, shapes, strict=True):
+            blob = _free(blob, self._read)
+            self._read[blob] = False
+            found.append(Symbol(self, blob, shape))
+        set_layer(self.message.layer.add(), "LoaderData", {"name": name, "top": [one.blob for one in found]})
+        return found
 
     def constant(self, name: str, array: Any) -> Symbol:
         """Add an input that is the same in every pass."""
@@ -203,7 +226,7 @@ class Trace:
         message = self.message.layer.add()
         set_layer(message, type, {"name": name, "bottom": blobs, "top": names} | settings)
         graph = probe(message, {bottom.blob: bottom.shape for bottom in bottoms},
-                      replace(self.context, handed=self.functions), self.message.name)[1]
+                      replace(self.context, handed=self.handed), self.message.name)[1]
         self._read.update(dict.fromkeys(blobs, True), **dict.fromkeys(names, False))
         symbols = tuple(Symbol(self, ref.name, graph.shapes[ref]) for ref in graph.nodes[-1].tops)
         return symbols[0] if tops == 1 else symbols, message, graph
@@ -239,6 +262,23 @@ class Trace:
                     message.param.add()
                 message.param[place].name = uses[0][2]
         return [found[symbol.blob] for symbol in outputs]
+
+    def rename(self, blob: str, name: str) -> dict[str, str]:
+        """Call a blob by a name; returns {old: new name} of it, and of another one that had the name."""
+        changed = {blob: name}
+        if name != blob and name in self._read:
+            changed[name] = _free(name, self._read)
+            self._rename(name, changed[name])
+        self._rename(blob, name)
+        return changed
+
+    def _rename(self, blob, name):
+        self._read[name] = self._read.pop(blob)
+        if blob in self.constants:
+            self.constants[name] = self.constants.pop(blob)
+        for layer in self.message.layer:
+            for blobs in (layer.bottom, layer.top):
+                blobs[:] = [name if one == blob else one for one in blobs]
 
 
 def _free(name, taken):

@@ -44,7 +44,11 @@ class Scheduler:
 
     def step(self) -> None:
         """Go on to the next iteration, and set its learning rates."""
-        self.iteration += 1
+        self.seek(self.iteration + 1)
+
+    def seek(self, iteration: int) -> None:
+        """Go to an iteration, and set its learning rates."""
+        self.iteration = iteration
         self._apply()
 
     def state_dict(self) -> dict[str, np.ndarray]:

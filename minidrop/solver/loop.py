@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from minidrop.autograd import Parameter, Tensor
-from minidrop.config import SolverConfig, SolverParameter, load_solver
+from minidrop.backend import Backend
+from minidrop.config import load_solver
 from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError, fits_into_memory
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
@@ -20,26 +21,25 @@ from minidrop.solver import caffe_state, show, state
 from minidrop.solver.averages import averages_of, begin, permute, tested_weights
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import warn_of_best, warn_of_ignored
-from minidrop.solver.early_stopping import EarlyStopping
 from minidrop.solver.evaluation import TestStopped, run_test
 from minidrop.solver.events import Event, small_outputs, small_values, stateful, tell
 from minidrop.solver.loss_scale import LossScale
-from minidrop.solver.lr_policy import learning_rate
-from minidrop.solver.prepare import as_solver_config, built_nets, chosen_device, net_of, prepared_nets
+from minidrop.solver.objects import solver_of
+from minidrop.solver.prepare import built_nets, chosen_device, prepared_nets
+from minidrop.solver.source import Description, as_source
 from minidrop.solver.steps import EagerSteps
-from minidrop.solver.updater import Updater
 from minidrop.solver.written import Written
 
 
 class Solver:
     """Trains `net`, tests `test_nets`, writes snapshots. Use `step`, or `solve` for the whole run.
 
-    `source`: a SolverConfig, a SolverParameter or the path of a solver file. `overrides`: {"base_lr": 0.05}
-    or ["layer.drop1.approx_dropout_param.dropout_ratio=0.3"]. `dropout`: None, "conventional", "approx" or
-    "approx:FAMILY", to which every drop layer is converted. `device`: "auto" follows solver_mode and
-    falls back to the CPU. `level`, `stages`: of the train net. `snapshot_prefix`, `precision` (of products on
-    a GPU): instead of the file's; with float16 the gradients are scaled (see `LossScale`). Raises one
-    ConfigError with every mistake in the solver file and its nets.
+    `source`: a SolverConfig, a SolverParameter or the path of a solver file; `of` takes Python objects.
+    `overrides`: {"base_lr": 0.05} or ["layer.drop1.approx_dropout_param.dropout_ratio=0.3"]. `dropout`: None,
+    "conventional", "approx" or "approx:FAMILY", to which every drop layer is converted. `device`: "auto"
+    follows solver_mode and falls back to the CPU. `level`, `stages`: of the train net. `snapshot_prefix`,
+    `precision` (of products on a GPU): instead of the file's; with float16 the gradients are scaled (see
+    `LossScale`). Raises one ConfigError with every mistake in the solver file and its nets.
 
     On a GPU iterations are captured (see `CapturedSteps`) unless capture_steps is false. Then an error is
     raised some iterations after the one that caused it, by the first call that needs a result; weights and
@@ -47,14 +47,11 @@ class Solver:
 
     Without a prefix, snapshots are only written every `snapshot` iterations and by `snapshot()`, into the
     working folder. `stop()` ends training after the current iteration, also from a callback (see `Event`).
-
     `initial_weights`: False leaves the files that `weights` names unread, for a solver to be restored.
     `skip_mismatched`: their arrays of other shapes are left out, with a warning for each.
-
     `ema`: with ema_decay the averages of the weights (see EMA), which begin as the weights before the first
     iteration. Statistics that layers keep, such as BatchNorm's, are as they are. `early_stopping`: what the
     solver file says of it, a callback.
-
     `choices` is (train, tests): the NetChoice of each net, overrides applied. `settings` is the resolved
     SolverParameter. `steps` runs the iterations.
 
@@ -67,13 +64,15 @@ class Solver:
     last_snapshot: Path | None = None
     _stopping = False
     __repr__ = show.described
+    of = classmethod(solver_of)
 
-    def __init__(self, source: SolverConfig | SolverParameter | str | PathLike,
-                 overrides: Mapping | Sequence[str] = (), dropout: str | None = None, device: str = "auto",
-                 dtype: str = "float32", level: int | None = None, stages: Sequence[str] = (),
+    def __init__(self, source: Description, overrides: Mapping | Sequence[str] = (),
+                 dropout: str | None = None, device: str | Backend = "auto", dtype: str = "float32",
+                 level: int | None = None, stages: Sequence[str] = (),
                  snapshot_prefix: str | PathLike | None = None, precision: str | None = None,
                  initial_weights: bool = True, skip_mismatched: bool = False):
-        self.config = as_solver_config(source)
+        self.source = as_source(source)
+        self.config = self.source.config
         dropout, mistakes = dropout and dropout_kind(dropout), []
         train, tests = prepared_nets(self.config, overrides, precision, dropout, level, stages, mistakes)
         self.settings = self.config.message
@@ -91,11 +90,10 @@ class Solver:
         seed = self.settings.random_seed
         self.build(seed if seed >= 0 else secrets.randbits(31), mistakes)
         warn_of_best(self.config, self.test_nets)
-        self.early_stopping = EarlyStopping.of(self.settings)
-        if self.early_stopping is not None:
-            self.add_callback(self.early_stopping)
+        self.early_stopping = self.source.early_stopping(self.settings)
         if initial_weights:
             self.load_initial_weights(skip_mismatched)
+        self.source.begin(self)
 
     @classmethod
     def from_file(cls, path: str | PathLike, overrides: Mapping | Sequence[str] = (),
@@ -111,8 +109,8 @@ class Solver:
         """
         train, tests = self.choices
         nets = built_nets(self.config, (train, *tests), partial(
-            net_of, device=self.device, dtype=self.dtype, seed=seed, precision=self.settings.precision),
-            mistakes)
+            self.source.net, device=self.device, dtype=self.dtype, seed=seed,
+            precision=self.settings.precision), mistakes)
         if self._nets:
             self.steps.close()
             for old, new in zip(self._nets, nets, strict=True):     # references to a net stay valid
@@ -120,7 +118,7 @@ class Solver:
         self._nets = self._nets or nets
         self.net, *self.test_nets = self._nets
         self.seed = seed
-        self.updater = Updater(self.settings, self.net)
+        self.updater = self.source.updater(self.settings, self.net)
         self.ema = averages_of(self)
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
         self.iteration = 0
@@ -187,7 +185,8 @@ class Solver:
     def _running(self):
         """Within this context TestStopped ends the iterations; no reader thread outlives an error."""
         try:
-            yield
+            with self.source.running(self):
+                yield
         except TestStopped:
             pass
         except BaseException:
@@ -255,7 +254,7 @@ class Solver:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the current iteration."""
-        return learning_rate(self.settings, self.iteration)
+        return self.source.learning_rate(self.settings, self.iteration)
 
     @property
     def losses(self) -> deque[float]:
@@ -324,14 +323,15 @@ class Solver:
         """
         with suppress(CaptureError, DataError, NonFiniteError):       # of iterations that no longer count
             self.settle()
-        if not caffe_state.is_own(path):
+        if caffe_state.is_own(path):
+            state.restore(self, path)
+            self.last_snapshot, self._snapshot_iteration = Path(path), self.iteration
+            self.written.recall(Path(self.snapshot_prefix), self.iteration)
+            self.written.add(Path(path), self.smoothed_loss)
+        else:
             caffe_state.restore(self, path)
             self.last_snapshot = self._snapshot_iteration = None
-            return
-        state.restore(self, path)
-        self.last_snapshot, self._snapshot_iteration = Path(path), self.iteration
-        self.written.recall(Path(self.snapshot_prefix), self.iteration)
-        self.written.add(Path(path), self.smoothed_loss)
+        self.source.follow(self)
 
     def save_solverstate(self, path: str | PathLike) -> Path:
         """Write a .solverstate(.h5) for Caffe and its .caffemodel(.h5) beside it, whose path it returns."""

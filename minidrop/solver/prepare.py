@@ -7,7 +7,7 @@ from functools import partial
 from os import PathLike
 from typing import Any
 
-from minidrop.backend import cuda_devices
+from minidrop.backend import Backend, cuda_devices
 from minidrop.config import (
     NetChoice,
     SolverConfig,
@@ -78,14 +78,14 @@ def built_nets(config: SolverConfig, choices: Sequence[NetChoice | None],
     return sound
 
 
-def net_of(choice: NetChoice, share: Net | None, **options: Any) -> Net:
+def net_of(choice: NetChoice, share: Any, **options: Any) -> Net:
     """Return the net that a solver trains or tests; `share` and options as for `Net`."""
     phase = "TRAIN" if choice.iterations is None else "TEST"
     return Net(choice.config, phase, level=choice.state.level, stages=tuple(choice.state.stage), share=share,
                **options)
 
 
-def chosen_device(settings: SolverParameter, device: str) -> str:
+def chosen_device(settings: SolverParameter, device: str | Backend) -> str | Backend:
     """Return the device to use; "auto" follows solver_mode and falls back to the CPU."""
     if device != "auto":
         return device

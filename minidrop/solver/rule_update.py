@@ -31,6 +31,13 @@ class RuleUpdate:
         with fits_into_memory(f"{name}: what the solver keeps of it"):
             return [self.backend.xp.zeros_like(self.parameters[name].data) for _ in range(self.rule.slots)]
 
+    @property
+    def constants(self) -> tuple:
+        """The numbers of an update that no policy changes between iterations."""
+        return (self.decay, self.l1, *vars(self.rule).values(),
+                *map(self.multiples, self.parameters.values()),
+                *(parameter.requires_grad for parameter in self.parameters.values()))
+
     def multiples(self, parameter: Parameter) -> tuple[float, float]:
         """Return (lr_mult, decay_mult) of a parameter; no decay acts on one of fewer axes than decay_axes."""
         return parameter.lr_mult, parameter.decay_mult if parameter.ndim >= self.decay_axes else 0.0
@@ -57,14 +64,6 @@ class RuleUpdate:
                 self.rule.update(self.backend, parameter, self.history[name], numbers[multiples],
                                  self.decay * multiples[1], self.l1, scale)
             parameter.clear_grad()
-
-    def permute(self, parameter: Parameter, axis: int, order: np.ndarray) -> None:
-        """Permute one axis of a parameter and of its history: new[i] = old[order[i]]."""
-        history = next((self.history[name] for name, own in self.parameters.items() if own is parameter), [])
-        with self.backend.active():
-            places = self.backend.asarray(order)
-            for array in (parameter.data, *history):
-                array[...] = self.backend.xp.take(array, places, axis=axis)
 
 
 def gradient_norm(backend: Backend, parameters: Iterable[Parameter], exact: bool = True) -> float:

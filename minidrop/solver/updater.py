@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from minidrop.autograd import Parameter
 from minidrop.config import SolverParameter, decimal
 from minidrop.errors import CaptureError, NonFiniteError
 from minidrop.net import Net
@@ -15,30 +17,60 @@ from minidrop.solver.rule_update import (
     gradient_norm,
     nonfinite_gradient,
 )
-from minidrop.solver.rules import get_rule
+from minidrop.solver.rules import UpdateRule, get_rule
 
 
-class Updater(RuleUpdate):
-    """The update rule of a SolverParameter with its history for every trained parameter of a net.
+class Updater:
+    """What updates the parameters of a net: groups of them, each with a rule and its history.
 
-    `history["layer/name"]` is a list of arrays shaped like the parameter, zero at first; snapshots keep
-    them. `shows_norm`: whether the norm of the gradients has to be right also where nothing is clipped.
+    `parameters` and `history` are of all groups, by "layer/name": history["layer/name"] is a list of arrays
+    shaped like the parameter, zero at first; snapshots keep them. `shows_norm`: whether the norm of the
+    gradients has to be right also where nothing is clipped. `rates`: function(lr) that gives the learning
+    rate of each group where that of the first is lr; by default all have the same. Without groups, all that
+    is trained in the net is one, with the rule of the settings.
     """
 
-    def __init__(self, settings: SolverParameter, net: Net):
-        super().__init__(get_rule(settings), net.backend,
-                         {name: p for name, p in net.parameters().items() if p.requires_grad},
-                         decimal(settings.weight_decay), settings.regularization_type == "L1",
-                         settings.decay_axes)
+    def __init__(self, settings: SolverParameter, net: Net, groups: Sequence[RuleUpdate] | None = None,
+                 rates: Callable[[float], Sequence[float]] | None = None):
+        if groups is None:
+            trained = {name: p for name, p in net.parameters().items() if p.requires_grad}
+            groups = [RuleUpdate(get_rule(settings), net.backend, trained, decimal(settings.weight_decay),
+                                 settings.regularization_type == "L1", settings.decay_axes)]
+        self.backend, self.groups, self.rates = net.backend, list(groups), rates
+        own = {id(p): group.history[name] for group in groups for name, p in group.parameters.items()}
+        self.parameters = {name: p for name, p in net.parameters().items() if id(p) in own}
+        self.history = {name: own[id(p)] for name, p in self.parameters.items()}
         self.clip = decimal(settings.clip_gradients)
         self.shows_norm = settings.log_gradient_norm
 
     @property
+    def rule(self) -> UpdateRule:
+        """The rule of the first group; those of the others are of the same type."""
+        return self.groups[0].rule
+
+    @property
     def constants(self) -> tuple:
         """The numbers of an update that no policy changes between iterations."""
-        return (self.decay, self.l1, self.clip, *vars(self.rule).values(),
-                *map(self.multiples, self.parameters.values()),
-                *(parameter.requires_grad for parameter in self.parameters.values()))
+        return (self.clip, *(number for group in self.groups for number in group.constants))
+
+    def numbers(self, iteration: int, lr: float) -> dict[tuple, tuple[float, ...]]:
+        """Return {(group, lr_mult, decay_mult): numbers for its rule's formula} of an iteration."""
+        rates = [lr] * len(self.groups) if self.rates is None else self.rates(lr)
+        return {(i, *multiples): numbers for i, group in enumerate(self.groups)
+                for multiples, numbers in group.numbers(iteration, rates[i]).items()}
+
+    def update(self, numbers: Mapping[tuple, tuple], scale: float | np.ndarray = 1.0) -> None:
+        """Update all parameters by `scale` times their gradients, and clear those; see RuleUpdate.update."""
+        for i, group in enumerate(self.groups):
+            group.update({place[1:]: own for place, own in numbers.items() if place[0] == i}, scale)
+
+    def permute(self, parameter: Parameter, axis: int, order: np.ndarray) -> None:
+        """Permute one axis of a parameter and of its history: new[i] = old[order[i]]."""
+        history = next((self.history[name] for name, own in self.parameters.items() if own is parameter), [])
+        with self.backend.active():
+            places = self.backend.asarray(order)
+            for array in (parameter.data, *history):
+                array[...] = self.backend.xp.take(array, places, axis=axis)
 
     def apply(self, iteration: int, lr: float, iter_size: int = 1, norm: float | None = None) -> str | None:
         """Update the weights with the gradients of `iter_size` backward passes, and clear the gradients.
@@ -53,7 +85,7 @@ class Updater(RuleUpdate):
             self.update(self.numbers(iteration, lr), self._clip_scale(norm) / iter_size)
             return None
 
-    def apply_numbers(self, numbers: dict[tuple[float, float], tuple[np.ndarray, ...]],
+    def apply_numbers(self, numbers: Mapping[tuple, tuple[np.ndarray, ...]],
                       iter_size: int = 1) -> np.ndarray:
         """Update as `apply` does, without waiting for the device, for captured steps; returns `device_norm`.
 

@@ -156,7 +156,7 @@ ELSEWHERE = {       # read files; what they give to the device is what MemoryDat
     "ParallelTextData": "test_hdf5_and_text_data",
     "Data": "test_images_from_files", "ImageData": "test_images_from_files",
     "WindowData": "test_images_from_files", "HDF5Output": "test_images_from_files",
-    "Lambda": "layers/test_settings.py",
+    "Lambda": "layers/test_settings.py", "LoaderData": "solver/test_objects.py",
     "Python": "layers/test_python.py", "TaggedTextData": "layers/test_tagging.py"}
 
 

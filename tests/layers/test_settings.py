@@ -13,6 +13,7 @@ from nets import inputs, numbers
 import minidrop.layers
 from minidrop import ConfigError, Net, ShapeError, Tensor
 from minidrop.config import parse_net
+from minidrop.data import ArrayDataset, DataLoader, LoaderBatches
 from minidrop.functions import add, multiply
 from minidrop.layers import Layer, layer_class, register_layer
 
@@ -263,6 +264,14 @@ def test_lambda():
     np.testing.assert_array_equal(again.data, net.blobs["y"].data)
 
 
+def test_a_lambda_of_fewer_records():
+    net = lambda_net(lambda a, b: multiply(a, b), (4, 3), (4, 3))
+    assert net.forward(a=np.ones((2, 3)), b=np.ones((2, 3)))["y"].shape == (2, 3)
+    net = lambda_net(lambda a: Tensor(a.data.T), (4, 3))
+    with pytest.raises(ShapeError, match=r"the function gives \[\(3, 2\)\], but \[\(3, 4\)\]"):
+        net.forward(a=np.ones((2, 3)))
+
+
 def test_what_a_lambda_cannot_do():
     with pytest.raises(ConfigError, match="layer 'l' .Lambda.: a Lambda runs a Python function, which no "
                        "file can hold"):
@@ -273,6 +282,29 @@ def test_what_a_lambda_cannot_do():
     with pytest.raises(ShapeError, match=r"layer 'l' .*the function gives \[\(3, 4\)\], but \[\(2,\)\] for "
                        "bottoms of zeros; shapes must not depend on values"):
         net.forward(a=np.ones((3, 4)))
+
+
+def test_loader_data():
+    """It reads a loader that a net was handed, and can be sought in; no file can hold one."""
+    text = 'layer { name: "l" type: "LoaderData" top: "x" top: "target" }'
+    with pytest.raises(ConfigError, match="layer 'l' .LoaderData.: LoaderData reads a DataLoader, which no "
+                       "file can hold"):
+        Net(parse_net(text), device="cpu")
+    loader = DataLoader(ArrayDataset(numbers(7, 3), np.arange(7)), 3)
+    net = Net(parse_net(text), device="cpu",
+              handed={"l": LoaderBatches(loader, ["one", "two"])})
+    for n in (0, 1, 2, 3):
+        outputs = net.forward()
+        np.testing.assert_array_equal(outputs["x"].data, numbers(7, 3)[3 * (n % 3):][:3].astype("f"))
+        assert net.layers["l"].share == pytest.approx(1 / 3 if n == 2 else 1)
+        assert net.positions == {"l": n + 1}
+    net.seek(1)
+    assert net.forward()["target"].data.tolist() == [3, 4, 5]
+    assert net.layers["l"].record_of(2) == "record 5 of the ArrayDataset"
+    assert net.layers["l"].varies and net.layers["l"].place_settings()["records"] == 7
+    with net.one_pass() as batches:
+        assert batches == 3 and net.forward()["target"].data.tolist() == [0, 1, 2]
+    assert net.forward()["target"].data.tolist() == [6]
 
 
 def test_a_parameter_begins_as_its_filler_says():

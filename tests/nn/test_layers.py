@@ -131,6 +131,16 @@ def test_losses_against_torch(ours, theirs, x, target):
     np.testing.assert_allclose(model.weight.grad, weight.grad.numpy(), rtol=1e-7, atol=1e-10)
 
 
+def test_accuracy():
+    scores, labels = numbers(9, 5), np.arange(9) % 5
+    order = np.argsort(-scores, axis=1)
+    for k, ignored in ((1, None), (2, None), (3, 4)):
+        counts = labels != (-1 if ignored is None else ignored)
+        expected = (order[:, :k] == labels[:, None]).any(axis=1)[counts].mean()
+        got = nn.Accuracy(k, ignore_label=ignored).to("cpu", "float64")(scores, labels)
+        assert float(got) == pytest.approx(expected)
+
+
 # -- sequences -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_states_of_recurrent_modules(kind):

@@ -145,3 +145,15 @@ def test_states_that_do_not_fit_are_refused():
         with pytest.raises(SnapshotError, match=message):
             scheduler.load_state_dict({**scheduler.state_dict(), **change})
     assert own.lr == 0.5 and scheduler.iteration == 0
+
+
+def test_a_scheduler_goes_to_any_iteration():
+    """Rates and momentum there are those of so many steps."""
+    ones = [optim.SGD([Parameter(np.zeros(2))], lr=0.1, momentum=0.9) for _ in range(2)]
+    stepped, sought = (schedulers.onecycle(one, 0.5, 10, momenta=(0.8, 0.95)) for one in ones)
+    for _ in range(3):
+        stepped.step()
+    for iteration in (7, 3):
+        sought.seek(iteration)
+    assert ones[0].lr == ones[1].lr and ones[0].param_groups[0].options == ones[1].param_groups[0].options
+    assert sought.state_dict()["iteration"] == 3

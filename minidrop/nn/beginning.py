@@ -1,0 +1,43 @@
+"""Recurrent states that begin anew with each batch, in a net that carries them on from batch to batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidrop.layers import layer_class
+from minidrop.layers.recurrent import RecurrentLayer
+from minidrop.nn.symbol import Symbol, TraceError
+
+if TYPE_CHECKING:
+    from minidrop.layers import Layer as LayerType
+    from minidrop.nn.layer import Layer
+    from minidrop.nn.trace import Trace
+
+
+def beginning(trace: Trace, module: Layer, bottoms: Sequence[Symbol],
+              settings: Mapping[str, Any]) -> Sequence[Symbol]:
+    """Return the bottoms of a layer, of which `cont` says that sequences begin with the first step.
+
+    cont' = cont * m,  m = 0 at step 0, else 1
+
+    Only for layers that carry states; others get their bottoms as they are.
+    """
+    kind = layer_class(module.type)
+    if (not issubclass(kind, RecurrentLayer) or settings.get("expose_hidden") or settings.get("bidirectional")
+            or len(bottoms) < 2 or len(bottoms[1].shape) != 2):
+        return bottoms
+    x, cont, *others = bottoms
+    mask = np.ones(cont.shape, trace.context.dtype)
+    mask[:1] = 0
+    begins = trace.constant("begins", mask)
+    return [x, trace.add("Eltwise", [cont, begins], operation="PROD"), *others]
+
+
+def check_begins(module: Layer, layer: LayerType) -> None:
+    """Raise TraceError for a layer that carries states, cannot be told to begin anew, and should."""
+    if layer.state_shapes() and not module.stateful and not isinstance(layer, RecurrentLayer):
+        raise TraceError(f"{module.describe()}: a {module.type} layer would carry its states on from batch "
+                         f"to batch in the net of a Solver; make it stateful=True, or write the loop by hand")

@@ -1,0 +1,102 @@
+"""Checks of the Python objects that a Solver is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from minidrop.data import DataLoader
+from minidrop.errors import ConfigError
+from minidrop.nn import Module
+from minidrop.nn.objective import Objective
+from minidrop.solver.early_stopping import EarlyStopping
+
+
+@runtime_checkable
+class OptimizerLike(Protocol):
+    """One of md.optim, whose groups the Solver updates."""
+
+    param_groups: list[Any]
+
+    def add_param_group(self, group: Mapping[str, Any]) -> Any:
+        """Add parameters."""
+
+
+@runtime_checkable
+class SchedulerLike(Protocol):
+    """One of md.optim.schedulers."""
+
+    lr_policy: str
+    settings: Mapping[str, Any]
+    groups: list[Any]
+
+    def rates(self, iteration: int) -> list[float]:
+        """Return the learning rate of each group in an iteration."""
+
+    def seek(self, iteration: int) -> None:
+        """Go to an iteration, and set its learning rates."""
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return what load_state_dict takes."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
+
+def check_types(model: Any, loss: Any, optimizer: Any, train: Any, test: Any, scheduler: Any,
+                metrics: Mapping[str, Callable[..., Any]], early_stopping: Any) -> None:
+    """Raise ConfigError for an object of another kind, or one that no Solver can train with."""
+    for what, value, kind, wanted in (
+            ("model", model, Module, "a Module"), ("optimizer", optimizer, OptimizerLike, "one of md.optim"),
+            ("train", train, DataLoader, "a DataLoader"),
+            ("test", test, DataLoader | None, "a DataLoader or None"),
+            ("scheduler", scheduler, SchedulerLike | None, "one of md.optim.schedulers"),
+            ("early_stopping", early_stopping, EarlyStopping | None, "an EarlyStopping")):
+        if not isinstance(value, kind):
+            raise ConfigError(f"{what}: expected {wanted}, got {type(value).__name__}")
+    for what, function in (("loss", loss), *metrics.items()):
+        if not callable(function):
+            raise ConfigError(f"{what}: expected a module or a function, got {type(function).__name__}")
+        if isinstance(function, Module) and not function.traced and list(function.parameters()):
+            raise ConfigError(f"{what}: {function.describe()} has traced = False and parameters of its own; "
+                              f"write the loop by hand")
+    if not model.traced or any(not module.traced for module in model.modules()):
+        name = next(module for module in model.modules() if not module.traced).describe()
+        raise ConfigError(f"model: {name} has traced = False, and a Solver needs one net: put what depends "
+                          f"on values into an nn.Lambda, or write the loop by hand, with optimizer.step()")
+    if not model.training:
+        raise ConfigError(f"model: {model.describe()} is in eval mode; call its method train() first")
+    if metrics and test is None:
+        raise ConfigError("metrics: tests compute them; give a test loader")
+    if "loss" in metrics or any(not isinstance(name, str) or not name for name in metrics):
+        raise ConfigError(f"metrics: expected names other than 'loss', got {', '.join(map(repr, metrics))}")
+
+
+def check_parameters(model: Module, groups: Sequence[Any], scheduler: Any, train: Objective,
+                     test: Objective | None) -> None:
+    """Raise ConfigError unless groups and scheduler can be followed, and the net has the parameters."""
+    kinds = {type(group.rule).__name__ for group in groups}
+    if len(kinds) > 1:
+        raise ConfigError(f"optimizer: a Solver has one rule, the groups have {', '.join(sorted(kinds))}; "
+                          f"they may differ in numbers, such as lr, but not in nesterov or form")
+    if len({group.iteration for group in groups}) > 1:
+        raise ConfigError("optimizer: its groups took different numbers of steps; a Solver counts one, so "
+                          "make a new optimizer with all groups")
+    if scheduler is not None and not (
+            scheduler.groups and scheduler.groups[0] is groups[0]
+            and all(any(own is group for group in groups) for own in scheduler.groups)):
+        raise ConfigError("scheduler: it is that of another optimizer; make it with this one")
+    used = {id(p) for own in train.params.values() for p in own.values()}
+    unused = [name for group in groups for name, p in group.parameters.items() if id(p) not in used]
+    if unused:
+        raise ConfigError(f"optimizer: its parameter {unused[0]!r} is none that {model.describe()} and "
+                          f"the loss use in training; give the optimizer those alone (was another model "
+                          f"meant?)")
+    if test is not None:
+        for layer, own in test.params.items():
+            ours = train.params.get(layer, {})
+            if other := [name for name in own if ours.get(name) is not own[name]]:
+                raise ConfigError(f"test: {layer} reads {other[0]}, which is no parameter of that layer in "
+                                  f"training; let the model's forward use the same layers in both")

@@ -1,0 +1,206 @@
+"""Objects: a model, a loss, an optimizer and loaders, for a Solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from minidrop.config import NetChoice, SolverConfig, SolverParameter
+from minidrop.data import DataLoader, LoaderBatches
+from minidrop.errors import ConfigError, SnapshotError
+from minidrop.net import Net
+from minidrop.nn import Module
+from minidrop.nn.objective import DATA, Objective, blob_names
+from minidrop.solver.early_stopping import EarlyStopping
+from minidrop.solver.events import Event
+from minidrop.solver.named import checked_state
+from minidrop.solver.object_checks import check_parameters, check_types
+from minidrop.solver.object_settings import settings_of
+from minidrop.solver.prepare import net_of
+from minidrop.solver.rule_update import RuleUpdate
+from minidrop.solver.source import Source
+from minidrop.solver.updater import Updater
+
+if TYPE_CHECKING:
+    from minidrop.solver.loop import Solver
+
+    Own = TypeVar("Own", bound=Solver)
+
+
+class Objects(Source):
+    """A model, its loss, an optimizer and loaders, as the source of a Solver; see `Solver.of`.
+
+    The net is that of loss(model(*inputs), *targets), traced once. It shares the model's parameters, and the
+    updater the optimizer's groups, with their histories; after each iteration optimizer, scheduler, loader
+    and model stand where the solver does.
+
+    As a callback it follows the steps, and lets snapshots keep the learning rates and decays.
+    """
+
+    name = "optimizer"
+
+    def __init__(self, model: Module, loss: Callable[..., Any], optimizer: Any, train: DataLoader,
+                 test: DataLoader | None, scheduler: Any, metrics: Mapping[str, Callable[..., Any]],
+                 inputs: int, early_stopping: EarlyStopping | None, max_iter: int | None,
+                 epochs: float | None, settings: Mapping[str, Any]):
+        check_types(model, loss, optimizer, train, test, scheduler, metrics, early_stopping)
+        if model.seed < 0:
+            raise ConfigError(f"Solver.of: expected the seed of the model to be 0 or more, got {model.seed}")
+        self.model, self.optimizer, self.scheduler, self.loader = model, optimizer, scheduler, train
+        self.groups = list(optimizer.param_groups)
+        self.stopping = early_stopping
+        self.train = self._objective(loss, {}, train, inputs, True)
+        self.test = None if test is None else self._objective(loss, metrics, test, inputs, False)
+        check_parameters(model, self.groups, scheduler, self.train, self.test)
+        message = settings_of(settings, max_iter, epochs, train, model, self.groups, scheduler, self.train,
+                              self.test, early_stopping)
+        super().__init__(SolverConfig.of(message, "Solver.of"))
+
+    def _objective(self, loss, metrics, loader, inputs, training):
+        batches = LoaderBatches(loader)
+        if not 1 <= inputs <= len(batches.shapes):
+            raise ConfigError(f"inputs: expected a number of the {len(batches.shapes)} arrays of a batch, "
+                              f"got {inputs}")
+        batches.call(blob_names(self.model, batches.shapes, inputs))
+        return Objective(self.model, loss, metrics, batches, inputs, training)
+
+    # -- what a solver asks ----------------------------------------------------------------------------------
+    def net(self, choice: NetChoice, share: Net | None, **options: Any) -> Net:
+        own = self.train if choice.iterations is None or self.test is None else self.test
+        net = net_of(choice, own.params if share is None else share, handed=own.handed, **options)
+        net.set_inputs(**own.constants)
+        return net
+
+    def updater(self, settings: SolverParameter, net: Net) -> Updater:
+        groups: Sequence[RuleUpdate] = self.groups
+        return Updater(settings, net, groups, self._rates)
+
+    def _rates(self, lr):
+        first = self.groups[0].lr
+        return [group.lr if lr == first else lr * (group.lr / first if first else 1.0)
+                for group in self.groups]
+
+    def learning_rate(self, settings: SolverParameter, iteration: int) -> float:
+        return self.groups[0].lr if self.scheduler is None else self.scheduler.rates(iteration)[0]
+
+    def early_stopping(self, settings: SolverParameter) -> EarlyStopping | None:
+        return self.stopping
+
+    def begin(self, solver: Solver) -> None:
+        """Bring a solver to the optimizer's number of steps and the loader's place."""
+        solver.callbacks.insert(0, self)        # the others see objects that have moved
+        super().begin(solver)
+        solver.iteration = self.groups[0].iteration
+        state = self.loader.state_dict()
+        solver.net.seek({DATA: self.train.batches.number(state["epoch"], state["batch"])})
+        solver.net.set_states({(name, key): array for name, module, use in self.train.stateful
+                               for key, array in module.carried((True, use)).items()})
+        self.follow(solver)
+
+    @contextmanager
+    def running(self, solver: Solver) -> Iterator[None]:
+        """Within this context the solver runs; what it raises leaves the objects where it stands.
+
+        Raises ConfigError if a loop by hand has taken steps meanwhile.
+        """
+        steps = self.groups[0].iteration
+        if steps != solver.iteration:
+            raise ConfigError(f"the optimizer took {steps} steps and the solver {solver.iteration}: a loop "
+                              f"by hand went on with it; make a new solver (Solver.of), which begins there")
+        try:
+            yield
+        except BaseException:
+            self.follow(solver)
+            raise
+
+    def follow(self, solver: Solver) -> None:
+        """Bring optimizer, scheduler, model and loader to where the solver is."""
+        for group in self.groups:
+            group.set_state(solver.iteration, group.lr, group.weight_decay)
+        if self.scheduler is not None:
+            self.scheduler.seek(solver.iteration)
+        self.model.draw_from(solver.iteration * solver.settings.iter_size)
+        self.loader.seek(*self.train.batches.place(solver.net.layers[DATA].position))
+        for name, module, use in self.train.stateful:
+            module.carry((True, use), solver.net.layers[name].state)
+
+    # -- a callback that snapshots keep ----------------------------------------------------------------------
+    def __call__(self, event: Event) -> None:
+        if event.kind == "step" and event.solver is not None:
+            self.follow(event.solver)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return {"groups/0/SGD/lr": (1,) float64, ".../weight_decay"} and the scheduler's state."""
+        state = {f"{place}/{name}": np.array([value], np.float64) for place, group in self._places()
+                 for name, value in (("lr", group.lr), ("weight_decay", group.weight_decay))}
+        if self.scheduler is not None:
+            state |= {f"scheduler/{name}": array for name, array in self.scheduler.state_dict().items()}
+        return state
+
+    def _places(self):
+        """Yield (where the state has a group's numbers, group)."""
+        return ((f"groups/{i}/{type(group.rule).__name__}", group) for i, group in enumerate(self.groups))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned. Raises SnapshotError, with nothing changed, for another
+        one."""
+        found = checked_state("the optimizer", state, self.state_dict())
+        numbers = {place: (found[f"{place}/lr"][0].item(), found[f"{place}/weight_decay"][0].item())
+                   for place, _ in self._places()}
+        if negative := [place for place, own in numbers.items() if min(own) < 0]:
+            raise SnapshotError(f"the optimizer: expected lr and weight_decay >= 0, got "
+                                f"{numbers[negative[0]]} as {negative[0]}")
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict({name: found[f"scheduler/{name}"]
+                                            for name in self.scheduler.state_dict()})
+        for place, group in self._places():
+            group.set_state(group.iteration, *numbers[place])
+
+    def restart(self) -> None:
+        """Leave the settings as they are."""
+
+
+def solver_of(cls: type[Own], model: Module, loss: Callable[..., Any], optimizer: Any, train: DataLoader,
+              test: DataLoader | None = None, *, scheduler: Any = None, max_iter: int | None = None,
+              epochs: float | None = None, metrics: Mapping[str, Callable[..., Any]] | None = None,
+              inputs: int = 1, early_stopping: EarlyStopping | None = None,
+              snapshot_prefix: str | PathLike | None = None, dropout: str | None = None,
+              **settings: Any) -> Own:
+    """Return a Solver that trains a module with a loss, an optimizer and a loader.
+
+        model = nn.Sequential(nn.Linear(784, 2048), nn.ReLU(), nn.ApproxDropout(0.5), nn.Linear(2048, 10))
+        solver = md.Solver.of(model, nn.CrossEntropyLoss(), md.optim.SGD(model.parameters(), lr=0.1),
+                              train=DataLoader(images, 128, shuffle=True), test=DataLoader(others, 500),
+                              metrics={"accuracy": nn.Accuracy()}, epochs=10)
+        solver.solve()
+
+    It is the Solver of a file: tests, events, snapshots that runs are resumed from, averages, and so on. An
+    iteration computes loss(model(*inputs), *targets) of a batch, of which the first `inputs` arrays are the
+    model's; without clipping it gives the same weights, bit for bit, as a loop that calls the objects by
+    hand. Arrays come in the model's dtype, on its device.
+
+    loss: a module, or a function of Tensors that returns one number. metrics: {name: the same}, which tests
+    compute besides the loss, averaged over the records; a function may return a float. test: a loader that
+    tests read whole, each record once, every test_interval iterations (an epoch, unless it is given).
+    max_iter or epochs: how far to train, counted from the beginning. early_stopping: an EarlyStopping.
+    dropout: as in `Solver`. settings: fields of a solver file that no object stands for: display,
+    test_interval, snapshot, iter_size, clip_gradients, ema_decay, log_gradient_norm, ... Drops follow from
+    the model's seed, see Module.set_seed.
+
+    The solver begins where the objects stand: at the optimizer's number of steps, the loader's place, the
+    weights as they are. They move with it, so that a loop written by hand can go on from there. The model is
+    traced here: of what is changed in it later, only values count. Modules in eval mode stay so; tests put
+    all into it.
+
+    Raises ConfigError for what cannot be trained so: a module with traced = False, batches of differing
+    shapes, groups with other rules.
+    """
+    if snapshot_prefix is not None:
+        settings["snapshot_prefix"] = fspath(snapshot_prefix)
+    objects = Objects(model, loss, optimizer, train, test, scheduler, metrics or {}, inputs, early_stopping,
+                      max_iter, epochs, settings)
+    return cls(objects, dropout=dropout, device=model.backend, dtype=model.dtype)
