@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from minidrop.net.graph import Graph
     from minidrop.nn.layer import Layer
     from minidrop.nn.module import Module
+
+
+FUSED = ("ReLU", "Sigmoid", "TanH", "ApproxDropout")     # what a product may apply to its own result
 
 
 class _Current(threading.local):
@@ -261,7 +265,23 @@ class Trace:
                 while len(message.param) <= place:
                     message.param.add()
                 message.param[place].name = uses[0][2]
+        self._work_in_place(kept)
         return [found[symbol.blob] for symbol in outputs]
+
+    def _work_in_place(self, outputs):
+        """Let activations and drops overwrite a blob that nobody else reads, as in most files.
+
+        The planner lets a product apply what works in place behind it. Outputs keep their layers' names.
+        """
+        readers = Counter(blob for layer in self.message.layer for blob in layer.bottom)
+        fixed, changed = {*outputs, *self.inputs, *self.constants}, {}
+        for layer in self.message.layer:
+            layer.bottom[:] = [changed.get(blob, blob) for blob in layer.bottom]
+            if (layer.type in FUSED and readers[layer.bottom[0]] == 1
+                    and not fixed & {*layer.bottom, *layer.top}):
+                changed[layer.top[0]] = layer.bottom[0]
+                readers[layer.bottom[0]] = readers[layer.top[0]]
+                layer.top[:] = layer.bottom
 
     def rename(self, blob: str, name: str) -> dict[str, str]:
         """Call a blob by a name; returns {old: new name} of it, and of another one that had the name."""

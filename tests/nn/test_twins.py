@@ -97,6 +97,16 @@ def test_calls_equal_the_iterations_of_a_solver():
     assert model.iteration == solver.iteration == UPDATES
 
 
+def test_products_apply_what_stands_behind_them():
+    x, _ = vectors(0)
+    net = mlp(nn.ApproxDropout).net_for(x)
+    assert [list(layer.top) for layer in net.config.message.layer] == [["x"], ["0"], ["0"], ["0"], ["3"]]
+    [epilogue] = net.plan.epilogues
+    assert (epilogue.product.name, epilogue.activation.name, epilogue.drop.name) == ("0", "1", "2")
+    both = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.Tanh()).to("cpu")      # outputs keep their names
+    assert both.net_for(x).outputs == ["1"]
+
+
 def test_both_products_around_a_drop_are_compact():
     model, (x, label) = mlp(nn.ApproxDropout), vectors(0)
     net = model.net_for(x)
