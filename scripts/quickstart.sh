@@ -9,11 +9,11 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh
 
 make_environment examples
-"$venv/bin/python" scripts/download_data.py digits
+"$venv/bin/minidrop" data digits
 echo "Training models/digits_mlp twice, with ordinary and with approximate dropout, in turns."
 echo "Half a minute on two cores; the very first run also compiles a few kernels."
 echo
-"$venv/bin/python" scripts/compare_dropout.py --solver models/digits_mlp/solver.prototxt
+"$venv/bin/minidrop" compare models/digits_mlp/solver.prototxt
 
 cat <<EOF
 
@@ -22,6 +22,6 @@ Next:
   minidrop check models/digits_mlp/train_val.prototxt        # shapes, and what each drop saves
   minidrop train --solver models/digits_mlp/solver.prototxt  # progress, metrics, snapshots
   python scripts/train_embedded.py                           # the same from Python
-  python scripts/download_data.py mnist                      # 11 MB; then train models/mnist_mlp
+  minidrop data mnist                                        # 11 MB; then train models/mnist_mlp
 docs/tutorial.md goes on from here.
 EOF

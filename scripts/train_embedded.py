@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from download_data import load_digits, prepare
 
 from minidrop.config import SolverParameter
+from minidrop.data.prepare import load_digits, prepare
 from minidrop.patterns import NOTHING, DropSite, PatternSettings
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "digits_mlp"

@@ -149,8 +149,8 @@ def images_of(path: str | os.PathLike, channels: int,
     return list(map(str, files)), (load_image(file, color=channels != 1) for file in files)
 
 
-def read_labels(path: str | os.PathLike, count: int) -> list[str]:
-    """Return the labels in a text file, one a line; raises DataError unless there are `count`."""
+def read_labels(path: str | os.PathLike, count: int | None = None) -> list[str]:
+    """Return the labels in a text file, one a line; raises DataError unless there are `count`, if given."""
     limit = raised(LABEL_BYTES)
     try:
         with open(path, "rb") as file:
@@ -161,7 +161,7 @@ def read_labels(path: str | os.PathLike, count: int) -> list[str]:
         raise DataError(f"{path}: expected a file of labels, of at most {limit} bytes, got more; "
                         f"{how_to_raise()}")
     labels = raw.decode("utf-8", "replace").splitlines()
-    if len(labels) != count:
+    if count not in (None, len(labels)):
         raise DataError(f"{path}: expected {count} labels, one for each of the net's outputs, got "
                         f"{len(labels)}")
     return labels

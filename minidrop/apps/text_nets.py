@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from minidrop.config import NetConfig, NetParameter, filter_state, param_fields
+from minidrop.config import NetConfig, filter_state, param_fields
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.data import Vocabulary
 from minidrop.errors import ConfigError, DataError
-from minidrop.layers import DataLayer, known_layers, layer_class
+from minidrop.layers import DataLayer, layer_class
+from minidrop.net.deploy import apart_from_labels, class_of, described, input_layer
 
 # The first of these that the net has says which blob holds the scores, and on which axis.
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
@@ -31,7 +32,7 @@ def with_text(config: NetConfig, level: int, stages: Any) -> NetConfig:
 
 
 def _reads_text(layer):
-    kind = layer_class(layer.type) if layer.type in known_layers() else None
+    kind = class_of(layer)
     return kind is not None and issubclass(kind, DataLayer) and bool(kind.token_tops)
 
 
@@ -89,30 +90,19 @@ def for_steps(config: NetConfig, index: int, steps: int, context: int = 0) -> tu
     """
     layers = config.message.layer
     text = layers[index]
-    fed = pb.LayerParameter(name=text.name, type="Input", top=[text.top[0], *text.top[2:]])
-    fed.input_param.shape.add(dim=[steps, 1])
-    labels, kept, judges = {text.top[1]}, [], []
-    for i, layer in enumerate(layers):
-        if labels & set(layer.bottom):
-            labels.update(layer.top)
-            judges.append(layer)
-        else:
-            kept.append((fed if i == index else layer, config.origins[i]))
-    judges = [layer for name in JUDGES for layer in judges if layer.type == name
-              and layer.bottom[0] not in labels]
+    fed, labels = input_layer(text.name, [text.top[0], *text.top[2:]], (steps, 1)), {text.top[1]}
+    kept, judging = apart_from_labels(layers, labels)
+    judges = [layers[i] for name in JUDGES for i in judging if layers[i].type == name
+              and layers[i].bottom[0] not in labels]
     if not judges:
         raise ConfigError(f"{config.where(index)}: no {', '.join(JUDGES[:-1])} or {JUDGES[-1]} layer reads "
                           f"the label {text.top[1]!r}, so it is unknown which blob holds the scores; add one")
     judge = judges[0]
     axis = judge.accuracy_param.axis if judge.type == "Accuracy" else judge.softmax_param.axis
-    message = NetParameter()
-    message.CopyFrom(config.message)
-    message.ClearField("layer")
-    message.layer.extend(layer for layer, _ in kept)
-    for layer in message.layer if context else ():
+    made = described(config, ((fed if i == index else layers[i], config.origins[i]) for i in kept))
+    for layer in made.message.layer if context else ():
         _go_on(layer, context)
-    return (NetConfig(message, config.path, config.source, [origin for _, origin in kept]),
-            judge.bottom[0], axis)
+    return made, judge.bottom[0], axis
 
 
 def _go_on(layer, context):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from minidrop.apps.text_nets import JUDGES
-from minidrop.config import NetConfig, NetParameter, filter_state
+from minidrop.config import NetConfig, filter_state
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError
+from minidrop.net.deploy import apart_from_labels, described, input_layer
 
 TEXT = "ParallelTextData"
 DECODER = "AttentionDecoder"
@@ -91,19 +92,15 @@ def _where(config, found):
 
 def _sides(layers, text, targets, label):
     """Return (layers that read sentences, layers that write, layers that read labels), numbers or layers."""
-    labels, target, reads, writes, judges = {label}, set(targets), [], [], []
-    for i, layer in enumerate(layers):
-        if i == text:
-            continue
-        if labels & set(layer.bottom):
-            labels |= set(layer.top)
-            judges.append(layer)
-        elif target & set(layer.bottom):
-            target |= set(layer.top)
+    labels, target, reads, writes = {label}, set(targets), [], []
+    rest, judging = apart_from_labels(layers, labels, without=[text])
+    for i in rest:
+        if target & set(layers[i].bottom):
+            target |= set(layers[i].top)
             writes.append(i)
         else:
             reads.append(i)
-    return reads, writes, [layer for layer in judges if layer.bottom[0] not in labels]
+    return reads, writes, [layers[i] for i in judging if layers[i].bottom[0] not in labels]
 
 
 def whole_net(parts: Parts, streams: int, places: int) -> NetConfig:
@@ -135,19 +132,10 @@ def writing_net(parts: Parts, streams: int, shapes: dict[str, tuple[int, ...]]) 
 
 
 def _input(blob, shape):
-    layer = pb.LayerParameter(name=f"input {blob}", type="Input", top=[blob])
-    layer.input_param.shape.add(dim=shape)
-    return layer
+    return input_layer(f"input {blob}", [blob], shape)
 
 
 def _described(parts, inputs, numbers):
     config = parts.config
-    message = NetParameter()
-    message.CopyFrom(config.message)
-    message.ClearField("layer")
-    message.layer.extend([*inputs, *(config.message.layer[i] for i in numbers)])
-    for layer in message.layer:
-        layer.ClearField("include")
-        layer.ClearField("exclude")
-    origins = [config.origins[parts.text]] * len(inputs) + [config.origins[i] for i in numbers]
-    return NetConfig(message, config.path, config.source, origins)
+    return described(config, [*((layer, config.origins[parts.text]) for layer in inputs),
+                              *((config.message.layer[i], config.origins[i]) for i in numbers)])

@@ -16,6 +16,7 @@ import minidrop
 from minidrop.cli.caffe_flags import normalise
 from minidrop.cli.check import check
 from minidrop.cli.classify import classify_command
+from minidrop.cli.compare import compare
 from minidrop.cli.compute_image_mean import compute_image_mean
 from minidrop.cli.console import console, echo
 from minidrop.cli.convert_data_sets import (
@@ -24,13 +25,18 @@ from minidrop.cli.convert_data_sets import (
     convert_mnist_siamese_data,
 )
 from minidrop.cli.convert_imageset import convert_imageset
+from minidrop.cli.data import data
 from minidrop.cli.devices import devices
 from minidrop.cli.draw_net import draw_net
 from minidrop.cli.extract_features import extract_features_command
 from minidrop.cli.find_lr import find_lr
 from minidrop.cli.generate import generate
+from minidrop.cli.init import init
 from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
+from minidrop.cli.plot import plot
+from minidrop.cli.predict import predict
+from minidrop.cli.summary import summary
 from minidrop.cli.tag import tag
 from minidrop.cli.test import test
 from minidrop.cli.time import time
@@ -56,7 +62,9 @@ class Commands(click.Group):
 
     def resolve_command(self, context: Any, args: list[str]) -> Any:
         name = args[0]
-        if self.get_command(context, name) is None and not name.startswith("-"):
+        # Completion parses what a user has not finished, and must not complain of it.
+        if (self.get_command(context, name) is None and not name.startswith("-")
+                and not context.resilient_parsing):
             raise click.UsageError(f"there is no command {name!r}{nearest(name, self.commands)} "
                                    f"(commands: {', '.join(self.commands)})", context)
         return super().resolve_command(context, args)
@@ -76,9 +84,10 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (train, test, time, check, find_lr, generate, translate, tag, upgrade, patterns, devices,
-                 draw_net, parse_log, classify_command, extract_features_command, convert_imageset,
-                 compute_image_mean, convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
+for _command in (data, init, train, test, predict, time, plot, compare, check, summary, find_lr, generate,
+                 translate, tag, upgrade, patterns, devices, draw_net, parse_log, classify_command,
+                 extract_features_command, convert_imageset, compute_image_mean, convert_mnist_data,
+                 convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)
 
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import click
 
-from minidrop.cli.console import echo, visible_name
+from minidrop.apps.summary import summarise
+from minidrop.cli.console import echo
+from minidrop.cli.net_table import drop_lines, layer_table
 from minidrop.cli.options import Command, ignore_unknown_option, net_options, stated
 from minidrop.config import NetParameter, SolverParameter, load_net, load_solver
 from minidrop.config.load import read_text
@@ -12,8 +14,6 @@ from minidrop.config.source_map import scan
 from minidrop.errors import ConfigError, MinidropError
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
-from minidrop.net.costs import costs, drop_savings
-from minidrop.net.show import cells
 from minidrop.solver import Solver
 from minidrop.solver.prepare import described_nets
 
@@ -96,17 +96,8 @@ def _is_solver(path):
 
 
 def _report(net):
-    rows = costs(net)
-    dropped = any(row.expected != row.dense for row in rows)
-    head = ["layer", "type", "output", "parameters", "MFLOP dense"] + ["with drops"] * dropped
-    table = [head] + [_cells(net, row, dropped) for row in rows]
-    dense, expected = sum(row.dense for row in rows), sum(row.expected for row in rows)
-    table.append(["total", "", "", f"{net.graph.parameter_count:,}", _mega(dense)]
-                 + [f"{_mega(expected)} ({expected / dense:.1%})" if dense else ""] * dropped)
-    yield from _aligned(table)
-    what = "forward and backward" if net.phase == "TRAIN" else "forward"
-    yield f"  MFLOP: millions of operations in products of matrices, {what}, one batch" + (
-        "; with drops: expected over the patterns" if dropped else "")
+    found = summarise(net)
+    yield from layer_table(found)
     for name, layer in net.data_layers.items():
         if layer.vocabulary is not None:
             yield f"  {name}: {len(layer.vocabulary):,} tokens in the vocabulary"
@@ -114,40 +105,4 @@ def _report(net):
         yield from (f"  {drop.node.name} {drop.site.adapted}" for drop in net.plan.drops if drop.site.adapted)
         for line in (*net.plan.lines(), *(reshuffle.line for reshuffle in net.reshuffles)):
             yield f"  {line}"
-        for drop, saved in drop_savings(net):
-            if drop.saves:          # otherwise the plan gives the reason
-                yield f"  {drop.node.name} ({drop.site.family.name}) saves {_saving(drop, saved, dense)}"
-        for node in net.graph.nodes:
-            for reason in (fact.reason for fact in node.drops if fact.reason):
-                yield f"  {node.name} ({node.config.type}) saves nothing: {reason}"
-
-
-def _saving(drop, saved, dense):
-    """Return how much a drop saves, and where, if not on both of its sides."""
-    if not saved:
-        return "nothing: dropout_ratio is 0"
-    sides = [node.name for node in (*drop.producers, *drop.consumers)]
-    where = ""
-    if drop.kind == "weights":
-        where = f", all in the weights of {sides[0]}"
-    elif drop.producer is None or not drop.consumers:
-        where = f", all in {' and '.join(sides)}"
-    return f"{_mega(saved)} MFLOP, {saved / dense:.1%} of the dense net's{where}"
-
-
-def _cells(net, row, dropped):
-    return [*cells(net, row.node), _mega(row.dense) if row.dense else ""] + [
-        f"{_mega(row.expected)} ({row.expected / row.dense:.1%})" if row.dense else ""] * dropped
-
-
-def _mega(flops):
-    return f"{flops / 1e6:,.{1 if flops >= 1e6 else 4}f}"
-
-
-def _aligned(table):
-    table = [[visible_name(cell) for cell in row] for row in table]
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    for row in table:
-        left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
-        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
-        yield "  " + "  ".join(left + right).rstrip()
+        yield from drop_lines(found.drops)

@@ -16,6 +16,7 @@ from minidrop.cli.options import (
     dtype_option,
     ema_option,
     ignore_unknown_option,
+    numbers,
     python_option,
     skip_option,
 )
@@ -23,16 +24,6 @@ from minidrop.config import load_net
 from minidrop.data.mean_file import read_mean
 from minidrop.errors import ConfigError
 from minidrop.net import Net
-
-
-def _numbers(_context, option, value):
-    """Return the integers of a text such as 256,256, none of an empty one."""
-    if not value:
-        return value if value is None else []
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() and len(part) < 10 for part in parts):
-        raise click.BadParameter(f"expected integers with commas, as in {option.metavar}, got {value!r}")
-    return [int(part) for part in parts]
 
 
 @click.command("classify", cls=Command)
@@ -47,13 +38,14 @@ def _numbers(_context, option, value):
               help="Where to compute.")
 @click.option("--center-only", is_flag=True,
               help="Take the centre of each image, not the mean over ten crops.")
-@click.option("--images-dim", default="256,256", show_default=True, metavar="256,256", callback=_numbers,
+@click.option("--images-dim", default="256,256", show_default=True, metavar="256,256",
+              callback=numbers(least=0),
               help="Height and width to which images are resized before crops are taken.")
 @click.option("--mean-file", metavar="FILE", help="A mean to subtract, .npy or .binaryproto.")
 @click.option("--input-scale", type=float, help="What the input is multiplied by in the end.")
 @click.option("--raw-scale", type=float, default=255.0, show_default=True,
               help="What pixels, from 0 to 1, are multiplied by at first.")
-@click.option("--channel-swap", metavar="2,1,0", callback=_numbers,
+@click.option("--channel-swap", metavar="2,1,0", callback=numbers(least=0),
               help="Where each channel comes from.  [default: 2,1,0, BGR, where there are three]")
 @click.option("--ext", default="jpg", show_default=True, help="The ending of images in a folder.")
 @click.option("--labels", metavar="FILE", help="Print the five best classes of each image, by these names.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -41,6 +42,19 @@ def _comma_separated(_context, _option, values):
     return [part for value in values for part in value.split(",") if part or not value]
 
 
+def numbers(count: int | None = None, least: int = 1) -> Callable:
+    """Return a callback that makes a tuple of integers of a text such as 28,28, of an empty one none."""
+    def parse(_context, option, value):
+        if not value:
+            return value if value is None else ()
+        parts = [part.strip() for part in value.split(",")]
+        if count not in (None, len(parts)) or not all(
+                part.isdecimal() and len(part) < 10 and int(part) >= least for part in parts):
+            raise click.BadParameter(f"expected integers with commas, as in {option.metavar}, got {value!r}")
+        return tuple(map(int, parts))
+    return parse
+
+
 def _allow_python(context, _option, value):
     """Allow Python layers until the command ends, to whose modules `import caffe` gives minidrop.caffe."""
     if value:
@@ -54,17 +68,21 @@ python_option = click.option("--allow-python", is_flag=True, expose_value=False,
                              callback=_allow_python, help="Let the net's Python layers run the code of the "
                              "modules that they name, found in PYTHONPATH.")
 
-net_options = _all(
-    python_option,
-    click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE",
-                 help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. "
-                 "Repeatable."),
-    click.option("--dropout", metavar="KIND",
-                 help="Turn every drop layer into: none, conventional, approx, or approx:FAMILY (a pattern, "
-                      "see `minidrop patterns`)."),
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="FIELD=VALUE",
+    help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. Repeatable.")
+
+state_options = _all(
     click.option("--level", type=int, help="The net's level, for include and exclude rules."),
     click.option("--stage", "stages", multiple=True, callback=_comma_separated, metavar="NAME",
                  help="A stage, for include and exclude rules. Repeatable, or separated by commas."))
+
+net_options = _all(
+    python_option, set_option,
+    click.option("--dropout", metavar="KIND",
+                 help="Turn every drop layer into: none, conventional, approx, or approx:FAMILY (a pattern, "
+                      "see `minidrop patterns`)."),
+    state_options)
 
 ignore_unknown_option = click.option(
     "--ignore-unknown", is_flag=True, help="Pass over fields that minidrop lacks, such as those of forks of "

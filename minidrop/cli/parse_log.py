@@ -5,10 +5,12 @@ from typing import Any
 
 import click
 
+from minidrop.apps.curves import chosen, curves_of_log
 from minidrop.apps.logs import as_csv, csv_paths, read_log
 from minidrop.cli.console import echo, visible_name, write
+from minidrop.cli.curve_plots import draw_curves
 from minidrop.cli.options import Command
-from minidrop.cli.plots import check_picture, draw_log
+from minidrop.cli.plots import check_picture
 from minidrop.errors import ConfigError
 
 
@@ -40,6 +42,7 @@ def parse_log(log: Any, out_dir: Any, verbose: bool, delimiter: str, plot: str |
         if verbose:
             echo(f"wrote {visible_name(str(path))}: {len(rows)} rows")
     if plot:
-        draw_log(plot, parsed, Path(log).name)
+        curves = curves_of_log(parsed, Path(log).name)
+        draw_curves(plot, [curves], chosen([curves]), curves.name, option="--plot")
         if verbose:
             echo(f"wrote {visible_name(plot)}")

@@ -1,4 +1,4 @@
-"""Plots of a pattern's report, as text for a terminal or with matplotlib for a file, and of a log."""
+"""Plots of a pattern's report, as text or with matplotlib for a file, and of a sweep of learning rates."""
 
 import os
 import shutil
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.apps.logs import Log, outputs
 from minidrop.cli.console import visible_name
 from minidrop.errors import ConfigError
 from minidrop.files import check_output, replace
@@ -17,9 +16,8 @@ from minidrop.optim import LearningRates
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _HEIGHT = 9
-_MOST_PANELS = 20
 _FORMATS = (".png", ".pdf", ".svg")
-_INK, _PALE, _REFERENCE = "#1f5a8a", "#dbe7f0", "#c8553d"
+INK, _PALE, REFERENCE = "#1f5a8a", "#dbe7f0", "#c8553d"
 
 
 def text_plots(one: Any, width: int | None = None) -> str:
@@ -146,10 +144,11 @@ def draw_png(path: str, pairs: Any) -> None:
             _draw_sites(axes[1], one)
             _draw_joint(axes[2], one)
             _draw_first(axes[3], one, first)
-        _save(figure, path, "--png")
+        save_figure(figure, path, "--png")
 
 
-def _save(figure, path, option):
+def save_figure(figure: Any, path: str, option: str) -> None:
+    """Write a figure of matplotlib to a file, whole or not at all; raises ConfigError."""
     picture = BytesIO()
     figure.savefig(picture, format=os.path.splitext(path)[1][1:].lower(), dpi=110, facecolor="white")
     try:
@@ -157,30 +156,6 @@ def _save(figure, path, option):
     except OSError as error:
         raise ConfigError(f"{option} {path}: cannot be written: {error.strerror or error}; free some space, "
                           f"or give a name in another folder") from error
-
-
-def draw_log(path: str, log: Log, title: str) -> None:
-    """Draw the outputs of a Log over the iterations to a file, train and test in one; raises ConfigError."""
-    check_picture(path, "--plot")
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys([*outputs(log.train), *outputs(log.test)]))
-    names = [*names[:_MOST_PANELS - 1], "LearningRate"]
-    # Names are a stranger's: matplotlib must not read dollar signs as formulas.
-    with rc_context({"font.size": 9, "axes.titlelocation": "left", "text.parse_math": False}):
-        figure = Figure(figsize=(8, 0.5 + 2.4 * len(names)), layout="constrained")
-        figure.suptitle(visible_name(title), x=0.02, ha="left", weight="bold")
-        for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
-            for kind, rows, colour in (("train", log.train, _INK), ("test", log.test, _REFERENCE)):
-                points = [(row["NumIters"], row[name]) for row in rows if name in row]
-                if points:
-                    axes.plot(*zip(*points, strict=True), color=colour, label=kind, lw=1,
-                              marker="." if len(points) < 60 else None)
-            axes.set(title=visible_name(name)[:80], xlabel="iteration")
-            axes.grid(alpha=0.3)
-            axes.legend(loc="best", frameon=False)
-        _save(figure, path, "--plot")
 
 
 def draw_learning_rates(path: str, found: LearningRates, title: str) -> None:
@@ -193,9 +168,9 @@ def draw_learning_rates(path: str, found: LearningRates, title: str) -> None:
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
         axes.plot(found.rates, found.losses, ".", color=_PALE, label="loss")
-        axes.plot(found.rates, found.smoothed, color=_INK, label="smoothed")
+        axes.plot(found.rates, found.smoothed, color=INK, label="smoothed")
         if found.suggestion is not None:
-            axes.axvline(found.suggestion, color=_REFERENCE, lw=1, ls="--",
+            axes.axvline(found.suggestion, color=REFERENCE, lw=1, ls="--",
                          label=f"steepest: {found.suggestion:.3g}")
         spread = max(found.smoothed) - min(found.smoothed)
         axes.set(xscale="log", xlabel="learning rate", title=visible_name(title),
@@ -204,13 +179,13 @@ def draw_learning_rates(path: str, found: LearningRates, title: str) -> None:
         axes.xaxis.set_major_formatter("{x:g}")     # powers would be formulas
         axes.grid(alpha=0.3)
         axes.legend(loc="best", frameon=False)
-        _save(figure, path, "--plot")
+        save_figure(figure, path, "--plot")
 
 
 def _draw_iterations(axes, one):
     rates, probabilities = np.array(_merged(one["iteration_rate"], 60)).T
-    axes.bar(rates, probabilities, width=0.016, color=_INK)
-    axes.axvline(one["rate_reached"], color=_REFERENCE, lw=1, ls="--")
+    axes.bar(rates, probabilities, width=0.016, color=INK)
+    axes.axvline(one["rate_reached"], color=REFERENCE, lw=1, ls="--")
     axes.set(xlim=(-0.03, 1.03), title="share dropped in an iteration", ylabel="probability",
              xlabel=f"dashed: mean; deviation {one['rate_deviation']:.3f}")
 
@@ -220,8 +195,8 @@ def _draw_sites(axes, one):
     found = np.array(drawn["drops"]["all"]) / drawn["iterations"]
     band = 5 * sqrt(max(rate * (1 - rate), 1e-12) / drawn["iterations"])
     axes.axhspan(rate - band, rate + band, color=_PALE, lw=0)
-    axes.axhline(rate, color=_REFERENCE, lw=1, ls="--")
-    axes.plot(found, ".", color=_INK, ms=9 if found.size <= 64 else 2.2, mew=0)
+    axes.axhline(rate, color=REFERENCE, lw=1, ls="--")
+    axes.plot(found, ".", color=INK, ms=9 if found.size <= 64 else 2.2, mew=0)
     reach = 1.25 * max(band, np.abs(found - rate).max(), 1e-6)
     axes.set(ylim=(rate - reach, rate + reach), xlabel=f"{what[:-1]}; band: 5$\\sigma$ of Bernoulli",
              title=f"drop rate of each {what[:-1]} in {drawn['iterations']} iterations")
@@ -232,9 +207,9 @@ def _draw_joint(axes, one):
     joint = joint[:max(1, (joint.size + 1) // 2)]       # longer distances have few pairs
     if joint.size:
         distance = np.arange(1, joint.size + 1)
-        axes.plot(distance[:32], joint[:32], color=_INK, lw=0.8, alpha=0.5)
-        axes.plot(distance, joint, ".", color=_INK, ms=6 if joint.size <= 32 else 3, mew=0)
-    axes.axhline(one["joint_keep"]["independent"], color=_REFERENCE, lw=1, ls="--")
+        axes.plot(distance[:32], joint[:32], color=INK, lw=0.8, alpha=0.5)
+        axes.plot(distance, joint, ".", color=INK, ms=6 if joint.size <= 32 else 3, mew=0)
+    axes.axhline(one["joint_keep"]["independent"], color=REFERENCE, lw=1, ls="--")
     if joint.size > 16:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -252,7 +227,7 @@ def _draw_first(axes, one, first):
     n = first.shape[1]
     changes = np.abs(np.diff(first.astype(np.int8), axis=1)).sum() / len(first)
     shown = min(n, max(120, int(60 * n / max(changes, 1))))
-    axes.imshow(first[:, :shown], aspect="auto", interpolation="none", cmap=ListedColormap([_PALE, _INK]),
+    axes.imshow(first[:, :shown], aspect="auto", interpolation="none", cmap=ListedColormap([_PALE, INK]),
                 vmin=0, vmax=1)
     what = one["sites"]["what"]
     axes.set(ylabel="iteration", xlabel=what[:-1], title=f"what lives (dark) in {len(first)} iterations, "

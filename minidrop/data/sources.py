@@ -6,7 +6,7 @@ from pathlib import Path
 from minidrop.errors import DataError, nearest
 
 DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar10", "ptb", "tinyshakespeare")
-"""What scripts/download_data.py can make.
+"""What `minidrop data` can make.
 
 "NAME/train.txt" and "NAME/test.txt" are the sources; cifar10 has "cifar10/mean.binaryproto" and ptb
 "ptb/valid.txt" too, tinyshakespeare is one text, "tinyshakespeare/input.txt".
@@ -106,5 +106,5 @@ def how_to_make(source: str) -> str:
     """Return the advice for a missing source: the command that makes a known data set, else what to check."""
     first = Path(source).parts[0] if Path(source).parts else ""
     if first in DATA_SETS:
-        return f"make it with: python scripts/download_data.py {first}"
+        return f"make it with: minidrop data {first}"
     return "correct the name, or put the file in one of these places" + nearest(first, DATA_SETS)

@@ -21,6 +21,7 @@ from minidrop.net.graph import build_graph, loss_weights
 from minidrop.net.lifetime import Lifetime, OneThread
 from minidrop.net.passes import one_pass
 from minidrop.net.planner import plan_compaction
+from minidrop.net.prediction import Predicts
 from minidrop.net.problems import Problems
 from minidrop.net.reshuffle import check_shared, find_reshuffles
 from minidrop.net.run import Run
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64")
 
 
-class Net(Weights, Lifetime):
+class Net(Weights, Predicts, Lifetime):
     """A network in one phase, on one device.
 
     `source`: a NetConfig, NetParameter, NetSpec, or the path of a network file. `device`: "auto", "cpu",

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Reproduce language models of Approximate Random Dropout and of Structured in Space, Randomized in Time.
 
-    python scripts/download_data.py ptb                  # else the sources of Python's library are read
+    minidrop data ptb                                   # else the sources of Python's library are read
     python scripts/benchmarks/reproduce_lstm.py --quick  # minutes: small nets, a taste of everything
     python scripts/benchmarks/reproduce_lstm.py          # the whole, days; the same command resumes it
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Reproduce Table 1 and Figure 5 of Approximate Random Dropout (arXiv 1805.08939), with every pattern family.
 
-    python scripts/download_data.py mnist
+    minidrop data mnist
     python scripts/benchmarks/reproduce_mlp.py --quick   # minutes: one net, one rate, a taste of everything
     python scripts/benchmarks/reproduce_mlp.py --jobs 2  # the whole; the same command resumes it
 
@@ -90,7 +90,7 @@ def split_training_records(folder):
     """Write the training records as two parts, unless they are there: the last sixth is the test part."""
     import numpy as np
     sys.path.append(str(ROOT / "scripts"))
-    from download_data import is_made, write_part
+    from minidrop.data.prepare import is_made, write_part
     if is_made(folder):
         return folder
     records = HDF5Records(find_source("mnist/train.txt"), ("data", "label"))

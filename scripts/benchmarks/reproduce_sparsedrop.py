@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Reproduce Table 1 of SparseDrop (Lo 2024): each method of dropping at its own best rate, in four tasks.
 
-    python scripts/download_data.py mnist; python scripts/download_data.py cifar10
-    python scripts/download_data.py tinyshakespeare
+    minidrop data mnist; minidrop data cifar10
+    minidrop data tinyshakespeare
     python scripts/benchmarks/reproduce_sparsedrop.py --quick  # minutes: small nets, a taste of everything
     python scripts/benchmarks/reproduce_sparsedrop.py          # the whole, days; the same command resumes it
 
@@ -275,7 +275,7 @@ def main(tasks, stages, rates, methods, iterations, seeds, out, jobs, quick, onl
     if not only_report:
         tasks = tasks or tuple(filter(is_there, asked["tasks"]))
         if not tasks:
-            raise md.DataError("the data of no task are there; scripts/download_data.py fetches them")
+            raise md.DataError("the data of no task are there; `minidrop data` fetches them")
     cells = [cell for task in tasks or asked["tasks"]
              for cell in make_cells([task], rates, methods, seeds or 1,
                                     iterations and max(1, iterations // ALL[task].every))]

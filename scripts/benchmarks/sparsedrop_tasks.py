@@ -20,11 +20,11 @@ from minidrop.config import TRAIN, SolverParameter
 from minidrop.config.spec import assign
 from minidrop.config.transformer import Transformer
 from minidrop.data import HDF5Records, find_source
+from minidrop.data.prepare import is_made, write_part
 from minidrop.net.conversion import convert_dropout
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from download_data import is_made, write_part  # noqa: E402
 from make_transformer import GPT_SPARSEDROP, VIT_SPARSEDROP, gpt, vit  # noqa: E402
 
 SIDE = 32

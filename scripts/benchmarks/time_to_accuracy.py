@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draw test accuracy against training time on MNIST: PyTorch, ordinary dropout here, and groups of samples.
 
-    python scripts/download_data.py mnist
+    minidrop data mnist
     python scripts/benchmarks/time_to_accuracy.py --png time_to_accuracy.png --json time_to_accuracy.json
 
 784-h-h-10 with dropout on both hidden layers, models/mnist_mlp's solver: batch 128, a rate that falls to 0,

@@ -152,7 +152,7 @@ layer { name: "s" type: "Silence" bottom: "r" inner_product_param { num_output: 
     result = minidrop("check", tiny.solver, tiny.net)
     assert result.code == 1
     for message in ("solver.prototxt:5:1: lr_policy", "did you mean 'step'?", "did you mean 'InnerProduct'?",
-                    "bottom 'ipp' is written by no layer", "python scripts/download_data.py mnist",
+                    "bottom 'ipp' is written by no layer", "minidrop data mnist",
                     "net.prototxt:5:47: layer 's' (Silence): inner_product_param belongs to another layer "
                     "type"):
         assert message in result.err

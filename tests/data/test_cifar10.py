@@ -4,18 +4,16 @@ import io
 import os
 import sys
 import tarfile
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from programs import run_here
+from programs import run_minidrop
 
 from minidrop.data import cifar10
 from minidrop.data.mean_file import read_mean
 from minidrop.errors import DataError
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "download_data.py"
 FILES = [name for names in cifar10.BINARY.values() for name in names]
 
 
@@ -184,21 +182,21 @@ class TestJpeg:
             cifar10.read_cifar10_jpeg(tmp_path)
 
 
-# -- the script ----------------------------------------------------------------------------------------------
-def run_script(*arguments, cache, data=""):
+# -- the command ---------------------------------------------------------------------------------------------
+def fetch(*arguments, cache, data=""):
     environment = {**os.environ, "MINIDROP_CACHE": str(cache), "MINIDROP_DATA": str(data)}
-    return run_here(SCRIPT, *arguments, environment=environment)
+    return run_minidrop("data", *arguments, environment=environment)
 
 
 @pytest.mark.parametrize("way", ["from", "subfolder", "environment"])
-def test_the_script_converts_binary_files(binary, tmp_path, way):
+def test_the_command_converts_binary_files(binary, tmp_path, way):
     folder, expected = binary
     place = tmp_path / {"from": "given", "subfolder": f"given/{cifar10.FOLDER}",
                         "environment": "data/cifar10"}[way]
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(folder)
     arguments = () if way == "environment" else ("--from", tmp_path / "given")
-    done = run_script("cifar10", *arguments, cache=tmp_path / "cache", data=tmp_path / "data")
+    done = fetch("cifar10", *arguments, cache=tmp_path / "cache", data=tmp_path / "data")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     made = tmp_path / "cache" / "cifar10"
     assert sorted(os.listdir(made)) == ["mean.binaryproto", "test.h5", "test.txt", "train.h5", "train.txt"]
@@ -209,23 +207,23 @@ def test_the_script_converts_binary_files(binary, tmp_path, way):
         np.testing.assert_allclose(read_mean(made / "mean.binaryproto"), train["data"][:].mean(axis=0),
                                    rtol=1e-6)
     assert "JPEG" not in done.stdout and 'mean_file "cifar10/mean.binaryproto"' in done.stdout
-    again = run_script("cifar10", cache=tmp_path / "cache")
+    again = fetch("cifar10", cache=tmp_path / "cache")
     assert again.returncode == 0 and "already in" in again.stdout
     if way != "environment":        # it would do the same again
         return
     (made / "mean.binaryproto").write_bytes(b"")
-    again = run_script("cifar10", *arguments, cache=tmp_path / "cache", data=tmp_path / "data")
+    again = fetch("cifar10", *arguments, cache=tmp_path / "cache", data=tmp_path / "data")
     assert again.returncode == 0 and read_mean(made / "mean.binaryproto").shape == (3, 32, 32)
 
 
-def test_what_the_script_refuses(tmp_path):
+def test_what_the_command_refuses(tmp_path):
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"\x80\x03")
-    done = run_script("cifar10", "--from", tmp_path, cache=tmp_path / "cache")
+    done = fetch("cifar10", "--from", tmp_path, cache=tmp_path / "cache")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     for part in (cifar10.TAR, "data_batch_5.bin", "jpeg-test.npz", "is a pickle, which is never read"):
         assert part in done.stderr
     (tmp_path / cifar10.TAR).write_bytes(b"other")
-    done = run_script("cifar10", "--from", tmp_path, cache=tmp_path / "cache")
+    done = fetch("cifar10", "--from", tmp_path, cache=tmp_path / "cache")
     assert done.returncode == 1 and "expected the md5 c32a1d4ab5d03f1284b67883e8d87530" in done.stderr
 
 
@@ -249,7 +247,7 @@ def test_real_copies(data_folder, tmp_path, monkeypatch, count):
         monkeypatch.setattr(cifar10, "COUNTS", {part: count * len(files)
                                                 for part, files in cifar10.JPEG.items()})
         data_folder = first_copies(data_folder / "cifar10", tmp_path / "data" / "cifar10", count).parent
-    done = run_script("cifar10", cache=tmp_path, data=data_folder)
+    done = fetch("cifar10", cache=tmp_path, data=data_folder)
     assert done.returncode == 0, done.stderr
     assert "these are not the original pixels; name results CIFAR-10-JPEG" in done.stdout
     with h5py.File(tmp_path / "cifar10/train.h5") as train, h5py.File(tmp_path / "cifar10/test.h5") as test:

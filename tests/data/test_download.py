@@ -12,12 +12,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from programs import run_here
+from programs import run_minidrop
 
 from minidrop.data import DATA_SETS, HDF5Records, download, find_source
 from minidrop.errors import DataError
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "download_data.py"
 CONTENT = bytes(np.random.default_rng(0).integers(0, 256, 50_000, dtype=np.uint8))
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
 
@@ -172,20 +171,20 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
         fetch(server, tmp_path / "file" / "raw")
 
 
-# The script itself, as a user runs it.
+# The command itself, as a user runs it.
 
 def environment(cache, data, more):
     return {**os.environ, "MINIDROP_CACHE": str(cache), "MINIDROP_DATA": str(data), "no_proxy": "127.0.0.1",
             **more}
 
 
-def run_script(*arguments, cache, data="", **more):
-    return run_here(SCRIPT, *arguments, environment=environment(cache, data, more))
+def run_data(*arguments, cache, data="", **more):
+    return run_minidrop("data", *arguments, environment=environment(cache, data, more))
 
 
 def run_process(*arguments, cache, data="", **more):
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True,
-                          env=environment(cache, data, more), timeout=120)
+    return subprocess.run([sys.executable, "-m", "minidrop", "data", *map(str, arguments)],
+                          capture_output=True, text=True, env=environment(cache, data, more), timeout=120)
 
 
 def fails_with_one_line(result, *parts):
@@ -221,9 +220,9 @@ def test_digits(tmp_path, monkeypatch):
 def test_mnist_from_files_at_hand(real_mnist, tmp_path, way):
     before = sorted((path.name, path.stat().st_mtime_ns) for path in real_mnist.iterdir())
     if way == "from":
-        result = run_script("mnist", "--from", real_mnist, cache=tmp_path)
+        result = run_data("mnist", "--from", real_mnist, cache=tmp_path)
     else:
-        result = run_script("mnist", cache=tmp_path, data=real_mnist.parent)
+        result = run_data("mnist", cache=tmp_path, data=real_mnist.parent)
     assert (result.returncode, result.stderr) == (0, "")
     with h5py.File(tmp_path / "mnist/train.h5") as train, h5py.File(tmp_path / "mnist/test.h5") as test:
         assert train["data"].shape == (60000, 1, 28, 28) and train["data"].dtype == np.uint8
@@ -231,7 +230,7 @@ def test_mnist_from_files_at_hand(real_mnist, tmp_path, way):
         assert test["data"].shape == (10000, 1, 28, 28) and test["label"][:5].tolist() == [7, 2, 1, 0, 4]
         assert train["data"][:].mean() == pytest.approx(33.318, abs=1e-3)
     assert sorted((path.name, path.stat().st_mtime_ns) for path in real_mnist.iterdir()) == before
-    again = run_script("mnist", cache=tmp_path)
+    again = run_data("mnist", cache=tmp_path)
     assert again.returncode == 0 and "already in" in again.stdout
 
 
@@ -246,17 +245,17 @@ def test_texts_from_files_at_hand(tmp_path, name, sizes, way):
     if "MINIDROP_DATA" not in os.environ or not folder.is_dir():
         pytest.skip(f"$MINIDROP_DATA/{name} is absent")
     arguments, data = ((name, "--from", folder), "") if way == "from" else ((name,), folder.parent)
-    result = run_script(*arguments, cache=tmp_path, data=data)
+    result = run_data(*arguments, cache=tmp_path, data=data)
     assert (result.returncode, result.stderr) == (0, "")
     assert {path.name: path.stat().st_size for path in (tmp_path / name).iterdir()} == sizes
     for file_name in sizes:
         assert f'source "{name}/{file_name}"' in result.stdout
     # What is there and whole is left alone; what is damaged is made again.
-    again = run_script(name, cache=tmp_path)
+    again = run_data(name, cache=tmp_path)
     assert again.returncode == 0 and "already in" in again.stdout
     damaged = tmp_path / name / min(sizes)
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert run_script(*arguments, cache=tmp_path, data=data).returncode == 0
+    assert run_data(*arguments, cache=tmp_path, data=data).returncode == 0
     assert damaged.stat().st_size == sizes[min(sizes)]
 
 
@@ -266,11 +265,11 @@ def test_texts_of_another_content(tmp_path, server, pack, end):
     folder.mkdir(parents=True)
     path = folder / f"input.txt{end}"
     path.write_bytes(pack(b"First Citizen:"))
-    fails_with_one_line(run_script("tinyshakespeare", "--from", folder, cache=tmp_path / "cache"),
+    fails_with_one_line(run_data("tinyshakespeare", "--from", folder, cache=tmp_path / "cache"),
                         f"{path}: expected a text of the sha256 86c4e6aa9db7c042ec79f339dcb96d42b0075e16",
                         "fetch it again")
     server.files["/input.txt"] = b"First Citizen:"
-    result = run_script("tinyshakespeare", "--mirror", server.url, cache=tmp_path / "cache",
+    result = run_data("tinyshakespeare", "--mirror", server.url, cache=tmp_path / "cache",
                         data=folder.parent)
     assert result.returncode == 1
     warning, error = result.stderr.splitlines()
@@ -286,25 +285,25 @@ def test_a_text_that_is_downloaded(tmp_path, server):
     if "MINIDROP_DATA" not in os.environ or not real.is_file():
         pytest.skip("$MINIDROP_DATA/tinyshakespeare is absent")
     server.files["/input.txt"] = lzma.decompress(real.read_bytes())
-    result = run_script("tinyshakespeare", "--mirror", server.url, cache=tmp_path)
+    result = run_data("tinyshakespeare", "--mirror", server.url, cache=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "tinyshakespeare/input.txt").read_bytes() == server.files["/input.txt"]
-    assert run_script("tinyshakespeare", "--force",
+    assert run_data("tinyshakespeare", "--force",
                       cache=tmp_path).returncode == 0 and len(server.requests) == 1
 
 
 def test_texts_that_are_absent(tmp_path):
-    fails_with_one_line(run_script("ptb", "--from", tmp_path, cache=tmp_path / "cache"),
+    fails_with_one_line(run_data("ptb", "--from", tmp_path, cache=tmp_path / "cache"),
                         "expected the files ptb.train.txt, ptb.valid.txt, ptb.test.txt, or these with .xz or "
                         ".gz", "got no ptb.train.txt; put it there or leave out --from")
 
 
 def test_a_damaged_cache_is_made_again(tmp_path):
     pytest.importorskip("sklearn", reason="scikit-learn is absent")
-    run_script("digits", cache=tmp_path)
+    run_data("digits", cache=tmp_path)
     good = (tmp_path / "digits/train.h5").stat().st_size
     (tmp_path / "digits/train.h5").write_bytes(b"half")
-    assert run_script("digits", cache=tmp_path).returncode == 0
+    assert run_data("digits", cache=tmp_path).returncode == 0
     assert (tmp_path / "digits/train.h5").stat().st_size == good
 
 
@@ -315,20 +314,20 @@ def test_raw_files_of_another_md5(tmp_path, server):
                  "t10k-labels-idx1-ubyte"):
         content = gzip.compress(struct.pack(">HBBI", 0, 8, 1, 1) + b"\0")
         (data / "mnist" / f"{name}.gz").write_bytes(content)
-    fails_with_one_line(run_script("mnist", "--from", data / "mnist", cache=tmp_path / "cache"),
+    fails_with_one_line(run_data("mnist", "--from", data / "mnist", cache=tmp_path / "cache"),
                         "expected the md5 f68b3c2dcbeaaa9fbdd348bbdeb94873", "fetch it again")
-    result = run_script("mnist", "--mirror", server.url, cache=tmp_path / "cache", data=data)
+    result = run_data("mnist", "--mirror", server.url, cache=tmp_path / "cache", data=data)
     assert result.returncode == 1
     warning, error = result.stderr.splitlines()
     assert warning.startswith("warning: ") and "left alone" in warning
     assert error.startswith("error: train-images-idx3-ubyte.gz: no mirror delivered it") and "404" in error
 
 
-def test_what_the_script_refuses(tmp_path, server):
+def test_what_the_command_refuses(tmp_path, server):
     (tmp_path / "empty").mkdir()
-    fails_with_one_line(run_script("mnist", "--from", tmp_path / "empty", cache=tmp_path / "cache"),
+    fails_with_one_line(run_data("mnist", "--from", tmp_path / "empty", cache=tmp_path / "cache"),
                         "got no train-images-idx3-ubyte.gz", "put it there or leave out --from")
-    fails_with_one_line(run_script("mnist", "--mirror", server.url, cache=tmp_path / "data/cache",
+    fails_with_one_line(run_data("mnist", "--mirror", server.url, cache=tmp_path / "data/cache",
                                    data=tmp_path / "data"), "outside $MINIDROP_DATA")
     assert not (tmp_path / "data").exists()
     (tmp_path / "file").write_text("")
@@ -336,10 +335,10 @@ def test_what_the_script_refuses(tmp_path, server):
                         "set MINIDROP_CACHE")
 
 
-@pytest.mark.parametrize("arguments", [["cifar"], [], ["digits", "--from", "."],
+@pytest.mark.parametrize("arguments", [["cifar"], ["list", "--force"], ["digits", "--from", "."],
                                        ["mnist", "--from", "nowhere"]])
 def test_wrong_usage_exits_2(tmp_path, arguments):
-    result = run_script(*arguments, cache=tmp_path)
+    result = run_data(*arguments, cache=tmp_path)
     assert result.returncode == 2 and "Usage: " in result.stderr and "Traceback" not in result.stderr
 
 

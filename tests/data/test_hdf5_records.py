@@ -208,9 +208,9 @@ def test_wrong_lists(tmp_path, content, message):
 def test_a_missing_file_of_a_known_data_set_names_the_command(tmp_path):
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits/train.txt").write_text("train.h5\n")
-    with pytest.raises(DataError, match="python scripts/download_data.py digits"):
+    with pytest.raises(DataError, match="minidrop data digits"):
         HDF5Records(tmp_path / "digits/train.txt", ("data",))
-    with pytest.raises(DataError, match="cannot be read .* python scripts/download_data.py digits"):
+    with pytest.raises(DataError, match="cannot be read .* minidrop data digits"):
         HDF5Records(tmp_path / "digits/test.txt", ("data",))
 
 

@@ -41,7 +41,7 @@ def test_a_missing_known_source_names_the_command_that_makes_it(places, name):
         find_source(f"{name}/train.txt", places[1] / "net.prototxt")
     message = str(caught.value)
     assert message.startswith(f"source '{name}/train.txt': no such file")
-    assert message.endswith(f"python scripts/download_data.py {name}")
+    assert message.endswith(f"minidrop data {name}")
     for folder in places:
         assert str(folder / name / "train.txt") in message
     assert "\n" not in message

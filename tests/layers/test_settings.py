@@ -220,7 +220,7 @@ def test_mistake(layer, shapes, message):
 def test_a_missing_source_says_how_to_make_it(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path))
     with pytest.raises(ConfigError,
-                       match=r"layer 'l' \(HDF5Data\): .*make it with: python scripts/download_data.py "
+                       match=r"layer 'l' \(HDF5Data\): .*make it with: minidrop data "
                        r"mnist$"):
         net_of(text("HDF5Data", 'hdf5_data_param { source: "mnist/train.txt" batch_size: 2 }', ""))
 

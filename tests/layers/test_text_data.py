@@ -213,8 +213,8 @@ ENOUGH = 'source: "words.txt" batch_size: 2 steps: 3'
     (ENOUGH + ' vocabulary: "nothing.txt"', "source 'nothing.txt': no such file"),
     ('source: "bad.txt" batch_size: 2 steps: 3', "bad.txt:2: expected text in UTF-8, got the byte 0xFF"),
     ('source: "." batch_size: 2 steps: 3', "source '.': expected a text file, got the folder"),
-    ('source: "ptb/train.txt" batch_size: 2 steps: 3', "make it with: python scripts/download_data.py ptb"),
-    ('source: "tinyshakespeare/input.txt" batch_size: 2 steps: 3', "python scripts/download_data.py "
+    ('source: "ptb/train.txt" batch_size: 2 steps: 3', "make it with: minidrop data ptb"),
+    ('source: "tinyshakespeare/input.txt" batch_size: 2 steps: 3', "minidrop data "
      "tinyshakespeare"),
 ])
 def test_mistakes(source, settings, message):

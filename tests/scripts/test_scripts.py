@@ -1,7 +1,6 @@
 """The scripts as a user runs them: each in a process of its own, with a cache of its own."""
 
 import ast
-import json
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from programs import run_here
+from programs import run_here, run_minidrop
 
 from minidrop.data.mean_file import read_mean
 
@@ -28,7 +27,7 @@ def environment(tmp_path_factory):
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {name: value for name, value in os.environ.items() if name != "MINIDROP_DATA"}
     environment |= {"MINIDROP_CACHE": str(cache), "PYTHONPATH": path}
-    done = run(environment, "download_data.py", "digits")
+    done = run_minidrop("data", "digits", environment=environment)
     assert done.returncode == 0, done.stderr
     return environment
 
@@ -41,73 +40,6 @@ def run(environment, script, *arguments, folder=ROOT):
 def run_process(environment, script, *arguments, folder=ROOT):
     return subprocess.run([sys.executable, SCRIPTS / script, *arguments], capture_output=True, text=True,
                           env=environment, cwd=folder, timeout=300)
-
-
-def test_compare_dropout_prints_a_table(environment):
-    done = run(environment, "compare_dropout.py", "--iterations", "20", "--block", "10", "--families",
-               "PERIODIC,ROW")
-    assert done.returncode == 0, done.stderr
-    head, empty, columns, rule, *rows = done.stdout.rstrip("\n").split("\n")
-    assert head == "models/digits_mlp/solver.prototxt: 20 iterations, on cpu"
-    assert columns.split() == ["dropout", "training", "iteration", "test", "accuracy", "speed-up"]
-    assert (empty, set(rule)) == ("", {"-"})
-    row = r"{} +[\d.]+ s +[\d.]+ ms +[\d.]+ % +[\d.]+x"
-    names = ("conventional", r"approximate \(PERIODIC\)", r"approximate \(ROW\)")
-    assert len(rows) == 3
-    for name, line in zip(names, rows, strict=True):
-        assert re.fullmatch(row.format(name), line), line
-    assert rows[0].endswith(" 1.00x")
-
-
-def test_compare_dropout_json(environment):
-    done = run(environment, "compare_dropout.py", "--iterations", "25", "--block", "10", "--seeds", "2",
-               "--json", "--metric", "loss")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert (result["iterations"], result["seeds"], result["first_seed"]) == (25, 2, 1)
-    conventional, approximate = result["methods"]
-    assert (conventional["name"], approximate["name"]) == ("conventional", "approximate (PERIODIC)")
-    for method in (conventional, approximate):
-        assert len(method["block_seconds"]) == 2 * 3          # 10 + 10 + 5 iterations, two seeds
-        assert method["seconds"] == pytest.approx(sum(method["block_seconds"]))
-        assert method["ms_per_iteration"] == pytest.approx(1000 * method["seconds"] / 50)
-        assert len(set(method["loss"])) == 2                  # two seeds, two trainings
-        assert 0 < method["mean_loss"] < 2.3                  # guessing costs log 10
-    assert conventional["speed_up"] == 1
-    assert approximate["speed_up"] == pytest.approx(conventional["seconds"] / approximate["seconds"])
-
-
-def test_compare_dropout_is_repeatable_but_for_the_clock(environment):
-    results = [json.loads(run(environment, "compare_dropout.py", "--iterations", "10", "--json", "--block",
-                              block).stdout)
-               for block in ("3", "10")]
-    accuracies = [[method["accuracy"] for method in result["methods"]] for result in results]
-    assert accuracies[0] == accuracies[1]
-
-
-@pytest.mark.parametrize("arguments, expected", [
-    (["--solver", "nothing.prototxt"], "nothing.prototxt"),
-    (["--families", "PERIODICAL"], "unknown pattern 'PERIODICAL'; did you mean 'PERIODIC'?"),
-    (["--metric", "acuracy"], "the test net has no output 'acuracy' (outputs: accuracy, loss)"),
-])
-def test_compare_dropout_mistakes_are_one_clear_message(environment, arguments, expected):
-    done = run(environment, "compare_dropout.py", "--iterations", "2", *arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and expected in done.stderr
-    assert "Traceback" not in done.stderr and not done.stdout
-
-
-def test_compare_dropout_without_data_says_how_to_get_it(environment, tmp_path):
-    done = run(environment | {"MINIDROP_CACHE": str(tmp_path)}, "compare_dropout.py", "--iterations", "2")
-    assert done.returncode == 1
-    assert "python scripts/download_data.py digits" in done.stderr
-
-
-def test_compare_dropout_runs_from_any_folder_and_leaves_nothing(environment, tmp_path):
-    done = run_process(environment, "compare_dropout.py", "--iterations", "2", "--solver",
-                       ROOT / "models" / "digits_mlp" / "solver.prototxt", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert not list(tmp_path.iterdir())
 
 
 def test_train_embedded(environment, tmp_path):

@@ -23,7 +23,7 @@ def scripts(monkeypatch):
     for folder in (ROOT / "scripts", FOLDER):
         monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-    names = ("download_data", *(path.stem for path in FOLDER.glob("*.py")))
+    names = [path.stem for path in FOLDER.glob("*.py")]
     return SimpleNamespace(folder=FOLDER, **{name: importlib.import_module(name) for name in names})
 
 

@@ -12,6 +12,7 @@ from programs import run_here
 
 from minidrop import ConfigError, DataError, MinidropError, Net
 from minidrop.data import HDF5Records
+from minidrop.data.prepare import write_part
 from minidrop.patterns import PatternSequence, PatternSettings, get_family, known_families
 
 
@@ -24,8 +25,8 @@ def cache(scripts, tmp_path, monkeypatch):
         image[2 * label:2 * label + 3] += 120
     folder = tmp_path / "cache" / "mnist"
     folder.mkdir(parents=True)
-    scripts.download_data.write_part(folder, "train", images[:480], labels[:480])
-    scripts.download_data.write_part(folder, "test", images[480:], labels[480:])
+    write_part(folder, "train", images[:480], labels[:480])
+    write_part(folder, "test", images[480:], labels[480:])
     monkeypatch.setenv("MINIDROP_CACHE", str(folder.parent))
     return folder
 
@@ -105,7 +106,7 @@ def test_without_data_it_says_how_to_get_it_before_it_runs(scripts, tmp_path, mo
     monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     done = run(scripts, "--quick")
-    assert done.exit_code == 1 and "python scripts/download_data.py mnist" in done.output
+    assert done.exit_code == 1 and "minidrop data mnist" in done.output
     assert not list(tmp_path.iterdir())
 
 
@@ -280,8 +281,8 @@ def test_validation_takes_the_last_sixth_of_the_training_records(scripts, cache,
 def test_validation_reads_its_own_parts(scripts, cells, cache, tmp_path):
     """Where all records to test on are of one class that training never saw, no answer is right."""
     images = np.zeros((100, 28, 28), np.uint8)
-    scripts.download_data.write_part(tmp_path, "train", images, np.zeros(100))
-    scripts.download_data.write_part(tmp_path, "test", images, np.full(100, 7))
+    write_part(tmp_path, "train", images, np.zeros(100))
+    write_part(tmp_path, "test", images, np.full(100, 7))
     key = cells[1].run("ROW", 1, stage="validation")
     assert scripts.reproduce_mlp.train(key, tmp_path)["accuracy"] == 0
 

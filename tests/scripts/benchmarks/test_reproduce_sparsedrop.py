@@ -8,6 +8,7 @@ from cases import in_turn
 from click.testing import CliRunner
 
 from minidrop.data import HDF5Records
+from minidrop.data.prepare import write_part
 from minidrop.errors import DataError
 
 
@@ -20,7 +21,7 @@ def cache(scripts, tmp_path, monkeypatch):
     for image, label in zip(images, labels, strict=True):
         image[0, 2 * label:2 * label + 3] += 120
     (folder / "mnist").mkdir(parents=True)
-    scripts.download_data.write_part(folder / "mnist", "train", images, labels)
+    write_part(folder / "mnist", "train", images, labels)
     (folder / "tinyshakespeare").mkdir()
     (folder / "tinyshakespeare" / "input.txt").write_text("to be, or not to be: that is the question.\n" * 40)
     monkeypatch.setenv("MINIDROP_CACHE", str(folder))

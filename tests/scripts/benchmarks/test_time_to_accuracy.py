@@ -4,14 +4,14 @@ import json
 import os
 
 import pytest
-from programs import run_here
+from programs import run_here, run_minidrop
 
 
 @pytest.mark.skipif(not os.environ.get("MINIDROP_DATA"), reason="MINIDROP_DATA is not set: no real data here")
 def test_every_method_gets_a_curve_and_a_line(scripts, tmp_path):
     pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is one of the curves here")
     environment = {**os.environ, "MINIDROP_CACHE": str(tmp_path)}
-    made = run_here(scripts.folder.parent / "download_data.py", "mnist", environment=environment)
+    made = run_minidrop("data", "mnist", environment=environment)
     assert made.returncode == 0, made.stderr
     done = run_here(scripts.folder / "time_to_accuracy.py", "--units", "16", "--iterations", "4", "--stretch",
                     "2", "--json", tmp_path / "curves.json", "--png", tmp_path / "curves.png",

@@ -1,0 +1,58 @@
+"""minidrop init: lists the models that come with minidrop, or copies one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import textwrap
+from pathlib import Path
+
+import click
+
+from minidrop.apps.models import copy_model, find_model, known_models
+from minidrop.cli.console import echo, visible_name
+from minidrop.cli.options import Command
+
+
+@click.command(cls=Command)
+@click.argument("name", metavar="[MODEL]", required=False)
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Replace files of the model that are in DIR already.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def init(name: str | None, folder: Path | None, force: bool, as_json: bool) -> None:
+    """Copy the files of MODEL to DIR, by default ./MODEL; without MODEL list those there are.
+
+    A model is a network file, solver files and a README with what it reaches; they are yours to change.
+    """
+    if name is None:
+        if force:
+            raise click.UsageError("--force is for copying: name a model")
+        _list(known_models(), as_json)
+        return
+    model = find_model(name)
+    folder = folder or Path(model.name)
+    paths = copy_model(model, folder, force)
+    if as_json:
+        echo(json.dumps({"model": model.name, "files": [str(path) for path in paths],
+                         "data_sets": model.data_sets}, indent=1))
+        return
+    for path in paths:
+        echo(f"wrote {visible_name(str(path))}")
+    echo("next:")
+    for data_set in model.data_sets:
+        echo(f"  minidrop data {data_set}")
+    if model.solvers:
+        echo(f"  minidrop train --solver {shlex.quote(str(folder / model.solvers[0]))}")
+
+
+def _list(models, as_json):
+    if as_json:
+        echo(json.dumps([{"name": model.name, "title": model.title, "data_sets": model.data_sets,
+                          "files": [file.name for file in model.files]} for model in models], indent=1))
+        return
+    width, columns = max(len(model.name) for model in models), shutil.get_terminal_size((110, 24)).columns
+    room = max(columns, 60) - width - 2
+    for model in models:
+        echo(f"{model.name:<{width}}  {textwrap.shorten(model.title, room, placeholder=' ...')}")
+    echo("copy one with: minidrop init MODEL")
