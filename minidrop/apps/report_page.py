@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from importlib.resources import files
 
-from minidrop import __version__
 from minidrop.apps.charts import Series, chart, charts
 from minidrop.apps.confusion import Confusion
 from minidrop.apps.curves import Curves, chosen
@@ -17,15 +16,14 @@ _MOST_TEXT = 200_000        # characters of a configuration file that are shown
 _MOST_CLASSES = 100         # a larger confusion matrix is not shown cell by cell
 
 
-def page(runs: Sequence[RunReport], title: str, log_scale: bool = False, now: str = "") -> str:
+def page(runs: Sequence[RunReport], title: str, log_scale: bool = False, made: str = "") -> str:
     """Return the page of runs: their curves together, their values in a table, then each on its own.
 
-    now: when it was made, as text.
+    made: by what it was made and when, as text.
     """
     curves = [run.curves for run in runs]
     body = [element("h1", title),
-            element("p", f"{len(runs)} run{'s' * (len(runs) != 1)}, minidrop {__version__}"
-                         + (f", {now}" if now else ""), class_="note"),
+            element("p", f"{len(runs)} run{'s' * (len(runs) != 1)}{', ' * bool(made)}{made}", class_="note"),
             element("h2", "Curves"),
             charts([chart(name, _series(curves, name), log_scale) for name in chosen(curves)]),
             element("h2", "Values"), _values(curves)]

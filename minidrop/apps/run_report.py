@@ -6,8 +6,9 @@ import logging
 import math
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from minidrop.apps.confusion import Confusion, confusion_of
@@ -120,7 +121,7 @@ def kept_share(site: DropSite, iterations: int, most: int = MOST_DRAWS) -> KeptS
             patterns = site.sequence.groups_at(first + i)
             shares += [len(pattern.kept(site.entries)) / site.entries if site.family.drops == "units"
                        else 1 - pattern.rate for pattern in patterns]
-    return KeptShare(site.layer_name, sum(shares) / len(shares), min(shares), max(shares), looked)
+    return KeptShare(site.layer_name, fmean(shares), min(shares), max(shares), looked)
 
 
 def _configuration(path, report) -> SolverConfig | None:
@@ -210,7 +211,8 @@ def _confusion(path, facts, solver):
 def _net(path, name, facts, solver, phase, fills=True):
     """Return the net of a file of a run folder; its data are looked up beside the run's solver file."""
     config = parse_net(read_text(str(path / name)), str(path / name))
-    config.path = os.path.join(os.path.dirname(str(facts.get("solver") or "")) or str(path), name)
+    folder = os.path.dirname(str(facts.get("solver") or "")) or str(path)
+    config = replace(config, path=os.path.join(folder, name))
     settings = solver.message
     tests = settings.test_state
     state = settings.train_state if phase == "TRAIN" else tests[0] if tests else type(settings.train_state)()

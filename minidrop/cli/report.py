@@ -7,6 +7,7 @@ import time
 
 import click
 
+from minidrop import __version__
 from minidrop.apps.curves import named_apart
 from minidrop.apps.report_page import page
 from minidrop.apps.run_report import read_run
@@ -37,6 +38,6 @@ def report(paths: tuple[str, ...], out: str, title: str | None, log_scale: bool,
     for run in runs:
         for note in run.notes:
             echo(f"warning: {run.curves.name}: {note}", err=True)
-    now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    write(out, page(runs, title or ", ".join(run.curves.name for run in runs), log_scale, now))
+    made = time.strftime(f"minidrop {__version__}, %Y-%m-%d %H:%M UTC", time.gmtime())
+    write(out, page(runs, title or ", ".join(run.curves.name for run in runs), log_scale, made))
     echo(f"wrote {visible_name(out)}")
