@@ -174,7 +174,7 @@ def test_mistake_in_a_net(text, expected):
 
 
 @pytest.mark.parametrize("text, expected", [
-    ('bas_lr: 0.1', "1:1: SolverParameter has no field 'bas_lr'; did you mean 'base_lr'?"),
+    ('bas_lr: 0.1', "1:1: SolverParameter has no field 'bas_lr'; did you mean 'base_lr' or 'max_lr'?"),
     ('layer { }', "1:1: 'layer' belongs to a network file, and this is read as a solver file; are the two "
                   "swapped?"),
     ('solver_mode: TPU', "1:14: 'solver_mode' has no value 'TPU'; its values are CPU, GPU; did you mean "
