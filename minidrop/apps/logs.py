@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ _ITERATION = re.compile(r"\bIteration (\d{1,18})\b")
 _OUTPUT = re.compile(rf"\b(Train|Test) net output #(\d{{1,9}}): (\S+) = ({_NUMBER})")
 _RATE = re.compile(rf"\blr = ({_NUMBER})")
 _TESTING = re.compile(r", Testing net \(#\d{1,9}\)(: )?")
+_STARTED = re.compile(r": training to iteration \d{1,18} on (.{1,500}); run folder ")
 _LOSS = re.compile(rf", loss = ({_NUMBER})")
 # What minidrop shows in one line, as "loss = 0.5, accuracy = [0.25, 0.5]".
 _VALUE = re.compile(rf"(\S+) = ({_NUMBER}|\[[^\[\]]*\])(?:, |$)")
@@ -51,20 +53,69 @@ def read_log(path: str | os.PathLike) -> Log:
     cannot be read, holds no iteration at all, or holds too much.
     """
     reader = _Reader(_year(path))
-    try:
-        with open(path, "rb") as file:
-            while line := file.readline(_LINE_BYTES):
-                reader.take(line.decode("utf-8", "replace").rstrip())
-                if len(reader.train) + len(reader.test) > raised(MOST_ROWS):
-                    raise DataError(f"{path}: expected at most {raised(MOST_ROWS)} rows, got more; "
-                                    f"{how_to_raise()}")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    for line in _lines(path):
+        reader.take(line)
+        if len(reader.train) + len(reader.test) > raised(MOST_ROWS):
+            raise DataError(f"{path}: expected at most {raised(MOST_ROWS)} rows, got more; {how_to_raise()}")
     log = reader.finished()
     if not log.train and not log.test:
         raise DataError(f"{path}: expected a log of minidrop or Caffe, with lines such as `Iteration 100, "
                         f"loss = 0.5`, got none; give train.log of a run folder, or what caffe train printed")
     return log
+
+
+@dataclass
+class Session:
+    """A process that trained, as its log tells: from `first` to `last` iteration that it printed.
+
+    device: what it computed on, "" where the log does not say. seconds: from its first line to its last.
+    paced: those from the line of `first` to that of `last`. Both are nan where the lines have no time.
+    """
+
+    device: str = ""
+    seconds: float = math.nan
+    first: int | None = None
+    last: int | None = None
+    paced: float = math.nan
+
+
+def read_sessions(path: str | os.PathLike) -> list[Session]:
+    """Return the Sessions of a log of minidrop, or the one of a log of Caffe; [] without any iteration.
+
+    Raises DataError as `read_log`, but not for a log without iterations.
+    """
+    reader = _Reader(_year(path))
+    sessions = [Session()]
+    begun = at_first = None
+    for line in _lines(path):
+        reader.read_time(line)
+        started = _STARTED.search(line)
+        if started:
+            if sessions[-1].device or sessions[-1].first is not None:
+                sessions.append(Session())
+            begun, sessions[-1].device = reader.now, started[1]
+        session = sessions[-1]
+        begun = reader.now if begun is None else begun
+        if reader.now is not None:
+            session.seconds = reader.now - begun
+        found = _ITERATION.search(line)
+        if found:
+            session.last = int(found[1])
+            if session.first is None:
+                session.first, at_first = session.last, reader.now
+            if reader.now is not None and at_first is not None:
+                session.paced = reader.now - at_first
+    return [session for session in sessions if session.first is not None]
+
+
+def _lines(path):
+    """Yield the lines of a log; raises DataError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            while line := file.readline(_LINE_BYTES):
+                yield line.decode("utf-8", "replace").rstrip()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _year(path):
@@ -90,7 +141,7 @@ class _Reader:
         self.row = self.last = None         # of (kind, number) outputs, the row that is being filled
 
     def take(self, line):
-        self._time(line)
+        self.read_time(line)
         if self.start is None and self.now is not None and " Solving " in f"{line} ":
             self.start = self.now
         found = _ITERATION.search(line)
@@ -99,7 +150,7 @@ class _Reader:
         elif self.iteration is not None:
             self._output(line)
 
-    def _time(self, line):
+    def read_time(self, line):
         """Read the time of a line; a log with years that go back to January passed a turn of the year."""
         found = _GLOG.match(line) or _OWN.match(line)
         if not found:
@@ -109,7 +160,7 @@ class _Reader:
             time = datetime(int(year or self.year), *map(int, rest), int(fraction.ljust(6, "0"))).timestamp()
             if year is None and self.now is not None and time < self.now - _HALF_A_YEAR:
                 self.year += 1
-                return self._time(line)
+                return self.read_time(line)
         except (ValueError, OverflowError, OSError):
             return
         self.now = time

@@ -37,6 +37,7 @@ from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
 from minidrop.cli.plot import plot
 from minidrop.cli.predict import predict
+from minidrop.cli.report import report
 from minidrop.cli.summary import summary
 from minidrop.cli.tag import tag
 from minidrop.cli.test import test
@@ -85,10 +86,10 @@ def commands(modules: tuple) -> None:
         import_code(module)
 
 
-for _command in (data, init, train, test, predict, time, find_lr, plot, compare, check, summary, generate,
-                 translate, tag, export, upgrade, patterns, devices, draw_net, parse_log, classify_command,
-                 extract_features_command, convert_imageset, compute_image_mean, convert_mnist_data,
-                 convert_cifar_data, convert_mnist_siamese_data):
+for _command in (data, init, train, test, predict, time, plot, report, compare, check, summary, find_lr,
+                 generate, translate, tag, export, upgrade, patterns, devices, draw_net, parse_log,
+                 classify_command, extract_features_command, convert_imageset, compute_image_mean,
+                 convert_mnist_data, convert_cifar_data, convert_mnist_siamese_data):
     commands.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""Plots of a pattern's report, as text for a terminal or with matplotlib for a file."""
+"""Plots of a pattern's report, as text or with matplotlib for a file, and of a sweep of learning rates."""
 
 import os
 import shutil

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from minidrop import __version__
+from minidrop.apps.run_facts import ROOT, identity, newest_run, next_number, read_facts, resolved_seed
 from minidrop.cli import values
 from minidrop.cli.prefix import PrefixLock
-from minidrop.cli.run_facts import ROOT, identity, newest_run, next_number, read_facts, resolved_seed
 from minidrop.errors import ConfigError, DataError, SnapshotError
 from minidrop.files import check_output, open_to_append, replace, sweep, write_all
 from minidrop.snapshot import read_header, under_prefix

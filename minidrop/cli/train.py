@@ -25,6 +25,7 @@ from minidrop.cli.options import (
 )
 from minidrop.cli.progress import Bar, Narrator, wants_bar
 from minidrop.cli.run_folder import choose
+from minidrop.cli.tensorboard import Board, check_tensorboard
 from minidrop.config import load_solver
 from minidrop.errors import MinidropError
 from minidrop.snapshot import read_header
@@ -51,6 +52,9 @@ log = logging.getLogger(__name__)
               help="What Ctrl-C does.")
 @click.option("--sighup-effect", type=click.Choice(EFFECTS), default="snapshot", show_default=True,
               help="What a hang-up signal does.")
+@click.option("--tensorboard", is_flag=True,
+              help="Also write what displays and tests show into tensorboard/ of the run folder. Needs "
+              "minidrop[tensorboard].")
 @click.option("--progress/--no-progress", default=None,
               help="A progress bar, or plain lines. [default: a bar on a terminal]")
 @click.option("--log-format", type=click.Choice(["minidrop", "caffe"]), default="minidrop", show_default=True,
@@ -59,7 +63,7 @@ log = logging.getLogger(__name__)
 def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, level: int, stages: list,
           ignore_unknown: bool, device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
           skip_mismatched: bool, ema: bool, resume: Any, out: Any, seed: int, sigint_effect: Any,
-          sighup_effect: Any, progress: Any, log_format: str) -> None:
+          sighup_effect: Any, tensorboard: bool, progress: Any, log_format: str) -> None:
     """Train a net.
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
@@ -71,6 +75,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
                                "has its weights")
     if ema and not weights:
         raise click.UsageError("--ema says how --weights is read; give both")
+    if tensorboard:
+        check_tensorboard()
     device = chosen_device(device, gpu)
     if seed is not None:
         overrides = (*overrides, f"random_seed={seed}")
@@ -99,7 +105,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         _introduce(trained, folder, device)
         narrator.begin(trained)
         view = Bar(trained) if with_bar else nullcontext()
-        for callback in (folder.record, narrator, *([view] if with_bar else [])):
+        boards = [stack.enter_context(Board(folder.path, trained.iteration))] if tensorboard else []
+        for callback in (folder.record, narrator, *boards, *([view] if with_bar else [])):
             trained.add_callback(callback)
         again = [*without(context.obj, "resume", "snapshot", "out"), "--out", str(folder.path), "--resume",
                  "auto"]

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
+from minidrop.apps.run_facts import read_facts
 from minidrop.cli.prefix import PrefixLock
-from minidrop.cli.run_facts import read_facts
 from minidrop.errors import ConfigError
 from minidrop.snapshot import Snapshot, read_snapshot, write_snapshot
 from minidrop.solver import Solver

@@ -53,7 +53,7 @@ def test_the_wheel_holds_all_that_is_used(installed):
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob(pattern)
                 if path.is_file() and "__pycache__" not in path.parts}
     assert files(installed / "minidrop" / "models", "*") == files(ROOT / "models", "*")
-    for pattern in ("*.py", "*.cu", "*.cuh", "*.proto", "py.typed"):
+    for pattern in ("*.py", "*.cu", "*.cuh", "*.css", "*.proto", "py.typed"):
         assert files(installed / "minidrop", pattern) == files(ROOT / "minidrop", pattern)
 
 
