@@ -44,8 +44,8 @@ def text_data(path, more=""):
 def language_model(path, *middle, more="", last="h"):
     """A model of characters: Embed, what is in the middle, a projection and the loss."""
     return [text_data(path, more),
-            layer("Embed", "embed", "data", more='embed_param { input_dim: 31 num_output: 8 bias_term: false weight_filler '
-                                                 '{ type: "uniform" min: -1 max: 1 } }'),
+            layer("Embed", "embed", "data", more="embed_param { input_dim: 31 num_output: 8 bias_term: false "
+                                                 'weight_filler { type: "uniform" min: -1 max: 1 } }'),
             *middle, ip("ip2", last, 31, "axis: 2", fillers=FINE),
             layer("SoftmaxWithLoss", "loss", "ip2 label", more="softmax_param { axis: 2 }")]
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minidrop"
 # Floor by floor; inside a floor those that stand first may be imported by those after them, and by nobody
 # before.
 FLOORS = (
-    ("errors", "files", "kept", "part", "registry", "rng"),
+    ("errors", "files", "kept", "registry", "rng"),
     ("config", "patterns", "kernels"),
     ("backend",),
     ("autograd",),

@@ -17,7 +17,7 @@ from minidrop.cli.caffe_flags import normalise
 from minidrop.cli.check import check
 from minidrop.cli.classify import classify_command
 from minidrop.cli.compute_image_mean import compute_image_mean
-from minidrop.cli.console import console, echo
+from minidrop.cli.console import console
 from minidrop.cli.convert_data_sets import (
     convert_cifar_data,
     convert_mnist_data,
@@ -31,6 +31,7 @@ from minidrop.cli.find_lr import find_lr
 from minidrop.cli.generate import generate
 from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
+from minidrop.cli.ranks import is_alone, report
 from minidrop.cli.tag import tag
 from minidrop.cli.test import test
 from minidrop.cli.time import time
@@ -126,12 +127,16 @@ def run(arguments: list[str]) -> int:
         return 130
     except (MinidropError, OSError, MemoryError) as error:
         if os.environ.get("MINIDROP_DEBUG", "0") not in ("", "0"):
-            traceback.print_exc()
+            report([], with_traceback=True)
         else:
             named = isinstance(error, OSError) and error.filename and error.strerror
             text = f"{error.filename}: {error.strerror}" if named else str(error) or "out of memory"
-            for line in text.split("\n"):
-                echo(f"error: {line}", err=True)
+            report(text.split("\n"))
+        return 1
+    except Exception as error:
+        if is_alone():
+            raise
+        report([f"{type(error).__name__}: {error}"], with_traceback=True)
         return 1
     finally:
         log.removeHandler(console)

@@ -12,7 +12,7 @@ from minidrop.errors import DataError
 
 if TYPE_CHECKING:
     from minidrop.data.records import Records
-    from minidrop.part import Part
+    from minidrop.patterns.part import Part
 
 
 class Batches:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
     from minidrop.backend.generic.base import Backend
     from minidrop.kept import Kept
-    from minidrop.part import Part
     from minidrop.patterns.draw import Draw
+    from minidrop.patterns.part import Part
 
 
 class Dropout(Function):

@@ -13,7 +13,7 @@ from minidrop.data import Batches, Prefetcher, Vocabulary
 from minidrop.data.transform import Transform
 from minidrop.errors import ConfigError, DataError, nearest
 from minidrop.layers.base import Layer
-from minidrop.part import Part
+from minidrop.patterns.part import Part
 from minidrop.rng import generator
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from minidrop.part import Part
 from minidrop.patterns.draw import NOTHING, Draw
+from minidrop.patterns.part import Part
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from minidrop.layers import Layer
 from minidrop.layers.given import NodeDraw
 from minidrop.net.graph import BlobRef, Graph
 from minidrop.net.plan import Plan
-from minidrop.part import Part
 from minidrop.patterns.draw import NOTHING, Draw
+from minidrop.patterns.part import Part
 
 
 @dataclass(frozen=True)

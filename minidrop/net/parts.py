@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from minidrop.layers import DataLayer
 from minidrop.net.graph import BlobRef, Graph, Node, build_graph
-from minidrop.part import Part
+from minidrop.patterns.part import Part
 
 if TYPE_CHECKING:
     from minidrop.config import NetConfig

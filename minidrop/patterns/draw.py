@@ -15,7 +15,7 @@ from minidrop.patterns.grid import BlockGrid, BlockGroups
 
 if TYPE_CHECKING:
     from minidrop.kept import Kept
-    from minidrop.part import Part
+    from minidrop.patterns.part import Part
 
 
 @dataclass(frozen=True)

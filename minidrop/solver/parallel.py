@@ -38,16 +38,22 @@ class GradientSum:
     Otherwise they tell each other which they have: groups of samples that are not on every rank, rows of an
     Embed that only some ranks read. What travels is `common_places` of all of them.
 
-    `entries`, `whole_entries`: how many numbers travelled last, and how many all gradients have.
+    `entries`, `whole_entries`: how many numbers travelled last, and how many all gradients have. `sent`: the
+    bytes that this rank sent for it, `bytes_to_add` and what the ranks tell each other of their blocks.
     """
 
     def __init__(self, ranks: Ranks, backend: Backend, bucket: int = BUCKET):
         self.ranks, self.backend, self.bucket = ranks, backend, bucket
-        self.entries = self.whole_entries = 0
+        self.entries = self.whole_entries = self.sent = 0
 
-    def add(self, parameters: Mapping[str, Parameter], factor: float) -> int:
-        """Replace each gradient by `factor` times its sum over ranks; returns the bytes this rank sent."""
-        before, backend = self.ranks.sent, self.backend
+    def add(self, parameters: Mapping[str, Parameter], factor: float) -> None:
+        """Replace each gradient by `factor` times its sum over ranks."""
+        before = self.ranks.sent
+        self._add(parameters, factor)
+        self.sent = self.ranks.sent - before
+
+    def _add(self, parameters, factor):
+        backend = self.backend
         every = list(parameters.values())
         shapes = [as_matrix(parameter.data).shape for parameter in every]
         places = [common_places(own, shape)
@@ -56,7 +62,7 @@ class GradientSum:
                  for own, shape in zip(places, shapes, strict=True)]
         self.entries, self.whole_entries = sum(map(sum, sizes)), sum(parameter.size for parameter in every)
         if not self.entries:
-            return self.ranks.sent - before
+            return
         flat = backend.zeros((self.entries,), every[0].dtype)
         views = _views(flat, places, shapes)
         for parameter, own, parts in zip(every, places, views, strict=True):
@@ -73,7 +79,6 @@ class GradientSum:
                 parameter.accumulate(Blocks([Block(part.reshape(parameter.shape) if place == WHOLE else part,
                                                    *place)
                                              for part, place in zip(parts, own, strict=True)], flat.dtype))
-        return self.ranks.sent - before
 
     def _all_places(self, parameters):
         """Return, for each parameter, the places of its blocks on any rank, in the order of the ranks."""

@@ -98,7 +98,7 @@ def chosen_device(settings: SolverParameter, device: str, local_rank: int = 0) -
     """
     if device != "auto":
         return device
-    count = len(cuda_devices()[0])
+    count = cuda_devices()[0]
     if settings.solver_mode == settings.CPU or not count:
         return "cpu"
     return f"cuda:{(settings.device_id + local_rank) % count if local_rank else settings.device_id}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from minidrop import errors
 from minidrop.errors import MinidropError, ParallelError
-from minidrop.part import Part
+from minidrop.patterns.part import Part
 from minidrop.solver.communicator import Alone, Communicator
 
 BUCKET = 1 << 22        # numbers that are exchanged at a time

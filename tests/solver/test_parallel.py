@@ -1,15 +1,14 @@
 """Several ranks, in one process, train as one process with the whole batch does."""
 
 import pytest
-from cases import in_turn
-from nets import drop, layer
-from parallel_nets import assert_same_training, conv_net, language_model, mlp, mlp_with, write_text
+from nets import drop, ip, layer
+from parallel_nets import FINE, assert_same_training, conv_net, language_model, mlp_with, write_text
 
 RULES = {"SGD": "momentum: 0.9 weight_decay: 0.01", "Nesterov": "momentum: 0.9", "Adam": "momentum: 0.9 ",
          "AdamW": "momentum: 0.9 weight_decay: 0.01", "AdaGrad": "", "RMSProp": "rms_decay: 0.9",
          "AdaDelta": "momentum: 0.95 delta: 1e-4"}
-KINDS = ["Dropout", "GaussianDropout", "PERIODIC", "PERIODIC groups: 1", "PERIODIC groups: 2", "PERIODIC groups: 4",
-         "PERIODIC groups: 5", "TILE", "BLOCK", "SLICE", "UNIT", "ROW"]
+KINDS = ["Dropout", "GaussianDropout", "PERIODIC", *(f"PERIODIC groups: {n}" for n in (1, 2, 4, 5)),
+         "TILE", "BLOCK", "SLICE", "UNIT", "ROW"]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -28,8 +27,9 @@ def test_a_convolutional_net():
     assert_same_training(conv_net(shared), ranks=(3,))
 
 
-LSTM = "recurrent_param {{ num_output: 10 weight_filler {{ type: \"uniform\" min: -0.3 max: 0.3 }} {} }}"
-HIDDEN = ["", "hidden_dropout {{ pattern: \"PERIODIC\" {} }}", "hidden_dropout {{ pattern: \"PERIODIC\" steps_per_pattern: 2 {} }}",
+LSTM = 'recurrent_param {{ num_output: 10 weight_filler {{ type: "uniform" min: -0.3 max: 0.3 }} {} }}'
+HIDDEN = ["", 'hidden_dropout {{ pattern: "PERIODIC" {} }}',
+          'hidden_dropout {{ pattern: "PERIODIC" steps_per_pattern: 2 {} }}',
           "hidden_dropout {{ dropout_ratio: 0.4 }} hidden_dropout_type: CONVENTIONAL"]
 
 
@@ -46,8 +46,7 @@ def test_an_lstm(hidden, tmp_path):
 @pytest.mark.parametrize("kind", ["Dropout", "PERIODIC groups: 2"])
 def test_a_small_gpt(order, kind, tmp_path):
     def dense(name, bottom, outputs):
-        return layer("InnerProduct", name, bottom, more=f'inner_product_param {{ num_output: {outputs} axis: 2 '
-                     'weight_filler { type: "uniform" min: -0.3 max: 0.3 } }')
+        return ip(name, bottom, outputs, "axis: 2", fillers=FINE)
     block = [layer("LayerNorm", "norm", "embed", more="layer_norm_param { axis: 2 }"),
              *(dense(name, "norm", 8) for name in "qkv"),
              layer("Attention", "attention", "q k v", more="attention_param { num_heads: 2 causal: true "
@@ -58,16 +57,15 @@ def test_a_small_gpt(order, kind, tmp_path):
     assert_same_training(language_model(write_text(tmp_path), *block, more=order), ranks=(2, 3))
 
 
-IGNORED = 'loss_param { ignore_label: 2 }'
-
-
 def test_losses_count_the_labels_of_all_ranks():
     """Labels that are ignored leave more for some ranks than for others."""
-    one = mlp_with("PERIODIC")[:-1]
-    main = layer("SoftmaxWithLoss", "loss", "ip2 label", more=IGNORED)
-    other = layer("SoftmaxWithLoss", "other", "ip2 label", more="loss_weight: 0.3 loss_param { ignore_label: 3 }")
-    summed = layer("SoftmaxWithLoss", "summed", "ip2 label", more="loss_weight: 0.01 loss_param { normalization: NONE }")
-    entries = layer("Reduction", "entries", "ip2", more="loss_weight: 0.001 reduction_param { operation: SUMSQ }")
+    def loss(name, weight, more):
+        return layer("SoftmaxWithLoss", name, "ip2 label",
+                     more=f"loss_weight: {weight} loss_param {{ {more} }}")
+    one, main = mlp_with("PERIODIC")[:-1], loss("main", 1, "ignore_label: 2")
+    other, summed = loss("other", 0.3, "ignore_label: 3"), loss("summed", 0.01, "normalization: NONE")
+    entries = layer("Reduction", "entries", "ip2",
+                    more="loss_weight: 0.001 reduction_param { operation: SUMSQ }")
     blob = layer("Power", "blob", "ip2", more="loss_weight: 0.001 power_param { scale: 0.5 }")
     for losses in ([main], [main, other], [summed], [main, summed, entries, blob]):
         for size in (1, 2):
@@ -75,7 +73,8 @@ def test_losses_count_the_labels_of_all_ranks():
 
 
 def test_clipping_is_by_the_norm_of_all_gradients():
-    assert_same_training(mlp_with("PERIODIC groups: 2"), "clip_gradients: 0.05 iter_size: 2 weight_decay: 0.01")
+    settings = "clip_gradients: 0.05 iter_size: 2 weight_decay: 0.01"
+    assert_same_training(mlp_with("PERIODIC groups: 2"), settings)
 
 
 def test_averages_of_weights():
