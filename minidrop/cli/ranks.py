@@ -70,7 +70,7 @@ def report(lines: list[str], with_traceback: bool = False) -> None:
 
 
 def chosen(solver: Solver, out: Any, resume: Any) -> tuple[Any, Path | None]:
-    """Let rank 0 choose the run folder; returns (folder, snapshot to resume from), on others (None, snapshot).
+    """Let rank 0 choose the run folder; returns it, on others None, and the snapshot to resume from or None.
 
     All ranks have the same prefix of snapshots afterwards.
     """

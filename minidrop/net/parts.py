@@ -49,6 +49,10 @@ def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple
             problems.add(node.index, "a Python layer without bottoms cannot be asked for a part of a batch; "
                                      "make it a DataLayer (minidrop.register_layer)")
     graph = build_graph(config, context, problems)
+    for node in whole.nodes:
+        node.layer.close()
+    if problems.found:
+        return graph, Parts()
     sizes = {node.layer.part.whole for node in graph.nodes
              if isinstance(node.layer, DataLayer) and node.layer.part is not None}
     by_steps = any(isinstance(node.layer, DataLayer) and node.layer.record_axes > 1 for node in graph.nodes)
@@ -64,11 +68,8 @@ def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple
     blobs = {ref: found for ref, own in graph.shapes.items()
              if (found := part(own, whole.shapes[ref])) is not None}
     states = {(node.name, name): found for node, other in zip(graph.nodes, whole.nodes, strict=True)
-              if node.is_sound and other.is_sound
               for name, own in node.layer.state_shapes().items()
               if (found := part(own, other.layer.state_shapes()[name])) is not None}
-    for node in whole.nodes:
-        node.layer.close()
     _warn(graph, whole)
     adds_up = frozenset(ref for node in graph.nodes for ref in node.tops if _adds_up(node, ref, blobs))
     return graph, Parts(context.rank, context.ranks, blobs, states, adds_up)
