@@ -61,7 +61,8 @@ def write_text(folder):
 def solver_of(layers, settings="", communicator=None, records=50, **options):
     """A Solver in float64 on the CPU, whose MemoryData is fed."""
     net = "\n".join(layers)
-    text = f'base_lr: 0.1 max_iter: 50 lr_policy: "fixed" random_seed: 5 {settings} net_param {{ {net} }}'
+    most = "" if "max_iter" in settings else "max_iter: 50"
+    text = f'base_lr: 0.1 {most} lr_policy: "fixed" random_seed: 5 {settings} net_param {{ {net} }}'
     solver = Solver(parse_solver(text, "solver.prototxt"), device="cpu", dtype="float64",
                     communicator=communicator, **options)
     feed(solver, records)

@@ -81,12 +81,14 @@ class DataLayer(Layer):
         axis, context = self.record_axes - 1, self.context
         sizes = {shape[axis] if len(shape) > axis else 1 for shape in shapes}
         whole = min(sizes)
-        if len(sizes) > 1 or whole % context.ranks:
+        # Steps and streams may be one axis: streams of one step after the other.
+        if not whole or whole % context.ranks or any(size % whole for size in sizes) or (
+                len(sizes) > 1 and not axis):
             raise ConfigError(f"expected a batch of a multiple of {context.ranks} records, one for each of "
                               f"{context.ranks} ranks, got {' and '.join(map(str, sorted(sizes)))}; change "
                               f"batch_size or the number of ranks")
         self.part = Part(context.rank, context.ranks, whole, axis)
-        return [(*shape[:axis], self.part.count, *shape[axis + 1:]) for shape in shapes]
+        return [(*shape[:axis], shape[axis] // context.ranks, *shape[axis + 1:]) for shape in shapes]
 
     def transformed(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Prepare what transform_param does to records of this shape, and return the shape that it gives.

@@ -87,8 +87,13 @@ def net_of(choice: NetChoice, share: Net | None, ranks: Ranks | None = None, **o
     phase = "TRAIN" if choice.iterations is None else "TEST"
     if phase == "TRAIN" and ranks is not None:
         options.update(rank=ranks.rank, ranks=ranks.size)
-    return Net(choice.config, phase, level=choice.state.level, stages=tuple(choice.state.stage), share=share,
-               **options)
+    net = Net(choice.config, phase, level=choice.state.level, stages=tuple(choice.state.stage), share=share,
+              **options)
+    written = [name for name, layer in net.layers.items() if layer.type == "HDF5Output"]
+    if written and ranks is not None and not ranks.alone:
+        raise ConfigError(f"{net.config.where()}: layer {written[0]!r} (HDF5Output): each of {ranks.size} ranks "
+                          f"would write its file; leave it out, or use one process")
+    return net
 
 
 def chosen_device(settings: SolverParameter, device: str, local_rank: int = 0) -> str:

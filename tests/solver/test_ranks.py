@@ -135,9 +135,10 @@ def share_that_travels(net, iteration):
         kept_units = net.layers[name].drawn.outputs.kept
         return getattr(kept_units, "sets", [kept_units] * 4)
     entries = 0
-    for (name, shape), rows, cols in zip(SHAPES.items(), [*map(sets, ("ip1", "ip2")), [None] * 4],
-                                         [[None] * 4, *map(sets, ("ip1", "ip2"))], strict=True):
-        for places, matrix in ((map(Place, rows, cols), shape), ((Place(one, None) for one in rows), shape[:1])):
+    for shape, rows, cols in zip(SHAPES.values(), [*map(sets, ("ip1", "ip2")), [None] * 4],
+                                 [[None] * 4, *map(sets, ("ip1", "ip2"))], strict=True):
+        biases = [Place(one, None) for one in rows]
+        for places, matrix in ((map(Place, rows, cols), shape), (biases, shape[:1])):
             entries += sum(int(np.prod(place.shape(matrix))) for place in common_places(places, matrix))
     whole = sum(outputs * inputs + outputs for outputs, inputs in SHAPES.values())
     return bytes_to_add(entries, 4, 8) / bytes_to_add(whole, 4, 8)
@@ -148,7 +149,6 @@ def test_traffic_falls_with_what_is_dropped(rate, groups, most):
     """With the square of what is kept between two drops; less where groups of samples drop other units."""
     net = perceptron(rate, groups)
     mean = np.mean([share_that_travels(net, iteration) for iteration in range(200)])
-    print(rate, groups, mean)
     assert 0.7 * most < mean <= most
 
 
@@ -177,7 +177,8 @@ def test_a_loss_that_is_not_finite_stops_all_and_names_rank_and_layer():
         data = rng.standard_normal((12, 13, 1, 1))
         data[7] = np.nan
         solver.net.set_input_arrays(data, np.zeros(12))
-        with pytest.raises(NonFiniteError, match="^rank 1: iteration 2: the loss is nan, .*record 7 .*layer 'data'"):
+        text = "^rank 1: iteration 2: the loss is nan, .*record 7 .*layer 'data'"
+        with pytest.raises(NonFiniteError, match=text):
             solver.step()
         assert all((before[name] == values).all() for name, values in weights(solver).items())
         return True
