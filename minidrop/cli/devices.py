@@ -47,9 +47,9 @@ def _show_ranks():
     with launched() as communicator:
         ranks = Ranks(communicator)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        lines = ranks.texts(f"rank {ranks.rank} of {ranks.size}: {communicator.host or platform.node()}, number "
-                            f"{communicator.local_rank} of {communicator.local_size} there, {cores} "
-                            f"core{'s' * (cores != 1)}")
+        host = communicator.host or platform.node()
+        lines = ranks.texts(f"rank {ranks.rank} of {ranks.size}: {host}, number {communicator.local_rank} of "
+                            f"{communicator.local_size} there, {cores} core{'s' * (cores != 1)}")
         if ranks.is_root:
             for line in lines:
                 echo(line)

@@ -91,8 +91,8 @@ def net_of(choice: NetChoice, share: Net | None, ranks: Ranks | None = None, **o
               **options)
     written = [name for name, layer in net.layers.items() if layer.type == "HDF5Output"]
     if written and ranks is not None and not ranks.alone:
-        raise ConfigError(f"{net.config.where()}: layer {written[0]!r} (HDF5Output): each of {ranks.size} ranks "
-                          f"would write its file; leave it out, or use one process")
+        raise ConfigError(f"{net.config.where()}: layer {written[0]!r} (HDF5Output): each of {ranks.size} "
+                          f"ranks would write its file; leave it out, or use one process")
     return net
 
 
