@@ -26,7 +26,7 @@ from minidrop.solver.evaluation import TestStopped, run_test
 from minidrop.solver.events import Event, small_outputs, small_values, stateful, tell
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.lr_policy import learning_rate
-from minidrop.solver.parallel import GradientSum
+from minidrop.solver.parallel import GradientSum, check_alike
 from minidrop.solver.prepare import as_solver_config, built_nets, chosen_device, net_of, prepared_nets
 from minidrop.solver.ranks import Ranks
 from minidrop.solver.saving import Saving
@@ -153,6 +153,7 @@ class Solver(Saving):
         """
         if self.has_prefix or self.settings.snapshot:
             state.check_names(self)
+        check_alike(self.ranks, self.updater.parameters, self.net.backend)
         self._stopping = False
         self._should_stop = lambda solver: self.ranks.any(should_stop(solver) or self._stopping)
         try:

@@ -10,6 +10,7 @@ import numpy as np
 
 from minidrop.autograd.tensor import Block, Blocks, Parameter, as_matrix
 from minidrop.backend import Backend
+from minidrop.errors import ParallelError
 from minidrop.kept import Kept
 from minidrop.solver.ranks import BUCKET, Ranks
 
@@ -93,6 +94,22 @@ class GradientSum:
             for places, read in zip(found, _read(iter(other.tolist()), len(parameters)), strict=True):
                 places += read
         return found
+
+
+def check_alike(ranks: Ranks, parameters: Mapping[str, Parameter], backend: Backend) -> None:
+    """Raise ParallelError unless all ranks have the same weights, bit for bit."""
+    if ranks.alone:
+        return
+    hashes = [np.frombuffer(hashlib.blake2b(np.ascontiguousarray(backend.to_host(parameter.data)).data,
+                                            digest_size=16).digest(), np.uint8)
+              for parameter in parameters.values()]
+    every = ranks.gather(np.array(hashes, np.uint8).reshape(-1, 16))
+    differ = (every != every[0]).any(axis=2)
+    if differ.any():
+        rank, place = (int(one[0]) for one in np.nonzero(differ))
+        raise ParallelError(f"rank {rank} has other weights than rank 0, of {list(parameters)[place]}: all "
+                            f"ranks must begin with the same seed, weights and snapshot, and run on processors "
+                            f"and libraries of one kind")
 
 
 def common_places(places: Iterable[Place], matrix: tuple[int, ...]) -> list[Place]:

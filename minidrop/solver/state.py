@@ -35,6 +35,7 @@ from minidrop.solver.data_record import (
 from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
 from minidrop.solver.events import stateful
 from minidrop.solver.loss_scale import LossScale
+from minidrop.solver.parallel import check_alike
 
 if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
@@ -52,6 +53,7 @@ def write(solver: Solver, path: Path) -> None:
     ranks all call this, and rank 0 writes.
     """
     ranks, net = solver.ranks, solver.net
+    check_alike(ranks, solver.updater.parameters, net.backend)
     average_statistics(net, ranks)
     arrays = {key: net.backend.to_host(array) for key, array in _state_arrays(solver).items()}
     for names, part in net.parts.states.items():        # of the whole batch, whatever the number of ranks

@@ -21,6 +21,11 @@ def test_every_kind_of_drop(kind):
     assert_same_training(mlp_with(kind), "", (1, 2, 3, 4))
 
 
+def test_fifty_iterations():
+    settings = "momentum: 0.9 weight_decay: 0.01 clip_gradients: 1"
+    assert_same_training(mlp_with("PERIODIC groups: 4"), settings, (1, 2, 3, 4), iterations=50)
+
+
 def test_a_convolutional_net():
     assert_same_training(conv_net(drop("drop1", "relu1", "PERIODIC groups: 4", top="relu1")))
     shared = layer("Dropout", "drop1", "relu1", "relu1", "dropout_param { axes: [2, 3] }")

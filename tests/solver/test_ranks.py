@@ -185,6 +185,16 @@ def test_a_loss_that_is_not_finite_stops_all_and_names_rank_and_layer():
     assert run_ranks(3, work) == [True] * 3
 
 
+def test_ranks_with_other_weights_do_not_begin():
+    def work(communicator):
+        solver = solver_of(mlp(), "", communicator)
+        solver.net.params["ip2"]["bias"].data[3] += communicator.rank == 2
+        with pytest.raises(ParallelError, match="rank 2 has other weights than rank 0, of ip2/bias"):
+            solver.solve()
+        return True
+    assert run_ranks(3, work) == [True] * 3
+
+
 @pytest.mark.parametrize(("layers", "text"), [
     (mlp(data=memory(batch=10)), "expected a batch of a multiple of 4 records.*got 10; change batch_size"),
     (['layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 dim: 13 } '
