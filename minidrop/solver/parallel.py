@@ -108,8 +108,8 @@ def check_alike(ranks: Ranks, parameters: Mapping[str, Parameter], backend: Back
     if differ.any():
         rank, place = (int(one[0]) for one in np.nonzero(differ))
         raise ParallelError(f"rank {rank} has other weights than rank 0, of {list(parameters)[place]}: all "
-                            f"ranks must begin with the same seed, weights and snapshot, and run on processors "
-                            f"and libraries of one kind")
+                            f"ranks must begin with the same seed, weights and snapshot, and run on "
+                            f"processors and libraries of one kind")
 
 
 def common_places(places: Iterable[Place], matrix: tuple[int, ...]) -> list[Place]:

@@ -18,7 +18,7 @@ def test_every_rule(rule):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_drop(kind):
-    assert_same_training(mlp_with(kind), "", (1, 2, 3, 4))
+    assert_same_training(mlp_with(kind), "", (1, 3, 4), iterations=4)
 
 
 def test_fifty_iterations():
