@@ -90,6 +90,10 @@ class NonFiniteError(MinidropError):
     """Training met a NaN or an infinity."""
 
 
+class ParallelError(MinidropError):
+    """Processes that train together could not go on."""
+
+
 @contextmanager
 def fits_into_memory(what: str) -> Iterator[None]:
     """Within this context a lack of memory is a BackendError that says what does not fit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
@@ -216,6 +217,16 @@ class KeptByGroup:
             elif first < last:
                 found.append((first, last, kept))
         return found
+
+    def between(self, first: int, last: int, samples: int) -> Any:
+        """Return what samples first .. last - 1 of `samples` keep, as a batch of their own: a KeptByGroup, or
+        a Kept where they are all of one group."""
+        parts = [(max(begin, first) - first, min(end, last) - first, kept)
+                 for begin, end, kept in self.parts(samples) if begin < last and end > first]
+        if len(parts) == 1:
+            return parts[0][2]
+        size = math.gcd(last - first, *(end for _, end, _ in parts))
+        return KeptByGroup(kept for begin, end, kept in parts for _ in range(begin, end, size))
 
     def each(self, change: Callable[[Kept], Kept]) -> KeptByGroup:
         """Return the sets that `change` makes of those of this one."""

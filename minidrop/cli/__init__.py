@@ -18,7 +18,7 @@ from minidrop.cli.check import check
 from minidrop.cli.classify import classify_command
 from minidrop.cli.compare import compare
 from minidrop.cli.compute_image_mean import compute_image_mean
-from minidrop.cli.console import console, echo
+from minidrop.cli.console import console
 from minidrop.cli.convert_data_sets import (
     convert_cifar_data,
     convert_mnist_data,
@@ -37,6 +37,7 @@ from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
 from minidrop.cli.plot import plot
 from minidrop.cli.predict import predict
+from minidrop.cli.ranks import end_with, is_alone
 from minidrop.cli.report import report
 from minidrop.cli.summary import summary
 from minidrop.cli.tag import tag
@@ -137,12 +138,16 @@ def run(arguments: list[str]) -> int:
         return 130
     except (MinidropError, OSError, MemoryError) as error:
         if os.environ.get("MINIDROP_DEBUG", "0") not in ("", "0"):
-            traceback.print_exc()
+            end_with([], with_traceback=True)
         else:
             named = isinstance(error, OSError) and error.filename and error.strerror
             text = f"{error.filename}: {error.strerror}" if named else str(error) or "out of memory"
-            for line in text.split("\n"):
-                echo(f"error: {line}", err=True)
+            end_with(text.split("\n"))
+        return 1
+    except Exception as error:
+        if is_alone():
+            raise
+        end_with([f"{type(error).__name__}: {error}"], with_traceback=True)
         return 1
     finally:
         log.removeHandler(console)

@@ -1,6 +1,7 @@
 """minidrop devices: lists the devices, and what a GPU still needs."""
 
 import os
+import platform
 
 import click
 import numpy as np
@@ -8,16 +9,22 @@ import numpy as np
 from minidrop.backend import get_backend
 from minidrop.cli.console import echo
 from minidrop.cli.options import Command
+from minidrop.cli.ranks import launched
 from minidrop.errors import BackendError
+from minidrop.solver.ranks import Ranks
 
 
 @click.command(cls=Command)
 @click.option("--gpu", metavar="N|N,N|all", help="Only these GPUs. [default: all]")
-def devices(gpu: str | None) -> None:
+@click.option("--mpi", is_flag=True, help="The processes that a launcher such as mpiexec started together.")
+def devices(gpu: str | None, mpi: bool) -> None:
     """List the devices, and say what a GPU still needs.
 
     Each can be named to --device: cpu, cuda:0, cuda:1 and so on. device_query is another name for this.
     """
+    if mpi:
+        _show_ranks()
+        return
     wanted = None if gpu in (None, "all") else str(gpu).split(",")
     if wanted and not all(number.isdecimal() and len(number) < 4 for number in wanted):
         raise click.UsageError(f"-gpu {gpu}: expected the number of a GPU, several with commas, or all")
@@ -33,6 +40,19 @@ def devices(gpu: str | None) -> None:
             echo(line)
     if missing := [number for number in named if number not in here]:
         raise BackendError(f"there is no GPU {missing[0]} here (GPUs: {', '.join(map(str, here)) or 'none'})")
+
+
+def _show_ranks():
+    """Print, from rank 0, where each rank runs and how many cores it may use."""
+    with launched() as communicator:
+        ranks = Ranks(communicator)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        host = communicator.host or platform.node()
+        lines = ranks.texts(f"rank {ranks.rank} of {ranks.size}: {host}, number {communicator.local_rank} of "
+                            f"{communicator.local_size} there, {cores} core{'s' * (cores != 1)}")
+        if ranks.is_root:
+            for line in lines:
+                echo(line)
 
 
 def _blas():

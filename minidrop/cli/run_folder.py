@@ -252,10 +252,11 @@ class RunFolder:
         """
         if event.kind == "step" and self._is_gone():
             self.facts["has_snapshots"] = True      # not written: the path may be another run's folder
-            path = self.solver.snapshot()
+            # Of several ranks all would have to write it, and the others know nothing of this.
+            path = self.solver.snapshot() if self.solver.ranks.alone else self.solver.last_snapshot
             raise DataError(f"--out {self.path}: the run folder was removed or renamed while the training "
-                            f"ran, which ends after iteration {event.iteration}; go on with --resume {path} "
-                            f"and another --out")
+                            f"ran, which ends after iteration {event.iteration}; go on with "
+                            f"{f'--resume {path} and ' if path else ''}another --out")
         if event.kind == "snapshot" and not self.facts.get("has_snapshots"):
             self.facts["has_snapshots"] = True
             self._write_facts()

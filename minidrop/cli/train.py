@@ -24,13 +24,13 @@ from minidrop.cli.options import (
     weights_option,
 )
 from minidrop.cli.progress import Bar, Narrator, wants_bar
-from minidrop.cli.run_folder import choose
+from minidrop.cli.ranks import Traffic, chosen, introduce, launched
 from minidrop.cli.tensorboard import Board, check_tensorboard
 from minidrop.config import load_solver
 from minidrop.errors import MinidropError
 from minidrop.snapshot import read_header
 from minidrop.solver import Solver
-from minidrop.solver.signals import EFFECTS, StopSignals
+from minidrop.solver.signals import EFFECTS, StopSignals, exit_code_of
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,9 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
     the solver file sets snapshot_prefix). Ctrl-C or SIGTERM finishes the iteration, writes a snapshot and
     exits with 130 or 143; a second Ctrl-C stops at once; SIGHUP writes a snapshot and continues.
+
+    Started by mpiexec -n N, N processes train together: each on its part of every batch, with the results of
+    one.
     """
     if weights and resume not in (None, "auto"):
         raise click.UsageError("--weights and --resume (Caffe's -snapshot) exclude each other: a snapshot "
@@ -83,34 +86,45 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
     with ExitStack() as stack:
         # Before the nets are built, which takes long, so that no signal is lost.
         signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
-        run_log = stack.enter_context(RunLog())
+        communicator = stack.enter_context(launched())
+        run_log = stack.enter_context(RunLog()) if communicator.rank == 0 else None
         formatter = GlogFormatter() if log_format == "caffe" else None
         stack.enter_context(console.formatted(formatter))
         config = load_solver(solver, ignore_unknown)
         trained = Solver(config, overrides, dropout, device, dtype, level, stages, precision=precision,
-                         initial_weights=False)
+                         initial_weights=False, communicator=communicator)
         stack.callback(trained.close)
-        folder, start = choose(trained, out, resume)
-        stack.enter_context(folder)
+        folder, start = chosen(trained, out, resume)
+        if folder:
+            stack.enter_context(folder)
         if start:
             _restore(trained, start)
         else:
             trained.load_initial_weights(skip_mismatched)
             if weights:
                 trained.net.load_weights(weights, skip_mismatched, ema=ema)
-        folder.begin()
-        run_log.open(folder.log_path, formatter)
-        with_bar = wants_bar(progress)
-        narrator = (CaffeNarrator if formatter else Narrator)(trained.iteration, with_bar)
-        _introduce(trained, folder, device)
-        narrator.begin(trained)
-        view = Bar(trained) if with_bar else nullcontext()
-        boards = [stack.enter_context(Board(folder.path, trained.iteration))] if tensorboard else []
-        for callback in (folder.record, narrator, *boards, *([view] if with_bar else [])):
-            trained.add_callback(callback)
-        again = [*without(context.obj, "resume", "snapshot", "out"), "--out", str(folder.path), "--resume",
-                 "auto"]
-        code = _train(trained, signals, view, narrator, "minidrop " + shlex.join(again))
+        trained.ranks.at_root(lambda: folder.begin())
+        if run_log is None:
+            introduce(trained)
+            code = _train(trained, signals, nullcontext(), None, "")
+        else:
+            run_log.open(folder.log_path, formatter)
+            with_bar = wants_bar(progress)
+            narrator = (CaffeNarrator if formatter else Narrator)(trained.iteration, with_bar)
+            _introduce(trained, folder, device)
+            narrator.begin(trained)
+            view = Bar(trained) if with_bar else nullcontext()
+            boards = [stack.enter_context(Board(folder.path, trained.iteration))] if tensorboard else []
+            for callback in (folder.record, narrator, *boards, *([view] if with_bar else [])):
+                trained.add_callback(callback)
+            launcher = ""
+            if not trained.ranks.alone:
+                introduce(trained)
+                trained.add_callback(Traffic(trained.settings.max_iter))
+                launcher = f"mpiexec -n {communicator.size} "
+            again = [*without(context.obj, "resume", "snapshot", "out"), "--out", str(folder.path),
+                     "--resume", "auto"]
+            code = _train(trained, signals, view, narrator, f"{launcher}minidrop {shlex.join(again)}")
     context.exit(code)
 
 
@@ -177,21 +191,26 @@ def _train(solver, signals, view, narrator, again):
     began, first = time.monotonic(), solver.iteration
 
     def should_stop(solver):
-        if signals.take_snapshot_request():
+        if solver.ranks.any(signals.take_snapshot_request()):
             solver.snapshot()
         return signals.stop_requested
 
     try:
         with view:
             solver.solve(should_stop)
-        if signals.stop_requested:
+        requested = signals.stop_requested or ""
+        if not solver.ranks.alone:      # a launcher sends a signal to all, but maybe not at once
+            requested = next(filter(None, solver.ranks.texts(requested)), "")
+        if requested:
             path = solver.last_snapshot if solver.is_saved else solver.snapshot()
-            log.info("stopped by %s after iteration %d; snapshot %s\ngo on with: %s", signals.stop_requested,
+            log.info("stopped by %s after iteration %d; snapshot %s\ngo on with: %s", requested,
                      solver.iteration, path, again)
-            return signals.exit_code
+            return exit_code_of(requested)
     except (MinidropError, OSError) as error:
         log.debug("error: %s", error)      # for the log file; the command line prints it
         raise
+    if narrator is None:        # rank 0 speaks
+        return 0
     tests = "; ".join(values.as_text(result) for result in narrator.tests.values())
     log.info("done: %d iterations in %.1f s; %ssnapshots: %s", solver.iteration - first,
              time.monotonic() - began, f"test: {tests}; " if tests else "",

@@ -12,6 +12,7 @@ from minidrop.errors import DataError
 
 if TYPE_CHECKING:
     from minidrop.data.records import Records
+    from minidrop.patterns.part import Part
 
 
 class Batches:
@@ -50,7 +51,7 @@ class Batches:
         if records.windowed:
             fitting = max(1, window_bytes // max(1, records.record_bytes * self.batch_size))
             self.window_batches = min(fitting, self.batches_per_pass)
-        self._window = self._window_number = None
+        self._window = self._window_of = None
         self._lock = threading.Lock()
 
     def one_pass(self) -> Batches:
@@ -62,22 +63,26 @@ class Batches:
         """Return how many records batch n has, divided by batch_size."""
         return self._records_from(self._number(n) * self.batch_size, self.batch_size) / self.batch_size
 
-    def batch(self, n: int) -> dict[str, np.ndarray]:
-        """Return batch n (0, 1, ...) as {name: array (batch_size, *record shape)}, of the records' dtype."""
+    def batch(self, n: int, part: Part | None = None) -> dict[str, np.ndarray]:
+        """Return batch n (0, 1, ...) as {name: array (batch_size, *record shape)}, of the records' dtype.
+
+        part: only these records of it, of a run without end (`whole`).
+        """
         n = self._number(n)
         number, place = divmod(n, self.window_batches)
+        offset, size = (0, self.batch_size) if part is None else (part.first, part.count)
         with self._lock:
             if not self.records.windowed:
-                first, size = n * self.batch_size, self.batch_size
+                first = n * self.batch_size + offset
                 runs = [indices for indices, _ in self._runs(first, self._records_from(first, size))]
                 return self.records.read(np.concatenate(runs) if len(runs) > 1 else runs[0])
-            if number != self._window_number:
+            if (number, part) != self._window_of:
                 # Drop the old window first, so that there are never two.
-                self._window = self._window_number = None
-                self._window = self._fill(number)
-                self._window_number = number
-            part = slice(place * self.batch_size, (place + 1) * self.batch_size)
-            return {name: array[part].copy() for name, array in self._window.items()}
+                self._window = self._window_of = None
+                self._window = self._fill(number) if part is None else self._fill_parts(number, offset, size)
+                self._window_of = number, part
+            own = slice(place * size, (place + 1) * size)
+            return {name: array[own].copy() for name, array in self._window.items()}
 
     def where(self, n: int, place: int) -> str:
         """Describe the record that is entry `place` of batch n, for messages."""
@@ -98,10 +103,21 @@ class Batches:
         first = number * self.window_batches * self.batch_size
         size = self._records_from(first, self.window_batches * self.batch_size)
         window = self.records.empty(size)
-        for indices, place in self._runs(first, size):
-            part = slice(place, place + len(indices))
-            self.records.read_into({name: array[part] for name, array in window.items()}, indices)
+        self._read(window, 0, first, size)
         return window
+
+    def _fill_parts(self, number, offset, size):
+        """Return `size` records from number `offset` on of each batch of a window."""
+        window = self.records.empty(self.window_batches * size)
+        for i in range(self.window_batches):
+            self._read(window, i * size, (number * self.window_batches + i) * self.batch_size + offset, size)
+        return window
+
+    def _read(self, window, begin, first, size):
+        """Read `size` records from number `first` of a run on to place `begin` of a window."""
+        for indices, place in self._runs(first, size):
+            part = slice(begin + place, begin + place + len(indices))
+            self.records.read_into({name: array[part] for name, array in window.items()}, indices)
 
     def _runs(self, position, size):
         """Yield (indices, place): some records, and where in the result they begin.

@@ -38,13 +38,13 @@ class Attention(Function):
     smaller. If q, k and v lack the same whole heads, those are not computed at all.
     """
 
-    __slots__ = ("heads", "causal", "scale", "rate", "key", "block_keys", "whole", "arrays", "stacks",
-                 "biases", "hidden", "rows", "tiles", "stores")
+    __slots__ = ("heads", "causal", "scale", "rate", "key", "block_keys", "whole", "first", "arrays",
+                 "stacks", "biases", "hidden", "rows", "tiles", "stores")
     kept_rule = "native"
 
     def __init__(self, heads: int, causal: bool, scale: float | None, rate: float, key: Any, block_keys: int,
-                 whole: bool):
-        self.heads, self.causal, self.scale = heads, causal, scale
+                 whole: bool, first: int = 0):
+        self.heads, self.causal, self.scale, self.first = heads, causal, scale, first
         self.rate, self.key, self.block_keys, self.whole = rate, key, block_keys or BLOCK_KEYS, whole
 
     # -- forward ---------------------------------------------------------------------------------------------
@@ -224,7 +224,8 @@ class Attention(Function):
             return None
         stack, (q, k, *_) = self.stacks[number], self.arrays
         shape = last - first, rows.stop - rows.start, columns.stop - columns.start
-        begin = ((stack.start + stack.stride * first) * len(q) + rows.start) * len(k) + columns.start
+        pair = self.first * self.heads + stack.start + stack.stride * first
+        begin = (pair * len(q) + rows.start) * len(k) + columns.start
         return backend.dropout_tile(shape, begin, (stack.stride * len(q) * len(k), len(k)), self.rate,
                                     self.key)
 
@@ -284,13 +285,14 @@ def _add(backend, sums, i, a, b):
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int = 1, causal: bool = False,
               scale: float | None = None, key_mask: Any = None, rate: float = 0.0, key: Any = 0,
-              block_keys: int = 0) -> Tensor:
+              block_keys: int = 0, first: int = 0) -> Tensor:
     """Return softmax(scale q k^T) v for each head: q (Tq, N, C), k (Tk, N, C), v (Tk, N, Cv) -> (Tq, N, Cv).
 
     scale: 1 / sqrt(C / heads) if None. causal: query i reads keys 0 .. i + Tk - Tq; where Tq is not Tk,
     PyTorch's is_causal lets it read 0 .. i instead. key_mask (Tk, N): 0 where a key is padding. rate, key:
     probabilities are dropped, each on its own. block_keys: beyond so many keys the scores are never all in
-    memory, 0 for 512; the result is the same but for rounding. See `Attention`. Raises ShapeError.
+    memory, 0 for 512; the result is the same but for rounding. first: the number of the first sample, in a
+    batch of which q, k and v are a part: what is dropped depends on it. See `Attention`. Raises ShapeError.
     """
     _check(q, k, v, heads, key_mask)
     whole = keep_same_heads(q, k, v, heads)
@@ -302,7 +304,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int = 1, causal: bool = Fa
     elif v.kept is not None and not splits_evenly(v.kept, heads):
         again, v = v.kept, expand(v)        # a captured step does not know how many entries each head has
     operands = (q, k, v) if key_mask is None else (q, k, v, key_mask)
-    y = Attention(heads, causal, scale, rate, key, block_keys, whole).apply(*operands)
+    y = Attention(heads, causal, scale, rate, key, block_keys, whole, first).apply(*operands)
     return y if again is None else take(y, again, 2)
 
 

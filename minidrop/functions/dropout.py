@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
     from minidrop.kept import Kept
     from minidrop.patterns.draw import Draw
+    from minidrop.patterns.part import Part
 
 
 class Dropout(Function):
@@ -27,13 +28,16 @@ class Dropout(Function):
     Srivastava et al. 2014, inverted as in Caffe: scale = 1 / (1 - rate) by default, identity when testing.
     """
 
-    __slots__ = ("rate", "key", "scale", "mask")
+    __slots__ = ("rate", "key", "scale", "part", "mask")
 
-    def __init__(self, rate: float, key: int, scale: float | None = None):
-        self.rate, self.key = rate, key
+    def __init__(self, rate: float, key: int, scale: float | None = None, part: Part | None = None):
+        self.rate, self.key, self.part = rate, key, part
         self.scale = 1 / (1 - rate) if scale is None else scale
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+        if self.part is not None:
+            self.mask = dropout_mask(backend, x.shape, self.rate, self.key, self.part)
+            return backend.dropout_gradient(x, self.mask, self.scale)
         y, self.mask = backend.dropout(x, self.rate, self.scale, self.key)
         return y
 
@@ -47,14 +51,20 @@ class SharedDropout(Function):
     m is drawn as in `Dropout`, for a shape of length 1 along `axes`.
     """
 
-    __slots__ = ("rate", "key", "scale", "axes", "factor")
+    __slots__ = ("rate", "key", "scale", "axes", "part", "factor")
 
-    def __init__(self, rate: float, key: int, scale: float, axes: set[int]):
+    def __init__(self, rate: float, key: int, scale: float, axes: set[int], part: Part | None = None):
         self.rate, self.key, self.scale, self.axes = rate, key, scale, axes
+        self.part = None if part is None or part.axis in axes else part
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         shape = tuple(1 if i in self.axes else length for i, length in enumerate(x.shape))
-        self.factor, _ = backend.dropout(backend.xp.ones(shape, x.dtype), self.rate, self.scale, self.key)
+        ones = backend.xp.ones(shape, x.dtype)
+        if self.part is not None:
+            mask = dropout_mask(backend, shape, self.rate, self.key, self.part)
+            self.factor = backend.dropout_gradient(ones, mask, self.scale)
+        else:
+            self.factor, _ = backend.dropout(ones, self.rate, self.scale, self.key)
         return backend.xp.multiply(x, self.factor, out=backend.empty(x.shape, x.dtype))
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
@@ -67,13 +77,17 @@ class GaussianDropout(Function):
     Srivastava et al. 2014, section 10: the factor has the mean and the variance of dropout's m / (1 - rate).
     """
 
-    __slots__ = ("deviation", "key", "factor")
+    __slots__ = ("deviation", "key", "part", "factor")
 
-    def __init__(self, rate: float, key: int):
-        self.deviation, self.key = math.sqrt(rate / (1 - rate)), key
+    def __init__(self, rate: float, key: int, part: Part | None = None):
+        self.deviation, self.key, self.part = math.sqrt(rate / (1 - rate)), key, part
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
-        self.factor = backend.gaussian(x.shape, x.dtype, self.key)
+        if self.part is None:
+            self.factor = backend.gaussian(x.shape, x.dtype, self.key)
+        else:
+            whole = backend.gaussian(self.part.whole_shape(x.shape), x.dtype, self.key)
+            self.factor = backend.xp.ascontiguousarray(self.part.take(whole))
         self.factor *= x.dtype.type(self.deviation)
         self.factor += x.dtype.type(1)
         return backend.xp.multiply(x, self.factor, out=backend.empty(x.shape, x.dtype))
@@ -149,23 +163,33 @@ class MultiplyMask(Function):
         return gy * self.mask
 
 
-def dropout(x: Tensor, rate: float, key: Any, scale: float | None = None,
-            axes: tuple[int, ...] = ()) -> Tensor:
+def dropout_mask(backend: Backend, shape: tuple[int, ...], rate: float, key: int, part: Part) -> np.ndarray:
+    """Return which entries of one part of a batch `Backend.dropout` keeps of the whole, a bool array."""
+    tile, begin, strides = part.window(shape)
+    return backend.dropout_tile(tile, begin, strides, rate, key).reshape(shape)
+
+
+def dropout(x: Tensor, rate: float, key: Any, scale: float | None = None, axes: tuple[int, ...] = (),
+            part: Part | None = None) -> Tensor:
     """Return x with every element dropped with probability `rate`, the rest scaled by 1 / (1 - rate).
 
-    Along `axes` (negative ones count from the end) all entries are dropped or kept together.
+    Along `axes` (negative ones count from the end) all entries are dropped or kept together. part: x has
+    these samples of a batch, all of which would be dropped as here.
     """
     if rate == 0:
         return x
     if not axes:
-        return Dropout(rate, key, scale).apply(x)
+        return Dropout(rate, key, scale, part).apply(x)
     scale = 1 / (1 - rate) if scale is None else scale
-    return SharedDropout(rate, key, scale, {axis % x.ndim for axis in axes}).apply(x)
+    return SharedDropout(rate, key, scale, {axis % x.ndim for axis in axes}, part).apply(x)
 
 
-def gaussian_dropout(x: Tensor, rate: float, key: Any) -> Tensor:
-    """Return x with every element multiplied by a random number of mean 1 and variance rate / (1 - rate)."""
-    return x if rate == 0 else GaussianDropout(rate, key).apply(x)
+def gaussian_dropout(x: Tensor, rate: float, key: Any, part: Part | None = None) -> Tensor:
+    """Return x with every element multiplied by a random number of mean 1 and variance rate / (1 - rate).
+
+    part: as in `dropout`.
+    """
+    return x if rate == 0 else GaussianDropout(rate, key, part).apply(x)
 
 
 def take(x: Tensor, kept: Kept, axis: int = 1) -> Tensor:

@@ -63,7 +63,7 @@ class Attention(Layer):
             raise ConfigError(f"cache: expected q and k of as many steps, and at most {self.cache} of them, "
                               f"got {q[0]} and {k[0]}")
         self.of_a_step = k[1:], v[1:]
-        self.stream = "attention" if self.rate else None
+        self.stream, self.draws_by_place = "attention" if self.rate else None, True
         return [(*q[:2], v[2])]
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass | Product | Drops]:
@@ -95,7 +95,7 @@ class Attention(Layer):
             _check_mask(key_mask)
         return functions.attention(q, k, v, self.heads, self.causal, self.scale,
                                    key_mask, self.rate if self.drawn.dropping else 0.0, self.drawn.key,
-                                   self.settings.block_keys)
+                                   self.settings.block_keys, self.drawn.part.first if self.drawn.part else 0)
 
     def _with_earlier(self, k, v):
         """Return k and v behind those of earlier passes, all of which become the new state."""

@@ -39,6 +39,7 @@ class AttentionDecoder(Layer):
     bottoms = (3, 3)
     tops = (1, 2)
     stream = "hidden dropout"
+    draws_by_place = True
     capturable = False          # the host slices batches whose lengths differ
 
     def __init__(self, config: LayerParameter, context: Context):

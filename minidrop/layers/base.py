@@ -36,7 +36,8 @@ class Context:
     dtype: str
     backend: object
     config_path: str | None = None   # the network file: data sources are looked up beside it
-    rank: int = 0                  # among processes that train together: their noise must differ
+    rank: int = 0                  # among `ranks` that train together, each on a part of every batch
+    ranks: int = 1
     handed: Mapping[str, Any] = field(default_factory=dict)     # {layer: what it hands on to this net}
 
 
@@ -80,6 +81,9 @@ class Layer:
     # Whether forward does the same work in every pass, apart from what `drawn` holds. Not inherited: a
     # subclass has to set it again.
     capturable = False
+    # Whether the numbers that forward draws are those of the places in the whole batch, see NodeDraw.part;
+    # otherwise each rank draws others.
+    draws_by_place = False
     needs_handed = False       # whether only what `hands_on` returns can build it again, not its description
     plan = NodePlan()          # set once per mode
     drawn = NodeDraw()         # set for every iteration
@@ -150,6 +154,14 @@ class Layer:
         """Return the shapes of the tops; by default one top shaped like the first bottom."""
         return [shapes[0]]
 
+    def take_part(self, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Return the shapes of the tops on one of several ranks, from those of the whole batch.
+
+        Called after `setup` of layers that feed the net. Raises ConfigError if the layer reads no parts.
+        """
+        raise ConfigError(f"{self.type} is fed by the caller, who cannot be asked for a part of a batch; of "
+                          f"several ranks each needs a layer that reads data, such as HDF5Data or MemoryData")
+
     def flow(self, shapes: list[tuple[int, ...]]) -> list:
         """Return the flow facts of the layer (see layers.flow); called after `setup`, with the same shapes.
 
@@ -170,8 +182,11 @@ class Layer:
         raise NotImplementedError
 
     def key(self, iteration: int) -> int:
-        """Return the key of an iteration's random numbers, different for each layer, iteration and rank."""
-        rank = (self.context.rank,) if self.context.rank else ()
+        """Return the key of an iteration's random numbers, different for each layer and iteration.
+
+        Also for each rank, unless the layer draws by place.
+        """
+        rank = (self.context.rank,) if self.context.rank and not self.draws_by_place else ()
         return stream_key(self.context.seed, self.stream, self.name, iteration, *rank)
 
     def hands_on(self) -> Any:

@@ -11,8 +11,9 @@ from minidrop.autograd import Tensor
 from minidrop.config import LayerParameter
 from minidrop.data import Batches, Prefetcher, Vocabulary
 from minidrop.data.transform import Transform
-from minidrop.errors import DataError, nearest
+from minidrop.errors import ConfigError, DataError, nearest
 from minidrop.layers.base import Layer
+from minidrop.patterns.part import Part
 from minidrop.rng import generator
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class DataLayer(Layer):
     is_encoded = False         # whether its records are images in a format such as JPEG
     batches = None
     transform: Transform | None = None      # of the first top
+    part: Part | None = None                # of every batch, that of one rank; None: all of it
     position = 0
     reader = None
 
@@ -74,6 +76,19 @@ class DataLayer(Layer):
         first, *others = (records.shapes(name) for name in self.names)
         self.batches, self.position = batches, 0
         return [(batches.batch_size, *shape) for shape in (self.transformed(first), *others)]
+
+    def take_part(self, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        axis, context = self.record_axes - 1, self.context
+        sizes = {shape[axis] if len(shape) > axis else 1 for shape in shapes}
+        whole = min(sizes)
+        # Steps and streams may be one axis: streams of one step after the other.
+        if not whole or whole % context.ranks or any(size % whole for size in sizes) or (
+                len(sizes) > 1 and not axis):
+            raise ConfigError(f"expected a batch of a multiple of {context.ranks} records, one for each of "
+                              f"{context.ranks} ranks, got {' and '.join(map(str, sorted(sizes)))}; change "
+                              f"batch_size or the number of ranks")
+        self.part = Part(context.rank, context.ranks, whole, axis)
+        return [(*shape[:axis], shape[axis] // context.ranks, *shape[axis + 1:]) for shape in shapes]
 
     def transformed(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Prepare what transform_param does to records of this shape, and return the shape that it gives.
@@ -136,7 +151,7 @@ class DataLayer(Layer):
 
         `place` counts through the first `record_axes` axes.
         """
-        return self.batches.where(self.position - 1, place)
+        return self.batches.where(self.position - 1, self.part.place(place) if self.part else place)
 
     def place_settings(self) -> dict[str, int | float]:
         """Return the settings that decide where batch n begins; a snapshot records them."""
@@ -168,7 +183,7 @@ class DataLayer(Layer):
 
     def _next(self):
         """Return the arrays of batch number `position`, on the host."""
-        how = self.names, self.transform, self.context.dtype
+        how = self.names, self.transform, self.context.dtype, self.part
         if not self.prefetch:
             return _arrays(self.batches, *how, self.position)
         if self.reader is None:
@@ -187,12 +202,18 @@ class DataLayer(Layer):
         self.stop_reading()
 
 
-def _arrays(batches, names, transform, dtype, n):
-    batch = batches.batch(n)
+def _arrays(batches, names, transform, dtype, part, n):
+    if part is None:
+        batch = batches.batch(n)
+    elif isinstance(batches, Batches):      # records of other ranks are not even read
+        batch = batches.batch(n, part)
+    else:
+        batch = {name: part.take(array) for name, array in batches.batch(n).items()}
     arrays = [batch[name] for name in names]
     if transform is not None and arrays:
         # Numbered through the whole run: what is drawn for a record does not depend on the batch size.
-        arrays[0] = transform(arrays[0], n * getattr(batches, "batch_size", len(arrays[0])))
+        first = n * getattr(batches, "batch_size", len(arrays[0]) * (part.ranks if part else 1))
+        arrays[0] = transform(arrays[0], first + (part.first if part else 0))
     return [array.astype(dtype, copy=False) for array in arrays]
 
 

@@ -24,6 +24,7 @@ class DropConnect(RandomDrop, ProductLayer):
     """
 
     stream = "drop connect"
+    draws_by_place = True      # of weights, which all samples share
     reason = "it drops every weight on its own, and the product is computed whole"
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Drops | Product]:

@@ -23,6 +23,7 @@ class Dropout(RandomDrop):
     """
 
     stream = "dropout"
+    draws_by_place = True
     reads_axes = True
     reason = "it drops every element on its own; try --dropout approx"
 
@@ -34,7 +35,10 @@ class Dropout(RandomDrop):
         return tops
 
     def forward(self, x: Tensor) -> Tensor:
-        return functions.dropout(x, self.rate, self.drawn.key, axes=self.axes) if self.drawn.dropping else x
+        drawn = self.drawn
+        if not drawn.dropping:
+            return x
+        return functions.dropout(x, self.rate, drawn.key, axes=self.axes, part=drawn.part)
 
 
 def _shared_axes(settings, shape):

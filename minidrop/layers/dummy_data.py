@@ -58,7 +58,8 @@ class DummyData(DataLayer):
         changing = dict(zip(self.names, super().forward(), strict=True))
         for i, array in self.constant.items():
             if array is None:
-                self.constant[i] = backend.asarray(self.batches.values(i, 0))
+                array = self.batches.values(i, 0)
+                self.constant[i] = backend.asarray(self.part.take(array) if self.part else array)
         # New Tensors each time, even for constant arrays: a reused one would accumulate its gradients.
         return tuple(changing[i] if i in changing else Tensor(self.constant[i], backend=backend)
                      for i in range(len(self.shapes)))

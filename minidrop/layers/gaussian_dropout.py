@@ -20,7 +20,9 @@ class GaussianDropout(RandomDrop):
     """
 
     stream = "gaussian dropout"
+    draws_by_place = True
     reason = "it sets no unit to zero, so there is none to leave out"
 
     def forward(self, x: Tensor) -> Tensor:
-        return functions.gaussian_dropout(x, self.rate, self.drawn.key) if self.drawn.dropping else x
+        drawn = self.drawn
+        return functions.gaussian_dropout(x, self.rate, drawn.key, drawn.part) if drawn.dropping else x

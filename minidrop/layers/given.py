@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from minidrop.patterns.draw import NOTHING, Draw
+from minidrop.patterns.part import Part
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class NodeDraw:
     inputs: which blocks of its dense first bottom it need not read.
     own: what it drops itself.
     dropping: whether its random drops act.
+    part: which samples of the batch the first bottom holds, None for all: numbers that the layer draws for an
+    entry are those of its place in the whole batch.
     key: an integer, or a device array that holds it; None for a layer without random numbers.
     """
 
@@ -41,3 +44,4 @@ class NodeDraw:
     own: Draw = NOTHING
     dropping: bool = False
     key: object = None
+    part: Part | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop.config import decimal
 from minidrop.errors import ConfigError
+from minidrop.functions.dropout import dropout_mask
 from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, step_masks
 from minidrop.layers.drop_settings import drop_site, shape_site, steps_held
 from minidrop.layers.flow import Drops
@@ -77,7 +78,7 @@ class HiddenDropout:
         steps, streams = x.shape[:2]
         shape = steps, streams, self.units
         if self.conventional:
-            return HiddenDrop(mask=self._conventional_mask(x.backend, shape, x.dtype, drawn.key),
+            return HiddenDrop(mask=self._conventional_mask(x.backend, shape, x.dtype, drawn),
                               whole=not self.held)
         draw = drawn.own
         if draw.masked:
@@ -91,11 +92,16 @@ class HiddenDropout:
             return HiddenDrop(mask=step_masks(x.backend, kept, streams, self.units, draw.scale, x.dtype))
         return HiddenDrop(units=draw.kept, scale=draw.scale, whole=True)
 
-    def _conventional_mask(self, backend, shape, dtype, key):
+    def _conventional_mask(self, backend, shape, dtype, drawn):
         """Return the mask of every unit of every stream, for all steps or one for each run of them."""
         steps, *rest = shape
         runs = -(-steps // self.held) if self.held else 1
-        mask = backend.dropout(backend.xp.ones((runs, *rest), dtype), self.rate, 1 / (1 - self.rate), key)[0]
+        ones, scale = backend.xp.ones((runs, *rest), dtype), 1 / (1 - self.rate)
+        if drawn.part is None:
+            mask = backend.dropout(ones, self.rate, scale, drawn.key)[0]
+        else:
+            keep = dropout_mask(backend, ones.shape, self.rate, drawn.key, drawn.part.along(1))
+            mask = backend.dropout_gradient(ones, keep, scale)
         if self.held < 2:
             return mask
         held = backend.empty(shape, dtype)

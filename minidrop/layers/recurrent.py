@@ -40,6 +40,7 @@ class RecurrentLayer(Layer):
     bottoms = (2, 5)
     tops = (1, 3)
     stream = "hidden dropout"
+    draws_by_place = True
     cell = None                              # a class of functions.recurrent
     state_names = ("h",)
     state_biases = ()                        # further biases, each with an entry per gate and unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ import numpy as np
 
 from minidrop.layers import Layer
 from minidrop.layers.given import NodeDraw
-from minidrop.net.graph import Graph
+from minidrop.net.graph import BlobRef, Graph
 from minidrop.net.plan import Plan
 from minidrop.patterns.draw import NOTHING, Draw
+from minidrop.patterns.part import Part
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class NetDrops:
     """The drops of one net; it gives layers a NodePlan when the mode changes and a NodeDraw for each draw.
 
     `drawn`: {node index: Draw} of the iteration drawn last, {} before any. `reached`: the indices of the
-    nodes whose tops depend on the draws.
+    nodes whose tops depend on the draws. parts: of the blobs of which the net has one rank's part.
     """
 
-    def __init__(self, graph: Graph, plan: Plan):
-        self.graph, self.plan = graph, plan
+    def __init__(self, graph: Graph, plan: Plan, parts: Mapping[BlobRef, Part]):
+        self.graph, self.plan, self.parts = graph, plan, parts
         self.random_nodes = [node for node in graph.nodes if node.drops or node.layer.stream is not None
                              or any(node in (*drop.producers, *drop.consumers) for drop in plan.drops)]
         self.reached = _reached(graph, plan)
@@ -72,8 +73,15 @@ class NetDrops:
     def draw(self, iteration: int) -> None:
         """Draw the patterns of an iteration, and give every layer its NodeDraw."""
         self.iteration = iteration
-        self.drawn = {drop.node.index: drop.site.draw(iteration) for drop in self.plan.drops}
+        self.drawn = {drop.node.index: self._drawn(drop, iteration) for drop in self.plan.drops}
         self.give_drawn()
+
+    def _drawn(self, drop, iteration):
+        draw, ref = drop.site.draw(iteration), drop.node.tops[max(0, drop.fact.top)]
+        if ref not in self.parts:
+            return draw
+        shape = self.graph.shapes[ref]
+        return draw.of_part(self.parts[ref], shape, drop.fact.axis % len(shape))
 
     def give_drawn(self) -> None:
         """Give every layer its NodeDraw of the drawn iteration in this mode; NOTHING before any draw."""
@@ -99,7 +107,8 @@ class NetDrops:
             layer = node.layer
             outputs, inputs, own = given.get(node.index, (NOTHING,) * 3)
             layer.drawn = NodeDraw(outputs, inputs, own, self.is_dropping(layer),
-                                   None if layer.stream is None else key_of(layer))
+                                   None if layer.stream is None else key_of(layer),
+                                   self.parts.get(node.bottoms[0]) if node.bottoms else None)
 
     @property
     def by_name(self) -> dict[str, Draw]:

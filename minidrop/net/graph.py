@@ -273,6 +273,8 @@ def _infer_shapes(graph, problems):
         bottoms = [graph.shapes[ref] for ref in node.bottoms]
         try:
             shapes = node.layer.setup(*bottoms)
+            if node.layer.is_data and node.layer.context.ranks > 1:
+                shapes = node.layer.take_part(shapes)
             if len(shapes) != len(node.tops):
                 raise ConfigError(f"gives {len(shapes)} tops for {len(bottoms)} bottoms, got "
                                   f"{len(node.tops)}; name as many")

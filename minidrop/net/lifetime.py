@@ -94,7 +94,7 @@ class Lifetime:
         share = copy.deepcopy(self.share, memo)
         handed = {name: layer.hands_on() for name, layer in self.layers.items() if layer.needs_handed}
         new = type(self)(self.config, self.phase, self.backend, self.dtype, self.seed, self.level,
-                         self.stages, share, handed=handed)
+                         self.stages, share, handed=handed, rank=self.parts.rank, ranks=self.parts.ranks)
         memo[id(self)] = new
         for layer, own in self.params.items():
             for name, parameter in own.items():
@@ -126,7 +126,8 @@ class Lifetime:
         """
         handed = {name: layer.hands_on() for name, layer in self.layers.items()}
         new = type(self)(config, self.phase, self.backend, self.dtype, self.seed, self.level, self.stages,
-                         self, handed={name: own for name, own in handed.items() if own is not None})
+                         self, handed={name: own for name, own in handed.items() if own is not None},
+                         rank=self.parts.rank, ranks=self.parts.ranks)
         new._go_on_from(self)
         return new
 

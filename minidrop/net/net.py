@@ -17,8 +17,9 @@ from minidrop.errors import ConfigError, DataError, ShapeError, nearest
 from minidrop.layers import Context, DataLayer
 from minidrop.net import parameters as values
 from minidrop.net.drops import NetDrops
-from minidrop.net.graph import build_graph, loss_weights
+from minidrop.net.graph import loss_weights
 from minidrop.net.lifetime import Lifetime, OneThread
+from minidrop.net.parts import build_part
 from minidrop.net.passes import one_pass
 from minidrop.net.planner import plan_compaction
 from minidrop.net.prediction import Predicts
@@ -49,7 +50,8 @@ class Net(Weights, Predicts, Lifetime):
     net beside a train net), or {layer: {name: Parameter}}. `precision`: "float32", "tf32", "float16" or
     "bfloat16", to which products on a GPU round their operands; all else stays float32. `fills`: False
     allocates no parameters and states, for a net that is inspected but not run. `handed`: {layer: what it
-    hands on} of a net that this one is in other shapes, or {layer: function} of Lambdas. Raises ConfigError.
+    hands on} of a net that this one is in other shapes, or {layer: function} of Lambdas. `rank` of `ranks`
+    that train together: the net reads its share of each batch; `parts` says what it has. Raises ConfigError.
 
     `params[layer][name]` is a Parameter (`.data`, `.grad` in Caffe's layout), `blobs[name]` the Tensor of the
     last forward pass, `layers[name]` the Layer, `drop_layers` those that drop, `plan` the planner's
@@ -60,15 +62,14 @@ class Net(Weights, Predicts, Lifetime):
 
     def __init__(self, source: NetConfig, phase: Any = "TRAIN", device: str | Backend = "auto",
                  dtype: str = "float32", seed: int = 0, level: int = 0, stages: tuple = (), share: Any = None,
-                 precision: str = "float32", fills: bool = True, handed: Mapping[str, Any] | None = None):
+                 precision: str = "float32", fills: bool = True, handed: Mapping[str, Any] | None = None,
+                 rank: int = 0, ranks: int = 1):
         if phase not in ("TRAIN", "TEST"):
             raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
-        # np.float32, np.dtype("float32") or "float32"
-        dtype = getattr(dtype, "__name__", None) or str(dtype)
+        dtype = getattr(dtype, "__name__", None) or str(dtype)      # np.float32, np.dtype("float32")
         if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
-        config = as_net_config(source)
-        mistakes: list[ConfigError] = []
+        config, mistakes = as_net_config(source), list[ConfigError]()
         self.config = filter_state(config, getattr(pb, phase), level, stages, mistakes)
         self.phase, self.seed, self.dtype = phase, int(seed), dtype
         self.level, self.stages, self.share, self.guard = level, stages, share, OneThread()
@@ -76,9 +77,9 @@ class Net(Weights, Predicts, Lifetime):
         if dtype == "float64" and precision != "float32":
             raise ConfigError(f"precision {precision} rounds products of float32 numbers, but dtype is "
                               f"float64; keep one of them")
-        context = Context(phase, self.seed, self.dtype, self.backend, config.path, handed=handed or {})
+        context = Context(phase, self.seed, self.dtype, self.backend, config.path, rank, ranks, handed or {})
         problems = Problems(self.config, [line for error in mistakes for line in error.lines])
-        self.graph = build_graph(self.config, context, problems)
+        self.graph, self.parts = build_part(self.config, context, problems)
         self.reshuffles = find_reshuffles(self.graph, problems)
         shared = share.params if isinstance(share, Net) else share or {}
         if isinstance(share, Net):
@@ -100,8 +101,7 @@ class Net(Weights, Predicts, Lifetime):
             node.config.ClearField("blobs")
         self.drop_sites = {drop.node.name: drop.site for drop in self.plan.drops}
         self.losses = [(ref, weight) for node in self.graph.nodes for ref, weight in loss_weights(node)]
-        # Looked up once, as every forward pass needs it.
-        self.output_refs = self.graph.outputs
+        self.output_refs = self.graph.outputs       # looked up once, as every forward pass needs it
         self.force_backward = self.config.message.force_backward
         self.broken_promises: set[int] = set()      # nodes that turned out to need every unit
         self.detached = {node.index: [i for i, wanted in enumerate(node.config.propagate_down) if not wanted]
@@ -110,7 +110,7 @@ class Net(Weights, Predicts, Lifetime):
         self._data_nodes = [node for node in self.graph.nodes if node.layer.is_data]
         self._other_nodes = [node for node in self.graph.nodes if not node.layer.is_data]
         self._forwards = 0      # counts forward passes; None after a call of draw_patterns
-        self.drops = NetDrops(self.graph, self.plan)
+        self.drops = NetDrops(self.graph, self.plan, self.parts.blobs)
         self.run = Run(self)
 
     __repr__ = described

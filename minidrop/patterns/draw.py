@@ -15,6 +15,7 @@ from minidrop.patterns.grid import BlockGrid, BlockGroups
 
 if TYPE_CHECKING:
     from minidrop.kept import Kept
+    from minidrop.patterns.part import Part
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Draw:
     def kept_sets(self, weights: Any = None) -> list:
         """Every Kept of this draw that layers read, in order; `weights`: (outputs, inputs) of its product."""
         return []
+
+    def of_part(self, part: Part, shape: Sequence[int], axis: int) -> Draw:
+        """Return what one rank's part of the batch drops, whose activations have this shape."""
+        return self
 
     def mask(self, shape: Sequence[int], axis: int) -> np.ndarray:
         """The mask, scale included, that dense code multiplies activations of `shape` by; it broadcasts."""
@@ -83,6 +88,9 @@ class Units(Draw):
         if not sets:
             return self
         return replace(self, every=KeptByGroup(sets) if isinstance(self.every, KeptByGroup) else sets[0])
+
+    def of_part(self, part: Part, shape: Sequence[int], axis: int) -> Draw:
+        return replace(self, every=_kept_of(self.every, part)) if part.axis == axis - 1 else self
 
     def mask(self, shape: Sequence[int], axis: int) -> np.ndarray:
         axis %= len(shape)
@@ -144,6 +152,12 @@ class Blocks(Draw):
         """Return this draw with the BlockGrid that a captured step reads instead."""
         return replace(self, read=grid)
 
+    def of_part(self, part: Part, shape: Sequence[int], axis: int) -> Draw:
+        if part.axis >= axis:
+            return self
+        inner = int(np.prod(shape[part.axis + 1:axis]))
+        return PartOfBlocks(self.pattern, self.total, self.scale, part=part, inner=inner)
+
     def mask(self, shape: Sequence[int], axis: int) -> np.ndarray:
         axis %= len(shape)
         samples = int(np.prod(shape[:axis]))
@@ -151,6 +165,28 @@ class Blocks(Draw):
         for first, last, kept in self.groups(samples, shape[0]):
             mask[first:last] *= kept.mask(np.float64)
         return mask.reshape(*shape[:axis + 1], *[1] * (len(shape) - axis - 1))
+
+
+@dataclass(frozen=True)
+class PartOfBlocks(Blocks):
+    """The Blocks of a whole batch, for one rank's part of it; each sample is `inner` rows."""
+
+    part: Part = field(kw_only=True)
+    inner: int = 1
+
+    def groups(self, samples: int, steps: int | None = None) -> tuple[tuple[int, int, Kept], ...]:
+        part = self.part
+        own, every = part.count * self.inner, part.whole * self.inner
+        runs = samples // own
+        whole = self.pattern.groups(runs * every, self.total)
+        number = np.repeat(np.arange(len(whole)), [last - first for first, last, _ in whole])
+        number = number.reshape(runs, every)[:, part.first * self.inner:][:, :own].reshape(-1)
+        ends = [*(np.flatnonzero(np.diff(number)) + 1).tolist(), samples]
+        return tuple((first, last, whole[number[first]][2])
+                     for first, last in zip([0, *ends[:-1]], ends, strict=True))
+
+    def grid(self, samples: int) -> Any:
+        raise CaptureError("the blocks of a part of a batch have no grid of their own")
 
 
 @dataclass(frozen=True)
@@ -177,6 +213,11 @@ class Steps(Blocks):
             raise ShapeError(f"layer {self.layer!r} draws patterns for at most {self.steps} steps, but the "
                              f"batch has {steps}; build the net for its longest batch")
         return tuple(self.by_run[t // self.held] for t in range(steps))
+
+    def of_part(self, part: Part, shape: Sequence[int], axis: int) -> Draw:
+        if part.axis != axis - 1:
+            return self
+        return replace(self, by_run=tuple(_kept_of(every, part) for every in self.by_run))
 
     def groups(self, samples: int, steps: int | None = None) -> tuple[tuple[int, int, Kept], ...]:
         by_step = self.by_step if steps is None else self.of_first(steps)
@@ -217,3 +258,10 @@ class Masked(Draw):
 
     def weight_mask(self, outputs: int, inputs: int) -> np.ndarray:
         return self.draw.weight_mask(outputs, inputs)
+
+
+def _kept_of(every, part):
+    """Return what the samples of a part keep, from the Kept or KeptByGroup of the whole batch."""
+    if not isinstance(every, KeptByGroup):
+        return every
+    return every.between(part.first, part.first + part.count, part.whole)

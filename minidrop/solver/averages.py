@@ -14,7 +14,9 @@ from minidrop.config import SolverParameter, decimal
 from minidrop.solver.ema import EMA
 
 if TYPE_CHECKING:
+    from minidrop.net import Net
     from minidrop.solver.loop import Solver
+    from minidrop.solver.ranks import Ranks
 
 
 def averages_of(solver: Solver) -> EMA | None:
@@ -60,3 +62,18 @@ def ema_problems(settings: SolverParameter) -> list[tuple[str, str]]:
     if math.isfinite(decay) and 0 <= decay < 1:
         return []
     return [("ema_decay", f"ema_decay must be a share, 0 <= ema_decay < 1, such as 0.999, got {decay:g}")]
+
+
+def average_statistics(net: Net, ranks: Ranks) -> None:
+    """Let all ranks have the mean of what layers keep up to date themselves, such as BatchNorm's statistics.
+
+    They are linear in what each batch adds, so that it does not matter how often this is done.
+    """
+    if ranks.alone:
+        return
+    for node in net.graph.nodes:
+        for spec in node.layer.parameter_specs():
+            if not spec.trained:
+                parameter = net.params[node.name][spec.name]
+                mean = ranks.total(net.backend.to_host(parameter.data)) / ranks.size
+                parameter.data[...] = net.backend.asarray(mean, parameter.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -14,24 +14,27 @@ from typing import Any
 from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import Backend
 from minidrop.config import load_solver
-from minidrop.errors import CaptureError, ConfigError, DataError, NonFiniteError, fits_into_memory
+from minidrop.errors import ConfigError, fits_into_memory
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
-from minidrop.solver import caffe_state, show, state
-from minidrop.solver.averages import averages_of, begin, permute, tested_weights
+from minidrop.solver import show, state
+from minidrop.solver.averages import average_statistics, averages_of, begin, permute, tested_weights
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import warn_of_best, warn_of_ignored
+from minidrop.solver.communicator import Communicator
 from minidrop.solver.evaluation import TestStopped, run_test
 from minidrop.solver.events import Event, small_outputs, small_values, stateful, tell
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.objects import solver_of
+from minidrop.solver.parallel import GradientSum, check_alike
 from minidrop.solver.prepare import built_nets, chosen_device, prepared_nets
+from minidrop.solver.ranks import Ranks
+from minidrop.solver.saving import Saving
 from minidrop.solver.source import Description, as_source
 from minidrop.solver.steps import EagerSteps
-from minidrop.solver.written import Written
 
 
-class Solver:
+class Solver(Saving):
     """Trains `net`, tests `test_nets`, writes snapshots. Use `step`, or `solve` for the whole run.
 
     `source`: a SolverConfig, a SolverParameter or the path of a solver file; `of` takes Python objects.
@@ -52,6 +55,11 @@ class Solver:
     `ema`: with ema_decay the averages of the weights (see EMA), which begin as the weights before the first
     iteration. Statistics that layers keep, such as BatchNorm's, are as they are. `early_stopping`: what the
     solver file says of it, a callback.
+
+    `communicator`: of the ranks that train together; every rank makes the same Solver and calls the same
+    methods. Each reads its part of every batch, and gradients are added up over them (see `Ranks` and
+    `GradientSum`); rank 0 alone writes snapshots. `ranks` is what they agree on.
+
     `choices` is (train, tests): the NetChoice of each net, overrides applied. `settings` is the resolved
     SolverParameter. `steps` runs the iterations.
 
@@ -61,7 +69,6 @@ class Solver:
     launches are captured with the iteration, see `CapturedSteps`.
     """
 
-    last_snapshot: Path | None = None
     _stopping = False
     __repr__ = show.described
     of = classmethod(solver_of)
@@ -70,14 +77,16 @@ class Solver:
                  dropout: str | None = None, device: str | Backend = "auto", dtype: str = "float32",
                  level: int | None = None, stages: Sequence[str] = (),
                  snapshot_prefix: str | PathLike | None = None, precision: str | None = None,
-                 initial_weights: bool = True, skip_mismatched: bool = False):
-        self.source = as_source(source)
+                 initial_weights: bool = True, skip_mismatched: bool = False,
+                 communicator: Communicator | None = None):
+        self.source, self.ranks = as_source(source), Ranks(communicator)
         self.config = self.source.config
         dropout, mistakes = dropout and dropout_kind(dropout), []
         train, tests = prepared_nets(self.config, overrides, precision, dropout, level, stages, mistakes)
         self.settings = self.config.message
         self.choices = train, tests
-        self.device, self.dtype, self.dropout = chosen_device(self.settings, device), dtype, dropout
+        self.device = chosen_device(self.settings, device, self.ranks.communicator.local_rank)
+        self.dtype, self.dropout = dtype, dropout
         prefix = snapshot_prefix or self.settings.snapshot_prefix
         self.place_snapshots(prefix or Path(self.config.path or "minidrop").stem)
         self.has_prefix = bool(prefix)
@@ -88,7 +97,7 @@ class Solver:
         warn_of_ignored(self.config)
         self._nets: list[Net] = []
         seed = self.settings.random_seed
-        self.build(seed if seed >= 0 else secrets.randbits(31), mistakes)
+        self.build(seed if seed >= 0 else int(self.ranks.of_root(str(secrets.randbits(31)))), mistakes)
         warn_of_best(self.config, self.test_nets)
         self.early_stopping = self.source.early_stopping(self.settings)
         if initial_weights:
@@ -110,7 +119,7 @@ class Solver:
         train, tests = self.choices
         nets = built_nets(self.config, (train, *tests), partial(
             self.source.net, device=self.device, dtype=self.dtype, seed=seed,
-            precision=self.settings.precision), mistakes)
+            precision=self.settings.precision, ranks=self.ranks), mistakes)
         if self._nets:
             self.steps.close()
             for old, new in zip(self._nets, nets, strict=True):     # references to a net stay valid
@@ -119,24 +128,18 @@ class Solver:
         self.net, *self.test_nets = self._nets
         self.seed = seed
         self.updater = self.source.updater(self.settings, self.net)
+        self.gradient_sum = GradientSum(self.ranks, self.net.backend)
         self.ema = averages_of(self)
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
         self.iteration = 0
         self.best: float | None = None
-        steps = CapturedSteps if self.settings.capture_steps and self.net.backend.captures else EagerSteps
+        captures = self.settings.capture_steps and self.net.backend.captures and self.ranks.alone
+        steps = CapturedSteps if captures else EagerSteps
         self.steps: EagerSteps | CapturedSteps = steps(self)
         self._snapshot_iteration: int | None = None
         self._tested: dict[int, dict] = {}
         for callback in stateful(self):
             callback.restart()
-
-    def place_snapshots(self, prefix: str | PathLike, run: str = "") -> None:
-        """Write snapshots to PREFIX_iter_N.h5 from now on, with the name of the run, if given, in them."""
-        self.snapshot_prefix, self.has_prefix, self.written = str(prefix), True, Written(run)
-
-    def load_initial_weights(self, skip_mismatched: bool = False) -> None:
-        """Copy the weights of the files that the solver file's `weights` names, looked up beside it first."""
-        state.load_initial(self, skip_mismatched)
 
     # -- running ---------------------------------------------------------------------------------------------
     def solve(self, should_stop: Callable[[Solver], bool] = lambda solver: False) -> dict[str, float | list]:
@@ -149,7 +152,9 @@ class Solver:
         """
         if self.has_prefix or self.settings.snapshot:
             state.check_names(self)
-        self._stopping, self._should_stop = False, lambda solver: self._stopping or should_stop(solver)
+        check_alike(self.ranks, self.updater.parameters, self.net.backend)
+        self._stopping = False
+        self._should_stop = lambda solver: self.ranks.any(should_stop(solver) or self._stopping)
         try:
             with self._running():
                 while self.iteration < self.settings.max_iter and not self._should_stop(self):
@@ -281,16 +286,17 @@ class Solver:
         outputs of more than 100 values.
         """
         self.settle()
+        average_statistics(self.net, self.ranks)
         net, choice = self.test_nets[index], self.choices[1][index]
         with tested_weights(self):
-            values = run_test(net, choice.iterations, should_stop=lambda: self._should_stop(self))
+            values = run_test(net, choice.iterations, 0, lambda: self._should_stop(self), self.ranks)
         if not self.settings.test_compute_loss:
             values.pop("total_loss")
         self._tested[index] = values
         tell(self, "test", small_values(values), index)
         return values
 
-    # -- callbacks and snapshots -----------------------------------------------------------------------------
+    # -- callbacks -----------------------------------------------------------------------------------------
     def add_callback(self, function: Callable[[Event], object]) -> Callable[[Event], object]:
         """Call function(event) for every Event from now on; returns the function.
 
@@ -298,44 +304,6 @@ class Solver:
         """
         self.callbacks.append(function)
         return function
-
-    def snapshot(self, path: str | PathLike | None = None) -> Path:
-        """Write everything a resumed run needs to `path` (default: PREFIX_iter_N.h5), and return the path."""
-        self.settle()
-        path = Path(path) if path else Path(f"{self.snapshot_prefix}_iter_{self.iteration}.h5")
-        self.written.begin(path)
-        state.write(self, path)
-        self.written.add(path, self.smoothed_loss)
-        self.last_snapshot, self._snapshot_iteration = path, self.iteration
-        tell(self, "snapshot", {"path": str(path)})
-        self.written.prune(Path(self.snapshot_prefix), self.settings.snapshot_keep, path)
-        return path
-
-    @property
-    def is_saved(self) -> bool:
-        """Whether the last snapshot is of this iteration."""
-        return self._snapshot_iteration == self.iteration
-
-    def restore(self, path: str | PathLike) -> None:
-        """Continue from a snapshot, or a .solverstate(.h5) of Caffe's, as if the run had never stopped.
-
-        If SnapshotError is raised, the solver is unchanged.
-        """
-        with suppress(CaptureError, DataError, NonFiniteError):       # of iterations that no longer count
-            self.settle()
-        if caffe_state.is_own(path):
-            state.restore(self, path)
-            self.last_snapshot, self._snapshot_iteration = Path(path), self.iteration
-            self.written.recall(Path(self.snapshot_prefix), self.iteration)
-            self.written.add(Path(path), self.smoothed_loss)
-        else:
-            caffe_state.restore(self, path)
-            self.last_snapshot = self._snapshot_iteration = None
-        self.source.follow(self)
-
-    def save_solverstate(self, path: str | PathLike) -> Path:
-        """Write a .solverstate(.h5) for Caffe and its .caffemodel(.h5) beside it, whose path it returns."""
-        return caffe_state.save(self, path)
 
     def close(self) -> None:
         """Stop reader threads, and free device memory held for captured iterations."""

@@ -23,6 +23,7 @@ from minidrop.net.conversion import dropout_kind, prepare_nets
 from minidrop.solver.checks import solver_problems, warn_of_ignored
 from minidrop.solver.data_record import vocabulary_problems
 from minidrop.solver.early_stopping import early_stopping_problems
+from minidrop.solver.ranks import Ranks
 from minidrop.solver.state import best_problems
 
 
@@ -78,20 +79,35 @@ def built_nets(config: SolverConfig, choices: Sequence[NetChoice | None],
     return sound
 
 
-def net_of(choice: NetChoice, share: Any, **options: Any) -> Net:
-    """Return the net that a solver trains or tests; `share` and options as for `Net`."""
+def net_of(choice: NetChoice, share: Any, ranks: Ranks | None = None, **options: Any) -> Net:
+    """Return the net that a solver trains or tests; `share` and options as for `Net`.
+
+    ranks: each trains a part of every batch. What they test is dealt out batch by batch.
+    """
     phase = "TRAIN" if choice.iterations is None else "TEST"
-    return Net(choice.config, phase, level=choice.state.level, stages=tuple(choice.state.stage), share=share,
-               **options)
+    if phase == "TRAIN" and ranks is not None:
+        options.update(rank=ranks.rank, ranks=ranks.size)
+    net = Net(choice.config, phase, level=choice.state.level, stages=tuple(choice.state.stage), share=share,
+              **options)
+    written = [name for name, layer in net.layers.items() if layer.type == "HDF5Output"]
+    if written and ranks is not None and not ranks.alone:
+        raise ConfigError(f"{net.config.where()}: layer {written[0]!r} (HDF5Output): each of {ranks.size} "
+                          f"ranks would write its file; leave it out, or use one process")
+    return net
 
 
-def chosen_device(settings: SolverParameter, device: str | Backend) -> str | Backend:
-    """Return the device to use; "auto" follows solver_mode and falls back to the CPU."""
+def chosen_device(settings: SolverParameter, device: str | Backend,
+                  local_rank: int = 0) -> str | Backend:
+    """Return the device to use; "auto" follows solver_mode and falls back to the CPU.
+
+    local_rank: the number among the ranks of this machine, of which each takes the next GPU after device_id.
+    """
     if device != "auto":
         return device
-    if settings.solver_mode == settings.CPU or not cuda_devices()[0]:
+    count = cuda_devices()[0]
+    if settings.solver_mode == settings.CPU or not count:
         return "cpu"
-    return f"cuda:{settings.device_id}"
+    return f"cuda:{(settings.device_id + local_rank) % count if local_rank else settings.device_id}"
 
 
 def described_nets(config: SolverConfig, overrides: Any = (), dropout: str | None = None,

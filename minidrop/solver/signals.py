@@ -43,7 +43,7 @@ class StopSignals:
     @property
     def exit_code(self) -> int:
         """128 + the number of the signal that requested a stop (130 for SIGINT, 143 for SIGTERM), or 0."""
-        return 128 + getattr(signal, self.stop_requested) if self.stop_requested else 0
+        return exit_code_of(self.stop_requested) if self.stop_requested else 0
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -68,3 +68,8 @@ class StopSignals:
                 old = self._old.get(name)
                 (old if callable(old) else signal.default_int_handler)(number, frame)
             self.stop_requested = self.stop_requested or name
+
+
+def exit_code_of(name: str) -> int:
+    """Return 128 + the number of a signal, such as 143 for "SIGTERM"."""
+    return 128 + getattr(signal, name)

@@ -25,7 +25,7 @@ from minidrop.snapshot import (
     split_key,
     write_snapshot,
 )
-from minidrop.solver.averages import averages_of
+from minidrop.solver.averages import average_statistics, averages_of
 from minidrop.solver.data_record import (
     place_record,
     places_of,
@@ -35,6 +35,7 @@ from minidrop.solver.data_record import (
 from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
 from minidrop.solver.events import stateful
 from minidrop.solver.loss_scale import LossScale
+from minidrop.solver.parallel import check_alike
 
 if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
@@ -48,18 +49,20 @@ _STATE_HINT = "Did batch_size of the data change? --weights starts with new stat
 def write(solver: Solver, path: Path) -> None:
     """Write weights, history, positions, seed and descriptions of a Solver to `path`, atomically.
 
-    Raises NonFiniteError if a value is not finite, so that training could not continue from it.
+    Raises NonFiniteError if a value is not finite, so that training could not continue from it. Of several
+    ranks all call this, and rank 0 writes.
     """
-    to_host = solver.net.backend.to_host
-    arrays = {key: to_host(array) for key, array in _state_arrays(solver).items()}
+    ranks, net = solver.ranks, solver.net
+    check_alike(ranks, solver.updater.parameters, net.backend)
+    average_statistics(net, ranks)
+    arrays = {key: net.backend.to_host(array) for key, array in _state_arrays(solver).items()}
+    for names, part in net.parts.states.items():        # of the whole batch, whatever the number of ranks
+        key = join_key("state", *names)
+        arrays[key] = ranks.whole(arrays[key], part)
     if broken := _nonfinite(arrays):
         raise NonFiniteError(f"iteration {solver.iteration}: {broken} is not finite, so no snapshot was "
                              f"written. Try a smaller base_lr (now {solver.learning_rate:g}) or "
                              f"clip_gradients{solver.written.advice()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SnapshotError(f"{path}: the folder cannot be made: {error.strerror}") from error
     arrays["solver/losses"] = np.array(solver.losses, np.float64)
     arrays.update({join_key("positions", name): np.array([position], np.int64)
                    for name, position in solver.net.positions.items()})
@@ -83,7 +86,15 @@ def write(solver: Solver, path: Path) -> None:
         attrs["precision"] = solver.net.backend.precision
     if solver.loss_scale is not None:
         attrs.update(solver.loss_scale.state)
-    write_snapshot(path, Snapshot(arrays, attrs))
+    ranks.at_root(lambda: _write_file(path, Snapshot(arrays, attrs)))
+
+
+def _write_file(path, snapshot):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SnapshotError(f"{path}: the folder cannot be made: {error.strerror}") from error
+    write_snapshot(path, snapshot)
 
 
 def check_names(solver: Solver) -> None:
@@ -143,6 +154,10 @@ def restore(solver: Solver, path: str | PathLike) -> None:
                             f"{solver.settings.type!r}; their histories differ. To start anew from these "
                             f"weights use --weights")
     averaged = "ema_updates" in attrs
+    for names, part in solver.net.parts.states.items():
+        key = join_key("state", *names)
+        if key in arrays and arrays[key].shape[part.axis:part.axis + 1] == (part.whole,):
+            arrays[key] = part.take(arrays[key])
     groups = ("data", "solver", "state", *["ema"] * (averaged and solver.ema is not None))
     expected = {key: array for key, array in _state_arrays(solver).items() if key.split("/")[0] in groups}
     found = {key for key in arrays if key.split("/")[0] in groups} - {"solver/losses"}

@@ -14,6 +14,7 @@ from minidrop.autograd import Tensor, no_grad
 from minidrop.errors import NonFiniteError
 from minidrop.solver.averages import average
 from minidrop.solver.debug_info import DebugInfo, wants_debug_info
+from minidrop.solver.evaluation import joined_outputs
 
 if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
@@ -56,6 +57,8 @@ class EagerSteps:
         if solver.settings.log_gradient_norm:
             norm = solver.updater.norm()
             self.gradient_norm = values["gradient_norm"] = norm / (scale.value if scale is not None else 1)
+        if shown:
+            outputs = joined_outputs(solver.net, outputs, solver.ranks)
         show(values, outputs)
         self.update(lr, norm)
         if debug:
@@ -68,12 +71,14 @@ class EagerSteps:
         Losses and gradients equal those of one batch made of all passes: if labels are ignored, each loss
         weights a pass by the labels that count in it.
         """
+        ranks = self.solver.ranks
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):     # losses are checked
             passes = _Passes(self, debug)
-            if not passes.run():
+            if not ranks.agreed(passes.run):
                 # The losses weight the passes differently, by shares of totals that are not known yet.
                 passes = _Passes(self, debug, passes.look_ahead())
-                passes.run()
+                ranks.agreed(passes.run)
+            passes.join()
         self.losses.append(passes.loss)
         return passes.outputs
 
@@ -147,13 +152,19 @@ class _Passes:
 
     factors: (passes, losses), by which each loss of each pass is multiplied. None: each pass is weighted as a
     whole, with a division at the end; all losses must then agree on how much of a pass counts.
+
+    On several ranks each runs its passes, and `join` adds up what they found, as if all were passes of one;
+    but losses that are sums over the samples of a batch (`Parts.adds_up`) are not averaged over ranks.
     """
 
     def __init__(self, steps: EagerSteps, debug: DebugInfo | None, factors: np.ndarray | None = None):
         self.steps, self.solver, self.net = steps, steps.solver, steps.solver.net
         self.size = self.solver.settings.iter_size
         self.debug, self.factors = debug, factors
-        self.begin = (self.net.positions, self.net.states) if self.size > 1 else None
+        self.ranks = self.solver.ranks
+        self.several = self.size > 1 or not self.ranks.alone
+        self.begin = (self.net.positions, self.net.states) if self.several else None
+        self.times = [self.ranks.size if ref in self.net.parts.adds_up else 1 for ref, _ in self.net.losses]
         self.outputs: dict[str, Tensor] = {}
         self.loss = self.total = 0.0        # total: how much counts, of all passes
 
@@ -171,36 +182,50 @@ class _Passes:
                 self.debug.forward()
             net.backward([scale * weight for weight in weights])
             self.loss += sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / self.size
-        if self.total not in (0, self.size):
-            self.loss *= self.size / self.total
-            for parameter in self.solver.updater.parameters.values():
-                parameter.scale_grad(self.size / self.total)
         return True
+
+    def join(self) -> None:
+        """Divide gradients and losses by how much counts, of all passes and ranks, and add them up."""
+        if not self.ranks.alone:
+            self.total, self.loss = self.ranks.total([self.total, self.loss]).tolist()
+        passes = 1.0 if self.factors is not None or not self.total else self.size / self.total
+        self.loss *= passes
+        if not self.ranks.alone:
+            self.solver.gradient_sum.add(self.solver.updater.parameters, passes)
+        elif passes != 1:
+            for parameter in self.solver.updater.parameters.values():
+                parameter.scale_grad(passes)
 
     def _weights(self, part):
         """What each loss of a pass is multiplied by; None where they do not agree on how much counts."""
         if self.factors is not None:
             self.total += 1
-            return self.factors[part].tolist()
-        counts = self.net.run.loss_counts if self.size > 1 else []
+            return (self.factors[part] * self.times).tolist()
+        counts = self.net.run.loss_counts if self.several else []
         if len(set(counts)) > 1:
             return None
         self.total += counts[0] if counts else 1
-        return counts or [1.0] * len(self.net.losses)
+        if not counts:
+            return [1.0] * len(self.net.losses)
+        return [count * times for count, times in zip(counts, self.times, strict=True)]
 
     def look_ahead(self) -> np.ndarray:
         """Run all passes forward only and go back to where they began; returns their `factors`.
 
-        Each is what counts in a loss of a pass, divided by the mean over the passes; 0 where nothing counts.
+        Each is what counts in a loss of a pass, divided by the mean over the passes, and by the number of
+        ranks; 0 where nothing counts.
         """
+        counts = self.ranks.together(self._all_counts)
+        total = self.ranks.total(counts.sum(axis=0))
+        return counts * self.size / np.where(total == 0, 1, total)
+
+    def _all_counts(self):
         net = self.net
         positions, states = self.begin
         net.seek(positions)
         net.set_states(states)
         with net.restored(), no_grad():
-            counts = np.array([self._counts(part) for part in range(self.size)], np.float64)
-        total = counts.sum(axis=0)
-        return counts * self.size / np.where(total == 0, 1, total)
+            return np.array([self._counts(part) for part in range(self.size)], np.float64)
 
     def _counts(self, part):
         self._forward(part)

@@ -1,0 +1,103 @@
+"""Parts: what one of several ranks has of a net that all train together, each on a part of every batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from minidrop.layers import DataLayer
+from minidrop.net.graph import BlobRef, Graph, Node, build_graph
+from minidrop.patterns.part import Part
+
+if TYPE_CHECKING:
+    from minidrop.config import NetConfig
+    from minidrop.layers.base import Context
+    from minidrop.net.problems import Problems
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of the blobs and recurrent states of a net that one rank has; what is not here it has whole.
+
+    adds_up: the blobs that are sums over the samples of a batch, so that those of all ranks are added, where
+    others are means over them.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    blobs: Mapping[BlobRef, Part] = field(default_factory=dict)
+    states: Mapping[tuple[str, str], Part] = field(default_factory=dict)
+    adds_up: frozenset[BlobRef] = frozenset()
+
+
+def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple[Graph, Parts]:
+    """Return the graph of a net, and what its rank has of it.
+
+    Which axis of a blob holds samples is told by comparison with the graph of the whole batch. Mistakes are
+    added to `problems`. Warns of layers whose results depend on the number of ranks.
+    """
+    if context.ranks == 1:
+        return build_graph(config, context, problems), Parts()
+    whole = build_graph(config, replace(context, rank=0, ranks=1), problems)
+    problems.raise_any()
+    for node in whole.nodes:
+        if not node.bottoms and node.config.type == "Python":
+            problems.add(node.index, "a Python layer without bottoms cannot be asked for a part of a batch; "
+                                     "make it a DataLayer (minidrop.register_layer)")
+    graph = build_graph(config, context, problems)
+    for node in whole.nodes:
+        node.layer.close()
+    if problems.found:
+        return graph, Parts()
+    sizes = {node.layer.part.whole for node in graph.nodes
+             if isinstance(node.layer, DataLayer) and node.layer.part is not None}
+    by_steps = any(isinstance(node.layer, DataLayer) and node.layer.record_axes > 1 for node in graph.nodes)
+    batch = sizes.pop() if by_steps and len(sizes) == 1 else None
+
+    def part(own, every):
+        axes = [i for i, (n, all_of_it) in enumerate(zip(own, every, strict=False)) if n != all_of_it]
+        if len(own) != len(every) or len(axes) != 1 or every[axes[0]] != own[axes[0]] * context.ranks:
+            return None
+        length = every[axes[0]]
+        return Part(context.rank, context.ranks, batch if batch and length % batch == 0 else length, axes[0])
+
+    blobs = {ref: found for ref, own in graph.shapes.items()
+             if (found := part(own, whole.shapes[ref])) is not None}
+    states = {(node.name, name): found for node, other in zip(graph.nodes, whole.nodes, strict=True)
+              for name, own in node.layer.state_shapes().items()
+              if (found := part(own, other.layer.state_shapes()[name])) is not None}
+    _warn(graph, whole)
+    adds_up = frozenset(ref for node in graph.nodes for ref in node.tops if _adds_up(node, ref, blobs))
+    return graph, Parts(context.rank, context.ranks, blobs, states, adds_up)
+
+
+def _adds_up(node: Node, ref: BlobRef, blobs: Mapping[BlobRef, Part]) -> bool:
+    """Whether the sum of a top's entries grows with the number of samples."""
+    if ref in blobs:
+        return True
+    loss = node.config.loss_param
+    if node.layer.is_loss and loss.HasField("normalization"):
+        return loss.normalization == loss.NONE
+    settings = node.config.reduction_param
+    return node.config.type == "Reduction" and settings.operation != settings.MEAN
+
+
+def _warn(graph, whole):
+    """Log the layers that do not compute what they would of the whole batch."""
+    for node in graph.nodes:
+        if any(fact.mixes_samples for fact in node.passes):
+            log.warning("layer %r (%s): takes its statistics of the samples of each rank, not of the whole "
+                        "batch: results depend on the number of ranks", node.name, node.config.type)
+        if node.layer.stream is not None and not node.layer.draws_by_place:
+            log.warning("layer %r (%s): draws other random numbers on each rank: results depend on the "
+                        "number of ranks", node.name, node.config.type)
+        for ref in node.tops:
+            own, every = graph.shapes[ref], whole.shapes[ref]
+            if len(own) != len(every) or sum(n != m for n, m in zip(own, every, strict=False)) > 1:
+                log.warning("layer %r (%s): top %r is %s for a rank and %s for the whole batch; what it "
+                            "computes between samples of different ranks is left out", node.name,
+                            node.config.type, ref.name, own, every)

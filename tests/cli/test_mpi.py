@@ -1,0 +1,136 @@
+"""minidrop train as several processes that mpiexec started."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidrop.cli.ranks import PATIENCE
+from minidrop.errors import ParallelError
+from minidrop.solver.mpi import launched_size, world
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 120         # no training may take longer
+DROPS = ("--dropout", "approx:PERIODIC", "--dtype", "float64")
+
+
+@pytest.fixture(scope="module")
+def mpiexec():
+    """mpiexec(ranks, *arguments) -> a process that runs `minidrop arguments` on so many ranks."""
+    pytest.importorskip("mpi4py", reason="mpi4py (the extra `mpi`) moves gradients between processes")
+    program = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("there is no mpiexec (the extra `mpi` brings one)")
+
+    def start(ranks, *arguments):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_DEBUG": "", "MINIDROP_THREADS": "1",
+                       "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([program, "-n", str(ranks), sys.executable, "-m", "minidrop",
+                                 *map(str, arguments)], env=environment, text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
+    return start
+
+
+def finish(child):
+    try:
+        out, err = child.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        raise
+    assert "Traceback" not in err, err
+    return out, err
+
+
+def test_two_ranks_train_as_one_process_and_a_third_helps_on(tiny, mpiexec, minidrop, weights_of):
+    """Stopped by SIGTERM to mpiexec, which snapshots once, and resumed by another number of ranks."""
+    file = tiny.folder / "net.prototxt"
+    file.write_text(file.read_text().replace("batch_size: 8", "batch_size: 12"))
+    assert minidrop("train", "--solver", tiny.solver, "--out", "one", *DROPS).code == 0
+    expected = weights_of("one/snapshots/task_iter_40.h5")
+
+    child = mpiexec(2, "train", "--solver", tiny.solver, "--out", "two", *DROPS, "--set", "snapshot=5",
+                    "--set", "max_iter=100000", "--set", "test_interval=1000000")
+    end = time.monotonic() + SECONDS
+    while not Path("two/snapshots/task_iter_10.h5").exists():
+        assert child.poll() is None and time.monotonic() < end, child.communicate()
+        time.sleep(0.01)
+    child.send_signal(signal.SIGTERM)
+    out, err = finish(child)
+    assert child.returncode == 143 and err == "" and out.count("stopped by SIGTERM after iteration") == 1
+    assert "go on with: mpiexec -n 2 minidrop train" in out
+    assert out.count("2 ranks on ") == 1 and out.count("each rank sends ") <= 1
+    stopped = int(out.partition("stopped by SIGTERM after iteration ")[2].partition(";")[0])
+    assert sorted(path.name for path in Path("two").iterdir()) == sorted(
+        path.name for path in Path("one").iterdir())
+    for path in Path("two/snapshots").glob("task_iter_*.h5"):
+        assert int(path.stem.rpartition("_")[2]) in {*range(5, stopped, 5), stopped}
+
+    start = "two/snapshots/task_iter_10.h5"
+    child = mpiexec(3, "train", "--solver", tiny.solver, "--out", "three", *DROPS, "--resume", start)
+    out, err = finish(child)
+    said = "the solver's settings are not what they were"
+    assert child.returncode == 0 and err.count("\n") == err.count(said) == 1
+    assert out.splitlines()[-1].startswith("done: 30 iterations") and out.count("each rank sends ") == 1
+    found = weights_of("three/snapshots/task_iter_40.h5")
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-10, err_msg=name)
+
+
+DYING = """
+import os
+from minidrop.solver import loop
+step = loop.Solver._step
+def dying(solver):
+    if solver.iteration == 3 and solver.ranks.rank == 1:
+        raise MemoryError("no room for this rank")
+    step(solver)
+loop.Solver._step = dying
+"""
+
+
+def test_a_rank_that_dies_ends_all(tiny, mpiexec):
+    """One rank fails where the others know nothing of it; their own errors are shown once."""
+    Path("dying.py").write_text(DYING)
+    began = time.monotonic()
+    child = mpiexec(3, "--import", "dying.py", "train", "--solver", tiny.solver, "--out", "o",
+                    "--set", "layer.data.hdf5_data_param.batch_size=12")
+    out, err = finish(child)
+    assert child.returncode == 1
+    line, = (line for line in err.splitlines() if line.startswith("error: "))
+    assert line.startswith("error: rank 1 on ") and "no room for this rank" in line
+    assert time.monotonic() - began < SECONDS / 2 + PATIENCE
+
+
+def test_an_error_of_all_ranks_is_shown_once(tiny, mpiexec):
+    child = mpiexec(3, "train", "--solver", tiny.solver, "--out", "o")
+    out, err = finish(child)
+    assert child.returncode == 1 and err.count("error: ") == 1
+    assert "layer 'data' (HDF5Data): expected a batch of a multiple of 3 records" in err
+
+
+def test_devices(mpiexec):
+    child = mpiexec(2, "devices", "--mpi")
+    out, _ = finish(child)
+    assert child.returncode == 0
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["rank 0 of 2", "rank 1 of 2"]
+
+
+def test_what_a_launcher_says():
+    assert launched_size({}) == 1 and world({}).size == 1
+    assert launched_size({"PMI_SIZE": "4"}) == launched_size({"OMPI_COMM_WORLD_SIZE": "4"}) == 4
+    assert launched_size({"PMI_SIZE": "x"}) == 1
+
+
+def test_without_mpi4py(monkeypatch):
+    """Several processes must not each train alone, into one folder."""
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(ParallelError, match="4 processes were started .*pip install 'minidrop.mpi.'"):
+        world({"PMI_SIZE": "4"})
+    assert world({"PMI_SIZE": "1"}).size == 1

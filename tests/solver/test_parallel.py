@@ -1,0 +1,86 @@
+"""Several ranks, in one process, train as one process with the whole batch does."""
+
+import pytest
+from nets import drop, ip, layer
+from parallel_nets import FINE, assert_same_training, conv_net, language_model, mlp_with, write_text
+
+RULES = {"SGD": "momentum: 0.9 weight_decay: 0.01", "Nesterov": "momentum: 0.9", "Adam": "momentum: 0.9 ",
+         "AdamW": "momentum: 0.9 weight_decay: 0.01", "AdaGrad": "", "RMSProp": "rms_decay: 0.9",
+         "AdaDelta": "momentum: 0.95 delta: 1e-4"}
+KINDS = ["Dropout", "GaussianDropout", "PERIODIC", *(f"PERIODIC groups: {n}" for n in (1, 2, 4, 5)),
+         "TILE", "BLOCK", "SLICE", "UNIT", "ROW"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule(rule):
+    assert_same_training(mlp_with("PERIODIC"), f'type: "{rule}" {RULES[rule]}', (2,))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_drop(kind):
+    assert_same_training(mlp_with(kind), "", (1, 3, 4), iterations=4)
+
+
+def test_fifty_iterations():
+    settings = "momentum: 0.9 weight_decay: 0.01 clip_gradients: 1"
+    assert_same_training(mlp_with("PERIODIC groups: 4"), settings, (1, 2, 3, 4), iterations=50)
+
+
+def test_a_convolutional_net():
+    assert_same_training(conv_net(drop("drop1", "relu1", "PERIODIC groups: 4", top="relu1")))
+    shared = layer("Dropout", "drop1", "relu1", "relu1", "dropout_param { axes: [2, 3] }")
+    assert_same_training(conv_net(shared), ranks=(3,))
+
+
+LSTM = 'recurrent_param {{ num_output: 10 weight_filler {{ type: "uniform" min: -0.3 max: 0.3 }} {} }}'
+HIDDEN = ["", 'hidden_dropout {{ pattern: "PERIODIC" {} }}',
+          'hidden_dropout {{ pattern: "PERIODIC" steps_per_pattern: 2 {} }}',
+          "hidden_dropout {{ dropout_ratio: 0.4 }} hidden_dropout_type: CONVENTIONAL"]
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_an_lstm(hidden, tmp_path):
+    """Its states are carried from batch to batch."""
+    path = write_text(tmp_path)
+    for groups in ("", "groups: 4"):
+        middle = layer("LSTM", "h", "embed cont", more=LSTM.format(hidden.format(groups)))
+        assert_same_training(language_model(path, middle), ranks=(2, 3))
+
+
+@pytest.mark.parametrize("order", ["", "shuffle: true"])
+@pytest.mark.parametrize("kind", ["Dropout", "PERIODIC groups: 2"])
+def test_a_small_gpt(order, kind, tmp_path):
+    def dense(name, bottom, outputs):
+        return ip(name, bottom, outputs, "axis: 2", fillers=FINE)
+    block = [layer("LayerNorm", "norm", "embed", more="layer_norm_param { axis: 2 }"),
+             *(dense(name, "norm", 8) for name in "qkv"),
+             layer("Attention", "attention", "q k v", more="attention_param { num_heads: 2 causal: true "
+                                                           "dropout_ratio: 0.3 }"),
+             layer("Eltwise", "added", "embed attention"), dense("up", "added", 16),
+             layer("ReLU", "relu", "up"), drop("drop", "relu", kind), dense("down", "drop", 8),
+             layer("Eltwise", "h", "added down")]
+    assert_same_training(language_model(write_text(tmp_path), *block, more=order), ranks=(2, 3))
+
+
+def test_losses_count_the_labels_of_all_ranks():
+    """Labels that are ignored leave more for some ranks than for others."""
+    def loss(name, weight, more):
+        return layer("SoftmaxWithLoss", name, "ip2 label",
+                     more=f"loss_weight: {weight} loss_param {{ {more} }}")
+    one, main = mlp_with("PERIODIC")[:-1], loss("main", 1, "ignore_label: 2")
+    other, summed = loss("other", 0.3, "ignore_label: 3"), loss("summed", 0.01, "normalization: NONE")
+    entries = layer("Reduction", "entries", "ip2",
+                    more="loss_weight: 0.001 reduction_param { operation: SUMSQ }")
+    blob = layer("Power", "blob", "ip2", more="loss_weight: 0.001 power_param { scale: 0.5 }")
+    for losses in ([main], [main, other], [summed], [main, summed, entries, blob]):
+        for size in (1, 2):
+            assert_same_training([*one, *losses], f"iter_size: {size} clip_gradients: 0.5", (3,))
+
+
+def test_clipping_is_by_the_norm_of_all_gradients():
+    settings = "clip_gradients: 0.05 iter_size: 2 weight_decay: 0.01"
+    assert_same_training(mlp_with("PERIODIC groups: 2"), settings)
+
+
+def test_averages_of_weights():
+    assert_same_training(mlp_with("PERIODIC"), "ema_decay: 0.9")

@@ -1,0 +1,218 @@
+"""What ranks agree on, what they tell each other, and what travels."""
+
+import numpy as np
+import pytest
+from nets import ip, layer, net_of
+from parallel_nets import memory, mlp, mlp_with, solver_of, weights
+
+from minidrop.autograd import Block, Parameter
+from minidrop.backend import get_backend
+from minidrop.errors import ConfigError, DataError, NonFiniteError, ParallelError
+from minidrop.kept import Kept
+from minidrop.solver.parallel import WHOLE, GradientSum, Place, common_places
+from minidrop.solver.ranks import Ranks, bytes_to_add
+from minidrop.testing import run_ranks
+
+
+def on_ranks(size, work):
+    return run_ranks(size, lambda communicator: work(Ranks(communicator)))
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_a_sum_is_the_same_on_all_ranks_and_costs_what_the_formula_says(size):
+    """In float32, in the order of the ranks, whatever the buckets."""
+    parts = np.random.default_rng(size).standard_normal((size, 1001)).astype("f4")
+    expected = parts[0].copy()
+    for part in parts[1:]:
+        expected += part
+
+    def add(ranks, bucket):
+        flat = parts[ranks.rank].copy()
+        return flat, ranks.add(flat, bucket)
+    for bucket in (1 << 20, 100, 7):
+        for flat, sent in on_ranks(size, lambda ranks, bucket=bucket: add(ranks, bucket)):
+            assert flat.dtype == np.float32 and (flat == expected).all()
+            assert sent == bytes_to_add(1001, 4, size, bucket)
+    assert bytes_to_add(1200, 4, 3) == 2 * 2 * 400 * 4 and bytes_to_add(1200, 4, 1) == 0
+
+
+def test_texts_and_flags():
+    assert on_ranks(3, lambda ranks: ranks.texts("é" * ranks.rank)) == [["", "é", "éé"]] * 3
+    assert on_ranks(3, lambda ranks: ranks.of_root(f"from {ranks.rank}")) == ["from 0"] * 3
+    assert on_ranks(3, lambda ranks: ranks.any(ranks.rank == 2)) == [True] * 3
+    assert on_ranks(2, lambda ranks: ranks.agreed(lambda: ranks.rank == 1)) == [False, False]
+
+
+@pytest.mark.parametrize(("error", "kind", "text"), [
+    (DataError("no record"), DataError, "^rank 1: no record$"),
+    (ZeroDivisionError("a bug"), ParallelError, "^rank 1: ZeroDivisionError: a bug$")])
+def test_all_ranks_raise_the_error_of_one(error, kind, text):
+    def work(ranks):
+        def fail():
+            if ranks.rank:
+                raise error
+        with pytest.raises(kind, match=text):
+            ranks.together(fail)
+        return "went on"
+    assert on_ranks(3, work) == ["went on"] * 3
+
+
+def test_ranks_that_do_different_things_are_an_error():
+    with pytest.raises(ParallelError, match="do not do the same"):
+        on_ranks(2, lambda ranks: ranks.gather(np.zeros(ranks.rank + 1)))
+    with pytest.raises(ParallelError, match="ended while others wait"):
+        on_ranks(2, lambda ranks: ranks.rank or ranks.any(False))
+
+
+# -- what travels --------------------------------------------------------------------------------------------
+def kept(*indices, total=6):
+    return Kept.of(np.array(indices), total)
+
+
+def test_places_that_cover_those_of_all_ranks():
+    one, two = Place(kept(0, 1), kept(0, 2)), Place(kept(1, 3), kept(0, 2))
+    other = Place(kept(0), kept(5))
+    assert common_places([], (6, 6)) == []
+    assert common_places([one, one], (6, 6)) == [one]
+    assert common_places([one, two], (6, 6)) == [Place(kept(0, 1, 3), kept(0, 2))]
+    assert common_places([one, other, one], (6, 6)) == [one, other]
+    assert common_places([one, WHOLE], (6, 6)) == [WHOLE]
+    assert common_places([Place(kept(0, 1, 2), None), Place(kept(3, 4, 5), None)], (6, 6)) == [WHOLE]
+    assert common_places([Place(kept(0), None), Place(kept(2), None)], (6,)) == [Place(kept(0, 2), None)]
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 6), (6, 2, 3)])
+def test_gradients_of_ranks_with_different_blocks(shape):
+    """Embed's rows, groups of samples, a rank without a gradient, and one with the whole of it."""
+    rng, backend = np.random.default_rng(0), get_backend("cpu")
+    matrix = (6,) if len(shape) == 1 else (6, 6)
+    sides = [kept(0, 1), kept(1, 4), kept(2), None]
+    cases = [[[(sides[r], None)] for r in range(3)], [[(sides[0], None)], [], []], [[], [], []],
+             [[(None, None)], [(sides[1], None)], [(sides[2], None)]]]
+    if len(shape) > 1:
+        cases += [[[(sides[r], sides[2 - r]), (sides[2], sides[r])] for r in range(3)],
+                  [[(None, sides[r])] for r in range(3)]]
+
+    def gradients(case, rank):
+        parameter = Parameter(np.zeros(shape), backend)
+        for rows, cols in case[rank]:
+            parameter.accumulate(Block(np.array(rng_of[rank, rows, cols]), rows, cols))
+        return parameter
+    for case in cases:
+        rng_of = {(rank, *place): rng.standard_normal(Place(*place).shape(matrix))
+                  for rank in range(3) for place in case[rank]}
+        expected = 0.5 * sum(gradients(case, rank).dense_grad() for rank in range(3))
+
+        def add(ranks, case=case):
+            parameter = gradients(case, ranks.rank)
+            total = GradientSum(ranks, backend, 5)
+            total.add({"a": parameter}, 0.5)
+            assert total.sent >= bytes_to_add(total.entries, 8, 3, 5)
+            return parameter.dense_grad(), total.entries
+        for found, entries in on_ranks(3, add):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+            assert entries <= np.prod(shape) and (entries > 0) == any(case)
+
+
+SHAPES = {"ip1": (2048, 784), "ip2": (2048, 2048), "out": (10, 2048)}
+
+
+def perceptron(rate, groups):
+    """Two layers of 2048 units, and a drop behind each."""
+    hidden = [ip(name, bottom, 2048, fillers="") + layer("ReLU", f"relu_{name}", name, name)
+              + layer("ApproxDropout", f"drop_{name}", name, name,
+                      f"approx_dropout_param {{ dropout_ratio: {rate} groups: {groups} }}")
+              for name, bottom in (("ip1", "data"), ("ip2", "ip1"))]
+    return net_of(memory(784, batch=64), *hidden, ip("out", "ip2", 10, fillers=""),
+                  layer("SoftmaxWithLoss", "loss", "out label"), fills=False)
+
+
+def share_that_travels(net, iteration):
+    """Of the bytes of dense gradients, with the sets of kept units that the planner gives the products."""
+    net.draw_patterns(iteration)
+
+    def sets(name):
+        kept_units = net.layers[name].drawn.outputs.kept
+        return getattr(kept_units, "sets", [kept_units] * 4)
+    entries = 0
+    for shape, rows, cols in zip(SHAPES.values(), [*map(sets, ("ip1", "ip2")), [None] * 4],
+                                 [[None] * 4, *map(sets, ("ip1", "ip2"))], strict=True):
+        biases = [Place(one, None) for one in rows]
+        for places, matrix in ((map(Place, rows, cols), shape), (biases, shape[:1])):
+            entries += sum(int(np.prod(place.shape(matrix))) for place in common_places(places, matrix))
+    whole = sum(outputs * inputs + outputs for outputs, inputs in SHAPES.values())
+    return bytes_to_add(entries, 4, 8) / bytes_to_add(whole, 4, 8)
+
+
+@pytest.mark.parametrize(("rate", "groups", "most"), [(0.5, 1, 0.36), (0.7, 1, 0.17), (0.7, 4, 0.55)])
+def test_traffic_falls_with_what_is_dropped(rate, groups, most):
+    """With the square of what is kept between two drops; less where groups of samples drop other units."""
+    net = perceptron(rate, groups)
+    mean = np.mean([share_that_travels(net, iteration) for iteration in range(200)])
+    assert 0.7 * most < mean <= most
+
+
+def test_the_bytes_of_an_iteration_are_those_of_the_kept_blocks():
+    def work(communicator):
+        solver = solver_of(mlp_with("PERIODIC groups: 1"), "", communicator)
+        found = []
+        for _ in range(8):
+            solver.step()
+            kept_units = solver.net.layers["ip1"].drawn.outputs.kept
+            units = 24 if kept_units is None else kept_units.count
+            found.append((solver.gradient_sum.sent, solver.gradient_sum.entries, units))
+        return found
+    for sent, entries, units in run_ranks(3, work)[1]:
+        assert entries == units * (13 + 1) + 7 * units + 7
+        assert sent == bytes_to_add(entries, 8, 3) + 16 * 2        # and a hash of 16 bytes to each of two
+
+
+# -- a solver on several ranks -------------------------------------------------------------------------------
+def test_a_loss_that_is_not_finite_stops_all_and_names_rank_and_layer():
+    def work(communicator):
+        solver = solver_of(mlp(), "", communicator)
+        solver.step(2)
+        before = weights(solver)
+        rng = np.random.default_rng(0)
+        data = rng.standard_normal((12, 13, 1, 1))
+        data[7] = np.nan
+        solver.net.set_input_arrays(data, np.zeros(12))
+        text = "^rank 1: iteration 2: the loss is nan, .*record 7 .*layer 'data'"
+        with pytest.raises(NonFiniteError, match=text):
+            solver.step()
+        assert all((before[name] == values).all() for name, values in weights(solver).items())
+        return True
+    assert run_ranks(3, work) == [True] * 3
+
+
+def test_ranks_with_other_weights_do_not_begin():
+    def work(communicator):
+        solver = solver_of(mlp(), "", communicator)
+        solver.net.params["ip2"]["bias"].data[3] += communicator.rank == 2
+        with pytest.raises(ParallelError, match="rank 2 has other weights than rank 0, of ip2/bias"):
+            solver.solve()
+        return True
+    assert run_ranks(3, work) == [True] * 3
+
+
+@pytest.mark.parametrize(("layers", "text"), [
+    (mlp(data=memory(batch=10)), "expected a batch of a multiple of 4 records.*got 10; change batch_size"),
+    (['layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 dim: 13 } '
+      'shape { dim: 4 } } }', *mlp()[1:]], "'data' .Input.: Input is fed by the caller")])
+def test_nets_that_cannot_be_split(layers, text):
+    with pytest.raises(ConfigError, match=text):
+        run_ranks(4, lambda communicator: solver_of(layers, "", communicator))
+
+
+def test_what_depends_on_the_number_of_ranks_is_said(caplog):
+    norm = layer("BatchNorm", "norm", "ip1")
+
+    def work(communicator):
+        net = mlp()
+        solver = solver_of([*net[:2], norm, layer("ReLU", "relu1", "norm"), *net[3:]], "", communicator)
+        solver.step(3)
+        return solver
+    solvers = run_ranks(2, work)
+    assert "'norm' (BatchNorm): takes its statistics of the samples of each rank" in caplog.text
+    means = [solver.net.params["norm"]["mean"].data for solver in solvers]
+    assert not np.allclose(*means)
