@@ -266,7 +266,10 @@ class Parameter(Tensor):
 
     @property
     def grad(self) -> np.ndarray | None:
-        """The dense gradient, an array shaped like `data`, or None before the first backward."""
+        """The dense gradient, an array shaped like `data`, or None before the first backward.
+
+        It may be set to an array of the same shape, else ShapeError is raised, or to None.
+        """
         if not self.blocks:
             return None
         if self._dense is None:
@@ -275,8 +278,13 @@ class Parameter(Tensor):
 
     @grad.setter
     def grad(self, value: np.ndarray | None) -> None:
-        self._dense = None
-        self.blocks = [] if value is None else [Block(value)]
+        self._dense, self.blocks = None, []
+        if value is not None:
+            if getattr(value, "shape", None) != self.shape or isinstance(value, Tensor):
+                raise ShapeError(f"{self.name or 'parameter'}: its gradient is an array of shape "
+                                 f"{self.shape}, got {type(value).__name__} {getattr(value, 'shape', '')}")
+            with self.backend.active():
+                self.blocks = [Block(self.backend.asarray(value, self.dtype))]
 
     def dense_grad(self) -> np.ndarray:
         """Return the dense gradient, an array shaped like `data`; zeros before the first backward."""

@@ -13,8 +13,9 @@ import numpy as np
 
 from minidrop.autograd import Function, Tensor
 from minidrop.errors import ShapeError, TensorError
+from minidrop.functions.checks import checked_axis
 from minidrop.functions.conversion import astype
-from minidrop.functions.operands import as_tensor, checked_axis, common_dtype, fitted, takes_dim, values_of
+from minidrop.functions.operands import as_tensor, common_dtype, fitted, takes_dim, values_of
 from minidrop.functions.shape import Reshape, concat, slice
 
 if TYPE_CHECKING:

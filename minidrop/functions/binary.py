@@ -292,6 +292,8 @@ def maximum(a: Any, b: Any = None) -> Tensor:
     Of a list of tensors of one shape, without b: the largest, and of equal ones the first has the gradient,
     as in Caffe.
     """
+    if b is None and not len(a):
+        raise TensorError("maximum takes a list of one or more tensors, got an empty one")
     return Maximum().apply(*a) if b is None else binary(Larger, a, b)
 
 

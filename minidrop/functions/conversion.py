@@ -10,7 +10,7 @@ import numpy as np
 from minidrop.autograd import Function, Tensor
 from minidrop.backend import get_backend
 from minidrop.errors import TensorError
-from minidrop.functions.operands import as_tensor
+from minidrop.functions.operands import as_float, as_tensor, common_dtype
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
@@ -81,6 +81,15 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
     if x.dtype == dtype:
         return x
     return Cast(dtype).apply(x if dtype.kind == "f" else x.detach())
+
+
+def of_one_dtype(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
+    """Return operands of a product as real numbers of the widest of their dtypes; None stays None."""
+    dtypes = {one.dtype for one in (x, *others) if one is not None}
+    if len(dtypes) == 1 and x.dtype.kind == "f":
+        return x, *others
+    dtype = as_float(common_dtype(*dtypes))
+    return tuple([None if one is None else astype(one, dtype) for one in (x, *others)])
 
 
 def to(x: Tensor, target: Any) -> Tensor:

@@ -11,6 +11,8 @@ import numpy as np
 from minidrop.autograd import Block, Blocks, Function, Tensor
 from minidrop.backend.window import Window
 from minidrop.errors import CaptureError, KeptError, ShapeError
+from minidrop.functions.checks import check_bias
+from minidrop.functions.conversion import of_one_dtype
 from minidrop.functions.dropout import expand
 from minidrop.functions.groups import by_groups
 from minidrop.kept import Kept, KeptByGroup
@@ -269,6 +271,8 @@ def convolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window | 
     channels to compute (a KeptByGroup: other ones for each group of samples). See `Convolution`; with a group
     for each input channel, `Depthwise`.
     """
+    check_bias("convolution", b, W.shape[0])
+    x, W, b = of_one_dtype(x, W, b)
     window = window or Window.of(W.shape[2:])
     kind = Depthwise if W.shape[1] == 1 and groups > 1 and out_kept is None else Convolution
     return _sliding(kind, x, W, b, window, groups, axis, out_kept, activation, scale)
@@ -281,6 +285,8 @@ def deconvolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window 
 
     W (O, C / groups, *size); the other arguments as those of `convolution`. See `Deconvolution`.
     """
+    check_bias("deconvolution", b, W.shape[1] * groups)
+    x, W, b = of_one_dtype(x, W, b)
     window = window or Window.of(W.shape[2:])
     return _sliding(Deconvolution, x, W, b, window, groups, axis, out_kept, activation, scale)
 

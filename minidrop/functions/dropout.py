@@ -10,6 +10,7 @@ import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
+from minidrop.functions.checks import check_rate, check_real, checked_axis
 from minidrop.functions.pieces import MultiplyBlocks
 from minidrop.kept import KeptByGroup
 from minidrop.patterns.draw import NOTHING
@@ -176,12 +177,14 @@ def dropout(x: Tensor, rate: float, key: Any, scale: float | None = None, axes: 
     Along `axes` (negative ones count from the end) all entries are dropped or kept together. part: x has
     these samples of a batch, all of which would be dropped as here.
     """
+    check_rate("dropout", rate)
+    check_real("dropout", x)
     if rate == 0:
         return x
     if not axes:
         return Dropout(rate, key, scale, part).apply(x)
     scale = 1 / (1 - rate) if scale is None else scale
-    return SharedDropout(rate, key, scale, {axis % x.ndim for axis in axes}, part).apply(x)
+    return SharedDropout(rate, key, scale, {checked_axis(axis, x.ndim) for axis in axes}, part).apply(x)
 
 
 def gaussian_dropout(x: Tensor, rate: float, key: Any, part: Part | None = None) -> Tensor:
@@ -189,12 +192,14 @@ def gaussian_dropout(x: Tensor, rate: float, key: Any, part: Part | None = None)
 
     part: as in `dropout`.
     """
+    check_rate("gaussian_dropout", rate)
+    check_real("gaussian_dropout", x)
     return x if rate == 0 else GaussianDropout(rate, key, part).apply(x)
 
 
 def take(x: Tensor, kept: Kept, axis: int = 1) -> Tensor:
     """Return x with only the kept entries of `axis`, carrying `kept`: x times the 0/1 mask, compactly."""
-    return Take(kept, axis % x.ndim).apply(expand(x))
+    return Take(kept, checked_axis(axis, x.ndim)).apply(expand(x))
 
 
 def expand(x: Tensor) -> Tensor:
@@ -204,7 +209,10 @@ def expand(x: Tensor) -> Tensor:
 
 def scale(x: Tensor, factor: float) -> Tensor:
     """Return factor * x; a kept set is passed on."""
-    return x if factor == 1 else Scale(factor).apply(x)
+    if factor == 1:
+        return x
+    check_real("scale", x)
+    return Scale(factor).apply(x)
 
 
 def multiply_mask(x: Tensor, mask: Any) -> Tensor:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Function, Tensor
+from minidrop.errors import ConfigError
+from minidrop.functions.checks import check_name
 from minidrop.functions.operands import real_operand
 
 if TYPE_CHECKING:
@@ -175,17 +177,27 @@ def bnll(x: Any, carry: bool = False) -> Tensor:
 def exp(x: Any, base: float | None = None, scale: float = 1.0, shift: float = 0.0,
         carry: bool = False) -> Tensor:
     """Return base ^ (shift + scale x), by default exp(x)."""
+    _check_base("exp", base)
     return Exp(base, scale, shift).apply(real_operand(x, False, carry))
 
 
 def log(x: Any, base: float | None = None, scale: float = 1.0, shift: float = 0.0,
         carry: bool = False) -> Tensor:
     """Return the logarithm of shift + scale x to a base, by default the natural one."""
+    _check_base("log", base)
     return Log(base, scale, shift).apply(real_operand(x, shift == 1, carry))
+
+
+def _check_base(what, base):
+    if base is not None and not (base > 0 and (what == "exp" or base != 1)):
+        not_one = ", and not 1" if what == "log" else ""
+        raise ConfigError(f"{what}: the base must be above 0{not_one}, got {base:g}")
 
 
 def clip(x: Any, low: float | None = None, high: float | None = None, carry: bool = False) -> Tensor:
     """Return max(low, min(x, high)); None: no bound. Integers stay integers between whole bounds."""
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"clip: the lower bound {low:g} is above the upper one, {high:g}")
     whole = all(bound is None or isinstance(bound, int | np.integer) for bound in (low, high))
     return Clip(low, high).apply(real_operand(x, (low or 0) <= 0 <= (high or 0), carry, whole))
 
@@ -197,6 +209,7 @@ def swish(x: Any, beta: float = 1.0) -> Tensor:
 
 def gelu(x: Any, approximate: str = "none") -> Tensor:
     """Return x Phi(x), Phi the normal distribution's function; approximate: "none", or "tanh" by a tanh."""
+    check_name("gelu", approximate, ("none", "tanh"))
     return SelfGate("tanh" if approximate == "tanh" else "normal").apply(real_operand(x))
 
 

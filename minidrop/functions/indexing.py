@@ -11,8 +11,9 @@ import numpy as np
 from minidrop.autograd import Block, Function, Tensor
 from minidrop.errors import PlaceError, TensorError
 from minidrop.functions.axes import moveaxis
+from minidrop.functions.checks import checked_axis
 from minidrop.functions.dropout import expand
-from minidrop.functions.operands import as_tensor, checked_axis, takes_dim, values_of
+from minidrop.functions.operands import as_tensor, takes_dim, values_of
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend

@@ -12,6 +12,8 @@ from minidrop.autograd import Block, Blocks, Function, Tensor
 from minidrop.backend import Backend
 from minidrop.errors import ShapeError
 from minidrop.functions.blocks import block_product
+from minidrop.functions.checks import check_bias
+from minidrop.functions.conversion import of_one_dtype
 from minidrop.functions.dropout import multiply_mask
 from minidrop.functions.group_product import GroupProduct
 from minidrop.functions.pieces import PieceProduct, tile_pieces
@@ -155,6 +157,10 @@ def linear(x: Tensor, W: Tensor, b: Tensor | None = None, outputs: Draw | Kept |
     samples, which lie along the axis before the last one). inputs: a Draw of the
     blocks of x that need not be read. A masked draw of weights multiplies W by its mask.
     """
+    if W.ndim != 2:
+        raise ShapeError(f"linear: W is a matrix (outputs, inputs), got shape {W.shape}")
+    check_bias("linear", b, W.shape[1 if transpose else 0])
+    x, W, b = of_one_dtype(x, W, b)
     if outputs is None or isinstance(outputs, Kept | KeptByGroup):
         outputs = NOTHING if outputs is None else Units(None, outputs, 1.0)
     if outputs.masked:

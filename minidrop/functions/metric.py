@@ -7,10 +7,11 @@ import numpy as np
 
 from minidrop.autograd import Tensor
 from minidrop.functions.dropout import expand
+from minidrop.functions.operands import as_tensor
 from minidrop.functions.softmax import checked_labels
 
 
-def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_label: Any = None,
+def accuracy(x: Tensor, label: Any, top_k: int = 1, axis: int = 1, ignore_label: Any = None,
              per_class: bool = False) -> Tensor | tuple[Tensor, Tensor]:
     """Return the share of places whose label is among the `top_k` highest scores, without gradient.
 
@@ -19,8 +20,8 @@ def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_lab
     `per_class` also return the accuracies of the classes, (classes,), 0 for a class that does not occur.
     """
     backend, xp = x.backend, x.backend.xp
-    rows = _rows(x, axis)
-    label, valid = checked_labels(backend, label.data, rows.shape, np.dtype(np.float64), ignore_label)
+    rows, label = _rows(x, axis), as_tensor(label, x).data
+    label, valid = checked_labels(backend, label, rows.shape, np.dtype(np.float64), ignore_label)
     hit, classes = xp.empty(len(rows), np.float64), xp.arange(rows.shape[1])
 
     def count(first, last):
@@ -45,14 +46,14 @@ def accuracy(x: Tensor, label: Tensor, top_k: int = 1, axis: int = 1, ignore_lab
     return result, Tensor((right / xp.maximum(count, 1)).astype(x.dtype), backend=backend)
 
 
-def perplexity(x: Tensor, label: Tensor, axis: int = 1, ignore_label: Any = None) -> Tensor:
+def perplexity(x: Tensor, label: Any, axis: int = 1, ignore_label: Any = None) -> Tensor:
     """Return exp(- mean log softmax(x)[label]) over the valid places, without gradient.
 
     x (outer..., classes at `axis`, inner...). 1 if no place is valid, infinite if the mean is too large.
     """
     backend, xp = x.backend, x.backend.xp
-    rows = _rows(x, axis)
-    label, valid = checked_labels(backend, label.data, rows.shape, np.dtype(np.float64), ignore_label)
+    rows, label = _rows(x, axis), as_tensor(label, x).data
+    label, valid = checked_labels(backend, label, rows.shape, np.dtype(np.float64), ignore_label)
     loss = xp.empty(len(rows), np.float64)
 
     def log_likelihood(first, last):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -88,29 +88,6 @@ def fitted(g: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
         if axes:
             g = g.sum(axis=axes, keepdims=True)
     return g if g.dtype == dtype else g.astype(dtype)
-
-
-def checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
-    """Return axes as non-negative numbers; None: all of them. ShapeError if there is none such, or twice."""
-    if axis is None:
-        return tuple(range(ndim))
-    axes = tuple(axis) if isinstance(axis, list | tuple) else (axis,)
-    for one in axes:
-        checked_axis(one, ndim)
-    found = tuple([int(one) % ndim for one in axes])
-    if len(set(found)) != len(found):
-        raise ShapeError(f"axes {axes} name one axis twice")
-    return found
-
-
-def checked_axis(axis: int, ndim: int) -> int:
-    """Return an axis as a non-negative number; ShapeError if a tensor of `ndim` axes has none such."""
-    if not isinstance(axis, int | np.integer):
-        raise TensorError(f"an axis is a whole number, got {axis!r}")
-    if not -ndim <= axis < ndim:
-        raise ShapeError(f"axis {axis} does not exist: the tensor has {ndim} "
-                         f"{'axis' if ndim == 1 else 'axes'}")
-    return int(axis) % ndim
 
 
 def check_broadcast(what: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:

@@ -21,10 +21,11 @@ from minidrop.autograd import Tensor
 from minidrop.errors import TensorError
 from minidrop.functions import activation, axes, binary, conversion, elementwise, matrices, reductions, unary
 from minidrop.functions.binary import Add, Divide, Multiply, Pow, Subtract
+from minidrop.functions.checks import checked_axis
 from minidrop.functions.choices import combine, compare, where
 from minidrop.functions.dropout import expand
 from minidrop.functions.indexing import get_item, unbind
-from minidrop.functions.operands import NUMBERS, checked_axis, is_array, takes_dim
+from minidrop.functions.operands import NUMBERS, is_array, takes_dim
 from minidrop.functions.softmax import log_softmax, softmax
 from minidrop.functions.torch_names import hint
 

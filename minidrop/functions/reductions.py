@@ -14,15 +14,8 @@ import numpy as np
 from minidrop.autograd import Function, Tensor
 from minidrop.errors import ShapeError, TensorError
 from minidrop.functions.binary import divide, subtract
-from minidrop.functions.operands import (
-    as_float,
-    checked_axes,
-    checked_axis,
-    count_of,
-    real_operand,
-    takes_dim,
-    values_of,
-)
+from minidrop.functions.checks import checked_axes, checked_axis
+from minidrop.functions.operands import as_float, count_of, real_operand, takes_dim, values_of
 from minidrop.functions.unary import square
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import numpy as np
 from minidrop.autograd import Function
 from minidrop.errors import KeptError, ShapeError
 from minidrop.functions.along import carried
+from minidrop.functions.checks import checked_axis
 from minidrop.functions.operands import real_operand
 
 if TYPE_CHECKING:
@@ -65,11 +66,11 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
     `RowNorm`, and `real_operand` for carry."""
     given = [one for one in (weight, bias) if one is not None]
     x = real_operand(x, bias is None, carry)
-    return RowNorm(axis % x.ndim, eps, True, weight is not None).apply(x, *given)
+    return RowNorm(checked_axis(axis, x.ndim), eps, True, weight is not None).apply(x, *given)
 
 
 def rms_norm(x: Tensor, weight: Tensor | None = None, axis: int = -1, eps: float = 1e-6) -> Tensor:
     """Return x divided by the root of its mean square over the axes from `axis` on, times weight; see
     `RowNorm`."""
     given = [] if weight is None else [weight]
-    return RowNorm(axis % x.ndim, eps, False, weight is not None).apply(x, *given)
+    return RowNorm(checked_axis(axis, x.ndim), eps, False, weight is not None).apply(x, *given)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.autograd import Block, Function, Tensor
-from minidrop.errors import ShapeError
+from minidrop.errors import ConfigError, ShapeError
 from minidrop.functions.dropout import expand
 from minidrop.functions.indices import refuse, whole_numbers
+from minidrop.functions.operands import as_tensor
 from minidrop.functions.softmax import records
 
 if TYPE_CHECKING:
@@ -47,12 +48,13 @@ def batch_reindex(x: Tensor, index: Tensor | np.ndarray) -> Tensor:
     return BatchReindex().apply(x, index)
 
 
-def filter_records(xs: Sequence[Tensor], selector: Tensor) -> tuple[Tensor, ...]:
+def filter_records(xs: Sequence[Tensor], selector: Any) -> tuple[Tensor, ...]:
     """Return of each tensor the records where `selector` (records, 1, ...) is not 0, perhaps none at all.
 
     How many there are depends on values, so this waits for the device. Raises ShapeError for a selector of
     another length.
     """
+    selector = as_tensor(selector)
     index = np.flatnonzero(selector.numpy())
     if any(len(x.data) != selector.data.size for x in xs):
         raise ShapeError(f"filter: a selector of shape {selector.shape} does not fit tensors of shapes "
@@ -71,6 +73,9 @@ def argmax(x: Tensor, top_k: int = 1, axis: int | None = None, out_max_val: bool
     backend, xp, x = x.backend, x.backend.xp, expand(x)
     whole = axis is None
     rows = records(x.data) if whole else xp.moveaxis(x.data, axis, -1)
+    if not 1 <= top_k <= rows.shape[-1]:
+        raise ConfigError(f"argmax: top_k must lie in 1..{rows.shape[-1]}, the number of entries that are "
+                          f"searched, got {top_k}")
     places = _largest(xp, rows, top_k)
     entries = xp.take_along_axis(rows, places, axis=-1)
     found = places.astype(x.dtype)

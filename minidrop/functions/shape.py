@@ -11,8 +11,11 @@ import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
+from minidrop.functions.checks import checked_axis
+from minidrop.functions.conversion import astype
 from minidrop.functions.dropout import expand
 from minidrop.functions.groups import by_groups
+from minidrop.functions.operands import common_dtype
 from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
@@ -77,11 +80,19 @@ class Concat(Function):
                                  f"set on it, got {', '.join(map(repr, kept))}; call functions.expand on "
                                  f"them first")
             self.output_kept = (Kept.joined(kept), axis)
+        _check_lengths(xs, axis)
         self.ends = list(itertools.accumulate(x.shape[self.axis] for x in xs))
         return backend.concatenate(xs, self.axis)
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple[np.ndarray, ...]:
         return tuple(backend.xp.split(gy, self.ends[:-1], axis=self.axis))
+
+
+def _check_lengths(xs, axis):
+    """Raise ShapeError unless arrays are equally long along all other axes."""
+    if len({(*x.shape[:axis], *x.shape[axis + 1:]) for x in xs}) > 1:
+        raise ShapeError(f"concat along axis {axis}: lengths of all other axes must be equal, got shapes "
+                         f"{', '.join(str(x.shape) for x in xs)}")
 
 
 class Slice(Function):
@@ -148,16 +159,26 @@ class Patches(Function):
 
 def reshape(x: Tensor, shape: Any) -> Tensor:
     """Return x with another shape; one entry of `shape` may be -1."""
+    known = math.prod([n for n in shape if n != -1])
+    size = math.prod(x.shape)
+    if -1 in shape and (not known or size % known) or -1 not in shape and size != known:
+        raise ShapeError(f"shape {x.shape} of {size} entries cannot become {tuple(shape)}")
     return Reshape(shape).apply(x)
 
 
 def flatten(x: Tensor, axis: int = 1, end_axis: int = -1) -> Tensor:
     """Return x with axes `axis` .. `end_axis` merged into one."""
-    return Flatten(axis % x.ndim, end_axis % x.ndim).apply(x)
+    return Flatten(checked_axis(axis, x.ndim), checked_axis(end_axis, x.ndim)).apply(x)
 
 
 def concat(xs: Sequence[Tensor], axis: Any = 1) -> Tensor:
     """Return the tensors joined along `axis`."""
+    if not xs:
+        raise ShapeError("concat joins one or more tensors, got none")
+    checked_axis(axis, xs[0].ndim)
+    if len({x.dtype for x in xs}) > 1:
+        dtype = common_dtype(*[x.dtype for x in xs])
+        xs = [astype(x, dtype) for x in xs]
     along = [x.kept is not None and x.kept_axis % x.ndim == axis % x.ndim for x in xs]
     groups = {len(x.kept.sets) for x, own in zip(xs, along, strict=True)
               if own and isinstance(x.kept, KeptByGroup)}
@@ -177,6 +198,10 @@ def _concat_groups(xs, axis, groups):
 
 def slice(x: Tensor, points: list[int], axis: Any = 1) -> Any:
     """Return x cut along `axis` before each of `points`, as a tuple."""
+    bounds = [0, *points, x.shape[checked_axis(axis, x.ndim)]]
+    if bounds != sorted(bounds):
+        raise ShapeError(f"slice: expected points in ascending order within the {bounds[-1]} entries of axis "
+                         f"{axis} of shape {x.shape}, got {list(points)}")
     return Slice(points, axis).apply(x)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
+from minidrop.functions.checks import checked_axis
 from minidrop.functions.indices import refuse, whole_numbers
 from minidrop.functions.operands import real_operand, takes_dim
 
@@ -182,13 +183,15 @@ def checked_labels(backend: Backend, label: np.ndarray, shape: tuple[int, int], 
 @takes_dim
 def softmax(x: Any, axis: int = 1) -> Tensor:
     """Return exp(x) / sum exp(x) along `axis`."""
-    return Softmax(axis).apply(real_operand(x))
+    x = real_operand(x)
+    return Softmax(checked_axis(axis, x.ndim)).apply(x)
 
 
 @takes_dim
 def log_softmax(x: Any, axis: int = 1) -> Tensor:
     """Return log softmax(x) along `axis`, exact also where softmax(x) is 0 to rounding."""
-    return LogSoftmax(axis).apply(real_operand(x))
+    x = real_operand(x)
+    return LogSoftmax(checked_axis(axis, x.ndim)).apply(x)
 
 
 def softmax_cross_entropy(x: Tensor, label: Tensor | np.ndarray, axis: int = 1,
@@ -196,4 +199,5 @@ def softmax_cross_entropy(x: Tensor, label: Tensor | np.ndarray, axis: int = 1,
                           smoothing: float = 0.0,
                           class_weight: np.ndarray | Sequence[float] | None = None) -> Tensor:
     """Return the mean negative log-likelihood of `label` under softmax(x); see `SoftmaxCrossEntropy`."""
+    checked_axis(axis, x.ndim)
     return SoftmaxCrossEntropy(axis, ignore_label, normalization, smoothing, class_weight).apply(x, label)

@@ -10,6 +10,7 @@ import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.errors import KeptError, ShapeError
+from minidrop.functions.checks import check_name, checked_axis
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -83,6 +84,9 @@ class Tile(_Trailing):
         return copies.sum(axis=self.axis)
 
 
+OPERATIONS = ("SUM", "ASUM", "SUMSQ", "MEAN")
+
+
 class Reduction(_Trailing):
     """y = coeff times the "SUM", "ASUM" (of |x|), "SUMSQ" (of x^2) or "MEAN" over all axes from `axis` on."""
 
@@ -116,14 +120,15 @@ class Reduction(_Trailing):
 
 def crop(x: Tensor, axis: int, offsets: Sequence[int], lengths: Sequence[int]) -> Tensor:
     """Return of each axis from `axis` on the entries offset .. offset + length - 1."""
-    return Crop(axis % x.ndim, offsets, lengths).apply(x)
+    return Crop(checked_axis(axis, x.ndim), offsets, lengths).apply(x)
 
 
 def tile(x: Tensor, tiles: int, axis: int = 1) -> Tensor:
     """Return `tiles` copies of x, one after the other along `axis`."""
-    return Tile(tiles, axis % x.ndim).apply(x)
+    return Tile(tiles, checked_axis(axis, x.ndim)).apply(x)
 
 
 def reduction(x: Tensor, operation: str = "SUM", axis: int = 0, coeff: float = 1.0) -> Tensor:
     """Return coeff times the sum over all axes from `axis` on; other operations: see `Reduction`."""
-    return Reduction(operation, axis % x.ndim, coeff).apply(x)
+    check_name("reduction", operation, OPERATIONS)
+    return Reduction(operation, checked_axis(axis, x.ndim), coeff).apply(x)

@@ -13,7 +13,7 @@ import numpy as np
 from minidrop.autograd import Parameter
 from minidrop.errors import ConfigError, SnapshotError, nearest
 from minidrop.optim.clipping import require_finite, total_norm
-from minidrop.solver.named import Parameters, checked_state, named_parameters
+from minidrop.solver.named import Parameters, check_unmoved, checked_state, named_parameters
 from minidrop.solver.rule_update import RuleUpdate
 from minidrop.solver.rules import UpdateRule, range_problems
 
@@ -178,8 +178,11 @@ class Optimizer:
         """Update all parameters by their gradients, and clear those.
 
         Raises NonFiniteError, with nothing changed, if a gradient is not finite; a device is waited for once.
+        Raises ConfigError if the parameters are in another dtype than when the optimizer was made.
         """
         parameters = self.parameters
+        for group in self.param_groups:
+            check_unmoved(type(self).__name__, parameters, group.history)
         require_finite(f"{type(self).__name__}.step", parameters, total_norm(parameters.values(), False))
         for group in self.param_groups:
             group.step()

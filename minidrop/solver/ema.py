@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.errors import ConfigError, SnapshotError, fits_into_memory
-from minidrop.solver.named import Parameters, checked_state, named_parameters
+from minidrop.solver.named import Parameters, check_unmoved, checked_state, named_parameters
 
 
 class EMA:
@@ -50,8 +50,12 @@ class EMA:
         return self._weights is not None
 
     def update(self) -> None:
-        """Take the present weights into the averages. Raises ConfigError while the averages are applied."""
+        """Take the present weights into the averages.
+
+        Raises ConfigError while the averages are applied, and if the weights are in another dtype now.
+        """
         self._refuse_applied("update")
+        check_unmoved("EMA", self.parameters, {name: [average] for name, average in self.averages.items()})
         rate = self.rate
         for name, parameter in self.parameters.items():
             average, backend = self.averages[name], parameter.backend

@@ -205,3 +205,15 @@ def test_a_gradient_of_another_shape_is_refused(gy):
         functions.tanh(x).backward(gy)
     functions.tanh(x).backward(np.ones((3, 4)))
     assert x.grad.dtype == np.float32
+
+
+def test_a_gradient_that_is_set_has_the_shape_of_the_parameter():
+    p = Parameter(np.ones((2, 3), np.float32), name="w")
+    for wrong in (np.ones((3, 2)), np.ones(6), 2.0, [[1.0] * 3] * 2, Tensor(np.ones((2, 3)))):
+        with pytest.raises(ShapeError, match=r"^w: its gradient is an array of shape \(2, 3\), got "):
+            p.grad = wrong
+    p.grad = np.full((2, 3), 0.5)
+    p.grad *= 2
+    assert p.grad.dtype == np.float32 and p.grad.tolist() == [[1, 1, 1], [1, 1, 1]]
+    p.grad = None
+    assert p.grad is None and not p.blocks

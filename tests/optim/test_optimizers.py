@@ -357,3 +357,15 @@ def test_a_frozen_parameter_stays_as_it_is(kind, settings):
             assert np.array_equal(p.data, before[i]) == (i == frozen)
             if kind == "SGD":           # AdamW counts the steps of a group, PyTorch those of a parameter
                 np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-12)
+
+
+def test_what_is_kept_of_a_moved_parameter_is_refused():
+    """Its digits would be lost in a history, or averages, of the dtype that it had."""
+    p = Parameter(np.ones(3, np.float32))
+    optimizer, ema = optim.Adam([p]), optim.EMA([p], 0.9)
+    p.move_to(p.backend, "float64")
+    p.grad = np.ones(3)
+    for work in (optimizer.step, ema.update):
+        with pytest.raises(ConfigError, match="parameter 0 is in float64, but what is kept of it is not"):
+            work()
+    assert p.numpy().tolist() == [1, 1, 1] and p.grad is not None

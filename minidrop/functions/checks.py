@@ -1,0 +1,62 @@
+"""What functions check of their settings before they compute: axes, shares, lengths of biases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minidrop.errors import ConfigError, ShapeError, TensorError, nearest
+
+if TYPE_CHECKING:
+    from minidrop.autograd.tensor import Tensor
+
+
+def checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """Return axes as non-negative numbers; None: all of them. ShapeError if there is none such, or twice."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(axis) if isinstance(axis, list | tuple) else (axis,)
+    for one in axes:
+        checked_axis(one, ndim)
+    found = tuple([int(one) % ndim for one in axes])
+    if len(set(found)) != len(found):
+        raise ShapeError(f"axes {axes} name one axis twice")
+    return found
+
+
+def checked_axis(axis: int, ndim: int) -> int:
+    """Return an axis as a non-negative number; ShapeError if a tensor of `ndim` axes has none such."""
+    if not isinstance(axis, int | np.integer):
+        raise TensorError(f"an axis is a whole number, got {axis!r}")
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"axis {axis} does not exist: the tensor has {ndim} "
+                         f"{'axis' if ndim == 1 else 'axes'}")
+    return int(axis) % ndim
+
+
+def check_rate(what: str, rate: float) -> None:
+    """Raise ConfigError unless a rate is a share that can be dropped, 0 <= rate < 1."""
+    if not 0 <= rate < 1:
+        raise ConfigError(f"{what}: rate must lie in [0, 1), got {rate:g}; it is the share that is dropped")
+
+
+def check_name(what: str, name: str, known: Sequence[str]) -> None:
+    """Raise ConfigError for a name that is not among the known ones."""
+    if name not in known:
+        raise ConfigError(f"{what}: unknown {name!r}{nearest(name, known)} (known: {', '.join(known)})")
+
+
+def check_bias(what: str, b: Tensor | None, outputs: int) -> None:
+    """Raise ShapeError unless a bias, if there is one, has a number for each output."""
+    if b is not None and b.shape != (outputs,):
+        raise ShapeError(f"{what}: expected a bias of shape ({outputs},), one number for each output, got "
+                         f"{b.shape}")
+
+
+def check_real(what: str, x: Tensor) -> None:
+    """Raise TensorError for a tensor of integers where a factor would be rounded to one."""
+    if x.dtype.kind != "f":
+        raise TensorError(f"{what}: expected real numbers, got dtype {x.dtype}; convert them, as in "
+                          f"x.astype('float32')")
