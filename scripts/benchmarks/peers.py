@@ -78,7 +78,7 @@ class DrawnUnits:
     def _known(self, draw):
         kept = draw.kept
         if kept not in self.known:
-            self.known[kept] = None if kept is None else self.index(kept.index.copy())
+            self.known[kept] = None if kept is None else self.index(kept.indices.copy())
         return self.known[kept], draw.scale
 
 
