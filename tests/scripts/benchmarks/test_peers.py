@@ -60,7 +60,7 @@ def one_of_each_kind(net):
 
 
 def torch_parameters(peer, net, arrays):
-    """[(PyTorch's parameter, what it is of `arrays`, which are by minidrop's names: weights or gradients)]."""
+    """[(PyTorch's parameter, its part of `arrays`, which have minidrop's names: weights or gradients)]."""
     modules = ({f"ip{i}": one for i, one in enumerate((one for one in peer.module.net
                                                        if hasattr(one, "weight")), 1)}
                if hasattr(peer.module, "net") else
