@@ -1,5 +1,7 @@
 """What bench_mlp.py, bench_lstm.py and the reproductions share: all methods of a model and rate, in turn.
 
+With peers (peers.py), and of perceptrons with the floor of a step (step_floor.py).
+
 Run as a script it is the process of one method: bench_cpu.py METHOD MODEL RATE, see in_turn.py.
 """
 
@@ -11,10 +13,12 @@ import statistics
 import sys
 import time
 
+import peers
 from bench_models import SentenceModel, find_model, product_operations
-from bench_steps import MinidropSteps, torch_steps
+from bench_steps import MinidropSteps
 from in_turn import Worker, serve
 from in_turn import measure as measure_in_turn
+from step_floor import COPY, CopySteps, add_floor, mean_bytes, print_floor
 
 from minidrop.apps.timing import profile_steps
 from minidrop.errors import ConfigError
@@ -57,8 +61,12 @@ class Products:
 def worker(method, name, rate):
     """Be the process of a method."""
     model = find_model(name)
-    if method.startswith("torch"):
-        serve(torch_steps(model, float(rate), fused=method == "torch fused"))
+    if method in peers.ALL:
+        steps = peers.peer_steps(method, model, float(rate))
+        serve(steps, note=lambda count: steps.note)
+        return
+    if method == COPY:
+        serve(CopySteps(model))
         return
     steps = MinidropSteps(model, method, float(rate))
     products = Products(steps)
@@ -74,16 +82,19 @@ def step_parts(steps, count):
 
 
 # -- all methods of one model and rate, in turn --------------------------------------------------------------
-def measure(name, rate, methods, blocks, block_seconds, parts=0):
+def measure(name, rate, methods, blocks, block_seconds, parts=0, floor=False):
     """Return {method: {"ms", "memory_mib", ...}} for one model and rate.
 
     parts: steps of each turn of which is learned what they spend forward, backward and on the update.
+    floor: of a perceptron, also what its steps move, and the floor of their time (step_floor.py).
     """
-    workers = {method: Worker(__file__, method, name, rate) for method in methods}
-    alone, operations, shares, parse = {}, {}, {method: [] for method in methods}, find_model(name).parse
-    for method, process in workers.items():
+    model, own = find_model(name), [method for method in methods if method not in peers.ALL]
+    workers = {method: Worker(__file__, method, name, rate) for method in (*methods, *[COPY] * floor)}
+    alone, operations, shares = {}, {}, {method: [] for method in workers}
+    for method in own:
+        process = workers[method]
         # Where masks are multiplied by on purpose there is nothing to reach.
-        if not method.startswith("torch") and parse(method).how != "dense":
+        if model.parse(method).how != "dense":
             operations[method] = process.ask("operations")
             weights = process.ask("weights")
             # Only where the products of all steps are alike: ROW's, say, differ from step to step.
@@ -99,9 +110,12 @@ def measure(name, rate, methods, blocks, block_seconds, parts=0):
             shares[method].append(process.ask("parts", parts))
 
     results = measure_in_turn(workers, blocks, block_seconds, time_products,
-                              isinstance(find_model(name), SentenceModel))
+                              isinstance(model, SentenceModel))
     for method, process in workers.items():
         result = results[method]
+        note = process.ask("note") if method in peers.ALL else ""
+        if note:
+            result["note"] = note
         if method in operations:
             dense, expected = operations[method]
             result |= {"bound": dense / expected, "gflop": expected / 1e9,
@@ -113,37 +127,54 @@ def measure(name, rate, methods, blocks, block_seconds, parts=0):
             result["gemm_ms"] = 1e3 * statistics.median(alone[method])
             result["gemm_share"] = result["gemm_ms"] / result["ms"]
         process.close()
+    if floor:
+        bandwidth = CopySteps(model).bytes / (results.pop(COPY)["ms"] / 1e3)
+        add_floor(results, {method: mean_bytes(model, method, rate) for method in own}, bandwidth)
     return results
 
 
 # -- the command ---------------------------------------------------------------------------------------------
-COLUMNS = {     # head: (width, f(figures of a method, those of ordinary dropout, those of PyTorch))
-    "ms/step": (9, lambda r, own, peer: f"{r['ms']:.2f}"),
-    "/Dropout": (9, lambda r, own, peer: f"{own['ms'] / r['ms']:.2f}x"),
-    "bound": (6, lambda r, own, peer: f"{r['bound']:.2f}x"),
-    "/torch": (8, lambda r, own, peer: f"{peer['ms'] / r['ms']:.2f}x"),
-    "products ms": (14, lambda r, own, peer: f"{r['gemm_ms']:.2f} {100 * r['gemm_share']:.0f}%"),
-    "GFLOP": (8, lambda r, own, peer: f"{r['gflop']:.2f}"),
-    "GFLOP/s": (8, lambda r, own, peer: f"{r['gflop_per_second']:.0f}"),
-    "MiB": (7, lambda r, own, peer: f"{r['memory_mib']:.0f}")}
+def ratio_to(method):
+    """Return the column of how many times as long as a method's another one takes."""
+    return max(8, len(method) + 2), lambda r, all_of: f"{all_of[method]['ms'] / r['ms']:.2f}x"
+
+
+def columns_of(methods):
+    """Return {head: (width, f(figures of a method, those of all))} of a table that has these peers."""
+    found = [method for method in peers.ALL if method in methods]
+    return {"ms/step": (9, lambda r, all_of: f"{r['ms']:.2f}"), "/Dropout": ratio_to("Dropout"),
+            "bound": (6, lambda r, all_of: f"{r['bound']:.2f}x"),
+            **{f"/{method}": ratio_to(method) for method in found},
+            "products ms": (14, lambda r, all_of: f"{r['gemm_ms']:.2f} {100 * r['gemm_share']:.0f}%"),
+            "GFLOP": (8, lambda r, all_of: f"{r['gflop']:.2f}"),
+            "GFLOP/s": (8, lambda r, all_of: f"{r['gflop_per_second']:.0f}"),
+            "MiB": (7, lambda r, all_of: f"{r['memory_mib']:.0f}")}
 
 
 def print_cell(name, rate, results, width):
-    """Print a line for each method; a figure that it does not have is left out."""
+    """Print a line for each method; a figure that it does not have is left out. Then notes and floors."""
     for method, r in results.items():
         cells = []
-        for space, text in COLUMNS.values():
+        for space, text in columns_of(results).values():
             try:
-                cells.append(f"{text(r, results['Dropout'], results.get('torch', {})):>{space}}")
+                cells.append(f"{text(r, results):>{space}}")
             except KeyError:
                 cells.append(" " * space)
         print(f"{name:>12} {rate:4g} {method:<{width}} {' '.join(cells)}", flush=True)
+    for method, r in results.items():
+        if "note" in r:
+            print(f"    {method}: {r['note']}", flush=True)
+    print_floor(results)
 
 
-def options_of(doc, block_seconds, methods_help):
-    """Return a parser of what both commands understand."""
+def options_of(doc, block_seconds, methods_help, several=()):
+    """Return a parser of what the commands understand; `several`: peers that can be named together."""
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
-    parser.add_argument("--peer", choices=["torch"], help="measure PyTorch beside")
+    if several:
+        parser.add_argument("--peer", nargs="+", choices=several, default=[],
+                            help="measure these beside, as peers.py says")
+    else:
+        parser.add_argument("--peer", choices=["torch"], help="measure PyTorch beside")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help=methods_help)
     parser.add_argument("--json", metavar="FILE", help="write every figure there")
     parser.add_argument("--blocks", type=int, default=8, help="turns of each method (default 8)")
@@ -152,9 +183,13 @@ def options_of(doc, block_seconds, methods_help):
     return parser
 
 
-def run(parser, options, what, cells, **facts):
+def run(parser, options, what, cells, floor=False, **facts):
     """Measure and print all (model, rate, methods); `what` a model is called in the file of figures."""
-    cells = [(name, rate, list(dict.fromkeys(("Dropout", *methods)))) for name, rate, methods in cells]
+    beside = [method for peer in dict.fromkeys(options.peer) for method in peers.PEERS[peer]]
+    handmade = any("handmade" in method for method in beside)       # the net that computes the same is
+    cells = [(name, rate, list(dict.fromkeys(("Dropout", *methods,  # measured, too
+                                              *[find_model(name).one_group] * handmade))))
+             for name, rate, methods in cells]
     try:
         for name, rate, methods in cells:
             if not 0 < rate < 1:
@@ -162,20 +197,17 @@ def run(parser, options, what, cells, **facts):
             find_model(name).check(methods, [rate])
     except ConfigError as error:
         parser.error(str(error))
-    if options.peer:
-        try:
-            import torch  # noqa: F401
-        except ImportError:
-            raise SystemExit("--peer torch needs PyTorch: pip install 'minidrop[peers]'") from None
-        cells = [(name, rate, ["torch", "torch fused", *methods]) for name, rate, methods in cells]
+    for problem in filter(None, map(peers.missing, options.peer)):
+        raise SystemExit(problem)
+    cells = [(name, rate, [*beside, *methods]) for name, rate, methods in cells]
     width = max(len(method) for _, _, methods in cells for method in methods)
     more = "".join(f"{name} {value}, " for name, value in facts.items())
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {more}float32; ms are "
           f"medians\n{what:>12} {'p':>4} {'method':<{width}} "
-          f"{' '.join(f'{head:>{space}}' for head, (space, _) in COLUMNS.items())}", flush=True)
+          f"{' '.join(f'{head:>{space}}' for head, (space, _) in columns_of(beside).items())}", flush=True)
     done = []
     for name, rate, methods in cells:
-        results = measure(name, rate, methods, options.blocks, options.block_seconds)
+        results = measure(name, rate, methods, options.blocks, options.block_seconds, floor=floor)
         print_cell(name, rate, results, width)
         done.append({what: name, "rate": rate, "methods": results})
         if options.json:                                    # after each cell: the next may take half an hour

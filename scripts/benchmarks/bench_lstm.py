@@ -1,6 +1,7 @@
-"""Time the whole training step of LSTM language models: ordinary dropout, compacted dropout, and PyTorch.
+"""Time the whole training step of LSTM language models: ordinary dropout, compacted dropout, and peers.
 
     python scripts/benchmarks/bench_lstm.py --peer torch --json lstm.json
+    python scripts/benchmarks/bench_lstm.py --peer torch handmade compile --models ptb_medium
     python scripts/benchmarks/bench_lstm.py --models ptb_medium --methods NR "RH STEP" "RH STEP dense"
     python scripts/benchmarks/bench_lstm.py --models ptb_medium --methods "NR 5" "NR 7" "NR+RH 7" "NR+RH 12"
     python scripts/benchmarks/bench_lstm.py --quick
@@ -10,7 +11,7 @@ solver file, float32, random tokens, the state carried from batch to batch. drop
 are written. Every method runs in a process of its own, and the processes take turns (in_turn.py). Times are
 medians; where a drawn pattern keeps more or less (ROW), of a robust line through time against kept share, at
 the mean share. "bound" is what the step would gain if it were nothing but its products: their operations, all
-over expected ones.
+over expected ones. "/torch" and the like: how many times as long that peer takes (see peers.py).
 """
 
 import bench_cpu
@@ -27,7 +28,8 @@ RATES = {"ptb_small": (0.5,), "caption_lm_2": (0.3, 0.5, 0.7), "caption_lm_3": (
 def main():
     parser = bench_cpu.options_of(__doc__, 1, f"as in drop_methods.py; Dropout is always measured (default "
                                               f"{', '.join(METHODS)}; "
-                                              f"caption_lm {', '.join(CAPTION_METHODS)})")
+                                              f"caption_lm {', '.join(CAPTION_METHODS)})",
+                                  several=("torch", "handmade", "compile"))
     parser.add_argument("--models", nargs="+", default=DEFAULT_MODELS, choices=MODELS, metavar="MODEL",
                         help=f"of {', '.join(MODELS)} (default {' '.join(DEFAULT_MODELS)})")
     parser.add_argument("--rates", nargs="+", type=float,

@@ -1,8 +1,8 @@
 """What the benchmarks and reproductions train: perceptrons of any size, and recurrent nets of models/.
 
 Each model has `net(method, rate)` and `settings(method, rate)`, of a solver, with dropout as a method of
-drop_methods.py says; `batches()`, random ones; and `by_share`: what the cost of its steps depends on, see
-bench_steps.py.
+drop_methods.py says; `batches()`, random ones; `by_share`: what the cost of its steps depends on, see
+bench_steps.py; and `one_group`, the method with the same units for all samples, see peers.py.
 """
 
 from dataclasses import dataclass
@@ -47,6 +47,7 @@ class Perceptron(Model):
     sizes: tuple
     batch: int = 128
     inputs, classes, by_share, parse = 784, 10, False, staticmethod(parse_method)
+    one_group = "PERIODIC:groups=1"
 
     def net(self, method, rate):
         """Return the NetParameter."""
@@ -82,6 +83,7 @@ class FileModel(Model):
     folder: str
     net_file: str = "train_val.prototxt"
     by_share, parse = True, staticmethod(parse_recurrent_method)
+    one_group = "NR PERIODIC:groups=1"
 
     @cached_property
     def file_net(self):

@@ -5,7 +5,8 @@
 
 Both compute the same, bit for bit: patterns, forward, backward, and one update by SGD with momentum, which
 is the same code for both. So what differs is what a call of a module costs beside a pass of its Net. Each
-runs in a process of its own, and the processes take turns (in_turn.py). float32, on the CPU.
+runs in a process of its own, and the processes take turns (in_turn.py). "of turns" are the least and the
+greatest ratio of two turns, one after the other: how far chance goes. float32, on the CPU.
 """
 
 import argparse
@@ -168,16 +169,19 @@ def main(arguments=None):
     parser.add_argument("--blocks", type=int, default=8, help="turns of each method (default 8)")
     parser.add_argument("--block-seconds", type=float, default=1.0, help="length of a turn (default 1)")
     options = parser.parse_args(arguments)
-    print(f"{'net':<6} {'net ms':>9} {'module ms':>9} {'module/net':>10}", flush=True)
+    print(f"{'net':<6} {'net ms':>9} {'module ms':>9} {'module/net':>10} {'of turns':>14}",
+          flush=True)
     done = {}
     for name in options.nets:
         workers = {who: Worker(Path(__file__), "worker", who, name, options.rate) for who in WHO}
-        results = measure(workers, options.blocks, options.block_seconds)
+        results = measure(workers, options.blocks, options.block_seconds, by_turn=True)
         for one in workers.values():
             one.close()
         done[name] = results
         own, module = (results[who]["ms"] for who in WHO)
-        print(f"{name:<6} {own:>9.2f} {module:>9.2f} {module / own:>9.2f}x", flush=True)
+        ratios = [b / a for a, b in zip(*(results[who]["turn_ms"] for who in WHO), strict=True)]
+        print(f"{name:<6} {own:>9.2f} {module:>9.2f} {module / own:>9.2f}x "
+              f"{min(ratios):>6.2f} - {max(ratios):.2f}x", flush=True)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"rate": options.rate, "nets": done}, file, indent=1)

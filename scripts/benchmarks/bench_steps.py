@@ -138,7 +138,12 @@ def torch_steps(model, *more, **options):
 
 
 class TorchSteps:
-    """Steps in PyTorch as its users write it; with `compiled`, through torch.compile with CUDA graphs."""
+    """Steps in PyTorch as its users write it; with `compiled`, through torch.compile with CUDA graphs.
+
+    note: what to know about its time.
+    """
+
+    note = ""
 
     def __init__(self, model, rate, device="cpu", precision="float32", compiled=False, fused=True):
         import torch
@@ -162,13 +167,17 @@ class TorchSteps:
 
     def step(self):
         batch = self.batches[self.count % BATCHES]
-        self.count += 1
         self.optimizer.zero_grad()
         with self.context():
-            loss = self.forward(*batch.values())
+            loss = self.forward(*batch.values(), *self.draw())
         loss.backward()
         self.update()
+        self.count += 1
         return ""
+
+    def draw(self):
+        """Return what `loss` is given of this step besides its batch."""
+        return ()
 
     def update(self):
         self.optimizer.step()
