@@ -28,6 +28,6 @@ EOF
 echo "Trying" $wanted
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $wanted
 [ $# -gt 0 ] || set -- tests/test_kept.py tests/test_rng.py tests/test_fillers.py tests/config/test_load.py \
-    tests/functions/test_operators.py tests/snapshot/test_snapshot.py tests/net/test_net.py tests/solver/test_rules.py \
+    tests/functions/test_operators.py tests/snapshot/test_caffe_files.py tests/net/test_net.py tests/solver/test_rules.py \
     tests/data/test_hdf5_records.py tests/cli/test_train.py tests/cli/test_report.py
 PYTHONPATH=$PWD "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,15 @@ def test_the_wheel_holds_all_that_is_used(installed):
     assert files(installed / "minidrop" / "models", "*") == files(ROOT / "models", "*")
     for pattern in ("*.py", "*.cu", "*.cuh", "*.css", "*.proto", "py.typed"):
         assert files(installed / "minidrop", pattern) == files(ROOT / "minidrop", pattern)
+
+
+def test_the_metadata_stand_alone(installed):
+    metadata, = installed.glob("minidrop-*.dist-info/METADATA")
+    head, _, text = metadata.read_text(encoding="utf-8").partition("\n\n")
+    assert "Author: minidrop developers" in head and "Description-Content-Type: text/markdown" in head
+    assert text.lstrip().startswith("# minidrop")
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert links and all(link.startswith(("https://", "http://", "#")) for link in links), links
 
 
 def test_a_day_with_it(installed, tmp_path):
