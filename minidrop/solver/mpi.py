@@ -45,7 +45,8 @@ def world(environment: Mapping[str, str] = os.environ) -> Communicator:
         if wanted == 1 and "PMIX_RANK" not in environment:
             return Alone()
         raise ParallelError(f"{wanted} processes were started to train together, but mpi4py cannot be loaded "
-                            f"({error}); pip install 'minidrop[mpi]', or train each alone (--no-mpi)") from error
+                            f"({error}); pip install 'minidrop[mpi]', or train each alone "
+                            f"(--no-mpi)") from error
     size = MPI.COMM_WORLD.size
     if size < wanted:
         raise ParallelError(f"{wanted} processes were started to train together, but MPI finds only {size}: "
