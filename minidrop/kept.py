@@ -225,6 +225,8 @@ class KeptByGroup:
                  for begin, end, kept in self.parts(samples) if begin < last and end > first]
         if len(parts) == 1:
             return parts[0][2]
+        if [(begin, end) for begin, end, _ in parts] == group_bounds(last - first, len(parts)):
+            return KeptByGroup(kept for *_, kept in parts)
         size = math.gcd(last - first, *(end for _, end, _ in parts))
         return KeptByGroup(kept for begin, end, kept in parts for _ in range(begin, end, size))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from minidrop.cli.console import console, echo
 from minidrop.cli.run_folder import choose
+from minidrop.errors import ParallelError
 from minidrop.solver import Solver
 from minidrop.solver.communicator import Alone, Communicator
 from minidrop.solver.events import Event
@@ -33,10 +34,16 @@ class _Launch:
 
 
 @contextmanager
-def launched() -> Iterator[Communicator]:
-    """Give the Communicator of the launcher's processes; in this context only rank 0 shows log records."""
+def launched(together: bool | None = None) -> Iterator[Communicator]:
+    """Give the Communicator of the launcher's processes; in this context only rank 0 shows log records.
+
+    together: False for that of this process alone, True if there must be others. Raises ParallelError.
+    """
     before, level = _Launch.communicator, console.level
-    communicator = _Launch.communicator = world()
+    communicator = _Launch.communicator = Alone() if together is False else world()
+    if together and communicator.size == 1:
+        raise ParallelError("--mpi: no launcher started other processes with this one; start it with mpiexec "
+                            "-n N, of the MPI that mpi4py uses")
     if communicator.rank:
         console.setLevel(logging.CRITICAL + 1)
     try:

@@ -57,13 +57,17 @@ log = logging.getLogger(__name__)
               "minidrop[tensorboard].")
 @click.option("--progress/--no-progress", default=None,
               help="A progress bar, or plain lines. [default: a bar on a terminal]")
+@click.option("--mpi/--no-mpi", "together", default=None,
+              help="Train together with the processes that a launcher such as mpiexec started with this one, "
+              "or alone. [default: together, if there are any]")
 @click.option("--log-format", type=click.Choice(["minidrop", "caffe"]), default="minidrop", show_default=True,
               help="caffe: lines that parsers of Caffe's logs can read.")
 @click.pass_context
 def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, level: int, stages: list,
           ignore_unknown: bool, device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
           skip_mismatched: bool, ema: bool, resume: Any, out: Any, seed: int, sigint_effect: Any,
-          sighup_effect: Any, tensorboard: bool, progress: Any, log_format: str) -> None:
+          sighup_effect: Any, tensorboard: bool, progress: Any, together: bool | None,
+          log_format: str) -> None:
     """Train a net.
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
@@ -86,7 +90,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
     with ExitStack() as stack:
         # Before the nets are built, which takes long, so that no signal is lost.
         signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
-        communicator = stack.enter_context(launched())
+        communicator = stack.enter_context(launched(together))
         run_log = stack.enter_context(RunLog()) if communicator.rank == 0 else None
         formatter = GlogFormatter() if log_format == "caffe" else None
         stack.enter_context(console.formatted(formatter))

@@ -290,7 +290,7 @@ def maximum(a: Any, b: Any = None) -> Tensor:
     """Return the larger of a and b, entry by entry; of equal ones each has half of the gradient.
 
     Of a list of tensors of one shape, without b: the largest, and of equal ones the first has the gradient,
-    as in Caffe.
+    as in Caffe. Raises TensorError for an empty list.
     """
     if b is None and not len(a):
         raise TensorError("maximum takes a list of one or more tensors, got an empty one")

@@ -195,7 +195,10 @@ def _check_base(what, base):
 
 
 def clip(x: Any, low: float | None = None, high: float | None = None, carry: bool = False) -> Tensor:
-    """Return max(low, min(x, high)); None: no bound. Integers stay integers between whole bounds."""
+    """Return max(low, min(x, high)); None: no bound. Integers stay integers between whole bounds.
+
+    Raises ConfigError where low is above high.
+    """
     if low is not None and high is not None and low > high:
         raise ConfigError(f"clip: the lower bound {low:g} is above the upper one, {high:g}")
     whole = all(bound is None or isinstance(bound, int | np.integer) for bound in (low, high))

@@ -68,7 +68,7 @@ def argmax(x: Tensor, top_k: int = 1, axis: int | None = None, out_max_val: bool
     Of equal entries the one with the higher index comes first, as in Caffe. With `axis`: x's shape with top_k
     for the length of that axis; the indices, or with `out_max_val` the entries themselves. Without: each
     record is searched as a whole; (records, 1, top_k) indices, or (records, 2, top_k) indices and entries,
-    followed by axes of length 1 where x has more than three.
+    followed by axes of length 1 where x has more than three. Raises ConfigError for another top_k or axis.
     """
     backend, xp, x = x.backend, x.backend.xp, expand(x)
     whole = axis is None

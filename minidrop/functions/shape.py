@@ -158,7 +158,7 @@ class Patches(Function):
 
 
 def reshape(x: Tensor, shape: Any) -> Tensor:
-    """Return x with another shape; one entry of `shape` may be -1."""
+    """Return x with another shape; one entry of `shape` may be -1. Raises ShapeError where it does not fit."""
     known = math.prod([n for n in shape if n != -1])
     size = math.prod(x.shape)
     if -1 in shape and (not known or size % known) or -1 not in shape and size != known:
@@ -172,7 +172,7 @@ def flatten(x: Tensor, axis: int = 1, end_axis: int = -1) -> Tensor:
 
 
 def concat(xs: Sequence[Tensor], axis: Any = 1) -> Tensor:
-    """Return the tensors joined along `axis`."""
+    """Return the tensors joined along `axis`; raises ShapeError where they do not fit."""
     if not xs:
         raise ShapeError("concat joins one or more tensors, got none")
     checked_axis(axis, xs[0].ndim)
@@ -197,7 +197,7 @@ def _concat_groups(xs, axis, groups):
 
 
 def slice(x: Tensor, points: list[int], axis: Any = 1) -> Any:
-    """Return x cut along `axis` before each of `points`, as a tuple."""
+    """Return x cut along `axis` before each of `points`, as a tuple; raises ShapeError for wrong points."""
     bounds = [0, *points, x.shape[checked_axis(axis, x.ndim)]]
     if bounds != sorted(bounds):
         raise ShapeError(f"slice: expected points in ascending order within the {bounds[-1]} entries of axis "

@@ -45,13 +45,14 @@ def world(environment: Mapping[str, str] = os.environ) -> Communicator:
         if wanted == 1 and "PMIX_RANK" not in environment:
             return Alone()
         raise ParallelError(f"{wanted} processes were started to train together, but mpi4py cannot be loaded "
-                            f"({error}); pip install 'minidrop[mpi]', or start one process") from error
+                            f"({error}); pip install 'minidrop[mpi]', or train each alone "
+                            f"(--no-mpi)") from error
     size = MPI.COMM_WORLD.size
     if size < wanted:
         raise ParallelError(f"{wanted} processes were started to train together, but MPI finds only {size}: "
                             f"the launcher is of another MPI than that of mpi4py, "
                             f"{MPI.Get_library_version()[:40]!r}. Use the mpiexec of that one; with Slurm, "
-                            f"srun --mpi=pmi2")
+                            f"srun --mpi=pmi2. To train each alone: --no-mpi")
     return MPIRanks(MPI) if size > 1 else Alone()
 
 

@@ -50,7 +50,8 @@ class GradientSum:
     def add(self, parameters: Mapping[str, Parameter], factor: float) -> None:
         """Replace each gradient by `factor` times its sum over ranks."""
         before = self.ranks.sent
-        self._add(parameters, factor)
+        with self.backend.active():
+            self._add(parameters, factor)
         self.sent = self.ranks.sent - before
 
     def _add(self, parameters, factor):
@@ -84,14 +85,14 @@ class GradientSum:
     def _all_places(self, parameters):
         """Return, for each parameter, the places of its blocks on any rank, in the order of the ranks."""
         own = [[Place(block.rows, block.cols) for block in parameter.blocks] for parameter in parameters]
-        row = np.array(list(_written(own)), np.int64)
+        row = np.asarray(_written(own), np.int64)
         digest = np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), np.uint8)
         digests = self.ranks.gather(digest)
         if (digests == digest).all():
             return own
         found: list[list[Place]] = [[] for _ in parameters]
         for other in self.ranks.rows(row):
-            for places, read in zip(found, _read(iter(other.tolist()), len(parameters)), strict=True):
+            for places, read in zip(found, _read(other, len(parameters)), strict=True):
                 places += read
         return found
 
@@ -172,30 +173,39 @@ def _among(kept, cover):
 
 
 def _written(places):
-    """Yield whole numbers that describe the places of all parameters."""
+    """Return a row of whole numbers (int64) that describes the places of all parameters."""
+    pieces = []
     for own in places:
-        yield len(own)
+        pieces.append([len(own)])
         for place in own:
-            for kept in place:
-                if kept is None:
-                    yield _WHOLE
-                elif kept.regular is not None:
-                    yield from (_REGULAR, *kept.regular, kept.total)
-                else:
-                    yield from (_LISTED, kept.total, kept.count, *kept.indices.tolist())
+            pieces += map(_side, place)
+    return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
 
-def _read(numbers: Iterator[int], parameters: int) -> Iterator[list[Place]]:
+def _side(kept):
+    if kept is None:
+        return [_WHOLE]
+    if kept.regular is not None:
+        return [_REGULAR, *kept.regular, kept.total]
+    return np.concatenate([[_LISTED, kept.total, kept.count], kept.indices])
+
+
+def _read(row: np.ndarray, parameters: int) -> Iterator[list[Place]]:
     """Yield the places of each parameter that `_written` wrote down."""
+    at = 0
+
+    def side():
+        nonlocal at
+        form, *sizes = row[at:at + 3].tolist()
+        if form == _WHOLE:
+            at += 1
+            return None
+        if form == _REGULAR:
+            at += 5
+            return Kept(*row[at - 4:at])
+        total, count = sizes
+        at += 3 + count
+        return Kept.of(row[at - count:at], total)
     for _ in range(parameters):
-        yield [Place(_side(numbers), _side(numbers)) for _ in range(next(numbers))]
-
-
-def _side(numbers):
-    form = next(numbers)
-    if form == _WHOLE:
-        return None
-    if form == _REGULAR:
-        return Kept(*(next(numbers) for _ in range(4)))
-    total, count = next(numbers), next(numbers)
-    return Kept.of([next(numbers) for _ in range(count)], total)
+        count, at = int(row[at]), at + 1
+        yield [Place(side(), side()) for _ in range(count)]

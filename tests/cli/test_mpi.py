@@ -122,6 +122,18 @@ def test_devices(mpiexec):
     assert [line.partition(":")[0] for line in out.splitlines()] == ["rank 0 of 2", "rank 1 of 2"]
 
 
+def test_alone_or_together(tiny, minidrop, monkeypatch):
+    """Processes of a launcher may each train a net of their own; and none need be there."""
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    refused = minidrop("train", "--solver", tiny.solver, "--out", "o")
+    assert refused.code == 1 and "4 processes were started to train together" in refused.err
+    assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--no-mpi").code == 0
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    refused = minidrop("train", "--solver", tiny.solver, "--out", "p", "--mpi")
+    assert refused.code == 1 and "no launcher started other processes" in refused.err
+
+
 def test_what_a_launcher_says():
     assert launched_size({}) == 1 and world({}).size == 1
     assert launched_size({"PMI_SIZE": "4"}) == launched_size({"OMPI_COMM_WORLD_SIZE": "4"}) == 4

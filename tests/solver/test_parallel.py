@@ -8,7 +8,7 @@ RULES = {"SGD": "momentum: 0.9 weight_decay: 0.01", "Nesterov": "momentum: 0.9",
          "AdamW": "momentum: 0.9 weight_decay: 0.01", "AdaGrad": "", "RMSProp": "rms_decay: 0.9",
          "AdaDelta": "momentum: 0.95 delta: 1e-4"}
 KINDS = ["Dropout", "GaussianDropout", "PERIODIC", *(f"PERIODIC groups: {n}" for n in (1, 2, 4, 5)),
-         "TILE", "BLOCK", "SLICE", "UNIT", "ROW"]
+         "PERIODIC reshuffle_interval: 2", "TILE", "BLOCK", "SLICE", "UNIT", "ROW"]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from nets import drop, layer
-from parallel_nets import language_model, mlp, solver_of, trained, weights, write_text
+from parallel_nets import assert_same_training, language_model, mlp, solver_of, trained, weights, write_text
 
 from minidrop.config import parse_net
 from minidrop.data.database_writer import new_database
@@ -220,3 +220,50 @@ def test_rank_0_alone_writes_and_all_fail_together(tmp_path):
         return True
     assert run_ranks(2, work) == [True] * 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p_best.h5", "p_iter_2.h5", "p_iter_4.h5"]
+
+
+# -- nets whose batches differ in shape ----------------------------------------------------------------------
+def weighted(kind, settings):
+    """The settings of a layer with weights and a bias."""
+    fillers = " ".join(f'{name}_filler {{ type: "uniform" min: -0.4 max: 0.4 }}'
+                       for name in ("weight", "bias"))
+    return f"{kind}_param {{ {settings} {fillers} }}"
+
+
+@pytest.mark.parametrize("hidden", [
+    "", 'hidden_dropout { pattern: "PERIODIC" groups: 2 }',
+    "hidden_dropout { dropout_ratio: 0.4 } hidden_dropout_type: CONVENTIONAL"])
+def test_a_translation_model(hidden, tmp_path):
+    """Batches are as long as their longest sentence, of any rank; padding is ignored."""
+    tops = " ".join(f'top: "{top}"' for top in ("s", "m", "t", "l", "sc", "tc"))
+    data = pairs(tmp_path, "shuffle: true").replace('top: "a" top: "b" top: "c" top: "e"', tops)
+    embed = weighted("embed", "input_dim: 12 num_output: 6")
+    layers = [data, layer("Embed", "se", "s", more=embed), layer("Embed", "te", "t", more=embed),
+              layer("LSTM", "enc", "se sc", more=weighted("recurrent", f"num_output: 7 {hidden}")),
+              layer("AttentionDecoder", "dec", "te enc m",
+                    more=weighted("decoder", f"num_output: 6 {hidden}")),
+              drop("drop", "dec", "PERIODIC groups: 4"),
+              layer("Silence", "none", "tc").replace('top: "none"', ""),
+              layer("InnerProduct", "scores", "drop",
+                    more=weighted("inner_product", "axis: 2 num_output: 12")),
+              layer("SoftmaxWithLoss", "loss", "scores l",
+                    more="softmax_param { axis: 2 } loss_param { ignore_label: -1 }")]
+    assert_same_training(layers, "clip_gradients: 1", ranks=(3,))
+
+
+def test_a_tagger(tmp_path):
+    """Of words and their characters, whose steps and streams are one axis."""
+    embed = weighted("embed", "input_dim: 30 num_output: 6")
+    lstm = weighted("recurrent", "num_output: 4 bidirectional: true")
+    layers = [tags(tmp_path, ""), layer("Embed", "ew", "words", more=embed),
+              layer("Embed", "ec", "characters", more=embed),
+              layer("LSTM", "spell", "ec character_cont", more=lstm),
+              layer("LastState", "last", "spell character_cont",
+                    more="recurrent_param { bidirectional: true }"),
+              drop("dropped", "last", "Dropout"), layer("LSTM", "lstm", "ew cont", more=lstm),
+              layer("InnerProduct", "scores", "lstm",
+                    more=weighted("inner_product", "axis: 2 num_output: 5")),
+              layer("CRF", "loss", "scores tags", more='crf_param { weight_filler { type: "constant" } }'),
+              layer("Reduction", "size", "dropped",
+                    more="loss_weight: 0.01 reduction_param { operation: SUMSQ }")]
+    assert_same_training(layers, "", ranks=(3,))
