@@ -114,7 +114,7 @@ def _product(xs):
 
 
 def weighted_sum(xs: Sequence[Tensor], coeff: Sequence[float] | None = None) -> Tensor:
-    """Return sum_i coeff_i x_i for tensors of one shape."""
+    """Return sum_i coeff_i x_i for tensors of one shape; raises ShapeError for others, and for none."""
     if coeff and len(coeff) != len(xs):
         raise ShapeError(f"weighted_sum: expected a coefficient for each of {len(xs)} tensors, got "
                          f"{len(coeff)}")

@@ -158,7 +158,7 @@ class Patches(Function):
 
 
 def reshape(x: Tensor, shape: Any) -> Tensor:
-    """Return x with another shape; one entry of `shape` may be -1. Raises ShapeError where it does not fit."""
+    """Return x with another shape; one entry of `shape` may be -1. Raises ShapeError if it does not fit."""
     known = math.prod([n for n in shape if n != -1])
     size = math.prod(x.shape)
     if -1 in shape and (not known or size % known) or -1 not in shape and size != known:
