@@ -16,6 +16,7 @@ from minidrop.errors import (
                              BackendError,
                              ConfigError,
                              DataError,
+                             GraphError,
                              MinidropError,
                              NonFiniteError,
                              PlaceError,
@@ -37,7 +38,7 @@ grad_check = check_gradients        # the name that PyTorch's users look for
 __version__ = "0.1.0"
 
 __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "EMA", "EarlyStopping", "Event",
-           "Function", "Kept", "L", "Layer", "MinidropError", "Net", "NetParameter", "NetSpec",
+           "Function", "GraphError", "Kept", "L", "Layer", "MinidropError", "Net", "NetParameter", "NetSpec",
            "NonFiniteError", "Parameter", "PlaceError", "ShapeError", "SnapshotError", "Solver",
            "SolverParameter", "StopTraining", "Tagger", "Tensor", "TensorError", "TextModel", "Translator",
            "__version__", "check_gradients", "data", "evaluate_monte_carlo", "export_onnx",

@@ -80,7 +80,10 @@ class Tensor(Operators):
         return self.data.dtype
 
     def numpy(self) -> np.ndarray:
-        """Return the logical (dense) value as a NumPy array; dropped entries are zero."""
+        """Return the logical (dense) value as a NumPy array; dropped entries are zero.
+
+        On the CPU it may be the array of the tensor itself, which backward passes read: copy it to change it.
+        """
         return self.backend.to_host(self.backend.expand(self.data, self.kept, self.kept_axis))
 
     @property

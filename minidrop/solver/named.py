@@ -45,8 +45,8 @@ def check_unmoved(what: str, parameters: Mapping[str, Parameter],
     """Raise ConfigError if a parameter is in another dtype than the arrays that are kept of it."""
     for name, own in arrays.items():
         if any(array.dtype != parameters[name].dtype for array in own):
-            raise ConfigError(f"{what}: {name} is in {parameters[name].dtype}, what is kept of it is not: "
-                              f"the model was moved; call its method `to` before, and make a new one")
+            raise ConfigError(f"{what}: {name} is in {parameters[name].dtype}, but what is kept of it not; "
+                              f"the model was moved: call its method `to` before, and make a new one")
 
 
 def checked_state(what: str, state: Mapping[str, Any], expected: Mapping[str, np.ndarray]) -> dict[str, Any]:
