@@ -147,7 +147,7 @@ class TorchSteps:
 
     def __init__(self, model, rate, device="cpu", precision="float32", compiled=False, fused=True):
         import torch
-        self.torch, self.model = torch, model
+        self.torch, self.model, self.compiled = torch, model, compiled
         torch.manual_seed(0)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         lower = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)

@@ -51,7 +51,8 @@ def compiled(make):
     """Return make(compiled=True), or where torch.compile fails make(), with the reason as its `note`."""
     steps = make(compiled=True)
     try:
-        steps.step()
+        for _ in range(BATCHES):        # what is compiled later, for another pattern, is not timed
+            steps.step()
     except Exception as error:      # of dynamo, of the code generator, of the C++ compiler
         steps = make()
         reason = (str(error).strip().splitlines() or [""])[0]
@@ -62,24 +63,41 @@ def compiled(make):
 class DrawnUnits:
     """Which units live in each iteration, at every drop of a model: minidrop's own draws of one group.
 
-    index: makes a framework's indices of an array of integers; once for each pattern, of which there are few.
+    index: makes a framework's array of NumPy's; once for each pattern, of which there are few. padded: how
+    many live depends on where a pattern begins if its step does not divide the axis, and a compiler would
+    compile for each number. So a few units more are computed, as many as ever live, and multiplied by 0.
     """
 
-    def __init__(self, model, rate, index):
+    dtype = np.float32      # of factors
+
+    def __init__(self, model, rate, index, padded=False):
         # allocates nothing
         net = md.Net(model.net(model.one_group, rate), "TRAIN", "cpu", seed=0, fills=False)
         self.sites, self.index, self.known = list(net.drop_sites.values()), index, {}
-        self.kinds = Choices(net)
+        self.kinds, self.padded = Choices(net), padded
 
     def at(self, iteration):
         """Return [(indices of the units that live, or None for all; what they are multiplied by)]."""
         return [self._known(site.draw(iteration)) for site in self.sites]
 
     def _known(self, draw):
-        kept = draw.kept
-        if kept not in self.known:
-            self.known[kept] = None if kept is None else self.index(kept.indices.copy())
-        return self.known[kept], draw.scale
+        if draw.kept is None:
+            return None, draw.scale
+        if draw.kept not in self.known:
+            indices, factor = draw.kept.indices.copy(), draw.scale
+            if self.padded:
+                lives = draw.kept.mask(bool)
+                more = np.flatnonzero(~lives)[:most_that_live(draw) - len(indices)]
+                indices = np.sort(np.concatenate([indices, more]))
+                factor = self.index(np.where(lives[indices], factor, 0).astype(self.dtype))
+            self.known[draw.kept] = self.index(indices), factor
+        return self.known[draw.kept]
+
+
+def most_that_live(draw):
+    """Return how many units a regular pattern keeps at most, wherever it begins."""
+    pattern, total = draw.pattern, draw.kept.total
+    return total // pattern.step * pattern.width + min(pattern.width, total % pattern.step)
 
 
 # -- PyTorch -------------------------------------------------------------------------------------------------
@@ -89,7 +107,8 @@ class Handmade:
     def build(self, nn, rate):
         super().build(nn, rate)
         device = self.batches[0]["data"].device
-        self.units = DrawnUnits(self.model, rate, partial(self.torch.as_tensor, device=device))
+        self.units = DrawnUnits(self.model, rate, partial(self.torch.as_tensor, device=device),
+                                self.compiled)
         self.weights = self.units.kinds.weights
 
     def draw(self):
@@ -163,7 +182,7 @@ class JaxMLP:
                                     jax.numpy.asarray(rng.uniform(-bound, bound, b), np.float32)))
         self.history = jax.tree.map(jax.numpy.zeros_like, self.parameters)
         self.batches = [[jax.numpy.asarray(array) for array in batch.values()] for batch in model.batches()]
-        self.units = DrawnUnits(model, rate, jax.numpy.asarray) if handmade else None
+        self.units = DrawnUnits(model, rate, jax.numpy.asarray, True) if handmade else None
         self.key, self.advance = jax.random.key(0), jax.jit(self._advance, donate_argnums=(0, 1))
 
     def draw(self, count):

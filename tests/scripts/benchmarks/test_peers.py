@@ -78,6 +78,9 @@ def torch_parameters(peer, net, arrays):
 def check_torch(torch, peer, net, iterations, dropping=True):
     """Loss and all gradients agree, in float64."""
     peer.module.double()
+    if hasattr(peer, "units"):
+        peer.units.dtype = np.float64
+        peer.units.known.clear()
     weights = {name: parameter.numpy() for name, parameter in net.parameters().items()}
     pairs = torch_parameters(peer, net, weights)
     assert len({id(parameter) for parameter, _ in pairs}) == len(peer.parameters)
@@ -174,6 +177,19 @@ def test_jax_is_minidrops_net(scripts, mlp, method):
     W, wanted = peer.parameters[1][0], own.net.params["ip2"]["weight"].numpy()
     np.testing.assert_allclose(W, wanted, **SINGLE)
     assert peer.weights() == own.weights()
+
+
+def test_compilers_see_one_size_for_each_choice(scripts, mlp):
+    units = scripts.peers.DrawnUnits(mlp, RATE, lambda array: array, padded=True)
+    sizes, lived = {}, set()
+    for i in range(200):
+        for site, drawn, kept in zip(units.sites, units.at(i), (site.draw(i).kept for site in units.sites),
+                                     strict=True):
+            indices, factor = drawn
+            assert (np.diff(indices) > 0).all() and (indices[factor > 0] == kept.indices).all()
+            sizes.setdefault((site.layer_name, site.sequence.choice_at(i)), set()).add(len(indices))
+            lived.add(kept.count)
+    assert len(sizes) == 4 and all(len(found) == 1 for found in sizes.values()) and len(lived) > 8
 
 
 # -- what is said --------------------------------------------------------------------------------------------
