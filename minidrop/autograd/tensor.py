@@ -80,10 +80,7 @@ class Tensor(Operators):
         return self.data.dtype
 
     def numpy(self) -> np.ndarray:
-        """Return the logical (dense) value as a NumPy array; dropped entries are zero.
-
-        On the CPU it may be the array of the tensor itself, which backward passes read: copy it to change it.
-        """
+        """Return the logical (dense) value, dropped entries zero, as a NumPy array; copy it to change it."""
         return self.backend.to_host(self.backend.expand(self.data, self.kept, self.kept_axis))
 
     @property
@@ -154,10 +151,8 @@ class Tensor(Operators):
     def define(cls, methods: type) -> None:
         """Add what the body of a class defines: operators and methods, whose maths is on a higher floor."""
         for name, value in vars(methods).items():
-            if name not in vars(object) and name not in ("__module__", "__dict__", "__weakref__"):
+            if name in _COMPARISONS or name not in {*vars(object), "__module__", "__dict__", "__weakref__"}:
                 setattr(cls, name, value)
-        for name in _COMPARISONS:
-            setattr(cls, name, vars(methods)[name])
 
     def backward(self, gy: np.ndarray | None = None) -> None:
         """Add d self / d leaf, times `gy`, to the `grad` of every leaf this tensor was computed from.
@@ -271,7 +266,7 @@ class Parameter(Tensor):
     def grad(self) -> np.ndarray | None:
         """The dense gradient, an array shaped like `data`, or None before the first backward.
 
-        It may be set to an array of the same shape, else ShapeError is raised, or to None.
+        It may be set to None or an array of the same shape; else ShapeError is raised.
         """
         if not self.blocks:
             return None
