@@ -19,6 +19,7 @@ from minidrop.errors import (
                              GraphError,
                              MinidropError,
                              NonFiniteError,
+                             ParallelError,
                              PlaceError,
                              ShapeError,
                              SnapshotError,
@@ -39,9 +40,9 @@ __version__ = "0.1.0"
 
 __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "EMA", "EarlyStopping", "Event",
            "Function", "GraphError", "Kept", "L", "Layer", "MinidropError", "Net", "NetParameter", "NetSpec",
-           "NonFiniteError", "Parameter", "PlaceError", "ShapeError", "SnapshotError", "Solver",
-           "SolverParameter", "StopTraining", "Tagger", "Tensor", "TensorError", "TextModel", "Translator",
-           "__version__", "check_gradients", "data", "evaluate_monte_carlo", "export_onnx",
+           "NonFiniteError", "ParallelError", "Parameter", "PlaceError", "ShapeError", "SnapshotError",
+           "Solver", "SolverParameter", "StopTraining", "Tagger", "Tensor", "TensorError", "TextModel",
+           "Translator", "__version__", "check_gradients", "data", "evaluate_monte_carlo", "export_onnx",
            "find_learning_rate", "from_torch_state_dict", "functions", "grad_check", "load_weights",
            "monte_carlo", "nn", "no_grad", "optim", "register_layer", "register_pattern", "tensor", "threads",
            "to_torch_state_dict"]

@@ -156,8 +156,9 @@ def left_by(solver):
 def results(folder, message, arrays=(), inputs=None, prompt="", dtype="float32", dropout=None, **more):
     """Yield (part, value) for all that is hashed; `arrays`: for MemoryData, `prompt`: for a text to write."""
     settings, options = SOLVER | more, {"dropout": dropout, "device": "cpu", "dtype": dtype}
-    (folder / "net.prototxt").write_text(str(message))
-    (folder / "solver.prototxt").write_text(str(md.SolverParameter(net=str(folder / "net.prototxt"), **settings)))
+    path = folder / "net.prototxt"      # the whole of it: the working folder may have a file of that name
+    path.write_text(str(message))
+    (folder / "solver.prototxt").write_text(str(md.SolverParameter(net=str(path), **settings)))
     whole = md.Solver.from_file(folder / "solver.prototxt", **options)
     other = md.Solver(md.SolverParameter(net_param=message, **settings), **options)
     for used in (whole.net, other.net, *whole.test_nets, *other.test_nets):
