@@ -24,7 +24,7 @@ def named(text):
 
 
 ABOUT = named("shape ndim size result_type can_cast promote_types isscalar iscomplexobj isrealobj "
-              "broadcast_shapes")
+              "broadcast_shapes may_share_memory")
 VIEWS = named("reshape ravel transpose moveaxis swapaxes rollaxis squeeze expand_dims broadcast_to "
               "broadcast_arrays split array_split hsplit vsplit flip atleast_1d atleast_2d atleast_3d "
               "ascontiguousarray diagonal") | {np.lib.stride_tricks.as_strided}

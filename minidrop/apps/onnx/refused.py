@@ -4,8 +4,8 @@ _FEEDS = "it reads data; its blobs become inputs where another layer needs them"
 _JUDGES = "it judges by labels, which a net in use lacks; name the blob of scores as the output"
 
 REASONS = {
-    **dict.fromkeys(("Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData", "ParallelTextData",
-                     "TaggedTextData", "TextData", "WindowData"), _FEEDS),
+    **dict.fromkeys(("Data", "DummyData", "HDF5Data", "ImageData", "Input", "LoaderData", "MemoryData",
+                     "ParallelTextData", "TaggedTextData", "TextData", "WindowData"), _FEEDS),
     **dict.fromkeys(("Accuracy", "ContrastiveLoss", "EuclideanLoss", "F1", "HingeLoss", "InfogainLoss",
                      "MultinomialLogisticLoss", "Perplexity", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss"),
                     _JUDGES),
