@@ -84,11 +84,16 @@ class Comparison:
             raise ConfigError(f"the test net has no output {name!r} of one number{nearest(name, known)} "
                               f"(such outputs: {', '.join(known) or 'none'})")
 
-    def run(self, report: Callable[[int], object] = lambda steps: None) -> None:
-        """Train what is left; `report` is told of iterations done, those that were done before first."""
+    def run(self, report: Callable[[int], object] = lambda steps: None,
+            should_stop: Callable[[], object] = lambda: False) -> bool:
+        """Train what is left, and return True; False if `should_stop()` ended it between two blocks.
+
+        report: is told of iterations done, those that were done before first. What is done is saved where
+        there is a folder, also when it is stopped.
+        """
         report(self.done * self.iterations * len(self.kinds))
         if self.done >= self.seeds:
-            return
+            return True
         if self.folder is not None:         # before the work
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -102,9 +107,12 @@ class Comparison:
             finally:
                 solver.close()
         while self.done < self.seeds:
-            self._run_seed(self.first_seed + self.done, report)
+            if not self._run_seed(self.first_seed + self.done, report, should_stop):
+                return False
+        return True
 
-    def _run_seed(self, seed, report):
+    def _run_seed(self, seed, report, should_stop):
+        """Train with one seed; returns False where it was stopped before its end."""
         solvers = [self.make(kind, seed) for kind in self.kinds]
         try:
             start = self._resume(solvers)
@@ -113,6 +121,9 @@ class Comparison:
             # Who goes first alternates: an odd number of blocks before has turned them round.
             turns = list(zip(solvers, self.methods, strict=True))[::-1 if start // self.block % 2 else 1]
             for begin in range(start, self.iterations, self.block):
+                if should_stop():
+                    self._save(solvers if begin else [], seed)
+                    return False
                 steps = min(self.block, self.iterations - begin)
                 for solver, method in turns:
                     clock = time.perf_counter()
@@ -133,6 +144,7 @@ class Comparison:
                 solver.close()
         self.done += 1
         self._save([], seed)
+        return True
 
     # -- what is kept ----------------------------------------------------------------------------------------
     def _facts(self, solver):

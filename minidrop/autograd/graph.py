@@ -71,7 +71,7 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
         inputs = function.inputs
         if inputs is None:
             raise GraphError(f"{type(function).__name__}: backward has already run through this graph; run "
-                               f"forward again")
+                             f"forward again")
         wanted = tuple(tensor.requires_grad for tensor in inputs)
         gy = tuple(gradients) if function.returns_tuple else gradients[0]
         results = function.run_backward(inputs[0].backend, gy, wanted)

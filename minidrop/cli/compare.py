@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ from minidrop.cli.progress import wants_bar
 from minidrop.cli.values import number
 from minidrop.config import load_solver
 from minidrop.solver import Solver
+from minidrop.solver.signals import StopSignals
 
 _QUIET = ("test_interval=0", "display=0", "snapshot=0")
 
@@ -75,12 +77,17 @@ def compare(solver_file: str, kinds: list[str], seeds: int, iterations: int | No
     if metric is not None:
         comparison.check_metric(metric)
     total = comparison.iterations * len(kinds) * seeds
-    if wants_bar(progress):
-        from tqdm import tqdm
-        with tqdm(total=total, unit="iter", file=STREAMS[True], dynamic_ncols=True, leave=False) as bar:
-            comparison.run(bar.update)
-    else:
-        comparison.run()
+    with StopSignals(sighup_effect="none") as signals, ExitStack() as stack:
+        report: Any = lambda steps: None    # noqa: E731
+        if wants_bar(progress):
+            from tqdm import tqdm
+            report = stack.enter_context(tqdm(total=total, unit="iter", file=STREAMS[True],
+                                              dynamic_ncols=True, leave=False)).update
+        finished = comparison.run(report, lambda: signals.stop_requested)
+    if not finished:
+        kept = f"the same command goes on in {visible_name(out)}" if out else "without --out nothing is kept"
+        echo(f"stopped by {signals.stop_requested}; {kept}", err=True)
+        raise click.exceptions.Exit(signals.exit_code)
     result = {"solver": solver_file, **comparison.result(metric)}
     echo(json.dumps(result, indent=1) if as_json else table(result))
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PIECE = 1 << 20            # numbers looked at together
-_REMEDY = ("Did num_output of that layer or of the one before it change? --skip-mismatched (from Python "
-           "skip_mismatched=True) leaves what does not fit as it is")
+_REMEDY = ("Did num_output of that layer or of the one before it change, or the shape of the records? "
+           "--skip-mismatched (from Python skip_mismatched=True) leaves what does not fit as it is")
 
 _NO_AVERAGES = ("holds no averages of weights, which a solver with ema_decay writes into its snapshots; "
                 "leave out --ema (load_weights: ema=True)")

@@ -50,7 +50,6 @@ def run_test(net: Net, iterations: int = ALL_RECORDS, start: int = 0,
     loss = 0.0
     losses = [(ref, weight, BatchMean(net, net.graph.writer[ref].layer)) for ref, weight in net.losses]
 
-
     def run_batch():
         nonlocal loss
         outputs = net.forward()

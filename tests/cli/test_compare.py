@@ -1,7 +1,9 @@
 """minidrop compare: the same trainings in turns, their table, and that it goes on where it was stopped."""
 
 import json
+import os
 import re
+import signal
 
 import pytest
 
@@ -92,6 +94,30 @@ def test_it_goes_on_where_it_was_stopped(compare, tiny, monkeypatch, at):
         assert values(compare(*KINDS, "--seeds", "2", "--out", "kept", "--json").out) == whole
     more = values(compare(*KINDS, "--seeds", "3", "--out", "kept", "--json").out)
     assert {kind: {name: each[:2] for name, each in own.items()} for kind, own in more.items()} == whole
+
+
+def test_a_signal_keeps_what_is_done(compare, tiny, monkeypatch):
+    whole = values(compare(*KINDS, "--seeds", "2", "--json").out)
+    step, count = Solver.step, [0]
+
+    def until(n, number):
+        def stepped(self, iterations=1):
+            step(self, iterations)
+            count[0] += 1
+            if count[0] == n:
+                os.kill(os.getpid(), number)
+        count[0] = 0
+        monkeypatch.setattr(Solver, "step", stepped)
+    until(5, signal.SIGINT)         # three to warm up, then in the first block
+    found = compare(*KINDS, "--seeds", "2", "--out", "kept", "--json")
+    assert (found.code, found.out, found.err) == (130, "", "stopped by SIGINT; the same command goes on in "
+                                                           "kept\n")
+    assert json.loads((tiny.path / "kept" / comparison.FILE).read_text())["iteration"] == 3
+    monkeypatch.setattr(Solver, "step", step)
+    assert values(compare(*KINDS, "--seeds", "2", "--out", "kept", "--json").out) == whole
+    until(5, signal.SIGTERM)
+    found = compare(*KINDS)
+    assert (found.code, found.err) == (143, "stopped by SIGTERM; without --out nothing is kept\n")
 
 
 def test_a_folder_of_something_else(compare, tiny):
