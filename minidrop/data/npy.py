@@ -2,12 +2,15 @@
 
 import io
 import math
+from typing import IO, Any
 
 import numpy as np
 
 from minidrop.errors import DataError
 
 MAGIC = b"\x93NUMPY"
+_READERS: dict[bytes, Any] = {b"\1\0": np.lib.format.read_array_header_1_0,
+                              b"\2\0": np.lib.format.read_array_header_2_0}
 
 
 def parse_npy(content: bytes, name: str) -> np.ndarray:
@@ -16,21 +19,9 @@ def parse_npy(content: bytes, name: str) -> np.ndarray:
     `name` is what messages call it. Raises DataError unless it is a whole .npy file of integers, floats or
     booleans. Source: numpy.lib.format, versions 1.0 and 2.0.
     """
-    if not content.startswith(MAGIC):
-        raise DataError(f"{name}: expected a .npy file of numbers, got another kind of file; make it again")
     file = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
-            np.lib.format.read_array_header_2_0)
-        shape, is_fortran, dtype = read(file)
-        size = math.prod(shape) * dtype.itemsize
-    except Exception as error:      # NumPy parses the header as Python source, which fails in many ways
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{name}: expected a .npy file of numbers, got a damaged one ({reason}); make it "
-                        "again") from error
-    if dtype.kind not in "biuf":
-        raise DataError(f"{name}: expected a .npy file of numbers, got entries of {dtype}; make it again")
+    shape, is_fortran, dtype = read_header(file, name)
+    size = math.prod(shape) * dtype.itemsize
     rest = len(content) - file.tell()
     if min(shape, default=1) < 0 or size != rest:
         raise DataError(f"{name}: expected {size} bytes for the shape {shape} of {dtype}, got {rest}; the "
@@ -38,3 +29,24 @@ def parse_npy(content: bytes, name: str) -> np.ndarray:
     array = np.frombuffer(content, dtype, offset=file.tell())
     array = array.reshape(shape, order="F" if is_fortran else "C")
     return array.astype(dtype.newbyteorder("="), order="C")
+
+
+def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return (shape, whether in Fortran order, dtype) of the .npy file that begins here; its data come next.
+
+    Raises DataError unless it is one of integers, floats or booleans.
+    """
+    if file.read(len(MAGIC)) != MAGIC:
+        raise DataError(f"{name}: expected a .npy file of numbers, got another kind of file; make it again")
+    version = file.read(2)
+    try:
+        if version not in _READERS:
+            raise ValueError(f"it is of version {'.'.join(map(str, version))}")
+        shape, is_fortran, dtype = _READERS[version](file)
+    except Exception as error:      # NumPy parses the header as Python source, which fails in many ways
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{name}: expected a .npy file of numbers, got a damaged one ({reason}); make it "
+                        "again") from error
+    if dtype.kind not in "biuf":
+        raise DataError(f"{name}: expected a .npy file of numbers, got entries of {dtype}; make it again")
+    return shape, is_fortran, dtype

@@ -16,7 +16,7 @@ import numpy as np
 from minidrop.data.hdf5 import SUFFIXES, HDF5Records
 from minidrop.data.images import ENCODINGS, decode, read_image_file, resize
 from minidrop.data.limits import how_to_raise, raised
-from minidrop.data.npy import MAGIC
+from minidrop.data.npy import read_header
 from minidrop.data.pictures import PictureRecords
 from minidrop.data.records import Records
 from minidrop.errors import DataError
@@ -188,22 +188,8 @@ def _sound(path):
 
 
 def _header(file: IO[bytes], path):
-    """Return (shape, dtype) of the .npy file that begins here; raises DataError."""
-    try:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise ValueError("it begins otherwise")
-        version = file.read(2)
-        read = {b"\1\0": np.lib.format.read_array_header_1_0,
-                b"\2\0": np.lib.format.read_array_header_2_0}.get(version)
-        if read is None:
-            raise ValueError(f"it is of version {'.'.join(map(str, version))}")
-        shape, is_fortran, dtype = read(file)
-    except Exception as error:      # NumPy parses the header as Python source, which fails in many ways
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path}: expected a .npy file of numbers, got another or a damaged one ({reason}); "
-                        "make it again") from error
-    if dtype.kind not in "biuf":
-        raise DataError(f"{path}: expected an array of numbers, got entries of {dtype}; make it again")
+    """Return (shape, dtype) of the .npy file of records that begins here; raises DataError."""
+    shape, is_fortran, dtype = read_header(file, path)
     if not shape or min(shape) < 1:
         raise DataError(f"{path}: expected an array (records, ...), got the shape {shape}")
     if is_fortran and len(shape) > 1:

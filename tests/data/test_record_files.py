@@ -98,7 +98,7 @@ def test_columns_that_are_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("case, message", [
-    ("cut", "the file is cut short"), ("other", "another or a damaged one"), ("object", "numbers"),
+    ("cut", "the file is cut short"), ("other", "another kind of file"), ("object", "numbers"),
     ("fortran", "Fortran order"), ("empty", "got the shape"), ("scalar", "got the shape"),
     ("shape", "expected records of 4 numbers for the shape")])
 def test_damaged_arrays(tmp_path, x, case, message):
