@@ -2,63 +2,15 @@
 
 import ast
 import copy
-import io
 import os
 import re
-from contextlib import redirect_stdout
-from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import ROOT, Block, blocks, run, run_page
 
 import minidrop as md
 from minidrop import nn, optim
-
-ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-VALUE = re.compile(r"#\s*->\s*(.+)$")
-
-
-def blocks(text):
-    """[(line, code, what it prints or None)] of a page's Python blocks; output is the block right behind."""
-    found, end = [], None
-    for match in BLOCK.finditer(text):
-        kind, inside = match.groups()
-        if kind == "python":
-            found.append([text.count("\n", 0, match.start()) + 2, inside, None])
-        elif kind == "" and found and end == match.start() - 1:
-            found[-1][2] = inside
-        end = match.end()
-    return found
-
-
-def run(page, code, line, names):
-    """Run a block; an expression with "# -> x" behind it must have that value. Returns how many have one."""
-    lines, checked = code.split("\n"), 0
-    for statement in ast.parse(code).body:
-        said = VALUE.search(lines[statement.end_lineno - 1])
-        where = compile("\n" * (line + statement.lineno - 2) + ast.unparse(statement), str(page),
-                        "eval" if said else "exec")
-        if not said:
-            exec(where, names)
-            continue
-        value = eval(where, names)
-        assert repr(value) == said.group(1).strip(), f"{page}:{line + statement.lineno - 1}"
-        checked += 1
-    return checked
-
-
-def run_page(path, names):
-    """Run all Python blocks of a page in one namespace; returns how many values and outputs it says."""
-    checked = 0
-    for line, code, output in blocks(path.read_text()):
-        printed = io.StringIO()
-        with redirect_stdout(printed):
-            checked += run(path, code, line, names)
-        if output is not None:
-            assert printed.getvalue() == output, f"{path}:{line}"
-            checked += 1
-    return checked
 
 
 @pytest.fixture
@@ -105,8 +57,9 @@ NO_CODE = ("out, (h, c) = lstm(x, state=(h, c))", "x.broadcast_to(3, 4)", 'model
 
 def test_pages_are_read_as_they_should_be():
     page = ("a\n```python\nx = 2\nx * 3    # -> 6\nprint(x)\n```\n```\n2\n```\n```sh\nls\n```\n"
-            "```python\nx\n```\n")
-    assert blocks(page) == [[3, "x = 2\nx * 3    # -> 6\nprint(x)\n", "2\n"], [14, "x\n", None]]
+            "```python\nx\n```\n\n```\n3\n```\n")
+    assert blocks(page) == [Block("python", 3, "x = 2\nx * 3    # -> 6\nprint(x)\n", "2\n"),
+                            Block("sh", 11, "ls\n"), Block("python", 14, "x\n"), Block("", 18, "3\n")]
     assert run("page", "y = 1\ny + 1  # -> 2\n", 1, {}) == 1
     with pytest.raises(AssertionError, match="page:4"):
         run("page", "y = 1\ny + 1  # -> 3\n", 3, {})
