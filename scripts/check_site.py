@@ -93,7 +93,9 @@ def problems(site, api=API):
 def _takes_arguments(name):
     """Whether a public name is called with arguments of its own: modules, most errors and some bases are not."""
     value = pkgutil.resolve_name(name)
-    return callable(value) and getattr(value, "__init__", None) not in (object.__init__, Exception.__init__)
+    if not isinstance(value, type):
+        return callable(value)
+    return next(base for base in value.__mro__ if "__init__" in vars(base)).__module__.startswith("minidrop")
 
 
 def main():

@@ -8,7 +8,6 @@ if (location.protocol === "file:") {
       this.frame.hidden = true;
       document.body.appendChild(this.frame);
       const inside = this.frame.contentWindow;
-      this.loaded = new Promise(resolve => { inside.onload = resolve; });
       window.addEventListener("message", event => {
         if (event.source === inside) this.dispatchEvent(new MessageEvent("message", { data: event.data }));
       });
@@ -23,6 +22,7 @@ if (location.protocol === "file:") {
         })), Promise.resolve());
       </` + `script><script src="${url}"></` + `script></body>`);
       inside.document.close();
+      this.loaded = new Promise(resolve => { inside.onload = resolve; });      // open() would remove it
     }
     postMessage(data) {
       this.loaded.then(() => this.frame.contentWindow.dispatchEvent(
