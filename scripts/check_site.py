@@ -1,4 +1,4 @@
-"""Check the built pages: python scripts/check_site.py SITE. What is wrong is listed, and the exit status is 1.
+"""Check the built pages: python scripts/check_site.py SITE. It lists what is wrong, and exits with 1.
 
 - Links and pictures lead to files of the site, anchors to places of their pages.
 - Nothing is loaded from a network.
@@ -76,22 +76,24 @@ def problems(site, api=API):
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
                 found.append(f"{place}: {link} leads to no place of its page")
     for module, page in api.items():
-        described = pages[(site / page).with_suffix(".html")].described
+        built = pages.get((site / page).with_suffix(".html"))
+        described = built.described if built else {}
         for name, place in public_names(module).items():
             shown = described.get(name, described.get(place))
             if shown is None:
                 found.append(f"{page}: {name} is not described")
-            elif lacks := {"text", *(["doc-signature"] if _takes_arguments(name) else [])} - shown:
+            elif lacks := {"text", *(["doc-signature"] if takes_arguments(name) else [])} - shown:
                 found.append(f"{page}: {name} lacks {' and '.join(sorted(lacks))}")
     index = site / "search" / "search_index.js"
     text = index.read_text(encoding="utf-8") if index.is_file() else ""
-    known = {entry["location"].split("#")[0] for entry in json.loads(text.partition("=")[2])["docs"]} if text else set()
+    entries = json.loads(text.partition("=")[2])["docs"] if text else []
+    known = {entry["location"].partition("#")[0] for entry in entries}
     return found + [f"the search does not know {path.relative_to(site)}" for path in pages
                     if path.name != "404.html" and path.relative_to(site).as_posix() not in known]
 
 
-def _takes_arguments(name):
-    """Whether a public name is called with arguments of its own: modules, most errors and some bases are not."""
+def takes_arguments(name):
+    """Whether a public name is called with arguments of its own, as modules, errors and some bases are not."""
     value = pkgutil.resolve_name(name)
     if not isinstance(value, type):
         return callable(value)

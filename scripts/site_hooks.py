@@ -21,7 +21,8 @@ LINK = re.compile(r"(\]\()([^)#:\s]+)((?:#[^)\s]*)?\))")
 FOLDER_LINK = re.compile(r"\[([^\]]+)\]\(([\w./-]+)\)")
 MODULES = ("data", "functions", "nn", "optim", "optim.schedulers", "solver", "testing")
 """The modules of minidrop with a page of their own."""
-LEFT_OUT = {"__version__", "grad_check", "L", "NetParameter", "SolverParameter", "data", "functions", "nn", "optim"}
+LEFT_OUT = {"__version__", "grad_check", "L", "NetParameter", "SolverParameter",
+            "data", "functions", "nn", "optim"}
 """Public names of minidrop without a text: the schema has a page, L is made when it is imported, and modules
 have pages."""
 
@@ -46,7 +47,7 @@ def on_config(config):
 
 def on_files(files, config):
     """Add pages and the files that pages link to."""
-    from mkdocs.structure.files import File     # here, so that tests read this file without mkdocs
+    from mkdocs.structure.files import File  # here, so that tests read this file without mkdocs
 
     for path, page in PAGES.items():
         text = (ROOT / path).read_text(encoding="utf-8") if path != "models" else _models()
@@ -110,8 +111,8 @@ def _api():
 
 
 def _module(module):
-    """Return the page of a module; of a name that is a file's in it, too, only the place of its definition tells
-    which is meant."""
+    """Return the page of a module. A function that is named like its file is shown by the place where it is
+    defined, which alone tells the two apart."""
     lines = [f"# {module}", "", f"::: {module}", "    options:", "      show_root_heading: false"]
     names = public_names(module)
     lines += [f"\n::: {place}\n    options:\n      heading_level: 3" for name, place in names.items()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from pages import PAGES, ROOT, Block, blocks, blocks_of, run, run_block, run_page
 
 import minidrop as md
@@ -19,10 +20,9 @@ from minidrop.config import layer_types
 from minidrop.layers import allow_python
 from minidrop.patterns import base
 
-
 # Pages whose blocks need files, or run with others: each has a test of its own.
-OWN_TESTS = {"README.md", "docs/python_api.md", "docs/tutorial.md", "docs/coming_from_caffe.md", "docs/export.md",
-             "docs/how_to/several_machines.md"}
+OWN_TESTS = {"README.md", "docs/python_api.md", "docs/tutorial.md", "docs/coming_from_caffe.md",
+             "docs/export.md", "docs/how_to/several_machines.md"}
 COMPLETE = [page for page in PAGES if blocks_of(page, "python")
             and str(page.relative_to(ROOT)) not in OWN_TESTS]
 
@@ -38,8 +38,9 @@ def folder(tmp_path, monkeypatch):
 
 def missing(code):
     """The first package that a block imports and that is not installed, or None."""
-    names = [name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)
-             for name in ([node.module] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])]
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [one.name for node in nodes if isinstance(node, ast.Import) for one in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
     return next((name for name in (name.partition(".")[0] for name in names)
                  if importlib.util.find_spec(name) is None), None)
 
@@ -60,6 +61,17 @@ def test_every_page_with_python_is_run():
     of_pages = {str(page.relative_to(ROOT)) for page in PAGES if blocks_of(page, "python")}
     assert of_pages - {str(page.relative_to(ROOT)) for page in COMPLETE} == OWN_TESTS
     assert len(COMPLETE) >= 11
+
+
+def test_blocks_of_networks_and_solvers_are_read():
+    """With the names of fields and messages, each at its place; layers may be a part of a net."""
+    read = 0
+    for page in PAGES:
+        for block in blocks_of(page, "prototxt"):
+            is_solver = re.search(r"^(base_lr|net):", block.code, re.M)
+            text_format.Parse(block.code, md.SolverParameter() if is_solver else md.NetParameter())
+            read += 1
+    assert read >= 7
 
 
 def test_from_a_csv_file_to_predictions_in_under_15_lines():
@@ -176,7 +188,8 @@ def test_export(folder):
     md.Net.from_file("train_val.prototxt", seed=1).save("weights.safetensors")
     module = torch.nn.ModuleDict({"conv": torch.nn.Conv2d(3, 4, 3), "fc": torch.nn.Linear(144, 5)})
     names = {"module": module, "torch": torch}
-    names["state"] = {name.replace("conv", "features.0"): value for name, value in module.state_dict().items()}
+    names["state"] = {name.replace("conv", "features.0"): value
+                      for name, value in module.state_dict().items()}
     first, own_operator, both_ways = blocks_of(ROOT / "docs" / "export.md", "python")
     page = ROOT / "docs" / "export.md"
     run_block(page, first, names)
@@ -193,11 +206,12 @@ def test_a_program_of_several_ranks(folder):
     pytest.importorskip("mpi4py", reason="the extra `mpi` is not installed")
     block, = blocks_of(ROOT / "docs" / "how_to" / "several_machines.md", "python")
     (folder / "program.py").write_text(block.code)
-    mpiexec = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if mpiexec is None:
         pytest.skip("there is no mpiexec")
-    done = subprocess.run([mpiexec, "-n", "2", sys.executable, "-m", "mpi4py", "program.py"], capture_output=True,
-                          text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_THREADS": "1"})
+    done = subprocess.run([mpiexec, "-n", "2", sys.executable, "-m", "mpi4py", "program.py"],
+                          capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     ranks = re.findall(r"rank (\d) of 2: (\S+)", done.stdout)
     assert sorted(rank for rank, _ in ranks) == ["0", "1"] and len({value for _, value in ranks}) == 1

@@ -41,7 +41,8 @@ def test_digits_with_curves(tmp_path, monkeypatch):
 
 def test_a_language_model(tmp_path, monkeypatch):
     printed, figures = executed("character_lm", tmp_path, monkeypatch)
-    first, last = map(float, re.search(r"([\d.]+) bits a character at first, ([\d.]+) in the end", printed).groups())
+    found = re.search(r"([\d.]+) bits a character at first, ([\d.]+) in the end", printed)
+    first, last = map(float, found.groups())
     assert last < first - 2 and figures == 1 and printed.count("--- temperature") == 3
 
 

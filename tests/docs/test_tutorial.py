@@ -23,7 +23,7 @@ SHORT = [       # (what a command begins with, what is added to shorten it)
     ("train --solver models/char_lstm/solver.prototxt --dropout", "--set max_iter=1 --set test_interval=0"),
     ("train --solver mine", "--set max_iter=2 --set test_iter=1 --set test_interval=1"),
     ("generate", ""), ("devices", ""),
-    ("train --solver models/lenet", None),      # None: MNIST has to be fetched; what needs times is in tests/cli
+    ("train --solver models/lenet", None),      # None: needs MNIST; or takes times, and is in tests/cli
     ("time", None), ("compare", None),
 ]
 SAYS = ("check", "patterns")                    # commands that print the same on every machine
