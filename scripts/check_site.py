@@ -93,7 +93,7 @@ def problems(site, api=API):
 
 
 def takes_arguments(name):
-    """Whether a public name is called with arguments of its own, as modules, errors and some bases are not."""
+    """Whether a public name takes arguments of its own, as modules, errors and some bases do not."""
     value = pkgutil.resolve_name(name)
     if not isinstance(value, type):
         return callable(value)

@@ -1,5 +1,5 @@
-"""The tutorial, followed from top to bottom with shorter trainings; what `check` and `patterns` print is what
-the page says."""
+"""The tutorial, followed from top to bottom with shorter trainings, and the commands of how-to pages; what
+`check` and `patterns` print is what the page says."""
 
 import os
 import re
@@ -18,6 +18,7 @@ SHORT = [       # (what a command begins with, what is added to shorten it)
      "--set max_iter=12 --set test_interval=6"),
     ("train --solver models/digits_mlp/solver.prototxt --out", "--set max_iter=6 --set test_interval=6"),
     ("train --solver models/digits_mlp/solver.prototxt --set", "--set max_iter=2 --set test_interval=0"),
+    ("find-lr", "--iterations 10"), ("report", ""),
     ("train --solver models/char_lstm/solver.prototxt --out",
      "--set max_iter=1 --set test_interval=1 --set test_iter=1"),
     ("train --solver models/char_lstm/solver.prototxt --dropout", "--set max_iter=1 --set test_interval=0"),
@@ -44,7 +45,7 @@ def followed(page, command, output):
     """Run a command of the page, shortened; compare what it prints where that is the same everywhere."""
     begin = next((text for text, _ in SHORT if command.startswith(text)), "")
     assert begin, f"{page.name}: how is `minidrop {command}` shortened?"
-    more = dict(SHORT)[begin]
+    more = dict(SHORT)[begin]       # None: not run
     if more is None:
         return
     done = run_minidrop(*shlex.split(f"{command} {more}"))
@@ -84,6 +85,28 @@ def test_tutorial(tmp_path, monkeypatch):
             net.write_text(net.read_text().replace("Relu", "ReLU").replace("drp1", "drop1"))
     assert set(programs) == {"mine/make_data.py", "mine/sure.py"}
     assert {path.name for path in Path("runs").iterdir()} >= {"digits", "mine", "mine_conventional", "char"}
+
+
+@pytest.mark.parametrize("name", ["tune", "resume"])
+def test_commands_of_how_to_pages(name, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn, which is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path / "cache"))
+    os.symlink(ROOT / "models", "models")
+    assert run_minidrop("data", "digits").returncode == 0
+    page, lines = ROOT / "docs" / "how_to" / f"{name}.md", []
+    for block in blocks_of(page, "sh"):
+        lines += block.code.strip().split("\n")
+    for line in lines:
+        followed(page, line.removeprefix("minidrop "), None)
+    assert len(lines) == {"tune": 4, "resume": 2}[name]
+    if name == "tune":
+        assert "lr_0.05" in Path("report.html").read_text()
+    else:       # "without a snapshot it begins anew", and goes on from a whole one
+        begun = run_minidrop(*"train --solver models/digits_mlp/solver.prototxt --out runs/new --resume auto "
+                              "--set max_iter=1 --set test_interval=0".split())
+        assert begun.returncode == 0 and "going on" not in begun.stdout + begun.stderr
+        assert list(Path("runs/digits/snapshots").glob("*_iter_12.h5"))
 
 
 @pytest.mark.parametrize("line", ["minidrop patterns --rate 0.5 --units 1024 --family ROW",
