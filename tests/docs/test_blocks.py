@@ -1,70 +1,83 @@
 """The Python blocks of pages run from top to bottom, print what the page shows, and have the values said."""
 
 import ast
-import copy
-import io
+import importlib.util
 import os
 import re
-from contextlib import redirect_stdout
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
+from pages import PAGES, ROOT, Block, blocks, blocks_of, run, run_block, run_page
 
 import minidrop as md
-from minidrop import nn, optim
+from minidrop.apps.onnx import writer
+from minidrop.config import layer_types
+from minidrop.layers import allow_python
+from minidrop.patterns import base
 
-ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-VALUE = re.compile(r"#\s*->\s*(.+)$")
-
-
-def blocks(text):
-    """[(line, code, what it prints or None)] of a page's Python blocks; output is the block right behind."""
-    found, end = [], None
-    for match in BLOCK.finditer(text):
-        kind, inside = match.groups()
-        if kind == "python":
-            found.append([text.count("\n", 0, match.start()) + 2, inside, None])
-        elif kind == "" and found and end == match.start() - 1:
-            found[-1][2] = inside
-        end = match.end()
-    return found
-
-
-def run(page, code, line, names):
-    """Run a block; an expression with "# -> x" behind it must have that value. Returns how many have one."""
-    lines, checked = code.split("\n"), 0
-    for statement in ast.parse(code).body:
-        said = VALUE.search(lines[statement.end_lineno - 1])
-        where = compile("\n" * (line + statement.lineno - 2) + ast.unparse(statement), str(page),
-                        "eval" if said else "exec")
-        if not said:
-            exec(where, names)
-            continue
-        value = eval(where, names)
-        assert repr(value) == said.group(1).strip(), f"{page}:{line + statement.lineno - 1}"
-        checked += 1
-    return checked
-
-
-def run_page(path, names):
-    """Run all Python blocks of a page in one namespace; returns how many values and outputs it says."""
-    checked = 0
-    for line, code, output in blocks(path.read_text()):
-        printed = io.StringIO()
-        with redirect_stdout(printed):
-            checked += run(path, code, line, names)
-        if output is not None:
-            assert printed.getvalue() == output, f"{path}:{line}"
-            checked += 1
-    return checked
+# Pages whose blocks need files, or run with others: each has a test of its own.
+OWN_TESTS = {"README.md", "docs/python_api.md", "docs/tutorial.md", "docs/coming_from_caffe.md",
+             "docs/export.md", "docs/how_to/several_machines.md"}
+COMPLETE = [page for page in PAGES if blocks_of(page, "python")
+            and str(page.relative_to(ROOT)) not in OWN_TESTS]
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    """A folder for what pages write; layers and families that they register are forgotten."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with layer_types.forgetting(), base._families.forgetting():
+        yield tmp_path
+    base.get_family.cache_clear()
+
+
+def missing(code):
+    """The first package that a block imports and that is not installed, or None."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [one.name for node in nodes if isinstance(node, ast.Import) for one in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    return next((name for name in (name.partition(".")[0] for name in names)
+                 if importlib.util.find_spec(name) is None), None)
+
+
+@pytest.mark.parametrize("page", COMPLETE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page(folder, page):
+    """A page that needs nothing else runs from top to bottom, up to a package that is not installed."""
+    names = {}
+    for block in blocks_of(page, "python"):
+        if (package := missing(block.code)) is not None:
+            pytest.skip(f"{page.name}:{block.line} and what follows needs {package}, which is not installed")
+        if "safetensors" in block.code:
+            pytest.importorskip("safetensors", reason="safetensors is not installed")
+        run_block(page, block, names)
+
+
+def test_every_page_with_python_is_run():
+    of_pages = {str(page.relative_to(ROOT)) for page in PAGES if blocks_of(page, "python")}
+    assert of_pages - {str(page.relative_to(ROOT)) for page in COMPLETE} == OWN_TESTS
+    assert len(COMPLETE) >= 11
+
+
+def test_blocks_of_networks_and_solvers_are_read():
+    """With the names of fields and messages, each at its place; layers may be a part of a net."""
+    read = 0
+    for page in PAGES:
+        for block in blocks_of(page, "prototxt"):
+            is_solver = re.search(r"^(base_lr|net):", block.code, re.M)
+            text_format.Parse(block.code, md.SolverParameter() if is_solver else md.NetParameter())
+            read += 1
+    assert read >= 7
+
+
+def test_from_a_csv_file_to_predictions_in_under_15_lines():
+    block = next(block for block in blocks_of(ROOT / "docs" / "how_to" / "own_data.md", "python")
+                 if "CSVDataset" in block.code)
+    assert len([line for line in block.code.split("\n") if line.strip()]) < 15 and "eval()" in block.code
 
 
 def test_python_api(folder):
@@ -72,41 +85,11 @@ def test_python_api(folder):
     assert sorted(os.listdir()) == ["model.npz", "net.prototxt", "twin.caffemodel"]
 
 
-def test_the_table_for_who_comes_from_pytorch(folder):
-    """What stands in its column "here" is there, and what is an expression can be evaluated."""
-    text = (ROOT / "docs" / "python_api.md").read_text().split("## Coming from PyTorch")[1]
-    rows = [re.findall(r"`([^`]+)`", line.split(" | ")[1]) for line in text.splitlines()
-            if line.startswith("| `")]
-    assert len(rows) >= 40
-    rng = np.random.default_rng(0)
-    x = md.Tensor(rng.uniform(1, 2, (2, 6)).astype("f"), requires_grad=True)
-    model = nn.Sequential(nn.Linear(6, 4)).to("cpu")
-    names = {"md": md, "np": np, "nn": nn, "optim": optim, "F": md.functions, "rng": rng, "data": [1.0, 2.0],
-             "x": x, "y": x * 2, "rows": np.arange(2), "i": np.array([1, 0]), "shape": (2, 3),
-             "ps": model.parameters(), "f": "model.npz", "device": "cpu", "d": [1.0, 2.0],
-             "o": optim.SGD(model.parameters(), lr=0.1), "max_lr": 0.5, "max_iter": 10,
-             "net": model.net_for(x), "state": md.to_torch_state_dict(model.net_for(x)),
-             "DataLoader": lambda seed: md.data.DataLoader([1.0], 1, seed=seed)}
-    md.functions.mse_loss(model(x), np.zeros((2, 4), "f")).backward()
-    evaluated = 0
-    for snippet in (snippet for row in rows for snippet in row):
-        if snippet in NO_CODE:
-            continue
-        for statement in ast.parse(snippet.replace("workers=4", "batch_size=1, workers=4")).body:
-            exec(ast.unparse(statement), {**names, "model": copy.deepcopy(model), "m": copy.deepcopy(model)})
-            evaluated += 1
-    assert evaluated > 40
-
-
-# What stands for something else in the table, or takes a GPU or the package onnx.
-NO_CODE = ("out, (h, c) = lstm(x, state=(h, c))", "x.broadcast_to(3, 4)", 'model.to(precision="float16")',
-           "md.export_onnx(model.eval().net_for(x), path)")
-
-
 def test_pages_are_read_as_they_should_be():
     page = ("a\n```python\nx = 2\nx * 3    # -> 6\nprint(x)\n```\n```\n2\n```\n```sh\nls\n```\n"
-            "```python\nx\n```\n")
-    assert blocks(page) == [[3, "x = 2\nx * 3    # -> 6\nprint(x)\n", "2\n"], [14, "x\n", None]]
+            "```python\nx\n```\n\n```\n3\n```\n")
+    assert blocks(page) == [Block("python", 3, "x = 2\nx * 3    # -> 6\nprint(x)\n", "2\n"),
+                            Block("sh", 11, "ls\n"), Block("python", 14, "x\n"), Block("", 18, "3\n")]
     assert run("page", "y = 1\ny + 1  # -> 2\n", 1, {}) == 1
     with pytest.raises(AssertionError, match="page:4"):
         run("page", "y = 1\ny + 1  # -> 3\n", 3, {})
@@ -157,3 +140,78 @@ def test_readme(folder):
     run_page(ROOT / "README.md", names)
     assert names["solver"].iteration == 100 and len(names["text"]) == 200
     assert set(names["out"]) == {"loss"} and names["sure"] is not None
+
+
+# -- pages that speak of files -------------------------------------------------------------------------------
+IMAGES = """
+layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "fc" type: "InnerProduct" bottom: "conv1" top: "fc"
+        inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
+"""
+TRAIN_IMAGES = """
+layer { name: "in" type: "DummyData" top: "data" top: "label" dummy_data_param {
+        shape { dim: 2 dim: 3 dim: 8 dim: 8 } shape { dim: 2 } data_filler { type: "gaussian" }
+        data_filler { value: 1 } } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "fc" type: "InnerProduct" bottom: "conv1" top: "fc"
+        inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }
+"""
+SOLVER = 'net: "train.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 2 random_seed: 1\n'
+
+
+def test_pycaffe(folder):
+    image = pytest.importorskip("PIL.Image", reason="Pillow (the extra `images`) reads cat.jpg")
+    image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3)).save("cat.jpg")
+    (folder / "deploy.prototxt").write_text(IMAGES)
+    (folder / "train.prototxt").write_text(TRAIN_IMAGES)
+    (folder / "solver.prototxt").write_text(
+        SOLVER + 'test_iter: 1 test_interval: 100 test_net: "train.prototxt" test_initialization: false')
+    md.Net.from_file("deploy.prototxt").save("weights.caffemodel")
+    allowed, names = allow_python(False), {}
+    try:
+        run_page(ROOT / "docs" / "coming_from_caffe.md", names)
+    finally:
+        allow_python(allowed)
+    assert names["solver"].iter == 100
+
+
+def test_export(folder):
+    onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("safetensors", reason="the extra `safetensors` is not installed")
+    (folder / "train_val.prototxt").write_text(IMAGES)
+    md.Net.from_file("train_val.prototxt", seed=1).save("weights.safetensors")
+    module = torch.nn.ModuleDict({"conv": torch.nn.Conv2d(3, 4, 3), "fc": torch.nn.Linear(144, 5)})
+    names = {"module": module, "torch": torch}
+    names["state"] = {name.replace("conv", "features.0"): value
+                      for name, value in module.state_dict().items()}
+    first, own_operator, both_ways = blocks_of(ROOT / "docs" / "export.md", "python")
+    page = ROOT / "docs" / "export.md"
+    run_block(page, first, names)
+    assert onnx.load("net.onnx").graph.output[0].name == "prob" and (folder / "other.safetensors").is_file()
+    with writer._writers.forgetting():
+        run_block(page, own_operator, {})
+    del module["conv"]
+    module["conv1"] = torch.nn.Conv2d(3, 4, 3)
+    run_block(page, both_ways, names)
+    assert np.array_equal(module["fc"].weight.detach().numpy(), names["net"].params["fc"]["weight"].data)
+
+
+def test_a_program_of_several_ranks(folder):
+    pytest.importorskip("mpi4py", reason="the extra `mpi` is not installed")
+    block, = blocks_of(ROOT / "docs" / "how_to" / "several_machines.md", "python")
+    (folder / "program.py").write_text(block.code)
+    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if mpiexec is None:
+        pytest.skip("there is no mpiexec")
+    done = subprocess.run([mpiexec, "-n", "2", sys.executable, "-m", "mpi4py", "program.py"],
+                          capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    ranks = re.findall(r"rank (\d) of 2: (\S+)", done.stdout)
+    assert sorted(rank for rank, _ in ranks) == ["0", "1"] and len({value for _, value in ranks}) == 1
