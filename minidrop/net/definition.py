@@ -1,4 +1,4 @@
-"""Definition: the description of a net that its file of weights carries, and nets made of such a file alone."""
+"""The definition of a net that its file of weights carries: how it is written, and what is refused in one."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def read_definition(path: str | os.PathLike) -> tuple[NetConfig, str]:
         attrs = {}
     text = attrs.get(DEPLOY, "")
     if not text:
-        raise SnapshotError(f"{path}: holds weights, but not the definition of their net, which snapshots and "
-                            f"the .h5 and .safetensors files of Net.save have; {_remedy(path)}")
+        raise SnapshotError(f"{path}: holds weights, but not the definition of their net, which snapshots "
+                            f"and the .h5 and .safetensors files of Net.save have; {_remedy(path)}")
     if len(text) > MAX_BYTES:
         raise SnapshotError(f"{path}: its definition is larger than {MAX_BYTES >> 20} MiB; {_remedy(path)}")
     config = parse_net(text, f"{path}: {DEPLOY}")

@@ -132,7 +132,7 @@ def test_modules_are_nets():
     assert found.predict(x).tobytes() == wanted.tobytes()
     odd = md.nn.Sequential(md.nn.Linear(6, 4), md.nn.Lambda(lambda x: x * 2))
     odd.net_for(x).save("odd.h5")
-    with pytest.raises(ConfigError, match="odd.h5: deploy:.*Lambda runs a Python function, which no file can"):
+    with pytest.raises(ConfigError, match="odd.h5: deploy:.*which no file can hold"):
         md.load("odd.h5", device="cpu")
 
 
@@ -199,8 +199,8 @@ def test_a_caffemodel_and_no_file():
 
 
 BODY = NET[NET.index('layer { name: "ip1"'):]
-INPUT = 'layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 dim: 12 } ' \
-        'shape { dim: 4 } } %s }\n'
+INPUT = 'layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 dim: 12 }' \
+        ' shape { dim: 4 } } %s }\n'
 HOSTILE = {
     "reads data": 'layer { name: "data" type: "HDF5Data" top: "data" top: "label" '
                   'hdf5_data_param { source: "/etc/passwd" batch_size: 4 } }\n' + BODY,
