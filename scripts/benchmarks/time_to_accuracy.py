@@ -169,13 +169,12 @@ def picture(curves):
     for i, (name, curve) in enumerate(curves.items()):
         shown = [(x_of(seconds), y_of(100 * accuracy)) for _, seconds, accuracy in curve
                  if 100 * accuracy >= low]
-        row, column = divmod(i, 2)
-        x, y = 14 + 232 * column, floor + 62 + 22 * row
+        x, y = left, floor + 62 + 22 * i
         kind = f"c{i % 6}" + " dashed" * ("Dropout" in name)
-        parts += [element("polyline", points=" ".join(f"{x},{y}" for x, y in shown), class_=kind),
+        parts += [element("polyline", points=" ".join(f"{a},{b}" for a, b in shown), class_=kind),
                   element("polyline", points=f"{x},{y} {x + 30},{y}", class_=kind),
                   element("text", f"{name} ({100 * curve[-1][2]:.2f} %)", x=x + 38, y=y + 5)]
-    height = floor + 62 + 22 * ((len(curves) + 1) // 2)
+    height = floor + 52 + 22 * len(curves)
     return element("svg", *parts, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height}",
                    role="img") + "\n"
 
