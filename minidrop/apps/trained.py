@@ -46,9 +46,9 @@ def load(path: str | os.PathLike, phase: str = "TEST", device: Any = "auto", dty
     Example: md.load("runs/mnist/snapshots/mnist_iter_10000.h5").predict(images)
     """
     config, saved = read_definition(path)
-    options = {"phase": phase, "device": device, "dtype": dtype or saved, "seed": seed,
-               "precision": precision}
-    empty = Net(config, **{**options, "fills": False})
+    options: dict[str, Any] = {"phase": phase, "device": device, "dtype": dtype or saved, "seed": seed,
+                               "precision": precision}
+    empty = Net(config, fills=False, **options)
     try:
         check_size(path, empty)
     finally:

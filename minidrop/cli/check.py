@@ -35,7 +35,8 @@ def check(context: Any, files: tuple[str, ...], phase: Any, as_json: bool, overr
 
     A solver file is checked together with the networks that it names. Nothing is trained.
     """
-    wrong, found = 0, []
+    wrong = 0
+    found: list[dict[str, Any]] = []
     for path in files:
         nets: list[tuple[str, Net]] = []
         lines: list[str] = []
