@@ -7,6 +7,7 @@ from minidrop import data, functions, nn, optim
 from minidrop.apps.generation import TextModel
 from minidrop.apps.onnx import export_onnx
 from minidrop.apps.tagging import Tagger
+from minidrop.apps.trained import load
 from minidrop.apps.translation import Translator
 from minidrop.apps.uncertainty import evaluate_monte_carlo, monte_carlo
 from minidrop.autograd import Function, Parameter, Tensor, check_gradients, no_grad
@@ -43,7 +44,7 @@ __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "EMA", "Earl
            "NonFiniteError", "ParallelError", "Parameter", "PlaceError", "ShapeError", "SnapshotError",
            "Solver", "SolverParameter", "StopTraining", "Tagger", "Tensor", "TensorError", "TextModel",
            "Translator", "__version__", "check_gradients", "data", "evaluate_monte_carlo", "export_onnx",
-           "find_learning_rate", "from_torch_state_dict", "functions", "grad_check", "load_weights",
+           "find_learning_rate", "from_torch_state_dict", "functions", "grad_check", "load", "load_weights",
            "monte_carlo", "nn", "no_grad", "optim", "register_layer", "register_pattern", "tensor", "threads",
            "to_torch_state_dict"]
 

@@ -16,7 +16,7 @@ LEFTOVER_AGE = 600          # seconds without a write, after which nobody writes
 # Of a length of its own: a name that the folder can hold must not fail for that of its temporary file.
 _TEMPORARY = re.compile(r"\.minidrop-[0-9a-f]{16}\.part|\..+\.h5\.\d+\.part")       # and those of old
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
-_unfinished: set[Path] = set()
+_unfinished: dict[Path, Path] = {}       # {temporary file or folder: what it is to replace}
 
 
 def check_output(path: str | os.PathLike) -> None:
@@ -42,7 +42,7 @@ def replacing(path: str | os.PathLike) -> Iterator[FileIO]:
     """
     path = Path(path)
     temporary = path.with_name(f".minidrop-{secrets.token_hex(8)}.part")
-    _unfinished.add(temporary)
+    _unfinished[temporary] = path
     try:
         check_output(path)
         with open(temporary, "x+b", buffering=0, opener=_without_links) as file:    # x: nothing that is there
@@ -55,7 +55,7 @@ def replacing(path: str | os.PathLike) -> Iterator[FileIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
-        _unfinished.discard(temporary)
+        _unfinished.pop(temporary, None)
 
 
 def replace(path: str | os.PathLike, content: bytes | str) -> None:
@@ -73,7 +73,7 @@ def making_folder(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".minidrop-{secrets.token_hex(8)}.part")
-    _unfinished.add(temporary)
+    _unfinished[temporary] = path
     try:
         _check_new(path)
         os.mkdir(temporary)
@@ -86,7 +86,7 @@ def making_folder(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        _unfinished.discard(temporary)
+        _unfinished.pop(temporary, None)
 
 
 def open_regular(path: str | os.PathLike) -> BufferedReader:
@@ -148,11 +148,16 @@ def sweep(folder: str | os.PathLike, age: float = LEFTOVER_AGE) -> list[Path]:
     return deleted
 
 
-def abandon() -> None:
-    """Delete the temporary files and folders of this process, which is about to end without an exception."""
-    for path in tuple(_unfinished):
+def abandon() -> list[Path]:
+    """Delete the temporary files and folders of this process, which is about to end without an exception.
+
+    Returns the files and folders that they were to become.
+    """
+    lost = dict(_unfinished)
+    for path in lost:
         with suppress(OSError):
             _delete(path)
+    return list(lost.values())
 
 
 def _check_new(path):

@@ -11,8 +11,9 @@ from minidrop.apps.markup import Markup, element, joined
 
 MOST_POINTS = 2000          # of a curve; of more the extremes of each stretch are drawn
 MOST_MARKS = 200            # points of a curve that a pointer can read
+_FAR = 5                    # times the value that a curve begins with
 _WIDTH, _HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 26, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 26, 12, 46
 _HUES = (211, 22, 150, 285, 340, 50)    # far apart for most eyes; of more runs each is 137.5 degrees further
 
 
@@ -30,9 +31,13 @@ def chart(title: str, series: Sequence[Series], log_scale: bool = False) -> Mark
     """Return a figure of curves over the iterations, with its legend.
 
     log_scale: of values; those that have no logarithm are left out. A line has a gap where values are not
-    finite. What is left out, or thinned, is said below.
+    finite, and on a linear scale where they are far above what all curves began with, as where a training
+    diverges: the others would be one flat line. What is left out, or thinned, is said below.
     """
     shown = [_visible(one.points, log_scale) for one in series]
+    most = math.inf if log_scale else _greatest(shown)
+    beyond = [sum(y > most for _, y in points) for points in shown]
+    shown = [[(x, math.nan if y > most else y) for x, y in points] for points in shown]
     finite = [point for points in shown for point in points if math.isfinite(point[1])]
     head = element("h3", title + " (log scale)" * log_scale)
     if not finite:
@@ -62,8 +67,8 @@ def chart(title: str, series: Sequence[Series], log_scale: bool = False) -> Mark
     parts.append(element("text", "iteration", x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 19, class_="x"))
     for one, points in zip(series, shown, strict=True):
         parts.append(_curve(title, one, thinned(points, MOST_POINTS), place_x, y_of))
-    notes = [note for one, points in zip(series, shown, strict=True)
-             if (note := _note(one, points, len(series) > 1))]
+    notes = [note for one, points, above in zip(series, shown, beyond, strict=True)
+             if (note := _note(one, points, above, most, len(series) > 1))]
     return element("figure", head,
                    element("svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img",
                            class_=f"d{max(one.dash for one in series)}"),
@@ -111,6 +116,14 @@ def thinned(points: Points, most: int) -> Points:
     return [points[k] for k in sorted(chosen)]
 
 
+def _greatest(curves):
+    """Return the value up to which a linear scale shows curves: where some rise far above all beginnings."""
+    known = [[y for _, y in points if math.isfinite(y)] for points in curves]
+    most = _FAR * max((values[0] for values in known if values), default=0.0)
+    below = sum(y <= most for values in known for y in values)
+    return most if 2 * below >= sum(map(len, known)) else math.inf      # else they rise from about 0
+
+
 def _visible(points, log_scale):
     """Return points with nan for what the scale cannot show."""
     return [(x, y if math.isfinite(y) and (y > 0 or not log_scale) else math.nan) for x, y in points]
@@ -148,17 +161,23 @@ def hue(number: int) -> float:
 
 
 def _legend(one):
-    last = next((y for _, y in reversed(one.points) if math.isfinite(y)), None)
+    last = next(((x, y) for x, y in reversed(one.points) if math.isfinite(y)), None)
+    at_end = bool(one.points) and math.isfinite(one.points[-1][1])
+    said = "" if last is None else (f": {last[1]:.4g} at the end" if at_end else
+                                    f": {last[1]:.4g} at {last[0]:.12g}, not finite at the end")
     swatch = element("svg", element("g", element("polyline", points="1,6 27,6"),
                                     class_=f"curve dash{one.dash % 4}", style=f"--hue:{hue(one.colour)}"),
                      viewBox="0 0 28 12", class_="swatch", aria_hidden="true")
-    return element("li", swatch, one.label + (f": {last:.4g} at the end" if last is not None else ""))
+    return element("li", swatch, one.label + said)
 
 
-def _note(one, points, named):
-    """Return what is not drawn of a curve, "" for nothing."""
-    gaps = sum(not math.isfinite(y) for _, y in points)
+def _note(one, points, above, most, named):
+    """Return what is not drawn of a curve, "" for nothing; above: how many values are greater than `most`."""
+    gaps = sum(not math.isfinite(y) for _, y in points) - above
     parts = [f"left out: {gaps} of {len(points)} values (not finite, or without a logarithm)"] * bool(gaps)
+    if above:
+        parts.append(f"{above} of {len(points)} values are above {most:.4g}, {_FAR} times where the "
+                     f"curves began, and left out; a log scale shows them")
     if len(points) > MOST_POINTS:
         parts.append(f"of {len(points)} values the extremes of {MOST_POINTS // 4} stretches are drawn")
     return (f"{one.label}: " if named and parts else "") + "; ".join(parts)

@@ -33,7 +33,8 @@ class TextModel:
     gives the same text more slowly.
 
     `net` is the net, `vocabulary` maps tokens to indices, `sentences` says whether every <eos> begins a new
-    sequence, as in the batches that such a model is trained on. Raises ConfigError if the net is not such a
+    sequence, as in the batches that such a model is trained on. `described` is the description with the
+    TextData layer, number `text` of its layers. Raises ConfigError if the net is not such a
     model, SnapshotError if the weights do not fit, DataError if the text of the vocabulary is missing.
     """
 
@@ -47,6 +48,7 @@ class TextModel:
         self.sentences = layer.text_data_param.sentences
         self.vocabulary = vocabulary_of(config, index)
         self.context = context_of(source, config, index, level, stages)
+        self.described, self.text = config, index
         self.cache = cache or not self.context
         self._steps = 1 if self.cache else self.context
         config, self._scores, self._axis = for_steps(config, index, self._steps,

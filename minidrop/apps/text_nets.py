@@ -7,7 +7,7 @@ from minidrop.config import minidrop_pb2 as pb
 from minidrop.data import Vocabulary
 from minidrop.errors import ConfigError, DataError
 from minidrop.layers import DataLayer, layer_class
-from minidrop.net.deploy import apart_from_labels, class_of, described, input_layer
+from minidrop.net.deploy import apart_from_labels, class_of, described, feeds, input_layer
 
 # The first of these that the net has says which blob holds the scores, and on which axis.
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
@@ -29,6 +29,16 @@ def with_text(config: NetConfig, level: int, stages: Any) -> NetConfig:
             return filtered
     raise ConfigError(f"{config.where()}: the net has no TextData layer in phase TEST or TRAIN; generating "
                       f"text needs its vocabulary")
+
+
+def text_kind(source: NetConfig, level: int, stages: Any) -> str:
+    """Return the type of the layer that reads text in phase TEST, or where that reads no data, in TRAIN; ""
+    where none does."""
+    for phase in (pb.TEST, pb.TRAIN):
+        layers = filter_state(source, phase, level, stages).message.layer
+        if feeding := [layer for layer in layers if feeds(layer)]:
+            return next((layer.type for layer in feeding if _reads_text(layer)), "")
+    return ""
 
 
 def _reads_text(layer):
@@ -82,15 +92,16 @@ def context_of(source: NetConfig, config: NetConfig, index: int, level: int = 0,
     return min(steps, longest or steps)
 
 
-def for_steps(config: NetConfig, index: int, steps: int, context: int = 0) -> tuple[NetConfig, str, int]:
-    """Return (NetConfig for generation, name of the blob of scores, its axis of classes).
+def for_steps(config: NetConfig, index: int, steps: int, context: int = 0,
+              streams: int = 1) -> tuple[NetConfig, str, int]:
+    """Return (NetConfig of a language model in use, name of the blob of scores, its axis of classes).
 
-    An Input layer of `steps` steps of one stream replaces the TextData layer `index`, and what reads its
-    labels is removed. With a `context` the net goes on from batch to batch for so many steps.
+    An Input layer of `steps` steps of `streams` streams replaces the TextData layer `index`, and what reads
+    its labels is removed. With a `context` the net goes on from batch to batch for so many steps.
     """
     layers = config.message.layer
     text = layers[index]
-    fed, labels = input_layer(text.name, [text.top[0], *text.top[2:]], (steps, 1)), {text.top[1]}
+    fed, labels = input_layer(text.name, [text.top[0], *text.top[2:]], (steps, streams)), {text.top[1]}
     kept, judging = apart_from_labels(layers, labels)
     judges = [layers[i] for name in JUDGES for i in judging if layers[i].type == name
               and layers[i].bottom[0] not in labels]

@@ -18,7 +18,7 @@ from minidrop.cli.check import check
 from minidrop.cli.classify import classify_command
 from minidrop.cli.compare import compare
 from minidrop.cli.compute_image_mean import compute_image_mean
-from minidrop.cli.console import console
+from minidrop.cli.console import console, visible_name
 from minidrop.cli.convert_data_sets import (
     convert_cifar_data,
     convert_mnist_data,
@@ -156,6 +156,8 @@ def run(arguments: list[str]) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `arguments`, by default those of this process, and exit."""
+    if arguments is None and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, leave)
     if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
         # Python takes its handlers back before it takes modules apart: an impatient Ctrl-C would kill it.
@@ -164,16 +166,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def leave(number: int, frame: Any) -> None:
-    """Signal handler that ends the process at once, with exit code 128 + N.
+    """Signal handler that ends the process at once, with exit code 128 + N, and says so in one line.
 
-    It raises no exception: that could happen anywhere, such as in a callback or a destructor, where Python
-    prints and ignores it, or inside a library that converts it into another one.
+    Files that are not finished are deleted, and named; those that they were to replace stay. It raises no
+    exception: that could happen anywhere, such as in a callback or a destructor, where Python prints and
+    ignores it, or inside a library that converts it into another one.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):       # the signal may have interrupted a write to it
             stream.flush()
-    abandon()
-    with suppress(Exception):
-        if sys.stderr.isatty():
-            os.write(2, b"\n")          # after a bar and the ^C that the terminal shows
+    names = ", ".join(visible_name(str(path)) for path in abandon())
+    line = f"stopped by {signal.Signals(number).name}" + (f"; not written: {names}" if names else "")
+    with suppress(Exception):           # a line end first, after a bar and the ^C that a terminal shows
+        os.write(2, f"{chr(10) * sys.stderr.isatty()}{line}\n".encode("utf-8", "backslashreplace"))
     os._exit(128 + number)

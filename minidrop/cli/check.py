@@ -8,6 +8,7 @@ from minidrop.apps.summary import summarise
 from minidrop.cli.console import echo
 from minidrop.cli.net_table import drop_lines, layer_table
 from minidrop.cli.options import Command, ignore_unknown_option, net_options, stated
+from minidrop.cli.values import print_json
 from minidrop.config import NetParameter, SolverParameter, load_net, load_solver
 from minidrop.config.load import read_text
 from minidrop.config.source_map import scan
@@ -24,17 +25,21 @@ PHASES = ("TRAIN", "TEST")
 @click.argument("files", nargs=-1, required=True, metavar="MODEL_OR_SOLVER...")
 @click.option("--phase", type=click.Choice(PHASES, case_sensitive=False),
               help="Look at one phase of a network file only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: of each file its mistakes, or its nets.")
 @net_options
 @ignore_unknown_option
 @click.pass_context
-def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dropout: str | None, level: int,
-          stages: list, ignore_unknown: bool) -> None:
+def check(context: Any, files: tuple[str, ...], phase: Any, as_json: bool, overrides: tuple,
+          dropout: str | None, level: int, stages: list, ignore_unknown: bool) -> None:
     """Report all mistakes of files, or show shapes, parameters and costs.
 
     A solver file is checked together with the networks that it names. Nothing is trained.
     """
     wrong = 0
+    found: list[dict[str, Any]] = []
     for path in files:
+        nets: list[tuple[str, Net]] = []
+        lines: list[str] = []
         try:
             nets = _nets(path, phase, overrides, dropout, level, stages, ignore_unknown)
         except MinidropError as error:
@@ -42,10 +47,14 @@ def check(context: Any, files: tuple[str, ...], phase: Any, overrides: tuple, dr
             hidden = getattr(error, "hidden", 0)
             wrong += len(lines) + (hidden and hidden - 1)       # the last line counts the hidden ones
             echo("\n".join(f"error: {line}" for line in lines), err=True)
-            continue
+        found.append({"file": path, "mistakes": lines,
+                      "nets": [{"title": title, **_facts(net)} for title, net in nets if as_json]})
         for title, net in nets:
-            echo("\n".join([f"{path}: {title}", *_report(net), ""]))
+            if not as_json:
+                echo("\n".join([f"{path}: {title}", *_report(net), ""]))
             net.close()
+    if as_json:
+        print_json(found)
     if wrong:
         echo(f"{wrong} mistake{'s' * (wrong != 1)}", err=True)
         context.exit(1)
@@ -93,6 +102,14 @@ def _is_solver(path):
     score = {kind: sum(name in kind.DESCRIPTOR.fields_by_name for name in names)
              for kind in (SolverParameter, NetParameter)}
     return score[SolverParameter] > score[NetParameter]
+
+
+def _facts(net):
+    """Return what `_report` says, as plain values."""
+    plan = (*net.plan.lines(), *(reshuffle.line for reshuffle in net.reshuffles))
+    return {**summarise(net).as_dict(), "plan": list(plan) if net.phase == "TRAIN" else [],
+            "vocabularies": {name: len(layer.vocabulary) for name, layer in net.data_layers.items()
+                             if layer.vocabulary is not None}}
 
 
 def _report(net):

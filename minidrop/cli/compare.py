@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,7 +19,7 @@ from minidrop.cli.options import (
     state_options,
 )
 from minidrop.cli.progress import wants_bar
-from minidrop.cli.values import number
+from minidrop.cli.values import number, print_json
 from minidrop.config import load_solver
 from minidrop.solver import Solver
 from minidrop.solver.signals import StopSignals
@@ -89,7 +88,10 @@ def compare(solver_file: str, kinds: list[str], seeds: int, iterations: int | No
         echo(f"stopped by {signals.stop_requested}; {kept}", err=True)
         raise click.exceptions.Exit(signals.exit_code)
     result = {"solver": solver_file, **comparison.result(metric)}
-    echo(json.dumps(result, indent=1) if as_json else table(result))
+    if as_json:
+        print_json(result)
+    else:
+        echo(table(result))
 
 
 def table(result: dict[str, Any]) -> str:

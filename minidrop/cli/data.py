@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 
 from minidrop.cli.console import echo, informed, visible_name
 from minidrop.cli.options import Command
+from minidrop.cli.values import print_json
 from minidrop.data.data_sets import TITLES
 from minidrop.data.prepare import is_there, prepare
 from minidrop.data.sources import DATA_SETS, cache_dir
@@ -61,7 +61,7 @@ def _list(folder, as_json):
     found = [{"name": name, "what": what, "download_mb": size, "folder": str(place / name),
               "is_there": is_there(name, place)} for name, (what, size) in TITLES.items()]
     if as_json:
-        echo(json.dumps(found, indent=1))
+        print_json(found)
         return
     width = max(map(len, TITLES))
     longest = max(len(one["what"]) for one in found)

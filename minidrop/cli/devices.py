@@ -2,6 +2,7 @@
 
 import os
 import platform
+from dataclasses import asdict
 
 import click
 import numpy as np
@@ -10,6 +11,7 @@ from minidrop.backend import get_backend
 from minidrop.cli.console import echo
 from minidrop.cli.options import Command
 from minidrop.cli.ranks import launched
+from minidrop.cli.values import print_json
 from minidrop.errors import BackendError
 from minidrop.solver.ranks import Ranks
 
@@ -17,12 +19,15 @@ from minidrop.solver.ranks import Ranks
 @click.command(cls=Command)
 @click.option("--gpu", metavar="N|N,N|all", help="Only these GPUs. [default: all]")
 @click.option("--mpi", is_flag=True, help="The processes that a launcher such as mpiexec started together.")
-def devices(gpu: str | None, mpi: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def devices(gpu: str | None, mpi: bool, as_json: bool) -> None:
     """List the devices, and say what a GPU still needs.
 
     Each can be named to --device: cpu, cuda:0, cuda:1 and so on. device_query is another name for this.
     """
     if mpi:
+        if as_json:
+            raise click.UsageError("--json is for the devices of this machine; leave out --mpi")
         _show_ranks()
         return
     wanted = None if gpu in (None, "all") else str(gpu).split(",")
@@ -31,13 +36,21 @@ def devices(gpu: str | None, mpi: bool) -> None:
     from minidrop.backend.cuda.facts import cuda_facts  # loads CuPy
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    echo(f"{get_backend('cpu').describe()}, {_blas()}, {cores} core{'s' * (cores != 1)}")
+    cpu, blas = get_backend("cpu").describe(), _blas()
     facts = cuda_facts()
     here = [device.index for device in facts.devices]
     named = here if wanted is None else [int(number) for number in wanted]
-    for line in facts.lines():
-        if not line.startswith("cuda:") or int(line[5:].partition(" ")[0]) in named:
-            echo(line)
+    if as_json:
+        print_json({"cpu": {"device": "cpu", "description": cpu, "blas": blas, "cores": cores},
+                    "gpus": [{"device": f"cuda:{one.index}", **asdict(one)} for one in facts.devices
+                             if one.index in named],
+                    "cuda": {name: value for name, value in asdict(facts).items() if name != "devices"},
+                    "advice": facts.advice()})
+    else:
+        echo(f"{cpu}, {blas}, {cores} core{'s' * (cores != 1)}")
+        for line in facts.lines():
+            if not line.startswith("cuda:") or int(line[5:].partition(" ")[0]) in named:
+                echo(line)
     if missing := [number for number in named if number not in here]:
         raise BackendError(f"there is no GPU {missing[0]} here (GPUs: {', '.join(map(str, here)) or 'none'})")
 

@@ -1,6 +1,5 @@
 """minidrop find_lr: sweeps the learning rate, and suggests one to begin with."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +18,7 @@ from minidrop.cli.options import (
     weights_option,
 )
 from minidrop.cli.plots import check_picture, draw_learning_rates
+from minidrop.cli.values import print_json
 from minidrop.config import load_solver
 from minidrop.optim.learning_rates import LEAST_ITERATIONS, find_learning_rate
 from minidrop.solver import Solver
@@ -63,8 +63,11 @@ def find_lr(solver: Any, lowest: float, highest: float, iterations: int, plot: s
         made.close()
     if plot:
         draw_learning_rates(plot, found, str(solver))
-    echo(json.dumps(asdict(found), indent=1) if as_json else _table(found))
-    if plot and not as_json:
+    if as_json:
+        print_json(asdict(found))
+        return
+    echo(_table(found))
+    if plot:
         echo(f"wrote {visible_name(plot)}")
 
 

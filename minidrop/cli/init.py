@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import textwrap
@@ -13,6 +12,7 @@ import click
 from minidrop.apps.models import copy_model, find_model, known_models
 from minidrop.cli.console import echo, visible_name
 from minidrop.cli.options import Command
+from minidrop.cli.values import print_json
 
 
 @click.command(cls=Command)
@@ -34,8 +34,8 @@ def init(name: str | None, folder: Path | None, force: bool, as_json: bool) -> N
     folder = folder or Path(model.name)
     paths = copy_model(model, folder, force)
     if as_json:
-        echo(json.dumps({"model": model.name, "files": [str(path) for path in paths],
-                         "data_sets": model.data_sets}, indent=1))
+        print_json({"model": model.name, "files": [str(path) for path in paths],
+                    "data_sets": model.data_sets})
         return
     for path in paths:
         echo(f"wrote {visible_name(str(path))}")
@@ -48,8 +48,8 @@ def init(name: str | None, folder: Path | None, force: bool, as_json: bool) -> N
 
 def _list(models, as_json):
     if as_json:
-        echo(json.dumps([{"name": model.name, "title": model.title, "data_sets": model.data_sets,
-                          "files": [file.name for file in model.files]} for model in models], indent=1))
+        print_json([{"name": model.name, "title": model.title, "data_sets": model.data_sets,
+                     "files": [file.name for file in model.files]} for model in models])
         return
     width, columns = max(len(model.name) for model in models), shutil.get_terminal_size((110, 24)).columns
     room = max(columns, 60) - width - 2

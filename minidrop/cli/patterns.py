@@ -1,6 +1,5 @@
 """minidrop patterns: what the settings of a drop mean for a layer of a given size."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 from minidrop.cli.console import echo
 from minidrop.cli.options import Command
 from minidrop.cli.plots import check_picture, draw_png, text_plots
+from minidrop.cli.values import print_json
 from minidrop.patterns import PatternSettings, get_family, known_families
 from minidrop.patterns.base import GROUPINGS, OWN_SETTINGS, SCALES, SEARCHES, find_family
 from minidrop.patterns.report import first_patterns, report, search_table
@@ -55,14 +55,17 @@ def patterns(rate: float, units: int, inputs: int, family: Any, iterations: int,
     """Show what a pattern does: distribution, rates, sub-models, products left, and real draws."""
     if table:
         rows = search_table(max_period=fields["max_period"])
-        echo(json.dumps(rows, indent=1) if as_json else _search_table(rows))
+        if as_json:
+            print_json(rows)
+        else:
+            echo(_search_table(rows))
         return
     if png:
         check_picture(png)
     wanted = _each_family(PatternSettings(rate, **fields), family)
     reports = {one.family: report(one, units, inputs, iterations, seed, layer) for one in wanted}
     if as_json:
-        echo(json.dumps(reports, indent=1))
+        print_json(reports)
     else:
         for i, one in enumerate(reports.values()):
             echo("\n" * (i > 0) + _table(one) + ("\n\n" + text_plots(one) if plot else ""))

@@ -5,16 +5,22 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import Any
 
 import click
 import numpy as np
 
 from minidrop.apps.classify import read_labels
+from minidrop.apps.generation import TextModel
 from minidrop.apps.prediction import predictor_of, reading_of
 from minidrop.apps.prediction_files import FORMATS, Arrays, Lines, format_of
+from minidrop.apps.scoring import STREAMS as LINES
+from minidrop.apps.scoring import WINDOW, LineScore, LineScorer
+from minidrop.apps.text_nets import text_kind
 from minidrop.cli.console import STREAMS, echo, visible_name
 from minidrop.cli.options import (
     Command,
@@ -28,9 +34,11 @@ from minidrop.cli.options import (
     weights_option,
 )
 from minidrop.cli.progress import wants_bar
+from minidrop.cli.sentences import lines_of_file, lines_of_stdin
+from minidrop.cli.values import number
 from minidrop.data.images import ENCODINGS
 from minidrop.data.record_files import CHANNELS, RecordFile, open_records
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, DataError
 from minidrop.files import replacing
 
 
@@ -78,6 +86,9 @@ def predict(paths: tuple[str, ...], weights: Any, skip_mismatched: bool, ema: bo
     """Predict the records of files with a trained net.
 
     INPUT is a .h5, .npz, .npy, .csv or .tsv file, a .txt list of HDF5 files, an image or a folder of images.
+    Of a language model, whose TextData layer reads text, it is a text, or - for stdin: of each line its
+    tokens, those read as <unk>, the natural logarithm of its probability, and its perplexity are written.
+
     The net is that of phase TEST without what reads labels: records are given to it in place of its data, and
     go through the data layer's transform_param (scale, mean, the crop in the middle). The scores that a
     SoftmaxWithLoss reads are written as probabilities.
@@ -89,6 +100,16 @@ def predict(paths: tuple[str, ...], weights: Any, skip_mismatched: bool, ema: bo
         raise click.UsageError("--classes: an .npz has the numbers of classes; names are for csv and jsonl")
     names = read_labels(classes) if classes else []
     config, settings = trained_net(weights=weights, **options)
+    if text_kind(config, settings["level"], settings["stages"]) == "TextData":
+        for option, value in {"--output": outputs, "--top-k": top_k, "--classes": classes, "--shape": shape,
+                              "--columns": columns != (0, None), "--channels": channels, "--size": size
+                              }.items():
+            if value:
+                raise click.UsageError(f"{option}: the net reads text, and predicts how likely each line is; "
+                                       f"leave it out")
+        model = TextModel(config, weights, skip_mismatched=skip_mismatched, ema=ema, **settings)
+        _score(paths, model, out, kind, batch_size or LINES, progress)
+        return
     predictor = predictor_of(config, weights, outputs, skip_mismatched=skip_mismatched, ema=ema,
                              **settings)
     inputs = predictor.deployed.inputs
@@ -116,6 +137,46 @@ def predict(paths: tuple[str, ...], weights: Any, skip_mismatched: bool, ema: bo
              f"are the records whole?", err=True)
     if out is not None:
         echo(f"{visible_name(out)}: {total} predictions of {', '.join(predictor.deployed.outputs)}")
+
+
+def _score(paths, model, out, kind, streams, progress):
+    """Write the LineScores of the lines of texts; a window of lines is in memory at a time."""
+    scorer = None
+    try:
+        scorer = LineScorer(model, streams)
+        waiting: deque[str] = deque()
+        lines, tokens, total = 0, 0, 0.0
+        window = 1 if "-" in paths and sys.stdin.isatty() else WINDOW * streams
+        with _sink(out, kind, 0, ()) as sink, _bar(None, progress, out, "line") as bar:
+            scores = scorer.scores(_lines(paths, waiting), window)
+            while found := list(islice(scores, window)):
+                sink.add([waiting.popleft() for _ in found], {
+                    "tokens": np.array([score.tokens for score in found]),
+                    "unknown": np.array([score.unknown for score in found]),
+                    "log_probability": np.array([score.log_probability for score in found]),
+                    "perplexity": np.array([score.perplexity for score in found])})
+                lines, tokens = lines + len(found), tokens + sum(score.tokens for score in found)
+                total += sum(score.log_probability for score in found)
+                bar(len(found))
+            if not lines:
+                raise DataError(f"{', '.join(paths)}: expected at least one line of text, got none")
+            sink.close()
+        if out is not None:
+            of_all = LineScore(tokens, 0, total).perplexity
+            echo(f"{visible_name(out)}: {lines} lines of {tokens} tokens, perplexity {number(of_all)}")
+    finally:
+        if scorer is not None:
+            scorer.close()
+        model.close()
+
+
+def _lines(paths, waiting):
+    """Yield the lines of texts, and note in `waiting` what they are called."""
+    for path in paths:
+        lines = (line for _, line in lines_of_stdin()) if path == "-" else lines_of_file(path)
+        for place, line in enumerate(lines, 1):
+            waiting.append(visible_name(str(place) if len(paths) == 1 else f"{path}:{place}"))
+            yield line
 
 
 def _batches(files: list[RecordFile], size: int, records: list) -> Iterator[dict[str, Any]]:
@@ -154,13 +215,13 @@ class _Stdout:
 
 
 @contextmanager
-def _bar(count, progress, out):
+def _bar(count, progress, out, unit="record"):
     """Give a function that is told how many records are done."""
     if not wants_bar(progress if progress is not None or out or not sys.stdout.isatty() else False):
         yield lambda done: None
         return
     from tqdm import tqdm
-    with tqdm(total=count, unit="record", file=STREAMS[True], dynamic_ncols=True) as bar:
+    with tqdm(total=count, unit=unit, file=STREAMS[True], dynamic_ncols=True) as bar:
         yield bar.update
 
 

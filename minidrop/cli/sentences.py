@@ -10,6 +10,7 @@ import click
 
 from minidrop.cli.console import STREAMS
 from minidrop.cli.progress import wants_bar
+from minidrop.data.text import whole_lines
 from minidrop.data.vocabulary import decoded
 from minidrop.errors import DataError
 
@@ -18,6 +19,13 @@ T = TypeVar("T")
 
 progress_option = click.option("--progress/--no-progress", default=None, help="Count the sentences on the "
                                "screen.  [default: on a terminal that does not show the output]")
+
+
+def lines_of_file(path: str) -> Iterator[str]:
+    """Yield the lines of a text, plain or packed. Raises DataError."""
+    for text in whole_lines(path):
+        if text:
+            yield from (line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))
 
 
 def lines_of_stdin() -> Iterator[tuple[int, str]]:

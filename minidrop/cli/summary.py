@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -18,6 +17,7 @@ from minidrop.cli.options import (
     numbers,
     stated,
 )
+from minidrop.cli.values import print_json
 from minidrop.config import load_net
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
@@ -56,7 +56,7 @@ def summary(model: str, phase: str | None, shape: Any, as_json: bool, overrides:
     finally:
         net.close()
     if as_json:
-        echo(json.dumps({"net": model, **found.as_dict()}, indent=1))
+        print_json({"net": model, **found.as_dict()})
         return
     echo(f"{visible_name(model)}: phase {found.phase}, {dtype}, batches of {found.batch}")
     echo("\n".join([*layer_table(found, with_memory=True), *memory_lines(found.memory),

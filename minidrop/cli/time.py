@@ -1,6 +1,5 @@
 """minidrop time: measures a training step by layer, and against the same net with another dropout."""
 
-import json
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +17,7 @@ from minidrop.cli.options import (
     net_options,
     stated,
 )
+from minidrop.cli.values import print_json
 from minidrop.config import SolverConfig, SolverParameter, load_net, load_solver
 from minidrop.data.hdf5_output import discarding
 from minidrop.errors import ConfigError
@@ -88,7 +88,10 @@ def time(solver: Any, model: Any, compare: Any, iterations: int, phase: Any, ove
     if compare:
         first, second = timings.values()
         result["speed_up"] = {"mean": second.mean / first.mean, "median": second.median / first.median}
-    echo(json.dumps(result, indent=1) if as_json else _table(result))
+    if as_json:
+        print_json(result)
+    else:
+        echo(_table(result))
 
 
 def _training(solver, model, ignore_unknown, overrides, dropout, level, stages, device, dtype, precision):

@@ -19,8 +19,7 @@ from minidrop.cli.options import (
     trained_net,
     weights_option,
 )
-from minidrop.cli.sentences import counted, lines_of_stdin, progress_option
-from minidrop.data.text import whole_lines
+from minidrop.cli.sentences import counted, lines_of_file, lines_of_stdin, progress_option
 
 
 @click.command(cls=Command)
@@ -58,13 +57,13 @@ def translate(weights: Any, skip_mismatched: bool, ema: bool, source: str | None
     """Translate sentences, one a line, from stdin to stdout."""
     config, settings = trained_net(weights=weights, **options)
     # Before the work: that it is there, and so are they.
-    references = list(_of_file(reference)) if reference else []
+    references = list(lines_of_file(reference)) if reference else []
     metric = Bleu(bleu_tokenize) if reference else None
     translator = Translator(config, weights, beam, length_penalty, batch_size, max_length, not keep_unknown,
                             skip_mismatched=skip_mismatched, ema=ema, **settings)
     made = []
     try:
-        lines = _of_file(source) if source else (line for _, line in lines_of_stdin())
+        lines = lines_of_file(source) if source else (line for _, line in lines_of_stdin())
         for text in counted(translator.translate(lines), progress):
             if metric is not None:
                 made.append(text)
@@ -73,10 +72,3 @@ def translate(weights: Any, skip_mismatched: bool, ema: bool, source: str | None
         translator.close()
     if metric is not None:
         echo(str(metric.of(made, references)), err=True)
-
-
-def _of_file(path):
-    """Yield the lines of a text, plain or packed."""
-    for text in whole_lines(path):
-        if text:
-            yield from (line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))

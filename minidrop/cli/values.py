@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from minidrop.cli.console import visible_name
+from minidrop.cli.console import echo, visible_name
 
 
 def number(value: Any) -> str:
@@ -17,14 +17,19 @@ def as_text(values: Any) -> str:
     return ", ".join(f"{visible_name(name)} = {number(value)}" for name, value in values.items())
 
 
-def as_json(record: Any) -> str:
-    """Return one line of JSON; NaN and infinities, which JSON lacks, become null."""
-    return json.dumps(_finite(record), allow_nan=False)
+def print_json(record: Any) -> None:
+    """Print JSON to read: what --json gives."""
+    echo(as_json(record, 1))
+
+
+def as_json(record: Any, indent: int | None = None) -> str:
+    """Return JSON, by default in one line; NaN and infinities, which JSON lacks, become null."""
+    return json.dumps(_finite(record), allow_nan=False, indent=indent)
 
 
 def _finite(value):
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

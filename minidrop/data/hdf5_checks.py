@@ -79,6 +79,26 @@ def checked_array(h5: Any, path: Path, name: str) -> Any:
     return dataset
 
 
+def plain_attribute(root: Any, name: str, most: int) -> str | int | float:
+    """Return the attribute `name` of an open file or group: one number, or a text of at most `most` bytes.
+
+    Raises DataError, without the name of the file, for any other kind: texts of variable length lie elsewhere
+    in the file.
+    """
+    import h5py
+
+    attribute = root.attrs.get_id(name)
+    kind = attribute.get_type()
+    text = kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str()
+    if not (text or kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT)) or attribute.shape != ():
+        raise DataError(f"attribute {name!r}: expected one number or text of a fixed length")
+    if attribute.get_storage_size() > most:
+        raise DataError(f"attribute {name!r}: expected at most {most} bytes, got "
+                        f"{attribute.get_storage_size()}")
+    value = root.attrs[name]
+    return bytes(value).decode() if text else value.item()
+
+
 def check_storage(dataset: Any, where: str) -> None:
     """Raise DataError for storage that does not match a dataset's shape, or that needs too much memory.
 

@@ -13,7 +13,8 @@ from minidrop.layers.base import Layer, as_numbers, register_layer
 class Input(Layer):
     """Tops given by the caller: net.forward(data=x, label=y) for one pass, net.set_inputs(label=y) for all.
 
-    Only the batch size may differ from `shape`.
+    Only the batch size may differ from `shape`. A transform_param is for `Net.predict`, which takes records;
+    arrays that are given to `forward` are behind it.
     """
 
     bottoms = (0, 0)

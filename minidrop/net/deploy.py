@@ -13,6 +13,10 @@ from minidrop.layers import DataLayer, Layer, known_layers, layer_class
 
 METRICS = ("Accuracy", "F1", "Perplexity")
 _HEADS = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}   # what a loss computes first
+_USES = {"TextData": "`minidrop predict` (log-probabilities of lines) or `minidrop generate`, in Python "
+                     "md.TextModel",
+         "TaggedTextData": "`minidrop tag`, in Python md.Tagger",
+         "ParallelTextData": "`minidrop translate`, in Python md.Translator"}
 _BATCH = 64             # records, where the description names no number
 
 
@@ -104,14 +108,15 @@ def deployment(source: NetConfig, outputs: Sequence[str] = (), level: int = 0,
     otherwise, as they have applications of their own, and for outputs that are none.
     """
     config = filter_state(source, pb.TEST, level, stages)
-    if not any(_feeds(layer) for layer in config.message.layer):
+    if not any(feeds(layer) for layer in config.message.layer):
         config = filter_state(source, pb.TRAIN, level, stages)
     layers = [(layer, config.origins[i]) for i, layer in enumerate(config.message.layer)]
     for i, (layer, _) in enumerate(layers):
         kind = class_of(layer)
-        if not texts and kind is not None and issubclass(kind, DataLayer) and kind.token_tops:
+        if not texts and kind is not None and issubclass(kind, DataLayer) and (
+                kind.token_tops or layer.type in _USES):
             raise ConfigError(f"{config.where(i)}: layer {layer.name!r} ({layer.type}) reads texts, no "
-                              f"records of numbers; use `minidrop generate`, `translate` or `tag`")
+                              f"records of numbers; use {_USES.get(layer.type, _USES['TextData'])}")
     judged = _judged(layers)
     layers = _with_heads(layers, judged)
     if outputs:
@@ -128,15 +133,15 @@ def deployment(source: NetConfig, outputs: Sequence[str] = (), level: int = 0,
                           f"prediction; name a blob as the output")
     needed = _needed(layers, found)
     given = {top: Given(layer, k == 0 and layer.HasField("transform_param"))
-             for layer, _ in layers if _feeds(layer) for k, top in enumerate(layer.top)
+             for layer, _ in layers if feeds(layer) for k, top in enumerate(layer.top)
              if any(top in other.bottom for other, _ in needed) or top in found}
     if not given:
         raise ConfigError(f"{config.where()}: the net reads no data that could be given to it")
     return Deployment(config, given, found, _batch_size(given.values()),
-                      [pair for pair in needed if not _feeds(pair[0])])
+                      [pair for pair in needed if not feeds(pair[0])])
 
 
-def _feeds(layer):
+def feeds(layer: LayerParameter) -> bool:
     """Whether a layer gives the net records: a data layer, or Input."""
     kind = class_of(layer)
     return layer.type == "Input" or kind is not None and issubclass(kind, DataLayer)

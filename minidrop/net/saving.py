@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from minidrop.config import NetParameter
 from minidrop.errors import SnapshotError
 from minidrop.net.conversion import convert_dropout
+from minidrop.net.definition import definition_of
 from minidrop.snapshot.caffe_file import SAFETENSORS
 from minidrop.snapshot.caffe_writer import write_binary_weights, write_hdf5_weights
 from minidrop.snapshot.safetensors_file import write_safetensors
@@ -31,7 +32,8 @@ def save(net: Net, path: str | os.PathLike, diffs: bool = False, format: str | N
             raise SnapshotError(f"{text}: a .safetensors file has weights alone; write gradients to a "
                                 f".caffemodel")
         write_safetensors(path, {name: parameter.data for name, parameter in net.parameters().items()},
-                          [names for names in net.owners().values() if len(names) > 1], to_host)
+                          [names for names in net.owners().values() if len(names) > 1], to_host,
+                          definition_of(net))
         return
     arrays = {layer: [(p.data, p.dense_grad() if diffs else None) for p in own.values()]
               for layer, own in net.params.items()}
@@ -41,7 +43,7 @@ def save(net: Net, path: str | os.PathLike, diffs: bool = False, format: str | N
         first = {names[0] for names in net.owners().values()}
         owned = {layer: [f"{layer}/{name}" in first for name in own] for layer, own in net.params.items()}
         write_hdf5_weights(path, list(net.layers), arrays, lambda layer, number: owned[layer][number],
-                           to_host)
+                           to_host, definition_of(net))
     else:
         raise SnapshotError(f"{text}: expected a name that ends in .caffemodel, .caffemodel.h5 or "
                             f".safetensors, which chooses the format, or a format")

@@ -79,7 +79,9 @@ class Weights:
         """Write the weights: a .caffemodel or .caffemodel.h5, as Caffe does, or a .safetensors.
 
         format: ".caffemodel", ".h5" or ".safetensors"; None: what the name ends with. A .safetensors file
-        has keys such as ip1.weight, a shared array once; it takes the package safetensors.
+        has keys such as ip1.weight, a shared array once; it takes the package safetensors. An .h5 and a
+        .safetensors file also hold the definition of the net, of which `minidrop.load` makes it again; other
+        readers pass over it.
 
         A .caffemodel also holds the layers, as the net was built. An ApproxDropout or GaussianDropout in it
         is a Dropout, which does the same where nothing is dropped, and a DropConnect an InnerProduct: Caffe

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minidrop.data.binaryproto import Blob
-from minidrop.data.hdf5_checks import check_storage, checked_array, open_hdf5
+from minidrop.data.hdf5_checks import check_storage, checked_array, open_hdf5, plain_attribute
 from minidrop.data.limits import check_unpacked
 from minidrop.data.probe import probe
-from minidrop.errors import SnapshotError
+from minidrop.errors import DataError, SnapshotError
 from minidrop.snapshot.caffe_file import (
     STATE,
     WEIGHTS,
@@ -51,6 +52,23 @@ def read_hdf5_weights(path: str | os.PathLike) -> CaffeWeights:
             reader.read("data", 1)
             return CaffeWeights({layer: dict(sorted(blobs.items())) for layer, blobs in reader.found.items()},
                                 whole=False)
+
+
+def read_hdf5_texts(path: str | os.PathLike, names: Sequence[str], most: int) -> dict[str, str]:
+    """Return those attributes of a .caffemodel.h5 that it has, which are texts of at most `most` bytes.
+
+    Raises SnapshotError.
+    """
+    path = Path(path)
+    with explained(path):
+        _check_kind(path, _WEIGHTS, WEIGHTS)
+        probe([path])
+        with open_hdf5(path) as h5:
+            try:
+                found = {name: plain_attribute(h5, name, most) for name in names if name in h5.attrs}
+            except DataError as error:
+                raise SnapshotError(f"{path}: {error}; get the file again") from None
+    return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
 def read_hdf5_state(path: str | os.PathLike) -> SolverState:

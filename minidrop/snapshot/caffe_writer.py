@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from minidrop.data.wire import BYTES, VARINT, as_key, as_varint
 from minidrop.errors import SnapshotError
 from minidrop.files import write_all
 from minidrop.snapshot.caffe_file import MOST_BYTES, SolverState
-from minidrop.snapshot.writer import replacing_safely
+from minidrop.snapshot.writer import replacing_safely, write_attributes
 
 # Fields of a BlobProto, by the size of a number: (values, gradient).
 _VALUES = {4: (5, 6), 8: (8, 9)}
@@ -54,16 +54,17 @@ def write_binary_weights(path: str | os.PathLike, net: NetParameter, arrays: Arr
 
 def write_hdf5_weights(path: str | os.PathLike, layers: Sequence[str], arrays: Arrays,
                        owned: Callable[[str, int], bool] = lambda layer, number: True,
-                       to_host: Callable = np.asarray) -> None:
+                       to_host: Callable = np.asarray, texts: Mapping[str, str] | None = None) -> None:
     """Write a .caffemodel.h5: /data/LAYER/NUMBER for every layer, and /diff likewise where there are
     gradients.
 
     owned(layer, number): whether the array is written there; a shared one is, as in Caffe, in its first layer
-    alone. Raises SnapshotError.
+    alone. texts: {name: text} of attributes of the file, which Caffe does not look at. Raises SnapshotError.
     """
     path, size = Path(path), sum(values.nbytes for own in arrays.values() for values, _ in own)
 
     def fill(root, disk):
+        write_attributes(root, texts or {})
         for layer in layers:
             try:
                 groups = [root.require_group(f"data/{layer}")]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minidrop.data.hdf5_checks import plain_attribute
 from minidrop.data.hdf5_disk import Disk
 from minidrop.data.probe import probe
 from minidrop.errors import DataError, SnapshotError
@@ -122,20 +123,10 @@ def _read_array(dataset, key, left):
 
 
 def _read_attributes(root, size):
-    import h5py
-
-    attributes = {}
-    for name in root.attrs:
-        attribute = root.attrs.get_id(name)
-        kind = attribute.get_type()
-        text = kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str()
-        if not (text or kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT)) or attribute.shape != ():
-            raise _Refused(f"attribute {name!r}: expected one number or text of a fixed length")
-        if attribute.get_storage_size() > size:
-            raise _Refused(f"attribute {name!r} claims more bytes than the file holds")
-        value = root.attrs[name]
-        attributes[name] = bytes(value).decode() if text else value.item()
-    return attributes
+    try:
+        return {name: plain_attribute(root, name, size) for name in root.attrs}
+    except DataError as error:
+        raise _Refused(str(error)) from None
 
 
 class _Refused(Exception):

@@ -23,14 +23,16 @@ DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 
 
 def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, Any],
-                      shared: Sequence[Sequence[str]] = (), to_host: Callable = np.asarray) -> None:
+                      shared: Sequence[Sequence[str]] = (), to_host: Callable = np.asarray,
+                      texts: Mapping[str, str] | None = None) -> None:
     """Write {"layer/parameter": array} under the keys layer.parameter, float64 as such.
 
     shared: the names of each array that several layers have, that in `arrays` first; they are metadata.
-    Raises SnapshotError, also without the package safetensors.
+    texts: {name: text} of more metadata. Raises SnapshotError, also without the package safetensors.
     """
     package, path = _package(path), Path(path)
-    metadata = {METADATA: json.dumps({"version": VERSION, "shared": [list(names) for names in shared]})}
+    metadata = {METADATA: json.dumps({"version": VERSION, "shared": [list(names) for names in shared],
+                                      **(texts or {})})}
     content = package.numpy.save({_key_of(name): np.array(to_host(array), order="C")
                                   for name, array in arrays.items()}, metadata)
     with replacing_safely(path, len(content), WHAT) as file:
@@ -44,13 +46,25 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], di
     SnapshotError for a file that is damaged, of a later version, or has other keys or numbers; also without
     the package safetensors.
     """
+    def read(file):
+        attributes = _attributes(path, (file.metadata() or {}).get(METADATA))
+        return {_name_of(path, key): _array(path, file, key) for key in file.keys()}, attributes
+    return _read(path, read)
+
+
+def read_safetensors_attributes(path: str | os.PathLike) -> dict[str, str]:
+    """Return the attributes alone, as `read_safetensors` does; no array is read. Raises SnapshotError."""
+    return _read(path, lambda file: _attributes(path, (file.metadata() or {}).get(METADATA)))
+
+
+def _read(path, reader):
+    """Return what reader(open file) gives; whatever the package raises becomes a SnapshotError."""
     package = _package(path)
     with explained(path), open_regular(path, "file of weights"):
         pass
     try:
         with package.safe_open(os.fspath(path), framework="numpy") as file:
-            attributes = _attributes(path, (file.metadata() or {}).get(METADATA))
-            return {_name_of(path, key): _array(path, file, key) for key in file.keys()}, attributes
+            return reader(file)
     except OSError as error:
         raise SnapshotError(f"{path}: cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
@@ -72,7 +86,7 @@ def _package(path):
 
 
 def _attributes(path, text):
-    """Return {"shared": JSON} of the metadata of minidrop, {} without it."""
+    """Return {"shared": JSON} of the metadata of minidrop, with its texts; {} without it."""
     if text is None:
         return {}
     try:
@@ -83,7 +97,8 @@ def _attributes(path, text):
     if version != VERSION:
         raise SnapshotError(f"{path}: expected version {VERSION} of minidrop's weights, got "
                             f"{str(version)[:20]}; use the version of minidrop that wrote it")
-    return {"shared": shared}
+    texts = {name: value for name, value in found.items() if isinstance(value, str)}
+    return {**texts, "shared": shared}
 
 
 def _key_of(name):

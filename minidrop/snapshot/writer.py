@@ -3,11 +3,12 @@
 import errno
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,9 +107,14 @@ def _is_utf8(text):
     return not any("\ud800" <= letter <= "\udfff" for letter in text)  # half a surrogate pair
 
 
-def _fill(snapshot, root, disk):
-    for name, value in snapshot.attrs.items():
+def write_attributes(root: Any, attributes: Mapping[str, str | int | float]) -> None:
+    """Write attributes, numbers and texts, of an open HDF5 file; a text has a fixed length."""
+    for name, value in attributes.items():
         root.attrs.create(name, *_attribute(value))
+
+
+def _fill(snapshot, root, disk):
+    write_attributes(root, snapshot.attrs)
     for key, array in snapshot.arrays.items():
         if disk.error is None:
             root.create_dataset(key, data=array)

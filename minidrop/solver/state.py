@@ -14,6 +14,7 @@ import numpy as np
 from minidrop.config import SolverConfig
 from minidrop.errors import NonFiniteError, SnapshotError, nearest
 from minidrop.net import Net
+from minidrop.net.definition import DEPLOY, definition_of
 from minidrop.net.loading import Paths, paths_of
 from minidrop.net.vocabularies import vocabularies_of, warn_of_other_vocabularies
 from minidrop.snapshot import (
@@ -70,7 +71,7 @@ def write(solver: Solver, path: Path) -> None:
              "rule": solver.settings.type, "dropout": solver.dropout or "",
              "net": str(solver.net.config.message), "solver": str(solver.settings),
              "patterns": drop_record(solver.net), "vocabularies": vocabulary_record(solver.net),
-             "texts": place_record(solver.net)}
+             "texts": place_record(solver.net), DEPLOY: definition_of(_net_in_use(solver))[DEPLOY]}
     if shared := [names for names in solver.net.owners().values() if len(names) > 1]:
         attrs["shared"] = json.dumps(shared)
     if solver.written.run:
@@ -87,6 +88,13 @@ def write(solver: Solver, path: Path) -> None:
     if solver.loss_scale is not None:
         attrs.update(solver.loss_scale.state)
     ranks.at_root(lambda: _write_file(path, Snapshot(arrays, attrs)))
+
+
+def _net_in_use(solver):
+    """Return the net that a snapshot describes: the first that is tested, if its weights are all there."""
+    tested = next(iter(solver.test_nets), None)
+    trained = {name for names in solver.net.owners().values() for name in names}
+    return tested if tested and trained.issuperset(tested.parameters()) else solver.net
 
 
 def _write_file(path, snapshot):

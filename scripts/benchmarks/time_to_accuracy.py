@@ -2,12 +2,14 @@
 """Draw test accuracy against training time on MNIST: PyTorch, ordinary dropout here, and groups of samples.
 
     minidrop data mnist
-    python scripts/benchmarks/time_to_accuracy.py --png time_to_accuracy.png --json time_to_accuracy.json
+    python scripts/benchmarks/time_to_accuracy.py --svg time_to_accuracy.svg --json time_to_accuracy.json
+    python scripts/benchmarks/time_to_accuracy.py --drawn time_to_accuracy.json --svg again.svg
 
 784-h-h-10 with dropout on both hidden layers, models/mnist_mlp's solver: batch 128, a rate that falls to 0,
 momentum, weight decay, clipping. All methods train for the same iterations, one after the other, in short
 stretches that take turns, so that a busy machine slows all alike; tests are not timed. Prints for each method
-the seconds to some accuracies and the last accuracy. Nothing else may run meanwhile.
+the seconds to some accuracies and the last accuracy. Nothing else may run meanwhile. With --drawn it measures
+nothing: it takes the curves that a run has written with --json.
 """
 
 import json
@@ -19,12 +21,27 @@ import click
 from reproduce_mlp import SOLVER, solver_of
 
 import minidrop as md
+from minidrop.apps.charts import ticks
+from minidrop.apps.markup import Markup, element
 from minidrop.config import decimal, load_solver
 from minidrop.data import HDF5Records, find_source
 
 METHODS = {"PyTorch, Dropout": None, "Dropout": "conventional", "one mask": "PERIODIC:groups=1",
            "two groups": "PERIODIC:groups=2", "four groups": "PERIODIC:groups=4"}
 """{name: method, see drop_methods.py}; None: in PyTorch."""
+STYLE = """
+text { fill: #57606a; font: 15px system-ui, sans-serif; }
+polyline { fill: none; stroke-width: 2.2; stroke-linejoin: round; }
+.dashed { stroke-dasharray: 6 4; }
+.grid { stroke: #d0d7de; }
+.c0 { stroke: #6e7781; } .c1 { stroke: #bf5b00; } .c2 { stroke: #8250df; }
+.c3 { stroke: #0969da; } .c4 { stroke: #1a7f37; } .c5 { stroke: #cf222e; }
+@media (prefers-color-scheme: dark) {
+  text { fill: #adbac7; } .grid { stroke: #373e47; }
+  .c0 { stroke: #9aa5b1; } .c1 { stroke: #f0883e; } .c2 { stroke: #bc8cff; }
+  .c3 { stroke: #58a6ff; } .c4 { stroke: #56d364; } .c5 { stroke: #ff7b72; }
+}
+"""
 
 
 class MinidropRun:
@@ -126,20 +143,40 @@ def table(curves, targets):
     return lines
 
 
-def draw(curves, path):
-    """Draw accuracy against seconds."""
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, curve in curves.items():
-        axes.plot([seconds for _, seconds, _ in curve], [100 * accuracy for *_, accuracy in curve],
-                  label=name, linestyle="--" if "Dropout" in name else "-")
+def picture(curves):
+    """Return accuracy against seconds as SVG: for light and dark pages, with text that a phone can show."""
+    left, right, top, floor, width = 46, 12, 10, 262, 480
     best = max(accuracy for curve in curves.values() for *_, accuracy in curve)
-    axes.set(xlabel="seconds of training", ylabel="test accuracy, %", xlim=(0, None),
-             ylim=(100 * best - 2.5, 100 * best + 0.2))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=150)
+    low, high = 100 * best - 2.5, 100 * best + 0.2
+    longest = max(curve[-1][1] for curve in curves.values())
+
+    def x_of(seconds):
+        return round(left + seconds / longest * (width - left - right), 1)
+
+    def y_of(percent):
+        return round(floor - (percent - low) / (high - low) * (floor - top), 1)
+
+    parts = [element("title", "test accuracy against seconds of training"),
+             element("style", Markup(STYLE))]
+    for tick in ticks(low, high):
+        parts += [element("line", x1=left, x2=width - right, y1=y_of(tick), y2=y_of(tick), class_="grid"),
+                  element("text", f"{tick:g}", x=left - 6, y=y_of(tick) + 5, text_anchor="end")]
+    for tick in ticks(0, longest):
+        parts.append(element("text", f"{tick:g}", x=x_of(tick), y=floor + 19, text_anchor="middle"))
+    parts += [element("text", "seconds of training", x=(left + width - right) / 2, y=floor + 38,
+                      text_anchor="middle"),
+              element("text", "test accuracy, %", x=left + 6, y=top + 14)]
+    for i, (name, curve) in enumerate(curves.items()):
+        shown = [(x_of(seconds), y_of(100 * accuracy)) for _, seconds, accuracy in curve
+                 if 100 * accuracy >= low]
+        x, y = left, floor + 62 + 22 * i
+        kind = f"c{i % 6}" + " dashed" * ("Dropout" in name)
+        parts += [element("polyline", points=" ".join(f"{a},{b}" for a, b in shown), class_=kind),
+                  element("polyline", points=f"{x},{y} {x + 30},{y}", class_=kind),
+                  element("text", f"{name} ({100 * curve[-1][2]:.2f} %)", x=x + 38, y=y + 5)]
+    height = floor + 52 + 22 * len(curves)
+    return element("svg", *parts, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height}",
+                   role="img") + "\n"
 
 
 @click.command(help=__doc__)
@@ -149,18 +186,21 @@ def draw(curves, path):
 @click.option("--stretch", default=100, show_default=True, type=click.IntRange(1),
               help="Iterations between two tests.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--png", metavar="FILE", help="Draw into a file; needs matplotlib.")
+@click.option("--svg", metavar="FILE", help="Draw into a file.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the curves.")
-def main(units, rate, iterations, stretch, seed, png, json_file):
+@click.option("--drawn", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
+              help="Take the curves of this file, which --json wrote, and measure nothing.")
+def main(units, rate, iterations, stretch, seed, svg, json_file, drawn):
     try:
-        curves = measure(units, rate, iterations, min(stretch, iterations), seed)
+        curves = (json.loads(Path(drawn).read_text()) if drawn else
+                  measure(units, rate, iterations, min(stretch, iterations), seed))
     except md.MinidropError as error:
         sys.exit(f"error: {error}")
     click.echo("\n".join(table(curves, (0.97, 0.98, 0.984))))
     if json_file:
         Path(json_file).write_text(json.dumps(curves) + "\n")
-    if png:
-        draw(curves, png)
+    if svg:
+        Path(svg).write_text(picture(curves), encoding="utf-8")
 
 
 if __name__ == "__main__":

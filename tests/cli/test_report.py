@@ -202,6 +202,22 @@ def test_values_that_are_not_finite(tmp_path, minidrop, monkeypatch):
     assert "no value that can be drawn" in checked("report.html").text
 
 
+def test_a_curve_that_diverged_does_not_flatten_the_others():
+    good = Series("good", 0, 0, [(i, 2.0 / (i + 1)) for i in range(40)])
+    bad = Series("bad", 1, 0, [*((i, 2.0) for i in range(36)), (36, 1e6), (37, 1e12), (38, math.nan)])
+    page = Page(chart("loss", [good, bad]))
+    lines = [[float(point.split(",")[1]) for point in line["points"].split()]
+             for line in page.all("polyline") if line["points"] != "1,6 27,6"]
+    assert [len(line) for line in lines] == [40, 36] and max(lines[0]) - min(lines[0]) > 100
+    assert "bad: left out: 1 of 39 values" in page.text
+    assert "2 of 39 values are above 10, 5 times" in page.text
+    assert "bad: 1e+12 at 37, not finite at the end" in page.text and "good: 0.05 at the end" in page.text
+    assert "above" not in Page(chart("loss", [good, bad], log_scale=True)).text
+    rises = Series("accuracy", 0, 0, [(i, min(0.99, 1e-4 + i / 9)) for i in range(40)])
+    for one in (good, rises):
+        assert "above" not in Page(chart("loss", [one])).text
+
+
 def test_kept_shares_are_those_of_the_masks():
     for name in known_families():
         for rate in (0.0, 0.3, 0.7):
@@ -276,10 +292,16 @@ def test_a_browser_shows_it(tmp_path, minidrop, monkeypatch):
                f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
     where = (tmp_path / "report.html").as_uri()
     environment = {**os.environ, "HOME": str(tmp_path)}
-    command += ["--window-size=1000,900", f"--screenshot={tmp_path / 'page.png'}"]
-    done = subprocess.run([*command, where], capture_output=True, timeout=120, env=environment)
-    assert done.returncode == 0, done.stderr
-    picture = image.open(BytesIO((tmp_path / "page.png").read_bytes())).convert("RGB")
-    colours = np.asarray(picture).reshape(-1, 3).astype(int)
-    blue = (colours[:, 2] > colours[:, 0] + 60).sum()       # the curve
-    assert blue > 200 and len(np.unique(colours, axis=0)) > 20
+    # A window cannot be as narrow as a phone; a frame can.
+    Path("phone.html").write_text('<body style="margin: 0"><iframe src="report.html" style="width: 390px; '
+                                  'height: 900px; border: 0"></iframe></body>')
+    for place, width in ((where, 1000), ((tmp_path / "phone.html").as_uri(), 390)):
+        shot = [*command, "--window-size=1000,900", f"--screenshot={tmp_path / 'page.png'}", place]
+        done = subprocess.run(shot, capture_output=True, timeout=120, env=environment)
+        assert done.returncode == 0, done.stderr
+        picture = np.asarray(image.open(BytesIO((tmp_path / "page.png").read_bytes())).convert("RGB"), int)
+        colours = picture[:, :width].reshape(-1, 3)
+        blue = (colours[:, 2] > colours[:, 0] + 60).sum()       # the curve
+        assert blue > 200 and len(np.unique(colours, axis=0)) > 20
+        # Nothing sticks out, so that there is no bar to scroll with: the edges are empty.
+        assert len(np.unique(picture[:, width - 4:width].reshape(-1, 3), axis=0)) == 1

@@ -1,0 +1,272 @@
+"""md.load: nets made of one file alone, what those files hold, and files that are damaged or hostile."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from nets import inputs, ip, net_of
+
+import minidrop as md
+from minidrop.config import parse_net
+from minidrop.errors import ConfigError, SnapshotError
+from minidrop.snapshot import Snapshot, read_snapshot, write_snapshot
+
+NET = """name: "n\u00e4t"
+layer { name: "data" type: "MemoryData" top: "data" top: "label" transform_param { scale: 0.1 crop_size: 2 }
+        memory_data_param { batch_size: 4 channels: 3 height: 3 width: 3 } }
+layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1"
+        inner_product_param { num_output: 8 weight_filler { type: "xavier" } } }
+layer { name: "relu1" type: "ReLU" bottom: "ip1" top: "ip1" relu_param { negative_slope: 0.1 } }
+layer { name: "drop1" type: "ApproxDropout" bottom: "ip1" top: "ip1"
+        approx_dropout_param { dropout_ratio: 0.3 } }
+layer { name: "norm" type: "BatchNorm" bottom: "ip1" top: "norm" }
+layer { name: "ip2" type: "InnerProduct" bottom: "norm" top: "ip2"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy"
+        include { phase: TEST } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
+"""
+SOLVER = 'base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 max_iter: 4 random_seed: 3 ema_decay: 0.5\n'
+ENDINGS = ("h5", "caffemodel.h5", "safetensors")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def needs(ending):
+    if ending == "safetensors":
+        pytest.importorskip("safetensors", reason="of the extra `safetensors`")
+
+
+def records(count=10):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(count, 3, 3, 3)).astype(np.float32), rng.integers(0, 3, count)
+
+
+def trained(solver_text=SOLVER):
+    """A Solver after a few iterations, with a test net."""
+    with open("net.prototxt", "w", encoding="utf-8") as file:
+        file.write(NET)
+    with open("solver.prototxt", "w") as file:
+        file.write('net: "net.prototxt" test_iter: 1 test_interval: 100 ' + solver_text)
+    solver = md.Solver.from_file("solver.prototxt", device="cpu")
+    for net in (solver.net, *solver.test_nets):
+        net.set_input_arrays(*records(8))
+    solver.step(4)
+    return solver
+
+
+def parameters(net):
+    return {name: parameter.data for name, parameter in net.parameters().items()}
+
+
+def assert_same(a, b, dtype):
+    a, b = parameters(a), parameters(b)
+    assert list(a) == list(b)
+    for name, array in a.items():
+        assert array.dtype == b[name].dtype == dtype and array.tobytes() == b[name].tobytes(), name
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_saved_net_comes_back_to_the_last_bit(ending, dtype):
+    needs(ending)
+    net = md.Net(parse_net(NET), device="cpu", dtype=dtype, seed=1)
+    net.save(f"net.{ending}")
+    x, label = records()
+    found = md.load(f"net.{ending}", device="cpu")
+    assert found.phase == "TEST" and [layer.type for layer in found.config.message.layer][0] == "Input"
+    assert_same(net, found, dtype)
+    assert found.predict(x).tobytes() == net.predict(x).tobytes()
+    assert (found.predict(x, outputs="ip1") != net.predict(10 * x, outputs="ip1")).any()
+    # forward takes what is behind the transform, of any batch size, and the losses are there.
+    inside = np.float32(0.1) * x[:, :, :2, :2]
+    assert np.isfinite(float(found.forward(data=inside, label=label)["loss"]))
+    # What was loaded is saved and loaded again, and goes on training.
+    found.save(f"again.{ending}")
+    again = md.load(f"again.{ending}", phase="TRAIN", device="cpu")
+    assert_same(net, again, dtype)
+    again.forward(data=inside, label=label)
+    again.backward()
+    assert np.abs(again.params["ip1"]["weight"].grad).max() > 0
+    other = "float64" if dtype == "float32" else "float32"
+    assert md.load(f"net.{ending}", device="cpu", dtype=other).dtype == other
+
+
+def test_a_snapshot_is_enough():
+    solver, (x, _) = trained(), records()
+    path = solver.snapshot("run.h5")
+    wanted = solver.test_nets[0]
+    for name in ("net.prototxt", "solver.prototxt"):
+        (path.parent / name).unlink()
+    found = md.load(path, device="cpu")
+    assert_same(wanted, found, "float32")
+    assert "accuracy" in found.layers           # the definition is that of the net that is tested
+    assert found.predict(x).tobytes() == wanted.predict(x).tobytes()
+    averages = read_snapshot(path).arrays["ema/ip1/weight"]
+    assert (md.load(path, device="cpu", ema=True).params["ip1"]["weight"].data == averages).all()
+    assert not (averages == found.params["ip1"]["weight"].data).all()
+
+
+def test_other_readers_pass_over_the_definition(folder):
+    net = md.Net(parse_net(NET), device="cpu", seed=1)
+    net.save("net.h5")
+    with h5py.File("net.h5") as file:
+        assert list(file) == ["data"] and sorted(file.attrs) == ["deploy", "dtype"]
+    safetensors = pytest.importorskip("safetensors.numpy", reason="of the extra `safetensors`")
+    net.save("net.safetensors")
+    assert set(safetensors.load_file("net.safetensors")) == {name.replace("/", ".")
+                                                             for name in net.parameters()}
+
+
+def test_modules_are_nets():
+    module = md.nn.Sequential(md.nn.Linear(6, 4), md.nn.ReLU(), md.nn.ApproxDropout(0.5), md.nn.Linear(4, 2))
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    wanted = module.eval()(x).numpy()
+    module.net_for(x).save("module.h5")
+    found = md.load("module.h5", device="cpu")
+    assert found.predict(x).tobytes() == wanted.tobytes()
+    odd = md.nn.Sequential(md.nn.Linear(6, 4), md.nn.Lambda(lambda x: x * 2))
+    odd.net_for(x).save("odd.h5")
+    with pytest.raises(ConfigError, match="odd.h5: deploy:.*which no file can hold"):
+        md.load("odd.h5", device="cpu")
+
+
+def test_shared_weights_and_texts():
+    share = 'param { name: "w" }'
+    text = inputs((4, 3)) + ip("one", "a", 3, "bias_term: false", share) + ip("two", "one", 3,
+                                                                              "bias_term: false", share)
+    net = net_of(text, seed=1)
+    net.save("net.h5")
+    found = md.load("net.h5", device="cpu")
+    assert found.params["one"]["weight"] is found.params["two"]["weight"]
+    assert_same(net, found, "float64")
+
+
+# -- files that do not do ------------------------------------------------------------------------------------
+def rewritten(path, **attributes):
+    """Give net.h5 (anew), a .safetensors or a snapshot other attributes; None takes one away."""
+    net = md.Net(parse_net(NET), device="cpu", seed=1)
+    if path.endswith(".snapshot.h5"):
+        solver = trained()
+        solver.snapshot(path)
+        snapshot = read_snapshot(path)
+        attrs = {name: value for name, value in {**snapshot.attrs, **attributes}.items() if value is not None}
+        write_snapshot(path, Snapshot(snapshot.arrays, attrs))
+        return
+    net.save(path)
+    if path.endswith(".h5"):
+        with h5py.File(path, "r+") as file:
+            for name, value in attributes.items():
+                del file.attrs[name]
+                if value is not None:
+                    file.attrs.create(name, np.bytes_(value.encode()))
+        return
+    content = open(path, "rb").read()
+    size = int.from_bytes(content[:8], "little")
+    head = json.loads(content[8:8 + size])
+    own = {**json.loads(head["__metadata__"]["minidrop"]), **attributes}
+    head["__metadata__"]["minidrop"] = json.dumps({name: value for name, value in own.items()
+                                                   if value is not None})
+    text = json.dumps(head).encode()
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text + content[8 + size:])
+
+
+FILES = ("net.h5", "net.safetensors", "run.snapshot.h5")
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_without_a_definition(path):
+    needs(path.rsplit(".")[-1])
+    rewritten(path, deploy=None)
+    with pytest.raises(SnapshotError, match=r"not the definition of their net.*md\.Net\(\"net\.prototxt\"\)"
+                                            r"\.load_weights\('" + path):
+        md.load(path, device="cpu")
+    assert md.Net(parse_net(NET), device="cpu").load_weights(path).copied    # as before
+
+
+def test_a_caffemodel_and_no_file():
+    md.Net(parse_net(NET), device="cpu").save("net.caffemodel")
+    with pytest.raises(SnapshotError, match="net.caffemodel: holds weights, but not the definition"):
+        md.load("net.caffemodel")
+    with pytest.raises(SnapshotError, match="none.h5: there is no such file"):
+        md.load("none.h5")
+
+
+BODY = NET[NET.index('layer { name: "ip1"'):]
+INPUT = 'layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 dim: 12 }' \
+        ' shape { dim: 4 } } %s }\n'
+HOSTILE = {
+    "reads data": 'layer { name: "data" type: "HDF5Data" top: "data" top: "label" '
+                  'hdf5_data_param { source: "/etc/passwd" batch_size: 4 } }\n' + BODY,
+    r"names a file \(mean_file: 'secret'\)": INPUT % 'transform_param { mean_file: "secret" }' + BODY,
+    r"names a file \(file_name: 'taken.h5'\)": INPUT % "" + BODY + (
+        'layer { name: "out" type: "HDF5Output" bottom: "ip2" bottom: "label" '
+        'hdf5_output_param { file_name: "taken.h5" } }'),
+    "imports the module": INPUT % "" + BODY + (
+        'layer { name: "p" type: "Python" bottom: "ip2" top: "p" python_param { module: "os" layer: "x" } }'),
+    "'weights' belongs to a solver file": 'weights: "x"\n' + INPUT % "" + BODY,
+    "unknown layer type 'Evil'|no layer type 'Evil'|'Evil'": (INPUT % "" + BODY).replace('"ReLU"', '"Evil"'),
+    "more than the .* bytes of the file": INPUT % "" + BODY.replace("num_output: 8", "num_output: 2000000"),
+    "expects": INPUT % "" + BODY.replace("num_output: 8", "num_output: 9"),
+    "no weights for more/weight": INPUT % "" + BODY + (
+        'layer { name: "more" type: "InnerProduct" bottom: "ip2" top: "z" '
+        'inner_product_param { num_output: 1 } }'),
+    "expected at most 4194304 bytes": "#" * (4 << 20) + "\n" + INPUT % "" + BODY,
+    "deploy:1": "layer { name: ",
+}
+
+
+@pytest.mark.parametrize("message", HOSTILE)
+def test_hostile_definitions(folder, message):
+    path = "net.h5"
+    rewritten(path, deploy=HOSTILE[message])
+    before = sorted(one.name for one in folder.iterdir())
+    with pytest.raises((SnapshotError, ConfigError), match=message) as caught:
+        md.load(path, device="cpu")
+    assert path in str(caught.value)
+    assert sorted(one.name for one in folder.iterdir()) == before
+
+
+def test_python_layers_are_refused_where_they_are_allowed_too(monkeypatch):
+    from minidrop.layers import allow_python
+    before = allow_python()
+    try:
+        rewritten("net.h5", deploy=HOSTILE["imports the module"])
+        with pytest.raises(SnapshotError, match="imports the module"):
+            md.load("net.h5", device="cpu")
+    finally:
+        allow_python(before)
+
+
+def test_attributes_of_other_kinds(folder):
+    rewritten("net.h5")
+    for value in (3, "of variable length", np.arange(3)):
+        with h5py.File("net.h5", "r+") as file:
+            del file.attrs["deploy"]
+            file.attrs["deploy"] = value
+        with pytest.raises(SnapshotError, match="net.h5"):
+            md.load("net.h5", device="cpu")
+    rewritten("net.h5", dtype="float16")
+    with pytest.raises(ConfigError, match="float16"):
+        md.load("net.h5", device="cpu")
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_damaged_files(path):
+    needs(path.rsplit(".")[-1])
+    rewritten(path)
+    with open(path, "rb") as file:
+        content = file.read()
+    rng = np.random.default_rng(0)
+    cuts = [0, 1, 7, 100, *rng.integers(0, len(content), 3).tolist()]
+    for cut in cuts:
+        with open(path, "wb") as file:
+            file.write(content[:cut])
+        with pytest.raises((SnapshotError, ConfigError)):
+            md.load(path, device="cpu")

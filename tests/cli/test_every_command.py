@@ -1,0 +1,183 @@
+"""What all commands have in common: help, exit codes, JSON, broken pipes, signals, and no screen."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+import minidrop.cli
+from minidrop import Net
+from minidrop.cli.values import as_json
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = minidrop.cli.commands.commands
+PRINTING = {        # a quick call of each command that prints by itself, where the tiny net is
+    "check": ["check", "NET"], "compare": ["compare", "SOLVER", "--iterations", "2", "--device", "cpu"],
+    "data": ["data", "list"], "devices": ["devices"],
+    "find_lr": ["find_lr", "--solver", "SOLVER", "--iterations", "10", "--device", "cpu"],
+    "init": ["init"], "patterns": ["patterns", "--family", "row", "--units", "16", "--iterations", "10"],
+    "predict": ["predict", "--model", "NET", "--weights", "w.h5", "--device", "cpu", "task/train.h5"],
+    "summary": ["summary", "NET"],
+    "test": ["test", "--model", "NET", "--weights", "w.h5", "--device", "cpu"],
+    "time": ["time", "--model", "NET", "--iterations", "2", "--device", "cpu"],
+}
+WITH_JSON = sorted(name for name, command in COMMANDS.items()
+                   if any("--json" in option.opts for option in command.params))
+
+
+@pytest.fixture
+def called(tiny, minidrop):
+    """Call a command by its name in PRINTING, with more arguments."""
+    net = Net.from_file(tiny.net, phase="TEST", device="cpu", seed=1)
+    net.save("w.h5")
+    net.close()
+
+    def call(name, *more):
+        words = {"NET": tiny.net, "SOLVER": tiny.solver}
+        return minidrop(*[words.get(word, word) for word in PRINTING[name]], *more)
+    return call
+
+
+def test_every_command_that_prints_a_table_for_programs_has_json():
+    assert WITH_JSON == sorted({"check", "compare", "data", "devices", "find_lr", "init", "patterns",
+                                "summary", "test", "time"})
+
+
+@pytest.mark.parametrize("columns", [70, 200])
+def test_help_of_every_command_fits_the_screen(minidrop, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name in ("", *COMMANDS):
+        done = minidrop(*[name] * bool(name), "--help")
+        assert (done.code, done.err) == (0, ""), name
+        wide = [line for line in done.out.splitlines() if len(line) > min(columns, 110)]
+        assert wide == [], name
+
+
+def test_wrong_usage_of_every_command(minidrop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in COMMANDS:
+        done = minidrop(name, "--no-such-option")
+        assert done.code == 2 and done.out == "" and "no-such-option" in done.err, name
+        needed = [option for option in COMMANDS[name].params if option.required]
+        if needed:
+            done = minidrop(name)
+            assert done.code == 2 and done.out == "" and "Missing" in done.err, name
+    assert list(tmp_path.iterdir()) == []
+
+
+def refuse(constant):
+    raise ValueError(f"{constant} is no JSON")
+
+
+@pytest.mark.parametrize("name", WITH_JSON)
+def test_json_is_all_that_is_on_stdout(called, name):
+    done = called(name, "--json")
+    assert done.code == 0
+    found = json.loads(done.out, parse_constant=refuse)
+    assert found
+    if name == "check":
+        assert [net["title"] for net in found[0]["nets"]] == ["phase TRAIN", "phase TEST"]
+        assert found[0]["mistakes"] == [] and "drop1" in " ".join(found[0]["nets"][0]["plan"])
+    elif name == "devices":
+        assert found["cpu"]["cores"] >= 1 and isinstance(found["gpus"], list)
+
+
+def test_json_of_mistakes_and_of_losses_that_are_no_numbers(tiny, minidrop):
+    done = minidrop("check", tiny.net, "none.prototxt", "--json")
+    good, bad = json.loads(done.out)
+    assert done.code == 1 and good["mistakes"] == [] and bad["nets"] == []
+    assert "none.prototxt: there is no such file" in bad["mistakes"][0]
+    losses = {"losses": (1.0, float("nan")), "best": [float("inf")]}
+    assert json.loads(as_json(losses), parse_constant=refuse) == {"losses": [1.0, None], "best": [None]}
+    assert minidrop("devices", "--mpi", "--json").code == 2
+
+
+@pytest.mark.parametrize("name", PRINTING)
+def test_output_that_is_no_screen_has_no_codes_and_no_bar(called, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    done = called(name)
+    assert done.code == 0 and done.out.endswith("\n")
+    assert not {"\r", "\x1b", "\b"} & set(done.out + done.err), name
+
+
+@pytest.mark.parametrize("name", PRINTING)
+def test_a_reader_that_leaves_is_no_error_to_report(called, name, monkeypatch, capsys):
+    """As with `| head -1`: exit code 1, not a word, and no traceback."""
+    called("init")          # nothing is imported or compiled for the first time below
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as caught:
+            called(name)
+        monkeypatch.undo()
+        assert caught.value.code == 1 and capsys.readouterr().err == ""
+        with pytest.raises(BrokenPipeError):
+            closed.flush()
+            closed.write("x")
+            closed.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)        # so that it can be closed
+
+
+LONG = {
+    "find_lr": ["find_lr", "--solver", "task/solver.prototxt", "--set", "iter_size=100000000"],
+    "predict": ["predict", "--model", "lm.prototxt", "--weights", "lm.h5", "-", "--out", "p.csv"],
+}
+READY = ("import sys; from minidrop.cli import main; print('ready', flush=True); sys.argv[0] = 'minidrop'; "
+         "main()")
+LM = """
+layer { name: "text" type: "TextData" top: "data" top: "label" text_data_param { source: "text.txt"
+        batch_size: 2 steps: 3 } }
+layer { name: "embed" type: "Embed" bottom: "data" top: "x" embed_param { input_dim: 9 num_output: 4 } }
+layer { name: "scores" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 9
+        axis: 2 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "label" top: "loss"
+        softmax_param { axis: 2 } }
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("name, number", [
+    ("find_lr", "SIGINT"), ("predict", "SIGTERM"),
+    pytest.param("find_lr", "SIGTERM", marks=pytest.mark.full),
+    pytest.param("predict", "SIGINT", marks=pytest.mark.full)])
+def test_a_signal_ends_it_with_one_line(tiny, name, number):
+    """And what is done of a file is not left under its name, where an older one stays."""
+    (tiny.path / "text.txt").write_text("a b c d e f g\n" * 9)
+    (tiny.path / "lm.prototxt").write_text(LM)
+    Net.from_file("lm.prototxt", phase="TEST", device="cpu").save("lm.h5")
+    (tiny.path / "p.csv").write_text("old")
+    child = subprocess.Popen(
+        [sys.executable, "-c", READY, *LONG[name], "--device", "cpu"], text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_THREADS": "1", "OMP_NUM_THREADS": "1"})
+    assert child.stdout.readline() == "ready\n"
+    if name == "predict":
+        child.stdin.write("a b\n" * 300)
+        child.stdin.flush()
+        end = time.monotonic() + 120
+        while not list(tiny.path.glob(".minidrop-*.part")):
+            assert child.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+    else:
+        time.sleep(1)
+    assert child.poll() is None
+    child.send_signal(getattr(signal, number))
+    out, err = child.communicate(timeout=120)
+    lost = "; not written: p.csv" if name == "predict" else ""
+    assert (child.returncode, out, err) == (128 + getattr(signal, number), "", f"stopped by {number}{lost}\n")
+    assert (tiny.path / "p.csv").read_text() == "old" and not list(tiny.path.glob(".minidrop-*"))
+
+
+def test_help_says_what_every_command_does():
+    for name, command in COMMANDS.items():
+        assert isinstance(command, click.Command) and command.help, name
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.hidden:
+                assert option.help, f"{name} {option.opts[0]}"
