@@ -131,8 +131,7 @@ class Function:
         """Drop everything saved for backward."""
         self.inputs = self._watched = None
         for name in self._saved:
-            if hasattr(self, name):
-                delattr(self, name)
+            setattr(self, name, None)
         getattr(self, "__dict__", {}).clear()
 
 

@@ -49,6 +49,9 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
     def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int,
                   products: bool = False) -> None:
         step = max(1, _CHUNK_BYTES // max(1, columns * itemsize))
+        if 0 < rows <= step and not products:      # too little for a second thread
+            work(0, rows)
+            return
         errors = np.geterr()
 
         def some(first, last):
