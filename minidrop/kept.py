@@ -142,6 +142,16 @@ class Kept:
         ends = ((max(0, first), min(self.total, first + width)) for first in (start, start + step))
         return tuple(slice(first, last) for first, last in ends if first < last)
 
+    @cached_property
+    def run_ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """(begins, ends) of the runs of a regular set, int64 (runs,): begins[r] .. ends[r] - 1 are kept."""
+        start, step, width = self.regular
+        begins = np.arange(start, self.total, step)
+        ends = np.minimum(begins + width, self.total)
+        begins = np.maximum(begins, 0)
+        begins.flags.writeable = ends.flags.writeable = False
+        return begins, ends
+
     def mask(self, dtype: np.dtype | type = bool) -> np.ndarray:
         """Return a dense 0/1 array of length `total`."""
         mask = np.zeros(self.total, dtype)
