@@ -131,7 +131,8 @@ class Function:
         """Drop everything saved for backward."""
         self.inputs = self._watched = None
         for name in self._saved:
-            setattr(self, name, None)
+            if hasattr(self, name):
+                delattr(self, name)
         getattr(self, "__dict__", {}).clear()
 
 
