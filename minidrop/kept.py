@@ -206,7 +206,8 @@ class KeptByGroup:
     __slots__ = ("sets", "total", "count", "_parts", "__dict__")
 
     def __init__(self, sets: Iterable[Kept]):
-        self.sets, self._parts = tuple(sets), (-1, ())
+        self.sets = tuple(sets)
+        self._parts: tuple[int, tuple] = -1, ()     # for how many samples, and what `parts` returns for them
         self.total, self.count = self.sets[0].total, max(kept.count for kept in self.sets)
         if any(kept.total != self.total for kept in self.sets):
             raise ValueError(f"groups keep entries of one axis, got axes of "
