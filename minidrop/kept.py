@@ -146,7 +146,7 @@ class Kept:
     def run_ends(self) -> tuple[np.ndarray, np.ndarray]:
         """(begins, ends) of the runs of a regular set, int64 (runs,): begins[r] .. ends[r] - 1 are kept."""
         start, step, width = self.regular
-        begins = np.arange(start, self.total, step)
+        begins = np.arange(start, self.total if self.count else start, step)
         ends = np.minimum(begins + width, self.total)
         begins = np.maximum(begins, 0)
         begins.flags.writeable = ends.flags.writeable = False
