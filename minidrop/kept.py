@@ -110,6 +110,14 @@ class Kept:
         return indices
 
     @cached_property
+    def places(self) -> np.ndarray:
+        """The place of each entry of the axis among the kept ones, -1 for a dropped one: int64 (total,)."""
+        places = np.full(self.total, -1)
+        places[self.index] = np.arange(self.count)
+        places.flags.writeable = False
+        return places
+
+    @cached_property
     def index(self) -> Any:
         """A slice where one describes the set, else `indices`."""
         if self.count == self.total:
@@ -133,6 +141,16 @@ class Kept:
             return None
         ends = ((max(0, first), min(self.total, first + width)) for first in (start, start + step))
         return tuple(slice(first, last) for first, last in ends if first < last)
+
+    @cached_property
+    def run_ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """(begins, ends) of the runs of a regular set, int64 (runs,): begins[r] .. ends[r] - 1 are kept."""
+        start, step, width = self.regular
+        begins = np.arange(start, self.total if self.count else start, step)
+        ends = np.minimum(begins + width, self.total)
+        begins = np.maximum(begins, 0)
+        begins.flags.writeable = ends.flags.writeable = False
+        return begins, ends
 
     def mask(self, dtype: np.dtype | type = bool) -> np.ndarray:
         """Return a dense 0/1 array of length `total`."""
@@ -185,21 +203,22 @@ class KeptByGroup:
     largest set. A group with fewer uses the first columns, and nobody reads its others.
     """
 
-    __slots__ = ("sets", "total", "count")
+    __slots__ = ("sets", "total", "count", "_parts", "__dict__")
 
     def __init__(self, sets: Iterable[Kept]):
         self.sets = tuple(sets)
+        self._parts: tuple[int, tuple] = -1, ()     # for how many samples, and what `parts` returns for them
         self.total, self.count = self.sets[0].total, max(kept.count for kept in self.sets)
         if any(kept.total != self.total for kept in self.sets):
             raise ValueError(f"groups keep entries of one axis, got axes of "
                              f"{[kept.total for kept in self.sets]} entries")
 
-    @property
+    @cached_property
     def is_all(self) -> bool:
         """True where no group drops anything."""
         return all(kept.is_all for kept in self.sets)
 
-    @property
+    @cached_property
     def is_even(self) -> bool:
         """True where all groups keep as many entries."""
         return all(kept.count == self.count for kept in self.sets)
@@ -208,15 +227,22 @@ class KeptByGroup:
         """Return (first, last) for each group: it has samples first .. last - 1."""
         return group_bounds(samples, len(self.sets))
 
-    def parts(self, samples: int) -> list[tuple[int, int, Kept]]:
+    def parts(self, samples: int) -> tuple[tuple[int, int, Kept], ...]:
         """Return (first, last, Kept) in order: groups without samples left out, equal neighbours joined."""
+        known, parts = self._parts      # one object, so that another thread never sees half of it
+        if known != samples:
+            parts = self._find_parts(samples)
+            self._parts = samples, parts
+        return parts
+
+    def _find_parts(self, samples):
         found: list = []
         for (first, last), kept in zip(self.bounds(samples), self.sets, strict=True):
             if found and found[-1][2] == kept:
                 found[-1] = found[-1][0], last, kept
             elif first < last:
                 found.append((first, last, kept))
-        return found
+        return tuple(found)
 
     def between(self, first: int, last: int, samples: int) -> Any:
         """Return what samples first .. last - 1 of `samples` keep, as a batch of their own: a KeptByGroup, or

@@ -32,6 +32,9 @@ def test_regular_form_is_its_definition(numbers):
     assert kept.is_all == (len(expected) == numbers[-1])
     assert np.arange(numbers[-1])[kept.index].tolist() == expected
     assert np.flatnonzero(kept.mask()).tolist() == expected
+    runs = [range(begin, end) for begin, end in zip(*kept.run_ends, strict=True)]
+    assert all(runs) and [i for run in runs for i in run] == expected
+    assert kept.places.tolist() == [expected.index(i) if i in expected else -1 for i in range(numbers[-1])]
 
 
 @given(regular())

@@ -14,6 +14,15 @@ def test_key_is_fixed_for_ever():
     assert drawn.tolist() == [533, 76, 501, 841, 204]
 
 
+def test_a_generator_is_a_philox_with_the_key_of_its_names():
+    for counter in range(20):
+        ours = generator(3, "units", counter)
+        numpys = np.random.Generator(np.random.Philox(key=stream_key(3, "units", counter)))
+        for draw in (lambda rng: rng.random(5), lambda rng: rng.permutation(100),
+                     lambda rng: rng.integers(2**62, size=3), lambda rng: rng.standard_normal(7)):
+            np.testing.assert_array_equal(draw(ours), draw(numpys))
+
+
 def test_same_names_same_numbers():
     a, b = (generator(7, "data", 3).random(100) for _ in range(2))
     assert np.array_equal(a, b)

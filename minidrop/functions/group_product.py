@@ -27,7 +27,7 @@ class GroupProduct:
     ones, the samples are cut wherever one of either side ends. Raises ShapeError.
     """
 
-    __slots__ = ("out_kept", "transpose", "lead", "widths", "even", "pieces", "saved")
+    __slots__ = ("out_kept", "transpose", "lead", "widths", "even", "pieces", "sides", "saved")
 
     def __init__(self, out_kept: Kept | KeptByGroup | None, in_kept: Kept | KeptByGroup | None,
                  W_shape: Sequence[int], transpose: bool, lead: tuple[int, ...]):
@@ -45,17 +45,18 @@ class GroupProduct:
         self.even = [not isinstance(kept, KeptByGroup) or kept.is_even for kept, _ in sides]
         self.pieces = block_pieces(lead[-1], outputs, inputs, _groups(self.out_kept, lead[-1]),
                                    _groups(in_kept, lead[-1]))
+        self.sides = [self._sides(piece) for piece in self.pieces]
 
     def forward(self, backend: Backend, x: np.ndarray, W: np.ndarray, b: np.ndarray | None) -> np.ndarray:
         """Return x W^T + b, (rows, width of y)."""
         y, self.saved = self._empty(backend, 1, x.dtype), []
 
         def products() -> Iterator:     # lazily: a device that multiplies one at a time gathers one at a time
-            for piece in self.pieces:
+            for piece, sides in zip(self.pieces, self.sides, strict=True):
                 part = backend.operand(self._read(backend, x, piece, 0))
-                weight = backend.submatrix(W, *self._sides(piece))
+                weight = backend.submatrix(W, *sides)
                 self.saved.append((part, weight))
-                yield part, weight, False, not self.transpose, self._target(y, piece, 1)
+                yield part, weight, False, not self.transpose, self._run(y, piece, 1)
 
         for piece, product in zip(self.pieces, backend.gemms(products()), strict=True):
             self._write(y, piece, 1, product)
@@ -73,17 +74,17 @@ class GroupProduct:
                 (part, weight), self.saved[i] = self.saved[i], None
                 gy_part = backend.operand(self._read(backend, gy, piece, 1))
                 if wanted[0]:
-                    yield gy_part, weight, False, self.transpose, self._target(gx, piece, 0)
+                    yield gy_part, weight, False, self.transpose, self._run(gx, piece, 0)
                 del weight      # its buffer, still in the cache, is the right size for the gradient
                 if wanted[1]:
                     yield *((part, gy_part) if self.transpose else (gy_part, part)), True, False
 
         done = backend.gemms(products())
-        for piece in self.pieces:
+        for piece, sides in zip(self.pieces, self.sides, strict=True):
             if wanted[0]:
                 self._write(gx, piece, 0, next(done))
             if wanted[1]:
-                blocks.append(Block(next(done), *self._sides(piece)))
+                blocks.append(Block(next(done), *sides))
         return gx, Blocks(blocks, gy.dtype) if wanted[1] else None
 
     def outputs(self, y: np.ndarray) -> Iterator[tuple[np.ndarray, Kept | None]]:
@@ -91,10 +92,12 @@ class GroupProduct:
         if not isinstance(self.out_kept, KeptByGroup):
             yield y, self.out_kept
             return
+        parts = self.out_kept.parts(self.lead[1])
+        if self.lead[0] == 1:
+            yield from ((y[first:last, :kept.count], kept) for first, last, kept in parts)
+            return
         y = y.reshape(*self.lead, y.shape[1])
-        for first, last, kept in self.out_kept.parts(self.lead[1]):
-            part = y[:, first:last, :kept.count]
-            yield part[0] if len(part) == 1 else part, kept
+        yield from ((y[:, first:last, :kept.count], kept) for first, last, kept in parts)
 
     def _sides(self, piece: Piece) -> tuple[Kept | None, Kept | None]:
         """Return the rows and columns of W that a piece reads; None for all."""
@@ -111,16 +114,19 @@ class GroupProduct:
         kept = piece.outputs if side else piece.inputs
         return x.reshape(*self.lead, x.shape[1])[:, piece.first:piece.last, :kept.count]
 
+    def _run(self, x, piece, side):
+        """Return the entries of a piece as a matrix, a view of x; None if its samples are not one run."""
+        if self.lead[0] != 1:
+            return None
+        kept = piece.outputs if side else piece.inputs
+        return x[piece.first:piece.last, :kept.count]
+
     def _read(self, backend, x, piece, side):
         """Return the entries of a piece as a matrix: a view, or a copy if the samples are not one run."""
+        if self.lead[0] == 1:
+            return self._run(x, piece, side)
         view = self._view(x, piece, side)
-        if len(view) == 1:
-            return view[0]
         return backend.xp.ascontiguousarray(view).reshape(view.shape[0] * view.shape[1], view.shape[2])
-
-    def _target(self, x, piece, side):
-        """Return where a product is to be written at once; None where it has to be moved there."""
-        return self._view(x, piece, side)[0] if self.lead[0] == 1 else None
 
     def _write(self, x, piece, side, product):
         if self.lead[0] != 1:

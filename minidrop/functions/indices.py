@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def whole_numbers(flat: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (int64 array, bool array: which entries are not whole numbers in 0 .. limit-1)."""
+    if flat.dtype.kind != "f":
+        whole = flat.astype(np.int64)
+        return whole, whole.view(np.uint64) >= limit        # negative numbers become huge ones
     with np.errstate(invalid="ignore"):      # NaN and infinities become integers, which differ from them
         whole = flat.astype(np.int64)
-    wrong = whole.view(np.uint64) >= limit           # negative numbers become huge ones
-    if flat.dtype.kind == "f":
-        wrong |= whole != flat
-    return whole, wrong
+    return whole, (whole.view(np.uint64) >= limit) | (whole != flat)
 
 
 def refuse(backend: Backend, whole: np.ndarray, flat: np.ndarray, wrong: np.ndarray, what: str, limit: int,

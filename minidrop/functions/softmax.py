@@ -85,7 +85,7 @@ class SoftmaxCrossEntropy(Function):
     def forward(self, backend: Backend, x: np.ndarray, label: np.ndarray) -> np.ndarray:
         xp = backend.xp
         self.axis = self.axis % x.ndim
-        moved = xp.moveaxis(x, self.axis, -1)
+        moved = x if self.axis == x.ndim - 1 else xp.moveaxis(x, self.axis, -1)
         self.moved = moved.shape
         rows = math.prod(moved.shape[:-1]), moved.shape[-1]
         self.label, self.valid = checked_labels(backend, label, rows, x.dtype, self.ignore_label)
@@ -123,7 +123,8 @@ class SoftmaxCrossEntropy(Function):
             factor = (self.valid * factor)[:, None]
         gx = self.probability
         backend.cross_entropy_gradient(gx, self.label, factor, self.smoothing, self.weight)
-        return backend.xp.moveaxis(gx.reshape(self.moved), -1, self.axis), None
+        gx = gx.reshape(self.moved)
+        return gx if self.axis == gx.ndim - 1 else backend.xp.moveaxis(gx, -1, self.axis), None
 
 
 def batch_size(x: np.ndarray) -> int:

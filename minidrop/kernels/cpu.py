@@ -45,6 +45,33 @@ def take_columns(W: Any, cols: Any, out: Any, first: Any, last: Any) -> None:
 
 
 @jit
+def take_runs(W: Any, rows: Any, begins: Any, ends: Any, out: Any, first: Any, last: Any) -> None:
+    """out[i] = the columns begins[r] .. ends[r] - 1 of W[rows[i]] for all r, or of W[i] if `rows` is None."""
+    for i in range(first, last):
+        source, to, j = W[i if rows is None else rows[i]], out[i], 0
+        for r in range(begins.size):
+            # Slices, which count from 0: a loop over begins[r] .. would not be vectorised.
+            own = source[begins[r]:ends[r]]
+            part = to[j:j + own.size]
+            for k in range(own.size):
+                part[k] = own[k]
+            j += own.size
+
+
+@jit
+def put_runs(x: np.ndarray, begins: Any, ends: Any, out: Any, first: Any, last: Any) -> None:
+    """The columns begins[r] .. ends[r] - 1 of out[i] for all r = x[i]."""
+    for i in range(first, last):
+        source, to, j = x[i], out[i], 0
+        for r in range(begins.size):
+            own = to[begins[r]:ends[r]]
+            part = source[j:j + own.size]
+            for k in range(own.size):
+                own[k] = part[k]
+            j += own.size
+
+
+@jit
 def put_columns(x: np.ndarray, cols: Any, out: Any, first: Any, last: Any) -> None:
     """out[i, cols[j]] = x[i, j]."""
     for i in range(first, last):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from minidrop.errors import DataError, SnapshotError, fits_into_memory
@@ -29,15 +27,20 @@ class OneThread:
         self._lock, self._own = threading.RLock(), threading.local()
         self._last: int | None = None       # the thread of the last pass
 
-    @contextmanager
-    def __call__(self, wait: bool = False) -> Iterator[None]:
-        """Keep other threads out of this context; if one is in it, wait for it, or raise DataError."""
+    def __call__(self, wait: bool = False) -> OneThread:
+        """Keep other threads out of this context; if one is in it, wait for it, or raise DataError.
+
+        Enter it at once, as `with net.guard():` does.
+        """
         if not self._lock.acquire(blocking=wait):
             raise DataError(self.refusal)
-        try:
-            yield
-        finally:
-            self._lock.release()
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
 
     def note(self) -> None:
         """Record that this thread begins a pass."""

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
-from math import floor, log
+from math import log
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,9 @@ class CountPattern(Pattern):
 
     def kept(self, total: int) -> Kept:
         """Return the Kept of an axis of length `total`; recent ones are shared, index arrays included."""
-        return _random_kept(type(self), self.key, self.share, self.place, total)
+        share, place = self.share, self.place       # as integers: to hash a fraction takes a microsecond
+        return _random_kept(type(self), self.key, share.numerator, share.denominator, place.numerator,
+                            place.denominator, total)
 
     def moved(self, share: Fraction) -> CountPattern:
         return replace(self, place=(self.place + share) % 1)
@@ -48,23 +50,25 @@ class CountPattern(Pattern):
 
 
 @lru_cache(maxsize=64)
-def _random_kept(kind, key, share, place, total):
-    if share == 1:
+def _random_kept(kind, key, share, of_share, place, of_place, total):
+    """Return what lives: share / of_share of `total` units, moved on by place / of_place of them."""
+    if share == of_share:
         return Kept.all(total)
-    count, drawn = _draw(kind, key, share, total)
-    return kind.choose(drawn, count, total, floor(place * total))
+    count, drawn = _draw(kind, key, share, of_share, total)
+    return kind.choose(drawn, count, total, place * total // of_place)
 
 
 @lru_cache(maxsize=16)
-def _draw(kind, key, share, total):
+def _draw(kind, key, share, of_share, total):
     rng = generator(key, kind.stream, total)
-    return random_count(rng, share, total), kind.draw(rng, total) if total else None
+    return _random_count(rng, share, of_share, total), kind.draw(rng, total) if total else None
 
 
-def random_count(rng: np.random.Generator, share: Any, total: int) -> int:
-    """Return share * total, rounded up or down at random so that its mean is exact."""
-    exact = share * total
-    return floor(exact) + int(rng.random() < exact - floor(exact))
+def _random_count(rng, share, of_share, total):
+    """Return total * share / of_share, rounded up or down at random so that its mean is exact."""
+    count, rest = divmod(share * total, of_share)
+    drawn = rng.random()
+    return count + (rest > 0 and drawn < Fraction(rest, of_share))
 
 
 class CountFamily(PatternFamily):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class Units(Draw):
     every: object = field()
     scale: float = field()
 
-    @property
+    @cached_property
     def kept(self) -> Any:
         return None if self.every.is_all else self.every
 

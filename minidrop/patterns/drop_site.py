@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.kept import KeptByGroup
 from minidrop.patterns.base import get_family
 from minidrop.patterns.draw import Blocks, Steps, Units, Weights
-from minidrop.patterns.sequence import PatternSequence
+from minidrop.patterns.sequence import PatternSequence, moved
 
 if TYPE_CHECKING:
     from minidrop.patterns.base import PatternSettings
@@ -79,19 +80,17 @@ class DropSite:
         if self.steps is not None:
             first = iteration * self.draws
             patterns = [self.sequence.groups_at(first + i) for i in range(self.draws)]
-            return Steps(patterns[0][0], self.total, patterns[0][0].scale, None,
-                         tuple(map(self._kept, patterns)), self.layer_name, self.steps, self.held)
+            kept = tuple(_kept_of(one, self.entries, self.runs, self.heads) for one in patterns)
+            return Steps(patterns[0][0], self.total, patterns[0][0].scale, None, kept, self.layer_name,
+                         self.steps, self.held)
         if self.family.drops == "units":
-            patterns = self.sequence.groups_at(iteration)
-            return Units(patterns[0], self._kept(patterns), patterns[0].scale)
+            sizes = self.entries, self.runs, self.heads
+            if self.sequence.recurs:
+                return _recurring(self.family, *self.sequence.drawn_at(iteration), *sizes)
+            return _units(self.sequence.groups_at(iteration), *sizes)
         pattern, kind = self.sequence.at(iteration), self.family.drops
         return (Weights(pattern, pattern.scale) if kind == "weights"
                 else Blocks(pattern, self.total, pattern.scale))
-
-    def _kept(self, patterns):
-        """Return what patterns, one for each group of samples, keep."""
-        sets = [pattern.kept(self.entries).spread(self.runs).repeated(self.heads) for pattern in patterns]
-        return sets[0] if len(sets) == 1 else KeptByGroup(sets)
 
     @property
     def draws(self) -> int:
@@ -148,6 +147,23 @@ def expected_patterns(family: Any, draws: int) -> float:
         offsets = family.offsets(choice)
         found += offsets * (1 - (1 - share / offsets) ** draws)
     return max(1.0, found)
+
+
+def _kept_of(patterns, entries, runs, heads):
+    """Return what patterns, one for each group of samples, keep."""
+    sets = [pattern.kept(entries).spread(runs).repeated(heads) for pattern in patterns]
+    return sets[0] if len(sets) == 1 else KeptByGroup(sets)
+
+
+def _units(patterns, entries, runs, heads):
+    return Units(patterns[0], _kept_of(patterns, entries, runs, heads), patterns[0].scale)
+
+
+@lru_cache(maxsize=128)
+def _recurring(family, choice, offset, entries, runs, heads):
+    """Return the Units of a choice (its number) and an offset: one object, whose sets keep their arrays."""
+    pattern = family.pattern(family.distribution.choices[choice], offset)
+    return _units(moved(pattern, family.groups), entries, runs, heads)
 
 
 def _described(family):

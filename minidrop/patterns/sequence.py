@@ -31,10 +31,12 @@ class PatternSequence:
         self._choices = family.distribution.choices
         self._offsets = np.array([family.offsets(choice) for choice in self._choices], dtype=np.int64)
         self._cached = (None, None)
+        # Whether iterations have few different draws, which come again and again.
+        self.recurs = family.enumerable and (family.groups == 1 or family.settings.grouping == "STRATIFIED")
 
     def at(self, counter: int) -> Any:
         """Return the Pattern of iteration `counter` >= 0. Any order works; calls in order are cheapest."""
-        choice, offset = self._drawn(counter)
+        choice, offset = self.drawn_at(counter)
         return self.family.pattern(self._choices[choice], offset)
 
     def groups_at(self, counter: int) -> tuple:
@@ -45,9 +47,7 @@ class PatternSequence:
         INDEPENDENT: each other one has an offset of its own, uniform and independent.
         """
         first, groups = self.at(counter), self.family.groups
-        if groups == 1:
-            return (first,)
-        if self.family.settings.grouping == "STRATIFIED":
+        if groups == 1 or self.family.settings.grouping == "STRATIFIED":
             return moved(first, groups)
         choice = self.choice_at(counter)
         rng = generator(self.seed, "groups", self.layer_name, counter)
@@ -56,9 +56,10 @@ class PatternSequence:
 
     def choice_at(self, counter: int) -> Any:
         """Return the choice behind at(counter): it determines the cost, but not where the pattern drops."""
-        return self._choices[self._drawn(counter)[0]]
+        return self._choices[self.drawn_at(counter)[0]]
 
-    def _drawn(self, counter):
+    def drawn_at(self, counter: int) -> tuple[int, int]:
+        """Return (the number of the choice, the offset) that at(counter) is made of."""
         if counter < 0:
             raise ValueError(f"iterations count from 0, got {counter}")
         block, position = divmod(int(counter), BLOCK_LENGTH)
@@ -77,7 +78,7 @@ class PatternSequence:
 
 def moved(pattern: Any, groups: int) -> tuple:
     """Return the Patterns of `groups` groups, stratified: that of group i is moved on by i / groups."""
-    return tuple(pattern.moved(Fraction(i, groups)) for i in range(groups))
+    return (pattern, *[pattern.moved(Fraction(i, groups)) for i in range(1, groups)])
 
 
 def quotas(probabilities: np.ndarray, length: int) -> np.ndarray:

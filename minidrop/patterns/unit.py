@@ -21,7 +21,11 @@ class UnitPattern(CountPattern):
 
     @staticmethod
     def choose(drawn: np.ndarray, count: int, total: int, first: int) -> Kept:
-        return Kept.of(np.sort(np.roll(drawn, -first)[:count]) if total else [], total)
+        if not total:
+            return Kept.all(0)
+        last = first + count
+        chosen = drawn[first:last] if last <= total else np.concatenate((drawn[first:], drawn[:last - total]))
+        return Kept.of(np.sort(chosen), total)
 
 
 @register_pattern("UNIT")

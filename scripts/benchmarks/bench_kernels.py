@@ -34,6 +34,11 @@ def cases(units=2048, rows=128):
     y, part = np.zeros_like(x), rng.standard_normal((rows, kept.count), np.float32)
     yield ("put_columns", f"x {rows}x{kept.count} into {rows}x{units}, 5 of 10",
            lambda b: b.put_columns(y, kept, part))
+    runs = minidrop.Kept(0, 128, 32, units)
+    tile = rng.standard_normal((rows, runs.count), np.float32)
+    yield "take_runs", f"W {units}x{units}, 32 of 128 on both axes", lambda b: b.submatrix(W, runs, runs)
+    yield ("put_runs", f"x {rows}x{runs.count} into {rows}x{units}, 32 of 128",
+           lambda b: b.put_columns(y, runs, tile))
     yield ("sgd_update", f"W {units}x{units}, gradient for 5 of 10 on both axes",
            lambda b: b.sgd_update(W, history, [Block(g, kept, kept)], 1e-6, 0.9, 5e-4, False, 1.0))
     yield ("subtract_block", f"W {units}x{units}, gradient for 5 of 10 on both axes",

@@ -435,6 +435,33 @@ def test_column_sums_do_not_depend_on_the_threads(monkeypatch, columns, count):
     np.testing.assert_array_equal(*sums)
 
 
+@pytest.mark.parametrize("cols", [Kept(0, 32, 16, 100), Kept(-7, 40, 17, 100), Kept(30, 33, 20, 100),
+                                  Kept(-15, 30, 16, 100), Kept(3, 30, 15, 100)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_runs_of_columns_are_copied_whole(monkeypatch, cols, count):
+    x, rows = np.random.default_rng(0).standard_normal((40, 100)), Kept(-1, 6, 3, 40)
+    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    monkeypatch.setattr(threads, "COUNT", count)
+    cpu, every = NumpyBackend(), cols.indices
+    np.testing.assert_array_equal(cpu.submatrix(x, rows, cols), x[rows.indices][:, every])
+    part = cpu.take(x, cols, 1)
+    np.testing.assert_array_equal(part, x[:, every])
+    out = np.ones_like(x)
+    cpu.put_columns(out, cols, part)
+    expected = np.ones_like(x)
+    expected[:, every] = part
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("kept", [Kept(1, 3, 1, 40), Kept(-2, 10, 5, 40), Kept.of([], 40)])
+@pytest.mark.parametrize("shape", [(40,), (40, 7), (40, 3, 5)])
+def test_rows_taken_by_several_threads_are_the_rows(monkeypatch, kept, shape):
+    x = np.random.default_rng(0).standard_normal(shape)
+    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    monkeypatch.setattr(threads, "COUNT", 3)
+    np.testing.assert_array_equal(NumpyBackend().take(x, kept, 0), x[kept.indices])
+
+
 @memory
 @in_turn("shape", [(1, 1), (129, 7), (0, 3), (3, 0)])
 def test_column_sums_and_sum_of_squares(backend, array, close, shape, layout):

@@ -7,6 +7,7 @@ from cases import in_turn
 
 from minidrop.backend.device_sets import DeviceGrid
 from minidrop.errors import CaptureError, ConfigError, ShapeError
+from minidrop.kept import KeptByGroup
 from minidrop.patterns import NOTHING, DropSite, PatternSequence, PatternSettings, get_family, known_families
 from minidrop.patterns.draw import Blocks, Masked, Steps, Units, Weights
 
@@ -42,6 +43,24 @@ def test_draw_follows_the_sequence_and_remembers_nothing(name):
     for counter in (0, 1, 5, 4321, 5):
         draw = one.draw(counter)
         assert draw.pattern == sequence.at(counter) and draw == one.draw(counter)
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("grouping", ["STRATIFIED", "INDEPENDENT"])
+@pytest.mark.parametrize("sizes", [{}, {"heads": 4}, {"heads": 4, "whole_heads": True}])
+def test_a_draw_that_comes_again_is_that_of_its_own_axis(name, grouping, sizes):
+    """Sites of one family that differ in their axes take turns, so that none finds another's draw."""
+    sites = [site(0.5, name, groups=2, grouping=grouping) for _ in range(3)]
+    for one, total in zip(sites, (40, 48, 40), strict=True):
+        one.shape(total, **sizes)
+    for counter in range(60):
+        draws = [one.draw(counter) for one in sites]
+        for one, draw in zip(sites, draws, strict=True):
+            patterns = one.sequence.groups_at(counter)
+            sets = [own.kept(one.entries).spread(one.runs).repeated(one.heads) for own in patterns]
+            assert draw.pattern == patterns[0] and draw.every == KeptByGroup(sets)
+        if sites[0].family.enumerable and grouping == "STRATIFIED":
+            assert draws[0] is draws[2]
 
 
 @pytest.mark.parametrize("name, scale", [(name, scale) for name in UNITS for scale in ("RATE", "PATTERN")])

@@ -135,8 +135,8 @@ def test_bounds_cover_all_samples_in_runs_of_nearly_one_size(samples):
 
 def test_parts_leave_out_empty_groups_and_join_equal_neighbours():
     odd, even = Kept(1, 2, 1, 6), Kept(0, 2, 1, 6)
-    assert KeptByGroup([odd, odd, even, even]).parts(8) == [(0, 4, odd), (4, 8, even)]
-    assert KeptByGroup([odd, even, odd]).parts(2) == [(0, 1, even), (1, 2, odd)]
+    assert KeptByGroup([odd, odd, even, even]).parts(8) == ((0, 4, odd), (4, 8, even))
+    assert KeptByGroup([odd, even, odd]).parts(2) == ((0, 1, even), (1, 2, odd))
 
 
 def test_a_draw_carries_a_set_for_each_group_and_its_mask_has_a_row_for_each_sample():

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from itertools import combinations
-from math import comb, log
+from math import comb, floor, log
 
 import numpy as np
 import pytest
 
 from minidrop.patterns import PatternSequence, PatternSettings, get_family
+from minidrop.rng import stream_key
 
 
 def unit(rate, **more):
@@ -30,6 +31,22 @@ def test_where_it_is_no_integer_two_take_turns(rate, total, low, odds):
     counts = Counter(len(kept) for kept in sets(unit(rate), total, 2000))
     assert set(counts) == {low, low + 1}
     assert abs(counts[low + 1] / 2000 - odds) < 5 * (odds * (1 - odds) / 2000) ** 0.5
+
+
+@pytest.mark.parametrize("rate, total", [(0.5, 7), (0.7, 11), (1 / 3, 300), (0.5, 1024)])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_what_a_key_draws_is_fixed_for_ever(rate, total, groups):
+    """A number rounded up with the probability of its fraction, then the first so many of a permutation."""
+    family = unit(rate, groups=groups)
+    exact = (1 - family.settings.exact_rate) * total
+    for i in range(20):
+        patterns = PatternSequence(family, 0, "drop1").groups_at(i)
+        rng = np.random.Generator(np.random.Philox(key=stream_key(patterns[0].key, "units", total)))
+        count = floor(exact) + int(rng.random() < exact - floor(exact))
+        order = rng.permutation(total)
+        for group, pattern in enumerate(patterns):
+            expected = sorted(order[(np.arange(count) + group * total // groups) % total].tolist())
+            assert pattern.kept(total).indices.tolist() == expected
 
 
 def test_every_set_is_as_likely():

@@ -8,6 +8,8 @@ import numpy as np
 
 from minidrop.errors import CaptureError
 
+_HERE = nullcontext()       # for any number of `with` at a time
+
 
 class Arrays:
     """Making, moving and joining arrays; synchronizing with a device and capturing its work."""
@@ -32,7 +34,7 @@ class Arrays:
 
     def active(self) -> Any:
         """Return a context that makes this device the current one for new arrays and work."""
-        return nullcontext()
+        return _HERE
 
     def concatenate(self, arrays: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
         """Return arrays joined along `axis`.

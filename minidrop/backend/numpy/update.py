@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.kept import Kept
 from minidrop.kernels import threads
 
 _MOST_BLOCKS = 16           # beyond them a dense sum is written first
@@ -67,7 +68,8 @@ class Updates:
         if W.ndim == 1:         # a matrix of one row, of which a kept set is the columns
             parts = [(g.reshape(1, -1), None, rows if cols is None else cols) for g, rows, cols in parts]
         rows, columns = W.shape if W.ndim == 2 else (1, W.size)
-        return _columnwise([(np.require(g, W.dtype, "CW"), _row_of(kept, rows, len(g)),
+        return _columnwise([(g if g.flags.carray and g.dtype == W.dtype else np.require(g, W.dtype, "CW"),
+                             _all(rows) if kept is None else kept.places,
                              _all(columns) if cols is None else cols.indices) for g, kept, cols in parts])
 
     def _descend(self, W, blocks, rate):
@@ -89,19 +91,10 @@ def _matrix(x):
     return x.reshape(x.shape[0], -1) if x.ndim > 2 and x.size and x.flags.c_contiguous else x
 
 
-def _row_of(kept, rows, count):
-    """Return (rows,): the place of each row of W among the `count` kept ones, -1 for none."""
-    if kept is None:
-        return np.arange(rows)
-    row_of = np.full(rows, -1)
-    row_of[kept.index] = np.arange(count)
-    return row_of
-
-
 @lru_cache(maxsize=64)
-def _all(columns):
-    """Return 0 .. columns - 1, read-only as the indices of a Kept are: one type for compiled loops."""
-    every = np.arange(columns)
+def _all(count):
+    """Return 0 .. count - 1, read-only as the arrays of a Kept are: one type for compiled loops."""
+    every = np.arange(count)
     every.flags.writeable = False
     return every
 
@@ -111,7 +104,14 @@ def _columnwise(parts):
 
     What fills them up has no row.
     """
-    g, row_of, cols = parts[0]
-    length = 1 << (len(parts) - 1).bit_length()
-    nothing = g[:0], np.full(len(row_of), -1), cols
-    return tuple(zip(*parts, *[nothing] * (length - len(parts)), strict=True))
+    missing = (1 << (len(parts) - 1).bit_length()) - len(parts)
+    if missing:
+        g, places, cols = parts[0]
+        parts = [*parts, *[(g[:0], _none(len(places)), cols)] * missing]
+    return tuple(zip(*parts, strict=True))
+
+
+@lru_cache(maxsize=64)
+def _none(count):
+    """Return the `places` of rows of which a block has none."""
+    return Kept.of([], count).places
