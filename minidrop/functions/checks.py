@@ -12,23 +12,25 @@ from minidrop.errors import ConfigError, ShapeError, TensorError, nearest
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
 
+# Tuples made once: isinstance(x, int | np.integer) makes its union in every call.
+WHOLE, LISTS = (int, np.integer), (list, tuple)
+
 
 def checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Return axes as non-negative numbers; None: all of them. ShapeError if there is none such, or twice."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(axis) if isinstance(axis, list | tuple) else (axis,)
-    for one in axes:
-        checked_axis(one, ndim)
-    found = tuple([int(one) % ndim for one in axes])
+    if not isinstance(axis, LISTS):
+        return (checked_axis(axis, ndim),)
+    found = tuple([checked_axis(one, ndim) for one in axis])
     if len(set(found)) != len(found):
-        raise ShapeError(f"axes {axes} name one axis twice")
+        raise ShapeError(f"axes {tuple(axis)} name one axis twice")
     return found
 
 
 def checked_axis(axis: int, ndim: int) -> int:
     """Return an axis as a non-negative number; ShapeError if a tensor of `ndim` axes has none such."""
-    if not isinstance(axis, int | np.integer):
+    if not isinstance(axis, WHOLE):
         raise TensorError(f"an axis is a whole number, got {axis!r}")
     if not -ndim <= axis < ndim:
         raise ShapeError(f"axis {axis} does not exist: the tensor has {ndim} "
