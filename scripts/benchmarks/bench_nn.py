@@ -123,10 +123,10 @@ class LeNet:
 
 
 class SmallGPT:
-    """A causal transformer of 4 blocks of 128 units in 4 heads, 65 characters, 64 steps of 16 streams."""
+    """A causal transformer of 2 blocks of 128 units in 4 heads, 65 characters, 64 steps of 8 streams."""
 
-    steps, streams, words, axis = 64, 16, 65, 2
-    size = {"width": 128, "heads": 4, "blocks": 4, "deviation": 0.02}
+    steps, streams, words, axis = 64, 8, 65, 2
+    size = {"width": 128, "heads": 4, "blocks": 2, "deviation": 0.02}
     shapes = [[steps, streams]] * 2
 
     def describe(self, n, rate):
