@@ -108,8 +108,8 @@ def test_it_equals_the_solver_of_a_file(drop):
 def test_several_tests_equal_the_test_nets_of_a_file(named):
     """Each with its own records and outputs, also told in their order; batches of 20, the last smaller."""
     text = FILE % "" + """
-        layer { name: "error" type: "EuclideanLoss" bottom: "ip2" bottom: "ip2" top: "error"
-                include { phase: TEST stage: "second" } }"""
+        layer { name: "two" type: "Accuracy" bottom: "ip2" bottom: "label" top: "two"
+                accuracy_param { top_k: 2 } include { phase: TEST stage: "second" } }"""
     second = {"phase": "TEST", "stage": ["second"]}
     nets = [parse_net(text.replace(f"batch_size: {BATCH}", f"batch_size: {size}")).message
             for size in (BATCH, 20, 20)]
@@ -123,8 +123,7 @@ def test_several_tests_equal_the_test_nets_of_a_file(named):
     model = mlp()
     train, *tests = (DataLoader(ArrayDataset(*own), size, shuffle=False)
                      for own, size in zip(data, (BATCH, 20, 20), strict=True))
-    accuracy, error = {"accuracy": nn.Accuracy()}, {"error": lambda scores, _: squares(scores, scores)}
-    metrics = [accuracy, accuracy | error]
+    metrics = [{"accuracy": nn.Accuracy()}, {"accuracy": nn.Accuracy(), "two": nn.Accuracy(top_k=2)}]
     del settings["random_seed"]
     if named:
         tests, metrics = (dict(zip("ab", own, strict=True)) for own in (tests, metrics))
@@ -137,7 +136,7 @@ def test_several_tests_equal_the_test_nets_of_a_file(named):
     values = [solver.solve() for solver in (file, objects)]
     assert told[0] == told[1] and values[0] == values[1]
     assert [(net, sorted(means)) for kind, at, net, means in told[1] if kind == "test" and at == 2] == [
-        (0, ["accuracy", "loss"]), (1, ["accuracy", "error", "loss"])]
+        (0, ["accuracy", "loss"]), (1, ["accuracy", "loss", "two"])]
     if named:
         assert [net.config.message.name for net in objects.test_nets] == ["a", "b"]
 
