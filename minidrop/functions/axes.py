@@ -140,12 +140,12 @@ def moveaxis(x: Any, source: int, destination: int) -> Tensor:
 
 def squeeze(x: Any, axis: Axes = None, *, dim: Axes = AXIS) -> Tensor:
     """Return x without its axes of length 1, or without the given ones; ShapeError for a longer one."""
-    x, axis = values_of(x), chosen_axis("squeeze", axis, dim)
-    if axis is None:
+    x, given = values_of(x), chosen_axis("squeeze", axis, dim)
+    if given is None:
         return reshaped(x, tuple([n for n in x.shape if n != 1]))
-    axes = {checked_axis(one, x.ndim) for one in (axis if isinstance(axis, LISTS) else (axis,))}
+    axes = {checked_axis(one, x.ndim) for one in (given if isinstance(given, LISTS) else (given,))}
     if any(x.shape[one] != 1 for one in axes):
-        raise ShapeError(f"squeeze: axis {axis} of shape {x.shape} has not the length 1")
+        raise ShapeError(f"squeeze: axis {given} of shape {x.shape} has not the length 1")
     return reshaped(x, tuple([n for i, n in enumerate(x.shape) if i not in axes]))
 
 

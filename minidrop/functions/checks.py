@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,11 +20,12 @@ def checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]
     """Return axes as non-negative numbers; None: all of them. ShapeError if there is none such, or twice."""
     if axis is None:
         return tuple(range(ndim))
-    if not isinstance(axis, LISTS):
-        return (checked_axis(axis, ndim),)
-    found = tuple([checked_axis(one, ndim) for one in axis])
+    given: Any = axis
+    if not isinstance(given, LISTS):
+        return (checked_axis(given, ndim),)
+    found = tuple([checked_axis(one, ndim) for one in given])
     if len(set(found)) != len(found):
-        raise ShapeError(f"axes {tuple(axis)} name one axis twice")
+        raise ShapeError(f"axes {tuple(given)} name one axis twice")
     return found
 
 

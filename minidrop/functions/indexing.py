@@ -127,7 +127,8 @@ def _part(x, part):
     if listed:
         part = np.asarray(part) if len(part) else np.zeros(0, np.int64)
     if isinstance(part, Tensor) or hasattr(part, "dtype"):
-        array = x.backend.asarray(part) if type(part) is np.ndarray else expand(as_tensor(part, x)).data
+        plain = type(part) is np.ndarray and part.dtype.kind in "biu"
+        array = x.backend.asarray(part) if plain else expand(as_tensor(part, x)).data
         if array.dtype.kind in "biu":
             # Another one's array is copied: it may change before backward.
             return array.astype(bool if array.dtype.kind == "b" else np.int64, copy=not listed)

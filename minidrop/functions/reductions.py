@@ -60,7 +60,8 @@ class Sum(_Reduction):
         self.axes, self.keepdims, self.count = axes, bool(keepdims), count
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
-        self.shape, self.dtype = x.shape, dtype = x.shape, x.dtype
+        self.shape, self.dtype = x.shape, x.dtype
+        dtype = x.dtype
         if dtype.kind != "f":
             dtype = np.dtype(np.int64) if self.count is None else as_float(dtype)
         y = x.sum(axis=self.axes, keepdims=self.keepdims, dtype=dtype)
