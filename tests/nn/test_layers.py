@@ -269,7 +269,7 @@ MISTAKES = {
     "2: reshuffle_interval permutes weights and the history of their updates, which a Solver does and a loop":
         lambda: nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.ApproxDropout(reshuffle_interval=5),
                               nn.Linear(8, 2)).to("cpu")(np.zeros((4, 12), np.float32)),
-    "reshuffle_interval cannot permute the units above: blob x is written by":
+    "ApproxDropout: layer 'approxdropout' (ApproxDropout): reshuffle_interval cannot permute the units above":
         lambda: nn.ApproxDropout(approx_dropout_param={"reshuffle_interval": 5}).to("cpu")(np.zeros((4, 8))),
     "LSTM: layer 'lstm' (LSTM): hidden_dropout: the units of a recurrent layer cannot be permuted":
         lambda: nn.LSTM(8, 2, hidden_dropout={"reshuffle_interval": 5}).to("cpu")(SEQUENCE),
